@@ -1,0 +1,1 @@
+//! The index on RocksDB: the only crate that links it.

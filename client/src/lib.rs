@@ -1,0 +1,1 @@
+//! Rust SDK: producers, consumers, transactions.

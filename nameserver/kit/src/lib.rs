@@ -1,0 +1,1 @@
+//! What every Kerolox server process needs: listeners, configuration, routes, client sessions, relay.

@@ -1,0 +1,1 @@
+//! Routes and SDK access point.

@@ -1,0 +1,32 @@
+//! Limits of the protocol with their defaults; the ones an operator may change are the defaults of configuration keys.
+//!
+//! Numbers are those of the reference server (RocketMQ 5.3) where it has one.
+
+/// Longest topic name, in characters.
+pub const TOPIC_NAME_MAX: usize = 127;
+/// Longest consumer group name, in characters.
+pub const GROUP_NAME_MAX: usize = 120;
+/// Longest client id, in bytes.
+pub const CLIENT_ID_MAX: usize = 512;
+/// Longest message id, in bytes.
+pub const MESSAGE_ID_MAX: usize = 255;
+/// Largest message body, in bytes (default of `limits.max-body-bytes`).
+pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest number of user properties of one message.
+pub const USER_PROPERTIES_MAX: usize = 128;
+/// Largest sum of the UTF-8 lengths of user property keys and values, tag and keys of one message.
+pub const PROPERTIES_BYTES_MAX: usize = 16 * 1024;
+/// Message groups are shorter than this, in UTF-8 bytes.
+pub const MESSAGE_GROUP_BYTES_MAX: usize = 64;
+/// Largest `orphaned_transaction_recovery_duration`, in milliseconds.
+pub const TRANSACTION_RECOVERY_MS_MAX: u64 = 3_600_000;
+/// Shortest invisible duration that a simple consumer may ask for, in milliseconds.
+pub const INVISIBLE_MS_MIN: u64 = 10_000;
+/// Longest invisible duration, in milliseconds.
+pub const INVISIBLE_MS_MAX: u64 = 12 * 3_600_000;
+/// Most messages that one ReceiveMessage hands out.
+pub const RECEIVE_BATCH_MAX: usize = 32;
+/// Most queues of one topic on one broker.
+pub const QUEUES_PER_TOPIC_MAX: u32 = 1024;
+/// Largest message that a gRPC server decodes, in bytes: above the 4 MiB body limit plus properties, and what the C++ SDK can send.
+pub const GRPC_DECODE_BYTES_MAX: usize = 16 * 1024 * 1024;

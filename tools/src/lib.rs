@@ -1,0 +1,1 @@
+//! Administration of Kerolox from the command line.
