@@ -1,1 +1,8 @@
 //! What every Kerolox server process needs: listeners, configuration, routes, client sessions, relay.
+//!
+//! The nameserver and the broker are both access points for the SDKs; what they have in common is here, once.
+
+pub mod headers;
+pub mod process;
+pub mod refusal;
+pub mod routes;

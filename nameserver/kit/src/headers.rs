@@ -1,0 +1,141 @@
+//! What a client says about itself in the metadata of each request.
+//!
+//! Only the client id is required. Names of languages, dates and all the rest are taken as they come: the SDKs
+//! disagree on them.
+
+use std::time::Duration;
+
+use kerolox_model::limits::CLIENT_ID_MAX;
+use kerolox_proto::v2::Code;
+use tonic::metadata::MetadataMap;
+
+use crate::refusal::Refusal;
+
+/// The protocol's headers of one request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientHeaders {
+    /// `x-mq-client-id`: identifies one client instance; opaque. Never blank when it comes from [`Self::from_metadata`].
+    pub client_id: String,
+    /// `x-mq-language` as the client spells it; Node.js says `HTTP`.
+    pub language: String,
+    /// `x-mq-client-version`.
+    pub version: String,
+    /// `x-mq-namespace`; for information only, resources carry their own.
+    pub namespace: String,
+    /// `x-mq-request-id`; empty when the SDK sends none.
+    pub request_id: String,
+    /// What `grpc-timeout` allows for the whole call; `None` when the client waits for ever.
+    pub timeout: Option<Duration>,
+}
+
+impl ClientHeaders {
+    /// Reads the headers of a request.
+    ///
+    /// # Errors
+    /// CLIENT_ID_REQUIRED when the client id is missing, blank or not printable ASCII; BAD_REQUEST when it is longer than
+    /// [`CLIENT_ID_MAX`] bytes.
+    pub fn from_metadata(metadata: &MetadataMap) -> Result<Self, Refusal> {
+        let headers = Self::lenient(metadata);
+        if headers.client_id.is_empty() {
+            return Err(Refusal::new(
+                Code::ClientIdRequired,
+                "the request has no client id; set the header x-mq-client-id to a text that is unique to the client",
+            ));
+        }
+        if headers.client_id.len() > CLIENT_ID_MAX {
+            return Err(Refusal::new(
+                Code::BadRequest,
+                format!(
+                    "the client id in x-mq-client-id has {} bytes; at most {CLIENT_ID_MAX} are allowed",
+                    headers.client_id.len()
+                ),
+            ));
+        }
+        Ok(headers)
+    }
+
+    /// Reads what is there and leaves the rest empty: for answering requests that are refused anyway.
+    pub fn lenient(metadata: &MetadataMap) -> Self {
+        Self {
+            client_id: text(metadata, "x-mq-client-id"),
+            language: text(metadata, "x-mq-language"),
+            version: text(metadata, "x-mq-client-version"),
+            namespace: text(metadata, "x-mq-namespace"),
+            request_id: text(metadata, "x-mq-request-id"),
+            timeout: metadata.get("grpc-timeout").and_then(|value| parse_timeout(value.to_str().ok()?)),
+        }
+    }
+}
+
+/// The trimmed value of a header; empty when it is missing or not printable ASCII.
+fn text(metadata: &MetadataMap, name: &str) -> String {
+    metadata.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().trim().to_owned()
+}
+
+/// Reads a `grpc-timeout`: one to eight digits and a unit. Durations that look absurd (`99999999H`) are fine.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (unit_at, unit) = text.char_indices().last()?;
+    let digits = &text[..unit_at];
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    // Eight digits of hours are 3.6 * 10^11 seconds: nothing here can overflow.
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        'H' => Some(Duration::from_secs(amount * 3600)),
+        'M' => Some(Duration::from_secs(amount * 60)),
+        'S' => Some(Duration::from_secs(amount)),
+        'm' => Some(Duration::from_millis(amount)),
+        'u' => Some(Duration::from_micros(amount)),
+        'n' => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(pairs: &[(&'static str, &str)]) -> MetadataMap {
+        let mut map = MetadataMap::new();
+        for (name, value) in pairs {
+            map.insert(*name, value.parse().expect("ASCII"));
+        }
+        map
+    }
+
+    #[test]
+    fn the_client_id_is_the_only_required_header() {
+        let headers = ClientHeaders::from_metadata(&metadata(&[("x-mq-client-id", "host@1@0@abc")])).unwrap();
+        assert_eq!(headers, ClientHeaders { client_id: "host@1@0@abc".into(), ..ClientHeaders::default() });
+        for missing in [metadata(&[]), metadata(&[("x-mq-client-id", "   ")])] {
+            assert_eq!(ClientHeaders::from_metadata(&missing).unwrap_err().code, Code::ClientIdRequired);
+        }
+        let long = "c".repeat(CLIENT_ID_MAX + 1);
+        let refusal = ClientHeaders::from_metadata(&metadata(&[("x-mq-client-id", &long)])).unwrap_err();
+        assert_eq!(refusal.code, Code::BadRequest);
+    }
+
+    #[test]
+    fn timeouts_of_every_unit_are_read() {
+        let cases = [
+            ("43800H", Some(Duration::from_secs(43_800 * 3600))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("3S", Some(Duration::from_secs(3))),
+            ("2999m", Some(Duration::from_millis(2999))),
+            ("5u", Some(Duration::from_micros(5))),
+            ("7n", Some(Duration::from_nanos(7))),
+            ("123456789S", None),
+            ("S", None),
+            ("", None),
+            ("-1S", None),
+            ("3 S", None),
+            ("3é", None),
+            ("3x", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse_timeout(text), expected, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What every server process does at its start and its end: logging, panics, signals.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging to standard error. `RUST_LOG` chooses what is shown, `info` without it. A second call does nothing.
+pub fn init_tracing() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().compact().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call finds a subscriber in place, which is fine.
+    let _ = subscriber.try_init();
+}
+
+/// Makes any panic end the process after logging it.
+///
+/// A thread that died in the middle of a change leaves state behind that nobody has thought about; recovery from the log
+/// is a path that is tested.
+pub fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        tracing::error!("a panic ends this process: {panic}");
+        std::process::abort();
+    }));
+}
+
+/// Milliseconds since the Unix epoch; 0 when the clock stands before it.
+pub fn now_ms() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Tells every part of a process that it is to end. Clones share one state.
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    requested: watch::Sender<bool>,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Shutdown {
+    /// A shutdown that nobody has asked for yet.
+    pub fn new() -> Self {
+        Self { requested: watch::Sender::new(false) }
+    }
+
+    /// Asks for the end; more calls change nothing.
+    pub fn request(&self) {
+        self.requested.send_replace(true);
+    }
+
+    /// Whether the end was asked for.
+    pub fn is_requested(&self) -> bool {
+        *self.requested.borrow()
+    }
+
+    /// Completes when the end is asked for, at once when it has been.
+    pub fn requested(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut receiver = self.requested.subscribe();
+        async move {
+            // The sender lives in `self`; when all clones are gone nobody can ask any more, so never complete.
+            if receiver.wait_for(|requested| *requested).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// Completes when the process is told to end: SIGINT (Ctrl-C) or SIGTERM.
+///
+/// # Errors
+/// The system refuses to install a signal handler.
+pub async fn shutdown_signal() -> std::io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let name = tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    };
+    tracing::info!("{name} received, shutting down");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_shutdown_reaches_early_and_late_listeners() {
+        let shutdown = Shutdown::new();
+        let early = tokio::spawn(shutdown.clone().requested());
+        assert!(!shutdown.is_requested());
+        shutdown.request();
+        early.await.unwrap();
+        shutdown.requested().await;
+        assert!(shutdown.is_requested());
+    }
+}

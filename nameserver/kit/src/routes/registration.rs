@@ -1,0 +1,178 @@
+//! One broker as the route table holds it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use kerolox_proto::kerolox::{BrokerInfo, BrokerRole, RegisterRequest, RegisteredBroker, TopicRoute};
+use kerolox_proto::v2;
+
+/// Why a registration is not accepted. The text is meant for the broker's operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegistrationError {
+    /// The request does not say which broker it is.
+    #[error("the registration has no broker; fill in RegisterRequest.broker")]
+    NoBroker,
+    /// Cluster or group is blank.
+    #[error("the registration has a blank {0}; set it in the broker's configuration")]
+    Blank(&'static str),
+    /// Nobody can connect to this address.
+    #[error("clients cannot connect to {host:?} port {port}; advertise an address that they can reach")]
+    Unreachable {
+        /// The advertised host.
+        host: String,
+        /// The advertised port.
+        port: u32,
+    },
+}
+
+/// Identity of a group member.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberId {
+    /// Cluster that the group belongs to.
+    pub cluster: String,
+    /// Broker group.
+    pub group: String,
+    /// Number within the group, 0 for the master.
+    pub id: u32,
+}
+
+/// Where a broker can be reached.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BrokerAddress {
+    /// IP address or host name, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl BrokerAddress {
+    /// `http://host:port`, with brackets around IPv6 addresses.
+    pub fn uri(&self) -> String {
+        format!("http://{self}")
+    }
+
+    /// The address as the SDKs want it, with the scheme that fits the host.
+    pub fn endpoints(&self) -> v2::Endpoints {
+        let scheme = match self.host.parse::<IpAddr>() {
+            Ok(IpAddr::V4(_)) => v2::AddressScheme::IPv4,
+            Ok(IpAddr::V6(_)) => v2::AddressScheme::IPv6,
+            Err(_) => v2::AddressScheme::DomainName,
+        };
+        let address = v2::Address { host: self.host.clone(), port: self.port.into() };
+        v2::Endpoints { scheme: scheme.into(), addresses: vec![address] }
+    }
+}
+
+impl std::fmt::Display for BrokerAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+/// A broker with its topics.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Registration {
+    info: BrokerInfo,
+    address: BrokerAddress,
+    topics_version: u64,
+    topics: BTreeMap<String, TopicRoute>,
+}
+
+impl Registration {
+    /// Checks a request and turns it into a registration. An empty host becomes `peer`, the address that the broker
+    /// connected from.
+    ///
+    /// # Errors
+    /// A [`RegistrationError`] when the broker is not named or cannot be reached by anybody.
+    pub fn from_request(request: RegisterRequest, peer: Option<IpAddr>) -> Result<Self, RegistrationError> {
+        let info = request.broker.ok_or(RegistrationError::NoBroker)?;
+        Self::new(info, request.topics_version, request.topics, peer)
+    }
+
+    /// The same for an entry of a nameserver's snapshot.
+    ///
+    /// # Errors
+    /// As [`Self::from_request`].
+    pub fn from_snapshot(entry: RegisteredBroker) -> Result<Self, RegistrationError> {
+        let info = entry.broker.ok_or(RegistrationError::NoBroker)?;
+        Self::new(info, entry.topics_version, entry.topics, None)
+    }
+
+    fn new(
+        mut info: BrokerInfo,
+        topics_version: u64,
+        topics: Vec<TopicRoute>,
+        peer: Option<IpAddr>,
+    ) -> Result<Self, RegistrationError> {
+        for (what, value) in [("cluster", &info.cluster), ("group", &info.group)] {
+            if value.trim().is_empty() {
+                return Err(RegistrationError::Blank(what));
+            }
+        }
+        if info.host.is_empty()
+            && let Some(peer) = peer
+        {
+            info.host = peer.to_canonical().to_string();
+        }
+        let unreachable = || RegistrationError::Unreachable { host: info.host.clone(), port: info.port };
+        let host = info.host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let is_wildcard = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+        let port = u16::try_from(info.port).map_err(|_| unreachable())?;
+        if host.is_empty() || is_wildcard || port == 0 {
+            return Err(unreachable());
+        }
+        let topics = topics.into_iter().map(|topic| (topic.name.clone(), topic)).collect();
+        let address = BrokerAddress { host, port };
+        Ok(Self { info, address, topics_version, topics })
+    }
+
+    /// Identity within the cluster.
+    pub fn member(&self) -> MemberId {
+        MemberId { cluster: self.info.cluster.clone(), group: self.info.group.clone(), id: self.info.id }
+    }
+
+    /// Name of the broker group, which the SDKs call the broker name.
+    pub fn group(&self) -> &str {
+        &self.info.group
+    }
+
+    /// Random number of the running process.
+    pub fn incarnation(&self) -> &str {
+        &self.info.incarnation
+    }
+
+    /// Where clients reach the broker.
+    pub fn address(&self) -> &BrokerAddress {
+        &self.address
+    }
+
+    /// Whether this is what the SDKs accept as a master: the role, and the id 0.
+    pub fn is_master(&self) -> bool {
+        self.info.role() == BrokerRole::Master && self.info.id == 0
+    }
+
+    /// The topic with this stored name (namespace included).
+    pub fn topic(&self, stored_name: &str) -> Option<&TopicRoute> {
+        self.topics.get(stored_name)
+    }
+
+    /// The broker as the SDKs see it.
+    pub fn to_v2(&self) -> v2::Broker {
+        v2::Broker { name: self.info.group.clone(), id: 0, endpoints: Some(self.address.endpoints()) }
+    }
+
+    /// The entry of a snapshot.
+    pub fn to_snapshot(&self, age_ms: u64) -> RegisteredBroker {
+        RegisteredBroker {
+            broker: Some(BrokerInfo {
+                host: self.address.host.clone(),
+                port: self.address.port.into(),
+                ..self.info.clone()
+            }),
+            topics_version: self.topics_version,
+            topics: self.topics.values().cloned().collect(),
+            age_ms,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The route table: which brokers there are, and until when that is believed.
+//!
+//! Three kinds of knowledge live here. A nameserver holds *leases*, refreshed by registrations. A broker holds its *own*
+//! registration, always current, and *copies* of what each nameserver said last. One table serves both, because a
+//! standalone process is both.
+
+use std::collections::{BTreeMap, btree_map};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use kerolox_proto::kerolox::{ClusterSnapshot, RegisterRequest, UnregisterRequest};
+
+use super::registration::{MemberId, Registration, RegistrationError};
+
+/// What a registration changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Only the lease was refreshed.
+    Nothing,
+    /// A broker that was not there before.
+    Joined,
+    /// Another process took the place of a member.
+    Restarted,
+    /// Address, role or topics are different.
+    Updated,
+}
+
+#[derive(Debug)]
+struct Lease {
+    registration: Registration,
+    refreshed: Instant,
+}
+
+/// What one nameserver said last.
+#[derive(Debug)]
+struct Copy {
+    brokers: BTreeMap<MemberId, Registration>,
+    confirmed: Instant,
+}
+
+/// The state; every method that depends on time takes `now`.
+#[derive(Debug)]
+pub struct RouteTable {
+    lease: Duration,
+    version: u64,
+    own: Option<Registration>,
+    leases: BTreeMap<MemberId, Lease>,
+    copies: BTreeMap<String, Copy>,
+}
+
+impl RouteTable {
+    /// An empty table. Registrations last for `lease`; versions of snapshots start above `first_version`, which should differ
+    /// from run to run.
+    pub fn new(lease: Duration, first_version: u64) -> Self {
+        Self { lease, version: first_version, own: None, leases: BTreeMap::new(), copies: BTreeMap::new() }
+    }
+
+    /// How long a registration lasts without another one.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// Version of [`Self::snapshot`]; grows whenever its content changes.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Takes a registration and starts its lease anew. `peer` stands in for an empty host.
+    ///
+    /// # Errors
+    /// A [`RegistrationError`] when the broker is not named or cannot be reached; nothing changes then.
+    pub fn register(
+        &mut self,
+        request: RegisterRequest,
+        peer: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<Change, RegistrationError> {
+        let registration = Registration::from_request(request, peer)?;
+        let change = match self.leases.entry(registration.member()) {
+            btree_map::Entry::Vacant(entry) => {
+                entry.insert(Lease { registration, refreshed: now });
+                Change::Joined
+            }
+            btree_map::Entry::Occupied(mut entry) => {
+                let lease = entry.get_mut();
+                lease.refreshed = now;
+                if lease.registration == registration {
+                    return Ok(Change::Nothing);
+                }
+                let is_same_process = lease.registration.incarnation() == registration.incarnation();
+                lease.registration = registration;
+                if is_same_process { Change::Updated } else { Change::Restarted }
+            }
+        };
+        self.version += 1;
+        Ok(change)
+    }
+
+    /// Takes a broker out at once, unless another process has taken its place meanwhile. Returns whether it was there.
+    pub fn unregister(&mut self, request: &UnregisterRequest) -> bool {
+        let member =
+            MemberId { cluster: request.cluster.clone(), group: request.group.clone(), id: request.id };
+        let is_same_process = |lease: &Lease| lease.registration.incarnation() == request.incarnation;
+        if !self.leases.get(&member).is_some_and(is_same_process) {
+            return false;
+        }
+        self.leases.remove(&member);
+        self.version += 1;
+        true
+    }
+
+    /// Takes out the brokers whose lease has ended, and returns them.
+    pub fn expire(&mut self, now: Instant) -> Vec<MemberId> {
+        let has_ended = |(_, held): &(&MemberId, &Lease)| !self.lasts(held, now);
+        let ended: Vec<MemberId> =
+            self.leases.iter().filter(has_ended).map(|(member, _)| member.clone()).collect();
+        for member in &ended {
+            self.leases.remove(member);
+        }
+        if !ended.is_empty() {
+            self.version += 1;
+        }
+        ended
+    }
+
+    /// Sets the registration of the broker that this process is. It never expires and wins over what others say of it.
+    ///
+    /// # Errors
+    /// As [`Self::register`].
+    pub fn set_own(&mut self, request: RegisterRequest) -> Result<(), RegistrationError> {
+        let registration = Registration::from_request(request, None)?;
+        if self.own.as_ref() != Some(&registration) {
+            self.own = Some(registration);
+            self.version += 1;
+        }
+        Ok(())
+    }
+
+    /// Replaces what the nameserver `source` said earlier. Entries that make no sense are left out.
+    pub fn replace_copy(&mut self, source: &str, snapshot: ClusterSnapshot, now: Instant) {
+        let valid = snapshot.brokers.into_iter().filter_map(|entry| Registration::from_snapshot(entry).ok());
+        let brokers = valid.map(|registration| (registration.member(), registration)).collect();
+        self.copies.insert(source.to_owned(), Copy { brokers, confirmed: now });
+    }
+
+    /// Notes that what the nameserver `source` said earlier is still true.
+    pub fn confirm_copy(&mut self, source: &str, now: Instant) {
+        if let Some(copy) = self.copies.get_mut(source) {
+            copy.confirmed = now;
+        }
+    }
+
+    /// Everything that is registered *here*: own registration and leases, not the copies.
+    pub fn snapshot(&self, now: Instant) -> ClusterSnapshot {
+        let own = self.own.iter().map(|own| own.to_snapshot(0));
+        let own_member = self.own.as_ref().map(Registration::member);
+        let leases = self.leases.iter().filter(|(member, _)| Some(*member) != own_member.as_ref());
+        let leased = leases.map(|(_, lease)| {
+            let age = now.saturating_duration_since(lease.refreshed).as_millis();
+            lease.registration.to_snapshot(u64::try_from(age).unwrap_or(u64::MAX))
+        });
+        ClusterSnapshot { version: self.version, brokers: own.chain(leased).collect() }
+    }
+
+    /// All brokers that are believed to be there, by identity.
+    ///
+    /// Own knowledge wins over leases, leases over copies. Of the copies those count that were confirmed within a lease;
+    /// when no nameserver can be reached, the one confirmed last, since old routes are better than none.
+    pub fn brokers(&self, now: Instant) -> BTreeMap<MemberId, &Registration> {
+        let is_fresh = |copy: &&Copy| now.saturating_duration_since(copy.confirmed) < self.lease;
+        let mut copies: Vec<&Copy> = self.copies.values().filter(is_fresh).collect();
+        copies.sort_by_key(|copy| copy.confirmed);
+        if copies.is_empty() {
+            copies.extend(self.copies.values().max_by_key(|copy| copy.confirmed));
+        }
+        let copied = copies.into_iter().flat_map(|copy| copy.brokers.values());
+        let lasting = self.leases.values().filter(|lease| self.lasts(lease, now));
+        let leased = lasting.map(|lease| &lease.registration);
+        // Later entries of the chain replace earlier ones.
+        copied.chain(leased).chain(&self.own).map(|broker| (broker.member(), broker)).collect()
+    }
+
+    fn lasts(&self, lease: &Lease, now: Instant) -> bool {
+        now.saturating_duration_since(lease.refreshed) < self.lease
+    }
+}

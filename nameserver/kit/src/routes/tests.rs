@@ -1,0 +1,206 @@
+use std::time::{Duration, Instant};
+
+use kerolox_proto::kerolox::{BrokerInfo, BrokerRole, RegisterRequest, TopicRoute, UnregisterRequest};
+use kerolox_proto::v2::{self, Code, Permission};
+
+use super::*;
+
+const LEASE: Duration = Duration::from_secs(10);
+
+fn topic(name: &str, read_queues: u32, write_queues: u32, perm: u32) -> TopicRoute {
+    let message_types = vec![v2::MessageType::Normal.into()];
+    TopicRoute { name: name.into(), read_queues, write_queues, perm, message_types }
+}
+
+fn registration(group: &str, host: &str, topics: Vec<TopicRoute>) -> RegisterRequest {
+    let broker = BrokerInfo {
+        cluster: "c".into(),
+        group: group.into(),
+        id: 0,
+        role: BrokerRole::Master.into(),
+        host: host.into(),
+        port: 8081,
+        version: "0.1.0".into(),
+        incarnation: "1".into(),
+    };
+    RegisterRequest { broker: Some(broker), topics_version: 1, topics, known_snapshot_version: 0 }
+}
+
+fn table_of(requests: impl IntoIterator<Item = RegisterRequest>, now: Instant) -> RouteTable {
+    let mut table = RouteTable::new(LEASE, 100);
+    for request in requests {
+        table.register(request, None, now).unwrap();
+    }
+    table
+}
+
+fn resource(namespace: &str, name: &str) -> v2::Resource {
+    v2::Resource { resource_namespace: namespace.into(), name: name.into() }
+}
+
+/// Broker name, queue id and permission of each queue.
+fn summary(queues: &[v2::MessageQueue]) -> Vec<(String, i32, Permission)> {
+    let name = |queue: &v2::MessageQueue| queue.broker.as_ref().unwrap().name.clone();
+    queues.iter().map(|queue| (name(queue), queue.id, queue.permission())).collect()
+}
+
+fn queues(table: &RouteTable, topic: &v2::Resource, now: Instant) -> Result<Vec<v2::MessageQueue>, Refusal> {
+    message_queues(&table.brokers(now), topic)
+}
+
+#[test]
+fn queues_of_all_masters_are_listed_in_stable_order_with_all_fields() {
+    let now = Instant::now();
+    let b = registration("b", "10.0.0.2", vec![topic("ns%t", 2, 2, 6)]);
+    let a = registration("a", "broker-a.example", vec![topic("ns%t", 1, 1, 6)]);
+    let mut slave = registration("a", "10.0.0.9", vec![topic("ns%t", 4, 4, 6)]);
+    slave.broker.as_mut().unwrap().id = 1;
+    slave.broker.as_mut().unwrap().role = BrokerRole::Slave.into();
+    let table = table_of([b, slave, a], now);
+    let asked = resource("ns", "t");
+    let found = queues(&table, &asked, now).unwrap();
+    let rw = Permission::ReadWrite;
+    assert_eq!(summary(&found), [("a".into(), 0, rw), ("b".into(), 0, rw), ("b".into(), 1, rw)]);
+    for queue in &found {
+        assert_eq!(queue.topic.as_ref(), Some(&asked));
+        assert_eq!(queue.accept_message_types, [i32::from(v2::MessageType::Normal)]);
+        assert_eq!(queue.broker.as_ref().unwrap().id, 0);
+    }
+    let endpoints = |i: usize| found[i].broker.clone().unwrap().endpoints.unwrap();
+    assert_eq!(endpoints(0).scheme(), v2::AddressScheme::DomainName);
+    assert_eq!(endpoints(1).scheme(), v2::AddressScheme::IPv4);
+    assert_eq!(endpoints(1).addresses, [v2::Address { host: "10.0.0.2".into(), port: 8081 }]);
+}
+
+#[test]
+fn unknown_and_illegal_topics_are_told_apart() {
+    let now = Instant::now();
+    let table = table_of([registration("a", "::1", vec![topic("t", 1, 1, 6)])], now);
+    let code = |name: &str| queues(&table, &resource("", name), now).unwrap_err().code;
+    assert_eq!(code("other"), Code::TopicNotFound);
+    assert_eq!(code("bad name"), Code::IllegalTopic);
+    assert_eq!(code(" "), Code::IllegalTopic);
+    assert_eq!(
+        assignments(&table.brokers(now), &resource("", "other")).unwrap_err().code,
+        Code::TopicNotFound
+    );
+    // The namespace is part of the name: a topic of one is unknown in another.
+    assert_eq!(queues(&table, &resource("ns", "t"), now).unwrap_err().code, Code::TopicNotFound);
+    let found = queues(&table, &resource("", "t"), now).unwrap();
+    assert_eq!(
+        found[0].broker.as_ref().unwrap().endpoints.as_ref().unwrap().scheme(),
+        v2::AddressScheme::IPv6
+    );
+}
+
+#[test]
+fn permissions_decide_what_is_listed() {
+    let now = Instant::now();
+    let asked = resource("", "t");
+    let listed = |perms: &[(&str, u32, u32, u32)]| {
+        let requests =
+            perms.iter().map(|(group, r, w, perm)| registration(group, "h", vec![topic("t", *r, *w, *perm)]));
+        let table = table_of(requests, now);
+        let queues = queues(&table, &asked, now).map(|found| summary(&found)).map_err(|r| r.code);
+        let assigned = assignments(&table.brokers(now), &asked).map(|list| {
+            let queues: Vec<_> = list.into_iter().filter_map(|a| a.message_queue).collect();
+            summary(&queues)
+        });
+        (queues, assigned.map_err(|r| r.code))
+    };
+    let (rw, r, w) = (Permission::ReadWrite, Permission::Read, Permission::Write);
+    // Drained everywhere: readable queues stay listed.
+    assert_eq!(listed(&[("a", 1, 1, 4)]), (Ok(vec![("a".into(), 0, r)]), Ok(vec![("a".into(), -1, r)])));
+    // Drained on one broker only: producers must not see it, consumers are still assigned to it.
+    assert_eq!(
+        listed(&[("a", 1, 1, 4), ("b", 1, 1, 6)]),
+        (Ok(vec![("b".into(), 0, rw)]), Ok(vec![("a".into(), -1, r), ("b".into(), -1, rw)]))
+    );
+    // Shrinking: the queues that can only be read are not offered to producers.
+    assert_eq!(listed(&[("a", 2, 1, 6)]), (Ok(vec![("a".into(), 0, rw)]), Ok(vec![("a".into(), -1, rw)])));
+    assert_eq!(listed(&[("a", 1, 1, 2)]), (Ok(vec![("a".into(), 0, w)]), Err(Code::Forbidden)));
+    assert_eq!(listed(&[("a", 1, 1, 0)]), (Err(Code::Forbidden), Err(Code::Forbidden)));
+}
+
+#[test]
+fn a_lease_ends_unless_it_is_refreshed() {
+    let start = Instant::now();
+    let a = || registration("a", "h", vec![topic("t", 1, 1, 6)]);
+    let mut table = table_of([a(), registration("b", "h", vec![topic("t", 1, 1, 6)])], start);
+    assert_eq!(table.register(a(), None, start + LEASE / 2), Ok(Change::Nothing));
+    let version = table.version();
+    assert_eq!(table.expire(start + LEASE - Duration::from_millis(1)), []);
+    let ended = table.expire(start + LEASE);
+    assert_eq!(ended.iter().map(|member| member.group.as_str()).collect::<Vec<_>>(), ["b"]);
+    assert!(table.version() > version);
+    assert_eq!(table.snapshot(start + LEASE).brokers.len(), 1);
+    assert_eq!(table.snapshot(start + LEASE).brokers[0].age_ms, 5000);
+}
+
+#[test]
+fn another_incarnation_replaces_and_cannot_be_unregistered_by_the_old_one() {
+    let now = Instant::now();
+    let mut table = table_of([registration("a", "h", vec![])], now);
+    let version = table.version();
+    let mut restarted = registration("a", "h", vec![topic("t", 1, 1, 6)]);
+    restarted.broker.as_mut().unwrap().incarnation = "2".into();
+    assert_eq!(table.register(restarted, None, now), Ok(Change::Restarted));
+    assert!(table.version() > version);
+    let leave = |incarnation: &str| UnregisterRequest {
+        cluster: "c".into(),
+        group: "a".into(),
+        id: 0,
+        incarnation: incarnation.into(),
+    };
+    assert!(!table.unregister(&leave("1")));
+    assert!(table.unregister(&leave("2")));
+    assert!(table.brokers(now).is_empty());
+}
+
+#[test]
+fn an_empty_host_is_filled_in_and_a_wildcard_refused() {
+    let now = Instant::now();
+    let mut table = RouteTable::new(LEASE, 1);
+    let peer = "::ffff:192.0.2.7".parse().unwrap();
+    table.register(registration("a", "", vec![]), Some(peer), now).unwrap();
+    let addresses: Vec<String> = table.brokers(now).values().map(|b| b.address().to_string()).collect();
+    assert_eq!(addresses, ["192.0.2.7:8081"]);
+    for host in ["0.0.0.0", "::", "[::]"] {
+        let error = table.register(registration("b", host, vec![]), None, now).unwrap_err();
+        assert!(matches!(error, RegistrationError::Unreachable { .. }), "{host}");
+    }
+    assert_eq!(table.register(RegisterRequest::default(), None, now), Err(RegistrationError::NoBroker));
+    assert_eq!(
+        table.register(registration(" ", "h", vec![]), None, now),
+        Err(RegistrationError::Blank("group"))
+    );
+}
+
+#[test]
+fn a_broker_holds_copies_of_nameservers_beside_its_own_registration() {
+    let start = Instant::now();
+    let names = |table: &RouteTable, now| -> Vec<String> {
+        table.brokers(now).values().map(|broker| broker.group().to_owned()).collect()
+    };
+    let first = table_of([registration("a", "h", vec![]), registration("b", "h", vec![])], start);
+    let restarted = table_of([registration("c", "h", vec![])], start);
+    let mut table = RouteTable::new(LEASE, 1);
+    table.set_own(registration("own", "h", vec![])).unwrap();
+    table.replace_copy("ns-1", first.snapshot(start), start);
+    // A nameserver that has just started knows little; the other one still counts.
+    table.replace_copy("ns-2", restarted.snapshot(start), start + LEASE / 2);
+    assert_eq!(names(&table, start + LEASE / 2), ["a", "b", "c", "own"]);
+    // The first is not heard of any more, so what it said lapses.
+    assert_eq!(names(&table, start + LEASE), ["c", "own"]);
+    // Nobody is heard of: the newest copy stays.
+    assert_eq!(names(&table, start + LEASE * 9), ["c", "own"]);
+    table.confirm_copy("ns-1", start + LEASE * 9);
+    assert_eq!(names(&table, start + LEASE * 9), ["a", "b", "own"]);
+    // What others say of this broker itself is ignored.
+    let mut stale = registration("own", "old-host", vec![]);
+    stale.broker.as_mut().unwrap().incarnation = "0".into();
+    table.replace_copy("ns-1", table_of([stale], start).snapshot(start), start + LEASE * 9);
+    let brokers = table.brokers(start + LEASE * 9);
+    let own = brokers.values().find(|broker| broker.group() == "own").unwrap();
+    assert_eq!(own.address().host, "h");
+}

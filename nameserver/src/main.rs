@@ -1,0 +1,2 @@
+//! The `nameserver` program.
+fn main() {}
