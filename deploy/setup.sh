@@ -1,0 +1,102 @@
+# What a machine needs to build and test Kerolox, besides Rust, a C++ compiler and Python 3. Sourced by the scripts:
+#
+#   setup_build    installs the missing system libraries and sets the build environment (env.sh)
+#   setup_python   makes the virtual environment with the official Python SDK; sets KEROLOX_PYTHON
+#
+# Only what is missing is installed, and each step says what it does.
+# shellcheck shell=bash
+
+kerolox_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+kerolox_cache="${XDG_CACHE_HOME:-$HOME/.cache}/kerolox"
+
+say() { printf '==> %s\n' "$*"; }
+fail() {
+  printf 'error: %s\n' "$*" >&2
+  return 1
+}
+
+setup_build() {
+  command -v cargo >/dev/null || fail "cargo is not on the PATH: install Rust (https://rustup.rs), 1.88 or newer"
+  command -v c++ >/dev/null || fail "no C++ compiler found: install one (Debian, Ubuntu: apt-get install g++)"
+  local missing=()
+  has_libclang || missing+=(libclang-dev)
+  if ! has_rocksdb && packaged_rocksdb_is_usable; then missing+=(librocksdb-dev); fi
+  if [ ${#missing[@]} -gt 0 ]; then install_packages "${missing[@]}"; fi
+  # shellcheck source=deploy/env.sh
+  . "$kerolox_root/deploy/env.sh"
+  if [ -z "${ROCKSDB_LIB_DIR:-}" ]; then
+    say "No packaged RocksDB on this machine: the bundled one is compiled, once, about an hour of CPU time."
+  fi
+}
+
+# bindgen, which makes the RocksDB bindings, needs the library and clang's own headers.
+has_libclang() {
+  [ -n "${LIBCLANG_PATH:-}" ] && return 0
+  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null \
+    || compgen -G '/usr/lib*/libclang*.so*' >/dev/null \
+    || compgen -G '/usr/lib/*/libclang*.so*' >/dev/null || return 1
+  compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' >/dev/null \
+    || compgen -G '/usr/lib*/clang/*/include/stddef.h' >/dev/null
+}
+
+# A RocksDB that env.sh will pick up.
+has_rocksdb() (
+  . "$kerolox_root/deploy/env.sh"
+  [ -n "${ROCKSDB_LIB_DIR:-}" ]
+)
+
+# The bindings need RocksDB 7.8 or newer (Debian 12, Ubuntu 24.04).
+packaged_rocksdb_is_usable() {
+  command -v apt-cache >/dev/null || return 1
+  local version
+  version="$(apt-cache policy librocksdb-dev 2>/dev/null | sed -n 's/^ *Candidate: //p')"
+  if [ -z "$version" ] || [ "$version" = "(none)" ]; then
+    # A fresh image has empty package lists.
+    update_package_lists || return 1
+    version="$(apt-cache policy librocksdb-dev 2>/dev/null | sed -n 's/^ *Candidate: //p')"
+  fi
+  [ -n "$version" ] && [ "$version" != "(none)" ] && dpkg --compare-versions "$version" ge 7.8
+}
+
+# Runs a command as root: directly, or with sudo, which may ask for a password only where somebody can type it.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    if [ -t 0 ]; then sudo "$@"; else sudo -n "$@"; fi
+  else
+    return 1
+  fi
+}
+
+update_package_lists() {
+  [ -n "${kerolox_lists_updated:-}" ] && return 0
+  say "Reading the package lists (apt-get update)"
+  as_root apt-get update -qq </dev/null || return 1
+  kerolox_lists_updated=1
+}
+
+install_packages() {
+  command -v apt-get >/dev/null || fail "please install the equivalent of these packages, then run again: $*"
+  update_package_lists || fail "cannot run apt-get as root; install these packages, then run again: $*"
+  say "Installing $*"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" \
+    </dev/null >/dev/null || fail "apt-get could not install: $*"
+}
+
+setup_python() {
+  command -v python3 >/dev/null || fail "python3 is not on the PATH: install Python 3.9 or newer"
+  local requirements="$kerolox_root/tests/sdk/requirements.txt" venv
+  # Named after what is in it: changed requirements make a new environment, unchanged ones cost nothing.
+  venv="$kerolox_cache/python-$(cat "$requirements" <(python3 --version) | cksum | cut -d' ' -f1)"
+  KEROLOX_PYTHON="$venv/bin/python"
+  export KEROLOX_PYTHON
+  if [ -e "$venv/complete" ]; then return 0; fi
+  python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+  say "Installing the official RocketMQ SDK for Python into $venv"
+  rm -rf "$venv"
+  python3 -m venv "$venv" || fail "python3 cannot make a virtual environment in $venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements" </dev/null \
+    || fail "pip could not install $requirements"
+  touch "$venv/complete"
+}

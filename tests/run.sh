@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Runs the tests against the real programs:
+#
+#   tests/run.sh                      everything
+#   tests/run.sh unit                 tests inside the crates
+#   tests/run.sh sdk [pytest flags]   the official RocketMQ SDK for Python against real processes
+#   tests/run.sh crash [--rounds N] [--seed S]
+#                                     kill -9 of a broker under writing clients, again and again
+#
+# Each suite ends with one line that sums up its figures; the run ends with "N passed, M failed".
+set -euo pipefail
+
+. "$(dirname "${BASH_SOURCE[0]}")/../deploy/setup.sh"
+cd "$kerolox_root"
+
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
+
+suites=(unit sdk crash)
+if [ $# -gt 0 ]; then
+  case "$1" in
+    unit | sdk | crash) suites=("$1"); shift ;;
+    -h | --help) usage; exit 0 ;;
+    *) usage >&2; exit 2 ;;
+  esac
+fi
+
+passed=0 failed=0
+output="$(mktemp -d "${TMPDIR:-/tmp}/kerolox-tests.XXXXXX")"
+mkdir "$output/tmp"
+running=""
+cleanup() {
+  trap - EXIT
+  trap '' INT TERM
+  # A suite runs in a process group of its own, so that nothing it started survives an interruption.
+  if [ -n "$running" ]; then
+    kill -TERM -- "-$running" 2>/dev/null || true
+    for _ in $(seq 50); do kill -0 -- "-$running" 2>/dev/null || break; sleep 0.1; done
+    kill -KILL -- "-$running" 2>/dev/null || true
+  fi
+  rm -rf "$output"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Runs a command, shows its output and keeps it in $output/last; returns the command's exit code. Its temporary files
+# go where cleanup removes them.
+run() {
+  echo 1 >"$output/code"
+  set -m
+  { TMPDIR="$output/tmp" "$@" </dev/null 2>&1 && echo 0 >"$output/code"; } | tee "$output/last" &
+  running="$(jobs -p %%)"
+  set +m
+  wait $! || true
+  running=""
+  return "$(cat "$output/code")"
+}
+
+# Adds up lines like "test result: ok. 7 passed; 0 failed;" or "sdk: 7 passed, 0 failed".
+count() { # WORD PATTERN
+  sed -n "s/$2/\\1/p" "$output/last" | awk '{ sum += $1 } END { print sum + 0 }'
+}
+
+# Ends a suite: one line of figures, and the totals. A suite that fails without a failed test counts as one failure.
+finish() { # SUITE PASSED FAILED EXIT-CODE SECONDS
+  local suite_failed="$3"
+  if [ "$4" != 0 ] && [ "$3" = 0 ]; then suite_failed=1; fi
+  passed=$((passed + $2)) failed=$((failed + suite_failed))
+  echo "suite $1: $2 passed, $suite_failed failed, $5 s"
+}
+
+unit_suite() {
+  local code=0 start=$SECONDS
+  run cargo test --release --locked --workspace --no-fail-fast "$@" || code=$?
+  finish unit "$(count passed '^test result: [^.]*\. \([0-9]*\) passed.*')" \
+    "$(count failed '^test result: .* \([0-9]*\) failed;.*')" "$code" $((SECONDS - start))
+}
+
+sdk_suite() {
+  local code=0 start=$SECONDS
+  setup_python
+  run env KEROLOX_BIN="$CARGO_TARGET_DIR/release" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    "$KEROLOX_PYTHON" -m pytest -p no:cacheprovider -v --tb=short "$@" tests/sdk || code=$?
+  finish sdk "$(count passed '^sdk: \([0-9]*\) passed.*')" \
+    "$(count failed '^sdk: [0-9]* passed, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
+}
+
+crash_suite() {
+  local code=0 start=$SECONDS
+  run "$CARGO_TARGET_DIR/release/crash" --broker "$CARGO_TARGET_DIR/release/broker" "$@" || code=$?
+  finish crash "$(count passed '^crash: .*\([0-9]*\) checks passed.*')" 0 "$code" $((SECONDS - start))
+}
+
+setup_build
+say "Building"
+cargo build --release --locked --workspace --bins
+for suite in "${suites[@]}"; do
+  say "Suite $suite"
+  "${suite}_suite" "$@"
+done
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,85 @@
+"""Fixtures of the SDK tests: clusters per module, clients per test, logs of the servers with every failure."""
+
+import os
+import shutil
+import sys
+import tempfile
+
+# The SDK writes a log below the home directory as soon as it is imported: keep that out of the user's.
+_home = tempfile.mkdtemp(prefix="kerolox-sdk-home-")
+os.environ["HOME"] = _home
+sys.path.insert(0, os.path.dirname(__file__))
+
+import pytest  # noqa: E402
+
+import harness  # noqa: E402
+import sdk  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A nameserver and a broker whose check-backs come every 2 s."""
+    started = harness.Cluster()
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def standalone():
+    """One process with everything in it."""
+    started = harness.Cluster(standalone=True)
+    yield started
+    started.close()
+
+
+class Clients:
+    """Makes SDK clients and shuts them down when the test is over."""
+
+    def __init__(self):
+        self.open = []
+
+    def producer(self, address, topic, checker=None):
+        return self._keep(sdk.start_producer(address, topic, checker))
+
+    def consumer(self, address, topic, group, **options):
+        return self._keep(sdk.start_consumer(address, topic, group, **options))
+
+    def keep(self, client):
+        return self._keep(client)
+
+    def _keep(self, client):
+        self.open.append(client)
+        return client
+
+    def close(self):
+        for client in self.open:
+            if client.is_running:
+                client.shutdown()
+
+
+@pytest.fixture
+def clients():
+    made = Clients()
+    yield made
+    made.close()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    if report.failed:
+        for name, tail in harness.live_logs():
+            report.sections.append((f"end of the log of {name}", tail))
+
+
+def pytest_sessionfinish():
+    harness.kill_all()
+    shutil.rmtree(_home, ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The suite's figures on one line, which run.sh adds up."""
+    stats = terminalreporter.stats
+    passed = len(stats.get("passed", []))
+    failed = len(stats.get("failed", [])) + len(stats.get("error", []))
+    terminalreporter.write_line(f"sdk: {passed} passed, {failed} failed")

@@ -1,0 +1,178 @@
+"""Starts, stops and kills real Kerolox processes for the tests.
+
+Servers listen on a free port unless told otherwise, print one line when they serve, and write their log to a file
+that is shown when a test fails.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from raw import RawClient
+
+BIN = Path(os.environ["KEROLOX_BIN"])
+CLUSTER = "DefaultCluster"
+START_SECONDS = 30
+STOP_SECONDS = 15
+LISTENING = re.compile(r"listening on (\S+:\d+)")
+
+_live = []
+
+
+class Server:
+    """One server process that can be stopped, killed and started again on the same port and data."""
+
+    def __init__(self, name, arguments, directory):
+        self.name = name
+        self.arguments = arguments
+        self.data = directory / f"{name}-data"
+        self.log = directory / f"{name}.log"
+        self.address = None
+        self.process = None
+
+    def start(self):
+        """Starts the process and returns when it serves."""
+        out_path = self.log.with_suffix(".out")
+        command = [BIN / self.arguments[0], *self.arguments[1:]]
+        command += ["--listen", self.address or "127.0.0.1:0", "--data", self.data]
+        with open(self.log, "ab") as log, open(out_path, "wb") as out:
+            self.process = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=log,
+            )
+        if self not in _live:
+            _live.append(self)
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            found = LISTENING.search(out_path.read_text())
+            if found:
+                self.address = found.group(1)
+                return self
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.02)
+        self.kill()
+        raise AssertionError(f"{self.name} does not serve:\n{self.tail()}")
+
+    def stop(self):
+        """Stops the process cleanly; anything but a clean exit is an error."""
+        if self.process is None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.name} did not stop within {STOP_SECONDS} s of SIGTERM:\n{self.tail()}")
+        self.process = None
+        assert code == 0, f"{self.name} exited with {code} after SIGTERM:\n{self.tail()}"
+
+    def kill(self):
+        """kill -9: the process gets no chance to tidy up."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def is_running(self):
+        return self.process is not None and self.process.poll() is None
+
+    def tail(self, lines=60):
+        if not self.log.exists():
+            return "(no log)"
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+class Cluster:
+    """A nameserver with one broker, or a standalone broker; topics and groups are made with mqadmin."""
+
+    def __init__(self, standalone=False, first_check="2s", check_interval="2s", check_max=15):
+        self.directory = Path(tempfile.mkdtemp(prefix="kerolox-sdk-"))
+        self.standalone = standalone
+        self.names = 0
+        broker = [
+            "broker",
+            "--transaction-first-check", first_check,
+            "--transaction-check-interval", check_interval,
+            "--transaction-check-max", check_max,
+        ]
+        try:
+            if standalone:
+                self.nameserver = None
+                broker += ["--standalone"]
+            else:
+                self.nameserver = Server("nameserver", ["nameserver"], self.directory).start()
+                broker += ["--cluster", CLUSTER, "--group", "broker-a", "--nameserver", self.nameserver.address]
+            self.broker = Server("broker", broker, self.directory).start()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def access_point(self):
+        """What an SDK is configured with."""
+        return (self.nameserver or self.broker).address
+
+    def mqadmin(self, command, *arguments):
+        """Runs mqadmin with JSON output and returns what it printed."""
+        full = [str(BIN / "mqadmin"), command, "-n", self.access_point, "--output", "json"]
+        full += [str(argument) for argument in arguments]
+        done = subprocess.run(full, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, f"{' '.join(full)}\n{done.stdout}{done.stderr}"
+        return json.loads(done.stdout) if done.stdout.strip() else None
+
+    def create_topic(self, message_type="NORMAL", queues=1, name=None):
+        """Creates a topic with a new name. One queue by default: a simple consumer polls one random queue a call."""
+        name = name or self.new_name("topic")
+        self.mqadmin(
+            "updateTopic", "-c", CLUSTER, "-t", name, "-r", queues, "-w", queues,
+            "-a", f"+message.type={message_type}",
+        )
+        self.wait_for_route(name)
+        return name
+
+    def create_group(self, name=None):
+        name = name or self.new_name("group")
+        self.mqadmin("updateSubGroup", "-c", CLUSTER, "-g", name)
+        return name
+
+    def new_name(self, kind):
+        self.names += 1
+        return f"{kind}-{self.names}"
+
+    def wait_for_route(self, topic, seconds=15):
+        """Returns when the access point knows the topic."""
+        deadline = time.monotonic() + seconds
+        with RawClient(self.access_point) as client:
+            while True:
+                code = client.query_route(topic).status.code
+                if code == 20000:
+                    return
+                assert time.monotonic() < deadline, f"no route to {topic} after {seconds} s: code {code}"
+                time.sleep(0.05)
+
+    def close(self):
+        """Ends all processes and removes their data."""
+        for server in (getattr(self, "broker", None), self.nameserver):
+            if server is not None:
+                server.kill()
+                if server in _live:
+                    _live.remove(server)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def live_logs():
+    """(name, end of the log) of every server that a test may have talked to."""
+    return [(server.name, server.tail()) for server in _live]
+
+
+def kill_all():
+    """Last resort on the way out: no process outlives the tests."""
+    for server in list(_live):
+        server.kill()
