@@ -1,1 +1,20 @@
-//! Every decision of the broker as pure functions: no I/O, no clock, no threads.
+//! Every decision of the broker as pure functions of (state, event, now).
+//!
+//! - [`record`]: what the commit log holds, and its encoding;
+//! - [`topic`] and [`group`]: configuration and how administrators change it;
+//! - [`publish`]: what may be sent;
+//! - [`acks`]: what a consumer group has finished in one queue;
+//! - [`delivery`]: who holds which message until when;
+//! - [`transaction`]: what becomes of a half message.
+//!
+//! Nothing here does I/O, reads a clock, draws random numbers or starts threads: the callers pass `now` in and carry
+//! the effects out. That is what makes every rule testable in microseconds and the whole replayable on a replica.
+
+pub mod acks;
+pub mod attributes;
+pub mod delivery;
+pub mod group;
+pub mod publish;
+pub mod record;
+pub mod topic;
+pub mod transaction;

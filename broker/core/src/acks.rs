@@ -1,0 +1,186 @@
+//! What a consumer group has finished in one queue.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+
+use crate::record::{AckRange, Attempted, QueueProgress};
+
+/// Progress of one group in one queue: everything below `committed` is done, and so are the ranges above it.
+/// Both the fold (durable) and the delivery engine (eager) hold one and feed it the same changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Acks {
+    committed: u64,
+    /// Done ranges above `committed`, `start -> end`; disjoint and not adjacent.
+    ranges: BTreeMap<u64, u64>,
+    /// Failed attempts of offsets that are not done: `offset -> (attempts, visible_ms)`.
+    attempted: BTreeMap<u64, (u32, i64)>,
+}
+
+/// Stored form of [`Acks`]; field numbers are part of the on-disk format.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct StoredAcks {
+    #[prost(uint64, tag = "1")]
+    committed: u64,
+    #[prost(message, repeated, tag = "2")]
+    ranges: Vec<AckRange>,
+    #[prost(message, repeated, tag = "3")]
+    attempted: Vec<Attempted>,
+}
+
+impl Acks {
+    /// Nothing done yet, starting at `offset`.
+    pub fn starting_at(offset: u64) -> Self {
+        Self { committed: offset, ..Self::default() }
+    }
+
+    /// Every offset below this is done.
+    pub fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// Whether `offset` is done.
+    pub fn is_done(&self, offset: u64) -> bool {
+        offset < self.committed || self.range_end(offset).is_some()
+    }
+
+    /// The first offset at or after `offset` that is not done.
+    pub fn next_open(&self, offset: u64) -> u64 {
+        let offset = offset.max(self.committed);
+        self.range_end(offset).unwrap_or(offset)
+    }
+
+    /// Number of offsets below `end` that are not done.
+    pub fn open_below(&self, end: u64) -> u64 {
+        let done: u64 =
+            self.ranges.range(..end).map(|(start, stop)| stop.min(&end).saturating_sub(*start)).sum();
+        end.saturating_sub(self.committed).saturating_sub(done)
+    }
+
+    /// Failed attempts of offsets that are not done, in offset order: `(offset, attempts, visible_ms)`.
+    pub fn attempted(&self) -> impl Iterator<Item = (u64, u32, i64)> + '_ {
+        self.attempted.iter().map(|(offset, (attempts, visible_ms))| (*offset, *attempts, *visible_ms))
+    }
+
+    /// Failed attempts of `offset` so far.
+    pub fn attempts_of(&self, offset: u64) -> u32 {
+        self.attempted.get(&offset).map_or(0, |(attempts, _)| *attempts)
+    }
+
+    /// Marks `start .. end` done.
+    pub fn ack(&mut self, start: u64, end: u64) {
+        let start = start.max(self.committed);
+        if start >= end {
+            return;
+        }
+        self.attempted.retain(|offset, _| !(start..end).contains(offset));
+        let (mut from, mut to) = (start, end);
+        // Swallow every range that overlaps or touches; they lie at or before `to`, nearest first.
+        while let Some((&s, &e)) = self.ranges.range(..=to).next_back() {
+            if e < from {
+                break;
+            }
+            self.ranges.remove(&s);
+            from = from.min(s);
+            to = to.max(e);
+        }
+        if from <= self.committed {
+            self.committed = to;
+        } else {
+            self.ranges.insert(from, to);
+        }
+    }
+
+    /// Notes that `offset` failed; an offset that is done stays done.
+    pub fn attempt(&mut self, offset: u64, attempts: u32, visible_ms: i64) {
+        if !self.is_done(offset) {
+            self.attempted.insert(offset, (attempts, visible_ms));
+        }
+    }
+
+    /// Applies one logged change.
+    pub fn apply(&mut self, progress: &QueueProgress) {
+        if let Some(offset) = progress.reset_to {
+            *self = Self::starting_at(offset);
+        }
+        for range in &progress.acked {
+            self.ack(range.start, range.end);
+        }
+        for attempted in &progress.attempted {
+            self.attempt(attempted.offset, attempted.attempts, attempted.visible_ms);
+        }
+    }
+
+    /// Stored form.
+    pub fn encode(&self) -> Vec<u8> {
+        StoredAcks {
+            committed: self.committed,
+            ranges: self.ranges.iter().map(|(&start, &end)| AckRange { start, end }).collect(),
+            attempted: self
+                .attempted()
+                .map(|(offset, attempts, visible_ms)| Attempted { offset, attempts, visible_ms })
+                .collect(),
+        }
+        .encode_to_vec()
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// The text of the protobuf error when `bytes` are not a stored form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let stored = StoredAcks::decode(bytes).map_err(|error| error.to_string())?;
+        Ok(Self {
+            committed: stored.committed,
+            ranges: stored.ranges.iter().map(|range| (range.start, range.end)).collect(),
+            attempted: stored.attempted.iter().map(|a| (a.offset, (a.attempts, a.visible_ms))).collect(),
+        })
+    }
+
+    fn range_end(&self, offset: u64) -> Option<u64> {
+        self.ranges.range(..=offset).next_back().map(|(_, end)| *end).filter(|end| *end > offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        /// Against a plain set of offsets.
+        #[test]
+        fn ranges_agree_with_a_set(acks in prop::collection::vec((0u64..60, 1u64..6), 0..60)) {
+            let mut acks_state = Acks::starting_at(5);
+            let mut done: BTreeSet<u64> = (0..5).collect();
+            for (start, len) in acks {
+                acks_state.ack(start, start + len);
+                done.extend(start..start + len);
+            }
+            for offset in 0..80 {
+                prop_assert_eq!(acks_state.is_done(offset), done.contains(&offset), "offset {}", offset);
+                let open = (offset..).find(|o| !done.contains(o));
+                prop_assert_eq!(Some(acks_state.next_open(offset)), open);
+                let open_below = (0..offset).filter(|o| !done.contains(o)).count() as u64;
+                prop_assert_eq!(acks_state.open_below(offset), open_below);
+            }
+            prop_assert_eq!(Some(acks_state.committed()), (0..).find(|o| !done.contains(o)));
+            prop_assert_eq!(Acks::decode(&acks_state.encode()), Ok(acks_state));
+        }
+    }
+
+    #[test]
+    fn attempts_are_kept_until_done() {
+        let mut acks = Acks::default();
+        acks.attempt(3, 2, 1000);
+        acks.attempt(4, 1, 2000);
+        assert_eq!(acks.attempts_of(3), 2);
+        acks.ack(3, 4);
+        acks.attempt(3, 9, 9);
+        assert_eq!(acks.attempted().collect::<Vec<_>>(), [(4, 1, 2000)]);
+        assert_eq!(Acks::decode(&acks.encode()), Ok(acks.clone()));
+        acks.apply(&QueueProgress { reset_to: Some(2), ..QueueProgress::default() });
+        assert_eq!(acks, Acks::starting_at(2));
+    }
+}

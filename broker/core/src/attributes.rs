@@ -1,0 +1,73 @@
+//! RocketMQ's attribute syntax: `+key=value` sets, `-key` removes, several changes separated by commas.
+
+use std::collections::BTreeMap;
+
+/// One change of an attribute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttributeChange {
+    /// `+key=value`
+    Set(String, String),
+    /// `-key`
+    Remove(String),
+}
+
+/// Reads changes, one or more to an entry.
+///
+/// # Errors
+/// A sentence that says which change is wrong and how it should look.
+pub fn parse(entries: &[String]) -> Result<Vec<AttributeChange>, String> {
+    entries
+        .iter()
+        .flat_map(|entry| entry.split(','))
+        .map(str::trim)
+        .filter(|change| !change.is_empty())
+        .map(parse_one)
+        .collect()
+}
+
+fn parse_one(change: &str) -> Result<AttributeChange, String> {
+    let wrong = || format!("attribute change {change:?} is not of the form +key=value or -key");
+    if let Some(key) = change.strip_prefix('-') {
+        return if key.is_empty() { Err(wrong()) } else { Ok(AttributeChange::Remove(key.to_owned())) };
+    }
+    let (key, value) = change.strip_prefix('+').and_then(|rest| rest.split_once('=')).ok_or_else(wrong)?;
+    if key.is_empty() {
+        return Err(wrong());
+    }
+    Ok(AttributeChange::Set(key.to_owned(), value.to_owned()))
+}
+
+/// Applies changes to a map.
+pub fn apply(attributes: &mut BTreeMap<String, String>, changes: Vec<AttributeChange>) {
+    for change in changes {
+        match change {
+            AttributeChange::Set(key, value) => attributes.insert(key, value),
+            AttributeChange::Remove(key) => attributes.remove(&key),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rocketmq_syntax_is_understood() {
+        let changes = parse(&["+message.type=FIFO,-reserve.time".to_owned(), "+a=b=c".to_owned()]);
+        assert_eq!(
+            changes,
+            Ok(vec![
+                AttributeChange::Set("message.type".into(), "FIFO".into()),
+                AttributeChange::Remove("reserve.time".into()),
+                AttributeChange::Set("a".into(), "b=c".into()),
+            ])
+        );
+    }
+
+    #[test]
+    fn malformed_changes_are_named() {
+        for bad in ["message.type=FIFO", "+novalue", "-", "+=x"] {
+            assert!(parse(&[bad.to_owned()]).is_err_and(|text| text.contains(bad)), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! What may be sent: the checks that every message passes before anything is stored.
+
+use kerolox_model::limits;
+use kerolox_model::names::{NameError, validate_topic};
+
+use crate::topic::{MessageType, Topic};
+
+/// Limits that an operator may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishLimits {
+    /// Largest body, in bytes.
+    pub body_bytes_max: usize,
+    /// Largest sum of property keys and values, tag and keys, in bytes.
+    pub properties_bytes_max: usize,
+    /// Most user properties.
+    pub properties_max: usize,
+}
+
+impl Default for PublishLimits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: limits::BODY_BYTES_MAX,
+            properties_bytes_max: limits::PROPERTIES_BYTES_MAX,
+            properties_max: limits::USER_PROPERTIES_MAX,
+        }
+    }
+}
+
+/// A message as a producer sends it, reduced to what the checks look at.
+#[derive(Debug, Clone, Default)]
+pub struct Draft<'a> {
+    /// Topic as the broker stores it.
+    pub topic: &'a str,
+    /// The producer's id for the message.
+    pub message_id: &'a str,
+    /// Length of the body in bytes.
+    pub body_len: usize,
+    /// The type that the producer declares, if it does.
+    pub declared: Option<MessageType>,
+    /// Tag, if any.
+    pub tag: Option<&'a str>,
+    /// Business keys.
+    pub keys: Vec<&'a str>,
+    /// User properties.
+    pub properties: Vec<(&'a str, &'a str)>,
+    /// Message group of a FIFO message.
+    pub message_group: Option<&'a str>,
+    /// Whether it carries a delivery time.
+    pub has_delivery_time: bool,
+    /// Whether it carries a priority.
+    pub has_priority: bool,
+    /// Whether it belongs to a lite topic.
+    pub has_lite_topic: bool,
+    /// `orphaned_transaction_recovery_duration` in milliseconds.
+    pub recovery_ms: Option<u64>,
+}
+
+/// Why a message is not stored. Each variant has one code of the protocol.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// ILLEGAL_TOPIC
+    #[error(transparent)]
+    Topic(#[from] NameError),
+    /// ILLEGAL_MESSAGE_ID
+    #[error("{0}")]
+    MessageId(String),
+    /// MESSAGE_BODY_EMPTY
+    #[error("the message body is empty; send at least one byte")]
+    BodyEmpty,
+    /// MESSAGE_BODY_TOO_LARGE
+    #[error(
+        "the message body has {len} bytes, the limit is {max}; split it, compress it, or have the operator raise limits.max-body-bytes"
+    )]
+    BodyTooLarge {
+        /// Bytes sent.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// MESSAGE_PROPERTIES_TOO_LARGE
+    #[error("{0}")]
+    PropertiesTooLarge(String),
+    /// ILLEGAL_MESSAGE_PROPERTY_KEY
+    #[error("{0}")]
+    PropertyKey(String),
+    /// ILLEGAL_MESSAGE_TAG
+    #[error("{0}")]
+    Tag(String),
+    /// ILLEGAL_MESSAGE_KEY
+    #[error("{0}")]
+    Key(String),
+    /// ILLEGAL_MESSAGE_GROUP
+    #[error("{0}")]
+    MessageGroup(String),
+    /// BAD_REQUEST
+    #[error("orphaned_transaction_recovery_duration is {ms} ms, the limit is {max} ms; choose a shorter one", max = limits::TRANSACTION_RECOVERY_MS_MAX)]
+    RecoveryDuration {
+        /// Milliseconds asked for.
+        ms: u64,
+    },
+    /// MESSAGE_PROPERTY_CONFLICT_WITH_TYPE
+    #[error("{0}")]
+    TypeConflict(String),
+    /// FORBIDDEN
+    #[error(
+        "topic {0} does not accept messages (its perm has no write bit); use another topic or change it with mqadmin updateTopic -p 6"
+    )]
+    NotWritable(String),
+}
+
+impl Draft<'_> {
+    /// The type that follows from what the message carries. What it declares counts only where nothing else speaks.
+    pub fn kind(&self) -> MessageType {
+        if self.declared == Some(MessageType::Transaction) {
+            MessageType::Transaction
+        } else if self.has_lite_topic {
+            MessageType::Lite
+        } else if self.has_priority {
+            MessageType::Priority
+        } else if self.has_delivery_time {
+            MessageType::Delay
+        } else if self.message_group.is_some() {
+            MessageType::Fifo
+        } else {
+            MessageType::Normal
+        }
+    }
+}
+
+/// Checks everything about a message that does not depend on its topic.
+///
+/// # Errors
+/// The first [`PublishError`] found, in the order of the protocol's table.
+pub fn check_form(draft: &Draft<'_>, limits: &PublishLimits) -> Result<(), PublishError> {
+    validate_topic(draft.topic)?;
+    check_message_id(draft.message_id)?;
+    check_properties(draft, limits)?;
+    check_labels(draft)?;
+    if let Some(ms) = draft.recovery_ms.filter(|ms| *ms > limits::TRANSACTION_RECOVERY_MS_MAX) {
+        return Err(PublishError::RecoveryDuration { ms });
+    }
+    match draft.body_len {
+        0 => Err(PublishError::BodyEmpty),
+        len if len > limits.body_bytes_max => {
+            Err(PublishError::BodyTooLarge { len, max: limits.body_bytes_max })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks that the topic takes the message, and says what the message is.
+///
+/// # Errors
+/// [`PublishError::NotWritable`] or [`PublishError::TypeConflict`].
+pub fn check_topic(draft: &Draft<'_>, topic: &Topic) -> Result<MessageType, PublishError> {
+    if !topic.is_writable() {
+        return Err(PublishError::NotWritable(topic.name.clone()));
+    }
+    let kind = draft.kind();
+    let carried = match kind {
+        MessageType::Transaction => {
+            draft.message_group.is_some() || draft.has_delivery_time || draft.has_priority
+        }
+        MessageType::Priority => draft.message_group.is_some() || draft.has_delivery_time,
+        MessageType::Delay => draft.message_group.is_some(),
+        _ => false,
+    };
+    if carried {
+        return Err(PublishError::TypeConflict(format!(
+            "a {} message may not also carry a message group, delivery time or priority; send them as separate messages",
+            kind.word()
+        )));
+    }
+    if topic.accepts(kind) {
+        return Ok(kind);
+    }
+    Err(PublishError::TypeConflict(format!(
+        "topic {name} accepts {accepted} messages, this one is {sent}; send to another topic or change it: mqadmin updateTopic -t {name} -a +message.type={sent}",
+        name = topic.name,
+        accepted = topic.type_words(),
+        sent = kind.word(),
+    )))
+}
+
+fn check_message_id(id: &str) -> Result<(), PublishError> {
+    if id.trim().is_empty() {
+        return Err(PublishError::MessageId(
+            "the message id is blank; every message needs a unique one".into(),
+        ));
+    }
+    if id.len() > limits::MESSAGE_ID_MAX {
+        return Err(PublishError::MessageId(format!(
+            "the message id has {} bytes, the limit is {}; use a shorter one",
+            id.len(),
+            limits::MESSAGE_ID_MAX
+        )));
+    }
+    Ok(())
+}
+
+fn check_properties(draft: &Draft<'_>, limits: &PublishLimits) -> Result<(), PublishError> {
+    if draft.properties.len() > limits.properties_max {
+        return Err(PublishError::PropertiesTooLarge(format!(
+            "{} user properties, the limit is {}; move some of them into the body",
+            draft.properties.len(),
+            limits.properties_max
+        )));
+    }
+    let bytes: usize = draft.properties.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>()
+        + draft.tag.map_or(0, str::len)
+        + draft.keys.iter().map(|key| key.len()).sum::<usize>();
+    if bytes > limits.properties_bytes_max {
+        return Err(PublishError::PropertiesTooLarge(format!(
+            "properties, tag and keys have {bytes} bytes together, the limit is {}; move some of them into the body",
+            limits.properties_bytes_max
+        )));
+    }
+    for (key, value) in &draft.properties {
+        if key.trim().is_empty() || has_control(key) {
+            return Err(PublishError::PropertyKey(format!(
+                "user property key {key:?} is blank or has control characters; use visible characters"
+            )));
+        }
+        if has_control(value) {
+            return Err(PublishError::PropertyKey(format!(
+                "the value of user property {key:?} has control characters; encode it, for instance as base64"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_labels(draft: &Draft<'_>) -> Result<(), PublishError> {
+    if let Some(tag) = draft.tag
+        && (tag.trim().is_empty() || tag.contains('|') || has_control(tag))
+    {
+        return Err(PublishError::Tag(format!(
+            "tag {tag:?} is blank, contains '|' or has control characters; use a plain word"
+        )));
+    }
+    if let Some(key) = draft.keys.iter().find(|key| key.trim().is_empty() || has_control(key)) {
+        return Err(PublishError::Key(format!(
+            "key {key:?} is blank or has control characters; use visible characters"
+        )));
+    }
+    if let Some(group) = draft.message_group
+        && (group.trim().is_empty() || group.len() >= limits::MESSAGE_GROUP_BYTES_MAX || has_control(group))
+    {
+        return Err(PublishError::MessageGroup(format!(
+            "message group {group:?} is blank, has control characters or {} bytes or more; use a short name",
+            limits::MESSAGE_GROUP_BYTES_MAX
+        )));
+    }
+    Ok(())
+}
+
+fn has_control(text: &str) -> bool {
+    text.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topic::{TopicChange, changed};
+
+    fn draft() -> Draft<'static> {
+        Draft { topic: "orders", message_id: "01AB", body_len: 3, ..Draft::default() }
+    }
+
+    fn check(draft: Draft<'_>) -> Result<(), PublishError> {
+        check_form(&draft, &PublishLimits::default())
+    }
+
+    #[test]
+    fn a_plain_message_passes() {
+        assert_eq!(check(draft()), Ok(()));
+    }
+
+    #[test]
+    fn each_limit_has_its_error() {
+        use PublishError as E;
+        let big = "x".repeat(limits::PROPERTIES_BYTES_MAX);
+        let id = "x".repeat(256);
+        let group = "g".repeat(64);
+        let cases: Vec<(Draft<'_>, fn(&E) -> bool)> = vec![
+            (Draft { topic: "a b", ..draft() }, |e| matches!(e, E::Topic(_))),
+            (Draft { message_id: " ", ..draft() }, |e| matches!(e, E::MessageId(_))),
+            (Draft { message_id: &id, ..draft() }, |e| matches!(e, E::MessageId(_))),
+            (Draft { body_len: 0, ..draft() }, |e| matches!(e, E::BodyEmpty)),
+            (Draft { body_len: limits::BODY_BYTES_MAX + 1, ..draft() }, |e| {
+                matches!(e, E::BodyTooLarge { .. })
+            }),
+            (Draft { properties: vec![("k", &big)], ..draft() }, |e| matches!(e, E::PropertiesTooLarge(_))),
+            (Draft { properties: vec![("k", "v"); 129], ..draft() }, |e| {
+                matches!(e, E::PropertiesTooLarge(_))
+            }),
+            (Draft { properties: vec![("", "v")], ..draft() }, |e| matches!(e, E::PropertyKey(_))),
+            (Draft { properties: vec![("k", "\n")], ..draft() }, |e| matches!(e, E::PropertyKey(_))),
+            (Draft { tag: Some("a|b"), ..draft() }, |e| matches!(e, E::Tag(_))),
+            (Draft { keys: vec!["ok", " "], ..draft() }, |e| matches!(e, E::Key(_))),
+            (Draft { message_group: Some(&group), ..draft() }, |e| matches!(e, E::MessageGroup(_))),
+            (Draft { recovery_ms: Some(3_600_001), ..draft() }, |e| matches!(e, E::RecoveryDuration { .. })),
+        ];
+        for (draft, is_right) in cases {
+            let error = check(draft.clone()).expect_err("must be refused");
+            assert!(is_right(&error), "{draft:?} gave {error}");
+        }
+    }
+
+    #[test]
+    fn the_type_follows_from_what_a_message_carries() {
+        let kind = |d: Draft<'_>| d.kind();
+        assert_eq!(kind(draft()), MessageType::Normal);
+        assert_eq!(kind(Draft { declared: Some(MessageType::Fifo), ..draft() }), MessageType::Normal);
+        assert_eq!(kind(Draft { message_group: Some("g"), ..draft() }), MessageType::Fifo);
+        assert_eq!(kind(Draft { has_delivery_time: true, ..draft() }), MessageType::Delay);
+        assert_eq!(
+            kind(Draft { declared: Some(MessageType::Transaction), ..draft() }),
+            MessageType::Transaction
+        );
+    }
+
+    #[test]
+    fn a_topic_takes_its_types_only_and_says_how_to_mend_it() {
+        let topic = Topic::new("orders", 1);
+        assert_eq!(check_topic(&draft(), &topic), Ok(MessageType::Normal));
+        let half = Draft { declared: Some(MessageType::Transaction), ..draft() };
+        let error = check_topic(&half, &topic).expect_err("NORMAL topic");
+        assert!(error.to_string().contains("accepts NORMAL") && error.to_string().contains("TRANSACTION"));
+        let mixed = TopicChange {
+            name: "orders".into(),
+            attributes: vec!["+message.type=MIXED".into()],
+            ..TopicChange::default()
+        };
+        let mixed = changed(Some(&topic), &mixed, 1).expect("legal");
+        assert_eq!(check_topic(&half, &mixed), Ok(MessageType::Transaction));
+        let ordered_half = Draft { message_group: Some("g"), ..half };
+        assert!(matches!(check_topic(&ordered_half, &mixed), Err(PublishError::TypeConflict(_))));
+    }
+
+    #[test]
+    fn a_topic_without_the_write_bit_refuses() {
+        let topic = Topic { perm: crate::topic::PERM_READ, ..Topic::new("orders", 1) };
+        assert!(matches!(check_topic(&draft(), &topic), Err(PublishError::NotWritable(_))));
+    }
+}

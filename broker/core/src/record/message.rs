@@ -1,0 +1,101 @@
+//! The message record: what the broker needs to know, beside the bytes that the consumer gets.
+
+use bytes::{Buf, BufMut, Bytes};
+use prost::Message;
+
+use super::RecordError;
+
+/// Why a stored message is not visible yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Hold {
+    /// Visible at once.
+    None = 0,
+    /// A half message, until its transaction ends.
+    Half = 1,
+    /// Until its due time.
+    Until = 2,
+}
+
+/// What the fold needs of a message.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct MessageHeader {
+    /// Number of the topic.
+    #[prost(uint32, tag = "1")]
+    pub topic_id: u32,
+    /// Queue in which the message is or will be visible.
+    #[prost(uint32, tag = "2")]
+    pub queue: u32,
+    /// Whether and why it is held back.
+    #[prost(enumeration = "Hold", tag = "3")]
+    pub hold: i32,
+    /// For [`Hold::Half`]: milliseconds from store time to the first check-back. For [`Hold::Until`]: the due time in
+    /// milliseconds since the Unix epoch.
+    #[prost(int64, tag = "4")]
+    pub hold_ms: i64,
+    /// CRC-32C of the tag, so that most non-matching messages are skipped without reading them; 0 without a tag.
+    #[prost(uint32, tag = "5")]
+    pub tag_hash: u32,
+    /// The producer's id for the message.
+    #[prost(string, tag = "6")]
+    pub message_id: String,
+    /// Client id of the producer, for the story of a transaction.
+    #[prost(string, tag = "7")]
+    pub producer: String,
+}
+
+/// A message as stored: header, then the consumer's bytes in two sections.
+///
+/// Body layout: `u32 header length ‖ header (protobuf) ‖ u32 system length ‖ system ‖ content`, integers little-endian.
+/// `system` is an encoded `apache.rocketmq.v2.SystemProperties`; `content` holds the other fields of
+/// `apache.rocketmq.v2.Message` (topic, user properties, body) in wire form. A delivered message is `content`, then
+/// field 3 made of `system` and the few fields that the broker adds: later scalar fields win, so nothing is re-encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageRecord {
+    /// What the broker needs.
+    pub header: MessageHeader,
+    /// Encoded `SystemProperties`.
+    pub system: Bytes,
+    /// Wire fields 1, 2 and 4 of `Message`.
+    pub content: Bytes,
+}
+
+impl MessageRecord {
+    /// The record body.
+    pub fn encode(&self) -> Vec<u8> {
+        let header_len = self.header.encoded_len();
+        let mut out = Vec::with_capacity(8 + header_len + self.system.len() + self.content.len());
+        out.put_u32_le(u32::try_from(header_len).expect("a header is a few hundred bytes"));
+        self.header.encode(&mut out).expect("a Vec grows as needed");
+        out.put_u32_le(u32::try_from(self.system.len()).expect("bounded by the request limit"));
+        out.put_slice(&self.system);
+        out.put_slice(&self.content);
+        out
+    }
+
+    /// Reads a record body; the sections share memory with it.
+    ///
+    /// # Errors
+    /// [`RecordError::Malformed`] when a length points outside the body or the header is not protobuf.
+    pub fn decode(mut body: Bytes) -> Result<Self, RecordError> {
+        let header = section(&mut body, "header")?;
+        let header = MessageHeader::decode(header).map_err(|error| malformed(error.to_string()))?;
+        let system = section(&mut body, "system properties")?;
+        Ok(Self { header, system, content: body })
+    }
+}
+
+fn section(body: &mut Bytes, name: &str) -> Result<Bytes, RecordError> {
+    if body.len() < 4 {
+        return Err(malformed(format!("cut off before the length of its {name}")));
+    }
+    let len = body.get_u32_le() as usize;
+    if len > body.len() {
+        return Err(malformed(format!("{name} of {len} bytes, but {} are left", body.len())));
+    }
+    Ok(body.split_to(len))
+}
+
+fn malformed(reason: String) -> RecordError {
+    RecordError::Malformed { kind: "message", reason }
+}

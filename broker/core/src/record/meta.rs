@@ -1,0 +1,47 @@
+//! Changes of topics and groups.
+
+use prost::{Message, Oneof};
+
+use crate::group::Group;
+use crate::topic::Topic;
+
+/// A change of what the broker group is configured to hold.
+#[derive(Clone, PartialEq, Message)]
+pub struct MetaRecord {
+    /// The change; absent only in records of a newer version, which older software ignores.
+    #[prost(oneof = "MetaChange", tags = "1, 2, 3, 4")]
+    pub change: Option<MetaChange>,
+}
+
+/// One change.
+#[derive(Clone, PartialEq, Oneof)]
+pub enum MetaChange {
+    /// Creates the topic or replaces its configuration. Ids are given by the fold, in log order.
+    #[prost(message, tag = "1")]
+    PutTopic(Topic),
+    /// Removes a topic with its queues and progress.
+    #[prost(message, tag = "2")]
+    DeleteTopic(DeleteTopic),
+    /// Creates the group or replaces its configuration.
+    #[prost(message, tag = "3")]
+    PutGroup(Group),
+    /// Removes a group with its progress.
+    #[prost(message, tag = "4")]
+    DeleteGroup(DeleteGroup),
+}
+
+/// Removes a topic.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct DeleteTopic {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+}
+
+/// Removes a consumer group.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct DeleteGroup {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+}

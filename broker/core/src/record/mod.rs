@@ -1,0 +1,151 @@
+//! The records of the commit log.
+//!
+//! Six kinds carry everything that a broker group must remember. A record's frame (length, checksum, kind, position,
+//! epoch, store time) belongs to the log; this module defines what is inside. Bodies other than [`MessageRecord`] are
+//! protobuf messages declared with prost, so that fields can be added without breaking older logs; the field numbers
+//! below are part of the on-disk format and never change meaning.
+
+mod message;
+mod meta;
+mod progress;
+
+pub use message::{Hold, MessageHeader, MessageRecord};
+pub use meta::{DeleteGroup, DeleteTopic, MetaChange, MetaRecord};
+pub use progress::{
+    AckRange, Attempted, Checked, ProgressItem, ProgressItemBox, ProgressRecord, QueueProgress,
+};
+
+use bytes::Bytes;
+use prost::Message;
+
+/// Kind number of a record, as stored in its frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// A message with its body: visible, half, or held until a due time.
+    Message = 1,
+    /// A held message becomes visible.
+    Release = 2,
+    /// A held message never becomes visible.
+    Discard = 3,
+    /// Acknowledgements, attempts and checks.
+    Progress = 4,
+    /// A change of topics or groups.
+    Meta = 5,
+    /// A master's reign begins.
+    Epoch = 6,
+}
+
+/// Why the bytes of a record cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// A kind number of a newer version, or damage that the checksum did not see.
+    #[error("unknown record kind {0}; was this log written by a newer version?")]
+    UnknownKind(u8),
+    /// The body does not have the form of its kind.
+    #[error("malformed {kind} record: {reason}")]
+    Malformed {
+        /// The kind's name.
+        kind: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// A held message becomes visible in its queue: the commit of a half message.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ReleaseRecord {
+    /// Position of the held message.
+    #[prost(uint64, tag = "1")]
+    pub held: u64,
+    /// Who decided, for the story of the transaction: a client id, or `admin`.
+    #[prost(string, tag = "2")]
+    pub by: String,
+}
+
+/// A held message never becomes visible: the rollback of a half message.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct DiscardRecord {
+    /// Position of the held message.
+    #[prost(uint64, tag = "1")]
+    pub held: u64,
+    /// Who decided: a client id, or `admin`.
+    #[prost(string, tag = "2")]
+    pub by: String,
+}
+
+/// A master's reign begins. The first record of every log is one.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct EpochRecord {
+    /// Number of the reign, growing.
+    #[prost(uint32, tag = "1")]
+    pub epoch: u32,
+    /// Broker group that the log belongs to: a data folder is never taken over by another group by mistake.
+    #[prost(string, tag = "2")]
+    pub broker: String,
+}
+
+/// One record of the log.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// See [`Kind::Message`].
+    Message(MessageRecord),
+    /// See [`Kind::Release`].
+    Release(ReleaseRecord),
+    /// See [`Kind::Discard`].
+    Discard(DiscardRecord),
+    /// See [`Kind::Progress`].
+    Progress(ProgressRecord),
+    /// See [`Kind::Meta`].
+    Meta(MetaRecord),
+    /// See [`Kind::Epoch`].
+    Epoch(EpochRecord),
+}
+
+impl Record {
+    /// The kind that goes into the frame.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Message(_) => Kind::Message,
+            Self::Release(_) => Kind::Release,
+            Self::Discard(_) => Kind::Discard,
+            Self::Progress(_) => Kind::Progress,
+            Self::Meta(_) => Kind::Meta,
+            Self::Epoch(_) => Kind::Epoch,
+        }
+    }
+
+    /// The body that goes into the frame.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Message(message) => message.encode(),
+            Self::Release(record) => record.encode_to_vec(),
+            Self::Discard(record) => record.encode_to_vec(),
+            Self::Progress(record) => record.encode_to_vec(),
+            Self::Meta(record) => record.encode_to_vec(),
+            Self::Epoch(record) => record.encode_to_vec(),
+        }
+    }
+
+    /// Reads the body of a frame of `kind`. Message sections share memory with `body`.
+    ///
+    /// # Errors
+    /// [`RecordError`] when the kind is unknown or the body malformed; never panics.
+    pub fn decode(kind: u8, body: Bytes) -> Result<Self, RecordError> {
+        fn read<M: Message + Default>(kind: &'static str, body: Bytes) -> Result<M, RecordError> {
+            M::decode(body).map_err(|error| RecordError::Malformed { kind, reason: error.to_string() })
+        }
+        Ok(match kind {
+            k if k == Kind::Message as u8 => Self::Message(MessageRecord::decode(body)?),
+            k if k == Kind::Release as u8 => Self::Release(read("release", body)?),
+            k if k == Kind::Discard as u8 => Self::Discard(read("discard", body)?),
+            k if k == Kind::Progress as u8 => Self::Progress(read("progress", body)?),
+            k if k == Kind::Meta as u8 => Self::Meta(read("meta", body)?),
+            k if k == Kind::Epoch as u8 => Self::Epoch(read("epoch", body)?),
+            other => return Err(RecordError::UnknownKind(other)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! Topics: configuration, defaults, and what a change may do.
+
+use std::collections::BTreeMap;
+
+use kerolox_model::limits::QUEUES_PER_TOPIC_MAX;
+use kerolox_model::names::{NameError, validate_topic};
+use prost::Message;
+
+use crate::attributes::{self, AttributeChange};
+
+/// What a message is, numbered as `apache.rocketmq.v2.MessageType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum MessageType {
+    /// Never stored.
+    Unspecified = 0,
+    /// An ordinary message.
+    Normal = 1,
+    /// Ordered within its message group.
+    Fifo = 2,
+    /// Visible from a given time on.
+    Delay = 3,
+    /// A half message until its transaction ends.
+    Transaction = 4,
+    /// Belongs to a lite topic below its topic.
+    Lite = 5,
+    /// Carries a priority.
+    Priority = 6,
+}
+
+impl MessageType {
+    /// RocketMQ's word for the type, as in `+message.type=FIFO`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unspecified => "UNSPECIFIED",
+            Self::Normal => "NORMAL",
+            Self::Fifo => "FIFO",
+            Self::Delay => "DELAY",
+            Self::Transaction => "TRANSACTION",
+            Self::Lite => "LITE",
+            Self::Priority => "PRIORITY",
+        }
+    }
+}
+
+/// `perm` bit: clients may send.
+pub const PERM_WRITE: u32 = 2;
+/// `perm` bit: clients may receive.
+pub const PERM_READ: u32 = 4;
+
+/// Attribute that names the message type.
+pub const MESSAGE_TYPE_ATTRIBUTE: &str = "message.type";
+
+/// A topic of one broker group. Stored in `Meta` records; field numbers are part of the on-disk format.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Topic {
+    /// Given by the fold at creation, never used again for another topic; 0 in requests to create one.
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    /// Unique in the broker group.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// Queues `0 .. read_queues` can be consumed.
+    #[prost(uint32, tag = "3")]
+    pub read_queues: u32,
+    /// Queues `0 .. write_queues` take new messages.
+    #[prost(uint32, tag = "4")]
+    pub write_queues: u32,
+    /// [`PERM_READ`] and [`PERM_WRITE`].
+    #[prost(uint32, tag = "5")]
+    pub perm: u32,
+    /// Accepted message types.
+    #[prost(enumeration = "MessageType", repeated, tag = "6")]
+    pub types: Vec<i32>,
+    /// As set by administrators, `message.type` included.
+    #[prost(btree_map = "string, string", tag = "7")]
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// What an administrator asks for; absent fields keep their value, or get the default when the topic is new.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TopicChange {
+    /// Name of the topic.
+    pub name: String,
+    /// See [`Topic::read_queues`].
+    pub read_queues: Option<u32>,
+    /// See [`Topic::write_queues`].
+    pub write_queues: Option<u32>,
+    /// See [`Topic::perm`].
+    pub perm: Option<u32>,
+    /// Changes in RocketMQ's syntax.
+    pub attributes: Vec<String>,
+}
+
+/// Why a topic cannot become what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// The name is not legal.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// An attribute is malformed or has a value that means nothing.
+    #[error("{0}")]
+    Attribute(String),
+    /// Not between 1 and the limit.
+    #[error("a topic has between 1 and {QUEUES_PER_TOPIC_MAX} {which} queues, not {asked}")]
+    QueueCount {
+        /// "read" or "write".
+        which: &'static str,
+        /// The refused number.
+        asked: u32,
+    },
+    /// Fewer write queues would strand what is still unread; reading must cover writing.
+    #[error(
+        "{read} read queues are fewer than {write} write queues: messages in the others could never be read; raise the read queues first"
+    )]
+    UnreadableQueues {
+        /// Read queues asked for.
+        read: u32,
+        /// Write queues asked for.
+        write: u32,
+    },
+    /// Not a sum of 2 (write) and 4 (read).
+    #[error("perm {0} is none of 0 (none), 2 (write), 4 (read), 6 (read and write)")]
+    Perm(u32),
+}
+
+impl Topic {
+    /// A new topic with `queues` read and write queues that takes NORMAL messages.
+    pub fn new(name: &str, queues: u32) -> Self {
+        Self {
+            id: 0,
+            name: name.to_owned(),
+            read_queues: queues,
+            write_queues: queues,
+            perm: PERM_READ | PERM_WRITE,
+            types: vec![MessageType::Normal.into()],
+            attributes: BTreeMap::new(),
+        }
+    }
+
+    /// Whether messages of `kind` may be sent to it.
+    pub fn accepts(&self, kind: MessageType) -> bool {
+        self.types.contains(&i32::from(kind))
+    }
+
+    /// The accepted types in RocketMQ's words, for messages to people.
+    pub fn type_words(&self) -> String {
+        self.types().map(MessageType::word).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether clients may send to it.
+    pub fn is_writable(&self) -> bool {
+        self.perm & PERM_WRITE != 0
+    }
+
+    /// Whether clients may receive from it.
+    pub fn is_readable(&self) -> bool {
+        self.perm & PERM_READ != 0
+    }
+}
+
+/// What a topic becomes by a change. `present` is absent for a new topic, which then gets `default_queues` queues.
+///
+/// # Errors
+/// [`TopicError`]; nothing is changed then.
+pub fn changed(
+    present: Option<&Topic>,
+    change: &TopicChange,
+    default_queues: u32,
+) -> Result<Topic, TopicError> {
+    validate_topic(&change.name)?;
+    let mut topic = present.cloned().unwrap_or_else(|| Topic::new(&change.name, default_queues));
+    topic.write_queues = change.write_queues.unwrap_or(topic.write_queues);
+    topic.read_queues = change.read_queues.unwrap_or(topic.read_queues.max(topic.write_queues));
+    topic.perm = change.perm.unwrap_or(topic.perm);
+    check_queues("read", topic.read_queues)?;
+    check_queues("write", topic.write_queues)?;
+    if topic.read_queues < topic.write_queues {
+        return Err(TopicError::UnreadableQueues { read: topic.read_queues, write: topic.write_queues });
+    }
+    if topic.perm & !(PERM_READ | PERM_WRITE) != 0 {
+        return Err(TopicError::Perm(topic.perm));
+    }
+    let changes = attributes::parse(&change.attributes).map_err(TopicError::Attribute)?;
+    for change in &changes {
+        if let AttributeChange::Set(key, value) = change
+            && key == MESSAGE_TYPE_ATTRIBUTE
+        {
+            topic.types = types_of(value)?;
+        }
+        if matches!(change, AttributeChange::Remove(key) if key == MESSAGE_TYPE_ATTRIBUTE) {
+            topic.types = vec![MessageType::Normal.into()];
+        }
+    }
+    attributes::apply(&mut topic.attributes, changes);
+    Ok(topic)
+}
+
+fn check_queues(which: &'static str, asked: u32) -> Result<(), TopicError> {
+    if (1..=QUEUES_PER_TOPIC_MAX).contains(&asked) {
+        Ok(())
+    } else {
+        Err(TopicError::QueueCount { which, asked })
+    }
+}
+
+fn types_of(word: &str) -> Result<Vec<i32>, TopicError> {
+    let one = |kind: MessageType| Ok(vec![kind.into()]);
+    match word.to_ascii_uppercase().as_str() {
+        "NORMAL" | "UNSPECIFIED" => one(MessageType::Normal),
+        "FIFO" => one(MessageType::Fifo),
+        "DELAY" => one(MessageType::Delay),
+        "TRANSACTION" => one(MessageType::Transaction),
+        "MIXED" => Ok([MessageType::Normal, MessageType::Fifo, MessageType::Delay, MessageType::Transaction]
+            .map(i32::from)
+            .to_vec()),
+        other => Err(TopicError::Attribute(format!(
+            "message.type {other:?} is unknown; use NORMAL, FIFO, DELAY, TRANSACTION or MIXED"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(name: &str) -> TopicChange {
+        TopicChange { name: name.to_owned(), ..TopicChange::default() }
+    }
+
+    #[test]
+    fn a_new_topic_takes_the_defaults_and_normal_messages() {
+        let topic = changed(None, &change("orders"), 8).expect("legal");
+        assert_eq!((topic.read_queues, topic.write_queues, topic.perm), (8, 8, 6));
+        assert!(topic.accepts(MessageType::Normal) && !topic.accepts(MessageType::Transaction));
+    }
+
+    #[test]
+    fn absent_fields_keep_their_value() {
+        let with_type =
+            TopicChange { attributes: vec!["+message.type=TRANSACTION".into()], ..change("orders") };
+        let topic = changed(None, &with_type, 4).expect("legal");
+        let wider = changed(Some(&topic), &TopicChange { write_queues: Some(6), ..change("orders") }, 4)
+            .expect("legal");
+        assert_eq!((wider.read_queues, wider.write_queues), (6, 6));
+        assert!(wider.accepts(MessageType::Transaction) && !wider.accepts(MessageType::Normal));
+    }
+
+    #[test]
+    fn senseless_changes_are_refused() {
+        let refuse = |change: TopicChange| changed(None, &change, 4).expect_err("must be refused");
+        assert!(matches!(refuse(change("a b")), TopicError::Name(_)));
+        assert_eq!(
+            refuse(TopicChange { write_queues: Some(0), ..change("t") }),
+            TopicError::QueueCount { which: "write", asked: 0 }
+        );
+        assert_eq!(
+            refuse(TopicChange { read_queues: Some(2), ..change("t") }),
+            TopicError::UnreadableQueues { read: 2, write: 4 }
+        );
+        assert_eq!(refuse(TopicChange { perm: Some(7), ..change("t") }), TopicError::Perm(7));
+        assert!(matches!(
+            refuse(TopicChange { attributes: vec!["+message.type=ODD".into()], ..change("t") }),
+            TopicError::Attribute(text) if text.contains("ODD")
+        ));
+    }
+}
