@@ -2,7 +2,9 @@
 //!
 //! The nameserver and the broker are both access points for the SDKs; what they have in common is here, once.
 
+pub mod clients;
 pub mod headers;
 pub mod process;
 pub mod refusal;
 pub mod routes;
+pub mod telemetry;

@@ -1,0 +1,148 @@
+//! Sessions of the clients that are connected to this process: what they said about themselves, whether they live, and
+//! the Telemetry streams on which they can be reached.
+//!
+//! A session comes into being with the first sign of life, whatever it is: after a restart of the server some SDKs go
+//! on with heartbeats only and never send their settings again.
+
+mod directory;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use kerolox_proto::v2::{self, TelemetryCommand};
+use tokio::sync::mpsc;
+
+use directory::Directory;
+
+/// How long a client without an open stream lives after its last sign of life, by default. The Rust SDK sends a
+/// heartbeat every 30 s only.
+pub const DEFAULT_EXPIRY: Duration = Duration::from_secs(120);
+
+/// Commands that wait for a slow reader before more are turned down.
+const STREAM_BACKLOG: usize = 64;
+
+/// The sending end of one Telemetry stream.
+pub type CommandSender = mpsc::Sender<Result<TelemetryCommand, tonic::Status>>;
+/// The receiving end of one Telemetry stream.
+pub type CommandReceiver = mpsc::Receiver<Result<TelemetryCommand, tonic::Status>>;
+
+/// A producer that can be sent commands.
+#[derive(Debug, Clone)]
+pub struct ProducerHandle {
+    /// The client's id.
+    pub client_id: String,
+    streams: Vec<CommandSender>,
+}
+
+impl ProducerHandle {
+    /// Puts a command into one of the client's streams without waiting. Returns whether one took it, which does not mean
+    /// that the client will act on it.
+    pub fn try_send(&self, command: TelemetryCommand) -> bool {
+        self.streams.iter().any(|stream| stream.try_send(Ok(command.clone())).is_ok())
+    }
+}
+
+/// The directory of client sessions, shared by all services of a process.
+#[derive(Debug)]
+pub struct Clients {
+    directory: Mutex<Directory>,
+    expiry: Duration,
+}
+
+impl Clients {
+    /// An empty directory; clients without an open stream live for `expiry` after their last sign of life.
+    pub fn new(expiry: Duration) -> Self {
+        Self { directory: Mutex::default(), expiry }
+    }
+
+    /// Notes a sign of life: to be called for every RPC of the client, heartbeats included.
+    pub fn touch(&self, client_id: &str) {
+        self.lock().touch(client_id, Instant::now());
+    }
+
+    /// Keeps what the client said about itself last.
+    pub fn set_settings(&self, client_id: &str, settings: v2::Settings) {
+        self.lock().set_settings(client_id, settings, Instant::now());
+    }
+
+    /// What the client said about itself last; `None` when it has said nothing since this process started.
+    pub fn settings(&self, client_id: &str) -> Option<Arc<v2::Settings>> {
+        self.lock().settings(client_id)
+    }
+
+    /// Whether the client has an open stream or gave a sign of life lately.
+    pub fn is_alive(&self, client_id: &str) -> bool {
+        self.lock().is_alive(client_id, self.expiry, Instant::now())
+    }
+
+    /// Forgets the client and ends its streams. Returns whether it was known.
+    pub fn terminate(&self, client_id: &str) -> bool {
+        self.lock().remove(client_id)
+    }
+
+    /// Forgets the clients that are no longer alive, and returns their ids. To be called every few seconds.
+    pub fn expire(&self) -> Vec<String> {
+        self.lock().expire(self.expiry, Instant::now())
+    }
+
+    /// Producers that declared the topic (stored name, namespace included) and can be reached now. Successive calls start
+    /// with different ones, so trying them in order spreads the work.
+    pub fn producers_of(&self, stored_topic: &str) -> Vec<ProducerHandle> {
+        self.lock().producers_of(stored_topic)
+    }
+
+    /// Opens a stream to the client. It counts as open until the returned [`StreamLease`] is dropped.
+    pub fn open_stream(self: &Arc<Self>, client_id: &str) -> (StreamLease, CommandReceiver) {
+        let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
+        let replies = sender.downgrade();
+        let stream = self.lock().attach(client_id, sender, Instant::now());
+        let lease =
+            StreamLease { clients: Arc::clone(self), client_id: client_id.to_owned(), stream, replies };
+        (lease, receiver)
+    }
+
+    /// Ends all streams, for shutting down.
+    pub fn close_streams(&self) {
+        self.lock().close_streams();
+    }
+
+    /// Number of sessions.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there is no session.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Directory> {
+        self.directory.lock().expect("nothing panics while it holds this lock")
+    }
+}
+
+/// Keeps a stream in the directory; dropping it takes the stream out.
+///
+/// Belongs to whoever holds the *response* side: a client that closes its request side can still be reached.
+#[derive(Debug)]
+pub struct StreamLease {
+    clients: Arc<Clients>,
+    client_id: String,
+    stream: u64,
+    replies: mpsc::WeakSender<Result<TelemetryCommand, tonic::Status>>,
+}
+
+impl StreamLease {
+    /// A sender for answers on this stream that does not keep it open by itself.
+    pub fn replies(&self) -> mpsc::WeakSender<Result<TelemetryCommand, tonic::Status>> {
+        self.replies.clone()
+    }
+}
+
+impl Drop for StreamLease {
+    fn drop(&mut self) {
+        self.clients.lock().detach(&self.client_id, self.stream);
+    }
+}

@@ -1,0 +1,115 @@
+//! The Telemetry RPC: clients say what they are, servers answer with settings and keep the stream for commands.
+
+mod policy;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use kerolox_proto::v2::{self, TelemetryCommand, telemetry_command::Command};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status};
+
+pub use policy::{Backoff, DefaultPolicy, GroupPolicy, SettingsPolicy};
+pub use settings::answer_settings;
+
+use crate::clients::{Clients, CommandReceiver, CommandSender, StreamLease};
+use crate::headers::ClientHeaders;
+use crate::refusal::ok_status;
+
+/// The server's half of a Telemetry stream. Dropping it, as happens when the client goes, takes it out of the directory.
+#[derive(Debug)]
+pub struct TelemetryStream {
+    commands: CommandReceiver,
+    _lease: StreamLease,
+}
+
+impl Stream for TelemetryStream {
+    type Item = Result<TelemetryCommand, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.commands.poll_recv(cx)
+    }
+}
+
+/// Serves one Telemetry call. The answer is the stream; it ends when the client terminates, breaks the rules, or the
+/// server shuts down ([`Clients::close_streams`]).
+///
+/// # Errors
+/// gRPC INVALID_ARGUMENT when the client id is missing. Illegal settings end the stream with INVALID_ARGUMENT.
+pub fn telemetry<S>(
+    request: Request<S>,
+    clients: &Arc<Clients>,
+    policy: &Arc<dyn SettingsPolicy>,
+) -> Result<Response<TelemetryStream>, Status>
+where
+    S: Stream<Item = Result<TelemetryCommand, Status>> + Send + Unpin + 'static,
+{
+    let headers = ClientHeaders::from_metadata(request.metadata()).map_err(|refusal| refusal.to_grpc())?;
+    let (lease, commands) = clients.open_stream(&headers.client_id);
+    let reader = Reader {
+        client_id: headers.client_id,
+        clients: Arc::clone(clients),
+        policy: Arc::clone(policy),
+        replies: lease.replies(),
+    };
+    tokio::spawn(reader.run(request.into_inner()));
+    Ok(Response::new(TelemetryStream { commands, _lease: lease }))
+}
+
+/// Reads what the client sends, until it closes its half.
+struct Reader {
+    client_id: String,
+    clients: Arc<Clients>,
+    policy: Arc<dyn SettingsPolicy>,
+    replies: tokio::sync::mpsc::WeakSender<Result<TelemetryCommand, Status>>,
+}
+
+impl Reader {
+    async fn run(self, mut frames: impl Stream<Item = Result<TelemetryCommand, Status>> + Unpin) {
+        while let Some(Ok(frame)) = frames.next().await {
+            // The stream was ended from our side: terminated, shutting down, or the client no longer listens.
+            let Some(replies) = self.replies.upgrade() else { return };
+            if !self.handle(frame, &replies).await {
+                return;
+            }
+        }
+    }
+
+    /// Returns whether to go on reading.
+    async fn handle(&self, frame: TelemetryCommand, replies: &CommandSender) -> bool {
+        self.clients.touch(&self.client_id);
+        match frame.command {
+            Some(Command::Settings(settings)) => self.handle_settings(&settings, replies).await,
+            Some(Command::ThreadStackTrace(v2::ThreadStackTrace { nonce, .. }))
+            | Some(Command::VerifyMessageResult(v2::VerifyMessageResult { nonce })) => {
+                tracing::debug!(client_id = ?self.client_id, nonce, "nobody waits for this telemetry reply");
+                true
+            }
+            other => {
+                tracing::debug!(client_id = ?self.client_id, ?other, "a telemetry frame that clients do not send");
+                true
+            }
+        }
+    }
+
+    async fn handle_settings(&self, settings: &v2::Settings, replies: &CommandSender) -> bool {
+        match answer_settings(settings, self.policy.as_ref()) {
+            Ok(answer) => {
+                self.clients.set_settings(&self.client_id, answer.clone());
+                let command =
+                    TelemetryCommand { status: Some(ok_status()), command: Some(Command::Settings(answer)) };
+                replies.send(Ok(command)).await.is_ok()
+            }
+            Err(refusal) => {
+                tracing::info!(client_id = ?self.client_id, %refusal, "telemetry settings refused");
+                // Whether or not the client still reads it, the stream is over.
+                let _ = replies.send(Err(refusal.to_grpc())).await;
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use kerolox_proto::v2::settings::PubSub;
+use kerolox_proto::v2::telemetry_command::Command;
+use kerolox_proto::v2::{self, Code, Language, TelemetryCommand, retry_policy::Strategy};
+use tokio_stream::StreamExt;
+use tonic::Request;
+
+use super::*;
+use crate::clients::{Clients, DEFAULT_EXPIRY};
+
+struct Policy;
+
+impl SettingsPolicy for Policy {
+    fn max_body_bytes(&self) -> usize {
+        4 << 20
+    }
+
+    fn group(&self, stored_group: &str) -> GroupPolicy {
+        assert_eq!(stored_group, "ns%g");
+        let (initial, max) = (Duration::from_secs(2), Duration::from_secs(5));
+        let backoff = Backoff::Exponential { initial, max, multiplier: 2.0 };
+        GroupPolicy { max_attempts: 4, fifo: true, backoff }
+    }
+}
+
+fn resource(name: &str) -> v2::Resource {
+    v2::Resource { resource_namespace: "ns".into(), name: name.into() }
+}
+
+fn settings(language: Language, pub_sub: PubSub) -> v2::Settings {
+    let user_agent = v2::Ua { language: language.into(), version: "5.1.2".into(), ..v2::Ua::default() };
+    v2::Settings { user_agent: Some(user_agent), pub_sub: Some(pub_sub), ..v2::Settings::default() }
+}
+
+fn publishing(topic: &str) -> PubSub {
+    PubSub::Publishing(v2::Publishing { topics: vec![resource(topic)], ..v2::Publishing::default() })
+}
+
+fn subscription(topic: &str, group: &str) -> PubSub {
+    let entry = v2::SubscriptionEntry { topic: Some(resource(topic)), expression: None };
+    PubSub::Subscription(v2::Subscription {
+        group: Some(resource(group)),
+        subscriptions: vec![entry],
+        ..v2::Subscription::default()
+    })
+}
+
+fn seconds(seconds: i64) -> prost_types::Duration {
+    prost_types::Duration { seconds, nanos: 0 }
+}
+
+#[test]
+fn producers_get_their_topics_back_and_an_exponential_backoff() {
+    for language in [Language::Java, Language::Python, Language::NodeJs] {
+        let answer = answer_settings(&settings(language, publishing("t")), &Policy).unwrap();
+        let Some(PubSub::Publishing(publishing)) = answer.pub_sub else { panic!("not a producer") };
+        assert_eq!(publishing.topics, [resource("t")]);
+        assert_eq!((publishing.max_body_size, publishing.validate_message_type), (4 << 20, true));
+        assert_eq!(answer.metric, Some(v2::Metric { on: false, endpoints: None }));
+        let retry = answer.backoff_policy.unwrap();
+        let Some(Strategy::ExponentialBackoff(backoff)) = retry.strategy else { panic!("not exponential") };
+        assert_eq!((retry.max_attempts, backoff.multiplier), (3, 2.0));
+        assert_eq!(backoff.initial, Some(prost_types::Duration { seconds: 0, nanos: 10_000_000 }));
+        assert_eq!(backoff.max, Some(seconds(1)));
+    }
+}
+
+#[test]
+fn consumers_get_the_strategy_that_their_sdk_understands() {
+    for language in [Language::Java, Language::Golang, Language::NodeJs, Language::Rust, Language::Python] {
+        let answer = answer_settings(&settings(language, subscription("t", "g")), &Policy).unwrap();
+        let Some(PubSub::Subscription(subscription)) = answer.pub_sub else { panic!("not a consumer") };
+        assert_eq!(subscription.group, Some(resource("g")));
+        assert_eq!(subscription.subscriptions[0].topic, Some(resource("t")));
+        assert_eq!((subscription.fifo, subscription.receive_batch_size), (Some(true), Some(32)));
+        assert_eq!(subscription.long_polling_timeout, Some(seconds(20)));
+        let retry = answer.backoff_policy.unwrap();
+        assert_eq!(retry.max_attempts, 4);
+        match (language, retry.strategy.unwrap()) {
+            (Language::Python, Strategy::CustomizedBackoff(list)) => {
+                assert_eq!(list.next, [seconds(2), seconds(4), seconds(5)]);
+            }
+            (_, Strategy::ExponentialBackoff(backoff)) if language != Language::Python => {
+                assert_eq!((backoff.initial, backoff.max), (Some(seconds(2)), Some(seconds(5))));
+            }
+            (_, other) => panic!("{language:?} got {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn listed_delays_have_an_exponential_form_and_both_are_bounded() {
+    let classic = Backoff::classic();
+    assert_eq!(classic.delay(1), Duration::from_secs(10));
+    assert_eq!(classic.delay(16), Duration::from_secs(7200));
+    assert_eq!(classic.delay(u32::MAX), Duration::from_secs(7200));
+    let exponential = classic.to_exponential(16);
+    assert_eq!((exponential.initial, exponential.max), (Some(seconds(10)), Some(seconds(7200))));
+    assert_eq!(classic.to_customized(0).next, [seconds(10)]);
+    let (initial, max) = (Duration::from_secs(1), Duration::from_secs(60));
+    let growing = Backoff::Exponential { initial, max, multiplier: 10.0 };
+    assert_eq!((growing.delay(2), growing.delay(u32::MAX)), (Duration::from_secs(10), max));
+}
+
+#[test]
+fn illegal_settings_are_refused_with_the_code_of_the_fault() {
+    let code = |pub_sub| answer_settings(&settings(Language::Java, pub_sub), &Policy).unwrap_err().code;
+    assert_eq!(code(publishing("bad topic")), Code::IllegalTopic);
+    assert_eq!(code(subscription("bad topic", "g")), Code::IllegalTopic);
+    assert_eq!(code(subscription("t", "bad group")), Code::IllegalConsumerGroup);
+    let without = v2::Settings::default();
+    assert_eq!(answer_settings(&without, &Policy).unwrap_err().code, Code::BadRequest);
+}
+
+type Frames = tokio_stream::wrappers::ReceiverStream<Result<TelemetryCommand, Status>>;
+
+fn call(
+    clients: &Arc<Clients>,
+) -> (tokio::sync::mpsc::Sender<Result<TelemetryCommand, Status>>, TelemetryStream) {
+    let (frames, receiver) = tokio::sync::mpsc::channel(8);
+    let mut request = Request::new(Frames::new(receiver));
+    request.metadata_mut().insert("x-mq-client-id", "p".parse().unwrap());
+    let policy: Arc<dyn SettingsPolicy> = Arc::new(Policy);
+    (frames, telemetry(request, clients, &policy).unwrap().into_inner())
+}
+
+fn frame(settings: v2::Settings) -> TelemetryCommand {
+    TelemetryCommand { status: None, command: Some(Command::Settings(settings)) }
+}
+
+#[tokio::test]
+async fn every_settings_frame_is_answered_and_the_stream_outlives_a_half_close() {
+    let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
+    let (frames, mut stream) = call(&clients);
+    for _ in 0..2 {
+        frames.send(Ok(frame(settings(Language::Python, publishing("t"))))).await.unwrap();
+        let answer = stream.next().await.unwrap().unwrap();
+        assert_eq!(answer.status.unwrap().code, i32::from(Code::Ok));
+        assert!(matches!(answer.command, Some(Command::Settings(_))));
+    }
+    drop(frames);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let producers = clients.producers_of("ns%t");
+    assert!(producers[0].try_send(TelemetryCommand::default()));
+    assert_eq!(stream.next().await.unwrap().unwrap(), TelemetryCommand::default());
+    drop(stream);
+    assert!(clients.producers_of("ns%t").is_empty());
+}
+
+#[tokio::test]
+async fn illegal_settings_end_the_stream() {
+    let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
+    let (frames, mut stream) = call(&clients);
+    frames.send(Ok(frame(v2::Settings::default()))).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().unwrap_err().code(), tonic::Code::InvalidArgument);
+    assert_eq!(clients.settings("p"), None);
+    let policy: Arc<dyn SettingsPolicy> = Arc::new(Policy);
+    let (_, receiver) = tokio::sync::mpsc::channel(1);
+    let anonymous = telemetry(Request::new(Frames::new(receiver)), &clients, &policy);
+    assert_eq!(anonymous.unwrap_err().code(), tonic::Code::InvalidArgument);
+}
