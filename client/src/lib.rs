@@ -1,1 +1,69 @@
-//! Rust SDK: producers, consumers, transactions.
+//! Client of Kerolox and of other servers that speak the RocketMQ 5 protocol (`apache.rocketmq.v2`).
+//!
+//! A [`Client`] knows the access points and owns the connections. From it come [`Producer`]s, [`SimpleConsumer`]s and the
+//! [`admin::Admin`] interface. Each producer and consumer is a client of its own in the eyes of the servers, with its own
+//! client id, telemetry streams and heartbeats; dropping it stops its background tasks.
+//!
+//! ```no_run
+//! use kerolox_client::{Client, FilterExpression, Message, Resolution};
+//! use std::time::Duration;
+//!
+//! # async fn example() -> kerolox_client::Result<()> {
+//! let client = Client::builder("127.0.0.1:9876").build()?;
+//!
+//! // A transaction: the message becomes visible when the local work is done, or never.
+//! let producer = client
+//!     .producer()
+//!     .topic("orders")
+//!     .transaction_checker(|half| async move {
+//!         // Asked when nobody decided: look the truth up where the local work is recorded.
+//!         if half.message().keys().is_empty() { Resolution::Rollback } else { Resolution::Commit }
+//!     })
+//!     .start()
+//!     .await?;
+//! let transaction = producer
+//!     .send_in_transaction(Message::builder("orders").body("order 4711").key("4711").build())
+//!     .await?;
+//! // ... the local work ...
+//! transaction.commit().await?;
+//!
+//! let consumer = client
+//!     .simple_consumer("billing")
+//!     .subscribe("orders", FilterExpression::all())
+//!     .start()
+//!     .await?;
+//! for delivery in consumer.receive(16, Duration::from_secs(30)).await? {
+//!     println!("{}: {:?}", delivery.message_id(), delivery.message().body());
+//!     consumer.ack(&delivery).await?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Where things are: [`Producer`] sends and keeps transactions, [`SimpleConsumer`] receives, [`Error`] says what went wrong
+//! and whether to try again, [`admin`] speaks `kerolox.v1` with brokers and nameservers.
+
+mod address;
+pub mod admin;
+mod client;
+mod consumer;
+mod delivery;
+mod error;
+mod member;
+mod message;
+mod message_id;
+mod producer;
+mod retry;
+mod route;
+mod rpc;
+mod session;
+
+pub use address::{Address, AddressError, parse_addresses};
+pub use client::{Client, ClientBuilder};
+pub use consumer::{FilterExpression, SimpleConsumer, SimpleConsumerBuilder};
+pub use delivery::{Delivery, HalfMessage};
+pub use error::{Code, Error, Result};
+pub use message::{Message, MessageBuilder};
+pub use producer::transaction::{Resolution, Transaction};
+pub use producer::{Producer, ProducerBuilder, SendReceipt};
+pub use retry::RetryPolicy;

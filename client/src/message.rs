@@ -1,0 +1,244 @@
+//! Messages as applications see them.
+
+use bytes::Bytes;
+use kerolox_proto::v2;
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+/// A message to send, or the application's part of one that was received.
+///
+/// ```
+/// use kerolox_client::Message;
+///
+/// let message = Message::builder("orders")
+///     .body("order 4711")
+///     .tag("created")
+///     .key("4711")
+///     .property("region", "eu")
+///     .build();
+/// assert_eq!(message.tag(), Some("created"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    topic: String,
+    body: Bytes,
+    tag: Option<String>,
+    keys: Vec<String>,
+    properties: HashMap<String, String>,
+    message_group: Option<String>,
+    delivery_timestamp: Option<SystemTime>,
+}
+
+impl Message {
+    /// Starts a message for `topic`.
+    pub fn builder(topic: impl Into<String>) -> MessageBuilder {
+        MessageBuilder {
+            message: Message {
+                topic: topic.into(),
+                body: Bytes::new(),
+                tag: None,
+                keys: Vec::new(),
+                properties: HashMap::new(),
+                message_group: None,
+                delivery_timestamp: None,
+            },
+        }
+    }
+
+    /// Topic, without the namespace.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// The payload.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Tag that consumers may filter by.
+    pub fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
+    /// Keys that the message can be found by.
+    pub fn keys(&self) -> &[String] {
+        &self.keys
+    }
+
+    /// User properties.
+    pub fn properties(&self) -> &HashMap<String, String> {
+        &self.properties
+    }
+
+    /// FIFO group: messages of one group are delivered in order.
+    pub fn message_group(&self) -> Option<&str> {
+        self.message_group.as_deref()
+    }
+
+    /// When a delayed message becomes visible.
+    pub fn delivery_timestamp(&self) -> Option<SystemTime> {
+        self.delivery_timestamp
+    }
+
+    /// What kind of message this is, apart from transactions: those are made by how a message is sent.
+    fn message_type(&self) -> v2::MessageType {
+        if self.delivery_timestamp.is_some() {
+            v2::MessageType::Delay
+        } else if self.message_group.is_some() {
+            v2::MessageType::Fifo
+        } else {
+            v2::MessageType::Normal
+        }
+    }
+
+    /// The message as it goes over the wire; the queue is filled in when one is chosen.
+    pub(crate) fn into_wire(self, stamp: Stamp<'_>) -> v2::Message {
+        let message_type =
+            if stamp.transactional { v2::MessageType::Transaction } else { self.message_type() };
+        let system_properties = v2::SystemProperties {
+            tag: self.tag,
+            keys: self.keys,
+            message_id: stamp.message_id,
+            body_encoding: v2::Encoding::Identity.into(),
+            message_type: message_type.into(),
+            born_timestamp: Some(stamp.born.into()),
+            born_host: stamp.host.to_owned(),
+            delivery_timestamp: self.delivery_timestamp.map(Into::into),
+            message_group: self.message_group,
+            ..Default::default()
+        };
+        v2::Message {
+            topic: Some(v2::Resource { resource_namespace: stamp.namespace.to_owned(), name: self.topic }),
+            user_properties: self.properties,
+            system_properties: Some(system_properties),
+            body: self.body,
+        }
+    }
+
+    /// The application's part of a message from the wire, and the rest.
+    pub(crate) fn from_wire(wire: v2::Message) -> (Self, v2::SystemProperties) {
+        let mut system = wire.system_properties.unwrap_or_default();
+        let message = Message {
+            topic: wire.topic.unwrap_or_default().name,
+            body: wire.body,
+            tag: system.tag.take(),
+            keys: std::mem::take(&mut system.keys),
+            properties: wire.user_properties,
+            message_group: system.message_group.take(),
+            delivery_timestamp: time_from_wire(system.delivery_timestamp.take()),
+        };
+        (message, system)
+    }
+}
+
+/// What the producer adds to a message when it is sent.
+pub(crate) struct Stamp<'a> {
+    pub(crate) message_id: String,
+    pub(crate) namespace: &'a str,
+    pub(crate) host: &'a str,
+    pub(crate) born: SystemTime,
+    pub(crate) transactional: bool,
+}
+
+/// A time of the protocol; `None` when absent or out of range.
+pub(crate) fn time_from_wire(timestamp: Option<prost_types::Timestamp>) -> Option<SystemTime> {
+    timestamp.and_then(|timestamp| timestamp.try_into().ok())
+}
+
+/// Builds a [`Message`]. What is legal (sizes, characters) is the server's to say; it answers with a code of its own for each rule.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct MessageBuilder {
+    message: Message,
+}
+
+impl MessageBuilder {
+    /// Sets the payload.
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.message.body = body.into();
+        self
+    }
+
+    /// Sets the tag that consumers may filter by.
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.message.tag = Some(tag.into());
+        self
+    }
+
+    /// Adds a key that the message can be found by.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.message.keys.push(key.into());
+        self
+    }
+
+    /// Adds several keys.
+    pub fn keys<K: Into<String>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
+        self.message.keys.extend(keys.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds a user property; a later value of the same name wins.
+    pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.message.properties.insert(name.into(), value.into());
+        self
+    }
+
+    /// Makes it a FIFO message: messages of one group are delivered in order.
+    pub fn message_group(mut self, group: impl Into<String>) -> Self {
+        self.message.message_group = Some(group.into());
+        self
+    }
+
+    /// Makes it a delayed message that becomes visible at `time`, at once when that has passed.
+    pub fn delivery_timestamp(mut self, time: SystemTime) -> Self {
+        self.message.delivery_timestamp = Some(time);
+        self
+    }
+
+    /// The finished message.
+    pub fn build(self) -> Message {
+        self.message
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn stamp(transactional: bool) -> Stamp<'static> {
+        Stamp { message_id: "01".into(), namespace: "ns", host: "h", born: UNIX_EPOCH, transactional }
+    }
+
+    fn wire_type(message: MessageBuilder, transactional: bool) -> v2::MessageType {
+        message.build().into_wire(stamp(transactional)).system_properties.unwrap().message_type()
+    }
+
+    #[test]
+    fn the_type_follows_from_the_properties() {
+        let plain = Message::builder("t");
+        let fifo = plain.clone().message_group("g");
+        let delay = fifo.clone().delivery_timestamp(UNIX_EPOCH);
+        assert_eq!(wire_type(plain.clone(), false), v2::MessageType::Normal);
+        assert_eq!(wire_type(fifo.clone(), false), v2::MessageType::Fifo);
+        assert_eq!(wire_type(delay.clone(), false), v2::MessageType::Delay);
+        assert_eq!(wire_type(delay, true), v2::MessageType::Transaction);
+    }
+
+    #[test]
+    fn messages_survive_the_wire() {
+        let message = Message::builder("t")
+            .body("body")
+            .tag("tag")
+            .keys(["a", "b"])
+            .property("p", "v")
+            .message_group("g")
+            .delivery_timestamp(UNIX_EPOCH + Duration::from_millis(1_700_000_000_123))
+            .build();
+        let wire = message.clone().into_wire(stamp(false));
+        assert_eq!(wire.topic.as_ref().unwrap().resource_namespace, "ns");
+        let (back, system) = Message::from_wire(wire);
+        assert_eq!(back, message);
+        assert_eq!(system.message_id, "01");
+    }
+}
