@@ -3,8 +3,11 @@
 //! The nameserver and the broker are both access points for the SDKs; what they have in common is here, once.
 
 pub mod clients;
+pub mod config;
 pub mod headers;
+pub mod listen;
 pub mod process;
 pub mod refusal;
 pub mod routes;
 pub mod telemetry;
+pub mod tls;
