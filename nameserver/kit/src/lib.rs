@@ -8,6 +8,8 @@ pub mod headers;
 pub mod listen;
 pub mod process;
 pub mod refusal;
+pub mod registrar;
+pub mod relay;
 pub mod routes;
 pub mod telemetry;
 pub mod tls;

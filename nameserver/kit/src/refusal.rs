@@ -134,7 +134,9 @@ macro_rules! refusable {
     ($($answer:ident),* $(,)?) => {$(
         impl Refusable for v2::$answer {
             fn refused(status: v2::Status) -> Self {
-                Self { status: Some(status), ..Default::default() }
+                let mut answer = Self::default();
+                answer.status = Some(status);
+                answer
             }
         }
     )*};

@@ -1,0 +1,60 @@
+//! Connections to brokers, one per address, shared by all relayed calls.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
+use kerolox_proto::v2::Code;
+use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::refusal::Refusal;
+use crate::routes::{BrokerAddress, Routes};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    by_address: Mutex<HashMap<BrokerAddress, Channel>>,
+}
+
+impl Channels {
+    /// A client on the shared connection to `address`, which is made on first use and again after it broke.
+    pub(super) fn client(
+        &self,
+        address: &BrokerAddress,
+        routes: &Routes,
+    ) -> Result<MessagingServiceClient<Channel>, Refusal> {
+        let mut by_address = self.by_address.lock().expect("nothing panics while it holds this lock");
+        let channel = match by_address.get(address) {
+            Some(channel) => channel.clone(),
+            None => {
+                let channel = connect(address)?;
+                // A new address is the moment to forget those that brokers have left.
+                let known = routes.addresses();
+                by_address.retain(|address, _| known.contains(address));
+                by_address.insert(address.clone(), channel.clone());
+                channel
+            }
+        };
+        Ok(MessagingServiceClient::new(channel)
+            .max_decoding_message_size(GRPC_DECODE_BYTES_MAX)
+            .max_encoding_message_size(GRPC_DECODE_BYTES_MAX))
+    }
+}
+
+fn connect(address: &BrokerAddress) -> Result<Channel, Refusal> {
+    let endpoint = Endpoint::from_shared(address.uri()).map_err(|error| {
+        Refusal::new(
+            Code::InternalServerError,
+            format!("the broker advertises the address {address}, which cannot be used ({error}); correct it there"),
+        )
+    })?;
+    let endpoint = endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10));
+    Ok(endpoint.connect_lazy())
+}

@@ -1,0 +1,268 @@
+//! Passing calls on, one hop, to the broker that owns what they are about.
+//!
+//! The SDKs send some calls to the server that they were configured with rather than to the owner. Receipt handles,
+//! transaction ids and `message_queue.broker.name` name the owner, so any server can pass them on.
+
+pub mod acks;
+mod channels;
+mod receive;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kerolox_model::token::{ReceiptHandle, TransactionId};
+use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
+use kerolox_proto::v2::{self, Code};
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, KeyAndValueRef, MetadataMap};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+pub use receive::ReceiveStream;
+
+use crate::process::Shutdown;
+use crate::refusal::Refusal;
+use crate::routes::{BrokerAddress, Routes};
+use channels::Channels;
+
+/// Header of a call that was passed on already.
+const RELAYED: &str = "x-kerolox-relayed";
+/// How long an owner may take for a unary call whose client sets no deadline.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The broker group that handed out a receipt handle.
+///
+/// # Errors
+/// INVALID_RECEIPT_HANDLE.
+pub fn owner_of_receipt(handle: &str) -> Result<String, Refusal> {
+    let handle = ReceiptHandle::from_text(handle).map_err(|error| Refusal::invalid_receipt_handle(&error))?;
+    Ok(handle.broker)
+}
+
+/// The broker group that stores a half message.
+///
+/// # Errors
+/// INVALID_TRANSACTION_ID.
+pub fn owner_of_transaction(id: &str) -> Result<String, Refusal> {
+    let id = TransactionId::from_text(id).map_err(|error| Refusal::invalid_transaction_id(&error))?;
+    Ok(id.broker)
+}
+
+/// The broker group that a ReceiveMessage names.
+///
+/// # Errors
+/// BAD_REQUEST when it names none.
+pub fn owner_of_queue(queue: Option<&v2::MessageQueue>) -> Result<String, Refusal> {
+    let broker = queue.and_then(|queue| queue.broker.as_ref());
+    match broker {
+        Some(broker) if !broker.name.is_empty() => Ok(broker.name.clone()),
+        _ => Err(Refusal::new(
+            Code::BadRequest,
+            "the request does not say which broker to receive from; set message_queue.broker.name as QueryRoute gives it",
+        )),
+    }
+}
+
+/// Passes calls on. Every function answers with the owner's answer, or with a [`Refusal`] when the owner is not there.
+#[derive(Debug)]
+pub struct Relay {
+    routes: Arc<Routes>,
+    channels: Channels,
+    shutdown: Shutdown,
+}
+
+impl Relay {
+    /// A relay to the brokers in `routes`. Long polls that are under way end when `shutdown` is requested.
+    pub fn new(routes: Arc<Routes>, shutdown: Shutdown) -> Self {
+        Self { routes, channels: Channels::default(), shutdown }
+    }
+
+    /// Passes a SendMessage on to the broker group `owner`.
+    ///
+    /// # Errors
+    /// As every function here: INTERNAL_SERVER_ERROR when the owner is not there, does not answer, or the call was passed on
+    /// before; PROXY_TIMEOUT when it does not answer in time.
+    pub async fn send_message(
+        &self,
+        owner: &str,
+        request: Request<v2::SendMessageRequest>,
+    ) -> Result<v2::SendMessageResponse, Refusal> {
+        self.unary(owner, request, |mut broker, request| async move { broker.send_message(request).await })
+            .await
+    }
+
+    /// Passes an EndTransaction on.
+    ///
+    /// # Errors
+    /// See [`Self::send_message`].
+    pub async fn end_transaction(
+        &self,
+        owner: &str,
+        request: Request<v2::EndTransactionRequest>,
+    ) -> Result<v2::EndTransactionResponse, Refusal> {
+        self.unary(owner, request, |mut broker, request| async move { broker.end_transaction(request).await })
+            .await
+    }
+
+    /// Passes an AckMessage on; all its entries must belong to `owner` (see [`acks`]).
+    ///
+    /// # Errors
+    /// See [`Self::send_message`].
+    pub async fn ack_message(
+        &self,
+        owner: &str,
+        request: Request<v2::AckMessageRequest>,
+    ) -> Result<v2::AckMessageResponse, Refusal> {
+        self.unary(owner, request, |mut broker, request| async move { broker.ack_message(request).await })
+            .await
+    }
+
+    /// Passes a ChangeInvisibleDuration on.
+    ///
+    /// # Errors
+    /// See [`Self::send_message`].
+    pub async fn change_invisible_duration(
+        &self,
+        owner: &str,
+        request: Request<v2::ChangeInvisibleDurationRequest>,
+    ) -> Result<v2::ChangeInvisibleDurationResponse, Refusal> {
+        self.unary(owner, request, |mut broker, request| async move {
+            broker.change_invisible_duration(request).await
+        })
+        .await
+    }
+
+    /// Passes a ForwardMessageToDeadLetterQueue on.
+    ///
+    /// # Errors
+    /// See [`Self::send_message`].
+    pub async fn forward_message_to_dead_letter_queue(
+        &self,
+        owner: &str,
+        request: Request<v2::ForwardMessageToDeadLetterQueueRequest>,
+    ) -> Result<v2::ForwardMessageToDeadLetterQueueResponse, Refusal> {
+        self.unary(owner, request, |mut broker, request| async move {
+            broker.forward_message_to_dead_letter_queue(request).await
+        })
+        .await
+    }
+
+    /// Passes a RecallMessage on.
+    ///
+    /// # Errors
+    /// See [`Self::send_message`].
+    pub async fn recall_message(
+        &self,
+        owner: &str,
+        request: Request<v2::RecallMessageRequest>,
+    ) -> Result<v2::RecallMessageResponse, Refusal> {
+        self.unary(owner, request, |mut broker, request| async move { broker.recall_message(request).await })
+            .await
+    }
+
+    /// Passes a ReceiveMessage on. Dropping the stream ends the long poll at the owner too.
+    ///
+    /// # Errors
+    /// See [`Self::send_message`].
+    pub async fn receive_message(
+        &self,
+        owner: &str,
+        request: Request<v2::ReceiveMessageRequest>,
+    ) -> Result<ReceiveStream, Refusal> {
+        let (address, mut broker) = self.broker(owner, request.metadata())?;
+        let call = broker.receive_message(pass_on(request));
+        let messages = tokio::select! {
+            answer = call => answer.map_err(|status| no_answer(owner, &address, &status))?.into_inner(),
+            () = self.shutdown.requested() => return Err(receive::shutting_down()),
+        };
+        Ok(ReceiveStream::new(messages, owner.to_owned(), address, &self.shutdown))
+    }
+
+    async fn unary<Q, R, F>(
+        &self,
+        owner: &str,
+        request: Request<Q>,
+        call: impl FnOnce(MessagingServiceClient<Channel>, Request<Q>) -> F,
+    ) -> Result<R, Refusal>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let (address, broker) = self.broker(owner, request.metadata())?;
+        let has_deadline = request.metadata().contains_key("grpc-timeout");
+        let mut request = pass_on(request);
+        if !has_deadline {
+            request.set_timeout(DEFAULT_TIMEOUT);
+        }
+        let answer = call(broker, request).await;
+        answer.map(Response::into_inner).map_err(|status| no_answer(owner, &address, &status))
+    }
+
+    /// A client for the master of the group `owner`, unless the call was passed on before.
+    fn broker(
+        &self,
+        owner: &str,
+        metadata: &MetadataMap,
+    ) -> Result<(BrokerAddress, MessagingServiceClient<Channel>), Refusal> {
+        if metadata.contains_key(RELAYED) {
+            return Err(Refusal::new(
+                Code::InternalServerError,
+                format!(
+                    "the call was passed on to a server that is not {owner:?} either; try again in a moment"
+                ),
+            ));
+        }
+        let address = self.routes.broker_endpoint(owner).ok_or_else(|| {
+            Refusal::new(
+                Code::InternalServerError,
+                format!(
+                    "the broker group {owner:?}, which this call is for, is not there at the moment; try again later"
+                ),
+            )
+        })?;
+        let broker = self.channels.client(&address, &self.routes)?;
+        Ok((address, broker))
+    }
+}
+
+/// The same call for the owner: what the client says of itself, its deadline, and the mark against loops.
+fn pass_on<Q>(request: Request<Q>) -> Request<Q> {
+    let (metadata, _, message) = request.into_parts();
+    let mut passed_on = Request::new(message);
+    let headers = passed_on.metadata_mut();
+    for header in metadata.iter() {
+        let KeyAndValueRef::Ascii(name, value) = header else { continue };
+        if is_the_clients(name) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    headers.insert(RELAYED, AsciiMetadataValue::from_static("1"));
+    passed_on
+}
+
+/// Headers of the transport belong to each connection by itself; only these go on.
+fn is_the_clients(name: &AsciiMetadataKey) -> bool {
+    let name = name.as_str();
+    name.starts_with("x-mq-") || name == "authorization" || name == "grpc-timeout"
+}
+
+/// What to tell the client when the owner gave a gRPC error instead of an answer.
+fn no_answer(owner: &str, address: &BrokerAddress, status: &Status) -> Refusal {
+    let reason = status.message();
+    match status.code() {
+        tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => Refusal::new(
+            Code::ProxyTimeout,
+            format!("the broker {owner:?} at {address} did not answer in time ({reason}); try again"),
+        ),
+        tonic::Code::Unimplemented => Refusal::new(
+            Code::NotImplemented,
+            format!("the broker {owner:?} at {address} does not offer this call ({reason})"),
+        ),
+        _ => Refusal::new(
+            Code::InternalServerError,
+            format!("the broker {owner:?} at {address} cannot be reached ({reason}); try again later"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;
