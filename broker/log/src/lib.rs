@@ -1,1 +1,49 @@
-//! The commit log as bytes on disk.
+//! The commit log as bytes on disk: append, sync, read, recover. It knows frames, not what is inside them.
+//!
+//! # On-disk format, version 1
+//!
+//! A log is a folder of segments named by the position of their first byte, 20 decimal digits and `.log`. A position
+//! is a byte address in the whole log: a segment's file offset plus its base. Every segment but the last has exactly
+//! the length that its last record needs, so the next base follows from the file length; the last one is preallocated
+//! and zero beyond its end.
+//!
+//! | bytes | segment header (64 bytes, little-endian) |
+//! |---|---|
+//! | 0..8 | `KEROLOG` and the format version (1) |
+//! | 8..16 | base position |
+//! | 16..20 | CRC-32C of bytes 0..16 |
+//! | 20..64 | zero |
+//!
+//! | bytes | frame header (32 bytes, little-endian) |
+//! |---|---|
+//! | 0..4 | length of the frame, header included |
+//! | 4..8 | CRC-32C of bytes 0..4 and 8..length |
+//! | 8 | frame format version (1) |
+//! | 9 | kind of the record |
+//! | 10 | bytes of padding behind the body, 0 to 7 |
+//! | 11 | zero |
+//! | 12..16 | epoch |
+//! | 16..24 | position of the frame: a frame that sits where it was not written is not taken for a record |
+//! | 24..32 | store time, milliseconds since the Unix epoch |
+//!
+//! The record body follows, then zeros up to a multiple of 8. A length of zero ends the log.
+//!
+//! # Who may do what
+//!
+//! One [`Log`] appends; any number of [`Reader`]s read what was appended. After a failed write or sync the log refuses
+//! everything that follows: the kernel may have dropped the dirty pages, and trying again would report success for
+//! data that is gone.
+
+mod checkpoint;
+mod error;
+pub mod frame;
+pub mod fs;
+mod log;
+mod reader;
+mod recovery;
+mod segment;
+
+pub use error::LogError;
+pub use frame::{Frame, NewFrame};
+pub use log::{Log, LogOptions, Recovered};
+pub use reader::Reader;

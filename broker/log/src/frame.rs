@@ -1,0 +1,204 @@
+//! Frames: how one record lies in a segment. The layout is described at the top of the crate.
+
+use bytes::Bytes;
+
+/// Bytes before the record body.
+pub const HEADER_LEN: usize = 32;
+/// Frames begin at multiples of this.
+pub const ALIGNMENT: usize = 8;
+/// Format version written by this software.
+pub const VERSION: u8 = 1;
+/// Longest frame.
+pub const LEN_MAX: usize = 1 << 30;
+
+/// A record to be appended.
+#[derive(Debug, Clone)]
+pub struct NewFrame {
+    /// Kind number.
+    pub kind: u8,
+    /// Record body.
+    pub body: Vec<u8>,
+}
+
+/// A record as found in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Where it begins.
+    pub position: u64,
+    /// Length in the log, padding included.
+    pub len: u32,
+    /// Kind number.
+    pub kind: u8,
+    /// Reign in which it was written.
+    pub epoch: u32,
+    /// When it was written, milliseconds since the Unix epoch.
+    pub store_ms: i64,
+    /// Record body.
+    pub body: Bytes,
+}
+
+impl Frame {
+    /// Position of the record behind it.
+    pub fn end(&self) -> u64 {
+        self.position + u64::from(self.len)
+    }
+}
+
+/// Why bytes are not a frame.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The length field is zero: nothing was written here.
+    #[error("nothing was written here")]
+    Empty,
+    /// The length field is impossible.
+    #[error("impossible frame length {0}")]
+    Length(u32),
+    /// The frame goes on behind the end of the file.
+    #[error("cut off after {0} bytes")]
+    Short(usize),
+    /// The checksum does not fit the bytes.
+    #[error("checksum does not match")]
+    Checksum,
+    /// The frame was written for another place.
+    #[error("frame of position {0}")]
+    Misplaced(u64),
+    /// Written by a newer version.
+    #[error("frame format version {0}")]
+    Version(u8),
+}
+
+/// Length in the log of a record body of `body_len` bytes.
+pub fn frame_len(body_len: usize) -> usize {
+    (HEADER_LEN + body_len).next_multiple_of(ALIGNMENT)
+}
+
+/// Appends the frame of `new` at `position` to `out`.
+pub fn encode(new: &NewFrame, position: u64, epoch: u32, store_ms: i64, out: &mut Vec<u8>) {
+    let start = out.len();
+    let len = frame_len(new.body.len());
+    let padding = len - HEADER_LEN - new.body.len();
+    out.reserve(len);
+    out.extend_from_slice(&u32::try_from(len).expect("callers check LEN_MAX").to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    // Padding of at most 7 bytes is kept in byte 10, so that the body comes back with its exact length.
+    out.extend_from_slice(&[VERSION, new.kind, u8::try_from(padding).expect("below ALIGNMENT"), 0]);
+    out.extend_from_slice(&epoch.to_le_bytes());
+    out.extend_from_slice(&position.to_le_bytes());
+    out.extend_from_slice(&store_ms.to_le_bytes());
+    out.extend_from_slice(&new.body);
+    out.resize(start + len, 0);
+    let crc = checksum(&out[start..]);
+    out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// The length field of the frame that begins with `header`.
+///
+/// # Errors
+/// [`FrameError::Empty`] or [`FrameError::Length`].
+pub fn peek_len(header: &[u8]) -> Result<usize, FrameError> {
+    let Some(field) = header.first_chunk::<4>() else { return Err(FrameError::Short(header.len())) };
+    let len = u32::from_le_bytes(*field);
+    match len as usize {
+        0 => Err(FrameError::Empty),
+        bytes if !(HEADER_LEN..=LEN_MAX).contains(&bytes) || !bytes.is_multiple_of(ALIGNMENT) => {
+            Err(FrameError::Length(len))
+        }
+        bytes => Ok(bytes),
+    }
+}
+
+/// Reads the frame at the start of `bytes`, which must have been read from `position`. The body shares memory with it.
+///
+/// # Errors
+/// [`FrameError`] says what does not fit.
+pub fn decode(bytes: &Bytes, position: u64) -> Result<Frame, FrameError> {
+    let len = peek_len(bytes)?;
+    if bytes.len() < len {
+        return Err(FrameError::Short(bytes.len()));
+    }
+    if field::<4>(bytes, 4) != checksum(&bytes[..len]).to_le_bytes() {
+        return Err(FrameError::Checksum);
+    }
+    if bytes[8] != VERSION {
+        return Err(FrameError::Version(bytes[8]));
+    }
+    let own = u64::from_le_bytes(field(bytes, 16));
+    if own != position {
+        return Err(FrameError::Misplaced(own));
+    }
+    let padding = usize::from(bytes[10]);
+    if padding >= ALIGNMENT || HEADER_LEN + padding > len {
+        return Err(FrameError::Length(u32::try_from(len).expect("below LEN_MAX")));
+    }
+    Ok(Frame {
+        position,
+        len: u32::try_from(len).expect("below LEN_MAX"),
+        kind: bytes[9],
+        epoch: u32::from_le_bytes(field(bytes, 12)),
+        store_ms: i64::from_le_bytes(field(bytes, 24)),
+        body: bytes.slice(HEADER_LEN..len - padding),
+    })
+}
+
+fn checksum(frame: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&frame[..4]), &frame[8..])
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N].try_into().expect("the slice has N bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encoded(new: &NewFrame, position: u64) -> Bytes {
+        let mut out = Vec::new();
+        encode(new, position, 3, -7, &mut out);
+        Bytes::from(out)
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(kind: u8, body in prop::collection::vec(any::<u8>(), 0..300), position: u64) {
+            let new = NewFrame { kind, body: body.clone() };
+            let bytes = encoded(&new, position);
+            prop_assert_eq!(bytes.len(), frame_len(body.len()));
+            let frame = decode(&bytes, position).expect("own bytes");
+            prop_assert_eq!((frame.kind, frame.epoch, frame.store_ms), (kind, 3, -7));
+            prop_assert_eq!(frame.len as usize, bytes.len());
+            prop_assert_eq!(&frame.body[..], &body[..]);
+        }
+
+        #[test]
+        fn every_flipped_bit_is_seen(body in prop::collection::vec(any::<u8>(), 1..60), at: usize, bit in 0u8..8) {
+            let bytes = encoded(&NewFrame { kind: 1, body }, 64);
+            let mut broken = bytes.to_vec();
+            let at = at % broken.len();
+            broken[at] ^= 1 << bit;
+            prop_assert!(decode(&Bytes::from(broken), 64).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = decode(&Bytes::from(bytes), 64);
+        }
+    }
+
+    /// The bytes of format version 1: they may never change, or old logs become unreadable.
+    #[test]
+    fn fixture_of_version_1() {
+        let bytes = encoded(&NewFrame { kind: 2, body: b"kerolox".to_vec() }, 64);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, include_str!("frame_v1.txt").trim_end());
+    }
+
+    #[test]
+    fn a_frame_in_the_wrong_place_is_refused() {
+        let bytes = encoded(&NewFrame { kind: 1, body: vec![1] }, 64);
+        assert_eq!(decode(&bytes, 72), Err(FrameError::Misplaced(64)));
+        assert_eq!(decode(&bytes.slice(..33), 64), Err(FrameError::Short(33)));
+        assert_eq!(decode(&Bytes::from_static(&[0; 64]), 64), Err(FrameError::Empty));
+    }
+}

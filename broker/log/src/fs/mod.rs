@@ -1,0 +1,42 @@
+//! The seam to the file system: few, coarse operations, so that tests can lose, tear and refuse writes.
+
+mod mem;
+mod os;
+
+use std::io;
+use std::sync::Arc;
+
+pub use mem::{Fault, MemFolder};
+pub use os::OsFolder;
+
+/// A folder of files, flat.
+pub trait Folder: Send + Sync {
+    /// Names of the files.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Opens an existing file for reading and writing.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
+    /// Creates an empty file; an existing one is an error.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
+    /// Makes created and removed names durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A file with positioned reads and writes. No shared cursor, so readers and the writer never meet.
+pub trait File: Send + Sync {
+    /// Fills as much of `buf` as there is; fewer bytes than asked for only at the end of the file.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all of `bytes`.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Makes written data and the length durable.
+    fn sync(&self) -> io::Result<()>;
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether there is nothing in it.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Cuts off or extends with zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Reserves room up to `len`, extending with zeros, so that appends neither grow the file nor run out of space.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+}

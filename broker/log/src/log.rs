@@ -1,0 +1,239 @@
+//! The appending side of the log.
+
+use std::sync::Arc;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::LogError;
+use crate::frame::{self, NewFrame};
+use crate::fs::Folder;
+use crate::reader::Reader;
+use crate::recovery;
+use crate::segment::{HEADER_LEN, Segment, Shared};
+
+/// How a log is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct LogOptions {
+    /// Size of a segment in bytes; a record that is larger gets a segment of its own.
+    pub segment_bytes: u64,
+    /// The checkpoint is written after this many bytes became durable.
+    pub checkpoint_bytes: u64,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self { segment_bytes: 1 << 30, checkpoint_bytes: 16 << 20 }
+    }
+}
+
+/// What opening found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovered {
+    /// Where the log ends.
+    pub end: u64,
+    /// Bytes of an unfinished write that were cut off behind the end.
+    pub cut_bytes: u64,
+    /// Bytes that were read to find the end.
+    pub scanned_bytes: u64,
+}
+
+/// The one appender of a log.
+pub struct Log {
+    folder: Arc<dyn Folder>,
+    options: LogOptions,
+    shared: Arc<Shared>,
+    current: Segment,
+    /// Capacity of the current segment in bytes.
+    capacity: u64,
+    end: u64,
+    checkpoint: Checkpoint,
+    failure: Option<String>,
+    buffer: Vec<u8>,
+}
+
+impl Log {
+    /// Opens the log in `folder`, or begins one; cuts a torn tail off and makes the rest durable.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] when something that was durable cannot be read: nothing is changed then.
+    pub fn open(folder: Arc<dyn Folder>, options: LogOptions) -> Result<(Self, Recovered), LogError> {
+        let mut checkpoint =
+            Checkpoint::open(&*folder).map_err(LogError::io("opening the log's checkpoint"))?;
+        let mut segments = recovery::open_segments(&*folder)?;
+        let found = recovery::find_end(&segments, checkpoint.durable())?;
+        if segments.is_empty() {
+            segments.push(Segment::create(&*folder, 0, options.segment_bytes)?);
+        }
+        let current = segments.last().expect("there is one now").clone();
+        let end = found.end.max(current.base + HEADER_LEN);
+        let capacity = settle_tail(&current, end, &found, options.segment_bytes)?;
+        checkpoint.advance(end).map_err(LogError::io("writing the log's checkpoint"))?;
+        let shared = Arc::new(Shared::new(segments, end));
+        let recovered = Recovered {
+            end,
+            cut_bytes: found.torn_until - found.end,
+            scanned_bytes: found.end.saturating_sub(found.scanned_from),
+        };
+        let log = Self {
+            folder,
+            options,
+            shared,
+            current,
+            capacity,
+            end,
+            checkpoint,
+            failure: None,
+            buffer: Vec::new(),
+        };
+        Ok((log, recovered))
+    }
+
+    /// A reader of this log.
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.shared.clone())
+    }
+
+    /// End of what was appended.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Why the log refuses writes, if it does.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// Appends records in order, with one write per segment touched, and returns the position and frame length of
+    /// each. They are readable at once and durable after [`Self::sync`].
+    ///
+    /// # Errors
+    /// After any error other than [`LogError::TooLarge`] (which changes nothing) the log is read-only.
+    pub fn append(
+        &mut self,
+        records: &[NewFrame],
+        epoch: u32,
+        store_ms: i64,
+    ) -> Result<Vec<(u64, u32)>, LogError> {
+        self.check_writable()?;
+        if let Some(big) = records.iter().find(|new| frame::frame_len(new.body.len()) > frame::LEN_MAX) {
+            return Err(LogError::TooLarge(big.body.len()));
+        }
+        self.append_checked(records, epoch, store_ms)
+            .inspect_err(|error| self.failure = Some(error.to_string()))
+    }
+
+    /// Makes everything appended so far durable.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]; the log is read-only from then on.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        self.check_writable()?;
+        let synced = self.current.file.sync();
+        synced
+            .map_err(LogError::io(format!("fdatasync of {}", self.current.name())))
+            .inspect_err(|error| self.failure = Some(error.to_string()))?;
+        self.shared.set_durable(self.end);
+        if self.end - self.checkpoint.durable() >= self.options.checkpoint_bytes {
+            self.advance_checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable and notes the end, so that the next start reads nothing again.
+    ///
+    /// # Errors
+    /// [`LogError`] of the sync.
+    pub fn close(mut self) -> Result<(), LogError> {
+        self.sync()?;
+        self.advance_checkpoint()?;
+        self.checkpoint.sync().map_err(LogError::io("syncing the log's checkpoint"))
+    }
+
+    fn append_checked(
+        &mut self,
+        records: &[NewFrame],
+        epoch: u32,
+        store_ms: i64,
+    ) -> Result<Vec<(u64, u32)>, LogError> {
+        let mut places = Vec::with_capacity(records.len());
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        let mut next = self.end;
+        for new in records {
+            let len = frame::frame_len(new.body.len()) as u64;
+            let fits = next - self.current.base + len <= self.capacity;
+            if !fits && next > self.current.base + HEADER_LEN {
+                self.write(&mut buffer)?;
+                self.roll(len)?;
+                next = self.end;
+            } else if !fits {
+                self.capacity = HEADER_LEN + len;
+            }
+            frame::encode(new, next, epoch, store_ms, &mut buffer);
+            places.push((next, u32::try_from(len).expect("callers check LEN_MAX")));
+            next += len;
+        }
+        self.write(&mut buffer)?;
+        self.buffer = buffer;
+        Ok(places)
+    }
+
+    fn write(&mut self, buffer: &mut Vec<u8>) -> Result<(), LogError> {
+        if !buffer.is_empty() {
+            let written = self.current.file.write_at(buffer, self.end - self.current.base);
+            written.map_err(LogError::io(format!("writing {}", self.current.name())))?;
+            self.end += buffer.len() as u64;
+            self.shared.set_end(self.end);
+            buffer.clear();
+        }
+        Ok(())
+    }
+
+    /// Seals the current segment at its exact length and begins the next one.
+    fn roll(&mut self, first_len: u64) -> Result<(), LogError> {
+        let file = &self.current.file;
+        let seal = || file.set_len(self.end - self.current.base).and_then(|()| file.sync());
+        seal().map_err(LogError::io(format!("sealing {}", self.current.name())))?;
+        self.shared.set_durable(self.end);
+        self.capacity = self.options.segment_bytes.max(HEADER_LEN + first_len);
+        self.current = Segment::create(&*self.folder, self.end, self.capacity)?;
+        self.shared.add(self.current.clone());
+        self.end += HEADER_LEN;
+        self.shared.set_end(self.end);
+        self.advance_checkpoint()
+    }
+
+    fn advance_checkpoint(&mut self) -> Result<(), LogError> {
+        self.checkpoint
+            .advance(self.shared.durable())
+            .map_err(LogError::io("writing the log's checkpoint"))
+            .inspect_err(|error| self.failure = Some(error.to_string()))
+    }
+
+    fn check_writable(&self) -> Result<(), LogError> {
+        match &self.failure {
+            Some(reason) => Err(LogError::ReadOnly(reason.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Removes a torn tail, so that its bytes can never be taken for records later, reserves the room of the segment again
+/// and makes what was found durable: after a crash of the process it may be in the page cache only.
+fn settle_tail(
+    current: &Segment,
+    end: u64,
+    found: &recovery::Found,
+    segment_bytes: u64,
+) -> Result<u64, LogError> {
+    let file = &current.file;
+    let settle = || {
+        if found.torn_until > found.end {
+            file.set_len(end - current.base)?;
+        }
+        let capacity = file.len()?.max(segment_bytes);
+        file.allocate(capacity)?;
+        file.sync()?;
+        Ok(capacity)
+    };
+    settle().map_err(LogError::io(format!("preparing {}", current.name())))
+}
