@@ -57,8 +57,8 @@ run() {
 }
 
 # Adds up lines like "test result: ok. 7 passed; 0 failed;" or "sdk: 7 passed, 0 failed".
-count() { # WORD PATTERN
-  sed -n "s/$2/\\1/p" "$output/last" | awk '{ sum += $1 } END { print sum + 0 }'
+count() { # PATTERN
+  sed -n "s/$1/\\1/p" "$output/last" | awk '{ sum += $1 } END { print sum + 0 }'
 }
 
 # Ends a suite: one line of figures, and the totals. A suite that fails without a failed test counts as one failure.
@@ -72,8 +72,8 @@ finish() { # SUITE PASSED FAILED EXIT-CODE SECONDS
 unit_suite() {
   local code=0 start=$SECONDS
   run cargo test --release --locked --workspace --no-fail-fast "$@" || code=$?
-  finish unit "$(count passed '^test result: [^.]*\. \([0-9]*\) passed.*')" \
-    "$(count failed '^test result: .* \([0-9]*\) failed;.*')" "$code" $((SECONDS - start))
+  finish unit "$(count '^test result: [^.]*\. \([0-9]*\) passed.*')" \
+    "$(count '^test result: .* \([0-9]*\) failed;.*')" "$code" $((SECONDS - start))
 }
 
 sdk_suite() {
@@ -81,14 +81,15 @@ sdk_suite() {
   setup_python
   run env KEROLOX_BIN="$CARGO_TARGET_DIR/release" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     "$KEROLOX_PYTHON" -m pytest -p no:cacheprovider -v --tb=short "$@" tests/sdk || code=$?
-  finish sdk "$(count passed '^sdk: \([0-9]*\) passed.*')" \
-    "$(count failed '^sdk: [0-9]* passed, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
+  finish sdk "$(count '^sdk: \([0-9]*\) passed.*')" \
+    "$(count '^sdk: [0-9]* passed, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
 }
 
 crash_suite() {
   local code=0 start=$SECONDS
-  run "$CARGO_TARGET_DIR/release/crash" --broker "$CARGO_TARGET_DIR/release/broker" "$@" || code=$?
-  finish crash "$(count passed '^crash: .*\([0-9]*\) checks passed.*')" 0 "$code" $((SECONDS - start))
+  run "$CARGO_TARGET_DIR/release/crash" "$@" || code=$?
+  finish crash "$(count '^crash: .*: \([0-9]*\) passed.*')" \
+    "$(count '^crash: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
 }
 
 setup_build

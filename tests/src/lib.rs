@@ -1,1 +1,8 @@
 //! Tests with real processes.
+//!
+//! [`process`] starts, stops and kills servers. [`crash`] is the `kill -9` loop, which `tests/run.sh crash` runs through
+//! the `crash` program. The tests with the official Python SDK live in `tests/sdk`.
+
+pub mod crash;
+pub mod process;
+pub mod random;

@@ -1,0 +1,51 @@
+//! The `kill -9` loop as a program; see `kerolox_tests::crash`. `tests/run.sh crash` runs it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Parser;
+use kerolox_tests::crash::{Options, run};
+use kerolox_tests::process::Server;
+
+/// Kills a broker again and again under writing clients and checks that nothing acknowledged is lost.
+#[derive(Parser)]
+struct Arguments {
+    /// Number of kills.
+    #[arg(long, default_value_t = 20)]
+    rounds: u32,
+    /// Seed of the random choices; without it a new one, which is printed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The broker program; by default the one that was built beside this one.
+    #[arg(long)]
+    broker: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let seed = arguments.seed.unwrap_or_else(|| {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::from(now.subsec_nanos()))
+    });
+    let broker = arguments.broker.map_or_else(|| Server::program("broker"), Ok)?;
+    println!("seed {seed}, {} rounds", arguments.rounds);
+    let report = run(&Options { rounds: arguments.rounds, seed, broker }).await?;
+
+    for check in &report.checks {
+        match &check.outcome {
+            Ok(figures) => println!("ok      {}: {figures}", check.name),
+            Err(wrong) => println!("FAILED  {}: {wrong}", check.name),
+        }
+    }
+    let failed = report.checks.iter().filter(|check| check.outcome.is_err()).count();
+    println!(
+        "crash: {} rounds, {} acknowledged messages, {} restarts, slowest start {} ms, seed {seed}: {} passed, {failed} failed",
+        arguments.rounds,
+        report.acknowledged,
+        report.restarts,
+        report.slowest_start.as_millis(),
+        report.checks.len() - failed,
+    );
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

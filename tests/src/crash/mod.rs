@@ -1,0 +1,151 @@
+//! The `kill -9` loop: a standalone broker is killed at random moments while clients write, and started again on the
+//! same data. Afterwards every acknowledged message must be there, none twice, and no queue offset used twice.
+
+mod ledger;
+mod verify;
+mod writers;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use kerolox_client::admin::wire;
+use kerolox_client::{Address, Client};
+
+use crate::process::Server;
+use crate::random::Random;
+use ledger::Ledger;
+use writers::Writers;
+
+const TOPIC: &str = "crash";
+const TX_TOPIC: &str = "crash-transactions";
+const GROUP: &str = "crash-readers";
+const QUEUES: u32 = 4;
+/// Acknowledgements that every round must see before its kill, and how long it may take to see them.
+const PROGRESS: usize = 50;
+const PROGRESS_LIMIT: Duration = Duration::from_secs(30);
+/// The kill comes within this time after the progress.
+const KILL_WITHIN: Duration = Duration::from_millis(500);
+/// Some restarts are killed within this time of their start.
+const EARLY_KILL_WITHIN: Duration = Duration::from_millis(150);
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Number of kills.
+    pub rounds: u32,
+    /// Repeats the random choices of a run; the moments themselves depend on the machine.
+    pub seed: u64,
+    /// The broker program.
+    pub broker: PathBuf,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub struct Report {
+    /// Messages that the broker acknowledged as stored.
+    pub acknowledged: usize,
+    /// Starts of the broker after the first one.
+    pub restarts: u32,
+    /// Longest time from the start of the process until it served.
+    pub slowest_start: Duration,
+    /// Each check with its outcome in words.
+    pub checks: Vec<Check>,
+}
+
+/// One thing that must hold after the last round.
+#[derive(Debug)]
+pub struct Check {
+    /// What must hold.
+    pub name: &'static str,
+    /// Figures of the success, or what is wrong.
+    pub outcome: Result<String, String>,
+}
+
+/// Runs the loop and checks the result.
+///
+/// # Errors
+/// When the test itself cannot go on: the broker does not start again, or takes no writes after a restart.
+pub async fn run(options: &Options) -> Result<Report> {
+    let folder =
+        tempfile::Builder::new().prefix("kerolox-crash-").tempdir().context("making a data folder")?;
+    let mut random = Random::new(options.seed);
+    // Nobody is asked about undecided transactions: what the writers leave undecided must stay invisible.
+    let arguments = ["--transaction-first-check", "1h"];
+    let mut broker = Server::standalone(&options.broker, folder.path(), &arguments);
+    broker.start()?;
+    let address = broker.address()?.to_owned();
+    create_topics(&address).await?;
+
+    let ledger = Ledger::default();
+    let writers = Writers::start(&address, &ledger, &mut random).await?;
+    let mut report =
+        Report { acknowledged: 0, restarts: 0, slowest_start: Duration::ZERO, checks: Vec::new() };
+    for round in 1..=options.rounds {
+        wait_for_progress(&ledger, &mut broker).await.with_context(|| format!("round {round}"))?;
+        tokio::time::sleep(random.duration(KILL_WITHIN)).await;
+        broker.kill()?;
+        if random.below(4) == 0 {
+            broker.start_and_kill(random.duration(EARLY_KILL_WITHIN))?;
+            report.restarts += 1;
+        }
+        let took = broker.start().with_context(|| format!("round {round}"))?;
+        report.restarts += 1;
+        report.slowest_start = report.slowest_start.max(took);
+        println!(
+            "round {round}: {} acknowledged so far, serving again after {} ms",
+            ledger.acknowledged(),
+            took.as_millis()
+        );
+    }
+    wait_for_progress(&ledger, &mut broker).await.context("after the last round")?;
+    writers.stop().await;
+    report.acknowledged = ledger.acknowledged();
+    report.checks = verify::verify(&ledger, &address, &mut broker).await?;
+    Ok(report)
+}
+
+async fn create_topics(address: &str) -> Result<()> {
+    let client = Client::builder(address).build()?;
+    let address: Address = address.parse()?;
+    let admin = client.admin().broker(&address);
+    for (topic, kind) in [(TOPIC, "NORMAL"), (TX_TOPIC, "TRANSACTION")] {
+        admin
+            .update_topic(wire::UpdateTopicRequest {
+                name: topic.to_owned(),
+                read_queues: Some(QUEUES),
+                write_queues: Some(QUEUES),
+                attributes: vec![format!("+message.type={kind}")],
+                ..Default::default()
+            })
+            .await?;
+    }
+    admin
+        .update_group(wire::UpdateGroupRequest {
+            name: GROUP.to_owned(),
+            consume_from_min: Some(true),
+            ..Default::default()
+        })
+        .await?;
+    Ok(())
+}
+
+async fn wait_for_progress(ledger: &Ledger, broker: &mut Server) -> Result<()> {
+    let before = ledger.acknowledged();
+    let started = Instant::now();
+    while ledger.acknowledged() < before + PROGRESS {
+        if !broker.is_running() {
+            bail!("the broker ended by itself; the end of its log:\n{}", broker.log_tail());
+        }
+        if started.elapsed() > PROGRESS_LIMIT {
+            bail!(
+                "only {} acknowledgements within {PROGRESS_LIMIT:?}; last error of a writer: {}; the end of the broker's log:\n{}",
+                ledger.acknowledged() - before,
+                ledger.last_error(),
+                broker.log_tail()
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
