@@ -1,2 +1,78 @@
 //! The `nameserver` program.
-fn main() {}
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Parser;
+use kerolox_kit::config;
+use kerolox_kit::process::{Shutdown, abort_on_panic, init_tracing, shutdown_signal};
+use kerolox_nameserver::Nameserver;
+use kerolox_nameserver::config::{ENV_PREFIX, NameserverConfig};
+
+/// Routes of a Kerolox cluster, and an access point for RocketMQ SDKs.
+///
+/// Settings come from the configuration file, then from environment variables such as
+/// KEROLOX_NAMESERVER__ROUTES__LEASE=10s, then from flags; later ones win.
+#[derive(Debug, Parser)]
+#[command(name = "nameserver", version)]
+struct Flags {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the resulting configuration as TOML and exit
+    #[arg(long)]
+    print_config: bool,
+    /// Address to listen on; port 0 takes any free one [default: 127.0.0.1:9876]
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Folder for what is kept on disk [default: nameserver-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// How long a broker's registration lasts without another one [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    lease: Option<String>,
+    /// PEM file with the TLS certificate chain [default: a generated one]
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Option<String>,
+    /// PEM file with the private key of the certificate
+    #[arg(long, value_name = "FILE")]
+    tls_private_key: Option<String>,
+}
+
+impl Flags {
+    fn load(&self) -> Result<NameserverConfig, config::ConfigError> {
+        let flags = [
+            ("listen", self.listen.clone()),
+            ("data", self.data.clone()),
+            ("routes.lease", self.lease.clone()),
+            ("tls.certificate", self.tls_certificate.clone()),
+            ("tls.private-key", self.tls_private_key.clone()),
+        ];
+        config::load(self.config.as_deref(), ENV_PREFIX, &flags)
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let flags = Flags::parse();
+    let config = flags.load()?;
+    if flags.print_config {
+        print!("{}", config::print(&config)?);
+        return Ok(());
+    }
+    init_tracing();
+    abort_on_panic();
+    let shutdown = Shutdown::new();
+    let nameserver = Nameserver::bind(&config).await?;
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "nameserver listening on {}", nameserver.local_addr())?;
+    stdout.flush()?;
+    let serving = tokio::spawn(nameserver.serve(shutdown.clone()));
+    tokio::pin!(serving);
+    tokio::select! {
+        outcome = &mut serving => return Ok(outcome??),
+        signal = shutdown_signal() => signal?,
+    }
+    shutdown.request();
+    Ok(serving.await??)
+}

@@ -1,0 +1,121 @@
+//! A nameserver as a whole: bound, serving, and stopped in good order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kerolox_kit::clients::Clients;
+use kerolox_kit::listen::{ListenError, Listener, grpc_server};
+use kerolox_kit::process::Shutdown;
+use kerolox_kit::routes::Routes;
+use kerolox_kit::telemetry::DefaultPolicy;
+use kerolox_kit::tls::{TlsError, server_config};
+
+use crate::access::AccessPoint;
+use crate::config::NameserverConfig;
+use crate::registry::RegistryService;
+
+/// How often dead brokers and clients are looked for. Answers leave out dead brokers by themselves; this keeps the books.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// How long connections may take to end their calls at shutdown.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// Why a nameserver cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The port cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The server broke down.
+    #[error("serving failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// A nameserver that is bound to its port.
+pub struct Nameserver {
+    listener: Listener,
+    tls: Arc<rustls::ServerConfig>,
+    routes: Arc<Routes>,
+    clients: Arc<Clients>,
+    policy: DefaultPolicy,
+}
+
+impl Nameserver {
+    /// Binds the port and reads the certificate, or makes one.
+    ///
+    /// # Errors
+    /// [`ServeError::Listen`] and [`ServeError::Tls`].
+    pub async fn bind(config: &NameserverConfig) -> Result<Self, ServeError> {
+        let tls = server_config(&config.tls, &config.data)?;
+        Ok(Self {
+            listener: Listener::bind(&config.listen).await?,
+            tls,
+            routes: Arc::new(Routes::new(config.routes.lease.duration())),
+            clients: Arc::new(Clients::new(config.clients.expiry.duration())),
+            policy: DefaultPolicy { max_body_bytes: config.limits.max_body_bytes.as_usize() },
+        })
+    }
+
+    /// The address that is really bound.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown` is requested, then ends all calls and returns within a few seconds.
+    ///
+    /// # Errors
+    /// [`ServeError::Transport`].
+    pub async fn serve(self, shutdown: Shutdown) -> Result<(), ServeError> {
+        let Self { listener, tls, routes, clients, policy } = self;
+        let housekeeping = tokio::spawn(keep_house(Arc::clone(&routes), Arc::clone(&clients)));
+        let access = AccessPoint::server(
+            Arc::clone(&routes),
+            Arc::clone(&clients),
+            Arc::new(policy),
+            shutdown.clone(),
+        );
+        let serving = grpc_server()
+            .add_service(RegistryService::server(routes))
+            .add_service(access)
+            .serve_with_incoming_shutdown(listener.incoming(tls), shutdown.requested());
+        let outcome = tokio::select! {
+            outcome = serving => outcome,
+            () = drain(&shutdown, &clients) => Ok(()),
+        };
+        housekeeping.abort();
+        Ok(outcome?)
+    }
+}
+
+/// Completes a while after `shutdown` is requested, and until then keeps ending the streams that would hold it up.
+async fn drain(shutdown: &Shutdown, clients: &Clients) {
+    shutdown.requested().await;
+    let end_streams = async {
+        loop {
+            clients.close_streams();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    // The timeout is what ends this.
+    let _: Result<(), _> = tokio::time::timeout(DRAIN, end_streams).await;
+}
+
+async fn keep_house(routes: Arc<Routes>, clients: Arc<Clients>) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        ticks.tick().await;
+        for broker in routes.expire() {
+            tracing::warn!(
+                group = broker.group,
+                id = broker.id,
+                "broker lost: no heartbeat within its lease"
+            );
+        }
+        for client_id in clients.expire() {
+            tracing::debug!(?client_id, "client gone");
+        }
+    }
+}
