@@ -1,0 +1,163 @@
+//! The command line: which commands there are.
+
+use crate::command::{cluster, group, message, topic};
+use crate::outcome::Result;
+use crate::output::{Format, Report};
+use crate::target::Common;
+use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+
+/// Administration of Kerolox, with the command names and flags of RocketMQ's mqadmin.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done on some brokers only, 4 not found, 5 denied, 6 unreachable.
+#[derive(Debug, Parser)]
+#[command(name = "mqadmin", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Declares the commands once: name, arguments with their `run`, and dispatch.
+macro_rules! commands {
+    ($($name:literal $variant:ident ($arguments:ty)),+ $(,)?) => {
+        #[derive(Debug, Subcommand)]
+        pub(crate) enum Command {
+            $(#[command(name = $name)] $variant($arguments)),+
+        }
+
+        impl Command {
+            fn common(&self) -> &Common {
+                match self { $(Command::$variant(arguments) => &arguments.common),+ }
+            }
+
+            /// Carries the command out.
+            pub(crate) async fn run(self) -> Result<Report> {
+                match self { $(Command::$variant(arguments) => arguments.run().await),+ }
+            }
+        }
+    };
+}
+
+commands!(
+    "updateTopic" UpdateTopic(topic::UpdateTopic),
+    "deleteTopic" DeleteTopic(topic::DeleteTopic),
+    "topicList" TopicList(topic::TopicList),
+    "topicStatus" TopicStatus(topic::TopicStatus),
+    "topicRoute" TopicRoute(topic::TopicRoute),
+    "clusterList" ClusterList(cluster::ClusterList),
+    "sendMessage" SendMessage(message::SendMessage),
+    "consumeMessage" ConsumeMessage(message::ConsumeMessage),
+    "updateSubGroup" UpdateSubGroup(group::UpdateSubGroup),
+    "deleteSubGroup" DeleteSubGroup(group::DeleteSubGroup),
+);
+
+impl Command {
+    pub(crate) fn format(&self) -> Format {
+        self.common().output
+    }
+}
+
+/// The arguments with the command's name spelt as we spell it: RocketMQ's tool does not regard case.
+pub(crate) fn with_known_spelling(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.collect();
+    let command = Cli::command();
+    let is_help = arguments.get(1).is_some_and(|word| word == "help");
+    if let Some(word) = arguments.get_mut(if is_help { 2 } else { 1 }) {
+        let known = command.get_subcommands().map(clap::Command::get_name);
+        let given = word.to_string_lossy().to_lowercase();
+        if let Some(name) = { known }.find(|name| name.to_lowercase() == given) {
+            *word = name.into();
+        }
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> std::result::Result<Command, clap::Error> {
+        let words = std::iter::once("mqadmin").chain(line.split_whitespace()).map(OsString::from);
+        Cli::try_parse_from(with_known_spelling(words)).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn rocketmq_command_lines_are_understood() {
+        for line in [
+            "updateTopic -n 127.0.0.1:9876 -c DefaultCluster -t orders -a +message.type=TRANSACTION",
+            "updatetopic -n 127.0.0.1:9876 -b 127.0.0.1:8081 -t orders -r 8 -w 8 -p 6",
+            "updateTopic --namesrvAddr a:1;b:2 --clusterName C --topic orders --readQueueNums 4 --writeQueueNums 4",
+            "UPDATETOPIC -b 127.0.0.1:8081 -t orders -a -reserve.time",
+            "deleteTopic -n h:1 -c C -t orders",
+            "topicList -n h:1",
+            "topicList -n h:1 -c",
+            "topicStatus -n h:1 -t orders",
+            "topicRoute -n h:1 -t orders",
+            "clusterlist -n h:1",
+            "sendMessage -n h:1 -t orders -p body -k key -c tag -b broker-a -i 0",
+            "consumeMessage -n h:1 -t orders -g billing -c 10",
+            "updateSubGroup -n h:1 -c C -g billing -s true -m true -o true -r 3",
+            "deleteSubGroup -n h:1 -c C -g billing",
+            "deleteSubGroup -b h:1 -g billing --output json",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn senseless_command_lines_are_usage_errors() {
+        for line in [
+            "",
+            "noSuchCommand",
+            "updateTopic -n h:1 -t orders",
+            "updateTopic -c C -b h:1 -t orders",
+            "updateTopic -b not-an-address -t orders",
+            "updateTopic -b h:1 -t orders -p 5",
+            "updateTopic -b h:1",
+            "deleteTopic -t orders",
+            "sendMessage -n h:1 -t orders -p body -i 3",
+            "updateSubGroup -b h:1 -g billing -s perhaps",
+        ] {
+            assert_eq!(
+                parse(line).map(|command| format!("{command:?}")).unwrap_err().exit_code(),
+                2,
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn help_is_no_error() {
+        for line in ["-h", "--help", "updateTopic -h", "help UPDATETOPIC"] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 0, "{line}");
+        }
+    }
+
+    #[test]
+    fn values_arrive() {
+        let Ok(Command::UpdateTopic(update)) =
+            parse("updateTopic -b h:1 -t orders -a +message.type=FIFO,-reserve.time -w 3")
+        else {
+            panic!("not an updateTopic")
+        };
+        let request = update.request();
+        assert_eq!(request.attributes, ["+message.type=FIFO", "-reserve.time"]);
+        assert_eq!((request.read_queues, request.write_queues, request.perm), (None, Some(3), None));
+
+        let Ok(Command::UpdateSubGroup(update)) =
+            parse("updateSubGroup -b h:1 -g billing -o true -r 5 -m false")
+        else {
+            panic!("not an updateSubGroup")
+        };
+        let request = update.request();
+        assert_eq!(
+            (request.fifo, request.retry_max_times, request.consume_from_min, request.consume_enable),
+            (Some(true), Some(5), Some(false), None)
+        );
+    }
+}

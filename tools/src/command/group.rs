@@ -1,0 +1,147 @@
+//! Consumer groups: create, change, delete.
+
+use super::confirm;
+use super::topic::without_absent;
+use crate::outcome::{Failure, Result};
+use crate::output::Report;
+use crate::target::{Common, Done, Target, report};
+use clap::Args;
+use kerolox_client::admin::wire;
+use serde_json::{Value, json};
+
+/// Create a consumer group, or change it; what is not given stays as it is
+#[derive(Debug, Args)]
+pub(crate) struct UpdateSubGroup {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    target: Target,
+    /// Name of the consumer group
+    #[arg(short = 'g', long = "group-name", alias = "groupName")]
+    group: String,
+    /// Whether the group may consume
+    #[arg(short = 's', long = "consume-enable", alias = "consumeEnable", value_name = "BOOL")]
+    consume_enable: Option<bool>,
+    /// Whether the group starts with the oldest message of a topic that it has never consumed
+    #[arg(
+        short = 'm',
+        long = "consume-from-min-enable",
+        alias = "consumeFromMinEnable",
+        value_name = "BOOL"
+    )]
+    consume_from_min: Option<bool>,
+    /// Whether messages of one message group are delivered in order
+    #[arg(
+        short = 'o',
+        long = "consume-message-orderly",
+        alias = "consumeMessageOrderly",
+        value_name = "BOOL"
+    )]
+    orderly: Option<bool>,
+    /// Redeliveries after the first attempt, before a message becomes a dead letter
+    #[arg(short = 'r', long = "retry-max-times", alias = "retryMaxTimes", value_name = "N")]
+    retry_max_times: Option<u32>,
+    /// Attributes, +KEY=VALUE or -KEY, several separated by ','
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true, value_name = "ATTRIBUTE")]
+    attributes: Vec<String>,
+}
+
+impl UpdateSubGroup {
+    pub(crate) fn request(&self) -> wire::UpdateGroupRequest {
+        wire::UpdateGroupRequest {
+            name: self.group.clone(),
+            consume_enable: self.consume_enable,
+            fifo: self.orderly,
+            retry_max_times: self.retry_max_times,
+            consume_from_min: self.consume_from_min,
+            attributes: self.attributes.iter().map(|change| change.trim().to_owned()).collect(),
+        }
+    }
+
+    pub(crate) async fn run(self) -> Result<Report> {
+        let (admin, brokers) = self.target.brokers(&self.common).await?;
+        let mut done = Vec::new();
+        for broker in brokers {
+            let result =
+                admin.broker(&broker.address).update_group(self.request()).await.map_err(Failure::from);
+            done.push(Done { broker, result });
+        }
+        Ok(report(
+            &done,
+            |broker, answer| {
+                let group = answer.group.clone().unwrap_or_default();
+                format!("create subscription group to {} success.\n{}", broker.address, group_text(&group))
+            },
+            |answer| json!({ "created": answer.created, "group": answer.group.as_ref().map(group_json) }),
+        ))
+    }
+}
+
+/// Delete a consumer group with its progress
+#[derive(Debug, Args)]
+pub(crate) struct DeleteSubGroup {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    target: Target,
+    /// Name of the consumer group
+    #[arg(short = 'g', long = "group-name", alias = "groupName")]
+    group: String,
+    /// Do not ask for confirmation
+    #[arg(short = 'y', long)]
+    yes: bool,
+}
+
+impl DeleteSubGroup {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let (admin, brokers) = self.target.brokers(&self.common).await?;
+        let question = format!(
+            "Delete consumer group {} with its progress from {}?",
+            self.group,
+            self.target.describe()
+        );
+        confirm(&question, self.yes)?;
+        let mut done = Vec::new();
+        for broker in brokers {
+            let request = wire::DeleteGroupRequest { name: self.group.clone() };
+            let result = admin.broker(&broker.address).delete_group(request).await.map_err(Failure::from);
+            done.push(Done { broker, result });
+        }
+        let text = |broker: &kerolox_client::admin::Master, _: &_| {
+            format!("delete subscription group [{}] from broker [{}] success.", self.group, broker.address)
+        };
+        Ok(report(&without_absent(done), text, |_| json!({})))
+    }
+}
+
+fn group_text(group: &wire::GroupConfig) -> String {
+    format!(
+        "SubscriptionGroupConfig [groupName={}, consumeEnable={}, consumeFromMinEnable={}, consumeMessageOrderly={}, \
+         retryMaxTimes={}]",
+        group.name, group.consume_enable, group.consume_from_min, group.fifo, group.retry_max_times
+    )
+}
+
+fn group_json(group: &wire::GroupConfig) -> Value {
+    json!({
+        "name": group.name,
+        "consumeEnable": group.consume_enable,
+        "consumeFromMinEnable": group.consume_from_min,
+        "consumeMessageOrderly": group.fifo,
+        "retryMaxTimes": group.retry_max_times,
+        "attributes": group.attributes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_shown_in_rocketmqs_words() {
+        let group =
+            wire::GroupConfig { name: "g".into(), fifo: true, retry_max_times: 3, ..Default::default() };
+        assert_eq!(group_json(&group)["consumeMessageOrderly"], true);
+        assert!(group_text(&group).contains("retryMaxTimes=3"));
+    }
+}

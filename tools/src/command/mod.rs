@@ -1,0 +1,39 @@
+//! The commands, one file per family. Each is a struct of its arguments with a `run`.
+
+pub(crate) mod cluster;
+pub(crate) mod group;
+pub(crate) mod message;
+pub(crate) mod topic;
+
+use crate::outcome::{Failure, Result};
+use std::io::{IsTerminal, Write};
+
+/// Asks for consent to something that cannot be undone. Scripts (no terminal) are trusted, as in RocketMQ.
+fn confirm(question: &str, yes: bool) -> Result<()> {
+    if yes || !std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    let mut answer = String::new();
+    let asked =
+        write!(std::io::stderr(), "{question} [y/N] ").and_then(|()| std::io::stdin().read_line(&mut answer));
+    match asked {
+        Ok(_) if is_consent(&answer) => Ok(()),
+        Ok(_) => Err(Failure::failed("nothing was changed; answer y, or pass --yes")),
+        Err(error) => Err(Failure::failed(format!("cannot ask for confirmation ({error}); pass --yes"))),
+    }
+}
+
+fn is_consent(answer: &str) -> bool {
+    matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_yes_is_consent() {
+        assert!(is_consent("y\n") && is_consent("YES"));
+        assert!(!is_consent("\n") && !is_consent("no") && !is_consent("yeah"));
+    }
+}

@@ -1,1 +1,0 @@
-//! Administration of Kerolox from the command line.

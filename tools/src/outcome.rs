@@ -1,0 +1,119 @@
+//! How a command can end, for people and for scripts.
+
+use crate::output::{Format, json_line, print_error};
+use kerolox_client::Error;
+use serde_json::json;
+
+/// Exit codes of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Ok = 0,
+    Failed = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// Some brokers did it, others did not.
+    Partial = 3,
+    NotFound = 4,
+    Denied = 5,
+    /// No answer from a nameserver or broker.
+    Unreachable = 6,
+}
+
+/// A command that did nothing of what it should.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) message: String,
+}
+
+/// Result of a command's parts.
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
+
+impl Failure {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, message: message.into() }
+    }
+
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self { exit: Exit::NotFound, message: message.into() }
+    }
+
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Failed, message: message.into() }
+    }
+
+    /// The same failure with a sentence in front that says what was being done.
+    pub(crate) fn during(self, what: impl std::fmt::Display) -> Self {
+        Self { message: format!("{what}: {}", self.message), ..self }
+    }
+
+    pub(crate) fn print(&self, format: Format) {
+        match format {
+            Format::Table => print_error(&self.message),
+            Format::Json => {
+                print_error(&json_line(&json!({ "error": self.message, "exit": self.exit as u8 })))
+            }
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let exit = match &error {
+            Error::Invalid(_) => Exit::Usage,
+            Error::Unreachable { .. } | Error::Timeout { .. } | Error::Broken { .. } => Exit::Unreachable,
+            Error::NoQueue { .. } => Exit::NotFound,
+            error => match error.code() {
+                Some(code) if code.is_not_found() => Exit::NotFound,
+                Some(code) if (40100..40200).contains(&code.0) || code.0 == 40300 => Exit::Denied,
+                _ => Exit::Failed,
+            },
+        };
+        Self { exit, message: error.to_string() }
+    }
+}
+
+/// The exit code of an operation on several brokers, from what each of them did.
+pub(crate) fn combined<'a>(failures: impl Iterator<Item = Option<&'a Failure>>) -> Exit {
+    let (mut first, mut some_did) = (None, false);
+    for failure in failures {
+        match failure {
+            None => some_did = true,
+            Some(failure) => first = first.or(Some(failure.exit)),
+        }
+    }
+    match first {
+        None => Exit::Ok,
+        Some(_) if some_did => Exit::Partial,
+        Some(exit) => exit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kerolox_client::Code;
+
+    fn exit_of_code(code: i32) -> Exit {
+        let error = Error::Server { endpoint: "b:1".into(), code: Code(code), message: "m".into() };
+        Failure::from(error).exit
+    }
+
+    #[test]
+    fn errors_map_to_exit_codes() {
+        assert_eq!(exit_of_code(40402), Exit::NotFound);
+        assert_eq!(exit_of_code(40100), Exit::Denied);
+        assert_eq!(exit_of_code(40000), Exit::Failed);
+        let unreachable = Error::Unreachable { endpoint: "b:1".into(), reason: "refused".into() };
+        assert_eq!(Failure::from(unreachable).exit, Exit::Unreachable);
+        assert_eq!(Failure::from(Error::Invalid("x".into())).exit, Exit::Usage);
+    }
+
+    #[test]
+    fn several_brokers_combine() {
+        let (not_found, failed) = (Failure::not_found("x"), Failure::failed("y"));
+        assert_eq!(combined([None, None].into_iter()), Exit::Ok);
+        assert_eq!(combined([None, Some(&failed)].into_iter()), Exit::Partial);
+        assert_eq!(combined([Some(&not_found), Some(&failed)].into_iter()), Exit::NotFound);
+    }
+}

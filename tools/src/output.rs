@@ -1,0 +1,129 @@
+//! What commands print: text for people, JSON for scripts.
+
+use crate::outcome::{Exit, Failure};
+use serde_json::Value;
+use std::io::{ErrorKind, Write};
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// Aligned columns and sentences.
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+/// The result of a command in both forms, and what did not work on the way.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) text: String,
+    pub(crate) json: Value,
+    pub(crate) warnings: Vec<Failure>,
+    pub(crate) exit: Exit,
+}
+
+impl Report {
+    pub(crate) fn ok(text: String, json: Value) -> Self {
+        Self { text, json, warnings: Vec::new(), exit: Exit::Ok }
+    }
+
+    /// Prints the result to stdout and the warnings to stderr.
+    pub(crate) fn print(&self, format: Format) -> Exit {
+        let printed = match format {
+            Format::Table if self.text.is_empty() => Ok(()),
+            Format::Table => print_line(self.text.trim_end()),
+            Format::Json if self.json.is_null() => Ok(()),
+            Format::Json => print_line(&format!("{:#}", self.json)),
+        };
+        for warning in &self.warnings {
+            print_error(&warning.message);
+        }
+        match printed {
+            Ok(()) => self.exit,
+            // Whoever read our output has seen enough.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => self.exit,
+            Err(error) => {
+                print_error(&format!("cannot write to the standard output: {error}"));
+                Exit::Failed
+            }
+        }
+    }
+}
+
+/// Writes one line to the standard output.
+pub(crate) fn print_line(line: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// Writes one line to the standard error; there is nobody to tell when that fails.
+pub(crate) fn print_error(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// JSON on one line.
+pub(crate) fn json_line(value: &Value) -> String {
+    value.to_string()
+}
+
+/// Aligned columns without borders; the header starts with `#`, as in RocketMQ's tables.
+pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(header.iter().map(|name| format!("#{name}")));
+    for row in rows {
+        table.add_row(row);
+    }
+    let lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
+    lines.join("\n")
+}
+
+/// A time in milliseconds since the Unix epoch as local time; empty for 0, which stands for "never".
+pub(crate) fn local_time(millis: i64) -> String {
+    match chrono::DateTime::from_timestamp_millis(millis) {
+        Some(time) if millis != 0 => {
+            time.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S,%3f").to_string()
+        }
+        _ => String::new(),
+    }
+}
+
+/// A duration in milliseconds in its two largest units.
+pub(crate) fn short_duration(millis: u64) -> String {
+    let seconds = millis / 1000;
+    match seconds {
+        86400.. => format!("{}d {}h", seconds / 86400, seconds % 86400 / 3600),
+        3600.. => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
+        60.. => format!("{}m {}s", seconds / 60, seconds % 60),
+        _ => format!("{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_aligned_and_have_no_borders() {
+        let text =
+            table(&["Topic", "Queues"], [vec!["orders".into(), "8".into()], vec!["x".into(), "16".into()]]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[0].starts_with("#Topic"));
+        let columns: Vec<usize> = [("#Queues", 0), ("8", 1), ("16", 2)]
+            .iter()
+            .map(|(word, line)| lines[*line].find(word).unwrap())
+            .collect();
+        assert!(columns.iter().all(|column| *column == columns[0]), "{text}");
+    }
+
+    #[test]
+    fn durations_and_times_are_short() {
+        assert_eq!(short_duration(59_999), "59s");
+        assert_eq!(short_duration(3_600_000 * 25), "1d 1h");
+        assert_eq!(short_duration(61_000), "1m 1s");
+        assert_eq!(local_time(0), "");
+        assert_eq!(local_time(1_700_000_000_123).len(), "2023-11-14 22:13:20,123".len());
+    }
+}

@@ -1,0 +1,217 @@
+//! Which servers a command talks to: `-n` nameservers, `-c` all masters of a cluster, `-b` one broker.
+
+use crate::outcome::{Failure, Result, combined};
+use crate::output::{Format, Report};
+use clap::Args;
+use kerolox_client::admin::{Admin, Master, masters_of, wire};
+use kerolox_client::{Address, Client};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Common {
+    /// Nameservers, HOST:PORT, several separated by ';' or ','
+    #[arg(
+        short = 'n',
+        long = "namesrv-addr",
+        alias = "namesrvAddr",
+        env = "NAMESRV_ADDR",
+        value_name = "ADDRS"
+    )]
+    namesrv_addr: Option<String>,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+/// The brokers that a change goes to.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Target {
+    /// All master brokers of this cluster
+    #[arg(short = 'c', long = "cluster-name", alias = "clusterName", value_name = "CLUSTER")]
+    pub(crate) cluster: Option<String>,
+    /// One broker, HOST:PORT; needs no nameserver
+    #[arg(short = 'b', long = "broker-addr", alias = "brokerAddr", value_name = "BROKER_ADDR")]
+    broker: Option<Address>,
+}
+
+impl Common {
+    /// A client of the nameservers.
+    pub(crate) fn client(&self) -> Result<Client> {
+        let addresses = self.addresses()?;
+        Ok(Client::builder(addresses).build()?)
+    }
+
+    fn addresses(&self) -> Result<&str> {
+        let given = self.namesrv_addr.as_deref().map(str::trim).filter(|addresses| !addresses.is_empty());
+        given.ok_or_else(|| {
+            Failure::usage(
+                "no nameserver given; pass -n HOST:PORT or set NAMESRV_ADDR, for example NAMESRV_ADDR=127.0.0.1:9876",
+            )
+        })
+    }
+
+    /// The cluster as the nameservers see it.
+    pub(crate) async fn snapshot(&self, client: &Client) -> Result<wire::ClusterSnapshot> {
+        let addresses = self.addresses()?;
+        client.admin().cluster().await.map_err(|error| {
+            Failure::from(error).during(format!("no nameserver answered (tried {addresses})"))
+        })
+    }
+
+    /// The masters of all clusters that have `topic`.
+    ///
+    /// A topic that no broker has is a [`crate::outcome::Exit::NotFound`].
+    pub(crate) async fn masters_with_topic(
+        &self,
+        client: &Client,
+        topic: &str,
+    ) -> Result<(wire::ClusterSnapshot, Vec<Master>)> {
+        let mut snapshot = self.snapshot(client).await?;
+        snapshot.brokers.retain(|broker| broker.topics.iter().any(|known| known.name == topic));
+        let masters = masters_of(&snapshot, None)?;
+        if masters.is_empty() {
+            return Err(Failure::not_found(format!(
+                "no broker has topic {topic}; list the topics with topicList or create it with updateTopic"
+            )));
+        }
+        Ok((snapshot, masters))
+    }
+}
+
+impl Target {
+    /// The brokers, and the interface to them.
+    pub(crate) async fn brokers(&self, common: &Common) -> Result<(Admin, Vec<Master>)> {
+        match (&self.broker, &self.cluster) {
+            (Some(address), _) => {
+                Ok((Client::builder(address.to_string()).build()?.admin(), vec![alone(address)]))
+            }
+            (None, Some(cluster)) => {
+                let client = common.client()?;
+                let snapshot = common.snapshot(&client).await?;
+                Ok((client.admin(), masters_of_cluster(&snapshot, cluster)?))
+            }
+            (None, None) => Err(Failure::usage("name a cluster with -c or a broker with -b")),
+        }
+    }
+
+    /// "cluster X" or "broker H:P".
+    pub(crate) fn describe(&self) -> String {
+        match (&self.broker, &self.cluster) {
+            (Some(address), _) => format!("broker [{address}]"),
+            (None, cluster) => format!("cluster [{}]", cluster.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
+/// A broker of which only the address is known.
+pub(crate) fn alone(address: &Address) -> Master {
+    Master {
+        address: address.clone(),
+        info: wire::BrokerInfo { group: address.to_string(), ..Default::default() },
+    }
+}
+
+fn masters_of_cluster(snapshot: &wire::ClusterSnapshot, cluster: &str) -> Result<Vec<Master>> {
+    let masters = masters_of(snapshot, Some(cluster))?;
+    if !masters.is_empty() {
+        return Ok(masters);
+    }
+    let known: BTreeSet<&str> =
+        snapshot.brokers.iter().filter_map(|b| b.broker.as_ref()).map(|info| info.cluster.as_str()).collect();
+    let known = Vec::from_iter(known).join(", ");
+    Err(Failure::not_found(match known.as_str() {
+        "" => format!("cluster {cluster} is unknown: no broker is registered; start one, or check -n"),
+        known => format!("cluster {cluster} has no master broker; registered are the clusters: {known}"),
+    }))
+}
+
+/// What one broker did.
+pub(crate) struct Done<T> {
+    pub(crate) broker: Master,
+    pub(crate) result: Result<T>,
+}
+
+/// Sums up what several brokers did. `text` makes the lines of a broker that did it, `view` its JSON, which is merged into
+/// the broker's entry.
+pub(crate) fn report<T>(
+    done: &[Done<T>],
+    text: impl Fn(&Master, &T) -> String,
+    view: impl Fn(&T) -> Value,
+) -> Report {
+    let entry = |done: &Done<T>| {
+        let mut entry = json!(BrokerEntry {
+            broker: &done.broker.info.group,
+            address: done.broker.address.to_string(),
+            ok: done.result.is_ok(),
+            error: done.result.as_ref().err().map(|failure| failure.message.as_str()),
+        });
+        if let (Ok(result), Value::Object(fields)) = (&done.result, &mut entry)
+            && let Value::Object(more) = view(result)
+        {
+            fields.extend(more);
+        }
+        entry
+    };
+    let lines: Vec<String> =
+        done.iter().filter_map(|d| d.result.as_ref().ok().map(|result| text(&d.broker, result))).collect();
+    Report {
+        text: lines.join("\n"),
+        json: json!({ "brokers": done.iter().map(entry).collect::<Vec<_>>() }),
+        warnings: done.iter().filter_map(|d| d.result.as_ref().err().cloned()).collect(),
+        exit: combined(done.iter().map(|d| d.result.as_ref().err())),
+    }
+}
+
+#[derive(Serialize)]
+struct BrokerEntry<'a> {
+    broker: &'a str,
+    address: String,
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Exit;
+
+    fn done(port: u16, result: Result<u32>) -> Done<u32> {
+        Done { broker: alone(&Address::new("h", port)), result }
+    }
+
+    #[test]
+    fn partial_success_is_reported_as_such() {
+        let report = report(
+            &[done(1, Ok(7)), done(2, Err(Failure::failed("disk full")))],
+            |broker, n| format!("{} has {n}", broker.address),
+            |n| json!({ "count": n }),
+        );
+        assert_eq!(report.exit, Exit::Partial);
+        assert_eq!(report.text, "h:1 has 7");
+        assert_eq!(report.warnings.len(), 1);
+        assert_eq!(
+            report.json,
+            json!({ "brokers": [
+                { "broker": "h:1", "address": "h:1", "ok": true, "count": 7 },
+                { "broker": "h:2", "address": "h:2", "ok": false, "error": "disk full" },
+            ]})
+        );
+    }
+
+    #[test]
+    fn an_unknown_cluster_names_the_known_ones() {
+        let info = wire::BrokerInfo { cluster: "DefaultCluster".into(), ..Default::default() };
+        let registered = wire::RegisteredBroker { broker: Some(info), ..Default::default() };
+        let snapshot = wire::ClusterSnapshot { version: 1, brokers: vec![registered] };
+        let failure = masters_of_cluster(&snapshot, "Other").unwrap_err();
+        assert_eq!(failure.exit, Exit::NotFound);
+        assert!(failure.message.contains("DefaultCluster"), "{}", failure.message);
+        let failure = masters_of_cluster(&wire::ClusterSnapshot::default(), "Other").unwrap_err();
+        assert!(failure.message.contains("no broker is registered"), "{}", failure.message);
+    }
+}
