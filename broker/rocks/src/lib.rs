@@ -1,1 +1,130 @@
-//! The index on RocksDB: the only crate that links it.
+//! The index on RocksDB. The only crate that links RocksDB, so that everything else builds and tests without it.
+//!
+//! The write-ahead log of RocksDB is off: the commit log is the truth, and what a crash takes from the index is folded
+//! again. What remains must be a prefix of the batches written, with all families at the same point; atomic flushes
+//! over all column families see to that.
+
+use std::path::Path;
+
+use kerolox_store::kv::{Family, Kv, KvError, Op, Pair};
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, Direction, IteratorMode, Options, ReadOptions, WriteBatch,
+    WriteOptions,
+};
+
+/// Bytes of changes that RocksDB keeps in memory before it writes them to a file. It bounds what has to be folded again
+/// after a crash: index entries are much smaller than the records that they stand for.
+const WRITE_BUFFER_BYTES: usize = 16 << 20;
+
+/// An index store in a folder.
+pub struct RocksKv {
+    db: DB,
+}
+
+impl RocksKv {
+    /// Opens the store at `path`, or creates it.
+    ///
+    /// # Errors
+    /// [`KvError`] with RocksDB's own text, for instance when another process has it open.
+    pub fn open(path: &Path) -> Result<Self, KvError> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_atomic_flush(true);
+        options.set_keep_log_file_num(2);
+        options.set_max_background_jobs(2);
+        let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options()));
+        let db = DB::open_cf_descriptors(&options, path, families).map_err(failed)?;
+        Ok(Self { db })
+    }
+
+    fn family(&self, family: Family) -> &ColumnFamily {
+        self.db.cf_handle(family.name()).expect("every family is opened with the store")
+    }
+}
+
+fn family_options() -> Options {
+    let mut options = Options::default();
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options
+}
+
+impl Kv for RocksKv {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        self.db.get_cf(self.family(family), key).map_err(failed)
+    }
+
+    fn scan(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Pair>, KvError> {
+        let mode = IteratorMode::From(from, Direction::Forward);
+        let pairs = self.db.iterator_cf_opt(self.family(family), ReadOptions::default(), mode);
+        pairs
+            .take(limit)
+            .map(|pair| pair.map(|(key, value)| (key.into_vec(), value.into_vec())).map_err(failed))
+            .collect()
+    }
+
+    fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
+        let mut batch = WriteBatch::default();
+        for op in ops {
+            match op {
+                Op::Put(family, key, value) => batch.put_cf(self.family(family), key, value),
+                Op::Delete(family, key) => batch.delete_cf(self.family(family), key),
+                Op::DeletePrefix(family, prefix) => self.delete_prefix(&mut batch, family, &prefix)?,
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db.write_opt(batch, &options).map_err(failed)
+    }
+}
+
+impl RocksKv {
+    fn delete_prefix(&self, batch: &mut WriteBatch, family: Family, prefix: &[u8]) -> Result<(), KvError> {
+        let cf = self.family(family);
+        if let Some(end) = successor(prefix) {
+            batch.delete_range_cf(cf, prefix, &end);
+            return Ok(());
+        }
+        // Nothing sorts behind every key with this prefix: remove up to the last key, and that one too.
+        let last = self.db.iterator_cf(cf, IteratorMode::End).next().transpose().map_err(failed)?;
+        if let Some((last, _)) = last.filter(|(last, _)| last.starts_with(prefix)) {
+            batch.delete_range_cf(cf, prefix, &last);
+            batch.delete_cf(cf, last);
+        }
+        Ok(())
+    }
+}
+
+/// The smallest byte string that is greater than everything that begins with `prefix`.
+fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
+fn failed(error: rocksdb::Error) -> KvError {
+    KvError(error.into_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_contract() {
+        let folder = tempfile::tempdir().expect("a folder");
+        kerolox_store::kv::check_contract(&RocksKv::open(folder.path()).expect("opens"));
+    }
+
+    #[test]
+    fn a_clean_close_keeps_everything() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let kv = RocksKv::open(folder.path()).expect("opens");
+        kv.write(vec![Op::Put(Family::State, b"k".to_vec(), b"v".to_vec())]).expect("writes");
+        drop(kv);
+        let kv = RocksKv::open(folder.path()).expect("opens again");
+        assert_eq!(kv.get(Family::State, b"k").expect("reads").as_deref(), Some(&b"v"[..]));
+    }
+}

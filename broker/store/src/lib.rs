@@ -1,1 +1,22 @@
-//! The storage engine: commit log, fold and index.
+//! The storage engine of one broker: a commit log, and an index that is a fold of it.
+//!
+//! [`Store`] owns two threads. The *writer* takes proposed records, appends them in batches and makes each batch
+//! durable with one sync. The *indexer* then applies the batch to the [`index::Index`] in log order, and only then is a
+//! proposal answered, with the outcome that the fold decided: the queue offset of a message, the winner of two
+//! decisions about one transaction. So nothing that is not durable can be seen, and a replica that applies the same
+//! records decides the same.
+//!
+//! The index keeps what changed since its last flush in memory and writes it to a [`kv::Kv`] in atomic batches that
+//! carry the log position they stand for. After a crash the fold goes on from there; without any index it starts at
+//! the beginning of the log.
+
+mod error;
+pub mod index;
+mod indexer;
+pub mod kv;
+mod store;
+mod writer;
+
+pub use error::{ProposeError, StoreError};
+pub use index::{Entry, Event, Outcome, QueueBounds};
+pub use store::{Applied, Completion, Positions, Store, StoreOptions};

@@ -1,0 +1,64 @@
+//! Failures of the storage engine.
+
+use kerolox_core::record::RecordError;
+use kerolox_log::LogError;
+
+use crate::kv::KvError;
+
+/// The engine cannot open, read or fold.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The index's store failed.
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    /// A record of the log cannot be understood.
+    #[error("record at position {position}: {source}")]
+    Record {
+        /// Where it lies.
+        position: u64,
+        /// What is wrong.
+        source: RecordError,
+    },
+    /// A value of the index cannot be understood.
+    #[error(
+        "the index holds a malformed {0}; stop the broker, delete the index folder and start again: it is rebuilt from the log"
+    )]
+    Index(String),
+    /// The data folder belongs to somebody else.
+    #[error(
+        "this data folder belongs to broker group {found:?}, not {wanted:?}; choose another --data folder or the right --group"
+    )]
+    ForeignData {
+        /// Whose it is.
+        found: String,
+        /// Who asked.
+        wanted: String,
+    },
+    /// A thread of the engine could not be started.
+    #[error("cannot start the {0} thread: {1}")]
+    Thread(&'static str, std::io::Error),
+}
+
+/// A proposed record was not stored, or nobody knows whether it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Too many bytes wait for the disk; nothing was stored.
+    #[error(
+        "the disk cannot keep up ({waiting} bytes wait for it, the limit is {limit}); try again a little later"
+    )]
+    Busy {
+        /// Bytes that wait.
+        waiting: usize,
+        /// Bytes that may wait.
+        limit: usize,
+    },
+    /// The log refuses writes after a failure. The record that met the failure may or may not be stored.
+    #[error("the broker's log is read-only: {0}")]
+    ReadOnly(String),
+    /// The engine is shutting down; nothing was stored.
+    #[error("the broker is shutting down")]
+    Closed,
+}

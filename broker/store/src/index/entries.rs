@@ -1,0 +1,252 @@
+//! Queues: which message has which offset.
+
+use std::collections::HashMap;
+
+use crate::error::StoreError;
+use crate::index::{Index, keys};
+use crate::kv::{Family, Kv, Op};
+
+/// Entries of one block: one key of the store for this many messages.
+const BLOCK: u64 = 256;
+const ENTRY_LEN: usize = 24;
+
+/// A message in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Position of the message's record in the log.
+    pub position: u64,
+    /// Length of its frame.
+    pub len: u32,
+    /// CRC-32C of its tag, 0 without one.
+    pub tag_hash: u32,
+    /// When it became visible, milliseconds since the Unix epoch.
+    pub visible_ms: i64,
+}
+
+/// Which offsets a queue holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueBounds {
+    /// Smallest offset that can be read.
+    pub min: u64,
+    /// Offset that the next message gets.
+    pub next: u64,
+    /// When the newest message became visible; 0 in an empty queue.
+    pub newest_ms: i64,
+}
+
+#[derive(Default)]
+struct Queue {
+    bounds: QueueBounds,
+    /// Entries of the block that is not full yet; the last one has offset `bounds.next - 1`.
+    tail: Vec<Entry>,
+    dirty: bool,
+}
+
+/// All queues of all topics.
+#[derive(Default)]
+pub(super) struct Queues {
+    queues: HashMap<(u32, u32), Queue>,
+    /// Blocks that became full since the last flush.
+    full: HashMap<(u32, u32, u64), Vec<u8>>,
+    dirty: usize,
+}
+
+impl Queues {
+    pub(super) fn load(kv: &dyn Kv) -> Result<Self, StoreError> {
+        let mut queues = HashMap::new();
+        let mut from = Vec::new();
+        loop {
+            let page = kv.scan(Family::Queues, &from, 1024)?;
+            let Some((last, _)) = page.last() else { break };
+            from.clone_from(last);
+            from.push(0);
+            for (key, value) in page {
+                let (topic_id, queue) = keys::parse_queue(&key)?;
+                let bounds = decode_bounds(&value)?;
+                let tail = load_tail(kv, topic_id, queue, &bounds)?;
+                queues.insert((topic_id, queue), Queue { bounds, tail, dirty: false });
+            }
+        }
+        Ok(Self { queues, ..Self::default() })
+    }
+
+    /// Gives the next offset of a queue to a message.
+    pub(super) fn push(&mut self, topic_id: u32, queue_number: u32, entry: Entry) -> u64 {
+        let queue = self.queues.entry((topic_id, queue_number)).or_default();
+        let offset = queue.bounds.next;
+        queue.tail.push(entry);
+        queue.bounds.next += 1;
+        queue.bounds.newest_ms = entry.visible_ms;
+        if !std::mem::replace(&mut queue.dirty, true) {
+            self.dirty += 1;
+        }
+        if queue.bounds.next.is_multiple_of(BLOCK) {
+            let first = queue.bounds.next - BLOCK;
+            self.full.insert((topic_id, queue_number, first), encode_block(&queue.tail));
+            queue.tail.clear();
+        }
+        offset
+    }
+
+    pub(super) fn bounds(&self, topic_id: u32, queue: u32) -> QueueBounds {
+        self.queues.get(&(topic_id, queue)).map(|queue| queue.bounds).unwrap_or_default()
+    }
+
+    /// Forgets the queues of a topic, and says how to forget them in the store.
+    pub(super) fn remove_topic(&mut self, topic_id: u32) -> Vec<Op> {
+        self.queues.retain(|(topic, _), _| *topic != topic_id);
+        self.full.retain(|(topic, _, _), _| *topic != topic_id);
+        self.dirty = self.queues.values().filter(|queue| queue.dirty).count();
+        [Family::Queues, Family::Entries].map(|family| Op::DeletePrefix(family, keys::id(topic_id))).to_vec()
+    }
+
+    pub(super) fn pending(&self, ops: &mut Vec<Op>) {
+        for ((topic_id, queue, first), block) in &self.full {
+            ops.push(Op::Put(Family::Entries, keys::block(*topic_id, *queue, *first), block.clone()));
+        }
+        for ((topic_id, number), queue) in self.queues.iter().filter(|(_, queue)| queue.dirty) {
+            let bounds = &queue.bounds;
+            ops.push(Op::Put(Family::Queues, keys::queue(*topic_id, *number), encode_bounds(bounds)));
+            if !queue.tail.is_empty() {
+                let first = bounds.next - queue.tail.len() as u64;
+                let key = keys::block(*topic_id, *number, first);
+                ops.push(Op::Put(Family::Entries, key, encode_block(&queue.tail)));
+            }
+        }
+    }
+
+    pub(super) fn flushed(&mut self) {
+        self.full.clear();
+        self.queues.values_mut().for_each(|queue| queue.dirty = false);
+        self.dirty = 0;
+    }
+
+    pub(super) fn dirty_len(&self) -> usize {
+        self.full.len() + self.dirty
+    }
+
+    fn read(
+        &self,
+        kv: &dyn Kv,
+        topic_id: u32,
+        number: u32,
+        from: u64,
+        max: usize,
+    ) -> Result<Vec<(u64, Entry)>, StoreError> {
+        let Some(queue) = self.queues.get(&(topic_id, number)) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        let mut offset = from.max(queue.bounds.min);
+        while found.len() < max && offset < queue.bounds.next {
+            let first = offset - offset % BLOCK;
+            let block = self.block(kv, queue, topic_id, number, first)?;
+            let skip = usize::try_from(offset - first).expect("below BLOCK");
+            if skip >= block.len() {
+                return Err(StoreError::Index(format!(
+                    "block of topic {topic_id}, queue {number}, offset {offset}"
+                )));
+            }
+            for entry in block.into_iter().skip(skip).take(max - found.len()) {
+                found.push((offset, entry));
+                offset += 1;
+            }
+        }
+        Ok(found)
+    }
+
+    fn block(
+        &self,
+        kv: &dyn Kv,
+        queue: &Queue,
+        topic_id: u32,
+        number: u32,
+        first: u64,
+    ) -> Result<Vec<Entry>, StoreError> {
+        if first + queue.tail.len() as u64 == queue.bounds.next && !queue.tail.is_empty() {
+            return Ok(queue.tail.clone());
+        }
+        if let Some(block) = self.full.get(&(topic_id, number, first)) {
+            return decode_block(block);
+        }
+        let stored = kv.get(Family::Entries, &keys::block(topic_id, number, first))?;
+        stored.map_or_else(|| Ok(Vec::new()), |bytes| decode_block(&bytes))
+    }
+}
+
+impl Index {
+    /// Bounds of a queue; an unused queue is empty.
+    pub fn queue_bounds(&self, topic_id: u32, queue: u32) -> QueueBounds {
+        self.queues.bounds(topic_id, queue)
+    }
+
+    /// Up to `max` entries of a queue from offset `from` on, with their offsets.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or a block is malformed.
+    pub fn entries(
+        &self,
+        topic_id: u32,
+        queue: u32,
+        from: u64,
+        max: usize,
+    ) -> Result<Vec<(u64, Entry)>, StoreError> {
+        self.queues.read(&*self.kv, topic_id, queue, from, max)
+    }
+}
+
+fn load_tail(kv: &dyn Kv, topic_id: u32, queue: u32, bounds: &QueueBounds) -> Result<Vec<Entry>, StoreError> {
+    let len = bounds.next % BLOCK;
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    let stored = kv.get(Family::Entries, &keys::block(topic_id, queue, bounds.next - len))?;
+    let tail = stored.map_or_else(|| Ok(Vec::new()), |bytes| decode_block(&bytes))?;
+    if tail.len() as u64 != len {
+        return Err(StoreError::Index(format!("last block of topic {topic_id}, queue {queue}")));
+    }
+    Ok(tail)
+}
+
+fn encode_block(entries: &[Entry]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(entries.len() * ENTRY_LEN);
+    for entry in entries {
+        bytes.extend_from_slice(&entry.position.to_be_bytes());
+        bytes.extend_from_slice(&entry.len.to_be_bytes());
+        bytes.extend_from_slice(&entry.tag_hash.to_be_bytes());
+        bytes.extend_from_slice(&entry.visible_ms.to_be_bytes());
+    }
+    bytes
+}
+
+fn decode_block(bytes: &[u8]) -> Result<Vec<Entry>, StoreError> {
+    let (entries, rest) = bytes.as_chunks::<ENTRY_LEN>();
+    if !rest.is_empty() {
+        return Err(StoreError::Index("block of queue entries".into()));
+    }
+    let part =
+        |entry: &[u8; ENTRY_LEN], at: usize| -> [u8; 8] { entry[at..at + 8].try_into().expect("8 bytes") };
+    let half =
+        |entry: &[u8; ENTRY_LEN], at: usize| -> [u8; 4] { entry[at..at + 4].try_into().expect("4 bytes") };
+    Ok(entries
+        .iter()
+        .map(|entry| Entry {
+            position: u64::from_be_bytes(part(entry, 0)),
+            len: u32::from_be_bytes(half(entry, 8)),
+            tag_hash: u32::from_be_bytes(half(entry, 12)),
+            visible_ms: i64::from_be_bytes(part(entry, 16)),
+        })
+        .collect())
+}
+
+fn encode_bounds(bounds: &QueueBounds) -> Vec<u8> {
+    [bounds.min.to_be_bytes(), bounds.next.to_be_bytes(), bounds.newest_ms.to_be_bytes()].concat()
+}
+
+fn decode_bounds(bytes: &[u8]) -> Result<QueueBounds, StoreError> {
+    let (parts, []) = bytes.as_chunks::<8>() else { return Err(StoreError::Index("queue bounds".into())) };
+    let [min, next, newest] = parts else { return Err(StoreError::Index("queue bounds".into())) };
+    Ok(QueueBounds {
+        min: u64::from_be_bytes(*min),
+        next: u64::from_be_bytes(*next),
+        newest_ms: i64::from_be_bytes(*newest),
+    })
+}

@@ -1,0 +1,300 @@
+//! The fold: what one record of the log changes. Deterministic, and the same on master and slave.
+
+use std::sync::Arc;
+
+use kerolox_core::acks::Acks;
+use kerolox_core::group::Group;
+use kerolox_core::record::{
+    Checked, Hold, MessageRecord, MetaChange, MetaRecord, ProgressItem, QueueProgress, Record, RecordError,
+};
+use kerolox_core::topic::Topic;
+use kerolox_core::transaction::{self, Decision, Half, Phase, Settlement};
+use kerolox_log::Frame;
+use prost::Message;
+
+use crate::error::StoreError;
+use crate::index::entries::Entry;
+use crate::index::{Index, Progress, keys};
+use crate::kv::{Family, Op};
+
+/// What a record did; whoever proposed it waits for this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// A message is visible at this offset: it was sent, or its transaction was committed just now.
+    Visible {
+        /// Queue of its topic.
+        queue: u32,
+        /// Offset in the queue.
+        offset: u64,
+    },
+    /// A half message waits for its decision.
+    Held,
+    /// The transaction was rolled back just now.
+    Discarded,
+    /// The transaction had ended the same way before.
+    Repeated,
+    /// The transaction had ended the other way before; that stands.
+    Contradicted,
+    /// There is no half message at that position.
+    NoSuchHalf,
+    /// The topic was deleted before the record was applied.
+    TopicGone,
+    /// The topic as it is now, and whether it is new.
+    Topic(Arc<Topic>, bool),
+    /// The group as it is now, and whether it is new.
+    Group(Arc<Group>, bool),
+    /// Whether there was something to delete.
+    Deleted(bool),
+    /// Nothing to report.
+    Done,
+}
+
+/// What the rest of the broker may want to know after a record was applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A message became visible; `end` is one past its offset.
+    Arrived {
+        /// The topic.
+        topic_id: u32,
+        /// The queue.
+        queue: u32,
+        /// One past the newest offset.
+        end: u64,
+    },
+    /// Topics were created, changed or deleted.
+    TopicsChanged,
+    /// Groups were created, changed or deleted.
+    GroupsChanged,
+    /// A half message is due for a check at this time.
+    HalfDue {
+        /// Milliseconds since the Unix epoch.
+        due_ms: i64,
+    },
+}
+
+impl Index {
+    /// Applies the next record of the log. `events` takes what others may want to know.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the record cannot be understood or the store fails; the index must not be used any more
+    /// then, since a record is missing in it.
+    pub fn apply(&mut self, frame: &Frame, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
+        let malformed = |source| StoreError::Record { position: frame.position, source };
+        let record = Record::decode(frame.kind, frame.body.clone()).map_err(malformed)?;
+        let outcome = match record {
+            Record::Message(message) => self.apply_message(frame, &message, events)?,
+            Record::Release(record) => {
+                self.settle(frame, record.held, Decision::Commit, record.by, events)?
+            }
+            Record::Discard(record) => {
+                self.settle(frame, record.held, Decision::Rollback, record.by, events)?
+            }
+            Record::Progress(progress) => {
+                for item in progress.into_items() {
+                    match item {
+                        ProgressItem::Queue(progress) => self.apply_progress(&progress)?,
+                        ProgressItem::Checked(checked) => self.apply_checked(&checked, events)?,
+                    }
+                }
+                Outcome::Done
+            }
+            Record::Meta(MetaRecord { change }) => self.apply_meta(change, events)?,
+            Record::Epoch(epoch) => {
+                self.broker = epoch.broker;
+                Outcome::Done
+            }
+        };
+        self.applied = frame.end();
+        Ok(outcome)
+    }
+
+    fn apply_message(
+        &mut self,
+        frame: &Frame,
+        message: &MessageRecord,
+        events: &mut Vec<Event>,
+    ) -> Result<Outcome, StoreError> {
+        let header = &message.header;
+        if self.topic_by_id(header.topic_id).is_none() {
+            return Ok(Outcome::TopicGone);
+        }
+        match header.hold() {
+            Hold::None => {
+                let entry = Entry {
+                    position: frame.position,
+                    len: frame.len,
+                    tag_hash: header.tag_hash,
+                    visible_ms: frame.store_ms,
+                };
+                Ok(self.make_visible(header.topic_id, header.queue, entry, events))
+            }
+            Hold::Half => {
+                let half = Half {
+                    topic_id: header.topic_id,
+                    queue: header.queue,
+                    frame_len: frame.len,
+                    tag_hash: header.tag_hash,
+                    message_id_crc: crc32c::crc32c(header.message_id.as_bytes()),
+                    stored_ms: frame.store_ms,
+                    next_check_ms: frame.store_ms.saturating_add(header.hold_ms),
+                    ..Half::default()
+                };
+                self.put_half(frame.position, None, &half);
+                events.push(Event::HalfDue { due_ms: half.next_check_ms });
+                Ok(Outcome::Held)
+            }
+            Hold::Until => Err(StoreError::Record {
+                position: frame.position,
+                source: RecordError::Malformed {
+                    kind: "message",
+                    reason: "held until a due time, which this version does not support".into(),
+                },
+            }),
+        }
+    }
+
+    /// The first decision about a half message wins.
+    fn settle(
+        &mut self,
+        frame: &Frame,
+        position: u64,
+        decision: Decision,
+        by: String,
+        events: &mut Vec<Event>,
+    ) -> Result<Outcome, StoreError> {
+        let Some(half) = self.half(position)? else { return Ok(Outcome::NoSuchHalf) };
+        match transaction::settle(half.phase(), decision) {
+            Settlement::Repeats => return Ok(Outcome::Repeated),
+            Settlement::Contradicts => return Ok(Outcome::Contradicted),
+            Settlement::Takes => {}
+        }
+        if self.topic_by_id(half.topic_id).is_none() {
+            return Ok(Outcome::TopicGone);
+        }
+        let mut decided = Half { decided_by: by, decided_ms: frame.store_ms, ..half.clone() };
+        let outcome = match decision {
+            Decision::Commit => {
+                let entry = Entry {
+                    position,
+                    len: half.frame_len,
+                    tag_hash: half.tag_hash,
+                    visible_ms: frame.store_ms,
+                };
+                let outcome = self.make_visible(half.topic_id, half.queue, entry, events);
+                decided.set_phase(Phase::Committed);
+                decided.offset = self.queue_bounds(half.topic_id, half.queue).next - 1;
+                outcome
+            }
+            Decision::Rollback => {
+                decided.set_phase(Phase::RolledBack);
+                Outcome::Discarded
+            }
+        };
+        self.put_half(position, Some(&half), &decided);
+        Ok(outcome)
+    }
+
+    fn make_visible(&mut self, topic_id: u32, queue: u32, entry: Entry, events: &mut Vec<Event>) -> Outcome {
+        let offset = self.queues.push(topic_id, queue, entry);
+        events.push(Event::Arrived { topic_id, queue, end: offset + 1 });
+        Outcome::Visible { queue, offset }
+    }
+
+    fn apply_progress(&mut self, change: &QueueProgress) -> Result<(), StoreError> {
+        let (group_id, topic_id, queue) = (change.group_id, change.topic_id, change.queue);
+        if self.topic_by_id(topic_id).is_none() || !self.meta.group_ids.contains(&group_id) {
+            return Ok(());
+        }
+        let mut acks = self.acks(group_id, topic_id, queue)?.unwrap_or_else(Acks::default);
+        acks.apply(change);
+        self.progress.insert((group_id, topic_id, queue), Progress { acks, dirty: true });
+        Ok(())
+    }
+
+    fn apply_checked(&mut self, checked: &Checked, events: &mut Vec<Event>) -> Result<(), StoreError> {
+        let Some(half) = self.half(checked.held)?.filter(Half::is_undecided) else { return Ok(()) };
+        let mut new = Half { checks: checked.checks, ..half.clone() };
+        match checked.next_check_ms {
+            Some(due_ms) => {
+                new.set_phase(Phase::Prepared);
+                new.next_check_ms = due_ms;
+                events.push(Event::HalfDue { due_ms });
+            }
+            None => new.set_phase(Phase::Parked),
+        }
+        self.put_half(checked.held, Some(&half), &new);
+        Ok(())
+    }
+
+    fn apply_meta(
+        &mut self,
+        change: Option<MetaChange>,
+        events: &mut Vec<Event>,
+    ) -> Result<Outcome, StoreError> {
+        match change {
+            Some(MetaChange::PutTopic(topic)) => {
+                events.push(Event::TopicsChanged);
+                Ok(self.put_topic(topic))
+            }
+            Some(MetaChange::DeleteTopic(delete)) => {
+                events.push(Event::TopicsChanged);
+                self.delete_topic(&delete.name)
+            }
+            Some(MetaChange::PutGroup(group)) => {
+                events.push(Event::GroupsChanged);
+                Ok(self.put_group(group))
+            }
+            Some(MetaChange::DeleteGroup(delete)) => {
+                events.push(Event::GroupsChanged);
+                self.delete_group(&delete.name)
+            }
+            None => Ok(Outcome::Done),
+        }
+    }
+
+    fn put_topic(&mut self, mut topic: Topic) -> Outcome {
+        let present = self.topic(&topic.name);
+        topic.id = present.as_ref().map_or(self.meta.next_topic, |present| present.id);
+        if present.is_none() {
+            self.meta.next_topic += 1;
+        }
+        self.overlay.put(Family::Topics, keys::id(topic.id), topic.encode_to_vec());
+        Outcome::Topic(self.meta.insert_topic(topic), present.is_none())
+    }
+
+    fn put_group(&mut self, mut group: Group) -> Outcome {
+        let present = self.group(&group.name);
+        group.id = present.as_ref().map_or(self.meta.next_group, |present| present.id);
+        if present.is_none() {
+            self.meta.next_group += 1;
+        }
+        self.overlay.put(Family::Groups, keys::id(group.id), group.encode_to_vec());
+        Outcome::Group(self.meta.insert_group(group), present.is_none())
+    }
+
+    fn delete_topic(&mut self, name: &str) -> Result<Outcome, StoreError> {
+        let Some(topic) = self.meta.topics.remove(name) else { return Ok(Outcome::Deleted(false)) };
+        self.meta.topics_by_id.remove(&topic.id);
+        self.drop_halves_of(topic.id)?;
+        self.progress.retain(|(_, topic_id, _), _| *topic_id != topic.id);
+        self.overlay.delete(Family::Topics, keys::id(topic.id));
+        let mut ops = self.queues.remove_topic(topic.id);
+        for group in self.meta.groups.values() {
+            let prefix = keys::queue(group.id, topic.id);
+            ops.push(Op::DeletePrefix(Family::Progress, prefix));
+        }
+        // Ranges cannot be hidden by the overlay, so they go at once. Doing it before `applied` moves on is safe: ids
+        // are never given again, and the fold meets the same deletion once more after a crash.
+        self.kv.write(ops)?;
+        Ok(Outcome::Deleted(true))
+    }
+
+    fn delete_group(&mut self, name: &str) -> Result<Outcome, StoreError> {
+        let Some(group) = self.meta.groups.remove(name) else { return Ok(Outcome::Deleted(false)) };
+        self.meta.group_ids.remove(&group.id);
+        self.progress.retain(|(group_id, _, _), _| *group_id != group.id);
+        self.overlay.delete(Family::Groups, keys::id(group.id));
+        self.kv.write(vec![Op::DeletePrefix(Family::Progress, keys::id(group.id))])?;
+        Ok(Outcome::Deleted(true))
+    }
+}

@@ -1,0 +1,110 @@
+//! Topics and consumer groups.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use kerolox_core::group::Group;
+use kerolox_core::topic::Topic;
+use prost::Message;
+
+use crate::error::StoreError;
+use crate::index::{Index, keys};
+use crate::kv::{Family, Kv};
+
+/// Topics and groups are few and looked up all the time: they live in memory.
+pub(super) struct Meta {
+    pub(super) topics: BTreeMap<String, Arc<Topic>>,
+    pub(super) topics_by_id: HashMap<u32, Arc<Topic>>,
+    pub(super) groups: BTreeMap<String, Arc<Group>>,
+    pub(super) group_ids: HashSet<u32>,
+    /// Ids are never given twice, so that nothing left of a deleted topic can be taken for a new one's.
+    pub(super) next_topic: u32,
+    pub(super) next_group: u32,
+}
+
+impl Default for Meta {
+    fn default() -> Self {
+        Self {
+            topics: BTreeMap::new(),
+            topics_by_id: HashMap::new(),
+            groups: BTreeMap::new(),
+            group_ids: HashSet::new(),
+            next_topic: 1,
+            next_group: 1,
+        }
+    }
+}
+
+impl Meta {
+    pub(super) fn load(kv: &dyn Kv) -> Result<Self, StoreError> {
+        let mut meta = Self::default();
+        for topic in load_all::<Topic>(kv, Family::Topics, "topic")? {
+            meta.insert_topic(topic);
+        }
+        for group in load_all::<Group>(kv, Family::Groups, "group")? {
+            meta.insert_group(group);
+        }
+        let next = |key: &[u8], what: &str| match kv.get(Family::State, key)? {
+            Some(bytes) => keys::read_u32(&bytes, what),
+            None => Err(StoreError::Index(what.to_owned())),
+        };
+        meta.next_topic = next(keys::NEXT_TOPIC, "next topic id")?;
+        meta.next_group = next(keys::NEXT_GROUP, "next group id")?;
+        Ok(meta)
+    }
+
+    pub(super) fn insert_topic(&mut self, topic: Topic) -> Arc<Topic> {
+        let topic = Arc::new(topic);
+        self.topics.insert(topic.name.clone(), topic.clone());
+        self.topics_by_id.insert(topic.id, topic.clone());
+        topic
+    }
+
+    pub(super) fn insert_group(&mut self, group: Group) -> Arc<Group> {
+        let group = Arc::new(group);
+        self.group_ids.insert(group.id);
+        self.groups.insert(group.name.clone(), group.clone());
+        group
+    }
+}
+
+fn load_all<M: Message + Default>(kv: &dyn Kv, family: Family, what: &str) -> Result<Vec<M>, StoreError> {
+    let mut all = Vec::new();
+    let mut from = Vec::new();
+    loop {
+        let page = kv.scan(family, &from, 1024)?;
+        let Some((last, _)) = page.last() else { return Ok(all) };
+        from.clone_from(last);
+        from.push(0);
+        for (_, value) in page {
+            all.push(M::decode(&*value).map_err(|_| StoreError::Index(what.to_owned()))?);
+        }
+    }
+}
+
+impl Index {
+    /// The topic of a name.
+    pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.meta.topics.get(name).cloned()
+    }
+
+    /// The topic of an id.
+    pub fn topic_by_id(&self, id: u32) -> Option<Arc<Topic>> {
+        self.meta.topics_by_id.get(&id).cloned()
+    }
+
+    /// All topics, by name.
+    pub fn topics(&self) -> Vec<Arc<Topic>> {
+        self.meta.topics.values().cloned().collect()
+    }
+
+    /// The consumer group of a name.
+    pub fn group(&self, name: &str) -> Option<Arc<Group>> {
+        self.meta.groups.get(name).cloned()
+    }
+
+    /// All consumer groups, by name.
+    pub fn groups(&self) -> Vec<Arc<Group>> {
+        self.meta.groups.values().cloned().collect()
+    }
+}

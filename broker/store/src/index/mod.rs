@@ -1,0 +1,167 @@
+//! The index: everything that follows from the log, held so that it can be looked up.
+//!
+//! | family | key (integers big-endian) | value |
+//! |---|---|---|
+//! | state | name | `applied`: u64 log position; `format`, `next-topic`, `next-group`: u32; `broker`: text |
+//! | topics | u32 id | [`kerolox_core::topic::Topic`] |
+//! | groups | u32 id | [`kerolox_core::group::Group`] |
+//! | queues | u32 topic, u32 queue | u64 min offset, u64 next offset, i64 time of the newest entry |
+//! | entries | u32 topic, u32 queue, u64 first offset of the block | up to 256 entries of 24 bytes, see [`Entry`] |
+//! | halves | u64 position | [`kerolox_core::transaction::Half`] |
+//! | half-due | i64 due time (sign bit flipped), u64 position | nothing |
+//! | progress | u32 group, u32 topic, u32 queue | [`kerolox_core::acks::Acks`] |
+//!
+//! Format version 1. An index of another version is thrown away and rebuilt from the log.
+
+mod entries;
+mod fold;
+mod halves;
+mod keys;
+mod meta;
+mod overlay;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kerolox_core::acks::Acks;
+
+use crate::error::StoreError;
+use crate::kv::{Family, Kv, Op};
+
+pub use entries::{Entry, QueueBounds};
+pub use fold::{Event, Outcome};
+
+use entries::Queues;
+use meta::Meta;
+use overlay::Overlay;
+
+const FORMAT: u32 = 1;
+
+/// The fold's state. One owner applies records; others read under a lock.
+pub struct Index {
+    kv: Arc<dyn Kv>,
+    overlay: Overlay,
+    applied: u64,
+    broker: String,
+    meta: Meta,
+    queues: Queues,
+    progress: HashMap<(u32, u32, u32), Progress>,
+    /// Undecided half messages by topic.
+    undecided: HashMap<u32, u64>,
+}
+
+struct Progress {
+    acks: Acks,
+    dirty: bool,
+}
+
+impl Index {
+    /// Loads the index from `kv`; an empty one, or one of another format, starts from nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or holds something malformed.
+    pub fn load(kv: Arc<dyn Kv>) -> Result<Self, StoreError> {
+        let format = kv.get(Family::State, keys::FORMAT)?.map(|bytes| keys::read_u32(&bytes, "format"));
+        if format.transpose()? != Some(FORMAT) {
+            return Self::empty(kv);
+        }
+        let state = |key: &[u8]| {
+            kv.get(Family::State, key)?
+                .ok_or_else(|| StoreError::Index(String::from_utf8_lossy(key).into_owned()))
+        };
+        let applied = keys::read_u64(&state(keys::APPLIED)?, "applied position")?;
+        let broker = String::from_utf8_lossy(&state(keys::BROKER)?).into_owned();
+        let meta = Meta::load(&*kv)?;
+        let queues = Queues::load(&*kv)?;
+        let mut index = Self {
+            overlay: Overlay::new(kv.clone()),
+            kv,
+            applied,
+            broker,
+            meta,
+            queues,
+            progress: HashMap::new(),
+            undecided: HashMap::new(),
+        };
+        index.count_undecided()?;
+        Ok(index)
+    }
+
+    /// Throws away whatever `kv` holds.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    pub fn empty(kv: Arc<dyn Kv>) -> Result<Self, StoreError> {
+        kv.write(Family::ALL.map(|family| Op::DeletePrefix(family, Vec::new())).to_vec())?;
+        Ok(Self {
+            overlay: Overlay::new(kv.clone()),
+            kv,
+            applied: 0,
+            broker: String::new(),
+            meta: Meta::default(),
+            queues: Queues::default(),
+            progress: HashMap::new(),
+            undecided: HashMap::new(),
+        })
+    }
+
+    /// Everything before this log position is in the index.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// Broker group that the log belongs to; empty before the first record.
+    pub fn broker(&self) -> &str {
+        &self.broker
+    }
+
+    /// What a group has finished in a queue; `None` if it never finished or failed anything there.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    pub fn acks(&self, group_id: u32, topic_id: u32, queue: u32) -> Result<Option<Acks>, StoreError> {
+        if let Some(progress) = self.progress.get(&(group_id, topic_id, queue)) {
+            return Ok(Some(progress.acks.clone()));
+        }
+        let key = keys::progress(group_id, topic_id, queue);
+        let stored = self.kv.get(Family::Progress, &key)?;
+        stored
+            .map(|bytes| {
+                Acks::decode(&bytes).map_err(|error| StoreError::Index(format!("progress: {error}")))
+            })
+            .transpose()
+    }
+
+    /// Changes since the last flush, to be written as one batch; then call [`Self::flushed`]. In between nothing may
+    /// be applied.
+    pub fn pending(&self) -> Vec<Op> {
+        let mut ops = self.overlay.ops();
+        self.queues.pending(&mut ops);
+        for ((group_id, topic_id, queue), progress) in self.progress.iter().filter(|(_, p)| p.dirty) {
+            let key = keys::progress(*group_id, *topic_id, *queue);
+            ops.push(Op::Put(Family::Progress, key, progress.acks.encode()));
+        }
+        let mut state = |key: &[u8], value: Vec<u8>| ops.push(Op::Put(Family::State, key.to_vec(), value));
+        state(keys::FORMAT, FORMAT.to_be_bytes().to_vec());
+        state(keys::APPLIED, self.applied.to_be_bytes().to_vec());
+        state(keys::BROKER, self.broker.clone().into_bytes());
+        state(keys::NEXT_TOPIC, self.meta.next_topic.to_be_bytes().to_vec());
+        state(keys::NEXT_GROUP, self.meta.next_group.to_be_bytes().to_vec());
+        ops
+    }
+
+    /// What [`Self::pending`] returned is in the store.
+    pub fn flushed(&mut self) {
+        self.overlay.clear();
+        self.queues.flushed();
+        // Progress that is clean can be read back; keeping it only for what is in use bounds memory by activity.
+        self.progress.retain(|_, progress| std::mem::take(&mut progress.dirty));
+    }
+
+    /// Roughly how much waits to be flushed, in keys.
+    pub fn pending_len(&self) -> usize {
+        self.overlay.len() + self.queues.dirty_len()
+    }
+}

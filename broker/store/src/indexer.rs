@@ -1,0 +1,138 @@
+//! The indexer thread: applies durable batches, answers who waits, and flushes the index from time to time.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{ProposeError, StoreError};
+use crate::index::{Event, Index, Outcome};
+use crate::store::{Applied, Completion, Shared};
+use crate::writer::Batch;
+
+/// The index is flushed at least this often while something changes; what is not flushed is folded again after a crash.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
+/// The index is flushed at the latest when this many keys changed, which bounds its memory.
+const FLUSH_KEYS: usize = 50_000;
+
+pub(crate) struct Indexer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) batches: Receiver<Batch>,
+    pub(crate) listener: Box<dyn Fn(&Event) + Send>,
+}
+
+impl Indexer {
+    /// Runs until the writer is gone, then flushes.
+    pub(crate) fn run(self) {
+        let mut dirty_since: Option<Instant> = None;
+        loop {
+            let patience = dirty_since.map(|since| FLUSH_INTERVAL.saturating_sub(since.elapsed()));
+            let received = match patience {
+                Some(patience) => self.batches.recv_timeout(patience),
+                None => self.batches.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match received {
+                Ok(batch) => {
+                    if let Err(error) = self.apply(batch) {
+                        return self.stop(&error);
+                    }
+                    dirty_since.get_or_insert_with(Instant::now);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let due = dirty_since.is_some_and(|since| since.elapsed() >= FLUSH_INTERVAL);
+            if due || self.pending_len() >= FLUSH_KEYS {
+                if let Err(error) = flush(&self.shared) {
+                    return self.stop(&error);
+                }
+                dirty_since = None;
+            }
+        }
+        if let Err(error) = flush(&self.shared) {
+            self.stop(&error);
+        }
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut answers: Vec<(Completion, Applied)> = Vec::with_capacity(batch.records.len());
+        let mut events = Vec::new();
+        let applied = {
+            let mut index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
+            apply_all(&mut index, batch, &mut events, &mut answers)
+        };
+        for event in &events {
+            (self.listener)(event);
+        }
+        for (done, applied) in answers {
+            done(Ok(applied));
+        }
+        applied
+    }
+
+    fn pending_len(&self) -> usize {
+        self.shared.index.read().unwrap_or_else(PoisonError::into_inner).pending_len()
+    }
+
+    /// Without the index nothing can be answered truthfully: stop taking records.
+    fn stop(&self, error: &StoreError) {
+        tracing::error!(%error, "the index failed; the broker is read-only until it is restarted");
+        self.shared.fail(&error.to_string());
+    }
+}
+
+fn apply_all(
+    index: &mut Index,
+    batch: Batch,
+    events: &mut Vec<Event>,
+    answers: &mut Vec<(Completion, Applied)>,
+) -> Result<(), StoreError> {
+    let mut records = batch.records.into_iter();
+    while let Some((frame, done)) = records.next() {
+        match index.apply(&frame, events) {
+            Ok(outcome) => {
+                answers.push((done, Applied { position: frame.position, store_ms: frame.store_ms, outcome }));
+            }
+            Err(error) => {
+                let failed = ProposeError::ReadOnly(error.to_string());
+                done(Err(failed.clone()));
+                records.for_each(|(_, done)| done(Err(failed.clone())));
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes what changed in the index to the key-value store. Only the thread that applies records may call this.
+pub(crate) fn flush(shared: &Shared) -> Result<(), StoreError> {
+    let pending = shared.index.read().unwrap_or_else(PoisonError::into_inner).pending();
+    // Readers go on while the batch is written: until `flushed`, they see the same values in memory.
+    shared.kv.write(pending)?;
+    shared.index.write().unwrap_or_else(PoisonError::into_inner).flushed();
+    Ok(())
+}
+
+/// Applies what the log holds beyond the index; returns the number of records.
+pub(crate) fn catch_up(shared: &Shared) -> Result<u64, StoreError> {
+    let mut records = 0;
+    let mut events = Vec::new();
+    let from = {
+        let index = shared.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.applied().max(shared.reader.start())
+    };
+    for frame in shared.reader.scan(from) {
+        let frame = frame?;
+        let pending = {
+            let mut index = shared.index.write().unwrap_or_else(PoisonError::into_inner);
+            let _: Outcome = index.apply(&frame, &mut events)?;
+            index.pending_len()
+        };
+        events.clear();
+        records += 1;
+        if pending >= FLUSH_KEYS {
+            flush(shared)?;
+        }
+    }
+    flush(shared)?;
+    Ok(records)
+}

@@ -1,0 +1,57 @@
+//! The index in an ordered map.
+
+use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock};
+
+use super::{Family, Kv, KvError, Op, Pair};
+
+/// Forgets everything at the end of the process; a clone is a snapshot.
+#[derive(Debug, Default)]
+pub struct MemKv {
+    pairs: RwLock<BTreeMap<(Family, Vec<u8>), Vec<u8>>>,
+}
+
+impl Clone for MemKv {
+    fn clone(&self) -> Self {
+        Self { pairs: RwLock::new(self.pairs.read().unwrap_or_else(PoisonError::into_inner).clone()) }
+    }
+}
+
+impl Kv for MemKv {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        let pairs = self.pairs.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(pairs.get(&(family, key.to_vec())).cloned())
+    }
+
+    fn scan(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Pair>, KvError> {
+        let pairs = self.pairs.read().unwrap_or_else(PoisonError::into_inner);
+        let found = pairs.range((family, from.to_vec())..).take_while(|((f, _), _)| *f == family);
+        Ok(found.take(limit).map(|((_, key), value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
+        let mut pairs = self.pairs.write().unwrap_or_else(PoisonError::into_inner);
+        for op in ops {
+            match op {
+                Op::Put(family, key, value) => {
+                    pairs.insert((family, key), value);
+                }
+                Op::Delete(family, key) => {
+                    pairs.remove(&(family, key));
+                }
+                Op::DeletePrefix(family, prefix) => {
+                    pairs.retain(|(f, key), _| *f != family || !key.starts_with(&prefix));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn keeps_the_contract() {
+        super::super::check_contract(&super::MemKv::default());
+    }
+}

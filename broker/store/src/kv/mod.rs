@@ -1,0 +1,98 @@
+//! What the index needs of a key-value store: four calls, so that RocksDB stays behind one crate and an ordered map
+//! serves tests and simulations.
+
+mod mem;
+mod suite;
+
+pub use mem::MemKv;
+pub use suite::check_contract;
+
+/// Families of keys, one column family each. The names are part of the index format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// Where the fold stands, and counters.
+    State,
+    /// Topics by id.
+    Topics,
+    /// Consumer groups by id.
+    Groups,
+    /// Bounds of queues.
+    Queues,
+    /// Blocks of queue entries.
+    Entries,
+    /// Half messages by position.
+    Halves,
+    /// Undecided half messages by the time of their next check.
+    HalfDue,
+    /// Acknowledgements by group, topic and queue.
+    Progress,
+}
+
+impl Family {
+    /// Every family.
+    pub const ALL: [Self; 8] = [
+        Self::State,
+        Self::Topics,
+        Self::Groups,
+        Self::Queues,
+        Self::Entries,
+        Self::Halves,
+        Self::HalfDue,
+        Self::Progress,
+    ];
+
+    /// Name on disk.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::Topics => "topics",
+            Self::Groups => "groups",
+            Self::Queues => "queues",
+            Self::Entries => "entries",
+            Self::Halves => "halves",
+            Self::HalfDue => "half-due",
+            Self::Progress => "progress",
+        }
+    }
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Sets a key.
+    Put(Family, Vec<u8>, Vec<u8>),
+    /// Removes a key.
+    Delete(Family, Vec<u8>),
+    /// Removes every key that begins with a prefix; an empty one empties the family.
+    DeletePrefix(Family, Vec<u8>),
+}
+
+/// A key and its value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
+/// The store failed; the text is its own.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the index store failed: {0}")]
+pub struct KvError(pub String);
+
+/// An ordered key-value store. [`check_contract`] is the behaviour that every implementation must show.
+pub trait Kv: Send + Sync {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// [`KvError`] when the store fails, here and below.
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, KvError>;
+
+    /// Up to `limit` pairs with keys at or after `from`, in key order.
+    ///
+    /// # Errors
+    /// See [`Self::get`].
+    fn scan(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Pair>, KvError>;
+
+    /// Applies all changes or none, in order. They need not be durable at once, but what a crash leaves behind is a
+    /// prefix of the batches written, each whole.
+    ///
+    /// # Errors
+    /// See [`Self::get`].
+    fn write(&self, ops: Vec<Op>) -> Result<(), KvError>;
+}

@@ -1,0 +1,48 @@
+//! The behaviour that every [`Kv`] must show; run by the tests of each implementation, so that the map used in tests
+//! cannot drift away from RocksDB.
+
+use super::{Family, Kv, Op};
+
+/// Exercises an empty store.
+///
+/// # Panics
+/// Where the store does not behave.
+pub fn check_contract(kv: &dyn Kv) {
+    let put = |family, key: &[u8], value: &[u8]| Op::Put(family, key.to_vec(), value.to_vec());
+    let keys = |family, from: &[u8], limit| -> Vec<Vec<u8>> {
+        kv.scan(family, from, limit).expect("scan").into_iter().map(|(key, _)| key).collect()
+    };
+
+    assert_eq!(kv.get(Family::State, b"a").expect("get"), None);
+    kv.write(vec![
+        put(Family::State, b"b", b"1"),
+        put(Family::State, b"a", b"2"),
+        put(Family::State, b"a\xff", b"3"),
+        put(Family::Topics, b"a", b"4"),
+    ])
+    .expect("write");
+    assert_eq!(kv.get(Family::State, b"a").expect("get").as_deref(), Some(&b"2"[..]));
+    assert_eq!(kv.get(Family::Topics, b"a").expect("get").as_deref(), Some(&b"4"[..]), "families are apart");
+    assert_eq!(keys(Family::State, b"", 10), [&b"a"[..], b"a\xff", b"b"], "in byte order");
+    assert_eq!(keys(Family::State, b"a\0", 1), [b"a\xff"], "from the first key at or after, up to the limit");
+    assert_eq!(keys(Family::Halves, b"", 10), Vec::<Vec<u8>>::new());
+
+    kv.write(vec![
+        put(Family::State, b"c", b"5"),
+        Op::Delete(Family::State, b"c".to_vec()),
+        put(Family::State, b"b", b"6"),
+        Op::Delete(Family::State, b"missing".to_vec()),
+    ])
+    .expect("write");
+    assert_eq!(kv.get(Family::State, b"c").expect("get"), None, "changes apply in order");
+    assert_eq!(kv.get(Family::State, b"b").expect("get").as_deref(), Some(&b"6"[..]));
+
+    kv.write(vec![put(Family::State, b"\xff\xff", b"7"), Op::DeletePrefix(Family::State, b"a".to_vec())])
+        .expect("write");
+    assert_eq!(keys(Family::State, b"", 10), [&b"b"[..], b"\xff\xff"], "only the prefix goes");
+    kv.write(vec![Op::DeletePrefix(Family::State, b"\xff".to_vec())]).expect("write");
+    assert_eq!(keys(Family::State, b"", 10), [b"b"], "a prefix without a successor");
+    kv.write(vec![Op::DeletePrefix(Family::State, Vec::new())]).expect("write");
+    assert_eq!(keys(Family::State, b"", 10), Vec::<Vec<u8>>::new());
+    assert_eq!(keys(Family::Topics, b"", 10), [b"a"], "other families stay");
+}

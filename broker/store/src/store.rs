@@ -1,0 +1,255 @@
+//! The engine's front: open, propose, look up, close.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
+
+use kerolox_core::record::{EpochRecord, Kind, MessageRecord, Record, RecordError};
+use kerolox_log::fs::Folder;
+use kerolox_log::{Frame, Log, LogOptions, NewFrame, Reader};
+
+use crate::error::{ProposeError, StoreError};
+use crate::index::{Event, Index, Outcome};
+use crate::indexer::{self, Indexer};
+use crate::kv::Kv;
+use crate::writer::{Proposal, Writer};
+
+/// How the engine works.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// Broker group whose data this is.
+    pub broker: String,
+    /// See [`LogOptions`].
+    pub log: LogOptions,
+    /// Bytes of proposals that may wait for the disk before more are refused.
+    pub waiting_bytes_max: usize,
+}
+
+/// What became of a proposed record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Where it lies in the log.
+    pub position: u64,
+    /// When it was stored, milliseconds since the Unix epoch.
+    pub store_ms: i64,
+    /// What the fold decided.
+    pub outcome: Outcome,
+}
+
+/// Called once, on a thread of the engine, when a proposed record is durable and applied, or cannot be. Must not block.
+pub type Completion = Box<dyn FnOnce(Result<Applied, ProposeError>) + Send>;
+
+/// Log positions, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Positions {
+    /// End of what was appended.
+    pub end: u64,
+    /// End of what is durable.
+    pub durable: u64,
+    /// End of what the index holds.
+    pub applied: u64,
+}
+
+pub(crate) struct Shared {
+    pub(crate) index: RwLock<Index>,
+    pub(crate) kv: Arc<dyn Kv>,
+    pub(crate) reader: Reader,
+    clock: Box<dyn Fn() -> i64 + Send + Sync>,
+    waiting_bytes: AtomicUsize,
+    failure: Mutex<Option<String>>,
+}
+
+impl Shared {
+    pub(crate) fn now_ms(&self) -> i64 {
+        (self.clock)()
+    }
+
+    pub(crate) fn release_bytes(&self, bytes: usize) {
+        self.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// The first failure stays.
+    pub(crate) fn fail(&self, reason: &str) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert_with(|| reason.to_owned());
+    }
+
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The storage engine of one broker. Share it behind an `Arc`.
+pub struct Store {
+    shared: Arc<Shared>,
+    waiting_bytes_max: usize,
+    /// Taken by [`Self::close`]: without it the writer ends.
+    proposals: Mutex<Option<Sender<Proposal>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Store {
+    /// Opens the log in `folder` and the index in `kv`, brings the index up to date, and starts the engine's threads.
+    /// `clock` gives milliseconds since the Unix epoch; `listener` is called on the indexer's thread and must not block.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing acknowledged is changed then.
+    pub fn open(
+        options: StoreOptions,
+        folder: Arc<dyn Folder>,
+        kv: Arc<dyn Kv>,
+        clock: impl Fn() -> i64 + Send + Sync + 'static,
+        listener: impl Fn(&Event) + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let (mut log, recovered) = Log::open(folder, options.log)?;
+        if recovered.cut_bytes > 0 {
+            tracing::warn!(
+                bytes = recovered.cut_bytes,
+                at = recovered.end,
+                "cut off an unfinished write at the end of the log; nothing acknowledged is affected"
+            );
+        }
+        let mut index = Index::load(kv.clone())?;
+        if index.applied() > log.end() {
+            tracing::warn!(
+                applied = index.applied(),
+                end = log.end(),
+                "the index is ahead of the log; rebuilding it"
+            );
+            index = Index::empty(kv.clone())?;
+        }
+        let reader = log.reader();
+        if log.end() == reader.start() {
+            begin(&mut log, &options.broker, clock())?;
+        }
+        let shared = Arc::new(Shared {
+            index: RwLock::new(index),
+            kv,
+            reader,
+            clock: Box::new(clock),
+            waiting_bytes: AtomicUsize::new(0),
+            failure: Mutex::new(None),
+        });
+        let folded = indexer::catch_up(&shared)?;
+        check_owner(&shared, &options.broker)?;
+        tracing::info!(end = log.end(), folded, "storage is open");
+        Self::start(shared, log, options.waiting_bytes_max, Box::new(listener))
+    }
+
+    fn start(
+        shared: Arc<Shared>,
+        log: Log,
+        waiting_bytes_max: usize,
+        listener: Box<dyn Fn(&Event) + Send>,
+    ) -> Result<Self, StoreError> {
+        let (proposals, incoming) = mpsc::channel();
+        let (batches, durable) = mpsc::channel();
+        let last_ms = shared.now_ms();
+        let writer = Writer { log, epoch: 1, shared: shared.clone(), proposals: incoming, batches, last_ms };
+        let indexer = Indexer { shared: shared.clone(), batches: durable, listener };
+        let threads =
+            vec![spawn("log-writer", move || writer.run())?, spawn("indexer", move || indexer.run())?];
+        Ok(Self {
+            shared,
+            waiting_bytes_max,
+            proposals: Mutex::new(Some(proposals)),
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// Proposes a record. `done` is called exactly once: when it is durable and applied, or when it cannot be.
+    pub fn propose(&self, record: &Record, done: Completion) {
+        let record = NewFrame { kind: record.kind() as u8, body: record.encode() };
+        if let Some(reason) = self.shared.failure() {
+            return done(Err(ProposeError::ReadOnly(reason)));
+        }
+        let bytes = record.body.len();
+        let waiting = self.shared.waiting_bytes.fetch_add(bytes, Ordering::AcqRel);
+        if waiting > 0 && waiting + bytes > self.waiting_bytes_max {
+            self.shared.release_bytes(bytes);
+            return done(Err(ProposeError::Busy { waiting, limit: self.waiting_bytes_max }));
+        }
+        let proposal = Proposal { record, done };
+        let refused = match &*self.proposals.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(proposals) => proposals.send(proposal).err().map(|lost| lost.0),
+            None => Some(proposal),
+        };
+        if let Some(proposal) = refused {
+            self.shared.release_bytes(bytes);
+            (proposal.done)(Err(ProposeError::Closed));
+        }
+    }
+
+    /// The index, for look-ups. Hold the guard shortly: records are applied under the write lock.
+    pub fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.shared.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the message record of `len` bytes at `position`, with its frame.
+    ///
+    /// # Errors
+    /// [`StoreError::Log`] when it cannot be read, [`StoreError::Record`] when it is no message.
+    pub fn read_message(&self, position: u64, len: u32) -> Result<(Frame, MessageRecord), StoreError> {
+        let frame = self.shared.reader.read(position, len)?;
+        let malformed = |source| StoreError::Record { position, source };
+        if frame.kind != Kind::Message as u8 {
+            return Err(malformed(RecordError::Malformed {
+                kind: "message",
+                reason: format!("it is of kind {}", frame.kind),
+            }));
+        }
+        let message = MessageRecord::decode(frame.body.clone()).map_err(malformed)?;
+        Ok((frame, message))
+    }
+
+    /// Where the log stands.
+    pub fn positions(&self) -> Positions {
+        let applied = self.index().applied();
+        Positions { end: self.shared.reader.end(), durable: self.shared.reader.durable(), applied }
+    }
+
+    /// Why the engine refuses records, if it does.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.failure()
+    }
+
+    /// Finishes what was proposed, flushes the index and closes the log. Proposals are refused from here on; look-ups
+    /// go on. Blocks until the threads have ended.
+    pub fn close(&self) {
+        drop(self.proposals.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                self.shared.fail("a storage thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn spawn(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map_err(|error| StoreError::Thread(name, error))
+}
+
+/// Writes the first record of a new log.
+fn begin(log: &mut Log, broker: &str, now_ms: i64) -> Result<(), StoreError> {
+    let epoch = Record::Epoch(EpochRecord { epoch: 1, broker: broker.to_owned() });
+    log.append(&[NewFrame { kind: epoch.kind() as u8, body: epoch.encode() }], 1, now_ms)?;
+    log.sync()?;
+    Ok(())
+}
+
+fn check_owner(shared: &Shared, wanted: &str) -> Result<(), StoreError> {
+    let index = shared.index.read().unwrap_or_else(PoisonError::into_inner);
+    if index.broker() == wanted {
+        return Ok(());
+    }
+    Err(StoreError::ForeignData { found: index.broker().to_owned(), wanted: wanted.to_owned() })
+}

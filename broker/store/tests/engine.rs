@@ -1,0 +1,167 @@
+//! The whole engine on simulated files: proposals from many threads, restarts, power cuts, failing disks.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+
+use bytes::Bytes;
+use kerolox_core::record::{
+    Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record, ReleaseRecord,
+};
+use kerolox_core::topic::Topic;
+use kerolox_log::LogOptions;
+use kerolox_log::fs::{Fault, MemFolder};
+use kerolox_store::kv::MemKv;
+use kerolox_store::{Applied, Event, Outcome, ProposeError, Store, StoreError, StoreOptions};
+
+fn options(broker: &str) -> StoreOptions {
+    StoreOptions {
+        broker: broker.to_owned(),
+        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024 },
+        waiting_bytes_max: 1 << 20,
+    }
+}
+
+fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
+    static CLOCK: AtomicI64 = AtomicI64::new(1_000);
+    let clock = || CLOCK.fetch_add(1, Ordering::Relaxed);
+    Store::open(options("a"), Arc::new(folder.clone()), kv.clone(), clock, |_| {}).expect("opens")
+}
+
+fn propose(store: &Store, record: &Record) -> Result<Applied, ProposeError> {
+    let (sender, answer) = mpsc::channel();
+    store.propose(record, Box::new(move |applied| sender.send(applied).expect("the test waits")));
+    answer.recv().expect("every proposal is answered")
+}
+
+fn topic(store: &Store, name: &str) {
+    let put = Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new(name, 2))) });
+    propose(store, &put).expect("stored");
+}
+
+fn message(queue: u32, hold: Hold, body: &str) -> Record {
+    let header = MessageHeader {
+        topic_id: 1,
+        queue,
+        hold: hold.into(),
+        message_id: body.to_owned(),
+        ..MessageHeader::default()
+    };
+    Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::from(body.to_owned()) })
+}
+
+fn contents(store: &Store, queue: u32) -> Vec<String> {
+    let entries = store.index().entries(1, queue, 0, 100_000).expect("reads");
+    entries
+        .iter()
+        .map(|(_, entry)| store.read_message(entry.position, entry.len).expect("reads").1.header.message_id)
+        .collect()
+}
+
+#[test]
+fn many_proposers_get_distinct_offsets_and_a_restart_keeps_them() {
+    let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
+    let store = open(&folder, &kv);
+    topic(&store, "t");
+    let offsets = Mutex::new(BTreeSet::new());
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (store, offsets) = (&store, &offsets);
+            scope.spawn(move || {
+                for i in 0..200 {
+                    let applied =
+                        propose(store, &message(0, Hold::None, &format!("{thread}-{i}"))).expect("stored");
+                    let Outcome::Visible { offset, .. } = applied.outcome else { panic!("{applied:?}") };
+                    assert!(offsets.lock().expect("no panic").insert(offset), "offset {offset} given twice");
+                }
+            });
+        }
+    });
+    assert_eq!(offsets.into_inner().expect("no panic"), (0..1600).collect());
+    let before = contents(&store, 0);
+    let positions = store.positions();
+    assert_eq!((positions.end, positions.durable), (positions.applied, positions.applied));
+    store.close();
+    assert_eq!(propose(&store, &message(0, Hold::None, "late")), Err(ProposeError::Closed));
+    drop(store);
+    assert_eq!(contents(&open(&folder, &kv), 0), before);
+}
+
+#[test]
+fn power_cuts_keep_what_was_acknowledged_whatever_the_index_remembers() {
+    let folder = MemFolder::new();
+    let mut kv = Arc::new(MemKv::default());
+    let store = open(&folder, &kv);
+    topic(&store, "t");
+    drop(store);
+    let mut acknowledged = Vec::new();
+    for round in 0..12u64 {
+        let old_index = Arc::new(MemKv::clone(&kv));
+        let store = open(&folder, &kv);
+        assert_eq!(contents(&store, 0), acknowledged, "round {round}");
+        for i in 0..50 {
+            let id = format!("{round}-{i}");
+            let held = propose(&store, &message(0, Hold::Half, &id)).expect("stored");
+            assert_eq!(held.outcome, Outcome::Held);
+            let commit = Record::Release(ReleaseRecord { held: held.position, by: "p".into() });
+            let outcome = propose(&store, &commit).expect("stored").outcome;
+            assert_eq!(outcome, Outcome::Visible { queue: 0, offset: acknowledged.len() as u64 });
+            acknowledged.push(id);
+        }
+        drop(store);
+        folder.crash(|len| if round % 2 == 0 { 0 } else { len });
+        // The index is lost, is an older one, or is intact.
+        kv = match round % 3 {
+            0 => Arc::new(MemKv::default()),
+            1 => old_index,
+            _ => kv,
+        };
+    }
+    assert_eq!(contents(&open(&folder, &kv), 0), acknowledged);
+}
+
+#[test]
+fn a_failing_disk_makes_the_store_read_only_and_says_why() {
+    let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
+    let store = open(&folder, &kv);
+    topic(&store, "t");
+    propose(&store, &message(0, Hold::None, "kept")).expect("stored");
+    folder.fail(Some(Fault::Sync));
+    assert!(matches!(propose(&store, &message(0, Hold::None, "lost")), Err(ProposeError::ReadOnly(_))));
+    folder.fail(None);
+    let error = propose(&store, &message(0, Hold::None, "refused")).expect_err("sticky");
+    assert!(
+        matches!(&error, ProposeError::ReadOnly(reason) if reason.contains("simulated disk failure")),
+        "{error}"
+    );
+    assert!(store.failure().is_some());
+    assert_eq!(contents(&store, 0), ["kept"], "what is not durable is not visible; reading goes on");
+}
+
+#[test]
+fn the_data_of_another_broker_group_is_refused() {
+    let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
+    drop(open(&folder, &kv));
+    let error = Store::open(options("b"), Arc::new(folder), kv, || 0, |_| {}).err().expect("refused");
+    assert!(matches!(error, StoreError::ForeignData { found, wanted } if found == "a" && wanted == "b"));
+}
+
+#[test]
+fn events_tell_what_became_visible() {
+    let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
+    let (sender, events) = mpsc::channel();
+    let listener = move |event: &Event| sender.send(event.clone()).expect("the test listens");
+    let store = Store::open(options("a"), Arc::new(folder), kv, || 7, listener).expect("opens");
+    topic(&store, "t");
+    propose(&store, &message(1, Hold::None, "m")).expect("stored");
+    propose(&store, &message(1, Hold::Half, "h")).expect("stored");
+    let seen: Vec<Event> = events.try_iter().collect();
+    assert_eq!(
+        seen,
+        [
+            Event::TopicsChanged,
+            Event::Arrived { topic_id: 1, queue: 1, end: 1 },
+            Event::HalfDue { due_ms: 7 }
+        ]
+    );
+}
