@@ -63,6 +63,7 @@ async fn main() -> anyhow::Result<()> {
     init_tracing();
     abort_on_panic();
     let shutdown = Shutdown::new();
+    let signal = shutdown_signal()?;
     let nameserver = Nameserver::bind(&config).await?;
     let mut stdout = std::io::stdout();
     writeln!(stdout, "nameserver listening on {}", nameserver.local_addr())?;
@@ -71,8 +72,7 @@ async fn main() -> anyhow::Result<()> {
     tokio::pin!(serving);
     tokio::select! {
         outcome = &mut serving => return Ok(outcome??),
-        signal = shutdown_signal() => signal?,
+        () = signal => shutdown.request(),
     }
-    shutdown.request();
     Ok(serving.await??)
 }

@@ -73,19 +73,22 @@ impl Shutdown {
     }
 }
 
-/// Completes when the process is told to end: SIGINT (Ctrl-C) or SIGTERM.
+/// Starts to listen for SIGINT (Ctrl-C) and SIGTERM; the returned future completes with the first of them.
+///
+/// To be called before the process says that it is ready: until then these signals kill it.
 ///
 /// # Errors
 /// The system refuses to install a signal handler.
-pub async fn shutdown_signal() -> std::io::Result<()> {
+pub fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let name = tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
-    };
-    tracing::info!("{name} received, shutting down");
-    Ok(())
+    Ok(async move {
+        let name = tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        };
+        tracing::info!("{name} received, shutting down");
+    })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use kerolox_proto::v2::{self, TelemetryCommand, telemetry_command::Command};
+use tokio::sync::oneshot;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
@@ -25,6 +26,8 @@ use crate::refusal::ok_status;
 pub struct TelemetryStream {
     commands: CommandReceiver,
     _lease: StreamLease,
+    /// Dropped with the stream, which tells the reader to stop: as long as it reads, the connection cannot be closed.
+    _open: oneshot::Sender<()>,
 }
 
 impl Stream for TelemetryStream {
@@ -56,11 +59,18 @@ where
         policy: Arc::clone(policy),
         replies: lease.replies(),
     };
-    tokio::spawn(reader.run(request.into_inner()));
-    Ok(Response::new(TelemetryStream { commands, _lease: lease }))
+    let (open, closed) = oneshot::channel();
+    let frames = request.into_inner();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = reader.run(frames) => {}
+            _ = closed => {}
+        }
+    });
+    Ok(Response::new(TelemetryStream { commands, _lease: lease, _open: open }))
 }
 
-/// Reads what the client sends, until it closes its half.
+/// Reads what the client sends, until either side closes its half.
 struct Reader {
     client_id: String,
     clients: Arc<Clients>,
