@@ -6,6 +6,7 @@
 #   tests/run.sh sdk [pytest flags]   the official RocketMQ SDK for Python against real processes
 #   tests/run.sh crash [--rounds N] [--seed S]
 #                                     kill -9 of a broker under writing clients, again and again
+#   tests/run.sh figures              prints start time, memory and rates; not part of "everything"
 #
 # Each suite ends with one line that sums up its figures; the run ends with "N passed, M failed".
 set -euo pipefail
@@ -18,7 +19,7 @@ usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
 suites=(unit sdk crash)
 if [ $# -gt 0 ]; then
   case "$1" in
-    unit | sdk | crash) suites=("$1"); shift ;;
+    unit | sdk | crash | figures) suites=("$1"); shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -90,6 +91,14 @@ crash_suite() {
   run "$CARGO_TARGET_DIR/release/crash" "$@" || code=$?
   finish crash "$(count '^crash: .*: \([0-9]*\) passed.*')" \
     "$(count '^crash: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
+}
+
+figures_suite() {
+  local code=0 start=$SECONDS
+  setup_python
+  run env KEROLOX_BIN="$CARGO_TARGET_DIR/release" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    "$KEROLOX_PYTHON" tests/sdk/figures.py "$@" || code=$?
+  finish figures "$(count '^figures: \([0-9]*\) passed.*')" 0 "$code" $((SECONDS - start))
 }
 
 setup_build
