@@ -45,17 +45,21 @@ has_rocksdb() (
   [ -n "${ROCKSDB_LIB_DIR:-}" ]
 )
 
-# The bindings need RocksDB 7.8 or newer (Debian 12, Ubuntu 24.04).
+# Whether the distribution has a RocksDB that the bindings fit (see env.sh): Debian 12 does.
 packaged_rocksdb_is_usable() {
   command -v apt-cache >/dev/null || return 1
   local version
-  version="$(apt-cache policy librocksdb-dev 2>/dev/null | sed -n 's/^ *Candidate: //p')"
-  if [ -z "$version" ] || [ "$version" = "(none)" ]; then
+  version="$(packaged_rocksdb)"
+  if [ -z "$version" ]; then
     # A fresh image has empty package lists.
     update_package_lists || return 1
-    version="$(apt-cache policy librocksdb-dev 2>/dev/null | sed -n 's/^ *Candidate: //p')"
+    version="$(packaged_rocksdb)"
   fi
-  [ -n "$version" ] && [ "$version" != "(none)" ] && dpkg --compare-versions "$version" ge 7.8
+  [[ "$version" =~ ^7\.(8|9|10)\. ]]
+}
+
+packaged_rocksdb() {
+  apt-cache policy librocksdb-dev 2>/dev/null | sed -n 's/^ *Candidate: //p' | grep -v '^(none)$' || true
 }
 
 # Runs a command as root: directly, or with sudo, which may ask for a password only where somebody can type it.
