@@ -1,4 +1,5 @@
 //! A nameserver on a real port, spoken to as brokers and SDKs do.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! What every server process does at its start and its end: logging, panics, signals.
 
+use std::io::IsTerminal;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,7 +10,11 @@ use tracing_subscriber::EnvFilter;
 /// Starts logging to standard error. `RUST_LOG` chooses what is shown, `info` without it. A second call does nothing.
 pub fn init_tracing() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt().compact().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .compact()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // A second call finds a subscriber in place, which is fine.
     let _ = subscriber.try_init();
 }

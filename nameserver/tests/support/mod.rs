@@ -1,4 +1,5 @@
 //! A nameserver on a free port, and clients for it.
+#![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -30,11 +31,11 @@ use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
 /// Longest that anything here may take before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A running nameserver.
-pub struct Running {
-    pub address: SocketAddr,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
     shutdown: Shutdown,
     serving: JoinHandle<()>,
     _data: tempfile::TempDir,
@@ -42,7 +43,7 @@ pub struct Running {
 
 impl Running {
     /// On `listen`, with registrations that last for `lease`.
-    pub async fn start(listen: &str, lease: Duration) -> Self {
+    pub(crate) async fn start(listen: &str, lease: Duration) -> Self {
         let data = tempfile::tempdir().unwrap();
         let lease = Span::from_millis(u64::try_from(lease.as_millis()).unwrap());
         let config = NameserverConfig {
@@ -59,32 +60,32 @@ impl Running {
         Self { address, shutdown, serving, _data: data }
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.request();
         tokio::time::timeout(PATIENCE, self.serving).await.expect("stops in time").unwrap();
     }
 
-    pub async fn channel(&self) -> Channel {
+    pub(crate) async fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
     }
 
-    /// A connection by TLS that takes any certificate, as the SDKs do. Also gives the negotiated protocol.
-    pub async fn tls_channel(&self) -> Channel {
+    /// A connection by TLS that takes any certificate, as the SDKs do.
+    pub(crate) async fn tls_channel(&self) -> Channel {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
         endpoint.connect_with_connector(TlsDialer).await.unwrap()
     }
 
-    pub async fn client(&self) -> MessagingServiceClient<Channel> {
+    pub(crate) async fn client(&self) -> MessagingServiceClient<Channel> {
         MessagingServiceClient::new(self.channel().await)
     }
 
-    pub async fn registry(&self) -> RegistryClient<Channel> {
+    pub(crate) async fn registry(&self) -> RegistryClient<Channel> {
         RegistryClient::new(self.channel().await)
     }
 }
 
 /// A master with one topic of `queues` queues. Its host is left for the nameserver to fill in.
-pub fn broker(group: &str, topic: &str, queues: u32, port: u16) -> RegisterRequest {
+pub(crate) fn broker(group: &str, topic: &str, queues: u32, port: u16) -> RegisterRequest {
     let broker = BrokerInfo {
         cluster: "DefaultCluster".into(),
         group: group.into(),
@@ -110,18 +111,18 @@ pub fn broker(group: &str, topic: &str, queues: u32, port: u16) -> RegisterReque
 }
 
 /// A request with the one header that is required.
-pub fn from_client<T>(client_id: &str, message: T) -> Request<T> {
+pub(crate) fn from_client<T>(client_id: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("x-mq-client-id", client_id.parse().unwrap());
     request
 }
 
-pub fn resource(name: &str) -> v2::Resource {
+pub(crate) fn resource(name: &str) -> v2::Resource {
     v2::Resource { resource_namespace: String::new(), name: name.into() }
 }
 
 /// The code of a QueryRoute and its queues.
-pub async fn query_route(
+pub(crate) async fn query_route(
     client: &mut MessagingServiceClient<Channel>,
     topic: &str,
 ) -> (v2::Code, Vec<v2::MessageQueue>) {
@@ -131,7 +132,7 @@ pub async fn query_route(
 }
 
 /// Repeats `check` until it holds.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
     let wait = async {
         while !check().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
