@@ -19,7 +19,7 @@ pub(crate) struct SendMessage {
     #[arg(short = 't', long)]
     topic: String,
     /// Body of the message
-    #[arg(short = 'p', long)]
+    #[arg(short = 'p', long, allow_hyphen_values = true)]
     body: String,
     /// Keys of the message, separated by blanks
     #[arg(short = 'k', long = "key", alias = "keys")]
@@ -71,7 +71,7 @@ impl SendMessage {
     }
 }
 
-/// Print messages of a topic, oldest first
+/// Print messages of a topic, the oldest of each queue first
 ///
 /// Messages are received as by any consumer, and each is acknowledged after it was printed. Without -g that happens in
 /// a temporary consumer group of this command's own, which sees all messages of the topic, disturbs nobody, and is deleted at the end.
