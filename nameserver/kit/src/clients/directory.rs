@@ -14,7 +14,21 @@ use super::{CommandSender, ProducerHandle};
 struct Session {
     settings: Option<Arc<v2::Settings>>,
     last_seen: Instant,
-    streams: Vec<(u64, CommandSender)>,
+    streams: Vec<CommandStream>,
+}
+
+#[derive(Debug)]
+struct CommandStream {
+    id: u64,
+    sender: CommandSender,
+    /// The client has closed its half; it may still listen.
+    is_half_closed: bool,
+}
+
+impl CommandStream {
+    fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
 }
 
 impl Session {
@@ -23,7 +37,7 @@ impl Session {
     }
 
     fn has_open_stream(&self) -> bool {
-        self.streams.iter().any(|(_, sender)| !sender.is_closed())
+        self.streams.iter().any(CommandStream::is_open)
     }
 }
 
@@ -33,6 +47,9 @@ pub(super) struct Directory {
     sessions: HashMap<String, Session>,
     /// Client ids by the topic that they said they publish to, under its stored name.
     producers: HashMap<String, BTreeSet<String>>,
+    /// Streams of terminated clients, kept until the client closes its half: most SDKs report an error or connect anew
+    /// when the server ends a stream first.
+    lingering: Vec<CommandStream>,
     next_stream: u64,
     /// Where the next round among producers starts.
     turn: usize,
@@ -48,13 +65,22 @@ impl Directory {
         let stream = self.next_stream;
         let session = self.session(client_id, now);
         session.last_seen = now;
-        session.streams.push((stream, sender));
+        session.streams.push(CommandStream { id: stream, sender, is_half_closed: false });
         stream
     }
 
     pub(super) fn detach(&mut self, client_id: &str, stream: u64) {
         if let Some(session) = self.sessions.get_mut(client_id) {
-            session.streams.retain(|(id, _)| *id != stream);
+            session.streams.retain(|held| held.id != stream);
+        }
+        self.lingering.retain(|held| held.id != stream);
+    }
+
+    pub(super) fn half_close(&mut self, client_id: &str, stream: u64) {
+        self.lingering.retain(|held| held.id != stream);
+        let streams = self.sessions.get_mut(client_id).map(|session| session.streams.as_mut_slice());
+        for held in streams.unwrap_or_default().iter_mut().filter(|held| held.id == stream) {
+            held.is_half_closed = true;
         }
     }
 
@@ -78,7 +104,10 @@ impl Directory {
 
     pub(super) fn remove(&mut self, client_id: &str) -> bool {
         self.forget_topics(client_id);
-        self.sessions.remove(client_id).is_some()
+        let Some(session) = self.sessions.remove(client_id) else { return false };
+        let lingering = session.streams.into_iter().filter(|held| held.is_open() && !held.is_half_closed);
+        self.lingering.extend(lingering);
+        true
     }
 
     pub(super) fn expire(&mut self, expiry: Duration, now: Instant) -> Vec<String> {
@@ -95,9 +124,9 @@ impl Directory {
         let Some(client_ids) = self.producers.get(stored_topic) else { return Vec::new() };
         let handle = |client_id: &String| {
             let session = self.sessions.get(client_id)?;
-            let open = session.streams.iter().filter(|(_, sender)| !sender.is_closed());
+            let open = session.streams.iter().filter(|held| held.is_open());
             // The newest stream is the likeliest to be read.
-            let streams: Vec<CommandSender> = open.rev().map(|(_, sender)| sender.clone()).collect();
+            let streams: Vec<CommandSender> = open.rev().map(|held| held.sender.clone()).collect();
             (!streams.is_empty()).then(|| ProducerHandle { client_id: client_id.clone(), streams })
         };
         let mut handles: Vec<ProducerHandle> = client_ids.iter().filter_map(handle).collect();
@@ -110,6 +139,7 @@ impl Directory {
     }
 
     pub(super) fn close_streams(&mut self) {
+        self.lingering.clear();
         for session in self.sessions.values_mut() {
             session.streams.clear();
         }

@@ -77,7 +77,8 @@ impl Clients {
         self.lock().is_alive(client_id, self.expiry, Instant::now())
     }
 
-    /// Forgets the client and ends its streams. Returns whether it was known.
+    /// Forgets the client: it is no longer alive and cannot be reached. Its streams end as soon as it closes its half of
+    /// them. Returns whether it was known.
     pub fn terminate(&self, client_id: &str) -> bool {
         self.lock().remove(client_id)
     }
@@ -135,14 +136,41 @@ pub struct StreamLease {
 }
 
 impl StreamLease {
-    /// A sender for answers on this stream that does not keep it open by itself.
-    pub fn replies(&self) -> mpsc::WeakSender<Result<TelemetryCommand, tonic::Status>> {
-        self.replies.clone()
+    /// The other end of the stream, for whoever reads what the client sends on it.
+    pub fn request_side(&self) -> RequestSide {
+        RequestSide {
+            clients: Arc::clone(&self.clients),
+            client_id: self.client_id.clone(),
+            stream: self.stream,
+            replies: self.replies.clone(),
+        }
     }
 }
 
 impl Drop for StreamLease {
     fn drop(&mut self) {
         self.clients.lock().detach(&self.client_id, self.stream);
+    }
+}
+
+/// The half of a stream on which the client speaks. Dropping it says that the client has closed it, or is not read any more.
+#[derive(Debug)]
+pub struct RequestSide {
+    clients: Arc<Clients>,
+    client_id: String,
+    stream: u64,
+    replies: mpsc::WeakSender<Result<TelemetryCommand, tonic::Status>>,
+}
+
+impl RequestSide {
+    /// A sender for an answer; `None` when the stream was ended from our side. Keeps the stream open while it is held.
+    pub fn replies(&self) -> Option<CommandSender> {
+        self.replies.upgrade()
+    }
+}
+
+impl Drop for RequestSide {
+    fn drop(&mut self) {
+        self.clients.lock().half_close(&self.client_id, self.stream);
     }
 }

@@ -59,15 +59,35 @@ fn commands_reach_any_open_stream_of_the_client_and_are_turned_down_without_one(
 }
 
 #[tokio::test]
-async fn termination_and_shutdown_end_the_streams() {
+async fn streams_of_terminated_clients_end_when_the_client_closes_its_half() {
     let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
     let (lease, mut commands) = clients.open_stream("p");
+    let requests = lease.request_side();
+    clients.set_settings("p", producer_of(&[("", "t")]));
     assert!(clients.terminate("p") && !clients.terminate("p"));
+    assert!(clients.producers_of("t").is_empty() && !clients.is_alive("p"));
+    // Still open: the server does not end it first.
+    assert!(requests.replies().is_some());
+    drop(requests);
     assert!(commands.recv().await.is_none());
-    assert!(lease.replies().upgrade().is_none());
-    let (_lease, mut commands) = clients.open_stream("q");
+
+    // The other way round: closed first, then terminated.
+    let (lease, mut commands) = clients.open_stream("p");
+    drop(lease.request_side());
+    assert!(commands.try_recv().is_err_and(|error| error == mpsc::error::TryRecvError::Empty));
+    clients.terminate("p");
+    assert!(commands.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn shutdown_ends_all_streams() {
+    let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
+    let (lease, mut commands) = clients.open_stream("p");
+    let (_terminated, mut more_commands) = clients.open_stream("q");
+    clients.terminate("q");
     clients.close_streams();
-    assert!(commands.recv().await.is_none());
+    assert!(commands.recv().await.is_none() && more_commands.recv().await.is_none());
+    assert!(lease.request_side().replies().is_none());
 }
 
 #[test]

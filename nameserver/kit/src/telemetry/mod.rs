@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 pub use policy::{Backoff, DefaultPolicy, GroupPolicy, SettingsPolicy};
 pub use settings::answer_settings;
 
-use crate::clients::{Clients, CommandReceiver, CommandSender, StreamLease};
+use crate::clients::{Clients, CommandReceiver, CommandSender, RequestSide, StreamLease};
 use crate::headers::ClientHeaders;
 use crate::refusal::ok_status;
 
@@ -38,8 +38,8 @@ impl Stream for TelemetryStream {
     }
 }
 
-/// Serves one Telemetry call. The answer is the stream; it ends when the client terminates, breaks the rules, or the
-/// server shuts down ([`Clients::close_streams`]).
+/// Serves one Telemetry call. The answer is the stream; it ends when the client has terminated and closed its half,
+/// breaks the rules, or the server shuts down ([`Clients::close_streams`]).
 ///
 /// # Errors
 /// gRPC INVALID_ARGUMENT when the client id is missing. Illegal settings end the stream with INVALID_ARGUMENT.
@@ -57,7 +57,7 @@ where
         client_id: headers.client_id,
         clients: Arc::clone(clients),
         policy: Arc::clone(policy),
-        replies: lease.replies(),
+        side: lease.request_side(),
     };
     let (open, closed) = oneshot::channel();
     let frames = request.into_inner();
@@ -75,14 +75,14 @@ struct Reader {
     client_id: String,
     clients: Arc<Clients>,
     policy: Arc<dyn SettingsPolicy>,
-    replies: tokio::sync::mpsc::WeakSender<Result<TelemetryCommand, Status>>,
+    side: RequestSide,
 }
 
 impl Reader {
     async fn run(self, mut frames: impl Stream<Item = Result<TelemetryCommand, Status>> + Unpin) {
         while let Some(Ok(frame)) = frames.next().await {
-            // The stream was ended from our side: terminated, shutting down, or the client no longer listens.
-            let Some(replies) = self.replies.upgrade() else { return };
+            // Ended from our side: the server shuts down.
+            let Some(replies) = self.side.replies() else { return };
             if !self.handle(frame, &replies).await {
                 return;
             }
