@@ -3,6 +3,7 @@
 use crate::client::Client;
 use crate::delivery::Delivery;
 use crate::error::{Error, Result};
+use crate::filter::FilterExpression;
 use crate::member::{AbortOnDrop, Member, Profile, ROUTE_REFRESH};
 use crate::retry::RetryPolicy;
 use crate::route::Queue;
@@ -15,27 +16,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// Which messages of a topic a group wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FilterExpression(v2::FilterExpression);
-
-impl FilterExpression {
-    /// All of them.
-    pub fn all() -> Self {
-        Self::tag("*")
-    }
-
-    /// Those with one of the tags in `expression`, separated by `||`.
-    pub fn tag(expression: impl Into<String>) -> Self {
-        Self(v2::FilterExpression { r#type: v2::FilterType::Tag.into(), expression: expression.into() })
-    }
-
-    /// Those whose properties satisfy an SQL-92 condition.
-    pub fn sql(expression: impl Into<String>) -> Self {
-        Self(v2::FilterExpression { r#type: v2::FilterType::Sql.into(), expression: expression.into() })
-    }
-}
 
 /// Settings of a [`SimpleConsumer`].
 #[derive(Debug)]
@@ -90,7 +70,7 @@ impl SimpleConsumerBuilder {
         let caller = self.client.caller();
         let entry = |(topic, filter): (&String, &FilterExpression)| v2::SubscriptionEntry {
             topic: Some(caller.resource(topic)),
-            expression: Some(filter.0.clone()),
+            expression: Some(filter.to_wire()),
         };
         let subscription = v2::Subscription {
             group: Some(caller.resource(&self.group)),
@@ -303,7 +283,7 @@ impl SimpleConsumer {
         let request = v2::ReceiveMessageRequest {
             group: Some(caller.resource(&self.group)),
             message_queue: Some(queue.wire.clone()),
-            filter_expression: self.subscriptions.get(topic).map(|filter| filter.0.clone()),
+            filter_expression: self.subscriptions.get(topic).map(|filter| filter.to_wire()),
             batch_size: i32::try_from(max_messages).unwrap_or(i32::MAX),
             invisible_duration: Some(wire_duration(invisible_duration)?),
             auto_renew: false,

@@ -239,6 +239,7 @@ impl Member {
 /// Keeps sessions, heartbeats and routes of a member up. Ends only by being aborted, and takes the sessions along.
 async fn supervise(member: Arc<Member>) {
     let mut sessions: HashMap<Endpoints, AbortOnDrop> = HashMap::new();
+    let mut _heartbeats: AbortOnDrop;
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut refreshed = Instant::now();
@@ -253,7 +254,11 @@ async fn supervise(member: Arc<Member>) {
         }
         tokio::select! {
             _ = heartbeat.tick() => {
-                member.on_all_servers(|member, link| async move { member.heartbeat(&link).await }).await;
+                // In the background, because a dead server must not delay the look for a better route.
+                let member = Arc::clone(&member);
+                _heartbeats = AbortOnDrop::spawn(async move {
+                    member.on_all_servers(|member, link| async move { member.heartbeat(&link).await }).await;
+                });
             }
             _ = refresh.tick() => {
                 member.refresh_routes().await;

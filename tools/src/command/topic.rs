@@ -5,12 +5,13 @@ use crate::outcome::{Exit, Failure, Result};
 use crate::output::{Report, local_time, table};
 use crate::target::{Common, Done, Target, alone, report};
 use clap::Args;
-use kerolox_client::admin::{Master, masters_of, wire};
+use kerolox_client::admin::{Admin, Master, masters_of, wire};
 use kerolox_client::{Address, Client};
 use kerolox_proto::v2::MessageType;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 /// Create a topic, or change it; what is not given stays as it is
 #[derive(Debug, Args)]
@@ -63,6 +64,9 @@ impl UpdateTopic {
                 admin.broker(&broker.address).update_topic(self.request()).await.map_err(Failure::from);
             done.push(Done { broker, result });
         }
+        if self.target.cluster.is_some() {
+            await_routes(&admin, &done).await;
+        }
         Ok(report(
             &done,
             |broker, answer| {
@@ -72,6 +76,45 @@ impl UpdateTopic {
             |answer| json!({ "created": answer.created, "topic": answer.topic.as_ref().map(TopicView::from) }),
         ))
     }
+}
+
+/// How long a nameserver may take to hear of a changed topic before we stop waiting for it.
+const ROUTE_WAIT: Duration = Duration::from_secs(2);
+const ROUTE_POLL: Duration = Duration::from_millis(50);
+
+/// Waits until the nameserver shows the topic as the brokers have it, so that the next command or client can use it at
+/// once. That it takes longer is no failure: the change itself is durable.
+async fn await_routes(admin: &Admin, done: &[Done<wire::UpdateTopicResponse>]) {
+    let updated: Vec<(&wire::BrokerInfo, &wire::TopicConfig)> = done
+        .iter()
+        .filter_map(|done| Some((&done.broker.info, done.result.as_ref().ok()?.topic.as_ref()?)))
+        .collect();
+    let shown = async {
+        while !admin.cluster().await.is_ok_and(|snapshot| shows(&snapshot, &updated)) {
+            tokio::time::sleep(ROUTE_POLL).await;
+        }
+    };
+    let _ = tokio::time::timeout(ROUTE_WAIT, shown).await;
+}
+
+/// Whether the routes are what the brokers say that they have.
+fn shows(snapshot: &wire::ClusterSnapshot, updated: &[(&wire::BrokerInfo, &wire::TopicConfig)]) -> bool {
+    updated.iter().all(|(info, topic)| {
+        let wanted = wire::TopicRoute {
+            name: topic.name.clone(),
+            read_queues: topic.read_queues,
+            write_queues: topic.write_queues,
+            perm: topic.perm,
+            message_types: topic.message_types.clone(),
+        };
+        let same_broker = |known: &wire::BrokerInfo| {
+            (&known.cluster, &known.group, known.id) == (&info.cluster, &info.group, info.id)
+        };
+        snapshot
+            .brokers
+            .iter()
+            .any(|known| known.broker.as_ref().is_some_and(same_broker) && known.topics.contains(&wanted))
+    })
 }
 
 /// Delete a topic with all its messages from a cluster
@@ -438,6 +481,24 @@ mod tests {
             json!({ "cluster": "C", "topic": "orders", "messageType": "TRANSACTION", "readQueues": 8,
                     "writeQueues": 8, "perm": "RW-", "brokers": ["a", "b"] })
         );
+    }
+
+    #[test]
+    fn a_changed_topic_is_awaited_until_the_route_agrees() {
+        let snapshot = snapshot();
+        let info = snapshot.brokers[0].broker.clone().unwrap();
+        let topic = |queues| wire::TopicConfig {
+            name: "orders".into(),
+            read_queues: queues,
+            write_queues: queues,
+            perm: 6,
+            message_types: vec![4],
+            ..Default::default()
+        };
+        assert!(shows(&snapshot, &[(&info, &topic(4))]));
+        assert!(!shows(&snapshot, &[(&info, &topic(5))]), "the route is older than the change");
+        let elsewhere = wire::BrokerInfo { group: "z".into(), ..info };
+        assert!(!shows(&snapshot, &[(&elsewhere, &topic(4))]));
     }
 
     #[test]
