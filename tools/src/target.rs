@@ -1,6 +1,6 @@
 //! Which servers a command talks to: `-n` nameservers, `-c` all masters of a cluster, `-b` one broker.
 
-use crate::outcome::{Failure, Result, combined};
+use crate::outcome::{Exit, Failure, Result, combined};
 use crate::output::{Format, Report};
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, masters_of, wire};
@@ -166,6 +166,12 @@ pub(crate) fn report<T>(
     }
 }
 
+/// Leaves out the brokers that never had the thing to be deleted, unless none had it.
+pub(crate) fn without_absent<T>(done: Vec<Done<T>>) -> Vec<Done<T>> {
+    let absent = |done: &Done<T>| done.result.as_ref().is_err_and(|failure| failure.exit == Exit::NotFound);
+    if done.iter().all(absent) { done } else { done.into_iter().filter(|done| !absent(done)).collect() }
+}
+
 #[derive(Serialize)]
 struct BrokerEntry<'a> {
     broker: &'a str,
@@ -178,7 +184,6 @@ struct BrokerEntry<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Exit;
 
     fn done(port: u16, result: Result<u32>) -> Done<u32> {
         Done { broker: alone(&Address::new("h", port)), result }
@@ -213,5 +218,14 @@ mod tests {
         assert!(failure.message.contains("DefaultCluster"), "{}", failure.message);
         let failure = masters_of_cluster(&wire::ClusterSnapshot::default(), "Other").unwrap_err();
         assert!(failure.message.contains("no broker is registered"), "{}", failure.message);
+    }
+
+    #[test]
+    fn brokers_without_the_topic_do_not_spoil_a_deletion() {
+        let done = |port, result| Done { broker: alone(&Address::new("h", port)), result };
+        let kept = without_absent(vec![done(1, Ok(())), done(2, Err(Failure::not_found("no topic")))]);
+        assert_eq!(kept.len(), 1);
+        let kept = without_absent(vec![done(2, Err::<(), _>(Failure::not_found("no topic")))]);
+        assert_eq!(kept.len(), 1, "when no broker had it, that is the answer");
     }
 }

@@ -1,10 +1,9 @@
 //! Consumer groups: create, change, delete.
 
 use super::confirm;
-use super::topic::without_absent;
 use crate::outcome::{Failure, Result};
 use crate::output::Report;
-use crate::target::{Common, Done, Target, report};
+use crate::target::{Common, Done, Target, report, without_absent};
 use clap::Args;
 use kerolox_client::admin::wire;
 use serde_json::{Value, json};

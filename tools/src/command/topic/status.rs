@@ -1,0 +1,100 @@
+//! `topicStatus`.
+
+use super::view::TopicView;
+use crate::outcome::{Failure, Result};
+use crate::output::{Report, local_time, table};
+use crate::target::{Common, Done, alone, report};
+use clap::Args;
+use kerolox_client::admin::wire;
+use kerolox_client::{Address, Client};
+use serde_json::json;
+
+/// Show the offsets of every queue of a topic
+#[derive(Debug, Args)]
+pub(crate) struct TopicStatus {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Name of the topic
+    #[arg(short = 't', long)]
+    topic: String,
+    /// Ask one broker only, HOST:PORT; needs no nameserver
+    #[arg(short = 'b', long = "broker-addr", alias = "brokerAddr", value_name = "BROKER_ADDR")]
+    broker: Option<Address>,
+}
+
+impl TopicStatus {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let (admin, brokers) = match &self.broker {
+            Some(address) => (Client::builder(address.to_string()).build()?.admin(), vec![alone(address)]),
+            None => {
+                let client = self.common.client()?;
+                let (_, masters) = self.common.masters_with_topic(&client, &self.topic).await?;
+                (client.admin(), masters)
+            }
+        };
+        let mut done = Vec::new();
+        for broker in brokers {
+            let request = wire::DescribeTopicRequest { name: self.topic.clone() };
+            let result = admin.broker(&broker.address).describe_topic(request).await.map_err(Failure::from);
+            done.push(Done { broker, result });
+        }
+        let mut summary = report(&done, |_, _| String::new(), status_json);
+        summary.text = status_text(&done);
+        Ok(summary)
+    }
+}
+
+fn status_json(answer: &wire::DescribeTopicResponse) -> serde_json::Value {
+    let queue = |queue: &wire::QueueStatus| {
+        json!({
+            "queue": queue.queue,
+            "minOffset": queue.min_offset,
+            "maxOffset": queue.max_offset,
+            "lastStoreMs": queue.last_store_ms,
+        })
+    };
+    json!({
+        "topic": answer.topic.as_ref().map(TopicView::from),
+        "queues": answer.queues.iter().map(queue).collect::<Vec<_>>(),
+        "undecidedTransactions": answer.undecided_transactions,
+    })
+}
+
+fn status_text(done: &[Done<wire::DescribeTopicResponse>]) -> String {
+    let answers = || done.iter().filter_map(|done| Some((&done.broker, done.result.as_ref().ok()?)));
+    let rows = answers().flat_map(|(broker, answer)| {
+        answer.queues.iter().map(|queue| {
+            vec![
+                broker.info.group.clone(),
+                queue.queue.to_string(),
+                queue.min_offset.to_string(),
+                queue.max_offset.to_string(),
+                local_time(queue.last_store_ms),
+            ]
+        })
+    });
+    let mut text = table(&["Broker Name", "QID", "Min Offset", "Max Offset", "Last Updated"], rows);
+    let undecided: u64 = answers().map(|(_, answer)| answer.undecided_transactions).sum();
+    if undecided > 0 {
+        text.push_str(&format!("\nTransactions without a decision: {undecided}"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_lists_queues_and_undecided_transactions() {
+        let queue = wire::QueueStatus { queue: 0, min_offset: 0, max_offset: 7, last_store_ms: 0 };
+        let answer = wire::DescribeTopicResponse {
+            queues: vec![queue],
+            undecided_transactions: 2,
+            ..Default::default()
+        };
+        assert_eq!(status_json(&answer)["queues"][0]["maxOffset"], 7);
+        let text = status_text(&[Done { broker: alone(&Address::new("h", 1)), result: Ok(answer) }]);
+        assert!(text.starts_with("#Broker Name") && text.ends_with("decision: 2"), "{text}");
+    }
+}
