@@ -3,6 +3,7 @@
 mod send;
 pub(crate) mod transaction;
 
+use crate::address::Endpoints;
 use crate::client::Client;
 use crate::delivery::HalfMessage;
 use crate::error::{Error, Result};
@@ -135,6 +136,8 @@ pub struct SendReceipt {
     pub queue_id: i32,
     /// What takes a delayed message back, when the server supports it.
     pub recall_handle: Option<String>,
+    /// Where that broker group was reached.
+    pub(crate) endpoints: Endpoints,
 }
 
 impl Producer {
@@ -205,23 +208,17 @@ impl Producer {
         let target = group.as_deref().map_or(Target::Any, Target::Group);
         let stamped = vec![self.stamped(message, true)];
         let receipt = only_one(self.dispatch(&topic, stamped, target, true).await)?;
-        let endpoints = self.member.route(&topic).await?.endpoints_of(&receipt.broker).cloned();
-        let protocol_error = |what| Error::Protocol { endpoint: format!("broker {}", receipt.broker), what };
-        Ok(Transaction {
-            member: Arc::clone(&self.member),
-            policy: self.policy.clone(),
-            endpoints: endpoints.ok_or(protocol_error("it left the route while it answered"))?,
-            ending: Ending {
-                topic,
-                message_id: receipt.message_id.clone(),
-                transaction_id: receipt
-                    .transaction_id
-                    .clone()
-                    .ok_or(protocol_error("a half message got no transaction id"))?,
-                source: v2::TransactionSource::SourceClient,
-            },
-            receipt,
-        })
+        let transaction_id = receipt.transaction_id.clone().ok_or_else(|| Error::Protocol {
+            endpoint: receipt.endpoints.to_string(),
+            what: "a half message got no transaction id",
+        })?;
+        let ending = Ending {
+            topic,
+            message_id: receipt.message_id.clone(),
+            transaction_id,
+            source: v2::TransactionSource::SourceClient,
+        };
+        Ok(Transaction { member: Arc::clone(&self.member), policy: self.policy.clone(), ending, receipt })
     }
 
     /// The id under which the servers know this producer.

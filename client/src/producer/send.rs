@@ -117,5 +117,6 @@ fn receipt(endpoint: &str, entry: v2::SendResultEntry, queue: &Queue) -> Result<
         broker: queue.broker.clone(),
         queue_id: queue.id(),
         recall_handle: present(entry.recall_handle),
+        endpoints: queue.endpoints.clone(),
     })
 }

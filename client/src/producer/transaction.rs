@@ -1,6 +1,5 @@
 //! Transactions: a half message and its decision.
 
-use crate::address::Endpoints;
 use crate::error::Result;
 use crate::member::Member;
 use crate::producer::SendReceipt;
@@ -40,7 +39,6 @@ pub struct Transaction {
     pub(crate) member: Arc<Member>,
     pub(crate) policy: RetryPolicy,
     pub(crate) ending: Ending,
-    pub(crate) endpoints: Endpoints,
     pub(crate) receipt: SendReceipt,
 }
 
@@ -80,7 +78,7 @@ impl Transaction {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let link = self.member.link_to(&self.ending.topic, &self.receipt.broker, &self.endpoints);
+            let link = self.member.link_to(&self.ending.topic, &self.receipt.broker, &self.receipt.endpoints);
             let Err(error) = self.ending.send(&self.member.caller, &link, resolution).await else {
                 return Ok(());
             };
