@@ -1,1 +1,16 @@
 //! One member of a broker group.
+//!
+//! The road of a message by file: `service/send.rs` (decode, validate) → [`engine`] (propose) → `kerolox-store` (log,
+//! fold) → [`delivery`] (who gets it) → `service/receive.rs`. Half messages are settled in `service/transaction.rs` and
+//! asked about in [`check_back`].
+
+mod announce;
+mod broker;
+pub mod check_back;
+pub mod config;
+pub mod delivery;
+pub mod engine;
+mod service;
+mod wire;
+
+pub use broker::{Broker, BrokerError};

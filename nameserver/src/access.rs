@@ -3,26 +3,21 @@
 //! Questions about routes and the conversation with clients are answered here. Whatever concerns messages is passed on
 //! to the broker that owns them.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use kerolox_kit::access::{self, Answer, Items, answer, not_here, refused_stream};
 use kerolox_kit::clients::Clients;
 use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::process::Shutdown;
-use kerolox_kit::refusal::{Refusable, Refusal, ok_status};
+use kerolox_kit::refusal::Refusal;
 use kerolox_kit::relay::{self, Relay, acks};
-use kerolox_kit::routes::{Routes, stored_topic};
+use kerolox_kit::routes::Routes;
 use kerolox_kit::telemetry::{SettingsPolicy, TelemetryStream, telemetry};
 use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
-use kerolox_model::names::validate_group;
 use kerolox_proto::v2::messaging_service_server::{MessagingService, MessagingServiceServer};
 use kerolox_proto::v2::{self, Code};
-use tokio_stream::Stream;
-use tonic::{Request, Response, Status, Streaming};
-
-type Answer<T> = Result<Response<T>, Status>;
-type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+use tonic::{Request, Response, Streaming};
 
 /// The SDK protocol without messages of its own.
 pub struct AccessPoint {
@@ -47,13 +42,6 @@ impl AccessPoint {
         MessagingServiceServer::new(access)
             .max_decoding_message_size(GRPC_DECODE_BYTES_MAX)
             .max_encoding_message_size(GRPC_DECODE_BYTES_MAX)
-    }
-
-    /// Reads the headers and counts the call as a sign of life.
-    fn greet<T>(&self, request: &Request<T>) -> Result<ClientHeaders, Refusal> {
-        let headers = ClientHeaders::from_metadata(request.metadata())?;
-        self.clients.touch(&headers.client_id);
-        Ok(headers)
     }
 
     /// The broker group for a relayed send: messages of one message group always go to the same one, others take turns.
@@ -82,17 +70,8 @@ impl AccessPoint {
             ));
         }
         let acks::AckPlan { by_owner, refused: mut results } = acks::plan(request.entries);
-        for (owner, entries) in by_owner {
-            let part = v2::AckMessageRequest {
-                group: request.group.clone(),
-                topic: request.topic.clone(),
-                entries: entries.iter().map(|(_, entry)| entry.clone()).collect(),
-            };
-            let part = Request::from_parts(metadata.clone(), tonic::Extensions::new(), part);
-            let answer = self.relay.ack_message(&owner, part).await;
-            let answer = answer.unwrap_or_else(|refusal| v2::AckMessageResponse::refused(refusal.into()));
-            results.extend(acks::results(&entries, answer));
-        }
+        let parts = (metadata, request.group, request.topic);
+        results.extend(access::relay_acks(&self.relay, parts, by_owner).await);
         Ok(acks::merge(results))
     }
 }
@@ -104,26 +83,6 @@ fn stable_hash(text: &str) -> usize {
     hash as usize
 }
 
-/// The answer, or the refusal in its body, in a code that the client knows.
-fn answer<T: Refusable>(headers: &ClientHeaders, outcome: Result<T, Refusal>) -> Answer<T> {
-    Ok(Response::new(outcome.unwrap_or_else(|refusal| refusal.answer(headers))))
-}
-
-/// A stream of one item, the refusal.
-fn refused_stream<T: Refusable + Send + 'static>(headers: &ClientHeaders, refusal: &Refusal) -> Items<T> {
-    Box::pin(tokio_stream::once(Ok(refusal.answer(headers))))
-}
-
-fn not_here<T: Refusable, Q>(request: &Request<Q>, rpc: &str) -> Answer<T> {
-    let headers = ClientHeaders::lenient(request.metadata());
-    answer(&headers, Err(Refusal::not_implemented(rpc)))
-}
-
-fn check_group(group: Option<&v2::Resource>) -> Result<(), Refusal> {
-    let name = group.map_or("", |group| group.name.as_str());
-    validate_group(name).map_err(|error| Refusal::illegal_group(&error))
-}
-
 #[tonic::async_trait]
 impl MessagingService for AccessPoint {
     type ReceiveMessageStream = Items<v2::ReceiveMessageResponse>;
@@ -131,48 +90,25 @@ impl MessagingService for AccessPoint {
     type TelemetryStream = TelemetryStream;
 
     async fn query_route(&self, request: Request<v2::QueryRouteRequest>) -> Answer<v2::QueryRouteResponse> {
-        let headers = ClientHeaders::lenient(request.metadata());
-        let outcome = self.greet(&request).and_then(|_| {
-            let topic = request.into_inner().topic;
-            stored_topic(topic.as_ref())?;
-            let message_queues = self.routes.message_queues(&topic.unwrap_or_default())?;
-            Ok(v2::QueryRouteResponse { status: Some(ok_status()), message_queues })
-        });
-        answer(&headers, outcome)
+        access::query_route(request, &self.routes, &self.clients)
     }
 
     async fn query_assignment(
         &self,
         request: Request<v2::QueryAssignmentRequest>,
     ) -> Answer<v2::QueryAssignmentResponse> {
-        let headers = ClientHeaders::lenient(request.metadata());
-        let outcome = self.greet(&request).and_then(|_| {
-            let v2::QueryAssignmentRequest { topic, group, .. } = request.into_inner();
-            stored_topic(topic.as_ref())?;
-            check_group(group.as_ref())?;
-            let assignments = self.routes.assignments(&topic.unwrap_or_default())?;
-            Ok(v2::QueryAssignmentResponse { status: Some(ok_status()), assignments })
-        });
-        answer(&headers, outcome)
+        access::query_assignment(request, &self.routes, &self.clients)
     }
 
     async fn heartbeat(&self, request: Request<v2::HeartbeatRequest>) -> Answer<v2::HeartbeatResponse> {
-        let headers = ClientHeaders::lenient(request.metadata());
-        // Whether or not the client ever sent settings: after a restart of this server some never do again.
-        let outcome = self.greet(&request).map(|_| v2::HeartbeatResponse { status: Some(ok_status()) });
-        answer(&headers, outcome)
+        access::heartbeat(request, &self.clients)
     }
 
     async fn notify_client_termination(
         &self,
         request: Request<v2::NotifyClientTerminationRequest>,
     ) -> Answer<v2::NotifyClientTerminationResponse> {
-        let headers = ClientHeaders::lenient(request.metadata());
-        let outcome = ClientHeaders::from_metadata(request.metadata()).map(|headers| {
-            self.clients.terminate(&headers.client_id);
-            v2::NotifyClientTerminationResponse { status: Some(ok_status()) }
-        });
-        answer(&headers, outcome)
+        access::notify_client_termination(request, &self.clients)
     }
 
     async fn telemetry(&self, request: Request<Streaming<v2::TelemetryCommand>>) -> Answer<TelemetryStream> {
@@ -184,7 +120,8 @@ impl MessagingService for AccessPoint {
         request: Request<v2::SendMessageRequest>,
     ) -> Answer<v2::SendMessageResponse> {
         let headers = ClientHeaders::lenient(request.metadata());
-        let owner = self.greet(&request).and_then(|_| self.choose_broker(request.get_ref()));
+        let owner =
+            access::greet(&request, &self.clients).and_then(|_| self.choose_broker(request.get_ref()));
         let outcome = match owner {
             Ok(owner) => self.relay.send_message(&owner, request).await,
             Err(refusal) => Err(refusal),
@@ -197,8 +134,8 @@ impl MessagingService for AccessPoint {
         request: Request<v2::EndTransactionRequest>,
     ) -> Answer<v2::EndTransactionResponse> {
         let headers = ClientHeaders::lenient(request.metadata());
-        let owner =
-            self.greet(&request).and_then(|_| relay::owner_of_transaction(&request.get_ref().transaction_id));
+        let owner = access::greet(&request, &self.clients)
+            .and_then(|_| relay::owner_of_transaction(&request.get_ref().transaction_id));
         let outcome = match owner {
             Ok(owner) => self.relay.end_transaction(&owner, request).await,
             Err(refusal) => Err(refusal),
@@ -211,8 +148,7 @@ impl MessagingService for AccessPoint {
         request: Request<v2::ReceiveMessageRequest>,
     ) -> Answer<Self::ReceiveMessageStream> {
         let headers = ClientHeaders::lenient(request.metadata());
-        let owner = self
-            .greet(&request)
+        let owner = access::greet(&request, &self.clients)
             .and_then(|_| relay::owner_of_queue(request.get_ref().message_queue.as_ref()));
         let outcome = match owner {
             Ok(owner) => self.relay.receive_message(&owner, request).await,
@@ -226,7 +162,7 @@ impl MessagingService for AccessPoint {
 
     async fn ack_message(&self, request: Request<v2::AckMessageRequest>) -> Answer<v2::AckMessageResponse> {
         let headers = ClientHeaders::lenient(request.metadata());
-        let outcome = match self.greet(&request) {
+        let outcome = match access::greet(&request, &self.clients) {
             Ok(_) => self.ack_by_owner(request).await,
             Err(refusal) => Err(refusal),
         };
@@ -239,7 +175,8 @@ impl MessagingService for AccessPoint {
     ) -> Answer<v2::ChangeInvisibleDurationResponse> {
         let headers = ClientHeaders::lenient(request.metadata());
         let receipt_handle = request.get_ref().receipt_handle.clone();
-        let owner = self.greet(&request).and_then(|_| relay::owner_of_receipt(&receipt_handle));
+        let owner =
+            access::greet(&request, &self.clients).and_then(|_| relay::owner_of_receipt(&receipt_handle));
         let outcome = match owner {
             Ok(owner) => self.relay.change_invisible_duration(&owner, request).await,
             Err(refusal) => Err(refusal),
@@ -256,8 +193,8 @@ impl MessagingService for AccessPoint {
         request: Request<v2::ForwardMessageToDeadLetterQueueRequest>,
     ) -> Answer<v2::ForwardMessageToDeadLetterQueueResponse> {
         let headers = ClientHeaders::lenient(request.metadata());
-        let owner =
-            self.greet(&request).and_then(|_| relay::owner_of_receipt(&request.get_ref().receipt_handle));
+        let owner = access::greet(&request, &self.clients)
+            .and_then(|_| relay::owner_of_receipt(&request.get_ref().receipt_handle));
         let outcome = match owner {
             Ok(owner) => self.relay.forward_message_to_dead_letter_queue(&owner, request).await,
             Err(refusal) => Err(refusal),

@@ -3,6 +3,7 @@
 //! - [`record`]: what the commit log holds, and its encoding;
 //! - [`topic`] and [`group`]: configuration and how administrators change it;
 //! - [`publish`]: what may be sent;
+//! - [`filter`]: which messages a consumer wants;
 //! - [`acks`]: what a consumer group has finished in one queue;
 //! - [`delivery`]: who holds which message until when;
 //! - [`transaction`]: what becomes of a half message.
@@ -13,6 +14,7 @@
 pub mod acks;
 pub mod attributes;
 pub mod delivery;
+pub mod filter;
 pub mod group;
 pub mod publish;
 pub mod record;

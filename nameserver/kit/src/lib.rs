@@ -2,6 +2,7 @@
 //!
 //! The nameserver and the broker are both access points for the SDKs; what they have in common is here, once.
 
+pub mod access;
 pub mod clients;
 pub mod config;
 pub mod headers;

@@ -89,11 +89,6 @@ impl Subscription {
         Self { group_id, topic_id, queues: BTreeMap::new(), turn: 0, next_lease: lease_base.max(1) }
     }
 
-    /// Number of the topic.
-    pub fn topic_id(&self) -> u32 {
-        self.topic_id
-    }
-
     /// Adds a queue with the progress that the log knows, unless it is known already. `end` is one past its newest
     /// visible offset.
     pub fn add_queue(&mut self, queue: u32, acks: Acks, end: u64) {

@@ -75,7 +75,6 @@ impl std::fmt::Display for BrokerAddress {
 pub struct Registration {
     info: BrokerInfo,
     address: BrokerAddress,
-    topics_version: u64,
     topics: BTreeMap<String, TopicRoute>,
 }
 
@@ -87,7 +86,7 @@ impl Registration {
     /// A [`RegistrationError`] when the broker is not named or cannot be reached by anybody.
     pub fn from_request(request: RegisterRequest, peer: Option<IpAddr>) -> Result<Self, RegistrationError> {
         let info = request.broker.ok_or(RegistrationError::NoBroker)?;
-        Self::new(info, request.topics_version, request.topics, peer)
+        Self::new(info, request.topics, peer)
     }
 
     /// The same for an entry of a nameserver's snapshot.
@@ -96,12 +95,11 @@ impl Registration {
     /// As [`Self::from_request`].
     pub fn from_snapshot(entry: RegisteredBroker) -> Result<Self, RegistrationError> {
         let info = entry.broker.ok_or(RegistrationError::NoBroker)?;
-        Self::new(info, entry.topics_version, entry.topics, None)
+        Self::new(info, entry.topics, None)
     }
 
     fn new(
         mut info: BrokerInfo,
-        topics_version: u64,
         topics: Vec<TopicRoute>,
         peer: Option<IpAddr>,
     ) -> Result<Self, RegistrationError> {
@@ -124,7 +122,7 @@ impl Registration {
         }
         let topics = topics.into_iter().map(|topic| (topic.name.clone(), topic)).collect();
         let address = BrokerAddress { host, port };
-        Ok(Self { info, address, topics_version, topics })
+        Ok(Self { info, address, topics })
     }
 
     /// Identity within the cluster.
@@ -170,7 +168,6 @@ impl Registration {
                 port: self.address.port.into(),
                 ..self.info.clone()
             }),
-            topics_version: self.topics_version,
             topics: self.topics.values().cloned().collect(),
             age_ms,
         }

@@ -1,0 +1,88 @@
+//! What this broker tells nameservers and clients about itself.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use kerolox_kit::registrar::{Announcement, Registrar};
+use kerolox_proto::kerolox::{BrokerInfo, BrokerRole, RegisterRequest, TopicRoute};
+use kerolox_store::Store;
+
+use crate::config::BrokerConfig;
+
+/// Tells nameservers about changes. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Announcer {
+    info: Arc<BrokerInfo>,
+    registrar: Arc<Registrar>,
+}
+
+impl Announcer {
+    pub(crate) fn new(info: BrokerInfo, registrar: Arc<Registrar>) -> Self {
+        Self { info: Arc::new(info), registrar }
+    }
+
+    pub(crate) fn info(&self) -> BrokerInfo {
+        (*self.info).clone()
+    }
+
+    /// Returns when every nameserver that can be reached knows the topics of this moment.
+    pub(crate) async fn announce(&self) {
+        self.registrar.announce().await;
+    }
+}
+
+/// Who this broker is.
+pub(crate) fn broker_info(config: &BrokerConfig, local: SocketAddr) -> BrokerInfo {
+    BrokerInfo {
+        cluster: config.cluster.clone(),
+        group: config.group.clone(),
+        id: 0,
+        role: BrokerRole::Master.into(),
+        host: advertised_host(config, local),
+        port: local.port().into(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        incarnation: uuid::Uuid::new_v4().to_string(),
+    }
+}
+
+/// The host that clients are told: the configured one, else the one listened on. Who listens on all addresses without
+/// saying more is reached at the address that leads towards the nameserver, which is right on a single network.
+fn advertised_host(config: &BrokerConfig, local: SocketAddr) -> String {
+    if !config.advertise.is_empty() {
+        return config.advertise.clone();
+    }
+    if !local.ip().is_unspecified() {
+        return local.ip().to_string();
+    }
+    let towards = config.nameservers.first().map_or("", String::as_str);
+    let found = outgoing_ip(towards).unwrap_or(IpAddr::from([127, 0, 0, 1]));
+    tracing::info!(host = %found, "listening on all addresses; clients are told this one (set `advertise` for another)");
+    found.to_string()
+}
+
+/// The own address on the way to `target`. Connecting a UDP socket sends nothing: it only asks the routing table.
+fn outgoing_ip(target: &str) -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // 192.0.2.0/24 is reserved for documentation: it follows the default route and belongs to nobody.
+    socket.connect(target).or_else(|_| socket.connect("192.0.2.1:9")).ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_unspecified()).then_some(ip)
+}
+
+/// The registration as it is at each moment.
+pub(crate) fn announcement(info: BrokerInfo, store: Arc<Store>) -> Announcement {
+    Arc::new(move || {
+        let topics = store.index().topics();
+        let topics = topics
+            .iter()
+            .map(|topic| TopicRoute {
+                name: topic.name.clone(),
+                read_queues: topic.read_queues,
+                write_queues: topic.write_queues,
+                perm: topic.perm,
+                message_types: topic.types.clone(),
+            })
+            .collect();
+        RegisterRequest { broker: Some(info.clone()), topics, known_snapshot_version: 0 }
+    })
+}

@@ -1,0 +1,244 @@
+//! Configuration of the broker.
+
+use std::path::PathBuf;
+
+use kerolox_core::publish::PublishLimits;
+use kerolox_core::transaction::CheckPolicy;
+use kerolox_kit::clients::DEFAULT_EXPIRY;
+use kerolox_kit::config::{ByteSize, Span, comma_list};
+use kerolox_kit::routes::{DEFAULT_HEARTBEAT, DEFAULT_LEASE};
+use kerolox_kit::tls::TlsSettings;
+use kerolox_model::limits;
+use serde::{Deserialize, Serialize};
+
+/// Prefix of the environment variables, as in `KEROLOX_BROKER__TRANSACTION__CHECK_INTERVAL`.
+pub const ENV_PREFIX: &str = "KEROLOX_BROKER";
+
+/// Everything that can be configured, with its defaults.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BrokerConfig {
+    /// Cluster that the broker belongs to.
+    pub cluster: String,
+    /// Name of the broker group; clients know it as the broker name.
+    pub group: String,
+    /// Nameservers to register with, each `host:port`.
+    #[serde(deserialize_with = "comma_list")]
+    pub nameservers: Vec<String>,
+    /// Nameserver and broker in one process: no other nameserver is needed.
+    pub standalone: bool,
+    /// `host:port` to listen on; port 0 takes any free one.
+    pub listen: String,
+    /// Host that clients are told, when it is not the one listened on: for Docker, NAT and load balancers.
+    pub advertise: String,
+    /// Folder for the log and its index.
+    pub data: PathBuf,
+    /// The commit log.
+    pub log: LogConfig,
+    /// Half messages.
+    pub transaction: TransactionConfig,
+    /// Topics.
+    pub topics: TopicsConfig,
+    /// Consumer groups.
+    pub groups: GroupsConfig,
+    /// Limits for messages.
+    pub limits: LimitsConfig,
+    /// Registration with the nameservers.
+    pub registration: RegistrationConfig,
+    /// Client sessions.
+    pub clients: ClientsConfig,
+    /// The certificate.
+    pub tls: TlsSettings,
+}
+
+/// The commit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LogConfig {
+    /// Size of a segment file, reserved when it is begun.
+    pub segment_size: ByteSize,
+    /// Bytes that may wait for the disk before senders are told to slow down.
+    pub max_waiting_bytes: ByteSize,
+}
+
+/// When and how often undecided transactions are checked back; defaults as in RocketMQ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TransactionConfig {
+    /// From storing the half message to the first check, unless the message asks for more.
+    pub first_check: Span,
+    /// Between checks.
+    pub check_interval: Span,
+    /// Checks that reach a producer before the half message is parked until somebody settles it.
+    pub check_max: u32,
+}
+
+/// Topics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TopicsConfig {
+    /// Queues of a new topic that does not say.
+    pub default_queues: u32,
+}
+
+/// Consumer groups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct GroupsConfig {
+    /// Whether a group comes into being when it first receives.
+    pub auto_create: bool,
+}
+
+/// Limits for messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LimitsConfig {
+    /// Largest message body. C#, Node.js and Rust SDKs cannot receive more than 4 MiB with everything around the body.
+    pub max_body_bytes: ByteSize,
+    /// Largest sum of property keys and values, tag and keys.
+    pub max_properties_bytes: ByteSize,
+    /// Most user properties of a message.
+    pub max_properties: usize,
+}
+
+/// Registration with the nameservers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RegistrationConfig {
+    /// How often the broker registers. Keep it well below the nameservers' lease (10 s by default).
+    pub heartbeat: Span,
+    /// How long the routes of other brokers are trusted without news of them.
+    pub lease: Span,
+}
+
+/// Client sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ClientsConfig {
+    /// How long a silent client without an open stream is remembered.
+    pub expiry: Span,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            cluster: "DefaultCluster".to_owned(),
+            group: "broker-a".to_owned(),
+            nameservers: Vec::new(),
+            standalone: false,
+            listen: "127.0.0.1:8081".to_owned(),
+            advertise: String::new(),
+            data: PathBuf::from("broker-data"),
+            log: LogConfig::default(),
+            transaction: TransactionConfig::default(),
+            topics: TopicsConfig::default(),
+            groups: GroupsConfig::default(),
+            limits: LimitsConfig::default(),
+            registration: RegistrationConfig::default(),
+            clients: ClientsConfig::default(),
+            tls: TlsSettings::default(),
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            segment_size: ByteSize::from_bytes(1 << 30),
+            max_waiting_bytes: ByteSize::from_bytes(256 << 20),
+        }
+    }
+}
+
+impl Default for TransactionConfig {
+    fn default() -> Self {
+        Self { first_check: Span::from_secs(6), check_interval: Span::from_secs(30), check_max: 15 }
+    }
+}
+
+impl Default for TopicsConfig {
+    fn default() -> Self {
+        Self { default_queues: 8 }
+    }
+}
+
+impl Default for GroupsConfig {
+    fn default() -> Self {
+        Self { auto_create: true }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: ByteSize::from_bytes(limits::BODY_BYTES_MAX as u64),
+            max_properties_bytes: ByteSize::from_bytes(limits::PROPERTIES_BYTES_MAX as u64),
+            max_properties: limits::USER_PROPERTIES_MAX,
+        }
+    }
+}
+
+impl Default for RegistrationConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat: Span::from_secs(DEFAULT_HEARTBEAT.as_secs()),
+            lease: Span::from_secs(DEFAULT_LEASE.as_secs()),
+        }
+    }
+}
+
+impl Default for ClientsConfig {
+    fn default() -> Self {
+        Self { expiry: Span::from_secs(DEFAULT_EXPIRY.as_secs()) }
+    }
+}
+
+impl BrokerConfig {
+    /// Checks what the types alone cannot.
+    ///
+    /// # Errors
+    /// A sentence that names the key and says what to set.
+    pub fn check(&self) -> Result<(), String> {
+        for (key, value) in [("cluster", &self.cluster), ("group", &self.group)] {
+            if value.trim().is_empty() {
+                return Err(format!("{key} is blank; give it a name"));
+            }
+        }
+        if !self.standalone && self.nameservers.is_empty() {
+            return Err(
+                "no nameserver to register with; give --nameserver HOST:PORT, or --standalone for a broker that is its own nameserver".into(),
+            );
+        }
+        if self.log.segment_size.bytes() < 1 << 20 {
+            return Err("log.segment-size is below 1MiB; the default is 1GiB".into());
+        }
+        let body_max = limits::GRPC_DECODE_BYTES_MAX - (1 << 20);
+        if self.limits.max_body_bytes.as_usize() > body_max {
+            return Err(format!(
+                "limits.max-body-bytes is above {body_max}; messages that large cannot be received"
+            ));
+        }
+        if self.transaction.check_interval.as_millis() == 0 {
+            return Err("transaction.check-interval is 0; the default is 30s".into());
+        }
+        Ok(())
+    }
+
+    /// Limits for messages, as the core wants them.
+    pub fn publish_limits(&self) -> PublishLimits {
+        PublishLimits {
+            body_bytes_max: self.limits.max_body_bytes.as_usize(),
+            properties_bytes_max: self.limits.max_properties_bytes.as_usize(),
+            properties_max: self.limits.max_properties,
+        }
+    }
+
+    /// When half messages are checked, as the core wants it.
+    pub fn check_policy(&self) -> CheckPolicy {
+        CheckPolicy {
+            first_ms: self.transaction.first_check.as_millis(),
+            interval_ms: self.transaction.check_interval.as_millis(),
+            max: self.transaction.check_max,
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Which subscriptions are active.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use kerolox_core::group::{Group, GroupChange};
+use kerolox_core::topic::Topic;
+use kerolox_kit::process::now_ms;
+use kerolox_kit::refusal::Refusal;
+use kerolox_proto::v2::Code;
+use kerolox_store::{Event, Store};
+
+use super::subscription::Shared;
+use super::{ProgressLog, Subscription};
+use crate::engine::{ChangeError, Engine, refused_by_log, refused_by_store};
+
+/// Active subscriptions by topic id and group id.
+type ByTopic = HashMap<u32, HashMap<u32, Shared>>;
+
+/// The directory of subscriptions. A subscription becomes active when its group first asks for messages of its topic.
+pub struct Deliveries {
+    engine: Engine,
+    progress: ProgressLog,
+    active: Arc<RwLock<ByTopic>>,
+    auto_create_groups: bool,
+    /// See `kerolox_core::delivery::Subscription::new`.
+    lease_base: u64,
+}
+
+/// Tells active subscriptions what happens in the store. It exists before the store does, because the store reports from
+/// its first record on.
+#[derive(Clone, Default)]
+pub struct Arrivals {
+    active: Arc<RwLock<ByTopic>>,
+}
+
+impl Arrivals {
+    /// Called on the indexer's thread.
+    pub fn notice(&self, event: &Event) {
+        if let Event::Arrived { topic_id, queue, end } = event {
+            let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+            for subscription in active.get(topic_id).into_iter().flat_map(HashMap::values) {
+                subscription.extend(*queue, *end);
+            }
+        }
+    }
+}
+
+impl Deliveries {
+    /// A directory whose subscriptions hear of messages through `arrivals`.
+    pub fn new(engine: Engine, progress: ProgressLog, arrivals: &Arrivals, auto_create_groups: bool) -> Self {
+        // Microseconds: no process hands out a million leases per second for as long as it runs.
+        let lease_base = u64::try_from(now_ms()).unwrap_or(0).saturating_mul(1000);
+        Self { engine, progress, active: arrivals.active.clone(), auto_create_groups, lease_base }
+    }
+
+    /// Where subscriptions report what was done.
+    pub fn progress(&self) -> &ProgressLog {
+        &self.progress
+    }
+
+    /// The consumer group of a name, created if that is allowed.
+    ///
+    /// # Errors
+    /// CONSUMER_GROUP_NOT_FOUND, FORBIDDEN for a group that may not consume, or what the log says.
+    pub async fn group(&self, name: &str) -> Result<Arc<Group>, Refusal> {
+        let present = self.engine.store().index().group(name);
+        let group = match present {
+            Some(group) => group,
+            None if self.auto_create_groups => {
+                let change = GroupChange { name: name.to_owned(), ..GroupChange::default() };
+                let created = self.engine.put_group(&change).await;
+                created.map_err(|error| not_created(&error))?.0
+            }
+            None => {
+                return Err(Refusal::new(
+                    Code::ConsumerGroupNotFound,
+                    format!(
+                        "there is no consumer group {name:?}; create it with `mqadmin updateSubGroup -g {name}`"
+                    ),
+                ));
+            }
+        };
+        if group.consume_enable {
+            return Ok(group);
+        }
+        Err(Refusal::new(
+            Code::Forbidden,
+            format!(
+                "the consumer group {name:?} may not consume; allow it with `mqadmin updateSubGroup -g {name} -s true`"
+            ),
+        ))
+    }
+
+    /// The subscription of a group to a topic.
+    ///
+    /// # Errors
+    /// INTERNAL_SERVER_ERROR when the store cannot be read.
+    pub fn subscription(&self, group: &Group, topic: &Topic) -> Result<Shared, Refusal> {
+        let subscription = self.activate(group.id, topic.id);
+        subscription
+            .add_queues(topic, group, self.engine.store())
+            .map_err(|error| refused_by_store(&error))?;
+        Ok(subscription)
+    }
+
+    /// A client left: what it held while alive goes to others.
+    pub fn client_left(&self, client: &str) {
+        let now_ms = now_ms();
+        for subscription in self.all() {
+            subscription.client_left(now_ms, client);
+        }
+    }
+
+    /// Forgets the subscriptions of topics and groups that are gone. Ids are never given again, so nothing can be
+    /// mistaken until then.
+    pub fn forget_deleted(&self) {
+        let (topics, groups) = live_ids(self.engine.store());
+        let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
+        active.retain(|topic_id, _| topics.contains(topic_id));
+        active.values_mut().for_each(|by_group| by_group.retain(|group_id, _| groups.contains(group_id)));
+    }
+
+    fn activate(&self, group_id: u32, topic_id: u32) -> Shared {
+        let find =
+            |active: &ByTopic| active.get(&topic_id).and_then(|by_group| by_group.get(&group_id)).cloned();
+        if let Some(found) = find(&self.active.read().unwrap_or_else(PoisonError::into_inner)) {
+            return found;
+        }
+        // It is in the directory before its queues are read, so no arrival in between is missed.
+        let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
+        let by_group = active.entry(topic_id).or_default();
+        let new = || Arc::new(Subscription::new(group_id, topic_id, self.lease_base));
+        by_group.entry(group_id).or_insert_with(new).clone()
+    }
+
+    fn all(&self) -> Vec<Shared> {
+        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        active.values().flat_map(HashMap::values).cloned().collect()
+    }
+}
+
+fn live_ids(store: &Store) -> (Vec<u32>, Vec<u32>) {
+    let index = store.index();
+    let topics = index.topics().iter().map(|topic| topic.id).collect();
+    (topics, index.groups().iter().map(|group| group.id).collect())
+}
+
+fn not_created(error: &ChangeError) -> Refusal {
+    match error {
+        ChangeError::Invalid(text) => Refusal::new(Code::IllegalConsumerGroup, text.clone()),
+        ChangeError::Log(error) => refused_by_log(error),
+    }
+}

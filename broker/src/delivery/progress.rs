@@ -1,0 +1,89 @@
+//! The road of acknowledgements into the log: one record carries everything that came up while the record before it was
+//! made durable.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kerolox_core::record::{ProgressItem, ProgressRecord, Record};
+use kerolox_store::ProposeError;
+use tokio::sync::{Notify, oneshot};
+
+use super::subscription::Shared;
+use crate::engine::Engine;
+
+/// Collects the progress of subscriptions and logs it. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct ProgressLog {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    waiting: Mutex<Waiting>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    changed: Vec<Shared>,
+    answers: Vec<oneshot::Sender<Result<(), ProposeError>>>,
+}
+
+impl ProgressLog {
+    /// Starts the task that logs; it runs as long as the runtime.
+    pub fn start(engine: Engine) -> Self {
+        let log = Self::default();
+        tokio::spawn(run(log.inner.clone(), engine));
+        log
+    }
+
+    /// Has what a subscription did so far logged soon; nobody waits for it.
+    pub fn note(&self, subscription: &Shared) {
+        self.enqueue(subscription, None);
+    }
+
+    /// Completes when everything that the subscription did so far is durable and applied.
+    ///
+    /// # Errors
+    /// [`ProposeError`] when it cannot be logged.
+    pub async fn flush(&self, subscription: &Shared) -> Result<(), ProposeError> {
+        let (answer, durable) = oneshot::channel();
+        self.enqueue(subscription, Some(answer));
+        durable.await.unwrap_or(Err(ProposeError::Closed))
+    }
+
+    fn enqueue(&self, subscription: &Shared, answer: Option<oneshot::Sender<Result<(), ProposeError>>>) {
+        let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waiting.changed.iter().any(|known| Arc::ptr_eq(known, subscription)) {
+            waiting.changed.push(subscription.clone());
+        }
+        waiting.answers.extend(answer);
+        drop(waiting);
+        self.inner.wake.notify_one();
+    }
+}
+
+async fn run(inner: Arc<Inner>, engine: Engine) {
+    loop {
+        let Waiting { changed, answers } =
+            std::mem::take(&mut *inner.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        if changed.is_empty() {
+            inner.wake.notified().await;
+            continue;
+        }
+        let items: Vec<ProgressItem> = changed
+            .iter()
+            .flat_map(|subscription| subscription.take_progress())
+            .map(ProgressItem::Queue)
+            .collect();
+        let logged = if items.is_empty() {
+            // Another batch took it along; that one is durable, since batches follow each other.
+            Ok(())
+        } else {
+            engine.propose(&Record::Progress(ProgressRecord::new(items))).await.map(drop)
+        };
+        for answer in answers {
+            // Whoever waited may have gone away.
+            let _ = answer.send(logged.clone());
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The storage engine as the rest of the broker uses it: asynchronous, with errors in the protocol's words.
+
+use std::sync::Arc;
+
+use kerolox_core::group::{Group, GroupChange};
+use kerolox_core::record::{DeleteGroup, DeleteTopic, MetaChange, MetaRecord, Record};
+use kerolox_core::topic::{Topic, TopicChange};
+use kerolox_core::{group, topic};
+use kerolox_kit::refusal::Refusal;
+use kerolox_proto::v2::Code;
+use kerolox_store::{Applied, Outcome, ProposeError, Store, StoreError};
+use tokio::sync::oneshot;
+
+/// The storage engine of this broker. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    store: Arc<Store>,
+    default_queues: u32,
+}
+
+impl Engine {
+    /// An engine over `store`; new topics get `default_queues` queues unless they say otherwise.
+    pub fn new(store: Arc<Store>, default_queues: u32) -> Self {
+        Self { store, default_queues }
+    }
+
+    /// The store, for look-ups.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Proposes a record at once; the returned future waits until it is durable and applied. Dropping the future does
+    /// not take the record back.
+    pub fn propose(
+        &self,
+        record: &Record,
+    ) -> impl Future<Output = Result<Applied, ProposeError>> + Send + 'static {
+        let (answer, applied) = oneshot::channel();
+        // Whoever asked may have gone away; the record stays all the same.
+        self.store.propose(record, Box::new(move |outcome| drop(answer.send(outcome))));
+        async move { applied.await.unwrap_or(Err(ProposeError::Closed)) }
+    }
+
+    /// Creates or changes a topic; the flag tells whether it is new.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn put_topic(&self, change: &TopicChange) -> Result<(Arc<Topic>, bool), ChangeError> {
+        let present = self.store.index().topic(&change.name);
+        let wanted = topic::changed(present.as_deref(), change, self.default_queues)
+            .map_err(|error| ChangeError::Invalid(error.to_string()))?;
+        match self.change(MetaChange::PutTopic(wanted)).await? {
+            Outcome::Topic(topic, created) => Ok((topic, created)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Creates or changes a consumer group; the flag tells whether it is new.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn put_group(&self, change: &GroupChange) -> Result<(Arc<Group>, bool), ChangeError> {
+        let present = self.store.index().group(&change.name);
+        let wanted = group::changed(present.as_deref(), change)
+            .map_err(|error| ChangeError::Invalid(error.to_string()))?;
+        match self.change(MetaChange::PutGroup(wanted)).await? {
+            Outcome::Group(group, created) => Ok((group, created)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Deletes a topic; the answer tells whether there was one.
+    ///
+    /// # Errors
+    /// [`ChangeError::Log`].
+    pub async fn delete_topic(&self, name: &str) -> Result<bool, ChangeError> {
+        self.delete(MetaChange::DeleteTopic(DeleteTopic { name: name.to_owned() })).await
+    }
+
+    /// Deletes a consumer group; the answer tells whether there was one.
+    ///
+    /// # Errors
+    /// [`ChangeError::Log`].
+    pub async fn delete_group(&self, name: &str) -> Result<bool, ChangeError> {
+        self.delete(MetaChange::DeleteGroup(DeleteGroup { name: name.to_owned() })).await
+    }
+
+    async fn delete(&self, change: MetaChange) -> Result<bool, ChangeError> {
+        match self.change(change).await? {
+            Outcome::Deleted(was_there) => Ok(was_there),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn change(&self, change: MetaChange) -> Result<Outcome, ChangeError> {
+        let record = Record::Meta(MetaRecord { change: Some(change) });
+        Ok(self.propose(&record).await?.outcome)
+    }
+}
+
+/// A topic or group was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// What was asked for cannot be.
+    #[error("{0}")]
+    Invalid(String),
+    /// It cannot be stored.
+    #[error(transparent)]
+    Log(#[from] ProposeError),
+}
+
+fn unexpected(outcome: &Outcome) -> ChangeError {
+    ChangeError::Invalid(format!("the change had another effect than it should ({outcome:?}); try it again"))
+}
+
+/// How a failed proposal reaches a client.
+pub fn refused_by_log(error: &ProposeError) -> Refusal {
+    let code = match error {
+        ProposeError::Busy { .. } => Code::TooManyRequests,
+        ProposeError::ReadOnly(_) | ProposeError::Closed => Code::InternalServerError,
+    };
+    Refusal::new(code, error.to_string())
+}
+
+/// How a failed look-up reaches a client. The cause goes to the broker's log as well: somebody has to mend it.
+pub fn refused_by_store(error: &StoreError) -> Refusal {
+    tracing::error!(%error, "reading the store failed");
+    Refusal::new(Code::InternalServerError, format!("the broker cannot read its store: {error}"))
+}

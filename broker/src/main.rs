@@ -1,0 +1,110 @@
+//! The `broker` program.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Parser;
+use kerolox_broker::Broker;
+use kerolox_broker::config::{BrokerConfig, ENV_PREFIX};
+use kerolox_kit::config;
+use kerolox_kit::process::{Shutdown, abort_on_panic, init_tracing, shutdown_signal};
+
+/// One member of a Kerolox broker group.
+///
+/// Settings come from the configuration file, then from environment variables such as
+/// KEROLOX_BROKER__TRANSACTION__CHECK_INTERVAL=30s, then from flags; later ones win.
+#[derive(Debug, Parser)]
+#[command(name = "broker", version)]
+struct Flags {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the resulting configuration as TOML and exit
+    #[arg(long)]
+    print_config: bool,
+    /// Nameserver and broker in one process, for development and small installations
+    #[arg(long)]
+    standalone: bool,
+    /// Cluster that the broker belongs to [default: DefaultCluster]
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// Name of the broker group [default: broker-a]
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// Nameservers to register with
+    #[arg(long, value_name = "HOST:PORT[,HOST:PORT]")]
+    nameserver: Option<String>,
+    /// Address to listen on; port 0 takes any free one [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Host that clients are told, when it is not the one listened on
+    #[arg(long, value_name = "HOST")]
+    advertise: Option<String>,
+    /// Folder for the log and its index [default: broker-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// From storing a half message to its first check-back [default: 6s]
+    #[arg(long, value_name = "DURATION")]
+    transaction_first_check: Option<String>,
+    /// Between check-backs [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    transaction_check_interval: Option<String>,
+    /// Check-backs before a half message is parked [default: 15]
+    #[arg(long, value_name = "NUMBER")]
+    transaction_check_max: Option<u32>,
+    /// PEM file with the TLS certificate chain [default: a generated one]
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Option<String>,
+    /// PEM file with the private key of the certificate
+    #[arg(long, value_name = "FILE")]
+    tls_private_key: Option<String>,
+}
+
+impl Flags {
+    fn load(&self) -> Result<BrokerConfig, config::ConfigError> {
+        let flags = [
+            ("standalone", self.standalone.then(|| "true".to_owned())),
+            ("cluster", self.cluster.clone()),
+            ("group", self.group.clone()),
+            ("nameservers", self.nameserver.clone()),
+            ("listen", self.listen.clone()),
+            ("advertise", self.advertise.clone()),
+            ("data", self.data.clone()),
+            ("transaction.first-check", self.transaction_first_check.clone()),
+            ("transaction.check-interval", self.transaction_check_interval.clone()),
+            ("transaction.check-max", self.transaction_check_max.map(|number| number.to_string())),
+            ("tls.certificate", self.tls_certificate.clone()),
+            ("tls.private-key", self.tls_private_key.clone()),
+        ];
+        config::load(self.config.as_deref(), ENV_PREFIX, &flags)
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let flags = Flags::parse();
+    let config = flags.load()?;
+    if flags.print_config {
+        print!("{}", config::print(&config)?);
+        return Ok(());
+    }
+    init_tracing();
+    abort_on_panic();
+    let shutdown = Shutdown::new();
+    let signal = shutdown_signal()?;
+    let group = config.group.clone();
+    let broker = Broker::open(config).await?;
+    let address = broker.local_addr();
+    let ready = move || {
+        let mut stdout = std::io::stdout();
+        // Whoever started the broker without wanting to read this is served all the same.
+        let _ = writeln!(stdout, "broker {group} listening on {address}").and_then(|()| stdout.flush());
+    };
+    let serving = tokio::spawn(broker.serve(shutdown.clone(), ready));
+    tokio::pin!(serving);
+    tokio::select! {
+        outcome = &mut serving => return Ok(outcome??),
+        () = signal => shutdown.request(),
+    }
+    Ok(serving.await??)
+}

@@ -1,0 +1,155 @@
+//! AckMessage and ChangeInvisibleDuration.
+
+use std::sync::Arc;
+
+use kerolox_core::delivery::{HandleError, Lease};
+use kerolox_kit::access::relay_acks;
+use kerolox_kit::headers::ClientHeaders;
+use kerolox_kit::process::now_ms;
+use kerolox_kit::refusal::{Refusal, ok_status};
+use kerolox_kit::relay::{self, acks};
+use kerolox_model::limits::INVISIBLE_MS_MAX;
+use kerolox_model::token::ReceiptHandle;
+use kerolox_proto::v2::{self, AckMessageEntry, AckMessageResultEntry, Code};
+use tonic::Request;
+
+use super::{Context, stored_group};
+use crate::delivery::Subscription;
+use crate::engine::refused_by_log;
+use crate::wire;
+
+/// Shortest time that a Node.js consumer can put a message away for: its SDK takes the seconds of the back-off policy for
+/// milliseconds, and would get the message back at once, again and again.
+const NODE_BACKOFF_MS_MIN: u64 = 1_000;
+
+/// Acknowledges deliveries; those of other brokers are passed on.
+pub(super) async fn ack_message(
+    context: &Context,
+    request: Request<v2::AckMessageRequest>,
+) -> Result<v2::AckMessageResponse, Refusal> {
+    let (metadata, _, request) = request.into_parts();
+    let client = ClientHeaders::lenient(&metadata);
+    if request.entries.is_empty() {
+        return Err(Refusal::new(
+            Code::InvalidReceiptHandle,
+            "the request acknowledges nothing; add an entry with the message's receipt handle",
+        ));
+    }
+    let mut plan = acks::plan(request.entries);
+    let own = plan.by_owner.remove(&context.broker).unwrap_or_default();
+    let mut results = plan.refused;
+    if !plan.by_owner.is_empty() {
+        let parts = (metadata, request.group.clone(), request.topic.clone());
+        results.extend(relay_acks(&context.relay, parts, plan.by_owner).await);
+    }
+    results.extend(ack_own(context, &client, request.group.as_ref(), own).await?);
+    Ok(acks::merge(results))
+}
+
+async fn ack_own(
+    context: &Context,
+    client: &ClientHeaders,
+    group: Option<&v2::Resource>,
+    entries: Vec<(usize, AckMessageEntry)>,
+) -> Result<Vec<(usize, AckMessageResultEntry)>, Refusal> {
+    if entries.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut touched: Vec<Arc<Subscription>> = Vec::new();
+    let mut results = Vec::with_capacity(entries.len());
+    for (place, entry) in entries {
+        let acked =
+            open_handle(context, group, &entry.receipt_handle).await.and_then(|(subscription, lease)| {
+                subscription.ack(now_ms(), &lease).map_err(|error| refused(&error))?;
+                if !touched.iter().any(|known| Arc::ptr_eq(known, &subscription)) {
+                    touched.push(subscription);
+                }
+                Ok(())
+            });
+        let status = acked.map_or_else(|refusal| refusal.to_status(client), |()| ok_status());
+        results.push((place, acks::result(&entry, &status)));
+    }
+    // An acknowledgement counts when it is durable.
+    for subscription in touched {
+        context.deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error))?;
+    }
+    Ok(results)
+}
+
+/// Sets anew when a delivered message becomes visible again.
+pub(super) async fn change_invisible_duration(
+    context: &Context,
+    request: Request<v2::ChangeInvisibleDurationRequest>,
+) -> Result<v2::ChangeInvisibleDurationResponse, Refusal> {
+    let owner = relay::owner_of_receipt(&request.get_ref().receipt_handle)?;
+    if context.is_foreign(&owner) {
+        return context.relay.change_invisible_duration(&owner, request).await;
+    }
+    let client = ClientHeaders::lenient(request.metadata());
+    let request = request.into_inner();
+    let asked_ms = request.invisible_duration.as_ref().map_or(0, wire::duration_ms);
+    if asked_ms > INVISIBLE_MS_MAX {
+        return Err(Refusal::new(
+            Code::IllegalInvisibleTime,
+            format!(
+                "an invisible duration of {asked_ms} ms is above the limit of {INVISIBLE_MS_MAX} ms; choose a shorter one"
+            ),
+        ));
+    }
+    let duration_ms = if is_node(context, &client) { asked_ms.max(NODE_BACKOFF_MS_MIN) } else { asked_ms };
+    let (subscription, lease) = open_handle(context, request.group.as_ref(), &request.receipt_handle).await?;
+    let changed =
+        subscription.change_invisible(now_ms(), &lease, duration_ms).map_err(|error| refused(&error))?;
+    context.deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error))?;
+    let receipt_handle = match changed {
+        Some(lease) => renewed(&request.receipt_handle, &lease)?,
+        None => request.receipt_handle,
+    };
+    Ok(v2::ChangeInvisibleDurationResponse { status: Some(ok_status()), receipt_handle })
+}
+
+/// The subscription that a handle belongs to, and what it stands for.
+async fn open_handle(
+    context: &Context,
+    group: Option<&v2::Resource>,
+    text: &str,
+) -> Result<(Arc<Subscription>, Lease), Refusal> {
+    let handle = ReceiptHandle::from_text(text).map_err(|error| Refusal::invalid_receipt_handle(&error))?;
+    let invalid = |reason: String| Refusal::new(Code::InvalidReceiptHandle, reason);
+    let group_name = stored_group(group)?;
+    if group_name != handle.group {
+        return Err(invalid(format!(
+            "the receipt handle belongs to consumer group {:?}, not {group_name:?}; acknowledge in the group that received",
+            handle.group
+        )));
+    }
+    let topic = context.engine.store().index().topic_by_id(handle.topic_id);
+    let topic = topic.ok_or_else(|| {
+        invalid(format!("topic {:?}, which the receipt handle belongs to, was deleted", handle.topic))
+    })?;
+    let group = context.deliveries.group(&group_name).await?;
+    let subscription = context.deliveries.subscription(&group, &topic)?;
+    let lease = Lease {
+        queue: handle.queue,
+        offset: handle.offset,
+        attempt: handle.attempt,
+        lease: handle.lease,
+        visible_ms: handle.invisible_until_ms,
+    };
+    Ok((subscription, lease))
+}
+
+fn renewed(text: &str, lease: &Lease) -> Result<String, Refusal> {
+    let handle = ReceiptHandle::from_text(text).map_err(|error| Refusal::invalid_receipt_handle(&error))?;
+    Ok(ReceiptHandle { lease: lease.lease, invisible_until_ms: lease.visible_ms, ..handle }.to_text())
+}
+
+fn is_node(context: &Context, client: &ClientHeaders) -> bool {
+    let settings = context.clients.settings(&client.client_id);
+    let language = settings.and_then(|settings| settings.user_agent.as_ref().map(v2::Ua::language));
+    language == Some(v2::Language::NodeJs)
+}
+
+fn refused(error: &HandleError) -> Refusal {
+    Refusal::new(Code::InvalidReceiptHandle, error.to_string())
+}

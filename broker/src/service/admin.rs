@@ -1,0 +1,232 @@
+//! The admin interface of this broker.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use kerolox_core::group::{Group, GroupChange};
+use kerolox_core::topic::{Topic, TopicChange};
+use kerolox_proto::kerolox as pb;
+use kerolox_proto::kerolox::broker_admin_server::{BrokerAdmin, BrokerAdminServer};
+use tonic::{Request, Response, Status};
+
+use crate::announce::Announcer;
+use crate::delivery::Deliveries;
+use crate::engine::{ChangeError, Engine};
+
+/// What is counted since the process started.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) messages_in: AtomicU64,
+    pub(crate) messages_out: AtomicU64,
+    /// Which queue is next for messages whose producer does not choose.
+    pub(crate) turn: AtomicU32,
+}
+
+/// The service behind `mqadmin`.
+pub(crate) struct Admin {
+    pub(crate) engine: Engine,
+    pub(crate) deliveries: Arc<Deliveries>,
+    pub(crate) announcer: Announcer,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) started: Instant,
+}
+
+impl Admin {
+    pub(crate) fn server(self) -> BrokerAdminServer<Self> {
+        BrokerAdminServer::new(self)
+    }
+
+    async fn topics_changed(&self) {
+        self.deliveries.forget_deleted();
+        // Answered only when nameservers know: whoever creates a topic and then uses it finds it.
+        self.announcer.announce().await;
+    }
+}
+
+#[tonic::async_trait]
+impl BrokerAdmin for Admin {
+    async fn update_topic(
+        &self,
+        request: Request<pb::UpdateTopicRequest>,
+    ) -> Result<Response<pb::UpdateTopicResponse>, Status> {
+        let request = request.into_inner();
+        let change = TopicChange {
+            name: request.name,
+            read_queues: request.read_queues,
+            write_queues: request.write_queues,
+            perm: request.perm,
+            attributes: request.attributes,
+        };
+        Ok(Response::new(match self.engine.put_topic(&change).await {
+            Ok((topic, created)) => {
+                self.topics_changed().await;
+                tracing::info!(topic = topic.name, created, "topic updated");
+                pb::UpdateTopicResponse { error: None, topic: Some(topic_config(&topic)), created }
+            }
+            Err(error) => pb::UpdateTopicResponse { error: Some(admin_error(&error)), ..Default::default() },
+        }))
+    }
+
+    async fn delete_topic(
+        &self,
+        request: Request<pb::DeleteTopicRequest>,
+    ) -> Result<Response<pb::DeleteTopicResponse>, Status> {
+        let name = request.into_inner().name;
+        let deleted = self.engine.delete_topic(&name).await;
+        if matches!(deleted, Ok(true)) {
+            self.topics_changed().await;
+            tracing::info!(topic = name, "topic deleted");
+        }
+        let error = deletion_error(deleted, || format!("there is no topic {name:?}; see mqadmin topicList"));
+        Ok(Response::new(pb::DeleteTopicResponse { error }))
+    }
+
+    async fn list_topics(
+        &self,
+        _request: Request<pb::ListTopicsRequest>,
+    ) -> Result<Response<pb::ListTopicsResponse>, Status> {
+        let topics = self.engine.store().index().topics();
+        let topics = topics.iter().map(|topic| topic_config(topic)).collect();
+        Ok(Response::new(pb::ListTopicsResponse { topics }))
+    }
+
+    async fn describe_topic(
+        &self,
+        request: Request<pb::DescribeTopicRequest>,
+    ) -> Result<Response<pb::DescribeTopicResponse>, Status> {
+        let name = request.into_inner().name;
+        let index = self.engine.store().index();
+        let Some(topic) = index.topic(&name) else {
+            let error = not_found(format!("there is no topic {name:?}; see mqadmin topicList"));
+            return Ok(Response::new(pb::DescribeTopicResponse { error: Some(error), ..Default::default() }));
+        };
+        let queues = (0..topic.read_queues)
+            .map(|queue| {
+                let bounds = index.queue_bounds(topic.id, queue);
+                pb::QueueStatus {
+                    queue,
+                    min_offset: bounds.min,
+                    max_offset: bounds.next,
+                    last_store_ms: bounds.newest_ms,
+                }
+            })
+            .collect();
+        Ok(Response::new(pb::DescribeTopicResponse {
+            error: None,
+            topic: Some(topic_config(&topic)),
+            queues,
+            undecided_transactions: index.undecided(topic.id),
+        }))
+    }
+
+    async fn update_group(
+        &self,
+        request: Request<pb::UpdateGroupRequest>,
+    ) -> Result<Response<pb::UpdateGroupResponse>, Status> {
+        let request = request.into_inner();
+        let change = GroupChange {
+            name: request.name,
+            consume_enable: request.consume_enable,
+            fifo: request.fifo,
+            retry_max_times: request.retry_max_times,
+            consume_from_min: request.consume_from_min,
+            attributes: request.attributes,
+        };
+        Ok(Response::new(match self.engine.put_group(&change).await {
+            Ok((group, created)) => {
+                tracing::info!(group = group.name, created, "consumer group updated");
+                pb::UpdateGroupResponse { error: None, group: Some(group_config(&group)), created }
+            }
+            Err(error) => pb::UpdateGroupResponse { error: Some(admin_error(&error)), ..Default::default() },
+        }))
+    }
+
+    async fn delete_group(
+        &self,
+        request: Request<pb::DeleteGroupRequest>,
+    ) -> Result<Response<pb::DeleteGroupResponse>, Status> {
+        let name = request.into_inner().name;
+        let deleted = self.engine.delete_group(&name).await;
+        if matches!(deleted, Ok(true)) {
+            self.deliveries.forget_deleted();
+            tracing::info!(group = name, "consumer group deleted");
+        }
+        let error = deletion_error(deleted, || format!("there is no consumer group {name:?}"));
+        Ok(Response::new(pb::DeleteGroupResponse { error }))
+    }
+
+    async fn list_groups(
+        &self,
+        _request: Request<pb::ListGroupsRequest>,
+    ) -> Result<Response<pb::ListGroupsResponse>, Status> {
+        let groups = self.engine.store().index().groups();
+        let groups = groups.iter().map(|group| group_config(group)).collect();
+        Ok(Response::new(pb::ListGroupsResponse { groups }))
+    }
+
+    async fn describe_broker(
+        &self,
+        _request: Request<pb::DescribeBrokerRequest>,
+    ) -> Result<Response<pb::DescribeBrokerResponse>, Status> {
+        let store = self.engine.store();
+        let positions = store.positions();
+        let undecided_transactions = store.index().undecided_total();
+        Ok(Response::new(pb::DescribeBrokerResponse {
+            broker: Some(self.announcer.info()),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            log_end: positions.end,
+            log_durable: positions.durable,
+            log_applied: positions.applied,
+            messages_in: self.counters.messages_in.load(Ordering::Relaxed),
+            messages_out: self.counters.messages_out.load(Ordering::Relaxed),
+            undecided_transactions,
+            read_only_reason: store.failure().unwrap_or_default(),
+        }))
+    }
+}
+
+fn topic_config(topic: &Topic) -> pb::TopicConfig {
+    pb::TopicConfig {
+        name: topic.name.clone(),
+        read_queues: topic.read_queues,
+        write_queues: topic.write_queues,
+        perm: topic.perm,
+        message_types: topic.types.clone(),
+        attributes: topic.attributes.clone().into_iter().collect(),
+    }
+}
+
+fn group_config(group: &Group) -> pb::GroupConfig {
+    pb::GroupConfig {
+        name: group.name.clone(),
+        consume_enable: group.consume_enable,
+        fifo: group.fifo,
+        retry_max_times: group.retry_max_times,
+        consume_from_min: group.consume_from_min,
+        attributes: group.attributes.clone().into_iter().collect(),
+    }
+}
+
+fn admin_error(error: &ChangeError) -> pb::AdminError {
+    let kind = match error {
+        ChangeError::Invalid(_) => pb::AdminErrorKind::Invalid,
+        ChangeError::Log(_) => pb::AdminErrorKind::Unavailable,
+    };
+    pb::AdminError { kind: kind.into(), message: error.to_string() }
+}
+
+fn not_found(message: String) -> pb::AdminError {
+    pb::AdminError { kind: pb::AdminErrorKind::NotFound.into(), message }
+}
+
+fn deletion_error(
+    deleted: Result<bool, ChangeError>,
+    missing: impl FnOnce() -> String,
+) -> Option<pb::AdminError> {
+    match deleted {
+        Ok(true) => None,
+        Ok(false) => Some(not_found(missing())),
+        Err(error) => Some(admin_error(&error)),
+    }
+}

@@ -1,0 +1,299 @@
+//! The SDK protocol and the admin interface as this broker serves them. One file per family of calls; this one routes.
+
+mod ack;
+mod admin;
+mod receive;
+mod send;
+mod transaction;
+
+use std::sync::Arc;
+
+use kerolox_core::filter::TagFilter;
+use kerolox_core::group::Group;
+use kerolox_core::publish::PublishLimits;
+use kerolox_core::topic::Topic;
+use kerolox_core::transaction::CheckPolicy;
+use kerolox_kit::access::{self, Answer, Items, answer, not_here, refused_stream};
+use kerolox_kit::clients::Clients;
+use kerolox_kit::headers::ClientHeaders;
+use kerolox_kit::process::Shutdown;
+use kerolox_kit::refusal::Refusal;
+use kerolox_kit::relay::{self, Relay};
+use kerolox_kit::routes::{Routes, stored_topic};
+use kerolox_kit::telemetry::{GroupPolicy, SettingsPolicy, TelemetryStream, telemetry};
+use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
+use kerolox_model::names::{in_namespace, validate_group};
+use kerolox_proto::v2::messaging_service_server::{MessagingService, MessagingServiceServer};
+use kerolox_proto::v2::{self, Code, FilterType};
+use tonic::{Request, Response, Streaming};
+
+use crate::delivery::Deliveries;
+use crate::engine::Engine;
+
+pub(crate) use admin::{Admin, Counters};
+
+/// What the calls need of the broker.
+pub(crate) struct Context {
+    /// Name of this broker group.
+    pub(crate) broker: String,
+    /// Address that clients are told.
+    pub(crate) address: String,
+    pub(crate) engine: Engine,
+    pub(crate) deliveries: Arc<Deliveries>,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) clients: Arc<Clients>,
+    pub(crate) relay: Relay,
+    pub(crate) limits: PublishLimits,
+    pub(crate) checks: CheckPolicy,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) shutdown: Shutdown,
+}
+
+impl Context {
+    /// Reads the headers and counts the call as a sign of life.
+    fn greet<T>(&self, request: &Request<T>) -> Result<ClientHeaders, Refusal> {
+        let headers = ClientHeaders::from_metadata(request.metadata())?;
+        self.clients.touch(&headers.client_id);
+        Ok(headers)
+    }
+
+    /// Whether a call for `owner` belongs to another broker.
+    fn is_foreign(&self, owner: &str) -> bool {
+        owner != self.broker
+    }
+
+    /// The topic that a client names.
+    fn topic(&self, resource: Option<&v2::Resource>) -> Result<Arc<Topic>, Refusal> {
+        let name = stored_topic(resource)?;
+        let topic = self.engine.store().index().topic(&name);
+        topic.ok_or_else(|| {
+            Refusal::new(
+                Code::TopicNotFound,
+                format!(
+                    "broker {} has no topic {name:?}; create it with `mqadmin updateTopic -t {name}`",
+                    self.broker
+                ),
+            )
+        })
+    }
+
+    /// The consumer group that a client names.
+    async fn group(&self, resource: Option<&v2::Resource>) -> Result<Arc<Group>, Refusal> {
+        self.deliveries.group(&stored_group(resource)?).await
+    }
+}
+
+/// The stored name of the consumer group that a client names.
+fn stored_group(resource: Option<&v2::Resource>) -> Result<String, Refusal> {
+    let blank = v2::Resource::default();
+    let resource = resource.unwrap_or(&blank);
+    validate_group(&resource.name).map_err(|error| Refusal::illegal_group(&error))?;
+    Ok(in_namespace(&resource.resource_namespace, &resource.name))
+}
+
+/// The filter that a consumer asks for; none means every message.
+fn parse_filter(filter: Option<&v2::FilterExpression>) -> Result<TagFilter, Refusal> {
+    let Some(filter) = filter else { return Ok(TagFilter::All) };
+    match filter.r#type() {
+        FilterType::Sql => Err(Refusal::new(
+            Code::NotImplemented,
+            "SQL filters are not offered by this server; filter by tag",
+        )),
+        FilterType::Tag | FilterType::Unspecified => TagFilter::parse(&filter.expression)
+            .map_err(|text| Refusal::new(Code::IllegalFilterExpression, text)),
+    }
+}
+
+/// What this broker tells clients about themselves.
+pub(crate) struct Policy {
+    pub(crate) engine: Engine,
+    pub(crate) limits: PublishLimits,
+}
+
+impl SettingsPolicy for Policy {
+    fn max_body_bytes(&self) -> usize {
+        self.limits.body_bytes_max
+    }
+
+    fn group(&self, stored_group: &str) -> GroupPolicy {
+        let group = self.engine.store().index().group(stored_group);
+        group.map_or_else(GroupPolicy::default, |group| GroupPolicy {
+            max_attempts: group.max_attempts(),
+            fifo: group.fifo,
+            ..GroupPolicy::default()
+        })
+    }
+
+    fn check_filter(&self, filter: &v2::FilterExpression) -> Result<(), Refusal> {
+        parse_filter(Some(filter)).map(drop)
+    }
+}
+
+/// The SDK protocol.
+pub(crate) struct Messaging {
+    context: Arc<Context>,
+    policy: Arc<dyn SettingsPolicy>,
+}
+
+impl Messaging {
+    pub(crate) fn server(
+        context: Arc<Context>,
+        policy: Arc<dyn SettingsPolicy>,
+    ) -> MessagingServiceServer<Self> {
+        MessagingServiceServer::new(Self { context, policy })
+            .max_decoding_message_size(GRPC_DECODE_BYTES_MAX)
+            .max_encoding_message_size(GRPC_DECODE_BYTES_MAX)
+    }
+}
+
+#[tonic::async_trait]
+impl MessagingService for Messaging {
+    type ReceiveMessageStream = Items<v2::ReceiveMessageResponse>;
+    type PullMessageStream = Items<v2::PullMessageResponse>;
+    type TelemetryStream = TelemetryStream;
+
+    async fn query_route(&self, request: Request<v2::QueryRouteRequest>) -> Answer<v2::QueryRouteResponse> {
+        access::query_route(request, &self.context.routes, &self.context.clients)
+    }
+
+    async fn query_assignment(
+        &self,
+        request: Request<v2::QueryAssignmentRequest>,
+    ) -> Answer<v2::QueryAssignmentResponse> {
+        access::query_assignment(request, &self.context.routes, &self.context.clients)
+    }
+
+    async fn heartbeat(&self, request: Request<v2::HeartbeatRequest>) -> Answer<v2::HeartbeatResponse> {
+        access::heartbeat(request, &self.context.clients)
+    }
+
+    async fn notify_client_termination(
+        &self,
+        request: Request<v2::NotifyClientTerminationRequest>,
+    ) -> Answer<v2::NotifyClientTerminationResponse> {
+        let headers = ClientHeaders::lenient(request.metadata());
+        self.context.deliveries.client_left(&headers.client_id);
+        access::notify_client_termination(request, &self.context.clients)
+    }
+
+    async fn telemetry(&self, request: Request<Streaming<v2::TelemetryCommand>>) -> Answer<TelemetryStream> {
+        telemetry(request, &self.context.clients, &self.policy)
+    }
+
+    async fn send_message(
+        &self,
+        request: Request<v2::SendMessageRequest>,
+    ) -> Answer<v2::SendMessageResponse> {
+        let headers = ClientHeaders::lenient(request.metadata());
+        let sent = match self.context.greet(&request) {
+            Ok(client) => send::send_message(&self.context, &client, request.into_inner()).await,
+            Err(refusal) => Err(refusal),
+        };
+        answer(&headers, sent)
+    }
+
+    async fn end_transaction(
+        &self,
+        request: Request<v2::EndTransactionRequest>,
+    ) -> Answer<v2::EndTransactionResponse> {
+        let headers = ClientHeaders::lenient(request.metadata());
+        let ended = match self.context.greet(&request) {
+            Ok(client) => transaction::end_transaction(&self.context, &client, request).await,
+            Err(refusal) => Err(refusal),
+        };
+        answer(&headers, ended)
+    }
+
+    async fn receive_message(
+        &self,
+        request: Request<v2::ReceiveMessageRequest>,
+    ) -> Answer<Self::ReceiveMessageStream> {
+        let headers = ClientHeaders::lenient(request.metadata());
+        let owner = self
+            .context
+            .greet(&request)
+            .and_then(|_| relay::owner_of_queue(request.get_ref().message_queue.as_ref()));
+        let received = match owner {
+            Ok(owner) if self.context.is_foreign(&owner) => {
+                let relayed = self.context.relay.receive_message(&owner, request).await;
+                relayed.map(|stream| -> Self::ReceiveMessageStream { Box::pin(stream) })
+            }
+            Ok(_) => receive::receive_message(&self.context, &headers, request.into_inner()).await,
+            Err(refusal) => Err(refusal),
+        };
+        Ok(Response::new(received.unwrap_or_else(|refusal| refused_stream(&headers, &refusal))))
+    }
+
+    async fn ack_message(&self, request: Request<v2::AckMessageRequest>) -> Answer<v2::AckMessageResponse> {
+        let headers = ClientHeaders::lenient(request.metadata());
+        let acked = match self.context.greet(&request) {
+            Ok(_) => ack::ack_message(&self.context, request).await,
+            Err(refusal) => Err(refusal),
+        };
+        answer(&headers, acked)
+    }
+
+    async fn change_invisible_duration(
+        &self,
+        request: Request<v2::ChangeInvisibleDurationRequest>,
+    ) -> Answer<v2::ChangeInvisibleDurationResponse> {
+        let headers = ClientHeaders::lenient(request.metadata());
+        let receipt_handle = request.get_ref().receipt_handle.clone();
+        let changed = match self.context.greet(&request) {
+            Ok(_) => ack::change_invisible_duration(&self.context, request).await,
+            Err(refusal) => Err(refusal),
+        };
+        // SDKs keep the handle of the answer whatever its status, so a refusal gives back the one that they have.
+        Ok(Response::new(changed.unwrap_or_else(|refusal| v2::ChangeInvisibleDurationResponse {
+            status: Some(refusal.to_status(&headers)),
+            receipt_handle,
+        })))
+    }
+
+    async fn forward_message_to_dead_letter_queue(
+        &self,
+        request: Request<v2::ForwardMessageToDeadLetterQueueRequest>,
+    ) -> Answer<v2::ForwardMessageToDeadLetterQueueResponse> {
+        not_here(&request, "ForwardMessageToDeadLetterQueue")
+    }
+
+    async fn recall_message(
+        &self,
+        request: Request<v2::RecallMessageRequest>,
+    ) -> Answer<v2::RecallMessageResponse> {
+        not_here(&request, "RecallMessage")
+    }
+
+    async fn pull_message(
+        &self,
+        request: Request<v2::PullMessageRequest>,
+    ) -> Answer<Self::PullMessageStream> {
+        let headers = ClientHeaders::lenient(request.metadata());
+        Ok(Response::new(refused_stream(&headers, &Refusal::not_implemented("PullMessage"))))
+    }
+
+    async fn update_offset(
+        &self,
+        request: Request<v2::UpdateOffsetRequest>,
+    ) -> Answer<v2::UpdateOffsetResponse> {
+        not_here(&request, "UpdateOffset")
+    }
+
+    async fn get_offset(&self, request: Request<v2::GetOffsetRequest>) -> Answer<v2::GetOffsetResponse> {
+        not_here(&request, "GetOffset")
+    }
+
+    async fn query_offset(
+        &self,
+        request: Request<v2::QueryOffsetRequest>,
+    ) -> Answer<v2::QueryOffsetResponse> {
+        not_here(&request, "QueryOffset")
+    }
+
+    async fn sync_lite_subscription(
+        &self,
+        request: Request<v2::SyncLiteSubscriptionRequest>,
+    ) -> Answer<v2::SyncLiteSubscriptionResponse> {
+        not_here(&request, "SyncLiteSubscription")
+    }
+}

@@ -1,0 +1,77 @@
+//! EndTransaction.
+
+use kerolox_core::record::{DiscardRecord, Record, ReleaseRecord};
+use kerolox_kit::headers::ClientHeaders;
+use kerolox_kit::refusal::{Refusal, ok_status};
+use kerolox_kit::relay;
+use kerolox_model::token::TransactionId;
+use kerolox_proto::v2::{self, Code, TransactionResolution};
+use kerolox_store::Outcome;
+use tonic::Request;
+
+use super::Context;
+use crate::engine::{refused_by_log, refused_by_store};
+
+/// Commits or rolls back a half message. The answer is the true outcome, durable like a send.
+pub(super) async fn end_transaction(
+    context: &Context,
+    client: &ClientHeaders,
+    request: Request<v2::EndTransactionRequest>,
+) -> Result<v2::EndTransactionResponse, Refusal> {
+    let owner = relay::owner_of_transaction(&request.get_ref().transaction_id)?;
+    if context.is_foreign(&owner) {
+        return context.relay.end_transaction(&owner, request).await;
+    }
+    let request = request.into_inner();
+    let id = TransactionId::from_text(&request.transaction_id)
+        .map_err(|error| Refusal::invalid_transaction_id(&error))?;
+    check_exists(context, &id)?;
+    let by = client.client_id.clone();
+    let record = match request.resolution() {
+        TransactionResolution::Commit => Record::Release(ReleaseRecord { held: id.position, by }),
+        TransactionResolution::Rollback => Record::Discard(DiscardRecord { held: id.position, by }),
+        // "Still unknown": it will be asked about again.
+        TransactionResolution::Unspecified => {
+            return Ok(v2::EndTransactionResponse { status: Some(ok_status()) });
+        }
+    };
+    let applied = context.engine.propose(&record).await.map_err(|error| refused_by_log(&error))?;
+    match applied.outcome {
+        Outcome::Visible { .. } | Outcome::Discarded | Outcome::Repeated => {
+            Ok(v2::EndTransactionResponse { status: Some(ok_status()) })
+        }
+        Outcome::Contradicted => Err(contradicted(request.resolution())),
+        Outcome::TopicGone => Err(Refusal::new(
+            Code::TopicNotFound,
+            "the topic of the transaction was deleted, and its half message with it",
+        )),
+        _ => Err(unknown()),
+    }
+}
+
+/// A half message that was never there is refused before anything is written to the log.
+fn check_exists(context: &Context, id: &TransactionId) -> Result<(), Refusal> {
+    let half = context.engine.store().index().half(id.position).map_err(|error| refused_by_store(&error))?;
+    match half {
+        Some(half) if half.message_id_crc == id.message_id_crc => Ok(()),
+        _ => Err(unknown()),
+    }
+}
+
+fn unknown() -> Refusal {
+    Refusal::new(
+        Code::InvalidTransactionId,
+        "there is no such transaction on its broker: it is too old, its topic was deleted, or the id is from another cluster",
+    )
+}
+
+fn contradicted(resolution: TransactionResolution) -> Refusal {
+    let (asked, was) = match resolution {
+        TransactionResolution::Commit => ("committed", "rolled back"),
+        _ => ("rolled back", "committed"),
+    };
+    Refusal::new(
+        Code::PreconditionFailed,
+        format!("the transaction cannot be {asked}: it was {was} before, and the first decision stands"),
+    )
+}

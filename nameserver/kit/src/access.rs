@@ -1,0 +1,140 @@
+//! The calls that every access point answers alike, whether it is a nameserver or a broker.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+
+use kerolox_model::names::validate_group;
+use kerolox_proto::v2::{self, AckMessageEntry, AckMessageResultEntry};
+use tokio_stream::Stream;
+use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Request, Response, Status};
+
+use crate::clients::Clients;
+use crate::headers::ClientHeaders;
+use crate::refusal::{Refusable, Refusal, ok_status};
+use crate::relay::{Relay, acks};
+use crate::routes::{Routes, stored_topic};
+
+/// Answer of a call.
+pub type Answer<T> = Result<Response<T>, Status>;
+/// Stream of a streaming call.
+pub type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The answer, or the refusal in its body, in a code that the client knows.
+///
+/// # Errors
+/// None: business errors travel in the body.
+pub fn answer<T: Refusable>(headers: &ClientHeaders, outcome: Result<T, Refusal>) -> Answer<T> {
+    Ok(Response::new(outcome.unwrap_or_else(|refusal| refusal.answer(headers))))
+}
+
+/// A stream of one item, the refusal.
+pub fn refused_stream<T: Refusable + Send + 'static>(headers: &ClientHeaders, refusal: &Refusal) -> Items<T> {
+    Box::pin(tokio_stream::once(Ok(refusal.answer(headers))))
+}
+
+/// The answer to a call that this server does not offer.
+///
+/// # Errors
+/// None.
+pub fn not_here<T: Refusable, Q>(request: &Request<Q>, rpc: &str) -> Answer<T> {
+    let headers = ClientHeaders::lenient(request.metadata());
+    answer(&headers, Err(Refusal::not_implemented(rpc)))
+}
+
+/// Reads the headers and counts the call as a sign of life.
+///
+/// # Errors
+/// See [`ClientHeaders::from_metadata`].
+pub fn greet<T>(request: &Request<T>, clients: &Clients) -> Result<ClientHeaders, Refusal> {
+    let headers = ClientHeaders::from_metadata(request.metadata())?;
+    clients.touch(&headers.client_id);
+    Ok(headers)
+}
+
+/// QueryRoute.
+///
+/// # Errors
+/// None.
+pub fn query_route(
+    request: Request<v2::QueryRouteRequest>,
+    routes: &Routes,
+    clients: &Clients,
+) -> Answer<v2::QueryRouteResponse> {
+    let headers = ClientHeaders::lenient(request.metadata());
+    let outcome = greet(&request, clients).and_then(|_| {
+        let topic = request.into_inner().topic;
+        stored_topic(topic.as_ref())?;
+        let message_queues = routes.message_queues(&topic.unwrap_or_default())?;
+        Ok(v2::QueryRouteResponse { status: Some(ok_status()), message_queues })
+    });
+    answer(&headers, outcome)
+}
+
+/// QueryAssignment: one answer for all members of a group, since any of them may receive from any queue.
+///
+/// # Errors
+/// None.
+pub fn query_assignment(
+    request: Request<v2::QueryAssignmentRequest>,
+    routes: &Routes,
+    clients: &Clients,
+) -> Answer<v2::QueryAssignmentResponse> {
+    let headers = ClientHeaders::lenient(request.metadata());
+    let outcome = greet(&request, clients).and_then(|_| {
+        let v2::QueryAssignmentRequest { topic, group, .. } = request.into_inner();
+        stored_topic(topic.as_ref())?;
+        let group = group.as_ref().map_or("", |group| group.name.as_str());
+        validate_group(group).map_err(|error| Refusal::illegal_group(&error))?;
+        let assignments = routes.assignments(&topic.unwrap_or_default())?;
+        Ok(v2::QueryAssignmentResponse { status: Some(ok_status()), assignments })
+    });
+    answer(&headers, outcome)
+}
+
+/// Heartbeat, whether or not the client ever sent settings: after a restart of this server some never do again.
+///
+/// # Errors
+/// None.
+pub fn heartbeat(request: Request<v2::HeartbeatRequest>, clients: &Clients) -> Answer<v2::HeartbeatResponse> {
+    let headers = ClientHeaders::lenient(request.metadata());
+    let outcome = greet(&request, clients).map(|_| v2::HeartbeatResponse { status: Some(ok_status()) });
+    answer(&headers, outcome)
+}
+
+/// NotifyClientTermination; a client that is not known is fine.
+///
+/// # Errors
+/// None.
+pub fn notify_client_termination(
+    request: Request<v2::NotifyClientTerminationRequest>,
+    clients: &Clients,
+) -> Answer<v2::NotifyClientTerminationResponse> {
+    let headers = ClientHeaders::lenient(request.metadata());
+    let outcome = ClientHeaders::from_metadata(request.metadata()).map(|headers| {
+        clients.terminate(&headers.client_id);
+        v2::NotifyClientTerminationResponse { status: Some(ok_status()) }
+    });
+    answer(&headers, outcome)
+}
+
+/// Passes acknowledgements on to the brokers that they belong to, and gathers the results with their places.
+pub async fn relay_acks(
+    relay: &Relay,
+    (metadata, group, topic): (MetadataMap, Option<v2::Resource>, Option<v2::Resource>),
+    by_owner: BTreeMap<String, Vec<(usize, AckMessageEntry)>>,
+) -> Vec<(usize, AckMessageResultEntry)> {
+    let mut results = Vec::new();
+    for (owner, entries) in by_owner {
+        let part = v2::AckMessageRequest {
+            group: group.clone(),
+            topic: topic.clone(),
+            entries: entries.iter().map(|(_, entry)| entry.clone()).collect(),
+        };
+        let part = Request::from_parts(metadata.clone(), Extensions::new(), part);
+        let answer = relay.ack_message(&owner, part).await;
+        let answer = answer.unwrap_or_else(|refusal| v2::AckMessageResponse::refused(refusal.into()));
+        results.extend(acks::results(&entries, answer));
+    }
+    results
+}
