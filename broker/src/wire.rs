@@ -190,7 +190,7 @@ mod tests {
         );
         let system = received.system_properties.expect("always set");
         assert_eq!((system.queue_id, system.queue_offset, system.delivery_attempt), (3, Some(9), Some(2)));
-        let digest = system.body_digest.expect("always set");
+        let digest = system.body_digest.as_ref().expect("always set");
         assert_eq!(
             (digest.r#type(), digest.checksum.as_str()),
             (DigestType::Md5, "5D41402ABC4B2A76B9719D911017C592")

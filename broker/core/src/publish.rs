@@ -26,6 +26,53 @@ impl Default for PublishLimits {
     }
 }
 
+/// Property keys that RocketMQ keeps for itself (its `MessageConst`): a message that carried one of them as a user
+/// property would mean something else to its servers and clients.
+const RESERVED_PROPERTY_KEYS: &[&str] = &[
+    "1ST_POP_TIME",
+    "ARRIVE_TIME",
+    "BUYER_ID",
+    "CLUSTER",
+    "CONSUME_START_TIME",
+    "CORRECTION_FLAG",
+    "CORRELATION_ID",
+    "DELAY",
+    "DUP_INFO",
+    "EXTEND_UNIQ_INFO",
+    "INNER_MULTI_DISPATCH",
+    "INNER_MULTI_QUEUE_OFFSET",
+    "INNER_NUM",
+    "INSTANCE_ID",
+    "KEYS",
+    "MAX_OFFSET",
+    "MAX_RECONSUME_TIMES",
+    "MIN_OFFSET",
+    "MQ2_FLAG",
+    "MSG_REGION",
+    "MSG_TYPE",
+    "ORIGIN_MESSAGE_ID",
+    "PGROUP",
+    "POP_CK",
+    "POP_CK_OFFSET",
+    "PUSH_REPLY_TIME",
+    "REAL_QID",
+    "REAL_TOPIC",
+    "RECONSUME_TIME",
+    "REPLY_TO_CLIENT",
+    "RETRY_TOPIC",
+    "TAGS",
+    "TRACE_ON",
+    "TRANSFER_FLAG",
+    "TRAN_MSG",
+    "TRAN_PREPARED_QUEUE_OFFSET",
+    "TTL",
+    "UNIQ_KEY",
+    "WAIT",
+    "__SHARDINGKEY",
+    "__STARTDELIVERTIME",
+    "__transactionId__",
+];
+
 /// A message as a producer sends it, reduced to what the checks look at.
 #[derive(Debug, Clone, Default)]
 pub struct Draft<'a> {
@@ -221,6 +268,11 @@ fn check_properties(draft: &Draft<'_>, limits: &PublishLimits) -> Result<(), Pub
                 "user property key {key:?} is blank or has control characters; use visible characters"
             )));
         }
+        if RESERVED_PROPERTY_KEYS.contains(key) {
+            return Err(PublishError::PropertyKey(format!(
+                "user property key {key:?} is reserved by RocketMQ; choose another name"
+            )));
+        }
         if has_control(value) {
             return Err(PublishError::PropertyKey(format!(
                 "the value of user property {key:?} has control characters; encode it, for instance as base64"
@@ -296,6 +348,7 @@ mod tests {
             }),
             (Draft { properties: vec![("", "v")], ..draft() }, |e| matches!(e, E::PropertyKey(_))),
             (Draft { properties: vec![("k", "\n")], ..draft() }, |e| matches!(e, E::PropertyKey(_))),
+            (Draft { properties: vec![("UNIQ_KEY", "v")], ..draft() }, |e| matches!(e, E::PropertyKey(_))),
             (Draft { tag: Some("a|b"), ..draft() }, |e| matches!(e, E::Tag(_))),
             (Draft { keys: vec!["ok", " "], ..draft() }, |e| matches!(e, E::Key(_))),
             (Draft { message_group: Some(&group), ..draft() }, |e| matches!(e, E::MessageGroup(_))),

@@ -253,20 +253,22 @@ impl Subscription {
         if cursor.acks.is_done(lease.offset) {
             return Ok(false);
         }
-        match cursor.get(lease.offset) {
-            Some(flight) if flight.lease == lease.lease => {
-                if flight.visible_ms <= now_ms && flight.renew_until_ms.is_none() {
-                    return Err(HandleError::Expired);
-                }
+        if let Some(flight) = cursor.get(lease.offset) {
+            if flight.lease == lease.lease {
+                let held = flight.visible_ms > now_ms || flight.renew_until_ms.is_some();
+                return if held { Ok(true) } else { Err(HandleError::Expired) };
             }
             // After a restart nobody is known to hold anything: a handle from before counts until it expires, as long
             // as the attempt that it stands for is the last one that began.
-            Some(flight) if flight.lease != 0 || lease.attempt < flight.attempts => {
+            if flight.lease != 0 || lease.attempt < flight.attempts {
                 return Err(HandleError::Superseded);
             }
-            _ if lease.visible_ms <= now_ms => return Err(HandleError::Expired),
-            _ if lease.lease > self.next_lease => return Err(HandleError::Unknown),
-            _ => {}
+        }
+        if lease.visible_ms <= now_ms {
+            return Err(HandleError::Expired);
+        }
+        if lease.lease > self.next_lease {
+            return Err(HandleError::Unknown);
         }
         Ok(true)
     }

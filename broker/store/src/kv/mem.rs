@@ -5,10 +5,12 @@ use std::sync::{PoisonError, RwLock};
 
 use super::{Family, Kv, KvError, Op, Pair};
 
+type Pairs = BTreeMap<(Family, Vec<u8>), Vec<u8>>;
+
 /// Forgets everything at the end of the process; a clone is a snapshot.
 #[derive(Debug, Default)]
 pub struct MemKv {
-    pairs: RwLock<BTreeMap<(Family, Vec<u8>), Vec<u8>>>,
+    pairs: RwLock<Pairs>,
 }
 
 impl Clone for MemKv {
