@@ -16,7 +16,7 @@ fail() {
 }
 
 setup_build() {
-  command -v cargo >/dev/null || fail "cargo is not on the PATH: install Rust (https://rustup.rs), 1.89 or newer"
+  command -v cargo >/dev/null || fail "cargo is not on the PATH: install Rust 1.89 or newer"
   command -v c++ >/dev/null || fail "no C++ compiler found: install one (Debian, Ubuntu: apt-get install g++)"
   local missing=()
   has_libclang || missing+=(libclang-dev)

@@ -334,7 +334,8 @@ mod tests {
         let big = "x".repeat(limits::PROPERTIES_BYTES_MAX);
         let id = "x".repeat(256);
         let group = "g".repeat(64);
-        let cases: Vec<(Draft<'_>, fn(&E) -> bool)> = vec![
+        type Case<'a> = (Draft<'a>, fn(&E) -> bool);
+        let cases: Vec<Case<'_>> = vec![
             (Draft { topic: "a b", ..draft() }, |e| matches!(e, E::Topic(_))),
             (Draft { message_id: " ", ..draft() }, |e| matches!(e, E::MessageId(_))),
             (Draft { message_id: &id, ..draft() }, |e| matches!(e, E::MessageId(_))),

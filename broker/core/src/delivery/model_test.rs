@@ -282,7 +282,7 @@ fn queues_take_turns() {
     for queue in 0..3 {
         subscription.add_queue(queue, Acks::default(), 5);
     }
-    let mut first = |s: &mut Subscription| s.receive(0, None, 1, Held::For(1_000), "c", |_| true)[0].queue;
+    let first = |s: &mut Subscription| s.receive(0, None, 1, Held::For(1_000), "c", |_| true)[0].queue;
     let order: Vec<u32> = (0..6).map(|_| first(&mut subscription)).collect();
     assert_eq!(order, [0, 1, 2, 0, 1, 2]);
 }
