@@ -9,19 +9,21 @@ use kerolox_core::{group, topic};
 use kerolox_kit::refusal::Refusal;
 use kerolox_proto::v2::Code;
 use kerolox_store::{Applied, Outcome, ProposeError, Store, StoreError};
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
 
 /// The storage engine of this broker. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
     store: Arc<Store>,
     default_queues: u32,
+    /// Held from looking at a topic or group until its change is applied, so that no change is lost to another one.
+    changing: Arc<Mutex<()>>,
 }
 
 impl Engine {
     /// An engine over `store`; new topics get `default_queues` queues unless they say otherwise.
     pub fn new(store: Arc<Store>, default_queues: u32) -> Self {
-        Self { store, default_queues }
+        Self { store, default_queues, changing: Arc::default() }
     }
 
     /// The store, for look-ups.
@@ -46,6 +48,7 @@ impl Engine {
     /// # Errors
     /// [`ChangeError`].
     pub async fn put_topic(&self, change: &TopicChange) -> Result<(Arc<Topic>, bool), ChangeError> {
+        let _changing = self.changing.lock().await;
         let present = self.store.index().topic(&change.name);
         let wanted = topic::changed(present.as_deref(), change, self.default_queues)
             .map_err(|error| ChangeError::Invalid(error.to_string()))?;
@@ -60,6 +63,7 @@ impl Engine {
     /// # Errors
     /// [`ChangeError`].
     pub async fn put_group(&self, change: &GroupChange) -> Result<(Arc<Group>, bool), ChangeError> {
+        let _changing = self.changing.lock().await;
         let present = self.store.index().group(&change.name);
         let wanted = group::changed(present.as_deref(), change)
             .map_err(|error| ChangeError::Invalid(error.to_string()))?;
@@ -86,6 +90,7 @@ impl Engine {
     }
 
     async fn delete(&self, change: MetaChange) -> Result<bool, ChangeError> {
+        let _changing = self.changing.lock().await;
         match self.change(change).await? {
             Outcome::Deleted(was_there) => Ok(was_there),
             other => Err(unexpected(&other)),

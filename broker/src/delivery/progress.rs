@@ -76,8 +76,8 @@ async fn run(inner: Arc<Inner>, engine: Engine) {
             .map(ProgressItem::Queue)
             .collect();
         let logged = if items.is_empty() {
-            // Another batch took it along; that one is durable, since batches follow each other.
-            Ok(())
+            // The batch before took it along, and is durable unless the log failed: batches follow each other.
+            engine.store().failure().map_or(Ok(()), |reason| Err(ProposeError::ReadOnly(reason)))
         } else {
             engine.propose(&Record::Progress(ProgressRecord::new(items))).await.map(drop)
         };

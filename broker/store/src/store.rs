@@ -159,14 +159,18 @@ impl Store {
     }
 
     /// Proposes a record. `done` is called exactly once: when it is durable and applied, or when it cannot be.
+    ///
+    /// Only messages are refused when too much waits for the disk. Everything else is small, and refusing it would hurt
+    /// more than it saves: consumers and producers would repeat what they have done already.
     pub fn propose(&self, record: &Record, done: Completion) {
+        let is_message = matches!(record, Record::Message(_));
         let record = NewFrame { kind: record.kind() as u8, body: record.encode() };
         if let Some(reason) = self.shared.failure() {
             return done(Err(ProposeError::ReadOnly(reason)));
         }
         let bytes = record.body.len();
         let waiting = self.shared.waiting_bytes.fetch_add(bytes, Ordering::AcqRel);
-        if waiting > 0 && waiting + bytes > self.waiting_bytes_max {
+        if is_message && waiting > 0 && waiting + bytes > self.waiting_bytes_max {
             self.shared.release_bytes(bytes);
             return done(Err(ProposeError::Busy { waiting, limit: self.waiting_bytes_max }));
         }
