@@ -110,7 +110,7 @@ impl Broker {
     pub async fn serve(self, shutdown: Shutdown, ready: impl FnOnce()) -> Result<(), BrokerError> {
         let Self { config, listener, tls, store, arrivals, halves, started, _lock } = self;
         let info = announce::broker_info(&config, listener.local_addr());
-        let engine = Engine::new(store.clone(), config.topics.default_queues);
+        let engine = Engine::new(store.clone(), config.topics.default_queues, config.log.flush());
         let routes = Arc::new(Routes::new(config.registration.lease.duration()));
         let clients = Arc::new(Clients::new(config.clients.expiry.duration()));
         let registrar = Arc::new(Registrar::start(
@@ -204,6 +204,7 @@ fn open_store(
         broker: config.group.clone(),
         log: LogOptions { segment_bytes: config.log.segment_size.bytes(), ..LogOptions::default() },
         waiting_bytes_max: config.log.max_waiting_bytes.as_usize(),
+        flush_interval: config.log.flush_interval.duration(),
     };
     let listener = move |event: &kerolox_store::Event| {
         arrivals.notice(event);

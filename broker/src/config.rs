@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use kerolox_core::flush::Flush;
 use kerolox_core::publish::PublishLimits;
 use kerolox_core::transaction::CheckPolicy;
 use kerolox_kit::clients::DEFAULT_EXPIRY;
@@ -59,6 +60,31 @@ pub struct LogConfig {
     pub segment_size: ByteSize,
     /// Bytes that may wait for the disk before senders are told to slow down.
     pub max_waiting_bytes: ByteSize,
+    /// What an acknowledgement waits for: the disk, or the system's page cache. A topic can have its own setting
+    /// (`mqadmin updateTopic -a +flush=async`).
+    pub flush: FlushMode,
+    /// With `async`: how long a record may stay without a sync, which is what a power cut may take.
+    pub flush_interval: Span,
+}
+
+/// What an acknowledgement waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlushMode {
+    /// The disk.
+    Sync,
+    /// The page cache.
+    Async,
+}
+
+impl LogConfig {
+    /// The flush mode, as the core wants it.
+    pub fn flush(&self) -> Flush {
+        match self.flush {
+            FlushMode::Sync => Flush::Sync,
+            FlushMode::Async => Flush::Async,
+        }
+    }
 }
 
 /// When and how often undecided transactions are checked back; defaults as in RocketMQ.
@@ -146,6 +172,8 @@ impl Default for LogConfig {
         Self {
             segment_size: ByteSize::from_bytes(1 << 30),
             max_waiting_bytes: ByteSize::from_bytes(256 << 20),
+            flush: FlushMode::Sync,
+            flush_interval: Span::from_millis(200),
         }
     }
 }
@@ -217,6 +245,9 @@ impl BrokerConfig {
             return Err(format!(
                 "limits.max-body-bytes is above {body_max}; messages that large cannot be received"
             ));
+        }
+        if self.log.flush_interval.as_millis() == 0 {
+            return Err("log.flush-interval is 0; use log.flush = \"sync\" for a sync per batch".into());
         }
         if self.transaction.check_interval.as_millis() == 0 {
             return Err("transaction.check-interval is 0; the default is 30s".into());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kerolox_core::flush::Flush;
 use kerolox_core::group::{Group, GroupChange};
 use kerolox_core::record::{DeleteGroup, DeleteTopic, MetaChange, MetaRecord, Record};
 use kerolox_core::topic::{Topic, TopicChange};
@@ -16,14 +17,16 @@ use tokio::sync::{Mutex, oneshot};
 pub struct Engine {
     store: Arc<Store>,
     default_queues: u32,
+    flush: Flush,
     /// Held from looking at a topic or group until its change is applied, so that no change is lost to another one.
     changing: Arc<Mutex<()>>,
 }
 
 impl Engine {
-    /// An engine over `store`; new topics get `default_queues` queues unless they say otherwise.
-    pub fn new(store: Arc<Store>, default_queues: u32) -> Self {
-        Self { store, default_queues, changing: Arc::default() }
+    /// An engine over `store`. New topics get `default_queues` queues unless they say otherwise; records count as stored
+    /// as `flush` says, unless their topic says otherwise.
+    pub fn new(store: Arc<Store>, default_queues: u32, flush: Flush) -> Self {
+        Self { store, default_queues, flush, changing: Arc::default() }
     }
 
     /// The store, for look-ups.
@@ -31,15 +34,32 @@ impl Engine {
         &self.store
     }
 
-    /// Proposes a record at once; the returned future waits until it is durable and applied. Dropping the future does
-    /// not take the record back.
+    /// Proposes a record at once; the returned future waits until it is stored and applied. Dropping the future does not
+    /// take the record back.
     pub fn propose(
         &self,
         record: &Record,
-    ) -> impl Future<Output = Result<Applied, ProposeError>> + Send + 'static {
+    ) -> impl Future<Output = Result<Applied, ProposeError>> + Send + use<> {
+        self.propose_with(record, self.flush)
+    }
+
+    /// The same for a message of a topic, which may have its own idea of what counts as stored.
+    pub fn propose_for(
+        &self,
+        topic: &Topic,
+        record: &Record,
+    ) -> impl Future<Output = Result<Applied, ProposeError>> + Send + use<> {
+        self.propose_with(record, topic.flush().unwrap_or(self.flush))
+    }
+
+    fn propose_with(
+        &self,
+        record: &Record,
+        flush: Flush,
+    ) -> impl Future<Output = Result<Applied, ProposeError>> + Send + use<> {
         let (answer, applied) = oneshot::channel();
         // Whoever asked may have gone away; the record stays all the same.
-        self.store.propose(record, Box::new(move |outcome| drop(answer.send(outcome))));
+        self.store.propose(record, flush, Box::new(move |outcome| drop(answer.send(outcome))));
         async move { applied.await.unwrap_or(Err(ProposeError::Closed)) }
     }
 

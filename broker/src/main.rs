@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 use kerolox_broker::Broker;
@@ -43,6 +44,9 @@ struct Flags {
     /// Folder for the log and its index [default: broker-data]
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
+    /// What an acknowledgement waits for: sync (the disk) or async (the page cache) [default: sync]
+    #[arg(long, value_name = "MODE")]
+    flush: Option<String>,
     /// From storing a half message to its first check-back [default: 6s]
     #[arg(long, value_name = "DURATION")]
     transaction_first_check: Option<String>,
@@ -70,6 +74,7 @@ impl Flags {
             ("listen", self.listen.clone()),
             ("advertise", self.advertise.clone()),
             ("data", self.data.clone()),
+            ("log.flush", self.flush.clone()),
             ("transaction.first-check", self.transaction_first_check.clone()),
             ("transaction.check-interval", self.transaction_check_interval.clone()),
             ("transaction.check-max", self.transaction_check_max.map(|number| number.to_string())),
@@ -81,8 +86,18 @@ impl Flags {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let flags = Flags::parse();
+async fn main() -> ExitCode {
+    match run(&Flags::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The errors' own texts are complete; anyhow's chain and backtrace would only hide them.
+            eprintln!("broker: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(flags: &Flags) -> anyhow::Result<()> {
     let config = flags.load()?;
     if flags.print_config {
         print!("{}", config::print(&config)?);

@@ -3,6 +3,7 @@
 //! - [`record`]: what the commit log holds, and its encoding;
 //! - [`topic`] and [`group`]: configuration and how administrators change it;
 //! - [`publish`]: what may be sent;
+//! - [`flush`]: when a record counts as stored;
 //! - [`filter`]: which messages a consumer wants;
 //! - [`acks`]: what a consumer group has finished in one queue;
 //! - [`delivery`]: who holds which message until when;
@@ -15,6 +16,7 @@ pub mod acks;
 pub mod attributes;
 pub mod delivery;
 pub mod filter;
+pub mod flush;
 pub mod group;
 pub mod publish;
 pub mod record;

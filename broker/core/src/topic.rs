@@ -7,6 +7,7 @@ use kerolox_model::names::{NameError, validate_topic};
 use prost::Message;
 
 use crate::attributes::{self, AttributeChange};
+use crate::flush::Flush;
 
 /// What a message is, numbered as `apache.rocketmq.v2.MessageType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
@@ -50,6 +51,10 @@ pub const PERM_READ: u32 = 4;
 
 /// Attribute that names the message type.
 pub const MESSAGE_TYPE_ATTRIBUTE: &str = "message.type";
+
+/// Attribute that says when a message of the topic counts as stored: `sync` or `async`. Without it the broker's setting
+/// holds.
+pub const FLUSH_ATTRIBUTE: &str = "flush";
 
 /// A topic of one broker group. Stored in `Meta` records; field numbers are part of the on-disk format.
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -148,6 +153,11 @@ impl Topic {
         self.types().map(MessageType::word).collect::<Vec<_>>().join(", ")
     }
 
+    /// When its messages count as stored, if the topic says so.
+    pub fn flush(&self) -> Option<Flush> {
+        self.attributes.get(FLUSH_ATTRIBUTE).and_then(|word| Flush::parse(word).ok())
+    }
+
     /// Whether clients may send to it.
     pub fn is_writable(&self) -> bool {
         self.perm & PERM_WRITE != 0
@@ -187,6 +197,11 @@ pub fn changed(
             && key == MESSAGE_TYPE_ATTRIBUTE
         {
             topic.types = types_of(value)?;
+        }
+        if let AttributeChange::Set(key, value) = change
+            && key == FLUSH_ATTRIBUTE
+        {
+            Flush::parse(value).map_err(TopicError::Attribute)?;
         }
         if matches!(change, AttributeChange::Remove(key) if key == MESSAGE_TYPE_ATTRIBUTE) {
             topic.types = vec![MessageType::Normal.into()];
@@ -244,6 +259,16 @@ mod tests {
             .expect("legal");
         assert_eq!((wider.read_queues, wider.write_queues), (6, 6));
         assert!(wider.accepts(MessageType::Transaction) && !wider.accepts(MessageType::Normal));
+    }
+
+    #[test]
+    fn a_topic_may_have_its_own_flush_mode() {
+        let set = |word: &str| TopicChange { attributes: vec![format!("+flush={word}")], ..change("t") };
+        let topic = changed(None, &set("async"), 4).expect("legal");
+        assert_eq!(topic.flush(), Some(Flush::Async));
+        let unset = TopicChange { attributes: vec!["-flush".into()], ..change("t") };
+        assert_eq!(changed(Some(&topic), &unset, 4).expect("legal").flush(), None);
+        assert!(matches!(changed(None, &set("never"), 4), Err(TopicError::Attribute(_))));
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub(super) async fn send_message(
         let message_id =
             message.system_properties.as_ref().map(|system| system.message_id.clone()).unwrap_or_default();
         let record = place(context, client, &topic, message, kind);
-        pending.push((message_id, context.engine.propose(&record)));
+        pending.push((message_id, context.engine.propose_for(&topic, &record)));
     }
     let mut entries = Vec::with_capacity(pending.len());
     for (message_id, applied) in pending {

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use kerolox_core::flush::Flush;
 use kerolox_core::record::{EpochRecord, Kind, MessageRecord, Record, RecordError};
 use kerolox_log::fs::Folder;
 use kerolox_log::{Frame, Log, LogOptions, NewFrame, Reader};
@@ -24,6 +26,8 @@ pub struct StoreOptions {
     pub log: LogOptions,
     /// Bytes of proposals that may wait for the disk before more are refused.
     pub waiting_bytes_max: usize,
+    /// Longest time that a record which waits for no sync ([`Flush::Async`]) stays without one.
+    pub flush_interval: Duration,
 }
 
 /// What became of a proposed record.
@@ -134,35 +138,45 @@ impl Store {
         let folded = indexer::catch_up(&shared)?;
         check_owner(&shared, &options.broker)?;
         tracing::info!(end = log.end(), folded, "storage is open");
-        Self::start(shared, log, options.waiting_bytes_max, Box::new(listener))
+        Self::start(shared, log, &options, Box::new(listener))
     }
 
     fn start(
         shared: Arc<Shared>,
         log: Log,
-        waiting_bytes_max: usize,
+        options: &StoreOptions,
         listener: Box<dyn Fn(&Event) + Send>,
     ) -> Result<Self, StoreError> {
         let (proposals, incoming) = mpsc::channel();
         let (batches, durable) = mpsc::channel();
-        let last_ms = shared.now_ms();
-        let writer = Writer { log, epoch: 1, shared: shared.clone(), proposals: incoming, batches, last_ms };
+        let writer = Writer {
+            log,
+            epoch: 1,
+            shared: shared.clone(),
+            proposals: incoming,
+            batches,
+            last_ms: shared.now_ms(),
+            flush_interval: options.flush_interval,
+            unsynced_since: None,
+            unnoted: false,
+        };
         let indexer = Indexer { shared: shared.clone(), batches: durable, listener };
         let threads =
             vec![spawn("log-writer", move || writer.run())?, spawn("indexer", move || indexer.run())?];
         Ok(Self {
             shared,
-            waiting_bytes_max,
+            waiting_bytes_max: options.waiting_bytes_max,
             proposals: Mutex::new(Some(proposals)),
             threads: Mutex::new(threads),
         })
     }
 
-    /// Proposes a record. `done` is called exactly once: when it is durable and applied, or when it cannot be.
+    /// Proposes a record. `done` is called exactly once: when it is stored as `flush` says and applied, or when it
+    /// cannot be.
     ///
     /// Only messages are refused when too much waits for the disk. Everything else is small, and refusing it would hurt
     /// more than it saves: consumers and producers would repeat what they have done already.
-    pub fn propose(&self, record: &Record, done: Completion) {
+    pub fn propose(&self, record: &Record, flush: Flush, done: Completion) {
         let is_message = matches!(record, Record::Message(_));
         let record = NewFrame { kind: record.kind() as u8, body: record.encode() };
         if let Some(reason) = self.shared.failure() {
@@ -174,7 +188,7 @@ impl Store {
             self.shared.release_bytes(bytes);
             return done(Err(ProposeError::Busy { waiting, limit: self.waiting_bytes_max }));
         }
-        let proposal = Proposal { record, done };
+        let proposal = Proposal { record, flush, done };
         let refused = match &*self.proposals.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(proposals) => proposals.send(proposal).err().map(|lost| lost.0),
             None => Some(proposal),

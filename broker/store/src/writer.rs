@@ -1,10 +1,12 @@
 //! The writer thread: proposals in, durable batches out.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kerolox_log::{Frame, Log, NewFrame};
+use kerolox_core::flush::Flush;
+use kerolox_log::{Frame, Log, LogError, NewFrame};
 
 use crate::error::ProposeError;
 use crate::store::{Completion, Shared};
@@ -14,13 +16,17 @@ const BATCH_RECORDS_MAX: usize = 8192;
 /// Most bytes of one batch: keeps the wait of the first record short on slow disks.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 
+/// After this long without a record, the writer notes how far the log is durable.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// A record that somebody wants to be in the log.
 pub(crate) struct Proposal {
     pub(crate) record: NewFrame,
+    pub(crate) flush: Flush,
     pub(crate) done: Completion,
 }
 
-/// Records that are durable now, with whoever waits for them.
+/// Records that count as stored now, with whoever waits for them.
 pub(crate) struct Batch {
     pub(crate) records: Vec<(Frame, Completion)>,
 }
@@ -33,16 +39,28 @@ pub(crate) struct Writer {
     pub(crate) proposals: Receiver<Proposal>,
     pub(crate) batches: Sender<Batch>,
     pub(crate) last_ms: i64,
+    /// Longest time that a record which waits for no sync stays without one.
+    pub(crate) flush_interval: Duration,
+    /// Since when there are records without a sync.
+    pub(crate) unsynced_since: Option<Instant>,
+    /// Whether something was synced that the checkpoint may not know.
+    pub(crate) unnoted: bool,
 }
 
 impl Writer {
     /// Runs until every sender of proposals is gone, then closes the log.
     pub(crate) fn run(mut self) {
-        while let Ok(first) = self.proposals.recv() {
-            let batch = self.collect(first);
-            let bytes: usize = batch.iter().map(|proposal| proposal.record.body.len()).sum();
-            self.commit(batch);
-            self.shared.release_bytes(bytes);
+        loop {
+            match self.next() {
+                Ok(first) => {
+                    let batch = self.collect(first);
+                    let bytes: usize = batch.iter().map(|proposal| proposal.record.body.len()).sum();
+                    self.commit(batch);
+                    self.shared.release_bytes(bytes);
+                }
+                Err(RecvTimeoutError::Timeout) => self.on_quiet(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
         }
         // Closing batches first lets the indexer finish while the log syncs.
         let Self { log, shared, batches, .. } = self;
@@ -53,6 +71,39 @@ impl Writer {
             tracing::error!(%error, "the log could not be closed cleanly; it will be checked at the next start");
             shared.fail(&error.to_string());
         }
+    }
+
+    /// Waits for a proposal, as long as nothing else is to be done.
+    fn next(&self) -> Result<Proposal, RecvTimeoutError> {
+        match self.unsynced_since {
+            Some(since) => self.proposals.recv_timeout(self.flush_interval.saturating_sub(since.elapsed())),
+            None if self.unnoted => self.proposals.recv_timeout(QUIET),
+            None => self.proposals.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    fn on_quiet(&mut self) {
+        let done = if self.unsynced_since.is_some() { self.sync() } else { self.note_durable() };
+        if let Err(error) = done {
+            self.fail(&error);
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), LogError> {
+        // Whatever comes of it, there is no second try.
+        self.unsynced_since = None;
+        self.unnoted = true;
+        self.log.sync()
+    }
+
+    fn note_durable(&mut self) -> Result<(), LogError> {
+        self.unnoted = false;
+        self.log.note_durable()
+    }
+
+    fn fail(&self, error: &LogError) {
+        tracing::error!(%error, "the log failed and is read-only until the broker is restarted");
+        self.shared.fail(&error.to_string());
     }
 
     fn collect(&self, first: Proposal) -> Vec<Proposal> {
@@ -68,7 +119,7 @@ impl Writer {
         batch
     }
 
-    /// Appends and syncs a batch, and hands it on. A failure answers everybody in it and stays.
+    /// Appends a batch, syncs it if anything in it asks for that or the time has come, and hands it on. A failure answers everybody in it and stays.
     fn commit(&mut self, batch: Vec<Proposal>) {
         if let Some(reason) = self.shared.failure() {
             return fail(batch.into_iter().map(|proposal| proposal.done), &reason);
@@ -76,14 +127,13 @@ impl Writer {
         // Store times never run backwards, so that "by time" look-ups can search by halving.
         let store_ms = self.shared.now_ms().max(self.last_ms);
         self.last_ms = store_ms;
+        let wants_sync = batch.iter().any(|proposal| proposal.flush == Flush::Sync);
         let (records, waiting): (Vec<NewFrame>, Vec<Completion>) =
             batch.into_iter().map(|proposal| (proposal.record, proposal.done)).unzip();
-        let appended = self.log.append(&records, self.epoch, store_ms);
-        let places = match appended.and_then(|places| self.log.sync().map(|()| places)) {
+        let places = match self.store(&records, store_ms, wants_sync) {
             Ok(places) => places,
             Err(error) => {
-                tracing::error!(%error, "the log failed and is read-only until the broker is restarted");
-                self.shared.fail(&error.to_string());
+                self.fail(&error);
                 return fail(waiting, &error.to_string());
             }
         };
@@ -105,6 +155,22 @@ impl Writer {
             let reason = self.shared.failure().unwrap_or_else(|| "the indexer stopped".to_owned());
             fail(lost.0.records.into_iter().map(|(_, done)| done), &reason);
         }
+    }
+}
+
+impl Writer {
+    fn store(
+        &mut self,
+        records: &[NewFrame],
+        store_ms: i64,
+        wants_sync: bool,
+    ) -> Result<Vec<(u64, u32)>, LogError> {
+        let places = self.log.append(records, self.epoch, store_ms)?;
+        let since = *self.unsynced_since.get_or_insert_with(Instant::now);
+        if wants_sync || since.elapsed() >= self.flush_interval {
+            self.sync()?;
+        }
+        Ok(places)
     }
 }
 

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use bytes::Bytes;
+use kerolox_core::flush::Flush;
 use kerolox_core::record::{
     Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record, ReleaseRecord,
 };
@@ -19,6 +21,7 @@ fn options(broker: &str) -> StoreOptions {
         broker: broker.to_owned(),
         log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024 },
         waiting_bytes_max: 1 << 20,
+        flush_interval: Duration::from_millis(5),
     }
 }
 
@@ -30,7 +33,11 @@ fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
 
 fn propose(store: &Store, record: &Record) -> Result<Applied, ProposeError> {
     let (sender, answer) = mpsc::channel();
-    store.propose(record, Box::new(move |applied| sender.send(applied).expect("the test waits")));
+    store.propose(
+        record,
+        Flush::Sync,
+        Box::new(move |applied| sender.send(applied).expect("the test waits")),
+    );
     answer.recv().expect("every proposal is answered")
 }
 
@@ -136,6 +143,31 @@ fn a_failing_disk_makes_the_store_read_only_and_says_why() {
     );
     assert!(store.failure().is_some());
     assert_eq!(contents(&store, 0), ["kept"], "what is not durable is not visible; reading goes on");
+}
+
+#[test]
+fn without_a_sync_a_record_is_answered_at_once_and_durable_a_little_later() {
+    let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
+    let options = StoreOptions { flush_interval: Duration::from_millis(50), ..options("a") };
+    let store = Store::open(options, Arc::new(folder.clone()), kv, || 0, |_| {}).expect("opens");
+    topic(&store, "t");
+    let before = store.positions().durable;
+    let (sender, answer) = mpsc::channel();
+    let done = Box::new(move |applied| sender.send(applied).expect("the test waits"));
+    store.propose(&message(0, Hold::None, "soon"), Flush::Async, done);
+    let applied = answer.recv().expect("answered").expect("stored");
+    assert!(applied.position >= before, "it lies behind what was durable");
+    assert_eq!(contents(&store, 0), ["soon"]);
+    while store.positions().durable <= applied.position {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // A failed sync behind the answer makes the store read-only as well.
+    folder.fail(Some(Fault::Sync));
+    store.propose(&message(0, Hold::None, "perhaps"), Flush::Async, Box::new(drop));
+    while store.failure().is_none() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(matches!(propose(&store, &message(0, Hold::None, "no")), Err(ProposeError::ReadOnly(_))));
 }
 
 #[test]

@@ -1,0 +1,39 @@
+//! When a record counts as stored.
+
+/// What an acknowledgement of the broker waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Flush {
+    /// The record is on disk: it survives a power cut.
+    #[default]
+    Sync,
+    /// The record is in the system's page cache: it survives a crash of the broker, but a power cut may take what was
+    /// written since the last sync.
+    Async,
+}
+
+impl Flush {
+    /// Reads `sync` or `async`, in any case; RocketMQ's `SYNC_FLUSH` and `ASYNC_FLUSH` are understood too.
+    ///
+    /// # Errors
+    /// A sentence that says what can be written.
+    pub fn parse(word: &str) -> Result<Self, String> {
+        match word.to_ascii_lowercase().as_str() {
+            "sync" | "sync_flush" => Ok(Self::Sync),
+            "async" | "async_flush" => Ok(Self::Async),
+            _ => Err(format!("flush mode {word:?} is unknown; use sync or async")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_rocketmq_are_understood() {
+        for (word, flush) in [("sync", Flush::Sync), ("ASYNC", Flush::Async), ("ASYNC_FLUSH", Flush::Async)] {
+            assert_eq!(Flush::parse(word), Ok(flush));
+        }
+        assert!(Flush::parse("never").is_err_and(|text| text.contains("never")));
+    }
+}
