@@ -205,6 +205,7 @@ fn open_store(
         log: LogOptions { segment_bytes: config.log.segment_size.bytes(), ..LogOptions::default() },
         waiting_bytes_max: config.log.max_waiting_bytes.as_usize(),
         flush_interval: config.log.flush_interval.duration(),
+        tail_bytes: config.log.tail_size.as_usize(),
     };
     let listener = move |event: &kerolox_store::Event| {
         arrivals.notice(event);

@@ -65,6 +65,8 @@ pub struct LogConfig {
     pub flush: FlushMode,
     /// With `async`: how long a record may stay without a sync, which is what a power cut may take.
     pub flush_interval: Span,
+    /// The newest messages are kept in memory, up to this size, and read from there.
+    pub tail_size: ByteSize,
 }
 
 /// What an acknowledgement waits for.
@@ -174,6 +176,7 @@ impl Default for LogConfig {
             max_waiting_bytes: ByteSize::from_bytes(256 << 20),
             flush: FlushMode::Sync,
             flush_interval: Span::from_millis(200),
+            tail_size: ByteSize::from_bytes(32 << 20),
         }
     }
 }

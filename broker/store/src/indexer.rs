@@ -56,6 +56,8 @@ impl Indexer {
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         let mut answers: Vec<(Completion, Applied)> = Vec::with_capacity(batch.records.len());
         let mut events = Vec::new();
+        // In memory before anybody can learn of them.
+        self.shared.tail.extend(batch.records.iter().map(|(frame, _)| frame.clone()));
         let applied = {
             let mut index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
             apply_all(&mut index, batch, &mut events, &mut answers)

@@ -15,6 +15,7 @@ pub mod index;
 mod indexer;
 pub mod kv;
 mod store;
+mod tail;
 mod writer;
 
 pub use error::{ProposeError, StoreError};

@@ -15,6 +15,7 @@ use crate::error::{ProposeError, StoreError};
 use crate::index::{Event, Index, Outcome};
 use crate::indexer::{self, Indexer};
 use crate::kv::Kv;
+use crate::tail::Tail;
 use crate::writer::{Proposal, Writer};
 
 /// How the engine works.
@@ -28,6 +29,8 @@ pub struct StoreOptions {
     pub waiting_bytes_max: usize,
     /// Longest time that a record which waits for no sync ([`Flush::Async`]) stays without one.
     pub flush_interval: Duration,
+    /// Bytes of the newest messages that are kept in memory for reading.
+    pub tail_bytes: usize,
 }
 
 /// What became of a proposed record.
@@ -59,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) index: RwLock<Index>,
     pub(crate) kv: Arc<dyn Kv>,
     pub(crate) reader: Reader,
+    pub(crate) tail: Tail,
     clock: Box<dyn Fn() -> i64 + Send + Sync>,
     waiting_bytes: AtomicUsize,
     failure: Mutex<Option<String>>,
@@ -131,6 +135,7 @@ impl Store {
             index: RwLock::new(index),
             kv,
             reader,
+            tail: Tail::new(options.tail_bytes),
             clock: Box::new(clock),
             waiting_bytes: AtomicUsize::new(0),
             failure: Mutex::new(None),
@@ -209,7 +214,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Log`] when it cannot be read, [`StoreError::Record`] when it is no message.
     pub fn read_message(&self, position: u64, len: u32) -> Result<(Frame, MessageRecord), StoreError> {
-        let frame = self.shared.reader.read(position, len)?;
+        let frame = match self.shared.tail.get(position) {
+            Some(frame) => frame,
+            None => self.shared.reader.read(position, len)?,
+        };
         let malformed = |source| StoreError::Record { position, source };
         if frame.kind != Kind::Message as u8 {
             return Err(malformed(RecordError::Malformed {

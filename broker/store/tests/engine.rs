@@ -22,6 +22,7 @@ fn options(broker: &str) -> StoreOptions {
         log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024 },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),
+        tail_bytes: 1024,
     }
 }
 

@@ -1,0 +1,70 @@
+//! The newest messages, kept in memory: most of them are read once or twice soon after they are stored, and then need
+//! neither the disk nor another checksum.
+
+use std::collections::VecDeque;
+use std::sync::{PoisonError, RwLock};
+
+use kerolox_core::record::Kind;
+use kerolox_log::Frame;
+
+/// Frames in the order of their positions, the newest ones up to a number of bytes.
+pub(crate) struct Tail {
+    bytes_max: usize,
+    frames: RwLock<Frames>,
+}
+
+#[derive(Default)]
+struct Frames {
+    queue: VecDeque<Frame>,
+    bytes: usize,
+}
+
+impl Tail {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, frames: RwLock::default() }
+    }
+
+    /// Adds messages, each behind everything that is there; other records are not read again and left out.
+    pub(crate) fn extend(&self, frames: impl IntoIterator<Item = Frame>) {
+        let mut tail = self.frames.write().unwrap_or_else(PoisonError::into_inner);
+        for frame in frames.into_iter().filter(|frame| frame.kind == Kind::Message as u8) {
+            tail.bytes += frame.len as usize;
+            tail.queue.push_back(frame);
+            while tail.bytes > self.bytes_max
+                && let Some(oldest) = tail.queue.pop_front()
+            {
+                tail.bytes -= oldest.len as usize;
+            }
+        }
+    }
+
+    /// The message at a position, if it is among the newest.
+    pub(crate) fn get(&self, position: u64) -> Option<Frame> {
+        let tail = self.frames.read().unwrap_or_else(PoisonError::into_inner);
+        let at = tail.queue.binary_search_by_key(&position, |frame| frame.position).ok()?;
+        tail.queue.get(at).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn frame(position: u64, kind: Kind) -> Frame {
+        Frame { position, len: 64, kind: kind as u8, epoch: 1, store_ms: 0, body: Bytes::new() }
+    }
+
+    #[test]
+    fn the_newest_messages_are_kept_up_to_the_limit() {
+        let tail = Tail::new(3 * 64);
+        tail.extend((1..=5).map(|i| frame(i * 64, Kind::Message)));
+        tail.extend([frame(6 * 64, Kind::Progress)]);
+        let kept: Vec<u64> = (1..=7).filter(|i| tail.get(i * 64).is_some()).collect();
+        assert_eq!(kept, [3, 4, 5]);
+        assert_eq!(tail.get(65), None);
+        let nothing = Tail::new(0);
+        nothing.extend([frame(64, Kind::Message)]);
+        assert_eq!(nothing.get(64), None);
+    }
+}
