@@ -28,11 +28,16 @@ impl Checkpoint {
             return Ok(Self { file, sequence: 0, durable: 0 });
         }
         let file = folder.open(NAME)?;
-        let mut bytes = [0; 2 * SLOT_LEN];
-        file.read_at(&mut bytes, 0)?;
-        let newest = bytes.chunks_exact(SLOT_LEN).filter_map(decode).max();
-        let (sequence, durable) = newest.unwrap_or((0, 0));
+        let (sequence, durable) = newest(&*file)?.unwrap_or((0, 0));
         Ok(Self { file, sequence, durable })
+    }
+
+    /// The durable position, without touching anything; `None` when there is no checkpoint or it cannot be understood.
+    pub(crate) fn peek(folder: &dyn Folder) -> io::Result<Option<u64>> {
+        if !folder.list()?.iter().any(|name| name == NAME) {
+            return Ok(None);
+        }
+        Ok(newest(&*folder.open(NAME)?)?.map(|(_, durable)| durable))
     }
 
     /// Everything before this position was durable once.
@@ -51,6 +56,13 @@ impl Checkpoint {
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.sync()
     }
+}
+
+/// Sequence number and position of the newest intact slot.
+fn newest(file: &dyn File) -> io::Result<Option<(u64, u64)>> {
+    let mut bytes = [0; 2 * SLOT_LEN];
+    file.read_at(&mut bytes, 0)?;
+    Ok(bytes.chunks_exact(SLOT_LEN).filter_map(decode).max())
 }
 
 fn encode(sequence: u64, durable: u64) -> [u8; SLOT_LEN] {

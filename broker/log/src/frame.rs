@@ -107,6 +107,15 @@ pub fn peek_len(header: &[u8]) -> Result<usize, FrameError> {
     }
 }
 
+/// Whether `header` says that it was written at `position` by a version that this one knows: a cheap test when looking
+/// for the next frame behind damage. Only [`decode`] tells whether the frame is intact.
+pub fn claims_position(header: &[u8], position: u64) -> bool {
+    header.len() >= HEADER_LEN
+        && header[8] == VERSION
+        && u64::from_le_bytes(field(header, 16)) == position
+        && peek_len(header).is_ok()
+}
+
 /// Reads the frame at the start of `bytes`, which must have been read from `position`. The body shares memory with it.
 ///
 /// # Errors

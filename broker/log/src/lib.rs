@@ -38,6 +38,7 @@ mod checkpoint;
 mod error;
 pub mod frame;
 pub mod fs;
+pub mod inspect;
 mod log;
 mod reader;
 mod recovery;

@@ -12,6 +12,7 @@ use super::{File, Folder};
 #[derive(Debug, Clone)]
 pub struct OsFolder {
     path: PathBuf,
+    writable: bool,
 }
 
 impl OsFolder {
@@ -21,7 +22,16 @@ impl OsFolder {
     /// The system's error.
     pub fn create(path: &Path) -> io::Result<Self> {
         fs::create_dir_all(path)?;
-        Ok(Self { path: path.to_owned() })
+        Ok(Self { path: path.to_owned(), writable: true })
+    }
+
+    /// The folder at `path`, whose files can only be read; it must exist.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn read_only(path: &Path) -> io::Result<Self> {
+        fs::read_dir(path)?;
+        Ok(Self { path: path.to_owned(), writable: false })
     }
 }
 
@@ -37,11 +47,14 @@ impl Folder for OsFolder {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
+        let file = OpenOptions::new().read(true).write(self.writable).open(self.path.join(name))?;
         Ok(Arc::new(OsFile(file)))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        if !self.writable {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.path.join(name))?;
         Ok(Arc::new(OsFile(file)))
     }

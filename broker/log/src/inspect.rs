@@ -1,0 +1,298 @@
+//! Reading a log without opening it: every frame of every segment, and what lies between them, changing nothing.
+//!
+//! Recovery answers "where does the log end"; this answers "what is there". It never writes, so it works on read-only
+//! files and on copies, and it goes on behind damage as far as frames can be found.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::LogError;
+use crate::frame::{self, Frame, FrameError};
+use crate::fs::{File, Folder};
+use crate::segment::{self, HEADER_LEN, Segment};
+
+/// Bytes read at a time.
+const CHUNK_LEN: usize = 1 << 20;
+
+/// Whether somebody may be appending while the log is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Nobody writes: everything is read, and what is wrong behind the checkpoint is told apart from a torn tail by
+    /// looking for frames behind it.
+    Offline,
+    /// A broker may be writing: behind the checkpoint the first thing that is no frame counts as the end, since it may
+    /// be a write that is under way.
+    Live,
+}
+
+/// One file of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// File name.
+    pub file: String,
+    /// Position of its first byte.
+    pub base: u64,
+    /// Length of the file in bytes, reserved room included.
+    pub len: u64,
+}
+
+/// What the inspection met next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// An intact record.
+    Record(Frame),
+    /// Bytes that should be part of the log and are not.
+    Damaged(Damage),
+    /// The end of the log; nothing follows.
+    End {
+        /// Position behind the last record.
+        position: u64,
+        /// Bytes behind it that an unfinished write left; the next start of the broker cuts them off.
+        torn_bytes: u64,
+    },
+}
+
+/// A range of the log that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// File that holds it, or should.
+    pub file: String,
+    /// Position of its first byte.
+    pub from: u64,
+    /// Position behind its last byte: there the next record begins, or the file ends.
+    pub until: u64,
+    /// What does not fit.
+    pub reason: String,
+}
+
+/// Walks through a log. An iterator that ends after [`Finding::End`].
+pub struct Inspector {
+    files: Vec<(SegmentInfo, Arc<dyn File>)>,
+    /// Damage that showed in the headers and lengths of segments, by the index of the segment before which it is told.
+    known: Vec<(usize, Damage)>,
+    durable: Option<u64>,
+    mode: Mode,
+    current: usize,
+    position: u64,
+    chunk: Bytes,
+    chunk_start: u64,
+    ended: bool,
+}
+
+impl Inspector {
+    /// Looks at the segments in `folder`.
+    ///
+    /// # Errors
+    /// [`LogError::Io`], and [`LogError::Format`] when a segment has another format version: nothing in it can be
+    /// understood then.
+    pub fn open(folder: &dyn Folder, mode: Mode) -> Result<Self, LogError> {
+        let durable = Checkpoint::peek(folder).map_err(LogError::io("reading the log's checkpoint"))?;
+        let mut files: Vec<(SegmentInfo, Arc<dyn File>)> = Vec::new();
+        let mut known = Vec::new();
+        for base in segment::bases(folder)? {
+            let name = segment::file_name(base);
+            let file = folder.open(&name).map_err(LogError::io(format!("opening log segment {name}")))?;
+            let len = file.len().map_err(LogError::io(format!("measuring log segment {name}")))?;
+            known.extend(gap(files.last().map(|(info, _)| info), base).map(|damage| (files.len(), damage)));
+            if let Err(error) = Segment::open(folder, base) {
+                let LogError::Damaged { reason, .. } = error else { return Err(error) };
+                let until = base + len.min(HEADER_LEN);
+                known.push((files.len(), Damage { file: name.clone(), from: base, until, reason }));
+            }
+            files.push((SegmentInfo { file: name, base, len }, file));
+        }
+        if let Some(durable) = durable.filter(|durable| files.is_empty() && *durable > 0) {
+            let reason = format!("missing, but the log was durable up to {durable}");
+            known.push((0, Damage { file: segment::file_name(0), from: 0, until: durable, reason }));
+        }
+        known.reverse();
+        let position = files.first().map_or(0, |(info, _)| info.base + HEADER_LEN);
+        let (chunk, chunk_start) = (Bytes::new(), position);
+        Ok(Self { files, known, durable, mode, current: 0, position, chunk, chunk_start, ended: false })
+    }
+
+    /// The files of the log, in order.
+    pub fn segments(&self) -> impl Iterator<Item = &SegmentInfo> {
+        self.files.iter().map(|(info, _)| info)
+    }
+
+    /// Up to where the checkpoint says that the log was durable once; `None` without a readable checkpoint.
+    pub fn durable(&self) -> Option<u64> {
+        self.durable
+    }
+
+    /// Position of what comes next.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Goes to the beginning of the segment that holds `position`, without looking at what is skipped.
+    pub fn skip_to_segment_of(&mut self, position: u64) {
+        let index = self.files.partition_point(|(info, _)| info.base <= position).saturating_sub(1);
+        if index < self.files.len() {
+            self.known.retain(|(at, _)| *at > index);
+            self.enter(index);
+        }
+    }
+
+    fn enter(&mut self, index: usize) {
+        self.current = index;
+        self.position = self.files[index].0.base + HEADER_LEN;
+        // Where segments overlap by mistake, the bytes of one file must not be taken for those of the other.
+        self.chunk = Bytes::new();
+    }
+
+    fn next_finding(&mut self) -> Result<Finding, LogError> {
+        loop {
+            if self.known.last().is_some_and(|(index, _)| *index <= self.current) {
+                let (_, damage) = self.known.pop().expect("looked at just now");
+                return Ok(Finding::Damaged(damage));
+            }
+            let Some((info, _)) = self.files.get(self.current) else { return Ok(self.end(0)) };
+            let file_end = info.base + info.len;
+            if let Some((next, _)) = self.files.get(self.current + 1)
+                && self.position >= file_end.min(next.base)
+            {
+                self.enter(self.current + 1);
+                continue;
+            }
+            return match self.frame()? {
+                Ok(frame) => {
+                    self.position = frame.end();
+                    Ok(Finding::Record(frame))
+                }
+                Err(error) => self.no_frame(file_end, &error),
+            };
+        }
+    }
+
+    /// What it means that no frame is at the current position.
+    fn no_frame(&mut self, file_end: u64, error: &FrameError) -> Result<Finding, LogError> {
+        let from = self.position;
+        let next_base = self.files.get(self.current + 1).map(|(next, _)| next.base);
+        let may_be_end = next_base.is_none() && from >= self.durable.unwrap_or(0);
+        let next_frame = match self.mode {
+            Mode::Live if may_be_end => None,
+            _ => self.resync(from + frame::ALIGNMENT as u64)?,
+        };
+        if may_be_end && next_frame.is_none() {
+            let torn_bytes = self.written_until()? - from;
+            return Ok(self.end(torn_bytes));
+        }
+        let mut reason = error.to_string();
+        let until = match (next_frame, next_base) {
+            (Some(at), _) => at,
+            (None, Some(base)) => file_end.min(base),
+            (None, None) => {
+                // The reserved room behind what was written is no loss.
+                let durable = self.durable.take().expect("the end of the log lies before it");
+                reason = format!("{reason}, but the log was durable up to {durable}");
+                durable.max(self.written_until()?.next_multiple_of(frame::ALIGNMENT as u64))
+            }
+        };
+        self.position = until;
+        let file = self.files[self.current].0.file.clone();
+        Ok(Finding::Damaged(Damage { file, from, until, reason }))
+    }
+
+    fn end(&mut self, torn_bytes: u64) -> Finding {
+        self.ended = true;
+        Finding::End { position: self.position, torn_bytes }
+    }
+
+    /// The frame at the current position.
+    fn frame(&mut self) -> Result<Result<Frame, FrameError>, LogError> {
+        let header = self.bytes(self.position, frame::HEADER_LEN)?;
+        Ok(match frame::peek_len(&header) {
+            Ok(len) => frame::decode(&self.bytes(self.position, len)?, self.position),
+            Err(error) => Err(error),
+        })
+    }
+
+    /// The first intact frame of the current segment at `from` or behind it.
+    fn resync(&mut self, from: u64) -> Result<Option<u64>, LogError> {
+        let mut position = from;
+        loop {
+            let chunk = self.bytes(position, CHUNK_LEN)?;
+            let mut headers = chunk.windows(frame::HEADER_LEN).step_by(frame::ALIGNMENT).zip(0u64..);
+            let claimed = headers.find_map(|(header, i)| {
+                let at = position + i * frame::ALIGNMENT as u64;
+                frame::claims_position(header, at).then_some(at)
+            });
+            if let Some(at) = claimed {
+                let before = std::mem::replace(&mut self.position, at);
+                let frame = self.frame()?;
+                self.position = before;
+                if frame.is_ok() {
+                    return Ok(Some(at));
+                }
+                position = at + frame::ALIGNMENT as u64;
+            } else if chunk.len() < CHUNK_LEN {
+                return Ok(None);
+            } else {
+                position += (CHUNK_LEN - frame::HEADER_LEN) as u64;
+            }
+        }
+    }
+
+    /// Position behind the last byte of the current segment that is not zero, at least the current position.
+    fn written_until(&mut self) -> Result<u64, LogError> {
+        let (mut position, mut until) = (self.position, self.position);
+        loop {
+            let chunk = self.bytes(position, CHUNK_LEN)?;
+            if let Some(at) = chunk.iter().rposition(|byte| *byte != 0) {
+                until = position + at as u64 + 1;
+            }
+            if chunk.len() < CHUNK_LEN {
+                return Ok(until);
+            }
+            position += CHUNK_LEN as u64;
+        }
+    }
+
+    /// `wanted` bytes of the current segment from `position` on, fewer at the end of the file.
+    fn bytes(&mut self, position: u64, wanted: usize) -> Result<Bytes, LogError> {
+        let (info, file) = &self.files[self.current];
+        let chunk_end = self.chunk_start + self.chunk.len() as u64;
+        if position < self.chunk_start || position + wanted as u64 > chunk_end {
+            let left = usize::try_from((info.base + info.len).saturating_sub(position)).unwrap_or(usize::MAX);
+            let mut buf = BytesMut::zeroed(wanted.max(CHUNK_LEN).min(left));
+            let n = file
+                .read_at(&mut buf, position - info.base)
+                .map_err(LogError::io(format!("reading {}", info.file)))?;
+            buf.truncate(n);
+            self.chunk = buf.freeze();
+            self.chunk_start = position;
+        }
+        let skip = usize::try_from(position - self.chunk_start).expect("inside the chunk");
+        Ok(self.chunk.slice(skip..self.chunk.len().min(skip + wanted)))
+    }
+}
+
+impl Iterator for Inspector {
+    type Item = Result<Finding, LogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let finding = self.next_finding();
+        self.ended |= finding.is_err();
+        Some(finding)
+    }
+}
+
+/// What is wrong between a segment and the next one, which begins at `base`.
+fn gap(before: Option<&SegmentInfo>, base: u64) -> Option<Damage> {
+    let before = before?;
+    let end = before.base + before.len;
+    let (from, until) = (end.min(base), end.max(base));
+    let reason = match end.cmp(&base) {
+        std::cmp::Ordering::Equal => return None,
+        std::cmp::Ordering::Less => format!("missing: the next segment begins at {base}"),
+        std::cmp::Ordering::Greater => format!("too long: the next segment begins at {base}"),
+    };
+    Some(Damage { file: before.file.clone(), from, until, reason })
+}
