@@ -3,6 +3,7 @@
 #
 #   tests/run.sh                      everything
 #   tests/run.sh unit                 tests inside the crates
+#   tests/run.sh e2e [FILTER] [flags] the Rust client and mqadmin against real processes; flags of Rust's test harness
 #   tests/run.sh sdk [pytest flags]   the official RocketMQ SDK for Python against real processes
 #   tests/run.sh crash [--rounds N] [--seed S]
 #                                     kill -9 of a broker under writing clients, again and again
@@ -16,10 +17,10 @@ cd "$kerolox_root"
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
 
-suites=(unit sdk crash)
+suites=(unit e2e sdk crash)
 if [ $# -gt 0 ]; then
   case "$1" in
-    unit | sdk | crash | figures) suites=("$1"); shift ;;
+    unit | e2e | sdk | crash | figures) suites=("$1"); shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -74,6 +75,15 @@ unit_suite() {
   local code=0 start=$SECONDS
   run cargo test --release --locked --workspace --no-fail-fast "$@" || code=$?
   finish unit "$(count '^test result: [^.]*\. \([0-9]*\) passed.*')" \
+    "$(count '^test result: .* \([0-9]*\) failed;.*')" "$code" $((SECONDS - start))
+}
+
+# The threads mostly wait, so there are as many as there are tests at the same time.
+e2e_suite() {
+  local code=0 start=$SECONDS
+  run env RUST_TEST_THREADS="${RUST_TEST_THREADS:-32}" cargo test --release --locked --workspace --test e2e -- "$@" \
+    || code=$?
+  finish e2e "$(count '^test result: [^.]*\. \([0-9]*\) passed.*')" \
     "$(count '^test result: .* \([0-9]*\) failed;.*')" "$code" $((SECONDS - start))
 }
 

@@ -57,7 +57,8 @@ impl SimpleConsumerBuilder {
         self
     }
 
-    /// Reads the routes of the subscribed topics, greets their brokers and starts the background tasks.
+    /// Reads the routes of the subscribed topics and which queues to receive from, greets the brokers and starts the
+    /// background tasks.
     ///
     /// # Errors
     /// [`Error::Invalid`] without any subscription; otherwise when no access point answers or a topic does not exist.
@@ -86,7 +87,7 @@ impl SimpleConsumerBuilder {
             checker: None,
         };
         let (member, supervisor) = Member::start(caller, profile).await?;
-        Ok(SimpleConsumer {
+        let consumer = SimpleConsumer {
             member,
             _supervisor: supervisor,
             group: self.group,
@@ -96,7 +97,12 @@ impl SimpleConsumerBuilder {
             assignment: Mutex::default(),
             assignment_stale: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
-        })
+        };
+        // From here on receives need no access point. One that does not answer now is asked again by the first receive.
+        if let Err(error) = consumer.assigned().await {
+            tracing::debug!(%error, "no assignment yet");
+        }
+        Ok(consumer)
     }
 }
 

@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail};
 
 /// How long a server may take until it serves.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long a server may take to end.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Lines of the log that an error shows.
 const TAIL_LINES: usize = 40;
 
@@ -21,6 +23,7 @@ pub struct Server {
     name: String,
     program: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     folder: PathBuf,
     address: Option<String>,
     child: Option<Child>,
@@ -29,25 +32,41 @@ pub struct Server {
 impl Server {
     /// A standalone broker that keeps its data and log below `folder`; not started yet.
     pub fn standalone(broker: &Path, folder: &Path, arguments: &[&str]) -> Self {
-        let mut all = vec!["--standalone".to_owned()];
-        all.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        Self::new("broker", broker, folder, &[&["--standalone"], arguments].concat())
+    }
+
+    /// A server that keeps its data and log below `folder`, in files that carry `name`; not started yet. Address and
+    /// data folder are added to the `arguments`.
+    pub fn new(name: &str, program: &Path, folder: &Path, arguments: &[&str]) -> Self {
         Self {
-            name: "broker".to_owned(),
-            program: broker.to_owned(),
-            arguments: all,
+            name: name.to_owned(),
+            program: program.to_owned(),
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            environment: Vec::new(),
             folder: folder.to_owned(),
             address: None,
             child: None,
         }
     }
 
-    /// The program `name` that was built beside the running one.
+    /// Sets an environment variable of the process.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The program `name` that was built beside the running one, or beside the folder with the running test.
     ///
     /// # Errors
     /// When it is not there.
     pub fn program(name: &str) -> Result<PathBuf> {
         let mut path = std::env::current_exe().context("looking for the running program")?;
-        path.set_file_name(name);
+        path.pop();
+        if path.ends_with("deps") {
+            path.pop();
+        }
+        path.push(name);
         if !path.exists() {
             bail!("{} does not exist; build it first: cargo build --release", path.display());
         }
@@ -111,6 +130,28 @@ impl Server {
         Ok(())
     }
 
+    /// Asks the process to end (SIGTERM) and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end well within ten seconds; it is killed then.
+    pub fn stop(&mut self) -> Result<()> {
+        let child = self.child.as_mut().with_context(|| format!("the {} does not run", self.name))?;
+        let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status()?;
+        let started = Instant::now();
+        while started.elapsed() < STOP_LIMIT {
+            if let Some(status) = child.try_wait()? {
+                self.child = None;
+                if asked.success() && status.success() {
+                    return Ok(());
+                }
+                bail!("the {} ended with {status}; the end of its log:\n{}", self.name, self.log_tail());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.kill()?;
+        bail!("the {} did not end within {STOP_LIMIT:?}; the end of its log:\n{}", self.name, self.log_tail())
+    }
+
     /// Whether the process runs.
     pub fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
@@ -131,6 +172,7 @@ impl Server {
             .with_context(|| format!("opening {}", self.log_path().display()))?;
         Command::new(&self.program)
             .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .arg("--listen")
             .arg(self.address.as_deref().unwrap_or("127.0.0.1:0"))
             .arg("--data")
@@ -199,5 +241,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = script(folder.path(), "echo 'disk on fire' >&2; exit 3").start().unwrap_err();
         assert!(error.to_string().contains("disk on fire"), "{error}");
+    }
+
+    #[test]
+    fn a_stop_lets_the_server_tidy_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = script(
+            folder.path(),
+            "trap 'echo tidy >&2; exit 0' TERM; echo 'listening on h:1'; while true; do sleep 0.05; done",
+        );
+        server.start().unwrap();
+        server.stop().unwrap();
+        assert!(!server.is_running() && server.log_tail().contains("tidy"));
+        assert!(server.stop().is_err(), "it runs no more");
     }
 }

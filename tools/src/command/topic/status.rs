@@ -39,7 +39,9 @@ impl TopicStatus {
             done.push(Done { broker, result });
         }
         let mut summary = report(&done, |_, _| String::new(), status_json);
-        summary.text = status_text(&done);
+        if done.iter().any(|done| done.result.is_ok()) {
+            summary.text = status_text(&done);
+        }
         Ok(summary)
     }
 }

@@ -1,0 +1,13 @@
+//! The Rust client and `mqadmin` against the real programs. Run by `tests/run.sh e2e`, which builds them first.
+//!
+//! Every test has servers of its own, on free ports and in a temporary folder, so all of them can run at the same time;
+//! most of their time is waiting.
+#![allow(clippy::unwrap_used, reason = "tests panic when something is wrong")]
+
+mod cluster;
+mod messages;
+mod mqadmin;
+mod relay;
+mod startup;
+mod support;
+mod transactions;

@@ -1,0 +1,235 @@
+//! Calls that reach a server which is not their owner, made without the help of a client library: a nameserver or the
+//! other broker passes them on.
+
+use std::time::Duration;
+
+use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
+use kerolox_proto::v2::receive_message_response::Content;
+use kerolox_proto::v2::{self, Code};
+use tonic::transport::Channel;
+
+use crate::support::{
+    INVISIBLE, NO_CHECKS, Servers, code, consume, eventually, expect_nothing, from_client, raw, resource,
+};
+
+type Raw = MessagingServiceClient<Channel>;
+
+const A: &str = "broker-a";
+const B: &str = "broker-b";
+
+/// A nameserver, broker A and broker B with the normal topic "orders" and the transactional topic "payments".
+async fn two_brokers() -> Servers {
+    let servers = Servers::cluster(1, &[A, B], &NO_CHECKS);
+    servers.create_topic("orders", "NORMAL").await;
+    servers.create_topic("payments", "TRANSACTION").await;
+    servers
+}
+
+fn seconds(seconds: i64) -> Option<prost_types::Duration> {
+    Some(prost_types::Duration { seconds, nanos: 0 })
+}
+
+async fn send(server: &mut Raw, topic: &str, id: &str, kind: v2::MessageType) -> v2::SendResultEntry {
+    let system = v2::SystemProperties {
+        message_id: id.to_owned(),
+        message_type: kind.into(),
+        body_encoding: v2::Encoding::Identity.into(),
+        ..Default::default()
+    };
+    let message = v2::Message {
+        topic: resource(topic),
+        system_properties: Some(system),
+        body: id.to_owned().into(),
+        ..Default::default()
+    };
+    let request = from_client(v2::SendMessageRequest { messages: vec![message] });
+    let mut answer = server.send_message(request).await.unwrap().into_inner();
+    assert_eq!(code(answer.status), Code::Ok);
+    answer.entries.remove(0)
+}
+
+/// One ReceiveMessage of "orders" at `owner`, sent to `server`.
+async fn receive(server: &mut Raw, owner: &str) -> (Code, Vec<v2::Message>) {
+    let broker = v2::Broker { name: owner.to_owned(), ..Default::default() };
+    let request = v2::ReceiveMessageRequest {
+        group: resource("billing"),
+        message_queue: Some(v2::MessageQueue {
+            topic: resource("orders"),
+            id: -1,
+            broker: Some(broker),
+            ..Default::default()
+        }),
+        batch_size: 16,
+        invisible_duration: prost_types::Duration::try_from(INVISIBLE).ok(),
+        long_polling_timeout: seconds(1),
+        ..Default::default()
+    };
+    let mut stream = server.receive_message(from_client(request)).await.unwrap().into_inner();
+    let (mut status, mut messages) = (None, Vec::new());
+    while let Some(item) = stream.message().await.unwrap() {
+        match item.content.unwrap() {
+            Content::Status(found) => status = Some(found),
+            Content::Message(message) => messages.push(message),
+            Content::DeliveryTimestamp(_) => {}
+        }
+    }
+    (code(status), messages)
+}
+
+fn handle(message: &v2::Message) -> String {
+    message.system_properties.as_ref().unwrap().receipt_handle.clone().unwrap()
+}
+
+fn attempt(message: &v2::Message) -> Option<i32> {
+    message.system_properties.as_ref().unwrap().delivery_attempt
+}
+
+/// Acknowledges in one request; the codes of the answer and of its entries.
+async fn ack(server: &mut Raw, handles: &[String]) -> (Code, Vec<Code>) {
+    let entry = |handle: &String| v2::AckMessageEntry {
+        message_id: "any".to_owned(),
+        receipt_handle: handle.clone(),
+        lite_topic: None,
+    };
+    let request = v2::AckMessageRequest {
+        group: resource("billing"),
+        topic: resource("orders"),
+        entries: handles.iter().map(entry).collect(),
+    };
+    let answer = server.ack_message(from_client(request)).await.unwrap().into_inner();
+    (code(answer.status), answer.entries.into_iter().map(|entry| code(entry.status)).collect())
+}
+
+async fn put_away(server: &mut Raw, handle: &str, duration: i64) -> (Code, String) {
+    let request = v2::ChangeInvisibleDurationRequest {
+        group: resource("billing"),
+        topic: resource("orders"),
+        receipt_handle: handle.to_owned(),
+        invisible_duration: seconds(duration),
+        message_id: "any".to_owned(),
+        ..Default::default()
+    };
+    let answer = server.change_invisible_duration(from_client(request)).await.unwrap().into_inner();
+    (code(answer.status), answer.receipt_handle)
+}
+
+async fn end(server: &mut Raw, half: &v2::SendResultEntry, resolution: v2::TransactionResolution) -> Code {
+    let request = v2::EndTransactionRequest {
+        topic: resource("payments"),
+        message_id: half.message_id.clone(),
+        transaction_id: half.transaction_id.clone(),
+        resolution: resolution.into(),
+        source: v2::TransactionSource::SourceClient.into(),
+        trace_context: String::new(),
+    };
+    code(server.end_transaction(from_client(request)).await.unwrap().into_inner().status)
+}
+
+/// Connections to the nameserver, broker A and broker B.
+async fn clients(servers: &Servers) -> (Raw, Raw, Raw) {
+    (raw(&servers.nameservers[0]).await, raw(&servers.brokers[0]).await, raw(&servers.brokers[1]).await)
+}
+
+#[tokio::test]
+async fn a_consumer_that_only_knows_the_nameserver_is_served() {
+    let servers = two_brokers().await;
+    let (mut nameserver, mut a, mut b) = clients(&servers).await;
+    send(&mut a, "orders", "1A", v2::MessageType::Normal).await;
+    send(&mut b, "orders", "1B", v2::MessageType::Normal).await;
+    for (owner, body) in [(A, "1A"), (B, "1B")] {
+        let (status, messages) = receive(&mut nameserver, owner).await;
+        assert_eq!((status, messages.len()), (Code::Ok, 1));
+        assert_eq!((&messages[0].body[..], attempt(&messages[0])), (body.as_bytes(), Some(1)));
+
+        let (status, renewed) = put_away(&mut nameserver, &handle(&messages[0]), 0).await;
+        assert_eq!(status, Code::Ok, "{renewed}");
+        let (status, again) = receive(&mut nameserver, owner).await;
+        assert_eq!((status, attempt(&again[0])), (Code::Ok, Some(2)));
+
+        assert_eq!(ack(&mut nameserver, &[handle(&again[0])]).await, (Code::Ok, vec![Code::Ok]));
+        assert_eq!(receive(&mut nameserver, owner).await, (Code::MessageNotFound, Vec::new()));
+    }
+}
+
+#[tokio::test]
+async fn a_send_to_the_nameserver_ends_up_on_some_broker() {
+    let servers = two_brokers().await;
+    let (mut nameserver, ..) = clients(&servers).await;
+    for number in 0..4 {
+        send(&mut nameserver, "orders", &format!("1{number}"), v2::MessageType::Normal).await;
+    }
+    let consumer = servers.consumer("billing", "orders").await;
+    assert_eq!(consume(&consumer, 4).await, ["10", "11", "12", "13"]);
+}
+
+#[tokio::test]
+async fn decisions_reach_the_half_message_from_everywhere() {
+    let servers = two_brokers().await;
+    let (mut nameserver, mut a, mut b) = clients(&servers).await;
+    let mut halves = Vec::new();
+    for id in ["1A", "2A", "3A"] {
+        halves.push(send(&mut a, "payments", id, v2::MessageType::Transaction).await);
+    }
+    use v2::TransactionResolution::{Commit, Rollback};
+    assert_eq!(end(&mut nameserver, &halves[0], Commit).await, Code::Ok);
+    assert_eq!(end(&mut b, &halves[1], Commit).await, Code::Ok);
+    assert_eq!(end(&mut b, &halves[2], Rollback).await, Code::Ok);
+    assert_eq!(end(&mut nameserver, &halves[0], Commit).await, Code::Ok, "a repeated decision is harmless");
+    assert_eq!(end(&mut a, &halves[0], Rollback).await, Code::PreconditionFailed);
+    assert_eq!(end(&mut nameserver, &halves[2], Commit).await, Code::PreconditionFailed);
+
+    let consumer = servers.consumer("ledger", "payments").await;
+    assert_eq!(consume(&consumer, 2).await, ["1A", "2A"]);
+    expect_nothing(&consumer).await;
+}
+
+#[tokio::test]
+async fn one_request_may_acknowledge_at_several_brokers() {
+    let servers = two_brokers().await;
+    let (mut nameserver, mut a, mut b) = clients(&servers).await;
+    for id in ["1", "2"] {
+        send(&mut a, "orders", id, v2::MessageType::Normal).await;
+        send(&mut b, "orders", id, v2::MessageType::Normal).await;
+    }
+    let (_, of_a) = receive(&mut a, A).await;
+    // Broker A passes the poll on, too.
+    let (_, of_b) = receive(&mut a, B).await;
+    assert_eq!((of_a.len(), of_b.len()), (2, 2));
+    let handles = |number: usize| [handle(&of_a[number]), "not a handle".to_owned(), handle(&of_b[number])];
+
+    let mixed = (Code::MultipleResults, vec![Code::Ok, Code::InvalidReceiptHandle, Code::Ok]);
+    assert_eq!(ack(&mut b, &handles(0)).await, mixed);
+    assert_eq!(ack(&mut nameserver, &handles(1)).await, mixed);
+    let consumer = servers.consumer("billing", "orders").await;
+    expect_nothing(&consumer).await;
+}
+
+#[tokio::test]
+async fn an_owner_that_is_gone_is_reported_as_such() {
+    let mut servers = two_brokers().await;
+    let (mut nameserver, mut a, mut b) = clients(&servers).await;
+    send(&mut a, "orders", "1A", v2::MessageType::Normal).await;
+    let half = send(&mut a, "payments", "2A", v2::MessageType::Transaction).await;
+    let (_, messages) = receive(&mut a, A).await;
+    let handle = handle(&messages[0]);
+    servers.brokers[0].kill().unwrap();
+
+    for server in [&mut nameserver, &mut b] {
+        let (_, entries) = ack(server, &[handle.clone()]).await;
+        assert_eq!(entries, [Code::InternalServerError]);
+        assert_eq!(put_away(server, &handle, 30).await, (Code::InternalServerError, handle.clone()));
+        assert_eq!(end(server, &half, v2::TransactionResolution::Commit).await, Code::InternalServerError);
+        assert_eq!(receive(server, A).await.0, Code::InternalServerError);
+    }
+
+    // What could not be passed on works once the owner is back.
+    servers.brokers[0].start().unwrap();
+    eventually("the nameserver reaches the owner again", Duration::from_secs(5), || {
+        let (mut nameserver, handle) = (nameserver.clone(), handle.clone());
+        async move { ack(&mut nameserver, &[handle]).await.0 == Code::Ok }
+    })
+    .await;
+    assert_eq!(end(&mut nameserver, &half, v2::TransactionResolution::Commit).await, Code::Ok);
+    let consumer = servers.consumer("ledger", "payments").await;
+    assert_eq!(consume(&consumer, 1).await, ["2A"]);
+}

@@ -1,0 +1,139 @@
+//! Starting a broker: configuration, and what it refuses to start with.
+
+use std::process::{Command, Output};
+
+use kerolox_tests::process::Server;
+
+use crate::support::{Servers, broker};
+
+/// What a broker that must not start says, on its last line.
+fn refusal(server: &mut Server) -> String {
+    server.start().unwrap_err().to_string()
+}
+
+/// The broker program with `flags` and `environment`.
+fn run(flags: &[&str], environment: &[(&str, &str)]) -> Output {
+    Command::new(Server::program("broker").unwrap())
+        .args(flags)
+        .env("RUST_BACKTRACE", "1")
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    assert!(!output.status.success(), "{output:?}");
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn the_data_folder_of_another_group_is_refused() {
+    let mut servers = Servers::standalone(&[]);
+    servers.brokers[0].stop().unwrap();
+    // For the harness it is broker-a, so the folder stays the same.
+    let mut other = Server::new(
+        "broker-a",
+        &Server::program("broker").unwrap(),
+        servers.folder.path(),
+        &["--standalone", "--group", "broker-b"],
+    );
+    let said = refusal(&mut other);
+    for part in ["\"broker-a\"", "\"broker-b\"", "--data", "--group"] {
+        assert!(said.contains(part), "{part} is missing in {said}");
+    }
+    servers.brokers[0].start().expect("the data is unharmed");
+}
+
+#[test]
+fn a_second_broker_on_the_same_data_is_refused() {
+    let mut servers = Servers::standalone(&[]);
+    let mut second = broker("broker-a", servers.folder.path(), &["--standalone"]);
+    let said = refusal(&mut second);
+    let data = servers.brokers[0].data();
+    assert!(said.contains("in use by another broker") && said.contains(data.to_str().unwrap()), "{said}");
+    assert!(servers.brokers[0].is_running());
+    // A killed process holds no lock.
+    servers.brokers[0].kill().unwrap();
+    second.start().unwrap();
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let servers = Servers::standalone(&[]);
+    let address = servers.brokers[0].address().unwrap();
+    let data = servers.folder.path().join("other");
+    let output = run(&["--standalone", "--listen", address, "--data", data.to_str().unwrap()], &[]);
+    let said = stderr(&output);
+    assert!(said.contains(address) && said.contains("in use"), "{said}");
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("broker.toml");
+    std::fs::write(
+        &file,
+        "group = \"file\"\ncluster = \"file\"\nlisten = \"127.0.0.1:1\"\nnameservers = [\"f:1\", \"g:2\"]\n\
+         [transaction]\nfirst-check = \"11s\"\ncheck-interval = \"12s\"\ncheck-max = 13\n",
+    )
+    .unwrap();
+    let flags = ["--config", file.to_str().unwrap(), "--print-config", "--group", "flag"];
+    let output = run(
+        &[&flags[..], &["--transaction-first-check", "31s"]].concat(),
+        &[
+            ("KEROLOX_BROKER__GROUP", "environment"),
+            ("KEROLOX_BROKER__CLUSTER", "environment"),
+            ("KEROLOX_BROKER__TRANSACTION__FIRST_CHECK", "21s"),
+            ("KEROLOX_BROKER__TRANSACTION__CHECK_INTERVAL", "22s"),
+        ],
+    );
+    assert!(output.status.success(), "{output:?}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "group = \"flag\"",
+        "cluster = \"environment\"",
+        "listen = \"127.0.0.1:1\"",
+        "first-check = \"31s\"",
+        "check-interval = \"22s\"",
+        "check-max = 13",
+        "segment-size = \"1GiB\"",
+    ] {
+        assert!(printed.lines().any(|found| found == line), "{line} is missing in\n{printed}");
+    }
+
+    // What is printed is a configuration file that gives the same.
+    std::fs::write(&file, &printed).unwrap();
+    let again = run(&["--config", file.to_str().unwrap(), "--print-config"], &[]);
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), printed);
+}
+
+#[test]
+fn an_unknown_key_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("broker.toml");
+    std::fs::write(&file, "[transaction]\nfirst-chekc = \"11s\"\n").unwrap();
+    let said = stderr(&run(&["--config", file.to_str().unwrap(), "--print-config"], &[]));
+    assert!(
+        said.contains("first-chekc") && said.contains("line 2") && said.contains("broker.toml"),
+        "{said}"
+    );
+
+    let said = stderr(&run(&["--print-config"], &[("KEROLOX_BROKER__TRANSACTION__FIRST_CHEKC", "11s")]));
+    assert!(said.contains("first-chekc") && said.contains("KEROLOX_BROKER"), "{said}");
+    let said = stderr(&run(&["--print-config"], &[("KEROLOX_BROKER__CHEKC", "1")]));
+    assert!(said.contains("chekc"), "{said}");
+    let said = stderr(&run(&["--print-config"], &[("KEROLOX_BROKER__TRANSACTION__FIRST_CHECK", "soon")]));
+    assert!(said.contains("soon") && said.contains("first-check"), "{said}");
+    let output = run(&["--transaction-first-chekc", "11s"], &[]);
+    assert!(stderr(&output).contains("--transaction-first-chekc") && output.status.code() == Some(2));
+}
+
+#[test]
+fn errors_are_one_line_without_a_backtrace() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let output = run(&["--data", data], &[]);
+    let said = stderr(&output);
+    assert!(said.contains("--nameserver") && said.contains("--standalone"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
