@@ -38,6 +38,28 @@ impl RocksKv {
         Ok(Self { db })
     }
 
+    /// Opens the store at `path` to read it, without changing a file. Writes are refused.
+    ///
+    /// # Errors
+    /// [`KvError`] when there is no store, or one that lacks a family that this version knows.
+    pub fn open_read_only(path: &Path) -> Result<Self, KvError> {
+        let options = Options::default();
+        // Opening would create the folder.
+        if !path.join("CURRENT").exists() {
+            return Err(KvError(format!("{} holds no index", path.display())));
+        }
+        let found = DB::list_cf(&options, path).map_err(failed)?;
+        if let Some(family) =
+            Family::ALL.iter().find(|family| !found.iter().any(|name| name == family.name()))
+        {
+            return Err(KvError(format!("{} has no family {:?}", path.display(), family.name())));
+        }
+        let families =
+            Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), Options::default()));
+        let db = DB::open_cf_descriptors_read_only(&options, path, families, false).map_err(failed)?;
+        Ok(Self { db })
+    }
+
     fn family(&self, family: Family) -> &ColumnFamily {
         self.db.cf_handle(family.name()).expect("every family is opened with the store")
     }
@@ -126,5 +148,40 @@ mod tests {
         drop(kv);
         let kv = RocksKv::open(folder.path()).expect("opens again");
         assert_eq!(kv.get(Family::State, b"k").expect("reads").as_deref(), Some(&b"v"[..]));
+    }
+
+    /// Names, lengths and times of change of all files.
+    fn files(path: &Path) -> Vec<(std::ffi::OsString, u64, std::time::SystemTime)> {
+        let entries = std::fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry"));
+        let mut files: Vec<_> = entries
+            .map(|entry| {
+                let meta = entry.metadata().expect("a file");
+                (entry.file_name(), meta.len(), meta.modified().expect("a time"))
+            })
+            .collect();
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn reading_only_changes_no_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let put = || vec![Op::Put(Family::State, b"k".to_vec(), b"v".to_vec())];
+        RocksKv::open(folder.path()).expect("opens").write(put()).expect("writes");
+        let before = files(folder.path());
+        let kv = RocksKv::open_read_only(folder.path()).expect("opens");
+        assert_eq!(kv.scan(Family::State, b"", 9).expect("reads"), [(b"k".to_vec(), b"v".to_vec())]);
+        assert_eq!(kv.scan(Family::Topics, b"", 9).expect("reads"), []);
+        assert!(kv.write(put()).is_err());
+        drop(kv);
+        assert_eq!(files(folder.path()), before);
+    }
+
+    #[test]
+    fn without_an_index_nothing_is_created() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(RocksKv::open_read_only(&folder.path().join("absent")).is_err());
+        assert!(RocksKv::open_read_only(folder.path()).is_err());
+        assert_eq!(files(folder.path()), []);
     }
 }
