@@ -1,12 +1,19 @@
 //! The seam to the file system: few, coarse operations, so that tests can lose, tear and refuse writes.
+//!
+//! [`OsFolder`] is the real thing; [`MemFolder`] behaves the same and can be made to fail in every way that a disk or a
+//! power supply can. [`check_contract`] holds both to the same rules.
 
+mod choose;
+mod contract;
 mod mem;
 mod os;
 
 use std::io;
 use std::sync::Arc;
 
-pub use mem::{Fault, MemFolder};
+pub use choose::Chooser;
+pub use contract::check_contract;
+pub use mem::{Fault, MemFolder, Piece, Times};
 pub use os::OsFolder;
 
 /// A folder of files, flat.
@@ -15,8 +22,11 @@ pub trait Folder: Send + Sync {
     fn list(&self) -> io::Result<Vec<String>>;
     /// Opens an existing file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
-    /// Creates an empty file; an existing one is an error.
+    /// Creates an empty file; an existing one is an error. The name is durable after [`Self::sync`].
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
+    /// Removes a file; a missing one is an error. It is gone for good after [`Self::sync`]. Whoever has it open can go on
+    /// reading it.
+    fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes created and removed names durable.
     fn sync(&self) -> io::Result<()>;
 }
@@ -25,7 +35,7 @@ pub trait Folder: Send + Sync {
 pub trait File: Send + Sync {
     /// Fills as much of `buf` as there is; fewer bytes than asked for only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Writes all of `bytes`.
+    /// Writes all of `bytes`, growing the file where needed.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Makes written data and the length durable.
     fn sync(&self) -> io::Result<()>;
@@ -39,4 +49,9 @@ pub trait File: Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Reserves room up to `len`, extending with zeros, so that appends neither grow the file nor run out of space.
     fn allocate(&self, len: u64) -> io::Result<()>;
+    /// The first offset from `offset` on where there may be something other than zeros; `None` when only zeros or the
+    /// end of the file follow. A hint that saves reading reserved room; reliable once the file is synced.
+    fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
+        Ok((offset < self.len()?).then_some(offset))
+    }
 }

@@ -59,6 +59,13 @@ impl Folder for OsFolder {
         Ok(Arc::new(OsFile(file)))
     }
 
+    fn remove(&self, name: &str) -> io::Result<()> {
+        if !self.writable {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        fs::remove_file(self.path.join(name))
+    }
+
     fn sync(&self) -> io::Result<()> {
         fs::File::open(&self.path)?.sync_all()
     }
@@ -66,20 +73,11 @@ impl Folder for OsFolder {
 
 impl File for OsFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut done = 0;
-        while done < buf.len() {
-            match self.0.read_at(&mut buf[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(done)
+        read_all(buf, offset, |buf, offset| self.0.read_at(buf, offset))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        write_all(bytes, offset, |bytes, offset| self.0.write_at(bytes, offset))
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -103,5 +101,105 @@ impl File for OsFile {
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
             result => Ok(result?),
         }
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
+        // Moves the cursor, which nobody uses.
+        match rustix::fs::seek(&self.0, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(found) => Ok(Some(found)),
+            Err(rustix::io::Errno::NXIO) => Ok(None),
+            // Not every file system knows its holes: then everything may be data.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
+                Ok((offset < self.len()?).then_some(offset))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Reads until the buffer is full or the file ends, in as many steps as the system likes.
+fn read_all(
+    buf: &mut [u8],
+    offset: u64,
+    read_some: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buf.len() {
+        match read_some(&mut buf[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// Writes everything, in as many steps as the system likes.
+fn write_all(
+    bytes: &[u8],
+    offset: u64,
+    write_some: impl Fn(&[u8], u64) -> io::Result<usize>,
+) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match write_some(&bytes[done..], offset + done as u64) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    const DATA: &[u8] = b"The system may take its time.";
+
+    /// A system that is interrupted before every step and moves at most 3 bytes in one.
+    fn slow<T>(interrupted: &Cell<bool>, step: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        interrupted.set(!interrupted.get());
+        if interrupted.get() { Err(io::ErrorKind::Interrupted.into()) } else { step() }
+    }
+
+    #[test]
+    fn short_and_interrupted_reads_are_completed() {
+        let interrupted = Cell::new(false);
+        let read_some = |buf: &mut [u8], offset: u64| {
+            slow(&interrupted, || {
+                let from = &DATA[usize::try_from(offset).expect("small").min(DATA.len())..];
+                let n = buf.len().min(from.len()).min(3);
+                buf[..n].copy_from_slice(&from[..n]);
+                Ok(n)
+            })
+        };
+        let mut buf = [0; 10];
+        assert_eq!(read_all(&mut buf, 4, read_some).expect("read"), 10);
+        assert_eq!(&buf, b"system may");
+        assert_eq!(read_all(&mut buf, 24, read_some).expect("read up to the end"), 5);
+        let refused = |_: &mut [u8], _| Err(io::ErrorKind::PermissionDenied.into());
+        assert!(read_all(&mut buf, 0, refused).is_err());
+    }
+
+    #[test]
+    fn short_and_interrupted_writes_are_completed() {
+        let (interrupted, written) = (Cell::new(false), RefCell::new(Vec::new()));
+        let write_some = |bytes: &[u8], offset: u64| {
+            slow(&interrupted, || {
+                assert_eq!(offset, 7 + written.borrow().len() as u64);
+                let n = bytes.len().min(3);
+                written.borrow_mut().extend_from_slice(&bytes[..n]);
+                Ok(n)
+            })
+        };
+        write_all(DATA, 7, write_some).expect("written");
+        assert_eq!(written.into_inner(), DATA);
+        let error = write_all(DATA, 0, |_, _| Ok(0)).expect_err("stuck");
+        assert_eq!(error.kind(), io::ErrorKind::WriteZero);
     }
 }

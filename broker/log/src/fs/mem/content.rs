@@ -1,0 +1,130 @@
+//! What is in a simulated file: what readers see, what a power cut leaves for certain, and the changes in between.
+
+use std::collections::HashSet;
+
+/// Writes are torn at multiples of this many bytes.
+const SECTOR: usize = 512;
+
+/// A change since the last sync.
+#[derive(Debug, Clone)]
+enum Change {
+    Write { offset: usize, bytes: Vec<u8> },
+    Length(usize),
+}
+
+/// A change that a sync has not made durable yet.
+#[derive(Debug, Clone)]
+struct Pending {
+    change: Change,
+    /// A sync of it failed: the system has forgotten that it has to be written, and later syncs do not help.
+    forgotten: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Content {
+    pub(super) bytes: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<Pending>,
+}
+
+impl Content {
+    pub(super) fn write(&mut self, offset: usize, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.change(Change::Write { offset, bytes: bytes.to_vec() });
+        }
+    }
+
+    pub(super) fn set_len(&mut self, len: usize) {
+        self.change(Change::Length(len));
+    }
+
+    fn change(&mut self, change: Change) {
+        apply(&mut self.bytes, &change);
+        self.pending.push(Pending { change, forgotten: false });
+    }
+
+    pub(super) fn sync(&mut self) {
+        for pending in self.pending.extract_if(.., |pending| !pending.forgotten) {
+            apply(&mut self.durable, &pending.change);
+        }
+    }
+
+    /// What a failed sync does: the changes stay visible, but nobody will write them any more.
+    pub(super) fn forget(&mut self) {
+        self.pending.iter_mut().for_each(|pending| pending.forgotten = true);
+    }
+
+    /// Loses power. `survives` is asked for every length change and every sector of a write. What was written to a
+    /// sector reaches the disk in order; sectors do not wait for each other.
+    pub(super) fn crash(&mut self, mut survives: impl FnMut(Survivor) -> bool) {
+        let mut lost = HashSet::new();
+        for Pending { change, .. } in std::mem::take(&mut self.pending) {
+            match change {
+                Change::Length(len) => {
+                    if survives(Survivor::Length(len)) {
+                        self.durable.resize(len, 0);
+                    }
+                }
+                Change::Write { offset, bytes } => {
+                    for (at, piece) in sectors(offset, &bytes) {
+                        let sector = at / SECTOR;
+                        if !lost.contains(&sector)
+                            && survives(Survivor::Write { offset: at, len: piece.len() })
+                        {
+                            put(&mut self.durable, at, piece);
+                        } else {
+                            lost.insert(sector);
+                        }
+                    }
+                }
+            }
+        }
+        self.bytes.clone_from(&self.durable);
+    }
+
+    /// Changes what is on disk, behind everybody's back.
+    pub(super) fn tamper(&mut self, change: impl Fn(&mut Vec<u8>)) {
+        change(&mut self.bytes);
+        change(&mut self.durable);
+    }
+}
+
+/// What may survive a power cut.
+pub(super) enum Survivor {
+    Length(usize),
+    Write { offset: usize, len: usize },
+}
+
+fn apply(bytes: &mut Vec<u8>, change: &Change) {
+    match change {
+        Change::Write { offset, bytes: written } => put(bytes, *offset, written),
+        Change::Length(len) => bytes.resize(*len, 0),
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, offset: usize, written: &[u8]) {
+    if bytes.len() < offset + written.len() {
+        bytes.resize(offset + written.len(), 0);
+    }
+    bytes[offset..offset + written.len()].copy_from_slice(written);
+}
+
+/// The parts of a write, split where sectors begin.
+fn sectors(offset: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut at = offset;
+    let end = offset + bytes.len();
+    std::iter::from_fn(move || {
+        let next = ((at / SECTOR + 1) * SECTOR).min(end);
+        let piece = (at < end).then(|| (at, &bytes[at - offset..next - offset]));
+        at = next;
+        piece
+    })
+}
+
+/// The first offset from `offset` on whose sector holds something other than zeros.
+pub(super) fn data_from(bytes: &[u8], offset: usize) -> Option<usize> {
+    let first = offset / SECTOR * SECTOR;
+    let rest = bytes.get(first..)?;
+    let sector = rest.chunks(SECTOR).position(|sector| sector.iter().any(|byte| *byte != 0))?;
+    Some(offset.max(first + sector * SECTOR))
+}

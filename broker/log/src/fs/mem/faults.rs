@@ -1,0 +1,133 @@
+//! When a simulated disk refuses, and when its power goes.
+
+use std::io;
+
+/// Operations that [`super::MemFolder`] can be told to refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// Reading a file.
+    Read,
+    /// Writing to a file; half of the bytes get through.
+    Write,
+    /// Syncing a file. What it should have made durable is forgotten: later syncs do not help, as on Linux.
+    Sync,
+    /// Syncing the folder.
+    SyncFolder,
+    /// Creating a file.
+    Create,
+    /// Removing a file.
+    Remove,
+    /// Reserving room.
+    Allocate,
+    /// Changing the length of a file.
+    SetLen,
+}
+
+impl Fault {
+    /// Every kind of operation.
+    pub const ALL: [Self; 8] = [
+        Self::Read,
+        Self::Write,
+        Self::Sync,
+        Self::SyncFolder,
+        Self::Create,
+        Self::Remove,
+        Self::Allocate,
+        Self::SetLen,
+    ];
+}
+
+/// For how long an operation is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Times {
+    /// One time.
+    Once,
+    /// From then on.
+    ForGood,
+}
+
+/// How an operation goes.
+pub(super) enum Verdict {
+    /// It works.
+    Done,
+    /// It is refused.
+    Refused(io::Error),
+    /// The power goes while it is under way: its effect may or may not survive.
+    Cut(io::Error),
+}
+
+#[derive(Debug)]
+struct Plan {
+    fault: Fault,
+    /// Operations of the kind that still work.
+    left: u64,
+    times: Times,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    plans: Vec<Plan>,
+    /// Changing operations until the power goes.
+    power: Option<u64>,
+    off: bool,
+    operations: u64,
+}
+
+impl Faults {
+    pub(super) fn plan(&mut self, fault: Fault, nth: u64, times: Times) {
+        self.plans.push(Plan { fault, left: nth, times });
+    }
+
+    pub(super) fn mend(&mut self) {
+        self.plans.clear();
+    }
+
+    pub(super) fn power_off_at(&mut self, nth: u64) {
+        self.power = Some(nth);
+    }
+
+    pub(super) fn power_on(&mut self) {
+        self.power = None;
+        self.off = false;
+    }
+
+    pub(super) fn operations(&self) -> u64 {
+        self.operations
+    }
+
+    /// To be asked before every operation.
+    pub(super) fn meet(&mut self, fault: Fault) -> Verdict {
+        if self.off {
+            return Verdict::Refused(power_is_off());
+        }
+        if fault != Fault::Read {
+            self.operations += 1;
+            match &mut self.power {
+                Some(0) => {
+                    self.off = true;
+                    return Verdict::Cut(power_is_off());
+                }
+                Some(left) => *left -= 1,
+                None => {}
+            }
+        }
+        let mut refused = false;
+        for plan in self.plans.iter_mut().filter(|plan| plan.fault == fault) {
+            refused |= plan.left == 0;
+            plan.left = match (plan.left, plan.times) {
+                (0, Times::Once) => u64::MAX,
+                (0, Times::ForGood) => 0,
+                (left, _) => left - 1,
+            };
+        }
+        if refused { Verdict::Refused(io::Error::other("simulated disk failure")) } else { Verdict::Done }
+    }
+
+    pub(super) fn check_power(&self) -> io::Result<()> {
+        if self.off { Err(power_is_off()) } else { Ok(()) }
+    }
+}
+
+pub(super) fn power_is_off() -> io::Error {
+    io::Error::other("simulated power cut")
+}

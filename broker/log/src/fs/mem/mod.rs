@@ -1,0 +1,365 @@
+//! Files in memory that forget what was not synced, for tests and simulations.
+
+mod content;
+mod faults;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use self::content::{Content, Survivor};
+pub use self::faults::{Fault, Times};
+use self::faults::{Faults, Verdict};
+use super::choose::Survival;
+use super::{File, Folder};
+
+/// A folder in memory. Clones share it.
+///
+/// [`Self::crash`] does what a power cut does: unsynced writes survive, vanish or are torn, unsynced names come and go.
+/// [`Self::power_off_at`] chooses the moment. [`Self::fail`], [`Self::fail_nth`] and [`Self::set_capacity`] make a bad or
+/// full disk; [`Self::flip`] and [`Self::truncate`] make what was stored rot.
+#[derive(Debug, Clone, Default)]
+pub struct MemFolder {
+    shared: Arc<Mutex<Shared>>,
+}
+
+/// Something unsynced that a power cut may take; see [`MemFolder::crash_with`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// The creation or removal of a name.
+    Name(String),
+    /// A new length of a file.
+    Length {
+        /// File name.
+        name: String,
+        /// The length in bytes.
+        len: usize,
+    },
+    /// A part of a write, within one sector of 512 bytes.
+    Write {
+        /// File name.
+        name: String,
+        /// Where it begins in the file.
+        offset: usize,
+        /// Its length in bytes.
+        len: usize,
+    },
+}
+
+type Inode = Arc<Mutex<Content>>;
+type Shelf = BTreeMap<String, Inode>;
+
+#[derive(Debug, Default)]
+struct Shared {
+    files: Shelf,
+    /// The names that a power cut leaves for certain.
+    durable: Shelf,
+    faults: Faults,
+    capacity: Option<u64>,
+    /// Number of power cuts so far; files that were opened before the last one are dead.
+    life: u64,
+}
+
+struct MemFile {
+    shared: Arc<Mutex<Shared>>,
+    content: Inode,
+    life: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl MemFolder {
+    /// An empty folder.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Loses power and gets it back; `seed` decides what of the unsynced changes survived. Files that were open are of
+    /// no use any more. Faults that were asked for stay.
+    pub fn crash(&self, seed: u64) {
+        let mut survival = Survival::new(seed);
+        self.crash_with(|_| survival.next());
+    }
+
+    /// Loses power like [`Self::crash`]; `survives` is asked for every unsynced piece. Within one sector, writes reach the
+    /// disk in order: once one is lost, the later ones are lost without asking.
+    pub fn crash_with(&self, mut survives: impl FnMut(&Piece) -> bool) {
+        let mut shared = lock(&self.shared);
+        let shared = &mut *shared;
+        shared.faults.power_on();
+        shared.life += 1;
+        let mut left = Shelf::new();
+        let names: BTreeSet<&String> = shared.files.keys().chain(shared.durable.keys()).collect();
+        for name in names {
+            let (visible, durable) = (shared.files.get(name), shared.durable.get(name));
+            let same = match (visible, durable) {
+                (Some(visible), Some(durable)) => Arc::ptr_eq(visible, durable),
+                _ => false,
+            };
+            let survivor = if same || survives(&Piece::Name(name.clone())) { visible } else { durable };
+            left.extend(survivor.map(|content| (name.clone(), content.clone())));
+        }
+        for (name, content) in &left {
+            lock(content).crash(|survivor| {
+                survives(&match survivor {
+                    Survivor::Length(len) => Piece::Length { name: name.clone(), len },
+                    Survivor::Write { offset, len } => Piece::Write { name: name.clone(), offset, len },
+                })
+            });
+        }
+        shared.files.clone_from(&left);
+        shared.durable = left;
+    }
+
+    /// The power goes in the middle of the `nth` changing operation from now (0 is the next one): that one and everything
+    /// later fails, until [`Self::crash`].
+    pub fn power_off_at(&self, nth: u64) {
+        lock(&self.shared).faults.power_off_at(nth);
+    }
+
+    /// Changing operations so far: everything but opening, listing and reading.
+    pub fn operations(&self) -> u64 {
+        lock(&self.shared).faults.operations()
+    }
+
+    /// Makes operations of a kind fail from now on; `None` mends the disk.
+    pub fn fail(&self, fault: Option<Fault>) {
+        match fault {
+            Some(fault) => self.fail_nth(fault, 0, Times::ForGood),
+            None => lock(&self.shared).faults.mend(),
+        }
+    }
+
+    /// Makes the `nth` operation of a kind from now (0 is the next one) fail.
+    pub fn fail_nth(&self, fault: Fault, nth: u64, times: Times) {
+        lock(&self.shared).faults.plan(fault, nth, times);
+    }
+
+    /// Bytes that all files together may have; `None` for any number.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        lock(&self.shared).capacity = bytes;
+    }
+
+    /// Changes one bit of one byte of a file behind everybody's back.
+    pub fn flip(&self, name: &str, offset: usize) {
+        self.flip_bits(name, offset, 0x40);
+    }
+
+    /// Changes the bits of `mask` in one byte of a file behind everybody's back.
+    pub fn flip_bits(&self, name: &str, offset: usize, mask: u8) {
+        self.tamper(name, |bytes| {
+            if let Some(byte) = bytes.get_mut(offset) {
+                *byte ^= mask;
+            }
+        });
+    }
+
+    /// Cuts a file off behind everybody's back.
+    pub fn truncate(&self, name: &str, len: usize) {
+        self.tamper(name, |bytes| bytes.truncate(len));
+    }
+
+    /// What a reader sees of a file; `None` when there is none of that name.
+    pub fn content(&self, name: &str) -> Option<Vec<u8>> {
+        lock(&self.shared).files.get(name).map(|content| lock(content).bytes.clone())
+    }
+
+    /// A copy that shares nothing with this one, on a healthy disk, with the same things unsynced.
+    pub fn fork(&self) -> Self {
+        let shared = lock(&self.shared);
+        let mut copies: Vec<(Inode, Inode)> = Vec::new();
+        let mut copy = |shelf: &Shelf| {
+            let entries = shelf.iter().map(|(name, content)| {
+                let known = copies.iter().find(|(original, _)| Arc::ptr_eq(original, content));
+                let copied = match known {
+                    Some((_, copied)) => copied.clone(),
+                    None => {
+                        let copied = Arc::new(Mutex::new(lock(content).clone()));
+                        copies.push((content.clone(), copied.clone()));
+                        copied
+                    }
+                };
+                (name.clone(), copied)
+            });
+            entries.collect::<Shelf>()
+        };
+        let (files, durable) = (copy(&shared.files), copy(&shared.durable));
+        let shared = Shared { files, durable, ..Shared::default() };
+        Self { shared: Arc::new(Mutex::new(shared)) }
+    }
+
+    fn tamper(&self, name: &str, change: impl Fn(&mut Vec<u8>)) {
+        let content = lock(&self.shared).files.get(name).cloned();
+        if let Some(content) = content {
+            lock(&content).tamper(change);
+        }
+    }
+}
+
+impl Shared {
+    /// Runs a changing operation, unless it is refused. In a power cut its effect takes place, but is not durable.
+    fn change<T>(&mut self, fault: Fault, change: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
+        match self.faults.meet(fault) {
+            Verdict::Done => change(self),
+            Verdict::Refused(error) => Err(error),
+            Verdict::Cut(error) => change(self).and(Err(error)),
+        }
+    }
+
+    /// Bytes that may still be added.
+    fn room(&self) -> u64 {
+        let Some(capacity) = self.capacity else { return u64::MAX };
+        let used: u64 = self.files.values().map(|content| lock(content).bytes.len() as u64).sum();
+        capacity.saturating_sub(used)
+    }
+}
+
+impl Folder for MemFolder {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let shared = lock(&self.shared);
+        shared.faults.check_power()?;
+        Ok(shared.files.keys().cloned().collect())
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let shared = lock(&self.shared);
+        shared.faults.check_power()?;
+        let content = shared.files.get(name).cloned().ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(MemFile { shared: self.shared.clone(), content, life: shared.life }))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let mut shared = lock(&self.shared);
+        let content = shared.change(Fault::Create, |shared| {
+            if shared.files.contains_key(name) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            let content = Inode::default();
+            shared.files.insert(name.to_owned(), content.clone());
+            Ok(content)
+        })?;
+        Ok(Arc::new(MemFile { shared: self.shared.clone(), content, life: shared.life }))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        lock(&self.shared).change(Fault::Remove, |shared| {
+            shared.files.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut shared = lock(&self.shared);
+        match shared.faults.meet(Fault::SyncFolder) {
+            Verdict::Done => {
+                shared.durable = shared.files.clone();
+                Ok(())
+            }
+            Verdict::Refused(error) | Verdict::Cut(error) => Err(error),
+        }
+    }
+}
+
+impl MemFile {
+    /// The folder, unless it lost power since the file was opened.
+    fn folder(&self) -> io::Result<MutexGuard<'_, Shared>> {
+        let shared = lock(&self.shared);
+        if shared.life == self.life { Ok(shared) } else { Err(faults::power_is_off()) }
+    }
+
+    /// Bytes that the file may have.
+    fn len_max(&self, shared: &Shared) -> u64 {
+        let len = lock(&self.content).bytes.len() as u64;
+        len.saturating_add(shared.room())
+    }
+
+    fn resize(&self, fault: Fault, len: u64) -> io::Result<()> {
+        self.folder()?.change(fault, |shared| {
+            if len > self.len_max(shared) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            lock(&self.content).set_len(usize::try_from(len).map_err(io::Error::other)?);
+            Ok(())
+        })
+    }
+}
+
+impl File for MemFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        if let Verdict::Refused(error) | Verdict::Cut(error) = self.folder()?.faults.meet(Fault::Read) {
+            return Err(error);
+        }
+        let content = lock(&self.content);
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(content.bytes.len());
+        let n = buf.len().min(content.bytes.len() - start);
+        buf[..n].copy_from_slice(&content.bytes[start..start + n]);
+        Ok(n)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut shared = self.folder()?;
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let verdict = shared.faults.meet(Fault::Write);
+        let room = usize::try_from(self.len_max(&shared).saturating_sub(offset)).unwrap_or(usize::MAX);
+        let fitting = &bytes[..bytes.len().min(room)];
+        let mut content = lock(&self.content);
+        match verdict {
+            Verdict::Done if fitting.len() < bytes.len() => {
+                content.write(start, fitting);
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            Verdict::Done => {
+                content.write(start, bytes);
+                Ok(())
+            }
+            Verdict::Refused(error) => {
+                if shared.faults.check_power().is_ok() {
+                    content.write(start, &fitting[..fitting.len() / 2]);
+                }
+                Err(error)
+            }
+            Verdict::Cut(error) => {
+                content.write(start, fitting);
+                Err(error)
+            }
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut shared = self.folder()?;
+        match shared.faults.meet(Fault::Sync) {
+            Verdict::Done => {
+                lock(&self.content).sync();
+                Ok(())
+            }
+            Verdict::Refused(error) => {
+                lock(&self.content).forget();
+                Err(error)
+            }
+            Verdict::Cut(error) => Err(error),
+        }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.folder()?.faults.check_power()?;
+        Ok(lock(&self.content).bytes.len() as u64)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.resize(Fault::SetLen, len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let len = len.max(self.len()?);
+        self.resize(Fault::Allocate, len)
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
+        self.folder()?.faults.check_power()?;
+        let offset = usize::try_from(offset).map_err(io::Error::other)?;
+        Ok(content::data_from(&lock(&self.content).bytes, offset).map(|found| found as u64))
+    }
+}
