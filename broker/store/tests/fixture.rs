@@ -1,0 +1,84 @@
+//! The golden fixture: a log of format version 1 that must be readable for ever, with exactly what it held.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kerolox_log::fs::{File, Folder, MemFolder, OsFolder};
+use kerolox_log::inspect::{Finding, Inspector, Mode};
+use kerolox_store::index::Index;
+use kerolox_store::kv::MemKv;
+
+#[path = "support/contents.rs"]
+mod contents;
+#[path = "support/scenario.rs"]
+mod scenario;
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v1")
+}
+
+fn expected() -> String {
+    std::fs::read_to_string(fixture().join("contents.txt")).expect("the fixture is checked in")
+}
+
+/// A copy of the fixture's log, in a folder that goes when the first value is dropped.
+fn copy() -> (tempfile::TempDir, Arc<OsFolder>) {
+    let temporary = tempfile::tempdir().expect("a folder");
+    contents::copy(&fixture().join("log"), temporary.path());
+    let folder = Arc::new(OsFolder::create(temporary.path()).expect("the copy"));
+    (temporary, folder)
+}
+
+#[test]
+fn the_log_of_version_1_is_read_as_it_was_written() {
+    let (_temporary, folder) = copy();
+    let store = contents::open(folder.clone(), Arc::new(MemKv::default()));
+    assert_eq!(contents::describe(&store, &*folder), expected());
+}
+
+#[test]
+fn an_index_of_any_earlier_moment_leads_to_the_same() {
+    let (_temporary, folder) = copy();
+    let frames: Vec<_> = Inspector::open(&*folder, Mode::Offline)
+        .expect("opens")
+        .filter_map(|finding| match finding.expect("reads") {
+            Finding::Record(frame) => Some(frame),
+            _ => None,
+        })
+        .collect();
+    for folded in (0..=frames.len()).step_by(3) {
+        let kv = Arc::new(MemKv::default());
+        let mut index = Index::empty(kv.clone()).expect("memory");
+        for frame in &frames[..folded] {
+            index.apply(frame, &mut Vec::new()).expect("applies");
+        }
+        kerolox_store::kv::Kv::write(&*kv, index.pending()).expect("memory");
+        let (_temporary, folder) = copy();
+        let store = contents::open(folder.clone(), kv);
+        assert_eq!(contents::describe(&store, &*folder), expected(), "index of {folded} records");
+    }
+}
+
+/// The writer of today still makes the bytes of version 1. When a later version writes something else on purpose, the
+/// fixture stays as it is, the new version gets one of its own, and this test moves to that one.
+#[test]
+fn the_writer_makes_the_bytes_of_version_1() {
+    let written = MemFolder::new();
+    scenario::write(Arc::new(written.clone()));
+    let golden = OsFolder::read_only(&fixture().join("log")).expect("the fixture is checked in");
+    let names = |folder: &dyn Folder| {
+        let mut names = folder.list().expect("lists");
+        names.sort();
+        names
+    };
+    assert_eq!(names(&written), names(&golden));
+    for name in names(&golden) {
+        let bytes = |file: Arc<dyn File>| {
+            let mut bytes = vec![0; usize::try_from(file.len().expect("measured")).expect("small")];
+            file.read_at(&mut bytes, 0).expect("reads");
+            bytes
+        };
+        let (new, old) = (written.open(&name).expect("is listed"), golden.open(&name).expect("is listed"));
+        assert!(bytes(new) == bytes(old), "{name} differs");
+    }
+}
