@@ -98,6 +98,17 @@ impl Acks {
         }
     }
 
+    /// Everything before `min` expired: it is done, except what failed before and waits for its next attempt.
+    pub fn expire_below(&mut self, min: u64) {
+        let waiting: Vec<u64> = self.attempted.range(..min).map(|(offset, _)| *offset).collect();
+        let mut from = self.committed;
+        for offset in waiting {
+            self.ack(from, offset);
+            from = offset + 1;
+        }
+        self.ack(from, min);
+    }
+
     /// Applies one logged change.
     pub fn apply(&mut self, progress: &QueueProgress) {
         if let Some(offset) = progress.reset_to {
@@ -168,6 +179,18 @@ mod tests {
             prop_assert_eq!(Some(acks_state.committed()), (0..).find(|o| !done.contains(o)));
             prop_assert_eq!(Acks::decode(&acks_state.encode()), Ok(acks_state));
         }
+    }
+
+    #[test]
+    fn what_waits_for_another_attempt_does_not_expire() {
+        let mut acks = Acks::starting_at(2);
+        acks.attempt(4, 1, 0);
+        acks.ack(7, 8);
+        acks.expire_below(6);
+        assert_eq!((acks.committed(), acks.next_open(5)), (4, 6));
+        acks.ack(4, 5);
+        acks.expire_below(9);
+        assert_eq!(acks, Acks::starting_at(9));
     }
 
     #[test]

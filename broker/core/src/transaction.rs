@@ -55,9 +55,20 @@ pub struct Half {
     /// Milliseconds since the Unix epoch; 0 while undecided.
     #[prost(int64, tag = "12")]
     pub decided_ms: i64,
+    /// Where the record lies now, when it was carried forward; 0 while it lies where it was first stored.
+    #[prost(uint64, tag = "13")]
+    pub carried_to: u64,
+    /// Position of the record that decided; 0 while undecided.
+    #[prost(uint64, tag = "14")]
+    pub decided_at: u64,
 }
 
 impl Half {
+    /// Where the record of the half message lies that was first stored at `position`.
+    pub fn location(&self, position: u64) -> u64 {
+        if self.carried_to == 0 { position } else { self.carried_to }
+    }
+
     /// Whether it still waits for a decision.
     pub fn is_undecided(&self) -> bool {
         matches!(self.phase(), Phase::Prepared | Phase::Parked)

@@ -91,12 +91,26 @@ impl Kv for RocksKv {
             match op {
                 Op::Put(family, key, value) => batch.put_cf(self.family(family), key, value),
                 Op::Delete(family, key) => batch.delete_cf(self.family(family), key),
+                Op::DeleteRange(family, from, to) => batch.delete_range_cf(self.family(family), from, to),
                 Op::DeletePrefix(family, prefix) => self.delete_prefix(&mut batch, family, &prefix)?,
             }
         }
         let mut options = WriteOptions::default();
         options.disable_wal(true);
         self.db.write_opt(batch, &options).map_err(failed)
+    }
+
+    /// Making a checkpoint is the one way to flush all column families at one point that this version of the bindings
+    /// offers; the checkpoint itself, a folder of links, is thrown away.
+    fn persist(&self) -> Result<(), KvError> {
+        let path = self.db.path().with_extension("flush");
+        let folder_failed = |error: std::io::Error| KvError(format!("{}: {error}", path.display()));
+        if path.exists() {
+            std::fs::remove_dir_all(&path).map_err(folder_failed)?;
+        }
+        let checkpoint = rocksdb::checkpoint::Checkpoint::new(&self.db).map_err(failed)?;
+        checkpoint.create_checkpoint(&path).map_err(failed)?;
+        std::fs::remove_dir_all(&path).map_err(folder_failed)
     }
 }
 
@@ -138,6 +152,23 @@ mod tests {
     fn keeps_the_contract() {
         let folder = tempfile::tempdir().expect("a folder");
         kerolox_store::kv::check_contract(&RocksKv::open(folder.path()).expect("opens"));
+    }
+
+    #[test]
+    fn what_was_persisted_survives_without_a_close() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let kv = RocksKv::open(&folder.path().join("index")).expect("opens");
+        kv.write(vec![Op::Put(Family::State, b"k".to_vec(), b"v".to_vec())]).expect("writes");
+        kv.persist().expect("persists");
+        // A copy of the files as they are now is what a crash would leave.
+        let copy = folder.path().join("copy");
+        std::fs::create_dir(&copy).expect("created");
+        for file in std::fs::read_dir(folder.path().join("index")).expect("listed") {
+            let file = file.expect("listed");
+            std::fs::copy(file.path(), copy.join(file.file_name())).expect("copied");
+        }
+        let kv = RocksKv::open(&copy).expect("opens");
+        assert_eq!(kv.get(Family::State, b"k").expect("reads").as_deref(), Some(&b"v"[..]));
     }
 
     #[test]

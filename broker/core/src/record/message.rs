@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
 
-use super::RecordError;
+use super::{Carried, RecordError};
 
 /// Why a stored message is not visible yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
@@ -42,6 +42,9 @@ pub struct MessageHeader {
     /// Client id of the producer, for the story of a transaction.
     #[prost(string, tag = "7")]
     pub producer: String,
+    /// Present in the copy of a message that is still needed when its segment goes.
+    #[prost(message, optional, tag = "8")]
+    pub carried: Option<Carried>,
 }
 
 /// A message as stored: header, then the consumer's bytes in two sections.

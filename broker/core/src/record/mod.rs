@@ -1,6 +1,6 @@
 //! The records of the commit log.
 //!
-//! Six kinds carry everything that a broker group must remember. A record's frame (length, checksum, kind, position,
+//! Few kinds carry everything that a broker group must remember. A record's frame (length, checksum, kind, position,
 //! epoch, store time) belongs to the log; this module defines what is inside. Bodies other than [`MessageRecord`] are
 //! protobuf messages declared with prost, so that fields can be added without breaking older logs; the field numbers
 //! below are part of the on-disk format and never change meaning.
@@ -8,12 +8,15 @@
 mod message;
 mod meta;
 mod progress;
+mod retention;
 
 pub use message::{Hold, MessageHeader, MessageRecord};
 pub use meta::{DeleteGroup, DeleteTopic, MetaChange, MetaRecord};
 pub use progress::{
     AckRange, Attempted, Checked, ProgressItem, ProgressItemBox, ProgressRecord, QueueProgress,
 };
+
+pub use retention::{Carried, GroupProgress, HeldHalf, KeptMessage, QueueState, SnapshotRecord, TrimRecord};
 
 use bytes::Bytes;
 use prost::Message;
@@ -34,6 +37,10 @@ pub enum Kind {
     Meta = 5,
     /// A master's reign begins.
     Epoch = 6,
+    /// The state of the fold, at the beginning of a segment.
+    Snapshot = 7,
+    /// Old segments are given up.
+    Trim = 8,
 }
 
 /// Why the bytes of a record cannot be understood.
@@ -100,6 +107,10 @@ pub enum Record {
     Meta(MetaRecord),
     /// See [`Kind::Epoch`].
     Epoch(EpochRecord),
+    /// See [`Kind::Snapshot`].
+    Snapshot(Box<SnapshotRecord>),
+    /// See [`Kind::Trim`].
+    Trim(TrimRecord),
 }
 
 impl Record {
@@ -112,6 +123,8 @@ impl Record {
             Self::Progress(_) => Kind::Progress,
             Self::Meta(_) => Kind::Meta,
             Self::Epoch(_) => Kind::Epoch,
+            Self::Snapshot(_) => Kind::Snapshot,
+            Self::Trim(_) => Kind::Trim,
         }
     }
 
@@ -124,6 +137,8 @@ impl Record {
             Self::Progress(record) => record.encode_to_vec(),
             Self::Meta(record) => record.encode_to_vec(),
             Self::Epoch(record) => record.encode_to_vec(),
+            Self::Snapshot(record) => record.encode_to_vec(),
+            Self::Trim(record) => record.encode_to_vec(),
         }
     }
 
@@ -142,6 +157,8 @@ impl Record {
             k if k == Kind::Progress as u8 => Self::Progress(read("progress", body)?),
             k if k == Kind::Meta as u8 => Self::Meta(read("meta", body)?),
             k if k == Kind::Epoch as u8 => Self::Epoch(read("epoch", body)?),
+            k if k == Kind::Snapshot as u8 => Self::Snapshot(Box::new(read("snapshot", body)?)),
+            k if k == Kind::Trim as u8 => Self::Trim(read("trim", body)?),
             other => return Err(RecordError::UnknownKind(other)),
         })
     }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::group::Group;
 use crate::topic::Topic;
+use crate::transaction::Half;
 
 fn examples() -> Vec<Record> {
     let header = MessageHeader {
@@ -14,6 +15,7 @@ fn examples() -> Vec<Record> {
         tag_hash: 0xDEAD_BEEF,
         message_id: "01AB".into(),
         producer: "host@1".into(),
+        carried: None,
     };
     let queue = QueueProgress {
         group_id: 1,
@@ -22,6 +24,12 @@ fn examples() -> Vec<Record> {
         reset_to: Some(9),
         acked: vec![AckRange { start: 9, end: 12 }],
         attempted: vec![Attempted { offset: 13, attempts: 2, visible_ms: 1_700_000_000_000 }],
+    };
+    let state = QueueState { topic_id: 7, queue: 3, next: 12, newest_ms: 5 };
+    let carried = MessageHeader {
+        topic_id: 7,
+        carried: Some(Carried { position: 64, offset: Some(2), store_ms: 5, visible_ms: 6 }),
+        ..MessageHeader::default()
     };
     let checked = Checked { held: 64, checks: 1, next_check_ms: Some(5), asked: "host@1".into() };
     vec![
@@ -42,6 +50,29 @@ fn examples() -> Vec<Record> {
             change: Some(MetaChange::DeleteGroup(DeleteGroup { name: "billing".into() })),
         }),
         Record::Epoch(EpochRecord { epoch: 1, broker: "broker-a".into() }),
+        Record::Snapshot(Box::new(SnapshotRecord {
+            part: 1,
+            last: true,
+            broker: "broker-a".into(),
+            next_topic: 8,
+            next_group: 2,
+            topics: vec![Topic::new("orders", 4)],
+            groups: vec![Group::new("billing")],
+            queues: vec![state],
+            progress: vec![GroupProgress { group_id: 1, topic_id: 7, queue: 3, acks: vec![8, 9] }],
+            halves: vec![HeldHalf { position: 64, half: Half { topic_id: 7, ..Half::default() } }],
+            kept: vec![KeptMessage {
+                topic_id: 7,
+                queue: 3,
+                offset: 2,
+                position: 4096,
+                len: 128,
+                tag_hash: 1,
+                visible_ms: 5,
+            }],
+        })),
+        Record::Trim(TrimRecord { before: 1_048_576, queues: vec![state] }),
+        Record::Message(MessageRecord { header: carried, system: Bytes::new(), content: Bytes::new() }),
     ]
 }
 

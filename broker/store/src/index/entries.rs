@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
+use kerolox_core::record::QueueState;
+
 use crate::error::StoreError;
+use crate::index::snapshot::queue_state;
 use crate::index::{Index, keys};
 use crate::kv::{Family, Kv, Op};
 
@@ -98,6 +101,45 @@ impl Queues {
         self.full.retain(|(topic, _, _), _| *topic != topic_id);
         self.dirty = self.queues.values().filter(|queue| queue.dirty).count();
         [Family::Queues, Family::Entries].map(|family| Op::DeletePrefix(family, keys::id(topic_id))).to_vec()
+    }
+
+    /// How far every queue is.
+    pub(super) fn states(&self) -> Vec<QueueState> {
+        let state = |((topic_id, queue), q): (&(u32, u32), &Queue)| {
+            queue_state(*topic_id, *queue, q.bounds.next, q.bounds.newest_ms)
+        };
+        let mut states: Vec<QueueState> = self.queues.iter().map(state).collect();
+        states.sort_unstable_by_key(|state| (state.topic_id, state.queue));
+        states
+    }
+
+    /// Takes a queue up where a snapshot says it stands, without the entries from before.
+    pub(super) fn restore(&mut self, state: &QueueState) {
+        let bounds = QueueBounds { min: state.next, next: state.next, newest_ms: state.newest_ms };
+        // The block that the next entry falls into is filled up, so that it keeps its place; nobody reads below `min`.
+        let filler = Entry { position: 0, len: 0, tag_hash: 0, visible_ms: 0 };
+        let missing = usize::try_from(state.next % BLOCK).expect("below BLOCK");
+        let queue = Queue { bounds, tail: vec![filler; missing], dirty: true };
+        self.queues.insert((state.topic_id, state.queue), queue);
+        self.dirty += 1;
+    }
+
+    /// Gives up the entries of a queue before the offset that a trim names.
+    pub(super) fn expire_before(&mut self, state: &QueueState, ops: &mut Vec<Op>) {
+        let Some(queue) = self.queues.get_mut(&(state.topic_id, state.queue)) else { return };
+        let (old, min) = (queue.bounds.min, state.next.clamp(queue.bounds.min, queue.bounds.next));
+        queue.bounds.min = min;
+        if !std::mem::replace(&mut queue.dirty, true) {
+            self.dirty += 1;
+        }
+        let block = |offset: u64| offset - offset % BLOCK;
+        if block(old) < block(min) {
+            let key = |first| keys::block(state.topic_id, state.queue, first);
+            ops.push(Op::DeleteRange(Family::Entries, key(block(old)), key(block(min))));
+            self.full.retain(|(topic_id, number, first), _| {
+                (*topic_id, *number) != (state.topic_id, state.queue) || *first >= block(min)
+            });
+        }
     }
 
     pub(super) fn pending(&self, ops: &mut Vec<Op>) {
@@ -207,34 +249,32 @@ fn load_tail(kv: &dyn Kv, topic_id: u32, queue: u32, bounds: &QueueBounds) -> Re
 }
 
 fn encode_block(entries: &[Entry]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(entries.len() * ENTRY_LEN);
-    for entry in entries {
-        bytes.extend_from_slice(&entry.position.to_be_bytes());
-        bytes.extend_from_slice(&entry.len.to_be_bytes());
-        bytes.extend_from_slice(&entry.tag_hash.to_be_bytes());
-        bytes.extend_from_slice(&entry.visible_ms.to_be_bytes());
-    }
-    bytes
+    entries.iter().flat_map(encode_entry).collect()
 }
 
 fn decode_block(bytes: &[u8]) -> Result<Vec<Entry>, StoreError> {
-    let (entries, rest) = bytes.as_chunks::<ENTRY_LEN>();
-    if !rest.is_empty() {
-        return Err(StoreError::Index("block of queue entries".into()));
-    }
-    let part =
-        |entry: &[u8; ENTRY_LEN], at: usize| -> [u8; 8] { entry[at..at + 8].try_into().expect("8 bytes") };
-    let half =
-        |entry: &[u8; ENTRY_LEN], at: usize| -> [u8; 4] { entry[at..at + 4].try_into().expect("4 bytes") };
-    Ok(entries
-        .iter()
-        .map(|entry| Entry {
-            position: u64::from_be_bytes(part(entry, 0)),
-            len: u32::from_be_bytes(half(entry, 8)),
-            tag_hash: u32::from_be_bytes(half(entry, 12)),
-            visible_ms: i64::from_be_bytes(part(entry, 16)),
-        })
-        .collect())
+    bytes.chunks(ENTRY_LEN).map(decode_entry).collect()
+}
+
+pub(super) fn encode_entry(entry: &Entry) -> [u8; ENTRY_LEN] {
+    let mut bytes = [0; ENTRY_LEN];
+    bytes[..8].copy_from_slice(&entry.position.to_be_bytes());
+    bytes[8..12].copy_from_slice(&entry.len.to_be_bytes());
+    bytes[12..16].copy_from_slice(&entry.tag_hash.to_be_bytes());
+    bytes[16..].copy_from_slice(&entry.visible_ms.to_be_bytes());
+    bytes
+}
+
+pub(super) fn decode_entry(bytes: &[u8]) -> Result<Entry, StoreError> {
+    let bytes: &[u8; ENTRY_LEN] = bytes.try_into().map_err(|_| StoreError::Index("queue entry".into()))?;
+    let long = |at: usize| -> [u8; 8] { bytes[at..at + 8].try_into().expect("8 bytes") };
+    let short = |at: usize| -> [u8; 4] { bytes[at..at + 4].try_into().expect("4 bytes") };
+    Ok(Entry {
+        position: u64::from_be_bytes(long(0)),
+        len: u32::from_be_bytes(short(8)),
+        tag_hash: u32::from_be_bytes(short(12)),
+        visible_ms: i64::from_be_bytes(long(16)),
+    })
 }
 
 fn encode_bounds(bounds: &QueueBounds) -> Vec<u8> {

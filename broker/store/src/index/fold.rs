@@ -14,6 +14,7 @@ use prost::Message;
 
 use crate::error::StoreError;
 use crate::index::entries::Entry;
+use crate::index::snapshot::Loading;
 use crate::index::{Index, Progress, keys};
 use crate::kv::{Family, Op};
 
@@ -61,6 +62,15 @@ pub enum Event {
         /// One past the newest offset.
         end: u64,
     },
+    /// Messages before an offset expired.
+    Trimmed {
+        /// The topic.
+        topic_id: u32,
+        /// The queue.
+        queue: u32,
+        /// The first offset that is kept.
+        min: u64,
+    },
     /// Topics were created, changed or deleted.
     TopicsChanged,
     /// Groups were created, changed or deleted.
@@ -103,7 +113,22 @@ impl Index {
                 self.broker = epoch.broker;
                 Outcome::Done
             }
+            Record::Snapshot(part) => {
+                self.apply_snapshot(*part)?;
+                self.applied = frame.end();
+                return Ok(Outcome::Done);
+            }
+            Record::Trim(trim) => {
+                self.apply_trim(&trim)?;
+                events.extend(trim.queues.iter().map(|state| Event::Trimmed {
+                    topic_id: state.topic_id,
+                    queue: state.queue,
+                    min: state.next,
+                }));
+                Outcome::Done
+            }
         };
+        self.loading = Loading::Never;
         self.applied = frame.end();
         Ok(outcome)
     }
@@ -117,6 +142,16 @@ impl Index {
         let header = &message.header;
         if self.topic_by_id(header.topic_id).is_none() {
             return Ok(Outcome::TopicGone);
+        }
+        if let Some(carried) = &header.carried {
+            let entry = Entry {
+                position: frame.position,
+                len: frame.len,
+                tag_hash: header.tag_hash,
+                visible_ms: carried.visible_ms,
+            };
+            self.apply_carried(header.topic_id, header.queue, carried, entry)?;
+            return Ok(Outcome::Done);
         }
         match header.hold() {
             Hold::None => {
@@ -171,11 +206,12 @@ impl Index {
         if self.topic_by_id(half.topic_id).is_none() {
             return Ok(Outcome::TopicGone);
         }
-        let mut decided = Half { decided_by: by, decided_ms: frame.store_ms, ..half.clone() };
+        let mut decided =
+            Half { decided_by: by, decided_ms: frame.store_ms, decided_at: frame.position, ..half.clone() };
         let outcome = match decision {
             Decision::Commit => {
                 let entry = Entry {
-                    position,
+                    position: half.location(position),
                     len: half.frame_len,
                     tag_hash: half.tag_hash,
                     visible_ms: frame.store_ms,
@@ -205,7 +241,7 @@ impl Index {
         if self.topic_by_id(topic_id).is_none() || !self.meta.group_ids.contains(&group_id) {
             return Ok(());
         }
-        let mut acks = self.acks(group_id, topic_id, queue)?.unwrap_or_else(Acks::default);
+        let mut acks = self.logged_acks(group_id, topic_id, queue)?.unwrap_or_else(Acks::default);
         acks.apply(change);
         self.progress.insert((group_id, topic_id, queue), Progress { acks, dirty: true });
         Ok(())

@@ -1,11 +1,16 @@
 //! Half messages.
 
+use std::collections::HashMap;
+
 use kerolox_core::transaction::{Half, Phase};
 use prost::Message;
 
 use crate::error::StoreError;
 use crate::index::{Index, keys};
 use crate::kv::Family;
+
+/// Pairs read at a time.
+const PAGE: usize = 1024;
 
 /// Key under which parked half messages stand in the due index: they are undecided, but never due.
 const NEVER_MS: i64 = i64::MAX;
@@ -85,37 +90,64 @@ impl Index {
 
     /// Forgets the undecided half messages of a topic that goes away.
     pub(super) fn drop_halves_of(&mut self, topic_id: u32) -> Result<(), StoreError> {
-        self.for_each_undecided(|index, due_key, position, half| {
+        let mut gone = Vec::new();
+        self.each_undecided(|position, half| {
             if half.topic_id == topic_id {
-                index.overlay.delete(Family::HalfDue, due_key);
-                index.overlay.delete(Family::Halves, keys::half(position));
+                gone.push((position, due_of(half)));
             }
         })?;
+        for (position, due_ms) in gone {
+            self.overlay.delete(Family::HalfDue, keys::half_due(due_ms, position));
+            self.overlay.delete(Family::Halves, keys::half(position));
+        }
         self.undecided.remove(&topic_id);
         Ok(())
     }
 
-    pub(super) fn count_undecided(&mut self) -> Result<(), StoreError> {
-        self.undecided.clear();
-        self.for_each_undecided(|index, _, _, half| *index.undecided.entry(half.topic_id).or_default() += 1)
-    }
-
-    fn for_each_undecided(
-        &mut self,
-        mut visit: impl FnMut(&mut Self, Vec<u8>, u64, &Half),
-    ) -> Result<(), StoreError> {
+    /// Visits undecided half messages.
+    pub(super) fn each_undecided(&self, mut visit: impl FnMut(u64, &Half)) -> Result<(), StoreError> {
         let mut from = Vec::new();
         loop {
-            let page = self.overlay.scan(Family::HalfDue, &from, 1024)?;
+            let page = self.overlay.scan(Family::HalfDue, &from, PAGE)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             from.clone_from(last);
             from.push(0);
             for (key, _) in page {
                 let (_, position) = keys::parse_half_due(&key)?;
                 let half = self.half(position)?.ok_or_else(|| StoreError::Index("half-due entry".into()))?;
-                visit(self, key, position, &half);
+                visit(position, &half);
             }
         }
+    }
+
+    /// Visits half messages that were first stored before a position, decided or not.
+    pub(super) fn each_half_before(
+        &self,
+        before: u64,
+        mut visit: impl FnMut(u64, &Half),
+    ) -> Result<(), StoreError> {
+        let mut from = Vec::new();
+        loop {
+            let page = self.overlay.scan(Family::Halves, &from, PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            from.clone_from(last);
+            from.push(0);
+            for (key, value) in page {
+                let position = keys::parse_half(&key)?;
+                if position >= before {
+                    return Ok(());
+                }
+                let half = Half::decode(&*value).map_err(|_| StoreError::Index("half message".into()))?;
+                visit(position, &half);
+            }
+        }
+    }
+
+    pub(super) fn count_undecided(&mut self) -> Result<(), StoreError> {
+        let mut counts = HashMap::new();
+        self.each_undecided(|_, half| *counts.entry(half.topic_id).or_default() += 1)?;
+        self.undecided = counts;
+        Ok(())
     }
 }
 

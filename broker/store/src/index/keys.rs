@@ -6,6 +6,7 @@ pub(super) const APPLIED: &[u8] = b"applied";
 pub(super) const FORMAT: &[u8] = b"format";
 pub(super) const BROKER: &[u8] = b"broker";
 pub(super) const NEXT_TOPIC: &[u8] = b"next-topic";
+pub(super) const TRIMMED: &[u8] = b"trimmed";
 pub(super) const NEXT_GROUP: &[u8] = b"next-group";
 
 pub(super) fn id(id: u32) -> Vec<u8> {
@@ -31,6 +32,16 @@ pub(super) fn block(topic_id: u32, queue_number: u32, first: u64) -> Vec<u8> {
     key
 }
 
+pub(super) fn parse_block(key: &[u8]) -> Result<(u32, u32, u64), StoreError> {
+    match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
+        (Some(queue), Some(first)) if key.len() == 16 => {
+            let (topic_id, queue) = parse_queue(queue)?;
+            Ok((topic_id, queue, u64::from_be_bytes(*first)))
+        }
+        _ => Err(StoreError::Index("key of a queue and an offset".into())),
+    }
+}
+
 pub(super) fn half(position: u64) -> Vec<u8> {
     position.to_be_bytes().to_vec()
 }
@@ -53,6 +64,16 @@ pub(super) fn parse_half_due(key: &[u8]) -> Result<(i64, u64), StoreError> {
 
 pub(super) fn progress(group_id: u32, topic_id: u32, queue: u32) -> Vec<u8> {
     [group_id.to_be_bytes(), topic_id.to_be_bytes(), queue.to_be_bytes()].concat()
+}
+
+pub(super) fn parse_progress(key: &[u8]) -> Result<(u32, u32, u32), StoreError> {
+    let (group, queue) = key.split_at_checked(4).ok_or_else(|| StoreError::Index("progress key".into()))?;
+    let (topic_id, queue) = parse_queue(queue)?;
+    Ok((read_u32(group, "progress key")?, topic_id, queue))
+}
+
+pub(super) fn parse_half(key: &[u8]) -> Result<u64, StoreError> {
+    read_u64(key, "key of a half message")
 }
 
 pub(super) fn read_u32(bytes: &[u8], what: &str) -> Result<u32, StoreError> {

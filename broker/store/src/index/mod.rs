@@ -2,7 +2,7 @@
 //!
 //! | family | key (integers big-endian) | value |
 //! |---|---|---|
-//! | state | name | `applied`: u64 log position; `format`, `next-topic`, `next-group`: u32; `broker`: text |
+//! | state | name | `applied`, `trimmed`: u64 log position; `format`, `next-topic`, `next-group`: u32; `broker`: text |
 //! | topics | u32 id | [`kerolox_core::topic::Topic`] |
 //! | groups | u32 id | [`kerolox_core::group::Group`] |
 //! | queues | u32 topic, u32 queue | u64 min offset, u64 next offset, i64 time of the newest entry |
@@ -10,17 +10,21 @@
 //! | halves | u64 position | [`kerolox_core::transaction::Half`] |
 //! | half-due | i64 due time (sign bit flipped), u64 position | nothing |
 //! | progress | u32 group, u32 topic, u32 queue | [`kerolox_core::acks::Acks`] |
+//! | kept | u32 topic, u32 queue, u64 offset | [`Entry`] of a message whose record was carried forward |
 //!
 //! Format version 1. An index of another version is thrown away and rebuilt from the log.
 
+pub mod check;
 mod entries;
 mod fold;
 mod halves;
 mod keys;
 mod meta;
 mod overlay;
+mod snapshot;
 #[cfg(test)]
 mod tests;
+mod trim;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,10 +36,12 @@ use crate::kv::{Family, Kv, Op};
 
 pub use entries::{Entry, QueueBounds};
 pub use fold::{Event, Outcome};
+pub use trim::ToCarry;
 
 use entries::Queues;
 use meta::Meta;
 use overlay::Overlay;
+use snapshot::Loading;
 
 const FORMAT: u32 = 1;
 
@@ -44,6 +50,8 @@ pub struct Index {
     kv: Arc<dyn Kv>,
     overlay: Overlay,
     applied: u64,
+    trimmed: u64,
+    loading: Loading,
     broker: String,
     meta: Meta,
     queues: Queues,
@@ -72,6 +80,7 @@ impl Index {
                 .ok_or_else(|| StoreError::Index(String::from_utf8_lossy(key).into_owned()))
         };
         let applied = keys::read_u64(&state(keys::APPLIED)?, "applied position")?;
+        let trimmed = keys::read_u64(&state(keys::TRIMMED)?, "trimmed position")?;
         let broker = String::from_utf8_lossy(&state(keys::BROKER)?).into_owned();
         let meta = Meta::load(&*kv)?;
         let queues = Queues::load(&*kv)?;
@@ -79,6 +88,8 @@ impl Index {
             overlay: Overlay::new(kv.clone()),
             kv,
             applied,
+            trimmed,
+            loading: Loading::Never,
             broker,
             meta,
             queues,
@@ -99,6 +110,8 @@ impl Index {
             overlay: Overlay::new(kv.clone()),
             kv,
             applied: 0,
+            trimmed: 0,
+            loading: Loading::Blank,
             broker: String::new(),
             meta: Meta::default(),
             queues: Queues::default(),
@@ -117,11 +130,20 @@ impl Index {
         &self.broker
     }
 
-    /// What a group has finished in a queue; `None` if it never finished or failed anything there.
+    /// What a group has finished in a queue, what expired included; `None` if it never finished or failed anything there.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails.
     pub fn acks(&self, group_id: u32, topic_id: u32, queue: u32) -> Result<Option<Acks>, StoreError> {
+        let mut acks = self.logged_acks(group_id, topic_id, queue)?;
+        if let Some(acks) = &mut acks {
+            acks.expire_below(self.queues.bounds(topic_id, queue).min);
+        }
+        Ok(acks)
+    }
+
+    /// What the log says that a group has finished in a queue.
+    fn logged_acks(&self, group_id: u32, topic_id: u32, queue: u32) -> Result<Option<Acks>, StoreError> {
         if let Some(progress) = self.progress.get(&(group_id, topic_id, queue)) {
             return Ok(Some(progress.acks.clone()));
         }
@@ -146,6 +168,7 @@ impl Index {
         let mut state = |key: &[u8], value: Vec<u8>| ops.push(Op::Put(Family::State, key.to_vec(), value));
         state(keys::FORMAT, FORMAT.to_be_bytes().to_vec());
         state(keys::APPLIED, self.applied.to_be_bytes().to_vec());
+        state(keys::TRIMMED, self.trimmed.to_be_bytes().to_vec());
         state(keys::BROKER, self.broker.clone().into_bytes());
         state(keys::NEXT_TOPIC, self.meta.next_topic.to_be_bytes().to_vec());
         state(keys::NEXT_GROUP, self.meta.next_group.to_be_bytes().to_vec());
@@ -162,6 +185,10 @@ impl Index {
 
     /// Roughly how much waits to be flushed, in keys.
     pub fn pending_len(&self) -> usize {
+        if matches!(self.loading, Loading::Part(_)) {
+            // Half of a snapshot is no state to start from.
+            return 0;
+        }
         self.overlay.len() + self.queues.dirty_len()
     }
 }

@@ -41,11 +41,18 @@ impl Kv for MemKv {
                 Op::Delete(family, key) => {
                     pairs.remove(&(family, key));
                 }
+                Op::DeleteRange(family, from, to) => {
+                    pairs.retain(|(f, key), _| *f != family || *key < from || *key >= to);
+                }
                 Op::DeletePrefix(family, prefix) => {
                     pairs.retain(|(f, key), _| *f != family || !key.starts_with(&prefix));
                 }
             }
         }
+        Ok(())
+    }
+
+    fn persist(&self) -> Result<(), KvError> {
         Ok(())
     }
 }

@@ -26,11 +26,13 @@ pub enum Family {
     HalfDue,
     /// Acknowledgements by group, topic and queue.
     Progress,
+    /// Visible messages whose record was carried forward.
+    Kept,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::State,
         Self::Topics,
         Self::Groups,
@@ -39,6 +41,7 @@ impl Family {
         Self::Halves,
         Self::HalfDue,
         Self::Progress,
+        Self::Kept,
     ];
 
     /// Name on disk.
@@ -52,6 +55,7 @@ impl Family {
             Self::Halves => "halves",
             Self::HalfDue => "half-due",
             Self::Progress => "progress",
+            Self::Kept => "kept",
         }
     }
 }
@@ -65,6 +69,8 @@ pub enum Op {
     Delete(Family, Vec<u8>),
     /// Removes every key that begins with a prefix; an empty one empties the family.
     DeletePrefix(Family, Vec<u8>),
+    /// Removes every key from the first one on up to, but not including, the second one.
+    DeleteRange(Family, Vec<u8>, Vec<u8>),
 }
 
 /// A key and its value.
@@ -95,4 +101,10 @@ pub trait Kv: Send + Sync {
     /// # Errors
     /// See [`Self::get`].
     fn write(&self, ops: Vec<Op>) -> Result<(), KvError>;
+
+    /// Makes everything written so far survive a power cut.
+    ///
+    /// # Errors
+    /// See [`Self::get`].
+    fn persist(&self) -> Result<(), KvError>;
 }

@@ -40,6 +40,15 @@ pub fn check_contract(kv: &dyn Kv) {
     kv.write(vec![put(Family::State, b"\xff\xff", b"7"), Op::DeletePrefix(Family::State, b"a".to_vec())])
         .expect("write");
     assert_eq!(keys(Family::State, b"", 10), [&b"b"[..], b"\xff\xff"], "only the prefix goes");
+    kv.write(vec![
+        put(Family::Kept, b"a", b"1"),
+        put(Family::Kept, b"b", b"2"),
+        put(Family::Kept, b"c", b"3"),
+    ])
+    .expect("write");
+    kv.write(vec![Op::DeleteRange(Family::Kept, b"a".to_vec(), b"c".to_vec())]).expect("write");
+    assert_eq!(keys(Family::Kept, b"", 10), [b"c"], "up to, but not including, the end");
+    kv.persist().expect("persists");
     kv.write(vec![Op::DeletePrefix(Family::State, b"\xff".to_vec())]).expect("write");
     assert_eq!(keys(Family::State, b"", 10), [b"b"], "a prefix without a successor");
     kv.write(vec![Op::DeletePrefix(Family::State, Vec::new())]).expect("write");

@@ -1,0 +1,145 @@
+//! Records that let old segments of the log go.
+
+use prost::Message;
+
+use crate::group::Group;
+use crate::topic::Topic;
+use crate::transaction::Half;
+
+/// The state of the fold at this place of the log, or a part of it. Every segment but the first begins with one, so that
+/// the log can be read from any segment on: an index that starts from nothing takes it up, any other one skips it.
+#[derive(Clone, PartialEq, Message)]
+pub struct SnapshotRecord {
+    /// Number of the part, from 0.
+    #[prost(uint32, tag = "1")]
+    pub part: u32,
+    /// Whether it is the last part.
+    #[prost(bool, tag = "2")]
+    pub last: bool,
+    /// Broker group that the log belongs to.
+    #[prost(string, tag = "3")]
+    pub broker: String,
+    /// Id that the next new topic gets.
+    #[prost(uint32, tag = "4")]
+    pub next_topic: u32,
+    /// Id that the next new group gets.
+    #[prost(uint32, tag = "5")]
+    pub next_group: u32,
+    /// All topics.
+    #[prost(message, repeated, tag = "6")]
+    pub topics: Vec<Topic>,
+    /// All groups.
+    #[prost(message, repeated, tag = "7")]
+    pub groups: Vec<Group>,
+    /// All queues that were ever written.
+    #[prost(message, repeated, tag = "8")]
+    pub queues: Vec<QueueState>,
+    /// What the groups have finished.
+    #[prost(message, repeated, tag = "9")]
+    pub progress: Vec<GroupProgress>,
+    /// Undecided half messages.
+    #[prost(message, repeated, tag = "10")]
+    pub halves: Vec<HeldHalf>,
+    /// Messages that were carried forward.
+    #[prost(message, repeated, tag = "11")]
+    pub kept: Vec<KeptMessage>,
+}
+
+/// How far a queue is.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct QueueState {
+    /// Number of the topic.
+    #[prost(uint32, tag = "1")]
+    pub topic_id: u32,
+    /// The queue.
+    #[prost(uint32, tag = "2")]
+    pub queue: u32,
+    /// Offset that its next message gets.
+    #[prost(uint64, tag = "3")]
+    pub next: u64,
+    /// When its newest message became visible, milliseconds since the Unix epoch.
+    #[prost(int64, tag = "4")]
+    pub newest_ms: i64,
+}
+
+/// What a group has finished in a queue.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct GroupProgress {
+    /// Number of the group.
+    #[prost(uint32, tag = "1")]
+    pub group_id: u32,
+    /// Number of the topic.
+    #[prost(uint32, tag = "2")]
+    pub topic_id: u32,
+    /// The queue.
+    #[prost(uint32, tag = "3")]
+    pub queue: u32,
+    /// Stored form of [`crate::acks::Acks`].
+    #[prost(bytes = "vec", tag = "4")]
+    pub acks: Vec<u8>,
+}
+
+/// A half message and where it was stored.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct HeldHalf {
+    /// Position at which it was first stored: its identity.
+    #[prost(uint64, tag = "1")]
+    pub position: u64,
+    /// What is known of it.
+    #[prost(message, required, tag = "2")]
+    pub half: Half,
+}
+
+/// A visible message whose record was carried forward.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct KeptMessage {
+    /// Number of the topic.
+    #[prost(uint32, tag = "1")]
+    pub topic_id: u32,
+    /// The queue.
+    #[prost(uint32, tag = "2")]
+    pub queue: u32,
+    /// Offset in the queue.
+    #[prost(uint64, tag = "3")]
+    pub offset: u64,
+    /// Where its record lies now.
+    #[prost(uint64, tag = "4")]
+    pub position: u64,
+    /// Length of the record's frame.
+    #[prost(uint32, tag = "5")]
+    pub len: u32,
+    /// See `MessageHeader::tag_hash`.
+    #[prost(uint32, tag = "6")]
+    pub tag_hash: u32,
+    /// When the message became visible, milliseconds since the Unix epoch.
+    #[prost(int64, tag = "7")]
+    pub visible_ms: i64,
+}
+
+/// Everything before a position is given up, but for what was carried forward.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct TrimRecord {
+    /// First position that is kept: the base of a segment that begins with a whole snapshot.
+    #[prost(uint64, tag = "1")]
+    pub before: u64,
+    /// First offsets that are kept, as that snapshot gives them.
+    #[prost(message, repeated, tag = "2")]
+    pub queues: Vec<QueueState>,
+}
+
+/// Why a message record repeats an older one.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Carried {
+    /// Position at which the message was first stored.
+    #[prost(uint64, tag = "1")]
+    pub position: u64,
+    /// Offset of the message in its queue; absent for a half message.
+    #[prost(uint64, optional, tag = "2")]
+    pub offset: Option<u64>,
+    /// When the message was first stored, milliseconds since the Unix epoch.
+    #[prost(int64, tag = "3")]
+    pub store_ms: i64,
+    /// When it became visible; 0 for a half message.
+    #[prost(int64, tag = "4")]
+    pub visible_ms: i64,
+}

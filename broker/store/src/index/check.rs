@@ -1,0 +1,238 @@
+//! Folding a log once more, to see whether an index is what it should be.
+
+use std::sync::Arc;
+
+use kerolox_core::record::{MetaChange, MetaRecord, Record};
+use kerolox_log::Frame;
+
+use super::{FORMAT, Index, keys};
+use crate::error::StoreError;
+use crate::kv::{Family, Kv, KvError, MemKv, Op, Pair};
+
+/// Changed keys that are kept apart before they are moved to the map.
+const FLUSH_KEYS: usize = 50_000;
+/// Differences that are described; the others are counted.
+const EXAMPLES: usize = 20;
+const PAGE: usize = 1024;
+
+/// An index in memory, made from the records of a log.
+pub struct Fold {
+    index: Index,
+    kv: Arc<dyn Kv>,
+    until: u64,
+    /// Keys that go with topics and groups deleted behind `until`.
+    doomed: Vec<(Family, Vec<u8>)>,
+}
+
+/// Where an index differs from the fold of the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// Keys compared.
+    pub keys: u64,
+    /// Keys that differ.
+    pub differences: u64,
+    /// The first of them.
+    pub examples: Vec<Difference>,
+}
+
+/// One key that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Family of the key.
+    pub family: Family,
+    /// The key.
+    pub key: Vec<u8>,
+    /// How it differs.
+    pub how: How,
+}
+
+/// How a key differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// Follows from the log, and is not in the index.
+    Missing,
+    /// Is in the index, and does not follow from the log.
+    Unexpected,
+    /// Has another value than the one that follows from the log.
+    Different,
+}
+
+impl Fold {
+    /// A fold of the records before log position `until`. It takes some 30 bytes of memory per message.
+    pub fn until(until: u64) -> Self {
+        Self::new(Arc::new(MemKv::default()), until)
+    }
+
+    /// A fold of all records that knows bounds of queues but not their entries: little memory even for a long log.
+    /// [`Index::entries`] fails on it.
+    pub fn without_entries() -> Self {
+        Self::new(Arc::new(WithoutEntries(MemKv::default())), u64::MAX)
+    }
+
+    fn new(kv: Arc<dyn Kv>, until: u64) -> Self {
+        let index = Index::empty(kv.clone()).expect("a map in memory does not fail");
+        Self { index, kv, until, doomed: Vec::new() }
+    }
+
+    /// Takes the next record of the log.
+    ///
+    /// # Errors
+    /// [`StoreError::Record`] when the record cannot be understood: a broker cannot be started on this log.
+    pub fn take(&mut self, frame: &Frame) -> Result<(), StoreError> {
+        if frame.position >= self.until {
+            return self.take_later(frame);
+        }
+        self.index.apply(frame, &mut Vec::new())?;
+        if self.index.pending_len() >= FLUSH_KEYS {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// The index made so far.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Compares all keys with those of `other`, an index that holds the log up to the position of [`Self::until`].
+    ///
+    /// # Errors
+    /// [`StoreError`] when `other` cannot be read.
+    pub fn compare(&mut self, other: &dyn Kv) -> Result<Comparison, StoreError> {
+        self.flush()?;
+        let mut comparison = Comparison::default();
+        for family in Family::ALL {
+            let (mut own, mut found) = (Scan::new(&*self.kv, family), Scan::new(other, family));
+            loop {
+                own.fill()?;
+                found.fill()?;
+                let (key, how) = match (own.peek(), found.peek()) {
+                    (None, None) => break,
+                    (Some(a), Some(b)) if a.0 == b.0 => {
+                        let how = (a.1 != b.1).then_some(How::Different);
+                        (a.0.clone(), how)
+                    }
+                    (Some(a), Some(b)) if b.0 < a.0 => (b.0.clone(), Some(How::Unexpected)),
+                    (None, Some(b)) => (b.0.clone(), Some(How::Unexpected)),
+                    (Some(a), _) => (a.0.clone(), Some(How::Missing)),
+                };
+                own.skip(&key);
+                found.skip(&key);
+                comparison.keys += 1;
+                if let Some(how) = how.filter(|how| *how != How::Missing || !self.is_doomed(family, &key)) {
+                    comparison.differences += 1;
+                    if comparison.examples.len() < EXAMPLES {
+                        comparison.examples.push(Difference { family, key, how });
+                    }
+                }
+            }
+        }
+        Ok(comparison)
+    }
+
+    /// Deleting a topic or group removes ranges of keys before the index's position moves on, see `delete_topic`; a
+    /// crash in between leaves an index without them. That is no damage: the fold meets the same deletion again.
+    fn take_later(&mut self, frame: &Frame) -> Result<(), StoreError> {
+        let malformed = |source| StoreError::Record { position: frame.position, source };
+        let record = Record::decode(frame.kind, frame.body.clone()).map_err(malformed)?;
+        match record {
+            Record::Meta(MetaRecord { change: Some(MetaChange::DeleteTopic(delete)) }) => {
+                if let Some(topic) = self.index.topic(&delete.name) {
+                    self.doomed.push((Family::Queues, keys::id(topic.id)));
+                    self.doomed.push((Family::Entries, keys::id(topic.id)));
+                    let groups = self.index.groups().into_iter();
+                    self.doomed
+                        .extend(groups.map(|group| (Family::Progress, keys::queue(group.id, topic.id))));
+                }
+            }
+            Record::Meta(MetaRecord { change: Some(MetaChange::DeleteGroup(delete)) }) => {
+                if let Some(group) = self.index.group(&delete.name) {
+                    self.doomed.push((Family::Progress, keys::id(group.id)));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn is_doomed(&self, family: Family, key: &[u8]) -> bool {
+        self.doomed.iter().any(|(doomed, prefix)| *doomed == family && key.starts_with(prefix))
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.kv.write(self.index.pending())?;
+        self.index.flushed();
+        Ok(())
+    }
+}
+
+/// Up to where the index in `kv` holds the log; `None` when it is empty or of another format, and a broker would make
+/// it anew.
+///
+/// # Errors
+/// [`StoreError`] when `kv` cannot be read or holds something malformed.
+pub fn applied_of(kv: &dyn Kv) -> Result<Option<u64>, StoreError> {
+    let Some(format) = kv.get(Family::State, keys::FORMAT)? else { return Ok(None) };
+    if keys::read_u32(&format, "format")? != FORMAT {
+        return Ok(None);
+    }
+    let applied = kv.get(Family::State, keys::APPLIED)?;
+    applied.map(|bytes| keys::read_u64(&bytes, "applied position")).transpose()
+}
+
+/// All pairs of a family, a page at a time.
+struct Scan<'a> {
+    kv: &'a dyn Kv,
+    family: Family,
+    page: std::vec::IntoIter<Pair>,
+    next: Option<Vec<u8>>,
+}
+
+impl<'a> Scan<'a> {
+    fn new(kv: &'a dyn Kv, family: Family) -> Self {
+        Self { kv, family, page: Vec::new().into_iter(), next: Some(Vec::new()) }
+    }
+
+    fn fill(&mut self) -> Result<(), KvError> {
+        if self.page.as_slice().is_empty()
+            && let Some(from) = self.next.take()
+        {
+            let page = self.kv.scan(self.family, &from, PAGE)?;
+            // The smallest key behind the last one.
+            self.next = page.last().map(|(key, _)| [key, &[0][..]].concat());
+            self.page = page.into_iter();
+        }
+        Ok(())
+    }
+
+    fn peek(&self) -> Option<&Pair> {
+        self.page.as_slice().first()
+    }
+
+    fn skip(&mut self, key: &[u8]) {
+        if self.peek().is_some_and(|(own, _)| own == key) {
+            self.page.next();
+        }
+    }
+}
+
+struct WithoutEntries(MemKv);
+
+impl Kv for WithoutEntries {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        self.0.get(family, key)
+    }
+
+    fn scan(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Pair>, KvError> {
+        self.0.scan(family, from, limit)
+    }
+
+    fn write(&self, mut ops: Vec<Op>) -> Result<(), KvError> {
+        ops.retain(|op| !matches!(op, Op::Put(Family::Entries, ..)));
+        self.0.write(ops)
+    }
+
+    fn persist(&self) -> Result<(), KvError> {
+        self.0.persist()
+    }
+}

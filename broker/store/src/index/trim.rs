@@ -1,0 +1,171 @@
+//! Giving up old segments: what they hold that is still needed, and what becomes of the rest.
+
+use kerolox_core::record::{Carried, KeptMessage, TrimRecord};
+use kerolox_core::transaction::Phase;
+
+use crate::error::StoreError;
+use crate::index::entries::{Entry, decode_entry, encode_entry};
+use crate::index::{Index, keys};
+use crate::kv::Family;
+
+/// Pairs read at a time.
+const PAGE: usize = 1024;
+
+/// A message record that has to be repeated before its segment can go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToCarry {
+    /// Where the record lies now.
+    pub location: u64,
+    /// Length of its frame.
+    pub len: u32,
+    /// First position, offset and visible time; the store time is to be taken from the record.
+    pub carried: Carried,
+}
+
+impl Index {
+    /// The entry of a message at an offset, wherever its record lies now; `None` when it was never there or expired.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or holds something malformed.
+    pub fn entry(&self, topic_id: u32, queue: u32, offset: u64) -> Result<Option<Entry>, StoreError> {
+        let found = self.entries(topic_id, queue, offset, 1)?;
+        match found.first().filter(|(at, _)| *at == offset) {
+            Some((_, entry)) if entry.position >= self.trimmed => Ok(Some(*entry)),
+            found => Ok(self.kept(topic_id, queue, offset)?.or(found.map(|(_, entry)| *entry))),
+        }
+    }
+
+    /// Everything before this position was given up.
+    pub fn trimmed(&self) -> u64 {
+        self.trimmed
+    }
+
+    /// What lies before `before` and is still needed: undecided half messages, messages that were committed after it, and
+    /// messages whose delivery failed and that wait for their next attempt.
+    ///
+    /// # Errors
+    /// See [`Self::entry`].
+    pub fn to_carry(&self, before: u64) -> Result<Vec<ToCarry>, StoreError> {
+        let mut needed = Vec::new();
+        self.each_half_before(before, |position, half| {
+            let late = half.phase() == Phase::Committed && half.decided_at >= before;
+            if half.location(position) >= before || !(half.is_undecided() || late) {
+                return;
+            }
+            let offset = late.then_some(half.offset);
+            let visible_ms = if late { half.decided_ms } else { 0 };
+            let carried = Carried { position, offset, store_ms: half.stored_ms, visible_ms };
+            needed.push(ToCarry { location: half.location(position), len: half.frame_len, carried });
+        })?;
+        for ((_, topic_id, queue), acks) in self.all_progress()? {
+            if self.topic_by_id(topic_id).is_none() {
+                continue;
+            }
+            for (offset, _, _) in acks.attempted() {
+                let Some(entry) = self.entry(topic_id, queue, offset)? else { continue };
+                if entry.position < before {
+                    let carried = Carried {
+                        position: entry.position,
+                        offset: Some(offset),
+                        store_ms: 0,
+                        visible_ms: entry.visible_ms,
+                    };
+                    needed.push(ToCarry { location: entry.position, len: entry.len, carried });
+                }
+            }
+        }
+        needed.sort_unstable_by_key(|carry| carry.location);
+        // Several groups may wait for the same message.
+        needed.dedup();
+        Ok(needed)
+    }
+
+    /// A message was repeated at `entry`.
+    pub(super) fn apply_carried(
+        &mut self,
+        topic_id: u32,
+        queue: u32,
+        carried: &Carried,
+        entry: Entry,
+    ) -> Result<(), StoreError> {
+        let mut offset = carried.offset;
+        if let Some(half) = self.half(carried.position)? {
+            let mut moved = half.clone();
+            moved.carried_to = entry.position;
+            moved.frame_len = entry.len;
+            self.put_half(carried.position, Some(&half), &moved);
+            // It may have been committed between the decision to carry it and this record.
+            offset = offset.or((half.phase() == Phase::Committed).then_some(half.offset));
+        }
+        if let Some(offset) = offset {
+            self.put_kept(&KeptMessage {
+                topic_id,
+                queue,
+                offset,
+                position: entry.position,
+                len: entry.len,
+                tag_hash: entry.tag_hash,
+                visible_ms: entry.visible_ms,
+            });
+        }
+        Ok(())
+    }
+
+    /// Gives up what lies before the record's position.
+    pub(super) fn apply_trim(&mut self, trim: &TrimRecord) -> Result<(), StoreError> {
+        self.trimmed = self.trimmed.max(trim.before);
+        let mut ops = Vec::new();
+        for state in &trim.queues {
+            self.queues.expire_before(state, &mut ops);
+        }
+        // Ranges cannot be hidden by the overlay, so they go at once. That is safe: nobody looks below the smallest
+        // offset any more, and after a crash the fold comes to this record again before anybody looks at all.
+        self.kv.write(ops)?;
+        let mut gone = Vec::new();
+        self.each_half_before(trim.before, |position, half| {
+            if !half.is_undecided() && half.decided_at < trim.before {
+                gone.push((Family::Halves, keys::half(position)));
+            }
+        })?;
+        self.each_kept(|kept| {
+            if kept.position < trim.before {
+                gone.push((Family::Kept, keys::block(kept.topic_id, kept.queue, kept.offset)));
+            }
+        })?;
+        for (family, key) in gone {
+            self.overlay.delete(family, key);
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_kept(&mut self, kept: &KeptMessage) {
+        let entry = Entry {
+            position: kept.position,
+            len: kept.len,
+            tag_hash: kept.tag_hash,
+            visible_ms: kept.visible_ms,
+        };
+        let key = keys::block(kept.topic_id, kept.queue, kept.offset);
+        self.overlay.put(Family::Kept, key, encode_entry(&entry).to_vec());
+    }
+
+    fn kept(&self, topic_id: u32, queue: u32, offset: u64) -> Result<Option<Entry>, StoreError> {
+        let stored = self.overlay.get(Family::Kept, &keys::block(topic_id, queue, offset))?;
+        stored.map(|bytes| decode_entry(&bytes)).transpose()
+    }
+
+    pub(super) fn each_kept(&self, mut visit: impl FnMut(KeptMessage)) -> Result<(), StoreError> {
+        let mut from = Vec::new();
+        loop {
+            let page = self.overlay.scan(Family::Kept, &from, PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            from.clone_from(last);
+            from.push(0);
+            for (key, value) in page {
+                let (topic_id, queue, offset) = keys::parse_block(&key)?;
+                let Entry { position, len, tag_hash, visible_ms } = decode_entry(&value)?;
+                visit(KeptMessage { topic_id, queue, offset, position, len, tag_hash, visible_ms });
+            }
+        }
+    }
+}
