@@ -2,6 +2,23 @@
 
 use std::io;
 
+/// A range of the log that cannot be read. It is never cut off, written to or used again; everything outside it stays
+/// readable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "damaged log in {file}, position {position} to {until}: {reason}; the rest stays readable, nothing was changed; restore the file from a replica or a backup"
+)]
+pub struct DamagedRange {
+    /// File name of the segment.
+    pub file: String,
+    /// Where the range begins.
+    pub position: u64,
+    /// Where it ends: position of the next readable record, or the end of the log.
+    pub until: u64,
+    /// What does not fit.
+    pub reason: String,
+}
+
 /// Failure of a log operation.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -16,18 +33,9 @@ pub enum LogError {
     /// An earlier write or sync failed; the log stays read-only until the process starts again.
     #[error("the log is read-only since an earlier failure: {0}; mend the disk and restart the broker")]
     ReadOnly(String),
-    /// Bytes that were durable once cannot be read back.
-    #[error(
-        "damaged log in {file} at position {position}: {reason}; restore the file from a replica or a backup (nothing was changed)"
-    )]
-    Damaged {
-        /// File name of the segment.
-        file: String,
-        /// Position of the first bad byte's frame.
-        position: u64,
-        /// What does not fit.
-        reason: String,
-    },
+    /// Bytes that may have been durable once cannot be read back.
+    #[error(transparent)]
+    Damaged(DamagedRange),
     /// The folder holds something that this version does not understand.
     #[error("{file} has an unknown format: {reason}; was it written by a newer version?")]
     Format {
@@ -53,5 +61,11 @@ impl LogError {
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Self::Io { action, source }
+    }
+}
+
+impl From<DamagedRange> for LogError {
+    fn from(range: DamagedRange) -> Self {
+        Self::Damaged(range)
     }
 }

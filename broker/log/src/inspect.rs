@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::checkpoint::Checkpoint;
-use crate::error::LogError;
+use crate::error::{DamagedRange, LogError};
 use crate::frame::{self, Frame, FrameError};
 use crate::fs::{File, Folder};
 use crate::segment::{self, HEADER_LEN, Segment};
@@ -97,7 +97,7 @@ impl Inspector {
             let len = file.len().map_err(LogError::io(format!("measuring log segment {name}")))?;
             known.extend(gap(files.last().map(|(info, _)| info), base).map(|damage| (files.len(), damage)));
             if let Err(error) = Segment::open(folder, base) {
-                let LogError::Damaged { reason, .. } = error else { return Err(error) };
+                let LogError::Damaged(DamagedRange { reason, .. }) = error else { return Err(error) };
                 let until = base + len.min(HEADER_LEN);
                 known.push((files.len(), Damage { file: name.clone(), from: base, until, reason }));
             }

@@ -28,6 +28,25 @@
 //!
 //! The record body follows, then zeros up to a multiple of 8. A length of zero ends the log.
 //!
+//! Beside the segments lie `checkpoint`, which says how far the log was durable at the least, and `cut-<position>`: what
+//! recovery cut off behind the end, kept for whoever wants to look at it (at most 8 files of at most 16 MiB; delete
+//! them as you like).
+//!
+//! # Recovery and damage
+//!
+//! Where a frame should be and none is, the log is searched for the next intact one (length, checksum and position all
+//! fit). What lies before that one is a *damaged range*: it is never cut off, never written to, and its positions are
+//! never used again. A scan reports it once, as [`LogError::Damaged`] with file and range, and goes on behind it; reading
+//! one record in it gives the same error. Bytes behind the last intact frame are an unfinished write that was never
+//! acknowledged: they are cut off when the log is opened. If they lie before the position that is known to have been
+//! durable, they are damage as well, and the log goes on behind that position. A damaged segment header, a segment that
+//! ends too early and one that is missing count as damaged ranges.
+//!
+//! One case cannot be told from a torn tail by any checksum: damage to the very last record before the log was closed
+//! or the checkpoint written. It is cut, and the copy in `cut-<position>` is what is left of it.
+//!
+//! Opening reads what lies behind the checkpoint, not the whole log: damage before it is found by whoever reads it.
+//!
 //! # Who may do what
 //!
 //! One [`Log`] appends; any number of [`Reader`]s read what was appended. After a failed write or sync the log refuses
@@ -35,6 +54,7 @@
 //! data that is gone.
 
 mod checkpoint;
+mod cut;
 mod error;
 pub mod frame;
 pub mod fs;
@@ -42,9 +62,12 @@ pub mod inspect;
 mod log;
 mod reader;
 mod recovery;
+mod resync;
 mod segment;
+mod trim;
 
-pub use error::LogError;
+pub use error::{DamagedRange, LogError};
 pub use frame::{Frame, NewFrame};
 pub use log::{Log, LogOptions, Recovered};
 pub use reader::Reader;
+pub use trim::SegmentInfo;

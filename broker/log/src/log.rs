@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
-use crate::error::LogError;
+use crate::error::{DamagedRange, LogError};
 use crate::frame::{self, NewFrame};
 use crate::fs::Folder;
 use crate::reader::Reader;
@@ -26,14 +26,18 @@ impl Default for LogOptions {
 }
 
 /// What opening found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// Where the log ends.
     pub end: u64,
     /// Bytes of an unfinished write that were cut off behind the end.
     pub cut_bytes: u64,
+    /// File in the log folder that keeps what was cut off.
+    pub cut_file: Option<String>,
     /// Bytes that were read to find the end.
     pub scanned_bytes: u64,
+    /// Damage that was met; there may be more in what needed no reading.
+    pub damaged: Vec<DamagedRange>,
 }
 
 /// The one appender of a log.
@@ -51,35 +55,26 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log in `folder`, or begins one; cuts a torn tail off and makes the rest durable.
+    /// Opens the log in `folder`, or begins one; cuts a torn tail off and makes the rest durable. Damage does not prevent
+    /// it: that range cannot be read any more, and the log goes on behind it.
     ///
     /// # Errors
-    /// [`LogError::Damaged`] when something that was durable cannot be read: nothing is changed then.
+    /// [`LogError::Damaged`] when all segments are missing, [`LogError::Format`] when they cannot belong together or are
+    /// of a newer version, [`LogError::Io`].
     pub fn open(folder: Arc<dyn Folder>, options: LogOptions) -> Result<(Self, Recovered), LogError> {
         let mut checkpoint =
             Checkpoint::open(&*folder).map_err(LogError::io("opening the log's checkpoint"))?;
-        let mut segments = recovery::open_segments(&*folder)?;
-        let found = recovery::find_end(&segments, checkpoint.durable())?;
-        if segments.is_empty() {
-            segments.push(Segment::create(&*folder, 0, options.segment_bytes)?);
-        }
-        let current = segments.last().expect("there is one now").clone();
-        let end = found.end.max(current.base + HEADER_LEN);
-        let capacity = settle_tail(&current, end, &found, options.segment_bytes)?;
-        checkpoint.advance(end).map_err(LogError::io("writing the log's checkpoint"))?;
-        let shared = Arc::new(Shared::new(segments, end));
-        let recovered = Recovered {
-            end,
-            cut_bytes: found.torn_until - found.end,
-            scanned_bytes: found.end.saturating_sub(found.scanned_from),
-        };
+        let recovery::Ready { segments, capacity, recovered } =
+            recovery::recover(&*folder, options.segment_bytes, checkpoint.durable())?;
+        let current = segments.last().expect("there is one at least").clone();
+        checkpoint.advance(recovered.end).map_err(LogError::io("writing the log's checkpoint"))?;
         let log = Self {
             folder,
             options,
-            shared,
+            shared: Arc::new(Shared::new(segments, recovered.end)),
             current,
             capacity,
-            end,
+            end: recovered.end,
             checkpoint,
             failure: None,
             buffer: Vec::new(),
@@ -197,6 +192,20 @@ impl Log {
         Ok(())
     }
 
+    /// Bytes of frames that fit into the current segment; what is longer begins a new one.
+    pub fn room(&self) -> u64 {
+        self.capacity.saturating_sub(self.end - self.current.base)
+    }
+
+    /// Begins a new segment with room for `first_len` bytes at least, whether or not the current one is full.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]; the log is read-only from then on.
+    pub fn begin_segment(&mut self, first_len: u64) -> Result<(), LogError> {
+        self.check_writable()?;
+        self.roll(first_len).inspect_err(|error| self.failure = Some(error.to_string()))
+    }
+
     /// Seals the current segment at its exact length and begins the next one.
     fn roll(&mut self, first_len: u64) -> Result<(), LogError> {
         let file = &self.current.file;
@@ -224,25 +233,4 @@ impl Log {
             None => Ok(()),
         }
     }
-}
-
-/// Removes a torn tail, so that its bytes can never be taken for records later, reserves the room of the segment again
-/// and makes what was found durable: after a crash of the process it may be in the page cache only.
-fn settle_tail(
-    current: &Segment,
-    end: u64,
-    found: &recovery::Found,
-    segment_bytes: u64,
-) -> Result<u64, LogError> {
-    let file = &current.file;
-    let settle = || {
-        if found.torn_until > found.end {
-            file.set_len(end - current.base)?;
-        }
-        let capacity = file.len()?.max(segment_bytes);
-        file.allocate(capacity)?;
-        file.sync()?;
-        Ok(capacity)
-    };
-    settle().map_err(LogError::io(format!("preparing {}", current.name())))
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::error::LogError;
+use crate::error::{DamagedRange, LogError};
 use crate::frame::{self, Frame, FrameError};
+use crate::resync;
 use crate::segment::{HEADER_LEN, Segment, Shared};
 
 /// Bytes that a scan reads at a time.
@@ -14,7 +15,7 @@ const CHUNK_LEN: usize = 1 << 20;
 /// Reads what was appended; cheap to clone, safe to use from any thread.
 #[derive(Clone)]
 pub struct Reader {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Reader {
@@ -40,7 +41,7 @@ impl Reader {
     /// Reads the frame of `len` bytes at `position`, as an index entry names it.
     ///
     /// # Errors
-    /// [`LogError::NotFound`] outside the log, [`LogError::Damaged`] when the checksum does not match, [`LogError::Io`].
+    /// [`LogError::NotFound`] outside the log, [`LogError::Damaged`] when no intact frame is there, [`LogError::Io`].
     pub fn read(&self, position: u64, len: u32) -> Result<Frame, LogError> {
         let segment = self.segment(position)?;
         let mut buf = BytesMut::zeroed(len as usize);
@@ -49,12 +50,14 @@ impl Reader {
             .read_at(&mut buf, position - segment.base)
             .map_err(LogError::io(format!("reading {}", segment.name())))?;
         buf.truncate(n);
-        frame::decode(&buf.freeze(), position).map_err(|error| damaged(&segment, position, &error))
+        frame::decode(&buf.freeze(), position)
+            .map_err(|error| damaged(&segment, position, position + u64::from(len), &error))
     }
 
-    /// All frames from `position` on, in order, up to the end of the log as it is when the scan gets there.
+    /// All frames from `position` on, in order, up to the end of the log as it is when the scan gets there. Each damaged
+    /// range comes once, as [`LogError::Damaged`]; the scan goes on behind it. After any other error it stays where it is.
     pub fn scan(&self, position: u64) -> Scan {
-        Scan { reader: self.clone(), position, chunk: Bytes::new(), chunk_start: position }
+        Scan { reader: self.clone(), position, header_told: None, chunk: Bytes::new(), chunk_start: position }
     }
 
     fn segment(&self, position: u64) -> Result<Segment, LogError> {
@@ -69,14 +72,16 @@ impl Reader {
     }
 }
 
-fn damaged(segment: &Segment, position: u64, error: &FrameError) -> LogError {
-    LogError::Damaged { file: segment.name(), position, reason: error.to_string() }
+fn damaged(segment: &Segment, position: u64, until: u64, error: &FrameError) -> LogError {
+    LogError::Damaged(DamagedRange { file: segment.name(), position, until, reason: error.to_string() })
 }
 
 /// An iterator over frames.
 pub struct Scan {
     reader: Reader,
     position: u64,
+    /// Segment whose damaged header was reported.
+    header_told: Option<u64>,
     chunk: Bytes,
     chunk_start: u64,
 }
@@ -89,42 +94,52 @@ impl Scan {
 
     fn read_next(&mut self) -> Result<Option<Frame>, LogError> {
         loop {
-            if self.position >= self.reader.end() {
+            let end = self.reader.end();
+            if self.position >= end {
                 return Ok(None);
             }
             let segment = self.reader.segment(self.position)?;
-            // A frame never begins inside a segment header: the position is the segment's base after a roll.
-            self.position = self.position.max(segment.base + HEADER_LEN);
-            if self.position >= self.reader.end() {
-                return Ok(None);
+            self.enter(&segment)?;
+            let limit = self.reader.shared.next_base(segment.base).map_or(end, |next| next.min(end));
+            if self.position >= limit {
+                continue;
             }
-            match self.frame_in(&segment)? {
+            return match self.frame_in(&segment, limit)? {
                 Ok(frame) => {
                     self.position = frame.end();
-                    return Ok(Some(frame));
+                    Ok(Some(frame))
                 }
-                Err(FrameError::Short(0)) if self.reader.shared.next_base(segment.base).is_some() => {
-                    self.position = self.reader.shared.next_base(segment.base).expect("checked just now");
+                Err(error) => {
+                    let from = self.position;
+                    let next = resync::next_frame(&self.reader.shared, from + frame::ALIGNMENT as u64, end)?;
+                    self.position = next.unwrap_or(end);
+                    Err(damaged(&segment, from, self.position, &error))
                 }
-                Err(error) => return Err(damaged(&segment, self.position, &error)),
-            }
+            };
         }
     }
 
-    /// The frame at the current position, read through the chunk.
-    fn frame_in(&mut self, segment: &Segment) -> Result<Result<Frame, FrameError>, LogError> {
-        let have = self.buffered();
-        let wanted = if have.len() < frame::HEADER_LEN { None } else { frame::peek_len(&have).ok() };
-        if have.len() < frame::HEADER_LEN || wanted.is_some_and(|len| len > have.len()) {
-            self.refill(segment, CHUNK_LEN.max(wanted.unwrap_or(0)))?;
-            // A frame longer than a chunk shows its length only now.
-            let have = self.buffered();
-            if let Ok(len) = frame::peek_len(&have)
-                && len > have.len()
-                && have.len() == CHUNK_LEN
-            {
-                self.refill(segment, len)?;
+    /// A frame never begins inside a segment header: the position is the segment's base after a roll.
+    fn enter(&mut self, segment: &Segment) -> Result<(), LogError> {
+        let first = segment.base + HEADER_LEN;
+        if self.position <= first {
+            self.position = first;
+            if !segment.intact_header && self.header_told.replace(segment.base) != Some(segment.base) {
+                return Err(segment.damaged_header().into());
             }
+        }
+        Ok(())
+    }
+
+    /// The frame at the current position, read through the chunk; it must end at or before `limit`.
+    fn frame_in(&mut self, segment: &Segment, limit: u64) -> Result<Result<Frame, FrameError>, LogError> {
+        if self.buffered().len() < frame::HEADER_LEN {
+            self.refill(segment, CHUNK_LEN, limit)?;
+        }
+        if let Ok(len) = frame::peek_len(&self.buffered())
+            && len > self.buffered().len()
+        {
+            self.refill(segment, CHUNK_LEN.max(len), limit)?;
         }
         Ok(frame::decode(&self.buffered(), self.position))
     }
@@ -138,7 +153,9 @@ impl Scan {
         self.chunk.slice(skip..)
     }
 
-    fn refill(&mut self, segment: &Segment, len: usize) -> Result<(), LogError> {
+    /// Reads up to `len` bytes, but not beyond `limit`: what lies there may change before it becomes part of the log.
+    fn refill(&mut self, segment: &Segment, len: usize, limit: u64) -> Result<(), LogError> {
+        let len = usize::try_from(limit - self.position).map_or(len, |left| left.min(len));
         let mut buf = BytesMut::zeroed(len);
         let n = segment
             .file

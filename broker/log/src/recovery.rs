@@ -1,108 +1,191 @@
 //! Finding the end of the log after a crash, and telling a torn tail from damage.
+//!
+//! The *watermark* is a position up to which everything is known to have been durable: what the checkpoint says, or the
+//! beginning of the newest segment, because a segment is sealed and synced before the next one is created. Recovery
+//! reads what lies behind it. At a place that holds no frame it searches for the next intact one:
+//!
+//! - There is one: what lies between is damaged, or a write that reached the disk in parts. Either way it is left alone
+//!   and the log goes on behind it, since what follows may have been acknowledged.
+//! - There is none: a torn tail, an unfinished write that nobody was told about. It is set aside and cut off.
+//! - The file ends before the watermark: its end was lost. The log goes on in a new segment at the watermark, so that no
+//!   position is ever used twice.
 
 use std::sync::Arc;
 
-use crate::error::LogError;
+use crate::cut;
+use crate::error::{DamagedRange, LogError};
 use crate::fs::Folder;
+use crate::log::Recovered;
 use crate::reader::Reader;
+use crate::resync;
 use crate::segment::{self, HEADER_LEN, Segment, Shared};
 
-/// What recovery found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Found {
-    /// Where the log ends.
-    pub(crate) end: u64,
-    /// Where the unusable tail ended; equal to `end` when there is none.
-    pub(crate) torn_until: u64,
-    /// Where the scan began.
-    pub(crate) scanned_from: u64,
+/// A log that is ready to go on.
+pub(crate) struct Ready {
+    /// All segments; the last one takes what is appended.
+    pub(crate) segments: Vec<Segment>,
+    /// Bytes that the last segment has room for, its header included.
+    pub(crate) capacity: u64,
+    pub(crate) recovered: Recovered,
 }
 
-/// Opens all segments, checking that none is missing between the first and the last.
-pub(crate) fn open_segments(folder: &dyn Folder) -> Result<Vec<Segment>, LogError> {
+/// Makes the log in `folder` ready to go on. `durable` is what the checkpoint says.
+///
+/// Whenever it is interrupted, the next try comes to the same result: it changes nothing but bytes behind the end.
+pub(crate) fn recover(folder: &dyn Folder, segment_bytes: u64, durable: u64) -> Result<Ready, LogError> {
+    let mut segments = open_segments(folder)?;
+    if segments.is_empty() {
+        refuse_lost_log(durable)?;
+        segments.push(Segment::create(folder, 0, segment_bytes)?);
+    }
+    finish_newest(folder, &mut segments, segment_bytes, durable)?;
+    let mut damaged = known_damage(&segments)?;
+    let newest = segments.last().expect("there is one at least").clone();
+    // Holes in a file are told reliably only when nothing waits to be written.
+    newest.file.sync().map_err(LogError::io(format!("syncing {}", newest.name())))?;
+    let file_end = newest.base + len(&newest)?;
+    let from = durable.max(newest.base + HEADER_LEN);
+    if from > file_end {
+        damaged.push(DamagedRange {
+            file: newest.name(),
+            position: file_end,
+            until: from,
+            reason: format!("the file ends here, but the log was durable up to {from}"),
+        });
+        segments.push(Segment::create(folder, from, segment_bytes)?);
+        let recovered = Recovered { end: from + HEADER_LEN, damaged, ..Recovered::default() };
+        return Ok(Ready { segments, capacity: segment_bytes, recovered });
+    }
+    let end = find_end(&segments, from, file_end, &mut damaged)?;
+    let written = cut::written_until(&newest, end, file_end)?;
+    let cut_file = if written > end { cut::set_aside(folder, &newest, end, written) } else { None };
+    let capacity = settle_tail(&newest, end, written, segment_bytes)?;
+    let recovered = Recovered { end, cut_bytes: written - end, cut_file, scanned_bytes: end - from, damaged };
+    Ok(Ready { segments, capacity, recovered })
+}
+
+fn len(segment: &Segment) -> Result<u64, LogError> {
+    segment.file.len().map_err(LogError::io(format!("measuring {}", segment.name())))
+}
+
+/// Opens all segments. What is missing between them is damage; what is there twice is an error.
+fn open_segments(folder: &dyn Folder) -> Result<Vec<Segment>, LogError> {
     let mut segments: Vec<Segment> = Vec::new();
     for base in segment::bases(folder)? {
-        if let Some(last) = segments.last() {
-            let len = last.file.len().map_err(LogError::io("measuring a log segment"))?;
-            if last.base + len != base {
-                return Err(LogError::Damaged {
-                    file: last.name(),
-                    position: last.base + len,
+        if let Some(before) = segments.last() {
+            let end = before.base + len(before)?;
+            if end > base {
+                return Err(LogError::Format {
+                    file: segment::file_name(base),
                     reason: format!(
-                        "the next segment begins at {base}: a segment is missing or has another length"
+                        "it begins at {base}, but {} ends at {end}; move the one away that does not belong here",
+                        before.name()
                     ),
                 });
             }
         }
-        match Segment::open(folder, base) {
-            Ok(segment) => segments.push(segment),
-            // Creation of the newest segment was interrupted before its header was durable: it never held a record.
-            Err(LogError::Damaged { .. }) if is_newest(folder, base)? && !segments.is_empty() => {
-                folder
-                    .open(&segment::file_name(base))
-                    .and_then(|file| file.set_len(0))
-                    .map_err(LogError::io("clearing an unfinished log segment"))?;
-            }
-            Err(error) => return Err(error),
-        }
+        segments.push(Segment::open_any(folder, base)?);
     }
     Ok(segments)
 }
 
-fn is_newest(folder: &dyn Folder, base: u64) -> Result<bool, LogError> {
-    Ok(segment::bases(folder)?.last() == Some(&base))
+/// A log that was there once must not begin again: its positions would be used twice.
+fn refuse_lost_log(durable: u64) -> Result<(), LogError> {
+    if durable == 0 {
+        return Ok(());
+    }
+    Err(LogError::Damaged(DamagedRange {
+        file: segment::file_name(0),
+        position: 0,
+        until: durable,
+        reason: format!(
+            "all segments are missing, but the log was durable up to {durable}; to begin a new log, empty the folder"
+        ),
+    }))
 }
 
-/// Scans from `durable` (a lower bound of what was durable) to the first place that holds no frame.
-///
-/// Everything before `durable` was synced once, so a bad frame there is damage; behind it, a bad frame is a write that
-/// was under way when the power went, and was never acknowledged.
-pub(crate) fn find_end(segments: &[Segment], durable: u64) -> Result<Found, LogError> {
-    let Some(last) = segments.last() else { return Ok(Found { end: 0, torn_until: 0, scanned_from: 0 }) };
-    let last_len = last.file.len().map_err(LogError::io("measuring a log segment"))?;
-    let file_end = last.base + last_len;
-    let first = segments[0].base + HEADER_LEN;
-    let from = durable.max(first);
-    if durable > file_end {
-        return Err(LogError::Damaged {
-            file: last.name(),
-            position: file_end,
-            reason: format!("the file ends here, but the log was durable up to {durable}"),
-        });
+/// Creates the newest segment anew if its creation was interrupted: it never held a record then.
+fn finish_newest(
+    folder: &dyn Folder,
+    segments: &mut [Segment],
+    segment_bytes: u64,
+    durable: u64,
+) -> Result<(), LogError> {
+    let newest = segments.last_mut().expect("there is one at least");
+    let first = newest.base + HEADER_LEN;
+    if newest.intact_header || durable > first {
+        return Ok(());
     }
-    let shared = Arc::new(Shared::new(segments.to_vec(), file_end));
-    let mut scan = Reader::new(shared).scan(from);
-    let end = loop {
-        match scan.next() {
-            Some(Ok(_)) => {}
-            None => break scan.position(),
-            Some(Err(LogError::Damaged { position, .. })) if position >= last.base => break position,
-            Some(Err(error)) => return Err(error),
+    let file_end = newest.base + len(newest)?;
+    if resync::next_in_segment(newest, first, file_end)?.is_none() {
+        let written = cut::written_until(newest, newest.base, file_end)?;
+        if written > first {
+            cut::set_aside(folder, newest, newest.base, written);
         }
+        *newest = Segment::recreate(folder, newest.base, segment_bytes)?;
+    }
+    Ok(())
+}
+
+/// Damage that shows without reading records: headers, and segments that end too early or are missing.
+fn known_damage(segments: &[Segment]) -> Result<Vec<DamagedRange>, LogError> {
+    let mut damaged = Vec::new();
+    for (i, segment) in segments.iter().enumerate() {
+        if !segment.intact_header {
+            damaged.push(segment.damaged_header());
+        }
+        let end = segment.base + len(segment)?;
+        if let Some(next) = segments.get(i + 1)
+            && end < next.base
+        {
+            damaged.push(DamagedRange {
+                file: segment.name(),
+                position: end,
+                until: next.base + HEADER_LEN,
+                reason: format!(
+                    "the file ends here, but the next one begins at {}: it was cut off, or one is missing",
+                    next.base
+                ),
+            });
+        }
+    }
+    Ok(damaged)
+}
+
+/// Position behind the last intact frame at `from` or later.
+fn find_end(
+    segments: &[Segment],
+    from: u64,
+    file_end: u64,
+    damaged: &mut Vec<DamagedRange>,
+) -> Result<u64, LogError> {
+    let mut end = from;
+    for frame in Reader::new(Arc::new(Shared::new(segments.to_vec(), file_end))).scan(from) {
+        match frame {
+            Ok(frame) => end = frame.end(),
+            // Nothing intact follows: this is the end.
+            Err(LogError::Damaged(range)) if range.until == file_end => {}
+            // The header is known already.
+            Err(LogError::Damaged(range)) if range.until <= from => {}
+            Err(LogError::Damaged(range)) => damaged.push(range),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(end)
+}
+
+/// Removes a torn tail, so that its bytes can never be taken for records later, reserves the room of the segment again
+/// and makes what was found durable: after a crash of the process it may be in the page cache only.
+fn settle_tail(newest: &Segment, end: u64, written: u64, segment_bytes: u64) -> Result<u64, LogError> {
+    let file = &newest.file;
+    let settle = || {
+        if written > end {
+            file.set_len(end - newest.base)?;
+        }
+        let capacity = file.len()?.max(segment_bytes);
+        file.allocate(capacity)?;
+        file.sync()?;
+        Ok(capacity)
     };
-    let end = end.max(last.base + HEADER_LEN);
-    Ok(Found { end, torn_until: written_until(last, end, file_end)?, scanned_from: from })
-}
-
-/// The last non-zero byte behind `end`, rounded up: how far an unfinished write got.
-fn written_until(last: &Segment, end: u64, file_end: u64) -> Result<u64, LogError> {
-    let mut until = end;
-    let mut position = end;
-    let mut buf = vec![0; 1 << 20];
-    while position < file_end {
-        let n = last
-            .file
-            .read_at(&mut buf, position - last.base)
-            .map_err(LogError::io(format!("reading {}", last.name())))?;
-        if n == 0 {
-            break;
-        }
-        match buf[..n].iter().rposition(|byte| *byte != 0) {
-            Some(at) => until = position + at as u64 + 1,
-            // Writes are much smaller than a chunk of zeros: nothing lies behind it.
-            None => break,
-        }
-        position += n as u64;
-    }
-    Ok(until)
+    settle().map_err(LogError::io(format!("preparing {}", newest.name())))
 }

@@ -1,10 +1,11 @@
 //! Segment files: names, headers, and the set of them that writer and readers share.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::error::LogError;
+use crate::error::{DamagedRange, LogError};
 use crate::fs::{File, Folder};
 
 /// Bytes before the first frame of a segment.
@@ -17,39 +18,69 @@ const VERSION: u8 = 1;
 pub(crate) struct Segment {
     pub(crate) base: u64,
     pub(crate) file: Arc<dyn File>,
+    /// Whether the header is as it was written. The frames do not need it: each knows its position.
+    pub(crate) intact_header: bool,
 }
 
 impl Segment {
     /// Creates the segment that begins at `base`, with room for `len` bytes, and makes it durable.
     pub(crate) fn create(folder: &dyn Folder, base: u64, len: u64) -> Result<Self, LogError> {
-        let name = file_name(base);
-        let action = format!("creating log segment {name}");
+        let file = folder.create(&file_name(base));
+        Self::begin(folder, base, len, file)
+    }
+
+    /// The same for a file whose creation was interrupted before it held anything.
+    pub(crate) fn recreate(folder: &dyn Folder, base: u64, len: u64) -> Result<Self, LogError> {
+        let file = folder.open(&file_name(base)).and_then(|file| file.set_len(0).map(|()| file));
+        Self::begin(folder, base, len, file)
+    }
+
+    fn begin(
+        folder: &dyn Folder,
+        base: u64,
+        len: u64,
+        file: io::Result<Arc<dyn File>>,
+    ) -> Result<Self, LogError> {
         let build = || {
-            let file = folder.create(&name)?;
+            let file = file?;
             file.allocate(len)?;
             file.write_at(&header(base), 0)?;
             file.sync()?;
             folder.sync()?;
             Ok(file)
         };
-        Ok(Self { base, file: build().map_err(LogError::io(action))? })
+        let file = build().map_err(LogError::io(format!("creating log segment {}", file_name(base))))?;
+        Ok(Self { base, file, intact_header: true })
     }
 
-    /// Opens an existing segment and checks its header.
-    pub(crate) fn open(folder: &dyn Folder, base: u64) -> Result<Self, LogError> {
+    /// Opens an existing segment, whose header may be damaged.
+    pub(crate) fn open_any(folder: &dyn Folder, base: u64) -> Result<Self, LogError> {
         let name = file_name(base);
         let action = format!("opening log segment {name}");
         let file = folder.open(&name).map_err(LogError::io(action.clone()))?;
         let mut found = [0; HEADER_LEN as usize];
         file.read_at(&mut found, 0).map_err(LogError::io(action))?;
-        let wanted = header(base);
-        if found == wanted {
-            return Ok(Self { base, file });
-        }
-        if found[..7] == MAGIC[..] && found[7] != VERSION {
+        // The checksum tells another version from a damaged version number.
+        if found[..7] == MAGIC[..] && found[7] != VERSION && found[16..20] == header_checksum(&found) {
             return Err(LogError::Format { file: name, reason: format!("segment version {}", found[7]) });
         }
-        Err(LogError::Damaged { file: name, position: base, reason: "bad segment header".into() })
+        Ok(Self { base, file, intact_header: found == header(base) })
+    }
+
+    /// Opens an existing segment and checks its header.
+    pub(crate) fn open(folder: &dyn Folder, base: u64) -> Result<Self, LogError> {
+        let segment = Self::open_any(folder, base)?;
+        if segment.intact_header { Ok(segment) } else { Err(segment.damaged_header().into()) }
+    }
+
+    /// The range to report when the header is damaged.
+    pub(crate) fn damaged_header(&self) -> DamagedRange {
+        DamagedRange {
+            file: self.name(),
+            position: self.base,
+            until: self.base + HEADER_LEN,
+            reason: "bad segment header".into(),
+        }
     }
 
     pub(crate) fn name(&self) -> String {
@@ -62,9 +93,13 @@ fn header(base: u64) -> [u8; HEADER_LEN as usize] {
     bytes[..7].copy_from_slice(MAGIC);
     bytes[7] = VERSION;
     bytes[8..16].copy_from_slice(&base.to_le_bytes());
-    let crc = crc32c::crc32c(&bytes[..16]);
-    bytes[16..20].copy_from_slice(&crc.to_le_bytes());
+    let crc = header_checksum(&bytes);
+    bytes[16..20].copy_from_slice(&crc);
     bytes
+}
+
+fn header_checksum(header: &[u8]) -> [u8; 4] {
+    crc32c::crc32c(&header[..16]).to_le_bytes()
 }
 
 pub(crate) fn file_name(base: u64) -> String {
@@ -112,6 +147,15 @@ impl Shared {
     pub(crate) fn next_base(&self, position: u64) -> Option<u64> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         segments.range(position + 1..).next().map(|(base, _)| *base)
+    }
+
+    pub(crate) fn remove(&self, base: u64) {
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).remove(&base);
+    }
+
+    /// Bases of all segments, oldest first.
+    pub(crate) fn bases(&self) -> Vec<u64> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 
     pub(crate) fn first_base(&self) -> u64 {

@@ -137,7 +137,11 @@ fn a_segment_of_another_version_is_refused() {
     let folder = tempfile::tempdir().expect("temporary folder");
     log(folder.path());
     let (_, file) = segments(folder.path()).swap_remove(0);
-    change(&file, |bytes| bytes[7] = 2);
+    change(&file, |bytes| {
+        bytes[7] = 2;
+        let checksum = crc32c::crc32c(&bytes[..16]);
+        bytes[16..20].copy_from_slice(&checksum.to_le_bytes());
+    });
     let folder = OsFolder::read_only(folder.path()).expect("there");
     let error = Inspector::open(&folder, Mode::Offline).err().expect("refused");
     assert!(error.to_string().contains("version 2"), "{error}");
