@@ -10,8 +10,9 @@ use kerolox_kit::clients::Clients;
 use kerolox_kit::process::now_ms;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::v2::telemetry_command::Command;
-use kerolox_proto::v2::{RecoverOrphanedTransactionCommand, TelemetryCommand};
+use kerolox_proto::v2::{self, RecoverOrphanedTransactionCommand, TelemetryCommand};
 use kerolox_store::{Event, StoreError};
+use prost::Message as _;
 use tokio::sync::Notify;
 
 use crate::engine::Engine;
@@ -123,7 +124,7 @@ impl Checker {
         }
         let (frame, record) = store.read_message(position, half.frame_len)?;
         let delivery = Delivery { store_ms: frame.store_ms, queue: half.queue, ..Delivery::default() };
-        let message = match wire::message(&record, delivery) {
+        let message = match v2::Message::decode(wire::message(&record, &delivery)) {
             Ok(message) => message,
             Err(error) => {
                 tracing::error!(position, %error, "a half message is malformed and cannot be checked back");

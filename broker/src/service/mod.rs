@@ -23,9 +23,13 @@ use kerolox_kit::routes::{Routes, stored_topic};
 use kerolox_kit::telemetry::{GroupPolicy, SettingsPolicy, TelemetryStream, telemetry};
 use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
 use kerolox_model::names::{in_namespace, validate_group};
-use kerolox_proto::v2::messaging_service_server::{MessagingService, MessagingServiceServer};
+use kerolox_proto::raw::{
+    self,
+    messaging_service_server::{MessagingService, MessagingServiceServer},
+};
 use kerolox_proto::v2::{self, Code, FilterType};
-use tonic::{Request, Response, Streaming};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::delivery::Deliveries;
 use crate::engine::Engine;
@@ -104,6 +108,14 @@ fn parse_filter(filter: Option<&v2::FilterExpression>) -> Result<TagFilter, Refu
     }
 }
 
+/// Answers made by code that knows messages decoded, in the form in which this service sends them.
+fn still_encoded<T, E>(items: impl Stream<Item = Result<T, Status>> + Send + 'static) -> Items<E>
+where
+    E: From<T> + 'static,
+{
+    Box::pin(items.map(|item| item.map(E::from)))
+}
+
 /// What this broker tells clients about themselves.
 pub(crate) struct Policy {
     pub(crate) engine: Engine,
@@ -148,8 +160,8 @@ impl Messaging {
 
 #[tonic::async_trait]
 impl MessagingService for Messaging {
-    type ReceiveMessageStream = Items<v2::ReceiveMessageResponse>;
-    type PullMessageStream = Items<v2::PullMessageResponse>;
+    type ReceiveMessageStream = Items<raw::ReceiveMessageResponse>;
+    type PullMessageStream = Items<raw::PullMessageResponse>;
     type TelemetryStream = TelemetryStream;
 
     async fn query_route(&self, request: Request<v2::QueryRouteRequest>) -> Answer<v2::QueryRouteResponse> {
@@ -182,7 +194,7 @@ impl MessagingService for Messaging {
 
     async fn send_message(
         &self,
-        request: Request<v2::SendMessageRequest>,
+        request: Request<raw::SendMessageRequest>,
     ) -> Answer<v2::SendMessageResponse> {
         let headers = ClientHeaders::lenient(request.metadata());
         let sent = match self.context.greet(&request) {
@@ -216,12 +228,14 @@ impl MessagingService for Messaging {
         let received = match owner {
             Ok(owner) if self.context.is_foreign(&owner) => {
                 let relayed = self.context.relay.receive_message(&owner, request).await;
-                relayed.map(|stream| -> Self::ReceiveMessageStream { Box::pin(stream) })
+                relayed.map(still_encoded)
             }
             Ok(_) => receive::receive_message(&self.context, &headers, request.into_inner()).await,
             Err(refusal) => Err(refusal),
         };
-        Ok(Response::new(received.unwrap_or_else(|refusal| refused_stream(&headers, &refusal))))
+        let refused =
+            |refusal| still_encoded(refused_stream::<v2::ReceiveMessageResponse>(&headers, &refusal));
+        Ok(Response::new(received.unwrap_or_else(refused)))
     }
 
     async fn ack_message(&self, request: Request<v2::AckMessageRequest>) -> Answer<v2::AckMessageResponse> {
@@ -269,7 +283,8 @@ impl MessagingService for Messaging {
         request: Request<v2::PullMessageRequest>,
     ) -> Answer<Self::PullMessageStream> {
         let headers = ClientHeaders::lenient(request.metadata());
-        Ok(Response::new(refused_stream(&headers, &Refusal::not_implemented("PullMessage"))))
+        let refusal = Refusal::not_implemented("PullMessage");
+        Ok(Response::new(still_encoded(refused_stream::<v2::PullMessageResponse>(&headers, &refusal))))
     }
 
     async fn update_offset(

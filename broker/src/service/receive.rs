@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use kerolox_core::delivery::{Held, Picked};
 use kerolox_core::filter::TagFilter;
 use kerolox_core::group::Group;
@@ -16,7 +17,7 @@ use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::{Refusal, ok_status};
 use kerolox_model::limits::{INVISIBLE_MS_MAX, INVISIBLE_MS_MIN, RECEIVE_BATCH_MAX};
 use kerolox_model::token::ReceiptHandle;
-use kerolox_proto::v2::receive_message_response::Content;
+use kerolox_proto::raw::{self, receive_message_response::Content};
 use kerolox_proto::v2::{self, Code};
 use kerolox_store::StoreError;
 use tokio::time::Instant;
@@ -26,7 +27,7 @@ use tonic::Status;
 use super::{Context, parse_filter};
 use crate::delivery::Subscription;
 use crate::engine::refused_by_store;
-use crate::wire::{self, Delivery};
+use crate::wire::{self, Delivery, Irregular};
 
 /// Longest poll, whatever the client asks for (RocketMQ's limit).
 const POLL_MAX: Duration = Duration::from_secs(20);
@@ -54,7 +55,7 @@ pub(super) async fn receive_message(
     context: &Arc<Context>,
     client: &ClientHeaders,
     request: v2::ReceiveMessageRequest,
-) -> Result<Items<v2::ReceiveMessageResponse>, Refusal> {
+) -> Result<Items<raw::ReceiveMessageResponse>, Refusal> {
     let wanted = understand(context, client, &request).await?;
     let subscription = context.deliveries.subscription(&wanted.group, &wanted.topic)?;
     loop {
@@ -173,7 +174,7 @@ async fn wait(context: &Context, wanted: &Wanted, subscription: &Subscription) -
 struct Batch {
     context: Arc<Context>,
     subscription: Arc<Subscription>,
-    messages: Vec<(Picked, v2::Message)>,
+    messages: Vec<(Picked, Bytes)>,
     sent: usize,
     /// The item that comes next, before any more messages.
     head: Option<Content>,
@@ -199,8 +200,8 @@ impl Batch {
     }
 }
 
-/// The message as the client gets it; `None` when the filter does not want it.
-fn read(context: &Context, wanted: &Wanted, picked: &Picked) -> Result<Option<v2::Message>, Refusal> {
+/// The encoded message as the client gets it; `None` when the filter does not want it.
+fn read(context: &Context, wanted: &Wanted, picked: &Picked) -> Result<Option<Bytes>, Refusal> {
     let refused = |error: StoreError| refused_by_store(&error);
     let store = context.engine.store();
     let entries = store.index().entries(wanted.topic.id, picked.queue, picked.offset, 1).map_err(refused)?;
@@ -211,15 +212,13 @@ fn read(context: &Context, wanted: &Wanted, picked: &Picked) -> Result<Option<v2
         ));
     };
     let (frame, record) = store.read_message(entry.position, entry.len).map_err(refused)?;
-    let malformed = |error: prost::DecodeError| {
+    let malformed = |error: Irregular| {
         Refusal::new(
             Code::InternalServerError,
             format!("the message at {} is malformed: {error}", entry.position),
         )
     };
-    if wanted.filter != TagFilter::All
-        && !wanted.filter.matches(wire::tag(&record).map_err(malformed)?.as_deref())
-    {
+    if wanted.filter != TagFilter::All && !wanted.filter.matches(wire::tag(&record).map_err(malformed)?) {
         return Ok(None);
     }
     let handle = ReceiptHandle {
@@ -241,15 +240,15 @@ fn read(context: &Context, wanted: &Wanted, picked: &Picked) -> Result<Option<v2
         receipt_handle: Some(handle.to_text()),
         invisible_ms: u64::try_from(picked.visible_ms - now_ms()).ok(),
     };
-    wire::message(&record, delivery).map(Some).map_err(malformed)
+    Ok(Some(wire::message(&record, &delivery)))
 }
 
 impl Stream for Batch {
-    type Item = Result<v2::ReceiveMessageResponse, Status>;
+    type Item = Result<raw::ReceiveMessageResponse, Status>;
 
     /// The protocol's order: status, messages, time of delivery.
     fn poll_next(mut self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
-        let item = |content| Poll::Ready(Some(Ok(v2::ReceiveMessageResponse { content: Some(content) })));
+        let item = |content| Poll::Ready(Some(Ok(raw::ReceiveMessageResponse { content: Some(content) })));
         if let Some(head) = self.head.take() {
             return item(head);
         }

@@ -1,75 +1,95 @@
 //! SendMessage.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use kerolox_core::publish::{self, PublishError};
-use kerolox_core::record::{Hold, Record};
+use kerolox_core::publish::{self, Draft, PublishError};
+use kerolox_core::record::{Hold, MessageRecord, Record};
 use kerolox_core::topic::{MessageType, Topic};
 use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::refusal::{Refusal, common_status, ok_status};
 use kerolox_kit::routes::stored_topic;
 use kerolox_model::token::TransactionId;
+use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code};
 use kerolox_store::{Applied, Outcome, ProposeError};
 
 use super::Context;
 use crate::engine::refused_by_log;
-use crate::wire::{self, Placement};
+use crate::wire::{self, Irregular, Placement, Sent};
 
 /// Stores the messages of a request. All are checked before the first is stored, so a refused request stores nothing.
 pub(super) async fn send_message(
     context: &Context,
     client: &ClientHeaders,
-    request: v2::SendMessageRequest,
+    request: raw::SendMessageRequest,
 ) -> Result<v2::SendMessageResponse, Refusal> {
-    let first = request.messages.first().ok_or_else(|| {
-        Refusal::new(Code::MessageCorrupted, "the request holds no message; send at least one")
-    })?;
-    let name = stored_topic(first.topic.as_ref())?;
-    let mut kinds = Vec::with_capacity(request.messages.len());
-    for message in &request.messages {
-        if message.topic != first.topic {
-            return Err(Refusal::new(
-                Code::MessageCorrupted,
-                "the messages of one request belong to different topics; send one request per topic",
-            ));
-        }
-        check_form(context, message, &name)?;
-    }
-    let topic = context.topic(first.topic.as_ref())?;
-    for message in &request.messages {
-        kinds.push(check_topic(message, &name, &topic)?);
-    }
+    let (topic, records) = records(context, client, request)?;
     // All are proposed before the first is waited for: they share the sync of one batch.
-    let mut pending = Vec::with_capacity(kinds.len());
-    for (message, kind) in request.messages.into_iter().zip(kinds) {
-        let message_id =
-            message.system_properties.as_ref().map(|system| system.message_id.clone()).unwrap_or_default();
-        let record = place(context, client, &topic, message, kind);
-        pending.push((message_id, context.engine.propose_for(&topic, &record)));
+    let mut pending = Vec::with_capacity(records.len());
+    for record in records {
+        let message_id = record.header.message_id.clone();
+        pending.push((message_id, context.engine.propose_for(&topic, &Record::Message(record))));
     }
     let mut entries = Vec::with_capacity(pending.len());
     for (message_id, applied) in pending {
-        entries.push(entry(context, client, &name, message_id, applied.await));
+        entries.push(entry(context, client, &topic.name, message_id, applied.await));
     }
     let status = common_status(entries.iter().filter_map(|entry| entry.status.as_ref()));
     Ok(v2::SendMessageResponse { status: Some(status), entries })
 }
 
-fn check_form(context: &Context, message: &v2::Message, topic: &str) -> Result<(), Refusal> {
-    let blank = v2::SystemProperties::default();
-    let system = message.system_properties.as_ref().unwrap_or(&blank);
-    publish::check_form(&wire::draft(message, system, topic), &context.limits)
-        .map_err(|error| refused(&error))
+/// Checks the messages of a request, and says what to store where.
+fn records(
+    context: &Context,
+    client: &ClientHeaders,
+    request: raw::SendMessageRequest,
+) -> Result<(Arc<Topic>, Vec<MessageRecord>), Refusal> {
+    let normalized;
+    let mut messages = match wire::scan(&request.messages) {
+        Ok(messages) => messages,
+        Err(Irregular) => {
+            normalized = wire::normalize(&request.messages).map_err(|error| malformed(&error))?;
+            wire::scan(&normalized).map_err(|error| malformed(&error))?
+        }
+    };
+    let topic_sent = messages.first().map(|message| message.topic).ok_or_else(|| {
+        Refusal::new(Code::MessageCorrupted, "the request holds no message; send at least one")
+    })?;
+    let resource = topic_sent.map(|(namespace, name)| v2::Resource {
+        resource_namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    });
+    let name = stored_topic(resource.as_ref())?;
+    for message in &mut messages {
+        if message.topic != topic_sent {
+            return Err(Refusal::new(
+                Code::MessageCorrupted,
+                "the messages of one request belong to different topics; send one request per topic",
+            ));
+        }
+        message.draft.topic = &name;
+        publish::check_form(&message.draft, &context.limits).map_err(|error| refused(&error))?;
+    }
+    let topic = context.topic(resource.as_ref())?;
+    let kinds: Vec<MessageType> =
+        messages.iter().map(|message| check_topic(&message.draft, &topic)).collect::<Result<_, _>>()?;
+    let records =
+        messages.iter().zip(kinds).map(|(message, kind)| place(context, client, &topic, message, kind));
+    let records = records.collect();
+    Ok((topic, records))
 }
 
-fn check_topic(message: &v2::Message, name: &str, topic: &Topic) -> Result<MessageType, Refusal> {
-    let blank = v2::SystemProperties::default();
-    let system = message.system_properties.as_ref().unwrap_or(&blank);
-    let kind =
-        publish::check_topic(&wire::draft(message, system, name), topic).map_err(|error| refused(&error))?;
-    match kind {
-        MessageType::Normal | MessageType::Transaction => Ok(kind),
+fn malformed(error: &dyn std::error::Error) -> Refusal {
+    Refusal::new(
+        Code::BadRequest,
+        format!("a message of the request is malformed ({error}); was it made with the RocketMQ 5 protocol?"),
+    )
+}
+
+fn check_topic(draft: &Draft<'_>, topic: &Topic) -> Result<MessageType, Refusal> {
+    match publish::check_topic(draft, topic).map_err(|error| refused(&error))? {
+        kind @ (MessageType::Normal | MessageType::Transaction) => Ok(kind),
         other => Err(Refusal::not_implemented(&format!("sending {} messages", other.word()))),
     }
 }
@@ -78,15 +98,12 @@ fn place(
     context: &Context,
     client: &ClientHeaders,
     topic: &Topic,
-    message: v2::Message,
+    message: &Sent<'_>,
     kind: MessageType,
-) -> Record {
-    let system = message.system_properties.as_ref();
-    let asked = system.and_then(|system| u32::try_from(system.queue_id).ok());
-    let queue = choose_queue(context, client, topic, asked);
+) -> MessageRecord {
+    let queue = choose_queue(context, client, topic, u32::try_from(message.queue_id).ok());
     let (hold, hold_ms) = if kind == MessageType::Transaction {
-        let wanted = system.and_then(|system| system.orphaned_transaction_recovery_duration.as_ref());
-        let wanted_ms = wanted.map_or(0, wire::duration_ms);
+        let wanted_ms = message.draft.recovery_ms.unwrap_or(0);
         (Hold::Half, i64::try_from(context.checks.first_check_after_ms(wanted_ms)).unwrap_or(i64::MAX))
     } else {
         (Hold::None, 0)
@@ -100,7 +117,7 @@ fn place(
         producer: &client.client_id,
         store_host: &context.address,
     };
-    Record::Message(wire::record(message, &placement))
+    wire::record(message, &placement)
 }
 
 /// The queue that the producer chose, or the next in turn. The Go and Python SDKs never set the field, and its default

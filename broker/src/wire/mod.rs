@@ -1,0 +1,150 @@
+//! Between messages on the wire and messages in the log.
+
+mod fields;
+#[cfg(test)]
+mod figures;
+mod numbers;
+mod sent;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use kerolox_core::record::{Hold, MessageHeader, MessageRecord};
+use kerolox_core::topic::{MessageType, Topic};
+use kerolox_proto::v2::{Digest, DigestType, Encoding};
+use md5::{Digest as _, Md5};
+use prost::Message as _;
+use prost_types::{Duration, Timestamp};
+
+use fields::{Fields, put_bytes, put_int32, put_len, put_varint};
+use numbers::{message as field, system};
+
+pub(crate) use fields::Irregular;
+pub(crate) use sent::{Sent, normalize, scan};
+
+/// Where a message goes and why it is held back, if it is.
+pub(crate) struct Placement<'a> {
+    pub(crate) topic: &'a Topic,
+    pub(crate) queue: u32,
+    pub(crate) kind: MessageType,
+    pub(crate) hold: Hold,
+    /// See [`MessageHeader::hold_ms`].
+    pub(crate) hold_ms: i64,
+    /// Client id of the producer.
+    pub(crate) producer: &'a str,
+    /// Address of this broker.
+    pub(crate) store_host: &'a str,
+}
+
+/// The record of a checked message: its bytes as they arrived, and behind them what the broker has to say about it. In
+/// one encoded message the later of two equal fields counts, as long as it is not a message itself.
+pub(crate) fn record(sent: &Sent<'_>, placement: &Placement<'_>) -> MessageRecord {
+    let header = MessageHeader {
+        topic_id: placement.topic.id,
+        queue: placement.queue,
+        hold: placement.hold.into(),
+        hold_ms: placement.hold_ms,
+        tag_hash: sent.draft.tag.map_or(0, |tag| crc32c::crc32c(tag.as_bytes())),
+        message_id: sent.draft.message_id.to_owned(),
+        producer: placement.producer.to_owned(),
+        carried: None,
+    };
+    let mut system = Vec::with_capacity(sent.system.len() + placement.store_host.len() + ADDED_WHEN_STORED);
+    system.extend_from_slice(sent.system);
+    put_bytes(&mut system, system::BODY_DIGEST, &digest(sent.body).encode_to_vec());
+    put_bytes(&mut system, system::STORE_HOST, placement.store_host.as_bytes());
+    let kind = i32::from(placement.kind);
+    if sent.message_type != kind {
+        put_int32(&mut system, system::MESSAGE_TYPE, kind);
+    }
+    if !sent.has_encoding {
+        put_int32(&mut system, system::BODY_ENCODING, Encoding::Identity.into());
+    }
+    if !sent.has_born_timestamp {
+        // Some SDKs fail on a delivery without it.
+        put_bytes(&mut system, system::BORN_TIMESTAMP, &[]);
+    }
+    MessageRecord { header, system: system.into(), content: sent.content.concat().into() }
+}
+
+/// Room for what [`record`] adds, beside the store host: digest 38 bytes, the others 8.
+const ADDED_WHEN_STORED: usize = 48;
+/// Room for what [`message`] adds, beside the receipt handle.
+const ADDED_ON_DELIVERY: usize = 64;
+/// Longest form of a length below 4 GiB.
+const LEN_BYTES_MAX: usize = 5;
+
+/// What a delivery adds to a stored message.
+#[derive(Default)]
+pub(crate) struct Delivery {
+    pub(crate) store_ms: i64,
+    pub(crate) queue: u32,
+    pub(crate) offset: Option<u64>,
+    pub(crate) attempt: Option<u32>,
+    pub(crate) receipt_handle: Option<String>,
+    pub(crate) invisible_ms: Option<u64>,
+}
+
+/// The message as a client gets it, encoded: the stored bytes and what the delivery adds.
+pub(crate) fn message(record: &MessageRecord, delivery: &Delivery) -> Bytes {
+    let handle = delivery.receipt_handle.as_deref();
+    let mut added = Vec::with_capacity(handle.map_or(0, str::len) + ADDED_ON_DELIVERY);
+    put_bytes(&mut added, system::STORE_TIMESTAMP, &timestamp(delivery.store_ms).encode_to_vec());
+    put_int32(&mut added, system::QUEUE_ID, delivery.queue.cast_signed());
+    if let Some(offset) = delivery.offset {
+        put_varint(&mut added, system::QUEUE_OFFSET, offset);
+    }
+    if let Some(attempt) = delivery.attempt {
+        put_int32(&mut added, system::DELIVERY_ATTEMPT, attempt.cast_signed());
+    }
+    if let Some(handle) = handle {
+        put_bytes(&mut added, system::RECEIPT_HANDLE, handle.as_bytes());
+    }
+    if let Some(ms) = delivery.invisible_ms {
+        put_bytes(&mut added, system::INVISIBLE_DURATION, &duration(ms).encode_to_vec());
+    }
+    let system_len = record.system.len() + added.len();
+    let mut message = Vec::with_capacity(record.content.len() + system_len + 1 + LEN_BYTES_MAX);
+    message.extend_from_slice(&record.content);
+    put_len(&mut message, field::SYSTEM_PROPERTIES, system_len);
+    message.extend_from_slice(&record.system);
+    message.extend_from_slice(&added);
+    message.into()
+}
+
+/// The tag of a stored message.
+///
+/// # Errors
+/// [`Irregular`] when the stored bytes are not system properties.
+pub(crate) fn tag(record: &MessageRecord) -> Result<Option<&str>, Irregular> {
+    let mut fields = Fields::of(&record.system);
+    while let Some(field) = fields.next()? {
+        if field.number == system::TAG {
+            return field.text().map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// MD5 in upper-case hex: the one digest that all SDKs write alike.
+fn digest(body: &[u8]) -> Digest {
+    let digit = |value: u8| char::from(b"0123456789ABCDEF"[usize::from(value)]);
+    let checksum = Md5::digest(body).iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
+    Digest { r#type: DigestType::Md5.into(), checksum }
+}
+
+/// Milliseconds of a protobuf duration; a negative one counts as 0.
+pub(crate) fn duration_ms(duration: &Duration) -> u64 {
+    let ms = duration.seconds.saturating_mul(1000).saturating_add(i64::from(duration.nanos) / 1_000_000);
+    u64::try_from(ms).unwrap_or(0)
+}
+
+pub(crate) fn duration(ms: u64) -> Duration {
+    let nanos = i32::try_from(ms % 1000).expect("below 1000") * 1_000_000;
+    Duration { seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX), nanos }
+}
+
+pub(crate) fn timestamp(ms: i64) -> Timestamp {
+    let nanos = i32::try_from(ms.rem_euclid(1000)).expect("below 1000") * 1_000_000;
+    Timestamp { seconds: ms.div_euclid(1000), nanos }
+}

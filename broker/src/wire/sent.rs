@@ -1,0 +1,134 @@
+//! Messages as producers send them: understood by one scan over their bytes, which are kept as they are.
+
+use bytes::Bytes;
+use kerolox_core::publish::Draft;
+use kerolox_core::topic::MessageType;
+use kerolox_proto::v2::{self, Encoding};
+use prost::Message as _;
+
+use super::duration_ms;
+use super::fields::{Fields, Irregular};
+use super::numbers::{message, system};
+
+/// What a message's bytes say.
+#[derive(Default)]
+pub(crate) struct Sent<'a> {
+    /// Namespace and name of the topic, if it is there.
+    pub(crate) topic: Option<(&'a str, &'a str)>,
+    /// What the checks look at; without the topic, which has another name where it is stored.
+    pub(crate) draft: Draft<'a>,
+    /// Queue that the producer wants; 0 also when it does not care.
+    pub(crate) queue_id: i32,
+    pub(super) body: &'a [u8],
+    /// The fields before and after the system properties.
+    pub(super) content: [&'a [u8]; 2],
+    /// The encoded system properties; none of them is the broker's to say.
+    pub(super) system: &'a [u8],
+    pub(super) message_type: i32,
+    pub(super) has_encoding: bool,
+    pub(super) has_born_timestamp: bool,
+}
+
+/// Understands the messages of one request.
+///
+/// # Errors
+/// [`Irregular`] when one of them cannot be handed on byte for byte; see [`normalize`].
+pub(crate) fn scan(messages: &[Bytes]) -> Result<Vec<Sent<'_>>, Irregular> {
+    messages.iter().map(|message| Sent::scan(message)).collect()
+}
+
+/// Brings messages into the form that [`scan`] understands, by decoding and encoding them. What only the broker may say,
+/// and what this version does not know, goes.
+///
+/// # Errors
+/// The protobuf error when one of them is not a message.
+pub(crate) fn normalize(messages: &[Bytes]) -> Result<Vec<Bytes>, prost::DecodeError> {
+    let normalized = |message: &Bytes| {
+        let mut message = v2::Message::decode(message.clone())?;
+        if let Some(system) = &mut message.system_properties {
+            system.body_digest = None;
+            system.store_timestamp = None;
+            system.store_host.clear();
+            system.receipt_handle = None;
+            system.queue_offset = None;
+            system.invisible_duration = None;
+            system.delivery_attempt = None;
+            system.dead_letter_queue = None;
+        }
+        Ok(Bytes::from(message.encode_to_vec()))
+    };
+    messages.iter().map(normalized).collect()
+}
+
+impl<'a> Sent<'a> {
+    fn scan(bytes: &'a [u8]) -> Result<Self, Irregular> {
+        let mut sent = Self { content: [bytes, &[]], ..Self::default() };
+        let mut fields = Fields::of(bytes);
+        while let Some(field) = fields.next()? {
+            match field.number {
+                message::USER_PROPERTIES => sent.draft.properties.push(field.pair()?),
+                // Twice would mean to some libraries that the second one replaces, to others that it completes.
+                message::TOPIC | message::SYSTEM_PROPERTIES | message::BODY if field.repeated => {
+                    return Err(Irregular);
+                }
+                message::TOPIC => sent.topic = Some(field.pair()?),
+                message::BODY => sent.body = field.bytes()?,
+                message::SYSTEM_PROPERTIES => {
+                    sent.content = [&bytes[..field.at.start], &bytes[field.at.end..]];
+                    sent.scan_system(field.bytes()?)?;
+                }
+                _ => {}
+            }
+        }
+        sent.draft.body_len = sent.body.len();
+        sent.draft.declared =
+            MessageType::try_from(sent.message_type).ok().filter(|kind| *kind != MessageType::Unspecified);
+        Ok(sent)
+    }
+
+    fn scan_system(&mut self, bytes: &'a [u8]) -> Result<(), Irregular> {
+        self.system = bytes;
+        let draft = &mut self.draft;
+        let mut fields = Fields::of(bytes);
+        while let Some(field) = fields.next()? {
+            match field.number {
+                system::KEYS => draft.keys.push(field.text()?),
+                system::TAG..=system::LAST if field.repeated => return Err(Irregular),
+                system::TAG => draft.tag = Some(field.text()?),
+                system::MESSAGE_ID => draft.message_id = field.text()?,
+                system::BODY_ENCODING => {
+                    let encoding = Encoding::try_from(field.int32()?).unwrap_or_default();
+                    self.has_encoding = encoding != Encoding::Unspecified;
+                }
+                system::MESSAGE_TYPE => self.message_type = field.int32()?,
+                system::BORN_TIMESTAMP => {
+                    field.time()?;
+                    self.has_born_timestamp = true;
+                }
+                system::DELIVERY_TIMESTAMP => {
+                    field.time()?;
+                    draft.has_delivery_time = true;
+                }
+                system::QUEUE_ID => self.queue_id = field.int32()?,
+                system::MESSAGE_GROUP => draft.message_group = Some(field.text()?),
+                system::ORPHANED_TRANSACTION_RECOVERY_DURATION => {
+                    draft.recovery_ms = Some(duration_ms(&field.time()?));
+                }
+                system::LITE_TOPIC => {
+                    field.text()?;
+                    draft.has_lite_topic = true;
+                }
+                system::PRIORITY => {
+                    field.int32()?;
+                    draft.has_priority = true;
+                }
+                system::BORN_HOST | system::TRACE_CONTEXT => drop(field.text()?),
+                // A newer protocol's; it is handed on.
+                number if number > system::LAST => {}
+                // What only the broker may say; SDKs do not send it, and nobody else shall forge it.
+                _ => return Err(Irregular),
+            }
+        }
+        Ok(())
+    }
+}
