@@ -1,9 +1,8 @@
 //! The command line: which commands there are.
 
-use crate::command::{cluster, group, message, topic};
+use crate::command::{cluster, group, message, store, topic};
 use crate::outcome::Result;
 use crate::output::{Format, Report};
-use crate::target::Common;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 
@@ -22,17 +21,27 @@ macro_rules! commands {
     ($($name:literal $variant:ident ($arguments:ty)),+ $(,)?) => {
         #[derive(Debug, Subcommand)]
         pub(crate) enum Command {
-            $(#[command(name = $name)] $variant($arguments)),+
+            $(#[command(name = $name)] $variant($arguments),)+
+            /// The one command that talks to no server.
+            #[command(name = "store")]
+            Store(store::Store),
         }
 
         impl Command {
-            fn common(&self) -> &Common {
-                match self { $(Command::$variant(arguments) => &arguments.common),+ }
+            /// How the command is asked to print its result.
+            pub(crate) fn format(&self) -> Format {
+                match self {
+                    $(Command::$variant(arguments) => arguments.common.output,)+
+                    Command::Store(store) => store.format(),
+                }
             }
 
             /// Carries the command out.
             pub(crate) async fn run(self) -> Result<Report> {
-                match self { $(Command::$variant(arguments) => arguments.run().await),+ }
+                match self {
+                    $(Command::$variant(arguments) => arguments.run().await,)+
+                    Command::Store(store) => store.run(),
+                }
             }
         }
     };
@@ -50,12 +59,6 @@ commands!(
     "updateSubGroup" UpdateSubGroup(group::UpdateSubGroup),
     "deleteSubGroup" DeleteSubGroup(group::DeleteSubGroup),
 );
-
-impl Command {
-    pub(crate) fn format(&self) -> Format {
-        self.common().output
-    }
-}
 
 /// The arguments with the command's name spelt as we spell it: RocketMQ's tool does not regard case.
 pub(crate) fn with_known_spelling(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
@@ -104,6 +107,10 @@ mod tests {
             "updateSubGroup -n h:1 -c C -g billing -s true -m true -o true -r 3",
             "deleteSubGroup -n h:1 -c C -g billing",
             "deleteSubGroup -b h:1 -g billing --output json",
+            "store verify /data --online",
+            "store dump /data --from 64 --to 999 --kind message --limit 3 --body=hex --output json",
+            "STORE dump /data --body",
+            "store stats /data --progress",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }
@@ -122,6 +129,9 @@ mod tests {
             "deleteTopic -t orders",
             "sendMessage -n h:1 -t orders -p body -i 3",
             "updateSubGroup -b h:1 -g billing -s perhaps",
+            "store",
+            "store verify",
+            "store dump /data --kind massage",
         ] {
             assert_eq!(
                 parse(line).map(|command| format!("{command:?}")).unwrap_err().exit_code(),

@@ -20,8 +20,15 @@ pub struct Fold {
     index: Index,
     kv: Arc<dyn Kv>,
     until: u64,
-    /// Keys that go with topics and groups deleted behind `until`.
-    doomed: Vec<(Family, Vec<u8>)>,
+    doomed: Vec<Doomed>,
+}
+
+/// Keys that a record behind the index's position removes.
+struct Doomed {
+    family: Family,
+    prefix: Vec<u8>,
+    /// Only keys before this one.
+    before: Option<Vec<u8>>,
 }
 
 /// Where an index differs from the fold of the log.
@@ -130,24 +137,31 @@ impl Fold {
         Ok(comparison)
     }
 
-    /// Deleting a topic or group removes ranges of keys before the index's position moves on, see `delete_topic`; a
-    /// crash in between leaves an index without them. That is no damage: the fold meets the same deletion again.
+    /// Deletions and trims remove ranges of keys before the index's position moves on, see `delete_topic`; a crash in
+    /// between leaves an index without them. That is no damage: the fold meets the same record again.
     fn take_later(&mut self, frame: &Frame) -> Result<(), StoreError> {
         let malformed = |source| StoreError::Record { position: frame.position, source };
         let record = Record::decode(frame.kind, frame.body.clone()).map_err(malformed)?;
         match record {
             Record::Meta(MetaRecord { change: Some(MetaChange::DeleteTopic(delete)) }) => {
                 if let Some(topic) = self.index.topic(&delete.name) {
-                    self.doomed.push((Family::Queues, keys::id(topic.id)));
-                    self.doomed.push((Family::Entries, keys::id(topic.id)));
-                    let groups = self.index.groups().into_iter();
-                    self.doomed
-                        .extend(groups.map(|group| (Family::Progress, keys::queue(group.id, topic.id))));
+                    for family in [Family::Queues, Family::Entries, Family::Kept] {
+                        self.doom(family, keys::id(topic.id), None);
+                    }
+                    for group in self.index.groups() {
+                        self.doom(Family::Progress, keys::queue(group.id, topic.id), None);
+                    }
                 }
             }
             Record::Meta(MetaRecord { change: Some(MetaChange::DeleteGroup(delete)) }) => {
                 if let Some(group) = self.index.group(&delete.name) {
-                    self.doomed.push((Family::Progress, keys::id(group.id)));
+                    self.doom(Family::Progress, keys::id(group.id), None);
+                }
+            }
+            Record::Trim(trim) => {
+                for state in trim.queues {
+                    let before = keys::block(state.topic_id, state.queue, state.next);
+                    self.doom(Family::Entries, keys::queue(state.topic_id, state.queue), Some(before));
                 }
             }
             _ => {}
@@ -155,8 +169,16 @@ impl Fold {
         Ok(())
     }
 
+    fn doom(&mut self, family: Family, prefix: Vec<u8>, before: Option<Vec<u8>>) {
+        self.doomed.push(Doomed { family, prefix, before });
+    }
+
     fn is_doomed(&self, family: Family, key: &[u8]) -> bool {
-        self.doomed.iter().any(|(doomed, prefix)| *doomed == family && key.starts_with(prefix))
+        self.doomed.iter().any(|doomed| {
+            doomed.family == family
+                && key.starts_with(&doomed.prefix)
+                && doomed.before.as_deref().is_none_or(|before| key < before)
+        })
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {

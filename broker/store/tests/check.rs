@@ -1,0 +1,182 @@
+//! Comparing an index with the fold of its log.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kerolox_core::group::Group;
+use kerolox_core::record::{
+    AckRange, Carried, DeleteGroup, DeleteTopic, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord,
+    ProgressItem, ProgressRecord, QueueProgress, QueueState, Record, TrimRecord,
+};
+use kerolox_core::topic::Topic;
+use kerolox_log::Frame;
+use kerolox_store::StoreError;
+use kerolox_store::index::Index;
+use kerolox_store::index::check::{Comparison, Fold, How, applied_of};
+use kerolox_store::kv::{Family, Kv, MemKv, Op};
+
+fn frames(records: Vec<Record>) -> Vec<Frame> {
+    let frame = |(i, record): (usize, Record)| Frame {
+        position: 64 + 64 * i as u64,
+        len: 64,
+        kind: record.kind() as u8,
+        epoch: 1,
+        store_ms: 5,
+        body: Bytes::from(record.encode()),
+    };
+    records.into_iter().enumerate().map(frame).collect()
+}
+
+fn change(change: MetaChange) -> Record {
+    Record::Meta(MetaRecord { change: Some(change) })
+}
+
+fn message(hold: Hold) -> Record {
+    let header = MessageHeader { topic_id: 1, hold: hold.into(), ..MessageHeader::default() };
+    Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::new() })
+}
+
+/// A topic and a group with 300 messages, one half message, and an acknowledgement.
+fn story() -> Vec<Frame> {
+    let mut records = vec![
+        change(MetaChange::PutTopic(Topic::new("t", 1))),
+        change(MetaChange::PutGroup(Group::new("g"))),
+        message(Hold::Half),
+    ];
+    records.extend((0..300).map(|_| message(Hold::None)));
+    let carried = Carried { position: 192, offset: Some(0), store_ms: 5, visible_ms: 5 };
+    let header = MessageHeader { topic_id: 1, carried: Some(carried), ..MessageHeader::default() };
+    records.push(Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::new() }));
+    let acked = vec![AckRange { start: 0, end: 7 }];
+    let queue = QueueProgress { group_id: 1, topic_id: 1, acked, ..QueueProgress::default() };
+    records.push(Record::Progress(ProgressRecord::new([ProgressItem::Queue(queue)])));
+    frames(records)
+}
+
+/// The index that a broker has after these records; the first `flushed` of them in a batch of their own.
+fn index_of(frames: &[Frame], flushed: usize) -> Arc<MemKv> {
+    let kv = Arc::new(MemKv::default());
+    let mut index = Index::empty(kv.clone()).expect("memory");
+    for (i, frame) in frames.iter().enumerate() {
+        index.apply(frame, &mut Vec::new()).expect("applies");
+        if i + 1 == flushed || i + 1 == frames.len() {
+            kv.write(index.pending()).expect("memory");
+            index.flushed();
+        }
+    }
+    kv
+}
+
+fn compare(frames: &[Frame], kv: &MemKv) -> Comparison {
+    let applied = applied_of(kv).expect("reads").expect("an index");
+    let mut fold = Fold::until(applied);
+    frames.iter().for_each(|frame| fold.take(frame).expect("known records"));
+    fold.compare(kv).expect("reads")
+}
+
+#[test]
+fn an_index_agrees_with_its_log_whenever_it_was_flushed() {
+    let frames = story();
+    for (held, flushed) in [(frames.len(), 9), (frames.len(), 290), (200, 20), (3, 3)] {
+        let comparison = compare(&frames, &index_of(&frames[..held], flushed));
+        assert_eq!(comparison.differences, 0, "{:?}", comparison.examples);
+        assert!(comparison.keys > 8, "{comparison:?}");
+    }
+}
+
+#[test]
+fn every_kind_of_difference_is_found() {
+    let frames = story();
+    for family in Family::ALL {
+        let pairs = index_of(&frames, 1).scan(family, b"", 100).expect("memory");
+        assert!(!pairs.is_empty(), "the story fills family {family:?}");
+        for (key, value) in pairs {
+            let state = String::from_utf8_lossy(&key).into_owned();
+            if family == Family::State && (state == "applied" || state == "format") {
+                continue;
+            }
+            let mut other = value.clone();
+            other.push(1);
+            let behind = [&key[..], &[7]].concat();
+            for (op, at, how) in [
+                (Op::Delete(family, key.clone()), &key, How::Missing),
+                (Op::Put(family, key.clone(), other), &key, How::Different),
+                (Op::Put(family, behind.clone(), value.clone()), &behind, How::Unexpected),
+            ] {
+                let kv = index_of(&frames, 1);
+                kv.write(vec![op]).expect("memory");
+                let found = compare(&frames, &kv);
+                assert_eq!(found.differences, 1);
+                let first = &found.examples[0];
+                assert_eq!((first.family, &first.key, first.how), (family, at, how));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_deletion_removed_ahead_of_the_index_is_no_difference() {
+    let mut records = story();
+    let held = records.len();
+    let deletions = [
+        change(MetaChange::DeleteTopic(DeleteTopic { name: "t".into() })),
+        change(MetaChange::DeleteGroup(DeleteGroup { name: "g".into() })),
+    ];
+    let next = records[held - 1].end();
+    records.extend(
+        frames(deletions.to_vec())
+            .into_iter()
+            .map(|frame| Frame { position: frame.position + next, ..frame }),
+    );
+    for deleted in 1..=2 {
+        // The crash: the deletions took their ranges at once, and the batch with the new position was lost.
+        let kv = index_of(&records[..held], held);
+        let mut index = Index::load(kv.clone()).expect("loads");
+        for frame in &records[held..held + deleted] {
+            index.apply(frame, &mut Vec::new()).expect("applies");
+        }
+        assert_eq!(kv.scan(Family::Entries, b"", 1).expect("memory"), []);
+        assert!(!kv.scan(Family::Topics, b"", 1).expect("memory").is_empty());
+        assert_eq!(compare(&records, &kv).differences, 0);
+        assert!(compare(&records[..held], &kv).differences > 0, "without the deletion it is damage");
+    }
+}
+
+#[test]
+fn what_a_trim_removed_ahead_of_the_index_is_no_difference() {
+    let mut records = story();
+    let held = records.len();
+    let queues = vec![QueueState { topic_id: 1, queue: 0, next: 280, newest_ms: 5 }];
+    let trim = frames(vec![Record::Trim(TrimRecord { before: 9_000, queues })]).remove(0);
+    records.push(Frame { position: records[held - 1].end(), ..trim });
+    let kv = index_of(&records[..held], held);
+    let blocks = || kv.scan(Family::Entries, b"", 9).expect("memory").len();
+    assert_eq!(blocks(), 2);
+    Index::load(kv.clone()).expect("loads").apply(&records[held], &mut Vec::new()).expect("applies");
+    assert_eq!(blocks(), 1);
+    assert_eq!(compare(&records, &kv).differences, 0);
+    assert_eq!(compare(&records[..held], &kv).differences, 1);
+}
+
+#[test]
+fn an_index_of_another_format_has_no_position() {
+    let kv = MemKv::default();
+    assert_eq!(applied_of(&kv).expect("reads"), None);
+    kv.write(vec![Op::Put(Family::State, b"format".to_vec(), vec![0, 0, 0, 99])]).expect("memory");
+    assert_eq!(applied_of(&kv).expect("reads"), None);
+}
+
+#[test]
+fn a_fold_without_entries_counts_all_the_same() {
+    let mut fold = Fold::without_entries();
+    story().iter().for_each(|frame| fold.take(frame).expect("known records"));
+    assert_eq!(fold.index().queue_bounds(1, 0).next, 300);
+    assert_eq!(fold.index().undecided_total(), 1);
+}
+
+#[test]
+fn an_unknown_record_is_named() {
+    let unknown = Frame { kind: 250, ..story().remove(0) };
+    let error = Fold::until(u64::MAX).take(&unknown).expect_err("unknown");
+    assert!(matches!(error, StoreError::Record { position: 64, .. }), "{error}");
+}

@@ -1,0 +1,117 @@
+//! `store`: looking into the data folder of a broker without a broker, and without changing a byte of it.
+//!
+//! While a broker works in the folder its log can still be read: what is before the checkpoint is durable and never
+//! changes, and behind it the first thing that is no record counts as the end. The index cannot: RocksDB may remove
+//! files under a reader. So `--online` reads the log alone.
+
+mod describe;
+mod dump;
+mod progress;
+mod stats;
+mod verify;
+
+use crate::outcome::{Failure, Result};
+use crate::output::{Format, Report};
+use clap::{Args, Subcommand};
+use kerolox_log::LogError;
+use kerolox_log::fs::OsFolder;
+use kerolox_log::inspect::{Inspector, Mode};
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// Look into a broker's data folder without changing it
+#[derive(Debug, Args)]
+pub(crate) struct Store {
+    #[command(subcommand)]
+    command: StoreCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    Verify(verify::Verify),
+    Dump(dump::Dump),
+    Stats(stats::Stats),
+}
+
+/// Which folder is read, and how the result is shown.
+#[derive(Debug, Clone, Args)]
+struct Source {
+    /// Data folder of a broker, as in its --data
+    #[arg(value_name = "DIR")]
+    data: PathBuf,
+    /// Read the log alone, although a broker may be working in the folder
+    #[arg(long)]
+    online: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    /// Print progress lines where there is no terminal for a progress bar
+    #[arg(long)]
+    progress: bool,
+}
+
+impl Store {
+    pub(crate) fn format(&self) -> Format {
+        match &self.command {
+            StoreCommand::Verify(verify) => verify.source.output,
+            StoreCommand::Dump(dump) => dump.source.output,
+            StoreCommand::Stats(stats) => stats.source.output,
+        }
+    }
+
+    pub(crate) fn run(self) -> Result<Report> {
+        match self.command {
+            StoreCommand::Verify(verify) => verify.run(),
+            StoreCommand::Dump(dump) => dump.run(),
+            StoreCommand::Stats(stats) => stats.run(),
+        }
+    }
+}
+
+/// A data folder that is being read. Holds its lock, unless it is read online: no broker can start meanwhile.
+struct DataFolder {
+    log: Inspector,
+    index: PathBuf,
+    _lock: Option<File>,
+}
+
+impl Source {
+    fn open(&self) -> Result<DataFolder> {
+        let log = self.data.join("log");
+        let folder = OsFolder::read_only(&log).map_err(|error| {
+            Failure::not_found(format!(
+                "{} cannot be read: {error}; pass the folder that a broker was given as --data",
+                log.display()
+            ))
+        })?;
+        let lock = if self.online { None } else { lock(&self.data)? };
+        let mode = if self.online { Mode::Live } else { Mode::Offline };
+        let log = Inspector::open(&folder, mode).map_err(|error| unreadable(&error))?;
+        Ok(DataFolder { log, index: self.data.join("index"), _lock: lock })
+    }
+}
+
+/// Takes the folder's lock, if there is one; a folder without (a copy, say) is nobody's.
+fn lock(data: &Path) -> Result<Option<File>> {
+    let path = data.join("lock");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let file = File::open(&path)
+        .map_err(|error| Failure::failed(format!("cannot open {}: {error}", path.display())))?;
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(Failure::usage(format!(
+            "a broker is working in {}; stop it first, or pass --online to read its log alone",
+            data.display()
+        ))),
+        Err(TryLockError::Error(error)) => {
+            Err(Failure::failed(format!("cannot lock {}: {error}", path.display())))
+        }
+    }
+}
+
+/// A log that cannot be read on, as a failure of the command.
+fn unreadable(error: &LogError) -> Failure {
+    Failure::failed(error.to_string())
+}

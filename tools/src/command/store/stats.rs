@@ -1,0 +1,177 @@
+//! `store stats`.
+
+use super::progress::Progress;
+use super::{Source, describe, unreadable};
+use crate::outcome::{Exit, Failure, Result};
+use crate::output::{Report, local_time, table};
+use clap::Args;
+use kerolox_core::record::{Kind, MessageRecord};
+use kerolox_log::Frame;
+use kerolox_log::inspect::Finding;
+use kerolox_store::index::check::Fold;
+use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Count what the log holds: records by kind and topic, queues, undecided transactions
+#[derive(Debug, Args)]
+pub(super) struct Stats {
+    #[command(flatten)]
+    pub(super) source: Source,
+}
+
+/// Records and their bytes in the log, frames included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+struct Amount {
+    records: u64,
+    bytes: u64,
+}
+
+impl Amount {
+    fn add(&mut self, frame: &Frame) {
+        self.records += 1;
+        self.bytes += u64::from(frame.len);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    kinds: BTreeMap<u8, Amount>,
+    topics: BTreeMap<u32, Amount>,
+    first_ms: Option<i64>,
+    last_ms: Option<i64>,
+    end: u64,
+    /// A record was met that the fold does not understand.
+    unfoldable: bool,
+    warnings: Vec<Failure>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TopicCount {
+    topic: String,
+    #[serde(flatten)]
+    stored: Amount,
+    /// Queues that hold messages, and how many messages are visible in all of them.
+    queues: u32,
+    visible: u64,
+    undecided: u64,
+}
+
+impl Stats {
+    pub(super) fn run(self) -> Result<Report> {
+        let mut data = self.source.open()?;
+        let mut counts = Counts::default();
+        let mut fold = Fold::without_entries();
+        let mut progress = Progress::of(&data.log, &self.source);
+        while let Some(finding) = data.log.next() {
+            match finding.map_err(|error| unreadable(&error))? {
+                Finding::Record(frame) => counts.record(&frame, &mut fold),
+                Finding::Damaged(damage) => counts.warn(format!(
+                    "{}: damaged from {} to {}; what was there is not counted",
+                    damage.file, damage.from, damage.until
+                )),
+                Finding::End { position, .. } => counts.end = position,
+            }
+            progress.at(data.log.position());
+        }
+        progress.done();
+        let segments: Vec<_> = data.log.segments().cloned().collect();
+        let topics = counts.by_topic(&fold);
+        let kinds: BTreeMap<String, Amount> =
+            counts.kinds.iter().map(|(kind, amount)| (describe::kind_name(*kind), *amount)).collect();
+        let segment_bytes: u64 = segments.iter().map(|segment| segment.len).sum();
+        let start = segments.first().map_or(0, |segment| segment.base);
+        let index_bytes = folder_bytes(&data.index);
+        let undecided = fold.index().undecided_total();
+        let (first_ms, last_ms) = (counts.first_ms, counts.last_ms);
+        let json = json!({
+            "broker": fold.index().broker(), "segments": segments.len(), "segmentBytes": segment_bytes,
+            "start": start, "end": counts.end, "firstMs": first_ms, "lastMs": last_ms,
+            "indexBytes": index_bytes, "kinds": kinds, "topics": topics, "undecided": undecided,
+        });
+        let time = |ms: Option<i64>| local_time(ms.unwrap_or(0));
+        let head = format!(
+            "broker group  {}\nsegments      {} of {segment_bytes} bytes, positions {start} to {}\n\
+             stored        {} to {}\nindex         {index_bytes} bytes\nundecided     {undecided} transactions\n",
+            fold.index().broker(),
+            segments.len(),
+            counts.end,
+            time(first_ms),
+            time(last_ms),
+        );
+        let row = |name: &String, amount: &Amount| {
+            vec![name.clone(), amount.records.to_string(), amount.bytes.to_string()]
+        };
+        let kinds =
+            table(&["Kind", "Records", "Bytes"], kinds.iter().map(|(name, amount)| row(name, amount)));
+        let topics = table(
+            &["Topic", "Messages", "Bytes", "Queues", "Visible", "Undecided"],
+            topics.iter().map(|topic| {
+                let mut row = row(&topic.topic, &topic.stored);
+                row.extend([
+                    topic.queues.to_string(),
+                    topic.visible.to_string(),
+                    topic.undecided.to_string(),
+                ]);
+                row
+            }),
+        );
+        let exit = if counts.warnings.is_empty() { Exit::Ok } else { Exit::Failed };
+        let report = Report::ok(format!("{head}\n{kinds}\n\n{topics}"), json);
+        Ok(Report { exit, warnings: counts.warnings, ..report })
+    }
+}
+
+impl Counts {
+    fn record(&mut self, frame: &Frame, fold: &mut Fold) {
+        self.kinds.entry(frame.kind).or_default().add(frame);
+        self.first_ms.get_or_insert(frame.store_ms);
+        self.last_ms = Some(frame.store_ms);
+        if frame.kind == Kind::Message as u8
+            && let Ok(message) = MessageRecord::decode(frame.body.clone())
+        {
+            self.topics.entry(message.header.topic_id).or_default().add(frame);
+        }
+        if !self.unfoldable
+            && let Err(error) = fold.take(frame)
+        {
+            self.unfoldable = true;
+            self.warn(format!("{error}; queues and transactions are counted up to there"));
+        }
+    }
+
+    fn by_topic(&self, fold: &Fold) -> Vec<TopicCount> {
+        let index = fold.index();
+        let mut ids: Vec<u32> = self.topics.keys().copied().collect();
+        ids.extend(index.topics().iter().map(|topic| topic.id));
+        ids.sort_unstable();
+        ids.dedup();
+        let count = |id: u32| {
+            let topic = index.topic_by_id(id);
+            let queues = topic.as_ref().map_or(0, |topic| topic.read_queues);
+            let bounds = (0..queues).map(|queue| index.queue_bounds(id, queue));
+            let used: Vec<u64> =
+                bounds.map(|bounds| bounds.next - bounds.min).filter(|len| *len > 0).collect();
+            TopicCount {
+                topic: topic.map_or_else(|| format!("(deleted, id {id})"), |topic| topic.name.clone()),
+                stored: self.topics.get(&id).copied().unwrap_or_default(),
+                queues: u32::try_from(used.len()).expect("no more than the topic's queues"),
+                visible: used.iter().sum(),
+                undecided: index.undecided(id),
+            }
+        };
+        ids.into_iter().map(count).collect()
+    }
+
+    fn warn(&mut self, message: String) {
+        self.warnings.push(Failure::failed(message));
+    }
+}
+
+/// Bytes of the files in a folder; 0 when it is not there.
+fn folder_bytes(path: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else { return 0 };
+    entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
+}

@@ -1,0 +1,226 @@
+//! `store verify`.
+
+use super::progress::Progress;
+use super::{DataFolder, Source, describe, unreadable};
+use crate::outcome::{Exit, Failure, Result};
+use crate::output::{Report, table};
+use clap::Args;
+use kerolox_core::record::Record;
+use kerolox_log::Frame;
+use kerolox_log::inspect::{Damage, Finding};
+use kerolox_rocks::RocksKv;
+use kerolox_store::index::check::{self, Comparison, Fold};
+use serde::Serialize;
+use serde_json::json;
+
+/// Problems that are listed; the others are counted.
+const LISTED: usize = 100;
+
+/// Check every record of the log, and compare the index with it
+///
+/// Exit codes: 0 clean, 1 damage found, 2 wrong command line or a broker works in the folder, 4 no such folder.
+#[derive(Debug, Args)]
+pub(super) struct Verify {
+    #[command(flatten)]
+    pub(super) source: Source,
+}
+
+/// A place that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Problem {
+    place: String,
+    from: Option<u64>,
+    until: Option<u64>,
+    reason: String,
+}
+
+/// What is known of the log so far.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Checked {
+    segments: usize,
+    segment_bytes: u64,
+    start: u64,
+    end: u64,
+    records: u64,
+    record_bytes: u64,
+    checkpoint: Option<u64>,
+    torn_bytes: u64,
+    problems: u64,
+    #[serde(rename = "damage")]
+    listed: Vec<Problem>,
+    index: String,
+}
+
+/// What can be said of the index before the log was read.
+enum Index {
+    /// Held against the log up to its position.
+    Comparable { kv: RocksKv, applied: u64 },
+    /// Not compared, for this reason.
+    Not(String),
+    /// Cannot be read.
+    Broken(String),
+}
+
+impl Verify {
+    pub(super) fn run(self) -> Result<Report> {
+        let mut data = self.source.open()?;
+        let index = if self.source.online {
+            Index::Not("not compared: a broker may be writing it".to_owned())
+        } else {
+            open_index(&data)
+        };
+        let mut fold = match &index {
+            Index::Comparable { applied, .. } => Some(Fold::until(*applied)),
+            Index::Not(_) | Index::Broken(_) => None,
+        };
+        let mut checked = Checked {
+            segments: data.log.segments().count(),
+            segment_bytes: data.log.segments().map(|segment| segment.len).sum(),
+            start: data.log.segments().next().map_or(0, |segment| segment.base),
+            checkpoint: data.log.durable(),
+            ..Checked::default()
+        };
+        let mut progress = Progress::of(&data.log, &self.source);
+        while let Some(finding) = data.log.next() {
+            match finding.map_err(|error| unreadable(&error))? {
+                Finding::Record(frame) => checked.record(&frame, &mut fold),
+                Finding::Damaged(damage) => {
+                    // What the index should be cannot be told without the records that are gone.
+                    fold = None;
+                    checked.damaged(damage);
+                }
+                Finding::End { position, torn_bytes } => {
+                    (checked.end, checked.torn_bytes) = (position, torn_bytes);
+                }
+            }
+            progress.at(data.log.position());
+        }
+        progress.done();
+        checked.index(index, fold)?;
+        Ok(checked.report())
+    }
+}
+
+fn open_index(data: &DataFolder) -> Index {
+    if !data.index.exists() {
+        return Index::Not("there is none; a broker makes it from the log".to_owned());
+    }
+    if data.log.segments().next().is_some_and(|segment| segment.base > 0) {
+        return Index::Not("not compared: the log does not begin at 0 any more".to_owned());
+    }
+    let opened = RocksKv::open_read_only(&data.index);
+    let applied = opened.map_err(Into::into).and_then(|kv| Ok((check::applied_of(&kv)?, kv)));
+    match applied {
+        Ok((Some(applied), kv)) => Index::Comparable { kv, applied },
+        Ok((None, _)) => Index::Not("empty or of another format; a broker makes it anew".to_owned()),
+        Err(error) => Index::Broken(kerolox_store::StoreError::to_string(&error)),
+    }
+}
+
+impl Checked {
+    fn record(&mut self, frame: &Frame, fold: &mut Option<Fold>) {
+        self.records += 1;
+        self.record_bytes += u64::from(frame.len);
+        let decoded = Record::decode(frame.kind, frame.body.clone()).map_err(|error| error.to_string());
+        let understood = decoded.and_then(|record| describe::fields(&record, None).map(drop));
+        let folded = understood.and_then(|()| match fold {
+            Some(fold) => fold.take(frame).map_err(|error| error.to_string()),
+            None => Ok(()),
+        });
+        if let Err(reason) = folded {
+            *fold = None;
+            let place = format!("{} record", describe::kind_name(frame.kind));
+            self.problem(Problem { place, from: Some(frame.position), until: Some(frame.end()), reason });
+        }
+    }
+
+    fn damaged(&mut self, damage: Damage) {
+        let Damage { file, from, until, reason } = damage;
+        self.problem(Problem { place: file, from: Some(from), until: Some(until), reason });
+    }
+
+    fn index(&mut self, index: Index, fold: Option<Fold>) -> Result<()> {
+        self.index = match (index, fold) {
+            (Index::Not(reason), _) => reason,
+            (Index::Broken(reason), _) => {
+                self.index_problem(reason);
+                "cannot be read; delete the folder, and a broker makes it anew".to_owned()
+            }
+            (Index::Comparable { applied, .. }, _) if applied > self.end => {
+                format!("ahead of the log (it stands at {applied}); a broker makes it anew")
+            }
+            (Index::Comparable { .. }, None) => "not compared: the log is damaged".to_owned(),
+            (Index::Comparable { kv, applied }, Some(mut fold)) => {
+                let found = fold.compare(&kv).map_err(|error| Failure::failed(error.to_string()))?;
+                self.compared(&found);
+                let Comparison { keys, differences, .. } = found;
+                format!("holds the log up to {applied}; {keys} keys compared, {differences} differ")
+            }
+        };
+        Ok(())
+    }
+
+    fn compared(&mut self, found: &Comparison) {
+        for difference in &found.examples {
+            let key: String = difference.key.iter().map(|byte| format!("{byte:02x}")).collect();
+            let how = format!("{:?}", difference.how).to_lowercase();
+            self.index_problem(format!("family {}, key {key}: {how}", difference.family.name()));
+        }
+        self.problems += found.differences - found.examples.len() as u64;
+    }
+
+    fn index_problem(&mut self, reason: String) {
+        self.problem(Problem { place: "index".to_owned(), from: None, until: None, reason });
+    }
+
+    fn problem(&mut self, problem: Problem) {
+        self.problems += 1;
+        if self.listed.len() < LISTED {
+            self.listed.push(problem);
+        }
+    }
+
+    fn report(self) -> Report {
+        let exit = if self.problems == 0 { Exit::Ok } else { Exit::Failed };
+        let mut json = json!(self);
+        json["clean"] = json!(self.problems == 0);
+        Report { exit, ..Report::ok(self.text(), json) }
+    }
+
+    fn text(&self) -> String {
+        let checkpoint = match self.checkpoint {
+            Some(durable) => format!("durable up to {durable}"),
+            None => "none".to_owned(),
+        };
+        let torn = match self.torn_bytes {
+            0 => "none".to_owned(),
+            bytes => format!("{bytes} bytes at {}; the next start of the broker cuts them off", self.end),
+        };
+        let mut text = format!(
+            "segments    {} of {} bytes, positions {} to {}\nrecords     {} of {} bytes\ncheckpoint  {checkpoint}\n\
+             torn tail   {torn}\nindex       {}\n",
+            self.segments,
+            self.segment_bytes,
+            self.start,
+            self.end,
+            self.records,
+            self.record_bytes,
+            self.index
+        );
+        if self.problems == 0 {
+            text.push_str("result      clean\n");
+            return text;
+        }
+        text.push_str(&format!("result      {} problems\n\n", self.problems));
+        let number = |number: Option<u64>| number.map_or_else(String::new, |number| number.to_string());
+        let rows = self.listed.iter().map(|problem| {
+            let bytes = problem.from.zip(problem.until).map(|(from, until)| until.saturating_sub(from));
+            let place = [problem.place.clone(), number(problem.from), number(problem.until), number(bytes)];
+            place.into_iter().chain([problem.reason.clone()]).collect()
+        });
+        text.push_str(&table(&["Place", "From", "Until", "Bytes", "Problem"], rows));
+        text
+    }
+}
