@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::error::{ProposeError, StoreError};
 use crate::index::{Event, Index, Outcome};
 use crate::store::{Applied, Completion, Shared};
-use crate::writer::Batch;
+use crate::writer::{Batch, Work};
 
 /// The index is flushed at least this often while something changes; what is not flushed is folded again after a crash.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
@@ -16,7 +16,7 @@ const FLUSH_KEYS: usize = 50_000;
 
 pub(crate) struct Indexer {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) batches: Receiver<Batch>,
+    pub(crate) work: Receiver<Work>,
     pub(crate) listener: Box<dyn Fn(&Event) + Send>,
 }
 
@@ -27,15 +27,31 @@ impl Indexer {
         loop {
             let patience = dirty_since.map(|since| FLUSH_INTERVAL.saturating_sub(since.elapsed()));
             let received = match patience {
-                Some(patience) => self.batches.recv_timeout(patience),
-                None => self.batches.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(patience) => self.work.recv_timeout(patience),
+                None => self.work.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match received {
-                Ok(batch) => {
+                Ok(Work::Apply(batch)) => {
                     if let Err(error) = self.apply(batch) {
                         return self.stop(&error);
                     }
                     dirty_since.get_or_insert_with(Instant::now);
+                }
+                Ok(Work::Snapshot(answer)) => {
+                    let parts = self.shared.index.read().unwrap_or_else(PoisonError::into_inner).snapshot();
+                    match parts {
+                        // Without the writer nobody needs it.
+                        Ok(parts) => drop(answer.send(parts)),
+                        Err(error) => return self.stop(&error),
+                    }
+                }
+                Ok(Work::Flush(answer)) => {
+                    if let Err(error) = flush(&self.shared) {
+                        return self.stop(&error);
+                    }
+                    dirty_since = None;
+                    // Whoever asked may have given up waiting.
+                    let _ = answer.send(());
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,

@@ -14,10 +14,12 @@ mod error;
 pub mod index;
 mod indexer;
 pub mod kv;
+mod retention;
 mod store;
 mod tail;
 mod writer;
 
 pub use error::{ProposeError, StoreError};
 pub use index::{Entry, Event, Outcome, QueueBounds};
+pub use retention::{TrimError, TrimPoint, Trimmed};
 pub use store::{Applied, Completion, Positions, Store, StoreOptions};

@@ -16,7 +16,7 @@ use crate::index::{Event, Index, Outcome};
 use crate::indexer::{self, Indexer};
 use crate::kv::Kv;
 use crate::tail::Tail;
-use crate::writer::{Proposal, Writer};
+use crate::writer::{Proposal, Work, Writer};
 
 /// How the engine works.
 #[derive(Debug, Clone)]
@@ -90,10 +90,13 @@ impl Shared {
 
 /// The storage engine of one broker. Share it behind an `Arc`.
 pub struct Store {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) folder: Arc<dyn Folder>,
     waiting_bytes_max: usize,
     /// Taken by [`Self::close`]: without it the writer ends.
     proposals: Mutex<Option<Sender<Proposal>>>,
+    /// The indexer ends when this and the writer's end of it are gone.
+    work: Mutex<Option<Sender<Work>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -110,7 +113,7 @@ impl Store {
         clock: impl Fn() -> i64 + Send + Sync + 'static,
         listener: impl Fn(&Event) + Send + 'static,
     ) -> Result<Self, StoreError> {
-        let (mut log, recovered) = Log::open(folder, options.log)?;
+        let (mut log, recovered) = Log::open(folder.clone(), options.log)?;
         if recovered.cut_bytes > 0 {
             tracing::warn!(
                 bytes = recovered.cut_bytes,
@@ -128,7 +131,15 @@ impl Store {
             index = Index::empty(kv.clone())?;
         }
         let reader = log.reader();
-        if log.end() == reader.start() {
+        if index.applied() != 0 && index.applied() < reader.start() {
+            tracing::warn!(
+                applied = index.applied(),
+                start = reader.start(),
+                "the log begins behind the index; rebuilding it"
+            );
+            index = Index::empty(kv.clone())?;
+        }
+        if log.end() == reader.start() && index.applied() == 0 {
             begin(&mut log, &options.broker, clock())?;
         }
         let shared = Arc::new(Shared {
@@ -143,35 +154,39 @@ impl Store {
         let folded = indexer::catch_up(&shared)?;
         check_owner(&shared, &options.broker)?;
         tracing::info!(end = log.end(), folded, "storage is open");
-        Self::start(shared, log, &options, Box::new(listener))
+        Self::start(shared, folder, log, &options, Box::new(listener))
     }
 
     fn start(
         shared: Arc<Shared>,
+        folder: Arc<dyn Folder>,
         log: Log,
         options: &StoreOptions,
         listener: Box<dyn Fn(&Event) + Send>,
     ) -> Result<Self, StoreError> {
         let (proposals, incoming) = mpsc::channel();
-        let (batches, durable) = mpsc::channel();
+        let (work, asked) = mpsc::channel();
+        let requests = work.clone();
         let writer = Writer {
             log,
             epoch: 1,
             shared: shared.clone(),
             proposals: incoming,
-            batches,
+            work,
             last_ms: shared.now_ms(),
             flush_interval: options.flush_interval,
             unsynced_since: None,
             unnoted: false,
         };
-        let indexer = Indexer { shared: shared.clone(), batches: durable, listener };
+        let indexer = Indexer { shared: shared.clone(), work: asked, listener };
         let threads =
             vec![spawn("log-writer", move || writer.run())?, spawn("indexer", move || indexer.run())?];
         Ok(Self {
             shared,
+            folder,
             waiting_bytes_max: options.waiting_bytes_max,
             proposals: Mutex::new(Some(proposals)),
+            work: Mutex::new(Some(requests)),
             threads: Mutex::new(threads),
         })
     }
@@ -226,7 +241,23 @@ impl Store {
             }));
         }
         let message = MessageRecord::decode(frame.body.clone()).map_err(malformed)?;
-        Ok((frame, message))
+        // The copy of a message keeps the time of the first one.
+        let store_ms = message.header.carried.map_or(frame.store_ms, |carried| carried.store_ms);
+        Ok((Frame { store_ms, ..frame }, message))
+    }
+
+    /// Makes the index durable up to what was applied when this was called, or further.
+    pub(crate) fn flush_index(&self) -> Result<(), StoreError> {
+        let (answer, flushed) = mpsc::channel();
+        let asked = match &*self.work.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(work) => work.send(Work::Flush(answer)).is_ok(),
+            None => false,
+        };
+        // An indexer that has ended flushed at its end, or failed and said so.
+        if asked {
+            let _ = flushed.recv();
+        }
+        Ok(self.shared.kv.persist()?)
     }
 
     /// Where the log stands.
@@ -244,6 +275,7 @@ impl Store {
     /// go on. Blocks until the threads have ended.
     pub fn close(&self) {
         drop(self.proposals.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.work.lock().unwrap_or_else(PoisonError::into_inner).take());
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {

@@ -1,11 +1,12 @@
 //! The writer thread: proposals in, durable batches out.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, Sender};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kerolox_core::flush::Flush;
+use kerolox_core::record::{Record, SnapshotRecord};
 use kerolox_log::{Frame, Log, LogError, NewFrame};
 
 use crate::error::ProposeError;
@@ -31,13 +32,23 @@ pub(crate) struct Batch {
     pub(crate) records: Vec<(Frame, Completion)>,
 }
 
+/// What the writer asks of the indexer, in order.
+pub(crate) enum Work {
+    /// Apply records.
+    Apply(Batch),
+    /// Give the state after everything asked for before.
+    Snapshot(Sender<Vec<SnapshotRecord>>),
+    /// Write what changed in the index to its store.
+    Flush(Sender<()>),
+}
+
 /// What the writer needs beside the log.
 pub(crate) struct Writer {
     pub(crate) log: Log,
     pub(crate) epoch: u32,
     pub(crate) shared: Arc<Shared>,
     pub(crate) proposals: Receiver<Proposal>,
-    pub(crate) batches: Sender<Batch>,
+    pub(crate) work: Sender<Work>,
     pub(crate) last_ms: i64,
     /// Longest time that a record which waits for no sync stays without one.
     pub(crate) flush_interval: Duration,
@@ -62,9 +73,9 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        // Closing batches first lets the indexer finish while the log syncs.
-        let Self { log, shared, batches, .. } = self;
-        drop(batches);
+        // Closing this first lets the indexer finish while the log syncs.
+        let Self { log, shared, work, .. } = self;
+        drop(work);
         if log.failure().is_none()
             && let Err(error) = log.close()
         {
@@ -120,9 +131,16 @@ impl Writer {
     }
 
     /// Appends a batch, syncs it if anything in it asks for that or the time has come, and hands it on. A failure answers everybody in it and stays.
-    fn commit(&mut self, batch: Vec<Proposal>) {
+    fn commit(&mut self, mut batch: Vec<Proposal>) {
         if let Some(reason) = self.shared.failure() {
             return fail(batch.into_iter().map(|proposal| proposal.done), &reason);
+        }
+        let needed: u64 = batch.iter().map(|proposal| frame_len(&proposal.record)).sum();
+        if needed > self.log.room() {
+            match self.begin_segment(needed) {
+                Ok(snapshot) => drop(batch.splice(..0, snapshot)),
+                Err(reason) => return fail(batch.into_iter().map(|proposal| proposal.done), &reason),
+            }
         }
         // Store times never run backwards, so that "by time" look-ups can search by halving.
         let store_ms = self.shared.now_ms().max(self.last_ms);
@@ -150,12 +168,40 @@ impl Writer {
                 (frame, done)
             });
         let batch = Batch { records: records.collect() };
-        if let Err(lost) = self.batches.send(batch) {
-            // The indexer stopped; it said why.
-            let reason = self.shared.failure().unwrap_or_else(|| "the indexer stopped".to_owned());
-            fail(lost.0.records.into_iter().map(|(_, done)| done), &reason);
+        if let Err(SendError(Work::Apply(lost))) = self.work.send(Work::Apply(batch)) {
+            fail(lost.records.into_iter().map(|(_, done)| done), &self.why_stopped());
         }
     }
+
+    /// Begins a segment with room for `needed` bytes, and returns the records that it has to begin with: the state of the
+    /// fold, so that the log can do without the segments before it.
+    fn begin_segment(&mut self, needed: u64) -> Result<Vec<Proposal>, String> {
+        let (answer, snapshot) = mpsc::channel();
+        let asked = self.work.send(Work::Snapshot(answer));
+        let parts = asked.ok().and_then(|()| snapshot.recv().ok()).ok_or_else(|| self.why_stopped())?;
+        let proposals: Vec<Proposal> = parts
+            .into_iter()
+            .map(|part| {
+                let record = Record::Snapshot(Box::new(part));
+                let record = NewFrame { kind: record.kind() as u8, body: record.encode() };
+                Proposal { record, flush: Flush::Async, done: Box::new(drop) }
+            })
+            .collect();
+        let snapshot_len: u64 = proposals.iter().map(|proposal| frame_len(&proposal.record)).sum();
+        self.log.begin_segment(snapshot_len + needed).map_err(|error| {
+            self.fail(&error);
+            error.to_string()
+        })?;
+        Ok(proposals)
+    }
+
+    fn why_stopped(&self) -> String {
+        self.shared.failure().unwrap_or_else(|| "the indexer stopped".to_owned())
+    }
+}
+
+fn frame_len(record: &NewFrame) -> u64 {
+    kerolox_log::frame::frame_len(record.body.len()) as u64
 }
 
 impl Writer {

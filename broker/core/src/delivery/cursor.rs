@@ -61,6 +61,21 @@ impl Cursor {
         self.end = self.end.max(end);
     }
 
+    /// Everything before `min` expired, except what failed before and waits for its next attempt.
+    pub(super) fn expire_below(&mut self, min: u64) {
+        self.acks.expire_below(min);
+        let expired: Vec<u64> = self
+            .in_flight
+            .range(..min)
+            .map(|(offset, _)| *offset)
+            .filter(|o| self.acks.is_done(*o))
+            .collect();
+        for offset in expired {
+            let flight = self.in_flight.remove(&offset).expect("listed just now");
+            self.due.remove(&(flight.visible_ms, offset));
+        }
+    }
+
     pub(super) fn end(&self) -> u64 {
         self.end
     }

@@ -277,6 +277,23 @@ fn a_handle_from_before_a_restart_counts_until_it_is_replaced() {
 }
 
 #[test]
+fn what_expires_is_not_handed_out_unless_it_waits_for_another_attempt() {
+    let mut subscription = Subscription::new(1, 1, 1);
+    subscription.add_queue(0, Acks::default(), 10);
+    let picked = subscription.receive(0, Some(0), 3, Held::For(10_000), "c", |_| true);
+    let leases: Vec<Lease> = picked.iter().map(World::lease_of).collect();
+    assert!(subscription.change_invisible(1, &leases[1], 5_000).is_ok());
+    subscription.expire_below(0, 6);
+    assert_eq!(subscription.lag(), 5, "offset 1 and the four that are left");
+    assert_eq!(subscription.ack(2, &leases[0]), Ok(()), "expired counts as done");
+    let rest = subscription.receive(20_000, Some(0), 10, Held::For(10_000), "c", |_| true);
+    assert_eq!(
+        rest.iter().map(|m| (m.offset, m.attempt)).collect::<Vec<_>>(),
+        [(1, 2), (6, 1), (7, 1), (8, 1), (9, 1)]
+    );
+}
+
+#[test]
 fn queues_take_turns() {
     let mut subscription = Subscription::new(1, 1, 1);
     for queue in 0..3 {

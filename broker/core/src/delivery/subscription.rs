@@ -107,6 +107,13 @@ impl Subscription {
         }
     }
 
+    /// Messages of a queue before the offset `min` expired. What failed before and waits for its next attempt stays.
+    pub fn expire_below(&mut self, queue: u32, min: u64) {
+        if let Some(cursor) = self.queues.get_mut(&queue) {
+            cursor.expire_below(min);
+        }
+    }
+
     /// Hands out up to `max` visible messages of `queue`, or of all queues in turn: first those whose time has come
     /// again, then new ones. `alive` tells which clients live, for messages held [`Held::WhileAlive`].
     pub fn receive(

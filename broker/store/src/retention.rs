@@ -1,0 +1,121 @@
+//! Giving up old segments without losing what is still needed of them.
+//!
+//! The order is what makes it safe at every moment: what is needed is repeated at the end of the log and durable; a trim
+//! record tells the fold; the index is made durable, so that it never has to be rebuilt from what is gone; only then do
+//! the files go. A crash in between leaves something to do again, and nothing lost.
+
+use std::sync::mpsc;
+
+use kerolox_core::flush::Flush;
+use kerolox_core::record::{Kind, QueueState, Record, SnapshotRecord, TrimRecord};
+
+use crate::error::{ProposeError, StoreError};
+use crate::index::{Outcome, ToCarry};
+use crate::store::{Applied, Store};
+
+/// A place where the log can be cut: the beginning of a segment that holds the whole state of the fold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrimPoint {
+    /// Base of the segment; everything before it can go.
+    pub before: u64,
+    /// When the segment was begun, milliseconds since the Unix epoch: everything before it is older.
+    pub since_ms: i64,
+    queues: Vec<QueueState>,
+}
+
+/// What a trim did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Messages that were carried forward.
+    pub carried: usize,
+    /// Bytes of the segments that went.
+    pub bytes: u64,
+}
+
+/// A trim did not go through; everything is still there.
+#[derive(Debug, thiserror::Error)]
+pub enum TrimError {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The log does not take the records.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+}
+
+impl Store {
+    /// The places where the log can be cut, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the log cannot be read.
+    pub fn trim_points(&self) -> Result<Vec<TrimPoint>, StoreError> {
+        let mut points = Vec::new();
+        for segment in self.shared.reader.segments().iter().skip(1) {
+            points.extend(self.trim_point(segment.base, segment.start)?);
+        }
+        Ok(points)
+    }
+
+    /// Bytes that the log takes.
+    pub fn log_bytes(&self) -> u64 {
+        let segments = self.shared.reader.segments();
+        segments.iter().map(|segment| segment.end - segment.base).sum()
+    }
+
+    /// Gives up everything before `point`, but for what is still needed. Blocks for as long as that takes; one at a time.
+    ///
+    /// # Errors
+    /// [`TrimError`]; trying again is fine.
+    pub fn trim(&self, point: &TrimPoint) -> Result<Trimmed, TrimError> {
+        let needed = self.index().to_carry(point.before)?;
+        for carry in &needed {
+            self.carry(carry)?;
+        }
+        let record = Record::Trim(TrimRecord { before: point.before, queues: point.queues.clone() });
+        self.propose_and_wait(&record)?;
+        self.flush_index()?;
+        let bytes =
+            self.shared.reader.remove_before(&*self.folder, point.before).map_err(StoreError::from)?;
+        Ok(Trimmed { carried: needed.len(), bytes })
+    }
+
+    fn carry(&self, carry: &ToCarry) -> Result<Outcome, TrimError> {
+        let (frame, mut message) = self.read_message(carry.location, carry.len)?;
+        let mut carried = carry.carried;
+        carried.store_ms = frame.store_ms;
+        message.header.carried = Some(carried);
+        Ok(self.propose_and_wait(&Record::Message(message))?.outcome)
+    }
+
+    fn propose_and_wait(&self, record: &Record) -> Result<Applied, ProposeError> {
+        let (sender, answer) = mpsc::channel();
+        // The receiver waits below, so sending cannot fail.
+        self.propose(record, Flush::Sync, Box::new(move |applied| drop(sender.send(applied))));
+        answer.recv().unwrap_or(Err(ProposeError::Closed))
+    }
+
+    /// The trim point at a segment, if the segment begins with a whole snapshot: a crash may have come in between.
+    fn trim_point(&self, before: u64, start: u64) -> Result<Option<TrimPoint>, StoreError> {
+        let mut point: Option<TrimPoint> = None;
+        for frame in self.shared.reader.scan(start) {
+            let frame = frame?;
+            if frame.kind != Kind::Snapshot as u8 {
+                return Ok(None);
+            }
+            let malformed = |source| StoreError::Record { position: frame.position, source };
+            let record = Record::decode(frame.kind, frame.body.clone()).map_err(malformed)?;
+            let Record::Snapshot(part) = record else { return Ok(None) };
+            let SnapshotRecord { queues, last, .. } = *part;
+            let point = point.get_or_insert_with(|| TrimPoint {
+                before,
+                since_ms: frame.store_ms,
+                queues: Vec::new(),
+            });
+            point.queues.extend(queues);
+            if last {
+                return Ok(Some(point.clone()));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,200 @@
+//! Old segments go, and everything that is still needed stays.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kerolox_core::flush::Flush;
+use kerolox_core::group::Group;
+use kerolox_core::record::{
+    AckRange, Attempted, DiscardRecord, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord,
+    ProgressItem, ProgressRecord, QueueProgress, Record, ReleaseRecord,
+};
+use kerolox_core::topic::Topic;
+use kerolox_log::LogOptions;
+use kerolox_log::fs::MemFolder;
+use kerolox_store::kv::MemKv;
+use kerolox_store::{Applied, Outcome, Store, StoreOptions};
+
+fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
+    static CLOCK: AtomicI64 = AtomicI64::new(1_000);
+    let options = StoreOptions {
+        broker: "a".to_owned(),
+        log: LogOptions { segment_bytes: 8192, checkpoint_bytes: 1024 },
+        waiting_bytes_max: 1 << 20,
+        flush_interval: Duration::from_millis(5),
+        tail_bytes: 0,
+    };
+    let clock = || CLOCK.fetch_add(1, Ordering::Relaxed);
+    Store::open(options, Arc::new(folder.clone()), kv.clone(), clock, |_| {}).expect("opens")
+}
+
+fn propose(store: &Store, record: &Record) -> Applied {
+    let (sender, answer) = mpsc::channel();
+    store.propose(
+        record,
+        Flush::Sync,
+        Box::new(move |applied| sender.send(applied).expect("the test waits")),
+    );
+    answer.recv().expect("every proposal is answered").expect("stored")
+}
+
+fn message(queue: u32, hold: Hold, id: &str) -> Record {
+    let header = MessageHeader {
+        topic_id: 1,
+        queue,
+        hold: hold.into(),
+        hold_ms: 1,
+        message_id: id.to_owned(),
+        ..MessageHeader::default()
+    };
+    Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::from(vec![7; 200]) })
+}
+
+fn progress(acked: Vec<AckRange>, attempted: Vec<Attempted>) -> Record {
+    let queue = QueueProgress { group_id: 1, topic_id: 1, queue: 0, reset_to: None, acked, attempted };
+    Record::Progress(ProgressRecord::new([ProgressItem::Queue(queue)]))
+}
+
+fn commit(held: u64) -> Record {
+    Record::Release(ReleaseRecord { held, by: "p".into() })
+}
+
+fn fill(store: &Store, queue: u32, count: usize) {
+    for i in 0..count {
+        propose(store, &message(queue, Hold::None, &format!("{queue}-{i}")));
+    }
+}
+
+fn id_at(store: &Store, queue: u32, offset: u64) -> Option<String> {
+    let entry = store.index().entry(1, queue, offset).expect("reads")?;
+    Some(store.read_message(entry.position, entry.len).expect("reads").1.header.message_id)
+}
+
+struct Built {
+    folder: MemFolder,
+    kv: Arc<MemKv>,
+    store: Store,
+    undecided: u64,
+    rolled_back: u64,
+    /// Committed after the cut; its offset in queue 1.
+    late: (u64, u64),
+}
+
+/// Several segments with a bit of everything in the first one.
+fn build() -> Built {
+    let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
+    let store = open(&folder, &kv);
+    propose(&store, &Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("t", 2))) }));
+    propose(&store, &Record::Meta(MetaRecord { change: Some(MetaChange::PutGroup(Group::new("g"))) }));
+    let undecided = propose(&store, &message(1, Hold::Half, "undecided")).position;
+    let rolled_back = propose(&store, &message(1, Hold::Half, "rolled back")).position;
+    let late = propose(&store, &message(1, Hold::Half, "late")).position;
+    propose(&store, &Record::Discard(DiscardRecord { held: rolled_back, by: "p".into() }));
+    fill(&store, 0, 10);
+    propose(
+        &store,
+        &progress(
+            vec![AckRange { start: 0, end: 3 }],
+            vec![Attempted { offset: 4, attempts: 2, visible_ms: 5 }],
+        ),
+    );
+    fill(&store, 0, 90);
+    let Outcome::Visible { offset, .. } = propose(&store, &commit(late)).outcome else { panic!("committed") };
+    fill(&store, 0, 20);
+    Built { folder, kv, store, undecided, rolled_back, late: (late, offset) }
+}
+
+fn check(store: &Store, built: &Built, trimmed: u64) {
+    let min = store.index().queue_bounds(1, 0).min;
+    assert!(min > 10, "old messages are gone ({min})");
+    assert_eq!(store.index().queue_bounds(1, 0).next, 120, "no offset is given twice");
+    for offset in 0..120 {
+        let expected = match offset {
+            4 => true,
+            offset => offset >= min,
+        };
+        assert_eq!(id_at(store, 0, offset).is_some(), expected, "offset {offset}");
+    }
+    assert_eq!(id_at(store, 0, 4).as_deref(), Some("0-4"), "it waits for its next attempt");
+    assert_eq!(id_at(store, 1, built.late.1).as_deref(), Some("late"));
+    let acks = store.index().acks(1, 1, 0).expect("reads").expect("known");
+    assert_eq!((acks.committed(), acks.next_open(5), acks.attempts_of(4)), (4, min, 2));
+    let half = store.index().half(built.undecided).expect("reads").expect("kept");
+    assert!(half.is_undecided() && half.location(built.undecided) >= trimmed);
+    assert_eq!(store.index().undecided(1), 1);
+    assert_eq!(store.index().half(built.rolled_back).expect("reads"), None, "decided long ago");
+}
+
+#[test]
+fn a_trim_keeps_what_is_needed_and_removes_the_files() {
+    let built = build();
+    let points = built.store.trim_points().expect("reads");
+    assert!(points.len() >= 2, "{points:?}");
+    assert!(points.is_sorted_by_key(|point| (point.before, point.since_ms)));
+    let before = built.store.log_bytes();
+    let trimmed = built.store.trim(&points[0]).expect("trims");
+    assert!(trimmed.bytes > 0 && built.store.log_bytes() < before + 4096);
+    // Undecided, waiting for its next attempt, and committed behind the cut.
+    assert_eq!(trimmed.carried, 3);
+    assert_eq!(built.store.trim(&points[0]).expect("again").carried, 0, "doing it again does nothing");
+    check(&built.store, &built, points[0].before);
+
+    // The transaction id from before still settles the transaction.
+    let Built { folder, kv, store, undecided, late, .. } = built;
+    assert_eq!(propose(&store, &commit(late.0)).outcome, Outcome::Repeated);
+    let Outcome::Visible { queue: 1, offset } = propose(&store, &commit(undecided)).outcome else {
+        panic!("commits")
+    };
+    assert_eq!(id_at(&store, 1, offset).as_deref(), Some("undecided"));
+    drop(store);
+    let store = open(&folder, &kv);
+    assert_eq!(id_at(&store, 1, offset).as_deref(), Some("undecided"));
+}
+
+#[test]
+fn an_index_rebuilt_from_what_is_left_shows_the_same() {
+    let built = build();
+    let points = built.store.trim_points().expect("reads");
+    built.store.trim(&points[1]).expect("trims");
+    check(&built.store, &built, points[1].before);
+    built.store.close();
+    let rebuilt = open(&built.folder, &Arc::new(MemKv::default()));
+    check(&rebuilt, &built, points[1].before);
+    fill(&rebuilt, 0, 1);
+    assert_eq!(rebuilt.index().queue_bounds(1, 0).next, 121);
+    rebuilt.close();
+    // An index that is older than the log's beginning is of no use, and replaced.
+    let stale = build();
+    stale.store.close();
+    let old = Arc::new(MemKv::clone(&stale.kv));
+    let store = open(&stale.folder, &stale.kv);
+    fill(&store, 0, 60);
+    let points = store.trim_points().expect("reads");
+    store.trim(points.last().expect("some")).expect("trims");
+    drop(store);
+    let store = open(&stale.folder, &old);
+    assert_eq!(store.index().queue_bounds(1, 0).next, 180);
+    assert_eq!(id_at(&store, 0, 4).as_deref(), Some("0-4"));
+}
+
+#[test]
+fn a_second_trim_carries_again_what_still_waits() {
+    let built = build();
+    let points = built.store.trim_points().expect("reads");
+    built.store.trim(&points[0]).expect("trims");
+    fill(&built.store, 1, 60);
+    let points = built.store.trim_points().expect("reads");
+    let last = points.last().expect("some");
+    built.store.trim(last).expect("trims");
+    assert_eq!(id_at(&built.store, 0, 4).as_deref(), Some("0-4"));
+    let half = built.store.index().half(built.undecided).expect("reads").expect("kept");
+    assert!(half.location(built.undecided) >= last.before);
+    // What was waited for and is done now is not carried any more.
+    propose(&built.store, &progress(vec![AckRange { start: 4, end: 5 }], vec![]));
+    fill(&built.store, 1, 60);
+    let points = built.store.trim_points().expect("reads");
+    built.store.trim(points.last().expect("some")).expect("trims");
+    assert_eq!(id_at(&built.store, 0, 4), None);
+}
