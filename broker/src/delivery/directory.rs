@@ -37,11 +37,18 @@ pub struct Arrivals {
 impl Arrivals {
     /// Called on the indexer's thread.
     pub fn notice(&self, event: &Event) {
-        if let Event::Arrived { topic_id, queue, end } = event {
+        let each = |topic_id: &u32, act: &dyn Fn(&Subscription)| {
             let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
-            for subscription in active.get(topic_id).into_iter().flat_map(HashMap::values) {
-                subscription.extend(*queue, *end);
-            }
+            active
+                .get(topic_id)
+                .into_iter()
+                .flat_map(HashMap::values)
+                .for_each(|subscription| act(subscription));
+        };
+        match event {
+            Event::Arrived { topic_id, queue, end } => each(topic_id, &|s| s.extend(*queue, *end)),
+            Event::Trimmed { topic_id, queue, min } => each(topic_id, &|s| s.expire_below(*queue, *min)),
+            _ => {}
         }
     }
 }

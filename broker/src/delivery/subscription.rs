@@ -44,6 +44,11 @@ impl Subscription {
         self.wake.notify_one();
     }
 
+    /// Messages expired.
+    pub(super) fn expire_below(&self, queue: u32, min: u64) {
+        self.lock().expire_below(queue, min);
+    }
+
     /// Hands out visible messages; see [`delivery::Subscription::receive`].
     pub fn receive(
         &self,
