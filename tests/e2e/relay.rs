@@ -215,7 +215,7 @@ async fn an_owner_that_is_gone_is_reported_as_such() {
     servers.brokers[0].kill().unwrap();
 
     for server in [&mut nameserver, &mut b] {
-        let (_, entries) = ack(server, &[handle.clone()]).await;
+        let (_, entries) = ack(server, std::slice::from_ref(&handle)).await;
         assert_eq!(entries, [Code::InternalServerError]);
         assert_eq!(put_away(server, &handle, 30).await, (Code::InternalServerError, handle.clone()));
         assert_eq!(end(server, &half, v2::TransactionResolution::Commit).await, Code::InternalServerError);
