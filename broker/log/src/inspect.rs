@@ -3,15 +3,14 @@
 //! Recovery answers "where does the log end"; this answers "what is there". It never writes, so it works on read-only
 //! files and on copies, and it goes on behind damage as far as frames can be found.
 
-use std::sync::Arc;
-
 use bytes::{Bytes, BytesMut};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{DamagedRange, LogError};
 use crate::frame::{self, Frame, FrameError};
-use crate::fs::{File, Folder};
+use crate::fs::Folder;
 use crate::segment::{self, HEADER_LEN, Segment};
+use crate::{cut, resync};
 
 /// Bytes read at a time.
 const CHUNK_LEN: usize = 1 << 20;
@@ -29,7 +28,7 @@ pub enum Mode {
 
 /// One file of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SegmentInfo {
+pub struct SegmentFile {
     /// File name.
     pub file: String,
     /// Position of its first byte.
@@ -44,7 +43,7 @@ pub enum Finding {
     /// An intact record.
     Record(Frame),
     /// Bytes that should be part of the log and are not.
-    Damaged(Damage),
+    Damaged(DamagedRange),
     /// The end of the log; nothing follows.
     End {
         /// Position behind the last record.
@@ -54,24 +53,11 @@ pub enum Finding {
     },
 }
 
-/// A range of the log that cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
-    /// File that holds it, or should.
-    pub file: String,
-    /// Position of its first byte.
-    pub from: u64,
-    /// Position behind its last byte: there the next record begins, or the file ends.
-    pub until: u64,
-    /// What does not fit.
-    pub reason: String,
-}
-
 /// Walks through a log. An iterator that ends after [`Finding::End`].
 pub struct Inspector {
-    files: Vec<(SegmentInfo, Arc<dyn File>)>,
+    files: Vec<(SegmentFile, Segment)>,
     /// Damage that showed in the headers and lengths of segments, by the index of the segment before which it is told.
-    known: Vec<(usize, Damage)>,
+    known: Vec<(usize, DamagedRange)>,
     durable: Option<u64>,
     mode: Mode,
     current: usize,
@@ -89,23 +75,22 @@ impl Inspector {
     /// understood then.
     pub fn open(folder: &dyn Folder, mode: Mode) -> Result<Self, LogError> {
         let durable = Checkpoint::peek(folder).map_err(LogError::io("reading the log's checkpoint"))?;
-        let mut files: Vec<(SegmentInfo, Arc<dyn File>)> = Vec::new();
+        let mut files: Vec<(SegmentFile, Segment)> = Vec::new();
         let mut known = Vec::new();
         for base in segment::bases(folder)? {
-            let name = segment::file_name(base);
-            let file = folder.open(&name).map_err(LogError::io(format!("opening log segment {name}")))?;
-            let len = file.len().map_err(LogError::io(format!("measuring log segment {name}")))?;
+            let segment = Segment::open_any(folder, base)?;
+            let file = segment.name();
+            let len = segment.file.len().map_err(LogError::io(format!("measuring log segment {file}")))?;
             known.extend(gap(files.last().map(|(info, _)| info), base).map(|damage| (files.len(), damage)));
-            if let Err(error) = Segment::open(folder, base) {
-                let LogError::Damaged(DamagedRange { reason, .. }) = error else { return Err(error) };
-                let until = base + len.min(HEADER_LEN);
-                known.push((files.len(), Damage { file: name.clone(), from: base, until, reason }));
+            if !segment.intact_header {
+                known.push((files.len(), segment.damaged_header()));
             }
-            files.push((SegmentInfo { file: name, base, len }, file));
+            files.push((SegmentFile { file, base, len }, segment));
         }
         if let Some(durable) = durable.filter(|durable| files.is_empty() && *durable > 0) {
             let reason = format!("missing, but the log was durable up to {durable}");
-            known.push((0, Damage { file: segment::file_name(0), from: 0, until: durable, reason }));
+            known
+                .push((0, DamagedRange { file: segment::file_name(0), position: 0, until: durable, reason }));
         }
         known.reverse();
         let position = files.first().map_or(0, |(info, _)| info.base + HEADER_LEN);
@@ -114,7 +99,7 @@ impl Inspector {
     }
 
     /// The files of the log, in order.
-    pub fn segments(&self) -> impl Iterator<Item = &SegmentInfo> {
+    pub fn segments(&self) -> impl Iterator<Item = &SegmentFile> {
         self.files.iter().map(|(info, _)| info)
     }
 
@@ -171,14 +156,19 @@ impl Inspector {
     /// What it means that no frame is at the current position.
     fn no_frame(&mut self, file_end: u64, error: &FrameError) -> Result<Finding, LogError> {
         let from = self.position;
+        let segment = self.files[self.current].1.clone();
         let next_base = self.files.get(self.current + 1).map(|(next, _)| next.base);
         let may_be_end = next_base.is_none() && from >= self.durable.unwrap_or(0);
         let next_frame = match self.mode {
             Mode::Live if may_be_end => None,
-            _ => self.resync(from + frame::ALIGNMENT as u64)?,
+            _ => resync::next_in_segment(
+                &segment,
+                from + frame::ALIGNMENT as u64,
+                next_base.unwrap_or(u64::MAX).min(file_end),
+            )?,
         };
         if may_be_end && next_frame.is_none() {
-            let torn_bytes = self.written_until()? - from;
+            let torn_bytes = cut::written_until(&segment, from, file_end)? - from;
             return Ok(self.end(torn_bytes));
         }
         let mut reason = error.to_string();
@@ -189,12 +179,12 @@ impl Inspector {
                 // The reserved room behind what was written is no loss.
                 let durable = self.durable.take().expect("the end of the log lies before it");
                 reason = format!("{reason}, but the log was durable up to {durable}");
-                durable.max(self.written_until()?.next_multiple_of(frame::ALIGNMENT as u64))
+                let written = cut::written_until(&segment, from, file_end)?;
+                durable.max(written.next_multiple_of(frame::ALIGNMENT as u64))
             }
         };
         self.position = until;
-        let file = self.files[self.current].0.file.clone();
-        Ok(Finding::Damaged(Damage { file, from, until, reason }))
+        Ok(Finding::Damaged(DamagedRange { file: segment.name(), position: from, until, reason }))
     }
 
     fn end(&mut self, torn_bytes: u64) -> Finding {
@@ -211,55 +201,15 @@ impl Inspector {
         })
     }
 
-    /// The first intact frame of the current segment at `from` or behind it.
-    fn resync(&mut self, from: u64) -> Result<Option<u64>, LogError> {
-        let mut position = from;
-        loop {
-            let chunk = self.bytes(position, CHUNK_LEN)?;
-            let mut headers = chunk.windows(frame::HEADER_LEN).step_by(frame::ALIGNMENT).zip(0u64..);
-            let claimed = headers.find_map(|(header, i)| {
-                let at = position + i * frame::ALIGNMENT as u64;
-                frame::claims_position(header, at).then_some(at)
-            });
-            if let Some(at) = claimed {
-                let before = std::mem::replace(&mut self.position, at);
-                let frame = self.frame()?;
-                self.position = before;
-                if frame.is_ok() {
-                    return Ok(Some(at));
-                }
-                position = at + frame::ALIGNMENT as u64;
-            } else if chunk.len() < CHUNK_LEN {
-                return Ok(None);
-            } else {
-                position += (CHUNK_LEN - frame::HEADER_LEN) as u64;
-            }
-        }
-    }
-
-    /// Position behind the last byte of the current segment that is not zero, at least the current position.
-    fn written_until(&mut self) -> Result<u64, LogError> {
-        let (mut position, mut until) = (self.position, self.position);
-        loop {
-            let chunk = self.bytes(position, CHUNK_LEN)?;
-            if let Some(at) = chunk.iter().rposition(|byte| *byte != 0) {
-                until = position + at as u64 + 1;
-            }
-            if chunk.len() < CHUNK_LEN {
-                return Ok(until);
-            }
-            position += CHUNK_LEN as u64;
-        }
-    }
-
     /// `wanted` bytes of the current segment from `position` on, fewer at the end of the file.
     fn bytes(&mut self, position: u64, wanted: usize) -> Result<Bytes, LogError> {
-        let (info, file) = &self.files[self.current];
+        let (info, segment) = &self.files[self.current];
         let chunk_end = self.chunk_start + self.chunk.len() as u64;
         if position < self.chunk_start || position + wanted as u64 > chunk_end {
             let left = usize::try_from((info.base + info.len).saturating_sub(position)).unwrap_or(usize::MAX);
             let mut buf = BytesMut::zeroed(wanted.max(CHUNK_LEN).min(left));
-            let n = file
+            let n = segment
+                .file
                 .read_at(&mut buf, position - info.base)
                 .map_err(LogError::io(format!("reading {}", info.file)))?;
             buf.truncate(n);
@@ -285,14 +235,14 @@ impl Iterator for Inspector {
 }
 
 /// What is wrong between a segment and the next one, which begins at `base`.
-fn gap(before: Option<&SegmentInfo>, base: u64) -> Option<Damage> {
+fn gap(before: Option<&SegmentFile>, base: u64) -> Option<DamagedRange> {
     let before = before?;
     let end = before.base + before.len;
-    let (from, until) = (end.min(base), end.max(base));
+    let (position, until) = (end.min(base), end.max(base));
     let reason = match end.cmp(&base) {
         std::cmp::Ordering::Equal => return None,
         std::cmp::Ordering::Less => format!("missing: the next segment begins at {base}"),
         std::cmp::Ordering::Greater => format!("too long: the next segment begins at {base}"),
     };
-    Some(Damage { file: before.file.clone(), from, until, reason })
+    Some(DamagedRange { file: before.file.clone(), position, until, reason })
 }

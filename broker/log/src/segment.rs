@@ -67,12 +67,6 @@ impl Segment {
         Ok(Self { base, file, intact_header: found == header(base) })
     }
 
-    /// Opens an existing segment and checks its header.
-    pub(crate) fn open(folder: &dyn Folder, base: u64) -> Result<Self, LogError> {
-        let segment = Self::open_any(folder, base)?;
-        if segment.intact_header { Ok(segment) } else { Err(segment.damaged_header().into()) }
-    }
-
     /// The range to report when the header is damaged.
     pub(crate) fn damaged_header(&self) -> DamagedRange {
         DamagedRange {

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kerolox_log::fs::{Folder, OsFolder};
-use kerolox_log::inspect::{Damage, Finding, Inspector, Mode};
-use kerolox_log::{Log, LogOptions, NewFrame};
+use kerolox_log::inspect::{Finding, Inspector, Mode};
+use kerolox_log::{DamagedRange, Log, LogOptions, NewFrame};
 use proptest::prelude::*;
 
 const OPTIONS: LogOptions = LogOptions { segment_bytes: 1024, checkpoint_bytes: 1 };
@@ -28,7 +28,7 @@ fn log(path: &Path) -> (Vec<u64>, u64) {
 
 struct Seen {
     records: Vec<u64>,
-    damage: Vec<Damage>,
+    damage: Vec<DamagedRange>,
     end: u64,
     torn_bytes: u64,
 }
@@ -98,7 +98,7 @@ fn a_missing_segment_is_named_and_the_rest_is_read() {
     std::fs::remove_file(&files[1].1).expect("removed");
     let seen = inspect(folder.path(), Mode::Offline);
     assert_eq!(seen.damage.len(), 1, "{:?}", seen.damage);
-    assert_eq!((seen.damage[0].from, seen.damage[0].until), (files[1].0, files[2].0));
+    assert_eq!((seen.damage[0].position, seen.damage[0].until), (files[1].0, files[2].0));
     let rest = positions.into_iter().filter(|at| !(files[1].0..files[2].0).contains(at));
     assert_eq!((seen.records, seen.end), (rest.collect(), end));
 }
@@ -112,7 +112,7 @@ fn a_lost_end_is_damage_up_to_the_checkpoint() {
     let keep = usize::try_from(lost - base).expect("small");
     let expected = |seen: &Seen| {
         assert_eq!(seen.damage.len(), 1, "{:?}", seen.damage);
-        assert_eq!((seen.damage[0].from, seen.damage[0].until), (lost, end));
+        assert_eq!((seen.damage[0].position, seen.damage[0].until), (lost, end));
         assert_eq!(seen.records.len(), RECORDS - 1);
     };
     change(&last, |bytes| bytes[keep..].fill(0));
@@ -129,7 +129,7 @@ fn a_broken_header_does_not_hide_the_records_behind_it() {
     change(&file, |bytes| bytes[9] ^= 1);
     let seen = inspect(folder.path(), Mode::Offline);
     assert_eq!(seen.records, positions);
-    assert_eq!((seen.damage.len(), seen.damage[0].from, seen.damage[0].until), (1, base, base + 64));
+    assert_eq!((seen.damage.len(), seen.damage[0].position, seen.damage[0].until), (1, base, base + 64));
 }
 
 #[test]
@@ -193,7 +193,7 @@ proptest! {
             .filter(|(from, until)| *until <= at || *from >= at + len).map(|(from, _)| from).collect();
         let lost: Vec<u64> = positions.iter().copied().filter(|from| !seen.records.contains(from)).collect();
         prop_assert!(untouched.iter().all(|from| seen.records.contains(from)), "{:?}", seen.damage);
-        prop_assert!(lost.iter().all(|from| seen.damage.iter().any(|d| (d.from..d.until).contains(from))));
+        prop_assert!(lost.iter().all(|from| seen.damage.iter().any(|d| (d.position..d.until).contains(from))));
         prop_assert_eq!(seen.end, end);
     }
 }

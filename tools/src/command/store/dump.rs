@@ -58,7 +58,7 @@ impl Dump {
                     exit = Exit::Failed;
                     // What was printed so far comes first when both streams go to one place.
                     printed = out.flush();
-                    let (from, until) = (damage.from, damage.until);
+                    let (from, until) = (damage.position, damage.until);
                     print_error(&format!(
                         "{}: damaged from {from} to {until}: {}",
                         damage.file, damage.reason

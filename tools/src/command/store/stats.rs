@@ -70,7 +70,7 @@ impl Stats {
                 Finding::Record(frame) => counts.record(&frame, &mut fold),
                 Finding::Damaged(damage) => counts.warn(format!(
                     "{}: damaged from {} to {}; what was there is not counted",
-                    damage.file, damage.from, damage.until
+                    damage.file, damage.position, damage.until
                 )),
                 Finding::End { position, .. } => counts.end = position,
             }

@@ -6,8 +6,8 @@ use crate::outcome::{Exit, Failure, Result};
 use crate::output::{Report, table};
 use clap::Args;
 use kerolox_core::record::Record;
-use kerolox_log::Frame;
-use kerolox_log::inspect::{Damage, Finding};
+use kerolox_log::inspect::Finding;
+use kerolox_log::{DamagedRange, Frame};
 use kerolox_rocks::RocksKv;
 use kerolox_store::index::check::{self, Comparison, Fold};
 use serde::Serialize;
@@ -136,9 +136,9 @@ impl Checked {
         }
     }
 
-    fn damaged(&mut self, damage: Damage) {
-        let Damage { file, from, until, reason } = damage;
-        self.problem(Problem { place: file, from: Some(from), until: Some(until), reason });
+    fn damaged(&mut self, damage: DamagedRange) {
+        let DamagedRange { file, position, until, reason } = damage;
+        self.problem(Problem { place: file, from: Some(position), until: Some(until), reason });
     }
 
     fn index(&mut self, index: Index, fold: Option<Fold>) -> Result<()> {
