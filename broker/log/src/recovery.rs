@@ -10,6 +10,7 @@
 //! - The file ends before the watermark: its end was lost. The log goes on in a new segment at the watermark, so that no
 //!   position is ever used twice.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::cut;
@@ -19,6 +20,9 @@ use crate::log::Recovered;
 use crate::reader::Reader;
 use crate::resync;
 use crate::segment::{self, HEADER_LEN, Segment, Shared};
+
+/// Bytes that are written again at a time.
+const REWRITE_LEN: usize = 1 << 20;
 
 /// A log that is ready to go on.
 pub(crate) struct Ready {
@@ -48,7 +52,7 @@ pub(crate) fn recover(folder: &dyn Folder, segment_bytes: u64, durable: u64) -> 
     if from > file_end {
         damaged.push(DamagedRange {
             file: newest.name(),
-            position: file_end,
+            position: file_end.max(newest.base + HEADER_LEN),
             until: from,
             reason: format!("the file ends here, but the log was durable up to {from}"),
         });
@@ -60,6 +64,7 @@ pub(crate) fn recover(folder: &dyn Folder, segment_bytes: u64, durable: u64) -> 
     let written = cut::written_until(&newest, end, file_end)?;
     let cut_file = if written > end { cut::set_aside(folder, &newest, end, written) } else { None };
     let capacity = settle_tail(&newest, end, written, segment_bytes)?;
+    make_durable(folder, &newest, durable, end)?;
     let recovered = Recovered { end, cut_bytes: written - end, cut_file, scanned_bytes: end - from, damaged };
     Ok(Ready { segments, capacity, recovered })
 }
@@ -113,10 +118,10 @@ fn finish_newest(
 ) -> Result<(), LogError> {
     let newest = segments.last_mut().expect("there is one at least");
     let first = newest.base + HEADER_LEN;
-    if newest.intact_header || durable > first {
+    let file_end = newest.base + len(newest)?;
+    if (newest.intact_header && file_end >= first) || durable > first {
         return Ok(());
     }
-    let file_end = newest.base + len(newest)?;
     if resync::next_in_segment(newest, first, file_end)?.is_none() {
         let written = cut::written_until(newest, newest.base, file_end)?;
         if written > first {
@@ -140,7 +145,7 @@ fn known_damage(segments: &[Segment]) -> Result<Vec<DamagedRange>, LogError> {
         {
             damaged.push(DamagedRange {
                 file: segment.name(),
-                position: end,
+                position: end.max(segment.base + HEADER_LEN),
                 until: next.base + HEADER_LEN,
                 reason: format!(
                     "the file ends here, but the next one begins at {}: it was cut off, or one is missing",
@@ -174,8 +179,8 @@ fn find_end(
     Ok(end)
 }
 
-/// Removes a torn tail, so that its bytes can never be taken for records later, reserves the room of the segment again
-/// and makes what was found durable: after a crash of the process it may be in the page cache only.
+/// Removes a torn tail, so that its bytes can never be taken for records later, and reserves the room of the segment
+/// again.
 fn settle_tail(newest: &Segment, end: u64, written: u64, segment_bytes: u64) -> Result<u64, LogError> {
     let file = &newest.file;
     let settle = || {
@@ -184,8 +189,31 @@ fn settle_tail(newest: &Segment, end: u64, written: u64, segment_bytes: u64) -> 
         }
         let capacity = file.len()?.max(segment_bytes);
         file.allocate(capacity)?;
-        file.sync()?;
         Ok(capacity)
     };
     settle().map_err(LogError::io(format!("preparing {}", newest.name())))
+}
+
+/// Makes durable what was found behind the position that is known to be. Syncing alone would not do: where a sync failed
+/// in an earlier life of the process, the system may show the bytes and have forgotten that they have to be written. So
+/// they are written again, as they are.
+fn make_durable(folder: &dyn Folder, newest: &Segment, durable: u64, end: u64) -> Result<(), LogError> {
+    // Nothing was ever synced behind the header: then the header and the name are in doubt as well.
+    let from = if durable <= newest.base + HEADER_LEN { newest.base } else { durable };
+    let rewrite = || {
+        let mut buf = vec![0; REWRITE_LEN];
+        let mut position = from;
+        while position < end {
+            let wanted = usize::try_from(end - position).map_or(REWRITE_LEN, |left| left.min(REWRITE_LEN));
+            let n = newest.file.read_at(&mut buf[..wanted], position - newest.base)?;
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            newest.file.write_at(&buf[..n], position - newest.base)?;
+            position += n as u64;
+        }
+        newest.file.sync()?;
+        folder.sync()
+    };
+    rewrite().map_err(LogError::io(format!("making the end of {} durable", newest.name())))
 }

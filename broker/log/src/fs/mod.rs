@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub use choose::Chooser;
 pub use contract::check_contract;
 pub use mem::{Fault, MemFolder, Piece, Times};
-pub use os::OsFolder;
+pub use os::{OsFolder, free_bytes};
 
 /// A folder of files, flat.
 pub trait Folder: Send + Sync {

@@ -35,6 +35,15 @@ impl OsFolder {
     }
 }
 
+/// Bytes that a program without privileges can still write to the file system that holds `path`.
+///
+/// # Errors
+/// The system's error.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 struct OsFile(fs::File);
 
 impl Folder for OsFolder {

@@ -73,9 +73,9 @@ pub(crate) fn name(base: u64) -> String {
 
 /// Names of the segments and their bases, in order.
 pub(crate) fn segments(folder: &MemFolder) -> Vec<(String, u64)> {
-    use kerolox_log::fs::Folder;
-    let names = folder.list().expect("listed").into_iter();
-    names
+    folder
+        .names()
+        .into_iter()
         .filter_map(|name| name.strip_suffix(".log")?.parse().ok().map(|base| (name.clone(), base)))
         .collect()
 }

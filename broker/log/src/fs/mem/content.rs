@@ -44,8 +44,11 @@ impl Content {
     }
 
     pub(super) fn sync(&mut self) {
-        for pending in self.pending.extract_if(.., |pending| !pending.forgotten) {
-            apply(&mut self.durable, &pending.change);
+        for Pending { change, forgotten } in self.pending.drain(..) {
+            // Lengths are kept in order by the file system's journal; only bytes are forgotten.
+            if !forgotten || matches!(change, Change::Length(_)) {
+                apply(&mut self.durable, &change);
+            }
         }
     }
 

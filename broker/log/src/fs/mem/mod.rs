@@ -163,6 +163,11 @@ impl MemFolder {
         self.tamper(name, |bytes| bytes.truncate(len));
     }
 
+    /// Names of the files, whether the power is on or not.
+    pub fn names(&self) -> Vec<String> {
+        lock(&self.shared).files.keys().cloned().collect()
+    }
+
     /// What a reader sees of a file; `None` when there is none of that name.
     pub fn content(&self, name: &str) -> Option<Vec<u8>> {
         lock(&self.shared).files.get(name).map(|content| lock(content).bytes.clone())

@@ -1,0 +1,255 @@
+//! The log against a simple model: random appends, syncs, stops, power cuts in the middle of anything, failing disks and
+//! flipped bits.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kerolox_log::fs::{Chooser, Fault, MemFolder, Times};
+use kerolox_log::{Frame, Log, LogError, LogOptions, NewFrame};
+use proptest::prelude::*;
+use support::{Content, flip, open_with};
+
+const OPTIONS: LogOptions = LogOptions { segment_bytes: 2048, checkpoint_bytes: 700 };
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Appends records of these sizes with one call.
+    Append(Vec<usize>),
+    Sync,
+    /// The process ends without closing the log; the system stays up.
+    Kill,
+    Close,
+    /// The power goes after this many operations, or at the next step of this kind.
+    Power {
+        after: u64,
+        seed: u64,
+    },
+    /// An operation fails once.
+    Fail(Fault, u64),
+    /// A bit of a synced record that is not the last one flips.
+    Flip {
+        record: prop::sample::Index,
+        byte: prop::sample::Index,
+        bit: u8,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let sizes = prop::collection::vec(prop_oneof![8 => 0usize..200, 1 => 500usize..3000], 1..6);
+    let fault = prop::sample::select(Fault::ALL.to_vec());
+    prop_oneof![
+        12 => sizes.prop_map(Step::Append),
+        8 => Just(Step::Sync),
+        1 => Just(Step::Kill),
+        1 => Just(Step::Close),
+        3 => (0u64..8, any::<u64>()).prop_map(|(after, seed)| Step::Power { after, seed }),
+        1 => (fault, 0u64..4).prop_map(|(fault, nth)| Step::Fail(fault, nth)),
+        1 => (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0u8..8)
+            .prop_map(|(record, byte, bit)| Step::Flip { record, byte, bit }),
+    ]
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    len: u32,
+    body: Vec<u8>,
+    /// A sync, or a start, said that it is durable.
+    synced: bool,
+    flipped: bool,
+}
+
+struct World {
+    folder: MemFolder,
+    log: Option<Log>,
+    /// What was appended, by position.
+    records: BTreeMap<u64, Known>,
+    /// Bodies of appends that failed or were cut short: they may be there or not.
+    perhaps: Vec<Vec<u8>>,
+    /// Ranges that a power cut left inside what was not synced.
+    holes: Vec<(u64, u64)>,
+    counter: u32,
+    /// Seed of the power cut that is under way.
+    power: Option<u64>,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = MemFolder::new();
+        let log = Some(open_with(&folder, OPTIONS).0);
+        Self {
+            folder,
+            log,
+            records: BTreeMap::new(),
+            perhaps: Vec::new(),
+            holes: Vec::new(),
+            counter: 0,
+            power: None,
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Append(sizes) => self.append(sizes),
+            Step::Sync => self.sync(),
+            Step::Kill => self.restart(None),
+            Step::Close => {
+                if self.log.take().expect("open").close().is_ok() {
+                    self.records.values_mut().for_each(|record| record.synced = true);
+                }
+                self.restart(None);
+            }
+            Step::Power { after, seed } => match self.power.take() {
+                Some(seed) => self.restart(Some(seed)),
+                None => {
+                    self.folder.power_off_at(*after);
+                    self.power = Some(*seed);
+                }
+            },
+            Step::Fail(fault, nth) => self.folder.fail_nth(*fault, *nth, Times::Once),
+            Step::Flip { record, byte, bit } => self.flip(record, byte, *bit),
+        }
+    }
+
+    fn append(&mut self, sizes: &[usize]) {
+        let new: Vec<NewFrame> = sizes
+            .iter()
+            .map(|size| {
+                self.counter += 1;
+                let mut body = self.counter.to_le_bytes().to_vec();
+                body.extend(vec![b'x'; *size]);
+                NewFrame { kind: 1, body }
+            })
+            .collect();
+        let log = self.log.as_mut().expect("open");
+        let bodies = new.iter().map(|new| new.body.clone());
+        match log.append(&new, 1, 1) {
+            Ok(places) => {
+                for ((position, len), body) in places.into_iter().zip(bodies) {
+                    let record = Known { len, body, synced: false, flipped: false };
+                    assert!(self.records.insert(position, record).is_none(), "a position was used twice");
+                }
+            }
+            Err(_) => self.perhaps.extend(bodies),
+        }
+    }
+
+    fn sync(&mut self) {
+        if self.log.as_mut().expect("open").sync().is_ok() {
+            self.records.values_mut().for_each(|record| record.synced = true);
+        }
+    }
+
+    fn flip(&mut self, record: &prop::sample::Index, byte: &prop::sample::Index, bit: u8) {
+        let synced: Vec<u64> = self.intact().filter(|(_, known)| known.synced).map(|(at, _)| *at).collect();
+        // Damage to the last record cannot be told from a torn tail.
+        let Some((_, others @ [_, ..])) = synced.split_last() else { return };
+        let position = others[record.index(others.len())];
+        let known = self.records.get_mut(&position).expect("known");
+        known.flipped = true;
+        flip(&self.folder, position + byte.index(known.len as usize) as u64, 1 << bit);
+    }
+
+    fn intact(&self) -> impl Iterator<Item = (&u64, &Known)> {
+        self.records.iter().filter(|(_, known)| !known.flipped)
+    }
+
+    /// Starts again, after a power cut if there is a seed, and compares what is there with what is known.
+    fn restart(&mut self, power: Option<u64>) {
+        self.log = None;
+        self.folder.fail(None);
+        if let Some(seed) = power.or(self.power.take()) {
+            self.folder.crash(seed);
+            // Sometimes the power goes again during recovery.
+            let mut chooser = Chooser::new(seed);
+            for _ in 0..chooser.below(3) {
+                self.folder.power_off_at(chooser.below(8));
+                drop(Log::open(Arc::new(self.folder.clone()), OPTIONS));
+                self.folder.crash(chooser.next_u64());
+            }
+        }
+        let (log, _) = open_with(&self.folder, OPTIONS);
+        let content = Content::of(&log.reader());
+        self.check_kept(&content);
+        self.take_up(&content);
+        self.check_ranges(&content);
+        for (position, known) in &self.records {
+            let read = log.reader().read(*position, known.len);
+            match read {
+                Ok(frame) => assert!(!known.flipped && frame.body == known.body),
+                Err(LogError::Damaged(range)) => assert!(known.flipped && range.position == *position),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        self.log = Some(log);
+    }
+
+    /// What was durable and is not damaged must be there.
+    fn check_kept(&self, content: &Content) {
+        let found: BTreeMap<u64, &Frame> =
+            content.frames.iter().map(|frame| (frame.position, frame)).collect();
+        for (position, known) in self.intact().filter(|(_, known)| known.synced) {
+            let frame = found.get(position).unwrap_or_else(|| panic!("the record at {position} is gone"));
+            assert_eq!(frame.body, known.body);
+        }
+    }
+
+    /// What is there is durable from now on; what was not durable and is not there is gone for good.
+    fn take_up(&mut self, content: &Content) {
+        let synced_end = self
+            .records
+            .iter()
+            .filter(|(_, known)| known.synced)
+            .map(|(at, known)| at + u64::from(known.len))
+            .max()
+            .unwrap_or(0);
+        self.holes.extend(content.ranges().into_iter().filter(|(position, _)| *position >= synced_end));
+        self.records.retain(|_, known| known.synced);
+        for frame in &content.frames {
+            let body = frame.body.to_vec();
+            let known = Known { len: frame.len, body, synced: true, flipped: false };
+            if self.records.insert(frame.position, known).is_none() {
+                // It must be one that somebody wrote, which the counter in the body tells.
+                let counter = u32::from_le_bytes(frame.body[..4].try_into().expect("4 bytes"));
+                assert!((1..=self.counter).contains(&counter), "a record that nobody wrote");
+            }
+        }
+        let bodies: std::collections::BTreeSet<&[u8]> =
+            content.frames.iter().map(|frame| &frame.body[..]).collect();
+        assert_eq!(bodies.len(), content.frames.len(), "a record is there twice");
+    }
+
+    /// Every damaged range has its reason, and covers nothing that is intact.
+    fn check_ranges(&self, content: &Content) {
+        for (position, until) in content.ranges() {
+            let hole = self.holes.iter().any(|(at, _)| (position..until).contains(at));
+            let flipped = self.records.range(position..until).any(|(_, known)| known.flipped);
+            assert!(hole || flipped, "{position}..{until} is reported without a reason");
+            let intact = self.intact().find(|(at, _)| (position..until).contains(at));
+            assert_eq!(intact.map(|(at, _)| at), None, "inside {position}..{until}");
+        }
+        for (position, _) in self.records.iter().filter(|(_, known)| known.flipped) {
+            let told = content.ranges().iter().any(|(from, until)| (*from..*until).contains(position));
+            assert!(told, "the damage at {position} is not reported");
+        }
+    }
+}
+
+proptest! {
+    // PROPTEST_CASES asks for more.
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases.max(1500),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn the_log_keeps_its_word(steps in prop::collection::vec(step(), 1..60)) {
+        let mut world = World::new();
+        for step in &steps {
+            world.step(step);
+        }
+        world.restart(None);
+    }
+}
