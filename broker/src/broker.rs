@@ -26,6 +26,7 @@ use crate::check_back::{Checker, HalfArrivals};
 use crate::config::BrokerConfig;
 use crate::delivery::{Arrivals, Deliveries, ProgressLog};
 use crate::engine::Engine;
+use crate::retention::{Keeper, Room};
 use crate::service::{Admin, Context, Counters, Messaging, Policy};
 
 /// How often dead brokers and clients are looked for.
@@ -110,7 +111,9 @@ impl Broker {
     pub async fn serve(self, shutdown: Shutdown, ready: impl FnOnce()) -> Result<(), BrokerError> {
         let Self { config, listener, tls, store, arrivals, halves, started, _lock } = self;
         let info = announce::broker_info(&config, listener.local_addr());
-        let engine = Engine::new(store.clone(), config.topics.default_queues, config.log.flush());
+        let room = Room::default();
+        let engine =
+            Engine::new(store.clone(), config.topics.default_queues, config.log.flush(), room.clone());
         let routes = Arc::new(Routes::new(config.registration.lease.duration()));
         let clients = Arc::new(Clients::new(config.clients.expiry.duration()));
         let registrar = Arc::new(Registrar::start(
@@ -130,8 +133,16 @@ impl Broker {
             policy: config.check_policy(),
             arrivals: halves,
         };
+        let keeper = Keeper {
+            store: store.clone(),
+            folder: config.data.clone(),
+            limits: config.retention_limits(),
+            interval: config.retention.check_interval.duration(),
+            room,
+        };
         let tasks = [
             tokio::spawn(checker.run()),
+            tokio::spawn(keeper.run()),
             tokio::spawn(keep_house(routes.clone(), clients.clone(), deliveries.clone())),
         ];
         let policy: Arc<dyn SettingsPolicy> =

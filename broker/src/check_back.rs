@@ -98,9 +98,12 @@ impl Checker {
                 match transaction::when_due(half, &self.policy) {
                     Due::Park => checked.push(parked(*position, half)),
                     Due::Ask if deserted.contains(&half.topic_id) => {}
-                    Due::Ask => match self.ask(*position, half)? {
-                        Some(asked) => checked.push(self.asked(*position, half, asked, now_ms)),
-                        None => drop(deserted.insert(half.topic_id)),
+                    Due::Ask => match self.ask(*position, half) {
+                        Ok(Some(asked)) => checked.push(self.asked(*position, half, asked, now_ms)),
+                        Ok(None) => drop(deserted.insert(half.topic_id)),
+                        // Nobody can be asked about what cannot be read, and the others must not wait for it.
+                        Err(error) if error.is_damage() => checked.push(parked(*position, half)),
+                        Err(error) => return Err(error),
                     },
                 }
             }

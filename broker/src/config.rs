@@ -12,6 +12,8 @@ use kerolox_kit::tls::TlsSettings;
 use kerolox_model::limits;
 use serde::{Deserialize, Serialize};
 
+use crate::retention::Limits;
+
 /// Prefix of the environment variables, as in `KEROLOX_BROKER__TRANSACTION__CHECK_INTERVAL`.
 pub const ENV_PREFIX: &str = "KEROLOX_BROKER";
 
@@ -36,6 +38,8 @@ pub struct BrokerConfig {
     pub data: PathBuf,
     /// The commit log.
     pub log: LogConfig,
+    /// How long and how much is kept.
+    pub retention: RetentionConfig,
     /// Half messages.
     pub transaction: TransactionConfig,
     /// Topics.
@@ -85,6 +89,37 @@ impl LogConfig {
         match self.flush {
             FlushMode::Sync => Flush::Sync,
             FlushMode::Async => Flush::Async,
+        }
+    }
+}
+
+/// How long and how much is kept. Whole segments go, oldest first; what is still needed of them (undecided
+/// transactions, messages that wait for their next attempt) is carried forward.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RetentionConfig {
+    /// Messages are kept this long, as long as there is room (RocketMQ's default is 72 h).
+    pub time: Span,
+    /// The log is kept below this size; 0 means that only time and free space count.
+    pub log_size: ByteSize,
+    /// Below this much free space on the disk, the operator is warned and old segments go early; 0 means two and a half
+    /// segments.
+    pub free_space_low: ByteSize,
+    /// Below this much free space, sends are refused while everything else goes on; 0 means one and a quarter segments.
+    /// Room for a new segment must be left, so that acknowledgements and decisions can always be stored.
+    pub free_space_min: ByteSize,
+    /// How often to look.
+    pub check_interval: Span,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self {
+            time: Span::from_secs(72 * 3600),
+            log_size: ByteSize::from_bytes(0),
+            free_space_low: ByteSize::from_bytes(0),
+            free_space_min: ByteSize::from_bytes(0),
+            check_interval: Span::from_secs(5),
         }
     }
 }
@@ -158,6 +193,7 @@ impl Default for BrokerConfig {
             advertise: String::new(),
             data: PathBuf::from("broker-data"),
             log: LogConfig::default(),
+            retention: RetentionConfig::default(),
             transaction: TransactionConfig::default(),
             topics: TopicsConfig::default(),
             groups: GroupsConfig::default(),
@@ -252,6 +288,9 @@ impl BrokerConfig {
         if self.log.flush_interval.as_millis() == 0 {
             return Err("log.flush-interval is 0; use log.flush = \"sync\" for a sync per batch".into());
         }
+        if self.retention.check_interval.as_millis() == 0 {
+            return Err("retention.check-interval is 0; the default is 5s".into());
+        }
         if self.transaction.check_interval.as_millis() == 0 {
             return Err("transaction.check-interval is 0; the default is 30s".into());
         }
@@ -264,6 +303,18 @@ impl BrokerConfig {
             body_bytes_max: self.limits.max_body_bytes.as_usize(),
             properties_bytes_max: self.limits.max_properties_bytes.as_usize(),
             properties_max: self.limits.max_properties,
+        }
+    }
+
+    /// What is kept, as the keeper wants it.
+    pub fn retention_limits(&self) -> Limits {
+        let or = |size: ByteSize, otherwise: u64| if size.bytes() == 0 { otherwise } else { size.bytes() };
+        let segment = self.log.segment_size.bytes();
+        Limits {
+            time_ms: i64::try_from(self.retention.time.as_millis()).unwrap_or(i64::MAX),
+            log_bytes: or(self.retention.log_size, u64::MAX),
+            free_bytes_low: or(self.retention.free_space_low, segment.saturating_mul(5) / 2),
+            free_bytes_min: or(self.retention.free_space_min, segment.saturating_mul(5) / 4),
         }
     }
 

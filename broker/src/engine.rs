@@ -12,21 +12,24 @@ use kerolox_proto::v2::Code;
 use kerolox_store::{Applied, Outcome, ProposeError, Store, StoreError};
 use tokio::sync::{Mutex, oneshot};
 
+use crate::retention::Room;
+
 /// The storage engine of this broker. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
     store: Arc<Store>,
     default_queues: u32,
     flush: Flush,
+    room: Room,
     /// Held from looking at a topic or group until its change is applied, so that no change is lost to another one.
     changing: Arc<Mutex<()>>,
 }
 
 impl Engine {
     /// An engine over `store`. New topics get `default_queues` queues unless they say otherwise; records count as stored
-    /// as `flush` says, unless their topic says otherwise.
-    pub fn new(store: Arc<Store>, default_queues: u32, flush: Flush) -> Self {
-        Self { store, default_queues, flush, changing: Arc::default() }
+    /// as `flush` says, unless their topic says otherwise; messages are refused while `room` is short.
+    pub fn new(store: Arc<Store>, default_queues: u32, flush: Flush, room: Room) -> Self {
+        Self { store, default_queues, flush, room, changing: Arc::default() }
     }
 
     /// The store, for look-ups.
@@ -43,13 +46,21 @@ impl Engine {
         self.propose_with(record, self.flush)
     }
 
-    /// The same for a message of a topic, which may have its own idea of what counts as stored.
+    /// The same for a new message of a topic, which may have its own idea of what counts as stored. It is refused while
+    /// room is short; everything that is not a new message still goes through.
     pub fn propose_for(
         &self,
         topic: &Topic,
         record: &Record,
     ) -> impl Future<Output = Result<Applied, ProposeError>> + Send + use<> {
-        self.propose_with(record, topic.flush().unwrap_or(self.flush))
+        let is_refused = self.room.is_short();
+        let proposed = (!is_refused).then(|| self.propose_with(record, topic.flush().unwrap_or(self.flush)));
+        async move {
+            match proposed {
+                Some(proposed) => proposed.await,
+                None => Err(ProposeError::NoRoom),
+            }
+        }
     }
 
     fn propose_with(
@@ -141,7 +152,7 @@ fn unexpected(outcome: &Outcome) -> ChangeError {
 /// How a failed proposal reaches a client.
 pub fn refused_by_log(error: &ProposeError) -> Refusal {
     let code = match error {
-        ProposeError::Busy { .. } => Code::TooManyRequests,
+        ProposeError::Busy { .. } | ProposeError::NoRoom => Code::TooManyRequests,
         ProposeError::ReadOnly(_) | ProposeError::Closed => Code::InternalServerError,
     };
     Refusal::new(code, error.to_string())

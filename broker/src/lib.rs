@@ -10,6 +10,7 @@ pub mod check_back;
 pub mod config;
 pub mod delivery;
 pub mod engine;
+pub mod retention;
 mod service;
 mod wire;
 

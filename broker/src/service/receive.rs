@@ -38,6 +38,9 @@ const DEADLINE_MARGIN: Duration = Duration::from_millis(300);
 /// What the Go SDK adds to the time that it wants to wait, when it names no poll time: half of its request timeout.
 const UNNAMED_POLL_RESERVE: Duration = Duration::from_millis(1500);
 
+/// A message that lies in a damaged part of the log is tried again after this time: by then somebody may have mended it.
+const DAMAGED_AGAIN_MS: i64 = 10 * 60_000;
+
 /// A receive request, understood.
 struct Wanted {
     topic: Arc<Topic>,
@@ -188,36 +191,52 @@ impl Batch {
             match read(&self.context, wanted, message) {
                 Ok(Some(found)) => self.messages.push((message.clone(), found)),
                 Ok(None) => skipped.push(message.clone()),
-                Err(error) => {
+                Err(Unread::Damaged) => self.put_away(message),
+                Err(Unread::Refused(refusal)) => {
                     self.subscription.give_back(now_ms(), &picked[i..]);
                     self.subscription.skip(&skipped);
-                    return Err(error);
+                    return Err(refusal);
                 }
             }
         }
         self.subscription.skip(&skipped);
         Ok(!skipped.is_empty())
     }
+
+    /// Keeps a message that cannot be read from being tried again and again in front of all others. It is not done: the
+    /// group sees it in its lag until somebody mends the log or gives it up.
+    fn put_away(&self, message: &Picked) {
+        let later = now_ms().saturating_add(DAMAGED_AGAIN_MS);
+        self.subscription.give_back(later, std::slice::from_ref(message));
+    }
+}
+
+/// Why a message cannot be handed out.
+#[derive(Debug)]
+enum Unread {
+    /// It lies in a damaged part of the log.
+    Damaged,
+    /// Nothing can be handed out now.
+    Refused(Refusal),
+}
+
+impl From<StoreError> for Unread {
+    fn from(error: StoreError) -> Self {
+        if error.is_damage() { Self::Damaged } else { Self::Refused(refused_by_store(&error)) }
+    }
 }
 
 /// The encoded message as the client gets it; `None` when the filter does not want it.
-fn read(context: &Context, wanted: &Wanted, picked: &Picked) -> Result<Option<Bytes>, Refusal> {
-    let refused = |error: StoreError| refused_by_store(&error);
+fn read(context: &Context, wanted: &Wanted, picked: &Picked) -> Result<Option<Bytes>, Unread> {
+    let failed = |reason: String| Unread::Refused(Refusal::new(Code::InternalServerError, reason));
     let store = context.engine.store();
-    let entries = store.index().entries(wanted.topic.id, picked.queue, picked.offset, 1).map_err(refused)?;
+    let entries = store.index().entries(wanted.topic.id, picked.queue, picked.offset, 1)?;
     let Some((_, entry)) = entries.first() else {
-        return Err(Refusal::new(
-            Code::InternalServerError,
-            "a message left the index while it was read; try again",
-        ));
+        return Err(failed("a message left the index while it was read; try again".to_owned()));
     };
-    let (frame, record) = store.read_message(entry.position, entry.len).map_err(refused)?;
-    let malformed = |error: Irregular| {
-        Refusal::new(
-            Code::InternalServerError,
-            format!("the message at {} is malformed: {error}", entry.position),
-        )
-    };
+    let (frame, record) = store.read_message(entry.position, entry.len)?;
+    let malformed =
+        |error: Irregular| failed(format!("the message at {} is malformed: {error}", entry.position));
     if wanted.filter != TagFilter::All && !wanted.filter.matches(wire::tag(&record).map_err(malformed)?) {
         return Ok(None);
     }

@@ -55,6 +55,11 @@ pub enum ProposeError {
         /// Bytes that may wait.
         limit: usize,
     },
+    /// The disk is nearly full; nothing was stored.
+    #[error(
+        "the broker's disk is nearly full, so it takes no new messages until there is room again; make room on the disk, or lower retention.time or retention.log-size"
+    )]
+    NoRoom,
     /// The log refuses writes after a failure. The record that met the failure may or may not be stored.
     #[error("the broker's log is read-only: {0}")]
     ReadOnly(String),

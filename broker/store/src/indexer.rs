@@ -4,6 +4,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use kerolox_log::LogError;
+
 use crate::error::{ProposeError, StoreError};
 use crate::index::{Event, Index, Outcome};
 use crate::store::{Applied, Completion, Shared};
@@ -130,7 +132,7 @@ pub(crate) fn flush(shared: &Shared) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Applies what the log holds beyond the index; returns the number of records.
+/// Applies what the log holds beyond the index; returns the number of records. What is damaged is left out.
 pub(crate) fn catch_up(shared: &Shared) -> Result<u64, StoreError> {
     let mut records = 0;
     let mut events = Vec::new();
@@ -139,7 +141,11 @@ pub(crate) fn catch_up(shared: &Shared) -> Result<u64, StoreError> {
         index.applied().max(shared.reader.start())
     };
     for frame in shared.reader.scan(from) {
-        let frame = frame?;
+        let frame = match frame.map_err(|error| shared.damage.notice(error)) {
+            Ok(frame) => frame,
+            Err(LogError::Damaged(_)) => continue,
+            Err(error) => return Err(error.into()),
+        };
         let pending = {
             let mut index = shared.index.write().unwrap_or_else(PoisonError::into_inner);
             let _: Outcome = index.apply(&frame, &mut events)?;

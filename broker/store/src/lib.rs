@@ -10,6 +10,7 @@
 //! carry the log position they stand for. After a crash the fold goes on from there; without any index it starts at
 //! the beginning of the log.
 
+mod damage;
 mod error;
 pub mod index;
 mod indexer;

@@ -56,6 +56,11 @@ impl Store {
         Ok(points)
     }
 
+    /// Where the log begins.
+    pub fn log_start(&self) -> u64 {
+        self.shared.reader.segments().first().map_or(0, |segment| segment.base)
+    }
+
     /// Bytes that the log takes.
     pub fn log_bytes(&self) -> u64 {
         let segments = self.shared.reader.segments();

@@ -9,8 +9,9 @@ use std::time::Duration;
 use kerolox_core::flush::Flush;
 use kerolox_core::record::{EpochRecord, Kind, MessageRecord, Record, RecordError};
 use kerolox_log::fs::Folder;
-use kerolox_log::{Frame, Log, LogOptions, NewFrame, Reader};
+use kerolox_log::{DamagedRange, Frame, Log, LogOptions, NewFrame, Reader};
 
+use crate::damage::Damage;
 use crate::error::{ProposeError, StoreError};
 use crate::index::{Event, Index, Outcome};
 use crate::indexer::{self, Indexer};
@@ -63,6 +64,7 @@ pub(crate) struct Shared {
     pub(crate) kv: Arc<dyn Kv>,
     pub(crate) reader: Reader,
     pub(crate) tail: Tail,
+    pub(crate) damage: Damage,
     clock: Box<dyn Fn() -> i64 + Send + Sync>,
     waiting_bytes: AtomicUsize,
     failure: Mutex<Option<String>>,
@@ -118,6 +120,7 @@ impl Store {
             tracing::warn!(
                 bytes = recovered.cut_bytes,
                 at = recovered.end,
+                kept = recovered.cut_file,
                 "cut off an unfinished write at the end of the log; nothing acknowledged is affected"
             );
         }
@@ -139,19 +142,23 @@ impl Store {
             );
             index = Index::empty(kv.clone())?;
         }
-        if log.end() == reader.start() && index.applied() == 0 {
-            begin(&mut log, &options.broker, clock())?;
-        }
         let shared = Arc::new(Shared {
             index: RwLock::new(index),
             kv,
             reader,
             tail: Tail::new(options.tail_bytes),
+            damage: Damage::default(),
             clock: Box::new(clock),
             waiting_bytes: AtomicUsize::new(0),
             failure: Mutex::new(None),
         });
-        let folded = indexer::catch_up(&shared)?;
+        recovered.damaged.iter().for_each(|range| shared.damage.note(range));
+        let mut folded = indexer::catch_up(&shared)?;
+        if shared.index.read().unwrap_or_else(PoisonError::into_inner).broker().is_empty() {
+            // A new log, or one whose first record is damaged.
+            begin(&mut log, &options.broker, shared.now_ms())?;
+            folded += indexer::catch_up(&shared)?;
+        }
         check_owner(&shared, &options.broker)?;
         tracing::info!(end = log.end(), folded, "storage is open");
         Self::start(shared, folder, log, &options, Box::new(listener))
@@ -231,7 +238,10 @@ impl Store {
     pub fn read_message(&self, position: u64, len: u32) -> Result<(Frame, MessageRecord), StoreError> {
         let frame = match self.shared.tail.get(position) {
             Some(frame) => frame,
-            None => self.shared.reader.read(position, len)?,
+            None => {
+                let read = self.shared.reader.read(position, len);
+                read.map_err(|error| self.shared.damage.notice(error))?
+            }
         };
         let malformed = |source| StoreError::Record { position, source };
         if frame.kind != Kind::Message as u8 {
@@ -258,6 +268,12 @@ impl Store {
             let _ = flushed.recv();
         }
         Ok(self.shared.kv.persist()?)
+    }
+
+    /// Ranges of the log that could not be read since the store was opened, by position. There may be others that nobody
+    /// wanted to read yet.
+    pub fn damaged(&self) -> Vec<DamagedRange> {
+        self.shared.damage.ranges()
     }
 
     /// Where the log stands.
