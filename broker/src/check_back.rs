@@ -125,7 +125,7 @@ impl Checker {
         if producers.is_empty() {
             return Ok(None);
         }
-        let (frame, record) = store.read_message(position, half.frame_len)?;
+        let (frame, record) = store.read_message(half.location(position), half.frame_len)?;
         let delivery = Delivery { store_ms: frame.store_ms, queue: half.queue, ..Delivery::default() };
         let message = match v2::Message::decode(wire::message(&record, &delivery)) {
             Ok(message) => message,

@@ -230,11 +230,14 @@ impl From<StoreError> for Unread {
 fn read(context: &Context, wanted: &Wanted, picked: &Picked) -> Result<Option<Bytes>, Unread> {
     let failed = |reason: String| Unread::Refused(Refusal::new(Code::InternalServerError, reason));
     let store = context.engine.store();
-    let entries = store.index().entries(wanted.topic.id, picked.queue, picked.offset, 1)?;
-    let Some((_, entry)) = entries.first() else {
-        return Err(failed("a message left the index while it was read; try again".to_owned()));
+    // A message that expired since it was picked is done for this group.
+    let Some(entry) = store.index().entry(wanted.topic.id, picked.queue, picked.offset)? else {
+        return Ok(None);
     };
-    let (frame, record) = store.read_message(entry.position, entry.len)?;
+    let (frame, record) = match store.read_message(entry.position, entry.len) {
+        Err(_) if entry.position < store.log_start() => return Ok(None),
+        read => read?,
+    };
     let malformed =
         |error: Irregular| failed(format!("the message at {} is malformed: {error}", entry.position));
     if wanted.filter != TagFilter::All && !wanted.filter.matches(wire::tag(&record).map_err(malformed)?) {

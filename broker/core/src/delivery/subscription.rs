@@ -153,7 +153,8 @@ impl Subscription {
         }
     }
 
-    /// Takes back messages that never reached their receiver: visible again at once, and the attempt does not count.
+    /// Takes back messages that never reached their receiver: visible again at `now_ms`, which may be later than now, and the
+    /// attempt does not count.
     pub fn give_back(&mut self, now_ms: i64, picked: &[Picked]) {
         for message in picked.iter().filter(|message| self.holds(message)).cloned().collect::<Vec<_>>() {
             let attempts = message.attempt - 1;
