@@ -1,0 +1,132 @@
+//! A log that is damaged somewhere: the rest stays usable, and the damage is reported.
+
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kerolox_core::flush::Flush;
+use kerolox_core::record::{Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record};
+use kerolox_core::topic::Topic;
+use kerolox_log::LogOptions;
+use kerolox_log::fs::MemFolder;
+use kerolox_store::kv::MemKv;
+use kerolox_store::{Applied, Store, StoreOptions};
+
+const SEGMENT: &str = "00000000000000000000.log";
+
+fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
+    let options = StoreOptions {
+        broker: "a".into(),
+        log: LogOptions { segment_bytes: 1 << 16, checkpoint_bytes: 1 << 20 },
+        waiting_bytes_max: 1 << 20,
+        flush_interval: Duration::from_millis(5),
+        tail_bytes: 0,
+    };
+    Store::open(options, Arc::new(folder.clone()), kv.clone(), || 1, |_| {}).expect("opens")
+}
+
+fn propose(store: &Store, record: &Record) -> Applied {
+    let (sender, answer) = mpsc::channel();
+    let done = Box::new(move |applied| sender.send(applied).expect("the test waits"));
+    store.propose(record, Flush::Sync, done);
+    answer.recv().expect("answered").expect("stored")
+}
+
+fn send(store: &Store, id: &str) -> u64 {
+    let header = MessageHeader {
+        topic_id: 1,
+        hold: Hold::None.into(),
+        message_id: id.to_owned(),
+        ..MessageHeader::default()
+    };
+    let message = MessageRecord { header, system: Bytes::new(), content: Bytes::from(id.to_owned()) };
+    propose(store, &Record::Message(message)).position
+}
+
+/// A store with ten messages; the answer holds their positions.
+fn filled(folder: &MemFolder, kv: &Arc<MemKv>) -> Vec<u64> {
+    let store = open(folder, kv);
+    propose(&store, &Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("t", 1))) }));
+    (0..10).map(|i| send(&store, &format!("m{i}"))).collect()
+}
+
+/// Message ids by queue offset; nothing where the message cannot be read because of damage.
+fn contents(store: &Store) -> Vec<Option<String>> {
+    let entries = store.index().entries(1, 0, 0, 1000).expect("reads");
+    let read = entries.iter().map(|(_, entry)| match store.read_message(entry.position, entry.len) {
+        Ok((_, message)) => Some(message.header.message_id),
+        Err(error) => {
+            assert!(error.is_damage(), "{error}");
+            assert!(
+                error.to_string().contains(SEGMENT)
+                    && error.to_string().contains(&entry.position.to_string())
+            );
+            None
+        }
+    });
+    read.collect()
+}
+
+fn ids(numbers: impl IntoIterator<Item = usize>) -> Vec<Option<String>> {
+    numbers.into_iter().map(|i| Some(format!("m{i}"))).collect()
+}
+
+fn flip(folder: &MemFolder, position: u64) {
+    folder.flip(SEGMENT, usize::try_from(position).expect("small") + 40);
+}
+
+#[test]
+fn a_damaged_message_is_reported_when_it_is_read_and_the_others_stay() {
+    let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
+    let positions = filled(&folder, &kv);
+    flip(&folder, positions[4]);
+    let store = open(&folder, &kv);
+    assert_eq!(store.damaged(), [], "nobody has looked yet");
+    let mut expected = ids(0..10);
+    expected[4] = None;
+    assert_eq!(contents(&store), expected);
+    let damaged = store.damaged();
+    assert_eq!(damaged.len(), 1);
+    assert_eq!((damaged[0].position, damaged[0].until), (positions[4], positions[5]));
+    send(&store, "m10");
+    expected.extend(ids([10]));
+    assert_eq!(contents(&store), expected);
+    assert_eq!(store.damaged().len(), 1, "told once");
+}
+
+#[test]
+fn an_index_is_rebuilt_from_what_can_be_read() {
+    let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
+    let positions = filled(&folder, &kv);
+    flip(&folder, positions[4]);
+    flip(&folder, positions[5]);
+    let store = open(&folder, &Arc::new(MemKv::default()));
+    assert_eq!(contents(&store), [ids(0..4), ids(6..10)].concat());
+    let damaged: Vec<(u64, u64)> =
+        store.damaged().iter().map(|range| (range.position, range.until)).collect();
+    assert_eq!(damaged, [(positions[4], positions[6])]);
+    send(&store, "m10");
+    assert_eq!(contents(&store).last(), ids([10]).last());
+}
+
+#[test]
+fn damage_that_recovery_meets_is_remembered() {
+    let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
+    let positions = filled(&folder, &kv);
+    // Without a checkpoint, recovery reads the whole segment; the index needs nothing of it.
+    folder.truncate("checkpoint", 0);
+    flip(&folder, positions[4]);
+    let store = open(&folder, &kv);
+    assert_eq!(store.damaged().len(), 1);
+    assert_eq!(contents(&store).len(), 10);
+}
+
+#[test]
+fn the_owner_of_a_log_is_written_again_when_the_first_record_is_damaged() {
+    let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
+    filled(&folder, &kv);
+    folder.flip(SEGMENT, 96);
+    drop(open(&folder, &Arc::new(MemKv::default())));
+    let store = open(&folder, &Arc::new(MemKv::default()));
+    assert_eq!(contents(&store), ids(0..10));
+}
