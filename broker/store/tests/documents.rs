@@ -1,0 +1,174 @@
+//! FORMATS.md and GUARANTEES.md say what the code says.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use kerolox_core::record::{Hold, Kind};
+use kerolox_core::topic::MessageType;
+use kerolox_core::transaction::Phase;
+use kerolox_store::kv::Family;
+
+/// Sources that declare what is stored.
+const DECLARATIONS: [&str; 10] = [
+    "broker/core/src/record/mod.rs",
+    "broker/core/src/record/message.rs",
+    "broker/core/src/record/meta.rs",
+    "broker/core/src/record/progress.rs",
+    "broker/core/src/record/retention.rs",
+    "broker/core/src/topic.rs",
+    "broker/core/src/group.rs",
+    "broker/core/src/acks.rs",
+    "broker/core/src/transaction.rs",
+    "proto/model/src/token.rs",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The text below the heading of a type, up to the next heading.
+fn section<'a>(formats: &'a str, name: &str) -> &'a str {
+    let heading = format!("\n#### {name}\n");
+    let start = formats.find(&heading).unwrap_or_else(|| panic!("FORMATS.md has no section {name}"));
+    let rest = &formats[start + heading.len()..];
+    &rest[..rest.find("\n#").unwrap_or(rest.len())]
+}
+
+/// First two cells of the rows of a table: number and name.
+fn rows(section: &str) -> BTreeSet<(String, String)> {
+    let cells = section.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| ")?.split(" | ");
+        Some((cells.next()?.to_owned(), cells.next()?.to_owned()))
+    });
+    cells.filter(|(number, _)| number.parse::<u32>().is_ok()).collect()
+}
+
+/// Fields declared with a single prost tag in `source`: type, number, name.
+fn declared(source: &str) -> Vec<(String, String, String)> {
+    let word =
+        |text: &str| text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or("").to_owned();
+    let (mut owner, mut tag) = (String::new(), None);
+    let mut found = Vec::new();
+    for line in source.lines().map(str::trim) {
+        let line = line.strip_prefix("pub ").unwrap_or(line);
+        if let Some(rest) = line.strip_prefix("struct ").or(line.strip_prefix("enum ")) {
+            owner = word(rest);
+        } else if line.starts_with("#[prost(") {
+            let number = line.split("tag = \"").nth(1).and_then(|rest| rest.split('"').next());
+            tag = number.map(str::to_owned);
+        } else if let Some(number) = tag.take() {
+            found.push((owner.clone(), number, word(line)));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_stored_field_is_described_with_its_number() {
+    let formats = read("FORMATS.md");
+    let declared: Vec<_> = DECLARATIONS.iter().flat_map(|path| declared(&read(path))).collect();
+    assert!(declared.len() > 80, "only {} fields were found: is the search still right?", declared.len());
+    let owners: BTreeSet<&String> = declared.iter().map(|(owner, _, _)| owner).collect();
+    for owner in owners {
+        let fields = declared.iter().filter(|(of, _, _)| of == owner);
+        let expected: BTreeSet<_> = fields.map(|(_, number, name)| (number.clone(), name.clone())).collect();
+        assert_eq!(rows(section(&formats, owner)), expected, "section {owner}");
+    }
+}
+
+#[test]
+fn every_source_of_stored_fields_is_looked_at() {
+    let mut folders = vec![root().join("broker"), root().join("proto/model")];
+    let known: BTreeSet<PathBuf> = DECLARATIONS.iter().map(|path| root().join(path)).collect();
+    while let Some(folder) = folders.pop() {
+        for entry in
+            std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path())
+        {
+            if entry.is_dir() {
+                folders.push(entry);
+            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                let source = std::fs::read_to_string(&entry).expect("a source");
+                let declares = declared(&source).iter().any(|(owner, _, _)| !owner.is_empty());
+                assert!(!declares || known.contains(&entry), "{} declares stored fields", entry.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn enumerations_are_described_with_their_numbers() {
+    let formats = read("FORMATS.md");
+    let check = |name: &str, values: Vec<(i32, String)>| {
+        let values = values.into_iter().map(|(number, value)| (number.to_string(), value)).collect();
+        assert_eq!(rows(section(&formats, name)), values, "section {name}");
+    };
+    // Beyond the last value there is none.
+    let all = |at: &dyn Fn(i32) -> Option<String>| (0..20).filter_map(|n| Some((n, at(n)?))).collect();
+    check("Hold", all(&|n| Hold::try_from(n).ok().map(|value| format!("{value:?}"))));
+    check("Phase", all(&|n| Phase::try_from(n).ok().map(|value| format!("{value:?}"))));
+    check("MessageType", all(&|n| MessageType::try_from(n).ok().map(|value| format!("{value:?}"))));
+}
+
+#[test]
+fn kinds_and_families_are_described() {
+    let formats = read("FORMATS.md");
+    let source = read("broker/core/src/record/mod.rs");
+    let kinds =
+        source.split("pub enum Kind {").nth(1).and_then(|rest| rest.split('}').next()).expect("kinds");
+    let kinds: Vec<(&str, &str)> =
+        kinds.lines().filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = ")).collect();
+    assert!(kinds.contains(&("Message", &(Kind::Message as u8).to_string())));
+    let described =
+        formats.split("## Records").nth(1).and_then(|rest| rest.split("###").next()).expect("kinds");
+    let expected = kinds.iter().map(|(name, number)| ((*number).to_owned(), (*name).to_owned())).collect();
+    assert_eq!(rows(described), expected);
+    for family in Family::ALL {
+        assert!(formats.contains(&format!("\n| `{}` | ", family.name())), "family {}", family.name());
+    }
+    let keys = read("broker/store/src/index/keys.rs");
+    let names: Vec<&str> =
+        keys.lines().filter_map(|line| line.split("= b\"").nth(1)?.split('"').next()).collect();
+    assert!(names.len() > 4, "{names:?}");
+    for name in names {
+        assert!(formats.contains(&format!("\n| `state` | `{name}` | ")), "state {name}");
+    }
+}
+
+#[test]
+fn every_test_named_in_the_guarantees_exists() {
+    let guarantees = read("GUARANTEES.md");
+    let named = guarantees.lines().filter_map(|line| line.strip_prefix("- `")?.strip_suffix('`'));
+    let mut held = 0;
+    for test in named.clone() {
+        let (path, name) = test.split_once("::").unwrap_or((test, ""));
+        let source = read(path);
+        let exists = if name.is_empty() {
+            source.contains("proptest!") || source.contains("#[test]")
+        } else {
+            ["fn ", "def "].iter().any(|keyword| source.contains(&format!("{keyword}{name}(")))
+        };
+        assert!(exists, "GUARANTEES.md names {test}, which is not there");
+        held += 1;
+    }
+    assert!(held > 30, "only {held} tests were found: is the search still right?");
+}
+
+/// Every promise has a number of its own and at least one test.
+#[test]
+fn every_guarantee_has_a_test() {
+    let guarantees = read("GUARANTEES.md");
+    let mut last = 0;
+    for promise in guarantees.split("\n**G").skip(1) {
+        let number = promise.split('.').next().and_then(|number| number.parse::<u32>().ok());
+        let number = number.unwrap_or_else(|| panic!("no number: {promise}"));
+        assert!(number > last, "G{number} is out of order or given twice");
+        last = number;
+        let own = promise.split("\n#").next().unwrap_or(promise);
+        assert!(own.contains("\n- `"), "G{number} has no test");
+    }
+    assert!(last > 0);
+}
