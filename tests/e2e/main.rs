@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "tests panic when something is wrong")]
 
 mod cluster;
+mod damage;
 mod delivery;
 mod messages;
 mod mqadmin;

@@ -1,0 +1,59 @@
+//! Disks that do not keep what they were given.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::support::{Servers, bodies, body, consume, message, receive, receive_one};
+
+/// A message whose bytes rotted on disk is never delivered, and nobody has to wait for it.
+#[tokio::test]
+async fn a_damaged_message_does_not_hold_up_the_others() {
+    let mut servers = Servers::standalone(&[]);
+    servers.create_topic("orders", "NORMAL").await;
+    let producer = servers.client().producer().start().await.unwrap();
+    for text in ["one", "two: rotten soon", "three", "four"] {
+        producer.send(message("orders", text)).await.unwrap();
+    }
+    producer.shutdown().await;
+
+    let broker = &mut servers.brokers[0];
+    broker.stop().unwrap();
+    rot(&broker.data(), "two: rotten soon");
+    broker.start().unwrap();
+
+    let consumer = servers.consumer("billing", "orders").await;
+    let mut delivered = consume(&consumer, 3).await;
+    delivered.sort();
+    assert_eq!(delivered, ["four", "one", "three"]);
+    // A new message comes at once as well.
+    let producer = servers.client().producer().start().await.unwrap();
+    producer.send(message("orders", "five")).await.unwrap();
+    assert_eq!(body(&receive_one(&consumer).await), "five");
+    let other = servers.consumer("shipping", "orders").await;
+    let mut all: Vec<String> = bodies(&receive(&other, 4).await).into_iter().map(str::to_owned).collect();
+    all.sort();
+    assert_eq!(all, ["five", "four", "one", "three"]);
+    let told = servers.brokers[0].log_tail();
+    assert!(told.contains("part of the log cannot be read"), "{told}");
+    assert!(told.contains("00000000000000000000.log"), "{told}");
+}
+
+/// Flips a bit in the one place of the commit log where `text` is.
+fn rot(data: &Path, text: &str) {
+    let segment = find_segment(data).expect("the broker has a log");
+    let file = OpenOptions::new().read(true).write(true).open(segment).unwrap();
+    // The log of this test is short; the rest of the file is reserved room.
+    let mut bytes = vec![0; 1 << 16];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    let found: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(text.as_bytes())).collect();
+    let [place] = found[..] else { panic!("the body is stored {} times", found.len()) };
+    file.write_all_at(&[bytes[place] ^ 1], place as u64).unwrap();
+}
+
+fn find_segment(folder: &Path) -> Option<PathBuf> {
+    let entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let named = |path: &&PathBuf| path.file_name().is_some_and(|name| name == "00000000000000000000.log");
+    let here = entries.iter().find(named).cloned();
+    here.or_else(|| entries.iter().filter(|path| path.is_dir()).find_map(|path| find_segment(path)))
+}
