@@ -8,6 +8,7 @@ use std::sync::mpsc;
 
 use kerolox_core::flush::Flush;
 use kerolox_core::record::{Kind, QueueState, Record, SnapshotRecord, TrimRecord};
+use kerolox_log::LogError;
 
 use crate::error::{ProposeError, StoreError};
 use crate::index::{Outcome, ToCarry};
@@ -103,7 +104,12 @@ impl Store {
     fn trim_point(&self, before: u64, start: u64) -> Result<Option<TrimPoint>, StoreError> {
         let mut point: Option<TrimPoint> = None;
         for frame in self.shared.reader.scan(start) {
-            let frame = frame?;
+            let frame = match frame.map_err(|error| self.shared.damage.notice(error)) {
+                Ok(frame) => frame,
+                // Part of the snapshot may be lost; other segments will do.
+                Err(LogError::Damaged(_)) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
             if frame.kind != Kind::Snapshot as u8 {
                 return Ok(None);
             }
