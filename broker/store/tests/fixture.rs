@@ -13,32 +13,42 @@ mod contents;
 #[path = "support/scenario.rs"]
 mod scenario;
 
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v1")
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }
 
-fn expected() -> String {
-    std::fs::read_to_string(fixture().join("contents.txt")).expect("the fixture is checked in")
+fn expected(name: &str) -> String {
+    std::fs::read_to_string(fixture(name).join("contents.txt")).expect("the fixture is checked in")
 }
 
-/// A copy of the fixture's log, in a folder that goes when the first value is dropped.
-fn copy() -> (tempfile::TempDir, Arc<OsFolder>) {
+/// A copy of a fixture's log, in a folder that goes when the first value is dropped.
+fn copy(name: &str) -> (tempfile::TempDir, Arc<OsFolder>) {
     let temporary = tempfile::tempdir().expect("a folder");
-    contents::copy(&fixture().join("log"), temporary.path());
+    contents::copy(&fixture(name).join("log"), temporary.path());
     let folder = Arc::new(OsFolder::create(temporary.path()).expect("the copy"));
     (temporary, folder)
 }
 
 #[test]
 fn the_log_of_version_1_is_read_as_it_was_written() {
-    let (_temporary, folder) = copy();
+    for name in ["v1", "v1-trimmed"] {
+        let (_temporary, folder) = copy(name);
+        let store = contents::open(folder.clone(), Arc::new(MemKv::default()));
+        assert_eq!(contents::describe(&store, &*folder), expected(name));
+    }
+}
+
+#[test]
+fn a_log_that_is_trimmed_today_holds_what_the_fixture_holds() {
+    let (_temporary, folder) = copy("v1");
     let store = contents::open(folder.clone(), Arc::new(MemKv::default()));
-    assert_eq!(contents::describe(&store, &*folder), expected());
+    scenario::trim(&store);
+    assert_eq!(contents::describe(&store, &*folder), expected("v1-trimmed"));
 }
 
 #[test]
 fn an_index_of_any_earlier_moment_leads_to_the_same() {
-    let (_temporary, folder) = copy();
+    let (_temporary, folder) = copy("v1");
     let frames: Vec<_> = Inspector::open(&*folder, Mode::Offline)
         .expect("opens")
         .filter_map(|finding| match finding.expect("reads") {
@@ -53,9 +63,9 @@ fn an_index_of_any_earlier_moment_leads_to_the_same() {
             index.apply(frame, &mut Vec::new()).expect("applies");
         }
         kerolox_store::kv::Kv::write(&*kv, index.pending()).expect("memory");
-        let (_temporary, folder) = copy();
+        let (_temporary, folder) = copy("v1");
         let store = contents::open(folder.clone(), kv);
-        assert_eq!(contents::describe(&store, &*folder), expected(), "index of {folded} records");
+        assert_eq!(contents::describe(&store, &*folder), expected("v1"), "index of {folded} records");
     }
 }
 
@@ -65,7 +75,7 @@ fn an_index_of_any_earlier_moment_leads_to_the_same() {
 fn the_writer_makes_the_bytes_of_version_1() {
     let written = MemFolder::new();
     scenario::write(Arc::new(written.clone()));
-    let golden = OsFolder::read_only(&fixture().join("log")).expect("the fixture is checked in");
+    let golden = OsFolder::read_only(&fixture("v1").join("log")).expect("the fixture is checked in");
     let names = |folder: &dyn Folder| {
         let mut names = folder.list().expect("lists");
         names.sort();

@@ -1,5 +1,6 @@
 //! What a store holds, as text: for comparing with what a golden fixture should hold.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -72,6 +73,13 @@ pub(crate) fn describe(store: &Store, folder: &dyn Folder) -> String {
                         "  {} {queue}: done below {committed}, open {open:?}, attempted {attempted:?}",
                         topic.name
                     ));
+                    // What waits for another attempt is kept, although its queue begins behind it.
+                    for (offset, ..) in attempted.iter().filter(|(offset, ..)| *offset < bounds.min) {
+                        let entry = index.entry(topic.id, queue, *offset).expect("reads").expect("is kept");
+                        let (frame, message) = store.read_message(entry.position, entry.len).expect("reads");
+                        let (id, store_ms) = (message.header.message_id, frame.store_ms);
+                        line(format!("    {offset}: kept {id} at {}, stored {store_ms}", entry.position));
+                    }
                 }
             }
         }
@@ -105,11 +113,11 @@ pub(crate) fn open(folder: Arc<dyn Folder>, kv: Arc<dyn Kv>) -> Store {
         flush_interval: Duration::from_millis(5),
         tail_bytes: 0,
     };
-    Store::open(options, folder, kv, || 0, |_| ()).expect("opens")
+    Store::open(options, folder, kv, || 1_700_000_100_000, |_| ()).expect("opens")
 }
 
-/// Positions of the half messages in a log.
-fn halves(folder: &dyn Folder) -> Vec<u64> {
+/// First positions of the half messages in a log.
+fn halves(folder: &dyn Folder) -> BTreeSet<u64> {
     let findings = Inspector::open(folder, Mode::Offline).expect("opens");
     findings
         .filter_map(|finding| match finding.expect("reads") {
@@ -117,11 +125,12 @@ fn halves(folder: &dyn Folder) -> Vec<u64> {
             Finding::Damaged(damage) => panic!("{damage:?}"),
             Finding::End { .. } => None,
         })
-        .filter(|frame| match Record::decode(frame.kind, frame.body.clone()) {
-            Ok(Record::Message(message)) => message.header.hold() == Hold::Half,
-            _ => false,
+        .filter_map(|frame| match Record::decode(frame.kind, frame.body.clone()) {
+            Ok(Record::Message(message)) if message.header.hold() == Hold::Half => {
+                Some(message.header.carried.map_or(frame.position, |carried| carried.position))
+            }
+            _ => None,
         })
-        .map(|frame| frame.position)
         .collect()
 }
 

@@ -1,7 +1,8 @@
 //! The story that the golden fixture tells: every kind of record, over several segments, with a fixed clock.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
+use kerolox_core::flush::Flush;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
     AckRange, Attempted, Checked, DeleteGroup, DeleteTopic, DiscardRecord, EpochRecord, Hold, MessageHeader,
@@ -12,6 +13,7 @@ use kerolox_core::topic::{MessageType, Topic};
 use kerolox_log::fs::Folder;
 use kerolox_log::{Log, NewFrame};
 use kerolox_proto::v2::{self, SystemProperties};
+use kerolox_store::Store;
 use prost::Message as _;
 
 use super::contents::{BROKER, log_options};
@@ -39,6 +41,23 @@ pub(crate) fn write(folder: Arc<dyn Folder>) {
     writer.progress();
     writer.deletions();
     writer.log.close().expect("closes");
+}
+
+/// Goes on with a store that holds the log of [`write`]: more messages, and old segments given up.
+pub(crate) fn trim(store: &Store) {
+    for i in 0..6 {
+        propose(store, &message(PLAIN, "plain", 0, Hold::None, &format!("Q{i}")));
+    }
+    let point = store.trim_points().expect("reads").pop().expect("a segment was begun");
+    store.trim(&point).expect("trims");
+    propose(store, &message(PLAIN, "plain", 0, Hold::None, "Q9"));
+}
+
+fn propose(store: &Store, record: &Record) {
+    let (sender, answer) = mpsc::channel();
+    let done = Box::new(move |applied| sender.send(applied).expect("somebody waits"));
+    store.propose(record, Flush::Sync, done);
+    answer.recv().expect("answered").expect("stored");
 }
 
 impl Writer {
