@@ -10,6 +10,7 @@ mod delivery;
 mod messages;
 mod mqadmin;
 mod relay;
+mod retention;
 mod startup;
 mod support;
 mod transactions;
