@@ -8,7 +8,7 @@ use std::sync::mpsc;
 
 use kerolox_core::flush::Flush;
 use kerolox_core::record::{Kind, QueueState, Record, SnapshotRecord, TrimRecord};
-use kerolox_log::LogError;
+use kerolox_log::{LogError, sabotage};
 
 use crate::error::{ProposeError, StoreError};
 use crate::index::{Outcome, ToCarry};
@@ -74,12 +74,14 @@ impl Store {
     /// [`TrimError`]; trying again is fine.
     pub fn trim(&self, point: &TrimPoint) -> Result<Trimmed, TrimError> {
         let needed = self.index().to_carry(point.before)?;
-        for carry in &needed {
+        for carry in needed.iter().filter(|_| !sabotage::is("no-carry-forward")) {
             self.carry(carry)?;
         }
         let record = Record::Trim(TrimRecord { before: point.before, queues: point.queues.clone() });
         self.propose_and_wait(&record)?;
-        self.flush_index()?;
+        if !sabotage::is("trim-before-persist") {
+            self.flush_index()?;
+        }
         let bytes =
             self.shared.reader.remove_before(&*self.folder, point.before).map_err(StoreError::from)?;
         Ok(Trimmed { carried: needed.len(), bytes })
@@ -96,7 +98,8 @@ impl Store {
     fn propose_and_wait(&self, record: &Record) -> Result<Applied, ProposeError> {
         let (sender, answer) = mpsc::channel();
         // The receiver waits below, so sending cannot fail.
-        self.propose(record, Flush::Sync, Box::new(move |applied| drop(sender.send(applied))));
+        let flush = if sabotage::is("trim-before-sync") { Flush::Async } else { Flush::Sync };
+        self.propose(record, flush, Box::new(move |applied| drop(sender.send(applied))));
         answer.recv().unwrap_or(Err(ProposeError::Closed))
     }
 

@@ -9,7 +9,7 @@ use kerolox_core::record::{
 };
 use kerolox_core::topic::Topic;
 use kerolox_core::transaction::{self, Decision, Half, Phase, Settlement};
-use kerolox_log::Frame;
+use kerolox_log::{Frame, sabotage};
 use prost::Message;
 
 use crate::error::StoreError;
@@ -200,6 +200,7 @@ impl Index {
         let Some(half) = self.half(position)? else { return Ok(Outcome::NoSuchHalf) };
         match transaction::settle(half.phase(), decision) {
             Settlement::Repeats => return Ok(Outcome::Repeated),
+            Settlement::Contradicts if sabotage::is("last-decision-wins") => {}
             Settlement::Contradicts => return Ok(Outcome::Contradicted),
             Settlement::Takes => {}
         }
