@@ -63,6 +63,7 @@ mod log;
 mod reader;
 mod recovery;
 mod resync;
+pub mod sabotage;
 mod segment;
 mod trim;
 

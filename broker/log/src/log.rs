@@ -8,6 +8,7 @@ use crate::frame::{self, NewFrame};
 use crate::fs::Folder;
 use crate::reader::Reader;
 use crate::recovery;
+use crate::sabotage;
 use crate::segment::{HEADER_LEN, Segment, Shared};
 
 /// How a log is kept.
@@ -122,7 +123,13 @@ impl Log {
     /// [`LogError::Io`]; the log is read-only from then on.
     pub fn sync(&mut self) -> Result<(), LogError> {
         self.check_writable()?;
-        let synced = self.current.file.sync();
+        if sabotage::is("checkpoint-before-sync") {
+            self.checkpoint.advance(self.end).map_err(LogError::io("writing the log's checkpoint"))?;
+        }
+        let mut synced = if sabotage::is("skip-fsync") { Ok(()) } else { self.current.file.sync() };
+        if sabotage::is("retry-failed-sync") {
+            synced = synced.or_else(|_| self.current.file.sync());
+        }
         synced
             .map_err(LogError::io(format!("fdatasync of {}", self.current.name())))
             .inspect_err(|error| self.failure = Some(error.to_string()))?;
@@ -209,7 +216,10 @@ impl Log {
     /// Seals the current segment at its exact length and begins the next one.
     fn roll(&mut self, first_len: u64) -> Result<(), LogError> {
         let file = &self.current.file;
-        let seal = || file.set_len(self.end - self.current.base).and_then(|()| file.sync());
+        let seal = || {
+            file.set_len(self.end - self.current.base)?;
+            if sabotage::is("skip-seal-sync") { Ok(()) } else { file.sync() }
+        };
         seal().map_err(LogError::io(format!("sealing {}", self.current.name())))?;
         self.shared.set_durable(self.end);
         self.capacity = self.options.segment_bytes.max(HEADER_LEN + first_len);
@@ -229,6 +239,7 @@ impl Log {
 
     fn check_writable(&self) -> Result<(), LogError> {
         match &self.failure {
+            Some(_) if sabotage::is("go-on-after-failure") => Ok(()),
             Some(reason) => Err(LogError::ReadOnly(reason.clone())),
             None => Ok(()),
         }

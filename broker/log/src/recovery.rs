@@ -19,6 +19,7 @@ use crate::fs::Folder;
 use crate::log::Recovered;
 use crate::reader::Reader;
 use crate::resync;
+use crate::sabotage;
 use crate::segment::{self, HEADER_LEN, Segment, Shared};
 
 /// Bytes that are written again at a time.
@@ -170,6 +171,7 @@ fn find_end(
             Ok(frame) => end = frame.end(),
             // Nothing intact follows: this is the end.
             Err(LogError::Damaged(range)) if range.until == file_end => {}
+            Err(LogError::Damaged(_)) if sabotage::is("truncate-at-first-bad-record") => break,
             // The header is known already.
             Err(LogError::Damaged(range)) if range.until <= from => {}
             Err(LogError::Damaged(range)) => damaged.push(range),
@@ -184,7 +186,7 @@ fn find_end(
 fn settle_tail(newest: &Segment, end: u64, written: u64, segment_bytes: u64) -> Result<u64, LogError> {
     let file = &newest.file;
     let settle = || {
-        if written > end {
+        if written > end && !sabotage::is("tail-not-zeroed") {
             file.set_len(end - newest.base)?;
         }
         let capacity = file.len()?.max(segment_bytes);
@@ -203,7 +205,7 @@ fn make_durable(folder: &dyn Folder, newest: &Segment, durable: u64, end: u64) -
     let rewrite = || {
         let mut buf = vec![0; REWRITE_LEN];
         let mut position = from;
-        while position < end {
+        while position < end && !sabotage::is("no-rewrite-at-recovery") {
             let wanted = usize::try_from(end - position).map_or(REWRITE_LEN, |left| left.min(REWRITE_LEN));
             let n = newest.file.read_at(&mut buf[..wanted], position - newest.base)?;
             if n == 0 {

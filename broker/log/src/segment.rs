@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::error::{DamagedRange, LogError};
 use crate::fs::{File, Folder};
+use crate::sabotage;
 
 /// Bytes before the first frame of a segment.
 pub(crate) const HEADER_LEN: u64 = 64;
@@ -46,7 +47,9 @@ impl Segment {
             file.allocate(len)?;
             file.write_at(&header(base), 0)?;
             file.sync()?;
-            folder.sync()?;
+            if !sabotage::is("skip-directory-fsync") {
+                folder.sync()?;
+            }
             Ok(file)
         };
         let file = build().map_err(LogError::io(format!("creating log segment {}", file_name(base))))?;

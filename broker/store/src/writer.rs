@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kerolox_core::flush::Flush;
 use kerolox_core::record::{Record, SnapshotRecord};
-use kerolox_log::{Frame, Log, LogError, NewFrame};
+use kerolox_log::{Frame, Log, LogError, NewFrame, sabotage};
 
 use crate::error::ProposeError;
 use crate::store::{Completion, Shared};
@@ -181,6 +181,7 @@ impl Writer {
         let parts = asked.ok().and_then(|()| snapshot.recv().ok()).ok_or_else(|| self.why_stopped())?;
         let proposals: Vec<Proposal> = parts
             .into_iter()
+            .filter(|_| !sabotage::is("no-snapshot"))
             .map(|part| {
                 let record = Record::Snapshot(Box::new(part));
                 let record = NewFrame { kind: record.kind() as u8, body: record.encode() };
@@ -213,6 +214,9 @@ impl Writer {
     ) -> Result<Vec<(u64, u32)>, LogError> {
         let places = self.log.append(records, self.epoch, store_ms)?;
         let since = *self.unsynced_since.get_or_insert_with(Instant::now);
+        if sabotage::is("ack-before-sync") {
+            return Ok(places);
+        }
         if wants_sync || since.elapsed() >= self.flush_interval {
             self.sync()?;
         }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use kerolox_core::record::QueueState;
+use kerolox_log::sabotage;
 
 use crate::error::StoreError;
 use crate::index::snapshot::queue_state;
@@ -65,7 +66,10 @@ impl Queues {
             from.push(0);
             for (key, value) in page {
                 let (topic_id, queue) = keys::parse_queue(&key)?;
-                let bounds = decode_bounds(&value)?;
+                let mut bounds = decode_bounds(&value)?;
+                if sabotage::is("reuse-offsets") {
+                    bounds.next = bounds.next.saturating_sub(1);
+                }
                 let tail = load_tail(kv, topic_id, queue, &bounds)?;
                 queues.insert((topic_id, queue), Queue { bounds, tail, dirty: false });
             }

@@ -1,0 +1,54 @@
+//! Breaking the engine on purpose, to see whether the tests notice.
+//!
+//! Only with the feature `sabotage`, which nothing that is shipped is built with: the environment variable
+//! `KEROLOX_SABOTAGE` names one of [`SWITCHES`], and the place that asks for it does the wrong thing from then on.
+//! Without the feature every question is answered with a constant no. `tests/run.sh sabotage` goes through all of them.
+
+/// What can be broken, and how.
+pub const SWITCHES: &[(&str, &str)] = &[
+    ("skip-fsync", "appended records count as durable without a sync of their file"),
+    ("skip-seal-sync", "a segment is sealed without a sync of its last records"),
+    ("skip-directory-fsync", "the name of a new segment is not made durable"),
+    ("ack-before-sync", "records are answered before the sync that they asked for"),
+    ("retry-failed-sync", "a sync that failed is tried again, and the second answer is believed"),
+    ("go-on-after-failure", "a failed write or sync does not make the log read-only"),
+    ("no-crc-on-read", "the checksum of a frame is not looked at"),
+    ("no-position-on-read", "a frame is believed wherever it lies"),
+    ("truncate-at-first-bad-record", "recovery cuts at the first bad record, whatever follows"),
+    ("tail-not-zeroed", "what a torn write left behind the end stays there"),
+    ("no-rewrite-at-recovery", "recovery takes what it reads for durable"),
+    ("checkpoint-before-sync", "the checkpoint says that records are durable before they are"),
+    ("index-ahead-of-log", "an index that knows more than the log is kept"),
+    ("forget-applied", "the index is brought up to date from the beginning of the log"),
+    ("reuse-offsets", "a restarted queue gives its newest offset once more"),
+    ("last-decision-wins", "a transaction that has ended can end the other way"),
+    ("no-carry-forward", "retention does not repeat what is still needed"),
+    ("trim-before-sync", "segments go before what was repeated of them is durable"),
+    ("trim-before-persist", "segments go before the index is durable"),
+    ("no-snapshot", "a segment does not begin with the state of the fold"),
+];
+
+/// Whether to break the engine in this way.
+///
+/// # Panics
+/// When `KEROLOX_SABOTAGE` names no switch: a sabotage that does not take place proves nothing.
+#[cfg(feature = "sabotage")]
+pub fn is(switch: &str) -> bool {
+    static ASKED: std::sync::LazyLock<Option<String>> = std::sync::LazyLock::new(|| {
+        let asked = std::env::var("KEROLOX_SABOTAGE").ok().filter(|asked| !asked.is_empty())?;
+        assert!(
+            SWITCHES.iter().any(|(name, _)| *name == asked),
+            "KEROLOX_SABOTAGE={asked} is no switch; see kerolox_log::sabotage::SWITCHES"
+        );
+        Some(asked)
+    });
+    debug_assert!(SWITCHES.iter().any(|(name, _)| *name == switch), "{switch} is not listed");
+    ASKED.as_deref() == Some(switch)
+}
+
+/// Never: this build cannot be broken.
+#[cfg(not(feature = "sabotage"))]
+#[inline]
+pub const fn is(_switch: &str) -> bool {
+    false
+}
