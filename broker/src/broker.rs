@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kerolox_kit::access::drain;
 use kerolox_kit::clients::Clients;
 use kerolox_kit::listen::{ListenError, Listener, grpc_server};
 use kerolox_kit::process::{Shutdown, now_ms};
@@ -31,8 +32,6 @@ use crate::service::{Admin, Context, Counters, Messaging, Policy};
 
 /// How often dead brokers and clients are looked for.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
-/// How long connections may take to end their calls at shutdown.
-const DRAIN: Duration = Duration::from_secs(3);
 
 /// Why a broker cannot start or serve.
 #[derive(Debug, thiserror::Error)]
@@ -223,19 +222,6 @@ fn open_store(
         halves.notice(event);
     };
     Ok(Arc::new(Store::open(options, Arc::new(folder), Arc::new(kv), now_ms, listener)?))
-}
-
-/// Completes a while after `shutdown` is requested, and until then keeps ending the streams that would hold it up.
-async fn drain(shutdown: &Shutdown, clients: &Clients) {
-    shutdown.requested().await;
-    let end_streams = async {
-        loop {
-            clients.close_streams();
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    // The timeout is what ends this.
-    let _: Result<(), _> = tokio::time::timeout(DRAIN, end_streams).await;
 }
 
 async fn keep_house(routes: Arc<Routes>, clients: Arc<Clients>, deliveries: Arc<Deliveries>) {

@@ -1,6 +1,5 @@
 //! The `broker` program.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,7 +7,9 @@ use clap::Parser;
 use kerolox_broker::Broker;
 use kerolox_broker::config::{BrokerConfig, ENV_PREFIX};
 use kerolox_kit::config;
-use kerolox_kit::process::{Shutdown, abort_on_panic, init_tracing, shutdown_signal};
+use kerolox_kit::process::{
+    Shutdown, abort_on_panic, announce_listening, init_tracing, serve_until, shutdown_signal,
+};
 
 /// One member of a Kerolox broker group.
 ///
@@ -110,16 +111,6 @@ async fn run(flags: &Flags) -> anyhow::Result<()> {
     let group = config.group.clone();
     let broker = Broker::open(config).await?;
     let address = broker.local_addr();
-    let ready = move || {
-        let mut stdout = std::io::stdout();
-        // Whoever started the broker without wanting to read this is served all the same.
-        let _ = writeln!(stdout, "broker {group} listening on {address}").and_then(|()| stdout.flush());
-    };
-    let serving = tokio::spawn(broker.serve(shutdown.clone(), ready));
-    tokio::pin!(serving);
-    tokio::select! {
-        outcome = &mut serving => return Ok(outcome??),
-        () = signal => shutdown.request(),
-    }
-    Ok(serving.await??)
+    let ready = move || announce_listening(&format!("broker {group}"), address);
+    Ok(serve_until(broker.serve(shutdown.clone(), ready), signal, &shutdown).await??)
 }

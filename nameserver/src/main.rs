@@ -1,12 +1,13 @@
 //! The `nameserver` program.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use kerolox_kit::config;
-use kerolox_kit::process::{Shutdown, abort_on_panic, init_tracing, shutdown_signal};
+use kerolox_kit::process::{
+    Shutdown, abort_on_panic, announce_listening, init_tracing, serve_until, shutdown_signal,
+};
 use kerolox_nameserver::Nameserver;
 use kerolox_nameserver::config::{ENV_PREFIX, NameserverConfig};
 
@@ -76,14 +77,6 @@ async fn run(flags: &Flags) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     let signal = shutdown_signal()?;
     let nameserver = Nameserver::bind(&config).await?;
-    let mut stdout = std::io::stdout();
-    writeln!(stdout, "nameserver listening on {}", nameserver.local_addr())?;
-    stdout.flush()?;
-    let serving = tokio::spawn(nameserver.serve(shutdown.clone()));
-    tokio::pin!(serving);
-    tokio::select! {
-        outcome = &mut serving => return Ok(outcome??),
-        () = signal => shutdown.request(),
-    }
-    Ok(serving.await??)
+    announce_listening("nameserver", nameserver.local_addr());
+    Ok(serve_until(nameserver.serve(shutdown.clone()), signal, &shutdown).await??)
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kerolox_kit::access::drain;
 use kerolox_kit::clients::Clients;
 use kerolox_kit::listen::{ListenError, Listener, grpc_server};
 use kerolox_kit::process::Shutdown;
@@ -17,8 +18,6 @@ use crate::registry::RegistryService;
 
 /// How often dead brokers and clients are looked for. Answers leave out dead brokers by themselves; this keeps the books.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
-/// How long connections may take to end their calls at shutdown.
-const DRAIN: Duration = Duration::from_secs(3);
 
 /// Why a nameserver cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -88,19 +87,6 @@ impl Nameserver {
         housekeeping.abort();
         Ok(outcome?)
     }
-}
-
-/// Completes a while after `shutdown` is requested, and until then keeps ending the streams that would hold it up.
-async fn drain(shutdown: &Shutdown, clients: &Clients) {
-    shutdown.requested().await;
-    let end_streams = async {
-        loop {
-            clients.close_streams();
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    // The timeout is what ends this.
-    let _: Result<(), _> = tokio::time::timeout(DRAIN, end_streams).await;
 }
 
 async fn keep_house(routes: Arc<Routes>, clients: Arc<Clients>) {

@@ -1,8 +1,6 @@
 //! Between messages on the wire and messages in the log.
 
 mod fields;
-#[cfg(test)]
-mod figures;
 mod numbers;
 mod sent;
 #[cfg(test)]

@@ -74,8 +74,16 @@ impl Store {
     /// [`TrimError`]; trying again is fine.
     pub fn trim(&self, point: &TrimPoint) -> Result<Trimmed, TrimError> {
         let needed = self.index().to_carry(point.before)?;
+        let mut carried = 0;
         for carry in needed.iter().filter(|_| !sabotage::is("no-carry-forward")) {
-            self.carry(carry)?;
+            match self.carry(carry) {
+                Ok(_) => carried += 1,
+                // What cannot be read is lost with or without its segment; keeping that would stop retention for good.
+                Err(TrimError::Store(error)) if error.is_damage() => {
+                    tracing::error!(%error, "a message that is still needed cannot be read, and goes with its segment");
+                }
+                Err(error) => return Err(error),
+            }
         }
         let record = Record::Trim(TrimRecord { before: point.before, queues: point.queues.clone() });
         self.propose_and_wait(&record)?;
@@ -84,7 +92,7 @@ impl Store {
         }
         let bytes =
             self.shared.reader.remove_before(&*self.folder, point.before).map_err(StoreError::from)?;
-        Ok(Trimmed { carried: needed.len(), bytes })
+        Ok(Trimmed { carried, bytes })
     }
 
     fn carry(&self, carry: &ToCarry) -> Result<Outcome, TrimError> {

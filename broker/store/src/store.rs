@@ -180,7 +180,7 @@ impl Store {
             shared: shared.clone(),
             proposals: incoming,
             work,
-            last_ms: shared.now_ms(),
+            last_ms: shared.index.read().unwrap_or_else(PoisonError::into_inner).store_ms(),
             flush_interval: options.flush_interval,
             unsynced_since: None,
             unnoted: false,

@@ -172,6 +172,23 @@ fn without_a_sync_a_record_is_answered_at_once_and_durable_a_little_later() {
 }
 
 #[test]
+fn store_times_never_run_backwards_even_when_the_clock_does() {
+    let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
+    let mut last = 0;
+    for clock_ms in [5_000, 3_000, 4_000] {
+        let store = Store::open(options("a"), Arc::new(folder.clone()), kv.clone(), move || clock_ms, |_| {});
+        let store = store.expect("opens");
+        if last == 0 {
+            topic(&store, "t");
+        }
+        let applied = propose(&store, &message(0, Hold::None, "m")).expect("stored");
+        assert!(applied.store_ms >= last, "{} follows {last}", applied.store_ms);
+        last = applied.store_ms;
+    }
+    assert_eq!(last, 5_000);
+}
+
+#[test]
 fn the_data_of_another_broker_group_is_refused() {
     let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
     drop(open(&folder, &kv));

@@ -180,6 +180,22 @@ fn an_index_rebuilt_from_what_is_left_shows_the_same() {
 }
 
 #[test]
+fn a_needed_message_that_cannot_be_read_does_not_stop_retention() {
+    let built = build();
+    let points = built.store.trim_points().expect("reads");
+    let name =
+        built.folder.names().into_iter().filter(|name| name.ends_with(".log")).min().expect("a segment");
+    let position = usize::try_from(built.undecided).expect("small");
+    built.folder.flip_bits(&name, position + 40, 1);
+    let trimmed = built.store.trim(&points[0]).expect("trims");
+    assert_eq!(trimmed.carried, 2, "the undecided one is lost");
+    assert!(trimmed.bytes > 0);
+    assert_eq!(built.store.index().half(built.undecided).expect("reads"), None);
+    assert_eq!(built.store.index().undecided_total(), 0, "nobody is asked about it any more");
+    assert_eq!(id_at(&built.store, 0, 4).as_deref(), Some("0-4"));
+}
+
+#[test]
 fn a_second_trim_carries_again_what_still_waits() {
     let built = build();
     let points = built.store.trim_points().expect("reads");

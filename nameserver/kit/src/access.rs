@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::time::Duration;
 
 use kerolox_model::names::validate_group;
 use kerolox_proto::v2::{self, AckMessageEntry, AckMessageResultEntry};
@@ -11,9 +12,13 @@ use tonic::{Extensions, Request, Response, Status};
 
 use crate::clients::Clients;
 use crate::headers::ClientHeaders;
+use crate::process::Shutdown;
 use crate::refusal::{Refusable, Refusal, ok_status};
 use crate::relay::{Relay, acks};
 use crate::routes::{Routes, stored_topic};
+
+/// How long connections may take to end their calls at shutdown.
+const DRAIN: Duration = Duration::from_secs(3);
 
 /// Answer of a call.
 pub type Answer<T> = Result<Response<T>, Status>;
@@ -116,6 +121,19 @@ pub fn notify_client_termination(
         v2::NotifyClientTerminationResponse { status: Some(ok_status()) }
     });
     answer(&headers, outcome)
+}
+
+/// Completes a while after `shutdown` is requested, and until then keeps ending the streams that would hold it up.
+pub async fn drain(shutdown: &Shutdown, clients: &Clients) {
+    shutdown.requested().await;
+    let end_streams = async {
+        loop {
+            clients.close_streams();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    // The timeout is what ends this.
+    let _: Result<(), _> = tokio::time::timeout(DRAIN, end_streams).await;
 }
 
 /// Passes acknowledgements on to the brokers that they belong to, and gathers the results with their places.

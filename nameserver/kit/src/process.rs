@@ -1,6 +1,8 @@
 //! What every server process does at its start and its end: logging, panics, signals.
 
 use std::io::IsTerminal;
+use std::io::Write;
+use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -94,6 +96,30 @@ pub fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
         };
         tracing::info!("{name} received, shutting down");
     })
+}
+
+/// Runs a server until it ends by itself or `signal` completes; then asks it to end and waits for that.
+///
+/// # Errors
+/// The server's task panicked.
+pub async fn serve_until<T: Send + 'static>(
+    serving: impl Future<Output = T> + Send + 'static,
+    signal: impl Future<Output = ()>,
+    shutdown: &Shutdown,
+) -> Result<T, tokio::task::JoinError> {
+    let mut serving = tokio::spawn(serving);
+    tokio::select! {
+        outcome = &mut serving => return outcome,
+        () = signal => shutdown.request(),
+    }
+    serving.await
+}
+
+/// Says on standard output where a server listens, for people and for programs that wait for it. Whoever started it
+/// without wanting to read this is served all the same.
+pub fn announce_listening(name: &str, address: SocketAddr) {
+    let mut stdout = std::io::stdout();
+    let _ = writeln!(stdout, "{name} listening on {address}").and_then(|()| stdout.flush());
 }
 
 #[cfg(test)]

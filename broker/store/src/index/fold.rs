@@ -91,6 +91,7 @@ impl Index {
     pub fn apply(&mut self, frame: &Frame, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
         let malformed = |source| StoreError::Record { position: frame.position, source };
         let record = Record::decode(frame.kind, frame.body.clone()).map_err(malformed)?;
+        self.store_ms = self.store_ms.max(frame.store_ms);
         let outcome = match record {
             Record::Message(message) => self.apply_message(frame, &message, events)?,
             Record::Release(record) => {
@@ -153,8 +154,8 @@ impl Index {
             self.apply_carried(header.topic_id, header.queue, carried, entry)?;
             return Ok(Outcome::Done);
         }
-        match header.hold() {
-            Hold::None => {
+        match Hold::try_from(header.hold) {
+            Ok(Hold::None) => {
                 let entry = Entry {
                     position: frame.position,
                     len: frame.len,
@@ -163,7 +164,7 @@ impl Index {
                 };
                 Ok(self.make_visible(header.topic_id, header.queue, entry, events))
             }
-            Hold::Half => {
+            Ok(Hold::Half) => {
                 let half = Half {
                     topic_id: header.topic_id,
                     queue: header.queue,
@@ -178,11 +179,12 @@ impl Index {
                 events.push(Event::HalfDue { due_ms: half.next_check_ms });
                 Ok(Outcome::Held)
             }
-            Hold::Until => Err(StoreError::Record {
+            // Taking an unknown hold for none would show what nobody may see.
+            Ok(Hold::Until) | Err(_) => Err(StoreError::Record {
                 position: frame.position,
                 source: RecordError::Malformed {
                     kind: "message",
-                    reason: "held until a due time, which this version does not support".into(),
+                    reason: format!("hold {}, which this version does not support", header.hold),
                 },
             }),
         }

@@ -88,17 +88,23 @@ impl Index {
         self.overlay.put(Family::Halves, keys::half(position), new.encode_to_vec());
     }
 
+    /// Forgets an undecided half message.
+    pub(super) fn drop_half(&mut self, position: u64, half: &Half) {
+        self.overlay.delete(Family::HalfDue, keys::half_due(due_of(half), position));
+        self.overlay.delete(Family::Halves, keys::half(position));
+        *self.undecided.entry(half.topic_id).or_default() -= 1;
+    }
+
     /// Forgets the undecided half messages of a topic that goes away.
     pub(super) fn drop_halves_of(&mut self, topic_id: u32) -> Result<(), StoreError> {
         let mut gone = Vec::new();
         self.each_undecided(|position, half| {
             if half.topic_id == topic_id {
-                gone.push((position, due_of(half)));
+                gone.push((position, half.clone()));
             }
         })?;
-        for (position, due_ms) in gone {
-            self.overlay.delete(Family::HalfDue, keys::half_due(due_ms, position));
-            self.overlay.delete(Family::Halves, keys::half(position));
+        for (position, half) in gone {
+            self.drop_half(position, &half);
         }
         self.undecided.remove(&topic_id);
         Ok(())

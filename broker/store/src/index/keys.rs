@@ -6,6 +6,7 @@ pub(super) const APPLIED: &[u8] = b"applied";
 pub(super) const FORMAT: &[u8] = b"format";
 pub(super) const BROKER: &[u8] = b"broker";
 pub(super) const NEXT_TOPIC: &[u8] = b"next-topic";
+pub(super) const STORE_MS: &[u8] = b"store-ms";
 pub(super) const TRIMMED: &[u8] = b"trimmed";
 pub(super) const NEXT_GROUP: &[u8] = b"next-group";
 

@@ -2,7 +2,7 @@
 //!
 //! | family | key (integers big-endian) | value |
 //! |---|---|---|
-//! | state | name | `applied`, `trimmed`: u64 log position; `format`, `next-topic`, `next-group`: u32; `broker`: text |
+//! | state | name | `applied`, `trimmed`: u64 log position; `format`, `next-topic`, `next-group`: u32; `store-ms`: i64 time of the newest record; `broker`: text |
 //! | topics | u32 id | [`kerolox_core::topic::Topic`] |
 //! | groups | u32 id | [`kerolox_core::group::Group`] |
 //! | queues | u32 topic, u32 queue | u64 min offset, u64 next offset, i64 time of the newest entry |
@@ -51,6 +51,7 @@ pub struct Index {
     overlay: Overlay,
     applied: u64,
     trimmed: u64,
+    store_ms: i64,
     loading: Loading,
     broker: String,
     meta: Meta,
@@ -81,6 +82,11 @@ impl Index {
         };
         let applied = keys::read_u64(&state(keys::APPLIED)?, "applied position")?;
         let trimmed = keys::read_u64(&state(keys::TRIMMED)?, "trimmed position")?;
+        // An index from before this key was kept knows no time; the next record brings one.
+        let store_ms = match kv.get(Family::State, keys::STORE_MS)? {
+            Some(bytes) => keys::read_u64(&bytes, "store time")?.cast_signed(),
+            None => 0,
+        };
         let broker = String::from_utf8_lossy(&state(keys::BROKER)?).into_owned();
         let meta = Meta::load(&*kv)?;
         let queues = Queues::load(&*kv)?;
@@ -89,6 +95,7 @@ impl Index {
             kv,
             applied,
             trimmed,
+            store_ms,
             loading: Loading::Never,
             broker,
             meta,
@@ -111,6 +118,7 @@ impl Index {
             kv,
             applied: 0,
             trimmed: 0,
+            store_ms: 0,
             loading: Loading::Blank,
             broker: String::new(),
             meta: Meta::default(),
@@ -123,6 +131,11 @@ impl Index {
     /// Everything before this log position is in the index.
     pub fn applied(&self) -> u64 {
         self.applied
+    }
+
+    /// Store time of the newest record applied, milliseconds since the Unix epoch.
+    pub fn store_ms(&self) -> i64 {
+        self.store_ms
     }
 
     /// Broker group that the log belongs to; empty before the first record.
@@ -168,6 +181,7 @@ impl Index {
         let mut state = |key: &[u8], value: Vec<u8>| ops.push(Op::Put(Family::State, key.to_vec(), value));
         state(keys::FORMAT, FORMAT.to_be_bytes().to_vec());
         state(keys::APPLIED, self.applied.to_be_bytes().to_vec());
+        state(keys::STORE_MS, self.store_ms.to_be_bytes().to_vec());
         state(keys::TRIMMED, self.trimmed.to_be_bytes().to_vec());
         state(keys::BROKER, self.broker.clone().into_bytes());
         state(keys::NEXT_TOPIC, self.meta.next_topic.to_be_bytes().to_vec());

@@ -122,11 +122,19 @@ impl Index {
         // offset any more, and after a crash the fold comes to this record again before anybody looks at all.
         self.kv.write(ops)?;
         let mut gone = Vec::new();
+        let mut lost = Vec::new();
         self.each_half_before(trim.before, |position, half| {
             if !half.is_undecided() && half.decided_at < trim.before {
                 gone.push((Family::Halves, keys::half(position)));
             }
+            // It could not be read when it was to be carried.
+            if half.is_undecided() && half.location(position) < trim.before {
+                lost.push((position, half.clone()));
+            }
         })?;
+        for (position, half) in lost {
+            self.drop_half(position, &half);
+        }
         self.each_kept(|kept| {
             if kept.position < trim.before {
                 gone.push((Family::Kept, keys::block(kept.topic_id, kept.queue, kept.offset)));
