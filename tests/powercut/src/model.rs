@@ -1,0 +1,338 @@
+//! What the answers of the store amount to, and what must be there after a power cut.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use kerolox_core::flush::Flush;
+use kerolox_store::{Applied, Outcome, Store};
+
+use crate::observe::{End, HalfMessage, View, Visible, end_of};
+use crate::plan::Plan;
+
+/// An answered proposal.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) plan: Plan,
+    pub(crate) flush: Flush,
+    pub(crate) applied: Applied,
+}
+
+#[derive(Default)]
+pub(crate) struct Model {
+    /// As of the last answer.
+    pub(crate) live: View,
+    /// What a power cut must not take.
+    durable: View,
+    /// Answers behind what is durable.
+    open: Vec<Answer>,
+    /// Messages that were ever proposed, with topic and queue.
+    proposed: HashMap<String, (u32, u32)>,
+    /// Half messages whose commit was ever proposed.
+    commit_proposed: HashSet<String>,
+    /// Offsets whose end was ever proposed.
+    finish_proposed: BTreeSet<(u32, u32, u64)>,
+    /// Messages of this life, which a power cut may take.
+    fresh: Vec<String>,
+    /// Messages that were not there after a start: they must never come back.
+    gone: HashSet<String>,
+    /// Topics that were touched by a proposal of this life.
+    touched: HashSet<String>,
+    /// Half messages of which this life proposed the end.
+    ended: HashSet<u64>,
+    /// Where the log was given up at the most.
+    trimmed: u64,
+}
+
+impl Model {
+    /// To be told before a proposal is made.
+    pub(crate) fn propose(&mut self, plan: &Plan) {
+        match plan {
+            Plan::Message { id, topic_id, queue } | Plan::Half { id, topic_id, queue } => {
+                self.proposed.insert(id.clone(), (*topic_id, *queue));
+                self.fresh.push(id.clone());
+            }
+            Plan::Commit { position } => {
+                self.ended.insert(*position);
+                if let Some(half) = self.live.halves.get(position) {
+                    self.commit_proposed.insert(half.id.clone());
+                }
+            }
+            Plan::RollBack { position } => drop(self.ended.insert(*position)),
+            Plan::Finish { place } => drop(self.finish_proposed.insert(*place)),
+            Plan::PutTopic { name, .. } | Plan::DeleteTopic { name } => {
+                self.touched.insert(name.clone());
+            }
+            Plan::PutGroup => {}
+        }
+    }
+
+    /// To be told before a trim.
+    pub(crate) fn trim(&mut self, before: u64) {
+        self.trimmed = self.trimmed.max(before);
+    }
+
+    /// To be told after a trim that went through: what a queue holds now.
+    pub(crate) fn trimmed(&mut self, store: &Store) {
+        let Self { live, .. } = self;
+        for ((topic_id, queue), (min, _)) in &mut live.bounds {
+            *min = store.index().queue_bounds(*topic_id, *queue).min;
+        }
+        let expired = |(topic_id, queue, offset): &(u32, u32, u64)| {
+            live.bounds.get(&(*topic_id, *queue)).is_some_and(|(min, _)| offset < min)
+        };
+        live.visible.retain(|place, _| !expired(place));
+        live.done.retain(|place| !expired(place));
+    }
+
+    /// Takes the answers to a batch; `all_there` says that a power cut cannot take them.
+    pub(crate) fn answer(&mut self, mut answers: Vec<Answer>) -> Result<(), String> {
+        answers.sort_by_key(|answer| answer.applied.position);
+        for answer in answers {
+            take(&mut self.live, &answer, self.trimmed)
+                .map_err(|wrong| format!("{:?} was answered with {:?}: {wrong}", answer.plan, answer.applied))?;
+            self.open.push(answer);
+        }
+        // What was written before a synced record is synced with it.
+        let synced = self.open.iter().rposition(|answer| answer.flush == Flush::Sync).map_or(0, |at| at + 1);
+        for answer in self.open.drain(..synced) {
+            take(&mut self.durable, &answer, self.trimmed)?;
+        }
+        Ok(())
+    }
+
+    /// Everything answered must be there from now on: the process died, the machine lives.
+    pub(crate) fn keep_all(&mut self) {
+        self.durable = self.live.clone();
+        self.open.clear();
+    }
+
+    /// Compares what a started store shows with what must and may be there, and takes it up.
+    pub(crate) fn restart(&mut self, store: &Store) -> Result<(), String> {
+        let mut view = View::of(store)?;
+        self.check_topics(&view)?;
+        self.check_messages(store, &view)?;
+        self.check_done(&view)?;
+        self.check_nothing_else(&view)?;
+        self.take_halves(store, &mut view)?;
+        let kept: HashSet<&str> = view
+            .visible
+            .values()
+            .map(|visible| visible.id.as_str())
+            .chain(view.halves.values().map(|half| half.id.as_str()))
+            .collect();
+        let lost = self.fresh.drain(..).filter(|id| !kept.contains(id.as_str()));
+        self.gone.extend(lost.collect::<Vec<_>>());
+        self.touched.clear();
+        self.ended.clear();
+        self.open.clear();
+        for (place, visible) in &mut view.visible {
+            visible.at = match self.live.visible.get(place) {
+                Some(known) if known.id == visible.id => known.at,
+                // It came with this start: somewhere behind everything that was known.
+                _ => store.positions().end,
+            };
+        }
+        self.live = view.clone();
+        self.durable = view;
+        Ok(())
+    }
+
+    fn check_topics(&self, view: &View) -> Result<(), String> {
+        for (name, topic) in &self.durable.topics {
+            if !self.touched.contains(name) && view.topics.get(name) != Some(topic) {
+                return Err(format!("topic {name} {topic:?} is {:?} now", view.topics.get(name)));
+            }
+        }
+        let ghost = view.topics.keys().find(|name| {
+            !self.touched.contains(*name) && !self.durable.topics.contains_key(*name)
+        });
+        ghost.map_or(Ok(()), |name| Err(format!("topic {name} came from nowhere")))
+    }
+
+    /// Every message that must be there is there, at its offset.
+    fn check_messages(&self, store: &Store, view: &View) -> Result<(), String> {
+        for (place @ (topic_id, queue, offset), known) in &self.durable.visible {
+            if !view.has_topic(*topic_id) {
+                continue;
+            }
+            let Some(found) = view.visible.get(place) else {
+                let min = store.index().queue_bounds(*topic_id, *queue).min;
+                if *offset < min && known.at < self.trimmed {
+                    continue;
+                }
+                return Err(format!("the message {} at {place:?} is gone (trimmed {})", known.id, self.trimmed));
+            };
+            if found.id != known.id {
+                return Err(format!("at {place:?} is {} instead of {}", found.id, known.id));
+            }
+        }
+        for (queue, (_, next)) in &self.durable.bounds {
+            let now = view.bounds.get(queue).map_or(0, |bounds| bounds.1);
+            if now < *next && view.has_topic(queue.0) {
+                return Err(format!("queue {queue:?} goes on at {now}, not {next}: offsets would be used twice"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_done(&self, view: &View) -> Result<(), String> {
+        let missing = self.durable.done.iter().find(|place| {
+            view.visible.contains_key(place) && !view.done.contains(place)
+        });
+        if let Some(place) = missing {
+            return Err(format!("the acknowledgement of {place:?} is gone"));
+        }
+        let ghost = view.done.iter().find(|place| !self.finish_proposed.contains(place));
+        ghost.map_or(Ok(()), |place| Err(format!("{place:?} was acknowledged by nobody")))
+    }
+
+    /// Nothing is visible that nobody sent, that was rolled back, that had gone before, or that is there already.
+    fn check_nothing_else(&self, view: &View) -> Result<(), String> {
+        let mut seen = HashSet::new();
+        let halves: HashMap<&str, End> =
+            self.durable.halves.values().map(|half| (half.id.as_str(), half.end)).collect();
+        for (place @ (topic_id, queue, _), Visible { id, .. }) in &view.visible {
+            let wrong = if !seen.insert(id) {
+                "is visible twice"
+            } else if self.gone.contains(id) {
+                "came back after it was gone"
+            } else if self.proposed.get(id) != Some(&(*topic_id, *queue)) {
+                "was never sent there"
+            } else if id.starts_with('h') && !self.commit_proposed.contains(id) {
+                "was never committed"
+            } else if matches!(halves.get(id.as_str()), Some(End::RolledBack(_))) {
+                "was rolled back"
+            } else {
+                continue;
+            };
+            return Err(format!("the message {id} at {place:?} {wrong}"));
+        }
+        for half in view.halves.values() {
+            if self.gone.contains(&half.id) || !self.proposed.contains_key(&half.id) {
+                return Err(format!("the half message {} came from nowhere", half.id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Transactions stand as they stood, or have ended as this life proposed. Adds those that have ended to `view`.
+    fn take_halves(&self, store: &Store, view: &mut View) -> Result<(), String> {
+        for (position, known) in &self.durable.halves {
+            if !view.has_topic(known.topic_id) {
+                continue;
+            }
+            let found = end_of(store, *position)?;
+            let fine = match (known.end, found) {
+                (known, Some(found)) if known == found => true,
+                (End::Undecided, Some(_)) => self.ended.contains(position),
+                // Forgotten with the segment of its decision.
+                (End::Undecided, None) => false,
+                (End::Committed(_, at) | End::RolledBack(at), None) => at < self.trimmed,
+                (_, Some(_)) => false,
+            };
+            if !fine {
+                return Err(format!("the transaction of {} was {:?} and is {found:?}", known.id, known.end));
+            }
+            if let Some(end) = found {
+                view.halves.entry(*position).or_insert_with(|| HalfMessage { end, ..known.clone() });
+            }
+        }
+        // What was answered without a sync, and is there all the same.
+        for (position, known) in &self.live.halves {
+            if !view.halves.contains_key(position)
+                && view.has_topic(known.topic_id)
+                && let Some(end) = end_of(store, *position)?
+            {
+                view.halves.insert(*position, HalfMessage { end, ..known.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an answer changes, if it is one that can be given.
+fn take(view: &mut View, answer: &Answer, trimmed: u64) -> Result<(), String> {
+    let position = answer.applied.position;
+    match (&answer.plan, &answer.applied.outcome) {
+        (Plan::Message { id, topic_id, queue }, Outcome::Visible { queue: found, offset }) if found == queue => {
+            show(view, (*topic_id, *queue, *offset), id, position)
+        }
+        (Plan::Message { topic_id, .. } | Plan::Half { topic_id, .. }, Outcome::TopicGone)
+            if !view.has_topic(*topic_id) =>
+        {
+            Ok(())
+        }
+        (Plan::Half { id, topic_id, queue }, Outcome::Held) => {
+            let half =
+                HalfMessage { id: id.clone(), topic_id: *topic_id, queue: *queue, end: End::Undecided };
+            view.halves.insert(position, half);
+            Ok(())
+        }
+        (Plan::Commit { position: half }, outcome) => settle(view, *half, true, outcome, position, trimmed),
+        (Plan::RollBack { position: half }, outcome) => settle(view, *half, false, outcome, position, trimmed),
+        (Plan::Finish { place }, Outcome::Done) => {
+            if view.group && view.visible.contains_key(place) {
+                view.done.insert(*place);
+            }
+            Ok(())
+        }
+        (Plan::PutTopic { name, queues }, Outcome::Topic(topic, new)) => {
+            let known = view.topics.insert(name.clone(), (topic.id, *queues));
+            let right = known.map_or(*new, |(id, _)| !*new && id == topic.id);
+            if right { Ok(()) } else { Err(format!("it was {known:?} before")) }
+        }
+        (Plan::DeleteTopic { name }, Outcome::Deleted(found)) => {
+            let known = view.topics.get(name).copied();
+            if let Some((id, _)) = known {
+                view.forget_topic(id);
+            }
+            if known.is_some() == *found { Ok(()) } else { Err(format!("it was {known:?} before")) }
+        }
+        (Plan::PutGroup, Outcome::Group(..)) => {
+            view.group = true;
+            Ok(())
+        }
+        _ => Err("that is no answer to it".to_owned()),
+    }
+}
+
+fn show(view: &mut View, place: (u32, u32, u64), id: &str, at: u64) -> Result<(), String> {
+    let (topic_id, queue, offset) = place;
+    let (_, next) = view.bounds.entry((topic_id, queue)).or_insert((0, 0));
+    if *next != offset {
+        return Err(format!("the next offset is {next}"));
+    }
+    *next += 1;
+    view.visible.insert(place, Visible { id: id.to_owned(), at });
+    Ok(())
+}
+
+/// The first decision stands.
+fn settle(
+    view: &mut View,
+    position: u64,
+    commit: bool,
+    outcome: &Outcome,
+    at: u64,
+    trimmed: u64,
+) -> Result<(), String> {
+    let Some(half) = view.halves.get(&position).cloned() else {
+        // It went with its topic. The store may remember how it had ended, but nothing can happen to it.
+        let happened = matches!(outcome, Outcome::Visible { .. } | Outcome::Discarded);
+        return if happened { Err("there is no such transaction".to_owned()) } else { Ok(()) };
+    };
+    let end = match (half.end, outcome) {
+        (End::Undecided, Outcome::Visible { queue, offset }) if commit && *queue == half.queue => {
+            show(view, (half.topic_id, *queue, *offset), &half.id, at)?;
+            End::Committed(*offset, at)
+        }
+        (End::Undecided, Outcome::Discarded) if !commit => End::RolledBack(at),
+        (End::Committed(..), Outcome::Repeated) if commit => half.end,
+        (End::RolledBack(_), Outcome::Repeated) if !commit => half.end,
+        (End::Committed(..), Outcome::Contradicted) if !commit => half.end,
+        (End::RolledBack(_), Outcome::Contradicted) if commit => half.end,
+        (End::Committed(_, decided) | End::RolledBack(decided), Outcome::NoSuchHalf) if decided < trimmed => half.end,
+        _ => return Err(format!("the transaction is {:?}", half.end)),
+    };
+    view.halves.insert(position, HalfMessage { end, ..half });
+    Ok(())
+}

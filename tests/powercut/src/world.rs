@@ -1,0 +1,285 @@
+//! One simulated machine: lives of a broker's store, with power cuts, kills and failing syncs between them.
+
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use kerolox_core::flush::Flush;
+use kerolox_log::LogOptions;
+use kerolox_log::fs::{Chooser, Fault, Folder, MemFolder, Times};
+use kerolox_store::kv::Kv;
+use kerolox_store::{Store, StoreError, StoreOptions};
+
+use crate::disk::DiskKv;
+use crate::gate::Gate;
+use crate::model::{Answer, Model};
+use crate::observe::View;
+use crate::plan::{self, Plan};
+
+/// What a run did.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) cuts: u64,
+    pub(crate) kills: u64,
+    pub(crate) interrupted: u64,
+    pub(crate) answered: u64,
+    pub(crate) trims: u64,
+}
+
+impl Figures {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.cuts += other.cuts;
+        self.kills += other.kills;
+        self.interrupted += other.interrupted;
+        self.answered += other.answered;
+        self.trims += other.trims;
+    }
+}
+
+/// How a life ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Close,
+    Kill,
+    PowerCut,
+}
+
+pub(crate) struct World {
+    chooser: Chooser,
+    folder: MemFolder,
+    kv: Arc<DiskKv>,
+    gate: Arc<Gate>,
+    model: Model,
+    figures: Figures,
+    messages: u64,
+    trace: bool,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, trace: bool) -> Self {
+        let folder = MemFolder::new();
+        Self {
+            chooser: Chooser::new(seed),
+            kv: Arc::new(DiskKv::empty(&folder)),
+            folder,
+            gate: Arc::default(),
+            model: Model::default(),
+            figures: Figures::default(),
+            messages: 0,
+            trace,
+        }
+    }
+
+    /// Runs some lives; an error says what the store got wrong.
+    pub(crate) fn run(mut self) -> Result<Figures, String> {
+        let lives = 2 + self.chooser.below(5);
+        for life in 0..lives {
+            self.life().map_err(|wrong| format!("life {life}: {wrong}"))?;
+        }
+        // It goes on working: a last life on a healthy machine.
+        let store = self.start().map_err(|wrong| format!("at the end: {wrong}"))?;
+        for _ in 0..3 {
+            if !self.batch(&store, true)? {
+                return Err("at the end: a healthy store refuses records".to_owned());
+            }
+        }
+        Ok(self.figures)
+    }
+
+    fn life(&mut self) -> Result<(), String> {
+        let store = self.start()?;
+        let steps = 4 + self.chooser.below(30);
+        let ending = match self.chooser.below(10) {
+            0 => Ending::Close,
+            1 => Ending::Kill,
+            _ => Ending::PowerCut,
+        };
+        let harm = self.chooser.below(8);
+        let moment = self.chooser.below(steps * 4);
+        match ending {
+            Ending::PowerCut if harm == 0 => self.folder.fail_nth(Fault::Sync, moment / 4, Times::Once),
+            Ending::PowerCut if harm == 1 => self.folder.fail_nth(Fault::Write, moment / 4, Times::Once),
+            Ending::PowerCut if harm < 7 => self.folder.power_off_at(moment),
+            _ => {}
+        }
+        self.tell(|| format!("a life of {steps} steps, {ending:?}, harm {harm} at {moment}"));
+        for _ in 0..steps {
+            if !self.step(&store)? {
+                break;
+            }
+        }
+        self.end(store, ending);
+        Ok(())
+    }
+
+    /// Something random; false when the store does not work any more.
+    fn step(&mut self, store: &Store) -> Result<bool, String> {
+        match self.chooser.below(20) {
+            0..=2 => {
+                self.tell(|| "the index is flushed".to_owned());
+                Ok(store.flush_index().is_ok())
+            }
+            3 => self.trim(store),
+            _ => self.batch(store, false),
+        }
+    }
+
+    /// Proposes a few records that the writer takes as one batch. False when one was refused.
+    fn batch(&mut self, store: &Store, sync: bool) -> Result<bool, String> {
+        let mut batch = Vec::new();
+        for _ in 0..1 + self.chooser.below(6) {
+            self.messages += 1;
+            let plan = Plan::random(&mut self.chooser, &self.model.live, format!("m{}", self.messages));
+            // The id tells what a message was sent as.
+            let plan = match plan {
+                Plan::Half { topic_id, queue, .. } => {
+                    Plan::Half { id: format!("h{}", self.messages), topic_id, queue }
+                }
+                plan => plan,
+            };
+            let flush = if sync { Flush::Sync } else { Plan::flush(&mut self.chooser) };
+            self.model.propose(&plan);
+            batch.push((plan, flush));
+        }
+        if !self.model.live.group {
+            batch.insert(0, (Plan::PutGroup, Flush::Sync));
+        }
+        self.tell(|| format!("batch {batch:?}"));
+        let (sender, answers) = mpsc::channel();
+        self.hold_writer(store);
+        for (i, (plan, flush)) in batch.iter().enumerate() {
+            let sender = sender.clone();
+            // The receiver lives until all have answered.
+            let done = Box::new(move |applied| drop(sender.send((i, applied))));
+            store.propose(&plan.record(&mut self.chooser), *flush, done);
+        }
+        drop(sender);
+        self.gate.open();
+        let (mut answered, mut refused, mut count) = (Vec::new(), None, 0);
+        for (i, applied) in answers {
+            count += 1;
+            let (plan, flush) = batch[i].clone();
+            match applied {
+                Ok(applied) => answered.push(Answer { plan, flush, applied }),
+                Err(error) => refused = Some(error),
+            }
+        }
+        if count != batch.len() {
+            return Err(format!("{count} answers to {} proposals", batch.len()));
+        }
+        self.figures.answered += answered.len() as u64;
+        self.model.answer(answered)?;
+        if let Some(error) = &refused {
+            self.tell(|| format!("refused: {error}"));
+        }
+        Ok(refused.is_none())
+    }
+
+    /// Lets the writer wait for the gate, so that everything proposed until it opens becomes one batch.
+    fn hold_writer(&self, store: &Store) {
+        self.gate.close();
+        let gate = self.gate.clone();
+        store.propose(&plan::nothing(), Flush::Async, Box::new(move |_| gate.give_up()));
+        self.gate.wait_until_reached();
+    }
+
+    fn trim(&mut self, store: &Store) -> Result<bool, String> {
+        let Ok(points) = store.trim_points() else { return Ok(self.folder.list().is_ok()) };
+        if points.is_empty() {
+            return Ok(true);
+        }
+        let at = usize::try_from(self.chooser.below(points.len() as u64)).expect("below the length");
+        self.tell(|| format!("a trim before {}", points[at].before));
+        self.model.trim(points[at].before);
+        let trimmed = store.trim(&points[at]);
+        self.tell(|| format!("{trimmed:?}"));
+        if trimmed.is_err() {
+            return Ok(false);
+        }
+        self.figures.trims += 1;
+        self.model.trimmed(store);
+        Ok(true)
+    }
+
+    fn end(&mut self, store: Store, ending: Ending) {
+        match ending {
+            Ending::Close => {
+                drop(store);
+                self.model.keep_all();
+            }
+            Ending::Kill => {
+                // What the dying process still does goes to a folder that nobody looks at.
+                let folder = self.folder.fork();
+                self.kv = Arc::new(self.kv.after_kill(&folder));
+                self.folder = folder;
+                drop(store);
+                self.model.keep_all();
+                self.figures.kills += 1;
+            }
+            Ending::PowerCut => {
+                self.cut_power();
+                // Its files are dead.
+                drop(store);
+                self.figures.cuts += 1;
+            }
+        }
+        self.folder.fail(None);
+        self.tell(|| format!("{ending:?}"));
+    }
+
+    fn cut_power(&mut self) {
+        self.folder.crash(self.chooser.next_u64());
+        let kv = if self.chooser.chance(1, 10) {
+            DiskKv::empty(&self.folder)
+        } else {
+            self.kv.after_power_cut(&self.folder, &mut self.chooser)
+        };
+        self.kv = Arc::new(kv);
+    }
+
+    /// Opens the store, after some tries that a power cut interrupts, and compares it with what must be there.
+    fn start(&mut self) -> Result<Store, String> {
+        while self.chooser.chance(1, 4) {
+            self.folder.power_off_at(self.chooser.below(12));
+            let store = self.open(&self.folder, self.kv.clone());
+            self.figures.interrupted += 1;
+            self.tell(|| "a start that is interrupted".to_owned());
+            self.cut_power();
+            drop(store);
+        }
+        let store = self.open(&self.folder, self.kv.clone()).map_err(|error| format!("no start: {error}"))?;
+        self.model.restart(&store)?;
+        self.compare_with_scratch(&store)?;
+        Ok(store)
+    }
+
+    /// The log alone leads to the same, and starting once more changes nothing.
+    fn compare_with_scratch(&self, store: &Store) -> Result<(), String> {
+        let folder = self.folder.fork();
+        let kv = Arc::new(DiskKv::empty(&folder));
+        let rebuilt = self.open(&folder, kv).map_err(|error| format!("no start without an index: {error}"))?;
+        let (own, other) = (View::of(store)?, View::of(&rebuilt)?);
+        if own == other {
+            return Ok(());
+        }
+        Err(format!("an index made anew shows something else:\n  {own:?}\n  {other:?}"))
+    }
+
+    fn open(&self, folder: &MemFolder, kv: Arc<dyn Kv>) -> Result<Store, StoreError> {
+        let options = StoreOptions {
+            broker: "a".to_owned(),
+            log: LogOptions { segment_bytes: 8192, checkpoint_bytes: 2048 },
+            waiting_bytes_max: 1 << 20,
+            // Only records that ask for it are synced, so that nothing depends on the clock.
+            flush_interval: Duration::from_secs(3600),
+            tail_bytes: 1024,
+        };
+        let gate = self.gate.clone();
+        Store::open(options, Arc::new(folder.clone()), kv, move || gate.now_ms(), |_| {})
+    }
+
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if self.trace {
+            println!("        {}", what());
+        }
+    }
+}
