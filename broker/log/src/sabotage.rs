@@ -23,7 +23,9 @@ pub const SWITCHES: &[(&str, &str)] = &[
     ("reuse-offsets", "a restarted queue gives its newest offset once more"),
     ("last-decision-wins", "a transaction that has ended can end the other way"),
     ("no-carry-forward", "retention does not repeat what is still needed"),
-    ("trim-before-sync", "segments go before what was repeated of them is durable"),
+    ("meta-without-sync", "changes of topics, and trims, need not be durable to take effect"),
+    ("flush-before-sync", "the index is flushed with records that a power cut can still take"),
+    ("trim-in-any-order", "the names of removed segments need not go in order"),
     ("trim-before-persist", "segments go before the index is durable"),
     ("no-snapshot", "a segment does not begin with the state of the fold"),
 ];

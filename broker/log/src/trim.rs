@@ -3,6 +3,7 @@
 use crate::error::LogError;
 use crate::fs::Folder;
 use crate::reader::Reader;
+use crate::sabotage;
 use crate::segment::{HEADER_LEN, file_name};
 
 /// A segment of the log, as [`Reader::segments`] lists it.
@@ -42,11 +43,12 @@ impl Reader {
             let name = file_name(segment.base);
             // Out of the table first: nobody may find a segment whose file is gone.
             self.shared.remove(segment.base);
-            folder.remove(&name).map_err(LogError::io(format!("removing log segment {name}")))?;
+            // One by one: a power cut must not bring an older segment back when a newer one stays gone, since a log with a
+            // gap counts its messages differently.
+            let in_order = !sabotage::is("trim-in-any-order");
+            let removed = folder.remove(&name).and_then(|()| if in_order { folder.sync() } else { Ok(()) });
+            removed.map_err(LogError::io(format!("removing log segment {name}")))?;
             bytes += segment.end - segment.base;
-        }
-        if bytes > 0 {
-            folder.sync().map_err(LogError::io("removing log segments"))?;
         }
         Ok(bytes)
     }

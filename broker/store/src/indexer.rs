@@ -1,6 +1,6 @@
 //! The indexer thread: applies durable batches, answers who waits, and flushes the index from time to time.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use kerolox_log::{LogError, sabotage};
 
 use crate::error::{ProposeError, StoreError};
 use crate::index::{Event, Index, Outcome};
+use crate::retention;
 use crate::store::{Applied, Completion, Shared};
 use crate::writer::{Batch, Work};
 
@@ -26,6 +27,7 @@ impl Indexer {
     /// Runs until the writer is gone, then flushes.
     pub(crate) fn run(self) {
         let mut dirty_since: Option<Instant> = None;
+        let mut waiting: Vec<Sender<()>> = Vec::new();
         loop {
             let patience = dirty_since.map(|since| FLUSH_INTERVAL.saturating_sub(since.elapsed()));
             let received = match patience {
@@ -48,27 +50,41 @@ impl Indexer {
                     }
                 }
                 Ok(Work::Flush(answer)) => {
-                    if let Err(error) = flush(&self.shared) {
-                        return self.stop(&error);
-                    }
-                    dirty_since = None;
-                    // Whoever asked may have given up waiting.
-                    let _ = answer.send(());
+                    waiting.push(answer);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             let due = dirty_since.is_some_and(|since| since.elapsed() >= FLUSH_INTERVAL);
-            if due || self.pending_len() >= FLUSH_KEYS {
-                if let Err(error) = flush(&self.shared) {
-                    return self.stop(&error);
+            if due || !waiting.is_empty() || self.pending_len() >= FLUSH_KEYS {
+                match self.flush_durable() {
+                    Ok(true) => {
+                        dirty_since = None;
+                        // Whoever asked may have given up waiting.
+                        for answer in waiting.drain(..) {
+                            let _ = answer.send(());
+                        }
+                    }
+                    // The writer syncs before long.
+                    Ok(false) => dirty_since = Some(Instant::now()),
+                    Err(error) => return self.stop(&error),
                 }
-                dirty_since = None;
             }
         }
-        if let Err(error) = flush(&self.shared) {
+        if let Err(error) = self.flush_durable() {
             self.stop(&error);
         }
+    }
+
+    /// Flushes the index, unless it holds records that a power cut can still take: the index would show what the log does
+    /// not hold, and offsets that it gives to others.
+    fn flush_durable(&self) -> Result<bool, StoreError> {
+        let applied = self.shared.index.read().unwrap_or_else(PoisonError::into_inner).applied();
+        let durable = self.shared.reader.durable() >= applied || sabotage::is("flush-before-sync");
+        if durable {
+            flush(&self.shared)?;
+        }
+        Ok(durable)
     }
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
@@ -136,10 +152,11 @@ pub(crate) fn flush(shared: &Shared) -> Result<(), StoreError> {
 pub(crate) fn catch_up(shared: &Shared) -> Result<u64, StoreError> {
     let mut records = 0;
     let mut events = Vec::new();
-    let from = {
-        let index = shared.index.read().unwrap_or_else(PoisonError::into_inner);
-        let applied = if sabotage::is("forget-applied") { 0 } else { index.applied() };
-        applied.max(shared.reader.start())
+    let applied = shared.index.read().unwrap_or_else(PoisonError::into_inner).applied();
+    let from = match applied {
+        0 => retention::fold_start(shared)?,
+        _ if sabotage::is("forget-applied") => shared.reader.start(),
+        applied => applied.max(shared.reader.start()),
     };
     for frame in shared.reader.scan(from) {
         let frame = match frame.map_err(|error| shared.damage.notice(error)) {

@@ -12,7 +12,7 @@ use kerolox_log::{LogError, sabotage};
 
 use crate::error::{ProposeError, StoreError};
 use crate::index::{Outcome, ToCarry};
-use crate::store::{Applied, Store};
+use crate::store::{Applied, Shared, Store};
 
 /// A place where the log can be cut: the beginning of a segment that holds the whole state of the fold.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +52,7 @@ impl Store {
     pub fn trim_points(&self) -> Result<Vec<TrimPoint>, StoreError> {
         let mut points = Vec::new();
         for segment in self.shared.reader.segments().iter().skip(1) {
-            points.extend(self.trim_point(segment.base, segment.start)?);
+            points.extend(trim_point(&self.shared, segment.base, segment.start)?);
         }
         Ok(points)
     }
@@ -106,38 +106,49 @@ impl Store {
     fn propose_and_wait(&self, record: &Record) -> Result<Applied, ProposeError> {
         let (sender, answer) = mpsc::channel();
         // The receiver waits below, so sending cannot fail.
-        let flush = if sabotage::is("trim-before-sync") { Flush::Async } else { Flush::Sync };
-        self.propose(record, flush, Box::new(move |applied| drop(sender.send(applied))));
+        self.propose(record, Flush::Sync, Box::new(move |applied| drop(sender.send(applied))));
         answer.recv().unwrap_or(Err(ProposeError::Closed))
     }
+}
 
-    /// The trim point at a segment, if the segment begins with a whole snapshot: a crash may have come in between.
-    fn trim_point(&self, before: u64, start: u64) -> Result<Option<TrimPoint>, StoreError> {
-        let mut point: Option<TrimPoint> = None;
-        for frame in self.shared.reader.scan(start) {
-            let frame = match frame.map_err(|error| self.shared.damage.notice(error)) {
-                Ok(frame) => frame,
-                // Part of the snapshot may be lost; other segments will do.
-                Err(LogError::Damaged(_)) => return Ok(None),
-                Err(error) => return Err(error.into()),
-            };
-            if frame.kind != Kind::Snapshot as u8 {
-                return Ok(None);
-            }
-            let malformed = |source| StoreError::Record { position: frame.position, source };
-            let record = Record::decode(frame.kind, frame.body.clone()).map_err(malformed)?;
-            let Record::Snapshot(part) = record else { return Ok(None) };
-            let SnapshotRecord { queues, last, .. } = *part;
-            let point = point.get_or_insert_with(|| TrimPoint {
-                before,
-                since_ms: frame.store_ms,
-                queues: Vec::new(),
-            });
-            point.queues.extend(queues);
-            if last {
-                return Ok(Some(point.clone()));
+/// Where a fold from nothing begins: where the log does, or, if it has been trimmed, at the first segment that begins with
+/// a whole snapshot. A power cut in the middle of a trim can leave others before that one; they were to go, and what is
+/// needed of them was carried forward.
+pub(crate) fn fold_start(shared: &Shared) -> Result<u64, StoreError> {
+    let segments = shared.reader.segments();
+    if segments.first().is_some_and(|first| first.base > 0) {
+        for segment in &segments {
+            if trim_point(shared, segment.base, segment.start)?.is_some() {
+                return Ok(segment.start);
             }
         }
-        Ok(None)
     }
+    Ok(shared.reader.start())
+}
+
+/// The trim point at a segment, if the segment begins with a whole snapshot: a crash may have come in between.
+pub(crate) fn trim_point(shared: &Shared, before: u64, start: u64) -> Result<Option<TrimPoint>, StoreError> {
+    let mut point: Option<TrimPoint> = None;
+    for frame in shared.reader.scan(start) {
+        let frame = match frame.map_err(|error| shared.damage.notice(error)) {
+            Ok(frame) => frame,
+            // Part of the snapshot may be lost; other segments will do.
+            Err(LogError::Damaged(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if frame.kind != Kind::Snapshot as u8 {
+            return Ok(None);
+        }
+        let malformed = |source| StoreError::Record { position: frame.position, source };
+        let record = Record::decode(frame.kind, frame.body.clone()).map_err(malformed)?;
+        let Record::Snapshot(part) = record else { return Ok(None) };
+        let SnapshotRecord { queues, last, .. } = *part;
+        let point =
+            point.get_or_insert_with(|| TrimPoint { before, since_ms: frame.store_ms, queues: Vec::new() });
+        point.queues.extend(queues);
+        if last {
+            return Ok(Some(point.clone()));
+        }
+    }
+    Ok(None)
 }

@@ -205,6 +205,10 @@ impl Store {
     /// more than it saves: consumers and producers would repeat what they have done already.
     pub fn propose(&self, record: &Record, flush: Flush, done: Completion) {
         let is_message = matches!(record, Record::Message(_));
+        // They remove ranges of the index at once, which nothing brings back if a power cut takes the record.
+        let removes =
+            matches!(record, Record::Meta(_) | Record::Trim(_)) && !sabotage::is("meta-without-sync");
+        let flush = if removes { Flush::Sync } else { flush };
         let record = NewFrame { kind: record.kind() as u8, body: record.encode() };
         if let Some(reason) = self.shared.failure() {
             return done(Err(ProposeError::ReadOnly(reason)));
@@ -257,7 +261,7 @@ impl Store {
     }
 
     /// Makes the index durable up to what was applied when this was called, or further. The log does not need it; it
-    /// shortens the next start.
+    /// shortens the next start. Waits until what was applied is synced.
     ///
     /// # Errors
     /// [`StoreError`] when the index cannot be written.

@@ -73,15 +73,15 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        // Closing this first lets the indexer finish while the log syncs.
+        // The indexer ends when `work` is gone, and flushes what is durable then: everything, once the log is closed.
         let Self { log, shared, work, .. } = self;
-        drop(work);
         if log.failure().is_none()
             && let Err(error) = log.close()
         {
             tracing::error!(%error, "the log could not be closed cleanly; it will be checked at the next start");
             shared.fail(&error.to_string());
         }
+        drop(work);
     }
 
     /// Waits for a proposal, as long as nothing else is to be done.

@@ -87,8 +87,9 @@ impl Model {
     pub(crate) fn answer(&mut self, mut answers: Vec<Answer>) -> Result<(), String> {
         answers.sort_by_key(|answer| answer.applied.position);
         for answer in answers {
-            take(&mut self.live, &answer, self.trimmed)
-                .map_err(|wrong| format!("{:?} was answered with {:?}: {wrong}", answer.plan, answer.applied))?;
+            take(&mut self.live, &answer, self.trimmed).map_err(|wrong| {
+                format!("{:?} was answered with {:?}: {wrong}", answer.plan, answer.applied)
+            })?;
             self.open.push(answer);
         }
         // What was written before a synced record is synced with it.
@@ -127,8 +128,8 @@ impl Model {
         for (place, visible) in &mut view.visible {
             visible.at = match self.live.visible.get(place) {
                 Some(known) if known.id == visible.id => known.at,
-                // It came with this start: somewhere behind everything that was known.
-                _ => store.positions().end,
+                // It came with this start; whether a trim may take it cannot be told.
+                _ => 0,
             };
         }
         self.live = view.clone();
@@ -142,9 +143,10 @@ impl Model {
                 return Err(format!("topic {name} {topic:?} is {:?} now", view.topics.get(name)));
             }
         }
-        let ghost = view.topics.keys().find(|name| {
-            !self.touched.contains(*name) && !self.durable.topics.contains_key(*name)
-        });
+        let ghost = view
+            .topics
+            .keys()
+            .find(|name| !self.touched.contains(*name) && !self.durable.topics.contains_key(*name));
         ghost.map_or(Ok(()), |name| Err(format!("topic {name} came from nowhere")))
     }
 
@@ -159,7 +161,10 @@ impl Model {
                 if *offset < min && known.at < self.trimmed {
                     continue;
                 }
-                return Err(format!("the message {} at {place:?} is gone (trimmed {})", known.id, self.trimmed));
+                return Err(format!(
+                    "the message {} at {place:?} is gone (trimmed {})",
+                    known.id, self.trimmed
+                ));
             };
             if found.id != known.id {
                 return Err(format!("at {place:?} is {} instead of {}", found.id, known.id));
@@ -168,16 +173,20 @@ impl Model {
         for (queue, (_, next)) in &self.durable.bounds {
             let now = view.bounds.get(queue).map_or(0, |bounds| bounds.1);
             if now < *next && view.has_topic(queue.0) {
-                return Err(format!("queue {queue:?} goes on at {now}, not {next}: offsets would be used twice"));
+                return Err(format!(
+                    "queue {queue:?} goes on at {now}, not {next}: offsets would be used twice"
+                ));
             }
         }
         Ok(())
     }
 
     fn check_done(&self, view: &View) -> Result<(), String> {
-        let missing = self.durable.done.iter().find(|place| {
-            view.visible.contains_key(place) && !view.done.contains(place)
-        });
+        let missing = self
+            .durable
+            .done
+            .iter()
+            .find(|place| view.visible.contains_key(place) && !view.done.contains(place));
         if let Some(place) = missing {
             return Err(format!("the acknowledgement of {place:?} is gone"));
         }
@@ -253,7 +262,9 @@ impl Model {
 fn take(view: &mut View, answer: &Answer, trimmed: u64) -> Result<(), String> {
     let position = answer.applied.position;
     match (&answer.plan, &answer.applied.outcome) {
-        (Plan::Message { id, topic_id, queue }, Outcome::Visible { queue: found, offset }) if found == queue => {
+        (Plan::Message { id, topic_id, queue }, Outcome::Visible { queue: found, offset })
+            if found == queue =>
+        {
             show(view, (*topic_id, *queue, *offset), id, position)
         }
         (Plan::Message { topic_id, .. } | Plan::Half { topic_id, .. }, Outcome::TopicGone)
@@ -268,7 +279,9 @@ fn take(view: &mut View, answer: &Answer, trimmed: u64) -> Result<(), String> {
             Ok(())
         }
         (Plan::Commit { position: half }, outcome) => settle(view, *half, true, outcome, position, trimmed),
-        (Plan::RollBack { position: half }, outcome) => settle(view, *half, false, outcome, position, trimmed),
+        (Plan::RollBack { position: half }, outcome) => {
+            settle(view, *half, false, outcome, position, trimmed)
+        }
         (Plan::Finish { place }, Outcome::Done) => {
             if view.group && view.visible.contains_key(place) {
                 view.done.insert(*place);
@@ -330,7 +343,9 @@ fn settle(
         (End::RolledBack(_), Outcome::Repeated) if !commit => half.end,
         (End::Committed(..), Outcome::Contradicted) if !commit => half.end,
         (End::RolledBack(_), Outcome::Contradicted) if commit => half.end,
-        (End::Committed(_, decided) | End::RolledBack(decided), Outcome::NoSuchHalf) if decided < trimmed => half.end,
+        (End::Committed(_, decided) | End::RolledBack(decided), Outcome::NoSuchHalf) if decided < trimmed => {
+            half.end
+        }
         _ => return Err(format!("the transaction is {:?}", half.end)),
     };
     view.halves.insert(position, HalfMessage { end, ..half });

@@ -90,7 +90,8 @@ impl View {
             let place = (topic_id, queue, offset);
             let entry = store.index().entry(topic_id, queue, offset).map_err(|error| error.to_string())?;
             let entry = entry.ok_or_else(|| format!("the index has no entry for {place:?}"))?;
-            let id = read_id(store, entry.position, entry.len).map_err(|error| format!("{place:?}: {error}"))?;
+            let id =
+                read_id(store, entry.position, entry.len).map_err(|error| format!("{place:?}: {error}"))?;
             self.visible.insert(place, Visible { id, at: 0 });
             if acks.as_ref().is_some_and(|acks| acks.is_done(offset)) {
                 self.done.insert(place);
@@ -104,8 +105,7 @@ impl View {
         for (position, half) in due.map_err(|error| error.to_string())? {
             let id = read_id(store, half.location(position), half.frame_len)
                 .map_err(|error| format!("half message of {position}: {error}"))?;
-            let message =
-                HalfMessage { id, topic_id: half.topic_id, queue: half.queue, end: End::Undecided };
+            let message = HalfMessage { id, topic_id: half.topic_id, queue: half.queue, end: End::Undecided };
             self.halves.insert(position, message);
         }
         Ok(())

@@ -116,7 +116,10 @@ impl World {
         match self.chooser.below(20) {
             0..=2 => {
                 self.tell(|| "the index is flushed".to_owned());
-                Ok(store.flush_index().is_ok())
+                // The index waits for the log.
+                let (sender, synced) = mpsc::channel();
+                store.propose(&plan::nothing(), Flush::Sync, Box::new(move |done| drop(sender.send(done))));
+                Ok(synced.recv().is_ok_and(|done| done.is_ok()) && store.flush_index().is_ok())
             }
             3 => self.trim(store),
             _ => self.batch(store, false),
@@ -256,7 +259,8 @@ impl World {
     fn compare_with_scratch(&self, store: &Store) -> Result<(), String> {
         let folder = self.folder.fork();
         let kv = Arc::new(DiskKv::empty(&folder));
-        let rebuilt = self.open(&folder, kv).map_err(|error| format!("no start without an index: {error}"))?;
+        let rebuilt =
+            self.open(&folder, kv).map_err(|error| format!("no start without an index: {error}"))?;
         let (own, other) = (View::of(store)?, View::of(&rebuilt)?);
         if own == other {
             return Ok(());
