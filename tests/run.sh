@@ -7,6 +7,10 @@
 #   tests/run.sh sdk [pytest flags]   the official RocketMQ SDK for Python against real processes
 #   tests/run.sh crash [--rounds N] [--seed S]
 #                                     kill -9 of a broker under writing clients, again and again
+#   tests/run.sh powercut [--seeds N] [--seed S] [--trace]
+#                                     power cuts of a simulated machine under the real storage engine
+#   tests/run.sh sabotage             breaks the engine on purpose, one switch at a time, and demands that a test fails
+#                                     (several minutes; not part of "everything")
 #   tests/run.sh figures              prints start time, memory and rates; not part of "everything"
 #
 # Each suite ends with one line that sums up its figures; the run ends with "N passed, M failed".
@@ -17,10 +21,10 @@ cd "$kerolox_root"
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
 
-suites=(unit e2e sdk crash)
+suites=(unit e2e sdk crash powercut)
 if [ $# -gt 0 ]; then
   case "$1" in
-    unit | e2e | sdk | crash | figures) suites=("$1"); shift ;;
+    unit | e2e | sdk | crash | powercut | sabotage | figures) suites=("$1"); shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -103,6 +107,20 @@ crash_suite() {
     "$(count '^crash: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
 }
 
+powercut_suite() {
+  local code=0 start=$SECONDS
+  run "$CARGO_TARGET_DIR/release/powercut" "$@" || code=$?
+  finish powercut "$(count '^powercut: .*: \([0-9]*\) passed.*')" \
+    "$(count '^powercut: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
+}
+
+sabotage_suite() {
+  local code=0 start=$SECONDS
+  run tests/sabotage.sh "$@" || code=$?
+  finish sabotage "$(count '^sabotage: [0-9]* switches, \([0-9]*\) caught$')" \
+    0 "$code" $((SECONDS - start))
+}
+
 figures_suite() {
   local code=0 start=$SECONDS
   setup_python
@@ -112,8 +130,16 @@ figures_suite() {
 }
 
 setup_build
-say "Building"
-cargo build --release --locked --workspace --bins
+# The simulations need neither RocksDB nor the programs.
+case "${suites[*]}" in
+  powercut) packages=(-p kerolox-powercut) ;;
+  sabotage) packages=() ;;
+  *) packages=(--workspace) ;;
+esac
+if [ ${#packages[@]} -gt 0 ]; then
+  say "Building"
+  cargo build --release --locked "${packages[@]}" --bins
+fi
 for suite in "${suites[@]}"; do
   say "Suite $suite"
   "${suite}_suite" "$@"
