@@ -14,7 +14,7 @@ export CARGO_TARGET_DIR="$CARGO_TARGET_DIR/sabotage"
 # With a fixed seed a switch is caught today if it was caught yesterday.
 powercut_flags=(--seeds 300 --seed 1)
 # Longest time that a broken engine gets for one program: it may also hang, which counts as noticed.
-patience=120
+patience=60
 
 logs="$(mktemp -d "${TMPDIR:-/tmp}/kerolox-sabotage.XXXXXX")"
 trap 'rm -rf "$logs"' EXIT
