@@ -52,6 +52,8 @@ pub(crate) struct World {
     figures: Figures,
     messages: u64,
     trace: bool,
+    /// The process was killed and the machine has lived since: what is not synced is in its memory.
+    killed: bool,
 }
 
 impl World {
@@ -66,6 +68,7 @@ impl World {
             figures: Figures::default(),
             messages: 0,
             trace,
+            killed: false,
         }
     }
 
@@ -215,7 +218,7 @@ impl World {
                 self.kv = Arc::new(self.kv.after_kill(&folder));
                 self.folder = folder;
                 drop(store);
-                self.model.keep_all();
+                self.killed = true;
                 self.figures.kills += 1;
             }
             Ending::PowerCut => {
@@ -247,7 +250,12 @@ impl World {
             self.figures.interrupted += 1;
             self.tell(|| "a start that is interrupted".to_owned());
             self.cut_power();
+            // What the killed process had not synced may be gone with the power.
+            self.killed = false;
             drop(store);
+        }
+        if std::mem::take(&mut self.killed) {
+            self.model.keep_all();
         }
         let store = self.open(&self.folder, self.kv.clone()).map_err(|error| format!("no start: {error}"))?;
         self.model.restart(&store)?;
