@@ -8,7 +8,7 @@ use kerolox_log::sabotage;
 use crate::error::StoreError;
 use crate::index::snapshot::queue_state;
 use crate::index::{Index, keys};
-use crate::kv::{Family, Kv, Op};
+use crate::kv::{Family, Kv, Op, pairs};
 
 /// Entries of one block: one key of the store for this many messages.
 const BLOCK: u64 = 256;
@@ -58,21 +58,15 @@ pub(super) struct Queues {
 impl Queues {
     pub(super) fn load(kv: &dyn Kv) -> Result<Self, StoreError> {
         let mut queues = HashMap::new();
-        let mut from = Vec::new();
-        loop {
-            let page = kv.scan(Family::Queues, &from, 1024)?;
-            let Some((last, _)) = page.last() else { break };
-            from.clone_from(last);
-            from.push(0);
-            for (key, value) in page {
-                let (topic_id, queue) = keys::parse_queue(&key)?;
-                let mut bounds = decode_bounds(&value)?;
-                if sabotage::is("reuse-offsets") {
-                    bounds.next = bounds.next.saturating_sub(1);
-                }
-                let tail = load_tail(kv, topic_id, queue, &bounds)?;
-                queues.insert((topic_id, queue), Queue { bounds, tail, dirty: false });
+        for pair in pairs(|from, limit| kv.scan(Family::Queues, from, limit)) {
+            let (key, value) = pair?;
+            let (topic_id, queue) = keys::parse_queue(&key)?;
+            let mut bounds = decode_bounds(&value)?;
+            if sabotage::is("reuse-offsets") {
+                bounds.next = bounds.next.saturating_sub(1);
             }
+            let tail = load_tail(kv, topic_id, queue, &bounds)?;
+            queues.insert((topic_id, queue), Queue { bounds, tail, dirty: false });
         }
         Ok(Self { queues, ..Self::default() })
     }

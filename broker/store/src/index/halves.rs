@@ -7,10 +7,7 @@ use prost::Message;
 
 use crate::error::StoreError;
 use crate::index::{Index, keys};
-use crate::kv::Family;
-
-/// Pairs read at a time.
-const PAGE: usize = 1024;
+use crate::kv::{Family, pairs};
 
 /// Key under which parked half messages stand in the due index: they are undecided, but never due.
 const NEVER_MS: i64 = i64::MAX;
@@ -112,18 +109,12 @@ impl Index {
 
     /// Visits undecided half messages.
     pub(super) fn each_undecided(&self, mut visit: impl FnMut(u64, &Half)) -> Result<(), StoreError> {
-        let mut from = Vec::new();
-        loop {
-            let page = self.overlay.scan(Family::HalfDue, &from, PAGE)?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
-            from.clone_from(last);
-            from.push(0);
-            for (key, _) in page {
-                let (_, position) = keys::parse_half_due(&key)?;
-                let half = self.half(position)?.ok_or_else(|| StoreError::Index("half-due entry".into()))?;
-                visit(position, &half);
-            }
+        for pair in pairs(|from, limit| self.overlay.scan(Family::HalfDue, from, limit)) {
+            let (_, position) = keys::parse_half_due(&pair?.0)?;
+            let half = self.half(position)?.ok_or_else(|| StoreError::Index("half-due entry".into()))?;
+            visit(position, &half);
         }
+        Ok(())
     }
 
     /// Visits half messages that were first stored before a position, decided or not.
@@ -132,21 +123,16 @@ impl Index {
         before: u64,
         mut visit: impl FnMut(u64, &Half),
     ) -> Result<(), StoreError> {
-        let mut from = Vec::new();
-        loop {
-            let page = self.overlay.scan(Family::Halves, &from, PAGE)?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
-            from.clone_from(last);
-            from.push(0);
-            for (key, value) in page {
-                let position = keys::parse_half(&key)?;
-                if position >= before {
-                    return Ok(());
-                }
-                let half = Half::decode(&*value).map_err(|_| StoreError::Index("half message".into()))?;
-                visit(position, &half);
+        for pair in pairs(|from, limit| self.overlay.scan(Family::Halves, from, limit)) {
+            let (key, value) = pair?;
+            let position = keys::parse_half(&key)?;
+            if position >= before {
+                break;
             }
+            let half = Half::decode(&*value).map_err(|_| StoreError::Index("half message".into()))?;
+            visit(position, &half);
         }
+        Ok(())
     }
 
     pub(super) fn count_undecided(&mut self) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ use prost::Message;
 
 use crate::error::StoreError;
 use crate::index::{Index, keys};
-use crate::kv::{Family, Kv};
+use crate::kv::{Family, Kv, pairs};
 
 /// Topics and groups are few and looked up all the time: they live in memory.
 pub(super) struct Meta {
@@ -69,17 +69,9 @@ impl Meta {
 }
 
 fn load_all<M: Message + Default>(kv: &dyn Kv, family: Family, what: &str) -> Result<Vec<M>, StoreError> {
-    let mut all = Vec::new();
-    let mut from = Vec::new();
-    loop {
-        let page = kv.scan(family, &from, 1024)?;
-        let Some((last, _)) = page.last() else { return Ok(all) };
-        from.clone_from(last);
-        from.push(0);
-        for (_, value) in page {
-            all.push(M::decode(&*value).map_err(|_| StoreError::Index(what.to_owned()))?);
-        }
-    }
+    pairs(|from, limit| kv.scan(family, from, limit))
+        .map(|pair| M::decode(&*pair?.1).map_err(|_| StoreError::Index(what.to_owned())))
+        .collect()
 }
 
 impl Index {

@@ -8,12 +8,10 @@ use prost::Message;
 
 use crate::error::StoreError;
 use crate::index::{Index, Progress, keys};
-use crate::kv::Family;
+use crate::kv::{Family, pairs};
 
 /// A part is closed when it reaches this size, so that a snapshot of a big broker does not become one huge record.
 const PART_BYTES: usize = 1 << 20;
-/// Pairs read at a time.
-const PAGE: usize = 1024;
 
 /// What an index takes from a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,17 +135,11 @@ impl Index {
     /// Progress of all groups, as it is in memory or in the store.
     pub(super) fn all_progress(&self) -> Result<BTreeMap<(u32, u32, u32), Acks>, StoreError> {
         let mut all = BTreeMap::new();
-        let mut from = Vec::new();
-        loop {
-            let page = self.kv.scan(Family::Progress, &from, PAGE)?;
-            let Some((last, _)) = page.last() else { break };
-            from.clone_from(last);
-            from.push(0);
-            for (key, value) in page {
-                let acks =
-                    Acks::decode(&value).map_err(|error| StoreError::Index(format!("progress: {error}")))?;
-                all.insert(keys::parse_progress(&key)?, acks);
-            }
+        for pair in pairs(|from, limit| self.kv.scan(Family::Progress, from, limit)) {
+            let (key, value) = pair?;
+            let acks =
+                Acks::decode(&value).map_err(|error| StoreError::Index(format!("progress: {error}")))?;
+            all.insert(keys::parse_progress(&key)?, acks);
         }
         all.extend(self.progress.iter().map(|(key, progress)| (*key, progress.acks.clone())));
         Ok(all)

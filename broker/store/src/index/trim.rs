@@ -6,10 +6,7 @@ use kerolox_core::transaction::Phase;
 use crate::error::StoreError;
 use crate::index::entries::{Entry, decode_entry, encode_entry};
 use crate::index::{Index, keys};
-use crate::kv::Family;
-
-/// Pairs read at a time.
-const PAGE: usize = 1024;
+use crate::kv::{Family, pairs};
 
 /// A message record that has to be repeated before its segment can go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,17 +160,12 @@ impl Index {
     }
 
     pub(super) fn each_kept(&self, mut visit: impl FnMut(KeptMessage)) -> Result<(), StoreError> {
-        let mut from = Vec::new();
-        loop {
-            let page = self.overlay.scan(Family::Kept, &from, PAGE)?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
-            from.clone_from(last);
-            from.push(0);
-            for (key, value) in page {
-                let (topic_id, queue, offset) = keys::parse_block(&key)?;
-                let Entry { position, len, tag_hash, visible_ms } = decode_entry(&value)?;
-                visit(KeptMessage { topic_id, queue, offset, position, len, tag_hash, visible_ms });
-            }
+        for pair in pairs(|from, limit| self.overlay.scan(Family::Kept, from, limit)) {
+            let (key, value) = pair?;
+            let (topic_id, queue, offset) = keys::parse_block(&key)?;
+            let Entry { position, len, tag_hash, visible_ms } = decode_entry(&value)?;
+            visit(KeptMessage { topic_id, queue, offset, position, len, tag_hash, visible_ms });
         }
+        Ok(())
     }
 }

@@ -2,9 +2,11 @@
 //! serves tests and simulations.
 
 mod mem;
+mod pairs;
 mod suite;
 
 pub use mem::MemKv;
+pub(crate) use pairs::pairs;
 pub use suite::check_contract;
 
 /// Families of keys, one column family each. The names are part of the index format.
