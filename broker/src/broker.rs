@@ -16,8 +16,8 @@ use kerolox_kit::relay::Relay;
 use kerolox_kit::routes::Routes;
 use kerolox_kit::telemetry::SettingsPolicy;
 use kerolox_kit::tls::{TlsError, server_config};
-use kerolox_log::LogOptions;
 use kerolox_log::fs::OsFolder;
+use kerolox_log::{LogOptions, Salt};
 use kerolox_nameserver::RegistryService;
 use kerolox_rocks::RocksKv;
 use kerolox_store::{Store, StoreError, StoreOptions};
@@ -212,7 +212,7 @@ fn open_store(
     let kv = RocksKv::open(&config.data.join("index")).map_err(StoreError::from)?;
     let options = StoreOptions {
         broker: config.group.clone(),
-        log: LogOptions { segment_bytes: config.log.segment_size.bytes(), ..LogOptions::default() },
+        log: LogOptions { segment_bytes: config.log.segment_size.bytes(), ..LogOptions::new(random_salt()) },
         waiting_bytes_max: config.log.max_waiting_bytes.as_usize(),
         flush_interval: config.log.flush_interval.duration(),
         tail_bytes: config.log.tail_size.as_usize(),
@@ -222,6 +222,13 @@ fn open_store(
         halves.notice(event);
     };
     Ok(Arc::new(Store::open(options, Arc::new(folder), Arc::new(kv), now_ms, listener)?))
+}
+
+/// Used only when a log is begun.
+fn random_salt() -> Salt {
+    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+    // Some bits of either half are always the same, but never in the same place.
+    Salt::new(high ^ low)
 }
 
 async fn keep_house(routes: Arc<Routes>, clients: Arc<Clients>, deliveries: Arc<Deliveries>) {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use kerolox_log::LogOptions;
 use kerolox_log::fs::OsFolder;
+use kerolox_log::{LogOptions, Salt};
 use kerolox_rocks::RocksKv;
 use kerolox_store::kv::{Family, Kv, Op};
 use kerolox_store::{Store, StoreOptions};
@@ -36,7 +36,7 @@ fn data_folder() -> TempDir {
     let kv = RocksKv::open(&data.path().join("index")).unwrap();
     let options = StoreOptions {
         broker: "broker-a".to_owned(),
-        log: LogOptions { segment_bytes: 768, ..LogOptions::default() },
+        log: LogOptions { segment_bytes: 768, ..LogOptions::new(Salt::new(7)) },
         waiting_bytes_max: 1 << 20,
         flush_interval: std::time::Duration::from_millis(5),
         tail_bytes: 0,

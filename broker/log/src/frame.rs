@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::sabotage;
+use crate::salt::Salt;
 
 /// Bytes before the record body.
 pub const HEADER_LEN: usize = 32;
@@ -74,8 +75,8 @@ pub fn frame_len(body_len: usize) -> usize {
     (HEADER_LEN + body_len).next_multiple_of(ALIGNMENT)
 }
 
-/// Appends the frame of `new` at `position` to `out`.
-pub fn encode(new: &NewFrame, position: u64, epoch: u32, store_ms: i64, out: &mut Vec<u8>) {
+/// Appends the frame of `new` at `position` of the log with this salt to `out`.
+pub fn encode(new: &NewFrame, position: u64, epoch: u32, store_ms: i64, salt: Salt, out: &mut Vec<u8>) {
     let start = out.len();
     let len = frame_len(new.body.len());
     let padding = len - HEADER_LEN - new.body.len();
@@ -89,7 +90,7 @@ pub fn encode(new: &NewFrame, position: u64, epoch: u32, store_ms: i64, out: &mu
     out.extend_from_slice(&store_ms.to_le_bytes());
     out.extend_from_slice(&new.body);
     out.resize(start + len, 0);
-    let crc = checksum(&out[start..]);
+    let crc = checksum(&out[start..], salt.seed());
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }
 
@@ -118,16 +119,18 @@ pub fn claims_position(header: &[u8], position: u64) -> bool {
         && peek_len(header).is_ok()
 }
 
-/// Reads the frame at the start of `bytes`, which must have been read from `position`. The body shares memory with it.
+/// Reads the frame at the start of `bytes`, which must have been read from `position` of the log with this salt. The body
+/// shares memory with it.
 ///
 /// # Errors
 /// [`FrameError`] says what does not fit.
-pub fn decode(bytes: &Bytes, position: u64) -> Result<Frame, FrameError> {
+pub fn decode(bytes: &Bytes, position: u64, salt: Salt) -> Result<Frame, FrameError> {
     let len = peek_len(bytes)?;
     if bytes.len() < len {
         return Err(FrameError::Short(bytes.len()));
     }
-    if field::<4>(bytes, 4) != checksum(&bytes[..len]).to_le_bytes() && !sabotage::is("no-crc-on-read") {
+    let crc = checksum(&bytes[..len], salt.seed()).to_le_bytes();
+    if field::<4>(bytes, 4) != crc && !sabotage::is("no-crc-on-read") {
         return Err(FrameError::Checksum);
     }
     if bytes[8] != VERSION {
@@ -151,8 +154,18 @@ pub fn decode(bytes: &Bytes, position: u64) -> Result<Frame, FrameError> {
     })
 }
 
-fn checksum(frame: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&frame[..4]), &frame[8..])
+fn checksum(frame: &[u8], seed: u32) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(seed, &frame[..4]), &frame[8..])
+}
+
+/// The seed with which the checksum of `frame` is right. What a seed adds to a checksum is the seed itself, moved on by
+/// the length of what is checked: it only has to be moved back.
+pub(crate) fn seed_of(frame: &[u8]) -> u32 {
+    /// Bytes after which a moved seed is where it was: the order of x in the field of the polynomial.
+    const PERIOD: usize = (1 << 31) - 1;
+    let claimed = u32::from_le_bytes(field(frame, 4));
+    let checked = frame.len() - 4;
+    crc32c::crc32c_combine(claimed ^ checksum(frame, 0), 0, PERIOD - checked)
 }
 
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
@@ -164,9 +177,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const SALT: Salt = Salt::new(0x0123_4567_89AB_CDEF);
+
     fn encoded(new: &NewFrame, position: u64) -> Bytes {
         let mut out = Vec::new();
-        encode(new, position, 3, -7, &mut out);
+        encode(new, position, 3, -7, SALT, &mut out);
         Bytes::from(out)
     }
 
@@ -176,7 +191,7 @@ mod tests {
             let new = NewFrame { kind, body: body.clone() };
             let bytes = encoded(&new, position);
             prop_assert_eq!(bytes.len(), frame_len(body.len()));
-            let frame = decode(&bytes, position).expect("own bytes");
+            let frame = decode(&bytes, position, SALT).expect("own bytes");
             prop_assert_eq!((frame.kind, frame.epoch, frame.store_ms), (kind, 3, -7));
             prop_assert_eq!(frame.len as usize, bytes.len());
             prop_assert_eq!(&frame.body[..], &body[..]);
@@ -188,12 +203,23 @@ mod tests {
             let mut broken = bytes.to_vec();
             let at = at % broken.len();
             broken[at] ^= 1 << bit;
-            prop_assert!(decode(&Bytes::from(broken), 64).is_err());
+            prop_assert!(decode(&Bytes::from(broken), 64, SALT).is_err());
+        }
+
+        #[test]
+        fn a_frame_of_another_log_is_refused_and_tells_the_seed_of_its_own(
+            body in prop::collection::vec(any::<u8>(), 0..300), salt: u64,
+        ) {
+            prop_assume!(Salt::new(salt) != SALT);
+            let mut bytes = Vec::new();
+            encode(&NewFrame { kind: 1, body }, 64, 1, 1, Salt::new(salt), &mut bytes);
+            prop_assert_eq!(seed_of(&bytes), Salt::new(salt).seed());
+            prop_assert_eq!(decode(&Bytes::from(bytes), 64, SALT), Err(FrameError::Checksum));
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-            let _ = decode(&Bytes::from(bytes), 64);
+            let _ = decode(&Bytes::from(bytes), 64, SALT);
         }
     }
 
@@ -208,8 +234,8 @@ mod tests {
     #[test]
     fn a_frame_in_the_wrong_place_is_refused() {
         let bytes = encoded(&NewFrame { kind: 1, body: vec![1] }, 64);
-        assert_eq!(decode(&bytes, 72), Err(FrameError::Misplaced(64)));
-        assert_eq!(decode(&bytes.slice(..33), 64), Err(FrameError::Short(33)));
-        assert_eq!(decode(&Bytes::from_static(&[0; 64]), 64), Err(FrameError::Empty));
+        assert_eq!(decode(&bytes, 72, SALT), Err(FrameError::Misplaced(64)));
+        assert_eq!(decode(&bytes.slice(..33), 64, SALT), Err(FrameError::Short(33)));
+        assert_eq!(decode(&Bytes::from_static(&[0; 64]), 64, SALT), Err(FrameError::Empty));
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{DamagedRange, LogError};
 use crate::frame::{self, Frame, FrameError};
 use crate::fs::Folder;
 use crate::segment::{self, HEADER_LEN, Segment};
-use crate::{cut, resync};
+use crate::{cut, resync, salt};
 
 /// Bytes read at a time.
 const CHUNK_LEN: usize = 1 << 20;
@@ -71,18 +71,27 @@ impl Inspector {
     /// Looks at the segments in `folder`.
     ///
     /// # Errors
-    /// [`LogError::Io`], and [`LogError::Format`] when a segment has another format version: nothing in it can be
-    /// understood then.
+    /// [`LogError::Io`], and [`LogError::Format`] when a segment has another format version or is of another log, or when
+    /// every copy of the salt is lost: nothing can be understood then.
     pub fn open(folder: &dyn Folder, mode: Mode) -> Result<Self, LogError> {
-        let durable = Checkpoint::peek(folder).map_err(LogError::io("reading the log's checkpoint"))?;
+        let checkpoint = Checkpoint::peek(folder).map_err(LogError::io("reading the log's checkpoint"))?;
+        let durable = checkpoint.map(|slot| slot.durable);
+        let bases = segment::bases(folder)?;
+        let mut segments = Vec::with_capacity(bases.len());
+        for base in bases {
+            segments.push(Segment::open_any(folder, base)?);
+        }
+        // Without a salt there are no frames that would need one.
+        if let Some(salt) = salt::find(&segments, checkpoint.and_then(|slot| slot.salt))? {
+            segments.iter_mut().for_each(|segment| segment.salt = salt);
+        }
         let mut files: Vec<(SegmentFile, Segment)> = Vec::new();
         let mut known = Vec::new();
-        for base in segment::bases(folder)? {
-            let segment = Segment::open_any(folder, base)?;
-            let file = segment.name();
+        for segment in segments {
+            let (file, base) = (segment.name(), segment.base);
             let len = segment.file.len().map_err(LogError::io(format!("measuring log segment {file}")))?;
             known.extend(gap(files.last().map(|(info, _)| info), base).map(|damage| (files.len(), damage)));
-            if !segment.intact_header {
+            if !segment.has_intact_header() {
                 known.push((files.len(), segment.damaged_header()));
             }
             files.push((SegmentFile { file, base, len }, segment));
@@ -196,7 +205,10 @@ impl Inspector {
     fn frame(&mut self) -> Result<Result<Frame, FrameError>, LogError> {
         let header = self.bytes(self.position, frame::HEADER_LEN)?;
         Ok(match frame::peek_len(&header) {
-            Ok(len) => frame::decode(&self.bytes(self.position, len)?, self.position),
+            Ok(len) => {
+                let salt = self.files[self.current].1.salt;
+                frame::decode(&self.bytes(self.position, len)?, self.position, salt)
+            }
             Err(error) => Err(error),
         })
     }

@@ -11,13 +11,14 @@
 //! |---|---|
 //! | 0..8 | `KEROLOG` and the format version (1) |
 //! | 8..16 | base position |
-//! | 16..20 | CRC-32C of bytes 0..16 |
-//! | 20..64 | zero |
+//! | 16..24 | salt of the log |
+//! | 24..28 | CRC-32C of bytes 0..24 |
+//! | 28..64 | zero |
 //!
 //! | bytes | frame header (32 bytes, little-endian) |
 //! |---|---|
 //! | 0..4 | length of the frame, header included |
-//! | 4..8 | CRC-32C of bytes 0..4 and 8..length |
+//! | 4..8 | CRC-32C of bytes 0..4 and 8..length, begun with the two halves of the salt, XORed |
 //! | 8 | frame format version (1) |
 //! | 9 | kind of the record |
 //! | 10 | bytes of padding behind the body, 0 to 7 |
@@ -26,9 +27,10 @@
 //! | 16..24 | position of the frame: a frame that sits where it was not written is not taken for a record |
 //! | 24..32 | store time, milliseconds since the Unix epoch |
 //!
-//! The record body follows, then zeros up to a multiple of 8. A length of zero ends the log.
+//! The record body follows, then zeros up to a multiple of 8. A length of zero ends the log. The salt is a random number
+//! of the log that no client knows: bytes in a message are never taken for a frame. It is the same in all segments.
 //!
-//! Beside the segments lie `checkpoint`, which says how far the log was durable at the least, and `cut-<position>`: what
+//! Beside the segments lie `checkpoint`, which says how far the log was durable at the least and repeats the salt, and `cut-<position>`: what
 //! recovery cut off behind the end, kept for whoever wants to look at it (at most 8 files of at most 16 MiB; delete
 //! them as you like).
 //!
@@ -64,6 +66,7 @@ mod reader;
 mod recovery;
 mod resync;
 pub mod sabotage;
+mod salt;
 mod segment;
 mod trim;
 
@@ -71,4 +74,5 @@ pub use error::{DamagedRange, LogError};
 pub use frame::{Frame, NewFrame};
 pub use log::{Log, LogOptions, Recovered};
 pub use reader::Reader;
+pub use salt::Salt;
 pub use trim::SegmentInfo;

@@ -9,6 +9,7 @@ use crate::fs::Folder;
 use crate::reader::Reader;
 use crate::recovery;
 use crate::sabotage;
+use crate::salt::Salt;
 use crate::segment::{HEADER_LEN, Segment, Shared};
 
 /// How a log is kept.
@@ -18,11 +19,14 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// The checkpoint is written after this many bytes became durable.
     pub checkpoint_bytes: u64,
+    /// Salt of the log if it is begun now; one that exists has its own.
+    pub salt: Salt,
 }
 
-impl Default for LogOptions {
-    fn default() -> Self {
-        Self { segment_bytes: 1 << 30, checkpoint_bytes: 16 << 20 }
+impl LogOptions {
+    /// The usual sizes.
+    pub const fn new(salt: Salt) -> Self {
+        Self { segment_bytes: 1 << 30, checkpoint_bytes: 16 << 20, salt }
     }
 }
 
@@ -60,15 +64,17 @@ impl Log {
     /// it: that range cannot be read any more, and the log goes on behind it.
     ///
     /// # Errors
-    /// [`LogError::Damaged`] when all segments are missing, [`LogError::Format`] when they cannot belong together or are
-    /// of a newer version, [`LogError::Io`].
+    /// [`LogError::Damaged`] when all segments are missing, [`LogError::Format`] when they cannot belong together, are of a
+    /// newer version, or have lost every copy of their salt, [`LogError::Io`].
     pub fn open(folder: Arc<dyn Folder>, options: LogOptions) -> Result<(Self, Recovered), LogError> {
         let mut checkpoint =
             Checkpoint::open(&*folder).map_err(LogError::io("opening the log's checkpoint"))?;
         let recovery::Ready { segments, capacity, recovered } =
-            recovery::recover(&*folder, options.segment_bytes, checkpoint.durable())?;
+            recovery::recover(&*folder, options, checkpoint.newest())?;
         let current = segments.last().expect("there is one at least").clone();
-        checkpoint.advance(recovered.end).map_err(LogError::io("writing the log's checkpoint"))?;
+        checkpoint
+            .advance(recovered.end, current.salt)
+            .map_err(LogError::io("writing the log's checkpoint"))?;
         let log = Self {
             folder,
             options,
@@ -86,6 +92,11 @@ impl Log {
     /// A reader of this log.
     pub fn reader(&self) -> Reader {
         Reader::new(self.shared.clone())
+    }
+
+    /// The salt of this log, for copies of it.
+    pub fn salt(&self) -> Salt {
+        self.current.salt
     }
 
     /// End of what was appended.
@@ -124,7 +135,8 @@ impl Log {
     pub fn sync(&mut self) -> Result<(), LogError> {
         self.check_writable()?;
         if sabotage::is("checkpoint-before-sync") {
-            self.checkpoint.advance(self.end).map_err(LogError::io("writing the log's checkpoint"))?;
+            let advanced = self.checkpoint.advance(self.end, self.salt());
+            advanced.map_err(LogError::io("writing the log's checkpoint"))?;
         }
         let mut synced = if sabotage::is("skip-fsync") { Ok(()) } else { self.current.file.sync() };
         if sabotage::is("retry-failed-sync") {
@@ -179,7 +191,7 @@ impl Log {
             } else if !fits {
                 self.capacity = HEADER_LEN + len;
             }
-            frame::encode(new, next, epoch, store_ms, &mut buffer);
+            frame::encode(new, next, epoch, store_ms, self.salt(), &mut buffer);
             places.push((next, u32::try_from(len).expect("callers check LEN_MAX")));
             next += len;
         }
@@ -223,7 +235,7 @@ impl Log {
         seal().map_err(LogError::io(format!("sealing {}", self.current.name())))?;
         self.shared.set_durable(self.end);
         self.capacity = self.options.segment_bytes.max(HEADER_LEN + first_len);
-        self.current = Segment::create(&*self.folder, self.end, self.capacity)?;
+        self.current = Segment::create(&*self.folder, self.end, self.salt(), self.capacity)?;
         self.shared.add(self.current.clone());
         self.end += HEADER_LEN;
         self.shared.set_end(self.end);
@@ -232,7 +244,7 @@ impl Log {
 
     fn advance_checkpoint(&mut self) -> Result<(), LogError> {
         self.checkpoint
-            .advance(self.shared.durable())
+            .advance(self.shared.durable(), self.current.salt)
             .map_err(LogError::io("writing the log's checkpoint"))
             .inspect_err(|error| self.failure = Some(error.to_string()))
     }

@@ -50,7 +50,7 @@ impl Reader {
             .read_at(&mut buf, position - segment.base)
             .map_err(LogError::io(format!("reading {}", segment.name())))?;
         buf.truncate(n);
-        frame::decode(&buf.freeze(), position)
+        frame::decode(&buf.freeze(), position, segment.salt)
             .map_err(|error| damaged(&segment, position, position + u64::from(len), &error))
     }
 
@@ -124,7 +124,7 @@ impl Scan {
         let first = segment.base + HEADER_LEN;
         if self.position <= first {
             self.position = first;
-            if !segment.intact_header && self.header_told.replace(segment.base) != Some(segment.base) {
+            if !segment.has_intact_header() && self.header_told.replace(segment.base) != Some(segment.base) {
                 return Err(segment.damaged_header().into());
             }
         }
@@ -141,7 +141,7 @@ impl Scan {
         {
             self.refill(segment, CHUNK_LEN.max(len), limit)?;
         }
-        Ok(frame::decode(&self.buffered(), self.position))
+        Ok(frame::decode(&self.buffered(), self.position, segment.salt))
     }
 
     fn buffered(&self) -> Bytes {

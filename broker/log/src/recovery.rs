@@ -13,13 +13,15 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::checkpoint::Slot;
 use crate::cut;
 use crate::error::{DamagedRange, LogError};
 use crate::fs::Folder;
-use crate::log::Recovered;
+use crate::log::{LogOptions, Recovered};
 use crate::reader::Reader;
 use crate::resync;
 use crate::sabotage;
+use crate::salt;
 use crate::segment::{self, HEADER_LEN, Segment, Shared};
 
 /// Bytes that are written again at a time.
@@ -34,15 +36,19 @@ pub(crate) struct Ready {
     pub(crate) recovered: Recovered,
 }
 
-/// Makes the log in `folder` ready to go on. `durable` is what the checkpoint says.
+/// Makes the log in `folder` ready to go on, from what the checkpoint says.
 ///
 /// Whenever it is interrupted, the next try comes to the same result: it changes nothing but bytes behind the end.
-pub(crate) fn recover(folder: &dyn Folder, segment_bytes: u64, durable: u64) -> Result<Ready, LogError> {
+pub(crate) fn recover(folder: &dyn Folder, options: LogOptions, checkpoint: Slot) -> Result<Ready, LogError> {
+    let LogOptions { segment_bytes, salt: new_salt, .. } = options;
+    let durable = checkpoint.durable;
     let mut segments = open_segments(folder)?;
     if segments.is_empty() {
         refuse_lost_log(durable)?;
-        segments.push(Segment::create(folder, 0, segment_bytes)?);
+        segments.push(Segment::create(folder, 0, new_salt, segment_bytes)?);
     }
+    let salt = salt::find(&segments, checkpoint.salt)?.unwrap_or(new_salt);
+    segments.iter_mut().for_each(|segment| segment.salt = salt);
     finish_newest(folder, &mut segments, segment_bytes, durable)?;
     let mut damaged = known_damage(&segments)?;
     let newest = segments.last().expect("there is one at least").clone();
@@ -57,7 +63,7 @@ pub(crate) fn recover(folder: &dyn Folder, segment_bytes: u64, durable: u64) -> 
             until: from,
             reason: format!("the file ends here, but the log was durable up to {from}"),
         });
-        segments.push(Segment::create(folder, from, segment_bytes)?);
+        segments.push(Segment::create(folder, from, salt, segment_bytes)?);
         let recovered = Recovered { end: from + HEADER_LEN, damaged, ..Recovered::default() };
         return Ok(Ready { segments, capacity: segment_bytes, recovered });
     }
@@ -120,7 +126,7 @@ fn finish_newest(
     let newest = segments.last_mut().expect("there is one at least");
     let first = newest.base + HEADER_LEN;
     let file_end = newest.base + len(newest)?;
-    if (newest.intact_header && file_end >= first) || durable > first {
+    if (newest.has_intact_header() && file_end >= first) || durable > first {
         return Ok(());
     }
     if resync::next_in_segment(newest, first, file_end)?.is_none() {
@@ -128,7 +134,7 @@ fn finish_newest(
         if written > first {
             cut::set_aside(folder, newest, newest.base, written);
         }
-        *newest = Segment::recreate(folder, newest.base, segment_bytes)?;
+        *newest = Segment::recreate(folder, newest.base, newest.salt, segment_bytes)?;
     }
     Ok(())
 }
@@ -137,7 +143,7 @@ fn finish_newest(
 fn known_damage(segments: &[Segment]) -> Result<Vec<DamagedRange>, LogError> {
     let mut damaged = Vec::new();
     for (i, segment) in segments.iter().enumerate() {
-        if !segment.intact_header {
+        if !segment.has_intact_header() {
             damaged.push(segment.damaged_header());
         }
         let end = segment.base + len(segment)?;

@@ -1,13 +1,14 @@
 //! Finding the next frame behind damage.
 //!
 //! Frames begin at multiples of 8 and carry their own position, so a header that fits is rare; whether it is a frame is
-//! decided by its checksum. All candidates are checked in one pass with one running checksum: that of any range follows
+//! decided by its checksum, which nobody outside can make (see [`crate::salt`]). All candidates are checked in one pass with one running checksum: that of any range follows
 //! from those at its ends, so bytes that were made to look like many overlapping frames cost no more than others.
 
 use std::collections::BTreeMap;
 
 use crate::error::LogError;
 use crate::frame::{self, ALIGNMENT, HEADER_LEN};
+use crate::salt::Salt;
 use crate::segment::{self, Segment, Shared};
 
 /// Bytes read at a time.
@@ -37,7 +38,7 @@ pub(crate) fn next_in_segment(segment: &Segment, from: u64, limit: u64) -> Resul
 
 fn search(segment: &Segment, from: u64, limit: u64) -> std::io::Result<Option<u64>> {
     let limit = limit.min(segment.base + segment.file.len()?);
-    let mut sweep = Sweep::new(limit);
+    let mut sweep = Sweep::new(limit, segment.salt);
     let mut position = from;
     let mut buf = vec![0; CHUNK_LEN + HEADER_LEN];
     while position < limit && !sweep.is_decided() {
@@ -68,6 +69,7 @@ struct Candidate {
 
 struct Sweep {
     limit: u64,
+    salt: Salt,
     /// Candidates by where they end.
     pending: BTreeMap<u64, Vec<Candidate>>,
     best: Option<u64>,
@@ -77,8 +79,8 @@ struct Sweep {
 }
 
 impl Sweep {
-    fn new(limit: u64) -> Self {
-        Self { limit, pending: BTreeMap::new(), best: None, sum: 0, summed: 0 }
+    fn new(limit: u64, salt: Salt) -> Self {
+        Self { limit, salt, pending: BTreeMap::new(), best: None, sum: 0, summed: 0 }
     }
 
     /// Whether no candidate that is left could begin before the best one.
@@ -146,7 +148,8 @@ impl Sweep {
         }
         self.sum_up_to(start, bytes, position);
         // The checksum leaves itself out: the length field goes before the bytes behind it, as if nothing were between.
-        let before = crc32c::crc32c(&header[..4]) ^ crc32c::crc32c_append(self.sum, &header[..8]);
+        let before = crc32c::crc32c_append(self.salt.seed(), &header[..4])
+            ^ crc32c::crc32c_append(self.sum, &header[..8]);
         let claimed = u32::from_le_bytes(header[4..8].try_into().expect("4 bytes"));
         self.pending.entry(end).or_default().push(Candidate { position, before, claimed });
     }
@@ -178,15 +181,21 @@ mod tests {
     use crate::frame::NewFrame;
     use crate::fs::{Folder, MemFolder, OsFolder};
 
+    const SALT: Salt = Salt::new(0xFEDC_BA98_7654_3210);
+
     fn segment_of(bytes: &[u8]) -> Segment {
         let file = MemFolder::new().create("x").expect("created");
         file.write_at(bytes, 0).expect("written");
-        Segment { base: 0, file, intact_header: true }
+        Segment { base: 0, file, header_salt: Some(SALT), salt: SALT }
     }
 
     fn frame_at(position: u64, body: Vec<u8>) -> Vec<u8> {
+        salted_frame_at(position, body, SALT)
+    }
+
+    fn salted_frame_at(position: u64, body: Vec<u8>, salt: Salt) -> Vec<u8> {
         let mut bytes = Vec::new();
-        frame::encode(&NewFrame { kind: 1, body }, position, 1, 1, &mut bytes);
+        frame::encode(&NewFrame { kind: 1, body }, position, 1, 1, salt, &mut bytes);
         bytes
     }
 
@@ -205,7 +214,7 @@ mod tests {
         let bytes = bytes::Bytes::copy_from_slice(bytes);
         (from.max(64)..bytes.len() as u64).step_by(ALIGNMENT).find(|at| {
             let at_index = usize::try_from(*at).expect("small");
-            frame::decode(&bytes.slice(at_index..), *at).is_ok()
+            frame::decode(&bytes.slice(at_index..), *at, SALT).is_ok()
         })
     }
 
@@ -251,6 +260,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_frame_that_was_made_without_the_salt_is_none() {
+        for (salt, is_found) in [(SALT, true), (Salt::new(0), false), (Salt::new(7), false)] {
+            let mut bytes = vec![0; 64];
+            // What was in front of the message is damaged.
+            bytes.extend([0xEE; 40]);
+            let forged = bytes.len() as u64 + 8;
+            bytes.extend([0xEE; 8]);
+            bytes.extend(salted_frame_at(forged, b"a record that nobody wrote".to_vec(), salt));
+            let real = bytes.len() as u64;
+            bytes.extend(frame_at(real, vec![1; 20]));
+            assert_eq!(find(&bytes, 64), Some(if is_found { forged } else { real }));
+        }
+    }
+
     /// Tens of thousands of headers that claim megabytes each: checked one by one they would take minutes.
     #[test]
     fn bytes_made_to_look_like_frames_do_not_slow_it_down() {
@@ -275,7 +299,7 @@ mod tests {
         let path = tempfile::tempdir().expect("a folder");
         let file = OsFolder::create(path.path()).expect("created").create("x").expect("created");
         file.set_len(1 << 30).expect("long");
-        let segment = Segment { base: 0, file, intact_header: true };
+        let segment = Segment { base: 0, file, header_salt: Some(SALT), salt: SALT };
         let started = Instant::now();
         assert_eq!(next_in_segment(&segment, 64, 1 << 30).expect("reads"), None);
         assert!(started.elapsed().as_secs() < 2, "{:?}", started.elapsed());

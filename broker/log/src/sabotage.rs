@@ -13,6 +13,7 @@ pub const SWITCHES: &[(&str, &str)] = &[
     ("retry-failed-sync", "a sync that failed is tried again, and the second answer is believed"),
     ("go-on-after-failure", "a failed write or sync does not make the log read-only"),
     ("no-crc-on-read", "the checksum of a frame is not looked at"),
+    ("no-salt", "the checksum of a frame begins with nothing that clients do not know"),
     ("no-position-on-read", "a frame is believed wherever it lies"),
     ("truncate-at-first-bad-record", "recovery cuts at the first bad record, whatever follows"),
     ("tail-not-zeroed", "what a torn write left behind the end stays there"),

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::error::{DamagedRange, LogError};
 use crate::fs::{File, Folder};
 use crate::sabotage;
+use crate::salt::Salt;
 
 /// Bytes before the first frame of a segment.
 pub(crate) const HEADER_LEN: u64 = 64;
@@ -19,33 +20,36 @@ const VERSION: u8 = 1;
 pub(crate) struct Segment {
     pub(crate) base: u64,
     pub(crate) file: Arc<dyn File>,
-    /// Whether the header is as it was written. The frames do not need it: each knows its position.
-    pub(crate) intact_header: bool,
+    /// What the header says, if it is as it was written. The frames do not need it: each knows its position.
+    pub(crate) header_salt: Option<Salt>,
+    /// The salt of the log; see [`crate::salt`] for where it comes from when the header is damaged.
+    pub(crate) salt: Salt,
 }
 
 impl Segment {
     /// Creates the segment that begins at `base`, with room for `len` bytes, and makes it durable.
-    pub(crate) fn create(folder: &dyn Folder, base: u64, len: u64) -> Result<Self, LogError> {
+    pub(crate) fn create(folder: &dyn Folder, base: u64, salt: Salt, len: u64) -> Result<Self, LogError> {
         let file = folder.create(&file_name(base));
-        Self::begin(folder, base, len, file)
+        Self::begin(folder, base, salt, len, file)
     }
 
     /// The same for a file whose creation was interrupted before it held anything.
-    pub(crate) fn recreate(folder: &dyn Folder, base: u64, len: u64) -> Result<Self, LogError> {
+    pub(crate) fn recreate(folder: &dyn Folder, base: u64, salt: Salt, len: u64) -> Result<Self, LogError> {
         let file = folder.open(&file_name(base)).and_then(|file| file.set_len(0).map(|()| file));
-        Self::begin(folder, base, len, file)
+        Self::begin(folder, base, salt, len, file)
     }
 
     fn begin(
         folder: &dyn Folder,
         base: u64,
+        salt: Salt,
         len: u64,
         file: io::Result<Arc<dyn File>>,
     ) -> Result<Self, LogError> {
         let build = || {
             let file = file?;
             file.allocate(len)?;
-            file.write_at(&header(base), 0)?;
+            file.write_at(&header(base, salt), 0)?;
             file.sync()?;
             if !sabotage::is("skip-directory-fsync") {
                 folder.sync()?;
@@ -53,10 +57,10 @@ impl Segment {
             Ok(file)
         };
         let file = build().map_err(LogError::io(format!("creating log segment {}", file_name(base))))?;
-        Ok(Self { base, file, intact_header: true })
+        Ok(Self { base, file, header_salt: Some(salt), salt })
     }
 
-    /// Opens an existing segment, whose header may be damaged.
+    /// Opens an existing segment, whose header may be damaged. The salt of the log has to be put in yet.
     pub(crate) fn open_any(folder: &dyn Folder, base: u64) -> Result<Self, LogError> {
         let name = file_name(base);
         let action = format!("opening log segment {name}");
@@ -64,10 +68,21 @@ impl Segment {
         let mut found = [0; HEADER_LEN as usize];
         file.read_at(&mut found, 0).map_err(LogError::io(action))?;
         // The checksum tells another version from a damaged version number.
-        if found[..7] == MAGIC[..] && found[7] != VERSION && found[16..20] == header_checksum(&found) {
+        if found[..7] == MAGIC[..] && found[7] != VERSION && found[24..28] == header_checksum(&found) {
             return Err(LogError::Format { file: name, reason: format!("segment version {}", found[7]) });
         }
-        Ok(Self { base, file, intact_header: found == header(base) })
+        let salt = Salt::new(u64::from_le_bytes(found[16..24].try_into().expect("8 bytes")));
+        Ok(Self { base, file, header_salt: (found == header(base, salt)).then_some(salt), salt })
+    }
+
+    /// Whether the header is as it was written.
+    pub(crate) fn has_intact_header(&self) -> bool {
+        self.header_salt.is_some()
+    }
+
+    /// Reads at an offset of the file.
+    pub(crate) fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, LogError> {
+        self.file.read_at(buf, offset).map_err(LogError::io(format!("reading {}", self.name())))
     }
 
     /// The range to report when the header is damaged.
@@ -85,18 +100,19 @@ impl Segment {
     }
 }
 
-fn header(base: u64) -> [u8; HEADER_LEN as usize] {
+fn header(base: u64, salt: Salt) -> [u8; HEADER_LEN as usize] {
     let mut bytes = [0; HEADER_LEN as usize];
     bytes[..7].copy_from_slice(MAGIC);
     bytes[7] = VERSION;
     bytes[8..16].copy_from_slice(&base.to_le_bytes());
+    bytes[16..24].copy_from_slice(&salt.get().to_le_bytes());
     let crc = header_checksum(&bytes);
-    bytes[16..20].copy_from_slice(&crc);
+    bytes[24..28].copy_from_slice(&crc);
     bytes
 }
 
 fn header_checksum(header: &[u8]) -> [u8; 4] {
-    crc32c::crc32c(&header[..16]).to_le_bytes()
+    crc32c::crc32c(&header[..24]).to_le_bytes()
 }
 
 pub(crate) fn file_name(base: u64) -> String {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use kerolox_log::fs::{Folder, OsFolder};
 use kerolox_log::inspect::{Finding, Inspector, Mode};
-use kerolox_log::{DamagedRange, Log, LogOptions, NewFrame};
+use kerolox_log::{DamagedRange, Log, LogOptions, NewFrame, Salt};
 use proptest::prelude::*;
 
-const OPTIONS: LogOptions = LogOptions { segment_bytes: 1024, checkpoint_bytes: 1 };
+const OPTIONS: LogOptions = LogOptions { segment_bytes: 1024, checkpoint_bytes: 1, salt: Salt::new(7) };
 const RECORDS: usize = 40;
 
 /// A closed log of several segments; positions of its records, and its end.
@@ -139,8 +139,8 @@ fn a_segment_of_another_version_is_refused() {
     let (_, file) = segments(folder.path()).swap_remove(0);
     change(&file, |bytes| {
         bytes[7] = 2;
-        let checksum = crc32c::crc32c(&bytes[..16]);
-        bytes[16..20].copy_from_slice(&checksum.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes[..24]);
+        bytes[24..28].copy_from_slice(&checksum.to_le_bytes());
     });
     let folder = OsFolder::read_only(folder.path()).expect("there");
     let error = Inspector::open(&folder, Mode::Offline).err().expect("refused");

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kerolox_log::fs::{Chooser, Fault, MemFolder, Times};
-use kerolox_log::{Frame, Log, LogError, LogOptions, NewFrame};
+use kerolox_log::{Frame, Log, LogError, LogOptions, NewFrame, Salt};
 use proptest::prelude::*;
 use support::{Content, flip, open_with};
 
-const OPTIONS: LogOptions = LogOptions { segment_bytes: 2048, checkpoint_bytes: 700 };
+const OPTIONS: LogOptions = LogOptions { segment_bytes: 2048, checkpoint_bytes: 700, salt: Salt::new(7) };
 
 #[derive(Debug, Clone)]
 enum Step {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use kerolox_core::flush::Flush;
 use kerolox_core::record::{Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
-use kerolox_log::LogOptions;
 use kerolox_log::fs::MemFolder;
+use kerolox_log::{LogOptions, Salt};
 use kerolox_store::kv::MemKv;
 use kerolox_store::{Applied, Store, StoreOptions};
 
@@ -17,7 +17,7 @@ const SEGMENT: &str = "00000000000000000000.log";
 fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
     let options = StoreOptions {
         broker: "a".into(),
-        log: LogOptions { segment_bytes: 1 << 16, checkpoint_bytes: 1 << 20 },
+        log: LogOptions { segment_bytes: 1 << 16, checkpoint_bytes: 1 << 20, salt: Salt::new(7) },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),
         tail_bytes: 0,

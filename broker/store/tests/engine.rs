@@ -11,15 +11,15 @@ use kerolox_core::record::{
     Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record, ReleaseRecord,
 };
 use kerolox_core::topic::Topic;
-use kerolox_log::LogOptions;
 use kerolox_log::fs::{Fault, MemFolder};
+use kerolox_log::{LogOptions, Salt};
 use kerolox_store::kv::MemKv;
 use kerolox_store::{Applied, Event, Outcome, ProposeError, Store, StoreError, StoreOptions};
 
 fn options(broker: &str) -> StoreOptions {
     StoreOptions {
         broker: broker.to_owned(),
-        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024 },
+        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024, salt: Salt::new(7) },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),
         tail_bytes: 1024,

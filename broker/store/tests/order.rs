@@ -8,8 +8,8 @@ use bytes::Bytes;
 use kerolox_core::flush::Flush;
 use kerolox_core::record::{MessageHeader, MessageRecord, MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
-use kerolox_log::LogOptions;
 use kerolox_log::fs::MemFolder;
+use kerolox_log::{LogOptions, Salt};
 use kerolox_store::index::check::applied_of;
 use kerolox_store::kv::{Family, Kv, KvError, MemKv, Op, Pair};
 use kerolox_store::{Store, StoreOptions};
@@ -18,7 +18,7 @@ use kerolox_store::{Store, StoreOptions};
 fn open(folder: &MemFolder, kv: Arc<dyn Kv>) -> Store {
     let options = StoreOptions {
         broker: "a".to_owned(),
-        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024 },
+        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024, salt: Salt::new(7) },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_secs(3600),
         tail_bytes: 0,

@@ -12,8 +12,8 @@ use kerolox_core::record::{
     ProgressItem, ProgressRecord, QueueProgress, Record, ReleaseRecord,
 };
 use kerolox_core::topic::Topic;
-use kerolox_log::LogOptions;
 use kerolox_log::fs::MemFolder;
+use kerolox_log::{LogOptions, Salt};
 use kerolox_store::kv::MemKv;
 use kerolox_store::{Applied, Outcome, Store, StoreOptions};
 
@@ -21,7 +21,7 @@ fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
     static CLOCK: AtomicI64 = AtomicI64::new(1_000);
     let options = StoreOptions {
         broker: "a".to_owned(),
-        log: LogOptions { segment_bytes: 8192, checkpoint_bytes: 1024 },
+        log: LogOptions { segment_bytes: 8192, checkpoint_bytes: 1024, salt: Salt::new(7) },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),
         tail_bytes: 0,

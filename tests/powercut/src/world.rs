@@ -4,8 +4,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use kerolox_core::flush::Flush;
-use kerolox_log::LogOptions;
 use kerolox_log::fs::{Chooser, Fault, Folder, MemFolder, Times};
+use kerolox_log::{LogOptions, Salt};
 use kerolox_store::kv::Kv;
 use kerolox_store::{Store, StoreError, StoreOptions};
 
@@ -279,7 +279,12 @@ impl World {
     fn open(&self, folder: &MemFolder, kv: Arc<dyn Kv>) -> Result<Store, StoreError> {
         let options = StoreOptions {
             broker: "a".to_owned(),
-            log: LogOptions { segment_bytes: 8192, checkpoint_bytes: 2048 },
+            // Another one at every start: the log keeps the one that it was begun with.
+            log: LogOptions {
+                segment_bytes: 8192,
+                checkpoint_bytes: 2048,
+                salt: Salt::new(self.messages + 1),
+            },
             waiting_bytes_max: 1 << 20,
             // Only records that ask for it are synced, so that nothing depends on the clock.
             flush_interval: Duration::from_secs(3600),

@@ -10,7 +10,7 @@ use kerolox_client::admin::wire;
 use kerolox_client::{Client, Delivery, FilterExpression, SimpleConsumer};
 use kerolox_core::record::Record;
 use kerolox_log::fs::OsFolder;
-use kerolox_log::{Log, LogOptions};
+use kerolox_log::{Log, LogOptions, Salt};
 use tokio::task::JoinSet;
 
 use super::ledger::{Entry, Fate, Ledger};
@@ -118,7 +118,8 @@ fn log_content(entries: &Entries, data: &Path) -> Result<String, String> {
 /// Ids of all messages in the log, in its order.
 fn read_log(data: &Path) -> Result<Vec<String>> {
     let folder = Arc::new(OsFolder::create(&data.join("log")).context("opening the log's folder")?);
-    let (log, _) = Log::open(folder, LogOptions::default()).context("opening the log")?;
+    // The log has a salt of its own.
+    let (log, _) = Log::open(folder, LogOptions::new(Salt::new(0))).context("opening the log")?;
     let reader = log.reader();
     let mut ids = Vec::new();
     for frame in reader.scan(reader.start()) {

@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use kerolox_log::fs::MemFolder;
-use kerolox_log::{DamagedRange, Frame, Log, LogError, LogOptions, NewFrame, Reader, Recovered};
+use kerolox_log::{DamagedRange, Frame, Log, LogError, LogOptions, NewFrame, Reader, Recovered, Salt};
 
 /// Small segments, and a checkpoint that lags behind.
-pub(crate) const SMALL: LogOptions = LogOptions { segment_bytes: 512, checkpoint_bytes: 256 };
+pub(crate) const SMALL: LogOptions =
+    LogOptions { segment_bytes: 512, checkpoint_bytes: 256, salt: Salt::new(7) };
 
 pub(crate) fn open(folder: &MemFolder) -> (Log, Recovered) {
     open_with(folder, SMALL)

@@ -9,9 +9,9 @@ use std::time::Duration;
 use kerolox_core::group::Group;
 use kerolox_core::record::{Hold, Record};
 use kerolox_core::topic::Topic;
-use kerolox_log::LogOptions;
 use kerolox_log::fs::Folder;
 use kerolox_log::inspect::{Finding, Inspector, Mode};
+use kerolox_log::{LogOptions, Salt};
 use kerolox_proto::v2;
 use kerolox_store::kv::Kv;
 use kerolox_store::{Store, StoreOptions};
@@ -22,7 +22,7 @@ pub(crate) const BROKER: &str = "broker-a";
 
 /// Small segments, so that a few KiB make several.
 pub(crate) fn log_options() -> LogOptions {
-    LogOptions { segment_bytes: 768, ..LogOptions::default() }
+    LogOptions { segment_bytes: 768, ..LogOptions::new(Salt::new(0x5EED_5EED_0000_0001)) }
 }
 
 /// Everything that a broker would answer from this store, and the transactions of the log in `folder`.

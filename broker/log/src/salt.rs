@@ -1,0 +1,139 @@
+//! The number that keeps outsiders from making frames.
+//!
+//! Behind damage the log is searched for the next intact frame, and whoever sends messages chooses bytes that lie in the
+//! log. So the checksum of every frame begins with a number of the log's own, which no client gets to see: bytes in a
+//! message are not taken for a record, however well they guess their position.
+//!
+//! Without this number nothing can be read, so it is kept in the header of every segment and in the checkpoint. If all of
+//! these are damaged it follows from the frames: a checksum is linear in the number that it begins with.
+
+use std::fmt;
+
+use crate::error::LogError;
+use crate::frame::{self, ALIGNMENT};
+use crate::sabotage;
+use crate::segment::{HEADER_LEN, Segment};
+
+/// Bytes read at a time.
+const CHUNK_LEN: usize = 1 << 20;
+
+/// A log's own random number. It is drawn once, when the log is begun; copies of the log have the same one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Salt(u64);
+
+impl Salt {
+    /// A salt that somebody drew at random.
+    pub const fn new(random: u64) -> Self {
+        Self(random)
+    }
+
+    /// The number as it is stored.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// What the checksum of a frame begins with.
+    pub(crate) fn seed(self) -> u32 {
+        if sabotage::is("no-salt") {
+            return 0;
+        }
+        u32::try_from((self.0 >> 32) ^ (self.0 & u64::from(u32::MAX))).expect("32 bits")
+    }
+
+    /// A salt with this seed. It need not be the one that was drawn, but makes the same checksums.
+    pub(crate) fn of_seed(seed: u32) -> Self {
+        Self(u64::from(seed))
+    }
+
+    /// Whether frames of the one are frames of the other.
+    pub(crate) fn agrees_with(self, other: Self) -> bool {
+        self.seed() == other.seed()
+    }
+}
+
+/// A salt in a process's log would be one that clients get to see.
+impl fmt::Debug for Salt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Salt(..)")
+    }
+}
+
+/// The salt of the log that consists of `segments`; `checkpoint` is the one in the checkpoint. `None` when nothing was
+/// ever stored.
+///
+/// # Errors
+/// [`LogError::Format`] when the segments are of different logs, or when there are frames and nothing tells their salt.
+pub(crate) fn find(segments: &[Segment], checkpoint: Option<Salt>) -> Result<Option<Salt>, LogError> {
+    if let Some(salt) = of_headers(segments)?.or(checkpoint) {
+        return Ok(Some(salt));
+    }
+    for segment in segments {
+        if let Some(salt) = of_frames(segment)? {
+            return Ok(Some(salt));
+        }
+    }
+    for segment in segments {
+        if claims_a_frame(segment)? {
+            let reason = "no copy of the number that its checksums begin with is left: the headers of all segments and the \
+                          checkpoint are damaged; restore the checkpoint, or any one segment, from a replica or a backup";
+            return Err(LogError::Format { file: segment.name(), reason: reason.to_owned() });
+        }
+    }
+    Ok(None)
+}
+
+fn of_headers(segments: &[Segment]) -> Result<Option<Salt>, LogError> {
+    let mut found: Option<(Salt, &Segment)> = None;
+    for segment in segments {
+        let Some(salt) = segment.header_salt else { continue };
+        match found {
+            Some((first, before)) if !first.agrees_with(salt) => {
+                let reason = format!(
+                    "it belongs to another log than {}; move the one away that does not belong here",
+                    before.name()
+                );
+                return Err(LogError::Format { file: segment.name(), reason });
+            }
+            Some(_) => {}
+            None => found = Some((salt, segment)),
+        }
+    }
+    Ok(found.map(|(salt, _)| salt))
+}
+
+/// The salt that the first two frames of a segment have in common. One alone proves nothing: every checksum is right for
+/// some salt. Further on, in the bodies of messages, lie bytes that somebody else chose.
+fn of_frames(segment: &Segment) -> Result<Option<Salt>, LogError> {
+    let Some((first, len)) = solve(segment, HEADER_LEN)? else { return Ok(None) };
+    let second = solve(segment, HEADER_LEN + len)?;
+    Ok(second.filter(|(second, _)| *second == first).map(|(seed, _)| Salt::of_seed(seed)))
+}
+
+/// The seed with which the checksum of the frame at an offset is right, and its length, if something like a frame is there.
+fn solve(segment: &Segment, offset: u64) -> Result<Option<(u32, u64)>, LogError> {
+    let mut bytes = vec![0; frame::HEADER_LEN];
+    let n = segment.read_at(&mut bytes, offset)?;
+    if !frame::claims_position(&bytes[..n], segment.base + offset) {
+        return Ok(None);
+    }
+    let len = frame::peek_len(&bytes).expect("a header that claims a position has a length");
+    bytes.resize(len, 0);
+    let n = segment.read_at(&mut bytes, offset)?;
+    Ok((n == len).then(|| (frame::seed_of(&bytes), len as u64)))
+}
+
+/// Whether a frame may ever have been written to the segment.
+fn claims_a_frame(segment: &Segment) -> Result<bool, LogError> {
+    let mut buf = vec![0; CHUNK_LEN + frame::HEADER_LEN];
+    for start in (HEADER_LEN..).step_by(CHUNK_LEN) {
+        let n = segment.read_at(&mut buf, start)?;
+        let claims = |at: usize| frame::claims_position(&buf[at..n], segment.base + start + at as u64);
+        if (0..n.min(CHUNK_LEN)).step_by(ALIGNMENT).any(claims) {
+            return Ok(true);
+        }
+        if n < buf.len() {
+            break;
+        }
+    }
+    Ok(false)
+}
