@@ -11,6 +11,8 @@
 #                                     power cuts of a simulated machine under the real storage engine
 #   tests/run.sh sabotage             breaks the engine on purpose, one switch at a time, and demands that a test fails
 #                                     (several minutes; not part of "everything")
+#   tests/run.sh bench [flags]        measures the storage engine against plain writes and reads (minutes; not part of
+#                                     "everything"); --quick, --only GROUPS, --json FILE, --help
 #   tests/run.sh figures              prints start time, memory and rates; not part of "everything"
 #
 # Each suite ends with one line that sums up its figures; the run ends with "N passed, M failed".
@@ -24,7 +26,7 @@ usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
 suites=(unit e2e sdk crash powercut)
 if [ $# -gt 0 ]; then
   case "$1" in
-    unit | e2e | sdk | crash | powercut | sabotage | figures) suites=("$1"); shift ;;
+    unit | e2e | sdk | crash | powercut | sabotage | bench | figures) suites=("$1"); shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -123,6 +125,14 @@ sabotage_suite() {
     0 "$code" $((SECONDS - start))
 }
 
+# An aim that is missed counts as a failure.
+bench_suite() {
+  local code=0 start=$SECONDS
+  run "$CARGO_TARGET_DIR/release/bench" "$@" || code=$?
+  finish bench "$(count '^bench: .*: \([0-9]*\) aims met.*')" \
+    "$(count '^bench: .* met, \([0-9]*\) missed$')" "$code" $((SECONDS - start))
+}
+
 figures_suite() {
   local code=0 start=$SECONDS
   setup_python
@@ -132,9 +142,10 @@ figures_suite() {
 }
 
 setup_build
-# The simulations need neither RocksDB nor the programs.
+# The simulations need neither RocksDB nor the programs, and the benchmarks no programs.
 case "${suites[*]}" in
   powercut) packages=(-p kerolox-powercut) ;;
+  bench) packages=(-p kerolox-bench) ;;
   sabotage) packages=() ;;
   *) packages=(--workspace) ;;
 esac

@@ -1,0 +1,207 @@
+//! The real engine, as a broker opens it, and a producer that keeps it busy.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use kerolox_core::flush::Flush;
+use kerolox_core::record::{MetaChange, MetaRecord, Record};
+use kerolox_core::topic::Topic;
+use kerolox_log::fs::OsFolder;
+use kerolox_log::{LogOptions, Salt};
+use kerolox_rocks::RocksKv;
+use kerolox_store::{Outcome, ProposeError, Store, StoreOptions};
+
+use crate::messages::Maker;
+
+/// Broker group of all benchmarks.
+pub const BROKER: &str = "bench";
+
+/// Longest time that a record of an `async` topic stays without a sync: the broker's default.
+pub const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Salt of all logs and frames.
+pub const SALT: Salt = Salt::new(7);
+
+/// Segments as a broker has them by default.
+pub fn log_options() -> LogOptions {
+    LogOptions::new(SALT)
+}
+
+/// Opens the engine on a folder with a broker's default settings.
+///
+/// # Errors
+/// When the folder or the store cannot be opened.
+pub fn open(folder: &Path) -> anyhow::Result<Arc<Store>> {
+    let log = OsFolder::create(&folder.join("log")).context("creating the log folder")?;
+    let kv = RocksKv::open(&folder.join("index"))?;
+    let options = StoreOptions {
+        broker: BROKER.to_owned(),
+        log: log_options(),
+        waiting_bytes_max: 256 << 20,
+        flush_interval: FLUSH_INTERVAL,
+        tail_bytes: 32 << 20,
+    };
+    Ok(Arc::new(Store::open(options, Arc::new(log), Arc::new(kv), now_ms, |_| {})?))
+}
+
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A queue of a topic.
+pub type QueueId = (u32, u32);
+
+/// Creates topics with `count` queues in all, through the log, and returns the queues.
+///
+/// # Errors
+/// When a topic is refused.
+pub fn create_queues(store: &Store, count: u32) -> anyhow::Result<Vec<QueueId>> {
+    let per_topic = match count {
+        0..=8 => count.max(1),
+        9..=800 => 8,
+        _ => 100,
+    };
+    let mut queues = Vec::new();
+    while queues.len() < count as usize {
+        let name = format!("orders-{}", queues.len());
+        let topic = create_topic(store, &Topic::new(&name, per_topic))?;
+        queues.extend((0..per_topic).map(|queue| (topic, queue)));
+    }
+    queues.truncate(count as usize);
+    Ok(queues)
+}
+
+fn create_topic(store: &Store, topic: &Topic) -> anyhow::Result<u32> {
+    let record = Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(topic.clone())) });
+    let (sender, answer) = mpsc::channel();
+    store.propose(&record, Flush::Sync, Box::new(move |applied| drop(sender.send(applied))));
+    match answer.recv().context("the store gave no answer")??.outcome {
+        Outcome::Topic(topic, _) => Ok(topic.id),
+        other => bail!("creating a topic led to {other:?}"),
+    }
+}
+
+/// Proposes messages in batches, a limited number of them at a time, and waits for what it proposed.
+pub struct Producer {
+    store: Arc<Store>,
+    maker: Maker,
+    queues: Vec<QueueId>,
+    next_queue: usize,
+    flush: Flush,
+    in_flight_max: usize,
+    in_flight: VecDeque<(Arc<Batch>, usize)>,
+    /// Messages that were answered.
+    answered: u64,
+}
+
+/// What is known of a batch.
+struct Batch {
+    left: AtomicUsize,
+    failure: Mutex<Option<ProposeError>>,
+    waiter: std::thread::Thread,
+}
+
+impl Batch {
+    fn answer(&self, failure: Option<ProposeError>) {
+        if let Some(failure) = failure {
+            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        }
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.waiter.unpark();
+        }
+    }
+}
+
+impl Producer {
+    /// A producer for these queues, which it takes in turn, with at most `in_flight_max` batches on the way.
+    pub fn new(
+        store: Arc<Store>,
+        maker: Maker,
+        queues: Vec<QueueId>,
+        flush: Flush,
+        in_flight_max: usize,
+    ) -> Self {
+        Self {
+            store,
+            maker,
+            queues,
+            next_queue: 0,
+            flush,
+            in_flight_max,
+            in_flight: VecDeque::new(),
+            answered: 0,
+        }
+    }
+
+    /// Proposes `count` messages, after waiting for older ones where too many are on the way.
+    ///
+    /// # Errors
+    /// When a message was refused.
+    pub fn propose(&mut self, count: usize) -> anyhow::Result<()> {
+        while self.in_flight.len() >= self.in_flight_max {
+            self.await_oldest()?;
+        }
+        let batch = Arc::new(Batch {
+            left: AtomicUsize::new(count),
+            failure: Mutex::new(None),
+            waiter: std::thread::current(),
+        });
+        for _ in 0..count {
+            let (topic_id, queue) = self.queues[self.next_queue];
+            self.next_queue = (self.next_queue + 1) % self.queues.len();
+            let record = self.maker.next(topic_id, queue).into_record();
+            let batch = batch.clone();
+            self.store.propose(&record, self.flush, Box::new(move |done| batch.answer(done.err())));
+        }
+        self.in_flight.push_back((batch, count));
+        Ok(())
+    }
+
+    /// Waits until everything that was proposed is stored and applied.
+    ///
+    /// # Errors
+    /// When a message was refused.
+    pub fn drain(&mut self) -> anyhow::Result<()> {
+        while !self.in_flight.is_empty() {
+            self.await_oldest()?;
+        }
+        Ok(())
+    }
+
+    /// Proposes batches of `batch` messages until `until`, waits for them, and returns messages per second.
+    ///
+    /// # Errors
+    /// When a message was refused.
+    pub fn run(&mut self, batch: usize, mut until: impl FnMut(u64) -> bool) -> anyhow::Result<f64> {
+        let (begin, before) = (Instant::now(), self.answered);
+        let mut proposed = 0;
+        while !until(proposed) {
+            self.propose(batch)?;
+            proposed += batch as u64;
+        }
+        self.drain()?;
+        Ok((self.answered - before) as f64 / begin.elapsed().as_secs_f64())
+    }
+
+    /// Messages that were stored and applied so far.
+    pub fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    fn await_oldest(&mut self) -> anyhow::Result<()> {
+        let Some((batch, count)) = self.in_flight.pop_front() else { return Ok(()) };
+        while batch.left.load(Ordering::Acquire) > 0 {
+            std::thread::park();
+        }
+        if let Some(failure) = batch.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(failure).context("the store refused a message");
+        }
+        self.answered += count as u64;
+        Ok(())
+    }
+}

@@ -1,0 +1,63 @@
+//! Folders of benchmarks: their size, and whether their files are in memory.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, fadvise};
+
+/// Files in a folder and the folders in it.
+///
+/// # Errors
+/// The system's error.
+pub fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() { found.extend(files(&path)?) } else { found.push(path) }
+    }
+    Ok(found)
+}
+
+/// Bytes of the files in a folder, as long as they are said to be.
+pub fn bytes(folder: &Path) -> u64 {
+    let files = files(folder).unwrap_or_default();
+    // RocksDB may remove one meanwhile.
+    files.iter().filter_map(|path| path.metadata().ok()).map(|meta| meta.len()).sum()
+}
+
+/// Takes what the files of a folder hold out of the page cache, so that the next read of it comes from the disk. Syncs
+/// them first, since only what is on disk can go.
+///
+/// # Errors
+/// The system's error.
+pub fn make_cold(folder: &Path) -> io::Result<()> {
+    for path in files(folder)? {
+        let file = File::open(path)?;
+        file.sync_all()?;
+        fadvise(&file, 0, None, Advice::DontNeed)?;
+    }
+    Ok(())
+}
+
+/// Reads a folder's files from beginning to end, which brings them into the page cache.
+///
+/// # Errors
+/// The system's error.
+pub fn read_plainly(folder: &Path) -> io::Result<u64> {
+    let mut paths = files(folder)?;
+    paths.sort();
+    let mut buffer = vec![0; 1 << 20];
+    let mut total = 0;
+    for path in paths {
+        let mut file = File::open(path)?;
+        loop {
+            let n = io::Read::read(&mut file, &mut buffer)?;
+            if n == 0 {
+                break;
+            }
+            total += n as u64;
+        }
+    }
+    Ok(total)
+}

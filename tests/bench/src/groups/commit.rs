@@ -1,0 +1,96 @@
+//! Group commit, against a loop that writes and syncs the same bytes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use kerolox_core::flush::Flush;
+use kerolox_log::fs::OsFolder;
+use kerolox_log::{Log, NewFrame};
+
+use crate::engine::{self, Producer};
+use crate::messages::{Maker, Shape};
+use crate::raw::{self, Reserve, SyncLoop};
+use crate::report::{Aim, Figure, Group, Unit};
+use crate::settings::Settings;
+use crate::turns::{Rounds, median};
+
+const RAW: usize = 0;
+const ZEROED: usize = 1;
+const LOG: usize = 2;
+const ALONE: usize = 3;
+const PIPELINED: usize = 4;
+
+/// # Errors
+/// When a disk or the engine fails.
+pub fn run(settings: &Settings) -> anyhow::Result<Group> {
+    let shape = Shape::plain(settings.body);
+    let mut group =
+        Group::new("commit", "sync flush, against write + fdatasync of the same bytes; per batch");
+    group.note(shape.describe());
+    group.note("one at a time: the next batch is proposed when the one before was answered");
+    group.note("pipelined: two more wait meanwhile");
+    for batch in [1, 32, 512] {
+        let rounds = compete(settings, shape, batch)?;
+        let figure = |what: &str, who| {
+            let figure = Figure::new(format!("{batch} messages: {what}"), rounds.median(who), Unit::Seconds);
+            figure.against_with_ratio("raw", rounds.median(RAW), rounds.ratio(who, RAW))
+        };
+        group.add(figure("raw, into zeros written before", ZEROED));
+        group.add(figure("log, one thread", LOG));
+        group.add(figure("store, one at a time", ALONE).aim(Aim::RatioAtMost(1.3)));
+        group.add(figure("store, pipelined", PIPELINED).aim(Aim::RatioAtMost(1.3)));
+    }
+    Ok(group)
+}
+
+/// Seconds per batch of every contestant in every round.
+fn compete(settings: &Settings, shape: Shape, batch: usize) -> anyhow::Result<Rounds> {
+    let mut maker = Maker::new(shape, 0);
+    let records: Vec<NewFrame> = (0..batch).map(|_| maker.next(1, 0).into_frame()).collect();
+    let bytes = raw::frames(&records).concat();
+    let (rounds, batches) = (settings.choose(25, 2), settings.choose(40, 3));
+    let scratch = settings.scratch(4 << 30)?;
+    let len = ((rounds * batches * bytes.len()) as u64).next_multiple_of(1 << 20);
+    let mut allocated = SyncLoop::create(&scratch.path().join("raw"), len, Reserve::Allocated)?;
+    let mut zeroed = SyncLoop::create(&scratch.path().join("zeroed"), len, Reserve::Zeroed)?;
+    let folder = OsFolder::create(&scratch.path().join("log-only"))?;
+    let (mut log, _) = Log::open(Arc::new(folder), engine::log_options())?;
+    let store = engine::open(&scratch.path().join("store"))?;
+    let queues = engine::create_queues(&store, 8)?;
+    let producer = |first, in_flight| {
+        let maker = Maker::new(shape, first);
+        Producer::new(store.clone(), maker, queues.clone(), Flush::Sync, in_flight)
+    };
+    let (mut alone, mut pipelined) = (producer(0, 1), producer(1 << 31, 3));
+    let mut all = Rounds::default();
+    for _ in 0..rounds {
+        let raw = repeat(batches, || Ok(allocated.write(&bytes)?))?;
+        let zeroed = repeat(batches, || Ok(zeroed.write(&bytes)?))?;
+        let log = repeat(batches, || {
+            timed(|| {
+                log.append(&records, 1, 1_700_000_000_000)?;
+                Ok(log.sync()?)
+            })
+        })?;
+        let alone = repeat(batches, || timed(|| alone.propose(batch).and_then(|()| alone.drain())))?;
+        // With several on the way the time of one says nothing; all together do.
+        let begin = Instant::now();
+        for _ in 0..batches {
+            pipelined.propose(batch)?;
+        }
+        pipelined.drain()?;
+        let pipelined = begin.elapsed().as_secs_f64() / batches as f64;
+        all.add(vec![median(&raw), median(&zeroed), median(&log), median(&alone), pipelined]);
+    }
+    Ok(all)
+}
+
+fn repeat(times: usize, mut once: impl FnMut() -> anyhow::Result<f64>) -> anyhow::Result<Vec<f64>> {
+    (0..times).map(|_| once()).collect()
+}
+
+fn timed(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+    let begin = Instant::now();
+    work()?;
+    Ok(begin.elapsed().as_secs_f64())
+}

@@ -1,0 +1,161 @@
+//! Append for a while, with the processor time of every thread; and append with few and many queues.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kerolox_core::flush::Flush;
+use kerolox_store::Store;
+
+use crate::engine::{self, Producer};
+use crate::machine::ThreadTimes;
+use crate::messages::{Maker, Shape};
+use crate::report::{Aim, Figure, Group, Unit};
+use crate::settings::Settings;
+use crate::turns::Rounds;
+
+/// Batches that are on the way at a time.
+const IN_FLIGHT: usize = 64;
+/// Messages per second to aim at.
+const AIM: f64 = 1e6;
+/// Bytes of a message on disk, roughly, log and index together, beside its body.
+const OVERHEAD: u64 = 330;
+
+/// Few and many queues in turns.
+///
+/// # Errors
+/// When a disk or the engine fails.
+pub fn queues(settings: &Settings) -> anyhow::Result<Group> {
+    let shape = Shape::plain(settings.body);
+    let counts = [1, 64, 10_000];
+    let turn_messages: u64 = settings.choose(1_000_000, 20_000);
+    let rounds_count = settings.choose(7, 2);
+    let mut group = Group::new(
+        "queues",
+        format!("async flush, batches of {}, turns of {turn_messages} messages", settings.batch),
+    );
+    group.note(shape.describe());
+    group.note("messages go to the queues in turn; a turn ends when all are in the index");
+    let messages = turn_messages * rounds_count * counts.len() as u64;
+    let scratch = settings.scratch(messages * (OVERHEAD + settings.body as u64) + (3 << 30))?;
+    let mut producers = Vec::new();
+    for count in counts {
+        let store = engine::open(&scratch.path().join(count.to_string()))?;
+        let queues = engine::create_queues(&store, count)?;
+        producers.push(Producer::new(store, Maker::new(shape, 0), queues, Flush::Async, IN_FLIGHT));
+    }
+    let mut rounds = Rounds::default();
+    for _ in 0..rounds_count {
+        let mut row = Vec::new();
+        for producer in &mut producers {
+            row.push(producer.run(settings.batch, |proposed| proposed >= turn_messages)?);
+        }
+        rounds.add(row);
+    }
+    for (who, count) in counts.iter().enumerate() {
+        let figure = Figure::new(format!("{count} queues"), rounds.median(who), Unit::PerSecond);
+        group.add(match count {
+            64 => figure,
+            1 => figure.against_with_ratio("64 queues", rounds.median(1), rounds.ratio(who, 1)),
+            _ => figure
+                .against_with_ratio("64 queues", rounds.median(1), rounds.ratio(who, 1))
+                .aim(Aim::RatioAtLeast(0.9)),
+        });
+    }
+    Ok(group)
+}
+
+/// One store for a while.
+///
+/// # Errors
+/// When a disk or the engine fails.
+pub fn sustained(settings: &Settings) -> anyhow::Result<Group> {
+    let shape = Shape { key: settings.keys, ..Shape::plain(settings.body) };
+    let seconds = settings.seconds.unwrap_or(settings.choose(20.0, 0.3));
+    let mut group = Group::new(
+        "indexed",
+        format!(
+            "async flush, {} queues, batches of {}, for {seconds} s without a pause",
+            settings.queues, settings.batch
+        ),
+    );
+    group.note(shape.describe());
+    let making = cost_of_making(shape, settings.choose(1_000_000, 100_000));
+    // At two million messages per second.
+    let bytes = (seconds * 2e6) as u64 * (OVERHEAD + settings.body as u64);
+    let scratch = settings.scratch(bytes)?;
+    let store = engine::open(&scratch.path().join("store"))?;
+    let queues = engine::create_queues(&store, settings.queues)?;
+    let mut producer = Producer::new(store.clone(), Maker::new(shape, 0), queues, Flush::Async, IN_FLIGHT);
+
+    let (before, begin) = (ThreadTimes::now(), Instant::now());
+    let mut samples = Samples::begin(store.clone(), (seconds / 4.0).min(1.0));
+    let duration = Duration::from_secs_f64(seconds);
+    let rate = producer.run(settings.batch, |proposed| {
+        samples.look(proposed);
+        begin.elapsed() >= duration
+    })?;
+    let elapsed = begin.elapsed().as_secs_f64();
+    let times = ThreadTimes::now().since(&before);
+    store.flush_index()?;
+    let flushed = begin.elapsed().as_secs_f64();
+
+    let messages = producer.answered() as f64;
+    group.add(Figure::new("answered and in the index", rate, Unit::PerSecond).aim(Aim::AtLeast(AIM)));
+    let with_flush = messages / flushed;
+    group.add(Figure::new("the same, until the index was on disk", with_flush, Unit::PerSecond));
+    group.add(Figure::new(format!("slowest {:.2} s", samples.interval), samples.slowest(), Unit::PerSecond));
+    let written = store.positions().end as f64;
+    group.add(Figure::new("log", written / elapsed, Unit::BytesPerSecond));
+    group.add(Figure::new("farthest that the index was behind the log", samples.lag, Unit::Bytes));
+    group.add(Figure::new("making a message, in the producer", making, Unit::Seconds));
+    for (name, seconds) in &times.0 {
+        let figure = Figure::new(format!("thread {name}, per message"), seconds / messages, Unit::Seconds);
+        group.add(figure.ratio("share of a core", seconds / elapsed));
+    }
+    let all = Figure::new("all threads, per message", times.total() / messages, Unit::Seconds);
+    group.add(all.ratio("cores in use", times.total() / elapsed));
+    Ok(group)
+}
+
+/// Seconds to make one message and encode it, without an engine.
+fn cost_of_making(shape: Shape, count: u32) -> f64 {
+    let mut maker = Maker::new(shape, 0);
+    let begin = Instant::now();
+    for i in 0..count {
+        std::hint::black_box(maker.next(1, i % 64).into_frame());
+    }
+    begin.elapsed().as_secs_f64() / f64::from(count)
+}
+
+/// What is seen of a store while it is filled.
+struct Samples {
+    store: Arc<Store>,
+    interval: f64,
+    since: Instant,
+    proposed: u64,
+    rates: Vec<f64>,
+    lag: f64,
+}
+
+impl Samples {
+    /// Looks every `interval` seconds.
+    fn begin(store: Arc<Store>, interval: f64) -> Self {
+        Self { store, interval, since: Instant::now(), proposed: 0, rates: Vec::new(), lag: 0.0 }
+    }
+
+    fn look(&mut self, proposed: u64) {
+        let elapsed = self.since.elapsed().as_secs_f64();
+        if elapsed < self.interval {
+            return;
+        }
+        let positions = self.store.positions();
+        self.lag = self.lag.max(positions.end.saturating_sub(positions.applied) as f64);
+        self.rates.push((proposed - self.proposed) as f64 / elapsed);
+        (self.since, self.proposed) = (Instant::now(), proposed);
+    }
+
+    /// Messages per second in the slowest interval; 0 when none was seen.
+    fn slowest(&self) -> f64 {
+        crate::turns::quantile(&self.rates, 0.0)
+    }
+}

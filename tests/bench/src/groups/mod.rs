@@ -1,0 +1,5 @@
+//! The groups of figures.
+
+pub mod append;
+pub mod commit;
+pub mod indexed;

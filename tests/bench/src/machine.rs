@@ -1,0 +1,135 @@
+//! What the machine is, and what this process uses of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use kerolox_log::fs::free_bytes;
+use serde::Serialize;
+
+/// Facts that belong to every figure.
+#[derive(Debug, Clone, Serialize)]
+pub struct Machine {
+    /// Model of the processor.
+    pub cpu: String,
+    /// Cores that this process may use.
+    pub cores: usize,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Version of the kernel.
+    pub kernel: String,
+    /// Type of the file system under the data folder, and its device.
+    pub file_system: String,
+    /// Bytes free on it at the start.
+    pub free: u64,
+    /// Processes that wanted a core, on average over the last minute, at the start.
+    pub load: f64,
+}
+
+impl Machine {
+    /// This machine, with the data in `folder`.
+    pub fn look(folder: &Path) -> Self {
+        Self {
+            cpu: field("/proc/cpuinfo", "model name").unwrap_or_default(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            memory: kilobytes("/proc/meminfo", "MemTotal").unwrap_or(0),
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            file_system: file_system(folder),
+            free: free_bytes(folder).unwrap_or(0),
+            load: read("/proc/loadavg").split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0),
+        }
+    }
+
+    /// One line for people.
+    pub fn describe(&self) -> String {
+        format!(
+            "{}, {} cores, {} GiB of memory, Linux {}, {}, {:.1} GB free, load {:.2}",
+            self.cpu,
+            self.cores,
+            (self.memory + (1 << 29)) >> 30,
+            self.kernel,
+            self.file_system,
+            self.free as f64 / 1e9,
+            self.load
+        )
+    }
+}
+
+/// Bytes of memory that this process has in use now.
+pub fn resident() -> u64 {
+    kilobytes("/proc/self/status", "VmRSS").unwrap_or(0)
+}
+
+/// Most bytes of memory that this process had in use.
+pub fn resident_peak() -> u64 {
+    kilobytes("/proc/self/status", "VmHWM").unwrap_or(0)
+}
+
+/// Processor time of the threads of this process, seconds, by name; threads of the same name are added up.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(transparent)]
+pub struct ThreadTimes(pub BTreeMap<String, f64>);
+
+impl ThreadTimes {
+    /// The times so far.
+    pub fn now() -> Self {
+        let mut times = BTreeMap::new();
+        let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Self::default() };
+        for task in tasks.flatten().map(|task| task.path()) {
+            let name = read(task.join("comm")).trim().to_owned();
+            let nanoseconds: u64 = read(task.join("schedstat"))
+                .split(' ')
+                .next()
+                .and_then(|word| word.parse().ok())
+                .unwrap_or(0);
+            *times.entry(name).or_default() += nanoseconds as f64 / 1e9;
+        }
+        Self(times)
+    }
+
+    /// What was used since `earlier`, threads that used nothing left out.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let used = |(name, time): (&String, &f64)| {
+            (name.clone(), time - earlier.0.get(name).copied().unwrap_or(0.0))
+        };
+        Self(self.0.iter().map(used).filter(|(_, time)| *time > 0.0005).collect())
+    }
+
+    /// All threads together, seconds.
+    pub fn total(&self) -> f64 {
+        self.0.values().sum()
+    }
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn field(path: &str, name: &str) -> Option<String> {
+    let text = read(path);
+    let line = text.lines().find(|line| line.split(':').next().is_some_and(|word| word.trim() == name))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+fn kilobytes(path: &str, name: &str) -> Option<u64> {
+    let kilobytes: u64 = field(path, name)?.split(' ').next()?.parse().ok()?;
+    Some(kilobytes << 10)
+}
+
+/// The mount with the longest path that holds the folder.
+fn file_system(folder: &Path) -> String {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let mounts = read("/proc/mounts");
+    let holder = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ');
+            let (device, path, kind) = (words.next()?, words.next()?, words.next()?);
+            folder.starts_with(path).then_some((path.len(), device, kind))
+        })
+        .max_by_key(|(len, ..)| *len);
+    holder.map_or_else(
+        || "an unknown file system".to_owned(),
+        |(_, device, kind)| format!("{kind} on {device}"),
+    )
+}

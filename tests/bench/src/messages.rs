@@ -1,0 +1,177 @@
+//! Messages as the broker stores them when an SDK sent them.
+
+use bytes::Bytes;
+use kerolox_core::record::{Hold, MessageHeader, MessageRecord, Record};
+use kerolox_log::NewFrame;
+use kerolox_proto::v2::{self, Digest, DigestType, Encoding, SystemProperties};
+use prost::Message as _;
+use prost_types::Timestamp;
+
+/// What SDKs take for the id of a client: host, process, number, time.
+const PRODUCER: &str = "orders-service-7@4711@2@2kdbr1s8wqj";
+/// Version, network address, process and start time; the number of the message follows.
+const ID_PREFIX: &str = "01F2E3D4C5B6A1267F0669C4B1";
+const TAG: &str = "paid";
+/// Length of the key `order-` and eight digits.
+const KEY_LEN: usize = 14;
+
+/// What messages look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Bytes of the body.
+    pub body: usize,
+    /// Whether each message has a key of its own.
+    pub key: bool,
+    /// Leaves out what not every message has (tag, hosts, digest), so that many fit on a disk.
+    pub small: bool,
+}
+
+impl Shape {
+    /// A message with a tag and without keys.
+    pub fn plain(body: usize) -> Self {
+        Self { body, key: false, small: false }
+    }
+
+    /// The shape in words.
+    pub fn describe(&self) -> String {
+        let mut frame = Vec::new();
+        let new = Maker::new(*self, 0).next(1, 0).into_frame();
+        kerolox_log::frame::encode(&new, 64, 1, 0, crate::engine::SALT, &mut frame);
+        let with = match (self.small, self.key) {
+            (true, _) => "id of 34 characters, nothing optional",
+            (false, true) => "id, digest, tag, key, hosts",
+            (false, false) => "id, digest, tag, hosts",
+        };
+        format!("{} B message: body of {} B, {with}; frame of {} B", self.body, self.body, frame.len())
+    }
+}
+
+/// Makes messages with ids that count up; everything else is the same in all of them.
+pub struct Maker {
+    shape: Shape,
+    number: u32,
+    system: Vec<u8>,
+    id_at: usize,
+    key_at: Option<usize>,
+    content: Bytes,
+}
+
+/// A message that can be proposed.
+pub struct Made(MessageRecord);
+
+impl Maker {
+    /// Messages of a shape, numbered from `first` on.
+    pub fn new(shape: Shape, first: u32) -> Self {
+        let id = format!("{ID_PREFIX}{first:08X}");
+        let key = format!("order-{first:08}");
+        let system = system_properties(shape, &id, &key).encode_to_vec();
+        let find = |text: &str| system.windows(text.len()).position(|window| window == text.as_bytes());
+        let id_at = find(&id).expect("the id stands in the properties");
+        let key_at = find(&key);
+        let message = v2::Message {
+            topic: Some(v2::Resource { resource_namespace: String::new(), name: "orders-eu-west".into() }),
+            user_properties: [].into(),
+            system_properties: None,
+            body: body(shape.body).into(),
+        };
+        Self { shape, number: first, id_at, key_at, content: message.encode_to_vec().into(), system }
+    }
+
+    /// The next message, for a queue of a topic.
+    pub fn next(&mut self, topic_id: u32, queue: u32) -> Made {
+        let id = hex(self.number);
+        self.system[self.id_at + ID_PREFIX.len()..][..id.len()].copy_from_slice(&id);
+        if let Some(at) = self.key_at {
+            self.system[at..at + KEY_LEN].copy_from_slice(format!("order-{:08}", self.number).as_bytes());
+        }
+        self.number = self.number.wrapping_add(1);
+        let mut message_id = String::with_capacity(ID_PREFIX.len() + id.len());
+        message_id.push_str(ID_PREFIX);
+        message_id.extend(id.map(char::from));
+        let header = MessageHeader {
+            topic_id,
+            queue,
+            hold: Hold::None.into(),
+            hold_ms: 0,
+            tag_hash: if self.shape.small { 0 } else { crc32c::crc32c(TAG.as_bytes()) },
+            message_id,
+            producer: if self.shape.small { String::new() } else { PRODUCER.to_owned() },
+            carried: None,
+        };
+        let system = Bytes::copy_from_slice(&self.system);
+        Made(MessageRecord { header, system, content: self.content.clone() })
+    }
+
+    /// The number of the next message.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+}
+
+impl Made {
+    /// The record to propose.
+    pub fn into_record(self) -> Record {
+        Record::Message(self.0)
+    }
+
+    /// The encoded record.
+    pub fn into_frame(self) -> NewFrame {
+        let record = self.into_record();
+        NewFrame { kind: record.kind() as u8, body: record.encode() }
+    }
+}
+
+/// What the SDK sends, and what the broker adds to it before it stores the message.
+fn system_properties(shape: Shape, id: &str, key: &str) -> SystemProperties {
+    let sent = SystemProperties {
+        message_id: id.to_owned(),
+        body_encoding: Encoding::Identity.into(),
+        message_type: v2::MessageType::Normal.into(),
+        born_timestamp: Some(Timestamp { seconds: 1_700_000_000, nanos: 123_000_000 }),
+        keys: if shape.key { vec![key.to_owned()] } else { Vec::new() },
+        ..SystemProperties::default()
+    };
+    if shape.small {
+        return sent;
+    }
+    let checksum = "9E107D9D372BB6826BD81D3542A419D6".to_owned();
+    SystemProperties {
+        tag: Some(TAG.to_owned()),
+        born_host: "orders-service-7".to_owned(),
+        body_digest: Some(Digest { r#type: DigestType::Md5.into(), checksum }),
+        store_host: "broker-a.example:8081".to_owned(),
+        ..sent
+    }
+}
+
+/// Bytes that do not repeat, as compressed or encrypted bodies look.
+fn body(len: usize) -> Vec<u8> {
+    let mut chooser = kerolox_log::fs::Chooser::new(7);
+    (0..len).map(|_| chooser.next_u64() as u8).collect()
+}
+
+fn hex(number: u32) -> [u8; 8] {
+    let digit = |nibble: u32| b"0123456789ABCDEF"[nibble as usize & 15];
+    std::array::from_fn(|place| digit(number >> (28 - 4 * place)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_decode_to_what_was_asked_for_and_ids_count_up() {
+        let shape = Shape { body: 100, key: true, small: false };
+        let mut maker = Maker::new(shape, 9);
+        for number in [9u32, 10, 11] {
+            let Record::Message(made) = maker.next(3, 5).into_record() else { panic!("no message") };
+            let made = MessageRecord::decode(made.encode().into()).expect("decodes");
+            let id = format!("{ID_PREFIX}{number:08X}");
+            assert_eq!((made.header.topic_id, made.header.queue, made.header.message_id.len()), (3, 5, 34));
+            assert_eq!(made.header.message_id, id);
+            let system = SystemProperties::decode(made.system).expect("decodes");
+            assert_eq!((system.message_id, system.keys), (id, vec![format!("order-{number:08}")]));
+            assert_eq!(v2::Message::decode(made.content).expect("decodes").body.len(), 100);
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Figures, the tables that show them, and the file that keeps them.
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::machine::Machine;
+
+/// What a number counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Unit {
+    /// Messages or records per second.
+    PerSecond,
+    /// Bytes per second.
+    BytesPerSecond,
+    /// Bytes.
+    Bytes,
+    /// Seconds.
+    Seconds,
+    /// Just a number.
+    Number,
+}
+
+impl Unit {
+    fn show(self, value: f64) -> String {
+        match self {
+            Self::PerSecond if value >= 1e6 => format!("{:.2} M/s", value / 1e6),
+            Self::PerSecond => format!("{:.1} k/s", value / 1e3),
+            Self::BytesPerSecond => format!("{:.0} MB/s", value / 1e6),
+            Self::Bytes if value >= 1e9 => format!("{:.2} GB", value / 1e9),
+            Self::Bytes if value >= 1e6 => format!("{:.1} MB", value / 1e6),
+            Self::Bytes => format!("{value:.1} B"),
+            Self::Seconds if value >= 1.0 => format!("{value:.2} s"),
+            Self::Seconds if value >= 1e-3 => format!("{:.2} ms", value * 1e3),
+            Self::Seconds => format!("{:.2} us", value * 1e6),
+            Self::Number => format!("{value:.2}"),
+        }
+    }
+}
+
+/// What a figure should be.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aim {
+    /// The figure itself, no smaller.
+    AtLeast(f64),
+    /// The figure itself, no greater.
+    AtMost(f64),
+    /// Its ratio to what it is set against, no smaller.
+    RatioAtLeast(f64),
+    /// Its ratio to what it is set against, no greater.
+    RatioAtMost(f64),
+}
+
+/// One line of a table.
+#[derive(Debug, Clone, Serialize)]
+pub struct Figure {
+    /// What was measured.
+    pub what: String,
+    /// The figure.
+    pub value: f64,
+    /// What it counts.
+    pub unit: Unit,
+    /// What it is set against.
+    pub against: Option<Against>,
+    /// The figure divided by what it is set against; from the same turns, not from the two medians.
+    pub ratio: Option<f64>,
+    /// What it should be.
+    pub aim: Option<Aim>,
+    /// Whether it is; absent without an aim.
+    pub met: Option<bool>,
+}
+
+/// What a figure is set against.
+#[derive(Debug, Clone, Serialize)]
+pub struct Against {
+    /// What was measured.
+    pub what: String,
+    /// In the unit of the figure; absent when it is what the ratio is called.
+    pub value: Option<f64>,
+}
+
+impl Figure {
+    /// A figure by itself.
+    pub fn new(what: impl Into<String>, value: f64, unit: Unit) -> Self {
+        Self { what: what.into(), value, unit, against: None, ratio: None, aim: None, met: None }
+    }
+
+    /// The same, set against something.
+    #[must_use]
+    pub fn against(self, what: impl Into<String>, value: f64) -> Self {
+        let ratio = self.value / value;
+        self.against_with_ratio(what, value, ratio)
+    }
+
+    /// The same with a ratio that was measured better than by dividing the two.
+    #[must_use]
+    pub fn against_with_ratio(mut self, what: impl Into<String>, value: f64, ratio: f64) -> Self {
+        self.against = Some(Against { what: what.into(), value: Some(value) });
+        self.ratio = Some(ratio);
+        self
+    }
+
+    /// The same with a ratio to something that needs no figure.
+    #[must_use]
+    pub fn ratio(mut self, what: impl Into<String>, ratio: f64) -> Self {
+        self.against = Some(Against { what: what.into(), value: None });
+        self.ratio = Some(ratio);
+        self
+    }
+
+    /// The same with an aim.
+    #[must_use]
+    pub fn aim(mut self, aim: Aim) -> Self {
+        let ratio = self.ratio.unwrap_or(f64::NAN);
+        self.met = Some(match aim {
+            Aim::AtLeast(limit) => self.value >= limit,
+            Aim::AtMost(limit) => self.value <= limit,
+            Aim::RatioAtLeast(limit) => ratio >= limit,
+            Aim::RatioAtMost(limit) => ratio <= limit,
+        });
+        self.aim = Some(aim);
+        self
+    }
+
+    fn row(&self, judged: bool) -> Vec<String> {
+        let against = self.against.as_ref();
+        vec![
+            self.what.clone(),
+            self.unit.show(self.value),
+            against.map(|against| against.show(self.unit)).unwrap_or_default(),
+            self.ratio.map(|ratio| format!("{ratio:.2}x")).unwrap_or_default(),
+            self.aim.map(|aim| self.show_aim(aim)).unwrap_or_default(),
+            match self.met {
+                None => "",
+                Some(_) if !judged => "not judged",
+                Some(true) => "met",
+                Some(false) => "MISSED",
+            }
+            .to_owned(),
+        ]
+    }
+
+    fn show_aim(&self, aim: Aim) -> String {
+        match aim {
+            Aim::AtLeast(limit) => format!(">= {}", self.unit.show(limit)),
+            Aim::AtMost(limit) => format!("<= {}", self.unit.show(limit)),
+            Aim::RatioAtLeast(limit) => format!(">= {limit:.2}x"),
+            Aim::RatioAtMost(limit) => format!("<= {limit:.2}x"),
+        }
+    }
+}
+
+impl Against {
+    fn show(&self, unit: Unit) -> String {
+        let value = self.value.map(|value| format!(" {}", unit.show(value)));
+        format!("{}{}", self.what, value.unwrap_or_default())
+    }
+}
+
+/// Figures that belong together.
+#[derive(Debug, Clone, Serialize)]
+pub struct Group {
+    /// The name that selects it.
+    pub name: &'static str,
+    /// What it is about, a line.
+    pub title: String,
+    /// What one has to know to read the figures.
+    pub notes: Vec<String>,
+    /// The figures.
+    pub figures: Vec<Figure>,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+impl Group {
+    /// An empty group.
+    pub fn new(name: &'static str, title: impl Into<String>) -> Self {
+        Self { name, title: title.into(), notes: Vec::new(), figures: Vec::new(), seconds: 0.0 }
+    }
+
+    /// Adds a line of explanation.
+    pub fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+
+    /// Adds a figure.
+    pub fn add(&mut self, figure: Figure) {
+        self.figures.push(figure);
+    }
+
+    fn print(&self, judged: bool) {
+        println!("\n{}: {} ({:.0} s)", self.name, self.title, self.seconds);
+        self.notes.iter().for_each(|note| println!("  {note}"));
+        let mut table = comfy_table::Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        table.set_header(["", "Figure", "Against", "Ratio", "Aim", ""]);
+        for column in [1, 3] {
+            if let Some(column) = table.column_mut(column) {
+                column.set_cell_alignment(comfy_table::CellAlignment::Right);
+            }
+        }
+        for figure in &self.figures {
+            table.add_row(figure.row(judged));
+        }
+        table.lines().for_each(|line| println!("  {}", line.trim_end()));
+    }
+}
+
+/// All figures of a run.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Where it ran.
+    pub machine: Machine,
+    /// The command line.
+    pub arguments: Vec<String>,
+    /// Whether aims count: a quick run is too short to tell.
+    pub judged: bool,
+    /// The groups so far.
+    pub groups: Vec<Group>,
+}
+
+impl Report {
+    /// Takes up a finished group and prints it.
+    pub fn take(&mut self, group: Group) {
+        group.print(self.judged);
+        self.groups.push(group);
+    }
+
+    /// Aims met and missed.
+    pub fn aims(&self) -> (usize, usize) {
+        let met = self.groups.iter().flat_map(|group| &group.figures).filter_map(|figure| figure.met);
+        let met: Vec<bool> = if self.judged { met.collect() } else { Vec::new() };
+        (met.iter().filter(|met| **met).count(), met.iter().filter(|met| !**met).count())
+    }
+
+    /// Writes everything as JSON.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(self).context("the report as JSON")?;
+        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+    }
+}

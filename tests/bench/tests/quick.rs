@@ -1,0 +1,29 @@
+//! The benchmarks run, and say something about everything they measure. What they say depends on the machine and is not
+//! looked at.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+#[test]
+fn every_group_gives_figures() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("figures.json");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
+    command.args(["--quick", "--dir"]).arg(folder.path()).arg("--json").arg(&file);
+    let output = command.output().expect("runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.lines().last().is_some_and(|line| line.starts_with("bench: ")), "{text}");
+
+    let report: Value = serde_json::from_slice(&std::fs::read(file).expect("written")).expect("JSON");
+    let groups = report["groups"].as_array().expect("groups");
+    let mut names: Vec<&str> = groups.iter().filter_map(|group| group["name"].as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["append", "commit", "indexed", "queues"]);
+    for figure in groups.iter().flat_map(|group| group["figures"].as_array().expect("figures")) {
+        assert!(figure["value"].as_f64().is_some_and(|value| value > 0.0), "{figure}");
+    }
+    let left = std::fs::read_dir(folder.path()).expect("listed").count();
+    assert_eq!(left, 1, "only the file of the figures is left");
+}
