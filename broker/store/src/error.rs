@@ -37,6 +37,9 @@ pub enum StoreError {
         /// Who asked.
         wanted: String,
     },
+    /// Whoever opens the store wanted it no more ([`crate::Opening::stop`]).
+    #[error("opening the store was stopped; the next start goes on from there")]
+    Stopped,
     /// A thread of the engine could not be started.
     #[error("cannot start the {0} thread: {1}")]
     Thread(&'static str, std::io::Error),

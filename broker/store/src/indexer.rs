@@ -4,18 +4,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use kerolox_log::{LogError, sabotage};
+use kerolox_log::sabotage;
 
 use crate::error::{ProposeError, StoreError};
-use crate::index::{Event, Index, Outcome};
-use crate::retention;
+use crate::index::{Event, Index};
 use crate::store::{Applied, Completion, Shared};
 use crate::writer::{Batch, Work};
 
 /// The index is flushed at least this often while something changes; what is not flushed is folded again after a crash.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 /// The index is flushed at the latest when this many keys changed, which bounds its memory.
-const FLUSH_KEYS: usize = 50_000;
+pub(crate) const FLUSH_KEYS: usize = 50_000;
 
 pub(crate) struct Indexer {
     pub(crate) shared: Arc<Shared>,
@@ -146,35 +145,4 @@ pub(crate) fn flush(shared: &Shared) -> Result<(), StoreError> {
     shared.kv.write(pending)?;
     shared.index.write().unwrap_or_else(PoisonError::into_inner).flushed();
     Ok(())
-}
-
-/// Applies what the log holds beyond the index; returns the number of records. What is damaged is left out.
-pub(crate) fn catch_up(shared: &Shared) -> Result<u64, StoreError> {
-    let mut records = 0;
-    let mut events = Vec::new();
-    let applied = shared.index.read().unwrap_or_else(PoisonError::into_inner).applied();
-    let from = match applied {
-        0 => retention::fold_start(shared)?,
-        _ if sabotage::is("forget-applied") => shared.reader.start(),
-        applied => applied.max(shared.reader.start()),
-    };
-    for frame in shared.reader.scan(from) {
-        let frame = match frame.map_err(|error| shared.damage.notice(error)) {
-            Ok(frame) => frame,
-            Err(LogError::Damaged(_)) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        let pending = {
-            let mut index = shared.index.write().unwrap_or_else(PoisonError::into_inner);
-            let _: Outcome = index.apply(&frame, &mut events)?;
-            index.pending_len()
-        };
-        events.clear();
-        records += 1;
-        if pending >= FLUSH_KEYS {
-            flush(shared)?;
-        }
-    }
-    flush(shared)?;
-    Ok(records)
 }

@@ -15,6 +15,7 @@ mod error;
 pub mod index;
 mod indexer;
 pub mod kv;
+mod opening;
 mod retention;
 mod store;
 mod tail;
@@ -22,5 +23,6 @@ mod writer;
 
 pub use error::{ProposeError, StoreError};
 pub use index::{Entry, Event, Outcome, QueueBounds};
+pub use opening::{Opening, Progress};
 pub use retention::{TrimError, TrimPoint, Trimmed};
 pub use store::{Applied, Completion, Positions, Store, StoreOptions};

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,8 +14,9 @@ use kerolox_log::{DamagedRange, Frame, Log, LogOptions, NewFrame, Reader, sabota
 use crate::damage::Damage;
 use crate::error::{ProposeError, StoreError};
 use crate::index::{Event, Index, Outcome};
-use crate::indexer::{self, Indexer};
+use crate::indexer::Indexer;
 use crate::kv::Kv;
+use crate::opening::{Opening, catch_up};
 use crate::tail::Tail;
 use crate::writer::{Proposal, Work, Writer};
 
@@ -75,6 +76,14 @@ impl Shared {
         (self.clock)()
     }
 
+    pub(crate) fn read_index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write_index(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn release_bytes(&self, bytes: usize) {
         self.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
@@ -115,6 +124,22 @@ impl Store {
         clock: impl Fn() -> i64 + Send + Sync + 'static,
         listener: impl Fn(&Event) + Send + 'static,
     ) -> Result<Self, StoreError> {
+        Self::open_watched(options, folder, kv, clock, listener, &Opening::default())
+    }
+
+    /// The same, for an index that may take long to be brought up to date: `opening` shows how far it is, and can stop it.
+    /// Blocks until everything in the log is in the index.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::Stopped`] when it was stopped.
+    pub fn open_watched(
+        options: StoreOptions,
+        folder: Arc<dyn Folder>,
+        kv: Arc<dyn Kv>,
+        clock: impl Fn() -> i64 + Send + Sync + 'static,
+        listener: impl Fn(&Event) + Send + 'static,
+        opening: &Opening,
+    ) -> Result<Self, StoreError> {
         let (mut log, recovered) = Log::open(folder.clone(), options.log)?;
         if recovered.cut_bytes > 0 {
             tracing::warn!(
@@ -153,11 +178,11 @@ impl Store {
             failure: Mutex::new(None),
         });
         recovered.damaged.iter().for_each(|range| shared.damage.note(range));
-        let mut folded = indexer::catch_up(&shared)?;
+        let mut folded = catch_up(&shared, opening)?;
         if shared.index.read().unwrap_or_else(PoisonError::into_inner).broker().is_empty() {
             // A new log, or one whose first record is damaged.
             begin(&mut log, &options.broker, shared.now_ms())?;
-            folded += indexer::catch_up(&shared)?;
+            folded += catch_up(&shared, opening)?;
         }
         check_owner(&shared, &options.broker)?;
         tracing::info!(end = log.end(), folded, "storage is open");

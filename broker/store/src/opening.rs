@@ -1,0 +1,189 @@
+//! Bringing the index up to date when a store is opened: how far that is, and how to stop it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kerolox_log::{LogError, sabotage};
+
+use crate::error::StoreError;
+use crate::index::Outcome;
+use crate::indexer::{FLUSH_KEYS, flush};
+use crate::retention;
+use crate::store::Shared;
+
+/// A fold that takes longer than this tells how far it is, and makes durable what it has, again and again: the next start
+/// goes on from there.
+const TELL_INTERVAL: Duration = Duration::from_secs(2);
+/// The clock is looked at once in so many records.
+const RECORDS_PER_LOOK: u64 = 1024;
+
+/// Watches a store being opened, and can stop that. Shared by who opens and who watches.
+#[derive(Debug, Default)]
+pub struct Opening {
+    fold: Mutex<Option<Fold>>,
+    position: AtomicU64,
+    is_stopped: AtomicBool,
+}
+
+/// A fold under way.
+#[derive(Debug, Clone, Copy)]
+struct Fold {
+    from: u64,
+    end: u64,
+    began: Instant,
+}
+
+impl Opening {
+    /// How far the index is; `None` before the log was looked at.
+    pub fn progress(&self) -> Option<Progress> {
+        let fold = (*self.fold.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let position = self.position.load(Ordering::Relaxed).clamp(fold.from, fold.end);
+        Some(Progress { from: fold.from, position, end: fold.end, elapsed: fold.began.elapsed() })
+    }
+
+    /// Asks for the end: opening the store fails with [`StoreError::Stopped`] at the next record that is to be folded.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+    }
+
+    fn begin(&self, from: u64, end: u64) {
+        self.position.store(from, Ordering::Relaxed);
+        let fold = Fold { from, end, began: Instant::now() };
+        *self.fold.lock().unwrap_or_else(PoisonError::into_inner) = Some(fold);
+    }
+
+    fn reached(&self, position: u64) {
+        self.position.store(position, Ordering::Relaxed);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Relaxed)
+    }
+}
+
+/// How far the index is, in log positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Where the fold began.
+    pub from: u64,
+    /// Everything before this is in the index.
+    pub position: u64,
+    /// Where it will be up to date.
+    pub end: u64,
+    /// Time that it has taken so far.
+    pub elapsed: Duration,
+}
+
+impl Progress {
+    /// Hundredths of the work that are done, rounded down.
+    pub fn percent(&self) -> u8 {
+        let all = u128::from(self.end - self.from);
+        let percent = u128::from(self.position - self.from) * 100 / all.max(1);
+        if all == 0 { 100 } else { u8::try_from(percent).unwrap_or(100) }
+    }
+
+    /// Time that the rest takes if it goes on as so far; `None` while nobody can say.
+    pub fn left(&self) -> Option<Duration> {
+        let nanos_so_far = self.elapsed.as_nanos();
+        let done = u128::from(self.position - self.from);
+        let nanos = nanos_so_far.checked_mul(u128::from(self.end - self.position))?.checked_div(done)?;
+        Some(Duration::from_nanos(u64::try_from(nanos).ok()?))
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} % (position {} of {})", self.percent(), self.position, self.end)?;
+        match self.left() {
+            // The next whole second: the last one is not "about 0 s left".
+            Some(left) => write!(f, ", about {} s left", left.as_secs() + 1),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Applies what the log holds beyond the index; returns the number of records. What is damaged is left out.
+///
+/// Everything that is folded here is durable: opening the log synced it. So the index may be flushed at any record, but
+/// for the middle of a snapshot.
+pub(crate) fn catch_up(shared: &Shared, opening: &Opening) -> Result<u64, StoreError> {
+    let from = fold_from(shared)?;
+    opening.begin(from, shared.reader.end());
+    let mut records = 0;
+    let mut events = Vec::new();
+    let mut told = Instant::now();
+    let mut scan = shared.reader.scan(from);
+    while let Some(frame) = scan.next() {
+        if opening.is_stopped() {
+            flush_some(shared)?;
+            return Err(StoreError::Stopped);
+        }
+        let frame = match frame.map_err(|error| shared.damage.notice(error)) {
+            Ok(frame) => frame,
+            Err(LogError::Damaged(_)) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let pending = {
+            let mut index = shared.write_index();
+            let _: Outcome = index.apply(&frame, &mut events)?;
+            index.pending_len()
+        };
+        events.clear();
+        records += 1;
+        opening.reached(scan.position());
+        if pending >= FLUSH_KEYS {
+            flush(shared)?;
+        }
+        if records % RECORDS_PER_LOOK == 0 && told.elapsed() >= TELL_INTERVAL {
+            tell(opening);
+            flush_some(shared)?;
+            shared.kv.persist()?;
+            told = Instant::now();
+        }
+    }
+    flush(shared)?;
+    opening.reached(scan.position());
+    Ok(records)
+}
+
+/// Where the fold goes on, or begins.
+fn fold_from(shared: &Shared) -> Result<u64, StoreError> {
+    match shared.read_index().applied() {
+        0 => retention::fold_start(shared),
+        _ if sabotage::is("forget-applied") => Ok(shared.reader.start()),
+        applied => Ok(applied.max(shared.reader.start())),
+    }
+}
+
+/// Flushes, unless there is nothing to flush or only half of a snapshot, which is no state to start from.
+fn flush_some(shared: &Shared) -> Result<(), StoreError> {
+    if shared.read_index().pending_len() > 0 { flush(shared) } else { Ok(()) }
+}
+
+fn tell(opening: &Opening) {
+    if let Some(progress) = opening.progress() {
+        tracing::info!("the index is being rebuilt from the log: {progress}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(position: u64, seconds: u64) -> Progress {
+        Progress { from: 1000, position, end: 2000, elapsed: Duration::from_secs(seconds) }
+    }
+
+    #[test]
+    fn progress_says_how_much_and_how_long() {
+        assert_eq!(at(1000, 5).to_string(), "0 % (position 1000 of 2000)");
+        assert_eq!(at(1430, 9).to_string(), "43 % (position 1430 of 2000), about 12 s left");
+        assert_eq!((at(1999, 1).percent(), at(2000, 1).percent()), (99, 100));
+        assert_eq!(at(1250, 10).left(), Some(Duration::from_secs(30)));
+        assert_eq!(at(1000, 0).left(), None);
+        let nothing = Progress { from: 7, position: 7, end: 7, elapsed: Duration::ZERO };
+        assert_eq!((nothing.percent(), nothing.left()), (100, None));
+    }
+}

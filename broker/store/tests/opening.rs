@@ -1,0 +1,133 @@
+//! Opening a store whose index has much to catch up with: watched, stopped, and gone on with.
+
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kerolox_core::flush::Flush;
+use kerolox_core::record::{Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record};
+use kerolox_core::topic::Topic;
+use kerolox_log::LogOptions;
+use kerolox_log::fs::MemFolder;
+use kerolox_store::index::check::applied_of;
+use kerolox_store::kv::{Family, Kv, KvError, MemKv, Op, Pair};
+use kerolox_store::{Opening, Progress, Store, StoreError, StoreOptions};
+
+/// Each changes two keys of the index, which is written to its store every 50,000 keys.
+const HALVES: usize = 60_000;
+
+fn open(folder: &MemFolder, kv: Arc<dyn Kv>, opening: &Opening) -> Result<Store, StoreError> {
+    let options = StoreOptions {
+        broker: "a".to_owned(),
+        log: LogOptions { segment_bytes: 4 << 20, checkpoint_bytes: 1 << 20 },
+        waiting_bytes_max: 1 << 30,
+        flush_interval: Duration::from_secs(3600),
+        tail_bytes: 0,
+    };
+    Store::open_watched(options, Arc::new(folder.clone()), kv, || 1, |_| {}, opening)
+}
+
+/// A log over several segments.
+fn written() -> MemFolder {
+    let folder = MemFolder::new();
+    let store = open(&folder, Arc::new(MemKv::default()), &Opening::default()).expect("opens");
+    let topic = Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("t", 1))) });
+    store.propose(&topic, Flush::Sync, Box::new(|applied| assert!(applied.is_ok())));
+    let header = MessageHeader { topic_id: 1, hold: Hold::Half.into(), ..MessageHeader::default() };
+    let half = Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::new() });
+    for _ in 1..HALVES {
+        store.propose(&half, Flush::Async, Box::new(|applied| assert!(applied.is_ok())));
+    }
+    let (sender, answer) = mpsc::channel();
+    store.propose(&half, Flush::Sync, Box::new(move |applied| sender.send(applied).expect("waits")));
+    answer.recv().expect("answered").expect("stored");
+    folder
+}
+
+/// Looks at the progress whenever the index is written to its store, and may stop the fold there.
+struct Watching {
+    kv: MemKv,
+    opening: Arc<Opening>,
+    seen: Mutex<Vec<Progress>>,
+    stop_at_first: bool,
+}
+
+impl Watching {
+    fn new(kv: MemKv, opening: &Arc<Opening>, stop_at_first: bool) -> Arc<Self> {
+        Arc::new(Self { kv, opening: opening.clone(), seen: Mutex::default(), stop_at_first })
+    }
+}
+
+impl Kv for Watching {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        self.kv.get(family, key)
+    }
+
+    fn scan(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Pair>, KvError> {
+        self.kv.scan(family, from, limit)
+    }
+
+    fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
+        // Before the fold an index that starts from nothing is emptied.
+        if let Some(progress) = self.opening.progress() {
+            self.seen.lock().expect("no panic").push(progress);
+            if self.stop_at_first {
+                self.opening.stop();
+            }
+        }
+        self.kv.write(ops)
+    }
+
+    fn persist(&self) -> Result<(), KvError> {
+        self.kv.persist()
+    }
+}
+
+#[test]
+fn progress_grows_up_to_the_end() {
+    let folder = written();
+    let opening = Arc::new(Opening::default());
+    assert_eq!(opening.progress(), None);
+    let kv = Watching::new(MemKv::default(), &opening, false);
+    let store = open(&folder, kv.clone(), &opening).expect("opens");
+    let seen = kv.seen.lock().expect("no panic").clone();
+    assert!(seen.len() > 1, "{seen:?}");
+    assert!(seen.windows(2).all(|pair| pair[0].position <= pair[1].position), "{seen:?}");
+    assert!((1..99).contains(&seen[0].percent()), "{seen:?}");
+    let done = opening.progress().expect("it was folded");
+    assert_eq!((done.position, done.percent()), (store.positions().end, 100));
+    assert_eq!(store.positions().applied, store.positions().end);
+    assert_eq!(store.index().undecided_total(), HALVES as u64);
+}
+
+#[test]
+fn a_stopped_fold_is_gone_on_with() {
+    let folder = written();
+    let opening = Arc::new(Opening::default());
+    let kv = Watching::new(MemKv::default(), &opening, true);
+    let stopped = open(&folder, kv.clone(), &opening).err().expect("stopped");
+    assert!(matches!(stopped, StoreError::Stopped), "{stopped}");
+    let halfway = opening.progress().expect("it was folded");
+    assert!(halfway.position < halfway.end, "{halfway:?}");
+    let kept = MemKv::clone(&kv.kv);
+    assert_eq!(applied_of(&kept).expect("reads"), Some(halfway.position));
+
+    let again = Arc::new(Opening::default());
+    let store = open(&folder, Watching::new(kept, &again, false), &again).expect("opens");
+    assert_eq!(again.progress().expect("it was folded").from, halfway.position);
+    assert_eq!(store.positions().applied, store.positions().end);
+    assert_eq!(store.index().undecided_total(), HALVES as u64);
+}
+
+#[test]
+fn an_index_that_is_up_to_date_has_nothing_to_fold() {
+    let folder = written();
+    let kv = Arc::new(MemKv::default());
+    drop(open(&folder, kv.clone(), &Opening::default()).expect("opens"));
+    let opening = Opening::default();
+    // Nothing is to be folded, so nothing can be stopped.
+    opening.stop();
+    drop(open(&folder, kv, &opening).expect("opens"));
+    let progress = opening.progress().expect("the log was looked at");
+    assert_eq!((progress.from, progress.percent()), (progress.end, 100));
+}
