@@ -6,6 +6,7 @@ pub mod access;
 pub mod clients;
 pub mod config;
 pub mod headers;
+pub mod health;
 pub mod listen;
 pub mod process;
 pub mod refusal;

@@ -1,0 +1,196 @@
+//! Health over HTTP, on a port and a thread of its own, so that it answers while the data plane is busy.
+//!
+//! `GET /healthz` says whether the process works at all: a failure there is a reason to restart it. `GET /readyz` says
+//! whether the server serves, check by check: a failure there is a reason to send clients elsewhere, or to wait. A
+//! server describes itself as a list of [`Check`]s; [`report`] decides what a probe is told.
+
+mod server;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use server::{Health, HealthError, start};
+
+/// Port of brokers, where none is configured.
+pub const BROKER_PORT: u16 = 5557;
+/// Port of nameservers, where none is configured.
+pub const NAMESERVER_PORT: u16 = 5558;
+
+/// After this long without a sign of life from the runtime, the process counts as stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// Health checks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HealthSettings {
+    /// Where to answer: `auto`, `off`, or `host:port`; port 0 takes any free one.
+    pub listen: HealthListen,
+}
+
+/// Where health checks are answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum HealthListen {
+    /// On the usual port of the host that the server listens on; nowhere when that port is taken, as it is for a second
+    /// server on one machine.
+    #[default]
+    Auto,
+    /// Nowhere.
+    Off,
+    /// On this `host:port`, or the server does not start.
+    At(String),
+}
+
+impl From<String> for HealthListen {
+    fn from(text: String) -> Self {
+        match text.trim() {
+            "auto" => Self::Auto,
+            "off" => Self::Off,
+            _ => Self::At(text),
+        }
+    }
+}
+
+impl fmt::Display for HealthListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Off => "off",
+            Self::At(address) => address,
+        })
+    }
+}
+
+impl Serialize for HealthListen {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for HealthListen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// How one part of a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// As it should be.
+    Ok,
+    /// Somebody should look at it; the server serves.
+    Warning,
+    /// The server does not serve, or not as it should.
+    Failed,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was looked at, in one word.
+    pub name: &'static str,
+    /// How it is.
+    pub state: State,
+    /// The same in plain words, with what to do about it.
+    pub reason: String,
+}
+
+impl Check {
+    /// All is well.
+    pub fn ok(name: &'static str, reason: impl Into<String>) -> Self {
+        Self { name, state: State::Ok, reason: reason.into() }
+    }
+
+    /// Somebody should look at it.
+    pub fn warning(name: &'static str, reason: impl Into<String>) -> Self {
+        Self { name, state: State::Warning, reason: reason.into() }
+    }
+
+    /// It does not work.
+    pub fn failed(name: &'static str, reason: impl Into<String>) -> Self {
+        Self { name, state: State::Failed, reason: reason.into() }
+    }
+}
+
+/// What a server says of itself at the moment. Called for every probe, so it must not block: no lock that somebody holds
+/// while waiting for a disk or the network.
+pub type Checks = Arc<dyn Fn() -> Vec<Check> + Send + Sync>;
+
+/// Answer to a probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Status of the HTTP answer: 200 or 503.
+    pub status: u16,
+    /// JSON: the worst state, and each check.
+    pub body: String,
+}
+
+/// Decides what a probe is told: 503 if any check failed, 200 otherwise; warnings are shown and do no harm.
+pub fn report(checks: &[Check]) -> Report {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        status: State,
+        checks: &'a [Check],
+    }
+    let has = |state| checks.iter().any(|check| check.state == state);
+    let worst = [State::Failed, State::Warning].into_iter().find(|state| has(*state)).unwrap_or(State::Ok);
+    let body = serde_json::to_string(&Body { status: worst, checks });
+    Report {
+        status: if worst == State::Failed { 503 } else { 200 },
+        body: body.expect("texts and lists are always JSON") + "\n",
+    }
+}
+
+/// Whether the process works, from the time since its runtime last ran the task that shows it.
+fn liveness(since_beat: Duration) -> Check {
+    if since_beat < STUCK_AFTER {
+        return Check::ok("runtime", "tasks run");
+    }
+    let seconds = since_beat.as_secs();
+    Check::failed("runtime", format!("no task has run for {seconds} s: the process is stuck, restart it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_failure_is_enough_and_warnings_are_none() {
+        let (ok, warning) = (Check::ok("index", "up to date"), Check::warning("log", "damaged range"));
+        let failed = Check::failed("log", "read-only: \"disk\" on fire");
+        assert_eq!(report(&[]), Report { status: 200, body: "{\"status\":\"ok\",\"checks\":[]}\n".into() });
+        assert_eq!(report(&[ok.clone(), warning.clone()]).status, 200);
+        let report = report(&[ok, failed, warning]);
+        assert_eq!(report.status, 503);
+        let body: serde_json::Value = serde_json::from_str(&report.body).unwrap();
+        let expected = serde_json::json!({
+            "status": "failed",
+            "checks": [
+                {"name": "index", "state": "ok", "reason": "up to date"},
+                {"name": "log", "state": "failed", "reason": "read-only: \"disk\" on fire"},
+                {"name": "log", "state": "warning", "reason": "damaged range"},
+            ],
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn a_runtime_that_runs_no_tasks_is_not_alive() {
+        assert_eq!(liveness(Duration::from_millis(9_999)).state, State::Ok);
+        let stuck = liveness(Duration::from_secs(10));
+        assert!(stuck.state == State::Failed && stuck.reason.contains("10 s"), "{stuck:?}");
+    }
+
+    #[test]
+    fn where_to_listen_reads_back_as_it_was_written() {
+        let kinds = [HealthListen::Auto, HealthListen::Off, HealthListen::At("[::1]:0".into())];
+        for listen in kinds {
+            let settings = HealthSettings { listen };
+            let text = toml::to_string(&settings).unwrap();
+            assert_eq!(toml::from_str::<HealthSettings>(&text).unwrap(), settings, "{text}");
+        }
+    }
+}
