@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kerolox_core::flush::Flush;
 use kerolox_core::record::{Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
-use kerolox_log::LogOptions;
+use kerolox_log::{LogOptions, Salt};
 use kerolox_log::fs::MemFolder;
 use kerolox_store::index::check::applied_of;
 use kerolox_store::kv::{Family, Kv, KvError, MemKv, Op, Pair};
@@ -19,7 +19,7 @@ const HALVES: usize = 60_000;
 fn open(folder: &MemFolder, kv: Arc<dyn Kv>, opening: &Opening) -> Result<Store, StoreError> {
     let options = StoreOptions {
         broker: "a".to_owned(),
-        log: LogOptions { segment_bytes: 4 << 20, checkpoint_bytes: 1 << 20 },
+        log: LogOptions { segment_bytes: 4 << 20, checkpoint_bytes: 1 << 20, salt: Salt::new(7) },
         waiting_bytes_max: 1 << 30,
         flush_interval: Duration::from_secs(3600),
         tail_bytes: 0,
