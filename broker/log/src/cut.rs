@@ -27,7 +27,7 @@ fn last_written(segment: &Segment, from: u64, file_end: u64) -> io::Result<u64> 
     while position < file_end {
         let Some(data) = segment.file.data_from(position - segment.base)? else { break };
         position = position.max(segment.base + data);
-        let n = segment.file.read_at(&mut buf, position - segment.base)?;
+        let n = segment.read(&mut buf, position)?;
         if n == 0 {
             break;
         }

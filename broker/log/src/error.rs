@@ -36,6 +36,18 @@ pub enum LogError {
     /// Bytes that may have been durable once cannot be read back.
     #[error(transparent)]
     Damaged(DamagedRange),
+    /// The device cannot read a place, and nothing behind it is readable that would tell whether the log goes on there.
+    #[error(
+        "{file} cannot be read at position {position} ({source}), and no record was found behind it: so nobody can tell where the log ends, and nothing was changed; mend the disk, or copy the folder to another one with a tool that fills what it cannot read with zeros, and start with the copy: what it could not read is lost then"
+    )]
+    Unreadable {
+        /// File name of the segment.
+        file: String,
+        /// First position that cannot be read.
+        position: u64,
+        /// The system's error.
+        source: io::Error,
+    },
     /// The folder holds something that this version does not understand.
     #[error("{file} has an unknown format: {reason}; was it written by a newer version?")]
     Format {

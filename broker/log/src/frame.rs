@@ -59,6 +59,9 @@ pub enum FrameError {
     /// The frame goes on behind the end of the file.
     #[error("cut off after {0} bytes")]
     Short(usize),
+    /// The device has given up the place.
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
     /// The checksum does not fit the bytes.
     #[error("checksum does not match")]
     Checksum,

@@ -3,12 +3,15 @@
 //! Recovery answers "where does the log end"; this answers "what is there". It never writes, so it works on read-only
 //! files and on copies, and it goes on behind damage as far as frames can be found.
 
+use std::io;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{DamagedRange, LogError};
 use crate::frame::{self, Frame, FrameError};
 use crate::fs::Folder;
+use crate::reader::unreadable;
 use crate::segment::{self, HEADER_LEN, Segment};
 use crate::{cut, resync, salt};
 
@@ -91,9 +94,7 @@ impl Inspector {
             let (file, base) = (segment.name(), segment.base);
             let len = segment.file.len().map_err(LogError::io(format!("measuring log segment {file}")))?;
             known.extend(gap(files.last().map(|(info, _)| info), base).map(|damage| (files.len(), damage)));
-            if !segment.has_intact_header() {
-                known.push((files.len(), segment.damaged_header()));
-            }
+            known.extend(segment.damaged_header().map(|damage| (files.len(), damage)));
             files.push((SegmentFile { file, base, len }, segment));
         }
         if let Some(durable) = durable.filter(|durable| files.is_empty() && *durable > 0) {
@@ -168,13 +169,28 @@ impl Inspector {
         let segment = self.files[self.current].1.clone();
         let next_base = self.files.get(self.current + 1).map(|(next, _)| next.base);
         let may_be_end = next_base.is_none() && from >= self.durable.unwrap_or(0);
+        let search = || {
+            let limit = next_base.unwrap_or(u64::MAX).min(file_end);
+            resync::next_in_segment(&segment, from + frame::ALIGNMENT as u64, limit)
+        };
         let next_frame = match self.mode {
-            Mode::Live if may_be_end => None,
-            _ => resync::next_in_segment(
-                &segment,
-                from + frame::ALIGNMENT as u64,
-                next_base.unwrap_or(u64::MAX).min(file_end),
-            )?,
+            Mode::Live if may_be_end && !matches!(error, FrameError::Unreadable(_)) => None,
+            _ => match search() {
+                Err(LogError::Unreadable { position, source, .. }) if next_base.is_none() => {
+                    let reason = format!(
+                        "cannot be read at {position}: {source}; nobody can tell whether the log goes on there, and a broker does not start"
+                    );
+                    self.position = file_end;
+                    return Ok(Finding::Damaged(DamagedRange {
+                        file: segment.name(),
+                        position: from,
+                        until: file_end,
+                        reason,
+                    }));
+                }
+                Err(LogError::Unreadable { .. }) => None,
+                found => found?,
+            },
         };
         if may_be_end && next_frame.is_none() {
             let torn_bytes = cut::written_until(&segment, from, file_end)? - from;
@@ -203,6 +219,11 @@ impl Inspector {
 
     /// The frame at the current position.
     fn frame(&mut self) -> Result<Result<Frame, FrameError>, LogError> {
+        let read = self.read_frame();
+        read.or_else(|error| unreadable(&self.files[self.current].1, error).map(Err))
+    }
+
+    fn read_frame(&mut self) -> io::Result<Result<Frame, FrameError>> {
         let header = self.bytes(self.position, frame::HEADER_LEN)?;
         Ok(match frame::peek_len(&header) {
             Ok(len) => {
@@ -213,17 +234,14 @@ impl Inspector {
         })
     }
 
-    /// `wanted` bytes of the current segment from `position` on, fewer at the end of the file.
-    fn bytes(&mut self, position: u64, wanted: usize) -> Result<Bytes, LogError> {
+    /// `wanted` bytes of the current segment from `position` on, fewer at the end of the file and before a bad place.
+    fn bytes(&mut self, position: u64, wanted: usize) -> io::Result<Bytes> {
         let (info, segment) = &self.files[self.current];
         let chunk_end = self.chunk_start + self.chunk.len() as u64;
         if position < self.chunk_start || position + wanted as u64 > chunk_end {
             let left = usize::try_from((info.base + info.len).saturating_sub(position)).unwrap_or(usize::MAX);
             let mut buf = BytesMut::zeroed(wanted.max(CHUNK_LEN).min(left));
-            let n = segment
-                .file
-                .read_at(&mut buf, position - info.base)
-                .map_err(LogError::io(format!("reading {}", info.file)))?;
+            let n = segment.read_some(&mut buf, wanted.min(left), position)?;
             buf.truncate(n);
             self.chunk = buf.freeze();
             self.chunk_start = position;

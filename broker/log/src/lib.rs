@@ -44,6 +44,9 @@
 //! durable, they are damage as well, and the log goes on behind that position. A damaged segment header, a segment that
 //! ends too early and one that is missing count as damaged ranges.
 //!
+//! A place that the device cannot read is damage like any other, as long as an intact frame lies behind it. Without one
+//! nobody can tell where the log ends: then it is not opened at all ([`LogError::Unreadable`]), and nothing is changed.
+//!
 //! One case cannot be told from a torn tail by any checksum: damage to the very last record before the log was closed
 //! or the checkpoint written. It is cut, and the copy in `cut-<position>` is what is left of it.
 //!

@@ -65,10 +65,12 @@ impl Log {
     ///
     /// # Errors
     /// [`LogError::Damaged`] when all segments are missing, [`LogError::Format`] when they cannot belong together, are of a
-    /// newer version, or have lost every copy of their salt, [`LogError::Io`].
+    /// newer version, or have lost every copy of their salt, [`LogError::Unreadable`] when the device cannot read where the
+    /// log may end, [`LogError::Io`].
     pub fn open(folder: Arc<dyn Folder>, options: LogOptions) -> Result<(Self, Recovered), LogError> {
-        let mut checkpoint =
-            Checkpoint::open(&*folder).map_err(LogError::io("opening the log's checkpoint"))?;
+        let mut checkpoint = Checkpoint::open(&*folder).map_err(LogError::io(
+            "opening the log's checkpoint (the broker starts without it, if it is moved away)",
+        ))?;
         let recovery::Ready { segments, capacity, recovered } =
             recovery::recover(&*folder, options, checkpoint.newest())?;
         let current = segments.last().expect("there is one at least").clone();

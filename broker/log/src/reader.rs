@@ -1,11 +1,13 @@
 //! Reading frames: one by position, or all in order.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::error::{DamagedRange, LogError};
 use crate::frame::{self, Frame, FrameError};
+use crate::fs::is_bad_place;
 use crate::resync;
 use crate::segment::{HEADER_LEN, Segment, Shared};
 
@@ -45,17 +47,19 @@ impl Reader {
     pub fn read(&self, position: u64, len: u32) -> Result<Frame, LogError> {
         let segment = self.segment(position)?;
         let mut buf = BytesMut::zeroed(len as usize);
-        let n = segment
-            .file
-            .read_at(&mut buf, position - segment.base)
-            .map_err(LogError::io(format!("reading {}", segment.name())))?;
-        buf.truncate(n);
-        frame::decode(&buf.freeze(), position, segment.salt)
-            .map_err(|error| damaged(&segment, position, position + u64::from(len), &error))
+        let frame = match segment.file.read_at(&mut buf, position - segment.base) {
+            Ok(n) => {
+                buf.truncate(n);
+                frame::decode(&buf.freeze(), position, segment.salt)
+            }
+            Err(error) => Err(unreadable(&segment, error)?),
+        };
+        frame.map_err(|error| damaged(&segment, position, position + u64::from(len), &error))
     }
 
     /// All frames from `position` on, in order, up to the end of the log as it is when the scan gets there. Each damaged
-    /// range comes once, as [`LogError::Damaged`]; the scan goes on behind it. After any other error it stays where it is.
+    /// range comes once, as [`LogError::Damaged`]; the scan goes on behind it. After any other error it stays where it is:
+    /// that is [`LogError::Unreadable`] when the device cannot read a place and no frame follows, or [`LogError::Io`].
     pub fn scan(&self, position: u64) -> Scan {
         Scan { reader: self.clone(), position, header_told: None, chunk: Bytes::new(), chunk_start: position }
     }
@@ -74,6 +78,14 @@ impl Reader {
 
 fn damaged(segment: &Segment, position: u64, until: u64, error: &FrameError) -> LogError {
     LogError::Damaged(DamagedRange { file: segment.name(), position, until, reason: error.to_string() })
+}
+
+/// What it means for a frame that reading failed: a bad place is damage, anything else is no reason to go on.
+pub(crate) fn unreadable(segment: &Segment, error: io::Error) -> Result<FrameError, LogError> {
+    if is_bad_place(&error) {
+        return Ok(FrameError::Unreadable(error.to_string()));
+    }
+    Err(LogError::io(format!("reading {}", segment.name()))(error))
 }
 
 /// An iterator over frames.
@@ -124,8 +136,10 @@ impl Scan {
         let first = segment.base + HEADER_LEN;
         if self.position <= first {
             self.position = first;
-            if !segment.has_intact_header() && self.header_told.replace(segment.base) != Some(segment.base) {
-                return Err(segment.damaged_header().into());
+            if let Some(damage) = segment.damaged_header()
+                && self.header_told.replace(segment.base) != Some(segment.base)
+            {
+                return Err(damage.into());
             }
         }
         Ok(())
@@ -133,13 +147,16 @@ impl Scan {
 
     /// The frame at the current position, read through the chunk; it must end at or before `limit`.
     fn frame_in(&mut self, segment: &Segment, limit: u64) -> Result<Result<Frame, FrameError>, LogError> {
-        if self.buffered().len() < frame::HEADER_LEN {
-            self.refill(segment, CHUNK_LEN, limit)?;
+        if self.buffered().len() < frame::HEADER_LEN
+            && let Err(error) = self.refill(segment, frame::HEADER_LEN, limit)
+        {
+            return Ok(Err(unreadable(segment, error)?));
         }
         if let Ok(len) = frame::peek_len(&self.buffered())
             && len > self.buffered().len()
+            && let Err(error) = self.refill(segment, len, limit)
         {
-            self.refill(segment, CHUNK_LEN.max(len), limit)?;
+            return Ok(Err(unreadable(segment, error)?));
         }
         Ok(frame::decode(&self.buffered(), self.position, segment.salt))
     }
@@ -153,14 +170,12 @@ impl Scan {
         self.chunk.slice(skip..)
     }
 
-    /// Reads up to `len` bytes, but not beyond `limit`: what lies there may change before it becomes part of the log.
-    fn refill(&mut self, segment: &Segment, len: usize, limit: u64) -> Result<(), LogError> {
-        let len = usize::try_from(limit - self.position).map_or(len, |left| left.min(len));
-        let mut buf = BytesMut::zeroed(len);
-        let n = segment
-            .file
-            .read_at(&mut buf, self.position - segment.base)
-            .map_err(LogError::io(format!("reading {}", segment.name())))?;
+    /// Reads `needed` bytes and some more, but not beyond `limit`: what lies there may change before it becomes part of the
+    /// log.
+    fn refill(&mut self, segment: &Segment, needed: usize, limit: u64) -> io::Result<()> {
+        let left = usize::try_from(limit - self.position).unwrap_or(usize::MAX);
+        let mut buf = BytesMut::zeroed(needed.max(CHUNK_LEN).min(left));
+        let n = segment.read_some(&mut buf, needed.min(left), self.position)?;
         buf.truncate(n);
         self.chunk = buf.freeze();
         self.chunk_start = self.position;

@@ -7,6 +7,7 @@
 //! - There is one: what lies between is damaged, or a write that reached the disk in parts. Either way it is left alone
 //!   and the log goes on behind it, since what follows may have been acknowledged.
 //! - There is none: a torn tail, an unfinished write that nobody was told about. It is set aside and cut off.
+//! - There is none, but some of what follows cannot be read: it may have been one. The start is refused.
 //! - The file ends before the watermark: its end was lost. The log goes on in a new segment at the watermark, so that no
 //!   position is ever used twice.
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use crate::checkpoint::Slot;
 use crate::cut;
 use crate::error::{DamagedRange, LogError};
-use crate::fs::Folder;
+use crate::fs::{Folder, is_bad_place};
 use crate::log::{LogOptions, Recovered};
 use crate::reader::Reader;
 use crate::resync;
@@ -71,7 +72,7 @@ pub(crate) fn recover(folder: &dyn Folder, options: LogOptions, checkpoint: Slot
     let written = cut::written_until(&newest, end, file_end)?;
     let cut_file = if written > end { cut::set_aside(folder, &newest, end, written) } else { None };
     let capacity = settle_tail(&newest, end, written, segment_bytes)?;
-    make_durable(folder, &newest, durable, end)?;
+    make_durable(folder, &newest, durable, end, &damaged)?;
     let recovered = Recovered { end, cut_bytes: written - end, cut_file, scanned_bytes: end - from, damaged };
     Ok(Ready { segments, capacity, recovered })
 }
@@ -126,7 +127,7 @@ fn finish_newest(
     let newest = segments.last_mut().expect("there is one at least");
     let first = newest.base + HEADER_LEN;
     let file_end = newest.base + len(newest)?;
-    if (newest.has_intact_header() && file_end >= first) || durable > first {
+    if (newest.header.is_ok() && file_end >= first) || durable > first {
         return Ok(());
     }
     if resync::next_in_segment(newest, first, file_end)?.is_none() {
@@ -143,9 +144,7 @@ fn finish_newest(
 fn known_damage(segments: &[Segment]) -> Result<Vec<DamagedRange>, LogError> {
     let mut damaged = Vec::new();
     for (i, segment) in segments.iter().enumerate() {
-        if !segment.has_intact_header() {
-            damaged.push(segment.damaged_header());
-        }
+        damaged.extend(segment.damaged_header());
         let end = segment.base + len(segment)?;
         if let Some(next) = segments.get(i + 1)
             && end < next.base
@@ -205,18 +204,30 @@ fn settle_tail(newest: &Segment, end: u64, written: u64, segment_bytes: u64) -> 
 /// Makes durable what was found behind the position that is known to be. Syncing alone would not do: where a sync failed
 /// in an earlier life of the process, the system may show the bytes and have forgotten that they have to be written. So
 /// they are written again, as they are.
-fn make_durable(folder: &dyn Folder, newest: &Segment, durable: u64, end: u64) -> Result<(), LogError> {
+fn make_durable(
+    folder: &dyn Folder,
+    newest: &Segment,
+    durable: u64,
+    end: u64,
+    damaged: &[DamagedRange],
+) -> Result<(), LogError> {
     // Nothing was ever synced behind the header: then the header and the name are in doubt as well.
     let from = if durable <= newest.base + HEADER_LEN { newest.base } else { durable };
+    let is_known = |position| damaged.iter().any(|range| (range.position..range.until).contains(&position));
     let rewrite = || {
         let mut buf = vec![0; REWRITE_LEN];
         let mut position = from;
         while position < end && !sabotage::is("no-rewrite-at-recovery") {
             let wanted = usize::try_from(end - position).map_or(REWRITE_LEN, |left| left.min(REWRITE_LEN));
-            let n = newest.file.read_at(&mut buf[..wanted], position - newest.base)?;
-            if n == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+            let n = match newest.read(&mut buf[..wanted], position) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => n,
+                Err(error) if is_bad_place(&error) && is_known(position) => {
+                    position = newest.behind_bad_place(position);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             newest.file.write_at(&buf[..n], position - newest.base)?;
             position += n as u64;
         }

@@ -5,9 +5,11 @@
 //! from those at its ends, so bytes that were made to look like many overlapping frames cost no more than others.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use crate::error::LogError;
 use crate::frame::{self, ALIGNMENT, HEADER_LEN};
+use crate::fs::is_bad_place;
 use crate::salt::Salt;
 use crate::segment::{self, Segment, Shared};
 
@@ -16,29 +18,48 @@ const CHUNK_LEN: usize = 1 << 20;
 /// Zeros are skipped in blocks of this many bytes.
 const BLOCK_LEN: usize = 4096;
 
-/// Position of the first intact frame at `from` or behind it that ends at or before `end`.
+/// Position of the first intact frame at `from` or behind it that ends at or before `end`. What the device cannot read is
+/// no frame.
+///
+/// # Errors
+/// [`LogError::Unreadable`] when there is none, but something could not be read: it may have been one.
 pub(crate) fn next_frame(shared: &Shared, from: u64, end: u64) -> Result<Option<u64>, LogError> {
     let mut from = from.next_multiple_of(ALIGNMENT as u64);
-    while from < end {
-        let Some(segment) = shared.at(from) else { return Ok(None) };
+    let mut unreadable = None;
+    while from < end
+        && let Some(segment) = shared.at(from)
+    {
         let limit = shared.next_base(segment.base).map_or(end, |next| next.min(end));
-        if let Some(found) = next_in_segment(&segment, from, limit)? {
-            return Ok(Some(found));
+        match next_in_segment(&segment, from, limit) {
+            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(None) => {}
+            Err(error @ LogError::Unreadable { .. }) => drop(unreadable.get_or_insert(error)),
+            Err(error) => return Err(error),
         }
         from = limit;
     }
-    Ok(None)
+    unreadable.map_or(Ok(None), Err)
 }
 
 /// The same within one segment.
 pub(crate) fn next_in_segment(segment: &Segment, from: u64, limit: u64) -> Result<Option<u64>, LogError> {
     let read = LogError::io(format!("searching {}", segment.name()));
-    search(segment, from.max(segment.base + segment::HEADER_LEN), limit).map_err(read)
+    let (found, bad) = search(segment, from.max(segment.base + segment::HEADER_LEN), limit).map_err(read)?;
+    match (found, bad) {
+        (None, Some((position, source))) => {
+            Err(LogError::Unreadable { file: segment.name(), position, source })
+        }
+        (found, _) => Ok(found),
+    }
 }
 
-fn search(segment: &Segment, from: u64, limit: u64) -> std::io::Result<Option<u64>> {
+/// The frame that was found, and the first place that could not be read.
+type Search = (Option<u64>, Option<(u64, io::Error)>);
+
+fn search(segment: &Segment, from: u64, limit: u64) -> io::Result<Search> {
     let limit = limit.min(segment.base + segment.file.len()?);
     let mut sweep = Sweep::new(limit, segment.salt);
+    let mut bad = None;
     let mut position = from;
     let mut buf = vec![0; CHUNK_LEN + HEADER_LEN];
     while position < limit && !sweep.is_decided() {
@@ -46,16 +67,23 @@ fn search(segment: &Segment, from: u64, limit: u64) -> std::io::Result<Option<u6
             let Some(data) = segment.file.data_from(position - segment.base)? else { break };
             position = position.max((segment.base + data) / ALIGNMENT as u64 * ALIGNMENT as u64);
         }
-        let n = segment.file.read_at(&mut buf, position - segment.base)?;
+        let n = match segment.read(&mut buf, position) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(error) if is_bad_place(&error) => {
+                sweep.skip_bad_place();
+                bad.get_or_insert((position, error));
+                position = segment.behind_bad_place(position);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         // The bytes behind the chunk are there to complete a header that begins in it.
         let chunk_len = n.min(CHUNK_LEN);
         sweep.chunk(position, &buf[..n], chunk_len);
-        if chunk_len < CHUNK_LEN {
-            break;
-        }
-        position += CHUNK_LEN as u64;
+        position += chunk_len as u64;
     }
-    Ok(sweep.best)
+    Ok((sweep.best, bad))
 }
 
 /// A header that fits its place.
@@ -86,6 +114,11 @@ impl Sweep {
     /// Whether no candidate that is left could begin before the best one.
     fn is_decided(&self) -> bool {
         self.best.is_some() && self.pending.is_empty()
+    }
+
+    /// Nothing that goes over the place can be intact.
+    fn skip_bad_place(&mut self) {
+        self.pending.clear();
     }
 
     /// Looks at the first `len` of `bytes`, which lie at `start`.
@@ -186,7 +219,7 @@ mod tests {
     fn segment_of(bytes: &[u8]) -> Segment {
         let file = MemFolder::new().create("x").expect("created");
         file.write_at(bytes, 0).expect("written");
-        Segment { base: 0, file, header_salt: Some(SALT), salt: SALT }
+        Segment { base: 0, file, header: Ok(SALT), salt: SALT }
     }
 
     fn frame_at(position: u64, body: Vec<u8>) -> Vec<u8> {
@@ -299,7 +332,7 @@ mod tests {
         let path = tempfile::tempdir().expect("a folder");
         let file = OsFolder::create(path.path()).expect("created").create("x").expect("created");
         file.set_len(1 << 30).expect("long");
-        let segment = Segment { base: 0, file, header_salt: Some(SALT), salt: SALT };
+        let segment = Segment { base: 0, file, header: Ok(SALT), salt: SALT };
         let started = Instant::now();
         assert_eq!(next_in_segment(&segment, 64, 1 << 30).expect("reads"), None);
         assert!(started.elapsed().as_secs() < 2, "{:?}", started.elapsed());

@@ -7,10 +7,11 @@
 //! Without this number nothing can be read, so it is kept in the header of every segment and in the checkpoint. If all of
 //! these are damaged it follows from the frames: a checksum is linear in the number that it begins with.
 
-use std::fmt;
+use std::{fmt, io};
 
 use crate::error::LogError;
 use crate::frame::{self, ALIGNMENT};
+use crate::fs::is_bad_place;
 use crate::sabotage;
 use crate::segment::{HEADER_LEN, Segment};
 
@@ -67,13 +68,18 @@ pub(crate) fn find(segments: &[Segment], checkpoint: Option<Salt>) -> Result<Opt
     if let Some(salt) = of_headers(segments)?.or(checkpoint) {
         return Ok(Some(salt));
     }
+    let failed =
+        |segment: &Segment| LogError::io(format!("looking for the salt of the log in {}", segment.name()));
     for segment in segments {
-        if let Some(salt) = of_frames(segment)? {
-            return Ok(Some(salt));
+        match of_frames(segment) {
+            Ok(Some(salt)) => return Ok(Some(salt)),
+            Err(error) if !is_bad_place(&error) => return Err(failed(segment)(error)),
+            // Another segment may tell.
+            Ok(None) | Err(_) => {}
         }
     }
     for segment in segments {
-        if claims_a_frame(segment)? {
+        if claims_a_frame(segment).map_err(failed(segment))? {
             let reason = "no copy of the number that its checksums begin with is left: the headers of all segments and the \
                           checkpoint are damaged; restore the checkpoint, or any one segment, from a replica or a backup";
             return Err(LogError::Format { file: segment.name(), reason: reason.to_owned() });
@@ -85,7 +91,7 @@ pub(crate) fn find(segments: &[Segment], checkpoint: Option<Salt>) -> Result<Opt
 fn of_headers(segments: &[Segment]) -> Result<Option<Salt>, LogError> {
     let mut found: Option<(Salt, &Segment)> = None;
     for segment in segments {
-        let Some(salt) = segment.header_salt else { continue };
+        let Ok(salt) = segment.header else { continue };
         match found {
             Some((first, before)) if !first.agrees_with(salt) => {
                 let reason = format!(
@@ -103,30 +109,30 @@ fn of_headers(segments: &[Segment]) -> Result<Option<Salt>, LogError> {
 
 /// The salt that the first two frames of a segment have in common. One alone proves nothing: every checksum is right for
 /// some salt. Further on, in the bodies of messages, lie bytes that somebody else chose.
-fn of_frames(segment: &Segment) -> Result<Option<Salt>, LogError> {
+fn of_frames(segment: &Segment) -> io::Result<Option<Salt>> {
     let Some((first, len)) = solve(segment, HEADER_LEN)? else { return Ok(None) };
     let second = solve(segment, HEADER_LEN + len)?;
     Ok(second.filter(|(second, _)| *second == first).map(|(seed, _)| Salt::of_seed(seed)))
 }
 
 /// The seed with which the checksum of the frame at an offset is right, and its length, if something like a frame is there.
-fn solve(segment: &Segment, offset: u64) -> Result<Option<(u32, u64)>, LogError> {
+fn solve(segment: &Segment, offset: u64) -> io::Result<Option<(u32, u64)>> {
     let mut bytes = vec![0; frame::HEADER_LEN];
-    let n = segment.read_at(&mut bytes, offset)?;
+    let n = segment.file.read_at(&mut bytes, offset)?;
     if !frame::claims_position(&bytes[..n], segment.base + offset) {
         return Ok(None);
     }
     let len = frame::peek_len(&bytes).expect("a header that claims a position has a length");
     bytes.resize(len, 0);
-    let n = segment.read_at(&mut bytes, offset)?;
+    let n = segment.file.read_at(&mut bytes, offset)?;
     Ok((n == len).then(|| (frame::seed_of(&bytes), len as u64)))
 }
 
 /// Whether a frame may ever have been written to the segment.
-fn claims_a_frame(segment: &Segment) -> Result<bool, LogError> {
+fn claims_a_frame(segment: &Segment) -> io::Result<bool> {
     let mut buf = vec![0; CHUNK_LEN + frame::HEADER_LEN];
     for start in (HEADER_LEN..).step_by(CHUNK_LEN) {
-        let n = segment.read_at(&mut buf, start)?;
+        let n = segment.file.read_at(&mut buf, start)?;
         let claims = |at: usize| frame::claims_position(&buf[at..n], segment.base + start + at as u64);
         if (0..n.min(CHUNK_LEN)).step_by(ALIGNMENT).any(claims) {
             return Ok(true);

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::error::{DamagedRange, LogError};
-use crate::fs::{File, Folder};
+use crate::fs::{File, Folder, is_bad_place};
 use crate::sabotage;
 use crate::salt::Salt;
 
 /// Bytes before the first frame of a segment.
 pub(crate) const HEADER_LEN: u64 = 64;
+/// What a device gives up is counted in blocks of this many bytes: the sector of today's disks, and the page of the system.
+const BAD_PLACE_LEN: u64 = 4096;
 const MAGIC: &[u8; 7] = b"KEROLOG";
 const VERSION: u8 = 1;
 
@@ -20,8 +22,8 @@ const VERSION: u8 = 1;
 pub(crate) struct Segment {
     pub(crate) base: u64,
     pub(crate) file: Arc<dyn File>,
-    /// What the header says, if it is as it was written. The frames do not need it: each knows its position.
-    pub(crate) header_salt: Option<Salt>,
+    /// What the header says, or why it cannot be used. The frames do not need it: each knows its position.
+    pub(crate) header: Result<Salt, String>,
     /// The salt of the log; see [`crate::salt`] for where it comes from when the header is damaged.
     pub(crate) salt: Salt,
 }
@@ -57,7 +59,7 @@ impl Segment {
             Ok(file)
         };
         let file = build().map_err(LogError::io(format!("creating log segment {}", file_name(base))))?;
-        Ok(Self { base, file, header_salt: Some(salt), salt })
+        Ok(Self { base, file, header: Ok(salt), salt })
     }
 
     /// Opens an existing segment, whose header may be damaged. The salt of the log has to be put in yet.
@@ -66,33 +68,71 @@ impl Segment {
         let action = format!("opening log segment {name}");
         let file = folder.open(&name).map_err(LogError::io(action.clone()))?;
         let mut found = [0; HEADER_LEN as usize];
-        file.read_at(&mut found, 0).map_err(LogError::io(action))?;
+        match file.read_at(&mut found, 0) {
+            Ok(_) => {}
+            Err(error) if is_bad_place(&error) => {
+                let reason = format!("the segment header cannot be read: {error}");
+                return Ok(Self { base, file, header: Err(reason), salt: Salt::new(0) });
+            }
+            Err(error) => return Err(LogError::io(action)(error)),
+        }
         // The checksum tells another version from a damaged version number.
         if found[..7] == MAGIC[..] && found[7] != VERSION && found[24..28] == header_checksum(&found) {
             return Err(LogError::Format { file: name, reason: format!("segment version {}", found[7]) });
         }
         let salt = Salt::new(u64::from_le_bytes(found[16..24].try_into().expect("8 bytes")));
-        Ok(Self { base, file, header_salt: (found == header(base, salt)).then_some(salt), salt })
+        let known = if found == header(base, salt) { Ok(salt) } else { Err("bad segment header".to_owned()) };
+        Ok(Self { base, file, header: known, salt })
     }
 
-    /// Whether the header is as it was written.
-    pub(crate) fn has_intact_header(&self) -> bool {
-        self.header_salt.is_some()
+    /// Reads at a position. Where the device has given up a place, the answer is what lies before it; the error comes when
+    /// nothing does. So one bad sector does not take with it what was to be read together with it.
+    pub(crate) fn read(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        let offset = position - self.base;
+        match self.file.read_at(buf, offset) {
+            Err(error) if is_bad_place(&error) => self.read_before_bad_place(buf, offset),
+            read => read,
+        }
     }
 
-    /// Reads at an offset of the file.
-    pub(crate) fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, LogError> {
-        self.file.read_at(buf, offset).map_err(LogError::io(format!("reading {}", self.name())))
+    /// The same, but a bad place among the first `needed` bytes is an error.
+    pub(crate) fn read_some(&self, buf: &mut [u8], needed: usize, position: u64) -> io::Result<usize> {
+        match self.read(buf, position)? {
+            n if n < needed => self.file.read_at(&mut buf[..needed], position - self.base),
+            n => Ok(n),
+        }
+    }
+
+    fn read_before_bad_place(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done as u64;
+            let block_left = usize::try_from(BAD_PLACE_LEN - at % BAD_PLACE_LEN).expect("small");
+            let wanted = block_left.min(buf.len() - done);
+            match self.file.read_at(&mut buf[done..done + wanted], at) {
+                Ok(n) => {
+                    done += n;
+                    if n < wanted {
+                        break;
+                    }
+                }
+                Err(error) if is_bad_place(&error) && done > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    /// The first position behind the bad place that `position` lies in.
+    pub(crate) fn behind_bad_place(&self, position: u64) -> u64 {
+        let offset = position - self.base;
+        self.base + offset - offset % BAD_PLACE_LEN + BAD_PLACE_LEN
     }
 
     /// The range to report when the header is damaged.
-    pub(crate) fn damaged_header(&self) -> DamagedRange {
-        DamagedRange {
-            file: self.name(),
-            position: self.base,
-            until: self.base + HEADER_LEN,
-            reason: "bad segment header".into(),
-        }
+    pub(crate) fn damaged_header(&self) -> Option<DamagedRange> {
+        let reason = self.header.as_ref().err()?.clone();
+        Some(DamagedRange { file: self.name(), position: self.base, until: self.base + HEADER_LEN, reason })
     }
 
     pub(crate) fn name(&self) -> String {

@@ -14,15 +14,18 @@ use kerolox_store::{Applied, Store, StoreOptions};
 
 const SEGMENT: &str = "00000000000000000000.log";
 
-fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
-    let options = StoreOptions {
+fn options() -> StoreOptions {
+    StoreOptions {
         broker: "a".into(),
         log: LogOptions { segment_bytes: 1 << 16, checkpoint_bytes: 1 << 20, salt: Salt::new(7) },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),
         tail_bytes: 0,
-    };
-    Store::open(options, Arc::new(folder.clone()), kv.clone(), || 1, |_| {}).expect("opens")
+    }
+}
+
+fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
+    Store::open(options(), Arc::new(folder.clone()), kv.clone(), || 1, |_| {}).expect("opens")
 }
 
 fn propose(store: &Store, record: &Record) -> Applied {
@@ -107,6 +110,48 @@ fn an_index_is_rebuilt_from_what_can_be_read() {
     assert_eq!(damaged, [(positions[4], positions[6])]);
     send(&store, "m10");
     assert_eq!(contents(&store).last(), ids([10]).last());
+}
+
+/// The device gives up a place in the middle of the log. The index has to be made from it all the same.
+#[test]
+fn an_index_is_rebuilt_around_what_the_device_cannot_read() {
+    let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
+    let store = open(&folder, &kv);
+    propose(&store, &Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("t", 1))) }));
+    let positions: Vec<u64> = (0..200).map(|i| send(&store, &format!("m{i}"))).collect();
+    drop(store);
+    let bad = 4096..8192;
+    folder.give_up(SEGMENT, bad.start..bad.start + 512);
+    // With an index nothing is missing but the messages themselves.
+    let store = open(&folder, &kv);
+    let found = contents(&store);
+    assert_eq!(found.len(), 200);
+    let (first, last) = (store.damaged()[0].clone(), store.damaged().pop().expect("reported"));
+    assert!(first.position < 8192 && last.until > 4096 && first.file == SEGMENT, "{first:?}");
+    assert!(first.reason.contains("cannot be read"), "{first:?}");
+    drop(store);
+    let store = open(&folder, &Arc::new(MemKv::default()));
+    let damaged = store.damaged();
+    assert_eq!(damaged.len(), 1, "{damaged:?}");
+    assert!(damaged[0].position <= 4096 && damaged[0].until >= 8192);
+    let outside = |at: &u64| *at < damaged[0].position || *at >= damaged[0].until;
+    let expected = positions.iter().enumerate().filter(|(_, at)| outside(at)).map(|(i, _)| i);
+    assert_eq!(contents(&store), ids(expected));
+}
+
+/// Nothing readable follows: perhaps the device is gone, and the index must not go on without what it cannot read now.
+#[test]
+fn an_index_does_not_go_on_without_an_end_that_cannot_be_read() {
+    let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
+    filled(&folder, &kv);
+    // The last record is longer than what is lost, so that the place where the log ends is fine.
+    let last = send(&open(&folder, &kv), &"x".repeat(9000));
+    assert!(last < 4096);
+    folder.give_up(SEGMENT, 4096..8192);
+    assert_eq!(contents(&open(&folder, &kv)).len(), 11, "with an index there is nothing to read");
+    let opened = Store::open(options(), Arc::new(folder), Arc::new(MemKv::default()), || 1, |_| {});
+    let error = opened.err().expect("refused").to_string();
+    assert!(error.contains("cannot be read at position"), "{error}");
 }
 
 #[test]

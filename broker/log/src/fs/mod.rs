@@ -16,6 +16,13 @@ pub use contract::check_contract;
 pub use mem::{Fault, MemFolder, Piece, Times};
 pub use os::{OsFolder, free_bytes};
 
+/// Whether reading failed because the device or the file system gave up what lies there: other places may be fine.
+pub fn is_bad_place(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let known = [Errno::IO, Errno::BADMSG, Errno::UCLEAN];
+    error.raw_os_error().is_some_and(|number| known.iter().any(|errno| errno.raw_os_error() == number))
+}
+
 /// A folder of files, flat.
 pub trait Folder: Send + Sync {
     /// Names of the files.

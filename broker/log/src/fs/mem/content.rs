@@ -1,6 +1,10 @@
 //! What is in a simulated file: what readers see, what a power cut leaves for certain, and the changes in between.
 
 use std::collections::HashSet;
+use std::io;
+use std::ops::Range;
+
+use super::faults;
 
 /// Writes are torn at multiples of this many bytes.
 const SECTOR: usize = 512;
@@ -25,9 +29,25 @@ pub(super) struct Content {
     pub(super) bytes: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Pending>,
+    /// What the device has given up.
+    bad: Vec<Range<usize>>,
 }
 
 impl Content {
+    pub(super) fn give_up(&mut self, range: Range<usize>) {
+        self.bad.push(range);
+    }
+
+    pub(super) fn read(&self, buf: &mut [u8], offset: usize) -> io::Result<usize> {
+        let start = offset.min(self.bytes.len());
+        let n = buf.len().min(self.bytes.len() - start);
+        if self.bad.iter().any(|bad| bad.start < start + n && start < bad.end) {
+            return Err(faults::bad_place());
+        }
+        buf[..n].copy_from_slice(&self.bytes[start..start + n]);
+        Ok(n)
+    }
+
     pub(super) fn write(&mut self, offset: usize, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.change(Change::Write { offset, bytes: bytes.to_vec() });

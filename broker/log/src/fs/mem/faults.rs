@@ -5,7 +5,7 @@ use std::io;
 /// Operations that [`super::MemFolder`] can be told to refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// Reading a file.
+    /// Reading a file: the device has given up what lies there.
     Read,
     /// Writing to a file; half of the bytes get through.
     Write,
@@ -120,12 +120,21 @@ impl Faults {
                 (left, _) => left - 1,
             };
         }
-        if refused { Verdict::Refused(io::Error::other("simulated disk failure")) } else { Verdict::Done }
+        match fault {
+            _ if !refused => Verdict::Done,
+            Fault::Read => Verdict::Refused(bad_place()),
+            _ => Verdict::Refused(io::Error::other("simulated disk failure")),
+        }
     }
 
     pub(super) fn check_power(&self) -> io::Result<()> {
         if self.off { Err(power_is_off()) } else { Ok(()) }
     }
+}
+
+/// What a read of a bad sector fails with.
+pub(super) fn bad_place() -> io::Error {
+    rustix::io::Errno::IO.into()
 }
 
 pub(super) fn power_is_off() -> io::Error {

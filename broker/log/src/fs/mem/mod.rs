@@ -7,6 +7,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::content::{Content, Survivor};
@@ -144,6 +145,14 @@ impl MemFolder {
         lock(&self.shared).capacity = bytes;
     }
 
+    /// Makes a range of a file unreadable for good, as the bad sectors of a disk are.
+    pub fn give_up(&self, name: &str, range: Range<usize>) {
+        let content = lock(&self.shared).files.get(name).cloned();
+        if let Some(content) = content {
+            lock(&content).give_up(range);
+        }
+    }
+
     /// Changes one bit of one byte of a file behind everybody's back.
     pub fn flip(&self, name: &str, offset: usize) {
         self.flip_bits(name, offset, 0x40);
@@ -173,7 +182,8 @@ impl MemFolder {
         lock(&self.shared).files.get(name).map(|content| lock(content).bytes.clone())
     }
 
-    /// A copy that shares nothing with this one, on a healthy disk, with the same things unsynced.
+    /// A copy that shares nothing with this one, on a disk without faults but with the same bad places, and with the same
+    /// things unsynced.
     pub fn fork(&self) -> Self {
         let shared = lock(&self.shared);
         let mut copies: Vec<(Inode, Inode)> = Vec::new();
@@ -297,11 +307,7 @@ impl File for MemFile {
         if let Verdict::Refused(error) | Verdict::Cut(error) = self.folder()?.faults.meet(Fault::Read) {
             return Err(error);
         }
-        let content = lock(&self.content);
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(content.bytes.len());
-        let n = buf.len().min(content.bytes.len() - start);
-        buf[..n].copy_from_slice(&content.bytes[start..start + n]);
-        Ok(n)
+        lock(&self.content).read(buf, usize::try_from(offset).unwrap_or(usize::MAX))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
