@@ -98,7 +98,8 @@ impl LogConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RetentionConfig {
-    /// Messages are kept this long, as long as there is room (RocketMQ's default is 72 h).
+    /// Messages are kept this long, as long as there is room (RocketMQ's default is 72 h). A topic can have its own time,
+    /// shorter or longer (`mqadmin updateTopic -a +retention.time=12h`).
     pub time: Span,
     /// The log is kept below this size; 0 means that only time and free space count.
     pub log_size: ByteSize,

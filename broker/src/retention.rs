@@ -1,19 +1,25 @@
-//! Retention: which old segments go, and when sends are refused for lack of room.
+//! Retention: which old segments and messages go, and when sends are refused for lack of room.
 //!
-//! The decision is [`plan`], a function of what the disk and the log look like; [`Keeper`] looks, and acts.
+//! The decisions are functions of what the disk and the log look like: [`plan`] for segments, [`is_worth_a_trim`] for the
+//! messages of a topic with a time of its own. [`Keeper`] looks, and acts.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use kerolox_core::record::QueueState;
+use kerolox_core::topic::{MessageType, Topic};
 use kerolox_kit::process::now_ms;
-use kerolox_store::{Store, TrimPoint};
+use kerolox_store::{Store, StoreError, TrimPoint};
+
+/// Entries that the index stores under one key, and gives up together.
+const ENTRIES_PER_BLOCK: u64 = 256;
 
 /// How long and how much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Messages are kept this long at least, milliseconds, as long as there is room.
+    /// Messages are kept this long at least, milliseconds, as long as there is room and their topic says nothing else.
     pub time_ms: i64,
     /// The log is kept below this, in bytes.
     pub log_bytes: u64,
@@ -39,8 +45,8 @@ pub struct Sight {
 pub struct Cut {
     /// Bytes that go with it.
     pub frees: u64,
-    /// Everything before it is older than this, milliseconds since the Unix epoch.
-    pub since_ms: i64,
+    /// From this time on everything before it is old enough to go, milliseconds since the Unix epoch.
+    pub due_ms: i64,
 }
 
 /// What is to be done.
@@ -54,22 +60,44 @@ pub struct Plan {
     pub warn: bool,
 }
 
-/// Decides. `cuts` are in the order of the log; making one makes all before it superfluous.
-pub fn plan(limits: &Limits, sight: &Sight, cuts: &[Cut]) -> Plan {
-    let old = |cut: &Cut| sight.now_ms.saturating_sub(cut.since_ms) >= limits.time_ms;
-    let by_age = cuts.iter().rposition(old);
-    // The first cut that brings the log below its limit; the last one if none does.
-    let enough = |wanted: u64| {
-        let found = cuts.iter().position(|cut| cut.frees >= wanted);
-        if wanted == 0 { None } else { found.or(cuts.len().checked_sub(1)) }
-    };
-    let by_size = enough(sight.log_bytes.saturating_sub(limits.log_bytes));
-    let by_room = enough(limits.free_bytes_low.saturating_sub(sight.free_bytes));
-    Plan {
-        cut: by_age.max(by_size).max(by_room),
+/// Decides. `cuts` are in the order of the log, and later ones are due later; making one makes all before it superfluous.
+/// Size and room are those of the whole broker: where they run out, segments go whatever their age.
+///
+/// # Errors
+/// The first error among the `cuts`, which are asked for only as far as they matter.
+pub fn plan<E>(
+    limits: &Limits,
+    sight: &Sight,
+    cuts: impl IntoIterator<Item = Result<Cut, E>>,
+) -> Result<Plan, E> {
+    let too_big = sight.log_bytes.saturating_sub(limits.log_bytes);
+    let too_full = limits.free_bytes_low.saturating_sub(sight.free_bytes);
+    let (mut cut, mut frees) = (None, 0);
+    for (number, next) in cuts.into_iter().enumerate() {
+        let next = next?;
+        if next.due_ms > sight.now_ms && frees >= too_big.max(too_full) {
+            break;
+        }
+        (cut, frees) = (Some(number), next.frees);
+    }
+    Ok(Plan {
+        cut,
         refuse: sight.free_bytes < limits.free_bytes_min,
         warn: sight.free_bytes < limits.free_bytes_low,
-    }
+    })
+}
+
+/// From when on everything before a cut is old enough. Nothing before it is younger than `since_ms`; `holding` are the
+/// times for which the topics that hold something before it want to keep that, milliseconds.
+pub fn due_ms(since_ms: i64, holding: impl Iterator<Item = i64>) -> i64 {
+    since_ms.saturating_add(holding.max().unwrap_or(0))
+}
+
+/// Whether messages of a queue that are older than their topic keeps them go now. A trim costs a record and a sync, so it
+/// is not done for every single message: either a block of the index has come together, or the oldest is late by a tenth
+/// of its time.
+pub fn is_worth_a_trim(expired: u64, oldest_late_ms: i64, keep_ms: i64) -> bool {
+    expired >= ENTRIES_PER_BLOCK || (expired > 0 && oldest_late_ms >= keep_ms / 10)
 }
 
 /// Whether sends are refused for lack of room. Cheap to clone.
@@ -85,7 +113,9 @@ impl Room {
     }
 }
 
-/// The task that looks after old segments.
+type Problem = Box<dyn std::error::Error + Send + Sync>;
+
+/// The task that looks after old segments and messages.
 pub struct Keeper {
     /// The store.
     pub store: Arc<Store>,
@@ -118,16 +148,21 @@ impl Keeper {
         }
     }
 
-    fn look(&self) -> Result<Plan, Box<dyn std::error::Error + Send + Sync>> {
-        let points = self.store.trim_points()?;
+    fn look(&self) -> Result<Plan, Problem> {
         let sight = Sight {
             now_ms: now_ms(),
             log_bytes: self.store.log_bytes(),
             free_bytes: kerolox_log::fs::free_bytes(&self.folder)?,
         };
         let start = self.store.log_start();
-        let cut = |point: &TrimPoint| Cut { frees: point.before - start, since_ms: point.since_ms };
-        let plan = plan(&self.limits, &sight, &points.iter().map(cut).collect::<Vec<_>>());
+        let mut points = Vec::new();
+        let cuts = self.store.trim_points().map(|point| {
+            let point = point?;
+            let cut = Cut { frees: point.before - start, due_ms: self.due_ms(&point) };
+            points.push(point);
+            Ok::<_, StoreError>(cut)
+        });
+        let plan = plan(&self.limits, &sight, cuts)?;
         self.room.is_short.store(plan.refuse, Ordering::Relaxed);
         if let Some(cut) = plan.cut {
             let trimmed = self.store.trim(&points[cut])?;
@@ -137,7 +172,60 @@ impl Keeper {
                 "removed old segments of the log"
             );
         }
+        self.expire(sight.now_ms)?;
         Ok(plan)
+    }
+
+    /// See [`due_ms`]. A topic that takes transactions holds every cut: the decisions about its messages are remembered as
+    /// long as messages are, so that a repeated one gets the same answer.
+    fn due_ms(&self, point: &TrimPoint) -> i64 {
+        let index = self.store.index();
+        let holding = point.queues.iter().filter_map(|state| {
+            let is_live = index.queue_bounds(state.topic_id, state.queue).min < state.next;
+            index.topic_by_id(state.topic_id).filter(|_| is_live)
+        });
+        let deciding = index.topics().into_iter().filter(|topic| topic.accepts(MessageType::Transaction));
+        due_ms(point.since_ms, holding.chain(deciding).map(|topic| self.keep_ms(&topic)))
+    }
+
+    fn keep_ms(&self, topic: &Topic) -> i64 {
+        topic.retention_ms().unwrap_or(self.limits.time_ms)
+    }
+
+    /// Gives up messages that are older than their topic wants to keep them.
+    fn expire(&self, now_ms: i64) -> Result<(), Problem> {
+        let topics = self.store.index().topics();
+        let mut queues = Vec::new();
+        for topic in topics {
+            let Some(keep_ms) = topic.retention_ms() else { continue };
+            for queue in 0..topic.read_queues {
+                queues.extend(self.expired(topic.id, queue, now_ms, keep_ms)?);
+            }
+        }
+        if !queues.is_empty() {
+            let count = queues.len();
+            let carried = self.store.expire(queues)?;
+            tracing::debug!(queues = count, carried, "messages expired as their topics want it");
+        }
+        Ok(())
+    }
+
+    /// Where a queue begins when its old messages have gone; `None` when nothing is to be done.
+    fn expired(
+        &self,
+        topic_id: u32,
+        queue: u32,
+        now_ms: i64,
+        keep_ms: i64,
+    ) -> Result<Option<QueueState>, StoreError> {
+        let index = self.store.index();
+        let min = index.queue_bounds(topic_id, queue).min;
+        let since_ms = now_ms.saturating_sub(keep_ms);
+        let oldest = index.entries(topic_id, queue, min, 1)?.first().map(|(_, entry)| entry.visible_ms);
+        let Some(oldest_ms) = oldest.filter(|oldest_ms| *oldest_ms < since_ms) else { return Ok(None) };
+        let next = index.first_since(topic_id, queue, since_ms)?;
+        let goes = is_worth_a_trim(next - min, since_ms.saturating_sub(oldest_ms), keep_ms);
+        Ok(goes.then_some(QueueState { topic_id, queue, next, newest_ms: 0 }))
     }
 
     /// Says once when room runs out and once when there is some again; returns whether it runs out.
@@ -157,17 +245,24 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
 
     const LIMITS: Limits = Limits { time_ms: 1_000, log_bytes: 500, free_bytes_low: 100, free_bytes_min: 50 };
     const CUTS: [Cut; 3] = [
-        Cut { frees: 100, since_ms: 0 },
-        Cut { frees: 200, since_ms: 500 },
-        Cut { frees: 300, since_ms: 900 },
+        Cut { frees: 100, due_ms: 1_000 },
+        Cut { frees: 200, due_ms: 1_500 },
+        Cut { frees: 300, due_ms: 1_900 },
     ];
 
+    fn plan_for(now_ms: i64, log_bytes: u64, free_bytes: u64, cuts: &[Cut]) -> Plan {
+        let cuts = cuts.iter().map(|cut| Ok::<_, Infallible>(*cut));
+        plan(&LIMITS, &Sight { now_ms, log_bytes, free_bytes }, cuts).expect("no cut is an error")
+    }
+
     fn cut(now_ms: i64, log_bytes: u64, free_bytes: u64) -> Option<usize> {
-        plan(&LIMITS, &Sight { now_ms, log_bytes, free_bytes }, &CUTS).cut
+        plan_for(now_ms, log_bytes, free_bytes, &CUTS).cut
     }
 
     #[test]
@@ -180,12 +275,37 @@ mod tests {
         assert_eq!(cut(0, 9_999, 1_000), Some(2), "as much as possible");
         assert_eq!(cut(0, 0, 99), Some(0), "the disk is full");
         assert_eq!(cut(1_500, 900, 99), Some(2), "the strongest reason counts");
-        assert_eq!(plan(&LIMITS, &Sight { now_ms: 9_999, log_bytes: 9_999, free_bytes: 0 }, &[]).cut, None);
+        assert_eq!(plan_for(9_999, 9_999, 0, &[]).cut, None);
+    }
+
+    #[test]
+    fn cuts_are_read_only_as_far_as_they_matter() {
+        let sight = Sight { now_ms: 1_000, log_bytes: 0, free_bytes: 1_000 };
+        let read = |cuts: &[Result<Cut, &'static str>]| {
+            plan(&LIMITS, &sight, cuts.iter().copied()).map(|plan| plan.cut)
+        };
+        assert_eq!(read(&[Ok(CUTS[0]), Ok(CUTS[1]), Err("behind")]), Ok(Some(0)));
+        assert_eq!(read(&[Ok(CUTS[0]), Err("unreadable")]), Err("unreadable"));
+    }
+
+    #[test]
+    fn a_cut_waits_for_the_topic_that_keeps_longest() {
+        assert_eq!(due_ms(100, [10, 70, 30].into_iter()), 170);
+        assert_eq!(due_ms(100, [].into_iter()), 100, "nothing before it is kept by anybody");
+        assert_eq!(due_ms(100, [i64::MAX].into_iter()), i64::MAX);
+    }
+
+    #[test]
+    fn a_trim_waits_until_it_is_worth_its_record() {
+        assert!(!is_worth_a_trim(0, 0, 5), "nothing expired");
+        assert!(!is_worth_a_trim(255, 99, 1_000));
+        assert!(is_worth_a_trim(256, 0, 1_000), "a whole block");
+        assert!(is_worth_a_trim(1, 100, 1_000), "late by a tenth");
     }
 
     #[test]
     fn sends_are_refused_below_the_minimum_and_taken_again_above_it() {
-        let at = |free_bytes| plan(&LIMITS, &Sight { now_ms: 0, log_bytes: 0, free_bytes }, &[]);
+        let at = |free_bytes| plan_for(0, 0, free_bytes, &[]);
         assert_eq!((at(100).warn, at(100).refuse), (false, false));
         assert_eq!((at(99).warn, at(99).refuse), (true, false));
         assert_eq!((at(49).warn, at(49).refuse), (true, true));

@@ -36,19 +36,37 @@ fn with(servers: &Servers, environment: &[(&str, &str)]) -> Server {
     environment.iter().fold(server, |server, (name, value)| server.env(name, value))
 }
 
-async fn producer(servers: &Servers) -> Producer {
+async fn producer(servers: &Servers, topics: &[&str]) -> Producer {
     let never_asked = |half: &HalfMessage| -> Resolution { panic!("asked about {half:?}") };
-    let producer =
-        servers.client().producer().topics(["payments", "noise"]).transaction_checker_sync(never_asked);
+    let topics = topics.iter().copied();
+    let producer = servers.client().producer().topics(topics).transaction_checker_sync(never_asked);
     producer.start().await.unwrap()
 }
 
 /// Smallest offset that is left in any queue of "noise".
 async fn min_offset(servers: &Servers) -> u64 {
+    queues(servers, "noise").await.iter().map(|queue| queue.min_offset).min().unwrap()
+}
+
+async fn queues(servers: &Servers, topic: &str) -> Vec<wire::QueueStatus> {
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
-    let request = wire::DescribeTopicRequest { name: "noise".to_owned() };
-    let answer = servers.client().admin().broker(&address).describe_topic(request).await.unwrap();
-    answer.queues.iter().map(|queue| queue.min_offset).min().unwrap()
+    let request = wire::DescribeTopicRequest { name: topic.to_owned() };
+    servers.client().admin().broker(&address).describe_topic(request).await.unwrap().queues
+}
+
+/// Messages of a topic that are still there.
+async fn kept(servers: &Servers, topic: &str) -> u64 {
+    queues(servers, topic).await.iter().map(|queue| queue.max_offset - queue.min_offset).sum()
+}
+
+async fn set_retention(servers: &Servers, topic: &str, time: &str) {
+    let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
+    let request = wire::UpdateTopicRequest {
+        name: topic.to_owned(),
+        attributes: vec![format!("+retention.time={time}")],
+        ..Default::default()
+    };
+    servers.client().admin().broker(&address).update_topic(request).await.unwrap();
 }
 
 async fn make_noise(producer: &Producer, count: usize) {
@@ -63,7 +81,7 @@ async fn what_is_still_needed_outlives_its_segment() {
     for (topic, kind) in [("payments", "TRANSACTION"), ("noise", "NORMAL"), ("work", "NORMAL")] {
         servers.create_topic(topic, kind).await;
     }
-    let sender = producer(&servers).await;
+    let sender = producer(&servers, &["payments", "noise"]).await;
     let open = sender.send_in_transaction(message("payments", "open")).await.unwrap();
     sender.send(message("work", "fails at first")).await.unwrap();
     let worker = servers.consumer("workers", "work").await;
@@ -89,7 +107,8 @@ async fn what_is_still_needed_outlives_its_segment() {
     assert!(min_offset(&servers).await >= min);
     expect_nothing(&servers.consumer("ledger", "payments").await).await;
     expect_nothing(&servers.consumer("workers", "work").await).await;
-    let receipt = producer(&servers).await.send(message("noise", "more")).await.unwrap();
+    let receipt =
+        producer(&servers, &["payments", "noise"]).await.send(message("noise", "more")).await.unwrap();
     assert!(receipt.offset >= 20, "offsets go on: {receipt:?}");
 }
 
@@ -98,7 +117,7 @@ async fn a_disk_that_is_nearly_full_takes_no_messages_but_everything_else() {
     let mut servers = servers(&[]);
     servers.create_topic("payments", "TRANSACTION").await;
     servers.create_topic("noise", "NORMAL").await;
-    let sender = producer(&servers).await;
+    let sender = producer(&servers, &["payments", "noise"]).await;
     let open = sender.send_in_transaction(message("payments", "open")).await.unwrap();
     sender.send(message("noise", "from before")).await.unwrap();
     let transaction_id = open.receipt().transaction_id.clone().unwrap();
@@ -112,7 +131,7 @@ async fn a_disk_that_is_nearly_full_takes_no_messages_but_everything_else() {
     servers.brokers[0] = with(&servers, &full);
     servers.brokers[0].start().unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let late = producer(&servers).await;
+    let late = producer(&servers, &["payments", "noise"]).await;
     let refused = late.send(message("noise", "refused")).await;
     assert!(format!("{:?}", refused.as_ref().unwrap_err()).contains("nearly full"), "{refused:?}");
     assert_eq!(refusal(refused), v2::Code::TooManyRequests);
@@ -128,4 +147,61 @@ async fn a_disk_that_is_nearly_full_takes_no_messages_but_everything_else() {
     let ended = raw(&servers.brokers[0]).await.end_transaction(from_client(commit)).await.unwrap();
     assert_eq!(code(ended.into_inner().status), v2::Code::Ok);
     assert_eq!(consume(&servers.consumer("ledger", "payments").await, 1).await, ["open"]);
+}
+
+#[tokio::test]
+async fn a_topic_that_keeps_less_gives_its_messages_up_early() {
+    let servers = servers(&[("KEROLOX_BROKER__RETENTION__CHECK_INTERVAL", "100ms")]);
+    for topic in ["short", "work", "noise"] {
+        servers.create_topic(topic, "NORMAL").await;
+    }
+    let sender = producer(&servers, &["noise"]).await;
+    for topic in ["short", "work", "noise"] {
+        sender.send(message(topic, "fails at first")).await.unwrap();
+    }
+    let worker = servers.consumer("workers", "work").await;
+    let mut failed = receive_one(&worker).await;
+    worker.change_invisible(&mut failed, INVISIBLE_MIN).await.unwrap();
+    sender.send(message("work", "nobody wants it")).await.unwrap();
+
+    set_retention(&servers, "short", "300ms").await;
+    set_retention(&servers, "work", "300ms").await;
+    eventually("old messages are gone", PATIENCE, async || {
+        kept(&servers, "short").await + kept(&servers, "work").await == 0
+    })
+    .await;
+    assert_eq!(kept(&servers, "noise").await, 1, "other topics keep theirs");
+    expect_nothing(&servers.consumer("late", "short").await).await;
+    assert_eq!(consume(&servers.consumer("late", "noise").await, 1).await, ["fails at first"]);
+    // A failed delivery is repeated, however old the message is; the other one is gone for the group.
+    let again = receive_one(&worker).await;
+    assert_eq!((&again.message().body()[..], again.attempt()), (&b"fails at first"[..], 2));
+    worker.ack(&again).await.unwrap();
+    expect_nothing(&worker).await;
+    let receipt = sender.send(message("short", "new")).await.unwrap();
+    assert_eq!(consume(&servers.consumer("late", "short").await, 1).await, ["new"]);
+    assert!(receipt.offset <= 1, "offsets go on: {receipt:?}");
+}
+
+#[tokio::test]
+async fn segments_wait_for_the_topic_that_keeps_longest() {
+    let mut servers = servers(&SMALL);
+    servers.create_topic("noise", "NORMAL").await;
+    servers.create_topic("archive", "NORMAL").await;
+    set_retention(&servers, "archive", "1h").await;
+    let sender = producer(&servers, &["noise"]).await;
+    sender.send(message("archive", "for long")).await.unwrap();
+    make_noise(&sender, 30).await;
+    // Several times as long as the broker keeps what no topic wants longer.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(min_offset(&servers).await, 0, "the archive needs the segments");
+    assert_eq!(consume(&servers.consumer("reader", "archive").await, 1).await, ["for long"]);
+
+    // The size is that of the whole broker: it counts more.
+    servers.brokers[0].stop().unwrap();
+    let sized = [SMALL.as_slice(), &[("KEROLOX_BROKER__RETENTION__LOG_SIZE", "2MiB")]].concat();
+    servers.brokers[0] = with(&servers, &sized);
+    servers.brokers[0].start().unwrap();
+    eventually("the log is small", PATIENCE, async || kept(&servers, "archive").await == 0).await;
+    expect_nothing(&servers.consumer("late", "archive").await).await;
 }

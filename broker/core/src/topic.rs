@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use kerolox_model::limits::QUEUES_PER_TOPIC_MAX;
 use kerolox_model::names::{NameError, validate_topic};
+use kerolox_model::units::Span;
 use prost::Message;
 
 use crate::attributes::{self, AttributeChange};
@@ -55,6 +56,10 @@ pub const MESSAGE_TYPE_ATTRIBUTE: &str = "message.type";
 /// Attribute that says when a message of the topic counts as stored: `sync` or `async`. Without it the broker's setting
 /// holds.
 pub const FLUSH_ATTRIBUTE: &str = "flush";
+
+/// Attribute that says how long messages of the topic are kept after they became visible, as in `12h`. Without it the
+/// broker's setting holds.
+pub const RETENTION_ATTRIBUTE: &str = "retention.time";
 
 /// A topic of one broker group. Stored in `Meta` records; field numbers are part of the on-disk format.
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -158,6 +163,11 @@ impl Topic {
         self.attributes.get(FLUSH_ATTRIBUTE).and_then(|word| Flush::parse(word).ok())
     }
 
+    /// How long its messages are kept, in milliseconds, if the topic says so.
+    pub fn retention_ms(&self) -> Option<i64> {
+        self.attributes.get(RETENTION_ATTRIBUTE).and_then(|text| parse_retention(text).ok())
+    }
+
     /// Whether clients may send to it.
     pub fn is_writable(&self) -> bool {
         self.perm & PERM_WRITE != 0
@@ -193,22 +203,31 @@ pub fn changed(
     }
     let changes = attributes::parse(&change.attributes).map_err(TopicError::Attribute)?;
     for change in &changes {
-        if let AttributeChange::Set(key, value) = change
-            && key == MESSAGE_TYPE_ATTRIBUTE
-        {
-            topic.types = types_of(value)?;
-        }
-        if let AttributeChange::Set(key, value) = change
-            && key == FLUSH_ATTRIBUTE
-        {
-            Flush::parse(value).map_err(TopicError::Attribute)?;
-        }
-        if matches!(change, AttributeChange::Remove(key) if key == MESSAGE_TYPE_ATTRIBUTE) {
-            topic.types = vec![MessageType::Normal.into()];
+        match change {
+            AttributeChange::Set(key, value) => match key.as_str() {
+                MESSAGE_TYPE_ATTRIBUTE => topic.types = types_of(value)?,
+                FLUSH_ATTRIBUTE => drop(Flush::parse(value).map_err(TopicError::Attribute)?),
+                RETENTION_ATTRIBUTE => drop(parse_retention(value).map_err(TopicError::Attribute)?),
+                _ => {}
+            },
+            AttributeChange::Remove(key) if key == MESSAGE_TYPE_ATTRIBUTE => {
+                topic.types = vec![MessageType::Normal.into()];
+            }
+            AttributeChange::Remove(_) => {}
         }
     }
     attributes::apply(&mut topic.attributes, changes);
     Ok(topic)
+}
+
+fn parse_retention(text: &str) -> Result<i64, String> {
+    let span: Span = text.parse().map_err(|error| format!("{RETENTION_ATTRIBUTE}: {error}"))?;
+    match span.as_millis() {
+        0 => Err(format!(
+            "{RETENTION_ATTRIBUTE} is 0, which keeps no message long enough to be received; remove it with -{RETENTION_ATTRIBUTE} to keep messages as long as the broker does"
+        )),
+        milliseconds => Ok(i64::try_from(milliseconds).unwrap_or(i64::MAX)),
+    }
 }
 
 fn check_queues(which: &'static str, asked: u32) -> Result<(), TopicError> {
@@ -269,6 +288,22 @@ mod tests {
         let unset = TopicChange { attributes: vec!["-flush".into()], ..change("t") };
         assert_eq!(changed(Some(&topic), &unset, 4).expect("legal").flush(), None);
         assert!(matches!(changed(None, &set("never"), 4), Err(TopicError::Attribute(_))));
+    }
+
+    #[test]
+    fn a_topic_may_keep_its_messages_for_a_time_of_its_own() {
+        let set =
+            |text: &str| TopicChange { attributes: vec![format!("+retention.time={text}")], ..change("t") };
+        let topic = changed(None, &set("90m"), 4).expect("legal");
+        assert_eq!(topic.retention_ms(), Some(90 * 60_000));
+        let unset = TopicChange { attributes: vec!["-retention.time".into()], ..change("t") };
+        assert_eq!(changed(Some(&topic), &unset, 4).expect("legal").retention_ms(), None);
+        for (bad, word) in
+            [("3 weeks", "\"3 weeks\" is not a duration"), ("0s", "is 0"), ("", "retention.time")]
+        {
+            let refused = changed(None, &set(bad), 4).expect_err("must be refused");
+            assert!(matches!(&refused, TopicError::Attribute(text) if text.contains(word)), "{refused}");
+        }
     }
 
     #[test]

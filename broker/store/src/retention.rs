@@ -1,17 +1,20 @@
-//! Giving up old segments without losing what is still needed of them.
+//! Giving up old segments and old messages without losing what is still needed of them.
 //!
 //! The order is what makes it safe at every moment: what is needed is repeated at the end of the log and durable; a trim
 //! record tells the fold; the index is made durable, so that it never has to be rebuilt from what is gone; only then do
 //! the files go. A crash in between leaves something to do again, and nothing lost.
+//!
+//! [`Store::trim`] gives up whole segments, [`Store::expire`] the oldest messages of some queues: no file goes then, but
+//! nothing hinders the segments any more when all that is in them expired.
 
 use std::sync::mpsc;
 
 use kerolox_core::flush::Flush;
-use kerolox_core::record::{Kind, QueueState, Record, SnapshotRecord, TrimRecord};
+use kerolox_core::record::{Carried, Kind, QueueState, Record, SnapshotRecord, TrimRecord};
 use kerolox_log::{LogError, sabotage};
 
 use crate::error::{ProposeError, StoreError};
-use crate::index::{Outcome, ToCarry};
+use crate::index::ToCarry;
 use crate::store::{Applied, Shared, Store};
 
 /// A place where the log can be cut: the beginning of a segment that holds the whole state of the fold.
@@ -21,7 +24,8 @@ pub struct TrimPoint {
     pub before: u64,
     /// When the segment was begun, milliseconds since the Unix epoch: everything before it is older.
     pub since_ms: i64,
-    queues: Vec<QueueState>,
+    /// The first offsets that stay, of all queues that were written before it.
+    pub queues: Vec<QueueState>,
 }
 
 /// What a trim did.
@@ -45,16 +49,10 @@ pub enum TrimError {
 }
 
 impl Store {
-    /// The places where the log can be cut, oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the log cannot be read.
-    pub fn trim_points(&self) -> Result<Vec<TrimPoint>, StoreError> {
-        let mut points = Vec::new();
-        for segment in self.shared.reader.segments().iter().skip(1) {
-            points.extend(trim_point(&self.shared, segment.base, segment.start)?);
-        }
-        Ok(points)
+    /// The places where the log can be cut, oldest first. Each is read from the log when it is asked for.
+    pub fn trim_points(&self) -> impl Iterator<Item = Result<TrimPoint, StoreError>> {
+        let segments = self.shared.reader.segments().into_iter().skip(1);
+        segments.filter_map(|segment| trim_point(&self.shared, segment.base, segment.start).transpose())
     }
 
     /// Where the log begins.
@@ -74,19 +72,9 @@ impl Store {
     /// [`TrimError`]; trying again is fine.
     pub fn trim(&self, point: &TrimPoint) -> Result<Trimmed, TrimError> {
         let needed = self.index().to_carry(point.before)?;
-        let mut carried = 0;
-        for carry in needed.iter().filter(|_| !sabotage::is("no-carry-forward")) {
-            match self.carry(carry) {
-                Ok(_) => carried += 1,
-                // What cannot be read is lost with or without its segment; keeping that would stop retention for good.
-                Err(TrimError::Store(error)) if error.is_damage() => {
-                    tracing::error!(%error, "a message that is still needed cannot be read, and goes with its segment");
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let carried = self.carry(&needed)?;
         let record = Record::Trim(TrimRecord { before: point.before, queues: point.queues.clone() });
-        self.propose_and_wait(&record)?;
+        self.propose_and_wait(&record, Flush::Sync)?;
         if !sabotage::is("trim-before-persist") {
             self.flush_index()?;
         }
@@ -95,18 +83,61 @@ impl Store {
         Ok(Trimmed { carried, bytes })
     }
 
-    fn carry(&self, carry: &ToCarry) -> Result<Outcome, TrimError> {
-        let (frame, mut message) = self.read_message(carry.location, carry.len)?;
-        let mut carried = carry.carried;
-        carried.store_ms = frame.store_ms;
-        message.header.carried = Some(carried);
-        Ok(self.propose_and_wait(&Record::Message(message))?.outcome)
+    /// Gives up the messages of some queues before the offsets that `queues` name as `next`, but for those whose delivery
+    /// failed and that wait for their next attempt: they are repeated at the end of the log, and returned is their number.
+    /// Blocks until that is durable; one at a time.
+    ///
+    /// # Errors
+    /// [`TrimError`]; trying again is fine.
+    pub fn expire(&self, queues: Vec<QueueState>) -> Result<usize, TrimError> {
+        let needed = self.index().to_carry_below(&queues)?;
+        let carried = self.carry(&needed)?;
+        let before = self.index().trimmed();
+        self.propose_and_wait(&Record::Trim(TrimRecord { before, queues }), Flush::Sync)?;
+        Ok(carried)
     }
 
-    fn propose_and_wait(&self, record: &Record) -> Result<Applied, ProposeError> {
+    /// Repeats records at the end of the log, and returns how many. They are durable then: a trim must not be in a log that
+    /// lost them.
+    fn carry(&self, needed: &[ToCarry]) -> Result<usize, TrimError> {
+        if sabotage::is("no-carry-forward") {
+            return Ok(0);
+        }
+        let mut carried = 0;
+        let mut last = None;
+        for carry in needed {
+            match self.repeated(carry) {
+                Ok(record) => {
+                    carried += 1;
+                    if let Some(earlier) = last.replace(record) {
+                        self.propose_and_wait(&earlier, Flush::Async)?;
+                    }
+                }
+                // What cannot be read is lost with or without its segment; keeping that would stop retention for good.
+                Err(error) if error.is_damage() => {
+                    tracing::error!(%error, "a message that is still needed cannot be read, and goes with the others");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // One sync for all of them.
+        if let Some(last) = last {
+            self.propose_and_wait(&last, Flush::Sync)?;
+        }
+        Ok(carried)
+    }
+
+    /// The record that repeats another one.
+    fn repeated(&self, carry: &ToCarry) -> Result<Record, StoreError> {
+        let (frame, mut message) = self.read_message(carry.location, carry.len)?;
+        message.header.carried = Some(Carried { store_ms: frame.store_ms, ..carry.carried });
+        Ok(Record::Message(message))
+    }
+
+    fn propose_and_wait(&self, record: &Record, flush: Flush) -> Result<Applied, ProposeError> {
         let (sender, answer) = mpsc::channel();
         // The receiver waits below, so sending cannot fail.
-        self.propose(record, Flush::Sync, Box::new(move |applied| drop(sender.send(applied))));
+        self.propose(record, flush, Box::new(move |applied| drop(sender.send(applied))));
         answer.recv().unwrap_or(Err(ProposeError::Closed))
     }
 }

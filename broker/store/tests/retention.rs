@@ -9,13 +9,13 @@ use kerolox_core::flush::Flush;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
     AckRange, Attempted, DiscardRecord, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord,
-    ProgressItem, ProgressRecord, QueueProgress, Record, ReleaseRecord,
+    ProgressItem, ProgressRecord, QueueProgress, QueueState, Record, ReleaseRecord,
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
 use kerolox_log::{LogOptions, Salt};
 use kerolox_store::kv::MemKv;
-use kerolox_store::{Applied, Outcome, Store, StoreOptions};
+use kerolox_store::{Applied, Outcome, QueueBounds, Store, StoreOptions, TrimPoint};
 
 fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
     static CLOCK: AtomicI64 = AtomicI64::new(1_000);
@@ -70,6 +70,10 @@ fn fill(store: &Store, queue: u32, count: usize) {
 fn id_at(store: &Store, queue: u32, offset: u64) -> Option<String> {
     let entry = store.index().entry(1, queue, offset).expect("reads")?;
     Some(store.read_message(entry.position, entry.len).expect("reads").1.header.message_id)
+}
+
+fn trim_points(store: &Store) -> Vec<TrimPoint> {
+    store.trim_points().collect::<Result<_, _>>().expect("reads")
 }
 
 struct Built {
@@ -130,7 +134,7 @@ fn check(store: &Store, built: &Built, trimmed: u64) {
 #[test]
 fn a_trim_keeps_what_is_needed_and_removes_the_files() {
     let built = build();
-    let points = built.store.trim_points().expect("reads");
+    let points = trim_points(&built.store);
     assert!(points.len() >= 2, "{points:?}");
     assert!(points.is_sorted_by_key(|point| (point.before, point.since_ms)));
     let before = built.store.log_bytes();
@@ -156,7 +160,7 @@ fn a_trim_keeps_what_is_needed_and_removes_the_files() {
 #[test]
 fn an_index_rebuilt_from_what_is_left_shows_the_same() {
     let built = build();
-    let points = built.store.trim_points().expect("reads");
+    let points = trim_points(&built.store);
     built.store.trim(&points[1]).expect("trims");
     check(&built.store, &built, points[1].before);
     built.store.close();
@@ -171,7 +175,7 @@ fn an_index_rebuilt_from_what_is_left_shows_the_same() {
     let old = Arc::new(MemKv::clone(&stale.kv));
     let store = open(&stale.folder, &stale.kv);
     fill(&store, 0, 60);
-    let points = store.trim_points().expect("reads");
+    let points = trim_points(&store);
     store.trim(points.last().expect("some")).expect("trims");
     drop(store);
     let store = open(&stale.folder, &old);
@@ -182,7 +186,7 @@ fn an_index_rebuilt_from_what_is_left_shows_the_same() {
 #[test]
 fn a_needed_message_that_cannot_be_read_does_not_stop_retention() {
     let built = build();
-    let points = built.store.trim_points().expect("reads");
+    let points = trim_points(&built.store);
     let name =
         built.folder.names().into_iter().filter(|name| name.ends_with(".log")).min().expect("a segment");
     let position = usize::try_from(built.undecided).expect("small");
@@ -198,10 +202,10 @@ fn a_needed_message_that_cannot_be_read_does_not_stop_retention() {
 #[test]
 fn a_second_trim_carries_again_what_still_waits() {
     let built = build();
-    let points = built.store.trim_points().expect("reads");
+    let points = trim_points(&built.store);
     built.store.trim(&points[0]).expect("trims");
     fill(&built.store, 1, 60);
-    let points = built.store.trim_points().expect("reads");
+    let points = trim_points(&built.store);
     let last = points.last().expect("some");
     built.store.trim(last).expect("trims");
     assert_eq!(id_at(&built.store, 0, 4).as_deref(), Some("0-4"));
@@ -210,7 +214,91 @@ fn a_second_trim_carries_again_what_still_waits() {
     // What was waited for and is done now is not carried any more.
     propose(&built.store, &progress(vec![AckRange { start: 4, end: 5 }], vec![]));
     fill(&built.store, 1, 60);
-    let points = built.store.trim_points().expect("reads");
+    let points = trim_points(&built.store);
     built.store.trim(points.last().expect("some")).expect("trims");
     assert_eq!(id_at(&built.store, 0, 4), None);
+}
+
+fn expire(store: &Store, queue: u32, next: u64) -> usize {
+    store.expire(vec![QueueState { topic_id: 1, queue, next, newest_ms: 0 }]).expect("expires")
+}
+
+/// After the messages of queue 0 before offset 60 expired.
+fn check_expired(store: &Store) {
+    let bounds = store.index().queue_bounds(1, 0);
+    assert_eq!((bounds.min, bounds.next), (60, 120));
+    for offset in 0..120 {
+        assert_eq!(id_at(store, 0, offset).is_some(), offset == 4 || offset >= 60, "offset {offset}");
+    }
+    assert_eq!(id_at(store, 0, 4).as_deref(), Some("0-4"), "it waits for its next attempt");
+    let acks = store.index().acks(1, 1, 0).expect("reads").expect("known");
+    assert_eq!((acks.committed(), acks.next_open(5), acks.attempts_of(4)), (4, 60, 2));
+    assert_eq!(acks.open_below(120), 61, "what expired is no lag");
+}
+
+#[test]
+fn messages_expire_while_their_segments_stay() {
+    let Built { folder, kv, store, .. } = build();
+    let before = store.log_bytes();
+    assert_eq!(expire(&store, 0, 60), 1, "the failed one is carried forward");
+    check_expired(&store);
+    assert!(store.log_bytes() > before, "no file goes");
+    assert_eq!((expire(&store, 0, 60), expire(&store, 0, 30)), (0, 0), "doing it again does nothing");
+    check_expired(&store);
+    drop(store);
+
+    check_expired(&open(&folder, &kv));
+    let rebuilt = open(&folder, &Arc::new(MemKv::default()));
+    check_expired(&rebuilt);
+    // Not even the next offset is given up before there is a message.
+    assert_eq!(expire(&rebuilt, 0, 10_000), 0);
+    assert_eq!(
+        rebuilt.index().queue_bounds(1, 0),
+        QueueBounds { min: 120, next: 120, ..rebuilt.index().queue_bounds(1, 0) }
+    );
+    fill(&rebuilt, 0, 1);
+    assert_eq!(id_at(&rebuilt, 0, 120).as_deref(), Some("0-0"));
+}
+
+#[test]
+fn what_expired_is_not_carried_when_its_segment_goes() {
+    let built = build();
+    assert_eq!(built.late.1, 0, "it is the first of its queue");
+    expire(&built.store, 1, 1);
+    let trimmed = built.store.trim(&trim_points(&built.store)[0]).expect("trims");
+    assert_eq!(trimmed.carried, 2, "undecided, and waiting for its next attempt");
+    assert_eq!(id_at(&built.store, 1, 0), None);
+    assert_eq!(propose(&built.store, &commit(built.late.0)).outcome, Outcome::Repeated);
+}
+
+#[test]
+fn a_failed_message_that_expired_outlives_any_number_of_trims() {
+    let built = build();
+    expire(&built.store, 0, 60);
+    for queue in [0, 1] {
+        fill(&built.store, queue, 60);
+        built.store.trim(trim_points(&built.store).last().expect("some")).expect("trims");
+        assert_eq!(id_at(&built.store, 0, 4).as_deref(), Some("0-4"));
+    }
+    built.store.close();
+    let rebuilt = open(&built.folder, &Arc::new(MemKv::default()));
+    assert_eq!(id_at(&rebuilt, 0, 4).as_deref(), Some("0-4"));
+    propose(&rebuilt, &progress(vec![AckRange { start: 4, end: 5 }], vec![]));
+    fill(&rebuilt, 1, 60);
+    rebuilt.trim(trim_points(&rebuilt).last().expect("some")).expect("trims");
+    assert_eq!(id_at(&rebuilt, 0, 4), None, "done");
+}
+
+#[test]
+fn the_first_offset_since_a_time_is_found() {
+    let Built { store, .. } = build();
+    expire(&store, 0, 7);
+    let entries = store.index().entries(1, 0, 0, 1_000).expect("reads");
+    let (oldest, newest) = (entries[0].1.visible_ms, entries[entries.len() - 1].1.visible_ms);
+    for since_ms in oldest - 1..=newest + 1 {
+        let expected = entries.iter().find(|(_, entry)| entry.visible_ms >= since_ms);
+        let found = store.index().first_since(1, 0, since_ms).expect("reads");
+        assert_eq!(found, expected.map_or(120, |(offset, _)| *offset), "{since_ms}");
+    }
+    assert_eq!(store.index().first_since(1, 7, 0).expect("reads"), 0, "a queue that was never written");
 }

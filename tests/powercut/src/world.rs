@@ -189,7 +189,9 @@ impl World {
     }
 
     fn trim(&mut self, store: &Store) -> Result<bool, String> {
-        let Ok(points) = store.trim_points() else { return Ok(self.folder.list().is_ok()) };
+        let Ok(points) = store.trim_points().collect::<Result<Vec<_>, _>>() else {
+            return Ok(self.folder.list().is_ok());
+        };
         if points.is_empty() {
             return Ok(true);
         }

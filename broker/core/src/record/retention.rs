@@ -116,13 +116,13 @@ pub struct KeptMessage {
     pub visible_ms: i64,
 }
 
-/// Everything before a position is given up, but for what was carried forward.
+/// Everything before a position and before the named offsets is given up, but for what was carried forward.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct TrimRecord {
-    /// First position that is kept: the base of a segment that begins with a whole snapshot.
+    /// First position that is kept: the base of a segment that begins with a whole snapshot, or 0.
     #[prost(uint64, tag = "1")]
     pub before: u64,
-    /// First offsets that are kept, as that snapshot gives them.
+    /// First offsets that are kept: as that snapshot gives them, or of the queues whose messages expire.
     #[prost(message, repeated, tag = "2")]
     pub queues: Vec<QueueState>,
 }

@@ -1,6 +1,6 @@
 //! Giving up old segments: what they hold that is still needed, and what becomes of the rest.
 
-use kerolox_core::record::{Carried, KeptMessage, TrimRecord};
+use kerolox_core::record::{Carried, KeptMessage, QueueState, TrimRecord};
 use kerolox_core::transaction::Phase;
 
 use crate::error::StoreError;
@@ -17,6 +17,22 @@ pub struct ToCarry {
     pub len: u32,
     /// First position, offset and visible time; the store time is to be taken from the record.
     pub carried: Carried,
+}
+
+impl ToCarry {
+    /// A message that is visible at `offset`.
+    fn visible(offset: u64, entry: &Entry) -> Self {
+        let Entry { position, len, visible_ms, .. } = *entry;
+        let carried = Carried { position, offset: Some(offset), store_ms: 0, visible_ms };
+        Self { location: position, len, carried }
+    }
+}
+
+/// In the order of the log, and once each: several groups may wait for the same message.
+fn in_order(mut needed: Vec<ToCarry>) -> Vec<ToCarry> {
+    needed.sort_unstable_by_key(|carry| carry.location);
+    needed.dedup();
+    needed
 }
 
 impl Index {
@@ -45,7 +61,9 @@ impl Index {
     pub fn to_carry(&self, before: u64) -> Result<Vec<ToCarry>, StoreError> {
         let mut needed = Vec::new();
         self.each_half_before(before, |position, half| {
-            let late = half.phase() == Phase::Committed && half.decided_at >= before;
+            let late = half.phase() == Phase::Committed
+                && half.decided_at >= before
+                && half.offset >= self.queue_bounds(half.topic_id, half.queue).min;
             if half.location(position) >= before || !(half.is_undecided() || late) {
                 return;
             }
@@ -61,20 +79,55 @@ impl Index {
             for (offset, _, _) in acks.attempted() {
                 let Some(entry) = self.entry(topic_id, queue, offset)? else { continue };
                 if entry.position < before {
-                    let carried = Carried {
-                        position: entry.position,
-                        offset: Some(offset),
-                        store_ms: 0,
-                        visible_ms: entry.visible_ms,
-                    };
-                    needed.push(ToCarry { location: entry.position, len: entry.len, carried });
+                    needed.push(ToCarry::visible(offset, &entry));
                 }
             }
         }
-        needed.sort_unstable_by_key(|carry| carry.location);
-        // Several groups may wait for the same message.
-        needed.dedup();
-        Ok(needed)
+        Ok(in_order(needed))
+    }
+
+    /// What expires when the queues begin at these offsets and is still needed: messages whose delivery failed and that
+    /// wait for their next attempt.
+    ///
+    /// # Errors
+    /// See [`Self::entry`].
+    pub fn to_carry_below(&self, queues: &[QueueState]) -> Result<Vec<ToCarry>, StoreError> {
+        let mut needed = Vec::new();
+        for state in queues {
+            let (topic_id, queue) = (state.topic_id, state.queue);
+            let expiring = self.queue_bounds(topic_id, queue).min..state.next;
+            for group_id in &self.meta.group_ids {
+                let acks = self.logged_acks(*group_id, topic_id, queue)?.unwrap_or_default();
+                for (offset, _, _) in acks.attempted().filter(|(offset, _, _)| expiring.contains(offset)) {
+                    // One that was carried forward already stays where it is.
+                    let Some(entry) = self.entry(topic_id, queue, offset)? else { continue };
+                    if self.kept(topic_id, queue, offset)?.is_none() {
+                        needed.push(ToCarry::visible(offset, &entry));
+                    }
+                }
+            }
+        }
+        Ok(in_order(needed))
+    }
+
+    /// The first offset of a queue whose message became visible at `since_ms` or later, milliseconds since the Unix epoch;
+    /// the end of the queue when there is none.
+    ///
+    /// # Errors
+    /// See [`Self::entry`].
+    pub fn first_since(&self, topic_id: u32, queue: u32, since_ms: i64) -> Result<u64, StoreError> {
+        let bounds = self.queue_bounds(topic_id, queue);
+        let (mut low, mut high) = (bounds.min, bounds.next);
+        while low < high {
+            let middle = low.midpoint(high);
+            let found = self.entries(topic_id, queue, middle, 1)?;
+            if found.iter().any(|(_, entry)| entry.visible_ms < since_ms) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
     }
 
     /// A message was repeated at `entry`.

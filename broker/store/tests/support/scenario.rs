@@ -48,7 +48,7 @@ pub(crate) fn trim(store: &Store) {
     for i in 0..6 {
         propose(store, &message(PLAIN, "plain", 0, Hold::None, &format!("Q{i}")));
     }
-    let point = store.trim_points().expect("reads").pop().expect("a segment was begun");
+    let point = store.trim_points().last().expect("a segment was begun").expect("reads");
     store.trim(&point).expect("trims");
     propose(store, &message(PLAIN, "plain", 0, Hold::None, "Q9"));
 }

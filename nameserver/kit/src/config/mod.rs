@@ -3,8 +3,6 @@
 //! The target is a plain serde struct with defaults, `deny_unknown_fields` and kebab-case keys. It is checked against the
 //! file alone first, because only that check can name a line.
 
-mod units;
-
 use std::path::{Path, PathBuf};
 
 use config::builder::DefaultState;
@@ -12,7 +10,7 @@ use config::{Case, ConfigBuilder, Environment, FileFormat};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use units::{ByteSize, Span, UnitError};
+pub use kerolox_model::units::{ByteSize, Span, UnitError};
 
 /// Why the configuration cannot be used. The text names the key and, for the file, the line.
 #[derive(Debug, thiserror::Error)]
