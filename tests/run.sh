@@ -12,7 +12,7 @@
 #   tests/run.sh sabotage             breaks the engine on purpose, one switch at a time, and demands that a test fails
 #                                     (several minutes; not part of "everything")
 #   tests/run.sh bench [flags]        measures the storage engine against plain writes and reads (minutes; not part of
-#                                     "everything"); --quick, --only GROUPS, --json FILE, --help
+#                                     "everything"); --quick, --only GROUPS, --json FILE, --big N, --help
 #   tests/run.sh figures              prints start time, memory and rates; not part of "everything"
 #
 # Each suite ends with one line that sums up its figures; the run ends with "N passed, M failed".

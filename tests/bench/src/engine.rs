@@ -56,6 +56,12 @@ fn now_ms() -> i64 {
 /// A queue of a topic.
 pub type QueueId = (u32, u32);
 
+/// All queues that a store has.
+pub fn queues(store: &Store) -> Vec<QueueId> {
+    let topics = store.index().topics();
+    topics.iter().flat_map(|topic| (0..topic.read_queues).map(|queue| (topic.id, queue))).collect()
+}
+
 /// Creates topics with `count` queues in all, through the log, and returns the queues.
 ///
 /// # Errors
@@ -66,24 +72,23 @@ pub fn create_queues(store: &Store, count: u32) -> anyhow::Result<Vec<QueueId>> 
         9..=800 => 8,
         _ => 100,
     };
+    let (sender, answers) = mpsc::channel();
+    for number in 0..count.div_ceil(per_topic) {
+        let topic = Topic::new(&format!("orders-{number}"), per_topic);
+        let record = Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(topic)) });
+        let sender = sender.clone();
+        store.propose(&record, Flush::Sync, Box::new(move |applied| drop(sender.send(applied))));
+    }
+    drop(sender);
     let mut queues = Vec::new();
-    while queues.len() < count as usize {
-        let name = format!("orders-{}", queues.len());
-        let topic = create_topic(store, &Topic::new(&name, per_topic))?;
-        queues.extend((0..per_topic).map(|queue| (topic, queue)));
+    for answer in answers {
+        match answer?.outcome {
+            Outcome::Topic(topic, _) => queues.extend((0..per_topic).map(|queue| (topic.id, queue))),
+            other => bail!("creating a topic led to {other:?}"),
+        }
     }
     queues.truncate(count as usize);
     Ok(queues)
-}
-
-fn create_topic(store: &Store, topic: &Topic) -> anyhow::Result<u32> {
-    let record = Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(topic.clone())) });
-    let (sender, answer) = mpsc::channel();
-    store.propose(&record, Flush::Sync, Box::new(move |applied| drop(sender.send(applied))));
-    match answer.recv().context("the store gave no answer")??.outcome {
-        Outcome::Topic(topic, _) => Ok(topic.id),
-        other => bail!("creating a topic led to {other:?}"),
-    }
 }
 
 /// Proposes messages in batches, a limited number of them at a time, and waits for what it proposed.

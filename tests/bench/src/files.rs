@@ -1,7 +1,7 @@
 //! Folders of benchmarks: their size, and whether their files are in memory.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, fadvise};
@@ -40,24 +40,24 @@ pub fn make_cold(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads a folder's files from beginning to end, which brings them into the page cache.
+/// Reads a folder's files in the order of their names, as long as there are some of `bytes` bytes left.
 ///
 /// # Errors
 /// The system's error.
-pub fn read_plainly(folder: &Path) -> io::Result<u64> {
+pub fn read_plainly(folder: &Path, bytes: u64) -> io::Result<()> {
     let mut paths = files(folder)?;
     paths.sort();
     let mut buffer = vec![0; 1 << 20];
-    let mut total = 0;
+    let mut left = bytes;
     for path in paths {
         let mut file = File::open(path)?;
-        loop {
-            let n = io::Read::read(&mut file, &mut buffer)?;
+        while left > 0 {
+            let n = file.read(&mut buffer)? as u64;
             if n == 0 {
                 break;
             }
-            total += n as u64;
+            left = left.saturating_sub(n);
         }
     }
-    Ok(total)
+    Ok(())
 }

@@ -4,6 +4,7 @@
 //! therefore set against what the same machine does at the same time without an engine: plain writes, syncs and reads of
 //! the same bytes, in short turns that alternate with the engine's. Ratios are medians over the turns.
 
+pub mod child;
 pub mod engine;
 pub mod files;
 pub mod groups;

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use kerolox_bench::child::Task;
 use kerolox_bench::groups;
 use kerolox_bench::machine::Machine;
-use kerolox_bench::report::Report;
+use kerolox_bench::report::{Group, Report};
 use kerolox_bench::settings::{GroupName, Settings};
 
 /// Measures the storage engine against what this machine's disk and processor can do.
@@ -40,13 +41,23 @@ struct Arguments {
     /// Seconds of the group `indexed`.
     #[arg(long)]
     seconds: Option<f64>,
+    /// Messages of the group `startup`.
+    #[arg(long)]
+    records: Option<u64>,
+    /// Instead of the groups: that many small messages, and whether the last are as fast as the first.
+    #[arg(long, value_name = "MESSAGES")]
+    big: Option<u64>,
+    #[command(subcommand)]
+    task: Option<Task>,
 }
-
-const ALL: [GroupName; 4] = [GroupName::Append, GroupName::Commit, GroupName::Queues, GroupName::Indexed];
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments) {
+    let done = match &arguments.task {
+        Some(task) => task.run().map(|()| true),
+        None => run(&arguments),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -66,6 +77,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         queues: arguments.queues.max(1),
         keys: arguments.keys,
         seconds: arguments.seconds,
+        records: arguments.records,
     };
     let machine = Machine::look(&settings.folder);
     println!("{}", machine.describe());
@@ -75,16 +87,20 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         judged: !settings.quick,
         groups: Vec::new(),
     };
-    for name in if arguments.only.is_empty() { &ALL[..] } else { &arguments.only } {
-        let begin = Instant::now();
-        let mut group = match name {
-            GroupName::Append => groups::append::run(&settings)?,
-            GroupName::Commit => groups::commit::run(&settings)?,
-            GroupName::Queues => groups::indexed::queues(&settings)?,
-            GroupName::Indexed => groups::indexed::sustained(&settings)?,
-        };
-        group.seconds = begin.elapsed().as_secs_f64();
-        report.take(group);
+    if let Some(messages) = arguments.big {
+        measure(&mut report, || groups::big::run(&settings, messages))?;
+    } else {
+        let only = if arguments.only.is_empty() { GroupName::value_variants() } else { &arguments.only };
+        for name in only {
+            measure(&mut report, || match name {
+                GroupName::Append => groups::append::run(&settings),
+                GroupName::Commit => groups::commit::run(&settings),
+                GroupName::Queues => groups::indexed::queues(&settings),
+                GroupName::Indexed => groups::indexed::sustained(&settings),
+                GroupName::Read => groups::read::run(&settings),
+                GroupName::Startup => groups::startup::run(&settings),
+            })?;
+        }
     }
     if let Some(path) = &arguments.json {
         report.save(path)?;
@@ -97,4 +113,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         begin.elapsed().as_secs_f64()
     );
     Ok(missed == 0)
+}
+
+fn measure(report: &mut Report, group: impl FnOnce() -> anyhow::Result<Group>) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    let mut group = group()?;
+    group.seconds = begin.elapsed().as_secs_f64();
+    report.take(group);
+    Ok(())
 }

@@ -17,6 +17,10 @@ pub enum GroupName {
     Queues,
     /// Append for a while, with the threads' times
     Indexed,
+    /// Sequential reads of the log and of queues
+    Read,
+    /// Start after a kill, rebuild of the index, memory and disk per message
+    Startup,
 }
 
 /// A run's settings, after defaults were filled in.
@@ -36,6 +40,8 @@ pub struct Settings {
     pub keys: bool,
     /// Seconds of the `indexed` group.
     pub seconds: Option<f64>,
+    /// Messages of the `startup` group.
+    pub records: Option<u64>,
 }
 
 impl Settings {

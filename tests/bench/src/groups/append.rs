@@ -33,7 +33,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<Group> {
             settings.batch
         ),
     );
-    for body in [10, 100, 1024] {
+    for &body in settings.choose(&[10, 100, 1024][..], &[100]) {
         let shape = Shape::plain(body);
         group.note(shape.describe());
         let rounds = compete(settings, shape)?;

@@ -29,7 +29,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<Group> {
     group.note(shape.describe());
     group.note("one at a time: the next batch is proposed when the one before was answered");
     group.note("pipelined: two more wait meanwhile");
-    for batch in [1, 32, 512] {
+    for &batch in settings.choose(&[1, 32, 512][..], &[32]) {
         let rounds = compete(settings, shape, batch)?;
         let figure = |what: &str, who| {
             let figure = Figure::new(format!("{batch} messages: {what}"), rounds.median(who), Unit::Seconds);

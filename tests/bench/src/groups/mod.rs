@@ -1,5 +1,8 @@
 //! The groups of figures.
 
 pub mod append;
+pub mod big;
 pub mod commit;
 pub mod indexed;
+pub mod read;
+pub mod startup;
