@@ -43,34 +43,26 @@ impl Engine {
         &self,
         record: &Record,
     ) -> impl Future<Output = Result<Applied, ProposeError>> + Send + use<> {
-        self.propose_with(record, self.flush)
+        let (answer, applied) = oneshot::channel();
+        // Whoever asked may have gone away; the record stays all the same.
+        self.store.propose(record, self.flush, Box::new(move |outcome| drop(answer.send(outcome))));
+        async move { applied.await.unwrap_or(Err(ProposeError::Closed)) }
     }
 
-    /// The same for a new message of a topic, which may have its own idea of what counts as stored. It is refused while
-    /// room is short; everything that is not a new message still goes through.
+    /// The same for new messages of a topic, which may have its own idea of what counts as stored. All are stored or none
+    /// is. They are refused while room is short; everything that is not a new message still goes through.
     pub fn propose_for(
         &self,
         topic: &Topic,
-        record: &Record,
-    ) -> impl Future<Output = Result<Applied, ProposeError>> + Send + use<> {
-        let is_refused = self.room.is_short();
-        let proposed = (!is_refused).then(|| self.propose_with(record, topic.flush().unwrap_or(self.flush)));
-        async move {
-            match proposed {
-                Some(proposed) => proposed.await,
-                None => Err(ProposeError::NoRoom),
-            }
-        }
-    }
-
-    fn propose_with(
-        &self,
-        record: &Record,
-        flush: Flush,
-    ) -> impl Future<Output = Result<Applied, ProposeError>> + Send + use<> {
+        messages: &[Record],
+    ) -> impl Future<Output = Result<Vec<Applied>, ProposeError>> + Send + use<> {
         let (answer, applied) = oneshot::channel();
-        // Whoever asked may have gone away; the record stays all the same.
-        self.store.propose(record, flush, Box::new(move |outcome| drop(answer.send(outcome))));
+        if self.room.is_short() {
+            drop(answer.send(Err(ProposeError::NoRoom)));
+        } else {
+            let flush = topic.flush().unwrap_or(self.flush);
+            self.store.propose_batch(messages, flush, Box::new(move |outcome| drop(answer.send(outcome))));
+        }
         async move { applied.await.unwrap_or(Err(ProposeError::Closed)) }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`record`]: what the commit log holds, and its encoding;
 //! - [`topic`] and [`group`]: configuration and how administrators change it;
+//! - [`lookup`]: the hashes by which messages are found again;
 //! - [`publish`]: what may be sent;
 //! - [`flush`]: when a record counts as stored;
 //! - [`filter`]: which messages a consumer wants;
@@ -18,6 +19,7 @@ pub mod delivery;
 pub mod filter;
 pub mod flush;
 pub mod group;
+pub mod lookup;
 pub mod publish;
 pub mod record;
 pub mod topic;

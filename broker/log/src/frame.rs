@@ -20,7 +20,7 @@ pub struct NewFrame {
     /// Kind number.
     pub kind: u8,
     /// Record body.
-    pub body: Vec<u8>,
+    pub body: Bytes,
 }
 
 /// A record as found in the log.
@@ -191,7 +191,7 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(kind: u8, body in prop::collection::vec(any::<u8>(), 0..300), position: u64) {
-            let new = NewFrame { kind, body: body.clone() };
+            let new = NewFrame { kind, body: body.clone().into() };
             let bytes = encoded(&new, position);
             prop_assert_eq!(bytes.len(), frame_len(body.len()));
             let frame = decode(&bytes, position, SALT).expect("own bytes");
@@ -202,7 +202,7 @@ mod tests {
 
         #[test]
         fn every_flipped_bit_is_seen(body in prop::collection::vec(any::<u8>(), 1..60), at: usize, bit in 0u8..8) {
-            let bytes = encoded(&NewFrame { kind: 1, body }, 64);
+            let bytes = encoded(&NewFrame { kind: 1, body: body.into() }, 64);
             let mut broken = bytes.to_vec();
             let at = at % broken.len();
             broken[at] ^= 1 << bit;
@@ -215,7 +215,7 @@ mod tests {
         ) {
             prop_assume!(Salt::new(salt) != SALT);
             let mut bytes = Vec::new();
-            encode(&NewFrame { kind: 1, body }, 64, 1, 1, Salt::new(salt), &mut bytes);
+            encode(&NewFrame { kind: 1, body: body.into() }, 64, 1, 1, Salt::new(salt), &mut bytes);
             prop_assert_eq!(seed_of(&bytes), Salt::new(salt).seed());
             prop_assert_eq!(decode(&Bytes::from(bytes), 64, SALT), Err(FrameError::Checksum));
         }
@@ -229,14 +229,14 @@ mod tests {
     /// The bytes of format version 1: they may never change, or old logs become unreadable.
     #[test]
     fn fixture_of_version_1() {
-        let bytes = encoded(&NewFrame { kind: 2, body: b"kerolox".to_vec() }, 64);
+        let bytes = encoded(&NewFrame { kind: 2, body: Bytes::from_static(b"kerolox") }, 64);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, include_str!("frame_v1.txt").trim_end());
     }
 
     #[test]
     fn a_frame_in_the_wrong_place_is_refused() {
-        let bytes = encoded(&NewFrame { kind: 1, body: vec![1] }, 64);
+        let bytes = encoded(&NewFrame { kind: 1, body: Bytes::from_static(&[1]) }, 64);
         assert_eq!(decode(&bytes, 72, SALT), Err(FrameError::Misplaced(64)));
         assert_eq!(decode(&bytes.slice(..33), 64, SALT), Err(FrameError::Short(33)));
         assert_eq!(decode(&Bytes::from_static(&[0; 64]), 64, SALT), Err(FrameError::Empty));

@@ -57,6 +57,21 @@ impl Reader {
         frame.map_err(|error| damaged(&segment, position, position + u64::from(len), &error))
     }
 
+    /// Reads the frame at `position`, whose length is not known.
+    ///
+    /// # Errors
+    /// See [`Self::read`].
+    pub fn read_at(&self, position: u64) -> Result<Frame, LogError> {
+        let segment = self.segment(position)?;
+        let mut header = [0; frame::HEADER_LEN];
+        let read = segment.file.read_at(&mut header, position - segment.base);
+        let n = read.map_err(LogError::io(format!("reading {}", segment.name())))?;
+        match frame::peek_len(&header[..n]) {
+            Ok(len) => self.read(position, u32::try_from(len).expect("below LEN_MAX")),
+            Err(error) => Err(damaged(&segment, position, position + frame::ALIGNMENT as u64, &error)),
+        }
+    }
+
     /// All frames from `position` on, in order, up to the end of the log as it is when the scan gets there. Each damaged
     /// range comes once, as [`LogError::Damaged`]; the scan goes on behind it. After any other error it stays where it is:
     /// that is [`LogError::Unreadable`] when the device cannot read a place and no frame follows, or [`LogError::Io`].

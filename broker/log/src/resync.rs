@@ -228,7 +228,7 @@ mod tests {
 
     fn salted_frame_at(position: u64, body: Vec<u8>, salt: Salt) -> Vec<u8> {
         let mut bytes = Vec::new();
-        frame::encode(&NewFrame { kind: 1, body }, position, 1, 1, salt, &mut bytes);
+        frame::encode(&NewFrame { kind: 1, body: body.into() }, position, 1, 1, salt, &mut bytes);
         bytes
     }
 

@@ -18,7 +18,7 @@ fn log(path: &Path) -> (Vec<u64>, u64) {
     let mut positions = Vec::new();
     for i in 0..RECORDS {
         let body = format!("record {i} {}", "x".repeat(i * 3)).into_bytes();
-        positions.push(log.append(&[NewFrame { kind: 1, body }], 1, 5).expect("appended")[0].0);
+        positions.push(log.append(&[NewFrame { kind: 1, body: body.into() }], 1, 5).expect("appended")[0].0);
         log.sync().expect("synced");
     }
     let end = log.end();

@@ -124,11 +124,11 @@ impl World {
                 self.counter += 1;
                 let mut body = self.counter.to_le_bytes().to_vec();
                 body.extend(vec![b'x'; *size]);
-                NewFrame { kind: 1, body }
+                NewFrame { kind: 1, body: body.into() }
             })
             .collect();
         let log = self.log.as_mut().expect("open");
-        let bodies = new.iter().map(|new| new.body.clone());
+        let bodies = new.iter().map(|new| new.body.to_vec());
         match log.append(&new, 1, 1) {
             Ok(places) => {
                 for ((position, len), body) in places.into_iter().zip(bodies) {

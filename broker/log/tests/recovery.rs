@@ -43,7 +43,7 @@ fn a_record_larger_than_a_segment_gets_its_own() {
     let folder = MemFolder::new();
     let (mut log, _) = open(&folder);
     append(&mut log, 1);
-    let big = NewFrame { kind: 1, body: vec![7; 3_000_000] };
+    let big = NewFrame { kind: 1, body: vec![7; 3_000_000].into() };
     log.append(&[big.clone(), record(2)], 1, 0).expect("appended");
     let bodies: Vec<usize> = frames(&log).iter().map(|frame| frame.body.len()).collect();
     assert_eq!(bodies, [record(1).body.len(), 3_000_000, record(2).body.len()]);
@@ -71,7 +71,7 @@ fn a_torn_tail_is_cut_and_kept_aside_and_never_comes_back() {
     append(&mut log, 1);
     log.sync().expect("synced");
     let end = log.end();
-    log.append(&[NewFrame { kind: 1, body: vec![7; 1500] }], 1, 5).expect("appended");
+    log.append(&[NewFrame { kind: 1, body: vec![7; 1500].into() }], 1, 5).expect("appended");
     drop(log);
     // Only the first sector of the record reached the disk.
     let mut first = true;
@@ -85,7 +85,7 @@ fn a_torn_tail_is_cut_and_kept_aside_and_never_comes_back() {
     let aside = folder.content(&aside).expect("there");
     assert_eq!((aside.len() as u64, &aside[32..]), (512 - end, &[7; 512][..aside.len() - 32]));
     // What was cut off is zero again, whatever happens to the new writes.
-    log.append(&[NewFrame { kind: 1, body: vec![8; 100] }], 1, 5).expect("appended");
+    log.append(&[NewFrame { kind: 1, body: vec![8; 100].into() }], 1, 5).expect("appended");
     drop(log);
     folder.crash_with(|_| false);
     let segment = folder.content(&name(0)).expect("there");
@@ -100,7 +100,7 @@ fn only_the_newest_cuts_are_kept() {
         let (mut log, _) = open_with(&folder, LAZY);
         append(&mut log, i);
         log.sync().expect("synced");
-        log.append(&[NewFrame { kind: 1, body: vec![7; 700] }], 1, 5).expect("appended");
+        log.append(&[NewFrame { kind: 1, body: vec![7; 700].into() }], 1, 5).expect("appended");
         drop(log);
         folder.crash_with(|piece| matches!(piece, Piece::Write { offset, .. } if offset % 512 != 0));
     }
@@ -303,7 +303,7 @@ fn a_full_disk_does_not_prevent_a_start() {
     let (mut log, _) = open_with(&folder, LAZY);
     append(&mut log, 1);
     log.sync().expect("synced");
-    log.append(&[NewFrame { kind: 1, body: vec![7; 1500] }], 1, 5).expect("appended");
+    log.append(&[NewFrame { kind: 1, body: vec![7; 1500].into() }], 1, 5).expect("appended");
     drop(log);
     flip(&folder, 700, 1);
     folder.set_capacity(Some(4096 + 64));

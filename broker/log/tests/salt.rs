@@ -51,9 +51,9 @@ fn bytes_of_a_message_are_no_record_whatever_they_look_like() {
         let (position, _) = append(&mut log, 1);
         let within = log.end() + 32 + 16;
         let mut body = vec![b'x'; 16];
-        let forged = NewFrame { kind: 1, body: b"pay the client".to_vec() };
+        let forged = NewFrame { kind: 1, body: b"pay the client".to_vec().into() };
         frame::encode(&forged, within, 1, 5, salt, &mut body);
-        log.append(&[NewFrame { kind: 1, body }], 1, 5).expect("appended");
+        log.append(&[NewFrame { kind: 1, body: body.into() }], 1, 5).expect("appended");
         let (last, _) = append(&mut log, 2);
         log.sync().expect("synced");
         flip(&folder, position + 40, 1);
@@ -137,10 +137,10 @@ fn the_salt_is_not_taken_from_the_body_of_a_message() {
     let mut body = vec![b'x'; 16];
     for _ in 0..4 {
         let position = log.end() + 32 + body.len() as u64;
-        let forged = NewFrame { kind: 1, body: vec![7; 8] };
+        let forged = NewFrame { kind: 1, body: vec![7; 8].into() };
         frame::encode(&forged, position, 1, 5, Salt::new(3), &mut body);
     }
-    log.append(&[NewFrame { kind: 1, body }], 1, 5).expect("appended");
+    log.append(&[NewFrame { kind: 1, body: body.into() }], 1, 5).expect("appended");
     append(&mut log, 1);
     log.close().expect("closed");
     damage_all_headers(&folder);

@@ -12,7 +12,7 @@ use kerolox_kit::routes::stored_topic;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code};
-use kerolox_store::{Applied, Outcome, ProposeError};
+use kerolox_store::{Applied, Outcome};
 
 use super::Context;
 use crate::engine::refused_by_log;
@@ -25,16 +25,17 @@ pub(super) async fn send_message(
     request: raw::SendMessageRequest,
 ) -> Result<v2::SendMessageResponse, Refusal> {
     let (topic, records) = records(context, client, request)?;
-    // All are proposed before the first is waited for: they share the sync of one batch.
-    let mut pending = Vec::with_capacity(records.len());
-    for record in records {
-        let message_id = record.header.message_id.clone();
-        pending.push((message_id, context.engine.propose_for(&topic, &Record::Message(record))));
-    }
-    let mut entries = Vec::with_capacity(pending.len());
-    for (message_id, applied) in pending {
-        entries.push(entry(context, client, &topic.name, message_id, applied.await));
-    }
+    let ids: Vec<String> = records.iter().map(|record| record.header.message_id.clone()).collect();
+    let records: Vec<Record> = records.into_iter().map(Record::Message).collect();
+    let entries: Vec<_> = match context.engine.propose_for(&topic, &records).await {
+        Ok(applied) => std::iter::zip(ids, applied)
+            .map(|(id, applied)| entry(context, client, &topic.name, id, &applied))
+            .collect(),
+        Err(error) => {
+            let status = refused_by_log(&error).to_status(client);
+            ids.into_iter().map(|id| refused_entry(status.clone(), id)).collect()
+        }
+    };
     let status = common_status(entries.iter().filter_map(|entry| entry.status.as_ref()));
     Ok(v2::SendMessageResponse { status: Some(status), entries })
 }
@@ -135,17 +136,8 @@ fn entry(
     client: &ClientHeaders,
     topic: &str,
     message_id: String,
-    applied: Result<Applied, ProposeError>,
+    applied: &Applied,
 ) -> v2::SendResultEntry {
-    let refused = |refusal: Refusal, message_id: String| v2::SendResultEntry {
-        status: Some(refusal.to_status(client)),
-        message_id,
-        ..v2::SendResultEntry::default()
-    };
-    let applied = match applied {
-        Ok(applied) => applied,
-        Err(error) => return refused(refused_by_log(&error), message_id),
-    };
     let (offset, transaction_id) = match applied.outcome {
         Outcome::Visible { offset, .. } => (offset, String::new()),
         Outcome::Held => {
@@ -153,7 +145,7 @@ fn entry(
             (0, id.to_text())
         }
         // The topic was there when the message was checked, and deleted before it was stored.
-        _ => return refused(Refusal::topic_not_found(topic), message_id),
+        _ => return refused_entry(Refusal::topic_not_found(topic).to_status(client), message_id),
     };
     context.counters.messages_in.fetch_add(1, Ordering::Relaxed);
     v2::SendResultEntry {
@@ -163,6 +155,10 @@ fn entry(
         offset: offset.cast_signed(),
         recall_handle: String::new(),
     }
+}
+
+fn refused_entry(status: v2::Status, message_id: String) -> v2::SendResultEntry {
+    v2::SendResultEntry { status: Some(status), message_id, ..v2::SendResultEntry::default() }
 }
 
 fn refused(error: &PublishError) -> Refusal {

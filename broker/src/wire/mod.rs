@@ -7,6 +7,8 @@ mod sent;
 mod tests;
 
 use bytes::Bytes;
+use kerolox_core::lookup;
+use kerolox_core::publish::Draft;
 use kerolox_core::record::{Hold, MessageHeader, MessageRecord};
 use kerolox_core::topic::{MessageType, Topic};
 use kerolox_proto::v2::{Digest, DigestType, Encoding};
@@ -44,11 +46,18 @@ pub(crate) fn record(sent: &Sent<'_>, placement: &Placement<'_>) -> MessageRecor
         hold_ms: placement.hold_ms,
         tag_hash: sent.draft.tag.map_or(0, |tag| crc32c::crc32c(tag.as_bytes())),
         message_id: sent.draft.message_id.to_owned(),
-        producer: placement.producer.to_owned(),
+        producer: match placement.hold {
+            Hold::Half => placement.producer.to_owned(),
+            _ => String::new(),
+        },
         carried: None,
+        lookups: lookups(&sent.draft, placement.topic.id),
     };
-    let mut system = Vec::with_capacity(sent.system.len() + placement.store_host.len() + ADDED_WHEN_STORED);
-    system.extend_from_slice(sent.system);
+    let [before_id, after_id] = sent.system;
+    let sent_len = before_id.len() + after_id.len();
+    let mut system = Vec::with_capacity(sent_len + placement.store_host.len() + ADDED_WHEN_STORED);
+    system.extend_from_slice(before_id);
+    system.extend_from_slice(after_id);
     put_bytes(&mut system, system::BODY_DIGEST, &digest(sent.body).encode_to_vec());
     put_bytes(&mut system, system::STORE_HOST, placement.store_host.as_bytes());
     let kind = i32::from(placement.kind);
@@ -65,9 +74,14 @@ pub(crate) fn record(sent: &Sent<'_>, placement: &Placement<'_>) -> MessageRecor
     MessageRecord { header, system: system.into(), content: sent.content.concat().into() }
 }
 
+fn lookups(draft: &Draft<'_>, topic_id: u32) -> Vec<u64> {
+    let keys = draft.keys.iter().map(|key| lookup::key_hash(topic_id, key));
+    std::iter::once(lookup::id_hash(draft.message_id)).chain(keys).collect()
+}
+
 /// Room for what [`record`] adds, beside the store host: digest 38 bytes, the others 8.
 const ADDED_WHEN_STORED: usize = 48;
-/// Room for what [`message`] adds, beside the receipt handle.
+/// Room for what [`message`] adds, beside the message id and the receipt handle.
 const ADDED_ON_DELIVERY: usize = 64;
 /// Longest form of a length below 4 GiB.
 const LEN_BYTES_MAX: usize = 5;
@@ -86,7 +100,9 @@ pub(crate) struct Delivery {
 /// The message as a client gets it, encoded: the stored bytes and what the delivery adds.
 pub(crate) fn message(record: &MessageRecord, delivery: &Delivery) -> Bytes {
     let handle = delivery.receipt_handle.as_deref();
-    let mut added = Vec::with_capacity(handle.map_or(0, str::len) + ADDED_ON_DELIVERY);
+    let id = &record.header.message_id;
+    let mut added = Vec::with_capacity(id.len() + handle.map_or(0, str::len) + ADDED_ON_DELIVERY);
+    put_bytes(&mut added, system::MESSAGE_ID, id.as_bytes());
     put_bytes(&mut added, system::STORE_TIMESTAMP, &timestamp(delivery.store_ms).encode_to_vec());
     put_int32(&mut added, system::QUEUE_ID, delivery.queue.cast_signed());
     if let Some(offset) = delivery.offset {

@@ -22,8 +22,8 @@ pub(crate) struct Sent<'a> {
     pub(super) body: &'a [u8],
     /// The fields before and after the system properties.
     pub(super) content: [&'a [u8]; 2],
-    /// The encoded system properties; none of them is the broker's to say.
-    pub(super) system: &'a [u8],
+    /// The encoded system properties before and after the message id; none of them is the broker's to say.
+    pub(super) system: [&'a [u8]; 2],
     pub(super) message_type: i32,
     pub(super) has_encoding: bool,
     pub(super) has_born_timestamp: bool,
@@ -87,7 +87,7 @@ impl<'a> Sent<'a> {
     }
 
     fn scan_system(&mut self, bytes: &'a [u8]) -> Result<(), Irregular> {
-        self.system = bytes;
+        self.system = [bytes, &[]];
         let draft = &mut self.draft;
         let mut fields = Fields::of(bytes);
         while let Some(field) = fields.next()? {
@@ -95,7 +95,10 @@ impl<'a> Sent<'a> {
                 system::KEYS => draft.keys.push(field.text()?),
                 system::TAG..=system::LAST if field.repeated => return Err(Irregular),
                 system::TAG => draft.tag = Some(field.text()?),
-                system::MESSAGE_ID => draft.message_id = field.text()?,
+                system::MESSAGE_ID => {
+                    self.system = [&bytes[..field.at.start], &bytes[field.at.end..]];
+                    draft.message_id = field.text()?;
+                }
                 system::BODY_ENCODING => {
                     let encoding = Encoding::try_from(field.int32()?).unwrap_or_default();
                     self.has_encoding = encoding != Encoding::Unspecified;

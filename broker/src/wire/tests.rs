@@ -335,20 +335,19 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn fixture() {
     let sent = sent_by_sdk().encode_to_vec();
-    let system = "0a0470616964\
-                  1a0430314142\
-                  2801\
-                  3001\
-                  3a020805\
-                  6802";
+    let (tag, id, others) = ("0a0470616964", "1a0430314142", "280130013a0208056802");
     let content = ["0a03120174", "12060a016b120176", "220568656c6c6f"];
-    assert_eq!(hex(&sent), format!("{}{}1a16{system}{}", content[0], content[1], content[2]));
+    assert_eq!(hex(&sent), format!("{}{}1a16{tag}{id}{others}{}", content[0], content[1], content[2]));
 
     let record = stored(&sent, MessageType::Normal, 0).expect("an SDK's");
     let added = "2224080212203544343134303241424334423241373642393731394439313130313743353932\
                  520d62726f6b65722d613a38303831";
     assert_eq!(hex(&record.content), content.concat());
-    assert_eq!(hex(&record.system), format!("{system}{added}"), "the bytes that arrived, and the broker's");
+    assert_eq!(
+        hex(&record.system),
+        format!("{tag}{others}{added}"),
+        "the bytes that arrived, and the broker's"
+    );
 
     let delivered = super::message(&record, &delivery(0, Some(9)));
     let on_delivery = "4a0b0880e2cfaa0610c0a9d33a\
@@ -357,8 +356,8 @@ fn fixture() {
                        800102\
                        620668616e646c65\
                        7a02081e";
-    let length = (system.len() + added.len() + on_delivery.len()) / 2;
-    let expected = format!("{}1a{length:02x}{system}{added}{on_delivery}", content.concat());
+    let system = format!("{tag}{others}{added}{id}{on_delivery}");
+    let expected = format!("{}1a{:02x}{system}", content.concat(), system.len() / 2);
     assert_eq!(hex(&delivered), expected);
 }
 

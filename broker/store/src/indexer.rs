@@ -4,11 +4,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use kerolox_log::sabotage;
+use kerolox_log::{Frame, sabotage};
 
 use crate::error::{ProposeError, StoreError};
 use crate::index::{Event, Index};
-use crate::store::{Applied, Completion, Shared};
+use crate::store::{Applied, BatchCompletion, Shared};
 use crate::writer::{Batch, Work};
 
 /// The index is flushed at least this often while something changes; what is not flushed is folded again after a crash.
@@ -87,10 +87,10 @@ impl Indexer {
     }
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        let mut answers: Vec<(Completion, Applied)> = Vec::with_capacity(batch.records.len());
+        let mut answers = Vec::with_capacity(batch.waiting.len());
         let mut events = Vec::new();
         // In memory before anybody can learn of them.
-        self.shared.tail.extend(batch.records.iter().map(|(frame, _)| frame.clone()));
+        self.shared.tail.extend(batch.frames.iter().cloned());
         let applied = {
             let mut index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
             apply_all(&mut index, batch, &mut events, &mut answers)
@@ -115,22 +115,26 @@ impl Indexer {
     }
 }
 
+/// Applies a batch in order, and notes who is to be answered what; after a failure, everybody else of the batch learns of it.
 fn apply_all(
     index: &mut Index,
     batch: Batch,
     events: &mut Vec<Event>,
-    answers: &mut Vec<(Completion, Applied)>,
+    answers: &mut Vec<(BatchCompletion, Vec<Applied>)>,
 ) -> Result<(), StoreError> {
-    let mut records = batch.records.into_iter();
-    while let Some((frame, done)) = records.next() {
-        match index.apply(&frame, events) {
-            Ok(outcome) => {
-                answers.push((done, Applied { position: frame.position, store_ms: frame.store_ms, outcome }));
-            }
+    let mut frames = batch.frames.iter();
+    let mut waiting = batch.waiting.into_iter();
+    while let Some((count, done)) = waiting.next() {
+        let apply = |frame: &Frame| {
+            let outcome = index.apply(frame, events)?;
+            Ok(Applied { position: frame.position, store_ms: frame.store_ms, outcome })
+        };
+        match frames.by_ref().take(count).map(apply).collect::<Result<Vec<_>, StoreError>>() {
+            Ok(applied) => answers.push((done, applied)),
             Err(error) => {
                 let failed = ProposeError::ReadOnly(error.to_string());
                 done(Err(failed.clone()));
-                records.for_each(|(_, done)| done(Err(failed.clone())));
+                waiting.for_each(|(_, done)| done(Err(failed.clone())));
                 return Err(error);
             }
         }

@@ -15,6 +15,7 @@ mod error;
 pub mod index;
 mod indexer;
 pub mod kv;
+mod lookup;
 mod opening;
 mod retention;
 mod store;
@@ -23,6 +24,7 @@ mod writer;
 
 pub use error::{ProposeError, StoreError};
 pub use index::{Entry, Event, Outcome, QueueBounds};
+pub use lookup::{Found, FoundPage, Page, Standing};
 pub use opening::{Opening, Progress};
 pub use retention::{TrimError, TrimPoint, Trimmed};
-pub use store::{Applied, Completion, Positions, Store, StoreOptions};
+pub use store::{Applied, BatchCompletion, Completion, Positions, Store, StoreOptions};

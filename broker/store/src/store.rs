@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kerolox_core::flush::Flush;
 use kerolox_core::record::{EpochRecord, Kind, MessageRecord, Record, RecordError};
 use kerolox_log::fs::Folder;
-use kerolox_log::{DamagedRange, Frame, Log, LogOptions, NewFrame, Reader, sabotage};
+use kerolox_log::{DamagedRange, Frame, Log, LogError, LogOptions, NewFrame, Reader, sabotage};
 
 use crate::damage::Damage;
 use crate::error::{ProposeError, StoreError};
@@ -48,6 +49,9 @@ pub struct Applied {
 
 /// Called once, on a thread of the engine, when a proposed record is durable and applied, or cannot be. Must not block.
 pub type Completion = Box<dyn FnOnce(Result<Applied, ProposeError>) + Send>;
+
+/// The same for a batch: what became of each record, in order, or why none of them was stored.
+pub type BatchCompletion = Box<dyn FnOnce(Result<Vec<Applied>, ProposeError>) + Send>;
 
 /// Log positions, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,22 +233,30 @@ impl Store {
     /// Only messages are refused when too much waits for the disk. Everything else is small, and refusing it would hurt
     /// more than it saves: consumers and producers would repeat what they have done already.
     pub fn propose(&self, record: &Record, flush: Flush, done: Completion) {
-        let is_message = matches!(record, Record::Message(_));
+        let one = |applied: Result<Vec<Applied>, ProposeError>| {
+            done(applied.map(|mut all| all.pop().expect("one for each record")));
+        };
+        self.propose_batch(std::slice::from_ref(record), flush, Box::new(one));
+    }
+
+    /// Proposes records that share their fate: they are stored one behind the other, with nothing in between, or not at
+    /// all. See [`Self::propose`].
+    pub fn propose_batch(&self, records: &[Record], flush: Flush, done: BatchCompletion) {
+        let has_messages = records.iter().any(|record| matches!(record, Record::Message(_)));
         // They remove ranges of the index at once, which nothing brings back if a power cut takes the record.
-        let removes =
-            matches!(record, Record::Meta(_) | Record::Trim(_)) && !sabotage::is("meta-without-sync");
+        let removes = records.iter().any(|record| matches!(record, Record::Meta(_) | Record::Trim(_)))
+            && !sabotage::is("meta-without-sync");
         let flush = if removes { Flush::Sync } else { flush };
-        let record = NewFrame { kind: record.kind() as u8, body: record.encode() };
         if let Some(reason) = self.shared.failure() {
             return done(Err(ProposeError::ReadOnly(reason)));
         }
-        let bytes = record.body.len();
+        let (records, bytes) = encode(records);
         let waiting = self.shared.waiting_bytes.fetch_add(bytes, Ordering::AcqRel);
-        if is_message && waiting > 0 && waiting + bytes > self.waiting_bytes_max {
+        if has_messages && waiting > 0 && waiting + bytes > self.waiting_bytes_max {
             self.shared.release_bytes(bytes);
             return done(Err(ProposeError::Busy { waiting, limit: self.waiting_bytes_max }));
         }
-        let proposal = Proposal { record, flush, done };
+        let proposal = Proposal { records, bytes, flush, done };
         let refused = match &*self.proposals.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(proposals) => proposals.send(proposal).err().map(|lost| lost.0),
             None => Some(proposal),
@@ -265,12 +277,22 @@ impl Store {
     /// # Errors
     /// [`StoreError::Log`] when it cannot be read, [`StoreError::Record`] when it is no message.
     pub fn read_message(&self, position: u64, len: u32) -> Result<(Frame, MessageRecord), StoreError> {
+        self.message(position, |reader| reader.read(position, len))
+    }
+
+    /// The same without knowing its length.
+    pub(crate) fn read_message_at(&self, position: u64) -> Result<(Frame, MessageRecord), StoreError> {
+        self.message(position, |reader| reader.read_at(position))
+    }
+
+    fn message(
+        &self,
+        position: u64,
+        read: impl FnOnce(&Reader) -> Result<Frame, LogError>,
+    ) -> Result<(Frame, MessageRecord), StoreError> {
         let frame = match self.shared.tail.get(position) {
             Some(frame) => frame,
-            None => {
-                let read = self.shared.reader.read(position, len);
-                read.map_err(|error| self.shared.damage.notice(error))?
-            }
+            None => read(&self.shared.reader).map_err(|error| self.shared.damage.notice(error))?,
         };
         let malformed = |source| StoreError::Record { position, source };
         if frame.kind != Kind::Message as u8 {
@@ -345,10 +367,29 @@ fn spawn(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<Join
     thread.map_err(|error| StoreError::Thread(name, error))
 }
 
+/// The records with their bodies one behind the other in one piece of memory, and how long that is.
+fn encode(records: &[Record]) -> (Vec<NewFrame>, usize) {
+    let mut bodies = Vec::new();
+    let mut ends = Vec::with_capacity(records.len());
+    for record in records {
+        record.encode_to(&mut bodies);
+        ends.push(bodies.len());
+    }
+    let mut bodies = Bytes::from(bodies);
+    let bytes = bodies.len();
+    let mut start = 0;
+    let frame = |(record, end): (&Record, usize)| {
+        let body = bodies.split_to(end - start);
+        start = end;
+        NewFrame { kind: record.kind() as u8, body }
+    };
+    (records.iter().zip(ends).map(frame).collect(), bytes)
+}
+
 /// Writes the first record of a new log.
 fn begin(log: &mut Log, broker: &str, now_ms: i64) -> Result<(), StoreError> {
     let epoch = Record::Epoch(EpochRecord { epoch: 1, broker: broker.to_owned() });
-    log.append(&[NewFrame { kind: epoch.kind() as u8, body: epoch.encode() }], 1, now_ms)?;
+    log.append(&[NewFrame { kind: epoch.kind() as u8, body: epoch.encode().into() }], 1, now_ms)?;
     log.sync()?;
     Ok(())
 }

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, Sender};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use kerolox_core::flush::Flush;
 use kerolox_core::record::{Record, SnapshotRecord};
 use kerolox_log::{Frame, Log, LogError, NewFrame, sabotage};
 
 use crate::error::ProposeError;
-use crate::store::{Completion, Shared};
+use crate::store::{BatchCompletion, Shared};
 
 /// Most records of one batch; enough to make the cost of a sync small for each.
 const BATCH_RECORDS_MAX: usize = 8192;
@@ -20,16 +19,20 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 /// After this long without a record, the writer notes how far the log is durable.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// A record that somebody wants to be in the log.
+/// Records that somebody wants to be in the log.
 pub(crate) struct Proposal {
-    pub(crate) record: NewFrame,
+    pub(crate) records: Vec<NewFrame>,
+    /// Bytes of their bodies.
+    pub(crate) bytes: usize,
     pub(crate) flush: Flush,
-    pub(crate) done: Completion,
+    pub(crate) done: BatchCompletion,
 }
 
-/// Records that count as stored now, with whoever waits for them.
+/// Records that count as stored now.
 pub(crate) struct Batch {
-    pub(crate) records: Vec<(Frame, Completion)>,
+    pub(crate) frames: Vec<Frame>,
+    /// Who waits for how many of them, in order.
+    pub(crate) waiting: Vec<(usize, BatchCompletion)>,
 }
 
 /// What the writer asks of the indexer, in order.
@@ -65,7 +68,7 @@ impl Writer {
             match self.next() {
                 Ok(first) => {
                     let batch = self.collect(first);
-                    let bytes: usize = batch.iter().map(|proposal| proposal.record.body.len()).sum();
+                    let bytes: usize = batch.iter().map(|proposal| proposal.bytes).sum();
                     self.commit(batch);
                     self.shared.release_bytes(bytes);
                 }
@@ -118,82 +121,94 @@ impl Writer {
     }
 
     fn collect(&self, first: Proposal) -> Vec<Proposal> {
-        let mut bytes = first.record.body.len();
+        let mut records = first.records.len();
+        let mut bytes = first.bytes;
         let mut batch = vec![first];
-        while batch.len() < BATCH_RECORDS_MAX
+        while records < BATCH_RECORDS_MAX
             && bytes < BATCH_BYTES_MAX
             && let Ok(next) = self.proposals.try_recv()
         {
-            bytes += next.record.body.len();
+            records += next.records.len();
+            bytes += next.bytes;
             batch.push(next);
         }
         batch
     }
 
-    /// Appends a batch, syncs it if anything in it asks for that or the time has come, and hands it on. A failure answers everybody in it and stays.
-    fn commit(&mut self, mut batch: Vec<Proposal>) {
-        if let Some(reason) = self.shared.failure() {
-            return fail(batch.into_iter().map(|proposal| proposal.done), &reason);
+    /// Appends a batch, syncs it if anything in it asks for that or the time has come, and hands it on. A failure answers
+    /// everybody in it and stays.
+    fn commit(&mut self, batch: Vec<Proposal>) {
+        let wants_sync = batch.iter().any(|proposal| proposal.flush == Flush::Sync);
+        let mut records = Vec::with_capacity(batch.iter().map(|proposal| proposal.records.len()).sum());
+        let mut waiting: Vec<(usize, BatchCompletion)> = Vec::with_capacity(batch.len());
+        for proposal in batch {
+            waiting.push((proposal.records.len(), proposal.done));
+            records.extend(proposal.records);
         }
-        let needed: u64 = batch.iter().map(|proposal| frame_len(&proposal.record)).sum();
-        if needed > self.log.room() {
-            match self.begin_segment(needed) {
-                Ok(snapshot) => drop(batch.splice(..0, snapshot)),
-                Err(reason) => return fail(batch.into_iter().map(|proposal| proposal.done), &reason),
+        match self.append(&mut records, &mut waiting, wants_sync) {
+            Ok(frames) => {
+                let batch = Batch { frames, waiting };
+                if let Err(SendError(Work::Apply(lost))) = self.work.send(Work::Apply(batch)) {
+                    fail(lost.waiting, &self.why_stopped());
+                }
             }
+            Err(reason) => fail(waiting, &reason),
+        }
+    }
+
+    /// Stores `records`, and in front of them what a new segment begins with if they need one.
+    fn append(
+        &mut self,
+        records: &mut Vec<NewFrame>,
+        waiting: &mut Vec<(usize, BatchCompletion)>,
+        wants_sync: bool,
+    ) -> Result<Vec<Frame>, String> {
+        if let Some(reason) = self.shared.failure() {
+            return Err(reason);
+        }
+        let needed = frames_len(records);
+        if needed > self.log.room() {
+            let snapshot = self.begin_segment(needed)?;
+            waiting.insert(0, (snapshot.len(), Box::new(drop)));
+            records.splice(..0, snapshot);
         }
         // Store times never run backwards, so that "by time" look-ups can search by halving.
         let store_ms = self.shared.now_ms().max(self.last_ms);
         self.last_ms = store_ms;
-        let wants_sync = batch.iter().any(|proposal| proposal.flush == Flush::Sync);
-        let (records, waiting): (Vec<NewFrame>, Vec<Completion>) =
-            batch.into_iter().map(|proposal| (proposal.record, proposal.done)).unzip();
-        let places = match self.store(&records, store_ms, wants_sync) {
-            Ok(places) => places,
-            Err(error) => {
-                self.fail(&error);
-                return fail(waiting, &error.to_string());
-            }
+        let places = self.store(records, store_ms, wants_sync).map_err(|error| {
+            self.fail(&error);
+            error.to_string()
+        })?;
+        let frame = |(record, (position, len)): (NewFrame, (u64, u32))| Frame {
+            position,
+            len,
+            kind: record.kind,
+            epoch: self.epoch,
+            store_ms,
+            body: record.body,
         };
-        let records =
-            records.into_iter().zip(places).zip(waiting).map(|((record, (position, len)), done)| {
-                let frame = Frame {
-                    position,
-                    len,
-                    kind: record.kind,
-                    epoch: self.epoch,
-                    store_ms,
-                    body: Bytes::from(record.body),
-                };
-                (frame, done)
-            });
-        let batch = Batch { records: records.collect() };
-        if let Err(SendError(Work::Apply(lost))) = self.work.send(Work::Apply(batch)) {
-            fail(lost.records.into_iter().map(|(_, done)| done), &self.why_stopped());
-        }
+        Ok(std::mem::take(records).into_iter().zip(places).map(frame).collect())
     }
 
     /// Begins a segment with room for `needed` bytes, and returns the records that it has to begin with: the state of the
     /// fold, so that the log can do without the segments before it.
-    fn begin_segment(&mut self, needed: u64) -> Result<Vec<Proposal>, String> {
+    fn begin_segment(&mut self, needed: u64) -> Result<Vec<NewFrame>, String> {
         let (answer, snapshot) = mpsc::channel();
         let asked = self.work.send(Work::Snapshot(answer));
         let parts = asked.ok().and_then(|()| snapshot.recv().ok()).ok_or_else(|| self.why_stopped())?;
-        let proposals: Vec<Proposal> = parts
+        let frames: Vec<NewFrame> = parts
             .into_iter()
             .filter(|_| !sabotage::is("no-snapshot"))
             .map(|part| {
                 let record = Record::Snapshot(Box::new(part));
-                let record = NewFrame { kind: record.kind() as u8, body: record.encode() };
-                Proposal { record, flush: Flush::Async, done: Box::new(drop) }
+                NewFrame { kind: record.kind() as u8, body: record.encode().into() }
             })
             .collect();
-        let snapshot_len: u64 = proposals.iter().map(|proposal| frame_len(&proposal.record)).sum();
-        self.log.begin_segment(snapshot_len + needed).map_err(|error| {
+        self.log.begin_segment(frames_len(&frames) + needed).map_err(|error| {
             self.fail(&error);
             error.to_string()
         })?;
-        Ok(proposals)
+        Ok(frames)
     }
 
     fn why_stopped(&self) -> String {
@@ -201,8 +216,9 @@ impl Writer {
     }
 }
 
-fn frame_len(record: &NewFrame) -> u64 {
-    kerolox_log::frame::frame_len(record.body.len()) as u64
+/// Bytes that records take in the log.
+fn frames_len(records: &[NewFrame]) -> u64 {
+    records.iter().map(|record| kerolox_log::frame::frame_len(record.body.len()) as u64).sum()
 }
 
 impl Writer {
@@ -224,8 +240,8 @@ impl Writer {
     }
 }
 
-fn fail(waiting: impl IntoIterator<Item = Completion>, reason: &str) {
-    for done in waiting {
+fn fail(waiting: Vec<(usize, BatchCompletion)>, reason: &str) {
+    for (_, done) in waiting {
         done(Err(ProposeError::ReadOnly(reason.to_owned())));
     }
 }

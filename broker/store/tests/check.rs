@@ -32,7 +32,13 @@ fn change(change: MetaChange) -> Record {
 }
 
 fn message(hold: Hold) -> Record {
-    let header = MessageHeader { topic_id: 1, hold: hold.into(), ..MessageHeader::default() };
+    let header = MessageHeader {
+        topic_id: 1,
+        hold: hold.into(),
+        // All in one bucket.
+        lookups: vec![7, 8],
+        ..MessageHeader::default()
+    };
     Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::new() })
 }
 
@@ -97,10 +103,12 @@ fn every_kind_of_difference_is_found() {
             }
             let mut other = value.clone();
             other.push(1);
+            // The bucket.
+            let whole = if family == Family::Lookups { key[..6].to_vec() } else { key.clone() };
             let behind = [&key[..], &[7]].concat();
             for (op, at, how) in [
-                (Op::Delete(family, key.clone()), &key, How::Missing),
-                (Op::Put(family, key.clone(), other), &key, How::Different),
+                (Op::Delete(family, key.clone()), &whole, How::Missing),
+                (Op::Put(family, key.clone(), other), &whole, How::Different),
                 (Op::Put(family, behind.clone(), value.clone()), &behind, How::Unexpected),
             ] {
                 let kv = index_of(&frames, 1);

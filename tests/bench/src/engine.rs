@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
@@ -99,27 +98,10 @@ pub struct Producer {
     next_queue: usize,
     flush: Flush,
     in_flight_max: usize,
-    in_flight: VecDeque<(Arc<Batch>, usize)>,
+    /// The answers that are still to come, and for how many messages each.
+    in_flight: VecDeque<(mpsc::Receiver<Result<(), ProposeError>>, usize)>,
     /// Messages that were answered.
     answered: u64,
-}
-
-/// What is known of a batch.
-struct Batch {
-    left: AtomicUsize,
-    failure: Mutex<Option<ProposeError>>,
-    waiter: std::thread::Thread,
-}
-
-impl Batch {
-    fn answer(&self, failure: Option<ProposeError>) {
-        if let Some(failure) = failure {
-            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
-        }
-        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.waiter.unpark();
-        }
-    }
 }
 
 impl Producer {
@@ -151,19 +133,16 @@ impl Producer {
         while self.in_flight.len() >= self.in_flight_max {
             self.await_oldest()?;
         }
-        let batch = Arc::new(Batch {
-            left: AtomicUsize::new(count),
-            failure: Mutex::new(None),
-            waiter: std::thread::current(),
-        });
+        let mut records = Vec::with_capacity(count);
         for _ in 0..count {
             let (topic_id, queue) = self.queues[self.next_queue];
             self.next_queue = (self.next_queue + 1) % self.queues.len();
-            let record = self.maker.next(topic_id, queue).into_record();
-            let batch = batch.clone();
-            self.store.propose(&record, self.flush, Box::new(move |done| batch.answer(done.err())));
+            records.push(self.maker.next(topic_id, queue).into_record());
         }
-        self.in_flight.push_back((batch, count));
+        let (sender, answer) = mpsc::channel();
+        let done = Box::new(move |done: Result<_, _>| drop(sender.send(done.map(drop))));
+        self.store.propose_batch(&records, self.flush, done);
+        self.in_flight.push_back((answer, count));
         Ok(())
     }
 
@@ -199,13 +178,8 @@ impl Producer {
     }
 
     fn await_oldest(&mut self) -> anyhow::Result<()> {
-        let Some((batch, count)) = self.in_flight.pop_front() else { return Ok(()) };
-        while batch.left.load(Ordering::Acquire) > 0 {
-            std::thread::park();
-        }
-        if let Some(failure) = batch.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(failure).context("the store refused a message");
-        }
+        let Some((answer, count)) = self.in_flight.pop_front() else { return Ok(()) };
+        answer.recv().context("the store gave no answer")?.context("the store refused a message")?;
         self.answered += count as u64;
         Ok(())
     }

@@ -1,14 +1,13 @@
 //! Messages as the broker stores them when an SDK sent them.
 
 use bytes::Bytes;
+use kerolox_core::lookup;
 use kerolox_core::record::{Hold, MessageHeader, MessageRecord, Record};
 use kerolox_log::NewFrame;
 use kerolox_proto::v2::{self, Digest, DigestType, Encoding, SystemProperties};
 use prost::Message as _;
 use prost_types::Timestamp;
 
-/// What SDKs take for the id of a client: host, process, number, time.
-const PRODUCER: &str = "orders-service-7@4711@2@2kdbr1s8wqj";
 /// Version, network address, process and start time; the number of the message follows.
 const ID_PREFIX: &str = "01F2E3D4C5B6A1267F0669C4B1";
 const TAG: &str = "paid";
@@ -51,7 +50,6 @@ pub struct Maker {
     shape: Shape,
     number: u32,
     system: Vec<u8>,
-    id_at: usize,
     key_at: Option<usize>,
     content: Bytes,
 }
@@ -62,11 +60,9 @@ pub struct Made(MessageRecord);
 impl Maker {
     /// Messages of a shape, numbered from `first` on.
     pub fn new(shape: Shape, first: u32) -> Self {
-        let id = format!("{ID_PREFIX}{first:08X}");
         let key = format!("order-{first:08}");
-        let system = system_properties(shape, &id, &key).encode_to_vec();
+        let system = system_properties(shape, &key).encode_to_vec();
         let find = |text: &str| system.windows(text.len()).position(|window| window == text.as_bytes());
-        let id_at = find(&id).expect("the id stands in the properties");
         let key_at = find(&key);
         let message = v2::Message {
             topic: Some(v2::Resource { resource_namespace: String::new(), name: "orders-eu-west".into() }),
@@ -74,20 +70,22 @@ impl Maker {
             system_properties: None,
             body: body(shape.body).into(),
         };
-        Self { shape, number: first, id_at, key_at, content: message.encode_to_vec().into(), system }
+        Self { shape, number: first, key_at, content: message.encode_to_vec().into(), system }
     }
 
     /// The next message, for a queue of a topic.
     pub fn next(&mut self, topic_id: u32, queue: u32) -> Made {
         let id = hex(self.number);
-        self.system[self.id_at + ID_PREFIX.len()..][..id.len()].copy_from_slice(&id);
-        if let Some(at) = self.key_at {
-            self.system[at..at + KEY_LEN].copy_from_slice(format!("order-{:08}", self.number).as_bytes());
-        }
-        self.number = self.number.wrapping_add(1);
         let mut message_id = String::with_capacity(ID_PREFIX.len() + id.len());
         message_id.push_str(ID_PREFIX);
         message_id.extend(id.map(char::from));
+        let mut lookups = vec![lookup::id_hash(&message_id)];
+        if let Some(at) = self.key_at {
+            let key = format!("order-{:08}", self.number);
+            self.system[at..at + KEY_LEN].copy_from_slice(key.as_bytes());
+            lookups.push(lookup::key_hash(topic_id, &key));
+        }
+        self.number = self.number.wrapping_add(1);
         let header = MessageHeader {
             topic_id,
             queue,
@@ -95,8 +93,9 @@ impl Maker {
             hold_ms: 0,
             tag_hash: if self.shape.small { 0 } else { crc32c::crc32c(TAG.as_bytes()) },
             message_id,
-            producer: if self.shape.small { String::new() } else { PRODUCER.to_owned() },
+            producer: String::new(),
             carried: None,
+            lookups,
         };
         let system = Bytes::copy_from_slice(&self.system);
         Made(MessageRecord { header, system, content: self.content.clone() })
@@ -117,14 +116,13 @@ impl Made {
     /// The encoded record.
     pub fn into_frame(self) -> NewFrame {
         let record = self.into_record();
-        NewFrame { kind: record.kind() as u8, body: record.encode() }
+        NewFrame { kind: record.kind() as u8, body: record.encode().into() }
     }
 }
 
 /// What the SDK sends, and what the broker adds to it before it stores the message.
-fn system_properties(shape: Shape, id: &str, key: &str) -> SystemProperties {
+fn system_properties(shape: Shape, key: &str) -> SystemProperties {
     let sent = SystemProperties {
-        message_id: id.to_owned(),
         body_encoding: Encoding::Identity.into(),
         message_type: v2::MessageType::Normal.into(),
         born_timestamp: Some(Timestamp { seconds: 1_700_000_000, nanos: 123_000_000 }),
@@ -165,12 +163,12 @@ mod tests {
         let mut maker = Maker::new(shape, 9);
         for number in [9u32, 10, 11] {
             let Record::Message(made) = maker.next(3, 5).into_record() else { panic!("no message") };
-            let made = MessageRecord::decode(made.encode().into()).expect("decodes");
+            let made = MessageRecord::decode(Record::Message(made).encode().into()).expect("decodes");
             let id = format!("{ID_PREFIX}{number:08X}");
             assert_eq!((made.header.topic_id, made.header.queue, made.header.message_id.len()), (3, 5, 34));
-            assert_eq!(made.header.message_id, id);
+            assert_eq!((&made.header.message_id, made.header.lookups.len()), (&id, 2));
             let system = SystemProperties::decode(made.system).expect("decodes");
-            assert_eq!((system.message_id, system.keys), (id, vec![format!("order-{number:08}")]));
+            assert_eq!(system.keys, [format!("order-{number:08}")]);
             assert_eq!(v2::Message::decode(made.content).expect("decodes").body.len(), 100);
         }
     }

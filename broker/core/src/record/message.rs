@@ -39,41 +39,76 @@ pub struct MessageHeader {
     /// The producer's id for the message.
     #[prost(string, tag = "6")]
     pub message_id: String,
-    /// Client id of the producer, for the story of a transaction.
+    /// Client id of the producer of a half message, for the story of its transaction.
     #[prost(string, tag = "7")]
     pub producer: String,
     /// Present in the copy of a message that is still needed when its segment goes.
     #[prost(message, optional, tag = "8")]
     pub carried: Option<Carried>,
+    /// Under what it is found again: [`crate::lookup::id_hash`] of its id, then [`crate::lookup::key_hash`] of each key.
+    #[prost(fixed64, repeated, tag = "9")]
+    pub lookups: Vec<u64>,
+}
+
+/// What the fold needs of most messages: a part of [`MessageHeader`] that is read without touching its texts.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Routing {
+    /// See [`MessageHeader::topic_id`].
+    #[prost(uint32, tag = "1")]
+    pub topic_id: u32,
+    /// See [`MessageHeader::queue`].
+    #[prost(uint32, tag = "2")]
+    pub queue: u32,
+    /// See [`MessageHeader::hold`].
+    #[prost(enumeration = "Hold", tag = "3")]
+    pub hold: i32,
+    /// See [`MessageHeader::tag_hash`].
+    #[prost(uint32, tag = "5")]
+    pub tag_hash: u32,
+    /// See [`MessageHeader::carried`].
+    #[prost(message, optional, tag = "8")]
+    pub carried: Option<Carried>,
+    /// See [`MessageHeader::lookups`].
+    #[prost(fixed64, repeated, tag = "9")]
+    pub lookups: Vec<u64>,
+}
+
+impl Routing {
+    /// Reads it from the body of a message record.
+    ///
+    /// # Errors
+    /// See [`MessageRecord::decode`].
+    pub fn decode_from(mut body: Bytes) -> Result<Self, RecordError> {
+        Self::decode(section(&mut body, "header")?).map_err(|error| malformed(error.to_string()))
+    }
 }
 
 /// A message as stored: header, then the consumer's bytes in two sections.
 ///
 /// Body layout: `u32 header length ‖ header (protobuf) ‖ u32 system length ‖ system ‖ content`, integers little-endian.
-/// `system` is an encoded `apache.rocketmq.v2.SystemProperties`; `content` holds the other fields of
+/// `system` is an encoded `apache.rocketmq.v2.SystemProperties` without the message id; `content` holds the other fields of
 /// `apache.rocketmq.v2.Message` (topic, user properties, body) in wire form. A delivered message is `content`, then
-/// field 3 made of `system` and the few fields that the broker adds: later scalar fields win, so nothing is re-encoded.
+/// field 3 made of `system`, the id and the few fields that the broker adds: later scalar fields win, so nothing is re-encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageRecord {
     /// What the broker needs.
     pub header: MessageHeader,
-    /// Encoded `SystemProperties`.
+    /// Encoded `SystemProperties`, but for the message id.
     pub system: Bytes,
     /// Wire fields 1, 2 and 4 of `Message`.
     pub content: Bytes,
 }
 
 impl MessageRecord {
-    /// The record body.
-    pub fn encode(&self) -> Vec<u8> {
+    /// Appends the record body to `out`.
+    pub fn encode_to(&self, out: &mut Vec<u8>) {
         let header_len = self.header.encoded_len();
-        let mut out = Vec::with_capacity(8 + header_len + self.system.len() + self.content.len());
+        out.reserve(8 + header_len + self.system.len() + self.content.len());
         out.put_u32_le(u32::try_from(header_len).expect("a header is a few hundred bytes"));
-        self.header.encode(&mut out).expect("a Vec grows as needed");
+        self.header.encode(out).expect("a Vec grows as needed");
         out.put_u32_le(u32::try_from(self.system.len()).expect("bounded by the request limit"));
         out.put_slice(&self.system);
         out.put_slice(&self.content);
-        out
     }
 
     /// Reads a record body; the sections share memory with it.

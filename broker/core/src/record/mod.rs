@@ -10,7 +10,7 @@ mod meta;
 mod progress;
 mod retention;
 
-pub use message::{Hold, MessageHeader, MessageRecord};
+pub use message::{Hold, MessageHeader, MessageRecord, Routing};
 pub use meta::{DeleteGroup, DeleteTopic, MetaChange, MetaRecord};
 pub use progress::{
     AckRange, Attempted, Checked, ProgressItem, ProgressItemBox, ProgressRecord, QueueProgress,
@@ -130,16 +130,27 @@ impl Record {
 
     /// The body that goes into the frame.
     pub fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Message(message) => message.encode(),
-            Self::Release(record) => record.encode_to_vec(),
-            Self::Discard(record) => record.encode_to_vec(),
-            Self::Progress(record) => record.encode_to_vec(),
-            Self::Meta(record) => record.encode_to_vec(),
-            Self::Epoch(record) => record.encode_to_vec(),
-            Self::Snapshot(record) => record.encode_to_vec(),
-            Self::Trim(record) => record.encode_to_vec(),
-        }
+        let mut out = Vec::new();
+        self.encode_to(&mut out);
+        out
+    }
+
+    /// Appends the body to `out`.
+    pub fn encode_to(&self, out: &mut Vec<u8>) {
+        let encoded = match self {
+            Self::Message(message) => {
+                message.encode_to(out);
+                Ok(())
+            }
+            Self::Release(record) => record.encode(out),
+            Self::Discard(record) => record.encode(out),
+            Self::Progress(record) => record.encode(out),
+            Self::Meta(record) => record.encode(out),
+            Self::Epoch(record) => record.encode(out),
+            Self::Snapshot(record) => record.encode(out),
+            Self::Trim(record) => record.encode(out),
+        };
+        encoded.expect("a Vec grows as needed");
     }
 
     /// Reads the body of a frame of `kind`. Message sections share memory with `body`.

@@ -20,7 +20,7 @@ pub(crate) fn open_with(folder: &MemFolder, options: LogOptions) -> (Log, Recove
 }
 
 pub(crate) fn record(i: usize) -> NewFrame {
-    NewFrame { kind: 1, body: format!("record {i} {}", "x".repeat(i * 7 % 90)).into_bytes() }
+    NewFrame { kind: 1, body: format!("record {i} {}", "x".repeat(i * 7 % 90)).into() }
 }
 
 /// Appends one record; the answer is its position and length.

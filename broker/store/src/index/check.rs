@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kerolox_core::record::{MetaChange, MetaRecord, Record};
 use kerolox_log::Frame;
 
-use super::{FORMAT, Index, keys};
+use super::{FORMAT, Index, entries, keys, lookup};
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, KvError, MemKv, Op, Pair};
 
@@ -65,7 +65,7 @@ pub enum How {
 }
 
 impl Fold {
-    /// A fold of the records before log position `until`. It takes some 30 bytes of memory per message.
+    /// A fold of the records before log position `until`. It takes some 30 bytes of memory per message, and 10 for each key.
     pub fn until(until: u64) -> Self {
         Self::new(Arc::new(MemKv::default()), until)
     }
@@ -159,6 +159,8 @@ impl Fold {
                 }
             }
             Record::Trim(trim) => {
+                let before = lookup::first_key(trim.before);
+                self.doom(Family::Lookups, Vec::new(), Some(before));
                 for state in trim.queues {
                     let before = keys::block(state.topic_id, state.queue, state.next);
                     self.doom(Family::Entries, keys::queue(state.topic_id, state.queue), Some(before));
@@ -202,20 +204,42 @@ pub fn applied_of(kv: &dyn Kv) -> Result<Option<u64>, StoreError> {
     applied.map(|bytes| keys::read_u64(&bytes, "applied position")).transpose()
 }
 
-/// All pairs of a family, a page at a time.
+/// All pairs of a family, read a page at a time. Pairs that are apart only because a flush came in between are one here.
 struct Scan<'a> {
     kv: &'a dyn Kv,
     family: Family,
     page: std::vec::IntoIter<Pair>,
     next: Option<Vec<u8>>,
+    current: Option<Pair>,
 }
 
 impl<'a> Scan<'a> {
     fn new(kv: &'a dyn Kv, family: Family) -> Self {
-        Self { kv, family, page: Vec::new().into_iter(), next: Some(Vec::new()) }
+        Self { kv, family, page: Vec::new().into_iter(), next: Some(Vec::new()), current: None }
     }
 
+    /// Makes sure that there is a current pair, if there are any left.
     fn fill(&mut self) -> Result<(), KvError> {
+        if self.current.is_some() {
+            return Ok(());
+        }
+        self.read_page()?;
+        let Some((key, mut value)) = self.page.next() else { return Ok(()) };
+        let whole = whole_of(self.family, key);
+        loop {
+            self.read_page()?;
+            match self.page.as_slice().first() {
+                Some((next, _)) if whole_of(self.family, next.clone()) == whole => {
+                    value.extend(self.page.next().expect("looked at").1);
+                }
+                _ => break,
+            }
+        }
+        self.current = Some((whole, value));
+        Ok(())
+    }
+
+    fn read_page(&mut self) -> Result<(), KvError> {
         if self.page.as_slice().is_empty()
             && let Some(from) = self.next.take()
         {
@@ -228,13 +252,22 @@ impl<'a> Scan<'a> {
     }
 
     fn peek(&self) -> Option<&Pair> {
-        self.page.as_slice().first()
+        self.current.as_ref()
     }
 
     fn skip(&mut self, key: &[u8]) {
         if self.peek().is_some_and(|(own, _)| own == key) {
-            self.page.next();
+            self.current = None;
         }
+    }
+}
+
+/// The key that stands for everything that `key` holds a piece of.
+fn whole_of(family: Family, key: Vec<u8>) -> Vec<u8> {
+    match family {
+        Family::Entries => entries::block_key(&key).unwrap_or(key),
+        Family::Lookups => lookup::bucket_key(&key).unwrap_or(key),
+        _ => key,
     }
 }
 

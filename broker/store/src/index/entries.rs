@@ -10,7 +10,8 @@ use crate::index::snapshot::queue_state;
 use crate::index::{Index, keys};
 use crate::kv::{Family, Kv, Op, pairs};
 
-/// Entries of one block: one key of the store for this many messages.
+/// Entries of one block: one key of the store for this many messages. A block that is not full yet lies in pieces, one
+/// for each flush, so that a flush costs no more than what is new.
 const BLOCK: u64 = 256;
 const ENTRY_LEN: usize = 24;
 
@@ -43,6 +44,10 @@ struct Queue {
     bounds: QueueBounds,
     /// Entries of the block that is not full yet; the last one has offset `bounds.next - 1`.
     tail: Vec<Entry>,
+    /// Entries of the tail that are in the store.
+    stored: usize,
+    /// Where in the block the pieces begin that are in the store, but for the first one.
+    pieces: Vec<u8>,
     dirty: bool,
 }
 
@@ -52,7 +57,10 @@ pub(super) struct Queues {
     queues: HashMap<(u32, u32), Queue>,
     /// Blocks that became full since the last flush.
     full: HashMap<(u32, u32, u64), Vec<u8>>,
-    dirty: usize,
+    /// Keys of pieces that a full block replaced since the last flush.
+    replaced: Vec<Vec<u8>>,
+    /// Queues that changed since the last flush.
+    dirty: Vec<(u32, u32)>,
 }
 
 impl Queues {
@@ -65,8 +73,8 @@ impl Queues {
             if sabotage::is("reuse-offsets") {
                 bounds.next = bounds.next.saturating_sub(1);
             }
-            let tail = load_tail(kv, topic_id, queue, &bounds)?;
-            queues.insert((topic_id, queue), Queue { bounds, tail, dirty: false });
+            let queue_found = load_tail(kv, topic_id, queue, bounds)?;
+            queues.insert((topic_id, queue), queue_found);
         }
         Ok(Self { queues, ..Self::default() })
     }
@@ -79,12 +87,15 @@ impl Queues {
         queue.bounds.next += 1;
         queue.bounds.newest_ms = entry.visible_ms;
         if !std::mem::replace(&mut queue.dirty, true) {
-            self.dirty += 1;
+            self.dirty.push((topic_id, queue_number));
         }
         if queue.bounds.next.is_multiple_of(BLOCK) {
             let first = queue.bounds.next - BLOCK;
             self.full.insert((topic_id, queue_number, first), encode_block(&queue.tail));
+            let key = |piece: u8| keys::block(topic_id, queue_number, first + u64::from(piece));
+            self.replaced.extend(queue.pieces.drain(..).map(key));
             queue.tail.clear();
+            queue.stored = 0;
         }
         offset
     }
@@ -97,7 +108,7 @@ impl Queues {
     pub(super) fn remove_topic(&mut self, topic_id: u32) -> Vec<Op> {
         self.queues.retain(|(topic, _), _| *topic != topic_id);
         self.full.retain(|(topic, _, _), _| *topic != topic_id);
-        self.dirty = self.queues.values().filter(|queue| queue.dirty).count();
+        self.dirty.retain(|(topic, _)| *topic != topic_id);
         [Family::Queues, Family::Entries].map(|family| Op::DeletePrefix(family, keys::id(topic_id))).to_vec()
     }
 
@@ -117,9 +128,9 @@ impl Queues {
         // The block that the next entry falls into is filled up, so that it keeps its place; nobody reads below `min`.
         let filler = Entry { position: 0, len: 0, tag_hash: 0, visible_ms: 0 };
         let missing = usize::try_from(state.next % BLOCK).expect("below BLOCK");
-        let queue = Queue { bounds, tail: vec![filler; missing], dirty: true };
+        let queue = Queue { bounds, tail: vec![filler; missing], dirty: true, ..Queue::default() };
         self.queues.insert((state.topic_id, state.queue), queue);
-        self.dirty += 1;
+        self.dirty.push((state.topic_id, state.queue));
     }
 
     /// Gives up the entries of a queue before the offset that a trim names.
@@ -128,7 +139,7 @@ impl Queues {
         let (old, min) = (queue.bounds.min, state.next.clamp(queue.bounds.min, queue.bounds.next));
         queue.bounds.min = min;
         if !std::mem::replace(&mut queue.dirty, true) {
-            self.dirty += 1;
+            self.dirty.push((state.topic_id, state.queue));
         }
         let block = |offset: u64| offset - offset % BLOCK;
         if block(old) < block(min) {
@@ -144,25 +155,34 @@ impl Queues {
         for ((topic_id, queue, first), block) in &self.full {
             ops.push(Op::Put(Family::Entries, keys::block(*topic_id, *queue, *first), block.clone()));
         }
-        for ((topic_id, number), queue) in self.queues.iter().filter(|(_, queue)| queue.dirty) {
+        ops.extend(self.replaced.iter().map(|key| Op::Delete(Family::Entries, key.clone())));
+        for (topic_id, number) in &self.dirty {
+            let queue = &self.queues[&(*topic_id, *number)];
             let bounds = &queue.bounds;
             ops.push(Op::Put(Family::Queues, keys::queue(*topic_id, *number), encode_bounds(bounds)));
-            if !queue.tail.is_empty() {
-                let first = bounds.next - queue.tail.len() as u64;
-                let key = keys::block(*topic_id, *number, first);
-                ops.push(Op::Put(Family::Entries, key, encode_block(&queue.tail)));
+            let new = &queue.tail[queue.stored..];
+            if !new.is_empty() {
+                let key = keys::block(*topic_id, *number, bounds.next - new.len() as u64);
+                ops.push(Op::Put(Family::Entries, key, encode_block(new)));
             }
         }
     }
 
     pub(super) fn flushed(&mut self) {
         self.full.clear();
-        self.queues.values_mut().for_each(|queue| queue.dirty = false);
-        self.dirty = 0;
+        self.replaced.clear();
+        for name in self.dirty.drain(..) {
+            let queue = self.queues.get_mut(&name).expect("queues go together with their names here");
+            queue.dirty = false;
+            if (1..queue.tail.len()).contains(&queue.stored) {
+                queue.pieces.push(u8::try_from(queue.stored).expect("below BLOCK"));
+            }
+            queue.stored = queue.tail.len();
+        }
     }
 
     pub(super) fn dirty_len(&self) -> usize {
-        self.full.len() + self.dirty
+        self.full.len() + self.replaced.len() + 2 * self.dirty.len()
     }
 
     fn read(
@@ -233,17 +253,35 @@ impl Index {
     }
 }
 
-fn load_tail(kv: &dyn Kv, topic_id: u32, queue: u32, bounds: &QueueBounds) -> Result<Vec<Entry>, StoreError> {
+/// A queue with the entries of the block that is not full yet.
+fn load_tail(
+    kv: &dyn Kv,
+    topic_id: u32,
+    queue_number: u32,
+    bounds: QueueBounds,
+) -> Result<Queue, StoreError> {
+    let mut queue = Queue { bounds, ..Queue::default() };
     let len = bounds.next % BLOCK;
-    if len == 0 {
-        return Ok(Vec::new());
+    let first = bounds.next - len;
+    while (queue.tail.len() as u64) < len {
+        let key = keys::block(topic_id, queue_number, first + queue.tail.len() as u64);
+        let Some(piece) = kv.get(Family::Entries, &key)?.filter(|piece| !piece.is_empty()) else { break };
+        if !queue.tail.is_empty() {
+            queue.pieces.push(u8::try_from(queue.tail.len()).expect("below BLOCK"));
+        }
+        queue.tail.extend(decode_block(&piece)?);
     }
-    let stored = kv.get(Family::Entries, &keys::block(topic_id, queue, bounds.next - len))?;
-    let tail = stored.map_or_else(|| Ok(Vec::new()), |bytes| decode_block(&bytes))?;
-    if tail.len() as u64 != len {
-        return Err(StoreError::Index(format!("last block of topic {topic_id}, queue {queue}")));
+    queue.stored = queue.tail.len();
+    if queue.stored as u64 != len {
+        return Err(StoreError::Index(format!("last block of topic {topic_id}, queue {queue_number}")));
     }
-    Ok(tail)
+    Ok(queue)
+}
+
+/// The key of the block that the piece with this key belongs to.
+pub(super) fn block_key(key: &[u8]) -> Option<Vec<u8>> {
+    let (topic_id, queue, first) = keys::parse_block(key).ok()?;
+    Some(keys::block(topic_id, queue, first - first % BLOCK))
 }
 
 fn encode_block(entries: &[Entry]) -> Vec<u8> {

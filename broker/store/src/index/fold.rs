@@ -5,7 +5,8 @@ use std::sync::Arc;
 use kerolox_core::acks::Acks;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
-    Checked, Hold, MessageRecord, MetaChange, MetaRecord, ProgressItem, QueueProgress, Record, RecordError,
+    Checked, Hold, Kind, MessageRecord, MetaChange, MetaRecord, ProgressItem, QueueProgress, Record,
+    RecordError, Routing,
 };
 use kerolox_core::topic::Topic;
 use kerolox_core::transaction::{self, Decision, Half, Phase, Settlement};
@@ -82,6 +83,11 @@ pub enum Event {
     },
 }
 
+fn malformed(frame: &Frame) -> impl Fn(RecordError) -> StoreError {
+    let position = frame.position;
+    move |source| StoreError::Record { position, source }
+}
+
 impl Index {
     /// Applies the next record of the log. `events` takes what others may want to know.
     ///
@@ -89,17 +95,30 @@ impl Index {
     /// [`StoreError`] when the record cannot be understood or the store fails; the index must not be used any more
     /// then, since a record is missing in it.
     pub fn apply(&mut self, frame: &Frame, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
-        let malformed = |source| StoreError::Record { position: frame.position, source };
-        let record = Record::decode(frame.kind, frame.body.clone()).map_err(malformed)?;
+        let outcome = if frame.kind == Kind::Message as u8 {
+            self.apply_message(frame, events)?
+        } else {
+            self.apply_other(frame, events)?
+        };
+        if frame.kind != Kind::Snapshot as u8 {
+            self.loading = Loading::Never;
+        }
         self.store_ms = self.store_ms.max(frame.store_ms);
-        let outcome = match record {
-            Record::Message(message) => self.apply_message(frame, &message, events)?,
+        self.applied = frame.end();
+        Ok(outcome)
+    }
+
+    fn apply_other(&mut self, frame: &Frame, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
+        let record = Record::decode(frame.kind, frame.body.clone()).map_err(malformed(frame))?;
+        match record {
+            Record::Message(_) => return self.apply_message(frame, events),
             Record::Release(record) => {
-                self.settle(frame, record.held, Decision::Commit, record.by, events)?
+                return self.settle(frame, record.held, Decision::Commit, record.by, events);
             }
             Record::Discard(record) => {
-                self.settle(frame, record.held, Decision::Rollback, record.by, events)?
+                return self.settle(frame, record.held, Decision::Rollback, record.by, events);
             }
+            Record::Meta(MetaRecord { change }) => return self.apply_meta(change, events),
             Record::Progress(progress) => {
                 for item in progress.into_items() {
                     match item {
@@ -107,18 +126,9 @@ impl Index {
                         ProgressItem::Checked(checked) => self.apply_checked(&checked, events)?,
                     }
                 }
-                Outcome::Done
             }
-            Record::Meta(MetaRecord { change }) => self.apply_meta(change, events)?,
-            Record::Epoch(epoch) => {
-                self.broker = epoch.broker;
-                Outcome::Done
-            }
-            Record::Snapshot(part) => {
-                self.apply_snapshot(*part)?;
-                self.applied = frame.end();
-                return Ok(Outcome::Done);
-            }
+            Record::Epoch(epoch) => self.broker = epoch.broker,
+            Record::Snapshot(part) => self.apply_snapshot(*part)?,
             Record::Trim(trim) => {
                 self.apply_trim(&trim)?;
                 events.extend(trim.queues.iter().map(|state| Event::Trimmed {
@@ -126,68 +136,55 @@ impl Index {
                     queue: state.queue,
                     min: state.next,
                 }));
-                Outcome::Done
             }
-        };
-        self.loading = Loading::Never;
-        self.applied = frame.end();
-        Ok(outcome)
+        }
+        Ok(Outcome::Done)
     }
 
-    fn apply_message(
-        &mut self,
-        frame: &Frame,
-        message: &MessageRecord,
-        events: &mut Vec<Event>,
-    ) -> Result<Outcome, StoreError> {
-        let header = &message.header;
-        if self.topic_by_id(header.topic_id).is_none() {
+    fn apply_message(&mut self, frame: &Frame, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
+        let routing = Routing::decode_from(frame.body.clone()).map_err(malformed(frame))?;
+        if self.topic_by_id(routing.topic_id).is_none() {
             return Ok(Outcome::TopicGone);
         }
-        if let Some(carried) = &header.carried {
-            let entry = Entry {
-                position: frame.position,
-                len: frame.len,
-                tag_hash: header.tag_hash,
-                visible_ms: carried.visible_ms,
-            };
-            self.apply_carried(header.topic_id, header.queue, carried, entry)?;
+        self.lookups.add(frame.position, &routing.lookups);
+        let entry = |visible_ms: i64| Entry {
+            position: frame.position,
+            len: frame.len,
+            tag_hash: routing.tag_hash,
+            visible_ms,
+        };
+        if let Some(carried) = &routing.carried {
+            self.apply_carried(routing.topic_id, routing.queue, carried, entry(carried.visible_ms))?;
             return Ok(Outcome::Done);
         }
-        match Hold::try_from(header.hold) {
+        match Hold::try_from(routing.hold) {
             Ok(Hold::None) => {
-                let entry = Entry {
-                    position: frame.position,
-                    len: frame.len,
-                    tag_hash: header.tag_hash,
-                    visible_ms: frame.store_ms,
-                };
-                Ok(self.make_visible(header.topic_id, header.queue, entry, events))
+                Ok(self.make_visible(routing.topic_id, routing.queue, entry(frame.store_ms), events))
             }
-            Ok(Hold::Half) => {
-                let half = Half {
-                    topic_id: header.topic_id,
-                    queue: header.queue,
-                    frame_len: frame.len,
-                    tag_hash: header.tag_hash,
-                    message_id_crc: crc32c::crc32c(header.message_id.as_bytes()),
-                    stored_ms: frame.store_ms,
-                    next_check_ms: frame.store_ms.saturating_add(header.hold_ms),
-                    ..Half::default()
-                };
-                self.put_half(frame.position, None, &half);
-                events.push(Event::HalfDue { due_ms: half.next_check_ms });
-                Ok(Outcome::Held)
-            }
+            Ok(Hold::Half) => self.hold_half(frame, events),
             // Taking an unknown hold for none would show what nobody may see.
-            Ok(Hold::Until) | Err(_) => Err(StoreError::Record {
-                position: frame.position,
-                source: RecordError::Malformed {
-                    kind: "message",
-                    reason: format!("hold {}, which this version does not support", header.hold),
-                },
-            }),
+            Ok(Hold::Until) | Err(_) => {
+                let reason = format!("hold {}, which this version does not support", routing.hold);
+                Err(malformed(frame)(RecordError::Malformed { kind: "message", reason }))
+            }
         }
+    }
+
+    fn hold_half(&mut self, frame: &Frame, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
+        let header = MessageRecord::decode(frame.body.clone()).map_err(malformed(frame))?.header;
+        let half = Half {
+            topic_id: header.topic_id,
+            queue: header.queue,
+            frame_len: frame.len,
+            tag_hash: header.tag_hash,
+            message_id_crc: crc32c::crc32c(header.message_id.as_bytes()),
+            stored_ms: frame.store_ms,
+            next_check_ms: frame.store_ms.saturating_add(header.hold_ms),
+            ..Half::default()
+        };
+        self.put_half(frame.position, None, &half);
+        events.push(Event::HalfDue { due_ms: half.next_check_ms });
+        Ok(Outcome::Held)
     }
 
     /// The first decision about a half message wins.

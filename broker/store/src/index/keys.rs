@@ -43,6 +43,14 @@ pub(super) fn parse_block(key: &[u8]) -> Result<(u32, u32, u64), StoreError> {
     }
 }
 
+pub(super) fn lookup_prefix(part: u32, bucket: u16) -> Vec<u8> {
+    [&part.to_be_bytes()[..], &bucket.to_be_bytes()].concat()
+}
+
+pub(super) fn lookup(part: u32, bucket: u16, first: u64) -> Vec<u8> {
+    [&lookup_prefix(part, bucket)[..], &first.to_be_bytes()].concat()
+}
+
 pub(super) fn half(position: u64) -> Vec<u8> {
     position.to_be_bytes().to_vec()
 }

@@ -6,19 +6,21 @@
 //! | topics | u32 id | [`kerolox_core::topic::Topic`] |
 //! | groups | u32 id | [`kerolox_core::group::Group`] |
 //! | queues | u32 topic, u32 queue | u64 min offset, u64 next offset, i64 time of the newest entry |
-//! | entries | u32 topic, u32 queue, u64 first offset of the block | up to 256 entries of 24 bytes, see [`Entry`] |
+//! | entries | u32 topic, u32 queue, u64 first offset | 256 entries of 24 bytes, see [`Entry`]; fewer in the pieces of a queue's last block |
 //! | halves | u64 position | [`kerolox_core::transaction::Half`] |
 //! | half-due | i64 due time (sign bit flipped), u64 position | nothing |
 //! | progress | u32 group, u32 topic, u32 queue | [`kerolox_core::acks::Acks`] |
 //! | kept | u32 topic, u32 queue, u64 offset | [`Entry`] of a message whose record was carried forward |
+//! | lookups | u32 GiB of the log, u16 bucket, u64 first position | hashes and places of 8 bytes, see [`lookup`] |
 //!
-//! Format version 1. An index of another version is thrown away and rebuilt from the log.
+//! Format version 2. An index of another version is thrown away and rebuilt from the log.
 
 pub mod check;
 mod entries;
 mod fold;
 mod halves;
 mod keys;
+mod lookup;
 mod meta;
 mod overlay;
 mod snapshot;
@@ -36,14 +38,16 @@ use crate::kv::{Family, Kv, Op};
 
 pub use entries::{Entry, QueueBounds};
 pub use fold::{Event, Outcome};
+pub use lookup::Positions;
 pub use trim::ToCarry;
 
 use entries::Queues;
+use lookup::Lookups;
 use meta::Meta;
 use overlay::Overlay;
 use snapshot::Loading;
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The fold's state. One owner applies records; others read under a lock.
 pub struct Index {
@@ -56,6 +60,7 @@ pub struct Index {
     broker: String,
     meta: Meta,
     queues: Queues,
+    lookups: Lookups,
     progress: HashMap<(u32, u32, u32), Progress>,
     /// Undecided half messages by topic.
     undecided: HashMap<u32, u64>,
@@ -100,6 +105,7 @@ impl Index {
             broker,
             meta,
             queues,
+            lookups: Lookups::default(),
             progress: HashMap::new(),
             undecided: HashMap::new(),
         };
@@ -123,6 +129,7 @@ impl Index {
             broker: String::new(),
             meta: Meta::default(),
             queues: Queues::default(),
+            lookups: Lookups::default(),
             progress: HashMap::new(),
             undecided: HashMap::new(),
         })
@@ -174,6 +181,7 @@ impl Index {
     pub fn pending(&self) -> Vec<Op> {
         let mut ops = self.overlay.ops();
         self.queues.pending(&mut ops);
+        self.lookups.pending(&mut ops);
         for ((group_id, topic_id, queue), progress) in self.progress.iter().filter(|(_, p)| p.dirty) {
             let key = keys::progress(*group_id, *topic_id, *queue);
             ops.push(Op::Put(Family::Progress, key, progress.acks.encode()));
@@ -193,6 +201,7 @@ impl Index {
     pub fn flushed(&mut self) {
         self.overlay.clear();
         self.queues.flushed();
+        self.lookups.flushed();
         // Progress that is clean can be read back; keeping it only for what is in use bounds memory by activity.
         self.progress.retain(|_, progress| std::mem::take(&mut progress.dirty));
     }
@@ -203,6 +212,6 @@ impl Index {
             // Half of a snapshot is no state to start from.
             return 0;
         }
-        self.overlay.len() + self.queues.dirty_len()
+        self.overlay.len() + self.queues.dirty_len() + self.lookups.dirty_len()
     }
 }

@@ -5,7 +5,7 @@ use kerolox_core::transaction::Phase;
 
 use crate::error::StoreError;
 use crate::index::entries::{Entry, decode_entry, encode_entry};
-use crate::index::{Index, keys};
+use crate::index::{Index, keys, lookup};
 use crate::kv::{Family, pairs};
 
 /// A message record that has to be repeated before its segment can go.
@@ -164,7 +164,7 @@ impl Index {
     /// Gives up what lies before the record's position.
     pub(super) fn apply_trim(&mut self, trim: &TrimRecord) -> Result<(), StoreError> {
         self.trimmed = self.trimmed.max(trim.before);
-        let mut ops = Vec::new();
+        let mut ops = vec![lookup::expire_before(self.trimmed)];
         for state in &trim.queues {
             self.queues.expire_before(state, &mut ops);
         }

@@ -1,4 +1,4 @@
-//! What the index needs of a key-value store: four calls, so that RocksDB stays behind one crate and an ordered map
+//! What the index needs of a key-value store: a few calls, so that RocksDB stays behind one crate and an ordered map
 //! serves tests and simulations.
 
 mod mem;
@@ -30,11 +30,13 @@ pub enum Family {
     Progress,
     /// Visible messages whose record was carried forward.
     Kept,
+    /// Places of messages by hashes of their ids and keys.
+    Lookups,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::State,
         Self::Topics,
         Self::Groups,
@@ -44,6 +46,7 @@ impl Family {
         Self::HalfDue,
         Self::Progress,
         Self::Kept,
+        Self::Lookups,
     ];
 
     /// Name on disk.
@@ -58,6 +61,7 @@ impl Family {
             Self::HalfDue => "half-due",
             Self::Progress => "progress",
             Self::Kept => "kept",
+            Self::Lookups => "lookups",
         }
     }
 }
@@ -83,6 +87,9 @@ pub type Pair = (Vec<u8>, Vec<u8>);
 #[error("the index store failed: {0}")]
 pub struct KvError(pub String);
 
+/// Pairs that [`Kv::scan_prefix`] reads at a time; more would mostly be of other prefixes.
+const PREFIX_PAGE: usize = 32;
+
 /// An ordered key-value store. [`check_contract`] is the behaviour that every implementation must show.
 pub trait Kv: Send + Sync {
     /// The value of a key.
@@ -96,6 +103,26 @@ pub trait Kv: Send + Sync {
     /// # Errors
     /// See [`Self::get`].
     fn scan(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Pair>, KvError>;
+
+    /// All pairs whose key begins with `prefix`, in key order; for ranges that fit into memory.
+    ///
+    /// # Errors
+    /// See [`Self::get`].
+    fn scan_prefix(&self, family: Family, prefix: &[u8]) -> Result<Vec<Pair>, KvError> {
+        let mut found: Vec<Pair> = Vec::new();
+        let mut from = prefix.to_vec();
+        loop {
+            let page = self.scan(family, &from, PREFIX_PAGE)?;
+            let next = page.get(PREFIX_PAGE - 1).map(|(last, _)| last.clone());
+            found.extend(page.into_iter().take_while(|(key, _)| key.starts_with(prefix)));
+            match next.filter(|last| last.starts_with(prefix)) {
+                Some(last) => from = last,
+                None => return Ok(found),
+            }
+            // The smallest key after the last one.
+            from.push(0);
+        }
+    }
 
     /// Applies all changes or none, in order. They need not be durable at once, but what a crash leaves behind is a
     /// prefix of the batches written, each whole.

@@ -48,6 +48,14 @@ pub fn check_contract(kv: &dyn Kv) {
     .expect("write");
     kv.write(vec![Op::DeleteRange(Family::Kept, b"a".to_vec(), b"c".to_vec())]).expect("write");
     assert_eq!(keys(Family::Kept, b"", 10), [b"c"], "up to, but not including, the end");
+    let many: Vec<Vec<u8>> = (0..100).map(|i| vec![b'm', i]).collect();
+    kv.write(many.iter().map(|key| Op::Put(Family::Lookups, key.clone(), Vec::new())).collect())
+        .expect("write");
+    kv.write(vec![put(Family::Lookups, b"l", b""), put(Family::Lookups, b"n", b"")]).expect("write");
+    let with =
+        |prefix| kv.scan_prefix(Family::Lookups, prefix).expect("scan").into_iter().map(|(key, _)| key);
+    assert_eq!(with(b"m").collect::<Vec<_>>(), many, "all with the prefix and no others");
+    assert_eq!((with(b"l").count(), with(b"n").count(), with(b"x").count()), (1, 1, 0));
     kv.persist().expect("persists");
     kv.write(vec![Op::DeletePrefix(Family::State, b"\xff".to_vec())]).expect("write");
     assert_eq!(keys(Family::State, b"", 10), [b"b"], "a prefix without a successor");

@@ -63,7 +63,7 @@ fn propose(store: &Store, record: &Record) {
 impl Writer {
     fn put(&mut self, record: Record) -> u64 {
         self.now_ms += 1_000;
-        let frame = NewFrame { kind: record.kind() as u8, body: record.encode() };
+        let frame = NewFrame { kind: record.kind() as u8, body: record.encode().into() };
         let places = self.log.append(&[frame], 1, self.now_ms).expect("appends");
         self.log.sync().expect("syncs");
         places[0].0

@@ -1,0 +1,207 @@
+//! Finding stored messages again: by id, by key, by time.
+
+use kerolox_core::record::{Carried, Hold, MessageRecord};
+use kerolox_core::transaction::{Half, Phase};
+use kerolox_log::Frame;
+
+use crate::error::StoreError;
+use crate::index::{Entry, Index};
+use crate::store::Store;
+
+/// Records that one call reads at most: the hits of a common key may all be of another time.
+const READS_MAX: usize = 1_000;
+
+/// What part of the hits is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// Hits that lie before this position; [`FoundPage::next`] of the page before.
+    pub before: u64,
+    /// Most hits.
+    pub limit: usize,
+    /// Hits that were stored at or after this time, milliseconds since the Unix epoch.
+    pub since_ms: i64,
+    /// Hits that were stored before this time.
+    pub until_ms: i64,
+}
+
+impl Page {
+    /// The newest hits of any time.
+    pub fn newest(limit: usize) -> Self {
+        Self { before: u64::MAX, limit, since_ms: i64::MIN, until_ms: i64::MAX }
+    }
+}
+
+/// Where a stored message stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Consumers can get it, or could.
+    Visible {
+        /// Queue of its topic.
+        queue: u32,
+        /// Offset in the queue.
+        offset: u64,
+    },
+    /// It is or was a half message; when committed, it stands in [`Half::queue`] at [`Half::offset`].
+    Half(Box<Half>),
+    /// Its topic was deleted, or its entry expired before its segment.
+    Gone,
+}
+
+/// A message that was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// Where it was first stored: its identity.
+    pub position: u64,
+    /// When it was first stored, milliseconds since the Unix epoch.
+    pub store_ms: i64,
+    /// The message.
+    pub message: MessageRecord,
+    /// Where it stands now.
+    pub standing: Standing,
+}
+
+/// Some of the messages that were found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FoundPage {
+    /// Newest first.
+    pub messages: Vec<Found>,
+    /// Hits that cannot be read because the log is damaged there.
+    pub damaged: usize,
+    /// [`Page::before`] of the next page, if there may be more.
+    pub next: Option<u64>,
+}
+
+impl Store {
+    /// The messages that are found under `hash` (see [`kerolox_core::lookup`]) and are what is wanted as `wanted` says,
+    /// newest first. A page may hold fewer than asked for, even none, and still have a next one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn find(
+        &self,
+        hash: u64,
+        page: &Page,
+        wanted: impl Fn(&MessageRecord) -> bool,
+    ) -> Result<FoundPage, StoreError> {
+        let mut found = FoundPage::default();
+        // What is not applied yet is not visible yet.
+        let positions = self.index().positions_of(hash, page.before);
+        for (reads, position) in positions.enumerate() {
+            let position = position?;
+            if reads == READS_MAX || found.messages.len() == page.limit {
+                found.next = Some(position + 1);
+                break;
+            }
+            let (frame, message) = match self.read_message_at(position) {
+                Ok(read) => read,
+                Err(error) if error.is_damage() => {
+                    found.damaged += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            // Store times never run backwards, but a copy tells the time of the first one.
+            if message.header.carried.is_none() && frame.store_ms < page.since_ms {
+                break;
+            }
+            if !(page.since_ms..page.until_ms).contains(&frame.store_ms) || !wanted(&message) {
+                continue;
+            }
+            if let Some(standing) = self.index().standing(&frame, &message)? {
+                let identity = message.header.carried.map_or(position, |carried| carried.position);
+                let store_ms = frame.store_ms;
+                found.messages.push(Found { position: identity, store_ms, message, standing });
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Index {
+    /// Where the message stands whose record is this one; `None` if another record took this one's place.
+    fn standing(&self, frame: &Frame, message: &MessageRecord) -> Result<Option<Standing>, StoreError> {
+        let header = &message.header;
+        if self.topic_by_id(header.topic_id).is_none() {
+            return Ok(Some(Standing::Gone));
+        }
+        let identity = header.carried.map_or(frame.position, |carried| carried.position);
+        if let Some(half) = self.half(identity)? {
+            let is_this = half.location(identity) == frame.position;
+            return Ok(is_this.then(|| Standing::Half(Box::new(half))));
+        }
+        let offset = match header.carried {
+            Some(Carried { offset, .. }) => offset,
+            None if header.hold() == Hold::None => {
+                self.offset_of(header.topic_id, header.queue, frame.position, frame.store_ms)?
+            }
+            None => None,
+        };
+        let Some(offset) = offset else { return Ok(Some(Standing::Gone)) };
+        match self.entry(header.topic_id, header.queue, offset)? {
+            Some(Entry { position, .. }) if position != frame.position => Ok(None),
+            Some(_) => Ok(Some(Standing::Visible { queue: header.queue, offset })),
+            None => Ok(Some(Standing::Gone)),
+        }
+    }
+
+    /// The first offset of a queue whose message became visible at or after `time_ms`, milliseconds since the Unix
+    /// epoch; the next offset if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or holds something malformed.
+    pub fn offset_at(&self, topic_id: u32, queue: u32, time_ms: i64) -> Result<u64, StoreError> {
+        let bounds = self.queue_bounds(topic_id, queue);
+        let (mut low, mut high) = (bounds.min, bounds.next);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let found = self.entries(topic_id, queue, middle, 1)?;
+            match found.first() {
+                Some((_, entry)) if entry.visible_ms < time_ms => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(low)
+    }
+
+    /// The offset of a message that became visible when it was stored.
+    fn offset_of(
+        &self,
+        topic_id: u32,
+        queue: u32,
+        position: u64,
+        visible_ms: i64,
+    ) -> Result<Option<u64>, StoreError> {
+        /// Messages of one millisecond that are looked at together.
+        const STEP: usize = 256;
+        let mut from = self.offset_at(topic_id, queue, visible_ms)?;
+        loop {
+            let entries = self.entries(topic_id, queue, from, STEP)?;
+            let same_time = entries.iter().take_while(|(_, entry)| entry.visible_ms == visible_ms);
+            for (offset, entry) in same_time {
+                if entry.position == position {
+                    return Ok(Some(*offset));
+                }
+            }
+            match entries.last() {
+                Some((last, entry)) if entry.visible_ms == visible_ms => from = last + 1,
+                _ => return Ok(None),
+            }
+        }
+    }
+}
+
+impl Standing {
+    /// One word for people.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Visible { .. } => "visible",
+            Self::Gone => "gone",
+            Self::Half(half) => match half.phase() {
+                Phase::Prepared => "prepared",
+                Phase::Committed => "committed",
+                Phase::RolledBack => "rolled-back",
+                Phase::Parked => "parked",
+            },
+        }
+    }
+}
