@@ -62,7 +62,7 @@ fn message_encode(bencher: Bencher, body: usize) {
 
 #[divan::bench(args = BODIES)]
 fn message_decode(bencher: Bencher, body: usize) {
-    let bytes = Bytes::from(record(body).body);
+    let bytes = record(body).body;
     bencher
         .counter(ItemsCount::new(1u32))
         .bench(|| MessageRecord::decode(black_box(&bytes).clone()).unwrap());
