@@ -96,7 +96,7 @@ fn index(queues: u32) -> Index {
     let mut index = Index::empty(Arc::new(MemKv::default())).unwrap();
     let change = MetaChange::PutTopic(Topic::new("orders", queues));
     let record = Record::Meta(MetaRecord { change: Some(change) });
-    index.apply(&stored(record.kind() as u8, record.encode(), 64), &mut Vec::new()).unwrap();
+    index.apply(&stored(record.kind() as u8, record.encode().into(), 64), &mut Vec::new()).unwrap();
     index
 }
 
@@ -111,7 +111,7 @@ fn frames(queues: u32) -> Vec<Frame> {
     frames.collect()
 }
 
-fn stored(kind: u8, body: Vec<u8>, position: u64) -> Frame {
+fn stored(kind: u8, body: Bytes, position: u64) -> Frame {
     let len = u32::try_from(frame::frame_len(body.len())).unwrap();
-    Frame { position, len, kind, epoch: 1, store_ms: 1_700_000_000_000, body: body.into() }
+    Frame { position, len, kind, epoch: 1, store_ms: 1_700_000_000_000, body }
 }

@@ -65,39 +65,61 @@ pub fn resident_peak() -> u64 {
     kilobytes("/proc/self/status", "VmHWM").unwrap_or(0)
 }
 
-/// Processor time of the threads of this process, seconds, by name; threads of the same name are added up.
-#[derive(Debug, Clone, Default, Serialize)]
-#[serde(transparent)]
-pub struct ThreadTimes(pub BTreeMap<String, f64>);
+/// What a thread had of the processor, seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ThreadTime {
+    /// Time on a core.
+    pub used: f64,
+    /// Time in which it could have gone on, but others had the cores.
+    pub waited: f64,
+}
+
+/// The threads of this process by name; threads of the same name are added up.
+#[derive(Debug, Clone, Default)]
+pub struct ThreadTimes(pub BTreeMap<String, ThreadTime>);
 
 impl ThreadTimes {
     /// The times so far.
     pub fn now() -> Self {
-        let mut times = BTreeMap::new();
+        let mut times: BTreeMap<String, ThreadTime> = BTreeMap::new();
         let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Self::default() };
         for task in tasks.flatten().map(|task| task.path()) {
             let name = read(task.join("comm")).trim().to_owned();
-            let nanoseconds: u64 = read(task.join("schedstat"))
-                .split(' ')
-                .next()
-                .and_then(|word| word.parse().ok())
-                .unwrap_or(0);
-            *times.entry(name).or_default() += nanoseconds as f64 / 1e9;
+            let line = read(task.join("schedstat"));
+            let mut seconds = line.split(' ').map(|word| word.parse::<u64>().unwrap_or(0) as f64 / 1e9);
+            let time = times.entry(name).or_default();
+            time.used += seconds.next().unwrap_or(0.0);
+            time.waited += seconds.next().unwrap_or(0.0);
         }
         Self(times)
     }
 
     /// What was used since `earlier`, threads that used nothing left out.
     pub fn since(&self, earlier: &Self) -> Self {
-        let used = |(name, time): (&String, &f64)| {
-            (name.clone(), time - earlier.0.get(name).copied().unwrap_or(0.0))
-        };
-        Self(self.0.iter().map(used).filter(|(_, time)| *time > 0.0005).collect())
+        let mut times = self.0.clone();
+        for (name, before) in &earlier.0 {
+            if let Some(time) = times.get_mut(name) {
+                time.used -= before.used;
+                time.waited -= before.waited;
+            }
+        }
+        times.retain(|_, time| time.used > 0.0005);
+        Self(times)
     }
 
-    /// All threads together, seconds.
-    pub fn total(&self) -> f64 {
-        self.0.values().sum()
+    /// All threads together.
+    pub fn total(&self) -> ThreadTime {
+        let mut total = ThreadTime::default();
+        for time in self.0.values() {
+            total.used += time.used;
+            total.waited += time.waited;
+        }
+        total
+    }
+
+    /// The thread that used most.
+    pub fn busiest(&self) -> f64 {
+        self.0.values().map(|time| time.used).fold(0.0, f64::max)
     }
 }
 

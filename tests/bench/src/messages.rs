@@ -60,7 +60,7 @@ pub struct Made(MessageRecord);
 impl Maker {
     /// Messages of a shape, numbered from `first` on.
     pub fn new(shape: Shape, first: u32) -> Self {
-        let key = format!("order-{first:08}");
+        let key = key(first);
         let system = system_properties(shape, &key).encode_to_vec();
         let find = |text: &str| system.windows(text.len()).position(|window| window == text.as_bytes());
         let key_at = find(&key);
@@ -75,13 +75,10 @@ impl Maker {
 
     /// The next message, for a queue of a topic.
     pub fn next(&mut self, topic_id: u32, queue: u32) -> Made {
-        let id = hex(self.number);
-        let mut message_id = String::with_capacity(ID_PREFIX.len() + id.len());
-        message_id.push_str(ID_PREFIX);
-        message_id.extend(id.map(char::from));
+        let message_id = id(self.number);
         let mut lookups = vec![lookup::id_hash(&message_id)];
         if let Some(at) = self.key_at {
-            let key = format!("order-{:08}", self.number);
+            let key = key(self.number);
             self.system[at..at + KEY_LEN].copy_from_slice(key.as_bytes());
             lookups.push(lookup::key_hash(topic_id, &key));
         }
@@ -120,6 +117,20 @@ impl Made {
     }
 }
 
+/// The id of the message of a number.
+pub fn id(number: u32) -> String {
+    let digit = |nibble: u32| char::from(b"0123456789ABCDEF"[nibble as usize & 15]);
+    let mut id = String::with_capacity(ID_PREFIX.len() + 8);
+    id.push_str(ID_PREFIX);
+    id.extend((0..8).map(|place| digit(number >> (28 - 4 * place))));
+    id
+}
+
+/// The key of the message of a number.
+pub fn key(number: u32) -> String {
+    format!("order-{number:08}")
+}
+
 /// What the SDK sends, and what the broker adds to it before it stores the message.
 fn system_properties(shape: Shape, key: &str) -> SystemProperties {
     let sent = SystemProperties {
@@ -146,11 +157,6 @@ fn system_properties(shape: Shape, key: &str) -> SystemProperties {
 fn body(len: usize) -> Vec<u8> {
     let mut chooser = kerolox_log::fs::Chooser::new(7);
     (0..len).map(|_| chooser.next_u64() as u8).collect()
-}
-
-fn hex(number: u32) -> [u8; 8] {
-    let digit = |nibble: u32| b"0123456789ABCDEF"[nibble as usize & 15];
-    std::array::from_fn(|place| digit(number >> (28 - 4 * place)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What the machine does without an engine: the same bytes, written, synced and read plainly.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
@@ -7,6 +8,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kerolox_log::{NewFrame, frame};
+use kerolox_store::Entry;
+
+use crate::files;
 
 /// Buffer of the plain writer.
 const BUFFER_LEN: usize = 1 << 20;
@@ -116,5 +120,43 @@ impl SyncLoop {
         self.file.sync_data()?;
         self.end += batch.len() as u64;
         Ok(begin.elapsed().as_secs_f64())
+    }
+}
+
+/// Reads places of a log from its files.
+pub struct PlainReader {
+    segments: BTreeMap<u64, File>,
+    buffer: Vec<u8>,
+}
+
+impl PlainReader {
+    /// Opens the segments in a log's folder.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn open(log: &Path) -> io::Result<Self> {
+        let mut segments = BTreeMap::new();
+        for path in files::files(log)? {
+            let base = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".log")?.parse().ok());
+            if let Some(base) = base {
+                segments.insert(base, File::open(path)?);
+            }
+        }
+        Ok(Self { segments, buffer: Vec::new() })
+    }
+
+    /// Reads the bytes at these places, and does nothing with them.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn read(&mut self, places: &[Entry]) -> io::Result<()> {
+        for place in places {
+            let segment = self.segments.range(..=place.position).next_back();
+            let (base, file) = segment.ok_or_else(|| io::Error::other("a position before the log"))?;
+            self.buffer.resize(place.len as usize, 0);
+            file.read_exact_at(&mut self.buffer, place.position - base)?;
+            std::hint::black_box(&self.buffer);
+        }
+        Ok(())
     }
 }

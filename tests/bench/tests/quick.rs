@@ -20,7 +20,7 @@ fn every_group_gives_figures() {
     let groups = report["groups"].as_array().expect("groups");
     let mut names: Vec<&str> = groups.iter().filter_map(|group| group["name"].as_str()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["append", "commit", "indexed", "queues", "read", "startup"]);
+    assert_eq!(names, ["append", "commit", "find", "indexed", "queues", "read", "startup"]);
     for figure in groups.iter().flat_map(|group| group["figures"].as_array().expect("figures")) {
         assert!(figure["value"].as_f64().is_some_and(|value| value > 0.0), "{figure}");
     }

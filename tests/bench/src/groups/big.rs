@@ -44,9 +44,9 @@ pub fn run(settings: &Settings, messages: u64) -> anyhow::Result<Group> {
     let (mut rates, mut costs) = (Vec::new(), Vec::new());
     let begin = Instant::now();
     for number in 1..=steps {
-        let before = ThreadTimes::now().total();
+        let before = ThreadTimes::now().total().used;
         rates.push(producer.run(settings.batch, |proposed| proposed >= step)?);
-        costs.push((ThreadTimes::now().total() - before) / step as f64);
+        costs.push((ThreadTimes::now().total().used - before) / step as f64);
         if number % 10 == 0 {
             println!("big: {} of {messages}, {:.0} s", number * step, begin.elapsed().as_secs_f64());
         }

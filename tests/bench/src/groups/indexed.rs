@@ -1,5 +1,6 @@
 //! Append for a while, with the processor time of every thread; and append with few and many queues.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,10 @@ use kerolox_store::Store;
 use crate::engine::{self, Producer};
 use crate::machine::ThreadTimes;
 use crate::messages::{Maker, Shape};
+use crate::raw::{self, PlainWriter};
 use crate::report::{Aim, Figure, Group, Unit};
 use crate::settings::Settings;
-use crate::turns::Rounds;
+use crate::turns::{Rounds, median, quantile};
 
 /// Batches that are on the way at a time.
 const IN_FLIGHT: usize = 64;
@@ -79,10 +81,12 @@ pub fn sustained(settings: &Settings) -> anyhow::Result<Group> {
         ),
     );
     group.note(shape.describe());
+    group.note("the plain writer writes the same frames, with a sync each 200 ms, before and after");
     let making = cost_of_making(shape, settings.choose(1_000_000, 100_000));
     // At two million messages per second.
     let bytes = (seconds * 2e6) as u64 * (OVERHEAD + settings.body as u64);
     let scratch = settings.scratch(bytes)?;
+    let mut plain = vec![plain_writer(settings, shape, scratch.path())?];
     let store = engine::open(&scratch.path().join("store"))?;
     let queues = engine::create_queues(&store, settings.queues)?;
     let mut producer = Producer::new(store.clone(), Maker::new(shape, 0), queues, Flush::Async, IN_FLIGHT);
@@ -98,23 +102,49 @@ pub fn sustained(settings: &Settings) -> anyhow::Result<Group> {
     let times = ThreadTimes::now().since(&before);
     store.flush_index()?;
     let flushed = begin.elapsed().as_secs_f64();
+    plain.push(plain_writer(settings, shape, scratch.path())?);
 
     let messages = producer.answered() as f64;
     group.add(Figure::new("answered and in the index", rate, Unit::PerSecond).aim(Aim::AtLeast(AIM)));
     let with_flush = messages / flushed;
     group.add(Figure::new("the same, until the index was on disk", with_flush, Unit::PerSecond));
-    group.add(Figure::new(format!("slowest {:.2} s", samples.interval), samples.slowest(), Unit::PerSecond));
-    let written = store.positions().end as f64;
-    group.add(Figure::new("log", written / elapsed, Unit::BytesPerSecond));
+    let slowest =
+        Figure::new(format!("slowest {:.2} s", samples.interval), samples.slowest(), Unit::PerSecond);
+    group.add(slowest);
+    let log = Figure::new("log", store.positions().end as f64 / elapsed, Unit::BytesPerSecond);
+    group.add(log.against("plain writer", median(&plain)));
     group.add(Figure::new("farthest that the index was behind the log", samples.lag, Unit::Bytes));
     group.add(Figure::new("making a message, in the producer", making, Unit::Seconds));
-    for (name, seconds) in &times.0 {
-        let figure = Figure::new(format!("thread {name}, per message"), seconds / messages, Unit::Seconds);
-        group.add(figure.ratio("share of a core", seconds / elapsed));
+    for (name, time) in &times.0 {
+        let figure = Figure::new(format!("thread {name}, per message"), time.used / messages, Unit::Seconds);
+        group.add(figure.ratio("share of a core", time.used / elapsed));
     }
-    let all = Figure::new("all threads, per message", times.total() / messages, Unit::Seconds);
-    group.add(all.ratio("cores in use", times.total() / elapsed));
+    let total = times.total();
+    let all = Figure::new("all threads, per message", total.used / messages, Unit::Seconds);
+    group.add(all.ratio("cores in use", total.used / elapsed));
+    let waited = Figure::new(
+        "waiting while others had the cores, per message",
+        total.waited / messages,
+        Unit::Seconds,
+    );
+    group.add(waited.ratio("threads that wait", total.waited / elapsed));
+    let cores = std::thread::available_parallelism().map_or(1.0, |cores| usize::from(cores) as f64);
+    let possible = messages / (total.used / cores).max(times.busiest());
+    let what = format!("what this processor time allows with {cores} cores for itself");
+    group.add(Figure::new(what, possible, Unit::PerSecond));
     Ok(group)
+}
+
+/// Bytes per second of a plain writer that is synced as often as the engine.
+fn plain_writer(settings: &Settings, shape: Shape, folder: &Path) -> anyhow::Result<f64> {
+    let mut maker = Maker::new(shape, 0);
+    let records: Vec<_> = (0..16 << 10).map(|_| maker.next(1, 0).into_frame()).collect();
+    let path = folder.join("plain");
+    let mut writer = PlainWriter::create(&path, Some(engine::FLUSH_INTERVAL))?;
+    let rate =
+        writer.run(&raw::frames(&records), settings.choose(Duration::from_secs(2), settings.turn()))?;
+    std::fs::remove_file(path)?;
+    Ok(rate)
 }
 
 /// Seconds to make one message and encode it, without an engine.
@@ -156,6 +186,6 @@ impl Samples {
 
     /// Messages per second in the slowest interval; 0 when none was seen.
     fn slowest(&self) -> f64 {
-        crate::turns::quantile(&self.rates, 0.0)
+        quantile(&self.rates, 0.0)
     }
 }

@@ -1,8 +1,5 @@
 //! Sequential reads: the whole log, and single queues through the index.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +12,7 @@ use kerolox_store::{Entry, Store};
 
 use crate::engine::{self, Producer, QueueId};
 use crate::messages::{Maker, Shape};
+use crate::raw::PlainReader;
 use crate::report::{Figure, Group, Unit};
 use crate::settings::Settings;
 use crate::turns::Rounds;
@@ -78,7 +76,7 @@ fn add_queue(group: &mut Group, what: &str, rounds: &Rounds) {
 }
 
 /// Ends the engine of a store that nobody else uses any more.
-fn close(store: Arc<Store>) -> anyhow::Result<()> {
+pub(super) fn close(store: Arc<Store>) -> anyhow::Result<()> {
     Arc::try_unwrap(store).ok().context("the store is still in use")?.close();
     Ok(())
 }
@@ -99,7 +97,7 @@ fn queue_rounds(
         }
         let engine = places.len() as f64 / begin.elapsed().as_secs_f64();
         let begin = Instant::now();
-        read_places(data, &places)?;
+        PlainReader::open(&data.join("log"))?.read(&places)?;
         rounds.add(vec![engine, places.len() as f64 / begin.elapsed().as_secs_f64()]);
     }
     Ok(rounds)
@@ -117,7 +115,7 @@ fn cold_rounds(settings: &Settings, data: &Path, queues: &[QueueId]) -> anyhow::
         close(store)?;
         files::make_cold(data)?;
         let begin = Instant::now();
-        read_places(data, &places)?;
+        PlainReader::open(&data.join("log"))?.read(&places)?;
         rounds.add(vec![engine, places.len() as f64 / begin.elapsed().as_secs_f64()]);
     }
     Ok(rounds)
@@ -146,36 +144,6 @@ pub(super) fn read_queue(store: &Store, queue: QueueId, from: u64, until: u64) -
         }
     }
     Ok(places)
-}
-
-/// Reads the same bytes from the files, and does nothing with them.
-fn read_places(data: &Path, places: &[Entry]) -> anyhow::Result<()> {
-    let mut segments: HashMap<u64, File> = HashMap::new();
-    let bases = segment_bases(data)?;
-    let mut buffer = Vec::new();
-    for entry in places {
-        let at = bases.partition_point(|base| *base <= entry.position);
-        let base = bases[at.checked_sub(1).context("a position before the log")?];
-        let file = match segments.entry(base) {
-            std::collections::hash_map::Entry::Occupied(found) => found.into_mut(),
-            std::collections::hash_map::Entry::Vacant(new) => {
-                new.insert(File::open(data.join(format!("log/{base:020}.log")))?)
-            }
-        };
-        buffer.resize(entry.len as usize, 0);
-        file.read_exact_at(&mut buffer, entry.position - base)?;
-        std::hint::black_box(&buffer);
-    }
-    Ok(())
-}
-
-fn segment_bases(data: &Path) -> anyhow::Result<Vec<u64>> {
-    let mut bases: Vec<u64> = files::files(&data.join("log"))?
-        .iter()
-        .filter_map(|path| path.file_name()?.to_str()?.strip_suffix(".log")?.parse().ok())
-        .collect();
-    bases.sort_unstable();
-    Ok(bases)
 }
 
 /// Bytes per second of a scan and of plain reads, first from the page cache, then cold.
