@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use kerolox_core::flush::Flush;
+use kerolox_core::record::{DiscardRecord, Record};
 use kerolox_log::fs::OsFolder;
 use kerolox_log::{LogOptions, Salt};
 use kerolox_rocks::RocksKv;
@@ -32,8 +34,13 @@ fn data_folder() -> TempDir {
         let file = file.unwrap();
         fs::copy(file.path(), data.path().join("log").join(file.file_name())).unwrap();
     }
-    let folder = OsFolder::create(&data.path().join("log")).unwrap();
-    let kv = RocksKv::open(&data.path().join("index")).unwrap();
+    open_store(data.path()).close();
+    data
+}
+
+fn open_store(data: &Path) -> Store {
+    let folder = OsFolder::create(&data.join("log")).unwrap();
+    let kv = RocksKv::open(&data.join("index")).unwrap();
     let options = StoreOptions {
         broker: "broker-a".to_owned(),
         log: LogOptions { segment_bytes: 768, ..LogOptions::new(Salt::new(7)) },
@@ -41,8 +48,7 @@ fn data_folder() -> TempDir {
         flush_interval: std::time::Duration::from_millis(5),
         tail_bytes: 0,
     };
-    Store::open(options, Arc::new(folder), Arc::new(kv), || 0, |_| ()).unwrap().close();
-    data
+    Store::open(options, Arc::new(folder), Arc::new(kv), || 0, |_| ()).unwrap()
 }
 
 fn verify(data: &Path, more: &[&str]) -> (Option<i32>, Value) {
@@ -147,6 +153,33 @@ fn an_index_that_does_not_follow_from_the_log_is_found() {
     assert_eq!(code, Some(1));
     assert_eq!(report["damage"][0]["place"], "index");
     assert!(report["damage"][0]["reason"].as_str().unwrap().contains("queues"), "{report:#}");
+}
+
+/// The log does not begin at 0 any more: the index is held against what follows from the first snapshot.
+#[test]
+fn an_index_of_a_trimmed_log_is_compared_as_well() {
+    let data = data_folder();
+    let store = open_store(data.path());
+    for i in 0..40 {
+        let record = Record::Discard(DiscardRecord { held: i, by: "nobody".repeat(10) });
+        let (done, answer) = std::sync::mpsc::channel();
+        store.propose(&record, Flush::Sync, Box::new(move |applied| done.send(applied).unwrap()));
+        answer.recv().unwrap().unwrap();
+    }
+    let point = store.trim_points().nth(1).unwrap().unwrap();
+    store.trim(&point).unwrap();
+    drop(store);
+    let (code, report) = verify(data.path(), &[]);
+    assert_eq!((code, &report["clean"]), (Some(0), &Value::Bool(true)), "{report:#}");
+    assert!(report["start"].as_u64().unwrap() > 0);
+    assert!(report["index"].as_str().unwrap().contains("0 differ"), "{report:#}");
+    {
+        let kv = RocksKv::open(&data.path().join("index")).unwrap();
+        let (key, _) = kv.scan(Family::Queues, b"", 1).unwrap().remove(0);
+        kv.write(vec![Op::Put(Family::Queues, key, vec![0; 24])]).unwrap();
+    }
+    let (code, report) = verify(data.path(), &[]);
+    assert_eq!((code, &report["damage"][0]["place"]), (Some(1), &"index".into()), "{report:#}");
 }
 
 #[test]

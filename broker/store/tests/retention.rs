@@ -13,8 +13,10 @@ use kerolox_core::record::{
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
+use kerolox_log::inspect::{Finding, Inspector, Mode};
 use kerolox_log::{LogOptions, Salt};
-use kerolox_store::kv::MemKv;
+use kerolox_store::index::check::{Comparison, Fold, How, applied_of};
+use kerolox_store::kv::{Family, Kv, MemKv, Op};
 use kerolox_store::{Applied, Outcome, QueueBounds, Store, StoreOptions, TrimPoint};
 
 fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
@@ -47,6 +49,7 @@ fn message(queue: u32, hold: Hold, id: &str) -> Record {
         hold: hold.into(),
         hold_ms: 1,
         message_id: id.to_owned(),
+        lookups: vec![id.len() as u64],
         ..MessageHeader::default()
     };
     Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::from(vec![7; 200]) })
@@ -74,6 +77,20 @@ fn id_at(store: &Store, queue: u32, offset: u64) -> Option<String> {
 
 fn trim_points(store: &Store) -> Vec<TrimPoint> {
     store.trim_points().collect::<Result<_, _>>().expect("reads")
+}
+
+/// Compares the index of a store, which must not be in use, with what follows from the log that is left.
+fn compare(folder: &MemFolder, kv: &MemKv) -> Comparison {
+    let log = Inspector::open(folder, Mode::Offline).expect("opens");
+    let applied = applied_of(kv).expect("reads").expect("an index");
+    let mut fold = Fold::of_trimmed(log.position(), applied);
+    for finding in log {
+        if let Finding::Record(frame) = finding.expect("reads") {
+            fold.take(&frame).expect("a known record");
+        }
+    }
+    assert!(fold.begin().is_some_and(|begin| begin > 64), "the log was trimmed, and a snapshot is there");
+    fold.compare(kv).expect("reads")
 }
 
 struct Built {
@@ -181,6 +198,53 @@ fn an_index_rebuilt_from_what_is_left_shows_the_same() {
     let store = open(&stale.folder, &old);
     assert_eq!(store.index().queue_bounds(1, 0).next, 180);
     assert_eq!(id_at(&store, 0, 4).as_deref(), Some("0-4"));
+}
+
+/// The index has lived through everything; the log holds the rest.
+#[test]
+fn an_index_of_a_trimmed_log_agrees_with_what_is_left_of_it() {
+    let built = build();
+    built.store.close();
+    for round in 0..3 {
+        let store = open(&built.folder, &built.kv);
+        fill(&store, 1, 60);
+        store.trim(&trim_points(&store)[0]).expect("trims");
+        fill(&store, 0, 5);
+        store.close();
+        let found = compare(&built.folder, &built.kv);
+        assert_eq!(found.differences, 0, "round {round}: {:?}", found.examples);
+        assert!(found.keys > 15, "{found:?}");
+        // The snapshot that the log begins with cannot be read: the next one does as well.
+        let folder = built.folder.fork();
+        let first =
+            folder.names().into_iter().filter(|name| name.ends_with(".log")).min().expect("a segment");
+        folder.flip(&first, 100);
+        let found = compare(&folder, &built.kv);
+        assert_eq!(found.differences, 0, "round {round}: {:?}", found.examples);
+    }
+}
+
+#[test]
+fn what_does_not_follow_from_a_trimmed_log_is_found() {
+    let built = build();
+    built.store.trim(&trim_points(&built.store)[1]).expect("trims");
+    built.store.close();
+    for family in
+        [Family::Queues, Family::Entries, Family::Halves, Family::Progress, Family::Kept, Family::Lookups]
+    {
+        let (key, value) = built.kv.scan(family, b"", 100).expect("memory").pop().expect("there is one");
+        let mut other = value.clone();
+        *other.last_mut().expect("not empty") ^= 1;
+        for (op, how) in [
+            (Op::Delete(family, key.clone()), How::Missing),
+            (Op::Put(family, key.clone(), other), How::Different),
+        ] {
+            let kv = MemKv::clone(&built.kv);
+            kv.write(vec![op]).expect("memory");
+            let found = compare(&built.folder, &kv);
+            assert_eq!((found.differences, found.examples[0].how), (1, how), "{family:?}");
+        }
+    }
 }
 
 #[test]

@@ -1,11 +1,18 @@
 //! Folding a log once more, to see whether an index is what it should be.
+//!
+//! A log whose old segments were given up is folded from its first whole snapshot on. What lies before that, an index that
+//! was there all the time may still know: entries below the offsets that the snapshot begins with, and transactions that
+//! ended before it. That is out of scope, everything else must be equal.
 
 use std::sync::Arc;
 
 use kerolox_core::record::{MetaChange, MetaRecord, Record};
+use kerolox_core::transaction::Half;
 use kerolox_log::Frame;
+use prost::Message as _;
 
-use super::{FORMAT, Index, entries, keys, lookup};
+use super::entries::{self, ENTRY_LEN, decode_bounds};
+use super::{FORMAT, Index, QueueBounds, keys, lookup};
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, KvError, MemKv, Op, Pair};
 
@@ -21,6 +28,22 @@ pub struct Fold {
     kv: Arc<dyn Kv>,
     until: u64,
     doomed: Vec<Doomed>,
+    begin: Begin,
+    /// Position of the first record of the log.
+    start: u64,
+}
+
+/// Where a fold begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    /// With the first record of all.
+    Whole,
+    /// With a snapshot that has not come yet.
+    Waiting,
+    /// With the snapshot that began at this position and may not be whole.
+    Snapshot(u64),
+    /// With the whole snapshot that began at this position.
+    Begun(u64),
 }
 
 /// Keys that a record behind the index's position removes.
@@ -67,18 +90,33 @@ pub enum How {
 impl Fold {
     /// A fold of the records before log position `until`. It takes some 30 bytes of memory per message, and 10 for each key.
     pub fn until(until: u64) -> Self {
-        Self::new(Arc::new(MemKv::default()), until)
+        Self::new(Arc::new(MemKv::default()), until, Begin::Whole)
+    }
+
+    /// The same for a log whose first record lies at `start`, because what was before it was given up. Records before the
+    /// first whole snapshot are skipped.
+    pub fn of_trimmed(start: u64, until: u64) -> Self {
+        Self { start, ..Self::new(Arc::new(MemKv::default()), until, Begin::Waiting) }
     }
 
     /// A fold of all records that knows bounds of queues but not their entries: little memory even for a long log.
     /// [`Index::entries`] fails on it.
     pub fn without_entries() -> Self {
-        Self::new(Arc::new(WithoutEntries(MemKv::default())), u64::MAX)
+        Self::new(Arc::new(WithoutEntries(MemKv::default())), u64::MAX, Begin::Whole)
     }
 
-    fn new(kv: Arc<dyn Kv>, until: u64) -> Self {
+    fn new(kv: Arc<dyn Kv>, until: u64, begin: Begin) -> Self {
         let index = Index::empty(kv.clone()).expect("a map in memory does not fail");
-        Self { index, kv, until, doomed: Vec::new() }
+        Self { index, kv, until, doomed: Vec::new(), begin, start: 0 }
+    }
+
+    /// Where the fold began: 0, or the position of the snapshot that it took up; `None` when there was none.
+    pub fn begin(&self) -> Option<u64> {
+        match self.begin {
+            Begin::Whole => Some(0),
+            Begin::Begun(position) => Some(position),
+            Begin::Waiting | Begin::Snapshot(_) => None,
+        }
     }
 
     /// Takes the next record of the log.
@@ -89,11 +127,33 @@ impl Fold {
         if frame.position >= self.until {
             return self.take_later(frame);
         }
+        if self.is_before_begin(frame)? {
+            return Ok(());
+        }
         self.index.apply(frame, &mut Vec::new())?;
         if self.index.pending_len() >= FLUSH_KEYS {
             self.flush()?;
         }
         Ok(())
+    }
+
+    /// Whether a record lies before the first whole snapshot. Follows the parts of that, and forgets one that is not whole.
+    fn is_before_begin(&mut self, frame: &Frame) -> Result<bool, StoreError> {
+        let (Begin::Waiting | Begin::Snapshot(_)) = self.begin else { return Ok(false) };
+        let malformed = |source| StoreError::Record { position: frame.position, source };
+        let part = match Record::decode(frame.kind, frame.body.clone()).map_err(malformed)? {
+            Record::Snapshot(part) => Some(part),
+            _ => None,
+        };
+        let follows = part.as_ref().is_some_and(|part| self.index.expects_part(part.part));
+        if !follows && self.begin != Begin::Waiting {
+            self.index = Index::empty(self.kv.clone())?;
+            self.begin = Begin::Waiting;
+        }
+        let Some(part) = part.filter(|part| self.index.expects_part(part.part)) else { return Ok(true) };
+        let from = if let Begin::Snapshot(from) = self.begin { from } else { frame.position };
+        self.begin = if part.last { Begin::Begun(from) } else { Begin::Snapshot(from) };
+        Ok(false)
     }
 
     /// The index made so far.
@@ -113,20 +173,18 @@ impl Fold {
             loop {
                 own.fill()?;
                 found.fill()?;
-                let (key, how) = match (own.peek(), found.peek()) {
+                let (key, own_value, found_value) = match (own.peek(), found.peek()) {
                     (None, None) => break,
-                    (Some(a), Some(b)) if a.0 == b.0 => {
-                        let how = (a.1 != b.1).then_some(How::Different);
-                        (a.0.clone(), how)
-                    }
-                    (Some(a), Some(b)) if b.0 < a.0 => (b.0.clone(), Some(How::Unexpected)),
-                    (None, Some(b)) => (b.0.clone(), Some(How::Unexpected)),
-                    (Some(a), _) => (a.0.clone(), Some(How::Missing)),
+                    (Some(a), Some(b)) if a.0 == b.0 => (a.0.clone(), Some(&a.1), Some(&b.1)),
+                    (Some(a), Some(b)) if b.0 < a.0 => (b.0.clone(), None, Some(&b.1)),
+                    (None, Some(b)) => (b.0.clone(), None, Some(&b.1)),
+                    (Some(a), _) => (a.0.clone(), Some(&a.1), None),
                 };
+                let how = self.difference(family, &key, own_value, found_value)?;
                 own.skip(&key);
                 found.skip(&key);
                 comparison.keys += 1;
-                if let Some(how) = how.filter(|how| *how != How::Missing || !self.is_doomed(family, &key)) {
+                if let Some(how) = how {
                     comparison.differences += 1;
                     if comparison.examples.len() < EXAMPLES {
                         comparison.examples.push(Difference { family, key, how });
@@ -135,6 +193,67 @@ impl Fold {
             }
         }
         Ok(comparison)
+    }
+
+    /// How the values of a key differ, as far as that says something.
+    fn difference(
+        &self,
+        family: Family,
+        key: &[u8],
+        own: Option<&Vec<u8>>,
+        found: Option<&Vec<u8>>,
+    ) -> Result<Option<How>, StoreError> {
+        let how = match (own, found) {
+            (own, found) if own == found => return Ok(None),
+            (Some(_), None) if self.is_doomed(family, key) => return Ok(None),
+            (Some(_), None) => How::Missing,
+            (None, _) => How::Unexpected,
+            (Some(_), Some(_)) => How::Different,
+        };
+        let is_old = match self.begin {
+            Begin::Begun(begin) => self.is_before(begin, family, key, own, found)?,
+            _ => false,
+        };
+        Ok((!is_old).then_some(how))
+    }
+
+    /// Whether a difference lies in what went before the beginning of the fold.
+    fn is_before(
+        &self,
+        begin: u64,
+        family: Family,
+        key: &[u8],
+        own: Option<&Vec<u8>>,
+        found: Option<&Vec<u8>>,
+    ) -> Result<bool, StoreError> {
+        match (family, own, found) {
+            (Family::Entries, own, found) => {
+                let (topic_id, queue, first) = keys::parse_block(key)?;
+                let min = self.index.queue_bounds(topic_id, queue).min;
+                let skip = usize::try_from(min.saturating_sub(first)).unwrap_or(usize::MAX);
+                let kept = |block: Option<&Vec<u8>>| {
+                    let bytes = block.map_or(&[][..], Vec::as_slice);
+                    bytes.get(skip.saturating_mul(ENTRY_LEN)..).unwrap_or_default().to_vec()
+                };
+                Ok(kept(own) == kept(found))
+            }
+            (Family::Lookups, own, found) => {
+                let kept = |bucket: Option<&Vec<u8>>| {
+                    bucket.map_or_else(Vec::new, |bytes| lookup::since(key, bytes, begin))
+                };
+                Ok(kept(own) == kept(found))
+            }
+            // The first snapshot that was whole is not the one that the log begins with: its queues begin too late.
+            (Family::Queues, Some(own), Some(found)) if begin != self.start => {
+                let (own, found) = (decode_bounds(own)?, decode_bounds(found)?);
+                Ok(found.min <= own.min && QueueBounds { min: own.min, ..found } == own)
+            }
+            (Family::Halves, None, Some(found)) => {
+                let half = Half::decode(&**found).map_err(|_| StoreError::Index("half message".into()))?;
+                Ok(!half.is_undecided() && half.decided_at < begin)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Deletions and trims remove ranges of keys before the index's position moves on, see `delete_topic`; a crash in

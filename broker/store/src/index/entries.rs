@@ -13,7 +13,7 @@ use crate::kv::{Family, Kv, Op, pairs};
 /// Entries of one block: one key of the store for this many messages. A block that is not full yet lies in pieces, one
 /// for each flush, so that a flush costs no more than what is new.
 const BLOCK: u64 = 256;
-const ENTRY_LEN: usize = 24;
+pub(super) const ENTRY_LEN: usize = 24;
 
 /// A message in a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -317,7 +317,7 @@ fn encode_bounds(bounds: &QueueBounds) -> Vec<u8> {
     [bounds.min.to_be_bytes(), bounds.next.to_be_bytes(), bounds.newest_ms.to_be_bytes()].concat()
 }
 
-fn decode_bounds(bytes: &[u8]) -> Result<QueueBounds, StoreError> {
+pub(super) fn decode_bounds(bytes: &[u8]) -> Result<QueueBounds, StoreError> {
     let (parts, []) = bytes.as_chunks::<8>() else { return Err(StoreError::Index("queue bounds".into())) };
     let [min, next, newest] = parts else { return Err(StoreError::Index("queue bounds".into())) };
     Ok(QueueBounds {

@@ -110,6 +110,16 @@ pub(super) fn bucket_key(key: &[u8]) -> Option<Vec<u8>> {
     (key.len() == keys::lookup(0, 0, 0).len()).then(|| key[..keys::lookup_prefix(0, 0).len()].to_vec())
 }
 
+/// What a bucket holds of the messages at `begin` and behind; `key` is one of its keys or what they have in common.
+pub(super) fn since(key: &[u8], located: &[u8], begin: u64) -> Vec<u8> {
+    let part = key.first_chunk::<4>().map_or(0, |part| u32::from_be_bytes(*part));
+    let position = |place: &[u8; LOCATED_LEN]| {
+        let place = u32::from_be_bytes(*place.last_chunk().expect("longer than 4 bytes"));
+        part_start(part) + u64::from(place) * ALIGNMENT
+    };
+    located.as_chunks().0.iter().filter(|place| position(place) >= begin).flatten().copied().collect()
+}
+
 /// Positions of messages with a certain hash, newest first. It reads the store bit by bit and without holding the index.
 pub struct Positions {
     kv: Arc<dyn Kv>,

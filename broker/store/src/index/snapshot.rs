@@ -90,6 +90,15 @@ impl Index {
         Ok(parts.finish())
     }
 
+    /// Whether this part of a snapshot would be taken up.
+    pub(super) fn expects_part(&self, part: u32) -> bool {
+        match self.loading {
+            Loading::Blank => part == 0,
+            Loading::Part(next) => part == next,
+            Loading::Never => false,
+        }
+    }
+
     /// Takes up one part, if this index starts from nothing.
     pub(super) fn apply_snapshot(&mut self, part: SnapshotRecord) -> Result<(), StoreError> {
         let expected = match self.loading {

@@ -72,6 +72,9 @@ impl Verify {
             open_index(&data)
         };
         let mut fold = match &index {
+            Index::Comparable { applied, .. } if is_trimmed(&data) => {
+                Some(Fold::of_trimmed(data.log.position(), *applied))
+            }
             Index::Comparable { applied, .. } => Some(Fold::until(*applied)),
             Index::Not(_) | Index::Broken(_) => None,
         };
@@ -103,12 +106,14 @@ impl Verify {
     }
 }
 
+/// Whether old segments were given up.
+fn is_trimmed(data: &DataFolder) -> bool {
+    data.log.segments().next().is_some_and(|segment| segment.base > 0)
+}
+
 fn open_index(data: &DataFolder) -> Index {
     if !data.index.exists() {
         return Index::Not("there is none; a broker makes it from the log".to_owned());
-    }
-    if data.log.segments().next().is_some_and(|segment| segment.base > 0) {
-        return Index::Not("not compared: the log does not begin at 0 any more".to_owned());
     }
     let opened = RocksKv::open_read_only(&data.index);
     let applied = opened.map_err(Into::into).and_then(|kv| Ok((check::applied_of(&kv)?, kv)));
@@ -152,6 +157,14 @@ impl Checked {
                 format!("ahead of the log (it stands at {applied}); a broker makes it anew")
             }
             (Index::Comparable { .. }, None) => "not compared: the log is damaged".to_owned(),
+            (Index::Comparable { applied, .. }, Some(_)) if applied <= self.start => {
+                format!(
+                    "older than the beginning of the log (it stands at {applied}); a broker makes it anew"
+                )
+            }
+            (Index::Comparable { .. }, Some(fold)) if fold.begin().is_none() => {
+                "not compared: no segment begins with a whole snapshot".to_owned()
+            }
             (Index::Comparable { kv, applied }, Some(mut fold)) => {
                 let found = fold.compare(&kv).map_err(|error| Failure::failed(error.to_string()))?;
                 self.compared(&found);
