@@ -106,7 +106,7 @@ fn frames(queues: u32) -> Vec<Frame> {
     let numbers = (0..BLOCK * u64::from(queues)).zip((0..queues).cycle());
     let frames = numbers.map(|(number, queue)| {
         let NewFrame { kind, body } = maker.next(1, queue).into_frame();
-        stored(kind, body.to_vec(), 4096 + number * 400)
+        stored(kind, body, 4096 + number * 400)
     });
     frames.collect()
 }

@@ -44,17 +44,17 @@ impl PlainWriter {
         Ok(Self { out, sync_interval, synced: Instant::now() })
     }
 
-    /// Writes all frames again and again until `duration` has passed; returns bytes per second.
+    /// Writes all frames again and again until `duration` has passed; returns the number of bytes.
     ///
     /// # Errors
     /// The system's error.
-    pub fn run(&mut self, frames: &[Vec<u8>], duration: Duration) -> io::Result<f64> {
+    pub fn run(&mut self, frames: &[Vec<u8>], duration: Duration) -> io::Result<u64> {
         let begin = Instant::now();
         let mut written = 0;
         while begin.elapsed() < duration {
             for frame in frames {
                 self.out.write_all(frame)?;
-                written += frame.len();
+                written += frame.len() as u64;
             }
             if self.sync_interval.is_some_and(|interval| self.synced.elapsed() >= interval) {
                 self.out.flush()?;
@@ -63,7 +63,7 @@ impl PlainWriter {
             }
         }
         self.out.flush()?;
-        Ok(written as f64 / begin.elapsed().as_secs_f64())
+        Ok(written)
     }
 }
 
@@ -106,20 +106,18 @@ impl SyncLoop {
         Ok(Self { file, len, end: 0 })
     }
 
-    /// Writes the bytes of a batch behind the last one and syncs them; returns the seconds it took. At its end the file is
-    /// begun again.
+    /// Writes the bytes of a batch behind the last one and syncs them.
     ///
     /// # Errors
-    /// The system's error.
-    pub fn write(&mut self, batch: &[u8]) -> io::Result<f64> {
+    /// The system's error, or that the file has no room left.
+    pub fn write(&mut self, batch: &[u8]) -> io::Result<()> {
         if self.end + batch.len() as u64 > self.len {
             return Err(io::Error::other("the file of the raw loop is full"));
         }
-        let begin = Instant::now();
         self.file.write_all_at(batch, self.end)?;
         self.file.sync_data()?;
         self.end += batch.len() as u64;
-        Ok(begin.elapsed().as_secs_f64())
+        Ok(())
     }
 }
 

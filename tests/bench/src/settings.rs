@@ -54,12 +54,12 @@ impl Settings {
 
     /// Seconds of one turn.
     pub fn turn(&self) -> Duration {
-        Duration::from_millis(self.choose(600, 20))
+        Duration::from_millis(self.choose(1000, 20))
     }
 
     /// Turns of each contestant.
     pub fn rounds(&self) -> usize {
-        self.choose(9, 2)
+        self.choose(7, 2)
     }
 
     /// A folder for one benchmark, which goes when it is dropped; an error when there is not enough room for `bytes`.

@@ -1,5 +1,6 @@
 //! Append without waiting for syncs, against a plain writer of the same frames.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerolox_core::flush::Flush;
@@ -7,6 +8,7 @@ use kerolox_log::fs::OsFolder;
 use kerolox_log::{Log, NewFrame};
 
 use crate::engine::{self, FLUSH_INTERVAL, Producer};
+use crate::machine::ThreadTimes;
 use crate::messages::{Maker, Shape};
 use crate::raw::{self, PlainWriter};
 use crate::report::{Figure, Group, Unit};
@@ -22,6 +24,7 @@ const PLAIN: usize = 0;
 const PLAIN_SYNCED: usize = 1;
 const LOG: usize = 2;
 const STORE: usize = 3;
+const NAMES: [&str; 4] = ["plain writer", "plain, synced each 200 ms", "log, one thread", "store with index"];
 
 /// # Errors
 /// When a disk or the engine fails.
@@ -36,61 +39,95 @@ pub fn run(settings: &Settings) -> anyhow::Result<Group> {
     for &body in settings.choose(&[10, 100, 1024][..], &[100]) {
         let shape = Shape::plain(body);
         group.note(shape.describe());
-        let rounds = compete(settings, shape)?;
-        let figure = |what: &str, who| {
-            Figure::new(format!("{body} B: {what}"), rounds.median(who), Unit::BytesPerSecond)
+        let Taken { rates, costs, frame_len } = compete(settings, shape)?;
+        let against = |rounds: &Rounds, figure: Figure, who, other: usize| {
+            figure.against_with_ratio(NAMES[other], rounds.median(other), rounds.ratio(who, other))
         };
-        let against = |figure: Figure, who, other, name: &str| {
-            figure.against_with_ratio(name, rounds.median(other), rounds.ratio(who, other))
+        let rate = |who: usize| {
+            Figure::new(format!("{body} B: {}", NAMES[who]), rates.median(who), Unit::BytesPerSecond)
         };
-        let plain_synced = "plain, synced each 200 ms";
-        group.add(figure("plain writer", PLAIN));
-        group.add(against(figure(plain_synced, PLAIN_SYNCED), PLAIN_SYNCED, PLAIN, "plain"));
-        group.add(against(figure("log, one thread", LOG), LOG, PLAIN_SYNCED, plain_synced));
-        group.add(against(figure("store with index", STORE), STORE, PLAIN_SYNCED, plain_synced));
-        let frame = raw::frames(&[Maker::new(shape, 0).next(1, 0).into_frame()])[0].len() as f64;
-        let records =
-            Figure::new(format!("{body} B: store with index"), rounds.median(STORE) / frame, Unit::PerSecond);
-        group.add(records);
+        group.add(rate(PLAIN));
+        group.add(against(&rates, rate(PLAIN_SYNCED), PLAIN_SYNCED, PLAIN));
+        group.add(against(&rates, rate(LOG), LOG, PLAIN_SYNCED));
+        group.add(against(&rates, rate(STORE), STORE, PLAIN_SYNCED));
+        let records = rates.median(STORE) / frame_len as f64;
+        group.add(Figure::new(format!("{body} B: {}, records", NAMES[STORE]), records, Unit::PerSecond));
+        for who in [LOG, STORE] {
+            let what = format!("{body} B: {}, processor time per record", NAMES[who]);
+            let figure = Figure::new(what, costs.median(who), Unit::Seconds);
+            group.add(against(&costs, figure, who, PLAIN_SYNCED));
+        }
     }
     Ok(group)
 }
 
-/// Bytes per second of every contestant in every round.
-fn compete(settings: &Settings, shape: Shape) -> anyhow::Result<Rounds> {
+/// What the contestants reached.
+struct Taken {
+    /// Bytes per second.
+    rates: Rounds,
+    /// Seconds of processor time per record.
+    costs: Rounds,
+    /// Bytes of a frame.
+    frame_len: usize,
+}
+
+fn compete(settings: &Settings, shape: Shape) -> anyhow::Result<Taken> {
     let turn = settings.turn();
     let mut maker = Maker::new(shape, 0);
     let records: Vec<NewFrame> =
         (0..REPEATED as u32).map(|i| maker.next(1, i % QUEUES).into_frame()).collect();
     let frames = raw::frames(&records);
-    // Four contestants, at most two gigabytes per second each.
-    let scratch = settings.scratch(6 << 30)?;
-    let mut rounds = Rounds::default();
+    let frame_len = frames[0].len();
+    // The log and the store keep what they wrote; more than a gigabyte per second is not to be expected for long.
+    let kept = turn.as_secs_f64() * settings.rounds() as f64 * 2.0 * 1e9;
+    let scratch = settings.scratch(kept as u64 + (2 << 30))?;
 
     let folder = OsFolder::create(&scratch.path().join("log-only"))?;
-    let (mut log, _) = Log::open(std::sync::Arc::new(folder), engine::log_options())?;
+    let (mut log, _) = Log::open(Arc::new(folder), engine::log_options())?;
     let store = engine::open(&scratch.path().join("store"))?;
     let queues = engine::create_queues(&store, QUEUES)?;
     let mut producer = Producer::new(store.clone(), Maker::new(shape, 0), queues, Flush::Async, IN_FLIGHT);
-    for round in 0..settings.rounds() {
-        let mut row = Vec::new();
+    let path = scratch.path().join("plain");
+    let (mut rates, mut costs) = (Rounds::default(), Rounds::default());
+    for _ in 0..settings.rounds() {
+        let mut taken = Vec::new();
         for sync_interval in [None, Some(FLUSH_INTERVAL)] {
-            let path = scratch.path().join(format!("plain-{round}"));
-            row.push(PlainWriter::create(&path, sync_interval)?.run(&frames, turn)?);
-            std::fs::remove_file(path)?;
+            taken.push(measured(|| PlainWriter::create(&path, sync_interval)?.run(&frames, turn))?);
+            std::fs::remove_file(&path)?;
         }
-        row.push(append_to_log(&mut log, &records, settings.batch, turn)?);
-        let begin = Instant::now();
-        let before = store.positions().end;
-        producer.run(settings.batch, |_| begin.elapsed() >= turn)?;
-        row.push((store.positions().end - before) as f64 / begin.elapsed().as_secs_f64());
-        rounds.add(row);
+        taken.push(measured(|| append_to_log(&mut log, &records, settings.batch, turn))?);
+        taken.push(measured(|| {
+            let (begin, before) = (Instant::now(), store.positions().end);
+            producer.run(settings.batch, |_| begin.elapsed() >= turn)?;
+            anyhow::Ok(store.positions().end - before)
+        })?);
+        rates.add(taken.iter().map(|taken| taken.bytes / taken.seconds).collect());
+        costs.add(taken.iter().map(|taken| taken.processor / taken.bytes * frame_len as f64).collect());
     }
-    Ok(rounds)
+    Ok(Taken { rates, costs, frame_len })
 }
 
-/// Appends batches on this thread, synced as often as the writer does it; returns bytes per second.
-fn append_to_log(log: &mut Log, records: &[NewFrame], batch: usize, turn: Duration) -> anyhow::Result<f64> {
+/// One turn.
+struct Turn {
+    bytes: f64,
+    seconds: f64,
+    /// Seconds of processor time, of all threads.
+    processor: f64,
+}
+
+/// Does something that says how many bytes it wrote.
+fn measured<E>(work: impl FnOnce() -> Result<u64, E>) -> anyhow::Result<Turn>
+where
+    anyhow::Error: From<E>,
+{
+    let (before, begin) = (ThreadTimes::now(), Instant::now());
+    let bytes = work()? as f64;
+    let seconds = begin.elapsed().as_secs_f64();
+    Ok(Turn { bytes, seconds, processor: ThreadTimes::now().total().used - before.total().used })
+}
+
+/// Appends batches on this thread, synced as often as the writer does it; returns the number of bytes.
+fn append_to_log(log: &mut Log, records: &[NewFrame], batch: usize, turn: Duration) -> anyhow::Result<u64> {
     let begin = Instant::now();
     let before = log.end();
     let mut synced = begin;
@@ -104,5 +141,5 @@ fn append_to_log(log: &mut Log, records: &[NewFrame], batch: usize, turn: Durati
             synced = Instant::now();
         }
     }
-    Ok((log.end() - before) as f64 / begin.elapsed().as_secs_f64())
+    Ok(log.end() - before)
 }

@@ -32,7 +32,7 @@ pub fn run(settings: &Settings, messages: u64) -> anyhow::Result<Group> {
     let mut group = Group::new("big", title);
     group.note(shape.describe());
     // Files that were compacted are there twice for a while.
-    let needed = messages * (frame_len + 120) + (2 << 30);
+    let needed = messages * (frame_len + 60) + (2 << 30);
     println!("big: about {:.1} GB of disk are needed while it runs", needed as f64 / 1e9);
     let scratch = settings.scratch(needed)?;
     let data = scratch.path().join("store");

@@ -12,7 +12,7 @@ use crate::messages::{Maker, Shape};
 use crate::raw::{self, Reserve, SyncLoop};
 use crate::report::{Aim, Figure, Group, Unit};
 use crate::settings::Settings;
-use crate::turns::{Rounds, median};
+use crate::turns::Rounds;
 
 const RAW: usize = 0;
 const ZEROED: usize = 1;
@@ -28,7 +28,8 @@ pub fn run(settings: &Settings) -> anyhow::Result<Group> {
         Group::new("commit", "sync flush, against write + fdatasync of the same bytes; per batch");
     group.note(shape.describe());
     group.note("one at a time: the next batch is proposed when the one before was answered");
-    group.note("pipelined: two more wait meanwhile");
+    group.note("pipelined: two more are proposed meanwhile, and may share a sync");
+    group.note("each turn is of 40 batches; its mean counts, and the median of 25 turns");
     for &batch in settings.choose(&[1, 32, 512][..], &[32]) {
         let rounds = compete(settings, shape, batch)?;
         let figure = |what: &str, who| {
@@ -64,33 +65,26 @@ fn compete(settings: &Settings, shape: Shape, batch: usize) -> anyhow::Result<Ro
     let (mut alone, mut pipelined) = (producer(0, 1), producer(1 << 31, 3));
     let mut all = Rounds::default();
     for _ in 0..rounds {
-        let raw = repeat(batches, || Ok(allocated.write(&bytes)?))?;
-        let zeroed = repeat(batches, || Ok(zeroed.write(&bytes)?))?;
-        let log = repeat(batches, || {
-            timed(|| {
+        all.add(vec![
+            mean_of(batches, || Ok(allocated.write(&bytes)?))?,
+            mean_of(batches, || Ok(zeroed.write(&bytes)?))?,
+            mean_of(batches, || {
                 log.append(&records, 1, 1_700_000_000_000)?;
                 Ok(log.sync()?)
-            })
-        })?;
-        let alone = repeat(batches, || timed(|| alone.propose(batch).and_then(|()| alone.drain())))?;
-        // With several on the way the time of one says nothing; all together do.
-        let begin = Instant::now();
-        for _ in 0..batches {
-            pipelined.propose(batch)?;
-        }
+            })?,
+            mean_of(batches, || alone.propose(batch).and_then(|()| alone.drain()))?,
+            mean_of(batches, || pipelined.propose(batch))?,
+        ]);
         pipelined.drain()?;
-        let pipelined = begin.elapsed().as_secs_f64() / batches as f64;
-        all.add(vec![median(&raw), median(&zeroed), median(&log), median(&alone), pipelined]);
     }
     Ok(all)
 }
 
-fn repeat(times: usize, mut once: impl FnMut() -> anyhow::Result<f64>) -> anyhow::Result<Vec<f64>> {
-    (0..times).map(|_| once()).collect()
-}
-
-fn timed(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+/// Seconds that each of several calls took.
+fn mean_of(times: usize, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     let begin = Instant::now();
-    work()?;
-    Ok(begin.elapsed().as_secs_f64())
+    for _ in 0..times {
+        work()?;
+    }
+    Ok(begin.elapsed().as_secs_f64() / times as f64)
 }

@@ -140,9 +140,10 @@ fn plain_writer(settings: &Settings, shape: Shape, folder: &Path) -> anyhow::Res
     let mut maker = Maker::new(shape, 0);
     let records: Vec<_> = (0..16 << 10).map(|_| maker.next(1, 0).into_frame()).collect();
     let path = folder.join("plain");
-    let mut writer = PlainWriter::create(&path, Some(engine::FLUSH_INTERVAL))?;
-    let rate =
-        writer.run(&raw::frames(&records), settings.choose(Duration::from_secs(2), settings.turn()))?;
+    let duration = settings.choose(Duration::from_secs(2), settings.turn());
+    let (mut writer, begin) = (PlainWriter::create(&path, Some(engine::FLUSH_INTERVAL))?, Instant::now());
+    let bytes = writer.run(&raw::frames(&records), duration)?;
+    let rate = bytes as f64 / begin.elapsed().as_secs_f64();
     std::fs::remove_file(path)?;
     Ok(rate)
 }
