@@ -9,6 +9,9 @@
 #                                     kill -9 of a broker under writing clients, again and again
 #   tests/run.sh powercut [--seeds N] [--seed S] [--trace]
 #                                     power cuts of a simulated machine under the real storage engine
+#   tests/run.sh powercut --real N [--seed S] [--sabotage SWITCH]
+#                                     real power cuts of a file system under a real broker; needs root and loop devices,
+#                                     not part of "everything"
 #   tests/run.sh sabotage             breaks the engine on purpose, one switch at a time, and demands that a test fails
 #                                     (several minutes; not part of "everything")
 #   tests/run.sh bench [flags]        measures the storage engine against plain writes and reads (minutes; not part of
@@ -110,10 +113,14 @@ crash_suite() {
 }
 
 powercut_suite() {
-  local code=0 start=$SECONDS
+  local code=0 start=$SECONDS program=("$CARGO_TARGET_DIR/release/powercut")
+  if [ "${1:-}" = --real ]; then
+    shift
+    program=(tests/powercut/real.sh)
+  fi
   # As a part of everything the seeds are always the same: a change is judged by itself, and fresh seeds look for the rest.
   [ "${#suites[@]}" = 1 ] || set -- --seeds 1500 --seed 1
-  run "$CARGO_TARGET_DIR/release/powercut" "$@" || code=$?
+  run "${program[@]}" "$@" || code=$?
   finish powercut "$(count '^powercut: .*: \([0-9]*\) passed.*')" \
     "$(count '^powercut: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
 }
@@ -144,7 +151,10 @@ figures_suite() {
 setup_build
 # The simulations need neither RocksDB nor the programs, and the benchmarks no programs.
 case "${suites[*]}" in
-  powercut) packages=(-p kerolox-powercut) ;;
+  powercut)
+    packages=(-p kerolox-powercut)
+    if [ "${1:-}" = --real ]; then packages=(-p kerolox-broker -p kerolox-tests); fi
+    ;;
   bench) packages=(-p kerolox-bench) ;;
   sabotage) packages=() ;;
   *) packages=(--workspace) ;;

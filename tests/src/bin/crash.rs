@@ -1,11 +1,12 @@
-//! The `kill -9` loop as a program; see `kerolox_tests::crash`. `tests/run.sh crash` runs it.
+//! The `kill -9` loop as a program, with or without power cuts; see `kerolox_tests::crash`. `tests/run.sh crash` runs it, and
+//! `tests/powercut/real.sh` with a disk.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use kerolox_tests::crash::{Options, run};
+use kerolox_tests::crash::{Disk, Options, run};
 use kerolox_tests::process::Server;
 
 /// Kills a broker again and again under writing clients and checks that nothing acknowledged is lost.
@@ -20,6 +21,12 @@ struct Arguments {
     /// The broker program; by default the one that was built beside this one.
     #[arg(long)]
     broker: Option<PathBuf>,
+    /// Image of an ext4 file system whose power is cut after each kill; it holds the broker's data.
+    #[arg(long, requires = "mounted_at")]
+    disk: Option<PathBuf>,
+    /// Where the image is mounted.
+    #[arg(long, requires = "disk")]
+    mounted_at: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -30,7 +37,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     });
     let broker = arguments.broker.map_or_else(|| Server::program("broker"), Ok)?;
     println!("seed {seed}, {} rounds", arguments.rounds);
-    let report = run(&Options { rounds: arguments.rounds, seed, broker }).await?;
+    let disk = arguments.disk.zip(arguments.mounted_at).map(|(image, mounted_at)| Disk { image, mounted_at });
+    let (suite, what) = if disk.is_some() { ("powercut", "real power cuts") } else { ("crash", "rounds") };
+    let report = run(&Options { rounds: arguments.rounds, seed, broker, disk }).await?;
 
     for check in &report.checks {
         match &check.outcome {
@@ -40,7 +49,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     let failed = report.checks.iter().filter(|check| check.outcome.is_err()).count();
     println!(
-        "crash: {} rounds, {} acknowledged messages, {} restarts, slowest start {} ms, seed {seed}: {} passed, {failed} failed",
+        "{suite}: {} {what}, {} acknowledged messages, {} restarts, slowest start {} ms, seed {seed}: {} passed, {failed} failed",
         arguments.rounds,
         report.acknowledged,
         report.restarts,

@@ -1,6 +1,10 @@
 //! The `kill -9` loop: a standalone broker is killed at random moments while clients write, and started again on the
 //! same data. Afterwards every acknowledged message must be there, none twice, and no queue offset used twice.
+//!
+//! With a [`Disk`] the power of the broker's file system is cut after each kill as well. The kill comes first, because a
+//! sync that is under way when the file system stops may still report success: the machine would be gone by then.
 
+mod disk;
 mod ledger;
 mod verify;
 mod writers;
@@ -14,6 +18,8 @@ use kerolox_client::{Address, Client};
 
 use crate::process::Server;
 use crate::random::Random;
+use disk::Cut;
+pub use disk::Disk;
 use ledger::Ledger;
 use writers::Writers;
 
@@ -28,6 +34,8 @@ const PROGRESS_LIMIT: Duration = Duration::from_secs(30);
 const KILL_WITHIN: Duration = Duration::from_millis(500);
 /// Some restarts are killed within this time of their start.
 const EARLY_KILL_WITHIN: Duration = Duration::from_millis(150);
+/// Segments on a disk whose power is cut: small, so that cuts meet the change from one to the next.
+const DISK_SEGMENT: &str = "4MiB";
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -38,6 +46,8 @@ pub struct Options {
     pub seed: u64,
     /// The broker program.
     pub broker: PathBuf,
+    /// The file system for the broker's data whose power is to be cut; without one, only the process is killed.
+    pub disk: Option<Disk>,
 }
 
 /// What happened.
@@ -73,6 +83,10 @@ pub async fn run(options: &Options) -> Result<Report> {
     // Nobody is asked about undecided transactions: what the writers leave undecided must stay invisible.
     let arguments = ["--transaction-first-check", "1h"];
     let mut broker = Server::standalone(&options.broker, folder.path(), &arguments);
+    if let Some(disk) = &options.disk {
+        std::os::unix::fs::symlink(&disk.mounted_at, broker.data()).context("linking the data folder")?;
+        broker = broker.env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", DISK_SEGMENT);
+    }
     broker.start()?;
     let address = broker.address()?.to_owned();
     create_topics(&address).await?;
@@ -85,15 +99,18 @@ pub async fn run(options: &Options) -> Result<Report> {
         wait_for_progress(&ledger, &mut broker).await.with_context(|| format!("round {round}"))?;
         tokio::time::sleep(random.duration(KILL_WITHIN)).await;
         broker.kill()?;
+        let cut = cut_power(options, &mut random)?;
         if random.below(4) == 0 {
             broker.start_and_kill(random.duration(EARLY_KILL_WITHIN))?;
+            cut_power(options, &mut random)?;
             report.restarts += 1;
         }
         let took = broker.start().with_context(|| format!("round {round}"))?;
         report.restarts += 1;
         report.slowest_start = report.slowest_start.max(took);
+        let cut = cut.map_or_else(String::new, |cut| format!("power cut ({cut:?}), "));
         println!(
-            "round {round}: {} acknowledged so far, serving again after {} ms",
+            "round {round}: {cut}{} acknowledged so far, serving again after {} ms",
             ledger.acknowledged(),
             took.as_millis()
         );
@@ -103,6 +120,13 @@ pub async fn run(options: &Options) -> Result<Report> {
     report.acknowledged = ledger.acknowledged();
     report.checks = verify::verify(&ledger, &address, &mut broker).await?;
     Ok(report)
+}
+
+fn cut_power(options: &Options, random: &mut Random) -> Result<Option<Cut>> {
+    let Some(disk) = &options.disk else { return Ok(None) };
+    let cut = Cut::choose(random);
+    disk.cut(cut)?;
+    Ok(Some(cut))
 }
 
 async fn create_topics(address: &str) -> Result<()> {

@@ -118,8 +118,9 @@ fn log_content(entries: &Entries, data: &Path) -> Result<String, String> {
 /// Ids of all messages in the log, in its order.
 fn read_log(data: &Path) -> Result<Vec<String>> {
     let folder = Arc::new(OsFolder::create(&data.join("log")).context("opening the log's folder")?);
-    // The log has a salt of its own.
-    let (log, _) = Log::open(folder, LogOptions::new(Salt::new(0))).context("opening the log")?;
+    // The log has a salt of its own. Opening may make a segment, for which the disk need not have much room.
+    let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::new(Salt::new(0)) };
+    let (log, _) = Log::open(folder, options).context("opening the log")?;
     let reader = log.reader();
     let mut ids = Vec::new();
     for frame in reader.scan(reader.start()) {
