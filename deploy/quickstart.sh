@@ -16,10 +16,10 @@ cd "$kerolox_root"
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
 
-once=false data="" nameserver_port=9876 broker_port=8081
+once=false data="" nameserver_port=9876 broker_port=8081 health=auto
 while [ $# -gt 0 ]; do
   case "$1" in
-    --once) once=true nameserver_port=0 broker_port=0 ;;
+    --once) once=true nameserver_port=0 broker_port=0 health=127.0.0.1:0 ;;
     --data | --nameserver-port | --broker-port)
       [ $# -ge 2 ] || { fail "$1 needs a value" || true; exit 2; }
       case "$1" in
@@ -96,13 +96,14 @@ if [ -z "$data" ]; then
 fi
 mkdir -p "$data"
 data="$(cd "$data" && pwd)"
-start_server nameserver "$bin/nameserver" --listen "127.0.0.1:$nameserver_port" --data "$data/nameserver"
+start_server nameserver "$bin/nameserver" --listen "127.0.0.1:$nameserver_port" --data "$data/nameserver" \
+  --health-listen "$health"
 nameserver="$address"
 # Check-backs come after 2 s here, so that nobody has to wait; the defaults are RocketMQ's 6 s and 30 s.
 # Small log segments: the default reserves 1 GiB at once, which a small temporary folder may not have.
 export KEROLOX_BROKER__LOG__SEGMENT_SIZE=64MiB
 start_server broker "$bin/broker" --cluster DefaultCluster --group broker-a --nameserver "$nameserver" \
-  --listen "127.0.0.1:$broker_port" --data "$data/broker" \
+  --listen "127.0.0.1:$broker_port" --data "$data/broker" --health-listen "$health" \
   --transaction-first-check 2s --transaction-check-interval 2s
 broker="$address"
 

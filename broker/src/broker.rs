@@ -5,10 +5,12 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use kerolox_kit::access::drain;
 use kerolox_kit::clients::Clients;
+use kerolox_kit::health::Checks;
 use kerolox_kit::listen::{ListenError, Listener, grpc_server};
 use kerolox_kit::process::{Shutdown, now_ms};
 use kerolox_kit::registrar::{AddressError, Registrar};
@@ -20,18 +22,27 @@ use kerolox_log::fs::OsFolder;
 use kerolox_log::{LogOptions, Salt};
 use kerolox_nameserver::RegistryService;
 use kerolox_rocks::RocksKv;
-use kerolox_store::{Store, StoreError, StoreOptions};
+use kerolox_store::{Opening, Store, StoreError, StoreOptions};
+use tokio::task::JoinHandle;
+use tonic::service::Routes as Services;
 
 use crate::announce::{self, Announcer};
 use crate::check_back::{Checker, HalfArrivals};
 use crate::config::BrokerConfig;
 use crate::delivery::{Arrivals, Deliveries, ProgressLog};
 use crate::engine::Engine;
-use crate::retention::{Keeper, Room};
-use crate::service::{Admin, Context, Counters, Messaging, Policy};
+use crate::retention::Keeper;
+use crate::service::{Admin, Context, Counters, Door, Messaging, Policy};
+use crate::vitals::Vitals;
 
 /// How often dead brokers and clients are looked for.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// An ordinary start takes less than this. Callers who come earlier are kept waiting, later ones are refused until the
+/// store is open.
+const QUICK_START: Duration = Duration::from_secs(1);
+
+/// How serving ended.
+type Served = Result<(), tonic::transport::Error>;
 
 /// Why a broker cannot start or serve.
 #[derive(Debug, thiserror::Error)]
@@ -67,34 +78,29 @@ pub enum BrokerError {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// A broker whose store is open and whose port is bound.
+/// A broker whose port is bound and whose data folder is its own.
 pub struct Broker {
     config: BrokerConfig,
     listener: Listener,
     tls: Arc<rustls::ServerConfig>,
-    store: Arc<Store>,
-    arrivals: Arrivals,
-    halves: HalfArrivals,
+    vitals: Arc<Vitals>,
     started: Instant,
     /// Keeps other processes out of the data folder.
     _lock: File,
 }
 
 impl Broker {
-    /// Opens the store, recovering what a crash left behind, and binds the port.
+    /// Takes the data folder and binds the port.
     ///
     /// # Errors
     /// [`BrokerError`] says what to change.
-    pub async fn open(config: BrokerConfig) -> Result<Self, BrokerError> {
+    pub async fn bind(config: BrokerConfig) -> Result<Self, BrokerError> {
         let started = Instant::now();
         config.check().map_err(BrokerError::Config)?;
         let lock = lock_folder(&config.data)?;
         let tls = server_config(&config.tls, &config.data)?;
-        // Bound first: a port in use is found out before any work is done.
         let listener = Listener::bind(&config.listen).await?;
-        let (arrivals, halves) = (Arrivals::default(), HalfArrivals::default());
-        let store = open_store(&config, arrivals.clone(), halves.clone())?;
-        Ok(Self { config, listener, tls, store, arrivals, halves, started, _lock: lock })
+        Ok(Self { config, listener, tls, vitals: Arc::default(), started, _lock: lock })
     }
 
     /// The address that is really bound.
@@ -102,15 +108,42 @@ impl Broker {
         self.listener.local_addr()
     }
 
-    /// Serves until `shutdown` is requested; then ends all calls, closes the store and returns. `ready` is called once
-    /// clients can be served: nameservers that can be reached know this broker by then.
+    /// What health checks say of this broker.
+    pub fn checks(&self, shutdown: &Shutdown) -> Checks {
+        let (vitals, shutdown) = (self.vitals.clone(), shutdown.clone());
+        Arc::new(move || vitals.checks(&shutdown))
+    }
+
+    /// Opens the store, recovering what a crash left behind, and serves until `shutdown` is requested; then ends all
+    /// calls, closes the store and returns. `ready` is called once clients can be served: nameservers that can be reached
+    /// know this broker by then. Until then callers are told to try again.
     ///
     /// # Errors
-    /// [`BrokerError::Nameserver`] and [`BrokerError::Transport`].
+    /// [`BrokerError::Store`], [`BrokerError::Nameserver`] and [`BrokerError::Transport`].
     pub async fn serve(self, shutdown: Shutdown, ready: impl FnOnce()) -> Result<(), BrokerError> {
-        let Self { config, listener, tls, store, arrivals, halves, started, _lock } = self;
+        let Self { config, listener, tls, vitals, started, _lock } = self;
         let info = announce::broker_info(&config, listener.local_addr());
-        let room = Room::default();
+        let (arrivals, halves) = (Arrivals::default(), HalfArrivals::default());
+        let door = Door::closed(vitals.opening.clone());
+        let opening = {
+            let (config, arrivals, halves) = (config.clone(), arrivals.clone(), halves.clone());
+            let watched = vitals.opening.clone();
+            tokio::task::spawn_blocking(move || open_store(&config, arrivals, halves, &watched))
+        };
+        let server = grpc_server().serve_with_incoming_shutdown(
+            door.clone(),
+            listener.incoming(tls),
+            shutdown.requested(),
+        );
+        let (opened, mut serving) = serve_while_opening(opening, server, &vitals.opening, &shutdown).await;
+        let store = match opened {
+            Ok(store) => store,
+            Err(BrokerError::Store(StoreError::Stopped)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        // Nobody sets it a second time.
+        let _ = vitals.store.set(Arc::downgrade(&store));
+        let room = vitals.room.clone();
         let engine =
             Engine::new(store.clone(), config.topics.default_queues, config.log.flush(), room.clone());
         let routes = Arc::new(Routes::new(config.registration.lease.duration()));
@@ -168,18 +201,25 @@ impl Broker {
         };
         // A standalone broker is its own nameserver; any other one still tells what it knows to who asks.
         let registry = config.standalone.then(|| RegistryService::server(routes));
-        let serving = grpc_server()
-            .add_service(Messaging::server(context, policy))
-            .add_service(admin.server())
-            .add_optional_service(registry)
-            .serve_with_incoming_shutdown(listener.incoming(tls), shutdown.requested());
+        let mut services = Services::builder();
+        services.add_service(Messaging::server(context, policy)).add_service(admin.server());
+        if let Some(registry) = registry {
+            services.add_service(registry);
+        }
+        door.open(services.routes());
         if !config.nameservers.is_empty() {
             registrar.wait_registered(Duration::from_secs(1)).await;
         }
+        vitals.is_serving.store(true, Ordering::Relaxed);
         ready();
         let outcome = tokio::select! {
-            outcome = serving => outcome,
-            () = drain(&shutdown, &clients) => Ok(()),
+            outcome = &mut serving => outcome.expect("serving ends by itself; a panic would end the process"),
+            () = drain(&shutdown, &clients) => {
+                serving.abort();
+                // It has nothing to say; when it is gone, so are its references.
+                let _ = (&mut serving).await;
+                Ok(())
+            }
         };
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
         // Calls that were cut off may hold the other references for a moment; the lease ends by itself then.
@@ -189,6 +229,32 @@ impl Broker {
         store.close();
         Ok(outcome?)
     }
+}
+
+/// Runs `server` as a task while `opening` runs, and returns what became of that. Who calls before [`QUICK_START`] waits to
+/// be accepted, and is answered if the store is open by then.
+async fn serve_while_opening(
+    mut opening: JoinHandle<Result<Arc<Store>, BrokerError>>,
+    server: impl Future<Output = Served> + Send + 'static,
+    watched: &Opening,
+    shutdown: &Shutdown,
+) -> (Result<Arc<Store>, BrokerError>, JoinHandle<Served>) {
+    let early = tokio::time::timeout(QUICK_START, &mut opening).await;
+    let serving = tokio::spawn(server);
+    let opened = match early {
+        Ok(opened) => opened,
+        Err(_) => {
+            tracing::info!("opening the data takes a while; clients are told to try again until it is done");
+            tokio::select! {
+                opened = &mut opening => opened,
+                () = shutdown.requested() => {
+                    watched.stop();
+                    opening.await
+                }
+            }
+        }
+    };
+    (opened.expect("opening ends by itself; a panic would end the process"), serving)
 }
 
 fn lock_folder(path: &Path) -> Result<File, BrokerError> {
@@ -206,6 +272,7 @@ fn open_store(
     config: &BrokerConfig,
     arrivals: Arrivals,
     halves: HalfArrivals,
+    opening: &Opening,
 ) -> Result<Arc<Store>, BrokerError> {
     let path = config.data.join("log");
     let folder = OsFolder::create(&path).map_err(|source| BrokerError::Folder { path, source })?;
@@ -221,7 +288,8 @@ fn open_store(
         arrivals.notice(event);
         halves.notice(event);
     };
-    Ok(Arc::new(Store::open(options, Arc::new(folder), Arc::new(kv), now_ms, listener)?))
+    let store = Store::open_watched(options, Arc::new(folder), Arc::new(kv), now_ms, listener, opening)?;
+    Ok(Arc::new(store))
 }
 
 /// Used only when a log is begun.

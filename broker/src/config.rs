@@ -7,6 +7,7 @@ use kerolox_core::publish::PublishLimits;
 use kerolox_core::transaction::CheckPolicy;
 use kerolox_kit::clients::DEFAULT_EXPIRY;
 use kerolox_kit::config::{ByteSize, Span, comma_list};
+use kerolox_kit::health::HealthSettings;
 use kerolox_kit::routes::{DEFAULT_HEARTBEAT, DEFAULT_LEASE};
 use kerolox_kit::tls::TlsSettings;
 use kerolox_model::limits;
@@ -52,6 +53,8 @@ pub struct BrokerConfig {
     pub registration: RegistrationConfig,
     /// Client sessions.
     pub clients: ClientsConfig,
+    /// Health checks over HTTP; `auto` is port 5557 of the host that is listened on.
+    pub health: HealthSettings,
     /// The certificate.
     pub tls: TlsSettings,
 }
@@ -201,6 +204,7 @@ impl Default for BrokerConfig {
             limits: LimitsConfig::default(),
             registration: RegistrationConfig::default(),
             clients: ClientsConfig::default(),
+            health: HealthSettings::default(),
             tls: TlsSettings::default(),
         }
     }

@@ -12,6 +12,7 @@ pub mod delivery;
 pub mod engine;
 pub mod retention;
 mod service;
+mod vitals;
 mod wire;
 
 pub use broker::{Broker, BrokerError};

@@ -7,8 +7,9 @@ use clap::Parser;
 use kerolox_broker::Broker;
 use kerolox_broker::config::{BrokerConfig, ENV_PREFIX};
 use kerolox_kit::config;
+use kerolox_kit::health::{self, BROKER_PORT};
 use kerolox_kit::process::{
-    Shutdown, abort_on_panic, announce_listening, init_tracing, serve_until, shutdown_signal,
+    Shutdown, abort_on_panic, announce_health, announce_listening, init_tracing, serve_until, shutdown_signal,
 };
 
 /// One member of a Kerolox broker group.
@@ -39,6 +40,9 @@ struct Flags {
     /// Address to listen on; port 0 takes any free one [default: 127.0.0.1:8081]
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
+    /// Address for health checks: auto, off, or an address; port 0 takes any free one [default: auto]
+    #[arg(long, value_name = "HOST:PORT")]
+    health_listen: Option<String>,
     /// Host that clients are told, when it is not the one listened on
     #[arg(long, value_name = "HOST")]
     advertise: Option<String>,
@@ -73,6 +77,7 @@ impl Flags {
             ("group", self.group.clone()),
             ("nameservers", self.nameserver.clone()),
             ("listen", self.listen.clone()),
+            ("health.listen", self.health_listen.clone()),
             ("advertise", self.advertise.clone()),
             ("data", self.data.clone()),
             ("log.flush", self.flush.clone()),
@@ -108,9 +113,15 @@ async fn run(flags: &Flags) -> anyhow::Result<()> {
     abort_on_panic();
     let shutdown = Shutdown::new();
     let signal = shutdown_signal()?;
-    let group = config.group.clone();
-    let broker = Broker::open(config).await?;
+    let (group, health) = (config.group.clone(), config.health.clone());
+    let broker = Broker::bind(config).await?;
     let address = broker.local_addr();
+    let checks = broker.checks(&shutdown);
+    // Before the store is opened, so that everybody can see how far that is.
+    let health = health::start(&health, (address.ip(), BROKER_PORT).into(), checks)?;
+    if let Some(health) = &health {
+        announce_health(&format!("broker {group}"), health.local_addr());
+    }
     let ready = move || announce_listening(&format!("broker {group}"), address);
     Ok(serve_until(broker.serve(shutdown.clone(), ready), signal, &shutdown).await??)
 }

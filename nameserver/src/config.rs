@@ -2,6 +2,7 @@
 
 use kerolox_kit::clients::DEFAULT_EXPIRY;
 use kerolox_kit::config::{ByteSize, Span};
+use kerolox_kit::health::HealthSettings;
 use kerolox_kit::routes::DEFAULT_LEASE;
 use kerolox_kit::tls::TlsSettings;
 use kerolox_model::limits::BODY_BYTES_MAX;
@@ -25,6 +26,8 @@ pub struct NameserverConfig {
     pub clients: ClientsConfig,
     /// Limits that clients are told.
     pub limits: LimitsConfig,
+    /// Health checks over HTTP; `auto` is port 5558 of the host that is listened on.
+    pub health: HealthSettings,
     /// The certificate.
     pub tls: TlsSettings,
 }
@@ -61,6 +64,7 @@ impl Default for NameserverConfig {
             routes: RoutesConfig::default(),
             clients: ClientsConfig::default(),
             limits: LimitsConfig::default(),
+            health: HealthSettings::default(),
             tls: TlsSettings::default(),
         }
     }

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use kerolox_kit::config;
+use kerolox_kit::health::{self, NAMESERVER_PORT};
 use kerolox_kit::process::{
-    Shutdown, abort_on_panic, announce_listening, init_tracing, serve_until, shutdown_signal,
+    Shutdown, abort_on_panic, announce_health, announce_listening, init_tracing, serve_until, shutdown_signal,
 };
 use kerolox_nameserver::Nameserver;
 use kerolox_nameserver::config::{ENV_PREFIX, NameserverConfig};
@@ -30,6 +31,9 @@ struct Flags {
     /// Folder for what is kept on disk [default: nameserver-data]
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
+    /// Address for health checks: auto, off, or an address; port 0 takes any free one [default: auto]
+    #[arg(long, value_name = "HOST:PORT")]
+    health_listen: Option<String>,
     /// How long a broker's registration lasts without another one [default: 10s]
     #[arg(long, value_name = "DURATION")]
     lease: Option<String>,
@@ -46,6 +50,7 @@ impl Flags {
         let flags = [
             ("listen", self.listen.clone()),
             ("data", self.data.clone()),
+            ("health.listen", self.health_listen.clone()),
             ("routes.lease", self.lease.clone()),
             ("tls.certificate", self.tls_certificate.clone()),
             ("tls.private-key", self.tls_private_key.clone()),
@@ -77,6 +82,11 @@ async fn run(flags: &Flags) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     let signal = shutdown_signal()?;
     let nameserver = Nameserver::bind(&config).await?;
+    let usual = (nameserver.local_addr().ip(), NAMESERVER_PORT).into();
+    let health = health::start(&config.health, usual, nameserver.checks(&shutdown))?;
+    if let Some(health) = &health {
+        announce_health("nameserver", health.local_addr());
+    }
     announce_listening("nameserver", nameserver.local_addr());
     Ok(serve_until(nameserver.serve(shutdown.clone()), signal, &shutdown).await??)
 }

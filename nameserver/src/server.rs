@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kerolox_kit::access::drain;
 use kerolox_kit::clients::Clients;
+use kerolox_kit::health::{Check, Checks};
 use kerolox_kit::listen::{ListenError, Listener, grpc_server};
 use kerolox_kit::process::Shutdown;
 use kerolox_kit::routes::Routes;
@@ -63,6 +64,12 @@ impl Nameserver {
         self.listener.local_addr()
     }
 
+    /// What health checks say of this nameserver, which is ready until `shutdown` is requested.
+    pub fn checks(&self, shutdown: &Shutdown) -> Checks {
+        let shutdown = shutdown.clone();
+        Arc::new(move || vec![checked(shutdown.is_requested())])
+    }
+
     /// Serves until `shutdown` is requested, then ends all calls and returns within a few seconds.
     ///
     /// # Errors
@@ -87,6 +94,14 @@ impl Nameserver {
         housekeeping.abort();
         Ok(outcome?)
     }
+}
+
+/// A nameserver keeps nothing on disk and waits for nobody: it serves as soon as it is there.
+fn checked(is_ending: bool) -> Check {
+    if is_ending {
+        return Check::failed("serving", "the nameserver is shutting down");
+    }
+    Check::ok("serving", "clients are served")
 }
 
 async fn keep_house(routes: Arc<Routes>, clients: Arc<Clients>) {

@@ -23,7 +23,8 @@ fn program() -> Command {
 
 fn start(data: &Path) -> (Process, String) {
     let mut command = program();
-    command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data).stdout(Stdio::piped());
+    command.args(["--listen", "127.0.0.1:0", "--health-listen", "off", "--data"]).arg(data);
+    command.stdout(Stdio::piped());
     let mut process = Process(command.spawn().unwrap());
     let mut line = String::new();
     BufReader::new(process.0.stdout.take().unwrap()).read_line(&mut line).unwrap();

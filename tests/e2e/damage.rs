@@ -37,6 +37,11 @@ async fn a_damaged_message_does_not_hold_up_the_others() {
     let told = servers.brokers[0].log_tail();
     assert!(told.contains("part of the log cannot be read"), "{told}");
     assert!(told.contains("00000000000000000000.log"), "{told}");
+    let health = servers.brokers[0].probe("/readyz").unwrap();
+    assert_eq!(health.status, 200, "the rest is served: {health:?}");
+    for part in ["\"status\":\"warning\"", "damaged range in ", "00000000000000000000.log"] {
+        assert!(health.body.contains(part), "{part} is missing in {health:?}");
+    }
 }
 
 /// Flips a bit in the one place of the commit log where `text` is.

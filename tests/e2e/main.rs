@@ -7,8 +7,10 @@
 mod cluster;
 mod damage;
 mod delivery;
+mod health;
 mod messages;
 mod mqadmin;
+mod rebuild;
 mod relay;
 mod retention;
 mod startup;

@@ -68,6 +68,17 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
+fn a_taken_port_for_health_checks_is_an_error_where_it_was_asked_for() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let flags = ["--standalone", "--listen", "127.0.0.1:0", "--data", data, "--health-listen", &address];
+    let said = stderr(&run(&flags, &[]));
+    assert!(said.contains("health.listen") && said.contains(&address) && said.contains("off"), "{said}");
+}
+
+#[test]
 fn flags_win_over_the_environment_and_that_over_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("broker.toml");

@@ -1,7 +1,8 @@
 //! Server processes: started on a free port, stopped, killed, and started again on the same port and data.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -14,6 +15,8 @@ use anyhow::{Context, Result, bail};
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a server may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How long a health probe may take.
+const PROBE_LIMIT: Duration = Duration::from_secs(10);
 /// Lines of the log that an error shows.
 const TAIL_LINES: usize = 40;
 
@@ -26,7 +29,19 @@ pub struct Server {
     environment: Vec<(String, String)>,
     folder: PathBuf,
     address: Option<String>,
+    health: Option<String>,
+    /// What the process says on standard output.
+    lines: Option<mpsc::Receiver<String>>,
     child: Option<Child>,
+}
+
+/// An answer to a health probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// Status of HTTP.
+    pub status: u16,
+    /// What it says.
+    pub body: String,
 }
 
 impl Server {
@@ -45,6 +60,8 @@ impl Server {
             environment: Vec::new(),
             folder: folder.to_owned(),
             address: None,
+            health: None,
+            lines: None,
             child: None,
         }
     }
@@ -92,22 +109,65 @@ impl Server {
     /// When it ends or does not serve within a minute; the end of its log is part of the error.
     pub fn start(&mut self) -> Result<Duration> {
         let started = Instant::now();
+        self.begin()?;
+        self.wait()?;
+        Ok(started.elapsed())
+    }
+
+    /// Starts the process and returns when it answers health checks, which may be long before it serves.
+    ///
+    /// # Errors
+    /// When it ends or does not answer any within a minute; the end of its log is part of the error.
+    pub fn begin(&mut self) -> Result<()> {
         let mut child = self.spawn()?;
-        let lines = read_lines(child.stdout.take().expect("stdout is piped"));
+        self.lines = Some(read_lines(child.stdout.take().expect("stdout is piped")));
         self.child = Some(child);
-        while let Some(left) = START_LIMIT.checked_sub(started.elapsed()) {
-            match lines.recv_timeout(left) {
-                Ok(line) => {
-                    if let Some((_, address)) = line.split_once("listening on ") {
-                        self.address = Some(address.trim().to_owned());
-                        return Ok(started.elapsed());
-                    }
-                }
-                Err(_) => break,
+        self.health = Some(self.line_with("answers health checks on ")?);
+        Ok(())
+    }
+
+    /// Waits until the process that [`Self::begin`] started serves.
+    ///
+    /// # Errors
+    /// See [`Self::start`].
+    pub fn wait(&mut self) -> Result<()> {
+        self.address = Some(self.line_with("listening on ")?);
+        Ok(())
+    }
+
+    /// What follows `marker` on the next line that has it.
+    fn line_with(&mut self, marker: &str) -> Result<String> {
+        let lines = self.lines.as_ref().with_context(|| format!("the {} was never started", self.name))?;
+        let started = Instant::now();
+        while let Some(left) = START_LIMIT.checked_sub(started.elapsed())
+            && let Ok(line) = lines.recv_timeout(left)
+        {
+            if let Some((_, rest)) = line.split_once(marker) {
+                return Ok(rest.trim().to_owned());
             }
         }
         self.kill()?;
         bail!("the {} does not serve; the end of its log:\n{}", self.name, self.log_tail())
+    }
+
+    /// Asks for `path`, such as `/readyz`.
+    ///
+    /// # Errors
+    /// When the server was never started, or gives no answer of HTTP.
+    pub fn probe(&self, path: &str) -> Result<Probe> {
+        let address =
+            self.health.as_deref().with_context(|| format!("the {} was never started", self.name))?;
+        let mut stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
+        stream.set_read_timeout(Some(PROBE_LIMIT))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).with_context(|| format!("reading from {address}"))?;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+        match (status, body) {
+            (Some(status), Some(body)) => Ok(Probe { status, body }),
+            _ => bail!("{address} gave no answer of HTTP: {answer:?}"),
+        }
     }
 
     /// Starts the process and kills it after `delay`, wherever it has got to.
@@ -175,6 +235,7 @@ impl Server {
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .arg("--listen")
             .arg(self.address.as_deref().unwrap_or("127.0.0.1:0"))
+            .args(["--health-listen", "127.0.0.1:0"])
             .arg("--data")
             .arg(self.data())
             .stdin(Stdio::null())
@@ -224,7 +285,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut server = script(
             folder.path(),
-            "echo \"$@\" >&2; echo starting; echo 'broker x listening on 127.0.0.1:4711'; exec sleep 60",
+            "echo \"$@\" >&2; echo starting; echo 'broker x answers health checks on h:1'; \
+             echo 'broker x listening on 127.0.0.1:4711'; exec sleep 60",
         );
         server.start().unwrap();
         assert_eq!(server.address().unwrap(), "127.0.0.1:4711");
@@ -248,7 +310,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut server = script(
             folder.path(),
-            "trap 'echo tidy >&2; exit 0' TERM; echo 'listening on h:1'; while true; do sleep 0.05; done",
+            "trap 'echo tidy >&2; exit 0' TERM; echo 'x answers health checks on h:2'; echo 'x listening on h:1'; \
+             while true; do sleep 0.05; done",
         );
         server.start().unwrap();
         server.stop().unwrap();

@@ -2,6 +2,7 @@
 
 mod ack;
 mod admin;
+mod closed;
 mod receive;
 mod send;
 mod transaction;
@@ -35,6 +36,7 @@ use crate::delivery::Deliveries;
 use crate::engine::Engine;
 
 pub(crate) use admin::{Admin, Counters};
+pub(crate) use closed::Door;
 
 /// What the calls need of the broker.
 pub(crate) struct Context {

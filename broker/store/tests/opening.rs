@@ -44,17 +44,27 @@ fn written() -> MemFolder {
     folder
 }
 
-/// Looks at the progress whenever the index is written to its store, and may stop the fold there.
+/// What happens when the index is first written to its store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AtFirst {
+    GoOn,
+    Stop,
+    Sleep(Duration),
+}
+
+/// Looks at the progress whenever the index is written to its store or made durable.
 struct Watching {
     kv: MemKv,
     opening: Arc<Opening>,
-    seen: Mutex<Vec<Progress>>,
-    stop_at_first: bool,
+    at_first: AtFirst,
+    written: Mutex<Vec<Progress>>,
+    persisted: Mutex<Vec<Progress>>,
 }
 
 impl Watching {
-    fn new(kv: MemKv, opening: &Arc<Opening>, stop_at_first: bool) -> Arc<Self> {
-        Arc::new(Self { kv, opening: opening.clone(), seen: Mutex::default(), stop_at_first })
+    fn new(kv: MemKv, opening: &Arc<Opening>, at_first: AtFirst) -> Arc<Self> {
+        let (written, persisted) = Default::default();
+        Arc::new(Self { kv, opening: opening.clone(), at_first, written, persisted })
     }
 }
 
@@ -70,15 +80,19 @@ impl Kv for Watching {
     fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
         // Before the fold an index that starts from nothing is emptied.
         if let Some(progress) = self.opening.progress() {
-            self.seen.lock().expect("no panic").push(progress);
-            if self.stop_at_first {
-                self.opening.stop();
+            let mut written = self.written.lock().expect("no panic");
+            written.push(progress);
+            match self.at_first {
+                AtFirst::Stop => self.opening.stop(),
+                AtFirst::Sleep(time) if written.len() == 1 => std::thread::sleep(time),
+                AtFirst::Sleep(_) | AtFirst::GoOn => {}
             }
         }
         self.kv.write(ops)
     }
 
     fn persist(&self) -> Result<(), KvError> {
+        self.persisted.lock().expect("no panic").extend(self.opening.progress());
         self.kv.persist()
     }
 }
@@ -88,9 +102,9 @@ fn progress_grows_up_to_the_end() {
     let folder = written();
     let opening = Arc::new(Opening::default());
     assert_eq!(opening.progress(), None);
-    let kv = Watching::new(MemKv::default(), &opening, false);
+    let kv = Watching::new(MemKv::default(), &opening, AtFirst::GoOn);
     let store = open(&folder, kv.clone(), &opening).expect("opens");
-    let seen = kv.seen.lock().expect("no panic").clone();
+    let seen = kv.written.lock().expect("no panic").clone();
     assert!(seen.len() > 1, "{seen:?}");
     assert!(seen.windows(2).all(|pair| pair[0].position <= pair[1].position), "{seen:?}");
     assert!((1..99).contains(&seen[0].percent()), "{seen:?}");
@@ -104,7 +118,7 @@ fn progress_grows_up_to_the_end() {
 fn a_stopped_fold_is_gone_on_with() {
     let folder = written();
     let opening = Arc::new(Opening::default());
-    let kv = Watching::new(MemKv::default(), &opening, true);
+    let kv = Watching::new(MemKv::default(), &opening, AtFirst::Stop);
     let stopped = open(&folder, kv.clone(), &opening).err().expect("stopped");
     assert!(matches!(stopped, StoreError::Stopped), "{stopped}");
     let halfway = opening.progress().expect("it was folded");
@@ -113,10 +127,22 @@ fn a_stopped_fold_is_gone_on_with() {
     assert_eq!(applied_of(&kept).expect("reads"), Some(halfway.position));
 
     let again = Arc::new(Opening::default());
-    let store = open(&folder, Watching::new(kept, &again, false), &again).expect("opens");
+    let store = open(&folder, Watching::new(kept, &again, AtFirst::GoOn), &again).expect("opens");
     assert_eq!(again.progress().expect("it was folded").from, halfway.position);
     assert_eq!(store.positions().applied, store.positions().end);
     assert_eq!(store.index().undecided_total(), HALVES as u64);
+}
+
+#[test]
+fn a_long_fold_makes_durable_what_it_has() {
+    let folder = written();
+    let opening = Arc::new(Opening::default());
+    // Longer than a fold may take without that.
+    let slow = AtFirst::Sleep(Duration::from_millis(2100));
+    let kv = Watching::new(MemKv::default(), &opening, slow);
+    drop(open(&folder, kv.clone(), &opening).expect("opens"));
+    let persisted = kv.persisted.lock().expect("no panic");
+    assert!(persisted.iter().any(|progress| progress.position < progress.end), "{persisted:?}");
 }
 
 #[test]

@@ -122,6 +122,12 @@ pub fn announce_listening(name: &str, address: SocketAddr) {
     let _ = writeln!(stdout, "{name} listening on {address}").and_then(|()| stdout.flush());
 }
 
+/// The same for its health checks.
+pub fn announce_health(name: &str, address: SocketAddr) {
+    let mut stdout = std::io::stdout();
+    let _ = writeln!(stdout, "{name} answers health checks on {address}").and_then(|()| stdout.flush());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,185 @@
+//! What health checks say about this broker. The decision is [`checks`], a function of what was seen; [`Vitals`] looks.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use kerolox_kit::health::Check;
+use kerolox_kit::process::Shutdown;
+use kerolox_log::DamagedRange;
+use kerolox_store::{Opening, Progress, Store};
+
+use crate::retention::Room;
+
+/// Damaged ranges that are listed one by one.
+const RANGES_SHOWN: usize = 8;
+
+/// What health checks look at. Looking never waits.
+#[derive(Default)]
+pub(crate) struct Vitals {
+    pub(crate) opening: Arc<Opening>,
+    /// Weak: the store is closed when the broker ends, whoever still looks.
+    pub(crate) store: OnceLock<Weak<Store>>,
+    pub(crate) room: Room,
+    pub(crate) is_serving: AtomicBool,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, Default)]
+struct Sight {
+    is_ending: bool,
+    is_serving: bool,
+    opening: Option<Progress>,
+    is_open: bool,
+    failure: Option<String>,
+    damaged: Vec<DamagedRange>,
+    is_room_short: bool,
+}
+
+impl Vitals {
+    /// Looks at everything.
+    pub(crate) fn checks(&self, shutdown: &Shutdown) -> Vec<Check> {
+        let store = self.store.get().and_then(Weak::upgrade);
+        let store = store.as_ref();
+        checks(&Sight {
+            is_ending: shutdown.is_requested(),
+            is_serving: self.is_serving.load(Ordering::Relaxed),
+            opening: self.opening.progress(),
+            is_open: store.is_some(),
+            failure: store.and_then(|store| store.failure()),
+            damaged: store.map(|store| store.damaged()).unwrap_or_default(),
+            is_room_short: self.room.is_short(),
+        })
+    }
+}
+
+fn checks(sight: &Sight) -> Vec<Check> {
+    let mut checks = vec![serving(sight), index(sight)];
+    if sight.is_open {
+        checks.push(log(sight));
+        checks.extend(damage(&sight.damaged));
+        checks.push(disk(sight));
+    }
+    checks
+}
+
+fn serving(sight: &Sight) -> Check {
+    match sight {
+        Sight { is_ending: true, .. } => Check::failed("serving", "the broker is shutting down"),
+        Sight { is_serving: true, .. } => Check::ok("serving", "clients are served"),
+        Sight { is_open: true, .. } => Check::failed("serving", "the broker registers with its nameservers"),
+        _ => Check::failed("serving", "the broker opens its data; clients are told to try again"),
+    }
+}
+
+fn index(sight: &Sight) -> Check {
+    match &sight.opening {
+        _ if sight.is_open => Check::ok("index", "up to date"),
+        Some(progress) => Check::failed("index", format!("rebuilding, {progress}")),
+        None => Check::failed("index", "waits for the log to be opened"),
+    }
+}
+
+fn log(sight: &Sight) -> Check {
+    match &sight.failure {
+        Some(reason) => Check::failed(
+            "log",
+            format!("read-only: {reason}; nothing is stored any more: mend the disk and restart the broker"),
+        ),
+        None => Check::ok("log", "takes records"),
+    }
+}
+
+fn damage(damaged: &[DamagedRange]) -> Vec<Check> {
+    let show = |range: &DamagedRange| {
+        let DamagedRange { file, position, until, reason } = range;
+        Check::warning(
+            "log",
+            format!(
+                "damaged range in {file} at {position}..{until} ({reason}): what it held is lost, the rest is served"
+            ),
+        )
+    };
+    let mut checks: Vec<Check> = damaged.iter().take(RANGES_SHOWN).map(show).collect();
+    if let Some(more) = damaged.len().checked_sub(RANGES_SHOWN).filter(|more| *more > 0) {
+        checks.push(Check::warning("log", format!("{more} more damaged ranges; see mqadmin store verify")));
+    }
+    checks
+}
+
+fn disk(sight: &Sight) -> Check {
+    if sight.is_room_short {
+        return Check::warning(
+            "disk",
+            "nearly full: sends are refused, everything else goes on; make room, or lower retention.time",
+        );
+    }
+    Check::ok("disk", "has room")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kerolox_kit::health::{State, report};
+
+    use super::*;
+
+    fn serving() -> Sight {
+        Sight { is_serving: true, is_open: true, ..Sight::default() }
+    }
+
+    /// Status of the HTTP answer, and what a check says.
+    fn told(sight: &Sight, name: &str) -> (u16, State, String) {
+        let checks = checks(sight);
+        let worst = checks.iter().filter(|check| check.name == name).max_by_key(|check| check.state as u8);
+        let worst = worst.unwrap_or_else(|| panic!("no check {name:?} in {checks:?}"));
+        (report(&checks).status, worst.state, worst.reason.clone())
+    }
+
+    #[test]
+    fn a_broker_is_ready_when_it_serves_and_not_before_or_after() {
+        assert_eq!(told(&serving(), "serving"), (200, State::Ok, "clients are served".into()));
+        let starting = Sight::default();
+        assert_eq!(told(&starting, "index").0, 503);
+        let progress = Progress { from: 0, position: 43, end: 100, elapsed: Duration::from_secs(8) };
+        let rebuilding = Sight { opening: Some(progress), ..Sight::default() };
+        let (status, _, reason) = told(&rebuilding, "index");
+        assert_eq!(
+            (status, reason.as_str()),
+            (503, "rebuilding, 43 % (position 43 of 100), about 11 s left")
+        );
+        let registering = Sight { is_serving: false, ..serving() };
+        assert_eq!(told(&registering, "serving").0, 503);
+        assert_eq!(told(&Sight { is_ending: true, ..serving() }, "serving").0, 503);
+    }
+
+    #[test]
+    fn a_failed_log_is_not_ready_and_says_why() {
+        let sight = Sight { failure: Some("fdatasync of x failed: EIO".into()), ..serving() };
+        let (status, state, reason) = told(&sight, "log");
+        assert_eq!((status, state), (503, State::Failed));
+        assert!(reason.contains("read-only: fdatasync of x failed: EIO") && reason.contains("restart"));
+    }
+
+    #[test]
+    fn damage_and_a_full_disk_are_warnings() {
+        let range = |position| DamagedRange {
+            file: "f.log".into(),
+            position,
+            until: position + 8,
+            reason: "checksum".into(),
+        };
+        let sight = Sight { damaged: vec![range(64)], ..serving() };
+        let (status, state, reason) = told(&sight, "log");
+        assert_eq!((status, state), (200, State::Warning));
+        assert!(reason.contains("damaged range in f.log at 64..72"), "{reason}");
+        let many = Sight { damaged: (0..20).map(|i| range(i * 100)).collect(), ..serving() };
+        let shown = checks(&many);
+        assert_eq!(shown.iter().filter(|check| check.state == State::Warning).count(), RANGES_SHOWN + 1);
+        assert!(shown.iter().any(|check| check.reason.starts_with("12 more")), "{shown:?}");
+
+        let (status, state, reason) = told(&Sight { is_room_short: true, ..serving() }, "disk");
+        assert_eq!((status, state), (200, State::Warning));
+        assert!(reason.contains("sends are refused"), "{reason}");
+    }
+}

@@ -1,0 +1,145 @@
+//! A broker whose index is gone: it makes it again from the log, and says so meanwhile.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kerolox_client::Address;
+use kerolox_client::admin::wire;
+use kerolox_core::record::{
+    EpochRecord, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record, ReleaseRecord,
+};
+use kerolox_core::topic::Topic;
+use kerolox_log::fs::OsFolder;
+use kerolox_log::{Log, LogOptions, NewFrame, Salt};
+use kerolox_proto::v2;
+use kerolox_tests::process::Server;
+
+use crate::support::{NO_CHECKS, PATIENCE, Servers, code, consume, from_client, message, raw, resource};
+
+/// Transactions in a log that takes some seconds to fold.
+const TRANSACTIONS: u64 = 400_000;
+/// Records that are appended at a time.
+const BATCH: usize = 8192;
+
+/// Writes a log of committed transactions, as fast as the disk takes it.
+fn write_log(path: &Path) {
+    let folder = Arc::new(OsFolder::create(path).unwrap());
+    let options = LogOptions { segment_bytes: 64 << 20, ..LogOptions::new(Salt::new(1)) };
+    let (mut log, _) = Log::open(folder, options).unwrap();
+    let frame = |record: Record| NewFrame { kind: record.kind() as u8, body: record.encode() };
+    let topic = MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("orders", 1))) };
+    let epoch = EpochRecord { epoch: 1, broker: "broker-a".into() };
+    log.append(&[frame(Record::Epoch(epoch)), frame(Record::Meta(topic))], 1, 1).unwrap();
+    let mut left = TRANSACTIONS;
+    while left > 0 {
+        let count = left.min(BATCH as u64);
+        left -= count;
+        let halves: Vec<NewFrame> = (0..count).map(|_| frame(half())).collect();
+        let places = log.append(&halves, 1, 1).unwrap();
+        let release = |held| frame(Record::Release(ReleaseRecord { held, by: "p".into() }));
+        let releases: Vec<NewFrame> = places.into_iter().map(|(position, _)| release(position)).collect();
+        log.append(&releases, 1, 1).unwrap();
+    }
+    log.close().unwrap();
+}
+
+fn half() -> Record {
+    let header = MessageHeader {
+        topic_id: 1,
+        hold: Hold::Half.into(),
+        hold_ms: 3_600_000,
+        message_id: "m".into(),
+        ..MessageHeader::default()
+    };
+    Record::Message(MessageRecord { header, system: Vec::new().into(), content: Vec::new().into() })
+}
+
+/// The position in "... (position X of Y) ...".
+fn position(text: &str) -> Option<u64> {
+    let (_, rest) = text.split_once("(position ")?;
+    rest.split(' ').next()?.parse().ok()
+}
+
+/// Waits until the broker says how far its index is.
+fn rebuilding(broker: &Server) -> u64 {
+    let started = Instant::now();
+    loop {
+        let told = broker.probe("/readyz").unwrap();
+        assert_eq!(told.status, 503, "it was to be seen while it rebuilds: {told:?}");
+        if let Some(position) = position(&told.body) {
+            assert!(told.body.contains("rebuilding, ") && told.body.contains(" % "), "{told:?}");
+            return position;
+        }
+        assert!(started.elapsed() < PATIENCE, "{told:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Smallest and next offset of each queue.
+async fn offsets(servers: &Servers) -> Vec<(u64, u64)> {
+    let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
+    let request = wire::DescribeTopicRequest { name: "orders".into() };
+    let described = servers.client().admin().broker(&address).describe_topic(request).await.unwrap();
+    described.queues.iter().map(|queue| (queue.min_offset, queue.max_offset)).collect()
+}
+
+#[tokio::test]
+async fn a_long_rebuild_is_shown_refuses_callers_and_is_gone_on_with_after_a_stop() {
+    let mut servers = Servers::standalone(&NO_CHECKS);
+    let broker = &mut servers.brokers[0];
+    broker.stop().unwrap();
+    fs::remove_dir_all(broker.data().join("log")).unwrap();
+    fs::remove_dir_all(broker.data().join("index")).unwrap();
+    write_log(&broker.data().join("log"));
+
+    broker.begin().unwrap();
+    rebuilding(broker);
+    assert_eq!(broker.probe("/healthz").unwrap().status, 200);
+    let mut client = raw(broker).await;
+    let request = v2::QueryRouteRequest { topic: resource("orders"), endpoints: None };
+    let refused = client.query_route(from_client(request)).await.unwrap().into_inner().status.unwrap();
+    assert_eq!(refused.code(), v2::Code::InternalServerError);
+    assert!(
+        refused.message.contains("is being rebuilt") && position(&refused.message).is_some(),
+        "{refused:?}"
+    );
+    let request = v2::ChangeInvisibleDurationRequest { receipt_handle: "mine".into(), ..Default::default() };
+    let changed = client.change_invisible_duration(from_client(request)).await.unwrap().into_inner();
+    assert_eq!(changed.receipt_handle, "mine", "the client keeps what it is given");
+    assert_eq!(code(changed.status), v2::Code::InternalServerError);
+    drop(client);
+    let reached = rebuilding(broker);
+    let stopping = Instant::now();
+    broker.stop().unwrap();
+    assert!(stopping.elapsed() < Duration::from_secs(5), "{:?}", stopping.elapsed());
+
+    broker.begin().unwrap();
+    let resumed = rebuilding(broker);
+    assert!(resumed >= reached, "it goes on at {resumed}, but had reached {reached}");
+    broker.wait().unwrap();
+    assert_eq!(broker.probe("/readyz").unwrap().status, 200);
+    assert_eq!(offsets(&servers).await, [(0, TRANSACTIONS)]);
+}
+
+#[tokio::test]
+async fn without_its_index_a_broker_shows_the_same() {
+    let mut servers = Servers::standalone(&NO_CHECKS);
+    servers.create_topic("orders", "NORMAL").await;
+    let producer = servers.client().producer().start().await.unwrap();
+    let sent: Vec<String> = (10..60).map(|number| format!("order {number}")).collect();
+    for text in &sent {
+        producer.send(message("orders", text)).await.unwrap();
+    }
+    producer.shutdown().await;
+    let before = offsets(&servers).await;
+    servers.brokers[0].stop().unwrap();
+    fs::remove_dir_all(servers.brokers[0].data().join("index")).unwrap();
+    servers.brokers[0].start().unwrap();
+    assert_eq!(servers.brokers[0].probe("/readyz").unwrap().status, 200);
+    assert_eq!(offsets(&servers).await, before);
+    assert_eq!(before.iter().map(|(_, next)| next).sum::<u64>(), 50);
+    let consumer = servers.consumer("billing", "orders").await;
+    assert_eq!(consume(&consumer, 50).await, sent);
+}
