@@ -28,7 +28,7 @@ fn write_log(path: &Path) {
     let folder = Arc::new(OsFolder::create(path).unwrap());
     let options = LogOptions { segment_bytes: 64 << 20, ..LogOptions::new(Salt::new(1)) };
     let (mut log, _) = Log::open(folder, options).unwrap();
-    let frame = |record: Record| NewFrame { kind: record.kind() as u8, body: record.encode() };
+    let frame = |record: Record| NewFrame { kind: record.kind() as u8, body: record.encode().into() };
     let topic = MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("orders", 1))) };
     let epoch = EpochRecord { epoch: 1, broker: "broker-a".into() };
     log.append(&[frame(Record::Epoch(epoch)), frame(Record::Meta(topic))], 1, 1).unwrap();
