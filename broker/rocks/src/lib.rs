@@ -85,6 +85,29 @@ impl Kv for RocksKv {
             .collect()
     }
 
+    fn scan_around(
+        &self,
+        family: Family,
+        prefix: &[u8],
+        at: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, KvError> {
+        let mut pairs = self.db.raw_iterator_cf(self.family(family));
+        pairs.seek_for_prev(at);
+        if !pairs.key().is_some_and(|key| key.starts_with(prefix)) {
+            pairs.seek(at);
+        }
+        let mut found = Vec::new();
+        while found.len() < limit
+            && let Some((key, value)) = pairs.item().filter(|(key, _)| key.starts_with(prefix))
+        {
+            found.push((key.to_vec(), value.to_vec()));
+            pairs.next();
+        }
+        pairs.status().map_err(failed)?;
+        Ok(found)
+    }
+
     fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
         let mut batch = WriteBatch::default();
         for op in ops {

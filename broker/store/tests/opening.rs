@@ -77,6 +77,16 @@ impl Kv for Watching {
         self.kv.scan(family, from, limit)
     }
 
+    fn scan_around(
+        &self,
+        family: Family,
+        prefix: &[u8],
+        at: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, KvError> {
+        self.kv.scan_around(family, prefix, at, limit)
+    }
+
     fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
         // Before the fold an index that starts from nothing is emptied.
         if let Some(progress) = self.opening.progress() {

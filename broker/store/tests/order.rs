@@ -87,6 +87,16 @@ impl Kv for Counting {
         self.0.scan(family, from, limit)
     }
 
+    fn scan_around(
+        &self,
+        family: Family,
+        prefix: &[u8],
+        at: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, KvError> {
+        self.0.scan_around(family, prefix, at, limit)
+    }
+
     fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
         self.0.write(ops)
     }

@@ -63,6 +63,16 @@ impl Kv for DiskKv {
         self.lock().current.scan(family, from, limit)
     }
 
+    fn scan_around(
+        &self,
+        family: Family,
+        prefix: &[u8],
+        at: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, KvError> {
+        self.lock().current.scan_around(family, prefix, at, limit)
+    }
+
     fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
         self.check_power()?;
         let mut state = self.lock();

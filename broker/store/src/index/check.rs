@@ -401,6 +401,16 @@ impl Kv for WithoutEntries {
         self.0.scan(family, from, limit)
     }
 
+    fn scan_around(
+        &self,
+        family: Family,
+        prefix: &[u8],
+        at: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, KvError> {
+        self.0.scan_around(family, prefix, at, limit)
+    }
+
     fn write(&self, mut ops: Vec<Op>) -> Result<(), KvError> {
         ops.retain(|op| !matches!(op, Op::Put(Family::Entries, ..)));
         self.0.write(ops)

@@ -10,9 +10,11 @@ use crate::index::snapshot::queue_state;
 use crate::index::{Index, keys};
 use crate::kv::{Family, Kv, Op, pairs};
 
-/// Entries of one block: one key of the store for this many messages. A block that is not full yet lies in pieces, one
-/// for each flush, so that a flush costs no more than what is new.
+/// Most entries of one key of the store. What a queue got since the last flush becomes a piece, so that a flush costs no
+/// more than what is new; pieces end at multiples of this.
 const BLOCK: u64 = 256;
+/// Pieces that are read at a time, at the most.
+const PIECES_PAGE: usize = 32;
 pub(super) const ENTRY_LEN: usize = 24;
 
 /// A message in a queue.
@@ -42,25 +44,26 @@ pub struct QueueBounds {
 #[derive(Default)]
 struct Queue {
     bounds: QueueBounds,
-    /// Entries of the block that is not full yet; the last one has offset `bounds.next - 1`.
-    tail: Vec<Entry>,
-    /// Entries of the tail that are in the store.
-    stored: usize,
-    /// Where in the block the pieces begin that are in the store, but for the first one.
-    pieces: Vec<u8>,
+    /// Entries that are not in the store yet; the last one has offset `bounds.next - 1`.
+    new: Vec<Entry>,
     dirty: bool,
+}
+
+impl Queue {
+    /// Offset of the first entry that is not in the store.
+    fn first_new(&self) -> u64 {
+        self.bounds.next - self.new.len() as u64
+    }
 }
 
 /// All queues of all topics.
 #[derive(Default)]
 pub(super) struct Queues {
     queues: HashMap<(u32, u32), Queue>,
-    /// Blocks that became full since the last flush.
-    full: HashMap<(u32, u32, u64), Vec<u8>>,
-    /// Keys of pieces that a full block replaced since the last flush.
-    replaced: Vec<Vec<u8>>,
     /// Queues that changed since the last flush.
     dirty: Vec<(u32, u32)>,
+    /// Entries that are not in the store yet.
+    new: usize,
 }
 
 impl Queues {
@@ -73,8 +76,7 @@ impl Queues {
             if sabotage::is("reuse-offsets") {
                 bounds.next = bounds.next.saturating_sub(1);
             }
-            let queue_found = load_tail(kv, topic_id, queue, bounds)?;
-            queues.insert((topic_id, queue), queue_found);
+            queues.insert((topic_id, queue), Queue { bounds, ..Queue::default() });
         }
         Ok(Self { queues, ..Self::default() })
     }
@@ -83,19 +85,12 @@ impl Queues {
     pub(super) fn push(&mut self, topic_id: u32, queue_number: u32, entry: Entry) -> u64 {
         let queue = self.queues.entry((topic_id, queue_number)).or_default();
         let offset = queue.bounds.next;
-        queue.tail.push(entry);
+        queue.new.push(entry);
         queue.bounds.next += 1;
         queue.bounds.newest_ms = entry.visible_ms;
+        self.new += 1;
         if !std::mem::replace(&mut queue.dirty, true) {
             self.dirty.push((topic_id, queue_number));
-        }
-        if queue.bounds.next.is_multiple_of(BLOCK) {
-            let first = queue.bounds.next - BLOCK;
-            self.full.insert((topic_id, queue_number, first), encode_block(&queue.tail));
-            let key = |piece: u8| keys::block(topic_id, queue_number, first + u64::from(piece));
-            self.replaced.extend(queue.pieces.drain(..).map(key));
-            queue.tail.clear();
-            queue.stored = 0;
         }
         offset
     }
@@ -107,7 +102,6 @@ impl Queues {
     /// Forgets the queues of a topic, and says how to forget them in the store.
     pub(super) fn remove_topic(&mut self, topic_id: u32) -> Vec<Op> {
         self.queues.retain(|(topic, _), _| *topic != topic_id);
-        self.full.retain(|(topic, _, _), _| *topic != topic_id);
         self.dirty.retain(|(topic, _)| *topic != topic_id);
         [Family::Queues, Family::Entries].map(|family| Op::DeletePrefix(family, keys::id(topic_id))).to_vec()
     }
@@ -125,10 +119,7 @@ impl Queues {
     /// Takes a queue up where a snapshot says it stands, without the entries from before.
     pub(super) fn restore(&mut self, state: &QueueState) {
         let bounds = QueueBounds { min: state.next, next: state.next, newest_ms: state.newest_ms };
-        // The block that the next entry falls into is filled up, so that it keeps its place; nobody reads below `min`.
-        let filler = Entry { position: 0, len: 0, tag_hash: 0, visible_ms: 0 };
-        let missing = usize::try_from(state.next % BLOCK).expect("below BLOCK");
-        let queue = Queue { bounds, tail: vec![filler; missing], dirty: true, ..Queue::default() };
+        let queue = Queue { bounds, new: Vec::new(), dirty: true };
         self.queues.insert((state.topic_id, state.queue), queue);
         self.dirty.push((state.topic_id, state.queue));
     }
@@ -141,48 +132,46 @@ impl Queues {
         if !std::mem::replace(&mut queue.dirty, true) {
             self.dirty.push((state.topic_id, state.queue));
         }
-        let block = |offset: u64| offset - offset % BLOCK;
+        let expired = usize::try_from(min.saturating_sub(queue.first_new())).expect("no more than there are");
+        self.new -= queue.new.drain(..expired).len();
+        let block = |offset: u64| keys::block(state.topic_id, state.queue, offset - offset % BLOCK);
         if block(old) < block(min) {
-            let key = |first| keys::block(state.topic_id, state.queue, first);
-            ops.push(Op::DeleteRange(Family::Entries, key(block(old)), key(block(min))));
-            self.full.retain(|(topic_id, number, first), _| {
-                (*topic_id, *number) != (state.topic_id, state.queue) || *first >= block(min)
-            });
+            ops.push(Op::DeleteRange(Family::Entries, block(old), block(min)));
         }
     }
 
     pub(super) fn pending(&self, ops: &mut Vec<Op>) {
-        for ((topic_id, queue, first), block) in &self.full {
-            ops.push(Op::Put(Family::Entries, keys::block(*topic_id, *queue, *first), block.clone()));
-        }
-        ops.extend(self.replaced.iter().map(|key| Op::Delete(Family::Entries, key.clone())));
         for (topic_id, number) in &self.dirty {
             let queue = &self.queues[&(*topic_id, *number)];
-            let bounds = &queue.bounds;
-            ops.push(Op::Put(Family::Queues, keys::queue(*topic_id, *number), encode_bounds(bounds)));
-            let new = &queue.tail[queue.stored..];
-            if !new.is_empty() {
-                let key = keys::block(*topic_id, *number, bounds.next - new.len() as u64);
-                ops.push(Op::Put(Family::Entries, key, encode_block(new)));
+            let bounds = encode_bounds(&queue.bounds);
+            ops.push(Op::Put(Family::Queues, keys::queue(*topic_id, *number), bounds));
+            let (mut first, mut new) = (queue.first_new(), &queue.new[..]);
+            while !new.is_empty() {
+                let room = usize::try_from(BLOCK - first % BLOCK).expect("at most BLOCK");
+                let (piece, rest) = new.split_at(room.min(new.len()));
+                ops.push(Op::Put(
+                    Family::Entries,
+                    keys::block(*topic_id, *number, first),
+                    encode_piece(piece),
+                ));
+                first += piece.len() as u64;
+                new = rest;
             }
         }
     }
 
     pub(super) fn flushed(&mut self) {
-        self.full.clear();
-        self.replaced.clear();
         for name in self.dirty.drain(..) {
             let queue = self.queues.get_mut(&name).expect("queues go together with their names here");
             queue.dirty = false;
-            if (1..queue.tail.len()).contains(&queue.stored) {
-                queue.pieces.push(u8::try_from(queue.stored).expect("below BLOCK"));
-            }
-            queue.stored = queue.tail.len();
+            // An idle queue takes no memory for entries.
+            queue.new = Vec::new();
         }
+        self.new = 0;
     }
 
     pub(super) fn dirty_len(&self) -> usize {
-        self.full.len() + self.replaced.len() + 2 * self.dirty.len()
+        2 * self.dirty.len() + self.new / 256
     }
 
     fn read(
@@ -196,39 +185,39 @@ impl Queues {
         let Some(queue) = self.queues.get(&(topic_id, number)) else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         let mut offset = from.max(queue.bounds.min);
-        while found.len() < max && offset < queue.bounds.next {
-            let first = offset - offset % BLOCK;
-            let block = self.block(kv, queue, topic_id, number, first)?;
-            let skip = usize::try_from(offset - first).expect("below BLOCK");
-            if skip >= block.len() {
-                return Err(StoreError::Index(format!(
-                    "block of topic {topic_id}, queue {number}, offset {offset}"
-                )));
+        let missing = |offset| {
+            StoreError::Index(format!("entries of topic {topic_id}, queue {number}, offset {offset}"))
+        };
+        let prefix = keys::queue(topic_id, number);
+        // Usually one or two will do; idle queues have small ones.
+        let mut pieces = 2;
+        while found.len() < max && offset < queue.first_new() {
+            let before = offset;
+            let at = keys::block(topic_id, number, offset);
+            for (key, piece) in kv.scan_around(Family::Entries, &prefix, &at, pieces)? {
+                let (_, _, first) = keys::parse_block(&key)?;
+                let skip = offset.checked_sub(first).and_then(|skip| usize::try_from(skip).ok());
+                let wanted =
+                    skip.and_then(|skip| piece.get(skip * ENTRY_LEN..)).ok_or_else(|| missing(offset))?;
+                for entry in wanted.chunks(ENTRY_LEN).take(max - found.len()) {
+                    found.push((offset, decode_entry(entry)?));
+                    offset += 1;
+                }
+                if found.len() == max {
+                    break;
+                }
             }
-            for entry in block.into_iter().skip(skip).take(max - found.len()) {
-                found.push((offset, entry));
-                offset += 1;
+            if offset == before {
+                return Err(missing(offset));
             }
+            pieces = PIECES_PAGE.min(2 * pieces);
+        }
+        if offset >= queue.first_new() && offset < queue.bounds.next {
+            let skip = usize::try_from(offset - queue.first_new()).expect("no more than there are");
+            let wanted = queue.new[skip..].iter().take(max - found.len());
+            found.extend((offset..).zip(wanted.copied()));
         }
         Ok(found)
-    }
-
-    fn block(
-        &self,
-        kv: &dyn Kv,
-        queue: &Queue,
-        topic_id: u32,
-        number: u32,
-        first: u64,
-    ) -> Result<Vec<Entry>, StoreError> {
-        if first + queue.tail.len() as u64 == queue.bounds.next && !queue.tail.is_empty() {
-            return Ok(queue.tail.clone());
-        }
-        if let Some(block) = self.full.get(&(topic_id, number, first)) {
-            return decode_block(block);
-        }
-        let stored = kv.get(Family::Entries, &keys::block(topic_id, number, first))?;
-        stored.map_or_else(|| Ok(Vec::new()), |bytes| decode_block(&bytes))
     }
 }
 
@@ -253,43 +242,14 @@ impl Index {
     }
 }
 
-/// A queue with the entries of the block that is not full yet.
-fn load_tail(
-    kv: &dyn Kv,
-    topic_id: u32,
-    queue_number: u32,
-    bounds: QueueBounds,
-) -> Result<Queue, StoreError> {
-    let mut queue = Queue { bounds, ..Queue::default() };
-    let len = bounds.next % BLOCK;
-    let first = bounds.next - len;
-    while (queue.tail.len() as u64) < len {
-        let key = keys::block(topic_id, queue_number, first + queue.tail.len() as u64);
-        let Some(piece) = kv.get(Family::Entries, &key)?.filter(|piece| !piece.is_empty()) else { break };
-        if !queue.tail.is_empty() {
-            queue.pieces.push(u8::try_from(queue.tail.len()).expect("below BLOCK"));
-        }
-        queue.tail.extend(decode_block(&piece)?);
-    }
-    queue.stored = queue.tail.len();
-    if queue.stored as u64 != len {
-        return Err(StoreError::Index(format!("last block of topic {topic_id}, queue {queue_number}")));
-    }
-    Ok(queue)
-}
-
 /// The key of the block that the piece with this key belongs to.
 pub(super) fn block_key(key: &[u8]) -> Option<Vec<u8>> {
     let (topic_id, queue, first) = keys::parse_block(key).ok()?;
     Some(keys::block(topic_id, queue, first - first % BLOCK))
 }
 
-fn encode_block(entries: &[Entry]) -> Vec<u8> {
+fn encode_piece(entries: &[Entry]) -> Vec<u8> {
     entries.iter().flat_map(encode_entry).collect()
-}
-
-fn decode_block(bytes: &[u8]) -> Result<Vec<Entry>, StoreError> {
-    bytes.chunks(ENTRY_LEN).map(decode_entry).collect()
 }
 
 pub(super) fn encode_entry(entry: &Entry) -> [u8; ENTRY_LEN] {

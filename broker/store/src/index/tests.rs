@@ -117,6 +117,11 @@ fn offsets_count_up_per_queue_across_blocks_and_flushes() {
         }
     }
     assert_eq!(fold.send(1).1, Outcome::Visible { queue: 1, offset: 0 });
+    for (from, max) in (0..600).flat_map(|from| [1, 2, 31, 700].map(|max| (from, max))) {
+        let entries = fold.index.entries(1, 0, from, max).expect("reads");
+        let offsets: Vec<u64> = entries.iter().map(|(offset, _)| *offset).collect();
+        assert_eq!(offsets, (from..600.min(from + max as u64)).collect::<Vec<_>>());
+    }
     let entries = fold.index.entries(1, 0, 250, 20).expect("reads");
     assert_eq!(entries.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), (250..270).collect::<Vec<_>>());
     assert!(entries.windows(2).all(|pair| pair[0].1.position + STEP == pair[1].1.position));

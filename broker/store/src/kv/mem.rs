@@ -31,6 +31,21 @@ impl Kv for MemKv {
         Ok(found.take(limit).map(|((_, key), value)| (key.clone(), value.clone())).collect())
     }
 
+    fn scan_around(
+        &self,
+        family: Family,
+        prefix: &[u8],
+        at: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, KvError> {
+        let pairs = self.pairs.read().unwrap_or_else(PoisonError::into_inner);
+        let before =
+            pairs.range((family, prefix.to_vec())..=(family, at.to_vec().max(prefix.to_vec()))).next_back();
+        let from = before.map_or_else(|| (family, at.to_vec()), |(key, _)| key.clone());
+        let found = pairs.range(from..).take_while(|((f, key), _)| *f == family && key.starts_with(prefix));
+        Ok(found.take(limit).map(|((_, key), value)| (key.clone(), value.clone())).collect())
+    }
+
     fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
         let mut pairs = self.pairs.write().unwrap_or_else(PoisonError::into_inner);
         for op in ops {

@@ -104,6 +104,19 @@ pub trait Kv: Send + Sync {
     /// See [`Self::get`].
     fn scan(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Pair>, KvError>;
 
+    /// Up to `limit` pairs whose key begins with `prefix`, in key order, from the last one at or before `at` on; if there
+    /// is none, from the first one behind.
+    ///
+    /// # Errors
+    /// See [`Self::get`].
+    fn scan_around(
+        &self,
+        family: Family,
+        prefix: &[u8],
+        at: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, KvError>;
+
     /// All pairs whose key begins with `prefix`, in key order; for ranges that fit into memory.
     ///
     /// # Errors

@@ -56,6 +56,16 @@ pub fn check_contract(kv: &dyn Kv) {
         |prefix| kv.scan_prefix(Family::Lookups, prefix).expect("scan").into_iter().map(|(key, _)| key);
     assert_eq!(with(b"m").collect::<Vec<_>>(), many, "all with the prefix and no others");
     assert_eq!((with(b"l").count(), with(b"n").count(), with(b"x").count()), (1, 1, 0));
+    let around = |prefix: &[u8], at: &[u8], limit| -> Vec<Vec<u8>> {
+        let found = kv.scan_around(Family::Lookups, prefix, at, limit).expect("scan");
+        found.into_iter().map(|(key, _)| key).collect()
+    };
+    assert_eq!(around(b"m", b"m\x05", 2), [b"m\x05", b"m\x06"], "at");
+    assert_eq!(around(b"m", b"m\x05x", 2), [b"m\x05", b"m\x06"], "the last one before");
+    assert_eq!(around(b"m", b"m\x63x", 9), [b"m\x63"], "not beyond the prefix");
+    assert_eq!(around(b"n", b"n\0", 9), [b"n"]);
+    assert_eq!(around(b"m\x05", b"m\x05", 9), [b"m\x05"], "what is before has another prefix");
+    assert_eq!(around(b"m\x64", b"m\x64", 9), Vec::<Vec<u8>>::new());
     kv.persist().expect("persists");
     kv.write(vec![Op::DeletePrefix(Family::State, b"\xff".to_vec())]).expect("write");
     assert_eq!(keys(Family::State, b"", 10), [b"b"], "a prefix without a successor");
