@@ -223,7 +223,7 @@ impl Keeper {
         let since_ms = now_ms.saturating_sub(keep_ms);
         let oldest = index.entries(topic_id, queue, min, 1)?.first().map(|(_, entry)| entry.visible_ms);
         let Some(oldest_ms) = oldest.filter(|oldest_ms| *oldest_ms < since_ms) else { return Ok(None) };
-        let next = index.first_since(topic_id, queue, since_ms)?;
+        let next = index.offset_at(topic_id, queue, since_ms)?;
         let goes = is_worth_a_trim(next - min, since_ms.saturating_sub(oldest_ms), keep_ms);
         Ok(goes.then_some(QueueState { topic_id, queue, next, newest_ms: 0 }))
     }

@@ -298,6 +298,7 @@ fn check_expired(store: &Store) {
     let acks = store.index().acks(1, 1, 0).expect("reads").expect("known");
     assert_eq!((acks.committed(), acks.next_open(5), acks.attempts_of(4)), (4, 60, 2));
     assert_eq!(acks.open_below(120), 61, "what expired is no lag");
+    assert_eq!(store.index().offset_at(1, 0, i64::MIN).expect("reads"), 60);
 }
 
 #[test]
@@ -351,18 +352,4 @@ fn a_failed_message_that_expired_outlives_any_number_of_trims() {
     fill(&rebuilt, 1, 60);
     rebuilt.trim(trim_points(&rebuilt).last().expect("some")).expect("trims");
     assert_eq!(id_at(&rebuilt, 0, 4), None, "done");
-}
-
-#[test]
-fn the_first_offset_since_a_time_is_found() {
-    let Built { store, .. } = build();
-    expire(&store, 0, 7);
-    let entries = store.index().entries(1, 0, 0, 1_000).expect("reads");
-    let (oldest, newest) = (entries[0].1.visible_ms, entries[entries.len() - 1].1.visible_ms);
-    for since_ms in oldest - 1..=newest + 1 {
-        let expected = entries.iter().find(|(_, entry)| entry.visible_ms >= since_ms);
-        let found = store.index().first_since(1, 0, since_ms).expect("reads");
-        assert_eq!(found, expected.map_or(120, |(offset, _)| *offset), "{since_ms}");
-    }
-    assert_eq!(store.index().first_since(1, 7, 0).expect("reads"), 0, "a queue that was never written");
 }

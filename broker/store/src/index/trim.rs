@@ -110,26 +110,6 @@ impl Index {
         Ok(in_order(needed))
     }
 
-    /// The first offset of a queue whose message became visible at `since_ms` or later, milliseconds since the Unix epoch;
-    /// the end of the queue when there is none.
-    ///
-    /// # Errors
-    /// See [`Self::entry`].
-    pub fn first_since(&self, topic_id: u32, queue: u32, since_ms: i64) -> Result<u64, StoreError> {
-        let bounds = self.queue_bounds(topic_id, queue);
-        let (mut low, mut high) = (bounds.min, bounds.next);
-        while low < high {
-            let middle = low.midpoint(high);
-            let found = self.entries(topic_id, queue, middle, 1)?;
-            if found.iter().any(|(_, entry)| entry.visible_ms < since_ms) {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        Ok(low)
-    }
-
     /// A message was repeated at `entry`.
     pub(super) fn apply_carried(
         &mut self,
