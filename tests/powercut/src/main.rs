@@ -69,12 +69,13 @@ fn main() -> ExitCode {
     }
     println!(
         "powercut: {done} seeds from {first}, {} power cuts, {} kills, {} recoveries interrupted, {} records answered, \
-         {} trims, {:.1} s: {} passed, {failed} failed",
+         {} trims, {} expiries, {:.1} s: {} passed, {failed} failed",
         total.cuts,
         total.kills,
         total.interrupted,
         total.answered,
         total.trims,
+        total.expiries,
         begin.elapsed().as_secs_f64(),
         done - failed,
     );

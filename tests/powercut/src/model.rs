@@ -40,6 +40,8 @@ pub(crate) struct Model {
     ended: HashSet<u64>,
     /// Where the log was given up at the most.
     trimmed: u64,
+    /// Where queues were made to begin at the most.
+    expired: HashMap<(u32, u32), u64>,
 }
 
 impl Model {
@@ -70,7 +72,13 @@ impl Model {
         self.trimmed = self.trimmed.max(before);
     }
 
-    /// To be told after a trim that went through: what a queue holds now.
+    /// To be told before messages of a queue expire.
+    pub(crate) fn expire(&mut self, queue: (u32, u32), before: u64) {
+        let expired = self.expired.entry(queue).or_default();
+        *expired = before.max(*expired);
+    }
+
+    /// To be told after a trim or an expiry that went through: what a queue holds now.
     pub(crate) fn trimmed(&mut self, store: &Store) {
         let Self { live, .. } = self;
         for ((topic_id, queue), (min, _)) in &mut live.bounds {
@@ -158,7 +166,8 @@ impl Model {
             }
             let Some(found) = view.visible.get(place) else {
                 let min = store.index().queue_bounds(*topic_id, *queue).min;
-                if *offset < min && known.at < self.trimmed {
+                let expired = self.expired.get(&(*topic_id, *queue)).copied().unwrap_or(0);
+                if *offset < min && (known.at < self.trimmed || *offset < expired) {
                     continue;
                 }
                 return Err(format!(

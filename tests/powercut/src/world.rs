@@ -4,6 +4,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use kerolox_core::flush::Flush;
+use kerolox_core::record::QueueState;
 use kerolox_log::fs::{Chooser, Fault, Folder, MemFolder, Times};
 use kerolox_log::{LogOptions, Salt};
 use kerolox_store::kv::Kv;
@@ -23,6 +24,7 @@ pub(crate) struct Figures {
     pub(crate) interrupted: u64,
     pub(crate) answered: u64,
     pub(crate) trims: u64,
+    pub(crate) expiries: u64,
 }
 
 impl Figures {
@@ -32,6 +34,7 @@ impl Figures {
         self.interrupted += other.interrupted;
         self.answered += other.answered;
         self.trims += other.trims;
+        self.expiries += other.expiries;
     }
 }
 
@@ -125,6 +128,7 @@ impl World {
                 Ok(synced.recv().is_ok_and(|done| done.is_ok()) && store.flush_index().is_ok())
             }
             3 => self.trim(store),
+            4 => self.expire(store),
             _ => self.batch(store, false),
         }
     }
@@ -204,6 +208,29 @@ impl World {
             return Ok(false);
         }
         self.figures.trims += 1;
+        self.model.trimmed(store);
+        Ok(true)
+    }
+
+    /// Lets the oldest messages of a random queue expire.
+    fn expire(&mut self, store: &Store) -> Result<bool, String> {
+        let queues: Vec<_> = self.model.live.bounds.keys().copied().collect();
+        if queues.is_empty() {
+            return Ok(true);
+        }
+        let at = usize::try_from(self.chooser.below(queues.len() as u64)).expect("below the length");
+        let (topic_id, queue) = queues[at];
+        let bounds = store.index().queue_bounds(topic_id, queue);
+        let next = bounds.min + self.chooser.below(bounds.next - bounds.min + 1);
+        self.tell(|| format!("messages of {:?} expire before {next}", queues[at]));
+        self.model.expire(queues[at], next);
+        let state = QueueState { topic_id, queue, next, newest_ms: 0 };
+        let expired = store.expire(vec![state]);
+        self.tell(|| format!("{expired:?}"));
+        if expired.is_err() {
+            return Ok(false);
+        }
+        self.figures.expiries += 1;
         self.model.trimmed(store);
         Ok(true)
     }
