@@ -229,13 +229,16 @@ impl Fold {
         match (family, own, found) {
             (Family::Entries, own, found) => {
                 let (topic_id, queue, first) = keys::parse_block(key)?;
-                let min = self.index.queue_bounds(topic_id, queue).min;
-                let skip = usize::try_from(min.saturating_sub(first)).unwrap_or(usize::MAX);
+                let bounds = self.index.queue_bounds(topic_id, queue);
+                let readable =
+                    (first + entries::BLOCK).min(bounds.next).saturating_sub(bounds.min.max(first));
+                let len = usize::try_from(readable).expect("at most a block") * ENTRY_LEN;
+                // A block ends with its newest entry; where it begins depends on what was there when it was stored.
                 let kept = |block: Option<&Vec<u8>>| {
                     let bytes = block.map_or(&[][..], Vec::as_slice);
-                    bytes.get(skip.saturating_mul(ENTRY_LEN)..).unwrap_or_default().to_vec()
+                    bytes.len().checked_sub(len).map(|at| bytes[at..].to_vec())
                 };
-                Ok(kept(own) == kept(found))
+                Ok(kept(own).is_some_and(|own| kept(found) == Some(own)))
             }
             (Family::Lookups, own, found) => {
                 let kept = |bucket: Option<&Vec<u8>>| {

@@ -12,7 +12,7 @@ use crate::kv::{Family, Kv, Op, pairs};
 
 /// Most entries of one key of the store. What a queue got since the last flush becomes a piece, so that a flush costs no
 /// more than what is new; pieces end at multiples of this.
-const BLOCK: u64 = 256;
+pub(super) const BLOCK: u64 = 256;
 /// Pieces that are read at a time, at the most.
 const PIECES_PAGE: usize = 32;
 pub(super) const ENTRY_LEN: usize = 24;
