@@ -34,7 +34,7 @@ impl Shape {
     /// The shape in words.
     pub fn describe(&self) -> String {
         let mut frame = Vec::new();
-        let new = Maker::new(*self, 0).next(1, 0).into_frame();
+        let new = Maker::new(*self, 0).next(1, 1).into_frame();
         kerolox_log::frame::encode(&new, 64, 1, 0, crate::engine::SALT, &mut frame);
         let with = match (self.small, self.key) {
             (true, _) => "id of 34 characters, nothing optional",

@@ -90,8 +90,9 @@ impl Figure {
     /// The same, set against something.
     #[must_use]
     pub fn against(self, what: impl Into<String>, value: f64) -> Self {
-        let ratio = self.value / value;
-        self.against_with_ratio(what, value, ratio)
+        let (what, ratio) = (what.into(), self.value / value);
+        let ratio = ratio.is_finite().then_some(ratio);
+        Self { against: Some(Against { what, value: Some(value) }), ratio, ..self }
     }
 
     /// The same with a ratio that was measured better than by dividing the two.

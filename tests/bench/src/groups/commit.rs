@@ -47,7 +47,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<Group> {
 /// Seconds per batch of every contestant in every round.
 fn compete(settings: &Settings, shape: Shape, batch: usize) -> anyhow::Result<Rounds> {
     let mut maker = Maker::new(shape, 0);
-    let records: Vec<NewFrame> = (0..batch).map(|_| maker.next(1, 0).into_frame()).collect();
+    let records: Vec<NewFrame> = (0..batch).map(|_| maker.next(1, 1).into_frame()).collect();
     let bytes = raw::frames(&records).concat();
     let (rounds, batches) = (settings.choose(25, 2), settings.choose(40, 3));
     let scratch = settings.scratch(4 << 30)?;

@@ -25,7 +25,7 @@ const IN_FLIGHT: usize = 16;
 /// When a disk or the engine fails, or something is not found.
 pub fn run(settings: &Settings) -> anyhow::Result<Group> {
     let shape = Shape { key: true, ..Shape::plain(settings.body) };
-    let frame_len = raw::frames(&[Maker::new(shape, 0).next(1, 0).into_frame()])[0].len();
+    let frame_len = raw::frames(&[Maker::new(shape, 0).next(1, 1).into_frame()])[0].len();
     let messages: u32 = settings.choose(5_000_000, 30_000);
     let count = settings.choose(2_000, 50);
     let mut group =

@@ -138,7 +138,7 @@ pub fn sustained(settings: &Settings) -> anyhow::Result<Group> {
 /// Bytes per second of a plain writer that is synced as often as the engine.
 fn plain_writer(settings: &Settings, shape: Shape, folder: &Path) -> anyhow::Result<f64> {
     let mut maker = Maker::new(shape, 0);
-    let records: Vec<_> = (0..16 << 10).map(|_| maker.next(1, 0).into_frame()).collect();
+    let records: Vec<_> = (0..16 << 10).map(|_| maker.next(1, 1).into_frame()).collect();
     let path = folder.join("plain");
     let duration = settings.choose(Duration::from_secs(2), settings.turn());
     let (mut writer, begin) = (PlainWriter::create(&path, Some(engine::FLUSH_INTERVAL))?, Instant::now());

@@ -29,7 +29,7 @@ const TAIL_BYTES: usize = 8 << 20;
 /// When a disk or the engine fails.
 pub fn run(settings: &Settings) -> anyhow::Result<Group> {
     let shape = Shape::plain(settings.body);
-    let frame_len = raw::frames(&[Maker::new(shape, 0).next(1, 0).into_frame()])[0].len();
+    let frame_len = raw::frames(&[Maker::new(shape, 0).next(1, 1).into_frame()])[0].len();
     let messages: u64 = settings.choose(3_000_000, 30_000);
     let title = format!("sequential reads of {messages} messages in {QUEUES} queues");
     let mut group = Group::new("read", title);

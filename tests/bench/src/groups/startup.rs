@@ -21,7 +21,7 @@ const MORE: u64 = 300_000;
 pub fn run(settings: &Settings) -> anyhow::Result<Group> {
     let records = settings.records.unwrap_or(settings.choose(10_000_000, 30_000));
     let shape = Shape::plain(settings.body);
-    let frame_len = raw::frames(&[Maker::new(shape, 0).next(1, 0).into_frame()])[0].len() as u64;
+    let frame_len = raw::frames(&[Maker::new(shape, 0).next(1, 1).into_frame()])[0].len() as u64;
     let title =
         format!("start after kill -9 of a process that writes; {records} messages in {QUEUES} queues");
     let mut group = Group::new("startup", title);
