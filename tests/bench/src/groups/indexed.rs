@@ -108,31 +108,32 @@ pub fn sustained(settings: &Settings) -> anyhow::Result<Group> {
     group.add(Figure::new("answered and in the index", rate, Unit::PerSecond).aim(Aim::AtLeast(AIM)));
     let with_flush = messages / flushed;
     group.add(Figure::new("the same, until the index was on disk", with_flush, Unit::PerSecond));
-    let slowest =
-        Figure::new(format!("slowest {:.2} s", samples.interval), samples.slowest(), Unit::PerSecond);
-    group.add(slowest);
+    let slowest = format!("slowest {:.2} s", samples.interval);
+    group.add(Figure::new(slowest, samples.slowest(), Unit::PerSecond));
     let log = Figure::new("log", store.positions().end as f64 / elapsed, Unit::BytesPerSecond);
     group.add(log.against("plain writer", median(&plain)));
     group.add(Figure::new("farthest that the index was behind the log", samples.lag, Unit::Bytes));
     group.add(Figure::new("making a message, in the producer", making, Unit::Seconds));
+    add_threads(&mut group, &times, messages, elapsed);
+    Ok(group)
+}
+
+/// What the threads used for so many messages in so many seconds.
+fn add_threads(group: &mut Group, times: &ThreadTimes, messages: f64, elapsed: f64) {
+    let mut add = |what: &str, seconds: f64, against: &str| {
+        let figure = Figure::new(format!("{what}, per message"), seconds / messages, Unit::Seconds);
+        group.add(figure.ratio(against, seconds / elapsed));
+    };
     for (name, time) in &times.0 {
-        let figure = Figure::new(format!("thread {name}, per message"), time.used / messages, Unit::Seconds);
-        group.add(figure.ratio("share of a core", time.used / elapsed));
+        add(&format!("thread {name}"), time.used, "share of a core");
     }
     let total = times.total();
-    let all = Figure::new("all threads, per message", total.used / messages, Unit::Seconds);
-    group.add(all.ratio("cores in use", total.used / elapsed));
-    let waited = Figure::new(
-        "waiting while others had the cores, per message",
-        total.waited / messages,
-        Unit::Seconds,
-    );
-    group.add(waited.ratio("threads that wait", total.waited / elapsed));
+    add("all threads", total.used, "cores in use");
+    add("waiting while others had the cores", total.waited, "threads that wait");
     let cores = std::thread::available_parallelism().map_or(1.0, |cores| usize::from(cores) as f64);
     let possible = messages / (total.used / cores).max(times.busiest());
     let what = format!("what this processor time allows with {cores} cores for itself");
     group.add(Figure::new(what, possible, Unit::PerSecond));
-    Ok(group)
 }
 
 /// Bytes per second of a plain writer that is synced as often as the engine.
