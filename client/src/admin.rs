@@ -191,6 +191,11 @@ impl BrokerAdmin {
         describe_broker, DescribeBrokerRequest, DescribeBrokerResponse
     );
 
+    broker_call!(
+        /// Stored messages by id, key, offset or time, without consuming them.
+        query_messages, QueryMessagesRequest, QueryMessagesResponse, error
+    );
+
     async fn call<Req, Resp, Fut>(
         &self,
         request: Req,

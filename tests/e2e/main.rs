@@ -10,6 +10,7 @@ mod delivery;
 mod health;
 mod messages;
 mod mqadmin;
+mod query;
 mod rebuild;
 mod relay;
 mod retention;

@@ -41,19 +41,19 @@ fn run(line: &str, environment: &[(&str, &str)]) -> Run {
 }
 
 /// The standard output of a command that succeeds without a word of complaint.
-fn table(line: &str) -> String {
+pub(crate) fn table(line: &str) -> String {
     let run = mqadmin(line);
     assert!(run.code == 0 && run.stderr.is_empty(), "{line}: {run:?}");
     run.stdout
 }
 
 /// The same with JSON output, parsed.
-fn json(line: &str) -> Value {
+pub(crate) fn json(line: &str) -> Value {
     serde_json::from_str(&table(&format!("{line} --output json"))).unwrap()
 }
 
 /// Exit code and explanation of a command that fails; the JSON form must agree.
-fn failure(line: &str) -> (i32, String) {
+pub(crate) fn failure(line: &str) -> (i32, String) {
     let plain = mqadmin(line);
     assert!(plain.stdout.is_empty() && !plain.stderr.is_empty(), "{line}: {plain:?}");
     let json_run = mqadmin(&format!("{line} --output json"));
@@ -62,7 +62,7 @@ fn failure(line: &str) -> (i32, String) {
 }
 
 /// The cells of each row below the header, which must have as many.
-fn rows(table: &str) -> Vec<Vec<&str>> {
+pub(crate) fn rows(table: &str) -> Vec<Vec<&str>> {
     let mut lines = table.lines();
     let header = lines.next().expect("there is a header");
     assert!(header.starts_with('#'), "{table}");

@@ -1,6 +1,6 @@
 //! The command line: which commands there are.
 
-use crate::command::{cluster, group, message, store, topic};
+use crate::command::{cluster, group, message, query, store, topic};
 use crate::outcome::Result;
 use crate::output::{Format, Report};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -56,6 +56,11 @@ commands!(
     "clusterList" ClusterList(cluster::ClusterList),
     "sendMessage" SendMessage(message::SendMessage),
     "consumeMessage" ConsumeMessage(message::ConsumeMessage),
+    "queryMsgById" QueryMsgById(query::QueryMsgById),
+    "queryMsgByUniqueKey" QueryMsgByUniqueKey(query::QueryMsgById),
+    "queryMsgByKey" QueryMsgByKey(query::QueryMsgByKey),
+    "queryMsgByOffset" QueryMsgByOffset(query::QueryMsgByOffset),
+    "printMsgByQueue" PrintMsgByQueue(query::PrintMsgByQueue),
     "updateSubGroup" UpdateSubGroup(group::UpdateSubGroup),
     "deleteSubGroup" DeleteSubGroup(group::DeleteSubGroup),
 );
@@ -104,6 +109,11 @@ mod tests {
             "clusterlist -n h:1",
             "sendMessage -n h:1 -t orders -p body -k key -c tag -b broker-a -i 0",
             "consumeMessage -n h:1 -t orders -g billing -c 10",
+            "queryMsgById -n h:1 -i 01F2",
+            "queryMsgByUniqueKey -n h:1 -t orders -i 01F2",
+            "queryMsgByKey -n h:1 -t orders -k order-7 -m 10 -b 1700000000000 -e 1700000001000",
+            "queryMsgByOffset -n h:1 -t orders -b broker-a -i 0 -o 12",
+            "printMsgByQueue -n h:1 -t orders -a broker-a -i 0 -b 1700000000000 -e 1700000001000",
             "updateSubGroup -n h:1 -c C -g billing -s true -m true -o true -r 3",
             "deleteSubGroup -n h:1 -c C -g billing",
             "deleteSubGroup -b h:1 -g billing --output json",

@@ -10,9 +10,10 @@ use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::broker_admin_server::{BrokerAdmin, BrokerAdminServer};
 use tonic::{Request, Response, Status};
 
+use super::query::{QueryError, query};
 use crate::announce::Announcer;
 use crate::delivery::Deliveries;
-use crate::engine::{ChangeError, Engine};
+use crate::engine::{ChangeError, Engine, refused_by_store};
 
 /// What is counted since the process started.
 #[derive(Debug, Default)]
@@ -183,6 +184,28 @@ impl BrokerAdmin for Admin {
             undecided_transactions,
             read_only_reason: store.failure().unwrap_or_default(),
         }))
+    }
+
+    async fn query_messages(
+        &self,
+        request: Request<pb::QueryMessagesRequest>,
+    ) -> Result<Response<pb::QueryMessagesResponse>, Status> {
+        let (engine, request) = (self.engine.clone(), request.into_inner());
+        let answered = tokio::task::spawn_blocking(move || query(engine.store(), &request)).await;
+        let answered = answered.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(answered.unwrap_or_else(|error| pb::QueryMessagesResponse {
+            error: Some(match error {
+                QueryError::Invalid(message) => {
+                    pb::AdminError { kind: pb::AdminErrorKind::Invalid.into(), message }
+                }
+                QueryError::NotFound(message) => not_found(message),
+                QueryError::Store(error) => {
+                    let message = refused_by_store(&error).to_string();
+                    pb::AdminError { kind: pb::AdminErrorKind::Unavailable.into(), message }
+                }
+            }),
+            ..Default::default()
+        })))
     }
 }
 

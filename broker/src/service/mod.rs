@@ -3,6 +3,7 @@
 mod ack;
 mod admin;
 mod closed;
+mod query;
 mod receive;
 mod send;
 mod transaction;

@@ -126,6 +126,17 @@ pub(crate) fn message(record: &MessageRecord, delivery: &Delivery) -> Bytes {
     message.into()
 }
 
+/// Whether a stored message has this key.
+pub(crate) fn has_key(record: &MessageRecord, key: &str) -> bool {
+    let mut fields = Fields::of(&record.system);
+    while let Ok(Some(field)) = fields.next() {
+        if field.number == system::KEYS && field.text() == Ok(key) {
+            return true;
+        }
+    }
+    false
+}
+
 /// The tag of a stored message.
 ///
 /// # Errors

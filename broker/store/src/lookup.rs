@@ -18,6 +18,8 @@ pub struct Page {
     pub before: u64,
     /// Most hits.
     pub limit: usize,
+    /// Bytes of hits after which a page is closed.
+    pub bytes: usize,
     /// Hits that were stored at or after this time, milliseconds since the Unix epoch.
     pub since_ms: i64,
     /// Hits that were stored before this time.
@@ -27,7 +29,7 @@ pub struct Page {
 impl Page {
     /// The newest hits of any time.
     pub fn newest(limit: usize) -> Self {
-        Self { before: u64::MAX, limit, since_ms: i64::MIN, until_ms: i64::MAX }
+        Self { before: u64::MAX, limit, bytes: usize::MAX, since_ms: i64::MIN, until_ms: i64::MAX }
     }
 }
 
@@ -84,11 +86,12 @@ impl Store {
         wanted: impl Fn(&MessageRecord) -> bool,
     ) -> Result<FoundPage, StoreError> {
         let mut found = FoundPage::default();
+        let mut bytes = 0;
         // What is not applied yet is not visible yet.
         let positions = self.index().positions_of(hash, page.before);
         for (reads, position) in positions.enumerate() {
             let position = position?;
-            if reads == READS_MAX || found.messages.len() == page.limit {
+            if reads == READS_MAX || found.messages.len() == page.limit || bytes >= page.bytes {
                 found.next = Some(position + 1);
                 break;
             }
@@ -110,6 +113,7 @@ impl Store {
             if let Some(standing) = self.index().standing(&frame, &message)? {
                 let identity = message.header.carried.map_or(position, |carried| carried.position);
                 let store_ms = frame.store_ms;
+                bytes += frame.len as usize;
                 found.messages.push(Found { position: identity, store_ms, message, standing });
             }
         }

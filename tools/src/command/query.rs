@@ -1,0 +1,347 @@
+//! Looking at stored messages: by id, by key, by place and time in a queue. Nothing is consumed.
+
+use crate::outcome::{Exit, Failure, Result};
+use crate::output::{Report, local_time, table};
+use crate::target::Common;
+use clap::Args;
+use kerolox_client::Client;
+use kerolox_client::admin::{Admin, Master, wire};
+use kerolox_proto::v2;
+use prost::Message as _;
+use serde_json::{Value, json};
+use wire::query_messages_request::By;
+use wire::queue_place::From as Start;
+
+/// Messages that one request asks for.
+const PAGE: u32 = 64;
+/// Characters of a body that a table shows.
+const BODY_SHOWN: usize = 60;
+
+/// Show the messages with an id, wherever they stand: visible, held by a transaction, rolled back
+#[derive(Debug, Args)]
+pub(crate) struct QueryMsgById {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// The message's id, as its producer was told
+    #[arg(short = 'i', long = "msg-id", alias = "msgId", value_name = "ID")]
+    id: String,
+    /// Only in this topic
+    #[arg(short = 't', long)]
+    topic: Option<String>,
+}
+
+impl QueryMsgById {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let client = self.common.client()?;
+        let masters = match &self.topic {
+            Some(topic) => self.common.masters_with_topic(&client, topic).await?.1,
+            None => client.admin().masters(None).await?,
+        };
+        let request = wire::QueryMessagesRequest {
+            topic: self.topic.clone().unwrap_or_default(),
+            by: Some(By::MessageId(self.id.clone())),
+            ..Default::default()
+        };
+        let found = Search { client: &client, masters: &masters, most: usize::MAX }.run(&request).await?;
+        found.report(|| format!("no broker has a message with id {}; it may have expired", self.id))
+    }
+}
+
+/// Show the messages of a topic with a key, the newest first
+#[derive(Debug, Args)]
+pub(crate) struct QueryMsgByKey {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Name of the topic
+    #[arg(short = 't', long)]
+    topic: String,
+    /// The key
+    #[arg(short = 'k', long = "msg-key", alias = "msgKey", value_name = "KEY")]
+    key: String,
+    /// Most messages
+    #[arg(short = 'm', long = "max-num", alias = "maxNum", default_value_t = 64, value_name = "COUNT")]
+    most: usize,
+    /// Stored at or after this time, milliseconds since 1970
+    #[arg(short = 'b', long = "begin-timestamp", alias = "beginTimestamp", value_name = "MILLIS")]
+    begin: Option<i64>,
+    /// Stored before this time, milliseconds since 1970
+    #[arg(short = 'e', long = "end-timestamp", alias = "endTimestamp", value_name = "MILLIS")]
+    end: Option<i64>,
+}
+
+impl QueryMsgByKey {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let client = self.common.client()?;
+        let (_, masters) = self.common.masters_with_topic(&client, &self.topic).await?;
+        let request = wire::QueryMessagesRequest {
+            topic: self.topic.clone(),
+            by: Some(By::Key(self.key.clone())),
+            since_ms: self.begin.unwrap_or(0),
+            until_ms: self.end.unwrap_or(0),
+            ..Default::default()
+        };
+        let found = Search { client: &client, masters: &masters, most: self.most }.run(&request).await?;
+        found.report(|| format!("topic {} has no message with key {}", self.topic, self.key))
+    }
+}
+
+/// Show the message at an offset of a queue
+#[derive(Debug, Args)]
+pub(crate) struct QueryMsgByOffset {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    queue: Queue,
+    /// The offset
+    #[arg(short = 'o', long)]
+    offset: u64,
+    /// How many messages from there on
+    #[arg(short = 'c', long, default_value_t = 1)]
+    count: usize,
+}
+
+/// Which queue of which broker.
+#[derive(Debug, Args)]
+struct Queue {
+    /// Name of the topic
+    #[arg(short = 't', long)]
+    topic: String,
+    /// Name of the broker group
+    #[arg(short = 'b', long = "broker-name", alias = "brokerName", value_name = "BROKER_NAME")]
+    broker: String,
+    /// Number of the queue
+    #[arg(short = 'i', long = "queue-id", alias = "queueId", value_name = "QUEUE")]
+    queue: u32,
+}
+
+impl QueryMsgByOffset {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let found = self.queue.search(&self.common, Start::Offset(self.offset), None, self.count).await?;
+        found.report(|| {
+            format!(
+                "queue {} of topic {} on broker {} has no message at offset {} or behind; see topicStatus",
+                self.queue.queue, self.queue.topic, self.queue.broker, self.offset
+            )
+        })
+    }
+}
+
+/// Show the messages of a queue that became visible in a span of time
+#[derive(Debug, Args)]
+pub(crate) struct PrintMsgByQueue {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Name of the topic
+    #[arg(short = 't', long)]
+    topic: String,
+    /// Name of the broker group
+    #[arg(short = 'a', long = "broker-name", alias = "brokerName", value_name = "BROKER_NAME")]
+    broker: String,
+    /// Number of the queue
+    #[arg(short = 'i', long = "queue-id", alias = "queueId", value_name = "QUEUE")]
+    queue: u32,
+    /// At or after this time, milliseconds since 1970; without it, from the oldest message on
+    #[arg(short = 'b', long = "begin-timestamp", alias = "beginTimestamp", value_name = "MILLIS")]
+    begin: Option<i64>,
+    /// Before this time, milliseconds since 1970
+    #[arg(short = 'e', long = "end-timestamp", alias = "endTimestamp", value_name = "MILLIS")]
+    end: Option<i64>,
+    /// Most messages
+    #[arg(short = 'm', long = "max-num", alias = "maxNum", default_value_t = 64, value_name = "COUNT")]
+    most: usize,
+}
+
+impl PrintMsgByQueue {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let start = Start::TimeMs(self.begin.unwrap_or(i64::MIN));
+        let queue = Queue { topic: self.topic, broker: self.broker, queue: self.queue };
+        let found = queue.search(&self.common, start, self.end, self.most).await?;
+        found.report(|| format!("queue {} of topic {} has no message of that time", queue.queue, queue.topic))
+    }
+}
+
+impl Queue {
+    async fn search(
+        &self,
+        common: &Common,
+        start: Start,
+        until_ms: Option<i64>,
+        most: usize,
+    ) -> Result<Found> {
+        let client = common.client()?;
+        let (_, mut masters) = common.masters_with_topic(&client, &self.topic).await?;
+        masters.retain(|master| master.info.group == self.broker);
+        if masters.is_empty() {
+            return Err(Failure::not_found(format!(
+                "no broker named {} has topic {}; topicRoute shows which have it",
+                self.broker, self.topic
+            )));
+        }
+        let place = wire::QueuePlace { queue: self.queue, from: Some(start) };
+        let request = wire::QueryMessagesRequest {
+            topic: self.topic.clone(),
+            by: Some(By::Place(place)),
+            until_ms: until_ms.unwrap_or(0),
+            ..Default::default()
+        };
+        Search { client: &client, masters: &masters, most }.run(&request).await
+    }
+}
+
+/// A look-up on several brokers.
+struct Search<'a> {
+    client: &'a Client,
+    masters: &'a [Master],
+    /// Most messages, of all brokers together.
+    most: usize,
+}
+
+/// What brokers have found.
+#[derive(Default)]
+struct Found {
+    messages: Vec<(String, wire::StoredMessage)>,
+    damaged: u32,
+    warnings: Vec<Failure>,
+    exit: Option<Exit>,
+}
+
+impl Search<'_> {
+    async fn run(&self, request: &wire::QueryMessagesRequest) -> Result<Found> {
+        let admin = self.client.admin();
+        let mut found = Found::default();
+        let mut failed = Vec::new();
+        for master in self.masters {
+            if let Err(failure) = self.pages(&admin, master, request, &mut found).await {
+                failed.push(failure.during(format!("broker {}", master.info.group)));
+            }
+        }
+        if failed.len() == self.masters.len()
+            && let Some(failure) = failed.pop()
+        {
+            return Err(failure);
+        }
+        found.exit = (!failed.is_empty()).then_some(Exit::Partial);
+        found.warnings = failed;
+        if !matches!(request.by, Some(By::Place(_))) {
+            found.messages.sort_by_key(|(_, message)| std::cmp::Reverse(message.store_ms));
+        }
+        found.messages.truncate(self.most);
+        Ok(found)
+    }
+
+    /// Asks one broker, page by page, for as many messages as are wanted.
+    async fn pages(
+        &self,
+        admin: &Admin,
+        master: &Master,
+        request: &wire::QueryMessagesRequest,
+        found: &mut Found,
+    ) -> Result<()> {
+        let mut request = request.clone();
+        let mut left = self.most;
+        while left > 0 {
+            request.limit = u32::try_from(left).unwrap_or(PAGE).min(PAGE);
+            let answer = admin.broker(&master.address).query_messages(request.clone()).await?;
+            left -= answer.messages.len().min(left);
+            found.damaged += answer.damaged;
+            found
+                .messages
+                .extend(answer.messages.into_iter().map(|message| (master.info.group.clone(), message)));
+            match &mut request.by {
+                _ if answer.next == 0 => break,
+                Some(By::Place(place)) => place.from = Some(Start::Offset(answer.next)),
+                _ => request.before = answer.next,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Found {
+    fn report(mut self, nothing: impl FnOnce() -> String) -> Result<Report> {
+        if self.damaged > 0 {
+            let text = format!("{} messages cannot be read: the log is damaged where they lie", self.damaged);
+            self.warnings.push(Failure::failed(text));
+        }
+        if self.messages.is_empty() && self.warnings.is_empty() {
+            return Err(Failure::not_found(nothing()));
+        }
+        let shown: Vec<(Vec<String>, Value)> =
+            self.messages.iter().map(|(broker, stored)| show(broker, stored)).collect::<Result<_>>()?;
+        let (rows, json): (Vec<_>, Vec<_>) = shown.into_iter().unzip();
+        let header =
+            ["MsgId", "Topic", "Broker Name", "QID", "Offset", "Standing", "Stored", "Tag", "Keys", "Body"];
+        Ok(Report {
+            text: table(&header, rows),
+            json: json!({ "messages": json, "damaged": self.damaged }),
+            warnings: self.warnings,
+            exit: self.exit.unwrap_or(Exit::Ok),
+        })
+    }
+}
+
+/// A message as a row and as JSON.
+fn show(broker: &str, stored: &wire::StoredMessage) -> Result<(Vec<String>, Value)> {
+    let malformed =
+        |error| Failure::failed(format!("broker {broker} answered with a malformed message: {error}"));
+    let message = v2::Message::decode(&*stored.message).map_err(malformed)?;
+    let system = message.system_properties.unwrap_or_default();
+    let topic = message.topic.unwrap_or_default();
+    let body = String::from_utf8_lossy(&message.body);
+    let row = vec![
+        system.message_id.clone(),
+        topic.name.clone(),
+        broker.to_owned(),
+        stored.queue.to_string(),
+        stored.offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string()),
+        stored.standing.clone(),
+        local_time(stored.store_ms),
+        system.tag.clone().unwrap_or_else(|| "-".to_owned()),
+        if system.keys.is_empty() { "-".to_owned() } else { system.keys.join(" ") },
+        shortened(&body),
+    ];
+    let born = system.born_timestamp.map(|time| time.seconds * 1000 + i64::from(time.nanos / 1_000_000));
+    let json = json!({
+        "messageId": system.message_id,
+        "topic": topic.name,
+        "namespace": topic.resource_namespace,
+        "broker": broker,
+        "queue": stored.queue,
+        "offset": stored.offset,
+        "standing": stored.standing,
+        "position": stored.position,
+        "storeMs": stored.store_ms,
+        "bornMs": born,
+        "bornHost": system.born_host,
+        "producer": stored.producer,
+        "tag": system.tag,
+        "keys": system.keys,
+        "messageGroup": system.message_group,
+        "properties": message.user_properties,
+        "body": body,
+        "bodyBytes": message.body.len(),
+    });
+    Ok((row, json))
+}
+
+/// The beginning of a body, on one line.
+fn shortened(body: &str) -> String {
+    let mut text: String =
+        body.chars().take(BODY_SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if body.chars().nth(BODY_SHOWN).is_some() {
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_bodies_are_cut_and_stay_on_one_line() {
+        assert_eq!(shortened("a\nb"), "a b");
+        assert_eq!(shortened(&"ä".repeat(BODY_SHOWN)), "ä".repeat(BODY_SHOWN));
+        assert_eq!(shortened(&"ä".repeat(BODY_SHOWN + 1)), format!("{}…", "ä".repeat(BODY_SHOWN)));
+    }
+}
