@@ -1,10 +1,10 @@
 //! Messages are found again with `mqadmin`, whatever became of them, and nothing is consumed by looking.
 
-use kerolox_client::{Delivery, Message};
+use kerolox_client::Message;
 use serde_json::{Value, json};
 
 use crate::mqadmin::{failure, json, rows, table};
-use crate::support::{NO_CHECKS, Servers, receive_one};
+use crate::support::{NO_CHECKS, Servers, receive};
 
 fn ids(found: &Value) -> Vec<&str> {
     let messages = found["messages"].as_array().unwrap();
@@ -88,8 +88,8 @@ async fn messages_are_found_by_id_key_offset_and_time() {
         assert_eq!(code, 4, "{line}: {said}");
     }
     let consumer = servers.consumer("ledger", "orders").await;
-    let received: Delivery = receive_one(&consumer).await;
-    assert_eq!(received.attempt(), 1, "looking is not consuming");
+    let received = receive(&consumer, sent.len()).await;
+    assert!(received.iter().all(|delivery| delivery.attempt() == 1), "looking is not consuming");
 }
 
 #[tokio::test(flavor = "multi_thread")]
