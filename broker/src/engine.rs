@@ -73,8 +73,11 @@ impl Engine {
     pub async fn put_topic(&self, change: &TopicChange) -> Result<(Arc<Topic>, bool), ChangeError> {
         let _changing = self.changing.lock().await;
         let present = self.store.index().topic(&change.name);
-        let wanted = topic::changed(present.as_deref(), change, self.default_queues)
+        let mut wanted = topic::changed(present.as_deref(), change, self.default_queues)
             .map_err(|error| ChangeError::Invalid(error.to_string()))?;
+        if present.is_none() {
+            wanted.id = self.store.index().next_topic_id();
+        }
         match self.change(MetaChange::PutTopic(wanted)).await? {
             Outcome::Topic(topic, created) => Ok((topic, created)),
             other => Err(unexpected(&other)),
@@ -88,8 +91,11 @@ impl Engine {
     pub async fn put_group(&self, change: &GroupChange) -> Result<(Arc<Group>, bool), ChangeError> {
         let _changing = self.changing.lock().await;
         let present = self.store.index().group(&change.name);
-        let wanted = group::changed(present.as_deref(), change)
+        let mut wanted = group::changed(present.as_deref(), change)
             .map_err(|error| ChangeError::Invalid(error.to_string()))?;
+        if present.is_none() {
+            wanted.id = self.store.index().next_group_id();
+        }
         match self.change(MetaChange::PutGroup(wanted)).await? {
             Outcome::Group(group, created) => Ok((group, created)),
             other => Err(unexpected(&other)),

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use kerolox_kit::health::Check;
 use kerolox_kit::process::Shutdown;
 use kerolox_log::DamagedRange;
-use kerolox_store::{Opening, Progress, Store};
+use kerolox_store::{Opening, Progress, Repair, Store};
 
 use crate::retention::Room;
 
@@ -32,6 +32,7 @@ struct Sight {
     is_open: bool,
     failure: Option<String>,
     damaged: Vec<DamagedRange>,
+    repairs: Vec<Repair>,
     is_room_short: bool,
 }
 
@@ -47,6 +48,7 @@ impl Vitals {
             is_open: store.is_some(),
             failure: store.and_then(|store| store.failure()),
             damaged: store.map(|store| store.damaged()).unwrap_or_default(),
+            repairs: store.map(|store| store.repairs()).unwrap_or_default(),
             is_room_short: self.room.is_short(),
         })
     }
@@ -57,6 +59,7 @@ fn checks(sight: &Sight) -> Vec<Check> {
     if sight.is_open {
         checks.push(log(sight));
         checks.extend(damage(&sight.damaged));
+        checks.extend(repairs(&sight.repairs));
         checks.push(disk(sight));
     }
     checks
@@ -102,6 +105,15 @@ fn damage(damaged: &[DamagedRange]) -> Vec<Check> {
     let mut checks: Vec<Check> = damaged.iter().take(RANGES_SHOWN).map(show).collect();
     if let Some(more) = damaged.len().checked_sub(RANGES_SHOWN).filter(|more| *more > 0) {
         checks.push(Check::warning("log", format!("{more} more damaged ranges; see mqadmin store verify")));
+    }
+    checks
+}
+
+fn repairs(repairs: &[Repair]) -> Vec<Check> {
+    let show = |repair: &Repair| Check::warning("index", format!("made over damage in the log: {repair}"));
+    let mut checks: Vec<Check> = repairs.iter().take(RANGES_SHOWN).map(show).collect();
+    if let Some(more) = repairs.len().checked_sub(RANGES_SHOWN).filter(|more| *more > 0) {
+        checks.push(Check::warning("index", format!("{more} more queues; the broker's log names them")));
     }
     checks
 }
@@ -177,6 +189,14 @@ mod tests {
         let shown = checks(&many);
         assert_eq!(shown.iter().filter(|check| check.state == State::Warning).count(), RANGES_SHOWN + 1);
         assert!(shown.iter().any(|check| check.reason.starts_with("12 more")), "{shown:?}");
+
+        let repair = Repair { topic: "orders".into(), queue: 3, from: 100, lost: Some(2), again: 1 };
+        let (status, state, reason) = told(&Sight { repairs: vec![repair], ..serving() }, "index");
+        assert_eq!((status, state), (200, State::Warning));
+        assert!(
+            reason.contains("topic orders, queue 3, from offset 100 on: 2 messages are lost"),
+            "{reason}"
+        );
 
         let (status, state, reason) = told(&Sight { is_room_short: true, ..serving() }, "disk");
         assert_eq!((status, state), (200, State::Warning));

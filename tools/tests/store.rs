@@ -115,6 +115,9 @@ fn damage_is_reported_with_its_place_and_length() {
     assert_eq!(damage["place"], file.file_name().unwrap().to_str().unwrap());
     assert_eq!((damage["from"].as_u64(), damage["until"].as_u64()), (Some(base + 184), Some(base + 304)));
     assert_eq!(report["problems"], 1, "{report:#}");
+    // A message was there, in the only queue of its topic.
+    let again = report["ifMadeAgain"].as_array().unwrap();
+    assert!(again.iter().any(|line| line.as_str().unwrap().contains("topic plain, queue 0")), "{report:#}");
     let table = mqadmin(&["store", "verify", data.path().to_str().unwrap()]);
     assert!(text(&table.stdout).contains("checksum does not match"), "{}", text(&table.stdout));
 }

@@ -91,6 +91,20 @@ impl Acks {
         }
     }
 
+    /// Makes `start .. end` open again, as if nobody had ever had these messages.
+    pub fn reopen(&mut self, start: u64, end: u64) {
+        if start >= end {
+            return;
+        }
+        let done =
+            std::mem::take(&mut self.ranges).into_iter().chain([(0, std::mem::take(&mut self.committed))]);
+        for (from, to) in done {
+            self.ack(from, to.min(start));
+            self.ack(from.max(end), to);
+        }
+        self.attempted.retain(|offset, _| !(start..end).contains(offset));
+    }
+
     /// Notes that `offset` failed; an offset that is done stays done.
     pub fn attempt(&mut self, offset: u64, attempts: u32, visible_ms: i64) {
         if !self.is_done(offset) {
@@ -178,6 +192,21 @@ mod tests {
             }
             prop_assert_eq!(Some(acks_state.committed()), (0..).find(|o| !done.contains(o)));
             prop_assert_eq!(Acks::decode(&acks_state.encode()), Ok(acks_state));
+        }
+
+        #[test]
+        fn what_is_reopened_is_open_and_nothing_else(
+            acks in prop::collection::vec((0u64..60, 1u64..6), 0..40), start in 0u64..70, len in 0u64..30,
+        ) {
+            let mut before = Acks::starting_at(5);
+            acks.iter().for_each(|(start, len)| before.ack(*start, start + len));
+            let mut after = before.clone();
+            after.reopen(start, start + len);
+            for offset in 0..110 {
+                let expected = before.is_done(offset) && !(start..start + len).contains(&offset);
+                prop_assert_eq!(after.is_done(offset), expected, "offset {}", offset);
+            }
+            prop_assert_eq!(Acks::decode(&after.encode()), Ok(after));
         }
     }
 

@@ -13,7 +13,8 @@ pub const RETRY_MAX_TIMES_DEFAULT: u32 = 16;
 /// A consumer group of one broker group. Stored in `Meta` records; field numbers are part of the on-disk format.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Group {
-    /// Given by the fold at creation, never used again for another group; 0 in requests to create one.
+    /// Given by the fold at creation, never used again for another group. In a request to create one: the id that its
+    /// proposer expects, or 0; it counts only where the fold cannot know, behind damage.
     #[prost(uint32, tag = "1")]
     pub id: u32,
     /// Unique in the broker group.

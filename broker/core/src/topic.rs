@@ -64,7 +64,8 @@ pub const RETENTION_ATTRIBUTE: &str = "retention.time";
 /// A topic of one broker group. Stored in `Meta` records; field numbers are part of the on-disk format.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Topic {
-    /// Given by the fold at creation, never used again for another topic; 0 in requests to create one.
+    /// Given by the fold at creation, never used again for another topic. In a request to create one: the id that its
+    /// proposer expects, or 0; it counts only where the fold cannot know, behind damage.
     #[prost(uint32, tag = "1")]
     pub id: u32,
     /// Unique in the broker group.

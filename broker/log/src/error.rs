@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::segment::{HEADER_LEN, file_name};
+
 /// A range of the log that cannot be read. It is never cut off, written to or used again; everything outside it stays
 /// readable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +19,14 @@ pub struct DamagedRange {
     pub until: u64,
     /// What does not fit.
     pub reason: String,
+}
+
+impl DamagedRange {
+    /// Whether records may have lain there: a range that is the header of a segment and no more holds none.
+    pub fn hides_records(&self) -> bool {
+        let is_header = self.file == file_name(self.position) && self.until <= self.position + HEADER_LEN;
+        !is_header
+    }
 }
 
 /// Failure of a log operation.

@@ -1,11 +1,12 @@
 //! Damage that was met in the log, remembered for health checks and tools.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use kerolox_log::{DamagedRange, LogError};
 
 use crate::error::StoreError;
+use crate::index::Repair;
 
 /// Ranges that are remembered; a log with more has other problems.
 const RANGES_MAX: usize = 1000;
@@ -14,6 +15,8 @@ const RANGES_MAX: usize = 1000;
 #[derive(Default)]
 pub(crate) struct Damage {
     ranges: Mutex<BTreeMap<u64, DamagedRange>>,
+    /// What it did to the index when that was brought up to date; known when the store is open.
+    repairs: OnceLock<Vec<Repair>>,
 }
 
 impl Damage {
@@ -35,6 +38,18 @@ impl Damage {
             self.note(range);
         }
         error
+    }
+
+    /// Remembers what became of the queues when the store was opened, and says so in the process's log.
+    pub(crate) fn note_repairs(&self, repairs: &[Repair]) {
+        for repair in repairs.iter().take(RANGES_MAX) {
+            tracing::error!("the index was brought up to date over damage in the log: {repair}");
+        }
+        self.repairs.get_or_init(|| repairs.to_vec());
+    }
+
+    pub(crate) fn repairs(&self) -> Vec<Repair> {
+        self.repairs.get().cloned().unwrap_or_default()
     }
 
     pub(crate) fn ranges(&self) -> Vec<DamagedRange> {

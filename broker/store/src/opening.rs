@@ -122,7 +122,10 @@ pub(crate) fn catch_up(shared: &Shared, opening: &Opening) -> Result<u64, StoreE
         }
         let frame = match frame.map_err(|error| shared.damage.notice(error)) {
             Ok(frame) => frame,
-            Err(LogError::Damaged(_)) => continue,
+            Err(LogError::Damaged(range)) => {
+                shared.write_index().pass_damage(&range)?;
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         let pending = {

@@ -14,12 +14,12 @@ use kerolox_log::{DamagedRange, Frame, Log, LogError, LogOptions, NewFrame, Read
 
 use crate::damage::Damage;
 use crate::error::{ProposeError, StoreError};
-use crate::index::{Event, Index, Outcome};
+use crate::index::{Event, Index, Outcome, Repair};
 use crate::indexer::Indexer;
 use crate::kv::Kv;
 use crate::opening::{Opening, catch_up};
 use crate::tail::Tail;
-use crate::writer::{Proposal, Work, Writer};
+use crate::writer::{self, Proposal, Work, Writer};
 
 /// How the engine works.
 #[derive(Debug, Clone)]
@@ -189,6 +189,11 @@ impl Store {
             folded += catch_up(&shared, opening)?;
         }
         check_owner(&shared, &options.broker)?;
+        if shared.read_index().is_unsettled() {
+            fix_what_is_uncertain(&mut log, &shared)?;
+            folded += catch_up(&shared, opening)?;
+        }
+        shared.damage.note_repairs(shared.read_index().repairs());
         tracing::info!(end = log.end(), folded, "storage is open");
         Self::start(shared, folder, log, &options, Box::new(listener))
     }
@@ -331,6 +336,12 @@ impl Store {
         self.shared.damage.ranges()
     }
 
+    /// Queues that are not what they were before the log was damaged, because the index had to be brought up to date over
+    /// the damage when the store was opened.
+    pub fn repairs(&self) -> Vec<Repair> {
+        self.shared.damage.repairs()
+    }
+
     /// Where the log stands.
     pub fn positions(&self) -> Positions {
         let applied = self.index().applied();
@@ -392,6 +403,20 @@ fn begin(log: &mut Log, broker: &str, now_ms: i64) -> Result<(), StoreError> {
     log.append(&[NewFrame { kind: epoch.kind() as u8, body: epoch.encode().into() }], 1, now_ms)?;
     log.sync()?;
     Ok(())
+}
+
+/// Writes the state behind damage to the log, so that the offsets that its messages got now stay theirs.
+fn fix_what_is_uncertain(log: &mut Log, shared: &Shared) -> Result<(), StoreError> {
+    let mut index = shared.write_index();
+    index.name_unknown_topics();
+    index.note_open_end();
+    let mut parts = index.snapshot()?;
+    parts.iter_mut().for_each(|part| part.settles = true);
+    let frames = writer::snapshot_frames(parts);
+    let store_ms = shared.now_ms().max(index.store_ms());
+    log.begin_segment(writer::frames_len(&frames))?;
+    log.append(&frames, 1, store_ms)?;
+    Ok(log.sync()?)
 }
 
 fn check_owner(shared: &Shared, wanted: &str) -> Result<(), StoreError> {

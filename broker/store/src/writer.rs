@@ -196,14 +196,7 @@ impl Writer {
         let (answer, snapshot) = mpsc::channel();
         let asked = self.work.send(Work::Snapshot(answer));
         let parts = asked.ok().and_then(|()| snapshot.recv().ok()).ok_or_else(|| self.why_stopped())?;
-        let frames: Vec<NewFrame> = parts
-            .into_iter()
-            .filter(|_| !sabotage::is("no-snapshot"))
-            .map(|part| {
-                let record = Record::Snapshot(Box::new(part));
-                NewFrame { kind: record.kind() as u8, body: record.encode().into() }
-            })
-            .collect();
+        let frames = if sabotage::is("no-snapshot") { Vec::new() } else { snapshot_frames(parts) };
         self.log.begin_segment(frames_len(&frames) + needed).map_err(|error| {
             self.fail(&error);
             error.to_string()
@@ -216,8 +209,17 @@ impl Writer {
     }
 }
 
+/// The records of a snapshot.
+pub(crate) fn snapshot_frames(parts: Vec<SnapshotRecord>) -> Vec<NewFrame> {
+    let frame = |part| {
+        let record = Record::Snapshot(Box::new(part));
+        NewFrame { kind: record.kind() as u8, body: record.encode().into() }
+    };
+    parts.into_iter().map(frame).collect()
+}
+
 /// Bytes that records take in the log.
-fn frames_len(records: &[NewFrame]) -> u64 {
+pub(crate) fn frames_len(records: &[NewFrame]) -> u64 {
     records.iter().map(|record| kerolox_log::frame::frame_len(record.body.len()) as u64).sum()
 }
 

@@ -43,6 +43,10 @@ pub struct SnapshotRecord {
     /// Messages that were carried forward.
     #[prost(message, repeated, tag = "11")]
     pub kept: Vec<KeptMessage>,
+    /// Set in all parts when it was written by whoever had made an index over damage: the offsets in it, and behind it, are
+    /// those that messages got then, which may be others than before.
+    #[prost(bool, tag = "12")]
+    pub settles: bool,
 }
 
 /// How far a queue is.

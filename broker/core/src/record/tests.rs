@@ -71,6 +71,7 @@ fn examples() -> Vec<Record> {
                 tag_hash: 1,
                 visible_ms: 5,
             }],
+            settles: false,
         })),
         Record::Trim(TrimRecord { before: 1_048_576, queues: vec![state] }),
         Record::Message(MessageRecord { header: carried, system: Bytes::new(), content: Bytes::new() }),

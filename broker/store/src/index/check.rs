@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use kerolox_core::record::{MetaChange, MetaRecord, Record};
 use kerolox_core::transaction::Half;
-use kerolox_log::Frame;
+use kerolox_log::{DamagedRange, Frame};
 use prost::Message as _;
 
 use super::entries::{self, ENTRY_LEN, decode_bounds};
-use super::{FORMAT, Index, QueueBounds, keys, lookup};
+use super::{FORMAT, Index, QueueBounds, Repair, keys, lookup};
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, KvError, MemKv, Op, Pair};
 
@@ -154,6 +154,26 @@ impl Fold {
         let from = if let Begin::Snapshot(from) = self.begin { from } else { frame.position };
         self.begin = if part.last { Begin::Begun(from) } else { Begin::Snapshot(from) };
         Ok(false)
+    }
+
+    /// The next record lies behind damage.
+    ///
+    /// # Errors
+    /// See [`Self::take`].
+    pub fn pass_damage(&mut self, range: &DamagedRange) -> Result<(), StoreError> {
+        if range.position < self.until && self.begin().is_some() {
+            self.index.pass_damage(range)?;
+        }
+        Ok(())
+    }
+
+    /// What an index suffers that is made from this log, as far as it is not what it was before.
+    pub fn repairs(&mut self) -> &[Repair] {
+        if self.index.is_unsettled() {
+            self.index.name_unknown_topics();
+            self.index.note_open_end();
+        }
+        self.index.repairs()
     }
 
     /// The index made so far.
@@ -312,14 +332,14 @@ impl Fold {
     }
 }
 
-/// Up to where the index in `kv` holds the log; `None` when it is empty or of another format, and a broker would make
-/// it anew.
+/// Up to where the index in `kv` holds the log; `None` when it is empty, of another format or uncertain behind damage, and
+/// a broker would make it anew.
 ///
 /// # Errors
 /// [`StoreError`] when `kv` cannot be read or holds something malformed.
 pub fn applied_of(kv: &dyn Kv) -> Result<Option<u64>, StoreError> {
     let Some(format) = kv.get(Family::State, keys::FORMAT)? else { return Ok(None) };
-    if keys::read_u32(&format, "format")? != FORMAT {
+    if keys::read_u32(&format, "format")? != FORMAT || kv.get(Family::State, keys::UNSETTLED)?.is_some() {
         return Ok(None);
     }
     let applied = kv.get(Family::State, keys::APPLIED)?;

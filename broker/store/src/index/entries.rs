@@ -116,6 +116,62 @@ impl Queues {
         states
     }
 
+    /// Next offsets of all queues.
+    pub(super) fn nexts(&self) -> HashMap<(u32, u32), u64> {
+        self.queues.iter().map(|(name, queue)| (*name, queue.bounds.next)).collect()
+    }
+
+    /// Makes a queue end where a snapshot says: entries from offset `from` on move up, and `lost` fills the gap. Returns how
+    /// far they moved.
+    pub(super) fn spread(
+        &mut self,
+        kv: &dyn Kv,
+        state: &QueueState,
+        from: u64,
+        lost: Entry,
+    ) -> Result<u64, StoreError> {
+        let (topic_id, number) = (state.topic_id, state.queue);
+        let Some(queue) = self.queues.get(&(topic_id, number)) else {
+            self.restore(state);
+            return Ok(0);
+        };
+        let missing = state.next.saturating_sub(queue.bounds.next);
+        if missing > 0 {
+            let from = from.clamp(queue.bounds.min, queue.bounds.next);
+            let moved = self.read(kv, topic_id, number, from, usize::MAX)?;
+            self.cut_back(kv, topic_id, number, from)?;
+            for entry in std::iter::repeat_n(lost, usize::try_from(missing).expect("fits the memory")) {
+                self.push(topic_id, number, entry);
+            }
+            for (_, entry) in moved {
+                self.push(topic_id, number, entry);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Forgets the entries of a queue from offset `next` on, in the store at once.
+    fn cut_back(&mut self, kv: &dyn Kv, topic_id: u32, number: u32, next: u64) -> Result<(), StoreError> {
+        // Pieces do not go over the beginning of a block.
+        let first = (next - next % BLOCK).max(self.bounds(topic_id, number).min);
+        let count = usize::try_from(next - first).expect("at most BLOCK");
+        let kept = self.read(kv, topic_id, number, first, count)?;
+        let key = |offset| keys::block(topic_id, number, offset);
+        kv.write(vec![Op::DeleteRange(Family::Entries, key(next - next % BLOCK), key(u64::MAX))])?;
+        let queue = self.queues.entry((topic_id, number)).or_default();
+        self.new -= queue.new.len();
+        let before =
+            usize::try_from(first.saturating_sub(queue.first_new())).expect("no more than there are");
+        queue.new.truncate(before);
+        queue.new.extend(kept.into_iter().map(|(_, entry)| entry));
+        queue.bounds.next = next;
+        self.new += queue.new.len();
+        if !std::mem::replace(&mut queue.dirty, true) {
+            self.dirty.push((topic_id, number));
+        }
+        Ok(())
+    }
+
     /// Takes a queue up where a snapshot says it stands, without the entries from before.
     pub(super) fn restore(&mut self, state: &QueueState) {
         let bounds = QueueBounds { min: state.next, next: state.next, newest_ms: state.newest_ms };

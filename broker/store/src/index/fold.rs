@@ -102,6 +102,7 @@ impl Index {
         };
         if frame.kind != Kind::Snapshot as u8 {
             self.loading = Loading::Never;
+            self.forget_parts();
         }
         self.store_ms = self.store_ms.max(frame.store_ms);
         self.applied = frame.end();
@@ -143,9 +144,10 @@ impl Index {
 
     fn apply_message(&mut self, frame: &Frame, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
         let routing = Routing::decode_from(frame.body.clone()).map_err(malformed(frame))?;
-        if self.topic_by_id(routing.topic_id).is_none() {
+        if self.is_topic_gone(routing.topic_id) {
             return Ok(Outcome::TopicGone);
         }
+        self.note_topic(routing.topic_id);
         self.lookups.add(frame.position, &routing.lookups);
         let entry = |visible_ms: i64| Entry {
             position: frame.position,
@@ -196,14 +198,17 @@ impl Index {
         by: String,
         events: &mut Vec<Event>,
     ) -> Result<Outcome, StoreError> {
-        let Some(half) = self.half(position)? else { return Ok(Outcome::NoSuchHalf) };
+        let Some(half) = self.half(position)? else {
+            self.note_decision(position, None);
+            return Ok(Outcome::NoSuchHalf);
+        };
         match transaction::settle(half.phase(), decision) {
             Settlement::Repeats => return Ok(Outcome::Repeated),
             Settlement::Contradicts if sabotage::is("last-decision-wins") => {}
             Settlement::Contradicts => return Ok(Outcome::Contradicted),
             Settlement::Takes => {}
         }
-        if self.topic_by_id(half.topic_id).is_none() {
+        if self.is_topic_gone(half.topic_id) {
             return Ok(Outcome::TopicGone);
         }
         let mut decided =
@@ -227,6 +232,7 @@ impl Index {
             }
         };
         self.put_half(position, Some(&half), &decided);
+        self.note_decision(position, Some(&half));
         Ok(outcome)
     }
 
@@ -242,7 +248,8 @@ impl Index {
             return Ok(());
         }
         let mut acks = self.logged_acks(group_id, topic_id, queue)?.unwrap_or_else(Acks::default);
-        acks.apply(change);
+        acks.apply(&self.certain(change));
+        self.reopen_uncertain(topic_id, queue, &mut acks);
         self.progress.insert((group_id, topic_id, queue), Progress { acks, dirty: true });
         Ok(())
     }
@@ -290,20 +297,16 @@ impl Index {
 
     fn put_topic(&mut self, mut topic: Topic) -> Outcome {
         let present = self.topic(&topic.name);
-        topic.id = present.as_ref().map_or(self.meta.next_topic, |present| present.id);
-        if present.is_none() {
-            self.meta.next_topic += 1;
-        }
+        topic.id = present.as_ref().map_or(self.new_topic_id(topic.id), |present| present.id);
+        self.meta.next_topic = self.meta.next_topic.max(topic.id + 1);
         self.overlay.put(Family::Topics, keys::id(topic.id), topic.encode_to_vec());
         Outcome::Topic(self.meta.insert_topic(topic), present.is_none())
     }
 
     fn put_group(&mut self, mut group: Group) -> Outcome {
         let present = self.group(&group.name);
-        group.id = present.as_ref().map_or(self.meta.next_group, |present| present.id);
-        if present.is_none() {
-            self.meta.next_group += 1;
-        }
+        group.id = present.as_ref().map_or(self.new_group_id(group.id), |present| present.id);
+        self.meta.next_group = self.meta.next_group.max(group.id + 1);
         self.overlay.put(Family::Groups, keys::id(group.id), group.encode_to_vec());
         Outcome::Group(self.meta.insert_group(group), present.is_none())
     }
@@ -311,6 +314,7 @@ impl Index {
     fn delete_topic(&mut self, name: &str) -> Result<Outcome, StoreError> {
         let Some(topic) = self.meta.topics.remove(name) else { return Ok(Outcome::Deleted(false)) };
         self.meta.topics_by_id.remove(&topic.id);
+        self.note_deleted_topic(topic.id);
         self.drop_halves_of(topic.id)?;
         self.progress.retain(|(_, topic_id, _), _| *topic_id != topic.id);
         self.overlay.delete(Family::Topics, keys::id(topic.id));

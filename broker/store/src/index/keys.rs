@@ -8,6 +8,7 @@ pub(super) const BROKER: &[u8] = b"broker";
 pub(super) const NEXT_TOPIC: &[u8] = b"next-topic";
 pub(super) const STORE_MS: &[u8] = b"store-ms";
 pub(super) const TRIMMED: &[u8] = b"trimmed";
+pub(super) const UNSETTLED: &[u8] = b"unsettled";
 pub(super) const NEXT_GROUP: &[u8] = b"next-group";
 
 pub(super) fn id(id: u32) -> Vec<u8> {

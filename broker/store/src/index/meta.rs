@@ -85,6 +85,16 @@ impl Index {
         self.meta.topics_by_id.get(&id).cloned()
     }
 
+    /// The id that the next new topic gets.
+    pub fn next_topic_id(&self) -> u32 {
+        self.meta.next_topic
+    }
+
+    /// The id that the next new consumer group gets.
+    pub fn next_group_id(&self) -> u32 {
+        self.meta.next_group
+    }
+
     /// All topics, by name.
     pub fn topics(&self) -> Vec<Arc<Topic>> {
         self.meta.topics.values().cloned().collect()

@@ -2,7 +2,7 @@
 //!
 //! | family | key (integers big-endian) | value |
 //! |---|---|---|
-//! | state | name | `applied`, `trimmed`: u64 log position; `format`, `next-topic`, `next-group`: u32; `store-ms`: i64 time of the newest record; `broker`: text |
+//! | state | name | `applied`, `trimmed`: u64 log position; `unsettled`: u64 position of damage; `format`, `next-topic`, `next-group`: u32; `store-ms`: i64 time of the newest record; `broker`: text |
 //! | topics | u32 id | [`kerolox_core::topic::Topic`] |
 //! | groups | u32 id | [`kerolox_core::group::Group`] |
 //! | queues | u32 topic, u32 queue | u64 min offset, u64 next offset, i64 time of the newest entry |
@@ -27,6 +27,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 mod trim;
+mod unsettled;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,12 +41,14 @@ pub use entries::{Entry, QueueBounds};
 pub use fold::{Event, Outcome};
 pub use lookup::Positions;
 pub use trim::ToCarry;
+pub use unsettled::Repair;
 
 use entries::Queues;
 use lookup::Lookups;
 use meta::Meta;
 use overlay::Overlay;
 use snapshot::Loading;
+use unsettled::Unsettled;
 
 const FORMAT: u32 = 2;
 
@@ -64,6 +67,9 @@ pub struct Index {
     progress: HashMap<(u32, u32, u32), Progress>,
     /// Undecided half messages by topic.
     undecided: HashMap<u32, u64>,
+    /// Damage was met since the last snapshot.
+    unsettled: Option<Unsettled>,
+    repairs: Vec<Repair>,
 }
 
 struct Progress {
@@ -72,13 +78,15 @@ struct Progress {
 }
 
 impl Index {
-    /// Loads the index from `kv`; an empty one, or one of another format, starts from nothing.
+    /// Loads the index from `kv`; an empty one, one of another format, and one that was left while it was uncertain behind
+    /// damage start from nothing.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails or holds something malformed.
     pub fn load(kv: Arc<dyn Kv>) -> Result<Self, StoreError> {
         let format = kv.get(Family::State, keys::FORMAT)?.map(|bytes| keys::read_u32(&bytes, "format"));
-        if format.transpose()? != Some(FORMAT) {
+        let is_unsettled = kv.get(Family::State, keys::UNSETTLED)?.is_some();
+        if format.transpose()? != Some(FORMAT) || is_unsettled {
             return Self::empty(kv);
         }
         let state = |key: &[u8]| {
@@ -108,6 +116,8 @@ impl Index {
             lookups: Lookups::default(),
             progress: HashMap::new(),
             undecided: HashMap::new(),
+            unsettled: None,
+            repairs: Vec::new(),
         };
         index.count_undecided()?;
         Ok(index)
@@ -132,6 +142,8 @@ impl Index {
             lookups: Lookups::default(),
             progress: HashMap::new(),
             undecided: HashMap::new(),
+            unsettled: None,
+            repairs: Vec::new(),
         })
     }
 
@@ -185,6 +197,9 @@ impl Index {
         for ((group_id, topic_id, queue), progress) in self.progress.iter().filter(|(_, p)| p.dirty) {
             let key = keys::progress(*group_id, *topic_id, *queue);
             ops.push(Op::Put(Family::Progress, key, progress.acks.encode()));
+        }
+        if self.unsettled.is_none() {
+            ops.push(Op::Delete(Family::State, keys::UNSETTLED.to_vec()));
         }
         let mut state = |key: &[u8], value: Vec<u8>| ops.push(Op::Put(Family::State, key.to_vec(), value));
         state(keys::FORMAT, FORMAT.to_be_bytes().to_vec());

@@ -99,8 +99,11 @@ impl Index {
         }
     }
 
-    /// Takes up one part, if this index starts from nothing.
+    /// Takes up one part, if this index starts from nothing or is uncertain behind damage.
     pub(super) fn apply_snapshot(&mut self, part: SnapshotRecord) -> Result<(), StoreError> {
+        if self.is_unsettled() {
+            return self.collect_snapshot(part);
+        }
         let expected = match self.loading {
             Loading::Blank => 0,
             Loading::Part(number) => number,
@@ -154,7 +157,7 @@ impl Index {
         Ok(all)
     }
 
-    fn all_kept(&self) -> Result<Vec<KeptMessage>, StoreError> {
+    pub(super) fn all_kept(&self) -> Result<Vec<KeptMessage>, StoreError> {
         let mut all = Vec::new();
         self.each_kept(|kept| all.push(kept))?;
         Ok(all)

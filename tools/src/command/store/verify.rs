@@ -51,6 +51,8 @@ struct Checked {
     #[serde(rename = "damage")]
     listed: Vec<Problem>,
     index: String,
+    /// What becomes of which queues if the index has to be made again from a damaged log.
+    if_made_again: Vec<String>,
 }
 
 /// What can be said of the index before the log was read.
@@ -90,8 +92,9 @@ impl Verify {
             match finding.map_err(|error| unreadable(&error))? {
                 Finding::Record(frame) => checked.record(&frame, &mut fold),
                 Finding::Damaged(damage) => {
-                    // What the index should be cannot be told without the records that are gone.
-                    fold = None;
+                    if let Some(passed) = &mut fold {
+                        passed.pass_damage(&damage).map_err(|error| Failure::failed(error.to_string()))?;
+                    }
                     checked.damaged(damage);
                 }
                 Finding::End { position, torn_bytes } => {
@@ -156,7 +159,14 @@ impl Checked {
             (Index::Comparable { applied, .. }, _) if applied > self.end => {
                 format!("ahead of the log (it stands at {applied}); a broker makes it anew")
             }
-            (Index::Comparable { .. }, None) => "not compared: the log is damaged".to_owned(),
+            (Index::Comparable { .. }, None) => {
+                "not compared: the log holds what cannot be understood".to_owned()
+            }
+            // What the index should be cannot be told without the records that are gone.
+            (Index::Comparable { .. }, Some(mut fold)) if self.problems > 0 => {
+                self.if_made_again = fold.repairs().iter().map(ToString::to_string).collect();
+                "not compared: the log is damaged".to_owned()
+            }
             (Index::Comparable { applied, .. }, Some(_)) if applied <= self.start => {
                 format!(
                     "older than the beginning of the log (it stands at {applied}); a broker makes it anew"
@@ -227,13 +237,21 @@ impl Checked {
             return text;
         }
         text.push_str(&format!("result      {} problems\n\n", self.problems));
+        text.push_str(&self.problems_table());
+        if !self.if_made_again.is_empty() {
+            text.push_str("\n\nThe index has what the log has lost. If it is made again:\n");
+            text.push_str(&self.if_made_again.join("\n"));
+        }
+        text
+    }
+
+    fn problems_table(&self) -> String {
         let number = |number: Option<u64>| number.map_or_else(String::new, |number| number.to_string());
         let rows = self.listed.iter().map(|problem| {
             let bytes = problem.from.zip(problem.until).map(|(from, until)| until.saturating_sub(from));
             let place = [problem.place.clone(), number(problem.from), number(problem.until), number(bytes)];
             place.into_iter().chain([problem.reason.clone()]).collect()
         });
-        text.push_str(&table(&["Place", "From", "Until", "Bytes", "Problem"], rows));
-        text
+        table(&["Place", "From", "Until", "Bytes", "Problem"], rows)
     }
 }
