@@ -8,13 +8,16 @@ use std::path::Path;
 
 use kerolox_store::kv::{Family, Kv, KvError, Op, Pair};
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, Direction, IteratorMode, Options, ReadOptions, WriteBatch,
-    WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, Direction, IteratorMode, Options,
+    ReadOptions, WriteBatch, WriteOptions,
 };
 
 /// Bytes of changes that RocksDB keeps in memory before it writes them to a file. It bounds what has to be folded again
 /// after a crash: index entries are much smaller than the records that they stand for.
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
+
+/// Files of one size that are compacted together; more make reading slower, fewer make writing more.
+const FILES_TO_COMPACT: i32 = 8;
 
 /// An index store in a folder.
 pub struct RocksKv {
@@ -33,7 +36,8 @@ impl RocksKv {
         options.set_atomic_flush(true);
         options.set_keep_log_file_num(2);
         options.set_max_background_jobs(2);
-        let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options()));
+        let families =
+            Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family)));
         let db = DB::open_cf_descriptors(&options, path, families).map_err(failed)?;
         Ok(Self { db })
     }
@@ -65,9 +69,15 @@ impl RocksKv {
     }
 }
 
-fn family_options() -> Options {
+/// Families whose keys come from all over their range with every flush are compacted when several files of one size have
+/// come together: moving each of them through all levels would write everything much more often.
+fn family_options(family: Family) -> Options {
     let mut options = Options::default();
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    if matches!(family, Family::Entries | Family::Lookups) {
+        options.set_compaction_style(DBCompactionStyle::Universal);
+        options.set_level_zero_file_num_compaction_trigger(FILES_TO_COMPACT);
+    }
     options
 }
 

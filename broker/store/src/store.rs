@@ -380,7 +380,7 @@ fn spawn(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<Join
 
 /// The records with their bodies one behind the other in one piece of memory, and how long that is.
 fn encode(records: &[Record]) -> (Vec<NewFrame>, usize) {
-    let mut bodies = Vec::new();
+    let mut bodies = Vec::with_capacity(records.iter().map(Record::size_hint).sum());
     let mut ends = Vec::with_capacity(records.len());
     for record in records {
         record.encode_to(&mut bodies);

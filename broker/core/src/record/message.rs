@@ -100,6 +100,13 @@ pub struct MessageRecord {
 }
 
 impl MessageRecord {
+    /// About how long the record body is, and hardly ever too little.
+    pub fn size_hint(&self) -> usize {
+        let header = &self.header;
+        let texts = header.message_id.len() + header.producer.len() + 8 * header.lookups.len();
+        HEADER_NUMBERS + texts + self.system.len() + self.content.len()
+    }
+
     /// Appends the record body to `out`.
     pub fn encode_to(&self, out: &mut Vec<u8>) {
         let header_len = self.header.encoded_len();
@@ -122,6 +129,9 @@ impl MessageRecord {
         Ok(Self { header, system, content: body })
     }
 }
+
+/// Room for the numbers of a header, with their keys and lengths.
+const HEADER_NUMBERS: usize = 48;
 
 fn section(body: &mut Bytes, name: &str) -> Result<Bytes, RecordError> {
     if body.len() < 4 {

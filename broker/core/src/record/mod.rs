@@ -153,6 +153,15 @@ impl Record {
         encoded.expect("a Vec grows as needed");
     }
 
+    /// About how long the body is, cheaply; exact for no kind.
+    pub fn size_hint(&self) -> usize {
+        match self {
+            Self::Message(message) => message.size_hint(),
+            // Small, or rare.
+            _ => 64,
+        }
+    }
+
     /// Reads the body of a frame of `kind`. Message sections share memory with `body`.
     ///
     /// # Errors

@@ -366,13 +366,14 @@ impl<'a> Scan<'a> {
             return Ok(());
         }
         self.read_page()?;
-        let Some((key, mut value)) = self.page.next() else { return Ok(()) };
+        let Some((key, piece)) = self.page.next() else { return Ok(()) };
+        let mut value = plain_of(self.family, piece);
         let whole = whole_of(self.family, key);
         loop {
             self.read_page()?;
             match self.page.as_slice().first() {
                 Some((next, _)) if whole_of(self.family, next.clone()) == whole => {
-                    value.extend(self.page.next().expect("looked at").1);
+                    value.extend(plain_of(self.family, self.page.next().expect("looked at").1));
                 }
                 _ => break,
             }
@@ -402,6 +403,11 @@ impl<'a> Scan<'a> {
             self.current = None;
         }
     }
+}
+
+/// A value in a form that shows no borders between pieces.
+fn plain_of(family: Family, value: Vec<u8>) -> Vec<u8> {
+    if family == Family::Entries { entries::plain(value) } else { value }
 }
 
 /// The key that stands for everything that `key` holds a piece of.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use kerolox_core::record::QueueState;
 use kerolox_log::sabotage;
+use prost::encoding::{decode_varint, encode_varint};
 
 use crate::error::StoreError;
 use crate::index::snapshot::queue_state;
@@ -18,7 +19,7 @@ const PIECES_PAGE: usize = 32;
 pub(super) const ENTRY_LEN: usize = 24;
 
 /// A message in a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Entry {
     /// Position of the message's record in the log.
     pub position: u64,
@@ -253,10 +254,9 @@ impl Queues {
             for (key, piece) in kv.scan_around(Family::Entries, &prefix, &at, pieces)? {
                 let (_, _, first) = keys::parse_block(&key)?;
                 let skip = offset.checked_sub(first).and_then(|skip| usize::try_from(skip).ok());
-                let wanted =
-                    skip.and_then(|skip| piece.get(skip * ENTRY_LEN..)).ok_or_else(|| missing(offset))?;
-                for entry in wanted.chunks(ENTRY_LEN).take(max - found.len()) {
-                    found.push((offset, decode_entry(entry)?));
+                let skip = skip.ok_or_else(|| missing(offset))?;
+                for entry in decode_piece(&piece).skip(skip).take(max - found.len()) {
+                    found.push((offset, entry?));
                     offset += 1;
                 }
                 if found.len() == max {
@@ -304,8 +304,67 @@ pub(super) fn block_key(key: &[u8]) -> Option<Vec<u8>> {
     Some(keys::block(topic_id, queue, first - first % BLOCK))
 }
 
+/// The entries of a piece, each as what differs from the one before: most fields hardly change within a queue.
 fn encode_piece(entries: &[Entry]) -> Vec<u8> {
-    entries.iter().flat_map(encode_entry).collect()
+    let mut bytes = Vec::with_capacity(8 * entries.len() + 16);
+    let mut before = Entry::default();
+    for entry in entries {
+        let same_tag = entry.tag_hash == before.tag_hash;
+        encode_varint(zigzag(entry.position.wrapping_sub(before.position).cast_signed()), &mut bytes);
+        encode_varint(u64::from(entry.len) << 1 | u64::from(same_tag), &mut bytes);
+        if !same_tag {
+            bytes.extend_from_slice(&entry.tag_hash.to_be_bytes());
+        }
+        encode_varint(zigzag(entry.visible_ms.wrapping_sub(before.visible_ms)), &mut bytes);
+        before = *entry;
+    }
+    bytes
+}
+
+/// The entries of a piece, one by one; ends behind the first error.
+fn decode_piece(mut bytes: &[u8]) -> impl Iterator<Item = Result<Entry, StoreError>> + '_ {
+    let mut entry = Entry::default();
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let next = decode_next(&mut bytes, &entry);
+        match &next {
+            Some(next) => entry = *next,
+            None => bytes = &[],
+        }
+        Some(next.ok_or_else(|| StoreError::Index("queue entry".into())))
+    })
+}
+
+/// The entry at the beginning of `bytes`, which follows `before`; takes it off.
+fn decode_next(bytes: &mut &[u8], before: &Entry) -> Option<Entry> {
+    let position = before.position.wrapping_add_signed(unzigzag(decode_varint(bytes).ok()?));
+    let len = decode_varint(bytes).ok()?;
+    let tag_hash = if len & 1 == 1 {
+        before.tag_hash
+    } else {
+        let (tag_hash, rest) = bytes.split_first_chunk::<4>()?;
+        *bytes = rest;
+        u32::from_be_bytes(*tag_hash)
+    };
+    let visible_ms = before.visible_ms.wrapping_add(unzigzag(decode_varint(bytes).ok()?));
+    Some(Entry { position, len: u32::try_from(len >> 1).ok()?, tag_hash, visible_ms })
+}
+
+/// Small numbers for numbers near 0, of either sign, as in protobuf's `sint64`.
+fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)).cast_unsigned()
+}
+
+fn unzigzag(number: u64) -> i64 {
+    (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
+}
+
+/// The entries of a piece in their plain form, one behind the other; what is malformed stays as it is.
+pub(super) fn plain(piece: Vec<u8>) -> Vec<u8> {
+    let entries: Result<Vec<Entry>, StoreError> = decode_piece(&piece).collect();
+    entries.map(|entries| entries.iter().flat_map(encode_entry).collect()).unwrap_or(piece)
 }
 
 pub(super) fn encode_entry(entry: &Entry) -> [u8; ENTRY_LEN] {
@@ -341,4 +400,41 @@ pub(super) fn decode_bounds(bytes: &[u8]) -> Result<QueueBounds, StoreError> {
         next: u64::from_be_bytes(*next),
         newest_ms: i64::from_be_bytes(*newest),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        (any::<u64>(), any::<u32>(), 0u32..3, any::<i64>())
+            .prop_map(|(position, len, tag_hash, visible_ms)| Entry { position, len, tag_hash, visible_ms })
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_survive_the_round_trip(entries in prop::collection::vec(entry(), 0..40)) {
+            let piece = encode_piece(&entries);
+            let decoded: Result<Vec<Entry>, _> = decode_piece(&piece).collect();
+            prop_assert_eq!(decoded.expect("own bytes"), entries.clone());
+            prop_assert_eq!(plain(piece), entries.iter().flat_map(encode_entry).collect::<Vec<u8>>());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let entries = decode_piece(&bytes).collect::<Vec<_>>();
+            prop_assert!(entries.iter().rev().skip(1).all(Result::is_ok), "nothing follows an error");
+        }
+    }
+
+    /// The bytes of version 2 of the index.
+    #[test]
+    fn a_piece_as_it_lies_in_the_store() {
+        let entry = |position, tag_hash, visible_ms| Entry { position, len: 64, tag_hash, visible_ms };
+        let piece = encode_piece(&[entry(128, 7, 1_000), entry(192, 7, 1_000), entry(64, 0, 1_001)]);
+        let first = [0x80, 0x02, 0x80, 0x01, 0, 0, 0, 7, 0xd0, 0x0f];
+        let others = [0x80, 0x01, 0x81, 0x01, 0, 0xff, 0x01, 0x80, 0x01, 0, 0, 0, 0, 2];
+        assert_eq!(piece, [&first[..], &others].concat());
+    }
 }
