@@ -244,8 +244,8 @@ impl Store {
         self.propose_batch(std::slice::from_ref(record), flush, Box::new(one));
     }
 
-    /// Proposes records that share their fate: they are stored one behind the other, with nothing in between, or not at
-    /// all. See [`Self::propose`].
+    /// Proposes records that share their fate: they are stored one behind the other, with nothing in between, and answered
+    /// together, or none is stored. (A crash before the answer may leave the first ones of them.) See [`Self::propose`].
     pub fn propose_batch(&self, records: &[Record], flush: Flush, done: BatchCompletion) {
         let has_messages = records.iter().any(|record| matches!(record, Record::Message(_)));
         // They remove ranges of the index at once, which nothing brings back if a power cut takes the record.
