@@ -143,18 +143,32 @@ impl Store {
 }
 
 /// Where a fold from nothing begins: where the log does, or, if it has been trimmed, at the first segment that begins with
-/// a whole snapshot. A power cut in the middle of a trim can leave others before that one; they were to go, and what is
-/// needed of them was carried forward.
+/// a whole snapshot, or would if that were not damaged. A power cut in the middle of a trim can leave others before that one;
+/// they were to go, and what is needed of them was carried forward.
 pub(crate) fn fold_start(shared: &Shared) -> Result<u64, StoreError> {
     let segments = shared.reader.segments();
     if segments.first().is_some_and(|first| first.base > 0) {
         for segment in &segments {
-            if trim_point(shared, segment.base, segment.start)?.is_some() {
+            let is_whole = trim_point(shared, segment.base, segment.start)?.is_some();
+            if is_whole || begins_with_damage(shared, segment.start)? {
                 return Ok(segment.start);
             }
         }
     }
     Ok(shared.reader.start())
+}
+
+/// Whether a segment would begin with a whole snapshot, if part of that were not damaged.
+fn begins_with_damage(shared: &Shared, start: u64) -> Result<bool, StoreError> {
+    for frame in shared.reader.scan(start) {
+        match frame {
+            Ok(frame) if frame.kind == Kind::Snapshot as u8 => {}
+            Ok(_) => return Ok(false),
+            Err(LogError::Damaged(_)) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
 }
 
 /// The trim point at a segment, if the segment begins with a whole snapshot: a crash may have come in between.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use kerolox_core::flush::Flush;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
-    AckRange, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, ProgressItem, ProgressRecord,
+    AckRange, Hold, Kind, MessageHeader, MessageRecord, MetaChange, MetaRecord, ProgressItem, ProgressRecord,
     QueueProgress, Record, ReleaseRecord,
 };
 use kerolox_core::topic::Topic;
@@ -157,20 +157,20 @@ impl View {
     }
 }
 
+/// Damages the record at a position.
+fn flip(folder: &MemFolder, position: u64) {
+    let bases = folder.names().into_iter().filter_map(|name| {
+        let base = name.strip_suffix(".log")?.parse::<u64>().ok()?;
+        (base < position).then_some((base, name))
+    });
+    let (base, name) = bases.max().expect("a segment");
+    folder.flip_bits(&name, usize::try_from(position - base).expect("small") + 30, 1);
+}
+
 impl Story {
     fn damage(&self, frames: &[usize]) -> MemFolder {
         let folder = self.folder.fork();
-        for frame in frames {
-            let position = self.frames[*frame].position;
-            let segment = folder
-                .names()
-                .into_iter()
-                .filter_map(|name| Some((name.strip_suffix(".log")?.parse::<u64>().ok()?, name.clone())))
-                .filter(|(base, _)| *base < position)
-                .max();
-            let (base, name) = segment.expect("a segment");
-            folder.flip_bits(&name, usize::try_from(position - base).expect("small") + 30, 1);
-        }
+        frames.iter().for_each(|frame| flip(&folder, self.frames[*frame].position));
         folder
     }
 
@@ -308,6 +308,39 @@ fn the_queues_that_damage_concerns_are_named() {
     assert!(!store.repairs().is_empty());
     let store = open(&story.folder, &Arc::new(MemKv::default()));
     assert_eq!(store.repairs(), []);
+}
+
+/// A trim that comes behind the damage names offsets that the messages there do not have yet.
+#[test]
+fn a_trim_behind_damage_expires_nothing_that_it_did_not_mean() {
+    let story = story(0);
+    let (folder, kv) = (story.folder.fork(), Arc::new(MemKv::default()));
+    let store = open(&folder, &kv);
+    let point = store.trim_points().nth(1).expect("some").expect("reads");
+    store.trim(&point).expect("trims");
+    let truth = View::of(&store);
+    store.close();
+    // Everything between the first snapshot that is left and the trim record.
+    let findings = Inspector::open(&folder, Mode::Offline).expect("opens");
+    let frames = findings.filter_map(|finding| match finding.expect("reads") {
+        Finding::Record(frame) => Some(frame),
+        _ => None,
+    });
+    let frames: Vec<Frame> = frames.collect();
+    let snapshots: Vec<u64> = frames
+        .iter()
+        .filter(|frame| frame.kind == Kind::Snapshot as u8)
+        .map(|frame| frame.position)
+        .collect();
+    assert!(snapshots.len() > 2);
+    // Each alone, and all of them: then nothing tells the topics and offsets any more.
+    for lost in snapshots.chunks(1).chain([&snapshots[..]]) {
+        let folder = folder.fork();
+        lost.iter().for_each(|position| flip(&folder, *position));
+        let view = View::of(&open(&folder, &Arc::new(MemKv::default())));
+        assert_eq!(view.visible(), truth.visible(), "without the snapshots at {lost:?}");
+        assert!(view.done_ids().is_subset(&truth.done_ids()));
+    }
 }
 
 /// An index that was interrupted while it was uncertain is made anew.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use kerolox_core::flush::Flush;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
-    AckRange, Attempted, DiscardRecord, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord,
+    AckRange, Attempted, Checked, DiscardRecord, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord,
     ProgressItem, ProgressRecord, QueueProgress, QueueState, Record, ReleaseRecord,
 };
 use kerolox_core::topic::Topic;
@@ -261,6 +261,93 @@ fn a_needed_message_that_cannot_be_read_does_not_stop_retention() {
     assert_eq!(built.store.index().half(built.undecided).expect("reads"), None);
     assert_eq!(built.store.index().undecided_total(), 0, "nobody is asked about it any more");
     assert_eq!(id_at(&built.store, 0, 4).as_deref(), Some("0-4"));
+}
+
+/// The segment of an undecided message, and where in it a byte of the record lies.
+fn place_in_file(folder: &MemFolder, position: u64) -> (String, usize) {
+    let bases = folder.names().into_iter().filter_map(|name| {
+        let base = name.strip_suffix(".log")?.parse::<u64>().ok()?;
+        (base < position).then_some((base, name))
+    });
+    let (base, name) = bases.max().expect("a segment");
+    (name, usize::try_from(position - base).expect("small") + 40)
+}
+
+#[test]
+fn a_half_message_that_cannot_be_carried_is_gone_for_everybody() {
+    for is_parked in [false, true] {
+        let built = build();
+        if is_parked {
+            let checked =
+                Checked { held: built.undecided, checks: 1, next_check_ms: None, asked: "p".into() };
+            let item = ProgressItem::Checked(checked);
+            propose(&built.store, &Record::Progress(ProgressRecord::new([item])));
+        }
+        let other = propose(&built.store, &message(1, Hold::Half, "other")).position;
+        fill(&built.store, 0, 60);
+        let (name, at) = place_in_file(&built.folder, built.undecided);
+        built.folder.flip_bits(&name, at, 1);
+        let points = trim_points(&built.store);
+        built.store.trim(points.last().expect("some")).expect("trims");
+        let damaged = built.store.damaged();
+        assert!(damaged.iter().any(|range| range.position == built.undecided), "{damaged:?}");
+        let gone = |store: &Store| {
+            assert_eq!(store.index().half(built.undecided).expect("reads"), None);
+            let due = store.index().due_halves(i64::MAX, None, 100).expect("reads");
+            assert_eq!(due.iter().map(|(position, _)| *position).collect::<Vec<_>>(), [other]);
+            assert_eq!(store.index().undecided_total(), 1);
+            assert_eq!(propose(store, &commit(built.undecided)).outcome, Outcome::NoSuchHalf);
+        };
+        gone(&built.store);
+        built.store.close();
+        assert_eq!(compare(&built.folder, &built.kv).differences, 0);
+        // The log does not know it any more, so another index does not bring it back.
+        let rebuilt = open(&built.folder, &Arc::new(MemKv::default()));
+        assert_eq!(rebuilt.damaged(), [], "what was damaged is gone");
+        gone(&rebuilt);
+        let Outcome::Visible { offset, .. } = propose(&rebuilt, &commit(other)).outcome else {
+            panic!("the other one can be committed")
+        };
+        assert_eq!(id_at(&rebuilt, 1, offset).as_deref(), Some("other"));
+    }
+}
+
+#[test]
+fn a_segment_whose_snapshot_is_damaged_is_no_place_to_cut_the_log() {
+    let built = build();
+    let whole = trim_points(&built.store);
+    assert!(whole.len() >= 3, "{whole:?}");
+    let (name, at) = place_in_file(&built.folder, whole[1].before + 64);
+    built.folder.flip_bits(&name, at, 1);
+    let left = trim_points(&built.store);
+    assert_eq!(left, [&whole[..1], &whole[2..]].concat(), "the others are as good as before");
+    let damaged = built.store.damaged();
+    assert!(damaged.iter().any(|range| range.file == name), "{damaged:?}");
+    // A cut before it leaves it in the log; one behind it gets rid of it. Nothing is missing either way.
+    for point in [&left[0], &left[1]] {
+        built.store.trim(point).expect("trims");
+        check(&built.store, &built, point.before);
+        let kv = Arc::new(MemKv::default());
+        let rebuilt = open(&built.folder.fork(), &kv);
+        check(&rebuilt, &built, point.before);
+    }
+}
+
+/// The log begins with a segment whose snapshot rots after the trim. The next one says how its messages are numbered.
+#[test]
+fn a_damaged_snapshot_at_the_beginning_of_the_log_costs_no_message() {
+    let built = build();
+    let points = trim_points(&built.store);
+    built.store.trim(&points[0]).expect("trims");
+    let truth = built.store.index().entries(1, 0, 0, 1000).expect("reads");
+    let acks = built.store.index().acks(1, 1, 0).expect("reads");
+    built.store.close();
+    let (name, at) = place_in_file(&built.folder, points[0].before + 64);
+    built.folder.flip_bits(&name, at, 1);
+    let rebuilt = open(&built.folder, &Arc::new(MemKv::default()));
+    assert_eq!(rebuilt.index().entries(1, 0, 0, 1000).expect("reads"), truth);
+    assert_eq!(rebuilt.index().acks(1, 1, 0).expect("reads"), acks);
+    check(&rebuilt, &built, points[0].before);
 }
 
 #[test]

@@ -151,6 +151,25 @@ impl Queues {
         Ok(missing)
     }
 
+    /// Moves all entries of a queue up, so that it ends where a snapshot says, and begins with the first of them. Returns how
+    /// far they moved.
+    pub(super) fn end_at(&mut self, kv: &dyn Kv, state: &QueueState) -> Result<u64, StoreError> {
+        let (topic_id, number) = (state.topic_id, state.queue);
+        let bounds = self.bounds(topic_id, number);
+        let by = state.next.saturating_sub(bounds.next);
+        let moved = self.read(kv, topic_id, number, 0, usize::MAX)?;
+        kv.write(vec![Op::DeletePrefix(Family::Entries, keys::queue(topic_id, number))])?;
+        if let Some(old) = self.queues.remove(&(topic_id, number)) {
+            self.new -= old.new.len();
+            self.dirty.retain(|name| *name != (topic_id, number));
+        }
+        self.restore(&QueueState { next: bounds.min + by, ..*state });
+        for (_, entry) in moved {
+            self.push(topic_id, number, entry);
+        }
+        Ok(by)
+    }
+
     /// Forgets the entries of a queue from offset `next` on, in the store at once.
     fn cut_back(&mut self, kv: &dyn Kv, topic_id: u32, number: u32, next: u64) -> Result<(), StoreError> {
         // Pieces do not go over the beginning of a block.

@@ -248,8 +248,12 @@ impl Index {
             return Ok(());
         }
         let mut acks = self.logged_acks(group_id, topic_id, queue)?.unwrap_or_else(Acks::default);
-        acks.apply(&self.certain(change));
-        self.reopen_uncertain(topic_id, queue, &mut acks);
+        if self.is_unsettled() {
+            acks.apply(&self.certain(change));
+            self.reopen_uncertain(topic_id, queue, &mut acks);
+        } else {
+            acks.apply(change);
+        }
         self.progress.insert((group_id, topic_id, queue), Progress { acks, dirty: true });
         Ok(())
     }

@@ -146,7 +146,9 @@ impl Index {
         self.trimmed = self.trimmed.max(trim.before);
         let mut ops = vec![lookup::expire_before(self.trimmed)];
         for state in &trim.queues {
-            self.queues.expire_before(state, &mut ops);
+            let state =
+                QueueState { next: self.certain_end(state.topic_id, state.queue).min(state.next), ..*state };
+            self.queues.expire_before(&state, &mut ops);
         }
         // Ranges cannot be hidden by the overlay, so they go at once. That is safe: nobody looks below the smallest
         // offset any more, and after a crash the fold comes to this record again before anybody looks at all.

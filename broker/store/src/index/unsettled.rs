@@ -3,13 +3,15 @@
 //! Records that cannot be read may have given offsets, ids and decisions, so what comes behind them may stand elsewhere than
 //! it did. From the first damage on the index is *unsettled*, until a snapshot says how everything stood at its place:
 //!
-//! - What lies below the next offset that a queue had at the first damage is certain. Acknowledgements of what lies above
-//!   are left out: they could hit another message.
+//! - What lies below the next offset that a queue had at the first damage is certain. Acknowledgements and trims of what
+//!   lies above are left out: they could hit another message.
 //! - Messages of topics that nobody knows are kept: the record that made the topic may be what is damaged.
 //! - At the snapshot, the messages behind the last damage are moved to the offsets that they had, counted from the end; the
 //!   lost ones become entries that point at the damage, as in an index that was there all the time. Acknowledgements are
 //!   those of the snapshot, but for messages between two damaged places, whose offsets nobody knows: these are open.
 //! - A half message whose decision may be what is damaged stays undecided, and its producer is asked again.
+//!
+//! - If the damage hides the snapshot that the index was to begin with, queues begin with the first message that is left.
 //!
 //! So with one damaged place between two snapshots, everything is as it was. With more, or without a snapshot behind it,
 //! messages may be delivered again, but none that can be read is lost.
@@ -43,6 +45,8 @@ type QueueId = (u32, u32);
 #[derive(Default)]
 pub(super) struct Unsettled {
     damaged: Vec<(u64, u64)>,
+    /// The damage hides what the index was to begin with: queues that are not in `first` may have had any offsets.
+    is_from_nothing: bool,
     /// Whether a snapshot came since: then nothing is uncertain but `open`.
     has_snapshot: bool,
     /// Offsets whose messages are others than they were.
@@ -93,12 +97,13 @@ impl Index {
         if !range.hides_records() {
             return Ok(());
         }
-        self.loading = Loading::Never;
+        let is_from_nothing = std::mem::replace(&mut self.loading, Loading::Never) != Loading::Never;
         let place = (range.position, range.until);
         let nexts = self.queues.nexts();
         if let Some(unsettled) = &mut self.unsettled {
             unsettled.damaged.push(place);
             if std::mem::take(&mut unsettled.has_snapshot) {
+                unsettled.is_from_nothing = false;
                 unsettled.first.clone_from(&nexts);
                 unsettled.next_topic = self.meta.next_topic;
                 unsettled.deleted_topics.clear();
@@ -116,7 +121,8 @@ impl Index {
             damaged: vec![place],
             first: nexts.clone(),
             last: nexts,
-            next_topic: self.meta.next_topic,
+            next_topic: if is_from_nothing { 0 } else { self.meta.next_topic },
+            is_from_nothing,
             ..Unsettled::default()
         });
         Ok(())
@@ -212,13 +218,17 @@ impl Index {
     /// The part of a progress that concerns messages whose offsets are certain.
     pub(super) fn certain(&self, change: &QueueProgress) -> QueueProgress {
         let mut change = change.clone();
-        if let Some(unsettled) = self.before_snapshot() {
-            let end = unsettled.first.get(&(change.topic_id, change.queue)).copied().unwrap_or(0);
-            change.reset_to = change.reset_to.map(|offset| offset.min(end));
-            change.acked.iter_mut().for_each(|range| range.end = range.end.min(end));
-            change.attempted.retain(|attempted| attempted.offset < end);
-        }
+        let end = self.certain_end(change.topic_id, change.queue);
+        change.reset_to = change.reset_to.map(|offset| offset.min(end));
+        change.acked.iter_mut().for_each(|range| range.end = range.end.min(end));
+        change.attempted.retain(|attempted| attempted.offset < end);
         change
+    }
+
+    /// Offsets of a queue below this one are certain, as long as no snapshot came since the damage.
+    pub(super) fn certain_end(&self, topic_id: u32, queue: u32) -> u64 {
+        let first = |unsettled: &Unsettled| unsettled.first.get(&(topic_id, queue)).copied().unwrap_or(0);
+        self.before_snapshot().map_or(u64::MAX, first)
     }
 
     /// Takes back what acknowledgements say about messages that are others than they were.
@@ -306,6 +316,16 @@ impl Index {
         let offset = |of: &HashMap<QueueId, u64>| of.get(&queue).copied().unwrap_or(0);
         let (first, last) = (offset(&unsettled.first), offset(&unsettled.last));
         let before = self.queues.bounds(queue.0, queue.1);
+        if unsettled.is_from_nothing && !unsettled.first.contains_key(&queue) && before.next <= state.next {
+            let moved = self.queues.end_at(&*self.kv, state)?;
+            self.move_committed(queue, 0, moved)?;
+            let (first, end) = (before.min + moved, last.max(before.min) + moved);
+            if first < end {
+                unsettled.open.insert(queue, (first, end));
+            }
+            self.note_repair(queue, first, None, end - first);
+            return Ok(());
+        }
         let lost = Entry {
             position: unsettled.damaged.last().map_or(0, |(position, _)| *position),
             len: 0,
