@@ -115,7 +115,10 @@ impl Writer {
         self.log.note_durable()
     }
 
-    fn fail(&self, error: &LogError) {
+    fn fail(&mut self, error: &LogError) {
+        // Quiet moments have nothing to do any more: what they would try fails as well, with the same message.
+        self.unsynced_since = None;
+        self.unnoted = false;
         tracing::error!(%error, "the log failed and is read-only until the broker is restarted");
         self.shared.fail(&error.to_string());
     }
