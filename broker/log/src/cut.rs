@@ -22,21 +22,23 @@ pub(crate) fn written_until(segment: &Segment, from: u64, file_end: u64) -> Resu
 }
 
 fn last_written(segment: &Segment, from: u64, file_end: u64) -> io::Result<u64> {
-    let (mut position, mut until) = (from, from);
+    let mut until = from;
     let mut buf = vec![0; CHUNK_LEN];
-    while position < file_end {
-        let Some(data) = segment.file.data_from(position - segment.base)? else { break };
-        position = position.max(segment.base + data);
-        let n = segment.read(&mut buf, position)?;
-        if n == 0 {
-            break;
+    for data in segment.data_in(from..file_end)? {
+        let mut position = data.start;
+        while position < data.end {
+            let wanted = usize::try_from(data.end - position).map_or(CHUNK_LEN, |left| left.min(CHUNK_LEN));
+            let n = segment.read(&mut buf[..wanted], position)?;
+            if n == 0 {
+                break;
+            }
+            if !is_zero(&buf[..n])
+                && let Some(at) = buf[..n].iter().rposition(|byte| *byte != 0)
+            {
+                until = position + at as u64 + 1;
+            }
+            position += n as u64;
         }
-        if !is_zero(&buf[..n])
-            && let Some(at) = buf[..n].iter().rposition(|byte| *byte != 0)
-        {
-            until = position + at as u64 + 1;
-        }
-        position += n as u64;
     }
     Ok(until)
 }

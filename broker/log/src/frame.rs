@@ -128,6 +128,12 @@ pub fn claims_position(header: &[u8], position: u64) -> bool {
 /// # Errors
 /// [`FrameError`] says what does not fit.
 pub fn decode(bytes: &Bytes, position: u64, salt: Salt) -> Result<Frame, FrameError> {
+    decode_at(bytes, 0, position, salt)
+}
+
+/// The same for the frame that begins behind the first `skip` bytes of `all`, of which there must be that many.
+pub(crate) fn decode_at(all: &Bytes, skip: usize, position: u64, salt: Salt) -> Result<Frame, FrameError> {
+    let bytes = &all[skip..];
     let len = peek_len(bytes)?;
     if bytes.len() < len {
         return Err(FrameError::Short(bytes.len()));
@@ -153,7 +159,7 @@ pub fn decode(bytes: &Bytes, position: u64, salt: Salt) -> Result<Frame, FrameEr
         kind: bytes[9],
         epoch: u32::from_le_bytes(field(bytes, 12)),
         store_ms: i64::from_le_bytes(field(bytes, 24)),
-        body: bytes.slice(HEADER_LEN..len - padding),
+        body: all.slice(skip + HEADER_LEN..skip + len - padding),
     })
 }
 

@@ -76,7 +76,8 @@ impl Reader {
     /// range comes once, as [`LogError::Damaged`]; the scan goes on behind it. After any other error it stays where it is:
     /// that is [`LogError::Unreadable`] when the device cannot read a place and no frame follows, or [`LogError::Io`].
     pub fn scan(&self, position: u64) -> Scan {
-        Scan { reader: self.clone(), position, header_told: None, chunk: Bytes::new(), chunk_start: position }
+        let chunk = Chunk { bytes: Bytes::new(), start: position, ahead_until: u64::MAX };
+        Scan { reader: self.clone(), position, current: None, header_told: None, chunk }
     }
 
     fn segment(&self, position: u64) -> Result<Segment, LogError> {
@@ -107,10 +108,11 @@ pub(crate) fn unreadable(segment: &Segment, error: io::Error) -> Result<FrameErr
 pub struct Scan {
     reader: Reader,
     position: u64,
+    /// The segment that holds the position, and up to where it has frames for certain: to be looked up behind that.
+    current: Option<(Segment, u64)>,
     /// Segment whose damaged header was reported.
     header_told: Option<u64>,
-    chunk: Bytes,
-    chunk_start: u64,
+    chunk: Chunk,
 }
 
 impl Scan {
@@ -119,31 +121,43 @@ impl Scan {
         self.position
     }
 
+    /// The same scan, which reads ahead up to a position only, and behind it no more than a frame needs.
+    pub(crate) fn reading_ahead_until(mut self, position: u64) -> Self {
+        self.chunk.ahead_until = position;
+        self
+    }
+
     fn read_next(&mut self) -> Result<Option<Frame>, LogError> {
-        loop {
+        self.find_segment()?;
+        let Some((segment, limit)) = &self.current else { return Ok(None) };
+        match self.chunk.frame(segment, self.position, *limit)? {
+            Ok(frame) => {
+                self.position = frame.end();
+                Ok(Some(frame))
+            }
+            Err(error) => {
+                let (from, end) = (self.position, self.reader.end());
+                let next = resync::next_frame(&self.reader.shared, from + frame::ALIGNMENT as u64, end)?;
+                self.position = next.unwrap_or(end);
+                Err(damaged(segment, from, self.position, &error))
+            }
+        }
+    }
+
+    /// Makes `current` the segment that holds the position, or `None` at the end of the log.
+    fn find_segment(&mut self) -> Result<(), LogError> {
+        while self.current.as_ref().is_none_or(|(_, limit)| self.position >= *limit) {
+            self.current = None;
             let end = self.reader.end();
             if self.position >= end {
-                return Ok(None);
+                break;
             }
             let segment = self.reader.segment(self.position)?;
             self.enter(&segment)?;
             let limit = self.reader.shared.next_base(segment.base).map_or(end, |next| next.min(end));
-            if self.position >= limit {
-                continue;
-            }
-            return match self.frame_in(&segment, limit)? {
-                Ok(frame) => {
-                    self.position = frame.end();
-                    Ok(Some(frame))
-                }
-                Err(error) => {
-                    let from = self.position;
-                    let next = resync::next_frame(&self.reader.shared, from + frame::ALIGNMENT as u64, end)?;
-                    self.position = next.unwrap_or(end);
-                    Err(damaged(&segment, from, self.position, &error))
-                }
-            };
+            self.current = Some((segment, limit));
         }
+        Ok(())
     }
 
     /// A frame never begins inside a segment header: the position is the segment's base after a roll.
@@ -159,43 +173,6 @@ impl Scan {
         }
         Ok(())
     }
-
-    /// The frame at the current position, read through the chunk; it must end at or before `limit`.
-    fn frame_in(&mut self, segment: &Segment, limit: u64) -> Result<Result<Frame, FrameError>, LogError> {
-        if self.buffered().len() < frame::HEADER_LEN
-            && let Err(error) = self.refill(segment, frame::HEADER_LEN, limit)
-        {
-            return Ok(Err(unreadable(segment, error)?));
-        }
-        if let Ok(len) = frame::peek_len(&self.buffered())
-            && len > self.buffered().len()
-            && let Err(error) = self.refill(segment, len, limit)
-        {
-            return Ok(Err(unreadable(segment, error)?));
-        }
-        Ok(frame::decode(&self.buffered(), self.position, segment.salt))
-    }
-
-    fn buffered(&self) -> Bytes {
-        let chunk_end = self.chunk_start + self.chunk.len() as u64;
-        if self.position < self.chunk_start || self.position >= chunk_end {
-            return Bytes::new();
-        }
-        let skip = usize::try_from(self.position - self.chunk_start).expect("inside the chunk");
-        self.chunk.slice(skip..)
-    }
-
-    /// Reads `needed` bytes and some more, but not beyond `limit`: what lies there may change before it becomes part of the
-    /// log.
-    fn refill(&mut self, segment: &Segment, needed: usize, limit: u64) -> io::Result<()> {
-        let left = usize::try_from(limit - self.position).unwrap_or(usize::MAX);
-        let mut buf = BytesMut::zeroed(needed.max(CHUNK_LEN).min(left));
-        let n = segment.read_some(&mut buf, needed.min(left), self.position)?;
-        buf.truncate(n);
-        self.chunk = buf.freeze();
-        self.chunk_start = self.position;
-        Ok(())
-    }
 }
 
 impl Iterator for Scan {
@@ -203,5 +180,64 @@ impl Iterator for Scan {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.read_next().transpose()
+    }
+}
+
+/// A part of the log that was read at once, and whose frames are looked at one by one.
+struct Chunk {
+    bytes: Bytes,
+    start: u64,
+    /// Nothing is read ahead behind this position.
+    ahead_until: u64,
+}
+
+impl Chunk {
+    /// The frame at `position`, read through the chunk; it must end at or before `limit`.
+    fn frame(
+        &mut self,
+        segment: &Segment,
+        position: u64,
+        limit: u64,
+    ) -> Result<Result<Frame, FrameError>, LogError> {
+        let read = self.read_frame(segment, position, limit);
+        read.or_else(|error| unreadable(segment, error).map(Err))
+    }
+
+    fn read_frame(
+        &mut self,
+        segment: &Segment,
+        position: u64,
+        limit: u64,
+    ) -> io::Result<Result<Frame, FrameError>> {
+        if self.from(position).len() < frame::HEADER_LEN {
+            self.refill(segment, position, frame::HEADER_LEN, limit)?;
+        }
+        if let Ok(len) = frame::peek_len(self.from(position))
+            && len > self.from(position).len()
+        {
+            self.refill(segment, position, len, limit)?;
+        }
+        let skip = self.bytes.len() - self.from(position).len();
+        Ok(frame::decode_at(&self.bytes, skip, position, segment.salt))
+    }
+
+    /// What is there from `position` on; nothing when it lies outside.
+    fn from(&self, position: u64) -> &[u8] {
+        let skip = position.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
+        skip.and_then(|skip| self.bytes.get(skip..)).unwrap_or_default()
+    }
+
+    /// Reads `needed` bytes and some more, but not beyond `limit`: what lies there may change before it becomes part of the
+    /// log.
+    fn refill(&mut self, segment: &Segment, position: u64, needed: usize, limit: u64) -> io::Result<()> {
+        let bytes_until = |until: u64| usize::try_from(until.saturating_sub(position)).unwrap_or(usize::MAX);
+        let left = bytes_until(limit);
+        let wanted = needed.max(CHUNK_LEN.min(bytes_until(self.ahead_until)));
+        let mut buf = BytesMut::zeroed(wanted.min(left));
+        let n = segment.read_some(&mut buf, needed.min(left), position)?;
+        buf.truncate(n);
+        self.bytes = buf.freeze();
+        self.start = position;
+        Ok(())
     }
 }

@@ -68,11 +68,14 @@ pub(crate) fn recover(folder: &dyn Folder, options: LogOptions, checkpoint: Slot
         let recovered = Recovered { end: from + HEADER_LEN, damaged, ..Recovered::default() };
         return Ok(Ready { segments, capacity: segment_bytes, recovered });
     }
+    // What is read of the reserved room counts as data from then on: there is to be no more of it than necessary.
+    newest.file.read_ahead(false);
     let end = find_end(&segments, from, file_end, &mut damaged)?;
     let written = cut::written_until(&newest, end, file_end)?;
     let cut_file = if written > end { cut::set_aside(folder, &newest, end, written) } else { None };
     let capacity = settle_tail(&newest, end, written, segment_bytes)?;
     make_durable(folder, &newest, durable, end, &damaged)?;
+    newest.file.read_ahead(true);
     let recovered = Recovered { end, cut_bytes: written - end, cut_file, scanned_bytes: end - from, damaged };
     Ok(Ready { segments, capacity, recovered })
 }
@@ -170,8 +173,13 @@ fn find_end(
     file_end: u64,
     damaged: &mut Vec<DamagedRange>,
 ) -> Result<u64, LogError> {
+    let newest = segments.last().expect("there is one at least");
+    let data = newest.data_in(from..file_end);
+    let data = data.map_err(LogError::io(format!("looking for data in {}", newest.name())))?;
+    let data_end = data.last().map_or(from, |data| data.end);
+    let reader = Reader::new(Arc::new(Shared::new(segments.to_vec(), file_end)));
     let mut end = from;
-    for frame in Reader::new(Arc::new(Shared::new(segments.to_vec(), file_end))).scan(from) {
+    for frame in reader.scan(from).reading_ahead_until(data_end) {
         match frame {
             Ok(frame) => end = frame.end(),
             // Nothing intact follows: this is the end.

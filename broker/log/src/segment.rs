@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -121,6 +122,13 @@ impl Segment {
             }
         }
         Ok(done)
+    }
+
+    /// The parts of a range of positions where there may be something other than zeros; see [`File::data_in`].
+    pub(crate) fn data_in(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
+        let offset = |position: u64| position.saturating_sub(self.base);
+        let found = self.file.data_in(offset(range.start)..offset(range.end))?;
+        Ok(found.into_iter().map(|data| self.base + data.start..self.base + data.end).collect())
     }
 
     /// The first position behind the bad place that `position` lies in.

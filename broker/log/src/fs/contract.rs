@@ -1,6 +1,7 @@
 //! What every file system behind the seam must do.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{File, Folder};
@@ -65,14 +66,24 @@ fn check_holes(file: &dyn File) -> Result<(), String> {
     done("allocate", file.allocate(1 << 20))?;
     done("writing", file.write_at(b"x", 600_000))?;
     done("syncing", file.sync())?;
-    let mut from = 0;
-    while let Some(at) = done("data_from", file.data_from(from))? {
-        rule(at >= from && at < 1 << 20, "data_from goes forward and ends with the file")?;
-        rule(from > 600_000 || at <= 600_000, "data_from passes over zeros only")?;
-        from = at + 4096;
+    done("writing", file.write_at(b"y", 100_000))?;
+    done("syncing", file.sync())?;
+    for asked in [0..1 << 20, 0..u64::MAX, 5..600_001, 99_999..100_001, 100_000..100_001, 100_001..600_000] {
+        let found = done("data_in", file.data_in(asked.clone()))?;
+        let in_order = found.windows(2).all(|pair| pair[0].end < pair[1].start);
+        let inside = |data: &Range<u64>| {
+            asked.start <= data.start && data.start < data.end && data.end <= asked.end.min(1 << 20)
+        };
+        rule(
+            in_order && found.iter().all(inside),
+            "data_in answers ordered ranges inside what was asked for",
+        )?;
+        for at in [100_000, 600_000].into_iter().filter(|at| asked.contains(at)) {
+            rule(found.iter().any(|data| data.contains(&at)), "data_in passes over zeros only")?;
+        }
     }
-    rule(from > 600_000, "data_from finds data")?;
-    rule(done("data_from", file.data_from(1 << 20))?.is_none(), "there is no data behind the end")
+    rule(done("data_in", file.data_in(1 << 20..1 << 30))?.is_empty(), "there is no data behind the end")?;
+    rule(done("data_in", file.data_in(700_000..600_000))?.is_empty(), "there is no data in an empty range")
 }
 
 fn check_sharing(folder: &dyn Folder) -> Result<(), String> {

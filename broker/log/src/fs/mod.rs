@@ -9,6 +9,7 @@ mod mem;
 mod os;
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 pub use choose::Chooser;
@@ -56,9 +57,13 @@ pub trait File: Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Reserves room up to `len`, extending with zeros, so that appends neither grow the file nor run out of space.
     fn allocate(&self, len: u64) -> io::Result<()>;
-    /// The first offset from `offset` on where there may be something other than zeros; `None` when only zeros or the
-    /// end of the file follow. A hint that saves reading reserved room; reliable once the file is synced.
-    fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
-        Ok((offset < self.len()?).then_some(offset))
+    /// Whether the system may read more than it is asked for, in the hope that it will be of use; at first it may. A hint.
+    fn read_ahead(&self, _on: bool) {}
+    /// The parts of `range` where there may be something other than zeros, in order; they end with the file. A hint that
+    /// saves reading reserved room; reliable once the file is synced. Ask before reading there: zeros that were read lie
+    /// in the system's cache, and from then on they count as data.
+    fn data_in(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
+        let until = range.end.min(self.len()?);
+        Ok((range.start < until).then_some(range.start..until).into_iter().collect())
     }
 }

@@ -2,9 +2,13 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::{Advice, SeekFrom};
+use rustix::io::Errno;
 
 use super::{File, Folder};
 
@@ -104,24 +108,46 @@ impl File for OsFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
         match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len) {
             // Not every file system can reserve; a sparse file then does what it can.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) if self.len()? < len => {
-                self.set_len(len)
-            }
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) if self.len()? < len => self.set_len(len),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             result => Ok(result?),
         }
     }
 
-    fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
-        // Moves the cursor, which nobody uses.
-        match rustix::fs::seek(&self.0, rustix::fs::SeekFrom::Data(offset)) {
-            Ok(found) => Ok(Some(found)),
-            Err(rustix::io::Errno::NXIO) => Ok(None),
+    fn read_ahead(&self, on: bool) {
+        let advice = if on { Advice::Normal } else { Advice::Random };
+        // Only a hint: where it cannot be given, reading costs more.
+        let _ = rustix::fs::fadvise(&self.0, 0, None, advice);
+    }
+
+    fn data_in(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
+        let mut found = Vec::new();
+        let mut at = range.start;
+        while at < range.end
+            && let Some(start) = self.seek(SeekFrom::Data(at))?.filter(|start| *start < range.end)
+        {
+            // At the end of the file there always is a hole; a file that was cut off just now has none.
+            let Some(end) = self.seek(SeekFrom::Hole(start))? else { break };
+            // Where the system says that a hole begins with the data, the file is being changed: one byte is data then.
+            at = end.clamp(start + 1, range.end);
+            found.push(start..at);
+        }
+        Ok(found)
+    }
+}
+
+impl OsFile {
+    /// Where data or a hole is; `None` behind the end. Moves the cursor, which nobody uses.
+    fn seek(&self, what: SeekFrom) -> io::Result<Option<u64>> {
+        match (rustix::fs::seek(&self.0, what), what) {
+            (Ok(found), _) => Ok(Some(found)),
+            (Err(Errno::NXIO), _) => Ok(None),
             // Not every file system knows its holes: then everything may be data.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
-                Ok((offset < self.len()?).then_some(offset))
+            (Err(Errno::INVAL | Errno::OPNOTSUPP), SeekFrom::Data(from)) => {
+                Ok((from < self.len()?).then_some(from))
             }
-            Err(error) => Err(error.into()),
+            (Err(Errno::INVAL | Errno::OPNOTSUPP), _) => Ok(Some(self.len()?)),
+            (Err(error), _) => Err(error.into()),
         }
     }
 }

@@ -105,6 +105,26 @@ impl Content {
         self.bytes.clone_from(&self.durable);
     }
 
+    /// The parts of `range` that lie in sectors with something other than zeros.
+    pub(super) fn data_in(&self, range: Range<usize>) -> Vec<Range<usize>> {
+        let until = range.end.min(self.bytes.len());
+        let mut found: Vec<Range<usize>> = Vec::new();
+        let mut at = range.start;
+        while at < until {
+            let sector = at / SECTOR * SECTOR;
+            let next = (sector + SECTOR).min(until);
+            let is_data =
+                self.bytes[sector..(sector + SECTOR).min(self.bytes.len())].iter().any(|byte| *byte != 0);
+            match found.last_mut() {
+                Some(last) if is_data && last.end == at => last.end = next,
+                _ if is_data => found.push(at..next),
+                _ => {}
+            }
+            at = next;
+        }
+        found
+    }
+
     /// Changes what is on disk, behind everybody's back.
     pub(super) fn tamper(&mut self, change: impl Fn(&mut Vec<u8>)) {
         change(&mut self.bytes);
@@ -142,12 +162,4 @@ fn sectors(offset: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> 
         at = next;
         piece
     })
-}
-
-/// The first offset from `offset` on whose sector holds something other than zeros.
-pub(super) fn data_from(bytes: &[u8], offset: usize) -> Option<usize> {
-    let first = offset / SECTOR * SECTOR;
-    let rest = bytes.get(first..)?;
-    let sector = rest.chunks(SECTOR).position(|sector| sector.iter().any(|byte| *byte != 0))?;
-    Some(offset.max(first + sector * SECTOR))
 }

@@ -368,9 +368,10 @@ impl File for MemFile {
         self.resize(Fault::Allocate, len)
     }
 
-    fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
+    fn data_in(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
         self.folder()?.faults.check_power()?;
-        let offset = usize::try_from(offset).map_err(io::Error::other)?;
-        Ok(content::data_from(&lock(&self.content).bytes, offset).map(|found| found as u64))
+        let offset = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
+        let found = lock(&self.content).data_in(offset(range.start)..offset(range.end));
+        Ok(found.into_iter().map(|data| data.start as u64..data.end as u64).collect())
     }
 }
