@@ -50,7 +50,8 @@
 //! One case cannot be told from a torn tail by any checksum: damage to the very last record before the log was closed
 //! or the checkpoint written. It is cut, and the copy in `cut-<position>` is what is left of it.
 //!
-//! Opening reads what lies behind the checkpoint, not the whole log: damage before it is found by whoever reads it.
+//! Opening reads what was written behind the checkpoint, not the whole log and not the room that is reserved behind it:
+//! damage before the checkpoint is found by whoever reads it.
 //!
 //! # Who may do what
 //!
