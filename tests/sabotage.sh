@@ -32,7 +32,7 @@ check() { # SWITCH NAME FOLDER COMMAND...
   local switch="$1" name="$2" dir="$3" code=0 start=$SECONDS limit=0
   shift 3
   if [ -n "$switch" ]; then limit="$(<"$logs/$name.limit")"; fi
-  (cd "$dir" && KEROLOX_SABOTAGE="$switch" PROPTEST_CASES=300 timeout "$limit" "$@") >"$logs/output" 2>&1 </dev/null \
+  (cd "$dir" && KEROLOX_SABOTAGE="$switch" PROPTEST_CASES=300 PROPTEST_DISABLE_FAILURE_PERSISTENCE=true timeout "$limit" "$@") >"$logs/output" 2>&1 </dev/null \
     || code=$?
   if [ -z "$switch" ]; then echo $((patience + patience_times * (SECONDS - start))) >"$logs/$name.limit"; fi
   case "$code" in

@@ -69,6 +69,7 @@ if [ -n "$switch" ]; then
   broker="$work/broker"
 fi
 
+: >"$work/output"
 set -m
 RUST_LIB_BACKTRACE=0 TMPDIR="$work/tmp" KEROLOX_SABOTAGE="$switch" "$CARGO_TARGET_DIR/release/crash" --rounds "$cuts" "${flags[@]}" \
   --broker "$broker" --disk "$image" --mounted-at "$mounted" </dev/null >"$work/output" 2>&1 &

@@ -11,7 +11,7 @@ use crate::engine::{self, Producer, QueueId};
 use crate::files;
 use crate::machine::{self, ThreadTimes};
 use crate::messages::{Maker, Shape};
-use crate::raw::{self, PlainWriter};
+use crate::raw::{self, PlainReader, PlainWriter};
 use crate::report::{Aim, Figure, Group, Unit};
 use crate::settings::Settings;
 use crate::turns::{Rounds, median};
@@ -68,6 +68,8 @@ pub fn run(settings: &Settings, messages: u64) -> anyhow::Result<Group> {
     let figure = Figure::new("cold read of the last step, by queues", reads.median(1), Unit::PerSecond);
     let figure = figure.against_with_ratio("first step", reads.median(0), reads.ratio(1, 0));
     group.add(figure.aim(Aim::RatioAtLeast(0.9)));
+    let figure = Figure::new("plain reads of the same places, last step", reads.median(3), Unit::PerSecond);
+    group.add(figure.against_with_ratio("first step", reads.median(2), reads.ratio(3, 2)));
     Ok(group)
 }
 
@@ -137,24 +139,34 @@ fn compare(what: &str, values: &[f64], unit: Unit) -> Figure {
     Figure::new(format!("{what}, last {window} steps"), last, unit).against("first steps", first)
 }
 
-/// Messages per second from a cold disk: the first `part` messages of all queues, then the last ones.
+/// Messages per second from a cold disk: the first `part` messages of all queues, then the last ones; and plain reads of the
+/// places of both, which tell what the disk makes of them.
 fn read(settings: &Settings, data: &Path, queues: &[QueueId], part: u64) -> anyhow::Result<Rounds> {
     let mut rounds = Rounds::default();
     for _ in 0..settings.choose(5, 2) {
         files::make_cold(data)?;
         let store = engine::open(data)?;
-        let mut row = Vec::new();
+        let (mut row, mut places) = (Vec::new(), [Vec::new(), Vec::new()]);
         for from_end in [false, true] {
             let (begin, mut count) = (Instant::now(), 0);
             for queue in queues {
                 let next = store.index().queue_bounds(queue.0, queue.1).next;
                 let from = if from_end { next.saturating_sub(part) } else { 0 };
-                count += read_queue(&store, *queue, from, (from + part).min(next))?.len();
+                let found = read_queue(&store, *queue, from, (from + part).min(next))?;
+                count += found.len();
+                places[usize::from(from_end)].extend(found);
             }
             row.push(count as f64 / begin.elapsed().as_secs_f64());
         }
-        rounds.add(row);
         close(store)?;
+        files::make_cold(data)?;
+        let mut plain = PlainReader::open(&data.join("log"))?;
+        for places in &places {
+            let begin = Instant::now();
+            plain.read(places)?;
+            row.push(places.len() as f64 / begin.elapsed().as_secs_f64());
+        }
+        rounds.add(row);
     }
     Ok(rounds)
 }
