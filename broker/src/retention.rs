@@ -11,10 +11,7 @@ use std::time::Duration;
 use kerolox_core::record::QueueState;
 use kerolox_core::topic::{MessageType, Topic};
 use kerolox_kit::process::now_ms;
-use kerolox_store::{Store, StoreError, TrimPoint};
-
-/// Entries that the index stores under one key, and gives up together.
-const ENTRIES_PER_BLOCK: u64 = 256;
+use kerolox_store::{ENTRIES_PER_BLOCK, Store, StoreError, TrimPoint};
 
 /// How long and how much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

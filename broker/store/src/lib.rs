@@ -23,7 +23,7 @@ mod tail;
 mod writer;
 
 pub use error::{ProposeError, StoreError};
-pub use index::{Entry, Event, Outcome, QueueBounds, Repair};
+pub use index::{BLOCK as ENTRIES_PER_BLOCK, Entry, Event, Outcome, QueueBounds, Repair};
 pub use lookup::{Found, FoundPage, Page, Standing};
 pub use opening::{Opening, Progress};
 pub use retention::{TrimError, TrimPoint, Trimmed};

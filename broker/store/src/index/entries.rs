@@ -12,8 +12,8 @@ use crate::index::{Index, keys};
 use crate::kv::{Family, Kv, Op, pairs};
 
 /// Most entries of one key of the store. What a queue got since the last flush becomes a piece, so that a flush costs no
-/// more than what is new; pieces end at multiples of this.
-pub(super) const BLOCK: u64 = 256;
+/// more than what is new; pieces end at multiples of this, and these blocks are given up as wholes.
+pub const BLOCK: u64 = 256;
 /// Pieces that are read at a time, at the most.
 const PIECES_PAGE: usize = 32;
 pub(super) const ENTRY_LEN: usize = 24;
@@ -102,7 +102,9 @@ impl Queues {
 
     /// Forgets the queues of a topic, and says how to forget them in the store.
     pub(super) fn remove_topic(&mut self, topic_id: u32) -> Vec<Op> {
-        self.queues.retain(|(topic, _), _| *topic != topic_id);
+        for (_, queue) in self.queues.extract_if(|(topic, _), _| *topic == topic_id) {
+            self.new -= queue.new.len();
+        }
         self.dirty.retain(|(topic, _)| *topic != topic_id);
         [Family::Queues, Family::Entries].map(|family| Op::DeletePrefix(family, keys::id(topic_id))).to_vec()
     }
@@ -247,7 +249,8 @@ impl Queues {
     }
 
     pub(super) fn dirty_len(&self) -> usize {
-        2 * self.dirty.len() + self.new / 256
+        let pieces = self.new / usize::try_from(BLOCK).expect("a small number");
+        2 * self.dirty.len() + pieces
     }
 
     fn read(

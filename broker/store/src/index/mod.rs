@@ -37,7 +37,7 @@ use kerolox_core::acks::Acks;
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op};
 
-pub use entries::{Entry, QueueBounds};
+pub use entries::{BLOCK, Entry, QueueBounds};
 pub use fold::{Event, Outcome};
 pub use lookup::Positions;
 pub use trim::ToCarry;
