@@ -124,8 +124,7 @@ fn in_queue(
             answer.next = offset;
             break;
         }
-        // Where it lies now, if it was carried forward.
-        let entry = store.index().entry(topic.id, queue, offset)?.unwrap_or(entry);
+        let entry = store.index().carried_entry(topic.id, queue, offset, entry)?;
         match store.read_message(entry.position, entry.len) {
             Ok((frame, message)) => {
                 let standing = Standing::Visible { queue, offset };

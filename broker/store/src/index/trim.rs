@@ -43,9 +43,26 @@ impl Index {
     pub fn entry(&self, topic_id: u32, queue: u32, offset: u64) -> Result<Option<Entry>, StoreError> {
         let found = self.entries(topic_id, queue, offset, 1)?;
         match found.first().filter(|(at, _)| *at == offset) {
-            Some((_, entry)) if entry.position >= self.trimmed => Ok(Some(*entry)),
-            found => Ok(self.kept(topic_id, queue, offset)?.or(found.map(|(_, entry)| *entry))),
+            Some((_, entry)) => self.carried_entry(topic_id, queue, offset, *entry).map(Some),
+            None => self.kept(topic_id, queue, offset),
         }
+    }
+
+    /// The same for a message whose entry in its queue is known: it says where the record lay first.
+    ///
+    /// # Errors
+    /// See [`Self::entry`].
+    pub fn carried_entry(
+        &self,
+        topic_id: u32,
+        queue: u32,
+        offset: u64,
+        entry: Entry,
+    ) -> Result<Entry, StoreError> {
+        if entry.position >= self.trimmed {
+            return Ok(entry);
+        }
+        Ok(self.kept(topic_id, queue, offset)?.unwrap_or(entry))
     }
 
     /// Everything before this position was given up.
