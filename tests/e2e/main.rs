@@ -7,6 +7,7 @@
 mod cluster;
 mod damage;
 mod delivery;
+mod filters;
 mod health;
 mod messages;
 mod mqadmin;

@@ -10,7 +10,7 @@ mod transaction;
 
 use std::sync::Arc;
 
-use kerolox_core::filter::TagFilter;
+use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
 use kerolox_core::publish::PublishLimits;
 use kerolox_core::topic::Topic;
@@ -99,16 +99,13 @@ fn stored_group(resource: Option<&v2::Resource>) -> Result<String, Refusal> {
 }
 
 /// The filter that a consumer asks for; none means every message.
-fn parse_filter(filter: Option<&v2::FilterExpression>) -> Result<TagFilter, Refusal> {
-    let Some(filter) = filter else { return Ok(TagFilter::All) };
-    match filter.r#type() {
-        FilterType::Sql => Err(Refusal::new(
-            Code::NotImplemented,
-            "SQL filters are not offered by this server; filter by tag",
-        )),
-        FilterType::Tag | FilterType::Unspecified => TagFilter::parse(&filter.expression)
-            .map_err(|text| Refusal::new(Code::IllegalFilterExpression, text)),
-    }
+fn parse_filter(filter: Option<&v2::FilterExpression>) -> Result<Filter, Refusal> {
+    let Some(filter) = filter else { return Ok(Filter::All) };
+    let parsed = match filter.r#type() {
+        FilterType::Sql => Filter::sql(&filter.expression).map_err(|error| error.to_string()),
+        FilterType::Tag | FilterType::Unspecified => Filter::tags(&filter.expression),
+    };
+    parsed.map_err(|reason| Refusal::new(Code::IllegalFilterExpression, reason))
 }
 
 /// Answers made by code that knows messages decoded, in the form in which this service sends them.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kerolox_core::delivery::{Held, Picked};
-use kerolox_core::filter::TagFilter;
+use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
 use kerolox_core::topic::Topic;
 use kerolox_kit::access::Items;
@@ -45,7 +45,7 @@ const DAMAGED_AGAIN_MS: i64 = 10 * 60_000;
 struct Wanted {
     topic: Arc<Topic>,
     group: Arc<Group>,
-    filter: TagFilter,
+    filter: Filter,
     max: usize,
     held: Held,
     until: Instant,
@@ -240,7 +240,7 @@ fn read(context: &Context, wanted: &Wanted, picked: &Picked) -> Result<Option<By
     };
     let malformed =
         |error: Irregular| failed(format!("the message at {} is malformed: {error}", entry.position));
-    if wanted.filter != TagFilter::All && !wanted.filter.matches(wire::tag(&record).map_err(malformed)?) {
+    if !wire::is_wanted(&record, &wanted.filter).map_err(malformed)? {
         return Ok(None);
     }
     let handle = ReceiptHandle {

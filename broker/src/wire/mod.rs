@@ -1,6 +1,7 @@
 //! Between messages on the wire and messages in the log.
 
 mod fields;
+mod labels;
 mod numbers;
 mod sent;
 #[cfg(test)]
@@ -16,10 +17,11 @@ use md5::{Digest as _, Md5};
 use prost::Message as _;
 use prost_types::{Duration, Timestamp};
 
-use fields::{Fields, put_bytes, put_int32, put_len, put_varint};
+use fields::{put_bytes, put_int32, put_len, put_varint};
 use numbers::{message as field, system};
 
 pub(crate) use fields::Irregular;
+pub(crate) use labels::{has_key, is_wanted};
 pub(crate) use sent::{Sent, normalize, scan};
 
 /// Where a message goes and why it is held back, if it is.
@@ -124,31 +126,6 @@ pub(crate) fn message(record: &MessageRecord, delivery: &Delivery) -> Bytes {
     message.extend_from_slice(&record.system);
     message.extend_from_slice(&added);
     message.into()
-}
-
-/// Whether a stored message has this key.
-pub(crate) fn has_key(record: &MessageRecord, key: &str) -> bool {
-    let mut fields = Fields::of(&record.system);
-    while let Ok(Some(field)) = fields.next() {
-        if field.number == system::KEYS && field.text() == Ok(key) {
-            return true;
-        }
-    }
-    false
-}
-
-/// The tag of a stored message.
-///
-/// # Errors
-/// [`Irregular`] when the stored bytes are not system properties.
-pub(crate) fn tag(record: &MessageRecord) -> Result<Option<&str>, Irregular> {
-    let mut fields = Fields::of(&record.system);
-    while let Some(field) = fields.next()? {
-        if field.number == system::TAG {
-            return field.text().map(Some);
-        }
-    }
-    Ok(None)
 }
 
 /// MD5 in upper-case hex: the one digest that all SDKs write alike.

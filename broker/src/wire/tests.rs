@@ -89,7 +89,7 @@ fn check(sent: &[u8], kind: MessageType, delivery: &Delivery) -> Result<(), Test
     prop_assert_eq!(nested_times(&delivered), nested_times(&expected.encode_to_vec()), "each stands once");
     let typed = v2::Message::decode(sent).expect("decoded above");
     let system = typed.system_properties.clone().unwrap_or_default();
-    prop_assert_eq!(super::tag(record).expect("own bytes"), system.tag.as_deref());
+    prop_assert_eq!(super::labels::tag(record).expect("own bytes"), system.tag.as_deref());
     prop_assert_eq!(&record.header.message_id, &system.message_id);
     understood(sent, |sent| {
         let draft = &sent.draft;
@@ -396,7 +396,7 @@ fn malformed_messages_are_told_from_irregular_ones() {
     let twice = [[0x1a, 0x03, 0x0a, 0x01, b'a'], [0x1a, 0x03, 0x1a, 0x01, b'b']].concat();
     assert_eq!(super::scan(&[Bytes::from(twice.clone())]).err(), Some(Irregular));
     let record = stored(&twice, MessageType::Normal, 0).expect("a message");
-    assert_eq!((super::tag(&record), record.header.message_id.as_str()), (Ok(Some("a")), "b"));
+    assert_eq!((super::labels::tag(&record), record.header.message_id.as_str()), (Ok(Some("a")), "b"));
 }
 
 #[test]

@@ -26,6 +26,11 @@ pub const INVISIBLE_MS_MIN: u64 = 10_000;
 pub const INVISIBLE_MS_MAX: u64 = 12 * 3_600_000;
 /// Most messages that one ReceiveMessage hands out.
 pub const RECEIVE_BATCH_MAX: usize = 32;
+/// Longest SQL filter, in bytes: as many as all properties of a message may have together.
+pub const SELECTOR_BYTES_MAX: usize = 16 * 1024;
+/// Most levels in an SQL filter: parentheses, NOT and signs around a place, and comparisons of comparisons. Far above what
+/// people write, and far below what a thread's stack holds.
+pub const SELECTOR_DEPTH_MAX: usize = 64;
 /// Most queues of one topic on one broker.
 pub const QUEUES_PER_TOPIC_MAX: u32 = 1024;
 /// Largest message that a gRPC server decodes, in bytes: above the 4 MiB body limit plus properties, and what the C++ SDK can send.

@@ -2,24 +2,19 @@
 
 use std::collections::BTreeSet;
 
-/// Which messages a consumer wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TagFilter {
-    /// Every message.
-    All,
-    /// Messages with one of these tags.
-    AnyOf(BTreeSet<String>),
-}
+/// Tags, one of which a message must have.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TagFilter(BTreeSet<String>);
 
 impl TagFilter {
-    /// Reads an expression such as `*` or `created || paid`. A blank one means `*`, as in RocketMQ.
+    /// Reads an expression such as `*` or `created || paid`; `None` when it means every message.
     ///
     /// # Errors
     /// A sentence that says what is wrong.
-    pub fn parse(expression: &str) -> Result<Self, String> {
+    pub fn parse(expression: &str) -> Result<Option<Self>, String> {
         let expression = expression.trim();
         if expression.is_empty() || expression == "*" {
-            return Ok(Self::All);
+            return Ok(None);
         }
         let tags: BTreeSet<String> = expression.split("||").map(|tag| tag.trim().to_owned()).collect();
         if tags.iter().any(|tag| tag.is_empty() || tag.contains('|')) {
@@ -27,18 +22,12 @@ impl TagFilter {
                 "tag expression {expression:?} has an empty tag or a single '|'; write \"*\" or \"tagA || tagB\""
             ));
         }
-        if tags.contains("*") {
-            return Ok(Self::All);
-        }
-        Ok(Self::AnyOf(tags))
+        Ok((!tags.contains("*")).then_some(Self(tags)))
     }
 
     /// Whether a message with this tag is wanted.
     pub fn matches(&self, tag: Option<&str>) -> bool {
-        match self {
-            Self::All => true,
-            Self::AnyOf(tags) => tag.is_some_and(|tag| tags.contains(tag)),
-        }
+        tag.is_some_and(|tag| self.0.contains(tag))
     }
 }
 
@@ -48,11 +37,11 @@ mod tests {
 
     #[test]
     fn tags_are_matched_whole() {
-        let filter = TagFilter::parse(" a || bb ").expect("legal");
+        let filter = TagFilter::parse(" a || bb ").expect("legal").expect("not all");
         assert!(filter.matches(Some("a")) && filter.matches(Some("bb")));
         assert!(!filter.matches(Some("b")) && !filter.matches(None));
         for all in ["*", "", "  ", "a || *"] {
-            assert_eq!(TagFilter::parse(all), Ok(TagFilter::All), "{all:?}");
+            assert_eq!(TagFilter::parse(all), Ok(None), "{all:?}");
         }
         for bad in ["a ||", "|| a", "a | b", "||"] {
             assert!(TagFilter::parse(bad).is_err(), "{bad:?}");
