@@ -57,10 +57,12 @@
 //!
 //! One [`Log`] appends; any number of [`Reader`]s read what was appended. After a failed write or sync the log refuses
 //! everything that follows: the kernel may have dropped the dirty pages, and trying again would report success for
-//! data that is gone.
+//! data that is gone. For the same reason there is one sync at a time: a failure is reported once for a file, and only
+//! to whoever asked first, so the log waits for a [`SyncTask`] before it syncs the file itself or leaves it.
 
 mod checkpoint;
 mod cut;
+mod elsewhere;
 mod error;
 pub mod frame;
 pub mod fs;
@@ -74,6 +76,7 @@ mod salt;
 mod segment;
 mod trim;
 
+pub use elsewhere::SyncTask;
 pub use error::{DamagedRange, LogError};
 pub use frame::{Frame, NewFrame};
 pub use log::{Log, LogOptions, Recovered};

@@ -146,6 +146,16 @@ impl Segment {
     pub(crate) fn name(&self) -> String {
         file_name(self.base)
     }
+
+    /// Makes what was written durable. What failed must not be tried again: the system may have dropped what it could not
+    /// write, and would report success.
+    pub(crate) fn sync(&self) -> Result<(), LogError> {
+        let mut synced = if sabotage::is("skip-fsync") { Ok(()) } else { self.file.sync() };
+        if sabotage::is("retry-failed-sync") {
+            synced = synced.or_else(|_| self.file.sync());
+        }
+        synced.map_err(LogError::io(format!("fdatasync of {}", self.name())))
+    }
 }
 
 fn header(base: u64, salt: Salt) -> [u8; HEADER_LEN as usize] {

@@ -6,8 +6,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kerolox_log::frame::frame_len;
 use kerolox_log::fs::{Chooser, Fault, MemFolder, Times};
-use kerolox_log::{Frame, Log, LogError, LogOptions, NewFrame, Salt};
+use kerolox_log::{Frame, Log, LogError, LogOptions, NewFrame, Salt, SyncTask};
 use proptest::prelude::*;
 use support::{Content, flip, open_with};
 
@@ -18,6 +19,10 @@ enum Step {
     /// Appends records of these sizes with one call.
     Append(Vec<usize>),
     Sync,
+    /// Begins a sync on another thread.
+    SyncElsewhere,
+    /// The other thread syncs.
+    RunTask,
     /// Writes the checkpoint.
     Note,
     /// The process ends without closing the log; the system stays up.
@@ -44,6 +49,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => sizes.prop_map(Step::Append),
         8 => Just(Step::Sync),
+        4 => Just(Step::SyncElsewhere),
+        4 => Just(Step::RunTask),
         4 => Just(Step::Note),
         1 => Just(Step::Kill),
         1 => Just(Step::Close),
@@ -66,6 +73,8 @@ struct Known {
 struct World {
     folder: MemFolder,
     log: Option<Log>,
+    /// A sync that another thread would do, and the end of the log when it was begun.
+    task: Option<(SyncTask, u64)>,
     /// What was appended, by position.
     records: BTreeMap<u64, Known>,
     /// Bodies of appends that failed or were cut short: they may be there or not.
@@ -84,6 +93,7 @@ impl World {
         Self {
             folder,
             log,
+            task: None,
             records: BTreeMap::new(),
             perhaps: Vec::new(),
             holes: Vec::new(),
@@ -96,10 +106,13 @@ impl World {
         match step {
             Step::Append(sizes) => self.append(sizes),
             Step::Sync => self.sync(),
+            Step::SyncElsewhere => self.sync_elsewhere(),
+            Step::RunTask => self.run_task(),
             // Whether it works is seen at the next start.
             Step::Note => drop(self.log.as_mut().expect("open").note_durable()),
             Step::Kill => self.restart(None),
             Step::Close => {
+                self.run_task();
                 if self.log.take().expect("open").close().is_ok() {
                     self.records.values_mut().for_each(|record| record.synced = true);
                 }
@@ -127,6 +140,11 @@ impl World {
                 NewFrame { kind: 1, body: body.into() }
             })
             .collect();
+        // What does not fit begins a segment, which waits for the task.
+        let len: usize = new.iter().map(|new| frame_len(new.body.len())).sum();
+        if self.log.as_ref().expect("open").room() < len as u64 {
+            self.run_task();
+        }
         let log = self.log.as_mut().expect("open");
         let bodies = new.iter().map(|new| new.body.to_vec());
         match log.append(&new, 1, 1) {
@@ -141,8 +159,30 @@ impl World {
     }
 
     fn sync(&mut self) {
+        self.run_task();
         if self.log.as_mut().expect("open").sync().is_ok() {
             self.records.values_mut().for_each(|record| record.synced = true);
+        }
+    }
+
+    fn sync_elsewhere(&mut self) {
+        self.run_task();
+        let log = self.log.as_mut().expect("open");
+        let end = log.end();
+        self.task = log.sync_elsewhere().ok().map(|task| (task, end));
+    }
+
+    /// What was appended before the task was begun is durable then, and a failure makes the log read-only.
+    fn run_task(&mut self) {
+        let Some((task, end)) = self.task.take() else { return };
+        let log = self.log.as_mut().expect("open");
+        let before = log.reader().durable();
+        if task.run().is_ok() {
+            assert_eq!(log.reader().durable(), end);
+            self.records.range_mut(..end).for_each(|(_, record)| record.synced = true);
+        } else {
+            assert_eq!(log.reader().durable(), before);
+            assert!(matches!(log.append(&[], 1, 1), Err(LogError::ReadOnly(_))), "the failure is noticed");
         }
     }
 
@@ -162,6 +202,7 @@ impl World {
 
     /// Starts again, after a power cut if there is a seed, and compares what is there with what is known.
     fn restart(&mut self, power: Option<u64>) {
+        self.task = None;
         self.log = None;
         self.folder.fail(None);
         if let Some(seed) = power.or(self.power.take()) {

@@ -272,6 +272,34 @@ fn after_a_failed_sync_or_write_the_log_is_read_only() {
 }
 
 #[test]
+fn a_sync_on_another_thread_makes_durable_what_was_there_when_it_was_begun() {
+    let (folder, other) = (MemFolder::new(), MemFolder::new());
+    let (mut log, _) = open(&folder);
+    append(&mut log, 1);
+    let (task, end) = (log.sync_elsewhere().expect("begun"), log.end());
+    append(&mut log, 2);
+    assert!(log.is_syncing() && log.reader().durable() < end);
+    task.run().expect("synced");
+    assert_eq!(log.reader().durable(), end, "the second record came later");
+    append(&mut log, 3);
+    assert!(!log.is_syncing());
+
+    // Nobody knows what is durable after a sync that failed, or was never done.
+    let (mut log, _) = open(&other);
+    drop(log.sync_elsewhere().expect("begun"));
+    assert!(matches!(log.sync(), Err(LogError::ReadOnly(_))));
+    let (mut log, _) = open(&other);
+    append(&mut log, 1);
+    let before = log.reader().durable();
+    other.fail(Some(Fault::Sync));
+    assert!(log.sync_elsewhere().expect("begun").run().is_err());
+    other.fail(None);
+    assert_eq!(log.reader().durable(), before);
+    assert!(matches!(log.note_durable(), Err(LogError::ReadOnly(_))));
+    assert!(matches!(log.close(), Err(LogError::ReadOnly(_))));
+}
+
+#[test]
 fn a_disk_that_cannot_be_read_is_not_taken_for_damage() {
     let folder = MemFolder::new();
     let (mut log, _) = open_with(&folder, LAZY);
