@@ -32,7 +32,7 @@ pub struct HalfArrivals {
 }
 
 impl HalfArrivals {
-    /// Called on the indexer's thread.
+    /// Called on a thread of the store.
     pub fn notice(&self, event: &Event) {
         if matches!(event, Event::HalfDue { .. }) {
             self.wake.notify_one();

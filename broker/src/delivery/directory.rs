@@ -35,7 +35,7 @@ pub struct Arrivals {
 }
 
 impl Arrivals {
-    /// Called on the indexer's thread.
+    /// Called on a thread of the store.
     pub fn notice(&self, event: &Event) {
         let each = |topic_id: &u32, act: &dyn Fn(&Subscription)| {
             let active = self.active.read().unwrap_or_else(PoisonError::into_inner);

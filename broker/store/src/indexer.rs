@@ -1,7 +1,8 @@
-//! The indexer thread: applies durable batches, answers who waits, and flushes the index from time to time.
+//! Applying durable batches and answering who waits; the indexer thread, which does that while the writer is busy, and
+//! flushes the index from time to time.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kerolox_log::{Frame, sabotage};
@@ -16,85 +17,46 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 /// The index is flushed at the latest when this many keys changed, which bounds its memory.
 pub(crate) const FLUSH_KEYS: usize = 50_000;
 
-pub(crate) struct Indexer {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) work: Receiver<Work>,
-    pub(crate) listener: Box<dyn Fn(&Event) + Send>,
+/// Changes the index. Whoever holds its lock is the only one who does: the indexer, or the writer when the indexer has
+/// nothing to do.
+pub(crate) struct Applier {
+    shared: Arc<Shared>,
+    listener: Box<dyn Fn(&Event) + Send>,
+    /// Batches that the indexer was handed and has applied.
+    taken: u64,
+    /// Since when something is applied that is not flushed.
+    dirty_since: Option<Instant>,
+    /// The index failed, and what it would flush is not whole.
+    failed: bool,
 }
 
-impl Indexer {
-    /// Runs until the writer is gone, then flushes.
-    pub(crate) fn run(self) {
-        let mut dirty_since: Option<Instant> = None;
-        let mut waiting: Vec<Sender<()>> = Vec::new();
-        loop {
-            let patience = dirty_since.map(|since| FLUSH_INTERVAL.saturating_sub(since.elapsed()));
-            let received = match patience {
-                Some(patience) => self.work.recv_timeout(patience),
-                None => self.work.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            match received {
-                Ok(Work::Apply(batch)) => {
-                    if let Err(error) = self.apply(batch) {
-                        return self.stop(&error);
-                    }
-                    dirty_since.get_or_insert_with(Instant::now);
-                }
-                Ok(Work::Snapshot(answer)) => {
-                    let parts = self.shared.index.read().unwrap_or_else(PoisonError::into_inner).snapshot();
-                    match parts {
-                        // Without the writer nobody needs it.
-                        Ok(parts) => drop(answer.send(parts)),
-                        Err(error) => return self.stop(&error),
-                    }
-                }
-                Ok(Work::Flush(answer)) => {
-                    waiting.push(answer);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-            let due = dirty_since.is_some_and(|since| since.elapsed() >= FLUSH_INTERVAL);
-            if due || !waiting.is_empty() || self.pending_len() >= FLUSH_KEYS {
-                match self.flush_durable() {
-                    Ok(true) => {
-                        dirty_since = None;
-                        // Whoever asked may have given up waiting.
-                        for answer in waiting.drain(..) {
-                            let _ = answer.send(());
-                        }
-                    }
-                    // The writer syncs before long.
-                    Ok(false) => dirty_since = Some(Instant::now()),
-                    Err(error) => return self.stop(&error),
-                }
-            }
-        }
-        if let Err(error) = self.flush_durable() {
-            self.stop(&error);
-        }
+impl Applier {
+    pub(crate) fn new(shared: Arc<Shared>, listener: Box<dyn Fn(&Event) + Send>) -> Self {
+        Self { shared, listener, taken: 0, dirty_since: None, failed: false }
     }
 
-    /// Flushes the index, unless it holds records that a power cut can still take: the index would show what the log does
-    /// not hold, and offsets that it gives to others.
-    fn flush_durable(&self) -> Result<bool, StoreError> {
-        let applied = self.shared.index.read().unwrap_or_else(PoisonError::into_inner).applied();
-        let durable = self.shared.reader.durable() >= applied || sabotage::is("flush-before-sync");
-        if durable {
-            flush(&self.shared)?;
-        }
-        Ok(durable)
+    /// Whether everything is applied that the indexer was handed, `handed` batches.
+    pub(crate) fn has_taken(&self, handed: u64) -> bool {
+        self.taken == handed
     }
 
-    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+    /// Applies a batch that lies behind everything that was applied, tells the listener and answers who waits. True when
+    /// the indexer should be woken, to flush before long.
+    pub(crate) fn apply(&mut self, batch: Batch) -> bool {
+        if let Err(error) = self.try_apply(batch) {
+            self.fail(&error);
+        }
+        let first = self.dirty_since.is_none();
+        self.dirty_since.get_or_insert_with(Instant::now);
+        first || self.pending_len() >= FLUSH_KEYS
+    }
+
+    fn try_apply(&self, batch: Batch) -> Result<(), StoreError> {
         let mut answers = Vec::with_capacity(batch.waiting.len());
         let mut events = Vec::new();
         // In memory before anybody can learn of them.
         self.shared.tail.extend(batch.frames.iter().cloned());
-        let applied = {
-            let mut index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
-            apply_all(&mut index, batch, &mut events, &mut answers)
-        };
+        let applied = apply_all(&mut self.shared.write_index(), batch, &mut events, &mut answers);
         for event in &events {
             (self.listener)(event);
         }
@@ -105,13 +67,97 @@ impl Indexer {
     }
 
     fn pending_len(&self) -> usize {
-        self.shared.index.read().unwrap_or_else(PoisonError::into_inner).pending_len()
+        self.shared.read_index().pending_len()
+    }
+
+    /// How long the indexer may sleep; `None` when there is nothing to flush.
+    fn patience(&self) -> Option<Duration> {
+        self.dirty_since.map(|since| FLUSH_INTERVAL.saturating_sub(since.elapsed()))
+    }
+
+    fn is_flush_due(&self) -> bool {
+        self.patience() == Some(Duration::ZERO) || self.pending_len() >= FLUSH_KEYS
+    }
+
+    /// Flushes the index, unless it holds records that a power cut can still take: the index would show what the log does
+    /// not hold, and offsets that it gives to others. Says whether it did; if not, the log is synced before long.
+    fn flush_durable(&mut self) -> Result<bool, StoreError> {
+        let applied = self.shared.read_index().applied();
+        let durable = self.shared.reader.durable() >= applied || sabotage::is("flush-before-sync");
+        if durable {
+            flush(&self.shared)?;
+        }
+        self.dirty_since = (!durable).then(Instant::now);
+        Ok(durable)
     }
 
     /// Without the index nothing can be answered truthfully: stop taking records.
-    fn stop(&self, error: &StoreError) {
+    fn fail(&mut self, error: &StoreError) {
+        self.failed = true;
         tracing::error!(%error, "the index failed; the broker is read-only until it is restarted");
         self.shared.fail(&error.to_string());
+    }
+}
+
+pub(crate) struct Indexer {
+    pub(crate) applier: Arc<Mutex<Applier>>,
+    pub(crate) work: Receiver<Work>,
+}
+
+impl Indexer {
+    /// Runs until the writer is gone or the index failed, and flushes at the end.
+    pub(crate) fn run(self) {
+        let mut waiting: Vec<Sender<()>> = Vec::new();
+        loop {
+            let patience = self.applier().patience();
+            let received = match patience {
+                Some(patience) => self.work.recv_timeout(patience),
+                None => self.work.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let mut applier = self.applier();
+            match received {
+                Ok(Work::Apply(batch)) => {
+                    applier.apply(batch);
+                    applier.taken += 1;
+                }
+                Ok(Work::Snapshot(answer)) => {
+                    let parts = applier.shared.read_index().snapshot();
+                    match parts {
+                        // Without the writer nobody needs it.
+                        Ok(parts) => drop(answer.send(parts)),
+                        Err(error) => return applier.fail(&error),
+                    }
+                }
+                Ok(Work::Flush(answer)) => waiting.push(answer),
+                Ok(Work::Look) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if applier.failed {
+                return;
+            }
+            if !waiting.is_empty() || applier.is_flush_due() {
+                match applier.flush_durable() {
+                    Ok(true) => {
+                        for answer in waiting.drain(..) {
+                            // Whoever asked may have given up waiting.
+                            let _ = answer.send(());
+                        }
+                    }
+                    Ok(false) => {}
+                    Err(error) => return applier.fail(&error),
+                }
+            }
+        }
+        let mut applier = self.applier();
+        if !applier.failed
+            && let Err(error) = applier.flush_durable()
+        {
+            applier.fail(&error);
+        }
+    }
+
+    fn applier(&self) -> MutexGuard<'_, Applier> {
+        self.applier.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

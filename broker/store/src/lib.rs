@@ -1,10 +1,10 @@
 //! The storage engine of one broker: a commit log, and an index that is a fold of it.
 //!
-//! [`Store`] owns two threads. The *writer* takes proposed records, appends them in batches and makes each batch
-//! durable with one sync. The *indexer* then applies the batch to the [`index::Index`] in log order, and only then is a
-//! proposal answered, with the outcome that the fold decided: the queue offset of a message, the winner of two
-//! decisions about one transaction. So nothing that is not durable can be seen, and a replica that applies the same
-//! records decides the same.
+//! [`Store`] owns three threads. The *writer* takes proposed records, appends them in batches and makes each batch
+//! durable with one sync. Then the batch is applied to the [`index::Index`] in log order, by the *indexer* or by a writer
+//! that has nothing else to do, and only then is a proposal answered, with the outcome that the fold decided: the queue
+//! offset of a message, the winner of two decisions about one transaction. So nothing that is not durable can be seen,
+//! and a replica that applies the same records decides the same. The *syncer* makes durable what nobody waits for.
 //!
 //! The index keeps what changed since its last flush in memory and writes it to a [`kv::Kv`] in atomic batches that
 //! carry the log position they stand for. After a crash the fold goes on from there; without any index it starts at

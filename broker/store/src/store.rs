@@ -15,7 +15,7 @@ use kerolox_log::{DamagedRange, Frame, Log, LogError, LogOptions, NewFrame, Read
 use crate::damage::Damage;
 use crate::error::{ProposeError, StoreError};
 use crate::index::{Event, Index, Outcome, Repair};
-use crate::indexer::Indexer;
+use crate::indexer::{Applier, Indexer};
 use crate::kv::Kv;
 use crate::opening::{Opening, catch_up};
 use crate::tail::Tail;
@@ -88,6 +88,11 @@ impl Shared {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Bytes of proposals that are not stored.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes.load(Ordering::Acquire)
+    }
+
     pub(crate) fn release_bytes(&self, bytes: usize) {
         self.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
@@ -117,7 +122,7 @@ pub struct Store {
 
 impl Store {
     /// Opens the log in `folder` and the index in `kv`, brings the index up to date, and starts the engine's threads.
-    /// `clock` gives milliseconds since the Unix epoch; `listener` is called on the indexer's thread and must not block.
+    /// `clock` gives milliseconds since the Unix epoch; `listener` is called on a thread of the engine and must not block.
     ///
     /// # Errors
     /// [`StoreError`]; nothing acknowledged is changed then.
@@ -207,21 +212,30 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let (proposals, incoming) = mpsc::channel();
         let (work, asked) = mpsc::channel();
+        let (syncs, to_sync) = mpsc::channel();
         let requests = work.clone();
+        let applier = Arc::new(Mutex::new(Applier::new(shared.clone(), listener)));
         let writer = Writer {
             log,
             epoch: 1,
             shared: shared.clone(),
             proposals: incoming,
             work,
+            applier: applier.clone(),
+            handed: 0,
+            syncs,
             last_ms: shared.index.read().unwrap_or_else(PoisonError::into_inner).store_ms(),
             flush_interval: options.flush_interval,
             unsynced_since: None,
             unnoted: false,
         };
-        let indexer = Indexer { shared: shared.clone(), work: asked, listener };
-        let threads =
-            vec![spawn("log-writer", move || writer.run())?, spawn("indexer", move || indexer.run())?];
+        let indexer = Indexer { applier, work: asked };
+        let syncer = shared.clone();
+        let threads = vec![
+            spawn("log-writer", move || writer.run())?,
+            spawn("log-syncer", move || writer::run_syncer(&to_sync, &syncer))?,
+            spawn("indexer", move || indexer.run())?,
+        ];
         Ok(Self {
             shared,
             folder,

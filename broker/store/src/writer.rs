@@ -1,20 +1,24 @@
 //! The writer thread: proposals in, durable batches out.
 
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, Sender};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kerolox_core::flush::Flush;
 use kerolox_core::record::{Record, SnapshotRecord};
-use kerolox_log::{Frame, Log, LogError, NewFrame, sabotage};
+use kerolox_log::{Frame, Log, LogError, NewFrame, SyncTask, sabotage};
 
 use crate::error::ProposeError;
+use crate::indexer::Applier;
 use crate::store::{BatchCompletion, Shared};
 
 /// Most records of one batch; enough to make the cost of a sync small for each.
 const BATCH_RECORDS_MAX: usize = 8192;
 /// Most bytes of one batch: keeps the wait of the first record short on slow disks.
 const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// Most records that the writer applies itself; more are applied while it stores what comes next.
+const APPLY_RECORDS_MAX: usize = 1024;
 
 /// After this long without a record, the writer notes how far the log is durable.
 const QUIET: Duration = Duration::from_secs(1);
@@ -43,6 +47,8 @@ pub(crate) enum Work {
     Snapshot(Sender<Vec<SnapshotRecord>>),
     /// Write what changed in the index to its store.
     Flush(Sender<()>),
+    /// The writer applied something: see when it has to be flushed.
+    Look,
 }
 
 /// What the writer needs beside the log.
@@ -52,6 +58,11 @@ pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) proposals: Receiver<Proposal>,
     pub(crate) work: Sender<Work>,
+    pub(crate) applier: Arc<Mutex<Applier>>,
+    /// Batches that the indexer was handed.
+    pub(crate) handed: u64,
+    /// To the thread that syncs what nobody waits for.
+    pub(crate) syncs: Sender<SyncTask>,
     pub(crate) last_ms: i64,
     /// Longest time that a record which waits for no sync stays without one.
     pub(crate) flush_interval: Duration,
@@ -68,9 +79,7 @@ impl Writer {
             match self.next() {
                 Ok(first) => {
                     let batch = self.collect(first);
-                    let bytes: usize = batch.iter().map(|proposal| proposal.bytes).sum();
                     self.commit(batch);
-                    self.shared.release_bytes(bytes);
                 }
                 Err(RecvTimeoutError::Timeout) => self.on_quiet(),
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -97,7 +106,7 @@ impl Writer {
     }
 
     fn on_quiet(&mut self) {
-        let done = if self.unsynced_since.is_some() { self.sync() } else { self.note_durable() };
+        let done = if self.unsynced_since.is_some() { self.sync_elsewhere() } else { self.note_durable() };
         if let Err(error) = done {
             self.fail(&error);
         }
@@ -110,8 +119,18 @@ impl Writer {
         self.log.sync()
     }
 
+    /// Lets the syncer make durable what is there, after it is done with what it was asked for before.
+    fn sync_elsewhere(&mut self) -> Result<(), LogError> {
+        self.unsynced_since = None;
+        self.unnoted = true;
+        let task = self.log.sync_elsewhere()?;
+        // If the syncer is gone, so is the task, and the log takes that for a failure.
+        let _ = self.syncs.send(task);
+        Ok(())
+    }
+
     fn note_durable(&mut self) -> Result<(), LogError> {
-        self.unnoted = false;
+        self.unnoted = self.log.is_syncing();
         self.log.note_durable()
     }
 
@@ -119,8 +138,7 @@ impl Writer {
         // Quiet moments have nothing to do any more: what they would try fails as well, with the same message.
         self.unsynced_since = None;
         self.unnoted = false;
-        tracing::error!(%error, "the log failed and is read-only until the broker is restarted");
-        self.shared.fail(&error.to_string());
+        log_failed(&self.shared, error);
     }
 
     fn collect(&self, first: Proposal) -> Vec<Proposal> {
@@ -138,9 +156,10 @@ impl Writer {
         batch
     }
 
-    /// Appends a batch, syncs it if anything in it asks for that or the time has come, and hands it on. A failure answers
-    /// everybody in it and stays.
+    /// Appends a batch, syncs it if anything in it asks for that or the time has come, and applies it or hands it on. A
+    /// failure answers everybody in it and stays.
     fn commit(&mut self, batch: Vec<Proposal>) {
+        let bytes = batch.iter().map(|proposal| proposal.bytes).sum();
         let wants_sync = batch.iter().any(|proposal| proposal.flush == Flush::Sync);
         let mut records = Vec::with_capacity(batch.iter().map(|proposal| proposal.records.len()).sum());
         let mut waiting: Vec<(usize, BatchCompletion)> = Vec::with_capacity(batch.len());
@@ -148,14 +167,36 @@ impl Writer {
             waiting.push((proposal.records.len(), proposal.done));
             records.extend(proposal.records);
         }
-        match self.append(&mut records, &mut waiting, wants_sync) {
-            Ok(frames) => {
-                let batch = Batch { frames, waiting };
-                if let Err(SendError(Work::Apply(lost))) = self.work.send(Work::Apply(batch)) {
-                    fail(lost.waiting, &self.why_stopped());
-                }
+        let stored = self.append(&mut records, &mut waiting, wants_sync);
+        self.shared.release_bytes(bytes);
+        match stored {
+            Ok(frames) if frames.len() <= APPLY_RECORDS_MAX && self.shared.waiting_bytes() == 0 => {
+                self.apply(Batch { frames, waiting });
             }
+            Ok(frames) => self.hand_over(Batch { frames, waiting }),
             Err(reason) => fail(waiting, &reason),
+        }
+    }
+
+    /// Applies a batch here, which spares a change of threads, or leaves it to the indexer if that is behind or flushing.
+    fn apply(&mut self, batch: Batch) {
+        let Ok(mut applier) = self.applier.try_lock() else { return self.hand_over(batch) };
+        if !applier.has_taken(self.handed) {
+            drop(applier);
+            return self.hand_over(batch);
+        }
+        let wake = applier.apply(batch);
+        drop(applier);
+        if wake {
+            // An indexer that is gone failed and said so.
+            let _ = self.work.send(Work::Look);
+        }
+    }
+
+    fn hand_over(&mut self, batch: Batch) {
+        self.handed += 1;
+        if let Err(SendError(Work::Apply(lost))) = self.work.send(Work::Apply(batch)) {
+            fail(lost.waiting, &self.why_stopped());
         }
     }
 
@@ -212,6 +253,23 @@ impl Writer {
     }
 }
 
+/// The syncer thread: syncs what nobody waits for, so that the writer can go on. Runs until the writer is gone.
+pub(crate) fn run_syncer(syncs: &Receiver<SyncTask>, shared: &Shared) {
+    for task in syncs {
+        if let Err(error) = task.run() {
+            log_failed(shared, &error);
+        }
+    }
+}
+
+fn log_failed(shared: &Shared, error: &LogError) {
+    // A failure that another thread met first, and told, is met again.
+    if !matches!(error, LogError::ReadOnly(_)) {
+        tracing::error!(%error, "the log failed and is read-only until the broker is restarted");
+    }
+    shared.fail(&error.to_string());
+}
+
 /// The records of a snapshot.
 pub(crate) fn snapshot_frames(parts: Vec<SnapshotRecord>) -> Vec<NewFrame> {
     let frame = |part| {
@@ -238,8 +296,10 @@ impl Writer {
         if sabotage::is("ack-before-sync") {
             return Ok(places);
         }
-        if wants_sync || since.elapsed() >= self.flush_interval {
+        if wants_sync {
             self.sync()?;
+        } else if since.elapsed() >= self.flush_interval {
+            self.sync_elsewhere()?;
         }
         Ok(places)
     }
