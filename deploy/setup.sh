@@ -2,6 +2,7 @@
 #
 #   setup_build    installs the missing system libraries and sets the build environment (env.sh)
 #   setup_python   makes the virtual environment with the official Python SDK; sets KEROLOX_PYTHON
+#   setup_nodejs   installs Node.js if it is missing, and the official Node.js SDK; sets KEROLOX_NODE_MODULES
 #
 # Only what is missing is installed, and each step says what it does.
 # shellcheck shell=bash
@@ -90,7 +91,7 @@ install_packages() {
 
 setup_python() {
   command -v python3 >/dev/null || fail "python3 is not on the PATH: install Python 3.9 or newer"
-  local requirements="$kerolox_root/tests/sdk/requirements.txt" venv
+  local requirements="$kerolox_root/tests/sdk/python/requirements.txt" venv
   # Named after what is in it: changed requirements make a new environment, unchanged ones cost nothing.
   venv="$kerolox_cache/python-$(cat "$requirements" <(python3 --version) | cksum | cut -d' ' -f1)"
   KEROLOX_PYTHON="$venv/bin/python"
@@ -103,4 +104,26 @@ setup_python() {
   "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements" </dev/null \
     || fail "pip could not install $requirements"
   touch "$venv/complete"
+}
+
+setup_nodejs() {
+  local missing=()
+  command -v node >/dev/null || missing+=(nodejs)
+  command -v npm >/dev/null || missing+=(npm)
+  if [ ${#missing[@]} -gt 0 ]; then install_packages "${missing[@]}"; fi
+  node -e 'const [major, minor] = process.versions.node.split("."); process.exit(major > 18 || (major == 18 && minor >= 17) ? 0 : 1)' \
+    || fail "node is $(node --version): install Node.js 18.17 or newer"
+  local source="$kerolox_root/tests/sdk/nodejs" folder
+  folder="$kerolox_cache/nodejs-$(cat "$source/package.json" "$source/package-lock.json" <(node --version) | cksum | cut -d' ' -f1)"
+  KEROLOX_NODE_MODULES="$folder/node_modules"
+  export KEROLOX_NODE_MODULES
+  if [ -e "$folder/complete" ]; then return 0; fi
+  say "Installing the official RocketMQ SDK for Node.js into $folder"
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  cp "$source/package.json" "$source/package-lock.json" "$folder"
+  # Nothing is built: the only install script among the packages prints advice.
+  npm --prefix "$folder" ci --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null \
+    || fail "npm could not install what $source/package-lock.json lists"
+  touch "$folder/complete"
 }

@@ -4,7 +4,9 @@
 #   tests/run.sh                      everything
 #   tests/run.sh unit                 tests inside the crates
 #   tests/run.sh e2e [FILTER] [flags] the Rust client and mqadmin against real processes; flags of Rust's test harness
-#   tests/run.sh sdk [pytest flags]   the official RocketMQ SDK for Python against real processes
+#   tests/run.sh sdk [--python|--nodejs|--rust [flags]]
+#                                     the official RocketMQ SDKs against real processes, or one of them, with flags of
+#                                     pytest, `node --test` or Rust's test harness
 #   tests/run.sh crash [--rounds N] [--seed S]
 #                                     kill -9 of a broker under writing clients, again and again
 #   tests/run.sh powercut [--seeds N] [--seed S] [--trace]
@@ -97,12 +99,42 @@ e2e_suite() {
 }
 
 sdk_suite() {
+  local sdks=(python nodejs rust) sdk
+  case "${1:-}" in
+    --python | --nodejs | --rust) sdks=("${1#--}"); shift ;;
+    ?*) usage >&2; exit 2 ;;
+  esac
+  export KEROLOX_BIN="$CARGO_TARGET_DIR/release" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+  for sdk in "${sdks[@]}"; do "sdk_$sdk" "$@"; done
+}
+
+sdk_python() {
   local code=0 start=$SECONDS
   setup_python
-  run env KEROLOX_BIN="$CARGO_TARGET_DIR/release" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
-    "$KEROLOX_PYTHON" -m pytest -p no:cacheprovider -v --tb=short "$@" tests/sdk || code=$?
-  finish sdk "$(count '^sdk: \([0-9]*\) passed.*')" \
-    "$(count '^sdk: [0-9]* passed, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
+  run "$KEROLOX_PYTHON" -m pytest -p no:cacheprovider -v --tb=short "$@" tests/sdk/python || code=$?
+  finish "sdk python" "$(count '^sdk python: \([0-9]*\) passed.*')" \
+    "$(count '^sdk python: [0-9]* passed, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
+}
+
+sdk_nodejs() {
+  local code=0 start=$SECONDS
+  setup_nodejs
+  # The SDK writes a log below the home directory: keep it out of the user's.
+  mkdir -p "$output/home"
+  run env HOME="$output/home" NODE_PATH="$KEROLOX_NODE_MODULES" python3 tests/sdk/with_harness.py \
+    node --test --test-reporter "$PWD/tests/sdk/nodejs/reporter.js" "$@" tests/sdk/nodejs/suite.js || code=$?
+  finish "sdk nodejs" "$(count '^sdk nodejs: \([0-9]*\) passed.*')" \
+    "$(count '^sdk nodejs: [0-9]* passed, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
+}
+
+# The crate brings 250 packages of its own; they are compiled once, beside the build results of this workspace.
+sdk_rust() {
+  local code=0 start=$SECONDS
+  run env CARGO_TARGET_DIR="$CARGO_TARGET_DIR-sdk" RUST_TEST_THREADS="${RUST_TEST_THREADS:-32}" \
+    python3 tests/sdk/with_harness.py \
+    cargo test --release --locked --manifest-path tests/sdk/rust/Cargo.toml --test suite -- "$@" || code=$?
+  finish "sdk rust" "$(count '^test result: [^.]*\. \([0-9]*\) passed.*')" \
+    "$(count '^test result: .* \([0-9]*\) failed;.*')" "$code" $((SECONDS - start))
 }
 
 crash_suite() {
@@ -144,7 +176,7 @@ figures_suite() {
   local code=0 start=$SECONDS
   setup_python
   run env KEROLOX_BIN="$CARGO_TARGET_DIR/release" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
-    "$KEROLOX_PYTHON" tests/sdk/figures.py "$@" || code=$?
+    "$KEROLOX_PYTHON" tests/sdk/python/figures.py "$@" || code=$?
   finish figures "$(count '^figures: \([0-9]*\) passed.*')" 0 "$code" $((SECONDS - start))
 }
 

@@ -1,4 +1,4 @@
-"""Starts, stops and kills real Kerolox processes for the tests.
+"""Starts, stops and kills real Kerolox processes for the tests of all SDKs; needs nothing beyond Python.
 
 Servers listen on a free port unless told otherwise, print one line when they serve, and write their log to a file
 that is shown when a test fails.
@@ -14,11 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from raw import RawClient
-
 BIN = Path(os.environ["KEROLOX_BIN"])
 CLUSTER = "DefaultCluster"
 START_SECONDS = 30
+# What mqadmin exits with when there is no such topic, and when a server does not answer.
+NOT_FOUND, UNREACHABLE = 4, 6
 STOP_SECONDS = 15
 LISTENING = re.compile(r"listening on (\S+:\d+)")
 
@@ -123,10 +123,8 @@ class Cluster:
 
     def mqadmin(self, command, *arguments):
         """Runs mqadmin with JSON output and returns what it printed."""
-        full = [str(BIN / "mqadmin"), command, "-n", self.access_point, "--output", "json"]
-        full += [str(argument) for argument in arguments]
-        done = subprocess.run(full, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
-        assert done.returncode == 0, f"{' '.join(full)}\n{done.stdout}{done.stderr}"
+        done = run_mqadmin(command, "-n", self.access_point, *arguments)
+        assert done.returncode == 0, f"{done.args}\n{done.stdout}{done.stderr}"
         return json.loads(done.stdout) if done.stdout.strip() else None
 
     def create_topic(self, message_type="NORMAL", queues=1, name=None):
@@ -151,13 +149,13 @@ class Cluster:
     def wait_for_route(self, topic, seconds=15):
         """Returns when the access point knows the topic."""
         deadline = time.monotonic() + seconds
-        with RawClient(self.access_point) as client:
-            while True:
-                code = client.query_route(topic).status.code
-                if code == 20000:
-                    return
-                assert time.monotonic() < deadline, f"no route to {topic} after {seconds} s: code {code}"
-                time.sleep(0.05)
+        while True:
+            done = run_mqadmin("topicRoute", "-n", self.access_point, "-t", topic)
+            if done.returncode == 0:
+                return
+            assert done.returncode in (NOT_FOUND, UNREACHABLE), f"{done.args}\n{done.stdout}{done.stderr}"
+            assert time.monotonic() < deadline, f"no route to {topic} after {seconds} s: {done.stderr}"
+            time.sleep(0.05)
 
     def close(self):
         """Ends all processes and removes their data."""
@@ -167,6 +165,12 @@ class Cluster:
                 if server in _live:
                     _live.remove(server)
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def run_mqadmin(command, *arguments):
+    """Runs mqadmin with JSON output to its end."""
+    full = [str(BIN / "mqadmin"), command, *(str(argument) for argument in arguments), "--output", "json"]
+    return subprocess.run(full, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
 
 
 def live_logs():

@@ -100,17 +100,28 @@ fn unreadable(what: &'static str, path: &Path, reason: &dyn std::fmt::Display) -
 fn development_certificate(dir: &Path) -> Result<(PathBuf, PathBuf), TlsError> {
     let (certificate, private_key) = (dir.join("development-cert.pem"), dir.join("development-key.pem"));
     if !(certificate.exists() && private_key.exists()) {
-        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-        let made = rcgen::generate_simple_self_signed(names)?;
+        let key = rcgen::KeyPair::generate()?;
+        let made = self_signed(&key)?;
         let write = || -> io::Result<()> {
             fs::create_dir_all(dir)?;
-            replace_file(&private_key, made.signing_key.serialize_pem().as_bytes(), 0o600)?;
-            replace_file(&certificate, made.cert.pem().as_bytes(), 0o644)
+            replace_file(&private_key, key.serialize_pem().as_bytes(), 0o600)?;
+            replace_file(&certificate, made.pem().as_bytes(), 0o644)
         };
         write().map_err(|source| TlsError::Unwritable { path: dir.to_owned(), source })?;
         tracing::info!("made a self-signed development certificate in {}", dir.display());
     }
     Ok((certificate, private_key))
+}
+
+/// A certificate for this machine. Its name holds the end of the public key: of several trusted certificates with the same
+/// name OpenSSL tries only one, and a client may have to trust those of a nameserver and of brokers.
+fn self_signed(key: &rcgen::KeyPair) -> Result<rcgen::Certificate, rcgen::Error> {
+    let mut parameters = rcgen::CertificateParams::new(["localhost", "127.0.0.1", "::1"].map(str::to_owned))?;
+    let public = key.public_key_raw();
+    let end: String = public[public.len() - 8..].iter().map(|byte| format!("{byte:02x}")).collect();
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, format!("Kerolox development {end}"));
+    parameters.self_signed(key)
 }
 
 /// Writes a file whole or not at all, with its mode from the first byte on.

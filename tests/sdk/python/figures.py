@@ -9,6 +9,7 @@ import time
 
 _home = tempfile.mkdtemp(prefix="kerolox-figures-home-")
 os.environ["HOME"] = _home
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import harness  # noqa: E402
 import sdk  # noqa: E402

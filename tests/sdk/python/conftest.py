@@ -1,4 +1,4 @@
-"""Fixtures of the SDK tests: clusters per module, clients per test, logs of the servers with every failure."""
+"""Fixtures of the tests with the Python SDK: clusters per module, clients per test, logs of the servers with every failure."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ import tempfile
 # The SDK writes a log below the home directory as soon as it is imported: keep that out of the user's.
 _home = tempfile.mkdtemp(prefix="kerolox-sdk-home-")
 os.environ["HOME"] = _home
-sys.path.insert(0, os.path.dirname(__file__))
+sys.path[:0] = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]
 
 import pytest  # noqa: E402
 
@@ -82,4 +82,4 @@ def pytest_terminal_summary(terminalreporter):
     stats = terminalreporter.stats
     passed = len(stats.get("passed", []))
     failed = len(stats.get("failed", [])) + len(stats.get("error", []))
-    terminalreporter.write_line(f"sdk: {passed} passed, {failed} failed")
+    terminalreporter.write_line(f"sdk python: {passed} passed, {failed} failed")

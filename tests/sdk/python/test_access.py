@@ -9,7 +9,6 @@ import sys
 import grpc
 import pytest
 
-import harness
 import sdk
 from raw import RawClient, message
 
@@ -94,7 +93,7 @@ def test_the_sdk_speaks_tls_with_the_certificate_trusted(cluster, tmp_path):
         env={
             **os.environ,
             "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(roots),
-            "PYTHONPATH": os.path.dirname(harness.__file__),
+            "PYTHONPATH": os.path.dirname(sdk.__file__),
         },
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
     )

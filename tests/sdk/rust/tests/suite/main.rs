@@ -1,0 +1,7 @@
+//! The official RocketMQ crate against real servers. Each test runs with the nameserver and with the broker as endpoint.
+
+mod filters;
+mod limits;
+mod messages;
+mod restarts;
+mod transactions;
