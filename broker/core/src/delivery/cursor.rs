@@ -1,12 +1,16 @@
 //! One queue as a consumer group sees it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::lanes::{Lane, Lanes};
+use super::members::FilterId;
+use super::policy::{Exhausted, Policy};
+use super::times::Times;
 use crate::acks::Acks;
-use crate::record::{AckRange, Attempted, QueueProgress};
+use crate::record::{AckRange, Attempted, DeadLettered, DeadReason, QueueProgress};
 
 /// A message that is out with a consumer, or waits for its next attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct InFlight {
     /// Deliveries so far.
     pub(super) attempts: u32,
@@ -20,41 +24,95 @@ pub(super) struct InFlight {
     pub(super) renew_until_ms: Option<i64>,
     /// Whether its `attempts` are in the log (or on their way there).
     pub(super) logged: bool,
+    /// Whether its consumer put it off: it waits for the next attempt.
+    pub(super) put_off: bool,
+    /// Whether it used up its attempts and stays.
+    pub(super) spent: bool,
+}
+
+/// Messages that are not done, by what keeps them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Not done, whatever keeps them: the sum of the others.
+    pub lag: u64,
+    /// Can be handed out, or wait for others of their message group that can.
+    pub ready: u64,
+    /// Out with a consumer.
+    pub in_flight: u64,
+    /// Failed, and wait for the time of their next attempt.
+    pub waiting: u64,
+    /// Used up their attempts and stay, with what stands behind them in their message group.
+    pub blocked: u64,
 }
 
 /// State of one queue for one group.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Cursor {
     pub(super) acks: Acks,
-    /// Next offset that was never handed out by this engine.
+    policy: Policy,
+    /// Next offset that was never looked at by this engine.
     next: u64,
     /// One past the newest visible offset.
     end: u64,
     in_flight: BTreeMap<u64, InFlight>,
-    /// `(visible_ms, offset)` of everything in flight.
-    due: BTreeSet<(i64, u64)>,
+    times: Times,
+    /// Without order: used up their attempts and stay.
+    blocked: BTreeSet<u64>,
+    /// Without order: looked at, and kept for consumers with a filter.
+    kept: HashMap<FilterId, BTreeSet<u64>>,
+    /// With order: everything that was looked at.
+    lanes: Option<Lanes>,
+    /// With order: nothing is handed out before everything in front of this offset was looked at, because somebody holds
+    /// a message there, since before a restart or since before order was kept.
+    look_before: u64,
+    /// Leases up to this number ended when the offset was reset.
+    void_leases: u64,
+    reset_to: Option<u64>,
     acked: Vec<AckRange>,
     attempted: Vec<Attempted>,
+    dead: Vec<DeadLettered>,
 }
 
 impl Cursor {
     /// Goes on from what the log says; attempts that failed before wait for their time.
-    pub(super) fn new(acks: Acks, end: u64) -> Self {
-        let mut cursor = Self { next: acks.committed(), end, ..Self::default() };
-        for (offset, attempts, visible_ms) in acks.attempted() {
-            let waiting = InFlight {
-                attempts,
-                visible_ms,
-                lease: 0,
-                client: String::new(),
-                renew_until_ms: None,
-                logged: true,
-            };
-            cursor.due.insert((visible_ms, offset));
-            cursor.in_flight.insert(offset, waiting);
-        }
-        cursor.acks = acks;
+    pub(super) fn new(acks: Acks, end: u64, policy: &Policy) -> Self {
+        let mut cursor = Self { end, policy: *policy, ..Self::default() };
+        cursor.restart(acks);
         cursor
+    }
+
+    fn restart(&mut self, acks: Acks) {
+        self.in_flight = acks
+            .attempted()
+            .map(|(offset, attempts, visible_ms)| {
+                (
+                    offset,
+                    InFlight { attempts, visible_ms, logged: true, put_off: true, ..InFlight::default() },
+                )
+            })
+            .collect();
+        self.acks = acks;
+        self.arrange();
+    }
+
+    /// Builds from the table of what is in flight what follows from it and the policy.
+    fn arrange(&mut self) {
+        self.next = self.acks.committed();
+        self.lanes = self.policy.ordered.then(Lanes::default);
+        self.look_before = 0;
+        self.blocked.clear();
+        self.kept.clear();
+        self.times.clear();
+        for (offset, flight) in std::mem::take(&mut self.in_flight) {
+            self.put(offset, flight);
+        }
+    }
+
+    pub(super) fn set_policy(&mut self, policy: &Policy) {
+        if self.policy != *policy {
+            self.policy = *policy;
+            self.arrange();
+        }
     }
 
     pub(super) fn extend_to(&mut self, end: u64) {
@@ -64,70 +122,290 @@ impl Cursor {
     /// Everything before `min` expired, except what failed before and waits for its next attempt.
     pub(super) fn expire_below(&mut self, min: u64) {
         self.acks.expire_below(min);
-        let expired: Vec<u64> = self
-            .in_flight
-            .range(..min)
-            .map(|(offset, _)| *offset)
-            .filter(|o| self.acks.is_done(*o))
-            .collect();
-        for offset in expired {
-            let flight = self.in_flight.remove(&offset).expect("listed just now");
-            self.due.remove(&(flight.visible_ms, offset));
+        let known = self.lanes.iter().flat_map(Lanes::offsets).take_while(|offset| *offset < min);
+        let kept = self.kept.values().flat_map(|offsets| offsets.range(..min).copied());
+        let mut gone: Vec<u64> = self.in_flight.range(..min).map(|(offset, _)| *offset).collect();
+        gone.extend(known.chain(kept));
+        for offset in gone.into_iter().filter(|offset| self.acks.is_done(*offset)).collect::<Vec<_>>() {
+            self.forget(offset);
         }
+    }
+
+    /// Everything before `offset` is done, nothing behind it is, and nobody holds anything: for the log as well.
+    /// `last_lease` is the newest lease given out.
+    pub(super) fn reset(&mut self, offset: u64, last_lease: u64) {
+        self.reset_to = Some(offset);
+        self.void_leases = last_lease;
+        self.times.clear();
+        self.acked.clear();
+        self.attempted.clear();
+        self.dead.clear();
+        self.restart(Acks::starting_at(offset));
+    }
+
+    /// A message that was done is delivered once more. The log knows.
+    pub(super) fn reopen(&mut self, now_ms: i64, offset: u64, lane: Lane) {
+        self.acks.reopen(offset, offset + 1);
+        self.acks.attempt(offset, 0, now_ms);
+        if let Some(lanes) = &mut self.lanes
+            && offset < self.next
+        {
+            lanes.add(offset, lane);
+        }
+        self.put(offset, InFlight { visible_ms: now_ms, logged: true, put_off: true, ..InFlight::default() });
     }
 
     pub(super) fn end(&self) -> u64 {
         self.end
     }
 
-    /// When the first message in flight becomes visible.
-    pub(super) fn next_due_ms(&self) -> Option<i64> {
-        self.due.first().map(|(visible_ms, _)| *visible_ms)
+    /// Whether a lease may not count any more although nobody holds its message.
+    pub(super) fn is_void(&self, lease: u64) -> bool {
+        lease <= self.void_leases
     }
 
-    /// The offset that is visible and has waited longest, if one in flight has come due.
+    /// The next moment, after `now_ms`, at which something can be handed out, renewed or given up; `now_ms` or before if it
+    /// is there already.
+    pub(super) fn next_event_ms(&self, now_ms: i64) -> Option<i64> {
+        let due = match &self.lanes {
+            // What is due may have to wait for others of its message group.
+            Some(lanes) => lanes.next_ready_ms(now_ms),
+            None => self.times.first_due_ms(),
+        };
+        due.into_iter().chain(self.times.first_other_ms()).min()
+    }
+
+    /// Extends what living clients hold while alive, makes the rest visible, and ends what failed for the last time.
+    pub(super) fn sweep(&mut self, now_ms: i64, renew_ms: u64, alive: &impl Fn(&str) -> bool) {
+        while let Some(offset) = self.times.renewed(now_ms) {
+            let flight = self.in_flight[&offset].clone();
+            let still_held =
+                flight.renew_until_ms.is_some_and(|until_ms| until_ms > now_ms) && alive(&flight.client);
+            let renewed = if still_held {
+                InFlight { visible_ms: now_ms.saturating_add_unsigned(renew_ms.max(1)), ..flight }
+            } else {
+                InFlight { renew_until_ms: None, ..flight }
+            };
+            self.put(offset, renewed);
+        }
+        while let Some(offset) = self.times.last(now_ms) {
+            self.exhaust(offset, DeadReason::Exhausted);
+        }
+    }
+
+    /// What becomes of a message whose attempts are used up.
+    pub(super) fn exhaust(&mut self, offset: u64, reason: DeadReason) {
+        let flight = self.in_flight.get(&offset).cloned().unwrap_or_default();
+        match self.policy.exhausted {
+            Exhausted::DeadLetter => self.bury(offset, flight.attempts, reason),
+            Exhausted::Block => {
+                let attempts = flight.attempts.max(self.policy.max_attempts);
+                if !flight.logged || attempts != flight.attempts {
+                    self.note_attempts(offset, attempts, flight.visible_ms);
+                }
+                let visible_ms = flight.visible_ms;
+                let stays =
+                    InFlight { attempts, visible_ms, logged: true, spent: true, ..InFlight::default() };
+                self.put(offset, stays.clone());
+                self.times.remove(offset, &stays);
+                let lane = self.lane_of(offset);
+                match &mut self.lanes {
+                    None => {
+                        self.blocked.insert(offset);
+                    }
+                    Some(lanes) => {
+                        lanes.out(offset, i64::MIN);
+                        // Otherwise the lane stops when the message has come to its front.
+                        if let Some(lane) = lane.filter(|_| lanes.is_front(offset)) {
+                            lanes.block(lane);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends a message as a dead letter.
+    pub(super) fn bury(&mut self, offset: u64, attempts: u32, reason: DeadReason) {
+        self.forget(offset);
+        self.acks.ack(offset, offset + 1);
+        self.dead.push(DeadLettered { offset, attempts, reason: reason.into() });
+    }
+
+    /// Without order: the next offset for a consumer with this filter, what failed before first.
     pub(super) fn due_offset(&self, now_ms: i64) -> Option<u64> {
-        self.due.first().filter(|(visible_ms, _)| *visible_ms <= now_ms).map(|(_, offset)| *offset)
+        self.times.due(now_ms).filter(|_| self.lanes.is_none())
     }
 
-    /// What has come due and is held for as long as its client lives.
-    pub(super) fn due_for_renewal(&self, now_ms: i64) -> Vec<(u64, InFlight)> {
-        let due = self.due.iter().take_while(|(visible_ms, _)| *visible_ms <= now_ms);
-        due.filter_map(|(_, offset)| {
-            let flight = &self.in_flight[offset];
-            flight.renew_until_ms.is_some().then(|| (*offset, flight.clone()))
+    /// Without order: the next offset never handed out, what is kept for this filter first.
+    pub(super) fn fresh_offset(&mut self, filter: FilterId) -> Option<u64> {
+        if self.lanes.is_some() || self.in_flight.len() >= self.policy.in_flight_max {
+            return None;
+        }
+        if let Some(kept) = self.kept.get_mut(&filter)
+            && let Some(offset) = kept.pop_first()
+        {
+            return Some(offset);
+        }
+        let offset = self.next_unseen();
+        self.next = offset;
+        (offset < self.end).then(|| {
+            self.next += 1;
+            offset
         })
-        .collect()
     }
 
-    /// The next offset never handed out.
-    pub(super) fn fresh_offset(&mut self) -> Option<u64> {
+    fn next_unseen(&self) -> u64 {
         let mut offset = self.acks.next_open(self.next);
-        while offset < self.end && self.in_flight.contains_key(&offset) {
+        while self.lanes.is_none() && offset < self.end && self.was_seen(offset) {
             offset = self.acks.next_open(offset + 1);
         }
-        self.next = offset;
-        (offset < self.end).then_some(offset)
+        offset
+    }
+
+    fn was_seen(&self, offset: u64) -> bool {
+        self.in_flight.contains_key(&offset) || self.kept.values().any(|kept| kept.contains(&offset))
+    }
+
+    /// With order: up to `max` offsets of the lane that has waited longest, in order. To be handed out at once.
+    pub(super) fn next_of_a_lane(&mut self, now_ms: i64, filter: FilterId, max: usize) -> Option<Vec<u64>> {
+        loop {
+            if self.next_unseen() < self.look_before {
+                return None;
+            }
+            let (lane, offsets) = self.lanes.as_ref()?.front(now_ms, filter)?;
+            let mut room = self.policy.in_flight_max.saturating_sub(self.in_flight.len());
+            let mut taken = Vec::new();
+            let mut spent = false;
+            for offset in offsets.take(max) {
+                match self.in_flight.get(&offset) {
+                    Some(flight) if flight.attempts >= self.policy.max_attempts => {
+                        spent = true;
+                        break;
+                    }
+                    Some(_) => {}
+                    None if room == 0 => break,
+                    None => room -= 1,
+                }
+                taken.push(offset);
+            }
+            if !taken.is_empty() || !spent {
+                return (!taken.is_empty()).then_some(taken);
+            }
+            self.lanes.as_mut()?.block(lane);
+        }
+    }
+
+    /// With order: from which offset on the lanes of messages have to be told before more can be handed out.
+    pub(super) fn wants_lanes(&self, now_ms: i64, filter: FilterId, enough: usize) -> Option<u64> {
+        let lanes = self.lanes.as_ref()?;
+        let offset = self.next_unseen();
+        let few =
+            || lanes.len() < self.policy.lookahead_max && lanes.ready_len(now_ms, filter, enough) < enough;
+        (offset < self.end && (offset < self.look_before || few())).then_some(offset)
+    }
+
+    /// With order: the lanes of the messages from `from` on, one by one.
+    pub(super) fn tell_lanes(&mut self, from: u64, told: impl IntoIterator<Item = Lane>) {
+        if from != self.next_unseen() {
+            // Somebody else told them in the meantime.
+            return;
+        }
+        let Some(mut lanes) = self.lanes.take() else { return };
+        for lane in told {
+            let offset = self.next.max(from);
+            self.next = offset + 1;
+            if offset < self.end && !self.acks.is_done(offset) {
+                lanes.add(offset, lane);
+                if let Some(flight) = self.in_flight.get(&offset) {
+                    lanes.out(offset, flight.visible_ms);
+                }
+            }
+        }
+        self.next = self.next.min(self.end);
+        self.lanes = Some(lanes);
+    }
+
+    pub(super) fn lane_of(&self, offset: u64) -> Option<Lane> {
+        self.lanes.as_ref().and_then(|lanes| lanes.lane_of(offset))
+    }
+
+    /// A message is for consumers with this filter, and for no one else.
+    pub(super) fn keep_for(&mut self, offset: u64, filter: FilterId) {
+        if let Some(lane) = self.lane_of(offset)
+            && let Some(lanes) = &mut self.lanes
+        {
+            lanes.keep_for(lane, Some(filter));
+            return;
+        }
+        if let Some(flight) = self.in_flight.get(&offset).cloned() {
+            self.take_out(offset);
+            if flight.attempts != self.acks.attempts_of(offset) {
+                // They count when somebody takes it.
+                self.note_attempts(offset, flight.attempts, flight.visible_ms);
+            }
+        }
+        self.kept.entry(filter).or_default().insert(offset);
+    }
+
+    /// Nobody has this filter any more.
+    pub(super) fn forget_filter(&mut self, now_ms: i64, filter: FilterId) {
+        if let Some(lanes) = &mut self.lanes {
+            lanes.forget_filter(filter);
+        }
+        for offset in self.kept.remove(&filter).unwrap_or_default() {
+            let attempts = self.acks.attempts_of(offset);
+            self.put(offset, InFlight { attempts, visible_ms: now_ms, logged: true, ..InFlight::default() });
+        }
     }
 
     pub(super) fn get(&self, offset: u64) -> Option<&InFlight> {
         self.in_flight.get(&offset)
     }
 
+    /// Deliveries of a message so far.
+    pub(super) fn attempts_of(&self, offset: u64) -> u32 {
+        self.in_flight.get(&offset).map_or_else(|| self.acks.attempts_of(offset), |flight| flight.attempts)
+    }
+
     /// Puts `offset` in flight, replacing what was known of it.
     pub(super) fn put(&mut self, offset: u64, flight: InFlight) {
-        if let Some(old) = self.in_flight.get(&offset) {
-            self.due.remove(&(old.visible_ms, offset));
+        self.take_out(offset);
+        self.unkeep(offset);
+        self.times.insert(offset, &flight, self.policy.max_attempts);
+        if let Some(lanes) = &mut self.lanes {
+            lanes.out(offset, flight.visible_ms);
         }
-        self.due.insert((flight.visible_ms, offset));
+        if flight.lease != 0 && offset >= self.next {
+            self.look_before = self.look_before.max(offset + 1);
+        }
         self.in_flight.insert(offset, flight);
+    }
+
+    fn take_out(&mut self, offset: u64) {
+        if let Some(old) = self.in_flight.remove(&offset) {
+            self.times.remove(offset, &old);
+        }
+    }
+
+    fn unkeep(&mut self, offset: u64) {
+        for kept in self.kept.values_mut() {
+            kept.remove(&offset);
+        }
+    }
+
+    fn forget(&mut self, offset: u64) {
+        self.take_out(offset);
+        self.blocked.remove(&offset);
+        self.unkeep(offset);
+        if let Some(lanes) = &mut self.lanes {
+            lanes.remove(offset);
+        }
     }
 
     /// Marks `offset` done, and notes it for the log.
     pub(super) fn finish(&mut self, offset: u64) {
-        if let Some(old) = self.in_flight.remove(&offset) {
-            self.due.remove(&(old.visible_ms, offset));
-        }
+        self.forget(offset);
         self.acks.ack(offset, offset + 1);
         match self.acked.last_mut() {
             Some(last) if last.end == offset => last.end = offset + 1,
@@ -146,8 +424,46 @@ impl Cursor {
         self.in_flight.iter().filter(|(_, f)| f.lease != 0 && f.client == client).map(|(o, _)| *o).collect()
     }
 
-    pub(super) fn in_flight_len(&self) -> usize {
-        self.in_flight.len()
+    /// Messages that used up their attempts and stay, and how many wait because of each, itself included.
+    pub(super) fn blocked(&self) -> Vec<(u64, usize)> {
+        let alone = self.blocked.iter().map(|offset| (*offset, 1));
+        alone.chain(self.lanes.iter().flat_map(Lanes::blocked)).collect()
+    }
+
+    /// Lets a message that stays try again, from its first attempt on; `false` if it does not stay.
+    pub(super) fn unblock(&mut self, now_ms: i64, offset: u64) -> bool {
+        if !self.blocked().iter().any(|(blocked, _)| *blocked == offset) {
+            return false;
+        }
+        self.blocked.remove(&offset);
+        self.note_attempts(offset, 0, now_ms);
+        if let Some(lane) = self.lane_of(offset)
+            && let Some(lanes) = &mut self.lanes
+        {
+            lanes.unblock(lane);
+        }
+        self.put(offset, InFlight { visible_ms: now_ms, logged: true, put_off: true, ..InFlight::default() });
+        true
+    }
+
+    pub(super) fn counts(&self, now_ms: i64) -> Counts {
+        let lag = self.acks.open_below(self.end);
+        let blocked = self.blocked();
+        let staying: BTreeSet<u64> = blocked.iter().map(|(offset, _)| *offset).collect();
+        let invisible = self.in_flight.iter().filter(|(offset, flight)| {
+            !staying.contains(offset) && (flight.visible_ms > now_ms || flight.renew_until_ms.is_some())
+        });
+        let (mut in_flight, mut waiting, mut out_of_blocked) = (0, 0, 0);
+        for (offset, flight) in invisible {
+            if flight.lease == 0 || flight.put_off {
+                waiting += 1;
+            } else {
+                in_flight += 1;
+            }
+            out_of_blocked += u64::from(self.lanes.as_ref().is_some_and(|lanes| lanes.is_blocked(*offset)));
+        }
+        let blocked = blocked.iter().map(|(_, waiting)| *waiting as u64).sum::<u64>() - out_of_blocked;
+        Counts { lag, ready: lag.saturating_sub(in_flight + waiting + blocked), in_flight, waiting, blocked }
     }
 
     /// Takes what has to be logged since the last call.
@@ -157,16 +473,19 @@ impl Cursor {
         topic_id: u32,
         queue: u32,
     ) -> Option<QueueProgress> {
-        if self.acked.is_empty() && self.attempted.is_empty() {
-            return None;
-        }
-        Some(QueueProgress {
+        let progress = QueueProgress {
             group_id,
             topic_id,
             queue,
-            reset_to: None,
+            reset_to: self.reset_to.take(),
             acked: std::mem::take(&mut self.acked),
             attempted: std::mem::take(&mut self.attempted),
-        })
+            dead: std::mem::take(&mut self.dead),
+        };
+        let empty = progress.reset_to.is_none()
+            && progress.acked.is_empty()
+            && progress.attempted.is_empty()
+            && progress.dead.is_empty();
+        (!empty).then_some(progress)
     }
 }

@@ -1,13 +1,24 @@
 //! Delivery: who holds which message until when.
 //!
 //! A [`Subscription`] is one consumer group on one topic of this broker. It hands messages out, remembers who holds
-//! them, takes acknowledgements, and collects the progress that must go into the log. It is plain state: callers pass
-//! `now_ms` in, and carry out what it returns.
+//! them, takes acknowledgements, keeps the order within message groups where the group asks for it, and collects the
+//! progress that must go into the log. It is plain state: callers pass `now_ms` in, and carry out what it returns.
 
+mod batches;
 mod cursor;
+mod handle;
+mod lanes;
+mod members;
+mod policy;
 mod subscription;
+mod times;
 
-pub use subscription::{HandleError, Held, Lease, Picked, Subscription};
+pub use cursor::Counts;
+pub use handle::{HandleError, Lease};
+pub use lanes::Lane;
+pub use members::{FilterId, MEMBER_FORGOTTEN_MS};
+pub use policy::{Exhausted, Policy};
+pub use subscription::{Ask, Blocked, Held, LanesWanted, Picked, Subscription, Verdict};
 
 #[cfg(test)]
 mod model_test;

@@ -13,7 +13,8 @@ mod retention;
 pub use message::{Hold, MessageHeader, MessageRecord, Routing};
 pub use meta::{DeleteGroup, DeleteTopic, MetaChange, MetaRecord};
 pub use progress::{
-    AckRange, Attempted, Checked, ProgressItem, ProgressItemBox, ProgressRecord, QueueProgress,
+    AckRange, Attempted, Checked, DeadLettered, DeadReason, ProgressItem, ProgressItemBox, ProgressRecord,
+    QueueProgress, Redriven,
 };
 
 pub use retention::{Carried, GroupProgress, HeldHalf, KeptMessage, QueueState, SnapshotRecord, TrimRecord};

@@ -14,7 +14,7 @@ pub struct ProgressRecord {
 #[derive(Clone, PartialEq, Message)]
 pub struct ProgressItemBox {
     /// The item.
-    #[prost(oneof = "ProgressItem", tags = "1, 2")]
+    #[prost(oneof = "ProgressItem", tags = "1, 2, 3")]
     pub item: Option<ProgressItem>,
 }
 
@@ -27,6 +27,23 @@ pub enum ProgressItem {
     /// A half message was checked back.
     #[prost(message, tag = "2")]
     Checked(Checked),
+    /// A dead letter goes back to its group.
+    #[prost(message, tag = "3")]
+    Redriven(Redriven),
+}
+
+/// A dead letter goes back to its group: it is delivered once more where it came from.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Redriven {
+    /// Number of the dead-letter topic.
+    #[prost(uint32, tag = "1")]
+    pub topic_id: u32,
+    /// Its queue.
+    #[prost(uint32, tag = "2")]
+    pub queue: u32,
+    /// Offset of the dead letter.
+    #[prost(uint64, tag = "3")]
+    pub offset: u64,
 }
 
 /// Progress of one consumer group in one queue.
@@ -50,6 +67,37 @@ pub struct QueueProgress {
     /// Failed or extended deliveries.
     #[prost(message, repeated, tag = "6")]
     pub attempted: Vec<Attempted>,
+    /// Deliveries that were given up: the messages become dead letters of the group.
+    #[prost(message, repeated, tag = "7")]
+    pub dead: Vec<DeadLettered>,
+}
+
+/// Why a message became a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum DeadReason {
+    /// Written by a newer version.
+    Unspecified = 0,
+    /// Its last attempt failed.
+    Exhausted = 1,
+    /// Its consumer gave it up (ForwardMessageToDeadLetterQueue).
+    Forwarded = 2,
+    /// An administrator gave it up.
+    Operator = 3,
+}
+
+/// A message was given up by its group.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct DeadLettered {
+    /// Offset in the queue.
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+    /// Deliveries that it had.
+    #[prost(uint32, tag = "2")]
+    pub attempts: u32,
+    /// Why.
+    #[prost(enumeration = "DeadReason", tag = "3")]
+    pub reason: i32,
 }
 
 /// Offsets `start .. end`.

@@ -25,6 +25,7 @@ fn examples() -> Vec<Record> {
         reset_to: Some(9),
         acked: vec![AckRange { start: 9, end: 12 }],
         attempted: vec![Attempted { offset: 13, attempts: 2, visible_ms: 1_700_000_000_000 }],
+        dead: Vec::new(),
     };
     let state = QueueState { topic_id: 7, queue: 3, next: 12, newest_ms: 5 };
     let carried = MessageHeader {
@@ -75,6 +76,15 @@ fn examples() -> Vec<Record> {
         })),
         Record::Trim(TrimRecord { before: 1_048_576, queues: vec![state] }),
         Record::Message(MessageRecord { header: carried, system: Bytes::new(), content: Bytes::new() }),
+        Record::Progress(ProgressRecord::new([
+            ProgressItem::Queue(QueueProgress {
+                group_id: 1,
+                topic_id: 7,
+                dead: vec![DeadLettered { offset: 9, attempts: 17, reason: DeadReason::Exhausted.into() }],
+                ..QueueProgress::default()
+            }),
+            ProgressItem::Redriven(Redriven { topic_id: 8, queue: 0, offset: 2 }),
+        ])),
     ]
 }
 

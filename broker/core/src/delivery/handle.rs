@@ -1,0 +1,36 @@
+//! Receipt handles, as far as the engine looks at them.
+
+/// Why a receipt handle has no effect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HandleError {
+    /// The invisible duration ended.
+    #[error(
+        "the receipt handle expired; the message is or will be delivered again with a new one, so acknowledge faster or ask for a longer invisible duration"
+    )]
+    Expired,
+    /// A later delivery or extension replaced it, or the group's offset was reset.
+    #[error(
+        "the receipt handle was replaced by a newer one (the message was delivered again, its invisible duration changed, or the group's offset was reset); use the newest handle"
+    )]
+    Superseded,
+    /// It names an offset that this group was never given.
+    #[error(
+        "the receipt handle does not belong to a message that this group received; pass on the exact text that the server gave you"
+    )]
+    Unknown,
+}
+
+/// A handle, reduced to what the engine looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Queue of the topic.
+    pub queue: u32,
+    /// Offset in the queue.
+    pub offset: u64,
+    /// Attempt that was delivered.
+    pub attempt: u32,
+    /// Number of the lease.
+    pub lease: u64,
+    /// When the handle expires, as it was made.
+    pub visible_ms: i64,
+}

@@ -1,0 +1,198 @@
+//! Order within message groups: what of one queue may be handed out without overtaking.
+//!
+//! Every message that was looked at and is not done stands in the lane of its message group; a message without a group has
+//! a lane of its own. A lane gives out messages from its front. While one of them is out with a consumer, nobody else gets
+//! any of the lane.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::members::FilterId;
+
+/// Which messages keep an order among each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Lane {
+    /// The message group with this hash. Groups with the same hash wait for each other, which costs speed and no order.
+    Group(u64),
+    /// The message at this offset, which belongs to no group.
+    Alone(u64),
+}
+
+#[derive(Debug, Clone, Default)]
+struct State {
+    /// Offsets that are not done, front first.
+    waiting: BTreeSet<u64>,
+    /// When those that were handed out become visible again.
+    out: BTreeMap<u64, i64>,
+    /// Whose filter the front is kept for; nobody's in particular if absent.
+    wanted_by: Option<FilterId>,
+    /// The front used up its attempts and stays.
+    blocked: bool,
+}
+
+impl State {
+    /// From when on the front may be handed out; `None` while it may not.
+    fn ready_ms(&self) -> Option<i64> {
+        if self.blocked || self.waiting.is_empty() {
+            return None;
+        }
+        Some(self.out.values().copied().max().unwrap_or(i64::MIN))
+    }
+}
+
+/// The lanes of one queue.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lanes {
+    lanes: HashMap<Lane, State>,
+    of: BTreeMap<u64, Lane>,
+    /// `(ready_ms, front offset, lane)` by whom the front is kept for.
+    ready: BTreeMap<Option<FilterId>, BTreeSet<(i64, u64, Lane)>>,
+}
+
+impl Lanes {
+    /// Takes up a message behind all that are known.
+    pub(super) fn add(&mut self, offset: u64, lane: Lane) {
+        self.change(lane, |state| {
+            state.waiting.insert(offset);
+        });
+        self.of.insert(offset, lane);
+    }
+
+    pub(super) fn lane_of(&self, offset: u64) -> Option<Lane> {
+        self.of.get(&offset).copied()
+    }
+
+    /// Messages that are known and not done.
+    pub(super) fn len(&self) -> usize {
+        self.of.len()
+    }
+
+    /// Offsets that are known and not done.
+    pub(super) fn offsets(&self) -> impl Iterator<Item = u64> + '_ {
+        self.of.keys().copied()
+    }
+
+    /// A message was handed out, or waits for its next attempt, until `visible_ms`.
+    pub(super) fn out(&mut self, offset: u64, visible_ms: i64) {
+        if let Some(lane) = self.lane_of(offset) {
+            self.change(lane, |state| {
+                state.out.insert(offset, visible_ms);
+            });
+        }
+    }
+
+    /// A message is done.
+    pub(super) fn remove(&mut self, offset: u64) {
+        let Some(lane) = self.of.remove(&offset) else { return };
+        self.change(lane, |state| {
+            let front = state.waiting.first() == Some(&offset);
+            state.waiting.remove(&offset);
+            state.out.remove(&offset);
+            if front {
+                state.blocked = false;
+                state.wanted_by = None;
+            }
+        });
+        if self.lanes.get(&lane).is_some_and(|state| state.waiting.is_empty()) {
+            self.lanes.remove(&lane);
+        }
+    }
+
+    /// The lane that may be handed out from and has waited longest, for a consumer with this filter: its offsets in order.
+    /// Lanes whose messages failed before come first.
+    pub(super) fn front(
+        &self,
+        now_ms: i64,
+        filter: FilterId,
+    ) -> Option<(Lane, impl Iterator<Item = u64> + '_)> {
+        let sets = [None, Some(filter)].map(|key| self.ready.get(&key));
+        let failed = (i64::MIN + 1, 0, Lane::Group(0));
+        let again = sets.iter().flatten().filter_map(|set| set.range(failed..).next());
+        let again = again.filter(|(ready_ms, _, _)| *ready_ms <= now_ms).min();
+        let fresh = || sets.iter().flatten().filter_map(|set| set.range(..failed).next()).min();
+        let (_, _, lane) = again.or_else(fresh)?;
+        Some((*lane, self.lanes[lane].waiting.iter().copied()))
+    }
+
+    /// Lanes that may be handed out from, at most `max`.
+    pub(super) fn ready_len(&self, now_ms: i64, filter: FilterId, max: usize) -> usize {
+        let count = |key| {
+            let ready = self.ready.get(&key).into_iter().flatten();
+            ready.take_while(|(ready_ms, _, _)| *ready_ms <= now_ms).take(max).count()
+        };
+        count(None) + count(Some(filter))
+    }
+
+    /// When the first lane that waits may be handed out from, if it is later than `now_ms`.
+    pub(super) fn next_ready_ms(&self, now_ms: i64) -> Option<i64> {
+        let after = |set: &BTreeSet<(i64, u64, Lane)>| {
+            set.range((now_ms.saturating_add(1), 0, Lane::Group(0))..)
+                .next()
+                .map(|(ready_ms, _, _)| *ready_ms)
+        };
+        self.ready.values().filter_map(after).min()
+    }
+
+    /// The front of a lane is kept for consumers with this filter.
+    pub(super) fn keep_for(&mut self, lane: Lane, filter: Option<FilterId>) {
+        self.change(lane, |state| state.wanted_by = filter);
+    }
+
+    /// Nobody has this filter any more: what was kept for it is for everybody.
+    pub(super) fn forget_filter(&mut self, filter: FilterId) {
+        for (_, _, lane) in self.ready.remove(&Some(filter)).unwrap_or_default() {
+            self.change(lane, |state| state.wanted_by = None);
+        }
+        for state in self.lanes.values_mut().filter(|state| state.wanted_by == Some(filter)) {
+            state.wanted_by = None;
+        }
+    }
+
+    /// Whether a message is at the front of its lane.
+    pub(super) fn is_front(&self, offset: u64) -> bool {
+        self.of.get(&offset).is_some_and(|lane| self.lanes[lane].waiting.first() == Some(&offset))
+    }
+
+    /// Whether the lane of a message is blocked.
+    pub(super) fn is_blocked(&self, offset: u64) -> bool {
+        self.of.get(&offset).is_some_and(|lane| self.lanes[lane].blocked)
+    }
+
+    /// The front of a lane stays where it is, and the lane with it.
+    pub(super) fn block(&mut self, lane: Lane) {
+        self.change(lane, |state| state.blocked = true);
+    }
+
+    /// Lets a blocked lane go on.
+    pub(super) fn unblock(&mut self, lane: Lane) {
+        self.change(lane, |state| state.blocked = false);
+    }
+
+    /// The fronts of blocked lanes, and how many messages each keeps waiting, itself included.
+    pub(super) fn blocked(&self) -> impl Iterator<Item = (u64, usize)> + '_ {
+        let blocked = self.lanes.values().filter(|state| state.blocked);
+        blocked.filter_map(|state| Some((*state.waiting.first()?, state.waiting.len())))
+    }
+
+    /// Changes a lane and puts it where it belongs among the ready ones.
+    fn change(&mut self, lane: Lane, act: impl FnOnce(&mut State)) {
+        let state = self.lanes.entry(lane).or_default();
+        let place = |state: &State| {
+            let front = *state.waiting.first()?;
+            state.ready_ms().map(|ready_ms| (state.wanted_by, (ready_ms, front, lane)))
+        };
+        let before = place(state);
+        act(state);
+        let after = place(state);
+        if before == after {
+            return;
+        }
+        if let Some((filter, key)) = before
+            && let Some(set) = self.ready.get_mut(&filter)
+        {
+            set.remove(&key);
+        }
+        if let Some((filter, key)) = after {
+            self.ready.entry(filter).or_default().insert(key);
+        }
+    }
+}
