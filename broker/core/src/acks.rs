@@ -131,9 +131,6 @@ impl Acks {
         for range in &progress.acked {
             self.ack(range.start, range.end);
         }
-        for dead in &progress.dead {
-            self.ack(dead.offset, dead.offset + 1);
-        }
         for attempted in &progress.attempted {
             self.attempt(attempted.offset, attempted.attempts, attempted.visible_ms);
         }

@@ -131,6 +131,7 @@ impl Store {
     fn repeated(&self, carry: &ToCarry) -> Result<Record, StoreError> {
         let (frame, mut message) = self.read_message(carry.location, carry.len)?;
         message.header.carried = Some(Carried { store_ms: frame.store_ms, ..carry.carried });
+        (message.header.topic_id, message.header.queue) = (carry.topic_id, carry.queue);
         Ok(Record::Message(message))
     }
 

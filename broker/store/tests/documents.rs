@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use kerolox_core::record::{Hold, Kind};
+use kerolox_core::record::{DeadReason, Hold, Kind};
 use kerolox_core::topic::MessageType;
 use kerolox_core::transaction::Phase;
 use kerolox_store::kv::Family;
@@ -109,6 +109,7 @@ fn enumerations_are_described_with_their_numbers() {
     // Beyond the last value there is none.
     let all = |at: &dyn Fn(i32) -> Option<String>| (0..20).filter_map(|n| Some((n, at(n)?))).collect();
     check("Hold", all(&|n| Hold::try_from(n).ok().map(|value| format!("{value:?}"))));
+    check("DeadReason", all(&|n| DeadReason::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("Phase", all(&|n| Phase::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("MessageType", all(&|n| MessageType::try_from(n).ok().map(|value| format!("{value:?}"))));
 }

@@ -7,7 +7,7 @@ use super::members::FilterId;
 use super::policy::{Exhausted, Policy};
 use super::times::Times;
 use crate::acks::Acks;
-use crate::record::{AckRange, Attempted, DeadLettered, DeadReason, QueueProgress};
+use crate::record::{AckRange, Attempted, DeadReason, QueueProgress};
 
 /// A message that is out with a consumer, or waits for its next attempt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub(super) struct Cursor {
     reset_to: Option<u64>,
     acked: Vec<AckRange>,
     attempted: Vec<Attempted>,
-    dead: Vec<DeadLettered>,
+    dead: Vec<(u64, u32, DeadReason)>,
 }
 
 impl Cursor {
@@ -229,7 +229,7 @@ impl Cursor {
     pub(super) fn bury(&mut self, offset: u64, attempts: u32, reason: DeadReason) {
         self.forget(offset);
         self.acks.ack(offset, offset + 1);
-        self.dead.push(DeadLettered { offset, attempts, reason: reason.into() });
+        self.dead.push((offset, attempts, reason));
     }
 
     /// Without order: the next offset for a consumer with this filter, what failed before first.
@@ -466,6 +466,11 @@ impl Cursor {
         Counts { lag, ready: lag.saturating_sub(in_flight + waiting + blocked), in_flight, waiting, blocked }
     }
 
+    /// Takes what became dead letters since the last call: offset, deliveries and reason.
+    pub(super) fn take_dead(&mut self) -> Vec<(u64, u32, DeadReason)> {
+        std::mem::take(&mut self.dead)
+    }
+
     /// Takes what has to be logged since the last call.
     pub(super) fn take_progress(
         &mut self,
@@ -480,12 +485,8 @@ impl Cursor {
             reset_to: self.reset_to.take(),
             acked: std::mem::take(&mut self.acked),
             attempted: std::mem::take(&mut self.attempted),
-            dead: std::mem::take(&mut self.dead),
         };
-        let empty = progress.reset_to.is_none()
-            && progress.acked.is_empty()
-            && progress.attempted.is_empty()
-            && progress.dead.is_empty();
+        let empty = progress.reset_to.is_none() && progress.acked.is_empty() && progress.attempted.is_empty();
         (!empty).then_some(progress)
     }
 }

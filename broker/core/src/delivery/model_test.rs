@@ -7,7 +7,6 @@ use proptest::prelude::*;
 use super::{Ask, Exhausted, HandleError, Held, Lane, Lease, Picked, Policy, Subscription, Verdict};
 use crate::acks::Acks;
 use crate::filter::Filter;
-use crate::record::QueueProgress;
 
 const INVISIBLE_MS: u64 = 10_000;
 const MAX_ATTEMPTS: u32 = 4;
@@ -132,13 +131,14 @@ impl World {
     /// What the engine decided alone, and what has to go into the log.
     fn log_progress(&mut self) -> Result<(), TestCaseError> {
         for progress in self.subscription.take_progress() {
-            for dead in &progress.dead {
-                let expected = self.reference.entry(dead.offset).or_default();
-                prop_assert!(!expected.done, "offset {} was done when it became a dead letter", dead.offset);
-                prop_assert_eq!(self.policy.exhausted, Exhausted::DeadLetter);
-                expected.done = true;
-            }
-            self.durable.apply(&QueueProgress { ..progress });
+            self.durable.apply(&progress);
+        }
+        for dead in self.subscription.take_dead() {
+            let expected = self.reference.entry(dead.offset).or_default();
+            prop_assert!(!expected.done, "offset {} was done when it became a dead letter", dead.offset);
+            prop_assert_eq!(self.policy.exhausted, Exhausted::DeadLetter);
+            expected.done = true;
+            self.durable.ack(dead.offset, dead.offset + 1);
         }
         for blocked in self.subscription.blocked() {
             let expected = self.reference.entry(blocked.offset).or_default();

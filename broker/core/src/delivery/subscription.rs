@@ -95,6 +95,19 @@ pub struct Blocked {
     pub waiting: usize,
 }
 
+/// A message that the group gave up. It counts as done for the engine; that, and the dead letter, have to be logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dead {
+    /// Queue of the topic.
+    pub queue: u32,
+    /// Offset in the queue.
+    pub offset: u64,
+    /// Deliveries that it had.
+    pub attempts: u32,
+    /// Why it was given up.
+    pub reason: DeadReason,
+}
+
 /// State of one consumer group on one topic.
 #[derive(Debug, Clone)]
 pub struct Subscription {
@@ -399,6 +412,16 @@ impl Subscription {
             .iter_mut()
             .filter_map(|(queue, cursor)| cursor.take_progress(group_id, topic_id, *queue))
             .collect()
+    }
+
+    /// Takes the messages that were given up since the last call.
+    pub fn take_dead(&mut self) -> Vec<Dead> {
+        let taken = |(queue, cursor): (&u32, &mut Cursor)| {
+            let queue = *queue;
+            let dead = cursor.take_dead().into_iter();
+            dead.map(move |(offset, attempts, reason)| Dead { queue, offset, attempts, reason })
+        };
+        self.queues.iter_mut().flat_map(taken).collect()
     }
 
     /// Whether a handle may act now; `false` when its message is done already.

@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
 
-use super::{Carried, RecordError};
+use super::{Carried, DeadOrigin, RecordError};
 
 /// Why a stored message is not visible yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
@@ -48,6 +48,9 @@ pub struct MessageHeader {
     /// Under what it is found again: [`crate::lookup::id_hash`] of its id, then [`crate::lookup::key_hash`] of each key.
     #[prost(fixed64, repeated, tag = "9")]
     pub lookups: Vec<u64>,
+    /// Present in a dead letter.
+    #[prost(message, optional, tag = "10")]
+    pub dead: Option<DeadOrigin>,
 }
 
 /// What the fold needs of most messages: a part of [`MessageHeader`] that is read without touching its texts.
@@ -71,6 +74,9 @@ pub struct Routing {
     /// See [`MessageHeader::lookups`].
     #[prost(fixed64, repeated, tag = "9")]
     pub lookups: Vec<u64>,
+    /// See [`MessageHeader::dead`].
+    #[prost(message, optional, tag = "10")]
+    pub dead: Option<DeadOrigin>,
 }
 
 impl Routing {

@@ -13,7 +13,7 @@ mod retention;
 pub use message::{Hold, MessageHeader, MessageRecord, Routing};
 pub use meta::{DeleteGroup, DeleteTopic, MetaChange, MetaRecord};
 pub use progress::{
-    AckRange, Attempted, Checked, DeadLettered, DeadReason, ProgressItem, ProgressItemBox, ProgressRecord,
+    AckRange, Attempted, Checked, DeadOrigin, DeadReason, ProgressItem, ProgressItemBox, ProgressRecord,
     QueueProgress, Redriven,
 };
 

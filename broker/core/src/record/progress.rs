@@ -37,12 +37,24 @@ pub enum ProgressItem {
 pub struct Redriven {
     /// Number of the dead-letter topic.
     #[prost(uint32, tag = "1")]
-    pub topic_id: u32,
+    pub dead_topic_id: u32,
     /// Its queue.
     #[prost(uint32, tag = "2")]
-    pub queue: u32,
+    pub dead_queue: u32,
     /// Offset of the dead letter.
     #[prost(uint64, tag = "3")]
+    pub dead_offset: u64,
+    /// See [`DeadOrigin::group_id`].
+    #[prost(uint32, tag = "4")]
+    pub group_id: u32,
+    /// See [`DeadOrigin::topic_id`].
+    #[prost(uint32, tag = "5")]
+    pub topic_id: u32,
+    /// See [`DeadOrigin::queue`].
+    #[prost(uint32, tag = "6")]
+    pub queue: u32,
+    /// See [`DeadOrigin::offset`].
+    #[prost(uint64, tag = "7")]
     pub offset: u64,
 }
 
@@ -67,9 +79,6 @@ pub struct QueueProgress {
     /// Failed or extended deliveries.
     #[prost(message, repeated, tag = "6")]
     pub attempted: Vec<Attempted>,
-    /// Deliveries that were given up: the messages become dead letters of the group.
-    #[prost(message, repeated, tag = "7")]
-    pub dead: Vec<DeadLettered>,
 }
 
 /// Why a message became a dead letter.
@@ -86,18 +95,34 @@ pub enum DeadReason {
     Operator = 3,
 }
 
-/// A message was given up by its group.
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct DeadLettered {
-    /// Offset in the queue.
-    #[prost(uint64, tag = "1")]
+/// Where a dead letter comes from. The message record that carries this ends the delivery of the original, so that a
+/// message is never both or neither.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct DeadOrigin {
+    /// Number of the group that gave the message up.
+    #[prost(uint32, tag = "1")]
+    pub group_id: u32,
+    /// Number of the topic that the message was sent to.
+    #[prost(uint32, tag = "2")]
+    pub topic_id: u32,
+    /// Its queue there.
+    #[prost(uint32, tag = "3")]
+    pub queue: u32,
+    /// Its offset there.
+    #[prost(uint64, tag = "4")]
     pub offset: u64,
     /// Deliveries that it had.
-    #[prost(uint32, tag = "2")]
+    #[prost(uint32, tag = "5")]
     pub attempts: u32,
-    /// Why.
-    #[prost(enumeration = "DeadReason", tag = "3")]
+    /// Why it was given up.
+    #[prost(enumeration = "DeadReason", tag = "6")]
     pub reason: i32,
+    /// Name of the topic.
+    #[prost(string, tag = "7")]
+    pub topic: String,
+    /// When it was first stored, milliseconds since the Unix epoch.
+    #[prost(int64, tag = "8")]
+    pub store_ms: i64,
 }
 
 /// Offsets `start .. end`.

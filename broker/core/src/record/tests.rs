@@ -17,6 +17,7 @@ fn examples() -> Vec<Record> {
         producer: "host@1".into(),
         carried: None,
         lookups: vec![0x0102_0304_0506_0708, 9],
+        dead: None,
     };
     let queue = QueueProgress {
         group_id: 1,
@@ -25,12 +26,25 @@ fn examples() -> Vec<Record> {
         reset_to: Some(9),
         acked: vec![AckRange { start: 9, end: 12 }],
         attempted: vec![Attempted { offset: 13, attempts: 2, visible_ms: 1_700_000_000_000 }],
-        dead: Vec::new(),
     };
     let state = QueueState { topic_id: 7, queue: 3, next: 12, newest_ms: 5 };
     let carried = MessageHeader {
         topic_id: 7,
         carried: Some(Carried { position: 64, offset: Some(2), store_ms: 5, visible_ms: 6 }),
+        ..MessageHeader::default()
+    };
+    let dead = MessageHeader {
+        topic_id: 8,
+        dead: Some(DeadOrigin {
+            group_id: 1,
+            topic_id: 7,
+            queue: 3,
+            offset: 9,
+            attempts: 17,
+            reason: DeadReason::Exhausted.into(),
+            topic: "orders".into(),
+            store_ms: 5,
+        }),
         ..MessageHeader::default()
     };
     let checked = Checked { held: 64, checks: 1, next_check_ms: Some(5), asked: "host@1".into() };
@@ -76,15 +90,16 @@ fn examples() -> Vec<Record> {
         })),
         Record::Trim(TrimRecord { before: 1_048_576, queues: vec![state] }),
         Record::Message(MessageRecord { header: carried, system: Bytes::new(), content: Bytes::new() }),
-        Record::Progress(ProgressRecord::new([
-            ProgressItem::Queue(QueueProgress {
-                group_id: 1,
-                topic_id: 7,
-                dead: vec![DeadLettered { offset: 9, attempts: 17, reason: DeadReason::Exhausted.into() }],
-                ..QueueProgress::default()
-            }),
-            ProgressItem::Redriven(Redriven { topic_id: 8, queue: 0, offset: 2 }),
-        ])),
+        Record::Message(MessageRecord { header: dead, system: Bytes::new(), content: Bytes::new() }),
+        Record::Progress(ProgressRecord::new([ProgressItem::Redriven(Redriven {
+            dead_topic_id: 8,
+            dead_queue: 0,
+            dead_offset: 2,
+            group_id: 1,
+            topic_id: 7,
+            queue: 3,
+            offset: 9,
+        })])),
     ]
 }
 

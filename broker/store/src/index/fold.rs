@@ -14,6 +14,7 @@ use kerolox_log::{Frame, sabotage};
 use prost::Message;
 
 use crate::error::StoreError;
+use crate::index::dead::REDRIVEN;
 use crate::index::entries::Entry;
 use crate::index::snapshot::Loading;
 use crate::index::{Index, Progress, keys};
@@ -72,6 +73,17 @@ pub enum Event {
         /// The first offset that is kept.
         min: u64,
     },
+    /// A message that a group had finished is to be delivered to it once more.
+    Reopened {
+        /// The group.
+        group_id: u32,
+        /// The topic.
+        topic_id: u32,
+        /// The queue.
+        queue: u32,
+        /// Its offset.
+        offset: u64,
+    },
     /// Topics were created, changed or deleted.
     TopicsChanged,
     /// Groups were created, changed or deleted.
@@ -121,12 +133,17 @@ impl Index {
             }
             Record::Meta(MetaRecord { change }) => return self.apply_meta(change, events),
             Record::Progress(progress) => {
+                let mut outcome = Outcome::Done;
                 for item in progress.into_items() {
                     match item {
                         ProgressItem::Queue(progress) => self.apply_progress(&progress)?,
                         ProgressItem::Checked(checked) => self.apply_checked(&checked, events)?,
+                        ProgressItem::Redriven(redriven) => {
+                            outcome = self.apply_redriven(&redriven, frame.store_ms, events)?;
+                        }
                     }
                 }
+                return Ok(outcome);
             }
             Record::Epoch(epoch) => self.broker = epoch.broker,
             Record::Snapshot(part) => self.apply_snapshot(*part)?,
@@ -161,6 +178,9 @@ impl Index {
         }
         match Hold::try_from(routing.hold) {
             Ok(Hold::None) => {
+                if let Some(origin) = &routing.dead {
+                    self.bury(origin)?;
+                }
                 Ok(self.make_visible(routing.topic_id, routing.queue, entry(frame.store_ms), events))
             }
             Ok(Hold::Half) => self.hold_half(frame, events),
@@ -242,7 +262,7 @@ impl Index {
         Outcome::Visible { queue, offset }
     }
 
-    fn apply_progress(&mut self, change: &QueueProgress) -> Result<(), StoreError> {
+    pub(super) fn apply_progress(&mut self, change: &QueueProgress) -> Result<(), StoreError> {
         let (group_id, topic_id, queue) = (change.group_id, change.topic_id, change.queue);
         if self.topic_by_id(topic_id).is_none() || !self.meta.group_ids.contains(&group_id) {
             return Ok(());
@@ -323,8 +343,8 @@ impl Index {
         self.progress.retain(|(_, topic_id, _), _| *topic_id != topic.id);
         self.overlay.delete(Family::Topics, keys::id(topic.id));
         let mut ops = self.queues.remove_topic(topic.id);
-        for group in self.meta.groups.values() {
-            let prefix = keys::queue(group.id, topic.id);
+        for group_id in self.meta.groups.values().map(|group| group.id).chain([REDRIVEN]) {
+            let prefix = keys::queue(group_id, topic.id);
             ops.push(Op::DeletePrefix(Family::Progress, prefix));
         }
         // Ranges cannot be hidden by the overlay, so they go at once. Doing it before `applied` moves on is safe: ids

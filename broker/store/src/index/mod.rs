@@ -16,6 +16,7 @@
 //! Format version 2. An index of another version is thrown away and rebuilt from the log.
 
 pub mod check;
+mod dead;
 mod entries;
 mod fold;
 mod halves;

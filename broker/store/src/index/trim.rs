@@ -15,16 +15,20 @@ pub struct ToCarry {
     pub location: u64,
     /// Length of its frame.
     pub len: u32,
+    /// Number of the topic in which it is needed; that of the record may be a dead-letter topic.
+    pub topic_id: u32,
+    /// Its queue there.
+    pub queue: u32,
     /// First position, offset and visible time; the store time is to be taken from the record.
     pub carried: Carried,
 }
 
 impl ToCarry {
     /// A message that is visible at `offset`.
-    fn visible(offset: u64, entry: &Entry) -> Self {
+    fn visible(topic_id: u32, queue: u32, offset: u64, entry: &Entry) -> Self {
         let Entry { position, len, visible_ms, .. } = *entry;
         let carried = Carried { position, offset: Some(offset), store_ms: 0, visible_ms };
-        Self { location: position, len, carried }
+        Self { location: position, len, topic_id, queue, carried }
     }
 }
 
@@ -87,7 +91,8 @@ impl Index {
             let offset = late.then_some(half.offset);
             let visible_ms = if late { half.decided_ms } else { 0 };
             let carried = Carried { position, offset, store_ms: half.stored_ms, visible_ms };
-            needed.push(ToCarry { location: half.location(position), len: half.frame_len, carried });
+            let (location, len) = (half.location(position), half.frame_len);
+            needed.push(ToCarry { location, len, topic_id: half.topic_id, queue: half.queue, carried });
         })?;
         for ((_, topic_id, queue), acks) in self.all_progress()? {
             if self.topic_by_id(topic_id).is_none() {
@@ -96,7 +101,7 @@ impl Index {
             for (offset, _, _) in acks.attempted() {
                 let Some(entry) = self.entry(topic_id, queue, offset)? else { continue };
                 if entry.position < before {
-                    needed.push(ToCarry::visible(offset, &entry));
+                    needed.push(ToCarry::visible(topic_id, queue, offset, &entry));
                 }
             }
         }
@@ -119,7 +124,7 @@ impl Index {
                     // One that was carried forward already stays where it is.
                     let Some(entry) = self.entry(topic_id, queue, offset)? else { continue };
                     if self.kept(topic_id, queue, offset)?.is_none() {
-                        needed.push(ToCarry::visible(offset, &entry));
+                        needed.push(ToCarry::visible(topic_id, queue, offset, &entry));
                     }
                 }
             }
