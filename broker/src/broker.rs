@@ -175,6 +175,7 @@ impl Broker {
         let tasks = [
             tokio::spawn(checker.run()),
             tokio::spawn(keeper.run()),
+            tokio::spawn(deliveries.clone().keep_time(clients.clone())),
             tokio::spawn(keep_house(routes.clone(), clients.clone(), deliveries.clone())),
         ];
         let policy: Arc<dyn SettingsPolicy> =

@@ -2,13 +2,25 @@
 
 use std::collections::BTreeMap;
 
+use kerolox_model::backoff::Backoff;
 use kerolox_model::names::{NameError, validate_group};
 use prost::Message;
 
-use crate::attributes;
+use crate::attributes::{self, AttributeChange};
+use crate::delivery::{Exhausted, Policy};
 
 /// Redeliveries of a message before it counts as undeliverable, unless the group says otherwise (RocketMQ's default).
 pub const RETRY_MAX_TIMES_DEFAULT: u32 = 16;
+
+/// Attribute that says what becomes of a message after its last attempt: `dead-letter` (the default) or `block`.
+pub const EXHAUSTED_ATTRIBUTE: &str = "retry.exhausted";
+
+/// Attribute with the delays between attempts, as in `1s/10s/5m` or `exponential/1s/2h/2`. Without it RocketMQ's classic
+/// ones hold, 10 s to 2 h.
+pub const BACKOFF_ATTRIBUTE: &str = "retry.backoff";
+
+/// Attribute that limits the messages of one topic that may be out with the group's consumers or wait for another attempt.
+pub const IN_FLIGHT_ATTRIBUTE: &str = "inflight.max";
 
 /// A consumer group of one broker group. Stored in `Meta` records; field numbers are part of the on-disk format.
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -83,6 +95,26 @@ impl Group {
     pub fn max_attempts(&self) -> u32 {
         self.retry_max_times.saturating_add(1)
     }
+
+    /// Delays between the attempts, if the group says so.
+    pub fn backoff(&self) -> Option<Backoff> {
+        self.attributes.get(BACKOFF_ATTRIBUTE).and_then(|text| text.parse().ok())
+    }
+
+    /// What the group asks of the delivery engine.
+    pub fn policy(&self) -> Policy {
+        let default = Policy::default();
+        let value = |key| self.attributes.get(key).map(String::as_str);
+        Policy {
+            ordered: self.fifo,
+            max_attempts: self.max_attempts(),
+            exhausted: value(EXHAUSTED_ATTRIBUTE).and_then(|word| exhausted(word).ok()).unwrap_or_default(),
+            in_flight_max: value(IN_FLIGHT_ATTRIBUTE)
+                .and_then(|number| in_flight_max(number).ok())
+                .unwrap_or(default.in_flight_max),
+            ..default
+        }
+    }
 }
 
 /// What a group becomes by a change; `present` is absent for a new group.
@@ -97,13 +129,59 @@ pub fn changed(present: Option<&Group>, change: &GroupChange) -> Result<Group, G
     group.retry_max_times = change.retry_max_times.unwrap_or(group.retry_max_times);
     group.consume_from_min = change.consume_from_min.unwrap_or(group.consume_from_min);
     let changes = attributes::parse(&change.attributes).map_err(GroupError::Attribute)?;
+    for change in &changes {
+        let AttributeChange::Set(key, value) = change else { continue };
+        match key.as_str() {
+            EXHAUSTED_ATTRIBUTE => drop(exhausted(value).map_err(GroupError::Attribute)?),
+            IN_FLIGHT_ATTRIBUTE => drop(in_flight_max(value).map_err(GroupError::Attribute)?),
+            BACKOFF_ATTRIBUTE => {
+                let parsed: Result<Backoff, _> = value.parse();
+                parsed.map_err(|error| GroupError::Attribute(format!("{BACKOFF_ATTRIBUTE}: {error}")))?;
+            }
+            _ => {}
+        }
+    }
     attributes::apply(&mut group.attributes, changes);
     Ok(group)
+}
+
+fn exhausted(word: &str) -> Result<Exhausted, String> {
+    match word {
+        "dead-letter" => Ok(Exhausted::DeadLetter),
+        "block" => Ok(Exhausted::Block),
+        other => Err(format!("{EXHAUSTED_ATTRIBUTE} {other:?} is none of dead-letter and block")),
+    }
+}
+
+fn in_flight_max(number: &str) -> Result<usize, String> {
+    let parsed = number.parse().ok().filter(|max| *max > 0);
+    parsed.ok_or_else(|| format!("{IN_FLIGHT_ATTRIBUTE} {number:?} is no number of messages above 0"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attributes_say_what_becomes_of_messages_that_fail() {
+        let set = |text: &str| GroupChange {
+            name: "billing".into(),
+            attributes: vec![format!("+{text}")],
+            ..GroupChange::default()
+        };
+        let group = changed(None, &set("retry.exhausted=block")).expect("legal");
+        assert_eq!(group.policy().exhausted, Exhausted::Block);
+        let group = changed(Some(&group), &set("inflight.max=5")).expect("legal");
+        assert_eq!((group.policy().in_flight_max, group.policy().exhausted), (5, Exhausted::Block));
+        assert_eq!(group.backoff(), None);
+        let group = changed(Some(&group), &set("retry.backoff=1s/2s")).expect("legal");
+        assert_eq!(group.backoff().map(|backoff| backoff.delay(9).as_secs()), Some(2));
+        for bad in ["retry.exhausted=drop", "inflight.max=0", "inflight.max=many", "retry.backoff=soon"] {
+            let key = bad.split('=').next().expect("a key");
+            let refused = changed(None, &set(bad)).expect_err("must be refused");
+            assert!(matches!(&refused, GroupError::Attribute(text) if text.contains(key)), "{refused}");
+        }
+    }
 
     #[test]
     fn a_change_touches_only_what_it_names() {

@@ -3,6 +3,7 @@
 use kerolox_model::limits;
 use kerolox_model::names::{NameError, validate_topic};
 
+use crate::lookup;
 use crate::topic::{MessageType, Topic};
 
 /// Limits that an operator may change.
@@ -227,6 +228,13 @@ pub fn check_topic(draft: &Draft<'_>, topic: &Topic) -> Result<MessageType, Publ
         accepted = topic.type_words(),
         sent = kind.word(),
     )))
+}
+
+/// The queue of a topic with `write_queues` queues that the messages of a message group go to. What the producer chose does
+/// not matter: SDKs do not agree with each other on how to choose.
+pub fn queue_of_group(message_group: &str, write_queues: u32) -> u32 {
+    let queue = lookup::id_hash(message_group) % u64::from(write_queues.max(1));
+    u32::try_from(queue).expect("below the number of queues")
 }
 
 fn check_message_id(id: &str) -> Result<(), PublishError> {

@@ -5,11 +5,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use kerolox_core::group::{Group, GroupChange};
 use kerolox_core::topic::Topic;
+use kerolox_kit::clients::Clients;
 use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::Refusal;
 use kerolox_proto::v2::Code;
 use kerolox_store::{Event, Store};
 
+use super::alarm::Alarm;
 use super::subscription::Shared;
 use super::{ProgressLog, Subscription};
 use crate::engine::{ChangeError, Engine, refused_by_log, refused_by_store};
@@ -22,6 +24,7 @@ pub struct Deliveries {
     engine: Engine,
     progress: ProgressLog,
     active: Arc<RwLock<ByTopic>>,
+    alarm: Alarm,
     auto_create_groups: bool,
     /// See `kerolox_core::delivery::Subscription::new`.
     lease_base: u64,
@@ -48,6 +51,11 @@ impl Arrivals {
         match event {
             Event::Arrived { topic_id, queue, end } => each(topic_id, &|s| s.extend(*queue, *end)),
             Event::Trimmed { topic_id, queue, min } => each(topic_id, &|s| s.expire_below(*queue, *min)),
+            Event::Reopened { group_id, topic_id, queue, offset } => each(topic_id, &|s| {
+                if s.group_id() == *group_id {
+                    s.reopen(now_ms(), *queue, *offset);
+                }
+            }),
             _ => {}
         }
     }
@@ -58,7 +66,8 @@ impl Deliveries {
     pub fn new(engine: Engine, progress: ProgressLog, arrivals: &Arrivals, auto_create_groups: bool) -> Self {
         // Microseconds: no process hands out a million leases per second for as long as it runs.
         let lease_base = u64::try_from(now_ms()).unwrap_or(0).saturating_mul(1000);
-        Self { engine, progress, active: arrivals.active.clone(), auto_create_groups, lease_base }
+        let alarm = Alarm::default();
+        Self { engine, progress, active: arrivals.active.clone(), alarm, auto_create_groups, lease_base }
     }
 
     /// Where subscriptions report what was done.
@@ -104,11 +113,26 @@ impl Deliveries {
     /// # Errors
     /// INTERNAL_SERVER_ERROR when the store cannot be read.
     pub fn subscription(&self, group: &Group, topic: &Topic) -> Result<Shared, Refusal> {
-        let subscription = self.activate(group.id, topic.id);
-        subscription
-            .add_queues(topic, group, self.engine.store())
-            .map_err(|error| refused_by_store(&error))?;
+        let subscription = self.activate(group, topic.id);
+        subscription.catch_up(topic, group, self.engine.store()).map_err(|error| refused_by_store(&error))?;
         Ok(subscription)
+    }
+
+    /// The subscription of a group to a topic, if its group has asked for messages since this broker was started.
+    pub fn active(&self, group_id: u32, topic_id: u32) -> Option<Shared> {
+        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        active.get(&topic_id).and_then(|by_group| by_group.get(&group_id)).cloned()
+    }
+
+    /// Wakes subscriptions when something of theirs comes due; runs as long as the runtime. `clients` knows who lives.
+    pub async fn keep_time(self: Arc<Self>, clients: Arc<Clients>) {
+        loop {
+            let (topic_id, group_id) = self.alarm.next().await;
+            let Some(subscription) = self.active(group_id, topic_id) else { continue };
+            if subscription.alarm(now_ms(), |client| clients.is_alive(client)) {
+                self.progress.note(&subscription);
+            }
+        }
     }
 
     /// A client left: what it held while alive goes to others.
@@ -128,17 +152,16 @@ impl Deliveries {
         active.values_mut().for_each(|by_group| by_group.retain(|group_id, _| groups.contains(group_id)));
     }
 
-    fn activate(&self, group_id: u32, topic_id: u32) -> Shared {
-        let find =
-            |active: &ByTopic| active.get(&topic_id).and_then(|by_group| by_group.get(&group_id)).cloned();
-        if let Some(found) = find(&self.active.read().unwrap_or_else(PoisonError::into_inner)) {
+    fn activate(&self, group: &Group, topic_id: u32) -> Shared {
+        if let Some(found) = self.active(group.id, topic_id) {
             return found;
         }
         // It is in the directory before its queues are read, so no arrival in between is missed.
         let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
         let by_group = active.entry(topic_id).or_default();
-        let new = || Arc::new(Subscription::new(group_id, topic_id, self.lease_base));
-        by_group.entry(group_id).or_insert_with(new).clone()
+        let new =
+            || Subscription::new(group.id, topic_id, self.lease_base, group.policy(), self.alarm.clone());
+        by_group.entry(group.id).or_insert_with(|| Arc::new(new())).clone()
     }
 
     fn all(&self) -> Vec<Shared> {

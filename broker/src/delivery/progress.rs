@@ -7,6 +7,7 @@ use kerolox_core::record::{ProgressItem, ProgressRecord, Record};
 use kerolox_store::ProposeError;
 use tokio::sync::{Notify, oneshot};
 
+use super::dead;
 use super::subscription::Shared;
 use crate::engine::Engine;
 
@@ -75,12 +76,18 @@ async fn run(inner: Arc<Inner>, engine: Engine) {
             .flat_map(|subscription| subscription.take_progress())
             .map(ProgressItem::Queue)
             .collect();
-        let logged = if items.is_empty() {
+        let mut logged = if items.is_empty() {
             // The batch before took it along, and is durable unless the log failed: batches follow each other.
             engine.store().failure().map_or(Ok(()), |reason| Err(ProposeError::ReadOnly(reason)))
         } else {
             engine.propose(&Record::Progress(ProgressRecord::new(items))).await.map(drop)
         };
+        for subscription in &changed {
+            let dead = subscription.take_dead();
+            if !dead.is_empty() {
+                logged = logged.and(dead::bury(&engine, subscription, &dead).await);
+            }
+        }
         for answer in answers {
             // Whoever waited may have gone away.
             let _ = answer.send(logged.clone());

@@ -1,79 +1,167 @@
 //! One consumer group on one topic: the engine's state behind a lock, and those who wait for messages.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kerolox_core::acks::Acks;
-use kerolox_core::delivery::{self, HandleError, Held, Lease, Picked};
+use kerolox_core::delivery::{
+    self, Ask, Blocked, Counts, Dead, FilterId, HandleError, Lane, LanesWanted, Lease, Picked, Policy,
+    Verdict,
+};
+use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
 use kerolox_core::record::QueueProgress;
 use kerolox_core::topic::Topic;
+use kerolox_kit::process::now_ms;
 use kerolox_store::{Store, StoreError};
 use tokio::sync::Notify;
 
+use super::alarm::Alarm;
+
 /// The owner of one subscription's state. The lock is a leaf: it is held for one decision, never across an await.
 pub struct Subscription {
-    state: Mutex<delivery::Subscription>,
-    /// One permit wakes one waiter. Whoever leaves something for others passes it on.
-    wake: Notify,
+    group_id: u32,
+    topic_id: u32,
+    state: Mutex<State>,
+    alarm: Alarm,
+}
+
+struct State {
+    engine: delivery::Subscription,
+    /// By filter: one permit wakes one waiter. Whoever leaves something for others passes it on.
+    wakes: HashMap<FilterId, Arc<Notify>>,
+    /// When the alarm comes.
+    alarm_ms: Option<i64>,
+}
+
+/// A consumer's place among those who receive with the same filter.
+#[derive(Clone)]
+pub struct Seat {
+    /// Goes into [`Ask`].
+    pub filter: FilterId,
+    wake: Arc<Notify>,
+}
+
+impl Seat {
+    /// Completes when there may be something to receive.
+    pub async fn arrival(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Lets somebody else look: for waiters that give up.
+    pub fn pass_on(&self) {
+        self.wake.notify_one();
+    }
 }
 
 impl Subscription {
-    pub(super) fn new(group_id: u32, topic_id: u32, lease_base: u64) -> Self {
-        Self {
-            state: Mutex::new(delivery::Subscription::new(group_id, topic_id, lease_base)),
-            wake: Notify::new(),
-        }
+    pub(super) fn new(group_id: u32, topic_id: u32, lease_base: u64, policy: Policy, alarm: Alarm) -> Self {
+        let engine = delivery::Subscription::new(group_id, topic_id, lease_base, policy);
+        let state = State { engine, wakes: HashMap::new(), alarm_ms: None };
+        Self { group_id, topic_id, state: Mutex::new(state), alarm }
     }
 
-    /// Takes up the queues of the topic that are not known yet, going on where the log says the group stands.
-    pub(super) fn add_queues(&self, topic: &Topic, group: &Group, store: &Store) -> Result<(), StoreError> {
+    /// Number of the consumer group.
+    pub fn group_id(&self) -> u32 {
+        self.group_id
+    }
+
+    /// Number of the topic.
+    pub fn topic_id(&self) -> u32 {
+        self.topic_id
+    }
+
+    /// Takes up the queues of the topic that are not known yet, going on where the log says the group stands, and the rules
+    /// of the group as they are now.
+    pub(super) fn catch_up(&self, topic: &Topic, group: &Group, store: &Store) -> Result<(), StoreError> {
         let mut state = self.lock();
-        for queue in (0..topic.read_queues).filter(|queue| !state.has_queue(*queue)).collect::<Vec<_>>() {
+        state.engine.set_policy(group.policy());
+        let new = (0..topic.read_queues).filter(|queue| !state.engine.has_queue(*queue));
+        for queue in new.collect::<Vec<_>>() {
             let index = store.index();
             let bounds = index.queue_bounds(topic.id, queue);
             let acks = index.acks(group.id, topic.id, queue)?;
             let start = if group.consume_from_min { bounds.min } else { bounds.next };
-            state.add_queue(queue, acks.unwrap_or_else(|| Acks::starting_at(start)), bounds.next);
+            let acks = acks.unwrap_or_else(|| Acks::starting_at(start));
+            state.engine.add_queue(queue, acks, bounds.next);
         }
         Ok(())
     }
 
     /// Messages became visible.
     pub(super) fn extend(&self, queue: u32, end: u64) {
-        self.lock().extend(queue, end);
-        self.wake.notify_one();
+        let mut state = self.lock();
+        state.engine.extend(queue, end);
+        state.wake_all();
     }
 
     /// Messages expired.
     pub(super) fn expire_below(&self, queue: u32, min: u64) {
-        self.lock().expire_below(queue, min);
+        self.lock().engine.expire_below(queue, min);
     }
 
-    /// Hands out visible messages; see [`delivery::Subscription::receive`].
-    pub fn receive(
-        &self,
-        now_ms: i64,
-        max: usize,
-        held: Held,
-        client: &str,
-        alive: impl Fn(&str) -> bool,
-    ) -> Vec<Picked> {
-        let picked = self.lock().receive(now_ms, None, max, held, client, alive);
-        if picked.len() == max {
-            self.wake.notify_one();
+    /// A message that was done is to be delivered once more, from `at_ms` on. It keeps no order with others: its turn is
+    /// long over.
+    pub(super) fn reopen(&self, at_ms: i64, queue: u32, offset: u64) {
+        self.change(now_ms(), |engine| engine.reopen(at_ms, queue, offset, Lane::Alone(offset)));
+    }
+
+    /// The group goes on at `offset` of a queue; see [`delivery::Subscription::reset`].
+    pub fn reset(&self, now_ms: i64, queue: u32, offset: u64) {
+        self.change(now_ms, |engine| engine.reset(queue, offset));
+    }
+
+    /// A consumer receives with this filter.
+    pub fn join(&self, now_ms: i64, client: &str, filter: &Filter) -> Seat {
+        let mut state = self.lock();
+        let filter = state.engine.join(now_ms, client, filter);
+        let wake = state.wakes.entry(filter).or_default().clone();
+        Seat { filter, wake }
+    }
+
+    /// See [`delivery::Subscription::lanes_wanted`].
+    pub fn lanes_wanted(&self, now_ms: i64, ask: &Ask<'_>) -> Option<LanesWanted> {
+        self.lock().engine.lanes_wanted(now_ms, ask)
+    }
+
+    /// See [`delivery::Subscription::tell_lanes`].
+    pub fn tell_lanes(&self, queue: u32, from: u64, lanes: impl IntoIterator<Item = Lane>) {
+        self.lock().engine.tell_lanes(queue, from, lanes);
+    }
+
+    /// Hands out visible messages; see [`delivery::Subscription::receive`]. The flag tells whether something has to be
+    /// logged.
+    pub fn receive(&self, now_ms: i64, ask: &Ask<'_>, alive: impl Fn(&str) -> bool) -> (Vec<Picked>, bool) {
+        let mut state = self.lock();
+        let picked = state.engine.receive(now_ms, ask, alive);
+        if picked.len() == ask.max {
+            state.wake(ask.filter);
         }
-        picked
+        let to_log = state.engine.has_to_log();
+        self.set_alarm(&mut state, now_ms);
+        (picked, to_log)
     }
 
-    /// See [`delivery::Subscription::skip`].
-    pub fn skip(&self, picked: &[Picked]) {
-        self.lock().skip(picked);
+    /// Filters of other members; none unless there are different ones.
+    pub fn other_filters(&self, filter: FilterId) -> Vec<(FilterId, Arc<Filter>)> {
+        self.lock().engine.other_filters(filter)
+    }
+
+    /// See [`delivery::Subscription::sort_out`].
+    pub fn sort_out(&self, now_ms: i64, picked: Vec<Picked>, verdicts: &[Verdict]) -> Vec<Picked> {
+        let wanted = self.change(now_ms, |engine| engine.sort_out(now_ms, picked, verdicts));
+        let mut state = self.lock();
+        for verdict in verdicts {
+            if let Verdict::WantedBy(filter) = verdict {
+                state.wake(*filter);
+            }
+        }
+        wanted
     }
 
     /// See [`delivery::Subscription::give_back`].
     pub fn give_back(&self, now_ms: i64, picked: &[Picked]) {
-        self.lock().give_back(now_ms, picked);
-        self.wake.notify_one();
+        self.change(now_ms, |engine| engine.give_back(now_ms, picked));
     }
 
     /// See [`delivery::Subscription::ack`].
@@ -81,7 +169,13 @@ impl Subscription {
     /// # Errors
     /// [`HandleError`].
     pub fn ack(&self, now_ms: i64, lease: &Lease) -> Result<(), HandleError> {
-        self.lock().ack(now_ms, lease)
+        let mut state = self.lock();
+        let acked = state.engine.ack(now_ms, lease);
+        if state.engine.is_ordered() {
+            // What stands behind it may have its turn.
+            state.wake_all();
+        }
+        acked
     }
 
     /// See [`delivery::Subscription::change_invisible`].
@@ -93,40 +187,98 @@ impl Subscription {
         now_ms: i64,
         lease: &Lease,
         duration_ms: u64,
+        suspend: bool,
     ) -> Result<Option<Lease>, HandleError> {
-        let changed = self.lock().change_invisible(now_ms, lease, duration_ms);
-        // Somebody has to wait for the new time.
-        self.wake.notify_one();
-        changed
+        self.change(now_ms, |engine| engine.change_invisible(now_ms, lease, duration_ms, suspend))
+    }
+
+    /// See [`delivery::Subscription::give_up`].
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub fn give_up(&self, now_ms: i64, lease: &Lease) -> Result<bool, HandleError> {
+        self.change(now_ms, |engine| engine.give_up(now_ms, lease))
+    }
+
+    /// See [`delivery::Subscription::blocked`].
+    pub fn blocked(&self) -> Vec<Blocked> {
+        self.lock().engine.blocked()
+    }
+
+    /// See [`delivery::Subscription::unblock`].
+    pub fn unblock(&self, now_ms: i64, queue: u32, offset: u64) -> bool {
+        self.change(now_ms, |engine| engine.unblock(now_ms, queue, offset))
+    }
+
+    /// See [`delivery::Subscription::bury_blocked`].
+    pub fn bury_blocked(&self, now_ms: i64, queue: u32, offset: u64) -> bool {
+        self.change(now_ms, |engine| engine.bury_blocked(queue, offset))
+    }
+
+    /// What keeps the messages of each queue that are not done.
+    pub fn counts(&self, now_ms: i64) -> BTreeMap<u32, Counts> {
+        self.lock().engine.counts(now_ms)
     }
 
     /// A client left: what it held while alive is visible again.
     pub(super) fn client_left(&self, now_ms: i64, client: &str) {
-        self.lock().client_left(now_ms, client);
-        self.wake.notify_one();
+        self.change(now_ms, |engine| engine.client_left(now_ms, client));
     }
 
-    /// When the next message in flight becomes visible.
-    pub fn next_due_ms(&self) -> Option<i64> {
-        self.lock().next_due_ms()
-    }
-
-    /// Completes when there may be something to receive.
-    pub async fn arrival(&self) {
-        self.wake.notified().await;
-    }
-
-    /// Lets somebody else look: for waiters that give up.
-    pub fn pass_on(&self) {
-        self.wake.notify_one();
+    /// The moment has come that the alarm was set for; returns whether something has to be logged.
+    pub(super) fn alarm(&self, now_ms: i64, alive: impl Fn(&str) -> bool) -> bool {
+        self.lock().alarm_ms = None;
+        self.change(now_ms, |engine| {
+            engine.sweep(now_ms, alive);
+            engine.has_to_log()
+        })
     }
 
     pub(super) fn take_progress(&self) -> Vec<QueueProgress> {
-        self.lock().take_progress()
+        self.lock().engine.take_progress()
     }
 
-    fn lock(&self) -> MutexGuard<'_, delivery::Subscription> {
+    pub(super) fn take_dead(&self) -> Vec<Dead> {
+        self.lock().engine.take_dead()
+    }
+
+    /// Changes something that may leave messages for those who wait.
+    fn change<T>(&self, now_ms: i64, act: impl FnOnce(&mut delivery::Subscription) -> T) -> T {
+        let mut state = self.lock();
+        let done = act(&mut state.engine);
+        state.wake_all();
+        self.set_alarm(&mut state, now_ms);
+        done
+    }
+
+    fn set_alarm(&self, state: &mut State, now_ms: i64) {
+        let Some(next_ms) = state.engine.next_event_ms(now_ms) else { return };
+        // One that comes too early does no harm, and sets the next one.
+        if state.alarm_ms.is_none_or(|alarm_ms| alarm_ms > next_ms) {
+            self.alarm.set((self.topic_id, self.group_id), state.alarm_ms, next_ms);
+            state.alarm_ms = Some(next_ms);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn wake(&mut self, filter: FilterId) {
+        if let Some(wake) = self.wakes.get(&filter) {
+            wake.notify_one();
+        }
+    }
+
+    /// Wakes one waiter with each filter.
+    fn wake_all(&mut self) {
+        if self.wakes.len() > self.engine.filters_len() {
+            // Whoever still waits with a filter that is forgotten keeps its place until the poll ends.
+            self.wakes.retain(|_, wake| Arc::strong_count(wake) > 1);
+        }
+        self.wakes.values().for_each(|wake| wake.notify_one());
     }
 }
 

@@ -98,14 +98,40 @@ pub(super) async fn change_invisible_duration(
     }
     let duration_ms = if is_node(context, &client) { asked_ms.max(NODE_BACKOFF_MS_MIN) } else { asked_ms };
     let (subscription, lease) = open_handle(context, request.group.as_ref(), &request.receipt_handle).await?;
-    let changed =
-        subscription.change_invisible(now_ms(), &lease, duration_ms).map_err(|error| refused(&error))?;
+    let suspend = request.suspend.unwrap_or(false);
+    let changed = subscription.change_invisible(now_ms(), &lease, duration_ms, suspend);
+    let changed = changed.map_err(|error| refused(&error))?;
     context.deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error))?;
     let receipt_handle = match changed {
         Some(lease) => renewed(&request.receipt_handle, &lease)?,
         None => request.receipt_handle,
     };
     Ok(v2::ChangeInvisibleDurationResponse { status: Some(ok_status()), receipt_handle })
+}
+
+/// A consumer gives a message up. It becomes a dead letter of the group, or stays and blocks its message group, as the group
+/// is configured.
+pub(super) async fn forward_to_dead_letter_queue(
+    context: &Context,
+    request: Request<v2::ForwardMessageToDeadLetterQueueRequest>,
+) -> Result<v2::ForwardMessageToDeadLetterQueueResponse, Refusal> {
+    if request.get_ref().receipt_handle.is_empty() {
+        // The C++ SDK names nothing but the message id. The message is delivered again, and becomes a dead letter when its
+        // attempts are used up.
+        return Err(Refusal::new(
+            Code::InvalidReceiptHandle,
+            "the request names no receipt handle; set it to the handle that came with the message",
+        ));
+    }
+    let owner = relay::owner_of_receipt(&request.get_ref().receipt_handle)?;
+    if context.is_foreign(&owner) {
+        return context.relay.forward_message_to_dead_letter_queue(&owner, request).await;
+    }
+    let request = request.into_inner();
+    let (subscription, lease) = open_handle(context, request.group.as_ref(), &request.receipt_handle).await?;
+    subscription.give_up(now_ms(), &lease).map_err(|error| refused(&error))?;
+    context.deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error))?;
+    Ok(v2::ForwardMessageToDeadLetterQueueResponse { status: Some(ok_status()) })
 }
 
 /// The subscription that a handle belongs to, and what it stands for.

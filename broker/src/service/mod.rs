@@ -2,6 +2,7 @@
 
 mod ack;
 mod admin;
+mod batch;
 mod closed;
 mod query;
 mod receive;
@@ -22,7 +23,7 @@ use kerolox_kit::process::Shutdown;
 use kerolox_kit::refusal::Refusal;
 use kerolox_kit::relay::{self, Relay};
 use kerolox_kit::routes::{Routes, stored_topic};
-use kerolox_kit::telemetry::{GroupPolicy, SettingsPolicy, TelemetryStream, telemetry};
+use kerolox_kit::telemetry::{Backoff, GroupPolicy, SettingsPolicy, TelemetryStream, telemetry};
 use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
 use kerolox_model::names::{in_namespace, validate_group};
 use kerolox_proto::raw::{
@@ -132,7 +133,7 @@ impl SettingsPolicy for Policy {
         group.map_or_else(GroupPolicy::default, |group| GroupPolicy {
             max_attempts: group.max_attempts(),
             fifo: group.fifo,
-            ..GroupPolicy::default()
+            backoff: group.backoff().unwrap_or_else(Backoff::classic),
         })
     }
 
@@ -268,7 +269,12 @@ impl MessagingService for Messaging {
         &self,
         request: Request<v2::ForwardMessageToDeadLetterQueueRequest>,
     ) -> Answer<v2::ForwardMessageToDeadLetterQueueResponse> {
-        not_here(&request, "ForwardMessageToDeadLetterQueue")
+        let headers = ClientHeaders::lenient(request.metadata());
+        let forwarded = match self.context.greet(&request) {
+            Ok(_) => ack::forward_to_dead_letter_queue(&self.context, request).await,
+            Err(refusal) => Err(refusal),
+        };
+        answer(&headers, forwarded)
     }
 
     async fn recall_message(

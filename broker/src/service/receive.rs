@@ -1,33 +1,33 @@
 //! ReceiveMessage: long polling.
 
-use std::pin::Pin;
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kerolox_core::delivery::{Held, Picked};
+use kerolox_core::delivery::{Ask, Held, Lane, LanesWanted, Picked, Verdict};
 use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
+use kerolox_core::lookup::id_hash;
+use kerolox_core::record::MessageRecord;
 use kerolox_core::topic::Topic;
 use kerolox_kit::access::Items;
 use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::process::now_ms;
-use kerolox_kit::refusal::{Refusal, ok_status};
+use kerolox_kit::refusal::Refusal;
+use kerolox_log::Frame;
 use kerolox_model::limits::{INVISIBLE_MS_MAX, INVISIBLE_MS_MIN, RECEIVE_BATCH_MAX};
 use kerolox_model::token::ReceiptHandle;
-use kerolox_proto::raw::{self, receive_message_response::Content};
+use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code};
 use kerolox_store::StoreError;
 use tokio::time::Instant;
-use tokio_stream::Stream;
-use tonic::Status;
 
+use super::batch::Batch;
 use super::{Context, parse_filter};
-use crate::delivery::Subscription;
+use crate::delivery::{Seat, Subscription};
 use crate::engine::refused_by_store;
-use crate::wire::{self, Delivery, Irregular};
+use crate::wire::{self, Delivery};
 
 /// Longest poll, whatever the client asks for (RocketMQ's limit).
 const POLL_MAX: Duration = Duration::from_secs(20);
@@ -37,6 +37,12 @@ const POLL_DEFAULT: Duration = Duration::from_secs(15);
 const DEADLINE_MARGIN: Duration = Duration::from_millis(300);
 /// What the Go SDK adds to the time that it wants to wait, when it names no poll time: half of its request timeout.
 const UNNAMED_POLL_RESERVE: Duration = Duration::from_millis(1500);
+
+/// Longest attempt id; SDKs send UUIDs.
+const ATTEMPT_ID_BYTES_MAX: usize = 256;
+
+/// Messages of one queue whose message groups are read at a time.
+const LANES_PAGE: u64 = 256;
 
 /// A message that lies in a damaged part of the log is tried again after this time: by then somebody may have mended it.
 const DAMAGED_AGAIN_MS: i64 = 10 * 60_000;
@@ -49,6 +55,7 @@ struct Wanted {
     max: usize,
     held: Held,
     until: Instant,
+    attempt_id: Option<String>,
 }
 
 /// Hands out messages, waiting for some if there are none. The queue that the client names is not looked at: every
@@ -61,29 +68,17 @@ pub(super) async fn receive_message(
 ) -> Result<Items<raw::ReceiveMessageResponse>, Refusal> {
     let wanted = understand(context, client, &request).await?;
     let subscription = context.deliveries.subscription(&wanted.group, &wanted.topic)?;
+    let receiver =
+        Receiver { context, client: &client.client_id, wanted: &wanted, subscription: &subscription };
+    let seat = subscription.join(now_ms(), &client.client_id, &wanted.filter);
     loop {
-        let picked = pick(context, client, &wanted, &subscription);
-        if picked.is_empty() {
-            if !wait(context, &wanted, &subscription).await {
-                subscription.pass_on();
-                return Err(Refusal::new(Code::MessageNotFound, "no new message"));
-            }
-            continue;
+        let messages = receiver.receive(&seat)?;
+        if !messages.is_empty() {
+            return Ok(Box::pin(Batch::new(context.clone(), subscription.clone(), messages)));
         }
-        let mut batch = Batch {
-            context: context.clone(),
-            subscription: subscription.clone(),
-            messages: Vec::new(),
-            sent: 0,
-            head: None,
-        };
-        let skipped = batch.fill(&wanted, picked)?;
-        if skipped {
-            context.deliveries.progress().note(&subscription);
-        }
-        if !batch.messages.is_empty() {
-            batch.head = Some(Content::Status(ok_status()));
-            return Ok(Box::pin(batch));
+        if !wait(context, &wanted, &seat).await {
+            seat.pass_on();
+            return Err(Refusal::new(Code::MessageNotFound, "no new message"));
         }
     }
 }
@@ -111,7 +106,21 @@ async fn understand(
     let max = usize::try_from(request.batch_size).unwrap_or(0).clamp(1, RECEIVE_BATCH_MAX);
     let until =
         received + poll_time(request.long_polling_timeout.as_ref().map(wire::duration_ms), client.timeout);
-    Ok(Wanted { topic, group, filter, max, held, until })
+    let attempt_id = attempt_id(client, request.attempt_id.as_deref())?;
+    Ok(Wanted { topic, group, filter, max, held, until, attempt_id })
+}
+
+/// The name under which a repeated receive gets the same messages.
+fn attempt_id(client: &ClientHeaders, asked: Option<&str>) -> Result<Option<String>, Refusal> {
+    match asked {
+        Some(id) if id.len() > ATTEMPT_ID_BYTES_MAX => Err(Refusal::new(
+            Code::BadRequest,
+            format!("the attempt id has {} bytes, the limit is {ATTEMPT_ID_BYTES_MAX}; use a UUID", id.len()),
+        )),
+        // Ids of one client are of no concern to others.
+        Some(id) if !id.is_empty() => Ok(Some(format!("{} {id}", client.client_id))),
+        _ => Ok(None),
+    }
 }
 
 fn held_of(request: &v2::ReceiveMessageRequest) -> Result<Held, Refusal> {
@@ -141,74 +150,21 @@ fn poll_time(asked_ms: Option<u64>, deadline: Option<Duration>) -> Duration {
     wanted.min(POLL_MAX).min(allowed)
 }
 
-fn pick(
-    context: &Context,
-    client: &ClientHeaders,
-    wanted: &Wanted,
-    subscription: &Arc<Subscription>,
-) -> Vec<Picked> {
-    let alive = |client: &str| context.clients.is_alive(client);
-    let picked = subscription.receive(now_ms(), wanted.max, wanted.held, &client.client_id, alive);
-    if picked.iter().any(|message| message.attempt > 1) {
-        // The failed attempts are worth remembering over a restart.
-        context.deliveries.progress().note(subscription);
-    }
-    picked
-}
-
 /// Waits until there may be something to receive; `false` when the time is up.
-async fn wait(context: &Context, wanted: &Wanted, subscription: &Subscription) -> bool {
-    let now = Instant::now();
-    if now >= wanted.until {
-        return false;
-    }
-    let due = subscription.next_due_ms().map_or(POLL_MAX, |due_ms| {
-        Duration::from_millis(u64::try_from(due_ms.saturating_sub(now_ms())).unwrap_or(0))
-    });
+async fn wait(context: &Context, wanted: &Wanted, seat: &Seat) -> bool {
     tokio::select! {
-        () = subscription.arrival() => true,
-        () = tokio::time::sleep_until(wanted.until.min(now + due)) => Instant::now() < wanted.until,
+        () = seat.arrival() => true,
+        () = tokio::time::sleep_until(wanted.until) => false,
         () = context.shutdown.requested() => false,
     }
 }
 
-/// The messages of one answer on their way to the client. What was not sent when the client goes away is given back, so
-/// that it need not wait for its invisible duration to end.
-struct Batch {
-    context: Arc<Context>,
-    subscription: Arc<Subscription>,
-    messages: Vec<(Picked, Bytes)>,
-    sent: usize,
-    /// The item that comes next, before any more messages.
-    head: Option<Content>,
-}
-
-impl Batch {
-    /// Reads the messages, and leaves out those that the filter does not want; the answer tells whether there were any.
-    fn fill(&mut self, wanted: &Wanted, picked: Vec<Picked>) -> Result<bool, Refusal> {
-        let mut skipped = Vec::new();
-        for (i, message) in picked.iter().enumerate() {
-            match read(&self.context, wanted, message) {
-                Ok(Some(found)) => self.messages.push((message.clone(), found)),
-                Ok(None) => skipped.push(message.clone()),
-                Err(Unread::Damaged) => self.put_away(message),
-                Err(Unread::Refused(refusal)) => {
-                    self.subscription.give_back(now_ms(), &picked[i..]);
-                    self.subscription.skip(&skipped);
-                    return Err(refusal);
-                }
-            }
-        }
-        self.subscription.skip(&skipped);
-        Ok(!skipped.is_empty())
-    }
-
-    /// Keeps a message that cannot be read from being tried again and again in front of all others. It is not done: the
-    /// group sees it in its lag until somebody mends the log or gives it up.
-    fn put_away(&self, message: &Picked) {
-        let later = now_ms().saturating_add(DAMAGED_AGAIN_MS);
-        self.subscription.give_back(later, std::slice::from_ref(message));
-    }
+/// One consumer that asks.
+struct Receiver<'a> {
+    context: &'a Context,
+    client: &'a str,
+    wanted: &'a Wanted,
+    subscription: &'a Arc<Subscription>,
 }
 
 /// Why a message cannot be handed out.
@@ -226,77 +182,144 @@ impl From<StoreError> for Unread {
     }
 }
 
-/// The encoded message as the client gets it; `None` when the filter does not want it.
-fn read(context: &Context, wanted: &Wanted, picked: &Picked) -> Result<Option<Bytes>, Unread> {
-    let failed = |reason: String| Unread::Refused(Refusal::new(Code::InternalServerError, reason));
-    let store = context.engine.store();
-    // A message that expired since it was picked is done for this group.
-    let Some(entry) = store.index().entry(wanted.topic.id, picked.queue, picked.offset)? else {
-        return Ok(None);
-    };
-    let (frame, record) = match store.read_message(entry.position, entry.len) {
-        Err(_) if entry.position < store.log_start() => return Ok(None),
-        read => read?,
-    };
-    let malformed =
-        |error: Irregular| failed(format!("the message at {} is malformed: {error}", entry.position));
-    if !wire::is_wanted(&record, &wanted.filter).map_err(malformed)? {
-        return Ok(None);
+impl Receiver<'_> {
+    /// Messages for this consumer that can be had at once, encoded as it gets them.
+    fn receive(&self, seat: &Seat) -> Result<Vec<(Picked, Bytes)>, Refusal> {
+        let wanted = self.wanted;
+        let ask = Ask {
+            max: wanted.max,
+            held: wanted.held,
+            client: self.client,
+            filter: seat.filter,
+            attempt_id: wanted.attempt_id.as_deref(),
+        };
+        loop {
+            self.tell_lanes(&ask)?;
+            let alive = |client: &str| self.context.clients.is_alive(client);
+            let (picked, to_log) = self.subscription.receive(now_ms(), &ask, alive);
+            if to_log {
+                // Failed attempts are worth remembering over a restart.
+                self.context.deliveries.progress().note(self.subscription);
+            }
+            if picked.is_empty() {
+                return Ok(Vec::new());
+            }
+            let messages = self.sort_out(picked, seat)?;
+            if !messages.is_empty() {
+                return Ok(messages);
+            }
+        }
     }
-    let handle = ReceiptHandle {
-        broker: context.broker.clone(),
-        topic: wanted.topic.name.clone(),
-        group: wanted.group.name.clone(),
-        queue: picked.queue,
-        offset: picked.offset,
-        attempt: picked.attempt,
-        lease: picked.lease,
-        invisible_until_ms: picked.visible_ms,
-        topic_id: wanted.topic.id,
-    };
-    let delivery = Delivery {
-        store_ms: frame.store_ms,
-        queue: picked.queue,
-        offset: Some(picked.offset),
-        attempt: Some(picked.attempt),
-        receipt_handle: Some(handle.to_text()),
-        invisible_ms: u64::try_from(picked.visible_ms - now_ms()).ok(),
-    };
-    Ok(Some(wire::message(&record, &delivery)))
+
+    /// Reads the messages, and leaves to others, or to nobody, what the filter does not want.
+    fn sort_out(&self, picked: Vec<Picked>, seat: &Seat) -> Result<Vec<(Picked, Bytes)>, Refusal> {
+        let mut others = None;
+        let mut found = HashMap::new();
+        let mut verdicts = Vec::with_capacity(picked.len());
+        for message in &picked {
+            let verdict = match self.read(message) {
+                Ok(Some(record)) if wanted_by(&record.1, &self.wanted.filter) => {
+                    let encoded = self.encode(message, &record);
+                    found.insert((message.queue, message.offset), encoded);
+                    Verdict::Wanted
+                }
+                Ok(Some(record)) => {
+                    let others = others.get_or_insert_with(|| self.subscription.other_filters(seat.filter));
+                    let other = others.iter().find(|(_, filter)| wanted_by(&record.1, filter));
+                    other.map_or(Verdict::Unwanted, |(filter, _)| Verdict::WantedBy(*filter))
+                }
+                Ok(None) => Verdict::Unwanted,
+                // It is not done: the group sees it in its lag until somebody mends the log or gives it up.
+                Err(Unread::Damaged) => Verdict::Unreadable(now_ms().saturating_add(DAMAGED_AGAIN_MS)),
+                Err(Unread::Refused(refusal)) => {
+                    self.subscription.give_back(now_ms(), &picked);
+                    return Err(refusal);
+                }
+            };
+            verdicts.push(verdict);
+        }
+        let messages = self.subscription.sort_out(now_ms(), picked, &verdicts);
+        if verdicts.contains(&Verdict::Unwanted) {
+            self.context.deliveries.progress().note(self.subscription);
+        }
+        let encoded = |message: Picked| {
+            found.remove(&(message.queue, message.offset)).map(|encoded| (message, encoded))
+        };
+        Ok(messages.into_iter().filter_map(encoded).collect())
+    }
+
+    /// Where the group keeps the order of message groups: says to which one each of the next messages belongs.
+    fn tell_lanes(&self, ask: &Ask<'_>) -> Result<(), Refusal> {
+        while let Some(LanesWanted { queue, from, end }) = self.subscription.lanes_wanted(now_ms(), ask) {
+            let page = from..end.min(from + LANES_PAGE);
+            let lanes = page.map(|offset| self.lane(queue, offset)).collect::<Result<Vec<_>, _>>()?;
+            self.subscription.tell_lanes(queue, from, lanes);
+        }
+        Ok(())
+    }
+
+    fn lane(&self, queue: u32, offset: u64) -> Result<Lane, Refusal> {
+        let record = match self.read_at(queue, offset) {
+            Ok(record) => record,
+            // Nobody knows its message group.
+            Err(Unread::Damaged) => None,
+            Err(Unread::Refused(refusal)) => return Err(refusal),
+        };
+        let group = record.as_ref().and_then(|(_, record)| wire::message_group(record).ok().flatten());
+        Ok(group.map_or(Lane::Alone(offset), |group| Lane::Group(id_hash(group))))
+    }
+
+    /// The record of a message; `None` when it is not to be delivered any more.
+    fn read(&self, picked: &Picked) -> Result<Option<(Frame, MessageRecord)>, Unread> {
+        let found = self.read_at(picked.queue, picked.offset)?;
+        let is_dead_letter = found.as_ref().is_some_and(|(_, record)| record.header.dead.is_some());
+        let index = self.context.engine.store().index();
+        // A dead letter that went back to its group is no longer one.
+        if is_dead_letter && index.is_redriven(self.wanted.topic.id, picked.queue, picked.offset)? {
+            return Ok(None);
+        }
+        Ok(found)
+    }
+
+    /// The record at an offset; `None` when it expired.
+    fn read_at(&self, queue: u32, offset: u64) -> Result<Option<(Frame, MessageRecord)>, Unread> {
+        let store = self.context.engine.store();
+        let Some(entry) = store.index().entry(self.wanted.topic.id, queue, offset)? else { return Ok(None) };
+        match store.read_message(entry.position, entry.len) {
+            Err(_) if entry.position < store.log_start() => Ok(None),
+            read => Ok(Some(read?)),
+        }
+    }
+
+    /// The message as the client gets it.
+    fn encode(&self, picked: &Picked, (frame, record): &(Frame, MessageRecord)) -> Bytes {
+        let wanted = self.wanted;
+        let handle = ReceiptHandle {
+            broker: self.context.broker.clone(),
+            topic: wanted.topic.name.clone(),
+            group: wanted.group.name.clone(),
+            queue: picked.queue,
+            offset: picked.offset,
+            attempt: picked.attempt,
+            lease: picked.lease,
+            invisible_until_ms: picked.visible_ms,
+            topic_id: wanted.topic.id,
+        };
+        let delivery = Delivery {
+            store_ms: frame.store_ms,
+            queue: picked.queue,
+            offset: Some(picked.offset),
+            attempt: Some(picked.attempt),
+            receipt_handle: Some(handle.to_text()),
+            invisible_ms: u64::try_from(picked.visible_ms - now_ms()).ok(),
+        };
+        wire::message(record, &delivery)
+    }
 }
 
-impl Stream for Batch {
-    type Item = Result<raw::ReceiveMessageResponse, Status>;
-
-    /// The protocol's order: status, messages, time of delivery.
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
-        let item = |content| Poll::Ready(Some(Ok(raw::ReceiveMessageResponse { content: Some(content) })));
-        if let Some(head) = self.head.take() {
-            return item(head);
-        }
-        let next = self.sent;
-        if let Some((_, message)) = self.messages.get_mut(next) {
-            let message = std::mem::take(message);
-            self.sent += 1;
-            self.context.counters.messages_out.fetch_add(1, Ordering::Relaxed);
-            return item(Content::Message(message));
-        }
-        if next == self.messages.len() {
-            self.sent += 1;
-            return item(Content::DeliveryTimestamp(wire::timestamp(now_ms())));
-        }
-        Poll::Ready(None)
-    }
-}
-
-impl Drop for Batch {
-    fn drop(&mut self) {
-        let unsent: Vec<Picked> =
-            self.messages.iter().skip(self.sent).map(|(picked, _)| picked.clone()).collect();
-        if !unsent.is_empty() {
-            self.subscription.give_back(now_ms(), &unsent);
-        }
-    }
+/// Whether a filter wants a message. What cannot be understood is not held back: its receiver may be able to.
+fn wanted_by(record: &MessageRecord, filter: &Filter) -> bool {
+    wire::is_wanted(record, filter).unwrap_or(true)
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ fn malformed(error: &dyn std::error::Error) -> Refusal {
 
 fn check_topic(draft: &Draft<'_>, topic: &Topic) -> Result<MessageType, Refusal> {
     match publish::check_topic(draft, topic).map_err(|error| refused(&error))? {
-        kind @ (MessageType::Normal | MessageType::Transaction) => Ok(kind),
+        kind @ (MessageType::Normal | MessageType::Fifo | MessageType::Transaction) => Ok(kind),
         other => Err(Refusal::not_implemented(&format!("sending {} messages", other.word()))),
     }
 }
@@ -102,7 +102,10 @@ fn place(
     message: &Sent<'_>,
     kind: MessageType,
 ) -> MessageRecord {
-    let queue = choose_queue(context, client, topic, u32::try_from(message.queue_id).ok());
+    let queue = match message.draft.message_group {
+        Some(group) => publish::queue_of_group(group, topic.write_queues),
+        None => choose_queue(context, client, topic, u32::try_from(message.queue_id).ok()),
+    };
     let (hold, hold_ms) = if kind == MessageType::Transaction {
         let wanted_ms = message.draft.recovery_ms.unwrap_or(0);
         (Hold::Half, i64::try_from(context.checks.first_check_after_ms(wanted_ms)).unwrap_or(i64::MAX))

@@ -72,6 +72,35 @@ fn properties(record: &MessageRecord) -> Result<Vec<(&str, Cow<'_, str>)>, Irreg
     Ok(properties)
 }
 
+/// The keys of a stored message.
+///
+/// # Errors
+/// See [`is_wanted`].
+pub(super) fn keys(record: &MessageRecord) -> Result<Vec<&str>, Irregular> {
+    let mut keys = Vec::new();
+    let mut fields = Fields::of(&record.system);
+    while let Some(field) = fields.next()? {
+        if field.number == system::KEYS {
+            keys.push(field.text()?);
+        }
+    }
+    Ok(keys)
+}
+
+/// The message group of a stored message.
+///
+/// # Errors
+/// See [`is_wanted`].
+pub(crate) fn message_group(record: &MessageRecord) -> Result<Option<&str>, Irregular> {
+    let mut fields = Fields::of(&record.system);
+    while let Some(field) = fields.next()? {
+        if field.number == system::MESSAGE_GROUP {
+            return field.text().map(Some);
+        }
+    }
+    Ok(None)
+}
+
 /// Whether a stored message has this key.
 pub(crate) fn has_key(record: &MessageRecord, key: &str) -> bool {
     let mut fields = Fields::of(&record.system);

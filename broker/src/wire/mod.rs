@@ -1,5 +1,6 @@
 //! Between messages on the wire and messages in the log.
 
+mod dead;
 mod fields;
 mod labels;
 mod numbers;
@@ -9,7 +10,6 @@ mod tests;
 
 use bytes::Bytes;
 use kerolox_core::lookup;
-use kerolox_core::publish::Draft;
 use kerolox_core::record::{Hold, MessageHeader, MessageRecord};
 use kerolox_core::topic::{MessageType, Topic};
 use kerolox_proto::v2::{Digest, DigestType, Encoding};
@@ -20,8 +20,9 @@ use prost_types::{Duration, Timestamp};
 use fields::{put_bytes, put_int32, put_len, put_varint};
 use numbers::{message as field, system};
 
+pub(crate) use dead::dead_letter;
 pub(crate) use fields::Irregular;
-pub(crate) use labels::{has_key, is_wanted};
+pub(crate) use labels::{has_key, is_wanted, message_group};
 pub(crate) use sent::{Sent, normalize, scan};
 
 /// Where a message goes and why it is held back, if it is.
@@ -53,7 +54,8 @@ pub(crate) fn record(sent: &Sent<'_>, placement: &Placement<'_>) -> MessageRecor
             _ => String::new(),
         },
         carried: None,
-        lookups: lookups(&sent.draft, placement.topic.id),
+        lookups: lookups(sent.draft.message_id, sent.draft.keys.iter().copied(), placement.topic.id),
+        dead: None,
     };
     let [before_id, after_id] = sent.system;
     let sent_len = before_id.len() + after_id.len();
@@ -76,9 +78,10 @@ pub(crate) fn record(sent: &Sent<'_>, placement: &Placement<'_>) -> MessageRecor
     MessageRecord { header, system: system.into(), content: sent.content.concat().into() }
 }
 
-fn lookups(draft: &Draft<'_>, topic_id: u32) -> Vec<u64> {
-    let keys = draft.keys.iter().map(|key| lookup::key_hash(topic_id, key));
-    std::iter::once(lookup::id_hash(draft.message_id)).chain(keys).collect()
+/// Under what a message is found again.
+fn lookups<'a>(message_id: &str, keys: impl Iterator<Item = &'a str>, topic_id: u32) -> Vec<u64> {
+    let keys = keys.map(|key| lookup::key_hash(topic_id, key));
+    std::iter::once(lookup::id_hash(message_id)).chain(keys).collect()
 }
 
 /// Room for what [`record`] adds, beside the store host: digest 38 bytes, the others 8.

@@ -29,6 +29,7 @@ pub(super) mod system {
     pub(crate) const MESSAGE_GROUP: u32 = 17;
     pub(crate) const TRACE_CONTEXT: u32 = 18;
     pub(crate) const ORPHANED_TRANSACTION_RECOVERY_DURATION: u32 = 19;
+    pub(crate) const DEAD_LETTER_QUEUE: u32 = 20;
     pub(crate) const LITE_TOPIC: u32 = 21;
     pub(crate) const PRIORITY: u32 = 22;
     /// The highest number that this version knows.

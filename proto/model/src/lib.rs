@@ -1,8 +1,10 @@
 //! Kerolox's vocabulary, shared by servers, client and tools: names and their limits ([`names`]), the tokens that
-//! clients hand back to us ([`token`]), the limits of the protocol ([`limits`]), durations and sizes ([`units`]).
+//! clients hand back to us ([`token`]), the limits of the protocol ([`limits`]), durations and sizes ([`units`]), delays
+//! between delivery attempts ([`backoff`]).
 //!
 //! Nothing here does I/O, reads a clock or knows the generated protocol types.
 
+pub mod backoff;
 pub mod limits;
 pub mod names;
 pub mod token;

@@ -80,9 +80,19 @@ pub fn validate_group(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-/// The topic that takes the dead letters of `group`.
-pub fn dead_letter_topic(group: &str) -> String {
-    format!("{DEAD_LETTER_PREFIX}{group}")
+/// The stored name of the topic that takes the dead letters of a group, which is given by its stored name. It lies in the
+/// namespace of the group.
+pub fn dead_letter_topic(stored_group: &str) -> String {
+    let (namespace, group) = split_namespace(stored_group);
+    in_namespace(namespace, &format!("{DEAD_LETTER_PREFIX}{group}"))
+}
+
+/// Namespace and name of a stored name: the reverse of [`in_namespace`]. The namespace is empty if there is none.
+pub fn split_namespace(stored: &str) -> (&str, &str) {
+    match stored.split_once('%') {
+        Some((namespace, name)) if !namespace.is_empty() => (namespace, name),
+        _ => ("", stored),
+    }
 }
 
 /// The name under which a broker stores a resource of a namespace: `namespace%name`, or the bare name without one.

@@ -93,6 +93,7 @@ impl Maker {
             producer: String::new(),
             carried: None,
             lookups,
+            dead: None,
         };
         let system = Bytes::copy_from_slice(&self.system);
         Made(MessageRecord { header, system, content: self.content.clone() })

@@ -164,15 +164,14 @@ impl Cursor {
         lease <= self.void_leases
     }
 
-    /// The next moment, after `now_ms`, at which something can be handed out, renewed or given up; `now_ms` or before if it
-    /// is there already.
+    /// The next moment after `now_ms` at which something can be handed out, renewed or given up.
     pub(super) fn next_event_ms(&self, now_ms: i64) -> Option<i64> {
         let due = match &self.lanes {
             // What is due may have to wait for others of its message group.
             Some(lanes) => lanes.next_ready_ms(now_ms),
-            None => self.times.first_due_ms(),
+            None => self.times.next_due_ms(now_ms),
         };
-        due.into_iter().chain(self.times.first_other_ms()).min()
+        due.into_iter().chain(self.times.next_other_ms(now_ms)).min()
     }
 
     /// Extends what living clients hold while alive, makes the rest visible, and ends what failed for the last time.
@@ -464,6 +463,14 @@ impl Cursor {
         }
         let blocked = blocked.iter().map(|(_, waiting)| *waiting as u64).sum::<u64>() - out_of_blocked;
         Counts { lag, ready: lag.saturating_sub(in_flight + waiting + blocked), in_flight, waiting, blocked }
+    }
+
+    pub(super) fn has_to_log(&self) -> bool {
+        let quiet = self.reset_to.is_none()
+            && self.acked.is_empty()
+            && self.attempted.is_empty()
+            && self.dead.is_empty();
+        !quiet
     }
 
     /// Takes what became dead letters since the last call: offset, deliveries and reason.

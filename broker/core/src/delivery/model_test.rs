@@ -125,7 +125,7 @@ impl World {
     fn wants(&self, client: usize, offset: u64) -> bool {
         let tag =
             ["a", "b", "c", "d"][usize::from(self.published[usize::try_from(offset).expect("small")].1)];
-        self.filters[client].matches_tag(Some(tag))
+        self.filters[client].matches(Some(tag), |_| None)
     }
 
     /// What the engine decided alone, and what has to go into the log.
@@ -191,7 +191,7 @@ impl World {
                 if self.wants(client, message.offset) {
                     Verdict::Wanted
                 } else {
-                    let other = others.iter().find(|(_, filter)| filter.matches_tag(Some(tag)));
+                    let other = others.iter().find(|(_, filter)| filter.matches(Some(tag), |_| None));
                     other.map_or(Verdict::Unwanted, |(id, _)| Verdict::WantedBy(*id))
                 }
             };

@@ -395,7 +395,8 @@ impl Subscription {
         }
     }
 
-    /// The next moment at which something can be handed out, renewed or given up; see [`Self::sweep`].
+    /// The next moment after `now_ms` at which something can be handed out, renewed or given up, provided that
+    /// [`Self::sweep`] was called with that time.
     pub fn next_event_ms(&self, now_ms: i64) -> Option<i64> {
         self.queues.values().filter_map(|cursor| cursor.next_event_ms(now_ms)).min()
     }
@@ -403,6 +404,16 @@ impl Subscription {
     /// What keeps the messages of each queue that are not done.
     pub fn counts(&self, now_ms: i64) -> BTreeMap<u32, Counts> {
         self.queues.iter().map(|(queue, cursor)| (*queue, cursor.counts(now_ms))).collect()
+    }
+
+    /// Whether there is progress or a dead letter that has to be logged.
+    pub fn has_to_log(&self) -> bool {
+        self.queues.values().any(Cursor::has_to_log)
+    }
+
+    /// Whether messages of one message group are delivered in order.
+    pub fn is_ordered(&self) -> bool {
+        self.policy.ordered
     }
 
     /// Takes the progress that has to be logged since the last call.

@@ -54,15 +54,19 @@ impl Times {
         first(&self.renewed, now_ms)
     }
 
-    /// When the first is handed out again.
-    pub(super) fn first_due_ms(&self) -> Option<i64> {
-        self.due.first().map(|(visible_ms, _)| *visible_ms)
+    /// When the first of those that are not visible yet is handed out again.
+    pub(super) fn next_due_ms(&self, now_ms: i64) -> Option<i64> {
+        after(&self.due, now_ms)
     }
 
     /// When the first is given up or renewed.
-    pub(super) fn first_other_ms(&self) -> Option<i64> {
-        [&self.last, &self.renewed].into_iter().filter_map(|set| set.first()).map(|(ms, _)| *ms).min()
+    pub(super) fn next_other_ms(&self, now_ms: i64) -> Option<i64> {
+        [&self.last, &self.renewed].into_iter().filter_map(|set| after(set, now_ms)).min()
     }
+}
+
+fn after(set: &ByTime, now_ms: i64) -> Option<i64> {
+    set.range((now_ms.saturating_add(1), 0)..).next().map(|(visible_ms, _)| *visible_ms)
 }
 
 fn first(set: &ByTime, now_ms: i64) -> Option<u64> {

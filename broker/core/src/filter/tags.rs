@@ -48,13 +48,3 @@ mod tests {
         }
     }
 }
-
-pub use TagFilter as Filter;
-impl TagFilter {
-    pub fn tags(t: &str) -> Result<Self, String> {
-        Self::parse(t)
-    }
-    pub fn matches_tag(&self, t: Option<&str>) -> bool {
-        self.matches(t)
-    }
-}

@@ -14,7 +14,8 @@ use tokio::sync::oneshot;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
-pub use policy::{Backoff, DefaultPolicy, GroupPolicy, SettingsPolicy};
+pub use kerolox_model::backoff::Backoff;
+pub use policy::{DefaultPolicy, GroupPolicy, SettingsPolicy};
 pub use settings::answer_settings;
 
 use crate::clients::{Clients, CommandReceiver, CommandSender, RequestSide, StreamLease};

@@ -9,7 +9,8 @@ use kerolox_model::names::{in_namespace, validate_group, validate_topic};
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::{self, Code, Language, retry_policy::Strategy};
 
-use super::policy::{Backoff, GroupPolicy, SettingsPolicy, to_proto};
+use super::Backoff;
+use super::policy::{GroupPolicy, SettingsPolicy, to_customized, to_exponential, to_proto};
 use crate::refusal::Refusal;
 
 /// How long consumers are to wait for messages in one ReceiveMessage.
@@ -94,7 +95,7 @@ fn producer_retry() -> v2::RetryPolicy {
         max: Duration::from_secs(1),
         multiplier: 2.0,
     };
-    let strategy = Strategy::ExponentialBackoff(backoff.to_exponential(1));
+    let strategy = Strategy::ExponentialBackoff(to_exponential(&backoff, 1));
     v2::RetryPolicy { max_attempts: PRODUCER_ATTEMPTS, strategy: Some(strategy) }
 }
 
@@ -102,8 +103,8 @@ fn producer_retry() -> v2::RetryPolicy {
 fn consumer_retry(group: &GroupPolicy, language: Language) -> v2::RetryPolicy {
     let retries = group.max_attempts.saturating_sub(1);
     let strategy = match language {
-        Language::Python => Strategy::CustomizedBackoff(group.backoff.to_customized(retries)),
-        _ => Strategy::ExponentialBackoff(group.backoff.to_exponential(retries)),
+        Language::Python => Strategy::CustomizedBackoff(to_customized(&group.backoff, retries)),
+        _ => Strategy::ExponentialBackoff(to_exponential(&group.backoff, retries)),
     };
     let max_attempts = i32::try_from(group.max_attempts).unwrap_or(i32::MAX);
     v2::RetryPolicy { max_attempts, strategy: Some(strategy) }

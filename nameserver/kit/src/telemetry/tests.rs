@@ -96,9 +96,9 @@ fn listed_delays_have_an_exponential_form_and_both_are_bounded() {
     assert_eq!(classic.delay(1), Duration::from_secs(10));
     assert_eq!(classic.delay(16), Duration::from_secs(7200));
     assert_eq!(classic.delay(u32::MAX), Duration::from_secs(7200));
-    let exponential = classic.to_exponential(16);
+    let exponential = super::policy::to_exponential(&classic, 16);
     assert_eq!((exponential.initial, exponential.max), (Some(seconds(10)), Some(seconds(7200))));
-    assert_eq!(classic.to_customized(0).next, [seconds(10)]);
+    assert_eq!(super::policy::to_customized(&classic, 0).next, [seconds(10)]);
     let (initial, max) = (Duration::from_secs(1), Duration::from_secs(60));
     let growing = Backoff::Exponential { initial, max, multiplier: 10.0 };
     assert_eq!((growing.delay(2), growing.delay(u32::MAX)), (Duration::from_secs(10), max));

@@ -129,6 +129,16 @@ fn message_fields(record: &MessageRecord, form: Option<BodyForm>) -> Result<Fiel
         add("offset", json!(carried.offset), carried.offset.is_some());
         add("firstStoreMs", json!(carried.store_ms), true);
     }
+    if let Some(dead) = &header.dead {
+        add(
+            "deadLetterOf",
+            json!({
+                "groupId": dead.group_id, "topic": dead.topic, "topicId": dead.topic_id, "queue": dead.queue,
+                "offset": dead.offset, "attempts": dead.attempts, "reason": format!("{:?}", dead.reason()),
+            }),
+            true,
+        );
+    }
     add("producer", json!(header.producer), !header.producer.is_empty());
     add("tag", json!(system.tag), system.tag.is_some());
     add("keys", json!(system.keys), !system.keys.is_empty());
@@ -158,6 +168,11 @@ fn progress_items(progress: &ProgressRecord) -> Value {
         ProgressItem::Checked(checked) => json!({
             "checked": checked.held, "checks": checked.checks, "nextCheckMs": checked.next_check_ms,
             "asked": checked.asked,
+        }),
+        ProgressItem::Redriven(redriven) => json!({
+            "redriven": { "topicId": redriven.dead_topic_id, "queue": redriven.dead_queue, "offset": redriven.dead_offset },
+            "groupId": redriven.group_id, "topicId": redriven.topic_id, "queue": redriven.queue,
+            "offset": redriven.offset,
         }),
     });
     items.collect()

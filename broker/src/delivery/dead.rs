@@ -1,0 +1,102 @@
+//! Messages that a group gave up, on their way to its dead-letter topic.
+
+use kerolox_core::delivery::Dead;
+use kerolox_core::record::{
+    AckRange, DeadOrigin, MessageRecord, ProgressItem, ProgressRecord, QueueProgress, Record,
+};
+use kerolox_core::topic::{PERM_READ, Topic, TopicChange};
+use kerolox_kit::process::now_ms;
+use kerolox_log::Frame;
+use kerolox_model::names::dead_letter_topic;
+use kerolox_store::{ProposeError, StoreError};
+
+use super::subscription::Shared;
+use crate::engine::{ChangeError, Engine};
+use crate::wire;
+
+/// A message that cannot be read now is given up again after this time: by then somebody may have mended the log.
+const UNREADABLE_AGAIN_MS: i64 = 10 * 60_000;
+
+/// Stores the dead letters of a subscription. Each is one record, which ends the delivery of the original as well.
+///
+/// # Errors
+/// [`ProposeError`] when the log does not take them.
+pub(super) async fn bury(engine: &Engine, subscription: &Shared, dead: &[Dead]) -> Result<(), ProposeError> {
+    let (group, topic) = {
+        let index = engine.store().index();
+        let group = index.groups().into_iter().find(|group| group.id == subscription.group_id());
+        (group, index.topic_by_id(subscription.topic_id()))
+    };
+    // Deleted in the meantime, with everything that they had to say.
+    let (Some(group), Some(topic)) = (group, topic) else { return Ok(()) };
+    let dead_topic = match dead_topic(engine, &group.name).await {
+        Ok(dead_topic) => dead_topic,
+        Err(ChangeError::Log(error)) => return Err(error),
+        Err(ChangeError::Invalid(reason)) => {
+            tracing::error!(group = %group.name, %reason, "the dead-letter topic cannot be created");
+            return Err(ProposeError::ReadOnly(reason));
+        }
+    };
+    let proposals = dead.iter().filter_map(|dead| {
+        let record = match read(engine, &topic, dead) {
+            Ok(Some((frame, message))) => {
+                let origin = DeadOrigin {
+                    group_id: group.id,
+                    topic_id: topic.id,
+                    queue: dead.queue,
+                    offset: dead.offset,
+                    attempts: dead.attempts,
+                    reason: dead.reason.into(),
+                    topic: topic.name.clone(),
+                    store_ms: message.header.carried.map_or(frame.store_ms, |carried| carried.store_ms),
+                };
+                wire::dead_letter(&message, origin, &dead_topic, now_ms())
+            }
+            Ok(None) => done(group.id, topic.id, dead),
+            Err(error) => {
+                tracing::error!(%error, group = %group.name, topic = %topic.name, offset = dead.offset,
+                    "a message that is to become a dead letter cannot be read; it stays where it is for now");
+                subscription.reopen(now_ms() + UNREADABLE_AGAIN_MS, dead.queue, dead.offset);
+                return None;
+            }
+        };
+        Some(engine.propose(&record))
+    });
+    for stored in proposals.collect::<Vec<_>>() {
+        stored.await?;
+    }
+    Ok(())
+}
+
+/// The dead-letter topic of a group, created with its first dead letter. Clients may receive from it, and not send to it.
+async fn dead_topic(engine: &Engine, group: &str) -> Result<std::sync::Arc<Topic>, ChangeError> {
+    let name = dead_letter_topic(group);
+    if let Some(topic) = engine.store().index().topic(&name) {
+        return Ok(topic);
+    }
+    let change = TopicChange {
+        name,
+        read_queues: Some(1),
+        write_queues: Some(1),
+        perm: Some(PERM_READ),
+        attributes: Vec::new(),
+    };
+    engine.put_topic(&change).await.map(|(topic, _)| topic)
+}
+
+/// The message, unless it has expired.
+fn read(engine: &Engine, topic: &Topic, dead: &Dead) -> Result<Option<(Frame, MessageRecord)>, StoreError> {
+    let store = engine.store();
+    let Some(entry) = store.index().entry(topic.id, dead.queue, dead.offset)? else { return Ok(None) };
+    match store.read_message(entry.position, entry.len) {
+        Err(_) if entry.position < store.log_start() => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// The message is gone: all that is left to say is that the group has done with it.
+fn done(group_id: u32, topic_id: u32, dead: &Dead) -> Record {
+    let acked = vec![AckRange { start: dead.offset, end: dead.offset + 1 }];
+    let progress = QueueProgress { group_id, topic_id, queue: dead.queue, acked, ..QueueProgress::default() };
+    Record::Progress(ProgressRecord::new([ProgressItem::Queue(progress)]))
+}
