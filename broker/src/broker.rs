@@ -176,7 +176,12 @@ impl Broker {
             tokio::spawn(checker.run()),
             tokio::spawn(keeper.run()),
             tokio::spawn(deliveries.clone().keep_time(clients.clone())),
-            tokio::spawn(keep_house(routes.clone(), clients.clone(), deliveries.clone())),
+            tokio::spawn(keep_house(
+                routes.clone(),
+                clients.clone(),
+                deliveries.clone(),
+                config.groups.member_expiry.duration(),
+            )),
         ];
         let policy: Arc<dyn SettingsPolicy> =
             Arc::new(Policy { engine: engine.clone(), limits: config.publish_limits() });
@@ -300,7 +305,12 @@ fn random_salt() -> Salt {
     Salt::new(high ^ low)
 }
 
-async fn keep_house(routes: Arc<Routes>, clients: Arc<Clients>, deliveries: Arc<Deliveries>) {
+async fn keep_house(
+    routes: Arc<Routes>,
+    clients: Arc<Clients>,
+    deliveries: Arc<Deliveries>,
+    member_expiry: Duration,
+) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     loop {
         ticks.tick().await;
@@ -308,5 +318,6 @@ async fn keep_house(routes: Arc<Routes>, clients: Arc<Clients>, deliveries: Arc<
         for client_id in clients.expire() {
             deliveries.client_left(&client_id);
         }
+        deliveries.remove_members(|client| clients.is_alive(client), member_expiry).await;
     }
 }

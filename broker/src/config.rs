@@ -154,6 +154,9 @@ pub struct TopicsConfig {
 pub struct GroupsConfig {
     /// Whether a group comes into being when it first receives.
     pub auto_create: bool,
+    /// How long the cursor of a member of a broadcast group is kept that does not receive any more. Clients whose id changes
+    /// with every start leave one behind each time.
+    pub member_expiry: Span,
 }
 
 /// Limits for messages.
@@ -236,7 +239,7 @@ impl Default for TopicsConfig {
 
 impl Default for GroupsConfig {
     fn default() -> Self {
-        Self { auto_create: true }
+        Self { auto_create: true, member_expiry: Span::from_secs(24 * 3600) }
     }
 }
 

@@ -102,6 +102,20 @@ impl Engine {
         }
     }
 
+    /// Makes the member `client` of a broadcast group, unless there is one.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn put_member(&self, group: &Group, client: &str) -> Result<Arc<Group>, ChangeError> {
+        let _changing = self.changing.lock().await;
+        let id = self.store.index().next_group_id();
+        let wanted = Group { id, ..group.as_member(client) };
+        match self.change(MetaChange::PutGroup(wanted)).await? {
+            Outcome::Group(member, _) => Ok(member),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Deletes a topic; the answer tells whether there was one.
     ///
     /// # Errors

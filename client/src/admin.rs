@@ -187,6 +187,14 @@ impl BrokerAdmin {
         list_groups, ListGroupsRequest, ListGroupsResponse
     );
     broker_call!(
+        /// Where a consumer group stands in each queue.
+        describe_group, DescribeGroupRequest, DescribeGroupResponse, error
+    );
+    broker_call!(
+        /// Sets offsets of a consumer group; durable when answered.
+        reset_offsets, ResetOffsetsRequest, ResetOffsetsResponse, error
+    );
+    broker_call!(
         /// State and counters of the broker.
         describe_broker, DescribeBrokerRequest, DescribeBrokerResponse
     );

@@ -58,6 +58,11 @@ impl AccessPoint {
         Ok(groups.swap_remove(number % groups.len()))
     }
 
+    /// The broker group whose queue a call is about.
+    fn owner_of<Q>(&self, request: &Request<Q>, queue: Option<&v2::MessageQueue>) -> Result<String, Refusal> {
+        access::greet(request, &self.clients).and_then(|_| relay::owner_of_queue(queue))
+    }
+
     async fn ack_by_owner(
         &self,
         request: Request<v2::AckMessageRequest>,
@@ -148,9 +153,7 @@ impl MessagingService for AccessPoint {
         request: Request<v2::ReceiveMessageRequest>,
     ) -> Answer<Self::ReceiveMessageStream> {
         let headers = ClientHeaders::lenient(request.metadata());
-        let owner = access::greet(&request, &self.clients)
-            .and_then(|_| relay::owner_of_queue(request.get_ref().message_queue.as_ref()));
-        let outcome = match owner {
+        let outcome = match self.owner_of(&request, request.get_ref().message_queue.as_ref()) {
             Ok(owner) => self.relay.receive_message(&owner, request).await,
             Err(refusal) => Err(refusal),
         };
@@ -214,25 +217,47 @@ impl MessagingService for AccessPoint {
         request: Request<v2::PullMessageRequest>,
     ) -> Answer<Self::PullMessageStream> {
         let headers = ClientHeaders::lenient(request.metadata());
-        Ok(Response::new(refused_stream(&headers, &Refusal::not_implemented("PullMessage"))))
+        let outcome = match self.owner_of(&request, request.get_ref().message_queue.as_ref()) {
+            Ok(owner) => self.relay.pull_message(&owner, request).await,
+            Err(refusal) => Err(refusal),
+        };
+        Ok(Response::new(match outcome {
+            Ok(messages) => Box::pin(messages),
+            Err(refusal) => refused_stream(&headers, &refusal),
+        }))
     }
 
     async fn update_offset(
         &self,
         request: Request<v2::UpdateOffsetRequest>,
     ) -> Answer<v2::UpdateOffsetResponse> {
-        not_here(&request, "UpdateOffset")
+        let headers = ClientHeaders::lenient(request.metadata());
+        let outcome = match self.owner_of(&request, request.get_ref().message_queue.as_ref()) {
+            Ok(owner) => self.relay.update_offset(&owner, request).await,
+            Err(refusal) => Err(refusal),
+        };
+        answer(&headers, outcome)
     }
 
     async fn get_offset(&self, request: Request<v2::GetOffsetRequest>) -> Answer<v2::GetOffsetResponse> {
-        not_here(&request, "GetOffset")
+        let headers = ClientHeaders::lenient(request.metadata());
+        let outcome = match self.owner_of(&request, request.get_ref().message_queue.as_ref()) {
+            Ok(owner) => self.relay.get_offset(&owner, request).await,
+            Err(refusal) => Err(refusal),
+        };
+        answer(&headers, outcome)
     }
 
     async fn query_offset(
         &self,
         request: Request<v2::QueryOffsetRequest>,
     ) -> Answer<v2::QueryOffsetResponse> {
-        not_here(&request, "QueryOffset")
+        let headers = ClientHeaders::lenient(request.metadata());
+        let outcome = match self.owner_of(&request, request.get_ref().message_queue.as_ref()) {
+            Ok(owner) => self.relay.query_offset(&owner, request).await,
+            Err(refusal) => Err(refusal),
+        };
+        answer(&headers, outcome)
     }
 
     async fn sync_lite_subscription(

@@ -4,6 +4,7 @@
 //! most of their time is waiting.
 #![allow(clippy::unwrap_used, reason = "tests panic when something is wrong")]
 
+mod broadcast;
 mod cluster;
 mod damage;
 mod delivery;
@@ -11,6 +12,8 @@ mod filters;
 mod health;
 mod messages;
 mod mqadmin;
+mod offsets;
+mod pull;
 mod query;
 mod rebuild;
 mod relay;

@@ -55,12 +55,18 @@ impl Servers {
         servers
     }
 
-    fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { nameservers: Vec::new(), brokers: Vec::new(), folder: tempfile::tempdir().unwrap() }
     }
 
     fn start_broker(&mut self, group: &str, flags: &[&str]) {
-        let mut broker = broker(group, self.folder.path(), flags);
+        self.start_broker_with(group, flags, &[]);
+    }
+
+    /// The same with environment variables.
+    pub(crate) fn start_broker_with(&mut self, group: &str, flags: &[&str], environment: &[(&str, &str)]) {
+        let broker = broker(group, self.folder.path(), flags);
+        let mut broker = environment.iter().fold(broker, |broker, (name, value)| broker.env(name, value));
         broker.start().unwrap();
         self.brokers.push(broker);
     }

@@ -1,6 +1,6 @@
 //! The command line: which commands there are.
 
-use crate::command::{cluster, group, message, query, store, topic};
+use crate::command::{cluster, group, message, offset, query, store, topic};
 use crate::outcome::Result;
 use crate::output::{Format, Report};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -63,6 +63,9 @@ commands!(
     "printMsgByQueue" PrintMsgByQueue(query::PrintMsgByQueue),
     "updateSubGroup" UpdateSubGroup(group::UpdateSubGroup),
     "deleteSubGroup" DeleteSubGroup(group::DeleteSubGroup),
+    "consumerProgress" ConsumerProgress(offset::ConsumerProgress),
+    "resetOffset" ResetOffset(offset::ResetOffset),
+    "resetOffsetByTime" ResetOffsetByTime(offset::ResetOffsetByTime),
 );
 
 /// The arguments with the command's name spelt as we spell it: RocketMQ's tool does not regard case.
@@ -117,6 +120,16 @@ mod tests {
             "updateSubGroup -n h:1 -c C -g billing -s true -m true -o true -r 3",
             "deleteSubGroup -n h:1 -c C -g billing",
             "deleteSubGroup -b h:1 -g billing --output json",
+            "updateSubGroup -b h:1 -g news -d true --attributes +consume.from=latest",
+            "consumerProgress -n h:1 -g billing -t orders",
+            "consumerProgress -n h:1",
+            "consumerProgress -b h:1 --groupName billing",
+            "resetOffsetByTime -n h:1 -g billing -t orders -s now",
+            "resetOffsetByTime -n h:1 -g billing -t orders -s -1 -f true",
+            "resetOffsetByTime -n h:1 -g billing -t orders -s 2026-01-31#08:00:00:000 --dry-run",
+            "resetOffsetByTime -b h:1 -g billing -t orders -s -1 -q 0 -o 12",
+            "resetOffset -c C -n h:1 -g billing -t orders --to offset:7 -q 0,1 --dry-run",
+            "resetOffset -n h:1 -g billing -t orders --to id:01F2",
             "store verify /data --online",
             "store dump /data --from 64 --to 999 --kind message --limit 3 --body=hex --output json",
             "STORE dump /data --body",
@@ -139,6 +152,10 @@ mod tests {
             "deleteTopic -t orders",
             "sendMessage -n h:1 -t orders -p body -i 3",
             "updateSubGroup -b h:1 -g billing -s perhaps",
+            "consumerProgress -n h:1 -t orders",
+            "resetOffset -n h:1 -g billing -t orders",
+            "resetOffset -n h:1 -g billing -t orders --to yesterday",
+            "resetOffsetByTime -n h:1 -g billing -t orders -s now -o 12",
             "store",
             "store verify",
             "store dump /data --kind massage",
@@ -169,12 +186,13 @@ mod tests {
         assert_eq!(request.attributes, ["+message.type=FIFO", "-reserve.time"]);
         assert_eq!((request.read_queues, request.write_queues, request.perm), (None, Some(3), None));
 
-        let Ok(Command::UpdateSubGroup(update)) =
-            parse("updateSubGroup -b h:1 -g billing -o true -r 5 -m false")
-        else {
+        let Ok(Command::UpdateSubGroup(update)) = parse(
+            "updateSubGroup -b h:1 -g billing -o true -r 5 -m false -d true --attributes +consume.from=latest",
+        ) else {
             panic!("not an updateSubGroup")
         };
         let request = update.request();
+        assert_eq!(request.attributes, ["+consume.from=latest", "+broadcast=true"]);
         assert_eq!(
             (request.fifo, request.retry_max_times, request.consume_from_min, request.consume_enable),
             (Some(true), Some(5), Some(false), None)

@@ -15,6 +15,8 @@ pub struct Acks {
     ranges: BTreeMap<u64, u64>,
     /// Failed attempts of offsets that are not done: `offset -> (attempts, visible_ms)`.
     attempted: BTreeMap<u64, (u32, i64)>,
+    /// Receipt handles with lease numbers up to this one are void, because the offset was set since.
+    void_leases: u64,
 }
 
 /// Stored form of [`Acks`]; field numbers are part of the on-disk format.
@@ -26,12 +28,25 @@ struct StoredAcks {
     ranges: Vec<AckRange>,
     #[prost(message, repeated, tag = "3")]
     attempted: Vec<Attempted>,
+    #[prost(uint64, tag = "4")]
+    void_leases: u64,
 }
 
 impl Acks {
     /// Nothing done yet, starting at `offset`.
     pub fn starting_at(offset: u64) -> Self {
         Self { committed: offset, ..Self::default() }
+    }
+
+    /// Everything from `offset` on is open again, everything before it is done, and handles with lease numbers up to
+    /// `void_leases` no longer count.
+    pub fn reset_to(offset: u64, void_leases: u64) -> Self {
+        Self { void_leases, ..Self::starting_at(offset) }
+    }
+
+    /// Receipt handles with lease numbers up to this one are void.
+    pub fn void_leases(&self) -> u64 {
+        self.void_leases
     }
 
     /// Every offset below this is done.
@@ -126,7 +141,7 @@ impl Acks {
     /// Applies one logged change.
     pub fn apply(&mut self, progress: &QueueProgress) {
         if let Some(offset) = progress.reset_to {
-            *self = Self::starting_at(offset);
+            *self = Self::reset_to(offset, progress.void_leases.max(self.void_leases));
         }
         for range in &progress.acked {
             self.ack(range.start, range.end);
@@ -145,6 +160,7 @@ impl Acks {
                 .attempted()
                 .map(|(offset, attempts, visible_ms)| Attempted { offset, attempts, visible_ms })
                 .collect(),
+            void_leases: self.void_leases,
         }
         .encode_to_vec()
     }
@@ -159,6 +175,7 @@ impl Acks {
             committed: stored.committed,
             ranges: stored.ranges.iter().map(|range| (range.start, range.end)).collect(),
             attempted: stored.attempted.iter().map(|a| (a.offset, (a.attempts, a.visible_ms))).collect(),
+            void_leases: stored.void_leases,
         })
     }
 
@@ -232,7 +249,10 @@ mod tests {
         acks.attempt(3, 9, 9);
         assert_eq!(acks.attempted().collect::<Vec<_>>(), [(4, 1, 2000)]);
         assert_eq!(Acks::decode(&acks.encode()), Ok(acks.clone()));
-        acks.apply(&QueueProgress { reset_to: Some(2), ..QueueProgress::default() });
-        assert_eq!(acks, Acks::starting_at(2));
+        acks.apply(&QueueProgress { reset_to: Some(2), void_leases: 7, ..QueueProgress::default() });
+        assert_eq!(acks, Acks::reset_to(2, 7));
+        assert_eq!(Acks::decode(&acks.encode()), Ok(acks.clone()));
+        acks.apply(&QueueProgress { reset_to: Some(0), ..QueueProgress::default() });
+        assert_eq!(acks, Acks::reset_to(0, 7), "void handles stay void");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::DateTime;
 use kerolox_model::backoff::Backoff;
 use kerolox_model::names::{NameError, validate_group};
 use prost::Message;
@@ -21,6 +22,14 @@ pub const BACKOFF_ATTRIBUTE: &str = "retry.backoff";
 
 /// Attribute that limits the messages of one topic that may be out with the group's consumers or wait for another attempt.
 pub const IN_FLIGHT_ATTRIBUTE: &str = "inflight.max";
+
+/// Attribute that says where the group starts in a topic that is new to it: `earliest`, `latest`, a time as in RFC 3339, or
+/// milliseconds since the Unix epoch.
+pub const CONSUME_FROM_ATTRIBUTE: &str = "consume.from";
+/// Attribute that says, with `true`, that every client of the group gets every message.
+pub const BROADCAST_ATTRIBUTE: &str = "broadcast";
+/// Between the name of a broadcast group and the client id of a member.
+const MEMBER_SEPARATOR: char = '#';
 
 /// A consumer group of one broker group. Stored in `Meta` records; field numbers are part of the on-disk format.
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -47,6 +56,24 @@ pub struct Group {
     /// As set by administrators.
     #[prost(btree_map = "string, string", tag = "7")]
     pub attributes: BTreeMap<String, String>,
+    /// Id of the broadcast group of which this is one member with a cursor of its own; 0 for the groups that administrators
+    /// know. What a member may do is up to its group: the other fields of its record do not count.
+    #[prost(uint32, tag = "8")]
+    pub parent: u32,
+    /// Client id of a member.
+    #[prost(string, tag = "9")]
+    pub member: String,
+}
+
+/// Where a group starts in a topic that is new to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With the oldest message.
+    Earliest,
+    /// With the first message that comes.
+    Latest,
+    /// With the first message that became visible at or after this time, milliseconds since the Unix epoch.
+    At(i64),
 }
 
 /// What an administrator asks for; absent fields keep their value, or get the default when the group is new.
@@ -88,7 +115,40 @@ impl Group {
             retry_max_times: RETRY_MAX_TIMES_DEFAULT,
             consume_from_min: true,
             attributes: BTreeMap::new(),
+            parent: 0,
+            member: String::new(),
         }
+    }
+
+    /// The group as its member `client` sees it: the same configuration, under a name and with an id of its own. The id is
+    /// 0 as long as nobody gave one.
+    pub fn as_member(&self, client: &str) -> Self {
+        Self {
+            id: 0,
+            name: member_name(&self.name, client),
+            parent: self.id,
+            member: client.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// Whether every client of the group gets every message.
+    pub fn is_broadcast(&self) -> bool {
+        self.attributes.get(BROADCAST_ATTRIBUTE).is_some_and(|value| value == "true")
+    }
+
+    /// The name that clients use: for a member, that of its group.
+    pub fn public_name(&self) -> &str {
+        let suffix = if self.member.is_empty() { 0 } else { MEMBER_SEPARATOR.len_utf8() + self.member.len() };
+        &self.name[..self.name.len() - suffix]
+    }
+
+    /// Where it starts in a topic that is new to it: as `consume.from` says, otherwise with what comes if it is a broadcast
+    /// group (as in RocketMQ), otherwise as [`Self::consume_from_min`] says.
+    pub fn start(&self) -> Start {
+        let attribute = self.attributes.get(CONSUME_FROM_ATTRIBUTE).and_then(|value| parse_start(value).ok());
+        let latest = self.is_broadcast() || !self.consume_from_min;
+        attribute.unwrap_or(if latest { Start::Latest } else { Start::Earliest })
     }
 
     /// Deliveries that a message gets in all: the first one and the retries.
@@ -138,6 +198,11 @@ pub fn changed(present: Option<&Group>, change: &GroupChange) -> Result<Group, G
                 let parsed: Result<Backoff, _> = value.parse();
                 parsed.map_err(|error| GroupError::Attribute(format!("{BACKOFF_ATTRIBUTE}: {error}")))?;
             }
+            CONSUME_FROM_ATTRIBUTE => drop(parse_start(value).map_err(GroupError::Attribute)?),
+            BROADCAST_ATTRIBUTE if !["true", "false"].contains(&value.as_str()) => {
+                let text = format!("{BROADCAST_ATTRIBUTE} {value:?} is neither true nor false");
+                return Err(GroupError::Attribute(text));
+            }
             _ => {}
         }
     }
@@ -158,9 +223,70 @@ fn in_flight_max(number: &str) -> Result<usize, String> {
     parsed.ok_or_else(|| format!("{IN_FLIGHT_ATTRIBUTE} {number:?} is no number of messages above 0"))
 }
 
+/// Name under which a member of a broadcast group is stored. No group of administrators can have it: the separator is not
+/// legal in their names.
+pub fn member_name(group: &str, client: &str) -> String {
+    format!("{group}{MEMBER_SEPARATOR}{client}")
+}
+
+fn parse_start(value: &str) -> Result<Start, String> {
+    match value {
+        "earliest" => return Ok(Start::Earliest),
+        "latest" => return Ok(Start::Latest),
+        _ => {}
+    }
+    let time_ms = value.parse().ok().filter(|ms: &i64| *ms >= 0);
+    let time_ms = time_ms.or_else(|| Some(DateTime::parse_from_rfc3339(value).ok()?.timestamp_millis()));
+    time_ms.map(Start::At).ok_or_else(|| {
+        format!(
+            "{CONSUME_FROM_ATTRIBUTE} {value:?} is no place to start; write earliest, latest, a time such as 2026-01-31T08:00:00Z, or milliseconds since 1970"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn with(attribute: &str) -> Result<Group, GroupError> {
+        let change = GroupChange {
+            name: "billing".into(),
+            attributes: vec![attribute.to_owned()],
+            ..GroupChange::default()
+        };
+        changed(None, &change)
+    }
+
+    #[test]
+    fn groups_start_where_they_are_told() {
+        for (attribute, start) in [
+            ("+consume.from=earliest", Start::Earliest),
+            ("+consume.from=latest", Start::Latest),
+            ("+consume.from=1700000000123", Start::At(1_700_000_000_123)),
+            ("+consume.from=1970-01-01T01:00:01+01:00", Start::At(1_000)),
+            ("+broadcast=true", Start::Latest),
+            ("+broadcast=false", Start::Earliest),
+            ("+broadcast=true,+consume.from=earliest", Start::Earliest),
+        ] {
+            assert_eq!(with(attribute).map(|group| group.start()), Ok(start), "{attribute}");
+        }
+        for (key, value) in [("consume.from", "yesterday"), ("consume.from", "-5"), ("broadcast", "yes")] {
+            let refused = with(&format!("+{key}={value}")).expect_err("must be refused");
+            let GroupError::Attribute(text) = &refused else { panic!("{refused}") };
+            assert!(text.contains(key) && text.contains(value), "{text}");
+        }
+        let late = Group { consume_from_min: false, ..Group::new("late") };
+        assert_eq!(late.start(), Start::Latest);
+    }
+
+    #[test]
+    fn members_go_by_the_name_of_their_group() {
+        let group = with("+broadcast=true").expect("legal");
+        let member = group.as_member("host@1#2");
+        assert_eq!((member.name.as_str(), member.public_name()), ("billing#host@1#2", "billing"));
+        assert_eq!((group.public_name(), member.start()), ("billing", Start::Latest));
+        assert!(validate_group(&member.name).is_err());
+    }
 
     #[test]
     fn attributes_say_what_becomes_of_messages_that_fail() {

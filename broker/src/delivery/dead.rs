@@ -29,7 +29,7 @@ pub(super) async fn bury(engine: &Engine, subscription: &Shared, dead: &[Dead]) 
     };
     // Deleted in the meantime, with everything that they had to say.
     let (Some(group), Some(topic)) = (group, topic) else { return Ok(()) };
-    let dead_topic = match dead_topic(engine, &group.name).await {
+    let dead_topic = match dead_topic(engine, group.public_name()).await {
         Ok(dead_topic) => dead_topic,
         Err(ChangeError::Log(error)) => return Err(error),
         Err(ChangeError::Invalid(reason)) => {

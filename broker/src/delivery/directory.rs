@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-use kerolox_core::group::{Group, GroupChange};
+use kerolox_core::group::{Group, GroupChange, member_name};
 use kerolox_core::topic::Topic;
 use kerolox_kit::clients::Clients;
 use kerolox_kit::process::now_ms;
@@ -13,7 +14,8 @@ use kerolox_store::{Event, Store};
 
 use super::alarm::Alarm;
 use super::subscription::Shared;
-use super::{ProgressLog, Subscription};
+use super::watch::{Watched, Watches};
+use super::{Members, ProgressLog, Subscription};
 use crate::engine::{ChangeError, Engine, refused_by_log, refused_by_store};
 
 /// Active subscriptions by topic id and group id.
@@ -21,10 +23,12 @@ type ByTopic = HashMap<u32, HashMap<u32, Shared>>;
 
 /// The directory of subscriptions. A subscription becomes active when its group first asks for messages of its topic.
 pub struct Deliveries {
-    engine: Engine,
-    progress: ProgressLog,
+    pub(super) engine: Engine,
+    pub(super) progress: ProgressLog,
     active: Arc<RwLock<ByTopic>>,
     alarm: Alarm,
+    watches: Arc<Watches>,
+    members: Members,
     auto_create_groups: bool,
     /// See `kerolox_core::delivery::Subscription::new`.
     lease_base: u64,
@@ -35,6 +39,7 @@ pub struct Deliveries {
 #[derive(Clone, Default)]
 pub struct Arrivals {
     active: Arc<RwLock<ByTopic>>,
+    watches: Arc<Watches>,
 }
 
 impl Arrivals {
@@ -49,7 +54,10 @@ impl Arrivals {
                 .for_each(|subscription| act(subscription));
         };
         match event {
-            Event::Arrived { topic_id, queue, end } => each(topic_id, &|s| s.extend(*queue, *end)),
+            Event::Arrived { topic_id, queue, end } => {
+                each(topic_id, &|s| s.extend(*queue, *end));
+                self.watches.arrived(*topic_id, *queue);
+            }
             Event::Trimmed { topic_id, queue, min } => each(topic_id, &|s| s.expire_below(*queue, *min)),
             Event::Reopened { group_id, topic_id, queue, offset } => each(topic_id, &|s| {
                 if s.group_id() == *group_id {
@@ -66,8 +74,16 @@ impl Deliveries {
     pub fn new(engine: Engine, progress: ProgressLog, arrivals: &Arrivals, auto_create_groups: bool) -> Self {
         // Microseconds: no process hands out a million leases per second for as long as it runs.
         let lease_base = u64::try_from(now_ms()).unwrap_or(0).saturating_mul(1000);
-        let alarm = Alarm::default();
-        Self { engine, progress, active: arrivals.active.clone(), alarm, auto_create_groups, lease_base }
+        Self {
+            engine,
+            progress,
+            active: arrivals.active.clone(),
+            watches: arrivals.watches.clone(),
+            members: Members::default(),
+            alarm: Alarm::default(),
+            auto_create_groups,
+            lease_base,
+        }
     }
 
     /// Where subscriptions report what was done.
@@ -108,20 +124,110 @@ impl Deliveries {
         ))
     }
 
+    /// The group with whose cursor `client` receives: the one of this name, or the client's own member of a broadcast
+    /// group, which is made when it does not exist.
+    ///
+    /// # Errors
+    /// See [`Self::group`].
+    pub async fn consuming(&self, name: &str, client: &str) -> Result<Arc<Group>, Refusal> {
+        let group = self.group(name).await?;
+        if !group.is_broadcast() {
+            return Ok(group);
+        }
+        if let Some(member) = self.member(&group, client) {
+            return Ok(member);
+        }
+        let created = self.engine.put_member(&group, client).await;
+        let member = created.map_err(|error| not_created(&error))?;
+        tracing::info!(group = name, client, "a member joins the broadcast group");
+        Ok(self.saw(&group, client, member.id))
+    }
+
+    /// The group whose cursor a receipt handle of `client` belongs to; `None` for a client of a broadcast group that never
+    /// received.
+    ///
+    /// # Errors
+    /// See [`Self::group`].
+    pub async fn holding(&self, name: &str, client: &str) -> Result<Option<Arc<Group>>, Refusal> {
+        let group = self.group(name).await?;
+        Ok(if group.is_broadcast() { self.member(&group, client) } else { Some(group) })
+    }
+
+    fn member(&self, group: &Group, client: &str) -> Option<Arc<Group>> {
+        let member = self.engine.store().index().group(&member_name(&group.name, client))?;
+        // A group of the same name may have been deleted since.
+        (member.parent == group.id).then(|| self.saw(group, client, member.id))
+    }
+
+    fn saw(&self, group: &Group, client: &str, id: u32) -> Arc<Group> {
+        self.members.saw(id, Instant::now());
+        Arc::new(Group { id, ..group.as_member(client) })
+    }
+
+    /// Removes the members of broadcast groups that were not seen for `expiry`, and those whose group is gone or no
+    /// broadcast group any more.
+    pub async fn remove_members(&self, is_alive: impl Fn(&str) -> bool + Send, expiry: Duration) {
+        let groups = self.engine.store().index().groups();
+        let members: Vec<&Arc<Group>> = groups.iter().filter(|group| group.parent != 0).collect();
+        if members.is_empty() {
+            return;
+        }
+        let present: Vec<(u32, &str)> = members.iter().map(|m| (m.id, m.member.as_str())).collect();
+        let gone = self.members.gone(&present, is_alive, Instant::now(), expiry);
+        let is_orphan = |member: &Group| {
+            let parent = groups.iter().find(|group| group.id == member.parent);
+            parent.is_none_or(|parent| !parent.is_broadcast())
+        };
+        let mut removed = false;
+        for member in members.iter().filter(|member| gone.contains(&member.id) || is_orphan(member)) {
+            match self.engine.delete_group(&member.name).await {
+                Ok(_) => {
+                    tracing::info!(
+                        group = member.public_name(),
+                        client = member.member,
+                        "a member was removed"
+                    );
+                    removed = true;
+                }
+                Err(error) => tracing::warn!(group = member.name, %error, "a member cannot be removed yet"),
+            }
+        }
+        if removed {
+            self.forget_deleted();
+        }
+    }
+
     /// The subscription of a group to a topic.
     ///
     /// # Errors
     /// INTERNAL_SERVER_ERROR when the store cannot be read.
     pub fn subscription(&self, group: &Group, topic: &Topic) -> Result<Shared, Refusal> {
         let subscription = self.activate(group, topic.id);
-        subscription.catch_up(topic, group, self.engine.store()).map_err(|error| refused_by_store(&error))?;
+        let begins = subscription
+            .catch_up(topic, group, self.engine.store())
+            .map_err(|error| refused_by_store(&error))?;
+        if begins {
+            self.progress.note(&subscription);
+        }
         Ok(subscription)
+    }
+
+    /// Hears of arrivals in a queue without subscribing to it.
+    pub fn watch(&self, topic: &Topic, queue: u32) -> Watched {
+        self.watches.watch(topic.id, queue)
     }
 
     /// The subscription of a group to a topic, if its group has asked for messages since this broker was started.
     pub fn active(&self, group_id: u32, topic_id: u32) -> Option<Shared> {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
         active.get(&topic_id).and_then(|by_group| by_group.get(&group_id)).cloned()
+    }
+
+    /// Topics in which a group has an active subscription.
+    pub(super) fn active_topics(&self, group_id: u32) -> Vec<u32> {
+        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        let topics = active.iter().filter(|(_, by_group)| by_group.contains_key(&group_id));
+        topics.map(|(topic_id, _)| *topic_id).collect()
     }
 
     /// Wakes subscriptions when something of theirs comes due; runs as long as the runtime. `clients` knows who lives.

@@ -2,14 +2,19 @@
 //!
 //! [`Deliveries`] is the directory of subscriptions, [`Subscription`] the owner of one, [`ProgressLog`] the road of what
 //! consumers did into the commit log, `alarm` what wakes subscriptions when something comes due, `dead` the way of dead
-//! letters.
+//! letters. Who reads without a subscription waits with [`Watched`].
 
 mod alarm;
 mod dead;
 mod directory;
+mod members;
+mod offsets;
 mod progress;
 mod subscription;
+mod watch;
 
 pub use directory::{Arrivals, Deliveries};
+pub use members::Members;
 pub use progress::ProgressLog;
 pub use subscription::{Seat, Subscription};
+pub use watch::Watched;

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kerolox_core::acks::Acks;
 use kerolox_core::delivery::{
     self, Ask, Blocked, Counts, Dead, FilterId, HandleError, Lane, LanesWanted, Lease, Picked, Policy,
-    Verdict,
+    Standing, Verdict,
 };
 use kerolox_core::filter::Filter;
-use kerolox_core::group::Group;
+use kerolox_core::group::{Group, Start};
 use kerolox_core::record::QueueProgress;
 use kerolox_core::topic::Topic;
 use kerolox_kit::process::now_ms;
@@ -71,21 +71,12 @@ impl Subscription {
         self.topic_id
     }
 
-    /// Takes up the queues of the topic that are not known yet, going on where the log says the group stands, and the rules
-    /// of the group as they are now.
-    pub(super) fn catch_up(&self, topic: &Topic, group: &Group, store: &Store) -> Result<(), StoreError> {
+    /// Takes up the queues of the topic that are not known yet, and the rules of the group as they are now. The answer
+    /// tells whether there is a start to be logged.
+    pub(super) fn catch_up(&self, topic: &Topic, group: &Group, store: &Store) -> Result<bool, StoreError> {
         let mut state = self.lock();
         state.engine.set_policy(group.policy());
-        let new = (0..topic.read_queues).filter(|queue| !state.engine.has_queue(*queue));
-        for queue in new.collect::<Vec<_>>() {
-            let index = store.index();
-            let bounds = index.queue_bounds(topic.id, queue);
-            let acks = index.acks(group.id, topic.id, queue)?;
-            let start = if group.consume_from_min { bounds.min } else { bounds.next };
-            let acks = acks.unwrap_or_else(|| Acks::starting_at(start));
-            state.engine.add_queue(queue, acks, bounds.next);
-        }
-        Ok(())
+        add_queues(&mut state.engine, topic, group, store)
     }
 
     /// Messages became visible.
@@ -106,9 +97,11 @@ impl Subscription {
         self.change(now_ms(), |engine| engine.reopen(at_ms, queue, offset, Lane::Alone(offset)));
     }
 
-    /// The group goes on at `offset` of a queue; see [`delivery::Subscription::reset`].
-    pub fn reset(&self, now_ms: i64, queue: u32, offset: u64) {
-        self.change(now_ms, |engine| engine.reset(queue, offset));
+    /// The group goes on at these offsets of queues; see [`delivery::Subscription::reset`].
+    pub fn reset(&self, now_ms: i64, offsets: &[(u32, u64)]) {
+        self.change(now_ms, |engine| {
+            offsets.iter().for_each(|(queue, offset)| engine.reset(*queue, *offset))
+        });
     }
 
     /// A consumer receives with this filter.
@@ -220,6 +213,11 @@ impl Subscription {
         self.lock().engine.counts(now_ms)
     }
 
+    /// Where the group stands in each queue.
+    pub(super) fn standings(&self, now_ms: i64) -> BTreeMap<u32, Standing> {
+        self.lock().engine.standings(now_ms)
+    }
+
     /// A client left: what it held while alive is visible again.
     pub(super) fn client_left(&self, now_ms: i64, client: &str) {
         self.change(now_ms, |engine| engine.client_left(now_ms, client));
@@ -280,6 +278,38 @@ impl State {
         }
         self.wakes.values().for_each(|wake| wake.notify_one());
     }
+}
+
+/// Adds the queues of the topic that the engine does not know yet, going on where the log says the group stands, or where
+/// it is to start. The answer tells whether there is a start to be logged: a group that begins with what comes must still
+/// get it after a restart.
+pub(super) fn add_queues(
+    engine: &mut delivery::Subscription,
+    topic: &Topic,
+    group: &Group,
+    store: &Store,
+) -> Result<bool, StoreError> {
+    let new = (0..topic.read_queues).filter(|queue| !engine.has_queue(*queue));
+    let mut begins = false;
+    for queue in new.collect::<Vec<_>>() {
+        let index = store.index();
+        let bounds = index.queue_bounds(topic.id, queue);
+        let start = match (index.acks(group.id, topic.id, queue)?, group.start()) {
+            (Some(acks), _) => {
+                engine.add_queue(queue, acks, bounds.next);
+                continue;
+            }
+            (None, Start::Earliest) => {
+                engine.add_queue(queue, Acks::starting_at(bounds.min), bounds.next);
+                continue;
+            }
+            (None, Start::Latest) => bounds.next,
+            (None, Start::At(time_ms)) => index.offset_at(topic.id, queue, time_ms)?,
+        };
+        engine.begin_queue(queue, start, bounds.next);
+        begins = true;
+    }
+    Ok(begins)
 }
 
 /// A subscription as everybody holds it.

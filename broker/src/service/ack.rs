@@ -58,14 +58,15 @@ async fn ack_own(
     let mut touched: Vec<Arc<Subscription>> = Vec::new();
     let mut results = Vec::with_capacity(entries.len());
     for (place, entry) in entries {
-        let acked =
-            open_handle(context, group, &entry.receipt_handle).await.and_then(|(subscription, lease)| {
+        let acked = open_handle(context, &client.client_id, group, &entry.receipt_handle).await.and_then(
+            |(subscription, lease)| {
                 subscription.ack(now_ms(), &lease).map_err(|error| refused(&error))?;
                 if !touched.iter().any(|known| Arc::ptr_eq(known, &subscription)) {
                     touched.push(subscription);
                 }
                 Ok(())
-            });
+            },
+        );
         let status = acked.map_or_else(|refusal| refusal.to_status(client), |()| ok_status());
         results.push((place, acks::result(&entry, &status)));
     }
@@ -97,7 +98,8 @@ pub(super) async fn change_invisible_duration(
         ));
     }
     let duration_ms = if is_node(context, &client) { asked_ms.max(NODE_BACKOFF_MS_MIN) } else { asked_ms };
-    let (subscription, lease) = open_handle(context, request.group.as_ref(), &request.receipt_handle).await?;
+    let (subscription, lease) =
+        open_handle(context, &client.client_id, request.group.as_ref(), &request.receipt_handle).await?;
     let suspend = request.suspend.unwrap_or(false);
     let changed = subscription.change_invisible(now_ms(), &lease, duration_ms, suspend);
     let changed = changed.map_err(|error| refused(&error))?;
@@ -127,8 +129,10 @@ pub(super) async fn forward_to_dead_letter_queue(
     if context.is_foreign(&owner) {
         return context.relay.forward_message_to_dead_letter_queue(&owner, request).await;
     }
+    let client = ClientHeaders::lenient(request.metadata());
     let request = request.into_inner();
-    let (subscription, lease) = open_handle(context, request.group.as_ref(), &request.receipt_handle).await?;
+    let (subscription, lease) =
+        open_handle(context, &client.client_id, request.group.as_ref(), &request.receipt_handle).await?;
     subscription.give_up(now_ms(), &lease).map_err(|error| refused(&error))?;
     context.deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error))?;
     Ok(v2::ForwardMessageToDeadLetterQueueResponse { status: Some(ok_status()) })
@@ -137,6 +141,7 @@ pub(super) async fn forward_to_dead_letter_queue(
 /// The subscription that a handle belongs to, and what it stands for.
 async fn open_handle(
     context: &Context,
+    client: &str,
     group: Option<&v2::Resource>,
     text: &str,
 ) -> Result<(Arc<Subscription>, Lease), Refusal> {
@@ -153,7 +158,17 @@ async fn open_handle(
     let topic = topic.ok_or_else(|| {
         invalid(format!("topic {:?}, which the receipt handle belongs to, was deleted", handle.topic))
     })?;
-    let group = context.deliveries.group(&group_name).await?;
+    let group = context.deliveries.holding(&group_name, client).await?;
+    let group = group.ok_or_else(|| {
+        invalid(format!(
+            "client {client:?} has received nothing as a member of the broadcast group {group_name:?}; acknowledge with the client id that received"
+        ))
+    })?;
+    if handle.group_id != 0 && handle.group_id != group.id {
+        return Err(invalid(format!(
+            "the receipt handle was given to another client of the broadcast group {group_name:?}, or before the group was deleted or made a broadcast group; acknowledge what this client received"
+        )));
+    }
     let subscription = context.deliveries.subscription(&group, &topic)?;
     let lease = Lease {
         queue: handle.queue,

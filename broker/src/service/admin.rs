@@ -10,10 +10,12 @@ use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::broker_admin_server::{BrokerAdmin, BrokerAdminServer};
 use tonic::{Request, Response, Status};
 
-use super::query::{QueryError, query};
+use super::failure::Failure;
+use super::groups::{self, Plan};
+use super::query::query;
 use crate::announce::Announcer;
 use crate::delivery::Deliveries;
-use crate::engine::{ChangeError, Engine, refused_by_store};
+use crate::engine::{ChangeError, Engine};
 
 /// What is counted since the process started.
 #[derive(Debug, Default)]
@@ -65,7 +67,9 @@ impl BrokerAdmin for Admin {
                 tracing::info!(topic = topic.name, created, "topic updated");
                 pb::UpdateTopicResponse { error: None, topic: Some(topic_config(&topic)), created }
             }
-            Err(error) => pb::UpdateTopicResponse { error: Some(admin_error(&error)), ..Default::default() },
+            Err(error) => {
+                pb::UpdateTopicResponse { error: Some(Failure::from(error).into()), ..Default::default() }
+            }
         }))
     }
 
@@ -99,8 +103,9 @@ impl BrokerAdmin for Admin {
         let name = request.into_inner().name;
         let index = self.engine.store().index();
         let Some(topic) = index.topic(&name) else {
-            let error = not_found(format!("there is no topic {name:?}; see mqadmin topicList"));
-            return Ok(Response::new(pb::DescribeTopicResponse { error: Some(error), ..Default::default() }));
+            let missing = Failure::NotFound(format!("there is no topic {name:?}; see mqadmin topicList"));
+            let error = Some(missing.into());
+            return Ok(Response::new(pb::DescribeTopicResponse { error, ..Default::default() }));
         };
         let queues = (0..topic.read_queues)
             .map(|queue| {
@@ -139,7 +144,9 @@ impl BrokerAdmin for Admin {
                 tracing::info!(group = group.name, created, "consumer group updated");
                 pb::UpdateGroupResponse { error: None, group: Some(group_config(&group)), created }
             }
-            Err(error) => pb::UpdateGroupResponse { error: Some(admin_error(&error)), ..Default::default() },
+            Err(error) => {
+                pb::UpdateGroupResponse { error: Some(Failure::from(error).into()), ..Default::default() }
+            }
         }))
     }
 
@@ -159,10 +166,12 @@ impl BrokerAdmin for Admin {
 
     async fn list_groups(
         &self,
-        _request: Request<pb::ListGroupsRequest>,
+        request: Request<pb::ListGroupsRequest>,
     ) -> Result<Response<pb::ListGroupsResponse>, Status> {
+        let include_members = request.get_ref().include_members;
         let groups = self.engine.store().index().groups();
-        let groups = groups.iter().map(|group| group_config(group)).collect();
+        let shown = groups.iter().filter(|group| include_members || group.parent == 0);
+        let groups = shown.map(|group| group_config(group)).collect();
         Ok(Response::new(pb::ListGroupsResponse { groups }))
     }
 
@@ -193,19 +202,53 @@ impl BrokerAdmin for Admin {
         let (engine, request) = (self.engine.clone(), request.into_inner());
         let answered = tokio::task::spawn_blocking(move || query(engine.store(), &request)).await;
         let answered = answered.map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(answered.unwrap_or_else(|error| pb::QueryMessagesResponse {
-            error: Some(match error {
-                QueryError::Invalid(message) => {
-                    pb::AdminError { kind: pb::AdminErrorKind::Invalid.into(), message }
-                }
-                QueryError::NotFound(message) => not_found(message),
-                QueryError::Store(error) => {
-                    let message = refused_by_store(&error).to_string();
-                    pb::AdminError { kind: pb::AdminErrorKind::Unavailable.into(), message }
-                }
-            }),
+        Ok(Response::new(answered.unwrap_or_else(|failure| pb::QueryMessagesResponse {
+            error: Some(failure.into()),
             ..Default::default()
         })))
+    }
+
+    async fn describe_group(
+        &self,
+        request: Request<pb::DescribeGroupRequest>,
+    ) -> Result<Response<pb::DescribeGroupResponse>, Status> {
+        let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
+        let request = request.into_inner();
+        let look = move || groups::describe(engine.store(), &deliveries, &request);
+        let described = tokio::task::spawn_blocking(look).await;
+        let described = described.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(match described {
+            Ok((group, queues)) => {
+                pb::DescribeGroupResponse { error: None, group: Some(group_config(&group)), queues }
+            }
+            Err(failure) => pb::DescribeGroupResponse { error: Some(failure.into()), ..Default::default() },
+        }))
+    }
+
+    async fn reset_offsets(
+        &self,
+        request: Request<pb::ResetOffsetsRequest>,
+    ) -> Result<Response<pb::ResetOffsetsResponse>, Status> {
+        let request = request.into_inner();
+        let (group, topic, dry_run) = (request.group.clone(), request.topic.clone(), request.dry_run);
+        let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
+        let plan = move || Plan::of(engine.store(), &deliveries, &request);
+        let plan = tokio::task::spawn_blocking(plan).await;
+        let plan = plan.map_err(|error| Status::internal(error.to_string()))?;
+        let carried_out = match plan {
+            Ok(plan) if dry_run => Ok(plan),
+            Ok(plan) => plan.carry_out(&self.deliveries).await.map(|()| plan),
+            Err(failure) => Err(failure),
+        };
+        Ok(Response::new(match carried_out {
+            Ok(plan) => {
+                if !dry_run {
+                    tracing::info!(group, topic, "offsets of a consumer group were reset");
+                }
+                pb::ResetOffsetsResponse { error: None, queues: plan.resets() }
+            }
+            Err(failure) => pb::ResetOffsetsResponse { error: Some(failure.into()), queues: Vec::new() },
+        }))
     }
 }
 
@@ -231,25 +274,13 @@ fn group_config(group: &Group) -> pb::GroupConfig {
     }
 }
 
-fn admin_error(error: &ChangeError) -> pb::AdminError {
-    let kind = match error {
-        ChangeError::Invalid(_) => pb::AdminErrorKind::Invalid,
-        ChangeError::Log(_) => pb::AdminErrorKind::Unavailable,
-    };
-    pb::AdminError { kind: kind.into(), message: error.to_string() }
-}
-
-fn not_found(message: String) -> pb::AdminError {
-    pb::AdminError { kind: pb::AdminErrorKind::NotFound.into(), message }
-}
-
 fn deletion_error(
     deleted: Result<bool, ChangeError>,
     missing: impl FnOnce() -> String,
 ) -> Option<pb::AdminError> {
     match deleted {
         Ok(true) => None,
-        Ok(false) => Some(not_found(missing())),
-        Err(error) => Some(admin_error(&error)),
+        Ok(false) => Some(Failure::NotFound(missing()).into()),
+        Err(error) => Some(Failure::from(error).into()),
     }
 }

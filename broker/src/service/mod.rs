@@ -4,6 +4,10 @@ mod ack;
 mod admin;
 mod batch;
 mod closed;
+mod failure;
+mod groups;
+mod offsets;
+mod pull;
 mod query;
 mod receive;
 mod send;
@@ -68,6 +72,17 @@ impl Context {
     /// Whether a call for `owner` belongs to another broker.
     fn is_foreign(&self, owner: &str) -> bool {
         owner != self.broker
+    }
+
+    /// The broker group whose queue a call is about; `None` when it is this one.
+    fn owner_of<T>(
+        &self,
+        request: &Request<T>,
+        queue: Option<&v2::MessageQueue>,
+    ) -> Result<Option<String>, Refusal> {
+        self.greet(request)?;
+        let owner = relay::owner_of_queue(queue)?;
+        Ok(Some(owner).filter(|owner| self.is_foreign(owner)))
     }
 
     /// The topic that a client names.
@@ -222,16 +237,9 @@ impl MessagingService for Messaging {
         request: Request<v2::ReceiveMessageRequest>,
     ) -> Answer<Self::ReceiveMessageStream> {
         let headers = ClientHeaders::lenient(request.metadata());
-        let owner = self
-            .context
-            .greet(&request)
-            .and_then(|_| relay::owner_of_queue(request.get_ref().message_queue.as_ref()));
-        let received = match owner {
-            Ok(owner) if self.context.is_foreign(&owner) => {
-                let relayed = self.context.relay.receive_message(&owner, request).await;
-                relayed.map(still_encoded)
-            }
-            Ok(_) => receive::receive_message(&self.context, &headers, request.into_inner()).await,
+        let received = match self.context.owner_of(&request, request.get_ref().message_queue.as_ref()) {
+            Ok(Some(owner)) => self.context.relay.receive_message(&owner, request).await.map(still_encoded),
+            Ok(None) => receive::receive_message(&self.context, &headers, request.into_inner()).await,
             Err(refusal) => Err(refusal),
         };
         let refused =
@@ -289,26 +297,49 @@ impl MessagingService for Messaging {
         request: Request<v2::PullMessageRequest>,
     ) -> Answer<Self::PullMessageStream> {
         let headers = ClientHeaders::lenient(request.metadata());
-        let refusal = Refusal::not_implemented("PullMessage");
-        Ok(Response::new(still_encoded(refused_stream::<v2::PullMessageResponse>(&headers, &refusal))))
+        let pulled = match self.context.owner_of(&request, request.get_ref().message_queue.as_ref()) {
+            Ok(Some(owner)) => self.context.relay.pull_message(&owner, request).await.map(still_encoded),
+            Ok(None) => pull::pull_message(&self.context, &headers, request.into_inner()).await,
+            Err(refusal) => Err(refusal),
+        };
+        let refused = |refusal| still_encoded(refused_stream::<v2::PullMessageResponse>(&headers, &refusal));
+        Ok(Response::new(pulled.unwrap_or_else(refused)))
     }
 
     async fn update_offset(
         &self,
         request: Request<v2::UpdateOffsetRequest>,
     ) -> Answer<v2::UpdateOffsetResponse> {
-        not_here(&request, "UpdateOffset")
+        let headers = ClientHeaders::lenient(request.metadata());
+        let outcome = match self.context.owner_of(&request, request.get_ref().message_queue.as_ref()) {
+            Ok(Some(owner)) => self.context.relay.update_offset(&owner, request).await,
+            Ok(None) => offsets::update_offset(&self.context, &request.into_inner()).await,
+            Err(refusal) => Err(refusal),
+        };
+        answer(&headers, outcome)
     }
 
     async fn get_offset(&self, request: Request<v2::GetOffsetRequest>) -> Answer<v2::GetOffsetResponse> {
-        not_here(&request, "GetOffset")
+        let headers = ClientHeaders::lenient(request.metadata());
+        let outcome = match self.context.owner_of(&request, request.get_ref().message_queue.as_ref()) {
+            Ok(Some(owner)) => self.context.relay.get_offset(&owner, request).await,
+            Ok(None) => offsets::get_offset(&self.context, request.get_ref()),
+            Err(refusal) => Err(refusal),
+        };
+        answer(&headers, outcome)
     }
 
     async fn query_offset(
         &self,
         request: Request<v2::QueryOffsetRequest>,
     ) -> Answer<v2::QueryOffsetResponse> {
-        not_here(&request, "QueryOffset")
+        let headers = ClientHeaders::lenient(request.metadata());
+        let outcome = match self.context.owner_of(&request, request.get_ref().message_queue.as_ref()) {
+            Ok(Some(owner)) => self.context.relay.query_offset(&owner, request).await,
+            Ok(None) => offsets::query_offset(&self.context, request.get_ref()),
+            Err(refusal) => Err(refusal),
+        };
+        answer(&headers, outcome)
     }
 
     async fn sync_lite_subscription(

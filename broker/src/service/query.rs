@@ -6,8 +6,9 @@ use kerolox_core::transaction::Phase;
 use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::query_messages_request::By;
 use kerolox_proto::kerolox::queue_place::From;
-use kerolox_store::{Found, Page, Standing, Store, StoreError};
+use kerolox_store::{Found, Page, Standing, Store};
 
+use super::failure::Failure;
 use crate::wire::{self, Delivery};
 
 /// Messages of an answer when the request does not say.
@@ -18,29 +19,16 @@ const LIMIT_MAX: u32 = 256;
 /// take.
 const ANSWER_BYTES: usize = 16 << 20;
 
-/// Why a query has no answer.
-pub(super) enum QueryError {
-    Invalid(String),
-    NotFound(String),
-    Store(StoreError),
-}
-
-impl std::convert::From<StoreError> for QueryError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
 /// Reads the disk: call it where blocking is fine.
 pub(super) fn query(
     store: &Store,
     request: &pb::QueryMessagesRequest,
-) -> Result<pb::QueryMessagesResponse, QueryError> {
+) -> Result<pb::QueryMessagesResponse, Failure> {
     match &request.by {
         Some(By::MessageId(id)) if !id.is_empty() => by_id(store, request, id),
         Some(By::Key(key)) if !key.is_empty() => by_key(store, request, key),
         Some(By::Place(place)) => in_queue(store, request, place),
-        _ => Err(QueryError::Invalid("name a message id, a key, or a place in a queue".into())),
+        _ => Err(Failure::Invalid("name a message id, a key, or a place in a queue".into())),
     }
 }
 
@@ -48,7 +36,7 @@ fn by_id(
     store: &Store,
     request: &pb::QueryMessagesRequest,
     id: &str,
-) -> Result<pb::QueryMessagesResponse, QueryError> {
+) -> Result<pb::QueryMessagesResponse, Failure> {
     let topic = match request.topic.as_str() {
         "" => None,
         _ => Some(topic(store, request)?.id),
@@ -62,7 +50,7 @@ fn by_key(
     store: &Store,
     request: &pb::QueryMessagesRequest,
     key: &str,
-) -> Result<pb::QueryMessagesResponse, QueryError> {
+) -> Result<pb::QueryMessagesResponse, Failure> {
     let topic = topic(store, request)?.id;
     find(store, request, lookup::key_hash(topic, key), |message| {
         message.header.topic_id == topic && wire::has_key(message, key)
@@ -74,7 +62,7 @@ fn find(
     request: &pb::QueryMessagesRequest,
     hash: u64,
     wanted: impl Fn(&kerolox_core::record::MessageRecord) -> bool,
-) -> Result<pb::QueryMessagesResponse, QueryError> {
+) -> Result<pb::QueryMessagesResponse, Failure> {
     let page = Page {
         before: if request.before == 0 { u64::MAX } else { request.before },
         limit: limit(request),
@@ -95,12 +83,12 @@ fn in_queue(
     store: &Store,
     request: &pb::QueryMessagesRequest,
     place: &pb::QueuePlace,
-) -> Result<pb::QueryMessagesResponse, QueryError> {
+) -> Result<pb::QueryMessagesResponse, Failure> {
     let topic = topic(store, request)?;
     let queue = place.queue;
     if queue >= topic.read_queues.max(topic.write_queues) {
         let text = format!("topic {} has no queue {queue}; see mqadmin topicStatus", topic.name);
-        return Err(QueryError::NotFound(text));
+        return Err(Failure::NotFound(text));
     }
     let entries = {
         let index = store.index();
@@ -140,12 +128,17 @@ fn in_queue(
     Ok(answer)
 }
 
-fn topic(store: &Store, request: &pb::QueryMessagesRequest) -> Result<std::sync::Arc<Topic>, QueryError> {
-    let missing = || match request.topic.as_str() {
-        "" => QueryError::Invalid("name the topic".into()),
-        name => QueryError::NotFound(format!("there is no topic {name:?}; see mqadmin topicList")),
+fn topic(store: &Store, request: &pb::QueryMessagesRequest) -> Result<std::sync::Arc<Topic>, Failure> {
+    topic_named(store, &request.topic)
+}
+
+/// The topic that an administrator names.
+pub(super) fn topic_named(store: &Store, name: &str) -> Result<std::sync::Arc<Topic>, Failure> {
+    let missing = || match name {
+        "" => Failure::Invalid("name the topic".into()),
+        name => Failure::NotFound(format!("there is no topic {name:?}; see mqadmin topicList")),
     };
-    store.index().topic(&request.topic).ok_or_else(missing)
+    store.index().topic(name).ok_or_else(missing)
 }
 
 fn limit(request: &pb::QueryMessagesRequest) -> usize {

@@ -24,7 +24,7 @@ use kerolox_store::StoreError;
 use tokio::time::Instant;
 
 use super::batch::Batch;
-use super::{Context, parse_filter};
+use super::{Context, parse_filter, stored_group};
 use crate::delivery::{Seat, Subscription};
 use crate::engine::refused_by_store;
 use crate::wire::{self, Delivery};
@@ -93,16 +93,9 @@ async fn understand(
     let held = held_of(request)?;
     let queue = request.message_queue.as_ref();
     let topic = context.topic(queue.and_then(|queue| queue.topic.as_ref()))?;
-    if !topic.is_readable() {
-        return Err(Refusal::new(
-            Code::Forbidden,
-            format!(
-                "topic {name} may not be read (its perm has no read bit); change it with `mqadmin updateTopic -t {name} -p 6`",
-                name = topic.name
-            ),
-        ));
-    }
-    let group = context.group(request.group.as_ref()).await?;
+    check_readable(&topic)?;
+    let group =
+        context.deliveries.consuming(&stored_group(request.group.as_ref())?, &client.client_id).await?;
     let max = usize::try_from(request.batch_size).unwrap_or(0).clamp(1, RECEIVE_BATCH_MAX);
     let until =
         received + poll_time(request.long_polling_timeout.as_ref().map(wire::duration_ms), client.timeout);
@@ -123,6 +116,19 @@ fn attempt_id(client: &ClientHeaders, asked: Option<&str>) -> Result<Option<Stri
     }
 }
 
+pub(super) fn check_readable(topic: &Topic) -> Result<(), Refusal> {
+    if topic.is_readable() {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Code::Forbidden,
+        format!(
+            "topic {name} may not be read (its perm has no read bit); change it with `mqadmin updateTopic -t {name} -p 6`",
+            name = topic.name
+        ),
+    ))
+}
+
 fn held_of(request: &v2::ReceiveMessageRequest) -> Result<Held, Refusal> {
     if request.auto_renew {
         return Ok(Held::WhileAlive);
@@ -140,7 +146,7 @@ fn held_of(request: &v2::ReceiveMessageRequest) -> Result<Held, Refusal> {
 }
 
 /// How long to wait for messages.
-fn poll_time(asked_ms: Option<u64>, deadline: Option<Duration>) -> Duration {
+pub(super) fn poll_time(asked_ms: Option<u64>, deadline: Option<Duration>) -> Duration {
     let wanted = match (asked_ms, deadline) {
         (Some(ms), _) => Duration::from_millis(ms),
         (None, Some(deadline)) => deadline.saturating_sub(UNNAMED_POLL_RESERVE),
@@ -297,13 +303,14 @@ impl Receiver<'_> {
         let handle = ReceiptHandle {
             broker: self.context.broker.clone(),
             topic: wanted.topic.name.clone(),
-            group: wanted.group.name.clone(),
+            group: wanted.group.public_name().to_owned(),
             queue: picked.queue,
             offset: picked.offset,
             attempt: picked.attempt,
             lease: picked.lease,
             invisible_until_ms: picked.visible_ms,
             topic_id: wanted.topic.id,
+            group_id: wanted.group.id,
         };
         let delivery = Delivery {
             store_ms: frame.store_ms,

@@ -56,7 +56,8 @@ fn message(queue: u32, hold: Hold, id: &str) -> Record {
 }
 
 fn progress(acked: Vec<AckRange>, attempted: Vec<Attempted>) -> Record {
-    let queue = QueueProgress { group_id: 1, topic_id: 1, queue: 0, reset_to: None, acked, attempted };
+    let queue =
+        QueueProgress { group_id: 1, topic_id: 1, queue: 0, acked, attempted, ..QueueProgress::default() };
     Record::Progress(ProgressRecord::new([ProgressItem::Queue(queue)]))
 }
 

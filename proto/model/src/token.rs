@@ -53,6 +53,10 @@ pub struct ReceiptHandle {
     /// Number of the topic's incarnation: a deleted and re-created topic has another one.
     #[prost(uint32, tag = "9")]
     pub topic_id: u32,
+    /// Number of the group whose cursor it is: a member of a broadcast group has its own, and a group that was deleted and
+    /// made again another one. 0 in handles from before it was kept.
+    #[prost(uint32, tag = "10")]
+    pub group_id: u32,
 }
 
 /// Identity of one half message.
@@ -144,9 +148,11 @@ mod tests {
         fn receipt_handles_survive_the_round_trip(
             broker in "[a-z-]{1,20}", topic in "[a-z%]{1,127}", group in "[a-z%]{1,120}",
             queue: u32, offset: u64, attempt: u32, lease: u64, until: i64, topic_id: u32,
+            group_id: u32,
         ) {
             let handle = ReceiptHandle {
                 broker, topic, group, queue, offset, attempt, lease, invisible_until_ms: until, topic_id,
+                group_id,
             };
             let text = handle.to_text();
             prop_assert!(text.is_ascii() && text.len() <= TOKEN_BYTES_MAX);

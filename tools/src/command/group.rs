@@ -37,23 +37,34 @@ pub(crate) struct UpdateSubGroup {
         value_name = "BOOL"
     )]
     orderly: Option<bool>,
+    /// Whether every client of the group gets every message, each with a cursor of its own
+    #[arg(
+        short = 'd',
+        long = "consume-broadcast-enable",
+        alias = "consumeBroadcastEnable",
+        value_name = "BOOL"
+    )]
+    broadcast: Option<bool>,
     /// Redeliveries after the first attempt, before a message becomes a dead letter
     #[arg(short = 'r', long = "retry-max-times", alias = "retryMaxTimes", value_name = "N")]
     retry_max_times: Option<u32>,
-    /// Attributes, +KEY=VALUE or -KEY, several separated by ','
+    /// Attributes, +KEY=VALUE or -KEY, several separated by ','; consume.from=earliest, latest or a time says where the
+    /// group starts in a topic that it has never consumed
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true, value_name = "ATTRIBUTE")]
     attributes: Vec<String>,
 }
 
 impl UpdateSubGroup {
     pub(crate) fn request(&self) -> wire::UpdateGroupRequest {
+        let attributes = self.attributes.iter().map(|change| change.trim().to_owned());
+        let broadcast = self.broadcast.map(|broadcast| format!("+broadcast={broadcast}"));
         wire::UpdateGroupRequest {
             name: self.group.clone(),
             consume_enable: self.consume_enable,
             fifo: self.orderly,
             retry_max_times: self.retry_max_times,
             consume_from_min: self.consume_from_min,
-            attributes: self.attributes.iter().map(|change| change.trim().to_owned()).collect(),
+            attributes: attributes.chain(broadcast).collect(),
         }
     }
 
@@ -116,8 +127,13 @@ impl DeleteSubGroup {
 fn group_text(group: &wire::GroupConfig) -> String {
     format!(
         "SubscriptionGroupConfig [groupName={}, consumeEnable={}, consumeFromMinEnable={}, consumeMessageOrderly={}, \
-         retryMaxTimes={}]",
-        group.name, group.consume_enable, group.consume_from_min, group.fifo, group.retry_max_times
+         retryMaxTimes={}, attributes={:?}]",
+        group.name,
+        group.consume_enable,
+        group.consume_from_min,
+        group.fifo,
+        group.retry_max_times,
+        std::collections::BTreeMap::from_iter(&group.attributes),
     )
 }
 

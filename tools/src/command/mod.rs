@@ -3,6 +3,7 @@
 pub(crate) mod cluster;
 pub(crate) mod group;
 pub(crate) mod message;
+pub(crate) mod offset;
 pub(crate) mod query;
 pub(crate) mod store;
 pub(crate) mod topic;

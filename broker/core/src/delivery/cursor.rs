@@ -65,8 +65,7 @@ pub(super) struct Cursor {
     /// With order: nothing is handed out before everything in front of this offset was looked at, because somebody holds
     /// a message there, since before a restart or since before order was kept.
     look_before: u64,
-    /// Leases up to this number ended when the offset was reset.
-    void_leases: u64,
+    /// The offset was set, and the log does not know yet.
     reset_to: Option<u64>,
     acked: Vec<AckRange>,
     attempted: Vec<Attempted>,
@@ -79,6 +78,11 @@ impl Cursor {
         let mut cursor = Self { end, policy: *policy, ..Self::default() };
         cursor.restart(acks);
         cursor
+    }
+
+    /// Starts at an offset that the log does not know yet.
+    pub(super) fn starting_at(offset: u64, end: u64, policy: &Policy) -> Self {
+        Self { reset_to: Some(offset), ..Self::new(Acks::starting_at(offset), end, policy) }
     }
 
     fn restart(&mut self, acks: Acks) {
@@ -135,12 +139,11 @@ impl Cursor {
     /// `last_lease` is the newest lease given out.
     pub(super) fn reset(&mut self, offset: u64, last_lease: u64) {
         self.reset_to = Some(offset);
-        self.void_leases = last_lease;
         self.times.clear();
         self.acked.clear();
         self.attempted.clear();
         self.dead.clear();
-        self.restart(Acks::starting_at(offset));
+        self.restart(Acks::reset_to(offset, last_lease));
     }
 
     /// A message that was done is delivered once more. The log knows.
@@ -159,9 +162,9 @@ impl Cursor {
         self.end
     }
 
-    /// Whether a lease may not count any more although nobody holds its message.
+    /// Whether a lease was given out before the offset was reset.
     pub(super) fn is_void(&self, lease: u64) -> bool {
-        lease <= self.void_leases
+        lease <= self.acks.void_leases()
     }
 
     /// The next moment after `now_ms` at which something can be handed out, renewed or given up.
@@ -485,11 +488,13 @@ impl Cursor {
         topic_id: u32,
         queue: u32,
     ) -> Option<QueueProgress> {
+        let reset_to = self.reset_to.take();
         let progress = QueueProgress {
             group_id,
             topic_id,
             queue,
-            reset_to: self.reset_to.take(),
+            reset_to,
+            void_leases: if reset_to.is_some() { self.acks.void_leases() } else { 0 },
             acked: std::mem::take(&mut self.acked),
             attempted: std::mem::take(&mut self.attempted),
         };

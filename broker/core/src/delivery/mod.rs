@@ -18,7 +18,9 @@ pub use handle::{HandleError, Lease};
 pub use lanes::Lane;
 pub use members::{FilterId, MEMBER_FORGOTTEN_MS};
 pub use policy::{Exhausted, Policy};
-pub use subscription::{Ask, Blocked, Dead, Held, LanesWanted, Picked, Subscription, Verdict};
+pub use subscription::{Ask, Blocked, Dead, Held, LanesWanted, Picked, Standing, Subscription, Verdict};
 
 #[cfg(test)]
 mod model_test;
+#[cfg(test)]
+mod offsets_test;

@@ -27,6 +27,7 @@ enum Step {
     ClientDies(usize),
     Restart,
     OrderChanges,
+    Reset(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -44,6 +45,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..CLIENTS).prop_map(Step::ClientDies),
         1 => Just(Step::Restart),
         1 => Just(Step::OrderChanges),
+        1 => (0u64..30).prop_map(Step::Reset),
     ]
 }
 
@@ -391,6 +393,20 @@ impl World {
         Ok(())
     }
 
+    fn reset(&mut self, offset: u64) -> Result<(), TestCaseError> {
+        let offset = offset.min(self.published.len() as u64);
+        self.subscription.reset(0, offset);
+        let done = || Expected { done: true, ..Expected::default() };
+        self.reference = (0..offset).map(|offset| (offset, done())).collect();
+        for (_, message) in std::mem::take(&mut self.handles) {
+            let lease = lease_of(&message);
+            prop_assert_eq!(self.subscription.ack(self.now_ms, &lease), Err(HandleError::Superseded));
+            let changed = self.subscription.change_invisible(self.now_ms, &lease, 0, false);
+            prop_assert_eq!(changed, Err(HandleError::Superseded));
+        }
+        Ok(())
+    }
+
     fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
         match step {
             Step::Publish(messages) => {
@@ -406,6 +422,7 @@ impl World {
             Step::Sleep(ms) => self.now_ms += ms,
             Step::ClientDies(client) => self.client_dies(client),
             Step::Restart => self.restart()?,
+            Step::Reset(offset) => self.reset(offset)?,
             Step::OrderChanges => {
                 self.policy.ordered = !self.policy.ordered;
                 self.subscription.set_policy(self.policy);

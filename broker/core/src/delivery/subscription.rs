@@ -108,6 +108,17 @@ pub struct Dead {
     pub reason: DeadReason,
 }
 
+/// Where a group stands in one queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Everything below this offset is done.
+    pub committed: u64,
+    /// One past the newest visible offset.
+    pub end: u64,
+    /// What keeps the messages that are not done.
+    pub counts: Counts,
+}
+
 /// State of one consumer group on one topic.
 #[derive(Debug, Clone)]
 pub struct Subscription {
@@ -143,8 +154,17 @@ impl Subscription {
     /// Adds a queue with the progress that the log knows, unless it is known already. `end` is one past its newest
     /// visible offset.
     pub fn add_queue(&mut self, queue: u32, acks: Acks, end: u64) {
+        // Also after the clock was set back, nothing that is handed out may be void.
+        self.next_lease = self.next_lease.max(acks.void_leases());
         let policy = &self.policy;
         self.queues.entry(queue).or_insert_with(|| Cursor::new(acks, end, policy));
+    }
+
+    /// Adds a queue in which the group starts at `start`, unless it is known already; the start is logged with the next
+    /// progress. `end` is one past its newest visible offset.
+    pub fn begin_queue(&mut self, queue: u32, start: u64, end: u64) {
+        let policy = &self.policy;
+        self.queues.entry(queue).or_insert_with(|| Cursor::starting_at(start, end, policy));
     }
 
     /// Whether the queue was added.
@@ -406,6 +426,16 @@ impl Subscription {
         self.queues.iter().map(|(queue, cursor)| (*queue, cursor.counts(now_ms))).collect()
     }
 
+    /// Where the group stands in each queue.
+    pub fn standings(&self, now_ms: i64) -> BTreeMap<u32, Standing> {
+        let standing = |cursor: &Cursor| Standing {
+            committed: cursor.acks.committed(),
+            end: cursor.end(),
+            counts: cursor.counts(now_ms),
+        };
+        self.queues.iter().map(|(queue, cursor)| (*queue, standing(cursor))).collect()
+    }
+
     /// Whether there is progress or a dead letter that has to be logged.
     pub fn has_to_log(&self) -> bool {
         self.queues.values().any(Cursor::has_to_log)
@@ -441,6 +471,9 @@ impl Subscription {
         if lease.offset >= cursor.end() || lease.attempt == 0 {
             return Err(HandleError::Unknown);
         }
+        if cursor.is_void(lease.lease) {
+            return Err(HandleError::Superseded);
+        }
         if cursor.acks.is_done(lease.offset) {
             return Ok(false);
         }
@@ -455,7 +488,7 @@ impl Subscription {
         }
         // Nobody is known to hold it, as after a restart: a handle from before counts until it expires, as long as the
         // attempt that it stands for is the last one that began.
-        if lease.attempt < cursor.attempts_of(lease.offset) || cursor.is_void(lease.lease) {
+        if lease.attempt < cursor.attempts_of(lease.offset) {
             return Err(HandleError::Superseded);
         }
         if lease.visible_ms <= now_ms {

@@ -79,6 +79,9 @@ pub struct QueueProgress {
     /// Failed or extended deliveries.
     #[prost(message, repeated, tag = "6")]
     pub attempted: Vec<Attempted>,
+    /// With `reset_to`: receipt handles with lease numbers up to this one are void.
+    #[prost(uint64, tag = "7")]
+    pub void_leases: u64,
 }
 
 /// Why a message became a dead letter.

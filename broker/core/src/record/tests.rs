@@ -24,6 +24,7 @@ fn examples() -> Vec<Record> {
         topic_id: 7,
         queue: 3,
         reset_to: Some(9),
+        void_leases: 0,
         acked: vec![AckRange { start: 9, end: 12 }],
         attempted: vec![Attempted { offset: 13, attempts: 2, visible_ms: 1_700_000_000_000 }],
     };

@@ -30,7 +30,7 @@ mod tests;
 mod trim;
 mod unsettled;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kerolox_core::acks::Acks;
@@ -173,6 +173,28 @@ impl Index {
             acks.expire_below(self.queues.bounds(topic_id, queue).min);
         }
         Ok(acks)
+    }
+
+    /// The ids of the topics in which a group finished or failed anything, or was given an offset.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    pub fn topics_of(&self, group_id: u32) -> Result<BTreeSet<u32>, StoreError> {
+        let here = self.progress.keys().filter(|(group, _, _)| *group == group_id);
+        let mut topics: BTreeSet<u32> = here.map(|(_, topic, _)| *topic).collect();
+        let prefix = keys::id(group_id);
+        let mut from = prefix.clone();
+        // One key of each topic is enough: on to the next topic.
+        while let Some((key, _)) = self.kv.scan(Family::Progress, &from, 1)?.into_iter().next()
+            && key.starts_with(&prefix)
+        {
+            let topic = keys::read_u32(&key[4..8], "progress")?;
+            topics.insert(topic);
+            let Some(next) = topic.checked_add(1) else { break };
+            from = keys::queue(group_id, next);
+        }
+        topics.retain(|topic| self.topic_by_id(*topic).is_some());
+        Ok(topics)
     }
 
     /// What the log says that a group has finished in a queue.

@@ -5,7 +5,7 @@
 
 pub mod acks;
 mod channels;
-mod receive;
+mod stream;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
 use kerolox_proto::v2::{self, Code};
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, KeyAndValueRef, MetadataMap};
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-pub use receive::ReceiveStream;
+pub use stream::RelayedStream;
 
 use crate::process::Shutdown;
 use crate::refusal::Refusal;
@@ -48,7 +48,7 @@ pub fn owner_of_transaction(id: &str) -> Result<String, Refusal> {
     Ok(id.broker)
 }
 
-/// The broker group that a ReceiveMessage names.
+/// The broker group whose queue a request names.
 ///
 /// # Errors
 /// BAD_REQUEST when it names none.
@@ -58,7 +58,7 @@ pub fn owner_of_queue(queue: Option<&v2::MessageQueue>) -> Result<String, Refusa
         Some(broker) if !broker.name.is_empty() => Ok(broker.name.clone()),
         _ => Err(Refusal::new(
             Code::BadRequest,
-            "the request does not say which broker to receive from; set message_queue.broker.name as QueryRoute gives it",
+            "the request does not say which broker it is for; set message_queue.broker.name as QueryRoute gives it",
         )),
     }
 }
@@ -168,14 +168,85 @@ impl Relay {
         &self,
         owner: &str,
         request: Request<v2::ReceiveMessageRequest>,
-    ) -> Result<ReceiveStream, Refusal> {
-        let (address, mut broker) = self.broker(owner, request.metadata())?;
-        let call = broker.receive_message(pass_on(request));
+    ) -> Result<RelayedStream<v2::ReceiveMessageResponse>, Refusal> {
+        self.stream(
+            owner,
+            request,
+            |mut broker, request| async move { broker.receive_message(request).await },
+        )
+        .await
+    }
+
+    /// Passes a PullMessage on. Dropping the stream ends the long poll at the owner too.
+    ///
+    /// # Errors
+    /// See [`Self::send_message`].
+    pub async fn pull_message(
+        &self,
+        owner: &str,
+        request: Request<v2::PullMessageRequest>,
+    ) -> Result<RelayedStream<v2::PullMessageResponse>, Refusal> {
+        self.stream(owner, request, |mut broker, request| async move { broker.pull_message(request).await })
+            .await
+    }
+
+    /// Passes an UpdateOffset on.
+    ///
+    /// # Errors
+    /// See [`Self::send_message`].
+    pub async fn update_offset(
+        &self,
+        owner: &str,
+        request: Request<v2::UpdateOffsetRequest>,
+    ) -> Result<v2::UpdateOffsetResponse, Refusal> {
+        self.unary(owner, request, |mut broker, request| async move { broker.update_offset(request).await })
+            .await
+    }
+
+    /// Passes a GetOffset on.
+    ///
+    /// # Errors
+    /// See [`Self::send_message`].
+    pub async fn get_offset(
+        &self,
+        owner: &str,
+        request: Request<v2::GetOffsetRequest>,
+    ) -> Result<v2::GetOffsetResponse, Refusal> {
+        self.unary(owner, request, |mut broker, request| async move { broker.get_offset(request).await })
+            .await
+    }
+
+    /// Passes a QueryOffset on.
+    ///
+    /// # Errors
+    /// See [`Self::send_message`].
+    pub async fn query_offset(
+        &self,
+        owner: &str,
+        request: Request<v2::QueryOffsetRequest>,
+    ) -> Result<v2::QueryOffsetResponse, Refusal> {
+        self.unary(owner, request, |mut broker, request| async move { broker.query_offset(request).await })
+            .await
+    }
+
+    async fn stream<Q, T, F>(
+        &self,
+        owner: &str,
+        request: Request<Q>,
+        call: impl FnOnce(MessagingServiceClient<Channel>, Request<Q>) -> F,
+    ) -> Result<RelayedStream<T>, Refusal>
+    where
+        T: stream::Item,
+        F: Future<Output = Result<Response<Streaming<T>>, Status>>,
+    {
+        let (address, broker) = self.broker(owner, request.metadata())?;
         let messages = tokio::select! {
-            answer = call => answer.map_err(|status| no_answer(owner, &address, &status))?.into_inner(),
-            () = self.shutdown.requested() => return Err(receive::shutting_down()),
+            answer = call(broker, pass_on(request)) => {
+                answer.map_err(|status| no_answer(owner, &address, &status))?.into_inner()
+            }
+            () = self.shutdown.requested() => return Err(stream::shutting_down()),
         };
-        Ok(ReceiveStream::new(messages, owner.to_owned(), address, &self.shutdown))
+        Ok(RelayedStream::new(messages, owner.to_owned(), address, &self.shutdown))
     }
 
     async fn unary<Q, R, F>(

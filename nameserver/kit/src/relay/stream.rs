@@ -1,9 +1,10 @@
-//! The stream of a relayed ReceiveMessage.
+//! The stream of a relayed ReceiveMessage or PullMessage.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use kerolox_proto::v2::{Code, ReceiveMessageResponse, receive_message_response::Content};
+use kerolox_proto::v2::{Code, PullMessageResponse, ReceiveMessageResponse};
+use kerolox_proto::v2::{pull_message_response as pull, receive_message_response as receive};
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
@@ -11,19 +12,37 @@ use crate::process::Shutdown;
 use crate::refusal::{Refusable, Refusal};
 use crate::routes::BrokerAddress;
 
+/// An item of such a stream.
+pub trait Item: Refusable + Unpin {
+    /// Whether it is the status that every stream must have.
+    fn is_status(&self) -> bool;
+}
+
+impl Item for ReceiveMessageResponse {
+    fn is_status(&self) -> bool {
+        matches!(self.content, Some(receive::Content::Status(_)))
+    }
+}
+
+impl Item for PullMessageResponse {
+    fn is_status(&self) -> bool {
+        matches!(self.content, Some(pull::Content::Status(_)))
+    }
+}
+
 /// Passes the owner's items through. Whatever happens to the owner, the client gets a status item and a clean end.
-pub struct ReceiveStream {
+pub struct RelayedStream<T> {
     /// `None` once the stream is over.
-    messages: Option<Streaming<ReceiveMessageResponse>>,
+    messages: Option<Streaming<T>>,
     owner: String,
     address: BrokerAddress,
     has_status: bool,
     shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-impl ReceiveStream {
+impl<T: Item> RelayedStream<T> {
     pub(super) fn new(
-        messages: Streaming<ReceiveMessageResponse>,
+        messages: Streaming<T>,
         owner: String,
         address: BrokerAddress,
         shutdown: &Shutdown,
@@ -33,20 +52,20 @@ impl ReceiveStream {
     }
 
     /// Ends the stream, with the refusal as its status when it had none yet.
-    fn end_with(&mut self, refusal: Refusal) -> Option<Result<ReceiveMessageResponse, Status>> {
+    fn end_with(&mut self, refusal: Refusal) -> Option<Result<T, Status>> {
         self.messages = None;
-        (!self.has_status).then(|| Ok(ReceiveMessageResponse::refused(refusal.into())))
+        (!self.has_status).then(|| Ok(T::refused(refusal.into())))
     }
 }
 
-impl Stream for ReceiveStream {
-    type Item = Result<ReceiveMessageResponse, Status>;
+impl<T: Item> Stream for RelayedStream<T> {
+    type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Some(messages) = &mut self.messages else { return Poll::Ready(None) };
         match Pin::new(messages).poll_next(cx) {
             Poll::Ready(Some(Ok(item))) => {
-                self.has_status |= matches!(item.content, Some(Content::Status(_)));
+                self.has_status |= item.is_status();
                 Poll::Ready(Some(Ok(item)))
             }
             Poll::Ready(Some(Err(status))) => {

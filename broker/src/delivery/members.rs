@@ -1,0 +1,61 @@
+//! Members of broadcast groups: when each was last seen. They have cursors in the log, so those that stay away must go.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Last signs of life, by group id of the member. A restart counts as one.
+#[derive(Default)]
+pub struct Members {
+    seen: Mutex<HashMap<u32, Instant>>,
+}
+
+impl Members {
+    /// A member received or acknowledged.
+    pub fn saw(&self, id: u32, now: Instant) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(id, now);
+    }
+
+    /// Which of `present` were not seen for `expiry` and are not alive; what is not present is forgotten.
+    pub fn gone(
+        &self,
+        present: &[(u32, &str)],
+        is_alive: impl Fn(&str) -> bool,
+        now: Instant,
+        expiry: Duration,
+    ) -> Vec<u32> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = std::mem::take(&mut *seen);
+        for (id, client) in present {
+            let last = if is_alive(client) { now } else { known.get(id).copied().unwrap_or(now) };
+            seen.insert(*id, last);
+        }
+        let gone = |last: &Instant| now.duration_since(*last) >= expiry;
+        seen.iter().filter(|(_, last)| gone(last)).map(|(id, _)| *id).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_go_when_they_stay_away() {
+        let (members, start) = (Members::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let gone = |present: &[(u32, &str)], now| {
+            let mut gone =
+                members.gone(present, |client| client == "alive", at(now), Duration::from_secs(10));
+            gone.sort_unstable();
+            gone
+        };
+        members.saw(1, at(0));
+        assert!(gone(&[(1, "a"), (2, "b"), (3, "alive")], 5).is_empty());
+        assert_eq!(gone(&[(1, "a"), (2, "b"), (3, "alive")], 10), [1]);
+        members.saw(1, at(11));
+        assert_eq!(gone(&[(1, "a"), (2, "b"), (3, "alive")], 16), [2]);
+        assert!(gone(&[(2, "x")], 16).contains(&2), "gone until somebody removes it");
+        assert!(gone(&[], 99).is_empty());
+        assert!(gone(&[(2, "b")], 100).is_empty(), "forgotten, so it counts from anew");
+    }
+}

@@ -1,0 +1,207 @@
+//! Where consumer groups stand, and setting their offsets, for administrators.
+
+use std::sync::Arc;
+
+use kerolox_core::delivery::Standing;
+use kerolox_core::group::Group;
+use kerolox_core::lookup;
+use kerolox_core::topic::Topic;
+use kerolox_core::transaction::Phase;
+use kerolox_proto::kerolox as pb;
+use kerolox_proto::kerolox::reset_offsets_request::To;
+use kerolox_store::{self as store, Page, Store};
+
+use super::failure::Failure;
+use super::query::topic_named;
+use crate::delivery::Deliveries;
+
+/// Where a group stands. Reads the index: call it where blocking is fine.
+pub(super) fn describe(
+    store: &Store,
+    deliveries: &Deliveries,
+    request: &pb::DescribeGroupRequest,
+) -> Result<(Arc<Group>, Vec<pb::GroupQueueStatus>), Failure> {
+    let group = group_named(store, &request.name)?;
+    let only = match request.topic.as_str() {
+        "" => None,
+        name => Some(topic_named(store, name)?.id),
+    };
+    let mut queues = Vec::new();
+    for cursor in cursors(store, &group) {
+        for topic_id in deliveries.topics_of(&cursor)? {
+            let Some(topic) = store.index().topic_by_id(topic_id) else { continue };
+            if only.is_some_and(|only| only != topic_id) {
+                continue;
+            }
+            let standings = deliveries.standings(&cursor, &topic)?;
+            queues
+                .extend(standings.iter().map(|(queue, standing)| status(&topic, *queue, &cursor, standing)));
+        }
+    }
+    queues.sort_by(|a, b| (&a.topic, &a.client, a.queue).cmp(&(&b.topic, &b.client, b.queue)));
+    Ok((group, queues))
+}
+
+fn status(topic: &Topic, queue: u32, cursor: &Group, standing: &Standing) -> pb::GroupQueueStatus {
+    pb::GroupQueueStatus {
+        topic: topic.name.clone(),
+        queue,
+        broker_offset: standing.end,
+        consumer_offset: standing.committed,
+        lag: standing.counts.lag,
+        in_flight: standing.counts.in_flight,
+        retrying: standing.counts.waiting,
+        ready: standing.counts.ready,
+        blocked: standing.counts.blocked,
+        client: cursor.member.clone(),
+    }
+}
+
+/// A reset that was worked out.
+pub(super) struct Plan {
+    topic: Arc<Topic>,
+    /// Each group with a cursor, and where it goes in each queue.
+    moves: Vec<(Group, Vec<pb::QueueReset>)>,
+}
+
+impl Plan {
+    /// Works out what a request means. Reads the index and the log: call it where blocking is fine.
+    pub(super) fn of(
+        store: &Store,
+        deliveries: &Deliveries,
+        request: &pb::ResetOffsetsRequest,
+    ) -> Result<Self, Failure> {
+        let group = group_named(store, &request.group)?;
+        let topic = topic_named(store, &request.topic)?;
+        let targets = targets(store, &topic, request)?;
+        let moves = cursors(store, &group).into_iter().map(|cursor| {
+            let standings = deliveries.standings(&cursor, &topic)?;
+            let standing = |queue: &u32| standings.get(queue).copied().unwrap_or_default();
+            let resets = targets.iter().map(|(queue, to)| reset(&cursor, *queue, *to, standing(queue)));
+            let resets = resets.collect();
+            Ok((cursor, resets))
+        });
+        let moves = moves.collect::<Result<_, Failure>>()?;
+        Ok(Self { topic, moves })
+    }
+
+    /// Does it.
+    pub(super) async fn carry_out(&self, deliveries: &Deliveries) -> Result<(), Failure> {
+        for (cursor, resets) in &self.moves {
+            let offsets = resets.iter().map(|reset| (reset.queue, reset.to));
+            deliveries.reset(cursor, &self.topic, offsets).await?;
+        }
+        Ok(())
+    }
+
+    /// What it does.
+    pub(super) fn resets(self) -> Vec<pb::QueueReset> {
+        self.moves.into_iter().flat_map(|(_, resets)| resets).collect()
+    }
+}
+
+fn reset(cursor: &Group, queue: u32, to: u64, standing: Standing) -> pb::QueueReset {
+    pb::QueueReset {
+        queue,
+        from: standing.committed,
+        to,
+        lag_before: standing.counts.lag,
+        lag_after: standing.end.saturating_sub(to),
+        in_flight: standing.counts.in_flight,
+        retrying: standing.counts.waiting,
+        client: cursor.member.clone(),
+    }
+}
+
+/// The offset that is asked for in each queue.
+fn targets(
+    store: &Store,
+    topic: &Topic,
+    request: &pb::ResetOffsetsRequest,
+) -> Result<Vec<(u32, u64)>, Failure> {
+    let queues = match &*request.queues {
+        [] => (0..topic.read_queues).collect(),
+        named => named.to_vec(),
+    };
+    if let Some(queue) = queues.iter().find(|queue| **queue >= topic.read_queues) {
+        let text = format!("topic {} has no queue {queue}; see mqadmin topicStatus", topic.name);
+        return Err(Failure::NotFound(text));
+    }
+    let to = request.to.as_ref().ok_or_else(|| {
+        Failure::Invalid("say where to go: earliest, latest, an offset, a time, or a message id".into())
+    })?;
+    let message = match to {
+        To::MessageId(id) => Some(place_of(store, topic, id)?),
+        _ => None,
+    };
+    let target = |queue: u32| {
+        let index = store.index();
+        let bounds = index.queue_bounds(topic.id, queue);
+        Ok(match (to, message) {
+            (To::Earliest(_), _) => bounds.min,
+            (To::Latest(_), _) => bounds.next,
+            (To::Offset(offset), _) if (bounds.min..=bounds.next).contains(offset) => *offset,
+            (To::Offset(offset), _) => {
+                return Err(Failure::Invalid(format!(
+                    "offset {offset} is not between {} and {}, where queue {queue} of topic {} begins and ends",
+                    bounds.min, bounds.next, topic.name
+                )));
+            }
+            (To::TimeMs(time_ms), _) => index.offset_at(topic.id, queue, *time_ms)?,
+            (To::MessageId(_), Some(place)) if place.queue == queue => place.offset,
+            (To::MessageId(_), place) => {
+                let time_ms = place.map_or(0, |place| place.visible_ms);
+                index.offset_at(topic.id, queue, time_ms)?
+            }
+        })
+    };
+    queues.into_iter().map(|queue| Ok((queue, target(queue)?))).collect()
+}
+
+/// Where a visible message stands.
+#[derive(Clone, Copy)]
+struct MessagePlace {
+    queue: u32,
+    offset: u64,
+    visible_ms: i64,
+}
+
+fn place_of(store: &Store, topic: &Topic, id: &str) -> Result<MessagePlace, Failure> {
+    let is_it = |message: &kerolox_core::record::MessageRecord| {
+        message.header.message_id == id && message.header.topic_id == topic.id
+    };
+    let found = store.find(lookup::id_hash(id), &Page::newest(1), is_it)?;
+    let place = found.messages.first().and_then(|found| match &found.standing {
+        store::Standing::Visible { queue, offset } => Some((*queue, *offset)),
+        store::Standing::Half(half) => {
+            (half.phase() == Phase::Committed).then_some((half.queue, half.offset))
+        }
+        store::Standing::Gone => None,
+    });
+    let missing = || {
+        let text =
+            format!("topic {} has no visible message with id {id}; see mqadmin queryMsgById", topic.name);
+        Failure::NotFound(text)
+    };
+    let (queue, offset) = place.ok_or_else(missing)?;
+    let entry = store.index().entry(topic.id, queue, offset)?.ok_or_else(missing)?;
+    Ok(MessagePlace { queue, offset, visible_ms: entry.visible_ms })
+}
+
+fn group_named(store: &Store, name: &str) -> Result<Arc<Group>, Failure> {
+    let missing = || match name {
+        "" => Failure::Invalid("name the consumer group".into()),
+        name => Failure::NotFound(format!("there is no consumer group {name:?}")),
+    };
+    store.index().group(name).filter(|group| group.parent == 0).ok_or_else(missing)
+}
+
+/// The groups whose cursors a group has: itself, or its members if it is a broadcast group.
+fn cursors(store: &Store, group: &Arc<Group>) -> Vec<Group> {
+    if !group.is_broadcast() {
+        return vec![Group::clone(group)];
+    }
+    let groups = store.index().groups();
+    let members = groups.iter().filter(|member| member.parent == group.id);
+    members.map(|member| Group { id: member.id, ..group.as_member(&member.member) }).collect()
+}

@@ -1,0 +1,160 @@
+//! PullMessage: messages of one queue from an offset on. Nothing is leased; the consumer keeps its place itself.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use kerolox_core::filter::Filter;
+use kerolox_core::topic::Topic;
+use kerolox_kit::access::Items;
+use kerolox_kit::headers::ClientHeaders;
+use kerolox_kit::refusal::{Refusal, ok_status};
+use kerolox_proto::raw::{self, pull_message_response::Content};
+use kerolox_proto::v2::{self, Code};
+use tokio::time::Instant;
+
+use super::offsets::{illegal_offset, queue_of};
+use super::receive::{check_readable, poll_time};
+use super::{Context, parse_filter};
+use crate::engine::refused_by_store;
+use crate::wire::{self, Delivery};
+
+/// Most messages of one answer.
+const PULL_BATCH_MAX: usize = 256;
+/// Bytes of messages after which an answer is closed.
+const PULL_BYTES: usize = 8 << 20;
+/// Messages that one request looks at, so that a filter that matches nothing does not keep a thread (RocketMQ's
+/// `maxFilterMessageSize`).
+const PULL_SCAN_MAX: usize = 800;
+
+/// What is asked for.
+struct Wanted {
+    topic: Arc<Topic>,
+    queue: u32,
+    filter: Filter,
+    max: usize,
+}
+
+/// Some messages of a queue.
+#[derive(Default)]
+struct Page {
+    messages: Vec<Bytes>,
+    /// Where to go on.
+    next: u64,
+    /// Messages that lie in a damaged part of the log.
+    damaged: usize,
+}
+
+/// Sends messages of a queue, waiting for some if there are none: status, messages, and where to go on.
+pub(super) async fn pull_message(
+    context: &Arc<Context>,
+    client: &ClientHeaders,
+    request: v2::PullMessageRequest,
+) -> Result<Items<raw::PullMessageResponse>, Refusal> {
+    let received = Instant::now();
+    let filter = parse_filter(request.filter_expression.as_ref())?;
+    let (topic, queue) = queue_of(context, request.message_queue.as_ref())?;
+    check_readable(&topic)?;
+    context.group(request.group.as_ref()).await?;
+    // Who names no poll time is answered at once.
+    let poll_ms = request.long_polling_timeout.as_ref().map_or(0, wire::duration_ms);
+    let until = received + poll_time(Some(poll_ms), client.timeout);
+    let max = usize::try_from(request.batch_size).unwrap_or(0).clamp(1, PULL_BATCH_MAX);
+    let wanted = Wanted { topic, queue, filter, max };
+    let mut from = match start(context, &wanted, request.offset) {
+        Ok(offset) => offset,
+        Err((refusal, next)) => return Ok(answer(refusal.to_status(client), Vec::new(), next)),
+    };
+    let watched = context.deliveries.watch(&wanted.topic, wanted.queue);
+    loop {
+        let mut arrival = std::pin::pin!(watched.arrival());
+        arrival.as_mut().enable();
+        let page = read_page(context, &wanted, from)?;
+        from = page.next;
+        let end = context.engine.store().index().queue_bounds(wanted.topic.id, wanted.queue).next;
+        let is_over = from < end || Instant::now() >= until;
+        if !page.messages.is_empty() || page.damaged > 0 || is_over {
+            let sent = page.messages.len() as u64;
+            context.counters.messages_out.fetch_add(sent, Ordering::Relaxed);
+            return Ok(answer(status(&page, client), page.messages, page.next));
+        }
+        tokio::select! {
+            () = arrival => {}
+            () = tokio::time::sleep_until(until) => {}
+            () = context.shutdown.requested() => {
+                return Ok(answer(status(&page, client), Vec::new(), page.next));
+            }
+        }
+    }
+}
+
+/// The offset to begin with; otherwise the refusal, and an offset that would do.
+fn start(context: &Context, wanted: &Wanted, offset: i64) -> Result<u64, (Refusal, u64)> {
+    let bounds = context.engine.store().index().queue_bounds(wanted.topic.id, wanted.queue);
+    let legal = u64::try_from(offset).ok().filter(|offset| (bounds.min..=bounds.next).contains(offset));
+    legal.ok_or_else(|| {
+        let refusal = illegal_offset(&wanted.topic, wanted.queue, offset, bounds.min, bounds.next);
+        let is_above = u64::try_from(offset).is_ok_and(|offset| offset > bounds.next);
+        (refusal, if is_above { bounds.next } else { bounds.min })
+    })
+}
+
+/// Reads from an offset on until the page is full or enough was looked at.
+fn read_page(context: &Context, wanted: &Wanted, from: u64) -> Result<Page, Refusal> {
+    let store = context.engine.store();
+    let failed = |error| refused_by_store(&error);
+    let scan = if wanted.filter == Filter::All { wanted.max } else { PULL_SCAN_MAX };
+    let (topic_id, queue) = (wanted.topic.id, wanted.queue);
+    let entries = store.index().entries(topic_id, queue, from, scan).map_err(failed)?;
+    let mut page = Page { next: from, ..Page::default() };
+    let mut bytes = 0;
+    for (offset, entry) in entries {
+        if page.messages.len() == wanted.max || bytes >= PULL_BYTES {
+            break;
+        }
+        page.next = offset + 1;
+        let entry = store.index().carried_entry(topic_id, queue, offset, entry).map_err(failed)?;
+        let (frame, record) = match store.read_message(entry.position, entry.len) {
+            Ok(read) => read,
+            // It expired since.
+            Err(_) if entry.position < store.log_start() => continue,
+            Err(error) if error.is_damage() => {
+                page.damaged += 1;
+                continue;
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let is_wanted = wire::is_wanted(&record, &wanted.filter).map_err(|error| {
+            let reason = format!("the message at {} is malformed: {error}", entry.position);
+            Refusal::new(Code::InternalServerError, reason)
+        })?;
+        if is_wanted {
+            let delivery =
+                Delivery { store_ms: frame.store_ms, queue, offset: Some(offset), ..Delivery::default() };
+            page.messages.push(wire::message(&record, &delivery));
+            bytes += entry.len as usize;
+        }
+    }
+    Ok(page)
+}
+
+fn status(page: &Page, client: &ClientHeaders) -> v2::Status {
+    let mut status = match page.messages.is_empty() {
+        true => Refusal::new(Code::MessageNotFound, "no new message").to_status(client),
+        false => ok_status(),
+    };
+    if page.damaged > 0 {
+        let left_out =
+            format!("; {} messages lie in a damaged part of the log and are left out", page.damaged);
+        status.message.push_str(&left_out);
+    }
+    status
+}
+
+fn answer(status: v2::Status, messages: Vec<Bytes>, next: u64) -> Items<raw::PullMessageResponse> {
+    let contents = std::iter::once(Content::Status(status))
+        .chain(messages.into_iter().map(Content::Message))
+        .chain([Content::NextOffset(next.cast_signed())]);
+    let items = contents.map(|content| Ok(raw::PullMessageResponse { content: Some(content) }));
+    Box::pin(tokio_stream::iter(items.collect::<Vec<_>>()))
+}

@@ -1,0 +1,444 @@
+//! Where consumer groups stand, and setting where they go on.
+
+use crate::outcome::{Exit, Failure, Result, combined};
+use crate::output::{Report, table};
+use crate::target::{Common, alone};
+use chrono::{DateTime, Local, NaiveDateTime, Utc};
+use clap::Args;
+use kerolox_client::admin::{Admin, Master, wire};
+use kerolox_client::{Address, Client};
+use serde_json::{Value, json};
+use std::str::FromStr;
+use wire::reset_offsets_request::To;
+
+/// Brokers of a command that all brokers are good for.
+#[derive(Debug, Clone, Args)]
+#[group(multiple = false)]
+struct Where {
+    /// Only the master brokers of this cluster
+    #[arg(
+        short = 'c',
+        long = "cluster-name",
+        alias = "clusterName",
+        alias = "cluster",
+        value_name = "CLUSTER"
+    )]
+    cluster: Option<String>,
+    /// Only this broker, HOST:PORT; needs no nameserver
+    #[arg(
+        short = 'b',
+        long = "broker-addr",
+        alias = "brokerAddr",
+        alias = "broker",
+        value_name = "BROKER_ADDR"
+    )]
+    broker: Option<Address>,
+}
+
+impl Where {
+    /// The brokers that have `topic`, or all of them without one.
+    async fn brokers(&self, common: &Common, topic: Option<&str>) -> Result<(Admin, Vec<Master>)> {
+        if let Some(address) = &self.broker {
+            let admin = Client::builder(address.to_string()).build()?.admin();
+            return Ok((admin, vec![alone(address)]));
+        }
+        let client = common.client()?;
+        let mut masters = match topic {
+            Some(topic) => common.masters_with_topic(&client, topic).await?.1,
+            None => client.admin().masters(None).await?,
+        };
+        if let Some(cluster) = &self.cluster {
+            masters.retain(|master| master.info.cluster == *cluster);
+        }
+        if masters.is_empty() {
+            return Err(Failure::not_found("no broker is registered that fits; see clusterList"));
+        }
+        Ok((client.admin(), masters))
+    }
+}
+
+/// Show what consumer groups have finished, and what is left for them
+#[derive(Debug, Args)]
+pub(crate) struct ConsumerProgress {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    place: Where,
+    /// Name of the consumer group; without it, all groups in one line each
+    #[arg(short = 'g', long = "group-name", alias = "groupName")]
+    group: Option<String>,
+    /// Only this topic
+    #[arg(short = 't', long = "topic-name", alias = "topicName", requires = "group")]
+    topic: Option<String>,
+}
+
+/// Numbers of a consumer group in one queue, with the broker that has it.
+type Row = (String, wire::GroupQueueStatus);
+
+impl ConsumerProgress {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let (admin, brokers) = self.place.brokers(&self.common, self.topic.as_deref()).await?;
+        match &self.group {
+            Some(group) => self.of_group(&admin, &brokers, group).await,
+            None => self.overview(&admin, &brokers).await,
+        }
+    }
+
+    async fn of_group(&self, admin: &Admin, brokers: &[Master], group: &str) -> Result<Report> {
+        let (mut rows, mut failures): (Vec<Row>, _) = (Vec::new(), Vec::new());
+        for broker in brokers {
+            let request = wire::DescribeGroupRequest {
+                name: group.to_owned(),
+                topic: self.topic.clone().unwrap_or_default(),
+            };
+            match admin.broker(&broker.address).describe_group(request).await.map_err(Failure::from) {
+                Ok(answer) => {
+                    rows.extend(answer.queues.into_iter().map(|row| (broker.info.group.clone(), row)));
+                    failures.push(None);
+                }
+                Err(failure) => failures.push(Some(failure)),
+            }
+        }
+        // Groups come into being on the brokers that they consume from.
+        if failures.iter().any(Option::is_none) {
+            failures.retain(|failure| failure.as_ref().is_none_or(|failure| failure.exit != Exit::NotFound));
+        }
+        let total =
+            |number: fn(&wire::GroupQueueStatus) -> u64| rows.iter().map(|(_, row)| number(row)).sum::<u64>();
+        let (lag, in_flight) = (total(|row| row.lag), total(|row| row.in_flight));
+        let text = format!(
+            "{}\n\nConsume Diff Total: {lag}\nConsume Inflight Total: {in_flight}",
+            progress_table(&rows)
+        );
+        let exit = combined(failures.iter().map(Option::as_ref));
+        Ok(Report {
+            text: if rows.is_empty() { String::new() } else { text },
+            json: json!({
+                "group": group,
+                "diffTotal": lag,
+                "inflightTotal": in_flight,
+                "queues": rows.iter().map(|(broker, row)| progress_json(broker, row)).collect::<Vec<_>>(),
+            }),
+            warnings: failures.into_iter().flatten().collect(),
+            exit,
+        })
+    }
+
+    async fn overview(&self, admin: &Admin, brokers: &[Master]) -> Result<Report> {
+        let mut totals = std::collections::BTreeMap::<String, wire::GroupQueueStatus>::new();
+        for broker in brokers {
+            let broker = admin.broker(&broker.address);
+            for group in broker.list_groups(wire::ListGroupsRequest::default()).await?.groups {
+                let request = wire::DescribeGroupRequest { name: group.name.clone(), ..Default::default() };
+                let total = totals.entry(group.name).or_default();
+                for queue in broker.describe_group(request).await?.queues {
+                    total.lag += queue.lag;
+                    total.in_flight += queue.in_flight;
+                    total.retrying += queue.retrying;
+                    total.ready += queue.ready;
+                    total.blocked += queue.blocked;
+                }
+            }
+        }
+        let numbers = |total: &wire::GroupQueueStatus| {
+            [total.lag, total.in_flight, total.retrying, total.ready, total.blocked]
+        };
+        let row = |(name, total): (&String, _)| {
+            std::iter::once(name.clone()).chain(numbers(total).map(|number| number.to_string())).collect()
+        };
+        let groups: Vec<Value> = totals
+            .iter()
+            .map(|(name, total)| {
+                let [lag, in_flight, retrying, ready, blocked] = numbers(total);
+                json!({ "group": name, "diff": lag, "inflight": in_flight, "retrying": retrying, "ready": ready, "blocked": blocked })
+            })
+            .collect();
+        let text = table(
+            &["Group", "Diff Total", "Inflight", "Retrying", "Ready", "Blocked"],
+            totals.iter().map(row),
+        );
+        Ok(Report::ok(text, json!({ "groups": groups })))
+    }
+}
+
+fn progress_table(rows: &[Row]) -> String {
+    let mut header = vec![
+        "Topic",
+        "Broker Name",
+        "QID",
+        "Broker Offset",
+        "Consumer Offset",
+        "Diff",
+        "Inflight",
+        "Retrying",
+        "Ready",
+        "Blocked",
+    ];
+    let has_members = rows.iter().any(|(_, row)| !row.client.is_empty());
+    if has_members {
+        header.push("Client");
+    }
+    table(
+        &header,
+        rows.iter().map(|(broker, row)| {
+            let numbers = [
+                row.broker_offset,
+                row.consumer_offset,
+                row.lag,
+                row.in_flight,
+                row.retrying,
+                row.ready,
+                row.blocked,
+            ];
+            let mut cells = vec![row.topic.clone(), broker.clone(), row.queue.to_string()];
+            cells.extend(numbers.map(|number| number.to_string()));
+            cells.extend(has_members.then(|| row.client.clone()));
+            cells
+        }),
+    )
+}
+
+fn progress_json(broker: &str, row: &wire::GroupQueueStatus) -> Value {
+    json!({
+        "topic": row.topic,
+        "broker": broker,
+        "queue": row.queue,
+        "brokerOffset": row.broker_offset,
+        "consumerOffset": row.consumer_offset,
+        "diff": row.lag,
+        "inflight": row.in_flight,
+        "retrying": row.retrying,
+        "ready": row.ready,
+        "blocked": row.blocked,
+        "client": row.client,
+    })
+}
+
+/// Where a group is to go on.
+#[derive(Debug, Clone, PartialEq)]
+struct Goal(To);
+
+impl FromStr for Goal {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is no offset"));
+        Ok(Self(match text.split_once(':') {
+            _ if text == "earliest" => To::Earliest(true),
+            _ if text == "latest" || text == "now" => To::Latest(true),
+            Some(("offset", offset)) => To::Offset(number(offset)?),
+            Some(("id", id)) if !id.is_empty() => To::MessageId(id.to_owned()),
+            _ => To::TimeMs(parse_time(text)?),
+        }))
+    }
+}
+
+/// A time: milliseconds since 1970, RFC 3339, or RocketMQ's `2026-01-31#08:00:00:000` in local time.
+fn parse_time(text: &str) -> std::result::Result<i64, String> {
+    if let Ok(millis) = text.parse() {
+        return Ok(millis);
+    }
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(time.timestamp_millis());
+    }
+    let local = NaiveDateTime::parse_from_str(text, "%Y-%m-%d#%H:%M:%S:%3f").ok();
+    let time = local.and_then(|time| time.and_local_timezone(Local).earliest());
+    time.map(|time| time.with_timezone(&Utc).timestamp_millis()).ok_or_else(|| {
+        format!(
+            "{text:?} is no time; write now, milliseconds since 1970, 2026-01-31T08:00:00Z, or 2026-01-31#08:00:00:000 for local time"
+        )
+    })
+}
+
+/// Set where a consumer group goes on, also while it consumes
+#[derive(Debug, Args)]
+pub(crate) struct ResetOffset {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    reset: Reset,
+    /// earliest, latest, a time (milliseconds since 1970, 2026-01-31T08:00:00Z), offset:N, or id:MESSAGE-ID, which brings
+    /// back that message and what became visible later on the broker that has it
+    #[arg(long, value_name = "PLACE")]
+    to: Goal,
+}
+
+/// Set where a consumer group goes on; resetOffset can do more
+#[derive(Debug, Args)]
+pub(crate) struct ResetOffsetByTime {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    reset: Reset,
+    /// now or -1 (what comes from now on), milliseconds since 1970, or yyyy-MM-dd#HH:mm:ss:SSS
+    #[arg(short = 's', long, allow_hyphen_values = true, value_name = "TIME")]
+    timestamp: String,
+    /// Accepted and without meaning: a reset always counts
+    #[arg(short = 'f', long, value_name = "BOOL")]
+    force: Option<bool>,
+    /// Go to this offset instead of a time; only with -q
+    #[arg(short = 'o', long, requires = "queues")]
+    offset: Option<u64>,
+}
+
+/// What the reset commands have in common.
+#[derive(Debug, Args)]
+struct Reset {
+    #[command(flatten)]
+    place: Where,
+    /// Name of the consumer group
+    #[arg(short = 'g', long = "group", alias = "group-name", alias = "groupName")]
+    group: String,
+    /// Name of the topic
+    #[arg(short = 't', long)]
+    topic: String,
+    /// Only this queue; several separated by ','
+    #[arg(short = 'q', long = "queue", value_delimiter = ',', value_name = "QUEUE")]
+    queues: Vec<u32>,
+    /// Only show what would happen
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl ResetOffset {
+    pub(crate) async fn run(self) -> Result<Report> {
+        self.reset.run(&self.common, self.to.0.clone()).await
+    }
+}
+
+impl ResetOffsetByTime {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let to = self.to()?;
+        self.reset.run(&self.common, to).await
+    }
+
+    fn to(&self) -> Result<To> {
+        Ok(match (self.offset, self.timestamp.as_str()) {
+            (Some(offset), _) => To::Offset(offset),
+            (None, "now" | "-1") => To::Latest(true),
+            (None, time) => To::TimeMs(parse_time(time).map_err(Failure::usage)?),
+        })
+    }
+}
+
+impl Reset {
+    async fn run(&self, common: &Common, to: To) -> Result<Report> {
+        let (admin, brokers) = self.place.brokers(common, Some(&self.topic)).await?;
+        let (mut rows, mut failures) = (Vec::new(), Vec::new());
+        for broker in &brokers {
+            let request = wire::ResetOffsetsRequest {
+                group: self.group.clone(),
+                topic: self.topic.clone(),
+                queues: self.queues.clone(),
+                to: Some(to.clone()),
+                dry_run: self.dry_run,
+            };
+            match admin.broker(&broker.address).reset_offsets(request).await.map_err(Failure::from) {
+                Ok(answer) => {
+                    rows.extend(answer.queues.into_iter().map(|reset| (broker.info.group.clone(), reset)));
+                    failures.push(None);
+                }
+                Err(failure) => failures.push(Some(failure)),
+            }
+        }
+        // The group consumes from some brokers only, or one of them has the message.
+        if failures.iter().any(Option::is_none) {
+            failures.retain(|failure| failure.as_ref().is_none_or(|failure| failure.exit != Exit::NotFound));
+        }
+        let exit = combined(failures.iter().map(Option::as_ref));
+        let done = if self.dry_run { "nothing was changed (--dry-run)" } else { "reset" };
+        Ok(Report {
+            text: if rows.is_empty() { String::new() } else { format!("{}\n\n{done}", reset_table(&rows)) },
+            json: json!({
+                "dryRun": self.dry_run,
+                "queues": rows.iter().map(|(broker, reset)| reset_json(broker, reset)).collect::<Vec<_>>(),
+            }),
+            warnings: failures.into_iter().flatten().collect(),
+            exit,
+        })
+    }
+}
+
+fn reset_table(rows: &[(String, wire::QueueReset)]) -> String {
+    let mut header = vec![
+        "Broker Name",
+        "QID",
+        "From Offset",
+        "To Offset",
+        "Diff Before",
+        "Diff After",
+        "Inflight Dropped",
+        "Retrying Dropped",
+    ];
+    let has_members = rows.iter().any(|(_, reset)| !reset.client.is_empty());
+    if has_members {
+        header.push("Client");
+    }
+    table(
+        &header,
+        rows.iter().map(|(broker, reset)| {
+            let numbers =
+                [reset.from, reset.to, reset.lag_before, reset.lag_after, reset.in_flight, reset.retrying];
+            let mut cells = vec![broker.clone(), reset.queue.to_string()];
+            cells.extend(numbers.map(|number| number.to_string()));
+            cells.extend(has_members.then(|| reset.client.clone()));
+            cells
+        }),
+    )
+}
+
+fn reset_json(broker: &str, reset: &wire::QueueReset) -> Value {
+    json!({
+        "broker": broker,
+        "queue": reset.queue,
+        "from": reset.from,
+        "to": reset.to,
+        "diffBefore": reset.lag_before,
+        "diffAfter": reset.lag_after,
+        "inflightDropped": reset.in_flight,
+        "retryingDropped": reset.retrying,
+        "client": reset.client,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goals_are_read() {
+        for (text, to) in [
+            ("earliest", To::Earliest(true)),
+            ("latest", To::Latest(true)),
+            ("now", To::Latest(true)),
+            ("offset:12", To::Offset(12)),
+            ("id:01F2", To::MessageId("01F2".into())),
+            ("1700000000123", To::TimeMs(1_700_000_000_123)),
+            ("1970-01-01T00:00:01.5Z", To::TimeMs(1_500)),
+        ] {
+            assert_eq!(text.parse(), Ok(Goal(to)), "{text}");
+        }
+        for bad in ["", "offset:", "offset:-1", "id:", "yesterday", "2026-01-31"] {
+            assert!(Goal::from_str(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn rocketmqs_times_are_local() {
+        let millis = parse_time("2026-01-31#08:00:00:250").unwrap();
+        let shown = crate::output::local_time(millis);
+        assert_eq!(shown, "2026-01-31 08:00:00,250");
+    }
+
+    #[test]
+    fn members_are_shown_where_there_are_any() {
+        let row = |client: &str| {
+            (
+                "broker-a".to_owned(),
+                wire::GroupQueueStatus { client: client.to_owned(), ..Default::default() },
+            )
+        };
+        assert!(!progress_table(&[row("")]).contains("Client"));
+        assert!(progress_table(&[row(""), row("c1")]).contains("#Client"));
+    }
+}
