@@ -57,7 +57,7 @@ async fn a_group_starts_where_it_is_told() {
         late.push(consumer);
     }
     let (code, text) = failure(&format!("updateSubGroup -b {broker} -g x --attributes +consume.from=soon"));
-    assert!(code == 1 && text.contains("consume.from=soon"), "{code} {text}");
+    assert!(code == 1 && text.contains("consume.from"), "{code} {text}");
 }
 
 #[tokio::test]

@@ -69,6 +69,7 @@ impl Plan {
                     topic_id: *topic_id,
                     queue: *queue,
                     reset_to: None,
+                    void_leases: 0,
                     acked,
                     attempted: Vec::new(),
                 })]))

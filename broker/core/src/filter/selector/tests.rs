@@ -345,7 +345,7 @@ fn expression() -> impl Strategy<Value = Expr> {
     let leaf = prop_oneof![
         Just(Expr::Null),
         any::<bool>().prop_map(Expr::Bool),
-        numeric().prop_filter("a condition", Expr::is_condition),
+        name().prop_map(Expr::Property),
         (numeric(), test(numeric().boxed())).prop_map(|(value, test)| Expr::Test(Box::new(value), test)),
     ];
     leaf.prop_recursive(4, 24, 3, |inner| {
