@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "apache/rocketmq/v2/admin.proto",
         "kerolox/v1/registry.proto",
         "kerolox/v1/broker_admin.proto",
+        "kerolox/v1/producers.proto",
     ];
     for file in files {
         println!("cargo:rerun-if-changed={file}");

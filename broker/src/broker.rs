@@ -13,6 +13,7 @@ use kerolox_kit::clients::Clients;
 use kerolox_kit::health::Checks;
 use kerolox_kit::listen::{ListenError, Listener, grpc_server};
 use kerolox_kit::process::{Shutdown, now_ms};
+use kerolox_kit::producers::{ProducersService, Reach};
 use kerolox_kit::registrar::{AddressError, Registrar};
 use kerolox_kit::relay::Relay;
 use kerolox_kit::routes::Routes;
@@ -158,13 +159,9 @@ impl Broker {
         let deliveries =
             Arc::new(Deliveries::new(engine.clone(), progress, &arrivals, config.groups.auto_create));
         let counters = Arc::new(Counters::default());
-        let checker = Checker {
-            broker: config.group.clone(),
-            engine: engine.clone(),
-            clients: clients.clone(),
-            policy: config.check_policy(),
-            arrivals: halves,
-        };
+        let reach = Reach::new(config.group.clone(), clients.clone(), registrar.channels(), routes.clone());
+        let checker =
+            Checker::new(config.group.clone(), engine.clone(), reach, config.check_policy(), halves);
         let keeper = Keeper {
             store: store.clone(),
             folder: config.data.clone(),
@@ -192,7 +189,7 @@ impl Broker {
             deliveries: deliveries.clone(),
             routes: routes.clone(),
             clients: clients.clone(),
-            relay: Relay::new(routes.clone(), shutdown.clone()),
+            relay: Arc::new(Relay::new(routes.clone(), clients.clone(), shutdown.clone())),
             limits: config.publish_limits(),
             checks: config.check_policy(),
             counters: counters.clone(),
@@ -208,7 +205,10 @@ impl Broker {
         // A standalone broker is its own nameserver; any other one still tells what it knows to who asks.
         let registry = config.standalone.then(|| RegistryService::server(routes));
         let mut services = Services::builder();
-        services.add_service(Messaging::server(context, policy)).add_service(admin.server());
+        services
+            .add_service(Messaging::server(context, policy))
+            .add_service(admin.server())
+            .add_service(ProducersService::server(clients.clone()));
         if let Some(registry) = registry {
             services.add_service(registry);
         }

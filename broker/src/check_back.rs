@@ -1,29 +1,32 @@
 //! Check-back: asking producers about half messages that wait too long for their decision.
 
-use std::collections::HashSet;
+mod deserted;
+
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kerolox_core::record::{Checked, ProgressItem, ProgressRecord, Record};
 use kerolox_core::transaction::{self, CheckPolicy, Due, Half};
-use kerolox_kit::clients::Clients;
 use kerolox_kit::process::now_ms;
+use kerolox_kit::producers::Reach;
 use kerolox_model::token::TransactionId;
-use kerolox_proto::v2::telemetry_command::Command;
-use kerolox_proto::v2::{self, RecoverOrphanedTransactionCommand, TelemetryCommand};
+use kerolox_proto::v2::{self, RecoverOrphanedTransactionCommand};
 use kerolox_store::{Event, StoreError};
 use prost::Message as _;
 use tokio::sync::Notify;
 
 use crate::engine::Engine;
 use crate::wire::{self, Delivery};
+use deserted::Deserted;
 
 /// Half messages looked at in one go.
 const PAGE: usize = 256;
-/// While checks are due that nobody can be asked about, somebody may connect at any time: look again this often.
+/// Pause after something failed.
 const RETRY: Duration = Duration::from_secs(1);
 /// Longest sleep; a bound for mistakes, not a deadline.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
+/// Later than any check that will ever be due, and before those that never will.
+const FAR_MS: i64 = i64::MAX - 1;
 
 /// Wakes the checker when a half message is stored. It exists before the store does.
 #[derive(Clone, Default)]
@@ -42,89 +45,154 @@ impl HalfArrivals {
 
 /// The task that asks.
 pub struct Checker {
-    /// Name of this broker group.
-    pub broker: String,
-    /// The store.
-    pub engine: Engine,
-    /// Whom to ask.
-    pub clients: Arc<Clients>,
-    /// When and how often.
-    pub policy: CheckPolicy,
-    /// Tells of new half messages.
-    pub arrivals: HalfArrivals,
+    broker: String,
+    engine: Engine,
+    reach: Reach,
+    policy: CheckPolicy,
+    arrivals: HalfArrivals,
+    deserted: Deserted,
+    /// Due time and position of a half message: whatever is due up to it belongs to a deserted topic.
+    passed: Option<(i64, u64)>,
+}
+
+/// What became of a check.
+enum Check {
+    /// This client took it.
+    Taken(String),
+    /// Nobody can be asked now.
+    Nobody,
+    /// Nobody can ever be asked: the message cannot be read.
+    Impossible,
 }
 
 impl Checker {
+    /// A checker of the broker group `broker`, which asks whom `reach` finds, when and as often as `policy` says.
+    pub fn new(
+        broker: String,
+        engine: Engine,
+        reach: Reach,
+        policy: CheckPolicy,
+        arrivals: HalfArrivals,
+    ) -> Self {
+        Self { broker, engine, reach, policy, arrivals, deserted: Deserted::default(), passed: None }
+    }
+
     /// Runs for ever.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         loop {
-            let all_asked = match self.check_due().await {
-                Ok(all_asked) => all_asked,
+            let pause = match self.round().await {
+                Ok(pause) => pause,
                 Err(error) => {
                     tracing::error!(%error, "half messages cannot be checked back; trying again");
-                    false
+                    RETRY
                 }
             };
-            let sleep = if all_asked { self.until_next() } else { RETRY };
             tokio::select! {
-                () = tokio::time::sleep(sleep) => {}
-                // A new half message moves the next due time, but never makes those wait longer that are due.
-                () = self.arrivals.wake.notified(), if all_asked => {}
+                () = tokio::time::sleep(pause) => {}
+                () = self.arrivals.wake.notified() => {}
+                () = self.reach.clients().producer_appeared() => {}
             }
         }
     }
 
-    fn until_next(&self) -> Duration {
-        let next = self.engine.store().index().next_half_due_ms();
-        let wait_ms = match next {
-            Ok(Some(due_ms)) => u64::try_from(due_ms.saturating_sub(now_ms())).unwrap_or(0),
-            Ok(None) => return SLEEP_MAX,
-            Err(_) => return RETRY,
-        };
-        Duration::from_millis(wait_ms).min(SLEEP_MAX)
+    /// Asks about everything that is due, and returns how long there is nothing to do.
+    async fn round(&mut self) -> Result<Duration, StoreError> {
+        self.try_deserted().await?;
+        if !self.check_due().await? {
+            return Ok(RETRY);
+        }
+        let next = self.engine.store().index().due_halves(FAR_MS, self.passed, 1)?;
+        let until_due = next.first().map(|(_, half)| {
+            Duration::from_millis(u64::try_from(half.next_check_ms.saturating_sub(now_ms())).unwrap_or(0))
+        });
+        let until_try = self.deserted.next().map(|at| at.saturating_duration_since(Instant::now()));
+        Ok([until_due, until_try].into_iter().flatten().fold(SLEEP_MAX, Duration::min))
     }
 
-    /// Deals with everything that is due; `false` when nobody could be asked about some of it.
-    async fn check_due(&self) -> Result<bool, StoreError> {
-        let now_ms = now_ms();
-        let mut deserted = HashSet::new();
-        let mut after = None;
+    /// Looks whether deserted topics have producers again: if one takes the sample, all that was passed over is looked at.
+    async fn try_deserted(&mut self) -> Result<(), StoreError> {
+        let store = self.engine.store();
+        let has_producer = |topic_id| {
+            let topic = store.index().topic_by_id(topic_id);
+            topic.is_some_and(|topic| !self.reach.clients().producers_of(&topic.name).is_empty())
+        };
+        for (topic_id, sample) in self.deserted.due(Instant::now(), has_producer) {
+            let half = store.index().half(sample)?;
+            let is_due = |half: &Half| half.is_undecided() && half.next_check_ms <= now_ms();
+            match half.filter(is_due) {
+                Some(half) if matches!(transaction::when_due(&half, &self.policy), Due::Ask) => {
+                    let check = self.ask(sample, &half).await?;
+                    if let Check::Nobody = check {
+                        self.deserted.add(topic_id, sample, Instant::now());
+                        continue;
+                    }
+                    let checked = self.checked(sample, &half, check);
+                    self.log(vec![checked]).await;
+                }
+                // Decided meanwhile, or to be parked: another sample is found, if there is one.
+                _ => {}
+            }
+            self.deserted.remove(topic_id);
+            self.passed = None;
+        }
+        Ok(())
+    }
+
+    /// Deals with everything that is due behind what was passed over; `false` when that could not be logged.
+    async fn check_due(&mut self) -> Result<bool, StoreError> {
         loop {
-            let page = self.engine.store().index().due_halves(now_ms, after, PAGE)?;
-            let Some((position, last)) = page.last() else { return Ok(deserted.is_empty()) };
-            after = Some((last.next_check_ms, *position));
+            let page = self.engine.store().index().due_halves(now_ms(), self.passed, PAGE)?;
+            let Some((position, last)) = page.last() else { return Ok(true) };
+            let passed = Some((last.next_check_ms, *position));
             let mut checked = Vec::new();
             for (position, half) in &page {
                 match transaction::when_due(half, &self.policy) {
                     Due::Park => checked.push(parked(*position, half)),
-                    Due::Ask if deserted.contains(&half.topic_id) => {}
-                    Due::Ask => match self.ask(*position, half) {
-                        Ok(Some(asked)) => checked.push(self.asked(*position, half, asked, now_ms)),
-                        Ok(None) => drop(deserted.insert(half.topic_id)),
-                        // Nobody can be asked about what cannot be read, and the others must not wait for it.
-                        Err(error) if error.is_damage() => checked.push(parked(*position, half)),
-                        Err(error) => return Err(error),
+                    Due::Ask if self.deserted.contains(half.topic_id) => {}
+                    Due::Ask => match self.ask(*position, half).await? {
+                        Check::Nobody => self.deserted.add(half.topic_id, *position, Instant::now()),
+                        check => checked.push(self.checked(*position, half, check)),
                     },
                 }
             }
-            if !checked.is_empty() {
-                let record = Record::Progress(ProgressRecord::new(checked));
-                if let Err(error) = self.engine.propose(&record).await {
-                    tracing::warn!(%error, "checks of half messages could not be logged");
-                    return Ok(false);
-                }
+            if !checked.is_empty() && !self.log(checked).await {
+                return Ok(false);
             }
+            self.passed = passed;
         }
     }
 
-    /// Puts a half message to a live producer of its topic, another one if that does not take it. `None`: there is none.
-    fn ask(&self, position: u64, half: &Half) -> Result<Option<String>, StoreError> {
-        let store = self.engine.store();
-        let Some(topic) = store.index().topic_by_id(half.topic_id) else { return Ok(None) };
-        let producers = self.clients.producers_of(&topic.name);
-        if producers.is_empty() {
-            return Ok(None);
+    async fn log(&self, checked: Vec<ProgressItem>) -> bool {
+        let record = Record::Progress(ProgressRecord::new(checked));
+        let logged = self.engine.propose(&record).await;
+        if let Err(error) = &logged {
+            tracing::warn!(%error, "checks of half messages could not be logged");
         }
+        logged.is_ok()
+    }
+
+    /// Puts a half message to some producer of its topic.
+    async fn ask(&self, position: u64, half: &Half) -> Result<Check, StoreError> {
+        let Some(topic) = self.engine.store().index().topic_by_id(half.topic_id) else {
+            return Ok(Check::Nobody);
+        };
+        let command = match self.command(position, half) {
+            Ok(Some(command)) => command,
+            Ok(None) => return Ok(Check::Impossible),
+            Err(error) if error.is_damage() => return Ok(Check::Impossible),
+            Err(error) => return Err(error),
+        };
+        let taken = self.reach.check(&topic.name, &command).await;
+        Ok(taken.map_or(Check::Nobody, Check::Taken))
+    }
+
+    /// What a producer is told; `None` when the message is malformed.
+    fn command(
+        &self,
+        position: u64,
+        half: &Half,
+    ) -> Result<Option<RecoverOrphanedTransactionCommand>, StoreError> {
+        let store = self.engine.store();
         let (frame, record) = store.read_message(half.location(position), half.frame_len)?;
         let delivery = Delivery { store_ms: frame.store_ms, queue: half.queue, ..Delivery::default() };
         let message = match v2::Message::decode(wire::message(&record, &delivery)) {
@@ -135,12 +203,15 @@ impl Checker {
             }
         };
         let transaction_id = TransactionId::new(&self.broker, position, &record.header.message_id).to_text();
-        let command = RecoverOrphanedTransactionCommand { message: Some(message), transaction_id };
-        let command = Command::RecoverOrphanedTransactionCommand(command);
-        let asked = producers.into_iter().find(|producer| {
-            producer.try_send(TelemetryCommand { status: None, command: Some(command.clone()) })
-        });
-        Ok(asked.map(|producer| producer.client_id))
+        Ok(Some(RecoverOrphanedTransactionCommand { message: Some(message), transaction_id }))
+    }
+
+    /// What to note of a check that somebody took, or that can never be.
+    fn checked(&self, position: u64, half: &Half, check: Check) -> ProgressItem {
+        match check {
+            Check::Taken(producer) => self.asked(position, half, producer, now_ms()),
+            Check::Nobody | Check::Impossible => parked(position, half),
+        }
     }
 
     fn asked(&self, position: u64, half: &Half, producer: String, now_ms: i64) -> ProgressItem {

@@ -23,7 +23,7 @@ use tonic::{Request, Response, Streaming};
 pub struct AccessPoint {
     routes: Arc<Routes>,
     clients: Arc<Clients>,
-    relay: Relay,
+    relay: Arc<Relay>,
     policy: Arc<dyn SettingsPolicy>,
     /// Which writable broker is next for a relayed send.
     turn: AtomicUsize,
@@ -37,7 +37,7 @@ impl AccessPoint {
         policy: Arc<dyn SettingsPolicy>,
         shutdown: Shutdown,
     ) -> MessagingServiceServer<Self> {
-        let relay = Relay::new(Arc::clone(&routes), shutdown);
+        let relay = Arc::new(Relay::new(Arc::clone(&routes), Arc::clone(&clients), shutdown));
         let access = Self { routes, clients, relay, policy, turn: AtomicUsize::new(0) };
         MessagingServiceServer::new(access)
             .max_decoding_message_size(GRPC_DECODE_BYTES_MAX)
@@ -106,14 +106,14 @@ impl MessagingService for AccessPoint {
     }
 
     async fn heartbeat(&self, request: Request<v2::HeartbeatRequest>) -> Answer<v2::HeartbeatResponse> {
-        access::heartbeat(request, &self.clients)
+        access::heartbeat(request, &self.clients, &self.relay)
     }
 
     async fn notify_client_termination(
         &self,
         request: Request<v2::NotifyClientTerminationRequest>,
     ) -> Answer<v2::NotifyClientTerminationResponse> {
-        access::notify_client_termination(request, &self.clients)
+        access::notify_client_termination(request, &self.clients, &self.relay)
     }
 
     async fn telemetry(&self, request: Request<Streaming<v2::TelemetryCommand>>) -> Answer<TelemetryStream> {

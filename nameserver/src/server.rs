@@ -9,6 +9,7 @@ use kerolox_kit::clients::Clients;
 use kerolox_kit::health::{Check, Checks};
 use kerolox_kit::listen::{ListenError, Listener, grpc_server};
 use kerolox_kit::process::Shutdown;
+use kerolox_kit::producers::ProducersService;
 use kerolox_kit::routes::Routes;
 use kerolox_kit::telemetry::DefaultPolicy;
 use kerolox_kit::tls::{TlsError, server_config};
@@ -85,6 +86,7 @@ impl Nameserver {
         );
         let serving = grpc_server()
             .add_service(RegistryService::server(routes))
+            .add_service(ProducersService::server(Arc::clone(&clients)))
             .add_service(access)
             .serve_with_incoming_shutdown(listener.incoming(tls), shutdown.requested());
         let outcome = tokio::select! {

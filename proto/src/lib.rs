@@ -11,7 +11,7 @@ pub mod v2 {
 
 pub mod raw;
 
-/// `kerolox.v1`: registration of brokers and administration.
+/// `kerolox.v1`: registration of brokers, administration, and the way to producers that are connected elsewhere.
 pub mod kerolox {
     tonic::include_proto!("kerolox.v1");
 }

@@ -8,6 +8,7 @@ mod broadcast;
 mod cluster;
 mod damage;
 mod delivery;
+mod elsewhere;
 mod filters;
 mod health;
 mod messages;

@@ -12,10 +12,10 @@ use crate::support::{
     INVISIBLE, NO_CHECKS, Servers, code, consume, eventually, expect_nothing, from_client, raw, resource,
 };
 
-type Raw = MessagingServiceClient<Channel>;
+pub(crate) type Raw = MessagingServiceClient<Channel>;
 
-const A: &str = "broker-a";
-const B: &str = "broker-b";
+pub(crate) const A: &str = "broker-a";
+pub(crate) const B: &str = "broker-b";
 
 /// A nameserver, broker A and broker B with the normal topic "orders" and the transactional topic "payments".
 async fn two_brokers() -> Servers {
@@ -29,7 +29,12 @@ fn seconds(seconds: i64) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos: 0 })
 }
 
-async fn send(server: &mut Raw, topic: &str, id: &str, kind: v2::MessageType) -> v2::SendResultEntry {
+pub(crate) async fn send(
+    server: &mut Raw,
+    topic: &str,
+    id: &str,
+    kind: v2::MessageType,
+) -> v2::SendResultEntry {
     let system = v2::SystemProperties {
         message_id: id.to_owned(),
         message_type: kind.into(),
@@ -113,16 +118,29 @@ async fn put_away(server: &mut Raw, handle: &str, duration: i64) -> (Code, Strin
     (code(answer.status), answer.receipt_handle)
 }
 
-async fn end(server: &mut Raw, half: &v2::SendResultEntry, resolution: v2::TransactionResolution) -> Code {
-    let request = v2::EndTransactionRequest {
+/// Ends a transaction; the code of the answer.
+pub(crate) async fn end(server: &mut Raw, request: v2::EndTransactionRequest) -> Code {
+    code(server.end_transaction(from_client(request)).await.unwrap().into_inner().status)
+}
+
+/// The decision about a half message of "payments".
+pub(crate) fn end_of(
+    message_id: &str,
+    transaction_id: &str,
+    resolution: v2::TransactionResolution,
+) -> v2::EndTransactionRequest {
+    v2::EndTransactionRequest {
         topic: resource("payments"),
-        message_id: half.message_id.clone(),
-        transaction_id: half.transaction_id.clone(),
+        message_id: message_id.to_owned(),
+        transaction_id: transaction_id.to_owned(),
         resolution: resolution.into(),
         source: v2::TransactionSource::SourceClient.into(),
         trace_context: String::new(),
-    };
-    code(server.end_transaction(from_client(request)).await.unwrap().into_inner().status)
+    }
+}
+
+fn decided(half: &v2::SendResultEntry, resolution: v2::TransactionResolution) -> v2::EndTransactionRequest {
+    end_of(&half.message_id, &half.transaction_id, resolution)
 }
 
 /// Connections to the nameserver, broker A and broker B.
@@ -171,12 +189,16 @@ async fn decisions_reach_the_half_message_from_everywhere() {
         halves.push(send(&mut a, "payments", id, v2::MessageType::Transaction).await);
     }
     use v2::TransactionResolution::{Commit, Rollback};
-    assert_eq!(end(&mut nameserver, &halves[0], Commit).await, Code::Ok);
-    assert_eq!(end(&mut b, &halves[1], Commit).await, Code::Ok);
-    assert_eq!(end(&mut b, &halves[2], Rollback).await, Code::Ok);
-    assert_eq!(end(&mut nameserver, &halves[0], Commit).await, Code::Ok, "a repeated decision is harmless");
-    assert_eq!(end(&mut a, &halves[0], Rollback).await, Code::PreconditionFailed);
-    assert_eq!(end(&mut nameserver, &halves[2], Commit).await, Code::PreconditionFailed);
+    assert_eq!(end(&mut nameserver, decided(&halves[0], Commit)).await, Code::Ok);
+    assert_eq!(end(&mut b, decided(&halves[1], Commit)).await, Code::Ok);
+    assert_eq!(end(&mut b, decided(&halves[2], Rollback)).await, Code::Ok);
+    assert_eq!(
+        end(&mut nameserver, decided(&halves[0], Commit)).await,
+        Code::Ok,
+        "a repeated decision is harmless"
+    );
+    assert_eq!(end(&mut a, decided(&halves[0], Rollback)).await, Code::PreconditionFailed);
+    assert_eq!(end(&mut nameserver, decided(&halves[2], Commit)).await, Code::PreconditionFailed);
 
     let consumer = servers.consumer("ledger", "payments").await;
     assert_eq!(consume(&consumer, 2).await, ["1A", "2A"]);
@@ -218,7 +240,10 @@ async fn an_owner_that_is_gone_is_reported_as_such() {
         let (_, entries) = ack(server, std::slice::from_ref(&handle)).await;
         assert_eq!(entries, [Code::InternalServerError]);
         assert_eq!(put_away(server, &handle, 30).await, (Code::InternalServerError, handle.clone()));
-        assert_eq!(end(server, &half, v2::TransactionResolution::Commit).await, Code::InternalServerError);
+        assert_eq!(
+            end(server, decided(&half, v2::TransactionResolution::Commit)).await,
+            Code::InternalServerError
+        );
         assert_eq!(receive(server, A).await.0, Code::InternalServerError);
     }
 
@@ -229,7 +254,7 @@ async fn an_owner_that_is_gone_is_reported_as_such() {
         async move { ack(&mut nameserver, &[handle]).await.0 == Code::Ok }
     })
     .await;
-    assert_eq!(end(&mut nameserver, &half, v2::TransactionResolution::Commit).await, Code::Ok);
+    assert_eq!(end(&mut nameserver, decided(&half, v2::TransactionResolution::Commit)).await, Code::Ok);
     let consumer = servers.consumer("ledger", "payments").await;
     assert_eq!(consume(&consumer, 1).await, ["2A"]);
 }

@@ -12,11 +12,11 @@ use crate::support::{
     NO_CHECKS, PATIENCE, Servers, consume, eventually, expect_nothing, message, receive_one, refusal,
 };
 
-const CHECKS_EVERY_SECOND: [&str; 4] =
+pub(crate) const CHECKS_EVERY_SECOND: [&str; 4] =
     ["--transaction-first-check", "1s", "--transaction-check-interval", "1s"];
 
 /// A producer of the topic "payments" that answers check-backs.
-async fn producer(
+pub(crate) async fn producer(
     servers: &Servers,
     checker: impl Fn(&HalfMessage) -> Resolution + Send + Sync + 'static,
 ) -> Producer {
@@ -29,7 +29,7 @@ fn never_asked(half: &HalfMessage) -> Resolution {
 }
 
 /// Half messages of "payments" on the first broker that nobody decided.
-async fn undecided(servers: &Servers) -> u64 {
+pub(crate) async fn undecided(servers: &Servers) -> u64 {
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let request = wire::DescribeTopicRequest { name: "payments".to_owned() };
     let answer = servers.client().admin().broker(&address).describe_topic(request).await.unwrap();

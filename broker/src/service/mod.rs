@@ -54,7 +54,7 @@ pub(crate) struct Context {
     pub(crate) deliveries: Arc<Deliveries>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) clients: Arc<Clients>,
-    pub(crate) relay: Relay,
+    pub(crate) relay: Arc<Relay>,
     pub(crate) limits: PublishLimits,
     pub(crate) checks: CheckPolicy,
     pub(crate) counters: Arc<Counters>,
@@ -192,7 +192,7 @@ impl MessagingService for Messaging {
     }
 
     async fn heartbeat(&self, request: Request<v2::HeartbeatRequest>) -> Answer<v2::HeartbeatResponse> {
-        access::heartbeat(request, &self.context.clients)
+        access::heartbeat(request, &self.context.clients, &self.context.relay)
     }
 
     async fn notify_client_termination(
@@ -201,7 +201,7 @@ impl MessagingService for Messaging {
     ) -> Answer<v2::NotifyClientTerminationResponse> {
         let headers = ClientHeaders::lenient(request.metadata());
         self.context.deliveries.client_left(&headers.client_id);
-        access::notify_client_termination(request, &self.context.clients)
+        access::notify_client_termination(request, &self.context.clients, &self.context.relay)
     }
 
     async fn telemetry(&self, request: Request<Streaming<v2::TelemetryCommand>>) -> Answer<TelemetryStream> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kerolox_model::names::validate_group;
@@ -101,9 +102,16 @@ pub fn query_assignment(
 ///
 /// # Errors
 /// None.
-pub fn heartbeat(request: Request<v2::HeartbeatRequest>, clients: &Clients) -> Answer<v2::HeartbeatResponse> {
+pub fn heartbeat(
+    request: Request<v2::HeartbeatRequest>,
+    clients: &Clients,
+    relay: &Arc<Relay>,
+) -> Answer<v2::HeartbeatResponse> {
     let headers = ClientHeaders::lenient(request.metadata());
-    let outcome = greet(&request, clients).map(|_| v2::HeartbeatResponse { status: Some(ok_status()) });
+    let outcome = greet(&request, clients).map(|client| {
+        relay.heartbeat(&client.client_id, request);
+        v2::HeartbeatResponse { status: Some(ok_status()) }
+    });
     answer(&headers, outcome)
 }
 
@@ -114,10 +122,13 @@ pub fn heartbeat(request: Request<v2::HeartbeatRequest>, clients: &Clients) -> A
 pub fn notify_client_termination(
     request: Request<v2::NotifyClientTerminationRequest>,
     clients: &Clients,
+    relay: &Arc<Relay>,
 ) -> Answer<v2::NotifyClientTerminationResponse> {
     let headers = ClientHeaders::lenient(request.metadata());
     let outcome = ClientHeaders::from_metadata(request.metadata()).map(|headers| {
+        let owners = clients.owners(&headers.client_id);
         clients.terminate(&headers.client_id);
+        relay.notify_client_termination(owners, request);
         v2::NotifyClientTerminationResponse { status: Some(ok_status()) }
     });
     answer(&headers, outcome)

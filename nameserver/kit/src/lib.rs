@@ -9,6 +9,7 @@ pub mod headers;
 pub mod health;
 pub mod listen;
 pub mod process;
+pub mod producers;
 pub mod refusal;
 pub mod registrar;
 pub mod relay;

@@ -39,6 +39,8 @@ pub struct Registrar {
 
 /// The task for one nameserver, and how far it is.
 struct Member {
+    address: String,
+    channel: Channel,
     progress: watch::Receiver<Progress>,
     task: JoinHandle<()>,
 }
@@ -83,7 +85,7 @@ impl Registrar {
         let (progress, watcher) = watch::channel(Progress::default());
         let session = Session {
             address: address.to_owned(),
-            client: RegistryClient::new(channel).max_decoding_message_size(usize::MAX),
+            client: RegistryClient::new(channel.clone()).max_decoding_message_size(usize::MAX),
             routes: Arc::clone(&self.routes),
             current: Arc::clone(&self.current),
             known_version: 0,
@@ -91,7 +93,12 @@ impl Registrar {
             is_unreachable: false,
         };
         let task = tokio::spawn(session.run(heartbeat, self.wanted.subscribe(), self.stop.clone()));
-        Ok(Member { progress: watcher, task })
+        Ok(Member { address: address.to_owned(), channel, progress: watcher, task })
+    }
+
+    /// The connections to the nameservers, with their addresses as configured.
+    pub fn channels(&self) -> Vec<(String, Channel)> {
+        self.members.iter().map(|member| (member.address.clone(), member.channel.clone())).collect()
     }
 
     /// Announces a change of the topics at once, and waits until every nameserver that can be reached knows it, for a second

@@ -15,6 +15,8 @@ struct Session {
     settings: Option<Arc<v2::Settings>>,
     last_seen: Instant,
     streams: Vec<CommandStream>,
+    /// Broker groups from which the client received through this server.
+    owners: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -33,7 +35,7 @@ impl CommandStream {
 
 impl Session {
     fn new(now: Instant) -> Self {
-        Self { settings: None, last_seen: now, streams: Vec::new() }
+        Self { settings: None, last_seen: now, streams: Vec::new(), owners: BTreeSet::new() }
     }
 
     fn has_open_stream(&self) -> bool {
@@ -96,6 +98,18 @@ impl Directory {
 
     pub(super) fn settings(&self, client_id: &str) -> Option<Arc<v2::Settings>> {
         self.sessions.get(client_id)?.settings.clone()
+    }
+
+    pub(super) fn note_owner(&mut self, client_id: &str, owner: &str, now: Instant) {
+        let session = self.session(client_id, now);
+        if !session.owners.contains(owner) {
+            session.owners.insert(owner.to_owned());
+        }
+    }
+
+    pub(super) fn owners(&self, client_id: &str) -> Vec<String> {
+        let session = self.sessions.get(client_id);
+        session.map_or_else(Vec::new, |session| session.owners.iter().cloned().collect())
     }
 
     pub(super) fn is_alive(&self, client_id: &str, expiry: Duration, now: Instant) -> bool {

@@ -11,8 +11,9 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::{self, TelemetryCommand};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use directory::Directory;
 
@@ -49,12 +50,14 @@ impl ProducerHandle {
 pub struct Clients {
     directory: Mutex<Directory>,
     expiry: Duration,
+    /// Told of every producer that says what it publishes to.
+    producers: Notify,
 }
 
 impl Clients {
     /// An empty directory; clients without an open stream live for `expiry` after their last sign of life.
     pub fn new(expiry: Duration) -> Self {
-        Self { directory: Mutex::default(), expiry }
+        Self { directory: Mutex::default(), expiry, producers: Notify::new() }
     }
 
     /// Notes a sign of life: to be called for every RPC of the client, heartbeats included.
@@ -64,7 +67,26 @@ impl Clients {
 
     /// Keeps what the client said about itself last.
     pub fn set_settings(&self, client_id: &str, settings: v2::Settings) {
+        let is_producer = matches!(settings.pub_sub, Some(PubSub::Publishing(_)));
         self.lock().set_settings(client_id, settings, Instant::now());
+        if is_producer {
+            self.producers.notify_one();
+        }
+    }
+
+    /// Waits until some producer says what it publishes to; one that did since the last call counts. For one caller.
+    pub async fn producer_appeared(&self) {
+        self.producers.notified().await;
+    }
+
+    /// Notes that the client received from the broker group `owner` through this server.
+    pub fn note_owner(&self, client_id: &str, owner: &str) {
+        self.lock().note_owner(client_id, owner, Instant::now());
+    }
+
+    /// The broker groups from which the client received through this server.
+    pub fn owners(&self, client_id: &str) -> Vec<String> {
+        self.lock().owners(client_id)
     }
 
     /// What the client said about itself last; `None` when it has said nothing since this process started.

@@ -14,33 +14,36 @@ use crate::routes::{BrokerAddress, Routes};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Channels {
+pub(crate) struct Channels {
     by_address: Mutex<HashMap<BrokerAddress, Channel>>,
 }
 
 impl Channels {
-    /// A client on the shared connection to `address`, which is made on first use and again after it broke.
+    /// A client on the shared connection to `address`.
     pub(super) fn client(
         &self,
         address: &BrokerAddress,
         routes: &Routes,
     ) -> Result<MessagingServiceClient<Channel>, Refusal> {
-        let mut by_address = self.by_address.lock().expect("nothing panics while it holds this lock");
-        let channel = match by_address.get(address) {
-            Some(channel) => channel.clone(),
-            None => {
-                let channel = connect(address)?;
-                // A new address is the moment to forget those that brokers have left.
-                let known = routes.addresses();
-                by_address.retain(|address, _| known.contains(address));
-                by_address.insert(address.clone(), channel.clone());
-                channel
-            }
-        };
-        Ok(MessagingServiceClient::new(channel)
+        Ok(MessagingServiceClient::new(self.channel(address, routes)?)
             .max_decoding_message_size(GRPC_DECODE_BYTES_MAX)
             .max_encoding_message_size(GRPC_DECODE_BYTES_MAX))
+    }
+
+    /// The shared connection to `address`, which is made on first use and again after it broke.
+    pub(crate) fn channel(&self, address: &BrokerAddress, routes: &Routes) -> Result<Channel, Refusal> {
+        let mut by_address = self.by_address.lock().expect("nothing panics while it holds this lock");
+        if let Some(channel) = by_address.get(address) {
+            return Ok(channel.clone());
+        }
+        let channel = connect(address)?;
+        // A new address is the moment to forget those that brokers have left.
+        let known = routes.addresses();
+        by_address.retain(|address, _| known.contains(address));
+        by_address.insert(address.clone(), channel.clone());
+        Ok(channel)
     }
 }
 

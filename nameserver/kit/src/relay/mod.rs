@@ -16,14 +16,16 @@ use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
 use kerolox_proto::v2::{self, Code};
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, KeyAndValueRef, MetadataMap};
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
+pub(crate) use channels::Channels;
 pub use stream::RelayedStream;
 
+use crate::clients::Clients;
+use crate::headers::ClientHeaders;
 use crate::process::Shutdown;
 use crate::refusal::Refusal;
 use crate::routes::{BrokerAddress, Routes};
-use channels::Channels;
 
 /// Header of a call that was passed on already.
 const RELAYED: &str = "x-kerolox-relayed";
@@ -67,14 +69,16 @@ pub fn owner_of_queue(queue: Option<&v2::MessageQueue>) -> Result<String, Refusa
 #[derive(Debug)]
 pub struct Relay {
     routes: Arc<Routes>,
+    clients: Arc<Clients>,
     channels: Channels,
     shutdown: Shutdown,
 }
 
 impl Relay {
-    /// A relay to the brokers in `routes`. Long polls that are under way end when `shutdown` is requested.
-    pub fn new(routes: Arc<Routes>, shutdown: Shutdown) -> Self {
-        Self { routes, channels: Channels::default(), shutdown }
+    /// A relay to the brokers in `routes` for the clients of this process. Long polls that are under way end when `shutdown`
+    /// is requested.
+    pub fn new(routes: Arc<Routes>, clients: Arc<Clients>, shutdown: Shutdown) -> Self {
+        Self { routes, clients, channels: Channels::default(), shutdown }
     }
 
     /// Passes a SendMessage on to the broker group `owner`.
@@ -240,13 +244,56 @@ impl Relay {
         F: Future<Output = Result<Response<Streaming<T>>, Status>>,
     {
         let (address, broker) = self.broker(owner, request.metadata())?;
+        let client = ClientHeaders::lenient(request.metadata());
         let messages = tokio::select! {
             answer = call(broker, pass_on(request)) => {
                 answer.map_err(|status| no_answer(owner, &address, &status))?.into_inner()
             }
             () = self.shutdown.requested() => return Err(stream::shutting_down()),
         };
+        self.clients.note_owner(&client.client_id, owner);
         Ok(RelayedStream::new(messages, owner.to_owned(), address, &self.shutdown))
+    }
+
+    /// Passes a heartbeat on, in the background, to the brokers from which the client received through this server: what it
+    /// holds there is its own while it lives.
+    pub fn heartbeat(self: &Arc<Self>, client_id: &str, request: Request<v2::HeartbeatRequest>) {
+        let owners = self.clients.owners(client_id);
+        self.tell(owners, request, |mut broker, request| async move { broker.heartbeat(request).await });
+    }
+
+    /// Passes a goodbye on in the same way, to the brokers `owners`.
+    pub fn notify_client_termination(
+        self: &Arc<Self>,
+        owners: Vec<String>,
+        request: Request<v2::NotifyClientTerminationRequest>,
+    ) {
+        self.tell(owners, request, |mut broker, request| async move {
+            broker.notify_client_termination(request).await
+        });
+    }
+
+    fn tell<Q, R, F>(
+        self: &Arc<Self>,
+        owners: Vec<String>,
+        request: Request<Q>,
+        call: impl FnOnce(MessagingServiceClient<Channel>, Request<Q>) -> F + Copy + Send + 'static,
+    ) where
+        Q: Clone + Send + 'static,
+        R: Send + 'static,
+        F: Future<Output = Result<Response<R>, Status>> + Send + 'static,
+    {
+        let (metadata, _, message) = request.into_parts();
+        for owner in owners {
+            let request = Request::from_parts(metadata.clone(), Extensions::new(), message.clone());
+            let relay = Arc::clone(self);
+            tokio::spawn(async move {
+                // Nothing depends on it at once: the next one may get through.
+                if let Err(refusal) = relay.unary(&owner, request, call).await {
+                    tracing::debug!(owner, %refusal, "a sign of life was not passed on");
+                }
+            });
+        }
     }
 
     async fn unary<Q, R, F>(

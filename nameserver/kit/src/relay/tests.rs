@@ -7,6 +7,7 @@ use kerolox_proto::v2::{self, Code};
 use tonic::Request;
 
 use super::*;
+use crate::clients::DEFAULT_EXPIRY;
 use crate::refusal::{Refusable, ok_status};
 use crate::routes::DEFAULT_LEASE;
 
@@ -64,7 +65,7 @@ fn only_the_clients_own_headers_go_on() {
 #[tokio::test]
 async fn an_owner_that_is_not_there_is_a_refusal() {
     let routes = Arc::new(Routes::new(DEFAULT_LEASE));
-    let relay = Relay::new(Arc::clone(&routes), Shutdown::new());
+    let relay = Relay::new(Arc::clone(&routes), Arc::new(Clients::new(DEFAULT_EXPIRY)), Shutdown::new());
     let call = || Request::new(v2::EndTransactionRequest::default());
     let unknown = relay.end_transaction("nobody", call()).await.unwrap_err();
     assert!(unknown.message.contains("nobody"), "{unknown}");

@@ -129,6 +129,14 @@ impl Routes {
         master.map(|broker| broker.address().clone())
     }
 
+    /// The masters that are believed to be there: broker group and address.
+    pub fn masters(&self) -> Vec<(String, BrokerAddress)> {
+        let table = self.lock();
+        let brokers = table.brokers(Instant::now());
+        let masters = brokers.values().filter(|broker| broker.is_master());
+        masters.map(|broker| (broker.group().to_owned(), broker.address().clone())).collect()
+    }
+
     /// Addresses of all brokers that are believed to be there.
     pub fn addresses(&self) -> Vec<BrokerAddress> {
         self.lock().brokers(Instant::now()).values().map(|broker| broker.address().clone()).collect()

@@ -110,10 +110,12 @@ impl Reader {
     async fn handle_settings(&self, settings: &v2::Settings, replies: &CommandSender) -> bool {
         match answer_settings(settings, self.policy.as_ref()) {
             Ok(answer) => {
-                self.clients.set_settings(&self.client_id, answer.clone());
-                let command =
-                    TelemetryCommand { status: Some(ok_status()), command: Some(Command::Settings(answer)) };
-                replies.send(Ok(command)).await.is_ok()
+                let command = Command::Settings(answer.clone());
+                let command = TelemetryCommand { status: Some(ok_status()), command: Some(command) };
+                // Before anything that the client is sent because of what it publishes.
+                let is_open = replies.send(Ok(command)).await.is_ok();
+                self.clients.set_settings(&self.client_id, answer);
+                is_open
             }
             Err(refusal) => {
                 tracing::info!(client_id = ?self.client_id, %refusal, "telemetry settings refused");
