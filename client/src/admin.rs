@@ -203,6 +203,22 @@ impl BrokerAdmin {
         /// Stored messages by id, key, offset or time, without consuming them.
         query_messages, QueryMessagesRequest, QueryMessagesResponse, error
     );
+    broker_call!(
+        /// What a consumer group gave up, oldest first.
+        list_dead_letters, ListDeadLettersRequest, ListDeadLettersResponse, error
+    );
+    broker_call!(
+        /// Sends dead letters back to their group; durable when answered.
+        redrive_dead_letters, RedriveDeadLettersRequest, RedriveDeadLettersResponse, error
+    );
+    broker_call!(
+        /// Messages that used up their attempts and block their message group.
+        list_blocked, ListBlockedRequest, ListBlockedResponse, error
+    );
+    broker_call!(
+        /// Says what becomes of a blocked message; durable when answered.
+        settle_blocked, SettleBlockedRequest, SettleBlockedResponse, error
+    );
 
     async fn call<Req, Resp, Fut>(
         &self,

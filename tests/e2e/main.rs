@@ -7,8 +7,10 @@
 mod broadcast;
 mod cluster;
 mod damage;
+mod dead_letters;
 mod delivery;
 mod elsewhere;
+mod fifo;
 mod filters;
 mod health;
 mod messages;

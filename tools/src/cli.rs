@@ -1,6 +1,6 @@
 //! The command line: which commands there are.
 
-use crate::command::{cluster, group, message, offset, query, store, topic};
+use crate::command::{cluster, dead_letters, group, message, offset, query, store, topic};
 use crate::outcome::Result;
 use crate::output::{Format, Report};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -66,6 +66,10 @@ commands!(
     "consumerProgress" ConsumerProgress(offset::ConsumerProgress),
     "resetOffset" ResetOffset(offset::ResetOffset),
     "resetOffsetByTime" ResetOffsetByTime(offset::ResetOffsetByTime),
+    "dlqList" DlqList(dead_letters::DlqList),
+    "dlqRedrive" DlqRedrive(dead_letters::DlqRedrive),
+    "blockedList" BlockedList(dead_letters::BlockedList),
+    "blockedSettle" BlockedSettle(dead_letters::BlockedSettle),
 );
 
 /// The arguments with the command's name spelt as we spell it: RocketMQ's tool does not regard case.
@@ -130,6 +134,10 @@ mod tests {
             "resetOffsetByTime -b h:1 -g billing -t orders -s -1 -q 0 -o 12",
             "resetOffset -c C -n h:1 -g billing -t orders --to offset:7 -q 0,1 --dry-run",
             "resetOffset -n h:1 -g billing -t orders --to id:01F2",
+            "dlqList -n h:1 -c C -g billing --all --tags a||b -m 5",
+            "dlqRedrive -n h:1 -c C -g billing --rate 10 --dry-run -s 1 -e 2",
+            "blockedList -b h:1 -g billing",
+            "blockedSettle -b h:1 -g billing -t orders -i 0 -o 7 -a dead-letter",
             "store verify /data --online",
             "store dump /data --from 64 --to 999 --kind message --limit 3 --body=hex --output json",
             "STORE dump /data --body",
@@ -157,6 +165,8 @@ mod tests {
             "resetOffset -n h:1 -g billing -t orders --to yesterday",
             "resetOffsetByTime -n h:1 -g billing -t orders -s now -o 12",
             "store",
+            "dlqRedrive -b h:1 -g billing --rate 0",
+            "dlqList -b h:1 -g billing --tags a --sql b",
             "store verify",
             "store dump /data --kind massage",
         ] {

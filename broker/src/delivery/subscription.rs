@@ -224,7 +224,7 @@ impl Subscription {
     }
 
     /// The moment has come that the alarm was set for; returns whether something has to be logged.
-    pub(super) fn alarm(&self, now_ms: i64, alive: impl Fn(&str) -> bool) -> bool {
+    pub fn alarm(&self, now_ms: i64, alive: impl Fn(&str) -> bool) -> bool {
         self.lock().alarm_ms = None;
         self.change(now_ms, |engine| {
             engine.sweep(now_ms, alive);

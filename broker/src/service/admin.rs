@@ -10,6 +10,7 @@ use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::broker_admin_server::{BrokerAdmin, BrokerAdminServer};
 use tonic::{Request, Response, Status};
 
+use super::dead_letters;
 use super::failure::Failure;
 use super::groups::{self, Plan};
 use super::query::query;
@@ -249,6 +250,58 @@ impl BrokerAdmin for Admin {
             }
             Err(failure) => pb::ResetOffsetsResponse { error: Some(failure.into()), queues: Vec::new() },
         }))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<pb::ListDeadLettersRequest>,
+    ) -> Result<Response<pb::ListDeadLettersResponse>, Status> {
+        let (engine, request) = (self.engine.clone(), request.into_inner());
+        let answered =
+            tokio::task::spawn_blocking(move || dead_letters::list(engine.store(), &request)).await;
+        let answered = answered.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(answered.unwrap_or_else(|error| pb::ListDeadLettersResponse {
+            error: Some(error.into()),
+            ..Default::default()
+        })))
+    }
+
+    async fn redrive_dead_letters(
+        &self,
+        request: Request<pb::RedriveDeadLettersRequest>,
+    ) -> Result<Response<pb::RedriveDeadLettersResponse>, Status> {
+        let request = request.into_inner();
+        let answered = dead_letters::redrive(&self.engine, &request).await;
+        if let Ok(answer) = &answered {
+            tracing::info!(group = request.group, redriven = answer.redriven, "dead letters sent back");
+        }
+        Ok(Response::new(answered.unwrap_or_else(|error| pb::RedriveDeadLettersResponse {
+            error: Some(error.into()),
+            ..Default::default()
+        })))
+    }
+
+    async fn list_blocked(
+        &self,
+        request: Request<pb::ListBlockedRequest>,
+    ) -> Result<Response<pb::ListBlockedResponse>, Status> {
+        let listed = dead_letters::blocked(self.engine.store(), &self.deliveries, &request.into_inner());
+        Ok(Response::new(listed.unwrap_or_else(|error| pb::ListBlockedResponse {
+            error: Some(error.into()),
+            ..Default::default()
+        })))
+    }
+
+    async fn settle_blocked(
+        &self,
+        request: Request<pb::SettleBlockedRequest>,
+    ) -> Result<Response<pb::SettleBlockedResponse>, Status> {
+        let request = request.into_inner();
+        let settled = dead_letters::settle(&self.engine, &self.deliveries, &request).await;
+        if settled.is_ok() {
+            tracing::info!(?request, "blocked message settled");
+        }
+        Ok(Response::new(pb::SettleBlockedResponse { error: settled.err().map(Into::into) }))
     }
 }
 

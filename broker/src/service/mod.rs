@@ -4,6 +4,7 @@ mod ack;
 mod admin;
 mod batch;
 mod closed;
+mod dead_letters;
 mod failure;
 mod groups;
 mod offsets;

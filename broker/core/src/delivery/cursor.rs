@@ -56,8 +56,6 @@ pub(super) struct Cursor {
     end: u64,
     in_flight: BTreeMap<u64, InFlight>,
     times: Times,
-    /// Without order: used up their attempts and stay.
-    blocked: BTreeSet<u64>,
     /// Without order: looked at, and kept for consumers with a filter.
     kept: HashMap<FilterId, BTreeSet<u64>>,
     /// With order: everything that was looked at.
@@ -104,7 +102,6 @@ impl Cursor {
         self.next = self.acks.committed();
         self.lanes = self.policy.ordered.then(Lanes::default);
         self.look_before = 0;
-        self.blocked.clear();
         self.kept.clear();
         self.times.clear();
         for (offset, flight) in std::mem::take(&mut self.in_flight) {
@@ -167,14 +164,14 @@ impl Cursor {
         lease <= self.acks.void_leases()
     }
 
-    /// The next moment after `now_ms` at which something can be handed out, renewed or given up.
+    /// The next moment after `now_ms` at which something can be handed out, or, be it before, is to be renewed or given up.
     pub(super) fn next_event_ms(&self, now_ms: i64) -> Option<i64> {
         let due = match &self.lanes {
             // What is due may have to wait for others of its message group.
             Some(lanes) => lanes.next_ready_ms(now_ms),
             None => self.times.next_due_ms(now_ms),
         };
-        due.into_iter().chain(self.times.next_other_ms(now_ms)).min()
+        due.into_iter().chain(self.times.first_other_ms()).min()
     }
 
     /// Extends what living clients hold while alive, makes the rest visible, and ends what failed for the last time.
@@ -210,17 +207,13 @@ impl Cursor {
                     InFlight { attempts, visible_ms, logged: true, spent: true, ..InFlight::default() };
                 self.put(offset, stays.clone());
                 self.times.remove(offset, &stays);
-                let lane = self.lane_of(offset);
-                match &mut self.lanes {
-                    None => {
-                        self.blocked.insert(offset);
-                    }
-                    Some(lanes) => {
-                        lanes.out(offset, i64::MIN);
-                        // Otherwise the lane stops when the message has come to its front.
-                        if let Some(lane) = lane.filter(|_| lanes.is_front(offset)) {
-                            lanes.block(lane);
-                        }
+                if let Some(lane) = self.lane_of(offset)
+                    && let Some(lanes) = &mut self.lanes
+                {
+                    lanes.out(offset, i64::MIN);
+                    // Otherwise the lane stops when the message has come to its front.
+                    if lanes.is_front(offset) {
+                        lanes.block(lane);
                     }
                 }
             }
@@ -398,7 +391,6 @@ impl Cursor {
 
     fn forget(&mut self, offset: u64) {
         self.take_out(offset);
-        self.blocked.remove(&offset);
         self.unkeep(offset);
         if let Some(lanes) = &mut self.lanes {
             lanes.remove(offset);
@@ -426,10 +418,17 @@ impl Cursor {
         self.in_flight.iter().filter(|(_, f)| f.lease != 0 && f.client == client).map(|(o, _)| *o).collect()
     }
 
-    /// Messages that used up their attempts and stay, and how many wait because of each, itself included.
+    /// Messages that used up their attempts and stay, and how many wait because of each, itself included. With order, those
+    /// that stand behind others of their message group are not among them yet.
     pub(super) fn blocked(&self) -> Vec<(u64, usize)> {
-        let alone = self.blocked.iter().map(|offset| (*offset, 1));
-        alone.chain(self.lanes.iter().flat_map(Lanes::blocked)).collect()
+        let spent = self.in_flight.iter().filter(|(_, flight)| flight.spent);
+        let waiting = |offset: u64| match &self.lanes {
+            Some(lanes) if lanes.lane_of(offset).is_some() => {
+                lanes.is_front(offset).then(|| lanes.waiting_with(offset))
+            }
+            _ => Some(1),
+        };
+        spent.filter_map(|(offset, _)| Some((*offset, waiting(*offset)?))).collect()
     }
 
     /// Lets a message that stays try again, from its first attempt on; `false` if it does not stay.
@@ -437,7 +436,6 @@ impl Cursor {
         if !self.blocked().iter().any(|(blocked, _)| *blocked == offset) {
             return false;
         }
-        self.blocked.remove(&offset);
         self.note_attempts(offset, 0, now_ms);
         if let Some(lane) = self.lane_of(offset)
             && let Some(lanes) = &mut self.lanes
@@ -462,7 +460,8 @@ impl Cursor {
             } else {
                 in_flight += 1;
             }
-            out_of_blocked += u64::from(self.lanes.as_ref().is_some_and(|lanes| lanes.is_blocked(*offset)));
+            let front = self.lanes.as_ref().and_then(|lanes| lanes.front_of(*offset));
+            out_of_blocked += u64::from(front.is_some_and(|front| staying.contains(&front)));
         }
         let blocked = blocked.iter().map(|(_, waiting)| *waiting as u64).sum::<u64>() - out_of_blocked;
         Counts { lag, ready: lag.saturating_sub(in_flight + waiting + blocked), in_flight, waiting, blocked }

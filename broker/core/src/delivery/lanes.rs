@@ -152,9 +152,9 @@ impl Lanes {
         self.of.get(&offset).is_some_and(|lane| self.lanes[lane].waiting.first() == Some(&offset))
     }
 
-    /// Whether the lane of a message is blocked.
-    pub(super) fn is_blocked(&self, offset: u64) -> bool {
-        self.of.get(&offset).is_some_and(|lane| self.lanes[lane].blocked)
+    /// The front of the lane of a message.
+    pub(super) fn front_of(&self, offset: u64) -> Option<u64> {
+        self.of.get(&offset).and_then(|lane| self.lanes[lane].waiting.first().copied())
     }
 
     /// The front of a lane stays where it is, and the lane with it.
@@ -167,10 +167,9 @@ impl Lanes {
         self.change(lane, |state| state.blocked = false);
     }
 
-    /// The fronts of blocked lanes, and how many messages each keeps waiting, itself included.
-    pub(super) fn blocked(&self) -> impl Iterator<Item = (u64, usize)> + '_ {
-        let blocked = self.lanes.values().filter(|state| state.blocked);
-        blocked.filter_map(|state| Some((*state.waiting.first()?, state.waiting.len())))
+    /// Messages in the lane of a message.
+    pub(super) fn waiting_with(&self, offset: u64) -> usize {
+        self.of.get(&offset).map_or(0, |lane| self.lanes[lane].waiting.len())
     }
 
     /// Changes a lane and puts it where it belongs among the ready ones.

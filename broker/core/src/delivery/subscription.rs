@@ -415,8 +415,8 @@ impl Subscription {
         }
     }
 
-    /// The next moment after `now_ms` at which something can be handed out, renewed or given up, provided that
-    /// [`Self::sweep`] was called with that time.
+    /// The next moment after `now_ms` at which something can be handed out, or at which [`Self::sweep`] has something to do;
+    /// that may lie before `now_ms`.
     pub fn next_event_ms(&self, now_ms: i64) -> Option<i64> {
         self.queues.values().filter_map(|cursor| cursor.next_event_ms(now_ms)).min()
     }

@@ -59,9 +59,9 @@ impl Times {
         after(&self.due, now_ms)
     }
 
-    /// When the first is given up or renewed.
-    pub(super) fn next_other_ms(&self, now_ms: i64) -> Option<i64> {
-        [&self.last, &self.renewed].into_iter().filter_map(|set| after(set, now_ms)).min()
+    /// When the first is given up or renewed, which nobody has to ask for.
+    pub(super) fn first_other_ms(&self) -> Option<i64> {
+        [&self.last, &self.renewed].into_iter().filter_map(|set| set.first()).map(|(ms, _)| *ms).min()
     }
 }
 

@@ -1,0 +1,255 @@
+//! What administrators do about messages that a group could not process: dead letters and blocked messages.
+
+use std::sync::Arc;
+
+use kerolox_core::filter::Filter;
+use kerolox_core::group::Group;
+use kerolox_core::record::{MessageRecord, ProgressItem, ProgressRecord, Record, Redriven};
+use kerolox_core::topic::Topic;
+use kerolox_kit::process::now_ms;
+use kerolox_model::names::dead_letter_topic;
+use kerolox_proto::kerolox as pb;
+use kerolox_store::{Entry, Outcome, Store, StoreError};
+
+use super::failure::Failure;
+use crate::delivery::{Deliveries, Subscription};
+use crate::engine::{Engine, refused_by_log};
+use crate::wire::{self, Delivery};
+
+/// Dead letters that are looked at for one page, at the most.
+const PAGE_MAX: usize = 256;
+/// Bytes of messages after which a page is closed.
+const PAGE_BYTES: usize = 2 << 20;
+/// Dead letters that one request sends back, at the most.
+const REDRIVE_MAX: usize = 1024;
+
+type Answer<T> = Result<T, Failure>;
+
+/// The queue of every dead-letter topic.
+const QUEUE: u32 = 0;
+
+fn group_of(store: &Store, name: &str) -> Answer<Arc<Group>> {
+    let group = store.index().group(name);
+    group.ok_or_else(|| Failure::NotFound(format!("there is no consumer group {name:?} on this broker")))
+}
+
+/// The dead-letter topic of a group; `None` as long as it has no dead letter.
+fn dead_topic_of(store: &Store, group: &str) -> Answer<Option<Arc<Topic>>> {
+    group_of(store, group)?;
+    Ok(store.index().topic(&dead_letter_topic(group)))
+}
+
+/// A page of the dead letters of a group.
+pub(super) fn list(
+    store: &Store,
+    request: &pb::ListDeadLettersRequest,
+) -> Answer<pb::ListDeadLettersResponse> {
+    let filter = if request.sql.is_empty() {
+        Filter::tags(&request.tags).map_err(Failure::Invalid)?
+    } else {
+        Filter::sql(&request.sql).map_err(|error| Failure::Invalid(error.to_string()))?
+    };
+    let mut page = pb::ListDeadLettersResponse::default();
+    let Some(topic) = dead_topic_of(store, &request.group)? else { return Ok(page) };
+    let limit = match request.limit {
+        0 => PAGE_MAX,
+        limit => PAGE_MAX.min(limit as usize),
+    };
+    let bounds = store.index().queue_bounds(topic.id, QUEUE);
+    let from = request.from_offset.max(bounds.min);
+    let entries = store.index().entries(topic.id, QUEUE, from, limit)?;
+    let mut next = entries.last().map(|(offset, _)| offset + 1).filter(|next| *next < bounds.next);
+    let mut bytes = 0;
+    for (offset, entry) in entries {
+        let Some(letter) = letter(store, &topic, offset, &entry, &filter)? else {
+            continue;
+        };
+        let until_ms = if request.until_ms == 0 { i64::MAX } else { request.until_ms };
+        let is_wanted = (request.since_ms..until_ms).contains(&letter.dead_ms)
+            && (request.with_redriven || !letter.redriven);
+        if is_wanted {
+            bytes += letter.message.len();
+            page.letters.push(letter);
+        }
+        if bytes >= PAGE_BYTES {
+            next = Some(offset + 1).filter(|next| *next < bounds.next);
+            break;
+        }
+    }
+    page.next_offset = next;
+    Ok(page)
+}
+
+/// The dead letter at an offset, if it is one that can be read and that the filter wants.
+fn letter(
+    store: &Store,
+    topic: &Topic,
+    offset: u64,
+    entry: &Entry,
+    filter: &Filter,
+) -> Result<Option<pb::DeadLetter>, StoreError> {
+    let entry = store.index().carried_entry(topic.id, QUEUE, offset, *entry)?;
+    let (frame, record) = match store.read_message(entry.position, entry.len) {
+        Ok(read) => read,
+        Err(error) if error.is_damage() || entry.position < store.log_start() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let Some(origin) = record.header.dead.as_ref() else { return Ok(None) };
+    if !wire::is_wanted(&record, filter).unwrap_or(true) {
+        return Ok(None);
+    }
+    let delivery =
+        Delivery { store_ms: frame.store_ms, queue: QUEUE, offset: Some(offset), ..Delivery::default() };
+    Ok(Some(pb::DeadLetter {
+        offset,
+        message_id: record.header.message_id.clone(),
+        topic: origin.topic.clone(),
+        queue: origin.queue,
+        queue_offset: origin.offset,
+        attempts: origin.attempts,
+        reason: format!("{:?}", origin.reason()).to_uppercase(),
+        dead_ms: frame.store_ms,
+        store_ms: origin.store_ms,
+        message: wire::message(&record, &delivery).to_vec(),
+        redriven: store.index().is_redriven(topic.id, QUEUE, offset)?,
+    }))
+}
+
+/// Sends dead letters back to their group.
+pub(super) async fn redrive(
+    engine: &Engine,
+    request: &pb::RedriveDeadLettersRequest,
+) -> Answer<pb::RedriveDeadLettersResponse> {
+    if request.offsets.len() > REDRIVE_MAX {
+        return Err(Failure::Invalid(format!(
+            "{} dead letters in one request, the limit is {REDRIVE_MAX}; send several requests",
+            request.offsets.len()
+        )));
+    }
+    let store = engine.store();
+    let Some(topic) = dead_topic_of(store, &request.group)? else {
+        return Err(Failure::NotFound(format!("consumer group {:?} has no dead letters", request.group)));
+    };
+    let mut answer = pb::RedriveDeadLettersResponse::default();
+    let mut proposals = Vec::with_capacity(request.offsets.len());
+    for offset in &request.offsets {
+        match origin(store, &topic, *offset)? {
+            Some(redriven) => {
+                let item = ProgressItem::Redriven(redriven);
+                proposals.push(engine.propose(&Record::Progress(ProgressRecord::new([item]))));
+            }
+            None => answer.gone += 1,
+        }
+    }
+    for proposal in proposals {
+        match proposal.await.map_err(|error| refused_by_log(&error))?.outcome {
+            Outcome::Repeated => answer.repeated += 1,
+            Outcome::Deleted(_) => answer.gone += 1,
+            _ => answer.redriven += 1,
+        }
+    }
+    Ok(answer)
+}
+
+/// What sends the dead letter at an offset back; `None` when there is none that can be read.
+fn origin(store: &Store, topic: &Topic, offset: u64) -> Result<Option<Redriven>, StoreError> {
+    let Some(record) = read(store, topic, QUEUE, offset)? else { return Ok(None) };
+    Ok(record.header.dead.map(|origin| Redriven {
+        dead_topic_id: topic.id,
+        dead_queue: QUEUE,
+        dead_offset: offset,
+        group_id: origin.group_id,
+        topic_id: origin.topic_id,
+        queue: origin.queue,
+        offset: origin.offset,
+    }))
+}
+
+fn read(store: &Store, topic: &Topic, queue: u32, offset: u64) -> Result<Option<MessageRecord>, StoreError> {
+    let Some(entry) = store.index().entry(topic.id, queue, offset)? else { return Ok(None) };
+    match store.read_message(entry.position, entry.len) {
+        Ok((_, record)) => Ok(Some(record)),
+        Err(error) if error.is_damage() || entry.position < store.log_start() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The messages of a group that used up their attempts and stay.
+pub(super) fn blocked(
+    store: &Store,
+    deliveries: &Deliveries,
+    request: &pb::ListBlockedRequest,
+) -> Answer<pb::ListBlockedResponse> {
+    let group = group_of(store, &request.group)?;
+    let topics = store.index().topics();
+    let mut messages = Vec::new();
+    for topic in topics {
+        let Some(subscription) = subscription(store, deliveries, &group, &topic)? else { continue };
+        for found in subscription.blocked() {
+            let record = read(store, &topic, found.queue, found.offset)?;
+            let message_group = record.as_ref().and_then(|record| wire::message_group(record).ok().flatten());
+            messages.push(pb::BlockedMessage {
+                topic: topic.name.clone(),
+                queue: found.queue,
+                offset: found.offset,
+                message_group: message_group.unwrap_or_default().to_owned(),
+                message_id: record.map(|record| record.header.message_id).unwrap_or_default(),
+                waiting: found.waiting as u64,
+            });
+        }
+    }
+    Ok(pb::ListBlockedResponse { error: None, messages })
+}
+
+/// The subscription of a group to a topic, if anything may be blocked in it.
+fn subscription(
+    store: &Store,
+    deliveries: &Deliveries,
+    group: &Group,
+    topic: &Topic,
+) -> Answer<Option<Arc<Subscription>>> {
+    if let Some(active) = deliveries.active(group.id, topic.id) {
+        return Ok(Some(active));
+    }
+    // Nobody has asked for messages since this broker was started; the log knows what used up its attempts.
+    for queue in 0..topic.read_queues {
+        let acks = store.index().acks(group.id, topic.id, queue)?;
+        let is_spent = |(_, attempts, _): (u64, u32, i64)| attempts >= group.max_attempts();
+        if acks.is_some_and(|acks| acks.attempted().any(is_spent)) {
+            let subscription = deliveries.subscription(group, topic);
+            let subscription = subscription.map_err(Failure::from)?;
+            subscription.alarm(now_ms(), |_| true);
+            return Ok(Some(subscription));
+        }
+    }
+    Ok(None)
+}
+
+/// Lets a blocked message try again, or makes it a dead letter.
+pub(super) async fn settle(
+    engine: &Engine,
+    deliveries: &Deliveries,
+    request: &pb::SettleBlockedRequest,
+) -> Answer<()> {
+    let group = group_of(engine.store(), &request.group)?;
+    let topic = engine.store().index().topic(&request.topic);
+    let topic = topic
+        .ok_or_else(|| Failure::NotFound(format!("there is no topic {:?} on this broker", request.topic)))?;
+    let subscription = subscription(engine.store(), deliveries, &group, &topic)?;
+    let (queue, offset) = (request.queue, request.offset);
+    let settled = subscription.as_ref().is_some_and(|subscription| match request.action() {
+        pb::BlockedAction::Retry => subscription.unblock(now_ms(), queue, offset),
+        pb::BlockedAction::DeadLetter => subscription.bury_blocked(now_ms(), queue, offset),
+        pb::BlockedAction::Unspecified => false,
+    });
+    if request.action() == pb::BlockedAction::Unspecified {
+        return Err(Failure::Invalid("the request names no action; choose retry or dead-letter".to_owned()));
+    }
+    let Some(subscription) = subscription.filter(|_| settled) else {
+        return Err(Failure::NotFound(format!(
+            "offset {offset} of queue {queue} of topic {:?} is not blocked for consumer group {:?}",
+            request.topic, request.group
+        )));
+    };
+    deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error).into())
+}
