@@ -24,3 +24,5 @@ pub use subscription::{Ask, Blocked, Dead, Held, LanesWanted, Picked, Standing, 
 mod model_test;
 #[cfg(test)]
 mod offsets_test;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! Rules of the engine, one by one.
+
+use super::{
+    Ask, Exhausted, FilterId, HandleError, Held, Lane, Lease, Picked, Policy, Subscription, Verdict,
+};
+use crate::acks::Acks;
+use crate::filter::Filter;
+use crate::record::DeadReason;
+
+fn subscription(policy: Policy, ends: &[u64]) -> (Subscription, FilterId) {
+    started(1, policy, ends, &Acks::default())
+}
+
+fn started(lease_base: u64, policy: Policy, ends: &[u64], acks: &Acks) -> (Subscription, FilterId) {
+    let mut subscription = Subscription::new(1, 1, lease_base, policy);
+    for (queue, end) in (0..).zip(ends) {
+        subscription.add_queue(queue, acks.clone(), *end);
+    }
+    let filter = subscription.join(0, "c", &Filter::All);
+    (subscription, filter)
+}
+
+fn ask(max: usize, filter: FilterId) -> Ask<'static> {
+    Ask { max, held: Held::For(10_000), client: "c", filter, attempt_id: None }
+}
+
+fn receive(subscription: &mut Subscription, now_ms: i64, max: usize, filter: FilterId) -> Vec<Picked> {
+    subscription.receive(now_ms, &ask(max, filter), |_| true)
+}
+
+fn lease_of(message: &Picked) -> Lease {
+    let Picked { queue, offset, attempt, lease, visible_ms } = *message;
+    Lease { queue, offset, attempt, lease, visible_ms }
+}
+
+fn offsets(picked: &[Picked]) -> Vec<u64> {
+    picked.iter().map(|message| message.offset).collect()
+}
+
+#[test]
+fn a_handle_from_before_a_restart_counts_until_it_is_replaced() {
+    let (mut before, filter) = subscription(Policy::default(), &[2]);
+    let picked = receive(&mut before, 0, 2, filter);
+    let leases: Vec<Lease> = picked.iter().map(lease_of).collect();
+    let (mut after, filter) = started(1_000_000, Policy::default(), &[2], &Acks::default());
+    assert_eq!(after.ack(10, &leases[0]), Ok(()), "not handed out again yet");
+    assert_eq!(offsets(&receive(&mut after, 20, 2, filter)), [1]);
+    assert_eq!(after.ack(30, &leases[1]), Err(HandleError::Superseded));
+    assert_eq!(after.ack(30, &Lease { offset: 7, ..leases[1] }), Err(HandleError::Unknown));
+    assert_eq!(after.ack(30, &Lease { lease: u64::MAX, ..leases[1] }), Err(HandleError::Superseded));
+}
+
+#[test]
+fn what_expires_is_not_handed_out_unless_it_waits_for_another_attempt() {
+    for ordered in [false, true] {
+        let (mut subscription, filter) = subscription(Policy { ordered, ..Policy::default() }, &[10]);
+        tell_lanes(&mut subscription, filter, Lane::Alone);
+        let picked = receive(&mut subscription, 0, 3, filter);
+        assert!(subscription.change_invisible(1, &lease_of(&picked[1]), 5_000, false).is_ok());
+        subscription.expire_below(0, 6);
+        assert_eq!(subscription.counts(1)[&0].lag, 5, "offset 1 and the four that are left");
+        assert_eq!(subscription.ack(2, &lease_of(&picked[0])), Ok(()), "expired counts as done");
+        let rest = receive(&mut subscription, 20_000, 10, filter);
+        let attempts: Vec<(u64, u32)> = rest.iter().map(|m| (m.offset, m.attempt)).collect();
+        assert_eq!(attempts, [(1, 2), (6, 1), (7, 1), (8, 1), (9, 1)]);
+    }
+}
+
+fn tell_lanes(subscription: &mut Subscription, filter: FilterId, lane: impl Fn(u64) -> Lane) {
+    while let Some(wanted) = subscription.lanes_wanted(0, &ask(100, filter)) {
+        let lanes: Vec<Lane> = (wanted.from..wanted.end).map(&lane).collect();
+        subscription.tell_lanes(wanted.queue, wanted.from, lanes);
+    }
+}
+
+#[test]
+fn queues_take_turns() {
+    let (mut subscription, filter) = subscription(Policy::default(), &[5, 5, 5]);
+    let order: Vec<u32> = (0..6).map(|_| receive(&mut subscription, 0, 1, filter)[0].queue).collect();
+    assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+}
+
+#[test]
+fn a_group_has_no_more_in_flight_than_it_may() {
+    let (mut subscription, filter) = subscription(Policy { in_flight_max: 3, ..Policy::default() }, &[10]);
+    let picked = receive(&mut subscription, 0, 5, filter);
+    assert_eq!(offsets(&picked), [0, 1, 2]);
+    assert!(receive(&mut subscription, 1, 5, filter).is_empty());
+    assert_eq!(subscription.ack(2, &lease_of(&picked[1])), Ok(()));
+    assert_eq!(offsets(&receive(&mut subscription, 3, 5, filter)), [3]);
+    assert_eq!(offsets(&receive(&mut subscription, 10_000, 5, filter)), [0, 2], "those count already");
+}
+
+#[test]
+fn the_last_failure_ends_a_message_when_its_time_is_over_and_not_before() {
+    let (mut subscription, filter) = subscription(Policy { max_attempts: 1, ..Policy::default() }, &[1]);
+    let picked = receive(&mut subscription, 0, 1, filter);
+    let longer = subscription.change_invisible(5, &lease_of(&picked[0]), 50_000, false);
+    assert!(matches!(longer, Ok(Some(_))), "the last attempt may take longer, too");
+    assert_eq!(subscription.next_event_ms(5), Some(50_005));
+    subscription.sweep(50_004, |_| true);
+    assert!(subscription.take_dead().is_empty());
+    subscription.sweep(50_005, |_| true);
+    let dead = subscription.take_dead();
+    assert_eq!((dead[0].offset, dead[0].attempts, dead[0].reason), (0, 1, DeadReason::Exhausted));
+    assert_eq!(subscription.counts(50_006)[&0].lag, 0);
+    subscription.reopen(50_010, 0, 0, Lane::Alone(0));
+    let again = receive(&mut subscription, 50_010, 1, filter);
+    assert_eq!((again[0].offset, again[0].attempt), (0, 1));
+}
+
+#[test]
+fn a_suspended_delivery_is_no_attempt() {
+    let (mut subscription, filter) = subscription(Policy::default(), &[1]);
+    let picked = receive(&mut subscription, 0, 1, filter);
+    assert!(subscription.change_invisible(1, &lease_of(&picked[0]), 100, true).is_ok());
+    assert_eq!(receive(&mut subscription, 101, 1, filter)[0].attempt, 1);
+}
+
+#[test]
+fn a_reset_forgets_attempts_and_handles() {
+    for exhausted in [Exhausted::DeadLetter, Exhausted::Block] {
+        let (mut subscription, filter) = subscription(Policy { exhausted, ..Policy::default() }, &[4]);
+        let picked = receive(&mut subscription, 0, 3, filter);
+        assert_eq!(subscription.ack(1, &lease_of(&picked[0])), Ok(()));
+        assert!(subscription.change_invisible(1, &lease_of(&picked[1]), 100, false).is_ok());
+        subscription.reset(0, 0);
+        assert_eq!(subscription.ack(2, &lease_of(&picked[2])), Err(HandleError::Superseded));
+        let again = receive(&mut subscription, 2, 9, filter);
+        assert_eq!(offsets(&again), [0, 1, 2, 3]);
+        assert!(again.iter().all(|message| message.attempt == 1));
+        let progress = subscription.take_progress();
+        assert_eq!((progress[0].reset_to, progress[0].acked.len()), (Some(0), 0));
+    }
+}
+
+#[test]
+fn what_only_others_want_waits_for_them_and_for_nobody_who_is_gone() {
+    let (mut subscription, all) = subscription(Policy::default(), &[2]);
+    let other = subscription.join(0, "d", &Filter::tags("blue").expect("legal"));
+    let picked = receive(&mut subscription, 0, 2, all);
+    let kept = subscription.sort_out(0, picked, &[Verdict::WantedBy(other), Verdict::Wanted]);
+    assert_eq!(offsets(&kept), [1]);
+    assert!(receive(&mut subscription, 1, 2, all).is_empty());
+    // Its members are gone for long: what was kept for them is for everybody.
+    subscription.sweep(super::MEMBER_FORGOTTEN_MS, |client| client == "c");
+    assert_eq!(offsets(&receive(&mut subscription, super::MEMBER_FORGOTTEN_MS, 2, all)), [0, 1]);
+}
