@@ -144,5 +144,6 @@ fn what_only_others_want_waits_for_them_and_for_nobody_who_is_gone() {
     assert!(receive(&mut subscription, 1, 2, all).is_empty());
     // Its members are gone for long: what was kept for them is for everybody.
     subscription.sweep(super::MEMBER_FORGOTTEN_MS, |client| client == "c");
-    assert_eq!(offsets(&receive(&mut subscription, super::MEMBER_FORGOTTEN_MS, 2, all)), [0, 1]);
+    // The other one was visible again before.
+    assert_eq!(offsets(&receive(&mut subscription, super::MEMBER_FORGOTTEN_MS, 2, all)), [1, 0]);
 }
