@@ -7,6 +7,9 @@
 #   tests/run.sh sdk [--python|--nodejs|--rust [flags]]
 #                                     the official RocketMQ SDKs against real processes, or one of them, with flags of
 #                                     pytest, `node --test` or Rust's test harness
+#   tests/run.sh conformance [FILTER] [--long]
+#                                     what SDKs need from a server, a checklist of 75 lines, call by call, over plaintext
+#                                     and TLS; --long adds what takes minutes
 #   tests/run.sh crash [--rounds N] [--seed S]
 #                                     kill -9 of a broker under writing clients, again and again
 #   tests/run.sh powercut [--seeds N] [--seed S] [--trace]
@@ -28,10 +31,10 @@ cd "$kerolox_root"
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
 
-suites=(unit e2e sdk crash powercut)
+suites=(unit e2e conformance sdk crash powercut)
 if [ $# -gt 0 ]; then
   case "$1" in
-    unit | e2e | sdk | crash | powercut | sabotage | bench | figures) suites=("$1"); shift ;;
+    unit | e2e | conformance | sdk | crash | powercut | sabotage | bench | figures) suites=("$1"); shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -96,6 +99,13 @@ e2e_suite() {
     || code=$?
   finish e2e "$(count '^test result: [^.]*\. \([0-9]*\) passed.*')" \
     "$(count '^test result: .* \([0-9]*\) failed;.*')" "$code" $((SECONDS - start))
+}
+
+conformance_suite() {
+  local code=0 start=$SECONDS
+  run cargo test --release --locked --workspace --test conformance -- "$@" || code=$?
+  finish conformance "$(count '^conformance: \([0-9]*\) lines hold.*')" \
+    "$(count '^conformance: .* hold, \([0-9]*\) fail.*')" "$code" $((SECONDS - start))
 }
 
 sdk_suite() {

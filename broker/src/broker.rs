@@ -4,8 +4,8 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use kerolox_kit::access::drain;
@@ -179,6 +179,7 @@ impl Broker {
                 deliveries.clone(),
                 config.groups.member_expiry.duration(),
             )),
+            tokio::spawn(announce_topics(engine.clone(), Arc::downgrade(&registrar))),
         ];
         let policy: Arc<dyn SettingsPolicy> =
             Arc::new(Policy { engine: engine.clone(), limits: config.publish_limits() });
@@ -303,6 +304,15 @@ fn random_salt() -> Salt {
     let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
     // Some bits of either half are always the same, but never in the same place.
     Salt::new(high ^ low)
+}
+
+/// Tells clients and nameservers of new topics that nobody announces, such as dead-letter topics.
+async fn announce_topics(engine: Engine, registrar: Weak<Registrar>) {
+    loop {
+        engine.topics_changed().await;
+        let Some(registrar) = registrar.upgrade() else { return };
+        registrar.announce().await;
+    }
 }
 
 async fn keep_house(

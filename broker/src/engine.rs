@@ -10,7 +10,7 @@ use kerolox_core::{group, topic};
 use kerolox_kit::refusal::Refusal;
 use kerolox_proto::v2::Code;
 use kerolox_store::{Applied, Outcome, ProposeError, Store, StoreError};
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, Notify, oneshot};
 
 use crate::retention::Room;
 
@@ -23,13 +23,16 @@ pub struct Engine {
     room: Room,
     /// Held from looking at a topic or group until its change is applied, so that no change is lost to another one.
     changing: Arc<Mutex<()>>,
+    /// Tells of topics that were created or changed.
+    topics_changed: Arc<Notify>,
 }
 
 impl Engine {
     /// An engine over `store`. New topics get `default_queues` queues unless they say otherwise; records count as stored
     /// as `flush` says, unless their topic says otherwise; messages are refused while `room` is short.
     pub fn new(store: Arc<Store>, default_queues: u32, flush: Flush, room: Room) -> Self {
-        Self { store, default_queues, flush, room, changing: Arc::default() }
+        let (changing, topics_changed) = (Arc::default(), Arc::default());
+        Self { store, default_queues, flush, room, changing, topics_changed }
     }
 
     /// The store, for look-ups.
@@ -79,9 +82,18 @@ impl Engine {
             wanted.id = self.store.index().next_topic_id();
         }
         match self.change(MetaChange::PutTopic(wanted)).await? {
-            Outcome::Topic(topic, created) => Ok((topic, created)),
+            Outcome::Topic(topic, created) => {
+                self.topics_changed.notify_one();
+                Ok((topic, created))
+            }
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Returns when topics were created or changed since it returned last, whoever did it: the broker itself creates
+    /// dead-letter topics. For one task.
+    pub async fn topics_changed(&self) {
+        self.topics_changed.notified().await;
     }
 
     /// Creates or changes a consumer group; the flag tells whether it is new.

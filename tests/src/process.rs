@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,8 @@ pub struct Server {
     folder: PathBuf,
     address: Option<String>,
     health: Option<String>,
-    /// What the process says on standard output.
-    lines: Option<mpsc::Receiver<String>>,
+    /// What the process says on standard output. The lock only lets a server be shared between threads.
+    lines: Option<Mutex<mpsc::Receiver<String>>>,
     child: Option<Child>,
 }
 
@@ -120,7 +120,7 @@ impl Server {
     /// When it ends or does not answer any within a minute; the end of its log is part of the error.
     pub fn begin(&mut self) -> Result<()> {
         let mut child = self.spawn()?;
-        self.lines = Some(read_lines(child.stdout.take().expect("stdout is piped")));
+        self.lines = Some(Mutex::new(read_lines(child.stdout.take().expect("stdout is piped"))));
         self.child = Some(child);
         self.health = Some(self.line_with("answers health checks on ")?);
         Ok(())
@@ -137,7 +137,8 @@ impl Server {
 
     /// What follows `marker` on the next line that has it.
     fn line_with(&mut self, marker: &str) -> Result<String> {
-        let lines = self.lines.as_ref().with_context(|| format!("the {} was never started", self.name))?;
+        let lines = self.lines.as_mut().with_context(|| format!("the {} was never started", self.name))?;
+        let lines = lines.get_mut().unwrap_or_else(PoisonError::into_inner);
         let started = Instant::now();
         while let Some(left) = START_LIMIT.checked_sub(started.elapsed())
             && let Ok(line) = lines.recv_timeout(left)

@@ -13,7 +13,7 @@ describe('Node.js SDK', { concurrency: 64 }, () => {
     // A client that failed to start keeps timers for ever, and with them the process.
     setTimeout(() => process.exit(), 5000).unref();
   });
-  for (const part of ['messages', 'push', 'filters', 'sql', 'transactions', 'limits', 'restarts']) {
+  for (const part of ['messages', 'push', 'dead_letters', 'fifo', 'filters', 'sql', 'transactions', 'limits', 'restarts']) {
     require(`./${part}`)(shared);
   }
 });

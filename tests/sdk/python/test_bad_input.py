@@ -243,9 +243,6 @@ def test_what_is_not_built_yet_says_so(broker, topic, group):
     """Either gRPC's UNIMPLEMENTED or the protocol's NOT_IMPLEMENTED, never a crash or a made-up answer."""
     requests = {
         "RecallMessage": service.RecallMessageRequest(topic=resource(topic), recall_handle="x"),
-        "UpdateOffset": service.UpdateOffsetRequest(group=resource(group)),
-        "GetOffset": service.GetOffsetRequest(group=resource(group)),
-        "QueryOffset": service.QueryOffsetRequest(),
         "SyncLiteSubscription": service.SyncLiteSubscriptionRequest(topic=resource(topic), group=resource(group)),
     }
     for rpc, request in requests.items():

@@ -141,10 +141,14 @@ impl Cluster {
 
     /// Waits until the nameserver knows where a topic is.
     pub async fn wait_for_route(&self, topic: &str) {
-        eventually("there is a route to the topic", async || {
-            self.try_mqadmin(&["topicRoute", "-t", topic]).is_ok()
-        })
-        .await;
+        let found = async || self.try_mqadmin(&["topicRoute", "-t", topic]).is_ok();
+        eventually("there is a route to the topic", found).await;
+    }
+
+    /// Waits until a server that is no nameserver knows where a topic is, too.
+    pub async fn wait_for_route_at(&self, access: Access, topic: &str) {
+        let found = async || self.new_producer(access, topic).start().await.is_ok();
+        eventually("the endpoint knows a route to the topic", found).await;
     }
 
     /// A consumer group with a name of its own, made with more flags of updateSubGroup.

@@ -93,4 +93,22 @@ each_access_point! {
         consumer.consumer.ack(&second).await.expect("an acknowledgement");
         assert_eq!(consumer.receive_nothing(INVISIBLE + Duration::from_secs(3)).await, [""; 0]);
     }
+
+    async fn what_is_never_acknowledged_becomes_a_dead_letter(access: Access) {
+        let cluster = Cluster::shared();
+        let (topic, group) = (cluster.topic("NORMAL", 1).await, cluster.group(&["-r", "1"]));
+        let producer = cluster.producer(access, &topic).await;
+        let consumer = cluster.consumer(access, &topic, &group).await;
+        let poison = message(&topic, "poison").set_tag("bad").set_keys(vec!["order-1"]);
+        producer.send(poison.build().expect("a message")).await.expect("a send");
+        for attempt in [1, 2] {
+            assert_eq!(consumer.hold(1).await.iter().map(|each| each.delivery_attempt()).collect::<Vec<_>>(), [attempt]);
+        }
+        let dead_letters = format!("%DLQ%{group}");
+        cluster.wait_for_route_at(access, &dead_letters).await;
+        let undertaker = cluster.consumer(access, &dead_letters, &cluster.group(&[])).await;
+        let [dead] = &undertaker.receive(1).await[..] else { panic!("one message") };
+        assert_eq!((dead.body(), dead.tag(), dead.keys()), (&b"poison"[..], Some("bad"), &["order-1".to_owned()][..]));
+        assert_eq!(consumer.receive_nothing(Duration::from_secs(3)).await, [""; 0]);
+    }
 }

@@ -1,0 +1,89 @@
+//! Lines 24 to 29: the nameserver as access point, and every broker for what is not its own.
+
+use std::time::Duration;
+
+use kerolox_proto::v2::{self, Code, TransactionResolution};
+
+use crate::peer::{Peer, acking, bodies, code, handle, message, receiving, receiving_at, resource};
+use crate::telemetry::{Session, producer};
+use crate::world::{B, Setting, World, eventually};
+
+lines![
+    c24_the_nameserver_answers_settings_and_keeps_the_stream,
+    c25_the_nameserver_takes_heartbeats_and_terminations,
+    c26_calls_reach_their_owner_through_any_server,
+    c29_brokers_go_on_without_the_nameserver,
+];
+
+async fn c24_the_nameserver_answers_settings_and_keeps_the_stream(setting: Setting) {
+    let peer = Peer::connect(&setting.world.nameserver, setting.transport).await;
+    let mut session = Session::open(&peer, producer(&["orders"])).await;
+    session.settings().await;
+    let more = tokio::time::timeout(Duration::from_secs(3), session.replies.message()).await;
+    assert!(more.is_err(), "the stream stays open and silent: {more:?}");
+}
+
+async fn c25_the_nameserver_takes_heartbeats_and_terminations(setting: Setting) {
+    let peer = Peer::connect(&setting.world.nameserver, setting.transport).await;
+    let heartbeat = v2::HeartbeatRequest { group: resource("group"), client_type: 3 };
+    assert_eq!(code(&peer.heartbeat(heartbeat).await.status), Code::Ok);
+    let termination = v2::NotifyClientTerminationRequest { group: resource("group") };
+    assert_eq!(code(&peer.notify_client_termination(termination).await.status), Code::Ok);
+}
+
+async fn c26_calls_reach_their_owner_through_any_server(setting: Setting) {
+    let world = &setting.world;
+    for server in [&world.nameserver, &world.a] {
+        let (topic, group) = (world.topic_on(&[&world.b], "NORMAL", 6).await, world.group(false, None).await);
+        let peer = Peer::connect(server, setting.transport).await;
+        // Sends and receives name their broker: a nameserver passes them on, another broker has no business with them.
+        let is_broker = std::ptr::eq(server, &world.a);
+        let at_owner = Peer::connect(if is_broker { &world.b } else { server }, setting.transport).await;
+        at_owner.send(vec![message(&topic, "1"), message(&topic, "2"), message(&topic, "3")]).await;
+        let (code_of_receive, messages) = at_owner.receive(receiving_at(B, &topic, &group)).await;
+        assert_eq!((code_of_receive, messages.len()), (Code::Ok, 3));
+        let answer = peer.ack_message(acking(&topic, &group, &[handle(&messages[0])])).await;
+        assert_eq!(code(&answer.status), Code::Ok);
+        let changed = peer.change_invisible(&topic, &group, handle(&messages[1]), Duration::ZERO).await;
+        assert_eq!(code(&changed.status), Code::Ok);
+        let (_, again) = at_owner.receive(receiving_at(B, &topic, &group)).await;
+        assert_eq!(again.len(), 1);
+        let dead = v2::ForwardMessageToDeadLetterQueueRequest {
+            group: resource(&group),
+            topic: resource(&topic),
+            receipt_handle: handle(&messages[2]).to_owned(),
+            ..Default::default()
+        };
+        let answer = peer.forward_message_to_dead_letter_queue(dead).await;
+        assert_eq!(code(&answer.status), Code::Ok, "{answer:?}");
+
+        let payments = world.topic_on(&[&world.b], "TRANSACTION", 6).await;
+        let half = at_owner.send_half(&payments, "half").await;
+        assert_eq!(peer.end(&payments, &half.transaction_id, TransactionResolution::Commit).await, Code::Ok);
+        let (_, committed) = at_owner.receive(receiving_at(B, &payments, &group)).await;
+        assert_eq!(bodies(&committed), ["half"]);
+    }
+}
+
+async fn c29_brokers_go_on_without_the_nameserver(setting: Setting) {
+    let mut world = World::start().await;
+    let topic = world.topic("NORMAL").await;
+    let peer = Peer::connect(&world.a, setting.transport).await;
+    world.nameserver.kill().expect("a kill");
+    for number in 0..10 {
+        peer.send(vec![message(&topic, &number.to_string())]).await;
+        let received = peer.receive_one(&topic, "group").await;
+        assert_eq!(peer.ack(&topic, "group", handle(&received)).await, Code::Ok);
+    }
+    // Another client starts at the broker, which knows the routes.
+    let other = Peer::connect(&world.a, setting.transport).await;
+    assert_eq!(code(&other.query_route(&topic).await.status), Code::Ok);
+    world.nameserver.start().expect("a start");
+    let back = Peer::connect(&world.nameserver, setting.transport).await;
+    eventually("the nameserver knows the routes", async || {
+        code(&back.query_route(&topic).await.status) == Code::Ok
+    })
+    .await;
+    let (code, _) = back.receive(receiving(&topic, "group")).await;
+    assert_eq!(code, Code::MessageNotFound, "and passes calls on");
+}
