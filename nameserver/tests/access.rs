@@ -183,8 +183,10 @@ async fn calls_for_brokers_are_passed_on_and_never_in_circles() {
 
     let broker_named = v2::Broker { name: "broker-a".into(), ..v2::Broker::default() };
     let queue = v2::MessageQueue { broker: Some(broker_named), ..v2::MessageQueue::default() };
-    let request =
-        v2::ReceiveMessageRequest { message_queue: Some(queue), ..v2::ReceiveMessageRequest::default() };
+    let request = v2::ReceiveMessageRequest {
+        message_queue: Some(queue.clone()),
+        ..v2::ReceiveMessageRequest::default()
+    };
     let mut items = client.receive_message(from_client("c", request)).await.unwrap().into_inner();
     let item = items.next().await.unwrap().unwrap();
     let Some(v2::receive_message_response::Content::Status(status)) = item.content else {
@@ -198,8 +200,11 @@ async fn calls_for_brokers_are_passed_on_and_never_in_circles() {
     };
     let status = client.send_message(from_client("p", request)).await.unwrap().into_inner().status.unwrap();
     assert!(status.message.contains("passed on"), "{status:?}");
-    let request = v2::GetOffsetRequest::default();
-    let status = client.get_offset(from_client("p", request)).await.unwrap().into_inner().status.unwrap();
+    let request = v2::GetOffsetRequest { message_queue: Some(queue), ..v2::GetOffsetRequest::default() };
+    let status = client.get_offset(from_client("c", request)).await.unwrap().into_inner().status.unwrap();
+    assert!(status.message.contains("passed on"), "{status:?}");
+    let request = v2::RecallMessageRequest::default();
+    let status = client.recall_message(from_client("p", request)).await.unwrap().into_inner().status.unwrap();
     assert_eq!(status.code(), Code::NotImplemented);
 
     let cluster = front.registry().await.describe_cluster(DescribeClusterRequest {}).await.unwrap();
