@@ -216,7 +216,7 @@ async fn heartbeats_at_the_nameserver_keep_what_a_broker_handed_out() {
 async fn a_goodbye_at_the_nameserver_gives_back_what_a_broker_handed_out() {
     let folder = tempfile::tempdir().unwrap();
     let servers = one_message_held(&folder, "1h").await;
-    let (mut nameserver, mut a) = (raw(&servers.nameservers[0]).await, raw(&servers.brokers[0]).await);
+    let (mut nameserver, a) = (raw(&servers.nameservers[0]).await, raw(&servers.brokers[0]).await);
     let goodbye = v2::NotifyClientTerminationRequest { group: resource("billing") };
     let answer = nameserver.notify_client_termination(by("holder", goodbye)).await.unwrap().into_inner();
     assert_eq!(code(answer.status), Code::Ok);
