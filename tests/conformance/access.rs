@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kerolox_proto::v2::telemetry_command::Command;
 use kerolox_proto::v2::{self, Code, TransactionResolution};
 
 use crate::peer::{Peer, acking, bodies, code, handle, message, receiving, receiving_at, resource};
@@ -12,6 +13,7 @@ lines![
     c24_the_nameserver_answers_settings_and_keeps_the_stream,
     c25_the_nameserver_takes_heartbeats_and_terminations,
     c26_calls_reach_their_owner_through_any_server,
+    c28_a_check_back_reaches_a_producer_at_the_nameserver,
     c29_brokers_go_on_without_the_nameserver,
 ];
 
@@ -63,6 +65,25 @@ async fn c26_calls_reach_their_owner_through_any_server(setting: Setting) {
         let (_, committed) = at_owner.receive(receiving_at(B, &payments, &group)).await;
         assert_eq!(bodies(&committed), ["half"]);
     }
+}
+
+async fn c28_a_check_back_reaches_a_producer_at_the_nameserver(setting: Setting) {
+    let world = &setting.world;
+    let topic = world.topic("TRANSACTION").await;
+    let at_nameserver = Peer::connect(&world.nameserver, setting.transport).await;
+    let mut session = Session::open(&at_nameserver, producer(&[&topic])).await;
+    session.settings().await;
+    let at_broker = Peer::connect(&world.a, setting.transport).await;
+    let half = at_broker.send_half(&topic, "order").await;
+    let Some(Command::RecoverOrphanedTransactionCommand(asked)) =
+        session.next().await.expect("no error").expect("a command").command
+    else {
+        panic!("a check-back is expected");
+    };
+    assert_eq!(asked.transaction_id, half.transaction_id);
+    let commit = TransactionResolution::Commit;
+    assert_eq!(at_nameserver.end(&topic, &asked.transaction_id, commit).await, Code::Ok);
+    assert_eq!(bodies(&[at_broker.receive_one(&topic, "group").await]), ["order"]);
 }
 
 async fn c29_brokers_go_on_without_the_nameserver(setting: Setting) {

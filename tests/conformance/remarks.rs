@@ -16,7 +16,6 @@ pub(crate) const NOT_YET: &[Remark] = &[
     remark(13, "no authentication"),
     remark(14, "no authentication"),
     remark(27, "no recall of delayed messages"),
-    remark(28, "no check-backs through a nameserver"),
 ];
 
 /// Lines that are tested but for something that does not exist.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kerolox_sdk_tests::{Access, Cluster, Receiver, bodies, each_access_point, eventually, message, run};
+use kerolox_sdk_tests::{Access, Cluster, Receiver, bodies, each_access_point, eventually, message};
 use rocketmq::Producer;
 use rocketmq::model::transaction::{Transaction, TransactionResolution};
 
@@ -99,37 +99,24 @@ each_access_point! {
         assert_eq!(consumer.receive_nothing(Duration::from_secs(6)).await, [""; 0]);
         assert_eq!(checker.asked(), [""; 0], "a decided transaction must not be checked back");
     }
-}
 
-mod at_the_broker {
-    use super::*;
-
-    #[test]
-    fn check_back_commits_an_undecided_transaction() {
-        run(async {
-            check_back(Access::Broker, Decision::Commit, &["order-3"]).await;
-        });
+    async fn check_back_commits_an_undecided_transaction(access: Access) {
+        check_back(access, Decision::Commit, &["order-3"]).await;
     }
 
-    #[test]
-    fn check_back_rolls_back_an_undecided_transaction() {
-        run(async {
-            check_back(Access::Broker, Decision::Rollback, &[]).await;
-        });
+    async fn check_back_rolls_back_an_undecided_transaction(access: Access) {
+        check_back(access, Decision::Rollback, &[]).await;
     }
 
-    #[test]
-    fn another_producer_is_asked_when_the_first_one_is_gone() {
-        run(async {
-            let (topic, consumer) = open(Access::Broker).await;
-            let gone = Checker::default().producer(Access::Broker, &topic, NEVER, Decision::Commit).await;
-            send_half(&gone, &topic, "order-4").await;
-            gone.shutdown().await.expect("a shutdown");
-            let checker = Checker::default();
-            let _producer = checker.producer(Access::Broker, &topic, 0, Decision::Commit).await;
-            assert_eq!(bodies(&consumer.receive(1).await), ["order-4"]);
-            assert_eq!(consumer.receive_nothing(Duration::from_secs(4)).await, [""; 0]);
-            assert_eq!(checker.asked(), ["order-4"]);
-        });
+    async fn another_producer_is_asked_when_the_first_one_is_gone(access: Access) {
+        let (topic, consumer) = open(access).await;
+        let gone = Checker::default().producer(access, &topic, NEVER, Decision::Commit).await;
+        send_half(&gone, &topic, "order-4").await;
+        gone.shutdown().await.expect("a shutdown");
+        let checker = Checker::default();
+        let _producer = checker.producer(access, &topic, 0, Decision::Commit).await;
+        assert_eq!(bodies(&consumer.receive(1).await), ["order-4"]);
+        assert_eq!(consumer.receive_nothing(Duration::from_secs(4)).await, [""; 0]);
+        assert_eq!(checker.asked(), ["order-4"]);
     }
 }
