@@ -118,7 +118,7 @@ async fn dead_letters_survive_a_crash_and_go_back_to_their_group_alone() {
     for delivery in receive(&consumer, 2).await {
         assert_eq!(forward(&servers, &delivery).await, Code::Ok);
     }
-    servers.brokers[0].kill();
+    servers.brokers[0].kill().unwrap();
     servers.brokers[0].start().unwrap();
     let consumer = servers.consumer("billing", "orders").await;
     let letters = dead_letters(&servers, false).await;

@@ -80,7 +80,7 @@ async fn order_outlives_a_crash_of_the_broker() {
     // The third one failed, which the log knows; the second one was only handed out.
     let mut third = batch[2].clone();
     consumer.change_invisible(&mut third, Duration::ZERO).await.unwrap();
-    servers.brokers[0].kill();
+    servers.brokers[0].kill().unwrap();
     servers.brokers[0].start().unwrap();
     let consumer = servers.consumer("billing", "orders").await;
     let again = receive(&consumer, 3).await;
