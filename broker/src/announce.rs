@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
+use kerolox_core::group::{BACKOFF_ATTRIBUTE, Group};
 use kerolox_kit::registrar::{Announcement, Registrar};
-use kerolox_proto::kerolox::{BrokerInfo, BrokerRole, RegisterRequest, TopicRoute};
+use kerolox_proto::kerolox::{BrokerInfo, BrokerRole, GroupSettings, RegisterRequest, TopicRoute};
 use kerolox_store::Store;
 
 use crate::config::BrokerConfig;
@@ -83,6 +84,22 @@ pub(crate) fn announcement(info: BrokerInfo, store: Arc<Store>) -> Announcement 
                 message_types: topic.types.clone(),
             })
             .collect();
-        RegisterRequest { broker: Some(info.clone()), topics, known_snapshot_version: 0 }
+        let groups = store.index().groups();
+        let groups = groups.iter().filter(|group| group.parent == 0).map(|group| group_settings(group));
+        RegisterRequest {
+            broker: Some(info.clone()),
+            topics,
+            known_snapshot_version: 0,
+            groups: groups.collect(),
+        }
     })
+}
+
+fn group_settings(group: &Group) -> GroupSettings {
+    GroupSettings {
+        name: group.name.clone(),
+        fifo: group.fifo,
+        max_attempts: group.max_attempts(),
+        backoff: group.attributes.get(BACKOFF_ATTRIBUTE).cloned().unwrap_or_default(),
+    }
 }

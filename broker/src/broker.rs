@@ -202,6 +202,8 @@ impl Broker {
             announcer: Announcer::new(info, registrar.clone()),
             counters,
             started,
+            clients: clients.clone(),
+            policy: policy.clone(),
         };
         // A standalone broker is its own nameserver; any other one still tells what it knows to who asks.
         let registry = config.standalone.then(|| RegistryService::server(routes));

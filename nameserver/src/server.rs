@@ -11,7 +11,7 @@ use kerolox_kit::listen::{ListenError, Listener, grpc_server};
 use kerolox_kit::process::Shutdown;
 use kerolox_kit::producers::ProducersService;
 use kerolox_kit::routes::Routes;
-use kerolox_kit::telemetry::DefaultPolicy;
+use kerolox_kit::telemetry::{RegisteredPolicy, push_settings};
 use kerolox_kit::tls::{TlsError, server_config};
 
 use crate::access::AccessPoint;
@@ -41,7 +41,7 @@ pub struct Nameserver {
     tls: Arc<rustls::ServerConfig>,
     routes: Arc<Routes>,
     clients: Arc<Clients>,
-    policy: DefaultPolicy,
+    policy: RegisteredPolicy,
 }
 
 impl Nameserver {
@@ -51,12 +51,13 @@ impl Nameserver {
     /// [`ServeError::Listen`] and [`ServeError::Tls`].
     pub async fn bind(config: &NameserverConfig) -> Result<Self, ServeError> {
         let tls = server_config(&config.tls, &config.data)?;
+        let routes = Arc::new(Routes::new(config.routes.lease.duration()));
         Ok(Self {
             listener: Listener::bind(&config.listen).await?,
             tls,
-            routes: Arc::new(Routes::new(config.routes.lease.duration())),
+            routes: Arc::clone(&routes),
             clients: Arc::new(Clients::new(config.clients.expiry.duration())),
-            policy: DefaultPolicy { max_body_bytes: config.limits.max_body_bytes.as_usize() },
+            policy: RegisteredPolicy { routes, max_body_bytes: config.limits.max_body_bytes.as_usize() },
         })
     }
 
@@ -77,7 +78,8 @@ impl Nameserver {
     /// [`ServeError::Transport`].
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), ServeError> {
         let Self { listener, tls, routes, clients, policy } = self;
-        let housekeeping = tokio::spawn(keep_house(Arc::clone(&routes), Arc::clone(&clients)));
+        let housekeeping =
+            tokio::spawn(keep_house(Arc::clone(&routes), Arc::clone(&clients), policy.clone()));
         let access = AccessPoint::server(
             Arc::clone(&routes),
             Arc::clone(&clients),
@@ -106,8 +108,9 @@ fn checked(is_ending: bool) -> Check {
     Check::ok("serving", "clients are served")
 }
 
-async fn keep_house(routes: Arc<Routes>, clients: Arc<Clients>) {
+async fn keep_house(routes: Arc<Routes>, clients: Arc<Clients>, policy: RegisteredPolicy) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    let mut told_version = routes.version();
     loop {
         ticks.tick().await;
         for broker in routes.expire() {
@@ -119,6 +122,10 @@ async fn keep_house(routes: Arc<Routes>, clients: Arc<Clients>) {
         }
         for client_id in clients.expire() {
             tracing::debug!(?client_id, "client gone");
+        }
+        let version = routes.version();
+        if std::mem::replace(&mut told_version, version) != version {
+            push_settings(&clients, &policy);
         }
     }
 }

@@ -21,6 +21,7 @@ mod query;
 mod rebuild;
 mod relay;
 mod retention;
+mod settings;
 mod startup;
 mod support;
 mod transactions;

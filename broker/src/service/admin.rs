@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use kerolox_core::group::{Group, GroupChange};
 use kerolox_core::topic::{Topic, TopicChange};
+use kerolox_kit::clients::Clients;
+use kerolox_kit::telemetry::{SettingsPolicy, push_settings};
 use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::broker_admin_server::{BrokerAdmin, BrokerAdminServer};
 use tonic::{Request, Response, Status};
@@ -34,6 +36,8 @@ pub(crate) struct Admin {
     pub(crate) announcer: Announcer,
     pub(crate) counters: Arc<Counters>,
     pub(crate) started: Instant,
+    pub(crate) clients: Arc<Clients>,
+    pub(crate) policy: Arc<dyn SettingsPolicy>,
 }
 
 impl Admin {
@@ -143,6 +147,8 @@ impl BrokerAdmin for Admin {
         Ok(Response::new(match self.engine.put_group(&change).await {
             Ok((group, created)) => {
                 tracing::info!(group = group.name, created, "consumer group updated");
+                push_settings(&self.clients, &*self.policy);
+                self.announcer.announce().await;
                 pb::UpdateGroupResponse { error: None, group: Some(group_config(&group)), created }
             }
             Err(error) => {

@@ -32,7 +32,7 @@ impl Clients {
     pub fn check(&self, topic: &str, command: &RecoverOrphanedTransactionCommand) -> Option<String> {
         let command = Command::RecoverOrphanedTransactionCommand(command.clone());
         let command = TelemetryCommand { status: None, command: Some(command) };
-        let takes = |producer: &crate::clients::ProducerHandle| producer.try_send(command.clone());
+        let takes = |producer: &crate::clients::ClientHandle| producer.try_send(command.clone());
         self.producers_of(topic).into_iter().find(takes).map(|producer| producer.client_id)
     }
 }

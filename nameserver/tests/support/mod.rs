@@ -102,7 +102,7 @@ pub(crate) fn broker(group: &str, topic: &str, queues: u32, port: u16) -> Regist
         perm: 6,
         message_types: vec![v2::MessageType::Normal.into()],
     };
-    RegisterRequest { broker: Some(broker), topics: vec![topic], known_snapshot_version: 0 }
+    RegisterRequest { broker: Some(broker), topics: vec![topic], ..RegisterRequest::default() }
 }
 
 /// A request with the one header that is required.

@@ -8,7 +8,7 @@ use kerolox_model::names::in_namespace;
 use kerolox_proto::v2;
 use kerolox_proto::v2::settings::PubSub;
 
-use super::{CommandSender, ProducerHandle};
+use super::{ClientHandle, CommandSender};
 
 #[derive(Debug)]
 struct Session {
@@ -134,22 +134,27 @@ impl Directory {
     }
 
     /// Producers of the topic that can be reached; each call starts with another one.
-    pub(super) fn producers_of(&mut self, stored_topic: &str) -> Vec<ProducerHandle> {
+    pub(super) fn producers_of(&mut self, stored_topic: &str) -> Vec<ClientHandle> {
         let Some(client_ids) = self.producers.get(stored_topic) else { return Vec::new() };
-        let handle = |client_id: &String| {
-            let session = self.sessions.get(client_id)?;
-            let open = session.streams.iter().filter(|held| held.is_open());
-            // The newest stream is the likeliest to be read.
-            let streams: Vec<CommandSender> = open.rev().map(|held| held.sender.clone()).collect();
-            (!streams.is_empty()).then(|| ProducerHandle { client_id: client_id.clone(), streams })
-        };
-        let mut handles: Vec<ProducerHandle> = client_ids.iter().filter_map(handle).collect();
+        let handle = |client_id: &String| handle(client_id, self.sessions.get(client_id)?);
+        let mut handles: Vec<ClientHandle> = client_ids.iter().filter_map(handle).collect();
         if !handles.is_empty() {
             let first = self.turn % handles.len();
             handles.rotate_left(first);
             self.turn = self.turn.wrapping_add(1);
         }
         handles
+    }
+
+    /// Consumers that can be reached.
+    pub(super) fn consumers(&self) -> Vec<(ClientHandle, Arc<v2::Settings>)> {
+        let reachable = |(client_id, session): (&String, &Session)| {
+            let settings = session.settings.clone()?;
+            let is_consumer = matches!(settings.pub_sub, Some(PubSub::Subscription(_)));
+            let handle = handle(client_id, session).filter(|_| is_consumer)?;
+            Some((handle, settings))
+        };
+        self.sessions.iter().filter_map(reachable).collect()
     }
 
     pub(super) fn close_streams(&mut self) {
@@ -178,6 +183,14 @@ impl Directory {
             }
         }
     }
+}
+
+/// The way to a client, if it has one.
+fn handle(client_id: &str, session: &Session) -> Option<ClientHandle> {
+    let open = session.streams.iter().filter(|held| held.is_open());
+    // The newest stream is the likeliest to be read.
+    let streams: Vec<CommandSender> = open.rev().map(|held| held.sender.clone()).collect();
+    (!streams.is_empty()).then(|| ClientHandle { client_id: client_id.to_owned(), streams })
 }
 
 fn lives(session: &Session, expiry: Duration, now: Instant) -> bool {

@@ -29,15 +29,15 @@ pub type CommandSender = mpsc::Sender<Result<TelemetryCommand, tonic::Status>>;
 /// The receiving end of one Telemetry stream.
 pub type CommandReceiver = mpsc::Receiver<Result<TelemetryCommand, tonic::Status>>;
 
-/// A producer that can be sent commands.
+/// A client that can be sent commands.
 #[derive(Debug, Clone)]
-pub struct ProducerHandle {
+pub struct ClientHandle {
     /// The client's id.
     pub client_id: String,
     streams: Vec<CommandSender>,
 }
 
-impl ProducerHandle {
+impl ClientHandle {
     /// Puts a command into one of the client's streams without waiting. Returns whether one took it, which does not mean
     /// that the client will act on it.
     pub fn try_send(&self, command: TelemetryCommand) -> bool {
@@ -112,8 +112,13 @@ impl Clients {
 
     /// Producers that declared the topic (stored name, namespace included) and can be reached now. Successive calls start
     /// with different ones, so trying them in order spreads the work.
-    pub fn producers_of(&self, stored_topic: &str) -> Vec<ProducerHandle> {
+    pub fn producers_of(&self, stored_topic: &str) -> Vec<ClientHandle> {
         self.lock().producers_of(stored_topic)
+    }
+
+    /// Consumers that can be reached now, with the settings that they were told.
+    pub fn consumers(&self) -> Vec<(ClientHandle, Arc<v2::Settings>)> {
+        self.lock().consumers()
     }
 
     /// Opens a stream to the client. It counts as open until the returned [`StreamLease`] is dropped.

@@ -15,7 +15,7 @@ fn producer_of(topics: &[(&str, &str)]) -> Settings {
     Settings { pub_sub: Some(PubSub::Publishing(publishing)), ..Settings::default() }
 }
 
-fn ids(handles: &[ProducerHandle]) -> Vec<&str> {
+fn ids(handles: &[ClientHandle]) -> Vec<&str> {
     handles.iter().map(|handle| handle.client_id.as_str()).collect()
 }
 

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use kerolox_proto::kerolox::{ClusterSnapshot, RegisterRequest, UnregisterRequest};
+use kerolox_proto::kerolox::{ClusterSnapshot, GroupSettings, RegisterRequest, UnregisterRequest};
 use kerolox_proto::v2;
 
 pub use queries::{ALL_QUEUES, assignments, message_queues, stored_topic, writable_groups};
@@ -84,6 +84,18 @@ impl Routes {
     /// Notes that what the nameserver `source` said earlier is still true.
     pub fn confirm_copy(&self, source: &str) {
         self.lock().confirm_copy(source, Instant::now());
+    }
+
+    /// Changes whenever something that is registered here does.
+    pub fn version(&self) -> u64 {
+        self.lock().version()
+    }
+
+    /// What a broker registered of the consumer group with this stored name (namespace included).
+    pub fn consumer_group(&self, stored_name: &str) -> Option<GroupSettings> {
+        let table = self.lock();
+        let brokers = table.brokers(Instant::now());
+        brokers.values().find_map(|broker| broker.consumer_group(stored_name).cloned())
     }
 
     /// Everything that is registered here, or `None` when it is what `known_version` stood for.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use kerolox_proto::kerolox::{BrokerInfo, BrokerRole, RegisterRequest, RegisteredBroker, TopicRoute};
+use kerolox_proto::kerolox::{
+    BrokerInfo, BrokerRole, GroupSettings, RegisterRequest, RegisteredBroker, TopicRoute,
+};
 use kerolox_proto::v2;
 
 /// Why a registration is not accepted. The text is meant for the broker's operator.
@@ -76,6 +78,7 @@ pub struct Registration {
     info: BrokerInfo,
     address: BrokerAddress,
     topics: BTreeMap<String, TopicRoute>,
+    groups: BTreeMap<String, GroupSettings>,
 }
 
 impl Registration {
@@ -86,7 +89,8 @@ impl Registration {
     /// A [`RegistrationError`] when the broker is not named or cannot be reached by anybody.
     pub fn from_request(request: RegisterRequest, peer: Option<IpAddr>) -> Result<Self, RegistrationError> {
         let info = request.broker.ok_or(RegistrationError::NoBroker)?;
-        Self::new(info, request.topics, peer)
+        let groups = request.groups.into_iter().map(|group| (group.name.clone(), group)).collect();
+        Ok(Self { groups, ..Self::new(info, request.topics, peer)? })
     }
 
     /// The same for an entry of a nameserver's snapshot.
@@ -122,7 +126,7 @@ impl Registration {
         }
         let topics = topics.into_iter().map(|topic| (topic.name.clone(), topic)).collect();
         let address = BrokerAddress { host, port };
-        Ok(Self { info, address, topics })
+        Ok(Self { info, address, topics, groups: BTreeMap::new() })
     }
 
     /// Identity within the cluster.
@@ -153,6 +157,11 @@ impl Registration {
     /// The topic with this stored name (namespace included).
     pub fn topic(&self, stored_name: &str) -> Option<&TopicRoute> {
         self.topics.get(stored_name)
+    }
+
+    /// What members of the consumer group with this stored name are told, if the broker registered it.
+    pub fn consumer_group(&self, stored_name: &str) -> Option<&GroupSettings> {
+        self.groups.get(stored_name)
     }
 
     /// The broker as the SDKs see it.

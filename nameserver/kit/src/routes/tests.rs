@@ -23,7 +23,7 @@ fn registration(group: &str, host: &str, topics: Vec<TopicRoute>) -> RegisterReq
         version: "0.1.0".into(),
         incarnation: "1".into(),
     };
-    RegisterRequest { broker: Some(broker), topics, known_snapshot_version: 0 }
+    RegisterRequest { broker: Some(broker), topics, ..RegisterRequest::default() }
 }
 
 fn table_of(requests: impl IntoIterator<Item = RegisterRequest>, now: Instant) -> RouteTable {

@@ -15,7 +15,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 pub use kerolox_model::backoff::Backoff;
-pub use policy::{DefaultPolicy, GroupPolicy, SettingsPolicy};
+pub use policy::{GroupPolicy, RegisteredPolicy, SettingsPolicy};
 pub use settings::answer_settings;
 
 use crate::clients::{Clients, CommandReceiver, CommandSender, RequestSide, StreamLease};
@@ -69,6 +69,25 @@ where
         }
     });
     Ok(Response::new(TelemetryStream { commands, _lease: lease, _open: open }))
+}
+
+/// Tells consumers whose settings are not what they were told last: to be called when groups may have changed.
+pub fn push_settings(clients: &Clients, policy: &dyn SettingsPolicy) {
+    for (consumer, told) in clients.consumers() {
+        match answer_settings(&told, policy) {
+            Ok(settings) if settings != *told => {
+                clients.set_settings(&consumer.client_id, settings.clone());
+                let command = Some(Command::Settings(settings));
+                if !consumer.try_send(TelemetryCommand { status: Some(ok_status()), command }) {
+                    tracing::debug!(client_id = ?consumer.client_id, "the client learns its new settings when it asks next");
+                }
+            }
+            Ok(_) => {}
+            Err(refusal) => {
+                tracing::debug!(client_id = ?consumer.client_id, %refusal, "settings no longer fit")
+            }
+        }
+    }
 }
 
 /// Reads what the client sends, until either side closes its half.

@@ -1,11 +1,13 @@
 //! What the server decides about its clients' settings.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kerolox_model::backoff::{BACKOFF_STEPS_MAX, Backoff};
 use kerolox_proto::v2;
 
 use crate::refusal::Refusal;
+use crate::routes::Routes;
 
 /// The same delays, or the closest, as an exponential strategy of the protocol.
 pub(super) fn to_exponential(backoff: &Backoff, attempts: u32) -> v2::ExponentialBackoff {
@@ -64,20 +66,28 @@ pub trait SettingsPolicy: Send + Sync {
     }
 }
 
-/// A policy without knowledge of groups, for servers that keep none.
+/// The policy of a server that knows groups from what brokers register.
 #[derive(Debug, Clone)]
-pub struct DefaultPolicy {
+pub struct RegisteredPolicy {
+    /// What brokers registered.
+    pub routes: Arc<Routes>,
     /// Largest message body that is accepted, in bytes.
     pub max_body_bytes: usize,
 }
 
-impl SettingsPolicy for DefaultPolicy {
+impl SettingsPolicy for RegisteredPolicy {
     fn max_body_bytes(&self) -> usize {
         self.max_body_bytes
     }
 
-    fn group(&self, _stored_group: &str) -> GroupPolicy {
-        GroupPolicy::default()
+    fn group(&self, stored_group: &str) -> GroupPolicy {
+        let Some(group) = self.routes.consumer_group(stored_group) else { return GroupPolicy::default() };
+        GroupPolicy {
+            max_attempts: group.max_attempts,
+            fifo: group.fifo,
+            // What this version cannot read is told by the broker itself.
+            backoff: group.backoff.parse().unwrap_or_else(|_| Backoff::classic()),
+        }
     }
 }
 
