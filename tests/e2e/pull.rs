@@ -158,6 +158,8 @@ async fn offsets_are_asked_for_and_kept() {
     let mut servers = Servers::cluster(1, &["broker-a", "broker-b"], &[]);
     servers.create_topic("orders", "NORMAL").await;
     fill(&servers, 0..4).await;
+    // Store times are whole milliseconds.
+    tokio::time::sleep(Duration::from_millis(20)).await;
     let between = std::time::SystemTime::now();
     tokio::time::sleep(Duration::from_millis(20)).await;
     fill(&servers, 4..6).await;
