@@ -1,14 +1,11 @@
 //! Messages that a group gave up, on their way to its dead-letter topic.
 
 use kerolox_core::delivery::Dead;
-use kerolox_core::record::{
-    AckRange, DeadOrigin, MessageRecord, ProgressItem, ProgressRecord, QueueProgress, Record,
-};
+use kerolox_core::record::{AckRange, DeadOrigin, ProgressItem, ProgressRecord, QueueProgress, Record};
 use kerolox_core::topic::{PERM_READ, Topic, TopicChange};
 use kerolox_kit::process::now_ms;
-use kerolox_log::Frame;
 use kerolox_model::names::dead_letter_topic;
-use kerolox_store::{ProposeError, StoreError};
+use kerolox_store::ProposeError;
 
 use super::subscription::Shared;
 use crate::engine::{ChangeError, Engine};
@@ -38,7 +35,7 @@ pub(super) async fn bury(engine: &Engine, subscription: &Shared, dead: &[Dead]) 
         }
     };
     let proposals = dead.iter().filter_map(|dead| {
-        let record = match read(engine, &topic, dead) {
+        let record = match engine.store().message_at(topic.id, dead.queue, dead.offset) {
             Ok(Some((frame, message))) => {
                 let origin = DeadOrigin {
                     group_id: group.id,
@@ -82,16 +79,6 @@ async fn dead_topic(engine: &Engine, group: &str) -> Result<std::sync::Arc<Topic
         attributes: Vec::new(),
     };
     engine.put_topic(&change).await.map(|(topic, _)| topic)
-}
-
-/// The message, unless it has expired.
-fn read(engine: &Engine, topic: &Topic, dead: &Dead) -> Result<Option<(Frame, MessageRecord)>, StoreError> {
-    let store = engine.store();
-    let Some(entry) = store.index().entry(topic.id, dead.queue, dead.offset)? else { return Ok(None) };
-    match store.read_message(entry.position, entry.len) {
-        Err(_) if entry.position < store.log_start() => Ok(None),
-        read => read.map(Some),
-    }
 }
 
 /// The message is gone: all that is left to say is that the group has done with it.

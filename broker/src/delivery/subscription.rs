@@ -142,14 +142,7 @@ impl Subscription {
 
     /// See [`delivery::Subscription::sort_out`].
     pub fn sort_out(&self, now_ms: i64, picked: Vec<Picked>, verdicts: &[Verdict]) -> Vec<Picked> {
-        let wanted = self.change(now_ms, |engine| engine.sort_out(now_ms, picked, verdicts));
-        let mut state = self.lock();
-        for verdict in verdicts {
-            if let Verdict::WantedBy(filter) = verdict {
-                state.wake(*filter);
-            }
-        }
-        wanted
+        self.change(now_ms, |engine| engine.sort_out(now_ms, picked, verdicts))
     }
 
     /// See [`delivery::Subscription::give_back`].

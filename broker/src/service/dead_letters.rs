@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
-use kerolox_core::record::{MessageRecord, ProgressItem, ProgressRecord, Record, Redriven};
+use kerolox_core::record::{ProgressItem, ProgressRecord, Record, Redriven};
 use kerolox_core::topic::Topic;
 use kerolox_kit::process::now_ms;
 use kerolox_model::names::dead_letter_topic;
@@ -89,11 +89,7 @@ fn letter(
     filter: &Filter,
 ) -> Result<Option<pb::DeadLetter>, StoreError> {
     let entry = store.index().carried_entry(topic.id, QUEUE, offset, *entry)?;
-    let (frame, record) = match store.read_message(entry.position, entry.len) {
-        Ok(read) => read,
-        Err(error) if error.is_damage() || entry.position < store.log_start() => return Ok(None),
-        Err(error) => return Err(error),
-    };
+    let Some((frame, record)) = readable(store.read_entry(&entry))? else { return Ok(None) };
     let Some(origin) = record.header.dead.as_ref() else { return Ok(None) };
     if !wire::is_wanted(&record, filter).unwrap_or(true) {
         return Ok(None);
@@ -107,7 +103,7 @@ fn letter(
         queue: origin.queue,
         queue_offset: origin.offset,
         attempts: origin.attempts,
-        reason: format!("{:?}", origin.reason()).to_uppercase(),
+        reason: origin.reason().word().to_owned(),
         dead_ms: frame.store_ms,
         store_ms: origin.store_ms,
         message: wire::message(&record, &delivery).to_vec(),
@@ -153,7 +149,8 @@ pub(super) async fn redrive(
 
 /// What sends the dead letter at an offset back; `None` when there is none that can be read.
 fn origin(store: &Store, topic: &Topic, offset: u64) -> Result<Option<Redriven>, StoreError> {
-    let Some(record) = read(store, topic, QUEUE, offset)? else { return Ok(None) };
+    let read = readable(store.message_at(topic.id, QUEUE, offset))?;
+    let Some((_, record)) = read else { return Ok(None) };
     Ok(record.header.dead.map(|origin| Redriven {
         dead_topic_id: topic.id,
         dead_queue: QUEUE,
@@ -165,12 +162,11 @@ fn origin(store: &Store, topic: &Topic, offset: u64) -> Result<Option<Redriven>,
     }))
 }
 
-fn read(store: &Store, topic: &Topic, queue: u32, offset: u64) -> Result<Option<MessageRecord>, StoreError> {
-    let Some(entry) = store.index().entry(topic.id, queue, offset)? else { return Ok(None) };
-    match store.read_message(entry.position, entry.len) {
-        Ok((_, record)) => Ok(Some(record)),
-        Err(error) if error.is_damage() || entry.position < store.log_start() => Ok(None),
-        Err(error) => Err(error),
+/// What was read, or nothing where the log is damaged.
+fn readable<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Err(error) if error.is_damage() => Ok(None),
+        read => read,
     }
 }
 
@@ -186,7 +182,8 @@ pub(super) fn blocked(
     for topic in topics {
         let Some(subscription) = subscription(store, deliveries, &group, &topic)? else { continue };
         for found in subscription.blocked() {
-            let record = read(store, &topic, found.queue, found.offset)?;
+            let read = readable(store.message_at(topic.id, found.queue, found.offset))?;
+            let record = read.map(|(_, record)| record);
             let message_group = record.as_ref().and_then(|record| wire::message_group(record).ok().flatten());
             messages.push(pb::BlockedMessage {
                 topic: topic.name.clone(),

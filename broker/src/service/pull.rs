@@ -114,10 +114,9 @@ fn read_page(context: &Context, wanted: &Wanted, from: u64) -> Result<Page, Refu
         }
         page.next = offset + 1;
         let entry = store.index().carried_entry(topic_id, queue, offset, entry).map_err(failed)?;
-        let (frame, record) = match store.read_message(entry.position, entry.len) {
-            Ok(read) => read,
-            // It expired since.
-            Err(_) if entry.position < store.log_start() => continue,
+        let (frame, record) = match store.read_entry(&entry) {
+            Ok(Some(read)) => read,
+            Ok(None) => continue,
             Err(error) if error.is_damage() => {
                 page.damaged += 1;
                 continue;

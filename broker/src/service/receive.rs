@@ -279,22 +279,17 @@ impl Receiver<'_> {
     fn read(&self, picked: &Picked) -> Result<Option<(Frame, MessageRecord)>, Unread> {
         let found = self.read_at(picked.queue, picked.offset)?;
         let is_dead_letter = found.as_ref().is_some_and(|(_, record)| record.header.dead.is_some());
-        let index = self.context.engine.store().index();
         // A dead letter that went back to its group is no longer one.
-        if is_dead_letter && index.is_redriven(self.wanted.topic.id, picked.queue, picked.offset)? {
-            return Ok(None);
-        }
-        Ok(found)
+        let is_over = is_dead_letter && {
+            let index = self.context.engine.store().index();
+            index.is_redriven(self.wanted.topic.id, picked.queue, picked.offset)?
+        };
+        Ok(found.filter(|_| !is_over))
     }
 
     /// The record at an offset; `None` when it expired.
     fn read_at(&self, queue: u32, offset: u64) -> Result<Option<(Frame, MessageRecord)>, Unread> {
-        let store = self.context.engine.store();
-        let Some(entry) = store.index().entry(self.wanted.topic.id, queue, offset)? else { return Ok(None) };
-        match store.read_message(entry.position, entry.len) {
-            Err(_) if entry.position < store.log_start() => Ok(None),
-            read => Ok(Some(read?)),
-        }
+        Ok(self.context.engine.store().message_at(self.wanted.topic.id, queue, offset)?)
     }
 
     /// The message as the client gets it.

@@ -1,6 +1,6 @@
 //! Dead letters: the message as it was, under another topic, with what became of it.
 
-use kerolox_core::record::{DeadOrigin, DeadReason, MessageHeader, MessageRecord, Record};
+use kerolox_core::record::{DeadOrigin, MessageHeader, MessageRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_model::names::split_namespace;
 use kerolox_proto::v2::{DeadLetterQueue, Resource};
@@ -34,11 +34,6 @@ pub(crate) fn dead_letter(
         let (namespace, name) = split_namespace(stored);
         Resource { resource_namespace: namespace.to_owned(), name: name.to_owned() }
     };
-    let reason = match origin.reason() {
-        DeadReason::Exhausted | DeadReason::Unspecified => "EXHAUSTED",
-        DeadReason::Forwarded => "FORWARDED",
-        DeadReason::Operator => "OPERATOR",
-    };
     let topic = resource(&dead_topic.name).encode_to_vec();
     let mut content = Vec::with_capacity(original.content.len() + 256);
     put_bytes(&mut content, message::TOPIC, &topic);
@@ -46,7 +41,7 @@ pub(crate) fn dead_letter(
     for (name, value) in [
         (property::TOPIC, origin.topic.as_str()),
         (property::MESSAGE_ID, id),
-        (property::REASON, reason),
+        (property::REASON, origin.reason().word()),
         (property::ATTEMPTS, &origin.attempts.to_string()),
         (property::TIME, &now_ms.to_string()),
     ] {

@@ -37,13 +37,7 @@ pub(crate) fn is_wanted(record: &MessageRecord, filter: &Filter) -> Result<bool,
 
 /// The tag of a stored message.
 pub(super) fn tag(record: &MessageRecord) -> Result<Option<&str>, Irregular> {
-    let mut fields = Fields::of(&record.system);
-    while let Some(field) = fields.next()? {
-        if field.number == system::TAG {
-            return field.text().map(Some);
-        }
-    }
-    Ok(None)
+    label(record, system::TAG)
 }
 
 /// All properties of a stored message that SQL filters see, with their names.
@@ -92,9 +86,14 @@ pub(super) fn keys(record: &MessageRecord) -> Result<Vec<&str>, Irregular> {
 /// # Errors
 /// See [`is_wanted`].
 pub(crate) fn message_group(record: &MessageRecord) -> Result<Option<&str>, Irregular> {
+    label(record, system::MESSAGE_GROUP)
+}
+
+/// A text of the system properties that stands once.
+fn label(record: &MessageRecord, number: u32) -> Result<Option<&str>, Irregular> {
     let mut fields = Fields::of(&record.system);
     while let Some(field) = fields.next()? {
-        if field.number == system::MESSAGE_GROUP {
+        if field.number == number {
             return field.text().map(Some);
         }
     }

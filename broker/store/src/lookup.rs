@@ -121,6 +121,33 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The message at an offset of a queue; `None` when it was never there or has expired.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn message_at(
+        &self,
+        topic_id: u32,
+        queue: u32,
+        offset: u64,
+    ) -> Result<Option<(Frame, MessageRecord)>, StoreError> {
+        let Some(entry) = self.index().entry(topic_id, queue, offset)? else { return Ok(None) };
+        self.read_entry(&entry)
+    }
+
+    /// The message that an entry stands for; `None` when it has expired since the entry was looked up.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn read_entry(&self, entry: &Entry) -> Result<Option<(Frame, MessageRecord)>, StoreError> {
+        match self.read_message(entry.position, entry.len) {
+            Err(_) if entry.position < self.log_start() => Ok(None),
+            read => read.map(Some),
+        }
+    }
+}
+
 impl Index {
     /// Where the message stands whose record is this one; `None` if another record took this one's place.
     fn standing(&self, frame: &Frame, message: &MessageRecord) -> Result<Option<Standing>, StoreError> {

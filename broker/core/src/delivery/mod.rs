@@ -10,6 +10,7 @@ mod handle;
 mod lanes;
 mod members;
 mod policy;
+mod requests;
 mod subscription;
 mod times;
 
@@ -18,7 +19,8 @@ pub use handle::{HandleError, Lease};
 pub use lanes::Lane;
 pub use members::{FilterId, MEMBER_FORGOTTEN_MS};
 pub use policy::{Exhausted, Policy};
-pub use subscription::{Ask, Blocked, Dead, Held, LanesWanted, Picked, Standing, Subscription, Verdict};
+pub use requests::{Ask, Blocked, Dead, Held, LanesWanted, Picked, Standing, Verdict};
+pub use subscription::Subscription;
 
 #[cfg(test)]
 mod model_test;

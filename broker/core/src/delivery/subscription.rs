@@ -1,123 +1,21 @@
 //! A consumer group on one topic of this broker.
 
+mod receiving;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::batches::Batches;
 use super::cursor::{Counts, Cursor, InFlight};
 use super::handle::{HandleError, Lease};
 use super::lanes::Lane;
-use super::members::{FilterId, Members};
+use super::members::Members;
 use super::policy::Policy;
+use super::requests::{Blocked, Dead, Standing};
 use crate::acks::Acks;
-use crate::filter::Filter;
 use crate::record::{DeadReason, QueueProgress};
 
-/// How long a message stays with a client that renews automatically before it must be acknowledged again; the client
-/// only has to live. RocketMQ's default invisible time of push consumers.
-const AUTO_RENEW_MS: u64 = 60_000;
-/// After this long even a living client loses a message that it never acknowledged (RocketMQ's `renewMaxTimeMillis`).
-const AUTO_RENEW_MS_MAX: i64 = 3 * 3_600_000;
 /// How often members that are gone are looked for.
 const PRUNE_EVERY_MS: i64 = 5_000;
-
-/// How a receiver wants to hold messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
-    /// Invisible to others for this many milliseconds.
-    For(u64),
-    /// Invisible to others while the client lives.
-    WhileAlive,
-}
-
-/// What a consumer asks for.
-#[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
-    /// Most messages that it takes.
-    pub max: usize,
-    /// How it wants to hold them.
-    pub held: Held,
-    /// Its client id.
-    pub client: &'a str,
-    /// Its filter, as [`Subscription::join`] numbered it.
-    pub filter: FilterId,
-    /// When present: a receive that repeats this id gets the same messages.
-    pub attempt_id: Option<&'a str>,
-}
-
-/// A message handed out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picked {
-    /// Queue of the topic.
-    pub queue: u32,
-    /// Offset in the queue.
-    pub offset: u64,
-    /// Delivery attempt, from 1.
-    pub attempt: u32,
-    /// Goes into the receipt handle.
-    pub lease: u64,
-    /// When it becomes visible again unless it is acknowledged, milliseconds since the Unix epoch.
-    pub visible_ms: i64,
-}
-
-/// What reading a picked message showed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Its receiver gets it.
-    Wanted,
-    /// No member of the group wants it, or it is not there any more: it is done.
-    Unwanted,
-    /// The receiver does not want it, but members with this filter do.
-    WantedBy(FilterId),
-    /// It cannot be read; to be tried again at this time, milliseconds since the Unix epoch.
-    Unreadable(i64),
-}
-
-/// From where on the engine has to be told the lanes of messages, see [`Subscription::tell_lanes`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LanesWanted {
-    /// Queue of the topic.
-    pub queue: u32,
-    /// First offset.
-    pub from: u64,
-    /// One past the newest offset.
-    pub end: u64,
-}
-
-/// A message that used up its attempts and stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Blocked {
-    /// Queue of the topic.
-    pub queue: u32,
-    /// Offset in the queue.
-    pub offset: u64,
-    /// Messages that wait because of it, itself included, as far as the engine has looked.
-    pub waiting: usize,
-}
-
-/// A message that the group gave up. It counts as done for the engine; that, and the dead letter, have to be logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Dead {
-    /// Queue of the topic.
-    pub queue: u32,
-    /// Offset in the queue.
-    pub offset: u64,
-    /// Deliveries that it had.
-    pub attempts: u32,
-    /// Why it was given up.
-    pub reason: DeadReason,
-}
-
-/// Where a group stands in one queue.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// Everything below this offset is done.
-    pub committed: u64,
-    /// One past the newest visible offset.
-    pub end: u64,
-    /// What keeps the messages that are not done.
-    pub counts: Counts,
-}
 
 /// State of one consumer group on one topic.
 #[derive(Debug, Clone)]
@@ -209,63 +107,10 @@ impl Subscription {
         }
     }
 
-    /// A member receives with this filter; the number goes into [`Ask`].
-    pub fn join(&mut self, now_ms: i64, client: &str, filter: &Filter) -> FilterId {
-        self.members.join(now_ms, client, filter)
-    }
-
-    /// Filters that other members receive with.
-    pub fn other_filters(&self, filter: FilterId) -> Vec<(FilterId, Arc<Filter>)> {
-        self.members.others(filter).collect()
-    }
-
-    /// Number of different filters that members receive with.
-    pub fn filters_len(&self) -> usize {
-        self.members.filters_len()
-    }
-
-    /// Where order is kept: which lanes have to be told so that `ask` can be served well.
-    pub fn lanes_wanted(&self, now_ms: i64, ask: &Ask<'_>) -> Option<LanesWanted> {
-        let wanted = |(queue, cursor): (&u32, &Cursor)| {
-            let from = cursor.wants_lanes(now_ms, ask.filter, ask.max)?;
-            Some(LanesWanted { queue: *queue, from, end: cursor.end() })
-        };
-        self.queues.iter().find_map(wanted)
-    }
-
-    /// The lanes of the messages of a queue from `from` on, one by one.
-    pub fn tell_lanes(&mut self, queue: u32, from: u64, lanes: impl IntoIterator<Item = Lane>) {
-        if let Some(cursor) = self.queues.get_mut(&queue) {
-            cursor.tell_lanes(from, lanes);
-        }
-    }
-
-    /// Hands out up to `ask.max` visible messages of all queues in turn: first those whose time has come again, then new
-    /// ones. `alive` tells which clients live, for messages held [`Held::WhileAlive`].
-    pub fn receive(&mut self, now_ms: i64, ask: &Ask<'_>, alive: impl Fn(&str) -> bool) -> Vec<Picked> {
-        self.sweep(now_ms, alive);
-        let mut picked = self.repeat(now_ms, ask);
-        if picked.is_empty() {
-            let queues = self.queues_in_turn();
-            picked = if self.policy.ordered {
-                self.pick_in_order(now_ms, &queues, ask)
-            } else {
-                self.pick(now_ms, &queues, ask)
-            };
-        }
-        if let Some(attempt_id) = ask.attempt_id
-            && let Some(until_ms) = picked.iter().map(|message| message.visible_ms).max()
-        {
-            let messages = picked.iter().map(|m| (m.queue, m.offset, m.lease)).collect();
-            self.batches.put(attempt_id, messages, until_ms);
-        }
-        picked
-    }
-
     /// Does what the time demands: extends what living clients hold while alive, and ends what failed for the last time.
     pub fn sweep(&mut self, now_ms: i64, alive: impl Fn(&str) -> bool) {
         for cursor in self.queues.values_mut() {
-            cursor.sweep(now_ms, AUTO_RENEW_MS, &alive);
+            cursor.sweep(now_ms, receiving::AUTO_RENEW_MS, &alive);
         }
         self.batches.prune(now_ms);
         if now_ms.saturating_sub(self.pruned_ms) >= PRUNE_EVERY_MS {
@@ -274,46 +119,6 @@ impl Subscription {
                 self.queues.values_mut().for_each(|cursor| cursor.forget_filter(now_ms, filter));
             }
         }
-    }
-
-    /// Keeps of a batch what its receiver wants; `verdicts` say what becomes of each message, in the order of the batch.
-    /// What stands behind a message of the same lane that stays is taken back with it.
-    pub fn sort_out(&mut self, now_ms: i64, picked: Vec<Picked>, verdicts: &[Verdict]) -> Vec<Picked> {
-        let mut wanted = Vec::with_capacity(picked.len());
-        let mut closed: Vec<(u32, Lane)> = Vec::new();
-        for (message, verdict) in picked.into_iter().zip(verdicts) {
-            let lane = self.cursor(message.queue).lane_of(message.offset);
-            if lane.is_some_and(|lane| closed.contains(&(message.queue, lane))) {
-                self.take_back(now_ms, &message);
-                continue;
-            }
-            let stays = match verdict {
-                Verdict::Wanted => {
-                    wanted.push(message);
-                    continue;
-                }
-                Verdict::Unwanted => {
-                    self.cursor(message.queue).finish(message.offset);
-                    continue;
-                }
-                Verdict::WantedBy(filter) => {
-                    self.take_back(now_ms, &message);
-                    self.cursor(message.queue).keep_for(message.offset, *filter);
-                    lane
-                }
-                Verdict::Unreadable(again_ms) => {
-                    self.take_back(*again_ms, &message);
-                    lane
-                }
-            };
-            closed.extend(stays.map(|lane| (message.queue, lane)));
-        }
-        wanted
-    }
-
-    /// Takes back messages that never reached their receiver: visible again at `now_ms`, and the attempt does not count.
-    pub fn give_back(&mut self, now_ms: i64, picked: &[Picked]) {
-        picked.iter().for_each(|message| self.take_back(now_ms, message));
     }
 
     /// Acknowledges a delivery. Doing so again is harmless.
@@ -500,113 +305,6 @@ impl Subscription {
         Ok(true)
     }
 
-    /// What a receive with the same attempt id got before, as far as it is not done and still held.
-    fn repeat(&mut self, now_ms: i64, ask: &Ask<'_>) -> Vec<Picked> {
-        let Some(attempt_id) = ask.attempt_id else { return Vec::new() };
-        let mut picked = Vec::new();
-        for (queue, offset, lease) in self.batches.take(attempt_id).into_iter().take(ask.max) {
-            let cursor = self.cursor(queue);
-            let Some(flight) = cursor.get(offset).filter(|flight| {
-                flight.lease == lease
-                    && flight.client == ask.client
-                    && flight.visible_ms > now_ms
-                    && !flight.put_off
-            }) else {
-                continue;
-            };
-            let (visible_ms, renew_until_ms) = hold(now_ms, ask.held);
-            let attempt = flight.attempts;
-            let flight = InFlight { visible_ms, renew_until_ms, ..flight.clone() };
-            cursor.put(offset, flight);
-            picked.push(Picked { queue, offset, attempt, lease, visible_ms });
-        }
-        picked
-    }
-
-    fn pick(&mut self, now_ms: i64, queues: &[u32], ask: &Ask<'_>) -> Vec<Picked> {
-        let mut picked = Vec::new();
-        for queue in queues {
-            while picked.len() < ask.max
-                && let Some(offset) = self.queues[queue].due_offset(now_ms)
-            {
-                picked.push(self.hand_out(now_ms, *queue, offset, ask));
-            }
-        }
-        for queue in queues {
-            while picked.len() < ask.max
-                && let Some(offset) = self.cursor(*queue).fresh_offset(ask.filter)
-            {
-                picked.push(self.hand_out(now_ms, *queue, offset, ask));
-            }
-        }
-        picked
-    }
-
-    fn pick_in_order(&mut self, now_ms: i64, queues: &[u32], ask: &Ask<'_>) -> Vec<Picked> {
-        let mut picked = Vec::new();
-        for queue in queues {
-            while picked.len() < ask.max
-                && let Some(offsets) =
-                    self.cursor(*queue).next_of_a_lane(now_ms, ask.filter, ask.max - picked.len())
-            {
-                for offset in offsets {
-                    picked.push(self.hand_out(now_ms, *queue, offset, ask));
-                }
-            }
-        }
-        picked
-    }
-
-    fn hand_out(&mut self, now_ms: i64, queue: u32, offset: u64, ask: &Ask<'_>) -> Picked {
-        let lease = self.new_lease();
-        let (visible_ms, renew_until_ms) = hold(now_ms, ask.held);
-        let cursor = self.cursor(queue);
-        let attempts = cursor.attempts_of(offset);
-        if let Some(failed) = cursor.get(offset).filter(|flight| !flight.logged)
-            && attempts > 0
-        {
-            let visible_ms = failed.visible_ms;
-            cursor.note_attempts(offset, attempts, visible_ms);
-        }
-        let attempt = attempts.saturating_add(1);
-        let flight = InFlight {
-            attempts: attempt,
-            visible_ms,
-            lease,
-            client: ask.client.to_owned(),
-            renew_until_ms,
-            logged: false,
-            put_off: false,
-            spent: false,
-        };
-        cursor.put(offset, flight);
-        Picked { queue, offset, attempt, lease, visible_ms }
-    }
-
-    /// Visible again at `visible_ms`, as if this delivery had not been.
-    fn take_back(&mut self, visible_ms: i64, message: &Picked) {
-        let cursor = self.cursor(message.queue);
-        if cursor.get(message.offset).is_none_or(|flight| flight.lease != message.lease) {
-            return;
-        }
-        let flight = InFlight {
-            attempts: message.attempt - 1,
-            visible_ms,
-            logged: true,
-            put_off: true,
-            ..InFlight::default()
-        };
-        cursor.put(message.offset, flight);
-    }
-
-    fn queues_in_turn(&mut self) -> Vec<u32> {
-        let first = self.turn;
-        let later = self.queues.range(first..).map(|(queue, _)| *queue);
-        let order: Vec<u32> = later.chain(self.queues.range(..first).map(|(queue, _)| *queue)).collect();
-        self.turn = order.first().map_or(0, |queue| queue + 1);
-        order
-    }
-
     fn cursor(&mut self, queue: u32) -> &mut Cursor {
         self.queues.get_mut(&queue).expect("callers name queues that were added")
     }
@@ -614,15 +312,5 @@ impl Subscription {
     fn new_lease(&mut self) -> u64 {
         self.next_lease += 1;
         self.next_lease
-    }
-}
-
-/// Until when a message handed out now is invisible, and until when that may be prolonged.
-fn hold(now_ms: i64, held: Held) -> (i64, Option<i64>) {
-    match held {
-        Held::For(ms) => (now_ms.saturating_add_unsigned(ms), None),
-        Held::WhileAlive => {
-            (now_ms.saturating_add_unsigned(AUTO_RENEW_MS), Some(now_ms.saturating_add(AUTO_RENEW_MS_MAX)))
-        }
     }
 }

@@ -98,6 +98,19 @@ pub enum DeadReason {
     Operator = 3,
 }
 
+impl DeadReason {
+    /// The reason as clients and administrators read it.
+    pub fn word(self) -> &'static str {
+        match self {
+            // Of a newer version, whose word nobody knows here.
+            Self::Unspecified => "UNSPECIFIED",
+            Self::Exhausted => "EXHAUSTED",
+            Self::Forwarded => "FORWARDED",
+            Self::Operator => "OPERATOR",
+        }
+    }
+}
+
 /// Where a dead letter comes from. The message record that carries this ends the delivery of the original, so that a
 /// message is never both or neither.
 #[derive(Clone, PartialEq, Eq, Message)]
