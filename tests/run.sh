@@ -21,7 +21,8 @@
 #                                     (several minutes; not part of "everything")
 #   tests/run.sh bench [flags]        measures the storage engine against plain writes and reads (minutes; not part of
 #                                     "everything"); --quick, --only GROUPS, --json FILE, --big N, --help
-#   tests/run.sh figures              prints start time, memory and rates; not part of "everything"
+#   tests/run.sh figures              prints start time, memory, rates and what delivery costs a broker; not part of
+#                                     "everything"
 #
 # Each suite ends with one line that sums up its figures; the run ends with "N passed, M failed".
 set -euo pipefail
@@ -187,7 +188,9 @@ figures_suite() {
   setup_python
   run env KEROLOX_BIN="$CARGO_TARGET_DIR/release" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     "$KEROLOX_PYTHON" tests/sdk/python/figures.py "$@" || code=$?
-  finish figures "$(count '^figures: \([0-9]*\) passed.*')" 0 "$code" $((SECONDS - start))
+  local shown; shown="$(count '^figures: \([0-9]*\) passed.*')"
+  if run "$CARGO_TARGET_DIR/release/delivery"; then shown=$((shown + 1)); else code=1; fi
+  finish figures "$shown" 0 "$code" $((SECONDS - start))
 }
 
 setup_build

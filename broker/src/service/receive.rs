@@ -20,7 +20,7 @@ use kerolox_model::limits::{INVISIBLE_MS_MAX, INVISIBLE_MS_MIN, RECEIVE_BATCH_MA
 use kerolox_model::token::ReceiptHandle;
 use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code};
-use kerolox_store::StoreError;
+use kerolox_store::{ReadMessage, StoreError};
 use tokio::time::Instant;
 
 use super::batch::Batch;
@@ -165,6 +165,18 @@ async fn wait(context: &Context, wanted: &Wanted, seat: &Seat) -> bool {
     }
 }
 
+/// The lane of the message at an offset.
+fn lane(offset: u64, read: ReadMessage) -> Result<Lane, Refusal> {
+    let record = match read.map_err(Unread::from) {
+        Ok(record) => record,
+        // Nobody knows its message group.
+        Err(Unread::Damaged) => None,
+        Err(Unread::Refused(refusal)) => return Err(refusal),
+    };
+    let group = record.as_ref().and_then(|(_, record)| wire::message_group(record).ok().flatten());
+    Ok(group.map_or(Lane::Alone(offset), |group| Lane::Group(id_hash(group))))
+}
+
 /// One consumer that asks.
 struct Receiver<'a> {
     context: &'a Context,
@@ -222,8 +234,16 @@ impl Receiver<'_> {
         let mut others = None;
         let mut found = HashMap::new();
         let mut verdicts = Vec::with_capacity(picked.len());
-        for message in &picked {
-            let verdict = match self.read(message) {
+        let places: Vec<(u32, u64)> = picked.iter().map(|message| (message.queue, message.offset)).collect();
+        let read = match self.read_at(&places) {
+            Ok(read) => read,
+            Err(error) => {
+                self.subscription.give_back(now_ms(), &picked);
+                return Err(refused_by_store(&error));
+            }
+        };
+        for (message, read) in picked.iter().zip(read) {
+            let verdict = match self.to_deliver(message, read) {
                 Ok(Some(record)) if wanted_by(&record.1, &self.wanted.filter) => {
                     let encoded = self.encode(message, &record);
                     found.insert((message.queue, message.offset), encoded);
@@ -257,27 +277,22 @@ impl Receiver<'_> {
     /// Where the group keeps the order of message groups: says to which one each of the next messages belongs.
     fn tell_lanes(&self, ask: &Ask<'_>) -> Result<(), Refusal> {
         while let Some(LanesWanted { queue, from, end }) = self.subscription.lanes_wanted(now_ms(), ask) {
-            let page = from..end.min(from + LANES_PAGE);
-            let lanes = page.map(|offset| self.lane(queue, offset)).collect::<Result<Vec<_>, _>>()?;
+            let page: Vec<(u32, u64)> = (from..end.min(from + LANES_PAGE)).map(|at| (queue, at)).collect();
+            let read = self.read_at(&page).map_err(|error| refused_by_store(&error))?;
+            let lanes = page.iter().zip(read).map(|((_, offset), read)| lane(*offset, read));
+            let lanes = lanes.collect::<Result<Vec<_>, _>>()?;
             self.subscription.tell_lanes(queue, from, lanes);
         }
         Ok(())
     }
 
-    fn lane(&self, queue: u32, offset: u64) -> Result<Lane, Refusal> {
-        let record = match self.read_at(queue, offset) {
-            Ok(record) => record,
-            // Nobody knows its message group.
-            Err(Unread::Damaged) => None,
-            Err(Unread::Refused(refusal)) => return Err(refusal),
-        };
-        let group = record.as_ref().and_then(|(_, record)| wire::message_group(record).ok().flatten());
-        Ok(group.map_or(Lane::Alone(offset), |group| Lane::Group(id_hash(group))))
-    }
-
-    /// The record of a message; `None` when it is not to be delivered any more.
-    fn read(&self, picked: &Picked) -> Result<Option<(Frame, MessageRecord)>, Unread> {
-        let found = self.read_at(picked.queue, picked.offset)?;
+    /// The record of a message that was read; `None` when it is not to be delivered any more.
+    fn to_deliver(
+        &self,
+        picked: &Picked,
+        read: ReadMessage,
+    ) -> Result<Option<(Frame, MessageRecord)>, Unread> {
+        let found = read?;
         let is_dead_letter = found.as_ref().is_some_and(|(_, record)| record.header.dead.is_some());
         // A dead letter that went back to its group is no longer one.
         let is_over = is_dead_letter && {
@@ -287,9 +302,8 @@ impl Receiver<'_> {
         Ok(found.filter(|_| !is_over))
     }
 
-    /// The record at an offset; `None` when it expired.
-    fn read_at(&self, queue: u32, offset: u64) -> Result<Option<(Frame, MessageRecord)>, Unread> {
-        Ok(self.context.engine.store().message_at(self.wanted.topic.id, queue, offset)?)
+    fn read_at(&self, places: &[(u32, u64)]) -> Result<Vec<ReadMessage>, StoreError> {
+        self.context.engine.store().messages_at(self.wanted.topic.id, places)
     }
 
     /// The message as the client gets it.

@@ -24,7 +24,7 @@ mod writer;
 
 pub use error::{ProposeError, StoreError};
 pub use index::{BLOCK as ENTRIES_PER_BLOCK, Entry, Event, Outcome, QueueBounds, Repair};
-pub use lookup::{Found, FoundPage, Page, Standing};
+pub use lookup::{Found, FoundPage, Page, ReadMessage, Standing};
 pub use opening::{Opening, Progress};
 pub use retention::{TrimError, TrimPoint, Trimmed};
 pub use store::{Applied, BatchCompletion, Completion, Positions, Store, StoreOptions};

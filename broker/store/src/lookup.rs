@@ -121,26 +121,35 @@ impl Store {
     }
 }
 
+/// A message of the log with its frame; `None` when it was never there or has expired.
+pub type ReadMessage = Result<Option<(Frame, MessageRecord)>, StoreError>;
+
 impl Store {
     /// The message at an offset of a queue; `None` when it was never there or has expired.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
-    pub fn message_at(
-        &self,
-        topic_id: u32,
-        queue: u32,
-        offset: u64,
-    ) -> Result<Option<(Frame, MessageRecord)>, StoreError> {
+    pub fn message_at(&self, topic_id: u32, queue: u32, offset: u64) -> ReadMessage {
         let Some(entry) = self.index().entry(topic_id, queue, offset)? else { return Ok(None) };
         self.read_entry(&entry)
+    }
+
+    /// The messages at offsets of a topic's queues, each as from [`Self::message_at`], in the same order. Offsets that follow
+    /// each other are looked up together.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index cannot be read; a message that cannot be read has an error of its own.
+    pub fn messages_at(&self, topic_id: u32, places: &[(u32, u64)]) -> Result<Vec<ReadMessage>, StoreError> {
+        let entries = self.index().entries_at(topic_id, places)?;
+        let read = |entry: Option<Entry>| entry.map_or(Ok(None), |entry| self.read_entry(&entry));
+        Ok(entries.into_iter().map(read).collect())
     }
 
     /// The message that an entry stands for; `None` when it has expired since the entry was looked up.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
-    pub fn read_entry(&self, entry: &Entry) -> Result<Option<(Frame, MessageRecord)>, StoreError> {
+    pub fn read_entry(&self, entry: &Entry) -> ReadMessage {
         match self.read_message(entry.position, entry.len) {
             Err(_) if entry.position < self.log_start() => Ok(None),
             read => read.map(Some),

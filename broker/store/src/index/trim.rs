@@ -45,11 +45,27 @@ impl Index {
     /// # Errors
     /// [`StoreError`] when the store fails or holds something malformed.
     pub fn entry(&self, topic_id: u32, queue: u32, offset: u64) -> Result<Option<Entry>, StoreError> {
-        let found = self.entries(topic_id, queue, offset, 1)?;
-        match found.first().filter(|(at, _)| *at == offset) {
-            Some((_, entry)) => self.carried_entry(topic_id, queue, offset, *entry).map(Some),
-            None => self.kept(topic_id, queue, offset),
+        Ok(self.entries_at(topic_id, &[(queue, offset)])?.pop().flatten())
+    }
+
+    /// [`Self::entry`] for several messages of a topic, given by queue and offset; in the same order. Offsets that follow each
+    /// other in a queue cost one look-up.
+    ///
+    /// # Errors
+    /// See [`Self::entry`].
+    pub fn entries_at(&self, topic_id: u32, places: &[(u32, u64)]) -> Result<Vec<Option<Entry>>, StoreError> {
+        let mut found = Vec::with_capacity(places.len());
+        for run in places.chunk_by(|(queue, offset), next| (*queue, offset + 1) == *next) {
+            let (queue, first) = run[0];
+            let mut entries = self.entries(topic_id, queue, first, run.len())?.into_iter().peekable();
+            for (_, offset) in run {
+                found.push(match entries.next_if(|(at, _)| at == offset) {
+                    Some((_, entry)) => Some(self.carried_entry(topic_id, queue, *offset, entry)?),
+                    None => self.kept(topic_id, queue, *offset)?,
+                });
+            }
         }
+        Ok(found)
     }
 
     /// The same for a message whose entry in its queue is known: it says where the record lay first.
