@@ -27,6 +27,7 @@ pub struct Message {
     properties: HashMap<String, String>,
     message_group: Option<String>,
     delivery_timestamp: Option<SystemTime>,
+    priority: Option<u32>,
 }
 
 impl Message {
@@ -41,6 +42,7 @@ impl Message {
                 properties: HashMap::new(),
                 message_group: None,
                 delivery_timestamp: None,
+                priority: None,
             },
         }
     }
@@ -80,9 +82,16 @@ impl Message {
         self.delivery_timestamp
     }
 
+    /// Its priority; the higher, the earlier.
+    pub fn priority(&self) -> Option<u32> {
+        self.priority
+    }
+
     /// What kind of message this is, apart from transactions: those are made by how a message is sent.
     fn message_type(&self) -> v2::MessageType {
-        if self.delivery_timestamp.is_some() {
+        if self.priority.is_some() {
+            v2::MessageType::Priority
+        } else if self.delivery_timestamp.is_some() {
             v2::MessageType::Delay
         } else if self.message_group.is_some() {
             v2::MessageType::Fifo
@@ -105,6 +114,7 @@ impl Message {
             born_host: stamp.host.to_owned(),
             delivery_timestamp: self.delivery_timestamp.map(Into::into),
             message_group: self.message_group,
+            priority: self.priority.map(|priority| i32::try_from(priority).unwrap_or(i32::MAX)),
             ..Default::default()
         };
         v2::Message {
@@ -126,6 +136,7 @@ impl Message {
             properties: wire.user_properties,
             message_group: system.message_group.take(),
             delivery_timestamp: time_from_wire(system.delivery_timestamp.take()),
+            priority: system.priority.take().and_then(|priority| priority.try_into().ok()),
         };
         (message, system)
     }
@@ -192,6 +203,13 @@ impl MessageBuilder {
     /// Makes it a delayed message that becomes visible at `time`, at once when that has passed.
     pub fn delivery_timestamp(mut self, time: SystemTime) -> Self {
         self.message.delivery_timestamp = Some(time);
+        self
+    }
+
+    /// Gives it a priority, 0 or higher: on topics of type PRIORITY the highest is delivered first. Each queue of a topic is
+    /// a priority, and the last one takes whatever is above it.
+    pub fn priority(mut self, priority: u32) -> Self {
+        self.message.priority = Some(priority);
         self
     }
 

@@ -48,12 +48,19 @@ async fn c16_route_lists_masters_with_all_fields(setting: Setting) {
 async fn c17_accepted_types_are_those_of_the_topic(setting: Setting) {
     let world = &setting.world;
     let peer = Peer::connect(&world.nameserver, setting.transport).await;
-    let mixed = [MessageType::Normal, MessageType::Fifo, MessageType::Delay, MessageType::Transaction];
+    let mixed = [
+        MessageType::Normal,
+        MessageType::Fifo,
+        MessageType::Delay,
+        MessageType::Transaction,
+        MessageType::Priority,
+    ];
     for (kind, types) in [
         ("NORMAL", &[MessageType::Normal][..]),
         ("FIFO", &[MessageType::Fifo]),
         ("DELAY", &[MessageType::Delay]),
         ("TRANSACTION", &[MessageType::Transaction]),
+        ("PRIORITY", &[MessageType::Priority]),
         ("MIXED", &mixed),
     ] {
         let topic = world.topic(kind).await;

@@ -16,6 +16,7 @@ mod health;
 mod messages;
 mod mqadmin;
 mod offsets;
+mod priorities;
 mod pull;
 mod query;
 mod rebuild;

@@ -8,7 +8,8 @@ use kerolox_model::names::{NameError, validate_group};
 use prost::Message;
 
 use crate::attributes::{self, AttributeChange};
-use crate::delivery::{Exhausted, Policy};
+use crate::delivery::{Exhausted, Policy, PriorityFactor};
+use crate::topic::Topic;
 
 /// Redeliveries of a message before it counts as undeliverable, unless the group says otherwise (RocketMQ's default).
 pub const RETRY_MAX_TIMES_DEFAULT: u32 = 16;
@@ -22,6 +23,10 @@ pub const BACKOFF_ATTRIBUTE: &str = "retry.backoff";
 
 /// Attribute that limits the messages of one topic that may be out with the group's consumers or wait for another attempt.
 pub const IN_FLIGHT_ATTRIBUTE: &str = "inflight.max";
+
+/// Attribute that says how strictly priorities count, 0 to 100, on topics of type PRIORITY; see [`PriorityFactor`]. Without
+/// it a higher priority always comes first.
+pub const PRIORITY_ATTRIBUTE: &str = "priority.factor";
 
 /// Attribute that says where the group starts in a topic that is new to it: `earliest`, `latest`, a time as in RFC 3339, or
 /// milliseconds since the Unix epoch.
@@ -161,8 +166,8 @@ impl Group {
         self.attributes.get(BACKOFF_ATTRIBUTE).and_then(|text| text.parse().ok())
     }
 
-    /// What the group asks of the delivery engine.
-    pub fn policy(&self) -> Policy {
+    /// What the group asks of the delivery engine where it receives from `topic`.
+    pub fn policy(&self, topic: &Topic) -> Policy {
         let default = Policy::default();
         let value = |key| self.attributes.get(key).map(String::as_str);
         Policy {
@@ -172,6 +177,10 @@ impl Group {
             in_flight_max: value(IN_FLIGHT_ATTRIBUTE)
                 .and_then(|number| in_flight_max(number).ok())
                 .unwrap_or(default.in_flight_max),
+            priorities: topic.has_priorities().then(|| {
+                let factor = value(PRIORITY_ATTRIBUTE).and_then(|number| priority_factor(number).ok());
+                factor.unwrap_or(PriorityFactor::STRICT)
+            }),
             ..default
         }
     }
@@ -198,6 +207,7 @@ pub fn changed(present: Option<&Group>, change: &GroupChange) -> Result<Group, G
                 let parsed: Result<Backoff, _> = value.parse();
                 parsed.map_err(|error| GroupError::Attribute(format!("{BACKOFF_ATTRIBUTE}: {error}")))?;
             }
+            PRIORITY_ATTRIBUTE => drop(priority_factor(value).map_err(GroupError::Attribute)?),
             CONSUME_FROM_ATTRIBUTE => drop(parse_start(value).map_err(GroupError::Attribute)?),
             BROADCAST_ATTRIBUTE if !["true", "false"].contains(&value.as_str()) => {
                 let text = format!("{BROADCAST_ATTRIBUTE} {value:?} is neither true nor false");
@@ -221,6 +231,10 @@ fn exhausted(word: &str) -> Result<Exhausted, String> {
 fn in_flight_max(number: &str) -> Result<usize, String> {
     let parsed = number.parse().ok().filter(|max| *max > 0);
     parsed.ok_or_else(|| format!("{IN_FLIGHT_ATTRIBUTE} {number:?} is no number of messages above 0"))
+}
+
+fn priority_factor(number: &str) -> Result<PriorityFactor, String> {
+    PriorityFactor::parse(number).map_err(|error| format!("{PRIORITY_ATTRIBUTE}: {error}"))
 }
 
 /// Name under which a member of a broadcast group is stored. No group of administrators can have it: the separator is not
@@ -247,6 +261,7 @@ fn parse_start(value: &str) -> Result<Start, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topic::MessageType;
 
     fn with(attribute: &str) -> Result<Group, GroupError> {
         let change = GroupChange {
@@ -295,10 +310,14 @@ mod tests {
             attributes: vec![format!("+{text}")],
             ..GroupChange::default()
         };
+        let topic = Topic::new("orders", 1);
         let group = changed(None, &set("retry.exhausted=block")).expect("legal");
-        assert_eq!(group.policy().exhausted, Exhausted::Block);
+        assert_eq!(group.policy(&topic).exhausted, Exhausted::Block);
         let group = changed(Some(&group), &set("inflight.max=5")).expect("legal");
-        assert_eq!((group.policy().in_flight_max, group.policy().exhausted), (5, Exhausted::Block));
+        assert_eq!(
+            (group.policy(&topic).in_flight_max, group.policy(&topic).exhausted),
+            (5, Exhausted::Block)
+        );
         assert_eq!(group.backoff(), None);
         let group = changed(Some(&group), &set("retry.backoff=1s/2s")).expect("legal");
         assert_eq!(group.backoff().map(|backoff| backoff.delay(9).as_secs()), Some(2));
@@ -306,6 +325,19 @@ mod tests {
             let key = bad.split('=').next().expect("a key");
             let refused = changed(None, &set(bad)).expect_err("must be refused");
             assert!(matches!(&refused, GroupError::Attribute(text) if text.contains(key)), "{refused}");
+        }
+    }
+
+    #[test]
+    fn priorities_count_on_topics_that_carry_them() {
+        let priorities = Topic { types: vec![MessageType::Priority.into()], ..Topic::new("orders", 4) };
+        let group = with("+priority.factor=40").expect("legal");
+        assert_eq!(group.policy(&priorities).priorities, PriorityFactor::parse("40").ok());
+        assert_eq!(Group::new("g").policy(&priorities).priorities, Some(PriorityFactor::STRICT));
+        assert_eq!(group.policy(&Topic::new("orders", 4)).priorities, None);
+        for bad in ["101", "-1", "high", "0.5", ""] {
+            let refused = with(&format!("+priority.factor={bad}")).expect_err("must be refused");
+            assert!(refused.to_string().starts_with("priority.factor: "), "{refused}");
         }
     }
 

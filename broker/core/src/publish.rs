@@ -95,8 +95,8 @@ pub struct Draft<'a> {
     pub message_group: Option<&'a str>,
     /// Whether it carries a delivery time.
     pub has_delivery_time: bool,
-    /// Whether it carries a priority.
-    pub has_priority: bool,
+    /// Its priority, if it has one.
+    pub priority: Option<i32>,
     /// Whether it belongs to a lite topic.
     pub has_lite_topic: bool,
     /// `orphaned_transaction_recovery_duration` in milliseconds.
@@ -146,6 +146,9 @@ pub enum PublishError {
         /// Milliseconds asked for.
         ms: u64,
     },
+    /// BAD_REQUEST
+    #[error("priority {0} is below 0; the lowest priority is 0, and higher ones come first")]
+    Priority(i32),
     /// MESSAGE_PROPERTY_CONFLICT_WITH_TYPE
     #[error("{0}")]
     TypeConflict(String),
@@ -163,7 +166,7 @@ impl Draft<'_> {
             MessageType::Transaction
         } else if self.has_lite_topic {
             MessageType::Lite
-        } else if self.has_priority {
+        } else if self.priority.is_some() {
             MessageType::Priority
         } else if self.has_delivery_time {
             MessageType::Delay
@@ -187,6 +190,9 @@ pub fn check_form(draft: &Draft<'_>, limits: &PublishLimits) -> Result<(), Publi
     if let Some(ms) = draft.recovery_ms.filter(|ms| *ms > limits::TRANSACTION_RECOVERY_MS_MAX) {
         return Err(PublishError::RecoveryDuration { ms });
     }
+    if let Some(priority) = draft.priority.filter(|priority| *priority < 0) {
+        return Err(PublishError::Priority(priority));
+    }
     match draft.body_len {
         0 => Err(PublishError::BodyEmpty),
         len if len > limits.body_bytes_max => {
@@ -206,27 +212,27 @@ pub fn check_topic(draft: &Draft<'_>, topic: &Topic) -> Result<MessageType, Publ
     }
     let kind = draft.kind();
     let carried = match kind {
-        MessageType::Transaction => {
-            draft.message_group.is_some() || draft.has_delivery_time || draft.has_priority
-        }
-        MessageType::Priority => draft.message_group.is_some() || draft.has_delivery_time,
+        MessageType::Transaction => draft.message_group.is_some() || draft.has_delivery_time,
+        MessageType::Priority => draft.message_group.is_some(),
         MessageType::Delay => draft.message_group.is_some(),
         _ => false,
     };
     if carried {
         return Err(PublishError::TypeConflict(format!(
-            "a {} message may not also carry a message group, delivery time or priority; send them as separate messages",
+            "a {} message may not also carry a message group or delivery time; send them as separate messages",
             kind.word()
         )));
     }
-    if topic.accepts(kind) {
+    // A half message with a priority takes its place by that.
+    let place = if draft.priority.is_some() { MessageType::Priority } else { kind };
+    if topic.accepts(place) {
         return Ok(kind);
     }
     Err(PublishError::TypeConflict(format!(
         "topic {name} accepts {accepted} messages, this one is {sent}; send to another topic or change it: mqadmin updateTopic -t {name} -a +message.type={sent}",
         name = topic.name,
         accepted = topic.type_words(),
-        sent = kind.word(),
+        sent = place.word(),
     )))
 }
 
@@ -235,6 +241,12 @@ pub fn check_topic(draft: &Draft<'_>, topic: &Topic) -> Result<MessageType, Publ
 pub fn queue_of_group(message_group: &str, write_queues: u32) -> u32 {
     let queue = lookup::id_hash(message_group) % u64::from(write_queues.max(1));
     u32::try_from(queue).expect("below the number of queues")
+}
+
+/// The queue of a topic with `write_queues` queues in which messages with a priority stand: the queues are the priorities,
+/// and the highest one takes whatever is above it (RocketMQ's rule).
+pub fn queue_of_priority(priority: u32, write_queues: u32) -> u32 {
+    priority.min(write_queues.saturating_sub(1))
 }
 
 fn check_message_id(id: &str) -> Result<(), PublishError> {
@@ -360,6 +372,7 @@ mod tests {
             (Draft { properties: vec![("UNIQ_KEY", "v")], ..draft() }, |e| matches!(e, E::PropertyKey(_))),
             (Draft { tag: Some("a|b"), ..draft() }, |e| matches!(e, E::Tag(_))),
             (Draft { keys: vec!["ok", " "], ..draft() }, |e| matches!(e, E::Key(_))),
+            (Draft { priority: Some(-1), ..draft() }, |e| matches!(e, E::Priority(-1))),
             (Draft { message_group: Some(&group), ..draft() }, |e| matches!(e, E::MessageGroup(_))),
             (Draft { recovery_ms: Some(3_600_001), ..draft() }, |e| matches!(e, E::RecoveryDuration { .. })),
         ];
@@ -398,6 +411,28 @@ mod tests {
         assert_eq!(check_topic(&half, &mixed), Ok(MessageType::Transaction));
         let ordered_half = Draft { message_group: Some("g"), ..half };
         assert!(matches!(check_topic(&ordered_half, &mixed), Err(PublishError::TypeConflict(_))));
+    }
+
+    #[test]
+    fn a_message_with_a_priority_needs_a_topic_that_takes_priorities() {
+        let with = |kind: MessageType| Topic { types: vec![kind.into()], ..Topic::new("orders", 4) };
+        let urgent = Draft { priority: Some(9), ..draft() };
+        let delayed = Draft { has_delivery_time: true, ..urgent.clone() };
+        let half = Draft { declared: Some(MessageType::Transaction), ..urgent.clone() };
+        let priorities = with(MessageType::Priority);
+        assert_eq!(check_topic(&urgent, &priorities), Ok(MessageType::Priority));
+        assert_eq!(check_topic(&delayed, &priorities), Ok(MessageType::Priority));
+        assert_eq!(check_topic(&half, &priorities), Ok(MessageType::Transaction));
+        for (draft, topic) in [
+            (&urgent, with(MessageType::Normal)),
+            (&half, with(MessageType::Transaction)),
+            (&Draft { message_group: Some("g"), ..urgent.clone() }, priorities.clone()),
+            (&draft(), priorities),
+        ] {
+            let refused = check_topic(draft, &topic).expect_err("must be refused");
+            assert!(matches!(refused, PublishError::TypeConflict(_)), "{refused}");
+        }
+        assert_eq!([0, 3, 4, 9].map(|priority| queue_of_priority(priority, 4)), [0, 3, 3, 3]);
     }
 
     #[test]

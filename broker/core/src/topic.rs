@@ -159,6 +159,11 @@ impl Topic {
         self.types().map(MessageType::word).collect::<Vec<_>>().join(", ")
     }
 
+    /// Whether its queues are priorities: it takes nothing but messages with one.
+    pub fn has_priorities(&self) -> bool {
+        self.types == [i32::from(MessageType::Priority)]
+    }
+
     /// When its messages count as stored, if the topic says so.
     pub fn flush(&self) -> Option<Flush> {
         self.attributes.get(FLUSH_ATTRIBUTE).and_then(|word| Flush::parse(word).ok())
@@ -246,11 +251,18 @@ fn types_of(word: &str) -> Result<Vec<i32>, TopicError> {
         "FIFO" => one(MessageType::Fifo),
         "DELAY" => one(MessageType::Delay),
         "TRANSACTION" => one(MessageType::Transaction),
-        "MIXED" => Ok([MessageType::Normal, MessageType::Fifo, MessageType::Delay, MessageType::Transaction]
-            .map(i32::from)
-            .to_vec()),
+        "PRIORITY" => one(MessageType::Priority),
+        "MIXED" => Ok([
+            MessageType::Normal,
+            MessageType::Fifo,
+            MessageType::Delay,
+            MessageType::Transaction,
+            MessageType::Priority,
+        ]
+        .map(i32::from)
+        .to_vec()),
         other => Err(TopicError::Attribute(format!(
-            "message.type {other:?} is unknown; use NORMAL, FIFO, DELAY, TRANSACTION or MIXED"
+            "message.type {other:?} is unknown; use NORMAL, FIFO, DELAY, TRANSACTION, PRIORITY or MIXED"
         ))),
     }
 }

@@ -202,7 +202,7 @@ impl Deliveries {
     /// # Errors
     /// INTERNAL_SERVER_ERROR when the store cannot be read.
     pub fn subscription(&self, group: &Group, topic: &Topic) -> Result<Shared, Refusal> {
-        let subscription = self.activate(group, topic.id);
+        let subscription = self.activate(group, topic);
         let begins = subscription
             .catch_up(topic, group, self.engine.store())
             .map_err(|error| refused_by_store(&error))?;
@@ -258,15 +258,15 @@ impl Deliveries {
         active.values_mut().for_each(|by_group| by_group.retain(|group_id, _| groups.contains(group_id)));
     }
 
-    fn activate(&self, group: &Group, topic_id: u32) -> Shared {
-        if let Some(found) = self.active(group.id, topic_id) {
+    fn activate(&self, group: &Group, topic: &Topic) -> Shared {
+        if let Some(found) = self.active(group.id, topic.id) {
             return found;
         }
         // It is in the directory before its queues are read, so no arrival in between is missed.
         let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
-        let by_group = active.entry(topic_id).or_default();
-        let new =
-            || Subscription::new(group.id, topic_id, self.lease_base, group.policy(), self.alarm.clone());
+        let by_group = active.entry(topic.id).or_default();
+        let policy = group.policy(topic);
+        let new = || Subscription::new(group.id, topic.id, self.lease_base, policy, self.alarm.clone());
         by_group.entry(group.id).or_insert_with(|| Arc::new(new())).clone()
     }
 

@@ -41,7 +41,7 @@ impl Deliveries {
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
     pub fn standings(&self, group: &Group, topic: &Topic) -> Result<BTreeMap<u32, Standing>, StoreError> {
-        let mut logged = Subscription::new(group.id, topic.id, 0, group.policy());
+        let mut logged = Subscription::new(group.id, topic.id, 0, group.policy(topic));
         add_queues(&mut logged, topic, group, self.engine.store())?;
         let now_ms = now_ms();
         let mut standings = logged.standings(now_ms);

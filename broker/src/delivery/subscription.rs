@@ -75,7 +75,7 @@ impl Subscription {
     /// tells whether there is a start to be logged.
     pub(super) fn catch_up(&self, topic: &Topic, group: &Group, store: &Store) -> Result<bool, StoreError> {
         let mut state = self.lock();
-        state.engine.set_policy(group.policy());
+        state.engine.set_policy(group.policy(topic));
         add_queues(&mut state.engine, topic, group, store)
     }
 

@@ -90,7 +90,10 @@ fn malformed(error: &dyn std::error::Error) -> Refusal {
 
 fn check_topic(draft: &Draft<'_>, topic: &Topic) -> Result<MessageType, Refusal> {
     match publish::check_topic(draft, topic).map_err(|error| refused(&error))? {
-        kind @ (MessageType::Normal | MessageType::Fifo | MessageType::Transaction) => Ok(kind),
+        kind @ (MessageType::Normal
+        | MessageType::Fifo
+        | MessageType::Transaction
+        | MessageType::Priority) => Ok(kind),
         other => Err(Refusal::not_implemented(&format!("sending {} messages", other.word()))),
     }
 }
@@ -102,9 +105,12 @@ fn place(
     message: &Sent<'_>,
     kind: MessageType,
 ) -> MessageRecord {
-    let queue = match message.draft.message_group {
-        Some(group) => publish::queue_of_group(group, topic.write_queues),
-        None => choose_queue(context, client, topic, u32::try_from(message.queue_id).ok()),
+    let draft = &message.draft;
+    let queue = match (draft.message_group, draft.priority.and_then(|priority| u32::try_from(priority).ok()))
+    {
+        (Some(group), _) => publish::queue_of_group(group, topic.write_queues),
+        (None, Some(priority)) => publish::queue_of_priority(priority, topic.write_queues),
+        (None, None) => choose_queue(context, client, topic, u32::try_from(message.queue_id).ok()),
     };
     let (hold, hold_ms) = if kind == MessageType::Transaction {
         let wanted_ms = message.draft.recovery_ms.unwrap_or(0);
@@ -175,7 +181,7 @@ fn refused(error: &PublishError) -> Refusal {
         PublishError::Tag(_) => Code::IllegalMessageTag,
         PublishError::Key(_) => Code::IllegalMessageKey,
         PublishError::MessageGroup(_) => Code::IllegalMessageGroup,
-        PublishError::RecoveryDuration { .. } => Code::BadRequest,
+        PublishError::RecoveryDuration { .. } | PublishError::Priority(_) => Code::BadRequest,
         PublishError::TypeConflict(_) => Code::MessagePropertyConflictWithType,
         PublishError::NotWritable(_) => Code::Forbidden,
     };

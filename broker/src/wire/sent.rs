@@ -121,10 +121,7 @@ impl<'a> Sent<'a> {
                     field.text()?;
                     draft.has_lite_topic = true;
                 }
-                system::PRIORITY => {
-                    field.int32()?;
-                    draft.has_priority = true;
-                }
+                system::PRIORITY => draft.priority = Some(field.int32()?),
                 system::BORN_HOST | system::TRACE_CONTEXT => drop(field.text()?),
                 // A newer protocol's; it is handed on.
                 number if number > system::LAST => {}

@@ -105,7 +105,7 @@ fn check(sent: &[u8], kind: MessageType, delivery: &Delivery) -> Result<(), Test
         prop_assert_eq!(&typed.user_properties, &properties);
         prop_assert_eq!(draft.message_group, system.message_group.as_deref());
         prop_assert_eq!(draft.has_delivery_time, system.delivery_timestamp.is_some());
-        prop_assert_eq!(draft.has_priority, system.priority.is_some());
+        prop_assert_eq!(draft.priority, system.priority);
         prop_assert_eq!(draft.has_lite_topic, system.lite_topic.is_some());
         let recovery = system.orphaned_transaction_recovery_duration;
         prop_assert_eq!(draft.recovery_ms, recovery.as_ref().map(duration_ms));

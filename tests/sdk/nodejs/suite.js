@@ -13,7 +13,10 @@ describe('Node.js SDK', { concurrency: 64 }, () => {
     // A client that failed to start keeps timers for ever, and with them the process.
     setTimeout(() => process.exit(), 5000).unref();
   });
-  for (const part of ['messages', 'push', 'dead_letters', 'fifo', 'filters', 'sql', 'transactions', 'limits', 'restarts']) {
+  const parts = [
+    'messages', 'push', 'dead_letters', 'fifo', 'priorities', 'filters', 'sql', 'transactions', 'limits', 'restarts',
+  ];
+  for (const part of parts) {
     require(`./${part}`)(shared);
   }
 });

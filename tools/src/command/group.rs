@@ -49,7 +49,7 @@ pub(crate) struct UpdateSubGroup {
     #[arg(short = 'r', long = "retry-max-times", alias = "retryMaxTimes", value_name = "N")]
     retry_max_times: Option<u32>,
     /// Attributes, +KEY=VALUE or -KEY, several separated by ','; consume.from=earliest, latest or a time says where the
-    /// group starts in a topic that it has never consumed
+    /// group starts in a topic that it has never consumed, priority.factor=0..100 how strictly priorities count
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true, value_name = "ATTRIBUTE")]
     attributes: Vec<String>,
 }

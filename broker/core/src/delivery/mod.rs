@@ -10,6 +10,7 @@ mod handle;
 mod lanes;
 mod members;
 mod policy;
+mod priorities;
 mod requests;
 mod subscription;
 mod times;
@@ -19,6 +20,7 @@ pub use handle::{HandleError, Lease};
 pub use lanes::Lane;
 pub use members::{FilterId, MEMBER_FORGOTTEN_MS};
 pub use policy::{Exhausted, Policy};
+pub use priorities::PriorityFactor;
 pub use requests::{Ask, Blocked, Dead, Held, LanesWanted, Picked, Standing, Verdict};
 pub use subscription::Subscription;
 
@@ -26,5 +28,7 @@ pub use subscription::Subscription;
 mod model_test;
 #[cfg(test)]
 mod offsets_test;
+#[cfg(test)]
+mod priorities_test;
 #[cfg(test)]
 mod tests;

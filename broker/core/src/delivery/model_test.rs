@@ -472,7 +472,14 @@ fn run(policy: Policy, filters: [&str; CLIENTS], steps: Vec<Step>) -> Result<(),
 }
 
 fn policy(ordered: bool, exhausted: Exhausted, lookahead_max: usize) -> Policy {
-    Policy { ordered, exhausted, max_attempts: MAX_ATTEMPTS, lookahead_max, in_flight_max: 50 }
+    Policy {
+        ordered,
+        exhausted,
+        max_attempts: MAX_ATTEMPTS,
+        lookahead_max,
+        in_flight_max: 50,
+        priorities: None,
+    }
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {

@@ -1,5 +1,7 @@
 //! What a consumer group's configuration asks of the delivery engine.
 
+use super::priorities::PriorityFactor;
+
 /// What becomes of a message whose last attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Exhausted {
@@ -24,6 +26,8 @@ pub struct Policy {
     /// Ordered delivery only: messages of one queue that are known to wait behind others of their message group before
     /// nothing further behind them is looked at. It bounds memory.
     pub lookahead_max: usize,
+    /// On topics whose queues are priorities: how strictly they count.
+    pub priorities: Option<PriorityFactor>,
 }
 
 impl Default for Policy {
@@ -34,6 +38,7 @@ impl Default for Policy {
             exhausted: Exhausted::DeadLetter,
             in_flight_max: 100_000,
             lookahead_max: 100_000,
+            priorities: None,
         }
     }
 }

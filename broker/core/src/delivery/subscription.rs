@@ -10,6 +10,7 @@ use super::handle::{HandleError, Lease};
 use super::lanes::Lane;
 use super::members::Members;
 use super::policy::Policy;
+use super::priorities::Turns;
 use super::requests::{Blocked, Dead, Standing};
 use crate::acks::Acks;
 use crate::record::{DeadReason, QueueProgress};
@@ -29,6 +30,8 @@ pub struct Subscription {
     pruned_ms: i64,
     /// Queue that the next receive looks at first.
     turn: u32,
+    /// Turns of queues that are priorities.
+    turns: Turns,
     next_lease: u64,
 }
 
@@ -45,6 +48,7 @@ impl Subscription {
             batches: Batches::default(),
             pruned_ms: 0,
             turn: 0,
+            turns: Turns::default(),
             next_lease: lease_base.max(1),
         }
     }

@@ -6,6 +6,7 @@ use super::Subscription;
 use crate::delivery::cursor::{Cursor, InFlight};
 use crate::delivery::lanes::Lane;
 use crate::delivery::members::FilterId;
+use crate::delivery::priorities::PriorityFactor;
 use crate::delivery::requests::{Ask, Held, LanesWanted, Picked, Verdict};
 use crate::filter::Filter;
 
@@ -47,17 +48,16 @@ impl Subscription {
         }
     }
 
-    /// Hands out up to `ask.max` visible messages of all queues in turn: first those whose time has come again, then new
-    /// ones. `alive` tells which clients live, for messages held [`Held::WhileAlive`].
+    /// Hands out up to `ask.max` visible messages of all queues in turn, or as the priorities of the queues say: first those
+    /// whose time has come again, then new ones. `alive` tells which clients live, for messages held [`Held::WhileAlive`].
     pub fn receive(&mut self, now_ms: i64, ask: &Ask<'_>, alive: impl Fn(&str) -> bool) -> Vec<Picked> {
         self.sweep(now_ms, alive);
         let mut picked = self.repeat(now_ms, ask);
         if picked.is_empty() {
-            let queues = self.queues_in_turn();
-            picked = if self.policy.ordered {
-                self.pick_in_order(now_ms, &queues, ask)
-            } else {
-                self.pick(now_ms, &queues, ask)
+            picked = match self.policy.priorities {
+                Some(factor) => self.pick_by_priority(now_ms, factor, ask),
+                None if self.policy.ordered => self.pick_in_order(now_ms, ask),
+                None => self.pick(now_ms, ask),
             };
         }
         if let Some(attempt_id) = ask.attempt_id
@@ -132,7 +132,8 @@ impl Subscription {
         picked
     }
 
-    fn pick(&mut self, now_ms: i64, queues: &[u32], ask: &Ask<'_>) -> Vec<Picked> {
+    fn pick(&mut self, now_ms: i64, ask: &Ask<'_>) -> Vec<Picked> {
+        let queues = &self.queues_in_turn();
         let mut picked = Vec::new();
         for queue in queues {
             while picked.len() < ask.max
@@ -151,7 +152,8 @@ impl Subscription {
         picked
     }
 
-    fn pick_in_order(&mut self, now_ms: i64, queues: &[u32], ask: &Ask<'_>) -> Vec<Picked> {
+    fn pick_in_order(&mut self, now_ms: i64, ask: &Ask<'_>) -> Vec<Picked> {
+        let queues = &self.queues_in_turn();
         let mut picked = Vec::new();
         for queue in queues {
             while picked.len() < ask.max
@@ -164,6 +166,33 @@ impl Subscription {
             }
         }
         picked
+    }
+
+    fn pick_by_priority(&mut self, now_ms: i64, factor: PriorityFactor, ask: &Ask<'_>) -> Vec<Picked> {
+        let mut open: Vec<u32> = self.queues.keys().copied().collect();
+        let mut picked = Vec::new();
+        while picked.len() < ask.max && !open.is_empty() {
+            let place = self.turns.choose(factor, &open);
+            let queue = open[place];
+            match self.next_of(now_ms, queue, ask.filter) {
+                Some(offset) => {
+                    self.turns.took(factor, queue);
+                    picked.push(self.hand_out(now_ms, queue, offset, ask));
+                }
+                None => drop(open.remove(place)),
+            }
+        }
+        picked
+    }
+
+    /// The next message of a queue, to be handed out at once.
+    fn next_of(&mut self, now_ms: i64, queue: u32, filter: FilterId) -> Option<u64> {
+        let ordered = self.policy.ordered;
+        let cursor = self.cursor(queue);
+        if ordered {
+            return cursor.next_of_a_lane(now_ms, filter, 1)?.pop();
+        }
+        cursor.due_offset(now_ms).or_else(|| cursor.fresh_offset(filter))
     }
 
     fn hand_out(&mut self, now_ms: i64, queue: u32, offset: u64, ask: &Ask<'_>) -> Picked {

@@ -1,0 +1,60 @@
+//! Priorities: which queue of a topic has its turn, where a queue is a priority.
+
+/// How strictly priorities count: of 100 messages that a group gets from a topic, this many come from the highest queue that
+/// has something, the others from all queues in turn, so that nothing waits for ever. RocketMQ's `priority.factor`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PriorityFactor(u32);
+
+impl PriorityFactor {
+    /// A higher priority always comes first (the default).
+    pub const STRICT: Self = Self(100);
+
+    /// Reads a number from 0 (priorities do not count) to 100.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let percent = text.parse().ok().filter(|percent| *percent <= Self::STRICT.0);
+        percent.map(Self).ok_or_else(|| format!("{text:?} is no whole number from 0 to 100"))
+    }
+}
+
+/// Deals out the turns of one subscription.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Turns {
+    /// Hundredths of a turn that are owed to all queues alike.
+    owed: u32,
+    /// Queue at which the next turn of all looks first.
+    next: u32,
+}
+
+impl Turns {
+    /// The place in `open` (queues that may have something, ascending) of the queue whose turn it is.
+    pub(super) fn choose(&self, factor: PriorityFactor, open: &[u32]) -> usize {
+        if self.is_for_all(factor) {
+            let place = open.partition_point(|queue| *queue < self.next);
+            if place < open.len() { place } else { 0 }
+        } else {
+            open.len().saturating_sub(1)
+        }
+    }
+
+    /// The queue that was chosen gave out a message.
+    pub(super) fn took(&mut self, factor: PriorityFactor, queue: u32) {
+        if self.is_for_all(factor) {
+            self.owed = self.owed_with(factor) - PriorityFactor::STRICT.0;
+            self.next = queue + 1;
+        } else {
+            self.owed = self.owed_with(factor);
+        }
+    }
+
+    /// The last of as many turns as make up a whole one for all; with 75, every fourth.
+    fn is_for_all(&self, factor: PriorityFactor) -> bool {
+        self.owed_with(factor) >= PriorityFactor::STRICT.0
+    }
+
+    fn owed_with(&self, factor: PriorityFactor) -> u32 {
+        self.owed + PriorityFactor::STRICT.0 - factor.0
+    }
+}
