@@ -23,17 +23,19 @@ use kerolox_log::fs::OsFolder;
 use kerolox_log::{LogOptions, Salt};
 use kerolox_nameserver::RegistryService;
 use kerolox_rocks::RocksKv;
-use kerolox_store::{Opening, Store, StoreError, StoreOptions};
+use kerolox_store::{Event, Opening, Store, StoreError, StoreOptions};
 use tokio::task::JoinHandle;
 use tonic::service::Routes as Services;
 
 use crate::announce::{self, Announcer};
 use crate::check_back::{Checker, HalfArrivals};
+use crate::clock::GuardedClock;
 use crate::config::BrokerConfig;
 use crate::delivery::{Arrivals, Deliveries, ProgressLog};
 use crate::engine::Engine;
 use crate::retention::Keeper;
 use crate::service::{Admin, Context, Counters, Door, Messaging, Policy};
+use crate::timers::{TimerArrivals, Timers};
 use crate::vitals::Vitals;
 
 /// How often dead brokers and clients are looked for.
@@ -124,12 +126,18 @@ impl Broker {
     pub async fn serve(self, shutdown: Shutdown, ready: impl FnOnce()) -> Result<(), BrokerError> {
         let Self { config, listener, tls, vitals, started, _lock } = self;
         let info = announce::broker_info(&config, listener.local_addr());
-        let (arrivals, halves) = (Arrivals::default(), HalfArrivals::default());
+        let (arrivals, halves, due) =
+            (Arrivals::default(), HalfArrivals::default(), TimerArrivals::default());
         let door = Door::closed(vitals.opening.clone());
         let opening = {
-            let (config, arrivals, halves) = (config.clone(), arrivals.clone(), halves.clone());
-            let watched = vitals.opening.clone();
-            tokio::task::spawn_blocking(move || open_store(&config, arrivals, halves, &watched))
+            let (config, watched) = (config.clone(), vitals.opening.clone());
+            let (arrivals, halves, due) = (arrivals.clone(), halves.clone(), due.clone());
+            let listener = move |event: &Event| {
+                arrivals.notice(event);
+                halves.notice(event);
+                due.notice(event);
+            };
+            tokio::task::spawn_blocking(move || open_store(&config, listener, &watched))
         };
         let server = grpc_server().serve_with_incoming_shutdown(
             door.clone(),
@@ -142,8 +150,10 @@ impl Broker {
             Err(BrokerError::Store(StoreError::Stopped)) => return Ok(()),
             Err(error) => return Err(error),
         };
-        // Nobody sets it a second time.
+        let clock = Arc::new(GuardedClock::new(config.timers.clock_policy()));
+        // Nobody sets them a second time.
         let _ = vitals.store.set(Arc::downgrade(&store));
+        let _ = vitals.clock.set(clock.clone());
         let room = vitals.room.clone();
         let engine =
             Engine::new(store.clone(), config.topics.default_queues, config.log.flush(), room.clone());
@@ -162,6 +172,7 @@ impl Broker {
         let reach = Reach::new(config.group.clone(), clients.clone(), registrar.channels(), routes.clone());
         let checker =
             Checker::new(config.group.clone(), engine.clone(), reach, config.check_policy(), halves);
+        let timers = Timers::new(engine.clone(), clock.clone(), config.timers.pace(), due);
         let keeper = Keeper {
             store: store.clone(),
             folder: config.data.clone(),
@@ -171,6 +182,7 @@ impl Broker {
         };
         let tasks = [
             tokio::spawn(checker.run()),
+            tokio::spawn(timers.run()),
             tokio::spawn(keeper.run()),
             tokio::spawn(deliveries.clone().keep_time(clients.clone())),
             tokio::spawn(keep_house(
@@ -192,6 +204,8 @@ impl Broker {
             clients: clients.clone(),
             relay: Arc::new(Relay::new(routes.clone(), clients.clone(), shutdown.clone())),
             limits: config.publish_limits(),
+            delays: config.delay_policy(),
+            clock,
             checks: config.check_policy(),
             counters: counters.clone(),
             shutdown: shutdown.clone(),
@@ -279,8 +293,7 @@ fn lock_folder(path: &Path) -> Result<File, BrokerError> {
 
 fn open_store(
     config: &BrokerConfig,
-    arrivals: Arrivals,
-    halves: HalfArrivals,
+    listener: impl Fn(&Event) + Send + 'static,
     opening: &Opening,
 ) -> Result<Arc<Store>, BrokerError> {
     let path = config.data.join("log");
@@ -292,10 +305,6 @@ fn open_store(
         waiting_bytes_max: config.log.max_waiting_bytes.as_usize(),
         flush_interval: config.log.flush_interval.duration(),
         tail_bytes: config.log.tail_size.as_usize(),
-    };
-    let listener = move |event: &kerolox_store::Event| {
-        arrivals.notice(event);
-        halves.notice(event);
     };
     let store = Store::open_watched(options, Arc::new(folder), Arc::new(kv), now_ms, listener, opening)?;
     Ok(Arc::new(store))

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use kerolox_core::clock::ClockPolicy;
 use kerolox_core::flush::Flush;
 use kerolox_core::publish::PublishLimits;
+use kerolox_core::schedule::{CLASSIC_LEVELS_MS, DelayPolicy};
 use kerolox_core::transaction::CheckPolicy;
 use kerolox_kit::clients::DEFAULT_EXPIRY;
-use kerolox_kit::config::{ByteSize, Span, comma_list};
+use kerolox_kit::config::{ByteSize, Span, comma_list, span_list};
 use kerolox_kit::health::HealthSettings;
 use kerolox_kit::routes::{DEFAULT_HEARTBEAT, DEFAULT_LEASE};
 use kerolox_kit::tls::TlsSettings;
@@ -14,9 +16,13 @@ use kerolox_model::limits;
 use serde::{Deserialize, Serialize};
 
 use crate::retention::Limits;
+use crate::timers::Pace;
 
 /// Prefix of the environment variables, as in `KEROLOX_BROKER__TRANSACTION__CHECK_INTERVAL`.
 pub const ENV_PREFIX: &str = "KEROLOX_BROKER";
+
+/// Largest `timers.batch`: a record of so many positions stays below a mebibyte.
+const TIMERS_BATCH_MAX: usize = 100_000;
 
 /// Everything that can be configured, with its defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +49,8 @@ pub struct BrokerConfig {
     pub retention: RetentionConfig,
     /// Half messages.
     pub transaction: TransactionConfig,
+    /// Scheduled messages.
+    pub timers: TimersConfig,
     /// Topics.
     pub topics: TopicsConfig,
     /// Consumer groups.
@@ -74,6 +82,20 @@ pub struct LogConfig {
     pub flush_interval: Span,
     /// The newest messages are kept in memory, up to this size, and read from there.
     pub tail_size: ByteSize,
+}
+
+impl TimersConfig {
+    /// When the wall clock is doubted, as the core wants it.
+    pub fn clock_policy(&self) -> ClockPolicy {
+        ClockPolicy {
+            leap_ms: i64::try_from(self.clock_leap.as_millis()).unwrap_or(i64::MAX),
+            grace_ms: self.clock_grace.as_millis(),
+        }
+    }
+
+    pub(crate) fn pace(&self) -> Pace {
+        Pace { batch: self.batch, per_second: self.max_per_second }
+    }
 }
 
 /// What an acknowledgement waits for.
@@ -140,6 +162,24 @@ pub struct TransactionConfig {
     pub check_max: u32,
 }
 
+/// Scheduled messages: when and how fast they become visible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TimersConfig {
+    /// Most messages that become visible with one record of the log.
+    pub batch: usize,
+    /// Most messages that become visible in a second, so that a burst (all that came due while the broker was down, or
+    /// at a full hour) leaves room for sends and deliveries; 0 means as many as there are.
+    pub max_per_second: u64,
+    /// Delays of the classic levels from 1 on, which a message asks for with the user property `DELAY`.
+    #[serde(deserialize_with = "span_list")]
+    pub delay_levels: Vec<Span>,
+    /// A step of the wall clock ahead of the monotonic clock by more than this is doubted.
+    pub clock_leap: Span,
+    /// So long: what is due only by the step waits, and the health checks tell of it.
+    pub clock_grace: Span,
+}
+
 /// Topics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -169,6 +209,8 @@ pub struct LimitsConfig {
     pub max_properties_bytes: ByteSize,
     /// Most user properties of a message.
     pub max_properties: usize,
+    /// How far ahead a delivery time may lie. Ten years, so that a time in the wrong unit is noticed.
+    pub max_delay: Span,
 }
 
 /// Registration with the nameservers.
@@ -202,6 +244,7 @@ impl Default for BrokerConfig {
             log: LogConfig::default(),
             retention: RetentionConfig::default(),
             transaction: TransactionConfig::default(),
+            timers: TimersConfig::default(),
             topics: TopicsConfig::default(),
             groups: GroupsConfig::default(),
             limits: LimitsConfig::default(),
@@ -231,6 +274,18 @@ impl Default for TransactionConfig {
     }
 }
 
+impl Default for TimersConfig {
+    fn default() -> Self {
+        Self {
+            batch: 1_000,
+            max_per_second: 50_000,
+            delay_levels: CLASSIC_LEVELS_MS.map(Span::from_millis).to_vec(),
+            clock_leap: Span::from_secs(5),
+            clock_grace: Span::from_secs(10),
+        }
+    }
+}
+
 impl Default for TopicsConfig {
     fn default() -> Self {
         Self { default_queues: 8 }
@@ -249,6 +304,7 @@ impl Default for LimitsConfig {
             max_body_bytes: ByteSize::from_bytes(limits::BODY_BYTES_MAX as u64),
             max_properties_bytes: ByteSize::from_bytes(limits::PROPERTIES_BYTES_MAX as u64),
             max_properties: limits::USER_PROPERTIES_MAX,
+            max_delay: Span::from_secs(3_650 * 86_400),
         }
     }
 }
@@ -299,6 +355,15 @@ impl BrokerConfig {
         if self.retention.check_interval.as_millis() == 0 {
             return Err("retention.check-interval is 0; the default is 5s".into());
         }
+        if self.timers.batch == 0 || self.timers.batch > TIMERS_BATCH_MAX {
+            return Err(format!(
+                "timers.batch is {}; use a number from 1 to {TIMERS_BATCH_MAX}, the default is 1000",
+                self.timers.batch
+            ));
+        }
+        if self.timers.delay_levels.is_empty() {
+            return Err("timers.delay-levels is empty; leave it out for the levels of RocketMQ".into());
+        }
         if self.transaction.check_interval.as_millis() == 0 {
             return Err("transaction.check-interval is 0; the default is 30s".into());
         }
@@ -311,6 +376,14 @@ impl BrokerConfig {
             body_bytes_max: self.limits.max_body_bytes.as_usize(),
             properties_bytes_max: self.limits.max_properties_bytes.as_usize(),
             properties_max: self.limits.max_properties,
+        }
+    }
+
+    /// When messages may be delivered, as the core wants it.
+    pub fn delay_policy(&self) -> DelayPolicy {
+        DelayPolicy {
+            max_ms: self.limits.max_delay.as_millis(),
+            levels_ms: self.timers.delay_levels.iter().map(|delay| delay.as_millis()).collect(),
         }
     }
 

@@ -2,16 +2,18 @@
 //!
 //! The road of a message by file: `service/send.rs` (decode, validate) → [`engine`] (propose) → `kerolox-store` (log,
 //! fold) → [`delivery`] (who gets it) → `service/receive.rs`. Half messages are settled in `service/transaction.rs` and
-//! asked about in [`check_back`].
+//! asked about in [`check_back`], scheduled ones are delivered by [`timers`].
 
 mod announce;
 mod broker;
 pub mod check_back;
+mod clock;
 pub mod config;
 pub mod delivery;
 pub mod engine;
 pub mod retention;
 mod service;
+pub mod timers;
 mod vitals;
 mod wire;
 

@@ -8,6 +8,7 @@ use kerolox_kit::process::Shutdown;
 use kerolox_log::DamagedRange;
 use kerolox_store::{Opening, Progress, Repair, Store};
 
+use crate::clock::GuardedClock;
 use crate::retention::Room;
 
 /// Damaged ranges that are listed one by one.
@@ -21,6 +22,7 @@ pub(crate) struct Vitals {
     pub(crate) store: OnceLock<Weak<Store>>,
     pub(crate) room: Room,
     pub(crate) is_serving: AtomicBool,
+    pub(crate) clock: OnceLock<Arc<GuardedClock>>,
 }
 
 /// What was seen.
@@ -34,6 +36,8 @@ struct Sight {
     damaged: Vec<DamagedRange>,
     repairs: Vec<Repair>,
     is_room_short: bool,
+    /// By how much the wall clock leapt ahead, in milliseconds, while that is doubted.
+    clock_leap_ms: Option<i64>,
 }
 
 impl Vitals {
@@ -50,6 +54,7 @@ impl Vitals {
             damaged: store.map(|store| store.damaged()).unwrap_or_default(),
             repairs: store.map(|store| store.repairs()).unwrap_or_default(),
             is_room_short: self.room.is_short(),
+            clock_leap_ms: self.clock.get().and_then(|clock| clock.doubted_ms()),
         })
     }
 }
@@ -61,6 +66,7 @@ fn checks(sight: &Sight) -> Vec<Check> {
         checks.extend(damage(&sight.damaged));
         checks.extend(repairs(&sight.repairs));
         checks.push(disk(sight));
+        checks.push(clock(sight));
     }
     checks
 }
@@ -128,6 +134,18 @@ fn disk(sight: &Sight) -> Check {
     Check::ok("disk", "has room")
 }
 
+fn clock(sight: &Sight) -> Check {
+    match sight.clock_leap_ms {
+        Some(leap_ms) => Check::warning(
+            "clock",
+            format!(
+                "the wall clock leapt ahead by {leap_ms} ms: scheduled messages that are due only by that wait for timers.clock-grace; set it right if it is wrong"
+            ),
+        ),
+        None => Check::ok("clock", "goes as it should"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -174,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_and_a_full_disk_are_warnings() {
+    fn damage_a_full_disk_and_a_leap_of_the_clock_are_warnings() {
         let range = |position| DamagedRange {
             file: "f.log".into(),
             position,
@@ -197,6 +215,11 @@ mod tests {
             reason.contains("topic orders, queue 3, from offset 100 on: 2 messages are lost"),
             "{reason}"
         );
+
+        let leapt = Sight { clock_leap_ms: Some(3_600_000), ..serving() };
+        let (status, state, reason) = told(&leapt, "clock");
+        assert_eq!((status, state), (200, State::Warning));
+        assert!(reason.contains("by 3600000 ms"), "{reason}");
 
         let (status, state, reason) = told(&Sight { is_room_short: true, ..serving() }, "disk");
         assert_eq!((status, state), (200, State::Warning));

@@ -209,7 +209,14 @@ impl MessagingService for AccessPoint {
         &self,
         request: Request<v2::RecallMessageRequest>,
     ) -> Answer<v2::RecallMessageResponse> {
-        not_here(&request, "RecallMessage")
+        let headers = ClientHeaders::lenient(request.metadata());
+        let owner = access::greet(&request, &self.clients)
+            .and_then(|_| relay::owner_of_recall(&request.get_ref().recall_handle));
+        let outcome = match owner {
+            Ok(owner) => self.relay.recall_message(&owner, request).await,
+            Err(refusal) => Err(refusal),
+        };
+        answer(&headers, outcome)
     }
 
     async fn pull_message(

@@ -203,8 +203,9 @@ async fn calls_for_brokers_are_passed_on_and_never_in_circles() {
     let request = v2::GetOffsetRequest { message_queue: Some(queue), ..v2::GetOffsetRequest::default() };
     let status = client.get_offset(from_client("c", request)).await.unwrap().into_inner().status.unwrap();
     assert!(status.message.contains("passed on"), "{status:?}");
-    let request = v2::RecallMessageRequest::default();
-    let status = client.recall_message(from_client("p", request)).await.unwrap().into_inner().status.unwrap();
+    let request = v2::SyncLiteSubscriptionRequest::default();
+    let status =
+        client.sync_lite_subscription(from_client("p", request)).await.unwrap().into_inner().status.unwrap();
     assert_eq!(status.code(), Code::NotImplemented);
 
     let cluster = front.registry().await.describe_cluster(DescribeClusterRequest {}).await.unwrap();

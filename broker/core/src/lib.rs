@@ -8,13 +8,17 @@
 //! - [`filter`]: which messages a consumer wants;
 //! - [`acks`]: what a consumer group has finished in one queue;
 //! - [`delivery`]: who holds which message until when;
-//! - [`transaction`]: what becomes of a half message.
+//! - [`transaction`]: what becomes of a half message;
+//! - [`schedule`]: when a message is to be delivered;
+//! - [`timer`]: what becomes of a scheduled message;
+//! - [`clock`]: which time scheduled messages go by.
 //!
 //! Nothing here does I/O, reads a clock, draws random numbers or starts threads: the callers pass `now` in and carry
 //! the effects out. That is what makes every rule testable in microseconds and the whole replayable on a replica.
 
 pub mod acks;
 pub mod attributes;
+pub mod clock;
 pub mod delivery;
 pub mod filter;
 pub mod flush;
@@ -22,5 +26,7 @@ pub mod group;
 pub mod lookup;
 pub mod publish;
 pub mod record;
+pub mod schedule;
+pub mod timer;
 pub mod topic;
 pub mod transaction;

@@ -37,7 +37,6 @@ const RESERVED_PROPERTY_KEYS: &[&str] = &[
     "CONSUME_START_TIME",
     "CORRECTION_FLAG",
     "CORRELATION_ID",
-    "DELAY",
     "DUP_INFO",
     "EXTEND_UNIQ_INFO",
     "INNER_MULTI_DISPATCH",
@@ -93,8 +92,8 @@ pub struct Draft<'a> {
     pub properties: Vec<(&'a str, &'a str)>,
     /// Message group of a FIFO message.
     pub message_group: Option<&'a str>,
-    /// Whether it carries a delivery time.
-    pub has_delivery_time: bool,
+    /// When it is to be delivered, milliseconds since the Unix epoch; see [`crate::schedule`].
+    pub deliver_at_ms: Option<i64>,
     /// Its priority, if it has one.
     pub priority: Option<i32>,
     /// Whether it belongs to a lite topic.
@@ -149,6 +148,9 @@ pub enum PublishError {
     /// BAD_REQUEST
     #[error("priority {0} is below 0; the lowest priority is 0, and higher ones come first")]
     Priority(i32),
+    /// ILLEGAL_DELIVERY_TIME
+    #[error("{0}")]
+    DeliveryTime(String),
     /// MESSAGE_PROPERTY_CONFLICT_WITH_TYPE
     #[error("{0}")]
     TypeConflict(String),
@@ -168,13 +170,28 @@ impl Draft<'_> {
             MessageType::Lite
         } else if self.priority.is_some() {
             MessageType::Priority
-        } else if self.has_delivery_time {
+        } else if self.deliver_at_ms.is_some() {
             MessageType::Delay
         } else if self.message_group.is_some() {
             MessageType::Fifo
         } else {
             MessageType::Normal
         }
+    }
+
+    /// Every type that a topic must take to take the message.
+    fn needs(&self) -> Vec<MessageType> {
+        if self.priority.is_some() {
+            // It takes its place by that, be it a half message or a scheduled one.
+            return vec![MessageType::Priority];
+        }
+        let kind = self.kind();
+        let besides = [
+            self.deliver_at_ms.map(|_| MessageType::Delay),
+            self.message_group.map(|_| MessageType::Fifo),
+        ];
+        let besides = besides.into_iter().flatten().filter(|besides| *besides != kind);
+        std::iter::once(kind).chain(besides).collect()
     }
 }
 
@@ -212,27 +229,26 @@ pub fn check_topic(draft: &Draft<'_>, topic: &Topic) -> Result<MessageType, Publ
     }
     let kind = draft.kind();
     let carried = match kind {
-        MessageType::Transaction => draft.message_group.is_some() || draft.has_delivery_time,
-        MessageType::Priority => draft.message_group.is_some(),
-        MessageType::Delay => draft.message_group.is_some(),
+        MessageType::Transaction | MessageType::Priority => draft.message_group.is_some(),
         _ => false,
     };
     if carried {
         return Err(PublishError::TypeConflict(format!(
-            "a {} message may not also carry a message group or delivery time; send them as separate messages",
+            "a {} message may not also carry a message group; send them as separate messages",
             kind.word()
         )));
     }
-    // A half message with a priority takes its place by that.
-    let place = if draft.priority.is_some() { MessageType::Priority } else { kind };
-    if topic.accepts(place) {
+    let needs = draft.needs();
+    if needs.iter().all(|needed| topic.accepts(*needed)) {
         return Ok(kind);
     }
+    let words: Vec<&str> = needs.iter().map(|needed| needed.word()).collect();
     Err(PublishError::TypeConflict(format!(
-        "topic {name} accepts {accepted} messages, this one is {sent}; send to another topic or change it: mqadmin updateTopic -t {name} -a +message.type={sent}",
+        "topic {name} accepts {accepted} messages, this one is {sent}; send to another topic or change it: mqadmin updateTopic -t {name} -a +message.type={wanted}",
         name = topic.name,
         accepted = topic.type_words(),
-        sent = place.word(),
+        sent = words.join(" and "),
+        wanted = if words.len() == 1 { words[0] } else { "MIXED" },
     )))
 }
 
@@ -388,7 +404,7 @@ mod tests {
         assert_eq!(kind(draft()), MessageType::Normal);
         assert_eq!(kind(Draft { declared: Some(MessageType::Fifo), ..draft() }), MessageType::Normal);
         assert_eq!(kind(Draft { message_group: Some("g"), ..draft() }), MessageType::Fifo);
-        assert_eq!(kind(Draft { has_delivery_time: true, ..draft() }), MessageType::Delay);
+        assert_eq!(kind(Draft { deliver_at_ms: Some(1), ..draft() }), MessageType::Delay);
         assert_eq!(
             kind(Draft { declared: Some(MessageType::Transaction), ..draft() }),
             MessageType::Transaction
@@ -409,15 +425,23 @@ mod tests {
         };
         let mixed = changed(Some(&topic), &mixed, 1).expect("legal");
         assert_eq!(check_topic(&half, &mixed), Ok(MessageType::Transaction));
-        let ordered_half = Draft { message_group: Some("g"), ..half };
+        let ordered_half = Draft { message_group: Some("g"), ..half.clone() };
         assert!(matches!(check_topic(&ordered_half, &mixed), Err(PublishError::TypeConflict(_))));
+        let later = Draft { deliver_at_ms: Some(1), ..draft() };
+        let ordered_later = Draft { message_group: Some("g"), ..later.clone() };
+        assert_eq!(check_topic(&ordered_later, &mixed), Ok(MessageType::Delay));
+        assert_eq!(check_topic(&Draft { deliver_at_ms: Some(1), ..half }, &mixed), Ok(MessageType::Transaction));
+        let delays = Topic { types: vec![MessageType::Delay.into()], ..Topic::new("orders", 1) };
+        assert_eq!(check_topic(&later, &delays), Ok(MessageType::Delay));
+        let error = check_topic(&ordered_later, &delays).expect_err("its order would get lost").to_string();
+        assert!(error.contains("DELAY and FIFO") && error.contains("message.type=MIXED"), "{error}");
     }
 
     #[test]
     fn a_message_with_a_priority_needs_a_topic_that_takes_priorities() {
         let with = |kind: MessageType| Topic { types: vec![kind.into()], ..Topic::new("orders", 4) };
         let urgent = Draft { priority: Some(9), ..draft() };
-        let delayed = Draft { has_delivery_time: true, ..urgent.clone() };
+        let delayed = Draft { deliver_at_ms: Some(1), ..urgent.clone() };
         let half = Draft { declared: Some(MessageType::Transaction), ..urgent.clone() };
         let priorities = with(MessageType::Priority);
         assert_eq!(check_topic(&urgent, &priorities), Ok(MessageType::Priority));

@@ -14,6 +14,8 @@ pub enum Phase {
     RolledBack = 2,
     /// Undecided after its last check; waits for somebody to settle it.
     Parked = 3,
+    /// Decided: committed, and visible from its delivery time on; see [`crate::timer`].
+    Scheduled = 4,
 }
 
 /// A half message as the index holds it; field numbers are part of the index format.
@@ -61,6 +63,9 @@ pub struct Half {
     /// Position of the record that decided; 0 while undecided.
     #[prost(uint64, tag = "14")]
     pub decided_at: u64,
+    /// When it is to be visible once it is committed, milliseconds since the Unix epoch; 0 for at once.
+    #[prost(int64, tag = "15")]
+    pub deliver_at_ms: i64,
 }
 
 impl Half {
@@ -99,8 +104,10 @@ pub enum Settlement {
 pub fn settle(phase: Phase, decision: Decision) -> Settlement {
     match (phase, decision) {
         (Phase::Prepared | Phase::Parked, _) => Settlement::Takes,
-        (Phase::Committed, Decision::Commit) | (Phase::RolledBack, Decision::Rollback) => Settlement::Repeats,
-        (Phase::Committed, Decision::Rollback) | (Phase::RolledBack, Decision::Commit) => {
+        (Phase::Committed | Phase::Scheduled, Decision::Commit) | (Phase::RolledBack, Decision::Rollback) => {
+            Settlement::Repeats
+        }
+        (Phase::Committed | Phase::Scheduled, Decision::Rollback) | (Phase::RolledBack, Decision::Commit) => {
             Settlement::Contradicts
         }
     }
@@ -159,9 +166,11 @@ mod tests {
             assert_eq!(settle(open, Commit), Settlement::Takes);
             assert_eq!(settle(open, Rollback), Settlement::Takes);
         }
-        assert_eq!(settle(Phase::Committed, Commit), Settlement::Repeats);
+        for committed in [Phase::Committed, Phase::Scheduled] {
+            assert_eq!(settle(committed, Commit), Settlement::Repeats);
+            assert_eq!(settle(committed, Rollback), Settlement::Contradicts);
+        }
         assert_eq!(settle(Phase::RolledBack, Rollback), Settlement::Repeats);
-        assert_eq!(settle(Phase::Committed, Rollback), Settlement::Contradicts);
         assert_eq!(settle(Phase::RolledBack, Commit), Settlement::Contradicts);
     }
 

@@ -1,5 +1,5 @@
 //! Writes the golden fixture of the index format: `cargo run --release -p kerolox-rocks --example index_fixture -- FOLDER`.
-//! The result is checked in as `broker/rocks/fixtures/index-v2`: the index of the log in `broker/store/fixtures/v1`.
+//! The result is checked in as `broker/rocks/fixtures/index-v3`: the index of the log in `broker/store/fixtures/v1`.
 
 use std::path::Path;
 use std::sync::Arc;

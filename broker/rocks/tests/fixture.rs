@@ -37,10 +37,10 @@ fn without_an_index_it_is_made_from_the_log() {
 /// When the index gets another version, this one is thrown away and made anew: then the first check goes, and the second
 /// stays.
 #[test]
-fn an_index_of_version_2_is_taken_up() {
+fn an_index_of_version_3_is_taken_up() {
     let data = tempfile::tempdir().expect("a folder");
     let index = data.path().join("index");
-    contents::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/index-v2"), &index);
+    contents::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/index-v3"), &index);
     {
         let kv = Arc::new(RocksKv::open(&index).expect("opens"));
         let loaded = Index::load(kv).expect("loads");

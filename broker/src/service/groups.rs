@@ -6,10 +6,9 @@ use kerolox_core::delivery::Standing;
 use kerolox_core::group::Group;
 use kerolox_core::lookup;
 use kerolox_core::topic::Topic;
-use kerolox_core::transaction::Phase;
 use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::reset_offsets_request::To;
-use kerolox_store::{self as store, Page, Store};
+use kerolox_store::{Page, Store};
 
 use super::failure::Failure;
 use super::query::topic_named;
@@ -171,13 +170,7 @@ fn place_of(store: &Store, topic: &Topic, id: &str) -> Result<MessagePlace, Fail
         message.header.message_id == id && message.header.topic_id == topic.id
     };
     let found = store.find(lookup::id_hash(id), &Page::newest(1), is_it)?;
-    let place = found.messages.first().and_then(|found| match &found.standing {
-        store::Standing::Visible { queue, offset } => Some((*queue, *offset)),
-        store::Standing::Half(half) => {
-            (half.phase() == Phase::Committed).then_some((half.queue, half.offset))
-        }
-        store::Standing::Gone => None,
-    });
+    let place = found.messages.first().and_then(|found| found.standing.place());
     let missing = || {
         let text =
             format!("topic {} has no visible message with id {id}; see mqadmin queryMsgById", topic.name);

@@ -10,6 +10,7 @@ mod groups;
 mod offsets;
 mod pull;
 mod query;
+mod recall;
 mod receive;
 mod send;
 mod transaction;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
 use kerolox_core::publish::PublishLimits;
+use kerolox_core::schedule::DelayPolicy;
 use kerolox_core::topic::Topic;
 use kerolox_core::transaction::CheckPolicy;
 use kerolox_kit::access::{self, Answer, Items, answer, not_here, refused_stream};
@@ -39,6 +41,7 @@ use kerolox_proto::v2::{self, Code, FilterType};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::clock::GuardedClock;
 use crate::delivery::Deliveries;
 use crate::engine::Engine;
 
@@ -57,6 +60,8 @@ pub(crate) struct Context {
     pub(crate) clients: Arc<Clients>,
     pub(crate) relay: Arc<Relay>,
     pub(crate) limits: PublishLimits,
+    pub(crate) delays: DelayPolicy,
+    pub(crate) clock: Arc<GuardedClock>,
     pub(crate) checks: CheckPolicy,
     pub(crate) counters: Arc<Counters>,
     pub(crate) shutdown: Shutdown,
@@ -290,7 +295,12 @@ impl MessagingService for Messaging {
         &self,
         request: Request<v2::RecallMessageRequest>,
     ) -> Answer<v2::RecallMessageResponse> {
-        not_here(&request, "RecallMessage")
+        let headers = ClientHeaders::lenient(request.metadata());
+        let recalled = match self.context.greet(&request) {
+            Ok(client) => recall::recall_message(&self.context, &client, request).await,
+            Err(refusal) => Err(refusal),
+        };
+        answer(&headers, recalled)
     }
 
     async fn pull_message(

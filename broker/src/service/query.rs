@@ -2,7 +2,6 @@
 
 use kerolox_core::lookup;
 use kerolox_core::topic::Topic;
-use kerolox_core::transaction::Phase;
 use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::query_messages_request::By;
 use kerolox_proto::kerolox::queue_place::From;
@@ -148,11 +147,7 @@ fn limit(request: &pb::QueryMessagesRequest) -> usize {
 
 fn stored(found: &Found) -> pb::StoredMessage {
     let header = &found.message.header;
-    let offset = match &found.standing {
-        Standing::Visible { offset, .. } => Some(*offset),
-        Standing::Half(half) => (half.phase() == Phase::Committed).then_some(half.offset),
-        Standing::Gone => None,
-    };
+    let offset = found.standing.place().map(|(_, offset)| offset);
     let delivery = Delivery { store_ms: found.store_ms, queue: header.queue, offset, ..Delivery::default() };
     pb::StoredMessage {
         message: wire::message(&found.message, &delivery).into(),

@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 
 use kerolox_core::publish::{self, Draft, PublishError};
 use kerolox_core::record::{Hold, MessageRecord, Record};
+use kerolox_core::schedule;
 use kerolox_core::topic::{MessageType, Topic};
 use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::refusal::{Refusal, common_status, ok_status};
 use kerolox_kit::routes::stored_topic;
-use kerolox_model::token::TransactionId;
+use kerolox_model::token::{RecallHandle, TransactionId};
 use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code};
 use kerolox_store::{Applied, Outcome};
@@ -26,10 +27,11 @@ pub(super) async fn send_message(
 ) -> Result<v2::SendMessageResponse, Refusal> {
     let (topic, records) = records(context, client, request)?;
     let ids: Vec<String> = records.iter().map(|record| record.header.message_id.clone()).collect();
+    let delayed: Vec<bool> = records.iter().map(|record| record.header.deliver_at_ms != 0).collect();
     let records: Vec<Record> = records.into_iter().map(Record::Message).collect();
     let entries: Vec<_> = match context.engine.propose_for(&topic, &records).await {
-        Ok(applied) => std::iter::zip(ids, applied)
-            .map(|(id, applied)| entry(context, client, &topic.name, id, &applied))
+        Ok(applied) => std::iter::zip(std::iter::zip(ids, delayed), applied)
+            .map(|((id, is_delayed), applied)| entry(context, client, &topic.name, id, is_delayed, &applied))
             .collect(),
         Err(error) => {
             let status = refused_by_log(&error).to_status(client);
@@ -62,6 +64,7 @@ fn records(
         name: name.to_owned(),
     });
     let name = stored_topic(resource.as_ref())?;
+    let now_ms = context.clock.now_ms();
     for message in &mut messages {
         if message.topic != topic_sent {
             return Err(Refusal::new(
@@ -71,12 +74,16 @@ fn records(
         }
         message.draft.topic = &name;
         publish::check_form(&message.draft, &context.limits).map_err(|error| refused(&error))?;
+        message.draft.deliver_at_ms = schedule::delivery_time(&message.draft, &context.delays, now_ms)
+            .map_err(|error| refused(&error))?;
     }
     let topic = context.topic(resource.as_ref())?;
     let kinds: Vec<MessageType> =
         messages.iter().map(|message| check_topic(&message.draft, &topic)).collect::<Result<_, _>>()?;
-    let records =
-        messages.iter().zip(kinds).map(|(message, kind)| place(context, client, &topic, message, kind));
+    let records = messages
+        .iter()
+        .zip(kinds)
+        .map(|(message, kind)| place(context, client, &topic, message, kind, now_ms));
     let records = records.collect();
     Ok((topic, records))
 }
@@ -92,6 +99,7 @@ fn check_topic(draft: &Draft<'_>, topic: &Topic) -> Result<MessageType, Refusal>
     match publish::check_topic(draft, topic).map_err(|error| refused(&error))? {
         kind @ (MessageType::Normal
         | MessageType::Fifo
+        | MessageType::Delay
         | MessageType::Transaction
         | MessageType::Priority) => Ok(kind),
         other => Err(Refusal::not_implemented(&format!("sending {} messages", other.word()))),
@@ -104,6 +112,7 @@ fn place(
     topic: &Topic,
     message: &Sent<'_>,
     kind: MessageType,
+    now_ms: i64,
 ) -> MessageRecord {
     let draft = &message.draft;
     let queue = match (draft.message_group, draft.priority.and_then(|priority| u32::try_from(priority).ok()))
@@ -112,11 +121,15 @@ fn place(
         (None, Some(priority)) => publish::queue_of_priority(priority, topic.write_queues),
         (None, None) => choose_queue(context, client, topic, u32::try_from(message.queue_id).ok()),
     };
-    let (hold, hold_ms) = if kind == MessageType::Transaction {
-        let wanted_ms = message.draft.recovery_ms.unwrap_or(0);
-        (Hold::Half, i64::try_from(context.checks.first_check_after_ms(wanted_ms)).unwrap_or(i64::MAX))
-    } else {
-        (Hold::None, 0)
+    // A time that has passed is no reason to hold a message back.
+    let deliver_at_ms = message.draft.deliver_at_ms.filter(|deliver_at_ms| *deliver_at_ms > now_ms);
+    let (hold, hold_ms) = match deliver_at_ms {
+        _ if kind == MessageType::Transaction => {
+            let wanted_ms = message.draft.recovery_ms.unwrap_or(0);
+            (Hold::Half, i64::try_from(context.checks.first_check_after_ms(wanted_ms)).unwrap_or(i64::MAX))
+        }
+        Some(deliver_at_ms) => (Hold::Until, deliver_at_ms),
+        None => (Hold::None, 0),
     };
     let placement = Placement {
         topic,
@@ -124,6 +137,7 @@ fn place(
         kind,
         hold,
         hold_ms,
+        deliver_at_ms,
         producer: &client.client_id,
         store_host: &context.address,
     };
@@ -145,14 +159,18 @@ fn entry(
     client: &ClientHeaders,
     topic: &str,
     message_id: String,
+    is_delayed: bool,
     applied: &Applied,
 ) -> v2::SendResultEntry {
-    let (offset, transaction_id) = match applied.outcome {
-        Outcome::Visible { offset, .. } => (offset, String::new()),
+    let recall_handle = || RecallHandle::new(&context.broker, applied.position, &message_id).to_text();
+    let (offset, transaction_id, recall_handle) = match applied.outcome {
+        Outcome::Visible { offset, .. } => (offset, String::new(), String::new()),
         Outcome::Held => {
-            let id = TransactionId::new(&context.broker, applied.position, &message_id);
-            (0, id.to_text())
+            let id = TransactionId::new(&context.broker, applied.position, &message_id).to_text();
+            // Once it is committed, it can be recalled.
+            (0, id, if is_delayed { recall_handle() } else { String::new() })
         }
+        Outcome::Scheduled => (0, String::new(), recall_handle()),
         // The topic was there when the message was checked, and deleted before it was stored.
         _ => return refused_entry(Refusal::topic_not_found(topic).to_status(client), message_id),
     };
@@ -162,7 +180,7 @@ fn entry(
         message_id,
         transaction_id,
         offset: offset.cast_signed(),
-        recall_handle: String::new(),
+        recall_handle,
     }
 }
 
@@ -182,6 +200,7 @@ fn refused(error: &PublishError) -> Refusal {
         PublishError::Key(_) => Code::IllegalMessageKey,
         PublishError::MessageGroup(_) => Code::IllegalMessageGroup,
         PublishError::RecoveryDuration { .. } | PublishError::Priority(_) => Code::BadRequest,
+        PublishError::DeliveryTime(_) => Code::IllegalDeliveryTime,
         PublishError::TypeConflict(_) => Code::MessagePropertyConflictWithType,
         PublishError::NotWritable(_) => Code::Forbidden,
     };

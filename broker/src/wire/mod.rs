@@ -33,6 +33,8 @@ pub(crate) struct Placement<'a> {
     pub(crate) hold: Hold,
     /// See [`MessageHeader::hold_ms`].
     pub(crate) hold_ms: i64,
+    /// See [`MessageHeader::deliver_at_ms`]; `None` also for what is delivered at once.
+    pub(crate) deliver_at_ms: Option<i64>,
     /// Client id of the producer.
     pub(crate) producer: &'a str,
     /// Address of this broker.
@@ -56,6 +58,10 @@ pub(crate) fn record(sent: &Sent<'_>, placement: &Placement<'_>) -> MessageRecor
         carried: None,
         lookups: lookups(sent.draft.message_id, sent.draft.keys.iter().copied(), placement.topic.id),
         dead: None,
+        deliver_at_ms: match placement.hold {
+            Hold::Half => placement.deliver_at_ms.unwrap_or(0),
+            _ => 0,
+        },
     };
     let [before_id, after_id] = sent.system;
     let sent_len = before_id.len() + after_id.len();
@@ -74,6 +80,10 @@ pub(crate) fn record(sent: &Sent<'_>, placement: &Placement<'_>) -> MessageRecor
     if !sent.has_born_timestamp {
         // Some SDKs fail on a delivery without it.
         put_bytes(&mut system, system::BORN_TIMESTAMP, &[]);
+    }
+    if let Some(deliver_at_ms) = placement.deliver_at_ms.filter(|_| !sent.has_delivery_timestamp) {
+        // It was given as a delay level.
+        put_bytes(&mut system, system::DELIVERY_TIMESTAMP, &timestamp(deliver_at_ms).encode_to_vec());
     }
     MessageRecord { header, system: system.into(), content: sent.content.concat().into() }
 }
@@ -142,6 +152,13 @@ fn digest(body: &[u8]) -> Digest {
 pub(crate) fn duration_ms(duration: &Duration) -> u64 {
     let ms = duration.seconds.saturating_mul(1000).saturating_add(i64::from(duration.nanos) / 1_000_000);
     u64::try_from(ms).unwrap_or(0)
+}
+
+/// Milliseconds since the Unix epoch of a timestamp, which has the same form as a duration. Never too early.
+pub(crate) fn timestamp_ms(time: &Duration) -> i64 {
+    let nanos = i64::from(time.nanos);
+    let ms = nanos.div_euclid(1_000_000) + i64::from(nanos.rem_euclid(1_000_000) > 0);
+    time.seconds.saturating_mul(1000).saturating_add(ms)
 }
 
 pub(crate) fn duration(ms: u64) -> Duration {

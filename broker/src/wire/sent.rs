@@ -6,9 +6,9 @@ use kerolox_core::topic::MessageType;
 use kerolox_proto::v2::{self, Encoding};
 use prost::Message as _;
 
-use super::duration_ms;
 use super::fields::{Fields, Irregular};
 use super::numbers::{message, system};
+use super::{duration_ms, timestamp_ms};
 
 /// What a message's bytes say.
 #[derive(Default)]
@@ -27,6 +27,7 @@ pub(crate) struct Sent<'a> {
     pub(super) message_type: i32,
     pub(super) has_encoding: bool,
     pub(super) has_born_timestamp: bool,
+    pub(super) has_delivery_timestamp: bool,
 }
 
 /// Understands the messages of one request.
@@ -109,8 +110,8 @@ impl<'a> Sent<'a> {
                     self.has_born_timestamp = true;
                 }
                 system::DELIVERY_TIMESTAMP => {
-                    field.time()?;
-                    draft.has_delivery_time = true;
+                    draft.deliver_at_ms = Some(timestamp_ms(&field.time()?));
+                    self.has_delivery_timestamp = true;
                 }
                 system::QUEUE_ID => self.queue_id = field.int32()?,
                 system::MESSAGE_GROUP => draft.message_group = Some(field.text()?),

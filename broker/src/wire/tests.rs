@@ -19,6 +19,7 @@ pub(super) fn placed<R>(kind: MessageType, queue: u32, with: impl FnOnce(&Placem
         queue,
         kind,
         hold: Hold::None,
+        deliver_at_ms: None,
         hold_ms: 0,
         producer: "p",
         store_host: HOST,
@@ -104,7 +105,7 @@ fn check(sent: &[u8], kind: MessageType, delivery: &Delivery) -> Result<(), Test
         let properties = draft.properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         prop_assert_eq!(&typed.user_properties, &properties);
         prop_assert_eq!(draft.message_group, system.message_group.as_deref());
-        prop_assert_eq!(draft.has_delivery_time, system.delivery_timestamp.is_some());
+        prop_assert_eq!(draft.deliver_at_ms.is_some(), system.delivery_timestamp.is_some());
         prop_assert_eq!(draft.priority, system.priority);
         prop_assert_eq!(draft.has_lite_topic, system.lite_topic.is_some());
         let recovery = system.orphaned_transaction_recovery_duration;

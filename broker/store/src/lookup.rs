@@ -1,6 +1,7 @@
 //! Finding stored messages again: by id, by key, by time.
 
 use kerolox_core::record::{Carried, Hold, MessageRecord};
+use kerolox_core::timer::{Timer, TimerPhase};
 use kerolox_core::transaction::{Half, Phase};
 use kerolox_log::Frame;
 
@@ -45,6 +46,8 @@ pub enum Standing {
     },
     /// It is or was a half message; when committed, it stands in [`Half::queue`] at [`Half::offset`].
     Half(Box<Half>),
+    /// It is or was a scheduled message; when delivered, it stands in [`Timer::queue`] at [`Timer::offset`].
+    Timer(Box<Timer>),
     /// Its topic was deleted, or its entry expired before its segment.
     Gone,
 }
@@ -165,6 +168,11 @@ impl Index {
             return Ok(Some(Standing::Gone));
         }
         let identity = header.carried.map_or(frame.position, |carried| carried.position);
+        // First, because it comes after the half message that it may have been.
+        if let Some(timer) = self.timer(identity)? {
+            let is_this = timer.location(identity) == frame.position;
+            return Ok(is_this.then(|| Standing::Timer(Box::new(timer))));
+        }
         if let Some(half) = self.half(identity)? {
             let is_this = half.location(identity) == frame.position;
             return Ok(is_this.then(|| Standing::Half(Box::new(half))));
@@ -231,16 +239,30 @@ impl Index {
 }
 
 impl Standing {
+    /// Queue and offset, if it is visible.
+    pub fn place(&self) -> Option<(u32, u64)> {
+        match self {
+            Self::Visible { queue, offset } => Some((*queue, *offset)),
+            Self::Half(half) => (half.phase() == Phase::Committed).then_some((half.queue, half.offset)),
+            Self::Timer(timer) => {
+                (timer.phase() == TimerPhase::Delivered).then_some((timer.queue, timer.offset))
+            }
+            Self::Gone => None,
+        }
+    }
+
     /// One word for people.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Visible { .. } => "visible",
             Self::Gone => "gone",
+            Self::Timer(timer) => timer.phase().word(),
             Self::Half(half) => match half.phase() {
                 Phase::Prepared => "prepared",
                 Phase::Committed => "committed",
                 Phase::RolledBack => "rolled-back",
                 Phase::Parked => "parked",
+                Phase::Scheduled => "scheduled",
             },
         }
     }

@@ -42,12 +42,13 @@ fn message(hold: Hold) -> Record {
     Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::new() })
 }
 
-/// A topic and a group with 300 messages, one half message, and an acknowledgement.
+/// A topic and a group with 300 messages, one half and one scheduled message, and an acknowledgement.
 fn story() -> Vec<Frame> {
     let mut records = vec![
         change(MetaChange::PutTopic(Topic::new("t", 1))),
         change(MetaChange::PutGroup(Group::new("g"))),
         message(Hold::Half),
+        message(Hold::Until),
     ];
     records.extend((0..300).map(|_| message(Hold::None)));
     let carried = Carried { position: 192, offset: Some(0), store_ms: 5, visible_ms: 5 };

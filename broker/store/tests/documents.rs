@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use kerolox_core::record::{DeadReason, Hold, Kind};
+use kerolox_core::record::{DeadReason, Hold, Kind, TimerDecision};
+use kerolox_core::timer::TimerPhase;
 use kerolox_core::topic::MessageType;
 use kerolox_core::transaction::Phase;
 use kerolox_store::kv::Family;
 
 /// Sources that declare what is stored.
-const DECLARATIONS: [&str; 10] = [
+const DECLARATIONS: [&str; 11] = [
     "broker/core/src/record/mod.rs",
     "broker/core/src/record/message.rs",
     "broker/core/src/record/meta.rs",
@@ -18,6 +19,7 @@ const DECLARATIONS: [&str; 10] = [
     "broker/core/src/topic.rs",
     "broker/core/src/group.rs",
     "broker/core/src/acks.rs",
+    "broker/core/src/timer.rs",
     "broker/core/src/transaction.rs",
     "proto/model/src/token.rs",
 ];
@@ -110,6 +112,8 @@ fn enumerations_are_described_with_their_numbers() {
     let all = |at: &dyn Fn(i32) -> Option<String>| (0..20).filter_map(|n| Some((n, at(n)?))).collect();
     check("Hold", all(&|n| Hold::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("DeadReason", all(&|n| DeadReason::try_from(n).ok().map(|value| format!("{value:?}"))));
+    check("TimerDecision", all(&|n| TimerDecision::try_from(n).ok().map(|value| format!("{value:?}"))));
+    check("TimerPhase", all(&|n| TimerPhase::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("Phase", all(&|n| Phase::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("MessageType", all(&|n| MessageType::try_from(n).ok().map(|value| format!("{value:?}"))));
 }

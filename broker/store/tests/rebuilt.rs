@@ -8,8 +8,8 @@ use bytes::Bytes;
 use kerolox_core::flush::Flush;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
-    AckRange, Hold, Kind, MessageHeader, MessageRecord, MetaChange, MetaRecord, ProgressItem, ProgressRecord,
-    QueueProgress, Record, ReleaseRecord,
+    AckRange, Fired, Hold, Kind, MessageHeader, MessageRecord, MetaChange, MetaRecord, ProgressItem,
+    ProgressRecord, QueueProgress, Record, ReleaseRecord,
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::{Chooser, Folder, MemFolder};
@@ -49,6 +49,14 @@ fn message(topic_id: u32, queue: u32, hold: Hold, id: &str) -> Record {
     Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::from(vec![7; 60]) })
 }
 
+/// A held message becomes visible.
+fn show(held: u64, hold: Hold) -> Record {
+    match hold {
+        Hold::Half => Record::Release(ReleaseRecord { held, by: "p".into() }),
+        _ => Record::Progress(ProgressRecord::new([ProgressItem::Fired(Fired { held: vec![held] })])),
+    }
+}
+
 /// As the broker does it, with the id that it expects.
 fn put_topic(store: &Store, name: &str) -> u32 {
     let id = store.index().next_topic_id();
@@ -63,21 +71,21 @@ fn acknowledge(store: &Store, topic_id: u32, queue: u32, offset: u64) {
     propose(store, &Record::Progress(ProgressRecord::new([ProgressItem::Queue(progress)])));
 }
 
-/// Some segments of messages, transactions and acknowledgements in four queues.
+/// Some segments of messages, transactions, scheduled messages and acknowledgements in four queues.
 struct Story {
     folder: MemFolder,
     truth: View,
     frames: Vec<Frame>,
 }
 
-fn story(transactions_in_ten: u64) -> Story {
+fn story(held_in_ten: u64) -> Story {
     let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
     let store = open(&folder, &kv);
     let group = Group { id: GROUP, ..Group::new("g") };
     propose(&store, &Record::Meta(MetaRecord { change: Some(MetaChange::PutGroup(group)) }));
     let mut topics = vec![put_topic(&store, "t")];
     let mut chooser = Chooser::new(5);
-    let mut halves = Vec::new();
+    let mut held = Vec::new();
     for i in 0..320 {
         if i == 90 || i == 300 {
             topics.push(put_topic(&store, &format!("t{i}")));
@@ -85,13 +93,15 @@ fn story(transactions_in_ten: u64) -> Story {
         let topic_id = topics[usize::try_from(chooser.below(topics.len() as u64)).expect("small")];
         let queue = u32::try_from(chooser.below(2)).expect("small");
         match chooser.below(10) {
-            0 if transactions_in_ten > 0 => {
-                let half = message(topic_id, queue, Hold::Half, &format!("h{i}"));
-                halves.push(propose(&store, &half).position);
+            0 if held_in_ten > 0 => {
+                let hold = if chooser.chance(1, 2) { Hold::Half } else { Hold::Until };
+                let message = message(topic_id, queue, hold, &format!("h{i}"));
+                held.push((propose(&store, &message).position, hold));
             }
-            n if n < transactions_in_ten && !halves.is_empty() => {
-                let held = halves.remove(usize::try_from(chooser.below(halves.len() as u64)).expect("small"));
-                propose(&store, &Record::Release(ReleaseRecord { held, by: "p".into() }));
+            n if n < held_in_ten && !held.is_empty() => {
+                let (held, hold) =
+                    held.remove(usize::try_from(chooser.below(held.len() as u64)).expect("small"));
+                propose(&store, &show(held, hold));
             }
             2..5 => {
                 let next = store.index().queue_bounds(topic_id, queue).next;
@@ -120,8 +130,8 @@ struct View {
     /// Message ids by topic, queue and offset; nothing where the message cannot be read.
     messages: BTreeMap<(u32, u32, u64), Option<String>>,
     done: BTreeSet<(u32, u32, u64)>,
-    /// Half messages that are undecided.
-    undecided: BTreeSet<u64>,
+    /// Half messages that are undecided, and scheduled messages.
+    held: BTreeSet<u64>,
 }
 
 impl View {
@@ -143,7 +153,9 @@ impl View {
             }
         }
         let due = index.due_halves(i64::MAX - 1, None, 10_000).expect("reads");
-        view.undecided.extend(due.into_iter().map(|(position, _)| position));
+        view.held.extend(due.into_iter().map(|(position, _)| position));
+        let due = index.due_timers(i64::MAX, None, 10_000).expect("reads");
+        view.held.extend(due.into_iter().map(|(position, _)| position));
         view
     }
 
@@ -199,11 +211,11 @@ impl Story {
         let visible = view.visible();
         for id in self.truth.visible().iter().filter(|id| !unreadable.contains(**id)) {
             let held = || {
-                let half = self.frames.iter().enumerate().find(|(i, _)| match self.record(*i) {
+                let message = self.frames.iter().enumerate().find(|(i, _)| match self.record(*i) {
                     Record::Message(message) => message.header.message_id == *id,
                     _ => false,
                 });
-                half.is_some_and(|(_, frame)| view.undecided.contains(&frame.position))
+                message.is_some_and(|(_, frame)| view.held.contains(&frame.position))
             };
             assert!(visible.contains(id) || held(), "{what}: {id} is lost");
         }
@@ -273,8 +285,8 @@ fn several_damaged_places_lose_no_other_message() {
 
 #[test]
 fn a_missing_segment_loses_no_other_message() {
-    for transactions in [0, 2] {
-        let story = story(transactions);
+    for held_in_ten in [0, 2] {
+        let story = story(held_in_ten);
         let mut bases: Vec<u64> =
             story.folder.names().iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).collect();
         bases.sort_unstable();

@@ -9,7 +9,8 @@ use kerolox_core::flush::Flush;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
     AckRange, Attempted, Checked, DiscardRecord, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord,
-    ProgressItem, ProgressRecord, QueueProgress, QueueState, Record, ReleaseRecord,
+    ProgressItem, ProgressRecord, QueueProgress, QueueState, Record, ReleaseRecord, TimerDecision,
+    TimerEnded,
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
@@ -65,6 +66,11 @@ fn commit(held: u64) -> Record {
     Record::Release(ReleaseRecord { held, by: "p".into() })
 }
 
+fn ended(held: u64, decision: TimerDecision) -> Record {
+    let item = TimerEnded { held, decision: decision.into(), by: "p".into() };
+    Record::Progress(ProgressRecord::new([ProgressItem::TimerEnded(item)]))
+}
+
 fn fill(store: &Store, queue: u32, count: usize) {
     for i in 0..count {
         propose(store, &message(queue, Hold::None, &format!("{queue}-{i}")));
@@ -100,6 +106,11 @@ struct Built {
     store: Store,
     undecided: u64,
     rolled_back: u64,
+    /// Waits for its delivery time.
+    scheduled: u64,
+    recalled: u64,
+    /// Delivered after the cut; its offset in queue 1.
+    fired: (u64, u64),
     /// Committed after the cut; its offset in queue 1.
     late: (u64, u64),
 }
@@ -113,6 +124,9 @@ fn build() -> Built {
     let undecided = propose(&store, &message(1, Hold::Half, "undecided")).position;
     let rolled_back = propose(&store, &message(1, Hold::Half, "rolled back")).position;
     let late = propose(&store, &message(1, Hold::Half, "late")).position;
+    let [scheduled, recalled, fired] =
+        ["scheduled", "recalled", "fired"].map(|id| propose(&store, &message(1, Hold::Until, id)).position);
+    propose(&store, &ended(recalled, TimerDecision::Recall));
     propose(&store, &Record::Discard(DiscardRecord { held: rolled_back, by: "p".into() }));
     fill(&store, 0, 10);
     propose(
@@ -124,8 +138,14 @@ fn build() -> Built {
     );
     fill(&store, 0, 90);
     let Outcome::Visible { offset, .. } = propose(&store, &commit(late)).outcome else { panic!("committed") };
+    let Outcome::Visible { offset: fired_offset, .. } =
+        propose(&store, &ended(fired, TimerDecision::Deliver)).outcome
+    else {
+        panic!("delivered")
+    };
     fill(&store, 0, 20);
-    Built { folder, kv, store, undecided, rolled_back, late: (late, offset) }
+    let (late, fired) = ((late, offset), (fired, fired_offset));
+    Built { folder, kv, store, undecided, rolled_back, scheduled, recalled, fired, late }
 }
 
 fn check(store: &Store, built: &Built, trimmed: u64) {
@@ -147,6 +167,14 @@ fn check(store: &Store, built: &Built, trimmed: u64) {
     assert!(half.is_undecided() && half.location(built.undecided) >= trimmed);
     assert_eq!(store.index().undecided(1), 1);
     assert_eq!(store.index().half(built.rolled_back).expect("reads"), None, "decided long ago");
+    let timer = store.index().timer(built.scheduled).expect("reads").expect("kept");
+    assert!(timer.is_pending() && timer.location(built.scheduled) >= trimmed);
+    let (_, message) = store.read_message(timer.location(built.scheduled), timer.frame_len).expect("reads");
+    assert_eq!(message.header.message_id, "scheduled");
+    assert_eq!(store.index().due_timers(1, None, 9).expect("reads"), [(built.scheduled, timer)]);
+    assert_eq!(store.index().scheduled(1), 1);
+    assert_eq!(store.index().timer(built.recalled).expect("reads"), None, "decided long ago");
+    assert_eq!(id_at(store, 1, built.fired.1).as_deref(), Some("fired"), "it is younger than the cut");
 }
 
 #[test]
@@ -158,8 +186,8 @@ fn a_trim_keeps_what_is_needed_and_removes_the_files() {
     let before = built.store.log_bytes();
     let trimmed = built.store.trim(&points[0]).expect("trims");
     assert!(trimmed.bytes > 0 && built.store.log_bytes() < before + 4096);
-    // Undecided, waiting for its next attempt, and committed behind the cut.
-    assert_eq!(trimmed.carried, 3);
+    // Undecided, scheduled, waiting for its next attempt, and committed and delivered behind the cut.
+    assert_eq!(trimmed.carried, 5);
     assert_eq!(built.store.trim(&points[0]).expect("again").carried, 0, "doing it again does nothing");
     check(&built.store, &built, points[0].before);
 
@@ -230,9 +258,15 @@ fn what_does_not_follow_from_a_trimmed_log_is_found() {
     let built = build();
     built.store.trim(&trim_points(&built.store)[1]).expect("trims");
     built.store.close();
-    for family in
-        [Family::Queues, Family::Entries, Family::Halves, Family::Progress, Family::Kept, Family::Lookups]
-    {
+    for family in [
+        Family::Queues,
+        Family::Entries,
+        Family::Halves,
+        Family::Timers,
+        Family::Progress,
+        Family::Kept,
+        Family::Lookups,
+    ] {
         let (key, value) = built.kv.scan(family, b"", 100).expect("memory").pop().expect("there is one");
         let mut other = value.clone();
         *other.last_mut().expect("not empty") ^= 1;
@@ -257,7 +291,7 @@ fn a_needed_message_that_cannot_be_read_does_not_stop_retention() {
     let position = usize::try_from(built.undecided).expect("small");
     built.folder.flip_bits(&name, position + 40, 1);
     let trimmed = built.store.trim(&points[0]).expect("trims");
-    assert_eq!(trimmed.carried, 2, "the undecided one is lost");
+    assert_eq!(trimmed.carried, 4, "the undecided one is lost");
     assert!(trimmed.bytes > 0);
     assert_eq!(built.store.index().half(built.undecided).expect("reads"), None);
     assert_eq!(built.store.index().undecided_total(), 0, "nobody is asked about it any more");
@@ -417,9 +451,10 @@ fn messages_expire_while_their_segments_stay() {
 fn what_expired_is_not_carried_when_its_segment_goes() {
     let built = build();
     assert_eq!(built.late.1, 0, "it is the first of its queue");
-    expire(&built.store, 1, 1);
+    assert_eq!(built.fired.1, 1, "it is the second one");
+    expire(&built.store, 1, 2);
     let trimmed = built.store.trim(&trim_points(&built.store)[0]).expect("trims");
-    assert_eq!(trimmed.carried, 2, "undecided, and waiting for its next attempt");
+    assert_eq!(trimmed.carried, 3, "undecided, scheduled, and waiting for its next attempt");
     assert_eq!(id_at(&built.store, 1, 0), None);
     assert_eq!(propose(&built.store, &commit(built.late.0)).outcome, Outcome::Repeated);
 }

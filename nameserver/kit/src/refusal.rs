@@ -45,6 +45,11 @@ impl Refusal {
         Self::new(Code::InvalidTransactionId, error.to_string())
     }
 
+    /// A recall handle that is none of ours.
+    pub fn invalid_recall_handle(error: &TokenError) -> Self {
+        Self::new(Code::BadRequest, error.to_string())
+    }
+
     /// A topic that no reachable broker has.
     pub fn topic_not_found(stored_name: &str) -> Self {
         Self::new(

@@ -1,4 +1,4 @@
-//! Tokens: receipt handles and transaction ids, opaque to clients and self-contained for us.
+//! Tokens: receipt handles, transaction ids and recall handles, opaque to clients and self-contained for us.
 //!
 //! Each names the broker group that owns it, so that any nameserver or broker that is handed one can pass the call on
 //! without a look-up. The text form is `base64url(crc32c ‖ kind ‖ protobuf)`: printable ASCII, safe in headers and logs,
@@ -73,8 +73,23 @@ pub struct TransactionId {
     pub message_id_crc: u32,
 }
 
+/// Right to recall one scheduled message.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct RecallHandle {
+    /// Broker group that stores the message.
+    #[prost(string, tag = "1")]
+    pub broker: String,
+    /// Position of the message in that group's log, in bytes.
+    #[prost(uint64, tag = "2")]
+    pub position: u64,
+    /// CRC-32C of the message id: guards against a handle from another life of the log.
+    #[prost(uint32, tag = "3")]
+    pub message_id_crc: u32,
+}
+
 const RECEIPT_KIND: u8 = 1;
 const TRANSACTION_KIND: u8 = 2;
+const RECALL_KIND: u8 = 3;
 
 impl ReceiptHandle {
     /// The text that goes to the client.
@@ -113,6 +128,26 @@ impl TransactionId {
     /// [`TokenError::Malformed`] when `text` is not a transaction id made by [`Self::to_text`].
     pub fn from_text(text: &str) -> Result<Self, TokenError> {
         open(TRANSACTION_KIND, text).ok_or(TokenError::Malformed { kind: "transaction id" })
+    }
+}
+
+impl RecallHandle {
+    /// The handle of the scheduled message with `message_id` at `position` of the log of `broker`.
+    pub fn new(broker: &str, position: u64, message_id: &str) -> Self {
+        Self { broker: broker.to_owned(), position, message_id_crc: crc32c::crc32c(message_id.as_bytes()) }
+    }
+
+    /// The text that goes to the client.
+    pub fn to_text(&self) -> String {
+        seal(RECALL_KIND, self)
+    }
+
+    /// Reads a recall handle back.
+    ///
+    /// # Errors
+    /// [`TokenError::Malformed`] when `text` is not a recall handle made by [`Self::to_text`].
+    pub fn from_text(text: &str) -> Result<Self, TokenError> {
+        open(RECALL_KIND, text).ok_or(TokenError::Malformed { kind: "recall handle" })
     }
 }
 
@@ -163,6 +198,7 @@ mod tests {
         fn arbitrary_text_is_refused(text in ".{0,200}") {
             prop_assert!(ReceiptHandle::from_text(&text).is_err());
             prop_assert!(TransactionId::from_text(&text).is_err());
+            prop_assert!(RecallHandle::from_text(&text).is_err());
         }
     }
 
@@ -170,7 +206,9 @@ mod tests {
     fn one_flipped_character_and_the_wrong_kind_are_refused() {
         let text = TransactionId::new("broker-a", 4711, "01AB").to_text();
         assert!(TransactionId::from_text(&text).is_ok_and(|id| id.matches("01AB") && !id.matches("01AC")));
-        assert!(ReceiptHandle::from_text(&text).is_err());
+        assert!(ReceiptHandle::from_text(&text).is_err() && RecallHandle::from_text(&text).is_err());
+        let handle = RecallHandle::new("broker-a", 4711, "01AB");
+        assert_eq!(RecallHandle::from_text(&handle.to_text()), Ok(handle));
         for i in 0..text.len() {
             let mut mangled = text.clone().into_bytes();
             mangled[i] = if mangled[i] == b'A' { b'B' } else { b'A' };

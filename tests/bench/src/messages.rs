@@ -94,6 +94,7 @@ impl Maker {
             carried: None,
             lookups,
             dead: None,
+            deliver_at_ms: 0,
         };
         let system = Bytes::copy_from_slice(&self.system);
         Made(MessageRecord { header, system, content: self.content.clone() })

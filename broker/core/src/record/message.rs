@@ -51,6 +51,9 @@ pub struct MessageHeader {
     /// Present in a dead letter.
     #[prost(message, optional, tag = "10")]
     pub dead: Option<DeadOrigin>,
+    /// Of a half message: when it is to be visible once it is committed, milliseconds since the Unix epoch; 0 for at once.
+    #[prost(int64, tag = "11")]
+    pub deliver_at_ms: i64,
 }
 
 /// What the fold needs of most messages: a part of [`MessageHeader`] that is read without touching its texts.

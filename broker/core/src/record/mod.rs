@@ -13,11 +13,13 @@ mod retention;
 pub use message::{Hold, MessageHeader, MessageRecord, Routing};
 pub use meta::{DeleteGroup, DeleteTopic, MetaChange, MetaRecord};
 pub use progress::{
-    AckRange, Attempted, Checked, DeadOrigin, DeadReason, ProgressItem, ProgressItemBox, ProgressRecord,
-    QueueProgress, Redriven,
+    AckRange, Attempted, Checked, DeadOrigin, DeadReason, Fired, ProgressItem, ProgressItemBox,
+    ProgressRecord, QueueProgress, Redriven, TimerDecision, TimerEnded,
 };
 
-pub use retention::{Carried, GroupProgress, HeldHalf, KeptMessage, QueueState, SnapshotRecord, TrimRecord};
+pub use retention::{
+    Carried, GroupProgress, HeldHalf, HeldTimer, KeptMessage, QueueState, SnapshotRecord, TrimRecord,
+};
 
 use bytes::Bytes;
 use prost::Message;
@@ -32,7 +34,7 @@ pub enum Kind {
     Release = 2,
     /// A held message never becomes visible.
     Discard = 3,
-    /// Acknowledgements, attempts and checks.
+    /// Acknowledgements, attempts, checks, and delivery times that came.
     Progress = 4,
     /// A change of topics or groups.
     Meta = 5,

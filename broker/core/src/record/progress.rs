@@ -1,4 +1,4 @@
-//! What consumers finished or failed, and which half messages were checked back.
+//! What consumers finished or failed, which half messages were checked back, and which scheduled messages became visible.
 
 use prost::{Message, Oneof};
 
@@ -14,7 +14,7 @@ pub struct ProgressRecord {
 #[derive(Clone, PartialEq, Message)]
 pub struct ProgressItemBox {
     /// The item.
-    #[prost(oneof = "ProgressItem", tags = "1, 2, 3")]
+    #[prost(oneof = "ProgressItem", tags = "1, 2, 3, 4, 5")]
     pub item: Option<ProgressItem>,
 }
 
@@ -30,6 +30,45 @@ pub enum ProgressItem {
     /// A dead letter goes back to its group.
     #[prost(message, tag = "3")]
     Redriven(Redriven),
+    /// The delivery time of messages has come.
+    #[prost(message, tag = "4")]
+    Fired(Fired),
+    /// Somebody decided about a scheduled message before its time.
+    #[prost(message, tag = "5")]
+    TimerEnded(TimerEnded),
+}
+
+/// The delivery time of messages has come: they become visible, in this order. What was decided before is left as it is.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Fired {
+    /// Positions at which the messages were first stored.
+    #[prost(uint64, repeated, tag = "1")]
+    pub held: Vec<u64>,
+}
+
+/// What somebody decides about a scheduled message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum TimerDecision {
+    /// It never becomes visible.
+    Recall = 0,
+    /// It becomes visible at once.
+    Deliver = 1,
+}
+
+/// Somebody decided about a scheduled message before its time. It is no [`super::DiscardRecord`], because a half message and
+/// the timer that its commit made stand at the same position.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct TimerEnded {
+    /// Position at which the message was first stored.
+    #[prost(uint64, tag = "1")]
+    pub held: u64,
+    /// What was decided.
+    #[prost(enumeration = "TimerDecision", tag = "2")]
+    pub decision: i32,
+    /// Who decided: a client id, or `admin`.
+    #[prost(string, tag = "3")]
+    pub by: String,
 }
 
 /// A dead letter goes back to its group: it is delivered once more where it came from.

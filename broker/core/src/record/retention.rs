@@ -3,6 +3,7 @@
 use prost::Message;
 
 use crate::group::Group;
+use crate::timer::Timer;
 use crate::topic::Topic;
 use crate::transaction::Half;
 
@@ -47,6 +48,9 @@ pub struct SnapshotRecord {
     /// those that messages got then, which may be others than before.
     #[prost(bool, tag = "12")]
     pub settles: bool,
+    /// Scheduled messages that wait for their delivery time.
+    #[prost(message, repeated, tag = "13")]
+    pub timers: Vec<HeldTimer>,
 }
 
 /// How far a queue is.
@@ -94,6 +98,17 @@ pub struct HeldHalf {
     pub half: Half,
 }
 
+/// A scheduled message and where it was stored.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct HeldTimer {
+    /// Position at which it was first stored: its identity.
+    #[prost(uint64, tag = "1")]
+    pub position: u64,
+    /// What is known of it.
+    #[prost(message, required, tag = "2")]
+    pub timer: Timer,
+}
+
 /// A visible message whose record was carried forward.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct KeptMessage {
@@ -137,13 +152,13 @@ pub struct Carried {
     /// Position at which the message was first stored.
     #[prost(uint64, tag = "1")]
     pub position: u64,
-    /// Offset of the message in its queue; absent for a half message.
+    /// Offset of the message in its queue; absent for a held message.
     #[prost(uint64, optional, tag = "2")]
     pub offset: Option<u64>,
     /// When the message was first stored, milliseconds since the Unix epoch.
     #[prost(int64, tag = "3")]
     pub store_ms: i64,
-    /// When it became visible; 0 for a half message.
+    /// When it became visible; 0 for a held message.
     #[prost(int64, tag = "4")]
     pub visible_ms: i64,
 }

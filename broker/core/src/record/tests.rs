@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::group::Group;
+use crate::timer::Timer;
 use crate::topic::Topic;
 use crate::transaction::Half;
 
@@ -18,6 +19,7 @@ fn examples() -> Vec<Record> {
         carried: None,
         lookups: vec![0x0102_0304_0506_0708, 9],
         dead: None,
+        deliver_at_ms: 0,
     };
     let queue = QueueProgress {
         group_id: 1,
@@ -49,6 +51,8 @@ fn examples() -> Vec<Record> {
         ..MessageHeader::default()
     };
     let checked = Checked { held: 64, checks: 1, next_check_ms: Some(5), asked: "host@1".into() };
+    let timer =
+        Timer { topic_id: 7, queue: 3, frame_len: 128, due_ms: 1_700_000_000_000, ..Timer::default() };
     vec![
         Record::Message(MessageRecord {
             header,
@@ -88,6 +92,7 @@ fn examples() -> Vec<Record> {
                 visible_ms: 5,
             }],
             settles: false,
+            timers: Vec::new(),
         })),
         Record::Trim(TrimRecord { before: 1_048_576, queues: vec![state] }),
         Record::Message(MessageRecord { header: carried, system: Bytes::new(), content: Bytes::new() }),
@@ -101,6 +106,28 @@ fn examples() -> Vec<Record> {
             queue: 3,
             offset: 9,
         })])),
+        Record::Progress(ProgressRecord::new([
+            ProgressItem::Fired(Fired { held: vec![64, 4096] }),
+            ProgressItem::TimerEnded(TimerEnded {
+                held: 128,
+                decision: TimerDecision::Deliver.into(),
+                by: "admin".into(),
+            }),
+        ])),
+        Record::Message(MessageRecord {
+            header: MessageHeader {
+                topic_id: 7,
+                hold: Hold::Half.into(),
+                deliver_at_ms: 1_700_000_000_000,
+                ..MessageHeader::default()
+            },
+            system: Bytes::new(),
+            content: Bytes::new(),
+        }),
+        Record::Snapshot(Box::new(SnapshotRecord {
+            timers: vec![HeldTimer { position: 64, timer }],
+            ..SnapshotRecord::default()
+        })),
     ]
 }
 

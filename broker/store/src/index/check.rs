@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use kerolox_core::record::{MetaChange, MetaRecord, Record};
+use kerolox_core::timer::Timer;
 use kerolox_core::transaction::Half;
 use kerolox_log::{DamagedRange, Frame};
-use prost::Message as _;
 
 use super::entries::{self, ENTRY_LEN, decode_bounds};
-use super::{FORMAT, Index, QueueBounds, Repair, keys, lookup};
+use super::{FORMAT, Index, QueueBounds, Repair, held, keys, lookup};
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, KvError, MemKv, Op, Pair};
 
@@ -271,10 +271,8 @@ impl Fold {
                 let (own, found) = (decode_bounds(own)?, decode_bounds(found)?);
                 Ok(found.min <= own.min && QueueBounds { min: own.min, ..found } == own)
             }
-            (Family::Halves, None, Some(found)) => {
-                let half = Half::decode(&**found).map_err(|_| StoreError::Index("half message".into()))?;
-                Ok(!half.is_undecided() && half.decided_at < begin)
-            }
+            (Family::Halves, None, Some(found)) => held::is_over::<Half>(found, begin),
+            (Family::Timers, None, Some(found)) => held::is_over::<Timer>(found, begin),
             _ => Ok(false),
         }
     }

@@ -8,6 +8,7 @@ use kerolox_core::record::{
     Checked, Hold, Kind, MessageRecord, MetaChange, MetaRecord, ProgressItem, QueueProgress, Record,
     RecordError, Routing,
 };
+use kerolox_core::timer::{Timer, TimerPhase};
 use kerolox_core::topic::Topic;
 use kerolox_core::transaction::{self, Decision, Half, Phase, Settlement};
 use kerolox_log::{Frame, sabotage};
@@ -16,6 +17,7 @@ use prost::Message;
 use crate::error::StoreError;
 use crate::index::dead::REDRIVEN;
 use crate::index::entries::Entry;
+use crate::index::held::Held as _;
 use crate::index::snapshot::Loading;
 use crate::index::{Index, Progress, keys};
 use crate::kv::{Family, Op};
@@ -23,7 +25,8 @@ use crate::kv::{Family, Op};
 /// What a record did; whoever proposed it waits for this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// A message is visible at this offset: it was sent, or its transaction was committed just now.
+    /// A message is visible at this offset: it was sent, its transaction was committed, or it was delivered before its time
+    /// just now.
     Visible {
         /// Queue of its topic.
         queue: u32,
@@ -32,7 +35,9 @@ pub enum Outcome {
     },
     /// A half message waits for its decision.
     Held,
-    /// The transaction was rolled back just now.
+    /// A message waits for its delivery time: it was sent, or its transaction was committed just now.
+    Scheduled,
+    /// The transaction was rolled back, or the scheduled message recalled just now.
     Discarded,
     /// The transaction had ended the same way before.
     Repeated,
@@ -40,6 +45,10 @@ pub enum Outcome {
     Contradicted,
     /// There is no half message at that position.
     NoSuchHalf,
+    /// The scheduled message was delivered or recalled before; that stands.
+    TimerOver(TimerPhase),
+    /// There is no scheduled message at that position.
+    NoSuchTimer,
     /// The topic was deleted before the record was applied.
     TopicGone,
     /// The topic as it is now, and whether it is new.
@@ -93,6 +102,11 @@ pub enum Event {
         /// Milliseconds since the Unix epoch.
         due_ms: i64,
     },
+    /// A message waits for this delivery time.
+    TimerDue {
+        /// Milliseconds since the Unix epoch.
+        due_ms: i64,
+    },
 }
 
 fn malformed(frame: &Frame) -> impl Fn(RecordError) -> StoreError {
@@ -141,6 +155,10 @@ impl Index {
                         ProgressItem::Redriven(redriven) => {
                             outcome = self.apply_redriven(&redriven, frame.store_ms, events)?;
                         }
+                        ProgressItem::Fired(fired) => self.apply_fired(frame, &fired, events)?,
+                        ProgressItem::TimerEnded(ended) => {
+                            outcome = self.apply_timer_ended(frame, ended, events)?;
+                        }
                     }
                 }
                 return Ok(outcome);
@@ -184,8 +202,9 @@ impl Index {
                 Ok(self.make_visible(routing.topic_id, routing.queue, entry(frame.store_ms), events))
             }
             Ok(Hold::Half) => self.hold_half(frame, events),
+            Ok(Hold::Until) => self.hold_until(frame, events),
             // Taking an unknown hold for none would show what nobody may see.
-            Ok(Hold::Until) | Err(_) => {
+            Err(_) => {
                 let reason = format!("hold {}, which this version does not support", routing.hold);
                 Err(malformed(frame)(RecordError::Malformed { kind: "message", reason }))
             }
@@ -202,11 +221,27 @@ impl Index {
             message_id_crc: crc32c::crc32c(header.message_id.as_bytes()),
             stored_ms: frame.store_ms,
             next_check_ms: frame.store_ms.saturating_add(header.hold_ms),
+            deliver_at_ms: header.deliver_at_ms,
             ..Half::default()
         };
-        self.put_half(frame.position, None, &half);
+        self.put_held(frame.position, None, &half);
         events.push(Event::HalfDue { due_ms: half.next_check_ms });
         Ok(Outcome::Held)
+    }
+
+    fn hold_until(&mut self, frame: &Frame, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
+        let header = MessageRecord::decode(frame.body.clone()).map_err(malformed(frame))?.header;
+        let timer = Timer {
+            topic_id: header.topic_id,
+            queue: header.queue,
+            frame_len: frame.len,
+            tag_hash: header.tag_hash,
+            message_id_crc: crc32c::crc32c(header.message_id.as_bytes()),
+            stored_ms: frame.store_ms,
+            due_ms: header.hold_ms,
+            ..Timer::default()
+        };
+        Ok(self.schedule(frame.position, &timer, events))
     }
 
     /// The first decision about a half message wins.
@@ -234,13 +269,12 @@ impl Index {
         let mut decided =
             Half { decided_by: by, decided_ms: frame.store_ms, decided_at: frame.position, ..half.clone() };
         let outcome = match decision {
+            Decision::Commit if half.deliver_at_ms != 0 => {
+                decided.set_phase(Phase::Scheduled);
+                self.schedule_half(position, &half, events)
+            }
             Decision::Commit => {
-                let entry = Entry {
-                    position: half.location(position),
-                    len: half.frame_len,
-                    tag_hash: half.tag_hash,
-                    visible_ms: frame.store_ms,
-                };
+                let entry = half.entry(position, frame.store_ms);
                 let outcome = self.make_visible(half.topic_id, half.queue, entry, events);
                 decided.set_phase(Phase::Committed);
                 decided.offset = self.queue_bounds(half.topic_id, half.queue).next - 1;
@@ -251,12 +285,18 @@ impl Index {
                 Outcome::Discarded
             }
         };
-        self.put_half(position, Some(&half), &decided);
-        self.note_decision(position, Some(&half));
+        self.put_held(position, Some(&half), &decided);
+        self.note_decision(position, Some((half.topic_id, half.queue)));
         Ok(outcome)
     }
 
-    fn make_visible(&mut self, topic_id: u32, queue: u32, entry: Entry, events: &mut Vec<Event>) -> Outcome {
+    pub(super) fn make_visible(
+        &mut self,
+        topic_id: u32,
+        queue: u32,
+        entry: Entry,
+        events: &mut Vec<Event>,
+    ) -> Outcome {
         let offset = self.queues.push(topic_id, queue, entry);
         events.push(Event::Arrived { topic_id, queue, end: offset + 1 });
         Outcome::Visible { queue, offset }
@@ -289,7 +329,7 @@ impl Index {
             }
             None => new.set_phase(Phase::Parked),
         }
-        self.put_half(checked.held, Some(&half), &new);
+        self.put_held(checked.held, Some(&half), &new);
         Ok(())
     }
 
@@ -339,7 +379,8 @@ impl Index {
         let Some(topic) = self.meta.topics.remove(name) else { return Ok(Outcome::Deleted(false)) };
         self.meta.topics_by_id.remove(&topic.id);
         self.note_deleted_topic(topic.id);
-        self.drop_halves_of(topic.id)?;
+        self.drop_held_of::<Half>(topic.id)?;
+        self.drop_held_of::<Timer>(topic.id)?;
         self.progress.retain(|(_, topic_id, _), _| *topic_id != topic.id);
         self.overlay.delete(Family::Topics, keys::id(topic.id));
         let mut ops = self.queues.remove_topic(topic.id);

@@ -52,23 +52,23 @@ pub(super) fn lookup(part: u32, bucket: u16, first: u64) -> Vec<u8> {
     [&lookup_prefix(part, bucket)[..], &first.to_be_bytes()].concat()
 }
 
-pub(super) fn half(position: u64) -> Vec<u8> {
+pub(super) fn held(position: u64) -> Vec<u8> {
     position.to_be_bytes().to_vec()
 }
 
-pub(super) fn half_due(due_ms: i64, position: u64) -> Vec<u8> {
+pub(super) fn due(due_ms: i64, position: u64) -> Vec<u8> {
     // Flipping the sign bit makes negative times sort before positive ones.
     let due = due_ms.cast_unsigned() ^ (1 << 63);
     [due.to_be_bytes(), position.to_be_bytes()].concat()
 }
 
-pub(super) fn parse_half_due(key: &[u8]) -> Result<(i64, u64), StoreError> {
+pub(super) fn parse_due(key: &[u8]) -> Result<(i64, u64), StoreError> {
     match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
         (Some(due), Some(position)) if key.len() == 16 => {
             let due = (u64::from_be_bytes(*due) ^ (1 << 63)).cast_signed();
             Ok((due, u64::from_be_bytes(*position)))
         }
-        _ => Err(StoreError::Index("half-due key".into())),
+        _ => Err(StoreError::Index("due key".into())),
     }
 }
 
@@ -82,8 +82,8 @@ pub(super) fn parse_progress(key: &[u8]) -> Result<(u32, u32, u32), StoreError> 
     Ok((read_u32(group, "progress key")?, topic_id, queue))
 }
 
-pub(super) fn parse_half(key: &[u8]) -> Result<u64, StoreError> {
-    read_u64(key, "key of a half message")
+pub(super) fn parse_held(key: &[u8]) -> Result<u64, StoreError> {
+    read_u64(key, "key of a held message")
 }
 
 pub(super) fn read_u32(bytes: &[u8], what: &str) -> Result<u32, StoreError> {
@@ -101,9 +101,9 @@ mod tests {
     #[test]
     fn due_keys_sort_by_time_then_position() {
         let keys: Vec<Vec<u8>> =
-            [(-5, 9), (0, 1), (0, 2), (i64::MAX, 0)].iter().map(|(due, at)| half_due(*due, *at)).collect();
+            [(-5, 9), (0, 1), (0, 2), (i64::MAX, 0)].map(|(due_ms, at)| due(due_ms, at)).to_vec();
         assert!(keys.is_sorted());
-        assert_eq!(parse_half_due(&keys[0]).ok(), Some((-5, 9)));
+        assert_eq!(parse_due(&keys[0]).ok(), Some((-5, 9)));
         assert_eq!(parse_queue(&queue(7, 8)).ok(), Some((7, 8)));
     }
 }

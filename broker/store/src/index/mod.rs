@@ -8,18 +8,21 @@
 //! | queues | u32 topic, u32 queue | u64 min offset, u64 next offset, i64 time of the newest entry |
 //! | entries | u32 topic, u32 queue, u64 first offset | 256 entries of 24 bytes, see [`Entry`]; fewer in the pieces of a queue's last block |
 //! | halves | u64 position | [`kerolox_core::transaction::Half`] |
-//! | half-due | i64 due time (sign bit flipped), u64 position | nothing |
+//! | half-due | i64 due time (sign bit flipped), u64 position | the same, of undecided ones |
+//! | timers | u64 position | [`kerolox_core::timer::Timer`] |
+//! | timer-due | i64 due time (sign bit flipped), u64 position | the same, of pending ones |
 //! | progress | u32 group, u32 topic, u32 queue | [`kerolox_core::acks::Acks`] |
 //! | kept | u32 topic, u32 queue, u64 offset | [`Entry`] of a message whose record was carried forward |
 //! | lookups | u32 GiB of the log, u16 bucket, u64 first position | hashes and places of 8 bytes, see [`lookup`] |
 //!
-//! Format version 2. An index of another version is thrown away and rebuilt from the log.
+//! Format version 3. An index of another version is thrown away and rebuilt from the log.
 
 pub mod check;
 mod dead;
 mod entries;
 mod fold;
 mod halves;
+mod held;
 mod keys;
 mod lookup;
 mod meta;
@@ -27,6 +30,7 @@ mod overlay;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod trim;
 mod unsettled;
 
@@ -34,6 +38,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kerolox_core::acks::Acks;
+use kerolox_core::timer::Timer;
+use kerolox_core::transaction::Half;
 
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op};
@@ -51,7 +57,7 @@ use overlay::Overlay;
 use snapshot::Loading;
 use unsettled::Unsettled;
 
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// The fold's state. One owner applies records; others read under a lock.
 pub struct Index {
@@ -68,6 +74,8 @@ pub struct Index {
     progress: HashMap<(u32, u32, u32), Progress>,
     /// Undecided half messages by topic.
     undecided: HashMap<u32, u64>,
+    /// Messages that wait for their delivery time, by topic.
+    scheduled: HashMap<u32, u64>,
     /// Damage was met since the last snapshot.
     unsettled: Option<Unsettled>,
     repairs: Vec<Repair>,
@@ -117,10 +125,12 @@ impl Index {
             lookups: Lookups::default(),
             progress: HashMap::new(),
             undecided: HashMap::new(),
+            scheduled: HashMap::new(),
             unsettled: None,
             repairs: Vec::new(),
         };
-        index.count_undecided()?;
+        index.count_open::<Half>()?;
+        index.count_open::<Timer>()?;
         Ok(index)
     }
 
@@ -143,6 +153,7 @@ impl Index {
             lookups: Lookups::default(),
             progress: HashMap::new(),
             undecided: HashMap::new(),
+            scheduled: HashMap::new(),
             unsettled: None,
             repairs: Vec::new(),
         })

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kerolox_core::acks::Acks;
-use kerolox_core::record::{GroupProgress, HeldHalf, KeptMessage, QueueState, SnapshotRecord};
+use kerolox_core::record::{GroupProgress, HeldHalf, HeldTimer, KeptMessage, QueueState, SnapshotRecord};
 use prost::Message;
 
 use crate::error::StoreError;
@@ -80,9 +80,13 @@ impl Index {
             let progress = GroupProgress { group_id, topic_id, queue, acks: acks.encode() };
             parts.push(progress.encoded_len() + 8, progress, |part| &mut part.progress);
         }
-        self.each_undecided(|position, half| {
-            let held = HeldHalf { position, half: half.clone() };
+        self.each_open(|position, half| {
+            let held = HeldHalf { position, half };
             parts.push(held.encoded_len() + 8, held, |part| &mut part.halves);
+        })?;
+        self.each_open(|position, timer| {
+            let held = HeldTimer { position, timer };
+            parts.push(held.encoded_len() + 8, held, |part| &mut part.timers);
         })?;
         for kept in self.all_kept()? {
             parts.push(kept.encoded_len() + 8, kept, |part| &mut part.kept);
@@ -135,7 +139,10 @@ impl Index {
             self.progress.insert(key, Progress { acks, dirty: true });
         }
         for held in part.halves {
-            self.put_half(held.position, None, &held.half);
+            self.put_held(held.position, None, &held.half);
+        }
+        for held in part.timers {
+            self.put_held(held.position, None, &held.timer);
         }
         for kept in part.kept {
             self.put_kept(&kept);

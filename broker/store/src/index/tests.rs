@@ -3,9 +3,11 @@
 use bytes::Bytes;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
-    AckRange, Checked, DeleteTopic, DiscardRecord, Hold, MessageHeader, MessageRecord, MetaChange,
-    MetaRecord, ProgressItem, ProgressRecord, QueueProgress, Record, ReleaseRecord,
+    AckRange, Checked, DeleteTopic, DiscardRecord, Fired, Hold, MessageHeader, MessageRecord, MetaChange,
+    MetaRecord, ProgressItem, ProgressRecord, QueueProgress, Record, ReleaseRecord, TimerDecision,
+    TimerEnded,
 };
+use kerolox_core::timer::TimerPhase;
 use kerolox_core::topic::Topic;
 
 use super::*;
@@ -71,7 +73,10 @@ impl Fold {
             .collect();
         let halves: Vec<_> = (0..200).map(|i| index.half(i * STEP).expect("reads")).collect();
         let due = index.due_halves(i64::MAX, None, 1_000).expect("reads");
-        (index.topics(), index.groups(), queues, halves, due, index.undecided_total(), index.applied())
+        let timers: Vec<_> = (0..200).map(|i| index.timer(i * STEP).expect("reads")).collect();
+        let due_timers = index.due_timers(i64::MAX, None, 1_000).expect("reads");
+        let totals = (index.undecided_total(), index.scheduled_total(), index.applied());
+        (index.topics(), index.groups(), queues, (halves, due), (timers, due_timers), totals)
     }
 }
 
@@ -171,11 +176,76 @@ fn checks_move_the_due_time_and_the_last_one_parks() {
     assert_eq!(fold.index.next_half_due_ms().expect("reads"), None, "a late check changes nothing");
 }
 
+fn fired(held: &[u64]) -> Record {
+    Record::Progress(ProgressRecord::new([ProgressItem::Fired(Fired { held: held.to_vec() })]))
+}
+
+fn ended(held: u64, decision: TimerDecision) -> Record {
+    let item = TimerEnded { held, decision: decision.into(), by: "p".into() };
+    Record::Progress(ProgressRecord::new([ProgressItem::TimerEnded(item)]))
+}
+
+#[test]
+fn a_scheduled_message_is_delivered_or_recalled_once() {
+    let mut fold = Fold::new();
+    let held: Vec<u64> = (0..4).map(|_| fold.apply(message(1, Hold::Until)).0).collect();
+    assert_eq!(fold.index.queue_bounds(1, 1).next, 0);
+    assert_eq!(fold.index.next_timer_ms().expect("reads"), Some(6_000));
+    assert_eq!(fold.index.scheduled(1), 4);
+    assert_eq!(fold.apply(ended(held[1], TimerDecision::Recall)).1, Outcome::Discarded);
+    let over = Outcome::TimerOver(TimerPhase::Recalled);
+    assert_eq!(fold.apply(ended(held[1], TimerDecision::Recall)).1, over);
+    assert_eq!(fold.apply(ended(held[1], TimerDecision::Deliver)).1, over);
+    let now = ended(held[3], TimerDecision::Deliver);
+    assert_eq!(fold.apply(now).1, Outcome::Visible { queue: 1, offset: 0 });
+    // In the order of the record; what was decided before stays decided, and nothing comes twice.
+    fold.apply(fired(&[held[2], held[1], held[0], held[2], held[3], 999_999]));
+    fold.apply(fired(&held));
+    let visible: Vec<u64> =
+        fold.index.entries(1, 1, 0, 9).expect("reads").iter().map(|(_, entry)| entry.position).collect();
+    assert_eq!(visible, [held[3], held[2], held[0]]);
+    assert_eq!((fold.index.scheduled(1), fold.index.next_timer_ms().expect("reads")), (0, None));
+    let over = Outcome::TimerOver(TimerPhase::Delivered);
+    assert_eq!(fold.apply(ended(held[0], TimerDecision::Recall)).1, over);
+    let timer = fold.index.timer(held[0]).expect("reads").expect("known");
+    assert_eq!((timer.offset, timer.decided_by.as_str()), (2, ""));
+    assert_eq!(fold.apply(ended(999_999, TimerDecision::Recall)).1, Outcome::NoSuchTimer);
+}
+
+#[test]
+fn a_half_message_with_a_delivery_time_is_scheduled_by_its_commit() {
+    let mut fold = Fold::new();
+    let half = || {
+        let Record::Message(mut half) = message(0, Hold::Half) else { panic!("a message") };
+        half.header.deliver_at_ms = 50_000;
+        Record::Message(half)
+    };
+    let (held, outcome) = fold.apply(half());
+    assert_eq!((outcome, fold.index.scheduled(1)), (Outcome::Held, 0));
+    assert_eq!(
+        fold.apply(ended(held, TimerDecision::Deliver)).1,
+        Outcome::NoSuchTimer,
+        "it is not committed"
+    );
+    assert_eq!(fold.apply(commit(held)).1, Outcome::Scheduled);
+    assert_eq!((fold.index.undecided(1), fold.index.scheduled(1)), (0, 1));
+    assert_eq!(fold.apply(commit(held)).1, Outcome::Repeated);
+    assert_eq!(fold.apply(rollback(held)).1, Outcome::Contradicted, "a recall is something else");
+    assert_eq!(fold.index.next_timer_ms().expect("reads"), Some(50_000));
+    fold.apply(fired(&[held]));
+    assert_eq!(fold.index.queue_bounds(1, 0).next, 1);
+    let (held, _) = fold.apply(half());
+    fold.apply(commit(held));
+    assert_eq!(fold.apply(ended(held, TimerDecision::Recall)).1, Outcome::Discarded);
+    assert_eq!(fold.index.queue_bounds(1, 0).next, 1);
+}
+
 #[test]
 fn a_deleted_topic_leaves_nothing_behind() {
     let mut fold = Fold::new();
     fold.send(0);
     let (held, _) = fold.apply(message(0, Hold::Half));
+    let (scheduled, _) = fold.apply(message(0, Hold::Until));
     fold.apply(ack(0, 1));
     fold.flush();
     fold.send(0);
@@ -187,6 +257,8 @@ fn a_deleted_topic_leaves_nothing_behind() {
     assert_eq!(fold.send(0).1, Outcome::TopicGone);
     assert_eq!(fold.apply(commit(held)).1, Outcome::NoSuchHalf);
     assert_eq!(fold.index.undecided_total(), 0);
+    assert_eq!(fold.apply(ended(scheduled, TimerDecision::Deliver)).1, Outcome::NoSuchTimer);
+    assert_eq!((fold.index.scheduled_total(), fold.index.next_timer_ms().expect("reads")), (0, None));
     let (_, outcome) =
         fold.apply(Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("t", 2))) }));
     let Outcome::Topic(topic, true) = outcome else { panic!("{outcome:?}") };
@@ -197,9 +269,12 @@ fn a_deleted_topic_leaves_nothing_behind() {
 #[test]
 fn an_index_that_is_reloaded_or_rebuilt_shows_the_same() {
     let mut fold = Fold::new();
-    let mut halves = Vec::new();
+    let (mut halves, mut timers) = (Vec::new(), Vec::new());
     for i in 0..150u64 {
-        match i % 5 {
+        match i % 8 {
+            5 => timers.push(fold.apply(message(1, Hold::Until)).0),
+            6 => drop(fold.apply(ended(timers[timers.len() / 2], TimerDecision::Recall))),
+            7 => drop(fold.apply(fired(&timers[timers.len() / 3..][..1]))),
             0 => halves.push(fold.apply(message(1, Hold::Half)).0),
             1 if i % 2 == 0 => drop(fold.apply(commit(halves[halves.len() / 2]))),
             1 => drop(fold.apply(rollback(halves[halves.len() / 3]))),

@@ -1,10 +1,12 @@
 //! Giving up old segments: what they hold that is still needed, and what becomes of the rest.
 
 use kerolox_core::record::{Carried, KeptMessage, QueueState, TrimRecord};
-use kerolox_core::transaction::Phase;
+use kerolox_core::timer::Timer;
+use kerolox_core::transaction::Half;
 
 use crate::error::StoreError;
 use crate::index::entries::{Entry, decode_entry, encode_entry};
+use crate::index::held::Held;
 use crate::index::{Index, keys, lookup};
 use crate::kv::{Family, pairs};
 
@@ -90,26 +92,15 @@ impl Index {
         self.trimmed
     }
 
-    /// What lies before `before` and is still needed: undecided half messages, messages that were committed after it, and
-    /// messages whose delivery failed and that wait for their next attempt.
+    /// What lies before `before` and is still needed: undecided half messages, scheduled messages, messages of both kinds that
+    /// became visible after it, and messages whose delivery failed and that wait for their next attempt.
     ///
     /// # Errors
     /// See [`Self::entry`].
     pub fn to_carry(&self, before: u64) -> Result<Vec<ToCarry>, StoreError> {
         let mut needed = Vec::new();
-        self.each_half_before(before, |position, half| {
-            let late = half.phase() == Phase::Committed
-                && half.decided_at >= before
-                && half.offset >= self.queue_bounds(half.topic_id, half.queue).min;
-            if half.location(position) >= before || !(half.is_undecided() || late) {
-                return;
-            }
-            let offset = late.then_some(half.offset);
-            let visible_ms = if late { half.decided_ms } else { 0 };
-            let carried = Carried { position, offset, store_ms: half.stored_ms, visible_ms };
-            let (location, len) = (half.location(position), half.frame_len);
-            needed.push(ToCarry { location, len, topic_id: half.topic_id, queue: half.queue, carried });
-        })?;
+        self.held_to_carry::<Half>(before, &mut needed)?;
+        self.held_to_carry::<Timer>(before, &mut needed)?;
         for ((_, topic_id, queue), acks) in self.all_progress()? {
             if self.topic_by_id(topic_id).is_none() {
                 continue;
@@ -122,6 +113,25 @@ impl Index {
             }
         }
         Ok(in_order(needed))
+    }
+
+    fn held_to_carry<T: Held>(&self, before: u64, needed: &mut Vec<ToCarry>) -> Result<(), StoreError> {
+        self.each_held_before(before, |position, held: T| {
+            let (topic_id, queue) = held.queue();
+            let first = self.queue_bounds(topic_id, queue).min;
+            let late = held.visible().filter(|shown| held.decided_at() >= before && shown.offset >= first);
+            if held.location(position) >= before || !(held.is_open() || late.is_some()) {
+                return;
+            }
+            let carried = Carried {
+                position,
+                offset: late.as_ref().map(|shown| shown.offset),
+                store_ms: held.stored_ms(),
+                visible_ms: late.map_or(0, |shown| shown.since_ms),
+            };
+            let Entry { position: location, len, .. } = held.entry(position, 0);
+            needed.push(ToCarry { location, len, topic_id, queue, carried });
+        })
     }
 
     /// What expires when the queues begin at these offsets and is still needed: messages whose delivery failed and that
@@ -156,16 +166,10 @@ impl Index {
         carried: &Carried,
         entry: Entry,
     ) -> Result<(), StoreError> {
-        let mut offset = carried.offset;
-        if let Some(half) = self.half(carried.position)? {
-            let mut moved = half.clone();
-            moved.carried_to = entry.position;
-            moved.frame_len = entry.len;
-            self.put_half(carried.position, Some(&half), &moved);
-            // It may have been committed between the decision to carry it and this record.
-            offset = offset.or((half.phase() == Phase::Committed).then_some(half.offset));
-        }
-        if let Some(offset) = offset {
+        let half = self.move_held::<Half>(carried.position, &entry)?;
+        let timer = self.move_held::<Timer>(carried.position, &entry)?;
+        // It may have become visible between the decision to carry it and this record.
+        if let Some(offset) = carried.offset.or(half).or(timer) {
             self.put_kept(&KeptMessage {
                 topic_id,
                 queue,
@@ -177,6 +181,13 @@ impl Index {
             });
         }
         Ok(())
+    }
+
+    /// The record of a held message lies elsewhere; returns its offset if it is visible.
+    fn move_held<T: Held>(&mut self, position: u64, entry: &Entry) -> Result<Option<u64>, StoreError> {
+        let Some(held) = self.held::<T>(position)? else { return Ok(None) };
+        self.put_held(position, Some(&held), &held.moved(entry.position, entry.len));
+        Ok(held.visible().map(|shown| shown.offset))
     }
 
     /// Gives up what lies before the record's position.
@@ -191,27 +202,36 @@ impl Index {
         // Ranges cannot be hidden by the overlay, so they go at once. That is safe: nobody looks below the smallest
         // offset any more, and after a crash the fold comes to this record again before anybody looks at all.
         self.kv.write(ops)?;
+        self.trim_held::<Half>(trim.before)?;
+        self.trim_held::<Timer>(trim.before)?;
         let mut gone = Vec::new();
-        let mut lost = Vec::new();
-        self.each_half_before(trim.before, |position, half| {
-            if !half.is_undecided() && half.decided_at < trim.before {
-                gone.push((Family::Halves, keys::half(position)));
-            }
-            // It could not be read when it was to be carried.
-            if half.is_undecided() && half.location(position) < trim.before {
-                lost.push((position, half.clone()));
-            }
-        })?;
-        for (position, half) in lost {
-            self.drop_half(position, &half);
-        }
         self.each_kept(|kept| {
             if kept.position < trim.before {
-                gone.push((Family::Kept, keys::block(kept.topic_id, kept.queue, kept.offset)));
+                gone.push(keys::block(kept.topic_id, kept.queue, kept.offset));
             }
         })?;
-        for (family, key) in gone {
-            self.overlay.delete(family, key);
+        for key in gone {
+            self.overlay.delete(Family::Kept, key);
+        }
+        Ok(())
+    }
+
+    /// Forgets what was decided before the log begins, and what is open but could not be read when it was to be carried.
+    fn trim_held<T: Held>(&mut self, before: u64) -> Result<(), StoreError> {
+        let (mut gone, mut lost) = (Vec::new(), Vec::new());
+        self.each_held_before(before, |position, held: T| {
+            if !held.is_open() && held.decided_at() < before {
+                gone.push(position);
+            }
+            if held.is_open() && held.location(position) < before {
+                lost.push((position, held));
+            }
+        })?;
+        for position in gone {
+            self.overlay.delete(T::FAMILY, keys::held(position));
+        }
+        for (position, held) in lost {
+            self.drop_held(position, &held);
         }
         Ok(())
     }

@@ -9,7 +9,8 @@
 //! - At the snapshot, the messages behind the last damage are moved to the offsets that they had, counted from the end; the
 //!   lost ones become entries that point at the damage, as in an index that was there all the time. Acknowledgements are
 //!   those of the snapshot, but for messages between two damaged places, whose offsets nobody knows: these are open.
-//! - A half message whose decision may be what is damaged stays undecided, and its producer is asked again.
+//! - A half message whose decision may be what is damaged stays undecided, and its producer is asked again. A scheduled
+//!   message stays pending, and is delivered, once more if need be; it may have been recalled.
 //!
 //! - If the damage hides the snapshot that the index was to begin with, queues begin with the first message that is left.
 //!
@@ -27,12 +28,14 @@ use std::fmt;
 use kerolox_core::acks::Acks;
 use kerolox_core::group::Group;
 use kerolox_core::record::{GroupProgress, QueueProgress, QueueState, SnapshotRecord};
+use kerolox_core::timer::Timer;
 use kerolox_core::topic::{PERM_READ, Topic};
-use kerolox_core::transaction::{Half, Phase};
+use kerolox_core::transaction::Half;
 use kerolox_log::DamagedRange;
 use prost::Message;
 
 use super::entries::Entry;
+use super::held::Held;
 use super::snapshot::Loading;
 use super::{Index, Progress, keys};
 use crate::error::StoreError;
@@ -197,16 +200,16 @@ impl Index {
         if is_usable { expected } else { self.meta.next_group }
     }
 
-    /// A half message is decided that is not known or was undecided. If that may be wrong, so is the place of what comes
+    /// A held message is decided that is not known or was open; known ones come with their queue. If that may be wrong, so is the place of what comes
     /// before in its queue, or in all queues when nobody knows which one it is.
-    pub(super) fn note_decision(&mut self, position: u64, half: Option<&Half>) {
+    pub(super) fn note_decision(&mut self, position: u64, queue: Option<QueueId>) {
         let Some(unsettled) = self.unsettled.as_mut().filter(|unsettled| !unsettled.has_snapshot) else {
             return;
         };
-        match half {
-            Some(half) if unsettled.damaged.last().is_some_and(|(_, until)| position < *until) => {
-                let next = self.queues.bounds(half.topic_id, half.queue).next;
-                unsettled.last.insert((half.topic_id, half.queue), next);
+        match queue {
+            Some(queue) if unsettled.damaged.last().is_some_and(|(_, until)| position < *until) => {
+                let next = self.queues.bounds(queue.0, queue.1).next;
+                unsettled.last.insert(queue, next);
             }
             None if unsettled.damaged.iter().any(|(from, until)| (*from..*until).contains(&position)) => {
                 unsettled.last = self.queues.nexts();
@@ -270,7 +273,7 @@ impl Index {
 
     /// Everything is as the snapshot says, and the messages behind the damage go to their offsets.
     fn settle_by(&mut self, snapshot: SnapshotRecord) -> Result<(), StoreError> {
-        let SnapshotRecord { settles, topics, groups, queues, progress, halves, kept, .. } = snapshot;
+        let SnapshotRecord { settles, topics, groups, queues, progress, halves, timers, kept, .. } = snapshot;
         self.broker = snapshot.broker;
         (self.meta.next_topic, self.meta.next_group) = (snapshot.next_topic, snapshot.next_group);
         self.replace_topics_and_groups(topics, groups)?;
@@ -296,7 +299,11 @@ impl Index {
         }
         for held in halves {
             let old = self.half(held.position)?;
-            self.put_half(held.position, old.as_ref(), &held.half);
+            self.put_held(held.position, old.as_ref(), &held.half);
+        }
+        for held in timers {
+            let old = self.timer(held.position)?;
+            self.put_held(held.position, old.as_ref(), &held.timer);
         }
         for old in self.all_kept()? {
             self.overlay.delete(Family::Kept, keys::block(old.topic_id, old.queue, old.offset));
@@ -318,7 +325,7 @@ impl Index {
         let before = self.queues.bounds(queue.0, queue.1);
         if unsettled.is_from_nothing && !unsettled.first.contains_key(&queue) && before.next <= state.next {
             let moved = self.queues.end_at(&*self.kv, state)?;
-            self.move_committed(queue, 0, moved)?;
+            self.move_held_up(queue, 0, moved)?;
             let (first, end) = (before.min + moved, last.max(before.min) + moved);
             if first < end {
                 unsettled.open.insert(queue, (first, end));
@@ -333,7 +340,7 @@ impl Index {
             visible_ms: before.newest_ms,
         };
         let moved = self.queues.spread(&*self.kv, state, last, lost)?;
-        self.move_committed(queue, last, moved)?;
+        self.move_held_up(queue, last, moved)?;
         let end = match before.next.cmp(&state.next) {
             // The offsets that they have now are meant.
             Ordering::Equal if settles => first,
@@ -377,7 +384,8 @@ impl Index {
         gone.sort_unstable();
         gone.dedup();
         for id in gone {
-            self.drop_halves_of(id)?;
+            self.drop_held_of::<Half>(id)?;
+            self.drop_held_of::<Timer>(id)?;
             self.overlay.delete(Family::Topics, keys::id(id));
             let ops = self.queues.remove_topic(id);
             self.kv.write(ops)?;
@@ -387,23 +395,24 @@ impl Index {
         Ok(())
     }
 
-    /// Messages of a queue moved up: transactions remember where theirs became visible.
-    fn move_committed(&mut self, queue: QueueId, from: u64, by: u64) -> Result<(), StoreError> {
+    /// Messages of a queue moved up: transactions and timers remember where theirs became visible.
+    fn move_held_up(&mut self, queue: QueueId, from: u64, by: u64) -> Result<(), StoreError> {
         if by == 0 {
             return Ok(());
         }
+        self.shift_held::<Half>(queue, from, by)?;
+        self.shift_held::<Timer>(queue, from, by)
+    }
+
+    fn shift_held<T: Held>(&mut self, queue: QueueId, from: u64, by: u64) -> Result<(), StoreError> {
         let mut moved = Vec::new();
-        self.each_half_before(u64::MAX, |position, half| {
-            let is_moved = half.phase() == Phase::Committed
-                && (half.topic_id, half.queue) == queue
-                && half.offset >= from;
-            if is_moved {
-                moved.push((position, half.clone()));
+        self.each_held_before(u64::MAX, |position, held: T| {
+            if held.queue() == queue && held.visible().is_some_and(|shown| shown.offset >= from) {
+                moved.push((position, held));
             }
         })?;
-        for (position, half) in moved {
-            let new = Half { offset: half.offset + by, ..half.clone() };
-            self.put_half(position, Some(&half), &new);
+        for (position, held) in moved {
+            self.put_held(position, Some(&held), &held.shifted(by));
         }
         Ok(())
     }
@@ -440,6 +449,7 @@ fn joined(parts: Vec<SnapshotRecord>) -> SnapshotRecord {
         whole.queues.extend(part.queues);
         whole.progress.extend(part.progress);
         whole.halves.extend(part.halves);
+        whole.timers.extend(part.timers);
         whole.kept.extend(part.kept);
     }
     whole

@@ -26,6 +26,10 @@ pub enum Family {
     Halves,
     /// Undecided half messages by the time of their next check.
     HalfDue,
+    /// Scheduled messages by position.
+    Timers,
+    /// Pending scheduled messages by their delivery time.
+    TimerDue,
     /// Acknowledgements by group, topic and queue.
     Progress,
     /// Visible messages whose record was carried forward.
@@ -36,7 +40,7 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::State,
         Self::Topics,
         Self::Groups,
@@ -44,6 +48,8 @@ impl Family {
         Self::Entries,
         Self::Halves,
         Self::HalfDue,
+        Self::Timers,
+        Self::TimerDue,
         Self::Progress,
         Self::Kept,
         Self::Lookups,
@@ -59,6 +65,8 @@ impl Family {
             Self::Entries => "entries",
             Self::Halves => "halves",
             Self::HalfDue => "half-due",
+            Self::Timers => "timers",
+            Self::TimerDue => "timer-due",
             Self::Progress => "progress",
             Self::Kept => "kept",
             Self::Lookups => "lookups",

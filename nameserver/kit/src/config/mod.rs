@@ -128,5 +128,14 @@ pub fn comma_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Stri
     })
 }
 
+/// For `#[serde(deserialize_with)]`: a list of durations in the form of [`comma_list`].
+///
+/// # Errors
+/// Whatever is neither, or holds something that is no duration.
+pub fn span_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Span>, D::Error> {
+    let parts = comma_list(deserializer)?;
+    parts.iter().map(|part| part.parse().map_err(serde::de::Error::custom)).collect()
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Passing calls on, one hop, to the broker that owns what they are about.
 //!
 //! The SDKs send some calls to the server that they were configured with rather than to the owner. Receipt handles,
-//! transaction ids and `message_queue.broker.name` name the owner, so any server can pass them on.
+//! transaction ids, recall handles and `message_queue.broker.name` name the owner, so any server can pass them on.
 
 pub mod acks;
 mod channels;
@@ -11,7 +11,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kerolox_model::token::{ReceiptHandle, TransactionId};
+use kerolox_model::token::{RecallHandle, ReceiptHandle, TransactionId};
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
 use kerolox_proto::v2::{self, Code};
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, KeyAndValueRef, MetadataMap};
@@ -48,6 +48,15 @@ pub fn owner_of_receipt(handle: &str) -> Result<String, Refusal> {
 pub fn owner_of_transaction(id: &str) -> Result<String, Refusal> {
     let id = TransactionId::from_text(id).map_err(|error| Refusal::invalid_transaction_id(&error))?;
     Ok(id.broker)
+}
+
+/// The broker group that stores a scheduled message.
+///
+/// # Errors
+/// BAD_REQUEST.
+pub fn owner_of_recall(handle: &str) -> Result<String, Refusal> {
+    let handle = RecallHandle::from_text(handle).map_err(|error| Refusal::invalid_recall_handle(&error))?;
+    Ok(handle.broker)
 }
 
 /// The broker group whose queue a request names.

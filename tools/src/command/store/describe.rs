@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
     Hold, Kind, MessageRecord, MetaChange, ProgressItem, ProgressRecord, QueueProgress, QueueState, Record,
-    SnapshotRecord,
+    SnapshotRecord, TimerDecision,
 };
 use kerolox_core::topic::Topic;
 use kerolox_proto::v2::{Message, SystemProperties};
@@ -124,6 +124,7 @@ fn message_fields(record: &MessageRecord, form: Option<BodyForm>) -> Result<Fiel
             add("dueMs", json!(header.hold_ms), true);
         }
     }
+    add("deliverAtMs", json!(header.deliver_at_ms), header.deliver_at_ms != 0);
     if let Some(carried) = &header.carried {
         add("carriedFrom", json!(carried.position), true);
         add("offset", json!(carried.offset), carried.offset.is_some());
@@ -169,6 +170,14 @@ fn progress_items(progress: &ProgressRecord) -> Value {
             "checked": checked.held, "checks": checked.checks, "nextCheckMs": checked.next_check_ms,
             "asked": checked.asked,
         }),
+        ProgressItem::Fired(fired) => json!({ "delivered": fired.held }),
+        ProgressItem::TimerEnded(ended) => {
+            let word = match ended.decision() {
+                TimerDecision::Recall => "recalled",
+                TimerDecision::Deliver => "deliveredEarly",
+            };
+            json!({ word: ended.held, "by": ended.by })
+        }
         ProgressItem::Redriven(redriven) => json!({
             "redriven": { "topicId": redriven.dead_topic_id, "queue": redriven.dead_queue, "offset": redriven.dead_offset },
             "groupId": redriven.group_id, "topicId": redriven.topic_id, "queue": redriven.queue,
@@ -217,6 +226,7 @@ fn snapshot_fields(snapshot: &SnapshotRecord) -> Fields {
         ("queues", json!(snapshot.queues.len())),
         ("progress", json!(snapshot.progress.len())),
         ("halves", json!(snapshot.halves.len())),
+        ("timers", json!(snapshot.timers.len())),
         ("kept", json!(snapshot.kept.len())),
     ]
 }

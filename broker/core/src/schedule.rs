@@ -1,0 +1,123 @@
+//! When a message is to be delivered: the time that its producer gives, or a delay level of classic RocketMQ.
+
+use crate::publish::{Draft, PublishError};
+
+/// User property that holds a delay level, as classic clients and tools know it.
+pub const DELAY_LEVEL: &str = "DELAY";
+
+/// The delays of levels 1 to 18 in milliseconds, RocketMQ's `messageDelayLevel`.
+pub const CLASSIC_LEVELS_MS: [u64; 18] = {
+    const S: u64 = 1_000;
+    const M: u64 = 60 * S;
+    const H: u64 = 60 * M;
+    [
+        S,
+        5 * S,
+        10 * S,
+        30 * S,
+        M,
+        2 * M,
+        3 * M,
+        4 * M,
+        5 * M,
+        6 * M,
+        7 * M,
+        8 * M,
+        9 * M,
+        10 * M,
+        20 * M,
+        30 * M,
+        H,
+        2 * H,
+    ]
+};
+
+/// What an operator may set about delivery times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DelayPolicy {
+    /// A delivery time may lie this far ahead, in milliseconds.
+    pub max_ms: u64,
+    /// Delays of the levels from 1 on, in milliseconds.
+    pub levels_ms: Vec<u64>,
+}
+
+/// When a message is to be delivered, milliseconds since the Unix epoch; `None` for at once. The time may have passed.
+///
+/// # Errors
+/// [`PublishError::DeliveryTime`] when it is too far ahead or the level is none, [`PublishError::TypeConflict`] when the
+/// message carries both a time and a level.
+pub fn delivery_time(
+    draft: &Draft<'_>,
+    policy: &DelayPolicy,
+    now_ms: i64,
+) -> Result<Option<i64>, PublishError> {
+    let level = draft.properties.iter().find(|(key, _)| *key == DELAY_LEVEL).map(|(_, level)| *level);
+    let by_level = level.map(|level| delay_of(level, policy)).transpose()?.flatten();
+    let due_ms = match (draft.deliver_at_ms, by_level) {
+        (Some(_), Some(_)) => {
+            return Err(PublishError::TypeConflict(format!(
+                "the message carries a delivery timestamp and user property {DELAY_LEVEL}; send one of the two"
+            )));
+        }
+        (at_ms, delay_ms) => at_ms.or(delay_ms.map(|delay_ms| now_ms.saturating_add_unsigned(delay_ms))),
+    };
+    let Some(due_ms) = due_ms else { return Ok(None) };
+    let ahead_ms = u64::try_from(due_ms.saturating_sub(now_ms)).unwrap_or(0);
+    if ahead_ms > policy.max_ms {
+        return Err(PublishError::DeliveryTime(format!(
+            "the delivery time is {ahead_ms} ms ahead, the limit is {} ms; choose an earlier one, or have the operator raise limits.max-delay",
+            policy.max_ms
+        )));
+    }
+    Ok(Some(due_ms))
+}
+
+/// The delay of a level; `None` for level 0. As in RocketMQ, a level beyond the last one is the last one.
+fn delay_of(level: &str, policy: &DelayPolicy) -> Result<Option<u64>, PublishError> {
+    let last = policy.levels_ms.len();
+    let number: usize = level.parse().map_err(|_| {
+        PublishError::DeliveryTime(format!(
+            "user property {DELAY_LEVEL} is {level:?}, which is no delay level; use a number from 1 to {last}, or a delivery timestamp"
+        ))
+    })?;
+    let index = number.min(last).checked_sub(1);
+    Ok(index.and_then(|index| policy.levels_ms.get(index).copied()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    fn time(at_ms: Option<i64>, level: Option<&str>) -> Result<Option<i64>, PublishError> {
+        let policy = DelayPolicy { max_ms: 86_400_000, levels_ms: CLASSIC_LEVELS_MS.to_vec() };
+        let properties = level.map(|level| (DELAY_LEVEL, level)).into_iter().collect();
+        delivery_time(&Draft { deliver_at_ms: at_ms, properties, ..Draft::default() }, &policy, NOW)
+    }
+
+    #[test]
+    fn a_delivery_time_is_taken_as_it_is_up_to_the_limit() {
+        assert_eq!(time(None, None), Ok(None));
+        assert_eq!(time(Some(5), None), Ok(Some(5)), "it has passed, which is fine");
+        assert_eq!(time(Some(NOW + 86_400_000), None), Ok(Some(NOW + 86_400_000)));
+        let error = time(Some(NOW + 86_400_001), None).expect_err("beyond the limit");
+        assert!(matches!(&error, PublishError::DeliveryTime(text) if text.contains("limits.max-delay")));
+        assert!(time(Some(i64::MAX), None).is_err());
+        assert_eq!(time(Some(i64::MIN), None), Ok(Some(i64::MIN)));
+    }
+
+    #[test]
+    fn a_classic_level_is_a_delay() {
+        assert_eq!(time(None, Some("1")), Ok(Some(NOW + 1_000)));
+        assert_eq!(time(None, Some("14")), Ok(Some(NOW + 600_000)));
+        assert_eq!(time(None, Some("18")), Ok(Some(NOW + 7_200_000)));
+        assert_eq!(time(None, Some("99")), Ok(Some(NOW + 7_200_000)), "as in RocketMQ");
+        assert_eq!(time(None, Some("0")), Ok(None));
+        for wrong in ["", "-1", "1.5", "soon"] {
+            assert!(matches!(time(None, Some(wrong)), Err(PublishError::DeliveryTime(_))), "{wrong}");
+        }
+        assert!(matches!(time(Some(NOW), Some("3")), Err(PublishError::TypeConflict(_))));
+        assert_eq!(time(Some(NOW), Some("0")), Ok(Some(NOW)));
+    }
+}

@@ -1,0 +1,109 @@
+//! RecallMessage.
+
+use kerolox_core::record::{ProgressItem, ProgressRecord, Record, TimerDecision, TimerEnded};
+use kerolox_core::timer::{Timer, TimerPhase};
+use kerolox_kit::headers::ClientHeaders;
+use kerolox_kit::refusal::{Refusal, ok_status};
+use kerolox_kit::relay;
+use kerolox_kit::routes::stored_topic;
+use kerolox_model::token::RecallHandle;
+use kerolox_proto::v2::{self, Code};
+use kerolox_store::Outcome;
+use tonic::Request;
+
+use super::Context;
+use crate::engine::{Engine, refused_by_log, refused_by_store};
+
+/// Takes a scheduled message back before its time. The answer is the true outcome, durable like a send.
+pub(super) async fn recall_message(
+    context: &Context,
+    client: &ClientHeaders,
+    request: Request<v2::RecallMessageRequest>,
+) -> Result<v2::RecallMessageResponse, Refusal> {
+    let owner = relay::owner_of_recall(&request.get_ref().recall_handle)?;
+    if context.is_foreign(&owner) {
+        return context.relay.recall_message(&owner, request).await;
+    }
+    let request = request.into_inner();
+    let handle = RecallHandle::from_text(&request.recall_handle)
+        .map_err(|error| Refusal::invalid_recall_handle(&error))?;
+    let timer = pending(&context.engine, &handle)?;
+    check_topic(context, &timer, request.topic.as_ref())?;
+    let message_id = message_id(&context.engine, handle.position, &timer)?;
+    end_timer(&context.engine, handle.position, TimerDecision::Recall, client.client_id.clone()).await?;
+    Ok(v2::RecallMessageResponse { status: Some(ok_status()), message_id })
+}
+
+/// The message that a handle stands for, if it can still be decided about. What cannot is refused before anything is
+/// written to the log.
+pub(super) fn pending(engine: &Engine, handle: &RecallHandle) -> Result<Timer, Refusal> {
+    let index = engine.store().index();
+    let timer = index.timer(handle.position).map_err(|error| refused_by_store(&error))?;
+    match timer.filter(|timer| timer.message_id_crc == handle.message_id_crc) {
+        Some(timer) if timer.is_pending() => return Ok(timer),
+        Some(timer) => return Err(over(timer.phase())),
+        None => {}
+    }
+    let half = index.half(handle.position).map_err(|error| refused_by_store(&error))?;
+    match half.filter(|half| half.message_id_crc == handle.message_id_crc) {
+        Some(half) if half.is_undecided() => Err(Refusal::new(
+            Code::NotFound,
+            "the transaction of the message is not committed, so nothing is scheduled yet; roll it back instead",
+        )),
+        Some(_) => Err(Refusal::new(
+            Code::NotFound,
+            "the transaction of the message was rolled back, or it was not scheduled when it was committed",
+        )),
+        None => Err(unknown()),
+    }
+}
+
+/// Decides about a scheduled message; the first decision stands.
+pub(super) async fn end_timer(
+    engine: &Engine,
+    position: u64,
+    decision: TimerDecision,
+    by: String,
+) -> Result<(), Refusal> {
+    let ended = TimerEnded { held: position, decision: decision.into(), by };
+    let record = Record::Progress(ProgressRecord::new([ProgressItem::TimerEnded(ended)]));
+    let applied = engine.propose(&record).await.map_err(|error| refused_by_log(&error))?;
+    match applied.outcome {
+        Outcome::Discarded | Outcome::Visible { .. } => Ok(()),
+        Outcome::TimerOver(phase) => Err(over(phase)),
+        _ => Err(unknown()),
+    }
+}
+
+fn check_topic(context: &Context, timer: &Timer, asked: Option<&v2::Resource>) -> Result<(), Refusal> {
+    let asked = stored_topic(asked)?;
+    let topic = context.engine.store().index().topic_by_id(timer.topic_id).ok_or_else(unknown)?;
+    if topic.name == asked {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Code::BadRequest,
+        format!("the recall handle belongs to a message of topic {:?}, not of {asked:?}", topic.name),
+    ))
+}
+
+fn message_id(engine: &Engine, position: u64, timer: &Timer) -> Result<String, Refusal> {
+    let read = engine.store().read_message(timer.location(position), timer.frame_len);
+    let (_, message) = read.map_err(|error| refused_by_store(&error))?;
+    Ok(message.header.message_id)
+}
+
+fn over(phase: TimerPhase) -> Refusal {
+    let reason = match phase {
+        TimerPhase::Recalled => "the message was recalled before",
+        _ => "the message was delivered before; it is too late to recall it",
+    };
+    Refusal::new(Code::NotFound, reason)
+}
+
+fn unknown() -> Refusal {
+    Refusal::new(
+        Code::NotFound,
+        "there is no such scheduled message on its broker: it was delivered or recalled long ago, its topic was deleted, or the handle is from another cluster",
+    )
+}
