@@ -186,10 +186,8 @@ impl Draft<'_> {
             return vec![MessageType::Priority];
         }
         let kind = self.kind();
-        let besides = [
-            self.deliver_at_ms.map(|_| MessageType::Delay),
-            self.message_group.map(|_| MessageType::Fifo),
-        ];
+        let besides =
+            [self.deliver_at_ms.map(|_| MessageType::Delay), self.message_group.map(|_| MessageType::Fifo)];
         let besides = besides.into_iter().flatten().filter(|besides| *besides != kind);
         std::iter::once(kind).chain(besides).collect()
     }
@@ -430,7 +428,10 @@ mod tests {
         let later = Draft { deliver_at_ms: Some(1), ..draft() };
         let ordered_later = Draft { message_group: Some("g"), ..later.clone() };
         assert_eq!(check_topic(&ordered_later, &mixed), Ok(MessageType::Delay));
-        assert_eq!(check_topic(&Draft { deliver_at_ms: Some(1), ..half }, &mixed), Ok(MessageType::Transaction));
+        assert_eq!(
+            check_topic(&Draft { deliver_at_ms: Some(1), ..half }, &mixed),
+            Ok(MessageType::Transaction)
+        );
         let delays = Topic { types: vec![MessageType::Delay.into()], ..Topic::new("orders", 1) };
         assert_eq!(check_topic(&later, &delays), Ok(MessageType::Delay));
         let error = check_topic(&ordered_later, &delays).expect_err("its order would get lost").to_string();
