@@ -212,6 +212,14 @@ impl BrokerAdmin {
         redrive_dead_letters, RedriveDeadLettersRequest, RedriveDeadLettersResponse, error
     );
     broker_call!(
+        /// Scheduled messages that wait, earliest delivery time first.
+        list_timers, ListTimersRequest, ListTimersResponse, error
+    );
+    broker_call!(
+        /// Recalls or delivers a scheduled message before its time; durable when answered.
+        end_timer, EndTimerRequest, EndTimerResponse, error
+    );
+    broker_call!(
         /// Messages that used up their attempts and block their message group.
         list_blocked, ListBlockedRequest, ListBlockedResponse, error
     );

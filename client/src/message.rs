@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kerolox_proto::v2;
 use std::collections::HashMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// A message to send, or the application's part of one that was received.
 ///
@@ -206,6 +206,11 @@ impl MessageBuilder {
         self
     }
 
+    /// Makes it a delayed message that becomes visible after `delay`, by this machine's clock.
+    pub fn deliver_after(self, delay: Duration) -> Self {
+        self.delivery_timestamp(SystemTime::now() + delay)
+    }
+
     /// Gives it a priority, 0 or higher: on topics of type PRIORITY the highest is delivered first. Each queue of a topic is
     /// a priority, and the last one takes whatever is above it.
     pub fn priority(mut self, priority: u32) -> Self {
@@ -222,7 +227,7 @@ impl MessageBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     fn stamp(transactional: bool) -> Stamp<'static> {
         Stamp { message_id: "01".into(), namespace: "ns", host: "h", born: UNIX_EPOCH, transactional }

@@ -240,6 +240,7 @@ answers!(
     QueryAssignmentResponse,
     HeartbeatResponse,
     EndTransactionResponse,
+    RecallMessageResponse,
     NotifyClientTerminationResponse,
     ChangeInvisibleDurationResponse
 );

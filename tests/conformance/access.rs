@@ -5,7 +5,7 @@ use std::time::Duration;
 use kerolox_proto::v2::telemetry_command::Command;
 use kerolox_proto::v2::{self, Code, TransactionResolution};
 
-use crate::peer::{Peer, acking, bodies, code, handle, message, receiving, receiving_at, resource};
+use crate::peer::{Peer, acking, bodies, code, delayed, handle, message, receiving, receiving_at, resource};
 use crate::telemetry::{Session, producer};
 use crate::world::{B, Setting, World, eventually};
 
@@ -13,6 +13,7 @@ lines![
     c24_the_nameserver_answers_settings_and_keeps_the_stream,
     c25_the_nameserver_takes_heartbeats_and_terminations,
     c26_calls_reach_their_owner_through_any_server,
+    c27_a_recall_reaches_its_owner_through_any_server,
     c28_a_check_back_reaches_a_producer_at_the_nameserver,
     c29_brokers_go_on_without_the_nameserver,
 ];
@@ -64,6 +65,28 @@ async fn c26_calls_reach_their_owner_through_any_server(setting: Setting) {
         assert_eq!(peer.end(&payments, &half.transaction_id, TransactionResolution::Commit).await, Code::Ok);
         let (_, committed) = at_owner.receive(receiving_at(B, &payments, &group)).await;
         assert_eq!(bodies(&committed), ["half"]);
+    }
+}
+
+async fn c27_a_recall_reaches_its_owner_through_any_server(setting: Setting) {
+    let world = &setting.world;
+    let topic = world.topic_on(&[&world.b], "DELAY", 6).await;
+    let owner = Peer::connect(&world.b, setting.transport).await;
+    for server in [&world.nameserver, &world.a, &world.b] {
+        let peer = Peer::connect(server, setting.transport).await;
+        let sent = owner.send(vec![delayed(message(&topic, "later"), 3600)]).await.remove(0);
+        let recall = |topic: &str, recall_handle: &str| v2::RecallMessageRequest {
+            topic: resource(topic),
+            recall_handle: recall_handle.to_owned(),
+        };
+        let bad = peer.recall_message(recall(&topic, "no handle")).await;
+        assert_eq!(code(&bad.status), Code::BadRequest, "{bad:?}");
+        let other = peer.recall_message(recall("other", &sent.recall_handle)).await;
+        assert_eq!(code(&other.status), Code::BadRequest, "{other:?}");
+        let recalled = peer.recall_message(recall(&topic, &sent.recall_handle)).await;
+        assert_eq!((code(&recalled.status), &recalled.message_id), (Code::Ok, &sent.message_id));
+        let again = peer.recall_message(recall(&topic, &sent.recall_handle)).await;
+        assert_eq!(code(&again.status), Code::NotFound, "{again:?}");
     }
 }
 

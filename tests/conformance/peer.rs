@@ -104,6 +104,7 @@ impl Peer {
         heartbeat(HeartbeatRequest) -> HeartbeatResponse;
         ack_message(AckMessageRequest) -> AckMessageResponse;
         end_transaction(EndTransactionRequest) -> EndTransactionResponse;
+        recall_message(RecallMessageRequest) -> RecallMessageResponse;
         notify_client_termination(NotifyClientTerminationRequest) -> NotifyClientTerminationResponse;
         change_invisible_duration(ChangeInvisibleDurationRequest) -> ChangeInvisibleDurationResponse;
         forward_message_to_dead_letter_queue(ForwardMessageToDeadLetterQueueRequest)
@@ -302,6 +303,12 @@ pub(crate) fn typed(message: v2::Message, kind: MessageType) -> v2::Message {
 }
 
 /// The message of a message group.
+/// The same message, to be delivered after `seconds`.
+pub(crate) fn delayed(message: v2::Message, seconds: u64) -> v2::Message {
+    let at = std::time::SystemTime::now() + Duration::from_secs(seconds);
+    with_system(message, |system| system.delivery_timestamp = Some(at.into()))
+}
+
 pub(crate) fn grouped(message: v2::Message, group: &str) -> v2::Message {
     typed(with_system(message, |system| system.message_group = Some(group.to_owned())), MessageType::Fifo)
 }

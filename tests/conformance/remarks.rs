@@ -12,18 +12,13 @@ const fn remark(line: u8, what: &'static str) -> Remark {
 }
 
 /// Lines about features that do not exist.
-pub(crate) const NOT_YET: &[Remark] = &[
-    remark(13, "no authentication"),
-    remark(14, "no authentication"),
-    remark(27, "no recall of delayed messages"),
-];
+pub(crate) const NOT_YET: &[Remark] = &[remark(13, "no authentication"), remark(14, "no authentication")];
 
 /// Lines that are tested but for something that does not exist.
 pub(crate) const PARTLY: &[Remark] = &[
     remark(1, "no PROXY protocol"),
-    remark(26, "no RecallMessage and no SyncLiteSubscription to relay"),
-    remark(40, "no delayed messages, so no recall handles"),
-    remark(42, "no topics of type DELAY, PRIORITY and LITE are written to"),
+    remark(26, "no SyncLiteSubscription to relay"),
+    remark(42, "no topics of type PRIORITY and LITE are written to"),
     remark(45, "no replication, so no SLAVE_PERSISTENCE_TIMEOUT"),
 ];
 

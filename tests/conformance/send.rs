@@ -6,13 +6,14 @@ use std::time::Duration;
 use kerolox_proto::v2::{self, Code, MessageType};
 
 use crate::peer::{
-    Peer, bodies, code, grouped, handle, message, receiving, resource, system, typed, with_system,
+    Peer, bodies, code, delayed, grouped, handle, message, receiving, resource, system, typed, with_system,
 };
 use crate::world::{Setting, World};
 
 lines![
     c39_one_entry_per_message_in_order,
     c40_a_half_message_has_a_transaction_id,
+    c40_a_delayed_message_has_a_recall_handle,
     c42_types_and_topics_must_fit,
     c43_a_delivery_attempt_on_send_is_ignored,
     c44_a_message_group_keeps_its_order_whatever_the_queue_id,
@@ -42,31 +43,41 @@ async fn c40_a_half_message_has_a_transaction_id(setting: Setting) {
     assert_ne!(entry.transaction_id, other.transaction_id);
 }
 
+async fn c40_a_delayed_message_has_a_recall_handle(setting: Setting) {
+    let topic = setting.world.topic("DELAY").await;
+    let peer = Peer::connect(&setting.world.a, setting.transport).await;
+    let sent = [delayed(message(&topic, "first"), 60), delayed(message(&topic, "second"), 60)];
+    let entries = peer.send(sent.to_vec()).await;
+    assert!(entries.iter().all(|entry| !entry.recall_handle.trim().is_empty()), "{entries:?}");
+    assert_ne!(entries[0].recall_handle, entries[1].recall_handle);
+    assert!(entries.iter().all(|entry| entry.transaction_id.is_empty()));
+}
+
 async fn c42_types_and_topics_must_fit(setting: Setting) {
     let peer = Peer::connect(&setting.world.a, setting.transport).await;
     for (kind, fitting) in [
         ("NORMAL", MessageType::Normal),
         ("FIFO", MessageType::Fifo),
+        ("DELAY", MessageType::Delay),
         ("TRANSACTION", MessageType::Transaction),
     ] {
         let topic = setting.world.topic(kind).await;
         let of_type = |kind| match kind {
             MessageType::Fifo => grouped(message(&topic, "body"), "group"),
+            MessageType::Delay => delayed(message(&topic, "body"), 60),
             kind => typed(message(&topic, "body"), kind),
         };
-        for sent in [MessageType::Normal, MessageType::Fifo, MessageType::Transaction] {
+        for sent in [MessageType::Normal, MessageType::Fifo, MessageType::Delay, MessageType::Transaction] {
             let expected = if sent == fitting { Code::Ok } else { Code::MessagePropertyConflictWithType };
             assert_eq!(peer.send_code(of_type(sent)).await, expected, "{sent:?} to {kind}");
         }
-        let delayed = with_system(message(&topic, "body"), |system| {
-            system.delivery_timestamp = Some((std::time::SystemTime::now() + Duration::from_secs(60)).into());
-        });
-        assert_eq!(peer.send_code(delayed).await, Code::MessagePropertyConflictWithType, "delayed to {kind}");
     }
     let mixed = setting.world.topic("MIXED").await;
     for sent in [
         message(&mixed, "body"),
         grouped(message(&mixed, "body"), "group"),
+        delayed(message(&mixed, "body"), 60),
+        delayed(grouped(message(&mixed, "body"), "group"), 60),
         typed(message(&mixed, "body"), MessageType::Transaction),
     ] {
         assert_eq!(peer.send_code(sent).await, Code::Ok);

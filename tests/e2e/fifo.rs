@@ -9,7 +9,7 @@ use tokio_stream::StreamExt as _;
 
 use crate::support::{Servers, bodies, body, expect_nothing, from_client, raw, receive, resource};
 
-async fn ordered_group(servers: &Servers, name: &str) {
+pub(crate) async fn ordered_group(servers: &Servers, name: &str) {
     for broker in &servers.brokers {
         let address: Address = broker.address().unwrap().parse().unwrap();
         let request =

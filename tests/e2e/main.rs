@@ -25,4 +25,5 @@ mod retention;
 mod settings;
 mod startup;
 mod support;
+mod timers;
 mod transactions;

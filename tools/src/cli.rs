@@ -1,6 +1,6 @@
 //! The command line: which commands there are.
 
-use crate::command::{cluster, dead_letters, group, message, offset, query, store, topic};
+use crate::command::{cluster, dead_letters, group, message, offset, query, store, timers, topic};
 use crate::outcome::Result;
 use crate::output::{Format, Report};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -68,6 +68,9 @@ commands!(
     "resetOffsetByTime" ResetOffsetByTime(offset::ResetOffsetByTime),
     "dlqList" DlqList(dead_letters::DlqList),
     "dlqRedrive" DlqRedrive(dead_letters::DlqRedrive),
+    "timerList" TimerList(timers::TimerList),
+    "timerCancel" TimerCancel(timers::TimerCancel),
+    "timerDeliver" TimerDeliver(timers::TimerDeliver),
     "blockedList" BlockedList(dead_letters::BlockedList),
     "blockedSettle" BlockedSettle(dead_letters::BlockedSettle),
 );

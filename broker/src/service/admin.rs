@@ -16,6 +16,7 @@ use super::dead_letters;
 use super::failure::Failure;
 use super::groups::{self, Plan};
 use super::query::query;
+use super::timers;
 use crate::announce::Announcer;
 use crate::delivery::Deliveries;
 use crate::engine::{ChangeError, Engine};
@@ -128,6 +129,7 @@ impl BrokerAdmin for Admin {
             topic: Some(topic_config(&topic)),
             queues,
             undecided_transactions: index.undecided(topic.id),
+            scheduled_messages: index.scheduled(topic.id),
         }))
     }
 
@@ -188,7 +190,10 @@ impl BrokerAdmin for Admin {
     ) -> Result<Response<pb::DescribeBrokerResponse>, Status> {
         let store = self.engine.store();
         let positions = store.positions();
-        let undecided_transactions = store.index().undecided_total();
+        let (undecided_transactions, scheduled_messages) = {
+            let index = store.index();
+            (index.undecided_total(), index.scheduled_total())
+        };
         Ok(Response::new(pb::DescribeBrokerResponse {
             broker: Some(self.announcer.info()),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -198,6 +203,7 @@ impl BrokerAdmin for Admin {
             messages_in: self.counters.messages_in.load(Ordering::Relaxed),
             messages_out: self.counters.messages_out.load(Ordering::Relaxed),
             undecided_transactions,
+            scheduled_messages,
             read_only_reason: store.failure().unwrap_or_default(),
         }))
     }
@@ -282,6 +288,36 @@ impl BrokerAdmin for Admin {
             tracing::info!(group = request.group, redriven = answer.redriven, "dead letters sent back");
         }
         Ok(Response::new(answered.unwrap_or_else(|error| pb::RedriveDeadLettersResponse {
+            error: Some(error.into()),
+            ..Default::default()
+        })))
+    }
+
+    async fn list_timers(
+        &self,
+        request: Request<pb::ListTimersRequest>,
+    ) -> Result<Response<pb::ListTimersResponse>, Status> {
+        let (engine, request) = (self.engine.clone(), request.into_inner());
+        let broker = self.announcer.info().group;
+        let listed =
+            tokio::task::spawn_blocking(move || timers::list(engine.store(), &broker, &request)).await;
+        let listed = listed.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(listed.unwrap_or_else(|error| pb::ListTimersResponse {
+            error: Some(error.into()),
+            ..Default::default()
+        })))
+    }
+
+    async fn end_timer(
+        &self,
+        request: Request<pb::EndTimerRequest>,
+    ) -> Result<Response<pb::EndTimerResponse>, Status> {
+        let request = request.into_inner();
+        let ended = timers::end(&self.engine, &self.announcer.info().group, &request).await;
+        if ended.is_ok() {
+            tracing::info!(?request, "scheduled message ended by an administrator");
+        }
+        Ok(Response::new(ended.unwrap_or_else(|error| pb::EndTimerResponse {
             error: Some(error.into()),
             ..Default::default()
         })))

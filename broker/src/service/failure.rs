@@ -2,6 +2,7 @@
 
 use kerolox_kit::refusal::Refusal;
 use kerolox_proto::kerolox::{AdminError, AdminErrorKind};
+use kerolox_proto::v2::Code;
 use kerolox_store::StoreError;
 
 use crate::engine::{ChangeError, refused_by_store};
@@ -24,7 +25,12 @@ impl From<StoreError> for Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self::Unavailable(refusal.to_string())
+        let text = refusal.to_string();
+        match refusal.code {
+            Code::NotFound => Self::NotFound(text),
+            Code::BadRequest => Self::Invalid(text),
+            _ => Self::Unavailable(text),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod query;
 mod recall;
 mod receive;
 mod send;
+mod timers;
 mod transaction;
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! Producers: normal, FIFO, delayed and transactional messages.
 
+mod recall;
 mod send;
 pub(crate) mod transaction;
 
@@ -134,7 +135,7 @@ pub struct SendReceipt {
     pub broker: String,
     /// Queue that was asked for.
     pub queue_id: i32,
-    /// What takes a delayed message back, when the server supports it.
+    /// What takes a delayed message back, see [`Producer::recall`].
     pub recall_handle: Option<String>,
     /// Where that broker group was reached.
     pub(crate) endpoints: Endpoints,

@@ -242,7 +242,6 @@ def test_odd_headers_are_accepted(cluster, broker, topic):
 def test_what_is_not_built_yet_says_so(broker, topic, group):
     """Either gRPC's UNIMPLEMENTED or the protocol's NOT_IMPLEMENTED, never a crash or a made-up answer."""
     requests = {
-        "RecallMessage": service.RecallMessageRequest(topic=resource(topic), recall_handle="x"),
         "SyncLiteSubscription": service.SyncLiteSubscriptionRequest(topic=resource(topic), group=resource(group)),
     }
     for rpc, request in requests.items():

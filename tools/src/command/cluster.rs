@@ -141,6 +141,7 @@ impl Listed {
                 entry["messagesIn"] = answer.messages_in.into();
                 entry["messagesOut"] = answer.messages_out.into();
                 entry["undecidedTransactions"] = answer.undecided_transactions.into();
+                entry["scheduledMessages"] = answer.scheduled_messages.into();
                 entry["logEnd"] = answer.log_end.into();
                 entry["logDurable"] = answer.log_durable.into();
                 entry["logApplied"] = answer.log_applied.into();

@@ -7,6 +7,7 @@ pub(crate) mod message;
 pub(crate) mod offset;
 pub(crate) mod query;
 pub(crate) mod store;
+pub(crate) mod timers;
 pub(crate) mod topic;
 
 use crate::outcome::{Failure, Result};

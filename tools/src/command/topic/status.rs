@@ -59,6 +59,7 @@ fn status_json(answer: &wire::DescribeTopicResponse) -> serde_json::Value {
         "topic": answer.topic.as_ref().map(TopicView::from),
         "queues": answer.queues.iter().map(queue).collect::<Vec<_>>(),
         "undecidedTransactions": answer.undecided_transactions,
+        "scheduledMessages": answer.scheduled_messages,
     })
 }
 
@@ -80,6 +81,10 @@ fn status_text(done: &[Done<wire::DescribeTopicResponse>]) -> String {
     if undecided > 0 {
         text.push_str(&format!("\nTransactions without a decision: {undecided}"));
     }
+    let scheduled: u64 = answers().map(|(_, answer)| answer.scheduled_messages).sum();
+    if scheduled > 0 {
+        text.push_str(&format!("\nMessages that wait for their delivery time: {scheduled}"));
+    }
     text
 }
 
@@ -88,15 +93,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn status_lists_queues_and_undecided_transactions() {
+    fn status_lists_queues_and_what_is_held_back() {
         let queue = wire::QueueStatus { queue: 0, min_offset: 0, max_offset: 7, last_store_ms: 0 };
         let answer = wire::DescribeTopicResponse {
             queues: vec![queue],
             undecided_transactions: 2,
+            scheduled_messages: 3,
             ..Default::default()
         };
         assert_eq!(status_json(&answer)["queues"][0]["maxOffset"], 7);
         let text = status_text(&[Done { broker: alone(&Address::new("h", 1)), result: Ok(answer) }]);
-        assert!(text.starts_with("#Broker Name") && text.ends_with("decision: 2"), "{text}");
+        assert!(text.starts_with("#Broker Name") && text.contains("decision: 2\n"), "{text}");
+        assert!(text.ends_with("delivery time: 3"), "{text}");
     }
 }

@@ -5,4 +5,5 @@ mod filters;
 mod limits;
 mod messages;
 mod restarts;
+mod scheduled;
 mod transactions;
