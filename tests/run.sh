@@ -189,7 +189,10 @@ figures_suite() {
   run env KEROLOX_BIN="$CARGO_TARGET_DIR/release" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     "$KEROLOX_PYTHON" tests/sdk/python/figures.py "$@" || code=$?
   local shown; shown="$(count '^figures: \([0-9]*\) passed.*')"
-  if run "$CARGO_TARGET_DIR/release/delivery"; then shown=$((shown + 1)); else code=1; fi
+  local program
+  for program in delivery lateness; do
+    if run "$CARGO_TARGET_DIR/release/$program"; then shown=$((shown + 1)); else code=1; fi
+  done
   finish figures "$shown" 0 "$code" $((SECONDS - start))
 }
 

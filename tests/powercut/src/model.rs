@@ -3,9 +3,11 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use kerolox_core::flush::Flush;
+use kerolox_core::record::Hold;
+use kerolox_core::timer::TimerPhase;
 use kerolox_store::{Applied, Outcome, Store};
 
-use crate::observe::{End, HalfMessage, View, Visible, end_of};
+use crate::observe::{End, HeldMessage, View, Visible, end_of};
 use crate::plan::Plan;
 
 /// An answered proposal.
@@ -26,8 +28,8 @@ pub(crate) struct Model {
     open: Vec<Answer>,
     /// Messages that were ever proposed, with topic and queue.
     proposed: HashMap<String, (u32, u32)>,
-    /// Half messages whose commit was ever proposed.
-    commit_proposed: HashSet<String>,
+    /// Held messages that were ever to become visible.
+    show_proposed: HashSet<String>,
     /// Offsets whose end was ever proposed.
     finish_proposed: BTreeSet<(u32, u32, u64)>,
     /// Messages of this life, which a power cut may take.
@@ -36,7 +38,7 @@ pub(crate) struct Model {
     gone: HashSet<String>,
     /// Topics that were touched by a proposal of this life.
     touched: HashSet<String>,
-    /// Half messages of which this life proposed the end.
+    /// Held messages of which this life proposed the end.
     ended: HashSet<u64>,
     /// Where the log was given up at the most.
     trimmed: u64,
@@ -48,17 +50,19 @@ impl Model {
     /// To be told before a proposal is made.
     pub(crate) fn propose(&mut self, plan: &Plan) {
         match plan {
-            Plan::Message { id, topic_id, queue } | Plan::Half { id, topic_id, queue } => {
+            Plan::Message { id, topic_id, queue }
+            | Plan::Half { id, topic_id, queue }
+            | Plan::Scheduled { id, topic_id, queue } => {
                 self.proposed.insert(id.clone(), (*topic_id, *queue));
                 self.fresh.push(id.clone());
             }
-            Plan::Commit { position } => {
+            Plan::Show { position, .. } => {
                 self.ended.insert(*position);
-                if let Some(half) = self.live.halves.get(position) {
-                    self.commit_proposed.insert(half.id.clone());
+                if let Some(held) = self.live.held.get(position) {
+                    self.show_proposed.insert(held.id.clone());
                 }
             }
-            Plan::RollBack { position } => drop(self.ended.insert(*position)),
+            Plan::Hide { position, .. } => drop(self.ended.insert(*position)),
             Plan::Finish { place } => drop(self.finish_proposed.insert(*place)),
             Plan::PutTopic { name, .. } | Plan::DeleteTopic { name } => {
                 self.touched.insert(name.clone());
@@ -121,12 +125,12 @@ impl Model {
         self.check_messages(store, &view)?;
         self.check_done(&view)?;
         self.check_nothing_else(&view)?;
-        self.take_halves(store, &mut view)?;
+        self.take_held(store, &mut view)?;
         let kept: HashSet<&str> = view
             .visible
             .values()
             .map(|visible| visible.id.as_str())
-            .chain(view.halves.values().map(|half| half.id.as_str()))
+            .chain(view.held.values().map(|held| held.id.as_str()))
             .collect();
         let lost = self.fresh.drain(..).filter(|id| !kept.contains(id.as_str()));
         self.gone.extend(lost.collect::<Vec<_>>());
@@ -206,8 +210,8 @@ impl Model {
     /// Nothing is visible that nobody sent, that was rolled back, that had gone before, or that is there already.
     fn check_nothing_else(&self, view: &View) -> Result<(), String> {
         let mut seen = HashSet::new();
-        let halves: HashMap<&str, End> =
-            self.durable.halves.values().map(|half| (half.id.as_str(), half.end)).collect();
+        let ends: HashMap<&str, End> =
+            self.durable.held.values().map(|held| (held.id.as_str(), held.end)).collect();
         for (place @ (topic_id, queue, _), Visible { id, .. }) in &view.visible {
             let wrong = if !seen.insert(id) {
                 "is visible twice"
@@ -215,52 +219,52 @@ impl Model {
                 "came back after it was gone"
             } else if self.proposed.get(id) != Some(&(*topic_id, *queue)) {
                 "was never sent there"
-            } else if id.starts_with('h') && !self.commit_proposed.contains(id) {
-                "was never committed"
-            } else if matches!(halves.get(id.as_str()), Some(End::RolledBack(_))) {
-                "was rolled back"
+            } else if !id.starts_with('m') && !self.show_proposed.contains(id) {
+                "was never committed or delivered"
+            } else if matches!(ends.get(id.as_str()), Some(End::Hidden(_))) {
+                "was rolled back or recalled"
             } else {
                 continue;
             };
             return Err(format!("the message {id} at {place:?} {wrong}"));
         }
-        for half in view.halves.values() {
-            if self.gone.contains(&half.id) || !self.proposed.contains_key(&half.id) {
-                return Err(format!("the half message {} came from nowhere", half.id));
+        for held in view.held.values() {
+            if self.gone.contains(&held.id) || !self.proposed.contains_key(&held.id) {
+                return Err(format!("the held message {} came from nowhere", held.id));
             }
         }
         Ok(())
     }
 
-    /// Transactions stand as they stood, or have ended as this life proposed. Adds those that have ended to `view`.
-    fn take_halves(&self, store: &Store, view: &mut View) -> Result<(), String> {
-        for (position, known) in &self.durable.halves {
+    /// Transactions and timers stand as they stood, or have ended as this life proposed. Adds those that have ended to `view`.
+    fn take_held(&self, store: &Store, view: &mut View) -> Result<(), String> {
+        for (position, known) in &self.durable.held {
             if !view.has_topic(known.topic_id) {
                 continue;
             }
-            let found = end_of(store, *position)?;
+            let found = end_of(store, *position, known.hold)?;
             let fine = match (known.end, found) {
                 (known, Some(found)) if known == found => true,
-                (End::Undecided, Some(_)) => self.ended.contains(position),
+                (End::Open, Some(_)) => self.ended.contains(position),
                 // Forgotten with the segment of its decision.
-                (End::Undecided, None) => false,
-                (End::Committed(_, at) | End::RolledBack(at), None) => at < self.trimmed,
+                (End::Open, None) => false,
+                (End::Shown(_, at) | End::Hidden(at), None) => at < self.trimmed,
                 (_, Some(_)) => false,
             };
             if !fine {
-                return Err(format!("the transaction of {} was {:?} and is {found:?}", known.id, known.end));
+                return Err(format!("{} was {:?} and is {found:?}", known.id, known.end));
             }
             if let Some(end) = found {
-                view.halves.entry(*position).or_insert_with(|| HalfMessage { end, ..known.clone() });
+                view.held.entry(*position).or_insert_with(|| HeldMessage { end, ..known.clone() });
             }
         }
         // What was answered without a sync, and is there all the same.
-        for (position, known) in &self.live.halves {
-            if !view.halves.contains_key(position)
+        for (position, known) in &self.live.held {
+            if !view.held.contains_key(position)
                 && view.has_topic(known.topic_id)
-                && let Some(end) = end_of(store, *position)?
+                && let Some(end) = end_of(store, *position, known.hold)?
             {
-                view.halves.insert(*position, HalfMessage { end, ..known.clone() });
+                view.held.insert(*position, HeldMessage { end, ..known.clone() });
             }
         }
         Ok(())
@@ -276,20 +280,21 @@ fn take(view: &mut View, answer: &Answer, trimmed: u64) -> Result<(), String> {
         {
             show(view, (*topic_id, *queue, *offset), id, position)
         }
-        (Plan::Message { topic_id, .. } | Plan::Half { topic_id, .. }, Outcome::TopicGone)
-            if !view.has_topic(*topic_id) =>
-        {
-            Ok(())
-        }
+        (
+            Plan::Message { topic_id, .. } | Plan::Half { topic_id, .. } | Plan::Scheduled { topic_id, .. },
+            Outcome::TopicGone,
+        ) if !view.has_topic(*topic_id) => Ok(()),
         (Plan::Half { id, topic_id, queue }, Outcome::Held) => {
-            let half =
-                HalfMessage { id: id.clone(), topic_id: *topic_id, queue: *queue, end: End::Undecided };
-            view.halves.insert(position, half);
+            view.held.insert(position, open(id, *topic_id, *queue, Hold::Half));
             Ok(())
         }
-        (Plan::Commit { position: half }, outcome) => settle(view, *half, true, outcome, position, trimmed),
-        (Plan::RollBack { position: half }, outcome) => {
-            settle(view, *half, false, outcome, position, trimmed)
+        (Plan::Scheduled { id, topic_id, queue }, Outcome::Scheduled) => {
+            view.held.insert(position, open(id, *topic_id, *queue, Hold::Until));
+            Ok(())
+        }
+        (Plan::Show { position: held, .. }, outcome) => settle(view, *held, true, outcome, position, trimmed),
+        (Plan::Hide { position: held, .. }, outcome) => {
+            settle(view, *held, false, outcome, position, trimmed)
         }
         (Plan::Finish { place }, Outcome::Done) => {
             if view.group && view.visible.contains_key(place) {
@@ -328,35 +333,43 @@ fn show(view: &mut View, place: (u32, u32, u64), id: &str, at: u64) -> Result<()
     Ok(())
 }
 
+fn open(id: &str, topic_id: u32, queue: u32, hold: Hold) -> HeldMessage {
+    HeldMessage { hold, id: id.to_owned(), topic_id, queue, end: End::Open }
+}
+
 /// The first decision stands.
 fn settle(
     view: &mut View,
     position: u64,
-    commit: bool,
+    is_shown: bool,
     outcome: &Outcome,
     at: u64,
     trimmed: u64,
 ) -> Result<(), String> {
-    let Some(half) = view.halves.get(&position).cloned() else {
+    let Some(held) = view.held.get(&position).cloned() else {
         // It went with its topic. The store may remember how it had ended, but nothing can happen to it.
         let happened = matches!(outcome, Outcome::Visible { .. } | Outcome::Discarded);
-        return if happened { Err("there is no such transaction".to_owned()) } else { Ok(()) };
+        return if happened { Err("there is no such message".to_owned()) } else { Ok(()) };
     };
-    let end = match (half.end, outcome) {
-        (End::Undecided, Outcome::Visible { queue, offset }) if commit && *queue == half.queue => {
-            show(view, (half.topic_id, *queue, *offset), &half.id, at)?;
-            End::Committed(*offset, at)
+    let end = match (held.end, outcome) {
+        (End::Open, Outcome::Visible { queue, offset }) if is_shown && *queue == held.queue => {
+            show(view, (held.topic_id, *queue, *offset), &held.id, at)?;
+            End::Shown(*offset, at)
         }
-        (End::Undecided, Outcome::Discarded) if !commit => End::RolledBack(at),
-        (End::Committed(..), Outcome::Repeated) if commit => half.end,
-        (End::RolledBack(_), Outcome::Repeated) if !commit => half.end,
-        (End::Committed(..), Outcome::Contradicted) if !commit => half.end,
-        (End::RolledBack(_), Outcome::Contradicted) if commit => half.end,
-        (End::Committed(_, decided) | End::RolledBack(decided), Outcome::NoSuchHalf) if decided < trimmed => {
-            half.end
+        (End::Open, Outcome::Discarded) if !is_shown => End::Hidden(at),
+        (End::Shown(..), Outcome::Repeated) if is_shown => held.end,
+        (End::Hidden(_), Outcome::Repeated) if !is_shown => held.end,
+        (End::Shown(..), Outcome::Contradicted) if !is_shown => held.end,
+        (End::Hidden(_), Outcome::Contradicted) if is_shown => held.end,
+        (End::Shown(..), Outcome::TimerOver(TimerPhase::Delivered)) => held.end,
+        (End::Hidden(_), Outcome::TimerOver(TimerPhase::Recalled)) => held.end,
+        (End::Shown(_, decided) | End::Hidden(decided), Outcome::NoSuchHalf | Outcome::NoSuchTimer)
+            if decided < trimmed =>
+        {
+            held.end
         }
-        _ => return Err(format!("the transaction is {:?}", half.end)),
+        _ => return Err(format!("it is {:?}", held.end)),
     };
-    view.halves.insert(position, HalfMessage { end, ..half });
+    view.held.insert(position, HeldMessage { end, ..held });
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kerolox_core::record::Hold;
+use kerolox_core::timer::TimerPhase;
 use kerolox_core::transaction::Phase;
 use kerolox_store::Store;
 
@@ -21,19 +23,21 @@ pub(crate) struct Visible {
     pub(crate) at: u64,
 }
 
-/// How a transaction stands.
+/// How a held message stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    Undecided,
-    /// With the offset and the position of the decision.
-    Committed(u64, u64),
-    /// With the position of the decision.
-    RolledBack(u64),
+    /// Undecided, or scheduled.
+    Open,
+    /// Committed or delivered, with the offset and the position of the decision.
+    Shown(u64, u64),
+    /// Rolled back or recalled, with the position of the decision.
+    Hidden(u64),
 }
 
-/// A half message by its first position.
+/// A half message or a scheduled one, by its first position.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HalfMessage {
+pub(crate) struct HeldMessage {
+    pub(crate) hold: Hold,
     pub(crate) id: String,
     pub(crate) topic_id: u32,
     pub(crate) queue: u32,
@@ -50,8 +54,8 @@ pub(crate) struct View {
     pub(crate) visible: BTreeMap<Place, Visible>,
     /// Smallest and next offset of a queue.
     pub(crate) bounds: BTreeMap<(u32, u32), (u64, u64)>,
-    /// Undecided half messages; in the model, decided ones as well.
-    pub(crate) halves: BTreeMap<u64, HalfMessage>,
+    /// Undecided half messages and scheduled ones; in the model, decided ones as well.
+    pub(crate) held: BTreeMap<u64, HeldMessage>,
     /// Offsets that the consumer group has finished, expired ones left out.
     pub(crate) done: BTreeSet<Place>,
 }
@@ -65,7 +69,7 @@ impl View {
         self.topics.retain(|_, (known, _)| *known != id);
         self.visible.retain(|(topic, _, _), _| *topic != id);
         self.bounds.retain(|(topic, _), _| *topic != id);
-        self.halves.retain(|_, half| half.topic_id != id);
+        self.held.retain(|_, held| held.topic_id != id);
         self.done.retain(|(topic, _, _)| *topic != id);
     }
 
@@ -78,7 +82,7 @@ impl View {
                 view.read_queue(store, topic.id, queue)?;
             }
         }
-        view.read_halves(store)?;
+        view.read_held(store)?;
         Ok(view)
     }
 
@@ -100,25 +104,49 @@ impl View {
         Ok(())
     }
 
-    fn read_halves(&mut self, store: &Store) -> Result<(), String> {
+    fn read_held(&mut self, store: &Store) -> Result<(), String> {
         let due = store.index().due_halves(i64::MAX - 1, None, 100_000);
         for (position, half) in due.map_err(|error| error.to_string())? {
-            let id = read_id(store, half.location(position), half.frame_len)
-                .map_err(|error| format!("half message of {position}: {error}"))?;
-            let message = HalfMessage { id, topic_id: half.topic_id, queue: half.queue, end: End::Undecided };
-            self.halves.insert(position, message);
+            let place = (half.location(position), half.frame_len);
+            self.hold(store, position, place, (half.topic_id, half.queue, Hold::Half))?;
         }
+        let due = store.index().due_timers(i64::MAX - 1, None, 100_000);
+        for (position, timer) in due.map_err(|error| error.to_string())? {
+            let place = (timer.location(position), timer.frame_len);
+            self.hold(store, position, place, (timer.topic_id, timer.queue, Hold::Until))?;
+        }
+        Ok(())
+    }
+
+    fn hold(
+        &mut self,
+        store: &Store,
+        position: u64,
+        (location, len): (u64, u32),
+        (topic_id, queue, hold): (u32, u32, Hold),
+    ) -> Result<(), String> {
+        let id =
+            read_id(store, location, len).map_err(|error| format!("held message of {position}: {error}"))?;
+        self.held.insert(position, HeldMessage { hold, id, topic_id, queue, end: End::Open });
         Ok(())
     }
 }
 
-/// How the transaction of a half message stands; `None` when the store does not know it.
-pub(crate) fn end_of(store: &Store, position: u64) -> Result<Option<End>, String> {
+/// How a held message stands; `None` when the store does not know it.
+pub(crate) fn end_of(store: &Store, position: u64, hold: Hold) -> Result<Option<End>, String> {
+    if hold == Hold::Until {
+        let timer = store.index().timer(position).map_err(|error| error.to_string())?;
+        return Ok(timer.map(|timer| match timer.phase() {
+            TimerPhase::Delivered => End::Shown(timer.offset, timer.decided_at),
+            TimerPhase::Recalled => End::Hidden(timer.decided_at),
+            TimerPhase::Pending => End::Open,
+        }));
+    }
     let half = store.index().half(position).map_err(|error| error.to_string())?;
     Ok(half.map(|half| match half.phase() {
-        Phase::Committed => End::Committed(half.offset, half.decided_at),
-        Phase::RolledBack => End::RolledBack(half.decided_at),
-        _ => End::Undecided,
+        Phase::Committed => End::Shown(half.offset, half.decided_at),
+        Phase::RolledBack => End::Hidden(half.decided_at),
+        _ => End::Open,
     }))
 }
 

@@ -5,7 +5,7 @@ use kerolox_core::flush::Flush;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
     AckRange, DeleteTopic, DiscardRecord, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord,
-    ProgressItem, ProgressRecord, QueueProgress, Record, ReleaseRecord,
+    ProgressItem, ProgressRecord, QueueProgress, Record, ReleaseRecord, TimerDecision, TimerEnded,
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::Chooser;
@@ -15,13 +15,41 @@ use crate::observe::{GROUP, Place, QUEUES_MAX, View};
 /// One proposal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Plan {
-    Message { id: String, topic_id: u32, queue: u32 },
-    Half { id: String, topic_id: u32, queue: u32 },
-    Commit { position: u64 },
-    RollBack { position: u64 },
-    Finish { place: Place },
-    PutTopic { name: String, queues: u32 },
-    DeleteTopic { name: String },
+    Message {
+        id: String,
+        topic_id: u32,
+        queue: u32,
+    },
+    Half {
+        id: String,
+        topic_id: u32,
+        queue: u32,
+    },
+    Scheduled {
+        id: String,
+        topic_id: u32,
+        queue: u32,
+    },
+    /// A held message becomes visible: a commit, or a delivery.
+    Show {
+        position: u64,
+        hold: Hold,
+    },
+    /// A held message never becomes visible: a rollback, or a recall.
+    Hide {
+        position: u64,
+        hold: Hold,
+    },
+    Finish {
+        place: Place,
+    },
+    PutTopic {
+        name: String,
+        queues: u32,
+    },
+    DeleteTopic {
+        name: String,
+    },
     PutGroup,
 }
 
@@ -37,10 +65,11 @@ impl Plan {
         let queue = below(chooser, queues);
         match chooser.below(40) {
             0..18 => Self::Message { id, topic_id, queue },
-            18..26 => Self::Half { id, topic_id, queue },
-            26..34 => match nth(chooser, view.halves.keys()).copied() {
-                Some(position) if chooser.chance(1, 2) => Self::Commit { position },
-                Some(position) => Self::RollBack { position },
+            18..22 => Self::Half { id, topic_id, queue },
+            22..26 => Self::Scheduled { id, topic_id, queue },
+            26..34 => match nth(chooser, view.held.iter()).map(|(position, held)| (*position, held.hold)) {
+                Some((position, hold)) if chooser.chance(1, 2) => Self::Show { position, hold },
+                Some((position, hold)) => Self::Hide { position, hold },
                 None => Self::Half { id, topic_id, queue },
             },
             34..38 => match nth(chooser, view.visible.keys()).copied() {
@@ -60,8 +89,11 @@ impl Plan {
         match self {
             Self::Message { id, topic_id, queue } => message(id, *topic_id, *queue, Hold::None, chooser),
             Self::Half { id, topic_id, queue } => message(id, *topic_id, *queue, Hold::Half, chooser),
-            Self::Commit { position } => Record::Release(ReleaseRecord { held: *position, by }),
-            Self::RollBack { position } => Record::Discard(DiscardRecord { held: *position, by }),
+            Self::Scheduled { id, topic_id, queue } => message(id, *topic_id, *queue, Hold::Until, chooser),
+            Self::Show { position, hold: Hold::Until } => end_timer(*position, TimerDecision::Deliver, by),
+            Self::Hide { position, hold: Hold::Until } => end_timer(*position, TimerDecision::Recall, by),
+            Self::Show { position, .. } => Record::Release(ReleaseRecord { held: *position, by }),
+            Self::Hide { position, .. } => Record::Discard(DiscardRecord { held: *position, by }),
             Self::Finish { place: (topic_id, queue, offset) } => {
                 let acked = vec![AckRange { start: *offset, end: offset + 1 }];
                 Record::Progress(ProgressRecord::new([ProgressItem::Queue(QueueProgress {
@@ -89,6 +121,11 @@ impl Plan {
 /// A record that changes nothing.
 pub(crate) fn nothing() -> Record {
     Record::Progress(ProgressRecord::new([]))
+}
+
+fn end_timer(held: u64, decision: TimerDecision, by: String) -> Record {
+    let ended = TimerEnded { held, decision: decision.into(), by };
+    Record::Progress(ProgressRecord::new([ProgressItem::TimerEnded(ended)]))
 }
 
 fn meta(change: MetaChange) -> Record {

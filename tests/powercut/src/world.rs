@@ -144,6 +144,9 @@ impl World {
                 Plan::Half { topic_id, queue, .. } => {
                     Plan::Half { id: format!("h{}", self.messages), topic_id, queue }
                 }
+                Plan::Scheduled { topic_id, queue, .. } => {
+                    Plan::Scheduled { id: format!("s{}", self.messages), topic_id, queue }
+                }
                 plan => plan,
             };
             let flush = if sync { Flush::Sync } else { Plan::flush(&mut self.chooser) };
