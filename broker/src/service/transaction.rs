@@ -37,7 +37,7 @@ pub(super) async fn end_transaction(
     };
     let applied = context.engine.propose(&record).await.map_err(|error| refused_by_log(&error))?;
     match applied.outcome {
-        Outcome::Visible { .. } | Outcome::Discarded | Outcome::Repeated => {
+        Outcome::Visible { .. } | Outcome::Scheduled | Outcome::Discarded | Outcome::Repeated => {
             Ok(v2::EndTransactionResponse { status: Some(ok_status()) })
         }
         Outcome::Contradicted => Err(contradicted(request.resolution())),

@@ -69,7 +69,8 @@ async fn main() -> Result<()> {
     // Time enough to send them all.
     let first = SystemTime::now() + Duration::from_secs(10 + arguments.seconds);
     let gap = Duration::from_nanos(1_000_000_000 / arguments.rate);
-    send(&producer, &arguments, due, |number| first + gap * u32::try_from(number).unwrap_or(u32::MAX)).await?;
+    send(&producer, &arguments, due, |number| first + gap * u32::try_from(number).unwrap_or(u32::MAX))
+        .await?;
     ensure!(SystemTime::now() < first, "the sends took longer than the time that was left for them");
     while scheduled(&admin, &address).await? > arguments.pending {
         tokio::time::sleep(Duration::from_millis(200)).await;
