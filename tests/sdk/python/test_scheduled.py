@@ -71,3 +71,30 @@ def test_scheduled_messages_survive_a_crash(clients):
         consumer.shutdown()
     finally:
         cluster.close()
+
+
+def test_an_administrator_lists_cancels_and_delivers(cluster, clients):
+    topic, group = cluster.create_topic("DELAY"), cluster.create_group()
+    producer = clients.producer(cluster.access_point, topic)
+    consumer = clients.consumer(cluster.access_point, topic, group, await_duration=1)
+    sent = {body: producer.send(scheduled(topic, body, 3600 + number))
+            for number, body in enumerate(("first", "second", "third"))}
+
+    def listed(*options):
+        [broker] = cluster.mqadmin("timerList", "-c", "DefaultCluster", "-t", topic, *options)["brokers"]
+        return [entry["body"] for entry in broker["scheduled"]], broker["truncated"]
+
+    assert listed() == (["first", "second", "third"], False)
+    assert listed("-m", 2) == (["first", "second"], True)
+    assert listed("-i", sent["second"].message_id) == (["second"], False)
+    assert listed("--tags", "unknown") == ([], False)
+    assert cluster.mqadmin("topicStatus", "-t", topic)["brokers"][0]["scheduledMessages"] == 3
+
+    cluster.mqadmin("timerCancel", "-c", "DefaultCluster", "-i", sent["first"].message_id, "-y")
+    cluster.mqadmin("timerDeliver", "-c", "DefaultCluster", "--handle", sent["second"].recall_handle, "-y")
+    assert sdk.bodies(sdk.receive(consumer, 1)) == ["second"]
+    assert listed() == (["third"], False)
+    with pytest.raises(AssertionError, match="recalled before"):
+        cluster.mqadmin("timerCancel", "-c", "DefaultCluster", "-i", sent["first"].message_id, "-y")
+    with pytest.raises(NotFoundException, match="delivered before"):
+        producer.recall_message(topic, sent["second"].recall_handle)
