@@ -33,6 +33,7 @@ use crate::clock::GuardedClock;
 use crate::config::BrokerConfig;
 use crate::delivery::{Arrivals, Deliveries, ProgressLog};
 use crate::engine::Engine;
+use crate::lite_expiry;
 use crate::retention::Keeper;
 use crate::service::{Admin, Context, Counters, Door, Messaging, Policy};
 use crate::timers::{TimerArrivals, Timers};
@@ -191,6 +192,7 @@ impl Broker {
                 deliveries.clone(),
                 config.groups.member_expiry.duration(),
             )),
+            tokio::spawn(lite_expiry::run(engine.clone(), config.lite.check_interval.duration())),
             tokio::spawn(announce_topics(engine.clone(), Arc::downgrade(&registrar))),
         ];
         let policy: Arc<dyn SettingsPolicy> =
@@ -206,6 +208,7 @@ impl Broker {
             limits: config.publish_limits(),
             delays: config.delay_policy(),
             clock,
+            lite: config.lite.clone(),
             checks: config.check_policy(),
             counters: counters.clone(),
             shutdown: shutdown.clone(),
@@ -339,6 +342,7 @@ async fn keep_house(
         for client_id in clients.expire() {
             deliveries.client_left(&client_id);
         }
+        deliveries.tidy_lites(|client| clients.is_alive(client));
         deliveries.remove_members(|client| clients.is_alive(client), member_expiry).await;
     }
 }

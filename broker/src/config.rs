@@ -57,6 +57,8 @@ pub struct BrokerConfig {
     pub groups: GroupsConfig,
     /// Limits for messages.
     pub limits: LimitsConfig,
+    /// Lite topics.
+    pub lite: LiteConfig,
     /// Registration with the nameservers.
     pub registration: RegistrationConfig,
     /// Client sessions.
@@ -213,6 +215,18 @@ pub struct LimitsConfig {
     pub max_delay: Span,
 }
 
+/// Lite topics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LiteConfig {
+    /// Most lite topics below one topic. Each takes some 150 bytes of memory.
+    pub max_topics: u64,
+    /// Most subscriptions to lite topics, of all clients together (RocketMQ's default).
+    pub max_subscriptions: usize,
+    /// How often lite topics that expired are looked for.
+    pub check_interval: Span,
+}
+
 /// Registration with the nameservers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -248,6 +262,7 @@ impl Default for BrokerConfig {
             topics: TopicsConfig::default(),
             groups: GroupsConfig::default(),
             limits: LimitsConfig::default(),
+            lite: LiteConfig::default(),
             registration: RegistrationConfig::default(),
             clients: ClientsConfig::default(),
             health: HealthSettings::default(),
@@ -309,6 +324,12 @@ impl Default for LimitsConfig {
     }
 }
 
+impl Default for LiteConfig {
+    fn default() -> Self {
+        Self { max_topics: 2_000_000, max_subscriptions: 100_000, check_interval: Span::from_secs(120) }
+    }
+}
+
 impl Default for RegistrationConfig {
     fn default() -> Self {
         Self {
@@ -363,6 +384,9 @@ impl BrokerConfig {
         }
         if self.timers.delay_levels.is_empty() {
             return Err("timers.delay-levels is empty; leave it out for the levels of RocketMQ".into());
+        }
+        if self.lite.check_interval.as_millis() == 0 {
+            return Err("lite.check-interval is 0; the default is 2m".into());
         }
         if self.transaction.check_interval.as_millis() == 0 {
             return Err("transaction.check-interval is 0; the default is 30s".into());

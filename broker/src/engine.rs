@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use kerolox_core::flush::Flush;
 use kerolox_core::group::{Group, GroupChange};
-use kerolox_core::record::{DeleteGroup, DeleteTopic, MetaChange, MetaRecord, Record};
+use kerolox_core::record::{DeleteGroup, DeleteTopic, DropLites, LiteTopic, MetaChange, MetaRecord, Record};
 use kerolox_core::topic::{Topic, TopicChange};
 use kerolox_core::{group, topic};
+use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::Refusal;
 use kerolox_proto::v2::Code;
 use kerolox_store::{Applied, Outcome, ProposeError, Store, StoreError};
@@ -128,6 +129,45 @@ impl Engine {
         }
     }
 
+    /// The queue of a lite topic, which is made unless there is one. Its parent is to have `max` lite topics at the most.
+    ///
+    /// # Errors
+    /// [`LiteError`].
+    pub async fn put_lite(&self, topic: &Topic, name: &str, max: u64) -> Result<u32, LiteError> {
+        let queue = {
+            let index = self.store.index();
+            if let Some(lite) = index.lite(topic.id, name)? {
+                return Ok(lite.queue);
+            }
+            let count = index.lites_len(topic.id);
+            if count >= max {
+                return Err(LiteError::TooMany { topic: topic.name.clone(), count });
+            }
+            index.next_lite_queue()
+        };
+        if self.room.is_short() {
+            return Err(ProposeError::NoRoom.into());
+        }
+        let lite = LiteTopic { topic_id: topic.id, queue, name: name.to_owned(), created_ms: now_ms() };
+        let record = Record::Meta(MetaRecord { change: Some(MetaChange::PutLite(lite)) });
+        match self.propose(&record).await?.outcome {
+            Outcome::Lite { queue, .. } => Ok(queue),
+            Outcome::TopicGone => Err(LiteError::NoTopic(topic.name.clone())),
+            _ => Err(LiteError::NoNumbers),
+        }
+    }
+
+    /// Removes lite topics of a parent that have got no message since they were looked at; the answer tells whether one went.
+    ///
+    /// # Errors
+    /// [`ChangeError::Log`].
+    pub async fn drop_lites(&self, drop: DropLites) -> Result<bool, ChangeError> {
+        match self.change(MetaChange::DropLites(drop)).await? {
+            Outcome::Deleted(was_there) => Ok(was_there),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Deletes a topic; the answer tells whether there was one.
     ///
     /// # Errors
@@ -164,6 +204,33 @@ pub enum ChangeError {
     /// What was asked for cannot be.
     #[error("{0}")]
     Invalid(String),
+    /// It cannot be stored.
+    #[error(transparent)]
+    Log(#[from] ProposeError),
+}
+
+/// A lite topic was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum LiteError {
+    /// The parent has as many as it may have.
+    #[error(
+        "topic {topic:?} has {count} lite topics on this broker, which is the limit; let idle ones expire (+lite.topic.expiration=MINUTES), or have the operator raise lite.max-topics"
+    )]
+    TooMany {
+        /// The parent.
+        topic: String,
+        /// How many it has.
+        count: u64,
+    },
+    /// All queue numbers were given.
+    #[error("this broker has given out all numbers that lite topics can have; use another broker")]
+    NoNumbers,
+    /// The parent was deleted in the meantime.
+    #[error("topic {0:?} was deleted; create it with mqadmin updateTopic")]
+    NoTopic(String),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// It cannot be stored.
     #[error(transparent)]
     Log(#[from] ProposeError),

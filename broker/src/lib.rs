@@ -11,6 +11,7 @@ mod clock;
 pub mod config;
 pub mod delivery;
 pub mod engine;
+mod lite_expiry;
 pub mod retention;
 mod service;
 pub mod timers;

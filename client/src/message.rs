@@ -28,6 +28,7 @@ pub struct Message {
     message_group: Option<String>,
     delivery_timestamp: Option<SystemTime>,
     priority: Option<u32>,
+    lite_topic: Option<String>,
 }
 
 impl Message {
@@ -43,6 +44,7 @@ impl Message {
                 message_group: None,
                 delivery_timestamp: None,
                 priority: None,
+                lite_topic: None,
             },
         }
     }
@@ -87,9 +89,21 @@ impl Message {
         self.priority
     }
 
+    /// The lite topic that it belongs to, below its topic.
+    pub fn lite_topic(&self) -> Option<&str> {
+        self.lite_topic.as_deref()
+    }
+
+    /// Messages with the same word go to the same queue: they are in order, or of one lite topic.
+    pub(crate) fn together(&self) -> Option<&str> {
+        self.message_group().or(self.lite_topic())
+    }
+
     /// What kind of message this is, apart from transactions: those are made by how a message is sent.
     fn message_type(&self) -> v2::MessageType {
-        if self.priority.is_some() {
+        if self.lite_topic.is_some() {
+            v2::MessageType::Lite
+        } else if self.priority.is_some() {
             v2::MessageType::Priority
         } else if self.delivery_timestamp.is_some() {
             v2::MessageType::Delay
@@ -115,6 +129,7 @@ impl Message {
             delivery_timestamp: self.delivery_timestamp.map(Into::into),
             message_group: self.message_group,
             priority: self.priority.map(|priority| i32::try_from(priority).unwrap_or(i32::MAX)),
+            lite_topic: self.lite_topic,
             ..Default::default()
         };
         v2::Message {
@@ -136,6 +151,7 @@ impl Message {
             properties: wire.user_properties,
             message_group: system.message_group.take(),
             delivery_timestamp: time_from_wire(system.delivery_timestamp.take()),
+            lite_topic: system.lite_topic.take(),
             priority: system.priority.take().and_then(|priority| priority.try_into().ok()),
         };
         (message, system)
@@ -215,6 +231,12 @@ impl MessageBuilder {
     /// a priority, and the last one takes whatever is above it.
     pub fn priority(mut self, priority: u32) -> Self {
         self.message.priority = Some(priority);
+        self
+    }
+
+    /// Puts it into a lite topic below its topic, which is of type LITE. The first message makes the lite topic.
+    pub fn lite_topic(mut self, name: impl Into<String>) -> Self {
+        self.message.lite_topic = Some(name.into());
         self
     }
 

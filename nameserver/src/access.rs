@@ -6,11 +6,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kerolox_kit::access::{self, Answer, Items, answer, not_here, refused_stream};
+use kerolox_kit::access::{self, Answer, Items, answer, refused_stream};
 use kerolox_kit::clients::Clients;
 use kerolox_kit::headers::ClientHeaders;
+use kerolox_kit::lite::sync_everywhere;
 use kerolox_kit::process::Shutdown;
-use kerolox_kit::refusal::Refusal;
+use kerolox_kit::refusal::{Refusal, ok_status};
 use kerolox_kit::relay::{self, Relay, acks};
 use kerolox_kit::routes::Routes;
 use kerolox_kit::telemetry::{SettingsPolicy, TelemetryStream, telemetry};
@@ -44,15 +45,17 @@ impl AccessPoint {
             .max_encoding_message_size(GRPC_DECODE_BYTES_MAX)
     }
 
-    /// The broker group for a relayed send: messages of one message group always go to the same one, others take turns.
+    /// The broker group for a relayed send: messages of one message group or lite topic always go to the same one, others take turns.
     fn choose_broker(&self, request: &v2::SendMessageRequest) -> Result<String, Refusal> {
         let message = request.messages.first().ok_or_else(|| {
             Refusal::new(Code::MessageCorrupted, "the request holds no message; send at least one")
         })?;
         let mut groups = self.routes.writable_groups(message.topic.as_ref())?;
         let properties = message.system_properties.as_ref();
-        let number = match properties.and_then(|properties| properties.message_group.as_deref()) {
-            Some(message_group) => stable_hash(message_group),
+        let together = properties
+            .and_then(|properties| properties.message_group.as_deref().or(properties.lite_topic.as_deref()));
+        let number = match together {
+            Some(group) => stable_hash(group),
             None => self.turn.fetch_add(1, Ordering::Relaxed),
         };
         Ok(groups.swap_remove(number % groups.len()))
@@ -271,6 +274,15 @@ impl MessagingService for AccessPoint {
         &self,
         request: Request<v2::SyncLiteSubscriptionRequest>,
     ) -> Answer<v2::SyncLiteSubscriptionResponse> {
-        not_here(&request, "SyncLiteSubscription")
+        let headers = ClientHeaders::lenient(request.metadata());
+        let owners = access::greet(&request, &self.clients)
+            .and_then(|_| self.routes.readable_groups(request.get_ref().topic.as_ref()));
+        let (metadata, _, message) = request.into_parts();
+        let synced = match owners {
+            Ok(owners) => sync_everywhere(&self.relay, owners, metadata, &message).await,
+            Err(refusal) => Err(refusal),
+        };
+        let done = || v2::SyncLiteSubscriptionResponse { status: Some(ok_status()) };
+        answer(&headers, synced.map(|()| done()))
     }
 }

@@ -13,6 +13,7 @@ mod elsewhere;
 mod fifo;
 mod filters;
 mod health;
+mod lite;
 mod messages;
 mod mqadmin;
 mod offsets;

@@ -9,6 +9,7 @@ use prost::Message;
 
 use crate::attributes::{self, AttributeChange};
 use crate::delivery::{Exhausted, Policy, PriorityFactor};
+use crate::lite;
 use crate::topic::Topic;
 
 /// Redeliveries of a message before it counts as undeliverable, unless the group says otherwise (RocketMQ's default).
@@ -23,6 +24,10 @@ pub const BACKOFF_ATTRIBUTE: &str = "retry.backoff";
 
 /// Attribute that limits the messages of one topic that may be out with the group's consumers or wait for another attempt.
 pub const IN_FLIGHT_ATTRIBUTE: &str = "inflight.max";
+
+/// Messages of a lite topic that its engine looks at ahead of their turn: they come one after the other anyway, and there may
+/// be very many lite topics.
+const LITE_LOOKAHEAD: usize = 256;
 
 /// Attribute that says how strictly priorities count, 0 to 100, on topics of type PRIORITY; see [`PriorityFactor`]. Without
 /// it a higher priority always comes first.
@@ -171,7 +176,9 @@ impl Group {
         let default = Policy::default();
         let value = |key| self.attributes.get(key).map(String::as_str);
         Policy {
-            ordered: self.fifo,
+            // A lite topic is one message group.
+            ordered: self.fifo || topic.has_lites(),
+            lookahead_max: if topic.has_lites() { LITE_LOOKAHEAD } else { default.lookahead_max },
             max_attempts: self.max_attempts(),
             exhausted: value(EXHAUSTED_ATTRIBUTE).and_then(|word| exhausted(word).ok()).unwrap_or_default(),
             in_flight_max: value(IN_FLIGHT_ATTRIBUTE)
@@ -181,7 +188,6 @@ impl Group {
                 let factor = value(PRIORITY_ATTRIBUTE).and_then(|number| priority_factor(number).ok());
                 factor.unwrap_or(PriorityFactor::STRICT)
             }),
-            ..default
         }
     }
 }
@@ -213,7 +219,7 @@ pub fn changed(present: Option<&Group>, change: &GroupChange) -> Result<Group, G
                 let text = format!("{BROADCAST_ATTRIBUTE} {value:?} is neither true nor false");
                 return Err(GroupError::Attribute(text));
             }
-            _ => {}
+            key => lite::check_attribute(key, value).map_err(GroupError::Attribute)?,
         }
     }
     attributes::apply(&mut group.attributes, changes);

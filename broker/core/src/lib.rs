@@ -23,6 +23,7 @@ pub mod delivery;
 pub mod filter;
 pub mod flush;
 pub mod group;
+pub mod lite;
 pub mod lookup;
 pub mod publish;
 pub mod record;

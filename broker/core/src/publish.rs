@@ -3,8 +3,8 @@
 use kerolox_model::limits;
 use kerolox_model::names::{NameError, validate_topic};
 
-use crate::lookup;
 use crate::topic::{MessageType, Topic};
+use crate::{lite, lookup};
 
 /// Limits that an operator may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +96,8 @@ pub struct Draft<'a> {
     pub deliver_at_ms: Option<i64>,
     /// Its priority, if it has one.
     pub priority: Option<i32>,
-    /// Whether it belongs to a lite topic.
-    pub has_lite_topic: bool,
+    /// The lite topic that it belongs to, if it does.
+    pub lite_topic: Option<&'a str>,
     /// `orphaned_transaction_recovery_duration` in milliseconds.
     pub recovery_ms: Option<u64>,
 }
@@ -145,6 +145,9 @@ pub enum PublishError {
         /// Milliseconds asked for.
         ms: u64,
     },
+    /// ILLEGAL_LITE_TOPIC
+    #[error("{0}")]
+    LiteTopic(String),
     /// BAD_REQUEST
     #[error("priority {0} is below 0; the lowest priority is 0, and higher ones come first")]
     Priority(i32),
@@ -166,7 +169,7 @@ impl Draft<'_> {
     pub fn kind(&self) -> MessageType {
         if self.declared == Some(MessageType::Transaction) {
             MessageType::Transaction
-        } else if self.has_lite_topic {
+        } else if self.lite_topic.is_some() {
             MessageType::Lite
         } else if self.priority.is_some() {
             MessageType::Priority
@@ -205,6 +208,9 @@ pub fn check_form(draft: &Draft<'_>, limits: &PublishLimits) -> Result<(), Publi
     if let Some(ms) = draft.recovery_ms.filter(|ms| *ms > limits::TRANSACTION_RECOVERY_MS_MAX) {
         return Err(PublishError::RecoveryDuration { ms });
     }
+    if let Some(name) = draft.lite_topic {
+        lite::check_name(name).map_err(PublishError::LiteTopic)?;
+    }
     if let Some(priority) = draft.priority.filter(|priority| *priority < 0) {
         return Err(PublishError::Priority(priority));
     }
@@ -227,12 +233,17 @@ pub fn check_topic(draft: &Draft<'_>, topic: &Topic) -> Result<MessageType, Publ
     }
     let kind = draft.kind();
     let carried = match kind {
-        MessageType::Transaction | MessageType::Priority => draft.message_group.is_some(),
+        MessageType::Transaction | MessageType::Priority => {
+            draft.message_group.is_some() || draft.lite_topic.is_some()
+        }
+        MessageType::Lite => {
+            draft.message_group.is_some() || draft.deliver_at_ms.is_some() || draft.priority.is_some()
+        }
         _ => false,
     };
     if carried {
         return Err(PublishError::TypeConflict(format!(
-            "a {} message may not also carry a message group; send them as separate messages",
+            "a {} message may not also carry what belongs to another type (message group, lite topic, and, in a lite topic, a delivery time or priority); send them as separate messages",
             kind.word()
         )));
     }
@@ -386,6 +397,7 @@ mod tests {
             (Draft { properties: vec![("UNIQ_KEY", "v")], ..draft() }, |e| matches!(e, E::PropertyKey(_))),
             (Draft { tag: Some("a|b"), ..draft() }, |e| matches!(e, E::Tag(_))),
             (Draft { keys: vec!["ok", " "], ..draft() }, |e| matches!(e, E::Key(_))),
+            (Draft { lite_topic: Some("a b"), ..draft() }, |e| matches!(e, E::LiteTopic(_))),
             (Draft { priority: Some(-1), ..draft() }, |e| matches!(e, E::Priority(-1))),
             (Draft { message_group: Some(&group), ..draft() }, |e| matches!(e, E::MessageGroup(_))),
             (Draft { recovery_ms: Some(3_600_001), ..draft() }, |e| matches!(e, E::RecoveryDuration { .. })),
@@ -458,6 +470,23 @@ mod tests {
             assert!(matches!(refused, PublishError::TypeConflict(_)), "{refused}");
         }
         assert_eq!([0, 3, 4, 9].map(|priority| queue_of_priority(priority, 4)), [0, 3, 3, 3]);
+    }
+
+    #[test]
+    fn a_parent_of_lite_topics_takes_their_messages_only() {
+        let parent = Topic { types: vec![MessageType::Lite.into()], ..Topic::new("sessions", 1) };
+        let lite = Draft { lite_topic: Some("a"), ..draft() };
+        assert_eq!(check_topic(&lite, &parent), Ok(MessageType::Lite));
+        for (draft, topic) in [
+            (&draft(), &parent),
+            (&lite, &Topic::new("orders", 1)),
+            (&Draft { priority: Some(1), ..lite.clone() }, &parent),
+            (&Draft { message_group: Some("g"), ..lite.clone() }, &parent),
+            (&Draft { deliver_at_ms: Some(5), ..lite.clone() }, &parent),
+            (&Draft { declared: Some(MessageType::Transaction), ..lite.clone() }, &parent),
+        ] {
+            assert!(matches!(check_topic(draft, topic), Err(PublishError::TypeConflict(_))), "{draft:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use prost::Message;
 
 use crate::attributes::{self, AttributeChange};
 use crate::flush::Flush;
+use crate::lite;
 
 /// What a message is, numbered as `apache.rocketmq.v2.MessageType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
@@ -164,6 +165,11 @@ impl Topic {
         self.types == [i32::from(MessageType::Priority)]
     }
 
+    /// Whether it is the parent of lite topics: it takes nothing but their messages.
+    pub fn has_lites(&self) -> bool {
+        self.types == [i32::from(MessageType::Lite)]
+    }
+
     /// When its messages count as stored, if the topic says so.
     pub fn flush(&self) -> Option<Flush> {
         self.attributes.get(FLUSH_ATTRIBUTE).and_then(|word| Flush::parse(word).ok())
@@ -214,7 +220,7 @@ pub fn changed(
                 MESSAGE_TYPE_ATTRIBUTE => topic.types = types_of(value)?,
                 FLUSH_ATTRIBUTE => drop(Flush::parse(value).map_err(TopicError::Attribute)?),
                 RETENTION_ATTRIBUTE => drop(parse_retention(value).map_err(TopicError::Attribute)?),
-                _ => {}
+                key => lite::check_attribute(key, value).map_err(TopicError::Attribute)?,
             },
             AttributeChange::Remove(key) if key == MESSAGE_TYPE_ATTRIBUTE => {
                 topic.types = vec![MessageType::Normal.into()];
@@ -251,6 +257,7 @@ fn types_of(word: &str) -> Result<Vec<i32>, TopicError> {
         "FIFO" => one(MessageType::Fifo),
         "DELAY" => one(MessageType::Delay),
         "TRANSACTION" => one(MessageType::Transaction),
+        "LITE" => one(MessageType::Lite),
         "PRIORITY" => one(MessageType::Priority),
         "MIXED" => Ok([
             MessageType::Normal,
@@ -262,7 +269,7 @@ fn types_of(word: &str) -> Result<Vec<i32>, TopicError> {
         .map(i32::from)
         .to_vec()),
         other => Err(TopicError::Attribute(format!(
-            "message.type {other:?} is unknown; use NORMAL, FIFO, DELAY, TRANSACTION, PRIORITY or MIXED"
+            "message.type {other:?} is unknown; use NORMAL, FIFO, DELAY, TRANSACTION, LITE, PRIORITY or MIXED"
         ))),
     }
 }

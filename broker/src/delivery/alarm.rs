@@ -7,8 +7,8 @@ use std::time::Duration;
 use kerolox_kit::process::now_ms;
 use tokio::sync::Notify;
 
-/// Topic and group of a subscription.
-pub(super) type Key = (u32, u32);
+/// Topic, group, and queue of a subscription to a lite topic, which others do not have.
+pub(super) type Key = (u32, u32, Option<u32>);
 
 /// When which subscription is to be woken. Cheap to clone.
 #[derive(Clone, Default)]
@@ -76,12 +76,12 @@ mod tests {
     async fn the_earliest_comes_first_and_each_once() {
         let alarm = Alarm::default();
         let now_ms = now_ms();
-        alarm.set((1, 1), None, now_ms + 30);
-        alarm.set((1, 2), None, now_ms + 60_000);
-        alarm.set((1, 2), Some(now_ms + 60_000), now_ms + 10);
-        alarm.set((1, 3), None, now_ms - 1);
+        alarm.set((1, 1, None), None, now_ms + 30);
+        alarm.set((1, 2, None), None, now_ms + 60_000);
+        alarm.set((1, 2, None), Some(now_ms + 60_000), now_ms + 10);
+        alarm.set((1, 3, None), None, now_ms - 1);
         let order = [alarm.next().await, alarm.next().await, alarm.next().await];
-        assert_eq!(order, [(1, 3), (1, 2), (1, 1)]);
+        assert_eq!(order, [(1, 3, None), (1, 2, None), (1, 1, None)]);
         let none = tokio::time::timeout(Duration::from_millis(20), alarm.next());
         assert!(none.await.is_err(), "nothing is left");
     }

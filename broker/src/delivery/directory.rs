@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use kerolox_core::group::{Group, GroupChange, member_name};
+use kerolox_core::lite::is_lite;
 use kerolox_core::topic::Topic;
 use kerolox_kit::clients::Clients;
 use kerolox_kit::process::now_ms;
@@ -13,6 +14,7 @@ use kerolox_proto::v2::Code;
 use kerolox_store::{Event, Store};
 
 use super::alarm::Alarm;
+use super::lites::Lites;
 use super::subscription::Shared;
 use super::watch::{Watched, Watches};
 use super::{Members, ProgressLog, Subscription};
@@ -26,7 +28,8 @@ pub struct Deliveries {
     pub(super) engine: Engine,
     pub(super) progress: ProgressLog,
     active: Arc<RwLock<ByTopic>>,
-    alarm: Alarm,
+    pub(super) lites: Arc<Lites>,
+    pub(super) alarm: Alarm,
     watches: Arc<Watches>,
     members: Members,
     auto_create_groups: bool,
@@ -39,13 +42,17 @@ pub struct Deliveries {
 #[derive(Clone, Default)]
 pub struct Arrivals {
     active: Arc<RwLock<ByTopic>>,
+    lites: Arc<Lites>,
     watches: Arc<Watches>,
 }
 
 impl Arrivals {
     /// Called on a thread of the store.
     pub fn notice(&self, event: &Event) {
-        let each = |topic_id: &u32, act: &dyn Fn(&Subscription)| {
+        let each = |topic_id: &u32, queue: &u32, act: &dyn Fn(&Subscription)| {
+            if is_lite(*queue) {
+                return self.lites.each(*topic_id, *queue, act);
+            }
             let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
             active
                 .get(topic_id)
@@ -55,16 +62,38 @@ impl Arrivals {
         };
         match event {
             Event::Arrived { topic_id, queue, end } => {
-                each(topic_id, &|s| s.extend(*queue, *end));
+                each(topic_id, queue, &|s| s.extend(*queue, *end));
+                self.notice_lite(*topic_id, *queue);
                 self.watches.arrived(*topic_id, *queue);
             }
-            Event::Trimmed { topic_id, queue, min } => each(topic_id, &|s| s.expire_below(*queue, *min)),
-            Event::Reopened { group_id, topic_id, queue, offset } => each(topic_id, &|s| {
-                if s.group_id() == *group_id {
-                    s.reopen(now_ms(), *queue, *offset);
-                }
-            }),
+            Event::Trimmed { topic_id, queue, min } => {
+                each(topic_id, queue, &|s| s.expire_below(*queue, *min))
+            }
+            Event::Reopened { group_id, topic_id, queue, offset } => {
+                each(topic_id, queue, &|s| {
+                    if s.group_id() == *group_id {
+                        s.reopen(now_ms(), *queue, *offset);
+                    }
+                });
+                self.notice_lite(*topic_id, *queue);
+            }
+            Event::LiteCreated { topic_id, queue, name } => {
+                self.lites.followers.created(*topic_id, *queue, name)
+            }
+            Event::LiteDropped { topic_id, queue, name } => {
+                self.lites.drop_queue(*topic_id, *queue);
+                self.lites.followers.dropped(*topic_id, *queue, name);
+            }
             _ => {}
+        }
+    }
+}
+
+impl Arrivals {
+    /// There is something in a lite topic, be it at work or not.
+    fn notice_lite(&self, topic_id: u32, queue: u32) {
+        if is_lite(queue) {
+            self.lites.followers.ready(topic_id, queue);
         }
     }
 }
@@ -78,6 +107,7 @@ impl Deliveries {
             engine,
             progress,
             active: arrivals.active.clone(),
+            lites: arrivals.lites.clone(),
             watches: arrivals.watches.clone(),
             members: Members::default(),
             alarm: Alarm::default(),
@@ -233,8 +263,12 @@ impl Deliveries {
     /// Wakes subscriptions when something of theirs comes due; runs as long as the runtime. `clients` knows who lives.
     pub async fn keep_time(self: Arc<Self>, clients: Arc<Clients>) {
         loop {
-            let (topic_id, group_id) = self.alarm.next().await;
-            let Some(subscription) = self.active(group_id, topic_id) else { continue };
+            let (topic_id, group_id, lite) = self.alarm.next().await;
+            let found = match lite {
+                Some(queue) => self.lites.find(topic_id, queue, group_id),
+                None => self.active(group_id, topic_id),
+            };
+            let Some(subscription) = found else { continue };
             if subscription.alarm(now_ms(), |client| clients.is_alive(client)) {
                 self.progress.note(&subscription);
             }
@@ -244,6 +278,7 @@ impl Deliveries {
     /// A client left: what it held while alive goes to others.
     pub fn client_left(&self, client: &str) {
         let now_ms = now_ms();
+        self.lites.followers.client_left(client);
         for subscription in self.all() {
             subscription.client_left(now_ms, client);
         }
@@ -256,6 +291,8 @@ impl Deliveries {
         let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
         active.retain(|topic_id, _| topics.contains(topic_id));
         active.values_mut().for_each(|by_group| by_group.retain(|group_id, _| groups.contains(group_id)));
+        drop(active);
+        self.lites.retain(|s| topics.contains(&s.topic_id()) && groups.contains(&s.group_id()));
     }
 
     fn activate(&self, group: &Group, topic: &Topic) -> Shared {
@@ -272,7 +309,17 @@ impl Deliveries {
 
     fn all(&self) -> Vec<Shared> {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
-        active.values().flat_map(HashMap::values).cloned().collect()
+        let all: Vec<Shared> = active.values().flat_map(HashMap::values).cloned().collect();
+        drop(active);
+        [all, self.lites.all()].concat()
+    }
+
+    /// Forgets what nobody needs of lite topics: subscriptions of clients that are gone, and engines that have nothing to do.
+    pub fn tidy_lites(&self, alive: impl Fn(&str) -> bool) {
+        let (topics, groups) = live_ids(self.engine.store());
+        let is_live = |topic_id, group_id| topics.contains(&topic_id) && groups.contains(&group_id);
+        self.lites.followers.prune(is_live, alive);
+        self.retire_lites();
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! [`Deliveries`] is the directory of subscriptions, [`Subscription`] the owner of one, [`ProgressLog`] the road of what
 //! consumers did into the commit log, `alarm` what wakes subscriptions when something comes due, `dead` the way of dead
-//! letters. Who reads without a subscription waits with [`Watched`].
+//! letters. [`Followers`] knows which clients subscribe to which lite topics, each of which has a subscription of its own
+//! while it is at work (`lites`). Who reads without a subscription waits with [`Watched`].
 
 mod alarm;
 mod dead;
 mod directory;
+mod followers;
+mod lites;
 mod members;
 mod offsets;
 mod progress;
@@ -14,6 +17,7 @@ mod subscription;
 mod watch;
 
 pub use directory::{Arrivals, Deliveries};
+pub use followers::{Action, Change, Evicted, Followers, Inbox, OverQuota};
 pub use members::Members;
 pub use progress::ProgressLog;
 pub use subscription::{Seat, Subscription};

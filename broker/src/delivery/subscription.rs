@@ -17,6 +17,7 @@ use kerolox_store::{Store, StoreError};
 use tokio::sync::Notify;
 
 use super::alarm::Alarm;
+use super::followers::Followers;
 
 /// The owner of one subscription's state. The lock is a leaf: it is held for one decision, never across an await.
 pub struct Subscription {
@@ -24,6 +25,8 @@ pub struct Subscription {
     topic_id: u32,
     state: Mutex<State>,
     alarm: Alarm,
+    /// The queue of a subscription to a lite topic, and who may be waiting for something in it.
+    lite: Option<(u32, Arc<Followers>)>,
 }
 
 struct State {
@@ -58,7 +61,12 @@ impl Subscription {
     pub(super) fn new(group_id: u32, topic_id: u32, lease_base: u64, policy: Policy, alarm: Alarm) -> Self {
         let engine = delivery::Subscription::new(group_id, topic_id, lease_base, policy);
         let state = State { engine, wakes: HashMap::new(), alarm_ms: None };
-        Self { group_id, topic_id, state: Mutex::new(state), alarm }
+        Self { group_id, topic_id, state: Mutex::new(state), alarm, lite: None }
+    }
+
+    /// The same for the one queue of a lite topic.
+    pub(super) fn of_lite(self, queue: u32, followers: Arc<Followers>) -> Self {
+        Self { lite: Some((queue, followers)), ..self }
     }
 
     /// Number of the consumer group.
@@ -77,6 +85,38 @@ impl Subscription {
         let mut state = self.lock();
         state.engine.set_policy(group.policy(topic));
         add_queues(&mut state.engine, topic, group, store)
+    }
+
+    /// The same for a subscription to a lite topic, in which a group to which it is new begins at `start`.
+    pub(super) fn catch_up_lite(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        start: Start,
+        store: &Store,
+    ) -> Result<bool, StoreError> {
+        let Some((queue, _)) = self.lite else { return Ok(false) };
+        let mut state = self.lock();
+        state.engine.set_policy(group.policy(topic));
+        if state.engine.has_queue(queue) {
+            return Ok(false);
+        }
+        add_queue(&mut state.engine, (topic.id, queue), group.id, start, store)
+    }
+
+    /// Whether it is one message group as a whole.
+    pub fn is_lite(&self) -> bool {
+        self.lite.is_some()
+    }
+
+    /// See [`delivery::Subscription::last_lease`].
+    pub(super) fn last_lease(&self) -> u64 {
+        self.lock().engine.last_lease()
+    }
+
+    /// Whether nothing is lost when it is forgotten; see [`delivery::Subscription::is_idle`].
+    pub(super) fn is_idle(&self) -> bool {
+        self.lock().engine.is_idle()
     }
 
     /// Messages became visible.
@@ -142,6 +182,10 @@ impl Subscription {
 
     /// See [`delivery::Subscription::sort_out`].
     pub fn sort_out(&self, now_ms: i64, picked: Vec<Picked>, verdicts: &[Verdict]) -> Vec<Picked> {
+        if self.is_lite() && verdicts.iter().all(|verdict| *verdict == Verdict::Wanted) {
+            // Nothing is left for others, who would look in vain.
+            return picked;
+        }
         self.change(now_ms, |engine| engine.sort_out(now_ms, picked, verdicts))
     }
 
@@ -161,6 +205,8 @@ impl Subscription {
             // What stands behind it may have its turn.
             state.wake_all();
         }
+        drop(state);
+        self.call_followers();
         acked
     }
 
@@ -239,14 +285,24 @@ impl Subscription {
         let done = act(&mut state.engine);
         state.wake_all();
         self.set_alarm(&mut state, now_ms);
+        drop(state);
+        self.call_followers();
         done
+    }
+
+    /// Tells the clients that subscribe to a lite topic that there may be something in it.
+    fn call_followers(&self) {
+        if let Some((queue, followers)) = &self.lite {
+            followers.ready_for(self.topic_id, self.group_id, *queue);
+        }
     }
 
     fn set_alarm(&self, state: &mut State, now_ms: i64) {
         let Some(next_ms) = state.engine.next_event_ms(now_ms) else { return };
         // One that comes too early does no harm, and sets the next one.
         if state.alarm_ms.is_none_or(|alarm_ms| alarm_ms > next_ms) {
-            self.alarm.set((self.topic_id, self.group_id), state.alarm_ms, next_ms);
+            let queue = self.lite.as_ref().map(|(queue, _)| *queue);
+            self.alarm.set((self.topic_id, self.group_id, queue), state.alarm_ms, next_ms);
             state.alarm_ms = Some(next_ms);
         }
     }
@@ -285,24 +341,35 @@ pub(super) fn add_queues(
     let new = (0..topic.read_queues).filter(|queue| !engine.has_queue(*queue));
     let mut begins = false;
     for queue in new.collect::<Vec<_>>() {
-        let index = store.index();
-        let bounds = index.queue_bounds(topic.id, queue);
-        let start = match (index.acks(group.id, topic.id, queue)?, group.start()) {
-            (Some(acks), _) => {
-                engine.add_queue(queue, acks, bounds.next);
-                continue;
-            }
-            (None, Start::Earliest) => {
-                engine.add_queue(queue, Acks::starting_at(bounds.min), bounds.next);
-                continue;
-            }
-            (None, Start::Latest) => bounds.next,
-            (None, Start::At(time_ms)) => index.offset_at(topic.id, queue, time_ms)?,
-        };
-        engine.begin_queue(queue, start, bounds.next);
-        begins = true;
+        begins |= add_queue(engine, (topic.id, queue), group.id, group.start(), store)?;
     }
     Ok(begins)
+}
+
+/// The same for one queue.
+fn add_queue(
+    engine: &mut delivery::Subscription,
+    (topic_id, queue): (u32, u32),
+    group_id: u32,
+    start: Start,
+    store: &Store,
+) -> Result<bool, StoreError> {
+    let index = store.index();
+    let bounds = index.queue_bounds(topic_id, queue);
+    let start = match (index.acks(group_id, topic_id, queue)?, start) {
+        (Some(acks), _) => {
+            engine.add_queue(queue, acks, bounds.next);
+            return Ok(false);
+        }
+        (None, Start::Earliest) => {
+            engine.add_queue(queue, Acks::starting_at(bounds.min), bounds.next);
+            return Ok(false);
+        }
+        (None, Start::Latest) => bounds.next,
+        (None, Start::At(time_ms)) => index.offset_at(topic_id, queue, time_ms)?,
+    };
+    engine.begin_queue(queue, start, bounds.next);
+    Ok(true)
 }
 
 /// A subscription as everybody holds it.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use kerolox_core::delivery::{HandleError, Lease};
+use kerolox_core::group::Start;
+use kerolox_core::lite::is_lite;
 use kerolox_kit::access::relay_acks;
 use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::process::now_ms;
@@ -169,7 +171,14 @@ async fn open_handle(
             "the receipt handle was given to another client of the broadcast group {group_name:?}, or before the group was deleted or made a broadcast group; acknowledge what this client received"
         )));
     }
-    let subscription = context.deliveries.subscription(&group, &topic)?;
+    let subscription = if is_lite(handle.queue) {
+        let found = context.deliveries.lite_subscription(&group, &topic, handle.queue, Start::Earliest)?;
+        found.ok_or_else(|| {
+            invalid("the lite topic, which the receipt handle belongs to, was removed".into())
+        })?
+    } else {
+        context.deliveries.subscription(&group, &topic)?
+    };
     let lease = Lease {
         queue: handle.queue,
         offset: handle.offset,

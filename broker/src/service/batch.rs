@@ -21,20 +21,29 @@ use crate::wire;
 /// invisible duration to end.
 pub(super) struct Batch {
     context: Arc<Context>,
-    subscription: Arc<Subscription>,
-    messages: Vec<(Picked, Bytes)>,
+    messages: Vec<(Arc<Subscription>, Picked, Bytes)>,
     sent: usize,
     /// The item that comes next, before any more messages.
     head: Option<Content>,
 }
 
 impl Batch {
-    pub(super) fn new(
-        context: Arc<Context>,
-        subscription: Arc<Subscription>,
-        messages: Vec<(Picked, Bytes)>,
-    ) -> Self {
-        Self { context, subscription, messages, sent: 0, head: Some(Content::Status(ok_status())) }
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Self { context, messages: Vec::new(), sent: 0, head: Some(Content::Status(ok_status())) }
+    }
+
+    /// Adds messages that a subscription handed out.
+    pub(super) fn add(&mut self, subscription: &Arc<Subscription>, messages: Vec<(Picked, Bytes)>) {
+        let with_owner = |(picked, bytes)| (subscription.clone(), picked, bytes);
+        self.messages.extend(messages.into_iter().map(with_owner));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
     }
 }
 
@@ -48,7 +57,7 @@ impl Stream for Batch {
             return item(head);
         }
         let next = self.sent;
-        if let Some((_, message)) = self.messages.get_mut(next) {
+        if let Some((_, _, message)) = self.messages.get_mut(next) {
             let message = std::mem::take(message);
             self.sent += 1;
             self.context.counters.messages_out.fetch_add(1, Ordering::Relaxed);
@@ -64,10 +73,10 @@ impl Stream for Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        let unsent: Vec<Picked> =
-            self.messages.iter().skip(self.sent).map(|(picked, _)| picked.clone()).collect();
-        if !unsent.is_empty() {
-            self.subscription.give_back(now_ms(), &unsent);
+        let unsent = self.messages.get(self.sent..).unwrap_or_default();
+        for of_one in unsent.chunk_by(|(a, ..), (b, ..)| Arc::ptr_eq(a, b)) {
+            let picked: Vec<Picked> = of_one.iter().map(|(_, picked, _)| picked.clone()).collect();
+            of_one[0].0.give_back(now_ms(), &picked);
         }
     }
 }

@@ -7,6 +7,7 @@ mod closed;
 mod dead_letters;
 mod failure;
 mod groups;
+mod lite;
 mod offsets;
 mod pull;
 mod query;
@@ -20,11 +21,12 @@ use std::sync::Arc;
 
 use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
+use kerolox_core::lite::client_quota;
 use kerolox_core::publish::PublishLimits;
 use kerolox_core::schedule::DelayPolicy;
 use kerolox_core::topic::Topic;
 use kerolox_core::transaction::CheckPolicy;
-use kerolox_kit::access::{self, Answer, Items, answer, not_here, refused_stream};
+use kerolox_kit::access::{self, Answer, Items, answer, refused_stream};
 use kerolox_kit::clients::Clients;
 use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::process::Shutdown;
@@ -43,6 +45,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::clock::GuardedClock;
+use crate::config::LiteConfig;
 use crate::delivery::Deliveries;
 use crate::engine::Engine;
 
@@ -63,6 +66,7 @@ pub(crate) struct Context {
     pub(crate) limits: PublishLimits,
     pub(crate) delays: DelayPolicy,
     pub(crate) clock: Arc<GuardedClock>,
+    pub(crate) lite: LiteConfig,
     pub(crate) checks: CheckPolicy,
     pub(crate) counters: Arc<Counters>,
     pub(crate) shutdown: Shutdown,
@@ -156,6 +160,7 @@ impl SettingsPolicy for Policy {
             max_attempts: group.max_attempts(),
             fifo: group.fifo,
             backoff: group.backoff().unwrap_or_else(Backoff::classic),
+            lite_quota: client_quota(&group),
         })
     }
 
@@ -358,6 +363,11 @@ impl MessagingService for Messaging {
         &self,
         request: Request<v2::SyncLiteSubscriptionRequest>,
     ) -> Answer<v2::SyncLiteSubscriptionResponse> {
-        not_here(&request, "SyncLiteSubscription")
+        let headers = ClientHeaders::lenient(request.metadata());
+        let synced = match self.context.greet(&request) {
+            Ok(client) => lite::sync_lite_subscription(&self.context, &client, request).await,
+            Err(refusal) => Err(refusal),
+        };
+        answer(&headers, synced)
     }
 }

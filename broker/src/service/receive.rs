@@ -24,7 +24,7 @@ use kerolox_store::{ReadMessage, StoreError};
 use tokio::time::Instant;
 
 use super::batch::Batch;
-use super::{Context, parse_filter, stored_group};
+use super::{Context, lite, parse_filter, stored_group};
 use crate::delivery::{Seat, Subscription};
 use crate::engine::refused_by_store;
 use crate::wire::{self, Delivery};
@@ -48,15 +48,18 @@ const LANES_PAGE: u64 = 256;
 const DAMAGED_AGAIN_MS: i64 = 10 * 60_000;
 
 /// A receive request, understood.
-struct Wanted {
-    topic: Arc<Topic>,
-    group: Arc<Group>,
-    filter: Filter,
-    max: usize,
+pub(super) struct Wanted {
+    pub(super) topic: Arc<Topic>,
+    pub(super) group: Arc<Group>,
+    pub(super) filter: Filter,
+    pub(super) max: usize,
     held: Held,
-    until: Instant,
-    attempt_id: Option<String>,
+    pub(super) until: Instant,
+    pub(super) attempt_id: Option<String>,
 }
+
+/// A message that was handed out, as its client gets it.
+pub(super) type Encoded = (Picked, Bytes);
 
 /// Hands out messages, waiting for some if there are none. The queue that the client names is not looked at: every
 /// consumer may receive from every queue of this broker, as with RocketMQ's proxy, and SDKs that know queue 0 only miss
@@ -67,14 +70,19 @@ pub(super) async fn receive_message(
     request: v2::ReceiveMessageRequest,
 ) -> Result<Items<raw::ReceiveMessageResponse>, Refusal> {
     let wanted = understand(context, client, &request).await?;
+    if wanted.topic.has_lites() {
+        return lite::receive(context, client, &wanted).await;
+    }
     let subscription = context.deliveries.subscription(&wanted.group, &wanted.topic)?;
-    let receiver =
-        Receiver { context, client: &client.client_id, wanted: &wanted, subscription: &subscription };
-    let seat = subscription.join(now_ms(), &client.client_id, &wanted.filter);
+    let (client, max) = (client.client_id.as_str(), wanted.max);
+    let receiver = Receiver { context, client, wanted: &wanted, subscription: &subscription, max };
+    let seat = subscription.join(now_ms(), client, &wanted.filter);
     loop {
         let messages = receiver.receive(&seat)?;
         if !messages.is_empty() {
-            return Ok(Box::pin(Batch::new(context.clone(), subscription.clone(), messages)));
+            let mut batch = Batch::new(context.clone());
+            batch.add(&subscription, messages);
+            return Ok(Box::pin(batch));
         }
         if !wait(context, &wanted, &seat).await {
             seat.pass_on();
@@ -178,11 +186,13 @@ fn lane(offset: u64, read: ReadMessage) -> Result<Lane, Refusal> {
 }
 
 /// One consumer that asks.
-struct Receiver<'a> {
-    context: &'a Context,
-    client: &'a str,
-    wanted: &'a Wanted,
-    subscription: &'a Arc<Subscription>,
+pub(super) struct Receiver<'a> {
+    pub(super) context: &'a Context,
+    pub(super) client: &'a str,
+    pub(super) wanted: &'a Wanted,
+    pub(super) subscription: &'a Arc<Subscription>,
+    /// Most messages that it takes.
+    pub(super) max: usize,
 }
 
 /// Why a message cannot be handed out.
@@ -202,10 +212,10 @@ impl From<StoreError> for Unread {
 
 impl Receiver<'_> {
     /// Messages for this consumer that can be had at once, encoded as it gets them.
-    fn receive(&self, seat: &Seat) -> Result<Vec<(Picked, Bytes)>, Refusal> {
+    pub(super) fn receive(&self, seat: &Seat) -> Result<Vec<Encoded>, Refusal> {
         let wanted = self.wanted;
         let ask = Ask {
-            max: wanted.max,
+            max: self.max,
             held: wanted.held,
             client: self.client,
             filter: seat.filter,
@@ -230,7 +240,7 @@ impl Receiver<'_> {
     }
 
     /// Reads the messages, and leaves to others, or to nobody, what the filter does not want.
-    fn sort_out(&self, picked: Vec<Picked>, seat: &Seat) -> Result<Vec<(Picked, Bytes)>, Refusal> {
+    fn sort_out(&self, picked: Vec<Picked>, seat: &Seat) -> Result<Vec<Encoded>, Refusal> {
         let mut others = None;
         let mut found = HashMap::new();
         let mut verdicts = Vec::with_capacity(picked.len());
@@ -277,6 +287,14 @@ impl Receiver<'_> {
     /// Where the group keeps the order of message groups: says to which one each of the next messages belongs.
     fn tell_lanes(&self, ask: &Ask<'_>) -> Result<(), Refusal> {
         while let Some(LanesWanted { queue, from, end }) = self.subscription.lanes_wanted(now_ms(), ask) {
+            if self.subscription.is_lite() {
+                self.subscription.tell_lanes(
+                    queue,
+                    from,
+                    (from..end).map(|_| Lane::Group(0)).take(LANES_PAGE as usize),
+                );
+                continue;
+            }
             let page: Vec<(u32, u64)> = (from..end.min(from + LANES_PAGE)).map(|at| (queue, at)).collect();
             let read = self.read_at(&page).map_err(|error| refused_by_store(&error))?;
             let lanes = page.iter().zip(read).map(|((_, offset), read)| lane(*offset, read));

@@ -15,7 +15,7 @@ use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code};
 use kerolox_store::{Applied, Outcome};
 
-use super::Context;
+use super::{Context, lite};
 use crate::engine::refused_by_log;
 use crate::wire::{self, Irregular, Placement, Sent};
 
@@ -25,7 +25,7 @@ pub(super) async fn send_message(
     client: &ClientHeaders,
     request: raw::SendMessageRequest,
 ) -> Result<v2::SendMessageResponse, Refusal> {
-    let (topic, records) = records(context, client, request)?;
+    let (topic, records) = records(context, client, request).await?;
     let ids: Vec<String> = records.iter().map(|record| record.header.message_id.clone()).collect();
     let delayed: Vec<bool> = records.iter().map(|record| record.header.deliver_at_ms != 0).collect();
     let records: Vec<Record> = records.into_iter().map(Record::Message).collect();
@@ -43,7 +43,7 @@ pub(super) async fn send_message(
 }
 
 /// Checks the messages of a request, and says what to store where.
-fn records(
+async fn records(
     context: &Context,
     client: &ClientHeaders,
     request: raw::SendMessageRequest,
@@ -80,11 +80,14 @@ fn records(
     let topic = context.topic(resource.as_ref())?;
     let kinds: Vec<MessageType> =
         messages.iter().map(|message| check_topic(&message.draft, &topic)).collect::<Result<_, _>>()?;
-    let records = messages
-        .iter()
-        .zip(kinds)
-        .map(|(message, kind)| place(context, client, &topic, message, kind, now_ms));
-    let records = records.collect();
+    let mut records = Vec::with_capacity(messages.len());
+    for (message, kind) in messages.iter().zip(kinds) {
+        let lite = match message.draft.lite_topic {
+            Some(name) => Some(lite::queue(context, &topic, name).await?),
+            None => None,
+        };
+        records.push(place(context, client, &topic, message, kind, lite, now_ms));
+    }
     Ok((topic, records))
 }
 
@@ -101,6 +104,7 @@ fn check_topic(draft: &Draft<'_>, topic: &Topic) -> Result<MessageType, Refusal>
         | MessageType::Fifo
         | MessageType::Delay
         | MessageType::Transaction
+        | MessageType::Lite
         | MessageType::Priority) => Ok(kind),
         other => Err(Refusal::not_implemented(&format!("sending {} messages", other.word()))),
     }
@@ -112,15 +116,15 @@ fn place(
     topic: &Topic,
     message: &Sent<'_>,
     kind: MessageType,
+    lite: Option<u32>,
     now_ms: i64,
 ) -> MessageRecord {
     let draft = &message.draft;
-    let queue = match (draft.message_group, draft.priority.and_then(|priority| u32::try_from(priority).ok()))
-    {
-        (Some(group), _) => publish::queue_of_group(group, topic.write_queues),
-        (None, Some(priority)) => publish::queue_of_priority(priority, topic.write_queues),
-        (None, None) => choose_queue(context, client, topic, u32::try_from(message.queue_id).ok()),
-    };
+    let grouped = || Some(publish::queue_of_group(draft.message_group?, topic.write_queues));
+    let urgent =
+        || Some(publish::queue_of_priority(u32::try_from(draft.priority?).ok()?, topic.write_queues));
+    let asked = || choose_queue(context, client, topic, u32::try_from(message.queue_id).ok());
+    let queue = lite.or_else(grouped).or_else(urgent).unwrap_or_else(asked);
     // A time that has passed is no reason to hold a message back.
     let deliver_at_ms = message.draft.deliver_at_ms.filter(|deliver_at_ms| *deliver_at_ms > now_ms);
     let (hold, hold_ms) = match deliver_at_ms {
@@ -171,6 +175,14 @@ fn entry(
             (0, id, if is_delayed { recall_handle() } else { String::new() })
         }
         Outcome::Scheduled => (0, String::new(), recall_handle()),
+        // Removed for its age since it was looked up; SDKs send again, which makes it anew.
+        Outcome::TopicGone if context.engine.store().index().topic(topic).is_some() => {
+            let refusal = Refusal::new(
+                Code::InternalServerError,
+                "the lite topic expired just before the message was stored; send it again",
+            );
+            return refused_entry(refusal.to_status(client), message_id);
+        }
         // The topic was there when the message was checked, and deleted before it was stored.
         _ => return refused_entry(Refusal::topic_not_found(topic).to_status(client), message_id),
     };
@@ -199,6 +211,7 @@ fn refused(error: &PublishError) -> Refusal {
         PublishError::Tag(_) => Code::IllegalMessageTag,
         PublishError::Key(_) => Code::IllegalMessageKey,
         PublishError::MessageGroup(_) => Code::IllegalMessageGroup,
+        PublishError::LiteTopic(_) => Code::IllegalLiteTopic,
         PublishError::RecoveryDuration { .. } | PublishError::Priority(_) => Code::BadRequest,
         PublishError::DeliveryTime(_) => Code::IllegalDeliveryTime,
         PublishError::TypeConflict(_) => Code::MessagePropertyConflictWithType,

@@ -118,10 +118,7 @@ impl<'a> Sent<'a> {
                 system::ORPHANED_TRANSACTION_RECOVERY_DURATION => {
                     draft.recovery_ms = Some(duration_ms(&field.time()?));
                 }
-                system::LITE_TOPIC => {
-                    field.text()?;
-                    draft.has_lite_topic = true;
-                }
+                system::LITE_TOPIC => draft.lite_topic = Some(field.text()?),
                 system::PRIORITY => draft.priority = Some(field.int32()?),
                 system::BORN_HOST | system::TRACE_CONTEXT => drop(field.text()?),
                 // A newer protocol's; it is handed on.

@@ -107,7 +107,7 @@ fn check(sent: &[u8], kind: MessageType, delivery: &Delivery) -> Result<(), Test
         prop_assert_eq!(draft.message_group, system.message_group.as_deref());
         prop_assert_eq!(draft.deliver_at_ms.is_some(), system.delivery_timestamp.is_some());
         prop_assert_eq!(draft.priority, system.priority);
-        prop_assert_eq!(draft.has_lite_topic, system.lite_topic.is_some());
+        prop_assert_eq!(draft.lite_topic, system.lite_topic.as_deref());
         let recovery = system.orphaned_transaction_recovery_duration;
         prop_assert_eq!(draft.recovery_ms, recovery.as_ref().map(duration_ms));
         Ok(())

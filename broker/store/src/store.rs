@@ -422,7 +422,7 @@ fn begin(log: &mut Log, broker: &str, now_ms: i64) -> Result<(), StoreError> {
 /// Writes the state behind damage to the log, so that the offsets that its messages got now stay theirs.
 fn fix_what_is_uncertain(log: &mut Log, shared: &Shared) -> Result<(), StoreError> {
     let mut index = shared.write_index();
-    index.name_unknown_topics();
+    index.name_unknown_topics()?;
     index.note_open_end();
     let mut parts = index.snapshot()?;
     parts.iter_mut().for_each(|part| part.settles = true);

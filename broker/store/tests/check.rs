@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kerolox_core::group::Group;
+use kerolox_core::lite::FIRST_LITE_QUEUE;
 use kerolox_core::record::{
-    AckRange, Carried, DeleteGroup, DeleteTopic, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord,
-    ProgressItem, ProgressRecord, QueueProgress, QueueState, Record, TrimRecord,
+    AckRange, Carried, DeleteGroup, DeleteTopic, DropLite, DropLites, Hold, LiteTopic, MessageHeader,
+    MessageRecord, MetaChange, MetaRecord, ProgressItem, ProgressRecord, QueueProgress, QueueState, Record,
+    TrimRecord,
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::Frame;
@@ -42,7 +44,7 @@ fn message(hold: Hold) -> Record {
     Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::new() })
 }
 
-/// A topic and a group with 300 messages, one half and one scheduled message, and an acknowledgement.
+/// A topic and a group with 300 messages, one half and one scheduled message, an acknowledgement, and a lite topic.
 fn story() -> Vec<Frame> {
     let mut records = vec![
         change(MetaChange::PutTopic(Topic::new("t", 1))),
@@ -57,6 +59,8 @@ fn story() -> Vec<Frame> {
     let acked = vec![AckRange { start: 0, end: 7 }];
     let queue = QueueProgress { group_id: 1, topic_id: 1, acked, ..QueueProgress::default() };
     records.push(Record::Progress(ProgressRecord::new([ProgressItem::Queue(queue)])));
+    let lite = LiteTopic { topic_id: 1, name: "a".into(), ..LiteTopic::default() };
+    records.push(change(MetaChange::PutLite(lite)));
     frames(records)
 }
 
@@ -149,6 +153,30 @@ fn what_a_deletion_removed_ahead_of_the_index_is_no_difference() {
         assert_eq!(compare(&records, &kv).differences, 0);
         assert!(compare(&records[..held], &kv).differences > 0, "without the deletion it is damage");
     }
+}
+
+#[test]
+fn what_a_dropped_lite_topic_took_ahead_of_the_index_is_no_difference() {
+    let mut records = story();
+    let queue = FIRST_LITE_QUEUE;
+    let header = MessageHeader { topic_id: 1, queue, ..MessageHeader::default() };
+    let acked = vec![AckRange { start: 0, end: 1 }];
+    let progress = QueueProgress { group_id: 1, topic_id: 1, queue, acked, ..QueueProgress::default() };
+    let lites = vec![DropLite { name: "a".into(), queue, next: 1 }];
+    let more = frames(vec![
+        Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::new() }),
+        Record::Progress(ProgressRecord::new([ProgressItem::Queue(progress)])),
+        change(MetaChange::DropLites(DropLites { topic_id: 1, lites })),
+    ]);
+    let next = records[records.len() - 1].end();
+    records.extend(more.into_iter().map(|frame| Frame { position: frame.position + next, ..frame }));
+    let held = records.len() - 1;
+    let kv = index_of(&records[..held], held);
+    assert_eq!(compare(&records[..held], &kv).differences, 0);
+    Index::load(kv.clone()).expect("loads").apply(&records[held], &mut Vec::new()).expect("applies");
+    assert_eq!(compare(&records, &kv).differences, 0);
+    assert!(compare(&records[..held], &kv).differences > 0, "without the record it is damage");
+    assert_eq!(compare(&records, &index_of(&records, held)).differences, 0);
 }
 
 #[test]

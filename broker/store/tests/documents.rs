@@ -10,9 +10,10 @@ use kerolox_core::transaction::Phase;
 use kerolox_store::kv::Family;
 
 /// Sources that declare what is stored.
-const DECLARATIONS: [&str; 11] = [
+const DECLARATIONS: [&str; 12] = [
     "broker/core/src/record/mod.rs",
     "broker/core/src/record/message.rs",
+    "broker/core/src/record/lite.rs",
     "broker/core/src/record/meta.rs",
     "broker/core/src/record/progress.rs",
     "broker/core/src/record/retention.rs",

@@ -151,7 +151,7 @@ impl Producer {
     /// # Errors
     /// The last attempt's error.
     pub async fn send(&self, message: Message) -> Result<SendReceipt> {
-        let group = message.message_group().map(str::to_owned);
+        let group = message.together().map(str::to_owned);
         let target = group.as_deref().map_or(Target::Any, Target::Group);
         self.send_one(message, target).await
     }
@@ -171,12 +171,11 @@ impl Producer {
             return Vec::new();
         };
         let topic = first.topic().to_owned();
-        let group = first.message_group().map(str::to_owned);
-        let alike =
-            |message: &Message| message.topic() == topic && message.message_group() == group.as_deref();
+        let group = first.together().map(str::to_owned);
+        let alike = |message: &Message| message.topic() == topic && message.together() == group.as_deref();
         if !messages.iter().all(alike) {
             let error = Error::invalid(
-                "the messages of a batch differ in topic or message group; send one batch for each of them",
+                "the messages of a batch differ in topic, message group or lite topic; send one batch for each of them",
             );
             return vec![Err(error); messages.len()];
         }
@@ -205,7 +204,7 @@ impl Producer {
                 "transactions need a declared topic; add {topic:?} with ProducerBuilder::topic"
             )));
         }
-        let group = message.message_group().map(str::to_owned);
+        let group = message.together().map(str::to_owned);
         let target = group.as_deref().map_or(Target::Any, Target::Group);
         let stamped = vec![self.stamped(message, true)];
         let receipt = only_one(self.dispatch(&topic, stamped, target, true).await)?;

@@ -39,15 +39,6 @@ pub fn refused_stream<T: Refusable + Send + 'static>(headers: &ClientHeaders, re
     Box::pin(tokio_stream::once(Ok(refusal.answer(headers))))
 }
 
-/// The answer to a call that this server does not offer.
-///
-/// # Errors
-/// None.
-pub fn not_here<T: Refusable, Q>(request: &Request<Q>, rpc: &str) -> Answer<T> {
-    let headers = ClientHeaders::lenient(request.metadata());
-    answer(&headers, Err(Refusal::not_implemented(rpc)))
-}
-
 /// Reads the headers and counts the call as a sign of life.
 ///
 /// # Errors

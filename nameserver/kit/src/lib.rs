@@ -8,6 +8,7 @@ pub mod config;
 pub mod headers;
 pub mod health;
 pub mod listen;
+pub mod lite;
 pub mod process;
 pub mod producers;
 pub mod refusal;

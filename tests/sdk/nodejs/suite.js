@@ -14,8 +14,8 @@ describe('Node.js SDK', { concurrency: 64 }, () => {
     setTimeout(() => process.exit(), 5000).unref();
   });
   const parts = [
-    'messages', 'push', 'dead_letters', 'fifo', 'priorities', 'scheduled', 'filters', 'sql', 'transactions', 'limits',
-    'restarts',
+    'messages', 'push', 'dead_letters', 'fifo', 'priorities', 'lite', 'scheduled', 'filters', 'sql', 'transactions',
+    'limits', 'restarts',
   ];
   for (const part of parts) {
     require(`./${part}`)(shared);

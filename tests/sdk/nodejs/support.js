@@ -172,6 +172,6 @@ function eachAccessPoint(name, body) {
 }
 
 module.exports = {
-  ACCESS_POINTS, Cluster, INVISIBLE, Listener, SILENT, eachAccessPoint, eventually, numbered, receive, receiveNothing,
-  shutdownClients, startProducer, startPushConsumer, startSimpleConsumer, texts,
+  ACCESS_POINTS, Cluster, INVISIBLE, Listener, SILENT, eachAccessPoint, eventually, keep, numbered, receive,
+  receiveNothing, shutdownClients, startProducer, startPushConsumer, startSimpleConsumer, texts,
 };

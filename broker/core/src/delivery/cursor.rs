@@ -467,6 +467,11 @@ impl Cursor {
         Counts { lag, ready: lag.saturating_sub(in_flight + waiting + blocked), in_flight, waiting, blocked }
     }
 
+    /// Whether everything is done, and logged.
+    pub(super) fn is_idle(&self) -> bool {
+        self.acks.committed() >= self.end && self.in_flight.is_empty() && !self.has_to_log()
+    }
+
     pub(super) fn has_to_log(&self) -> bool {
         let quiet = self.reset_to.is_none()
             && self.acked.is_empty()

@@ -255,6 +255,16 @@ impl Subscription {
         self.policy.ordered
     }
 
+    /// The newest lease that was given out, or where they began.
+    pub fn last_lease(&self) -> u64 {
+        self.next_lease
+    }
+
+    /// Whether nothing is out, nothing waits and nothing is to be logged: an engine that starts anew would know as much.
+    pub fn is_idle(&self) -> bool {
+        self.queues.values().all(Cursor::is_idle)
+    }
+
     /// Takes the progress that has to be logged since the last call.
     pub fn take_progress(&mut self) -> Vec<QueueProgress> {
         let (group_id, topic_id) = (self.group_id, self.topic_id);

@@ -2,6 +2,7 @@
 
 use prost::{Message, Oneof};
 
+use super::lite::{DropLites, LiteTopic};
 use crate::group::Group;
 use crate::topic::Topic;
 
@@ -9,7 +10,7 @@ use crate::topic::Topic;
 #[derive(Clone, PartialEq, Message)]
 pub struct MetaRecord {
     /// The change; absent only in records of a newer version, which older software ignores.
-    #[prost(oneof = "MetaChange", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "MetaChange", tags = "1, 2, 3, 4, 11, 12")]
     pub change: Option<MetaChange>,
 }
 
@@ -28,6 +29,12 @@ pub enum MetaChange {
     /// Removes a group with its progress.
     #[prost(message, tag = "4")]
     DeleteGroup(DeleteGroup),
+    /// Creates a lite topic, unless there is one of its name.
+    #[prost(message, tag = "11")]
+    PutLite(LiteTopic),
+    /// Removes lite topics.
+    #[prost(message, tag = "12")]
+    DropLites(DropLites),
 }
 
 /// Removes a topic.

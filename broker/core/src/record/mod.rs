@@ -5,11 +5,13 @@
 //! protobuf messages declared with prost, so that fields can be added without breaking older logs; the field numbers
 //! below are part of the on-disk format and never change meaning.
 
+mod lite;
 mod message;
 mod meta;
 mod progress;
 mod retention;
 
+pub use lite::{DropLite, DropLites, LiteTopic};
 pub use message::{Hold, MessageHeader, MessageRecord, Routing};
 pub use meta::{DeleteGroup, DeleteTopic, MetaChange, MetaRecord};
 pub use progress::{

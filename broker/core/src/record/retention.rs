@@ -2,6 +2,7 @@
 
 use prost::Message;
 
+use super::lite::LiteTopic;
 use crate::group::Group;
 use crate::timer::Timer;
 use crate::topic::Topic;
@@ -51,6 +52,12 @@ pub struct SnapshotRecord {
     /// Scheduled messages that wait for their delivery time.
     #[prost(message, repeated, tag = "13")]
     pub timers: Vec<HeldTimer>,
+    /// All lite topics; their queues are among `queues`.
+    #[prost(message, repeated, tag = "19")]
+    pub lites: Vec<LiteTopic>,
+    /// Queue number that the next new lite topic gets.
+    #[prost(uint32, tag = "20")]
+    pub next_lite: u32,
 }
 
 /// How far a queue is.

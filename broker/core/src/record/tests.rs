@@ -50,6 +50,7 @@ fn examples() -> Vec<Record> {
         }),
         ..MessageHeader::default()
     };
+    let lite = LiteTopic { topic_id: 7, queue: 65_536, name: "a".into(), created_ms: 5 };
     let checked = Checked { held: 64, checks: 1, next_check_ms: Some(5), asked: "host@1".into() };
     let timer =
         Timer { topic_id: 7, queue: 3, frame_len: 128, due_ms: 1_700_000_000_000, ..Timer::default() };
@@ -93,6 +94,8 @@ fn examples() -> Vec<Record> {
             }],
             settles: false,
             timers: Vec::new(),
+            lites: Vec::new(),
+            next_lite: 0,
         })),
         Record::Trim(TrimRecord { before: 1_048_576, queues: vec![state] }),
         Record::Message(MessageRecord { header: carried, system: Bytes::new(), content: Bytes::new() }),
@@ -126,6 +129,18 @@ fn examples() -> Vec<Record> {
         }),
         Record::Snapshot(Box::new(SnapshotRecord {
             timers: vec![HeldTimer { position: 64, timer }],
+            ..SnapshotRecord::default()
+        })),
+        Record::Meta(MetaRecord { change: Some(MetaChange::PutLite(lite.clone())) }),
+        Record::Meta(MetaRecord {
+            change: Some(MetaChange::DropLites(DropLites {
+                topic_id: 7,
+                lites: vec![DropLite { name: "a".into(), queue: 65_536, next: 3 }],
+            })),
+        }),
+        Record::Snapshot(Box::new(SnapshotRecord {
+            lites: vec![lite],
+            next_lite: 65_537,
             ..SnapshotRecord::default()
         })),
     ]

@@ -168,12 +168,15 @@ impl Fold {
     }
 
     /// What an index suffers that is made from this log, as far as it is not what it was before.
-    pub fn repairs(&mut self) -> &[Repair] {
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index holds something malformed.
+    pub fn repairs(&mut self) -> Result<&[Repair], StoreError> {
         if self.index.is_unsettled() {
-            self.index.name_unknown_topics();
+            self.index.name_unknown_topics()?;
             self.index.note_open_end();
         }
-        self.index.repairs()
+        Ok(self.index.repairs())
     }
 
     /// The index made so far.
@@ -296,6 +299,17 @@ impl Fold {
             Record::Meta(MetaRecord { change: Some(MetaChange::DeleteGroup(delete)) }) => {
                 if let Some(group) = self.index.group(&delete.name) {
                     self.doom(Family::Progress, keys::id(group.id), None);
+                }
+            }
+            Record::Meta(MetaRecord { change: Some(MetaChange::DropLites(drop)) }) => {
+                for lite in drop.lites {
+                    let queue = keys::queue(drop.topic_id, lite.queue);
+                    self.doom(Family::Queues, queue.clone(), None);
+                    self.doom(Family::Entries, queue, None);
+                    for group in self.index.groups() {
+                        let progress = keys::progress(group.id, drop.topic_id, lite.queue);
+                        self.doom(Family::Progress, progress, None);
+                    }
                 }
             }
             Record::Trim(trim) => {

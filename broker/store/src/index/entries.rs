@@ -100,6 +100,38 @@ impl Queues {
         self.queues.get(&(topic_id, queue)).map(|queue| queue.bounds).unwrap_or_default()
     }
 
+    /// Adds an empty queue; `false` if it is there already.
+    pub(super) fn add(&mut self, topic_id: u32, queue: u32) -> bool {
+        let is_new = !self.has(topic_id, queue);
+        if is_new {
+            self.restore(&QueueState { topic_id, queue, next: 0, newest_ms: 0 });
+        }
+        is_new
+    }
+
+    pub(super) fn has(&self, topic_id: u32, queue: u32) -> bool {
+        self.queues.contains_key(&(topic_id, queue))
+    }
+
+    /// Topic and number of every queue.
+    pub(super) fn names(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        self.queues.keys().copied()
+    }
+
+    /// Forgets a queue, and adds to `ops` how to forget it in the store.
+    pub(super) fn remove(&mut self, topic_id: u32, number: u32, ops: &mut Vec<Op>) {
+        let Some(queue) = self.queues.remove(&(topic_id, number)) else { return };
+        self.new -= queue.new.len();
+        if queue.dirty {
+            self.dirty.retain(|name| *name != (topic_id, number));
+        }
+        let key = keys::queue(topic_id, number);
+        if queue.bounds.min < queue.first_new() {
+            ops.push(Op::DeletePrefix(Family::Entries, key.clone()));
+        }
+        ops.push(Op::Delete(Family::Queues, key));
+    }
+
     /// Forgets the queues of a topic, and says how to forget them in the store.
     pub(super) fn remove_topic(&mut self, topic_id: u32) -> Vec<Op> {
         for (_, queue) in self.queues.extract_if(|(topic, _), _| *topic == topic_id) {

@@ -55,6 +55,13 @@ pub enum Outcome {
     Topic(Arc<Topic>, bool),
     /// The group as it is now, and whether it is new.
     Group(Arc<Group>, bool),
+    /// The queue of a lite topic, and whether that is new.
+    Lite {
+        /// Its number.
+        queue: u32,
+        /// Whether it was created just now.
+        is_new: bool,
+    },
     /// Whether there was something to delete.
     Deleted(bool),
     /// Nothing to report.
@@ -92,6 +99,24 @@ pub enum Event {
         queue: u32,
         /// Its offset.
         offset: u64,
+    },
+    /// A lite topic was created.
+    LiteCreated {
+        /// Its parent.
+        topic_id: u32,
+        /// Its queue.
+        queue: u32,
+        /// Its name.
+        name: String,
+    },
+    /// A lite topic was removed.
+    LiteDropped {
+        /// Its parent.
+        topic_id: u32,
+        /// Its queue, which is never used again.
+        queue: u32,
+        /// Its name.
+        name: String,
     },
     /// Topics were created, changed or deleted.
     TopicsChanged,
@@ -179,7 +204,7 @@ impl Index {
 
     fn apply_message(&mut self, frame: &Frame, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
         let routing = Routing::decode_from(frame.body.clone()).map_err(malformed(frame))?;
-        if self.is_topic_gone(routing.topic_id) {
+        if self.is_topic_gone(routing.topic_id) || self.is_lite_gone(routing.topic_id, routing.queue) {
             return Ok(Outcome::TopicGone);
         }
         self.note_topic(routing.topic_id);
@@ -304,7 +329,8 @@ impl Index {
 
     pub(super) fn apply_progress(&mut self, change: &QueueProgress) -> Result<(), StoreError> {
         let (group_id, topic_id, queue) = (change.group_id, change.topic_id, change.queue);
-        if self.topic_by_id(topic_id).is_none() || !self.meta.group_ids.contains(&group_id) {
+        let is_gone = self.topic_by_id(topic_id).is_none() || self.is_lite_gone(topic_id, queue);
+        if is_gone || !self.meta.group_ids.contains(&group_id) {
             return Ok(());
         }
         let mut acks = self.logged_acks(group_id, topic_id, queue)?.unwrap_or_else(Acks::default);
@@ -355,6 +381,8 @@ impl Index {
                 events.push(Event::GroupsChanged);
                 self.delete_group(&delete.name)
             }
+            Some(MetaChange::PutLite(lite)) => self.put_lite(lite, events),
+            Some(MetaChange::DropLites(drop)) => self.drop_lites(drop, events),
             None => Ok(Outcome::Done),
         }
     }
@@ -384,6 +412,7 @@ impl Index {
         self.progress.retain(|(_, topic_id, _), _| *topic_id != topic.id);
         self.overlay.delete(Family::Topics, keys::id(topic.id));
         let mut ops = self.queues.remove_topic(topic.id);
+        self.forget_lites(topic.id)?;
         for group_id in self.meta.groups.values().map(|group| group.id).chain([REDRIVEN]) {
             let prefix = keys::queue(group_id, topic.id);
             ops.push(Op::DeletePrefix(Family::Progress, prefix));

@@ -6,6 +6,7 @@ pub(super) const APPLIED: &[u8] = b"applied";
 pub(super) const FORMAT: &[u8] = b"format";
 pub(super) const BROKER: &[u8] = b"broker";
 pub(super) const NEXT_TOPIC: &[u8] = b"next-topic";
+pub(super) const NEXT_LITE: &[u8] = b"next-lite";
 pub(super) const STORE_MS: &[u8] = b"store-ms";
 pub(super) const TRIMMED: &[u8] = b"trimmed";
 pub(super) const UNSETTLED: &[u8] = b"unsettled";
@@ -17,6 +18,10 @@ pub(super) fn id(id: u32) -> Vec<u8> {
 
 pub(super) fn queue(topic_id: u32, queue: u32) -> Vec<u8> {
     [topic_id.to_be_bytes(), queue.to_be_bytes()].concat()
+}
+
+pub(super) fn lite(topic_id: u32, name: &str) -> Vec<u8> {
+    [&topic_id.to_be_bytes()[..], name.as_bytes()].concat()
 }
 
 pub(super) fn parse_queue(key: &[u8]) -> Result<(u32, u32), StoreError> {

@@ -2,7 +2,7 @@
 //!
 //! | family | key (integers big-endian) | value |
 //! |---|---|---|
-//! | state | name | `applied`, `trimmed`: u64 log position; `unsettled`: u64 position of damage; `format`, `next-topic`, `next-group`: u32; `store-ms`: i64 time of the newest record; `broker`: text |
+//! | state | name | `applied`, `trimmed`: u64 log position; `unsettled`: u64 position of damage; `format`, `next-topic`, `next-group`, `next-lite`: u32; `store-ms`: i64 time of the newest record; `broker`: text |
 //! | topics | u32 id | [`kerolox_core::topic::Topic`] |
 //! | groups | u32 id | [`kerolox_core::group::Group`] |
 //! | queues | u32 topic, u32 queue | u64 min offset, u64 next offset, i64 time of the newest entry |
@@ -14,6 +14,7 @@
 //! | progress | u32 group, u32 topic, u32 queue | [`kerolox_core::acks::Acks`] |
 //! | kept | u32 topic, u32 queue, u64 offset | [`Entry`] of a message whose record was carried forward |
 //! | lookups | u32 GiB of the log, u16 bucket, u64 first position | hashes and places of 8 bytes, see [`lookup`] |
+//! | lites | u32 topic, name | [`kerolox_core::record::LiteTopic`] |
 //!
 //! Format version 3. An index of another version is thrown away and rebuilt from the log.
 
@@ -24,6 +25,7 @@ mod fold;
 mod halves;
 mod held;
 mod keys;
+mod lites;
 mod lookup;
 mod meta;
 mod overlay;
@@ -51,6 +53,7 @@ pub use trim::ToCarry;
 pub use unsettled::Repair;
 
 use entries::Queues;
+use lites::Lites;
 use lookup::Lookups;
 use meta::Meta;
 use overlay::Overlay;
@@ -70,6 +73,7 @@ pub struct Index {
     broker: String,
     meta: Meta,
     queues: Queues,
+    lites: Lites,
     lookups: Lookups,
     progress: HashMap<(u32, u32, u32), Progress>,
     /// Undecided half messages by topic.
@@ -112,6 +116,7 @@ impl Index {
         let broker = String::from_utf8_lossy(&state(keys::BROKER)?).into_owned();
         let meta = Meta::load(&*kv)?;
         let queues = Queues::load(&*kv)?;
+        let lites = Lites::load(&*kv, queues.names())?;
         let mut index = Self {
             overlay: Overlay::new(kv.clone()),
             kv,
@@ -122,6 +127,7 @@ impl Index {
             broker,
             meta,
             queues,
+            lites,
             lookups: Lookups::default(),
             progress: HashMap::new(),
             undecided: HashMap::new(),
@@ -150,6 +156,7 @@ impl Index {
             broker: String::new(),
             meta: Meta::default(),
             queues: Queues::default(),
+            lites: Lites::default(),
             lookups: Lookups::default(),
             progress: HashMap::new(),
             undecided: HashMap::new(),
@@ -243,6 +250,7 @@ impl Index {
         state(keys::BROKER, self.broker.clone().into_bytes());
         state(keys::NEXT_TOPIC, self.meta.next_topic.to_be_bytes().to_vec());
         state(keys::NEXT_GROUP, self.meta.next_group.to_be_bytes().to_vec());
+        state(keys::NEXT_LITE, self.lites.next.to_be_bytes().to_vec());
         ops
     }
 

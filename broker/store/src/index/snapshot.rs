@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kerolox_core::acks::Acks;
+use kerolox_core::lite::FIRST_LITE_QUEUE;
 use kerolox_core::record::{GroupProgress, HeldHalf, HeldTimer, KeptMessage, QueueState, SnapshotRecord};
 use prost::Message;
 
@@ -65,6 +66,8 @@ impl Index {
             broker: self.broker.clone(),
             next_topic: self.meta.next_topic,
             next_group: self.meta.next_group,
+            // Absent before the first one: logs without lite topics look as they always did.
+            next_lite: if self.lites.next == FIRST_LITE_QUEUE { 0 } else { self.lites.next },
             ..SnapshotRecord::default()
         });
         for topic in self.topics() {
@@ -88,6 +91,9 @@ impl Index {
             let held = HeldTimer { position, timer };
             parts.push(held.encoded_len() + 8, held, |part| &mut part.timers);
         })?;
+        for lite in self.all_lites()? {
+            parts.push(lite.encoded_len() + 8, lite, |part| &mut part.lites);
+        }
         for kept in self.all_kept()? {
             parts.push(kept.encoded_len() + 8, kept, |part| &mut part.kept);
         }
@@ -120,6 +126,7 @@ impl Index {
             self.broker = part.broker;
             self.meta.next_topic = part.next_topic;
             self.meta.next_group = part.next_group;
+            self.lites.next = self.lites.next.max(part.next_lite);
         }
         for topic in part.topics {
             self.overlay.put(Family::Topics, keys::id(topic.id), topic.encode_to_vec());
@@ -146,6 +153,10 @@ impl Index {
         }
         for kept in part.kept {
             self.put_kept(&kept);
+        }
+        part.lites.iter().for_each(|lite| self.restore_lite(lite));
+        if part.last {
+            self.count_lites();
         }
         self.loading = if part.last { Loading::Never } else { Loading::Part(expected + 1) };
         Ok(())

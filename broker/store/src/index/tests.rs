@@ -10,6 +10,8 @@ use kerolox_core::record::{
 use kerolox_core::timer::TimerPhase;
 use kerolox_core::topic::Topic;
 
+mod lites;
+
 use super::*;
 use crate::kv::MemKv;
 use kerolox_log::Frame;
@@ -76,7 +78,17 @@ impl Fold {
         let timers: Vec<_> = (0..200).map(|i| index.timer(i * STEP).expect("reads")).collect();
         let due_timers = index.due_timers(i64::MAX, None, 1_000).expect("reads");
         let totals = (index.undecided_total(), index.scheduled_total(), index.applied());
-        (index.topics(), index.groups(), queues, (halves, due), (timers, due_timers), totals)
+        let lites: Vec<_> = index.lites(1, "", 10_000).expect("reads");
+        let lite_queues: Vec<_> = lites
+            .iter()
+            .map(|lite| {
+                let entries = index.entries(1, lite.queue, 0, 10_000).expect("reads");
+                (entries, index.queue_bounds(1, lite.queue), index.acks(1, 1, lite.queue).expect("reads"))
+            })
+            .collect();
+        let counts = (index.lites_len(1), index.next_lite_queue());
+        let held = ((halves, due), (timers, due_timers));
+        (index.topics(), index.groups(), queues, held, (lites, lite_queues, counts), totals)
     }
 }
 

@@ -27,15 +27,17 @@ use std::fmt;
 
 use kerolox_core::acks::Acks;
 use kerolox_core::group::Group;
+use kerolox_core::lite::is_lite;
 use kerolox_core::record::{GroupProgress, QueueProgress, QueueState, SnapshotRecord};
 use kerolox_core::timer::Timer;
-use kerolox_core::topic::{PERM_READ, Topic};
+use kerolox_core::topic::Topic;
 use kerolox_core::transaction::Half;
 use kerolox_log::DamagedRange;
 use prost::Message;
 
 use super::entries::Entry;
 use super::held::Held;
+use super::lites::recovered;
 use super::snapshot::Loading;
 use super::{Index, Progress, keys};
 use crate::error::StoreError;
@@ -148,19 +150,22 @@ impl Index {
 
     /// Prepares the snapshot that has to be written when the log ends and the index is unsettled: messages of topics that
     /// nobody knows come to a topic of their own, from which they can be read.
-    pub fn name_unknown_topics(&mut self) {
-        let mut unknown = HashMap::new();
-        for state in self.queues.states() {
-            if self.topic_by_id(state.topic_id).is_none() {
-                unknown.insert(state.topic_id, state.queue + 1);
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    pub fn name_unknown_topics(&mut self) -> Result<(), StoreError> {
+        let mut unknown: HashMap<u32, Vec<u32>> = HashMap::new();
+        for (topic_id, queue) in self.queues.names() {
+            if self.topic_by_id(topic_id).is_none() {
+                unknown.entry(topic_id).or_default().push(queue);
             }
         }
         for (id, queues) in unknown {
-            let name = format!("recovered-{id}");
-            let topic = Topic { id, perm: PERM_READ, ..Topic::new(&name, queues) };
+            let topic = recovered(id, queues.into_iter());
             self.overlay.put(Family::Topics, keys::id(id), topic.encode_to_vec());
             self.meta.insert_topic(topic);
         }
+        self.name_unknown_lites()
     }
 
     /// Whether a topic was deleted, or never was: nothing of it is to be kept.
@@ -198,6 +203,13 @@ impl Index {
         let is_usable =
             self.before_snapshot().is_some() && expected != 0 && !self.meta.group_ids.contains(&expected);
         if is_usable { expected } else { self.meta.next_group }
+    }
+
+    /// The same for the queue of a lite topic.
+    pub(super) fn new_lite_queue(&self, topic_id: u32, expected: u32) -> u32 {
+        let is_usable =
+            self.before_snapshot().is_some() && is_lite(expected) && !self.queues.has(topic_id, expected);
+        if is_usable { expected } else { self.lites.next }
     }
 
     /// A held message is decided that is not known or was open; known ones come with their queue. If that may be wrong, so is the place of what comes
@@ -273,10 +285,23 @@ impl Index {
 
     /// Everything is as the snapshot says, and the messages behind the damage go to their offsets.
     fn settle_by(&mut self, snapshot: SnapshotRecord) -> Result<(), StoreError> {
-        let SnapshotRecord { settles, topics, groups, queues, progress, halves, timers, kept, .. } = snapshot;
+        let SnapshotRecord {
+            settles,
+            topics,
+            groups,
+            queues,
+            progress,
+            halves,
+            timers,
+            kept,
+            lites,
+            next_lite,
+            ..
+        } = snapshot;
         self.broker = snapshot.broker;
         (self.meta.next_topic, self.meta.next_group) = (snapshot.next_topic, snapshot.next_group);
         self.replace_topics_and_groups(topics, groups)?;
+        self.replace_lites(&lites, next_lite)?;
         if let Some(mut unsettled) = self.unsettled.take() {
             if settles {
                 unsettled.open.clear();
@@ -286,6 +311,7 @@ impl Index {
                     self.settle_queue(state, settles, &mut unsettled)?;
                 }
             }
+            self.count_lites();
             // The mark that it was uncertain goes with the next flush.
             self.unsettled = Some(unsettled).filter(|unsettled| !unsettled.open.is_empty());
         }
@@ -386,6 +412,7 @@ impl Index {
         for id in gone {
             self.drop_held_of::<Half>(id)?;
             self.drop_held_of::<Timer>(id)?;
+            self.forget_lites(id)?;
             self.overlay.delete(Family::Topics, keys::id(id));
             let ops = self.queues.remove_topic(id);
             self.kv.write(ops)?;
@@ -451,6 +478,7 @@ fn joined(parts: Vec<SnapshotRecord>) -> SnapshotRecord {
         whole.halves.extend(part.halves);
         whole.timers.extend(part.timers);
         whole.kept.extend(part.kept);
+        whole.lites.extend(part.lites);
     }
     whole
 }

@@ -36,11 +36,13 @@ pub enum Family {
     Kept,
     /// Places of messages by hashes of their ids and keys.
     Lookups,
+    /// Lite topics by parent and name.
+    Lites,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::State,
         Self::Topics,
         Self::Groups,
@@ -53,6 +55,7 @@ impl Family {
         Self::Progress,
         Self::Kept,
         Self::Lookups,
+        Self::Lites,
     ];
 
     /// Name on disk.
@@ -70,6 +73,7 @@ impl Family {
             Self::Progress => "progress",
             Self::Kept => "kept",
             Self::Lookups => "lookups",
+            Self::Lites => "lites",
         }
     }
 }

@@ -147,6 +147,10 @@ impl Directory {
     }
 
     /// Consumers that can be reached.
+    pub(super) fn reach(&self, client_id: &str) -> Option<ClientHandle> {
+        self.sessions.get(client_id).and_then(|session| handle(client_id, session))
+    }
+
     pub(super) fn consumers(&self) -> Vec<(ClientHandle, Arc<v2::Settings>)> {
         let reachable = |(client_id, session): (&String, &Session)| {
             let settings = session.settings.clone()?;

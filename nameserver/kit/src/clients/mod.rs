@@ -121,6 +121,11 @@ impl Clients {
         self.lock().consumers()
     }
 
+    /// The client, if it can be reached now.
+    pub fn reach(&self, client_id: &str) -> Option<ClientHandle> {
+        self.lock().reach(client_id)
+    }
+
     /// Opens a stream to the client. It counts as open until the returned [`StreamLease`] is dropped.
     pub fn open_stream(self: &Arc<Self>, client_id: &str) -> (StreamLease, CommandReceiver) {
         let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);

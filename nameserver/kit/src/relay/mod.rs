@@ -242,6 +242,25 @@ impl Relay {
             .await
     }
 
+    /// Passes a SyncLiteSubscription on. From then on the client's signs of life are, too.
+    ///
+    /// # Errors
+    /// See [`Self::send_message`].
+    pub async fn sync_lite_subscription(
+        &self,
+        owner: &str,
+        request: Request<v2::SyncLiteSubscriptionRequest>,
+    ) -> Result<v2::SyncLiteSubscriptionResponse, Refusal> {
+        let client = ClientHeaders::lenient(request.metadata());
+        let answer = self
+            .unary(owner, request, |mut broker, request| async move {
+                broker.sync_lite_subscription(request).await
+            })
+            .await?;
+        self.clients.note_owner(&client.client_id, owner);
+        Ok(answer)
+    }
+
     async fn stream<Q, T, F>(
         &self,
         owner: &str,
@@ -330,7 +349,7 @@ impl Relay {
         owner: &str,
         metadata: &MetadataMap,
     ) -> Result<(BrokerAddress, MessagingServiceClient<Channel>), Refusal> {
-        if metadata.contains_key(RELAYED) {
+        if is_relayed(metadata) {
             return Err(Refusal::new(
                 Code::InternalServerError,
                 format!(
@@ -349,6 +368,11 @@ impl Relay {
         let broker = self.channels.client(&address, &self.routes)?;
         Ok((address, broker))
     }
+}
+
+/// Whether a call was passed on before.
+pub fn is_relayed(metadata: &MetadataMap) -> bool {
+    metadata.contains_key(RELAYED)
 }
 
 /// The same call for the owner: what the client says of itself, its deadline, and the mark against loops.

@@ -133,6 +133,16 @@ impl Routes {
         writable_groups(&self.lock().brokers(Instant::now()), topic)
     }
 
+    /// The broker groups that give out messages of a topic.
+    ///
+    /// # Errors
+    /// See [`assignments`].
+    pub fn readable_groups(&self, topic: Option<&v2::Resource>) -> Result<Vec<String>, Refusal> {
+        let assignments = self.assignments(&topic.cloned().unwrap_or_default())?;
+        let queues = assignments.into_iter().filter_map(|assignment| assignment.message_queue);
+        Ok(queues.filter_map(|queue| Some(queue.broker?.name)).collect())
+    }
+
     /// Where the master of a broker group can be reached; `None` when it is not there.
     pub fn broker_endpoint(&self, group: &str) -> Option<BrokerAddress> {
         let table = self.lock();

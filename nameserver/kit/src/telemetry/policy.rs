@@ -39,12 +39,17 @@ pub struct GroupPolicy {
     pub fifo: bool,
     /// Delays between attempts.
     pub backoff: Backoff,
+    /// To how many lite topics one client may subscribe.
+    pub lite_quota: usize,
 }
+
+/// To how many lite topics one client subscribes unless its group says otherwise (RocketMQ's default).
+const LITE_QUOTA_DEFAULT: usize = 2_000;
 
 impl Default for GroupPolicy {
     /// What RocketMQ gives a group that nobody configured: 16 retries at the classic delays, not ordered.
     fn default() -> Self {
-        Self { max_attempts: 17, fifo: false, backoff: Backoff::classic() }
+        Self { max_attempts: 17, fifo: false, backoff: Backoff::classic(), lite_quota: LITE_QUOTA_DEFAULT }
     }
 }
 
@@ -87,6 +92,8 @@ impl SettingsPolicy for RegisteredPolicy {
             fifo: group.fifo,
             // What this version cannot read is told by the broker itself.
             backoff: group.backoff.parse().unwrap_or_else(|_| Backoff::classic()),
+            // The broker keeps to what the group says.
+            lite_quota: LITE_QUOTA_DEFAULT,
         }
     }
 }

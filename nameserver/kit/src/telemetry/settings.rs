@@ -17,8 +17,6 @@ use crate::refusal::Refusal;
 const LONG_POLLING: Duration = Duration::from_secs(20);
 /// Send attempts of a producer, the first one included.
 const PRODUCER_ATTEMPTS: i32 = 3;
-/// What the reference grants; zero would make SDKs refuse every lite subscription.
-const LITE_SUBSCRIPTION_QUOTA: i32 = 1200;
 const LITE_TOPIC_LENGTH_MAX: i32 = 64;
 
 /// Checks a client's settings and gives those that it is to use.
@@ -79,7 +77,7 @@ fn complete_subscription(
     subscription.fifo = Some(group.fifo);
     subscription.receive_batch_size = i32::try_from(RECEIVE_BATCH_MAX).ok();
     subscription.long_polling_timeout = Some(to_proto(LONG_POLLING));
-    subscription.lite_subscription_quota = Some(LITE_SUBSCRIPTION_QUOTA);
+    subscription.lite_subscription_quota = i32::try_from(group.lite_quota).ok();
     subscription.max_lite_topic_size = Some(LITE_TOPIC_LENGTH_MAX);
     Ok(group)
 }

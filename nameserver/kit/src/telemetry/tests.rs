@@ -21,7 +21,7 @@ impl SettingsPolicy for Policy {
         assert_eq!(stored_group, "ns%g");
         let (initial, max) = (Duration::from_secs(2), Duration::from_secs(5));
         let backoff = Backoff::Exponential { initial, max, multiplier: 2.0 };
-        GroupPolicy { max_attempts: 4, fifo: true, backoff }
+        GroupPolicy { max_attempts: 4, fifo: true, backoff, lite_quota: 7 }
     }
 }
 

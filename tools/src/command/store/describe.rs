@@ -211,6 +211,13 @@ fn meta_fields(change: &MetaChange) -> Fields {
         MetaChange::DeleteTopic(topic) => ("deleteTopic", json!(topic.name)),
         MetaChange::PutGroup(group) => ("putGroup", group_value(group)),
         MetaChange::DeleteGroup(group) => ("deleteGroup", json!(group.name)),
+        MetaChange::PutLite(lite) => {
+            ("putLite", json!({"topicId": lite.topic_id, "queue": lite.queue, "name": lite.name}))
+        }
+        MetaChange::DropLites(drop) => {
+            let names: Vec<&str> = drop.lites.iter().map(|lite| lite.name.as_str()).collect();
+            ("dropLites", json!({"topicId": drop.topic_id, "names": names}))
+        }
     };
     vec![(change, value)]
 }
@@ -228,6 +235,7 @@ fn snapshot_fields(snapshot: &SnapshotRecord) -> Fields {
         ("halves", json!(snapshot.halves.len())),
         ("timers", json!(snapshot.timers.len())),
         ("kept", json!(snapshot.kept.len())),
+        ("lites", json!(snapshot.lites.len())),
     ]
 }
 

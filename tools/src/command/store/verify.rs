@@ -163,10 +163,13 @@ impl Checked {
                 "not compared: the log holds what cannot be understood".to_owned()
             }
             // What the index should be cannot be told without the records that are gone.
-            (Index::Comparable { .. }, Some(mut fold)) if self.problems > 0 => {
-                self.if_made_again = fold.repairs().iter().map(ToString::to_string).collect();
-                "not compared: the log is damaged".to_owned()
-            }
+            (Index::Comparable { .. }, Some(mut fold)) if self.problems > 0 => match fold.repairs() {
+                Ok(repairs) => {
+                    self.if_made_again = repairs.iter().map(ToString::to_string).collect();
+                    "not compared: the log is damaged".to_owned()
+                }
+                Err(error) => format!("not compared: the log is damaged, and its fold fails: {error}"),
+            },
             (Index::Comparable { applied, .. }, Some(_)) if applied <= self.start => {
                 format!(
                     "older than the beginning of the log (it stands at {applied}); a broker makes it anew"

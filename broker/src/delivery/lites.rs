@@ -1,0 +1,134 @@
+//! Subscriptions to lite topics: each child that has something to do has an engine of its own, the others have none.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use kerolox_core::group::{Group, Start};
+use kerolox_core::topic::Topic;
+use kerolox_kit::process::now_ms;
+use kerolox_kit::refusal::Refusal;
+
+use super::directory::Deliveries;
+use super::followers::Followers;
+use super::subscription::{Shared, Subscription};
+use crate::engine::refused_by_store;
+
+/// Active subscriptions by topic and queue, one for each group.
+type ByQueue = HashMap<(u32, u32), Vec<Shared>>;
+
+/// The lite topics that are at work, and who waits for them.
+#[derive(Default)]
+pub(super) struct Lites {
+    active: RwLock<ByQueue>,
+    pub(super) followers: Arc<Followers>,
+    /// The highest lease of those that were forgotten.
+    last_lease: AtomicU64,
+}
+
+impl Lites {
+    /// Lets `act` do something with each subscription to a lite topic.
+    pub(super) fn each(&self, topic_id: u32, queue: u32, act: &dyn Fn(&Subscription)) {
+        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        active.get(&(topic_id, queue)).into_iter().flatten().for_each(|subscription| act(subscription));
+    }
+
+    pub(super) fn find(&self, topic_id: u32, queue: u32, group_id: u32) -> Option<Shared> {
+        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        let subscriptions = active.get(&(topic_id, queue))?;
+        subscriptions.iter().find(|subscription| subscription.group_id() == group_id).cloned()
+    }
+
+    pub(super) fn all(&self) -> Vec<Shared> {
+        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        active.values().flatten().cloned().collect()
+    }
+
+    /// A lite topic is gone, or its topic or group is.
+    pub(super) fn retain(&self, stays: impl Fn(&Shared) -> bool) {
+        let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
+        active.retain(|_, subscriptions| {
+            subscriptions.retain(|subscription| stays(subscription));
+            !subscriptions.is_empty()
+        });
+    }
+
+    /// Forgets the subscriptions to one lite topic.
+    pub(super) fn drop_queue(&self, topic_id: u32, queue: u32) {
+        self.active.write().unwrap_or_else(PoisonError::into_inner).remove(&(topic_id, queue));
+    }
+
+    fn add(&self, topic_id: u32, queue: u32, group_id: u32, new: impl FnOnce() -> Shared) -> Shared {
+        let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
+        let subscriptions = active.entry((topic_id, queue)).or_default();
+        match subscriptions.iter().find(|subscription| subscription.group_id() == group_id) {
+            Some(found) => found.clone(),
+            None => {
+                let new = new();
+                subscriptions.push(new.clone());
+                new
+            }
+        }
+    }
+
+    /// Leases of one subscription never have the numbers of an earlier one to the same lite topic, also when the clock was set
+    /// back: as long as the clock goes on, it is ahead of all of them.
+    fn next_lease_base(&self) -> u64 {
+        let now_us = u64::try_from(now_ms()).unwrap_or(0).saturating_mul(1_000);
+        now_us.max(self.last_lease.load(Ordering::Relaxed))
+    }
+}
+
+impl Deliveries {
+    /// Who subscribes to which lite topics.
+    pub fn followers(&self) -> &Followers {
+        &self.lites.followers
+    }
+
+    /// The subscription of a group to a lite topic; `None` when there is no such lite topic. A group for which it is new
+    /// begins at `start`.
+    ///
+    /// # Errors
+    /// INTERNAL_SERVER_ERROR when the store cannot be read.
+    pub fn lite_subscription(
+        &self,
+        group: &Group,
+        topic: &Topic,
+        queue: u32,
+        start: Start,
+    ) -> Result<Option<Shared>, Refusal> {
+        let found = self.lites.find(topic.id, queue, group.id);
+        let subscription = found.unwrap_or_else(|| {
+            self.lites.add(topic.id, queue, group.id, || {
+                let base = self.lites.next_lease_base();
+                let new =
+                    Subscription::new(group.id, topic.id, base, group.policy(topic), self.alarm.clone());
+                Arc::new(new.of_lite(queue, self.lites.followers.clone()))
+            })
+        });
+        // Looked up only when it is in the directory: who removes it comes later then, and finds it.
+        if !self.engine.store().index().has_lite_queue(topic.id, queue) {
+            self.lites.drop_queue(topic.id, queue);
+            return Ok(None);
+        }
+        let begins = subscription
+            .catch_up_lite(topic, group, start, self.engine.store())
+            .map_err(|error| refused_by_store(&error))?;
+        if begins {
+            self.progress.note(&subscription);
+        }
+        Ok(Some(subscription))
+    }
+
+    /// Forgets the subscriptions to lite topics that have nothing to do: the log knows all that there is to know.
+    pub fn retire_lites(&self) {
+        // Nobody else holds one that goes: it could be used while another one takes its place.
+        self.lites.retain(|subscription| {
+            let stays = Arc::strong_count(subscription) > 1 || !subscription.is_idle();
+            if !stays {
+                self.lites.last_lease.fetch_max(subscription.last_lease(), Ordering::Relaxed);
+            }
+            stays
+        });
+    }
+}

@@ -1,0 +1,67 @@
+//! The end of lite topics that have got no message for as long as their topic says.
+
+use std::time::Duration;
+
+use kerolox_core::lite;
+use kerolox_core::record::{DropLite, DropLites};
+use kerolox_core::topic::Topic;
+use kerolox_kit::process::now_ms;
+use kerolox_store::{Store, StoreError};
+
+use crate::engine::Engine;
+
+/// Lite topics that are looked at, and removed, at a time.
+const PAGE: usize = 1_000;
+
+/// Looks after lite topics for ever.
+pub(crate) async fn run(engine: Engine, interval: Duration) {
+    let mut ticks = tokio::time::interval(interval);
+    loop {
+        ticks.tick().await;
+        let topics = engine.store().index().topics();
+        for topic in topics.iter().filter(|topic| lite::expires_ms(topic, 0).is_some()) {
+            if let Err(error) = expire(&engine, topic).await {
+                tracing::error!(topic = topic.name, %error, "lite topics cannot be removed; trying again");
+            }
+        }
+    }
+}
+
+async fn expire(engine: &Engine, topic: &Topic) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut after = String::new();
+    let mut removed = 0;
+    loop {
+        let (last, lites) = expired(engine.store(), topic, &after, now_ms())?;
+        let Some(last) = last else { break };
+        after = last;
+        if !lites.is_empty() {
+            removed += lites.len();
+            engine.drop_lites(DropLites { topic_id: topic.id, lites }).await?;
+        }
+    }
+    if removed > 0 {
+        tracing::info!(topic = topic.name, removed, "lite topics expired");
+    }
+    Ok(())
+}
+
+/// Which of the next lite topics behind `after` expired, and the name of the last one that was looked at.
+fn expired(
+    store: &Store,
+    topic: &Topic,
+    after: &str,
+    now_ms: i64,
+) -> Result<(Option<String>, Vec<DropLite>), StoreError> {
+    let index = store.index();
+    let mut page = index.lites(topic.id, after, PAGE)?;
+    let last = page.last().map(|lite| lite.name.clone());
+    page.retain(|found| {
+        let newest_ms = index.queue_bounds(topic.id, found.queue).newest_ms;
+        lite::expires_ms(topic, newest_ms.max(found.created_ms)).is_some_and(|at_ms| at_ms <= now_ms)
+    });
+    let gone = page.into_iter().map(|found| {
+        let next = index.queue_bounds(topic.id, found.queue).next;
+        DropLite { name: found.name, queue: found.queue, next }
+    });
+    Ok((last, gone.collect()))
+}

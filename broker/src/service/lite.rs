@@ -1,0 +1,290 @@
+//! Lite topics: SyncLiteSubscription, and ReceiveMessage below a topic of type LITE.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use kerolox_core::group::{Group, Start};
+use kerolox_core::lite;
+use kerolox_core::topic::Topic;
+use kerolox_kit::access::Items;
+use kerolox_kit::headers::ClientHeaders;
+use kerolox_kit::lite::sync_everywhere;
+use kerolox_kit::process::now_ms;
+use kerolox_kit::refusal::{Refusal, ok_status};
+use kerolox_proto::raw;
+use kerolox_proto::v2::{self, Code, LiteSubscriptionAction, offset_option};
+use kerolox_store::StoreError;
+use tonic::Request;
+
+use super::Context;
+use super::batch::Batch;
+use super::receive::{Receiver, Wanted};
+use crate::delivery::{Action, Change, Evicted, Inbox, OverQuota, Subscription};
+use crate::engine::{LiteError, refused_by_log, refused_by_store};
+
+/// The queue of a lite topic, which is made if it does not exist.
+pub(super) async fn queue(context: &Context, topic: &Topic, name: &str) -> Result<u32, Refusal> {
+    let made = context.engine.put_lite(topic, name, context.lite.max_topics).await;
+    made.map_err(|error| match &error {
+        LiteError::TooMany { .. } | LiteError::NoNumbers => {
+            Refusal::new(Code::LiteTopicQuotaExceeded, error.to_string())
+        }
+        LiteError::NoTopic(name) => Refusal::topic_not_found(name),
+        LiteError::Store(error) => refused_by_store(error),
+        LiteError::Log(error) => refused_by_log(error),
+    })
+}
+
+/// Hands out messages of the lite topics that the client subscribes to, waiting for some if there are none.
+pub(super) async fn receive(
+    context: &Arc<Context>,
+    client: &ClientHeaders,
+    wanted: &Wanted,
+) -> Result<Items<raw::ReceiveMessageResponse>, Refusal> {
+    check_bound(&wanted.group, &wanted.topic)?;
+    let client = &client.client_id;
+    let inbox = context.deliveries.followers().inbox(wanted.topic.id, wanted.group.id, client);
+    if let Some(attempt_id) = &wanted.attempt_id {
+        inbox.repeat(attempt_id);
+    }
+    loop {
+        let batch = gather(context, client, wanted, &inbox)?;
+        if !batch.is_empty() {
+            inbox.pass_on();
+            return Ok(Box::pin(batch));
+        }
+        let arrived = tokio::select! {
+            () = inbox.arrival() => true,
+            () = tokio::time::sleep_until(wanted.until) => false,
+            () = context.shutdown.requested() => false,
+        };
+        if !arrived {
+            inbox.pass_on();
+            return Err(Refusal::new(Code::MessageNotFound, "no new message"));
+        }
+    }
+}
+
+/// Takes what is ready, one lite topic after the other.
+fn gather(context: &Arc<Context>, client: &str, wanted: &Wanted, inbox: &Inbox) -> Result<Batch, Refusal> {
+    let mut batch = Batch::new(context.clone());
+    let mut queues = Vec::new();
+    let followers = context.deliveries.followers();
+    while batch.len() < wanted.max
+        && let Some(queue) = inbox.pop()
+    {
+        if !followers.is_following(wanted.topic.id, wanted.group.id, client, queue) {
+            continue;
+        }
+        let taken = take(context, client, wanted, queue, wanted.max - batch.len());
+        let taken = taken.inspect_err(|_| inbox.push(queue))?;
+        if let Some((subscription, messages)) = taken {
+            queues.push(queue);
+            batch.add(&subscription, messages);
+        }
+    }
+    if let Some(attempt_id) = &wanted.attempt_id
+        && !queues.is_empty()
+    {
+        inbox.note_attempt(attempt_id, queues);
+    }
+    Ok(batch)
+}
+
+type Taken = (Arc<Subscription>, Vec<super::receive::Encoded>);
+
+fn take(
+    context: &Context,
+    client: &str,
+    wanted: &Wanted,
+    queue: u32,
+    max: usize,
+) -> Result<Option<Taken>, Refusal> {
+    let Wanted { group, topic, .. } = wanted;
+    let found = context.deliveries.lite_subscription(group, topic, queue, Start::Earliest)?;
+    let Some(subscription) = found else { return Ok(None) };
+    let seat = subscription.join(now_ms(), client, &wanted.filter);
+    let receiver = Receiver { context, client, wanted, subscription: &subscription, max };
+    let messages = receiver.receive(&seat)?;
+    Ok((!messages.is_empty()).then_some((subscription, messages)))
+}
+
+/// Changes which lite topics a client subscribes to, here and on the other brokers of their parent.
+pub(super) async fn sync_lite_subscription(
+    context: &Context,
+    client: &ClientHeaders,
+    request: Request<v2::SyncLiteSubscriptionRequest>,
+) -> Result<v2::SyncLiteSubscriptionResponse, Refusal> {
+    let (metadata, _, message) = request.into_parts();
+    sync_here(context, client, &message).await?;
+    // A topic that is new may not be in the routes yet; clients repeat their subscriptions.
+    let owners = context.routes.readable_groups(message.topic.as_ref()).unwrap_or_default();
+    let others = owners.into_iter().filter(|owner| context.is_foreign(owner)).collect::<Vec<_>>();
+    sync_everywhere(&context.relay, others, metadata, &message).await?;
+    Ok(v2::SyncLiteSubscriptionResponse { status: Some(ok_status()) })
+}
+
+async fn sync_here(
+    context: &Context,
+    client: &ClientHeaders,
+    request: &v2::SyncLiteSubscriptionRequest,
+) -> Result<(), Refusal> {
+    let topic = context.topic(request.topic.as_ref())?;
+    if !topic.has_lites() {
+        return Err(Refusal::new(
+            Code::IllegalTopic,
+            format!(
+                "topic {name} accepts {types} messages and has no lite topics; subscribe below one of type LITE: mqadmin updateTopic -t {name} -a +message.type=LITE",
+                name = topic.name,
+                types = topic.type_words()
+            ),
+        ));
+    }
+    let group = super::stored_group(request.group.as_ref())?;
+    let group = context.deliveries.consuming(&group, &client.client_id).await?;
+    check_bound(&group, &topic)?;
+    let names = names(request)?;
+    let change = Change {
+        topic_id: topic.id,
+        group_id: group.id,
+        client: &client.client_id,
+        action: match request.action() {
+            LiteSubscriptionAction::PartialAdd => Action::Add,
+            LiteSubscriptionAction::CompleteAdd => Action::Replace,
+            LiteSubscriptionAction::PartialRemove => Action::Remove,
+            LiteSubscriptionAction::CompleteRemove => Action::RemoveAll,
+        },
+        names: Vec::new(),
+        version: request.version,
+        model: lite::model(&group),
+        quota: lite::client_quota(&group),
+    };
+    let (found, evicted) = follow(context, change, names)?;
+    for (client, lite_topic) in evicted {
+        tell_evicted(context, &client, lite_topic);
+    }
+    if matches!(request.action(), LiteSubscriptionAction::PartialAdd | LiteSubscriptionAction::CompleteAdd) {
+        for queue in found {
+            begin(context, &group, &topic, queue, request.offset_option.as_ref()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The lite topics of a request, each once.
+fn names(request: &v2::SyncLiteSubscriptionRequest) -> Result<HashSet<&str>, Refusal> {
+    let names: HashSet<&str> = request.lite_topic_set.iter().map(String::as_str).collect();
+    for name in &names {
+        lite::check_name(name).map_err(|reason| Refusal::new(Code::IllegalLiteTopic, reason))?;
+    }
+    Ok(names)
+}
+
+/// Changes the subscriptions; returns the queues of the lite topics that exist, and who lost which lite topic.
+fn follow(
+    context: &Context,
+    change: Change<'_>,
+    names: HashSet<&str>,
+) -> Result<(Vec<u32>, Vec<Evicted>), Refusal> {
+    // Held until the change is made: a lite topic that comes into being then finds who waits for it.
+    let index = context.engine.store().index();
+    let found = names.into_iter().map(|name| {
+        let queue = index.lite(change.topic_id, name)?.map(|lite| lite.queue);
+        Ok((name.to_owned(), queue))
+    });
+    let names = found.collect::<Result<Vec<_>, StoreError>>().map_err(|error| refused_by_store(&error))?;
+    let queues = names.iter().filter_map(|(_, queue)| *queue).collect();
+    let synced =
+        context.deliveries.followers().sync(&Change { names, ..change }, context.lite.max_subscriptions);
+    drop(index);
+    let evicted = synced.map_err(|over| {
+        let text = match over {
+            OverQuota::Client(quota) => format!(
+                "the client may subscribe to {quota} lite topics; unsubscribe from some, or raise the group's lite.sub.client.quota"
+            ),
+            OverQuota::Broker(quota) => format!(
+                "the clients of broker {} subscribe to {quota} lite topics, which is the limit; have the operator raise lite.max-subscriptions",
+                context.broker
+            ),
+        };
+        Refusal::new(Code::LiteSubscriptionQuotaExceeded, text)
+    })?;
+    Ok((queues, evicted))
+}
+
+/// Another client of the group has a lite topic alone now.
+fn tell_evicted(context: &Context, client: &str, lite_topic: String) {
+    tracing::debug!(client, lite_topic, "another client took an exclusive lite topic over");
+    let command = v2::NotifyUnsubscribeLiteCommand { lite_topic };
+    let command = v2::TelemetryCommand {
+        status: Some(ok_status()),
+        command: Some(v2::telemetry_command::Command::NotifyUnsubscribeLiteCommand(command)),
+    };
+    if let Some(handle) = context.clients.reach(client) {
+        handle.try_send(command);
+    }
+}
+
+/// Where the group goes on in a lite topic, if it is new to it or asks for a place.
+async fn begin(
+    context: &Context,
+    group: &Group,
+    topic: &Topic,
+    queue: u32,
+    option: Option<&v2::OffsetOption>,
+) -> Result<(), Refusal> {
+    let start = group.start();
+    let place = option.and_then(|option| option.offset_type);
+    let is_last = matches!(place, None | Some(offset_option::OffsetType::Policy(0)));
+    if is_last && start == Start::Earliest {
+        return Ok(());
+    }
+    let Some(subscription) = context.deliveries.lite_subscription(group, topic, queue, start)? else {
+        return Ok(());
+    };
+    if let Some(offset) = offset_of(context, topic, queue, place).map_err(|error| refused_by_store(&error))? {
+        subscription.reset(now_ms(), &[(queue, offset)]);
+    }
+    context.deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error))
+}
+
+/// The offset that an option stands for; `None` for where the group stands.
+fn offset_of(
+    context: &Context,
+    topic: &Topic,
+    queue: u32,
+    place: Option<offset_option::OffsetType>,
+) -> Result<Option<u64>, StoreError> {
+    use offset_option::{OffsetType, Policy};
+    let index = context.engine.store().index();
+    let bounds = index.queue_bounds(topic.id, queue);
+    let number = |number: i64| u64::try_from(number).unwrap_or(0);
+    let offset = match place {
+        Some(OffsetType::Policy(policy)) => match Policy::try_from(policy) {
+            Ok(Policy::Min) => bounds.min,
+            Ok(Policy::Max) => bounds.next,
+            Ok(Policy::Last) | Err(_) => return Ok(None),
+        },
+        Some(OffsetType::Offset(offset)) => number(offset),
+        Some(OffsetType::TailN(count)) => bounds.next.saturating_sub(number(count)),
+        Some(OffsetType::Timestamp(time_ms)) => index.offset_at(topic.id, queue, time_ms)?,
+        None => return Ok(None),
+    };
+    Ok(Some(offset.clamp(bounds.min, bounds.next)))
+}
+
+/// A group that is bound to one parent has nothing to do with others.
+fn check_bound(group: &Group, topic: &Topic) -> Result<(), Refusal> {
+    match lite::bound_to(group) {
+        Some(bound) if bound != topic.name => Err(Refusal::new(
+            Code::IllegalConsumerGroup,
+            format!(
+                "the group {group} consumes lite topics of {bound} only, not of {topic}; change it with mqadmin updateSubGroup -g {group} --attributes +{key}={topic}",
+                group = group.public_name(),
+                topic = topic.name,
+                key = lite::BIND_ATTRIBUTE,
+            ),
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,101 @@
+"""Lite topics: push and simple consumers of the SDK."""
+
+import time
+
+import pytest
+from rocketmq import ConsumeResult, LitePushConsumer, LiteSimpleConsumer, MessageListener
+from rocketmq.v5.exception import LiteSubscriptionQuotaExceededException
+
+import sdk
+
+
+def lite_message(topic, name, body):
+    message = sdk.new_message(topic, body)
+    message.lite_topic = name
+    return message
+
+
+class Recorder(MessageListener):
+    """Keeps what it gets; fails the first delivery of the bodies in `failing`."""
+
+    def __init__(self, failing=()):
+        self.got = []
+        self.failing = set(failing)
+
+    def consume(self, message):
+        body = message.body.decode()
+        self.got.append((message.lite_topic, body, message.delivery_attempt))
+        if body in self.failing and message.delivery_attempt == 1:
+            return ConsumeResult.FAILURE
+        return ConsumeResult.SUCCESS
+
+
+def subscribe(consumer, name):
+    """The SDK refuses subscriptions until the server told its quota, and its start does not wait for that."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return consumer.subscribe_lite(name)
+        except LiteSubscriptionQuotaExceededException as refused:
+            if "quota: 0" not in str(refused) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def started():
+    consumers = []
+
+    def start(consumer):
+        consumer.startup()
+        consumers.append(consumer)
+        return consumer
+
+    yield start
+    for consumer in consumers:
+        consumer.shutdown()
+
+
+def test_a_lite_simple_consumer_gets_what_it_subscribes_to(cluster, clients, started):
+    topic, group = cluster.create_topic("LITE"), cluster.create_group()
+    producer = clients.producer(cluster.access_point, topic)
+    for name in ["a", "b", "c"]:
+        for number in range(3):
+            producer.send(lite_message(topic, name, f"{name}{number}"))
+    consumer = started(LiteSimpleConsumer(topic, sdk.configuration(cluster.access_point), group, 2))
+    subscribe(consumer, "a")
+    subscribe(consumer, "c")
+    got = [(message.lite_topic, message.body.decode()) for message in sdk.receive(consumer, 6)]
+    for name in ["a", "c"]:
+        assert [body for of, body in got if of == name] == [f"{name}{number}" for number in range(3)]
+    consumer.unsubscribe_lite("a")
+    producer.send(lite_message(topic, "a", "a3"))
+    producer.send(lite_message(topic, "c", "c3"))
+    assert sdk.bodies(sdk.receive(consumer, 1)) == ["c3"]
+    assert sdk.receive_nothing(consumer, 3) == []
+
+
+def test_a_lite_push_consumer_gets_messages_in_order(cluster, clients, started):
+    topic, group = cluster.create_topic("LITE"), cluster.create_group()
+    producer = clients.producer(cluster.access_point, topic)
+    recorder = Recorder(failing=["a1"])
+    consumer = started(LitePushConsumer(sdk.configuration(cluster.access_point), group, topic, recorder))
+    for name in ["a", "b"]:
+        subscribe(consumer, name)
+    for number in range(3):
+        for name in ["a", "b", "other"]:
+            producer.send(lite_message(topic, name, f"{name}{number}"))
+            time.sleep(0.2)
+    sdk.wait_until(lambda: len(recorder.got) >= 7, 30, "every message was pushed, and one again")
+    assert ("a", "a1", 2) in recorder.got
+    assert [body for name, body, _ in recorder.got if name == "b"] == ["b0", "b1", "b2"]
+    assert not [name for name, _, _ in recorder.got if name == "other"]
+
+
+def test_a_group_may_have_a_quota(cluster, clients, started):
+    topic, group = cluster.create_topic("LITE"), cluster.create_group()
+    cluster.mqadmin("updateSubGroup", "-c", "DefaultCluster", "-g", group, "--attributes", "+lite.sub.client.quota=1")
+    consumer = started(LiteSimpleConsumer(topic, sdk.configuration(cluster.access_point), group, 2))
+    subscribe(consumer, "a")
+    with pytest.raises(LiteSubscriptionQuotaExceededException):
+        consumer.subscribe_lite("b")
