@@ -13,6 +13,7 @@ use kerolox_proto::v2::Code;
 use kerolox_store::{Applied, Outcome, ProposeError, Store, StoreError};
 use tokio::sync::{Mutex, Notify, oneshot};
 
+use crate::once::{Reservation, Underway};
 use crate::retention::Room;
 
 /// The storage engine of this broker. Cheap to clone.
@@ -22,6 +23,7 @@ pub struct Engine {
     default_queues: u32,
     flush: Flush,
     room: Room,
+    underway: Underway,
     /// Held from looking at a topic or group until its change is applied, so that no change is lost to another one.
     changing: Arc<Mutex<()>>,
     /// Tells of topics that were created or changed.
@@ -33,12 +35,18 @@ impl Engine {
     /// as `flush` says, unless their topic says otherwise; messages are refused while `room` is short.
     pub fn new(store: Arc<Store>, default_queues: u32, flush: Flush, room: Room) -> Self {
         let (changing, topics_changed) = (Arc::default(), Arc::default());
-        Self { store, default_queues, flush, room, changing, topics_changed }
+        let underway = Underway::default();
+        Self { store, default_queues, flush, room, underway, changing, topics_changed }
     }
 
     /// The store, for look-ups.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// What is being stored in topics without duplicates.
+    pub fn underway(&self) -> &Underway {
+        &self.underway
     }
 
     /// Proposes a record at once; the returned future waits until it is stored and applied. Dropping the future does not
@@ -54,18 +62,24 @@ impl Engine {
     }
 
     /// The same for new messages of a topic, which may have its own idea of what counts as stored. All are stored or none
-    /// is. They are refused while room is short; everything that is not a new message still goes through.
+    /// is. They are refused while room is short; everything that is not a new message still goes through. `reservation` is
+    /// dropped when they are stored or cannot be, whether or not somebody still waits for that.
     pub fn propose_for(
         &self,
         topic: &Topic,
         messages: &[Record],
+        reservation: Option<Reservation>,
     ) -> impl Future<Output = Result<Vec<Applied>, ProposeError>> + Send + use<> {
         let (answer, applied) = oneshot::channel();
         if self.room.is_short() {
             drop(answer.send(Err(ProposeError::NoRoom)));
         } else {
             let flush = topic.flush().unwrap_or(self.flush);
-            self.store.propose_batch(messages, flush, Box::new(move |outcome| drop(answer.send(outcome))));
+            let done = move |outcome| {
+                drop(reservation);
+                drop(answer.send(outcome));
+            };
+            self.store.propose_batch(messages, flush, Box::new(done));
         }
         async move { applied.await.unwrap_or(Err(ProposeError::Closed)) }
     }

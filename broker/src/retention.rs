@@ -3,11 +3,13 @@
 //! The decisions are functions of what the disk and the log look like: [`plan`] for segments, [`is_worth_a_trim`] for the
 //! messages of a topic with a time of its own. [`Keeper`] looks, and acts.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use kerolox_core::dedup::Dedup;
 use kerolox_core::record::QueueState;
 use kerolox_core::topic::{MessageType, Topic};
 use kerolox_kit::process::now_ms;
@@ -88,6 +90,16 @@ pub fn plan<E>(
 /// times for which the topics that hold something before it want to keep that, milliseconds.
 pub fn due_ms(since_ms: i64, holding: impl Iterator<Item = i64>) -> i64 {
     since_ms.saturating_add(holding.max().unwrap_or(0))
+}
+
+/// For how long a topic wants what lies before a cut to stay, milliseconds; `is_live` says whether any of its messages lie
+/// there, `time_ms` how long messages are kept if it says nothing. A topic that takes transactions holds every cut: the
+/// decisions about its messages are remembered as long as messages are, so that a repeated one gets the same answer. So
+/// does one without duplicates, as long as its window is.
+pub fn hold_ms(topic: &Topic, is_live: bool, time_ms: i64) -> i64 {
+    let keeps = is_live || topic.accepts(MessageType::Transaction);
+    let keep_ms = if keeps { topic.retention_ms().unwrap_or(time_ms) } else { 0 };
+    keep_ms.max(Dedup::of(topic).map_or(0, |dedup| dedup.window_ms))
 }
 
 /// Whether messages of a queue that are older than their topic keeps them go now. A trim costs a record and a sync, so it
@@ -173,20 +185,15 @@ impl Keeper {
         Ok(plan)
     }
 
-    /// See [`due_ms`]. A topic that takes transactions holds every cut: the decisions about its messages are remembered as
-    /// long as messages are, so that a repeated one gets the same answer.
+    /// See [`due_ms`].
     fn due_ms(&self, point: &TrimPoint) -> i64 {
         let index = self.store.index();
-        let holding = point.queues.iter().filter_map(|state| {
-            let is_live = index.queue_bounds(state.topic_id, state.queue).min < state.next;
-            index.topic_by_id(state.topic_id).filter(|_| is_live)
-        });
-        let deciding = index.topics().into_iter().filter(|topic| topic.accepts(MessageType::Transaction));
-        due_ms(point.since_ms, holding.chain(deciding).map(|topic| self.keep_ms(&topic)))
-    }
-
-    fn keep_ms(&self, topic: &Topic) -> i64 {
-        topic.retention_ms().unwrap_or(self.limits.time_ms)
+        let is_live = |state: &&QueueState| index.queue_bounds(state.topic_id, state.queue).min < state.next;
+        let live: HashSet<u32> = point.queues.iter().filter(is_live).map(|state| state.topic_id).collect();
+        let topics = index.topics();
+        let holding =
+            topics.iter().map(|topic| hold_ms(topic, live.contains(&topic.id), self.limits.time_ms));
+        due_ms(point.since_ms, holding)
     }
 
     /// Gives up messages that are older than their topic wants to keep them.
@@ -245,6 +252,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
+    use kerolox_core::topic::{self, TopicChange};
 
     const LIMITS: Limits = Limits { time_ms: 1_000, log_bytes: 500, free_bytes_low: 100, free_bytes_min: 50 };
     const CUTS: [Cut; 3] = [
@@ -290,6 +298,26 @@ mod tests {
         assert_eq!(due_ms(100, [10, 70, 30].into_iter()), 170);
         assert_eq!(due_ms(100, [].into_iter()), 100, "nothing before it is kept by anybody");
         assert_eq!(due_ms(100, [i64::MAX].into_iter()), i64::MAX);
+    }
+
+    #[test]
+    fn a_window_holds_every_cut() {
+        let topic = |changes: &[&str]| {
+            let attributes = changes.iter().map(|&change| change.to_owned()).collect();
+            let change = TopicChange { name: "t".into(), attributes, ..TopicChange::default() };
+            topic::changed(None, &change, 1).expect("legal")
+        };
+        let hour = 3_600_000;
+        assert_eq!((hold_ms(&topic(&[]), true, hour), hold_ms(&topic(&[]), false, hour)), (hour, 0));
+        let remembering = topic(&["+dedup=id", "+dedup.window=2h", "+retention.time=1m"]);
+        assert_eq!(
+            (hold_ms(&remembering, true, hour), hold_ms(&remembering, false, hour)),
+            (2 * hour, 2 * hour)
+        );
+        let short = topic(&["+dedup=id", "+dedup.window=1m"]);
+        assert_eq!((hold_ms(&short, true, hour), hold_ms(&short, false, hour)), (hour, 60_000));
+        let deciding = topic(&["+message.type=TRANSACTION", "+retention.time=3h"]);
+        assert_eq!(hold_ms(&deciding, false, hour), 3 * hour);
     }
 
     #[test]

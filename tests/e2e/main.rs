@@ -6,8 +6,10 @@
 
 mod broadcast;
 mod cluster;
+mod config;
 mod damage;
 mod dead_letters;
+mod dedup;
 mod delivery;
 mod elsewhere;
 mod fifo;

@@ -11,14 +11,14 @@ use crate::support::{Servers, message, receive_one, refusal};
 
 /// What one run of the program came to.
 #[derive(Debug)]
-struct Run {
-    code: i32,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// Runs `mqadmin` with the words of `line`, where `'` keeps words together.
-fn mqadmin(line: &str) -> Run {
+pub(crate) fn mqadmin(line: &str) -> Run {
     run(line, &[])
 }
 

@@ -1,6 +1,6 @@
 //! The command line: which commands there are.
 
-use crate::command::{cluster, dead_letters, group, message, offset, query, store, timers, topic};
+use crate::command::{cluster, config, dead_letters, group, message, offset, query, store, timers, topic};
 use crate::outcome::Result;
 use crate::output::{Format, Report};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -73,6 +73,8 @@ commands!(
     "timerDeliver" TimerDeliver(timers::TimerDeliver),
     "blockedList" BlockedList(dead_letters::BlockedList),
     "blockedSettle" BlockedSettle(dead_letters::BlockedSettle),
+    "apply" Apply(config::Apply),
+    "configExport" ConfigExport(config::ConfigExport),
 );
 
 /// The arguments with the command's name spelt as we spell it: RocketMQ's tool does not regard case.
@@ -141,6 +143,8 @@ mod tests {
             "dlqRedrive -n h:1 -c C -g billing --rate 10 --dry-run -s 1 -e 2",
             "blockedList -b h:1 -g billing",
             "blockedSettle -b h:1 -g billing -t orders -i 0 -o 7 -a dead-letter",
+            "apply -n h:1 -c C -f topics.yaml --dry-run --prune --yes",
+            "configExport -b h:1 --language toml",
             "store verify /data --online",
             "store dump /data --from 64 --to 999 --kind message --limit 3 --body=hex --output json",
             "STORE dump /data --body",
@@ -170,6 +174,8 @@ mod tests {
             "store",
             "dlqRedrive -b h:1 -g billing --rate 0",
             "dlqList -b h:1 -g billing --tags a --sql b",
+            "apply -b h:1",
+            "apply -f topics.yaml",
             "store verify",
             "store dump /data --kind massage",
         ] {

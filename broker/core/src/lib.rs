@@ -1,9 +1,10 @@
 //! Every decision of the broker as pure functions of (state, event, now).
 //!
 //! - [`record`]: what the commit log holds, and its encoding;
-//! - [`topic`] and [`group`]: configuration and how administrators change it;
+//! - [`topic`] and [`group`]: configuration and how administrators change it; [`topic_limits`]: one part of it;
 //! - [`lookup`]: the hashes by which messages are found again;
 //! - [`publish`]: what may be sent;
+//! - [`dedup`]: which messages are repeats of earlier ones;
 //! - [`flush`]: when a record counts as stored;
 //! - [`filter`]: which messages a consumer wants;
 //! - [`acks`]: what a consumer group has finished in one queue;
@@ -19,6 +20,7 @@
 pub mod acks;
 pub mod attributes;
 pub mod clock;
+pub mod dedup;
 pub mod delivery;
 pub mod filter;
 pub mod flush;
@@ -30,4 +32,5 @@ pub mod record;
 pub mod schedule;
 pub mod timer;
 pub mod topic;
+pub mod topic_limits;
 pub mod transaction;

@@ -8,8 +8,10 @@ use kerolox_model::units::Span;
 use prost::Message;
 
 use crate::attributes::{self, AttributeChange};
+use crate::dedup;
 use crate::flush::Flush;
 use crate::lite;
+use crate::topic_limits;
 
 /// What a message is, numbered as `apache.rocketmq.v2.MessageType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
@@ -219,6 +221,11 @@ pub fn changed(
             AttributeChange::Set(key, value) => match key.as_str() {
                 MESSAGE_TYPE_ATTRIBUTE => topic.types = types_of(value)?,
                 FLUSH_ATTRIBUTE => drop(Flush::parse(value).map_err(TopicError::Attribute)?),
+                topic_limits::BODY_ATTRIBUTE | topic_limits::PROPERTIES_ATTRIBUTE => {
+                    topic_limits::check(key, value).map_err(TopicError::Attribute)?;
+                }
+                dedup::DEDUP_ATTRIBUTE => dedup::check_by(value).map_err(TopicError::Attribute)?,
+                dedup::DEDUP_WINDOW_ATTRIBUTE => dedup::check_window(value).map_err(TopicError::Attribute)?,
                 RETENTION_ATTRIBUTE => drop(parse_retention(value).map_err(TopicError::Attribute)?),
                 key => lite::check_attribute(key, value).map_err(TopicError::Attribute)?,
             },

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use kerolox_store::kv::{Family, Kv, KvError, Op, Pair};
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, Direction, IteratorMode, Options,
-    ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, Direction, IteratorMode,
+    Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 /// Bytes of changes that RocksDB keeps in memory before it writes them to a file. It bounds what has to be folded again
@@ -18,6 +18,9 @@ const WRITE_BUFFER_BYTES: usize = 16 << 20;
 
 /// Files of one size that are compacted together; more make reading slower, fewer make writing more.
 const FILES_TO_COMPACT: i32 = 8;
+
+/// Bits of a Bloom filter for each key: one in a hundred look-ups of what is not there reads a file.
+const BLOOM_BITS: f64 = 10.0;
 
 /// An index store in a folder.
 pub struct RocksKv {
@@ -74,9 +77,15 @@ impl RocksKv {
 fn family_options(family: Family) -> Options {
     let mut options = Options::default();
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
-    if matches!(family, Family::Entries | Family::Lookups) {
+    if matches!(family, Family::Entries | Family::Lookups | Family::Dedup) {
         options.set_compaction_style(DBCompactionStyle::Universal);
         options.set_level_zero_file_num_compaction_trigger(FILES_TO_COMPACT);
+    }
+    // Nearly every look-up there is for a key that is not there.
+    if family == Family::Dedup {
+        let mut tables = BlockBasedOptions::default();
+        tables.set_bloom_filter(BLOOM_BITS, false);
+        options.set_block_based_table_factory(&tables);
     }
     options
 }

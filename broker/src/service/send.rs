@@ -3,20 +3,25 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use kerolox_core::dedup::Dedup;
 use kerolox_core::publish::{self, Draft, PublishError};
-use kerolox_core::record::{Hold, MessageRecord, Record};
+use kerolox_core::record::{Hold, MessageRecord};
 use kerolox_core::schedule;
 use kerolox_core::topic::{MessageType, Topic};
+use kerolox_core::topic_limits;
+use kerolox_core::transaction::Half;
 use kerolox_kit::headers::ClientHeaders;
+use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::{Refusal, common_status, ok_status};
 use kerolox_kit::routes::stored_topic;
 use kerolox_model::token::{RecallHandle, TransactionId};
 use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code};
-use kerolox_store::{Applied, Outcome};
+use kerolox_store::{Applied, First, Outcome};
 
 use super::{Context, lite};
-use crate::engine::refused_by_log;
+use crate::engine::{refused_by_log, refused_by_store};
+use crate::once::{self, OnceError};
 use crate::wire::{self, Irregular, Placement, Sent};
 
 /// Stores the messages of a request. All are checked before the first is stored, so a refused request stores nothing.
@@ -28,13 +33,16 @@ pub(super) async fn send_message(
     let (topic, records) = records(context, client, request).await?;
     let ids: Vec<String> = records.iter().map(|record| record.header.message_id.clone()).collect();
     let delayed: Vec<bool> = records.iter().map(|record| record.header.deliver_at_ms != 0).collect();
-    let records: Vec<Record> = records.into_iter().map(Record::Message).collect();
-    let entries: Vec<_> = match context.engine.propose_for(&topic, &records).await {
+    let entries: Vec<_> = match once::store(&context.engine, &topic, records, now_ms()).await {
         Ok(applied) => std::iter::zip(std::iter::zip(ids, delayed), applied)
             .map(|((id, is_delayed), applied)| entry(context, client, &topic.name, id, is_delayed, &applied))
             .collect(),
         Err(error) => {
-            let status = refused_by_log(&error).to_status(client);
+            let refusal = match error {
+                OnceError::Propose(error) => refused_by_log(&error),
+                OnceError::Store(error) => refused_by_store(&error),
+            };
+            let status = refusal.to_status(client);
             ids.into_iter().map(|id| refused_entry(status.clone(), id)).collect()
         }
     };
@@ -78,6 +86,11 @@ async fn records(
             .map_err(|error| refused(&error))?;
     }
     let topic = context.topic(resource.as_ref())?;
+    if let Some(limits) = topic_limits::of(&topic, &context.limits) {
+        for message in &messages {
+            publish::check_form(&message.draft, &limits).map_err(|error| refused(&error))?;
+        }
+    }
     let kinds: Vec<MessageType> =
         messages.iter().map(|message| check_topic(&message.draft, &topic)).collect::<Result<_, _>>()?;
     let mut records = Vec::with_capacity(messages.len());
@@ -145,7 +158,10 @@ fn place(
         producer: &client.client_id,
         store_host: &context.address,
     };
-    wire::record(message, &placement)
+    let mut record = wire::record(message, &placement);
+    let draft = &message.draft;
+    record.header.set_dedup(Dedup::of(topic).map(|dedup| dedup.hash(draft.message_id, &draft.keys)));
+    record
 }
 
 /// The queue that the producer chose, or the next in turn. The Go and Python SDKs never set the field, and its default
@@ -162,19 +178,31 @@ fn entry(
     context: &Context,
     client: &ClientHeaders,
     topic: &str,
-    message_id: String,
+    mut message_id: String,
     is_delayed: bool,
     applied: &Applied,
 ) -> v2::SendResultEntry {
-    let recall_handle = || RecallHandle::new(&context.broker, applied.position, &message_id).to_text();
+    let is_repeat = matches!(applied.outcome, Outcome::Duplicate(_));
+    if let Outcome::Duplicate(first) = &applied.outcome {
+        message_id = id_of(context, first).unwrap_or(message_id);
+    }
+    let recall_handle = |position| RecallHandle::new(&context.broker, position, &message_id).to_text();
     let (offset, transaction_id, recall_handle) = match applied.outcome {
         Outcome::Visible { offset, .. } => (offset, String::new(), String::new()),
         Outcome::Held => {
             let id = TransactionId::new(&context.broker, applied.position, &message_id).to_text();
             // Once it is committed, it can be recalled.
-            (0, id, if is_delayed { recall_handle() } else { String::new() })
+            (0, id, if is_delayed { recall_handle(applied.position) } else { String::new() })
         }
-        Outcome::Scheduled => (0, String::new(), recall_handle()),
+        Outcome::Scheduled => (0, String::new(), recall_handle(applied.position)),
+        Outcome::Duplicate(First { place: Some((_, offset)), .. }) => (offset, String::new(), String::new()),
+        Outcome::Duplicate(First { position, .. }) => match half_at(context, position) {
+            Some(half) => {
+                let id = TransactionId::of_half(&context.broker, position, half.message_id_crc).to_text();
+                (0, id, if half.deliver_at_ms == 0 { String::new() } else { recall_handle(position) })
+            }
+            None => (0, String::new(), recall_handle(position)),
+        },
         // Removed for its age since it was looked up; SDKs send again, which makes it anew.
         Outcome::TopicGone if context.engine.store().index().topic(topic).is_some() => {
             let refusal = Refusal::new(
@@ -186,7 +214,9 @@ fn entry(
         // The topic was there when the message was checked, and deleted before it was stored.
         _ => return refused_entry(Refusal::topic_not_found(topic).to_status(client), message_id),
     };
-    context.counters.messages_in.fetch_add(1, Ordering::Relaxed);
+    if !is_repeat {
+        context.counters.messages_in.fetch_add(1, Ordering::Relaxed);
+    }
     v2::SendResultEntry {
         status: Some(ok_status()),
         message_id,
@@ -194,6 +224,20 @@ fn entry(
         offset: offset.cast_signed(),
         recall_handle,
     }
+}
+
+/// The id of the message that a repeat repeats, which has another one when they have the same keys. Without it, the answer
+/// is still right.
+fn id_of(context: &Context, first: &First) -> Option<String> {
+    let read = context.engine.store().read_message_at(first.position);
+    read.inspect_err(|error| tracing::warn!(%error, "the first one of repeated messages cannot be read"))
+        .ok()
+        .map(|(_, message)| message.header.message_id)
+}
+
+/// The half message at a position, if there is one: else it is a scheduled message.
+fn half_at(context: &Context, position: u64) -> Option<Half> {
+    context.engine.store().index().half(position).ok().flatten()
 }
 
 fn refused_entry(status: v2::Status, message_id: String) -> v2::SendResultEntry {

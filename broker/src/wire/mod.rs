@@ -62,6 +62,8 @@ pub(crate) fn record(sent: &Sent<'_>, placement: &Placement<'_>) -> MessageRecor
             Hold::Half => placement.deliver_at_ms.unwrap_or(0),
             _ => 0,
         },
+        dedup_high: None,
+        dedup_low: None,
     };
     let [before_id, after_id] = sent.system;
     let sent_len = before_id.len() + after_id.len();

@@ -23,7 +23,7 @@ mod tail;
 mod writer;
 
 pub use error::{ProposeError, StoreError};
-pub use index::{BLOCK as ENTRIES_PER_BLOCK, Entry, Event, Outcome, QueueBounds, Repair};
+pub use index::{BLOCK as ENTRIES_PER_BLOCK, Entry, Event, First, Outcome, QueueBounds, Repair};
 pub use lookup::{Found, FoundPage, Page, ReadMessage, Standing};
 pub use opening::{Opening, Progress};
 pub use retention::{TrimError, TrimPoint, Trimmed};

@@ -14,7 +14,7 @@ use kerolox_core::record::{Carried, Kind, QueueState, Record, SnapshotRecord, Tr
 use kerolox_log::{LogError, sabotage};
 
 use crate::error::{ProposeError, StoreError};
-use crate::index::ToCarry;
+use crate::index::{Outcome, ToCarry};
 use crate::store::{Applied, Shared, Store};
 
 /// A place where the log can be cut: the beginning of a segment that holds the whole state of the fold.
@@ -43,6 +43,9 @@ pub enum TrimError {
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A record behind the place repeats one before it; another place will do.
+    #[error("the log cannot be cut at {0}: a message behind it repeats one before it")]
+    Hangs(u64),
     /// The log does not take the records.
     #[error(transparent)]
     Propose(#[from] ProposeError),
@@ -52,6 +55,8 @@ impl Store {
     /// The places where the log can be cut, oldest first. Each is read from the log when it is asked for.
     pub fn trim_points(&self) -> impl Iterator<Item = Result<TrimPoint, StoreError>> {
         let segments = self.shared.reader.segments().into_iter().skip(1);
+        let segments =
+            segments.filter(|segment| !self.index().hangs_on(segment.base).is_ok_and(|hangs| hangs));
         segments.filter_map(|segment| trim_point(&self.shared, segment.base, segment.start).transpose())
     }
 
@@ -74,7 +79,9 @@ impl Store {
         let needed = self.index().to_carry(point.before)?;
         let carried = self.carry(&needed)?;
         let record = Record::Trim(TrimRecord { before: point.before, queues: point.queues.clone() });
-        self.propose_and_wait(&record, Flush::Sync)?;
+        if self.propose_and_wait(&record, Flush::Sync)?.outcome == Outcome::Hangs {
+            return Err(TrimError::Hangs(point.before));
+        }
         if !sabotage::is("trim-before-persist") {
             self.flush_index()?;
         }

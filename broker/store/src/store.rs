@@ -300,7 +300,7 @@ impl Store {
     }
 
     /// The same without knowing its length.
-    pub(crate) fn read_message_at(&self, position: u64) -> Result<(Frame, MessageRecord), StoreError> {
+    pub fn read_message_at(&self, position: u64) -> Result<(Frame, MessageRecord), StoreError> {
         self.message(position, |reader| reader.read_at(position))
     }
 

@@ -44,10 +44,11 @@ fn message(hold: Hold) -> Record {
     Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::new() })
 }
 
-/// A topic and a group with 300 messages, one half and one scheduled message, an acknowledgement, and a lite topic.
+/// A topic and a group with 301 messages, one half and one scheduled message, an acknowledgement, and a lite topic.
 fn story() -> Vec<Frame> {
+    let dedup = [("dedup".to_owned(), "id".to_owned())];
     let mut records = vec![
-        change(MetaChange::PutTopic(Topic::new("t", 1))),
+        change(MetaChange::PutTopic(Topic { attributes: dedup.into(), ..Topic::new("t", 1) })),
         change(MetaChange::PutGroup(Group::new("g"))),
         message(Hold::Half),
         message(Hold::Until),
@@ -61,6 +62,13 @@ fn story() -> Vec<Frame> {
     records.push(Record::Progress(ProgressRecord::new([ProgressItem::Queue(queue)])));
     let lite = LiteTopic { topic_id: 1, name: "a".into(), ..LiteTopic::default() };
     records.push(change(MetaChange::PutLite(lite)));
+    let mut known = MessageHeader { topic_id: 1, ..MessageHeader::default() };
+    known.set_dedup(Some(7));
+    records.push(Record::Message(MessageRecord {
+        header: known,
+        system: Bytes::new(),
+        content: Bytes::new(),
+    }));
     frames(records)
 }
 
@@ -207,7 +215,7 @@ fn an_index_of_another_format_has_no_position() {
 fn a_fold_without_entries_counts_all_the_same() {
     let mut fold = Fold::without_entries();
     story().iter().for_each(|frame| fold.take(frame).expect("known records"));
-    assert_eq!(fold.index().queue_bounds(1, 0).next, 300);
+    assert_eq!(fold.index().queue_bounds(1, 0).next, 301);
     assert_eq!(fold.index().undecided_total(), 1);
 }
 

@@ -109,7 +109,12 @@ impl ReceiptHandle {
 impl TransactionId {
     /// The id of the half message with `message_id` at `position` of the log of `broker`.
     pub fn new(broker: &str, position: u64, message_id: &str) -> Self {
-        Self { broker: broker.to_owned(), position, message_id_crc: crc32c::crc32c(message_id.as_bytes()) }
+        Self::of_half(broker, position, crc32c::crc32c(message_id.as_bytes()))
+    }
+
+    /// The id of the half message at `position`, when only the CRC-32C of its message id is at hand.
+    pub fn of_half(broker: &str, position: u64, message_id_crc: u32) -> Self {
+        Self { broker: broker.to_owned(), position, message_id_crc }
     }
 
     /// Whether the half message found at this id's position can be the one it was made for.

@@ -14,7 +14,7 @@ use kerolox_log::{LogOptions, Salt};
 use kerolox_rocks::RocksKv;
 use kerolox_store::{Outcome, ProposeError, Store, StoreOptions};
 
-use crate::messages::Maker;
+use crate::messages::{Made, Maker};
 
 /// Broker group of all benchmarks.
 pub const BROKER: &str = "bench";
@@ -102,6 +102,8 @@ pub struct Producer {
     in_flight: VecDeque<(mpsc::Receiver<Result<(), ProposeError>>, usize)>,
     /// Messages that were answered.
     answered: u64,
+    /// Looks up every message before it is proposed, as a broker does for topics with deduplication.
+    once: bool,
 }
 
 impl Producer {
@@ -122,7 +124,14 @@ impl Producer {
             in_flight_max,
             in_flight: VecDeque::new(),
             answered: 0,
+            once: false,
         }
+    }
+
+    /// The same for topics with deduplication by id.
+    pub fn once(mut self) -> Self {
+        self.once = true;
+        self
     }
 
     /// Proposes `count` messages, after waiting for older ones where too many are on the way.
@@ -137,13 +146,25 @@ impl Producer {
         for _ in 0..count {
             let (topic_id, queue) = self.queues[self.next_queue];
             self.next_queue = (self.next_queue + 1) % self.queues.len();
-            records.push(self.maker.next(topic_id, queue).into_record());
+            let made = self.maker.next(topic_id, queue);
+            records.push(if self.once { self.looked_up(made, topic_id)? } else { made.into_record() });
         }
         let (sender, answer) = mpsc::channel();
         let done = Box::new(move |done: Result<_, _>| drop(sender.send(done.map(drop))));
         self.store.propose_batch(&records, self.flush, done);
         self.in_flight.push_back((answer, count));
         Ok(())
+    }
+
+    /// The record of a message that is known to be no repeat.
+    fn looked_up(&self, made: Made, topic_id: u32) -> anyhow::Result<Record> {
+        let (made, hash) = made.known_by_id();
+        let index = self.store.index();
+        let topic = index.topic_by_id(topic_id).context("the topic is gone")?;
+        match index.first_of(&topic, hash, now_ms())? {
+            None => Ok(made.into_record()),
+            Some(first) => bail!("a message of the benchmark repeats {first:?}"),
+        }
     }
 
     /// Waits until everything that was proposed is stored and applied.

@@ -98,6 +98,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
                 GroupName::Queues => groups::indexed::queues(&settings),
                 GroupName::Indexed => groups::indexed::sustained(&settings),
                 GroupName::Read => groups::read::run(&settings),
+                GroupName::Dedup => groups::dedup::run(&settings),
                 GroupName::Find => groups::find::run(&settings),
                 GroupName::Startup => groups::startup::run(&settings),
             })?;

@@ -1,6 +1,7 @@
 //! Messages as the broker stores them when an SDK sent them.
 
 use bytes::Bytes;
+use kerolox_core::dedup::{By, Dedup, WINDOW_MS_MAX};
 use kerolox_core::lookup;
 use kerolox_core::record::{Hold, MessageHeader, MessageRecord, Record};
 use kerolox_log::NewFrame;
@@ -95,6 +96,8 @@ impl Maker {
             lookups,
             dead: None,
             deliver_at_ms: 0,
+            dedup_high: None,
+            dedup_low: None,
         };
         let system = Bytes::copy_from_slice(&self.system);
         Made(MessageRecord { header, system, content: self.content.clone() })
@@ -107,6 +110,13 @@ impl Maker {
 }
 
 impl Made {
+    /// Says what it is known by in a topic with deduplication by id.
+    pub fn known_by_id(mut self) -> (Self, u128) {
+        let hash = Dedup { by: By::Id, window_ms: WINDOW_MS_MAX }.hash(&self.0.header.message_id, &[]);
+        self.0.header.set_dedup(Some(hash));
+        (self, hash)
+    }
+
     /// The record to propose.
     pub fn into_record(self) -> Record {
         Record::Message(self.0)

@@ -19,6 +19,8 @@ pub enum GroupName {
     Indexed,
     /// Sequential reads of the log and of queues
     Read,
+    /// Append to topics with and without deduplication
+    Dedup,
     /// Look-ups by message id, key and time
     Find,
     /// Start after a kill, rebuild of the index, memory and disk per message

@@ -8,7 +8,7 @@ use serde_json::Value;
 #[test]
 fn every_group_gives_figures() {
     let names = groups_of(&[]);
-    assert_eq!(names, ["append", "commit", "find", "indexed", "queues", "read", "startup"]);
+    assert_eq!(names, ["append", "commit", "dedup", "find", "indexed", "queues", "read", "startup"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The commands, one file per family. Each is a struct of its arguments with a `run`.
 
 pub(crate) mod cluster;
+pub(crate) mod config;
 pub(crate) mod dead_letters;
 pub(crate) mod group;
 pub(crate) mod message;

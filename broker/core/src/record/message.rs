@@ -54,6 +54,29 @@ pub struct MessageHeader {
     /// Of a half message: when it is to be visible once it is committed, milliseconds since the Unix epoch; 0 for at once.
     #[prost(int64, tag = "11")]
     pub deliver_at_ms: i64,
+    /// Upper half of what it is known by in a topic without duplicates, see [`crate::dedup::Dedup::hash`]; absent elsewhere.
+    #[prost(fixed64, optional, tag = "14")]
+    pub dedup_high: Option<u64>,
+    /// Lower half.
+    #[prost(fixed64, optional, tag = "15")]
+    pub dedup_low: Option<u64>,
+}
+
+impl MessageHeader {
+    /// Says what the message is known by.
+    pub fn set_dedup(&mut self, hash: Option<u128>) {
+        let half = |hash: u128| u64::try_from(hash & u128::from(u64::MAX)).expect("it has 64 bits");
+        (self.dedup_high, self.dedup_low) = (hash.map(|hash| half(hash >> 64)), hash.map(half));
+    }
+
+    /// What the message is known by in a topic without duplicates.
+    pub fn dedup(&self) -> Option<u128> {
+        joined(self.dedup_high, self.dedup_low)
+    }
+}
+
+fn joined(high: Option<u64>, low: Option<u64>) -> Option<u128> {
+    Some(u128::from(high?) << 64 | u128::from(low?))
 }
 
 /// What the fold needs of most messages: a part of [`MessageHeader`] that is read without touching its texts.
@@ -80,9 +103,20 @@ pub struct Routing {
     /// See [`MessageHeader::dead`].
     #[prost(message, optional, tag = "10")]
     pub dead: Option<DeadOrigin>,
+    /// See [`MessageHeader::dedup_high`].
+    #[prost(fixed64, optional, tag = "14")]
+    pub dedup_high: Option<u64>,
+    /// See [`MessageHeader::dedup_low`].
+    #[prost(fixed64, optional, tag = "15")]
+    pub dedup_low: Option<u64>,
 }
 
 impl Routing {
+    /// See [`MessageHeader::dedup`].
+    pub fn dedup(&self) -> Option<u128> {
+        joined(self.dedup_high, self.dedup_low)
+    }
+
     /// Reads it from the body of a message record.
     ///
     /// # Errors
@@ -140,7 +174,7 @@ impl MessageRecord {
 }
 
 /// Room for the numbers of a header, with their keys and lengths.
-const HEADER_NUMBERS: usize = 48;
+const HEADER_NUMBERS: usize = 66;
 
 fn section(body: &mut Bytes, name: &str) -> Result<Bytes, RecordError> {
     if body.len() < 4 {

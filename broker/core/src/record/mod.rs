@@ -99,6 +99,10 @@ pub struct EpochRecord {
 
 /// One record of the log.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most records are messages: a box would be one more allocation for each"
+)]
 pub enum Record {
     /// See [`Kind::Message`].
     Message(MessageRecord),

@@ -20,6 +20,8 @@ fn examples() -> Vec<Record> {
         lookups: vec![0x0102_0304_0506_0708, 9],
         dead: None,
         deliver_at_ms: 0,
+        dedup_high: None,
+        dedup_low: None,
     };
     let queue = QueueProgress {
         group_id: 1,

@@ -12,7 +12,7 @@ use kerolox_core::transaction::Half;
 use kerolox_log::{DamagedRange, Frame};
 
 use super::entries::{self, ENTRY_LEN, decode_bounds};
-use super::{FORMAT, Index, QueueBounds, Repair, held, keys, lookup};
+use super::{FORMAT, Index, QueueBounds, Repair, dedup, held, keys, lookup};
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, KvError, MemKv, Op, Pair};
 
@@ -273,6 +273,9 @@ impl Fold {
             (Family::Queues, Some(own), Some(found)) if begin != self.start => {
                 let (own, found) = (decode_bounds(own)?, decode_bounds(found)?);
                 Ok(found.min <= own.min && QueueBounds { min: own.min, ..found } == own)
+            }
+            (Family::Dedup, None, Some(found)) => {
+                Ok(dedup::first_position(found).is_some_and(|position| position < begin))
             }
             (Family::Halves, None, Some(found)) => held::is_over::<Half>(found, begin),
             (Family::Timers, None, Some(found)) => held::is_over::<Timer>(found, begin),

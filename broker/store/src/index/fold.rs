@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kerolox_core::acks::Acks;
+use kerolox_core::dedup::Dedup;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
     Checked, Hold, Kind, MessageRecord, MetaChange, MetaRecord, ProgressItem, QueueProgress, Record,
@@ -19,7 +20,7 @@ use crate::index::dead::REDRIVEN;
 use crate::index::entries::Entry;
 use crate::index::held::Held as _;
 use crate::index::snapshot::Loading;
-use crate::index::{Index, Progress, keys};
+use crate::index::{First, Index, Progress, keys};
 use crate::kv::{Family, Op};
 
 /// What a record did; whoever proposed it waits for this.
@@ -37,6 +38,8 @@ pub enum Outcome {
     Held,
     /// A message waits for its delivery time: it was sent, or its transaction was committed just now.
     Scheduled,
+    /// The message repeats this one and was not made visible.
+    Duplicate(First),
     /// The transaction was rolled back, or the scheduled message recalled just now.
     Discarded,
     /// The transaction had ended the same way before.
@@ -64,6 +67,8 @@ pub enum Outcome {
     },
     /// Whether there was something to delete.
     Deleted(bool),
+    /// The log was not trimmed: a record behind the place says something about one before it.
+    Hangs,
     /// Nothing to report.
     Done,
 }
@@ -191,7 +196,9 @@ impl Index {
             Record::Epoch(epoch) => self.broker = epoch.broker,
             Record::Snapshot(part) => self.apply_snapshot(*part)?,
             Record::Trim(trim) => {
-                self.apply_trim(&trim)?;
+                if !self.apply_trim(&trim)? {
+                    return Ok(Outcome::Hangs);
+                }
                 events.extend(trim.queues.iter().map(|state| Event::Trimmed {
                     topic_id: state.topic_id,
                     queue: state.queue,
@@ -208,6 +215,30 @@ impl Index {
             return Ok(Outcome::TopicGone);
         }
         self.note_topic(routing.topic_id);
+        let known_by = routing.dedup().filter(|_| routing.carried.is_none());
+        let known_by = known_by.and_then(|hash| Some((self.topic_by_id(routing.topic_id)?, hash)));
+        if let Some((topic, hash)) = &known_by
+            && let Some(first) = self.repeated(topic, *hash, frame.position, frame.store_ms)?
+        {
+            return Ok(Outcome::Duplicate(first));
+        }
+        let outcome = self.take_message(frame, &routing, events)?;
+        if let Some((topic, hash)) = &known_by {
+            let place = match outcome {
+                Outcome::Visible { queue, offset } => Some((queue, offset)),
+                _ => None,
+            };
+            self.remember(topic, *hash, First { position: frame.position, store_ms: frame.store_ms, place });
+        }
+        Ok(outcome)
+    }
+
+    fn take_message(
+        &mut self,
+        frame: &Frame,
+        routing: &Routing,
+        events: &mut Vec<Event>,
+    ) -> Result<Outcome, StoreError> {
         self.lookups.add(frame.position, &routing.lookups);
         let entry = |visible_ms: i64| Entry {
             position: frame.position,
@@ -391,6 +422,9 @@ impl Index {
         let present = self.topic(&topic.name);
         topic.id = present.as_ref().map_or(self.new_topic_id(topic.id), |present| present.id);
         self.meta.next_topic = self.meta.next_topic.max(topic.id + 1);
+        if Dedup::of(&topic).is_none() {
+            self.seen.drop_topic(topic.id);
+        }
         self.overlay.put(Family::Topics, keys::id(topic.id), topic.encode_to_vec());
         Outcome::Topic(self.meta.insert_topic(topic), present.is_none())
     }
@@ -409,6 +443,7 @@ impl Index {
         self.note_deleted_topic(topic.id);
         self.drop_held_of::<Half>(topic.id)?;
         self.drop_held_of::<Timer>(topic.id)?;
+        self.seen.drop_topic(topic.id);
         self.progress.retain(|(_, topic_id, _), _| *topic_id != topic.id);
         self.overlay.delete(Family::Topics, keys::id(topic.id));
         let mut ops = self.queues.remove_topic(topic.id);

@@ -1,6 +1,7 @@
 //! Keys and small values of the index. Integers are big-endian, so that byte order is number order.
 
 use crate::error::StoreError;
+use crate::index::dedup::Bucket;
 
 pub(super) const APPLIED: &[u8] = b"applied";
 pub(super) const FORMAT: &[u8] = b"format";
@@ -62,15 +63,20 @@ pub(super) fn held(position: u64) -> Vec<u8> {
 }
 
 pub(super) fn due(due_ms: i64, position: u64) -> Vec<u8> {
-    // Flipping the sign bit makes negative times sort before positive ones.
-    let due = due_ms.cast_unsigned() ^ (1 << 63);
-    [due.to_be_bytes(), position.to_be_bytes()].concat()
+    [flipped(due_ms).to_be_bytes(), position.to_be_bytes()].concat()
+}
+
+const SIGN_BIT: u64 = 1 << 63;
+
+/// A time with its sign bit flipped, so that negative ones sort before positive ones.
+fn flipped(time_ms: i64) -> u64 {
+    time_ms.cast_unsigned() ^ SIGN_BIT
 }
 
 pub(super) fn parse_due(key: &[u8]) -> Result<(i64, u64), StoreError> {
     match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
         (Some(due), Some(position)) if key.len() == 16 => {
-            let due = (u64::from_be_bytes(*due) ^ (1 << 63)).cast_signed();
+            let due = (u64::from_be_bytes(*due) ^ SIGN_BIT).cast_signed();
             Ok((due, u64::from_be_bytes(*position)))
         }
         _ => Err(StoreError::Index("due key".into())),
@@ -89,6 +95,41 @@ pub(super) fn parse_progress(key: &[u8]) -> Result<(u32, u32, u32), StoreError> 
 
 pub(super) fn parse_held(key: &[u8]) -> Result<u64, StoreError> {
     read_u64(key, "key of a held message")
+}
+
+/// What the keys of a bucket have in common.
+pub(super) fn dedup_bucket(bucket: Bucket) -> Vec<u8> {
+    let mut key = id(bucket.topic_id);
+    key.extend_from_slice(&flipped(bucket.start_ms).to_be_bytes());
+    key.push(bucket.bits);
+    key
+}
+
+pub(super) fn dedup(bucket: Bucket, hash: u128) -> Vec<u8> {
+    let mut key = dedup_bucket(bucket);
+    key.extend_from_slice(&hash.to_be_bytes());
+    key
+}
+
+pub(super) fn parse_dedup(key: &[u8]) -> Result<(Bucket, u128), StoreError> {
+    let fields = key.split_first_chunk::<4>().and_then(|(topic, rest)| {
+        let (start, rest) = rest.split_first_chunk::<8>()?;
+        let (bits, hash) = rest.split_first()?;
+        Some((topic, start, bits, u128::from_be_bytes(hash.try_into().ok()?)))
+    });
+    let Some((topic, start, bits, hash)) = fields else { return Err(StoreError::Index("dedup key".into())) };
+    let start_ms = (u64::from_be_bytes(*start) ^ SIGN_BIT).cast_signed();
+    Ok((Bucket { topic_id: u32::from_be_bytes(*topic), start_ms, bits: *bits }, hash))
+}
+
+/// The key that says what the record at a position repeats; there is no topic 0.
+pub(super) fn hanging(repeat: u64) -> Vec<u8> {
+    [&id(0)[..], &repeat.to_be_bytes()].concat()
+}
+
+pub(super) fn parse_hanging(key: &[u8]) -> Option<u64> {
+    let repeat = key.strip_prefix(&[0; 4])?;
+    repeat.try_into().ok().map(u64::from_be_bytes)
 }
 
 pub(super) fn read_u32(bytes: &[u8], what: &str) -> Result<u32, StoreError> {
@@ -110,5 +151,16 @@ mod tests {
         assert!(keys.is_sorted());
         assert_eq!(parse_due(&keys[0]).ok(), Some((-5, 9)));
         assert_eq!(parse_queue(&queue(7, 8)).ok(), Some((7, 8)));
+    }
+
+    #[test]
+    fn dedup_keys_sort_by_topic_then_time() {
+        let at = |topic_id, start_ms| dedup(Bucket { topic_id, start_ms, bits: 10 }, 7);
+        assert!([hanging(u64::MAX), at(1, -1024), at(1, 0), at(1, 1024), at(2, 0)].is_sorted());
+        assert_eq!(
+            parse_dedup(&at(3, -1024)).ok(),
+            Some((Bucket { topic_id: 3, start_ms: -1024, bits: 10 }, 7))
+        );
+        assert_eq!((parse_hanging(&hanging(5)), parse_hanging(&at(1, 0))), (Some(5), None));
     }
 }

@@ -13,6 +13,8 @@
 //! | timer-due | i64 due time (sign bit flipped), u64 position | the same, of pending ones |
 //! | progress | u32 group, u32 topic, u32 queue | [`kerolox_core::acks::Acks`] |
 //! | kept | u32 topic, u32 queue, u64 offset | [`Entry`] of a message whose record was carried forward |
+//! | dedup | u32 topic, i64 time (sign bit flipped), u8 bits, u128 hash | u64 position, i64 time, and u32 queue, u64 offset of what was visible at once, see [`dedup`] |
+//! | dedup | u32 0, u64 position of a record that repeats another one | u64 position of that one |
 //! | lookups | u32 GiB of the log, u16 bucket, u64 first position | hashes and places of 8 bytes, see [`lookup`] |
 //! | lites | u32 topic, name | [`kerolox_core::record::LiteTopic`] |
 //!
@@ -20,6 +22,9 @@
 
 pub mod check;
 mod dead;
+mod dedup;
+#[cfg(test)]
+mod dedup_test;
 mod entries;
 mod fold;
 mod halves;
@@ -46,12 +51,14 @@ use kerolox_core::transaction::Half;
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op};
 
+pub use dedup::First;
 pub use entries::{BLOCK, Entry, QueueBounds};
 pub use fold::{Event, Outcome};
 pub use lookup::Positions;
 pub use trim::ToCarry;
 pub use unsettled::Repair;
 
+use dedup::Seen;
 use entries::Queues;
 use lites::Lites;
 use lookup::Lookups;
@@ -75,6 +82,7 @@ pub struct Index {
     queues: Queues,
     lites: Lites,
     lookups: Lookups,
+    seen: Seen,
     progress: HashMap<(u32, u32, u32), Progress>,
     /// Undecided half messages by topic.
     undecided: HashMap<u32, u64>,
@@ -117,6 +125,7 @@ impl Index {
         let meta = Meta::load(&*kv)?;
         let queues = Queues::load(&*kv)?;
         let lites = Lites::load(&*kv, queues.names())?;
+        let seen = Seen::load(&*kv)?;
         let mut index = Self {
             overlay: Overlay::new(kv.clone()),
             kv,
@@ -129,6 +138,7 @@ impl Index {
             queues,
             lites,
             lookups: Lookups::default(),
+            seen,
             progress: HashMap::new(),
             undecided: HashMap::new(),
             scheduled: HashMap::new(),
@@ -158,6 +168,7 @@ impl Index {
             queues: Queues::default(),
             lites: Lites::default(),
             lookups: Lookups::default(),
+            seen: Seen::default(),
             progress: HashMap::new(),
             undecided: HashMap::new(),
             scheduled: HashMap::new(),
@@ -235,6 +246,7 @@ impl Index {
         let mut ops = self.overlay.ops();
         self.queues.pending(&mut ops);
         self.lookups.pending(&mut ops);
+        self.seen.pending(&mut ops);
         for ((group_id, topic_id, queue), progress) in self.progress.iter().filter(|(_, p)| p.dirty) {
             let key = keys::progress(*group_id, *topic_id, *queue);
             ops.push(Op::Put(Family::Progress, key, progress.acks.encode()));
@@ -259,6 +271,7 @@ impl Index {
         self.overlay.clear();
         self.queues.flushed();
         self.lookups.flushed();
+        self.seen.flushed();
         // Progress that is clean can be read back; keeping it only for what is in use bounds memory by activity.
         self.progress.retain(|_, progress| std::mem::take(&mut progress.dirty));
     }
@@ -269,6 +282,6 @@ impl Index {
             // Half of a snapshot is no state to start from.
             return 0;
         }
-        self.overlay.len() + self.queues.dirty_len() + self.lookups.dirty_len()
+        self.overlay.len() + self.queues.dirty_len() + self.lookups.dirty_len() + self.seen.dirty_len()
     }
 }

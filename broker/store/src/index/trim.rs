@@ -190,8 +190,12 @@ impl Index {
         Ok(held.visible().map(|shown| shown.offset))
     }
 
-    /// Gives up what lies before the record's position.
-    pub(super) fn apply_trim(&mut self, trim: &TrimRecord) -> Result<(), StoreError> {
+    /// Gives up what lies before the record's position; `false` if what lies behind it cannot do without.
+    pub(super) fn apply_trim(&mut self, trim: &TrimRecord) -> Result<bool, StoreError> {
+        if self.hangs_on(trim.before)? {
+            return Ok(false);
+        }
+        self.forget_hanging(trim.before)?;
         self.trimmed = self.trimmed.max(trim.before);
         let mut ops = vec![lookup::expire_before(self.trimmed)];
         for state in &trim.queues {
@@ -213,7 +217,7 @@ impl Index {
         for key in gone {
             self.overlay.delete(Family::Kept, key);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Forgets what was decided before the log begins, and what is open but could not be read when it was to be carried.

@@ -413,6 +413,7 @@ impl Index {
             self.drop_held_of::<Half>(id)?;
             self.drop_held_of::<Timer>(id)?;
             self.forget_lites(id)?;
+            self.seen.drop_topic(id);
             self.overlay.delete(Family::Topics, keys::id(id));
             let ops = self.queues.remove_topic(id);
             self.kv.write(ops)?;
@@ -422,13 +423,15 @@ impl Index {
         Ok(())
     }
 
-    /// Messages of a queue moved up: transactions and timers remember where theirs became visible.
+    /// Messages of a queue moved up: transactions and timers remember where theirs became visible, and repeats are told
+    /// where the first one is.
     fn move_held_up(&mut self, queue: QueueId, from: u64, by: u64) -> Result<(), StoreError> {
         if by == 0 {
             return Ok(());
         }
         self.shift_held::<Half>(queue, from, by)?;
-        self.shift_held::<Timer>(queue, from, by)
+        self.shift_held::<Timer>(queue, from, by)?;
+        self.seen.move_up(&*self.kv, queue, from, by)
     }
 
     fn shift_held<T: Held>(&mut self, queue: QueueId, from: u64, by: u64) -> Result<(), StoreError> {

@@ -38,11 +38,13 @@ pub enum Family {
     Lookups,
     /// Lite topics by parent and name.
     Lites,
+    /// Messages of topics without duplicates, by what they are known by.
+    Dedup,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::State,
         Self::Topics,
         Self::Groups,
@@ -56,6 +58,7 @@ impl Family {
         Self::Kept,
         Self::Lookups,
         Self::Lites,
+        Self::Dedup,
     ];
 
     /// Name on disk.
@@ -74,6 +77,7 @@ impl Family {
             Self::Kept => "kept",
             Self::Lookups => "lookups",
             Self::Lites => "lites",
+            Self::Dedup => "dedup",
         }
     }
 }

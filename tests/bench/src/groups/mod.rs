@@ -3,6 +3,7 @@
 pub mod append;
 pub mod big;
 pub mod commit;
+pub mod dedup;
 pub mod find;
 pub mod indexed;
 pub mod read;

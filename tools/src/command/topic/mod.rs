@@ -12,3 +12,4 @@ pub(crate) use list::TopicList;
 pub(crate) use route::TopicRoute;
 pub(crate) use status::TopicStatus;
 pub(crate) use update::UpdateTopic;
+pub(crate) use view::type_name;

@@ -29,7 +29,8 @@ pub(crate) struct UpdateTopic {
     #[arg(short = 'p', long, value_parser = parse_perm)]
     perm: Option<u32>,
     /// Attributes, +KEY=VALUE or -KEY, several separated by ','; for example +message.type=TRANSACTION
-    /// (NORMAL, FIFO, DELAY, TRANSACTION, LITE, PRIORITY, MIXED), +flush=async, +retention.time=12h
+    /// (NORMAL, FIFO, DELAY, TRANSACTION, LITE, PRIORITY, MIXED), +flush=async, +retention.time=12h,
+    /// +dedup=id (or key, off), +dedup.window=2h, +limits.max-body-bytes=64KiB, +limits.max-properties-bytes=4KiB
     #[arg(short = 'a', long, value_delimiter = ',', allow_hyphen_values = true, value_name = "ATTRIBUTE")]
     attributes: Vec<String>,
 }

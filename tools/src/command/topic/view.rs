@@ -46,7 +46,7 @@ pub(super) fn perm_name(perm: u32) -> String {
 }
 
 /// The value of `message.type`: one type, or MIXED.
-pub(super) fn type_name(types: &[i32]) -> String {
+pub(crate) fn type_name(types: &[i32]) -> String {
     match types {
         [] => "-".to_owned(),
         [one] => MessageType::try_from(*one).map_or_else(|_| one.to_string(), |t| t.as_str_name().to_owned()),

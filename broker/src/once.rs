@@ -1,0 +1,158 @@
+//! Sends to topics without duplicates: a repeat is answered like the first one and stores nothing.
+//!
+//! The fold has the last word about what repeats what. Looking it up before anything is proposed keeps repeats out of the
+//! log; and as two sends of the same message may be on their way at once, what is being stored is kept in a table, and
+//! whoever comes with the same waits for that.
+
+use std::collections::{HashMap, HashSet};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kerolox_core::record::{MessageRecord, Record};
+use kerolox_core::topic::Topic;
+use kerolox_store::{Applied, First, Outcome, ProposeError, StoreError};
+use tokio::sync::Notify;
+
+use crate::engine::Engine;
+
+/// What is being stored. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Underway(Arc<Table>);
+
+#[derive(Default)]
+struct Table {
+    /// Numbers of topics and what their messages are known by.
+    known: Mutex<HashSet<(u32, u128)>>,
+    /// Tells that something was stored.
+    stored: Notify,
+}
+
+/// Keeps others from storing the same, until it is dropped.
+pub struct Reservation {
+    table: Arc<Table>,
+    known: Vec<(u32, u128)>,
+}
+
+impl Underway {
+    /// Waits until nothing of this is being stored, and reserves it all.
+    async fn reserve(&self, known: Vec<(u32, u128)>) -> Reservation {
+        loop {
+            let mut stored = pin!(self.0.stored.notified());
+            // From here on nothing that is stored is missed.
+            stored.as_mut().enable();
+            {
+                let mut table = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+                if !known.iter().any(|one| table.contains(one)) {
+                    table.extend(&known);
+                    return Reservation { table: self.0.clone(), known };
+                }
+            }
+            stored.await;
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut table = self.table.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for one in &self.known {
+            table.remove(one);
+        }
+        drop(table);
+        self.table.stored.notify_waiters();
+    }
+}
+
+/// Why messages were not stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OnceError {
+    /// The log does not take them.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    /// Nobody can tell whether they repeat others.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Stores the messages that repeat no others. Each repeat has the outcome [`Outcome::Duplicate`].
+///
+/// # Errors
+/// [`OnceError`]; none of the messages was stored then.
+pub(crate) async fn store(
+    engine: &Engine,
+    topic: &Topic,
+    messages: Vec<MessageRecord>,
+    now_ms: i64,
+) -> Result<Vec<Applied>, OnceError> {
+    let known: Vec<Option<u128>> = messages.iter().map(|message| message.header.dedup()).collect();
+    let mut sorted: Vec<(u32, u128)> = known.iter().flatten().map(|known| (topic.id, *known)).collect();
+    if sorted.is_empty() {
+        let records: Vec<Record> = messages.into_iter().map(Record::Message).collect();
+        return Ok(engine.propose_for(topic, &records, None).await?);
+    }
+    sorted.sort_unstable();
+    sorted.dedup();
+    let reservation = engine.underway().reserve(sorted).await;
+    let mut answers = Vec::with_capacity(messages.len());
+    let mut records = Vec::new();
+    let mut firsts: HashMap<u128, Answer> = HashMap::new();
+    {
+        let index = engine.store().index();
+        for (message, known) in messages.into_iter().zip(known) {
+            let answer = match known.and_then(|known| firsts.get(&known)) {
+                Some(same) => same.clone(),
+                None => {
+                    match known.map(|known| index.first_of(topic, known, now_ms)).transpose()?.flatten() {
+                        Some(first) => Answer::Known(Applied {
+                            position: first.position,
+                            store_ms: first.store_ms,
+                            outcome: Outcome::Duplicate(first),
+                        }),
+                        None => {
+                            records.push(Record::Message(message));
+                            Answer::Stored(records.len() - 1)
+                        }
+                    }
+                }
+            };
+            let again = match &answer {
+                Answer::Stored(number) => Answer::Again(*number),
+                known => known.clone(),
+            };
+            firsts.extend(known.map(|known| (known, again)));
+            answers.push(answer);
+        }
+    }
+    let applied = match records.is_empty() {
+        true => Vec::new(),
+        false => engine.propose_for(topic, &records, Some(reservation)).await?,
+    };
+    let outcome = |answer| match answer {
+        Answer::Known(applied) => applied,
+        Answer::Stored(number) => applied[number].clone(),
+        Answer::Again(number) => repeat_of(&applied[number]),
+    };
+    Ok(answers.into_iter().map(outcome).collect())
+}
+
+/// What becomes of a message that repeats another one of its request.
+fn repeat_of(applied: &Applied) -> Applied {
+    let place = match applied.outcome {
+        Outcome::Visible { queue, offset } => Some((queue, offset)),
+        Outcome::Held | Outcome::Scheduled => None,
+        _ => return applied.clone(),
+    };
+    let first = First { position: applied.position, store_ms: applied.store_ms, place };
+    Applied { outcome: Outcome::Duplicate(first), ..applied.clone() }
+}
+
+/// What a message is answered with.
+#[derive(Clone)]
+enum Answer {
+    /// It repeats one that is stored.
+    Known(Applied),
+    /// With what became of its record, which has this number.
+    Stored(usize),
+    /// As a repeat of the record of this number.
+    Again(usize),
+}

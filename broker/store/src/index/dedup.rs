@@ -1,0 +1,289 @@
+//! Which messages were stored in topics without duplicates, and what became of the first of each.
+//!
+//! What is remembered follows from the log from its beginning on, and nothing of it stands in snapshots: these would be too
+//! large. Two rules make an index that is made from a trimmed log decide as the one before did:
+//!
+//! - Messages before the beginning of the log are not remembered any more. Retention by time waits for the window; when
+//!   room is short, the window is cut short.
+//! - A record that repeats another one, which happens only when the two were on their way at the same time, *hangs* on it: the
+//!   log is not trimmed between the two. That is why each such pair is noted.
+//!
+//! Entries are kept in buckets by time, which go as wholes. A bucket is at least half as long as the window was when it
+//! was begun, so that at most three of them have to be looked into.
+
+use std::collections::{BTreeSet, HashMap};
+
+use kerolox_core::dedup::Dedup;
+use kerolox_core::timer::{Timer, TimerPhase};
+use kerolox_core::topic::Topic;
+use kerolox_core::transaction::{Half, Phase};
+
+use crate::error::StoreError;
+use crate::index::{Index, keys};
+use crate::kv::{Family, Kv, Op, pairs};
+
+/// The message of which others are repeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct First {
+    /// Where it was stored.
+    pub position: u64,
+    /// When, milliseconds since the Unix epoch.
+    pub store_ms: i64,
+    /// Queue and offset, if it was visible at once.
+    pub place: Option<(u32, u64)>,
+}
+
+/// A stretch of time whose messages are kept together: 2 to the power of `bits` milliseconds from `start_ms` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Bucket {
+    pub(super) topic_id: u32,
+    pub(super) start_ms: i64,
+    pub(super) bits: u8,
+}
+
+impl Bucket {
+    /// The bucket of a message that is stored at `now_ms`.
+    fn of(topic_id: u32, dedup: Dedup, now_ms: i64) -> Self {
+        let bits = (dedup.window_ms / 2).unsigned_abs().next_power_of_two().trailing_zeros();
+        let start_ms = now_ms >> bits << bits;
+        Self { topic_id, start_ms, bits: u8::try_from(bits).expect("at most 64") }
+    }
+
+    fn end_ms(self) -> i64 {
+        self.start_ms.saturating_add(1 << self.bits)
+    }
+
+    /// Whether a message in it can be remembered at `now_ms`.
+    fn may_remember(self, dedup: Dedup, now_ms: i64) -> bool {
+        self.start_ms < now_ms.saturating_add(dedup.window_ms)
+            && self.end_ms() > now_ms.saturating_sub(dedup.window_ms)
+    }
+}
+
+/// What is in memory of it.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// All buckets that there are.
+    buckets: BTreeSet<Bucket>,
+    /// What is not in the store yet.
+    new: HashMap<(Bucket, u128), First>,
+    /// Buckets that are still in the store, though they went.
+    dropped: BTreeSet<Bucket>,
+}
+
+impl Seen {
+    pub(super) fn load(kv: &dyn Kv) -> Result<Self, StoreError> {
+        let mut seen = Self::default();
+        let mut from = keys::id(1);
+        // One key of each bucket is enough: on to the next bucket.
+        while let Some((key, _)) = kv.scan(Family::Dedup, &from, 1)?.into_iter().next() {
+            let (bucket, _) = keys::parse_dedup(&key)?;
+            seen.buckets.insert(bucket);
+            from = keys::dedup(bucket, u128::MAX);
+            from.push(0);
+        }
+        Ok(seen)
+    }
+
+    fn get(&self, kv: &dyn Kv, bucket: Bucket, hash: u128) -> Result<Option<First>, StoreError> {
+        if let Some(first) = self.new.get(&(bucket, hash)) {
+            return Ok(Some(*first));
+        }
+        if self.dropped.contains(&bucket) {
+            return Ok(None);
+        }
+        kv.get(Family::Dedup, &keys::dedup(bucket, hash))?.map(|bytes| decode(&bytes)).transpose()
+    }
+
+    fn put(&mut self, bucket: Bucket, dedup: Dedup, hash: u128, first: First) {
+        if self.buckets.insert(bucket) {
+            let other = |other: &Bucket| other.topic_id == bucket.topic_id;
+            self.drop_buckets(|old| other(old) && !old.may_remember(dedup, first.store_ms));
+        }
+        self.new.insert((bucket, hash), first);
+    }
+
+    fn drop_buckets(&mut self, is_over: impl Fn(&Bucket) -> bool) {
+        let gone: Vec<Bucket> = self.buckets.iter().filter(|bucket| is_over(bucket)).copied().collect();
+        if gone.is_empty() {
+            return;
+        }
+        self.buckets.retain(|bucket| !gone.contains(bucket));
+        self.new.retain(|(bucket, _), _| !gone.contains(bucket));
+        self.dropped.extend(gone);
+    }
+
+    /// Messages of a queue of a topic moved up.
+    pub(super) fn move_up(
+        &mut self,
+        kv: &dyn Kv,
+        (topic_id, queue): (u32, u32),
+        from: u64,
+        by: u64,
+    ) -> Result<(), StoreError> {
+        for pair in pairs(|from, limit| kv.scan(Family::Dedup, from, limit)) {
+            let (key, value) = pair?;
+            if key.starts_with(&keys::id(topic_id)) {
+                let (bucket, hash) = keys::parse_dedup(&key)?;
+                if self.buckets.contains(&bucket) && !self.dropped.contains(&bucket) {
+                    self.new.entry((bucket, hash)).or_insert(decode(&value)?);
+                }
+            }
+        }
+        let here = self.new.iter_mut().filter(|((bucket, _), _)| bucket.topic_id == topic_id);
+        for (at, offset) in here.filter_map(|(_, first)| first.place.as_mut()) {
+            if *at == queue && *offset >= from {
+                *offset += by;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets everything of a topic.
+    pub(super) fn drop_topic(&mut self, topic_id: u32) {
+        self.drop_buckets(|bucket| bucket.topic_id == topic_id);
+    }
+
+    pub(super) fn pending(&self, ops: &mut Vec<Op>) {
+        let dropped = self.dropped.iter().map(|bucket| keys::dedup_bucket(*bucket));
+        ops.extend(dropped.map(|prefix| Op::DeletePrefix(Family::Dedup, prefix)));
+        let new = self.new.iter();
+        ops.extend(new.map(|((bucket, hash), first)| {
+            Op::Put(Family::Dedup, keys::dedup(*bucket, *hash), encode(first))
+        }));
+    }
+
+    pub(super) fn flushed(&mut self) {
+        self.new.clear();
+        self.dropped.clear();
+    }
+
+    pub(super) fn dirty_len(&self) -> usize {
+        self.new.len()
+    }
+}
+
+impl Index {
+    /// The message of which one with this hash (see [`Dedup::hash`]) would be a repeat if it were stored in the topic at
+    /// `now_ms`, milliseconds since the Unix epoch. One that was rolled back or recalled makes none.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or holds something malformed.
+    pub fn first_of(&self, topic: &Topic, hash: u128, now_ms: i64) -> Result<Option<First>, StoreError> {
+        let Some(dedup) = Dedup::of(topic) else { return Ok(None) };
+        let from = Bucket { topic_id: topic.id, start_ms: i64::MIN, bits: 0 };
+        let until = Bucket { topic_id: topic.id, start_ms: i64::MAX, bits: u8::MAX };
+        let mut newest: Option<First> = None;
+        for bucket in
+            self.seen.buckets.range(from..=until).filter(|bucket| bucket.may_remember(dedup, now_ms))
+        {
+            if let Some(first) = self.seen.get(&*self.kv, *bucket, hash)?
+                && first.position >= newest.map_or(self.trimmed, |newest| newest.position)
+                && dedup.remembers(first.store_ms, now_ms)
+                && !self.is_taken_back(&first)?
+            {
+                newest = Some(first);
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Whether it never became and never becomes visible.
+    fn is_taken_back(&self, first: &First) -> Result<bool, StoreError> {
+        if first.place.is_some() {
+            return Ok(false);
+        }
+        let rolled_back = |half: Half| half.phase() == Phase::RolledBack;
+        let recalled = |timer: Timer| timer.phase() == TimerPhase::Recalled;
+        Ok(self.timer(first.position)?.is_some_and(recalled)
+            || self.half(first.position)?.is_some_and(rolled_back))
+    }
+
+    /// The same for a record at `position` that is being applied; notes that the record repeats another one.
+    pub(super) fn repeated(
+        &mut self,
+        topic: &Topic,
+        hash: u128,
+        position: u64,
+        store_ms: i64,
+    ) -> Result<Option<First>, StoreError> {
+        let first = self.first_of(topic, hash, store_ms)?;
+        if let Some(first) = &first {
+            let value = first.position.to_be_bytes().to_vec();
+            self.overlay.put(Family::Dedup, keys::hanging(position), value);
+        }
+        Ok(first)
+    }
+
+    /// Remembers a message that is no repeat.
+    pub(super) fn remember(&mut self, topic: &Topic, hash: u128, first: First) {
+        if let Some(dedup) = Dedup::of(topic) {
+            self.seen.put(Bucket::of(topic.id, dedup, first.store_ms), dedup, hash, first);
+        }
+    }
+
+    /// Whether a record at or behind `before` repeats one that lies before it: then the log cannot be trimmed there.
+    ///
+    /// # Errors
+    /// See [`Self::first_of`].
+    pub fn hangs_on(&self, before: u64) -> Result<bool, StoreError> {
+        let found = self.hanging()?;
+        Ok(found.iter().any(|(repeat, first)| *first < before && before <= *repeat))
+    }
+
+    /// Forgets which records before `before` repeat others.
+    pub(super) fn forget_hanging(&mut self, before: u64) -> Result<(), StoreError> {
+        for (repeat, _) in self.hanging()?.iter().filter(|(repeat, _)| *repeat < before) {
+            self.overlay.delete(Family::Dedup, keys::hanging(*repeat));
+        }
+        Ok(())
+    }
+
+    /// Positions of records that repeat others, and of these.
+    fn hanging(&self) -> Result<Vec<(u64, u64)>, StoreError> {
+        /// Few, for both records have to be on their way at the same time.
+        const PAGE: usize = 64;
+        let mut found = Vec::new();
+        let mut from = keys::hanging(0);
+        loop {
+            let page = self.overlay.scan(Family::Dedup, &from, PAGE)?;
+            for (key, value) in &page {
+                let Some(repeat) = keys::parse_hanging(key) else { return Ok(found) };
+                found.push((repeat, keys::read_u64(value, "repeated message")?));
+            }
+            match page.get(PAGE - 1) {
+                Some((last, _)) => from = [last, &[0][..]].concat(),
+                None => return Ok(found),
+            }
+        }
+    }
+}
+
+/// Length of a value without queue and offset.
+const HELD_LEN: usize = 16;
+
+fn encode(first: &First) -> Vec<u8> {
+    let mut bytes = [first.position.to_be_bytes(), first.store_ms.to_be_bytes()].concat();
+    if let Some((queue, offset)) = first.place {
+        bytes.extend_from_slice(&queue.to_be_bytes());
+        bytes.extend_from_slice(&offset.to_be_bytes());
+    }
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Result<First, StoreError> {
+    let what = "remembered message";
+    let (held, place) = bytes.split_at_checked(HELD_LEN).ok_or_else(|| StoreError::Index(what.to_owned()))?;
+    let (position, store_ms) = held.split_at(HELD_LEN / 2);
+    let place = match place.split_at_checked(4) {
+        None => None,
+        Some((queue, offset)) => Some((keys::read_u32(queue, what)?, keys::read_u64(offset, what)?)),
+    };
+    let store_ms = keys::read_u64(store_ms, what)?.cast_signed();
+    Ok(First { position: keys::read_u64(position, what)?, store_ms, place })
+}
+
+/// Position of the record that a value of the family, of whatever kind, says to be the first one.
+pub(super) fn first_position(value: &[u8]) -> Option<u64> {
+    value.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
+}

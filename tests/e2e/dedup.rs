@@ -1,0 +1,192 @@
+//! Topics without duplicates: a repeat has the first one's answer and stores nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use kerolox_client::Address;
+use kerolox_client::admin::wire;
+use kerolox_proto::v2::{self, Code};
+use kerolox_tests::process::Server;
+
+use crate::support::{
+    NO_CHECKS, PATIENCE, QUEUES, Servers, code, consume, expect_nothing, from_client, raw, resource,
+};
+
+async fn create_topic(servers: &Servers, topic: &str, attributes: &[&str]) {
+    let request = wire::UpdateTopicRequest {
+        name: topic.to_owned(),
+        read_queues: Some(QUEUES),
+        write_queues: Some(QUEUES),
+        attributes: attributes.iter().map(|&change| change.to_owned()).collect(),
+        ..Default::default()
+    };
+    let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
+    servers.client().admin().broker(&address).update_topic(request).await.unwrap();
+}
+
+fn message(topic: &str, id: &str, keys: &[&str], kind: v2::MessageType) -> v2::Message {
+    v2::Message {
+        topic: resource(topic),
+        user_properties: [].into(),
+        system_properties: Some(v2::SystemProperties {
+            message_id: id.to_owned(),
+            keys: keys.iter().map(|&key| key.to_owned()).collect(),
+            message_type: kind.into(),
+            ..Default::default()
+        }),
+        body: id.to_owned().into_bytes().into(),
+    }
+}
+
+fn normal(topic: &str, id: &str, keys: &[&str]) -> v2::Message {
+    message(topic, id, keys, v2::MessageType::Normal)
+}
+
+/// Sends messages in one request; all must be taken.
+async fn send(server: &Server, messages: Vec<v2::Message>) -> Vec<v2::SendResultEntry> {
+    let request = from_client(v2::SendMessageRequest { messages });
+    let answer = raw(server).await.send_message(request).await.unwrap().into_inner();
+    assert_eq!(code(answer.status), Code::Ok);
+    assert!(answer.entries.iter().all(|entry| code(entry.status.clone()) == Code::Ok));
+    answer.entries
+}
+
+async fn send_one(server: &Server, message: v2::Message) -> v2::SendResultEntry {
+    send(server, vec![message]).await.remove(0)
+}
+
+async fn end(server: &Server, topic: &str, half: &v2::SendResultEntry, how: v2::TransactionResolution) {
+    let request = v2::EndTransactionRequest {
+        topic: resource(topic),
+        message_id: half.message_id.clone(),
+        transaction_id: half.transaction_id.clone(),
+        resolution: how.into(),
+        ..Default::default()
+    };
+    let answer = raw(server).await.end_transaction(from_client(request)).await.unwrap().into_inner();
+    assert_eq!(code(answer.status), Code::Ok);
+}
+
+#[tokio::test]
+async fn a_repeat_has_the_first_ones_answer_until_its_window_is_over() {
+    let servers = Servers::standalone(&[]);
+    create_topic(&servers, "orders", &["+dedup=id", "+dedup.window=4s"]).await;
+    let consumer = servers.consumer("billing", "orders").await;
+    let broker = &servers.brokers[0];
+    let started = Instant::now();
+    let address = broker.address().unwrap();
+    let send_at_once = |_| {
+        let address = address.to_owned();
+        tokio::spawn(async move { try_send(&address, normal("orders", "A", &[])).await.unwrap() })
+    };
+    let mut answers = Vec::new();
+    for sending in (0..20).map(send_at_once).collect::<Vec<_>>() {
+        answers.push(sending.await.unwrap());
+    }
+    assert!(answers.iter().all(|answer| answer.offset == answers[0].offset && answer.message_id == "A"));
+    // Two of them repeat "A", one repeats another one of the same request.
+    let batch = ["A", "B", "B", "C", "A"].map(|id| normal("orders", id, &[])).to_vec();
+    let batch = send(broker, batch).await;
+    assert_eq!(batch.iter().map(|answer| answer.message_id.as_str()).collect::<String>(), "ABBCA");
+    assert_eq!((batch[0].offset, batch[4].offset), (answers[0].offset, answers[0].offset));
+    assert_eq!(batch[1], batch[2]);
+    if started.elapsed() < Duration::from_secs(4) {
+        assert_eq!(consume(&consumer, 3).await, ["A", "B", "C"]);
+        expect_nothing(&consumer).await;
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    send_one(broker, normal("orders", "A", &[])).await;
+    assert_eq!(consume(&consumer, 1).await, ["A"], "after the window it is a message like any other");
+}
+
+#[tokio::test]
+async fn a_business_key_is_free_again_when_its_transaction_was_rolled_back() {
+    let servers = Servers::standalone(&NO_CHECKS);
+    create_topic(&servers, "payments", &["+message.type=TRANSACTION", "+dedup=key", "+dedup.window=1h"])
+        .await;
+    let consumer = servers.consumer("ledger", "payments").await;
+    let broker = &servers.brokers[0];
+    let transactional = |id: &str| message("payments", id, &["order-1"], v2::MessageType::Transaction);
+    let half = |id: &'static str| send_one(broker, transactional(id));
+    let both = send(broker, vec![transactional("A"), transactional("A2")]).await;
+    assert_eq!(both[0], both[1], "also within one request");
+    let first = &both[0];
+    assert_eq!(
+        half("B").await,
+        *first,
+        "a repeat of a half message is answered with its transaction and its id"
+    );
+    end(broker, "payments", first, v2::TransactionResolution::Rollback).await;
+    let second = half("C").await;
+    assert_ne!(second.transaction_id, first.transaction_id);
+    end(broker, "payments", &second, v2::TransactionResolution::Commit).await;
+    assert_eq!(half("D").await, second, "also when it is committed");
+    assert_eq!(consume(&consumer, 1).await, ["C"]);
+    expect_nothing(&consumer).await;
+}
+
+/// Producers repeat every send until it is answered, and then once more, while the broker is killed and its index lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_repeats_over_kills_yields_one_copy_of_each() {
+    const PRODUCERS: usize = 4;
+    let mut servers = Servers::standalone(&[]);
+    create_topic(&servers, "orders", &["+dedup=key", "+dedup.window=1h"]).await;
+    let address = servers.brokers[0].address().unwrap().to_owned();
+    let stop = Arc::new(AtomicBool::new(false));
+    let producer = |number: usize| {
+        let (address, stop) = (address.clone(), stop.clone());
+        tokio::spawn(async move {
+            let (mut sent, mut repeats) = (BTreeSet::new(), 0);
+            while !stop.load(Ordering::Relaxed) {
+                // Two producers send each order.
+                let key = format!("order-{}-{}", number / 2, sent.len());
+                let mut answers = Vec::new();
+                while answers.len() < 2 {
+                    let id = format!("{number}-{key}-{repeats}");
+                    repeats += 1;
+                    match try_send(&address, normal("orders", &id, &[&key])).await {
+                        Some(answer) => answers.push(answer),
+                        None => tokio::time::sleep(Duration::from_millis(20)).await,
+                    }
+                }
+                assert_eq!(answers[0], answers[1], "{key}");
+                sent.insert((key, answers[0].message_id.clone()));
+            }
+            sent
+        })
+    };
+    let producers: Vec<_> = (0..PRODUCERS).map(producer).collect();
+    for life in 0..4 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        servers.brokers[0].kill().unwrap();
+        if life == 2 {
+            std::fs::remove_dir_all(servers.brokers[0].data().join("index")).unwrap();
+        }
+        servers.brokers[0].start().unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut sent = BTreeSet::new();
+    for producer in producers {
+        sent.extend(producer.await.unwrap());
+    }
+    let keys: BTreeSet<&String> = sent.iter().map(|(key, _)| key).collect();
+    assert!(keys.len() > 20, "only {} orders were sent", keys.len());
+    assert_eq!(keys.len(), sent.len(), "all who sent an order were told the same message");
+    let address: Address = address.parse().unwrap();
+    let request = wire::DescribeTopicRequest { name: "orders".to_owned() };
+    let queues = servers.client().admin().broker(&address).describe_topic(request).await.unwrap().queues;
+    let stored: u64 = queues.iter().map(|queue| queue.max_offset).sum();
+    assert_eq!(stored, keys.len() as u64, "one copy of each");
+}
+
+async fn try_send(address: &str, message: v2::Message) -> Option<v2::SendResultEntry> {
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let connecting = tokio::time::timeout(PATIENCE, endpoint.connect()).await.ok()?;
+    let mut client = v2::messaging_service_client::MessagingServiceClient::new(connecting.ok()?);
+    let request = from_client(v2::SendMessageRequest { messages: vec![message] });
+    let answer = client.send_message(request).await.ok()?.into_inner();
+    answer.entries.into_iter().next().filter(|entry| code(entry.status.clone()) == Code::Ok)
+}
