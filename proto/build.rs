@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "kerolox/v1/registry.proto",
         "kerolox/v1/broker_admin.proto",
         "kerolox/v1/producers.proto",
+        "kerolox/v1/transactions.proto",
     ];
     for file in files {
         println!("cargo:rerun-if-changed={file}");

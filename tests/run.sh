@@ -12,6 +12,8 @@
 #                                     and TLS; --long adds what takes minutes
 #   tests/run.sh crash [--rounds N] [--seed S]
 #                                     kill -9 of a broker under writing clients, again and again
+#   tests/run.sh transactions [--rounds N] [--seed S]
+#                                     kill -9 of a broker and of producers that commit, roll back or never decide
 #   tests/run.sh powercut [--seeds N] [--seed S] [--trace]
 #                                     power cuts of a simulated machine under the real storage engine
 #   tests/run.sh powercut --real N [--seed S] [--sabotage SWITCH]
@@ -32,10 +34,10 @@ cd "$kerolox_root"
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
 
-suites=(unit e2e conformance sdk crash powercut)
+suites=(unit e2e conformance sdk crash transactions powercut)
 if [ $# -gt 0 ]; then
   case "$1" in
-    unit | e2e | conformance | sdk | crash | powercut | sabotage | bench | figures) suites=("$1"); shift ;;
+    unit | e2e | conformance | sdk | crash | transactions | powercut | sabotage | bench | figures) suites=("$1"); shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -153,6 +155,13 @@ crash_suite() {
   run "$CARGO_TARGET_DIR/release/crash" "$@" || code=$?
   finish crash "$(count '^crash: .*: \([0-9]*\) passed.*')" \
     "$(count '^crash: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
+}
+
+transactions_suite() {
+  local code=0 start=$SECONDS
+  run "$CARGO_TARGET_DIR/release/transactions" "$@" || code=$?
+  finish transactions "$(count '^transactions: .*: \([0-9]*\) passed.*')" \
+    "$(count '^transactions: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
 }
 
 powercut_suite() {

@@ -28,14 +28,14 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes as Services;
 
 use crate::announce::{self, Announcer};
-use crate::check_back::{Checker, HalfArrivals};
+use crate::check_back::{Checker, HalfArrivals, Webhooks, webhook_secret};
 use crate::clock::GuardedClock;
 use crate::config::BrokerConfig;
 use crate::delivery::{Arrivals, Deliveries, ProgressLog};
 use crate::engine::Engine;
 use crate::lite_expiry;
 use crate::retention::Keeper;
-use crate::service::{Admin, Context, Counters, Door, Messaging, Policy};
+use crate::service::{Admin, Context, Counters, DeskServer, Door, Messaging, Policy};
 use crate::timers::{TimerArrivals, Timers};
 use crate::vitals::Vitals;
 
@@ -171,8 +171,16 @@ impl Broker {
             Arc::new(Deliveries::new(engine.clone(), progress, &arrivals, config.groups.auto_create));
         let counters = Arc::new(Counters::default());
         let reach = Reach::new(config.group.clone(), clients.clone(), registrar.channels(), routes.clone());
-        let checker =
-            Checker::new(config.group.clone(), engine.clone(), reach, config.check_policy(), halves);
+        let webhooks = webhooks(&config)?;
+        let webhook_counts = webhooks.counts();
+        let checker = Checker::new(
+            config.group.clone(),
+            engine.clone(),
+            reach,
+            webhooks,
+            config.check_policy(),
+            halves,
+        );
         let timers = Timers::new(engine.clone(), clock.clone(), config.timers.pace(), due);
         let keeper = Keeper {
             store: store.clone(),
@@ -213,6 +221,7 @@ impl Broker {
             counters: counters.clone(),
             shutdown: shutdown.clone(),
         });
+        let desk = DeskServer::server(config.group.clone(), engine.clone(), webhook_counts);
         let admin = Admin {
             engine,
             deliveries,
@@ -228,6 +237,7 @@ impl Broker {
         services
             .add_service(Messaging::server(context, policy))
             .add_service(admin.server())
+            .add_service(desk)
             .add_service(ProducersService::server(clients.clone()));
         if let Some(registry) = registry {
             services.add_service(registry);
@@ -281,6 +291,14 @@ async fn serve_while_opening(
         }
     };
     (opened.expect("opening ends by itself; a panic would end the process"), serving)
+}
+
+/// How webhooks are asked.
+fn webhooks(config: &BrokerConfig) -> Result<Webhooks, BrokerError> {
+    let settings = &config.transaction;
+    let secret = webhook_secret(settings.webhook_secret_file.as_deref(), &config.data)
+        .map_err(|error| BrokerError::Config(error.to_string()))?;
+    Ok(Webhooks::new(secret, settings.webhook_timeout.duration()))
 }
 
 fn lock_folder(path: &Path) -> Result<File, BrokerError> {

@@ -1,12 +1,18 @@
 //! Check-back: asking producers about half messages that wait too long for their decision.
 
 mod deserted;
+mod notes;
+mod webhook;
 
-use std::sync::Arc;
+pub use webhook::{WebhookCounts, Webhooks, secret as webhook_secret};
+
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use kerolox_core::record::{Checked, ProgressItem, ProgressRecord, Record};
-use kerolox_core::transaction::{self, CheckPolicy, Due, Half};
+use futures_util::stream::{self, StreamExt as _};
+
+use kerolox_core::record::{ProgressRecord, Record};
+use kerolox_core::transaction::{CheckPolicy, Due, Half, WEBHOOK_ATTRIBUTE};
 use kerolox_kit::process::now_ms;
 use kerolox_kit::producers::Reach;
 use kerolox_model::token::TransactionId;
@@ -18,9 +24,12 @@ use tokio::sync::Notify;
 use crate::engine::Engine;
 use crate::wire::{self, Delivery};
 use deserted::Deserted;
+use notes::Check;
 
 /// Half messages looked at in one go.
 const PAGE: usize = 256;
+/// Checks at the same time: webhooks may take their time to answer.
+const AT_ONCE: usize = 16;
 /// Pause after something failed.
 const RETRY: Duration = Duration::from_secs(1);
 /// Longest sleep; a bound for mistakes, not a deadline.
@@ -48,33 +57,27 @@ pub struct Checker {
     broker: String,
     engine: Engine,
     reach: Reach,
+    webhooks: Webhooks,
     policy: CheckPolicy,
     arrivals: HalfArrivals,
-    deserted: Deserted,
+    /// A leaf lock: checks that run at the same time look at it.
+    deserted: Mutex<Deserted>,
     /// Due time and position of a half message: whatever is due up to it belongs to a deserted topic.
     passed: Option<(i64, u64)>,
 }
 
-/// What became of a check.
-enum Check {
-    /// This client took it.
-    Taken(String),
-    /// Nobody can be asked now.
-    Nobody,
-    /// Nobody can ever be asked: the message cannot be read.
-    Impossible,
-}
-
 impl Checker {
-    /// A checker of the broker group `broker`, which asks whom `reach` finds, when and as often as `policy` says.
+    /// A checker of the broker group `broker`, which asks whom `reach` finds, or else webhooks, when and as often as `policy`
+    /// says.
     pub fn new(
         broker: String,
         engine: Engine,
         reach: Reach,
+        webhooks: Webhooks,
         policy: CheckPolicy,
         arrivals: HalfArrivals,
     ) -> Self {
-        Self { broker, engine, reach, policy, arrivals, deserted: Deserted::default(), passed: None }
+        Self { broker, engine, reach, webhooks, policy, arrivals, deserted: Mutex::default(), passed: None }
     }
 
     /// Runs for ever.
@@ -105,7 +108,7 @@ impl Checker {
         let until_due = next.first().map(|(_, half)| {
             Duration::from_millis(u64::try_from(half.next_check_ms.saturating_sub(now_ms())).unwrap_or(0))
         });
-        let until_try = self.deserted.next().map(|at| at.saturating_duration_since(Instant::now()));
+        let until_try = self.deserted().next().map(|at| at.saturating_duration_since(Instant::now()));
         Ok([until_due, until_try].into_iter().flatten().fold(SLEEP_MAX, Duration::min))
     }
 
@@ -116,26 +119,27 @@ impl Checker {
             let topic = store.index().topic_by_id(topic_id);
             topic.is_some_and(|topic| !self.reach.clients().producers_of(&topic.name).is_empty())
         };
-        for (topic_id, sample) in self.deserted.due(Instant::now(), has_producer) {
+        let samples = self.deserted().due(Instant::now(), has_producer);
+        for (topic_id, sample) in samples {
             let half = store.index().half(sample)?;
             let is_due = |half: &Half| half.is_undecided() && half.next_check_ms <= now_ms();
-            match half.filter(is_due) {
-                Some(half) if matches!(transaction::when_due(&half, &self.policy), Due::Ask) => {
-                    let check = self.ask(sample, &half).await?;
-                    if let Check::Nobody = check {
-                        self.deserted.add(topic_id, sample, Instant::now());
-                        continue;
-                    }
-                    let checked = self.checked(sample, &half, check);
-                    self.log(vec![checked]).await;
+            // Decided meanwhile: another sample is found, if there is one.
+            if let Some(half) = half.filter(is_due) {
+                let check = if self.is_over(&half) { Check::Over } else { self.ask(sample, &half).await? };
+                if let Check::Nobody = check {
+                    self.deserted().add(topic_id, sample, Instant::now());
+                    continue;
                 }
-                // Decided meanwhile, or to be parked: another sample is found, if there is one.
-                _ => {}
+                self.note([(sample, &half, &check)]).await;
             }
-            self.deserted.remove(topic_id);
+            self.deserted().remove(topic_id);
             self.passed = None;
         }
         Ok(())
+    }
+
+    fn deserted(&self) -> std::sync::MutexGuard<'_, Deserted> {
+        self.deserted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Deals with everything that is due behind what was passed over; `false` when that could not be logged.
@@ -144,31 +148,67 @@ impl Checker {
             let page = self.engine.store().index().due_halves(now_ms(), self.passed, PAGE)?;
             let Some((position, last)) = page.last() else { return Ok(true) };
             let passed = Some((last.next_check_ms, *position));
-            let mut checked = Vec::new();
-            for (position, half) in &page {
-                match transaction::when_due(half, &self.policy) {
-                    Due::Park => checked.push(parked(*position, half)),
-                    Due::Ask if self.deserted.contains(half.topic_id) => {}
-                    Due::Ask => match self.ask(*position, half).await? {
-                        Check::Nobody => self.deserted.add(half.topic_id, *position, Instant::now()),
-                        check => checked.push(self.checked(*position, half, check)),
-                    },
-                }
+            let checker = &*self;
+            let check = |(position, half): (u64, Half)| async move {
+                let check = checker.due_check(position, &half).await;
+                check.map(|check| (position, half, check))
+            };
+            let mut checks = stream::iter(page.into_iter().map(check)).buffered(AT_ONCE);
+            let mut done = Vec::new();
+            while let Some(check) = checks.next().await {
+                done.push(check?);
             }
-            if !checked.is_empty() && !self.log(checked).await {
+            drop(checks);
+            if !self.note(done.iter().map(|(position, half, check)| (*position, half, check))).await {
                 return Ok(false);
             }
             self.passed = passed;
         }
     }
 
-    async fn log(&self, checked: Vec<ProgressItem>) -> bool {
-        let record = Record::Progress(ProgressRecord::new(checked));
-        let logged = self.engine.propose(&record).await;
-        if let Err(error) = &logged {
-            tracing::warn!(%error, "checks of half messages could not be logged");
+    /// A check of a half message that is due, unless its topic is left alone.
+    async fn due_check(&self, position: u64, half: &Half) -> Result<Check, StoreError> {
+        if self.is_over(half) {
+            return Ok(Check::Over);
         }
-        logged.is_ok()
+        if self.deserted().contains(half.topic_id) {
+            return Ok(Check::Passed);
+        }
+        let check = self.ask(position, half).await?;
+        if let Check::Nobody = check {
+            self.deserted().add(half.topic_id, position, Instant::now());
+        }
+        Ok(check)
+    }
+
+    fn is_over(&self, half: &Half) -> bool {
+        self.policy_of(half.topic_id).when_due(half, now_ms()) == Due::Park
+    }
+
+    /// How half messages of a topic are checked.
+    fn policy_of(&self, topic_id: u32) -> CheckPolicy {
+        let topic = self.engine.store().index().topic_by_id(topic_id);
+        topic.map_or(self.policy, |topic| self.policy.of_topic(&topic.attributes))
+    }
+
+    /// Logs what became of checks, and the decisions that came with them; `false` when it cannot be logged.
+    async fn note<'a>(&self, checks: impl IntoIterator<Item = (u64, &'a Half, &'a Check)>) -> bool {
+        let (mut items, mut decisions) = (Vec::new(), Vec::new());
+        for (position, half, check) in checks {
+            items.extend(check.items(position, half, &self.policy_of(half.topic_id), now_ms()));
+            decisions.extend(check.decision(position));
+        }
+        let noted = (!items.is_empty()).then(|| Record::Progress(ProgressRecord::new(items)));
+        let proposed: Vec<_> =
+            noted.iter().chain(&decisions).map(|record| self.engine.propose(record)).collect();
+        let mut is_logged = true;
+        for applied in proposed {
+            if let Err(error) = applied.await {
+                tracing::warn!(%error, "checks of half messages could not be logged");
+                is_logged = false;
+            }
+        }
+        is_logged
     }
 
     /// Puts a half message to some producer of its topic.
@@ -182,8 +222,12 @@ impl Checker {
             Err(error) if error.is_damage() => return Ok(Check::Impossible),
             Err(error) => return Err(error),
         };
-        let taken = self.reach.check(&topic.name, &command).await;
-        Ok(taken.map_or(Check::Nobody, Check::Taken))
+        if let Some(client) = self.reach.check(&topic.name, &command).await {
+            return Ok(Check::Taken(client));
+        }
+        let Some(url) = topic.attributes.get(WEBHOOK_ATTRIBUTE) else { return Ok(Check::Nobody) };
+        let answer = self.webhooks.ask(url, half, &command).await;
+        Ok(answer.map_or(Check::Nobody, |answer| Check::Told(url.clone(), answer)))
     }
 
     /// What a producer is told; `None` when the message is malformed.
@@ -205,37 +249,4 @@ impl Checker {
         let transaction_id = TransactionId::new(&self.broker, position, &record.header.message_id).to_text();
         Ok(Some(RecoverOrphanedTransactionCommand { message: Some(message), transaction_id }))
     }
-
-    /// What to note of a check that somebody took, or that can never be.
-    fn checked(&self, position: u64, half: &Half, check: Check) -> ProgressItem {
-        match check {
-            Check::Taken(producer) => self.asked(position, half, producer, now_ms()),
-            Check::Nobody | Check::Impossible => parked(position, half),
-        }
-    }
-
-    fn asked(&self, position: u64, half: &Half, producer: String, now_ms: i64) -> ProgressItem {
-        let (checks, next_check_ms) = transaction::after_check(half, &self.policy, now_ms);
-        tracing::debug!(position, checks, producer, "half message checked back");
-        ProgressItem::Checked(Checked {
-            held: position,
-            checks,
-            next_check_ms: Some(next_check_ms),
-            asked: producer,
-        })
-    }
-}
-
-fn parked(position: u64, half: &Half) -> ProgressItem {
-    tracing::warn!(
-        position,
-        checks = half.checks,
-        "half message parked after its last check; it waits to be settled"
-    );
-    ProgressItem::Checked(Checked {
-        held: position,
-        checks: half.checks,
-        next_check_ms: None,
-        asked: String::new(),
-    })
 }

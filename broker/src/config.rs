@@ -162,6 +162,13 @@ pub struct TransactionConfig {
     pub check_interval: Span,
     /// Checks that reach a producer before the half message is parked until somebody settles it.
     pub check_max: u32,
+    /// Age at which an undecided half message is parked, however few checks reached a producer.
+    pub max_age: Span,
+    /// File with the key that requests to webhooks are signed with; without it `webhook-secret` in the data folder, which
+    /// the broker makes.
+    pub webhook_secret_file: Option<PathBuf>,
+    /// How long a webhook may take to answer.
+    pub webhook_timeout: Span,
 }
 
 /// Scheduled messages: when and how fast they become visible.
@@ -285,7 +292,14 @@ impl Default for LogConfig {
 
 impl Default for TransactionConfig {
     fn default() -> Self {
-        Self { first_check: Span::from_secs(6), check_interval: Span::from_secs(30), check_max: 15 }
+        Self {
+            first_check: Span::from_secs(6),
+            check_interval: Span::from_secs(30),
+            check_max: 15,
+            max_age: Span::from_secs(3 * 86_400),
+            webhook_secret_file: None,
+            webhook_timeout: Span::from_secs(5),
+        }
     }
 }
 
@@ -391,6 +405,9 @@ impl BrokerConfig {
         if self.transaction.check_interval.as_millis() == 0 {
             return Err("transaction.check-interval is 0; the default is 30s".into());
         }
+        if self.transaction.max_age.as_millis() == 0 {
+            return Err("transaction.max-age is 0; the default is 3d".into());
+        }
         Ok(())
     }
 
@@ -429,6 +446,7 @@ impl BrokerConfig {
             first_ms: self.transaction.first_check.as_millis(),
             interval_ms: self.transaction.check_interval.as_millis(),
             max: self.transaction.check_max,
+            age_max_ms: self.transaction.max_age.as_millis(),
         }
     }
 }

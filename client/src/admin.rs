@@ -25,6 +25,7 @@ use crate::rpc::{Caller, Link, within};
 pub use kerolox_proto::kerolox as wire;
 use kerolox_proto::kerolox::broker_admin_client::BrokerAdminClient;
 use kerolox_proto::kerolox::registry_client::RegistryClient;
+use kerolox_proto::kerolox::transactions_client::TransactionsClient;
 use kerolox_proto::v2;
 use std::future::Future;
 use std::sync::Arc;
@@ -135,7 +136,7 @@ pub struct BrokerAdmin {
 
 /// One method of [`BrokerAdmin`]: the call, and the broker's complaint turned into an error.
 macro_rules! broker_call {
-    ($(#[$doc:meta])* $name:ident, $request:ident, $response:ident $(, $error:ident)?) => {
+    (@$stub:ident, $(#[$doc:meta])* $name:ident, $request:ident, $response:ident $(, $error:ident)?) => {
         $(#[$doc])*
         ///
         /// # Errors
@@ -143,7 +144,7 @@ macro_rules! broker_call {
         pub async fn $name(&self, request: wire::$request) -> Result<wire::$response> {
             let answer = self
                 .call(request, |channel, request| async move {
-                    BrokerAdminClient::new(channel)
+                    $stub::new(channel)
                         .max_decoding_message_size(SNAPSHOT_BYTES_MAX)
                         .$name(request)
                         .await
@@ -154,6 +155,9 @@ macro_rules! broker_call {
             })?
             Ok(answer)
         }
+    };
+    ($(#[$doc:meta])* $name:ident, $($rest:tt)+) => {
+        broker_call!(@BrokerAdminClient, $(#[$doc])* $name, $($rest)+);
     };
 }
 
@@ -226,6 +230,32 @@ impl BrokerAdmin {
     broker_call!(
         /// Says what becomes of a blocked message; durable when answered.
         settle_blocked, SettleBlockedRequest, SettleBlockedResponse, error
+    );
+
+    broker_call!(
+        @TransactionsClient,
+        /// Transactions in the order in which their half messages were stored.
+        list_transactions, ListTransactionsRequest, ListTransactionsResponse, error
+    );
+    broker_call!(
+        @TransactionsClient,
+        /// Everything that is known of one transaction.
+        describe_transaction, DescribeTransactionRequest, DescribeTransactionResponse, error
+    );
+    broker_call!(
+        @TransactionsClient,
+        /// Decides about a transaction by hand, or has it checked back at once; durable when answered.
+        settle_transaction, SettleTransactionRequest, SettleTransactionResponse, error
+    );
+    broker_call!(
+        @TransactionsClient,
+        /// Numbers of transactions by topic.
+        count_transactions, CountTransactionsRequest, CountTransactionsResponse, error
+    );
+    broker_call!(
+        @TransactionsClient,
+        /// What administrators decided by hand, newest first.
+        list_audit, ListAuditRequest, ListAuditResponse, error
     );
 
     async fn call<Req, Resp, Fut>(

@@ -38,7 +38,8 @@ fn write_log(path: &Path) {
         left -= count;
         let halves: Vec<NewFrame> = (0..count).map(|_| frame(half())).collect();
         let places = log.append(&halves, 1, 1).unwrap();
-        let release = |held| frame(Record::Release(ReleaseRecord { held, by: "p".into() }));
+        let release =
+            |held| frame(Record::Release(ReleaseRecord { held, by: "p".into(), ..ReleaseRecord::default() }));
         let releases: Vec<NewFrame> = places.into_iter().map(|(position, _)| release(position)).collect();
         log.append(&releases, 1, 1).unwrap();
     }

@@ -1,6 +1,5 @@
 //! Servers of one test, and what the tests do with them again and again.
 
-use std::future::Future;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -188,10 +187,10 @@ pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> Code {
 }
 
 /// Repeats `check` until it holds, and returns how long that took.
-pub(crate) async fn eventually<F: Future<Output = bool>>(
+pub(crate) async fn eventually(
     what: &str,
     patience: Duration,
-    mut check: impl FnMut() -> F,
+    mut check: impl AsyncFnMut() -> bool,
 ) -> Duration {
     let started = Instant::now();
     while !check().await {

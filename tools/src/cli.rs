@@ -1,6 +1,8 @@
 //! The command line: which commands there are.
 
-use crate::command::{cluster, config, dead_letters, group, message, offset, query, store, timers, topic};
+use crate::command::{
+    audit, cluster, config, dead_letters, group, message, offset, query, store, timers, topic, transaction,
+};
 use crate::outcome::Result;
 use crate::output::{Format, Report};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -22,6 +24,8 @@ macro_rules! commands {
         #[derive(Debug, Subcommand)]
         pub(crate) enum Command {
             $(#[command(name = $name)] $variant($arguments),)+
+            #[command(name = "transaction")]
+            Transaction(transaction::Transaction),
             /// The one command that talks to no server.
             #[command(name = "store")]
             Store(store::Store),
@@ -32,6 +36,7 @@ macro_rules! commands {
             pub(crate) fn format(&self) -> Format {
                 match self {
                     $(Command::$variant(arguments) => arguments.common.output,)+
+                    Command::Transaction(transaction) => transaction.format(),
                     Command::Store(store) => store.format(),
                 }
             }
@@ -40,6 +45,7 @@ macro_rules! commands {
             pub(crate) async fn run(self) -> Result<Report> {
                 match self {
                     $(Command::$variant(arguments) => arguments.run().await,)+
+                    Command::Transaction(transaction) => transaction.run().await,
                     Command::Store(store) => store.run(),
                 }
             }
@@ -75,6 +81,7 @@ commands!(
     "blockedSettle" BlockedSettle(dead_letters::BlockedSettle),
     "apply" Apply(config::Apply),
     "configExport" ConfigExport(config::ConfigExport),
+    "auditList" AuditList(audit::AuditList),
 );
 
 /// The arguments with the command's name spelt as we spell it: RocketMQ's tool does not regard case.
@@ -145,6 +152,14 @@ mod tests {
             "blockedSettle -b h:1 -g billing -t orders -i 0 -o 7 -a dead-letter",
             "apply -n h:1 -c C -f topics.yaml --dry-run --prune --yes",
             "configExport -b h:1 --language toml",
+            "transaction list -n h:1 -t orders -s parked,prepared --older-than 10m",
+            "transaction show -n h:1 AAAA",
+            "TRANSACTION show -b h:1 -i 01F2 --output json",
+            "transaction commit -n h:1 AAAA BBBB -r paid -y",
+            "transaction rollback -n h:1 --all -t orders -s parked --dry-run",
+            "transaction recheck -n h:1 --all --by me",
+            "transaction stats -b h:1",
+            "auditList -n h:1 -m 5",
             "store verify /data --online",
             "store dump /data --from 64 --to 999 --kind message --limit 3 --body=hex --output json",
             "STORE dump /data --body",
@@ -176,6 +191,12 @@ mod tests {
             "dlqList -b h:1 -g billing --tags a --sql b",
             "apply -b h:1",
             "apply -f topics.yaml",
+            "transaction",
+            "transaction show -n h:1",
+            "transaction show -n h:1 AAAA -i 01F2",
+            "transaction commit -n h:1",
+            "transaction rollback -n h:1 --all AAAA",
+            "transaction list -n h:1 -s undecided",
             "store verify",
             "store dump /data --kind massage",
         ] {

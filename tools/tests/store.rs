@@ -164,7 +164,8 @@ fn an_index_of_a_trimmed_log_is_compared_as_well() {
     let data = data_folder();
     let store = open_store(data.path());
     for i in 0..40 {
-        let record = Record::Discard(DiscardRecord { held: i, by: "nobody".repeat(10) });
+        let record =
+            Record::Discard(DiscardRecord { held: i, by: "nobody".repeat(10), ..DiscardRecord::default() });
         let (done, answer) = std::sync::mpsc::channel();
         store.propose(&record, Flush::Sync, Box::new(move |applied| done.send(applied).unwrap()));
         answer.recv().unwrap().unwrap();

@@ -19,6 +19,7 @@
 
 pub mod acks;
 pub mod attributes;
+pub mod audit;
 pub mod clock;
 pub mod dedup;
 pub mod delivery;

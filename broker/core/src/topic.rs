@@ -12,6 +12,7 @@ use crate::dedup;
 use crate::flush::Flush;
 use crate::lite;
 use crate::topic_limits;
+use crate::transaction;
 
 /// What a message is, numbered as `apache.rocketmq.v2.MessageType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
@@ -227,7 +228,10 @@ pub fn changed(
                 dedup::DEDUP_ATTRIBUTE => dedup::check_by(value).map_err(TopicError::Attribute)?,
                 dedup::DEDUP_WINDOW_ATTRIBUTE => dedup::check_window(value).map_err(TopicError::Attribute)?,
                 RETENTION_ATTRIBUTE => drop(parse_retention(value).map_err(TopicError::Attribute)?),
-                key => lite::check_attribute(key, value).map_err(TopicError::Attribute)?,
+                key => {
+                    lite::check_attribute(key, value).map_err(TopicError::Attribute)?;
+                    transaction::check_attribute(key, value).map_err(TopicError::Attribute)?;
+                }
             },
             AttributeChange::Remove(key) if key == MESSAGE_TYPE_ATTRIBUTE => {
                 topic.types = vec![MessageType::Normal.into()];

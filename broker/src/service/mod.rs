@@ -5,6 +5,8 @@ mod admin;
 mod batch;
 mod closed;
 mod dead_letters;
+mod desk;
+mod desk_server;
 mod failure;
 mod groups;
 mod lite;
@@ -51,6 +53,7 @@ use crate::engine::Engine;
 
 pub(crate) use admin::{Admin, Counters};
 pub(crate) use closed::Door;
+pub(crate) use desk_server::DeskServer;
 
 /// What the calls need of the broker.
 pub(crate) struct Context {

@@ -143,7 +143,8 @@ fn place(
     let (hold, hold_ms) = match deliver_at_ms {
         _ if kind == MessageType::Transaction => {
             let wanted_ms = message.draft.recovery_ms.unwrap_or(0);
-            (Hold::Half, i64::try_from(context.checks.first_check_after_ms(wanted_ms)).unwrap_or(i64::MAX))
+            let checks = context.checks.of_topic(&topic.attributes);
+            (Hold::Half, i64::try_from(checks.first_check_after_ms(wanted_ms)).unwrap_or(i64::MAX))
         }
         Some(deliver_at_ms) => (Hold::Until, deliver_at_ms),
         None => (Hold::None, 0),

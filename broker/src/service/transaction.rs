@@ -1,6 +1,7 @@
 //! EndTransaction.
 
-use kerolox_core::record::{DiscardRecord, Record, ReleaseRecord};
+use kerolox_core::record::{DiscardRecord, ProgressItem, ProgressRecord, Record, ReleaseRecord};
+use kerolox_core::transaction::{Source, Undecided};
 use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::refusal::{Refusal, ok_status};
 use kerolox_kit::relay;
@@ -26,17 +27,13 @@ pub(super) async fn end_transaction(
     let id = TransactionId::from_text(&request.transaction_id)
         .map_err(|error| Refusal::invalid_transaction_id(&error))?;
     check_exists(context, &id)?;
-    let by = client.client_id.clone();
-    let record = match request.resolution() {
-        TransactionResolution::Commit => Record::Release(ReleaseRecord { held: id.position, by }),
-        TransactionResolution::Rollback => Record::Discard(DiscardRecord { held: id.position, by }),
-        // "Still unknown": it will be asked about again.
-        TransactionResolution::Unspecified => {
-            return Ok(v2::EndTransactionResponse { status: Some(ok_status()) });
-        }
-    };
+    let record = record(&request, id.position, &client.client_id);
     let applied = context.engine.propose(&record).await.map_err(|error| refused_by_log(&error))?;
     match applied.outcome {
+        // "Still unknown": it will be asked about again.
+        Outcome::Done if request.resolution() == TransactionResolution::Unspecified => {
+            Ok(v2::EndTransactionResponse { status: Some(ok_status()) })
+        }
         Outcome::Visible { .. } | Outcome::Scheduled | Outcome::Discarded | Outcome::Repeated => {
             Ok(v2::EndTransactionResponse { status: Some(ok_status()) })
         }
@@ -46,6 +43,22 @@ pub(super) async fn end_transaction(
             "the topic of the transaction was deleted, and its half message with it",
         )),
         _ => Err(unknown()),
+    }
+}
+
+/// What a producer says about the half message at a position.
+fn record(request: &v2::EndTransactionRequest, held: u64, client: &str) -> Record {
+    let source = match request.source() {
+        v2::TransactionSource::SourceServerCheck => Source::Check,
+        _ => Source::Producer,
+    };
+    let (by, source, reason) = (client.to_owned(), source.into(), String::new());
+    match request.resolution() {
+        TransactionResolution::Commit => Record::Release(ReleaseRecord { held, by, source, reason }),
+        TransactionResolution::Rollback => Record::Discard(DiscardRecord { held, by, source, reason }),
+        TransactionResolution::Unspecified => {
+            Record::Progress(ProgressRecord::new([ProgressItem::Undecided(Undecided { held, by })]))
+        }
     }
 }
 

@@ -111,7 +111,11 @@ fn power_cuts_keep_what_was_acknowledged_whatever_the_index_remembers() {
             let id = format!("{round}-{i}");
             let held = propose(&store, &message(0, Hold::Half, &id)).expect("stored");
             assert_eq!(held.outcome, Outcome::Held);
-            let commit = Record::Release(ReleaseRecord { held: held.position, by: "p".into() });
+            let commit = Record::Release(ReleaseRecord {
+                held: held.position,
+                by: "p".into(),
+                ..ReleaseRecord::default()
+            });
             let outcome = propose(&store, &commit).expect("stored").outcome;
             assert_eq!(outcome, Outcome::Visible { queue: 0, offset: acknowledged.len() as u64 });
             acknowledged.push(id);

@@ -82,8 +82,22 @@ fn a_message_is_found_by_its_id_and_says_where_it_stands() {
     for i in 0..300 {
         propose(&store, &[message(Hold::None, &format!("m{i}"), "k")]);
     }
-    propose(&store, &[Record::Release(ReleaseRecord { held: halves[1].position, by: "p".into() })]);
-    propose(&store, &[Record::Discard(DiscardRecord { held: halves[2].position, by: "p".into() })]);
+    propose(
+        &store,
+        &[Record::Release(ReleaseRecord {
+            held: halves[1].position,
+            by: "p".into(),
+            ..ReleaseRecord::default()
+        })],
+    );
+    propose(
+        &store,
+        &[Record::Discard(DiscardRecord {
+            held: halves[2].position,
+            by: "p".into(),
+            ..DiscardRecord::default()
+        })],
+    );
 
     let check = |store: &Store, name: &str| {
         for i in [0, 1, 255, 256, 299] {
@@ -121,7 +135,10 @@ fn a_carried_message_is_found_once() {
     assert_eq!(after.messages[0].store_ms, before.messages[0].store_ms);
     assert_eq!(after.messages[0].standing.word(), "prepared");
     assert_eq!(by_id(&store, "m0"), FoundPage::default(), "trimmed");
-    propose(&store, &[Record::Release(ReleaseRecord { held: half, by: "p".into() })]);
+    propose(
+        &store,
+        &[Record::Release(ReleaseRecord { held: half, by: "p".into(), ..ReleaseRecord::default() })],
+    );
     assert_eq!(by_id(&store, "kept").messages[0].standing.word(), "committed");
 }
 

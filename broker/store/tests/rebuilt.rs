@@ -52,7 +52,7 @@ fn message(topic_id: u32, queue: u32, hold: Hold, id: &str) -> Record {
 /// A held message becomes visible.
 fn show(held: u64, hold: Hold) -> Record {
     match hold {
-        Hold::Half => Record::Release(ReleaseRecord { held, by: "p".into() }),
+        Hold::Half => Record::Release(ReleaseRecord { held, by: "p".into(), ..ReleaseRecord::default() }),
         _ => Record::Progress(ProgressRecord::new([ProgressItem::Fired(Fired { held: vec![held] })])),
     }
 }

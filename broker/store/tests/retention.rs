@@ -63,7 +63,7 @@ fn progress(acked: Vec<AckRange>, attempted: Vec<Attempted>) -> Record {
 }
 
 fn commit(held: u64) -> Record {
-    Record::Release(ReleaseRecord { held, by: "p".into() })
+    Record::Release(ReleaseRecord { held, by: "p".into(), ..ReleaseRecord::default() })
 }
 
 fn ended(held: u64, decision: TimerDecision) -> Record {
@@ -127,7 +127,10 @@ fn build() -> Built {
     let [scheduled, recalled, fired] =
         ["scheduled", "recalled", "fired"].map(|id| propose(&store, &message(1, Hold::Until, id)).position);
     propose(&store, &ended(recalled, TimerDecision::Recall));
-    propose(&store, &Record::Discard(DiscardRecord { held: rolled_back, by: "p".into() }));
+    propose(
+        &store,
+        &Record::Discard(DiscardRecord { held: rolled_back, by: "p".into(), ..DiscardRecord::default() }),
+    );
     fill(&store, 0, 10);
     propose(
         &store,
@@ -313,8 +316,13 @@ fn a_half_message_that_cannot_be_carried_is_gone_for_everybody() {
     for is_parked in [false, true] {
         let built = build();
         if is_parked {
-            let checked =
-                Checked { held: built.undecided, checks: 1, next_check_ms: None, asked: "p".into() };
+            let checked = Checked {
+                held: built.undecided,
+                checks: 1,
+                next_check_ms: None,
+                asked: "p".into(),
+                ..Checked::default()
+            };
             let item = ProgressItem::Checked(checked);
             propose(&built.store, &Record::Progress(ProgressRecord::new([item])));
         }

@@ -192,10 +192,14 @@ impl History {
         let Some(held) = self.any(|stands| stands == Stands::Open) else { return };
         let by = "p".to_owned();
         let (record, outcome, stands) = if self.chooser.chance(3, 4) {
-            let release = Record::Release(ReleaseRecord { held, by });
+            let release = Record::Release(ReleaseRecord { held, by, ..ReleaseRecord::default() });
             (release, Outcome::Scheduled, Stands::Pending)
         } else {
-            (Record::Discard(DiscardRecord { held, by }), Outcome::Discarded, Stands::RolledBack)
+            (
+                Record::Discard(DiscardRecord { held, by, ..DiscardRecord::default() }),
+                Outcome::Discarded,
+                Stands::RolledBack,
+            )
         };
         assert_eq!(propose(self.store(), &record).outcome, outcome, "seed {}", self.seed);
         self.messages.get_mut(&held).expect("known").stands = stands;

@@ -92,8 +92,12 @@ impl Plan {
             Self::Scheduled { id, topic_id, queue } => message(id, *topic_id, *queue, Hold::Until, chooser),
             Self::Show { position, hold: Hold::Until } => end_timer(*position, TimerDecision::Deliver, by),
             Self::Hide { position, hold: Hold::Until } => end_timer(*position, TimerDecision::Recall, by),
-            Self::Show { position, .. } => Record::Release(ReleaseRecord { held: *position, by }),
-            Self::Hide { position, .. } => Record::Discard(DiscardRecord { held: *position, by }),
+            Self::Show { position, .. } => {
+                Record::Release(ReleaseRecord { held: *position, by, ..ReleaseRecord::default() })
+            }
+            Self::Hide { position, .. } => {
+                Record::Discard(DiscardRecord { held: *position, by, ..DiscardRecord::default() })
+            }
             Self::Finish { place: (topic_id, queue, offset) } => {
                 let acked = vec![AckRange { start: *offset, end: offset + 1 }];
                 Record::Progress(ProgressRecord::new([ProgressItem::Queue(QueueProgress {

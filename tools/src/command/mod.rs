@@ -1,5 +1,6 @@
 //! The commands, one file per family. Each is a struct of its arguments with a `run`.
 
+pub(crate) mod audit;
 pub(crate) mod cluster;
 pub(crate) mod config;
 pub(crate) mod dead_letters;
@@ -10,6 +11,7 @@ pub(crate) mod query;
 pub(crate) mod store;
 pub(crate) mod timers;
 pub(crate) mod topic;
+pub(crate) mod transaction;
 
 use crate::outcome::{Failure, Result};
 use std::io::{IsTerminal, Write};

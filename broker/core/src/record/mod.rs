@@ -26,6 +26,8 @@ pub use retention::{
 use bytes::Bytes;
 use prost::Message;
 
+use crate::transaction::Source;
+
 /// Kind number of a record, as stored in its frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -73,6 +75,12 @@ pub struct ReleaseRecord {
     /// Who decided, for the story of the transaction: a client id, or `admin`.
     #[prost(string, tag = "2")]
     pub by: String,
+    /// Where the decision came from.
+    #[prost(enumeration = "Source", tag = "3")]
+    pub source: i32,
+    /// Why, if an administrator decided.
+    #[prost(string, tag = "4")]
+    pub reason: String,
 }
 
 /// A held message never becomes visible: the rollback of a half message.
@@ -84,6 +92,12 @@ pub struct DiscardRecord {
     /// Who decided: a client id, or `admin`.
     #[prost(string, tag = "2")]
     pub by: String,
+    /// Where the decision came from.
+    #[prost(enumeration = "Source", tag = "3")]
+    pub source: i32,
+    /// Why, if an administrator decided.
+    #[prost(string, tag = "4")]
+    pub reason: String,
 }
 
 /// A master's reign begins. The first record of every log is one.

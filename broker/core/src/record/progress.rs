@@ -2,6 +2,8 @@
 
 use prost::{Message, Oneof};
 
+use crate::transaction::Undecided;
+
 /// A batch of progress, collected while the previous batch was made durable.
 #[derive(Clone, PartialEq, Message)]
 pub struct ProgressRecord {
@@ -14,7 +16,7 @@ pub struct ProgressRecord {
 #[derive(Clone, PartialEq, Message)]
 pub struct ProgressItemBox {
     /// The item.
-    #[prost(oneof = "ProgressItem", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "ProgressItem", tags = "1, 2, 3, 4, 5, 13")]
     pub item: Option<ProgressItem>,
 }
 
@@ -36,6 +38,9 @@ pub enum ProgressItem {
     /// Somebody decided about a scheduled message before its time.
     #[prost(message, tag = "5")]
     TimerEnded(TimerEnded),
+    /// A producer that was asked about a half message does not know either.
+    #[prost(message, tag = "13")]
+    Undecided(Undecided),
 }
 
 /// The delivery time of messages has come: they become visible, in this order. What was decided before is left as it is.
@@ -218,9 +223,16 @@ pub struct Checked {
     /// message is parked until somebody settles it.
     #[prost(int64, optional, tag = "3")]
     pub next_check_ms: Option<i64>,
-    /// Client id of the producer that was asked; empty when a half message is parked without being asked again.
+    /// Client id of the producer that was asked; empty when a half message is parked without being asked again, or when an
+    /// administrator has it checked back.
     #[prost(string, tag = "4")]
     pub asked: String,
+    /// The administrator who has it checked back at once.
+    #[prost(string, tag = "10")]
+    pub by: String,
+    /// Why.
+    #[prost(string, tag = "11")]
+    pub reason: String,
 }
 
 impl ProgressRecord {

@@ -3,6 +3,7 @@
 use prost::Message;
 
 use super::lite::LiteTopic;
+use crate::audit::Audited;
 use crate::group::Group;
 use crate::timer::Timer;
 use crate::topic::Topic;
@@ -58,6 +59,9 @@ pub struct SnapshotRecord {
     /// Queue number that the next new lite topic gets.
     #[prost(uint32, tag = "20")]
     pub next_lite: u32,
+    /// The audit trail, oldest first.
+    #[prost(message, repeated, tag = "30")]
+    pub audit: Vec<Audited>,
 }
 
 /// How far a queue is.

@@ -2,10 +2,11 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::audit::{AuditEntry, Audited};
 use crate::group::Group;
 use crate::timer::Timer;
 use crate::topic::Topic;
-use crate::transaction::Half;
+use crate::transaction::{Answer, Half, Source, Undecided};
 
 fn examples() -> Vec<Record> {
     let header = MessageHeader {
@@ -53,17 +54,30 @@ fn examples() -> Vec<Record> {
         ..MessageHeader::default()
     };
     let lite = LiteTopic { topic_id: 7, queue: 65_536, name: "a".into(), created_ms: 5 };
-    let checked = Checked { held: 64, checks: 1, next_check_ms: Some(5), asked: "host@1".into() };
+    let checked =
+        Checked { held: 64, checks: 1, next_check_ms: Some(5), asked: "host@1".into(), ..Checked::default() };
     let timer =
         Timer { topic_id: 7, queue: 3, frame_len: 128, due_ms: 1_700_000_000_000, ..Timer::default() };
+    let mut told = Half { topic_id: 7, decided_source: Source::Admin.into(), ..Half::default() };
+    told.decided_reason = "paid".into();
+    told.note_check(9, "host@1");
+    told.note_answer(10, "host@2", Answer::Unknown);
+    let audited = AuditEntry {
+        at_ms: 11,
+        by: "alice".into(),
+        action: "transaction commit".into(),
+        object: "id".into(),
+        reason: "paid".into(),
+        outcome: "done".into(),
+    };
     vec![
         Record::Message(MessageRecord {
             header,
             system: Bytes::from_static(b"system"),
             content: Bytes::from_static(b"content"),
         }),
-        Record::Release(ReleaseRecord { held: 64, by: "host@1".into() }),
-        Record::Discard(DiscardRecord { held: 64, by: "admin".into() }),
+        Record::Release(ReleaseRecord { held: 64, by: "host@1".into(), ..ReleaseRecord::default() }),
+        Record::Discard(DiscardRecord { held: 64, by: "admin".into(), ..DiscardRecord::default() }),
         Record::Progress(ProgressRecord::new([ProgressItem::Queue(queue), ProgressItem::Checked(checked)])),
         Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("orders", 4))) }),
         Record::Meta(MetaRecord {
@@ -98,6 +112,7 @@ fn examples() -> Vec<Record> {
             timers: Vec::new(),
             lites: Vec::new(),
             next_lite: 0,
+            audit: Vec::new(),
         })),
         Record::Trim(TrimRecord { before: 1_048_576, queues: vec![state] }),
         Record::Message(MessageRecord { header: carried, system: Bytes::new(), content: Bytes::new() }),
@@ -143,6 +158,27 @@ fn examples() -> Vec<Record> {
         Record::Snapshot(Box::new(SnapshotRecord {
             lites: vec![lite],
             next_lite: 65_537,
+            ..SnapshotRecord::default()
+        })),
+        Record::Release(ReleaseRecord {
+            held: 64,
+            by: "alice".into(),
+            source: Source::Admin.into(),
+            reason: "paid".into(),
+        }),
+        Record::Progress(ProgressRecord::new([
+            ProgressItem::Undecided(Undecided { held: 64, by: "host@1".into() }),
+            ProgressItem::Checked(Checked {
+                held: 64,
+                next_check_ms: Some(5),
+                by: "alice".into(),
+                reason: "mended".into(),
+                ..Checked::default()
+            }),
+        ])),
+        Record::Snapshot(Box::new(SnapshotRecord {
+            halves: vec![HeldHalf { position: 64, half: told }],
+            audit: vec![Audited { position: 128, entry: audited }],
             ..SnapshotRecord::default()
         })),
     ]

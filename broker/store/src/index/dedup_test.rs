@@ -163,10 +163,11 @@ impl World {
         let at = halves[self.below(halves.len())];
         let (held, by) = (self.stored[at].first.position, "p".to_owned());
         if self.chooser.chance(1, 2) {
-            let (_, outcome) = self.put(&Record::Discard(DiscardRecord { held, by }));
+            let (_, outcome) =
+                self.put(&Record::Discard(DiscardRecord { held, by, ..DiscardRecord::default() }));
             self.stored[at].rolled_back |= outcome == Outcome::Discarded;
         } else {
-            self.put(&Record::Release(ReleaseRecord { held, by }));
+            self.put(&Record::Release(ReleaseRecord { held, by, ..ReleaseRecord::default() }));
         }
     }
 

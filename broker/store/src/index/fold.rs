@@ -6,20 +6,20 @@ use kerolox_core::acks::Acks;
 use kerolox_core::dedup::Dedup;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
-    Checked, Hold, Kind, MessageRecord, MetaChange, MetaRecord, ProgressItem, QueueProgress, Record,
-    RecordError, Routing,
+    Hold, Kind, MessageRecord, MetaChange, MetaRecord, ProgressItem, QueueProgress, Record, RecordError,
+    Routing,
 };
 use kerolox_core::timer::{Timer, TimerPhase};
 use kerolox_core::topic::Topic;
-use kerolox_core::transaction::{self, Decision, Half, Phase, Settlement};
-use kerolox_log::{Frame, sabotage};
+use kerolox_core::transaction::Half;
+use kerolox_log::Frame;
 use prost::Message;
 
 use crate::error::StoreError;
 use crate::index::dead::REDRIVEN;
 use crate::index::entries::Entry;
-use crate::index::held::Held as _;
 use crate::index::snapshot::Loading;
+use crate::index::transactions::Settling;
 use crate::index::{First, Index, Progress, keys};
 use crate::kv::{Family, Op};
 
@@ -169,19 +169,16 @@ impl Index {
         let record = Record::decode(frame.kind, frame.body.clone()).map_err(malformed(frame))?;
         match record {
             Record::Message(_) => return self.apply_message(frame, events),
-            Record::Release(record) => {
-                return self.settle(frame, record.held, Decision::Commit, record.by, events);
-            }
-            Record::Discard(record) => {
-                return self.settle(frame, record.held, Decision::Rollback, record.by, events);
-            }
+            Record::Release(record) => return self.settle(frame, &Settling::from(record), events),
+            Record::Discard(record) => return self.settle(frame, &Settling::from(record), events),
             Record::Meta(MetaRecord { change }) => return self.apply_meta(change, events),
             Record::Progress(progress) => {
                 let mut outcome = Outcome::Done;
                 for item in progress.into_items() {
                     match item {
                         ProgressItem::Queue(progress) => self.apply_progress(&progress)?,
-                        ProgressItem::Checked(checked) => self.apply_checked(&checked, events)?,
+                        ProgressItem::Checked(checked) => self.apply_checked(frame, &checked, events)?,
+                        ProgressItem::Undecided(said) => self.apply_undecided(frame, &said)?,
                         ProgressItem::Redriven(redriven) => {
                             outcome = self.apply_redriven(&redriven, frame.store_ms, events)?;
                         }
@@ -300,52 +297,6 @@ impl Index {
         Ok(self.schedule(frame.position, &timer, events))
     }
 
-    /// The first decision about a half message wins.
-    fn settle(
-        &mut self,
-        frame: &Frame,
-        position: u64,
-        decision: Decision,
-        by: String,
-        events: &mut Vec<Event>,
-    ) -> Result<Outcome, StoreError> {
-        let Some(half) = self.half(position)? else {
-            self.note_decision(position, None);
-            return Ok(Outcome::NoSuchHalf);
-        };
-        match transaction::settle(half.phase(), decision) {
-            Settlement::Repeats => return Ok(Outcome::Repeated),
-            Settlement::Contradicts if sabotage::is("last-decision-wins") => {}
-            Settlement::Contradicts => return Ok(Outcome::Contradicted),
-            Settlement::Takes => {}
-        }
-        if self.is_topic_gone(half.topic_id) {
-            return Ok(Outcome::TopicGone);
-        }
-        let mut decided =
-            Half { decided_by: by, decided_ms: frame.store_ms, decided_at: frame.position, ..half.clone() };
-        let outcome = match decision {
-            Decision::Commit if half.deliver_at_ms != 0 => {
-                decided.set_phase(Phase::Scheduled);
-                self.schedule_half(position, &half, events)
-            }
-            Decision::Commit => {
-                let entry = half.entry(position, frame.store_ms);
-                let outcome = self.make_visible(half.topic_id, half.queue, entry, events);
-                decided.set_phase(Phase::Committed);
-                decided.offset = self.queue_bounds(half.topic_id, half.queue).next - 1;
-                outcome
-            }
-            Decision::Rollback => {
-                decided.set_phase(Phase::RolledBack);
-                Outcome::Discarded
-            }
-        };
-        self.put_held(position, Some(&half), &decided);
-        self.note_decision(position, Some((half.topic_id, half.queue)));
-        Ok(outcome)
-    }
-
     pub(super) fn make_visible(
         &mut self,
         topic_id: u32,
@@ -372,21 +323,6 @@ impl Index {
             acks.apply(change);
         }
         self.progress.insert((group_id, topic_id, queue), Progress { acks, dirty: true });
-        Ok(())
-    }
-
-    fn apply_checked(&mut self, checked: &Checked, events: &mut Vec<Event>) -> Result<(), StoreError> {
-        let Some(half) = self.half(checked.held)?.filter(Half::is_undecided) else { return Ok(()) };
-        let mut new = Half { checks: checked.checks, ..half.clone() };
-        match checked.next_check_ms {
-            Some(due_ms) => {
-                new.set_phase(Phase::Prepared);
-                new.next_check_ms = due_ms;
-                events.push(Event::HalfDue { due_ms });
-            }
-            None => new.set_phase(Phase::Parked),
-        }
-        self.put_held(checked.held, Some(&half), &new);
         Ok(())
     }
 

@@ -15,11 +15,13 @@
 //! | kept | u32 topic, u32 queue, u64 offset | [`Entry`] of a message whose record was carried forward |
 //! | dedup | u32 topic, i64 time (sign bit flipped), u8 bits, u128 hash | u64 position, i64 time, and u32 queue, u64 offset of what was visible at once, see [`dedup`] |
 //! | dedup | u32 0, u64 position of a record that repeats another one | u64 position of that one |
+//! | audit | u64 position | [`kerolox_core::audit::AuditEntry`], at most [`kerolox_core::audit::AUDIT_MAX`] |
 //! | lookups | u32 GiB of the log, u16 bucket, u64 first position | hashes and places of 8 bytes, see [`lookup`] |
 //! | lites | u32 topic, name | [`kerolox_core::record::LiteTopic`] |
 //!
 //! Format version 3. An index of another version is thrown away and rebuilt from the log.
 
+mod audit;
 pub mod check;
 mod dead;
 mod dedup;
@@ -38,6 +40,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod transactions;
 mod trim;
 mod unsettled;
 
@@ -90,6 +93,8 @@ pub struct Index {
     scheduled: HashMap<u32, u64>,
     /// Damage was met since the last snapshot.
     unsettled: Option<Unsettled>,
+    /// Positions of the audit trail's entries.
+    audited: BTreeSet<u64>,
     repairs: Vec<Repair>,
 }
 
@@ -143,10 +148,12 @@ impl Index {
             undecided: HashMap::new(),
             scheduled: HashMap::new(),
             unsettled: None,
+            audited: BTreeSet::new(),
             repairs: Vec::new(),
         };
         index.count_open::<Half>()?;
         index.count_open::<Timer>()?;
+        index.load_audited()?;
         Ok(index)
     }
 
@@ -173,6 +180,7 @@ impl Index {
             undecided: HashMap::new(),
             scheduled: HashMap::new(),
             unsettled: None,
+            audited: BTreeSet::new(),
             repairs: Vec::new(),
         })
     }

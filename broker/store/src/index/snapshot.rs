@@ -97,6 +97,9 @@ impl Index {
         for kept in self.all_kept()? {
             parts.push(kept.encoded_len() + 8, kept, |part| &mut part.kept);
         }
+        for audited in self.all_audited()? {
+            parts.push(audited.encoded_len() + 8, audited, |part| &mut part.audit);
+        }
         Ok(parts.finish())
     }
 
@@ -153,6 +156,9 @@ impl Index {
         }
         for kept in part.kept {
             self.put_kept(&kept);
+        }
+        for audited in &part.audit {
+            self.put_audited(audited);
         }
         part.lites.iter().for_each(|lite| self.restore_lite(lite));
         if part.last {

@@ -1,6 +1,7 @@
 //! The fold, record by record, on an ordered map.
 
 use bytes::Bytes;
+use kerolox_core::audit::AUDIT_MAX;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
     AckRange, Checked, DeleteTopic, DiscardRecord, Fired, Hold, MessageHeader, MessageRecord, MetaChange,
@@ -9,6 +10,7 @@ use kerolox_core::record::{
 };
 use kerolox_core::timer::TimerPhase;
 use kerolox_core::topic::Topic;
+use kerolox_core::transaction::Source;
 
 mod lites;
 
@@ -88,7 +90,8 @@ impl Fold {
             .collect();
         let counts = (index.lites_len(1), index.next_lite_queue());
         let held = ((halves, due), (timers, due_timers));
-        (index.topics(), index.groups(), queues, held, (lites, lite_queues, counts), totals)
+        let audit = index.audit(u64::MAX, 100).expect("reads");
+        (index.topics(), index.groups(), queues, held, (lites, lite_queues, counts), totals, audit)
     }
 }
 
@@ -105,11 +108,16 @@ fn message(queue: u32, hold: Hold) -> Record {
 }
 
 fn commit(held: u64) -> Record {
-    Record::Release(ReleaseRecord { held, by: "p".into() })
+    Record::Release(ReleaseRecord { held, by: "p".into(), ..ReleaseRecord::default() })
 }
 
 fn rollback(held: u64) -> Record {
-    Record::Discard(DiscardRecord { held, by: "p".into() })
+    Record::Discard(DiscardRecord { held, by: "p".into(), ..DiscardRecord::default() })
+}
+
+fn commit_by_hand(held: u64, by: &str) -> Record {
+    let reason = "because".to_owned();
+    Record::Release(ReleaseRecord { held, by: by.to_owned(), source: Source::Admin.into(), reason })
 }
 
 fn ack(start: u64, end: u64) -> Record {
@@ -174,7 +182,7 @@ fn checks_move_the_due_time_and_the_last_one_parks() {
     let mut fold = Fold::new();
     let (held, _) = fold.apply(message(0, Hold::Half));
     let checked = |next_check_ms| {
-        let item = Checked { held, checks: 1, next_check_ms, asked: "p".into() };
+        let item = Checked { held, checks: 1, next_check_ms, asked: "p".into(), ..Checked::default() };
         Record::Progress(ProgressRecord::new([ProgressItem::Checked(item)]))
     };
     fold.apply(checked(Some(77_000)));
@@ -291,6 +299,7 @@ fn an_index_that_is_reloaded_or_rebuilt_shows_the_same() {
             1 if i % 2 == 0 => drop(fold.apply(commit(halves[halves.len() / 2]))),
             1 => drop(fold.apply(rollback(halves[halves.len() / 3]))),
             2 => drop(fold.apply(ack(i / 4, i / 4 + 2))),
+            3 if i % 3 == 0 => drop(fold.apply(commit_by_hand(halves[halves.len() / 4], "alice"))),
             _ => drop(fold.send(0)),
         }
         if i == 70 {
@@ -315,4 +324,29 @@ fn an_index_that_is_reloaded_or_rebuilt_shows_the_same() {
     fold.flush();
     let reloaded = Index::load(fold.index.kv.clone()).expect("loads");
     assert_eq!(Fold::view(&reloaded), Fold::view(&fold.index));
+}
+
+#[test]
+fn the_audit_trail_survives_and_is_bounded() {
+    let mut fold = Fold::new();
+    let (held, _) = fold.apply(message(0, Hold::Half));
+    fold.apply(commit(held));
+    assert_eq!(fold.index.audit(u64::MAX, 9).expect("reads"), [], "producers are not audited");
+    for number in 0..AUDIT_MAX + 5 {
+        fold.apply(commit_by_hand(held, &format!("admin {number}")));
+    }
+    let mut from_snapshot = Index::empty(Arc::new(MemKv::default())).expect("memory");
+    for part in fold.index.snapshot().expect("reads") {
+        from_snapshot.apply_snapshot(part).expect("takes it up");
+    }
+    fold.flush();
+    let reloaded = Index::load(fold.index.kv.clone()).expect("loads");
+    for index in [&fold.index, &reloaded, &from_snapshot] {
+        let entries = index.audit(u64::MAX, usize::MAX).expect("reads");
+        assert_eq!(entries.len(), AUDIT_MAX);
+        let (newest, oldest) = (&entries[0].1, &entries[AUDIT_MAX - 1].1);
+        assert_eq!(newest.by, format!("admin {}", AUDIT_MAX + 4));
+        assert_eq!((&*oldest.by, &*oldest.outcome), ("admin 5", "had been done before"));
+        assert_eq!(index.audit(entries[1].0, 1).expect("reads"), entries[2..3]);
+    }
 }

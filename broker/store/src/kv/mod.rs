@@ -40,11 +40,13 @@ pub enum Family {
     Lites,
     /// Messages of topics without duplicates, by what they are known by.
     Dedup,
+    /// What administrators decided by hand, by position.
+    Audit,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::State,
         Self::Topics,
         Self::Groups,
@@ -59,6 +61,7 @@ impl Family {
         Self::Lookups,
         Self::Lites,
         Self::Dedup,
+        Self::Audit,
     ];
 
     /// Name on disk.
@@ -78,6 +81,7 @@ impl Family {
             Self::Lookups => "lookups",
             Self::Lites => "lites",
             Self::Dedup => "dedup",
+            Self::Audit => "audit",
         }
     }
 }

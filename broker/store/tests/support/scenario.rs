@@ -98,14 +98,24 @@ impl Writer {
             .collect();
         self.put(message(GONE, "gone", 0, Hold::Half, "HG"));
         let by = || "producer@1".to_owned();
-        self.put(Record::Release(ReleaseRecord { held: halves[1], by: by() }));
-        self.put(Record::Release(ReleaseRecord { held: halves[0], by: "admin".into() }));
-        self.put(Record::Discard(DiscardRecord { held: halves[2], by: by() }));
+        self.put(Record::Release(ReleaseRecord { held: halves[1], by: by(), ..ReleaseRecord::default() }));
+        self.put(Record::Release(ReleaseRecord {
+            held: halves[0],
+            by: "admin".into(),
+            ..ReleaseRecord::default()
+        }));
+        self.put(Record::Discard(DiscardRecord { held: halves[2], by: by(), ..DiscardRecord::default() }));
         // The first decision stands.
-        self.put(Record::Discard(DiscardRecord { held: halves[1], by: by() }));
-        self.put(Record::Release(ReleaseRecord { held: halves[2], by: by() }));
+        self.put(Record::Discard(DiscardRecord { held: halves[1], by: by(), ..DiscardRecord::default() }));
+        self.put(Record::Release(ReleaseRecord { held: halves[2], by: by(), ..ReleaseRecord::default() }));
         let checked = |held, checks, next_check_ms| {
-            ProgressItem::Checked(Checked { held, checks, next_check_ms, asked: "producer@2".into() })
+            ProgressItem::Checked(Checked {
+                held,
+                checks,
+                next_check_ms,
+                asked: "producer@2".into(),
+                ..Checked::default()
+            })
         };
         let items = [checked(halves[3], 1, Some(START_MS + 90_000)), checked(halves[4], 1, None)];
         self.put(Record::Progress(ProgressRecord::new(items)));

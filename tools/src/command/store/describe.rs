@@ -8,6 +8,7 @@ use kerolox_core::record::{
     SnapshotRecord, TimerDecision,
 };
 use kerolox_core::topic::Topic;
+use kerolox_core::transaction::Source;
 use kerolox_proto::v2::{Message, SystemProperties};
 use prost::Message as _;
 use serde_json::{Map, Value, json};
@@ -63,8 +64,8 @@ pub(super) type Fields = Vec<(&'static str, Value)>;
 pub(super) fn fields(record: &Record, body: Option<BodyForm>) -> Result<Fields, String> {
     Ok(match record {
         Record::Message(message) => message_fields(message, body)?,
-        Record::Release(release) => vec![("held", json!(release.held)), ("by", json!(release.by))],
-        Record::Discard(discard) => vec![("held", json!(discard.held)), ("by", json!(discard.by))],
+        Record::Release(record) => decision_fields(record.held, &record.by, record.source(), &record.reason),
+        Record::Discard(record) => decision_fields(record.held, &record.by, record.source(), &record.reason),
         Record::Progress(progress) => vec![("items", progress_items(progress))],
         Record::Meta(meta) => match &meta.change {
             Some(change) => meta_fields(change),
@@ -163,13 +164,22 @@ fn encode(body: &[u8], form: BodyForm) -> String {
     }
 }
 
+fn decision_fields(held: u64, by: &str, source: Source, reason: &str) -> Fields {
+    let mut fields = vec![("held", json!(held)), ("by", json!(by)), ("source", json!(source.word()))];
+    if !reason.is_empty() {
+        fields.push(("reason", json!(reason)));
+    }
+    fields
+}
+
 fn progress_items(progress: &ProgressRecord) -> Value {
     let items = progress.clone().into_items().map(|item| match item {
         ProgressItem::Queue(queue) => queue_progress(&queue),
         ProgressItem::Checked(checked) => json!({
             "checked": checked.held, "checks": checked.checks, "nextCheckMs": checked.next_check_ms,
-            "asked": checked.asked,
+            "asked": checked.asked, "by": checked.by, "reason": checked.reason,
         }),
+        ProgressItem::Undecided(said) => json!({ "undecided": said.held, "by": said.by }),
         ProgressItem::Fired(fired) => json!({ "delivered": fired.held }),
         ProgressItem::TimerEnded(ended) => {
             let word = match ended.decision() {

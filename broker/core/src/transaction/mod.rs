@@ -1,5 +1,14 @@
 //! What becomes of a half message: decided once, checked back until then, parked after the last check.
 
+mod checks;
+mod story;
+
+pub use checks::{
+    AGE_MAX_ATTRIBUTE, CHECK_INTERVAL_ATTRIBUTE, CHECK_MAX_ATTRIBUTE, CheckPolicy, Due,
+    FIRST_CHECK_ATTRIBUTE, WEBHOOK_ATTRIBUTE, check_attribute,
+};
+pub use story::{Answer, CheckNote, STORY_MAX, Source, Undecided};
+
 use prost::Message;
 
 /// Where a transaction stands.
@@ -66,6 +75,15 @@ pub struct Half {
     /// When it is to be visible once it is committed, milliseconds since the Unix epoch; 0 for at once.
     #[prost(int64, tag = "15")]
     pub deliver_at_ms: i64,
+    /// Check-backs, oldest first; at most [`STORY_MAX`].
+    #[prost(message, repeated, tag = "20")]
+    pub story: Vec<CheckNote>,
+    /// Where the decision came from; meaningful once it is decided.
+    #[prost(enumeration = "Source", tag = "21")]
+    pub decided_source: i32,
+    /// Why an administrator decided.
+    #[prost(string, tag = "22")]
+    pub decided_reason: String,
 }
 
 impl Half {
@@ -113,48 +131,6 @@ pub fn settle(phase: Phase, decision: Decision) -> Settlement {
     }
 }
 
-/// When and how often half messages are checked back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CheckPolicy {
-    /// From store time to the first check, unless the message asks for more; milliseconds.
-    pub first_ms: u64,
-    /// Between checks, milliseconds.
-    pub interval_ms: u64,
-    /// Checks that reach a producer before the half message is parked.
-    pub max: u32,
-}
-
-impl CheckPolicy {
-    /// Milliseconds from store time to the first check of a message that asks for `wanted_ms` (0 = does not say).
-    /// The larger one counts, as in RocketMQ: a producer is never asked before the broker's own patience ends.
-    pub fn first_check_after_ms(&self, wanted_ms: u64) -> u64 {
-        wanted_ms.max(self.first_ms)
-    }
-}
-
-/// What to log after a check was put to a producer at `now_ms`: the number of checks so far, and when the next is due.
-/// Only checks that reached a producer count: while nobody is connected,
-/// time passes without using up the budget.
-pub fn after_check(half: &Half, policy: &CheckPolicy, now_ms: i64) -> (u32, i64) {
-    let checks = half.checks.saturating_add(1);
-    // The answer to the last check gets as long as any other before the half message is parked.
-    (checks, now_ms.saturating_add_unsigned(policy.interval_ms))
-}
-
-/// What to do with a half message whose check is due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
-    /// Ask a producer.
-    Ask,
-    /// It was asked about often enough.
-    Park,
-}
-
-/// Decides about a half message whose `next_check_ms` has come.
-pub fn when_due(half: &Half, policy: &CheckPolicy) -> Due {
-    if half.checks >= policy.max { Due::Park } else { Due::Ask }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,28 +148,5 @@ mod tests {
         }
         assert_eq!(settle(Phase::RolledBack, Rollback), Settlement::Repeats);
         assert_eq!(settle(Phase::RolledBack, Commit), Settlement::Contradicts);
-    }
-
-    #[test]
-    fn a_half_is_asked_about_max_times_and_then_parked() {
-        let policy = CheckPolicy { first_ms: 6_000, interval_ms: 30_000, max: 3 };
-        let mut half = Half::default();
-        let mut asked = 0;
-        let mut now = 6_000;
-        while when_due(&half, &policy) == Due::Ask {
-            asked += 1;
-            let (checks, next) = after_check(&half, &policy, now);
-            half.checks = checks;
-            now = next;
-        }
-        assert_eq!((asked, now), (3, 6_000 + 3 * 30_000));
-    }
-
-    #[test]
-    fn a_message_may_ask_for_a_later_first_check_only() {
-        let policy = CheckPolicy { first_ms: 6_000, interval_ms: 30_000, max: 15 };
-        assert_eq!(policy.first_check_after_ms(0), 6_000);
-        assert_eq!(policy.first_check_after_ms(60_000), 60_000);
-        assert_eq!(policy.first_check_after_ms(1_000), 6_000);
     }
 }

@@ -1,0 +1,141 @@
+//! What happened to a half message since it was stored: whom it was checked back with, and what was said.
+
+use prost::Message;
+
+use super::Half;
+
+/// Checks that are remembered of one half message; of more, the first ones are forgotten.
+pub const STORY_MAX: usize = 32;
+
+/// Where a decision came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Source {
+    /// The producer, by itself.
+    Producer = 0,
+    /// A producer's answer to a check-back.
+    Check = 1,
+    /// An administrator.
+    Admin = 2,
+    /// A webhook's answer to a check-back.
+    Webhook = 3,
+}
+
+impl Source {
+    /// The word that administrators read.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Producer => "producer",
+            Self::Check => "check-back",
+            Self::Admin => "administrator",
+            Self::Webhook => "webhook",
+        }
+    }
+}
+
+/// What a producer said to a check-back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Answer {
+    /// Nothing, so far.
+    None = 0,
+    /// It does not know either.
+    Unknown = 1,
+    /// Commit.
+    Commit = 2,
+    /// Rollback.
+    Rollback = 3,
+}
+
+impl Answer {
+    /// The word that administrators read.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Unknown => "unknown",
+            Self::Commit => "commit",
+            Self::Rollback => "rollback",
+        }
+    }
+}
+
+/// One check-back; field numbers are part of the index format and of snapshots.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct CheckNote {
+    /// When it was put to a producer, milliseconds since the Unix epoch.
+    #[prost(int64, tag = "1")]
+    pub at_ms: i64,
+    /// Client id of the producer.
+    #[prost(string, tag = "2")]
+    pub asked: String,
+    /// What was said.
+    #[prost(enumeration = "Answer", tag = "3")]
+    pub answer: i32,
+    /// When, milliseconds since the Unix epoch; 0 without an answer.
+    #[prost(int64, tag = "4")]
+    pub answered_ms: i64,
+    /// Client id of the producer that answered: not always the one that was asked.
+    #[prost(string, tag = "5")]
+    pub answered_by: String,
+}
+
+/// A producer was asked about a half message and does not know what became of its transaction.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Undecided {
+    /// Position of the half message.
+    #[prost(uint64, tag = "1")]
+    pub held: u64,
+    /// Client id of the producer.
+    #[prost(string, tag = "2")]
+    pub by: String,
+}
+
+impl Half {
+    /// Notes that a check was put to a producer.
+    pub fn note_check(&mut self, at_ms: i64, asked: &str) {
+        if self.story.len() == STORY_MAX {
+            self.story.remove(0);
+        }
+        self.story.push(CheckNote { at_ms, asked: asked.to_owned(), ..CheckNote::default() });
+    }
+
+    /// Notes what was said to the newest check, unless something was said before or there was none.
+    pub fn note_answer(&mut self, at_ms: i64, by: &str, answer: Answer) {
+        if let Some(note) = self.story.last_mut().filter(|note| note.answer() == Answer::None) {
+            note.set_answer(answer);
+            note.answered_ms = at_ms;
+            by.clone_into(&mut note.answered_by);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_belongs_to_the_newest_check() {
+        let mut half = Half::default();
+        half.note_answer(1, "early", Answer::Commit);
+        half.note_check(10, "a");
+        half.note_answer(11, "a", Answer::Unknown);
+        half.note_answer(12, "late", Answer::Commit);
+        half.note_check(20, "b");
+        half.note_answer(21, "c", Answer::Rollback);
+        let told: Vec<_> = half
+            .story
+            .iter()
+            .map(|note| (note.at_ms, &*note.asked, note.answer(), &*note.answered_by))
+            .collect();
+        assert_eq!(told, [(10, "a", Answer::Unknown, "a"), (20, "b", Answer::Rollback, "c")]);
+    }
+
+    #[test]
+    fn the_story_is_bounded() {
+        let mut half = Half::default();
+        for at_ms in 0..100 {
+            half.note_check(at_ms, "a");
+        }
+        assert_eq!((half.story.len(), half.story[0].at_ms), (STORY_MAX, 100 - 32));
+    }
+}

@@ -1,0 +1,261 @@
+//! Check-backs over HTTP, for topics whose producers are not always connected: the attribute `transaction.webhook` of a topic
+//! names a URL that is asked when no producer can be.
+//!
+//! The request is a POST with a JSON body (see [`Question`]) and two headers: `X-Kerolox-Timestamp`, seconds since the Unix
+//! epoch, and `X-Kerolox-Signature`, `sha256=` and the HMAC-SHA256 in hexadecimal digits of the timestamp, a dot and the body,
+//! with the broker's webhook secret as key. The answer has status 200 and the body `{"resolution": "commit"}`, `"rollback"`
+//! or `"unknown"`.
+//!
+//! No connection, no answer in time or a status 5xx leaves everything as it is: the check does not count and is tried again,
+//! with the pauses of a topic without producers. Any other answer that cannot be understood counts as "unknown", so that one
+//! bad transaction does not hold up the others of its topic.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit, Mac};
+use kerolox_core::transaction::{Answer, Half};
+use kerolox_kit::process::now_ms;
+use kerolox_proto::v2;
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+/// File in the data folder with the secret, when none is configured.
+pub(crate) const SECRET_FILE: &str = "webhook-secret";
+/// Bytes of a secret that the broker makes for itself.
+const SECRET_BYTES: usize = 32;
+/// Bytes of an answer that are looked at.
+const ANSWER_MAX: usize = 4096;
+
+/// What was asked since the process started.
+#[derive(Debug, Default)]
+pub struct WebhookCounts {
+    /// Requests.
+    pub asked: AtomicU64,
+    /// Of them: no connection, no answer in time, or a status 5xx.
+    pub failed: AtomicU64,
+    /// Of them: answers that could not be understood.
+    pub misunderstood: AtomicU64,
+}
+
+/// Asks webhooks. Cheap to clone.
+#[derive(Clone)]
+pub struct Webhooks {
+    /// Made when it is needed first: reading the system's certificates takes longer than the rest of a broker's start.
+    client: Arc<OnceLock<reqwest::Client>>,
+    timeout: Duration,
+    secret: Arc<[u8]>,
+    counts: Arc<WebhookCounts>,
+}
+
+/// What a webhook is told.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Question<'a> {
+    transaction_id: &'a str,
+    topic: &'a str,
+    message_id: &'a str,
+    tag: &'a str,
+    keys: &'a [String],
+    properties: &'a std::collections::HashMap<String, String>,
+    /// Base64 of the body.
+    body: String,
+    /// Milliseconds since the Unix epoch.
+    stored_ms: i64,
+    /// Number of this check, from 1.
+    check: u32,
+}
+
+#[derive(Deserialize)]
+struct Reply {
+    resolution: Resolution,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Resolution {
+    Commit,
+    Rollback,
+    Unknown,
+}
+
+impl Webhooks {
+    /// Webhooks that are given `timeout` for an answer and signed requests with `secret`.
+    pub fn new(secret: Vec<u8>, timeout: Duration) -> Self {
+        Self { client: Arc::default(), timeout, secret: secret.into(), counts: Arc::default() }
+    }
+
+    fn client(&self) -> Result<&reqwest::Client, reqwest::Error> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        // Another part of the process may have chosen it before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .timeout(self.timeout)
+            // What is signed for one place is not to be shown to another.
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("kerolox/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    /// What was asked since the process started.
+    pub fn counts(&self) -> Arc<WebhookCounts> {
+        self.counts.clone()
+    }
+
+    /// Puts a check to `url`; `None` when it cannot be reached.
+    pub(super) async fn ask(
+        &self,
+        url: &str,
+        half: &Half,
+        command: &v2::RecoverOrphanedTransactionCommand,
+    ) -> Option<Answer> {
+        self.counts.asked.fetch_add(1, Ordering::Relaxed);
+        let body = question(half, command);
+        let timestamp = (now_ms() / 1000).to_string();
+        let client = match self.client() {
+            Ok(client) => client,
+            Err(error) => return self.failed(url, &error),
+        };
+        let request = client
+            .post(url)
+            .header("content-type", "application/json")
+            .header("x-kerolox-timestamp", &timestamp)
+            .header("x-kerolox-signature", format!("sha256={}", signature(&self.secret, &timestamp, &body)))
+            .body(body);
+        match request.send().await {
+            Ok(answer) if answer.status().is_server_error() => self.failed(url, &answer.status()),
+            Ok(answer) => match read(answer).await {
+                Ok(answer) => Some(answer),
+                Err(reason) => {
+                    self.counts.misunderstood.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(url, reason, "a webhook's answer to a check-back cannot be understood");
+                    Some(Answer::Unknown)
+                }
+            },
+            Err(error) => self.failed(url, &error),
+        }
+    }
+
+    fn failed(&self, url: &str, why: &dyn std::fmt::Display) -> Option<Answer> {
+        self.counts.failed.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(url, %why, "a webhook cannot be asked about a transaction; it is tried again");
+        None
+    }
+}
+
+fn question(half: &Half, command: &v2::RecoverOrphanedTransactionCommand) -> String {
+    use base64::Engine as _;
+    let message = command.message.clone().unwrap_or_default();
+    let system = message.system_properties.unwrap_or_default();
+    let topic = message.topic.unwrap_or_default();
+    let question = Question {
+        transaction_id: &command.transaction_id,
+        topic: &topic.name,
+        message_id: &system.message_id,
+        tag: system.tag(),
+        keys: &system.keys,
+        properties: &message.user_properties,
+        body: base64::engine::general_purpose::STANDARD.encode(&message.body),
+        stored_ms: half.stored_ms,
+        check: half.checks.saturating_add(1),
+    };
+    serde_json::to_string(&question).expect("texts and numbers can be written as JSON")
+}
+
+/// HMAC-SHA256 over timestamp, dot and body, in hexadecimal digits.
+fn signature(secret: &[u8], timestamp: &str, body: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
+    for part in [timestamp, ".", body] {
+        mac.update(part.as_bytes());
+    }
+    hexadecimal(&mac.finalize().into_bytes())
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String grows as needed");
+        text
+    })
+}
+
+async fn read(answer: reqwest::Response) -> Result<Answer, String> {
+    let status = answer.status();
+    if status != reqwest::StatusCode::OK {
+        return Err(format!("status {status} instead of 200"));
+    }
+    let body = answer.bytes().await.map_err(|error| error.to_string())?;
+    let start = &body[..body.len().min(ANSWER_MAX)];
+    let reply: Reply = serde_json::from_slice(start).map_err(|error| {
+        format!("{:?} is not {{\"resolution\": \"commit\"}}: {error}", String::from_utf8_lossy(start))
+    })?;
+    Ok(match reply.resolution {
+        Resolution::Commit => Answer::Commit,
+        Resolution::Rollback => Answer::Rollback,
+        Resolution::Unknown => Answer::Unknown,
+    })
+}
+
+/// The secret in `file`; without one, that in the data folder, which is made if it is not there.
+///
+/// # Errors
+/// When the file cannot be read or made, or is empty.
+pub fn secret(file: Option<&Path>, data: &Path) -> io::Result<Vec<u8>> {
+    let own = data.join(SECRET_FILE);
+    let path = file.unwrap_or(&own);
+    let read = match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound && file.is_none() => make_secret(&own),
+        read => read,
+    };
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let text = read.map_err(named)?;
+    match text.trim() {
+        "" => Err(named(io::Error::new(ErrorKind::InvalidData, "the webhook secret is empty"))),
+        text => Ok(text.as_bytes().to_vec()),
+    }
+}
+
+fn make_secret(path: &Path) -> io::Result<String> {
+    let bytes: Vec<u8> = std::iter::repeat_with(uuid::Uuid::new_v4)
+        .flat_map(|uuid| uuid.into_bytes())
+        .take(SECRET_BYTES)
+        .collect();
+    let text = hexadecimal(&bytes);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_are_hmac_sha256() {
+        // Made with: printf '17.{}' | openssl dgst -sha256 -hmac key
+        let expected = "e66392eac42eafc68c35a01c712811e016386c12456975fc3af80c9268568e3a";
+        assert_eq!(signature(b"key", "17", "{}"), expected);
+    }
+
+    #[test]
+    fn a_secret_is_made_once_and_a_configured_one_must_be_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = secret(None, folder.path()).unwrap();
+        assert_eq!((first.len(), secret(None, folder.path()).unwrap()), (2 * SECRET_BYTES, first.clone()));
+        let file = folder.path().join("mine");
+        assert!(secret(Some(&file), folder.path()).unwrap_err().to_string().contains("mine"));
+        fs::write(&file, " \n").unwrap();
+        assert!(secret(Some(&file), folder.path()).is_err());
+        fs::write(&file, "hush\n").unwrap();
+        assert_eq!(secret(Some(&file), folder.path()).unwrap(), b"hush");
+    }
+}

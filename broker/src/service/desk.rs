@@ -1,0 +1,383 @@
+//! The transaction desk: what administrators see of transactions, and what they decide about them by hand.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kerolox_core::lookup::id_hash;
+use kerolox_core::record::{
+    Checked, DiscardRecord, MessageRecord, ProgressItem, ProgressRecord, Record, ReleaseRecord,
+};
+use kerolox_core::topic::Topic;
+use kerolox_core::transaction::{Half, Phase, Source};
+use kerolox_kit::process::now_ms;
+use kerolox_log::Frame;
+use kerolox_model::token::TransactionId;
+use kerolox_proto::kerolox as pb;
+use kerolox_store::{Outcome, Page, Standing, Store, StoreError};
+
+use super::failure::Failure;
+use crate::check_back::WebhookCounts;
+use crate::engine::{Engine, refused_by_log};
+use crate::wire::{self, Delivery};
+
+/// Half messages that are looked at for one page, at the most.
+const SCAN_MAX: usize = 4096;
+/// Transactions of one page, at the most.
+const PAGE_MAX: usize = 256;
+/// Longest name and reason in the audit trail, in bytes.
+const TEXT_MAX: usize = 1024;
+
+type Answer<T> = Result<T, Failure>;
+
+/// The desk of one broker group.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub(super) broker: String,
+    pub(super) engine: Engine,
+    pub(super) webhooks: Arc<WebhookCounts>,
+}
+
+impl Desk {
+    fn store(&self) -> &Store {
+        self.engine.store()
+    }
+
+    /// A page of transactions.
+    pub(super) fn list(&self, request: &pb::ListTransactionsRequest) -> Answer<pb::ListTransactionsResponse> {
+        let topic = self.topic_named(&request.topic)?;
+        let wanted = Wanted::of(request, topic.map(|topic| topic.id));
+        let limit = match request.limit {
+            0 => PAGE_MAX,
+            limit => PAGE_MAX.min(limit as usize),
+        };
+        let halves = self.store().index().halves_from(request.from, SCAN_MAX)?;
+        let next = halves.last().filter(|_| halves.len() == SCAN_MAX).map(|(position, _)| position + 1);
+        let mut page = pb::ListTransactionsResponse { next, ..Default::default() };
+        for (position, half) in &halves {
+            if page.transactions.len() == limit {
+                page.next = Some(*position);
+                break;
+            }
+            if wanted.takes(half) {
+                let message = self.message(*position, half)?;
+                page.transactions.extend(self.info(
+                    *position,
+                    half,
+                    message.as_ref().map(|(_, record)| record),
+                ));
+            }
+        }
+        Ok(page)
+    }
+
+    /// The whole story of one transaction.
+    pub(super) fn describe(
+        &self,
+        request: &pb::DescribeTransactionRequest,
+    ) -> Answer<pb::DescribeTransactionResponse> {
+        use pb::describe_transaction_request::By;
+        let (position, half) = match &request.by {
+            Some(By::TransactionId(id)) => self.find(id)?,
+            Some(By::MessageId(id)) => self.find_by_message(id)?,
+            None => return Err(Failure::Invalid("name a transaction id or a message id".to_owned())),
+        };
+        let message = self.message(position, &half)?;
+        let record = message.as_ref().map(|(_, record)| record);
+        let Some(info) = self.info(position, &half, record) else {
+            return Err(Failure::NotFound("the topic of the transaction was deleted".to_owned()));
+        };
+        let deliveries = match half.phase() {
+            Phase::Committed => self.deliveries(&half)?,
+            _ => Vec::new(),
+        };
+        let message = message.map(|(frame, record)| {
+            let delivery = Delivery { store_ms: frame.store_ms, queue: half.queue, ..Delivery::default() };
+            wire::message(&record, &delivery).to_vec()
+        });
+        Ok(pb::DescribeTransactionResponse {
+            error: None,
+            transaction: Some(info),
+            checks: half.story.iter().map(check).collect(),
+            deliveries,
+            message: message.unwrap_or_default(),
+        })
+    }
+
+    /// Decides by hand.
+    pub(super) async fn settle(
+        &self,
+        request: &pb::SettleTransactionRequest,
+    ) -> Answer<pb::SettleTransactionResponse> {
+        let (held, half) = self.find(&request.transaction_id)?;
+        let (by, reason) = (text("name", &request.by)?, text("reason", &request.reason)?);
+        let source = Source::Admin.into();
+        let record = match request.action() {
+            pb::TransactionAction::Commit => Record::Release(ReleaseRecord { held, by, source, reason }),
+            pb::TransactionAction::Rollback => Record::Discard(DiscardRecord { held, by, source, reason }),
+            pb::TransactionAction::Recheck => {
+                if !half.is_undecided() {
+                    return Err(Failure::Invalid(format!(
+                        "the transaction was {} before, so there is nothing to check back",
+                        word(half.phase())
+                    )));
+                }
+                let checked =
+                    Checked { held, next_check_ms: Some(now_ms()), by, reason, ..Checked::default() };
+                Record::Progress(ProgressRecord::new([ProgressItem::Checked(checked)]))
+            }
+            pb::TransactionAction::Unspecified => {
+                return Err(Failure::Invalid("say what to do: commit, roll back or recheck".to_owned()));
+            }
+        };
+        let applied = self.engine.propose(&record).await.map_err(|error| refused_by_log(&error))?;
+        match applied.outcome {
+            Outcome::Contradicted => Err(Failure::Invalid(format!(
+                "the transaction was {} before, and the first decision stands",
+                match request.action() {
+                    pb::TransactionAction::Commit => word(Phase::RolledBack),
+                    _ => word(Phase::Committed),
+                }
+            ))),
+            Outcome::NoSuchHalf => Err(unknown()),
+            Outcome::TopicGone => {
+                Err(Failure::NotFound("the topic of the transaction was deleted".to_owned()))
+            }
+            outcome => {
+                Ok(pb::SettleTransactionResponse { error: None, repeated: outcome == Outcome::Repeated })
+            }
+        }
+    }
+
+    /// How many transactions there are.
+    pub(super) fn count(
+        &self,
+        request: &pb::CountTransactionsRequest,
+    ) -> Answer<pb::CountTransactionsResponse> {
+        let topic = self.topic_named(&request.topic)?;
+        let mut counts: BTreeMap<u32, pb::TransactionCounts> = BTreeMap::new();
+        let mut from = 0;
+        loop {
+            let halves = self.store().index().halves_from(from, SCAN_MAX)?;
+            for (_, half) in
+                halves.iter().filter(|(_, half)| topic.as_ref().is_none_or(|t| t.id == half.topic_id))
+            {
+                add(counts.entry(half.topic_id).or_default(), half);
+            }
+            match halves.last() {
+                Some((last, _)) if halves.len() == SCAN_MAX => from = last + 1,
+                _ => break,
+            }
+        }
+        let named = |(id, counts): (u32, pb::TransactionCounts)| {
+            let topic = self.store().index().topic_by_id(id)?;
+            Some(pb::TransactionCounts { topic: topic.name.clone(), ..counts })
+        };
+        Ok(pb::CountTransactionsResponse {
+            error: None,
+            topics: counts.into_iter().filter_map(named).collect(),
+            webhooks_asked: self.webhooks.asked.load(Ordering::Relaxed),
+            webhooks_failed: self.webhooks.failed.load(Ordering::Relaxed),
+            webhooks_misunderstood: self.webhooks.misunderstood.load(Ordering::Relaxed),
+        })
+    }
+
+    /// A page of the audit trail.
+    pub(super) fn audit(&self, request: &pb::ListAuditRequest) -> Answer<pb::ListAuditResponse> {
+        let limit = match request.limit {
+            0 => PAGE_MAX,
+            limit => PAGE_MAX.min(limit as usize),
+        };
+        let before = if request.before == 0 { u64::MAX } else { request.before };
+        let entries = self.store().index().audit(before, limit)?;
+        let next = entries.last().filter(|_| entries.len() == limit).map(|(position, _)| *position);
+        let entry = |(position, entry): (u64, kerolox_core::audit::AuditEntry)| pb::AuditEntry {
+            position,
+            at_ms: entry.at_ms,
+            by: entry.by,
+            action: entry.action,
+            object: entry.object,
+            reason: entry.reason,
+            outcome: entry.outcome,
+        };
+        Ok(pb::ListAuditResponse { error: None, entries: entries.into_iter().map(entry).collect(), next })
+    }
+
+    fn topic_named(&self, name: &str) -> Answer<Option<Arc<Topic>>> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let topic = self.store().index().topic(name);
+        let missing =
+            || Failure::NotFound(format!("there is no topic {name:?} on this broker; see mqadmin topicList"));
+        topic.map(Some).ok_or_else(missing)
+    }
+
+    fn find(&self, id: &str) -> Answer<(u64, Half)> {
+        let id = TransactionId::from_text(id).map_err(|error| Failure::Invalid(error.to_string()))?;
+        if id.broker != self.broker {
+            return Err(Failure::Invalid(format!(
+                "the transaction belongs to broker group {}, this is {}; ask a master of that group",
+                id.broker, self.broker
+            )));
+        }
+        match self.store().index().half(id.position)? {
+            Some(half) if half.message_id_crc == id.message_id_crc => Ok((id.position, half)),
+            _ => Err(unknown()),
+        }
+    }
+
+    fn find_by_message(&self, message_id: &str) -> Answer<(u64, Half)> {
+        let is_it = |record: &MessageRecord| record.header.message_id == message_id;
+        let mut page = Page::newest(PAGE_MAX);
+        loop {
+            let found = self.store().find(id_hash(message_id), &page, is_it)?;
+            for message in found.messages {
+                if let Standing::Half(half) = message.standing {
+                    return Ok((message.position, *half));
+                }
+            }
+            match found.next {
+                Some(before) => page.before = before,
+                None => return Err(unknown()),
+            }
+        }
+    }
+
+    /// The half message itself; `None` when it lies in a damaged part of the log or its segment is gone.
+    fn message(&self, position: u64, half: &Half) -> Result<Option<(Frame, MessageRecord)>, StoreError> {
+        match self.store().read_message(half.location(position), half.frame_len) {
+            Err(error) if error.is_damage() || half.location(position) < self.store().log_start() => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    /// `None` when its topic is gone.
+    fn info(
+        &self,
+        position: u64,
+        half: &Half,
+        message: Option<&MessageRecord>,
+    ) -> Option<pb::TransactionInfo> {
+        let topic = self.store().index().topic_by_id(half.topic_id)?;
+        let id = TransactionId { broker: self.broker.clone(), position, message_id_crc: half.message_id_crc };
+        let is_decided = !half.is_undecided();
+        Some(pb::TransactionInfo {
+            transaction_id: id.to_text(),
+            message_id: message.map(|record| record.header.message_id.clone()).unwrap_or_default(),
+            topic: topic.name.clone(),
+            queue: half.queue,
+            state: state(half.phase()).into(),
+            stored_ms: half.stored_ms,
+            producer: message.map(|record| record.header.producer.clone()).unwrap_or_default(),
+            checks: half.checks,
+            next_check_ms: if half.phase() == Phase::Prepared { half.next_check_ms } else { 0 },
+            decided_ms: half.decided_ms,
+            decided_by: half.decided_by.clone(),
+            decided_source: if is_decided { half.decided_source().word().to_owned() } else { String::new() },
+            decided_reason: half.decided_reason.clone(),
+            offset: (half.phase() == Phase::Committed).then_some(half.offset),
+            deliver_at_ms: half.deliver_at_ms,
+        })
+    }
+
+    /// How far each group is with a committed message.
+    fn deliveries(&self, half: &Half) -> Result<Vec<pb::TransactionDelivery>, StoreError> {
+        let index = self.store().index();
+        let mut deliveries = Vec::new();
+        for group in index.groups() {
+            let Some(acks) = index.acks(group.id, half.topic_id, half.queue)? else { continue };
+            deliveries.push(pb::TransactionDelivery {
+                group: group.name.clone(),
+                acknowledged: acks.is_done(half.offset),
+                attempts: acks.attempts_of(half.offset),
+            });
+        }
+        Ok(deliveries)
+    }
+}
+
+/// Which transactions a list shows.
+struct Wanted<'a> {
+    topic: Option<u32>,
+    states: &'a [i32],
+    since_ms: i64,
+    until_ms: i64,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(request: &'a pb::ListTransactionsRequest, topic: Option<u32>) -> Self {
+        let until_ms = if request.until_ms == 0 { i64::MAX } else { request.until_ms };
+        Self { topic, states: &request.states, since_ms: request.since_ms, until_ms }
+    }
+
+    fn takes(&self, half: &Half) -> bool {
+        let is_state = match self.states {
+            [] => half.is_undecided(),
+            states => states.contains(&state(half.phase()).into()),
+        };
+        is_state
+            && self.topic.is_none_or(|topic| topic == half.topic_id)
+            && (self.since_ms..self.until_ms).contains(&half.stored_ms)
+    }
+}
+
+fn add(counts: &mut pb::TransactionCounts, half: &Half) {
+    match half.phase() {
+        Phase::Prepared => counts.prepared += 1,
+        Phase::Parked => counts.parked += 1,
+        Phase::Committed | Phase::Scheduled => counts.committed += 1,
+        Phase::RolledBack => counts.rolled_back += 1,
+    }
+    if half.is_undecided() {
+        counts.checks += u64::from(half.checks);
+        if counts.oldest_undecided_ms == 0 {
+            counts.oldest_undecided_ms = half.stored_ms;
+        }
+    }
+}
+
+fn check(note: &kerolox_core::transaction::CheckNote) -> pb::TransactionCheck {
+    pb::TransactionCheck {
+        at_ms: note.at_ms,
+        asked: note.asked.clone(),
+        answer: note.answer().word().to_owned(),
+        answered_ms: note.answered_ms,
+        answered_by: note.answered_by.clone(),
+    }
+}
+
+fn state(phase: Phase) -> pb::TransactionState {
+    match phase {
+        Phase::Prepared => pb::TransactionState::Prepared,
+        Phase::Parked => pb::TransactionState::Parked,
+        Phase::Committed => pb::TransactionState::Committed,
+        Phase::RolledBack => pb::TransactionState::RolledBack,
+        Phase::Scheduled => pb::TransactionState::Scheduled,
+    }
+}
+
+fn word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Prepared | Phase::Parked => "undecided",
+        Phase::Committed | Phase::Scheduled => "committed",
+        Phase::RolledBack => "rolled back",
+    }
+}
+
+/// A text for the audit trail.
+fn text(what: &str, text: &str) -> Answer<String> {
+    match text.len() {
+        0..=TEXT_MAX => Ok(text.to_owned()),
+        len => {
+            Err(Failure::Invalid(format!("the {what} has {len} bytes, the limit is {TEXT_MAX}; shorten it")))
+        }
+    }
+}
+
+fn unknown() -> Failure {
+    Failure::NotFound(
+        "there is no such transaction on this broker: it is too old, its topic was deleted, or it is no transaction"
+            .to_owned(),
+    )
+}

@@ -1,0 +1,100 @@
+//! The interface to the transaction desk.
+
+use std::sync::Arc;
+
+use kerolox_proto::kerolox as pb;
+use kerolox_proto::kerolox::transactions_server::{Transactions, TransactionsServer};
+use tonic::{Request, Response, Status};
+
+use super::desk::Desk;
+use super::failure::Failure;
+use crate::check_back::WebhookCounts;
+use crate::engine::Engine;
+
+/// The service behind `mqadmin transaction`.
+pub(crate) struct DeskServer {
+    desk: Desk,
+}
+
+impl DeskServer {
+    /// The desk of the broker group `broker`.
+    pub(crate) fn server(
+        broker: String,
+        engine: Engine,
+        webhooks: Arc<WebhookCounts>,
+    ) -> TransactionsServer<Self> {
+        TransactionsServer::new(Self { desk: Desk { broker, engine, webhooks } })
+    }
+
+    /// Looks things up where waiting for the disk hinders nobody.
+    async fn look<R, T>(
+        &self,
+        request: Request<R>,
+        look: impl FnOnce(&Desk, &R) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<Result<T, pb::AdminError>, Status>
+    where
+        R: Send + 'static,
+        T: Send + 'static,
+    {
+        let (desk, request) = (self.desk.clone(), request.into_inner());
+        let looked = tokio::task::spawn_blocking(move || look(&desk, &request)).await;
+        Ok(looked.map_err(|error| Status::internal(error.to_string()))?.map_err(Into::into))
+    }
+}
+
+/// The answer, or one of its kind with the error.
+macro_rules! answer {
+    ($result:expr, $answer:ident) => {
+        Ok(Response::new(
+            $result.unwrap_or_else(|error| pb::$answer { error: Some(error), ..Default::default() }),
+        ))
+    };
+}
+
+#[tonic::async_trait]
+impl Transactions for DeskServer {
+    async fn list_transactions(
+        &self,
+        request: Request<pb::ListTransactionsRequest>,
+    ) -> Result<Response<pb::ListTransactionsResponse>, Status> {
+        answer!(self.look(request, Desk::list).await?, ListTransactionsResponse)
+    }
+
+    async fn describe_transaction(
+        &self,
+        request: Request<pb::DescribeTransactionRequest>,
+    ) -> Result<Response<pb::DescribeTransactionResponse>, Status> {
+        answer!(self.look(request, Desk::describe).await?, DescribeTransactionResponse)
+    }
+
+    async fn settle_transaction(
+        &self,
+        request: Request<pb::SettleTransactionRequest>,
+    ) -> Result<Response<pb::SettleTransactionResponse>, Status> {
+        let request = request.into_inner();
+        let settled = self.desk.settle(&request).await;
+        tracing::info!(
+            transaction = request.transaction_id,
+            action = request.action().as_str_name(),
+            by = request.by,
+            reason = request.reason,
+            ?settled,
+            "an administrator decided about a transaction"
+        );
+        answer!(settled.map_err(pb::AdminError::from), SettleTransactionResponse)
+    }
+
+    async fn count_transactions(
+        &self,
+        request: Request<pb::CountTransactionsRequest>,
+    ) -> Result<Response<pb::CountTransactionsResponse>, Status> {
+        answer!(self.look(request, Desk::count).await?, CountTransactionsResponse)
+    }
+
+    async fn list_audit(
+        &self,
+        request: Request<pb::ListAuditRequest>,
+    ) -> Result<Response<pb::ListAuditResponse>, Status> {
+        answer!(self.look(request, Desk::audit).await?, ListAuditResponse)
+    }
+}

@@ -1,0 +1,61 @@
+//! The torture of transactions as a program; see `kerolox_tests::torture`. `tests/run.sh transactions` runs it. With
+//! `--producer` it is one of the producers.
+
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use clap::Parser;
+use kerolox_tests::process::Server;
+use kerolox_tests::torture::{Kind, Options, produce, run};
+
+/// Kills a broker and producers again and again and checks that every transaction ends as it should.
+#[derive(Parser)]
+struct Arguments {
+    /// Number of kills.
+    #[arg(long, default_value_t = 12)]
+    rounds: u32,
+    /// Seed of the random choices; without it a new one, which is printed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Be a producer of this kind, until it is killed.
+    #[arg(long, hide = true, requires_all = ["address", "name"])]
+    producer: Option<String>,
+    #[arg(long, hide = true)]
+    address: Option<String>,
+    #[arg(long, hide = true)]
+    name: Option<String>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    if let (Some(kind), Some(address), Some(name)) =
+        (&arguments.producer, &arguments.address, &arguments.name)
+    {
+        let kind = Kind::named(kind).with_context(|| format!("{kind:?} is no kind of producer"))?;
+        produce(kind, address, name).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let seed = arguments.seed.unwrap_or_else(|| {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::from(now.subsec_nanos()))
+    });
+    println!("seed {seed}, {} rounds", arguments.rounds);
+    let (broker, producer) = (Server::program("broker")?, std::env::current_exe()?);
+    let report = run(&Options { rounds: arguments.rounds, seed, broker, producer }).await?;
+    for (name, outcome) in &report.checks {
+        match outcome {
+            Ok(figures) => println!("ok      {name}: {figures}"),
+            Err(wrong) => println!("FAILED  {name}: {wrong}"),
+        }
+    }
+    let failed = report.checks.iter().filter(|(_, outcome)| outcome.is_err()).count();
+    println!(
+        "transactions: {} half messages, the broker killed {} times, producers {} times, seed {seed}: {} passed, {failed} failed",
+        report.stored,
+        report.broker_kills,
+        report.producer_kills,
+        report.checks.len() - failed,
+    );
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,243 @@
+//! The torture of transactions: producers that commit, that roll back and that never decide, all of them processes that are
+//! killed at random moments, and so is the broker. Afterwards every transaction must have ended as it should: what is to be
+//! committed is delivered, what is to be rolled back is not, and what nobody can decide is parked; nothing else.
+
+mod producer;
+mod verify;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use kerolox_client::admin::wire;
+use kerolox_client::{Address, Client};
+
+use crate::process::Server;
+use crate::random::Random;
+pub use producer::{Kind, produce};
+
+const TOPIC: &str = "torture";
+const GROUP: &str = "torture-readers";
+/// Stored half messages that every round must see before its kill, and how long it may take to see them.
+const PROGRESS: usize = 40;
+const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
+/// The kill comes within this time after the progress.
+const KILL_WITHIN: Duration = Duration::from_millis(300);
+/// How long the check-backs may take to settle what is left.
+const SETTLE_LIMIT: Duration = Duration::from_secs(120);
+/// Often enough that kills in between do not use the checks up.
+const CHECKS: [&str; 6] = [
+    "--transaction-first-check",
+    "500ms",
+    "--transaction-check-interval",
+    "500ms",
+    "--transaction-check-max",
+    "12",
+];
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Number of kills.
+    pub rounds: u32,
+    /// Repeats the random choices of a run; the moments themselves depend on the machine.
+    pub seed: u64,
+    /// The broker program.
+    pub broker: PathBuf,
+    /// The program that runs a producer when it is called with `--producer KIND --address A --name N`.
+    pub producer: PathBuf,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub struct Report {
+    /// Half messages that the broker acknowledged.
+    pub stored: usize,
+    /// Kills of the broker.
+    pub broker_kills: u32,
+    /// Kills of producers.
+    pub producer_kills: u32,
+    /// Each check with its outcome in words.
+    pub checks: Vec<(&'static str, Result<String, String>)>,
+}
+
+/// Half messages that the broker acknowledged to producers, by label. Cheap to clone; clones share the content.
+#[derive(Debug, Clone, Default)]
+struct Ledger(Arc<Mutex<BTreeSet<String>>>);
+
+impl Ledger {
+    fn note(&self, label: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(label.to_owned());
+    }
+
+    fn stored(&self) -> BTreeSet<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+/// The producers at work, by number.
+struct Producers<'a> {
+    program: &'a Path,
+    address: String,
+    ledger: Ledger,
+    started: usize,
+    running: BTreeMap<usize, (Kind, Child)>,
+}
+
+impl Producers<'_> {
+    /// Starts a producer process; what it says is noted.
+    fn start(&mut self, kind: Kind) -> Result<()> {
+        self.started += 1;
+        let mut child = Command::new(self.program)
+            .args(["--producer", kind.word(), "--address", &self.address])
+            .args(["--name", &self.started.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting {}", self.program.display()))?;
+        let said = BufReader::new(child.stdout.take().context("stdout is piped")?);
+        let ledger = self.ledger.clone();
+        std::thread::spawn(move || {
+            said.lines().map_while(std::io::Result::ok).for_each(|label| ledger.note(&label));
+        });
+        self.running.insert(self.started, (kind, child));
+        Ok(())
+    }
+
+    /// Kills one of them, and starts another one of its kind.
+    fn replace(&mut self, random: &mut Random) -> Result<()> {
+        let numbers: Vec<usize> = self.running.keys().copied().collect();
+        let chosen = numbers[usize::try_from(random.below(numbers.len() as u64))?];
+        let (kind, mut child) = self.running.remove(&chosen).context("it runs")?;
+        child.kill().and_then(|()| child.wait())?;
+        self.start(kind)
+    }
+
+    fn stop_all(&mut self) -> Result<()> {
+        for (_, mut child) in std::mem::take(&mut self.running).into_values() {
+            child.kill().and_then(|()| child.wait())?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Producers<'_> {
+    fn drop(&mut self) {
+        // Nobody is left to hear about an error.
+        let _ = self.stop_all();
+    }
+}
+
+/// Runs the torture and checks the result.
+///
+/// # Errors
+/// When the test itself cannot go on: the broker does not start again, or takes no half messages after a restart.
+pub async fn run(options: &Options) -> Result<Report> {
+    let folder =
+        tempfile::Builder::new().prefix("kerolox-torture-").tempdir().context("making a data folder")?;
+    let mut random = Random::new(options.seed);
+    let mut broker = Server::standalone(&options.broker, folder.path(), &CHECKS);
+    broker.start()?;
+    let address = broker.address()?.to_owned();
+    create_topic(&address).await?;
+
+    let ledger = Ledger::default();
+    let mut producers = Producers {
+        program: &options.producer,
+        address: address.clone(),
+        ledger: ledger.clone(),
+        started: 0,
+        running: BTreeMap::new(),
+    };
+    for kind in Kind::ALL.into_iter().chain(Kind::ALL) {
+        producers.start(kind)?;
+    }
+    let mut report = Report { stored: 0, broker_kills: 0, producer_kills: 0, checks: Vec::new() };
+    for round in 1..=options.rounds {
+        wait_for_progress(&ledger, &mut broker).with_context(|| format!("round {round}"))?;
+        std::thread::sleep(random.duration(KILL_WITHIN));
+        let victim = if random.below(2) == 0 {
+            broker.kill()?;
+            broker.start().with_context(|| format!("round {round}"))?;
+            report.broker_kills += 1;
+            "the broker"
+        } else {
+            producers.replace(&mut random)?;
+            report.producer_kills += 1;
+            "a producer"
+        };
+        println!("round {round}: {victim} was killed, {} half messages stored so far", ledger.len());
+    }
+    wait_for_progress(&ledger, &mut broker).context("after the last round")?;
+    // Those that come now store nothing any more: they only answer for all the others.
+    producers.stop_all()?;
+    producers.start(Kind::Silent)?;
+    wait_until_settled(&address).await?;
+    report.stored = ledger.len();
+    report.checks = verify::verify(&ledger.stored(), &address).await?;
+    Ok(report)
+}
+
+async fn create_topic(address: &str) -> Result<()> {
+    let client = Client::builder(address).build()?;
+    let address: Address = address.parse()?;
+    let admin = client.admin().broker(&address);
+    let topic = wire::UpdateTopicRequest {
+        name: TOPIC.to_owned(),
+        attributes: vec!["+message.type=TRANSACTION".to_owned()],
+        ..Default::default()
+    };
+    admin.update_topic(topic).await?;
+    let group = wire::UpdateGroupRequest {
+        name: GROUP.to_owned(),
+        consume_from_min: Some(true),
+        ..Default::default()
+    };
+    admin.update_group(group).await?;
+    Ok(())
+}
+
+fn wait_for_progress(ledger: &Ledger, broker: &mut Server) -> Result<()> {
+    let before = ledger.len();
+    let started = Instant::now();
+    while ledger.len() < before + PROGRESS {
+        if !broker.is_running() {
+            bail!("the broker ended by itself; the end of its log:\n{}", broker.log_tail());
+        }
+        if started.elapsed() > PROGRESS_LIMIT {
+            let stored = ledger.len() - before;
+            bail!(
+                "only {stored} half messages within {PROGRESS_LIMIT:?}; the end of the broker's log:\n{}",
+                broker.log_tail()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Waits until every transaction is decided or parked.
+async fn wait_until_settled(address: &str) -> Result<()> {
+    let client = Client::builder(address).build()?;
+    let admin = client.admin().broker(&address.parse()?);
+    let started = Instant::now();
+    loop {
+        let counts = admin.count_transactions(wire::CountTransactionsRequest::default()).await?;
+        let prepared: u64 = counts.topics.iter().map(|topic| topic.prepared).sum();
+        if prepared == 0 {
+            return Ok(());
+        }
+        if started.elapsed() > SETTLE_LIMIT {
+            bail!("{prepared} transactions are still checked back after {SETTLE_LIMIT:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}

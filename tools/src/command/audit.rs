@@ -1,0 +1,75 @@
+//! `auditList`: what administrators decided by hand.
+
+use super::transaction::Brokers;
+use crate::outcome::{Failure, Result};
+use crate::output::{Report, local_time, table};
+use crate::target::{Common, Done, report};
+use clap::Args;
+use kerolox_client::admin::{BrokerAdmin, wire};
+use serde_json::json;
+
+/// Show what administrators decided by hand, newest first
+#[derive(Debug, Args)]
+pub(crate) struct AuditList {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    brokers: Brokers,
+    /// Most entries of each broker
+    #[arg(short = 'm', long = "max-num", alias = "maxNum", value_name = "COUNT", default_value_t = 100)]
+    most: usize,
+}
+
+impl AuditList {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let (admin, brokers) = self.brokers.all(&self.common).await?;
+        let mut done = Vec::new();
+        for broker in brokers {
+            let result = self.collect(&admin.broker(&broker.address)).await;
+            done.push(Done { broker, result });
+        }
+        let row = |entry: &wire::AuditEntry| {
+            vec![
+                local_time(entry.at_ms),
+                entry.by.clone(),
+                entry.action.clone(),
+                entry.object.clone(),
+                entry.outcome.clone(),
+                entry.reason.clone(),
+            ]
+        };
+        let header = ["Time", "By", "Action", "Object", "Outcome", "Reason"];
+        Ok(report(
+            &done,
+            |broker, entries| match entries.as_slice() {
+                [] => format!("{}: nothing was decided by hand", broker.address),
+                entries => format!("{}:\n{}", broker.address, table(&header, entries.iter().map(row))),
+            },
+            |entries| {
+                let view = |entry: &wire::AuditEntry| {
+                    json!({
+                        "position": entry.position, "atMs": entry.at_ms, "by": entry.by,
+                        "action": entry.action, "object": entry.object, "outcome": entry.outcome,
+                        "reason": entry.reason,
+                    })
+                };
+                json!({ "entries": entries.iter().map(view).collect::<Vec<_>>() })
+            },
+        ))
+    }
+
+    async fn collect(&self, admin: &BrokerAdmin) -> Result<Vec<wire::AuditEntry>> {
+        let mut request = wire::ListAuditRequest::default();
+        let mut found = Vec::new();
+        loop {
+            let page = admin.list_audit(request).await.map_err(Failure::from)?;
+            found.extend(page.entries);
+            match page.next.filter(|_| found.len() < self.most) {
+                Some(next) => request.before = next,
+                None => break,
+            }
+        }
+        found.truncate(self.most);
+        Ok(found)
+    }
+}
