@@ -6,9 +6,9 @@ use bytes::Bytes;
 use kerolox_core::group::Group;
 use kerolox_core::lite::FIRST_LITE_QUEUE;
 use kerolox_core::record::{
-    AckRange, Carried, DeleteGroup, DeleteTopic, DropLite, DropLites, Hold, LiteTopic, MessageHeader,
-    MessageRecord, MetaChange, MetaRecord, ProgressItem, ProgressRecord, QueueProgress, QueueState, Record,
-    TrimRecord,
+    AckRange, Carried, Checked, DeleteGroup, DeleteTopic, DropLite, DropLites, Hold, LiteTopic,
+    MessageHeader, MessageRecord, MetaChange, MetaRecord, ProgressItem, ProgressRecord, QueueProgress,
+    QueueState, Record, TrimRecord,
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::Frame;
@@ -44,7 +44,8 @@ fn message(hold: Hold) -> Record {
     Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::new() })
 }
 
-/// A topic and a group with 301 messages, one half and one scheduled message, an acknowledgement, and a lite topic.
+/// A topic and a group with 301 messages, one half message that is checked back by hand, one scheduled message, an
+/// acknowledgement, and a lite topic.
 fn story() -> Vec<Frame> {
     let dedup = [("dedup".to_owned(), "id".to_owned())];
     let mut records = vec![
@@ -60,6 +61,9 @@ fn story() -> Vec<Frame> {
     let acked = vec![AckRange { start: 0, end: 7 }];
     let queue = QueueProgress { group_id: 1, topic_id: 1, acked, ..QueueProgress::default() };
     records.push(Record::Progress(ProgressRecord::new([ProgressItem::Queue(queue)])));
+    let rechecked =
+        Checked { held: 192, next_check_ms: Some(9), by: "an administrator".into(), ..Checked::default() };
+    records.push(Record::Progress(ProgressRecord::new([ProgressItem::Checked(rechecked)])));
     let lite = LiteTopic { topic_id: 1, name: "a".into(), ..LiteTopic::default() };
     records.push(change(MetaChange::PutLite(lite)));
     let mut known = MessageHeader { topic_id: 1, ..MessageHeader::default() };

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use kerolox_core::record::{DeadReason, Hold, Kind, TimerDecision};
 use kerolox_core::timer::TimerPhase;
 use kerolox_core::topic::MessageType;
-use kerolox_core::transaction::Phase;
+use kerolox_core::transaction::{Answer, Phase, Source};
 use kerolox_store::kv::Family;
 
 /// Sources that declare what is stored.
-const DECLARATIONS: [&str; 12] = [
+const DECLARATIONS: [&str; 14] = [
     "broker/core/src/record/mod.rs",
     "broker/core/src/record/message.rs",
     "broker/core/src/record/lite.rs",
@@ -21,7 +21,9 @@ const DECLARATIONS: [&str; 12] = [
     "broker/core/src/group.rs",
     "broker/core/src/acks.rs",
     "broker/core/src/timer.rs",
-    "broker/core/src/transaction.rs",
+    "broker/core/src/transaction/mod.rs",
+    "broker/core/src/transaction/story.rs",
+    "broker/core/src/audit.rs",
     "proto/model/src/token.rs",
 ];
 
@@ -115,6 +117,8 @@ fn enumerations_are_described_with_their_numbers() {
     check("DeadReason", all(&|n| DeadReason::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("TimerDecision", all(&|n| TimerDecision::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("TimerPhase", all(&|n| TimerPhase::try_from(n).ok().map(|value| format!("{value:?}"))));
+    check("Source", all(&|n| Source::try_from(n).ok().map(|value| format!("{value:?}"))));
+    check("Answer", all(&|n| Answer::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("Phase", all(&|n| Phase::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("MessageType", all(&|n| MessageType::try_from(n).ok().map(|value| format!("{value:?}"))));
 }
