@@ -1,6 +1,7 @@
 //! Writes the golden fixtures of the log format: `cargo run --release -p kerolox-store --example fixture -- FOLDER`.
 //! The results are checked in as `broker/store/fixtures/v1` (written by the log alone, always with the same bytes) and
-//! `v1-trimmed` (the same log, whose old segments a store gave up); see FORMATS.md for when they may change.
+//! `v1-trimmed-story` (the same log, whose old segments a store gave up); `v1-trimmed` is from before snapshots told the story
+//! of half messages. See FORMATS.md for when they may change.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ mod scenario;
 
 fn main() {
     let path = std::env::args().nth(1).expect("usage: fixture FOLDER");
-    let (whole, trimmed) = (Path::new(&path).join("v1"), Path::new(&path).join("v1-trimmed"));
+    let (whole, trimmed) = (Path::new(&path).join("v1"), Path::new(&path).join("v1-trimmed-story"));
     let folder = Arc::new(OsFolder::create(&whole.join("log")).expect("a new folder"));
     scenario::write(folder);
     describe(&whole);

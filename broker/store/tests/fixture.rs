@@ -31,7 +31,7 @@ fn copy(name: &str) -> (tempfile::TempDir, Arc<OsFolder>) {
 
 #[test]
 fn the_log_of_version_1_is_read_as_it_was_written() {
-    for name in ["v1", "v1-trimmed"] {
+    for name in ["v1", "v1-trimmed", "v1-trimmed-story"] {
         let (_temporary, folder) = copy(name);
         let store = contents::open(folder.clone(), Arc::new(MemKv::default()));
         assert_eq!(contents::describe(&store, &*folder), expected(name));
@@ -43,7 +43,8 @@ fn a_log_that_is_trimmed_today_holds_what_the_fixture_holds() {
     let (_temporary, folder) = copy("v1");
     let store = contents::open(folder.clone(), Arc::new(MemKv::default()));
     scenario::trim(&store);
-    assert_eq!(contents::describe(&store, &*folder), expected("v1-trimmed"));
+    // Snapshots tell the story of half messages, which those in `v1-trimmed` do not.
+    assert_eq!(contents::describe(&store, &*folder), expected("v1-trimmed-story"));
 }
 
 #[test]
