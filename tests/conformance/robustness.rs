@@ -20,15 +20,6 @@ async fn c71_what_is_not_offered_says_so(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
     for server in [&setting.world.nameserver, &setting.world.a] {
         let peer = Peer::connect(server, setting.transport).await;
-        let lite = v2::SyncLiteSubscriptionRequest {
-            topic: resource(&topic),
-            group: resource("group"),
-            ..Default::default()
-        };
-        match peer.stub.clone().sync_lite_subscription(peer.request(lite)).await {
-            Ok(answer) => assert_eq!(code(&answer.get_ref().status), Code::NotImplemented),
-            Err(status) => assert_eq!(status.code(), tonic::Code::Unimplemented),
-        }
         let unknown = tonic::codegen::http::uri::PathAndQuery::from_static(
             "/apache.rocketmq.v2.MessagingService/Invent",
         );

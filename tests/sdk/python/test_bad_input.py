@@ -3,7 +3,6 @@
 import os
 import socket
 
-import grpc
 import pytest
 from rocketmq.grpc_protocol import definition_pb2 as definition
 from rocketmq.grpc_protocol import service_pb2 as service
@@ -239,19 +238,12 @@ def test_odd_headers_are_accepted(cluster, broker, topic):
         assert client.query_route(topic).status.code == Code.OK
 
 
-def test_what_is_not_built_yet_says_so(broker, topic, group):
-    """Either gRPC's UNIMPLEMENTED or the protocol's NOT_IMPLEMENTED, never a crash or a made-up answer."""
-    requests = {
-        "SyncLiteSubscription": service.SyncLiteSubscriptionRequest(topic=resource(topic), group=resource(group)),
-    }
-    for rpc, request in requests.items():
-        if not hasattr(broker.stub, rpc):
-            continue
-        try:
-            status = broker.call(rpc, request).status
-            assert status.code == Code.NOT_IMPLEMENTED and status.message, (rpc, status)
-        except grpc.RpcError as error:
-            assert error.code() == grpc.StatusCode.UNIMPLEMENTED, (rpc, error)
+def test_an_ordinary_topic_has_no_lite_topics(broker, topic, group):
+    if not hasattr(broker.stub, "SyncLiteSubscription"):
+        return
+    request = service.SyncLiteSubscriptionRequest(topic=resource(topic), group=resource(group))
+    status = broker.call("SyncLiteSubscription", request).status
+    assert status.code == Code.ILLEGAL_TOPIC and "message.type=LITE" in status.message, status
 
 
 def test_a_heartbeat_without_settings_is_fine(broker, group):
