@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rocketmq::conf::{ClientOption, LoggingFormat, ProducerOption, SimpleConsumerOption};
 use rocketmq::error::ClientError;
@@ -286,6 +286,13 @@ async fn until(
         got.extend(receive().await.expect("a receive"));
     }
     got
+}
+
+/// The time as the SDK wants it for deliveries.
+#[must_use]
+pub fn seconds_since_1970() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    i64::try_from(now.as_secs()).expect("small")
 }
 
 /// A message with a body and nothing else.

@@ -1,13 +1,8 @@
 //! Scheduled messages. This version of the SDK sends whole seconds and cannot recall.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use kerolox_sdk_tests::{Cluster, bodies, each_access_point, message};
-
-fn seconds_since_1970() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    i64::try_from(now.as_secs()).expect("small")
-}
+use kerolox_sdk_tests::{Cluster, bodies, each_access_point, message, seconds_since_1970};
 
 each_access_point! {
     async fn scheduled_messages_come_in_the_order_of_their_times(access: Access) {
