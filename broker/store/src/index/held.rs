@@ -52,14 +52,50 @@ pub(super) struct Shown {
     pub(super) since_ms: i64,
 }
 
+/// What [`Half`] and [`Timer`] answer alike: these fields have the same names in both.
+macro_rules! common_fields {
+    () => {
+        fn queue(&self) -> (u32, u32) {
+            (self.topic_id, self.queue)
+        }
+
+        fn carried_to(&self) -> u64 {
+            self.carried_to
+        }
+
+        fn decided_at(&self) -> u64 {
+            self.decided_at
+        }
+
+        fn entry(&self, position: u64, visible_ms: i64) -> Entry {
+            Entry {
+                position: self.location(position),
+                len: self.frame_len,
+                tag_hash: self.tag_hash,
+                visible_ms,
+            }
+        }
+
+        fn stored_ms(&self) -> i64 {
+            self.stored_ms
+        }
+
+        fn moved(&self, position: u64, len: u32) -> Self {
+            Self { carried_to: position, frame_len: len, ..self.clone() }
+        }
+
+        fn shifted(&self, by: u64) -> Self {
+            Self { offset: self.offset + by, ..self.clone() }
+        }
+    };
+}
+
 impl Held for Half {
     const FAMILY: Family = Family::Halves;
     const DUE: Family = Family::HalfDue;
     const NAME: &'static str = "half message";
 
-    fn queue(&self) -> (u32, u32) {
-        (self.topic_id, self.queue)
-    }
+    common_fields!();
 
     fn is_open(&self) -> bool {
         self.is_undecided()
@@ -69,33 +105,9 @@ impl Held for Half {
         if self.phase() == Phase::Parked { NEVER_MS } else { self.next_check_ms }
     }
 
-    fn carried_to(&self) -> u64 {
-        self.carried_to
-    }
-
     fn visible(&self) -> Option<Shown> {
         let is_visible = self.phase() == Phase::Committed;
         is_visible.then_some(Shown { offset: self.offset, since_ms: self.decided_ms })
-    }
-
-    fn decided_at(&self) -> u64 {
-        self.decided_at
-    }
-
-    fn entry(&self, position: u64, visible_ms: i64) -> Entry {
-        Entry { position: self.location(position), len: self.frame_len, tag_hash: self.tag_hash, visible_ms }
-    }
-
-    fn stored_ms(&self) -> i64 {
-        self.stored_ms
-    }
-
-    fn moved(&self, position: u64, len: u32) -> Self {
-        Self { carried_to: position, frame_len: len, ..self.clone() }
-    }
-
-    fn shifted(&self, by: u64) -> Self {
-        Self { offset: self.offset + by, ..self.clone() }
     }
 
     fn counts(index: &mut Index) -> &mut HashMap<u32, u64> {
@@ -108,9 +120,7 @@ impl Held for Timer {
     const DUE: Family = Family::TimerDue;
     const NAME: &'static str = "scheduled message";
 
-    fn queue(&self) -> (u32, u32) {
-        (self.topic_id, self.queue)
-    }
+    common_fields!();
 
     fn is_open(&self) -> bool {
         self.is_pending()
@@ -120,33 +130,9 @@ impl Held for Timer {
         self.due_ms
     }
 
-    fn carried_to(&self) -> u64 {
-        self.carried_to
-    }
-
     fn visible(&self) -> Option<Shown> {
         let is_visible = self.phase() == TimerPhase::Delivered;
         is_visible.then_some(Shown { offset: self.offset, since_ms: self.decided_ms })
-    }
-
-    fn decided_at(&self) -> u64 {
-        self.decided_at
-    }
-
-    fn entry(&self, position: u64, visible_ms: i64) -> Entry {
-        Entry { position: self.location(position), len: self.frame_len, tag_hash: self.tag_hash, visible_ms }
-    }
-
-    fn stored_ms(&self) -> i64 {
-        self.stored_ms
-    }
-
-    fn moved(&self, position: u64, len: u32) -> Self {
-        Self { carried_to: position, frame_len: len, ..self.clone() }
-    }
-
-    fn shifted(&self, by: u64) -> Self {
-        Self { offset: self.offset + by, ..self.clone() }
     }
 
     fn counts(index: &mut Index) -> &mut HashMap<u32, u64> {

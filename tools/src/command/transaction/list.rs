@@ -8,7 +8,6 @@ use clap::Args;
 use kerolox_client::admin::{BrokerAdmin, wire};
 use kerolox_model::units::Span;
 use serde_json::{Value, json};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Which transactions.
 #[derive(Debug, Clone, Args)]
@@ -34,8 +33,7 @@ impl Selection {
     /// The transactions of one broker, in the order in which they were stored.
     pub(super) async fn collect(&self, admin: &BrokerAdmin) -> Result<Vec<wire::TransactionInfo>> {
         let most = self.most.unwrap_or(usize::MAX);
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        let now_ms = chrono::Utc::now().timestamp_millis();
         let ago = |age: Option<Span>| age.map_or(0, |age| now_ms.saturating_sub_unsigned(age.as_millis()));
         let mut request = wire::ListTransactionsRequest {
             topic: self.topic.clone().unwrap_or_default(),
