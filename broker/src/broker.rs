@@ -34,6 +34,7 @@ use crate::config::BrokerConfig;
 use crate::delivery::{Arrivals, Deliveries, ProgressLog};
 use crate::engine::Engine;
 use crate::lite_expiry;
+use crate::moving;
 use crate::retention::Keeper;
 use crate::service::{Admin, Context, Counters, DeskServer, Door, Messaging, Policy};
 use crate::timers::{TimerArrivals, Timers};
@@ -201,6 +202,7 @@ impl Broker {
                 config.groups.member_expiry.duration(),
             )),
             tokio::spawn(lite_expiry::run(engine.clone(), config.lite.check_interval.duration())),
+            tokio::spawn(moving::run(engine.clone())),
             tokio::spawn(announce_topics(engine.clone(), Arc::downgrade(&registrar))),
         ];
         let policy: Arc<dyn SettingsPolicy> =

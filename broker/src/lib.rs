@@ -12,6 +12,7 @@ pub mod config;
 pub mod delivery;
 pub mod engine;
 mod lite_expiry;
+mod moving;
 mod once;
 pub mod retention;
 mod service;

@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use kerolox_client::admin::wire;
-use kerolox_client::{Address, FilterExpression, Message};
+use kerolox_client::{Address, FilterExpression, HalfMessage, Message, Resolution};
+use kerolox_core::slots::{queue_of, slot_of};
 use kerolox_proto::v2::{self, receive_message_response::Content};
 use tokio_stream::StreamExt as _;
 
-use crate::support::{Servers, bodies, body, expect_nothing, from_client, raw, receive, resource};
+use crate::support::{
+    NO_CHECKS, PATIENCE, Servers, bodies, body, eventually, expect_nothing, from_client, raw, receive,
+    resource,
+};
 
 pub(crate) async fn ordered_group(servers: &Servers, name: &str) {
     for broker in &servers.brokers {
@@ -156,4 +160,86 @@ async fn members_with_different_filters_lose_nothing() {
     assert_eq!(bodies(&receive(&created, 2).await), ["c1", "c2"]);
     expect_nothing(&paid).await;
     expect_nothing(&created).await;
+}
+
+/// Slots of "orders" on the first broker that have not moved to the queue where its number of queues puts them.
+async fn moving_slots(servers: &Servers) -> u32 {
+    let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
+    let request = wire::DescribeTopicRequest { name: "orders".to_owned() };
+    servers.client().admin().broker(&address).describe_topic(request).await.unwrap().moving_slots
+}
+
+async fn set_queues(servers: &Servers, queues: u32) {
+    let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
+    let request = wire::UpdateTopicRequest {
+        name: "orders".to_owned(),
+        write_queues: Some(queues),
+        ..Default::default()
+    };
+    servers.client().admin().broker(&address).update_topic(request).await.unwrap();
+}
+
+/// A message group that belongs to queue 0 of 1, and to `queue` of 7.
+fn group_of(queue: u32) -> String {
+    (0..).map(|number| format!("customer-{number}")).find(|name| queue_of(slot_of(name), 7) == queue).unwrap()
+}
+
+#[tokio::test]
+async fn message_groups_stay_in_order_when_a_topic_gets_more_queues() {
+    let mut servers = Servers::cluster(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "FIFO").await;
+    set_queues(&servers, 1).await;
+    ordered_group(&servers, "billing").await;
+    let consumer = servers.consumer("billing", "orders").await;
+    expect_nothing(&consumer).await;
+    let producer = servers.client().producer().topic("orders").start().await.unwrap();
+    let (moves, stays) = (group_of(5), group_of(0));
+    let send = async |group: &str, number: u32| {
+        producer.send(ordered(group, &format!("{group} {number}"))).await.unwrap()
+    };
+    send(&moves, 1).await;
+    send(&stays, 1).await;
+    set_queues(&servers, 7).await;
+    // Somebody has something of it: what comes next waits behind that, in the old queue, also after a crash.
+    let held = consumer.receive(1, Duration::from_secs(60)).await.unwrap().remove(0);
+    assert_eq!(body(&held), format!("{moves} 1"));
+    assert_ne!(moving_slots(&servers).await, 0);
+    servers.brokers[0].kill().unwrap();
+    servers.brokers[0].start().unwrap();
+    assert_ne!(moving_slots(&servers).await, 0);
+    send(&moves, 2).await;
+    let consumer = servers.consumer("billing", "orders").await;
+    let mut received = Vec::new();
+    while received.len() < 3 {
+        for delivery in consumer.receive(8, Duration::from_secs(60)).await.unwrap() {
+            consumer.ack(&delivery).await.unwrap();
+            received.push(body(&delivery).to_owned());
+        }
+    }
+    let of = |group: &str| received.iter().filter(|body| body.starts_with(&format!("{group} "))).cloned();
+    assert_eq!(of(&moves).collect::<Vec<_>>(), [format!("{moves} 1"), format!("{moves} 2")]);
+    // Everything is done, so the groups go where they belong.
+    eventually("the message groups have moved", PATIENCE, async || moving_slots(&servers).await == 0).await;
+    let (moved, stayed) = (send(&moves, 3).await, send(&stays, 2).await);
+    assert_eq!((moved.offset, stayed.offset), (0, 3));
+}
+
+#[tokio::test]
+async fn half_messages_take_their_place_in_the_order_when_they_are_committed() {
+    let servers = Servers::cluster(1, &["broker-a"], &NO_CHECKS);
+    servers.create_topic("orders", "MIXED").await;
+    ordered_group(&servers, "billing").await;
+    let producer = servers.client().producer().topic("orders");
+    let checker = |half: &HalfMessage| -> Resolution { panic!("asked about {half:?}") };
+    let producer = producer.transaction_checker_sync(checker).start().await.unwrap();
+    let first = producer.send_in_transaction(ordered("a", "a2")).await.unwrap();
+    let second = producer.send_in_transaction(ordered("a", "a3")).await.unwrap();
+    producer.send(ordered("a", "a1")).await.unwrap();
+    first.commit().await.unwrap();
+    second.commit().await.unwrap();
+    producer.send(ordered("a", "a4")).await.unwrap();
+    let consumer = servers.consumer("billing", "orders").await;
+    let batch = receive(&consumer, 4).await;
+    assert_eq!(batch.iter().map(body).collect::<Vec<_>>(), ["a1", "a2", "a3", "a4"]);
+    assert!(batch.iter().all(|delivery| delivery.message().message_group() == Some("a")));
 }

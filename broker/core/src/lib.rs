@@ -10,6 +10,7 @@
 //! - [`acks`]: what a consumer group has finished in one queue;
 //! - [`delivery`]: who holds which message until when;
 //! - [`transaction`]: what becomes of a half message;
+//! - [`slots`]: the queues of message groups, also while a topic gets another number of queues;
 //! - [`schedule`]: when a message is to be delivered;
 //! - [`timer`]: what becomes of a scheduled message;
 //! - [`clock`]: which time scheduled messages go by.
@@ -31,6 +32,7 @@ pub mod lookup;
 pub mod publish;
 pub mod record;
 pub mod schedule;
+pub mod slots;
 pub mod timer;
 pub mod topic;
 pub mod topic_limits;

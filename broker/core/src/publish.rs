@@ -3,8 +3,8 @@
 use kerolox_model::limits;
 use kerolox_model::names::{NameError, validate_topic};
 
+use crate::lite;
 use crate::topic::{MessageType, Topic};
-use crate::{lite, lookup};
 
 /// Limits that an operator may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,9 +233,10 @@ pub fn check_topic(draft: &Draft<'_>, topic: &Topic) -> Result<MessageType, Publ
     }
     let kind = draft.kind();
     let carried = match kind {
-        MessageType::Transaction | MessageType::Priority => {
-            draft.message_group.is_some() || draft.lite_topic.is_some()
+        MessageType::Transaction => {
+            draft.lite_topic.is_some() || draft.priority.is_some() && draft.message_group.is_some()
         }
+        MessageType::Priority => draft.message_group.is_some() || draft.lite_topic.is_some(),
         MessageType::Lite => {
             draft.message_group.is_some() || draft.deliver_at_ms.is_some() || draft.priority.is_some()
         }
@@ -259,13 +260,6 @@ pub fn check_topic(draft: &Draft<'_>, topic: &Topic) -> Result<MessageType, Publ
         sent = words.join(" and "),
         wanted = if words.len() == 1 { words[0] } else { "MIXED" },
     )))
-}
-
-/// The queue of a topic with `write_queues` queues that the messages of a message group go to. What the producer chose does
-/// not matter: SDKs do not agree with each other on how to choose.
-pub fn queue_of_group(message_group: &str, write_queues: u32) -> u32 {
-    let queue = lookup::id_hash(message_group) % u64::from(write_queues.max(1));
-    u32::try_from(queue).expect("below the number of queues")
 }
 
 /// The queue of a topic with `write_queues` queues in which messages with a priority stand: the queues are the priorities,
@@ -436,7 +430,11 @@ mod tests {
         let mixed = changed(Some(&topic), &mixed, 1).expect("legal");
         assert_eq!(check_topic(&half, &mixed), Ok(MessageType::Transaction));
         let ordered_half = Draft { message_group: Some("g"), ..half.clone() };
-        assert!(matches!(check_topic(&ordered_half, &mixed), Err(PublishError::TypeConflict(_))));
+        assert_eq!(check_topic(&ordered_half, &mixed), Ok(MessageType::Transaction));
+        let transactions = Topic { types: vec![MessageType::Transaction.into()], ..Topic::new("orders", 1) };
+        let error =
+            check_topic(&ordered_half, &transactions).expect_err("its order would get lost").to_string();
+        assert!(error.contains("TRANSACTION and FIFO"), "{error}");
         let later = Draft { deliver_at_ms: Some(1), ..draft() };
         let ordered_later = Draft { message_group: Some("g"), ..later.clone() };
         assert_eq!(check_topic(&ordered_later, &mixed), Ok(MessageType::Delay));

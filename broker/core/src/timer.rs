@@ -34,7 +34,7 @@ pub struct Timer {
     /// Topic of the message.
     #[prost(uint32, tag = "1")]
     pub topic_id: u32,
-    /// Queue in which it becomes visible.
+    /// Queue in which it becomes visible; that of a message with a message group is found when it does.
     #[prost(uint32, tag = "2")]
     pub queue: u32,
     /// Length of its record's frame, in bytes.
@@ -70,6 +70,9 @@ pub struct Timer {
     /// Position of the record that decided; 0 while it is pending.
     #[prost(uint64, tag = "13")]
     pub decided_at: u64,
+    /// See `MessageHeader::slot`.
+    #[prost(uint32, optional, tag = "14")]
+    pub slot: Option<u32>,
 }
 
 impl Timer {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use kerolox_core::group::{Group, GroupChange};
+use kerolox_core::slots::Moving;
 use kerolox_core::topic::{Topic, TopicChange};
 use kerolox_kit::clients::Clients;
 use kerolox_kit::telemetry::{SettingsPolicy, push_settings};
@@ -124,7 +125,13 @@ impl BrokerAdmin for Admin {
                 }
             })
             .collect();
+        let moving = index.moving_of(topic.id);
+        let left = moving.into_iter().flat_map(Moving::marks);
         Ok(Response::new(pb::DescribeTopicResponse {
+            left_queues: left
+                .map(|(queue, finished_before)| pb::LeftQueue { queue, finished_before })
+                .collect(),
+            moving_slots: moving.map_or(0, Moving::slots),
             error: None,
             topic: Some(topic_config(&topic)),
             queues,

@@ -147,12 +147,13 @@ fn limit(request: &pb::QueryMessagesRequest) -> usize {
 
 fn stored(found: &Found) -> pb::StoredMessage {
     let header = &found.message.header;
-    let offset = found.standing.place().map(|(_, offset)| offset);
-    let delivery = Delivery { store_ms: found.store_ms, queue: header.queue, offset, ..Delivery::default() };
+    let place = found.standing.place();
+    let (queue, offset) = (place.map_or(header.queue, |(queue, _)| queue), place.map(|(_, offset)| offset));
+    let delivery = Delivery { store_ms: found.store_ms, queue, offset, ..Delivery::default() };
     pb::StoredMessage {
         message: wire::message(&found.message, &delivery).into(),
         standing: found.standing.word().to_owned(),
-        queue: header.queue,
+        queue,
         offset,
         store_ms: found.store_ms,
         position: found.position,

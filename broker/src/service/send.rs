@@ -7,6 +7,7 @@ use kerolox_core::dedup::Dedup;
 use kerolox_core::publish::{self, Draft, PublishError};
 use kerolox_core::record::{Hold, MessageRecord};
 use kerolox_core::schedule;
+use kerolox_core::slots;
 use kerolox_core::topic::{MessageType, Topic};
 use kerolox_core::topic_limits;
 use kerolox_core::transaction::Half;
@@ -133,7 +134,7 @@ fn place(
     now_ms: i64,
 ) -> MessageRecord {
     let draft = &message.draft;
-    let grouped = || Some(publish::queue_of_group(draft.message_group?, topic.write_queues));
+    let grouped = || Some(slots::queue_of(slots::slot_of(draft.message_group?), topic.write_queues));
     let urgent =
         || Some(publish::queue_of_priority(u32::try_from(draft.priority?).ok()?, topic.write_queues));
     let asked = || choose_queue(context, client, topic, u32::try_from(message.queue_id).ok());
@@ -160,7 +161,6 @@ fn place(
         store_host: &context.address,
     };
     let mut record = wire::record(message, &placement);
-    let draft = &message.draft;
     record.header.set_dedup(Dedup::of(topic).map(|dedup| dedup.hash(draft.message_id, &draft.keys)));
     record
 }

@@ -11,6 +11,7 @@ mod tests;
 use bytes::Bytes;
 use kerolox_core::lookup;
 use kerolox_core::record::{Hold, MessageHeader, MessageRecord};
+use kerolox_core::slots;
 use kerolox_core::topic::{MessageType, Topic};
 use kerolox_proto::v2::{Digest, DigestType, Encoding};
 use md5::{Digest as _, Md5};
@@ -64,6 +65,7 @@ pub(crate) fn record(sent: &Sent<'_>, placement: &Placement<'_>) -> MessageRecor
         },
         dedup_high: None,
         dedup_low: None,
+        slot: sent.draft.message_group.map(slots::slot_of),
     };
     let [before_id, after_id] = sent.system;
     let sent_len = before_id.len() + after_id.len();

@@ -1,6 +1,6 @@
 //! Finding stored messages again: by id, by key, by time.
 
-use kerolox_core::record::{Carried, Hold, MessageRecord};
+use kerolox_core::record::{Carried, Hold, MessageHeader, MessageRecord};
 use kerolox_core::timer::{Timer, TimerPhase};
 use kerolox_core::transaction::{Half, Phase};
 use kerolox_log::Frame;
@@ -177,17 +177,15 @@ impl Index {
             let is_this = half.location(identity) == frame.position;
             return Ok(is_this.then(|| Standing::Half(Box::new(half))));
         }
-        let offset = match header.carried {
-            Some(Carried { offset, .. }) => offset,
-            None if header.hold() == Hold::None => {
-                self.offset_of(header.topic_id, header.queue, frame.position, frame.store_ms)?
-            }
+        let place = match header.carried {
+            Some(Carried { offset, .. }) => offset.map(|offset| (header.queue, offset)),
+            None if header.hold() == Hold::None => self.place_of(header, frame.position, frame.store_ms)?,
             None => None,
         };
-        let Some(offset) = offset else { return Ok(Some(Standing::Gone)) };
-        match self.entry(header.topic_id, header.queue, offset)? {
+        let Some((queue, offset)) = place else { return Ok(Some(Standing::Gone)) };
+        match self.entry(header.topic_id, queue, offset)? {
             Some(Entry { position, .. }) if position != frame.position => Ok(None),
-            Some(_) => Ok(Some(Standing::Visible { queue: header.queue, offset })),
+            Some(_) => Ok(Some(Standing::Visible { queue, offset })),
             None => Ok(Some(Standing::Gone)),
         }
     }
@@ -209,6 +207,25 @@ impl Index {
             }
         }
         Ok(low)
+    }
+
+    /// Queue and offset of a message that became visible when it was stored.
+    fn place_of(
+        &self,
+        header: &MessageHeader,
+        position: u64,
+        visible_ms: i64,
+    ) -> Result<Option<(u32, u64)>, StoreError> {
+        let expected = Some(header.queue);
+        // A message group may have been on its way to another queue.
+        let others = header.slot.and_then(|_| Some(0..self.topic_by_id(header.topic_id)?.read_queues));
+        let others = others.into_iter().flatten().filter(|queue| *queue != header.queue);
+        for queue in expected.into_iter().chain(others) {
+            if let Some(offset) = self.offset_of(header.topic_id, queue, position, visible_ms)? {
+                return Ok(Some((queue, offset)));
+            }
+        }
+        Ok(None)
     }
 
     /// The offset of a message that became visible when it was stored.

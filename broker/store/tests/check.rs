@@ -10,7 +10,7 @@ use kerolox_core::record::{
     MessageHeader, MessageRecord, MetaChange, MetaRecord, ProgressItem, ProgressRecord, QueueProgress,
     QueueState, Record, TrimRecord,
 };
-use kerolox_core::topic::Topic;
+use kerolox_core::topic::{MessageType, Topic};
 use kerolox_log::Frame;
 use kerolox_store::StoreError;
 use kerolox_store::index::Index;
@@ -45,11 +45,11 @@ fn message(hold: Hold) -> Record {
 }
 
 /// A topic and a group with 301 messages, one half message that is checked back by hand, one scheduled message, an
-/// acknowledgement, and a lite topic.
+/// acknowledgement, a lite topic, and message groups on their way to another queue.
 fn story() -> Vec<Frame> {
     let dedup = [("dedup".to_owned(), "id".to_owned())];
     let mut records = vec![
-        change(MetaChange::PutTopic(Topic { attributes: dedup.into(), ..Topic::new("t", 1) })),
+        change(MetaChange::PutTopic(Topic { attributes: dedup.clone().into(), ..Topic::new("t", 1) })),
         change(MetaChange::PutGroup(Group::new("g"))),
         message(Hold::Half),
         message(Hold::Until),
@@ -73,6 +73,13 @@ fn story() -> Vec<Frame> {
         system: Bytes::new(),
         content: Bytes::new(),
     }));
+    // What had one queue gets two, so that message groups have to move.
+    let types = vec![MessageType::Normal.into(), MessageType::Fifo.into()];
+    records.push(change(MetaChange::PutTopic(Topic {
+        types,
+        attributes: dedup.into(),
+        ..Topic::new("t", 2)
+    })));
     frames(records)
 }
 

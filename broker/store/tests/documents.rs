@@ -10,13 +10,14 @@ use kerolox_core::transaction::{Answer, Phase, Source};
 use kerolox_store::kv::Family;
 
 /// Sources that declare what is stored.
-const DECLARATIONS: [&str; 14] = [
+const DECLARATIONS: [&str; 15] = [
     "broker/core/src/record/mod.rs",
     "broker/core/src/record/message.rs",
     "broker/core/src/record/lite.rs",
     "broker/core/src/record/meta.rs",
     "broker/core/src/record/progress.rs",
     "broker/core/src/record/retention.rs",
+    "broker/core/src/slots.rs",
     "broker/core/src/topic.rs",
     "broker/core/src/group.rs",
     "broker/core/src/acks.rs",

@@ -1,26 +1,24 @@
 //! Scheduled messages against a model, in thousands of seeded histories with restarts, indexes made anew, trims and a clock
 //! that leaps: none comes early, none is lost, none comes twice, what is recalled never comes, and every answer is true.
 
+#[path = "support/machine.rs"]
+mod machine;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use kerolox_core::clock::{ClockAlarm, ClockGuard, ClockPolicy};
-use kerolox_core::flush::Flush;
 use kerolox_core::record::{
-    DiscardRecord, Fired, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, ProgressItem,
-    ProgressRecord, Record, ReleaseRecord, TimerDecision, TimerEnded,
+    DiscardRecord, Fired, Hold, MessageHeader, MessageRecord, ProgressItem, Record, ReleaseRecord,
+    TimerDecision, TimerEnded,
 };
 use kerolox_core::timer::TimerPhase;
 use kerolox_core::topic::Topic;
-use kerolox_log::fs::{Chooser, MemFolder};
-use kerolox_log::{LogOptions, Salt};
-use kerolox_store::kv::MemKv;
-use kerolox_store::{Applied, Outcome, Store, StoreOptions};
+use kerolox_store::{Outcome, Store};
 
-const START_MS: i64 = 1_700_000_000_000;
+use machine::{Machine, each_seed};
+
 const POLICY: ClockPolicy = ClockPolicy { leap_ms: 5_000, grace_ms: 10_000 };
 const QUEUES: u32 = 2;
 const STEPS: usize = 70;
@@ -48,13 +46,7 @@ struct Known {
 }
 
 struct History {
-    seed: u64,
-    chooser: Chooser,
-    folder: MemFolder,
-    kv: Arc<MemKv>,
-    store: Option<Store>,
-    /// The clock of the store's records.
-    wall_ms: Arc<AtomicI64>,
+    machine: Machine,
     monotonic_ms: u64,
     guard: ClockGuard,
     /// By position.
@@ -63,43 +55,12 @@ struct History {
     visible: BTreeMap<u32, Vec<String>>,
 }
 
-fn open(folder: &MemFolder, kv: &Arc<MemKv>, wall_ms: &Arc<AtomicI64>) -> Store {
-    let options = StoreOptions {
-        broker: "a".into(),
-        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024, salt: Salt::new(7) },
-        waiting_bytes_max: 1 << 20,
-        flush_interval: Duration::from_millis(5),
-        tail_bytes: 0,
-    };
-    let clock = Arc::clone(wall_ms);
-    let clock = move || clock.load(Ordering::Relaxed);
-    Store::open(options, Arc::new(folder.clone()), kv.clone(), clock, |_| {}).expect("opens")
-}
-
-fn propose(store: &Store, record: &Record) -> Applied {
-    let (sender, answer) = mpsc::channel();
-    store.propose(record, Flush::Sync, Box::new(move |applied| sender.send(applied).expect("waits")));
-    answer.recv().expect("answered").expect("stored")
-}
-
-fn progress(item: ProgressItem) -> Record {
-    Record::Progress(ProgressRecord::new([item]))
-}
-
 impl History {
     fn new(seed: u64) -> Self {
-        let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
-        let wall_ms = Arc::new(AtomicI64::new(START_MS));
-        let store = open(&folder, &kv, &wall_ms);
-        let topic = Topic::new("t", QUEUES);
-        propose(&store, &Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(topic)) }));
+        let machine = Machine::new(seed);
+        machine.put_topic(Topic::new("t", QUEUES));
         Self {
-            seed,
-            chooser: Chooser::new(seed),
-            folder,
-            kv,
-            store: Some(store),
-            wall_ms,
+            machine,
             monotonic_ms: 0,
             guard: ClockGuard::new(POLICY),
             messages: BTreeMap::new(),
@@ -108,49 +69,45 @@ impl History {
     }
 
     fn store(&self) -> &Store {
-        self.store.as_ref().expect("open between the steps")
-    }
-
-    fn below(&mut self, limit: u64) -> i64 {
-        i64::try_from(self.chooser.below(limit)).expect("small")
+        self.machine.store()
     }
 
     /// The time that the broker goes by.
     fn now_ms(&mut self) -> i64 {
-        self.guard.look(self.wall_ms.load(Ordering::Relaxed), self.monotonic_ms).now_ms
+        self.guard.look(self.machine.wall_ms.load(Ordering::Relaxed), self.monotonic_ms).now_ms
     }
 
     fn pass(&mut self, ms: i64, jump_ms: i64) {
         self.monotonic_ms += ms.unsigned_abs();
-        self.wall_ms.fetch_add(ms + jump_ms, Ordering::Relaxed);
+        self.machine.wall_ms.fetch_add(ms + jump_ms, Ordering::Relaxed);
     }
 
     fn step(&mut self, number: usize) {
-        match self.chooser.below(40) {
+        match self.machine.chooser.below(40) {
             0..12 => self.send(number),
             12..17 => self.send_half(number),
             17..21 => self.end_half(),
             21..24 => self.end_timer(TimerDecision::Recall),
             24 => self.end_timer(TimerDecision::Deliver),
             25..33 => {
-                let ms = self.below(4_000);
+                let ms = self.machine.below(4_000);
                 self.pass(ms, 0);
                 self.fire();
             }
             33 => self.leap(),
-            34 => self.restart(),
-            35 => self.kill(false),
-            36 => self.kill(true),
-            37 => self.trim(),
+            34 => self.machine(Machine::restart),
+            35 => self.machine(|machine| machine.kill(false)),
+            36 => self.machine(|machine| machine.kill(true)),
+            37 => self.machine(Machine::trim),
             _ => self.fire_twice(),
         }
     }
 
     fn header(&mut self, number: usize) -> (MessageHeader, i64) {
-        let due_ms = self.now_ms() + 1 + self.below(15_000);
+        let due_ms = self.now_ms() + 1 + self.machine.below(15_000);
         let header = MessageHeader {
             topic_id: 1,
-            queue: u32::try_from(self.chooser.below(QUEUES.into())).expect("small"),
+            queue: u32::try_from(self.machine.chooser.below(QUEUES.into())).expect("small"),
             message_id: format!("m{number}"),
             ..MessageHeader::default()
         };
@@ -161,9 +118,9 @@ impl History {
         let (id, queue) = (header.message_id.clone(), header.queue);
         let content = Bytes::from(vec![7; 150]);
         let record = Record::Message(MessageRecord { header, system: Bytes::new(), content });
-        let applied = propose(self.store(), &record);
+        let applied = self.machine.propose(&record);
         let expected = if stands == Stands::Open { Outcome::Held } else { Outcome::Scheduled };
-        assert_eq!(applied.outcome, expected, "seed {}", self.seed);
+        assert_eq!(applied.outcome, expected, "seed {}", self.machine.seed);
         self.messages.insert(applied.position, Known { id, queue, due_ms, stands });
     }
 
@@ -184,14 +141,13 @@ impl History {
     fn any(&mut self, wanted: impl Fn(Stands) -> bool) -> Option<u64> {
         let known = self.messages.iter().filter(|(_, known)| wanted(known.stands));
         let known: Vec<u64> = known.map(|(position, _)| *position).collect();
-        (!known.is_empty())
-            .then(|| known[usize::try_from(self.chooser.below(known.len() as u64)).expect("small")])
+        self.machine.one_of(&known)
     }
 
     fn end_half(&mut self) {
         let Some(held) = self.any(|stands| stands == Stands::Open) else { return };
         let by = "p".to_owned();
-        let (record, outcome, stands) = if self.chooser.chance(3, 4) {
+        let (record, outcome, stands) = if self.machine.chooser.chance(3, 4) {
             let release = Record::Release(ReleaseRecord { held, by, ..ReleaseRecord::default() });
             (release, Outcome::Scheduled, Stands::Pending)
         } else {
@@ -201,15 +157,15 @@ impl History {
                 Stands::RolledBack,
             )
         };
-        assert_eq!(propose(self.store(), &record).outcome, outcome, "seed {}", self.seed);
+        assert_eq!(self.machine.propose(&record).outcome, outcome, "seed {}", self.machine.seed);
         self.messages.get_mut(&held).expect("known").stands = stands;
     }
 
     fn end_timer(&mut self, decision: TimerDecision) {
         let Some(held) = self.any(|_| true) else { return };
         let ended = TimerEnded { held, decision: decision.into(), by: "p".into() };
-        let outcome = propose(self.store(), &progress(ProgressItem::TimerEnded(ended))).outcome;
-        let what = format!("seed {}, {decision:?} of {:?}", self.seed, self.messages[&held]);
+        let outcome = self.machine.progress(ProgressItem::TimerEnded(ended)).outcome;
+        let what = format!("seed {}, {decision:?} of {:?}", self.machine.seed, self.messages[&held]);
         let over = |phase| [Outcome::TimerOver(phase), Outcome::NoSuchTimer].contains(&outcome);
         match self.messages[&held].stands {
             Stands::Pending if decision == TimerDecision::Recall => {
@@ -246,71 +202,51 @@ impl History {
                     (known.stands, known.due_ms),
                     (Stands::Pending, timer.due_ms),
                     "seed {}",
-                    self.seed
+                    self.machine.seed
                 );
-                assert!(timer.due_ms <= now_ms, "seed {}: {known:?} is early", self.seed);
+                assert!(timer.due_ms <= now_ms, "seed {}: {known:?} is early", self.machine.seed);
                 let place = Some((timer.due_ms, position));
-                assert!(last < place, "seed {}: {known:?} is out of order", self.seed);
+                assert!(last < place, "seed {}: {known:?} is out of order", self.machine.seed);
                 last = place;
             }
             if held.is_empty() {
                 break;
             }
-            propose(self.store(), &progress(ProgressItem::Fired(Fired { held: held.clone() })));
+            self.machine.progress(ProgressItem::Fired(Fired { held: held.clone() }));
             held.into_iter().for_each(|held| self.delivered(held));
         }
         let late = self.messages.values().find(|m| m.stands == Stands::Pending && m.due_ms <= now_ms);
-        assert!(late.is_none(), "seed {}: {late:?} is forgotten", self.seed);
+        assert!(late.is_none(), "seed {}: {late:?} is forgotten", self.machine.seed);
     }
 
     /// A record that names what was decided before and what never was: as after a crash between a record and its answer.
     fn fire_twice(&mut self) {
         let over = self.messages.iter().filter(|(_, known)| known.stands != Stands::Pending);
         let held: Vec<u64> = over.map(|(position, _)| *position).take(4).chain([9_999_999]).collect();
-        propose(self.store(), &progress(ProgressItem::Fired(Fired { held })));
+        self.machine.progress(ProgressItem::Fired(Fired { held }));
     }
 
     /// The wall clock is set ahead or back; a leap ahead delivers nothing before the grace is over.
     fn leap(&mut self) {
         let before_ms = self.now_ms();
-        let jump_ms = self.below(60_000) - 20_000;
+        let jump_ms = self.machine.below(60_000) - 20_000;
         self.pass(10, jump_ms);
-        let look = self.guard.look(self.wall_ms.load(Ordering::Relaxed), self.monotonic_ms);
+        let look = self.guard.look(self.machine.wall_ms.load(Ordering::Relaxed), self.monotonic_ms);
         if matches!(look.alarm, Some(ClockAlarm::Leapt(_))) {
-            assert!(look.now_ms <= before_ms + 10, "seed {}", self.seed);
+            assert!(look.now_ms <= before_ms + 10, "seed {}", self.machine.seed);
         }
         self.fire();
     }
 
-    fn restart(&mut self) {
-        self.store.take().expect("open").close();
-        self.store = Some(open(&self.folder, &self.kv, &self.wall_ms));
+    /// Something happens to the machine.
+    fn machine(&mut self, happens: impl FnOnce(&mut Machine)) {
+        happens(&mut self.machine);
         self.check();
-    }
-
-    /// The power is cut; what was answered is on disk. The index is as old as its last flush, or lost.
-    fn kill(&mut self, loses_index: bool) {
-        let kv = if loses_index { Arc::default() } else { Arc::new((*self.kv).clone()) };
-        let folder = self.folder.fork();
-        folder.crash(self.chooser.next_u64());
-        self.store.take();
-        (self.folder, self.kv) = (folder, kv);
-        self.store = Some(open(&self.folder, &self.kv, &self.wall_ms));
-        self.check();
-    }
-
-    fn trim(&mut self) {
-        let points: Vec<_> = self.store().trim_points().collect::<Result<_, _>>().expect("reads");
-        if !points.is_empty() {
-            let point = usize::try_from(self.chooser.below(points.len() as u64)).expect("small");
-            self.store().trim(&points[point]).expect("trims");
-            self.check();
-        }
     }
 
     /// The store shows what the model knows.
     fn check(&self) {
-        let what = format!("seed {}", self.seed);
+        let what = format!("seed {}", self.machine.seed);
         let index = self.store().index();
         let due = index.due_timers(i64::MAX, None, 10_000).expect("reads");
         let pending: BTreeSet<u64> = due.iter().map(|(position, _)| *position).collect();
@@ -345,28 +281,18 @@ impl History {
         self.pass(60_000, 0);
         self.fire();
         self.check();
-        assert!(self.messages.values().all(|known| known.stands != Stands::Pending), "seed {}", self.seed);
+        assert!(
+            self.messages.values().all(|known| known.stands != Stands::Pending),
+            "seed {}",
+            self.machine.seed
+        );
         let visible = self.visible.values().flatten();
         let ids: BTreeSet<&String> = visible.clone().collect();
-        assert_eq!(ids.len(), visible.count(), "seed {}: something came twice", self.seed);
+        assert_eq!(ids.len(), visible.count(), "seed {}: something came twice", self.machine.seed);
     }
 }
 
 #[test]
 fn scheduled_messages_follow_the_model_in_every_history() {
-    // Each has threads of its own; a few at a time keep the cores busy.
-    let seeds = std::sync::atomic::AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let seed = seeds.fetch_add(1, Ordering::Relaxed);
-                    if seed >= HISTORIES {
-                        return;
-                    }
-                    History::new(seed).run();
-                }
-            });
-        }
-    });
+    each_seed(HISTORIES, |seed| History::new(seed).run());
 }

@@ -98,6 +98,7 @@ impl Maker {
             deliver_at_ms: 0,
             dedup_high: None,
             dedup_low: None,
+            slot: None,
         };
         let system = Bytes::copy_from_slice(&self.system);
         Made(MessageRecord { header, system, content: self.content.clone() })

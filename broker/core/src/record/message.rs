@@ -60,6 +60,10 @@ pub struct MessageHeader {
     /// Lower half.
     #[prost(fixed64, optional, tag = "15")]
     pub dedup_low: Option<u64>,
+    /// [`crate::slots::slot_of`] its message group, if it has one: the fold finds its queue by that, and `queue` is what whoever
+    /// stored it expected.
+    #[prost(uint32, optional, tag = "16")]
+    pub slot: Option<u32>,
 }
 
 impl MessageHeader {
@@ -109,6 +113,9 @@ pub struct Routing {
     /// See [`MessageHeader::dedup_low`].
     #[prost(fixed64, optional, tag = "15")]
     pub dedup_low: Option<u64>,
+    /// See [`MessageHeader::slot`].
+    #[prost(uint32, optional, tag = "16")]
+    pub slot: Option<u32>,
 }
 
 impl Routing {

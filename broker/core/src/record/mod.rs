@@ -15,12 +15,13 @@ pub use lite::{DropLite, DropLites, LiteTopic};
 pub use message::{Hold, MessageHeader, MessageRecord, Routing};
 pub use meta::{DeleteGroup, DeleteTopic, MetaChange, MetaRecord};
 pub use progress::{
-    AckRange, Attempted, Checked, DeadOrigin, DeadReason, Fired, ProgressItem, ProgressItemBox,
+    AckRange, Attempted, Checked, DeadOrigin, DeadReason, Finished, Fired, ProgressItem, ProgressItemBox,
     ProgressRecord, QueueProgress, Redriven, TimerDecision, TimerEnded,
 };
 
 pub use retention::{
-    Carried, GroupProgress, HeldHalf, HeldTimer, KeptMessage, QueueState, SnapshotRecord, TrimRecord,
+    Carried, GroupProgress, HeldHalf, HeldTimer, KeptMessage, MovingTopic, QueueState, SnapshotRecord,
+    TrimRecord,
 };
 
 use bytes::Bytes;

@@ -16,7 +16,7 @@ pub struct ProgressRecord {
 #[derive(Clone, PartialEq, Message)]
 pub struct ProgressItemBox {
     /// The item.
-    #[prost(oneof = "ProgressItem", tags = "1, 2, 3, 4, 5, 13")]
+    #[prost(oneof = "ProgressItem", tags = "1, 2, 3, 4, 5, 6, 13")]
     pub item: Option<ProgressItem>,
 }
 
@@ -38,6 +38,9 @@ pub enum ProgressItem {
     /// Somebody decided about a scheduled message before its time.
     #[prost(message, tag = "5")]
     TimerEnded(TimerEnded),
+    /// Everything before an offset of a queue is finished, so message groups may leave it.
+    #[prost(message, tag = "6")]
+    Finished(Finished),
     /// A producer that was asked about a half message does not know either.
     #[prost(message, tag = "13")]
     Undecided(Undecided),
@@ -49,6 +52,21 @@ pub struct Fired {
     /// Positions at which the messages were first stored.
     #[prost(uint64, repeated, tag = "1")]
     pub held: Vec<u64>,
+}
+
+/// The consumers for whom order matters have finished everything before an offset of a queue that message groups are to leave, see
+/// [`crate::slots`].
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Finished {
+    /// Number of the topic.
+    #[prost(uint32, tag = "1")]
+    pub topic_id: u32,
+    /// The queue.
+    #[prost(uint32, tag = "2")]
+    pub queue: u32,
+    /// The offset.
+    #[prost(uint64, tag = "3")]
+    pub floor: u64,
 }
 
 /// What somebody decides about a scheduled message.

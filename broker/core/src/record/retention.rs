@@ -5,6 +5,7 @@ use prost::Message;
 use super::lite::LiteTopic;
 use crate::audit::Audited;
 use crate::group::Group;
+use crate::slots::Moving;
 use crate::timer::Timer;
 use crate::topic::Topic;
 use crate::transaction::Half;
@@ -59,6 +60,9 @@ pub struct SnapshotRecord {
     /// Queue number that the next new lite topic gets.
     #[prost(uint32, tag = "20")]
     pub next_lite: u32,
+    /// Topics whose message groups move to other queues.
+    #[prost(message, repeated, tag = "21")]
+    pub moving: Vec<MovingTopic>,
     /// The audit trail, oldest first.
     #[prost(message, repeated, tag = "30")]
     pub audit: Vec<Audited>,
@@ -96,6 +100,17 @@ pub struct GroupProgress {
     /// Stored form of [`crate::acks::Acks`].
     #[prost(bytes = "vec", tag = "4")]
     pub acks: Vec<u8>,
+}
+
+/// A topic whose message groups move to other queues.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct MovingTopic {
+    /// Number of the topic.
+    #[prost(uint32, tag = "1")]
+    pub topic_id: u32,
+    /// Which of them have not moved yet.
+    #[prost(message, required, tag = "2")]
+    pub moving: Moving,
 }
 
 /// A half message and where it was stored.

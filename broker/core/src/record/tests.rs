@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::audit::{AuditEntry, Audited};
 use crate::group::Group;
+use crate::slots::Moving;
 use crate::timer::Timer;
 use crate::topic::Topic;
 use crate::transaction::{Answer, Half, Source, Undecided};
@@ -23,6 +24,7 @@ fn examples() -> Vec<Record> {
         deliver_at_ms: 0,
         dedup_high: None,
         dedup_low: None,
+        slot: None,
     };
     let queue = QueueProgress {
         group_id: 1,
@@ -53,6 +55,9 @@ fn examples() -> Vec<Record> {
         }),
         ..MessageHeader::default()
     };
+    // Slot 2 stays where 2 queues put it, and has got something; the mark of queue 0 is 12.
+    let moving =
+        Moving::decode(&[10, 5, 8, 2, 18, 1, 4, 18, 1, 4, 26, 4, 8, 0, 16, 12][..]).expect("well-formed");
     let lite = LiteTopic { topic_id: 7, queue: 65_536, name: "a".into(), created_ms: 5 };
     let checked =
         Checked { held: 64, checks: 1, next_check_ms: Some(5), asked: "host@1".into(), ..Checked::default() };
@@ -112,6 +117,7 @@ fn examples() -> Vec<Record> {
             timers: Vec::new(),
             lites: Vec::new(),
             next_lite: 0,
+            moving: Vec::new(),
             audit: Vec::new(),
         })),
         Record::Trim(TrimRecord { before: 1_048_576, queues: vec![state] }),
@@ -179,6 +185,20 @@ fn examples() -> Vec<Record> {
         Record::Snapshot(Box::new(SnapshotRecord {
             halves: vec![HeldHalf { position: 64, half: told }],
             audit: vec![Audited { position: 128, entry: audited }],
+            ..SnapshotRecord::default()
+        })),
+        Record::Message(MessageRecord {
+            header: MessageHeader { topic_id: 7, slot: Some(300), ..MessageHeader::default() },
+            system: Bytes::new(),
+            content: Bytes::new(),
+        }),
+        Record::Progress(ProgressRecord::new([ProgressItem::Finished(Finished {
+            topic_id: 7,
+            queue: 3,
+            floor: 12,
+        })])),
+        Record::Snapshot(Box::new(SnapshotRecord {
+            moving: vec![MovingTopic { topic_id: 7, moving }],
             ..SnapshotRecord::default()
         })),
     ]

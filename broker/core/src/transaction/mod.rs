@@ -33,7 +33,7 @@ pub struct Half {
     /// Topic of the message.
     #[prost(uint32, tag = "1")]
     pub topic_id: u32,
-    /// Queue in which it becomes visible.
+    /// Queue in which it becomes visible; that of a message with a message group is found when it does.
     #[prost(uint32, tag = "2")]
     pub queue: u32,
     /// Length of its record's frame, in bytes.
@@ -75,6 +75,9 @@ pub struct Half {
     /// When it is to be visible once it is committed, milliseconds since the Unix epoch; 0 for at once.
     #[prost(int64, tag = "15")]
     pub deliver_at_ms: i64,
+    /// See `MessageHeader::slot`.
+    #[prost(uint32, optional, tag = "16")]
+    pub slot: Option<u32>,
     /// Check-backs, oldest first; at most [`STORY_MAX`].
     #[prost(message, repeated, tag = "20")]
     pub story: Vec<CheckNote>,

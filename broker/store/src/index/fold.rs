@@ -182,6 +182,7 @@ impl Index {
                         ProgressItem::Redriven(redriven) => {
                             outcome = self.apply_redriven(&redriven, frame.store_ms, events)?;
                         }
+                        ProgressItem::Finished(finished) => self.apply_finished(&finished),
                         ProgressItem::Fired(fired) => self.apply_fired(frame, &fired, events)?,
                         ProgressItem::TimerEnded(ended) => {
                             outcome = self.apply_timer_ended(frame, ended, events)?;
@@ -252,7 +253,8 @@ impl Index {
                 if let Some(origin) = &routing.dead {
                     self.bury(origin)?;
                 }
-                Ok(self.make_visible(routing.topic_id, routing.queue, entry(frame.store_ms), events))
+                let queue = self.place(routing.topic_id, routing.slot, routing.queue);
+                Ok(self.make_visible(routing.topic_id, queue, entry(frame.store_ms), events))
             }
             Ok(Hold::Half) => self.hold_half(frame, events),
             Ok(Hold::Until) => self.hold_until(frame, events),
@@ -275,6 +277,7 @@ impl Index {
             stored_ms: frame.store_ms,
             next_check_ms: frame.store_ms.saturating_add(header.hold_ms),
             deliver_at_ms: header.deliver_at_ms,
+            slot: header.slot,
             ..Half::default()
         };
         self.put_held(frame.position, None, &half);
@@ -292,6 +295,7 @@ impl Index {
             message_id_crc: crc32c::crc32c(header.message_id.as_bytes()),
             stored_ms: frame.store_ms,
             due_ms: header.hold_ms,
+            slot: header.slot,
             ..Timer::default()
         };
         Ok(self.schedule(frame.position, &timer, events))
@@ -358,6 +362,9 @@ impl Index {
         let present = self.topic(&topic.name);
         topic.id = present.as_ref().map_or(self.new_topic_id(topic.id), |present| present.id);
         self.meta.next_topic = self.meta.next_topic.max(topic.id + 1);
+        if let Some(present) = &present {
+            self.resize(present, &topic);
+        }
         if Dedup::of(&topic).is_none() {
             self.seen.drop_topic(topic.id);
         }
@@ -380,6 +387,7 @@ impl Index {
         self.drop_held_of::<Half>(topic.id)?;
         self.drop_held_of::<Timer>(topic.id)?;
         self.seen.drop_topic(topic.id);
+        self.moving.remove(topic.id);
         self.progress.retain(|(_, topic_id, _), _| *topic_id != topic.id);
         self.overlay.delete(Family::Topics, keys::id(topic.id));
         let mut ops = self.queues.remove_topic(topic.id);

@@ -17,6 +17,7 @@
 //! | dedup | u32 0, u64 position of a record that repeats another one | u64 position of that one |
 //! | audit | u64 position | [`kerolox_core::audit::AuditEntry`], at most [`kerolox_core::audit::AUDIT_MAX`] |
 //! | lookups | u32 GiB of the log, u16 bucket, u64 first position | hashes and places of 8 bytes, see [`lookup`] |
+//! | moving | u32 topic | [`kerolox_core::slots::Moving`] |
 //! | lites | u32 topic, name | [`kerolox_core::record::LiteTopic`] |
 //!
 //! Format version 3. An index of another version is thrown away and rebuilt from the log.
@@ -35,6 +36,7 @@ mod keys;
 mod lites;
 mod lookup;
 mod meta;
+mod moving;
 mod overlay;
 mod snapshot;
 #[cfg(test)]
@@ -66,6 +68,7 @@ use entries::Queues;
 use lites::Lites;
 use lookup::Lookups;
 use meta::Meta;
+use moving::MovingTopics;
 use overlay::Overlay;
 use snapshot::Loading;
 use unsettled::Unsettled;
@@ -84,6 +87,7 @@ pub struct Index {
     meta: Meta,
     queues: Queues,
     lites: Lites,
+    moving: MovingTopics,
     lookups: Lookups,
     seen: Seen,
     progress: HashMap<(u32, u32, u32), Progress>,
@@ -130,6 +134,7 @@ impl Index {
         let meta = Meta::load(&*kv)?;
         let queues = Queues::load(&*kv)?;
         let lites = Lites::load(&*kv, queues.names())?;
+        let moving = MovingTopics::load(&*kv)?;
         let seen = Seen::load(&*kv)?;
         let mut index = Self {
             overlay: Overlay::new(kv.clone()),
@@ -142,6 +147,7 @@ impl Index {
             meta,
             queues,
             lites,
+            moving,
             lookups: Lookups::default(),
             seen,
             progress: HashMap::new(),
@@ -174,6 +180,7 @@ impl Index {
             meta: Meta::default(),
             queues: Queues::default(),
             lites: Lites::default(),
+            moving: MovingTopics::default(),
             lookups: Lookups::default(),
             seen: Seen::default(),
             progress: HashMap::new(),
@@ -255,6 +262,7 @@ impl Index {
         self.queues.pending(&mut ops);
         self.lookups.pending(&mut ops);
         self.seen.pending(&mut ops);
+        self.moving.pending(&mut ops);
         for ((group_id, topic_id, queue), progress) in self.progress.iter().filter(|(_, p)| p.dirty) {
             let key = keys::progress(*group_id, *topic_id, *queue);
             ops.push(Op::Put(Family::Progress, key, progress.acks.encode()));
@@ -280,6 +288,7 @@ impl Index {
         self.queues.flushed();
         self.lookups.flushed();
         self.seen.flushed();
+        self.moving.flushed();
         // Progress that is clean can be read back; keeping it only for what is in use bounds memory by activity.
         self.progress.retain(|_, progress| std::mem::take(&mut progress.dirty));
     }
@@ -290,6 +299,10 @@ impl Index {
             // Half of a snapshot is no state to start from.
             return 0;
         }
-        self.overlay.len() + self.queues.dirty_len() + self.lookups.dirty_len() + self.seen.dirty_len()
+        self.overlay.len()
+            + self.queues.dirty_len()
+            + self.lookups.dirty_len()
+            + self.seen.dirty_len()
+            + self.moving.dirty_len()
     }
 }

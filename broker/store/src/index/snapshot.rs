@@ -94,6 +94,9 @@ impl Index {
         for lite in self.all_lites()? {
             parts.push(lite.encoded_len() + 8, lite, |part| &mut part.lites);
         }
+        for moving in self.moving.all() {
+            parts.push(moving.encoded_len() + 8, moving, |part| &mut part.moving);
+        }
         for kept in self.all_kept()? {
             parts.push(kept.encoded_len() + 8, kept, |part| &mut part.kept);
         }
@@ -154,6 +157,7 @@ impl Index {
         for held in part.timers {
             self.put_held(held.position, None, &held.timer);
         }
+        part.moving.into_iter().for_each(|moving| self.moving.restore(moving));
         for kept in part.kept {
             self.put_kept(&kept);
         }

@@ -68,6 +68,7 @@ impl Index {
             stored_ms: half.stored_ms,
             due_ms: half.deliver_at_ms,
             carried_to: half.carried_to,
+            slot: half.slot,
             ..Timer::default()
         };
         self.schedule(position, &timer, events)
@@ -126,11 +127,12 @@ impl Index {
         events: &mut Vec<Event>,
     ) -> Outcome {
         let entry = timer.entry(position, frame.store_ms);
-        let outcome = self.make_visible(timer.topic_id, timer.queue, entry, events);
         let mut delivered = decided(frame, timer, TimerPhase::Delivered, by);
-        delivered.offset = self.queue_bounds(timer.topic_id, timer.queue).next - 1;
+        delivered.queue = self.place(timer.topic_id, timer.slot, timer.queue);
+        let outcome = self.make_visible(timer.topic_id, delivered.queue, entry, events);
+        delivered.offset = self.queue_bounds(timer.topic_id, delivered.queue).next - 1;
         self.put_held(position, Some(timer), &delivered);
-        self.note_decision(position, Some(timer.queue()));
+        self.note_decision(position, Some(delivered.queue()));
         outcome
     }
 }

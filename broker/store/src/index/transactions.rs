@@ -97,9 +97,10 @@ impl Index {
             }
             Decision::Commit => {
                 let entry = half.entry(position, frame.store_ms);
-                let outcome = self.make_visible(half.topic_id, half.queue, entry, events);
+                decided.queue = self.place(half.topic_id, half.slot, half.queue);
+                let outcome = self.make_visible(half.topic_id, decided.queue, entry, events);
                 decided.set_phase(Phase::Committed);
-                decided.offset = self.queue_bounds(half.topic_id, half.queue).next - 1;
+                decided.offset = self.queue_bounds(half.topic_id, decided.queue).next - 1;
                 outcome
             }
             Decision::Rollback => {
@@ -115,7 +116,7 @@ impl Index {
             decided.note_answer(frame.store_ms, &settling.by, answer);
         }
         self.put_held(position, Some(half), &decided);
-        self.note_decision(position, Some((half.topic_id, half.queue)));
+        self.note_decision(position, Some((half.topic_id, decided.queue)));
         outcome
     }
 

@@ -296,12 +296,14 @@ impl Index {
             kept,
             lites,
             next_lite,
+            moving,
             ..
         } = snapshot;
         self.broker = snapshot.broker;
         (self.meta.next_topic, self.meta.next_group) = (snapshot.next_topic, snapshot.next_group);
         self.replace_topics_and_groups(topics, groups)?;
         self.replace_lites(&lites, next_lite)?;
+        self.moving.replace(moving);
         if let Some(mut unsettled) = self.unsettled.take() {
             if settles {
                 unsettled.open.clear();

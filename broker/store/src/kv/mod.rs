@@ -38,6 +38,8 @@ pub enum Family {
     Lookups,
     /// Lite topics by parent and name.
     Lites,
+    /// Slots of message groups that are to move to other queues, by topic.
+    Moving,
     /// Messages of topics without duplicates, by what they are known by.
     Dedup,
     /// What administrators decided by hand, by position.
@@ -46,7 +48,7 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::State,
         Self::Topics,
         Self::Groups,
@@ -60,6 +62,7 @@ impl Family {
         Self::Kept,
         Self::Lookups,
         Self::Lites,
+        Self::Moving,
         Self::Dedup,
         Self::Audit,
     ];
@@ -80,6 +83,7 @@ impl Family {
             Self::Kept => "kept",
             Self::Lookups => "lookups",
             Self::Lites => "lites",
+            Self::Moving => "moving",
             Self::Dedup => "dedup",
             Self::Audit => "audit",
         }

@@ -7,6 +7,7 @@ use crate::target::{Common, Done, alone, report};
 use clap::Args;
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Client};
+use kerolox_core::slots::SLOTS;
 use serde_json::json;
 
 /// Show the offsets of every queue of a topic
@@ -55,11 +56,15 @@ fn status_json(answer: &wire::DescribeTopicResponse) -> serde_json::Value {
             "lastStoreMs": queue.last_store_ms,
         })
     };
+    let left =
+        |left: &wire::LeftQueue| json!({ "queue": left.queue, "finishedBefore": left.finished_before });
     json!({
         "topic": answer.topic.as_ref().map(TopicView::from),
         "queues": answer.queues.iter().map(queue).collect::<Vec<_>>(),
         "undecidedTransactions": answer.undecided_transactions,
         "scheduledMessages": answer.scheduled_messages,
+        "movingSlots": answer.moving_slots,
+        "leftQueues": answer.left_queues.iter().map(left).collect::<Vec<_>>(),
     })
 }
 
@@ -85,6 +90,16 @@ fn status_text(done: &[Done<wire::DescribeTopicResponse>]) -> String {
     if scheduled > 0 {
         text.push_str(&format!("\nMessages that wait for their delivery time: {scheduled}"));
     }
+    for (broker, answer) in answers().filter(|(_, answer)| answer.moving_slots > 0) {
+        let waiting =
+            answer.left_queues.iter().map(|left| format!("{}:{}", left.queue, left.finished_before));
+        text.push_str(&format!(
+            "\n{} of {SLOTS} slots of message groups in {} stay on their queues until ordered consumers have finished QID:OFFSET {}",
+            answer.moving_slots,
+            broker.info.group,
+            waiting.collect::<Vec<_>>().join(" ")
+        ));
+    }
     text
 }
 
@@ -99,11 +114,16 @@ mod tests {
             queues: vec![queue],
             undecided_transactions: 2,
             scheduled_messages: 3,
+            moving_slots: 5,
+            left_queues: vec![wire::LeftQueue { queue: 0, finished_before: 7 }],
             ..Default::default()
         };
-        assert_eq!(status_json(&answer)["queues"][0]["maxOffset"], 7);
+        let json = status_json(&answer);
+        assert_eq!(json["queues"][0]["maxOffset"], 7);
         let text = status_text(&[Done { broker: alone(&Address::new("h", 1)), result: Ok(answer) }]);
         assert!(text.starts_with("#Broker Name") && text.contains("decision: 2\n"), "{text}");
-        assert!(text.ends_with("delivery time: 3"), "{text}");
+        assert!(text.contains("delivery time: 3\n"), "{text}");
+        assert!(text.contains("5 of 16384 slots") && text.ends_with("QID:OFFSET 0:7"), "{text}");
+        assert_eq!(json["leftQueues"][0]["finishedBefore"], 7);
     }
 }

@@ -1,0 +1,64 @@
+//! Lets message groups go to the queues where the present number of queues of their topic puts them, once consumers have finished
+//! what they had before (`kerolox_core::slots`).
+
+use std::time::Duration;
+
+use kerolox_core::record::{Finished, MovingTopic, ProgressItem, ProgressRecord, Record};
+use kerolox_core::slots;
+use kerolox_store::{Store, StoreError};
+
+use crate::engine::Engine;
+
+/// How often is looked while message groups are to move. A group moves when it got no message for as long.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// And while none is.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Looks after message groups for ever.
+pub(crate) async fn run(engine: Engine) {
+    loop {
+        let topics = engine.store().index().moving();
+        tokio::time::sleep(if topics.is_empty() { IDLE } else { INTERVAL }).await;
+        let mut finished = Vec::new();
+        for topic in &topics {
+            match finished_in(engine.store(), topic) {
+                Ok(found) => finished.extend(found.into_iter().map(ProgressItem::Finished)),
+                Err(error) => {
+                    tracing::error!(%error, "what consumers have finished cannot be read; trying again")
+                }
+            }
+        }
+        if !finished.is_empty()
+            && let Err(error) = engine.propose(&Record::Progress(ProgressRecord::new(finished))).await
+        {
+            tracing::warn!(%error, "message groups cannot move to other queues; trying again");
+        }
+    }
+}
+
+/// The queues of a topic in which everything is finished that message groups wait for.
+fn finished_in(store: &Store, topic: &MovingTopic) -> Result<Vec<Finished>, StoreError> {
+    let index = store.index();
+    let topic_id = topic.topic_id;
+    let mut groups = Vec::new();
+    for group in index.groups() {
+        if index.topics_of(group.id)?.contains(&topic_id) {
+            groups.push(group);
+        }
+    }
+    let mut finished = Vec::new();
+    for (queue, mark) in topic.moving.marks() {
+        let mut floors = Vec::new();
+        for group in &groups {
+            let acks = index.acks(group.id, topic_id, queue)?;
+            floors.push((group.fifo, acks.map_or(0, |acks| acks.committed())));
+        }
+        // What has expired is nobody's business any more.
+        let first = index.queue_bounds(topic_id, queue).min;
+        let floor = slots::finished_by_all(floors).unwrap_or(0).max(first);
+        if floor >= mark {
+            finished.push(Finished { topic_id, queue, floor });
+        }
+    }
+    Ok(finished)
+}
