@@ -113,6 +113,7 @@ fn message_fields(record: &MessageRecord, form: Option<BodyForm>) -> Result<Fiel
             fields.push((name, value));
         }
     };
+    add("slot", json!(header.slot), header.slot.is_some());
     add("namespace", json!(topic.resource_namespace), !topic.resource_namespace.is_empty());
     match header.hold() {
         Hold::None => {}
@@ -180,6 +181,9 @@ fn progress_items(progress: &ProgressRecord) -> Value {
             "asked": checked.asked, "by": checked.by, "reason": checked.reason,
         }),
         ProgressItem::Undecided(said) => json!({ "undecided": said.held, "by": said.by }),
+        ProgressItem::Finished(finished) => json!({
+            "finishedBefore": finished.floor, "topicId": finished.topic_id, "queue": finished.queue,
+        }),
         ProgressItem::Fired(fired) => json!({ "delivered": fired.held }),
         ProgressItem::TimerEnded(ended) => {
             let word = match ended.decision() {
