@@ -25,7 +25,7 @@ module.exports = shared => {
     await sleep(1000);
     const of = name => listener.bodies().filter(body => body.startsWith(name));
     assert.deepEqual(of('b'), ['b0', 'b1', 'b2']);
-    assert.deepEqual([...new Set(of('a'))], ['a0', 'a1', 'a2']);
+    assert.deepEqual(of('a'), ['a0', 'a1', 'a1', 'a2']);
     assert.deepEqual(of('other'), []);
     await consumer.unsubscribeLite('b');
     await send('b', 'b3');

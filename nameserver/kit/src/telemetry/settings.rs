@@ -34,7 +34,7 @@ pub fn answer_settings(client: &v2::Settings, policy: &dyn SettingsPolicy) -> Re
             answer.backoff_policy = Some(producer_retry());
         }
         Some(PubSub::Subscription(subscription)) => {
-            let group = complete_subscription(subscription, policy)?;
+            let group = complete_subscription(subscription, client.client_type(), policy)?;
             answer.backoff_policy = Some(consumer_retry(&group, language));
         }
         None => {
@@ -59,6 +59,7 @@ fn complete_publishing(publishing: &mut v2::Publishing, policy: &dyn SettingsPol
 
 fn complete_subscription(
     subscription: &mut v2::Subscription,
+    client_type: v2::ClientType,
     policy: &dyn SettingsPolicy,
 ) -> Result<GroupPolicy, Refusal> {
     for entry in &subscription.subscriptions {
@@ -74,12 +75,17 @@ fn complete_subscription(
     })?;
     validate_group(&group.name).map_err(|error| Refusal::illegal_group(&error))?;
     let group = policy.group(&in_namespace(&group.resource_namespace, &group.name));
-    subscription.fifo = Some(group.fifo);
+    // Lite topics are ordered in every group; without this some SDKs consume a batch of one in parallel.
+    subscription.fifo = Some(group.fifo || is_lite(client_type));
     subscription.receive_batch_size = i32::try_from(RECEIVE_BATCH_MAX).ok();
     subscription.long_polling_timeout = Some(to_proto(LONG_POLLING));
     subscription.lite_subscription_quota = i32::try_from(group.lite_quota).ok();
     subscription.max_lite_topic_size = Some(LITE_TOPIC_LENGTH_MAX);
     Ok(group)
+}
+
+fn is_lite(client_type: v2::ClientType) -> bool {
+    matches!(client_type, v2::ClientType::LitePushConsumer | v2::ClientType::LiteSimpleConsumer)
 }
 
 fn check_topic(topic: &v2::Resource) -> Result<(), Refusal> {

@@ -18,10 +18,14 @@ impl SettingsPolicy for Policy {
     }
 
     fn group(&self, stored_group: &str) -> GroupPolicy {
-        assert_eq!(stored_group, "ns%g");
+        let fifo = match stored_group {
+            "ns%g" => true,
+            "ns%unordered" => false,
+            other => panic!("{other}"),
+        };
         let (initial, max) = (Duration::from_secs(2), Duration::from_secs(5));
         let backoff = Backoff::Exponential { initial, max, multiplier: 2.0 };
-        GroupPolicy { max_attempts: 4, fifo: true, backoff, lite_quota: 7 }
+        GroupPolicy { max_attempts: 4, fifo, backoff, lite_quota: 7 }
     }
 }
 
@@ -87,6 +91,22 @@ fn consumers_get_the_strategy_that_their_sdk_understands() {
             }
             (_, other) => panic!("{language:?} got {other:?}"),
         }
+    }
+}
+
+#[test]
+fn lite_consumers_are_told_to_consume_in_order_whatever_their_group_says() {
+    for (client_type, fifo) in [
+        (v2::ClientType::PushConsumer, false),
+        (v2::ClientType::SimpleConsumer, false),
+        (v2::ClientType::LitePushConsumer, true),
+        (v2::ClientType::LiteSimpleConsumer, true),
+    ] {
+        let mut told = settings(Language::Java, subscription("t", "unordered"));
+        told.client_type = Some(client_type.into());
+        let answer = answer_settings(&told, &Policy).unwrap();
+        let Some(PubSub::Subscription(subscription)) = answer.pub_sub else { panic!("not a consumer") };
+        assert_eq!((subscription.fifo, subscription.lite_subscription_quota), (Some(fifo), Some(7)));
     }
 }
 
