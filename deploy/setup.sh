@@ -3,6 +3,7 @@
 #   setup_build    installs the missing system libraries and sets the build environment (env.sh)
 #   setup_python   makes the virtual environment with the official Python SDK; sets KEROLOX_PYTHON
 #   setup_nodejs   installs Node.js if it is missing, and the official Node.js SDK; sets KEROLOX_NODE_MODULES
+#   setup_java     installs a JDK and Maven if they are missing, and the official Java SDK; sets KEROLOX_MAVEN_REPOSITORY
 #
 # Only what is missing is installed, and each step says what it does.
 # shellcheck shell=bash
@@ -125,5 +126,29 @@ setup_nodejs() {
   # Nothing is built: the only install script among the packages prints advice.
   npm --prefix "$folder" ci --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null \
     || fail "npm could not install what $source/package-lock.json lists"
+  touch "$folder/complete"
+}
+
+setup_java() {
+  local missing=() maven version
+  command -v javac >/dev/null || missing+=(default-jdk-headless)
+  command -v mvn >/dev/null || missing+=(maven)
+  if [ ${#missing[@]} -gt 0 ]; then install_packages "${missing[@]}"; fi
+  # Maven's own choice counts, which JAVA_HOME may have changed.
+  maven="$(mvn --version)"
+  version="$(sed -n 's/^Java version: \([^,]*\),.*/\1/p' <<<"$maven")"
+  [ "${version%%.*}" -ge 17 ] 2>/dev/null || fail "Maven runs with Java ${version:-unknown}: install a JDK 17 or newer"
+  local source="$kerolox_root/tests/sdk/java" folder
+  folder="$kerolox_cache/java-$(cat "$source/pom.xml" - <<<"$maven" | cksum | cut -d' ' -f1)"
+  KEROLOX_MAVEN_REPOSITORY="$folder/repository"
+  export KEROLOX_MAVEN_REPOSITORY
+  if [ -e "$folder/complete" ]; then return 0; fi
+  say "Installing the official RocketMQ SDK for Java into $folder"
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  # A run without a test fetches all that a run needs; Surefire decides about a part of it only then.
+  mvn -B -q -Dstyle.color=never -f "$source/pom.xml" -Dmaven.repo.local="$KEROLOX_MAVEN_REPOSITORY" \
+    -Dkerolox.build="$folder/build" test -Dgroups=none </dev/null >"$folder/log" 2>&1 \
+    || { cat "$folder/log" >&2; fail "Maven could not install what $source/pom.xml lists"; }
   touch "$folder/complete"
 }

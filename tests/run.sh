@@ -4,9 +4,9 @@
 #   tests/run.sh                      everything
 #   tests/run.sh unit                 tests inside the crates
 #   tests/run.sh e2e [FILTER] [flags] the Rust client and mqadmin against real processes; flags of Rust's test harness
-#   tests/run.sh sdk [--python|--nodejs|--rust [flags]]
+#   tests/run.sh sdk [--python|--nodejs|--rust|--java [flags]]
 #                                     the official RocketMQ SDKs against real processes, or one of them, with flags of
-#                                     pytest, `node --test` or Rust's test harness
+#                                     pytest, `node --test`, Rust's test harness or Maven (-Dtest=LiteTest)
 #   tests/run.sh conformance [FILTER] [--long]
 #                                     what SDKs need from a server, a checklist of 75 lines, call by call, over plaintext
 #                                     and TLS; --long adds what takes minutes
@@ -112,9 +112,9 @@ conformance_suite() {
 }
 
 sdk_suite() {
-  local sdks=(python nodejs rust) sdk
+  local sdks=(python nodejs rust java) sdk
   case "${1:-}" in
-    --python | --nodejs | --rust) sdks=("${1#--}"); shift ;;
+    --python | --nodejs | --rust | --java) sdks=("${1#--}"); shift ;;
     ?*) usage >&2; exit 2 ;;
   esac
   export KEROLOX_BIN="$CARGO_TARGET_DIR/release" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
@@ -148,6 +148,17 @@ sdk_rust() {
     cargo test --release --locked --manifest-path tests/sdk/rust/Cargo.toml --test suite -- "$@" || code=$?
   finish "sdk rust" "$(count '^test result: [^.]*\. \([0-9]*\) passed.*')" \
     "$(count '^test result: .* \([0-9]*\) failed;.*')" "$code" $((SECONDS - start))
+}
+
+# The tests are compiled with each run, in seconds.
+sdk_java() {
+  local code=0 start=$SECONDS
+  setup_java
+  run python3 tests/sdk/with_harness.py \
+    mvn -B -q -o -Dstyle.color=never -f tests/sdk/java/pom.xml -Dmaven.repo.local="$KEROLOX_MAVEN_REPOSITORY" \
+    -Dkerolox.build="$output/java" test "$@" || code=$?
+  finish "sdk java" "$(count '^sdk java: \([0-9]*\) passed.*')" \
+    "$(count '^sdk java: [0-9]* passed, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
 }
 
 crash_suite() {

@@ -28,9 +28,10 @@ _live = []
 class Server:
     """One server process that can be stopped, killed and started again on the same port and data."""
 
-    def __init__(self, name, arguments, directory):
+    def __init__(self, name, arguments, directory, settings=None):
         self.name = name
         self.arguments = arguments
+        self.settings = settings or {}
         self.data = directory / f"{name}-data"
         self.log = directory / f"{name}.log"
         self.address = None
@@ -46,7 +47,7 @@ class Server:
         with open(self.log, "ab") as log, open(out_path, "wb") as out:
             self.process = subprocess.Popen(
                 [str(part) for part in command],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=log,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=log, env={**os.environ, **self.settings},
             )
         if self not in _live:
             _live.append(self)
@@ -94,7 +95,7 @@ class Server:
 class Cluster:
     """A nameserver with one broker, or a standalone broker; topics and groups are made with mqadmin."""
 
-    def __init__(self, standalone=False, first_check="2s", check_interval="2s", check_max=15):
+    def __init__(self, standalone=False, first_check="2s", check_interval="2s", check_max=15, settings=None):
         self.directory = Path(tempfile.mkdtemp(prefix="kerolox-sdk-"))
         self.standalone = standalone
         self.names = 0
@@ -111,7 +112,7 @@ class Cluster:
             else:
                 self.nameserver = Server("nameserver", ["nameserver"], self.directory).start()
                 broker += ["--cluster", CLUSTER, "--group", "broker-a", "--nameserver", self.nameserver.address]
-            self.broker = Server("broker", broker, self.directory).start()
+            self.broker = Server("broker", broker, self.directory, settings).start()
         except BaseException:
             self.close()
             raise

@@ -2,7 +2,8 @@
 
 The command finds in KEROLOX_HARNESS an address (HOST:PORT) that answers one line per connection with a line of JSON:
 
-    cluster               starts a nameserver and a broker: {"id": 0, "nameserver": ADDRESS, "broker": ADDRESS}
+    cluster [NAME=VALUE]  starts a nameserver and a broker, which gets these environment variables:
+                          {"id": 0, "nameserver": ADDRESS, "broker": ADDRESS}
     kill ID SERVER        kill -9 of the nameserver or the broker of that cluster: {}
     stop ID SERVER        stops it cleanly
     start ID SERVER       starts it again on the same port and data
@@ -35,7 +36,7 @@ class Clusters:
         command, *arguments = line.split()
         with self.lock:
             if command == "cluster":
-                cluster = harness.Cluster()
+                cluster = harness.Cluster(settings=dict(each.split("=", 1) for each in arguments))
                 self.started.append(cluster)
                 return {
                     "id": len(self.started) - 1,
