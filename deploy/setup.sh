@@ -4,6 +4,7 @@
 #   setup_python   makes the virtual environment with the official Python SDK; sets KEROLOX_PYTHON
 #   setup_nodejs   installs Node.js if it is missing, and the official Node.js SDK; sets KEROLOX_NODE_MODULES
 #   setup_java     installs a JDK and Maven if they are missing, and the official Java SDK; sets KEROLOX_MAVEN_REPOSITORY
+#   setup_go       installs Go if it is missing, and the official Go SDK; sets KEROLOX_GO, the folder of both caches of Go
 #
 # Only what is missing is installed, and each step says what it does.
 # shellcheck shell=bash
@@ -151,4 +152,24 @@ setup_java() {
     -Dkerolox.build="$folder/build" test -Dgroups=none </dev/null >"$folder/log" 2>&1 \
     || { cat "$folder/log" >&2; fail "Maven could not install what $source/pom.xml lists"; }
   touch "$folder/complete"
+}
+
+# Debian has a Go that is new enough for the SDK from version 13 on. One since 1.21 fetches a newer one by itself, unless
+# GOTOOLCHAIN forbids it.
+setup_go() {
+  command -v go >/dev/null || install_packages golang-go
+  local source="$kerolox_root/tests/sdk/go" version
+  version="$(cd "$source" && go env GOVERSION 2>/dev/null)" || version="$(cd / && go env GOVERSION)"
+  [[ "$version" =~ ^go1\.([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -ge 24 ] \
+    || fail "go is ${version:-unknown}, and the SDK needs Go 1.24 or newer: install one from https://go.dev/dl"
+  KEROLOX_GO="$kerolox_cache/go-$(cat "$source/go.mod" "$source/go.sum" - <<<"$version" | cksum | cut -d' ' -f1)"
+  export KEROLOX_GO
+  if [ -e "$KEROLOX_GO/complete" ]; then return 0; fi
+  say "Installing the official RocketMQ SDK for Go into $KEROLOX_GO"
+  rm -rf "$KEROLOX_GO"
+  mkdir -p "$KEROLOX_GO"
+  (cd "$source" && env "GOMODCACHE=$KEROLOX_GO/modules" "GOCACHE=$KEROLOX_GO/build" GOFLAGS=-modcacherw \
+    go test -c -o /dev/null . </dev/null >"$KEROLOX_GO/log" 2>&1) \
+    || { cat "$KEROLOX_GO/log" >&2; fail "Go could not install what $source/go.mod lists"; }
+  touch "$KEROLOX_GO/complete"
 }

@@ -4,9 +4,9 @@
 #   tests/run.sh                      everything
 #   tests/run.sh unit                 tests inside the crates
 #   tests/run.sh e2e [FILTER] [flags] the Rust client and mqadmin against real processes; flags of Rust's test harness
-#   tests/run.sh sdk [--python|--nodejs|--rust|--java [flags]]
+#   tests/run.sh sdk [--python|--nodejs|--rust|--java|--go [flags]]
 #                                     the official RocketMQ SDKs against real processes, or one of them, with flags of
-#                                     pytest, `node --test`, Rust's test harness or Maven (-Dtest=LiteTest)
+#                                     pytest, `node --test`, Rust's test harness, Maven (-Dtest=LiteTest) or `go test`
 #   tests/run.sh conformance [FILTER] [--long]
 #                                     what SDKs need from a server, a checklist of 75 lines, call by call, over plaintext
 #                                     and TLS; --long adds what takes minutes
@@ -112,9 +112,9 @@ conformance_suite() {
 }
 
 sdk_suite() {
-  local sdks=(python nodejs rust java) sdk
+  local sdks=(python nodejs rust java go) sdk
   case "${1:-}" in
-    --python | --nodejs | --rust | --java) sdks=("${1#--}"); shift ;;
+    --python | --nodejs | --rust | --java | --go) sdks=("${1#--}"); shift ;;
     ?*) usage >&2; exit 2 ;;
   esac
   export KEROLOX_BIN="$CARGO_TARGET_DIR/release" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
@@ -159,6 +159,18 @@ sdk_java() {
     -Dkerolox.build="$output/java" test "$@" || code=$?
   finish "sdk java" "$(count '^sdk java: \([0-9]*\) passed.*')" \
     "$(count '^sdk java: [0-9]* passed, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
+}
+
+# Go runs as many tests of a package at the same time as it is told to; these mostly wait. The SDK has names with dots
+# for its environment variables, and writes a log below the home directory without them.
+sdk_go() {
+  local code=0 start=$SECONDS
+  setup_go
+  run env "GOMODCACHE=$KEROLOX_GO/modules" "GOCACHE=$KEROLOX_GO/build" GOPROXY=off \
+    "rocketmq.client.logRoot=$output/go" rocketmq.client.logLevel=warn \
+    python3 tests/sdk/with_harness.py go -C tests/sdk/go test -count=1 -parallel 128 -timeout 5m "$@" || code=$?
+  finish "sdk go" "$(count '^sdk go: \([0-9]*\) passed.*')" \
+    "$(count '^sdk go: [0-9]* passed, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
 }
 
 crash_suite() {
