@@ -135,6 +135,8 @@ setup_java() {
   command -v javac >/dev/null || missing+=(default-jdk-headless)
   command -v mvn >/dev/null || missing+=(maven)
   if [ ${#missing[@]} -gt 0 ]; then install_packages "${missing[@]}"; fi
+  # Without this Maven ends with an escape sequence, even into a file, and the next line would begin with it.
+  export MAVEN_OPTS="${MAVEN_OPTS:-} -Djansi.noreset=true"
   # Maven's own choice counts, which JAVA_HOME may have changed.
   maven="$(mvn --version)"
   version="$(sed -n 's/^Java version: \([^,]*\),.*/\1/p' <<<"$maven")"
