@@ -9,7 +9,8 @@ use kerolox_client::{Address, HalfMessage, Producer, Resolution, RetryPolicy};
 use kerolox_proto::v2::Code;
 
 use crate::support::{
-    NO_CHECKS, PATIENCE, Servers, consume, eventually, expect_nothing, message, receive_one, refusal,
+    NO_CHECKS, PATIENCE, Servers, bodies, consume, eventually, expect_nothing, message, receive, receive_one,
+    refusal,
 };
 
 pub(crate) const CHECKS_EVERY_SECOND: [&str; 4] =
@@ -217,4 +218,74 @@ async fn a_transaction_outlives_its_broker_process() {
     let consumer = servers.consumer("ledger", "payments").await;
     assert_eq!(consume(&consumer, 1).await, ["survivor"]);
     expect_nothing(&consumer).await;
+}
+
+/// Bodies of what a transaction of three messages holds.
+const TOGETHER: [&str; 3] = ["debit", "credit", "receipt"];
+
+fn together() -> Vec<kerolox_client::Message> {
+    TOGETHER.map(|body| message("payments", body)).to_vec()
+}
+
+#[tokio::test]
+async fn messages_of_one_transaction_become_visible_together_or_never() {
+    let mut servers = Servers::cluster(1, &["broker-a"], &NO_CHECKS);
+    servers.create_topic("payments", "TRANSACTION").await;
+    let producer = producer(&servers, never_asked).await;
+    let consumer = servers.consumer("ledger", "payments").await;
+    let committed = producer.send_all_in_transaction(together()).await.unwrap();
+    let rolled_back = producer.send_all_in_transaction(together()).await.unwrap();
+    let _open = producer.send_all_in_transaction(together()).await.unwrap();
+    expect_nothing(&consumer).await;
+    assert_eq!(undecided(&servers).await, 3);
+    servers.brokers[0].kill().unwrap();
+    servers.brokers[0].start().unwrap();
+    assert_eq!(undecided(&servers).await, 3);
+    committed.commit().await.unwrap();
+    rolled_back.rollback().await.unwrap();
+    assert_eq!(refusal(committed.rollback().await), Code::PreconditionFailed);
+    let consumer = servers.consumer("ledger", "payments").await;
+    let received = receive(&consumer, TOGETHER.len()).await;
+    assert_eq!(bodies(&received), ["credit", "debit", "receipt"]);
+    for delivery in &received {
+        consumer.ack(delivery).await.unwrap();
+    }
+    expect_nothing(&consumer).await;
+    assert_eq!(undecided(&servers).await, 1);
+}
+
+#[tokio::test]
+async fn one_check_back_decides_about_all_messages_of_a_transaction() {
+    let servers = Servers::cluster(1, &["broker-a"], &CHECKS_EVERY_SECOND);
+    servers.create_topic("payments", "TRANSACTION").await;
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let said = asked.clone();
+    let producer = producer(&servers, move |half| {
+        said.lock().unwrap().push(half.message().body().to_vec());
+        Resolution::Commit
+    });
+    let producer = producer.await;
+    let consumer = servers.consumer("ledger", "payments").await;
+    let _open = producer.send_all_in_transaction(together()).await.unwrap();
+    assert_eq!(receive(&consumer, TOGETHER.len()).await.len(), TOGETHER.len());
+    assert_eq!(asked.lock().unwrap().as_slice(), [b"receipt"]);
+}
+
+#[tokio::test]
+async fn a_topic_without_duplicates_takes_one_message_for_each_transaction() {
+    let servers = Servers::cluster(1, &["broker-a"], &NO_CHECKS);
+    servers.create_topic("payments", "TRANSACTION").await;
+    let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
+    let request = wire::UpdateTopicRequest {
+        name: "payments".to_owned(),
+        attributes: vec!["+dedup=id".to_owned()],
+        ..Default::default()
+    };
+    servers.client().admin().broker(&address).update_topic(request).await.unwrap();
+    let producer = producer(&servers, never_asked).await;
+    let refused = refusal(producer.send_all_in_transaction(together()).await);
+    assert_eq!(refused, Code::MessagePropertyConflictWithType);
+    assert_eq!(undecided(&servers).await, 0);
+    let _open = producer.send_in_transaction(message("payments", "alone")).await.unwrap();
+    assert_eq!(undecided(&servers).await, 1);
 }

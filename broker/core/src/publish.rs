@@ -3,6 +3,7 @@
 use kerolox_model::limits;
 use kerolox_model::names::{NameError, validate_topic};
 
+use crate::dedup::Dedup;
 use crate::lite;
 use crate::topic::{MessageType, Topic};
 
@@ -151,6 +152,12 @@ pub enum PublishError {
     /// BAD_REQUEST
     #[error("priority {0} is below 0; the lowest priority is 0, and higher ones come first")]
     Priority(i32),
+    /// BAD_REQUEST
+    #[error("the request holds {len} transactional messages, and one transaction has at most {max}; send several transactions", max = limits::TRANSACTION_MESSAGES_MAX)]
+    TransactionTooLarge {
+        /// Messages sent.
+        len: usize,
+    },
     /// ILLEGAL_DELIVERY_TIME
     #[error("{0}")]
     DeliveryTime(String),
@@ -260,6 +267,28 @@ pub fn check_topic(draft: &Draft<'_>, topic: &Topic) -> Result<MessageType, Publ
         sent = words.join(" and "),
         wanted = if words.len() == 1 { words[0] } else { "MIXED" },
     )))
+}
+
+/// Whether the messages of one request are one transaction: more than one, and all of them half messages. `kinds` are theirs.
+///
+/// # Errors
+/// [`PublishError::TypeConflict`] when only some of them are, or when a topic without duplicates might take some of them for
+/// repeats; [`PublishError::TransactionTooLarge`].
+pub fn share_transaction(topic: &Topic, kinds: &[MessageType]) -> Result<bool, PublishError> {
+    let halves = kinds.iter().filter(|kind| **kind == MessageType::Transaction).count();
+    if halves == 0 || kinds.len() == 1 {
+        return Ok(false);
+    }
+    let conflict = if halves < kinds.len() {
+        "the request holds transactional messages and others; send them in requests of their own"
+    } else if halves > limits::TRANSACTION_MESSAGES_MAX {
+        return Err(PublishError::TransactionTooLarge { len: halves });
+    } else if Dedup::of(topic).is_some() {
+        "several messages of one transaction cannot go to a topic with dedup, where some of them might be repeats; send them one by one, each in a transaction of its own, or to another topic"
+    } else {
+        return Ok(true);
+    };
+    Err(PublishError::TypeConflict(conflict.to_owned()))
 }
 
 /// The queue of a topic with `write_queues` queues in which messages with a priority stand: the queues are the priorities,
@@ -468,6 +497,23 @@ mod tests {
             assert!(matches!(refused, PublishError::TypeConflict(_)), "{refused}");
         }
         assert_eq!([0, 3, 4, 9].map(|priority| queue_of_priority(priority, 4)), [0, 3, 3, 3]);
+    }
+
+    #[test]
+    fn half_messages_of_one_request_are_one_transaction() {
+        use MessageType::{Normal, Transaction};
+        let topic = Topic::new("orders", 1);
+        assert_eq!(share_transaction(&topic, &[Transaction]), Ok(false));
+        assert_eq!(share_transaction(&topic, &[Normal, Normal]), Ok(false));
+        assert_eq!(share_transaction(&topic, &[Transaction, Transaction]), Ok(true));
+        assert!(share_transaction(&topic, &[Transaction, Normal]).is_err());
+        let dedup = [("dedup".to_owned(), "id".to_owned())];
+        let unique = Topic { attributes: dedup.into(), ..topic.clone() };
+        assert!(share_transaction(&unique, &[Transaction, Transaction]).is_err());
+        assert_eq!(share_transaction(&unique, &[Transaction]), Ok(false));
+        let many = vec![Transaction; limits::TRANSACTION_MESSAGES_MAX + 1];
+        assert_eq!(share_transaction(&topic, &many[1..]), Ok(true));
+        assert!(matches!(share_transaction(&topic, &many), Err(PublishError::TransactionTooLarge { .. })));
     }
 
     #[test]

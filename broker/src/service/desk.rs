@@ -59,7 +59,7 @@ impl Desk {
                 page.next = Some(*position);
                 break;
             }
-            if wanted.takes(half) {
+            if !half.joins && wanted.takes(half) {
                 let message = self.message(*position, half)?;
                 page.transactions.extend(self.info(
                     *position,
@@ -96,6 +96,7 @@ impl Desk {
             wire::message(&record, &delivery).to_vec()
         });
         Ok(pb::DescribeTransactionResponse {
+            member_ids: self.member_ids(&half)?,
             error: None,
             transaction: Some(info),
             checks: half.story.iter().map(check).collect(),
@@ -159,8 +160,9 @@ impl Desk {
         let mut from = 0;
         loop {
             let halves = self.store().index().halves_from(from, SCAN_MAX)?;
-            for (_, half) in
-                halves.iter().filter(|(_, half)| topic.as_ref().is_none_or(|t| t.id == half.topic_id))
+            for (_, half) in halves
+                .iter()
+                .filter(|(_, half)| !half.joins && topic.as_ref().is_none_or(|t| t.id == half.topic_id))
             {
                 add(counts.entry(half.topic_id).or_default(), half);
             }
@@ -227,6 +229,14 @@ impl Desk {
         }
     }
 
+    /// The message whose decision is that of a half message.
+    fn decided_with(&self, position: u64, half: Half) -> Answer<(u64, Half)> {
+        match half.leader {
+            0 => Ok((position, half)),
+            leader => Ok((leader, self.store().index().half(leader)?.ok_or_else(unknown)?)),
+        }
+    }
+
     fn find_by_message(&self, message_id: &str) -> Answer<(u64, Half)> {
         let is_it = |record: &MessageRecord| record.header.message_id == message_id;
         let mut page = Page::newest(PAGE_MAX);
@@ -234,7 +244,7 @@ impl Desk {
             let found = self.store().find(id_hash(message_id), &page, is_it)?;
             for message in found.messages {
                 if let Standing::Half(half) = message.standing {
-                    return Ok((message.position, *half));
+                    return self.decided_with(message.position, *half);
                 }
             }
             match found.next {
@@ -250,6 +260,17 @@ impl Desk {
             Err(error) if error.is_damage() || half.location(position) < self.store().log_start() => Ok(None),
             read => read.map(Some),
         }
+    }
+
+    /// Ids of the messages that are decided with one; empty where one cannot be read.
+    fn member_ids(&self, half: &Half) -> Answer<Vec<String>> {
+        let mut ids = Vec::with_capacity(half.members.len());
+        for position in &half.members {
+            let member = self.store().index().half(*position)?;
+            let message = member.map(|member| self.message(*position, &member)).transpose()?.flatten();
+            ids.push(message.map(|(_, record)| record.header.message_id).unwrap_or_default());
+        }
+        Ok(ids)
     }
 
     /// `None` when its topic is gone.
@@ -278,6 +299,7 @@ impl Desk {
             decided_reason: half.decided_reason.clone(),
             offset: (half.phase() == Phase::Committed).then_some(half.offset),
             deliver_at_ms: half.deliver_at_ms,
+            messages: u32::try_from(half.members.len() + 1).unwrap_or(u32::MAX),
         })
     }
 

@@ -35,9 +35,18 @@ pub(super) async fn send_message(
     let ids: Vec<String> = records.iter().map(|record| record.header.message_id.clone()).collect();
     let delayed: Vec<bool> = records.iter().map(|record| record.header.deliver_at_ms != 0).collect();
     let entries: Vec<_> = match once::store(&context.engine, &topic, records, now_ms()).await {
-        Ok(applied) => std::iter::zip(std::iter::zip(ids, delayed), applied)
-            .map(|((id, is_delayed), applied)| entry(context, client, &topic.name, id, is_delayed, &applied))
-            .collect(),
+        Ok(applied) => {
+            // Half messages of one request are one transaction, that of the last one.
+            let last = applied.last().map(|last| last.position).zip(ids.last().cloned());
+            let last =
+                last.map(|(position, id)| TransactionId::new(&context.broker, position, &id).to_text());
+            let transaction = last.unwrap_or_default();
+            std::iter::zip(std::iter::zip(ids, delayed), applied)
+                .map(|((id, is_delayed), applied)| {
+                    entry(context, client, &topic.name, id, is_delayed, &transaction, &applied)
+                })
+                .collect()
+        }
         Err(error) => {
             let refusal = match error {
                 OnceError::Propose(error) => refused_by_log(&error),
@@ -94,6 +103,7 @@ async fn records(
     }
     let kinds: Vec<MessageType> =
         messages.iter().map(|message| check_topic(&message.draft, &topic)).collect::<Result<_, _>>()?;
+    let is_shared = publish::share_transaction(&topic, &kinds).map_err(|error| refused(&error))?;
     let mut records = Vec::with_capacity(messages.len());
     for (message, kind) in messages.iter().zip(kinds) {
         let lite = match message.draft.lite_topic {
@@ -102,7 +112,20 @@ async fn records(
         };
         records.push(place(context, client, &topic, message, kind, lite, now_ms));
     }
+    if is_shared {
+        share_transaction(&mut records);
+    }
     Ok((topic, records))
+}
+
+/// Makes half messages one transaction, that of the last one: when that is stored, all are. Nobody is asked about it before
+/// each of them would be.
+fn share_transaction(records: &mut [MessageRecord]) {
+    let first_check_ms = records.iter().map(|record| record.header.hold_ms).max();
+    if let Some((last, others)) = records.split_last_mut() {
+        last.header.hold_ms = first_check_ms.unwrap_or(last.header.hold_ms);
+        others.iter_mut().for_each(|record| record.header.joins = true);
+    }
 }
 
 fn malformed(error: &dyn std::error::Error) -> Refusal {
@@ -181,6 +204,7 @@ fn entry(
     topic: &str,
     mut message_id: String,
     is_delayed: bool,
+    transaction: &str,
     applied: &Applied,
 ) -> v2::SendResultEntry {
     let is_repeat = matches!(applied.outcome, Outcome::Duplicate(_));
@@ -191,9 +215,12 @@ fn entry(
     let (offset, transaction_id, recall_handle) = match applied.outcome {
         Outcome::Visible { offset, .. } => (offset, String::new(), String::new()),
         Outcome::Held => {
-            let id = TransactionId::new(&context.broker, applied.position, &message_id).to_text();
             // Once it is committed, it can be recalled.
-            (0, id, if is_delayed { recall_handle(applied.position) } else { String::new() })
+            (
+                0,
+                transaction.to_owned(),
+                if is_delayed { recall_handle(applied.position) } else { String::new() },
+            )
         }
         Outcome::Scheduled => (0, String::new(), recall_handle(applied.position)),
         Outcome::Duplicate(First { place: Some((_, offset)), .. }) => (offset, String::new(), String::new()),
@@ -257,7 +284,9 @@ fn refused(error: &PublishError) -> Refusal {
         PublishError::Key(_) => Code::IllegalMessageKey,
         PublishError::MessageGroup(_) => Code::IllegalMessageGroup,
         PublishError::LiteTopic(_) => Code::IllegalLiteTopic,
-        PublishError::RecoveryDuration { .. } | PublishError::Priority(_) => Code::BadRequest,
+        PublishError::RecoveryDuration { .. }
+        | PublishError::Priority(_)
+        | PublishError::TransactionTooLarge { .. } => Code::BadRequest,
         PublishError::DeliveryTime(_) => Code::IllegalDeliveryTime,
         PublishError::TypeConflict(_) => Code::MessagePropertyConflictWithType,
         PublishError::NotWritable(_) => Code::Forbidden,

@@ -66,6 +66,7 @@ pub(crate) fn record(sent: &Sent<'_>, placement: &Placement<'_>) -> MessageRecor
         dedup_high: None,
         dedup_low: None,
         slot: sent.draft.message_group.map(slots::slot_of),
+        joins: false,
     };
     let [before_id, after_id] = sent.system;
     let sent_len = before_id.len() + after_id.len();

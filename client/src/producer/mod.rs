@@ -172,11 +172,7 @@ impl Producer {
         };
         let topic = first.topic().to_owned();
         let group = first.together().map(str::to_owned);
-        let alike = |message: &Message| message.topic() == topic && message.together() == group.as_deref();
-        if !messages.iter().all(alike) {
-            let error = Error::invalid(
-                "the messages of a batch differ in topic, message group or lite topic; send one batch for each of them",
-            );
+        if let Err(error) = check_alike(&messages) {
             return vec![Err(error); messages.len()];
         }
         let target = group.as_deref().map_or(Target::Any, Target::Group);
@@ -193,7 +189,21 @@ impl Producer {
     /// [`Error::Invalid`] when the producer has no transaction checker or did not declare the topic, otherwise as for
     /// [`Self::send`].
     pub async fn send_in_transaction(&self, message: Message) -> Result<Transaction> {
-        let topic = message.topic().to_owned();
+        self.send_all_in_transaction(vec![message]).await
+    }
+
+    /// Sends half messages of one topic, and of one message group if they have one, that are decided together: consumers get all
+    /// of them or none. They go out in one request, so together they are at most as large as one may be. The transaction's
+    /// receipt is that of the last message, which is also the one that a check-back shows.
+    ///
+    /// The broker has to keep several messages in one transaction, which RocketMQ's does not.
+    ///
+    /// # Errors
+    /// As for [`Self::send_in_transaction`]; [`Error::Invalid`] without a message, or when they differ in topic or message group;
+    /// [`Error::Protocol`] when the server gave them transactions of their own, which nothing decides then.
+    pub async fn send_all_in_transaction(&self, messages: Vec<Message>) -> Result<Transaction> {
+        let first = messages.first().ok_or_else(|| Error::invalid("a transaction needs a message"))?;
+        let topic = first.topic().to_owned();
         if self.member.checker.is_none() {
             return Err(Error::invalid(
                 "transactions need a transaction checker; set one with ProducerBuilder::transaction_checker",
@@ -204,14 +214,21 @@ impl Producer {
                 "transactions need a declared topic; add {topic:?} with ProducerBuilder::topic"
             )));
         }
-        let group = message.together().map(str::to_owned);
+        let group = first.together().map(str::to_owned);
+        check_alike(&messages)?;
         let target = group.as_deref().map_or(Target::Any, Target::Group);
-        let stamped = vec![self.stamped(message, true)];
-        let receipt = only_one(self.dispatch(&topic, stamped, target, true).await)?;
-        let transaction_id = receipt.transaction_id.clone().ok_or_else(|| Error::Protocol {
-            endpoint: receipt.endpoints.to_string(),
-            what: "a half message got no transaction id",
-        })?;
+        let stamped = messages.into_iter().map(|message| self.stamped(message, true)).collect();
+        let receipts = self.dispatch(&topic, stamped, target, true).await;
+        let mut receipts = receipts.into_iter().collect::<Result<Vec<_>>>()?;
+        let wrong =
+            |receipt: &SendReceipt, what| Error::Protocol { endpoint: receipt.endpoints.to_string(), what };
+        let receipt = receipts.pop().expect("one for each message");
+        let Some(transaction_id) = receipt.transaction_id.clone() else {
+            return Err(wrong(&receipt, "a half message got no transaction id"));
+        };
+        if receipts.iter().any(|other| other.transaction_id != receipt.transaction_id) {
+            return Err(wrong(&receipt, "messages that belong together got different transaction ids"));
+        }
         let ending = Ending {
             topic,
             message_id: receipt.message_id.clone(),
@@ -252,6 +269,18 @@ impl fmt::Debug for Producer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Producer").field("client_id", &self.client_id()).finish_non_exhaustive()
     }
+}
+
+/// What one request carries goes to one place.
+fn check_alike(messages: &[Message]) -> Result<()> {
+    let is_alike =
+        |pair: &[Message]| pair[0].topic() == pair[1].topic() && pair[0].together() == pair[1].together();
+    if messages.windows(2).all(is_alike) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "the messages of a batch differ in topic, message group or lite topic; send one batch for each of them",
+    ))
 }
 
 fn only_one(mut results: Vec<Result<SendReceipt>>) -> Result<SendReceipt> {

@@ -20,6 +20,8 @@ pub const PROPERTIES_BYTES_MAX: usize = 16 * 1024;
 pub const MESSAGE_GROUP_BYTES_MAX: usize = 64;
 /// Largest `orphaned_transaction_recovery_duration`, in milliseconds.
 pub const TRANSACTION_RECOVERY_MS_MAX: u64 = 3_600_000;
+/// Most messages of one transaction: its decision makes them visible in one step, which others wait for.
+pub const TRANSACTION_MESSAGES_MAX: usize = 1024;
 /// Shortest invisible duration that a simple consumer may ask for, in milliseconds.
 pub const INVISIBLE_MS_MIN: u64 = 10_000;
 /// Longest invisible duration, in milliseconds.

@@ -99,6 +99,7 @@ impl Maker {
             dedup_high: None,
             dedup_low: None,
             slot: None,
+            joins: false,
         };
         let system = Bytes::copy_from_slice(&self.system);
         Made(MessageRecord { header, system, content: self.content.clone() })

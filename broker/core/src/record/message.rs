@@ -64,6 +64,10 @@ pub struct MessageHeader {
     /// stored it expected.
     #[prost(uint32, optional, tag = "16")]
     pub slot: Option<u32>,
+    /// Of a half message: it belongs to the transaction of the next one that has not set this. They lie next to each other; if
+    /// a crash took the last one, none of them counts.
+    #[prost(bool, tag = "17")]
+    pub joins: bool,
 }
 
 impl MessageHeader {

@@ -25,6 +25,7 @@ fn examples() -> Vec<Record> {
         dedup_high: None,
         dedup_low: None,
         slot: None,
+        joins: false,
     };
     let queue = QueueProgress {
         group_id: 1,
@@ -188,7 +189,7 @@ fn examples() -> Vec<Record> {
             ..SnapshotRecord::default()
         })),
         Record::Message(MessageRecord {
-            header: MessageHeader { topic_id: 7, slot: Some(300), ..MessageHeader::default() },
+            header: MessageHeader { topic_id: 7, slot: Some(300), joins: true, ..MessageHeader::default() },
             system: Bytes::new(),
             content: Bytes::new(),
         }),

@@ -78,6 +78,15 @@ pub struct Half {
     /// See `MessageHeader::slot`.
     #[prost(uint32, optional, tag = "16")]
     pub slot: Option<u32>,
+    /// Positions of the half messages that are decided with this one, in their order.
+    #[prost(uint64, repeated, tag = "17")]
+    pub members: Vec<u64>,
+    /// See `MessageHeader::joins`: it is decided with another one, and never checked back itself.
+    #[prost(bool, tag = "18")]
+    pub joins: bool,
+    /// Position of that one; 0 before it is stored, and for what is decided by itself.
+    #[prost(uint64, tag = "19")]
+    pub leader: u64,
     /// Check-backs, oldest first; at most [`STORY_MAX`].
     #[prost(message, repeated, tag = "20")]
     pub story: Vec<CheckNote>,

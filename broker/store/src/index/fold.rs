@@ -139,7 +139,7 @@ pub enum Event {
     },
 }
 
-fn malformed(frame: &Frame) -> impl Fn(RecordError) -> StoreError {
+pub(super) fn malformed(frame: &Frame) -> impl Fn(RecordError) -> StoreError {
     let position = frame.position;
     move |source| StoreError::Record { position, source }
 }
@@ -151,11 +151,15 @@ impl Index {
     /// [`StoreError`] when the record cannot be understood or the store fails; the index must not be used any more
     /// then, since a record is missing in it.
     pub fn apply(&mut self, frame: &Frame, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
+        let joining = self.joining.len();
         let outcome = if frame.kind == Kind::Message as u8 {
             self.apply_message(frame, events)?
         } else {
             self.apply_other(frame, events)?
         };
+        if joining > 0 && self.joining.len() == joining {
+            self.drop_joining()?;
+        }
         if frame.kind != Kind::Snapshot as u8 {
             self.loading = Loading::Never;
             self.forget_parts();
@@ -264,25 +268,6 @@ impl Index {
                 Err(malformed(frame)(RecordError::Malformed { kind: "message", reason }))
             }
         }
-    }
-
-    fn hold_half(&mut self, frame: &Frame, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
-        let header = MessageRecord::decode(frame.body.clone()).map_err(malformed(frame))?.header;
-        let half = Half {
-            topic_id: header.topic_id,
-            queue: header.queue,
-            frame_len: frame.len,
-            tag_hash: header.tag_hash,
-            message_id_crc: crc32c::crc32c(header.message_id.as_bytes()),
-            stored_ms: frame.store_ms,
-            next_check_ms: frame.store_ms.saturating_add(header.hold_ms),
-            deliver_at_ms: header.deliver_at_ms,
-            slot: header.slot,
-            ..Half::default()
-        };
-        self.put_held(frame.position, None, &half);
-        events.push(Event::HalfDue { due_ms: half.next_check_ms });
-        Ok(Outcome::Held)
     }
 
     fn hold_until(&mut self, frame: &Frame, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {

@@ -12,7 +12,8 @@ use crate::index::entries::Entry;
 use crate::index::{Index, keys};
 use crate::kv::{Family, Pair, pairs};
 
-/// Key under which parked half messages stand in the due index: they are undecided, but never due.
+/// Key under which half messages stand in the due index that are undecided, but never due: parked ones, and those that are
+/// decided with another one.
 pub(super) const NEVER_MS: i64 = i64::MAX;
 
 /// A message that is held back, as the index knows it.
@@ -38,6 +39,8 @@ pub(super) trait Held: Message + Default + Clone {
     fn moved(&self, position: u64, len: u32) -> Self;
     /// It became visible `by` offsets further up.
     fn shifted(&self, by: u64) -> Self;
+    /// Whether it counts as one of those; messages of one transaction count once.
+    fn is_counted(&self) -> bool;
     /// How many are open, by topic.
     fn counts(index: &mut Index) -> &mut HashMap<u32, u64>;
 
@@ -102,7 +105,11 @@ impl Held for Half {
     }
 
     fn due_ms(&self) -> i64 {
-        if self.phase() == Phase::Parked { NEVER_MS } else { self.next_check_ms }
+        if self.phase() == Phase::Parked || self.joins { NEVER_MS } else { self.next_check_ms }
+    }
+
+    fn is_counted(&self) -> bool {
+        !self.joins
     }
 
     fn visible(&self) -> Option<Shown> {
@@ -128,6 +135,10 @@ impl Held for Timer {
 
     fn due_ms(&self) -> i64 {
         self.due_ms
+    }
+
+    fn is_counted(&self) -> bool {
+        true
     }
 
     fn visible(&self) -> Option<Shown> {
@@ -200,7 +211,9 @@ impl Index {
         }
         if new.is_open() {
             self.overlay.put(T::DUE, keys::due(new.due_ms(), position), encoded.clone());
-            *T::counts(self).entry(new.queue().0).or_default() += 1;
+            if new.is_counted() {
+                *T::counts(self).entry(new.queue().0).or_default() += 1;
+            }
         }
         self.overlay.put(T::FAMILY, keys::held(position), encoded);
     }
@@ -213,7 +226,9 @@ impl Index {
 
     fn no_longer_open<T: Held>(&mut self, position: u64, held: &T) {
         self.overlay.delete(T::DUE, keys::due(held.due_ms(), position));
-        *T::counts(self).entry(held.queue().0).or_default() -= 1;
+        if held.is_counted() {
+            *T::counts(self).entry(held.queue().0).or_default() -= 1;
+        }
     }
 
     /// Forgets the open ones of a topic that goes away.
@@ -259,7 +274,11 @@ impl Index {
 
     pub(super) fn count_open<T: Held>(&mut self) -> Result<(), StoreError> {
         let mut counts = HashMap::new();
-        self.each_open(|_, held: T| *counts.entry(held.queue().0).or_default() += 1)?;
+        self.each_open(|_, held: T| {
+            if held.is_counted() {
+                *counts.entry(held.queue().0).or_default() += 1;
+            }
+        })?;
         *T::counts(self) = counts;
         Ok(())
     }

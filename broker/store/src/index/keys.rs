@@ -10,6 +10,7 @@ pub(super) const NEXT_TOPIC: &[u8] = b"next-topic";
 pub(super) const NEXT_LITE: &[u8] = b"next-lite";
 pub(super) const STORE_MS: &[u8] = b"store-ms";
 pub(super) const TRIMMED: &[u8] = b"trimmed";
+pub(super) const JOINING: &[u8] = b"joining";
 pub(super) const UNSETTLED: &[u8] = b"unsettled";
 pub(super) const NEXT_GROUP: &[u8] = b"next-group";
 

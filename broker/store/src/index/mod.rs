@@ -2,7 +2,7 @@
 //!
 //! | family | key (integers big-endian) | value |
 //! |---|---|---|
-//! | state | name | `applied`, `trimmed`: u64 log position; `unsettled`: u64 position of damage; `format`, `next-topic`, `next-group`, `next-lite`: u32; `store-ms`: i64 time of the newest record; `broker`: text |
+//! | state | name | `applied`, `trimmed`: u64 log position; `unsettled`: u64 position of damage; `joining`: u64 positions of half messages that wait for the last one of their transaction; `format`, `next-topic`, `next-group`, `next-lite`: u32; `store-ms`: i64 time of the newest record; `broker`: text |
 //! | topics | u32 id | [`kerolox_core::topic::Topic`] |
 //! | groups | u32 id | [`kerolox_core::group::Group`] |
 //! | queues | u32 topic, u32 queue | u64 min offset, u64 next offset, i64 time of the newest entry |
@@ -91,7 +91,9 @@ pub struct Index {
     lookups: Lookups,
     seen: Seen,
     progress: HashMap<(u32, u32, u32), Progress>,
-    /// Undecided half messages by topic.
+    /// Positions of half messages that wait for the one whose transaction they belong to: that comes next.
+    joining: Vec<u64>,
+    /// Transactions by topic that nobody decided.
     undecided: HashMap<u32, u64>,
     /// Messages that wait for their delivery time, by topic.
     scheduled: HashMap<u32, u64>,
@@ -135,6 +137,9 @@ impl Index {
         let queues = Queues::load(&*kv)?;
         let lites = Lites::load(&*kv, queues.names())?;
         let moving = MovingTopics::load(&*kv)?;
+        let joining = kv.get(Family::State, keys::JOINING)?.unwrap_or_default();
+        let joining = joining.chunks(8).map(|position| keys::read_u64(position, "joining"));
+        let joining = joining.collect::<Result<_, _>>()?;
         let seen = Seen::load(&*kv)?;
         let mut index = Self {
             overlay: Overlay::new(kv.clone()),
@@ -151,6 +156,7 @@ impl Index {
             lookups: Lookups::default(),
             seen,
             progress: HashMap::new(),
+            joining,
             undecided: HashMap::new(),
             scheduled: HashMap::new(),
             unsettled: None,
@@ -184,6 +190,7 @@ impl Index {
             lookups: Lookups::default(),
             seen: Seen::default(),
             progress: HashMap::new(),
+            joining: Vec::new(),
             undecided: HashMap::new(),
             scheduled: HashMap::new(),
             unsettled: None,
@@ -279,6 +286,7 @@ impl Index {
         state(keys::NEXT_TOPIC, self.meta.next_topic.to_be_bytes().to_vec());
         state(keys::NEXT_GROUP, self.meta.next_group.to_be_bytes().to_vec());
         state(keys::NEXT_LITE, self.lites.next.to_be_bytes().to_vec());
+        state(keys::JOINING, self.joining.iter().flat_map(|position| position.to_be_bytes()).collect());
         ops
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use kerolox_core::acks::Acks;
 use kerolox_core::lite::FIRST_LITE_QUEUE;
 use kerolox_core::record::{GroupProgress, HeldHalf, HeldTimer, KeptMessage, QueueState, SnapshotRecord};
+use kerolox_core::transaction::Half;
 use prost::Message;
 
 use crate::error::StoreError;
@@ -83,7 +84,11 @@ impl Index {
             let progress = GroupProgress { group_id, topic_id, queue, acks: acks.encode() };
             parts.push(progress.encoded_len() + 8, progress, |part| &mut part.progress);
         }
-        self.each_open(|position, half| {
+        self.each_open(|position, half: Half| {
+            // What it waits for would have been stored next to it.
+            if half.joins && half.leader == 0 {
+                return;
+            }
             let held = HeldHalf { position, half };
             parts.push(held.encoded_len() + 8, held, |part| &mut part.halves);
         })?;

@@ -11,6 +11,7 @@ use crate::index::{Event, Index, Outcome, keys};
 use crate::kv::{Family, Pair};
 
 /// Somebody decides about a half message.
+#[derive(Clone)]
 pub(super) struct Settling {
     pub(super) held: u64,
     pub(super) decision: Decision,
@@ -53,7 +54,7 @@ impl Index {
         pairs.into_iter().map(read).collect()
     }
 
-    /// The first decision about a half message wins.
+    /// The first decision about a half message wins, and holds for all messages of its transaction.
     pub(super) fn settle(
         &mut self,
         frame: &Frame,
@@ -64,11 +65,21 @@ impl Index {
             self.note_decision(settling.held, None);
             return Ok(Outcome::NoSuchHalf);
         };
+        if half.leader != 0 {
+            return self.settle(frame, &Settling { held: half.leader, ..settling.clone() }, events);
+        }
         let outcome = match transaction::settle(half.phase(), settling.decision) {
             Settlement::Repeats => Outcome::Repeated,
             Settlement::Contradicts if !sabotage::is("last-decision-wins") => Outcome::Contradicted,
             _ if self.is_topic_gone(half.topic_id) => Outcome::TopicGone,
-            _ => self.decide(frame, settling, &half, events),
+            _ => {
+                for position in &half.members {
+                    if let Some(member) = self.half(*position)?.filter(Half::is_undecided) {
+                        self.decide(frame, settling, *position, &member, events);
+                    }
+                }
+                self.decide(frame, settling, settling.held, &half, events)
+            }
         };
         self.audit_settled(frame, settling, &half, &outcome);
         Ok(outcome)
@@ -78,10 +89,10 @@ impl Index {
         &mut self,
         frame: &Frame,
         settling: &Settling,
+        position: u64,
         half: &Half,
         events: &mut Vec<Event>,
     ) -> Outcome {
-        let position = settling.held;
         let mut decided = Half {
             decided_by: settling.by.clone(),
             decided_ms: frame.store_ms,
@@ -108,7 +119,7 @@ impl Index {
                 Outcome::Discarded
             }
         };
-        if matches!(settling.source(), Source::Check | Source::Webhook) {
+        if !half.joins && matches!(settling.source(), Source::Check | Source::Webhook) {
             let answer = match settling.decision {
                 Decision::Commit => Answer::Commit,
                 Decision::Rollback => Answer::Rollback,

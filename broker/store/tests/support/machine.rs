@@ -54,6 +54,15 @@ impl Machine {
         answer.recv().expect("answered").expect("stored")
     }
 
+    /// Proposes records that are stored next to each other, all or none.
+    #[allow(dead_code, reason = "not every history needs it")]
+    pub(crate) fn propose_all(&self, records: &[Record]) -> Vec<Applied> {
+        let (sender, answer) = mpsc::channel();
+        let done = Box::new(move |applied| sender.send(applied).expect("waits"));
+        self.store().propose_batch(records, Flush::Sync, done);
+        answer.recv().expect("answered").expect("stored")
+    }
+
     pub(crate) fn progress(&self, item: ProgressItem) -> Applied {
         self.propose(&Record::Progress(ProgressRecord::new([item])))
     }

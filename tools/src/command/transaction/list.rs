@@ -121,5 +121,6 @@ pub(super) fn view(transaction: &wire::TransactionInfo) -> Value {
         "reason": transaction.decided_reason,
         "offset": transaction.offset,
         "deliverAtMs": transaction.deliver_at_ms,
+        "messages": transaction.messages,
     })
 }

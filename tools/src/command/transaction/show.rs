@@ -64,6 +64,7 @@ fn text(story: &wire::DescribeTransactionResponse) -> String {
         format!("Message id   {}", transaction.message_id),
         format!("Stored       {} by {}", local_time(transaction.stored_ms), transaction.producer),
     ];
+    lines.extend(story.member_ids.iter().map(|id| format!("Together with {id}")));
     let message = v2::Message::decode(story.message.as_slice()).unwrap_or_default();
     let system = message.system_properties.unwrap_or_default();
     for (name, value) in [
@@ -136,6 +137,7 @@ fn view(story: &wire::DescribeTransactionResponse) -> Value {
     };
     view["checkBacks"] = story.checks.iter().map(check).collect();
     view["deliveries"] = story.deliveries.iter().map(delivery).collect();
+    view["memberIds"] = json!(story.member_ids);
     view["tag"] = json!(system.tag);
     view["keys"] = json!(system.keys);
     view["messageGroup"] = json!(system.message_group);
