@@ -4,7 +4,8 @@
 #   setup_python   makes the virtual environment with the official Python SDK; sets KEROLOX_PYTHON
 #   setup_nodejs   installs Node.js if it is missing, and the official Node.js SDK; sets KEROLOX_NODE_MODULES
 #   setup_java     installs a JDK and Maven if they are missing, and the official Java SDK; sets KEROLOX_MAVEN_REPOSITORY
-#   setup_go       installs Go if it is missing, and the official Go SDK; sets KEROLOX_GO, the folder of both caches of Go
+#   setup_go       installs Go if it is missing or too old, and the official Go SDK; sets KEROLOX_GO, the folder of both
+#                  caches of Go
 #
 # Only what is missing is installed, and each step says what it does.
 # shellcheck shell=bash
@@ -156,14 +157,17 @@ setup_java() {
   touch "$folder/complete"
 }
 
-# Debian has a Go that is new enough for the SDK from version 13 on. One since 1.21 fetches a newer one by itself, unless
-# GOTOOLCHAIN forbids it.
+# A Go that is too old for the SDK and cannot or may not fetch a newer one by itself (those since 1.21 can) gets it fetched
+# here: Debian 12 has Go 1.19.
 setup_go() {
   command -v go >/dev/null || install_packages golang-go
   local source="$kerolox_root/tests/sdk/go" version
-  version="$(cd "$source" && go env GOVERSION 2>/dev/null)" || version="$(cd / && go env GOVERSION)"
-  [[ "$version" =~ ^go1\.([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -ge 24 ] \
-    || fail "go is ${version:-unknown}, and the SDK needs Go 1.24 or newer: install one from https://go.dev/dl"
+  version="$(go_version "$source")"
+  if ! go_is_new_enough "$version"; then
+    use_newer_go "$version"
+    version="$(go_version "$source")"
+    go_is_new_enough "$version" || fail "go is still ${version:-unknown}, and the SDK needs Go 1.24 or newer"
+  fi
   KEROLOX_GO="$kerolox_cache/go-$(cat "$source/go.mod" "$source/go.sum" - <<<"$version" | cksum | cut -d' ' -f1)"
   export KEROLOX_GO
   if [ -e "$KEROLOX_GO/complete" ]; then return 0; fi
@@ -174,4 +178,41 @@ setup_go() {
     go test -c -o /dev/null . </dev/null >"$KEROLOX_GO/log" 2>&1) \
     || { cat "$KEROLOX_GO/log" >&2; fail "Go could not install what $source/go.mod lists"; }
   touch "$KEROLOX_GO/complete"
+}
+
+# What `go` is in a module. An old Go does not understand the file of a newer module, so it is asked elsewhere.
+go_version() { # FOLDER
+  (cd "$1" && go env GOVERSION 2>/dev/null) || (cd / && go env GOVERSION)
+}
+
+go_is_new_enough() { # VERSION
+  [[ "$1" =~ ^go1\.([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -ge 24 ]
+}
+
+# Go's releases are modules, so any Go can download and check one, from wherever it gets its modules. What the newer ones do
+# with it is done here: modules have no executable files, and none with another go.mod inside.
+use_newer_go() { # VERSION THAT IS TOO OLD
+  local wanted=go1.24.13 platform folder download="$kerolox_cache/toolchain-download"
+  platform="$(cd / && go env GOHOSTOS)-$(cd / && go env GOHOSTARCH)"
+  folder="$kerolox_cache/$wanted.$platform"
+  if [ ! -e "$folder/complete" ]; then
+    say "Installing $wanted into $folder, because go is ${1:-unknown} and the SDK needs Go 1.24 or newer"
+    remove_modules "$download"
+    rm -rf "$folder"
+    (cd / && env "GOMODCACHE=$download" GOFLAGS=-modcacherw \
+      go mod download "golang.org/toolchain@v0.0.1-$wanted.$platform" </dev/null) \
+      || fail "go could not download its release $wanted for $platform"
+    mv "$download/golang.org/toolchain@v0.0.1-$wanted.$platform" "$folder"
+    remove_modules "$download"
+    chmod -R u+w "$folder"
+    chmod +x "$folder"/bin/* "$folder"/pkg/tool/*/*
+    find "$folder" -name _go.mod -execdir mv _go.mod go.mod ';'
+    touch "$folder/complete"
+  fi
+  export GOROOT="$folder" GOTOOLCHAIN=local PATH="$folder/bin:$PATH"
+}
+
+# Folders of downloaded modules can be read-only.
+remove_modules() { # FOLDER
+  if [ -e "$1" ]; then chmod -R u+w "$1" && rm -rf "$1"; fi
 }
