@@ -224,6 +224,10 @@ impl BrokerAdmin {
         end_timer, EndTimerRequest, EndTimerResponse, error
     );
     broker_call!(
+        /// Lite topics of a topic, by name.
+        list_lites, ListLitesRequest, ListLitesResponse, error
+    );
+    broker_call!(
         /// Messages that used up their attempts and block their message group.
         list_blocked, ListBlockedRequest, ListBlockedResponse, error
     );

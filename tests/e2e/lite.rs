@@ -10,6 +10,7 @@ use kerolox_tests::process::Server;
 use tokio_stream::StreamExt as _;
 use tonic::Request;
 
+use crate::mqadmin::{failure, json, rows, table};
 use crate::support::{
     INVISIBLE, PATIENCE, Servers, bodies, body, code, consume, eventually, expect_nothing, from_client,
     message, raw, receive, receive_one, refusal, resource,
@@ -294,4 +295,118 @@ async fn a_message_of_a_lite_topic_becomes_a_dead_letter_and_the_next_one_follow
     let morgue = servers.consumer("morgue", &format!("%DLQ%{GROUP}")).await;
     let dead = receive_one(&morgue).await;
     assert_eq!((body(&dead), dead.message().lite_topic()), ("bad", Some("a")));
+}
+
+#[tokio::test]
+async fn administrators_see_lite_topics_and_what_is_left_of_them() {
+    let servers = Servers::cluster(1, &["broker-a"], &[]);
+    servers.create_topic(PARENT, "LITE").await;
+    servers.create_topic("orders", "NORMAL").await;
+    let ns = servers.access_points();
+    let list = |more: &str| json(&format!("liteList -n {ns} -t {PARENT} {more}"))["brokers"][0].clone();
+    assert_eq!((&list("")["total"], &list("")["liteTopics"]), (&0.into(), &serde_json::json!([])));
+
+    let producer = servers.client().producer().topic(PARENT).start().await.unwrap();
+    for name in ["user-1", "user-2", "guest-1"] {
+        for number in 1..=3 {
+            producer.send(lite(name, &format!("{name} {number}"))).await.unwrap();
+        }
+    }
+    let consumer = servers.consumer(GROUP, PARENT).await;
+    subscribe(&servers.brokers[0], &consumer, &["user-1", "guest-1", "to-come"]).await;
+    for delivery in receive(&consumer, 6).await.iter().filter(|delivery| body(delivery) == "user-1 1") {
+        consumer.ack(delivery).await.unwrap();
+    }
+
+    let all = list("");
+    let names: Vec<&str> =
+        all["liteTopics"].as_array().unwrap().iter().map(|one| one["liteTopic"].as_str().unwrap()).collect();
+    assert_eq!((names, &all["total"]), (vec!["guest-1", "user-1", "user-2"], &3.into()));
+    assert_eq!(all["liteTopics"][0]["diff"], serde_json::Value::Null);
+    let first = &all["liteTopics"][1];
+    assert_eq!(
+        (&first["messages"], &first["maxOffset"], &first["subscribers"]),
+        (&3.into(), &3.into(), &1.into())
+    );
+    assert!(first["lastActivityMs"].as_i64().unwrap() >= first["createdMs"].as_i64().unwrap());
+    let chosen = list(&format!("--prefix user- -g {GROUP} -m 1"));
+    assert_eq!(
+        (&chosen["truncated"], &chosen["liteTopics"][0]["liteTopic"]),
+        (&true.into(), &"user-1".into())
+    );
+    assert_eq!(
+        (&chosen["liteTopics"][0]["diff"], &chosen["liteTopics"].as_array().unwrap().len()),
+        (&2.into(), &1)
+    );
+    let shown = table(&format!("liteList -n {ns} -t {PARENT} -g {GROUP}"));
+    let shown = rows(shown.split("\n\n").next().unwrap());
+    let row = |name: &str| shown.iter().find(|row| row[0] == name).unwrap().clone();
+    assert_eq!(row("user-2").last(), Some(&"-"), "nobody of the group wants it");
+    assert_eq!((row("guest-1")[1], row("guest-1")[3..6].to_vec()), ("broker-a", vec!["0", "3", "3"]));
+    assert_eq!(row("user-1").last(), Some(&"2"));
+
+    // One line for all of them, before and after the clients are gone and the broker was started again.
+    let progress = || json(&format!("consumerProgress -n {ns} -g {GROUP}"));
+    let seen = progress();
+    assert_eq!((&seen["diffTotal"], &seen["inflightTotal"]), (&5.into(), &5.into()));
+    assert_eq!((seen["queues"].as_array().unwrap().len(), &seen["queues"][0]["liteTopics"]), (1, &2.into()));
+    let line = table(&format!("consumerProgress -n {ns} -g {GROUP}"));
+    assert!(line.contains("2 lite"), "{line}");
+    drop(consumer);
+    let mut servers = servers;
+    servers.brokers[0].kill().unwrap();
+    servers.brokers[0].start().unwrap();
+    eventually("the broker is back", PATIENCE, async || {
+        crate::mqadmin::mqadmin(&format!("topicRoute -n {ns} -t {PARENT}")).code == 0
+    })
+    .await;
+    let seen = progress();
+    assert_eq!((&seen["diffTotal"], &seen["queues"][0]["liteTopics"]), (&2.into(), &1.into()), "{seen}");
+
+    for (line, exit, word) in [
+        (format!("liteList -n {ns} -t orders"), 1, "LITE"),
+        (format!("liteList -n {ns} -t nothing"), 4, "nothing"),
+        (format!("liteList -n {ns} -t {PARENT} -g nobody"), 4, "nobody"),
+    ] {
+        let (code, text) = failure(&line);
+        assert!(code == exit && text.contains(word), "{line}: {code} {text}");
+    }
+}
+
+/// The shortest expiration is a minute.
+#[tokio::test]
+async fn an_idle_lite_topic_expires_and_one_at_work_stays() {
+    let mut servers = Servers::none();
+    servers.start_broker_with(
+        "broker-a",
+        &["--standalone"],
+        &[("KEROLOX_BROKER__LITE__CHECK_INTERVAL", "1s")],
+    );
+    let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
+    let request = wire::UpdateTopicRequest {
+        name: PARENT.to_owned(),
+        attributes: vec!["+message.type=LITE".to_owned(), "+lite.topic.expiration=1".to_owned()],
+        ..Default::default()
+    };
+    servers.client().admin().broker(&address).update_topic(request).await.unwrap();
+    let producer = servers.client().producer().topic(PARENT).start().await.unwrap();
+    let started = std::time::Instant::now();
+    producer.send(lite("idle", "forgotten")).await.unwrap();
+    producer.send(lite("busy", "early")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    producer.send(lite("busy", "late")).await.unwrap();
+    let names = || {
+        let listed = json(&format!("liteList -b {address} -t {PARENT}"));
+        let listed = listed["brokers"][0]["liteTopics"].as_array().unwrap().clone();
+        listed.iter().map(|lite| lite["liteTopic"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(), ["busy", "idle"]);
+    eventually("the idle one is gone", Duration::from_secs(60), async || names() == ["busy"]).await;
+    assert!(started.elapsed() >= Duration::from_secs(60), "it went after {:?}", started.elapsed());
+    let consumer = servers.consumer(GROUP, PARENT).await;
+    subscribe(&servers.brokers[0], &consumer, &["busy", "idle"]).await;
+    assert_eq!(consume(&consumer, 2).await, ["early", "late"]);
+    // One of the same name begins anew, and its subscribers get it.
+    producer.send(lite("idle", "again")).await.unwrap();
+    assert_eq!(consume(&consumer, 1).await, ["again"]);
 }

@@ -28,6 +28,7 @@ mod relay;
 mod retention;
 mod settings;
 mod startup;
+mod stored;
 mod support;
 mod timers;
 mod transactions;

@@ -1,7 +1,8 @@
 //! The command line: which commands there are.
 
 use crate::command::{
-    audit, cluster, config, dead_letters, group, message, offset, query, store, timers, topic, transaction,
+    audit, cluster, config, dead_letters, group, lites, message, offset, query, store, timers, topic,
+    transaction,
 };
 use crate::outcome::Result;
 use crate::output::{Format, Report};
@@ -77,6 +78,7 @@ commands!(
     "timerList" TimerList(timers::TimerList),
     "timerCancel" TimerCancel(timers::TimerCancel),
     "timerDeliver" TimerDeliver(timers::TimerDeliver),
+    "liteList" LiteList(lites::LiteList),
     "blockedList" BlockedList(dead_letters::BlockedList),
     "blockedSettle" BlockedSettle(dead_letters::BlockedSettle),
     "apply" Apply(config::Apply),
@@ -138,6 +140,7 @@ mod tests {
             "deleteSubGroup -b h:1 -g billing --output json",
             "updateSubGroup -b h:1 -g news -d true --attributes +consume.from=latest",
             "consumerProgress -n h:1 -g billing -t orders",
+            "liteList -n h:1 -t sessions -g agents --prefix user-7",
             "consumerProgress -n h:1",
             "consumerProgress -b h:1 --groupName billing",
             "resetOffsetByTime -n h:1 -g billing -t orders -s now",

@@ -38,6 +38,52 @@ pub(crate) struct Target {
     broker: Option<Address>,
 }
 
+/// Brokers of a command that all brokers are good for.
+#[derive(Debug, Clone, Args)]
+#[group(multiple = false)]
+pub(crate) struct Where {
+    /// Only the master brokers of this cluster
+    #[arg(
+        short = 'c',
+        long = "cluster-name",
+        alias = "clusterName",
+        alias = "cluster",
+        value_name = "CLUSTER"
+    )]
+    cluster: Option<String>,
+    /// Only this broker, HOST:PORT; needs no nameserver
+    #[arg(
+        short = 'b',
+        long = "broker-addr",
+        alias = "brokerAddr",
+        alias = "broker",
+        value_name = "BROKER_ADDR"
+    )]
+    broker: Option<Address>,
+}
+
+impl Where {
+    /// The brokers that have `topic`, or all of them without one.
+    pub(crate) async fn brokers(&self, common: &Common, topic: Option<&str>) -> Result<(Admin, Vec<Master>)> {
+        if let Some(address) = &self.broker {
+            let admin = Client::builder(address.to_string()).build()?.admin();
+            return Ok((admin, vec![alone(address)]));
+        }
+        let client = common.client()?;
+        let mut masters = match topic {
+            Some(topic) => common.masters_with_topic(&client, topic).await?.1,
+            None => client.admin().masters(None).await?,
+        };
+        if let Some(cluster) = &self.cluster {
+            masters.retain(|master| master.info.cluster == *cluster);
+        }
+        if masters.is_empty() {
+            return Err(Failure::not_found("no broker is registered that fits; see clusterList"));
+        }
+        Ok((client.admin(), masters))
+    }
+}
+
 impl Common {
     /// A client of the nameservers.
     pub(crate) fn client(&self) -> Result<Client> {

@@ -1,6 +1,6 @@
 //! Who subscribes to which lite topics, and what is ready for whom. Subscriptions are memory: clients repeat them every 30 s.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -308,6 +308,26 @@ impl Followers {
         let mut names: Vec<String> = member.into_iter().flat_map(|m| m.names.keys().cloned()).collect();
         names.sort();
         names
+    }
+
+    /// How many clients subscribe to a lite topic: those of one group, or of all.
+    pub fn count(&self, topic_id: u32, queue: u32, group_id: Option<u32>) -> usize {
+        let state = self.lock();
+        let following = state.following.get(&(topic_id, queue)).into_iter().flatten();
+        following.filter(|follower| group_id.is_none_or(|group_id| follower.group_id == group_id)).count()
+    }
+
+    /// The lite topics of a parent to which clients of a group subscribe, as far as they exist.
+    pub(super) fn queues(&self, topic_id: u32, group_id: u32) -> BTreeSet<u32> {
+        let state = self.lock();
+        let members = state.members.get(&(topic_id, group_id)).into_iter().flat_map(HashMap::values);
+        members.flat_map(|member| member.names.values().copied().flatten()).collect()
+    }
+
+    /// The parents below which clients of a group subscribe.
+    pub(super) fn parents(&self, group_id: u32) -> Vec<u32> {
+        let state = self.lock();
+        state.members.keys().filter(|(_, group)| *group == group_id).map(|(topic_id, _)| *topic_id).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -44,6 +44,13 @@ impl Lites {
         active.values().flatten().cloned().collect()
     }
 
+    /// Those of a group below one topic.
+    pub(super) fn of_group(&self, topic_id: u32, group_id: u32) -> Vec<Shared> {
+        let all = self.all().into_iter();
+        all.filter(|subscription| (subscription.topic_id(), subscription.group_id()) == (topic_id, group_id))
+            .collect()
+    }
+
     /// A lite topic is gone, or its topic or group is.
     pub(super) fn retain(&self, stays: impl Fn(&Shared) -> bool) {
         let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);

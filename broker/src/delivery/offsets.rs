@@ -2,16 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kerolox_core::delivery::{Standing, Subscription};
+use kerolox_core::delivery::{Counts, Standing, Subscription};
 use kerolox_core::group::Group;
+use kerolox_core::lite::FIRST_LITE_QUEUE;
 use kerolox_core::topic::Topic;
 use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::Refusal;
 use kerolox_store::StoreError;
 
 use super::Deliveries;
-use super::subscription::add_queues;
+use super::subscription::{add_queue, add_queues};
 use crate::engine::refused_by_log;
+
+/// Lite topics that are looked at without letting the store go on in between.
+const PAGE: usize = 2_000;
 
 impl Deliveries {
     /// Sets a group's offsets in queues of a topic, each between the oldest message and the end of the queue; durable when
@@ -51,6 +55,63 @@ impl Deliveries {
         Ok(standings)
     }
 
+    /// What a group has not done of a lite topic, like [`Self::standings`]; `None` if it never had to do with it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn lite_lag(&self, group: &Group, topic: &Topic, queue: u32) -> Result<Option<u64>, StoreError> {
+        let now_ms = now_ms();
+        if let Some(active) = self.lites.find(topic.id, queue, group.id)
+            && let Some(counts) = active.counts(now_ms).get(&queue)
+        {
+            return Ok(Some(counts.lag));
+        }
+        let is_known = self.engine.store().index().acks(group.id, topic.id, queue)?.is_some();
+        if !is_known && self.followers().count(topic.id, queue, Some(group.id)) == 0 {
+            return Ok(None);
+        }
+        let mut logged = Subscription::new(group.id, topic.id, 0, group.policy(topic));
+        add_queue(&mut logged, (topic.id, queue), group.id, group.start(), self.engine.store())?;
+        Ok(logged.counts(now_ms).get(&queue).map(|counts| counts.lag))
+    }
+
+    /// How many lite topics of a topic a group consumes or has consumed, and what keeps their messages that are not done, all
+    /// together.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn lite_totals(&self, group: &Group, topic: &Topic) -> Result<(u64, Counts), StoreError> {
+        let (store, now_ms) = (self.engine.store(), now_ms());
+        let mut totals = Totals::default();
+        let mut subscribed = self.followers().queues(topic.id, group.id);
+        let active = self.lites.of_group(topic.id, group.id);
+        let at_work: BTreeMap<u32, Counts> = active.iter().flat_map(|s| s.counts(now_ms)).collect();
+        totals.add(&at_work);
+        let logged = || Subscription::new(group.id, topic.id, 0, group.policy(topic));
+        let mut from = FIRST_LITE_QUEUE;
+        loop {
+            let index = store.index();
+            let page = index.lites_with_progress(group.id, topic.id, from, PAGE)?;
+            let Some(last) = page.keys().last().copied() else { break };
+            let mut logged = logged();
+            for (queue, acks) in page {
+                subscribed.remove(&queue);
+                if !at_work.contains_key(&queue) {
+                    logged.add_queue(queue, acks, index.queue_bounds(topic.id, queue).next);
+                }
+            }
+            drop(index);
+            totals.add(&logged.counts(now_ms));
+            from = last + 1;
+        }
+        let mut new = logged();
+        for queue in subscribed.iter().filter(|queue| !at_work.contains_key(queue)) {
+            add_queue(&mut new, (topic.id, *queue), group.id, group.start(), store)?;
+        }
+        totals.add(&new.counts(now_ms));
+        Ok((totals.queues, totals.counts))
+    }
+
     /// The ids of the topics that a group consumes or has consumed.
     ///
     /// # Errors
@@ -58,6 +119,23 @@ impl Deliveries {
     pub fn topics_of(&self, group: &Group) -> Result<BTreeSet<u32>, StoreError> {
         let mut topics = self.engine.store().index().topics_of(group.id)?;
         topics.extend(self.active_topics(group.id));
+        topics.extend(self.followers().parents(group.id));
         Ok(topics)
+    }
+}
+
+/// A sum over queues.
+#[derive(Default)]
+struct Totals {
+    queues: u64,
+    counts: Counts,
+}
+
+impl Totals {
+    fn add(&mut self, queues: &BTreeMap<u32, Counts>) {
+        self.queues += queues.len() as u64;
+        for counts in queues.values() {
+            self.counts += *counts;
+        }
     }
 }

@@ -347,7 +347,7 @@ pub(super) fn add_queues(
 }
 
 /// The same for one queue.
-fn add_queue(
+pub(super) fn add_queue(
     engine: &mut delivery::Subscription,
     (topic_id, queue): (u32, u32),
     group_id: u32,

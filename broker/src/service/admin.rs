@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use super::dead_letters;
 use super::failure::Failure;
 use super::groups::{self, Plan};
+use super::lite_list;
 use super::query::query;
 use super::timers;
 use crate::announce::Announcer;
@@ -325,6 +326,21 @@ impl BrokerAdmin for Admin {
             tracing::info!(?request, "scheduled message ended by an administrator");
         }
         Ok(Response::new(ended.unwrap_or_else(|error| pb::EndTimerResponse {
+            error: Some(error.into()),
+            ..Default::default()
+        })))
+    }
+
+    async fn list_lites(
+        &self,
+        request: Request<pb::ListLitesRequest>,
+    ) -> Result<Response<pb::ListLitesResponse>, Status> {
+        let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
+        let request = request.into_inner();
+        let list = move || lite_list::list(engine.store(), &deliveries, &request);
+        let listed = tokio::task::spawn_blocking(list).await;
+        let listed = listed.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(listed.unwrap_or_else(|error| pb::ListLitesResponse {
             error: Some(error.into()),
             ..Default::default()
         })))

@@ -32,6 +32,10 @@ pub(super) fn describe(
             if only.is_some_and(|only| only != topic_id) {
                 continue;
             }
+            if topic.has_lites() {
+                queues.push(lite_status(deliveries, &topic, &cursor)?);
+                continue;
+            }
             let standings = deliveries.standings(&cursor, &topic)?;
             queues
                 .extend(standings.iter().map(|(queue, standing)| status(&topic, *queue, &cursor, standing)));
@@ -53,7 +57,19 @@ fn status(topic: &Topic, queue: u32, cursor: &Group, standing: &Standing) -> pb:
         ready: standing.counts.ready,
         blocked: standing.counts.blocked,
         client: cursor.member.clone(),
+        lite_topics: None,
     }
+}
+
+/// All lite topics of a topic together: there may be millions.
+fn lite_status(
+    deliveries: &Deliveries,
+    topic: &Topic,
+    cursor: &Group,
+) -> Result<pb::GroupQueueStatus, Failure> {
+    let (lites, counts) = deliveries.lite_totals(cursor, topic)?;
+    let together = status(topic, 0, cursor, &Standing { counts, ..Standing::default() });
+    Ok(pb::GroupQueueStatus { lite_topics: Some(lites), ..together })
 }
 
 /// A reset that was worked out.
@@ -181,7 +197,7 @@ fn place_of(store: &Store, topic: &Topic, id: &str) -> Result<MessagePlace, Fail
     Ok(MessagePlace { queue, offset, visible_ms: entry.visible_ms })
 }
 
-fn group_named(store: &Store, name: &str) -> Result<Arc<Group>, Failure> {
+pub(super) fn group_named(store: &Store, name: &str) -> Result<Arc<Group>, Failure> {
     let missing = || match name {
         "" => Failure::Invalid("name the consumer group".into()),
         name => Failure::NotFound(format!("there is no consumer group {name:?}")),
@@ -190,7 +206,7 @@ fn group_named(store: &Store, name: &str) -> Result<Arc<Group>, Failure> {
 }
 
 /// The groups whose cursors a group has: itself, or its members if it is a broadcast group.
-fn cursors(store: &Store, group: &Arc<Group>) -> Vec<Group> {
+pub(super) fn cursors(store: &Store, group: &Arc<Group>) -> Vec<Group> {
     if !group.is_broadcast() {
         return vec![Group::clone(group)];
     }

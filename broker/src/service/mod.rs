@@ -10,6 +10,7 @@ mod desk_server;
 mod failure;
 mod groups;
 mod lite;
+mod lite_list;
 mod offsets;
 mod pull;
 mod query;

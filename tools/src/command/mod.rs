@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod config;
 pub(crate) mod dead_letters;
 pub(crate) mod group;
+pub(crate) mod lites;
 pub(crate) mod message;
 pub(crate) mod offset;
 pub(crate) mod query;

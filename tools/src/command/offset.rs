@@ -2,60 +2,13 @@
 
 use crate::outcome::{Exit, Failure, Result, combined};
 use crate::output::{Report, table};
-use crate::target::{Common, alone};
+use crate::target::{Common, Where};
 use chrono::{DateTime, Local, NaiveDateTime, Utc};
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
-use kerolox_client::{Address, Client};
 use serde_json::{Value, json};
 use std::str::FromStr;
 use wire::reset_offsets_request::To;
-
-/// Brokers of a command that all brokers are good for.
-#[derive(Debug, Clone, Args)]
-#[group(multiple = false)]
-struct Where {
-    /// Only the master brokers of this cluster
-    #[arg(
-        short = 'c',
-        long = "cluster-name",
-        alias = "clusterName",
-        alias = "cluster",
-        value_name = "CLUSTER"
-    )]
-    cluster: Option<String>,
-    /// Only this broker, HOST:PORT; needs no nameserver
-    #[arg(
-        short = 'b',
-        long = "broker-addr",
-        alias = "brokerAddr",
-        alias = "broker",
-        value_name = "BROKER_ADDR"
-    )]
-    broker: Option<Address>,
-}
-
-impl Where {
-    /// The brokers that have `topic`, or all of them without one.
-    async fn brokers(&self, common: &Common, topic: Option<&str>) -> Result<(Admin, Vec<Master>)> {
-        if let Some(address) = &self.broker {
-            let admin = Client::builder(address.to_string()).build()?.admin();
-            return Ok((admin, vec![alone(address)]));
-        }
-        let client = common.client()?;
-        let mut masters = match topic {
-            Some(topic) => common.masters_with_topic(&client, topic).await?.1,
-            None => client.admin().masters(None).await?,
-        };
-        if let Some(cluster) = &self.cluster {
-            masters.retain(|master| master.info.cluster == *cluster);
-        }
-        if masters.is_empty() {
-            return Err(Failure::not_found("no broker is registered that fits; see clusterList"));
-        }
-        Ok((client.admin(), masters))
-    }
-}
 
 /// Show what consumer groups have finished, and what is left for them
 #[derive(Debug, Args)]
@@ -181,16 +134,13 @@ fn progress_table(rows: &[Row]) -> String {
     table(
         &header,
         rows.iter().map(|(broker, row)| {
-            let numbers = [
-                row.broker_offset,
-                row.consumer_offset,
-                row.lag,
-                row.in_flight,
-                row.retrying,
-                row.ready,
-                row.blocked,
-            ];
-            let mut cells = vec![row.topic.clone(), broker.clone(), row.queue.to_string()];
+            let place = match row.lite_topics {
+                None => [u64::from(row.queue), row.broker_offset, row.consumer_offset].map(|n| n.to_string()),
+                Some(count) => [format!("{count} lite"), "-".to_owned(), "-".to_owned()],
+            };
+            let numbers = [row.lag, row.in_flight, row.retrying, row.ready, row.blocked];
+            let mut cells = vec![row.topic.clone(), broker.clone()];
+            cells.extend(place);
             cells.extend(numbers.map(|number| number.to_string()));
             cells.extend(has_members.then(|| row.client.clone()));
             cells
@@ -199,19 +149,25 @@ fn progress_table(rows: &[Row]) -> String {
 }
 
 fn progress_json(broker: &str, row: &wire::GroupQueueStatus) -> Value {
-    json!({
+    let mut entry = json!({
         "topic": row.topic,
         "broker": broker,
-        "queue": row.queue,
-        "brokerOffset": row.broker_offset,
-        "consumerOffset": row.consumer_offset,
         "diff": row.lag,
         "inflight": row.in_flight,
         "retrying": row.retrying,
         "ready": row.ready,
         "blocked": row.blocked,
         "client": row.client,
-    })
+    });
+    match row.lite_topics {
+        Some(count) => entry["liteTopics"] = json!(count),
+        None => {
+            entry["queue"] = json!(row.queue);
+            entry["brokerOffset"] = json!(row.broker_offset);
+            entry["consumerOffset"] = json!(row.consumer_offset);
+        }
+    }
+    entry
 }
 
 /// Where a group is to go on.

@@ -45,6 +45,16 @@ pub struct Counts {
     pub blocked: u64,
 }
 
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.lag += other.lag;
+        self.ready += other.ready;
+        self.in_flight += other.in_flight;
+        self.waiting += other.waiting;
+        self.blocked += other.blocked;
+    }
+}
+
 /// State of one queue for one group.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cursor {

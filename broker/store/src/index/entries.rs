@@ -337,6 +337,21 @@ impl Index {
         self.queues.bounds(topic_id, queue)
     }
 
+    /// For each topic, how many of its queues hold messages, lite topics included, and how many messages they hold. Looks at
+    /// every queue.
+    pub fn visible(&self) -> HashMap<u32, (u64, u64)> {
+        let mut topics: HashMap<u32, (u64, u64)> = HashMap::new();
+        for ((topic_id, _), queue) in &self.queues.queues {
+            let len = queue.bounds.next - queue.bounds.min;
+            if len > 0 {
+                let (queues, messages) = topics.entry(*topic_id).or_default();
+                *queues += 1;
+                *messages += len;
+            }
+        }
+        topics
+    }
+
     /// Up to `max` entries of a queue from offset `from` on, with their offsets.
     ///
     /// # Errors

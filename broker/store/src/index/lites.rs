@@ -1,7 +1,8 @@
 //! Lite topics: which queues of a parent have which names.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use kerolox_core::acks::Acks;
 use kerolox_core::lite::{FIRST_LITE_QUEUE, LAST_LITE_QUEUE, is_lite};
 use kerolox_core::record::{DropLite, DropLites, LiteTopic};
 use kerolox_core::topic::{MessageType, Topic};
@@ -9,7 +10,7 @@ use prost::Message;
 
 use crate::error::StoreError;
 use crate::index::fold::{Event, Outcome};
-use crate::index::{Index, keys};
+use crate::index::{Index, decode_acks, keys};
 use crate::kv::{Family, Kv, Op, pairs};
 
 /// Lite topics that are read at a time.
@@ -64,15 +65,61 @@ impl Index {
     /// # Errors
     /// See [`Self::lite`].
     pub fn lites(&self, topic_id: u32, after: &str, max: usize) -> Result<Vec<LiteTopic>, StoreError> {
+        self.lites_with_prefix(topic_id, "", after, max)
+    }
+
+    /// The same for those whose names begin with `prefix`.
+    ///
+    /// # Errors
+    /// See [`Self::lite`].
+    pub fn lites_with_prefix(
+        &self,
+        topic_id: u32,
+        prefix: &str,
+        after: &str,
+        max: usize,
+    ) -> Result<Vec<LiteTopic>, StoreError> {
+        let own = keys::lite(topic_id, prefix);
         // The smallest key behind that of `after`.
-        let from = if after.is_empty() {
-            keys::id(topic_id)
-        } else {
-            [keys::lite(topic_id, after), vec![0]].concat()
-        };
+        let behind = || [keys::lite(topic_id, after), vec![0]].concat();
+        let from = if after.is_empty() { own.clone() } else { own.clone().max(behind()) };
         let found = self.overlay.scan(Family::Lites, &from, max)?;
-        let own = found.iter().take_while(|(key, _)| key.starts_with(&keys::id(topic_id)));
+        let own = found.iter().take_while(|(key, _)| key.starts_with(&own));
         own.map(|(_, value)| decode(value)).collect()
+    }
+
+    /// The lite topics in which a group has progress, by queue, from queue `from` on; about `max` of them, and none only when
+    /// there are no more.
+    ///
+    /// # Errors
+    /// See [`Self::lite`].
+    pub fn lites_with_progress(
+        &self,
+        group_id: u32,
+        topic_id: u32,
+        from: u32,
+        max: usize,
+    ) -> Result<BTreeMap<u32, Acks>, StoreError> {
+        let from = from.max(FIRST_LITE_QUEUE);
+        let key = keys::progress(group_id, topic_id, from);
+        let mut page = BTreeMap::new();
+        for (key, value) in self.kv.scan(Family::Progress, &key, max)? {
+            let (group, topic, queue) = keys::parse_progress(&key)?;
+            if (group, topic) != (group_id, topic_id) {
+                break;
+            }
+            page.insert(queue, decode_acks(&value)?);
+        }
+        // Behind a full page, what only memory knows belongs to a later one.
+        let last = page.keys().last().copied().filter(|_| page.len() == max).unwrap_or(LAST_LITE_QUEUE);
+        let in_memory = self.progress.iter().filter(|((group, topic, queue), _)| {
+            (*group, *topic) == (group_id, topic_id) && (from..=last).contains(queue)
+        });
+        page.extend(in_memory.map(|((_, _, queue), progress)| (*queue, progress.acks.clone())));
+        for (queue, acks) in &mut page {
+            acks.expire_below(self.queues.bounds(topic_id, *queue).min);
+        }
+        Ok(page)
     }
 
     /// How many lite topics a parent has.

@@ -255,11 +255,7 @@ impl Index {
         }
         let key = keys::progress(group_id, topic_id, queue);
         let stored = self.kv.get(Family::Progress, &key)?;
-        stored
-            .map(|bytes| {
-                Acks::decode(&bytes).map_err(|error| StoreError::Index(format!("progress: {error}")))
-            })
-            .transpose()
+        stored.map(|bytes| decode_acks(&bytes)).transpose()
     }
 
     /// Changes since the last flush, to be written as one batch; then call [`Self::flushed`]. In between nothing may
@@ -313,4 +309,8 @@ impl Index {
             + self.seen.dirty_len()
             + self.moving.dirty_len()
     }
+}
+
+fn decode_acks(bytes: &[u8]) -> Result<Acks, StoreError> {
+    Acks::decode(bytes).map_err(|error| StoreError::Index(format!("progress: {error}")))
 }

@@ -9,7 +9,7 @@ use kerolox_core::transaction::Half;
 use prost::Message;
 
 use crate::error::StoreError;
-use crate::index::{Index, Progress, keys};
+use crate::index::{Index, Progress, decode_acks, keys};
 use crate::kv::{Family, pairs};
 
 /// A part is closed when it reaches this size, so that a snapshot of a big broker does not become one huge record.
@@ -182,9 +182,7 @@ impl Index {
         let mut all = BTreeMap::new();
         for pair in pairs(|from, limit| self.kv.scan(Family::Progress, from, limit)) {
             let (key, value) = pair?;
-            let acks =
-                Acks::decode(&value).map_err(|error| StoreError::Index(format!("progress: {error}")))?;
-            all.insert(keys::parse_progress(&key)?, acks);
+            all.insert(keys::parse_progress(&key)?, decode_acks(&value)?);
         }
         all.extend(self.progress.iter().map(|(key, progress)| (*key, progress.acks.clone())));
         Ok(all)

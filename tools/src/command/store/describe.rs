@@ -127,6 +127,9 @@ fn message_fields(record: &MessageRecord, form: Option<BodyForm>) -> Result<Fiel
         }
     }
     add("deliverAtMs", json!(header.deliver_at_ms), header.deliver_at_ms != 0);
+    if let Some(hash) = header.dedup() {
+        add("dedup", json!(format!("{hash:032x}")), true);
+    }
     if let Some(carried) = &header.carried {
         add("carriedFrom", json!(carried.position), true);
         add("offset", json!(carried.offset), carried.offset.is_some());
@@ -250,6 +253,7 @@ fn snapshot_fields(snapshot: &SnapshotRecord) -> Fields {
         ("timers", json!(snapshot.timers.len())),
         ("kept", json!(snapshot.kept.len())),
         ("lites", json!(snapshot.lites.len())),
+        ("audit", json!(snapshot.audit.len())),
     ]
 }
 

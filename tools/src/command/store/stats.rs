@@ -14,7 +14,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Count what the log holds: records by kind and topic, queues, undecided transactions
+/// Count what the log holds: records by kind and topic, queues, undecided transactions, scheduled messages
 #[derive(Debug, Args)]
 pub(super) struct Stats {
     #[command(flatten)]
@@ -53,10 +53,11 @@ struct TopicCount {
     topic: String,
     #[serde(flatten)]
     stored: Amount,
-    /// Queues that hold messages, and how many messages are visible in all of them.
-    queues: u32,
+    /// Queues that hold messages, lite topics included, and how many messages are visible in all of them.
+    queues: u64,
     visible: u64,
     undecided: u64,
+    scheduled: u64,
 }
 
 impl Stats {
@@ -84,17 +85,19 @@ impl Stats {
         let segment_bytes: u64 = segments.iter().map(|segment| segment.len).sum();
         let start = segments.first().map_or(0, |segment| segment.base);
         let index_bytes = folder_bytes(&data.index);
-        let undecided = fold.index().undecided_total();
+        let (undecided, scheduled) = (fold.index().undecided_total(), fold.index().scheduled_total());
         let (first_ms, last_ms) = (counts.first_ms, counts.last_ms);
         let json = json!({
             "broker": fold.index().broker(), "segments": segments.len(), "segmentBytes": segment_bytes,
             "start": start, "end": counts.end, "firstMs": first_ms, "lastMs": last_ms,
             "indexBytes": index_bytes, "kinds": kinds, "topics": topics, "undecided": undecided,
+            "scheduled": scheduled,
         });
         let time = |ms: Option<i64>| local_time(ms.unwrap_or(0));
         let head = format!(
             "broker group  {}\nsegments      {} of {segment_bytes} bytes, positions {start} to {}\n\
-             stored        {} to {}\nindex         {index_bytes} bytes\nundecided     {undecided} transactions\n",
+             stored        {} to {}\nindex         {index_bytes} bytes\nundecided     {undecided} transactions\n\
+             scheduled     {scheduled} messages\n",
             fold.index().broker(),
             segments.len(),
             counts.end,
@@ -107,13 +110,14 @@ impl Stats {
         let kinds =
             table(&["Kind", "Records", "Bytes"], kinds.iter().map(|(name, amount)| row(name, amount)));
         let topics = table(
-            &["Topic", "Messages", "Bytes", "Queues", "Visible", "Undecided"],
+            &["Topic", "Messages", "Bytes", "Queues", "Visible", "Undecided", "Scheduled"],
             topics.iter().map(|topic| {
                 let mut row = row(&topic.topic, &topic.stored);
                 row.extend([
                     topic.queues.to_string(),
                     topic.visible.to_string(),
                     topic.undecided.to_string(),
+                    topic.scheduled.to_string(),
                 ]);
                 row
             }),
@@ -148,18 +152,17 @@ impl Counts {
         ids.extend(index.topics().iter().map(|topic| topic.id));
         ids.sort_unstable();
         ids.dedup();
+        let used = index.visible();
         let count = |id: u32| {
             let topic = index.topic_by_id(id);
-            let queues = topic.as_ref().map_or(0, |topic| topic.read_queues);
-            let bounds = (0..queues).map(|queue| index.queue_bounds(id, queue));
-            let used: Vec<u64> =
-                bounds.map(|bounds| bounds.next - bounds.min).filter(|len| *len > 0).collect();
+            let (queues, visible) = used.get(&id).copied().unwrap_or_default();
             TopicCount {
                 topic: topic.map_or_else(|| format!("(deleted, id {id})"), |topic| topic.name.clone()),
                 stored: self.topics.get(&id).copied().unwrap_or_default(),
-                queues: u32::try_from(used.len()).expect("no more than the topic's queues"),
-                visible: used.iter().sum(),
+                queues,
+                visible,
                 undecided: index.undecided(id),
+                scheduled: index.scheduled(id),
             }
         };
         ids.into_iter().map(count).collect()
