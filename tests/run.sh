@@ -23,7 +23,8 @@
 #                                     (several minutes; not part of "everything")
 #   tests/run.sh bench [flags]        measures the storage engine against plain writes and reads (minutes; not part of
 #                                     "everything"); --quick, --only GROUPS, --json FILE, --big N, --help
-#   tests/run.sh figures              prints start time, memory, rates and what delivery costs a broker; not part of
+#   tests/run.sh figures              prints start time, memory, rates, what delivery costs a broker, and what a million
+#                                     timers and lite topics do (minutes); not part of
 #                                     "everything"
 #
 # Each suite ends with one line that sums up its figures; the run ends with "N passed, M failed".
@@ -222,7 +223,7 @@ figures_suite() {
     "$KEROLOX_PYTHON" tests/sdk/python/figures.py "$@" || code=$?
   local shown; shown="$(count '^figures: \([0-9]*\) passed.*')"
   local program
-  for program in delivery lateness; do
+  for program in delivery lateness lite; do
     if run "$CARGO_TARGET_DIR/release/$program"; then shown=$((shown + 1)); else code=1; fi
   done
   finish figures "$shown" 0 "$code" $((SECONDS - start))

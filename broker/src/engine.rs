@@ -143,32 +143,43 @@ impl Engine {
         }
     }
 
-    /// The queue of a lite topic, which is made unless there is one. Its parent is to have `max` lite topics at the most.
+    /// The queues of lite topics, in their order; those that do not exist are made, all with one write. Their parent is to have
+    /// `max` lite topics at the most.
     ///
     /// # Errors
-    /// [`LiteError`].
-    pub async fn put_lite(&self, topic: &Topic, name: &str, max: u64) -> Result<u32, LiteError> {
-        let queue = {
+    /// [`LiteError`]; none was made then.
+    pub async fn put_lites(&self, topic: &Topic, names: &[&str], max: u64) -> Result<Vec<u32>, LiteError> {
+        let (mut queues, records) = {
             let index = self.store.index();
-            if let Some(lite) = index.lite(topic.id, name)? {
-                return Ok(lite.queue);
+            let (mut queues, mut records) = (Vec::with_capacity(names.len()), Vec::new());
+            for name in names {
+                let known = index.lite(topic.id, name)?.map(|lite| lite.queue);
+                queues.push(known);
+                if known.is_none() {
+                    let queue =
+                        index.next_lite_queue().saturating_add(records.len().try_into().unwrap_or(u32::MAX));
+                    let (topic_id, name) = (topic.id, (*name).to_owned());
+                    let lite = LiteTopic { topic_id, queue, name, created_ms: now_ms() };
+                    records.push(Record::Meta(MetaRecord { change: Some(MetaChange::PutLite(lite)) }));
+                }
             }
             let count = index.lites_len(topic.id);
-            if count >= max {
-                return Err(LiteError::TooMany { topic: topic.name.clone(), count });
+            if !records.is_empty() && count.saturating_add(records.len() as u64) > max {
+                return Err(LiteError::TooMany { topic: topic.name.clone(), count, max });
             }
-            index.next_lite_queue()
+            (queues, records)
         };
-        if self.room.is_short() {
-            return Err(ProposeError::NoRoom.into());
+        if !records.is_empty() {
+            let mut made = self.propose_for(topic, &records, None).await?.into_iter();
+            for queue in queues.iter_mut().filter(|queue| queue.is_none()) {
+                *queue = match made.next().map(|applied| applied.outcome) {
+                    Some(Outcome::Lite { queue, .. }) => Some(queue),
+                    Some(Outcome::TopicGone) => return Err(LiteError::NoTopic(topic.name.clone())),
+                    _ => return Err(LiteError::NoNumbers),
+                };
+            }
         }
-        let lite = LiteTopic { topic_id: topic.id, queue, name: name.to_owned(), created_ms: now_ms() };
-        let record = Record::Meta(MetaRecord { change: Some(MetaChange::PutLite(lite)) });
-        match self.propose(&record).await?.outcome {
-            Outcome::Lite { queue, .. } => Ok(queue),
-            Outcome::TopicGone => Err(LiteError::NoTopic(topic.name.clone())),
-            _ => Err(LiteError::NoNumbers),
-        }
+        Ok(queues.into_iter().flatten().collect())
     }
 
     /// Removes lite topics of a parent that have got no message since they were looked at; the answer tells whether one went.
@@ -228,13 +239,15 @@ pub enum ChangeError {
 pub enum LiteError {
     /// The parent has as many as it may have.
     #[error(
-        "topic {topic:?} has {count} lite topics on this broker, which is the limit; let idle ones expire (+lite.topic.expiration=MINUTES), or have the operator raise lite.max-topics"
+        "topic {topic:?} has {count} lite topics on this broker, where {max} is the limit; let idle ones expire (+lite.topic.expiration=MINUTES), or have the operator raise lite.max-topics"
     )]
     TooMany {
         /// The parent.
         topic: String,
         /// How many it has.
         count: u64,
+        /// How many it may have.
+        max: u64,
     },
     /// All queue numbers were given.
     #[error("this broker has given out all numbers that lite topics can have; use another broker")]

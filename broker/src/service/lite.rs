@@ -1,6 +1,6 @@
 //! Lite topics: SyncLiteSubscription, and ReceiveMessage below a topic of type LITE.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use kerolox_core::group::{Group, Start};
@@ -22,17 +22,27 @@ use super::receive::{Receiver, Wanted};
 use crate::delivery::{Action, Change, Evicted, Inbox, OverQuota, Subscription};
 use crate::engine::{LiteError, refused_by_log, refused_by_store};
 
-/// The queue of a lite topic, which is made if it does not exist.
-pub(super) async fn queue(context: &Context, topic: &Topic, name: &str) -> Result<u32, Refusal> {
-    let made = context.engine.put_lite(topic, name, context.lite.max_topics).await;
-    made.map_err(|error| match &error {
+/// The queues of the lite topics with these names, by name; those that do not exist are made.
+pub(super) async fn queues<'a>(
+    context: &Context,
+    topic: &Topic,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<BTreeMap<&'a str, u32>, Refusal> {
+    let names: BTreeSet<&str> = names.collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let made = context.engine.put_lites(topic, &names, context.lite.max_topics).await;
+    let queues = made.map_err(|error| match &error {
         LiteError::TooMany { .. } | LiteError::NoNumbers => {
             Refusal::new(Code::LiteTopicQuotaExceeded, error.to_string())
         }
         LiteError::NoTopic(name) => Refusal::topic_not_found(name),
         LiteError::Store(error) => refused_by_store(error),
         LiteError::Log(error) => refused_by_log(error),
-    })
+    })?;
+    Ok(std::iter::zip(names, queues).collect())
 }
 
 /// Hands out messages of the lite topics that the client subscribes to, waiting for some if there are none.

@@ -104,14 +104,13 @@ async fn records(
     let kinds: Vec<MessageType> =
         messages.iter().map(|message| check_topic(&message.draft, &topic)).collect::<Result<_, _>>()?;
     let is_shared = publish::share_transaction(&topic, &kinds).map_err(|error| refused(&error))?;
-    let mut records = Vec::with_capacity(messages.len());
-    for (message, kind) in messages.iter().zip(kinds) {
-        let lite = match message.draft.lite_topic {
-            Some(name) => Some(lite::queue(context, &topic, name).await?),
-            None => None,
-        };
-        records.push(place(context, client, &topic, message, kind, lite, now_ms));
-    }
+    let names = messages.iter().filter_map(|message| message.draft.lite_topic);
+    let lites = lite::queues(context, &topic, names).await?;
+    let records = messages.iter().zip(kinds).map(|(message, kind)| {
+        let lite = message.draft.lite_topic.and_then(|name| lites.get(name).copied());
+        place(context, client, &topic, message, kind, lite, now_ms)
+    });
+    let mut records: Vec<MessageRecord> = records.collect();
     if is_shared {
         share_transaction(&mut records);
     }

@@ -5,25 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Parser;
-use kerolox_proto::kerolox::UpdateTopicRequest;
-use kerolox_proto::kerolox::broker_admin_client::BrokerAdminClient;
-use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
-use kerolox_proto::v2::receive_message_response::Content;
-use kerolox_proto::v2::{self, Code};
+use kerolox_tests::calls::{self, POLL_MAX, Stub, create_topic, message, receive, send, stub};
 use kerolox_tests::process::Server;
 use kerolox_tests::usage::Usage;
 use tokio::task::JoinSet;
-use tonic::Request;
-use tonic::transport::{Channel, Endpoint};
 
 /// Messages of one request when the topic is filled.
 const BATCH: u64 = 500;
-/// Most messages of one receive (the SDKs' limit).
-const RECEIVE_MAX: i32 = 32;
-/// The longest poll that a broker grants.
-const POLL: Duration = Duration::from_secs(20);
 /// What all pollers have to themselves of a poll: enough to see what they cost, and over before the first one ends.
 const QUIET_MIN: Duration = Duration::from_secs(4);
 /// Pollers of one connection; a broker takes up to 10,000 streams on each.
@@ -52,9 +42,9 @@ async fn main() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut server = Server::standalone(&Server::program("broker")?, folder.path(), &[]);
     server.start()?;
-    let broker = Broker { pid: server.pid()?, address: format!("http://{}", server.address()?) };
+    let broker = Broker { pid: server.pid()?, address: server.address()?.to_owned() };
     for topic in ["busy", "idle"] {
-        broker.create(topic).await?;
+        create_topic(&broker.address, topic, "NORMAL").await?;
     }
     fill(&broker, arguments.messages, arguments.bytes).await?;
     received_and_acknowledged(&broker, &arguments).await?;
@@ -70,37 +60,21 @@ struct Broker {
     address: String,
 }
 
-type Stub = MessagingServiceClient<Channel>;
-
 impl Broker {
-    async fn channel(&self) -> Result<Channel> {
-        Endpoint::from_shared(self.address.clone())?.connect().await.context("connecting to the broker")
-    }
-
     async fn stub(&self) -> Result<Stub> {
-        Ok(MessagingServiceClient::new(self.channel().await?))
+        stub(&self.address).await
     }
 
     fn usage(&self) -> Result<Usage> {
         Usage::of(self.pid)
-    }
-
-    async fn create(&self, topic: &str) -> Result<()> {
-        let request =
-            UpdateTopicRequest { name: topic.to_owned(), write_queues: Some(4), ..Default::default() };
-        let answer = BrokerAdminClient::new(self.channel().await?).update_topic(request).await?.into_inner();
-        ensure!(answer.error.is_none(), "{:?}", answer.error);
-        Ok(())
     }
 }
 
 async fn fill(broker: &Broker, messages: u64, bytes: usize) -> Result<()> {
     let mut stub = broker.stub().await?;
     for begin in (0..messages).step_by(usize::try_from(BATCH)?) {
-        let batch = (begin..messages.min(begin + BATCH)).map(|number| message(number, bytes)).collect();
-        let answer =
-            stub.send_message(request(v2::SendMessageRequest { messages: batch })?).await?.into_inner();
-        check(answer.status.as_ref())?;
+        let batch = (begin..messages.min(begin + BATCH)).map(|number| message("busy", number, bytes));
+        send(&mut stub, batch.collect()).await?;
     }
     Ok(())
 }
@@ -149,9 +123,7 @@ async fn consume(
                 let entries = receive(&mut stub, "busy", group, Duration::from_millis(100)).await?;
                 left.fetch_sub(u64::try_from(entries.len())?, Ordering::Relaxed);
                 if acknowledge && !entries.is_empty() {
-                    let ack =
-                        v2::AckMessageRequest { group: resource(group), topic: resource("busy"), entries };
-                    check(stub.ack_message(request(ack)?).await?.into_inner().status.as_ref())?;
+                    calls::acknowledge(&mut stub, "busy", group, entries).await?;
                 }
             }
             anyhow::Ok(())
@@ -176,13 +148,13 @@ async fn waiting(broker: &Broker, pollers: u64) -> Result<()> {
         }
         let (mut stub, ended) = (stub.clone(), Arc::clone(&ended));
         polls.spawn(async move {
-            let entries = receive(&mut stub, "idle", "waiting", POLL).await;
+            let entries = receive(&mut stub, "idle", "waiting", POLL_MAX).await;
             ended.fetch_add(1, Ordering::Relaxed);
             entries.map(|entries| entries.len())
         });
     }
     let begun = settled(broker).await?;
-    let end = started + POLL - Duration::from_secs(1);
+    let end = started + POLL_MAX - Duration::from_secs(1);
     let window = end.saturating_duration_since(Instant::now());
     ensure!(window >= QUIET_MIN, "{pollers} polls took {:?} to begin; try fewer", started.elapsed());
     tokio::time::sleep(window).await;
@@ -224,80 +196,4 @@ async fn cost_of_a_poll(
     }
     let used = (begun.cpu - before.cpu) + (broker.usage()?.cpu - waited.cpu);
     Ok(used.as_secs_f64() * 1e6 / pollers as f64)
-}
-
-/// One receive; what it takes to acknowledge its messages.
-async fn receive(
-    stub: &mut Stub,
-    topic: &str,
-    group: &str,
-    poll: Duration,
-) -> Result<Vec<v2::AckMessageEntry>> {
-    let queue = v2::MessageQueue {
-        topic: resource(topic),
-        id: -1,
-        broker: Some(v2::Broker { name: "broker-a".to_owned(), ..Default::default() }),
-        ..Default::default()
-    };
-    let receive = v2::ReceiveMessageRequest {
-        group: resource(group),
-        message_queue: Some(queue),
-        batch_size: RECEIVE_MAX,
-        invisible_duration: Some(Duration::from_secs(3600).try_into()?),
-        long_polling_timeout: Some(poll.try_into()?),
-        ..Default::default()
-    };
-    let mut items = stub.receive_message(request(receive)?).await?.into_inner();
-    let mut entries = Vec::new();
-    while let Some(item) = items.message().await? {
-        match item.content {
-            Some(Content::Message(message)) => {
-                let system = message.system_properties.context("a message with system properties")?;
-                entries.push(v2::AckMessageEntry {
-                    receipt_handle: system.receipt_handle().to_owned(),
-                    message_id: system.message_id,
-                    lite_topic: None,
-                });
-            }
-            Some(Content::Status(status)) if status.code() != Code::MessageNotFound => check(Some(&status))?,
-            _ => {}
-        }
-    }
-    Ok(entries)
-}
-
-fn message(number: u64, bytes: usize) -> v2::Message {
-    let system = v2::SystemProperties {
-        message_id: format!("{number:016X}"),
-        message_type: v2::MessageType::Normal.into(),
-        body_encoding: v2::Encoding::Identity.into(),
-        queue_id: i32::try_from(number % 4).expect("a small number"),
-        ..Default::default()
-    };
-    v2::Message {
-        topic: resource("busy"),
-        body: vec![b'.'; bytes].into(),
-        system_properties: Some(system),
-        ..Default::default()
-    }
-}
-
-fn resource(name: &str) -> Option<v2::Resource> {
-    Some(v2::Resource { resource_namespace: String::new(), name: name.to_owned() })
-}
-
-fn request<T>(message: T) -> Result<Request<T>> {
-    let mut request = Request::new(message);
-    for (name, value) in
-        [("x-mq-client-id", "figures"), ("x-mq-language", "RUST"), ("x-mq-client-version", "5.0.0")]
-    {
-        request.metadata_mut().insert(name, value.parse()?);
-    }
-    Ok(request)
-}
-
-fn check(status: Option<&v2::Status>) -> Result<()> {
-    let status = status.context("an answer has a status")?;
-    ensure!(status.code() == Code::Ok, "{:?}: {}", status.code(), status.message);
-    Ok(())
 }
