@@ -12,6 +12,7 @@ use crate::recovery;
 use crate::sabotage;
 use crate::salt::Salt;
 use crate::segment::{HEADER_LEN, Segment, Shared};
+use crate::trim;
 
 /// Zeros are written ahead of the end in pieces of this many bytes. The first sync of bytes in reserved room makes the file
 /// system note in its journal that they are written, which costs half as much as a small sync; zeros take that on for many.
@@ -82,6 +83,7 @@ impl Log {
         let mut checkpoint = Checkpoint::open(&*folder).map_err(LogError::io(
             "opening the log's checkpoint (the broker starts without it, if it is moved away)",
         ))?;
+        trim::finish(&*folder)?;
         let recovery::Ready { segments, capacity, recovered } =
             recovery::recover(&*folder, options, checkpoint.newest())?;
         let current = segments.last().expect("there is one at least").clone();

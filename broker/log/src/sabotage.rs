@@ -26,7 +26,7 @@ pub const SWITCHES: &[(&str, &str)] = &[
     ("no-carry-forward", "retention does not repeat what is still needed"),
     ("meta-without-sync", "changes of topics, and trims, need not be durable to take effect"),
     ("flush-before-sync", "the index is flushed with records that a power cut can still take"),
-    ("trim-in-any-order", "the names of removed segments need not go in order"),
+    ("trim-without-mark", "a trim that a power cut interrupts is not finished later"),
     ("trim-before-persist", "segments go before the index is durable"),
     ("no-snapshot", "a segment does not begin with the state of the fold"),
 ];

@@ -10,6 +10,7 @@ use crate::error::{DamagedRange, LogError};
 use crate::fs::{File, Folder, is_bad_place};
 use crate::sabotage;
 use crate::salt::Salt;
+use crate::trim;
 
 /// Bytes before the first frame of a segment.
 pub(crate) const HEADER_LEN: u64 = 64;
@@ -177,15 +178,22 @@ pub(crate) fn file_name(base: u64) -> String {
     format!("{base:020}.log")
 }
 
-/// Base positions of the segments in `folder`, in order.
+/// Base positions of the segments in `folder`, in order; those that an interrupted trim has left are not among them.
 pub(crate) fn bases(folder: &dyn Folder) -> Result<Vec<u64>, LogError> {
     let names = folder.list().map_err(LogError::io("listing the log folder"))?;
-    let mut bases: Vec<u64> = names
-        .iter()
-        .filter_map(|name| name.strip_suffix(".log").filter(|digits| digits.len() == 20)?.parse().ok())
-        .collect();
-    bases.sort_unstable();
+    let mut bases = all_bases(&names);
+    if let Some(before) = trim::interrupted(&names) {
+        bases.retain(|base| *base >= before);
+    }
     Ok(bases)
+}
+
+/// Base positions of all segments among the names of files, in order.
+pub(crate) fn all_bases(names: &[String]) -> Vec<u64> {
+    let base = |name: &String| name.strip_suffix(".log").filter(|digits| digits.len() == 20)?.parse().ok();
+    let mut bases: Vec<u64> = names.iter().filter_map(base).collect();
+    bases.sort_unstable();
+    bases
 }
 
 /// What the writer publishes and readers use.

@@ -4,7 +4,7 @@ use crate::error::LogError;
 use crate::fs::Folder;
 use crate::reader::Reader;
 use crate::sabotage;
-use crate::segment::{HEADER_LEN, file_name};
+use crate::segment::{HEADER_LEN, all_bases, file_name};
 
 /// A segment of the log, as [`Reader::segments`] lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,27 +29,86 @@ impl Reader {
             .collect()
     }
 
-    /// Removes the segments that end at or before `before`, oldest first, and returns the number of bytes given up. The
-    /// newest segment always stays. What is being read from a removed segment is read to its end.
+    /// Removes the segments that end at or before `before`, and returns the number of bytes given up. All go or none does, also
+    /// when a power cut comes in between: [`Log::open`](crate::Log::open) finishes it then. The newest segment always stays.
+    /// What is being read from a removed segment is read to its end.
     ///
     /// # Errors
     /// [`LogError::Io`]; the segments that are left still follow each other without a gap.
     pub fn remove_before(&self, folder: &dyn Folder, before: u64) -> Result<u64, LogError> {
         let segments = self.segments();
-        let gone =
-            segments.iter().take(segments.len().saturating_sub(1)).filter(|segment| segment.end <= before);
-        let mut bytes = 0;
-        for segment in gone {
-            let name = file_name(segment.base);
-            // Out of the table first: nobody may find a segment whose file is gone.
-            self.shared.remove(segment.base);
-            // One by one: a power cut must not bring an older segment back when a newer one stays gone, since a log with a
-            // gap counts its messages differently.
-            let in_order = !sabotage::is("trim-in-any-order");
-            let removed = folder.remove(&name).and_then(|()| if in_order { folder.sync() } else { Ok(()) });
-            removed.map_err(LogError::io(format!("removing log segment {name}")))?;
-            bytes += segment.end - segment.base;
+        let gone = segments.iter().take(segments.len().saturating_sub(1));
+        let gone: Vec<&SegmentInfo> = gone.filter(|segment| segment.end <= before).collect();
+        let Some(last) = gone.last() else { return Ok(0) };
+        mark(folder, last.end)?;
+        // Out of the table first: nobody may find a segment whose file is gone.
+        gone.iter().for_each(|segment| self.shared.remove(segment.base));
+        remove(folder, last.end)?;
+        Ok(gone.iter().map(|segment| segment.end - segment.base).sum())
+    }
+}
+
+/// Ending of the name of an empty file that says: the segments before the position in its name are to go. An index that is made
+/// from a log without some of them, but with others, would take for new what repeats a message in the first ones.
+const MARK: &str = ".trim";
+
+/// Where the log begins, if a trim was interrupted.
+pub(crate) fn interrupted(names: &[String]) -> Option<u64> {
+    let position = |name: &String| name.strip_suffix(MARK).filter(|digits| digits.len() == 20)?.parse().ok();
+    names.iter().filter_map(position).max()
+}
+
+fn mark(folder: &dyn Folder, before: u64) -> Result<(), LogError> {
+    let name = format!("{before:020}{MARK}");
+    let is_there = names(folder)?.contains(&name);
+    if sabotage::is("trim-without-mark") || is_there {
+        return Ok(());
+    }
+    folder.create(&name).and_then(|_| folder.sync()).map_err(LogError::io(format!("writing {name}")))
+}
+
+/// Removes the segments that an interrupted trim has left, if there was one.
+pub(crate) fn finish(folder: &dyn Folder) -> Result<(), LogError> {
+    match interrupted(&names(folder)?) {
+        Some(before) => remove(folder, before),
+        None => Ok(()),
+    }
+}
+
+fn remove(folder: &dyn Folder, before: u64) -> Result<(), LogError> {
+    let names = names(folder)?;
+    let remove =
+        |name: &str| folder.remove(name).map_err(LogError::io(format!("removing {name} from the log")));
+    for base in all_bases(&names).into_iter().filter(|base| *base < before) {
+        remove(&file_name(base))?;
+    }
+    folder.sync().map_err(LogError::io("syncing the log folder"))?;
+    names.iter().filter(|name| name.ends_with(MARK)).try_for_each(|name| remove(name))
+}
+
+fn names(folder: &dyn Folder) -> Result<Vec<String>, LogError> {
+    folder.list().map_err(LogError::io("listing the log folder"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::MemFolder;
+    use crate::segment::bases;
+
+    #[test]
+    fn an_interrupted_trim_is_finished() {
+        let folder = MemFolder::new();
+        for base in [0, 100, 200] {
+            folder.create(&file_name(base)).expect("created");
         }
-        Ok(bytes)
+        assert_eq!(bases(&folder).expect("lists"), [0, 100, 200]);
+        mark(&folder, 200).expect("marked");
+        folder.remove(&file_name(0)).expect("removed");
+        assert_eq!(bases(&folder).expect("lists"), [200], "who only looks sees what is to stay");
+        finish(&folder).expect("finished");
+        assert_eq!(folder.list().expect("lists"), [file_name(200)]);
+        finish(&folder).expect("nothing to finish");
+        assert_eq!(bases(&folder).expect("lists"), [200]);
     }
 }

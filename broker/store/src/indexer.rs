@@ -121,7 +121,7 @@ impl Indexer {
                     applier.taken += 1;
                 }
                 Ok(Work::Snapshot(answer)) => {
-                    let parts = applier.shared.read_index().snapshot();
+                    let parts = applier.shared.read_index().snapshot_bodies(false);
                     match parts {
                         // Without the writer nobody needs it.
                         Ok(parts) => drop(answer.send(parts)),

@@ -55,8 +55,11 @@ impl Store {
     /// The places where the log can be cut, oldest first. Each is read from the log when it is asked for.
     pub fn trim_points(&self) -> impl Iterator<Item = Result<TrimPoint, StoreError>> {
         let segments = self.shared.reader.segments().into_iter().skip(1);
-        let segments =
-            segments.filter(|segment| !self.index().hangs_on(segment.base).is_ok_and(|hangs| hangs));
+        // What a trim gave up that failed in the end may have left some: they go with the next one.
+        let segments = segments.filter(|segment| {
+            let index = self.index();
+            segment.base >= index.trimmed() && !index.hangs_on(segment.base).is_ok_and(|hangs| hangs)
+        });
         segments.filter_map(|segment| trim_point(&self.shared, segment.base, segment.start).transpose())
     }
 
@@ -151,8 +154,8 @@ impl Store {
 }
 
 /// Where a fold from nothing begins: where the log does, or, if it has been trimmed, at the first segment that begins with
-/// a whole snapshot, or would if that were not damaged. A power cut in the middle of a trim can leave others before that one;
-/// they were to go, and what is needed of them was carried forward.
+/// a whole snapshot, or would if that were not damaged. A crash can leave a segment without one before that: what is needed of it
+/// was carried forward.
 pub(crate) fn fold_start(shared: &Shared) -> Result<u64, StoreError> {
     let segments = shared.reader.segments();
     if segments.first().is_some_and(|first| first.base > 0) {

@@ -198,6 +198,7 @@ impl Store {
             fix_what_is_uncertain(&mut log, &shared)?;
             folded += catch_up(&shared, opening)?;
         }
+        finish_trim(&shared, &*folder)?;
         shared.damage.note_repairs(shared.read_index().repairs());
         tracing::info!(end = log.end(), folded, "storage is open");
         Self::start(shared, folder, log, &options, Box::new(listener))
@@ -424,13 +425,21 @@ fn fix_what_is_uncertain(log: &mut Log, shared: &Shared) -> Result<(), StoreErro
     let mut index = shared.write_index();
     index.name_unknown_topics()?;
     index.note_open_end();
-    let mut parts = index.snapshot()?;
-    parts.iter_mut().for_each(|part| part.settles = true);
-    let frames = writer::snapshot_frames(parts);
+    let frames = writer::snapshot_frames(index.snapshot_bodies(true)?);
     let store_ms = shared.now_ms().max(index.store_ms());
     log.begin_segment(writer::frames_len(&frames))?;
     log.append(&frames, 1, store_ms)?;
     Ok(log.sync()?)
+}
+
+/// Removes what a trim gave up before a crash kept it from going. Trims to come forget what they need of it.
+fn finish_trim(shared: &Shared, folder: &dyn Folder) -> Result<(), StoreError> {
+    let trimmed = shared.read_index().trimmed();
+    if shared.reader.segments().first().is_some_and(|first| first.end <= trimmed) {
+        shared.kv.persist()?;
+        shared.reader.remove_before(folder, trimmed)?;
+    }
+    Ok(())
 }
 
 fn check_owner(shared: &Shared, wanted: &str) -> Result<(), StoreError> {

@@ -4,8 +4,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use kerolox_core::flush::Flush;
-use kerolox_core::record::{Record, SnapshotRecord};
+use kerolox_core::record::Kind;
 use kerolox_log::{Frame, Log, LogError, NewFrame, SyncTask, sabotage};
 
 use crate::error::ProposeError;
@@ -19,6 +20,12 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// Most records that the writer applies itself; more are applied while it stores what comes next.
 const APPLY_RECORDS_MAX: usize = 1024;
+
+/// Bytes of a snapshot that leave room enough in any segment: brokers have none below a mebibyte.
+const SMALL_SNAPSHOT: u64 = 64 << 10;
+
+/// A snapshot that takes longer is worth a line in the log.
+const SLOW_SNAPSHOT: Duration = Duration::from_millis(500);
 
 /// After this long without a record, the writer notes how far the log is durable.
 const QUIET: Duration = Duration::from_secs(1);
@@ -44,7 +51,7 @@ pub(crate) enum Work {
     /// Apply records.
     Apply(Batch),
     /// Give the state after everything asked for before.
-    Snapshot(Sender<Vec<SnapshotRecord>>),
+    Snapshot(Sender<Vec<Bytes>>),
     /// Write what changed in the index to its store.
     Flush(Sender<()>),
     /// The writer applied something: see when it has to be flushed.
@@ -237,11 +244,23 @@ impl Writer {
     /// Begins a segment with room for `needed` bytes, and returns the records that it has to begin with: the state of the
     /// fold, so that the log can do without the segments before it.
     fn begin_segment(&mut self, needed: u64) -> Result<Vec<NewFrame>, String> {
+        let began = Instant::now();
         let (answer, snapshot) = mpsc::channel();
         let asked = self.work.send(Work::Snapshot(answer));
         let parts = asked.ok().and_then(|()| snapshot.recv().ok()).ok_or_else(|| self.why_stopped())?;
         let frames = if sabotage::is("no-snapshot") { Vec::new() } else { snapshot_frames(parts) };
-        self.log.begin_segment(frames_len(&frames) + needed).map_err(|error| {
+        let snapshot = frames_len(&frames);
+        let made = began.elapsed();
+        if made > SLOW_SNAPSHOT {
+            tracing::info!(
+                bytes = snapshot,
+                ?made,
+                "everything waited for the snapshot that begins a segment"
+            );
+        }
+        // However large the state, at most half of the log repeats it.
+        let room = if snapshot > SMALL_SNAPSHOT { needed.max(snapshot) } else { needed };
+        self.log.begin_segment(snapshot + room).map_err(|error| {
             self.fail(&error);
             error.to_string()
         })?;
@@ -271,12 +290,8 @@ fn log_failed(shared: &Shared, error: &LogError) {
 }
 
 /// The records of a snapshot.
-pub(crate) fn snapshot_frames(parts: Vec<SnapshotRecord>) -> Vec<NewFrame> {
-    let frame = |part| {
-        let record = Record::Snapshot(Box::new(part));
-        NewFrame { kind: record.kind() as u8, body: record.encode().into() }
-    };
-    parts.into_iter().map(frame).collect()
+pub(crate) fn snapshot_frames(bodies: Vec<Bytes>) -> Vec<NewFrame> {
+    bodies.into_iter().map(|body| NewFrame { kind: Kind::Snapshot as u8, body }).collect()
 }
 
 /// Bytes that records take in the log.

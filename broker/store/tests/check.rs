@@ -146,56 +146,36 @@ fn every_kind_of_difference_is_found() {
     }
 }
 
+/// What was deleted stays in the store until the position of the index moves on with it.
 #[test]
-fn what_a_deletion_removed_ahead_of_the_index_is_no_difference() {
-    let mut records = story();
-    let held = records.len();
-    let deletions = [
-        change(MetaChange::DeleteTopic(DeleteTopic { name: "t".into() })),
-        change(MetaChange::DeleteGroup(DeleteGroup { name: "g".into() })),
-    ];
-    let next = records[held - 1].end();
-    records.extend(
-        frames(deletions.to_vec())
-            .into_iter()
-            .map(|frame| Frame { position: frame.position + next, ..frame }),
-    );
-    for deleted in 1..=2 {
-        // The crash: the deletions took their ranges at once, and the batch with the new position was lost.
-        let kv = index_of(&records[..held], held);
-        let mut index = Index::load(kv.clone()).expect("loads");
-        for frame in &records[held..held + deleted] {
-            index.apply(frame, &mut Vec::new()).expect("applies");
-        }
-        assert_eq!(kv.scan(Family::Entries, b"", 1).expect("memory"), []);
-        assert!(!kv.scan(Family::Topics, b"", 1).expect("memory").is_empty());
-        assert_eq!(compare(&records, &kv).differences, 0);
-        assert!(compare(&records[..held], &kv).differences > 0, "without the deletion it is damage");
-    }
-}
-
-#[test]
-fn what_a_dropped_lite_topic_took_ahead_of_the_index_is_no_difference() {
-    let mut records = story();
+fn a_deletion_makes_no_difference_before_it_is_flushed_nor_behind() {
     let queue = FIRST_LITE_QUEUE;
     let header = MessageHeader { topic_id: 1, queue, ..MessageHeader::default() };
     let acked = vec![AckRange { start: 0, end: 1 }];
     let progress = QueueProgress { group_id: 1, topic_id: 1, queue, acked, ..QueueProgress::default() };
     let lites = vec![DropLite { name: "a".into(), queue, next: 1 }];
+    let mut records = story();
+    let next = records[records.len() - 1].end();
     let more = frames(vec![
         Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::new() }),
         Record::Progress(ProgressRecord::new([ProgressItem::Queue(progress)])),
         change(MetaChange::DropLites(DropLites { topic_id: 1, lites })),
+        change(MetaChange::DeleteGroup(DeleteGroup { name: "g".into() })),
+        change(MetaChange::DeleteTopic(DeleteTopic { name: "t".into() })),
     ]);
-    let next = records[records.len() - 1].end();
     records.extend(more.into_iter().map(|frame| Frame { position: frame.position + next, ..frame }));
-    let held = records.len() - 1;
-    let kv = index_of(&records[..held], held);
-    assert_eq!(compare(&records[..held], &kv).differences, 0);
-    Index::load(kv.clone()).expect("loads").apply(&records[held], &mut Vec::new()).expect("applies");
-    assert_eq!(compare(&records, &kv).differences, 0);
-    assert!(compare(&records[..held], &kv).differences > 0, "without the record it is damage");
-    assert_eq!(compare(&records, &index_of(&records, held)).differences, 0);
+    let held = records.len() - 3;
+    for deleted in 1..=3 {
+        let kv = index_of(&records[..held], held);
+        let mut index = Index::load(kv.clone()).expect("loads");
+        for frame in &records[held..held + deleted] {
+            index.apply(frame, &mut Vec::new()).expect("applies");
+        }
+        assert_eq!(compare(&records[..held], &kv).differences, 0);
+        kv.write(index.pending()).expect("memory");
+        assert_eq!(compare(&records[..held + deleted], &kv).differences, 0);
+        assert!(compare(&records[..held], &kv).differences > 0, "without the deletion it is damage");
+    }
 }
 
 #[test]

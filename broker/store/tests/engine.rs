@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use kerolox_core::flush::Flush;
 use kerolox_core::record::{
-    Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record, ReleaseRecord,
+    Hold, LiteTopic, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record, ReleaseRecord,
 };
 use kerolox_core::topic::Topic;
-use kerolox_log::fs::{Fault, MemFolder};
+use kerolox_log::fs::{Fault, Folder, MemFolder};
 use kerolox_log::{LogOptions, Salt};
 use kerolox_store::kv::MemKv;
 use kerolox_store::{Applied, Event, Outcome, ProposeError, Store, StoreError, StoreOptions};
@@ -218,4 +218,27 @@ fn events_tell_what_became_visible() {
             Event::HalfDue { due_ms: 7 }
         ]
     );
+}
+
+/// The state is larger than a segment: then segments grow, or each record would get one of its own, with the whole state.
+#[test]
+fn a_state_larger_than_a_segment_does_not_fill_the_log() {
+    let folder = MemFolder::new();
+    let store = open(&folder, &Arc::default());
+    topic(&store, "t");
+    let lite = |number: u32| {
+        let name = format!("a lite topic with a name of some length {number}");
+        let lite = LiteTopic { topic_id: 1, name, created_ms: 1, ..LiteTopic::default() };
+        Record::Meta(MetaRecord { change: Some(MetaChange::PutLite(lite)) })
+    };
+    let lites: Vec<Record> = (0..2_000).map(lite).collect();
+    let (sender, answer) = mpsc::channel();
+    store.propose_batch(&lites, Flush::Sync, Box::new(move |applied| sender.send(applied).expect("waits")));
+    answer.recv().expect("answered").expect("stored");
+    let segments = || folder.list().expect("lists").iter().filter(|name| name.ends_with(".log")).count();
+    let before = segments();
+    for number in 0..200 {
+        propose(&store, &message(0, Hold::None, &format!("{number} {}", "x".repeat(200)))).expect("stored");
+    }
+    assert!(segments() <= before + 2, "{} segments for 60 kB", segments() - before);
 }

@@ -33,6 +33,16 @@ impl Gate {
         state.now_ms
     }
 
+    /// Lets time pass.
+    pub(crate) fn pass(&self, ms: i64) {
+        self.lock().now_ms += ms;
+    }
+
+    /// The time, for those who are not the writer.
+    pub(crate) fn peek_ms(&self) -> i64 {
+        self.lock().now_ms
+    }
+
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;

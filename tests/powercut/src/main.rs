@@ -10,6 +10,7 @@ mod disk;
 mod gate;
 mod model;
 mod observe;
+mod once;
 mod plan;
 mod world;
 

@@ -8,6 +8,7 @@ use kerolox_core::timer::TimerPhase;
 use kerolox_store::{Applied, Outcome, Store};
 
 use crate::observe::{End, HeldMessage, View, Visible, end_of};
+use crate::once::Once;
 use crate::plan::Plan;
 
 /// An answered proposal.
@@ -44,13 +45,26 @@ pub(crate) struct Model {
     trimmed: u64,
     /// Where queues were made to begin at the most.
     expired: HashMap<(u32, u32), u64>,
+    /// Lite topics that were touched by a proposal of this life, and the queues of which it proposed the end.
+    touched_lites: HashSet<(u32, String)>,
+    dropped: HashSet<(u32, u32)>,
+    once: Once,
 }
 
 impl Model {
     /// To be told before a proposal is made.
     pub(crate) fn propose(&mut self, plan: &Plan) {
+        self.once.propose(plan);
         match plan {
+            Plan::PutLite { topic_id, name } => {
+                self.touched_lites.insert((*topic_id, (*name).to_owned()));
+            }
+            Plan::DropLite { topic_id, name, queue, .. } => {
+                self.touched_lites.insert((*topic_id, (*name).to_owned()));
+                self.dropped.insert((*topic_id, *queue));
+            }
             Plan::Message { id, topic_id, queue }
+            | Plan::Once { id, topic_id, queue, .. }
             | Plan::Half { id, topic_id, queue }
             | Plan::Scheduled { id, topic_id, queue } => {
                 self.proposed.insert(id.clone(), (*topic_id, *queue));
@@ -96,9 +110,11 @@ impl Model {
     }
 
     /// Takes the answers to a batch; `all_there` says that a power cut cannot take them.
-    pub(crate) fn answer(&mut self, mut answers: Vec<Answer>) -> Result<(), String> {
+    pub(crate) fn answer(&mut self, store: &Store, mut answers: Vec<Answer>) -> Result<(), String> {
         answers.sort_by_key(|answer| answer.applied.position);
         for answer in answers {
+            let told = |wrong| format!("{:?} was answered with {:?}: {wrong}", answer.plan, answer.applied);
+            self.once.check(store, &self.live, &answer, self.trimmed).map_err(told)?;
             take(&mut self.live, &answer, self.trimmed).map_err(|wrong| {
                 format!("{:?} was answered with {:?}: {wrong}", answer.plan, answer.applied)
             })?;
@@ -125,6 +141,8 @@ impl Model {
         self.check_messages(store, &view)?;
         self.check_done(&view)?;
         self.check_nothing_else(&view)?;
+        self.check_lites(&view)?;
+        self.once.check_all(&view)?;
         self.take_held(store, &mut view)?;
         let kept: HashSet<&str> = view
             .visible
@@ -135,6 +153,8 @@ impl Model {
         let lost = self.fresh.drain(..).filter(|id| !kept.contains(id.as_str()));
         self.gone.extend(lost.collect::<Vec<_>>());
         self.touched.clear();
+        self.touched_lites.clear();
+        self.dropped.clear();
         self.ended.clear();
         self.open.clear();
         for (place, visible) in &mut view.visible {
@@ -162,10 +182,30 @@ impl Model {
         ghost.map_or(Ok(()), |name| Err(format!("topic {name} came from nowhere")))
     }
 
+    /// Lite topics keep their queues, and none comes or goes by itself.
+    fn check_lites(&self, view: &View) -> Result<(), String> {
+        for (lite, queue) in &self.durable.lites {
+            let found = view.lites.get(lite);
+            if found != Some(queue) && view.has_topic(lite.0) && !self.touched_lites.contains(lite) {
+                return Err(format!("the lite topic {lite:?} with queue {queue} has queue {found:?} now"));
+            }
+        }
+        let ghost = view
+            .lites
+            .keys()
+            .find(|lite| !self.touched_lites.contains(lite) && !self.durable.lites.contains_key(*lite));
+        ghost.map_or(Ok(()), |lite| Err(format!("the lite topic {lite:?} came from nowhere")))
+    }
+
+    /// Whether a lite topic may be gone because this life proposed it.
+    fn may_be_dropped(&self, view: &View, topic_id: u32, queue: u32) -> bool {
+        self.dropped.contains(&(topic_id, queue)) && !view.has_queue(topic_id, queue)
+    }
+
     /// Every message that must be there is there, at its offset.
     fn check_messages(&self, store: &Store, view: &View) -> Result<(), String> {
         for (place @ (topic_id, queue, offset), known) in &self.durable.visible {
-            if !view.has_topic(*topic_id) {
+            if !view.has_topic(*topic_id) || self.may_be_dropped(view, *topic_id, *queue) {
                 continue;
             }
             let Some(found) = view.visible.get(place) else {
@@ -185,7 +225,8 @@ impl Model {
         }
         for (queue, (_, next)) in &self.durable.bounds {
             let now = view.bounds.get(queue).map_or(0, |bounds| bounds.1);
-            if now < *next && view.has_topic(queue.0) {
+            let may_go = !view.has_topic(queue.0) || self.may_be_dropped(view, queue.0, queue.1);
+            if now < *next && !may_go {
                 return Err(format!(
                     "queue {queue:?} goes on at {now}, not {next}: offsets would be used twice"
                 ));
@@ -246,8 +287,12 @@ impl Model {
             let fine = match (known.end, found) {
                 (known, Some(found)) if known == found => true,
                 (End::Open, Some(_)) => self.ended.contains(position),
+                // A trim made the decision of this life durable, and it was forgotten with its segment.
+                (End::Open, None) => {
+                    let ended = self.live.held.get(position).map(|live| live.end);
+                    matches!(ended, Some(End::Shown(_, at) | End::Hidden(at)) if at < self.trimmed)
+                }
                 // Forgotten with the segment of its decision.
-                (End::Open, None) => false,
                 (End::Shown(_, at) | End::Hidden(at), None) => at < self.trimmed,
                 (_, Some(_)) => false,
             };
@@ -274,14 +319,38 @@ impl Model {
 /// What an answer changes, if it is one that can be given.
 fn take(view: &mut View, answer: &Answer, trimmed: u64) -> Result<(), String> {
     let position = answer.applied.position;
+    let at = (position, answer.applied.store_ms);
     match (&answer.plan, &answer.applied.outcome) {
-        (Plan::Message { id, topic_id, queue }, Outcome::Visible { queue: found, offset })
-            if found == queue =>
-        {
-            show(view, (*topic_id, *queue, *offset), id, position)
+        (
+            Plan::Message { id, topic_id, queue } | Plan::Once { id, topic_id, queue, .. },
+            Outcome::Visible { queue: found, offset },
+        ) if found == queue => show(view, (*topic_id, *queue, *offset), id, at),
+        (Plan::Message { topic_id, queue, .. }, Outcome::TopicGone) if !view.has_queue(*topic_id, *queue) => {
+            Ok(())
+        }
+        (Plan::Once { .. }, Outcome::Duplicate(_)) => Ok(()),
+        (Plan::PutLite { topic_id, name }, Outcome::Lite { queue, is_new }) => {
+            let known = view.lites.insert((*topic_id, (*name).to_owned()), *queue);
+            let is_taken = view.lites.values().filter(|other| *other == queue).count() > 1;
+            let right = known.map_or(*is_new && !is_taken, |known| !*is_new && known == *queue);
+            view.bounds.entry((*topic_id, *queue)).or_insert((0, 0));
+            if right { Ok(()) } else { Err(format!("it was {known:?} before")) }
+        }
+        (Plan::PutLite { topic_id, .. }, Outcome::TopicGone) if !view.has_topic(*topic_id) => Ok(()),
+        (Plan::DropLite { topic_id, name, queue, next }, Outcome::Deleted(went)) => {
+            let is_there = view.lites.get(&(*topic_id, (*name).to_owned())) == Some(queue);
+            let is_as_seen = view.bounds.get(&(*topic_id, *queue)).map_or(0, |bounds| bounds.1) == *next;
+            if *went {
+                view.forget_lite(*topic_id, *queue);
+            }
+            if *went == (is_there && is_as_seen) {
+                Ok(())
+            } else {
+                Err("it is not as it was seen".to_owned())
+            }
         }
         (
-            Plan::Message { topic_id, .. } | Plan::Half { topic_id, .. } | Plan::Scheduled { topic_id, .. },
+            Plan::Once { topic_id, .. } | Plan::Half { topic_id, .. } | Plan::Scheduled { topic_id, .. },
             Outcome::TopicGone,
         ) if !view.has_topic(*topic_id) => Ok(()),
         (Plan::Half { id, topic_id, queue }, Outcome::Held) => {
@@ -292,10 +361,8 @@ fn take(view: &mut View, answer: &Answer, trimmed: u64) -> Result<(), String> {
             view.held.insert(position, open(id, *topic_id, *queue, Hold::Until));
             Ok(())
         }
-        (Plan::Show { position: held, .. }, outcome) => settle(view, *held, true, outcome, position, trimmed),
-        (Plan::Hide { position: held, .. }, outcome) => {
-            settle(view, *held, false, outcome, position, trimmed)
-        }
+        (Plan::Show { position: held, .. }, outcome) => settle(view, *held, true, outcome, at, trimmed),
+        (Plan::Hide { position: held, .. }, outcome) => settle(view, *held, false, outcome, at, trimmed),
         (Plan::Finish { place }, Outcome::Done) => {
             if view.group && view.visible.contains_key(place) {
                 view.done.insert(*place);
@@ -322,14 +389,14 @@ fn take(view: &mut View, answer: &Answer, trimmed: u64) -> Result<(), String> {
     }
 }
 
-fn show(view: &mut View, place: (u32, u32, u64), id: &str, at: u64) -> Result<(), String> {
+fn show(view: &mut View, place: (u32, u32, u64), id: &str, (at, ms): (u64, i64)) -> Result<(), String> {
     let (topic_id, queue, offset) = place;
     let (_, next) = view.bounds.entry((topic_id, queue)).or_insert((0, 0));
     if *next != offset {
         return Err(format!("the next offset is {next}"));
     }
     *next += 1;
-    view.visible.insert(place, Visible { id: id.to_owned(), at });
+    view.visible.insert(place, Visible { id: id.to_owned(), at, ms, is_carried: false });
     Ok(())
 }
 
@@ -343,7 +410,7 @@ fn settle(
     position: u64,
     is_shown: bool,
     outcome: &Outcome,
-    at: u64,
+    (at, ms): (u64, i64),
     trimmed: u64,
 ) -> Result<(), String> {
     let Some(held) = view.held.get(&position).cloned() else {
@@ -353,7 +420,7 @@ fn settle(
     };
     let end = match (held.end, outcome) {
         (End::Open, Outcome::Visible { queue, offset }) if is_shown && *queue == held.queue => {
-            show(view, (held.topic_id, *queue, *offset), &held.id, at)?;
+            show(view, (held.topic_id, *queue, *offset), &held.id, (at, ms))?;
             End::Shown(*offset, at)
         }
         (End::Open, Outcome::Discarded) if !is_shown => End::Hidden(at),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kerolox_core::lite::is_lite;
 use kerolox_core::record::Hold;
 use kerolox_core::timer::TimerPhase;
 use kerolox_core::transaction::Phase;
@@ -12,6 +13,9 @@ pub(crate) const QUEUES_MAX: u32 = 4;
 /// The one consumer group.
 pub(crate) const GROUP: u32 = 1;
 
+/// Far more than there are lite topics.
+const LITES_MAX: usize = 1_000;
+
 /// Topic id, queue, offset.
 pub(crate) type Place = (u32, u32, u64);
 
@@ -21,6 +25,17 @@ pub(crate) struct Visible {
     pub(crate) id: String,
     /// Position of the record that made it visible; 0 where that cannot be seen.
     pub(crate) at: u64,
+    /// When it became visible.
+    pub(crate) ms: i64,
+    /// Its record is a copy of an older one, made when the log was trimmed.
+    pub(crate) is_carried: bool,
+}
+
+impl Visible {
+    /// Whether its record surely lies where it was stored.
+    pub(crate) fn is_in_place(&self, trimmed: u64) -> bool {
+        !self.is_carried && self.at >= trimmed
+    }
 }
 
 /// How a held message stands.
@@ -56,6 +71,8 @@ pub(crate) struct View {
     pub(crate) bounds: BTreeMap<(u32, u32), (u64, u64)>,
     /// Undecided half messages and scheduled ones; in the model, decided ones as well.
     pub(crate) held: BTreeMap<u64, HeldMessage>,
+    /// Queues of lite topics, by topic and name.
+    pub(crate) lites: BTreeMap<(u32, String), u32>,
     /// Offsets that the consumer group has finished, expired ones left out.
     pub(crate) done: BTreeSet<Place>,
 }
@@ -71,6 +88,20 @@ impl View {
         self.bounds.retain(|(topic, _), _| *topic != id);
         self.held.retain(|_, held| held.topic_id != id);
         self.done.retain(|(topic, _, _)| *topic != id);
+        self.lites.retain(|(topic, _), _| *topic != id);
+    }
+
+    /// Whether messages can be stored in a queue: a lite topic may be gone while its topic is there.
+    pub(crate) fn has_queue(&self, topic_id: u32, queue: u32) -> bool {
+        self.has_topic(topic_id)
+            && (!is_lite(queue) || self.lites.iter().any(|((topic, _), q)| (*topic, *q) == (topic_id, queue)))
+    }
+
+    pub(crate) fn forget_lite(&mut self, topic_id: u32, queue: u32) {
+        self.lites.retain(|(topic, _), q| (*topic, *q) != (topic_id, queue));
+        self.visible.retain(|(topic, q, _), _| (*topic, *q) != (topic_id, queue));
+        self.bounds.remove(&(topic_id, queue));
+        self.done.retain(|(topic, q, _)| (*topic, *q) != (topic_id, queue));
     }
 
     /// Reads everything.
@@ -80,6 +111,11 @@ impl View {
             view.topics.insert(topic.name.clone(), (topic.id, topic.write_queues));
             for queue in 0..QUEUES_MAX {
                 view.read_queue(store, topic.id, queue)?;
+            }
+            let lites = store.index().lites(topic.id, "", LITES_MAX).map_err(|error| error.to_string())?;
+            for lite in lites {
+                view.read_queue(store, topic.id, lite.queue)?;
+                view.lites.insert((topic.id, lite.name), lite.queue);
             }
         }
         view.read_held(store)?;
@@ -94,9 +130,10 @@ impl View {
             let place = (topic_id, queue, offset);
             let entry = store.index().entry(topic_id, queue, offset).map_err(|error| error.to_string())?;
             let entry = entry.ok_or_else(|| format!("the index has no entry for {place:?}"))?;
-            let id =
-                read_id(store, entry.position, entry.len).map_err(|error| format!("{place:?}: {error}"))?;
-            self.visible.insert(place, Visible { id, at: 0 });
+            let read = store.read_message(entry.position, entry.len);
+            let (_, message) = read.map_err(|error| format!("{place:?}: {error}"))?;
+            let (id, is_carried) = (message.header.message_id, message.header.carried.is_some());
+            self.visible.insert(place, Visible { id, at: 0, ms: entry.visible_ms, is_carried });
             if acks.as_ref().is_some_and(|acks| acks.is_done(offset)) {
                 self.done.insert(place);
             }

@@ -1,16 +1,40 @@
 //! What the simulation proposes.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
+use kerolox_core::dedup::{DEDUP_ATTRIBUTE, DEDUP_WINDOW_ATTRIBUTE};
 use kerolox_core::flush::Flush;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
-    AckRange, DeleteTopic, DiscardRecord, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord,
-    ProgressItem, ProgressRecord, QueueProgress, Record, ReleaseRecord, TimerDecision, TimerEnded,
+    AckRange, DeleteTopic, DiscardRecord, DropLite, DropLites, Hold, LiteTopic, MessageHeader, MessageRecord,
+    MetaChange, MetaRecord, ProgressItem, ProgressRecord, QueueProgress, Record, ReleaseRecord,
+    TimerDecision, TimerEnded,
 };
-use kerolox_core::topic::Topic;
+use kerolox_core::topic::{MessageType, Topic};
 use kerolox_log::fs::Chooser;
 
 use crate::observe::{GROUP, Place, QUEUES_MAX, View};
+use crate::once::rules;
+
+/// The topic without duplicates, the one with lite topics, and the one that may be deleted.
+pub(crate) const ONCE: &str = "d";
+const LITE: &str = "l";
+const DELETED: &str = "c";
+/// Names of all topics.
+const TOPICS: [&str; 5] = ["a", "b", DELETED, ONCE, LITE];
+/// Keys of messages that may come again.
+pub(crate) const KEYS: [&str; 6] = ["k0", "k1", "k2", "k3", "k4", "k5"];
+const LITES: [&str; 4] = ["x", "y", "z", "w"];
+
+/// Attributes of the topic of this name.
+pub(crate) fn attributes_of(name: &str) -> BTreeMap<String, String> {
+    let pairs: &[(&str, &str)] = match name {
+        ONCE => &[(DEDUP_ATTRIBUTE, "key"), (DEDUP_WINDOW_ATTRIBUTE, "1s")],
+        _ => &[],
+    };
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
 
 /// One proposal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +43,23 @@ pub(crate) enum Plan {
         id: String,
         topic_id: u32,
         queue: u32,
+    },
+    /// A message that is a repeat if one with this key was stored within the window.
+    Once {
+        id: String,
+        key: &'static str,
+        topic_id: u32,
+        queue: u32,
+    },
+    PutLite {
+        topic_id: u32,
+        name: &'static str,
+    },
+    DropLite {
+        topic_id: u32,
+        name: &'static str,
+        queue: u32,
+        next: u64,
     },
     Half {
         id: String,
@@ -56,14 +97,19 @@ pub(crate) enum Plan {
 impl Plan {
     /// A random proposal in the state of `view`; `id` is for a message.
     pub(crate) fn random(chooser: &mut Chooser, view: &View, id: String) -> Self {
-        let topic = nth(chooser, view.topics.values());
+        let topic = nth(chooser, view.topics.iter());
         let put = |chooser: &mut Chooser| {
-            let name = ["a", "b", "c"][usize::try_from(chooser.below(3)).expect("below 3")].to_owned();
+            let name = one_of(chooser, &TOPICS).to_owned();
             Self::PutTopic { name, queues: below(chooser, QUEUES_MAX) + 1 }
         };
-        let Some((topic_id, queues)) = topic.copied() else { return put(chooser) };
-        let queue = below(chooser, queues);
+        let Some((topic, (topic_id, queues))) = topic else { return put(chooser) };
+        let (topic_id, queue) = (*topic_id, below(chooser, *queues));
         match chooser.below(40) {
+            0..16 if topic == ONCE => {
+                let key = one_of(chooser, &KEYS);
+                Self::Once { id, key, topic_id, queue }
+            }
+            0..16 if topic == LITE => Self::below_lite(chooser, view, id, topic_id),
             0..18 => Self::Message { id, topic_id, queue },
             18..22 => Self::Half { id, topic_id, queue },
             22..26 => Self::Scheduled { id, topic_id, queue },
@@ -77,10 +123,29 @@ impl Plan {
                 None => Self::Message { id, topic_id, queue },
             },
             38 => put(chooser),
-            _ if view.topics.contains_key("c") && chooser.chance(1, 3) => {
-                Self::DeleteTopic { name: "c".to_owned() }
+            _ if view.topics.contains_key(DELETED) && chooser.chance(1, 3) => {
+                Self::DeleteTopic { name: DELETED.to_owned() }
+            }
+            _ if view.topics.contains_key(LITE) && chooser.chance(1, 8) => {
+                Self::DeleteTopic { name: LITE.to_owned() }
             }
             _ => put(chooser),
+        }
+    }
+
+    /// Something with a random lite topic: it is made, gets a message, or goes.
+    fn below_lite(chooser: &mut Chooser, view: &View, id: String, topic_id: u32) -> Self {
+        let name = one_of(chooser, &LITES);
+        match view.lites.get(&(topic_id, name.to_owned())).copied() {
+            None => Self::PutLite { topic_id, name },
+            Some(_) if chooser.chance(1, 10) => Self::PutLite { topic_id, name },
+            Some(queue) if chooser.chance(1, 6) => {
+                let (_, seen) = view.bounds.get(&(topic_id, queue)).copied().unwrap_or_default();
+                // Now and then a message came that was not seen.
+                let next = if chooser.chance(1, 4) { seen.saturating_sub(1) } else { seen };
+                Self::DropLite { topic_id, name, queue, next }
+            }
+            Some(queue) => Self::Message { id, topic_id, queue },
         }
     }
 
@@ -88,6 +153,23 @@ impl Plan {
         let by = "producer".to_owned();
         match self {
             Self::Message { id, topic_id, queue } => message(id, *topic_id, *queue, Hold::None, chooser),
+            Self::Once { id, key, topic_id, queue } => {
+                let Record::Message(mut once) = message(id, *topic_id, *queue, Hold::None, chooser) else {
+                    unreachable!("it is a message")
+                };
+                once.header.set_dedup(Some(rules().hash(id, &[key])));
+                Record::Message(once)
+            }
+            Self::PutLite { topic_id, name } => meta(MetaChange::PutLite(LiteTopic {
+                topic_id: *topic_id,
+                queue: 0,
+                name: (*name).to_owned(),
+                created_ms: 1,
+            })),
+            Self::DropLite { topic_id, name, queue, next } => meta(MetaChange::DropLites(DropLites {
+                topic_id: *topic_id,
+                lites: vec![DropLite { name: (*name).to_owned(), queue: *queue, next: *next }],
+            })),
             Self::Half { id, topic_id, queue } => message(id, *topic_id, *queue, Hold::Half, chooser),
             Self::Scheduled { id, topic_id, queue } => message(id, *topic_id, *queue, Hold::Until, chooser),
             Self::Show { position, hold: Hold::Until } => end_timer(*position, TimerDecision::Deliver, by),
@@ -110,7 +192,13 @@ impl Plan {
                     attempted: Vec::new(),
                 })]))
             }
-            Self::PutTopic { name, queues } => meta(MetaChange::PutTopic(Topic::new(name, *queues))),
+            Self::PutTopic { name, queues } => {
+                let mut topic = Topic { attributes: attributes_of(name), ..Topic::new(name, *queues) };
+                if name == LITE {
+                    topic.types = vec![MessageType::Lite.into()];
+                }
+                meta(MetaChange::PutTopic(topic))
+            }
             Self::DeleteTopic { name } => meta(MetaChange::DeleteTopic(DeleteTopic { name: name.clone() })),
             Self::PutGroup => meta(MetaChange::PutGroup(Group::new("g"))),
         }
@@ -153,6 +241,10 @@ fn message(id: &str, topic_id: u32, queue: u32, hold: Hold, chooser: &mut Choose
 
 fn below(chooser: &mut Chooser, limit: u32) -> u32 {
     u32::try_from(chooser.below(limit.into())).expect("below a u32")
+}
+
+fn one_of(chooser: &mut Chooser, items: &[&'static str]) -> &'static str {
+    items[usize::try_from(chooser.below(items.len() as u64)).expect("below the length")]
 }
 
 fn nth<T>(chooser: &mut Chooser, items: impl ExactSizeIterator<Item = T>) -> Option<T> {

@@ -4,6 +4,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use kerolox_core::flush::Flush;
+use kerolox_core::lite::is_lite;
 use kerolox_core::record::QueueState;
 use kerolox_log::fs::{Chooser, Fault, Folder, MemFolder, Times};
 use kerolox_log::{LogOptions, Salt};
@@ -14,6 +15,7 @@ use crate::disk::DiskKv;
 use crate::gate::Gate;
 use crate::model::{Answer, Model};
 use crate::observe::View;
+use crate::once;
 use crate::plan::{self, Plan};
 
 /// What a run did.
@@ -129,6 +131,13 @@ impl World {
             }
             3 => self.trim(store),
             4 => self.expire(store),
+            5 => {
+                // Up to more than the window of the topic without duplicates.
+                let ms = i64::try_from(self.chooser.below(1_200)).expect("small");
+                self.tell(|| format!("{ms} ms pass"));
+                self.gate.pass(ms);
+                Ok(true)
+            }
             _ => self.batch(store, false),
         }
     }
@@ -180,7 +189,7 @@ impl World {
             return Err(format!("{count} answers to {} proposals", batch.len()));
         }
         self.figures.answered += answered.len() as u64;
-        self.model.answer(answered)?;
+        self.model.answer(store, answered)?;
         if let Some(error) = &refused {
             self.tell(|| format!("refused: {error}"));
         }
@@ -217,7 +226,9 @@ impl World {
 
     /// Lets the oldest messages of a random queue expire.
     fn expire(&mut self, store: &Store) -> Result<bool, String> {
-        let queues: Vec<_> = self.model.live.bounds.keys().copied().collect();
+        // What is in lite topics goes with them only.
+        let queues = self.model.live.bounds.keys().copied().filter(|(_, queue)| !is_lite(*queue));
+        let queues: Vec<_> = queues.collect();
         if queues.is_empty() {
             return Ok(true);
         }
@@ -303,7 +314,13 @@ impl World {
             self.open(&folder, kv).map_err(|error| format!("no start without an index: {error}"))?;
         let (own, other) = (View::of(store)?, View::of(&rebuilt)?);
         if own == other {
-            return Ok(());
+            let now_ms = self.gate.peek_ms();
+            let (own, other) = (once::remembered(store, now_ms)?, once::remembered(&rebuilt, now_ms)?);
+            return if own == other {
+                Ok(())
+            } else {
+                Err(format!("an index made anew remembers something else:\n  {own:?}\n  {other:?}"))
+            };
         }
         Err(format!("an index made anew shows something else:\n  {own:?}\n  {other:?}"))
     }

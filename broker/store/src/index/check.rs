@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use kerolox_core::record::{MetaChange, MetaRecord, Record};
+use kerolox_core::record::Record;
 use kerolox_core::timer::Timer;
 use kerolox_core::transaction::Half;
 use kerolox_log::{DamagedRange, Frame};
@@ -283,47 +283,18 @@ impl Fold {
         }
     }
 
-    /// Deletions and trims remove ranges of keys before the index's position moves on, see `delete_topic`; a crash in
-    /// between leaves an index without them. That is no damage: the fold meets the same record again.
+    /// Trims remove ranges of keys before the index's position moves on; a crash in between leaves an index without them. That
+    /// is no damage: the fold meets the same record again.
     fn take_later(&mut self, frame: &Frame) -> Result<(), StoreError> {
         let malformed = |source| StoreError::Record { position: frame.position, source };
         let record = Record::decode(frame.kind, frame.body.clone()).map_err(malformed)?;
-        match record {
-            Record::Meta(MetaRecord { change: Some(MetaChange::DeleteTopic(delete)) }) => {
-                if let Some(topic) = self.index.topic(&delete.name) {
-                    for family in [Family::Queues, Family::Entries, Family::Kept] {
-                        self.doom(family, keys::id(topic.id), None);
-                    }
-                    for group in self.index.groups() {
-                        self.doom(Family::Progress, keys::queue(group.id, topic.id), None);
-                    }
-                }
+        if let Record::Trim(trim) = record {
+            let before = lookup::first_key(trim.before);
+            self.doom(Family::Lookups, Vec::new(), Some(before));
+            for state in trim.queues {
+                let before = keys::block(state.topic_id, state.queue, state.next);
+                self.doom(Family::Entries, keys::queue(state.topic_id, state.queue), Some(before));
             }
-            Record::Meta(MetaRecord { change: Some(MetaChange::DeleteGroup(delete)) }) => {
-                if let Some(group) = self.index.group(&delete.name) {
-                    self.doom(Family::Progress, keys::id(group.id), None);
-                }
-            }
-            Record::Meta(MetaRecord { change: Some(MetaChange::DropLites(drop)) }) => {
-                for lite in drop.lites {
-                    let queue = keys::queue(drop.topic_id, lite.queue);
-                    self.doom(Family::Queues, queue.clone(), None);
-                    self.doom(Family::Entries, queue, None);
-                    for group in self.index.groups() {
-                        let progress = keys::progress(group.id, drop.topic_id, lite.queue);
-                        self.doom(Family::Progress, progress, None);
-                    }
-                }
-            }
-            Record::Trim(trim) => {
-                let before = lookup::first_key(trim.before);
-                self.doom(Family::Lookups, Vec::new(), Some(before));
-                for state in trim.queues {
-                    let before = keys::block(state.topic_id, state.queue, state.next);
-                    self.doom(Family::Entries, keys::queue(state.topic_id, state.queue), Some(before));
-                }
-            }
-            _ => {}
         }
         Ok(())
     }

@@ -381,9 +381,7 @@ impl Index {
             let prefix = keys::queue(group_id, topic.id);
             ops.push(Op::DeletePrefix(Family::Progress, prefix));
         }
-        // Ranges cannot be hidden by the overlay, so they go at once. Doing it before `applied` moves on is safe: ids
-        // are never given again, and the fold meets the same deletion once more after a crash.
-        self.kv.write(ops)?;
+        self.gone.extend(ops);
         Ok(Outcome::Deleted(true))
     }
 
@@ -392,7 +390,7 @@ impl Index {
         self.meta.group_ids.remove(&group.id);
         self.progress.retain(|(group_id, _, _), _| *group_id != group.id);
         self.overlay.delete(Family::Groups, keys::id(group.id));
-        self.kv.write(vec![Op::DeletePrefix(Family::Progress, keys::id(group.id))])?;
+        self.gone.push(Op::DeletePrefix(Family::Progress, keys::id(group.id)));
         Ok(Outcome::Deleted(true))
     }
 }

@@ -110,8 +110,9 @@ impl Index {
             }
             page.insert(queue, decode_acks(&value)?);
         }
+        let is_full = page.len() == max;
         // Behind a full page, what only memory knows belongs to a later one.
-        let last = page.keys().last().copied().filter(|_| page.len() == max).unwrap_or(LAST_LITE_QUEUE);
+        let last = page.keys().last().copied().filter(|_| is_full).unwrap_or(LAST_LITE_QUEUE);
         let in_memory = self.progress.iter().filter(|((group, topic, queue), _)| {
             (*group, *topic) == (group_id, topic_id) && (from..=last).contains(queue)
         });
@@ -139,8 +140,7 @@ impl Index {
 
     /// Whether a queue is a lite topic that was removed, or never was: nothing of it is to be kept.
     pub(super) fn is_lite_gone(&self, topic_id: u32, queue: u32) -> bool {
-        // Behind damage the record that made it may be what is missing.
-        is_lite(queue) && !self.is_unsettled() && !self.queues.has(topic_id, queue)
+        is_lite(queue) && !self.queues.has(topic_id, queue) && !self.may_lack_lite(queue)
     }
 
     pub(super) fn put_lite(
@@ -237,8 +237,7 @@ impl Index {
             }
         })?;
         kept.into_iter().for_each(|key| self.overlay.delete(Family::Kept, key));
-        // At once, as when a topic is deleted: numbers are never given again.
-        self.kv.write(ops)?;
+        self.gone.extend(ops);
         Ok(())
     }
 

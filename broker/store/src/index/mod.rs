@@ -93,6 +93,9 @@ pub struct Index {
     progress: HashMap<(u32, u32, u32), Progress>,
     /// Positions of half messages that wait for the one whose transaction they belong to: that comes next.
     joining: Vec<u64>,
+    /// How to remove from the store what was deleted, with the next flush and not before: the record that deletes may not be
+    /// durable yet. Nobody looks there in the meantime, for numbers of topics, groups and lite topics are never given again.
+    gone: Vec<Op>,
     /// Transactions by topic that nobody decided.
     undecided: HashMap<u32, u64>,
     /// Messages that wait for their delivery time, by topic.
@@ -157,6 +160,7 @@ impl Index {
             seen,
             progress: HashMap::new(),
             joining,
+            gone: Vec::new(),
             undecided: HashMap::new(),
             scheduled: HashMap::new(),
             unsettled: None,
@@ -191,6 +195,7 @@ impl Index {
             seen: Seen::default(),
             progress: HashMap::new(),
             joining: Vec::new(),
+            gone: Vec::new(),
             undecided: HashMap::new(),
             scheduled: HashMap::new(),
             unsettled: None,
@@ -253,6 +258,9 @@ impl Index {
         if let Some(progress) = self.progress.get(&(group_id, topic_id, queue)) {
             return Ok(Some(progress.acks.clone()));
         }
+        if self.is_progress_gone((group_id, topic_id, queue)) {
+            return Ok(None);
+        }
         let key = keys::progress(group_id, topic_id, queue);
         let stored = self.kv.get(Family::Progress, &key)?;
         stored.map(|bytes| decode_acks(&bytes)).transpose()
@@ -261,7 +269,8 @@ impl Index {
     /// Changes since the last flush, to be written as one batch; then call [`Self::flushed`]. In between nothing may
     /// be applied.
     pub fn pending(&self) -> Vec<Op> {
-        let mut ops = self.overlay.ops();
+        let mut ops = self.gone.clone();
+        ops.extend(self.overlay.ops());
         self.queues.pending(&mut ops);
         self.lookups.pending(&mut ops);
         self.seen.pending(&mut ops);
@@ -288,6 +297,7 @@ impl Index {
 
     /// What [`Self::pending`] returned is in the store.
     pub fn flushed(&mut self) {
+        self.gone.clear();
         self.overlay.clear();
         self.queues.flushed();
         self.lookups.flushed();
@@ -303,11 +313,22 @@ impl Index {
             // Half of a snapshot is no state to start from.
             return 0;
         }
-        self.overlay.len()
+        self.gone.len()
+            + self.overlay.len()
             + self.queues.dirty_len()
             + self.lookups.dirty_len()
             + self.seen.dirty_len()
             + self.moving.dirty_len()
+    }
+}
+
+impl Index {
+    /// Whether progress in the store is of a group, topic or lite topic that was deleted.
+    fn is_progress_gone(&self, (group_id, topic_id, queue): (u32, u32, u32)) -> bool {
+        let is_group_gone = group_id != dead::REDRIVEN && !self.meta.group_ids.contains(&group_id);
+        // Behind damage, what made them may be what is missing.
+        !self.is_unsettled()
+            && (is_group_gone || self.topic_by_id(topic_id).is_none() || self.is_lite_gone(topic_id, queue))
     }
 }
 

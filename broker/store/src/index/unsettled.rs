@@ -62,6 +62,8 @@ pub(super) struct Unsettled {
     last: HashMap<QueueId, u64>,
     /// The id of the next new topic at the first damage: topics from there on may be unknown.
     next_topic: u32,
+    /// The number of the next new lite topic at the first damage: those from there on may be unknown.
+    next_lite: u32,
     deleted_topics: HashSet<u32>,
     /// Parts of a snapshot that is not complete yet.
     parts: Vec<SnapshotRecord>,
@@ -111,6 +113,7 @@ impl Index {
                 unsettled.is_from_nothing = false;
                 unsettled.first.clone_from(&nexts);
                 unsettled.next_topic = self.meta.next_topic;
+                unsettled.next_lite = self.lites.next;
                 unsettled.deleted_topics.clear();
             }
             unsettled.last = nexts;
@@ -127,6 +130,7 @@ impl Index {
             first: nexts.clone(),
             last: nexts,
             next_topic: if is_from_nothing { 0 } else { self.meta.next_topic },
+            next_lite: if is_from_nothing { 0 } else { self.lites.next },
             is_from_nothing,
             ..Unsettled::default()
         });
@@ -136,6 +140,11 @@ impl Index {
     /// Whether damage was passed and something is uncertain since.
     pub fn is_unsettled(&self) -> bool {
         self.unsettled.is_some()
+    }
+
+    /// Whether the record that made a lite topic may be what is missing.
+    pub(super) fn may_lack_lite(&self, queue: u32) -> bool {
+        self.before_snapshot().is_some_and(|unsettled| queue >= unsettled.next_lite)
     }
 
     /// What is uncertain as long as no snapshot came since the damage.

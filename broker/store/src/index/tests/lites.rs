@@ -1,7 +1,7 @@
 //! Lite topics in the fold.
 
 use kerolox_core::lite::FIRST_LITE_QUEUE;
-use kerolox_core::record::{DropLite, DropLites, LiteTopic, SnapshotRecord};
+use kerolox_core::record::{DeleteGroup, DropLite, DropLites, LiteTopic, SnapshotRecord};
 use kerolox_log::DamagedRange;
 
 use super::*;
@@ -176,4 +176,38 @@ fn lite_topics_whose_creation_is_damaged_keep_their_messages() {
     let recovered = open.lites(1, "", 9).expect("reads");
     assert_eq!(recovered.iter().map(|lite| lite.queue).collect::<Vec<_>>(), [queue]);
     assert_eq!(recovered[0].name, format!("recovered-{queue}"));
+}
+
+/// What the index has in the store at any moment is what a power cut may leave, with a log that has lost its newest records.
+#[test]
+fn a_deletion_changes_nothing_in_the_store_before_it_is_flushed() {
+    let mut fold = Fold::new();
+    let lite = fold.create("a");
+    fold.send(lite);
+    fold.send(0);
+    fold.apply(done(lite, 1));
+    let before = Fold::view(&fold.reloaded());
+    let first_lost = fold.frames.len();
+    assert_eq!(fold.apply(drop("a", lite, 1)).1, Outcome::Deleted(true));
+    let kept = Fold::view(&Index::load(fold.index.kv.clone()).expect("loads"));
+    assert_eq!(kept, before, "the log may lose the record of the end");
+    // The log kept it: the fold meets it again, and a lite topic of the same name begins anew.
+    let mut again = Index::load(fold.index.kv.clone()).expect("loads");
+    let dropped = again.apply(&fold.frames[first_lost], &mut Vec::new()).expect("applies");
+    assert_eq!((dropped, again.lites_len(1)), (Outcome::Deleted(true), 0));
+    assert_eq!(Fold::view(&again), Fold::view(&fold.index));
+    let snapshot = fold.index.snapshot().expect("reads");
+    assert!(snapshot.iter().all(|part| part.progress.is_empty() && part.lites.is_empty()), "{snapshot:?}");
+
+    let delete = |change| Record::Meta(MetaRecord { change: Some(change) });
+    fold.flush();
+    let before = Fold::view(&Index::load(fold.index.kv.clone()).expect("loads"));
+    fold.apply(done(0, 1));
+    fold.apply(delete(MetaChange::DeleteGroup(DeleteGroup { name: "g".into() })));
+    fold.apply(delete(MetaChange::DeleteTopic(DeleteTopic { name: "t".into() })));
+    assert_eq!(Fold::view(&Index::load(fold.index.kv.clone()).expect("loads")), before);
+    let reloaded = fold.reloaded();
+    assert_eq!((reloaded.topics().len(), reloaded.groups().len()), (0, 0));
+    assert_eq!(reloaded.kv.scan(Family::Progress, &[], 9).expect("reads"), []);
+    assert_eq!(reloaded.kv.scan(Family::Queues, &[], 9).expect("reads"), []);
 }
