@@ -223,7 +223,7 @@ figures_suite() {
     "$KEROLOX_PYTHON" tests/sdk/python/figures.py "$@" || code=$?
   local shown; shown="$(count '^figures: \([0-9]*\) passed.*')"
   local program
-  for program in delivery lateness lite; do
+  for program in delivery lateness lite halves; do
     if run "$CARGO_TARGET_DIR/release/$program"; then shown=$((shown + 1)); else code=1; fi
   done
   finish figures "$shown" 0 "$code" $((SECONDS - start))

@@ -28,16 +28,17 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes as Services;
 
 use crate::announce::{self, Announcer};
-use crate::check_back::{Checker, HalfArrivals, Webhooks, webhook_secret};
+use crate::check_back::{Checker, Webhooks, webhook_secret};
 use crate::clock::GuardedClock;
 use crate::config::BrokerConfig;
 use crate::delivery::{Arrivals, Deliveries, ProgressLog};
+use crate::due::DueArrivals;
 use crate::engine::Engine;
 use crate::lite_expiry;
 use crate::moving;
 use crate::retention::Keeper;
 use crate::service::{Admin, Context, Counters, DeskServer, Door, Messaging, Policy};
-use crate::timers::{TimerArrivals, Timers};
+use crate::timers::Timers;
 use crate::vitals::Vitals;
 
 /// How often dead brokers and clients are looked for.
@@ -128,16 +129,18 @@ impl Broker {
     pub async fn serve(self, shutdown: Shutdown, ready: impl FnOnce()) -> Result<(), BrokerError> {
         let Self { config, listener, tls, vitals, started, _lock } = self;
         let info = announce::broker_info(&config, listener.local_addr());
-        let (arrivals, halves, due) =
-            (Arrivals::default(), HalfArrivals::default(), TimerArrivals::default());
+        let (arrivals, halves, due) = (Arrivals::default(), DueArrivals::default(), DueArrivals::default());
         let door = Door::closed(vitals.opening.clone());
         let opening = {
             let (config, watched) = (config.clone(), vitals.opening.clone());
             let (arrivals, halves, due) = (arrivals.clone(), halves.clone(), due.clone());
             let listener = move |event: &Event| {
                 arrivals.notice(event);
-                halves.notice(event);
-                due.notice(event);
+                match event {
+                    Event::HalfDue { due_ms } => halves.notice(*due_ms),
+                    Event::TimerDue { due_ms } => due.notice(*due_ms),
+                    _ => {}
+                }
             };
             tokio::task::spawn_blocking(move || open_store(&config, listener, &watched))
         };

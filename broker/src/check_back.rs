@@ -6,7 +6,7 @@ mod webhook;
 
 pub use webhook::{WebhookCounts, Webhooks, secret as webhook_secret};
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt as _};
@@ -17,10 +17,10 @@ use kerolox_kit::process::now_ms;
 use kerolox_kit::producers::Reach;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::v2::{self, RecoverOrphanedTransactionCommand};
-use kerolox_store::{Event, StoreError};
+use kerolox_store::StoreError;
 use prost::Message as _;
-use tokio::sync::Notify;
 
+use crate::due::{self, DueArrivals, NEVER_MS, Passed};
 use crate::engine::Engine;
 use crate::wire::{self, Delivery};
 use deserted::Deserted;
@@ -37,21 +37,6 @@ const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// Later than any check that will ever be due, and before those that never will.
 const FAR_MS: i64 = i64::MAX - 1;
 
-/// Wakes the checker when a half message is stored. It exists before the store does.
-#[derive(Clone, Default)]
-pub struct HalfArrivals {
-    wake: Arc<Notify>,
-}
-
-impl HalfArrivals {
-    /// Called on a thread of the store.
-    pub fn notice(&self, event: &Event) {
-        if matches!(event, Event::HalfDue { .. }) {
-            self.wake.notify_one();
-        }
-    }
-}
-
 /// The task that asks.
 pub struct Checker {
     broker: String,
@@ -59,25 +44,38 @@ pub struct Checker {
     reach: Reach,
     webhooks: Webhooks,
     policy: CheckPolicy,
-    arrivals: HalfArrivals,
+    arrivals: DueArrivals,
     /// A leaf lock: checks that run at the same time look at it.
     deserted: Mutex<Deserted>,
-    /// Due time and position of a half message: whatever is due up to it belongs to a deserted topic.
-    passed: Option<(i64, u64)>,
+    /// What is due up to here and still there belongs to a deserted topic.
+    passed: Passed,
+    /// Nothing behind that is due before this time, milliseconds since the Unix epoch. Most half messages are decided long before
+    /// they are due, so the time of one that came is as good as the next one that is still there, and costs no search.
+    awaited_ms: i64,
 }
 
 impl Checker {
     /// A checker of the broker group `broker`, which asks whom `reach` finds, or else webhooks, when and as often as `policy`
     /// says.
-    pub fn new(
+    pub(crate) fn new(
         broker: String,
         engine: Engine,
         reach: Reach,
         webhooks: Webhooks,
         policy: CheckPolicy,
-        arrivals: HalfArrivals,
+        arrivals: DueArrivals,
     ) -> Self {
-        Self { broker, engine, reach, webhooks, policy, arrivals, deserted: Mutex::default(), passed: None }
+        Self {
+            broker,
+            engine,
+            reach,
+            webhooks,
+            policy,
+            arrivals,
+            deserted: Mutex::default(),
+            passed: None,
+            awaited_ms: i64::MIN,
+        }
     }
 
     /// Runs for ever.
@@ -92,7 +90,7 @@ impl Checker {
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.arrivals.wake.notified() => {}
+                () = self.arrivals.woken() => {}
                 () = self.reach.clients().producer_appeared() => {}
             }
         }
@@ -100,14 +98,22 @@ impl Checker {
 
     /// Asks about everything that is due, and returns how long there is nothing to do.
     async fn round(&mut self) -> Result<Duration, StoreError> {
+        let earliest_ms = self.arrivals.take_earliest();
+        due::look_back(&mut self.passed, earliest_ms);
+        self.awaited_ms = self.awaited_ms.min(earliest_ms);
         self.try_deserted().await?;
-        if !self.check_due().await? {
-            return Ok(RETRY);
+        if self.awaited_ms <= now_ms() {
+            if !self.check_due().await? {
+                return Ok(RETRY);
+            }
+            let next = self.engine.store().index().due_halves(FAR_MS, self.passed, 1)?;
+            self.awaited_ms = next.first().map_or(NEVER_MS, |(_, half)| half.next_check_ms);
         }
-        let next = self.engine.store().index().due_halves(FAR_MS, self.passed, 1)?;
-        let until_due = next.first().map(|(_, half)| {
-            Duration::from_millis(u64::try_from(half.next_check_ms.saturating_sub(now_ms())).unwrap_or(0))
-        });
+        if self.arrivals.wait_for(self.awaited_ms) {
+            return Ok(Duration::ZERO);
+        }
+        let until_due = self.awaited_ms.saturating_sub(now_ms());
+        let until_due = Some(Duration::from_millis(u64::try_from(until_due).unwrap_or(0)));
         let until_try = self.deserted().next().map(|at| at.saturating_duration_since(Instant::now()));
         Ok([until_due, until_try].into_iter().flatten().fold(SLEEP_MAX, Duration::min))
     }
@@ -133,7 +139,7 @@ impl Checker {
                 self.note([(sample, &half, &check)]).await;
             }
             self.deserted().remove(topic_id);
-            self.passed = None;
+            (self.passed, self.awaited_ms) = (None, i64::MIN);
         }
         Ok(())
     }
@@ -145,8 +151,12 @@ impl Checker {
     /// Deals with everything that is due behind what was passed over; `false` when that could not be logged.
     async fn check_due(&mut self) -> Result<bool, StoreError> {
         loop {
-            let page = self.engine.store().index().due_halves(now_ms(), self.passed, PAGE)?;
-            let Some((position, last)) = page.last() else { return Ok(true) };
+            let now_ms = now_ms();
+            let page = self.engine.store().index().due_halves(now_ms, self.passed, PAGE)?;
+            let Some((position, last)) = page.last() else {
+                self.passed = self.passed.max(Some((now_ms, u64::MAX)));
+                return Ok(true);
+            };
             let passed = Some((last.next_check_ms, *position));
             let checker = &*self;
             let check = |(position, half): (u64, Half)| async move {

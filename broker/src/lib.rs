@@ -10,6 +10,7 @@ pub mod check_back;
 mod clock;
 pub mod config;
 pub mod delivery;
+mod due;
 pub mod engine;
 mod lite_expiry;
 mod moving;

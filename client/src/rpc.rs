@@ -2,7 +2,7 @@
 
 use crate::address::{Address, Endpoints};
 use crate::error::{Error, Result};
-use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
+use kerolox_model::limits::{GRPC_DECODE_BYTES_MAX, HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW};
 use kerolox_proto::v2;
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
 use std::collections::HashMap;
@@ -64,7 +64,8 @@ impl Pool {
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_while_idle(true)
-            .http2_adaptive_window(true)
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
             .connect_lazy()
     }
 }

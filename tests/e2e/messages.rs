@@ -1,10 +1,12 @@
 //! Sending, receiving and settling messages with the Rust client.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use kerolox_client::{FilterExpression, Message};
 use kerolox_proto::v2::Code;
+use tokio::task::JoinSet;
 
 use crate::support::{
     INVISIBLE, INVISIBLE_MIN, Servers, bodies, body, consume, expect_nothing, message, receive, receive_one,
@@ -206,4 +208,19 @@ async fn clients_carry_on_when_their_broker_was_killed_and_is_back() {
     producer.send(message("orders", "sent after")).await.unwrap();
     assert_eq!(consume(&consumer, 2).await, ["sent after", "sent before"]);
     expect_nothing(&consumer).await;
+}
+
+#[tokio::test]
+async fn a_producer_sends_very_many_messages_at_the_same_time() {
+    let servers = Servers::cluster(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await;
+    let producer = Arc::new(servers.client().producer().topic("orders").start().await.unwrap());
+    let mut sends = JoinSet::new();
+    for number in 0..2_000 {
+        let producer = Arc::clone(&producer);
+        sends.spawn(async move { producer.send(message("orders", &number.to_string())).await });
+    }
+    for sent in sends.join_all().await {
+        sent.unwrap();
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
 use kerolox_proto::v2::receive_message_response::Content;
 use kerolox_proto::v2::{self, Code};
+use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use crate::support::{
@@ -257,4 +258,24 @@ async fn an_owner_that_is_gone_is_reported_as_such() {
     assert_eq!(end(&mut nameserver, decided(&half, v2::TransactionResolution::Commit)).await, Code::Ok);
     let consumer = servers.consumer("ledger", "payments").await;
     assert_eq!(consume(&consumer, 1).await, ["2A"]);
+}
+
+#[tokio::test]
+async fn very_many_calls_at_the_same_time_share_one_connection_to_a_broker() {
+    const CLIENTS: usize = 16;
+    const CALLS: usize = 64;
+    let servers = Servers::cluster(1, &[A], &[]);
+    servers.create_topic("orders", "NORMAL").await;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(raw(&servers.nameservers[0]).await);
+    }
+    let mut calls = JoinSet::new();
+    for number in 0..CLIENTS * CALLS {
+        let mut client = clients[number % CLIENTS].clone();
+        let kind = v2::MessageType::Normal;
+        calls.spawn(async move { send(&mut client, "orders", &format!("{number}"), kind).await });
+    }
+    // Each send checks its answer.
+    assert_eq!(calls.join_all().await.len(), CLIENTS * CALLS);
 }

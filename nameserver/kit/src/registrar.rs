@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kerolox_model::limits::{HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW};
 use kerolox_proto::kerolox::registry_client::RegistryClient;
 use kerolox_proto::kerolox::{RegisterRequest, UnregisterRequest};
 use tokio::sync::watch;
@@ -81,7 +82,11 @@ impl Registrar {
         if endpoint.uri().port().is_none() {
             return Err(AddressError { address: address.to_owned() });
         }
-        let channel = endpoint.connect_timeout(CALL_TIMEOUT).timeout(CALL_TIMEOUT).connect_lazy();
+        let endpoint = endpoint.connect_timeout(CALL_TIMEOUT).timeout(CALL_TIMEOUT);
+        let channel = endpoint
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+            .connect_lazy();
         let (progress, watcher) = watch::channel(Progress::default());
         let session = Session {
             address: address.to_owned(),

@@ -37,3 +37,9 @@ pub const SELECTOR_DEPTH_MAX: usize = 64;
 pub const QUEUES_PER_TOPIC_MAX: u32 = 1024;
 /// Largest message that a gRPC server decodes, in bytes: above the 4 MiB body limit plus properties, and what the C++ SDK can send.
 pub const GRPC_DECODE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes that an HTTP/2 peer may send on one stream before they are read.
+pub const HTTP2_STREAM_WINDOW: u32 = 1 << 20;
+/// Bytes that an HTTP/2 peer may send on all streams of a connection before they are read. The HTTP/2 library takes a peer for an
+/// attacker that sends very many small frames meanwhile, such as the answers to a few hundred calls, and closes the connection; how
+/// many are too many depends on this: at 8 MiB some 16,000, at the protocol's 64 KiB no more than 170.
+pub const HTTP2_CONNECTION_WINDOW: u32 = 8 << 20;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
+use kerolox_model::limits::{GRPC_DECODE_BYTES_MAX, HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW};
 use kerolox_proto::v2::Code;
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
 use tonic::transport::{Channel, Endpoint};
@@ -57,6 +57,8 @@ fn connect(address: &BrokerAddress) -> Result<Channel, Refusal> {
     let endpoint = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
         .http2_keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10));
     Ok(endpoint.connect_lazy())
