@@ -8,7 +8,7 @@
 //! use kerolox_client::{Client, FilterExpression, Message, Resolution};
 //! use std::time::Duration;
 //!
-//! # async fn example() -> kerolox_client::Result<()> {
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::builder("127.0.0.1:9876").build()?;
 //!
 //! // A transaction: the message becomes visible when the local work is done, or never.
@@ -21,11 +21,16 @@
 //!     })
 //!     .start()
 //!     .await?;
-//! let transaction = producer
-//!     .send_in_transaction(Message::builder("orders").body("order 4711").key("4711").build())
+//! let done = producer
+//!     .in_transaction(
+//!         Message::builder("orders").body("order 4711").key("4711").build(),
+//!         async |_half| {
+//!             // ... the local work; an error rolls the message back.
+//!             Ok::<_, std::io::Error>(4711)
+//!         },
+//!     )
 //!     .await?;
-//! // ... the local work ...
-//! transaction.commit().await?;
+//! println!("order {} is {}", done.value, done.commit);
 //!
 //! let consumer = client
 //!     .simple_consumer("billing")
@@ -66,6 +71,7 @@ pub use delivery::{Delivery, HalfMessage};
 pub use error::{Code, Error, Result};
 pub use filter::FilterExpression;
 pub use message::{Message, MessageBuilder};
+pub use producer::local::{Commit, Executed, TransactionError};
 pub use producer::transaction::{Resolution, Transaction};
 pub use producer::{Producer, ProducerBuilder, SendReceipt};
 pub use retry::RetryPolicy;

@@ -17,6 +17,7 @@ mod fifo;
 mod filters;
 mod health;
 mod lite;
+mod local;
 mod messages;
 mod mqadmin;
 mod offsets;

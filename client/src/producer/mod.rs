@@ -1,5 +1,6 @@
 //! Producers: normal, FIFO, delayed and transactional messages.
 
+pub(crate) mod local;
 mod recall;
 mod send;
 pub(crate) mod transaction;
