@@ -14,6 +14,9 @@
 #                                     kill -9 of a broker under writing clients, again and again
 #   tests/run.sh transactions [--rounds N] [--seed S]
 #                                     kill -9 of a broker and of producers that commit, roll back or never decide
+#   tests/run.sh money [--rounds N] [--seed S]
+#                                     kill -9 of sender, receiver and broker of the example that moves money between two
+#                                     databases, at each step and at random moments; then no cent may be lost or made
 #   tests/run.sh powercut [--seeds N] [--seed S] [--trace]
 #                                     power cuts of a simulated machine under the real storage engine
 #   tests/run.sh powercut --real N [--seed S] [--sabotage SWITCH]
@@ -35,10 +38,10 @@ cd "$kerolox_root"
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
 
-suites=(unit e2e conformance sdk crash transactions powercut)
+suites=(unit e2e conformance sdk crash transactions money powercut)
 if [ $# -gt 0 ]; then
   case "$1" in
-    unit | e2e | conformance | sdk | crash | transactions | powercut | sabotage | bench | figures) suites=("$1"); shift ;;
+    unit | e2e | conformance | sdk | crash | transactions | money | powercut | sabotage | bench | figures) suites=("$1"); shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -186,6 +189,14 @@ transactions_suite() {
   run "$CARGO_TARGET_DIR/release/transactions" "$@" || code=$?
   finish transactions "$(count '^transactions: .*: \([0-9]*\) passed.*')" \
     "$(count '^transactions: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
+}
+
+money_suite() {
+  local code=0 start=$SECONDS
+  cargo build --release --locked --workspace --example money
+  run "$CARGO_TARGET_DIR/release/money" "$@" || code=$?
+  finish money "$(count '^money: .*: \([0-9]*\) passed.*')" \
+    "$(count '^money: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
 }
 
 powercut_suite() {

@@ -1,11 +1,12 @@
 //! Tests with real processes.
 //!
 //! [`process`] starts, stops and kills servers. [`crash`] is the `kill -9` loop, which `tests/run.sh crash` runs through
-//! the `crash` program; [`torture`] does the same to transactions. [`usage`] says what a server uses, [`calls`] are for the
-//! programs that measure it. The tests with the official SDKs live in `tests/sdk`.
+//! the `crash` program; [`torture`] does the same to transactions, [`money`] to the example that moves money. [`usage`] says
+//! what a server uses, [`calls`] are for the programs that measure it. The tests with the official SDKs live in `tests/sdk`.
 
 pub mod calls;
 pub mod crash;
+pub mod money;
 pub mod process;
 pub mod random;
 pub mod torture;

@@ -19,6 +19,7 @@ use kerolox_client::{Address, Client};
 use crate::process::Server;
 use crate::random::Random;
 pub use producer::{Kind, produce};
+pub(crate) use verify::check;
 
 const TOPIC: &str = "torture";
 const GROUP: &str = "torture-readers";
@@ -225,7 +226,7 @@ fn wait_for_progress(ledger: &Ledger, broker: &mut Server) -> Result<()> {
 }
 
 /// Waits until every transaction is decided or parked.
-async fn wait_until_settled(address: &str) -> Result<()> {
+pub(crate) async fn wait_until_settled(address: &str) -> Result<()> {
     let client = Client::builder(address).build()?;
     let admin = client.admin().broker(&address.parse()?);
     let started = Instant::now();

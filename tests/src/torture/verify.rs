@@ -42,7 +42,11 @@ pub(super) async fn verify(
     ])
 }
 
-fn check(wrong: &[impl std::fmt::Debug], figures: impl FnOnce() -> String) -> Result<String, String> {
+/// One line of a report: what is wrong, or figures when nothing is.
+pub(crate) fn check(
+    wrong: &[impl std::fmt::Debug],
+    figures: impl FnOnce() -> String,
+) -> Result<String, String> {
     match wrong {
         [] => Ok(figures()),
         some => Err(format!("{} are wrong, such as {:?}", some.len(), &some[..some.len().min(SHOWN)])),

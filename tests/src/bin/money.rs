@@ -1,0 +1,46 @@
+//! The torture of the example that moves money as a program; see `kerolox_tests::money`. `tests/run.sh money` runs it.
+
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Parser;
+use kerolox_tests::money::{Options, run};
+use kerolox_tests::process::Server;
+
+/// Kills the sender, the receiver and the broker of the example `money`, and checks that no cent is lost or made.
+#[derive(Parser)]
+struct Arguments {
+    /// Number of kills at random moments, besides those at each step of a transfer.
+    #[arg(long, default_value_t = 12)]
+    rounds: u32,
+    /// Seed of the random choices; without it a new one, which is printed.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let seed = arguments.seed.unwrap_or_else(|| {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::from(now.subsec_nanos()))
+    });
+    println!("seed {seed}, {} rounds", arguments.rounds);
+    let (broker, example) = (Server::program("broker")?, Server::program("examples/money")?);
+    let report = run(&Options { rounds: arguments.rounds, seed, broker, example }).await?;
+    for (name, outcome) in &report.checks {
+        match outcome {
+            Ok(figures) => println!("ok      {name}: {figures}"),
+            Err(wrong) => println!("FAILED  {name}: {wrong}"),
+        }
+    }
+    let failed = report.checks.iter().filter(|(_, outcome)| outcome.is_err()).count();
+    println!(
+        "money: {} transfers credited, senders killed {} times, receivers {} times, the broker {} times, seed {seed}: {} passed, {failed} failed",
+        report.credited,
+        report.sender_kills,
+        report.receiver_kills,
+        report.broker_kills,
+        report.checks.len() - failed,
+    );
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
