@@ -27,6 +27,8 @@ const KILL_WITHIN: Duration = Duration::from_millis(300);
 const AWAY: Duration = Duration::from_millis(200);
 /// Who met it goes on for so long with the next one.
 const AFTERWARDS: Duration = Duration::from_millis(300);
+/// How long a slow sender takes: longer than its grace and the check after that.
+const SLOW: Duration = Duration::from_secs(3);
 /// What a killed receiver held comes again within this time: the example's invisible duration, and some more.
 const REDELIVERED: Duration = Duration::from_secs(12);
 /// How long what is left may take to arrive.
@@ -105,6 +107,13 @@ pub async fn run(options: &Options) -> Result<Report> {
             println!("{} at {step:?}: {victim} was killed; {}", bank.word(), example.audit(false)?);
         }
     }
+    // Nobody dies, but somebody is slow: the transfer is called off before the money is taken.
+    let mut slow = parts.start_and_wait(Bank::A, "sent")?;
+    std::thread::sleep(SLOW);
+    slow.go_on()?;
+    std::thread::sleep(AFTERWARDS);
+    parts.kill(slow)?;
+    println!("sender at \"sent\": it waited for {SLOW:?}; {}", example.audit(false)?);
     for round in 1..=options.rounds {
         wait_for_progress(&parts, &mut broker).with_context(|| format!("round {round}"))?;
         std::thread::sleep(random.duration(KILL_WITHIN));
