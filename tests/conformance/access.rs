@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use kerolox_proto::v2::telemetry_command::Command;
-use kerolox_proto::v2::{self, Code, TransactionResolution};
+use kerolox_proto::v2::{self, Code, LiteSubscriptionAction, TransactionResolution};
 
-use crate::peer::{Peer, acking, bodies, code, delayed, handle, message, receiving, receiving_at, resource};
+use crate::peer::{
+    Peer, acking, bodies, code, delayed, handle, in_lite, message, receiving, receiving_at, resource,
+};
 use crate::telemetry::{Session, producer};
-use crate::world::{B, Setting, World, eventually};
+use crate::world::{A, B, Setting, World, eventually};
 
 lines![
     c24_the_nameserver_answers_settings_and_keeps_the_stream,
     c25_the_nameserver_takes_heartbeats_and_terminations,
     c26_calls_reach_their_owner_through_any_server,
+    c26_subscriptions_to_lite_topics_reach_their_brokers_through_the_nameserver,
     c27_a_recall_reaches_its_owner_through_any_server,
     c28_a_check_back_reaches_a_producer_at_the_nameserver,
     c29_brokers_go_on_without_the_nameserver,
@@ -66,6 +69,40 @@ async fn c26_calls_reach_their_owner_through_any_server(setting: Setting) {
         let (_, committed) = at_owner.receive(receiving_at(B, &payments, &group)).await;
         assert_eq!(bodies(&committed), ["half"]);
     }
+}
+
+async fn c26_subscriptions_to_lite_topics_reach_their_brokers_through_the_nameserver(setting: Setting) {
+    let world = &setting.world;
+    let (topic, group) =
+        (world.topic_on(&[&world.a, &world.b], "LITE", 6).await, world.group(false, None).await);
+    let peer = Peer::connect(&world.nameserver, setting.transport).await;
+    let sync =
+        |topic: &str, names: &[&str], action: LiteSubscriptionAction| v2::SyncLiteSubscriptionRequest {
+            action: action.into(),
+            topic: resource(topic),
+            group: resource(&group),
+            lite_topic_set: names.iter().map(|&name| name.to_owned()).collect(),
+            ..Default::default()
+        };
+    let synced =
+        peer.sync_lite_subscription(sync(&topic, &["mine"], LiteSubscriptionAction::CompleteAdd)).await;
+    assert_eq!(code(&synced.status), Code::Ok);
+    for (name, server) in [(A, &world.a), (B, &world.b)] {
+        let owner = Peer::connect(server, setting.transport).await;
+        let sent = ["mine", "other"].map(|lite| in_lite(message(&topic, lite), lite));
+        owner.send(sent.to_vec()).await;
+        let (received, messages) = peer.receive(receiving_at(name, &topic, &group)).await;
+        assert_eq!((received, bodies(&messages)), (Code::Ok, vec!["mine"]));
+        let answer = peer.ack_message(acking(&topic, &group, &[handle(&messages[0])])).await;
+        assert_eq!(code(&answer.status), Code::Ok);
+    }
+    // SDKs send what they have every 30 s, also when that is nothing.
+    let nothing = peer.sync_lite_subscription(sync(&topic, &[], LiteSubscriptionAction::CompleteAdd)).await;
+    assert_eq!(code(&nothing.status), Code::Ok);
+    let unknown = sync("no-such-topic", &["mine"], LiteSubscriptionAction::PartialAdd);
+    assert_eq!(code(&peer.sync_lite_subscription(unknown).await.status), Code::TopicNotFound);
+    let bad = sync(&topic, &["a b"], LiteSubscriptionAction::PartialAdd);
+    assert_eq!(code(&peer.sync_lite_subscription(bad).await.status), Code::IllegalLiteTopic);
 }
 
 async fn c27_a_recall_reaches_its_owner_through_any_server(setting: Setting) {

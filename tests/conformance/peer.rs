@@ -109,6 +109,7 @@ impl Peer {
         change_invisible_duration(ChangeInvisibleDurationRequest) -> ChangeInvisibleDurationResponse;
         forward_message_to_dead_letter_queue(ForwardMessageToDeadLetterQueueRequest)
             -> ForwardMessageToDeadLetterQueueResponse;
+        sync_lite_subscription(SyncLiteSubscriptionRequest) -> SyncLiteSubscriptionResponse;
     }
 
     pub(crate) async fn query_route(&self, topic: &str) -> v2::QueryRouteResponse {
@@ -302,13 +303,18 @@ pub(crate) fn typed(message: v2::Message, kind: MessageType) -> v2::Message {
     with_system(message, |system| system.message_type = kind.into())
 }
 
-/// The message of a message group.
 /// The same message, to be delivered after `seconds`.
 pub(crate) fn delayed(message: v2::Message, seconds: u64) -> v2::Message {
     let at = std::time::SystemTime::now() + Duration::from_secs(seconds);
     with_system(message, |system| system.delivery_timestamp = Some(at.into()))
 }
 
+/// The message of a lite topic.
+pub(crate) fn in_lite(message: v2::Message, lite_topic: &str) -> v2::Message {
+    typed(with_system(message, |system| system.lite_topic = Some(lite_topic.to_owned())), MessageType::Lite)
+}
+
+/// The message of a message group.
 pub(crate) fn grouped(message: v2::Message, group: &str) -> v2::Message {
     typed(with_system(message, |system| system.message_group = Some(group.to_owned())), MessageType::Fifo)
 }

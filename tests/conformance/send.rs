@@ -6,7 +6,8 @@ use std::time::Duration;
 use kerolox_proto::v2::{self, Code, MessageType};
 
 use crate::peer::{
-    Peer, bodies, code, delayed, grouped, handle, message, receiving, resource, system, typed, with_system,
+    Peer, bodies, code, delayed, grouped, handle, in_lite, message, receiving, resource, system, typed,
+    with_system,
 };
 use crate::world::{Setting, World};
 
@@ -60,14 +61,27 @@ async fn c42_types_and_topics_must_fit(setting: Setting) {
         ("FIFO", MessageType::Fifo),
         ("DELAY", MessageType::Delay),
         ("TRANSACTION", MessageType::Transaction),
+        ("LITE", MessageType::Lite),
+        ("PRIORITY", MessageType::Priority),
     ] {
         let topic = setting.world.topic(kind).await;
         let of_type = |kind| match kind {
             MessageType::Fifo => grouped(message(&topic, "body"), "group"),
             MessageType::Delay => delayed(message(&topic, "body"), 60),
+            MessageType::Lite => in_lite(message(&topic, "body"), "session"),
+            MessageType::Priority => {
+                typed(with_system(message(&topic, "body"), |system| system.priority = Some(1)), kind)
+            }
             kind => typed(message(&topic, "body"), kind),
         };
-        for sent in [MessageType::Normal, MessageType::Fifo, MessageType::Delay, MessageType::Transaction] {
+        for sent in [
+            MessageType::Normal,
+            MessageType::Fifo,
+            MessageType::Delay,
+            MessageType::Transaction,
+            MessageType::Lite,
+            MessageType::Priority,
+        ] {
             let expected = if sent == fitting { Code::Ok } else { Code::MessagePropertyConflictWithType };
             assert_eq!(peer.send_code(of_type(sent)).await, expected, "{sent:?} to {kind}");
         }
