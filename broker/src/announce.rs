@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use kerolox_core::group::{BACKOFF_ATTRIBUTE, Group};
+use kerolox_core::lite::client_quota;
 use kerolox_kit::registrar::{Announcement, Registrar};
 use kerolox_proto::kerolox::{BrokerInfo, BrokerRole, GroupSettings, RegisterRequest, TopicRoute};
 use kerolox_store::Store;
@@ -43,6 +44,7 @@ pub(crate) fn broker_info(config: &BrokerConfig, local: SocketAddr) -> BrokerInf
         port: local.port().into(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         incarnation: uuid::Uuid::new_v4().to_string(),
+        auto_create_queues: if config.auto_creates() { config.topics.default_queues } else { 0 },
     }
 }
 
@@ -82,6 +84,7 @@ pub(crate) fn announcement(info: BrokerInfo, store: Arc<Store>) -> Announcement 
                 write_queues: topic.write_queues,
                 perm: topic.perm,
                 message_types: topic.types.clone(),
+                auto_created: topic.is_auto_created(),
             })
             .collect();
         let groups = store.index().groups();
@@ -101,5 +104,6 @@ fn group_settings(group: &Group) -> GroupSettings {
         fifo: group.fifo,
         max_attempts: group.max_attempts(),
         backoff: group.attributes.get(BACKOFF_ATTRIBUTE).cloned().unwrap_or_default(),
+        lite_quota: u32::try_from(client_quota(group)).unwrap_or(u32::MAX),
     }
 }

@@ -37,7 +37,7 @@ use crate::engine::Engine;
 use crate::lite_expiry;
 use crate::moving;
 use crate::retention::Keeper;
-use crate::service::{Admin, Context, Counters, DeskServer, Door, Messaging, Policy};
+use crate::service::{Admin, AutoTopics, Context, Counters, DeskServer, Door, Messaging, Policy};
 use crate::timers::Timers;
 use crate::vitals::Vitals;
 
@@ -174,13 +174,14 @@ impl Broker {
         let deliveries =
             Arc::new(Deliveries::new(engine.clone(), progress, &arrivals, config.groups.auto_create));
         let counters = Arc::new(Counters::default());
-        let reach = Reach::new(config.group.clone(), clients.clone(), registrar.channels(), routes.clone());
+        let reach =
+            Arc::new(Reach::new(config.group.clone(), clients.clone(), registrar.channels(), routes.clone()));
         let webhooks = webhooks(&config)?;
         let webhook_counts = webhooks.counts();
         let checker = Checker::new(
             config.group.clone(),
             engine.clone(),
-            reach,
+            reach.clone(),
             webhooks,
             config.check_policy(),
             halves,
@@ -210,6 +211,7 @@ impl Broker {
         ];
         let policy: Arc<dyn SettingsPolicy> =
             Arc::new(Policy { engine: engine.clone(), limits: config.publish_limits() });
+        let announcer = Announcer::new(info.clone(), registrar.clone());
         let context = Arc::new(Context {
             broker: config.group.clone(),
             address: format!("{}:{}", info.host, info.port),
@@ -217,8 +219,12 @@ impl Broker {
             deliveries: deliveries.clone(),
             routes: routes.clone(),
             clients: clients.clone(),
+            reach,
             relay: Arc::new(Relay::new(routes.clone(), clients.clone(), shutdown.clone())),
             limits: config.publish_limits(),
+            auto_topics: config
+                .auto_creates()
+                .then(|| AutoTopics { max: config.topics.auto_create_max, announcer: announcer.clone() }),
             delays: config.delay_policy(),
             clock,
             lite: config.lite.clone(),
@@ -230,7 +236,7 @@ impl Broker {
         let admin = Admin {
             engine,
             deliveries,
-            announcer: Announcer::new(info, registrar.clone()),
+            announcer,
             counters,
             started,
             clients: clients.clone(),

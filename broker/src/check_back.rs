@@ -6,7 +6,7 @@ mod webhook;
 
 pub use webhook::{WebhookCounts, Webhooks, secret as webhook_secret};
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt as _};
@@ -41,7 +41,7 @@ const FAR_MS: i64 = i64::MAX - 1;
 pub struct Checker {
     broker: String,
     engine: Engine,
-    reach: Reach,
+    reach: Arc<Reach>,
     webhooks: Webhooks,
     policy: CheckPolicy,
     arrivals: DueArrivals,
@@ -60,7 +60,7 @@ impl Checker {
     pub(crate) fn new(
         broker: String,
         engine: Engine,
-        reach: Reach,
+        reach: Arc<Reach>,
         webhooks: Webhooks,
         policy: CheckPolicy,
         arrivals: DueArrivals,

@@ -195,6 +195,23 @@ pub struct TimersConfig {
 pub struct TopicsConfig {
     /// Queues of a new topic that does not say.
     pub default_queues: u32,
+    /// Whether a topic comes into being with the first message that is sent to it, with `default-queues` queues and for
+    /// messages of that type. Parents of lite topics never do.
+    pub auto_create: AutoCreate,
+    /// No topic comes into being by itself on a broker that has so many.
+    pub auto_create_max: usize,
+}
+
+/// Whether topics come into being with their first message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AutoCreate {
+    /// They do.
+    On,
+    /// They are made by administrators.
+    Off,
+    /// They do on a broker that is its own nameserver.
+    Standalone,
 }
 
 /// Consumer groups.
@@ -317,7 +334,7 @@ impl Default for TimersConfig {
 
 impl Default for TopicsConfig {
     fn default() -> Self {
-        Self { default_queues: 8 }
+        Self { default_queues: 8, auto_create: AutoCreate::Standalone, auto_create_max: 1_000 }
     }
 }
 
@@ -409,6 +426,15 @@ impl BrokerConfig {
             return Err("transaction.max-age is 0; the default is 3d".into());
         }
         Ok(())
+    }
+
+    /// Whether topics come into being with their first message.
+    pub fn auto_creates(&self) -> bool {
+        match self.topics.auto_create {
+            AutoCreate::On => true,
+            AutoCreate::Off => false,
+            AutoCreate::Standalone => self.standalone,
+        }
     }
 
     /// Limits for messages, as the core wants them.

@@ -11,7 +11,7 @@ use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::Refusal;
 use kerolox_proto::v2::Code;
 use kerolox_store::{Applied, Outcome, ProposeError, Store, StoreError};
-use tokio::sync::{Mutex, Notify, oneshot};
+use tokio::sync::{Mutex, MutexGuard, Notify, oneshot, watch};
 
 use crate::once::{Reservation, Underway};
 use crate::retention::Room;
@@ -28,6 +28,8 @@ pub struct Engine {
     changing: Arc<Mutex<()>>,
     /// Tells of topics that were created or changed.
     topics_changed: Arc<Notify>,
+    /// The same for everybody who waits for one.
+    topics_version: Arc<watch::Sender<u64>>,
 }
 
 impl Engine {
@@ -35,8 +37,8 @@ impl Engine {
     /// as `flush` says, unless their topic says otherwise; messages are refused while `room` is short.
     pub fn new(store: Arc<Store>, default_queues: u32, flush: Flush, room: Room) -> Self {
         let (changing, topics_changed) = (Arc::default(), Arc::default());
-        let underway = Underway::default();
-        Self { store, default_queues, flush, room, underway, changing, topics_changed }
+        let (underway, topics_version) = (Underway::default(), Arc::default());
+        Self { store, default_queues, flush, room, underway, changing, topics_changed, topics_version }
     }
 
     /// The store, for look-ups.
@@ -89,7 +91,28 @@ impl Engine {
     /// # Errors
     /// [`ChangeError`].
     pub async fn put_topic(&self, change: &TopicChange) -> Result<(Arc<Topic>, bool), ChangeError> {
-        let _changing = self.changing.lock().await;
+        let changing = self.changing.lock().await;
+        self.put_topic_locked(&changing, change).await
+    }
+
+    /// Creates a topic unless there is one of this name; the flag tells whether it is new.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn make_topic(&self, change: &TopicChange) -> Result<(Arc<Topic>, bool), ChangeError> {
+        let changing = self.changing.lock().await;
+        let present = self.store.index().topic(&change.name);
+        match present {
+            Some(present) => Ok((present, false)),
+            None => self.put_topic_locked(&changing, change).await,
+        }
+    }
+
+    async fn put_topic_locked(
+        &self,
+        _changing: &MutexGuard<'_, ()>,
+        change: &TopicChange,
+    ) -> Result<(Arc<Topic>, bool), ChangeError> {
         let present = self.store.index().topic(&change.name);
         let mut wanted = topic::changed(present.as_deref(), change, self.default_queues)
             .map_err(|error| ChangeError::Invalid(error.to_string()))?;
@@ -99,6 +122,7 @@ impl Engine {
         match self.change(MetaChange::PutTopic(wanted)).await? {
             Outcome::Topic(topic, created) => {
                 self.topics_changed.notify_one();
+                self.topics_version.send_modify(|version| *version += 1);
                 Ok((topic, created))
             }
             other => Err(unexpected(&other)),
@@ -109,6 +133,11 @@ impl Engine {
     /// dead-letter topics. For one task.
     pub async fn topics_changed(&self) {
         self.topics_changed.notified().await;
+    }
+
+    /// Changes whenever a topic was created or changed. For any number of tasks.
+    pub fn topics_version(&self) -> watch::Receiver<u64> {
+        self.topics_version.subscribe()
     }
 
     /// Creates or changes a consumer group; the flag tells whether it is new.

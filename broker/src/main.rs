@@ -49,6 +49,10 @@ struct Flags {
     /// Folder for the log and its index [default: broker-data]
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
+    /// Whether a topic comes into being with its first message: on, off, or standalone [default: standalone, which is on
+    /// with --standalone and off without]
+    #[arg(long, value_name = "WHEN")]
+    auto_create: Option<String>,
     /// What an acknowledgement waits for: sync (the disk) or async (the page cache) [default: sync]
     #[arg(long, value_name = "MODE")]
     flush: Option<String>,
@@ -80,6 +84,7 @@ impl Flags {
             ("health.listen", self.health_listen.clone()),
             ("advertise", self.advertise.clone()),
             ("data", self.data.clone()),
+            ("topics.auto-create", self.auto_create.clone()),
             ("log.flush", self.flush.clone()),
             ("transaction.first-check", self.transaction_first_check.clone()),
             ("transaction.check-interval", self.transaction_check_interval.clone()),

@@ -110,9 +110,7 @@ async fn a_business_key_is_free_again_when_its_transaction_was_rolled_back() {
     let broker = &servers.brokers[0];
     let transactional = |id: &str| message("payments", id, &["order-1"], v2::MessageType::Transaction);
     let half = |id: &'static str| send_one(broker, transactional(id));
-    let both = send(broker, vec![transactional("A"), transactional("A2")]).await;
-    assert_eq!(both[0], both[1], "also within one request");
-    let first = &both[0];
+    let first = &half("A").await;
     assert_eq!(
         half("B").await,
         *first,
@@ -189,4 +187,39 @@ async fn try_send(address: &str, message: v2::Message) -> Option<v2::SendResultE
     let request = from_client(v2::SendMessageRequest { messages: vec![message] });
     let answer = client.send_message(request).await.ok()?.into_inner();
     answer.entries.into_iter().next().filter(|entry| code(entry.status.clone()) == Code::Ok)
+}
+
+/// What is remembered is the parent's: a repeat is one in whichever lite topic it is sent to.
+#[tokio::test]
+async fn a_parent_of_lite_topics_takes_each_message_once() {
+    let mut servers = Servers::standalone(&[]);
+    create_topic(&servers, "sessions", &["+message.type=LITE", "+dedup=id"]).await;
+    let lite = |name: &str, id: &str| {
+        let mut message = message("sessions", id, &[], v2::MessageType::Lite);
+        message.system_properties.as_mut().unwrap().lite_topic = Some(name.to_owned());
+        message
+    };
+    let broker = &servers.brokers[0];
+    let first = send_one(broker, lite("a", "1")).await;
+    assert_eq!(send_one(broker, lite("a", "1")).await.offset, first.offset);
+    assert_eq!(send_one(broker, lite("b", "1")).await.message_id, "1");
+    let both = send(broker, vec![lite("b", "2"), lite("a", "2"), lite("a", "3")]).await;
+    assert_eq!(both.iter().map(|entry| entry.offset).collect::<Vec<_>>(), [0, 0, 1]);
+    servers.brokers[0].kill().unwrap();
+    servers.brokers[0].start().unwrap();
+    let broker = &servers.brokers[0];
+    send_one(broker, lite("b", "3")).await;
+    let consumer = servers.consumer("agents", "sessions").await;
+    let subscribe = v2::SyncLiteSubscriptionRequest {
+        topic: resource("sessions"),
+        group: resource("agents"),
+        lite_topic_set: ["a", "b"].map(str::to_owned).to_vec(),
+        ..Default::default()
+    };
+    let mut request = from_client(subscribe);
+    request.metadata_mut().insert("x-mq-client-id", consumer.client_id().parse().unwrap());
+    let answer = raw(broker).await.sync_lite_subscription(request).await.unwrap();
+    assert_eq!(code(answer.into_inner().status), Code::Ok);
+    assert_eq!(consume(&consumer, 3).await, ["1", "2", "3"]);
+    expect_nothing(&consumer).await;
 }

@@ -236,7 +236,9 @@ async fn what_cannot_be_is_refused_by_its_code() {
     assert_eq!(sync(broker, "one", add(&["c"])).await, quota);
     assert_eq!(sync(broker, "two", add(&["a", "b"])).await, quota, "of the broker");
     assert_eq!(sync(broker, "two", add(&["a"])).await, Code::Ok);
-    assert_eq!(sync(broker, "two", add(&["a$b"])).await, Code::IllegalLiteTopic);
+    for no_name in ["a$b", "*"] {
+        assert_eq!(sync(broker, "two", add(&[no_name])).await, Code::IllegalLiteTopic);
+    }
     let orders = || v2::SyncLiteSubscriptionRequest { topic: resource("orders"), ..add(&["a"]) };
     assert_eq!(sync(broker, "two", orders()).await, Code::IllegalTopic);
     servers.create_topic("other", "LITE").await;
@@ -409,4 +411,32 @@ async fn an_idle_lite_topic_expires_and_one_at_work_stays() {
     // One of the same name begins anew, and its subscribers get it.
     producer.send(lite("idle", "again")).await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["again"]);
+}
+
+#[tokio::test]
+async fn a_client_of_a_nameserver_hears_its_quota_and_what_it_lost() {
+    let servers = Servers::cluster(1, &["broker-a"], &[]);
+    servers.create_topic(PARENT, "LITE").await;
+    set_group(&servers, &["+lite.sub.model=Exclusive", "+lite.sub.client.quota=7"]).await;
+    let nameserver = &servers.nameservers[0];
+    let subscription = v2::Subscription { group: resource(GROUP), ..Default::default() };
+    let settings = v2::Settings {
+        client_type: Some(v2::ClientType::LiteSimpleConsumer.into()),
+        pub_sub: Some(v2::settings::PubSub::Subscription(subscription)),
+        ..Default::default()
+    };
+    let hello = v2::TelemetryCommand { command: Some(Command::Settings(settings)), ..Default::default() };
+    let commands = tokio_stream::once(hello).chain(tokio_stream::pending());
+    let mut stream = raw(nameserver).await.telemetry(of("watcher", commands)).await.unwrap().into_inner();
+    let told = stream.message().await.unwrap().unwrap().command;
+    let Some(Command::Settings(told)) = told else { panic!("{told:?}") };
+    let Some(v2::settings::PubSub::Subscription(told)) = told.pub_sub else { panic!("no subscription") };
+    assert_eq!(told.lite_subscription_quota, Some(7));
+
+    assert_eq!(sync(nameserver, "watcher", request(Action::PartialAdd, &["a"])).await, Code::Ok);
+    assert_eq!(sync(nameserver, "another", request(Action::PartialAdd, &["a"])).await, Code::Ok);
+    let told = tokio::time::timeout(PATIENCE, stream.message()).await.expect("a notice comes");
+    let told = told.unwrap().unwrap().command;
+    let Some(Command::NotifyUnsubscribeLiteCommand(told)) = told else { panic!("{told:?}") };
+    assert_eq!(told.lite_topic, "a");
 }

@@ -4,6 +4,7 @@
 //! most of their time is waiting.
 #![allow(clippy::unwrap_used, reason = "tests panic when something is wrong")]
 
+mod auto_create;
 mod broadcast;
 mod cluster;
 mod config;

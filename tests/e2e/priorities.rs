@@ -110,3 +110,30 @@ async fn receive_one_of(consumer: &kerolox_client::SimpleConsumer) -> kerolox_cl
         }
     }
 }
+
+#[tokio::test]
+async fn a_delivery_time_comes_before_the_priority() {
+    let servers = Servers::standalone(&[]);
+    with_queues(&servers, "PRIORITY", 3).await;
+    let producer = servers.client().producer().topic("alarms").start().await.unwrap();
+    let due = std::time::SystemTime::now() + Duration::from_secs(2);
+    let later = |priority: u32, body: &str| {
+        let message = Message::builder("alarms").body(body.to_owned()).priority(priority);
+        message.delivery_timestamp(due).build()
+    };
+    for message in [later(0, "later, low"), later(2, "later, high"), urgent(1, "now")] {
+        producer.send(message).await.unwrap();
+    }
+    let consumer = servers.consumer("desk", "alarms").await;
+    let first = receive_one_of(&consumer).await;
+    assert_eq!(body(&first), "now", "the highest one is not there yet");
+    consumer.ack(&first).await.unwrap();
+    let left = due.duration_since(std::time::SystemTime::now()).unwrap_or_default();
+    // Both are visible by then.
+    tokio::time::sleep(left + Duration::from_millis(500)).await;
+    for expected in ["later, high", "later, low"] {
+        let next = receive_one_of(&consumer).await;
+        assert_eq!((body(&next), next.attempt()), (expected, 1));
+        consumer.ack(&next).await.unwrap();
+    }
+}

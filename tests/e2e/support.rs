@@ -122,8 +122,10 @@ impl Drop for Servers {
 /// A broker of `group`, not started yet.
 pub(crate) fn broker(group: &str, folder: &Path, flags: &[&str]) -> Server {
     // Segments are reserved on disk when they are begun, and the default is 1 GiB.
+    // Most tests say what becomes of topics that are not there.
     server(group, "broker", folder, &[&["--group", group], flags].concat())
         .env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "16MiB")
+        .env("KEROLOX_BROKER__TOPICS__AUTO_CREATE", "off")
 }
 
 fn server(name: &str, program: &str, folder: &Path, flags: &[&str]) -> Server {

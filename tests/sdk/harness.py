@@ -108,7 +108,7 @@ class Cluster:
         try:
             if standalone:
                 self.nameserver = None
-                broker += ["--standalone"]
+                broker += ["--standalone", "--auto-create", "off"]
             else:
                 self.nameserver = Server("nameserver", ["nameserver"], self.directory).start()
                 broker += ["--cluster", CLUSTER, "--group", "broker-a", "--nameserver", self.nameserver.address]

@@ -13,6 +13,9 @@ pub const LAST_LITE_QUEUE: u32 = i32::MAX.cast_unsigned();
 /// Longest name, in characters: what SDKs are told as `max_lite_topic_size` (RocketMQ's value).
 pub const LITE_TOPIC_CHARS_MAX: usize = 64;
 
+/// What users may take for all lite topics of a parent. Their number has no limit that a client could bear.
+const WILDCARD: &str = "*";
+
 /// Attribute of a topic of type LITE: minutes after its last message until a lite topic is removed, with what is left in it; -1,
 /// the default, for never. RocketMQ's name.
 pub const EXPIRATION_ATTRIBUTE: &str = "lite.topic.expiration";
@@ -114,6 +117,11 @@ pub fn is_lite(queue: u32) -> bool {
 /// # Errors
 /// A sentence that says what is wrong with it.
 pub fn check_name(name: &str) -> Result<(), String> {
+    if name == WILDCARD {
+        return Err(format!(
+            "{WILDCARD:?} stands for no lite topic, and nobody can subscribe to all of them; subscribe to each by its name"
+        ));
+    }
     let chars = name.chars().count();
     if name.trim().is_empty() {
         return Err("the name of the lite topic is blank; give it a name".to_owned());
@@ -172,7 +180,7 @@ mod tests {
         for good in ["a", "session-4711", "Zürich/会话", &"x".repeat(64)] {
             assert_eq!(check_name(good), Ok(()), "{good}");
         }
-        for bad in ["", " ", "a b", "a$b", "a\n", &"x".repeat(65)] {
+        for bad in ["*", "", " ", "a b", "a$b", "a\n", &"x".repeat(65)] {
             assert!(check_name(bad).is_err(), "{bad:?}");
         }
         assert!(is_lite(FIRST_LITE_QUEUE) && !is_lite(FIRST_LITE_QUEUE - 1));

@@ -190,7 +190,7 @@ impl Draft<'_> {
     }
 
     /// Every type that a topic must take to take the message.
-    fn needs(&self) -> Vec<MessageType> {
+    pub fn needs(&self) -> Vec<MessageType> {
         if self.priority.is_some() {
             // It takes its place by that, be it a half message or a scheduled one.
             return vec![MessageType::Priority];

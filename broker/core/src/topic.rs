@@ -65,6 +65,10 @@ pub const FLUSH_ATTRIBUTE: &str = "flush";
 /// broker's setting holds.
 pub const RETENTION_ATTRIBUTE: &str = "retention.time";
 
+/// Attribute of a topic that was made with its first message: the other brokers of the cluster make it likewise. Without it,
+/// the topic stays with the brokers that have it.
+pub const AUTO_CREATED_ATTRIBUTE: &str = "auto.created";
+
 /// A topic of one broker group. Stored in `Meta` records; field numbers are part of the on-disk format.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Topic {
@@ -173,6 +177,11 @@ impl Topic {
         self.types == [i32::from(MessageType::Lite)]
     }
 
+    /// Whether it was made with its first message, and other brokers make it likewise.
+    pub fn is_auto_created(&self) -> bool {
+        self.attributes.contains_key(AUTO_CREATED_ATTRIBUTE)
+    }
+
     /// When its messages count as stored, if the topic says so.
     pub fn flush(&self) -> Option<Flush> {
         self.attributes.get(FLUSH_ATTRIBUTE).and_then(|word| Flush::parse(word).ok())
@@ -192,6 +201,23 @@ impl Topic {
     pub fn is_readable(&self) -> bool {
         self.perm & PERM_READ != 0
     }
+}
+
+/// How a topic is made with its first messages: it takes messages of their type, or all types if these are several. `None` for
+/// messages of lite topics, whose parents are made by administrators.
+pub fn of_first_messages(name: &str, types: impl IntoIterator<Item = MessageType>) -> Option<TopicChange> {
+    let mut types: Vec<MessageType> = types.into_iter().collect();
+    types.sort_unstable();
+    types.dedup();
+    let word = match *types {
+        [] => return None,
+        _ if types.contains(&MessageType::Lite) || types.contains(&MessageType::Unspecified) => return None,
+        [only] => only.word(),
+        _ => "MIXED",
+    };
+    let attributes =
+        vec![format!("+{MESSAGE_TYPE_ATTRIBUTE}={word}"), format!("+{AUTO_CREATED_ATTRIBUTE}=true")];
+    Some(TopicChange { name: name.to_owned(), attributes, ..TopicChange::default() })
 }
 
 /// What a topic becomes by a change. `present` is absent for a new topic, which then gets `default_queues` queues.
@@ -309,6 +335,23 @@ mod tests {
             .expect("legal");
         assert_eq!((wider.read_queues, wider.write_queues), (6, 6));
         assert!(wider.accepts(MessageType::Transaction) && !wider.accepts(MessageType::Normal));
+    }
+
+    #[test]
+    fn the_first_messages_say_what_a_topic_takes() {
+        use MessageType::{Delay, Fifo, Lite, Normal, Transaction};
+        let made = |types: &[MessageType]| {
+            let change = of_first_messages("orders", types.iter().copied())?;
+            Some(changed(None, &change, 4).expect("legal"))
+        };
+        let half = made(&[Transaction, Transaction]).expect("made");
+        assert_eq!(
+            (half.type_words(), half.is_auto_created(), half.write_queues),
+            ("TRANSACTION".into(), true, 4)
+        );
+        let mixed = made(&[Fifo, Delay]).expect("made");
+        assert!(mixed.accepts(Fifo) && mixed.accepts(Delay) && mixed.accepts(Normal));
+        assert_eq!((made(&[]), made(&[Lite]), made(&[Normal, Lite])), (None, None, None));
     }
 
     #[test]

@@ -230,9 +230,13 @@ fn tell_evicted(context: &Context, client: &str, lite_topic: String) {
         status: Some(ok_status()),
         command: Some(v2::telemetry_command::Command::NotifyUnsubscribeLiteCommand(command)),
     };
-    if let Some(handle) = context.clients.reach(client) {
-        handle.try_send(command);
-    }
+    // Whoever takes it over need not wait for that.
+    let (reach, client) = (context.reach.clone(), client.to_owned());
+    tokio::spawn(async move {
+        if !reach.tell(&client, command).await {
+            tracing::debug!(client, "it cannot be told that it lost a lite topic");
+        }
+    });
 }
 
 /// Where the group goes on in a lite topic, if it is new to it or asks for a place.

@@ -2,6 +2,7 @@
 
 mod ack;
 mod admin;
+mod auto_create;
 mod batch;
 mod closed;
 mod dead_letters;
@@ -33,6 +34,7 @@ use kerolox_kit::access::{self, Answer, Items, answer, refused_stream};
 use kerolox_kit::clients::Clients;
 use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::process::Shutdown;
+use kerolox_kit::producers::Reach;
 use kerolox_kit::refusal::Refusal;
 use kerolox_kit::relay::{self, Relay};
 use kerolox_kit::routes::{Routes, stored_topic};
@@ -53,6 +55,7 @@ use crate::delivery::Deliveries;
 use crate::engine::Engine;
 
 pub(crate) use admin::{Admin, Counters};
+pub(crate) use auto_create::AutoTopics;
 pub(crate) use closed::Door;
 pub(crate) use desk_server::DeskServer;
 
@@ -66,8 +69,12 @@ pub(crate) struct Context {
     pub(crate) deliveries: Arc<Deliveries>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) clients: Arc<Clients>,
+    /// The way to clients that are connected to other servers.
+    pub(crate) reach: Arc<Reach>,
     pub(crate) relay: Arc<Relay>,
     pub(crate) limits: PublishLimits,
+    /// How topics come into being with their first message, if they do.
+    pub(crate) auto_topics: Option<AutoTopics>,
     pub(crate) delays: DelayPolicy,
     pub(crate) clock: Arc<GuardedClock>,
     pub(crate) lite: LiteConfig,
@@ -108,7 +115,7 @@ impl Context {
             Refusal::new(
                 Code::TopicNotFound,
                 format!(
-                    "broker {} has no topic {name:?}; create it with `mqadmin updateTopic -t {name}`",
+                    "broker {} has no topic {name:?}; create it with `mqadmin updateTopic -t {name}`, or have topics created with their first message (topics.auto-create = \"on\")",
                     self.broker
                 ),
             )

@@ -100,13 +100,13 @@ async fn understand(
     let filter = parse_filter(request.filter_expression.as_ref())?;
     let held = held_of(request)?;
     let queue = request.message_queue.as_ref();
-    let topic = context.topic(queue.and_then(|queue| queue.topic.as_ref()))?;
+    let until =
+        received + poll_time(request.long_polling_timeout.as_ref().map(wire::duration_ms), client.timeout);
+    let topic = context.topic_to_come(queue.and_then(|queue| queue.topic.as_ref()), until).await?;
     check_readable(&topic)?;
     let group =
         context.deliveries.consuming(&stored_group(request.group.as_ref())?, &client.client_id).await?;
     let max = usize::try_from(request.batch_size).unwrap_or(0).clamp(1, RECEIVE_BATCH_MAX);
-    let until =
-        received + poll_time(request.long_polling_timeout.as_ref().map(wire::duration_ms), client.timeout);
     let attempt_id = attempt_id(client, request.attempt_id.as_deref())?;
     Ok(Wanted { topic, group, filter, max, held, until, attempt_id })
 }

@@ -95,7 +95,8 @@ async fn records(
         message.draft.deliver_at_ms = schedule::delivery_time(&message.draft, &context.delays, now_ms)
             .map_err(|error| refused(&error))?;
     }
-    let topic = context.topic(resource.as_ref())?;
+    let types = || messages.iter().flat_map(|message| message.draft.needs()).collect();
+    let topic = context.topic_of_messages(resource.as_ref(), types).await?;
     if let Some(limits) = topic_limits::of(&topic, &context.limits) {
         for message in &messages {
             publish::check_form(&message.draft, &limits).map_err(|error| refused(&error))?;

@@ -1,4 +1,4 @@
-//! Checks of half messages, put to producers wherever they are connected.
+//! Commands for clients wherever they are connected: checks of half messages for producers, notices for consumers.
 //!
 //! A producer need not be connected to the broker that holds its half message: the official Rust SDK listens to the server
 //! only that it was configured with, and others lose a stream and do not open it again.
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
 use kerolox_proto::kerolox::producers_client::ProducersClient;
 use kerolox_proto::kerolox::producers_server::{Producers, ProducersServer};
-use kerolox_proto::kerolox::{CheckTransactionRequest, CheckTransactionResponse};
+use kerolox_proto::kerolox::{CheckTransactionRequest, CheckTransactionResponse, TellRequest, TellResponse};
 use kerolox_proto::v2::telemetry_command::Command;
 use kerolox_proto::v2::{RecoverOrphanedTransactionCommand, TelemetryCommand};
 use prost::Message as _;
@@ -35,9 +35,14 @@ impl Clients {
         let takes = |producer: &crate::clients::ClientHandle| producer.try_send(command.clone());
         self.producers_of(topic).into_iter().find(takes).map(|producer| producer.client_id)
     }
+
+    /// Puts a command to a client with an open stream at this server; returns whether it took it.
+    pub fn tell(&self, client_id: &str, command: TelemetryCommand) -> bool {
+        self.reach(client_id).is_some_and(|client| client.try_send(command))
+    }
 }
 
-/// Lets brokers reach the producers that are connected to this process.
+/// Lets brokers reach the clients that are connected to this process.
 #[derive(Debug)]
 pub struct ProducersService {
     clients: Arc<Clients>,
@@ -61,9 +66,16 @@ impl Producers for ProducersService {
             .map_err(|error| Status::invalid_argument(format!("the command cannot be decoded: {error}")))?;
         Ok(Response::new(CheckTransactionResponse { client_id: self.clients.check(&topic, &command) }))
     }
+
+    async fn tell(&self, request: Request<TellRequest>) -> Result<Response<TellResponse>, Status> {
+        let TellRequest { client_id, command } = request.into_inner();
+        let command = TelemetryCommand::decode(command.as_slice())
+            .map_err(|error| Status::invalid_argument(format!("the command cannot be decoded: {error}")))?;
+        Ok(Response::new(TellResponse { taken: self.clients.tell(&client_id, command) }))
+    }
 }
 
-/// The way of one broker to all producers.
+/// The way of one broker to all clients.
 #[derive(Debug)]
 pub struct Reach {
     group: String,
@@ -101,11 +113,31 @@ impl Reach {
         let encoded = command.encode_to_vec();
         for (name, channel) in self.servers() {
             let request = CheckTransactionRequest { topic: topic.to_owned(), command: encoded.clone() };
-            if let Some(client_id) = self.check_at(&name, channel, request).await {
+            let call = async move |mut producers: ProducersClient<Channel>| {
+                producers.check_transaction(request).await
+            };
+            if let Some(client_id) = self.call(&name, channel, call).await.and_then(|answer| answer.client_id)
+            {
                 return Some(client_id);
             }
         }
         None
+    }
+
+    /// Puts a command to a client, wherever it has an open stream; returns whether it took it, as far as can be told now.
+    pub async fn tell(&self, client_id: &str, command: TelemetryCommand) -> bool {
+        let encoded = command.encode_to_vec();
+        if self.clients.tell(client_id, command) {
+            return true;
+        }
+        for (name, channel) in self.servers() {
+            let request = TellRequest { client_id: client_id.to_owned(), command: encoded.clone() };
+            let call = async move |mut producers: ProducersClient<Channel>| producers.tell(request).await;
+            if self.call(&name, channel, call).await.is_some_and(|answer| answer.taken) {
+                return true;
+            }
+        }
+        false
     }
 
     /// The other servers, but for those that did not answer lately.
@@ -121,20 +153,20 @@ impl Reach {
         all.filter(|(name, _)| !silent.contains_key(name)).collect()
     }
 
-    async fn check_at(
+    /// Calls another server, and remembers if it does not answer.
+    async fn call<T>(
         &self,
         name: &str,
         channel: Channel,
-        request: CheckTransactionRequest,
-    ) -> Option<String> {
-        let mut producers = ProducersClient::new(channel).max_encoding_message_size(GRPC_DECODE_BYTES_MAX);
-        let call = producers.check_transaction(request);
-        match tokio::time::timeout(CALL_TIMEOUT, call).await {
-            Ok(Ok(answer)) => return answer.into_inner().client_id,
+        call: impl AsyncFnOnce(ProducersClient<Channel>) -> Result<Response<T>, Status>,
+    ) -> Option<T> {
+        let producers = ProducersClient::new(channel).max_encoding_message_size(GRPC_DECODE_BYTES_MAX);
+        match tokio::time::timeout(CALL_TIMEOUT, call(producers)).await {
+            Ok(Ok(answer)) => return Some(answer.into_inner()),
             Ok(Err(status)) => {
-                tracing::debug!(server = name, reason = status.message(), "its producers cannot be reached");
+                tracing::debug!(server = name, reason = status.message(), "its clients cannot be reached");
             }
-            Err(_) => tracing::debug!(server = name, "its producers cannot be reached: no answer in time"),
+            Err(_) => tracing::debug!(server = name, "its clients cannot be reached: no answer in time"),
         }
         let mut silent = self.silent.lock().expect("nothing panics while it holds this lock");
         silent.insert(name.to_owned(), Instant::now());

@@ -55,8 +55,8 @@ impl Refusal {
         Self::new(
             Code::TopicNotFound,
             format!(
-                "no reachable broker has the topic {stored_name:?}; create it with `mqadmin updateTopic`, or wait \
-                 until its broker is back"
+                "no reachable broker has the topic {stored_name:?}; create it with `mqadmin updateTopic`, have brokers \
+                 create topics with their first message (topics.auto-create = \"on\"), or wait until its broker is back"
             ),
         )
     }

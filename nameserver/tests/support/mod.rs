@@ -101,6 +101,7 @@ pub(crate) fn broker(group: &str, topic: &str, queues: u32, port: u16) -> Regist
         write_queues: queues,
         perm: 6,
         message_types: vec![v2::MessageType::Normal.into()],
+        ..TopicRoute::default()
     };
     RegisterRequest { broker: Some(broker), topics: vec![topic], ..RegisterRequest::default() }
 }

@@ -68,6 +68,12 @@ pub fn validate_topic(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// Whether a topic of this name (without its namespace) may come into being with its first message. Names with `%` at the
+/// beginning, such as those of dead-letter topics, are for brokers.
+pub fn may_be_auto_created(name: &str) -> bool {
+    !name.starts_with('%')
+}
+
 /// Checks a consumer group name.
 ///
 /// # Errors

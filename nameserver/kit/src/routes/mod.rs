@@ -12,7 +12,9 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use kerolox_proto::kerolox::{ClusterSnapshot, GroupSettings, RegisterRequest, UnregisterRequest};
+use kerolox_proto::kerolox::{
+    ClusterSnapshot, GroupSettings, RegisterRequest, TopicRoute, UnregisterRequest,
+};
 use kerolox_proto::v2;
 
 pub use queries::{ALL_QUEUES, assignments, message_queues, stored_topic, writable_groups};
@@ -115,6 +117,14 @@ impl Routes {
     /// See [`message_queues`].
     pub fn message_queues(&self, topic: &v2::Resource) -> Result<Vec<v2::MessageQueue>, Refusal> {
         message_queues(&self.lock().brokers(Instant::now()), topic)
+    }
+
+    /// What some master registered of the topic with this stored name.
+    pub fn topic(&self, stored_name: &str) -> Option<TopicRoute> {
+        let table = self.lock();
+        let brokers = table.brokers(Instant::now());
+        let masters = brokers.values().filter(|broker| broker.is_master());
+        { masters }.find_map(|broker| broker.topic(stored_name).cloned())
     }
 
     /// What the consumers of a topic are to receive from, for `QueryAssignment`.

@@ -3,9 +3,10 @@
 //! Two SDKs take every queue of an answer for usable, whatever its permission or broker id; so slaves are never
 //! listed, and neither are read-only queues of a topic that can be written elsewhere.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use kerolox_model::names::{in_namespace, validate_topic};
+use kerolox_model::names::{in_namespace, may_be_auto_created, validate_topic};
 use kerolox_proto::kerolox::TopicRoute;
 use kerolox_proto::v2::{self, Code, Permission};
 
@@ -17,6 +18,15 @@ pub const ALL_QUEUES: i32 = -1;
 
 const WRITE_BIT: u32 = 2;
 const READ_BIT: u32 = 4;
+
+/// Types of which the first message of a topic may be that is made with it.
+const AUTO_CREATED_TYPES: [i32; 5] = [
+    v2::MessageType::Normal as i32,
+    v2::MessageType::Fifo as i32,
+    v2::MessageType::Delay as i32,
+    v2::MessageType::Transaction as i32,
+    v2::MessageType::Priority as i32,
+];
 
 type Brokers<'a> = BTreeMap<MemberId, &'a Registration>;
 
@@ -42,11 +52,11 @@ pub fn stored_topic(topic: Option<&v2::Resource>) -> Result<String, Refusal> {
 pub fn message_queues(brokers: &Brokers<'_>, topic: &v2::Resource) -> Result<Vec<v2::MessageQueue>, Refusal> {
     let stored = stored_topic(Some(topic))?;
     let mut queues = Vec::new();
-    for (broker, route) in masters_of(brokers, &stored)? {
+    for (broker, route) in masters_of(brokers, topic, &stored)? {
         for id in 0..route.read_queues.max(route.write_queues) {
             let permission = permission(id < route.read_queues, id < route.write_queues, route.perm);
             if permission != Permission::None {
-                queues.push(message_queue(topic, broker, route, queue_number(id), permission));
+                queues.push(message_queue(topic, broker, &route, queue_number(id), permission));
             }
         }
     }
@@ -75,10 +85,10 @@ pub fn message_queues(brokers: &Brokers<'_>, topic: &v2::Resource) -> Result<Vec
 pub fn assignments(brokers: &Brokers<'_>, topic: &v2::Resource) -> Result<Vec<v2::Assignment>, Refusal> {
     let stored = stored_topic(Some(topic))?;
     let mut assignments = Vec::new();
-    for (broker, route) in masters_of(brokers, &stored)? {
+    for (broker, route) in masters_of(brokers, topic, &stored)? {
         let permission = permission(route.read_queues > 0, route.write_queues > 0, route.perm);
         if matches!(permission, Permission::Read | Permission::ReadWrite) {
-            let queue = message_queue(topic, broker, route, ALL_QUEUES, permission);
+            let queue = message_queue(topic, broker, &route, ALL_QUEUES, permission);
             assignments.push(v2::Assignment { message_queue: Some(queue) });
         }
     }
@@ -97,7 +107,7 @@ pub fn assignments(brokers: &Brokers<'_>, topic: &v2::Resource) -> Result<Vec<v2
 /// ILLEGAL_TOPIC, TOPIC_NOT_FOUND, or FORBIDDEN when the topic may not be written.
 pub fn writable_groups(brokers: &Brokers<'_>, topic: Option<&v2::Resource>) -> Result<Vec<String>, Refusal> {
     let stored = stored_topic(topic)?;
-    let masters = masters_of(brokers, &stored)?;
+    let masters = masters_of(brokers, &topic.cloned().unwrap_or_default(), &stored)?;
     let is_writable = |route: &TopicRoute| route.perm & WRITE_BIT != 0 && route.write_queues > 0;
     let writable = masters.into_iter().filter(|(_, route)| is_writable(route));
     let groups: Vec<String> = writable.map(|(broker, _)| broker.group().to_owned()).collect();
@@ -110,13 +120,29 @@ pub fn writable_groups(brokers: &Brokers<'_>, topic: Option<&v2::Resource>) -> R
     Ok(groups)
 }
 
+/// The masters that have a topic, each with what it says of it. Those that make topics with their first message count as if
+/// they had it, unless it is a topic that somebody made on other brokers on purpose.
+///
+/// Nothing is made by asking: a query does not tell a producer from a consumer.
 fn masters_of<'a>(
     brokers: &'a Brokers<'_>,
+    topic: &v2::Resource,
     stored: &str,
-) -> Result<Vec<(&'a Registration, &'a TopicRoute)>, Refusal> {
-    let masters = brokers.values().filter(|broker| broker.is_master());
-    let found: Vec<_> =
-        masters.filter_map(|broker| broker.topic(stored).map(|route| (*broker, route))).collect();
+) -> Result<Vec<(&'a Registration, Cow<'a, TopicRoute>)>, Refusal> {
+    let masters = || brokers.values().filter(|broker| broker.is_master());
+    let known: Vec<_> = masters().filter_map(|broker| Some((*broker, broker.topic(stored)?))).collect();
+    let promised = |broker: &Registration| match known.first() {
+        None if may_be_auto_created(&topic.name) => broker.promise(stored, AUTO_CREATED_TYPES.to_vec()),
+        Some((owner, route)) if route.auto_created && owner.cluster() == broker.cluster() => {
+            broker.promise(stored, route.message_types.clone())
+        }
+        _ => None,
+    };
+    let route = |broker: &'a Registration| match broker.topic(stored) {
+        Some(route) => Some((broker, Cow::Borrowed(route))),
+        None => Some((broker, Cow::Owned(promised(broker)?))),
+    };
+    let found: Vec<_> = masters().filter_map(|broker| route(broker)).collect();
     if found.is_empty() { Err(Refusal::topic_not_found(stored)) } else { Ok(found) }
 }
 

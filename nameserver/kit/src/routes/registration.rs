@@ -8,6 +8,9 @@ use kerolox_proto::kerolox::{
 };
 use kerolox_proto::v2;
 
+/// RocketMQ's `perm` of topics that are made with their first message.
+const READ_AND_WRITE: u32 = 6;
+
 /// Why a registration is not accepted. The text is meant for the broker's operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistrationError {
@@ -137,6 +140,24 @@ impl Registration {
     /// Name of the broker group, which the SDKs call the broker name.
     pub fn group(&self) -> &str {
         &self.info.group
+    }
+
+    /// Name of the cluster.
+    pub fn cluster(&self) -> &str {
+        &self.info.cluster
+    }
+
+    /// The topic as the broker would make it with its first message, if it makes topics.
+    pub fn promise(&self, stored_name: &str, message_types: Vec<i32>) -> Option<TopicRoute> {
+        let queues = self.info.auto_create_queues;
+        (queues > 0).then(|| TopicRoute {
+            name: stored_name.to_owned(),
+            read_queues: queues,
+            write_queues: queues,
+            perm: READ_AND_WRITE,
+            message_types,
+            auto_created: true,
+        })
     }
 
     /// Random number of the running process.

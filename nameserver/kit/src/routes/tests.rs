@@ -9,7 +9,7 @@ const LEASE: Duration = Duration::from_secs(10);
 
 fn topic(name: &str, read_queues: u32, write_queues: u32, perm: u32) -> TopicRoute {
     let message_types = vec![v2::MessageType::Normal.into()];
-    TopicRoute { name: name.into(), read_queues, write_queues, perm, message_types }
+    TopicRoute { name: name.into(), read_queues, write_queues, perm, message_types, auto_created: false }
 }
 
 fn registration(group: &str, host: &str, topics: Vec<TopicRoute>) -> RegisterRequest {
@@ -22,6 +22,7 @@ fn registration(group: &str, host: &str, topics: Vec<TopicRoute>) -> RegisterReq
         port: 8081,
         version: "0.1.0".into(),
         incarnation: "1".into(),
+        auto_create_queues: 0,
     };
     RegisterRequest { broker: Some(broker), topics, ..RegisterRequest::default() }
 }
@@ -70,6 +71,41 @@ fn queues_of_all_masters_are_listed_in_stable_order_with_all_fields() {
     assert_eq!(endpoints(0).scheme(), v2::AddressScheme::DomainName);
     assert_eq!(endpoints(1).scheme(), v2::AddressScheme::IPv4);
     assert_eq!(endpoints(1).addresses, [v2::Address { host: "10.0.0.2".into(), port: 8081 }]);
+}
+
+#[test]
+fn brokers_that_make_topics_are_shown_as_if_they_had_them() {
+    let now = Instant::now();
+    let auto = TopicRoute {
+        message_types: vec![v2::MessageType::Fifo.into()],
+        auto_created: true,
+        ..topic("auto", 1, 1, 6)
+    };
+    let making = |group: &str, topics| {
+        let mut request = registration(group, "10.0.0.1", topics);
+        request.broker.as_mut().unwrap().auto_create_queues = 2;
+        request
+    };
+    let a = making("a", vec![auto]);
+    let (b, c) = (making("b", vec![]), registration("c", "10.0.0.3", vec![topic("own", 1, 1, 6)]));
+    let mut elsewhere = making("d", vec![]);
+    elsewhere.broker.as_mut().unwrap().cluster = "other".into();
+    let table = table_of([a, b, c, elsewhere], now);
+    let shown = |name: &str| {
+        let found = queues(&table, &resource("ns", name), now).map_err(|refusal| refusal.code)?;
+        let types = found[0].accept_message_types.len();
+        Ok((summary(&found).into_iter().map(|(broker, ..)| broker).collect::<String>(), types))
+    };
+    assert_eq!(shown("new"), Ok(("aabbdd".to_owned(), 5)), "any type, until the first message says which");
+    assert_eq!(shown("%DLQ%g"), Err(Code::TopicNotFound));
+    let shown = |name: &str| {
+        let found = queues(&table, &resource("", name), now).unwrap();
+        let types: Vec<_> = found.iter().map(|queue| queue.accept_message_types.clone()).collect();
+        (summary(&found).into_iter().map(|(broker, ..)| broker).collect::<String>(), types)
+    };
+    let fifo = vec![i32::from(v2::MessageType::Fifo)];
+    assert_eq!(shown("auto"), ("abb".to_owned(), vec![fifo.clone(), fifo.clone(), fifo]), "in its cluster");
+    assert_eq!(shown("own").0, "c", "somebody made it there");
 }
 
 #[test]

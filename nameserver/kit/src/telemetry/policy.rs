@@ -92,8 +92,10 @@ impl SettingsPolicy for RegisteredPolicy {
             fifo: group.fifo,
             // What this version cannot read is told by the broker itself.
             backoff: group.backoff.parse().unwrap_or_else(|_| Backoff::classic()),
-            // The broker keeps to what the group says.
-            lite_quota: LITE_QUOTA_DEFAULT,
+            lite_quota: match group.lite_quota {
+                0 => LITE_QUOTA_DEFAULT,
+                quota => quota as usize,
+            },
         }
     }
 }

@@ -76,6 +76,7 @@ impl TopicList {
             write_queues: topic.write_queues,
             perm: topic.perm,
             message_types: topic.message_types,
+            ..Default::default()
         });
         let broker = Some(alone(address).info);
         let registered = wire::RegisteredBroker { broker, topics: topics.collect(), ..Default::default() };

@@ -103,6 +103,7 @@ fn shows(snapshot: &wire::ClusterSnapshot, updated: &[(&wire::BrokerInfo, &wire:
             write_queues: topic.write_queues,
             perm: topic.perm,
             message_types: topic.message_types.clone(),
+            ..Default::default()
         };
         let same_broker = |known: &wire::BrokerInfo| {
             (&known.cluster, &known.group, known.id) == (&info.cluster, &info.group, info.id)

@@ -72,6 +72,7 @@ pub(super) fn example() -> wire::ClusterSnapshot {
             write_queues: queues,
             perm: 6,
             message_types: vec![4],
+            ..Default::default()
         }],
         ..Default::default()
     };

@@ -1,0 +1,109 @@
+//! Topics that come into being with their first message.
+//!
+//! A question for a route makes nothing: it does not tell a producer from a consumer. Access points answer it as if the topic
+//! existed on every broker that makes topics, with every type that the first message may have. That message decides.
+
+use std::sync::Arc;
+
+use kerolox_core::topic::{MessageType, Topic, of_first_messages};
+use kerolox_kit::refusal::Refusal;
+use kerolox_kit::routes::stored_topic;
+use kerolox_model::names::may_be_auto_created;
+use kerolox_proto::v2::{self, Code};
+use tokio::time::Instant;
+
+use super::Context;
+use crate::announce::Announcer;
+use crate::engine::{ChangeError, refused_by_log};
+
+/// How topics are made.
+pub(crate) struct AutoTopics {
+    /// None is made any more when there are so many.
+    pub(crate) max: usize,
+    pub(crate) announcer: Announcer,
+}
+
+impl Context {
+    /// The topic to which messages are sent that need it to take these `types`; it is made if that is allowed.
+    pub(super) async fn topic_of_messages(
+        &self,
+        resource: Option<&v2::Resource>,
+        types: impl FnOnce() -> Vec<MessageType>,
+    ) -> Result<Arc<Topic>, Refusal> {
+        let missing = match self.topic(resource) {
+            Ok(topic) => return Ok(topic),
+            Err(missing) => missing,
+        };
+        let Some(auto) = self.auto_topics.as_ref().filter(|_| self.may_come(resource)) else {
+            return Err(missing);
+        };
+        let name = stored_topic(resource)?;
+        let Some(wanted) = of_first_messages(&name, types()) else {
+            return Err(missing);
+        };
+        let count = self.engine.store().index().topics().len();
+        if count >= auto.max {
+            return Err(Refusal::new(
+                Code::TopicNotFound,
+                format!(
+                    "broker {} has no topic {name:?} and makes none by itself any more, because it has {count} (topics.auto-create-max is {}); create it with `mqadmin updateTopic -t {name}`",
+                    self.broker, auto.max
+                ),
+            ));
+        }
+        // Another broker may have made it a moment ago: its nameservers know. Then it takes the same everywhere.
+        auto.announcer.announce().await;
+        if !self.may_come(resource) {
+            return Err(missing);
+        }
+        let elsewhere = self.routes.topic(&name).and_then(|route| {
+            let types = route.message_types.iter().filter_map(|kind| MessageType::try_from(*kind).ok());
+            of_first_messages(&name, types)
+        });
+        let change = elsewhere.unwrap_or(wanted);
+        let made = self.engine.make_topic(&change).await;
+        let (topic, is_new) = made.map_err(|error| match error {
+            ChangeError::Invalid(text) => Refusal::new(Code::IllegalTopic, text),
+            ChangeError::Log(error) => refused_by_log(&error),
+        })?;
+        if is_new {
+            tracing::info!(topic = name, types = topic.type_words(), "topic created with its first message");
+            auto.announcer.announce().await;
+        }
+        Ok(topic)
+    }
+
+    /// The topic from which somebody receives. One that may come into being is waited for.
+    pub(super) async fn topic_to_come(
+        &self,
+        resource: Option<&v2::Resource>,
+        until: Instant,
+    ) -> Result<Arc<Topic>, Refusal> {
+        let mut topics = self.engine.topics_version();
+        loop {
+            let missing = match self.topic(resource) {
+                Ok(topic) => return Ok(topic),
+                Err(missing) => missing,
+            };
+            if self.auto_topics.is_none() || !self.may_come(resource) {
+                return Err(missing);
+            }
+            let has_changed = tokio::select! {
+                changed = topics.changed() => changed.is_ok(),
+                () = tokio::time::sleep_until(until) => false,
+                () = self.shutdown.requested() => false,
+            };
+            if !has_changed {
+                let text = "no new message; the topic does not exist yet and comes with its first message";
+                return Err(Refusal::new(Code::MessageNotFound, text));
+            }
+        }
+    }
+
+    /// Whether a topic that this broker does not have may come into being here: somebody made others on purpose.
+    fn may_come(&self, resource: Option<&v2::Resource>) -> bool {
+        let is_free = resource.is_some_and(|resource| may_be_auto_created(&resource.name));
+        let name = stored_topic(resource).ok();
+        is_free && name.is_some_and(|name| self.routes.topic(&name).is_none_or(|route| route.auto_created))
+    }
+}
