@@ -36,11 +36,12 @@ pub(super) async fn send_message(
     let delayed: Vec<bool> = records.iter().map(|record| record.header.deliver_at_ms != 0).collect();
     let entries: Vec<_> = match once::store(&context.engine, &topic, records, now_ms()).await {
         Ok(applied) => {
-            // Half messages of one request are one transaction, that of the last one.
-            let last = applied.last().map(|last| last.position).zip(ids.last().cloned());
-            let last =
-                last.map(|(position, id)| TransactionId::new(&context.broker, position, &id).to_text());
-            let transaction = last.unwrap_or_default();
+            // Half messages of one request are one transaction, that of the last one; other requests have no use for an id.
+            let is_held = |applied: &&Applied| applied.outcome == Outcome::Held;
+            let transaction = match (applied.last().filter(is_held), ids.last()) {
+                (Some(last), Some(id)) => TransactionId::new(&context.broker, last.position, id).to_text(),
+                _ => String::new(),
+            };
             std::iter::zip(std::iter::zip(ids, delayed), applied)
                 .map(|((id, is_delayed), applied)| {
                     entry(context, client, &topic.name, id, is_delayed, &transaction, &applied)
