@@ -8,7 +8,7 @@ use kerolox_proto::v2::telemetry_command::Command;
 use kerolox_proto::v2::{self, Code, LiteSubscriptionAction as Action, offset_option::OffsetType};
 use kerolox_tests::process::Server;
 use tokio_stream::StreamExt as _;
-use tonic::Request;
+use tonic::{Request, Streaming};
 
 use crate::mqadmin::{failure, json, rows, table};
 use crate::support::{
@@ -178,13 +178,8 @@ async fn a_place_to_begin_can_be_chosen() {
     }
 }
 
-#[tokio::test]
-async fn an_exclusive_lite_topic_goes_to_the_newest_subscriber_and_the_old_one_is_told() {
-    let servers = Servers::standalone(&[]);
-    servers.create_topic(PARENT, "LITE").await;
-    set_group(&servers, &["+lite.sub.model=Exclusive"]).await;
-    let broker = &servers.brokers[0];
-    let (old, new) = (servers.consumer(GROUP, PARENT).await, servers.consumer(GROUP, PARENT).await);
+/// The stream of the lite consumer "watcher" at a server, and what that tells it of its subscription.
+async fn watch(server: &Server) -> (Streaming<v2::TelemetryCommand>, v2::Subscription) {
     let subscription = v2::Subscription { group: resource(GROUP), ..Default::default() };
     let settings = v2::Settings {
         client_type: Some(v2::ClientType::LiteSimpleConsumer.into()),
@@ -193,10 +188,21 @@ async fn an_exclusive_lite_topic_goes_to_the_newest_subscriber_and_the_old_one_i
     };
     let hello = v2::TelemetryCommand { command: Some(Command::Settings(settings)), ..Default::default() };
     let commands = tokio_stream::once(hello).chain(tokio_stream::pending());
-    let mut stream = raw(broker).await.telemetry(of("watcher", commands)).await.unwrap().into_inner();
+    let mut stream = raw(server).await.telemetry(of("watcher", commands)).await.unwrap().into_inner();
     let told = stream.message().await.unwrap().unwrap().command;
     let Some(Command::Settings(told)) = told else { panic!("{told:?}") };
     let Some(v2::settings::PubSub::Subscription(told)) = told.pub_sub else { panic!("no subscription") };
+    (stream, told)
+}
+
+#[tokio::test]
+async fn an_exclusive_lite_topic_goes_to_the_newest_subscriber_and_the_old_one_is_told() {
+    let servers = Servers::standalone(&[]);
+    servers.create_topic(PARENT, "LITE").await;
+    set_group(&servers, &["+lite.sub.model=Exclusive"]).await;
+    let broker = &servers.brokers[0];
+    let (old, new) = (servers.consumer(GROUP, PARENT).await, servers.consumer(GROUP, PARENT).await);
+    let (mut stream, told) = watch(broker).await;
     assert_eq!((told.lite_subscription_quota, told.max_lite_topic_size), (Some(2_000), Some(64)));
 
     assert_eq!(sync(broker, "watcher", request(Action::PartialAdd, &["a"])).await, Code::Ok);
@@ -419,18 +425,7 @@ async fn a_client_of_a_nameserver_hears_its_quota_and_what_it_lost() {
     servers.create_topic(PARENT, "LITE").await;
     set_group(&servers, &["+lite.sub.model=Exclusive", "+lite.sub.client.quota=7"]).await;
     let nameserver = &servers.nameservers[0];
-    let subscription = v2::Subscription { group: resource(GROUP), ..Default::default() };
-    let settings = v2::Settings {
-        client_type: Some(v2::ClientType::LiteSimpleConsumer.into()),
-        pub_sub: Some(v2::settings::PubSub::Subscription(subscription)),
-        ..Default::default()
-    };
-    let hello = v2::TelemetryCommand { command: Some(Command::Settings(settings)), ..Default::default() };
-    let commands = tokio_stream::once(hello).chain(tokio_stream::pending());
-    let mut stream = raw(nameserver).await.telemetry(of("watcher", commands)).await.unwrap().into_inner();
-    let told = stream.message().await.unwrap().unwrap().command;
-    let Some(Command::Settings(told)) = told else { panic!("{told:?}") };
-    let Some(v2::settings::PubSub::Subscription(told)) = told.pub_sub else { panic!("no subscription") };
+    let (mut stream, told) = watch(nameserver).await;
     assert_eq!(told.lite_subscription_quota, Some(7));
 
     assert_eq!(sync(nameserver, "watcher", request(Action::PartialAdd, &["a"])).await, Code::Ok);

@@ -2,7 +2,7 @@
 //!
 //! [`process`] starts, stops and kills servers. [`crash`] is the `kill -9` loop, which `tests/run.sh crash` runs through
 //! the `crash` program; [`torture`] does the same to transactions, [`money`] to the example that moves money. [`usage`] says
-//! what a server uses, [`calls`] are for the programs that measure it. The tests with the official SDKs live in `tests/sdk`.
+//! what a server uses, [`calls`] are for the programs that measure it; [`verdict`] is how the others tell what they found. The tests with the official SDKs live in `tests/sdk`.
 
 pub mod calls;
 pub mod crash;
@@ -11,3 +11,4 @@ pub mod process;
 pub mod random;
 pub mod torture;
 pub mod usage;
+pub mod verdict;

@@ -3,11 +3,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use kerolox_tests::crash::{Disk, Options, run};
 use kerolox_tests::process::Server;
+use kerolox_tests::verdict;
 
 /// Kills a broker again and again under writing clients and checks that nothing acknowledged is lost.
 #[derive(Parser)]
@@ -32,29 +32,20 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let seed = arguments.seed.unwrap_or_else(|| {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::from(now.subsec_nanos()))
-    });
+    let seed = verdict::seed(arguments.seed);
     let broker = arguments.broker.map_or_else(|| Server::program("broker"), Ok)?;
     println!("seed {seed}, {} rounds", arguments.rounds);
     let disk = arguments.disk.zip(arguments.mounted_at).map(|(image, mounted_at)| Disk { image, mounted_at });
     let (suite, what) = if disk.is_some() { ("powercut", "real power cuts") } else { ("crash", "rounds") };
     let report = run(&Options { rounds: arguments.rounds, seed, broker, disk }).await?;
 
-    for check in &report.checks {
-        match &check.outcome {
-            Ok(figures) => println!("ok      {}: {figures}", check.name),
-            Err(wrong) => println!("FAILED  {}: {wrong}", check.name),
-        }
-    }
-    let failed = report.checks.iter().filter(|check| check.outcome.is_err()).count();
+    let (passed, failed) = verdict::show(report.checks.iter().map(|check| (check.name, &check.outcome)));
     println!(
-        "{suite}: {} {what}, {} acknowledged messages, {} restarts, slowest start {} ms, seed {seed}: {} passed, {failed} failed",
+        "{suite}: {} {what}, {} acknowledged messages, {} restarts, slowest start {} ms, seed {seed}: {passed} passed, {failed} failed",
         arguments.rounds,
         report.acknowledged,
         report.restarts,
         report.slowest_start.as_millis(),
-        report.checks.len() - failed,
     );
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

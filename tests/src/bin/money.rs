@@ -1,11 +1,11 @@
 //! The torture of the example that moves money as a program; see `kerolox_tests::money`. `tests/run.sh money` runs it.
 
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use kerolox_tests::money::{Options, run};
 use kerolox_tests::process::Server;
+use kerolox_tests::verdict;
 
 /// Kills the sender, the receiver and the broker of the example `money`, and checks that no cent is lost or made.
 #[derive(Parser)]
@@ -21,26 +21,14 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let seed = arguments.seed.unwrap_or_else(|| {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::from(now.subsec_nanos()))
-    });
+    let seed = verdict::seed(arguments.seed);
     println!("seed {seed}, {} rounds", arguments.rounds);
     let (broker, example) = (Server::program("broker")?, Server::program("examples/money")?);
     let report = run(&Options { rounds: arguments.rounds, seed, broker, example }).await?;
-    for (name, outcome) in &report.checks {
-        match outcome {
-            Ok(figures) => println!("ok      {name}: {figures}"),
-            Err(wrong) => println!("FAILED  {name}: {wrong}"),
-        }
-    }
-    let failed = report.checks.iter().filter(|(_, outcome)| outcome.is_err()).count();
+    let (passed, failed) = verdict::show(report.checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!(
-        "money: {} transfers credited, senders killed {} times, receivers {} times, the broker {} times, seed {seed}: {} passed, {failed} failed",
-        report.credited,
-        report.sender_kills,
-        report.receiver_kills,
-        report.broker_kills,
-        report.checks.len() - failed,
+        "money: {} transfers credited, senders killed {} times, receivers {} times, the broker {} times, seed {seed}: {passed} passed, {failed} failed",
+        report.credited, report.sender_kills, report.receiver_kills, report.broker_kills,
     );
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -2,12 +2,12 @@
 //! `--producer` it is one of the producers.
 
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Parser;
 use kerolox_tests::process::Server;
 use kerolox_tests::torture::{Kind, Options, produce, run};
+use kerolox_tests::verdict;
 
 /// Kills a broker and producers again and again and checks that every transaction ends as it should.
 #[derive(Parser)]
@@ -37,25 +37,14 @@ async fn main() -> anyhow::Result<ExitCode> {
         produce(kind, address, name).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    let seed = arguments.seed.unwrap_or_else(|| {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::from(now.subsec_nanos()))
-    });
+    let seed = verdict::seed(arguments.seed);
     println!("seed {seed}, {} rounds", arguments.rounds);
     let (broker, producer) = (Server::program("broker")?, std::env::current_exe()?);
     let report = run(&Options { rounds: arguments.rounds, seed, broker, producer }).await?;
-    for (name, outcome) in &report.checks {
-        match outcome {
-            Ok(figures) => println!("ok      {name}: {figures}"),
-            Err(wrong) => println!("FAILED  {name}: {wrong}"),
-        }
-    }
-    let failed = report.checks.iter().filter(|(_, outcome)| outcome.is_err()).count();
+    let (passed, failed) = verdict::show(report.checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!(
-        "transactions: {} half messages, the broker killed {} times, producers {} times, seed {seed}: {} passed, {failed} failed",
-        report.stored,
-        report.broker_kills,
-        report.producer_kills,
-        report.checks.len() - failed,
+        "transactions: {} half messages, the broker killed {} times, producers {} times, seed {seed}: {passed} passed, {failed} failed",
+        report.stored, report.broker_kills, report.producer_kills,
     );
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
