@@ -17,7 +17,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "apache/rocketmq/v2/admin.proto",
         "kerolox/v1/registry.proto",
         "kerolox/v1/broker_admin.proto",
+        "kerolox/v1/controller.proto",
         "kerolox/v1/producers.proto",
+        "kerolox/v1/replication.proto",
         "kerolox/v1/transactions.proto",
     ];
     for file in files {
@@ -28,6 +30,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         // Bodies are shared, not copied, between the decoder and whoever keeps them.
         .bytes(".apache.rocketmq.v2.Message.body")
+        .bytes(".kerolox.v1.Records.bytes")
+        .bytes(".kerolox.v1.ReadRecordsResponse.records")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -17,17 +17,23 @@
 #   tests/run.sh money [--rounds N] [--seed S]
 #                                     kill -9 of sender, receiver and broker of the example that moves money between two
 #                                     databases, at each step and at random moments; then no cent may be lost or made
+#   tests/run.sh chaos [--rounds N] [--seed S] [--folder DIR]
+#                                     kills, pauses, network cuts, full and lost disks in a replicated group, under clients
+#                                     of Rust and of the official SDK for Python; needs root
 #   tests/run.sh powercut [--seeds N] [--seed S] [--trace]
 #                                     power cuts of a simulated machine under the real storage engine
 #   tests/run.sh powercut --real N [--seed S] [--sabotage SWITCH]
 #                                     real power cuts of a file system under a real broker; needs root and loop devices,
 #                                     not part of "everything"
+#   tests/run.sh sim [--seeds N] [--seed S] [-v]
+#                                     a simulated cluster of masters, slaves and controllers with everything that can go wrong;
+#                                     -v prints what happens in one seed
 #   tests/run.sh sabotage             breaks the engine on purpose, one switch at a time, and demands that a test fails
 #                                     (several minutes; not part of "everything")
 #   tests/run.sh bench [flags]        measures the storage engine against plain writes and reads (minutes; not part of
 #                                     "everything"); --quick, --only GROUPS, --json FILE, --big N, --help
 #   tests/run.sh figures              prints start time, memory, rates, what delivery costs a broker, and what a million
-#                                     timers and lite topics do (minutes); not part of
+#                                     timers and lite topics do, and what slaves cost (minutes); not part of
 #                                     "everything"
 #
 # Each suite ends with one line that sums up its figures; the run ends with "N passed, M failed".
@@ -38,10 +44,10 @@ cd "$kerolox_root"
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
 
-suites=(unit e2e conformance sdk crash transactions money powercut)
+suites=(unit e2e conformance sdk crash transactions money chaos powercut sim)
 if [ $# -gt 0 ]; then
   case "$1" in
-    unit | e2e | conformance | sdk | crash | transactions | money | powercut | sabotage | bench | figures) suites=("$1"); shift ;;
+    unit | e2e | conformance | sdk | crash | transactions | money | chaos | powercut | sim | sabotage | bench | figures) suites=("$1"); shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -67,16 +73,30 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # Runs a command, shows its output and keeps it in $output/last; returns the command's exit code. Its temporary files
-# go where cleanup removes them.
+# go where cleanup removes them. As a part of everything it fails when it stands still: a suite takes minutes, and half an
+# hour only where all has to be compiled first.
 run() {
   echo 1 >"$output/code"
   set -m
   { TMPDIR="$output/tmp" "$@" </dev/null 2>&1 && echo 0 >"$output/code"; } | tee "$output/last" &
+  local last=$! watcher=""
   running="$(jobs -p %%)"
   set +m
-  wait $! || true
+  if [ "${#suites[@]}" != 1 ]; then watch_over "$running" & watcher=$!; fi
+  wait "$last" || true
   running=""
+  [ -z "$watcher" ] || kill "$watcher" 2>/dev/null || true
   return "$(cat "$output/code")"
+}
+
+# Ends a process group that has not ended by itself after half an hour.
+watch_over() { # GROUP
+  trap 'kill $! 2>/dev/null; exit 0' TERM
+  # It must not hold up whoever reads what this script prints.
+  sleep 1800 >/dev/null 2>&1 &
+  wait $!
+  echo "error: no end after half an hour" >&2
+  kill -KILL -- "-$1"
 }
 
 # Adds up lines like "test result: ok. 7 passed; 0 failed;" or "sdk: 7 passed, 0 failed".
@@ -199,6 +219,14 @@ money_suite() {
     "$(count '^money: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
 }
 
+chaos_suite() {
+  local code=0 start=$SECONDS
+  setup_python
+  run "$CARGO_TARGET_DIR/release/chaos" --python "$KEROLOX_PYTHON" "$@" || code=$?
+  finish chaos "$(count '^chaos: .*: \([0-9]*\) passed.*')" \
+    "$(count '^chaos: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
+}
+
 powercut_suite() {
   local code=0 start=$SECONDS program=("$CARGO_TARGET_DIR/release/powercut")
   if [ "${1:-}" = --real ]; then
@@ -210,6 +238,14 @@ powercut_suite() {
   run "${program[@]}" "$@" || code=$?
   finish powercut "$(count '^powercut: .*: \([0-9]*\) passed.*')" \
     "$(count '^powercut: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
+}
+
+sim_suite() {
+  local code=0 start=$SECONDS
+  [ "${#suites[@]}" = 1 ] || set -- --seeds 300 --seed 1
+  run "$CARGO_TARGET_DIR/release/sim" "$@" || code=$?
+  finish sim "$(count '^sim: .*: \([0-9]*\) passed.*')" \
+    "$(count '^sim: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
 }
 
 sabotage_suite() {
@@ -234,7 +270,7 @@ figures_suite() {
     "$KEROLOX_PYTHON" tests/sdk/python/figures.py "$@" || code=$?
   local shown; shown="$(count '^figures: \([0-9]*\) passed.*')"
   local program
-  for program in delivery lateness lite halves; do
+  for program in delivery lateness lite halves replicas; do
     if run "$CARGO_TARGET_DIR/release/$program"; then shown=$((shown + 1)); else code=1; fi
   done
   finish figures "$shown" 0 "$code" $((SECONDS - start))
@@ -247,6 +283,7 @@ case "${suites[*]}" in
     packages=(-p kerolox-powercut)
     if [ "${1:-}" = --real ]; then packages=(-p kerolox-broker -p kerolox-tests); fi
     ;;
+  sim) packages=(-p kerolox-sim) ;;
   bench) packages=(-p kerolox-bench) ;;
   sabotage) packages=() ;;
   *) packages=(--workspace) ;;

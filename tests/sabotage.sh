@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Breaks the log and the store on purpose, one switch at a time, and demands that their tests notice:
+# Breaks the log, the store and the members of a simulated cluster on purpose, one switch at a time, and demands that their tests notice:
 #
 #   tests/sabotage.sh [SWITCH...]     all switches, or some
 #
@@ -13,6 +13,7 @@ cd "$kerolox_root"
 export CARGO_TARGET_DIR="$CARGO_TARGET_DIR/sabotage"
 # With a fixed seed a switch is caught today if it was caught yesterday.
 powercut_flags=(--seeds 300 --seed 1)
+sim_flags=(--seeds 600 --seed 1)
 # A broken engine may also hang, which counts as noticed: a program gets this many seconds, and some times what it takes
 # without sabotage, so that a busy machine is not mistaken for that.
 patience=30 patience_times=5
@@ -25,7 +26,8 @@ cargo test --release --locked -p kerolox-log -p kerolox-store \
   --features kerolox-log/sabotage,kerolox-store/sabotage --no-run --message-format=json \
   | sed -n 's/.*"name":"\([^"]*\)","src_path":"\([^"]*\)".*"executable":"\([^"]*\)".*/\1 \2 \3/p' >"$logs/programs"
 cargo build --release --locked -p kerolox-powercut --features sabotage
-powercut="$CARGO_TARGET_DIR/release/powercut"
+cargo build --release --locked -p kerolox-sim --features sabotage
+powercut="$CARGO_TARGET_DIR/release/powercut" sim="$CARGO_TARGET_DIR/release/sim"
 
 # Runs a program under a switch, and prints its name if it fails. Without a switch it may take any time, which is noted.
 check() { # SWITCH NAME FOLDER COMMAND...
@@ -56,6 +58,7 @@ noticed_by() { # SWITCH
     check "$1" "${dir#broker/}::$name" "$dir" "$program" --quiet
   done <"$logs/programs"
   check "$1" powercut . "$powercut" "${powercut_flags[@]}"
+  check "$1" sim . "$sim" "${sim_flags[@]}"
 }
 
 say "Without sabotage everything passes"

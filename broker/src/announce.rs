@@ -5,26 +5,51 @@ use std::sync::Arc;
 
 use kerolox_core::group::{BACKOFF_ATTRIBUTE, Group};
 use kerolox_core::lite::client_quota;
+use kerolox_core::topic::{PERM_WRITE, Topic};
 use kerolox_kit::registrar::{Announcement, Registrar};
 use kerolox_proto::kerolox::{BrokerInfo, BrokerRole, GroupSettings, RegisterRequest, TopicRoute};
+use kerolox_replication::MemberId;
 use kerolox_store::Store;
+use tokio::sync::watch;
 
 use crate::config::BrokerConfig;
+use crate::replication::StoreCell;
+
+/// What this broker is at the moment.
+#[derive(Clone)]
+pub(crate) enum Role {
+    /// A member of its group with this number, which does not rule; it tells what its store knows so far.
+    Slave(MemberId, StoreCell),
+    /// The master in an epoch, with what it stores; epoch 0 without replication.
+    Master { epoch: u32, store: Arc<Store> },
+}
+
+impl Role {
+    /// What it stores, as far as it knows.
+    fn store(&self) -> Option<Arc<Store>> {
+        match self {
+            Self::Slave(_, cell) => cell.get(),
+            Self::Master { store, .. } => Some(store.clone()),
+        }
+    }
+}
 
 /// Tells nameservers about changes. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Announcer {
     info: Arc<BrokerInfo>,
+    role: watch::Sender<Role>,
     registrar: Arc<Registrar>,
 }
 
 impl Announcer {
-    pub(crate) fn new(info: BrokerInfo, registrar: Arc<Registrar>) -> Self {
-        Self { info: Arc::new(info), registrar }
+    pub(crate) fn new(info: BrokerInfo, role: watch::Sender<Role>, registrar: Arc<Registrar>) -> Self {
+        Self { info: Arc::new(info), role, registrar }
     }
 
     pub(crate) fn info(&self) -> BrokerInfo {
-        (*self.info).clone()
+        let role = self.role.borrow().clone();
+        in_role(&self.info, &role)
     }
 
     /// Returns when every nameserver that can be reached knows the topics of this moment.
@@ -33,7 +58,22 @@ impl Announcer {
     }
 }
 
-/// Who this broker is.
+fn in_role(info: &BrokerInfo, role: &Role) -> BrokerInfo {
+    let withheld = role.store().map_or(0, |store| store.index().withheld());
+    // Topics that producers are not to find here are not made here either.
+    let makes_topics = withheld & PERM_WRITE == 0;
+    let auto_create_queues = if makes_topics { info.auto_create_queues } else { 0 };
+    let info = BrokerInfo { withheld, auto_create_queues, ..info.clone() };
+    match role {
+        // Masters have the id 0, as the SDKs expect.
+        Role::Master { epoch, .. } => BrokerInfo { epoch: *epoch, ..info },
+        Role::Slave(id, _) => {
+            BrokerInfo { id: u32::try_from(*id).unwrap_or(u32::MAX), role: BrokerRole::Slave.into(), ..info }
+        }
+    }
+}
+
+/// Who this broker is, as a master.
 pub(crate) fn broker_info(config: &BrokerConfig, local: SocketAddr) -> BrokerInfo {
     BrokerInfo {
         cluster: config.cluster.clone(),
@@ -45,6 +85,8 @@ pub(crate) fn broker_info(config: &BrokerConfig, local: SocketAddr) -> BrokerInf
         version: env!("CARGO_PKG_VERSION").to_owned(),
         incarnation: uuid::Uuid::new_v4().to_string(),
         auto_create_queues: if config.auto_creates() { config.topics.default_queues } else { 0 },
+        epoch: 0,
+        withheld: 0,
     }
 }
 
@@ -73,29 +115,34 @@ fn outgoing_ip(target: &str) -> Option<IpAddr> {
 }
 
 /// The registration as it is at each moment.
-pub(crate) fn announcement(info: BrokerInfo, store: Arc<Store>) -> Announcement {
+pub(crate) fn announcement(info: BrokerInfo, role: watch::Sender<Role>) -> Announcement {
     Arc::new(move || {
-        let topics = store.index().topics();
-        let topics = topics
-            .iter()
-            .map(|topic| TopicRoute {
-                name: topic.name.clone(),
-                read_queues: topic.read_queues,
-                write_queues: topic.write_queues,
-                perm: topic.perm,
-                message_types: topic.types.clone(),
-                auto_created: topic.is_auto_created(),
-            })
-            .collect();
+        let role = role.borrow().clone();
+        let broker = Some(in_role(&info, &role));
+        let Some(store) = role.store() else {
+            return RegisterRequest { broker, ..RegisterRequest::default() };
+        };
+        let (topics, withheld) = {
+            let index = store.index();
+            (index.topics(), index.withheld())
+        };
+        let topics = topics.iter().map(|topic| topic_route(topic, withheld)).collect();
         let groups = store.index().groups();
-        let groups = groups.iter().filter(|group| group.parent == 0).map(|group| group_settings(group));
-        RegisterRequest {
-            broker: Some(info.clone()),
-            topics,
-            known_snapshot_version: 0,
-            groups: groups.collect(),
-        }
+        let groups = groups.iter().filter(|group| group.parent == 0);
+        let groups = groups.map(|group| group_settings(group)).collect();
+        RegisterRequest { broker, topics, known_snapshot_version: 0, groups }
     })
+}
+
+fn topic_route(topic: &Topic, withheld: u32) -> TopicRoute {
+    TopicRoute {
+        name: topic.name.clone(),
+        read_queues: topic.read_queues,
+        write_queues: topic.write_queues,
+        perm: topic.perm & !withheld,
+        message_types: topic.types.clone(),
+        auto_created: topic.is_auto_created(),
+    }
 }
 
 fn group_settings(group: &Group) -> GroupSettings {

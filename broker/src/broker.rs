@@ -4,45 +4,35 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerolox_kit::access::drain;
 use kerolox_kit::clients::Clients;
+use kerolox_kit::controller::ControllerClient;
 use kerolox_kit::health::Checks;
 use kerolox_kit::listen::{ListenError, Listener, grpc_server};
 use kerolox_kit::process::{Shutdown, now_ms};
-use kerolox_kit::producers::{ProducersService, Reach};
 use kerolox_kit::registrar::{AddressError, Registrar};
-use kerolox_kit::relay::Relay;
 use kerolox_kit::routes::Routes;
-use kerolox_kit::telemetry::SettingsPolicy;
 use kerolox_kit::tls::{TlsError, server_config};
 use kerolox_log::fs::OsFolder;
 use kerolox_log::{LogOptions, Salt};
-use kerolox_nameserver::RegistryService;
+use kerolox_proto::kerolox::BrokerInfo;
 use kerolox_rocks::RocksKv;
-use kerolox_store::{Event, Opening, Store, StoreError, StoreOptions};
+use kerolox_store::{Opening, Store, StoreError, StoreOptions};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::service::Routes as Services;
 
-use crate::announce::{self, Announcer};
-use crate::check_back::{Checker, Webhooks, webhook_secret};
+use crate::announce::{self, Role};
+use crate::check_back::{Webhooks, webhook_secret};
 use crate::clock::GuardedClock;
 use crate::config::BrokerConfig;
-use crate::delivery::{Arrivals, Deliveries, ProgressLog};
-use crate::due::DueArrivals;
-use crate::engine::Engine;
-use crate::lite_expiry;
-use crate::moving;
-use crate::retention::Keeper;
-use crate::service::{Admin, AutoTopics, Context, Counters, DeskServer, Door, Messaging, Policy};
-use crate::timers::Timers;
+use crate::replication::{self, Identity, Member, MemberFile, ReplicationService, StoreCell, Stores};
+use crate::service::Door;
+use crate::serving::{News, Parts};
 use crate::vitals::Vitals;
 
-/// How often dead brokers and clients are looked for.
-const HOUSEKEEPING: Duration = Duration::from_millis(500);
 /// An ordinary start takes less than this. Callers who come earlier are kept waiting, later ones are refused until the
 /// store is open.
 const QUICK_START: Duration = Duration::from_secs(1);
@@ -70,6 +60,14 @@ pub enum BrokerError {
     /// The storage engine cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The member file cannot be used.
+    #[error("cannot use member.json in {}: {source}", folder.display())]
+    MemberFile {
+        /// The data folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The port cannot be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -121,160 +119,183 @@ impl Broker {
     }
 
     /// Opens the store, recovering what a crash left behind, and serves until `shutdown` is requested; then ends all
-    /// calls, closes the store and returns. `ready` is called once clients can be served: nameservers that can be reached
-    /// know this broker by then. Until then callers are told to try again.
+    /// calls, closes the store and returns. A member of a replicated group hands its reign over first. `ready` is called once
+    /// clients can be served: nameservers that can be reached know this broker by then. Until then callers are told to try
+    /// again.
     ///
     /// # Errors
     /// [`BrokerError::Store`], [`BrokerError::Nameserver`] and [`BrokerError::Transport`].
     pub async fn serve(self, shutdown: Shutdown, ready: impl FnOnce()) -> Result<(), BrokerError> {
         let Self { config, listener, tls, vitals, started, _lock } = self;
+        let news = News::default();
+        let stores = Arc::new(stores(&config, news.clone())?);
         let info = announce::broker_info(&config, listener.local_addr());
-        let (arrivals, halves, due) = (Arrivals::default(), DueArrivals::default(), DueArrivals::default());
-        let door = Door::closed(vitals.opening.clone());
-        let opening = {
-            let (config, watched) = (config.clone(), vitals.opening.clone());
-            let (arrivals, halves, due) = (arrivals.clone(), halves.clone(), due.clone());
-            let listener = move |event: &Event| {
-                arrivals.notice(event);
-                match event {
-                    Event::HalfDue { due_ms } => halves.notice(*due_ms),
-                    Event::TimerDue { due_ms } => due.notice(*due_ms),
-                    _ => {}
-                }
-            };
-            tokio::task::spawn_blocking(move || open_store(&config, listener, &watched))
-        };
+        let group = if config.standalone { None } else { Some(Arc::new(group(&config, &info, &stores)?)) };
+        let replication = group.clone().map(|group| ReplicationService::server(group, vitals.store.clone()));
+        let door = Door::closed(vitals.opening.clone(), replication);
+        // Until the reign is handed over, clients are served.
+        let closing = Shutdown::new();
         let server = grpc_server().serve_with_incoming_shutdown(
             door.clone(),
             listener.incoming(tls),
-            shutdown.requested(),
+            closing.requested(),
         );
-        let (opened, mut serving) = serve_while_opening(opening, server, &vitals.opening, &shutdown).await;
-        let store = match opened {
-            Ok(store) => store,
-            Err(BrokerError::Store(StoreError::Stopped)) => return Ok(()),
-            Err(error) => return Err(error),
-        };
         let clock = Arc::new(GuardedClock::new(config.timers.clock_policy()));
-        // Nobody sets them a second time.
-        let _ = vitals.store.set(Arc::downgrade(&store));
+        // Nobody sets it a second time.
         let _ = vitals.clock.set(clock.clone());
-        let room = vitals.room.clone();
-        let engine =
-            Engine::new(store.clone(), config.topics.default_queues, config.log.flush(), room.clone());
         let routes = Arc::new(Routes::new(config.registration.lease.duration()));
-        let clients = Arc::new(Clients::new(config.clients.expiry.duration()));
-        let registrar = Arc::new(Registrar::start(
-            &config.nameservers,
-            config.registration.heartbeat.duration(),
-            routes.clone(),
-            announce::announcement(info.clone(), store.clone()),
-        )?);
-        let progress = ProgressLog::start(engine.clone());
-        let deliveries =
-            Arc::new(Deliveries::new(engine.clone(), progress, &arrivals, config.groups.auto_create));
-        let counters = Arc::new(Counters::default());
-        let reach =
-            Arc::new(Reach::new(config.group.clone(), clients.clone(), registrar.channels(), routes.clone()));
-        let webhooks = webhooks(&config)?;
-        let webhook_counts = webhooks.counts();
-        let checker = Checker::new(
-            config.group.clone(),
-            engine.clone(),
-            reach.clone(),
-            webhooks,
-            config.check_policy(),
-            halves,
-        );
-        let timers = Timers::new(engine.clone(), clock.clone(), config.timers.pace(), due);
-        let keeper = Keeper {
-            store: store.clone(),
-            folder: config.data.clone(),
-            limits: config.retention_limits(),
-            interval: config.retention.check_interval.duration(),
-            room,
-        };
-        let tasks = [
-            tokio::spawn(checker.run()),
-            tokio::spawn(timers.run()),
-            tokio::spawn(keeper.run()),
-            tokio::spawn(deliveries.clone().keep_time(clients.clone())),
-            tokio::spawn(keep_house(
+        let role = watch::Sender::new(Role::Slave(0, StoreCell::default()));
+        let parts = Parts {
+            webhooks: webhooks(&config)?,
+            registrar: Arc::new(Registrar::new(
+                &config.nameservers,
                 routes.clone(),
-                clients.clone(),
-                deliveries.clone(),
-                config.groups.member_expiry.duration(),
-            )),
-            tokio::spawn(lite_expiry::run(engine.clone(), config.lite.check_interval.duration())),
-            tokio::spawn(moving::run(engine.clone())),
-            tokio::spawn(announce_topics(engine.clone(), Arc::downgrade(&registrar))),
-        ];
-        let policy: Arc<dyn SettingsPolicy> =
-            Arc::new(Policy { engine: engine.clone(), limits: config.publish_limits() });
-        let announcer = Announcer::new(info.clone(), registrar.clone());
-        let context = Arc::new(Context {
-            broker: config.group.clone(),
+                announce::announcement(info.clone(), role.clone()),
+            )?),
+            clients: Arc::new(Clients::new(config.clients.expiry.duration())),
             address: format!("{}:{}", info.host, info.port),
-            engine: engine.clone(),
-            deliveries: deliveries.clone(),
-            routes: routes.clone(),
-            clients: clients.clone(),
-            reach,
-            relay: Arc::new(Relay::new(routes.clone(), clients.clone(), shutdown.clone())),
-            limits: config.publish_limits(),
-            auto_topics: config
-                .auto_creates()
-                .then(|| AutoTopics { max: config.topics.auto_create_max, announcer: announcer.clone() }),
-            delays: config.delay_policy(),
+            config,
+            info,
+            role,
+            is_ready: watch::Sender::new(false),
+            door,
+            vitals,
             clock,
-            lite: config.lite.clone(),
-            checks: config.check_policy(),
-            counters: counters.clone(),
-            shutdown: shutdown.clone(),
-        });
-        let desk = DeskServer::server(config.group.clone(), engine.clone(), webhook_counts);
-        let admin = Admin {
-            engine,
-            deliveries,
-            announcer,
-            counters,
+            routes,
+            news,
+            shutdown: closing.clone(),
             started,
-            clients: clients.clone(),
-            policy: policy.clone(),
         };
-        // A standalone broker is its own nameserver; any other one still tells what it knows to who asks.
-        let registry = config.standalone.then(|| RegistryService::server(routes));
-        let mut services = Services::builder();
-        services
-            .add_service(Messaging::server(context, policy))
-            .add_service(admin.server())
-            .add_service(desk)
-            .add_service(ProducersService::server(clients.clone()));
-        if let Some(registry) = registry {
-            services.add_service(registry);
+        let parts = Arc::new(parts);
+        match group {
+            None => serve_alone(&parts, &stores, server, &shutdown, ready).await,
+            Some(group) => serve_as_member(&parts, stores, group, server, &shutdown, ready).await,
         }
-        door.open(services.routes());
-        if !config.nameservers.is_empty() {
-            registrar.wait_registered(Duration::from_secs(1)).await;
+    }
+}
+
+/// Serves a broker that is its own nameserver and has no slaves.
+async fn serve_alone(
+    parts: &Arc<Parts>,
+    stores: &Arc<Stores>,
+    server: impl Future<Output = Served> + Send + 'static,
+    shutdown: &Shutdown,
+    ready: impl FnOnce(),
+) -> Result<(), BrokerError> {
+    let (cell, opening) = (parts.vitals.store.clone(), parts.vitals.opening.clone());
+    let opened = {
+        let (stores, cell, opening) = (stores.clone(), cell.clone(), opening.clone());
+        tokio::task::spawn_blocking(move || -> Result<Arc<Store>, BrokerError> {
+            let store = stores.open(&StoreCell::default())?;
+            store.rule_alone(None, &opening)?;
+            // Health checks take what they see here for open.
+            cell.set(Some(store.clone()));
+            Ok(store)
+        })
+    };
+    let (opened, serving) = serve_while_opening(opened, server, &opening, shutdown).await;
+    let store = match opened {
+        Ok(store) => store,
+        Err(BrokerError::Store(StoreError::Stopped)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let tasks = parts.serve(store.clone(), None).await;
+    ready();
+    let outcome = until_ended(parts, serving, shutdown.requested()).await;
+    tasks.stop().await;
+    close(parts).await;
+    Ok(outcome?)
+}
+
+/// Serves a member of a broker group in whatever role the controller gives it.
+async fn serve_as_member(
+    parts: &Arc<Parts>,
+    stores: Arc<Stores>,
+    group: Arc<replication::Group>,
+    server: impl Future<Output = Served> + Send + 'static,
+    shutdown: &Shutdown,
+    ready: impl FnOnce(),
+) -> Result<(), BrokerError> {
+    let serving = tokio::spawn(server);
+    let (cell, opening) = (parts.vitals.store.clone(), parts.vitals.opening.clone());
+    let member = Member::new(group.clone(), cell, stores, parts.clone(), opening.clone());
+    // What it says of its log has to be so from the first report on.
+    member.recover().await?;
+    let reporting = tokio::spawn(replication::report(group));
+    let playing = {
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move { member.run(&shutdown).await })
+    };
+    let abandoning = {
+        let (shutdown, opening) = (shutdown.clone(), opening);
+        tokio::spawn(async move {
+            shutdown.requested().await;
+            opening.stop();
+        })
+    };
+    let is_ready = parts.ready();
+    tokio::pin!(is_ready, playing);
+    let mut played = None;
+    tokio::select! {
+        () = &mut is_ready => ready(),
+        outcome = &mut playing => played = Some(outcome),
+    }
+    let outcome = match played {
+        Some(outcome) => {
+            parts.shutdown.request();
+            (outcome, until_ended(parts, serving, std::future::ready(())).await)
         }
-        vitals.is_serving.store(true, Ordering::Relaxed);
-        ready();
-        let outcome = tokio::select! {
-            outcome = &mut serving => outcome.expect("serving ends by itself; a panic would end the process"),
-            () = drain(&shutdown, &clients) => {
-                serving.abort();
-                // It has nothing to say; when it is gone, so are its references.
-                let _ = (&mut serving).await;
-                Ok(())
-            }
-        };
-        tasks.iter().for_each(tokio::task::JoinHandle::abort);
-        // Calls that were cut off may hold the other references for a moment; the lease ends by itself then.
-        if let Some(registrar) = Arc::into_inner(registrar) {
-            registrar.stop().await;
+        None => {
+            let (sender, ended) = tokio::sync::oneshot::channel();
+            let ended = async move {
+                let _: Result<(), _> = ended.await;
+            };
+            let watching = async {
+                let outcome = playing.await;
+                let _ = sender.send(());
+                outcome
+            };
+            tokio::join!(watching, until_ended(parts, serving, ended))
         }
-        store.close();
-        Ok(outcome?)
+    };
+    reporting.abort();
+    abandoning.abort();
+    close(parts).await;
+    match outcome.0.expect("a panic would end the process") {
+        Ok(()) | Err(BrokerError::Store(StoreError::Stopped)) => Ok(outcome.1?),
+        Err(error) => Err(error),
+    }
+}
+
+/// Serves until `ending` completes, and then as long as calls under way need, some seconds at most.
+async fn until_ended(
+    parts: &Parts,
+    mut serving: JoinHandle<Served>,
+    ending: impl Future<Output = ()>,
+) -> Served {
+    tokio::select! {
+        outcome = &mut serving => return outcome.expect("serving ends by itself; a panic would end the process"),
+        () = ending => parts.shutdown.request(),
+    }
+    tokio::select! {
+        outcome = &mut serving => outcome.expect("serving ends by itself; a panic would end the process"),
+        () = drain(&parts.shutdown, &parts.clients) => {
+            serving.abort();
+            // It has nothing to say; when it is gone, so are its references.
+            let _ = (&mut serving).await;
+            Ok(())
+        }
+    }
+}
+
+/// Takes the broker out of the routes and closes its store.
+async fn close(parts: &Parts) {
+    parts.registrar.stop().await;
+    // Nobody may hold the store when the process ends, least of all health checks, which go on: RocksDB would be cut off.
+    parts.role.send_replace(Role::Slave(0, StoreCell::default()));
+    if let Some(store) = parts.vitals.store.set(None) {
+        let closing = tokio::task::spawn_blocking(move || store.close());
+        closing.await.expect("a panic would end the process");
     }
 }
 
@@ -323,11 +344,8 @@ fn lock_folder(path: &Path) -> Result<File, BrokerError> {
     }
 }
 
-fn open_store(
-    config: &BrokerConfig,
-    listener: impl Fn(&Event) + Send + 'static,
-    opening: &Opening,
-) -> Result<Arc<Store>, BrokerError> {
+/// How the store of this broker is opened.
+fn stores(config: &BrokerConfig, news: News) -> Result<Stores, BrokerError> {
     let path = config.data.join("log");
     let folder = OsFolder::create(&path).map_err(|source| BrokerError::Folder { path, source })?;
     let kv = RocksKv::open(&config.data.join("index")).map_err(StoreError::from)?;
@@ -338,8 +356,33 @@ fn open_store(
         flush_interval: config.log.flush_interval.duration(),
         tail_bytes: config.log.tail_size.as_usize(),
     };
-    let store = Store::open_watched(options, Arc::new(folder), Arc::new(kv), now_ms, listener, opening)?;
-    Ok(Arc::new(store))
+    Ok(Stores {
+        options,
+        folder: Arc::new(folder),
+        kv: Arc::new(kv),
+        clock: now_ms,
+        listener: Arc::new(move |event| news.notice(event)),
+    })
+}
+
+/// This member of its group.
+fn group(
+    config: &BrokerConfig,
+    info: &BrokerInfo,
+    stores: &Stores,
+) -> Result<replication::Group, BrokerError> {
+    let file = MemberFile::open(&config.data, stores.is_blank()?)
+        .map_err(|source| BrokerError::MemberFile { folder: config.data.clone(), source })?;
+    let identity = Identity {
+        cluster: config.cluster.clone(),
+        name: config.group.clone(),
+        process: info.incarnation.clone(),
+        host: info.host.clone(),
+        port: info.port,
+    };
+    let controller = ControllerClient::new(&config.nameservers)?;
+    let settings = (config.replication.clone(), config.log.flush());
+    Ok(replication::Group::new(identity, settings, controller, file))
 }
 
 /// Used only when a log is begun.
@@ -347,31 +390,4 @@ fn random_salt() -> Salt {
     let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
     // Some bits of either half are always the same, but never in the same place.
     Salt::new(high ^ low)
-}
-
-/// Tells clients and nameservers of new topics that nobody announces, such as dead-letter topics.
-async fn announce_topics(engine: Engine, registrar: Weak<Registrar>) {
-    loop {
-        engine.topics_changed().await;
-        let Some(registrar) = registrar.upgrade() else { return };
-        registrar.announce().await;
-    }
-}
-
-async fn keep_house(
-    routes: Arc<Routes>,
-    clients: Arc<Clients>,
-    deliveries: Arc<Deliveries>,
-    member_expiry: Duration,
-) {
-    let mut ticks = tokio::time::interval(HOUSEKEEPING);
-    loop {
-        ticks.tick().await;
-        routes.expire();
-        for client_id in clients.expire() {
-            deliveries.client_left(&client_id);
-        }
-        deliveries.tidy_lites(|client| clients.is_alive(client));
-        deliveries.remove_members(|client| clients.is_alive(client), member_expiry).await;
-    }
 }

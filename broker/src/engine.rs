@@ -1,19 +1,24 @@
 //! The storage engine as the rest of the broker uses it: asynchronous, with errors in the protocol's words.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use kerolox_core::flush::Flush;
 use kerolox_core::group::{Group, GroupChange};
-use kerolox_core::record::{DeleteGroup, DeleteTopic, DropLites, LiteTopic, MetaChange, MetaRecord, Record};
-use kerolox_core::topic::{Topic, TopicChange};
+use kerolox_core::record::{
+    DeleteGroup, DeleteTopic, DropLites, LiteTopic, MetaChange, MetaRecord, Record, Withhold,
+};
+use kerolox_core::replicas::Durability;
+use kerolox_core::topic::{PERM_READ, PERM_WRITE, Topic, TopicChange};
 use kerolox_core::{group, topic};
 use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::Refusal;
 use kerolox_proto::v2::Code;
-use kerolox_store::{Applied, Outcome, ProposeError, Store, StoreError};
+use kerolox_store::{Applied, Entry, Outcome, ProposeError, ReadMessage, Store, StoreError};
 use tokio::sync::{Mutex, MutexGuard, Notify, oneshot, watch};
 
+use crate::config::BrokerConfig;
 use crate::once::{Reservation, Underway};
+use crate::replication::{Elsewhere, Reign};
 use crate::retention::Room;
 
 /// The storage engine of this broker. Cheap to clone.
@@ -21,7 +26,11 @@ use crate::retention::Room;
 pub struct Engine {
     store: Arc<Store>,
     default_queues: u32,
-    flush: Flush,
+    durability: Durability,
+    ack_timeout: Duration,
+    min_in_sync: usize,
+    /// Of a member of a replicated group.
+    reign: Option<Arc<Reign>>,
     room: Room,
     underway: Underway,
     /// Held from looking at a topic or group until its change is applied, so that no change is lost to another one.
@@ -33,17 +42,72 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine over `store`. New topics get `default_queues` queues unless they say otherwise; records count as stored
-    /// as `flush` says, unless their topic says otherwise; messages are refused while `room` is short.
-    pub fn new(store: Arc<Store>, default_queues: u32, flush: Flush, room: Room) -> Self {
+    /// An engine over `store`, for a reign if this broker is a member of a replicated group. Messages are refused while `room` is
+    /// short.
+    pub(crate) fn new(
+        store: Arc<Store>,
+        config: &BrokerConfig,
+        room: Room,
+        reign: Option<Arc<Reign>>,
+    ) -> Self {
+        let durability = Durability { flush: config.log.flush(), replicas: config.replication.replicas() };
         let (changing, topics_changed) = (Arc::default(), Arc::default());
         let (underway, topics_version) = (Underway::default(), Arc::default());
-        Self { store, default_queues, flush, room, underway, changing, topics_changed, topics_version }
+        Self {
+            store,
+            default_queues: config.topics.default_queues,
+            durability,
+            ack_timeout: config.replication.ack_timeout.duration(),
+            min_in_sync: config.replication.min_in_sync,
+            reign,
+            room,
+            underway,
+            changing,
+            topics_changed,
+            topics_version,
+        }
     }
 
     /// The store, for look-ups.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The messages that entries stand for, each as from [`Store::read_entry`]. In a replicated group those that are damaged here
+    /// are read at a slave, and those that lie far back too if the operator wants that.
+    pub(crate) async fn read_entries(&self, entries: &[Option<Entry>]) -> Vec<ReadMessage> {
+        let far: Vec<Entry> = match &self.reign {
+            Some(reign) if reign.reads_far_back_elsewhere() => {
+                entries.iter().flatten().filter(|entry| !self.store.is_hot(entry.position)).copied().collect()
+            }
+            _ => Vec::new(),
+        };
+        let elsewhere = self.read_elsewhere(&far).await;
+        let read = |entry: &Option<Entry>| match entry {
+            Some(entry) => match elsewhere.get(&entry.position) {
+                Some(message) => Ok(Some(message.clone())),
+                None => self.store.read_entry(entry),
+            },
+            None => Ok(None),
+        };
+        let mut messages: Vec<ReadMessage> = entries.iter().map(read).collect();
+        let is_damaged = |read: &ReadMessage| read.as_ref().is_err_and(StoreError::is_damage);
+        let damaged = entries.iter().zip(&messages).filter(|(_, read)| is_damaged(read));
+        let damaged: Vec<Entry> = damaged.filter_map(|(entry, _)| *entry).collect();
+        let mended = self.read_elsewhere(&damaged).await;
+        for (entry, read) in entries.iter().zip(&mut messages) {
+            if let Some(message) = entry.and_then(|entry| mended.get(&entry.position)) {
+                *read = Ok(Some(message.clone()));
+            }
+        }
+        messages
+    }
+
+    async fn read_elsewhere(&self, entries: &[Entry]) -> Elsewhere {
+        match &self.reign {
+            Some(reign) if !entries.is_empty() => reign.read_elsewhere(entries).await,
+            _ => Elsewhere::default(),
+        }
     }
 
     /// What is being stored in topics without duplicates.
@@ -58,9 +122,58 @@ impl Engine {
         record: &Record,
     ) -> impl Future<Output = Result<Applied, ProposeError>> + Send + use<> {
         let (answer, applied) = oneshot::channel();
-        // Whoever asked may have gone away; the record stays all the same.
-        self.store.propose(record, self.flush, Box::new(move |outcome| drop(answer.send(outcome))));
-        async move { applied.await.unwrap_or(Err(ProposeError::Closed)) }
+        // Acknowledgements that are lost with the master come again as messages; everything else is to be kept.
+        let is_progress = matches!(record, Record::Progress(_));
+        match self.refusal().filter(|refusal| !is_progress || *refusal == ProposeError::NotMaster) {
+            Some(refusal) => drop(answer.send(Err(refusal))),
+            // Whoever asked may have gone away; the record stays all the same.
+            None => {
+                let done = Box::new(move |outcome| drop(answer.send(outcome)));
+                self.store.propose(record, self.durability, done);
+            }
+        }
+        self.confirmed(applied)
+    }
+
+    /// Waits for the answer to a proposal, as long as slaves may take to confirm it.
+    fn confirmed<T: Send>(
+        &self,
+        answer: oneshot::Receiver<Result<T, ProposeError>>,
+    ) -> impl Future<Output = Result<T, ProposeError>> + Send + use<T> {
+        let patience = self.reign.is_some().then_some(self.ack_timeout);
+        async move {
+            let answer = match patience {
+                Some(patience) => match tokio::time::timeout(patience, answer).await {
+                    Ok(answer) => answer,
+                    Err(_) => return Err(ProposeError::Unconfirmed(patience)),
+                },
+                None => answer.await,
+            };
+            answer.unwrap_or(Err(ProposeError::Closed))
+        }
+    }
+
+    /// Why nothing that is to be kept can be taken, as far as that is known beforehand.
+    fn refusal(&self) -> Option<ProposeError> {
+        let reign = self.reign.as_ref()?;
+        if reign.over.is_requested() {
+            return Some(ProposeError::NotMaster);
+        }
+        let in_sync = reign.in_sync_len();
+        (in_sync < self.min_in_sync).then_some(ProposeError::NotInSync { in_sync, needed: self.min_in_sync })
+    }
+
+    /// Whether this broker is sure to be the master: only then may it hand out messages, which another master may have
+    /// given to others.
+    ///
+    /// # Errors
+    /// HA_NOT_AVAILABLE
+    pub fn check_rule(&self) -> Result<(), Refusal> {
+        let is_over = self.reign.as_ref().is_some_and(|reign| reign.over.is_requested());
+        if is_over || !self.store.rules() {
+            return Err(refused_by_log(&ProposeError::NotMaster));
+        }
+        Ok(())
     }
 
     /// The same for new messages of a topic, which may have its own idea of what counts as stored. All are stored or none
@@ -73,17 +186,22 @@ impl Engine {
         reservation: Option<Reservation>,
     ) -> impl Future<Output = Result<Vec<Applied>, ProposeError>> + Send + use<> {
         let (answer, applied) = oneshot::channel();
-        if self.room.is_short() {
+        if let Some(refusal) = self.refusal() {
+            drop(answer.send(Err(refusal)));
+        } else if self.room.is_short() {
             drop(answer.send(Err(ProposeError::NoRoom)));
         } else {
-            let flush = topic.flush().unwrap_or(self.flush);
+            let durability = Durability {
+                flush: topic.flush().unwrap_or(self.durability.flush),
+                replicas: topic.replicas().unwrap_or(self.durability.replicas),
+            };
             let done = move |outcome| {
                 drop(reservation);
                 drop(answer.send(outcome));
             };
-            self.store.propose_batch(messages, flush, Box::new(done));
+            self.store.propose_batch(messages, durability, Box::new(done));
         }
-        async move { applied.await.unwrap_or(Err(ProposeError::Closed)) }
+        self.confirmed(applied)
     }
 
     /// Creates or changes a topic; the flag tells whether it is new.
@@ -238,6 +356,27 @@ impl Engine {
         self.delete(MetaChange::DeleteGroup(DeleteGroup { name: name.to_owned() })).await
     }
 
+    /// Withholds permissions from all topics, or gives back what was withheld.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn withhold(&self, perm: u32) -> Result<(), ChangeError> {
+        if perm & !(PERM_READ | PERM_WRITE) != 0 {
+            return Err(ChangeError::Invalid(format!(
+                "{perm} cannot be withheld: use 0 (nothing), 2 (write), 4 (read) or 6 (read and write)"
+            )));
+        }
+        if self.store.index().withheld() != perm {
+            self.change(MetaChange::Withhold(Withhold { perm })).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether producers are not to send to this broker group.
+    pub fn withholds_writing(&self) -> bool {
+        self.store.index().withheld() & PERM_WRITE != 0
+    }
+
     async fn delete(&self, change: MetaChange) -> Result<bool, ChangeError> {
         let _changing = self.changing.lock().await;
         match self.change(change).await? {
@@ -301,6 +440,8 @@ pub fn refused_by_log(error: &ProposeError) -> Refusal {
     let code = match error {
         ProposeError::Busy { .. } | ProposeError::NoRoom => Code::TooManyRequests,
         ProposeError::ReadOnly(_) | ProposeError::Closed => Code::InternalServerError,
+        ProposeError::NotMaster | ProposeError::NotInSync { .. } => Code::HaNotAvailable,
+        ProposeError::Deposed | ProposeError::Unconfirmed(_) => Code::SlavePersistenceTimeout,
     };
     Refusal::new(code, error.to_string())
 }

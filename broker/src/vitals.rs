@@ -1,14 +1,15 @@
 //! What health checks say about this broker. The decision is [`checks`], a function of what was seen; [`Vitals`] looks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 
 use kerolox_kit::health::Check;
 use kerolox_kit::process::Shutdown;
 use kerolox_log::DamagedRange;
-use kerolox_store::{Opening, Progress, Repair, Store};
+use kerolox_store::{Opening, Progress, Repair};
 
 use crate::clock::GuardedClock;
+use crate::replication::StoreCell;
 use crate::retention::Room;
 
 /// Damaged ranges that are listed one by one.
@@ -18,8 +19,7 @@ const RANGES_SHOWN: usize = 8;
 #[derive(Default)]
 pub(crate) struct Vitals {
     pub(crate) opening: Arc<Opening>,
-    /// Weak: the store is closed when the broker ends, whoever still looks.
-    pub(crate) store: OnceLock<Weak<Store>>,
+    pub(crate) store: StoreCell,
     pub(crate) room: Room,
     pub(crate) is_serving: AtomicBool,
     pub(crate) clock: OnceLock<Arc<GuardedClock>>,
@@ -43,7 +43,7 @@ struct Sight {
 impl Vitals {
     /// Looks at everything.
     pub(crate) fn checks(&self, shutdown: &Shutdown) -> Vec<Check> {
-        let store = self.store.get().and_then(Weak::upgrade);
+        let store = self.store.get();
         let store = store.as_ref();
         checks(&Sight {
             is_ending: shutdown.is_requested(),

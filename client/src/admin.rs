@@ -199,6 +199,10 @@ impl BrokerAdmin {
         reset_offsets, ResetOffsetsRequest, ResetOffsetsResponse, error
     );
     broker_call!(
+        /// Takes permissions from all topics of the broker group, or gives them back; durable when answered.
+        withhold_perm, WithholdPermRequest, WithholdPermResponse, error
+    );
+    broker_call!(
         /// State and counters of the broker.
         describe_broker, DescribeBrokerRequest, DescribeBrokerResponse
     );

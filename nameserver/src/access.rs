@@ -4,7 +4,6 @@
 //! to the broker that owns them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kerolox_kit::access::{self, Answer, Items, answer, refused_stream};
 use kerolox_kit::clients::Clients;
@@ -14,6 +13,7 @@ use kerolox_kit::process::Shutdown;
 use kerolox_kit::refusal::{Refusal, ok_status};
 use kerolox_kit::relay::{self, Relay, acks};
 use kerolox_kit::routes::Routes;
+use kerolox_kit::spread::Spread;
 use kerolox_kit::telemetry::{SettingsPolicy, TelemetryStream, telemetry};
 use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
 use kerolox_proto::v2::messaging_service_server::{MessagingService, MessagingServiceServer};
@@ -26,39 +26,53 @@ pub struct AccessPoint {
     clients: Arc<Clients>,
     relay: Arc<Relay>,
     policy: Arc<dyn SettingsPolicy>,
-    /// Which writable broker is next for a relayed send.
-    turn: AtomicUsize,
+    /// The broker group that this server belongs to, if it does.
+    home: Option<String>,
+    /// Which writable broker a relayed send goes to.
+    spread: Spread,
 }
 
 impl AccessPoint {
-    /// The gRPC service over the routes and client sessions of this process.
+    /// The gRPC service over the routes and client sessions of this process. A slave names its broker group as `home`.
     pub fn server(
         routes: Arc<Routes>,
         clients: Arc<Clients>,
         policy: Arc<dyn SettingsPolicy>,
+        home: Option<String>,
         shutdown: Shutdown,
     ) -> MessagingServiceServer<Self> {
         let relay = Arc::new(Relay::new(Arc::clone(&routes), Arc::clone(&clients), shutdown));
-        let access = Self { routes, clients, relay, policy, turn: AtomicUsize::new(0) };
+        let access = Self { routes, clients, relay, policy, home, spread: Spread::default() };
         MessagingServiceServer::new(access)
             .max_decoding_message_size(GRPC_DECODE_BYTES_MAX)
             .max_encoding_message_size(GRPC_DECODE_BYTES_MAX)
     }
 
-    /// The broker group for a relayed send: messages of one message group or lite topic always go to the same one, others take turns.
-    fn choose_broker(&self, request: &v2::SendMessageRequest) -> Result<String, Refusal> {
+    /// The broker group for a relayed send. Whoever sends to a slave has chosen its group, even if only the master has heard of
+    /// the topic yet. Elsewhere messages of one message group or lite topic always go to the same one, and others take turns.
+    async fn choose_broker(&self, request: &v2::SendMessageRequest) -> Result<String, Refusal> {
         let message = request.messages.first().ok_or_else(|| {
             Refusal::new(Code::MessageCorrupted, "the request holds no message; send at least one")
         })?;
-        let mut groups = self.routes.writable_groups(message.topic.as_ref())?;
-        let properties = message.system_properties.as_ref();
-        let together = properties
-            .and_then(|properties| properties.message_group.as_deref().or(properties.lite_topic.as_deref()));
-        let number = match together {
-            Some(group) => stable_hash(group),
-            None => self.turn.fetch_add(1, Ordering::Relaxed),
+        let query = |routes: &Routes| routes.writable_groups(message.topic.as_ref());
+        let groups = match &self.home {
+            None => self.routes.through_election(query).await?,
+            Some(home) => match query(&self.routes) {
+                Ok(groups) if !groups.contains(home) => groups,
+                Err(refusal) if refusal.code != Code::TopicNotFound => return Err(refusal),
+                _ => return Ok(home.clone()),
+            },
         };
-        Ok(groups.swap_remove(number % groups.len()))
+        let mut order = self.spread.order(groups, message);
+        Ok(order.swap_remove(0))
+    }
+
+    async fn pass_on_send(
+        &self,
+        request: Request<v2::SendMessageRequest>,
+    ) -> Result<v2::SendMessageResponse, Refusal> {
+        let owner = self.choose_broker(request.get_ref()).await?;
+        self.relay.send_message(&owner, request).await
     }
 
     /// The broker group whose queue a call is about.
@@ -84,13 +98,6 @@ impl AccessPoint {
     }
 }
 
-/// FNV-1a: the same on every nameserver and in every run.
-fn stable_hash(text: &str) -> usize {
-    let hash =
-        text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    hash as usize
-}
-
 #[tonic::async_trait]
 impl MessagingService for AccessPoint {
     type ReceiveMessageStream = Items<v2::ReceiveMessageResponse>;
@@ -98,14 +105,14 @@ impl MessagingService for AccessPoint {
     type TelemetryStream = TelemetryStream;
 
     async fn query_route(&self, request: Request<v2::QueryRouteRequest>) -> Answer<v2::QueryRouteResponse> {
-        access::query_route(request, &self.routes, &self.clients)
+        access::query_route(request, &self.routes, &self.clients).await
     }
 
     async fn query_assignment(
         &self,
         request: Request<v2::QueryAssignmentRequest>,
     ) -> Answer<v2::QueryAssignmentResponse> {
-        access::query_assignment(request, &self.routes, &self.clients)
+        access::query_assignment(request, &self.routes, &self.clients).await
     }
 
     async fn heartbeat(&self, request: Request<v2::HeartbeatRequest>) -> Answer<v2::HeartbeatResponse> {
@@ -128,10 +135,8 @@ impl MessagingService for AccessPoint {
         request: Request<v2::SendMessageRequest>,
     ) -> Answer<v2::SendMessageResponse> {
         let headers = ClientHeaders::lenient(request.metadata());
-        let owner =
-            access::greet(&request, &self.clients).and_then(|_| self.choose_broker(request.get_ref()));
-        let outcome = match owner {
-            Ok(owner) => self.relay.send_message(&owner, request).await,
+        let outcome = match access::greet(&request, &self.clients) {
+            Ok(_) => self.pass_on_send(request).await,
             Err(refusal) => Err(refusal),
         };
         answer(&headers, outcome)

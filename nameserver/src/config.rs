@@ -1,7 +1,7 @@
 //! Configuration of the nameserver.
 
 use kerolox_kit::clients::DEFAULT_EXPIRY;
-use kerolox_kit::config::{ByteSize, Span};
+use kerolox_kit::config::{ByteSize, Span, comma_list};
 use kerolox_kit::health::HealthSettings;
 use kerolox_kit::routes::DEFAULT_LEASE;
 use kerolox_kit::tls::TlsSettings;
@@ -18,7 +18,7 @@ pub const ENV_PREFIX: &str = "KEROLOX_NAMESERVER";
 pub struct NameserverConfig {
     /// `host:port` to listen on; port 0 takes any free one.
     pub listen: String,
-    /// Folder for what is kept on disk: the development certificate.
+    /// Folder for what is kept on disk: what the controller has decided, and the development certificate.
     pub data: PathBuf,
     /// Registrations of brokers.
     pub routes: RoutesConfig,
@@ -30,6 +30,47 @@ pub struct NameserverConfig {
     pub health: HealthSettings,
     /// The certificate.
     pub tls: TlsSettings,
+    /// Elections of masters, and the other nameservers.
+    pub controller: ControllerConfig,
+}
+
+/// Elections of masters, and the nameservers that decide them together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ControllerConfig {
+    /// Number of this nameserver among those that decide together, from 1 on. It never changes.
+    pub id: u64,
+    /// The nameservers that decide together, this one among them: `ID=HOST:PORT`, or `HOST:PORT` in the order of their ids.
+    /// Looked at at the first start, with an empty data folder. Without it a nameserver decides alone.
+    #[serde(deserialize_with = "comma_list")]
+    pub peers: Vec<String>,
+    /// At its first start this nameserver waits until it is added to others that decide already.
+    pub join: bool,
+    /// `host:port` where the others reach this nameserver; empty: as in `peers`, else where it listens.
+    pub advertise: String,
+    /// How often the leading nameserver shows the others that it is there.
+    pub heartbeat: Span,
+    /// How long the others wait for that, at the least, before they elect another leader; twice as long at the most.
+    pub election_timeout: Span,
+    /// A master that has been silent for longer is replaced.
+    pub master_timeout: Span,
+    /// How long the election of a master waits for members that are there but have not answered yet.
+    pub election_patience: Span,
+}
+
+impl Default for ControllerConfig {
+    fn default() -> Self {
+        Self {
+            id: 1,
+            peers: Vec::new(),
+            join: false,
+            advertise: String::new(),
+            heartbeat: Span::from_millis(100),
+            election_timeout: Span::from_millis(500),
+            master_timeout: Span::from_secs(2),
+            election_patience: Span::from_millis(300),
+        }
+    }
 }
 
 /// Registrations of brokers.
@@ -66,6 +107,7 @@ impl Default for NameserverConfig {
             limits: LimitsConfig::default(),
             health: HealthSettings::default(),
             tls: TlsSettings::default(),
+            controller: ControllerConfig::default(),
         }
     }
 }

@@ -37,6 +37,20 @@ struct Flags {
     /// How long a broker's registration lasts without another one [default: 10s]
     #[arg(long, value_name = "DURATION")]
     lease: Option<String>,
+    /// Number of this nameserver among those that elect masters together; it never changes [default: 1]
+    #[arg(long, value_name = "N")]
+    id: Option<u64>,
+    /// All nameservers that elect masters together, this one among them: 1=HOST:PORT,2=HOST:PORT,... or HOST:PORT,... in
+    /// the order of their ids; looked at with an empty data folder [default: this one alone]
+    #[arg(long, value_name = "LIST", conflicts_with = "join")]
+    peers: Option<String>,
+    /// With an empty data folder: wait to be added to other nameservers with mqadmin controllerAdd. Also for one that has
+    /// lost its data: take it out first
+    #[arg(long)]
+    join: bool,
+    /// Address where the other nameservers reach this one [default: as in --peers, else where it listens]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
     /// PEM file with the TLS certificate chain [default: a generated one]
     #[arg(long, value_name = "FILE")]
     tls_certificate: Option<String>,
@@ -52,6 +66,10 @@ impl Flags {
             ("data", self.data.clone()),
             ("health.listen", self.health_listen.clone()),
             ("routes.lease", self.lease.clone()),
+            ("controller.id", self.id.map(|id| id.to_string())),
+            ("controller.peers", self.peers.clone()),
+            ("controller.join", self.join.then(|| true.to_string())),
+            ("controller.advertise", self.advertise.clone()),
             ("tls.certificate", self.tls_certificate.clone()),
             ("tls.private-key", self.tls_private_key.clone()),
         ];

@@ -16,6 +16,7 @@ use kerolox_kit::tls::{TlsError, server_config};
 
 use crate::access::AccessPoint;
 use crate::config::NameserverConfig;
+use crate::controller::{Controller, ControllerError};
 use crate::registry::RegistryService;
 
 /// How often dead brokers and clients are looked for. Answers leave out dead brokers by themselves; this keeps the books.
@@ -30,6 +31,9 @@ pub enum ServeError {
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The controller cannot start, or its storage has failed.
+    #[error(transparent)]
+    Controller(#[from] ControllerError),
     /// The server broke down.
     #[error("serving failed: {0}")]
     Transport(#[from] tonic::transport::Error),
@@ -42,18 +46,23 @@ pub struct Nameserver {
     routes: Arc<Routes>,
     clients: Arc<Clients>,
     policy: RegisteredPolicy,
+    controller: Controller,
 }
 
 impl Nameserver {
-    /// Binds the port and reads the certificate, or makes one.
+    /// Binds the port, reads the certificate, or makes one, and opens what the controller has decided. A nameserver that
+    /// decides alone is ready to.
     ///
     /// # Errors
-    /// [`ServeError::Listen`] and [`ServeError::Tls`].
+    /// [`ServeError::Listen`], [`ServeError::Tls`] and [`ServeError::Controller`].
     pub async fn bind(config: &NameserverConfig) -> Result<Self, ServeError> {
         let tls = server_config(&config.tls, &config.data)?;
         let routes = Arc::new(Routes::new(config.routes.lease.duration()));
+        let listener = Listener::bind(&config.listen).await?;
+        let controller = Controller::start(&config.controller, &config.data, listener.local_addr()).await?;
         Ok(Self {
-            listener: Listener::bind(&config.listen).await?,
+            listener,
+            controller,
             tls,
             routes: Arc::clone(&routes),
             clients: Arc::new(Clients::new(config.clients.expiry.duration())),
@@ -69,38 +78,49 @@ impl Nameserver {
     /// What health checks say of this nameserver, which is ready until `shutdown` is requested.
     pub fn checks(&self, shutdown: &Shutdown) -> Checks {
         let shutdown = shutdown.clone();
-        Arc::new(move || vec![checked(shutdown.is_requested())])
+        let controller = self.controller.clone();
+        Arc::new(move || vec![checked(shutdown.is_requested()), controller.check()])
     }
 
     /// Serves until `shutdown` is requested, then ends all calls and returns within a few seconds.
     ///
     /// # Errors
-    /// [`ServeError::Transport`].
+    /// [`ServeError::Transport`], and [`ServeError::Controller`] when its storage fails.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), ServeError> {
-        let Self { listener, tls, routes, clients, policy } = self;
+        let Self { listener, tls, routes, clients, policy, controller } = self;
         let housekeeping =
             tokio::spawn(keep_house(Arc::clone(&routes), Arc::clone(&clients), policy.clone()));
+        let epochs = tokio::spawn(controller.clone().tell_epochs(Arc::clone(&routes)));
         let access = AccessPoint::server(
             Arc::clone(&routes),
             Arc::clone(&clients),
             Arc::new(policy),
+            None,
             shutdown.clone(),
         );
         let serving = grpc_server()
             .add_service(RegistryService::server(routes))
             .add_service(ProducersService::server(Arc::clone(&clients)))
             .add_service(access)
+            .add_service(controller.service())
+            .add_service(controller.consensus())
             .serve_with_incoming_shutdown(listener.incoming(tls), shutdown.requested());
+        let ending = shutdown.clone().requested();
+        let polls = tokio::spawn(controller.clone().end_polls(ending));
         let outcome = tokio::select! {
-            outcome = serving => outcome,
+            outcome = serving => outcome.map_err(ServeError::from),
             () = drain(&shutdown, &clients) => Ok(()),
+            failure = controller.failed() => Err(failure.into()),
         };
+        polls.abort();
+        epochs.abort();
         housekeeping.abort();
-        Ok(outcome?)
+        controller.stop().await;
+        outcome
     }
 }
 
-/// A nameserver keeps nothing on disk and waits for nobody: it serves as soon as it is there.
+/// Routes are told by brokers again and again, so a nameserver serves as soon as it is there.
 fn checked(is_ending: bool) -> Check {
     if is_ending {
         return Check::failed("serving", "the nameserver is shutting down");

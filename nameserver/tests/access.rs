@@ -67,8 +67,8 @@ async fn a_broker_re_registers_after_a_restart_of_the_nameserver_and_leaves_clea
         request
     });
     let nameservers = [address.clone()];
-    let registrar =
-        Registrar::start(&nameservers, Duration::from_millis(50), Arc::clone(&routes), current).unwrap();
+    let registrar = Registrar::new(&nameservers, Arc::clone(&routes), current).unwrap();
+    registrar.start(Duration::from_millis(50));
     assert!(registrar.wait_registered(support::PATIENCE).await);
 
     // A change is known when `announce` returns, not a heartbeat later.
@@ -78,7 +78,7 @@ async fn a_broker_re_registers_after_a_restart_of_the_nameserver_and_leaves_clea
     assert_eq!(query_route(&mut client, "orders").await.1.len(), 3);
     // Another broker shows up in this broker's routes too.
     first.registry().await.register(broker("broker-b", "bills", 1, 8082)).await.unwrap();
-    eventually("the peer is known", || async { routes.broker_endpoint("broker-b").is_some() }).await;
+    eventually("the peer is known", || async { routes.master("broker-b").is_some() }).await;
 
     first.stop().await;
     let second = Running::start(&address, DEFAULT_LEASE).await;
@@ -89,8 +89,8 @@ async fn a_broker_re_registers_after_a_restart_of_the_nameserver_and_leaves_clea
     })
     .await;
     // The new nameserver knows nothing of the peer, which has not come back.
-    eventually("the peer is forgotten", || async { routes.broker_endpoint("broker-b").is_none() }).await;
-    assert!(routes.broker_endpoint("broker-a").is_some());
+    eventually("the peer is forgotten", || async { routes.master("broker-b").is_none() }).await;
+    assert!(routes.master("broker-a").is_some());
 
     registrar.stop().await;
     assert_eq!(query_route(&mut client, "orders").await.0, Code::TopicNotFound);

@@ -1,41 +1,17 @@
 //! The `nameserver` program as a process: flags, configuration, signals.
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+mod support;
+
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Ends the process whatever happens to the test.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It has ended already when all went well.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_nameserver"))
-}
-
-fn start(data: &Path) -> (Process, String) {
-    let mut command = program();
-    command.args(["--listen", "127.0.0.1:0", "--health-listen", "off", "--data"]).arg(data);
-    command.stdout(Stdio::piped());
-    let mut process = Process(command.spawn().unwrap());
-    let mut line = String::new();
-    BufReader::new(process.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let address = line.trim().strip_prefix("nameserver listening on ").expect(&line).to_owned();
-    (process, address)
-}
+use support::process::{program, start};
 
 #[test]
 fn it_says_where_it_listens_and_ends_by_sigterm() {
     let data = tempfile::tempdir().unwrap();
-    let (mut process, address) = start(data.path());
+    let (mut process, address) = start(data.path(), &[]);
     std::net::TcpStream::connect(&address).unwrap();
     let begin = Instant::now();
     let pid = process.0.id().to_string();
@@ -47,7 +23,7 @@ fn it_says_where_it_listens_and_ends_by_sigterm() {
 #[test]
 fn a_port_in_use_is_reported_with_its_address() {
     let data = tempfile::tempdir().unwrap();
-    let (_process, address) = start(data.path());
+    let (_process, address) = start(data.path(), &[]);
     let output = program().args(["--listen", &address, "--data"]).arg(data.path()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && text.contains(&address) && text.contains("in use"), "{text}");

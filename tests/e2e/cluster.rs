@@ -168,9 +168,11 @@ async fn a_broker_waits_for_its_nameservers() {
     servers.create_topic("orders", "NORMAL").await;
     servers.nameservers[0].kill().unwrap();
     servers.brokers[0].stop().unwrap();
-    servers.brokers[0].start().expect("a broker starts without any nameserver");
-    assert_eq!(route(&servers.brokers[0]).await, groups(&["broker-a"]), "and is an access point by itself");
+    servers.brokers[0].begin().expect("a broker starts without any nameserver");
+    tokio::time::sleep(HEARTBEAT).await;
     servers.nameservers[0].start().unwrap();
+    servers.brokers[0].wait().expect("and serves when they have said that it is the master");
+    assert_eq!(route(&servers.brokers[0]).await, groups(&["broker-a"]), "and is an access point by itself");
     eventually("registered", HEARTBEAT + SLACK, || async {
         route(&servers.nameservers[0]).await == groups(&["broker-a"])
     })

@@ -4,7 +4,10 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Servers, bodies, body, consume, message, receive, receive_one};
+use kerolox_client::Resolution;
+
+use crate::support::{Servers, bodies, body, consume, expect_nothing, message, receive, receive_one};
+use crate::transactions::{CHECKS_EVERY_SECOND, producer};
 
 /// A message whose bytes rotted on disk is never delivered, and nobody has to wait for it.
 #[tokio::test]
@@ -44,8 +47,29 @@ async fn a_damaged_message_does_not_hold_up_the_others() {
     }
 }
 
+/// A half message that cannot be read any more is parked, and the others are checked back as if it were not there.
+#[tokio::test]
+async fn a_damaged_half_message_does_not_hold_up_other_transactions() {
+    let mut servers = Servers::standalone(&CHECKS_EVERY_SECOND);
+    servers.create_topic("payments", "TRANSACTION").await;
+    let doomed = producer(&servers, |_| Resolution::Unknown).await;
+    for text in ["rotten half", "good half"] {
+        let _never_decided = doomed.send_in_transaction(message("payments", text)).await.unwrap();
+    }
+    doomed.shutdown().await;
+    let broker = &mut servers.brokers[0];
+    broker.stop().unwrap();
+    rot(&broker.data(), "rotten half");
+    broker.start().unwrap();
+
+    let _deciding = producer(&servers, |_| Resolution::Commit).await;
+    let consumer = servers.consumer("ledger", "payments").await;
+    assert_eq!(consume(&consumer, 1).await, ["good half"]);
+    expect_nothing(&consumer).await;
+}
+
 /// Flips a bit in the one place of the commit log where `text` is.
-fn rot(data: &Path, text: &str) {
+pub(crate) fn rot(data: &Path, text: &str) {
     let segment = find_segment(data).expect("the broker has a log");
     let file = OpenOptions::new().read(true).write(true).open(segment).unwrap();
     // The log of this test is short; the rest of the file is reserved room.

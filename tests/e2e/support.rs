@@ -128,7 +128,8 @@ pub(crate) fn broker(group: &str, folder: &Path, flags: &[&str]) -> Server {
         .env("KEROLOX_BROKER__TOPICS__AUTO_CREATE", "off")
 }
 
-fn server(name: &str, program: &str, folder: &Path, flags: &[&str]) -> Server {
+/// A server that keeps its data and log below `folder`; not started yet.
+pub(crate) fn server(name: &str, program: &str, folder: &Path, flags: &[&str]) -> Server {
     Server::new(name, &Server::program(program).unwrap(), folder, flags)
 }
 

@@ -93,12 +93,19 @@ class Server:
 
 
 class Cluster:
-    """A nameserver with one broker, or a standalone broker; topics and groups are made with mqadmin."""
+    """A nameserver with a broker group, or a standalone broker; topics and groups are made with mqadmin.
 
-    def __init__(self, standalone=False, first_check="2s", check_interval="2s", check_max=15, settings=None):
+    A group has one member, the broker, unless more `members` are asked for.
+    """
+
+    def __init__(
+        self, standalone=False, first_check="2s", check_interval="2s", check_max=15, settings=None, members=1
+    ):
         self.directory = Path(tempfile.mkdtemp(prefix="kerolox-sdk-"))
         self.standalone = standalone
         self.names = 0
+        self.nameserver = None
+        self.brokers = []
         broker = [
             "broker",
             "--transaction-first-check", first_check,
@@ -107,12 +114,15 @@ class Cluster:
         ]
         try:
             if standalone:
-                self.nameserver = None
                 broker += ["--standalone", "--auto-create", "off"]
             else:
                 self.nameserver = Server("nameserver", ["nameserver"], self.directory).start()
                 broker += ["--cluster", CLUSTER, "--group", "broker-a", "--nameserver", self.nameserver.address]
-            self.broker = Server("broker", broker, self.directory, settings).start()
+            names = ["broker"] + [f"broker-{number}" for number in range(2, members + 1)]
+            self.brokers = [Server(name, broker, self.directory, settings).start() for name in names]
+            self.broker = self.brokers[0]
+            if members > 1:
+                self.wait_for_in_sync()
         except BaseException:
             self.close()
             raise
@@ -121,6 +131,42 @@ class Cluster:
     def access_point(self):
         """What an SDK is configured with."""
         return (self.nameserver or self.broker).address
+
+    def servers(self):
+        """All processes by name."""
+        servers = {broker.name: broker for broker in self.brokers}
+        if self.nameserver is not None:
+            servers["nameserver"] = self.nameserver
+        return servers
+
+    def group_state(self):
+        """What the controller says of the broker group; nothing before its first member is known."""
+        groups = self.mqadmin("getSyncStateSet")["brokers"]
+        return groups[0] if groups else None
+
+    def master(self):
+        """The broker that rules; nobody else may be asked to fail over."""
+        state = self.group_state()
+        address = next(member["address"] for member in state["members"] if member["id"] == state["master"])
+        return next(broker for broker in self.brokers if broker.address == address)
+
+    def wait_for_in_sync(self, seconds=START_SECONDS):
+        """Returns when a master rules and all running members are in sync."""
+        deadline = time.monotonic() + seconds
+        running = sum(broker.is_running() for broker in self.brokers)
+        while True:
+            state = self.group_state()
+            if state and state["master"] and len(state["inSync"]) == running:
+                return
+            assert time.monotonic() < deadline, f"not in sync after {seconds} s: {state}"
+            time.sleep(0.05)
+
+    def restart_in_turn(self):
+        """Stops the members and starts them again, one after the other, each when all are in sync."""
+        for broker in self.brokers:
+            broker.stop()
+            broker.start()
+            self.wait_for_in_sync()
 
     def mqadmin(self, command, *arguments):
         """Runs mqadmin with JSON output and returns what it printed."""
@@ -160,11 +206,10 @@ class Cluster:
 
     def close(self):
         """Ends all processes and removes their data."""
-        for server in (getattr(self, "broker", None), self.nameserver):
-            if server is not None:
-                server.kill()
-                if server in _live:
-                    _live.remove(server)
+        for server in self.servers().values():
+            server.kill()
+            if server in _live:
+                _live.remove(server)
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

@@ -4,9 +4,14 @@ The command finds in KEROLOX_HARNESS an address (HOST:PORT) that answers one lin
 
     cluster [NAME=VALUE]  starts a nameserver and a broker, which gets these environment variables:
                           {"id": 0, "nameserver": ADDRESS, "broker": ADDRESS}
-    kill ID SERVER        kill -9 of the nameserver or the broker of that cluster: {}
+    group MEMBERS         the same with a broker group of so many members, all of them in sync, whose first check-back
+                          leaves time for an election
+    kill ID SERVER        kill -9 of the server of that name, which is nameserver, broker, broker-2 and so on; "master"
+                          is the broker that rules: {"server": NAME}
     stop ID SERVER        stops it cleanly
     start ID SERVER       starts it again on the same port and data
+    in-sync ID            answers when a master rules and all running members are in sync: {}
+    restart-in-turn ID    stops and starts the members one after the other, each when all are in sync: {}
 
 and {"error": TEXT} for what fails. When the command ends, so do all servers; if it failed, the ends of their logs are
 shown. Exits with the command's exit code.
@@ -23,6 +28,8 @@ import threading
 import harness
 
 STOP_SECONDS = 10
+# When the members of a group ask for the first time about a transaction: an election passes before that.
+GROUP_FIRST_CHECK = "8s"
 
 
 class Clusters:
@@ -34,21 +41,33 @@ class Clusters:
 
     def answer(self, line):
         command, *arguments = line.split()
+        # These take long, and nothing but their own cluster has to do with them.
+        if command == "in-sync":
+            self.started[int(arguments[0])].wait_for_in_sync()
+            return {}
+        if command == "restart-in-turn":
+            self.started[int(arguments[0])].restart_in_turn()
+            return {}
         with self.lock:
             if command == "cluster":
-                cluster = harness.Cluster(settings=dict(each.split("=", 1) for each in arguments))
-                self.started.append(cluster)
-                return {
-                    "id": len(self.started) - 1,
-                    "nameserver": cluster.nameserver.address,
-                    "broker": cluster.broker.address,
-                }
+                return self.add(harness.Cluster(settings=dict(each.split("=", 1) for each in arguments)))
+            if command == "group":
+                return self.add(harness.Cluster(members=int(arguments[0]), first_check=GROUP_FIRST_CHECK))
             if command in ("kill", "stop", "start"):
                 number, name = arguments
                 cluster = self.started[int(number)]
-                getattr({"nameserver": cluster.nameserver, "broker": cluster.broker}[name], command)()
-                return {}
+                server = cluster.master() if name == "master" else cluster.servers()[name]
+                getattr(server, command)()
+                return {"server": server.name}
         raise ValueError(f"unknown request {line!r}")
+
+    def add(self, cluster):
+        self.started.append(cluster)
+        return {
+            "id": len(self.started) - 1,
+            "nameserver": cluster.nameserver.address,
+            "broker": cluster.broker.address,
+        }
 
     def close(self):
         for cluster in self.started:

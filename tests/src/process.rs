@@ -73,6 +73,13 @@ impl Server {
         self
     }
 
+    /// Has the process listen on `address`, `HOST:PORT`, instead of any free port.
+    #[must_use]
+    pub fn listen(mut self, address: &str) -> Self {
+        self.address = Some(address.to_owned());
+        self
+    }
+
     /// The program `name` that was built beside the running one, or beside the folder with the running test.
     ///
     /// # Errors
@@ -196,13 +203,13 @@ impl Server {
     /// # Errors
     /// When it does not run, or does not end well within ten seconds; it is killed then.
     pub fn stop(&mut self) -> Result<()> {
+        let asked = self.signal("TERM");
         let child = self.child.as_mut().with_context(|| format!("the {} does not run", self.name))?;
-        let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status()?;
         let started = Instant::now();
         while started.elapsed() < STOP_LIMIT {
             if let Some(status) = child.try_wait()? {
                 self.child = None;
-                if asked.success() && status.success() {
+                if asked.is_ok() && status.success() {
                     return Ok(());
                 }
                 bail!("the {} ended with {status}; the end of its log:\n{}", self.name, self.log_tail());
@@ -211,6 +218,19 @@ impl Server {
         }
         self.kill()?;
         bail!("the {} did not end within {STOP_LIMIT:?}; the end of its log:\n{}", self.name, self.log_tail())
+    }
+
+    /// Sends the process a signal by its name, such as `STOP`.
+    ///
+    /// # Errors
+    /// When it does not run, or the system refuses.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let (pid, option) = (self.pid()?.to_string(), format!("-{name}"));
+        let status = Command::new("kill").args([&option, &pid]).status().context("starting kill")?;
+        if !status.success() {
+            bail!("kill {option} {pid} failed for the {}", self.name);
+        }
+        Ok(())
     }
 
     /// The process id.

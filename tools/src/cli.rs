@@ -1,8 +1,8 @@
 //! The command line: which commands there are.
 
 use crate::command::{
-    audit, cluster, config, dead_letters, group, lites, message, offset, query, store, timers, topic,
-    transaction,
+    audit, cluster, config, controller, dead_letters, group, lites, message, moving, offset, query,
+    replication, store, timers, topic, transaction,
 };
 use crate::outcome::Result;
 use crate::output::{Format, Report};
@@ -84,6 +84,20 @@ commands!(
     "apply" Apply(config::Apply),
     "configExport" ConfigExport(config::ConfigExport),
     "auditList" AuditList(audit::AuditList),
+    "getSyncStateSet" GetSyncStateSet(controller::GetSyncStateSet),
+    "haStatus" HaStatus(replication::HaStatus),
+    "brokerDrain" BrokerDrain(replication::BrokerDrain),
+    "brokerRestartSafe" BrokerRestartSafe(replication::BrokerRestartSafe),
+    "electMaster" ElectMaster(controller::ElectMaster),
+    "removeBrokerMember" RemoveBrokerMember(controller::RemoveBrokerMember),
+    "addBrokerGroup" AddBrokerGroup(config::AddBrokerGroup),
+    "wipeWritePerm" WipeWritePerm(moving::WipeWritePerm),
+    "addWritePerm" AddWritePerm(moving::AddWritePerm),
+    "brokerLeaveStatus" BrokerLeaveStatus(moving::BrokerLeaveStatus),
+    "removeBrokerGroup" RemoveBrokerGroup(moving::RemoveBrokerGroup),
+    "controllerStatus" ControllerStatus(controller::ControllerStatus),
+    "controllerAdd" ControllerAdd(controller::ControllerAdd),
+    "controllerRemove" ControllerRemove(controller::ControllerRemove),
 );
 
 /// The arguments with the command's name spelt as we spell it: RocketMQ's tool does not regard case.
@@ -163,6 +177,23 @@ mod tests {
             "transaction recheck -n h:1 --all --by me",
             "transaction stats -b h:1",
             "auditList -n h:1 -m 5",
+            "getSyncStateSet -n h:1",
+            "getSyncStateSet -n h:1 --brokerName broker-a --output json",
+            "electMaster -n h:1 -b broker-a",
+            "electmaster -n h:1 -b broker-a -c C --member 2 --unclean --yes",
+            "removeBrokerMember -n h:1 -b broker-a --member 3",
+            "haStatus -n h:1 -b broker-a",
+            "brokerDrain -n h:1 -b broker-a --member 2 --undo",
+            "brokerRestartSafe -n h:1 -b broker-a --member 2",
+            "addBrokerGroup -n h:1 -b broker-b --from broker-a -t orders,news --dry-run",
+            "wipeWritePerm -n h:1 -b broker-a",
+            "wipewriteperm -n h:1 --brokerName broker-a -c C --force",
+            "addWritePerm -n h:1 -b broker-a",
+            "brokerLeaveStatus -n h:1 -b broker-a --output json",
+            "removeBrokerGroup -n h:1 -b broker-a --wait --timeout 10m --leave-behind -y",
+            "controllerStatus -n h:1",
+            "controllerAdd -n h:1 --id 4 --address h:4",
+            "controllerRemove -n h:1 --id 4",
             "store verify /data --online",
             "store dump /data --from 64 --to 999 --kind message --limit 3 --body=hex --output json",
             "STORE dump /data --body",
@@ -200,6 +231,11 @@ mod tests {
             "transaction commit -n h:1",
             "transaction rollback -n h:1 --all AAAA",
             "transaction list -n h:1 -s undecided",
+            "electMaster -n h:1",
+            "removeBrokerMember -n h:1 -b broker-a --member 0",
+            "removeBrokerGroup -n h:1 -b broker-a --timeout 10m",
+            "wipeWritePerm -n h:1",
+            "controllerAdd -n h:1 --id 4 --address h",
             "store verify",
             "store dump /data --kind massage",
         ] {

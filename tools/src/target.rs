@@ -5,6 +5,7 @@ use crate::output::{Format, Report};
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, masters_of, wire};
 use kerolox_client::{Address, Client};
+use kerolox_kit::controller::ControllerClient;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -89,6 +90,14 @@ impl Common {
     pub(crate) fn client(&self) -> Result<Client> {
         let addresses = self.addresses()?;
         Ok(Client::builder(addresses).build()?)
+    }
+
+    /// The controller in the nameservers.
+    pub(crate) fn controller(&self) -> Result<ControllerClient> {
+        let addresses = self.addresses()?.split([';', ',']).map(str::trim);
+        let addresses: Vec<String> =
+            addresses.filter(|address| !address.is_empty()).map(str::to_owned).collect();
+        ControllerClient::new(&addresses).map_err(|error| Failure::usage(error.to_string()))
     }
 
     fn addresses(&self) -> Result<&str> {

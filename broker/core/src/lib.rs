@@ -6,6 +6,7 @@
 //! - [`publish`]: what may be sent;
 //! - [`dedup`]: which messages are repeats of earlier ones;
 //! - [`flush`]: when a record counts as stored;
+//! - [`replicas`]: and how many members of a broker group hold it then;
 //! - [`filter`]: which messages a consumer wants;
 //! - [`acks`]: what a consumer group has finished in one queue;
 //! - [`delivery`]: who holds which message until when;
@@ -31,6 +32,7 @@ pub mod lite;
 pub mod lookup;
 pub mod publish;
 pub mod record;
+pub mod replicas;
 pub mod schedule;
 pub mod slots;
 pub mod timer;

@@ -11,6 +11,7 @@ use crate::attributes::{self, AttributeChange};
 use crate::dedup;
 use crate::flush::Flush;
 use crate::lite;
+use crate::replicas::Replicas;
 use crate::topic_limits;
 use crate::transaction;
 
@@ -60,6 +61,9 @@ pub const MESSAGE_TYPE_ATTRIBUTE: &str = "message.type";
 /// Attribute that says when a message of the topic counts as stored: `sync` or `async`. Without it the broker's setting
 /// holds.
 pub const FLUSH_ATTRIBUTE: &str = "flush";
+/// Attribute that says how many members of a broker group hold a message of the topic before it is acknowledged: `all`,
+/// `quorum` or `master`.
+pub const REPLICAS_ATTRIBUTE: &str = "replicas";
 
 /// Attribute that says how long messages of the topic are kept after they became visible, as in `12h`. Without it the
 /// broker's setting holds.
@@ -187,6 +191,11 @@ impl Topic {
         self.attributes.get(FLUSH_ATTRIBUTE).and_then(|word| Flush::parse(word).ok())
     }
 
+    /// How many members hold a message of this topic before it is acknowledged, if it differs from the broker's choice.
+    pub fn replicas(&self) -> Option<Replicas> {
+        self.attributes.get(REPLICAS_ATTRIBUTE).and_then(|word| Replicas::parse(word).ok())
+    }
+
     /// How long its messages are kept, in milliseconds, if the topic says so.
     pub fn retention_ms(&self) -> Option<i64> {
         self.attributes.get(RETENTION_ATTRIBUTE).and_then(|text| parse_retention(text).ok())
@@ -248,6 +257,7 @@ pub fn changed(
             AttributeChange::Set(key, value) => match key.as_str() {
                 MESSAGE_TYPE_ATTRIBUTE => topic.types = types_of(value)?,
                 FLUSH_ATTRIBUTE => drop(Flush::parse(value).map_err(TopicError::Attribute)?),
+                REPLICAS_ATTRIBUTE => drop(Replicas::parse(value).map_err(TopicError::Attribute)?),
                 topic_limits::BODY_ATTRIBUTE | topic_limits::PROPERTIES_ATTRIBUTE => {
                     topic_limits::check(key, value).map_err(TopicError::Attribute)?;
                 }
@@ -361,6 +371,11 @@ mod tests {
         assert_eq!(topic.flush(), Some(Flush::Async));
         let unset = TopicChange { attributes: vec!["-flush".into()], ..change("t") };
         assert_eq!(changed(Some(&topic), &unset, 4).expect("legal").flush(), None);
+        let own = TopicChange { attributes: vec!["+replicas=master".into()], ..change("t") };
+        let topic = changed(Some(&topic), &own, 4).expect("legal");
+        assert_eq!(topic.replicas(), Some(Replicas::Master));
+        let bad = TopicChange { attributes: vec!["+replicas=two".into()], ..change("t") };
+        assert!(changed(Some(&topic), &bad, 4).is_err());
         assert!(matches!(changed(None, &set("never"), 4), Err(TopicError::Attribute(_))));
     }
 

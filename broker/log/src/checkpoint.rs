@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::fs::{File, Folder};
 use crate::salt::Salt;
 
-const NAME: &str = "checkpoint";
+pub(crate) const NAME: &str = "checkpoint";
 const SLOT_LEN: usize = 32;
 const VERSION: u32 = 1;
 

@@ -74,6 +74,14 @@ pub enum LogError {
         /// Why not.
         reason: String,
     },
+    /// What was to be copied from another log does not belong there, or is damaged; nothing was written.
+    #[error("what was to be copied to position {position} does not belong there: {reason}")]
+    Copy {
+        /// Where it was to go.
+        position: u64,
+        /// Why not.
+        reason: String,
+    },
     /// Larger than a frame can be.
     #[error("a record body of {0} bytes does not fit a frame (limit 1 GiB)")]
     TooLarge(usize),

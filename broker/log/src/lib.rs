@@ -61,6 +61,7 @@
 //! to whoever asked first, so the log waits for a [`SyncTask`] before it syncs the file itself or leaves it.
 
 mod checkpoint;
+mod copy;
 mod cut;
 mod elsewhere;
 mod error;
@@ -76,10 +77,12 @@ mod salt;
 mod segment;
 mod trim;
 
+pub use copy::{Copied, Piece, begin_copy, is_blank, remove_log};
 pub use elsewhere::SyncTask;
 pub use error::{DamagedRange, LogError};
 pub use frame::{Frame, NewFrame};
 pub use log::{Log, LogOptions, Recovered};
 pub use reader::Reader;
 pub use salt::Salt;
+pub use segment::HEADER_LEN as SEGMENT_HEADER_LEN;
 pub use trim::SegmentInfo;

@@ -231,14 +231,46 @@ impl Log {
     }
 
     fn write(&mut self, buffer: &mut Vec<u8>) -> Result<(), LogError> {
-        if !buffer.is_empty() {
-            let written = self.current.file.write_at(buffer, self.end - self.current.base);
+        self.write_copy(buffer)?;
+        buffer.clear();
+        Ok(())
+    }
+
+    /// Writes whole frames behind the end.
+    pub(crate) fn write_copy(&mut self, frames: &[u8]) -> Result<(), LogError> {
+        if !frames.is_empty() {
+            let written = self.current.file.write_at(frames, self.end - self.current.base);
             written.map_err(LogError::io(format!("writing {}", self.current.name())))?;
-            self.end += buffer.len() as u64;
+            self.end += frames.len() as u64;
             self.shared.set_end(self.end);
-            buffer.clear();
         }
         Ok(())
+    }
+
+    /// Whether nothing lies in the current segment, and it begins there.
+    pub(crate) fn is_at_begin_of(&self, base: u64) -> bool {
+        self.current.base == base && self.end == base + HEADER_LEN
+    }
+
+    /// Notes that no more than what lies before `to` is known to be durable.
+    pub(crate) fn lower_checkpoint(&mut self, to: u64) -> Result<(), LogError> {
+        let lower = to.min(self.checkpoint.durable());
+        // Both slots, so that no older one says more.
+        let lowered = (0..2).try_for_each(|_| self.checkpoint.advance(lower, self.current.salt));
+        lowered
+            .and_then(|()| self.checkpoint.sync())
+            .map_err(LogError::io("writing the log's checkpoint"))
+            .inspect_err(|error| self.fail(error))
+    }
+
+    /// Goes on behind `end` in `segment`, which is durable up to there and empty behind it.
+    pub(crate) fn go_on_at(&mut self, segment: Segment, file_end: u64, end: u64) {
+        self.capacity = file_end - segment.base;
+        self.current = segment;
+        self.end = end;
+        self.written = end;
+        self.shared.set_end(end);
+        self.shared.set_durable(end);
     }
 
     /// Bytes of frames that fit into the current segment; what is longer begins a new one.
@@ -304,7 +336,7 @@ impl Log {
     }
 
     /// Takes notice of a sync on another thread that is over.
-    fn check_writable(&mut self) -> Result<(), LogError> {
+    pub(crate) fn check_writable(&mut self) -> Result<(), LogError> {
         match self.elsewhere.as_ref().and_then(Outcome::look) {
             Some(outcome) => self.take_over(outcome),
             None => self.check_failure(),
@@ -312,7 +344,7 @@ impl Log {
     }
 
     /// Waits for a sync on another thread.
-    fn await_elsewhere(&mut self) -> Result<(), LogError> {
+    pub(crate) fn await_elsewhere(&mut self) -> Result<(), LogError> {
         match self.elsewhere.as_ref().map(Outcome::wait) {
             Some(outcome) => self.take_over(outcome),
             None => self.check_failure(),
@@ -329,7 +361,7 @@ impl Log {
     }
 
     /// The first failure stays.
-    fn fail(&mut self, error: &LogError) {
+    pub(crate) fn fail(&mut self, error: &LogError) {
         self.failure.get_or_insert_with(|| error.to_string());
     }
 

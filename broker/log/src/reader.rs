@@ -72,6 +72,16 @@ impl Reader {
         }
     }
 
+    /// The frame that another member read at `position` of its copy of this log.
+    ///
+    /// # Errors
+    /// [`LogError::NotFound`] outside the log, [`LogError::Damaged`] when the bytes are not what was written there.
+    pub fn decode(&self, bytes: &Bytes, position: u64) -> Result<Frame, LogError> {
+        let segment = self.segment(position)?;
+        let frame = frame::decode(bytes, position, segment.salt);
+        frame.map_err(|error| damaged(&segment, position, position + bytes.len() as u64, &error))
+    }
+
     /// All frames from `position` on, in order, up to the end of the log as it is when the scan gets there. Each damaged
     /// range comes once, as [`LogError::Damaged`]; the scan goes on behind it. After any other error it stays where it is:
     /// that is [`LogError::Unreadable`] when the device cannot read a place and no frame follows, or [`LogError::Io`].
@@ -80,7 +90,7 @@ impl Reader {
         Scan { reader: self.clone(), position, current: None, header_told: None, chunk }
     }
 
-    fn segment(&self, position: u64) -> Result<Segment, LogError> {
+    pub(crate) fn segment(&self, position: u64) -> Result<Segment, LogError> {
         if position >= self.end() {
             let reason = format!("the log ends at {}", self.end());
             return Err(LogError::NotFound { position, reason });
@@ -92,7 +102,7 @@ impl Reader {
     }
 }
 
-fn damaged(segment: &Segment, position: u64, until: u64, error: &FrameError) -> LogError {
+pub(crate) fn damaged(segment: &Segment, position: u64, until: u64, error: &FrameError) -> LogError {
     LogError::Damaged(DamagedRange { file: segment.name(), position, until, reason: error.to_string() })
 }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use crate::error::{DamagedRange, LogError};
 use crate::fs::{File, Folder, is_bad_place};
@@ -13,7 +14,7 @@ use crate::salt::Salt;
 use crate::trim;
 
 /// Bytes before the first frame of a segment.
-pub(crate) const HEADER_LEN: u64 = 64;
+pub const HEADER_LEN: u64 = 64;
 /// What a device gives up is counted in blocks of this many bytes: the sector of today's disks, and the page of the system.
 const BAD_PLACE_LEN: u64 = 4096;
 const MAGIC: &[u8; 7] = b"KEROLOG";
@@ -201,6 +202,9 @@ pub(crate) struct Shared {
     segments: RwLock<BTreeMap<u64, Segment>>,
     end: AtomicU64,
     durable: AtomicU64,
+    /// How many wait for the end to move.
+    waiting: AtomicUsize,
+    moved: (Mutex<()>, Condvar),
 }
 
 impl Shared {
@@ -209,6 +213,8 @@ impl Shared {
             segments: RwLock::new(segments.into_iter().map(|segment| (segment.base, segment)).collect()),
             end: AtomicU64::new(end),
             durable: AtomicU64::new(end),
+            waiting: AtomicUsize::new(0),
+            moved: (Mutex::new(()), Condvar::new()),
         }
     }
 
@@ -251,7 +257,21 @@ impl Shared {
     }
 
     pub(crate) fn set_end(&self, end: u64) {
-        self.end.store(end, Ordering::Release);
+        self.end.store(end, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            // Whoever has seen the old end is either counted and waits, or holds the lock and is about to.
+            drop(self.moved.0.lock().unwrap_or_else(PoisonError::into_inner));
+            self.moved.1.notify_all();
+        }
+    }
+
+    /// Waits until the end is another one than `seen`, for `patience` at most.
+    pub(crate) fn wait_for_end(&self, seen: u64, patience: Duration) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let lock = self.moved.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = |(): &mut ()| self.end.load(Ordering::SeqCst) == seen;
+        drop(self.moved.1.wait_timeout_while(lock, patience, is_same));
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 
     pub(crate) fn set_durable(&self, durable: u64) {

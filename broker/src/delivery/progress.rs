@@ -27,14 +27,26 @@ struct Inner {
 struct Waiting {
     changed: Vec<Shared>,
     answers: Vec<oneshot::Sender<Result<(), ProposeError>>>,
+    is_closed: bool,
 }
 
 impl ProgressLog {
-    /// Starts the task that logs; it runs as long as the runtime.
+    /// Starts the task that logs; it runs until [`Self::close`].
     pub fn start(engine: Engine) -> Self {
         let log = Self::default();
         tokio::spawn(run(log.inner.clone(), engine));
         log
+    }
+
+    /// Ends the task; whoever waits, or comes later, is told so. What a subscription did since is not logged: its messages
+    /// come again.
+    pub fn close(&self) {
+        let waiting = Waiting { is_closed: true, ..Waiting::default() };
+        drop(std::mem::replace(
+            &mut *self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner),
+            waiting,
+        ));
+        self.inner.wake.notify_one();
     }
 
     /// Has what a subscription did so far logged soon; nobody waits for it.
@@ -54,6 +66,9 @@ impl ProgressLog {
 
     fn enqueue(&self, subscription: &Shared, answer: Option<oneshot::Sender<Result<(), ProposeError>>>) {
         let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.is_closed {
+            return;
+        }
         if !waiting.changed.iter().any(|known| Arc::ptr_eq(known, subscription)) {
             waiting.changed.push(subscription.clone());
         }
@@ -65,8 +80,13 @@ impl ProgressLog {
 
 async fn run(inner: Arc<Inner>, engine: Engine) {
     loop {
-        let Waiting { changed, answers } =
-            std::mem::take(&mut *inner.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let (changed, answers) = {
+            let mut waiting = inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.is_closed {
+                return;
+            }
+            (std::mem::take(&mut waiting.changed), std::mem::take(&mut waiting.answers))
+        };
         if changed.is_empty() {
             inner.wake.notified().await;
             continue;

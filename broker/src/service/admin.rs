@@ -1,7 +1,7 @@
 //! The admin interface of this broker.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use kerolox_core::group::{Group, GroupChange};
@@ -30,6 +30,30 @@ pub(crate) struct Counters {
     pub(crate) messages_out: AtomicU64,
     /// Which queue is next for messages whose producer does not choose.
     pub(crate) turn: AtomicU32,
+    /// While writing is withheld.
+    pub(crate) quiet: Quiet,
+}
+
+/// Since when nobody has sent anything here.
+#[derive(Debug)]
+pub(crate) struct Quiet(Mutex<Instant>);
+
+impl Default for Quiet {
+    fn default() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+}
+
+impl Quiet {
+    /// It begins anew.
+    pub(crate) fn broken(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// The service behind `mqadmin`.
@@ -192,6 +216,21 @@ impl BrokerAdmin for Admin {
         Ok(Response::new(pb::ListGroupsResponse { groups }))
     }
 
+    async fn withhold_perm(
+        &self,
+        request: Request<pb::WithholdPermRequest>,
+    ) -> Result<Response<pb::WithholdPermResponse>, Status> {
+        let perm = request.into_inner().perm;
+        let done = self.engine.withhold(perm).await;
+        if done.is_ok() {
+            tracing::info!(perm, "permissions withheld from all topics");
+            self.counters.quiet.broken();
+            self.announcer.announce().await;
+        }
+        let error = done.err().map(|error| Failure::from(error).into());
+        Ok(Response::new(pb::WithholdPermResponse { error }))
+    }
+
     async fn describe_broker(
         &self,
         _request: Request<pb::DescribeBrokerRequest>,
@@ -213,6 +252,7 @@ impl BrokerAdmin for Admin {
             undecided_transactions,
             scheduled_messages,
             read_only_reason: store.failure().unwrap_or_default(),
+            quiet_ms: self.engine.withholds_writing().then(|| self.counters.quiet.elapsed_ms()),
         }))
     }
 

@@ -115,7 +115,7 @@ fn take(
     let Some(subscription) = found else { return Ok(None) };
     let seat = subscription.join(now_ms(), client, &wanted.filter);
     let receiver = Receiver { context, client, wanted, subscription: &subscription, max };
-    let messages = receiver.receive(&seat)?;
+    let messages = receiver.receive_here(&seat)?;
     Ok((!messages.is_empty()).then_some((subscription, messages)))
 }
 

@@ -13,6 +13,7 @@ mod groups;
 mod lite;
 mod lite_list;
 mod offsets;
+mod pass_on;
 mod pull;
 mod query;
 mod recall;
@@ -38,6 +39,7 @@ use kerolox_kit::producers::Reach;
 use kerolox_kit::refusal::Refusal;
 use kerolox_kit::relay::{self, Relay};
 use kerolox_kit::routes::{Routes, stored_topic};
+use kerolox_kit::spread::Spread;
 use kerolox_kit::telemetry::{Backoff, GroupPolicy, SettingsPolicy, TelemetryStream, telemetry};
 use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
 use kerolox_model::names::{in_namespace, validate_group};
@@ -72,6 +74,8 @@ pub(crate) struct Context {
     /// The way to clients that are connected to other servers.
     pub(crate) reach: Arc<Reach>,
     pub(crate) relay: Arc<Relay>,
+    /// Which group takes what this one passes on.
+    pub(crate) spread: Spread,
     pub(crate) limits: PublishLimits,
     /// How topics come into being with their first message, if they do.
     pub(crate) auto_topics: Option<AutoTopics>,
@@ -204,14 +208,14 @@ impl MessagingService for Messaging {
     type TelemetryStream = TelemetryStream;
 
     async fn query_route(&self, request: Request<v2::QueryRouteRequest>) -> Answer<v2::QueryRouteResponse> {
-        access::query_route(request, &self.context.routes, &self.context.clients)
+        access::query_route(request, &self.context.routes, &self.context.clients).await
     }
 
     async fn query_assignment(
         &self,
         request: Request<v2::QueryAssignmentRequest>,
     ) -> Answer<v2::QueryAssignmentResponse> {
-        access::query_assignment(request, &self.context.routes, &self.context.clients)
+        access::query_assignment(request, &self.context.routes, &self.context.clients).await
     }
 
     async fn heartbeat(&self, request: Request<v2::HeartbeatRequest>) -> Answer<v2::HeartbeatResponse> {
@@ -237,7 +241,10 @@ impl MessagingService for Messaging {
     ) -> Answer<v2::SendMessageResponse> {
         let headers = ClientHeaders::lenient(request.metadata());
         let sent = match self.context.greet(&request) {
-            Ok(client) => send::send_message(&self.context, &client, request.into_inner()).await,
+            Ok(client) => match pass_on::pass_on(&self.context, &request).await {
+                Some(answer) => Ok(answer),
+                None => send::send_message(&self.context, &client, request.into_inner()).await,
+            },
             Err(refusal) => Err(refusal),
         };
         answer(&headers, sent)

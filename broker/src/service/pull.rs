@@ -11,6 +11,7 @@ use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::refusal::{Refusal, ok_status};
 use kerolox_proto::raw::{self, pull_message_response::Content};
 use kerolox_proto::v2::{self, Code};
+use kerolox_store::ReadMessage;
 use tokio::time::Instant;
 
 use super::offsets::{illegal_offset, queue_of};
@@ -26,6 +27,8 @@ const PULL_BYTES: usize = 8 << 20;
 /// Messages that one request looks at, so that a filter that matches nothing does not keep a thread (RocketMQ's
 /// `maxFilterMessageSize`).
 const PULL_SCAN_MAX: usize = 800;
+/// Messages that are read together, perhaps at a slave.
+const READ_TOGETHER: usize = 32;
 
 /// What is asked for.
 struct Wanted {
@@ -39,6 +42,8 @@ struct Wanted {
 #[derive(Default)]
 struct Page {
     messages: Vec<Bytes>,
+    /// Of their records.
+    bytes: usize,
     /// Where to go on.
     next: u64,
     /// Messages that lie in a damaged part of the log.
@@ -69,7 +74,7 @@ pub(super) async fn pull_message(
     loop {
         let mut arrival = std::pin::pin!(watched.arrival());
         arrival.as_mut().enable();
-        let page = read_page(context, &wanted, from)?;
+        let page = read_page(context, &wanted, from).await?;
         from = page.next;
         let end = context.engine.store().index().queue_bounds(wanted.topic.id, wanted.queue).next;
         let is_over = from < end || Instant::now() >= until;
@@ -100,41 +105,53 @@ fn start(context: &Context, wanted: &Wanted, offset: i64) -> Result<u64, (Refusa
 }
 
 /// Reads from an offset on until the page is full or enough was looked at.
-fn read_page(context: &Context, wanted: &Wanted, from: u64) -> Result<Page, Refusal> {
-    let store = context.engine.store();
+async fn read_page(context: &Context, wanted: &Wanted, from: u64) -> Result<Page, Refusal> {
     let failed = |error| refused_by_store(&error);
     let scan = if wanted.filter == Filter::All { wanted.max } else { PULL_SCAN_MAX };
-    let (topic_id, queue) = (wanted.topic.id, wanted.queue);
-    let entries = store.index().entries(topic_id, queue, from, scan).map_err(failed)?;
+    let places: Vec<(u32, u64)> = {
+        let index = context.engine.store().index();
+        let entries = index.entries(wanted.topic.id, wanted.queue, from, scan).map_err(failed)?;
+        entries.into_iter().map(|(offset, _)| (wanted.queue, offset)).collect()
+    };
     let mut page = Page { next: from, ..Page::default() };
-    let mut bytes = 0;
-    for (offset, entry) in entries {
-        if page.messages.len() == wanted.max || bytes >= PULL_BYTES {
-            break;
-        }
-        page.next = offset + 1;
-        let entry = store.index().carried_entry(topic_id, queue, offset, entry).map_err(failed)?;
-        let (frame, record) = match store.read_entry(&entry) {
-            Ok(Some(read)) => read,
-            Ok(None) => continue,
-            Err(error) if error.is_damage() => {
-                page.damaged += 1;
-                continue;
+    for places in places.chunks(READ_TOGETHER) {
+        let entries = context.engine.store().index().entries_at(wanted.topic.id, places).map_err(failed)?;
+        let read = context.engine.read_entries(&entries).await;
+        for ((_, offset), read) in places.iter().zip(read) {
+            if page.messages.len() == wanted.max || page.bytes >= PULL_BYTES {
+                return Ok(page);
             }
-            Err(error) => return Err(failed(error)),
-        };
-        let is_wanted = wire::is_wanted(&record, &wanted.filter).map_err(|error| {
-            let reason = format!("the message at {} is malformed: {error}", entry.position);
-            Refusal::new(Code::InternalServerError, reason)
-        })?;
-        if is_wanted {
-            let delivery =
-                Delivery { store_ms: frame.store_ms, queue, offset: Some(offset), ..Delivery::default() };
-            page.messages.push(wire::message(&record, &delivery));
-            bytes += entry.len as usize;
+            page.next = offset + 1;
+            page.add(wanted, *offset, read)?;
         }
     }
     Ok(page)
+}
+
+impl Page {
+    /// Adds a message that was read, if it is there and the filter wants it.
+    fn add(&mut self, wanted: &Wanted, offset: u64, read: ReadMessage) -> Result<(), Refusal> {
+        let (frame, record) = match read {
+            Ok(Some(read)) => read,
+            Ok(None) => return Ok(()),
+            Err(error) if error.is_damage() => {
+                self.damaged += 1;
+                return Ok(());
+            }
+            Err(error) => return Err(refused_by_store(&error)),
+        };
+        let is_wanted = wire::is_wanted(&record, &wanted.filter).map_err(|error| {
+            let reason = format!("the message at {} is malformed: {error}", frame.position);
+            Refusal::new(Code::InternalServerError, reason)
+        })?;
+        if is_wanted {
+            let (store_ms, queue) = (frame.store_ms, wanted.queue);
+            let delivery = Delivery { store_ms, queue, offset: Some(offset), ..Delivery::default() };
+            self.messages.push(wire::message(&record, &delivery));
+            self.bytes += frame.len as usize;
+        }
+        Ok(())
+    }
 }
 
 fn status(page: &Page, client: &ClientHeaders) -> v2::Status {

@@ -78,7 +78,8 @@ pub(super) async fn receive_message(
     let receiver = Receiver { context, client, wanted: &wanted, subscription: &subscription, max };
     let seat = subscription.join(now_ms(), client, &wanted.filter);
     loop {
-        let messages = receiver.receive(&seat)?;
+        context.engine.check_rule()?;
+        let messages = receiver.receive(&seat).await?;
         if !messages.is_empty() {
             let mut batch = Batch::new(context.clone());
             batch.add(&subscription, messages);
@@ -195,6 +196,26 @@ pub(super) struct Receiver<'a> {
     pub(super) max: usize,
 }
 
+/// What was picked for a consumer. It is given back if it cannot be read, or the consumer goes away meanwhile.
+struct Picks<'a> {
+    subscription: &'a Arc<Subscription>,
+    messages: Vec<Picked>,
+}
+
+impl Picks<'_> {
+    fn places(&self) -> Vec<(u32, u64)> {
+        self.messages.iter().map(|message| (message.queue, message.offset)).collect()
+    }
+}
+
+impl Drop for Picks<'_> {
+    fn drop(&mut self) {
+        if !self.messages.is_empty() {
+            self.subscription.give_back(now_ms(), &self.messages);
+        }
+    }
+}
+
 /// Why a message cannot be handed out.
 #[derive(Debug)]
 enum Unread {
@@ -212,7 +233,40 @@ impl From<StoreError> for Unread {
 
 impl Receiver<'_> {
     /// Messages for this consumer that can be had at once, encoded as it gets them.
-    pub(super) fn receive(&self, seat: &Seat) -> Result<Vec<Encoded>, Refusal> {
+    pub(super) async fn receive(&self, seat: &Seat) -> Result<Vec<Encoded>, Refusal> {
+        loop {
+            let picks = self.pick(seat)?;
+            if picks.messages.is_empty() {
+                return Ok(Vec::new());
+            }
+            let entries =
+                self.context.engine.store().index().entries_at(self.wanted.topic.id, &picks.places());
+            let entries = entries.map_err(|error| refused_by_store(&error))?;
+            let read = self.context.engine.read_entries(&entries).await;
+            let messages = self.sort_out(picks, read, seat)?;
+            if !messages.is_empty() {
+                return Ok(messages);
+            }
+        }
+    }
+
+    /// The same without looking at other members of the group, and so without waiting.
+    pub(super) fn receive_here(&self, seat: &Seat) -> Result<Vec<Encoded>, Refusal> {
+        loop {
+            let picks = self.pick(seat)?;
+            if picks.messages.is_empty() {
+                return Ok(Vec::new());
+            }
+            let read = self.read_at(&picks.places()).map_err(|error| refused_by_store(&error))?;
+            let messages = self.sort_out(picks, read, seat)?;
+            if !messages.is_empty() {
+                return Ok(messages);
+            }
+        }
+    }
+
+    /// The next messages for this consumer, unread.
+    fn pick(&self, seat: &Seat) -> Result<Picks<'_>, Refusal> {
         let wanted = self.wanted;
         let ask = Ask {
             max: self.max,
@@ -221,38 +275,27 @@ impl Receiver<'_> {
             filter: seat.filter,
             attempt_id: wanted.attempt_id.as_deref(),
         };
-        loop {
-            self.tell_lanes(&ask)?;
-            let alive = |client: &str| self.context.clients.is_alive(client);
-            let (picked, to_log) = self.subscription.receive(now_ms(), &ask, alive);
-            if to_log {
-                // Failed attempts are worth remembering over a restart.
-                self.context.deliveries.progress().note(self.subscription);
-            }
-            if picked.is_empty() {
-                return Ok(Vec::new());
-            }
-            let messages = self.sort_out(picked, seat)?;
-            if !messages.is_empty() {
-                return Ok(messages);
-            }
+        self.tell_lanes(&ask)?;
+        let alive = |client: &str| self.context.clients.is_alive(client);
+        let (messages, to_log) = self.subscription.receive(now_ms(), &ask, alive);
+        if to_log {
+            // Failed attempts are worth remembering over a restart.
+            self.context.deliveries.progress().note(self.subscription);
         }
+        Ok(Picks { subscription: self.subscription, messages })
     }
 
-    /// Reads the messages, and leaves to others, or to nobody, what the filter does not want.
-    fn sort_out(&self, picked: Vec<Picked>, seat: &Seat) -> Result<Vec<Encoded>, Refusal> {
+    /// Leaves to others, or to nobody, what the filter does not want of the messages that were read.
+    fn sort_out(
+        &self,
+        mut picks: Picks<'_>,
+        read: Vec<ReadMessage>,
+        seat: &Seat,
+    ) -> Result<Vec<Encoded>, Refusal> {
         let mut others = None;
         let mut found = HashMap::new();
-        let mut verdicts = Vec::with_capacity(picked.len());
-        let places: Vec<(u32, u64)> = picked.iter().map(|message| (message.queue, message.offset)).collect();
-        let read = match self.read_at(&places) {
-            Ok(read) => read,
-            Err(error) => {
-                self.subscription.give_back(now_ms(), &picked);
-                return Err(refused_by_store(&error));
-            }
-        };
-        for (message, read) in picked.iter().zip(read) {
+        let mut verdicts = Vec::with_capacity(read.len());
+        for (message, read) in picks.messages.iter().zip(read) {
             let verdict = match self.to_deliver(message, read) {
                 Ok(Some(record)) if wanted_by(&record.1, &self.wanted.filter) => {
                     let encoded = self.encode(message, &record);
@@ -267,13 +310,11 @@ impl Receiver<'_> {
                 Ok(None) => Verdict::Unwanted,
                 // It is not done: the group sees it in its lag until somebody mends the log or gives it up.
                 Err(Unread::Damaged) => Verdict::Unreadable(now_ms().saturating_add(DAMAGED_AGAIN_MS)),
-                Err(Unread::Refused(refusal)) => {
-                    self.subscription.give_back(now_ms(), &picked);
-                    return Err(refusal);
-                }
+                Err(Unread::Refused(refusal)) => return Err(refusal),
             };
             verdicts.push(verdict);
         }
+        let picked = std::mem::take(&mut picks.messages);
         let messages = self.subscription.sort_out(now_ms(), picked, &verdicts);
         if verdicts.contains(&Verdict::Unwanted) {
             self.context.deliveries.progress().note(self.subscription);

@@ -66,6 +66,27 @@ pub enum ProposeError {
     /// The log refuses writes after a failure. The record that met the failure may or may not be stored.
     #[error("the broker's log is read-only: {0}")]
     ReadOnly(String),
+    /// This member of the broker group does not rule it; nothing was stored.
+    #[error("this broker is not the master of its group at the moment; try again")]
+    NotMaster,
+    /// The reign ended before enough members of the broker group had it: it may be kept or not.
+    #[error(
+        "another member became the master of this broker group before it was confirmed; whether it is kept shows when it is looked for"
+    )]
+    Deposed,
+    /// The master has stored it, but not enough members of the broker group confirmed it in time: it may be kept or not.
+    #[error("it is stored, but the slaves of this broker group did not confirm it within {0:?}")]
+    Unconfirmed(std::time::Duration),
+    /// Too few members are in sync; nothing was stored.
+    #[error(
+        "only {in_sync} members of this broker group are in sync, and {needed} have to be (replication.min-in-sync); nothing was stored: start the other members, or lower the setting"
+    )]
+    NotInSync {
+        /// Members in sync, the master included.
+        in_sync: usize,
+        /// Members that have to be.
+        needed: usize,
+    },
     /// The engine is shutting down; nothing was stored.
     #[error("the broker is shutting down")]
     Closed,

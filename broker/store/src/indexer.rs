@@ -1,16 +1,20 @@
 //! Applying durable batches and answering who waits; the indexer thread, which does that while the writer is busy, and
 //! flushes the index from time to time.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use kerolox_log::{Frame, sabotage};
 
 use crate::error::{ProposeError, StoreError};
 use crate::index::{Event, Index};
+use crate::parked::fold_until;
+use crate::reign::Listener;
 use crate::store::{Applied, BatchCompletion, Shared};
-use crate::writer::{Batch, Work};
+use crate::writer::{self, Batch, Work};
 
 /// The index is flushed at least this often while something changes; what is not flushed is folded again after a crash.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
@@ -21,7 +25,7 @@ pub(crate) const FLUSH_KEYS: usize = 50_000;
 /// nothing to do.
 pub(crate) struct Applier {
     shared: Arc<Shared>,
-    listener: Box<dyn Fn(&Event) + Send>,
+    listener: Listener,
     /// Batches that the indexer was handed and has applied.
     taken: u64,
     /// Since when something is applied that is not flushed.
@@ -31,7 +35,7 @@ pub(crate) struct Applier {
 }
 
 impl Applier {
-    pub(crate) fn new(shared: Arc<Shared>, listener: Box<dyn Fn(&Event) + Send>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, listener: Listener) -> Self {
         Self { shared, listener, taken: 0, dirty_since: None, failed: false }
     }
 
@@ -79,16 +83,22 @@ impl Applier {
         self.patience() == Some(Duration::ZERO) || self.pending_len() >= FLUSH_KEYS
     }
 
-    /// Flushes the index, unless it holds records that a power cut can still take: the index would show what the log does
-    /// not hold, and offsets that it gives to others. Says whether it did; if not, the log is synced before long.
+    /// Flushes the index, unless it holds records that a power cut or another master can still take: the index would show what
+    /// the log does not hold, and offsets that it gives to others. Says whether it did; if not, it can before long.
     fn flush_durable(&mut self) -> Result<bool, StoreError> {
         let applied = self.shared.read_index().applied();
         let durable = self.shared.reader.durable() >= applied || sabotage::is("flush-before-sync");
+        let durable = durable && self.shared.gate.safe() >= applied;
         if durable {
             flush(&self.shared)?;
         }
         self.dirty_since = (!durable).then(Instant::now);
         Ok(durable)
+    }
+
+    /// Whether so much waits to be flushed, of what is not safe, that no more should be added.
+    fn is_full(&self) -> bool {
+        self.pending_len() >= 2 * FLUSH_KEYS && self.shared.read_index().applied() > self.shared.gate.safe()
     }
 
     /// Without the index nothing can be answered truthfully: stop taking records.
@@ -99,65 +109,123 @@ impl Applier {
     }
 }
 
+/// What the indexer was asked for and cannot do yet, because something before it is not confirmed.
+enum Waiting {
+    Batch(Batch),
+    Settle(u64, Sender<()>),
+    Snapshot(Sender<Vec<Bytes>>),
+}
+
 pub(crate) struct Indexer {
-    pub(crate) applier: Arc<Mutex<Applier>>,
-    pub(crate) work: Receiver<Work>,
+    applier: Arc<Mutex<Applier>>,
+    work: Receiver<Work>,
+    /// In the order in which it was asked for.
+    waiting: VecDeque<Waiting>,
+    /// Who wants to know of the next flush.
+    flushes: Vec<Sender<()>>,
 }
 
 impl Indexer {
+    pub(crate) fn new(applier: Arc<Mutex<Applier>>, work: Receiver<Work>) -> Self {
+        Self { applier, work, waiting: VecDeque::new(), flushes: Vec::new() }
+    }
+
     /// Runs until the writer is gone or the index failed, and flushes at the end.
-    pub(crate) fn run(self) {
-        let mut waiting: Vec<Sender<()>> = Vec::new();
+    pub(crate) fn run(mut self) {
+        let applier = self.applier.clone();
+        let lock = || applier.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let patience = self.applier().patience();
+            let patience = lock().patience();
             let received = match patience {
                 Some(patience) => self.work.recv_timeout(patience),
                 None => self.work.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            let mut applier = self.applier();
             match received {
-                Ok(Work::Apply(batch)) => {
-                    applier.apply(batch);
-                    applier.taken += 1;
-                }
-                Ok(Work::Snapshot(answer)) => {
-                    let parts = applier.shared.read_index().snapshot_bodies(false);
-                    match parts {
-                        // Without the writer nobody needs it.
-                        Ok(parts) => drop(answer.send(parts)),
-                        Err(error) => return applier.fail(&error),
-                    }
-                }
-                Ok(Work::Flush(answer)) => waiting.push(answer),
+                Ok(Work::Apply(batch)) => self.waiting.push_back(Waiting::Batch(batch)),
+                Ok(Work::Settle(end, answer)) => self.waiting.push_back(Waiting::Settle(end, answer)),
+                Ok(Work::Snapshot(answer)) => self.waiting.push_back(Waiting::Snapshot(answer)),
+                Ok(Work::Flush(answer)) => self.flushes.push(answer),
                 Ok(Work::Look) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let mut applier = lock();
+            let done = self.do_what_is_possible(&mut applier).and_then(|()| self.flush_if_due(&mut applier));
+            if let Err(error) = done {
+                applier.fail(&error);
             }
             if applier.failed {
                 return;
             }
-            if !waiting.is_empty() || applier.is_flush_due() {
-                match applier.flush_durable() {
-                    Ok(true) => {
-                        for answer in waiting.drain(..) {
-                            // Whoever asked may have given up waiting.
-                            let _ = answer.send(());
-                        }
-                    }
-                    Ok(false) => {}
-                    Err(error) => return applier.fail(&error),
-                }
-            }
         }
-        let mut applier = self.applier();
-        if !applier.failed
-            && let Err(error) = applier.flush_durable()
-        {
+        let mut applier = lock();
+        let done = self.do_what_is_possible(&mut applier);
+        let flushed = done.and_then(|()| if applier.failed { Ok(false) } else { applier.flush_durable() });
+        if let Err(error) = flushed {
             applier.fail(&error);
         }
     }
 
-    fn applier(&self) -> MutexGuard<'_, Applier> {
-        self.applier.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Does what was asked for, in order, up to the first thing that has to wait.
+    fn do_what_is_possible(&mut self, applier: &mut Applier) -> Result<(), StoreError> {
+        if applier.shared.gate.is_shut() {
+            self.give_up();
+            return Ok(());
+        }
+        while let Some(first) = self.waiting.front()
+            && !applier.failed
+            && Self::is_possible(first, applier)
+        {
+            match self.waiting.pop_front() {
+                Some(Waiting::Batch(batch)) => {
+                    applier.apply(batch);
+                    applier.taken += 1;
+                }
+                Some(Waiting::Settle(end, answer)) => {
+                    fold_until(&applier.shared, end, &mut |_, _| {})?;
+                    applier.taken += 1;
+                    // Who asked may have gone away.
+                    let _ = answer.send(());
+                }
+                Some(Waiting::Snapshot(answer)) => {
+                    let parts = applier.shared.read_index().snapshot_bodies(false)?;
+                    // Without the writer nobody needs it.
+                    let _ = answer.send(parts);
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn is_possible(waiting: &Waiting, applier: &Applier) -> bool {
+        let gate = &applier.shared.gate;
+        match waiting {
+            Waiting::Batch(batch) => gate.lets_through(batch.replicas, batch.end()) && !applier.is_full(),
+            Waiting::Settle(end, _) => gate.safe() >= *end,
+            Waiting::Snapshot(_) => true,
+        }
+    }
+
+    /// The reign is over: nobody will know here what becomes of what was not confirmed.
+    fn give_up(&mut self) {
+        for waiting in self.waiting.drain(..) {
+            if let Waiting::Batch(batch) = waiting {
+                writer::fail(batch.waiting, &ProposeError::Deposed);
+            }
+        }
+    }
+
+    fn flush_if_due(&mut self, applier: &mut Applier) -> Result<(), StoreError> {
+        if (!self.flushes.is_empty() || applier.is_flush_due())
+            && !applier.failed
+            && applier.flush_durable()?
+        {
+            for answer in self.flushes.drain(..) {
+                // Whoever asked may have given up waiting.
+                let _ = answer.send(());
+            }
+        }
+        Ok(())
     }
 }
 

@@ -12,19 +12,25 @@
 
 mod damage;
 mod error;
+mod gate;
 pub mod index;
 mod indexer;
 pub mod kv;
 mod lookup;
 mod opening;
+mod parked;
+mod reign;
 mod retention;
 mod store;
 mod tail;
 mod writer;
 
 pub use error::{ProposeError, StoreError};
+pub use gate::{Standing as GroupStanding, mono_ms};
 pub use index::{BLOCK as ENTRIES_PER_BLOCK, Entry, Event, First, Outcome, QueueBounds, Repair};
 pub use lookup::{Found, FoundPage, Page, ReadMessage, Standing};
 pub use opening::{Opening, Progress};
+pub use parked::{Newest, Parked};
+pub use reign::Settled;
 pub use retention::{TrimError, TrimPoint, Trimmed};
 pub use store::{Applied, BatchCompletion, Completion, Positions, Store, StoreOptions};

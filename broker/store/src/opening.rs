@@ -152,8 +152,9 @@ pub(crate) fn catch_up(shared: &Shared, opening: &Opening) -> Result<u64, StoreE
 }
 
 /// Where the fold goes on, or begins.
-fn fold_from(shared: &Shared) -> Result<u64, StoreError> {
-    match shared.read_index().applied() {
+pub(crate) fn fold_from(shared: &Shared) -> Result<u64, StoreError> {
+    let applied = shared.read_index().applied();
+    match applied {
         0 => retention::fold_start(shared),
         _ if sabotage::is("forget-applied") => Ok(shared.reader.start()),
         applied => Ok(applied.max(shared.reader.start())),

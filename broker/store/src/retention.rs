@@ -11,6 +11,7 @@ use std::sync::mpsc;
 
 use kerolox_core::flush::Flush;
 use kerolox_core::record::{Carried, Kind, QueueState, Record, SnapshotRecord, TrimRecord};
+use kerolox_log::fs::Folder;
 use kerolox_log::{LogError, sabotage};
 
 use crate::error::{ProposeError, StoreError};
@@ -207,4 +208,14 @@ pub(crate) fn trim_point(shared: &Shared, before: u64, start: u64) -> Result<Opt
         }
     }
     Ok(None)
+}
+
+/// Removes what a trim gave up before a crash kept it from going. Trims to come forget what they need of it.
+pub(crate) fn finish_trim(shared: &Shared, folder: &dyn Folder) -> Result<(), StoreError> {
+    let trimmed = shared.read_index().trimmed();
+    if shared.reader.segments().first().is_some_and(|first| first.end <= trimmed) {
+        shared.kv.persist()?;
+        shared.reader.remove_before(folder, trimmed)?;
+    }
+    Ok(())
 }

@@ -8,18 +8,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kerolox_core::flush::Flush;
-use kerolox_core::record::{EpochRecord, Kind, MessageRecord, Record, RecordError};
+use kerolox_core::record::{Kind, MessageRecord, Record, RecordError};
+use kerolox_core::replicas::Durability;
 use kerolox_log::fs::Folder;
 use kerolox_log::{DamagedRange, Frame, Log, LogError, LogOptions, NewFrame, Reader, sabotage};
 
 use crate::damage::Damage;
 use crate::error::{ProposeError, StoreError};
+use crate::gate::Gate;
 use crate::index::{Event, Index, Outcome, Repair};
-use crate::indexer::{Applier, Indexer};
 use crate::kv::Kv;
-use crate::opening::{Opening, catch_up};
+use crate::opening::Opening;
+use crate::parked::ParkedLog;
+use crate::reign::Listener;
 use crate::tail::Tail;
-use crate::writer::{self, Proposal, Work, Writer};
+use crate::writer::{Proposal, Work};
 
 /// How the engine works.
 #[derive(Debug, Clone)]
@@ -70,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) reader: Reader,
     pub(crate) tail: Tail,
     pub(crate) damage: Damage,
+    pub(crate) gate: Gate,
     clock: Box<dyn Fn() -> i64 + Send + Sync>,
     waiting_bytes: AtomicUsize,
     failure: Mutex<Option<String>>,
@@ -112,12 +116,24 @@ impl Shared {
 pub struct Store {
     pub(crate) shared: Arc<Shared>,
     pub(crate) folder: Arc<dyn Folder>,
+    pub(crate) broker: String,
+    pub(crate) flush_interval: Duration,
+    pub(crate) listener: Listener,
     waiting_bytes_max: usize,
-    /// Taken by [`Self::close`]: without it the writer ends.
-    proposals: Mutex<Option<Sender<Proposal>>>,
+    /// The log, while no writer has it.
+    pub(crate) parked: Mutex<Option<ParkedLog>>,
+    /// Without it the writer ends.
+    pub(crate) proposals: Mutex<Option<Sender<Proposal>>>,
     /// The indexer ends when this and the writer's end of it are gone.
-    work: Mutex<Option<Sender<Work>>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    pub(crate) work: Mutex<Option<Sender<Work>>>,
+    pub(crate) threads: Mutex<Threads>,
+}
+
+/// The threads of a reign.
+#[derive(Default)]
+pub(crate) struct Threads {
+    pub(crate) writer: Option<JoinHandle<Option<Log>>>,
+    pub(crate) others: Vec<JoinHandle<()>>,
 }
 
 impl Store {
@@ -131,7 +147,7 @@ impl Store {
         folder: Arc<dyn Folder>,
         kv: Arc<dyn Kv>,
         clock: impl Fn() -> i64 + Send + Sync + 'static,
-        listener: impl Fn(&Event) + Send + 'static,
+        listener: impl Fn(&Event) + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
         Self::open_watched(options, folder, kv, clock, listener, &Opening::default())
     }
@@ -146,10 +162,27 @@ impl Store {
         folder: Arc<dyn Folder>,
         kv: Arc<dyn Kv>,
         clock: impl Fn() -> i64 + Send + Sync + 'static,
-        listener: impl Fn(&Event) + Send + 'static,
+        listener: impl Fn(&Event) + Send + Sync + 'static,
         opening: &Opening,
     ) -> Result<Self, StoreError> {
-        let (mut log, recovered) = Log::open(folder.clone(), options.log)?;
+        let store = Self::open_parked(options, folder, kv, clock, listener)?;
+        store.rule_alone(None, opening)?;
+        Ok(store)
+    }
+
+    /// Opens the log and the index of a member of a broker group, and applies nothing: what of the log is confirmed is for others
+    /// to say.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing acknowledged is changed then.
+    pub fn open_parked(
+        options: StoreOptions,
+        folder: Arc<dyn Folder>,
+        kv: Arc<dyn Kv>,
+        clock: impl Fn() -> i64 + Send + Sync + 'static,
+        listener: impl Fn(&Event) + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
+        let (log, recovered) = Log::open(folder.clone(), options.log)?;
         if recovered.cut_bytes > 0 {
             tracing::warn!(
                 bytes = recovered.cut_bytes,
@@ -184,67 +217,26 @@ impl Store {
             damage: Damage::default(),
             clock: Box::new(clock),
             waiting_bytes: AtomicUsize::new(0),
+            gate: Gate::default(),
             failure: Mutex::new(None),
         });
         recovered.damaged.iter().for_each(|range| shared.damage.note(range));
-        let mut folded = catch_up(&shared, opening)?;
-        if shared.index.read().unwrap_or_else(PoisonError::into_inner).broker().is_empty() {
-            // A new log, or one whose first record is damaged.
-            begin(&mut log, &options.broker, shared.now_ms())?;
-            folded += catch_up(&shared, opening)?;
-        }
-        check_owner(&shared, &options.broker)?;
-        if shared.read_index().is_unsettled() {
-            fix_what_is_uncertain(&mut log, &shared)?;
-            folded += catch_up(&shared, opening)?;
-        }
-        finish_trim(&shared, &*folder)?;
-        shared.damage.note_repairs(shared.read_index().repairs());
-        tracing::info!(end = log.end(), folded, "storage is open");
-        Self::start(shared, folder, log, &options, Box::new(listener))
-    }
-
-    fn start(
-        shared: Arc<Shared>,
-        folder: Arc<dyn Folder>,
-        log: Log,
-        options: &StoreOptions,
-        listener: Box<dyn Fn(&Event) + Send>,
-    ) -> Result<Self, StoreError> {
-        let (proposals, incoming) = mpsc::channel();
-        let (work, asked) = mpsc::channel();
-        let (syncs, to_sync) = mpsc::channel();
-        let requests = work.clone();
-        let applier = Arc::new(Mutex::new(Applier::new(shared.clone(), listener)));
-        let writer = Writer {
-            log,
-            epoch: 1,
-            shared: shared.clone(),
-            proposals: incoming,
-            work,
-            applier: applier.clone(),
-            handed: 0,
-            syncs,
-            last_ms: shared.index.read().unwrap_or_else(PoisonError::into_inner).store_ms(),
-            flush_interval: options.flush_interval,
-            unsynced_since: None,
-            unnoted: false,
-        };
-        let indexer = Indexer { applier, work: asked };
-        let syncer = shared.clone();
-        let threads = vec![
-            spawn("log-writer", move || writer.run())?,
-            spawn("log-syncer", move || writer::run_syncer(&to_sync, &syncer))?,
-            spawn("indexer", move || indexer.run())?,
-        ];
-        Ok(Self {
+        let store = Self {
             shared,
             folder,
+            broker: options.broker,
+            flush_interval: options.flush_interval,
+            listener: Arc::new(listener),
             waiting_bytes_max: options.waiting_bytes_max,
-            proposals: Mutex::new(Some(proposals)),
-            work: Mutex::new(Some(requests)),
-            threads: Mutex::new(threads),
-        })
+            parked: Mutex::new(None),
+            proposals: Mutex::new(None),
+            work: Mutex::new(None),
+            threads: Mutex::default(),
+        };
+        let known = recovered.end - recovered.scanned_bytes;
+        let torn = recovered.damaged.iter().map(|range| range.position).filter(|at| *at >= known).min();
+        store.park(log, torn);
+        Ok(store)
     }
 
     /// Proposes a record. `done` is called exactly once: when it is stored as `flush` says and applied, or when it
@@ -252,21 +244,29 @@ impl Store {
     ///
     /// Only messages are refused when too much waits for the disk. Everything else is small, and refusing it would hurt
     /// more than it saves: consumers and producers would repeat what they have done already.
-    pub fn propose(&self, record: &Record, flush: Flush, done: Completion) {
+    pub fn propose(&self, record: &Record, durability: impl Into<Durability>, done: Completion) {
         let one = |applied: Result<Vec<Applied>, ProposeError>| {
             done(applied.map(|mut all| all.pop().expect("one for each record")));
         };
-        self.propose_batch(std::slice::from_ref(record), flush, Box::new(one));
+        self.propose_batch(std::slice::from_ref(record), durability, Box::new(one));
     }
 
     /// Proposes records that share their fate: they are stored one behind the other, with nothing in between, and answered
     /// together, or none is stored. (A crash before the answer may leave the first ones of them.) See [`Self::propose`].
-    pub fn propose_batch(&self, records: &[Record], flush: Flush, done: BatchCompletion) {
+    pub fn propose_batch(
+        &self,
+        records: &[Record],
+        durability: impl Into<Durability>,
+        done: BatchCompletion,
+    ) {
+        let mut durability = durability.into();
         let has_messages = records.iter().any(|record| matches!(record, Record::Message(_)));
         // They remove ranges of the index at once, which nothing brings back if a power cut takes the record.
         let removes = records.iter().any(|record| matches!(record, Record::Meta(_) | Record::Trim(_)))
             && !sabotage::is("meta-without-sync");
-        let flush = if removes { Flush::Sync } else { flush };
+        if removes {
+            durability.flush = Flush::Sync;
+        }
         if let Some(reason) = self.shared.failure() {
             return done(Err(ProposeError::ReadOnly(reason)));
         }
@@ -276,14 +276,18 @@ impl Store {
             self.shared.release_bytes(bytes);
             return done(Err(ProposeError::Busy { waiting, limit: self.waiting_bytes_max }));
         }
-        let proposal = Proposal { records, bytes, flush, done };
+        let proposal = Proposal { records, bytes, durability, done };
         let refused = match &*self.proposals.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(proposals) => proposals.send(proposal).err().map(|lost| lost.0),
             None => Some(proposal),
         };
         if let Some(proposal) = refused {
             self.shared.release_bytes(bytes);
-            (proposal.done)(Err(ProposeError::Closed));
+            (proposal.done)(Err(if self.parked().is_some() {
+                ProposeError::NotMaster
+            } else {
+                ProposeError::Closed
+            }));
         }
     }
 
@@ -305,26 +309,28 @@ impl Store {
         self.message(position, |reader| reader.read_at(position))
     }
 
+    /// The same from what another member read at `position` of its copy of the log.
+    ///
+    /// # Errors
+    /// [`StoreError::Log`] when that is not what was written there, [`StoreError::Record`] when it is no message.
+    pub fn decode_message(&self, bytes: &Bytes, position: u64) -> Result<(Frame, MessageRecord), StoreError> {
+        as_message(self.shared.reader.decode(bytes, position)?)
+    }
+
+    /// Whether the message at `position` is among the newest, which are in memory.
+    pub fn is_hot(&self, position: u64) -> bool {
+        self.shared.tail.get(position).is_some()
+    }
+
     fn message(
         &self,
         position: u64,
         read: impl FnOnce(&Reader) -> Result<Frame, LogError>,
     ) -> Result<(Frame, MessageRecord), StoreError> {
-        let frame = match self.shared.tail.get(position) {
+        as_message(match self.shared.tail.get(position) {
             Some(frame) => frame,
             None => read(&self.shared.reader).map_err(|error| self.shared.damage.notice(error))?,
-        };
-        let malformed = |source| StoreError::Record { position, source };
-        if frame.kind != Kind::Message as u8 {
-            return Err(malformed(RecordError::Malformed {
-                kind: "message",
-                reason: format!("it is of kind {}", frame.kind),
-            }));
-        }
-        let message = MessageRecord::decode(frame.body.clone()).map_err(malformed)?;
-        // The copy of a message keeps the time of the first one.
-        let store_ms = message.header.carried.map_or(frame.store_ms, |carried| carried.store_ms);
-        Ok((Frame { store_ms, ..frame }, message))
+        })
     }
 
     /// Makes the index durable up to what was applied when this was called, or further. The log does not need it; it
@@ -357,6 +363,11 @@ impl Store {
         self.shared.damage.repairs()
     }
 
+    /// The log, for reading it as it lies there.
+    pub fn reader(&self) -> &Reader {
+        &self.shared.reader
+    }
+
     /// Where the log stands.
     pub fn positions(&self) -> Positions {
         let applied = self.index().applied();
@@ -371,13 +382,13 @@ impl Store {
     /// Finishes what was proposed, flushes the index and closes the log. Proposals are refused from here on; look-ups
     /// go on. Blocks until the threads have ended.
     pub fn close(&self) {
-        drop(self.proposals.lock().unwrap_or_else(PoisonError::into_inner).take());
-        drop(self.work.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            if thread.join().is_err() {
-                self.shared.fail("a storage thread panicked");
-            }
+        let ruling = self.stop_threads();
+        let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(log) = ruling.or(parked.map(|parked| parked.log)) else { return };
+        let flushed = self.flush_parked();
+        if let Err(error) = log.close().map_err(StoreError::from).and(flushed) {
+            tracing::error!(%error, "the store could not be closed cleanly; it will be checked at the next start");
+            self.shared.fail(&error.to_string());
         }
     }
 }
@@ -388,13 +399,16 @@ impl Drop for Store {
     }
 }
 
-fn spawn(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+pub(crate) fn spawn<T: Send + 'static>(
+    name: &'static str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, StoreError> {
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
     thread.map_err(|error| StoreError::Thread(name, error))
 }
 
 /// The records with their bodies one behind the other in one piece of memory, and how long that is.
-fn encode(records: &[Record]) -> (Vec<NewFrame>, usize) {
+pub(crate) fn encode(records: &[Record]) -> (Vec<NewFrame>, usize) {
     let mut bodies = Vec::with_capacity(records.iter().map(Record::size_hint).sum());
     let mut ends = Vec::with_capacity(records.len());
     for record in records {
@@ -412,40 +426,17 @@ fn encode(records: &[Record]) -> (Vec<NewFrame>, usize) {
     (records.iter().zip(ends).map(frame).collect(), bytes)
 }
 
-/// Writes the first record of a new log.
-fn begin(log: &mut Log, broker: &str, now_ms: i64) -> Result<(), StoreError> {
-    let epoch = Record::Epoch(EpochRecord { epoch: 1, broker: broker.to_owned() });
-    log.append(&[NewFrame { kind: epoch.kind() as u8, body: epoch.encode().into() }], 1, now_ms)?;
-    log.sync()?;
-    Ok(())
-}
-
-/// Writes the state behind damage to the log, so that the offsets that its messages got now stay theirs.
-fn fix_what_is_uncertain(log: &mut Log, shared: &Shared) -> Result<(), StoreError> {
-    let mut index = shared.write_index();
-    index.name_unknown_topics()?;
-    index.note_open_end();
-    let frames = writer::snapshot_frames(index.snapshot_bodies(true)?);
-    let store_ms = shared.now_ms().max(index.store_ms());
-    log.begin_segment(writer::frames_len(&frames))?;
-    log.append(&frames, 1, store_ms)?;
-    Ok(log.sync()?)
-}
-
-/// Removes what a trim gave up before a crash kept it from going. Trims to come forget what they need of it.
-fn finish_trim(shared: &Shared, folder: &dyn Folder) -> Result<(), StoreError> {
-    let trimmed = shared.read_index().trimmed();
-    if shared.reader.segments().first().is_some_and(|first| first.end <= trimmed) {
-        shared.kv.persist()?;
-        shared.reader.remove_before(folder, trimmed)?;
+/// The message in a frame; the copy of a message keeps the time of the first one.
+fn as_message(frame: Frame) -> Result<(Frame, MessageRecord), StoreError> {
+    let position = frame.position;
+    let malformed = |source| StoreError::Record { position, source };
+    if frame.kind != Kind::Message as u8 {
+        return Err(malformed(RecordError::Malformed {
+            kind: "message",
+            reason: format!("it is of kind {}", frame.kind),
+        }));
     }
-    Ok(())
-}
-
-fn check_owner(shared: &Shared, wanted: &str) -> Result<(), StoreError> {
-    let index = shared.index.read().unwrap_or_else(PoisonError::into_inner);
-    if index.broker() == wanted {
-        return Ok(());
-    }
-    Err(StoreError::ForeignData { found: index.broker().to_owned(), wanted: wanted.to_owned() })
+    let message = MessageRecord::decode(frame.body.clone()).map_err(malformed)?;
+    let store_ms = message.header.carried.map_or(frame.store_ms, |carried| carried.store_ms);
+    Ok((Frame { store_ms, ..frame }, message))
 }

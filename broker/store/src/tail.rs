@@ -38,6 +38,16 @@ impl Tail {
         }
     }
 
+    /// Forgets what lies at `from` or behind it.
+    pub(crate) fn truncate(&self, from: u64) {
+        let mut tail = self.frames.write().unwrap_or_else(PoisonError::into_inner);
+        while tail.queue.back().is_some_and(|frame| frame.position >= from)
+            && let Some(newest) = tail.queue.pop_back()
+        {
+            tail.bytes -= newest.len as usize;
+        }
+    }
+
     /// The message at a position, if it is among the newest.
     pub(crate) fn get(&self, position: u64) -> Option<Frame> {
         let tail = self.frames.read().unwrap_or_else(PoisonError::into_inner);
@@ -63,6 +73,8 @@ mod tests {
         let kept: Vec<u64> = (1..=7).filter(|i| tail.get(i * 64).is_some()).collect();
         assert_eq!(kept, [3, 4, 5]);
         assert_eq!(tail.get(65), None);
+        tail.truncate(4 * 64);
+        assert_eq!((tail.get(3 * 64).is_some(), tail.get(4 * 64), tail.get(5 * 64)), (true, None, None));
         let nothing = Tail::new(0);
         nothing.extend([frame(64, Kind::Message)]);
         assert_eq!(nothing.get(64), None);

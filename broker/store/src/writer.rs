@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kerolox_core::flush::Flush;
 use kerolox_core::record::Kind;
+use kerolox_core::replicas::{Durability, Replicas};
 use kerolox_log::{Frame, Log, LogError, NewFrame, SyncTask, sabotage};
 
 use crate::error::ProposeError;
@@ -35,26 +36,37 @@ pub(crate) struct Proposal {
     pub(crate) records: Vec<NewFrame>,
     /// Bytes of their bodies.
     pub(crate) bytes: usize,
-    pub(crate) flush: Flush,
+    pub(crate) durability: Durability,
     pub(crate) done: BatchCompletion,
 }
 
-/// Records that count as stored now.
+/// Records that are stored here.
 pub(crate) struct Batch {
     pub(crate) frames: Vec<Frame>,
+    /// How many members are to have them before they are applied.
+    pub(crate) replicas: Replicas,
     /// Who waits for how many of them, in order.
     pub(crate) waiting: Vec<(usize, BatchCompletion)>,
 }
 
+impl Batch {
+    /// Position behind the last record.
+    pub(crate) fn end(&self) -> u64 {
+        self.frames.last().map_or(0, Frame::end)
+    }
+}
+
 /// What the writer asks of the indexer, in order.
 pub(crate) enum Work {
+    /// Apply what lies in the log before a position, as soon as it is confirmed, and tell.
+    Settle(u64, Sender<()>),
     /// Apply records.
     Apply(Batch),
     /// Give the state after everything asked for before.
     Snapshot(Sender<Vec<Bytes>>),
     /// Write what changed in the index to its store.
     Flush(Sender<()>),
-    /// The writer applied something: see when it has to be flushed.
+    /// Something was applied, or confirmed: see what is to be done.
     Look,
 }
 
@@ -80,8 +92,8 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Runs until every sender of proposals is gone, then closes the log.
-    pub(crate) fn run(mut self) {
+    /// Runs until every sender of proposals is gone; the answer is the log with everything durable, if it did not fail.
+    pub(crate) fn run(mut self) -> Option<Log> {
         loop {
             match self.next() {
                 Ok(first) => {
@@ -92,15 +104,15 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        // The indexer ends when `work` is gone, and flushes what is durable then: everything, once the log is closed.
-        let Self { log, shared, work, .. } = self;
-        if log.failure().is_none()
-            && let Err(error) = log.close()
-        {
-            tracing::error!(%error, "the log could not be closed cleanly; it will be checked at the next start");
+        // The indexer ends when `work` is gone, and flushes what is durable then: everything, once the log is synced.
+        let Self { mut log, shared, work, .. } = self;
+        let synced = if log.failure().is_none() { log.sync() } else { return None };
+        if let Err(error) = &synced {
+            tracing::error!(%error, "the log could not be synced; it will be checked at the next start");
             shared.fail(&error.to_string());
         }
         drop(work);
+        synced.is_ok().then_some(log)
     }
 
     /// Waits for a proposal, as long as nothing else is to be done.
@@ -167,7 +179,8 @@ impl Writer {
     /// failure answers everybody in it and stays.
     fn commit(&mut self, batch: Vec<Proposal>) {
         let bytes = batch.iter().map(|proposal| proposal.bytes).sum();
-        let wants_sync = batch.iter().any(|proposal| proposal.flush == Flush::Sync);
+        let wants_sync = batch.iter().any(|proposal| proposal.durability.flush == Flush::Sync);
+        let replicas = batch.iter().map(|proposal| proposal.durability.replicas).max().unwrap_or_default();
         let mut records = Vec::with_capacity(batch.iter().map(|proposal| proposal.records.len()).sum());
         let mut waiting: Vec<(usize, BatchCompletion)> = Vec::with_capacity(batch.len());
         for proposal in batch {
@@ -177,10 +190,15 @@ impl Writer {
         let stored = self.append(&mut records, &mut waiting, wants_sync);
         self.shared.release_bytes(bytes);
         match stored {
-            Ok(frames) if frames.len() <= APPLY_RECORDS_MAX && self.shared.waiting_bytes() == 0 => {
-                self.apply(Batch { frames, waiting });
+            Ok(frames) => {
+                let batch = Batch { frames, replicas, waiting };
+                let is_quiet = batch.frames.len() <= APPLY_RECORDS_MAX && self.shared.waiting_bytes() == 0;
+                if is_quiet && self.shared.gate.lets_through(replicas, batch.end()) {
+                    self.apply(batch);
+                } else {
+                    self.hand_over(batch);
+                }
             }
-            Ok(frames) => self.hand_over(Batch { frames, waiting }),
             Err(reason) => fail(waiting, &reason),
         }
     }
@@ -213,9 +231,12 @@ impl Writer {
         records: &mut Vec<NewFrame>,
         waiting: &mut Vec<(usize, BatchCompletion)>,
         wants_sync: bool,
-    ) -> Result<Vec<Frame>, String> {
+    ) -> Result<Vec<Frame>, ProposeError> {
+        if self.shared.gate.is_shut() {
+            return Err(ProposeError::NotMaster);
+        }
         if let Some(reason) = self.shared.failure() {
-            return Err(reason);
+            return Err(ProposeError::ReadOnly(reason));
         }
         let needed = frames_len(records);
         if needed > self.log.room() {
@@ -228,7 +249,7 @@ impl Writer {
         self.last_ms = store_ms;
         let places = self.store(records, store_ms, wants_sync).map_err(|error| {
             self.fail(&error);
-            error.to_string()
+            ProposeError::ReadOnly(error.to_string())
         })?;
         let frame = |(record, (position, len)): (NewFrame, (u64, u32))| Frame {
             position,
@@ -243,7 +264,7 @@ impl Writer {
 
     /// Begins a segment with room for `needed` bytes, and returns the records that it has to begin with: the state of the
     /// fold, so that the log can do without the segments before it.
-    fn begin_segment(&mut self, needed: u64) -> Result<Vec<NewFrame>, String> {
+    fn begin_segment(&mut self, needed: u64) -> Result<Vec<NewFrame>, ProposeError> {
         let began = Instant::now();
         let (answer, snapshot) = mpsc::channel();
         let asked = self.work.send(Work::Snapshot(answer));
@@ -262,13 +283,16 @@ impl Writer {
         let room = if snapshot > SMALL_SNAPSHOT { needed.max(snapshot) } else { needed };
         self.log.begin_segment(snapshot + room).map_err(|error| {
             self.fail(&error);
-            error.to_string()
+            ProposeError::ReadOnly(error.to_string())
         })?;
         Ok(frames)
     }
 
-    fn why_stopped(&self) -> String {
-        self.shared.failure().unwrap_or_else(|| "the indexer stopped".to_owned())
+    fn why_stopped(&self) -> ProposeError {
+        if self.shared.gate.is_shut() {
+            return ProposeError::NotMaster;
+        }
+        ProposeError::ReadOnly(self.shared.failure().unwrap_or_else(|| "the indexer stopped".to_owned()))
     }
 }
 
@@ -320,8 +344,9 @@ impl Writer {
     }
 }
 
-fn fail(waiting: Vec<(usize, BatchCompletion)>, reason: &str) {
+/// Answers everybody that their records were not stored, or that nobody knows.
+pub(crate) fn fail(waiting: Vec<(usize, BatchCompletion)>, reason: &ProposeError) {
     for (_, done) in waiting {
-        done(Err(ProposeError::ReadOnly(reason.to_owned())));
+        done(Err(reason.clone()));
     }
 }

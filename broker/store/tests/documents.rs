@@ -1,4 +1,4 @@
-//! FORMATS.md and GUARANTEES.md say what the code says.
+//! FORMATS.md, GUARANTEES.md and tests/SCENARIOS.md say what the code says.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -149,23 +149,61 @@ fn kinds_and_families_are_described() {
     }
 }
 
+/// Whether a test is there: `path::name`, or a path alone for all tests in a file.
+fn is_there(test: &str) -> bool {
+    let (path, name) = test.split_once("::").unwrap_or((test, ""));
+    let source = read(path);
+    if name.is_empty() {
+        source.contains("proptest!") || source.contains("#[test]")
+    } else {
+        ["fn ", "def "].iter().any(|keyword| source.contains(&format!("{keyword}{name}(")))
+    }
+}
+
 #[test]
 fn every_test_named_in_the_guarantees_exists() {
     let guarantees = read("GUARANTEES.md");
     let named = guarantees.lines().filter_map(|line| line.strip_prefix("- `")?.strip_suffix('`'));
     let mut held = 0;
-    for test in named.clone() {
-        let (path, name) = test.split_once("::").unwrap_or((test, ""));
-        let source = read(path);
-        let exists = if name.is_empty() {
-            source.contains("proptest!") || source.contains("#[test]")
-        } else {
-            ["fn ", "def "].iter().any(|keyword| source.contains(&format!("{keyword}{name}(")))
-        };
-        assert!(exists, "GUARANTEES.md names {test}, which is not there");
+    for test in named {
+        assert!(is_there(test), "GUARANTEES.md names {test}, which is not there");
         held += 1;
     }
     assert!(held > 30, "only {held} tests were found: is the search still right?");
+}
+
+/// Everything between backticks is there: tests and functions that check, files, sabotage switches, and faults.
+#[test]
+fn everything_named_in_the_scenarios_exists() {
+    let scenarios = read("tests/SCENARIOS.md");
+    let switches = read("broker/log/src/sabotage.rs");
+    let faults = [read("tests/sim/src/swarm.rs"), read("tests/src/chaos/plan.rs")].concat();
+    let mut held = 0;
+    for named in scenarios.split('`').skip(1).step_by(2) {
+        let exists = if named.contains("::") {
+            is_there(named)
+        } else if named.contains('/') {
+            root().join(named).is_file()
+        } else {
+            switches.contains(&format!("\"{named}\",")) || faults.contains(&format!("Self::{named},"))
+        };
+        assert!(exists, "tests/SCENARIOS.md names {named}, which is not there");
+        held += 1;
+    }
+    assert!(held > 80, "only {held} names were found: is the search still right?");
+}
+
+/// Each scenario has a line, which says what notices it or that nothing does.
+#[test]
+fn every_scenario_is_noticed_or_said_not_to_be() {
+    let scenarios = read("tests/SCENARIOS.md");
+    let lines: Vec<&str> = scenarios.lines().filter(|line| line.starts_with("| sc")).collect();
+    assert_eq!(lines.len(), 36);
+    for (number, line) in (1..).zip(lines) {
+        assert!(line.starts_with(&format!("| sc{number:02} | ")), "{line} should be number {number}");
+        let says = line.split(" | ").nth(2).unwrap_or("");
+        assert!(says.contains('`') || says.starts_with("Not tested: "), "{line} says nothing");
+    }
 }
 
 /// Every promise has a number of its own and at least one test.

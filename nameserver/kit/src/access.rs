@@ -53,40 +53,46 @@ pub fn greet<T>(request: &Request<T>, clients: &Clients) -> Result<ClientHeaders
 ///
 /// # Errors
 /// None.
-pub fn query_route(
+pub async fn query_route(
     request: Request<v2::QueryRouteRequest>,
     routes: &Routes,
     clients: &Clients,
 ) -> Answer<v2::QueryRouteResponse> {
     let headers = ClientHeaders::lenient(request.metadata());
-    let outcome = greet(&request, clients).and_then(|_| {
-        let topic = request.into_inner().topic;
+    let outcome = async {
+        greet(&request, clients)?;
+        let v2::QueryRouteRequest { topic, endpoints } = request.into_inner();
         stored_topic(topic.as_ref())?;
-        let message_queues = routes.message_queues(&topic.unwrap_or_default())?;
+        let instead = endpoints.as_ref().filter(|_| !headers.tries_each_address());
+        let topic = topic.unwrap_or_default();
+        let message_queues = routes.through_election(|routes| routes.message_queues(&topic, instead)).await?;
         Ok(v2::QueryRouteResponse { status: Some(ok_status()), message_queues })
-    });
-    answer(&headers, outcome)
+    };
+    answer(&headers, outcome.await)
 }
 
 /// QueryAssignment: one answer for all members of a group, since any of them may receive from any queue.
 ///
 /// # Errors
 /// None.
-pub fn query_assignment(
+pub async fn query_assignment(
     request: Request<v2::QueryAssignmentRequest>,
     routes: &Routes,
     clients: &Clients,
 ) -> Answer<v2::QueryAssignmentResponse> {
     let headers = ClientHeaders::lenient(request.metadata());
-    let outcome = greet(&request, clients).and_then(|_| {
-        let v2::QueryAssignmentRequest { topic, group, .. } = request.into_inner();
+    let outcome = async {
+        greet(&request, clients)?;
+        let v2::QueryAssignmentRequest { topic, group, endpoints } = request.into_inner();
         stored_topic(topic.as_ref())?;
         let group = group.as_ref().map_or("", |group| group.name.as_str());
         validate_group(group).map_err(|error| Refusal::illegal_group(&error))?;
-        let assignments = routes.assignments(&topic.unwrap_or_default())?;
+        let instead = endpoints.as_ref().filter(|_| !headers.tries_each_address());
+        let topic = topic.unwrap_or_default();
+        let assignments = routes.through_election(|routes| routes.assignments(&topic, instead)).await?;
         Ok(v2::QueryAssignmentResponse { status: Some(ok_status()), assignments })
-    });
-    answer(&headers, outcome)
+    };
+    answer(&headers, outcome.await)
 }
 
 /// Heartbeat, whether or not the client ever sent settings: after a restart of this server some never do again.

@@ -65,6 +65,21 @@ impl ClientHeaders {
             timeout: metadata.get("grpc-timeout").and_then(|value| parse_timeout(value.to_str().ok()?)),
         }
     }
+
+    /// Whether this is the official SDK for Rust, of which 5.0.0 is the only version; the Rust client of this repository is
+    /// another one.
+    pub fn is_official_rust(&self) -> bool {
+        self.language.eq_ignore_ascii_case("RUST") && self.version == "5.0.0"
+    }
+
+    /// Whether the client tries the addresses of a broker in turn until one answers: the SDK for Java and the Rust client of this
+    /// repository. The others do not survive a list: Python and Go make one `:authority` of it, which HTTP/2 servers refuse,
+    /// Node.js takes it for one host name, C# goes by the first address only, and Rust spreads its calls over all, those included
+    /// that do not answer.
+    pub fn tries_each_address(&self) -> bool {
+        let is = |name: &str| self.language.eq_ignore_ascii_case(name);
+        is("JAVA") || (is("RUST") && !self.is_official_rust())
+    }
 }
 
 /// The trimmed value of a header; empty when it is missing or not printable ASCII.

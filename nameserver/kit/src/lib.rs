@@ -5,6 +5,7 @@
 pub mod access;
 pub mod clients;
 pub mod config;
+pub mod controller;
 pub mod headers;
 pub mod health;
 pub mod listen;
@@ -15,5 +16,6 @@ pub mod refusal;
 pub mod registrar;
 pub mod relay;
 pub mod routes;
+pub mod spread;
 pub mod telemetry;
 pub mod tls;

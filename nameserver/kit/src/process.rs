@@ -9,9 +9,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+/// What is logged without `RUST_LOG`. The consensus library reports every call that fails; the controller says what matters.
+const DEFAULT_FILTER: &str = "info,openraft=off";
+
 /// Starts logging to standard error. `RUST_LOG` chooses what is shown, `info` without it. A second call does nothing.
 pub fn init_tracing() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let subscriber = tracing_subscriber::fmt()
         .compact()
         .with_env_filter(filter)

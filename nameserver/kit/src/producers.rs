@@ -88,8 +88,8 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// For the broker group `group`: its own clients come first, then those of the nameservers, then those of the other
-    /// brokers in `routes`.
+    /// For the master of the broker group `group`: its own clients come first, then those of the nameservers, then those of the
+    /// other brokers in `routes`, its slaves among them.
     pub fn new(
         group: String,
         clients: Arc<Clients>,
@@ -142,8 +142,10 @@ impl Reach {
 
     /// The other servers, but for those that did not answer lately.
     fn servers(&self) -> Vec<(String, Channel)> {
-        let brokers = self.routes.masters().into_iter().filter(|(group, _)| *group != self.group);
-        let brokers = brokers.filter_map(|(_, address)| {
+        // Slaves, too: a client that lost its master has its stream with whichever member it found.
+        let own = self.routes.master(&self.group).map(|master| master.address);
+        let brokers = self.routes.addresses().into_iter().filter(|address| Some(address) != own.as_ref());
+        let brokers = brokers.filter_map(|address| {
             let channel = self.channels.channel(&address, &self.routes).ok()?;
             Some((address.to_string(), channel))
         });

@@ -113,7 +113,7 @@ pub fn common_status<'a>(results: impl IntoIterator<Item = &'a v2::Status>) -> v
 ///
 /// The Rust SDK 5.0.0 panics on numbers that its protocol version did not have.
 pub fn for_client(code: Code, headers: &ClientHeaders) -> Code {
-    let knows_new_codes = !(headers.language.eq_ignore_ascii_case("RUST") && headers.version == "5.0.0");
+    let knows_new_codes = !headers.is_official_rust();
     if knows_new_codes {
         return code;
     }

@@ -1,6 +1,6 @@
 //! The broker's side of the registry: one task per nameserver that registers, keeps the lease and brings home the routes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kerolox_model::limits::{HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW};
@@ -15,6 +15,8 @@ use crate::routes::Routes;
 
 /// How long one call to a nameserver may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause before somebody's wish for newer routes is looked after, so that many wishes make few calls.
+const NEWS_PAUSE: Duration = Duration::from_millis(30);
 
 /// What the broker is and has at the moment; called before every registration. The field `known_snapshot_version` is filled
 /// in by the registrar.
@@ -34,14 +36,14 @@ pub struct Registrar {
     current: Announcement,
     /// Number of the latest change that the tasks are to announce.
     wanted: watch::Sender<u64>,
-    members: Vec<Member>,
+    /// Connections to the nameservers, with their addresses as configured.
+    channels: Vec<(String, Channel)>,
+    members: Mutex<Vec<Member>>,
     stop: Shutdown,
 }
 
 /// The task for one nameserver, and how far it is.
 struct Member {
-    address: String,
-    channel: Channel,
     progress: watch::Receiver<Progress>,
     task: JoinHandle<()>,
 }
@@ -54,39 +56,39 @@ struct Progress {
 }
 
 impl Registrar {
-    /// Starts registering with every one of `nameservers` (`host:port`), at once and then every `heartbeat`. The routes that
-    /// they send back go into `routes`, beside the broker's own registration.
+    /// A registrar for `nameservers` (`host:port`), which does not register yet. The routes that they send back will go into
+    /// `routes`, beside the broker's own registration.
     ///
     /// # Errors
-    /// [`AddressError`] when an address cannot be understood. One that does not answer is tried for ever.
-    pub fn start(
+    /// [`AddressError`] when an address cannot be understood.
+    pub fn new(
         nameservers: &[String],
-        heartbeat: Duration,
         routes: Arc<Routes>,
         current: Announcement,
     ) -> Result<Self, AddressError> {
         let wanted = watch::Sender::new(1);
-        let stop = Shutdown::new();
-        let mut registrar = Self { routes, current, wanted, members: Vec::new(), stop };
-        registrar.update_own();
-        for address in nameservers {
-            let member = registrar.start_member(address, heartbeat)?;
-            registrar.members.push(member);
-        }
-        Ok(registrar)
+        let channels = nameservers.iter().map(|address| Ok((address.clone(), channel(address)?)));
+        let channels = channels.collect::<Result<_, _>>()?;
+        Ok(Self { routes, current, wanted, channels, members: Mutex::default(), stop: Shutdown::new() })
     }
 
-    fn start_member(&self, address: &str, heartbeat: Duration) -> Result<Member, AddressError> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"));
-        let endpoint = endpoint.map_err(|_| AddressError { address: address.to_owned() })?;
-        if endpoint.uri().port().is_none() {
-            return Err(AddressError { address: address.to_owned() });
+    /// Starts registering with every nameserver, at once and then every `heartbeat`; one that does not answer is tried for ever. A
+    /// second call changes nothing.
+    pub fn start(&self, heartbeat: Duration) {
+        let mut members = self.members();
+        if members.is_empty() {
+            self.update_own();
+            let started =
+                self.channels.iter().map(|(address, channel)| self.start_member(address, channel, heartbeat));
+            members.extend(started);
         }
-        let endpoint = endpoint.connect_timeout(CALL_TIMEOUT).timeout(CALL_TIMEOUT);
-        let channel = endpoint
-            .initial_stream_window_size(HTTP2_STREAM_WINDOW)
-            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
-            .connect_lazy();
+    }
+
+    fn members(&self) -> MutexGuard<'_, Vec<Member>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start_member(&self, address: &str, channel: &Channel, heartbeat: Duration) -> Member {
         let (progress, watcher) = watch::channel(Progress::default());
         let session = Session {
             address: address.to_owned(),
@@ -98,12 +100,12 @@ impl Registrar {
             is_unreachable: false,
         };
         let task = tokio::spawn(session.run(heartbeat, self.wanted.subscribe(), self.stop.clone()));
-        Ok(Member { address: address.to_owned(), channel, progress: watcher, task })
+        Member { progress: watcher, task }
     }
 
     /// The connections to the nameservers, with their addresses as configured.
     pub fn channels(&self) -> Vec<(String, Channel)> {
-        self.members.iter().map(|member| (member.address.clone(), member.channel.clone())).collect()
+        self.channels.clone()
     }
 
     /// Announces a change of the topics at once, and waits until every nameserver that can be reached knows it, for a second
@@ -112,10 +114,11 @@ impl Registrar {
         self.update_own();
         self.wanted.send_modify(|number| *number += 1);
         let number = *self.wanted.borrow();
+        let watched: Vec<_> = self.members().iter().map(|member| member.progress.clone()).collect();
         let all_tried = async {
-            for member in &self.members {
+            for mut progress in watched {
                 // An error means that the task has ended, so there is nothing to wait for.
-                let _ = member.progress.clone().wait_for(|progress| progress.tried >= number).await;
+                let _ = progress.wait_for(|progress| progress.tried >= number).await;
             }
         };
         // Whoever could not be told within a second is told by a later heartbeat.
@@ -125,7 +128,7 @@ impl Registrar {
     /// Waits until some nameserver has taken the registration. Returns false when none has after `patience`.
     pub async fn wait_registered(&self, patience: Duration) -> bool {
         let poll = async {
-            while !self.members.iter().any(|member| member.progress.borrow().is_registered) {
+            while !self.members().iter().any(|member| member.progress.borrow().is_registered) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
@@ -133,9 +136,10 @@ impl Registrar {
     }
 
     /// Takes the broker out of the routes of all nameservers that can be reached.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         self.stop.request();
-        for member in self.members {
+        let members = std::mem::take(&mut *self.members());
+        for member in members {
             // Each task ends by itself within its call timeout.
             let _ = member.task.await;
         }
@@ -146,6 +150,28 @@ impl Registrar {
             tracing::error!("this broker cannot be registered: {error}");
         }
     }
+}
+
+/// Completes when somebody wants newer routes.
+async fn wished(wishes: &mut watch::Receiver<u64>) {
+    // The sender lives as long as the routes, which outlive whoever asks here.
+    let _ = wishes.changed().await;
+    tokio::time::sleep(NEWS_PAUSE).await;
+    wishes.borrow_and_update();
+}
+
+/// A connection to a nameserver, made when it is needed.
+fn channel(address: &str) -> Result<Channel, AddressError> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"));
+    let endpoint = endpoint.map_err(|_| AddressError { address: address.to_owned() })?;
+    if endpoint.uri().port().is_none() {
+        return Err(AddressError { address: address.to_owned() });
+    }
+    let endpoint = endpoint.connect_timeout(CALL_TIMEOUT).timeout(CALL_TIMEOUT);
+    Ok(endpoint
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+        .connect_lazy())
 }
 
 /// The conversation with one nameserver.
@@ -163,6 +189,7 @@ impl Session {
     async fn run(mut self, heartbeat: Duration, mut wanted: watch::Receiver<u64>, stop: Shutdown) {
         let stopped = stop.requested();
         tokio::pin!(stopped);
+        let mut wishes = self.routes.wishes();
         loop {
             let number = *wanted.borrow_and_update();
             tokio::select! {
@@ -174,6 +201,7 @@ impl Session {
             tokio::select! {
                 () = tokio::time::sleep(heartbeat) => {}
                 changed = wanted.changed() => if changed.is_err() { return },
+                () = wished(&mut wishes) => {}
                 () = &mut stopped => break,
             }
         }

@@ -1,6 +1,8 @@
 //! A nameserver on a free port, and clients for it.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+pub(crate) mod process;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;

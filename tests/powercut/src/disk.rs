@@ -6,7 +6,7 @@ use kerolox_log::fs::{Chooser, Folder, MemFolder};
 use kerolox_store::kv::{Family, Kv, KvError, MemKv, Op, Pair};
 
 /// The index of the simulated machine. It has power as long as the folder of the log has.
-pub(crate) struct DiskKv {
+pub struct DiskKv {
     power: MemFolder,
     state: Mutex<State>,
 }
@@ -20,12 +20,13 @@ struct State {
 }
 
 impl DiskKv {
-    pub(crate) fn empty(power: &MemFolder) -> Self {
+    /// One that holds nothing.
+    pub fn empty(power: &MemFolder) -> Self {
         Self { power: power.clone(), state: Mutex::default() }
     }
 
     /// What a power cut leaves: everything persisted, and of the batches behind it as many as `chooser` says, each whole.
-    pub(crate) fn after_power_cut(&self, power: &MemFolder, chooser: &mut Chooser) -> Self {
+    pub fn after_power_cut(&self, power: &MemFolder, chooser: &mut Chooser) -> Self {
         let state = self.lock();
         let kept = chooser.below(state.unsaved.len() as u64 + 1);
         let left = state.durable.clone();
@@ -36,7 +37,7 @@ impl DiskKv {
     }
 
     /// What a process leaves that is killed.
-    pub(crate) fn after_kill(&self, power: &MemFolder) -> Self {
+    pub fn after_kill(&self, power: &MemFolder) -> Self {
         Self::holding(power, self.lock().current.clone())
     }
 

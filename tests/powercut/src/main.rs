@@ -6,7 +6,6 @@
 //! real clock: a run that stands still for longer than 200 ms flushes its index at another moment than before, and one
 //! that does so for a second writes a checkpoint more.
 
-mod disk;
 mod gate;
 mod model;
 mod observe;

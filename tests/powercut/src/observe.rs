@@ -107,7 +107,10 @@ impl View {
     /// Reads everything.
     pub(crate) fn of(store: &Store) -> Result<Self, String> {
         let mut view = Self { group: store.index().group("g").is_some(), ..Self::default() };
-        for topic in store.index().topics() {
+        // Not in the head of the loop: the guard would be held for all of it, and taking another one beside it waits for a writer
+        // that waits for the first.
+        let topics = store.index().topics();
+        for topic in topics {
             view.topics.insert(topic.name.clone(), (topic.id, topic.write_queues));
             for queue in 0..QUEUES_MAX {
                 view.read_queue(store, topic.id, queue)?;

@@ -8,10 +8,10 @@ use kerolox_core::lite::is_lite;
 use kerolox_core::record::QueueState;
 use kerolox_log::fs::{Chooser, Fault, Folder, MemFolder, Times};
 use kerolox_log::{LogOptions, Salt};
+use kerolox_powercut::DiskKv;
 use kerolox_store::kv::Kv;
 use kerolox_store::{Store, StoreError, StoreOptions};
 
-use crate::disk::DiskKv;
 use crate::gate::Gate;
 use crate::model::{Answer, Model};
 use crate::observe::View;

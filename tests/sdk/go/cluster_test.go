@@ -23,9 +23,13 @@ const (
 	broker = "broker"
 )
 
+// The broker that rules a group, whichever it is.
+const master = "master"
+
 const clusterName = "DefaultCluster"
 
-// A nameserver with one broker, whose check-backs come every 2 s; topics and groups are made with mqadmin.
+// A nameserver with one broker, whose check-backs come every 2 s, or with a broker group; topics and groups are made with
+// mqadmin.
 type cluster struct {
 	id        int
 	endpoints map[string]string
@@ -38,17 +42,30 @@ var shared = sync.OnceValue(func() *cluster { return startCluster() })
 
 // Starts one for a single test; settings are environment variables of the broker, NAME=VALUE.
 func startCluster(settings ...string) *cluster {
-	answer := harness(strings.Join(append([]string{"cluster"}, settings...), " "))
+	return newCluster(strings.Join(append([]string{"cluster"}, settings...), " "))
+}
+
+// Starts a broker group, all of it in sync, for a single test.
+func startGroup(members int) *cluster { return newCluster(fmt.Sprintf("group %d", members)) }
+
+func newCluster(request string) *cluster {
 	var started struct {
 		ID         int
 		Nameserver string
 		Broker     string
 	}
-	must(json.Unmarshal(answer, &started))
+	must(json.Unmarshal(harness(request), &started))
 	endpoints := map[string]string{nameserver: started.Nameserver, broker: started.Broker}
 	return &cluster{id: started.ID, endpoints: endpoints}
 }
 
+// Stops the members of the group and starts them again, one after the other, each when all are in sync.
+func (c *cluster) restartInTurn() { harness(fmt.Sprintf("restart-in-turn %d", c.id)) }
+
+// Returns when a master rules and all members that run are in sync.
+func (c *cluster) waitForInSync() { harness(fmt.Sprintf("in-sync %d", c.id)) }
+
+// Kills a server by its name.
 func (c *cluster) kill(server string) { harness(fmt.Sprintf("kill %d %s", c.id, server)) }
 
 // Starts a server again that was killed, on the same port and data.

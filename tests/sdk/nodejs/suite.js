@@ -15,7 +15,7 @@ describe('Node.js SDK', { concurrency: 64 }, () => {
   });
   const parts = [
     'messages', 'push', 'dead_letters', 'fifo', 'priorities', 'lite', 'scheduled', 'filters', 'sql', 'transactions',
-    'limits', 'restarts',
+    'limits', 'restarts', 'failover',
   ];
   for (const part of parts) {
     require(`./${part}`)(shared);

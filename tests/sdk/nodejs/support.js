@@ -40,7 +40,7 @@ function harness(line) {
   });
 }
 
-// A nameserver with one broker, whose check-backs come every 2 s.
+// A nameserver with one broker, whose check-backs come every 2 s, or with a broker group.
 class Cluster {
   static #names = 0;
 
@@ -48,6 +48,18 @@ class Cluster {
     return Object.assign(new Cluster(), await harness('cluster'));
   }
 
+  // A broker group, all of it in sync.
+  static async startGroup(members) {
+    return Object.assign(new Cluster(), await harness(`group ${members}`));
+  }
+
+  // Returns when a master rules and all members that run are in sync.
+  waitForInSync() { return harness(`in-sync ${this.id}`); }
+
+  // Stops the members of the group and starts them again, one after the other, each when all are in sync.
+  restartInTurn() { return harness(`restart-in-turn ${this.id}`); }
+
+  // A server by its name, or the broker that rules: 'master'.
   kill(server) { return harness(`kill ${this.id} ${server}`); }
 
   start(server) { return harness(`start ${this.id} ${server}`); }
@@ -164,6 +176,25 @@ class Listener {
   bodies() { return this.got.map(([body]) => body); }
 }
 
+// Answers check-backs in turn, the last answer for ever; remembers what it was asked about.
+class Checker {
+  constructor(...answers) {
+    this.answers = answers;
+    this.asked = [];
+  }
+
+  async check(message) {
+    this.asked.push(message.body.toString());
+    return this.answers[Math.min(this.asked.length, this.answers.length) - 1];
+  }
+}
+
+async function sendHalf(producer, message) {
+  const transaction = producer.beginTransaction();
+  await producer.send(message, transaction);
+  return transaction;
+}
+
 // One test for each server that an SDK may be configured with.
 function eachAccessPoint(name, body) {
   describe(name, () => {
@@ -172,6 +203,6 @@ function eachAccessPoint(name, body) {
 }
 
 module.exports = {
-  ACCESS_POINTS, Cluster, INVISIBLE, Listener, SILENT, eachAccessPoint, eventually, keep, numbered, receive,
-  receiveNothing, shutdownClients, startProducer, startPushConsumer, startSimpleConsumer, texts,
+  ACCESS_POINTS, Checker, Cluster, INVISIBLE, Listener, SILENT, TIMEOUT, eachAccessPoint, eventually, keep, numbered,
+  receive, receiveNothing, sendHalf, shutdownClients, startProducer, startPushConsumer, startSimpleConsumer, texts,
 };

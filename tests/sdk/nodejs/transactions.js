@@ -4,23 +4,10 @@
 const assert = require('node:assert/strict');
 const { TransactionResolution } = require('rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb');
 const {
-  eachAccessPoint, eventually, receive, receiveNothing, startProducer, startSimpleConsumer, texts,
+  Checker, eachAccessPoint, eventually, receive, receiveNothing, sendHalf, startProducer, startSimpleConsumer, texts,
 } = require('./support');
 
 const { COMMIT, ROLLBACK, TRANSACTION_RESOLUTION_UNSPECIFIED: UNKNOWN } = TransactionResolution;
-
-// Answers check-backs in turn, the last answer for ever; remembers what it was asked about.
-class Checker {
-  constructor(...answers) {
-    this.answers = answers;
-    this.asked = [];
-  }
-
-  async check(message) {
-    this.asked.push(message.body.toString());
-    return this.answers[Math.min(this.asked.length, this.answers.length) - 1];
-  }
-}
 
 module.exports = shared => {
   async function open(access) {
@@ -29,12 +16,6 @@ module.exports = shared => {
     const consumer = await startSimpleConsumer(cluster[access], topic, await cluster.createGroup());
     const producer = checker => startProducer(cluster[access], topic, { checker });
     return { topic, producer, consumer };
-  }
-
-  async function sendHalf(producer, message) {
-    const transaction = producer.beginTransaction();
-    await producer.send(message, transaction);
-    return transaction;
   }
 
   eachAccessPoint('a committed message is delivered once', async access => {

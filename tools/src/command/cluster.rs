@@ -100,6 +100,7 @@ impl Listed {
         match &self.answer {
             Err(_) => "UNREACHABLE",
             Ok(answer) if !answer.read_only_reason.is_empty() => "READ_ONLY",
+            Ok(_) if self.info.withheld != 0 => "NO_SENDS",
             Ok(_) => "OK",
         }
     }
@@ -134,6 +135,7 @@ impl Listed {
             "role": self.role(),
             "topics": self.topics,
             "state": self.state(),
+            "withheld": self.info.withheld,
         });
         match &self.answer {
             Ok(answer) => {

@@ -3,12 +3,15 @@
 pub(crate) mod audit;
 pub(crate) mod cluster;
 pub(crate) mod config;
+pub(crate) mod controller;
 pub(crate) mod dead_letters;
 pub(crate) mod group;
 pub(crate) mod lites;
 pub(crate) mod message;
+pub(crate) mod moving;
 pub(crate) mod offset;
 pub(crate) mod query;
+pub(crate) mod replication;
 pub(crate) mod store;
 pub(crate) mod timers;
 pub(crate) mod topic;

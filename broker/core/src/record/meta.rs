@@ -10,7 +10,7 @@ use crate::topic::Topic;
 #[derive(Clone, PartialEq, Message)]
 pub struct MetaRecord {
     /// The change; absent only in records of a newer version, which older software ignores.
-    #[prost(oneof = "MetaChange", tags = "1, 2, 3, 4, 11, 12")]
+    #[prost(oneof = "MetaChange", tags = "1, 2, 3, 4, 11, 12, 13")]
     pub change: Option<MetaChange>,
 }
 
@@ -35,6 +35,18 @@ pub enum MetaChange {
     /// Removes lite topics.
     #[prost(message, tag = "12")]
     DropLites(DropLites),
+    /// Takes permissions from all topics, or gives them back.
+    #[prost(message, tag = "13")]
+    Withhold(Withhold),
+}
+
+/// Says which permissions all topics of the broker group lack from here on, whatever they have themselves: what they have stays
+/// as it is, and counts again when nothing is withheld.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Withhold {
+    /// [`crate::topic::PERM_READ`] and [`crate::topic::PERM_WRITE`]; 0: nothing is withheld.
+    #[prost(uint32, tag = "1")]
+    pub perm: u32,
 }
 
 /// Removes a topic.

@@ -13,7 +13,7 @@ mod retention;
 
 pub use lite::{DropLite, DropLites, LiteTopic};
 pub use message::{Hold, MessageHeader, MessageRecord, Routing};
-pub use meta::{DeleteGroup, DeleteTopic, MetaChange, MetaRecord};
+pub use meta::{DeleteGroup, DeleteTopic, MetaChange, MetaRecord, Withhold};
 pub use progress::{
     AckRange, Attempted, Checked, DeadOrigin, DeadReason, Finished, Fired, ProgressItem, ProgressItemBox,
     ProgressRecord, QueueProgress, Redriven, TimerDecision, TimerEnded,

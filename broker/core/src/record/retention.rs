@@ -63,6 +63,9 @@ pub struct SnapshotRecord {
     /// Topics whose message groups move to other queues.
     #[prost(message, repeated, tag = "21")]
     pub moving: Vec<MovingTopic>,
+    /// Permissions that are withheld from all topics, see [`crate::record::Withhold`]; in part 0.
+    #[prost(uint32, tag = "22")]
+    pub withheld: u32,
     /// The audit trail, oldest first.
     #[prost(message, repeated, tag = "30")]
     pub audit: Vec<Audited>,

@@ -120,6 +120,7 @@ fn examples() -> Vec<Record> {
             next_lite: 0,
             moving: Vec::new(),
             audit: Vec::new(),
+            withheld: 0,
         })),
         Record::Trim(TrimRecord { before: 1_048_576, queues: vec![state] }),
         Record::Message(MessageRecord { header: carried, system: Bytes::new(), content: Bytes::new() }),
@@ -202,6 +203,8 @@ fn examples() -> Vec<Record> {
             moving: vec![MovingTopic { topic_id: 7, moving }],
             ..SnapshotRecord::default()
         })),
+        Record::Meta(MetaRecord { change: Some(MetaChange::Withhold(Withhold { perm: 2 })) }),
+        Record::Snapshot(Box::new(SnapshotRecord { withheld: 2, ..SnapshotRecord::default() })),
     ]
 }
 

@@ -165,6 +165,7 @@ impl Index {
             self.forget_parts();
         }
         self.store_ms = self.store_ms.max(frame.store_ms);
+        self.epoch = frame.epoch;
         self.applied = frame.end();
         Ok(outcome)
     }
@@ -339,6 +340,11 @@ impl Index {
             }
             Some(MetaChange::PutLite(lite)) => self.put_lite(lite, events),
             Some(MetaChange::DropLites(drop)) => self.drop_lites(drop, events),
+            Some(MetaChange::Withhold(withhold)) => {
+                events.push(Event::TopicsChanged);
+                self.meta.withheld = withhold.perm;
+                Ok(Outcome::Done)
+            }
             None => Ok(Outcome::Done),
         }
     }

@@ -20,6 +20,8 @@ pub(super) struct Meta {
     /// Ids are never given twice, so that nothing left of a deleted topic can be taken for a new one's.
     pub(super) next_topic: u32,
     pub(super) next_group: u32,
+    /// Permissions that all topics lack, whatever they have themselves.
+    pub(super) withheld: u32,
 }
 
 impl Default for Meta {
@@ -31,6 +33,7 @@ impl Default for Meta {
             group_ids: HashSet::new(),
             next_topic: 1,
             next_group: 1,
+            withheld: 0,
         }
     }
 }
@@ -50,6 +53,9 @@ impl Meta {
         };
         meta.next_topic = next(keys::NEXT_TOPIC, "next topic id")?;
         meta.next_group = next(keys::NEXT_GROUP, "next group id")?;
+        if let Some(bytes) = kv.get(Family::State, keys::WITHHELD)? {
+            meta.withheld = keys::read_u32(&bytes, "withheld permissions")?;
+        }
         Ok(meta)
     }
 
@@ -83,6 +89,12 @@ impl Index {
     /// The topic of an id.
     pub fn topic_by_id(&self, id: u32) -> Option<Arc<Topic>> {
         self.meta.topics_by_id.get(&id).cloned()
+    }
+
+    /// Permissions that are withheld from all topics: [`kerolox_core::topic::PERM_READ`] and
+    /// [`kerolox_core::topic::PERM_WRITE`].
+    pub fn withheld(&self) -> u32 {
+        self.meta.withheld
     }
 
     /// The id that the next new topic gets.

@@ -2,7 +2,7 @@
 //!
 //! | family | key (integers big-endian) | value |
 //! |---|---|---|
-//! | state | name | `applied`, `trimmed`: u64 log position; `unsettled`: u64 position of damage; `joining`: u64 positions of half messages that wait for the last one of their transaction; `format`, `next-topic`, `next-group`, `next-lite`: u32; `store-ms`: i64 time of the newest record; `broker`: text |
+//! | state | name | `applied`, `trimmed`: u64 log position; `unsettled`: u64 position of damage; `joining`: u64 positions of half messages that wait for the last one of their transaction; `format`, `epoch` of the newest record, `next-topic`, `next-group`, `next-lite`, `withheld` permissions: u32; `store-ms`: i64 time of the newest record; `broker`: text |
 //! | topics | u32 id | [`kerolox_core::topic::Topic`] |
 //! | groups | u32 id | [`kerolox_core::group::Group`] |
 //! | queues | u32 topic, u32 queue | u64 min offset, u64 next offset, i64 time of the newest entry |
@@ -82,6 +82,7 @@ pub struct Index {
     applied: u64,
     trimmed: u64,
     store_ms: i64,
+    epoch: u32,
     loading: Loading,
     broker: String,
     meta: Meta,
@@ -135,6 +136,11 @@ impl Index {
             Some(bytes) => keys::read_u64(&bytes, "store time")?.cast_signed(),
             None => 0,
         };
+        // Nor the epoch: it was always the first one.
+        let epoch = match kv.get(Family::State, keys::EPOCH)? {
+            Some(bytes) => keys::read_u32(&bytes, "epoch")?,
+            None => 1,
+        };
         let broker = String::from_utf8_lossy(&state(keys::BROKER)?).into_owned();
         let meta = Meta::load(&*kv)?;
         let queues = Queues::load(&*kv)?;
@@ -150,6 +156,7 @@ impl Index {
             applied,
             trimmed,
             store_ms,
+            epoch,
             loading: Loading::Never,
             broker,
             meta,
@@ -185,6 +192,7 @@ impl Index {
             applied: 0,
             trimmed: 0,
             store_ms: 0,
+            epoch: 0,
             loading: Loading::Blank,
             broker: String::new(),
             meta: Meta::default(),
@@ -212,6 +220,11 @@ impl Index {
     /// Store time of the newest record applied, milliseconds since the Unix epoch.
     pub fn store_ms(&self) -> i64 {
         self.store_ms
+    }
+
+    /// Epoch of the newest record applied; 0 when there was none.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     /// Broker group that the log belongs to; empty before the first record.
@@ -282,10 +295,16 @@ impl Index {
         if self.unsettled.is_none() {
             ops.push(Op::Delete(Family::State, keys::UNSETTLED.to_vec()));
         }
+        // Absent as long as nothing is withheld, as in older indexes.
+        ops.push(match self.meta.withheld {
+            0 => Op::Delete(Family::State, keys::WITHHELD.to_vec()),
+            perm => Op::Put(Family::State, keys::WITHHELD.to_vec(), perm.to_be_bytes().to_vec()),
+        });
         let mut state = |key: &[u8], value: Vec<u8>| ops.push(Op::Put(Family::State, key.to_vec(), value));
         state(keys::FORMAT, FORMAT.to_be_bytes().to_vec());
         state(keys::APPLIED, self.applied.to_be_bytes().to_vec());
         state(keys::STORE_MS, self.store_ms.to_be_bytes().to_vec());
+        state(keys::EPOCH, self.epoch.to_be_bytes().to_vec());
         state(keys::TRIMMED, self.trimmed.to_be_bytes().to_vec());
         state(keys::BROKER, self.broker.clone().into_bytes());
         state(keys::NEXT_TOPIC, self.meta.next_topic.to_be_bytes().to_vec());

@@ -125,6 +125,7 @@ impl Index {
                 head.broker.clone_from(&self.broker);
                 head.next_topic = self.meta.next_topic;
                 head.next_group = self.meta.next_group;
+                head.withheld = self.meta.withheld;
                 // Absent before the first one: logs without lite topics look as they always did.
                 head.next_lite = if self.lites.next == FIRST_LITE_QUEUE { 0 } else { self.lites.next };
             }
@@ -227,6 +228,7 @@ impl Index {
             self.broker = part.broker;
             self.meta.next_topic = part.next_topic;
             self.meta.next_group = part.next_group;
+            self.meta.withheld = part.withheld;
             self.lites.next = self.lites.next.max(part.next_lite);
         }
         for topic in part.topics {

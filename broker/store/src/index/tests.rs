@@ -13,6 +13,7 @@ use kerolox_core::topic::Topic;
 use kerolox_core::transaction::Source;
 
 mod lites;
+mod withheld;
 
 use super::*;
 use crate::kv::MemKv;

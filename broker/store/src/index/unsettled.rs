@@ -306,10 +306,12 @@ impl Index {
             lites,
             next_lite,
             moving,
+            audit,
             ..
         } = snapshot;
         self.broker = snapshot.broker;
         (self.meta.next_topic, self.meta.next_group) = (snapshot.next_topic, snapshot.next_group);
+        self.meta.withheld = snapshot.withheld;
         self.replace_topics_and_groups(topics, groups)?;
         self.replace_lites(&lites, next_lite)?;
         self.moving.replace(moving);
@@ -346,6 +348,7 @@ impl Index {
             self.overlay.delete(Family::Kept, keys::block(old.topic_id, old.queue, old.offset));
         }
         kept.iter().for_each(|kept| self.put_kept(kept));
+        audit.iter().for_each(|audited| self.put_audited(audited));
         Ok(())
     }
 
@@ -485,14 +488,61 @@ fn joined(parts: Vec<SnapshotRecord>) -> SnapshotRecord {
     let mut parts = parts.into_iter();
     let mut whole = parts.next().unwrap_or_default();
     for part in parts {
-        whole.topics.extend(part.topics);
-        whole.groups.extend(part.groups);
-        whole.queues.extend(part.queues);
-        whole.progress.extend(part.progress);
-        whole.halves.extend(part.halves);
-        whole.timers.extend(part.timers);
-        whole.kept.extend(part.kept);
-        whole.lites.extend(part.lites);
+        // Named one by one, so that a list that a snapshot gets cannot be forgotten here.
+        let SnapshotRecord {
+            part: _,
+            last: _,
+            broker: _,
+            next_topic: _,
+            next_group: _,
+            settles: _,
+            next_lite: _,
+            withheld: _,
+            topics,
+            groups,
+            queues,
+            progress,
+            halves,
+            kept,
+            timers,
+            lites,
+            moving,
+            audit,
+        } = part;
+        whole.topics.extend(topics);
+        whole.groups.extend(groups);
+        whole.queues.extend(queues);
+        whole.progress.extend(progress);
+        whole.halves.extend(halves);
+        whole.kept.extend(kept);
+        whole.timers.extend(timers);
+        whole.lites.extend(lites);
+        whole.moving.extend(moving);
+        whole.audit.extend(audit);
     }
     whole
+}
+
+#[cfg(test)]
+mod tests {
+    use kerolox_core::audit::Audited;
+    use kerolox_core::record::MovingTopic;
+
+    use super::*;
+
+    #[test]
+    fn later_parts_of_a_snapshot_count_as_the_first_one_does() {
+        let part = |part: u32| SnapshotRecord {
+            part,
+            topics: vec![Topic { id: part, ..Topic::default() }],
+            moving: vec![MovingTopic { topic_id: part, ..MovingTopic::default() }],
+            audit: vec![Audited { position: u64::from(part), ..Audited::default() }],
+            ..SnapshotRecord::default()
+        };
+        let whole = joined(vec![part(0), part(1), part(2)]);
+        let topics: Vec<u32> = whole.topics.iter().map(|topic| topic.id).collect();
+        let moving: Vec<u32> = whole.moving.iter().map(|moving| moving.topic_id).collect();
+        let audit: Vec<u64> = whole.audit.iter().map(|audited| audited.position).collect();
+        assert_eq!((topics, moving, audit), (vec![0, 1, 2], vec![0, 1, 2], vec![0, 1, 2]));
+    }
 }

@@ -5,6 +5,7 @@
 
 pub mod acks;
 mod channels;
+mod reach;
 mod stream;
 
 use std::future::Future;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use kerolox_model::token::{RecallHandle, ReceiptHandle, TransactionId};
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
 use kerolox_proto::v2::{self, Code};
-use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, KeyAndValueRef, MetadataMap};
+use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
@@ -25,7 +26,7 @@ use crate::clients::Clients;
 use crate::headers::ClientHeaders;
 use crate::process::Shutdown;
 use crate::refusal::Refusal;
-use crate::routes::{BrokerAddress, Routes};
+use crate::routes::Routes;
 
 /// Header of a call that was passed on already.
 const RELAYED: &str = "x-kerolox-relayed";
@@ -265,18 +266,16 @@ impl Relay {
         &self,
         owner: &str,
         request: Request<Q>,
-        call: impl FnOnce(MessagingServiceClient<Channel>, Request<Q>) -> F,
+        call: impl Fn(MessagingServiceClient<Channel>, Request<Q>) -> F,
     ) -> Result<RelayedStream<T>, Refusal>
     where
+        Q: Clone,
         T: stream::Item,
         F: Future<Output = Result<Response<Streaming<T>>, Status>>,
     {
-        let (address, broker) = self.broker(owner, request.metadata())?;
         let client = ClientHeaders::lenient(request.metadata());
-        let messages = tokio::select! {
-            answer = call(broker, pass_on(request)) => {
-                answer.map_err(|status| no_answer(owner, &address, &status))?.into_inner()
-            }
+        let (address, messages) = tokio::select! {
+            reached = self.reach(owner, request, call) => reached?,
             () = self.shutdown.requested() => return Err(stream::shutting_down()),
         };
         self.clients.note_owner(&client.client_id, owner);
@@ -305,9 +304,9 @@ impl Relay {
         self: &Arc<Self>,
         owners: Vec<String>,
         request: Request<Q>,
-        call: impl FnOnce(MessagingServiceClient<Channel>, Request<Q>) -> F + Copy + Send + 'static,
+        call: impl Fn(MessagingServiceClient<Channel>, Request<Q>) -> F + Copy + Send + Sync + 'static,
     ) where
-        Q: Clone + Send + 'static,
+        Q: Clone + Send + Sync + 'static,
         R: Send + 'static,
         F: Future<Output = Result<Response<R>, Status>> + Send + 'static,
     {
@@ -327,92 +326,23 @@ impl Relay {
     async fn unary<Q, R, F>(
         &self,
         owner: &str,
-        request: Request<Q>,
-        call: impl FnOnce(MessagingServiceClient<Channel>, Request<Q>) -> F,
+        mut request: Request<Q>,
+        call: impl Fn(MessagingServiceClient<Channel>, Request<Q>) -> F,
     ) -> Result<R, Refusal>
     where
+        Q: Clone,
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let (address, broker) = self.broker(owner, request.metadata())?;
-        let has_deadline = request.metadata().contains_key("grpc-timeout");
-        let mut request = pass_on(request);
-        if !has_deadline {
+        if !request.metadata().contains_key("grpc-timeout") {
             request.set_timeout(DEFAULT_TIMEOUT);
         }
-        let answer = call(broker, request).await;
-        answer.map(Response::into_inner).map_err(|status| no_answer(owner, &address, &status))
-    }
-
-    /// A client for the master of the group `owner`, unless the call was passed on before.
-    fn broker(
-        &self,
-        owner: &str,
-        metadata: &MetadataMap,
-    ) -> Result<(BrokerAddress, MessagingServiceClient<Channel>), Refusal> {
-        if is_relayed(metadata) {
-            return Err(Refusal::new(
-                Code::InternalServerError,
-                format!(
-                    "the call was passed on to a server that is not {owner:?} either; try again in a moment"
-                ),
-            ));
-        }
-        let address = self.routes.broker_endpoint(owner).ok_or_else(|| {
-            Refusal::new(
-                Code::InternalServerError,
-                format!(
-                    "the broker group {owner:?}, which this call is for, is not there at the moment; try again later"
-                ),
-            )
-        })?;
-        let broker = self.channels.client(&address, &self.routes)?;
-        Ok((address, broker))
+        self.reach(owner, request, call).await.map(|(_, answer)| answer)
     }
 }
 
 /// Whether a call was passed on before.
 pub fn is_relayed(metadata: &MetadataMap) -> bool {
     metadata.contains_key(RELAYED)
-}
-
-/// The same call for the owner: what the client says of itself, its deadline, and the mark against loops.
-fn pass_on<Q>(request: Request<Q>) -> Request<Q> {
-    let (metadata, _, message) = request.into_parts();
-    let mut passed_on = Request::new(message);
-    let headers = passed_on.metadata_mut();
-    for header in metadata.iter() {
-        let KeyAndValueRef::Ascii(name, value) = header else { continue };
-        if is_the_clients(name) {
-            headers.append(name.clone(), value.clone());
-        }
-    }
-    headers.insert(RELAYED, AsciiMetadataValue::from_static("1"));
-    passed_on
-}
-
-/// Headers of the transport belong to each connection by itself; only these go on.
-fn is_the_clients(name: &AsciiMetadataKey) -> bool {
-    let name = name.as_str();
-    name.starts_with("x-mq-") || name == "authorization" || name == "grpc-timeout"
-}
-
-/// What to tell the client when the owner gave a gRPC error instead of an answer.
-fn no_answer(owner: &str, address: &BrokerAddress, status: &Status) -> Refusal {
-    let reason = status.message();
-    match status.code() {
-        tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => Refusal::new(
-            Code::ProxyTimeout,
-            format!("the broker {owner:?} at {address} did not answer in time ({reason}); try again"),
-        ),
-        tonic::Code::Unimplemented => Refusal::new(
-            Code::NotImplemented,
-            format!("the broker {owner:?} at {address} does not offer this call ({reason})"),
-        ),
-        _ => Refusal::new(
-            Code::InternalServerError,
-            format!("the broker {owner:?} at {address} cannot be reached ({reason}); try again later"),
-        ),
-    }
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ impl<T: Item> Stream for RelayedStream<T> {
                 Poll::Ready(Some(Ok(item)))
             }
             Poll::Ready(Some(Err(status))) => {
-                let refusal = super::no_answer(&self.owner, &self.address, &status);
+                let refusal = super::reach::no_answer(&self.owner, &self.address, &status);
                 Poll::Ready(self.end_with(refusal))
             }
             Poll::Ready(None) => {

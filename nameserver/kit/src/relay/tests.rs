@@ -56,7 +56,7 @@ fn only_the_clients_own_headers_go_on() {
     for (name, value) in [("x-mq-client-id", "c"), ("grpc-timeout", "3S"), ("content-length", "7")] {
         request.metadata_mut().insert(name, value.parse().unwrap());
     }
-    let passed_on = pass_on(request);
+    let passed_on = reach::pass_on(&request);
     let mut names: Vec<String> = passed_on.metadata().as_ref().keys().map(ToString::to_string).collect();
     names.sort();
     assert_eq!(names, ["grpc-timeout", RELAYED, "x-mq-client-id"]);

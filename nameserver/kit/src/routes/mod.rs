@@ -2,11 +2,13 @@
 //!
 //! [`RouteTable`] is the pure state; [`Routes`] is its one owner in a process and reads the clock.
 
+mod election;
 mod queries;
 mod registration;
 mod table;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
@@ -16,7 +18,9 @@ use kerolox_proto::kerolox::{
     ClusterSnapshot, GroupSettings, RegisterRequest, TopicRoute, UnregisterRequest,
 };
 use kerolox_proto::v2;
+use tokio::sync::watch;
 
+pub(crate) use election::ELECTION_WAIT;
 pub use queries::{ALL_QUEUES, assignments, message_queues, stored_topic, writable_groups};
 pub use registration::{BrokerAddress, MemberId, Registration, RegistrationError};
 pub use table::{Change, RouteTable};
@@ -33,6 +37,21 @@ pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Routes {
     table: Mutex<RouteTable>,
+    /// Counts what may change answers.
+    changes: watch::Sender<u64>,
+    /// Counts wishes for news.
+    wishes: watch::Sender<u64>,
+}
+
+/// The master of a broker group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMaster {
+    /// Where it can be reached.
+    pub address: BrokerAddress,
+    /// Of its reign; 0 without replication.
+    pub epoch: u32,
+    /// Random number of its process.
+    pub incarnation: String,
 }
 
 impl Routes {
@@ -40,7 +59,32 @@ impl Routes {
     pub fn new(lease: Duration) -> Self {
         // Another run of this process starts with a much higher version, so brokers never take one for the other.
         let first_version = u64::try_from(now_ms()).unwrap_or_default() * 1000;
-        Self { table: Mutex::new(RouteTable::new(lease, first_version)) }
+        let table = Mutex::new(RouteTable::new(lease, first_version));
+        Self { table, changes: watch::Sender::new(0), wishes: watch::Sender::new(0) }
+    }
+
+    /// Changes whenever answers may be different.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Asks whoever brings news from elsewhere to do so at once.
+    pub fn want_news(&self) {
+        self.wishes.send_modify(|count| *count += 1);
+    }
+
+    /// Changes whenever somebody wants news.
+    pub fn wishes(&self) -> watch::Receiver<u64> {
+        self.wishes.subscribe()
+    }
+
+    /// Changes the table, and tells of it if `is_news` says so of the outcome.
+    fn change<T>(&self, change: impl FnOnce(&mut RouteTable) -> T, is_news: impl FnOnce(&T) -> bool) -> T {
+        let outcome = change(&mut self.lock());
+        if is_news(&outcome) {
+            self.changes.send_modify(|count| *count += 1);
+        }
+        outcome
     }
 
     /// How long a registration lasts without another one.
@@ -57,17 +101,18 @@ impl Routes {
         request: RegisterRequest,
         peer: Option<IpAddr>,
     ) -> Result<Change, RegistrationError> {
-        self.lock().register(request, peer, Instant::now())
+        let is_news = |change: &Result<Change, _>| !matches!(change, Ok(Change::Nothing) | Err(_));
+        self.change(|table| table.register(request, peer, Instant::now()), is_news)
     }
 
     /// Takes a broker out at once; see [`RouteTable::unregister`].
     pub fn unregister(&self, request: &UnregisterRequest) -> bool {
-        self.lock().unregister(request)
+        self.change(|table| table.unregister(request), |was_there| *was_there)
     }
 
     /// Takes out the brokers whose lease has ended, and returns them. To be called a few times per lease.
     pub fn expire(&self) -> Vec<MemberId> {
-        self.lock().expire(Instant::now())
+        self.change(|table| table.expire(Instant::now()), |ended| !ended.is_empty())
     }
 
     /// Sets the registration of the broker that this process is.
@@ -75,17 +120,22 @@ impl Routes {
     /// # Errors
     /// See [`RouteTable::set_own`].
     pub fn set_own(&self, request: RegisterRequest) -> Result<(), RegistrationError> {
-        self.lock().set_own(request)
+        self.change(|table| table.set_own(request), Result::is_ok)
     }
 
     /// Replaces what the nameserver `source` said earlier.
     pub fn replace_copy(&self, source: &str, snapshot: ClusterSnapshot) {
-        self.lock().replace_copy(source, snapshot, Instant::now());
+        self.change(|table| table.replace_copy(source, snapshot, Instant::now()), |()| true);
     }
 
     /// Notes that what the nameserver `source` said earlier is still true.
     pub fn confirm_copy(&self, source: &str) {
         self.lock().confirm_copy(source, Instant::now());
+    }
+
+    /// Notes the epoch that a group is in; see [`RouteTable::note_epoch`].
+    pub fn note_epoch(&self, cluster: &str, group: &str, epoch: u32) {
+        self.change(|table| table.note_epoch(cluster, group, epoch), |is_news| *is_news);
     }
 
     /// Changes whenever something that is registered here does.
@@ -115,24 +165,29 @@ impl Routes {
     ///
     /// # Errors
     /// See [`message_queues`].
-    pub fn message_queues(&self, topic: &v2::Resource) -> Result<Vec<v2::MessageQueue>, Refusal> {
-        message_queues(&self.lock().brokers(Instant::now()), topic)
+    pub fn message_queues(
+        &self,
+        topic: &v2::Resource,
+        instead: Option<&v2::Endpoints>,
+    ) -> Result<Vec<v2::MessageQueue>, Refusal> {
+        message_queues(&self.lock().brokers(Instant::now()), topic, instead)
     }
 
-    /// What some master registered of the topic with this stored name.
+    /// What some broker group registered of the topic with this stored name.
     pub fn topic(&self, stored_name: &str) -> Option<TopicRoute> {
-        let table = self.lock();
-        let brokers = table.brokers(Instant::now());
-        let masters = brokers.values().filter(|broker| broker.is_master());
-        { masters }.find_map(|broker| broker.topic(stored_name).cloned())
+        queries::topic(&self.lock().brokers(Instant::now()), stored_name).cloned()
     }
 
     /// What the consumers of a topic are to receive from, for `QueryAssignment`.
     ///
     /// # Errors
     /// See [`assignments`].
-    pub fn assignments(&self, topic: &v2::Resource) -> Result<Vec<v2::Assignment>, Refusal> {
-        assignments(&self.lock().brokers(Instant::now()), topic)
+    pub fn assignments(
+        &self,
+        topic: &v2::Resource,
+        instead: Option<&v2::Endpoints>,
+    ) -> Result<Vec<v2::Assignment>, Refusal> {
+        assignments(&self.lock().brokers(Instant::now()), topic, instead)
     }
 
     /// The broker groups that accept messages of a topic.
@@ -148,25 +203,28 @@ impl Routes {
     /// # Errors
     /// See [`assignments`].
     pub fn readable_groups(&self, topic: Option<&v2::Resource>) -> Result<Vec<String>, Refusal> {
-        let assignments = self.assignments(&topic.cloned().unwrap_or_default())?;
+        let assignments = self.assignments(&topic.cloned().unwrap_or_default(), None)?;
         let queues = assignments.into_iter().filter_map(|assignment| assignment.message_queue);
         Ok(queues.filter_map(|queue| Some(queue.broker?.name)).collect())
     }
 
-    /// Where the master of a broker group can be reached; `None` when it is not there.
-    pub fn broker_endpoint(&self, group: &str) -> Option<BrokerAddress> {
+    /// The master of a broker group; `None` when it is not there.
+    pub fn master(&self, group: &str) -> Option<GroupMaster> {
         let table = self.lock();
         let brokers = table.brokers(Instant::now());
-        let master = brokers.values().find(|broker| broker.group() == group && broker.is_master());
-        master.map(|broker| broker.address().clone())
+        let master = brokers.values().find(|broker| broker.group() == group && broker.is_master())?;
+        Some(GroupMaster {
+            address: master.address().clone(),
+            epoch: master.epoch(),
+            incarnation: master.incarnation().to_owned(),
+        })
     }
 
-    /// The masters that are believed to be there: broker group and address.
-    pub fn masters(&self) -> Vec<(String, BrokerAddress)> {
+    /// Whether slaves of a broker group are there.
+    pub fn has_slaves(&self, group: &str) -> bool {
         let table = self.lock();
         let brokers = table.brokers(Instant::now());
-        let masters = brokers.values().filter(|broker| broker.is_master());
-        masters.map(|broker| (broker.group().to_owned(), broker.address().clone())).collect()
+        brokers.values().any(|broker| broker.group() == group && !broker.is_master())
     }
 
     /// Addresses of all brokers that are believed to be there.

@@ -1,7 +1,8 @@
 //! Answers to clients out of the route table, in the form that every official SDK can use.
 //!
 //! Two SDKs take every queue of an answer for usable, whatever its permission or broker id; so slaves are never
-//! listed, and neither are read-only queues of a topic that can be written elsewhere.
+//! listed as brokers of their own, and neither are read-only queues of a topic that can be written elsewhere. Queues of a group
+//! that withholds permissions are: what waits there is to be consumed, and what is sent there all the same it passes on.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use kerolox_proto::kerolox::TopicRoute;
 use kerolox_proto::v2::{self, Code, Permission};
 
 use super::registration::{MemberId, Registration};
+use super::view::GroupView;
 use crate::refusal::Refusal;
 
 /// Queue id that stands for all queues of a broker.
@@ -45,26 +47,34 @@ pub fn stored_topic(topic: Option<&v2::Resource>) -> Result<String, Refusal> {
     Ok(in_namespace(&topic.resource_namespace, &topic.name))
 }
 
-/// The queues of a topic, ordered by broker group and queue number.
+/// The queues of a topic, ordered by broker group and queue number. `instead` stands for the addresses of
+/// groups with slaves: for clients that can use only one.
 ///
 /// # Errors
 /// ILLEGAL_TOPIC, TOPIC_NOT_FOUND, or FORBIDDEN when no queue may be read or written.
-pub fn message_queues(brokers: &Brokers<'_>, topic: &v2::Resource) -> Result<Vec<v2::MessageQueue>, Refusal> {
+pub fn message_queues(
+    brokers: &Brokers<'_>,
+    topic: &v2::Resource,
+    instead: Option<&v2::Endpoints>,
+) -> Result<Vec<v2::MessageQueue>, Refusal> {
     let stored = stored_topic(Some(topic))?;
     let mut queues = Vec::new();
-    for (broker, route) in masters_of(brokers, topic, &stored)? {
+    for (group, route) in groups_of(brokers, topic, &stored)? {
+        let (broker, withholds) = (group.to_v2(instead), group.speaker().withholds());
         for id in 0..route.read_queues.max(route.write_queues) {
             let permission = permission(id < route.read_queues, id < route.write_queues, route.perm);
             if permission != Permission::None {
-                queues.push(message_queue(topic, broker, &route, queue_number(id), permission));
+                let queue = message_queue(topic, broker.clone(), &route, queue_number(id), permission);
+                queues.push((queue, withholds));
             }
         }
     }
     let is_writable =
         |queue: &v2::MessageQueue| matches!(queue.permission(), Permission::Write | Permission::ReadWrite);
-    if queues.iter().any(is_writable) {
-        queues.retain(is_writable);
+    if queues.iter().any(|(queue, _)| is_writable(queue)) {
+        queues.retain(|(queue, withholds)| *withholds || is_writable(queue));
     }
+    let queues: Vec<_> = queues.into_iter().map(|(queue, _)| queue).collect();
     if queues.is_empty() {
         return Err(Refusal::new(
             Code::Forbidden,
@@ -78,17 +88,22 @@ pub fn message_queues(brokers: &Brokers<'_>, topic: &v2::Resource) -> Result<Vec
 
 /// What a consumer is to receive from: every readable broker of the topic, as one queue with the id [`ALL_QUEUES`].
 ///
-/// All members of a group get the same list; brokers share out the messages among them.
+/// All members of a consumer group get the same list; brokers share out the messages among them. For `instead` see
+/// [`message_queues`].
 ///
 /// # Errors
 /// ILLEGAL_TOPIC, TOPIC_NOT_FOUND, or FORBIDDEN when the topic may not be read.
-pub fn assignments(brokers: &Brokers<'_>, topic: &v2::Resource) -> Result<Vec<v2::Assignment>, Refusal> {
+pub fn assignments(
+    brokers: &Brokers<'_>,
+    topic: &v2::Resource,
+    instead: Option<&v2::Endpoints>,
+) -> Result<Vec<v2::Assignment>, Refusal> {
     let stored = stored_topic(Some(topic))?;
     let mut assignments = Vec::new();
-    for (broker, route) in masters_of(brokers, topic, &stored)? {
+    for (group, route) in groups_of(brokers, topic, &stored)? {
         let permission = permission(route.read_queues > 0, route.write_queues > 0, route.perm);
         if matches!(permission, Permission::Read | Permission::ReadWrite) {
-            let queue = message_queue(topic, broker, &route, ALL_QUEUES, permission);
+            let queue = message_queue(topic, group.to_v2(instead), &route, ALL_QUEUES, permission);
             assignments.push(v2::Assignment { message_queue: Some(queue) });
         }
     }
@@ -107,42 +122,50 @@ pub fn assignments(brokers: &Brokers<'_>, topic: &v2::Resource) -> Result<Vec<v2
 /// ILLEGAL_TOPIC, TOPIC_NOT_FOUND, or FORBIDDEN when the topic may not be written.
 pub fn writable_groups(brokers: &Brokers<'_>, topic: Option<&v2::Resource>) -> Result<Vec<String>, Refusal> {
     let stored = stored_topic(topic)?;
-    let masters = masters_of(brokers, &topic.cloned().unwrap_or_default(), &stored)?;
+    let groups = groups_of(brokers, &topic.cloned().unwrap_or_default(), &stored)?;
     let is_writable = |route: &TopicRoute| route.perm & WRITE_BIT != 0 && route.write_queues > 0;
-    let writable = masters.into_iter().filter(|(_, route)| is_writable(route));
-    let groups: Vec<String> = writable.map(|(broker, _)| broker.group().to_owned()).collect();
-    if groups.is_empty() {
+    let writable = groups.into_iter().filter(|(_, route)| is_writable(route));
+    let names: Vec<String> = writable.map(|(group, _)| group.speaker().group().to_owned()).collect();
+    if names.is_empty() {
         return Err(Refusal::new(
             Code::Forbidden,
             format!("the topic {stored:?} may not be written; change its perm with `mqadmin updateTopic`"),
         ));
     }
-    Ok(groups)
+    Ok(names)
 }
 
-/// The masters that have a topic, each with what it says of it. Those that make topics with their first message count as if
-/// they had it, unless it is a topic that somebody made on other brokers on purpose.
+/// What the groups that are believed to be there say of a topic: the one that speaks for a group that has it.
+pub(super) fn topic<'a>(brokers: &Brokers<'a>, stored: &str) -> Option<&'a TopicRoute> {
+    GroupView::all(brokers).iter().find_map(|group| group.speaker().topic(stored))
+}
+
+/// The broker groups that have a topic, each with what it says of it. Those that make topics with their first message count as
+/// if they had it, unless it is a topic that somebody made on other brokers on purpose.
 ///
 /// Nothing is made by asking: a query does not tell a producer from a consumer.
-fn masters_of<'a>(
-    brokers: &'a Brokers<'_>,
+fn groups_of<'a>(
+    brokers: &Brokers<'a>,
     topic: &v2::Resource,
     stored: &str,
-) -> Result<Vec<(&'a Registration, Cow<'a, TopicRoute>)>, Refusal> {
-    let masters = || brokers.values().filter(|broker| broker.is_master());
-    let known: Vec<_> = masters().filter_map(|broker| Some((*broker, broker.topic(stored)?))).collect();
-    let promised = |broker: &Registration| match known.first() {
+) -> Result<Vec<(GroupView<'a>, Cow<'a, TopicRoute>)>, Refusal> {
+    let groups = GroupView::all(brokers);
+    let known = groups.iter().find_map(|group| Some((group.speaker(), group.speaker().topic(stored)?)));
+    let promised = |broker: &Registration| match known {
         None if may_be_auto_created(&topic.name) => broker.promise(stored, AUTO_CREATED_TYPES.to_vec()),
         Some((owner, route)) if route.auto_created && owner.cluster() == broker.cluster() => {
             broker.promise(stored, route.message_types.clone())
         }
         _ => None,
     };
-    let route = |broker: &'a Registration| match broker.topic(stored) {
-        Some(route) => Some((broker, Cow::Borrowed(route))),
-        None => Some((broker, Cow::Owned(promised(broker)?))),
+    let route = |group: GroupView<'a>| match group.speaker().topic(stored) {
+        Some(route) => Some((group, Cow::Borrowed(route))),
+        None => {
+            let route = promised(group.speaker())?;
+            Some((group, Cow::Owned(route)))
+        }
     };
-    let found: Vec<_> = masters().filter_map(|broker| route(broker)).collect();
+    let found: Vec<_> = groups.into_iter().filter_map(route).collect();
     if found.is_empty() { Err(Refusal::topic_not_found(stored)) } else { Ok(found) }
 }
 
@@ -157,7 +180,7 @@ fn permission(has_read_queue: bool, has_write_queue: bool, perm: u32) -> Permiss
 
 fn message_queue(
     topic: &v2::Resource,
-    broker: &Registration,
+    broker: v2::Broker,
     route: &TopicRoute,
     id: i32,
     permission: Permission,
@@ -166,7 +189,7 @@ fn message_queue(
         topic: Some(topic.clone()),
         id,
         permission: permission.into(),
-        broker: Some(broker.to_v2()),
+        broker: Some(broker),
         accept_message_types: route.message_types.clone(),
     }
 }

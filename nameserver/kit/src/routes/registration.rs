@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use kerolox_proto::kerolox::{
     BrokerInfo, BrokerRole, GroupSettings, RegisterRequest, RegisteredBroker, TopicRoute,
 };
-use kerolox_proto::v2;
 
 /// RocketMQ's `perm` of topics that are made with their first message.
 const READ_AND_WRITE: u32 = 6;
@@ -20,6 +19,12 @@ pub enum RegistrationError {
     /// Cluster or group is blank.
     #[error("the registration has a blank {0}; set it in the broker's configuration")]
     Blank(&'static str),
+    /// Another master of the group registered, with a later epoch.
+    #[error("another master of this broker group rules since epoch {epoch}; this one is deposed")]
+    Superseded {
+        /// The later epoch.
+        epoch: u32,
+    },
     /// Nobody can connect to this address.
     #[error("clients cannot connect to {host:?} port {port}; advertise an address that they can reach")]
     Unreachable {
@@ -54,17 +59,6 @@ impl BrokerAddress {
     /// `http://host:port`, with brackets around IPv6 addresses.
     pub fn uri(&self) -> String {
         format!("http://{self}")
-    }
-
-    /// The address as the SDKs want it, with the scheme that fits the host.
-    pub fn endpoints(&self) -> v2::Endpoints {
-        let scheme = match self.host.parse::<IpAddr>() {
-            Ok(IpAddr::V4(_)) => v2::AddressScheme::IPv4,
-            Ok(IpAddr::V6(_)) => v2::AddressScheme::IPv6,
-            Err(_) => v2::AddressScheme::DomainName,
-        };
-        let address = v2::Address { host: self.host.clone(), port: self.port.into() };
-        v2::Endpoints { scheme: scheme.into(), addresses: vec![address] }
     }
 }
 
@@ -160,6 +154,22 @@ impl Registration {
         })
     }
 
+    /// Whether its topics lack permissions that they have themselves, because it is about to leave or has just come.
+    pub fn withholds(&self) -> bool {
+        self.info.withheld != 0
+    }
+
+    /// Epoch of a master's reign; 0 without replication.
+    pub fn epoch(&self) -> u32 {
+        self.info.epoch
+    }
+
+    /// Whether both are of one process, which has another number when it becomes the master.
+    pub fn is_same_process(&self, other: &Self) -> bool {
+        (&self.info.cluster, &self.info.group, &self.info.incarnation)
+            == (&other.info.cluster, &other.info.group, &other.info.incarnation)
+    }
+
     /// Random number of the running process.
     pub fn incarnation(&self) -> &str {
         &self.info.incarnation
@@ -180,14 +190,14 @@ impl Registration {
         self.topics.get(stored_name)
     }
 
+    /// How many topics it registered.
+    pub fn topics_len(&self) -> usize {
+        self.topics.len()
+    }
+
     /// What members of the consumer group with this stored name are told, if the broker registered it.
     pub fn consumer_group(&self, stored_name: &str) -> Option<&GroupSettings> {
         self.groups.get(stored_name)
-    }
-
-    /// The broker as the SDKs see it.
-    pub fn to_v2(&self) -> v2::Broker {
-        v2::Broker { name: self.info.group.clone(), id: 0, endpoints: Some(self.address.endpoints()) }
     }
 
     /// The entry of a snapshot.

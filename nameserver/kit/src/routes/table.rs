@@ -4,7 +4,7 @@
 //! registration, always current, and *copies* of what each nameserver said last. One table serves both, because a
 //! standalone process is both.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,11 @@ struct Copy {
     confirmed: Instant,
 }
 
+/// Cluster and name of a broker's group.
+fn group_of<'a>(broker: &&'a Registration) -> (&'a str, &'a str) {
+    (broker.cluster(), broker.group())
+}
+
 /// The state; every method that depends on time takes `now`.
 #[derive(Debug)]
 pub struct RouteTable {
@@ -46,13 +51,22 @@ pub struct RouteTable {
     own: Option<Registration>,
     leases: BTreeMap<MemberId, Lease>,
     copies: BTreeMap<String, Copy>,
+    /// The epoch that each group is in, by cluster and group, as far as somebody heard of it from the controller.
+    epochs: BTreeMap<(String, String), u32>,
 }
 
 impl RouteTable {
     /// An empty table. Registrations last for `lease`; versions of snapshots start above `first_version`, which should differ
     /// from run to run.
     pub fn new(lease: Duration, first_version: u64) -> Self {
-        Self { lease, version: first_version, own: None, leases: BTreeMap::new(), copies: BTreeMap::new() }
+        Self {
+            lease,
+            version: first_version,
+            own: None,
+            leases: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+        }
     }
 
     /// How long a registration lasts without another one.
@@ -76,7 +90,17 @@ impl RouteTable {
         now: Instant,
     ) -> Result<Change, RegistrationError> {
         let registration = Registration::from_request(request, peer)?;
-        let change = match self.leases.entry(registration.member()) {
+        let member = registration.member();
+        if let Some(lease) = self.leases.get(&member)
+            && self.lasts(lease, now)
+            && lease.registration.epoch() > registration.epoch()
+        {
+            return Err(RegistrationError::Superseded { epoch: lease.registration.epoch() });
+        }
+        // A member that became the master, or is it no longer, has another number.
+        self.leases
+            .retain(|other, lease| *other == member || !lease.registration.is_same_process(&registration));
+        let change = match self.leases.entry(member) {
             btree_map::Entry::Vacant(entry) => {
                 entry.insert(Lease { registration, refreshed: now });
                 Change::Joined
@@ -96,17 +120,19 @@ impl RouteTable {
         Ok(change)
     }
 
-    /// Takes a broker out at once, unless another process has taken its place meanwhile. Returns whether it was there.
+    /// Takes a broker out at once, unless another process has taken its place meanwhile. Returns whether it was there. The number in
+    /// the request is not looked at: a process may have changed its role since it registered last.
     pub fn unregister(&mut self, request: &UnregisterRequest) -> bool {
-        let member =
-            MemberId { cluster: request.cluster.clone(), group: request.group.clone(), id: request.id };
-        let is_same_process = |lease: &Lease| lease.registration.incarnation() == request.incarnation;
-        if !self.leases.get(&member).is_some_and(is_same_process) {
-            return false;
-        }
-        self.leases.remove(&member);
-        self.version += 1;
-        true
+        let before = self.leases.len();
+        self.leases.retain(|member, lease| {
+            let is_it = member.cluster == request.cluster
+                && member.group == request.group
+                && lease.registration.incarnation() == request.incarnation;
+            !is_it
+        });
+        let was_there = self.leases.len() < before;
+        self.version += u64::from(was_there);
+        was_there
     }
 
     /// Takes out the brokers whose lease has ended, and returns them.
@@ -150,6 +176,21 @@ impl RouteTable {
         }
     }
 
+    /// Notes the epoch that a group is in: masters of earlier ones rule no more, whatever they or others say. Returns whether
+    /// that is news.
+    pub fn note_epoch(&mut self, cluster: &str, group: &str, epoch: u32) -> bool {
+        let known = self.epochs.entry((cluster.to_owned(), group.to_owned())).or_default();
+        let is_news = *known < epoch;
+        *known = epoch.max(*known);
+        is_news
+    }
+
+    /// Whether a broker is a master whose reign is over.
+    fn is_deposed(&self, broker: &Registration) -> bool {
+        let group = (broker.cluster().to_owned(), broker.group().to_owned());
+        broker.is_master() && self.epochs.get(&group).is_some_and(|epoch| broker.epoch() < *epoch)
+    }
+
     /// Everything that is registered *here*: own registration and leases, not the copies.
     pub fn snapshot(&self, now: Instant) -> ClusterSnapshot {
         let own = self.own.iter().map(|own| own.to_snapshot(0));
@@ -167,6 +208,26 @@ impl RouteTable {
     /// Own knowledge wins over leases, leases over copies. Of the copies those count that were confirmed within a lease;
     /// when no nameserver can be reached, the one confirmed last, since old routes are better than none.
     pub fn brokers(&self, now: Instant) -> BTreeMap<MemberId, &Registration> {
+        let mut found = BTreeMap::new();
+        for broker in self.registrations(now).filter(|broker| !self.is_deposed(broker)) {
+            // Later entries replace earlier ones, unless they are of an earlier reign.
+            let held = found.entry(broker.member()).or_insert(broker);
+            if broker.epoch() >= held.epoch() {
+                *held = broker;
+            }
+        }
+        found
+    }
+
+    /// Whether somebody of a group is there, and nobody rules it: another master is about to come.
+    pub fn is_electing(&self, now: Instant) -> bool {
+        let brokers = self.brokers(now);
+        let ruled: BTreeSet<_> = brokers.values().filter(|broker| broker.is_master()).map(group_of).collect();
+        self.registrations(now).any(|broker| !ruled.contains(&group_of(&broker)))
+    }
+
+    /// What is known of brokers that are believed to be there, what counts more after what counts less.
+    fn registrations(&self, now: Instant) -> impl Iterator<Item = &Registration> {
         let is_fresh = |copy: &&Copy| now.saturating_duration_since(copy.confirmed) < self.lease;
         let mut copies: Vec<&Copy> = self.copies.values().filter(is_fresh).collect();
         copies.sort_by_key(|copy| copy.confirmed);
@@ -174,10 +235,13 @@ impl RouteTable {
             copies.extend(self.copies.values().max_by_key(|copy| copy.confirmed));
         }
         let copied = copies.into_iter().flat_map(|copy| copy.brokers.values());
-        let lasting = self.leases.values().filter(|lease| self.lasts(lease, now));
+        let lasting = self.leases.values().filter(move |lease| self.lasts(lease, now));
         let leased = lasting.map(|lease| &lease.registration);
-        // Later entries of the chain replace earlier ones.
-        copied.chain(leased).chain(&self.own).map(|broker| (broker.member(), broker)).collect()
+        // What others say of this process in another role is out of date.
+        let is_current =
+            move |broker: &&Registration| self.own.as_ref().is_none_or(|own| !own.is_same_process(broker));
+        let others = copied.chain(leased).filter(is_current);
+        others.chain(&self.own)
     }
 
     fn lasts(&self, lease: &Lease, now: Instant) -> bool {

@@ -23,6 +23,8 @@ fn registration(group: &str, host: &str, topics: Vec<TopicRoute>) -> RegisterReq
         version: "0.1.0".into(),
         incarnation: "1".into(),
         auto_create_queues: 0,
+        epoch: 0,
+        withheld: 0,
     };
     RegisterRequest { broker: Some(broker), topics, ..RegisterRequest::default() }
 }
@@ -46,7 +48,7 @@ fn summary(queues: &[v2::MessageQueue]) -> Vec<(String, i32, Permission)> {
 }
 
 fn queues(table: &RouteTable, topic: &v2::Resource, now: Instant) -> Result<Vec<v2::MessageQueue>, Refusal> {
-    message_queues(&table.brokers(now), topic)
+    message_queues(&table.brokers(now), topic, None)
 }
 
 #[test]
@@ -109,6 +111,24 @@ fn brokers_that_make_topics_are_shown_as_if_they_had_them() {
 }
 
 #[test]
+fn a_group_that_leaves_is_listed_for_consumers_until_it_hides() {
+    let now = Instant::now();
+    let shown = |withheld: u32, perm: u32| {
+        let mut leaving = registration("a", "10.0.0.1", vec![topic("t", 1, 1, perm)]);
+        leaving.broker.as_mut().unwrap().withheld = withheld;
+        let table = table_of([leaving, registration("b", "10.0.0.2", vec![topic("t", 1, 1, 6)])], now);
+        let brokers = table.brokers(now);
+        let readable = assignments(&brokers, &resource("", "t"), None).unwrap().len();
+        let writable = writable_groups(&brokers, Some(&resource("", "t"))).unwrap().concat();
+        (summary(&queues(&table, &resource("", "t"), now).unwrap()), readable, writable)
+    };
+    let (read, both) = (("a".to_owned(), 0, Permission::Read), ("b".to_owned(), 0, Permission::ReadWrite));
+    assert_eq!(shown(2, 4), (vec![read, both.clone()], 2, "b".to_owned()));
+    assert_eq!(shown(6, 0), (vec![both.clone()], 1, "b".to_owned()));
+    assert_eq!(shown(0, 4).0, [both], "a topic that is read-only by itself is not for producers to find");
+}
+
+#[test]
 fn unknown_and_illegal_topics_are_told_apart() {
     let now = Instant::now();
     let table = table_of([registration("a", "::1", vec![topic("t", 1, 1, 6)])], now);
@@ -117,7 +137,7 @@ fn unknown_and_illegal_topics_are_told_apart() {
     assert_eq!(code("bad name"), Code::IllegalTopic);
     assert_eq!(code(" "), Code::IllegalTopic);
     assert_eq!(
-        assignments(&table.brokers(now), &resource("", "other")).unwrap_err().code,
+        assignments(&table.brokers(now), &resource("", "other"), None).unwrap_err().code,
         Code::TopicNotFound
     );
     // The namespace is part of the name: a topic of one is unknown in another.
@@ -138,7 +158,7 @@ fn permissions_decide_what_is_listed() {
             perms.iter().map(|(group, r, w, perm)| registration(group, "h", vec![topic("t", *r, *w, *perm)]));
         let table = table_of(requests, now);
         let queues = queues(&table, &asked, now).map(|found| summary(&found)).map_err(|r| r.code);
-        let assigned = assignments(&table.brokers(now), &asked).map(|list| {
+        let assigned = assignments(&table.brokers(now), &asked, None).map(|list| {
             let queues: Vec<_> = list.into_iter().filter_map(|a| a.message_queue).collect();
             summary(&queues)
         });
@@ -239,4 +259,94 @@ fn a_broker_holds_copies_of_nameservers_beside_its_own_registration() {
     let brokers = table.brokers(start + LEASE * 9);
     let own = brokers.values().find(|broker| broker.group() == "own").unwrap();
     assert_eq!(own.address().host, "h");
+}
+
+fn member(id: u32, host: &str, epoch: u32, topics: Vec<TopicRoute>) -> RegisterRequest {
+    let mut request = registration("a", host, topics);
+    let broker = request.broker.as_mut().unwrap();
+    let role = if id == 0 { BrokerRole::Master } else { BrokerRole::Slave };
+    (broker.id, broker.role, broker.epoch, broker.incarnation) = (id, role.into(), epoch, host.to_owned());
+    request
+}
+
+/// The hosts at which the topic's broker can be reached, in the order in which clients are told them.
+fn hosts(table: &RouteTable, instead: Option<&v2::Endpoints>, now: Instant) -> Vec<String> {
+    let found = message_queues(&table.brokers(now), &resource("", "t"), instead).unwrap();
+    let assigned = assignments(&table.brokers(now), &resource("", "t"), instead).unwrap();
+    let endpoints = found[0].broker.clone().unwrap().endpoints.unwrap();
+    assert_eq!(assigned[0].message_queue.clone().unwrap().broker.unwrap().endpoints.unwrap(), endpoints);
+    endpoints.addresses.into_iter().map(|address| address.host).collect()
+}
+
+#[test]
+fn a_group_is_one_broker_with_the_addresses_of_all_members_master_first() {
+    let now = Instant::now();
+    let t = || vec![topic("t", 1, 1, 6)];
+    let slaves = || [member(3, "10.0.0.3", 0, t()), member(1, "10.0.0.1", 0, vec![])];
+    let replicated = || slaves().into_iter().chain([member(0, "10.0.0.2", 4, t())]);
+    let mut table = table_of(replicated(), now);
+    assert_eq!(hosts(&table, None, now), ["10.0.0.2", "10.0.0.1", "10.0.0.3"]);
+    // Who can use only one address goes through the server that it asked.
+    let asked = v2::Endpoints {
+        scheme: v2::AddressScheme::DomainName.into(),
+        addresses: vec![v2::Address { host: "ns".into(), port: 9876 }],
+    };
+    assert_eq!(hosts(&table, Some(&asked), now), ["ns"]);
+    assert_eq!(hosts(&table_of([member(0, "10.0.0.2", 0, t())], now), Some(&asked), now), ["10.0.0.2"]);
+    assert_eq!(hosts(&table, Some(&v2::Endpoints::default()), now).len(), 3);
+
+    // An election: the master counts no more, and a slave that knows the topic speaks for the group.
+    assert!(table.note_epoch("c", "a", 5));
+    assert!(!table.note_epoch("c", "a", 4), "old news");
+    assert_eq!(hosts(&table, None, now), ["10.0.0.1", "10.0.0.3"]);
+    assert_eq!(
+        writable_groups(&table.brokers(now), Some(&resource("", "t"))).map_err(|refusal| refusal.code),
+        Ok(vec!["a".to_owned()])
+    );
+    table.register(member(0, "10.0.0.1", 5, t()), None, now).unwrap();
+    assert_eq!(hosts(&table, None, now), ["10.0.0.1", "10.0.0.3"]);
+}
+
+#[test]
+fn only_addresses_of_one_kind_are_named_together() {
+    let now = Instant::now();
+    let told = |master: &str, slave: &str| {
+        let t = || vec![topic("t", 1, 1, 6)];
+        hosts(&table_of([member(0, master, 1, t()), member(2, slave, 0, t())], now), None, now)
+    };
+    assert_eq!(told("10.0.0.1", "::1"), ["10.0.0.1"]);
+    assert_eq!(told("::1", "::2"), ["::1", "::2"]);
+    assert_eq!(told("a.example", "b.example"), ["a.example"], "SDKs refuse a second name");
+    assert_eq!(told("10.0.0.1", "b.example"), ["10.0.0.1"]);
+}
+
+#[tokio::test]
+async fn a_topic_of_which_only_the_master_heard_is_found_through_its_election() {
+    let t = || vec![topic("t", 1, 1, 6)];
+    let routes = Routes::new(LEASE);
+    let writable = || routes.through_election(|routes| routes.writable_groups(Some(&resource("", "t"))));
+    routes.register(member(0, "10.0.0.2", 4, vec![]), None).unwrap();
+    routes.register(member(1, "10.0.0.1", 0, vec![]), None).unwrap();
+    let begun = Instant::now();
+    assert_eq!(writable().await.unwrap_err().code, Code::TopicNotFound);
+    assert!(begun.elapsed() < Duration::from_secs(1), "nobody is being elected");
+
+    routes.note_epoch("c", "a", 5);
+    let elected = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        routes.register(member(0, "10.0.0.1", 5, t()), None).unwrap();
+    };
+    let (found, ()) = tokio::join!(writable(), elected);
+    assert_eq!(found.unwrap(), ["a"]);
+
+    // The only member of a group begins another reign, which it has yet to tell of.
+    let alone = Routes::new(LEASE);
+    alone.register(member(0, "10.0.0.2", 4, t()), None).unwrap();
+    alone.note_epoch("c", "a", 5);
+    let again = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        alone.register(member(0, "10.0.0.2", 5, t()), None).unwrap();
+    };
+    let found = alone.through_election(|routes| routes.writable_groups(Some(&resource("", "t"))));
+    assert_eq!(tokio::join!(found, again).0.unwrap(), ["a"]);
 }

@@ -32,7 +32,7 @@ pub enum Access {
     Broker,
 }
 
-/// A nameserver with one broker, whose check-backs come every 2 s.
+/// A nameserver with one broker, whose check-backs come every 2 s, or with a broker group.
 #[derive(Debug)]
 pub struct Cluster {
     id: u64,
@@ -56,7 +56,17 @@ impl Cluster {
     /// Starts one of its own for a test that hurts it.
     #[must_use]
     pub fn start() -> Self {
-        let started = harness("cluster");
+        Self::request("cluster")
+    }
+
+    /// Starts a broker group, all of it in sync, for a single test.
+    #[must_use]
+    pub fn start_group(members: u32) -> Self {
+        Self::request(&format!("group {members}"))
+    }
+
+    fn request(line: &str) -> Self {
+        let started = harness(line);
         let address = |server: &str| started[server].as_str().expect("an address").to_owned();
         Self {
             id: started["id"].as_u64().expect("a number"),
@@ -89,6 +99,21 @@ impl Cluster {
     /// Starts a server again on the same port and data.
     pub fn restart(&self, server: Access) {
         self.control("start", server);
+    }
+
+    /// kill -9 of the broker that rules a group.
+    pub fn kill_master(&self) {
+        harness(&format!("kill {} master", self.id));
+    }
+
+    /// Returns when a master rules and all members that run are in sync.
+    pub fn wait_for_in_sync(&self) {
+        harness(&format!("in-sync {}", self.id));
+    }
+
+    /// Stops the members of the group and starts them again, one after the other, each when all are in sync.
+    pub fn restart_in_turn(&self) {
+        harness(&format!("restart-in-turn {}", self.id));
     }
 
     fn control(&self, command: &str, server: Access) {

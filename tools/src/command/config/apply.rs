@@ -98,7 +98,7 @@ pub(super) async fn present(admin: &Admin, broker: &Master) -> Result<Present> {
     Ok(Present::of(&topics.topics, &groups.groups))
 }
 
-async fn carry_out(admin: &BrokerAdmin, step: &Step) -> Result<()> {
+pub(super) async fn carry_out(admin: &BrokerAdmin, step: &Step) -> Result<()> {
     match step.request.clone() {
         None => {}
         Some(Request::PutTopic(request)) => drop(admin.update_topic(request).await?),

@@ -235,6 +235,7 @@ fn meta_fields(change: &MetaChange) -> Fields {
             let names: Vec<&str> = drop.lites.iter().map(|lite| lite.name.as_str()).collect();
             ("dropLites", json!({"topicId": drop.topic_id, "names": names}))
         }
+        MetaChange::Withhold(withhold) => ("withhold", json!(withhold.perm)),
     };
     vec![(change, value)]
 }

@@ -101,7 +101,7 @@ fn shows(snapshot: &wire::ClusterSnapshot, updated: &[(&wire::BrokerInfo, &wire:
             name: topic.name.clone(),
             read_queues: topic.read_queues,
             write_queues: topic.write_queues,
-            perm: topic.perm,
+            perm: topic.perm & !info.withheld,
             message_types: topic.message_types.clone(),
             ..Default::default()
         };

@@ -10,15 +10,22 @@ use rocketmq::model::transaction::{Transaction, TransactionResolution};
 
 /// Commits after `unknown` answers that decide nothing; remembers what it was asked about.
 #[derive(Clone, Default)]
-struct Checker(Arc<Mutex<Vec<String>>>);
+pub struct Checker(Arc<Mutex<Vec<String>>>);
 
 impl Checker {
-    fn asked(&self) -> Vec<String> {
+    pub fn asked(&self) -> Vec<String> {
         self.0.lock().expect("no panic").clone()
     }
 
     /// A producer that answers `last` after `unknown` answers that decide nothing.
-    async fn producer(&self, access: Access, topic: &str, unknown: usize, last: Decision) -> Producer {
+    pub async fn producer(
+        &self,
+        cluster: &Cluster,
+        access: Access,
+        topic: &str,
+        unknown: usize,
+        last: Decision,
+    ) -> Producer {
         let asked = self.0.clone();
         let checker = Box::new(move |_id: String, message: rocketmq::model::message::MessageView| {
             let mut asked = asked.lock().expect("no panic");
@@ -29,12 +36,12 @@ impl Checker {
                 Decision::Rollback => TransactionResolution::ROLLBACK,
             }
         });
-        Cluster::shared().transaction_producer(access, topic, checker).await
+        cluster.transaction_producer(access, topic, checker).await
     }
 }
 
 #[derive(Clone, Copy)]
-enum Decision {
+pub enum Decision {
     Commit,
     Rollback,
 }
@@ -49,7 +56,7 @@ async fn open(access: Access) -> (String, Receiver) {
     (topic, consumer)
 }
 
-async fn send_half(producer: &Producer, topic: &str, body: &str) -> impl Transaction + use<> {
+pub async fn send_half(producer: &Producer, topic: &str, body: &str) -> impl Transaction + use<> {
     let half = message(topic, body).enable_transaction().build().expect("a message");
     producer.send_transaction_message(half).await.expect("a half message")
 }
@@ -57,7 +64,7 @@ async fn send_half(producer: &Producer, topic: &str, body: &str) -> impl Transac
 async fn check_back(access: Access, last: Decision, delivered: &[&str]) {
     let (topic, consumer) = open(access).await;
     let checker = Checker::default();
-    let producer = checker.producer(access, &topic, 1, last).await;
+    let producer = checker.producer(Cluster::shared(), access, &topic, 1, last).await;
     send_half(&producer, &topic, "order-3").await;
     eventually("it was asked twice", async || checker.asked().len() >= 2).await;
     if !delivered.is_empty() {
@@ -71,7 +78,7 @@ each_access_point! {
     async fn a_committed_message_is_delivered_once(access: Access) {
         let (topic, consumer) = open(access).await;
         let checker = Checker::default();
-        let producer = checker.producer(access, &topic, NEVER, Decision::Commit).await;
+        let producer = checker.producer(Cluster::shared(), access, &topic, NEVER, Decision::Commit).await;
         let half = message(&topic, "order-1")
             .set_tag("paid")
             .set_keys(vec!["k"])
@@ -94,7 +101,7 @@ each_access_point! {
     async fn a_rolled_back_message_is_never_delivered(access: Access) {
         let (topic, consumer) = open(access).await;
         let checker = Checker::default();
-        let producer = checker.producer(access, &topic, 0, Decision::Commit).await;
+        let producer = checker.producer(Cluster::shared(), access, &topic, 0, Decision::Commit).await;
         send_half(&producer, &topic, "order-2").await.rollback().await.expect("a rollback");
         assert_eq!(consumer.receive_nothing(Duration::from_secs(6)).await, [""; 0]);
         assert_eq!(checker.asked(), [""; 0], "a decided transaction must not be checked back");
@@ -110,11 +117,11 @@ each_access_point! {
 
     async fn another_producer_is_asked_when_the_first_one_is_gone(access: Access) {
         let (topic, consumer) = open(access).await;
-        let gone = Checker::default().producer(access, &topic, NEVER, Decision::Commit).await;
+        let gone = Checker::default().producer(Cluster::shared(), access, &topic, NEVER, Decision::Commit).await;
         send_half(&gone, &topic, "order-4").await;
         gone.shutdown().await.expect("a shutdown");
         let checker = Checker::default();
-        let _producer = checker.producer(access, &topic, 0, Decision::Commit).await;
+        let _producer = checker.producer(Cluster::shared(), access, &topic, 0, Decision::Commit).await;
         assert_eq!(bodies(&consumer.receive(1).await), ["order-4"]);
         assert_eq!(consumer.receive_nothing(Duration::from_secs(4)).await, [""; 0]);
         assert_eq!(checker.asked(), ["order-4"]);

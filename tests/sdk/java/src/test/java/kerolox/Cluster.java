@@ -9,7 +9,10 @@ import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.regex.Pattern;
 
-/** A nameserver with one broker, whose check-backs come every 2 s; topics and groups are made with mqadmin. */
+/**
+ * A nameserver with one broker, whose check-backs come every 2 s, or with a broker group; topics and groups are made with
+ * mqadmin.
+ */
 final class Cluster {
     private static final AtomicInteger NAMES = new AtomicInteger();
 
@@ -35,6 +38,25 @@ final class Cluster {
     /** Starts one for a single test; settings are environment variables of the broker, like {@code NAME=VALUE}. */
     static Cluster start(String... settings) {
         return new Cluster(harness("cluster " + String.join(" ", settings)));
+    }
+
+    /** Starts a broker group, all of it in sync, for a single test. */
+    static Cluster startGroup(int members) {
+        return new Cluster(harness("group " + members));
+    }
+
+    void killMaster() {
+        harness("kill " + id + " master");
+    }
+
+    /** Stops the members of the group and starts them again, one after the other, each when all are in sync. */
+    void restartInTurn() {
+        harness("restart-in-turn " + id);
+    }
+
+    /** Returns when a master rules and all members that run are in sync. */
+    void waitForInSync() {
+        harness("in-sync " + id);
     }
 
     void kill(Access server) {

@@ -17,9 +17,11 @@ import org.apache.rocketmq.client.apis.consumer.LitePushConsumer;
 import org.apache.rocketmq.client.apis.consumer.MessageListener;
 import org.apache.rocketmq.client.apis.consumer.PushConsumer;
 import org.apache.rocketmq.client.apis.consumer.SimpleConsumer;
+import org.apache.rocketmq.client.apis.message.Message;
 import org.apache.rocketmq.client.apis.message.MessageBuilder;
 import org.apache.rocketmq.client.apis.message.MessageView;
 import org.apache.rocketmq.client.apis.producer.Producer;
+import org.apache.rocketmq.client.apis.producer.Transaction;
 import org.apache.rocketmq.client.apis.producer.TransactionChecker;
 
 /** Short spellings for the official SDK, and the waiting that tests need. */
@@ -58,6 +60,12 @@ final class Sdk {
     static Producer producer(String endpoint, String topic, TransactionChecker checker) throws ClientException {
         return PROVIDER.newProducerBuilder().setClientConfiguration(configuration(endpoint)).setTopics(topic)
             .setTransactionChecker(checker).build();
+    }
+
+    static Transaction sendHalf(Producer producer, Message message) throws ClientException {
+        var transaction = producer.beginTransaction();
+        producer.send(message, transaction);
+        return transaction;
     }
 
     static SimpleConsumer simple(String endpoint, String topic, String group) throws ClientException {

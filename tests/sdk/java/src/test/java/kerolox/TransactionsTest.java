@@ -7,42 +7,17 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 
 import java.time.Duration;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import org.apache.rocketmq.client.apis.ClientException;
 import org.apache.rocketmq.client.apis.consumer.SimpleConsumer;
-import org.apache.rocketmq.client.apis.message.Message;
-import org.apache.rocketmq.client.apis.message.MessageView;
 import org.apache.rocketmq.client.apis.producer.Producer;
-import org.apache.rocketmq.client.apis.producer.Transaction;
-import org.apache.rocketmq.client.apis.producer.TransactionChecker;
 import org.apache.rocketmq.client.apis.producer.TransactionResolution;
 
 /** Transactional messages: commit, rollback, check-back, and producers that are gone. */
 class TransactionsTest {
     private static final Cluster CLUSTER = Cluster.shared();
-
-    /** Answers check-backs in turn, the last answer for ever; remembers what it was asked about. */
-    private static final class Checker implements TransactionChecker {
-        private final List<String> asked = new ArrayList<>();
-        private final TransactionResolution[] answers;
-
-        Checker(TransactionResolution... answers) {
-            this.answers = answers;
-        }
-
-        @Override
-        public synchronized TransactionResolution check(MessageView message) {
-            asked.add(Sdk.text(message));
-            return answers[Math.min(asked.size(), answers.length) - 1];
-        }
-
-        synchronized List<String> asked() {
-            return List.copyOf(asked);
-        }
-    }
 
     private record Desk(String endpoint, String topic, SimpleConsumer consumer) {
         static Desk open(Access access) throws ClientException {
@@ -56,17 +31,11 @@ class TransactionsTest {
         }
     }
 
-    private static Transaction sendHalf(Producer producer, Message message) throws ClientException {
-        var transaction = producer.beginTransaction();
-        producer.send(message, transaction);
-        return transaction;
-    }
-
     @EachAccessPoint
     void a_committed_message_is_delivered_once(Access access) throws Exception {
         var desk = Desk.open(access);
         var checker = new Checker(UNKNOWN);
-        var transaction = sendHalf(desk.producer(checker), Sdk.message(desk.topic, "order-1").setTag("paid")
+        var transaction = Sdk.sendHalf(desk.producer(checker), Sdk.message(desk.topic, "order-1").setTag("paid")
             .setKeys("k").addProperty("city", "Zürich").build());
         assertEquals(List.of(), Sdk.nothing(desk.consumer, 1), "a half message must be invisible");
         transaction.commit();
@@ -86,7 +55,7 @@ class TransactionsTest {
     void a_rolled_back_message_is_never_delivered(Access access) throws Exception {
         var desk = Desk.open(access);
         var checker = new Checker(COMMIT);
-        var transaction = sendHalf(desk.producer(checker), Sdk.message(desk.topic, "order-2").build());
+        var transaction = Sdk.sendHalf(desk.producer(checker), Sdk.message(desk.topic, "order-2").build());
         transaction.rollback();
         transaction.rollback();
         assertEquals(List.of(), Sdk.nothing(desk.consumer, 6));
@@ -107,7 +76,7 @@ class TransactionsTest {
             throws Exception {
         var desk = Desk.open(access);
         var checker = new Checker(UNKNOWN, answer);
-        sendHalf(desk.producer(checker), Sdk.message(desk.topic, "order-3").build());
+        Sdk.sendHalf(desk.producer(checker), Sdk.message(desk.topic, "order-3").build());
         var got = Sdk.receive(desk.consumer, 1, Duration.ofSeconds(12), true);
         assertEquals(delivered, Sdk.texts(got));
         assertEquals(List.of("order-3", "order-3"), checker.asked());
@@ -119,7 +88,7 @@ class TransactionsTest {
     void another_producer_is_asked_when_the_first_one_is_gone(Access access) throws Exception {
         var desk = Desk.open(access);
         var gone = desk.producer(new Checker(UNKNOWN));
-        sendHalf(gone, Sdk.message(desk.topic, "order-4").build());
+        Sdk.sendHalf(gone, Sdk.message(desk.topic, "order-4").build());
         gone.close();
         var checker = new Checker(COMMIT);
         desk.producer(checker);

@@ -1,0 +1,61 @@
+//! How many members of a broker group hold a record before it counts as stored.
+
+use crate::flush::Flush;
+
+/// What an acknowledgement waits for, beside the master's own storage. Ordered from the weakest to the strongest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Replicas {
+    /// The master alone: what the slaves do not have yet is lost when it is.
+    Master,
+    /// A majority of the in-sync set: survives the loss of a minority of it.
+    Quorum,
+    /// The whole in-sync set: survives as long as one member of it does.
+    #[default]
+    All,
+}
+
+impl Replicas {
+    /// Reads `all`, `quorum` or `master`, in any case; RocketMQ's `SYNC_MASTER` and `ASYNC_MASTER` are understood too.
+    ///
+    /// # Errors
+    /// A sentence that says what can be written.
+    pub fn parse(word: &str) -> Result<Self, String> {
+        match word.to_ascii_lowercase().as_str() {
+            "all" | "sync_master" => Ok(Self::All),
+            "quorum" => Ok(Self::Quorum),
+            "master" | "async_master" => Ok(Self::Master),
+            _ => Err(format!("{word:?} is no choice of replicas; use all, quorum or master")),
+        }
+    }
+}
+
+/// What an acknowledgement waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Durability {
+    /// On each member that counts.
+    pub flush: Flush,
+    /// Which members count.
+    pub replicas: Replicas,
+}
+
+impl From<Flush> for Durability {
+    fn from(flush: Flush) -> Self {
+        Self { flush, replicas: Replicas::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_their_order() {
+        for (word, replicas) in
+            [("all", Replicas::All), ("Quorum", Replicas::Quorum), ("ASYNC_MASTER", Replicas::Master)]
+        {
+            assert_eq!(Replicas::parse(word), Ok(replicas));
+        }
+        assert!(Replicas::parse("two").is_err_and(|text| text.contains("two")));
+        assert!(Replicas::Master < Replicas::Quorum && Replicas::Quorum < Replicas::All);
+    }
+}

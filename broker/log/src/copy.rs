@@ -1,0 +1,287 @@
+//! Copying a log: reading it in pieces as they lie there, and writing such pieces at the same positions of another one.
+//!
+//! A copy has the same salt, the same segments and the same bytes. Only frames whose checksum and position fit are written,
+//! so damage of one log never becomes damage of another.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::checkpoint::Checkpoint;
+use crate::cut;
+use crate::error::LogError;
+use crate::frame::{self, Frame};
+use crate::fs::Folder;
+use crate::log::Log;
+use crate::reader::Reader;
+use crate::sabotage;
+use crate::salt::Salt;
+use crate::segment::{self, HEADER_LEN, Segment};
+
+/// What lies at a position of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// A segment begins there.
+    Segment {
+        /// Its position.
+        base: u64,
+        /// Bytes that it has room for, its header included.
+        capacity: u64,
+    },
+    /// Whole frames, one behind the other.
+    Frames(Bytes),
+    /// Nothing yet.
+    End,
+}
+
+/// What was written by [`Log::append_copy`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// Number of frames.
+    pub frames: usize,
+    /// Epoch of the last one; 0 when there was none.
+    pub epoch: u32,
+    /// Store time of the last one, milliseconds since the Unix epoch.
+    pub store_ms: i64,
+}
+
+impl Reader {
+    /// Where the frames end: the end of the log, or, when its newest segment is empty, where that begins.
+    pub fn frames_end(&self) -> u64 {
+        let end = self.end();
+        match self.shared.at(end) {
+            Some(segment) if end == segment.base + HEADER_LEN => segment.base,
+            _ => end,
+        }
+    }
+
+    /// Waits until the log ends elsewhere than at `seen`, for `patience` at most. Blocks the thread.
+    pub fn wait_for_end(&self, seen: u64, patience: Duration) {
+        self.shared.wait_for_end(seen, patience);
+    }
+
+    /// What lies at `position`: the beginning of a segment or of a frame. Of frames as many as fit `bytes_max`, and one at least.
+    /// Their checksums are left to whoever writes them.
+    ///
+    /// # Errors
+    /// [`LogError::NotFound`] outside the log, [`LogError::Damaged`] where no frame can begin, [`LogError::Io`].
+    pub fn copy(&self, position: u64, bytes_max: usize) -> Result<Piece, LogError> {
+        let end = self.end();
+        if position == end {
+            return Ok(Piece::End);
+        }
+        let segment = self.segment(position)?;
+        if position == segment.base {
+            let len = segment.file.len().map_err(LogError::io(format!("measuring {}", segment.name())))?;
+            return Ok(Piece::Segment { base: segment.base, capacity: len });
+        }
+        let limit = self.shared.next_base(segment.base).map_or(end, |next| next.min(end));
+        let left = usize::try_from(limit - position).unwrap_or(usize::MAX);
+        let first = self.read_header(&segment, position)?;
+        let mut bytes = BytesMut::zeroed(left.min(bytes_max.max(first)));
+        let read = segment.read(&mut bytes, position);
+        let n = read.map_err(LogError::io(format!("reading {}", segment.name())))?;
+        bytes.truncate(n);
+        let whole = whole_frames(&bytes);
+        if whole == 0 {
+            return Err(Self::no_frame(&segment, position));
+        }
+        bytes.truncate(whole);
+        Ok(Piece::Frames(bytes.freeze()))
+    }
+
+    /// Length of the frame at a position.
+    fn read_header(&self, segment: &Segment, position: u64) -> Result<usize, LogError> {
+        let mut header = [0; frame::HEADER_LEN];
+        let read = segment.file.read_at(&mut header, position - segment.base);
+        let n = read.map_err(LogError::io(format!("reading {}", segment.name())))?;
+        frame::peek_len(&header[..n]).map_err(|_| Self::no_frame(segment, position))
+    }
+
+    fn no_frame(segment: &Segment, position: u64) -> LogError {
+        crate::reader::damaged(
+            segment,
+            position,
+            position + frame::ALIGNMENT as u64,
+            &frame::FrameError::Empty,
+        )
+    }
+
+    /// The last record whose epoch is not above `epoch`: its epoch, and the position behind it. Epochs never fall along a log.
+    /// When there is none: epoch 0, and where the log begins. Reads one segment at most, and the first record of some others.
+    ///
+    /// # Errors
+    /// [`LogError`] when the log cannot be read there. Damage is no error where records of the epoch lie behind it.
+    pub fn end_of_epoch(&self, epoch: u32) -> Result<(u32, u64), LogError> {
+        let segments = self.segments();
+        let mut holder = None;
+        for (i, segment) in segments.iter().enumerate() {
+            let is_readable = |frame: &Result<Frame, _>| !matches!(frame, Err(LogError::Damaged(_)));
+            match self.scan(segment.start).find(is_readable).transpose()? {
+                Some(frame) if frame.position >= segment.end => {}
+                Some(frame) if frame.epoch <= epoch => holder = Some(i),
+                Some(_) => break,
+                None => {}
+            }
+        }
+        let Some(segment) = holder.and_then(|i| segments.get(i)) else {
+            return Ok((0, segments.first().map_or(0, |first| first.base)));
+        };
+        let (mut last, mut damage) = ((0, segment.base), None);
+        for frame in self.scan(segment.start) {
+            let frame = match frame {
+                Err(LogError::Damaged(range)) => {
+                    damage = Some(range);
+                    continue;
+                }
+                frame => frame?,
+            };
+            if frame.epoch > epoch || frame.position >= segment.end {
+                break;
+            }
+            (last, damage) = ((frame.epoch, frame.end()), None);
+        }
+        // The end itself may lie in there.
+        damage.map_or(Ok(last), |range| Err(LogError::Damaged(range)))
+    }
+}
+
+/// Bytes of the whole frames that `bytes` begins with, as far as their lengths tell.
+fn whole_frames(bytes: &[u8]) -> usize {
+    let mut whole = 0;
+    while let Ok(len) = frame::peek_len(&bytes[whole..]) {
+        if whole + len > bytes.len() {
+            break;
+        }
+        whole += len;
+    }
+    whole
+}
+
+impl Log {
+    /// Appends frames of another log with the same salt, at the position that they have there. They are durable after
+    /// [`Self::sync`].
+    ///
+    /// # Errors
+    /// [`LogError::Copy`], which changes nothing, when they do not belong there or are damaged; after any other error the log is
+    /// read-only.
+    pub fn append_copy(&mut self, position: u64, bytes: &Bytes) -> Result<Copied, LogError> {
+        self.check_writable()?;
+        let refused = |position, reason: String| LogError::Copy { position, reason };
+        if position != self.end() {
+            return Err(refused(position, format!("the log ends at {}", self.end())));
+        }
+        let mut copied = Copied::default();
+        let mut at = 0;
+        while at < bytes.len() {
+            let frame = frame::decode_at(bytes, at, position + at as u64, self.salt());
+            let frame = frame.map_err(|error| refused(position + at as u64, error.to_string()))?;
+            copied = Copied { frames: copied.frames + 1, epoch: frame.epoch, store_ms: frame.store_ms };
+            at += frame.len as usize;
+        }
+        self.write_copy(bytes).inspect_err(|error| self.fail(error))?;
+        Ok(copied)
+    }
+
+    /// Goes on in a segment that begins where the log ends, as another log does. One that is there and empty will do.
+    ///
+    /// # Errors
+    /// [`LogError::Copy`] when the log ends elsewhere, which changes nothing; [`LogError::Io`].
+    pub fn begin_copied_segment(&mut self, base: u64, capacity: u64) -> Result<(), LogError> {
+        self.check_writable()?;
+        if self.is_at_begin_of(base) {
+            return Ok(());
+        }
+        if base != self.end() {
+            let reason = format!("a segment begins there, but the log ends at {}", self.end());
+            return Err(LogError::Copy { position: base, reason });
+        }
+        self.begin_segment(capacity.saturating_sub(HEADER_LEN))
+    }
+
+    /// Gives up everything from `to` on, a position between two frames. What goes is kept in files `cut-<position>`, as far as
+    /// those go. Durable when this returns; a crash in between leaves either end.
+    ///
+    /// # Errors
+    /// [`LogError::NotFound`] when the log begins behind `to` or ends before it, which changes nothing; [`LogError::Io`].
+    pub fn truncate(&mut self, folder: &dyn Folder, to: u64) -> Result<(), LogError> {
+        self.await_elsewhere()?;
+        let reader = self.reader();
+        let keeps = reader.segments().into_iter().rfind(|segment| segment.base < to);
+        let Some(keeps) = keeps.filter(|segment| segment.start <= to && to <= self.end()) else {
+            let reason = format!("the log goes from {} to {}", reader.start(), self.end());
+            return Err(LogError::NotFound { position: to, reason });
+        };
+        if to == self.end() {
+            return Ok(());
+        }
+        self.cut_off(folder, keeps.base, to).inspect_err(|error| self.fail(error))
+    }
+
+    fn cut_off(&mut self, folder: &dyn Folder, keeps: u64, to: u64) -> Result<(), LogError> {
+        let reader = self.reader();
+        // The checkpoint first: it must never claim what is gone.
+        self.lower_checkpoint(to)?;
+        let segments = reader.segments();
+        for gone in segments.iter().rev().take_while(|segment| segment.base > keeps) {
+            let segment = reader.shared.at(gone.base).expect("it is listed");
+            cut::set_aside(folder, &segment, gone.base, gone.end);
+            // From the end on, so that a crash leaves a log without a gap.
+            reader.shared.remove(gone.base);
+            folder
+                .remove(&segment.name())
+                .and_then(|()| folder.sync())
+                .map_err(LogError::io(format!("removing {}", segment.name())))?;
+        }
+        let segment = reader.shared.at(to).expect("it is kept");
+        let file_end = segment.base + segment.file.len().map_err(LogError::io("measuring a segment"))?;
+        let written = cut::written_until(&segment, to, file_end)?;
+        if written > to {
+            cut::set_aside(folder, &segment, to, written);
+        }
+        let settle = || {
+            if !sabotage::is("truncation-not-durable") {
+                segment.file.set_len(to - segment.base)?;
+            }
+            segment.file.allocate(file_end - segment.base)?;
+            segment.file.sync()
+        };
+        settle().map_err(LogError::io(format!("truncating {}", segment.name())))?;
+        self.go_on_at(segment, file_end, to);
+        Ok(())
+    }
+}
+
+/// Whether `folder` holds no log, and never held one that was durable.
+///
+/// # Errors
+/// [`LogError::Io`]
+pub fn is_blank(folder: &dyn Folder) -> Result<bool, LogError> {
+    let noted = Checkpoint::peek(folder).map_err(LogError::io("reading the log's checkpoint"))?;
+    Ok(segment::bases(folder)?.is_empty() && noted.is_none_or(|slot| slot.durable == 0))
+}
+
+/// Begins the copy of a log in a folder that holds none: with an empty segment.
+///
+/// # Errors
+/// [`LogError::Io`]
+pub fn begin_copy(folder: &dyn Folder, salt: Salt, base: u64, capacity: u64) -> Result<(), LogError> {
+    Segment::create(folder, base, salt, capacity).map(drop)
+}
+
+/// Removes the log from `folder`, for a copy that is too far behind to go on. Files that were set aside stay.
+///
+/// # Errors
+/// [`LogError::Io`]; what is left is a log without its end, and can be removed again.
+pub fn remove_log(folder: &dyn Folder) -> Result<(), LogError> {
+    let action = "removing a log that is out of date";
+    let names = folder.list().map_err(LogError::io(action))?;
+    // Without it, nothing is missed of what goes.
+    if names.iter().any(|name| name == crate::checkpoint::NAME) {
+        folder.remove(crate::checkpoint::NAME).and_then(|()| folder.sync()).map_err(LogError::io(action))?;
+    }
+    for base in segment::all_bases(&names).into_iter().rev() {
+        folder.remove(&segment::file_name(base)).map_err(LogError::io(action))?;
+    }
+    folder.sync().map_err(LogError::io(action))
+}

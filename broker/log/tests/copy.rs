@@ -1,0 +1,191 @@
+//! Copies of a log: the same bytes at the same positions, whatever the pieces, and a way back to the last common record.
+
+mod support;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use kerolox_log::fs::MemFolder;
+use kerolox_log::{Frame, Log, LogError, LogOptions, Piece, Reader, Salt, begin_copy, is_blank, remove_log};
+use proptest::prelude::*;
+use support::{SMALL, flip, frames, open, open_with, record, segments};
+
+/// A log with these epochs, a few records each.
+fn ruled(folder: &MemFolder, epochs: &[(u32, usize)]) -> Log {
+    let (mut log, _) = open(folder);
+    for (epoch, records) in epochs {
+        for i in 0..*records {
+            log.append(&[record(i + *epoch as usize)], *epoch, 5).expect("appended");
+        }
+    }
+    log.sync().expect("synced");
+    log
+}
+
+/// An empty copy of the log in whose first segment `reader` begins.
+fn blank_copy(reader: &Reader) -> (MemFolder, Log) {
+    let folder = MemFolder::new();
+    assert!(is_blank(&folder).expect("readable"));
+    let first = reader.segments()[0];
+    begin_copy(&folder, SMALL.salt, first.base, 512).expect("begun");
+    let (log, _) = open_with(&folder, LogOptions { salt: Salt::new(99), ..SMALL });
+    (folder, log)
+}
+
+/// Copies what `copy` lacks, in pieces of at most `bytes` bytes.
+fn catch_up(copy: &mut Log, from: &Reader, bytes: usize) {
+    let mut position = copy.reader().frames_end();
+    loop {
+        match from.copy(position, bytes).expect("readable") {
+            Piece::Segment { base, capacity } => {
+                copy.begin_copied_segment(base, capacity).expect("begun");
+                position = copy.end();
+            }
+            Piece::Frames(frames) => {
+                copy.append_copy(position, &frames).expect("copied");
+                position += frames.len() as u64;
+            }
+            Piece::End => break,
+        }
+    }
+    copy.sync().expect("synced");
+}
+
+/// What the two sides do when their logs may differ: the copy goes back until its last record is one of the master's.
+fn reconcile(copy: &mut Log, folder: &MemFolder, master: &Reader) {
+    loop {
+        let reader = copy.reader();
+        let (last, end) = reader.end_of_epoch(u32::MAX).expect("readable");
+        let (epoch, until) = master.end_of_epoch(last).expect("readable");
+        if epoch == last && end <= until {
+            let _ = copy.truncate(folder, end);
+            return;
+        }
+        let (_, own) = reader.end_of_epoch(epoch).expect("readable");
+        copy.truncate(folder, own.min(until)).expect("truncated");
+    }
+}
+
+fn bytes_of(log: &Log) -> Vec<Frame> {
+    frames(log)
+}
+
+proptest! {
+    #[test]
+    fn a_copy_is_identical(
+        epochs in prop::collection::vec((1u32..5, 0usize..30), 1..5), piece in 1usize..900, crash: u64,
+    ) {
+        let mut epochs = epochs;
+        epochs.sort_unstable();
+        let master = ruled(&MemFolder::new(), &epochs);
+        let (folder, mut copy) = blank_copy(&master.reader());
+        catch_up(&mut copy, &master.reader(), piece);
+        prop_assert_eq!(bytes_of(&copy), bytes_of(&master));
+        prop_assert_eq!(copy.reader().frames_end(), master.reader().frames_end());
+        prop_assert_eq!(copy.salt(), SMALL.salt);
+        drop(copy);
+        folder.crash(crash);
+        let (copy, _) = open(&folder);
+        prop_assert_eq!(bytes_of(&copy), bytes_of(&master), "what was synced survives a power cut");
+    }
+
+    /// Two logs with a common beginning that went different ways; the copy comes to be the master's.
+    #[test]
+    fn a_copy_goes_back_to_the_last_common_record(
+        common in prop::collection::vec((1u32..3, 1usize..20), 1..3),
+        ours in prop::collection::vec((3u32..6, 0usize..20), 0..3),
+        theirs in prop::collection::vec((6u32..9, 1usize..20), 1..3),
+        cut_off in any::<bool>(),
+        power_off in prop::option::of(0u64..40),
+    ) {
+        let (mut common, mut ours, mut theirs) = (common, ours, theirs);
+        common.sort_unstable();
+        ours.sort_unstable();
+        theirs.sort_unstable();
+        let master = ruled(&MemFolder::new(), &[common.clone(), theirs].concat());
+        // Cut off: the master has got a part of the last common reign only.
+        if cut_off {
+            common.last_mut().expect("one at least").1 += 3;
+        }
+        let folder = MemFolder::new();
+        let copy = ruled(&folder, &[common, ours].concat());
+        let old = bytes_of(&copy);
+        drop(copy);
+        if let Some(nth) = power_off {
+            folder.power_off_at(folder.operations() + nth);
+            let attempt = catch_unwind(AssertUnwindSafe(|| {
+                let (mut copy, _) = open(&folder);
+                reconcile(&mut copy, &folder, &master.reader());
+                catch_up(&mut copy, &master.reader(), 300);
+            }));
+            drop(attempt);
+            folder.crash(nth);
+            let (copy, _) = open(&folder);
+            let now = bytes_of(&copy);
+            let target = bytes_of(&master);
+            prop_assert!(old.starts_with(&now) || target.starts_with(&now), "one of the two, or its beginning");
+        }
+        let (mut copy, _) = open(&folder);
+        reconcile(&mut copy, &folder, &master.reader());
+        catch_up(&mut copy, &master.reader(), 300);
+        prop_assert_eq!(bytes_of(&copy), bytes_of(&master));
+        drop(copy);
+        let (copy, _) = open(&folder);
+        prop_assert_eq!(bytes_of(&copy), bytes_of(&master), "nothing comes back that was given up");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_changes_nothing() {
+    let master_folder = MemFolder::new();
+    let master = ruled(&master_folder, &[(1, 4)]);
+    let reader = master.reader();
+    let (_, mut copy) = blank_copy(&reader);
+    let start = reader.start();
+    let Piece::Frames(good) = reader.copy(start, 4096).expect("readable") else { panic!("frames") };
+    assert!(matches!(copy.append_copy(start + 8, &good), Err(LogError::Copy { .. })), "not the end");
+    flip(&master_folder, start + good.len() as u64 - 20, 1);
+    let Piece::Frames(bad) = reader.copy(start, 4096).expect("readable") else { panic!("frames") };
+    assert!(matches!(copy.append_copy(start, &bad), Err(LogError::Copy { .. })), "damaged on the way");
+    let other = blank_copy(&ruled(&MemFolder::new(), &[(1, 0)]).reader()).1;
+    drop(other);
+    assert_eq!((copy.end(), frames(&copy).len()), (start, 0));
+    copy.append_copy(start, &good).expect("the log still takes what fits");
+    assert_eq!(frames(&copy).len(), 4);
+}
+
+#[test]
+fn what_is_given_up_is_kept_aside_and_a_log_can_be_removed_as_a_whole() {
+    let folder = MemFolder::new();
+    let mut log = ruled(&folder, &[(1, 40)]);
+    let all = frames(&log);
+    assert!(segments(&folder).len() > 2, "several segments");
+    log.truncate(&folder, all[3].position).expect("truncated");
+    assert_eq!(frames(&log), all[..3]);
+    assert!(folder.names().iter().any(|name| name.starts_with("cut-")), "{:?}", folder.names());
+    assert!(matches!(log.truncate(&folder, all[9].position), Err(LogError::NotFound { .. })));
+    drop(log);
+    let (mut log, _) = open(&folder);
+    assert_eq!(frames(&log), all[..3], "nothing comes back, although nothing was written since");
+    log.append(&[record(1)], 2, 5).expect("the log goes on");
+    drop(log);
+    remove_log(&folder).expect("removed");
+    assert!(is_blank(&folder).expect("readable"));
+    let arc: Arc<MemFolder> = Arc::new(folder);
+    assert!(arc.names().iter().all(|name| name.starts_with("cut-")));
+}
+
+#[test]
+fn damage_hides_the_end_of_an_epoch_only_where_it_may_lie() {
+    let folder = MemFolder::new();
+    let log = ruled(&folder, &[(1, 3), (2, 2)]);
+    let reader = log.reader();
+    let frames: Vec<_> = reader.scan(reader.start()).collect::<Result<_, _>>().expect("readable");
+    let (first_end, second_end) = (frames[2].end(), frames[4].end());
+    assert_eq!(reader.end_of_epoch(1).expect("readable"), (1, first_end));
+    flip(&folder, frames[1].position + 40, 1);
+    assert_eq!(reader.end_of_epoch(1).expect("damage in the middle says nothing"), (1, first_end));
+    flip(&folder, frames[2].position + 40, 1);
+    assert!(matches!(reader.end_of_epoch(1), Err(LogError::Damaged(_))), "the last one of its epoch");
+    assert_eq!(reader.end_of_epoch(2).expect("the end is behind the damage"), (2, second_end));
+}

@@ -1,0 +1,131 @@
+//! What administrators see and ask of a member.
+
+use std::sync::atomic::Ordering;
+
+use kerolox_core::flush::Flush;
+use kerolox_proto::kerolox::{DescribeReplicationResponse, SlaveView};
+use kerolox_replication::MemberId;
+use tokio::sync::oneshot;
+use tonic::Status;
+
+use super::{GiveUp, Group, Reign};
+use crate::config::ReplicaChoice;
+
+/// What this member is at.
+pub(super) fn describe(group: &Group) -> DescribeReplicationResponse {
+    let seen = group.seen.borrow().clone();
+    let (member, epoch) = seen.as_ref().map_or((0, 0), |seen| (seen.me, seen.state.epoch));
+    let reign = group.reign();
+    let role = match (&reign, seen.as_ref().and_then(|seen| seen.master())) {
+        (Some(_), _) => "master",
+        (None, Some(master)) if master.id != member => "slave",
+        _ => "none",
+    };
+    let standing = group.standing.borrow().clone();
+    let described = DescribeReplicationResponse {
+        group: group.name.clone(),
+        member,
+        role: role.to_owned(),
+        epoch,
+        end: standing.end,
+        durable: standing.end,
+        drained: *group.drained.borrow(),
+        read_for_master: group.read_for_master.load(Ordering::Relaxed),
+        ..DescribeReplicationResponse::default()
+    };
+    match reign {
+        Some(reign) => described_reign(described, group, &reign),
+        None => described,
+    }
+}
+
+fn described_reign(
+    described: DescribeReplicationResponse,
+    group: &Group,
+    reign: &Reign,
+) -> DescribeReplicationResponse {
+    let positions = reign.store.positions();
+    let slaves = reign.slaves().into_iter().map(|slave| SlaveView {
+        member: slave.id,
+        durable: slave.durable,
+        silent_ms: slave.silent_ms,
+        in_sync: slave.in_sync,
+    });
+    DescribeReplicationResponse {
+        epoch: reign.epoch,
+        end: positions.end,
+        durable: positions.durable,
+        applied: positions.applied,
+        confirmed: reign.store.safe(),
+        slaves: slaves.collect(),
+        promise: promise(group.config.acks, group.flush, reign.in_sync_len(), group.config.min_in_sync),
+        ..described
+    }
+}
+
+/// What an acknowledgement means, for people.
+fn promise(acks: ReplicaChoice, flush: Flush, in_sync: usize, min_in_sync: usize) -> String {
+    let here = match flush {
+        Flush::Sync => "on the disk",
+        Flush::Async => "in the page cache (a power cut may take the last moments)",
+    };
+    let members = match (acks, in_sync) {
+        (_, 1) => format!("{here} of this broker, the only member in sync"),
+        (ReplicaChoice::Master, _) => {
+            format!("{here} of the master; what no slave has yet is lost when the master is")
+        }
+        (ReplicaChoice::Quorum, _) => {
+            let others = in_sync / 2;
+            format!("{here} of the master and on the disks of {others} of its {} slaves in sync", in_sync - 1)
+        }
+        (ReplicaChoice::All, _) => {
+            format!("{here} of the master and on the disks of all {} slaves in sync", in_sync - 1)
+        }
+    };
+    format!("An acknowledged message is {members}; with fewer than {min_in_sync} in sync, sends are refused.")
+}
+
+/// Has the reign handed over to a member, 0 for any.
+///
+/// # Errors
+/// FAILED_PRECONDITION with the reason.
+pub(super) async fn give_up_reign(group: &Group, to: MemberId) -> Result<(), Status> {
+    let (answer, outcome) = oneshot::channel();
+    let asked = group.asked.send(GiveUp { to, answer }).await;
+    asked.map_err(|_| Status::unavailable("the broker is shutting down"))?;
+    match outcome.await {
+        Ok(outcome) => outcome.map_err(Status::failed_precondition),
+        Err(_) => Err(Status::unavailable("the broker is shutting down")),
+    }
+}
+
+/// Keeps this member from ruling, or lets it again.
+///
+/// # Errors
+/// FAILED_PRECONDITION when it rules and nobody can take over.
+pub(super) async fn set_drained(group: &Group, drained: bool) -> Result<(), Status> {
+    if drained && group.reign().is_some() {
+        give_up_reign(group, 0).await?;
+    }
+    group.drained.send_replace(drained);
+    let unfit = group.unfit(None);
+    group.standing.send_modify(|standing| standing.unfit = unfit);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_promise_is_one_plain_sentence() {
+        let all = promise(ReplicaChoice::All, Flush::Sync, 3, 2);
+        assert_eq!(
+            all,
+            "An acknowledged message is on the disk of the master and on the disks of all 2 slaves in sync; with fewer than 2 in sync, sends are refused."
+        );
+        assert!(promise(ReplicaChoice::Quorum, Flush::Sync, 5, 1).contains("of 2 of its 4 slaves"));
+        assert!(promise(ReplicaChoice::Master, Flush::Async, 2, 1).contains("is lost when the master is"));
+        assert!(promise(ReplicaChoice::All, Flush::Sync, 1, 1).contains("only member in sync"));
+    }
+}

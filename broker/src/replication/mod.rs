@@ -1,0 +1,176 @@
+//! Replication at the rim: this member's conversation with the controller and with the other members of its group.
+//!
+//! [`roles`] decides what this member does at each moment, one thing after the other: rule, follow, or neither. [`reports`]
+//! brings the group's state from the controller. [`reign`] is what a master has while it rules; its slaves come to
+//! [`server`], and [`neighbours`] reads at them. [`follow`] is the slave's side. The decisions themselves are `kerolox-replication`.
+
+mod desk;
+mod file;
+mod follow;
+mod handshake;
+mod neighbours;
+mod reign;
+mod reports;
+mod roles;
+mod server;
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kerolox_core::flush::Flush;
+use kerolox_kit::controller::ControllerClient;
+use kerolox_proto::kerolox::{GroupMember, GroupState};
+use kerolox_replication::{Grants, MemberId};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::ReplicationConfig;
+
+pub(crate) use file::MemberFile;
+pub(crate) use neighbours::Elsewhere;
+pub(crate) use reign::Reign;
+pub(crate) use reports::run as report;
+pub(crate) use roles::{Member, StoreCell, Stores};
+pub(crate) use server::ReplicationService;
+
+/// The group's state as the controller said it last, and this member's number in it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Seen {
+    pub(crate) me: MemberId,
+    pub(crate) state: GroupState,
+    /// Why nobody is elected.
+    pub(crate) waiting_for: String,
+}
+
+impl Seen {
+    /// The member that rules, if it is known.
+    pub(crate) fn master(&self) -> Option<&GroupMember> {
+        self.state.members.iter().find(|member| member.id == self.state.master)
+    }
+}
+
+/// What this member says of itself when it reports.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) promised: u32,
+    pub(crate) last_epoch: u32,
+    pub(crate) end: u64,
+    /// Why it must not be elected.
+    pub(crate) unfit: String,
+}
+
+/// What the parts of replication share.
+pub(crate) struct Group {
+    pub(crate) cluster: String,
+    pub(crate) name: String,
+    /// Random number of this process.
+    pub(crate) process: String,
+    /// Where clients reach this member, and where other members do.
+    pub(crate) host: String,
+    pub(crate) port: u32,
+    pub(crate) replication_address: String,
+    pub(crate) config: ReplicationConfig,
+    pub(crate) flush: Flush,
+    pub(crate) controller: ControllerClient,
+    file: Mutex<MemberFile>,
+    grants: Mutex<Grants>,
+    seen: watch::Sender<Option<Seen>>,
+    standing: watch::Sender<Standing>,
+    reign: watch::Sender<Option<Arc<Reign>>>,
+    /// An operator wants this member not to rule.
+    drained: watch::Sender<bool>,
+    /// Records that this member read for its masters.
+    read_for_master: AtomicU64,
+    /// What administrators ask of the task that changes roles.
+    asked: mpsc::Sender<GiveUp>,
+    asking: Mutex<Option<mpsc::Receiver<GiveUp>>>,
+}
+
+/// Asks for a hand-over to a member, 0 for any; the answer is why it cannot be.
+pub(crate) struct GiveUp {
+    to: MemberId,
+    answer: oneshot::Sender<Result<(), String>>,
+}
+
+/// Who this process is.
+pub(crate) struct Identity {
+    pub(crate) cluster: String,
+    pub(crate) name: String,
+    pub(crate) process: String,
+    pub(crate) host: String,
+    pub(crate) port: u32,
+}
+
+impl Group {
+    pub(crate) fn new(
+        identity: Identity,
+        (config, flush): (ReplicationConfig, Flush),
+        controller: ControllerClient,
+        file: MemberFile,
+    ) -> Self {
+        let Identity { cluster, name, process, host, port } = identity;
+        let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let replication_address =
+            if config.advertise.is_empty() { address } else { config.advertise.clone() };
+        // An earlier life of this member may have granted a lease just before it ended.
+        let granted = file.now().granted > 0;
+        let grants = if granted {
+            Grants::unknown(config.lease_ms(), kerolox_store::mono_ms())
+        } else {
+            Grants::default()
+        };
+        let (asked, asking) = mpsc::channel(1);
+        let standing = Standing { promised: file.now().promised, ..Standing::default() };
+        Self {
+            cluster,
+            name,
+            process,
+            host,
+            port,
+            replication_address,
+            config,
+            flush,
+            controller,
+            file: Mutex::new(file),
+            grants: Mutex::new(grants),
+            seen: watch::Sender::new(None),
+            standing: watch::Sender::new(standing),
+            reign: watch::Sender::new(None),
+            drained: watch::Sender::new(false),
+            read_for_master: AtomicU64::new(0),
+            asked,
+            asking: Mutex::new(Some(asking)),
+        }
+    }
+
+    /// What the controller said last.
+    pub(crate) fn seen(&self) -> watch::Receiver<Option<Seen>> {
+        self.seen.subscribe()
+    }
+
+    /// The reign of this member, while it rules.
+    pub(crate) fn reign(&self) -> Option<Arc<Reign>> {
+        self.reign.borrow().clone()
+    }
+
+    /// Version of the state that is known; 0 for none.
+    fn version(&self) -> u64 {
+        self.seen.borrow().as_ref().map_or(0, |seen| seen.state.version)
+    }
+
+    /// Why this member must not rule, as far as administrators and its own store say.
+    fn unfit(&self, failure: Option<String>) -> String {
+        match failure {
+            Some(reason) => reason,
+            None if *self.drained.borrow() => "drained by an administrator".to_owned(),
+            None => String::new(),
+        }
+    }
+
+    fn file(&self) -> MutexGuard<'_, MemberFile> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn grants(&self) -> MutexGuard<'_, Grants> {
+        self.grants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,235 @@
+//! The master's end of the streams to its slaves.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use kerolox_log::Piece;
+use kerolox_proto::kerolox::replication_server::{Replication, ReplicationServer};
+use kerolox_proto::kerolox::{
+    DescribeReplicationRequest, DescribeReplicationResponse, FromMaster, FromSlave, GiveUpReignRequest,
+    GiveUpReignResponse, Hello, ReadRecordsRequest, ReadRecordsResponse, Records, Segment, SetDrainedRequest,
+    SetDrainedResponse, Tidings, from_master, from_slave,
+};
+use kerolox_replication::MemberId;
+use kerolox_store::mono_ms;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Group, Reign, StoreCell, desk, handshake, neighbours};
+
+/// Bytes of records in one message.
+const CHUNK: usize = 1 << 20;
+/// Messages on their way to the transport, which has its own window besides.
+const QUEUED: usize = 4;
+/// A slave is pinged at least this often, and learns this late at the most what was confirmed.
+const PING: Duration = Duration::from_millis(50);
+/// Largest message of the stream.
+pub(super) const MESSAGE_BYTES_MAX: usize = usize::MAX;
+
+type Outgoing = mpsc::Sender<Result<FromMaster, Status>>;
+
+/// Streams the log to slaves while this member rules.
+pub(crate) struct ReplicationService {
+    group: Arc<Group>,
+    cell: StoreCell,
+}
+
+impl ReplicationService {
+    /// The gRPC service.
+    pub(crate) fn server(group: Arc<Group>, cell: StoreCell) -> ReplicationServer<Self> {
+        ReplicationServer::new(Self { group, cell })
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Whether a member means this group.
+    fn check_group(&self, of_cluster: &str, group: &str) -> Result<(), Status> {
+        let Group { cluster, name, .. } = &*self.group;
+        if of_cluster != cluster || group != name {
+            return Err(Status::failed_precondition(format!(
+                "this is broker group {name:?} of cluster {cluster:?}, not {group:?} of {of_cluster:?}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The reign that a slave means, if it is the one at work.
+    fn reign(&self, hello: &Hello) -> Result<Arc<Reign>, Status> {
+        self.check_group(&hello.cluster, &hello.group)?;
+        let reign = self.group.reign().filter(|reign| reign.epoch == hello.epoch);
+        reign.ok_or_else(|| {
+            Status::unavailable(format!(
+                "this member does not rule in epoch {}; ask the controller",
+                hello.epoch
+            ))
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Replication for ReplicationService {
+    type ReplicateStream = ReceiverStream<Result<FromMaster, Status>>;
+
+    async fn replicate(
+        &self,
+        request: Request<Streaming<FromSlave>>,
+    ) -> Result<Response<Self::ReplicateStream>, Status> {
+        let mut incoming = request.into_inner();
+        let hello = next_hello(&mut incoming).await?;
+        let reign = self.reign(&hello)?;
+        let (outgoing, stream) = mpsc::channel(QUEUED);
+        tokio::spawn(async move {
+            if let Err(status) = serve(&reign, hello, incoming, &outgoing).await {
+                // A slave that is gone needs no reason.
+                let _ = outgoing.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn describe_replication(
+        &self,
+        _request: Request<DescribeReplicationRequest>,
+    ) -> Result<Response<DescribeReplicationResponse>, Status> {
+        Ok(Response::new(desk::describe(&self.group)))
+    }
+
+    async fn read_records(
+        &self,
+        request: Request<ReadRecordsRequest>,
+    ) -> Result<Response<ReadRecordsResponse>, Status> {
+        let ReadRecordsRequest { cluster, group, records } = request.into_inner();
+        self.check_group(&cluster, &group)?;
+        let store = self.cell.get().ok_or_else(|| Status::unavailable("this member has no log yet"))?;
+        self.group.read_for_master.fetch_add(records.len() as u64, Ordering::Relaxed);
+        let reading = tokio::task::spawn_blocking(move || neighbours::read_records(&store, &records));
+        Ok(Response::new(reading.await.map_err(|_| Status::internal("the log could not be read"))?))
+    }
+
+    async fn give_up_reign(
+        &self,
+        request: Request<GiveUpReignRequest>,
+    ) -> Result<Response<GiveUpReignResponse>, Status> {
+        desk::give_up_reign(&self.group, request.into_inner().to).await?;
+        Ok(Response::new(GiveUpReignResponse {}))
+    }
+
+    async fn set_drained(
+        &self,
+        request: Request<SetDrainedRequest>,
+    ) -> Result<Response<SetDrainedResponse>, Status> {
+        desk::set_drained(&self.group, request.into_inner().drained).await?;
+        Ok(Response::new(SetDrainedResponse {}))
+    }
+}
+
+async fn next_hello(incoming: &mut Streaming<FromSlave>) -> Result<Hello, Status> {
+    match incoming.next().await.transpose()?.and_then(|message| message.kind) {
+        Some(from_slave::Kind::Hello(hello)) => Ok(hello),
+        _ => Err(Status::invalid_argument("the stream does not begin with Hello")),
+    }
+}
+
+/// Agrees with the slave on where its log goes on, and keeps it up to date until either side is gone or the reign is over.
+async fn serve(
+    reign: &Arc<Reign>,
+    mut hello: Hello,
+    mut incoming: Streaming<FromSlave>,
+    outgoing: &Outgoing,
+) -> Result<(), Status> {
+    let member = hello.member;
+    loop {
+        let (store, salt, asked) = (reign.store.clone(), reign.salt, hello.clone());
+        let answer = tokio::task::spawn_blocking(move || handshake::answer(&store, salt, &asked)).await;
+        let kind = answer.map_err(|_| Status::internal("the master's log could not be read"))??;
+        let is_agreed = matches!(kind, from_master::Kind::Start(_));
+        if outgoing.send(Ok(FromMaster { kind: Some(kind) })).await.is_err() {
+            return Ok(());
+        }
+        if is_agreed {
+            break;
+        }
+        hello = next_hello(&mut incoming).await?;
+    }
+    tracing::info!(slave = member, from = hello.end, "a slave follows");
+    reign.on_slave(member, false);
+    let feeding = feed(reign.clone(), hello.end, outgoing.clone());
+    let heard = hear(reign, member, incoming);
+    tokio::select! {
+        outcome = feeding => outcome,
+        outcome = heard => outcome,
+        () = reign.over.requested() => Err(Status::unavailable("the reign of this master is over")),
+    }
+}
+
+/// Counts what the slave holds.
+async fn hear(reign: &Reign, member: MemberId, mut incoming: Streaming<FromSlave>) -> Result<(), Status> {
+    while let Some(message) = incoming.next().await {
+        match message?.kind {
+            Some(from_slave::Kind::Held(held)) => reign.on_held(member, held.durable, held.ping),
+            Some(from_slave::Kind::Leaving(_)) => reign.on_slave(member, true),
+            _ => return Err(Status::invalid_argument("Hello comes at the beginning only")),
+        }
+    }
+    Ok(())
+}
+
+/// Sends the log from `position` on, on a thread of its own, since reading it blocks.
+async fn feed(reign: Arc<Reign>, position: u64, outgoing: Outgoing) -> Result<(), Status> {
+    let feeding = tokio::task::spawn_blocking(move || feed_blocking(&reign, position, &outgoing));
+    feeding.await.unwrap_or_else(|_| Err(Status::internal("the master's log could not be read")))
+}
+
+fn feed_blocking(reign: &Reign, mut position: u64, outgoing: &Outgoing) -> Result<(), Status> {
+    let reader = reign.store.reader();
+    let mut told = Tidings::default();
+    while !reign.over.is_requested() && !outgoing.is_closed() {
+        let piece = reader.copy(position, CHUNK);
+        let piece = piece.map_err(|error| Status::internal(format!("the master's log: {error}")))?;
+        let tidings = tidings(reign);
+        let kind = match piece {
+            Piece::Segment { base, capacity } => {
+                position = base + kerolox_log::SEGMENT_HEADER_LEN;
+                from_master::Kind::Segment(Segment { base, capacity })
+            }
+            Piece::Frames(bytes) => {
+                let from = position;
+                position += bytes.len() as u64;
+                told = tidings;
+                from_master::Kind::Records(Records { position: from, bytes, tidings: Some(tidings) })
+            }
+            Piece::End => {
+                let is_due = tidings.ping.saturating_sub(told.ping) >= millis(PING);
+                if !is_due && tidings.confirmed == told.confirmed {
+                    reader.wait_for_end(position, PING);
+                    continue;
+                }
+                // Where many records come one by one, what is confirmed goes with them.
+                if !is_due {
+                    reader.wait_for_end(position, PING / 10);
+                    if reader.end() != position {
+                        continue;
+                    }
+                }
+                told = tidings;
+                from_master::Kind::Tidings(tidings)
+            }
+        };
+        if outgoing.blocking_send(Ok(FromMaster { kind: Some(kind) })).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What the slave is told beside the records. The ping is the time before anything is sent.
+fn tidings(reign: &Reign) -> Tidings {
+    Tidings { confirmed: reign.store.safe(), ping: mono_ms(), end: reign.store.reader().end() }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,75 @@
+//! Sends to a broker group from which the permission to write is withheld: another group of the topic takes them.
+//!
+//! Clients go on using a route that they looked up half a minute ago, and some send to queues that are only to be read. None of
+//! these sends may fail.
+
+use kerolox_kit::relay::is_relayed;
+use kerolox_proto::raw;
+use kerolox_proto::v2::{self, Code};
+use prost::Message;
+use tonic::{Extensions, Request};
+
+use super::Context;
+
+/// Has another broker group take the messages of a request, if writing is withheld here. `None` when they are to be stored here:
+/// it is not withheld, the call was passed on before, or no other group takes them. That way a send fails only where it would
+/// have failed anyway.
+pub(super) async fn pass_on(
+    context: &Context,
+    request: &Request<raw::SendMessageRequest>,
+) -> Option<v2::SendMessageResponse> {
+    if !context.engine.withholds_writing() {
+        return None;
+    }
+    context.counters.quiet.broken();
+    if is_relayed(request.metadata()) {
+        return None;
+    }
+    let decoded = request.get_ref().messages.iter().map(|message| v2::Message::decode(message.clone()));
+    let messages: Vec<v2::Message> = decoded.collect::<Result<_, _>>().ok()?;
+    let first = messages.first()?;
+    let mut groups = context.routes.writable_groups(first.topic.as_ref()).ok()?;
+    groups.retain(|group| context.is_foreign(group));
+    for group in context.spread.order(groups, first) {
+        let send = v2::SendMessageRequest { messages: messages.clone() };
+        let send = Request::from_parts(request.metadata().clone(), Extensions::new(), send);
+        match context.relay.send_message(&group, send).await {
+            Ok(answer) if !was_declined(&answer) => return Some(answer),
+            Ok(answer) => tracing::debug!(group, ?answer, "a send that was passed on was declined"),
+            Err(refusal) => tracing::debug!(group, %refusal, "a send could not be passed on"),
+        }
+    }
+    None
+}
+
+/// Whether a broker group stored nothing for a reason of its own, which does not hold elsewhere.
+fn was_declined(answer: &v2::SendMessageResponse) -> bool {
+    let code = answer.status.as_ref().map_or(Code::Unspecified, v2::Status::code);
+    matches!(
+        code,
+        Code::TopicNotFound
+            | Code::Forbidden
+            | Code::TooManyRequests
+            | Code::HaNotAvailable
+            | Code::InternalServerError
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_message_is_wrong_everywhere() {
+        let answer = |code: Code| v2::SendMessageResponse {
+            status: Some(v2::Status { code: code.into(), message: String::new() }),
+            entries: Vec::new(),
+        };
+        for code in [Code::Ok, Code::MessageBodyTooLarge, Code::MultipleResults] {
+            assert!(!was_declined(&answer(code)), "{code:?}");
+        }
+        for code in [Code::TopicNotFound, Code::Forbidden, Code::HaNotAvailable, Code::TooManyRequests] {
+            assert!(was_declined(&answer(code)), "{code:?}");
+        }
+    }
+}

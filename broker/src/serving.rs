@@ -1,0 +1,368 @@
+//! What a broker runs while it is a master, and what it answers while it is none.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use kerolox_core::replicas::Replicas;
+use kerolox_kit::clients::Clients;
+use kerolox_kit::process::Shutdown;
+use kerolox_kit::producers::{ProducersService, Reach};
+use kerolox_kit::registrar::Registrar;
+use kerolox_kit::relay::{Relay, is_relayed};
+use kerolox_kit::routes::Routes;
+use kerolox_kit::spread::Spread;
+use kerolox_kit::telemetry::{RegisteredPolicy, SettingsPolicy};
+use kerolox_nameserver::{AccessPoint, RegistryService};
+use kerolox_proto::kerolox::BrokerInfo;
+use kerolox_replication::MemberId;
+use kerolox_store::{Event, Store};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::service::interceptor::InterceptedService;
+use tonic::service::{AxumRouter, Routes as Services};
+use tonic::{Request, Status};
+
+use crate::announce::{Announcer, Role};
+use crate::check_back::{Checker, WebhookCounts, Webhooks};
+use crate::clock::GuardedClock;
+use crate::config::BrokerConfig;
+use crate::delivery::{Arrivals, Deliveries, ProgressLog};
+use crate::due::DueArrivals;
+use crate::engine::Engine;
+use crate::replication::Reign;
+use crate::retention::Keeper;
+use crate::service::{Admin, AutoTopics, Context, Counters, DeskServer, Door, Messaging, Policy};
+use crate::timers::Timers;
+use crate::vitals::Vitals;
+use crate::{lite_expiry, moving};
+
+/// How often dead brokers and clients are looked for.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// How long a broker that ends still passes on what reaches it, after another one took its place.
+const LINGER: Duration = Duration::from_millis(300);
+
+/// What lives as long as the process, whatever its role.
+pub(crate) struct Parts {
+    pub(crate) config: BrokerConfig,
+    pub(crate) info: BrokerInfo,
+    pub(crate) role: watch::Sender<Role>,
+    /// Whether clients can be served, in whatever role.
+    pub(crate) is_ready: watch::Sender<bool>,
+    pub(crate) door: Door,
+    pub(crate) vitals: Arc<Vitals>,
+    pub(crate) clock: Arc<GuardedClock>,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) clients: Arc<Clients>,
+    pub(crate) registrar: Arc<Registrar>,
+    pub(crate) news: News,
+    pub(crate) webhooks: Webhooks,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) started: Instant,
+    pub(crate) address: String,
+}
+
+/// Who hears what happens in the store: those who serve at the moment. The store reports from its first record on. Clones
+/// share it.
+#[derive(Clone, Default)]
+pub(crate) struct News(Arc<RwLock<Heard>>);
+
+#[derive(Clone, Default)]
+struct Heard {
+    arrivals: Arrivals,
+    halves: DueArrivals,
+    due: DueArrivals,
+}
+
+impl News {
+    /// Called on a thread of the store.
+    pub(crate) fn notice(&self, event: &Event) {
+        let heard = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        heard.arrivals.notice(event);
+        match event {
+            Event::HalfDue { due_ms } => heard.halves.notice(*due_ms),
+            Event::TimerDue { due_ms } => heard.due.notice(*due_ms),
+            _ => {}
+        }
+    }
+
+    /// Others hear from now on.
+    fn renew(&self) -> Heard {
+        let heard = Heard::default();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = heard.clone();
+        heard
+    }
+}
+
+/// The tasks of a master.
+pub(crate) struct Serving {
+    tasks: Vec<JoinHandle<()>>,
+    progress: ProgressLog,
+    over: Shutdown,
+}
+
+impl Serving {
+    /// Ends everything that the master ran.
+    pub(crate) async fn stop(self) {
+        self.over.request();
+        self.progress.close();
+        self.tasks.iter().for_each(JoinHandle::abort);
+        for task in self.tasks {
+            // Cancelled, as it should be.
+            let _ = task.await;
+        }
+    }
+}
+
+impl Parts {
+    /// The data folder.
+    pub(crate) fn data(&self) -> &Path {
+        &self.config.data
+    }
+
+    /// Lets nobody in until the door opens again.
+    pub(crate) fn hold(&self) {
+        self.door.hold();
+    }
+
+    /// Returns when those who were let in before are done, or have taken too long.
+    pub(crate) async fn done(&self) {
+        self.door.done().await;
+    }
+
+    /// Opens the door again as it was, for a master that goes on after all.
+    pub(crate) fn let_in(&self) {
+        self.door.reopen();
+    }
+
+    /// Completes when clients can be served, whatever the role.
+    pub(crate) async fn ready(&self) {
+        let mut is_ready = self.is_ready.subscribe();
+        // The sender lives in `self`.
+        let _ = is_ready.wait_for(|is_ready| *is_ready).await;
+    }
+
+    /// Whether acknowledgements by majority are wanted by the broker or any of its topics, at each moment.
+    pub(crate) fn wants_quorum(&self, store: Arc<Store>) -> impl Fn() -> bool + Send + use<> {
+        let by_default = self.config.replication.replicas() == Replicas::Quorum;
+        move || {
+            by_default
+                || store.index().topics().iter().any(|topic| topic.replicas() == Some(Replicas::Quorum))
+        }
+    }
+
+    /// For a member that does not rule: passes everything on to those who do.
+    pub(crate) fn relay_all(&self, me: MemberId) {
+        self.role.send_replace(Role::Slave(me, self.vitals.store.clone()));
+        self.vitals.is_serving.store(true, Ordering::Relaxed);
+        let policy: Arc<dyn SettingsPolicy> = Arc::new(RegisteredPolicy {
+            routes: self.routes.clone(),
+            max_body_bytes: self.config.limits.max_body_bytes.as_usize(),
+        });
+        let access = AccessPoint::server(
+            self.routes.clone(),
+            self.clients.clone(),
+            policy,
+            Some(self.config.group.clone()),
+            self.shutdown.clone(),
+        );
+        let access = InterceptedService::new(access, refuse_relayed);
+        let group = self.config.group.clone();
+        let fallback = move || {
+            let status = Status::failed_precondition(format!(
+                "this broker is a slave of group {group:?}; ask its master, which the nameservers name"
+            ));
+            async move { status.into_http::<tonic::body::Body>() }
+        };
+        let services = Services::from(AxumRouter::new().fallback(fallback));
+        let services =
+            services.add_service(access).add_service(ProducersService::server(self.clients.clone()));
+        self.door.open(services);
+        self.register();
+        let registrar = self.registrar.clone();
+        tokio::spawn(async move { registrar.announce().await });
+        self.is_ready.send_replace(true);
+    }
+
+    /// Begins to register, if it has not begun yet: not before it is known what as.
+    fn register(&self) {
+        self.registrar.start(self.config.registration.heartbeat.duration());
+    }
+
+    /// Passes on for a moment what still reaches this broker before it ends.
+    pub(crate) async fn linger(&self) {
+        if matches!(*self.role.borrow(), Role::Slave(..)) {
+            tokio::time::sleep(LINGER).await;
+        }
+    }
+
+    /// Starts everything that a master runs over `store`, and lets clients in. `reign` is absent for a broker that is no member of
+    /// a replicated group.
+    pub(crate) async fn serve(&self, store: Arc<Store>, reign: Option<Arc<Reign>>) -> Serving {
+        let config = &self.config;
+        let over = reign.as_ref().map_or_else(|| self.shutdown.clone(), |reign| reign.over.clone());
+        let epoch = reign.as_ref().map_or(0, |reign| reign.epoch);
+        let room = self.vitals.room.clone();
+        let engine = Engine::new(store.clone(), config, room.clone(), reign);
+        let heard = self.news.renew();
+        let progress = ProgressLog::start(engine.clone());
+        let deliveries = Arc::new(Deliveries::new(
+            engine.clone(),
+            progress.clone(),
+            &heard.arrivals,
+            config.groups.auto_create,
+        ));
+        let counters = Arc::new(Counters::default());
+        let reach = Arc::new(Reach::new(
+            config.group.clone(),
+            self.clients.clone(),
+            self.registrar.channels(),
+            self.routes.clone(),
+        ));
+        let webhook_counts = self.webhooks.counts();
+        let tasks = self.tasks(&store, &engine, &deliveries, &reach, heard);
+        let announcer = Announcer::new(self.info.clone(), self.role.clone(), self.registrar.clone());
+        let policy: Arc<dyn SettingsPolicy> =
+            Arc::new(Policy { engine: engine.clone(), limits: config.publish_limits() });
+        let relay = Arc::new(Relay::new(self.routes.clone(), self.clients.clone(), over.clone()));
+        let context = Arc::new(Context {
+            broker: config.group.clone(),
+            address: self.address.clone(),
+            engine: engine.clone(),
+            deliveries: deliveries.clone(),
+            routes: self.routes.clone(),
+            clients: self.clients.clone(),
+            reach,
+            relay,
+            spread: Spread::default(),
+            limits: config.publish_limits(),
+            auto_topics: config
+                .auto_creates()
+                .then(|| AutoTopics { max: config.topics.auto_create_max, announcer: announcer.clone() }),
+            delays: config.delay_policy(),
+            clock: self.clock.clone(),
+            lite: config.lite.clone(),
+            checks: config.check_policy(),
+            counters: counters.clone(),
+            shutdown: over.clone(),
+        });
+        let services = self.services(context, policy, announcer, counters, webhook_counts);
+        self.role.send_replace(Role::Master { epoch, store });
+        self.door.open(services);
+        self.register();
+        self.registrar.announce().await;
+        self.vitals.is_serving.store(true, Ordering::Relaxed);
+        self.is_ready.send_replace(true);
+        Serving { tasks, progress, over }
+    }
+
+    fn services(
+        &self,
+        context: Arc<Context>,
+        policy: Arc<dyn SettingsPolicy>,
+        announcer: Announcer,
+        counters: Arc<Counters>,
+        webhook_counts: Arc<WebhookCounts>,
+    ) -> Services {
+        let desk = DeskServer::server(self.config.group.clone(), context.engine.clone(), webhook_counts);
+        let admin = Admin {
+            engine: context.engine.clone(),
+            deliveries: context.deliveries.clone(),
+            announcer,
+            counters,
+            started: self.started,
+            clients: self.clients.clone(),
+            policy: policy.clone(),
+        };
+        // A standalone broker is its own nameserver; any other one still tells what it knows to who asks.
+        let registry = self.config.standalone.then(|| RegistryService::server(self.routes.clone()));
+        let mut services = Services::builder();
+        services
+            .add_service(Messaging::server(context, policy))
+            .add_service(admin.server())
+            .add_service(desk)
+            .add_service(ProducersService::server(self.clients.clone()));
+        if let Some(registry) = registry {
+            services.add_service(registry);
+        }
+        services.routes()
+    }
+
+    fn tasks(
+        &self,
+        store: &Arc<Store>,
+        engine: &Engine,
+        deliveries: &Arc<Deliveries>,
+        reach: &Arc<Reach>,
+        heard: Heard,
+    ) -> Vec<JoinHandle<()>> {
+        let config = &self.config;
+        let checker = Checker::new(
+            config.group.clone(),
+            engine.clone(),
+            reach.clone(),
+            self.webhooks.clone(),
+            config.check_policy(),
+            heard.halves,
+        );
+        let timers = Timers::new(engine.clone(), self.clock.clone(), config.timers.pace(), heard.due);
+        let keeper = Keeper {
+            store: store.clone(),
+            folder: config.data.clone(),
+            limits: config.retention_limits(),
+            interval: config.retention.check_interval.duration(),
+            room: self.vitals.room.clone(),
+        };
+        vec![
+            tokio::spawn(checker.run()),
+            tokio::spawn(timers.run()),
+            tokio::spawn(keeper.run()),
+            tokio::spawn(deliveries.clone().keep_time(self.clients.clone())),
+            tokio::spawn(keep_house(
+                self.routes.clone(),
+                self.clients.clone(),
+                deliveries.clone(),
+                config.groups.member_expiry.duration(),
+            )),
+            tokio::spawn(lite_expiry::run(engine.clone(), config.lite.check_interval.duration())),
+            tokio::spawn(moving::run(engine.clone())),
+            tokio::spawn(announce_topics(engine.clone(), Arc::downgrade(&self.registrar))),
+        ]
+    }
+}
+
+/// Who passes a call on to a slave takes it for the master, and has to look again.
+fn refuse_relayed(request: Request<()>) -> Result<Request<()>, Status> {
+    if is_relayed(request.metadata()) {
+        return Err(Status::unavailable("this broker is a slave; its master is another one"));
+    }
+    Ok(request)
+}
+
+/// Tells clients and nameservers of new topics that nobody announces, such as dead-letter topics.
+async fn announce_topics(engine: Engine, registrar: std::sync::Weak<Registrar>) {
+    loop {
+        engine.topics_changed().await;
+        let Some(registrar) = registrar.upgrade() else { return };
+        registrar.announce().await;
+    }
+}
+
+async fn keep_house(
+    routes: Arc<Routes>,
+    clients: Arc<Clients>,
+    deliveries: Arc<Deliveries>,
+    member_expiry: Duration,
+) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        ticks.tick().await;
+        routes.expire();
+        for client_id in clients.expire() {
+            deliveries.client_left(&client_id);
+        }
+        deliveries.tidy_lites(|client| clients.is_alive(client));
+        deliveries.remove_members(|client| clients.is_alive(client), member_expiry).await;
+    }
+}

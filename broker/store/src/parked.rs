@@ -1,0 +1,315 @@
+//! A store whose log nobody writes to but the one who holds it: a slave's, or one that has not begun to rule.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kerolox_core::record::Record;
+use kerolox_log::fs::Folder;
+use kerolox_log::{Copied, Frame, Log, LogError, sabotage};
+
+use crate::error::StoreError;
+use crate::index::{Event, Index, Outcome};
+use crate::indexer::{FLUSH_KEYS, flush};
+use crate::opening::fold_from;
+use crate::retention;
+use crate::store::{Shared, Store, encode};
+
+/// What is folded is flushed at least this often.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
+/// Records that are applied under one lock, so that readers get their turn.
+const RECORDS_PER_LOCK: usize = 64;
+
+/// The newest record of a log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Newest {
+    /// Its epoch; 0 when there is none.
+    pub epoch: u32,
+    /// Its store time, milliseconds since the Unix epoch.
+    pub store_ms: i64,
+}
+
+impl Newest {
+    fn add(&mut self, epoch: u32, store_ms: i64) {
+        self.epoch = self.epoch.max(epoch);
+        self.store_ms = self.store_ms.max(store_ms);
+    }
+}
+
+/// A log that is not being written to.
+pub(crate) struct ParkedLog {
+    pub(crate) log: Log,
+    /// Looked up when somebody wants to know.
+    pub(crate) newest: Option<Newest>,
+    /// Where the first damage lies that opening found behind what was known to be durable.
+    pub(crate) torn: Option<u64>,
+}
+
+/// Exclusive use of a parked log.
+pub struct Parked<'a> {
+    shared: &'a Shared,
+    folder: &'a Arc<dyn Folder>,
+    guard: MutexGuard<'a, Option<ParkedLog>>,
+}
+
+impl Store {
+    /// The log, as long as this store does not rule.
+    pub fn parked(&self) -> Option<Parked<'_>> {
+        let guard = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.is_some().then(|| Parked { shared: &self.shared, folder: &self.folder, guard })
+    }
+
+    /// Applies what the log holds before `position`, as far as it is durable here; `seen` is shown each record and what it did.
+    /// Only what is confirmed may be applied: nothing takes it back but throwing the index away. For one thread, while the log
+    /// is parked.
+    ///
+    /// # Errors
+    /// [`StoreError`]; damage among them, behind which a parked log is not folded.
+    pub fn fold_to(&self, position: u64, mut seen: impl FnMut(&Frame, Outcome)) -> Result<(), StoreError> {
+        let until = position.min(self.shared.reader.durable());
+        if self.index().applied() >= until {
+            return Ok(());
+        }
+        let trimmed = self.index().trimmed();
+        fold_until(&self.shared, until, &mut seen)?;
+        if self.index().trimmed() > trimmed {
+            flush(&self.shared)?;
+            retention::finish_trim(&self.shared, &*self.folder)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was folded to the index's store.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn flush_parked(&self) -> Result<(), StoreError> {
+        if self.index().pending_len() > 0 { flush(&self.shared) } else { Ok(()) }
+    }
+}
+
+/// Applies what the log holds before a position; `seen` is shown each record and what it did.
+pub(crate) fn fold_until(
+    shared: &Shared,
+    until: u64,
+    seen: &mut impl FnMut(&Frame, Outcome),
+) -> Result<(), StoreError> {
+    Folding { shared, until, events: Vec::new(), began: Instant::now() }.run(seen)
+}
+
+struct Folding<'a> {
+    shared: &'a Shared,
+    until: u64,
+    events: Vec<Event>,
+    began: Instant,
+}
+
+impl Folding<'_> {
+    fn run(&mut self, seen: &mut impl FnMut(&Frame, Outcome)) -> Result<(), StoreError> {
+        let mut scan = self.shared.reader.scan(fold_from(self.shared)?);
+        let mut is_over = false;
+        while !is_over {
+            let mut frames = Vec::with_capacity(RECORDS_PER_LOCK);
+            while frames.len() < RECORDS_PER_LOCK && !is_over {
+                match scan.next().map(|frame| frame.map_err(|error| self.shared.damage.notice(error))) {
+                    Some(frame) => {
+                        let frame = frame?;
+                        is_over = frame.end() > self.until;
+                        if !is_over {
+                            frames.push(frame);
+                        }
+                    }
+                    None => is_over = true,
+                }
+            }
+            self.apply(&frames, seen)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, frames: &[Frame], seen: &mut impl FnMut(&Frame, Outcome)) -> Result<(), StoreError> {
+        self.shared.tail.extend(frames.iter().cloned());
+        let pending = {
+            let mut index = self.shared.write_index();
+            for frame in frames {
+                let outcome = index.apply(frame, &mut self.events)?;
+                seen(frame, outcome);
+            }
+            index.pending_len()
+        };
+        self.events.clear();
+        if pending >= FLUSH_KEYS || (pending > 0 && self.began.elapsed() >= FLUSH_INTERVAL) {
+            flush(self.shared)?;
+            self.began = Instant::now();
+        }
+        Ok(())
+    }
+}
+
+impl Parked<'_> {
+    fn parked(&mut self) -> &mut ParkedLog {
+        self.guard.as_mut().expect("checked when it was taken")
+    }
+
+    /// The newest record.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn newest(&mut self) -> Result<Newest, StoreError> {
+        if let Some(newest) = self.parked().newest {
+            return Ok(newest);
+        }
+        let newest = newest(self.shared)?;
+        self.parked().newest = Some(newest);
+        Ok(newest)
+    }
+
+    fn add_newest(&mut self, epoch: u32, store_ms: i64) {
+        if let Some(newest) = &mut self.parked().newest {
+            newest.add(epoch, store_ms);
+        }
+    }
+
+    /// What the checksums of the log begin with.
+    pub fn salt(&mut self) -> u64 {
+        self.parked().log.salt().get()
+    }
+
+    /// Where the log's records end.
+    pub fn end(&self) -> u64 {
+        self.shared.reader.frames_end()
+    }
+
+    /// Where the durable records end. The header of an empty segment does not count: another member's log may have a record in
+    /// its place.
+    pub fn held(&self) -> u64 {
+        self.shared.reader.durable().min(self.end())
+    }
+
+    /// Bytes of records that fit into the newest segment.
+    pub fn room(&mut self) -> u64 {
+        self.parked().log.room()
+    }
+
+    /// Appends records of a reign; they are durable after [`Self::sync`]. The answer is where each of them lies, and how long
+    /// it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Log`]
+    pub fn append(
+        &mut self,
+        records: &[Record],
+        epoch: u32,
+        now_ms: i64,
+    ) -> Result<Vec<(u64, u32)>, StoreError> {
+        let store_ms = now_ms.max(self.newest()?.store_ms);
+        let places = self.parked().log.append(&encode(records).0, epoch, store_ms)?;
+        self.add_newest(epoch, store_ms);
+        Ok(places)
+    }
+
+    /// Begins a segment with the state of the fold, which has to be at the end of the log.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn begin_segment(&mut self, epoch: u32, now_ms: i64) -> Result<(), StoreError> {
+        let frames = crate::writer::snapshot_frames(self.shared.read_index().snapshot_bodies(false)?);
+        let store_ms = now_ms.max(self.newest()?.store_ms);
+        let parked = self.parked();
+        parked.log.begin_segment(crate::writer::frames_len(&frames))?;
+        parked.log.append(&frames, epoch, store_ms)?;
+        self.add_newest(epoch, store_ms);
+        Ok(())
+    }
+
+    /// Appends records of another member's log; see [`Log::append_copy`].
+    ///
+    /// # Errors
+    /// [`LogError`]
+    pub fn append_copy(&mut self, position: u64, bytes: &Bytes) -> Result<Copied, LogError> {
+        if position < self.shared.reader.end() && position == self.end() {
+            // This log has begun a segment where the other one goes on in the old one.
+            self.cut(position)?;
+        }
+        let copied = self.parked().log.append_copy(position, bytes)?;
+        self.add_newest(copied.epoch, copied.store_ms);
+        Ok(copied)
+    }
+
+    /// Goes on in a segment that begins here in the other member's log.
+    ///
+    /// # Errors
+    /// [`LogError`]
+    pub fn begin_copied_segment(&mut self, base: u64, capacity: u64) -> Result<(), LogError> {
+        self.parked().log.begin_copied_segment(base, capacity)
+    }
+
+    /// Makes durable what was appended; the answer is where that ends.
+    ///
+    /// # Errors
+    /// [`LogError`]; the log is read-only from then on.
+    pub fn sync(&mut self) -> Result<u64, LogError> {
+        if !sabotage::is("slave-acks-before-sync") {
+            self.parked().log.sync()?;
+        }
+        Ok(self.end())
+    }
+
+    /// Gives up everything from `to` on. An index that knows more is thrown away: that never happens to what was confirmed.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn truncate(&mut self, to: u64) -> Result<(), StoreError> {
+        if self.shared.read_index().applied() > to {
+            tracing::error!(to, "the log is cut behind what the index holds; the index is made again");
+            *self.shared.write_index() = Index::empty(self.shared.kv.clone())?;
+        }
+        self.cut(to)?;
+        self.parked().newest = None;
+        Ok(())
+    }
+
+    /// Gives up what lies behind a record that a power cut tore, and says where that was. Opening the log keeps intact records
+    /// behind damage, because a broker without slaves may have acknowledged them. A member of a group acknowledged nothing that
+    /// it had not synced, and the damage lies behind what was known to be: its master has what of it counts.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn cut_torn(&mut self) -> Result<Option<u64>, StoreError> {
+        let torn = self.parked().torn.take();
+        if let Some(at) = torn {
+            tracing::warn!(
+                at,
+                "giving up what a power cut tore at the end of the log; it was not acknowledged"
+            );
+            self.truncate(at)?;
+        }
+        Ok(torn)
+    }
+
+    fn cut(&mut self, to: u64) -> Result<(), LogError> {
+        let folder = self.folder.clone();
+        self.shared.tail.truncate(to);
+        self.parked().log.truncate(&*folder, to)
+    }
+}
+
+/// Reads what the newest record is: from the index, and what the log holds beyond it.
+pub(crate) fn newest(shared: &Shared) -> Result<Newest, StoreError> {
+    let (applied, mut newest) = {
+        let index = shared.read_index();
+        (index.applied(), Newest { epoch: index.epoch(), store_ms: index.store_ms() })
+    };
+    let segments = shared.reader.segments();
+    let last = segments.iter().rfind(|segment| segment.start < segment.end);
+    // Without an index, the newest segment that holds anything tells.
+    let from = if applied == 0 { last.map_or(0, |segment| segment.start) } else { applied };
+    for frame in shared.reader.scan(from.max(shared.reader.start())) {
+        match frame {
+            Ok(frame) => newest.add(frame.epoch, frame.store_ms),
+            Err(LogError::Damaged(range)) => shared.damage.note(&range),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(newest)
+}

@@ -1,0 +1,207 @@
+//! From a parked log to one that takes proposals, and back.
+
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+use kerolox_core::record::{EpochRecord, Kind, Record};
+use kerolox_log::{Log, NewFrame};
+
+use crate::error::StoreError;
+use crate::gate::Standing;
+use crate::index::{Event, Index};
+use crate::indexer::{Applier, Indexer};
+use crate::opening::{Opening, catch_up};
+use crate::parked::{Newest, ParkedLog, newest};
+use crate::store::{Store, spawn};
+use crate::writer::{self, Work, Writer};
+
+/// Tells when what was in the log before a reign is applied; gone without telling when the reign ends before.
+pub type Settled = mpsc::Receiver<()>;
+
+impl Store {
+    /// Begins to rule without anybody else: everything in the log is confirmed. The index is brought up to date, over damage if
+    /// there is some, before this returns. With `epoch`, the reign begins with a record of it.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn rule_alone(&self, epoch: Option<u32>, opening: &Opening) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let ParkedLog { mut log, .. } = self.take_log();
+        let mut folded = catch_up(shared, opening)?;
+        if shared.read_index().broker().is_empty() {
+            // A new log, or one whose first record is damaged.
+            self.open_reign(&mut log, epoch.unwrap_or(1))?;
+            folded += catch_up(shared, opening)?;
+        } else if let Some(epoch) = epoch {
+            self.open_reign(&mut log, epoch)?;
+            folded += catch_up(shared, opening)?;
+        }
+        self.check_owner()?;
+        if shared.read_index().is_unsettled() {
+            self.fix_what_is_uncertain(&mut log, epoch.unwrap_or(1))?;
+            folded += catch_up(shared, opening)?;
+        }
+        crate::retention::finish_trim(shared, &*self.folder)?;
+        shared.damage.note_repairs(shared.read_index().repairs());
+        tracing::info!(end = log.end(), folded, "storage is open");
+        let epoch = shared.read_index().epoch();
+        let last_ms = shared.read_index().store_ms();
+        self.start(log, epoch, last_ms, Standing::ALONE).map(drop)
+    }
+
+    /// Begins to rule: appends the record that opens the reign, and takes proposals. What lies in the log, and that record, are
+    /// applied when [`Self::confirm`] says that the in-sync set has them. The answer is where the record ends, and what tells
+    /// that it was applied.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn rule(&self, epoch: u32) -> Result<(u64, Settled), StoreError> {
+        let ParkedLog { mut log, newest: known, .. } = self.take_log();
+        let newest: Newest = known.map_or_else(|| newest(&self.shared), Ok)?;
+        self.open_reign(&mut log, epoch)?;
+        let opened = log.end();
+        let last_ms = newest.store_ms.max(self.shared.now_ms());
+        Ok((opened, self.start(log, epoch, last_ms, Standing::UNHEARD)?))
+    }
+
+    /// Tells up to where the log is confirmed. Cheap; from any thread.
+    pub fn confirm(&self, standing: Standing) {
+        self.shared.gate.set(standing);
+        if let Some(work) = &*self.work.lock().unwrap_or_else(PoisonError::into_inner) {
+            // An indexer that is gone failed and said so.
+            let _ = work.send(Work::Look);
+        }
+    }
+
+    /// Everything before this is held by so many members that no election loses it, and by this one.
+    pub fn safe(&self) -> u64 {
+        self.shared.gate.safe().min(self.shared.reader.durable())
+    }
+
+    /// Whether nobody else rules at this moment, as far as this member can tell.
+    pub fn rules(&self) -> bool {
+        self.shared.gate.rules()
+    }
+
+    /// Ends the reign: what was proposed and is not confirmed is answered with an error, and nobody knows what becomes of it.
+    /// The log is parked, and the index goes back to what is certain. Blocks until the threads have ended.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the log failed, or the index cannot be read.
+    pub fn step_down(&self) -> Result<(), StoreError> {
+        self.shared.gate.shut();
+        self.confirm(Standing { rules_until: 0, ..Standing::UNHEARD });
+        let log = self.stop_threads();
+        let shared = &self.shared;
+        // The overlay may hold records that are not confirmed, where the sender asked for no more than the master.
+        *shared.write_index() = Index::load(shared.kv.clone())?;
+        shared.tail.truncate(shared.read_index().applied());
+        let log = log.ok_or_else(|| {
+            let reason = shared.failure().unwrap_or_else(|| "the log's writer is gone".to_owned());
+            StoreError::Log(kerolox_log::LogError::ReadOnly(reason))
+        })?;
+        self.park(log, None);
+        Ok(())
+    }
+
+    pub(crate) fn park(&self, log: Log, torn: Option<u64>) {
+        let parked = ParkedLog { log, newest: None, torn };
+        *self.parked.lock().unwrap_or_else(PoisonError::into_inner) = Some(parked);
+    }
+
+    fn take_log(&self) -> ParkedLog {
+        let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        parked.expect("who rules steps down first")
+    }
+
+    /// Writes the first record of a reign, and makes it durable.
+    fn open_reign(&self, log: &mut Log, epoch: u32) -> Result<(), StoreError> {
+        let record = Record::Epoch(EpochRecord { epoch, broker: self.broker.clone() });
+        let store_ms = self.shared.now_ms().max(self.shared.read_index().store_ms());
+        let frame = NewFrame { kind: Kind::Epoch as u8, body: record.encode().into() };
+        log.append(&[frame], epoch, store_ms)?;
+        log.sync()?;
+        Ok(())
+    }
+
+    fn check_owner(&self) -> Result<(), StoreError> {
+        let index = self.shared.read_index();
+        if index.broker() == self.broker {
+            return Ok(());
+        }
+        Err(StoreError::ForeignData { found: index.broker().to_owned(), wanted: self.broker.clone() })
+    }
+
+    /// Writes the state behind damage to the log, so that the offsets that its messages got now stay theirs.
+    fn fix_what_is_uncertain(&self, log: &mut Log, epoch: u32) -> Result<(), StoreError> {
+        let mut index = self.shared.write_index();
+        index.name_unknown_topics()?;
+        index.note_open_end();
+        let frames = writer::snapshot_frames(index.snapshot_bodies(true)?);
+        let store_ms = self.shared.now_ms().max(index.store_ms());
+        let epoch = epoch.max(index.epoch());
+        log.begin_segment(writer::frames_len(&frames))?;
+        log.append(&frames, epoch, store_ms)?;
+        Ok(log.sync()?)
+    }
+
+    fn start(&self, log: Log, epoch: u32, last_ms: i64, standing: Standing) -> Result<Settled, StoreError> {
+        let shared = &self.shared;
+        shared.gate.open(standing);
+        let (proposals, incoming) = mpsc::channel();
+        let (work, asked) = mpsc::channel();
+        let (syncs, to_sync) = mpsc::channel();
+        let (settled, is_settled) = mpsc::channel();
+        // Before anything that is proposed.
+        work.send(Work::Settle(log.end(), settled)).expect("the receiver is here");
+        let applier = Arc::new(Mutex::new(Applier::new(shared.clone(), self.listener.clone())));
+        let writer = Writer {
+            log,
+            epoch,
+            shared: shared.clone(),
+            proposals: incoming,
+            work: work.clone(),
+            applier: applier.clone(),
+            handed: 1,
+            syncs,
+            last_ms,
+            flush_interval: self.flush_interval,
+            unsynced_since: None,
+            unnoted: false,
+        };
+        let indexer = Indexer::new(applier, asked);
+        let syncer = shared.clone();
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.writer = Some(spawn("log-writer", move || writer.run())?);
+        threads.others = vec![
+            spawn("log-syncer", move || writer::run_syncer(&to_sync, &syncer))?,
+            spawn("indexer", move || indexer.run())?,
+        ];
+        *self.proposals.lock().unwrap_or_else(PoisonError::into_inner) = Some(proposals);
+        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
+        Ok(is_settled)
+    }
+
+    /// Ends the threads; the answer is the log, if it did not fail.
+    pub(crate) fn stop_threads(&self) -> Option<Log> {
+        drop(self.proposals.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.work.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let log = match threads.writer.map(std::thread::JoinHandle::join) {
+            Some(Ok(log)) => log,
+            Some(Err(_)) => {
+                self.shared.fail("a storage thread panicked");
+                None
+            }
+            None => None,
+        };
+        for thread in threads.others {
+            if thread.join().is_err() {
+                self.shared.fail("a storage thread panicked");
+            }
+        }
+        log
+    }
+}
+
+/// What is told of applied records.
+pub(crate) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;

@@ -1,0 +1,275 @@
+//! Changes the state by commands. Deterministic: every nameserver does the same.
+
+use std::collections::BTreeSet;
+
+use crate::command::{Command, Joiner, Refusal, Reply, Why};
+use crate::state::{Group, GroupName, Groups, Member, MemberId, Wishes, set_text};
+
+impl Groups {
+    /// Changes the state as a command says, or leaves it as it is.
+    pub fn apply(&mut self, command: Command) -> Reply {
+        match self.changed(command) {
+            Ok(reply) => reply,
+            Err(refusal) => Reply::Refused(refusal),
+        }
+    }
+
+    fn changed(&mut self, command: Command) -> Result<Reply, Refusal> {
+        match command {
+            Command::Join { name, joiner } => return self.join(&name, joiner).map(Reply::Joined),
+            Command::ChangeInSync { name, version, epoch, member, in_sync, quorum } => {
+                self.group(&name)?.change_in_sync((version, epoch, member), in_sync, quorum)?;
+            }
+            Command::BeginElection { name, version, above, excluded, preferred, released } => {
+                let group = self.based_on(&name, version)?;
+                group.begin_election(above, Wishes { excluded, preferred })?;
+                group.released = released;
+            }
+            Command::Appoint { name, version, master, process, in_sync } => {
+                self.based_on(&name, version)?.appoint(master, process, in_sync)?;
+            }
+            Command::ForceElection { name, version, above, member } => {
+                let group = self.based_on(&name, version)?;
+                group.known(member)?;
+                group.begin_election(above, Wishes::default())?;
+                group.in_sync = BTreeSet::from([member]);
+                group.released = false;
+                group.recovery = None;
+            }
+            Command::RemoveMember { name, member } => self.group(&name)?.remove(member)?,
+        }
+        Ok(Reply::Done)
+    }
+
+    fn group(&mut self, name: &GroupName) -> Result<&mut Group, Refusal> {
+        self.get_mut(name).ok_or_else(|| Refusal::unknown_group(name))
+    }
+
+    fn based_on(&mut self, name: &GroupName, version: u64) -> Result<&mut Group, Refusal> {
+        let group = self.group(name)?;
+        group.check_version(version)?;
+        Ok(group)
+    }
+
+    fn join(&mut self, name: &GroupName, joiner: Joiner) -> Result<MemberId, Refusal> {
+        if name.cluster.is_empty() || name.group.is_empty() || joiner.incarnation.is_empty() {
+            let text =
+                "a member that joins names its cluster, its group and its incarnation; one of them is empty";
+            return Err(Refusal::new(Why::Invalid, text));
+        }
+        match self.get_mut(name) {
+            Some(group) => group.join(joiner),
+            None => {
+                let group = Group::founded(name.clone(), joiner)?;
+                self.insert(group);
+                Ok(1)
+            }
+        }
+    }
+}
+
+impl Group {
+    /// A group with its first member: its master at once, unless it knows that there were others, who may hold more.
+    fn founded(name: GroupName, joiner: Joiner) -> Result<Self, Refusal> {
+        let mut group = Self::new(name);
+        let known = joiner.group_known();
+        let process = joiner.process.clone();
+        group.raise_epoch(joiner.promised.max(joiner.last_epoch))?;
+        let id = group.admit(joiner);
+        if known.len() > 1 {
+            group.recovery = Some(known);
+        } else {
+            group.master = id;
+            group.master_process = process;
+            group.in_sync = BTreeSet::from([id]);
+        }
+        group.version += 1;
+        Ok(group)
+    }
+
+    fn join(&mut self, joiner: Joiner) -> Result<MemberId, Refusal> {
+        if let Some(id) = self.member_of(&joiner.incarnation) {
+            let member = Member::from(joiner);
+            if self.members.insert(id, member.clone()) != Some(member) {
+                self.version += 1;
+            }
+            return Ok(id);
+        }
+        let known = joiner.group_known();
+        if let Some(awaited) = &mut self.recovery {
+            awaited.extend(known.into_iter().filter(|_| joiner.knows_others()));
+            let newest = joiner.promised.max(joiner.last_epoch);
+            if newest >= self.epoch {
+                self.raise_epoch(newest)?;
+            }
+        } else if joiner.knows_others() && !known.iter().any(|known| self.member_of(known).is_some()) {
+            return Err(self.foreign(&joiner));
+        }
+        let id = self.admit(joiner);
+        self.version += 1;
+        Ok(id)
+    }
+
+    /// A folder with a history that this group does not share would lose its log here.
+    fn foreign(&self, joiner: &Joiner) -> Refusal {
+        let text = format!(
+            "the data folder of {}:{} belongs to a group {} with other members than those that the controller knows. If the \
+             nameservers have lost their data, stop them, remove controller.redb from their data folders and start this \
+             broker before any other; to join as an empty member, give the broker an empty data folder",
+            joiner.host, joiner.port, self.name
+        );
+        Refusal::new(Why::NotAllowed, text)
+    }
+
+    fn admit(&mut self, joiner: Joiner) -> MemberId {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.members.insert(id, joiner.into());
+        id
+    }
+
+    /// The epoch that follows this one and `above`.
+    fn raise_epoch(&mut self, above: u32) -> Result<(), Refusal> {
+        let next = self.epoch.max(above).checked_add(1);
+        self.epoch = next.ok_or_else(|| {
+            let text = format!("there is no epoch after {} for group {}", u32::MAX, self.name);
+            Refusal::new(Why::NotAllowed, text)
+        })?;
+        Ok(())
+    }
+
+    fn check_version(&self, version: u64) -> Result<(), Refusal> {
+        if version == self.version {
+            return Ok(());
+        }
+        let text = format!(
+            "the state of group {} has version {}, the request goes by version {version}; fetch it and decide again",
+            self.name, self.version
+        );
+        Err(Refusal::new(Why::Stale, text))
+    }
+
+    fn known(&self, member: MemberId) -> Result<(), Refusal> {
+        if self.members.contains_key(&member) {
+            return Ok(());
+        }
+        Err(Refusal::unknown_member(&self.name, member))
+    }
+
+    fn change_in_sync(
+        &mut self,
+        (version, epoch, member): (u64, u32, MemberId),
+        in_sync: BTreeSet<MemberId>,
+        quorum: bool,
+    ) -> Result<(), Refusal> {
+        if self.master == 0 || (self.master, self.epoch) != (member, epoch) {
+            let text = format!(
+                "member {member} is not the master of group {} in epoch {epoch}: in epoch {} it is {}",
+                self.name,
+                self.epoch,
+                if self.master == 0 { "nobody".to_owned() } else { self.label(self.master) },
+            );
+            return Err(Refusal::new(Why::NotAllowed, text));
+        }
+        self.check_version(version)?;
+        self.check_set(member, &in_sync)?;
+        if (&self.in_sync, self.quorum) != (&in_sync, quorum) {
+            (self.in_sync, self.quorum) = (in_sync, quorum);
+            self.version += 1;
+        }
+        Ok(())
+    }
+
+    /// An in-sync set has the master in it, and only members.
+    fn check_set(&self, master: MemberId, in_sync: &BTreeSet<MemberId>) -> Result<(), Refusal> {
+        let stranger = in_sync.iter().find(|id| !self.members.contains_key(id));
+        if let Some(stranger) = stranger {
+            return Err(Refusal::unknown_member(&self.name, *stranger));
+        }
+        if in_sync.contains(&master) {
+            return Ok(());
+        }
+        let text = format!("the in-sync set {} lacks the master, member {master}", set_text(in_sync));
+        Err(Refusal::new(Why::Invalid, text))
+    }
+
+    fn begin_election(&mut self, above: u32, wishes: Wishes) -> Result<(), Refusal> {
+        self.raise_epoch(above)?;
+        self.master = 0;
+        self.master_process.clear();
+        self.wishes = wishes;
+        self.version += 1;
+        Ok(())
+    }
+
+    fn appoint(
+        &mut self,
+        master: MemberId,
+        process: String,
+        in_sync: BTreeSet<MemberId>,
+    ) -> Result<(), Refusal> {
+        self.check_set(master, &in_sync)?;
+        let may_rule = self.recovery.is_some() || self.in_sync.contains(&master);
+        if self.master != 0 || !may_rule {
+            let text = format!("member {master} of group {} cannot be appointed as things are", self.name);
+            return Err(Refusal::new(Why::NotAllowed, text));
+        }
+        self.master = master;
+        self.master_process = process;
+        self.in_sync = in_sync;
+        self.wishes = Wishes::default();
+        self.recovery = None;
+        self.version += 1;
+        Ok(())
+    }
+
+    fn remove(&mut self, member: MemberId) -> Result<(), Refusal> {
+        self.known(member)?;
+        self.may_lose(member)?;
+        self.members.remove(&member);
+        self.version += 1;
+        Ok(())
+    }
+
+    /// Whether the group can do without a member.
+    pub(crate) fn may_lose(&self, member: MemberId) -> Result<(), Refusal> {
+        let text = if self.master == member {
+            format!("{} is the master of group {}; elect another one first", self.label(member), self.name)
+        } else if self.in_sync.contains(&member) {
+            format!(
+                "{} is in the in-sync set {} of group {}: it may hold what nobody else has. The master takes it out of the \
+                 set when it falls behind",
+                self.label(member),
+                set_text(&self.in_sync),
+                self.name
+            )
+        } else if self.recovery.is_some() {
+            format!(
+                "the controller waits for all members of group {}, because it does not know what they hold; accept that \
+                 something may be lost with mqadmin electMaster --unclean before removing one",
+                self.name
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::new(Why::NotAllowed, text))
+    }
+}
+
+impl Joiner {
+    /// Incarnations of all members that it knew, and its own.
+    fn group_known(&self) -> BTreeSet<String> {
+        self.known_members.iter().chain([&self.incarnation]).cloned().collect()
+    }
+
+    fn knows_others(&self) -> bool {
+        self.known_members.iter().any(|known| *known != self.incarnation)
+    }
+}
+
+impl From<Joiner> for Member {
+    fn from(joiner: Joiner) -> Self {
+        let Joiner { incarnation, host, port, replication_address, .. } = joiner;
+        Self { incarnation, host, port, replication_address }
+    }
+}

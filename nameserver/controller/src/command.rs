@@ -1,0 +1,166 @@
+//! What changes the state, and what comes of it.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::state::{GroupName, MemberId};
+
+/// A data folder that reports for the first time, or from another address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joiner {
+    /// Random number of the data folder.
+    pub incarnation: String,
+    /// Random number of the running process.
+    pub process: String,
+    /// Where clients reach it.
+    pub host: String,
+    /// Where clients reach it.
+    pub port: u32,
+    /// Where the other members reach it, `host:port`.
+    pub replication_address: String,
+    /// Epoch of the newest record in its log; 0 when it has none.
+    pub last_epoch: u32,
+    /// Largest epoch that it has promised not to go back behind.
+    pub promised: u32,
+    /// End of what is durable there.
+    pub end: u64,
+    /// Incarnations of the members that it knew its group to have, its own perhaps among them.
+    pub known_members: Vec<String>,
+}
+
+/// A change of one group. `version` is that of the state that the change is based on; a change that is based on an older
+/// one is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Makes a data folder a member, the first one of a group its master; notes another address of a member.
+    Join {
+        /// The group.
+        name: GroupName,
+        /// The data folder.
+        joiner: Joiner,
+    },
+    /// The master asks for another in-sync set.
+    ChangeInSync {
+        /// The group.
+        name: GroupName,
+        /// Of the state that it goes by.
+        version: u64,
+        /// Its reign.
+        epoch: u32,
+        /// The master.
+        member: MemberId,
+        /// The set to be.
+        in_sync: BTreeSet<MemberId>,
+        /// What acknowledged means from then on.
+        quorum: bool,
+    },
+    /// Ends the reign and begins the election of the next one.
+    BeginElection {
+        /// The group.
+        name: GroupName,
+        /// Of the state that it goes by.
+        version: u64,
+        /// The coming epoch exceeds this one as well: the largest that a member was heard to know.
+        above: u32,
+        /// Not to be elected.
+        excluded: Option<MemberId>,
+        /// To be elected if possible.
+        preferred: Option<MemberId>,
+        /// The master gave its reign up by itself.
+        released: bool,
+    },
+    /// Ends an election.
+    Appoint {
+        /// The group.
+        name: GroupName,
+        /// Of the state that it goes by.
+        version: u64,
+        /// The master to be.
+        master: MemberId,
+        /// Its process.
+        process: String,
+        /// The set to be.
+        in_sync: BTreeSet<MemberId>,
+    },
+    /// Begins an election that only this member can win, whatever it lacks.
+    ForceElection {
+        /// The group.
+        name: GroupName,
+        /// Of the state that it goes by.
+        version: u64,
+        /// As in [`Command::BeginElection`].
+        above: u32,
+        /// Who is to be the master.
+        member: MemberId,
+    },
+    /// Forgets a member.
+    RemoveMember {
+        /// The group.
+        name: GroupName,
+        /// Who goes.
+        member: MemberId,
+    },
+}
+
+impl Command {
+    /// The group that it changes.
+    pub fn name(&self) -> &GroupName {
+        match self {
+            Self::Join { name, .. }
+            | Self::ChangeInSync { name, .. }
+            | Self::BeginElection { name, .. }
+            | Self::Appoint { name, .. }
+            | Self::ForceElection { name, .. }
+            | Self::RemoveMember { name, .. } => name,
+        }
+    }
+}
+
+/// What came of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The state is as wanted.
+    Done,
+    /// The data folder is this member.
+    Joined(MemberId),
+    /// Nothing has changed.
+    Refused(Refusal),
+}
+
+/// Why a request is not met. The state is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{text}")]
+pub struct Refusal {
+    /// For programs.
+    pub why: Why,
+    /// For people: what is wrong, and what to do.
+    pub text: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(why: Why, text: impl Into<String>) -> Self {
+        Self { why, text: text.into() }
+    }
+
+    pub(crate) fn unknown_group(name: &GroupName) -> Self {
+        Self::new(Why::Unknown, format!("the controller knows no broker group {name}; check its name"))
+    }
+
+    pub(crate) fn unknown_member(name: &GroupName, member: MemberId) -> Self {
+        Self::new(Why::Unknown, format!("broker group {name} has no member {member}"))
+    }
+}
+
+/// Kinds of refusals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Why {
+    /// There is no such group or member.
+    Unknown,
+    /// The request goes by a state that has changed since.
+    Stale,
+    /// The state does not allow it.
+    NotAllowed,
+    /// It never makes sense.
+    Invalid,
+}

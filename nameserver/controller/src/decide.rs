@@ -1,0 +1,145 @@
+//! What is to be done, from the state and what was heard.
+
+use crate::command::Command;
+use crate::election::Scene;
+use crate::state::{Group, Groups, MemberId, Wishes, set_text};
+use crate::watch::{Policy, Watch};
+
+/// The commands that are due: at most one for each group. To be called every 100 ms or so, and after reports.
+pub fn decide(groups: &Groups, watch: &mut Watch, now: u64, policy: &Policy) -> Vec<Command> {
+    watch.follow(groups, now);
+    let scenes = groups.iter().map(|group| Scene { group, watch, now, policy });
+    scenes.filter_map(|scene| scene.due()).collect()
+}
+
+impl Scene<'_> {
+    fn due(&self) -> Option<Command> {
+        if self.newest_live_epoch() > self.group.epoch {
+            // A member that knows a later reign will not follow this one.
+            return Some(self.begin(self.group.wishes, self.group.released));
+        }
+        if self.group.master == 0 {
+            return self.appointment();
+        }
+        let ruler_excluded = Wishes { excluded: Some(self.group.master), preferred: None };
+        match self.live(self.group.master) {
+            Some(master) if master.process != self.group.master_process => {
+                Some(self.begin(Wishes::default(), false))
+            }
+            Some(master) if !master.unfit.is_empty() => self.succession(ruler_excluded),
+            Some(_) => None,
+            None if self.is_silent(self.group.master) => self.succession(Wishes::default()),
+            None => None,
+        }
+    }
+
+    fn newest_live_epoch(&self) -> u32 {
+        let live = self.group.members.keys().filter_map(|id| self.live(*id));
+        live.map(|said| said.promised.max(said.last_epoch)).max().unwrap_or(0)
+    }
+
+    fn is_silent(&self, member: MemberId) -> bool {
+        self.watch.silence(self.group, member, self.now) > self.policy.master_timeout
+    }
+
+    /// An election, if somebody else than the master can win it.
+    fn succession(&self, wishes: Wishes) -> Option<Command> {
+        self.can_do_without(self.group.master).then(|| self.begin(wishes, false))
+    }
+
+    pub(crate) fn begin(&self, wishes: Wishes, released: bool) -> Command {
+        Command::BeginElection {
+            name: self.group.name.clone(),
+            version: self.group.version,
+            above: self.newest_epoch(),
+            excluded: wishes.excluded,
+            preferred: wishes.preferred,
+            released,
+        }
+    }
+
+    fn appointment(&self) -> Option<Command> {
+        let winner = self.winner()?;
+        Some(Command::Appoint {
+            name: self.group.name.clone(),
+            version: self.group.version,
+            master: winner.master,
+            process: winner.process,
+            in_sync: winner.in_sync,
+        })
+    }
+}
+
+/// Why a group has no master that is there, in a plain sentence with what to do; empty when it has one, or is about to.
+pub fn waiting_for(group: &Group, watch: &Watch, now: u64, policy: &Policy) -> String {
+    let scene = Scene { group, watch, now, policy };
+    let reason = match (&group.recovery, group.master) {
+        (Some(_), _) => scene.recovery_waits_for(),
+        (None, 0) => scene.election_waits_for(),
+        (None, master) => scene.master_waits_for(master),
+    };
+    match reason {
+        Some(reason) => format!("{reason}, or accept loss with mqadmin electMaster --unclean"),
+        None => String::new(),
+    }
+}
+
+impl Scene<'_> {
+    fn recovery_waits_for(&self) -> Option<String> {
+        let awaited = self.group.recovery.as_ref().map_or(0, |awaited| awaited.len());
+        let absent = awaited - self.returned().len();
+        if absent > 0 {
+            return Some(format!(
+                "the controller has no record of this group and waits for all members that it had, because each of them \
+                 may hold what the others lack: {absent} of {awaited} are missing; start them"
+            ));
+        }
+        let unfit = self.returned().into_iter().find(|(_, said)| !said.unfit.is_empty());
+        unfit.filter(|_| self.winner().is_none()).map(|(id, said)| self.unfit_text(id, &said.unfit))
+    }
+
+    fn election_waits_for(&self) -> Option<String> {
+        let set = set_text(&self.group.in_sync);
+        let there = self.live_in_sync().count();
+        if there == 0 {
+            return Some(format!("no member of the in-sync set {set} is there; start {}", self.absent()));
+        }
+        if there < self.group.needed() {
+            let needed = self.group.needed();
+            return Some(format!(
+                "only {there} members of the in-sync set {set} are there, {needed} are needed because a majority of it \
+                 acknowledges; start {}",
+                self.absent()
+            ));
+        }
+        let mut unfit = self.live_in_sync().filter(|(_, said)| !said.unfit.is_empty());
+        let is_anyone_fit = self.live_in_sync().any(|(_, said)| said.unfit.is_empty());
+        let (id, said) = unfit.next().filter(|_| !is_anyone_fit)?;
+        Some(self.unfit_text(id, &said.unfit))
+    }
+
+    fn master_waits_for(&self, master: MemberId) -> Option<String> {
+        if !self.is_silent(master) || self.can_do_without(master) {
+            return None;
+        }
+        let seconds = self.watch.silence(self.group, master, self.now) / 1000;
+        Some(format!(
+            "the master, {}, has been silent for {seconds} s, and the others of the in-sync set {} cannot replace it; start \
+             {}",
+            self.group.label(master),
+            set_text(&self.group.in_sync),
+            self.absent()
+        ))
+    }
+
+    fn unfit_text(&self, id: MemberId, reason: &str) -> String {
+        format!("{} must not be elected: {reason}; repair it", self.group.label(id))
+    }
+
+    /// Members of the in-sync set that are not there.
+    fn absent(&self) -> String {
+        let absent = self.group.in_sync.iter().filter(|id| self.live(**id).is_none());
+        let labels: Vec<String> = absent.map(|id| self.group.label(*id)).collect();
+        labels.join(" or ")
+    }
+}

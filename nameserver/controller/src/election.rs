@@ -1,0 +1,117 @@
+//! Who can be elected in a group, from what its members said.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use crate::state::{Group, MemberId};
+use crate::watch::{Policy, Sighting, Watch};
+
+/// A group, and who of it is there.
+pub(crate) struct Scene<'a> {
+    pub(crate) group: &'a Group,
+    pub(crate) watch: &'a Watch,
+    pub(crate) now: u64,
+    pub(crate) policy: &'a Policy,
+}
+
+/// An election's outcome.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Winner {
+    pub(crate) master: MemberId,
+    pub(crate) process: String,
+    pub(crate) in_sync: BTreeSet<MemberId>,
+}
+
+impl<'a> Scene<'a> {
+    /// What a member said, if it is there.
+    pub(crate) fn live(&self, member: MemberId) -> Option<&'a Sighting> {
+        self.watch.live(self.group, member, self.now, self.policy)
+    }
+
+    /// Members of the in-sync set that are there.
+    pub(crate) fn live_in_sync(&self) -> impl Iterator<Item = (MemberId, &'a Sighting)> + '_ {
+        self.group.in_sync.iter().filter_map(|id| self.live(*id).map(|sighting| (*id, sighting)))
+    }
+
+    /// Largest epoch that any member was heard to know.
+    pub(crate) fn newest_epoch(&self) -> u32 {
+        let heard = self.group.members.keys().filter_map(|id| self.watch.sighting(&self.group.name, *id));
+        heard.map(|sighting| sighting.promised.max(sighting.last_epoch)).max().unwrap_or(0)
+    }
+
+    /// Whether the others of the in-sync set can elect one of them without this member.
+    pub(crate) fn can_do_without(&self, member: MemberId) -> bool {
+        let others: Vec<&Sighting> =
+            self.live_in_sync().filter(|(id, _)| *id != member).map(|(_, said)| said).collect();
+        others.len() >= self.group.needed() && others.iter().any(|said| said.unfit.is_empty())
+    }
+
+    /// Members of the in-sync set that are there and take part in the election: they follow no older reign any more.
+    fn heard(&self) -> Vec<(MemberId, &'a Sighting)> {
+        self.live_in_sync().filter(|(_, said)| said.promised == self.group.epoch).collect()
+    }
+
+    /// Whether somebody who is there may still be heard soon.
+    fn is_worth_waiting(&self) -> bool {
+        let is_young = self.watch.election_age(self.group, self.now) < self.policy.election_patience;
+        is_young && self.heard().len() < self.live_in_sync().count()
+    }
+
+    /// Whether a member must not win because of who it is. Nobody is left out for ever: the group would stand still.
+    fn is_excluded(&self, member: MemberId) -> bool {
+        let is_alone = self.group.in_sync.len() == 1;
+        let is_stuck = self.watch.election_age(self.group, self.now) > self.policy.master_timeout;
+        self.group.wishes.excluded == Some(member) && !is_alone && !is_stuck
+    }
+
+    /// The member that is to be appointed, if the election can end.
+    pub(crate) fn winner(&self) -> Option<Winner> {
+        if self.group.recovery.is_some() {
+            return self.recovered();
+        }
+        if self.is_worth_waiting() {
+            return None;
+        }
+        let heard = self.heard();
+        let is_candidate =
+            |(id, said): &&(MemberId, &Sighting)| said.unfit.is_empty() && !self.is_excluded(*id);
+        let candidates: Vec<_> = heard.iter().filter(is_candidate).copied().collect();
+        let (best, best_said) =
+            *candidates.iter().max_by_key(|(id, said)| (said.progress(), Reverse(*id)))?;
+        let not_ahead = heard.iter().filter(|(_, said)| said.progress() <= best_said.progress());
+        if self.group.quorum && not_ahead.count() < self.group.needed() {
+            return None;
+        }
+        let preferred = candidates.iter().find(|(id, said)| {
+            let loses_nothing = !self.group.quorum || said.progress() == best_said.progress();
+            self.group.wishes.preferred == Some(*id) && loses_nothing
+        });
+        let (master, said) = *preferred.unwrap_or(&(best, best_said));
+        let in_sync = if self.group.quorum {
+            self.group.in_sync.clone()
+        } else {
+            heard.iter().map(|(id, _)| *id).collect()
+        };
+        Some(Winner { master, process: said.process.clone(), in_sync })
+    }
+
+    /// Who of a recovery's members is awaited and there, with the promise of the coming epoch.
+    pub(crate) fn returned(&self) -> Vec<(MemberId, &'a Sighting)> {
+        let awaited = self.group.recovery.iter().flatten();
+        let joined = awaited.filter_map(|incarnation| self.group.member_of(incarnation));
+        let there = joined.filter_map(|id| self.live(id).map(|said| (id, said)));
+        there.filter(|(_, said)| said.promised == self.group.epoch).collect()
+    }
+
+    /// The member with the most, once all that there were are there.
+    fn recovered(&self) -> Option<Winner> {
+        let returned = self.returned();
+        if returned.len() < self.group.recovery.as_ref()?.len() {
+            return None;
+        }
+        let most = returned.iter().map(|(_, said)| said.progress()).max()?;
+        let mut best = returned.iter().filter(|(_, said)| said.progress() == most && said.unfit.is_empty());
+        let (master, said) = best.next()?;
+        Some(Winner { master: *master, process: said.process.clone(), in_sync: BTreeSet::from([*master]) })
+    }
+}

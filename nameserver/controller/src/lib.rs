@@ -1,0 +1,23 @@
+//! The controller's mind: which member of each broker group is its master, in which epoch, and who is in sync with it.
+//!
+//! Nothing here does I/O or reads a clock. [`Groups`] is the state that the nameservers agree on; it changes by
+//! [`Command`]s alone, and the same commands give the same state everywhere. [`Watch`] is what the nameserver that leads
+//! has heard of the members; it is soft. [`decide`] says from both what is to be done. Times are milliseconds of a clock
+//! that never runs backwards; only differences count.
+
+mod apply;
+mod command;
+mod decide;
+mod election;
+mod request;
+mod state;
+mod watch;
+
+pub use command::{Command, Joiner, Refusal, Reply, Why};
+pub use decide::{decide, waiting_for};
+pub use request::{elect_master, hand_over, joining, remove_member};
+pub use state::{Group, GroupName, Groups, Member, MemberId, Wishes};
+pub use watch::{Policy, Sighting, Watch};
+
+#[cfg(test)]
+mod tests;

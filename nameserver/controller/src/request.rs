@@ -1,0 +1,170 @@
+//! What members and administrators ask for: the command that meets it, or why it is not met.
+
+use crate::command::{Command, Joiner, Refusal, Why};
+use crate::election::Scene;
+use crate::state::{Group, GroupName, Groups, MemberId, Wishes, set_text};
+use crate::watch::{Policy, Watch};
+
+/// The command that a report asks for by who sends it: a member that is unknown or has moved joins.
+pub fn joining(groups: &Groups, name: &GroupName, joiner: &Joiner) -> Option<Command> {
+    let member = groups.get(name).and_then(|group| group.members.get(&group.member_of(&joiner.incarnation)?));
+    let is_current = member.is_some_and(|member| *member == joiner.clone().into());
+    (!is_current).then(|| Command::Join { name: name.clone(), joiner: joiner.clone() })
+}
+
+/// The master `member` of `epoch` gives its reign up, to `to` if that is not 0.
+///
+/// # Errors
+/// It is not the master of that epoch, or nobody can take over.
+pub fn hand_over(
+    groups: &Groups,
+    watch: &Watch,
+    (now, policy): (u64, &Policy),
+    name: &GroupName,
+    (epoch, member, to): (u32, MemberId, MemberId),
+) -> Result<Command, Refusal> {
+    let group = known(groups, name)?;
+    let scene = Scene { group, watch, now, policy };
+    if group.master == 0 || (group.master, group.epoch) != (member, epoch) {
+        let text = format!("member {member} is not the master of group {name} in epoch {epoch}");
+        return Err(Refusal::new(Why::NotAllowed, text));
+    }
+    if to != 0 {
+        scene.check_candidate(to)?;
+    }
+    if !scene.can_do_without(member) {
+        return Err(scene.nobody_else());
+    }
+    Ok(scene.begin(Wishes { excluded: Some(member), preferred: wished(to) }, true))
+}
+
+/// An administrator's election of `member`; 0 for whoever is best besides the master of the moment. `None` when nothing is
+/// to be done: it is the master, or an election is under way anyway.
+///
+/// # Errors
+/// It does not exist, is not there, or, unless `unclean`, may lack something.
+pub fn elect_master(
+    groups: &Groups,
+    watch: &Watch,
+    (now, policy): (u64, &Policy),
+    name: &GroupName,
+    (member, unclean): (MemberId, bool),
+) -> Result<Option<Command>, Refusal> {
+    let group = known(groups, name)?;
+    let scene = Scene { group, watch, now, policy };
+    if unclean {
+        return scene.forced(member);
+    }
+    if group.recovery.is_some() || (member == 0 && group.master == 0) {
+        return Ok(None);
+    }
+    if member == 0 {
+        if !scene.can_do_without(group.master) {
+            return Err(scene.nobody_else());
+        }
+        return Ok(Some(scene.begin(Wishes { excluded: Some(group.master), preferred: None }, false)));
+    }
+    scene.check_member(member)?;
+    if group.master == member {
+        return Ok(None);
+    }
+    scene.check_candidate(member)?;
+    Ok(Some(scene.begin(Wishes { excluded: None, preferred: Some(member) }, false)))
+}
+
+/// Takes a member out of its group.
+///
+/// # Errors
+/// It does not exist, is there, or the group cannot do without it.
+pub fn remove_member(
+    groups: &Groups,
+    watch: &Watch,
+    (now, policy): (u64, &Policy),
+    name: &GroupName,
+    member: MemberId,
+) -> Result<Command, Refusal> {
+    let group = known(groups, name)?;
+    let scene = Scene { group, watch, now, policy };
+    scene.check_member(member)?;
+    group.may_lose(member)?;
+    // A leader that has just begun has heard nobody, and must not take that for their death.
+    if watch.silence(group, member, now) <= policy.master_timeout {
+        let text = format!("{} of group {name} is there; stop it first", group.label(member));
+        return Err(Refusal::new(Why::NotAllowed, text));
+    }
+    Ok(Command::RemoveMember { name: name.clone(), member })
+}
+
+fn known<'a>(groups: &'a Groups, name: &GroupName) -> Result<&'a Group, Refusal> {
+    groups.get(name).ok_or_else(|| Refusal::unknown_group(name))
+}
+
+fn wished(member: MemberId) -> Option<MemberId> {
+    (member != 0).then_some(member)
+}
+
+impl Scene<'_> {
+    fn check_member(&self, member: MemberId) -> Result<(), Refusal> {
+        if self.group.members.contains_key(&member) {
+            return Ok(());
+        }
+        Err(Refusal::unknown_member(&self.group.name, member))
+    }
+
+    /// Whether a member may be elected by name.
+    fn check_candidate(&self, member: MemberId) -> Result<(), Refusal> {
+        self.check_member(member)?;
+        let label = self.group.label(member);
+        let text = if !self.group.in_sync.contains(&member) {
+            let set = set_text(&self.group.in_sync);
+            format!(
+                "{label} is not in the in-sync set {set}: it may lack what was acknowledged. Wait until it has caught up, or \
+                 accept loss with mqadmin electMaster --unclean"
+            )
+        } else {
+            match self.live(member) {
+                None => format!("{label} is not there; start it"),
+                Some(said) if !said.unfit.is_empty() => {
+                    format!("{label} must not be elected: {}", said.unfit)
+                }
+                Some(_) => return Ok(()),
+            }
+        };
+        Err(Refusal::new(Why::NotAllowed, text))
+    }
+
+    fn nobody_else(&self) -> Refusal {
+        let text = format!(
+            "nobody can take over from {}: of the in-sync set {} no other member is there and fit to rule, or too few are; \
+             start another member and wait until it has caught up",
+            self.group.label(self.group.master),
+            set_text(&self.group.in_sync)
+        );
+        Refusal::new(Why::NotAllowed, text)
+    }
+
+    /// The election of a member that may lack something; 0 for the one that is there with the most.
+    fn forced(&self, member: MemberId) -> Result<Option<Command>, Refusal> {
+        let live = self.group.members.keys().filter_map(|id| self.live(*id).map(|said| (*id, said)));
+        let member = match member {
+            0 => live.filter(|(_, said)| said.unfit.is_empty()).max_by_key(|(_, said)| said.progress()),
+            _ => {
+                self.check_member(member)?;
+                live.into_iter().find(|(id, _)| *id == member)
+            }
+        };
+        let Some((member, said)) = member else {
+            let text = format!("the member of group {} is not there; start it", self.group.name);
+            return Err(Refusal::new(Why::NotAllowed, text));
+        };
+        if member == self.group.master && said.process == self.group.master_process {
+            return Ok(None);
+        }
+        Ok(Some(Command::ForceElection {
+            name: self.group.name.clone(),
+            version: self.group.version,
+            above: self.newest_epoch(),
+            member,
+        }))
+    }
+}

@@ -1,0 +1,170 @@
+//! What the nameservers agree on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Number of a member within its group, from 1 on; never given twice. 0 stands for nobody.
+pub type MemberId = u64;
+
+/// Names a broker group.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct GroupName {
+    /// The cluster that it belongs to.
+    pub cluster: String,
+    /// The group's own name.
+    pub group: String,
+}
+
+impl fmt::Display for GroupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of cluster {}", self.group, self.cluster)
+    }
+}
+
+/// A member of a group: one data folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Random number of the data folder.
+    pub incarnation: String,
+    /// Where clients reach it.
+    pub host: String,
+    /// Where clients reach it.
+    pub port: u32,
+    /// Where the other members reach it, `host:port`.
+    pub replication_address: String,
+}
+
+/// What the election under way is to respect.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wishes {
+    /// Not this one, unless it is the only one left.
+    pub excluded: Option<MemberId>,
+    /// This one, if nothing is lost by it.
+    pub preferred: Option<MemberId>,
+}
+
+/// State of one group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Its name.
+    pub name: GroupName,
+    /// Number of the reign; while an election is under way, of the reign to come.
+    pub epoch: u32,
+    /// The master; 0 while an election is under way.
+    pub master: MemberId,
+    /// The process that was elected. One that was started since does not rule.
+    pub master_process: String,
+    /// Members that hold everything acknowledged. The master is one of them. Empty only in a recovery.
+    pub in_sync: BTreeSet<MemberId>,
+    /// All members.
+    pub members: BTreeMap<MemberId, Member>,
+    /// Number of the next member.
+    pub next_id: MemberId,
+    /// Grows with every change.
+    pub version: u64,
+    /// Acknowledged means held by a majority of the in-sync set, not by all of it.
+    pub quorum: bool,
+    /// The master before this one gave its reign up.
+    pub released: bool,
+    /// Of the election under way.
+    pub wishes: Wishes,
+    /// Set while the controller, which has lost its data, waits for the members of a group that is older than what it
+    /// knows: their incarnations.
+    pub recovery: Option<BTreeSet<String>>,
+}
+
+impl Group {
+    /// A group without members, whose first reign is still to come.
+    pub(crate) fn new(name: GroupName) -> Self {
+        Self {
+            name,
+            epoch: 0,
+            master: 0,
+            master_process: String::new(),
+            in_sync: BTreeSet::new(),
+            members: BTreeMap::new(),
+            next_id: 1,
+            version: 0,
+            quorum: false,
+            released: false,
+            wishes: Wishes::default(),
+            recovery: None,
+        }
+    }
+
+    /// The member with this data folder.
+    pub fn member_of(&self, incarnation: &str) -> Option<MemberId> {
+        self.members.iter().find(|(_, member)| member.incarnation == incarnation).map(|(id, _)| *id)
+    }
+
+    /// How many members of the in-sync set must be heard, none of them ahead of the one that is elected, so that it holds
+    /// everything acknowledged. Without quorum each of the set holds that; with it every majority does together.
+    pub fn needed(&self) -> usize {
+        if !self.quorum {
+            return 1;
+        }
+        let majority = self.in_sync.len() / 2 + 1;
+        self.in_sync.len() - majority + 1
+    }
+
+    /// Members that a recovery waits for and that have not joined: their incarnations.
+    pub fn missing(&self) -> Vec<&str> {
+        let awaited = self.recovery.iter().flatten().map(String::as_str);
+        awaited.filter(|incarnation| self.member_of(incarnation).is_none()).collect()
+    }
+
+    /// A member with its address, as people are told.
+    pub(crate) fn label(&self, id: MemberId) -> String {
+        match self.members.get(&id) {
+            Some(member) => format!("member {id} ({}:{})", member.host, member.port),
+            None => format!("member {id}"),
+        }
+    }
+}
+
+/// A set of members as people are told: `{1, 2}`.
+pub(crate) fn set_text(ids: &BTreeSet<MemberId>) -> String {
+    let ids: Vec<String> = ids.iter().map(MemberId::to_string).collect();
+    format!("{{{}}}", ids.join(", "))
+}
+
+/// All groups. Stored as a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Group>", into = "Vec<Group>")]
+pub struct Groups {
+    groups: BTreeMap<GroupName, Group>,
+}
+
+impl Groups {
+    /// The group of this name.
+    pub fn get(&self, name: &GroupName) -> Option<&Group> {
+        self.groups.get(name)
+    }
+
+    /// All groups in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &Group> {
+        self.groups.values()
+    }
+
+    pub(crate) fn get_mut(&mut self, name: &GroupName) -> Option<&mut Group> {
+        self.groups.get_mut(name)
+    }
+
+    pub(crate) fn insert(&mut self, group: Group) {
+        self.groups.insert(group.name.clone(), group);
+    }
+}
+
+impl From<Vec<Group>> for Groups {
+    fn from(groups: Vec<Group>) -> Self {
+        Self { groups: groups.into_iter().map(|group| (group.name.clone(), group)).collect() }
+    }
+}
+
+impl From<Groups> for Vec<Group> {
+    fn from(groups: Groups) -> Self {
+        groups.groups.into_values().collect()
+    }
+}

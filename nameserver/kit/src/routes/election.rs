@@ -1,0 +1,47 @@
+//! Patience with broker groups that are about to have another master.
+
+use std::time::Duration;
+
+use kerolox_proto::v2::Code;
+use tokio::time::{Instant, timeout_at};
+
+use super::Routes;
+use crate::refusal::Refusal;
+
+/// How long to go on looking for the master of a group with slaves: an election with default settings takes about 2 s.
+pub(crate) const ELECTION_WAIT: Duration = Duration::from_secs(4);
+/// How often to look.
+const ELECTION_LOOK: Duration = Duration::from_millis(50);
+
+impl Routes {
+    /// Asks for newer routes, and waits a moment for them.
+    pub(crate) async fn look(&self) {
+        let mut changes = self.changes();
+        self.want_news();
+        // Whether they are there shows at the next look.
+        let _ = timeout_at(Instant::now() + ELECTION_LOOK, changes.changed()).await;
+    }
+
+    /// What `query` says of a topic. Slaves hear of a topic a little later than their master, so one that is not found while a
+    /// group has no master is looked for again until it has one, for some seconds at most.
+    ///
+    /// # Errors
+    /// Those of `query`.
+    pub async fn through_election<T>(
+        &self,
+        query: impl Fn(&Self) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let deadline = Instant::now() + ELECTION_WAIT;
+        loop {
+            match query(self) {
+                Err(refusal) if refusal.code == Code::TopicNotFound && Instant::now() < deadline => {}
+                outcome => return outcome,
+            }
+            if !self.lock().is_electing(std::time::Instant::now()) {
+                // A master may have come between the two.
+                return query(self);
+            }
+            self.look().await;
+        }
+    }
+}

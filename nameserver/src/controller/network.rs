@@ -1,0 +1,148 @@
+//! Calls from one nameserver to another.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kerolox_kit::controller::connection;
+use kerolox_proto::kerolox::ConsensusRequest;
+use kerolox_proto::kerolox::consensus_client::ConsensusClient;
+use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};
+use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::{AnyError, BasicNode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+use super::types::Types;
+
+/// Header with the number of the nameserver that a call is for: an address may have gone to another one.
+pub(super) const TARGET_HEADER: &str = "x-kerolox-nameserver";
+/// Pause before a nameserver that does not answer is called again.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Kinds of calls.
+pub(super) mod kind {
+    pub(crate) const APPEND: &str = "append";
+    pub(crate) const VOTE: &str = "vote";
+    pub(crate) const SNAPSHOT: &str = "snapshot";
+}
+
+/// Connections to the other nameservers, and who of them answers.
+#[derive(Clone, Default)]
+pub(super) struct Network {
+    channels: Arc<Mutex<BTreeMap<String, Channel>>>,
+    answers: Arc<Mutex<BTreeMap<u64, bool>>>,
+}
+
+impl Network {
+    /// A connection to `address`, one for everybody.
+    pub(super) fn channel(&self, address: &str) -> Result<Channel, Status> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(address) {
+            return Ok(channel.clone());
+        }
+        let channel = connection(address).map_err(|error| Status::unavailable(error.to_string()))?;
+        channels.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    /// Whether this nameserver answered when it was last called; `None` when it was never called.
+    pub(super) fn answers(&self, id: u64) -> Option<bool> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
+    }
+
+    fn note(&self, id: u64, answered: bool) {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(id, answered);
+    }
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
+        Peer { network: self.clone(), target, address: node.addr.clone() }
+    }
+}
+
+/// Another nameserver.
+pub(super) struct Peer {
+    network: Network,
+    target: u64,
+    address: String,
+}
+
+type Failure<E> = RPCError<u64, BasicNode, RaftError<u64, E>>;
+
+impl Peer {
+    async fn call<Q, A, E>(&self, kind: &str, request: &Q, option: &RPCOption) -> Result<A, Failure<E>>
+    where
+        Q: Serialize,
+        A: DeserializeOwned,
+        E: std::error::Error + DeserializeOwned,
+    {
+        let body = serde_json::to_vec(request).map_err(|error| NetworkError::new(&error))?;
+        let mut request = Request::new(ConsensusRequest { kind: kind.to_owned(), body });
+        request.metadata_mut().insert(TARGET_HEADER, MetadataValue::from(self.target));
+        request.set_timeout(option.hard_ttl());
+        let answer = match self.network.channel(&self.address) {
+            Ok(channel) => unlimited(ConsensusClient::new(channel)).call(request).await,
+            Err(status) => Err(status),
+        };
+        self.network.note(self.target, answer.is_ok());
+        let answer = answer.map_err(|status| unanswered(&status))?.into_inner();
+        let outcome: Result<A, RaftError<u64, E>> =
+            serde_json::from_slice(&answer.body).map_err(|error| NetworkError::new(&error))?;
+        outcome.map_err(|error| RPCError::RemoteError(RemoteError::new(self.target, error)))
+    }
+}
+
+/// Snapshots come in parts of some MiB, more than the usual limit of a message once they are text.
+fn unlimited(client: ConsensusClient<Channel>) -> ConsensusClient<Channel> {
+    client.max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX)
+}
+
+/// One that cannot be reached gets a pause; anything else is tried again at once.
+fn unanswered<E: std::error::Error>(status: &Status) -> Failure<E> {
+    match status.code() {
+        Code::DeadlineExceeded | Code::Cancelled => NetworkError::new(status).into(),
+        _ => Unreachable::from(AnyError::new(status)).into(),
+    }
+}
+
+impl RaftNetwork<Types> for Peer {
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<u64>, RPCError<u64, BasicNode, RaftError<u64>>> {
+        self.call(kind::APPEND, &request, &option).await
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        request: InstallSnapshotRequest<Types>,
+        option: RPCOption,
+    ) -> Result<InstallSnapshotResponse<u64>, RPCError<u64, BasicNode, RaftError<u64, InstallSnapshotError>>>
+    {
+        self.call(kind::SNAPSHOT, &request, &option).await
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<u64>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<u64>, RPCError<u64, BasicNode, RaftError<u64>>> {
+        self.call(kind::VOTE, &request, &option).await
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(RETRY_PAUSE))
+    }
+}

@@ -1,0 +1,82 @@
+//! Groups on the wire.
+
+use std::collections::BTreeSet;
+
+use kerolox_controller::{Group, GroupName, Joiner, MemberId, Policy, Sighting, Watch, waiting_for};
+use kerolox_proto::kerolox::{GroupDescription, GroupMember, GroupState, MemberHealth, ReportRequest};
+
+pub(super) fn group_name(cluster: &str, group: &str) -> GroupName {
+    GroupName { cluster: cluster.to_owned(), group: group.to_owned() }
+}
+
+pub(super) fn state(group: &Group) -> GroupState {
+    let members = group.members.iter().map(|(id, member)| GroupMember {
+        id: *id,
+        incarnation: member.incarnation.clone(),
+        host: member.host.clone(),
+        port: member.port,
+        replication_address: member.replication_address.clone(),
+    });
+    GroupState {
+        cluster: group.name.cluster.clone(),
+        group: group.name.group.clone(),
+        epoch: group.epoch,
+        master: group.master,
+        master_process: group.master_process.clone(),
+        in_sync: group.in_sync.iter().copied().collect(),
+        members: members.collect(),
+        version: group.version,
+        quorum: group.quorum,
+        released: group.released,
+    }
+}
+
+pub(super) fn description(group: &Group, watch: &Watch, now: u64, policy: &Policy) -> GroupDescription {
+    let health = group.members.keys().map(|id| health(*id, watch.sighting(&group.name, *id), now));
+    GroupDescription {
+        state: Some(state(group)),
+        health: health.collect(),
+        waiting_for: waiting_for(group, watch, now, policy),
+    }
+}
+
+fn health(id: MemberId, sighting: Option<&Sighting>, now: u64) -> MemberHealth {
+    let Some(said) = sighting else { return MemberHealth { id, ..MemberHealth::default() } };
+    MemberHealth {
+        id,
+        silent_ms: Some(now.saturating_sub(said.at)),
+        promised: said.promised,
+        last_epoch: said.last_epoch,
+        end: said.end,
+        unfit: said.unfit.clone(),
+    }
+}
+
+pub(super) fn joiner(report: &ReportRequest) -> Joiner {
+    Joiner {
+        incarnation: report.incarnation.clone(),
+        process: report.process.clone(),
+        host: report.host.clone(),
+        port: report.port,
+        replication_address: report.replication_address.clone(),
+        last_epoch: report.last_epoch,
+        promised: report.promised,
+        end: report.end,
+        known_members: report.known_members.clone(),
+    }
+}
+
+pub(super) fn sighting(report: ReportRequest, at: u64) -> Sighting {
+    Sighting {
+        at,
+        process: report.process,
+        promised: report.promised,
+        last_epoch: report.last_epoch,
+        end: report.end,
+        unfit: report.unfit,
+    }
+}
+
+pub(super) fn members(ids: &[MemberId]) -> BTreeSet<MemberId> {
+    ids.iter().copied().collect()
+}

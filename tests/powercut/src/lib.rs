@@ -1,0 +1,5 @@
+//! What simulations of machines share.
+
+mod disk;
+
+pub use disk::DiskKv;

@@ -1,0 +1,156 @@
+//! The controllers: the real decisions, agreed on by a simple stand-in for a consensus protocol.
+//!
+//! One leads in a term. It commits a command when it reaches a majority and no later term has begun, which takes a round trip. Who
+//! hears no leader for a while and reaches a majority begins the next term with everything that was committed. A leader that was
+//! deposed without hearing of it goes on answering with what it knows, for a while, and cannot change anything.
+
+use kerolox_controller::{Command, Groups, Reply, Watch, decide};
+use kerolox_log::fs::Chooser;
+use kerolox_log::sabotage;
+
+use crate::member::CONTROLLERS;
+use crate::message::Node;
+use crate::net::Net;
+use crate::swarm::{Swarm, between};
+
+pub(crate) struct Controller {
+    pub(crate) is_up: bool,
+    /// The term in which it leads.
+    pub(crate) leads: Option<u64>,
+    /// When it heard of a leader, or reached a majority as one.
+    heard: u64,
+    /// How long it waits for a leader.
+    patience: u64,
+    /// What it knows to be committed.
+    pub(crate) groups: Groups,
+    pub(crate) watch: Watch,
+}
+
+pub(crate) struct Controllers {
+    pub(crate) nodes: Vec<Controller>,
+    term: u64,
+    /// What is committed.
+    pub(crate) groups: Groups,
+}
+
+impl Controllers {
+    pub(crate) fn new() -> Self {
+        let node = |_| Controller {
+            is_up: true,
+            leads: None,
+            heard: 0,
+            patience: 0,
+            groups: Groups::default(),
+            watch: Watch::new(0),
+        };
+        Self { nodes: (0..CONTROLLERS).map(node).collect(), term: 0, groups: Groups::default() }
+    }
+
+    fn reaches_majority(&self, net: &Net, at: usize) -> bool {
+        let reached = (0..CONTROLLERS).filter(|other| self.reaches(net, at, *other)).count();
+        reached > CONTROLLERS / 2
+    }
+
+    fn reaches(&self, net: &Net, at: usize, other: usize) -> bool {
+        let (a, b) = (Node::Controller(at), Node::Controller(other));
+        self.nodes[at].is_up && self.nodes[other].is_up && (at == other || net.is_open_both_ways(a, b))
+    }
+
+    /// Time passes at a controller; the answer is what it wants committed.
+    pub(crate) fn tick(
+        &mut self,
+        at: usize,
+        now: u64,
+        (net, swarm, chooser): (&Net, &Swarm, &mut Chooser),
+    ) -> Vec<Command> {
+        if !self.nodes[at].is_up {
+            return Vec::new();
+        }
+        let reaches_majority = self.reaches_majority(net, at);
+        let term = self.term;
+        let node = &mut self.nodes[at];
+        match node.leads {
+            Some(own) if own < term && reaches_majority => node.leads = None,
+            Some(_) if !reaches_majority && now - node.heard > swarm.stale => node.leads = None,
+            Some(own) if own == term && reaches_majority => self.lead(at, now, net),
+            None if now - node.heard > node.patience && reaches_majority => {
+                self.term += 1;
+                node.leads = Some(self.term);
+                node.groups = self.groups.clone();
+                node.watch = Watch::new(now / 1000);
+                self.lead(at, now, net);
+            }
+            _ => {}
+        }
+        let node = &mut self.nodes[at];
+        node.patience = between(chooser, 500_000, 1_500_000);
+        if node.leads.is_none() {
+            return Vec::new();
+        }
+        let commands = decide(&node.groups, &mut node.watch, now / 1000, &swarm.controller);
+        if sabotage::is("elect-outside-set") {
+            return commands.into_iter().map(|command| outside(&node.groups, command)).collect();
+        }
+        commands
+    }
+
+    /// Lets everybody know who leads, and what is committed.
+    fn lead(&mut self, at: usize, now: u64, net: &Net) {
+        for other in 0..CONTROLLERS {
+            if self.reaches(net, at, other) {
+                self.nodes[other].heard = now;
+                self.nodes[other].groups = self.groups.clone();
+                if other != at {
+                    self.nodes[other].leads = None;
+                }
+            }
+        }
+    }
+
+    /// The end of an attempt to commit a command, which a leader of `term` began. `None` when nothing comes of it, or nobody will
+    /// learn what.
+    pub(crate) fn commit(
+        &mut self,
+        (at, term): (usize, u64),
+        command: &Command,
+        net: &Net,
+        chooser: &mut Chooser,
+    ) -> Option<Reply> {
+        if term != self.term {
+            return None;
+        }
+        let leads = self.nodes[at].is_up && self.nodes[at].leads == Some(term);
+        if leads && self.reaches_majority(net, at) {
+            let reply = self.groups.apply(command.clone());
+            self.nodes[at].groups = self.groups.clone();
+            return Some(reply);
+        }
+        // A leader that stopped in the middle may have got through.
+        if chooser.chance(1, 2) {
+            self.groups.apply(command.clone());
+        }
+        None
+    }
+
+    pub(crate) fn stop(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        (node.is_up, node.leads) = (false, None);
+    }
+
+    pub(crate) fn start(&mut self, at: usize, now: u64) {
+        let node = &mut self.nodes[at];
+        (node.is_up, node.heard) = (true, now);
+    }
+}
+
+/// The election of a member that is not in the in-sync set, in place of an election.
+fn outside(groups: &Groups, command: Command) -> Command {
+    let Command::BeginElection { name, version, above, .. } = &command else { return command };
+    let Some(group) = groups.get(name) else { return command };
+    match group.members.keys().rfind(|id| !group.in_sync.contains(id)) {
+        Some(member) => {
+            Command::ForceElection { name: name.clone(), version: *version, above: *above, member: *member }
+        }
+        None => command,
+    }
+}

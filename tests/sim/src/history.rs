@@ -1,0 +1,106 @@
+//! What clients proposed, and what they were told.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use kerolox_core::record::{Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record};
+use kerolox_core::slots::slot_of;
+use kerolox_core::topic::Topic;
+use kerolox_core::transaction::Decision;
+
+/// Number of the one topic of a group: the first that is made.
+pub(crate) const TOPIC: u32 = 1;
+
+/// A message that was ever proposed.
+#[derive(Debug, Clone)]
+pub(crate) struct Proposed {
+    pub(crate) hold: Hold,
+    /// The message group, and its place in it.
+    pub(crate) lane: Option<(String, u64)>,
+    pub(crate) len: usize,
+}
+
+/// A half message that a producer knows to be stored.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KnownHalf {
+    pub(crate) id: String,
+    /// Decisions that were ever asked for.
+    pub(crate) asked: Vec<Decision>,
+    /// The decision that stands, as far as somebody was told.
+    pub(crate) stands: Option<Decision>,
+    /// Where it became visible, as far as somebody was told.
+    pub(crate) place: Option<(u32, u64)>,
+}
+
+/// A place of a queue that somebody was told of.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    pub(crate) id: String,
+    /// It was acknowledged, not only read.
+    pub(crate) is_acked: bool,
+}
+
+/// Of one broker group.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    pub(crate) has_topic: bool,
+    pub(crate) proposed: BTreeMap<String, Proposed>,
+    pub(crate) told: BTreeMap<(u32, u64), Told>,
+    /// Behind the newest offset of each queue that was acknowledged.
+    pub(crate) ends: BTreeMap<u32, u64>,
+    /// By position.
+    pub(crate) halves: BTreeMap<u64, KnownHalf>,
+    /// Messages that are known to be stored and become visible later.
+    pub(crate) scheduled: Vec<String>,
+    /// Acknowledged sends and decisions.
+    pub(crate) acked: u64,
+    pub(crate) decided: u64,
+    pub(crate) reads: u64,
+}
+
+impl History {
+    /// Somebody was told that a message is at a place.
+    pub(crate) fn tell(
+        &mut self,
+        (queue, offset): (u32, u64),
+        id: &str,
+        is_acked: bool,
+    ) -> Result<(), String> {
+        let told = self.told.entry((queue, offset));
+        let told = told.or_insert_with(|| Told { id: id.to_owned(), is_acked });
+        if told.id != id {
+            return Err(format!("queue {queue}, offset {offset} holds {} and {id}", told.id));
+        }
+        told.is_acked |= is_acked;
+        if is_acked {
+            let end = self.ends.entry(queue).or_default();
+            *end = (*end).max(offset + 1);
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of a message.
+pub(crate) fn content(id: &str, len: usize) -> Bytes {
+    let seed = crc32c::crc32c(id.as_bytes()).to_le_bytes();
+    seed.iter().copied().cycle().take(len).collect::<Vec<u8>>().into()
+}
+
+/// The record of a message.
+pub(crate) fn message(id: &str, queue: u32, hold_ms: i64, proposed: &Proposed) -> Record {
+    let header = MessageHeader {
+        topic_id: TOPIC,
+        queue,
+        hold: proposed.hold.into(),
+        hold_ms,
+        message_id: id.to_owned(),
+        slot: proposed.lane.as_ref().map(|(lane, _)| slot_of(lane)),
+        ..MessageHeader::default()
+    };
+    Record::Message(MessageRecord { header, system: Bytes::new(), content: content(id, proposed.len) })
+}
+
+/// The record that makes the topic.
+pub(crate) fn topic(queues: u32) -> Record {
+    Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("t", queues))) })
+}

@@ -1,0 +1,53 @@
+//! A cluster in one thread, by seed: broker groups, controllers, clients, a network that delays, loses and parts, disks that
+//! forget, and clocks that disagree. `tests/run.sh sim` runs it.
+//!
+//! # What is real, and what is not
+//!
+//! The log, its recovery and truncation, the index and its fold are the real `kerolox-store`, driven by hand on simulated disks
+//! ([`kerolox_log::fs::MemFolder`]). The rules of replication are the real `kerolox-replication`, the decisions of the controller
+//! the real `kerolox-controller`. What a broker does around them (when it asks, what it writes first, what it may answer) is
+//! `member`: a state machine that follows the same rules as the broker's rim. The consensus protocol of the nameservers is not
+//! simulated: `controllers` is a stand-in that commits with a majority, changes its leader, and leaves a deposed one with stale
+//! knowledge. Threads, sockets and RocksDB are not here either; the end-to-end tests have those.
+//!
+//! # A run
+//!
+//! A seed draws a world (`swarm`): sizes, speeds, and which faults there are how often. Faults go on for some tens of
+//! virtual seconds, then they stop, and the cluster has to come back by itself. What must hold is in `invariants`, one rule in a
+//! file. The same seed makes the same run, to the last event.
+
+mod clients;
+mod controllers;
+mod faults;
+mod figures;
+mod history;
+mod invariants;
+mod liveness;
+mod machine;
+mod member;
+mod message;
+mod net;
+mod swarm;
+mod trace;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use figures::Figures;
+use world::World;
+
+/// Runs the world of a seed. The answer is what it did, and a number that sums up everything that happened.
+///
+/// # Errors
+/// What does not hold.
+pub fn run(seed: u64, is_verbose: bool) -> Result<(Figures, u64), String> {
+    let live = AssertUnwindSafe(|| {
+        let mut world = World::new(seed, is_verbose);
+        world.run()?;
+        Ok(world.finish())
+    });
+    catch_unwind(live).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        Err(format!("panic: {}", text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without a text")))
+    })
+}

@@ -1,0 +1,151 @@
+//! What a member has on its disk: the log, the index, and a small file.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kerolox_log::fs::{Chooser, Folder, MemFolder};
+use kerolox_log::{LogOptions, Salt, sabotage};
+use kerolox_powercut::DiskKv;
+use kerolox_store::index::Index;
+use kerolox_store::kv::Kv;
+use kerolox_store::{Parked, Store, StoreOptions};
+
+use crate::swarm::Swarm;
+
+/// The index is made durable this often, in monotonic milliseconds.
+const PERSIST_MS: u64 = 2_000;
+
+/// What a member must remember beside its log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct MemberFile {
+    /// It follows no reign before this one.
+    pub(crate) promised: u32,
+    /// Newest reign whose master it granted a lease; 0 when it never did.
+    pub(crate) granted: u32,
+    /// Incarnations of the members of its group.
+    pub(crate) known: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Saved {
+    current: MemberFile,
+    durable: MemberFile,
+}
+
+/// A disk. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Disk {
+    pub(crate) folder: MemFolder,
+    pub(crate) kv: Arc<DiskKv>,
+    file: Rc<RefCell<Saved>>,
+    persisted: Rc<RefCell<u64>>,
+}
+
+impl Disk {
+    pub(crate) fn blank() -> Self {
+        let folder = MemFolder::new();
+        let kv = Arc::new(DiskKv::empty(&folder));
+        Self { folder, kv, file: Rc::default(), persisted: Rc::default() }
+    }
+
+    /// What a process leaves that is killed.
+    pub(crate) fn after_kill(&self) -> Self {
+        let folder = self.folder.fork();
+        let kv = Arc::new(self.kv.after_kill(&folder));
+        Self { folder, kv, ..self.clone() }
+    }
+
+    /// What a power cut leaves.
+    pub(crate) fn after_power_cut(&self, chooser: &mut Chooser) -> Self {
+        self.folder.crash(chooser.next_u64());
+        let kv = Arc::new(self.kv.after_power_cut(&self.folder, chooser));
+        let mut file = self.file.borrow_mut();
+        if chooser.chance(1, 2) {
+            file.current = file.durable.clone();
+        }
+        file.durable = file.current.clone();
+        Self { kv, ..self.clone() }
+    }
+
+    /// The same disk without its index.
+    pub(crate) fn without_index(&self) -> Self {
+        Self { kv: Arc::new(DiskKv::empty(&self.folder)), ..self.clone() }
+    }
+
+    /// Whether the power is on.
+    pub(crate) fn has_power(&self) -> bool {
+        self.folder.list().is_ok()
+    }
+
+    /// Reads the file. What an earlier process wrote is made durable, as a start does.
+    pub(crate) fn load(&self) -> MemberFile {
+        let mut file = self.file.borrow_mut();
+        file.durable = file.current.clone();
+        file.current.clone()
+    }
+
+    pub(crate) fn write(&self, file: &MemberFile) -> Result<(), String> {
+        self.check_power()?;
+        self.file.borrow_mut().current = file.clone();
+        Ok(())
+    }
+
+    pub(crate) fn sync_file(&self) -> Result<(), String> {
+        self.check_power()?;
+        let mut file = self.file.borrow_mut();
+        file.durable = file.current.clone();
+        Ok(())
+    }
+
+    fn check_power(&self) -> Result<(), String> {
+        self.folder.list().map(drop).map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn persist_index(&self, now_ms: u64) -> Result<(), String> {
+        let mut persisted = self.persisted.borrow_mut();
+        if now_ms.saturating_sub(*persisted) >= PERSIST_MS || now_ms < *persisted {
+            *persisted = now_ms;
+            self.kv.persist().map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Opens what is there, or begins a log whose salt follows from `life`.
+    pub(crate) fn open(&self, group: &str, life: u64, swarm: &Swarm) -> Result<Store, String> {
+        let options = StoreOptions {
+            broker: group.to_owned(),
+            log: LogOptions {
+                segment_bytes: swarm.segment_bytes,
+                checkpoint_bytes: swarm.segment_bytes / 3,
+                salt: Salt::new(0x5A17 + life),
+            },
+            waiting_bytes_max: 1 << 20,
+            flush_interval: Duration::from_secs(3600),
+            tail_bytes: 2048,
+        };
+        let store = Store::open_parked(options, Arc::new(self.folder.clone()), self.kv.clone(), || 0, |_| {});
+        store.map_err(|error| error.to_string())
+    }
+
+    /// Throws log and index away; the index first, so that none is left that belongs to no log.
+    pub(crate) fn empty(&self) -> Result<(), String> {
+        drop(Index::empty(self.kv.clone()).map_err(|error| error.to_string())?);
+        self.kv.persist().map_err(|error| error.to_string())?;
+        kerolox_log::remove_log(&self.folder).map_err(|error| error.to_string())
+    }
+}
+
+/// The log of a store that is driven by hand.
+pub(crate) fn parked(store: &Store) -> Result<Parked<'_>, String> {
+    store.parked().ok_or_else(|| "the log is not parked".to_owned())
+}
+
+/// Where what is durable ends.
+pub(crate) fn held(store: &Store) -> Result<u64, String> {
+    if sabotage::is("empty-segment-counts") {
+        return Ok(store.positions().durable);
+    }
+    Ok(parked(store)?.held())
+}

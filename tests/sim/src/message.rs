@@ -1,0 +1,140 @@
+//! Who talks to whom, and what they say.
+
+use bytes::Bytes;
+use kerolox_controller::{Command, Group, Joiner, MemberId};
+use kerolox_core::record::Record;
+use kerolox_core::replicas::Replicas;
+use kerolox_replication::handshake;
+use kerolox_store::Outcome;
+
+/// A process that can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Node {
+    /// Group, and place in it.
+    Member(usize, usize),
+    Controller(usize),
+    Client(usize),
+}
+
+/// Everything that is sent.
+#[derive(Debug, Clone)]
+pub(crate) enum Message {
+    /// A member says how it stands.
+    Report {
+        joiner: Joiner,
+        unfit: String,
+    },
+    /// A master asks for another in-sync set.
+    Change(Command),
+    /// A master gives its reign up.
+    HandOver {
+        epoch: u32,
+        member: MemberId,
+    },
+    /// What a controller knows of a group. `refused`: the master that asked has to keep its reign.
+    State {
+        group: Option<Group>,
+        refused: bool,
+    },
+    /// This controller does not lead.
+    NotLeader,
+    /// Of a replication stream that the slave opened under this number.
+    FromSlave(u64, FromSlave),
+    FromMaster(u64, FromMaster),
+    /// Of a client.
+    Ask(u64, Ask),
+    Answer(u64, Answer),
+}
+
+/// What a slave sends on its stream.
+#[derive(Debug, Clone)]
+pub(crate) enum FromSlave {
+    Hello { member: MemberId, epoch: u32, hello: handshake::Hello },
+    Held { durable: u64, ping: u64 },
+}
+
+/// What a master sends on it.
+#[derive(Debug, Clone)]
+pub(crate) enum FromMaster {
+    /// It is not the master of that reign, or the log is another one.
+    Refused,
+    Start,
+    Diverged {
+        epoch: u32,
+        end: u64,
+    },
+    Begin {
+        salt: u64,
+        base: u64,
+        capacity: u64,
+    },
+    Segment {
+        base: u64,
+        capacity: u64,
+    },
+    Records {
+        position: u64,
+        bytes: Bytes,
+        tidings: Tidings,
+    },
+    Tidings(Tidings),
+}
+
+/// What a master tells all the time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tidings {
+    pub(crate) confirmed: u64,
+    /// When it said so, in monotonic milliseconds of the master.
+    pub(crate) ping: u64,
+}
+
+/// What a client asks for.
+#[derive(Debug, Clone)]
+pub(crate) enum Ask {
+    Propose { record: Box<Record>, replicas: Replicas },
+    Read { queue: u32, from: u64 },
+}
+
+/// What it is told.
+#[derive(Debug, Clone)]
+pub(crate) enum Answer {
+    Applied {
+        position: u64,
+        outcome: Outcome,
+    },
+    /// Nothing was stored.
+    NotMaster,
+    /// Nobody knows.
+    Unknown,
+    /// Ids of messages with their offsets, and the offset that comes next in the queue.
+    Read {
+        messages: Vec<(u64, String)>,
+        next: u64,
+    },
+}
+
+impl Message {
+    /// In a few words, for the trace.
+    pub(crate) fn brief(&self) -> String {
+        match self {
+            Self::Report { joiner, .. } => {
+                format!("report {} {} {}", joiner.promised, joiner.last_epoch, joiner.end)
+            }
+            Self::Change(Command::ChangeInSync { version, epoch, in_sync, quorum, .. }) => {
+                format!("change v{version} e{epoch} {in_sync:?} {quorum}")
+            }
+            Self::Change(_) => "change".to_owned(),
+            Self::HandOver { epoch, member } => format!("hand over e{epoch} of {member}"),
+            Self::State { group: None, refused } => format!("no state, refused {refused}"),
+            Self::State { group: Some(group), refused } => format!(
+                "state v{} e{} master {} {:?} refused {refused}",
+                group.version, group.epoch, group.master, group.in_sync
+            ),
+            Self::FromMaster(stream, FromMaster::Records { position, bytes, tidings }) => {
+                format!("#{stream} records {position}+{} {tidings:?}", bytes.len())
+            }
+            Self::Ask(id, Ask::Propose { record, .. }) => format!("ask {id} {:?}", record.kind()),
+            other => format!("{other:?}"),
+        }
+    }
+}

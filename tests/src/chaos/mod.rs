@@ -1,0 +1,83 @@
+//! Chaos: a replicated group of three brokers and its three nameservers, each in a network namespace of its own, under clients
+//! that send and receive all the time, the official SDK among them. In each round processes are killed and paused, pairs of nodes cut from each other in one
+//! direction or both, disks filled and wiped. Then everything is mended, and what the clients know is held against what they
+//! were promised: nothing acknowledged is lost, nothing comes that should not, message groups keep their order, the queues
+//! have one message for each offset, and the members have the same log.
+//!
+//! [`enter`] makes the network and starts this program again inside it; there, [`run`] does the rest.
+
+mod clients;
+mod cluster;
+mod faults;
+mod label;
+mod ledger;
+mod logs;
+mod network;
+mod official;
+mod pauses;
+mod plan;
+mod queues;
+mod rounds;
+mod verify;
+mod world;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use cluster::Programs;
+pub use pauses::percentile;
+pub use rounds::run;
+pub use world::{Entered, enter};
+
+/// The broker group.
+const GROUP: &str = "broker-a";
+const TOPIC: &str = "chaos";
+const ORDERED_TOPIC: &str = "chaos-ordered";
+const TX_TOPIC: &str = "chaos-transactions";
+const READERS_GROUP: &str = "chaos-readers";
+const ORDERED_GROUP: &str = "chaos-ordered-readers";
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Number of rounds.
+    pub rounds: u32,
+    /// Repeats the plan of faults of a run; what they meet depends on the machine.
+    pub seed: u64,
+    /// The programs.
+    pub programs: Programs,
+    /// Folder for the data and the logs of the servers.
+    pub folder: PathBuf,
+    /// A Python that has the official SDK, of which a producer sends beside the other clients.
+    pub python: Option<PathBuf>,
+    /// Process that made the network, see [`enter`].
+    pub owner: u32,
+}
+
+/// What happened.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Rounds that were checked.
+    pub rounds: u32,
+    /// How often each fault happened, in words.
+    pub faults: BTreeMap<&'static str, u32>,
+    /// How many epochs began: elections of a master.
+    pub failovers: u32,
+    /// Messages that the brokers acknowledged.
+    pub acknowledged: usize,
+    /// Those among them that the official SDK sent, if it took part.
+    pub official: Option<usize>,
+    /// Half messages among them whose transaction was committed, as the broker said.
+    pub committed: usize,
+    /// Acknowledged messages that were not received.
+    pub lost: usize,
+    /// Messages that were received more than once.
+    pub duplicates: usize,
+    /// Messages that stand in queues more than once, because their sender heard nothing and sent them again.
+    pub stored_twice: usize,
+    /// Time without writes after each fault that hit the master, shortest first.
+    pub pauses: Vec<Duration>,
+    /// Each check of the last round with its outcome in words.
+    pub checks: Vec<(&'static str, Result<String, String>)>,
+}

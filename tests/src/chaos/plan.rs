@@ -1,0 +1,178 @@
+//! What goes wrong in a round, and when. A seed repeats it; who is the master at that moment shows only then.
+
+use std::time::Duration;
+
+use crate::random::Random;
+
+/// Faults of a round.
+const FAULTS: u32 = 3;
+/// A round's first fault begins so long after its start, the next ones at this distance.
+const FIRST: Duration = Duration::from_secs(1);
+const APART: Duration = Duration::from_millis(3_300);
+/// Each begins up to so much later.
+const LATER: Duration = Duration::from_millis(1_200);
+/// How long faults last.
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(6);
+
+/// One way things go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Fault {
+    /// `kill -9` of the master; it is started again at the end.
+    KillMaster,
+    /// The same for a slave.
+    KillSlave,
+    /// The same for the master and a slave, together.
+    KillTwo,
+    /// `kill -9` of the nameserver that leads the others.
+    KillLeader,
+    /// Both at the same moment.
+    KillMasterAndLeader,
+    /// The master gets no processor, and goes on where it was at the end.
+    PauseMaster,
+    /// The master and its slaves do not reach each other; clients and nameservers do.
+    CutMasterFromSlaves,
+    /// The master and the nameservers do not reach each other.
+    CutMasterFromNameservers,
+    /// Only clients reach the master.
+    CutMasterFromServers,
+    /// Nothing of what the master sends to other servers arrives; it hears them.
+    MuteMaster,
+    /// Nothing of what other servers send to the master arrives.
+    DeafMaster,
+    /// A slave reaches nobody.
+    CutSlave,
+    /// The disk of the master is full; at the end there is room again, and it is started again.
+    FillMaster,
+    /// The same for a slave.
+    FillSlave,
+    /// All nameservers are down.
+    KillNameservers,
+    /// A slave is killed and loses its disk.
+    WipeSlave,
+}
+
+impl Fault {
+    pub(super) const ALL: [Self; 16] = [
+        Self::KillMaster,
+        Self::PauseMaster,
+        Self::CutMasterFromServers,
+        Self::KillSlave,
+        Self::KillMasterAndLeader,
+        Self::CutMasterFromSlaves,
+        Self::WipeSlave,
+        Self::MuteMaster,
+        Self::KillTwo,
+        Self::FillMaster,
+        Self::CutSlave,
+        Self::CutMasterFromNameservers,
+        Self::KillLeader,
+        Self::DeafMaster,
+        Self::KillNameservers,
+        Self::FillSlave,
+    ];
+
+    /// In words, for the figures.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::KillMaster => "kill master",
+            Self::KillSlave => "kill slave",
+            Self::KillTwo => "kill master and slave",
+            Self::KillLeader => "kill leading nameserver",
+            Self::KillMasterAndLeader => "kill master and leading nameserver",
+            Self::PauseMaster => "pause master",
+            Self::CutMasterFromSlaves => "cut master from slaves",
+            Self::CutMasterFromNameservers => "cut master from nameservers",
+            Self::CutMasterFromServers => "cut master from all servers",
+            Self::MuteMaster => "cut what master sends",
+            Self::DeafMaster => "cut what master hears",
+            Self::CutSlave => "cut slave",
+            Self::FillMaster => "fill master's disk",
+            Self::FillSlave => "fill slave's disk",
+            Self::KillNameservers => "kill all nameservers",
+            Self::WipeSlave => "wipe slave",
+        }
+    }
+
+    /// Whether writes are expected to stop for a while.
+    pub(super) fn hits_master(self) -> bool {
+        !matches!(
+            self,
+            Self::KillSlave
+                | Self::KillLeader
+                | Self::CutSlave
+                | Self::FillSlave
+                | Self::KillNameservers
+                | Self::WipeSlave
+        )
+    }
+}
+
+/// A fault of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Planned {
+    pub(super) fault: Fault,
+    /// Since the start of the round.
+    pub(super) begins: Duration,
+    pub(super) ends: Duration,
+}
+
+/// Hands out the rounds of a run: all kinds have their turn before one comes again.
+#[derive(Debug)]
+pub(super) struct Plan {
+    random: Random,
+    left: Vec<Fault>,
+}
+
+impl Plan {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { random: Random::new(seed), left: Vec::new() }
+    }
+
+    /// The faults of the next round, in the order in which they begin.
+    pub(super) fn round(&mut self) -> Vec<Planned> {
+        (0..FAULTS)
+            .map(|number| {
+                let begins = FIRST + APART * number + self.random.duration(LATER);
+                let ends = begins + SHORTEST + self.random.duration(LONGEST - SHORTEST);
+                Planned { fault: self.draw(), begins, ends }
+            })
+            .collect()
+    }
+
+    fn draw(&mut self) -> Fault {
+        if self.left.is_empty() {
+            self.left = Fault::ALL.to_vec();
+        }
+        let bound = self.left.len() as u64;
+        let chosen = usize::try_from(self.random.below(bound)).expect("below the number of faults");
+        self.left.swap_remove(chosen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_repeats_its_plan_and_every_fault_has_its_turn() {
+        let drawn = |seed| {
+            let mut plan = Plan::new(seed);
+            (0..16).flat_map(|_| plan.round()).collect::<Vec<_>>()
+        };
+        assert_eq!(drawn(5), drawn(5));
+        assert_ne!(drawn(5), drawn(6));
+        let mut first: Vec<Fault> = drawn(5).iter().take(16).map(|planned| planned.fault).collect();
+        first.sort_unstable();
+        let mut all = Fault::ALL.to_vec();
+        all.sort_unstable();
+        assert_eq!(first, all);
+    }
+
+    #[test]
+    fn faults_begin_in_order_and_end_after_they_begin() {
+        let round = Plan::new(1).round();
+        assert!(round.windows(2).all(|pair| pair[0].begins <= pair[1].begins));
+        assert!(round.iter().all(|planned| planned.ends >= planned.begins + SHORTEST));
+    }
+}

@@ -1,0 +1,281 @@
+//! The rounds: faults begin and end while clients are at work; then everything is mended, comes to rest, and is checked.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use kerolox_client::Client;
+use kerolox_client::admin::wire;
+
+use super::clients::{Clients, PATIENCE};
+use super::cluster::{Cluster, nameservers};
+use super::faults::Running;
+use super::ledger::Ledger;
+use super::network::{Network, Node};
+use super::official::Official;
+use super::plan::{Fault, Plan, Planned};
+use super::{ORDERED_GROUP, ORDERED_TOPIC, Options, READERS_GROUP, Report, TOPIC, TX_TOPIC};
+use super::{logs, pauses, queues, verify};
+
+/// How long clients are at work in a round before everything is mended.
+const ROUND: Duration = Duration::from_secs(12);
+/// How long the group may take to be whole, at the start and after everything was mended.
+const WHOLE_LIMIT: Duration = Duration::from_secs(20);
+/// Messages that must be acknowledged after that, and how long it may take.
+const PROGRESS: usize = 50;
+const PROGRESS_LIMIT: Duration = Duration::from_secs(20);
+/// How long consumers may take to get all that is owed.
+const DRAIN_LIMIT: Duration = Duration::from_secs(40);
+/// Nothing more comes when nothing came for so long.
+const SILENCE: Duration = Duration::from_secs(2);
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// Deliveries of a message before it would become a dead letter: faults cost many.
+const DELIVERIES_MAX: u32 = 1000;
+
+/// What happens at a moment of a round.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    Begin(usize),
+    End(usize),
+}
+
+/// Everything that a round needs.
+struct Run {
+    cluster: Cluster,
+    client: Client,
+    ledger: Ledger,
+    clients: Clients,
+    report: Report,
+    /// Messages of the official SDK that were acknowledged before this round, if it takes part.
+    official: Option<usize>,
+    /// When faults hit the master.
+    hits: Vec<Instant>,
+}
+
+/// Runs the rounds, inside the network.
+///
+/// # Errors
+/// When the test itself cannot go on: the group does not become whole again, or takes no messages. The servers' last words are
+/// part of the error.
+pub async fn run(options: &Options) -> Result<Report> {
+    let network = Network::of(options.owner);
+    let mut cluster = Cluster::start(&options.programs, network, &options.folder)?;
+    let whole = cluster.wait_until_whole(2 * WHOLE_LIMIT).await.context("at the start")?;
+    let client = Client::builder(nameservers().join(",")).request_timeout(PATIENCE).build()?;
+    create_topics(&mut cluster, &client).await?;
+    let ledger = Ledger::default();
+    let official = match &options.python {
+        Some(python) => Some(Official::start(python, &options.folder).await?),
+        None => None,
+    };
+    let mut run = Run {
+        cluster,
+        official: official.as_ref().map(|_| 0),
+        clients: Clients::start(&client, &ledger, official).await?,
+        client,
+        ledger,
+        report: Report::default(),
+        hits: Vec::new(),
+    };
+    run.progress().await.context("at the start")?;
+    let mut plan = Plan::new(options.seed);
+    let first_epoch = whole.epoch;
+    for number in 1..=options.rounds {
+        let epoch = run.round(number, &plan.round()).await.with_context(|| format!("round {number}"))?;
+        run.report.failovers = epoch - first_epoch;
+        if run.report.checks.iter().any(|(_, outcome)| outcome.is_err()) {
+            println!("{}\nlast error of a client: {}", run.cluster.logs(), run.ledger.last_error());
+            break;
+        }
+    }
+    Ok(run.finish())
+}
+
+impl Run {
+    /// One round; the epoch of the group at its end.
+    async fn round(&mut self, number: u32, planned: &[Planned]) -> Result<u32> {
+        let started = Instant::now();
+        let gone = self.faults(number, planned, started).await?;
+        let mended = Instant::now();
+        for (cluster, member) in gone {
+            self.remove(&cluster, member, mended).await?;
+        }
+        let state = self.cluster.wait_until_whole(WHOLE_LIMIT.saturating_sub(mended.elapsed())).await?;
+        let whole = mended.elapsed();
+        self.progress().await?;
+        let silence = self.clients.silence().await;
+        self.drain().await;
+        self.check().await?;
+        drop(silence);
+        println!(
+            "round {number}: whole {} ms after it was mended, epoch {}, {} acknowledged, {} lost",
+            whole.as_millis(),
+            state.epoch,
+            self.report.acknowledged,
+            self.report.lost
+        );
+        Ok(state.epoch)
+    }
+
+    /// Lets the faults of a round begin and end; the members that are gone for good.
+    async fn faults(
+        &mut self,
+        round: u32,
+        planned: &[Planned],
+        started: Instant,
+    ) -> Result<Vec<(String, u64)>> {
+        let mut moments: Vec<(Duration, Moment)> = (0..planned.len())
+            .flat_map(|number| {
+                let Planned { begins, ends, .. } = planned[number];
+                [(begins, Moment::Begin(number)), (ends.min(ROUND), Moment::End(number))]
+            })
+            .collect();
+        moments.sort_by_key(|(at, _)| *at);
+        let mut running: Vec<Option<Running>> = planned.iter().map(|_| None).collect();
+        let mut gone = Vec::new();
+        for (at, moment) in moments {
+            tokio::time::sleep(at.saturating_sub(started.elapsed())).await;
+            match moment {
+                Moment::Begin(number) => {
+                    let Planned { fault, begins, ends } = planned[number];
+                    running[number] = self.begin(fault).await?;
+                    let victims = running[number].as_ref().map_or_else(Vec::new, |at_work| {
+                        at_work.victims.iter().map(|node| node.name()).collect()
+                    });
+                    let lasts = (ends.min(ROUND) - begins).as_millis();
+                    println!("round {round}: {} ({}) for {lasts} ms", fault.words(), victims.join(", "));
+                }
+                Moment::End(number) => {
+                    let Some(over) = running[number].take() else { continue };
+                    for remedy in &over.remedies {
+                        self.cluster.remedy(remedy)?;
+                    }
+                    gone.extend(over.gone);
+                }
+            }
+        }
+        tokio::time::sleep(ROUND.saturating_sub(started.elapsed())).await;
+        // A fault may have met a process that another one had down, and that nobody started since.
+        for node in Node::nameservers().chain(Node::brokers()) {
+            self.cluster.begin(node)?;
+        }
+        Ok(gone)
+    }
+
+    async fn begin(&mut self, fault: Fault) -> Result<Option<Running>> {
+        let begun = Instant::now();
+        let running = self.cluster.inflict(fault).await.with_context(|| format!("to {}", fault.words()))?;
+        if running.is_some() {
+            *self.report.faults.entry(fault.words()).or_default() += 1;
+            if fault.hits_master() {
+                self.hits.push(begun);
+            }
+        }
+        Ok(running)
+    }
+
+    /// Takes a member out that lost its disk. Its broker is another member by then.
+    async fn remove(&mut self, cluster: &str, member: u64, mended: Instant) -> Result<()> {
+        loop {
+            match self.cluster.remove_member(cluster, member).await {
+                Ok(()) => return Ok(()),
+                Err(error) if mended.elapsed() > WHOLE_LIMIT => {
+                    return Err(error).context(format!("removing member {member}, which lost its disk"));
+                }
+                Err(_) => tokio::time::sleep(LOOK_PAUSE).await,
+            }
+        }
+    }
+
+    /// Waits until messages are acknowledged.
+    async fn progress(&self) -> Result<()> {
+        let (before, started) = (self.ledger.acknowledged(), Instant::now());
+        while self.ledger.acknowledged() < before + PROGRESS {
+            if started.elapsed() > PROGRESS_LIMIT {
+                bail!(
+                    "only {} messages were acknowledged within {PROGRESS_LIMIT:?}; last error of a client: {}\n{}",
+                    self.ledger.acknowledged() - before,
+                    self.ledger.last_error(),
+                    self.cluster.logs()
+                );
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until consumers have everything that is owed and nothing more comes, or for as long as they may take.
+    async fn drain(&self) {
+        let started = Instant::now();
+        let (mut seen, mut since) = (self.ledger.receptions(), Instant::now());
+        while started.elapsed() < DRAIN_LIMIT {
+            tokio::time::sleep(LOOK_PAUSE).await;
+            let receptions = self.ledger.receptions();
+            if receptions != seen {
+                (seen, since) = (receptions, Instant::now());
+            }
+            if since.elapsed() > SILENCE && self.ledger.missing() == 0 {
+                return;
+            }
+        }
+    }
+
+    async fn check(&mut self) -> Result<()> {
+        let master = self.cluster.master_address().await?;
+        let topics = [TOPIC, ORDERED_TOPIC, TX_TOPIC];
+        let (standing, ends) = queues::read(&self.client, &master, &topics).await?;
+        let content = self.ledger.content();
+        let mut checks = verify::check(&content, &standing, &ends);
+        let folders: Vec<_> = Node::brokers().map(|node| self.cluster.log_folder(node)).collect();
+        let compared = logs::compare(&folders).await.map_err(|error| format!("{error:#}"));
+        checks.push(("the members have the same log", compared));
+        if let Some(earlier) = &mut self.official {
+            checks.push(("the official SDK had messages acknowledged", verify::went_on(&content, *earlier)));
+            *earlier = verify::official(&content);
+        }
+        let report = &mut self.report;
+        report.official = self.official;
+        report.rounds += 1;
+        report.checks = checks;
+        report.acknowledged = content.acknowledgements.len();
+        report.committed = content.sent.values().filter(|sent| sent.is_committed).count();
+        report.lost = content.missing().count();
+        report.duplicates = verify::duplicates(&content);
+        report.stored_twice = verify::stored_twice(&standing);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Report {
+        let acknowledgements = self.ledger.content().acknowledgements;
+        let found = self.hits.iter().filter_map(|hit| pauses::after(*hit, &acknowledgements));
+        self.report.pauses = found.collect();
+        self.report.pauses.sort_unstable();
+        self.report
+    }
+}
+
+async fn create_topics(cluster: &mut Cluster, client: &Client) -> Result<()> {
+    let admin = client.admin().broker(&cluster.master_address().await?);
+    for (name, kind) in [(TOPIC, "NORMAL"), (ORDERED_TOPIC, "FIFO"), (TX_TOPIC, "TRANSACTION")] {
+        let attributes = vec![format!("+message.type={kind}")];
+        let request = wire::UpdateTopicRequest { name: name.to_owned(), attributes, ..Default::default() };
+        let started = Instant::now();
+        // A member that was just elected may have to settle first.
+        while let Err(error) = admin.update_topic(request.clone()).await {
+            if started.elapsed() > WHOLE_LIMIT {
+                return Err(error).context(format!("making topic {name}"));
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    }
+    for (name, is_fifo) in [(READERS_GROUP, false), (ORDERED_GROUP, true)] {
+        let request = wire::UpdateGroupRequest {
+            name: name.to_owned(),
+            fifo: Some(is_fifo),
+            consume_from_min: Some(true),
+            retry_max_times: Some(DELIVERIES_MAX),
+            ..Default::default()
+        };
+        admin.update_group(request).await.with_context(|| format!("making consumer group {name}"))?;
+    }
+    Ok(())
+}

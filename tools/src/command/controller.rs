@@ -1,0 +1,431 @@
+//! Masters of broker groups, and the nameservers that elect them.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use kerolox_client::admin::wire;
+use kerolox_kit::controller::ControllerClient;
+use serde_json::{Value, json};
+use tonic::{Code, Status};
+
+use crate::command::confirm;
+use crate::command::replication::give_up_reign;
+use crate::outcome::{Exit, Failure, Result};
+use crate::output::{Report, table};
+use crate::target::Common;
+
+/// How long `electMaster` waits for the master.
+const ELECTION_PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between two looks at it.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
+/// One broker group.
+#[derive(Debug, Args)]
+pub(crate) struct GroupChoice {
+    /// The broker group
+    #[arg(short = 'b', long = "broker-name", alias = "brokerName", value_name = "GROUP")]
+    broker: String,
+    /// Its cluster, when groups of several clusters have the same name
+    #[arg(short = 'c', long = "cluster-name", alias = "clusterName", value_name = "CLUSTER")]
+    cluster: Option<String>,
+}
+
+impl GroupChoice {
+    pub(crate) async fn find(&self, controller: &ControllerClient) -> Result<wire::GroupDescription> {
+        let mut groups = described(controller, &self.broker).await?;
+        if let Some(cluster) = &self.cluster {
+            groups.retain(|group| group.state.as_ref().is_some_and(|state| state.cluster == *cluster));
+        }
+        if groups.len() > 1 {
+            let text = format!("several clusters have a broker group {}; name one with -c", self.broker);
+            return Err(Failure::usage(text));
+        }
+        groups.pop().ok_or_else(|| Failure::not_found(format!("no broker group {} is known", self.broker)))
+    }
+}
+
+pub(crate) async fn described(
+    controller: &ControllerClient,
+    group: &str,
+) -> Result<Vec<wire::GroupDescription>> {
+    let request = wire::DescribeGroupsRequest { group: group.to_owned() };
+    Ok(controller.describe_groups(request).await.map_err(failure)?.groups)
+}
+
+/// What a refusal by the controller means to scripts.
+pub(crate) fn failure(status: Status) -> Failure {
+    let exit = match status.code() {
+        Code::NotFound => Exit::NotFound,
+        Code::PermissionDenied | Code::Unauthenticated => Exit::Denied,
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Exit::Unreachable,
+        _ => Exit::Failed,
+    };
+    Failure { exit, message: status.message().to_owned() }
+}
+
+/// Show the members of broker groups: who is the master, who is in sync with it, who lags
+#[derive(Debug, Args)]
+pub(crate) struct GetSyncStateSet {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// This broker group only
+    #[arg(short = 'b', long = "broker-name", alias = "brokerName", value_name = "GROUP")]
+    broker: Option<String>,
+}
+
+impl GetSyncStateSet {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let controller = self.common.controller()?;
+        let groups = described(&controller, self.broker.as_deref().unwrap_or_default()).await?;
+        if let (Some(broker), true) = (&self.broker, groups.is_empty()) {
+            return Err(Failure::not_found(format!("no broker group {broker} is known; check its name")));
+        }
+        Ok(report(&groups))
+    }
+}
+
+const MEMBERS_HEADER: &[&str] = &[
+    "Cluster Name",
+    "Broker Name",
+    "Epoch",
+    "MID",
+    "Role",
+    "InSync",
+    "Addr",
+    "Replication Addr",
+    "LastReport",
+    "LastEpoch",
+    "End",
+    "Lag",
+];
+
+fn report(groups: &[wire::GroupDescription]) -> Report {
+    let members: Vec<MemberView<'_>> = groups.iter().flat_map(MemberView::of).collect();
+    let mut lines = vec![table(MEMBERS_HEADER, members.iter().map(MemberView::row))];
+    lines.extend(members.iter().filter(|member| !member.health.unfit.is_empty()).map(|member| {
+        let (id, group) = (member.member.id, &member.state.group);
+        format!("member {id} of {group} must not be elected: {}", member.health.unfit)
+    }));
+    lines.extend(groups.iter().filter(|group| !group.waiting_for.is_empty()).map(|group| {
+        let name = group.state.as_ref().map(|state| state.group.as_str()).unwrap_or_default();
+        format!("{name}: {}", group.waiting_for)
+    }));
+    Report::ok(lines.join("\n"), json!({ "brokers": groups.iter().map(group_json).collect::<Vec<_>>() }))
+}
+
+fn group_json(group: &wire::GroupDescription) -> Value {
+    let Some(state) = &group.state else { return Value::Null };
+    json!({
+        "cluster": state.cluster,
+        "broker": state.group,
+        "epoch": state.epoch,
+        "master": state.master,
+        "inSync": state.in_sync,
+        "quorum": state.quorum,
+        "version": state.version,
+        "waitingFor": group.waiting_for,
+        "members": MemberView::of(group).map(|member| member.json()).collect::<Vec<_>>(),
+    })
+}
+
+/// A member with what is known of it.
+struct MemberView<'a> {
+    state: &'a wire::GroupState,
+    member: &'a wire::GroupMember,
+    health: wire::MemberHealth,
+    /// Bytes of the master's log that it does not have.
+    lag: Option<u64>,
+}
+
+impl<'a> MemberView<'a> {
+    fn of(group: &'a wire::GroupDescription) -> impl Iterator<Item = Self> {
+        let heard =
+            |id| group.health.iter().find(move |health| health.id == id && health.silent_ms.is_some());
+        let members =
+            group.state.iter().flat_map(|state| state.members.iter().map(move |member| (state, member)));
+        members.map(move |(state, member)| {
+            let health = heard(member.id);
+            let lag = heard(state.master).zip(health).map(|(master, own)| master.end.saturating_sub(own.end));
+            Self { state, member, health: health.cloned().unwrap_or_default(), lag }
+        })
+    }
+
+    fn is_in_sync(&self) -> bool {
+        self.state.in_sync.contains(&self.member.id)
+    }
+
+    fn address(&self) -> String {
+        format!("{}:{}", self.member.host, self.member.port)
+    }
+
+    fn row(&self) -> Vec<String> {
+        let is_master = self.member.id == self.state.master;
+        let heard = |figure: String| if self.health.silent_ms.is_some() { figure } else { "-".to_owned() };
+        vec![
+            self.state.cluster.clone(),
+            self.state.group.clone(),
+            self.state.epoch.to_string(),
+            self.member.id.to_string(),
+            if is_master { "MASTER" } else { "SLAVE" }.to_owned(),
+            if self.is_in_sync() { "yes" } else { "no" }.to_owned(),
+            self.address(),
+            self.member.replication_address.clone(),
+            self.health.silent_ms.map_or_else(|| "-".to_owned(), |silent| format!("{silent}ms")),
+            heard(self.health.last_epoch.to_string()),
+            heard(self.health.end.to_string()),
+            self.lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string()),
+        ]
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "id": self.member.id,
+            "address": self.address(),
+            "replicationAddress": self.member.replication_address,
+            "inSync": self.is_in_sync(),
+            "silentMs": self.health.silent_ms,
+            "promised": self.health.promised,
+            "lastEpoch": self.health.last_epoch,
+            "end": self.health.end,
+            "lag": self.lag,
+            "unfit": self.health.unfit,
+        })
+    }
+}
+
+/// Elect another master for a broker group, and wait for it
+#[derive(Debug, Args)]
+pub(crate) struct ElectMaster {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    group: GroupChoice,
+    /// Who is to be the master [default: whoever is best besides the master of the moment]
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
+    member: Option<u64>,
+    /// Also one that may lack what was acknowledged; what it lacks is lost
+    #[arg(long)]
+    unclean: bool,
+    /// Do not ask before that
+    #[arg(short = 'y', long)]
+    yes: bool,
+}
+
+impl ElectMaster {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let controller = self.common.controller()?;
+        let state = self.group.find(&controller).await?.state.unwrap_or_default();
+        if self.unclean {
+            let question =
+                format!("Messages of {} that only other members hold will be lost. Go on?", state.group);
+            confirm(&question, self.yes)?;
+        }
+        let request = wire::ElectMasterRequest {
+            cluster: state.cluster.clone(),
+            group: state.group.clone(),
+            member: self.member.unwrap_or_default(),
+            unclean: self.unclean,
+        };
+        // A master that is there hands over without a failed send; one that is not is replaced.
+        let is_planned = !self.unclean && self.member != Some(state.master);
+        let handed_over = is_planned && give_up_reign(&state, self.member.unwrap_or_default()).await.is_ok();
+        if !handed_over {
+            controller.elect_master(request).await.map_err(failure)?;
+        }
+        let elected = self.wait(&controller).await?;
+        let state = elected.state.clone().unwrap_or_default();
+        if let Some(wanted) = self.member.filter(|wanted| *wanted != state.master) {
+            let text = format!(
+                "member {} was elected in epoch {} in place of member {wanted}, which did not answer in time or lacked \
+                 something; try again",
+                state.master, state.epoch
+            );
+            return Err(Failure::failed(text));
+        }
+        let set: Vec<String> = state.in_sync.iter().map(u64::to_string).collect();
+        let text = format!(
+            "member {} is the master of {} in epoch {}, in sync are {{{}}}",
+            state.master,
+            state.group,
+            state.epoch,
+            set.join(", ")
+        );
+        Ok(Report::ok(text, json!({ "brokers": [group_json(&elected)] })))
+    }
+
+    async fn wait(&self, controller: &ControllerClient) -> Result<wire::GroupDescription> {
+        let begin = Instant::now();
+        loop {
+            let group = self.group.find(controller).await?;
+            if group.state.as_ref().is_some_and(|state| state.master != 0) {
+                return Ok(group);
+            }
+            if begin.elapsed() > ELECTION_PATIENCE {
+                let reason = match group.waiting_for.as_str() {
+                    "" => "no member in sync has answered; see getSyncStateSet",
+                    reason => reason,
+                };
+                return Err(Failure::failed(format!("no master after {ELECTION_PATIENCE:?}: {reason}")));
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    }
+}
+
+/// Take a dead member out of its broker group for good
+#[derive(Debug, Args)]
+pub(crate) struct RemoveBrokerMember {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    group: GroupChoice,
+    /// Who goes
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
+    member: u64,
+}
+
+impl RemoveBrokerMember {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let controller = self.common.controller()?;
+        let state = self.group.find(&controller).await?.state.unwrap_or_default();
+        let request = wire::RemoveMemberRequest {
+            cluster: state.cluster,
+            group: state.group.clone(),
+            member: self.member,
+        };
+        let left = controller.remove_member(request).await.map_err(failure)?.state.unwrap_or_default();
+        let ids: Vec<u64> = left.members.iter().map(|member| member.id).collect();
+        let text = format!("member {} of {} is removed", self.member, state.group);
+        Ok(Report::ok(text, json!({ "broker": state.group, "removed": self.member, "members": ids })))
+    }
+}
+
+/// Show the nameservers that elect masters, and which of them leads
+#[derive(Debug, Args)]
+pub(crate) struct ControllerStatus {
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+impl ControllerStatus {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let controller = self.common.controller()?;
+        quorum_report(&controller).await
+    }
+}
+
+async fn quorum_report(controller: &ControllerClient) -> Result<Report> {
+    let quorum = controller.describe_quorum(wire::DescribeQuorumRequest {}).await.map_err(failure)?;
+    let row = |member: &wire::NameserverMember| {
+        let role = match (member.leads, member.votes) {
+            (true, _) => "LEADER",
+            (false, true) => "FOLLOWER",
+            (false, false) => "LEARNER",
+        };
+        vec![
+            member.id.to_string(),
+            member.address.clone(),
+            role.to_owned(),
+            member.behind.map_or_else(|| "-".to_owned(), |behind| behind.to_string()),
+        ]
+    };
+    let mut text = table(&["ID", "Addr", "Role", "Behind"], quorum.members.iter().map(row));
+    if !quorum.members.iter().any(|member| member.leads) {
+        text += &format!("\nno leader is known to nameserver {}, which answered", quorum.answered_by);
+    }
+    let view = |member: &wire::NameserverMember| {
+        json!({
+            "id": member.id,
+            "address": member.address,
+            "leads": member.leads,
+            "votes": member.votes,
+            "behind": member.behind,
+        })
+    };
+    let members: Vec<Value> = quorum.members.iter().map(view).collect();
+    let json = json!({ "nameservers": members, "answeredBy": quorum.answered_by, "term": quorum.term });
+    Ok(Report::ok(text, json))
+}
+
+/// Add a nameserver that was started with --join to those that elect masters, or give one another address
+#[derive(Debug, Args)]
+pub(crate) struct ControllerAdd {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// The nameserver's --id
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    id: u64,
+    /// Where the other nameservers reach it
+    #[arg(long, value_name = "HOST:PORT")]
+    address: kerolox_client::Address,
+}
+
+impl ControllerAdd {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let controller = self.common.controller()?;
+        let request = wire::AddNameserverRequest { id: self.id, address: self.address.to_string() };
+        controller.add_nameserver(request).await.map_err(failure)?;
+        quorum_report(&controller).await
+    }
+}
+
+/// Take a nameserver out of those that elect masters
+#[derive(Debug, Args)]
+pub(crate) struct ControllerRemove {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// The nameserver's --id
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    id: u64,
+}
+
+impl ControllerRemove {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let controller = self.common.controller()?;
+        let request = wire::RemoveNameserverRequest { id: self.id };
+        controller.remove_nameserver(request).await.map_err(failure)?;
+        let text = format!("nameserver {} elects no masters any more; it can be stopped", self.id);
+        Ok(Report::ok(text, json!({ "removed": self.id })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_fit_the_header_and_lag_is_counted_from_the_master() {
+        let member = |id| wire::GroupMember { id, host: "h".into(), port: 1, ..Default::default() };
+        let health = |id, silent_ms, end| wire::MemberHealth { id, silent_ms, end, ..Default::default() };
+        let group = wire::GroupDescription {
+            state: Some(wire::GroupState {
+                group: "a".into(),
+                epoch: 4,
+                master: 2,
+                in_sync: vec![1, 2],
+                members: vec![member(1), member(2), member(3)],
+                ..Default::default()
+            }),
+            health: vec![health(1, Some(5), 70), health(2, Some(6), 100), health(3, None, 0)],
+            waiting_for: "a reason".into(),
+        };
+        let rows: Vec<Vec<String>> = MemberView::of(&group).map(|member| member.row()).collect();
+        assert!(rows.iter().all(|row| row.len() == MEMBERS_HEADER.len()));
+        let lags: Vec<&str> = rows.iter().map(|row| row[11].as_str()).collect();
+        assert_eq!(lags, ["30", "0", "-"]);
+        let report = report(std::slice::from_ref(&group));
+        assert!(report.text.ends_with("a: a reason"), "{}", report.text);
+        let first = &report.json["brokers"][0]["members"][0];
+        assert_eq!(
+            (&first["lag"], &first["inSync"], &first["silentMs"]),
+            (&json!(30), &json!(true), &json!(5))
+        );
+    }
+
+    #[test]
+    fn refusals_map_to_exit_codes() {
+        assert_eq!(failure(Status::not_found("x")).exit, Exit::NotFound);
+        assert_eq!(failure(Status::unavailable("x")).exit, Exit::Unreachable);
+        assert_eq!(failure(Status::failed_precondition("x")).exit, Exit::Failed);
+    }
+}
