@@ -134,9 +134,12 @@ pub struct RetentionConfig {
     pub time: Span,
     /// The log is kept below this size; 0 means that only time and free space count.
     pub log_size: ByteSize,
-    /// Below this much free space on the disk, the operator is warned and old segments go early; 0 means two and a half
-    /// segments.
+    /// Below this much free space on the disk, the operator is warned and old segments go early (unless
+    /// `remove-early` is off); 0 means two and a half segments.
     pub free_space_low: ByteSize,
+    /// Whether old segments go early when free space is low, consumed or not, as in RocketMQ. Off: nothing goes before its
+    /// time, and sends are refused instead.
+    pub remove_early: bool,
     /// Below this much free space, sends are refused while everything else goes on; 0 means one and a quarter segments.
     /// Room for a new segment must be left, so that acknowledgements and decisions can always be stored.
     pub free_space_min: ByteSize,
@@ -150,6 +153,7 @@ impl Default for RetentionConfig {
             time: Span::from_secs(72 * 3600),
             log_size: ByteSize::from_bytes(0),
             free_space_low: ByteSize::from_bytes(0),
+            remove_early: true,
             free_space_min: ByteSize::from_bytes(0),
             check_interval: Span::from_secs(5),
         }
@@ -558,6 +562,7 @@ impl BrokerConfig {
             time_ms: i64::try_from(self.retention.time.as_millis()).unwrap_or(i64::MAX),
             log_bytes: or(self.retention.log_size, u64::MAX),
             free_bytes_low: or(self.retention.free_space_low, segment.saturating_mul(5) / 2),
+            removes_early: self.retention.remove_early,
             free_bytes_min: or(self.retention.free_space_min, segment.saturating_mul(5) / 4),
         }
     }

@@ -22,8 +22,10 @@ pub struct Limits {
     pub time_ms: i64,
     /// The log is kept below this, in bytes.
     pub log_bytes: u64,
-    /// Free bytes of the file system below which old segments go early.
+    /// Free bytes of the file system below which room is short: the operator is warned.
     pub free_bytes_low: u64,
+    /// Whether old segments go early when room is short.
+    pub removes_early: bool,
     /// Free bytes below which sends are refused.
     pub free_bytes_min: u64,
 }
@@ -70,7 +72,8 @@ pub fn plan<E>(
     cuts: impl IntoIterator<Item = Result<Cut, E>>,
 ) -> Result<Plan, E> {
     let too_big = sight.log_bytes.saturating_sub(limits.log_bytes);
-    let too_full = limits.free_bytes_low.saturating_sub(sight.free_bytes);
+    let short_of = limits.free_bytes_low.saturating_sub(sight.free_bytes);
+    let too_full = if limits.removes_early { short_of } else { 0 };
     let (mut cut, mut frees) = (None, 0);
     for (number, next) in cuts.into_iter().enumerate() {
         let next = next?;
@@ -238,7 +241,8 @@ impl Keeper {
             (false, true) => tracing::warn!(
                 folder = %self.folder.display(),
                 refusing = plan.refuse,
-                "the disk is nearly full: old segments go early, and sends are refused when it gets worse; make room or lower retention.time"
+                old_segments_go_early = self.limits.removes_early,
+                "the disk is nearly full, and sends are refused when it gets worse; make room or lower retention.time"
             ),
             (true, false) => tracing::info!("there is room on the disk again"),
             _ => {}
@@ -254,7 +258,13 @@ mod tests {
     use super::*;
     use kerolox_core::topic::{self, TopicChange};
 
-    const LIMITS: Limits = Limits { time_ms: 1_000, log_bytes: 500, free_bytes_low: 100, free_bytes_min: 50 };
+    const LIMITS: Limits = Limits {
+        time_ms: 1_000,
+        log_bytes: 500,
+        free_bytes_low: 100,
+        removes_early: true,
+        free_bytes_min: 50,
+    };
     const CUTS: [Cut; 3] = [
         Cut { frees: 100, due_ms: 1_000 },
         Cut { frees: 200, due_ms: 1_500 },
@@ -281,6 +291,19 @@ mod tests {
         assert_eq!(cut(0, 0, 99), Some(0), "the disk is full");
         assert_eq!(cut(1_500, 900, 99), Some(2), "the strongest reason counts");
         assert_eq!(plan_for(9_999, 9_999, 0, &[]).cut, None);
+    }
+
+    #[test]
+    fn a_full_disk_costs_no_message_that_is_to_be_kept_if_the_operator_says_so() {
+        let limits = Limits { removes_early: false, ..LIMITS };
+        let plan_at = |now_ms, log_bytes| {
+            let sight = Sight { now_ms, log_bytes, free_bytes: 0 };
+            plan(&limits, &sight, CUTS.iter().map(|cut| Ok::<_, Infallible>(*cut)))
+                .expect("no cut is an error")
+        };
+        assert_eq!(plan_at(999, 500), Plan { cut: None, refuse: true, warn: true });
+        assert_eq!(plan_at(1_000, 500).cut, Some(0), "old enough");
+        assert_eq!(plan_at(0, 501).cut, Some(0), "the log is too big");
     }
 
     #[test]

@@ -152,6 +152,30 @@ async fn a_disk_that_is_nearly_full_takes_no_messages_but_everything_else() {
 }
 
 #[tokio::test]
+async fn short_room_costs_old_messages_only_if_the_operator_lets_it() {
+    const SENT: u64 = 40;
+    // More than any disk has: from the broker's view, room is short, but not too short for sends.
+    let short = [
+        ("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "1MiB"),
+        ("KEROLOX_BROKER__RETENTION__FREE_SPACE_LOW", "1000000GiB"),
+        ("KEROLOX_BROKER__RETENTION__FREE_SPACE_MIN", "1B"),
+        ("KEROLOX_BROKER__RETENTION__CHECK_INTERVAL", "100ms"),
+    ];
+    let keeping = [short.as_slice(), &[("KEROLOX_BROKER__RETENTION__REMOVE_EARLY", "false")]].concat();
+    let mut servers = servers(&keeping);
+    servers.create_topic("noise", "NORMAL").await;
+    make_noise(&producer(&servers, &["noise"]).await, usize::try_from(SENT).unwrap()).await;
+    // Several looks at the disk.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(kept(&servers, "noise").await, SENT);
+
+    servers.brokers[0].stop().unwrap();
+    servers.brokers[0] = with(&servers, &short);
+    servers.brokers[0].start().unwrap();
+    eventually("old segments go early", PATIENCE, async || kept(&servers, "noise").await < SENT).await;
+}
+
+#[tokio::test]
 async fn a_topic_that_keeps_less_gives_its_messages_up_early() {
     let servers = servers(&[("KEROLOX_BROKER__RETENTION__CHECK_INTERVAL", "100ms")]);
     for topic in ["short", "work", "noise"] {

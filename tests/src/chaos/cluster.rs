@@ -25,11 +25,12 @@ const DISK_MIB: u32 = 192;
 const PIECES: [usize; 3] = [1 << 20, 1 << 14, 1 << 10];
 const FILLER: &str = "filler";
 /// Small segments, so that faults meet the change from one to the next. No room is kept free: the disk is to be full
-/// in the middle of a write.
-const BROKER_SETTINGS: [(&str, &str); 5] = [
+/// in the middle of a write. Nothing goes early because of that: the checks want to see every message.
+const BROKER_SETTINGS: [(&str, &str); 6] = [
     ("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "1MiB"),
     ("KEROLOX_BROKER__RETENTION__FREE_SPACE_LOW", "1B"),
     ("KEROLOX_BROKER__RETENTION__FREE_SPACE_MIN", "1B"),
+    ("KEROLOX_BROKER__RETENTION__REMOVE_EARLY", "false"),
     ("KEROLOX_BROKER__TRANSACTION__FIRST_CHECK", "2s"),
     ("KEROLOX_BROKER__TRANSACTION__CHECK_INTERVAL", "1s"),
 ];
