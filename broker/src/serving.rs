@@ -10,7 +10,7 @@ use kerolox_kit::clients::Clients;
 use kerolox_kit::process::Shutdown;
 use kerolox_kit::producers::{ProducersService, Reach};
 use kerolox_kit::registrar::Registrar;
-use kerolox_kit::relay::{Relay, is_relayed};
+use kerolox_kit::relay::{Relay, refuse_relayed};
 use kerolox_kit::routes::Routes;
 use kerolox_kit::spread::Spread;
 use kerolox_kit::telemetry::{RegisteredPolicy, SettingsPolicy};
@@ -20,9 +20,9 @@ use kerolox_replication::MemberId;
 use kerolox_store::{Event, Store};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tonic::Status;
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{AxumRouter, Routes as Services};
-use tonic::{Request, Status};
 
 use crate::announce::{Announcer, Role};
 use crate::check_back::{Checker, WebhookCounts, Webhooks};
@@ -167,7 +167,8 @@ impl Parts {
             Some(self.config.group.clone()),
             self.shutdown.clone(),
         );
-        let access = InterceptedService::new(access, refuse_relayed);
+        let why = || "this broker is a slave; its master is another one".to_owned();
+        let access = InterceptedService::new(access, refuse_relayed(why));
         let group = self.config.group.clone();
         let fallback = move || {
             let status = Status::failed_precondition(format!(
@@ -180,8 +181,12 @@ impl Parts {
             services.add_service(access).add_service(ProducersService::server(self.clients.clone()));
         self.door.open(services);
         self.register();
-        let registrar = self.registrar.clone();
-        tokio::spawn(async move { registrar.announce().await });
+        let (registrar, clients) = (self.registrar.clone(), self.clients.clone());
+        tokio::spawn(async move {
+            registrar.announce().await;
+            let asked = clients.send_away();
+            tracing::debug!(asked, "clients are to look for the master");
+        });
         self.is_ready.send_replace(true);
     }
 
@@ -330,14 +335,6 @@ impl Parts {
             tokio::spawn(announce_topics(engine.clone(), Arc::downgrade(&self.registrar))),
         ]
     }
-}
-
-/// Who passes a call on to a slave takes it for the master, and has to look again.
-fn refuse_relayed(request: Request<()>) -> Result<Request<()>, Status> {
-    if is_relayed(request.metadata()) {
-        return Err(Status::unavailable("this broker is a slave; its master is another one"));
-    }
-    Ok(request)
 }
 
 /// Tells clients and nameservers of new topics that nobody announces, such as dead-letter topics.

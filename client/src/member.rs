@@ -175,9 +175,14 @@ impl Member {
     pub(crate) fn learn_from(&self, error: &Error) {
         let moved = |code: Code| code.is_not_found() || code == v2::Code::Forbidden;
         if error.is_transport() || error.code().is_some_and(moved) || matches!(error, Error::NoQueue { .. }) {
-            self.stale.store(true, std::sync::atomic::Ordering::Relaxed);
-            self.wake.notify_one();
+            self.look_again();
         }
+    }
+
+    /// Has the routes read again soon: a server does not lead where it used to.
+    pub(crate) fn look_again(&self) {
+        self.stale.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.wake.notify_one();
     }
 
     /// All servers of all known routes.

@@ -54,7 +54,11 @@ async fn converse(member: &Arc<Member>, link: &Arc<Link>, checks: &mut JoinSet<(
         tokio::select! {
             received = incoming.message() => {
                 match received.map_err(|status| Error::from_grpc(&address, limit, &status))? {
-                    Some(v2::TelemetryCommand { command: Some(Command::ReconnectEndpointsCommand(_)), .. }) | None => return Ok(()),
+                    Some(v2::TelemetryCommand { command: Some(Command::ReconnectEndpointsCommand(_)), .. }) => {
+                        member.look_again();
+                        return Ok(());
+                    }
+                    None => return Ok(()),
                     Some(command) => obey(member, link, command, checks, &outgoing),
                 }
             }

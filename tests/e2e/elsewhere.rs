@@ -21,7 +21,7 @@ use crate::support::{
 use crate::transactions::{CHECKS_EVERY_SECOND, producer, undecided};
 
 /// The Telemetry stream of a producer of "payments".
-struct Listener {
+pub(crate) struct Listener {
     _settings: mpsc::Sender<v2::TelemetryCommand>,
     commands: Streaming<v2::TelemetryCommand>,
 }
@@ -29,6 +29,11 @@ struct Listener {
 impl Listener {
     /// Opens a stream to `server`, and waits until it knows what the producer publishes to.
     async fn open(server: &mut Raw) -> Self {
+        Self::open_as("", server).await
+    }
+
+    /// The same for a client that says that it is written in `language`.
+    pub(crate) async fn open_as(language: &str, server: &mut Raw) -> Self {
         let publishing =
             v2::Publishing { topics: resource("payments").into_iter().collect(), ..Default::default() };
         let settings = v2::Settings {
@@ -40,14 +45,15 @@ impl Listener {
         let command = v2::TelemetryCommand { status: None, command: Some(Command::Settings(settings)) };
         sender.send(command).await.unwrap();
         let mut request = Request::new(ReceiverStream::new(receiver));
-        request.metadata_mut().insert("x-mq-client-id", "e2e-listener".parse().unwrap());
+        request.metadata_mut().insert("x-mq-client-id", format!("e2e-listener{language}").parse().unwrap());
+        request.metadata_mut().insert("x-mq-language", language.parse().unwrap());
         let commands = server.telemetry(request).await.unwrap().into_inner();
         let mut listener = Self { _settings: sender, commands };
         assert!(matches!(listener.next().await, Command::Settings(_)));
         listener
     }
 
-    async fn next(&mut self) -> Command {
+    pub(crate) async fn next(&mut self) -> Command {
         let command = tokio::time::timeout(PATIENCE, self.commands.message()).await;
         command.expect("a command comes").unwrap().expect("the stream stays open").command.unwrap()
     }
@@ -62,7 +68,7 @@ impl Listener {
         (message.system_properties.unwrap().message_id, check.transaction_id)
     }
 
-    async fn is_silent_for(&mut self, duration: Duration) -> bool {
+    pub(crate) async fn is_silent_for(&mut self, duration: Duration) -> bool {
         tokio::time::timeout(duration, self.commands.message()).await.is_err()
     }
 }

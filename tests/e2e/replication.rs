@@ -7,12 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use kerolox_client::{Message, RetryPolicy, SimpleConsumer};
 use kerolox_kit::controller::ControllerClient;
-use kerolox_proto::kerolox::{DescribeGroupsRequest, GroupState};
+use kerolox_proto::kerolox::{DescribeGroupsRequest, ElectMasterRequest, GroupState};
 use kerolox_proto::v2::Code;
+use kerolox_proto::v2::telemetry_command::Command;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::elsewhere::Listener;
 use crate::support::{
-    NO_CHECKS, PATIENCE, Servers, body, consume, eventually, expect_nothing, message, receive, refusal,
+    NO_CHECKS, PATIENCE, Servers, body, consume, eventually, expect_nothing, message, raw, receive, refusal,
     server,
 };
 
@@ -224,6 +226,26 @@ async fn a_rolling_restart_fails_no_send() {
         }
     }
     assert_eq!(received.len(), sent);
+}
+
+#[tokio::test]
+async fn who_was_told_of_all_members_is_asked_to_look_for_the_new_master() {
+    let servers = group(2, &[], &[]).await;
+    create(&servers, "payments", "TRANSACTION").await;
+    let GroupState { cluster, group, master: ruling, .. } = state(&servers).await;
+    let old = master(&servers).await;
+    let mut server = raw(&servers.brokers[old]).await;
+    // Java tries all addresses of a broker; Node.js, which says "HTTP", knows only the one it was given.
+    let mut java = Listener::open_as("JAVA", &mut server).await;
+    let mut nodejs = Listener::open_as("HTTP", &mut server).await;
+    let other =
+        state(&servers).await.members.iter().map(|member| member.id).find(|id| *id != ruling).unwrap();
+    let request = ElectMasterRequest { cluster, group, member: other, unclean: false };
+    let controller = ControllerClient::new(&[servers.access_points()]).unwrap();
+    controller.elect_master(request).await.unwrap();
+    assert!(matches!(java.next().await, Command::ReconnectEndpointsCommand(_)));
+    assert!(nodejs.is_silent_for(Duration::from_secs(1)).await);
+    assert_ne!(master(&servers).await, old);
 }
 
 #[tokio::test]

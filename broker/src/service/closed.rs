@@ -10,7 +10,7 @@ use std::time::Duration;
 use kerolox_kit::access::{Answer, Items, answer, refused_stream};
 use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::refusal::Refusal;
-use kerolox_kit::relay::is_relayed;
+use kerolox_kit::relay::refuse_relayed;
 use kerolox_kit::telemetry::TelemetryStream;
 use kerolox_proto::kerolox::replication_server::ReplicationServer;
 use kerolox_proto::v2::messaging_service_server::{MessagingService, MessagingServiceServer};
@@ -103,12 +103,8 @@ impl Door {
             closed = closed.add_service(replication);
         }
         let told = opening.clone();
-        // Who passes a call on looks for another master, and does not take a refusal for the answer.
-        let unless_relayed = move |request: Request<()>| match is_relayed(request.metadata()) {
-            true => Err(Status::unavailable(reason(&told))),
-            false => Ok(request),
-        };
-        let refusing = InterceptedService::new(MessagingServiceServer::new(refusing), unless_relayed);
+        let refusing = MessagingServiceServer::new(refusing);
+        let refusing = InterceptedService::new(refusing, refuse_relayed(move || reason(&told)));
         let closed = closed.add_service(refusing);
         Self {
             way: watch::Sender::new(way),

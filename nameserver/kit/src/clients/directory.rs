@@ -25,6 +25,8 @@ struct CommandStream {
     sender: CommandSender,
     /// The client has closed its half; it may still listen.
     is_half_closed: bool,
+    /// The client knows other members of the group to go to.
+    knows_members: bool,
 }
 
 impl CommandStream {
@@ -67,8 +69,26 @@ impl Directory {
         let stream = self.next_stream;
         let session = self.session(client_id, now);
         session.last_seen = now;
-        session.streams.push(CommandStream { id: stream, sender, is_half_closed: false });
+        session.streams.push(CommandStream {
+            id: stream,
+            sender,
+            is_half_closed: false,
+            knows_members: false,
+        });
         stream
+    }
+
+    pub(super) fn note_members(&mut self, client_id: &str, stream: u64) {
+        let streams = self.sessions.get_mut(client_id).map(|session| session.streams.as_mut_slice());
+        for held in streams.unwrap_or_default().iter_mut().filter(|held| held.id == stream) {
+            held.knows_members = true;
+        }
+    }
+
+    /// Streams of clients that know other members.
+    pub(super) fn movable(&self) -> Vec<CommandSender> {
+        let streams = self.sessions.values().flat_map(|session| &session.streams);
+        streams.filter(|held| held.knows_members && held.is_open()).map(|held| held.sender.clone()).collect()
     }
 
     pub(super) fn detach(&mut self, client_id: &str, stream: u64) {

@@ -15,6 +15,7 @@ use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::{self, TelemetryCommand};
 use tokio::sync::{Notify, mpsc};
 
+use crate::refusal::ok_status;
 use directory::Directory;
 
 /// How long a client without an open stream lives after its last sign of life, by default. The Rust SDK sends a
@@ -136,6 +137,17 @@ impl Clients {
         (lease, receiver)
     }
 
+    /// Asks clients to look for the master anew (ReconnectEndpoints), because this server is none any more. Only those are
+    /// asked that know other members: the others were told of this server alone and would come back to it. Returns how many
+    /// were asked.
+    pub fn send_away(&self) -> usize {
+        let movable = self.lock().movable();
+        let command = v2::ReconnectEndpointsCommand { nonce: uuid::Uuid::new_v4().to_string() };
+        let command = Some(v2::telemetry_command::Command::ReconnectEndpointsCommand(command));
+        let command = TelemetryCommand { status: Some(ok_status()), command };
+        movable.iter().filter(|stream| stream.try_send(Ok(command.clone())).is_ok()).count()
+    }
+
     /// Ends all streams, for shutting down.
     pub fn close_streams(&self) {
         self.lock().close_streams();
@@ -176,6 +188,11 @@ impl StreamLease {
             stream: self.stream,
             replies: self.replies.clone(),
         }
+    }
+
+    /// Notes that the client knows the other members of this server's group; see [`Clients::send_away`].
+    pub fn note_members(&self) {
+        self.clients.lock().note_members(&self.client_id, self.stream);
     }
 }
 

@@ -80,6 +80,23 @@ async fn streams_of_terminated_clients_end_when_the_client_closes_its_half() {
 }
 
 #[tokio::test]
+async fn only_clients_that_know_other_members_are_sent_away() {
+    let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
+    let (movable, mut commands) = clients.open_stream("p");
+    let (_fixed, mut no_commands) = clients.open_stream("q");
+    movable.note_members();
+    assert_eq!(clients.send_away(), 1);
+    let command = commands.recv().await.expect("a stream").expect("a command").command;
+    assert!(
+        matches!(command, Some(v2::telemetry_command::Command::ReconnectEndpointsCommand(_))),
+        "{command:?}"
+    );
+    assert!(no_commands.try_recv().is_err());
+    drop(movable);
+    assert_eq!(clients.send_away(), 0);
+}
+
+#[tokio::test]
 async fn shutdown_ends_all_streams() {
     let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
     let (lease, mut commands) = clients.open_stream("p");

@@ -16,6 +16,7 @@ use kerolox_model::token::{RecallHandle, ReceiptHandle, TransactionId};
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
 use kerolox_proto::v2::{self, Code};
 use tonic::metadata::MetadataMap;
+use tonic::service::Interceptor;
 use tonic::transport::Channel;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
@@ -343,6 +344,15 @@ impl Relay {
 /// Whether a call was passed on before.
 pub fn is_relayed(metadata: &MetadataMap) -> bool {
     metadata.contains_key(RELAYED)
+}
+
+/// For a server that cannot answer for the group: refuses calls that were passed on to it with UNAVAILABLE and `why`. Who passed
+/// them on looks for another master then, and does not take a refusal for the answer.
+pub fn refuse_relayed(why: impl Fn() -> String + Clone) -> impl Interceptor + Clone {
+    move |request: Request<()>| match is_relayed(request.metadata()) {
+        true => Err(Status::unavailable(why())),
+        false => Ok(request),
+    }
 }
 
 #[cfg(test)]

@@ -54,6 +54,9 @@ where
 {
     let headers = ClientHeaders::from_metadata(request.metadata()).map_err(|refusal| refusal.to_grpc())?;
     let (lease, commands) = clients.open_stream(&headers.client_id);
+    if headers.tries_each_address() {
+        lease.note_members();
+    }
     let reader = Reader {
         client_id: headers.client_id,
         clients: Arc::clone(clients),
