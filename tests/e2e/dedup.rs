@@ -10,11 +10,20 @@ use kerolox_client::admin::wire;
 use kerolox_proto::v2::{self, Code};
 use kerolox_tests::process::Server;
 
+use crate::replication::{group, in_sync, master};
 use crate::support::{
-    NO_CHECKS, PATIENCE, QUEUES, Servers, code, consume, expect_nothing, from_client, raw, resource,
+    NO_CHECKS, PATIENCE, QUEUES, Servers, code, consume, eventually, expect_nothing, from_client, raw,
+    resource,
 };
 
+/// Orders are told apart by their keys, for longer than a test takes.
+const REMEMBERING: [&str; 2] = ["+dedup=key", "+dedup.window=1h"];
+
 async fn create_topic(servers: &Servers, topic: &str, attributes: &[&str]) {
+    create_at(servers, &servers.brokers[0], topic, attributes).await;
+}
+
+async fn create_at(servers: &Servers, broker: &Server, topic: &str, attributes: &[&str]) {
     let request = wire::UpdateTopicRequest {
         name: topic.to_owned(),
         read_queues: Some(QUEUES),
@@ -22,7 +31,7 @@ async fn create_topic(servers: &Servers, topic: &str, attributes: &[&str]) {
         attributes: attributes.iter().map(|&change| change.to_owned()).collect(),
         ..Default::default()
     };
-    let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
+    let address: Address = broker.address().unwrap().parse().unwrap();
     servers.client().admin().broker(&address).update_topic(request).await.unwrap();
 }
 
@@ -125,37 +134,70 @@ async fn a_business_key_is_free_again_when_its_transaction_was_rolled_back() {
     expect_nothing(&consumer).await;
 }
 
-/// Producers repeat every send until it is answered, and then once more, while the broker is killed and its index lost.
+/// Producers that repeat every send until it is answered, and then once more. They ask one server after the other.
+struct Storm {
+    stop: Arc<AtomicBool>,
+    producers: Vec<tokio::task::JoinHandle<BTreeSet<(String, String)>>>,
+}
+
+impl Storm {
+    const PRODUCERS: usize = 4;
+
+    fn begin(servers: &Servers) -> Self {
+        let addresses: Vec<String> =
+            servers.brokers.iter().map(|broker| broker.address().unwrap().to_owned()).collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let producer = |number: usize| tokio::spawn(repeat(number, addresses.clone(), stop.clone()));
+        let producers = (0..Self::PRODUCERS).map(producer).collect();
+        Self { stop, producers }
+    }
+
+    /// Ends it; `asked` is to have one copy of each order then.
+    async fn end(self, servers: &Servers, asked: &Server) {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut sent = BTreeSet::new();
+        for producer in self.producers {
+            sent.extend(producer.await.unwrap());
+        }
+        let keys: BTreeSet<&String> = sent.iter().map(|(key, _)| key).collect();
+        assert!(keys.len() > 20, "only {} orders were sent", keys.len());
+        assert_eq!(keys.len(), sent.len(), "all who sent an order were told the same message");
+        let address: Address = asked.address().unwrap().parse().unwrap();
+        let request = wire::DescribeTopicRequest { name: "orders".to_owned() };
+        let queues = servers.client().admin().broker(&address).describe_topic(request).await.unwrap().queues;
+        let stored: u64 = queues.iter().map(|queue| queue.max_offset).sum();
+        assert_eq!(stored, keys.len() as u64, "one copy of each");
+    }
+}
+
+/// What one producer of a storm was told: keys of orders with message ids.
+async fn repeat(number: usize, addresses: Vec<String>, stop: Arc<AtomicBool>) -> BTreeSet<(String, String)> {
+    let mut asked = addresses.iter().cycle();
+    let (mut sent, mut repeats) = (BTreeSet::new(), 0);
+    while !stop.load(Ordering::Relaxed) {
+        // Two producers send each order.
+        let key = format!("order-{}-{}", number / 2, sent.len());
+        let mut answers = Vec::new();
+        while answers.len() < 2 {
+            let id = format!("{number}-{key}-{repeats}");
+            repeats += 1;
+            match try_send(asked.next().unwrap(), normal("orders", &id, &[&key])).await {
+                Some(answer) => answers.push(answer),
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+        assert_eq!(answers[0], answers[1], "{key}");
+        sent.insert((key, answers[0].message_id.clone()));
+    }
+    sent
+}
+
+/// The broker is killed again and again, and loses its index.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_repeats_over_kills_yields_one_copy_of_each() {
-    const PRODUCERS: usize = 4;
     let mut servers = Servers::standalone(&[]);
-    create_topic(&servers, "orders", &["+dedup=key", "+dedup.window=1h"]).await;
-    let address = servers.brokers[0].address().unwrap().to_owned();
-    let stop = Arc::new(AtomicBool::new(false));
-    let producer = |number: usize| {
-        let (address, stop) = (address.clone(), stop.clone());
-        tokio::spawn(async move {
-            let (mut sent, mut repeats) = (BTreeSet::new(), 0);
-            while !stop.load(Ordering::Relaxed) {
-                // Two producers send each order.
-                let key = format!("order-{}-{}", number / 2, sent.len());
-                let mut answers = Vec::new();
-                while answers.len() < 2 {
-                    let id = format!("{number}-{key}-{repeats}");
-                    repeats += 1;
-                    match try_send(&address, normal("orders", &id, &[&key])).await {
-                        Some(answer) => answers.push(answer),
-                        None => tokio::time::sleep(Duration::from_millis(20)).await,
-                    }
-                }
-                assert_eq!(answers[0], answers[1], "{key}");
-                sent.insert((key, answers[0].message_id.clone()));
-            }
-            sent
-        })
-    };
-    let producers: Vec<_> = (0..PRODUCERS).map(producer).collect();
+    create_topic(&servers, "orders", &REMEMBERING).await;
+    let storm = Storm::begin(&servers);
     for life in 0..4 {
         tokio::time::sleep(Duration::from_millis(700)).await;
         servers.brokers[0].kill().unwrap();
@@ -165,19 +207,24 @@ async fn a_storm_of_repeats_over_kills_yields_one_copy_of_each() {
         servers.brokers[0].start().unwrap();
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
-    stop.store(true, Ordering::Relaxed);
-    let mut sent = BTreeSet::new();
-    for producer in producers {
-        sent.extend(producer.await.unwrap());
+    storm.end(&servers, &servers.brokers[0]).await;
+}
+
+/// The master is killed again and again, and another one has to know what it knew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_repeats_over_elections_yields_one_copy_of_each() {
+    let mut servers = group(3, &[], &[]).await;
+    create_at(&servers, &servers.brokers[master(&servers).await], "orders", &REMEMBERING).await;
+    let storm = Storm::begin(&servers);
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let old = master(&servers).await;
+        servers.brokers[old].kill().unwrap();
+        eventually("another one rules", PATIENCE, async || master(&servers).await != old).await;
+        servers.brokers[old].start().unwrap();
+        in_sync(&servers, 3).await;
     }
-    let keys: BTreeSet<&String> = sent.iter().map(|(key, _)| key).collect();
-    assert!(keys.len() > 20, "only {} orders were sent", keys.len());
-    assert_eq!(keys.len(), sent.len(), "all who sent an order were told the same message");
-    let address: Address = address.parse().unwrap();
-    let request = wire::DescribeTopicRequest { name: "orders".to_owned() };
-    let queues = servers.client().admin().broker(&address).describe_topic(request).await.unwrap().queues;
-    let stored: u64 = queues.iter().map(|queue| queue.max_offset).sum();
-    assert_eq!(stored, keys.len() as u64, "one copy of each");
+    storm.end(&servers, &servers.brokers[master(&servers).await]).await;
 }
 
 async fn try_send(address: &str, message: v2::Message) -> Option<v2::SendResultEntry> {

@@ -338,6 +338,51 @@ async fn an_emptied_member_comes_back_as_another_one() {
     assert_eq!(consume(&consumer, 20).await.len(), 20);
 }
 
+/// A member that lacks what was acknowledged is elected by hand: what only the old master had is given up, and kept aside.
+#[tokio::test]
+async fn an_unclean_election_keeps_aside_what_it_gives_up() {
+    let mut servers = group(2, &[], &[]).await;
+    create(&servers, "orders", "NORMAL").await;
+    let client = servers.client();
+    let producer = client.producer().topic("orders").retry_policy(patient()).start().await.unwrap();
+    producer.send(message("orders", "both have this")).await.unwrap();
+    let old = master(&servers).await;
+    servers.brokers[1 - old].kill().unwrap();
+    producer.send(message("orders", "only the old master has this")).await.unwrap();
+    servers.brokers[old].kill().unwrap();
+    servers.brokers[1 - old].start().unwrap();
+
+    let GroupState { cluster, group, master: ruling, .. } = state(&servers).await;
+    let member =
+        state(&servers).await.members.iter().map(|member| member.id).find(|id| *id != ruling).unwrap();
+    let elect = async |unclean| {
+        let (cluster, group) = (cluster.clone(), group.clone());
+        let controller = ControllerClient::new(&[servers.access_points()]).unwrap();
+        controller.elect_master(ElectMasterRequest { cluster, group, member, unclean }).await.is_ok()
+    };
+    assert!(!elect(false).await, "nobody loses anything by mistake");
+    eventually("it is elected", PATIENCE, async || elect(true).await).await;
+    producer.send(message("orders", "a new life")).await.unwrap();
+    servers.brokers[old].start().unwrap();
+    in_sync(&servers, 2).await;
+    eventually("the logs are the same", PATIENCE, async || are_logs_equal(&servers)).await;
+    assert_eq!(master(&servers).await, 1 - old);
+
+    let given_up: Vec<u8> = std::fs::read_dir(servers.brokers[old].data().join("log"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("cut-"))
+        .flat_map(|path| std::fs::read(path).unwrap())
+        .collect();
+    let holds = |body: &str| given_up.windows(body.len()).any(|bytes| bytes == body.as_bytes());
+    assert!(holds("only the old master has this") && !holds("both have this"));
+    let consumer = servers.consumer("billing", "orders").await;
+    let mut received = consume(&consumer, 2).await;
+    received.sort();
+    assert_eq!(received, ["a new life", "both have this"]);
+    expect_nothing(&consumer).await;
+}
+
 /// A master that cannot have anything confirmed when a message is due stores it when it can.
 #[tokio::test]
 async fn a_message_that_fell_due_while_nothing_could_be_stored_comes_afterwards() {

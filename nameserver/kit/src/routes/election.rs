@@ -10,6 +10,8 @@ use crate::refusal::Refusal;
 
 /// How long to go on looking for the master of a group with slaves: an election with default settings takes about 2 s.
 pub(crate) const ELECTION_WAIT: Duration = Duration::from_secs(4);
+/// Of a group that has had no master for so long, nobody expects one at any moment: queries do not wait for it any more.
+const ELECTION_LATELY: Duration = Duration::from_secs(20);
 /// How often to look.
 const ELECTION_LOOK: Duration = Duration::from_millis(50);
 
@@ -23,7 +25,7 @@ impl Routes {
     }
 
     /// What `query` says of a topic. Slaves hear of a topic a little later than their master, so one that is not found while a
-    /// group has no master is looked for again until it has one, for some seconds at most.
+    /// group is being given another master is looked for again until it has one, for some seconds at most.
     ///
     /// # Errors
     /// Those of `query`.
@@ -37,7 +39,7 @@ impl Routes {
                 Err(refusal) if refusal.code == Code::TopicNotFound && Instant::now() < deadline => {}
                 outcome => return outcome,
             }
-            if !self.lock().is_electing(std::time::Instant::now()) {
+            if !self.lock().is_electing(ELECTION_LATELY, std::time::Instant::now()) {
                 // A master may have come between the two.
                 return query(self);
             }

@@ -80,7 +80,12 @@ impl Routes {
 
     /// Changes the table, and tells of it if `is_news` says so of the outcome.
     fn change<T>(&self, change: impl FnOnce(&mut RouteTable) -> T, is_news: impl FnOnce(&T) -> bool) -> T {
-        let outcome = change(&mut self.lock());
+        let outcome = {
+            let mut table = self.lock();
+            let outcome = change(&mut table);
+            table.note_masters(Instant::now());
+            outcome
+        };
         if is_news(&outcome) {
             self.changes.send_modify(|count| *count += 1);
         }

@@ -53,6 +53,8 @@ pub struct RouteTable {
     copies: BTreeMap<String, Copy>,
     /// The epoch that each group is in, by cluster and group, as far as somebody heard of it from the controller.
     epochs: BTreeMap<(String, String), u32>,
+    /// Groups of which somebody is there, but no master, and since when that is known.
+    masterless: BTreeMap<(String, String), Instant>,
 }
 
 impl RouteTable {
@@ -66,6 +68,7 @@ impl RouteTable {
             leases: BTreeMap::new(),
             copies: BTreeMap::new(),
             epochs: BTreeMap::new(),
+            masterless: BTreeMap::new(),
         }
     }
 
@@ -219,11 +222,25 @@ impl RouteTable {
         found
     }
 
-    /// Whether somebody of a group is there, and nobody rules it: another master is about to come.
-    pub fn is_electing(&self, now: Instant) -> bool {
+    /// Looks at which groups have a master: to be called after every change.
+    pub fn note_masters(&mut self, now: Instant) {
         let brokers = self.brokers(now);
         let ruled: BTreeSet<_> = brokers.values().filter(|broker| broker.is_master()).map(group_of).collect();
-        self.registrations(now).any(|broker| !ruled.contains(&group_of(&broker)))
+        let without =
+            self.registrations(now).map(|broker| group_of(&broker)).filter(|group| !ruled.contains(group));
+        let since = |(cluster, group): (&str, &str)| {
+            let group = (cluster.to_owned(), group.to_owned());
+            let since = self.masterless.get(&group).copied().unwrap_or(now);
+            (group, since)
+        };
+        self.masterless = without.map(since).collect();
+    }
+
+    /// Whether some group, of which somebody is there, lost its master less than `lately` ago: another one is about to come.
+    pub fn is_electing(&mut self, lately: Duration, now: Instant) -> bool {
+        // Leases end without an event.
+        self.note_masters(now);
+        self.masterless.values().any(|since| now.saturating_duration_since(*since) < lately)
     }
 
     /// What is known of brokers that are believed to be there, what counts more after what counts less.

@@ -320,6 +320,41 @@ fn only_addresses_of_one_kind_are_named_together() {
     assert_eq!(told("10.0.0.1", "b.example"), ["10.0.0.1"]);
 }
 
+#[test]
+fn a_group_that_has_long_been_without_a_master_is_not_waited_for() {
+    const LATELY: Duration = Duration::from_secs(20);
+    let now = Instant::now();
+    let slave = |id, at| (member(id, "10.0.0.3", 0, vec![]), at);
+    let mut table = RouteTable::new(LEASE, 0);
+    let register = |table: &mut RouteTable, (request, at)| {
+        table.register(request, None, at).unwrap();
+        table.note_masters(at);
+    };
+    assert!(!table.is_electing(LATELY, now), "nobody is there");
+    register(&mut table, (member(0, "10.0.0.2", 4, vec![]), now));
+    register(&mut table, slave(1, now));
+    assert!(!table.is_electing(LATELY, now));
+
+    // Only the slave is heard of any more.
+    let mut at = now;
+    while table.brokers(at).values().any(|broker| broker.is_master()) {
+        at += LEASE / 3;
+        register(&mut table, slave(1, at));
+    }
+    assert!(table.is_electing(LATELY, at));
+    while at < now + LEASE + LATELY * 2 {
+        at += LEASE / 3;
+        register(&mut table, slave(1, at));
+    }
+    assert!(!table.is_electing(LATELY, at), "nobody expects a master at any moment");
+
+    // A master comes and goes again.
+    register(&mut table, (member(0, "10.0.0.2", 5, vec![]), at));
+    assert!(!table.is_electing(LATELY, at));
+    table.note_epoch("c", "a", 6);
+    assert!(table.is_electing(LATELY, at));
+}
+
 #[tokio::test]
 async fn a_topic_of_which_only_the_master_heard_is_found_through_its_election() {
     let t = || vec![topic("t", 1, 1, 6)];
