@@ -6,6 +6,7 @@ use crate::consumer::SimpleConsumerBuilder;
 use crate::error::{Error, Result};
 use crate::message_id::MessageIds;
 use crate::producer::ProducerBuilder;
+use crate::push::PushConsumerBuilder;
 use crate::rpc::{Caller, Pool};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -52,6 +53,11 @@ impl Client {
     /// Starts a simple consumer of `group`.
     pub fn simple_consumer(&self, group: impl Into<String>) -> SimpleConsumerBuilder {
         SimpleConsumerBuilder::new(self.clone(), group.into())
+    }
+
+    /// Starts a push consumer of `group`.
+    pub fn push_consumer(&self, group: impl Into<String>) -> PushConsumerBuilder {
+        PushConsumerBuilder::new(self.clone(), group.into())
     }
 
     /// Administration of Kerolox servers.

@@ -96,6 +96,11 @@ impl Delivery {
         self.stored
     }
 
+    /// Counts another attempt that is made without the server.
+    pub(crate) fn attempt_again(&mut self) {
+        self.attempt = self.attempt.saturating_add(1);
+    }
+
     /// The right to acknowledge this delivery, opaque. It changes when the invisible duration is changed.
     pub fn receipt_handle(&self) -> &str {
         &self.receipt_handle

@@ -1,7 +1,7 @@
 //! Client of Kerolox and of other servers that speak the RocketMQ 5 protocol (`apache.rocketmq.v2`).
 //!
-//! A [`Client`] knows the access points and owns the connections. From it come [`Producer`]s, [`SimpleConsumer`]s and the
-//! [`admin::Admin`] interface. Each producer and consumer is a client of its own in the eyes of the servers, with its own
+//! A [`Client`] knows the access points and owns the connections. From it come [`Producer`]s, [`SimpleConsumer`]s, [`PushConsumer`]s
+//! and the [`admin::Admin`] interface. Each producer and consumer is a client of its own in the eyes of the servers, with its own
 //! client id, telemetry streams and heartbeats; dropping it stops its background tasks.
 //!
 //! ```no_run
@@ -45,7 +45,7 @@
 //! # }
 //! ```
 //!
-//! Where things are: [`Producer`] sends and keeps transactions, [`SimpleConsumer`] receives, [`Error`] says what went wrong
+//! Where things are: [`Producer`] sends and keeps transactions, [`SimpleConsumer`] receives, [`PushConsumer`] calls a listener, [`Error`] says what went wrong
 //! and whether to try again, [`admin`] speaks `kerolox.v1` with brokers and nameservers.
 
 mod address;
@@ -59,6 +59,7 @@ mod member;
 mod message;
 mod message_id;
 mod producer;
+mod push;
 mod retry;
 mod route;
 mod rpc;
@@ -74,4 +75,5 @@ pub use message::{Message, MessageBuilder};
 pub use producer::local::{Commit, Executed, TransactionError};
 pub use producer::transaction::{Resolution, Transaction};
 pub use producer::{Producer, ProducerBuilder, SendReceipt};
+pub use push::{PushConsumer, PushConsumerBuilder, Verdict};
 pub use retry::RetryPolicy;

@@ -36,6 +36,8 @@ pub(crate) struct Member {
     group: Option<String>,
     routes: RwLock<HashMap<String, Arc<Route>>>,
     pub(crate) settings: watch::Sender<v2::Settings>,
+    /// What the servers answered to our settings last.
+    pub(crate) told: watch::Sender<v2::Settings>,
     /// Servers whose telemetry stream is open and has answered with Settings.
     pub(crate) greeted: watch::Sender<HashSet<Endpoints>>,
     /// Something changed: open missing sessions, and read the routes again soon if they are stale.
@@ -50,7 +52,7 @@ pub(crate) struct Member {
 pub(crate) struct AbortOnDrop(JoinHandle<()>);
 
 impl AbortOnDrop {
-    fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
+    pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
         Self(tokio::spawn(task))
     }
 }
@@ -89,6 +91,7 @@ impl Member {
             group: profile.group,
             routes: RwLock::default(),
             settings: watch::Sender::new(settings),
+            told: watch::Sender::default(),
             greeted: watch::Sender::new(HashSet::new()),
             wake: Notify::new(),
             stale: false.into(),

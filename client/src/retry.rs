@@ -30,7 +30,7 @@ impl Default for RetryPolicy {
 
 impl RetryPolicy {
     /// Pause after the failed attempt number `attempt` (from 1).
-    fn pause_after(&self, attempt: u32) -> Duration {
+    pub(crate) fn pause_after(&self, attempt: u32) -> Duration {
         let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
         let seconds = self.initial.as_secs_f64() * self.multiplier.powi(exponent);
         Duration::try_from_secs_f64(seconds).map_or(self.max, |pause| pause.min(self.max))

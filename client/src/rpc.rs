@@ -243,7 +243,8 @@ answers!(
     EndTransactionResponse,
     RecallMessageResponse,
     NotifyClientTerminationResponse,
-    ChangeInvisibleDurationResponse
+    ChangeInvisibleDurationResponse,
+    ForwardMessageToDeadLetterQueueResponse
 );
 
 /// With entries, each entry's status counts and the one above them only sums up.

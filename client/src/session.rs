@@ -90,8 +90,9 @@ fn obey(
     outgoing: &mpsc::Sender<v2::TelemetryCommand>,
 ) {
     match command.command {
-        Some(Command::Settings(_)) => {
+        Some(Command::Settings(settings)) => {
             link.mark_healthy();
+            member.told.send_replace(settings);
             member.greeted.send_modify(|greeted| {
                 greeted.insert(link.endpoints.clone());
             });

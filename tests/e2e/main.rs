@@ -27,6 +27,7 @@ mod neighbours;
 mod offsets;
 mod priorities;
 mod pull;
+mod push;
 mod query;
 mod rebuild;
 mod relay;

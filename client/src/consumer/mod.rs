@@ -1,0 +1,6 @@
+//! Consumers that receive: the simple one, and what the push consumer is made of.
+
+pub(crate) mod receiver;
+mod simple;
+
+pub use simple::{SimpleConsumer, SimpleConsumerBuilder};

@@ -1,0 +1,335 @@
+//! What simple and push consumers have in common: which queues to ask, how to receive from one, and how to settle a delivery.
+
+use crate::client::Client;
+use crate::delivery::Delivery;
+use crate::error::{Error, Result};
+use crate::filter::FilterExpression;
+use crate::member::{AbortOnDrop, Member, Profile, ROUTE_REFRESH};
+use crate::retry::RetryPolicy;
+use crate::route::Queue;
+use crate::rpc::{Link, check, messaging, server_error};
+use kerolox_proto::v2;
+use kerolox_proto::v2::receive_message_response::Content;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What a consumer asks for; what the builders collect.
+#[derive(Debug)]
+pub(crate) struct Wishes {
+    pub(crate) client: Client,
+    pub(crate) group: String,
+    pub(crate) subscriptions: BTreeMap<String, FilterExpression>,
+    /// How long a receive waits for a first message.
+    pub(crate) await_duration: Duration,
+    /// How acknowledgements are retried.
+    pub(crate) policy: RetryPolicy,
+}
+
+impl Wishes {
+    pub(crate) fn new(client: Client, group: String) -> Self {
+        Self {
+            client,
+            group,
+            subscriptions: BTreeMap::new(),
+            await_duration: Duration::from_secs(20),
+            policy: RetryPolicy::default(),
+        }
+    }
+}
+
+/// One receive.
+#[derive(Debug, Clone)]
+pub(crate) struct Fetch {
+    pub(crate) max_messages: usize,
+    /// How long nobody else gets what was received.
+    pub(crate) invisible_duration: Duration,
+    /// A receive that is repeated with the same id gets the same messages of a message group again.
+    pub(crate) attempt_id: Option<String>,
+}
+
+/// A member of a consumer group with its subscriptions.
+pub(crate) struct Receiver {
+    pub(crate) member: Arc<Member>,
+    _supervisor: AbortOnDrop,
+    pub(crate) group: String,
+    subscriptions: BTreeMap<String, FilterExpression>,
+    await_duration: Duration,
+    policy: RetryPolicy,
+    assignment: Mutex<Option<Assignment>>,
+    assignment_stale: AtomicBool,
+}
+
+/// The queues that the servers let this consumer receive from. Queue id -1 stands for all queues of a broker.
+#[derive(Debug, Clone)]
+struct Assignment {
+    queues: Arc<Vec<(String, Queue)>>,
+    read_at: Instant,
+}
+
+impl Receiver {
+    /// Reads the routes of the subscribed topics and which queues to receive from, greets the brokers and starts the
+    /// background tasks.
+    pub(crate) async fn start(kind: v2::ClientType, wishes: Wishes) -> Result<Self> {
+        let Wishes { client, group, subscriptions, await_duration, policy } = wishes;
+        if subscriptions.is_empty() {
+            return Err(Error::invalid("the consumer has no subscription; add one with subscribe()"));
+        }
+        let caller = client.caller();
+        let entry = |(topic, filter): (&String, &FilterExpression)| v2::SubscriptionEntry {
+            topic: Some(caller.resource(topic)),
+            expression: Some(filter.to_wire()),
+        };
+        let subscription = v2::Subscription {
+            group: Some(caller.resource(&group)),
+            subscriptions: subscriptions.iter().map(entry).collect(),
+            long_polling_timeout: prost_types::Duration::try_from(await_duration).ok(),
+            ..Default::default()
+        };
+        let profile = Profile {
+            kind,
+            group: Some(group.clone()),
+            pub_sub: v2::settings::PubSub::Subscription(subscription),
+            topics: subscriptions.keys().cloned().collect(),
+            checker: None,
+        };
+        let (member, supervisor) = Member::start(caller, profile).await?;
+        let receiver = Self {
+            member,
+            _supervisor: supervisor,
+            group,
+            subscriptions,
+            await_duration,
+            policy,
+            assignment: Mutex::default(),
+            assignment_stale: AtomicBool::new(false),
+        };
+        // From here on receives need no access point. One that does not answer now is asked again by the first receive.
+        if let Err(error) = receiver.assigned().await {
+            tracing::debug!(%error, "no assignment yet");
+        }
+        Ok(receiver)
+    }
+
+    /// The subscribed topics.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &String> {
+        self.subscriptions.keys()
+    }
+
+    /// The assignment, read again when it is old or a receive failed. An old one is better than none.
+    pub(crate) async fn assigned(&self) -> Result<Arc<Vec<(String, Queue)>>> {
+        let known = self.assignment.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let stale = self.assignment_stale.swap(false, Ordering::Relaxed);
+        if let Some(assignment) = &known
+            && !stale
+            && assignment.read_at.elapsed() < ROUTE_REFRESH
+        {
+            return Ok(Arc::clone(&assignment.queues));
+        }
+        match (self.query_assignment().await, known) {
+            (Ok(queues), _) => {
+                let queues = Arc::new(queues);
+                let assignment = Assignment { queues: Arc::clone(&queues), read_at: Instant::now() };
+                *self.assignment.lock().unwrap_or_else(PoisonError::into_inner) = Some(assignment);
+                Ok(queues)
+            }
+            (Err(error), Some(known)) => {
+                tracing::debug!(%error, "keeping the old assignment");
+                Ok(known.queues)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    async fn query_assignment(&self) -> Result<Vec<(String, Queue)>> {
+        let caller = &self.member.caller;
+        let mut queues = Vec::new();
+        for topic in self.subscriptions.keys() {
+            let request = v2::QueryAssignmentRequest {
+                topic: Some(caller.resource(topic)),
+                group: Some(caller.resource(&self.group)),
+                endpoints: Some(caller.access_points.to_wire()),
+            };
+            let answer: v2::QueryAssignmentResponse = caller
+                .call_access_point(request, |mut client, request| async move {
+                    client.query_assignment(request).await
+                })
+                .await?;
+            let assigned = answer
+                .assignments
+                .into_iter()
+                .filter_map(|assignment| Queue::from_wire(assignment.message_queue?));
+            queues.extend(assigned.map(|queue| (topic.clone(), queue)));
+        }
+        Ok(queues)
+    }
+
+    /// Receives from one queue. A failure has routes and assignment read again.
+    pub(crate) async fn receive(&self, topic: &str, queue: &Queue, fetch: Fetch) -> Result<Vec<Delivery>> {
+        let result = self.receive_from(topic, queue, fetch).await;
+        if let Err(error) = &result {
+            self.member.learn_from(error);
+            self.assignment_stale.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    async fn receive_from(&self, topic: &str, queue: &Queue, fetch: Fetch) -> Result<Vec<Delivery>> {
+        let caller = &self.member.caller;
+        let request = v2::ReceiveMessageRequest {
+            group: Some(caller.resource(&self.group)),
+            message_queue: Some(queue.wire.clone()),
+            filter_expression: self.subscriptions.get(topic).map(|filter| filter.to_wire()),
+            batch_size: i32::try_from(fetch.max_messages).unwrap_or(i32::MAX),
+            invisible_duration: Some(wire_duration(fetch.invisible_duration)?),
+            // What is renewed by the server and lost on its way here would be lost to the group for hours.
+            auto_renew: false,
+            long_polling_timeout: Some(wire_duration(self.await_duration)?),
+            attempt_id: fetch.attempt_id,
+        };
+        let limit = self.await_duration + caller.request_timeout;
+        let link = caller.pool.link(&queue.endpoints);
+        let (address, channel) = link.current();
+        let address = address.to_string();
+        let mut deliveries = Vec::new();
+        let poll = async {
+            let mut client = messaging(channel);
+            let grpc = |status| Error::from_grpc(&address, limit, &status);
+            let answer = client.receive_message(caller.request(request, Some(limit))).await.map_err(grpc)?;
+            let mut stream = answer.into_inner();
+            while let Some(item) = stream.message().await.map_err(grpc)? {
+                match item.content {
+                    Some(Content::Message(message)) => deliveries.push(Delivery::from_wire(message, queue)?),
+                    Some(Content::Status(status)) => empty_or_ok(&address, status)?,
+                    Some(Content::DeliveryTimestamp(_)) | None => {}
+                }
+            }
+            Ok(())
+        };
+        let timeout = || Error::Timeout { endpoint: address.clone(), after: limit };
+        let result = tokio::time::timeout(limit, poll).await.unwrap_or_else(|_| Err(timeout()));
+        link.note(&result);
+        match result {
+            // What arrived before the stream broke is ours to settle.
+            Err(error) if !deliveries.is_empty() => {
+                tracing::debug!(%error, received = deliveries.len(), "receive broke off");
+                Ok(deliveries)
+            }
+            Err(error) => Err(error),
+            Ok(()) => Ok(deliveries),
+        }
+    }
+
+    /// Acknowledges a delivery, repeatedly if need be.
+    pub(crate) async fn ack(&self, delivery: &Delivery) -> Result<()> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let Err(error) = self.ack_once(delivery).await else {
+                return Ok(());
+            };
+            self.member.learn_from(&error);
+            match self.policy.next(attempt, &error) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(error),
+            }
+        }
+    }
+
+    /// Makes the message visible again in `duration` from now. The delivery keeps the new receipt handle.
+    pub(crate) async fn change_invisible(&self, delivery: &mut Delivery, duration: Duration) -> Result<()> {
+        let caller = &self.member.caller;
+        let request = v2::ChangeInvisibleDurationRequest {
+            group: Some(caller.resource(&self.group)),
+            topic: Some(caller.resource(delivery.message().topic())),
+            receipt_handle: delivery.receipt_handle.clone(),
+            invisible_duration: Some(wire_duration(duration)?),
+            message_id: delivery.message_id().to_owned(),
+            lite_topic: None,
+            suspend: None,
+        };
+        let answer: v2::ChangeInvisibleDurationResponse = caller
+            .call(&self.link_for(delivery), request, |mut client, request| async move {
+                client.change_invisible_duration(request).await
+            })
+            .await?;
+        if !answer.receipt_handle.is_empty() {
+            delivery.receipt_handle = answer.receipt_handle;
+        }
+        Ok(())
+    }
+
+    /// Gives a message up: it goes to the dead letters of the group. `max_attempts` are those that it had, as the server is told.
+    pub(crate) async fn give_up(&self, delivery: &Delivery, max_attempts: u32) -> Result<()> {
+        let caller = &self.member.caller;
+        let number = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
+        let request = v2::ForwardMessageToDeadLetterQueueRequest {
+            group: Some(caller.resource(&self.group)),
+            topic: Some(caller.resource(delivery.message().topic())),
+            receipt_handle: delivery.receipt_handle.clone(),
+            message_id: delivery.message_id().to_owned(),
+            delivery_attempt: number(delivery.attempt()),
+            max_delivery_attempts: number(max_attempts),
+            lite_topic: None,
+        };
+        let _: v2::ForwardMessageToDeadLetterQueueResponse = caller
+            .call(&self.link_for(delivery), request, |mut client, request| async move {
+                client.forward_message_to_dead_letter_queue(request).await
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn ack_once(&self, delivery: &Delivery) -> Result<()> {
+        let caller = &self.member.caller;
+        let entry = v2::AckMessageEntry {
+            message_id: delivery.message_id().to_owned(),
+            receipt_handle: delivery.receipt_handle.clone(),
+            lite_topic: None,
+        };
+        let request = v2::AckMessageRequest {
+            group: Some(caller.resource(&self.group)),
+            topic: Some(caller.resource(delivery.message().topic())),
+            entries: vec![entry],
+        };
+        let link = self.link_for(delivery);
+        let answer: v2::AckMessageResponse = caller
+            .call(&link, request, |mut client, request| async move { client.ack_message(request).await })
+            .await?;
+        // Without entries the status above them was OK, or the call would have failed.
+        answer.entries.into_iter().try_for_each(|entry| check(&delivery.endpoints.to_string(), entry.status))
+    }
+
+    fn link_for(&self, delivery: &Delivery) -> Arc<Link> {
+        self.member.link_to(delivery.message().topic(), delivery.broker(), &delivery.endpoints)
+    }
+}
+
+/// The status of a receive: "no new message" is no error.
+fn empty_or_ok(endpoint: &str, status: v2::Status) -> Result<()> {
+    match status.code {
+        code if code == i32::from(v2::Code::Ok) || code == i32::from(v2::Code::MessageNotFound) => Ok(()),
+        _ => Err(server_error(endpoint, status)),
+    }
+}
+
+fn wire_duration(duration: Duration) -> Result<prost_types::Duration> {
+    prost_types::Duration::try_from(duration)
+        .map_err(|_| Error::invalid(format!("a duration of {duration:?} is too long; stay below 12 hours")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_new_message_is_no_error() {
+        let status = |code: v2::Code| v2::Status { code: code.into(), message: String::new() };
+        assert!(empty_or_ok("b:1", status(v2::Code::Ok)).is_ok());
+        assert!(empty_or_ok("b:1", status(v2::Code::MessageNotFound)).is_ok());
+        let error = empty_or_ok("b:1", status(v2::Code::ConsumerGroupNotFound)).unwrap_err();
+        assert!(error.code().unwrap().is_not_found());
+    }
+}

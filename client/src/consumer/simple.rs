@@ -1,0 +1,140 @@
+//! The simple consumer: the application asks for messages and settles each of them.
+
+use super::receiver::{Fetch, Receiver, Wishes};
+use crate::client::Client;
+use crate::delivery::Delivery;
+use crate::error::{Error, Result};
+use crate::filter::FilterExpression;
+use crate::retry::RetryPolicy;
+use crate::route::Queue;
+use kerolox_proto::v2;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Settings of a [`SimpleConsumer`].
+#[derive(Debug)]
+#[must_use]
+pub struct SimpleConsumerBuilder {
+    wishes: Wishes,
+}
+
+impl SimpleConsumerBuilder {
+    pub(crate) fn new(client: Client, group: String) -> Self {
+        Self { wishes: Wishes::new(client, group) }
+    }
+
+    /// Subscribes to a topic; a second subscription of the same topic replaces the first.
+    pub fn subscribe(mut self, topic: impl Into<String>, filter: FilterExpression) -> Self {
+        self.wishes.subscriptions.insert(topic.into(), filter);
+        self
+    }
+
+    /// How long a receive waits for a first message, 20 s by default.
+    pub fn await_duration(mut self, duration: Duration) -> Self {
+        self.wishes.await_duration = duration;
+        self
+    }
+
+    /// How acknowledgements are retried.
+    pub fn retry_policy(mut self, policy: RetryPolicy) -> Self {
+        self.wishes.policy = policy;
+        self
+    }
+
+    /// Reads the routes of the subscribed topics and which queues to receive from, greets the brokers and starts the
+    /// background tasks.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] without any subscription; otherwise when no access point answers or a topic does not exist.
+    pub async fn start(self) -> Result<SimpleConsumer> {
+        let receiver = Receiver::start(v2::ClientType::SimpleConsumer, self.wishes).await?;
+        Ok(SimpleConsumer { receiver, turn: AtomicUsize::new(0) })
+    }
+}
+
+/// Receives messages of a consumer group on demand. Share it by reference or `Arc`; all methods take `&self`, and
+/// several receives may wait at the same time.
+///
+/// Dropping it stops its background tasks at once; [`Self::shutdown`] also tells the brokers.
+pub struct SimpleConsumer {
+    receiver: Receiver,
+    turn: AtomicUsize,
+}
+
+impl SimpleConsumer {
+    /// Waits for messages and returns up to `max_messages` of them (at most 32); none when the await duration passes without any.
+    /// They stay invisible to the rest of the group for `invisible_duration` (10 s to 12 h): acknowledge each before it ends.
+    ///
+    /// Each call asks one broker (or one queue, where the server assigns single queues) in turn.
+    ///
+    /// Cancelling this future may lose sight of messages that were on their way; they are delivered again.
+    ///
+    /// # Errors
+    /// When the broker refuses or cannot be reached. The next call turns to another broker where there is one.
+    pub async fn receive(&self, max_messages: usize, invisible_duration: Duration) -> Result<Vec<Delivery>> {
+        let assigned = self.receiver.assigned().await?;
+        let (topic, queue) = self.next_queue(&assigned).ok_or_else(|| Error::NoQueue {
+            topic: self.receiver.topics().cloned().collect::<Vec<_>>().join(", "),
+            purpose: "readable",
+        })?;
+        let fetch = Fetch { max_messages, invisible_duration, attempt_id: None };
+        self.receiver.receive(topic, queue, fetch).await
+    }
+
+    /// Acknowledges a delivery: the group is done with the message. Retried by the retry policy; acknowledging twice is harmless.
+    ///
+    /// Cancelling leaves it open whether the broker knows; the message may then be delivered again.
+    ///
+    /// # Errors
+    /// `INVALID_RECEIPT_HANDLE` when the invisible duration has ended and the message belongs to somebody else; otherwise when the broker
+    /// cannot be reached.
+    pub async fn ack(&self, delivery: &Delivery) -> Result<()> {
+        self.receiver.ack(delivery).await
+    }
+
+    /// Makes the message visible again in `duration` from now; zero gives it back at once. The delivery keeps the new
+    /// receipt handle.
+    ///
+    /// Not retried, and not to be cancelled: if the answer is lost, so is the new handle, and the message comes back
+    /// by itself after the longer of the two durations.
+    ///
+    /// # Errors
+    /// `INVALID_RECEIPT_HANDLE` when the invisible duration has ended; otherwise when the broker cannot be reached.
+    pub async fn change_invisible(&self, delivery: &mut Delivery, duration: Duration) -> Result<()> {
+        self.receiver.change_invisible(delivery, duration).await
+    }
+
+    /// The id under which the servers know this consumer.
+    pub fn client_id(&self) -> &str {
+        &self.receiver.member.caller.client_id
+    }
+
+    /// Tells the brokers that this consumer goes away, and stops. What was received and not acknowledged is delivered
+    /// again when its invisible duration ends.
+    pub async fn shutdown(self) {
+        self.receiver.member.say_goodbye().await;
+    }
+
+    /// Healthy brokers' queues take turns; the others only when there is nothing else.
+    fn next_queue<'a>(&self, assigned: &'a [(String, Queue)]) -> Option<&'a (String, Queue)> {
+        let pool = &self.receiver.member.caller.pool;
+        let healthy: Vec<_> =
+            assigned.iter().filter(|(_, queue)| pool.link(&queue.endpoints).is_healthy()).collect();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        match healthy.len() {
+            0 if assigned.is_empty() => None,
+            0 => Some(&assigned[turn % assigned.len()]),
+            count => Some(healthy[turn % count]),
+        }
+    }
+}
+
+impl fmt::Debug for SimpleConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimpleConsumer")
+            .field("group", &self.receiver.group)
+            .field("client_id", &self.client_id())
+            .finish_non_exhaustive()
+    }
+}

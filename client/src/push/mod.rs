@@ -1,0 +1,233 @@
+//! The push consumer: messages come to a listener.
+
+mod plan;
+mod room;
+mod work;
+
+use crate::client::Client;
+use crate::consumer::receiver::{Receiver, Wishes};
+use crate::delivery::Delivery;
+use crate::error::{Error, Result};
+use crate::filter::FilterExpression;
+use crate::member::AbortOnDrop;
+use crate::retry::RetryPolicy;
+use kerolox_proto::v2;
+use room::Room;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use work::Work;
+
+/// Messages that listeners work on at the same time, by default: RocketMQ's figure.
+const CONCURRENCY: usize = 20;
+/// Messages that may wait for a listener, by default, and their bytes: RocketMQ's figures.
+const CACHED_MESSAGES: usize = 1024;
+const CACHED_BYTES: usize = 64 << 20;
+/// How long nobody else gets a message that is with a listener, by default; renewed again and again. After so long it comes again
+/// if this process died.
+const INVISIBLE: Duration = Duration::from_secs(60);
+/// How long an acknowledgement is tried: longer than brokers take to elect a master.
+const SETTLING: RetryPolicy = RetryPolicy {
+    max_attempts: 30,
+    initial: Duration::from_millis(20),
+    max: Duration::from_secs(1),
+    multiplier: 2.0,
+};
+
+/// What a listener makes of a message.
+///
+/// A `Result` is as good: an error is logged, and the message comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The group is done with it.
+    Done,
+    /// It is to come again after the delay that the group's back-off gives, and becomes a dead letter after the group's
+    /// last attempt.
+    Again,
+    /// The same, with this delay.
+    AgainIn(Duration),
+    /// It is to become a dead letter now.
+    GiveUp,
+}
+
+impl<E: fmt::Display> From<std::result::Result<(), E>> for Verdict {
+    fn from(result: std::result::Result<(), E>) -> Self {
+        match result {
+            Ok(()) => Self::Done,
+            Err(error) => {
+                tracing::warn!(%error, "a listener failed; the message comes again");
+                Self::Again
+            }
+        }
+    }
+}
+
+type Listening = Pin<Box<dyn Future<Output = Verdict> + Send>>;
+type Listener = Box<dyn Fn(Arc<Delivery>) -> Listening + Send + Sync>;
+
+/// Settings of a [`PushConsumer`].
+#[derive(Debug)]
+#[must_use]
+pub struct PushConsumerBuilder {
+    wishes: Wishes,
+    concurrency: usize,
+    cached_messages: usize,
+    cached_bytes: usize,
+    invisible_duration: Duration,
+}
+
+impl PushConsumerBuilder {
+    pub(crate) fn new(client: Client, group: String) -> Self {
+        let wishes = Wishes { policy: SETTLING, ..Wishes::new(client, group) };
+        Self {
+            wishes,
+            concurrency: CONCURRENCY,
+            cached_messages: CACHED_MESSAGES,
+            cached_bytes: CACHED_BYTES,
+            invisible_duration: INVISIBLE,
+        }
+    }
+
+    /// Subscribes to a topic; a second subscription of the same topic replaces the first.
+    pub fn subscribe(mut self, topic: impl Into<String>, filter: FilterExpression) -> Self {
+        self.wishes.subscriptions.insert(topic.into(), filter);
+        self
+    }
+
+    /// How many messages listeners work on at the same time, 20 by default. Messages of one message group never are.
+    pub fn concurrency(mut self, messages: usize) -> Self {
+        self.concurrency = messages;
+        self
+    }
+
+    /// How many messages may wait for a listener, 1024 by default. Nothing more is received while so many wait; what is
+    /// on its way then, up to 32 for each broker and topic, is taken.
+    pub fn cached_messages(mut self, messages: usize) -> Self {
+        self.cached_messages = messages;
+        self
+    }
+
+    /// The same in bytes of bodies, 64 MiB by default.
+    pub fn cached_bytes(mut self, bytes: usize) -> Self {
+        self.cached_bytes = bytes;
+        self
+    }
+
+    /// For how long a message is received, 60 s by default (10 s to 12 h). It is renewed until the message is settled, so listeners
+    /// may take longer; a message comes again after so long when this process or its answer is lost.
+    pub fn invisible_duration(mut self, duration: Duration) -> Self {
+        self.invisible_duration = duration;
+        self
+    }
+
+    /// How long one receive waits at the broker, 20 s by default.
+    pub fn await_duration(mut self, duration: Duration) -> Self {
+        self.wishes.await_duration = duration;
+        self
+    }
+
+    /// How acknowledgements are retried; by default for half a minute, so that they outlive an election.
+    pub fn retry_policy(mut self, policy: RetryPolicy) -> Self {
+        self.wishes.policy = policy;
+        self
+    }
+
+    /// Reads the routes, greets the brokers and begins to hand messages to `listener`.
+    ///
+    /// Nobody else gets a message that is not settled, however long the listener takes, as long as the broker can be reached
+    /// before its invisible duration ends. A listener that panics has failed. Where the group is delivered in order, messages of one message group come one after
+    /// the other: one that fails is handed over again, after its delay, before the next one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] without any subscription or with a limit of zero; otherwise when no access point answers or a
+    /// topic does not exist.
+    pub async fn start<F, Fut, V>(self, listener: F) -> Result<PushConsumer>
+    where
+        F: Fn(Arc<Delivery>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = V> + Send + 'static,
+        V: Into<Verdict>,
+    {
+        if self.concurrency == 0 || self.cached_messages == 0 || self.cached_bytes == 0 {
+            return Err(Error::invalid("concurrency and cache limits must be larger than zero"));
+        }
+        let listener: Listener = Box::new(move |delivery| {
+            let listening = listener(delivery);
+            Box::pin(async move { listening.await.into() })
+        });
+        let receiver = Receiver::start(v2::ClientType::PushConsumer, self.wishes).await?;
+        let room = Room::new(self.cached_messages, self.cached_bytes);
+        let work = Work::new(receiver, listener, self.concurrency, room, self.invisible_duration);
+        let work = Arc::new(work);
+        let feeding = AbortOnDrop::spawn(work::feed(Arc::clone(&work)));
+        Ok(PushConsumer { work, feeding: Some(feeding) })
+    }
+}
+
+/// Hands messages of a consumer group to a listener, until it is shut down or dropped.
+///
+/// ```no_run
+/// use kerolox_client::{Client, FilterExpression};
+/// use std::time::Duration;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let consumer = Client::builder("127.0.0.1:9876")
+///     .build()?
+///     .push_consumer("billing")
+///     .subscribe("orders", FilterExpression::all())
+///     .start(|delivery| async move {
+///         // An error has the message delivered again, later.
+///         let order: u64 = std::str::from_utf8(delivery.message().body())?.parse()?;
+///         println!("order {order}, attempt {}", delivery.attempt());
+///         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+///     })
+///     .await?;
+/// tokio::signal::ctrl_c().await?;
+/// consumer.shutdown(Duration::from_secs(30)).await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Dropping it stops receiving; listeners at work go on to their end and what they did is acknowledged.
+pub struct PushConsumer {
+    work: Arc<Work>,
+    feeding: Option<AbortOnDrop>,
+}
+
+impl PushConsumer {
+    /// The id under which the servers know this consumer.
+    pub fn client_id(&self) -> &str {
+        self.work.client_id()
+    }
+
+    /// How many messages wait for a listener or are with one.
+    pub fn cached_messages(&self) -> usize {
+        self.work.cached_messages()
+    }
+
+    /// Receives no more, gives back what no listener has begun, waits up to `patience` until the listeners at work are done and what
+    /// they did is acknowledged, and says goodbye to the brokers. Returns how many messages were with listeners still; those
+    /// listeners go on, and what they do is acknowledged.
+    ///
+    /// What was on its way here comes to others when its invisible duration ends.
+    pub async fn shutdown(mut self, patience: Duration) -> usize {
+        self.feeding = None;
+        self.work.stop();
+        let left = self.work.finished(patience).await;
+        self.work.say_goodbye().await;
+        left
+    }
+}
+
+impl Drop for PushConsumer {
+    fn drop(&mut self) {
+        self.work.stop();
+    }
+}
+
+impl fmt::Debug for PushConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushConsumer").field("client_id", &self.client_id()).finish_non_exhaustive()
+    }
+}
