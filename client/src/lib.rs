@@ -72,6 +72,7 @@ pub use delivery::{Delivery, HalfMessage};
 pub use error::{Code, Error, Result};
 pub use filter::FilterExpression;
 pub use message::{Message, MessageBuilder};
+pub use producer::batching::{Batcher, Batching, Pending};
 pub use producer::local::{Commit, Executed, TransactionError};
 pub use producer::transaction::{Resolution, Transaction};
 pub use producer::{Producer, ProducerBuilder, SendReceipt};

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "tests panic when something is wrong")]
 
 mod auto_create;
+mod batching;
 mod broadcast;
 mod cluster;
 mod config;

@@ -1,5 +1,6 @@
 //! Producers: normal, FIFO, delayed and transactional messages.
 
+pub(crate) mod batching;
 pub(crate) mod local;
 mod recall;
 mod send;

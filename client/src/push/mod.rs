@@ -28,6 +28,8 @@ const CACHED_BYTES: usize = 64 << 20;
 /// How long nobody else gets a message that is with a listener, by default; renewed again and again. After so long it comes again
 /// if this process died.
 const INVISIBLE: Duration = Duration::from_secs(60);
+/// How long a shutdown waits for messages that are on their way.
+const ARRIVING: Duration = Duration::from_millis(300);
 /// How long an acknowledgement is tried: longer than brokers take to elect a master.
 const SETTLING: RetryPolicy = RetryPolicy {
     max_attempts: 30,
@@ -210,10 +212,12 @@ impl PushConsumer {
     /// they did is acknowledged, and says goodbye to the brokers. Returns how many messages were with listeners still; those
     /// listeners go on, and what they do is acknowledged.
     ///
-    /// What was on its way here comes to others when its invisible duration ends.
+    /// What is on its way here still arrives and is given back; what takes longer than a moment comes to others when its invisible
+    /// duration ends.
     pub async fn shutdown(mut self, patience: Duration) -> usize {
-        self.feeding = None;
         self.work.stop();
+        tokio::time::sleep(ARRIVING).await;
+        self.feeding = None;
         let left = self.work.finished(patience).await;
         self.work.say_goodbye().await;
         left

@@ -11,8 +11,10 @@ use crate::retry::RetryPolicy;
 use crate::route::Queue;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::task::JoinSet;
 
 /// How often to look whether there are other queues to receive from.
 const LOOK: Duration = Duration::from_secs(5);
@@ -46,32 +48,49 @@ pub(super) struct Work {
     is_stopping: watch::Sender<bool>,
 }
 
+/// A queue that is received from, and whether that is to end. A receive under way is not cut short: what it brings would be
+/// invisible to the group for a while.
+struct Polled {
+    queue: Queue,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Drop for Polled {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Keeps one task for each queue that the servers let this consumer receive from, until it is aborted.
 pub(super) async fn feed(work: Arc<Work>) {
-    let mut polls: HashMap<(String, String, i32), (Queue, AbortOnDrop)> = HashMap::new();
+    let mut polled: HashMap<(String, String, i32), Polled> = HashMap::new();
+    let mut polls = JoinSet::new();
     loop {
         match work.receiver.assigned().await {
             Ok(assigned) => {
-                let key = |topic: &str, queue: &Queue| (topic.to_owned(), queue.broker.clone(), queue.id());
                 // One that moved to other addresses is received from anew.
-                polls.retain(|_, (held, _)| assigned.iter().any(|(_, queue)| queue == held));
+                polled.retain(|_, held| assigned.iter().any(|(_, queue)| *queue == held.queue));
                 for (topic, queue) in assigned.iter() {
-                    let poll = || poll(Arc::clone(&work), topic.clone(), queue.clone());
-                    let begin = || (queue.clone(), AbortOnDrop::spawn(poll()));
-                    polls.entry(key(topic, queue)).or_insert_with(begin);
+                    let key = (topic.clone(), queue.broker.clone(), queue.id());
+                    polled.entry(key).or_insert_with(|| {
+                        let is_over = Arc::new(AtomicBool::new(false));
+                        polls.spawn(poll(Arc::clone(&work), topic.clone(), queue.clone(), is_over.clone()));
+                        Polled { queue: queue.clone(), is_over }
+                    });
                 }
             }
             Err(error) => tracing::debug!(%error, "no assignment; asking again"),
         }
+        while polls.try_join_next().is_some() {}
         tokio::time::sleep(LOOK).await;
     }
 }
 
-/// Receives from one queue for ever.
-async fn poll(work: Arc<Work>, topic: String, queue: Queue) {
+/// Receives from one queue until that is over.
+async fn poll(work: Arc<Work>, topic: String, queue: Queue, is_over: Arc<AtomicBool>) {
     let mut attempt_id = new_attempt();
     let mut failures = 0;
-    loop {
+    while !is_over.load(Ordering::Relaxed) && !work.is_stopping() {
         work.room.wait().await;
         let plan = work.plan();
         let fetch = Fetch {
@@ -124,6 +143,10 @@ impl Work {
     /// From now on no listener is begun.
     pub(super) fn stop(&self) {
         self.is_stopping.send_replace(true);
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.is_stopping.borrow()
     }
 
     /// Waits until nothing is held any more; how many messages are.
@@ -202,7 +225,7 @@ impl Work {
     /// What the listener makes of a message; `None` when it is not asked any more.
     async fn ask(&self, held: &Held) -> Option<Verdict> {
         let _slot = self.slots.acquire().await.expect("nobody closes it");
-        if *self.is_stopping.borrow() {
+        if self.is_stopping() {
             return None;
         }
         let delivery = Arc::new(held.delivery.lock().await.clone());

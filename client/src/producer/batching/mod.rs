@@ -1,0 +1,245 @@
+//! Automatic batches: messages that wait at the same time go out in one request.
+
+mod lanes;
+
+use super::{Producer, SendReceipt};
+use crate::error::{Error, Result};
+use crate::message::Message;
+use lanes::{Lanes, Limits, Weight};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// What a message costs besides its body: its properties, roughly.
+const OVERHEAD_BYTES: usize = 256;
+
+/// How messages are gathered to batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batching {
+    /// How long the first message of a batch waits for others. Zero, the default, makes nobody wait on purpose: batches form of what
+    /// comes while earlier requests are under way.
+    pub linger: Duration,
+    /// Messages of a batch, 128 by default.
+    pub max_messages: usize,
+    /// Bytes of a batch, 1 MiB by default. A single message may be larger.
+    pub max_bytes: usize,
+    /// Requests of a topic that are under way at the same time, 4 by default. A message group has one at a time, so that its order
+    /// is kept.
+    pub in_flight: usize,
+    /// Bytes of messages that wait or are under way, 32 MiB by default. Who wants to send more waits.
+    pub buffer_bytes: usize,
+}
+
+impl Default for Batching {
+    fn default() -> Self {
+        Self {
+            linger: Duration::ZERO,
+            max_messages: 128,
+            max_bytes: 1 << 20,
+            in_flight: 4,
+            buffer_bytes: 32 << 20,
+        }
+    }
+}
+
+/// Sends the messages of a [`Producer`] in batches. Cheap to clone; clones fill the same batches.
+///
+/// ```no_run
+/// use kerolox_client::{Batcher, Batching, Client, Message};
+/// use std::sync::Arc;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let producer = Client::builder("127.0.0.1:9876").build()?.producer().topic("orders").start().await?;
+/// let batcher = Batcher::new(Arc::new(producer), Batching::default())?;
+/// let mut pending = Vec::new();
+/// for number in 0..1000 {
+///     // Waits only while the buffer is full.
+///     pending.push(batcher.send(Message::builder("orders").body(number.to_string()).build()).await?);
+/// }
+/// for receipt in pending {
+///     println!("stored at {}", receipt.await?.offset);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Batcher {
+    events: mpsc::UnboundedSender<Event>,
+    room: Arc<Semaphore>,
+    buffer_bytes: usize,
+    outstanding: Arc<watch::Sender<usize>>,
+}
+
+/// The answer to one message of a [`Batcher`]. It may be dropped; the message is sent all the same.
+#[derive(Debug)]
+#[must_use = "what became of the message shows only here"]
+pub struct Pending {
+    answer: oneshot::Receiver<Result<SendReceipt>>,
+}
+
+/// A message, or `None` for a flush.
+type Event = Option<Item>;
+
+/// A message that waits.
+struct Item {
+    message: Message,
+    bytes: usize,
+    answer: oneshot::Sender<Result<SendReceipt>>,
+    _room: OwnedSemaphorePermit,
+    _counted: Counted,
+}
+
+impl Weight for Item {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// A message that is not answered.
+struct Counted(Arc<watch::Sender<usize>>);
+
+impl Counted {
+    fn one(outstanding: &Arc<watch::Sender<usize>>) -> Self {
+        outstanding.send_modify(|count| *count += 1);
+        Self(Arc::clone(outstanding))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// What goes out together: the topic, and the message group or lite topic if there is one.
+type Lane = (String, Option<String>);
+
+impl Batcher {
+    /// Begins to send through `producer`, whose retries and limits count. Must be called within a Tokio runtime.
+    ///
+    /// What was given to it is sent even when all of its clones are dropped, as long as the runtime lives.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when a limit is zero.
+    pub fn new(producer: Arc<Producer>, batching: Batching) -> Result<Self> {
+        let Batching { linger, max_messages, max_bytes, in_flight, buffer_bytes } = batching;
+        if [max_messages, max_bytes, in_flight, buffer_bytes].contains(&0) {
+            return Err(Error::invalid("the limits of batches must be larger than zero"));
+        }
+        let buffer_bytes = buffer_bytes.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
+        let limits = Limits { linger, messages: max_messages, bytes: max_bytes };
+        let (events, given) = mpsc::unbounded_channel();
+        tokio::spawn(run(producer, Lanes::new(limits), in_flight, given));
+        Ok(Self {
+            events,
+            room: Arc::new(Semaphore::new(buffer_bytes)),
+            buffer_bytes,
+            outstanding: Arc::new(watch::Sender::new(0)),
+        })
+    }
+
+    /// Gives a message to its batch as soon as there is room in the buffer; the answer comes later. Messages of one message group keep
+    /// the order in which this is called. Cancelling it sends nothing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the runtime that sends is gone.
+    pub async fn send(&self, message: Message) -> Result<Pending> {
+        let gone = || Error::invalid("the runtime that sends batches has ended");
+        let bytes = message.body().len() + OVERHEAD_BYTES;
+        let permits = u32::try_from(bytes.min(self.buffer_bytes)).expect("the buffer is no larger");
+        let room = Arc::clone(&self.room).acquire_many_owned(permits).await.map_err(|_| gone())?;
+        let (answer, pending) = oneshot::channel();
+        let item = Item { message, bytes, answer, _room: room, _counted: Counted::one(&self.outstanding) };
+        self.events.send(Some(item)).map_err(|_| gone())?;
+        Ok(Pending { answer: pending })
+    }
+
+    /// Has everything that waits sent now, and waits until nothing is unanswered, other callers' messages included.
+    pub async fn flush(&self) {
+        // When the runtime is gone, so are the messages.
+        let _ = self.events.send(None);
+        let mut outstanding = self.outstanding.subscribe();
+        outstanding.wait_for(|count| *count == 0).await.expect("the sender is in self");
+    }
+
+    /// How many messages are not answered.
+    pub fn outstanding(&self) -> usize {
+        *self.outstanding.borrow()
+    }
+}
+
+impl fmt::Debug for Batcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batcher").field("outstanding", &self.outstanding()).finish_non_exhaustive()
+    }
+}
+
+impl Future for Pending {
+    type Output = Result<SendReceipt>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let ended = || Err(Error::invalid("the runtime that sends batches has ended"));
+        Pin::new(&mut self.answer).poll(cx).map(|answer| answer.unwrap_or_else(|_| ended()))
+    }
+}
+
+/// Sends batches until nobody can give any more and all are answered.
+async fn run(
+    producer: Arc<Producer>,
+    mut lanes: Lanes<Lane, Item>,
+    in_flight: usize,
+    mut events: mpsc::UnboundedReceiver<Event>,
+) {
+    let mut sending = JoinSet::new();
+    let mut is_open = true;
+    while is_open || !lanes.is_empty() || !sending.is_empty() {
+        let due = lanes.next_due();
+        tokio::select! {
+            event = events.recv(), if is_open => match event {
+                Some(Some(item)) => {
+                    let lane = (item.message.topic().to_owned(), item.message.together().map(str::to_owned));
+                    let width = if lane.1.is_some() { 1 } else { in_flight };
+                    lanes.push(lane, item, width, Instant::now());
+                }
+                Some(None) => lanes.flush(),
+                None => {
+                    is_open = false;
+                    lanes.flush();
+                }
+            },
+            Some(sent) = sending.join_next() => match sent {
+                Ok(lane) => lanes.answered(&lane),
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The runtime ends.
+                    Err(_) => return,
+                },
+            },
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+        }
+        while let Some((lane, batch)) = lanes.take(Instant::now()) {
+            sending.spawn(send(Arc::clone(&producer), lane, batch));
+        }
+    }
+}
+
+async fn send(producer: Arc<Producer>, lane: Lane, batch: Vec<Item>) -> Lane {
+    let mut messages = Vec::with_capacity(batch.len());
+    let mut waiting = Vec::with_capacity(batch.len());
+    for Item { message, answer, _room, _counted, .. } in batch {
+        messages.push(message);
+        waiting.push((answer, _room, _counted));
+    }
+    let results = producer.send_batch(messages).await;
+    for ((answer, ..), result) in waiting.into_iter().zip(results) {
+        // Nobody has to be interested.
+        let _ = answer.send(result);
+    }
+    lane
+}
