@@ -3,11 +3,16 @@
 use crate::address::{Endpoints, parse_addresses};
 use crate::admin::Admin;
 use crate::consumer::SimpleConsumerBuilder;
+use crate::credentials::Credentials;
 use crate::error::{Error, Result};
+use crate::lite::{LitePushConsumerBuilder, LiteSimpleConsumerBuilder};
 use crate::message_id::MessageIds;
+use crate::observer::{Observed, Observer};
 use crate::producer::ProducerBuilder;
+use crate::pull::PullConsumerBuilder;
 use crate::push::PushConsumerBuilder;
 use crate::rpc::{Caller, Pool};
+use crate::tls::Tls;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -27,6 +32,8 @@ pub(crate) struct Shared {
     access_points: Endpoints,
     namespace: String,
     request_timeout: Duration,
+    credentials: Option<Credentials>,
+    observed: Observed,
     pub(crate) host: String,
     /// Distinguishes the clients of one process.
     instance: String,
@@ -42,6 +49,9 @@ impl Client {
             endpoints: endpoints.into(),
             namespace: String::new(),
             request_timeout: Duration::from_secs(3),
+            tls: None,
+            credentials: None,
+            observed: Observed::default(),
         }
     }
 
@@ -60,6 +70,29 @@ impl Client {
         PushConsumerBuilder::new(self.clone(), group.into())
     }
 
+    /// Starts a push consumer of `group` for lite topics below `topic`.
+    pub fn lite_push_consumer(
+        &self,
+        group: impl Into<String>,
+        topic: impl Into<String>,
+    ) -> LitePushConsumerBuilder {
+        LitePushConsumerBuilder::new(self.push_consumer(group), topic.into())
+    }
+
+    /// Starts a simple consumer of `group` for lite topics below `topic`.
+    pub fn lite_simple_consumer(
+        &self,
+        group: impl Into<String>,
+        topic: impl Into<String>,
+    ) -> LiteSimpleConsumerBuilder {
+        LiteSimpleConsumerBuilder::new(self.simple_consumer(group), topic.into())
+    }
+
+    /// Starts a pull consumer, which may keep its offsets with `group`.
+    pub fn pull_consumer(&self, group: impl Into<String>) -> PullConsumerBuilder {
+        PullConsumerBuilder::new(self.clone(), group.into())
+    }
+
     /// Administration of Kerolox servers.
     pub fn admin(&self) -> Admin {
         Admin::new(self.caller())
@@ -69,12 +102,20 @@ impl Client {
     pub(crate) fn caller(&self) -> Caller {
         let shared = &self.shared;
         let number = shared.members.fetch_add(1, Ordering::Relaxed);
+        self.caller_named(format!("{}@{}#{}.{number}", shared.host, std::process::id(), shared.instance))
+    }
+
+    /// A caller with this client id.
+    pub(crate) fn caller_named(&self, client_id: String) -> Caller {
+        let shared = &self.shared;
         Caller {
             pool: Arc::clone(&shared.pool),
             access_points: shared.access_points.clone(),
-            client_id: format!("{}@{}#{}.{number}", shared.host, std::process::id(), shared.instance),
+            client_id,
             namespace: shared.namespace.clone(),
             request_timeout: shared.request_timeout,
+            credentials: shared.credentials.clone(),
+            observed: shared.observed.clone(),
         }
     }
 }
@@ -86,6 +127,9 @@ pub struct ClientBuilder {
     endpoints: String,
     namespace: String,
     request_timeout: Duration,
+    tls: Option<Tls>,
+    credentials: Option<Credentials>,
+    observed: Observed,
 }
 
 impl ClientBuilder {
@@ -101,10 +145,29 @@ impl ClientBuilder {
         self
     }
 
+    /// Encrypts all connections; they are in the clear by default.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Signs all requests.
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// Tells `observer` what all producers and consumers do.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observed = Observed::by(observer);
+        self
+    }
+
     /// The client. No connection is made yet.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when an endpoint is malformed, the namespace is not printable ASCII or the timeout is zero.
+    /// [`Error::Invalid`] when an endpoint is malformed, the namespace or the access key is not printable ASCII, the timeout is zero, or
+    /// key and certificate of the client do not fit.
     pub fn build(self) -> Result<Client> {
         if !self.namespace.chars().all(|c| c.is_ascii_graphic()) {
             return Err(Error::invalid(format!(
@@ -115,13 +178,17 @@ impl ClientBuilder {
         if self.request_timeout.is_zero() {
             return Err(Error::invalid("the request timeout is zero; set it to a few seconds"));
         }
+        self.credentials.as_ref().map_or(Ok(()), Credentials::check)?;
+        let encryption = self.tls.map(|tls| tls.encryption()).transpose()?;
         let access_points = Endpoints::new(parse_addresses(&self.endpoints)?)
             .ok_or_else(|| Error::invalid("no endpoint given; name at least one nameserver or broker"))?;
         let shared = Shared {
-            pool: Arc::new(Pool::new(self.request_timeout)),
+            pool: Arc::new(Pool::new(self.request_timeout, encryption)),
             access_points,
             namespace: self.namespace,
             request_timeout: self.request_timeout,
+            credentials: self.credentials,
+            observed: self.observed,
             host: host_name(),
             instance: uuid::Uuid::new_v4().simple().to_string()[..6].to_owned(),
             members: AtomicU32::new(0),

@@ -1,7 +1,7 @@
 //! Client of Kerolox and of other servers that speak the RocketMQ 5 protocol (`apache.rocketmq.v2`).
 //!
-//! A [`Client`] knows the access points and owns the connections. From it come [`Producer`]s, [`SimpleConsumer`]s, [`PushConsumer`]s
-//! and the [`admin::Admin`] interface. Each producer and consumer is a client of its own in the eyes of the servers, with its own
+//! A [`Client`] knows the access points and owns the connections. From it come [`Producer`]s, [`SimpleConsumer`]s,
+//! [`PushConsumer`]s, [`PullConsumer`]s, consumers of lite topics and the [`admin::Admin`] interface. Each producer and consumer is a client of its own in the eyes of the servers, with its own
 //! client id, telemetry streams and heartbeats; dropping it stops its background tasks.
 //!
 //! ```no_run
@@ -50,31 +50,47 @@
 
 mod address;
 pub mod admin;
+mod body;
 mod client;
 mod consumer;
+mod credentials;
 mod delivery;
 mod error;
 mod filter;
+mod lite;
 mod member;
 mod message;
 mod message_id;
+mod observer;
 mod producer;
+mod pull;
 mod push;
+mod queue;
 mod retry;
 mod route;
 mod rpc;
 mod session;
+mod tls;
 
 pub use address::{Address, AddressError, parse_addresses};
+pub use body::BodyError;
 pub use client::{Client, ClientBuilder};
 pub use consumer::{SimpleConsumer, SimpleConsumerBuilder};
-pub use delivery::{Delivery, HalfMessage};
+pub use credentials::Credentials;
+pub use delivery::{Delivery, HalfMessage, PulledMessage};
 pub use error::{Code, Error, Result};
 pub use filter::FilterExpression;
+pub use lite::{
+    LitePushConsumer, LitePushConsumerBuilder, LiteSimpleConsumer, LiteSimpleConsumerBuilder, LiteTopics,
+};
 pub use message::{Message, MessageBuilder};
+pub use observer::{Event, Observer, Operation};
 pub use producer::batching::{Batcher, Batching, Pending};
 pub use producer::local::{Commit, Executed, TransactionError};
 pub use producer::transaction::{Resolution, Transaction};
 pub use producer::{Producer, ProducerBuilder, SendReceipt};
+pub use pull::{PullConsumer, PullConsumerBuilder, Pulled};
 pub use push::{PushConsumer, PushConsumerBuilder, Verdict};
+pub use queue::{MessageQueue, Position};
 pub use retry::RetryPolicy;
+pub use tls::Tls;

@@ -13,7 +13,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
@@ -45,6 +45,8 @@ pub(crate) struct Member {
     stale: std::sync::atomic::AtomicBool,
     pub(crate) checker: Option<Checker>,
     pub(crate) check_permits: Semaphore,
+    /// Who hears that the servers took a lite topic away from this client.
+    pub(crate) evictions: Option<mpsc::UnboundedSender<String>>,
 }
 
 /// Stops its task when dropped.
@@ -70,6 +72,7 @@ pub(crate) struct Profile {
     pub(crate) pub_sub: v2::settings::PubSub,
     pub(crate) topics: Vec<String>,
     pub(crate) checker: Option<Checker>,
+    pub(crate) evictions: Option<mpsc::UnboundedSender<String>>,
 }
 
 impl Member {
@@ -97,6 +100,7 @@ impl Member {
             stale: false.into(),
             checker: profile.checker,
             check_permits: Semaphore::new(CONCURRENT_CHECKS),
+            evictions: profile.evictions,
         });
         for topic in &profile.topics {
             member.load_route(topic).await?;

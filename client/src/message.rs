@@ -1,9 +1,10 @@
 //! Messages as applications see them.
 
+use crate::body::{self, BodyError};
 use bytes::Bytes;
 use kerolox_proto::v2;
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A message to send, or the application's part of one that was received.
 ///
@@ -118,11 +119,19 @@ impl Message {
     pub(crate) fn into_wire(self, stamp: Stamp<'_>) -> v2::Message {
         let message_type =
             if stamp.transactional { v2::MessageType::Transaction } else { self.message_type() };
+        let packed = match stamp.compress_from {
+            Some(bytes) if self.body.len() >= bytes => body::compress(&self.body),
+            _ => None,
+        };
+        let (encoding, body) = match packed {
+            Some(packed) => (v2::Encoding::Gzip, packed),
+            None => (v2::Encoding::Identity, self.body),
+        };
         let system_properties = v2::SystemProperties {
             tag: self.tag,
             keys: self.keys,
             message_id: stamp.message_id,
-            body_encoding: v2::Encoding::Identity.into(),
+            body_encoding: encoding.into(),
             message_type: message_type.into(),
             born_timestamp: Some(stamp.born.into()),
             born_host: stamp.host.to_owned(),
@@ -136,16 +145,20 @@ impl Message {
             topic: Some(v2::Resource { resource_namespace: stamp.namespace.to_owned(), name: self.topic }),
             user_properties: self.properties,
             system_properties: Some(system_properties),
-            body: self.body,
+            body,
         }
     }
 
-    /// The application's part of a message from the wire, and the rest.
-    pub(crate) fn from_wire(wire: v2::Message) -> (Self, v2::SystemProperties) {
+    /// The application's part of a message from the wire, the rest, and why the body is not as it was sent.
+    pub(crate) fn from_wire(wire: v2::Message) -> (Self, v2::SystemProperties, Option<BodyError>) {
         let mut system = wire.system_properties.unwrap_or_default();
+        let (body, damage) = match body::decode(wire.body, &system) {
+            Ok(body) => (body, None),
+            Err((body, damage)) => (body, Some(damage)),
+        };
         let message = Message {
             topic: wire.topic.unwrap_or_default().name,
-            body: wire.body,
+            body,
             tag: system.tag.take(),
             keys: std::mem::take(&mut system.keys),
             properties: wire.user_properties,
@@ -154,7 +167,7 @@ impl Message {
             lite_topic: system.lite_topic.take(),
             priority: system.priority.take().and_then(|priority| priority.try_into().ok()),
         };
-        (message, system)
+        (message, system, damage)
     }
 }
 
@@ -165,11 +178,19 @@ pub(crate) struct Stamp<'a> {
     pub(crate) host: &'a str,
     pub(crate) born: SystemTime,
     pub(crate) transactional: bool,
+    /// Bodies of so many bytes or more are compressed.
+    pub(crate) compress_from: Option<usize>,
 }
 
 /// A time of the protocol; `None` when absent or out of range.
 pub(crate) fn time_from_wire(timestamp: Option<prost_types::Timestamp>) -> Option<SystemTime> {
     timestamp.and_then(|timestamp| timestamp.try_into().ok())
+}
+
+/// Milliseconds since the Unix epoch; 0 for times before it.
+pub(crate) fn unix_ms(time: SystemTime) -> i64 {
+    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis();
+    i64::try_from(since_epoch).unwrap_or(i64::MAX)
 }
 
 /// Builds a [`Message`]. What is legal (sizes, characters) is the server's to say; it answers with a code of its own for each rule.
@@ -249,10 +270,16 @@ impl MessageBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::UNIX_EPOCH;
 
     fn stamp(transactional: bool) -> Stamp<'static> {
-        Stamp { message_id: "01".into(), namespace: "ns", host: "h", born: UNIX_EPOCH, transactional }
+        Stamp {
+            message_id: "01".into(),
+            namespace: "ns",
+            host: "h",
+            born: UNIX_EPOCH,
+            transactional,
+            compress_from: Some(100),
+        }
     }
 
     fn wire_type(message: MessageBuilder, transactional: bool) -> v2::MessageType {
@@ -273,7 +300,7 @@ mod tests {
     #[test]
     fn messages_survive_the_wire() {
         let message = Message::builder("t")
-            .body("body")
+            .body(vec![7; 1000])
             .tag("tag")
             .keys(["a", "b"])
             .property("p", "v")
@@ -282,8 +309,9 @@ mod tests {
             .build();
         let wire = message.clone().into_wire(stamp(false));
         assert_eq!(wire.topic.as_ref().unwrap().resource_namespace, "ns");
-        let (back, system) = Message::from_wire(wire);
-        assert_eq!(back, message);
+        assert!(wire.body.len() < 100, "it is compressed");
+        let (back, system, damage) = Message::from_wire(wire);
+        assert_eq!((back, damage), (message, None));
         assert_eq!(system.message_id, "01");
     }
 }

@@ -31,6 +31,10 @@ impl Queue {
         self.wire.broker.as_ref().is_some_and(|broker| broker.id == 0)
     }
 
+    pub(crate) fn is_readable(&self) -> bool {
+        matches!(self.wire.permission(), v2::Permission::Read | v2::Permission::ReadWrite)
+    }
+
     fn is_writable(&self) -> bool {
         self.is_on_master()
             && matches!(self.wire.permission(), v2::Permission::Write | v2::Permission::ReadWrite)

@@ -1,7 +1,10 @@
 //! Calls over the wire: one channel per address, the protocol's headers, time limits, and statuses turned into errors.
 
 use crate::address::{Address, Endpoints};
+use crate::credentials::Credentials;
 use crate::error::{Error, Result};
+use crate::observer::Observed;
+use crate::tls::Encryption;
 use kerolox_model::limits::{GRPC_DECODE_BYTES_MAX, HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW};
 use kerolox_proto::v2;
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
@@ -11,8 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tonic::metadata::AsciiMetadataValue;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response, Status};
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Request, Response, Status, Streaming};
 
 /// A connection that is not used sends a ping this often, so that a dead peer is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -21,6 +24,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Pool {
     connect_timeout: Duration,
+    encryption: Option<Encryption>,
     links: Mutex<HashMap<Endpoints, Arc<Link>>>,
 }
 
@@ -35,8 +39,8 @@ pub(crate) struct Link {
 }
 
 impl Pool {
-    pub(crate) fn new(connect_timeout: Duration) -> Self {
-        Self { connect_timeout, links: Mutex::default() }
+    pub(crate) fn new(connect_timeout: Duration, encryption: Option<Encryption>) -> Self {
+        Self { connect_timeout, encryption, links: Mutex::default() }
     }
 
     /// The link to `endpoints`; nothing is sent before the first call. Must be called within a Tokio runtime.
@@ -58,15 +62,22 @@ impl Pool {
     }
 
     fn channel(&self, address: &Address) -> Channel {
-        Endpoint::from_shared(format!("http://{address}"))
+        let scheme = if self.encryption.is_some() { "https" } else { "http" };
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
             .expect("an Address contains nothing that a URI does not allow")
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(HTTP2_STREAM_WINDOW)
-            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
-            .connect_lazy()
+            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW);
+        let Some(encryption) = self.encryption.clone() else {
+            return endpoint.connect_lazy();
+        };
+        let (host, port) = (address.host().to_owned(), address.port());
+        endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+            encryption.clone().connect(host.clone(), port)
+        }))
     }
 }
 
@@ -105,6 +116,8 @@ pub(crate) struct Caller {
     pub(crate) client_id: String,
     pub(crate) namespace: String,
     pub(crate) request_timeout: Duration,
+    pub(crate) credentials: Option<Credentials>,
+    pub(crate) observed: Observed,
 }
 
 impl Caller {
@@ -131,6 +144,39 @@ impl Caller {
             check(&address, answer.take_status())?;
             Ok(answer)
         });
+        link.note(&result);
+        result
+    }
+
+    /// One call whose answer is a stream, for which the server may wait for `wait`. `take` gets each item, and gives the status that it
+    /// carries, if any: OK and MESSAGE_NOT_FOUND are no errors.
+    pub(crate) async fn poll<Req, Item, Fut>(
+        &self,
+        link: &Link,
+        request: Req,
+        wait: Duration,
+        method: impl FnOnce(Channel, Request<Req>) -> Fut,
+        mut take: impl FnMut(Item) -> Result<Option<v2::Status>>,
+    ) -> Result<()>
+    where
+        Fut: Future<Output = Result<Response<Streaming<Item>>, Status>>,
+    {
+        let limit = wait + self.request_timeout;
+        let (address, channel) = link.current();
+        let address = address.to_string();
+        let grpc = |status| Error::from_grpc(&address, limit, &status);
+        let poll = async {
+            let answer = method(channel, self.request(request, Some(limit))).await.map_err(grpc)?;
+            let mut stream = answer.into_inner();
+            while let Some(item) = stream.message().await.map_err(grpc)? {
+                if let Some(status) = take(item)? {
+                    empty_or_ok(&address, status)?;
+                }
+            }
+            Ok(())
+        };
+        let timeout = || Error::Timeout { endpoint: address.clone(), after: limit };
+        let result = tokio::time::timeout(limit, poll).await.unwrap_or_else(|_| Err(timeout()));
         link.note(&result);
         result
     }
@@ -164,6 +210,8 @@ impl Caller {
         }
         let request_id = uuid::Uuid::new_v4().to_string();
         let date_time = chrono::Utc::now().format("%Y%m%dT%H%M%SZ").to_string();
+        let credentials = self.credentials.as_ref();
+        let authorization = credentials.map(|credentials| credentials.authorization(&date_time));
         let headers = [
             ("x-mq-client-id", self.client_id.as_str()),
             ("x-mq-language", "RUST"),
@@ -173,8 +221,13 @@ impl Caller {
             ("x-mq-date-time", &date_time),
             ("x-mq-namespace", &self.namespace),
         ];
-        for (name, value) in headers {
-            // Client id and namespace are checked when the client is built; the rest is ASCII by construction.
+        let proofs = [
+            ("authorization", authorization.as_deref()),
+            ("x-mq-session-token", credentials.and_then(Credentials::token)),
+        ];
+        let proofs = proofs.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        for (name, value) in headers.into_iter().chain(proofs) {
+            // What comes from settings is checked when the client is built; the rest is ASCII by construction.
             if let Ok(value) = AsciiMetadataValue::try_from(value) {
                 request.metadata_mut().insert(name, value);
             }
@@ -212,7 +265,15 @@ pub(crate) fn check(endpoint: &str, status: Option<v2::Status>) -> Result<()> {
     }
 }
 
-pub(crate) fn server_error(endpoint: &str, status: v2::Status) -> Error {
+/// The status of a receive: "no new message" is no error.
+fn empty_or_ok(endpoint: &str, status: v2::Status) -> Result<()> {
+    match status.code {
+        code if code == i32::from(v2::Code::Ok) || code == i32::from(v2::Code::MessageNotFound) => Ok(()),
+        _ => Err(server_error(endpoint, status)),
+    }
+}
+
+fn server_error(endpoint: &str, status: v2::Status) -> Error {
     Error::Server {
         endpoint: endpoint.to_owned(),
         code: crate::error::Code(status.code),
@@ -241,6 +302,10 @@ answers!(
     QueryAssignmentResponse,
     HeartbeatResponse,
     EndTransactionResponse,
+    QueryOffsetResponse,
+    GetOffsetResponse,
+    UpdateOffsetResponse,
+    SyncLiteSubscriptionResponse,
     RecallMessageResponse,
     NotifyClientTerminationResponse,
     ChangeInvisibleDurationResponse,
@@ -271,11 +336,13 @@ mod tests {
 
     fn caller(address: &str) -> Caller {
         Caller {
-            pool: Arc::new(Pool::new(Duration::from_secs(1))),
+            pool: Arc::new(Pool::new(Duration::from_secs(1), None)),
             access_points: Endpoints::new(parse_addresses(address).unwrap()).unwrap(),
             client_id: "host@1#0".into(),
             namespace: String::new(),
             request_timeout: Duration::from_millis(300),
+            credentials: Some(Credentials::new("AK", "SK")),
+            observed: Observed::default(),
         }
     }
 
@@ -326,6 +393,9 @@ mod tests {
         assert_eq!(header("x-mq-language"), "RUST");
         assert_ne!(header("x-mq-client-version"), "5.0.0");
         assert_eq!(header("x-mq-date-time").len(), "20260101T000000Z".len());
+        let expected = Credentials::new("AK", "SK").authorization(&header("x-mq-date-time"));
+        assert_eq!(header("authorization"), expected);
+        assert!(request.metadata().get("x-mq-session-token").is_none());
     }
 
     #[test]
@@ -336,5 +406,14 @@ mod tests {
         let error = check("b:1", Some(refused)).unwrap_err();
         assert!(error.code().unwrap().is_not_found());
         assert_eq!(error.to_string(), "b:1 answered TOPIC_NOT_FOUND (40402): no such topic; create it");
+    }
+
+    #[test]
+    fn no_new_message_is_no_error() {
+        let status = |code: v2::Code| v2::Status { code: code.into(), message: String::new() };
+        assert!(empty_or_ok("b:1", status(v2::Code::Ok)).is_ok());
+        assert!(empty_or_ok("b:1", status(v2::Code::MessageNotFound)).is_ok());
+        let error = empty_or_ok("b:1", status(v2::Code::ConsumerGroupNotFound)).unwrap_err();
+        assert!(error.code().unwrap().is_not_found());
     }
 }

@@ -3,6 +3,7 @@
 use crate::delivery::HalfMessage;
 use crate::error::{Error, Result};
 use crate::member::Member;
+use crate::observer::{Noted, Operation};
 use crate::producer::transaction::{Ending, Resolution};
 use crate::rpc::{Link, messaging, within};
 use kerolox_proto::v2;
@@ -11,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tracing::Instrument as _;
 
 /// Pause before a stream that ended is opened again.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
@@ -100,6 +103,12 @@ fn obey(
         Some(Command::RecoverOrphanedTransactionCommand(check)) => {
             checks.spawn(answer_check(Arc::clone(member), Arc::clone(link), check));
         }
+        Some(Command::NotifyUnsubscribeLiteCommand(taken)) => {
+            if let Some(evictions) = &member.evictions {
+                // Whoever is not interested any more has been dropped.
+                let _ = evictions.send(taken.lite_topic);
+            }
+        }
         Some(Command::VerifyMessageCommand(verify)) => {
             refuse(outgoing, Command::VerifyMessageResult(v2::VerifyMessageResult { nonce: verify.nonce }));
         }
@@ -137,8 +146,13 @@ async fn answer_check(member: Arc<Member>, link: Arc<Link>, check: v2::RecoverOr
         transaction_id: half.transaction_id().to_owned(),
         source: v2::TransactionSource::SourceServerCheck,
     };
-    let resolution: Resolution = checker(half).await;
-    match ending.send(&member.caller, &link, resolution).await {
+    let span = tracing::debug_span!("check_back", transaction_id = ending.transaction_id);
+    let started = Instant::now();
+    let resolution: Resolution = checker(half).instrument(span).await;
+    let sent = ending.send(&member.caller, &link, resolution).await;
+    let noted = Noted { operation: Operation::CheckBack, topic: &ending.topic, group: None };
+    member.caller.observed.note(noted, 1, started.elapsed(), &sent);
+    match sent {
         Ok(()) => tracing::debug!(?ending, ?resolution, "check-back answered"),
         Err(error) => tracing::warn!(?ending, %error, "check-back not answered; the broker will ask again"),
     }

@@ -5,9 +5,14 @@
 mod fake;
 
 use fake::{FakeBroker, SendScript};
-use kerolox_client::{Client, Error, FilterExpression, Message, Producer, Resolution};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use kerolox_client::{
+    BodyError, Client, Credentials, Error, Event, FilterExpression, Message, Operation, Producer, Resolution, RetryPolicy,
+};
 use kerolox_proto::v2::telemetry_command::Command;
 use kerolox_proto::v2::{self, Code};
+use sha1::Sha1;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 fn client(broker: &FakeBroker) -> Client {
@@ -103,13 +108,130 @@ async fn a_half_message_that_may_be_stored_is_not_sent_again() {
 #[tokio::test]
 async fn a_dead_broker_is_avoided() {
     let [a, b] = FakeBroker::start(["a", "b"]).await;
-    let producer = producer(&a).await;
+    let producer = client(&a).producer().may_duplicate(true).start().await.unwrap();
     a.state().send_scripts.push_back(SendScript::Silence);
     for _ in 0..6 {
         producer.send(order("x")).await.unwrap();
     }
     assert_eq!(a.state().sends.len(), 1, "after one timeout the healthy broker takes all");
     assert_eq!(b.state().sends.len(), 6);
+}
+
+#[tokio::test]
+async fn a_message_that_may_be_stored_is_repeated_where_it_may_be() {
+    let [a, b] = FakeBroker::start(["a", "b"]).await;
+    let producer = producer(&a).await;
+    for broker in [&a, &b] {
+        broker.state().send_scripts.push_back(SendScript::Silence);
+        broker.state().send_scripts.push_back(script(&[Code::TooManyRequests]));
+    }
+    let receipt = producer.send(order("x")).await.unwrap();
+    let asked = |broker: &FakeBroker| -> Vec<String> {
+        broker.state().sends.iter().map(|sent| message_id(&sent[0])).collect()
+    };
+    let (asked, other) = if receipt.broker == "a" { (asked(&a), asked(&b)) } else { (asked(&b), asked(&a)) };
+    assert_eq!((asked.len(), other.len()), (3, 0), "it alone can tell a repetition");
+    assert!(asked.iter().all(|id| *id == receipt.message_id), "{asked:?}");
+}
+
+#[tokio::test]
+async fn retries_end_in_time() {
+    let [a] = FakeBroker::start(["a"]).await;
+    let policy = RetryPolicy::default().pauses(Duration::from_millis(1), Duration::from_millis(100));
+    let policy = policy.within(Duration::from_millis(500));
+    let producer = client(&a).producer().topic("orders").retry_policy(policy).start().await.unwrap();
+    a.state().send_scripts.extend((0..1000).map(|_| script(&[Code::TooManyRequests])));
+    let error = producer.send(order("x")).await.unwrap_err();
+    assert!(error.code().unwrap().is_throttled(), "{error}");
+    let attempts = a.state().sends.len();
+    assert!((8..=13).contains(&attempts), "{attempts} attempts, with pauses of 1, 2, 4, ... 64, 100, 100, ... ms");
+}
+
+#[tokio::test]
+async fn large_bodies_are_compressed_and_damage_on_the_way_is_told() {
+    let [a] = FakeBroker::start(["a"]).await;
+    let producer = client(&a).producer().compress_from(1000).start().await.unwrap();
+    let message = |bytes| Message::builder("orders").body(vec![7; bytes]).build();
+    producer.send(message(999)).await.unwrap();
+    producer.send(message(1000)).await.unwrap();
+    let sent: Vec<v2::Message> = a.state().sends.iter().map(|sent| sent[0].clone()).collect();
+    assert_eq!(sent[0].body.len(), 999);
+    assert!(sent[1].body.len() < 100);
+
+    let consumer = client(&a).simple_consumer("billing").subscribe("orders", FilterExpression::all());
+    let consumer = consumer.await_duration(Duration::from_millis(200)).start().await.unwrap();
+    let packed = |checksum: &str| {
+        let mut message = v2::Message { body: sent[1].body.clone(), ..delivery("1", "h") };
+        let system = message.system_properties.as_mut().unwrap();
+        system.body_encoding = v2::Encoding::Gzip.into();
+        system.body_digest =
+            Some(v2::Digest { r#type: v2::DigestType::Crc32.into(), checksum: checksum.to_owned() });
+        message
+    };
+    let sum = format!("{:08X}", crc32fast::hash(&sent[1].body));
+    a.state().to_deliver.extend([packed(&sum), packed("1234")]);
+    let received = consumer.receive(2, Duration::from_secs(30)).await.unwrap();
+    assert_eq!((received[0].message().body().len(), received[0].damage()), (1000, None));
+    assert_eq!(received[1].damage(), Some(&BodyError::Checksum));
+    assert_eq!(received[1].message().body(), &sent[1].body, "as it came");
+}
+
+#[tokio::test]
+async fn requests_are_signed_and_observed() {
+    let [a] = FakeBroker::start(["a"]).await;
+    let events: Arc<Mutex<Vec<(Operation, usize, bool)>>> = Arc::default();
+    let heard = Arc::clone(&events);
+    let client = Client::builder(a.address.to_string())
+        .credentials(Credentials::new("AK", "SK").session_token("token"))
+        .observer(move |event: &Event<'_>| {
+            assert_eq!(event.topic, "orders");
+            heard.lock().unwrap().push((event.operation, event.messages, event.error.is_none()));
+        })
+        .build()
+        .unwrap();
+    let producer = client.producer().transaction_checker_sync(|_| Resolution::Commit).topic("orders").start().await.unwrap();
+    a.state().send_scripts.push_back(script(&[Code::Ok, Code::TooManyRequests]));
+    let sent = producer.send_batch(vec![order("1"), order("2")]).await;
+    assert!(sent.iter().all(Result::is_ok));
+    producer.send_in_transaction(order("3")).await.unwrap().commit().await.unwrap();
+    a.stream().send(Ok(check_back("paid", "9"))).await.unwrap();
+    a.until("the answer", |state| state.endings.len() == 2).await;
+    let consumer = client.simple_consumer("billing").subscribe("orders", FilterExpression::all());
+    let consumer = consumer.await_duration(Duration::from_millis(200)).start().await.unwrap();
+    a.state().to_deliver.push_back(delivery("1", "stale"));
+    let received = consumer.receive(1, Duration::from_secs(30)).await.unwrap();
+    consumer.ack(&received[0]).await.unwrap_err();
+
+    let headers = a.state().headers.clone();
+    for request in &headers {
+        let header = |name: &str| request.get(name).unwrap().to_str().unwrap().to_owned();
+        assert_eq!(header("authorization"), signature("AK", "SK", &header("x-mq-date-time")));
+        assert_eq!(header("x-mq-session-token"), "token");
+    }
+    assert!(headers.len() >= 6, "{headers:?}");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut events = events.lock().unwrap().clone();
+    events.sort_by_key(|(operation, ..)| format!("{operation:?}"));
+    use Operation::{Ack, CheckBack, EndTransaction, Receive, Send};
+    let expected = [
+        (Ack, 1, false),
+        (CheckBack, 1, true),
+        (EndTransaction, 1, true),
+        (EndTransaction, 1, true),
+        (Receive, 1, true),
+        (Send, 2, false),
+        (Send, 1, true),
+        (Send, 1, true),
+    ];
+    assert_eq!(events, expected);
+}
+
+/// As RocketMQ defines it.
+fn signature(access_key: &str, secret_key: &str, date_time: &str) -> String {
+    let mut mac = Hmac::<Sha1>::new_from_slice(secret_key.as_bytes()).unwrap();
+    mac.update(date_time.as_bytes());
+    let signature: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02X}")).collect();
+    format!("MQv2-HMAC-SHA1 Credential={access_key}, SignedHeaders=x-mq-date-time, Signature={signature}")
 }
 
 #[tokio::test]

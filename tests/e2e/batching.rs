@@ -15,7 +15,7 @@ const MOMENT: Duration = Duration::from_millis(300);
 
 async fn batcher(servers: &Servers, batching: Batching) -> Batcher {
     let patient =
-        RetryPolicy { max_attempts: 200, max: Duration::from_millis(100), ..RetryPolicy::default() };
+        RetryPolicy::default().pauses(Duration::from_millis(10), Duration::from_millis(100));
     let producer = servers.client().producer().topic("orders").retry_policy(patient).start().await.unwrap();
     Batcher::new(Arc::new(producer), batching).unwrap()
 }
@@ -30,7 +30,7 @@ async fn a_batch_goes_when_it_is_full_or_flushed_and_each_message_has_its_own_an
     servers.create_topic("orders", "NORMAL").await;
     let never = Duration::from_secs(3600);
     let batcher =
-        batcher(&servers, Batching { linger: never, max_messages: 10, ..Batching::default() }).await;
+        batcher(&servers, Batching::default().linger(never).max_messages(10)).await;
     let mut pending = Vec::new();
     for number in 0..9 {
         pending.push(batcher.send(numbered(number)).await.unwrap());
@@ -66,7 +66,7 @@ async fn message_groups_keep_their_order() {
     let servers = Servers::standalone(&[]);
     servers.create_topic("orders", "FIFO").await;
     ordered_group(&servers, "billing").await;
-    let batcher = batcher(&servers, Batching { max_messages: 7, ..Batching::default() }).await;
+    let batcher = batcher(&servers, Batching::default().max_messages(7)).await;
     for number in 0..COUNT {
         for group in ["a", "b", "c"] {
             let message = Message::builder("orders").body(format!("{group}{number:03}")).message_group(group);
@@ -94,7 +94,7 @@ async fn who_sends_more_than_the_buffer_holds_waits_and_nothing_is_lost_over_a_r
     let mut servers = Servers::standalone(&[]);
     servers.create_topic("orders", "NORMAL").await;
     // Room for three: a message counts for its body and 256 bytes more.
-    let batcher = batcher(&servers, Batching { buffer_bytes: 3 * 260 + 100, ..Batching::default() }).await;
+    let batcher = batcher(&servers, Batching::default().buffer_bytes(3 * 260 + 100)).await;
     servers.brokers[0].kill().unwrap();
     let mut pending = Vec::new();
     for number in 0..3 {

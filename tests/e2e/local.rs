@@ -154,7 +154,7 @@ async fn a_commit_that_comes_after_a_rollback_is_told_apart() {
     let servers = Servers::standalone(&CHECKS_EVERY_SECOND);
     servers.create_topic("payments", "TRANSACTION").await;
     let works = Works::default();
-    let patient = RetryPolicy { max_attempts: 30, ..RetryPolicy::default() };
+    let patient = RetryPolicy::default().attempts(30);
     let checked = works.clone();
     let producer = servers
         .client()

@@ -196,7 +196,7 @@ async fn after_the_last_check_a_half_message_is_parked_and_can_still_be_settled(
 async fn a_transaction_outlives_its_broker_process() {
     let mut servers = Servers::cluster(1, &["broker-a"], &NO_CHECKS);
     servers.create_topic("payments", "TRANSACTION").await;
-    let patient = RetryPolicy { max_attempts: 30, ..RetryPolicy::default() };
+    let patient = RetryPolicy::default().attempts(30);
     let producer = servers
         .client()
         .producer()

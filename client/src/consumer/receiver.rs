@@ -5,16 +5,19 @@ use crate::delivery::Delivery;
 use crate::error::{Error, Result};
 use crate::filter::FilterExpression;
 use crate::member::{AbortOnDrop, Member, Profile, ROUTE_REFRESH};
+use crate::observer::{Noted, Operation};
 use crate::retry::RetryPolicy;
 use crate::route::Queue;
-use crate::rpc::{Link, check, messaging, server_error};
+use crate::rpc::{Link, check, messaging};
 use kerolox_proto::v2;
 use kerolox_proto::v2::receive_message_response::Content;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 /// What a consumer asks for; what the builders collect.
 #[derive(Debug)]
@@ -26,6 +29,10 @@ pub(crate) struct Wishes {
     pub(crate) await_duration: Duration,
     /// How acknowledgements are retried.
     pub(crate) policy: RetryPolicy,
+    /// The client id, if it is not to be a new one.
+    pub(crate) client_id: Option<String>,
+    /// Who hears that the servers took a lite topic away.
+    pub(crate) evictions: Option<mpsc::UnboundedSender<String>>,
 }
 
 impl Wishes {
@@ -36,8 +43,15 @@ impl Wishes {
             subscriptions: BTreeMap::new(),
             await_duration: Duration::from_secs(20),
             policy: RetryPolicy::default(),
+            client_id: None,
+            evictions: None,
         }
     }
+}
+
+/// Pauses between receives that fail.
+pub(crate) fn receiving() -> RetryPolicy {
+    RetryPolicy::default().pauses(Duration::from_millis(20), Duration::from_secs(3))
 }
 
 /// One receive.
@@ -73,11 +87,14 @@ impl Receiver {
     /// Reads the routes of the subscribed topics and which queues to receive from, greets the brokers and starts the
     /// background tasks.
     pub(crate) async fn start(kind: v2::ClientType, wishes: Wishes) -> Result<Self> {
-        let Wishes { client, group, subscriptions, await_duration, policy } = wishes;
+        let Wishes { client, group, subscriptions, await_duration, policy, client_id, evictions } = wishes;
         if subscriptions.is_empty() {
             return Err(Error::invalid("the consumer has no subscription; add one with subscribe()"));
         }
-        let caller = client.caller();
+        let caller = match client_id {
+            Some(id) => client.caller_named(check_client_id(id)?),
+            None => client.caller(),
+        };
         let entry = |(topic, filter): (&String, &FilterExpression)| v2::SubscriptionEntry {
             topic: Some(caller.resource(topic)),
             expression: Some(filter.to_wire()),
@@ -94,6 +111,7 @@ impl Receiver {
             pub_sub: v2::settings::PubSub::Subscription(subscription),
             topics: subscriptions.keys().cloned().collect(),
             checker: None,
+            evictions,
         };
         let (member, supervisor) = Member::start(caller, profile).await?;
         let receiver = Self {
@@ -168,7 +186,11 @@ impl Receiver {
 
     /// Receives from one queue. A failure has routes and assignment read again.
     pub(crate) async fn receive(&self, topic: &str, queue: &Queue, fetch: Fetch) -> Result<Vec<Delivery>> {
-        let result = self.receive_from(topic, queue, fetch).await;
+        let span = tracing::debug_span!("receive", group = self.group, topic);
+        let started = Instant::now();
+        let result = self.receive_from(topic, queue, fetch).instrument(span).await;
+        let count = result.as_ref().map_or(0, Vec::len);
+        self.note(Operation::Receive, topic, count, started, &result);
         if let Err(error) = &result {
             self.member.learn_from(error);
             self.assignment_stale.store(true, Ordering::Relaxed);
@@ -189,29 +211,18 @@ impl Receiver {
             long_polling_timeout: Some(wire_duration(self.await_duration)?),
             attempt_id: fetch.attempt_id,
         };
-        let limit = self.await_duration + caller.request_timeout;
-        let link = caller.pool.link(&queue.endpoints);
-        let (address, channel) = link.current();
-        let address = address.to_string();
         let mut deliveries = Vec::new();
-        let poll = async {
-            let mut client = messaging(channel);
-            let grpc = |status| Error::from_grpc(&address, limit, &status);
-            let answer = client.receive_message(caller.request(request, Some(limit))).await.map_err(grpc)?;
-            let mut stream = answer.into_inner();
-            while let Some(item) = stream.message().await.map_err(grpc)? {
-                match item.content {
-                    Some(Content::Message(message)) => deliveries.push(Delivery::from_wire(message, queue)?),
-                    Some(Content::Status(status)) => empty_or_ok(&address, status)?,
-                    Some(Content::DeliveryTimestamp(_)) | None => {}
-                }
+        let call = async |channel, request| messaging(channel).receive_message(request).await;
+        let take = |item: v2::ReceiveMessageResponse| {
+            match item.content {
+                Some(Content::Message(message)) => deliveries.push(Delivery::from_wire(message, queue)?),
+                Some(Content::Status(status)) => return Ok(Some(status)),
+                Some(Content::DeliveryTimestamp(_)) | None => {}
             }
-            Ok(())
+            Ok(None)
         };
-        let timeout = || Error::Timeout { endpoint: address.clone(), after: limit };
-        let result = tokio::time::timeout(limit, poll).await.unwrap_or_else(|_| Err(timeout()));
-        link.note(&result);
-        match result {
+        let link = caller.pool.link(&queue.endpoints);
+        match caller.poll(&link, request, self.await_duration, call, take).await {
             // What arrived before the stream broke is ours to settle.
             Err(error) if !deliveries.is_empty() => {
                 tracing::debug!(%error, received = deliveries.len(), "receive broke off");
@@ -224,18 +235,7 @@ impl Receiver {
 
     /// Acknowledges a delivery, repeatedly if need be.
     pub(crate) async fn ack(&self, delivery: &Delivery) -> Result<()> {
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let Err(error) = self.ack_once(delivery).await else {
-                return Ok(());
-            };
-            self.member.learn_from(&error);
-            match self.policy.next(attempt, &error) {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => return Err(error),
-            }
-        }
+        self.policy.persist(&self.member, || self.ack_once(delivery)).await
     }
 
     /// Makes the message visible again in `duration` from now. The delivery keeps the new receipt handle.
@@ -247,14 +247,17 @@ impl Receiver {
             receipt_handle: delivery.receipt_handle.clone(),
             invisible_duration: Some(wire_duration(duration)?),
             message_id: delivery.message_id().to_owned(),
-            lite_topic: None,
+            lite_topic: lite_topic(delivery),
             suspend: None,
         };
-        let answer: v2::ChangeInvisibleDurationResponse = caller
+        let started = Instant::now();
+        let answer: Result<v2::ChangeInvisibleDurationResponse> = caller
             .call(&self.link_for(delivery), request, |mut client, request| async move {
                 client.change_invisible_duration(request).await
             })
-            .await?;
+            .await;
+        self.note(Operation::ChangeInvisible, delivery.message().topic(), 1, started, &answer);
+        let answer = answer?;
         if !answer.receipt_handle.is_empty() {
             delivery.receipt_handle = answer.receipt_handle;
         }
@@ -272,14 +275,16 @@ impl Receiver {
             message_id: delivery.message_id().to_owned(),
             delivery_attempt: number(delivery.attempt()),
             max_delivery_attempts: number(max_attempts),
-            lite_topic: None,
+            lite_topic: lite_topic(delivery),
         };
-        let _: v2::ForwardMessageToDeadLetterQueueResponse = caller
+        let started = Instant::now();
+        let answer: Result<v2::ForwardMessageToDeadLetterQueueResponse> = caller
             .call(&self.link_for(delivery), request, |mut client, request| async move {
                 client.forward_message_to_dead_letter_queue(request).await
             })
-            .await?;
-        Ok(())
+            .await;
+        self.note(Operation::GiveUp, delivery.message().topic(), 1, started, &answer);
+        answer.map(drop)
     }
 
     async fn ack_once(&self, delivery: &Delivery) -> Result<()> {
@@ -287,7 +292,7 @@ impl Receiver {
         let entry = v2::AckMessageEntry {
             message_id: delivery.message_id().to_owned(),
             receipt_handle: delivery.receipt_handle.clone(),
-            lite_topic: None,
+            lite_topic: lite_topic(delivery),
         };
         let request = v2::AckMessageRequest {
             group: Some(caller.resource(&self.group)),
@@ -295,11 +300,29 @@ impl Receiver {
             entries: vec![entry],
         };
         let link = self.link_for(delivery);
-        let answer: v2::AckMessageResponse = caller
+        let started = Instant::now();
+        let answer: Result<v2::AckMessageResponse> = caller
             .call(&link, request, |mut client, request| async move { client.ack_message(request).await })
-            .await?;
+            .await;
         // Without entries the status above them was OK, or the call would have failed.
-        answer.entries.into_iter().try_for_each(|entry| check(&delivery.endpoints.to_string(), entry.status))
+        let result = answer.and_then(|answer| {
+            let endpoint = delivery.endpoints.to_string();
+            answer.entries.into_iter().try_for_each(|entry| check(&endpoint, entry.status))
+        });
+        self.note(Operation::Ack, delivery.message().topic(), 1, started, &result);
+        result
+    }
+
+    fn note<T>(
+        &self,
+        operation: Operation,
+        topic: &str,
+        messages: usize,
+        started: Instant,
+        result: &Result<T>,
+    ) {
+        let noted = Noted { operation, topic, group: Some(&self.group) };
+        self.member.caller.observed.note(noted, messages, started.elapsed(), result);
     }
 
     fn link_for(&self, delivery: &Delivery) -> Arc<Link> {
@@ -307,29 +330,19 @@ impl Receiver {
     }
 }
 
-/// The status of a receive: "no new message" is no error.
-fn empty_or_ok(endpoint: &str, status: v2::Status) -> Result<()> {
-    match status.code {
-        code if code == i32::from(v2::Code::Ok) || code == i32::from(v2::Code::MessageNotFound) => Ok(()),
-        _ => Err(server_error(endpoint, status)),
-    }
+fn lite_topic(delivery: &Delivery) -> Option<String> {
+    delivery.message().lite_topic().map(str::to_owned)
 }
 
-fn wire_duration(duration: Duration) -> Result<prost_types::Duration> {
+/// A client id that headers can carry.
+fn check_client_id(id: String) -> Result<String> {
+    if !id.is_empty() && id.chars().all(|c| c.is_ascii_graphic()) {
+        return Ok(id);
+    }
+    Err(Error::invalid(format!("the client id {id:?} must be printable ASCII without blanks; choose another")))
+}
+
+pub(crate) fn wire_duration(duration: Duration) -> Result<prost_types::Duration> {
     prost_types::Duration::try_from(duration)
         .map_err(|_| Error::invalid(format!("a duration of {duration:?} is too long; stay below 12 hours")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_new_message_is_no_error() {
-        let status = |code: v2::Code| v2::Status { code: code.into(), message: String::new() };
-        assert!(empty_or_ok("b:1", status(v2::Code::Ok)).is_ok());
-        assert!(empty_or_ok("b:1", status(v2::Code::MessageNotFound)).is_ok());
-        let error = empty_or_ok("b:1", status(v2::Code::ConsumerGroupNotFound)).unwrap_err();
-        assert!(error.code().unwrap().is_not_found());
-    }
 }

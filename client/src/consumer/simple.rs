@@ -1,14 +1,17 @@
 //! The simple consumer: the application asks for messages and settles each of them.
 
-use super::receiver::{Fetch, Receiver, Wishes};
+use super::receiver::{Fetch, Receiver, Wishes, receiving};
 use crate::client::Client;
 use crate::delivery::Delivery;
 use crate::error::{Error, Result};
 use crate::filter::FilterExpression;
+use crate::member::Member;
 use crate::retry::RetryPolicy;
 use crate::route::Queue;
+use futures_util::stream::{self, Stream, StreamExt as _};
 use kerolox_proto::v2;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -16,7 +19,7 @@ use std::time::Duration;
 #[derive(Debug)]
 #[must_use]
 pub struct SimpleConsumerBuilder {
-    wishes: Wishes,
+    pub(crate) wishes: Wishes,
 }
 
 impl SimpleConsumerBuilder {
@@ -42,13 +45,24 @@ impl SimpleConsumerBuilder {
         self
     }
 
+    /// Keeps this client id over restarts, instead of a new one each time. A member of a broadcast group (`mqadmin updateSubGroup
+    /// -d true`) keeps its place that way. No other member may have the same.
+    pub fn client_id(mut self, id: impl Into<String>) -> Self {
+        self.wishes.client_id = Some(id.into());
+        self
+    }
+
     /// Reads the routes of the subscribed topics and which queues to receive from, greets the brokers and starts the
     /// background tasks.
     ///
     /// # Errors
     /// [`Error::Invalid`] without any subscription; otherwise when no access point answers or a topic does not exist.
     pub async fn start(self) -> Result<SimpleConsumer> {
-        let receiver = Receiver::start(v2::ClientType::SimpleConsumer, self.wishes).await?;
+        self.start_as(v2::ClientType::SimpleConsumer).await
+    }
+
+    pub(crate) async fn start_as(self, kind: v2::ClientType) -> Result<SimpleConsumer> {
+        let receiver = Receiver::start(kind, self.wishes).await?;
         Ok(SimpleConsumer { receiver, turn: AtomicUsize::new(0) })
     }
 }
@@ -82,6 +96,51 @@ impl SimpleConsumer {
         self.receiver.receive(topic, queue, fetch).await
     }
 
+    /// Messages one after the other, as long as somebody wants them: receives up to `max_messages` whenever none is left, each invisible
+    /// for `invisible_duration` from its receive on. Acknowledge each before it asks for many more.
+    ///
+    /// Goes on by itself where a call may succeed when it is repeated. What was received and not handed out when the stream is dropped
+    /// is delivered again.
+    ///
+    /// ```no_run
+    /// # async fn example(consumer: kerolox_client::SimpleConsumer) -> kerolox_client::Result<()> {
+    /// use futures_util::TryStreamExt as _;
+    /// use std::{pin::pin, time::Duration};
+    ///
+    /// let mut deliveries = pin!(consumer.deliveries(16, Duration::from_secs(30)));
+    /// while let Some(delivery) = deliveries.try_next().await? {
+    ///     consumer.ack(&delivery).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Self::receive`] that no repetition mends. The stream goes on after each.
+    pub fn deliveries(
+        &self,
+        max_messages: usize,
+        invisible_duration: Duration,
+    ) -> impl Stream<Item = Result<Delivery>> + Send + '_ {
+        stream::unfold(0, move |failures| async move {
+            let received = self.receive(max_messages, invisible_duration).await;
+            let failures = if received.is_ok() { 0 } else { failures + 1 };
+            if failures > 0 {
+                tokio::time::sleep(receiving().pause_after(failures)).await;
+            }
+            let items: Vec<Result<Delivery>> = match received {
+                Ok(deliveries) => deliveries.into_iter().map(Ok).collect(),
+                Err(error) if error.is_retryable() => {
+                    tracing::debug!(%error, "nothing received; trying again");
+                    Vec::new()
+                }
+                Err(error) => vec![Err(error)],
+            };
+            Some((stream::iter(items), failures))
+        })
+        .flatten()
+    }
+
     /// Acknowledges a delivery: the group is done with the message. Retried by the retry policy; acknowledging twice is harmless.
     ///
     /// Cancelling leaves it open whether the broker knows; the message may then be delivered again.
@@ -103,6 +162,14 @@ impl SimpleConsumer {
     /// `INVALID_RECEIPT_HANDLE` when the invisible duration has ended; otherwise when the broker cannot be reached.
     pub async fn change_invisible(&self, delivery: &mut Delivery, duration: Duration) -> Result<()> {
         self.receiver.change_invisible(delivery, duration).await
+    }
+
+    pub(crate) fn member(&self) -> &Arc<Member> {
+        &self.receiver.member
+    }
+
+    pub(crate) fn group(&self) -> &str {
+        &self.receiver.group
     }
 
     /// The id under which the servers know this consumer.

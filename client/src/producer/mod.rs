@@ -30,11 +30,20 @@ pub struct ProducerBuilder {
     topics: BTreeSet<String>,
     checker: Option<Checker>,
     policy: RetryPolicy,
+    may_duplicate: bool,
+    compress_from: Option<usize>,
 }
 
 impl ProducerBuilder {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, topics: BTreeSet::new(), checker: None, policy: RetryPolicy::default() }
+        Self {
+            client,
+            topics: BTreeSet::new(),
+            checker: None,
+            policy: RetryPolicy::default(),
+            may_duplicate: false,
+            compress_from: None,
+        }
     }
 
     /// Declares a topic. Necessary for transactions, because brokers check back with producers that declared the topic;
@@ -75,6 +84,21 @@ impl ProducerBuilder {
         self
     }
 
+    /// Whether a message that one broker group may have stored, though its answer was lost, may be sent to another group. By
+    /// default it may not: the repetition goes to the same group, which stores the message once where its topic has
+    /// `dedup=id`, and waits for that group to come back. With `true` it is stored sooner, perhaps twice.
+    pub fn may_duplicate(mut self, may_duplicate: bool) -> Self {
+        self.may_duplicate = may_duplicate;
+        self
+    }
+
+    /// Compresses bodies of `bytes` bytes or more with gzip, where that makes them smaller; all of RocketMQ's SDKs decompress them.
+    /// None are compressed by default.
+    pub fn compress_from(mut self, bytes: usize) -> Self {
+        self.compress_from = Some(bytes);
+        self
+    }
+
     /// Reads the routes of the declared topics, greets their brokers and starts the background tasks.
     ///
     /// # Errors
@@ -91,12 +115,15 @@ impl ProducerBuilder {
             pub_sub: v2::settings::PubSub::Publishing(publishing),
             topics: self.topics.iter().cloned().collect(),
             checker: self.checker,
+            evictions: None,
         };
         let (member, supervisor) = Member::start(caller, profile).await?;
         Ok(Producer {
             client: self.client,
             declared: self.topics,
             policy: self.policy,
+            may_duplicate: self.may_duplicate,
+            compress_from: self.compress_from,
             turn: AtomicUsize::new(0),
             member,
             _supervisor: supervisor,
@@ -117,6 +144,8 @@ pub struct Producer {
     client: Client,
     declared: BTreeSet<String>,
     policy: RetryPolicy,
+    may_duplicate: bool,
+    compress_from: Option<usize>,
     /// Grows by one with every attempt; spreads messages over queues.
     turn: AtomicUsize,
     member: Arc<Member>,
@@ -146,9 +175,9 @@ pub struct SendReceipt {
 impl Producer {
     /// Sends a message and waits until it is stored as safely as the broker promises.
     ///
-    /// Retryable failures are retried with the same message id on another broker where there is one, so a message whose
-    /// answer got lost may be stored twice unless the broker drops duplicates. Cancelling this future leaves it open
-    /// whether the message was stored.
+    /// Retryable failures are retried with the same message id, on another broker group where there is one. A message that may
+    /// be stored already is repeated to the same group, and is stored once where its topic has `dedup=id`; see
+    /// [`ProducerBuilder::may_duplicate`]. Cancelling this future leaves it open whether the message was stored.
     ///
     /// # Errors
     /// The last attempt's error.
@@ -263,6 +292,7 @@ impl Producer {
             host: &self.client.shared.host,
             born,
             transactional,
+            compress_from: self.compress_from,
         })
     }
 }

@@ -1,10 +1,12 @@
 //! Taking scheduled messages back.
 
 use crate::error::{Error, Result};
+use crate::observer::{Noted, Operation};
 use crate::producer::Producer;
 use crate::route::Target;
 use kerolox_proto::v2;
 use std::sync::atomic::Ordering;
+use tokio::time::Instant;
 
 impl Producer {
     /// Recalls a scheduled message of `topic` by the [`recall_handle`](crate::SendReceipt::recall_handle) that its send
@@ -17,19 +19,7 @@ impl Producer {
     /// NOT_FOUND when the message was delivered or recalled before (also by an attempt of this call whose answer got
     /// lost), BAD_REQUEST when the handle is none or belongs to another topic.
     pub async fn recall(&self, topic: &str, recall_handle: &str) -> Result<String> {
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let error = match self.recall_once(topic, recall_handle).await {
-                Ok(message_id) => return Ok(message_id),
-                Err(error) => error,
-            };
-            self.member.learn_from(&error);
-            match self.policy.next(attempt, &error) {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => return Err(error),
-            }
-        }
+        self.policy.persist(&self.member, || self.recall_once(topic, recall_handle)).await
     }
 
     async fn recall_once(&self, topic: &str, recall_handle: &str) -> Result<String> {
@@ -43,11 +33,14 @@ impl Producer {
             topic: Some(caller.resource(topic)),
             recall_handle: recall_handle.to_owned(),
         };
-        let answer: v2::RecallMessageResponse = caller
+        let started = Instant::now();
+        let result: Result<v2::RecallMessageResponse> = caller
             .call(&caller.pool.link(&queue.endpoints), request, |mut client, request| async move {
                 client.recall_message(request).await
             })
-            .await?;
-        Ok(answer.message_id)
+            .await;
+        let noted = Noted { operation: Operation::Recall, topic, group: None };
+        caller.observed.note(noted, 1, started.elapsed(), &result);
+        result.map(|answer| answer.message_id)
     }
 }

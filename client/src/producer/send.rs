@@ -3,11 +3,29 @@
 use super::{Producer, SendReceipt};
 use crate::address::Endpoints;
 use crate::error::{Error, Result};
+use crate::observer::{Noted, Operation};
 use crate::route::{Queue, Target};
 use crate::rpc::check;
 use kerolox_proto::v2;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+/// Where earlier attempts of a send went.
+#[derive(Default)]
+struct Tried {
+    /// Who failed; others are preferred.
+    endpoints: Vec<Endpoints>,
+    /// The broker group that may have stored some of the messages. It alone can tell a repetition.
+    doubtful: Option<String>,
+}
+
+/// How one attempt went: a result for each message, and which broker group was asked.
+struct Outcome {
+    results: Vec<Result<SendReceipt>>,
+    broker: Option<String>,
+}
 
 impl Producer {
     /// Sends `messages` until each is stored or not worth another attempt. One result per message, in their order.
@@ -18,27 +36,44 @@ impl Producer {
         target: Target<'_>,
         transactional: bool,
     ) -> Vec<Result<SendReceipt>> {
+        let span = tracing::debug_span!("send", topic, messages = messages.len());
+        self.dispatch_within(topic, messages, target, transactional).instrument(span).await
+    }
+
+    async fn dispatch_within(
+        &self,
+        topic: &str,
+        messages: Vec<v2::Message>,
+        target: Target<'_>,
+        transactional: bool,
+    ) -> Vec<Result<SendReceipt>> {
+        let started = Instant::now();
         let mut results: Vec<Option<Result<SendReceipt>>> = messages.iter().map(|_| None).collect();
         let mut pending: Vec<usize> = (0..messages.len()).collect();
-        let mut tried = Vec::new();
+        let mut tried = Tried::default();
         for attempt in 1.. {
             let batch = pending.iter().map(|index| messages[*index].clone()).collect();
-            let outcomes = self.attempt(topic, batch, target, &mut tried).await;
+            let outcome = self.attempt(topic, batch, target, &mut tried).await;
+            let elapsed = started.elapsed();
             let mut pause: Option<Duration> = None;
             let mut failed = Vec::new();
-            for (index, outcome) in pending.into_iter().zip(outcomes) {
-                let again = outcome.as_ref().err().and_then(|error| {
+            for (index, result) in pending.into_iter().zip(outcome.results) {
+                let again = result.as_ref().err().and_then(|error| {
                     if transactional {
-                        self.policy.next_for_half_message(attempt, error)
+                        self.policy.next_for_half_message(attempt, elapsed, error)
                     } else {
-                        self.policy.next(attempt, error)
+                        self.policy.next(attempt, elapsed, error)
                     }
                 });
                 if again.is_some() {
                     failed.push(index);
                     pause = pause.max(again);
+                    let is_doubtful = result.as_ref().is_err_and(Error::may_have_taken_effect);
+                    if is_doubtful && !self.may_duplicate {
+                        tried.doubtful.clone_from(&outcome.broker);
+                    }
                 }
-                results[index] = Some(outcome);
+                results[index] = Some(result);
             }
             pending = failed;
             match pause {
@@ -49,62 +84,91 @@ impl Producer {
         results.into_iter().map(|result| result.expect("every message is in the first attempt")).collect()
     }
 
-    /// One request to one queue. One outcome per message.
+    /// One request to one queue.
     async fn attempt(
         &self,
         topic: &str,
         batch: Vec<v2::Message>,
         target: Target<'_>,
-        tried: &mut Vec<Endpoints>,
-    ) -> Vec<Result<SendReceipt>> {
+        tried: &mut Tried,
+    ) -> Outcome {
         let count = batch.len();
-        let outcome = self.request(topic, batch, target, tried).await;
-        match outcome {
-            Ok(outcomes) => outcomes,
-            Err(error) => {
-                tracing::debug!(topic, %error, "send attempt failed");
-                self.member.learn_from(&error);
-                vec![Err(error); count]
+        match self.choose(topic, target, tried).await {
+            Ok(queue) => {
+                let result = self.request(topic, batch, &queue).await;
+                let results = result.unwrap_or_else(|error| self.all_failed(topic, error, count));
+                Outcome { results, broker: Some(queue.broker) }
             }
+            Err(error) => Outcome { results: self.all_failed(topic, error, count), broker: None },
         }
+    }
+
+    fn all_failed(&self, topic: &str, error: Error, count: usize) -> Vec<Result<SendReceipt>> {
+        tracing::debug!(topic, %error, "send attempt failed");
+        self.member.learn_from(&error);
+        vec![Err(error); count]
+    }
+
+    async fn choose(&self, topic: &str, target: Target<'_>, tried: &mut Tried) -> Result<Queue> {
+        let route = self.member.route(topic).await?;
+        let pool = &self.member.caller.pool;
+        let penalty = |queue: &Queue| {
+            2 * u8::from(!pool.link(&queue.endpoints).is_healthy())
+                + u8::from(tried.endpoints.contains(&queue.endpoints))
+        };
+        let target = match (&tried.doubtful, target) {
+            (Some(name), Target::Any) => Target::Broker { name, queue: None },
+            (_, target) => target,
+        };
+        let queue = route
+            .pick(target, self.turn.fetch_add(1, Ordering::Relaxed), penalty)
+            .cloned()
+            .ok_or_else(|| Error::NoQueue { topic: topic.to_owned(), purpose: "writable" })?;
+        tried.endpoints.push(queue.endpoints.clone());
+        Ok(queue)
     }
 
     async fn request(
         &self,
         topic: &str,
         mut batch: Vec<v2::Message>,
-        target: Target<'_>,
-        tried: &mut Vec<Endpoints>,
+        queue: &Queue,
     ) -> Result<Vec<Result<SendReceipt>>> {
-        let route = self.member.route(topic).await?;
-        let pool = &self.member.caller.pool;
-        let penalty = |queue: &Queue| {
-            2 * u8::from(!pool.link(&queue.endpoints).is_healthy())
-                + u8::from(tried.contains(&queue.endpoints))
-        };
-        let queue = route
-            .pick(target, self.turn.fetch_add(1, Ordering::Relaxed), penalty)
-            .ok_or_else(|| Error::NoQueue { topic: topic.to_owned(), purpose: "writable" })?;
-        tried.push(queue.endpoints.clone());
         for message in &mut batch {
             message.system_properties.get_or_insert_default().queue_id = queue.id();
         }
         let count = batch.len();
-        let answer: v2::SendMessageResponse = self
-            .member
-            .caller
+        let caller = &self.member.caller;
+        let started = Instant::now();
+        let answer: Result<v2::SendMessageResponse> = caller
             .call(
-                &pool.link(&queue.endpoints),
+                &caller.pool.link(&queue.endpoints),
                 v2::SendMessageRequest { messages: batch },
                 |mut client, request| async move { client.send_message(request).await },
             )
-            .await?;
-        let endpoint = queue.endpoints.to_string();
-        if answer.entries.len() != count {
-            return Err(Error::Protocol { endpoint, what: "it has not one entry for each message" });
-        }
-        Ok(answer.entries.into_iter().map(|entry| receipt(&endpoint, entry, queue)).collect())
+            .await;
+        let results = answer.and_then(|answer| receipts(answer, count, queue));
+        let error = match &results {
+            Ok(results) => results.iter().find_map(|result| result.as_ref().err()),
+            Err(error) => Some(error),
+        };
+        let noted = Noted { operation: Operation::Send, topic, group: None };
+        caller.observed.tell(&noted.event(count, started.elapsed(), error));
+        results
     }
+}
+
+/// What became of each of `count` messages.
+fn receipts(
+    answer: v2::SendMessageResponse,
+    count: usize,
+    queue: &Queue,
+) -> Result<Vec<Result<SendReceipt>>> {
+    let endpoint = queue.endpoints.to_string();
+    if answer.entries.len() != count {
+        return Err(Error::Protocol { endpoint, what: "it has not one entry for each message" });
+    }
+    Ok(answer.entries.into_iter().map(|entry| receipt(&endpoint, entry, queue)).collect())
 }
 
 fn receipt(endpoint: &str, entry: v2::SendResultEntry, queue: &Queue) -> Result<SendReceipt> {

@@ -7,7 +7,9 @@ use crate::retry::RetryPolicy;
 use crate::rpc::{Caller, Link};
 use kerolox_proto::v2;
 use std::fmt;
+use crate::observer::{Noted, Operation};
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// What becomes of a half message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,19 +77,11 @@ impl Transaction {
     }
 
     async fn end(&self, resolution: Resolution) -> Result<()> {
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
+        let send = || async {
             let link = self.member.link_to(&self.ending.topic, &self.receipt.broker, &self.receipt.endpoints);
-            let Err(error) = self.ending.send(&self.member.caller, &link, resolution).await else {
-                return Ok(());
-            };
-            self.member.learn_from(&error);
-            match self.policy.next(attempt, &error) {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => return Err(error),
-            }
-        }
+            self.ending.send(&self.member.caller, &link, resolution).await
+        };
+        self.policy.persist(&self.member, send).await
     }
 }
 
@@ -117,9 +111,12 @@ impl Ending {
             source: self.source.into(),
             trace_context: String::new(),
         };
-        let _: v2::EndTransactionResponse = caller
+        let started = Instant::now();
+        let result: Result<v2::EndTransactionResponse> = caller
             .call(link, request, |mut client, request| async move { client.end_transaction(request).await })
-            .await?;
-        Ok(())
+            .await;
+        let noted = Noted { operation: Operation::EndTransaction, topic: &self.topic, group: None };
+        caller.observed.note(noted, 1, started.elapsed(), &result);
+        result.map(drop)
     }
 }

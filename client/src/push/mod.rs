@@ -9,7 +9,7 @@ use crate::consumer::receiver::{Receiver, Wishes};
 use crate::delivery::Delivery;
 use crate::error::{Error, Result};
 use crate::filter::FilterExpression;
-use crate::member::AbortOnDrop;
+use crate::member::{AbortOnDrop, Member};
 use crate::retry::RetryPolicy;
 use kerolox_proto::v2;
 use room::Room;
@@ -30,13 +30,8 @@ const CACHED_BYTES: usize = 64 << 20;
 const INVISIBLE: Duration = Duration::from_secs(60);
 /// How long a shutdown waits for messages that are on their way.
 const ARRIVING: Duration = Duration::from_millis(300);
-/// How long an acknowledgement is tried: longer than brokers take to elect a master.
-const SETTLING: RetryPolicy = RetryPolicy {
-    max_attempts: 30,
-    initial: Duration::from_millis(20),
-    max: Duration::from_secs(1),
-    multiplier: 2.0,
-};
+/// How long an acknowledgement is tried, by default.
+const SETTLING: Duration = Duration::from_secs(30);
 
 /// What a listener makes of a message.
 ///
@@ -73,7 +68,7 @@ type Listener = Box<dyn Fn(Arc<Delivery>) -> Listening + Send + Sync>;
 #[derive(Debug)]
 #[must_use]
 pub struct PushConsumerBuilder {
-    wishes: Wishes,
+    pub(crate) wishes: Wishes,
     concurrency: usize,
     cached_messages: usize,
     cached_bytes: usize,
@@ -82,7 +77,8 @@ pub struct PushConsumerBuilder {
 
 impl PushConsumerBuilder {
     pub(crate) fn new(client: Client, group: String) -> Self {
-        let wishes = Wishes { policy: SETTLING, ..Wishes::new(client, group) };
+        let policy = RetryPolicy::default().within(SETTLING);
+        let wishes = Wishes { policy, ..Wishes::new(client, group) };
         Self {
             wishes,
             concurrency: CONCURRENCY,
@@ -136,16 +132,33 @@ impl PushConsumerBuilder {
         self
     }
 
+    /// Keeps this client id over restarts, instead of a new one each time. A member of a broadcast group (`mqadmin updateSubGroup
+    /// -d true`) keeps its place that way. No other member may have the same.
+    pub fn client_id(mut self, id: impl Into<String>) -> Self {
+        self.wishes.client_id = Some(id.into());
+        self
+    }
+
     /// Reads the routes, greets the brokers and begins to hand messages to `listener`.
     ///
     /// Nobody else gets a message that is not settled, however long the listener takes, as long as the broker can be reached
-    /// before its invisible duration ends. A listener that panics has failed. Where the group is delivered in order, messages of one message group come one after
-    /// the other: one that fails is handed over again, after its delay, before the next one.
+    /// before its invisible duration ends. A listener that panics has failed. Where the group is delivered in order, messages of one
+    /// message group come one after the other: one that fails is handed over again, after its delay, before the next one.
+    /// A message with a damaged body is not handed over; it comes again, and becomes a dead letter at last.
     ///
     /// # Errors
     /// [`Error::Invalid`] without any subscription or with a limit of zero; otherwise when no access point answers or a
     /// topic does not exist.
     pub async fn start<F, Fut, V>(self, listener: F) -> Result<PushConsumer>
+    where
+        F: Fn(Arc<Delivery>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = V> + Send + 'static,
+        V: Into<Verdict>,
+    {
+        self.start_as(v2::ClientType::PushConsumer, listener).await
+    }
+
+    pub(crate) async fn start_as<F, Fut, V>(self, kind: v2::ClientType, listener: F) -> Result<PushConsumer>
     where
         F: Fn(Arc<Delivery>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = V> + Send + 'static,
@@ -158,7 +171,7 @@ impl PushConsumerBuilder {
             let listening = listener(delivery);
             Box::pin(async move { listening.await.into() })
         });
-        let receiver = Receiver::start(v2::ClientType::PushConsumer, self.wishes).await?;
+        let receiver = Receiver::start(kind, self.wishes).await?;
         let room = Room::new(self.cached_messages, self.cached_bytes);
         let work = Work::new(receiver, listener, self.concurrency, room, self.invisible_duration);
         let work = Arc::new(work);
@@ -200,7 +213,15 @@ pub struct PushConsumer {
 impl PushConsumer {
     /// The id under which the servers know this consumer.
     pub fn client_id(&self) -> &str {
-        self.work.client_id()
+        &self.work.member().caller.client_id
+    }
+
+    pub(crate) fn member(&self) -> &Arc<Member> {
+        self.work.member()
+    }
+
+    pub(crate) fn group(&self) -> &str {
+        self.work.group()
     }
 
     /// How many messages wait for a listener or are with one.

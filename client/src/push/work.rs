@@ -3,11 +3,12 @@
 use super::plan::Plan;
 use super::room::{Place, Room};
 use super::{Listener, Verdict};
+use crate::consumer::receiver::receiving;
 use crate::consumer::receiver::{Fetch, Receiver};
 use crate::delivery::Delivery;
 use crate::error::Result;
-use crate::member::AbortOnDrop;
-use crate::retry::RetryPolicy;
+use crate::member::{AbortOnDrop, Member};
+use crate::observer::{Event, Noted, Operation};
 use crate::route::Queue;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,24 +16,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::Instrument as _;
 
 /// How often to look whether there are other queues to receive from.
 const LOOK: Duration = Duration::from_secs(5);
 /// How often a message is renewed within its invisible duration.
 const RENEWALS: u32 = 3;
-/// Pauses between receives that fail.
-const RECEIVING: RetryPolicy = RetryPolicy {
-    max_attempts: u32::MAX,
-    initial: Duration::from_millis(20),
-    max: Duration::from_secs(3),
-    multiplier: 2.0,
-};
-
 /// A message that nobody else gets. It is renewed until this is dropped.
 struct Held {
     /// Locked while its handle changes or is used up.
     delivery: Arc<Mutex<Delivery>>,
-    message_group: Option<String>,
+    /// Those of one chain come one after the other.
+    chain: Option<String>,
     _place: Place,
     _renewal: AbortOnDrop,
 }
@@ -110,7 +106,7 @@ async fn poll(work: Arc<Work>, topic: String, queue: Queue, is_over: Arc<AtomicB
                 } else {
                     tracing::warn!(%error, topic, "nothing received; trying again");
                 }
-                tokio::time::sleep(RECEIVING.pause_after(failures)).await;
+                tokio::time::sleep(receiving().pause_after(failures)).await;
             }
         }
     }
@@ -132,8 +128,12 @@ impl Work {
         Self { receiver, listener, slots, room, invisible_duration, is_stopping: watch::Sender::new(false) }
     }
 
-    pub(super) fn client_id(&self) -> &str {
-        &self.receiver.member.caller.client_id
+    pub(super) fn member(&self) -> &Arc<Member> {
+        &self.receiver.member
+    }
+
+    pub(super) fn group(&self) -> &str {
+        &self.receiver.group
     }
 
     pub(super) fn cached_messages(&self) -> usize {
@@ -178,10 +178,10 @@ impl Work {
 
     fn hold(self: &Arc<Self>, delivery: Delivery) -> Held {
         let place = self.room.admit(delivery.message().body().len());
-        let message_group = delivery.message().message_group().map(str::to_owned);
+        let chain = delivery.message().together().map(str::to_owned);
         let delivery = Arc::new(Mutex::new(delivery));
         let renewal = AbortOnDrop::spawn(renew(Arc::clone(self), Arc::clone(&delivery)));
-        Held { delivery, message_group, _place: place, _renewal: renewal }
+        Held { delivery, chain, _place: place, _renewal: renewal }
     }
 
     /// One message that no other waits for.
@@ -229,13 +229,28 @@ impl Work {
             return None;
         }
         let delivery = Arc::new(held.delivery.lock().await.clone());
+        if let Some(damage) = delivery.damage() {
+            tracing::error!(message_id = delivery.message_id(), %damage, "not handed to the listener; it comes again");
+            return Some(Verdict::Again);
+        }
+        Some(self.listen(&delivery).await)
+    }
+
+    async fn listen(&self, delivery: &Arc<Delivery>) -> Verdict {
+        let (topic, message_id) = (delivery.message().topic(), delivery.message_id());
+        let span = tracing::info_span!("listen", topic, message_id, attempt = delivery.attempt());
+        let started = Instant::now();
         // As a task of its own, so that a panic ends nothing else.
-        let listening = tokio::spawn((self.listener)(Arc::clone(&delivery)));
-        Some(listening.await.unwrap_or_else(|error| {
-            let message_id = delivery.message_id();
+        let listening = tokio::spawn((self.listener)(Arc::clone(delivery)).instrument(span));
+        let verdict = listening.await.unwrap_or_else(|error| {
             tracing::error!(%error, message_id, "a listener panicked; the message comes again");
             Verdict::Again
-        }))
+        });
+        let group = Some(self.receiver.group.as_str());
+        let event = Noted { operation: Operation::Listen, topic, group }.event(1, started.elapsed(), None);
+        let is_unsettled = verdict != Verdict::Done;
+        self.receiver.member.caller.observed.tell(&Event { is_unsettled, ..event });
+        verdict
     }
 
     async fn acknowledge(&self, delivery: &Delivery) {
@@ -276,12 +291,12 @@ async fn renew(work: Arc<Work>, delivery: Arc<Mutex<Delivery>>) {
     }
 }
 
-/// Messages by message group, in the order in which they came; those without one each by itself.
+/// Messages by message group or lite topic, in the order in which they came; those without one each by itself.
 fn chains(held: Vec<Held>) -> Vec<Vec<Held>> {
     let mut chains: Vec<Vec<Held>> = Vec::new();
     let mut by_group: HashMap<String, usize> = HashMap::new();
     for held in held {
-        let Some(group) = held.message_group.clone() else {
+        let Some(group) = held.chain.clone() else {
             chains.push(vec![held]);
             continue;
         };

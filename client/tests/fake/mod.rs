@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_stream::{Stream, StreamExt};
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status as GrpcStatus, Streaming};
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, GrpcStatus>> + Send>>;
@@ -39,6 +40,8 @@ pub(crate) struct State {
     pub(crate) telemetry_ended: usize,
     pub(crate) heartbeats: usize,
     pub(crate) terminations: usize,
+    /// Of the requests for routes, to send, to settle and to greet.
+    pub(crate) headers: Vec<MetadataMap>,
 }
 
 #[derive(Clone)]
@@ -117,6 +120,7 @@ fn unimplemented<T>() -> Reply<T> {
 #[tonic::async_trait]
 impl MessagingService for FakeBroker {
     async fn query_route(&self, request: Request<QueryRouteRequest>) -> Reply<QueryRouteResponse> {
+        self.state().headers.push(request.metadata().clone());
         let topic = request.into_inner().topic.unwrap_or_default();
         if topic.name == "missing" {
             let status = status(Code::TopicNotFound);
@@ -142,6 +146,7 @@ impl MessagingService for FakeBroker {
     }
 
     async fn send_message(&self, request: Request<SendMessageRequest>) -> Reply<SendMessageResponse> {
+        self.state().headers.push(request.metadata().clone());
         let messages = request.into_inner().messages;
         let script = {
             let mut state = self.state();
@@ -187,6 +192,7 @@ impl MessagingService for FakeBroker {
     }
 
     async fn ack_message(&self, request: Request<AckMessageRequest>) -> Reply<AckMessageResponse> {
+        self.state().headers.push(request.metadata().clone());
         let request = request.into_inner();
         let entry = |entry: &AckMessageEntry| AckMessageResultEntry {
             message_id: entry.message_id.clone(),
@@ -214,6 +220,7 @@ impl MessagingService for FakeBroker {
         &self,
         request: Request<EndTransactionRequest>,
     ) -> Reply<EndTransactionResponse> {
+        self.state().headers.push(request.metadata().clone());
         self.state().endings.push(request.into_inner());
         Ok(Response::new(EndTransactionResponse { status: status(Code::Ok) }))
     }
@@ -221,6 +228,7 @@ impl MessagingService for FakeBroker {
     type TelemetryStream = Answers<TelemetryCommand>;
 
     async fn telemetry(&self, request: Request<Streaming<TelemetryCommand>>) -> Reply<Self::TelemetryStream> {
+        self.state().headers.push(request.metadata().clone());
         let (sender, receiver) = mpsc::channel(8);
         let mut incoming = request.into_inner();
         let this = self.clone();

@@ -50,7 +50,7 @@ impl Clients {
     pub(super) async fn start(client: &Client, ledger: &Ledger, official: Option<Official>) -> Result<Self> {
         let gate = Arc::new(RwLock::new(()));
         let mut tasks = Vec::new();
-        let policy = RetryPolicy { max_attempts: 4, ..RetryPolicy::default() };
+        let policy = RetryPolicy::default().attempts(4);
         let producer = client
             .producer()
             .topics([TOPIC, ORDERED_TOPIC, TX_TOPIC])

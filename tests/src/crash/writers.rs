@@ -56,7 +56,7 @@ impl Writers {
 
 async fn start_producer(client: &Client) -> Result<Producer> {
     // A repeated send may store a message twice, and rightly so. Without repetition none may be there twice.
-    let policy = RetryPolicy { max_attempts: 1, ..RetryPolicy::default() };
+    let policy = RetryPolicy::never();
     let producer = client
         .producer()
         .topics([TOPIC, TX_TOPIC])

@@ -62,7 +62,7 @@ pub(super) fn answer(label: &str) -> Resolution {
 /// # Errors
 /// When no broker can be reached at the start.
 pub async fn produce(kind: Kind, address: &str, name: &str) -> Result<()> {
-    let policy = RetryPolicy { max_attempts: 50, ..RetryPolicy::default() };
+    let policy = RetryPolicy::default().attempts(50);
     let producer = start(address, policy).await?;
     if kind == Kind::Silent {
         return std::future::pending().await;

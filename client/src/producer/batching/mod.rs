@@ -20,20 +20,21 @@ use tokio::time::Instant;
 const OVERHEAD_BYTES: usize = 256;
 
 /// How messages are gathered to batches.
+///
+/// ```
+/// use kerolox_client::Batching;
+/// use std::time::Duration;
+///
+/// let batching = Batching::default().linger(Duration::from_millis(5)).max_messages(1000);
+/// assert_ne!(batching, Batching::default());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batching {
-    /// How long the first message of a batch waits for others. Zero, the default, makes nobody wait on purpose: batches form of what
-    /// comes while earlier requests are under way.
-    pub linger: Duration,
-    /// Messages of a batch, 128 by default.
-    pub max_messages: usize,
-    /// Bytes of a batch, 1 MiB by default. A single message may be larger.
-    pub max_bytes: usize,
-    /// Requests of a topic that are under way at the same time, 4 by default. A message group has one at a time, so that its order
-    /// is kept.
-    pub in_flight: usize,
-    /// Bytes of messages that wait or are under way, 32 MiB by default. Who wants to send more waits.
-    pub buffer_bytes: usize,
+    linger: Duration,
+    max_messages: usize,
+    max_bytes: usize,
+    in_flight: usize,
+    buffer_bytes: usize,
 }
 
 impl Default for Batching {
@@ -45,6 +46,45 @@ impl Default for Batching {
             in_flight: 4,
             buffer_bytes: 32 << 20,
         }
+    }
+}
+
+impl Batching {
+    /// How long the first message of a batch waits for others. Zero, the default, makes nobody wait on purpose: batches form of
+    /// what comes while earlier requests are under way.
+    #[must_use]
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
+    }
+
+    /// Messages of a batch, 128 by default.
+    #[must_use]
+    pub fn max_messages(mut self, messages: usize) -> Self {
+        self.max_messages = messages;
+        self
+    }
+
+    /// Bytes of a batch, 1 MiB by default. A single message may be larger.
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// Requests of a topic that are under way at the same time, 4 by default. A message group has one at a time, so that its
+    /// order is kept.
+    #[must_use]
+    pub fn in_flight(mut self, requests: usize) -> Self {
+        self.in_flight = requests;
+        self
+    }
+
+    /// Bytes of messages that wait or are under way, 32 MiB by default. Who wants to send more waits.
+    #[must_use]
+    pub fn buffer_bytes(mut self, bytes: usize) -> Self {
+        self.buffer_bytes = bytes;
+        self
     }
 }
 
