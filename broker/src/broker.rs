@@ -279,7 +279,7 @@ async fn until_ended(
     }
     tokio::select! {
         outcome = &mut serving => outcome.expect("serving ends by itself; a panic would end the process"),
-        () = drain(&parts.shutdown, &parts.clients) => {
+        () = drain(&parts.shutdown, &parts.clients, parts.config.clients.drain.duration()) => {
             serving.abort();
             // It has nothing to say; when it is gone, so are its references.
             let _ = (&mut serving).await;

@@ -8,7 +8,7 @@ use kerolox_core::publish::PublishLimits;
 use kerolox_core::replicas::Replicas;
 use kerolox_core::schedule::{CLASSIC_LEVELS_MS, DelayPolicy};
 use kerolox_core::transaction::CheckPolicy;
-use kerolox_kit::clients::DEFAULT_EXPIRY;
+use kerolox_kit::clients::ClientSettings;
 use kerolox_kit::config::{ByteSize, Span, comma_list, span_list};
 use kerolox_kit::health::HealthSettings;
 use kerolox_kit::routes::{DEFAULT_HEARTBEAT, DEFAULT_LEASE};
@@ -64,7 +64,7 @@ pub struct BrokerConfig {
     /// Registration with the nameservers.
     pub registration: RegistrationConfig,
     /// Client sessions.
-    pub clients: ClientsConfig,
+    pub clients: ClientSettings,
     /// Master and slaves.
     pub replication: ReplicationConfig,
     /// Health checks over HTTP; `auto` is port 5557 of the host that is listened on.
@@ -269,14 +269,6 @@ pub struct RegistrationConfig {
     pub lease: Span,
 }
 
-/// Client sessions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct ClientsConfig {
-    /// How long a silent client without an open stream is remembered.
-    pub expiry: Span,
-}
-
 /// Replication within the broker group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -386,7 +378,7 @@ impl Default for BrokerConfig {
             limits: LimitsConfig::default(),
             lite: LiteConfig::default(),
             registration: RegistrationConfig::default(),
-            clients: ClientsConfig::default(),
+            clients: ClientSettings::default(),
             replication: ReplicationConfig::default(),
             health: HealthSettings::default(),
             tls: TlsSettings::default(),
@@ -466,12 +458,6 @@ impl Default for RegistrationConfig {
             heartbeat: Span::from_secs(DEFAULT_HEARTBEAT.as_secs()),
             lease: Span::from_secs(DEFAULT_LEASE.as_secs()),
         }
-    }
-}
-
-impl Default for ClientsConfig {
-    fn default() -> Self {
-        Self { expiry: Span::from_secs(DEFAULT_EXPIRY.as_secs()) }
     }
 }
 

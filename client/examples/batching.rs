@@ -1,46 +1,40 @@
-//! Sends each line of the standard input as a message, in batches of what comes at the same time.
+//! Sends many messages in batches that form by themselves.
 //!
 //! ```text
-//! seq 100000 | cargo run --release -p kerolox-client --example batching -- 127.0.0.1:9876 greetings
+//! deploy/quickstart.sh                                            # in another terminal
+//! cargo run --release -p kerolox-client --example batching [-- HOST:PORT]
 //! ```
 
-use kerolox_client::{Batcher, Batching, Client, Message};
-use std::io::BufRead;
+mod common;
+
+use anyhow::Result;
+use kerolox_client::{Batcher, Batching, Message};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::task::JoinSet;
 
+const TOPIC: &str = "example-batching";
+const COUNT: u32 = 20_000;
+
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [endpoint, topic] = arguments.as_slice() else {
-        return Err("usage: batching ENDPOINT TOPIC".into());
-    };
-    let producer = Client::builder(endpoint).build()?.producer().topic(topic).start().await?;
+async fn main() -> Result<()> {
+    let client = common::client()?;
+    common::topic(&client, TOPIC, "NORMAL").await?;
+    let producer = client.producer().topic(TOPIC).start().await?;
     let batcher = Batcher::new(Arc::new(producer), Batching::default())?;
+
     let started = Instant::now();
     let mut answers = JoinSet::new();
-    let (mut stored, mut failed) = (0, 0);
-    for line in std::io::stdin().lock().lines() {
-        let message = Message::builder(topic).body(line?).build();
+    for number in 1..=COUNT {
+        let message = Message::builder(TOPIC).body(number.to_string()).build();
+        // Waits only while the buffer is full: the back-pressure.
         answers.spawn(batcher.send(message).await?);
-        while let Some(answer) = answers.try_join_next() {
-            count(&answer?, &mut stored, &mut failed);
-        }
     }
+    let mut stored = 0;
     while let Some(answer) = answers.join_next().await {
-        count(&answer?, &mut stored, &mut failed);
+        answer??;
+        stored += 1;
     }
-    println!("{stored} stored, {failed} failed in {:?}", started.elapsed());
+    println!("{stored} messages stored in {:?}", started.elapsed());
     Ok(())
-}
-
-fn count(answer: &kerolox_client::Result<kerolox_client::SendReceipt>, stored: &mut u64, failed: &mut u64) {
-    match answer {
-        Ok(_) => *stored += 1,
-        Err(error) => {
-            *failed += 1;
-            eprintln!("not stored: {error}");
-        }
-    }
 }

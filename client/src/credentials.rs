@@ -44,8 +44,8 @@ impl Credentials {
 
     /// The value of the header `authorization` for a request made at `date_time`, as its header says.
     pub(crate) fn authorization(&self, date_time: &str) -> String {
-        let mut mac = Hmac::<Sha1>::new_from_slice(self.secret_key.as_bytes())
-            .expect("keys of any length are taken");
+        let mut mac =
+            Hmac::<Sha1>::new_from_slice(self.secret_key.as_bytes()).expect("keys of any length are taken");
         mac.update(date_time.as_bytes());
         let signature = hex::encode_upper(mac.finalize().into_bytes());
         format!(

@@ -92,7 +92,13 @@ impl Observed {
     }
 
     /// Tells of something whose outcome is `result`.
-    pub(crate) fn note<T>(&self, what: Noted<'_>, messages: usize, took: Duration, result: &Result<T, Error>) {
+    pub(crate) fn note<T>(
+        &self,
+        what: Noted<'_>,
+        messages: usize,
+        took: Duration,
+        result: &Result<T, Error>,
+    ) {
         self.tell(&what.event(messages, took, result.as_ref().err()));
     }
 

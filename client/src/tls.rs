@@ -90,8 +90,9 @@ impl Tls {
     /// # Errors
     /// [`Error::Invalid`] when either cannot be read.
     pub fn identity_pem(mut self, chain: &[u8], key: &[u8]) -> Result<Self> {
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|error| Error::invalid(format!("the private key of the client cannot be read: {error}")))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
+            Error::invalid(format!("the private key of the client cannot be read: {error}"))
+        })?;
         self.identity = Some(Arc::new(Identity { chain: certificates(chain)?, key }));
         Ok(self)
     }
@@ -114,7 +115,8 @@ impl Tls {
             .map_err(|error| unusable(&error))?;
         let config = match &self.trust {
             Trust::Roots(roots) => {
-                let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), provider).build();
+                let verifier =
+                    WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), provider).build();
                 config.with_webpki_verifier(verifier.map_err(|error| unusable(&error))?)
             }
             Trust::Anybody => {

@@ -7,7 +7,8 @@ mod fake;
 use fake::{FakeBroker, SendScript};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use kerolox_client::{
-    BodyError, Client, Credentials, Error, Event, FilterExpression, Message, Operation, Producer, Resolution, RetryPolicy,
+    BodyError, Client, Credentials, Error, Event, FilterExpression, Message, Operation, Producer, Resolution,
+    RetryPolicy,
 };
 use kerolox_proto::v2::telemetry_command::Command;
 use kerolox_proto::v2::{self, Code};
@@ -144,7 +145,10 @@ async fn retries_end_in_time() {
     let error = producer.send(order("x")).await.unwrap_err();
     assert!(error.code().unwrap().is_throttled(), "{error}");
     let attempts = a.state().sends.len();
-    assert!((8..=13).contains(&attempts), "{attempts} attempts, with pauses of 1, 2, 4, ... 64, 100, 100, ... ms");
+    assert!(
+        (8..=13).contains(&attempts),
+        "{attempts} attempts, with pauses of 1, 2, 4, ... 64, 100, 100, ... ms"
+    );
 }
 
 #[tokio::test]
@@ -189,7 +193,13 @@ async fn requests_are_signed_and_observed() {
         })
         .build()
         .unwrap();
-    let producer = client.producer().transaction_checker_sync(|_| Resolution::Commit).topic("orders").start().await.unwrap();
+    let producer = client
+        .producer()
+        .transaction_checker_sync(|_| Resolution::Commit)
+        .topic("orders")
+        .start()
+        .await
+        .unwrap();
     a.state().send_scripts.push_back(script(&[Code::Ok, Code::TooManyRequests]));
     let sent = producer.send_batch(vec![order("1"), order("2")]).await;
     assert!(sent.iter().all(Result::is_ok));

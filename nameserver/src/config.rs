@@ -1,6 +1,6 @@
 //! Configuration of the nameserver.
 
-use kerolox_kit::clients::DEFAULT_EXPIRY;
+use kerolox_kit::clients::ClientSettings;
 use kerolox_kit::config::{ByteSize, Span, comma_list};
 use kerolox_kit::health::HealthSettings;
 use kerolox_kit::routes::DEFAULT_LEASE;
@@ -23,7 +23,7 @@ pub struct NameserverConfig {
     /// Registrations of brokers.
     pub routes: RoutesConfig,
     /// Client sessions.
-    pub clients: ClientsConfig,
+    pub clients: ClientSettings,
     /// Limits that clients are told.
     pub limits: LimitsConfig,
     /// Health checks over HTTP; `auto` is port 5558 of the host that is listened on.
@@ -81,14 +81,6 @@ pub struct RoutesConfig {
     pub lease: Span,
 }
 
-/// Client sessions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct ClientsConfig {
-    /// How long a silent client without an open stream is remembered.
-    pub expiry: Span,
-}
-
 /// Limits that clients are told; brokers enforce their own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -103,7 +95,7 @@ impl Default for NameserverConfig {
             listen: "127.0.0.1:9876".to_owned(),
             data: PathBuf::from("nameserver-data"),
             routes: RoutesConfig::default(),
-            clients: ClientsConfig::default(),
+            clients: ClientSettings::default(),
             limits: LimitsConfig::default(),
             health: HealthSettings::default(),
             tls: TlsSettings::default(),
@@ -115,12 +107,6 @@ impl Default for NameserverConfig {
 impl Default for RoutesConfig {
     fn default() -> Self {
         Self { lease: span(DEFAULT_LEASE) }
-    }
-}
-
-impl Default for ClientsConfig {
-    fn default() -> Self {
-        Self { expiry: span(DEFAULT_EXPIRY) }
     }
 }
 

@@ -45,6 +45,7 @@ pub struct Nameserver {
     tls: Arc<rustls::ServerConfig>,
     routes: Arc<Routes>,
     clients: Arc<Clients>,
+    drain: Duration,
     policy: RegisteredPolicy,
     controller: Controller,
 }
@@ -66,6 +67,7 @@ impl Nameserver {
             tls,
             routes: Arc::clone(&routes),
             clients: Arc::new(Clients::new(config.clients.expiry.duration())),
+            drain: config.clients.drain.duration(),
             policy: RegisteredPolicy { routes, max_body_bytes: config.limits.max_body_bytes.as_usize() },
         })
     }
@@ -87,7 +89,7 @@ impl Nameserver {
     /// # Errors
     /// [`ServeError::Transport`], and [`ServeError::Controller`] when its storage fails.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), ServeError> {
-        let Self { listener, tls, routes, clients, policy, controller } = self;
+        let Self { listener, tls, routes, clients, drain: limit, policy, controller } = self;
         let housekeeping =
             tokio::spawn(keep_house(Arc::clone(&routes), Arc::clone(&clients), policy.clone()));
         let epochs = tokio::spawn(controller.clone().tell_epochs(Arc::clone(&routes)));
@@ -109,7 +111,7 @@ impl Nameserver {
         let polls = tokio::spawn(controller.clone().end_polls(ending));
         let outcome = tokio::select! {
             outcome = serving => outcome.map_err(ServeError::from),
-            () = drain(&shutdown, &clients) => Ok(()),
+            () = drain(&shutdown, &clients, limit) => Ok(()),
             failure = controller.failed() => Err(failure.into()),
         };
         polls.abort();

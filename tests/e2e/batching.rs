@@ -14,8 +14,7 @@ use crate::support::{PATIENCE, Servers, body, consume, message, receive};
 const MOMENT: Duration = Duration::from_millis(300);
 
 async fn batcher(servers: &Servers, batching: Batching) -> Batcher {
-    let patient =
-        RetryPolicy::default().pauses(Duration::from_millis(10), Duration::from_millis(100));
+    let patient = RetryPolicy::default().pauses(Duration::from_millis(10), Duration::from_millis(100));
     let producer = servers.client().producer().topic("orders").retry_policy(patient).start().await.unwrap();
     Batcher::new(Arc::new(producer), batching).unwrap()
 }
@@ -29,8 +28,7 @@ async fn a_batch_goes_when_it_is_full_or_flushed_and_each_message_has_its_own_an
     let servers = Servers::standalone(&[]);
     servers.create_topic("orders", "NORMAL").await;
     let never = Duration::from_secs(3600);
-    let batcher =
-        batcher(&servers, Batching::default().linger(never).max_messages(10)).await;
+    let batcher = batcher(&servers, Batching::default().linger(never).max_messages(10)).await;
     let mut pending = Vec::new();
     for number in 0..9 {
         pending.push(batcher.send(numbered(number)).await.unwrap());

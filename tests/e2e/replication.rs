@@ -274,13 +274,8 @@ async fn too_few_members_in_sync_refuse_what_is_to_be_kept() {
     let mut servers = group(2, &[], &[("KEROLOX_BROKER__REPLICATION__MIN_IN_SYNC", "2")]).await;
     create(&servers, "orders", "NORMAL").await;
     let client = servers.client();
-    let producer = client
-        .producer()
-        .topic("orders")
-        .retry_policy(RetryPolicy::never())
-        .start()
-        .await
-        .unwrap();
+    let producer =
+        client.producer().topic("orders").retry_policy(RetryPolicy::never()).start().await.unwrap();
     producer.send(message("orders", "both")).await.unwrap();
     let slave = 1 - master(&servers).await;
     servers.brokers[slave].kill().unwrap();

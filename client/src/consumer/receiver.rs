@@ -339,7 +339,9 @@ fn check_client_id(id: String) -> Result<String> {
     if !id.is_empty() && id.chars().all(|c| c.is_ascii_graphic()) {
         return Ok(id);
     }
-    Err(Error::invalid(format!("the client id {id:?} must be printable ASCII without blanks; choose another")))
+    Err(Error::invalid(format!(
+        "the client id {id:?} must be printable ASCII without blanks; choose another"
+    )))
 }
 
 pub(crate) fn wire_duration(duration: Duration) -> Result<prost_types::Duration> {

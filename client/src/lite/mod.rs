@@ -43,7 +43,9 @@ struct Shared {
 impl LiteTopics {
     fn new(member: &Arc<Member>, group: &str, parent: String) -> Self {
         let (member, group) = (Arc::clone(member), group.to_owned());
-        Self { shared: Arc::new(Shared { member, group, parent, names: Mutex::default(), version: 0.into() }) }
+        Self {
+            shared: Arc::new(Shared { member, group, parent, names: Mutex::default(), version: 0.into() }),
+        }
     }
 
     /// Subscribes to a lite topic, which need not exist yet. The group goes on where it was, or at the first message.

@@ -2,12 +2,12 @@
 
 use crate::error::Result;
 use crate::member::Member;
+use crate::observer::{Noted, Operation};
 use crate::producer::SendReceipt;
 use crate::retry::RetryPolicy;
 use crate::rpc::{Caller, Link};
 use kerolox_proto::v2;
 use std::fmt;
-use crate::observer::{Noted, Operation};
 use std::sync::Arc;
 use tokio::time::Instant;
 

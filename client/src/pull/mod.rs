@@ -235,7 +235,11 @@ impl PullConsumer {
             let _: v2::UpdateOffsetResponse = self
                 .member
                 .caller
-                .call(&link, request, |mut client, request| async move { client.update_offset(request).await })
+                .call(
+                    &link,
+                    request,
+                    |mut client, request| async move { client.update_offset(request).await },
+                )
                 .await?;
             Ok(())
         };
@@ -296,10 +300,8 @@ impl PullConsumer {
             known.is_readable() && known.broker == queue.broker() && known.id() == queue.id()
         };
         let known = route.queues().iter().find(is_it).cloned();
-        let known = known.ok_or_else(|| Error::NoQueue {
-            topic: queue.topic().to_owned(),
-            purpose: "readable",
-        })?;
+        let known =
+            known.ok_or_else(|| Error::NoQueue { topic: queue.topic().to_owned(), purpose: "readable" })?;
         let link = self.member.caller.pool.link(&known.endpoints);
         Ok((known, link))
     }

@@ -125,11 +125,19 @@ impl TestBrokerBuilder {
             ("listen".to_owned(), "127.0.0.1:0".to_owned()),
             ("log.flush".to_owned(), "async".to_owned()),
             ("log.segment-size".to_owned(), "16MiB".to_owned()),
+            // A test that blocks here cannot let go of its streams meanwhile.
+            ("clients.drain".to_owned(), "100ms".to_owned()),
         ];
         settings.extend(self.settings);
         settings.push(("data".to_owned(), data.display().to_string()));
         let running = Running::start(&settings)?;
-        Ok(TestBroker { endpoint: running.address.to_string(), running: Some(running), settings, data, _temporary: temporary })
+        Ok(TestBroker {
+            endpoint: running.address.to_string(),
+            running: Some(running),
+            settings,
+            data,
+            _temporary: temporary,
+        })
     }
 }
 

@@ -18,9 +18,6 @@ use crate::refusal::{Refusable, Refusal, ok_status};
 use crate::relay::{Relay, acks};
 use crate::routes::{Routes, stored_topic};
 
-/// How long connections may take to end their calls at shutdown.
-const DRAIN: Duration = Duration::from_secs(3);
-
 /// Answer of a call.
 pub type Answer<T> = Result<Response<T>, Status>;
 /// Stream of a streaming call.
@@ -131,8 +128,8 @@ pub fn notify_client_termination(
     answer(&headers, outcome)
 }
 
-/// Completes a while after `shutdown` is requested, and until then keeps ending the streams that would hold it up.
-pub async fn drain(shutdown: &Shutdown, clients: &Clients) {
+/// Completes `limit` after `shutdown` is requested, and until then keeps ending the streams that would hold it up.
+pub async fn drain(shutdown: &Shutdown, clients: &Clients, limit: Duration) {
     shutdown.requested().await;
     let end_streams = async {
         loop {
@@ -141,7 +138,7 @@ pub async fn drain(shutdown: &Shutdown, clients: &Clients) {
         }
     };
     // The timeout is what ends this.
-    let _: Result<(), _> = tokio::time::timeout(DRAIN, end_streams).await;
+    let _: Result<(), _> = tokio::time::timeout(limit, end_streams).await;
 }
 
 /// Passes acknowledgements on to the brokers that they belong to, and gathers the results with their places.

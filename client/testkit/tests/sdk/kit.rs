@@ -12,7 +12,8 @@ async fn two_brokers_share_nothing() {
         producer(broker, "orders").await.send(message("orders", text)).await.unwrap();
     }
     for (broker, text) in [(&one, "one"), (&two, "two")] {
-        let consumer = broker.client().simple_consumer("billing").subscribe("orders", FilterExpression::all());
+        let consumer =
+            broker.client().simple_consumer("billing").subscribe("orders", FilterExpression::all());
         let received = consumer.start().await.unwrap().receive(2, INVISIBLE).await.unwrap();
         assert_eq!(bodies(&received), [text]);
     }

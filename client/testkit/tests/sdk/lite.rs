@@ -132,10 +132,10 @@ async fn a_listener_gets_the_messages_of_a_lite_topic_one_after_the_other() {
     let of = |name: &str| -> Vec<String> {
         order.iter().filter(|(of, _)| of == name).map(|(_, text)| text.clone()).collect()
     };
-    assert_eq!((of("a"), of("b")), (
-        ["a1", "a2", "a3"].map(str::to_owned).to_vec(),
-        ["b1", "b2", "b3"].map(str::to_owned).to_vec()
-    ));
+    assert_eq!(
+        (of("a"), of("b")),
+        (["a1", "a2", "a3"].map(str::to_owned).to_vec(), ["b1", "b2", "b3"].map(str::to_owned).to_vec())
+    );
     assert_eq!(consumer.shutdown(PATIENCE).await, 0);
     // All of it is acknowledged.
     let after = simple(&broker, "agents").await;

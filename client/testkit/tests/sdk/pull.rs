@@ -3,7 +3,9 @@
 use crate::{PATIENCE, body, message, producer};
 use futures_util::TryStreamExt as _;
 use kerolox_client::admin::wire::UpdateTopicRequest;
-use kerolox_client::{Code, Error, FilterExpression, Message, MessageQueue, Position, PullConsumer, PulledMessage};
+use kerolox_client::{
+    Code, Error, FilterExpression, Message, MessageQueue, Position, PullConsumer, PulledMessage,
+};
 use kerolox_testkit::TestBroker;
 use std::pin::pin;
 use std::time::{Duration, SystemTime};
@@ -82,7 +84,8 @@ async fn a_topic_is_read_as_a_stream_with_a_filter_and_over_a_restart() {
         }
     };
     send(0..40).await;
-    let consumer = broker.client().pull_consumer("auditors").subscribe("orders", FilterExpression::tag("even"));
+    let consumer =
+        broker.client().pull_consumer("auditors").subscribe("orders", FilterExpression::tag("even"));
     let consumer = consumer.start().await.unwrap();
     let queues = consumer.queues("orders").await.unwrap();
     assert!(queues.len() > 1, "{queues:?}");

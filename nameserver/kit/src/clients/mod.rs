@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::{self, TelemetryCommand};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
+use crate::config::Span;
 use crate::refusal::ok_status;
 use directory::Directory;
 
@@ -22,8 +24,30 @@ use directory::Directory;
 /// heartbeat every 30 s only.
 pub const DEFAULT_EXPIRY: Duration = Duration::from_secs(120);
 
+/// How long calls under way have to end when a server is shut down, by default.
+const DEFAULT_DRAIN: Duration = Duration::from_secs(3);
+
 /// Commands that wait for a slow reader before more are turned down.
 const STREAM_BACKLOG: usize = 64;
+
+/// What is configured about clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ClientSettings {
+    /// How long a silent client without an open stream is remembered.
+    pub expiry: Span,
+    /// How long calls under way have to end when the server is shut down; those that have not are cut off.
+    pub drain: Span,
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        Self {
+            expiry: Span::from_secs(DEFAULT_EXPIRY.as_secs()),
+            drain: Span::from_secs(DEFAULT_DRAIN.as_secs()),
+        }
+    }
+}
 
 /// The sending end of one Telemetry stream.
 pub type CommandSender = mpsc::Sender<Result<TelemetryCommand, tonic::Status>>;

@@ -1,0 +1,113 @@
+//! What the Rust client promises while brokers die, restart, drain and fail over: no send fails, nothing that was sent is lost or
+//! stored twice, order holds, transactions end as they should, nothing hangs, and memory does not grow.
+
+mod cluster;
+mod consumers;
+mod ledger;
+mod producers;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use kerolox_client::Client;
+
+use crate::random::Random;
+use crate::usage::Usage;
+use cluster::{Cluster, Fault};
+use consumers::Consumers;
+use ledger::Ledger;
+use producers::Producers;
+
+/// Takes each message once: `dedup=id`.
+const UNIQUE: &str = "unique";
+/// Takes message groups.
+const ORDERED: &str = "ordered";
+/// Takes half messages.
+const TRANSACTIONS: &str = "transactions";
+
+/// How long everything may take to calm down: longer than a failover, a retry of a message, and an invisible duration.
+const CALM: Duration = Duration::from_secs(60);
+/// Before the first fault, between two of them, and after the last.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How often each fault comes.
+    pub rounds: u32,
+    /// Repeats the order of the faults; the moments depend on the machine.
+    pub seed: u64,
+    /// The broker program.
+    pub broker: PathBuf,
+    /// The nameserver program.
+    pub nameserver: PathBuf,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub struct Report {
+    /// Messages that were sent and acknowledged.
+    pub sent: usize,
+    /// How often each fault came.
+    pub faults: BTreeMap<&'static str, u32>,
+    /// Each check with its outcome in words.
+    pub checks: Vec<(&'static str, Result<String, String>)>,
+}
+
+/// Runs clients through all faults and checks what they learnt.
+///
+/// # Errors
+/// When the test itself cannot go on: a server does not start, or the group does not get in sync again.
+pub async fn run(options: &Options) -> Result<Report> {
+    let mut cluster = Cluster::start(options).await?;
+    let client = Client::builder(cluster.access_points()?).build()?;
+    let ledger = Ledger::default();
+    let consumers = Consumers::start(&client, &ledger).await.context("starting the consumers")?;
+    let producers = Producers::start(&client, &ledger).await.context("starting the producers")?;
+    tokio::time::sleep(QUIET).await;
+    let before = Usage::of(std::process::id())?;
+
+    let mut random = Random::new(options.seed);
+    let mut faults = BTreeMap::new();
+    for _ in 0..options.rounds {
+        for fault in shuffled(&mut random) {
+            println!("        {} ({} messages so far)", fault.name(), ledger.sent());
+            cluster.inflict(fault, &mut random).await.with_context(|| fault.name())?;
+            *faults.entry(fault.name()).or_default() += 1;
+            tokio::time::sleep(QUIET).await;
+        }
+    }
+    let stopped = producers.stop().await;
+    let arrived = consumers.wait_for_all(&ledger).await;
+    let after = Usage::of(std::process::id())?;
+    let left = consumers.stop().await;
+    let mut checks = verify::checks(&ledger, &arrived);
+    checks.push(("nothing hangs", verify::hangs(stopped, left)));
+    checks.push(("memory is bounded", verify::memory(&before, &after)));
+    Ok(Report { sent: ledger.sent(), faults, checks })
+}
+
+fn shuffled(random: &mut Random) -> Vec<Fault> {
+    let mut rest = Fault::ALL.to_vec();
+    let mut order = Vec::new();
+    while !rest.is_empty() {
+        let at = usize::try_from(random.below(rest.len() as u64)).expect("it is below a length");
+        order.push(rest.swap_remove(at));
+    }
+    order
+}
+
+/// Whether `check` holds within [`CALM`].
+async fn eventually(mut check: impl FnMut() -> bool) -> bool {
+    let started = Instant::now();
+    while !check() {
+        if started.elapsed() > CALM {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    true
+}
