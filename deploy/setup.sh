@@ -4,6 +4,8 @@
 #   setup_python   makes the virtual environment with the official Python SDK; sets KEROLOX_PYTHON
 #   setup_nodejs   installs Node.js if it is missing, and the official Node.js SDK; sets KEROLOX_NODE_MODULES
 #   setup_java     installs a JDK and Maven if they are missing, and the official Java SDK; sets KEROLOX_MAVEN_REPOSITORY
+#   setup_apache   installs a JDK and Maven if they are missing, and Apache RocketMQ's own servers; sets KEROLOX_APACHE, the
+#                  folder of their jars
 #   setup_go       installs Go if it is missing or too old, and the official Go SDK; sets KEROLOX_GO, the folder of both
 #                  caches of Go
 #
@@ -131,8 +133,9 @@ setup_nodejs() {
   touch "$folder/complete"
 }
 
-setup_java() {
-  local missing=() maven version
+# A JDK and Maven. What Maven says of itself ends up in $maven.
+setup_maven() {
+  local missing=() version
   command -v javac >/dev/null || missing+=(default-jdk-headless)
   command -v mvn >/dev/null || missing+=(maven)
   if [ ${#missing[@]} -gt 0 ]; then install_packages "${missing[@]}"; fi
@@ -142,6 +145,30 @@ setup_java() {
   maven="$(mvn --version)"
   version="$(sed -n 's/^Java version: \([^,]*\),.*/\1/p' <<<"$maven")"
   [ "${version%%.*}" -ge 17 ] 2>/dev/null || fail "Maven runs with Java ${version:-unknown}: install a JDK 17 or newer"
+}
+
+setup_apache() {
+  local maven
+  setup_maven
+  local source="$kerolox_root/tests/apache" folder
+  folder="$kerolox_cache/apache-$(cksum <"$source/pom.xml" | cut -d' ' -f1)"
+  KEROLOX_APACHE="$folder/jars"
+  export KEROLOX_APACHE
+  if [ -e "$folder/complete" ]; then return 0; fi
+  say "Installing Apache RocketMQ's servers into $folder"
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  mvn -B -q -Dstyle.color=never -f "$source/pom.xml" -Dmaven.repo.local="$folder/repository" \
+    dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$KEROLOX_APACHE" </dev/null >"$folder/log" 2>&1 \
+    || { cat "$folder/log" >&2; fail "Maven could not install what $source/pom.xml lists"; }
+  # The jars are copies.
+  rm -rf "$folder/repository"
+  touch "$folder/complete"
+}
+
+setup_java() {
+  local maven
+  setup_maven
   local source="$kerolox_root/tests/sdk/java" folder
   folder="$kerolox_cache/java-$(cat "$source/pom.xml" - <<<"$maven" | cksum | cut -d' ' -f1)"
   KEROLOX_MAVEN_REPOSITORY="$folder/repository"

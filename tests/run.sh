@@ -17,6 +17,9 @@
 #   tests/run.sh money [--rounds N] [--seed S]
 #                                     kill -9 of sender, receiver and broker of the example that moves money between two
 #                                     databases, at each step and at random moments; then no cent may be lost or made
+#   tests/run.sh client [--rounds N] [--seed S]
+#                                     the Rust client: its documentation, its examples, kills, restarts, drains and failovers
+#                                     under its producers and consumers, and Apache's own servers with it
 #   tests/run.sh chaos [--rounds N] [--seed S] [--folder DIR]
 #                                     kills, pauses, network cuts, full and lost disks in a replicated group, under clients
 #                                     of Rust and of the official SDK for Python; needs root
@@ -33,7 +36,7 @@
 #   tests/run.sh bench [flags]        measures the storage engine against plain writes and reads (minutes; not part of
 #                                     "everything"); --quick, --only GROUPS, --json FILE, --big N, --help
 #   tests/run.sh figures              prints start time, memory, rates, what delivery costs a broker, and what a million
-#                                     timers and lite topics do, and what slaves cost (minutes); not part of
+#                                     timers and lite topics do, and what slaves and the Rust client cost (minutes); not part of
 #                                     "everything"
 #
 # Each suite ends with one line that sums up its figures; the run ends with "N passed, M failed".
@@ -44,10 +47,10 @@ cd "$kerolox_root"
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
 
-suites=(unit e2e conformance sdk crash transactions money chaos powercut sim)
+suites=(unit e2e conformance sdk client crash transactions money chaos powercut sim)
 if [ $# -gt 0 ]; then
   case "$1" in
-    unit | e2e | conformance | sdk | crash | transactions | money | chaos | powercut | sim | sabotage | bench | figures) suites=("$1"); shift ;;
+    unit | e2e | conformance | sdk | client | crash | transactions | money | chaos | powercut | sim | sabotage | bench | figures) suites=("$1"); shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -197,6 +200,18 @@ sdk_go() {
     "$(count '^sdk go: [0-9]* passed, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
 }
 
+client_suite() {
+  local code=0 start=$SECONDS good bad
+  run env RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --lib || code=$?
+  cargo build --release --locked --workspace --examples
+  run "$CARGO_TARGET_DIR/release/clients" "$@" || code=$?
+  good="$(count '^clients: .*: \([0-9]*\) passed.*')" bad="$(count '^clients: .*, \([0-9]*\) failed$')"
+  setup_apache
+  run python3 tests/apache/with_apache.py "$CARGO_TARGET_DIR/release/apache" || code=$?
+  finish client $((good + $(count '^apache: .*: \([0-9]*\) passed.*'))) \
+    $((bad + $(count '^apache: .*, \([0-9]*\) failed$'))) "$code" $((SECONDS - start))
+}
+
 crash_suite() {
   local code=0 start=$SECONDS
   run "$CARGO_TARGET_DIR/release/crash" "$@" || code=$?
@@ -270,7 +285,7 @@ figures_suite() {
     "$KEROLOX_PYTHON" tests/sdk/python/figures.py "$@" || code=$?
   local shown; shown="$(count '^figures: \([0-9]*\) passed.*')"
   local program
-  for program in delivery lateness lite halves replicas; do
+  for program in delivery lateness lite halves replicas client_rate; do
     if run "$CARGO_TARGET_DIR/release/$program"; then shown=$((shown + 1)); else code=1; fi
   done
   finish figures "$shown" 0 "$code" $((SECONDS - start))

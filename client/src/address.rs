@@ -103,7 +103,7 @@ pub fn parse_addresses(text: &str) -> Result<Vec<Address>, AddressError> {
 }
 
 /// One server under one or more addresses, tried in turn. The key under which connections are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Endpoints(Vec<Address>);
 
 impl Endpoints {

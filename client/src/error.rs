@@ -173,6 +173,62 @@ fn deepest_reason(status: &tonic::Status) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Code(pub i32);
 
+/// Codes that applications may want to tell apart; the protocol has more.
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $code:ident),+ $(,)?) => {
+        impl Code {
+            $($(#[$doc])* pub const $name: Self = Self(v2::Code::$code as i32);)+
+        }
+    };
+}
+
+codes! {
+    /// The request makes no sense as it is.
+    BAD_REQUEST = BadRequest,
+    /// The topic's name is none, or it cannot be used for this.
+    ILLEGAL_TOPIC = IllegalTopic,
+    /// The consumer group's name is none, or it cannot be used for this.
+    ILLEGAL_CONSUMER_GROUP = IllegalConsumerGroup,
+    /// The delivery time is too far away.
+    ILLEGAL_DELIVERY_TIME = IllegalDeliveryTime,
+    /// The invisible duration is too short or too long.
+    ILLEGAL_INVISIBLE_TIME = IllegalInvisibleTime,
+    /// The offset is outside the queue.
+    ILLEGAL_OFFSET = IllegalOffset,
+    /// The delivery has ended: the message belongs to somebody else, or is done.
+    INVALID_RECEIPT_HANDLE = InvalidReceiptHandle,
+    /// There is no such transaction, or it was decided otherwise.
+    INVALID_TRANSACTION_ID = InvalidTransactionId,
+    /// The topic does not take messages of this type.
+    MESSAGE_PROPERTY_CONFLICT_WITH_TYPE = MessagePropertyConflictWithType,
+    /// The signature is missing or wrong, or its owner may not do this.
+    UNAUTHORIZED = Unauthorized,
+    /// The topic or group does not allow this to anybody.
+    FORBIDDEN = Forbidden,
+    /// What was asked for is not there.
+    NOT_FOUND = NotFound,
+    /// There is no such message.
+    MESSAGE_NOT_FOUND = MessageNotFound,
+    /// There is no such topic.
+    TOPIC_NOT_FOUND = TopicNotFound,
+    /// There is no such consumer group.
+    CONSUMER_GROUP_NOT_FOUND = ConsumerGroupNotFound,
+    /// The group has no offset there.
+    OFFSET_NOT_FOUND = OffsetNotFound,
+    /// The body is larger than the server or the topic takes.
+    MESSAGE_BODY_TOO_LARGE = MessageBodyTooLarge,
+    /// The server is busy: try again later.
+    TOO_MANY_REQUESTS = TooManyRequests,
+    /// The client subscribes to as many lite topics as it may.
+    LITE_SUBSCRIPTION_QUOTA_EXCEEDED = LiteSubscriptionQuotaExceeded,
+    /// Too few members of the broker group are in sync.
+    HA_NOT_AVAILABLE = HaNotAvailable,
+    /// The server does not know this call.
+    NOT_IMPLEMENTED = NotImplemented,
+    /// The server does not do this.
+    UNSUPPORTED = Unsupported,
+}
+
 impl Code {
     /// Whether the request may succeed when it is repeated.
     pub fn is_retryable(self) -> bool {

@@ -57,6 +57,7 @@ mod credentials;
 mod delivery;
 mod error;
 mod filter;
+mod lanes;
 mod lite;
 mod member;
 mod message;
@@ -94,3 +95,40 @@ pub use push::{PushConsumer, PushConsumerBuilder, Verdict};
 pub use queue::{MessageQueue, Position};
 pub use retry::RetryPolicy;
 pub use tls::Tls;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever an application holds can go from task to task.
+    #[test]
+    fn what_is_public_is_send_and_sync() {
+        fn holds<T: Send + Sync + std::fmt::Debug + 'static>() {}
+        holds::<Client>();
+        holds::<ClientBuilder>();
+        holds::<Producer>();
+        holds::<ProducerBuilder>();
+        holds::<Batcher>();
+        holds::<Transaction>();
+        holds::<SimpleConsumer>();
+        holds::<PushConsumer>();
+        holds::<PullConsumer>();
+        holds::<LiteSimpleConsumer>();
+        holds::<LitePushConsumer>();
+        holds::<LiteTopics>();
+        holds::<admin::Admin>();
+        holds::<admin::BrokerAdmin>();
+        holds::<Message>();
+        holds::<Delivery>();
+        holds::<PulledMessage>();
+        holds::<HalfMessage>();
+        holds::<SendReceipt>();
+        holds::<Tls>();
+        holds::<Credentials>();
+        fn fails<T: std::error::Error + Send + Sync + 'static>() {}
+        fails::<Error>();
+        fails::<AddressError>();
+        fails::<BodyError>();
+        fails::<TransactionError<std::io::Error>>();
+    }
+}

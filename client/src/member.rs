@@ -4,7 +4,7 @@ use crate::address::Endpoints;
 use crate::delivery::HalfMessage;
 use crate::error::{Code, Error, Result};
 use crate::producer::transaction::Resolution;
-use crate::route::Route;
+use crate::route::{Queue, Route};
 use crate::rpc::{Caller, Link};
 use crate::session;
 use kerolox_proto::v2;
@@ -19,6 +19,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 /// Routes are read again this often.
 pub(crate) const ROUTE_REFRESH: Duration = Duration::from_secs(30);
+/// Routes are read again this often for a while after one has lost brokers: a nameserver that just restarted knows few.
+pub(crate) const LOST_REFRESH: Duration = Duration::from_secs(2);
+/// How often that is done: for as long as brokers take to make themselves known.
+pub(crate) const LOST_REFRESHES: u32 = 15;
 /// Routes are read again after a failure, but not more often than this.
 const ROUTE_REFRESH_MIN: Duration = Duration::from_secs(1);
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -166,16 +170,21 @@ impl Member {
         });
     }
 
-    /// Reads all routes again. A route that cannot be read stays as it is: a nameserver that just restarted knows less
-    /// than we do.
-    async fn refresh_routes(&self) {
-        let topics: Vec<String> =
-            self.routes.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
-        for topic in topics {
-            if let Err(error) = self.load_route(&topic).await {
-                tracing::debug!(topic, %error, "keeping the old route");
+    /// Reads all routes again; whether one of them has lost a broker. A route that cannot be read stays as it is: a nameserver
+    /// that just restarted knows less than we do.
+    async fn refresh_routes(&self) -> bool {
+        let known: Vec<(String, Arc<Route>)> = {
+            let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+            routes.iter().map(|(topic, route)| (topic.clone(), Arc::clone(route))).collect()
+        };
+        let mut has_lost = false;
+        for (topic, old) in known {
+            match self.load_route(&topic).await {
+                Ok(new) => has_lost |= has_lost_broker(old.queues(), new.queues()),
+                Err(error) => tracing::debug!(topic, %error, "keeping the old route"),
             }
         }
+        has_lost
     }
 
     /// Looks at how a call to a broker went: failures that a newer route may cure have the routes read again.
@@ -256,6 +265,7 @@ async fn supervise(member: Arc<Member>) {
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut refreshed = Instant::now();
     let mut refresh = interval_at(refreshed + ROUTE_REFRESH, ROUTE_REFRESH);
+    let mut looks = 0;
     loop {
         let wanted = member.endpoints();
         sessions.retain(|endpoints, _| wanted.contains(endpoints));
@@ -273,8 +283,14 @@ async fn supervise(member: Arc<Member>) {
                 });
             }
             _ = refresh.tick() => {
-                member.refresh_routes().await;
+                if member.refresh_routes().await {
+                    looks = LOST_REFRESHES;
+                }
                 refreshed = Instant::now();
+                if looks > 0 {
+                    looks -= 1;
+                    refresh.reset_after(LOST_REFRESH);
+                }
             }
             () = member.wake.notified() => {
                 if member.stale.swap(false, std::sync::atomic::Ordering::Relaxed) {
@@ -283,6 +299,11 @@ async fn supervise(member: Arc<Member>) {
             }
         }
     }
+}
+
+/// Whether a broker of `old` has no queue in `new`.
+pub(crate) fn has_lost_broker(old: &[Queue], new: &[Queue]) -> bool {
+    old.iter().any(|queue| new.iter().all(|other| other.broker != queue.broker))
 }
 
 fn user_agent(caller: &Caller) -> v2::Ua {

@@ -1,14 +1,17 @@
 //! What simple and push consumers have in common: which queues to ask, how to receive from one, and how to settle a delivery.
 
+use super::acks::Acks;
 use crate::client::Client;
 use crate::delivery::Delivery;
 use crate::error::{Error, Result};
 use crate::filter::FilterExpression;
-use crate::member::{AbortOnDrop, Member, Profile, ROUTE_REFRESH};
+use crate::member::{
+    AbortOnDrop, LOST_REFRESH, LOST_REFRESHES, Member, Profile, ROUTE_REFRESH, has_lost_broker,
+};
 use crate::observer::{Noted, Operation};
 use crate::retry::RetryPolicy;
 use crate::route::Queue;
-use crate::rpc::{Link, check, messaging};
+use crate::rpc::{Link, messaging};
 use kerolox_proto::v2;
 use kerolox_proto::v2::receive_message_response::Content;
 use std::collections::BTreeMap;
@@ -72,6 +75,7 @@ pub(crate) struct Receiver {
     subscriptions: BTreeMap<String, FilterExpression>,
     await_duration: Duration,
     policy: RetryPolicy,
+    acks: Acks,
     assignment: Mutex<Option<Assignment>>,
     assignment_stale: AtomicBool,
 }
@@ -81,6 +85,26 @@ pub(crate) struct Receiver {
 struct Assignment {
     queues: Arc<Vec<(String, Queue)>>,
     read_at: Instant,
+    /// How often it is read again soon, because it has lost brokers.
+    looks: u32,
+}
+
+impl Assignment {
+    fn is_fresh(&self) -> bool {
+        self.read_at.elapsed() < if self.looks > 0 { LOST_REFRESH } else { ROUTE_REFRESH }
+    }
+
+    /// How often the assignment that follows this one is read again soon.
+    fn looks_after(&self, queues: &[(String, Queue)]) -> u32 {
+        let only_queues = |queues: &[(String, Queue)]| -> Vec<Queue> {
+            queues.iter().map(|(_, queue)| queue.clone()).collect()
+        };
+        if has_lost_broker(&only_queues(&self.queues), &only_queues(queues)) {
+            LOST_REFRESHES
+        } else {
+            self.looks.saturating_sub(1)
+        }
+    }
 }
 
 impl Receiver {
@@ -115,6 +139,7 @@ impl Receiver {
         };
         let (member, supervisor) = Member::start(caller, profile).await?;
         let receiver = Self {
+            acks: Acks::start(Arc::clone(&member), group.clone()),
             member,
             _supervisor: supervisor,
             group,
@@ -142,14 +167,15 @@ impl Receiver {
         let stale = self.assignment_stale.swap(false, Ordering::Relaxed);
         if let Some(assignment) = &known
             && !stale
-            && assignment.read_at.elapsed() < ROUTE_REFRESH
+            && assignment.is_fresh()
         {
             return Ok(Arc::clone(&assignment.queues));
         }
         match (self.query_assignment().await, known) {
-            (Ok(queues), _) => {
+            (Ok(queues), known) => {
+                let looks = known.map_or(0, |known| known.looks_after(&queues));
                 let queues = Arc::new(queues);
-                let assignment = Assignment { queues: Arc::clone(&queues), read_at: Instant::now() };
+                let assignment = Assignment { queues: Arc::clone(&queues), read_at: Instant::now(), looks };
                 *self.assignment.lock().unwrap_or_else(PoisonError::into_inner) = Some(assignment);
                 Ok(queues)
             }
@@ -235,7 +261,8 @@ impl Receiver {
 
     /// Acknowledges a delivery, repeatedly if need be.
     pub(crate) async fn ack(&self, delivery: &Delivery) -> Result<()> {
-        self.policy.persist(&self.member, || self.ack_once(delivery)).await
+        let ack = || self.acks.ack(delivery, self.link_for(delivery).endpoints.clone());
+        self.policy.persist(&self.member, ack).await
     }
 
     /// Makes the message visible again in `duration` from now. The delivery keeps the new receipt handle.
@@ -285,32 +312,6 @@ impl Receiver {
             .await;
         self.note(Operation::GiveUp, delivery.message().topic(), 1, started, &answer);
         answer.map(drop)
-    }
-
-    async fn ack_once(&self, delivery: &Delivery) -> Result<()> {
-        let caller = &self.member.caller;
-        let entry = v2::AckMessageEntry {
-            message_id: delivery.message_id().to_owned(),
-            receipt_handle: delivery.receipt_handle.clone(),
-            lite_topic: lite_topic(delivery),
-        };
-        let request = v2::AckMessageRequest {
-            group: Some(caller.resource(&self.group)),
-            topic: Some(caller.resource(delivery.message().topic())),
-            entries: vec![entry],
-        };
-        let link = self.link_for(delivery);
-        let started = Instant::now();
-        let answer: Result<v2::AckMessageResponse> = caller
-            .call(&link, request, |mut client, request| async move { client.ack_message(request).await })
-            .await;
-        // Without entries the status above them was OK, or the call would have failed.
-        let result = answer.and_then(|answer| {
-            let endpoint = delivery.endpoints.to_string();
-            answer.entries.into_iter().try_for_each(|entry| check(&endpoint, entry.status))
-        });
-        self.note(Operation::Ack, delivery.message().topic(), 1, started, &result);
-        result
     }
 
     fn note<T>(

@@ -1,6 +1,7 @@
 //! The simple consumer: the application asks for messages and settles each of them.
 
-use super::receiver::{Fetch, Receiver, Wishes, receiving};
+use super::merged::merged;
+use super::receiver::{Fetch, Receiver, Wishes};
 use crate::client::Client;
 use crate::delivery::Delivery;
 use crate::error::{Error, Result};
@@ -8,7 +9,7 @@ use crate::filter::FilterExpression;
 use crate::member::Member;
 use crate::retry::RetryPolicy;
 use crate::route::Queue;
-use futures_util::stream::{self, Stream, StreamExt as _};
+use futures_util::stream::Stream;
 use kerolox_proto::v2;
 use std::fmt;
 use std::sync::Arc;
@@ -96,8 +97,8 @@ impl SimpleConsumer {
         self.receiver.receive(topic, queue, fetch).await
     }
 
-    /// Messages one after the other, as long as somebody wants them: receives up to `max_messages` whenever none is left, each invisible
-    /// for `invisible_duration` from its receive on. Acknowledge each before it asks for many more.
+    /// Messages one after the other, as long as somebody wants them. All brokers are asked at the same time, each for up to `max_messages`
+    /// whenever none of its messages is left; these are invisible for `invisible_duration` from then on.
     ///
     /// Goes on by itself where a call may succeed when it is repeated. What was received and not handed out when the stream is dropped
     /// is delivered again.
@@ -122,23 +123,7 @@ impl SimpleConsumer {
         max_messages: usize,
         invisible_duration: Duration,
     ) -> impl Stream<Item = Result<Delivery>> + Send + '_ {
-        stream::unfold(0, move |failures| async move {
-            let received = self.receive(max_messages, invisible_duration).await;
-            let failures = if received.is_ok() { 0 } else { failures + 1 };
-            if failures > 0 {
-                tokio::time::sleep(receiving().pause_after(failures)).await;
-            }
-            let items: Vec<Result<Delivery>> = match received {
-                Ok(deliveries) => deliveries.into_iter().map(Ok).collect(),
-                Err(error) if error.is_retryable() => {
-                    tracing::debug!(%error, "nothing received; trying again");
-                    Vec::new()
-                }
-                Err(error) => vec![Err(error)],
-            };
-            Some((stream::iter(items), failures))
-        })
-        .flatten()
+        merged(&self.receiver, max_messages, invisible_duration)
     }
 
     /// Acknowledges a delivery: the group is done with the message. Retried by the retry policy; acknowledging twice is harmless.

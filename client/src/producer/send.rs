@@ -134,10 +134,12 @@ impl Producer {
         mut batch: Vec<v2::Message>,
         queue: &Queue,
     ) -> Result<Vec<Result<SendReceipt>>> {
+        let mut ids = Vec::with_capacity(batch.len());
         for message in &mut batch {
-            message.system_properties.get_or_insert_default().queue_id = queue.id();
+            let system = message.system_properties.get_or_insert_default();
+            system.queue_id = queue.id();
+            ids.push(system.message_id.clone());
         }
-        let count = batch.len();
         let caller = &self.member.caller;
         let started = Instant::now();
         let answer: Result<v2::SendMessageResponse> = caller
@@ -147,25 +149,36 @@ impl Producer {
                 |mut client, request| async move { client.send_message(request).await },
             )
             .await;
-        let results = answer.and_then(|answer| receipts(answer, count, queue));
+        let results = answer.and_then(|answer| receipts(answer, &ids, queue));
         let error = match &results {
             Ok(results) => results.iter().find_map(|result| result.as_ref().err()),
             Err(error) => Some(error),
         };
         let noted = Noted { operation: Operation::Send, topic, group: None };
-        caller.observed.tell(&noted.event(count, started.elapsed(), error));
+        caller.observed.tell(&noted.event(ids.len(), started.elapsed(), error));
         results
     }
 }
 
-/// What became of each of `count` messages.
+/// What became of each of the messages with these ids.
 fn receipts(
-    answer: v2::SendMessageResponse,
-    count: usize,
+    mut answer: v2::SendMessageResponse,
+    ids: &[String],
     queue: &Queue,
 ) -> Result<Vec<Result<SendReceipt>>> {
     let endpoint = queue.endpoints.to_string();
-    if answer.entries.len() != count {
+    // Apache's proxy stores a batch as one, at consecutive offsets, and answers with one entry for all of it.
+    if let [whole] = answer.entries.as_slice()
+        && ids.len() > 1
+    {
+        let entry = |(id, offset): (&String, i64)| v2::SendResultEntry {
+            message_id: id.clone(),
+            offset,
+            ..whole.clone()
+        };
+        answer.entries = ids.iter().zip(whole.offset..).map(entry).collect();
+    }
+    if answer.entries.len() != ids.len() {
         return Err(Error::Protocol { endpoint, what: "it has not one entry for each message" });
     }
     Ok(answer.entries.into_iter().map(|entry| receipt(&endpoint, entry, queue)).collect())
@@ -183,4 +196,38 @@ fn receipt(endpoint: &str, entry: v2::SendResultEntry, queue: &Queue) -> Result<
         recall_handle: present(entry.recall_handle),
         endpoints: queue.endpoints.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue() -> Queue {
+        let endpoints = Endpoints::new(vec![crate::Address::new("h", 1)]).unwrap().to_wire();
+        let broker = v2::Broker { name: "a".into(), id: 0, endpoints: Some(endpoints) };
+        Queue::from_wire(v2::MessageQueue { broker: Some(broker), ..Default::default() }).unwrap()
+    }
+
+    fn entry(code: v2::Code, id: &str, offset: i64) -> v2::SendResultEntry {
+        let status = Some(v2::Status { code: code.into(), message: String::new() });
+        v2::SendResultEntry { status, message_id: id.into(), offset, ..Default::default() }
+    }
+
+    fn told(entries: Vec<v2::SendResultEntry>) -> Result<Vec<Option<(String, i64)>>> {
+        let answer = v2::SendMessageResponse { status: None, entries };
+        let results = receipts(answer, &["x".to_owned(), "y".to_owned()], &queue())?;
+        let place = |receipt: SendReceipt| (receipt.message_id, receipt.offset);
+        Ok(results.into_iter().map(|result| result.ok().map(place)).collect())
+    }
+
+    #[test]
+    fn an_answer_has_an_entry_for_each_message_or_one_for_the_whole_batch() {
+        use v2::Code::{Ok as Stored, TooManyRequests};
+        let each = told(vec![entry(Stored, "x", 7), entry(TooManyRequests, "y", 0)]).unwrap();
+        assert_eq!(each, [Some(("x".into(), 7)), None]);
+        let whole = told(vec![entry(Stored, "x,y", 7)]).unwrap();
+        assert_eq!(whole, [Some(("x".into(), 7)), Some(("y".into(), 8))]);
+        assert_eq!(told(vec![entry(TooManyRequests, "", 0)]).unwrap(), [None, None]);
+        assert!(matches!(told(Vec::new()), Err(Error::Protocol { .. })));
+    }
 }

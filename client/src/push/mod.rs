@@ -37,6 +37,7 @@ const SETTLING: Duration = Duration::from_secs(30);
 ///
 /// A `Result` is as good: an error is logged, and the message comes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Verdict {
     /// The group is done with it.
     Done,

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod consumers;
+mod examples;
 mod ledger;
 mod producers;
 mod verify;
@@ -62,6 +63,7 @@ pub struct Report {
 /// # Errors
 /// When the test itself cannot go on: a server does not start, or the group does not get in sync again.
 pub async fn run(options: &Options) -> Result<Report> {
+    let examples = examples::run(options).await.map(|count| format!("{count} of them"));
     let mut cluster = Cluster::start(options).await?;
     let client = Client::builder(cluster.access_points()?).build()?;
     let ledger = Ledger::default();
@@ -85,6 +87,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     let after = Usage::of(std::process::id())?;
     let left = consumers.stop().await;
     let mut checks = verify::checks(&ledger, &arrived);
+    checks.push(("every example works", examples.map_err(|error| format!("{error:#}"))));
     checks.push(("nothing hangs", verify::hangs(stopped, left)));
     checks.push(("memory is bounded", verify::memory(&before, &after)));
     Ok(Report { sent: ledger.sent(), faults, checks })

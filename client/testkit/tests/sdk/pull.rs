@@ -10,9 +10,6 @@ use kerolox_testkit::TestBroker;
 use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
-/// ILLEGAL_OFFSET of the protocol.
-const ILLEGAL_OFFSET: Code = Code(40019);
-
 async fn one_queue(broker: &TestBroker) {
     let request = UpdateTopicRequest {
         name: "orders".to_owned(),
@@ -65,8 +62,8 @@ async fn positions_are_found_read_and_kept() {
     assert_eq!((nothing.messages.len(), nothing.next_offset), (0, 10));
 
     let refused = |result: Result<(), Error>| result.unwrap_err().code().unwrap();
-    assert_eq!(refused(consumer.pull(&queue, 11, 1).await.map(drop)), ILLEGAL_OFFSET);
-    assert_eq!(refused(consumer.commit(&queue, 11).await), ILLEGAL_OFFSET);
+    assert_eq!(refused(consumer.pull(&queue, 11, 1).await.map(drop)), Code::ILLEGAL_OFFSET);
+    assert_eq!(refused(consumer.commit(&queue, 11).await), Code::ILLEGAL_OFFSET);
     let none = MessageQueue::new("orders", queue.broker(), 9);
     assert!(matches!(consumer.pull(&none, 0, 1).await, Err(Error::NoQueue { .. })));
     consumer.shutdown().await;

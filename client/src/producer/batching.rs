@@ -1,11 +1,9 @@
 //! Automatic batches: messages that wait at the same time go out in one request.
 
-mod lanes;
-
 use super::{Producer, SendReceipt};
 use crate::error::{Error, Result};
+use crate::lanes::{Event, Lanes, Limits, Weight, drive};
 use crate::message::Message;
-use lanes::{Lanes, Limits, Weight};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -13,8 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 /// What a message costs besides its body: its properties, roughly.
 const OVERHEAD_BYTES: usize = 256;
@@ -110,7 +106,8 @@ impl Batching {
 /// ```
 #[derive(Clone)]
 pub struct Batcher {
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedSender<Event<Lane, Item>>,
+    in_flight: usize,
     room: Arc<Semaphore>,
     buffer_bytes: usize,
     outstanding: Arc<watch::Sender<usize>>,
@@ -122,9 +119,6 @@ pub struct Batcher {
 pub struct Pending {
     answer: oneshot::Receiver<Result<SendReceipt>>,
 }
-
-/// A message, or `None` for a flush.
-type Event = Option<Item>;
 
 /// A message that waits.
 struct Item {
@@ -175,9 +169,11 @@ impl Batcher {
         let buffer_bytes = buffer_bytes.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
         let limits = Limits { linger, messages: max_messages, bytes: max_bytes };
         let (events, given) = mpsc::unbounded_channel();
-        tokio::spawn(run(producer, Lanes::new(limits), in_flight, given));
+        let sending = move |_: Lane, batch| send(Arc::clone(&producer), batch);
+        tokio::spawn(drive(Lanes::new(limits), given, sending));
         Ok(Self {
             events,
+            in_flight,
             room: Arc::new(Semaphore::new(buffer_bytes)),
             buffer_bytes,
             outstanding: Arc::new(watch::Sender::new(0)),
@@ -195,15 +191,18 @@ impl Batcher {
         let permits = u32::try_from(bytes.min(self.buffer_bytes)).expect("the buffer is no larger");
         let room = Arc::clone(&self.room).acquire_many_owned(permits).await.map_err(|_| gone())?;
         let (answer, pending) = oneshot::channel();
+        let key = (message.topic().to_owned(), message.together().map(str::to_owned));
         let item = Item { message, bytes, answer, _room: room, _counted: Counted::one(&self.outstanding) };
-        self.events.send(Some(item)).map_err(|_| gone())?;
+        // Only one at a time keeps an order.
+        let width = if key.1.is_some() { 1 } else { self.in_flight };
+        self.events.send(Event::Item { key, item, width }).map_err(|_| gone())?;
         Ok(Pending { answer: pending })
     }
 
     /// Has everything that waits sent now, and waits until nothing is unanswered, other callers' messages included.
     pub async fn flush(&self) {
         // When the runtime is gone, so are the messages.
-        let _ = self.events.send(None);
+        let _ = self.events.send(Event::Flush);
         let mut outstanding = self.outstanding.subscribe();
         outstanding.wait_for(|count| *count == 0).await.expect("the sender is in self");
     }
@@ -229,47 +228,7 @@ impl Future for Pending {
     }
 }
 
-/// Sends batches until nobody can give any more and all are answered.
-async fn run(
-    producer: Arc<Producer>,
-    mut lanes: Lanes<Lane, Item>,
-    in_flight: usize,
-    mut events: mpsc::UnboundedReceiver<Event>,
-) {
-    let mut sending = JoinSet::new();
-    let mut is_open = true;
-    while is_open || !lanes.is_empty() || !sending.is_empty() {
-        let due = lanes.next_due();
-        tokio::select! {
-            event = events.recv(), if is_open => match event {
-                Some(Some(item)) => {
-                    let lane = (item.message.topic().to_owned(), item.message.together().map(str::to_owned));
-                    let width = if lane.1.is_some() { 1 } else { in_flight };
-                    lanes.push(lane, item, width, Instant::now());
-                }
-                Some(None) => lanes.flush(),
-                None => {
-                    is_open = false;
-                    lanes.flush();
-                }
-            },
-            Some(sent) = sending.join_next() => match sent {
-                Ok(lane) => lanes.answered(&lane),
-                Err(error) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    // The runtime ends.
-                    Err(_) => return,
-                },
-            },
-            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
-        }
-        while let Some((lane, batch)) = lanes.take(Instant::now()) {
-            sending.spawn(send(Arc::clone(&producer), lane, batch));
-        }
-    }
-}
-
-async fn send(producer: Arc<Producer>, lane: Lane, batch: Vec<Item>) -> Lane {
+async fn send(producer: Arc<Producer>, batch: Vec<Item>) {
     let mut messages = Vec::with_capacity(batch.len());
     let mut waiting = Vec::with_capacity(batch.len());
     for Item { message, answer, _room, _counted, .. } in batch {
@@ -281,5 +240,4 @@ async fn send(producer: Arc<Producer>, lane: Lane, batch: Vec<Item>) -> Lane {
         // Nobody has to be interested.
         let _ = answer.send(result);
     }
-    lane
 }

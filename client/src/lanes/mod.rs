@@ -1,26 +1,31 @@
-//! Which messages go out next. Pure: told the time by its caller, and sends nothing.
+//! Which items go out together, and when: messages to be sent, acknowledgements. This file is pure: told the time by its caller, it
+//! sends nothing; [`drive`] does.
+
+mod drive;
+
+pub(crate) use drive::{Event, drive};
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What counts towards the size of a batch.
-pub(super) trait Weight {
+/// What counts towards the size of a batch, in bytes.
+pub(crate) trait Weight {
     fn bytes(&self) -> usize;
 }
 
 /// When a batch is full, and how long one that is not waits.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) linger: Duration,
-    pub(super) messages: usize,
-    pub(super) bytes: usize,
+pub(crate) struct Limits {
+    pub(crate) linger: Duration,
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
 }
 
 /// Messages that wait, in lanes that do not wait for each other.
 #[derive(Debug)]
-pub(super) struct Lanes<K, T> {
+pub(crate) struct Lanes<K, T> {
     limits: Limits,
     lanes: HashMap<K, Lane<T>>,
     /// Lanes with messages, by the time at which these have waited long enough.
@@ -63,12 +68,12 @@ impl<T> Lane<T> {
 }
 
 impl<K: Clone + Eq + Hash + Ord, T: Weight> Lanes<K, T> {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self { limits, lanes: HashMap::new(), due: BTreeSet::new(), ready: VecDeque::new() }
     }
 
     /// Puts a message into a lane that may have `width` batches in flight.
-    pub(super) fn push(&mut self, key: K, item: T, width: usize, now: Instant) {
+    pub(crate) fn push(&mut self, key: K, item: T, width: usize, now: Instant) {
         let lane = self.lanes.entry(key.clone()).or_insert_with(|| Lane::new(width));
         lane.bytes += item.bytes();
         lane.waiting.push_back(item);
@@ -81,13 +86,13 @@ impl<K: Clone + Eq + Hash + Ord, T: Weight> Lanes<K, T> {
     }
 
     /// Nobody waits for company any more.
-    pub(super) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         let due: Vec<K> = std::mem::take(&mut self.due).into_iter().map(|(_, key)| key).collect();
         due.iter().for_each(|key| self.is_due(key));
     }
 
     /// A batch of the lane is no longer in flight.
-    pub(super) fn answered(&mut self, key: &K) {
+    pub(crate) fn answered(&mut self, key: &K) {
         if let Some(lane) = self.lanes.get_mut(key) {
             lane.in_flight -= 1;
             if lane.in_flight == 0 && lane.waiting.is_empty() {
@@ -98,7 +103,7 @@ impl<K: Clone + Eq + Hash + Ord, T: Weight> Lanes<K, T> {
     }
 
     /// The next batch to send at `now`, if any. It is in flight from then on.
-    pub(super) fn take(&mut self, now: Instant) -> Option<(K, Vec<T>)> {
+    pub(crate) fn take(&mut self, now: Instant) -> Option<(K, Vec<T>)> {
         while self.due.first().is_some_and(|(at, _)| *at <= now) {
             let (_, key) = self.due.pop_first().expect("there is a first one");
             self.is_due(&key);
@@ -128,12 +133,12 @@ impl<K: Clone + Eq + Hash + Ord, T: Weight> Lanes<K, T> {
     }
 
     /// When to look again, if nothing happens before.
-    pub(super) fn next_due(&self) -> Option<Instant> {
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }
 
     /// Whether nothing waits or is in flight.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.lanes.is_empty()
     }
 
