@@ -110,7 +110,8 @@ async fn send_and_receive(client: Client) -> Result<String> {
 
 async fn send_batches(client: Client) -> Result<String> {
     let producer = client.producer().topic("Normal").compress_from(1000).start().await?;
-    let batcher = Batcher::new(Arc::new(producer), Batching::default().max_messages(32))?;
+    let producer = Arc::new(producer);
+    let batcher = Batcher::new(Arc::clone(&producer), Batching::default().max_messages(32))?;
     let mut expected = BTreeSet::new();
     let mut pending = Vec::new();
     for number in 0..200 {
@@ -121,8 +122,12 @@ async fn send_batches(client: Client) -> Result<String> {
     for answer in pending {
         answer.await?;
     }
+    // Alone in its request, it is compressed.
+    let large = "compressed ".repeat(1000);
+    producer.send(Message::builder("Normal").body(large.clone()).tag("batch").build()).await?;
+    expected.insert(large);
     receive(&consumer(&client, "batches", "Normal", FilterExpression::tag("batch")).await?, expected).await?;
-    Ok("200 sent and received".to_owned())
+    Ok("200 in batches and a compressed one sent and received".to_owned())
 }
 
 async fn keep_order(client: Client) -> Result<String> {

@@ -68,7 +68,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     let client = Client::builder(cluster.access_points()?).build()?;
     let ledger = Ledger::default();
     let consumers = Consumers::start(&client, &ledger).await.context("starting the consumers")?;
-    let producers = Producers::start(&client, &ledger).await.context("starting the producers")?;
+    let mut producers = Producers::start(&client, &ledger).await.context("starting the producers")?;
     tokio::time::sleep(QUIET).await;
     let before = Usage::of(std::process::id())?;
 

@@ -16,7 +16,9 @@ const PACE: Duration = Duration::from_millis(5);
 const SENDERS: usize = 2;
 const MESSAGE_GROUPS: usize = 3;
 
+/// They answer check-backs until this is dropped.
 pub(super) struct Producers {
+    _producer: Arc<Producer>,
     is_over: Arc<AtomicBool>,
     tasks: JoinSet<()>,
 }
@@ -42,11 +44,11 @@ impl Producers {
             tasks.spawn(send_in_order(shared(), number));
         }
         tasks.spawn(send_in_batches(batcher, ledger.clone(), Arc::clone(&is_over)));
-        Ok(Self { is_over, tasks })
+        Ok(Self { _producer: producer, is_over, tasks })
     }
 
     /// Lets them end what they began; how many do not.
-    pub(super) async fn stop(mut self) -> usize {
+    pub(super) async fn stop(&mut self) -> usize {
         self.is_over.store(true, Ordering::Relaxed);
         let all = async { while self.tasks.join_next().await.is_some() {} };
         // Who is left is counted.
