@@ -23,7 +23,7 @@ async fn main() -> Result<()> {
         for topic in broker.list_topics(ListTopicsRequest::default()).await?.topics {
             println!("  topic {} with {} queues", topic.name, topic.read_queues);
         }
-        let request = DescribeTopicRequest { name: TOPIC.to_owned(), ..Default::default() };
+        let request = DescribeTopicRequest { name: TOPIC.to_owned() };
         for queue in broker.describe_topic(request).await?.queues {
             println!(
                 "  {TOPIC}, queue {}: offsets {} to {}",

@@ -48,6 +48,8 @@
 //! Where things are: [`Producer`] sends and keeps transactions, [`SimpleConsumer`] receives, [`PushConsumer`] calls a listener, [`Error`] says what went wrong
 //! and whether to try again, [`admin`] speaks `kerolox.v1` with brokers and nameservers.
 
+#![deny(rustdoc::private_intra_doc_links)]
+
 mod address;
 pub mod admin;
 mod body;

@@ -16,7 +16,7 @@ type Source = (String, Queue);
 
 /// What a queue gives.
 enum Item {
-    Delivery(Result<Delivery>),
+    Delivery(Result<Box<Delivery>>),
     /// The servers do not let this consumer receive from it any more.
     End(Source),
 }
@@ -53,7 +53,7 @@ impl Merged<'_> {
         loop {
             tokio::select! {
                 Some(item) = self.polls.next() => match item {
-                    Item::Delivery(delivery) => return delivery,
+                    Item::Delivery(delivery) => return delivery.map(|delivery| *delivery),
                     Item::End(source) => self.polled.retain(|polled| *polled != source),
                 },
                 () = tokio::time::sleep_until(self.look_at) => self.look().await?,
@@ -110,5 +110,5 @@ fn poll(receiver: &Receiver, source: Source, fetch: Fetch) -> impl Stream<Item =
             Some((stream::iter(items), (source, failures)))
         }
     });
-    deliveries.flatten().map(Item::Delivery).chain(end)
+    deliveries.flatten().map(|delivery: Result<Delivery>| Item::Delivery(delivery.map(Box::new))).chain(end)
 }

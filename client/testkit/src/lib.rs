@@ -24,6 +24,8 @@
 //! [`TestBroker::endpoint`]. What it takes does not survive a power cut, because it does not wait for the disk; everything else is
 //! as in production.
 
+#![deny(rustdoc::private_intra_doc_links)]
+
 use kerolox_broker::config::BrokerConfig;
 use kerolox_broker::{Broker, BrokerError};
 use kerolox_client::admin::wire::{UpdateGroupRequest, UpdateTopicRequest};

@@ -22,7 +22,7 @@ pub struct Ask<'a> {
     pub held: Held,
     /// Its client id.
     pub client: &'a str,
-    /// Its filter, as [`Subscription::join`] numbered it.
+    /// Its filter, as `Subscription::join` numbered it.
     pub filter: FilterId,
     /// When present: a receive that repeats this id gets the same messages.
     pub attempt_id: Option<&'a str>,
@@ -56,7 +56,7 @@ pub enum Verdict {
     Unreadable(i64),
 }
 
-/// From where on the engine has to be told the lanes of messages, see [`Subscription::tell_lanes`].
+/// From where on the engine has to be told the lanes of messages, see `Subscription::tell_lanes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LanesWanted {
     /// Queue of the topic.
