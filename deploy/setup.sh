@@ -151,7 +151,7 @@ setup_apache() {
   local maven
   setup_maven
   local source="$kerolox_root/tests/apache" folder
-  folder="$kerolox_cache/apache-$(cksum <"$source/pom.xml" | cut -d' ' -f1)"
+  folder="$kerolox_cache/apache-$(cat "$source/pom.xml" - <<<"$maven" | cksum | cut -d' ' -f1)"
   KEROLOX_APACHE="$folder/jars"
   export KEROLOX_APACHE
   if [ -e "$folder/complete" ]; then return 0; fi

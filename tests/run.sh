@@ -208,7 +208,10 @@ client_suite() {
   run "$CARGO_TARGET_DIR/release/clients" "$@" || code=$?
   good="$(count '^clients: .*: \([0-9]*\) passed.*')" bad="$(count '^clients: .*, \([0-9]*\) failed$')"
   setup_apache
+  # The proxy in the broker, and apart from it.
   run python3 tests/apache/with_apache.py "$CARGO_TARGET_DIR/release/apache" || code=$?
+  good=$((good + $(count '^apache: .*: \([0-9]*\) passed.*'))) bad=$((bad + $(count '^apache: .*, \([0-9]*\) failed$')))
+  run python3 tests/apache/with_apache.py --cluster "$CARGO_TARGET_DIR/release/apache" || code=$?
   finish client $((good + $(count '^apache: .*: \([0-9]*\) passed.*'))) \
     $((bad + $(count '^apache: .*, \([0-9]*\) failed$'))) "$code" $((SECONDS - start))
 }

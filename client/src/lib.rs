@@ -45,8 +45,13 @@
 //! # }
 //! ```
 //!
-//! Where things are: [`Producer`] sends and keeps transactions, [`SimpleConsumer`] receives, [`PushConsumer`] calls a listener, [`Error`] says what went wrong
-//! and whether to try again, [`admin`] speaks `kerolox.v1` with brokers and nameservers.
+//! Where things are: [`Producer`] sends and keeps transactions, [`Batcher`] makes batches of what it sends, [`SimpleConsumer`]
+//! receives, [`PushConsumer`] calls a listener, [`PullConsumer`] reads by offset, [`LiteTopics`] are subscribed to while consumers are
+//! at work, [`Error`] says what went wrong and whether to try again, [`Observer`] is told what happens, [`admin`] speaks
+//! `kerolox.v1` with brokers and nameservers.
+//!
+//! Futures may be dropped at any time; where that leaves something open, the method says so. Requests have time limits
+//! ([`ClientBuilder::request_timeout`]) and are repeated within a [`RetryPolicy`].
 
 #![deny(rustdoc::private_intra_doc_links)]
 

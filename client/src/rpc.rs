@@ -139,7 +139,8 @@ impl Caller {
     {
         let (address, channel) = link.current();
         let address = address.to_string();
-        let call = method(messaging(channel), self.request(request, Some(self.request_timeout)));
+        // Boxed, because these futures are large, and everything around them would be moved along with them.
+        let call = Box::pin(method(messaging(channel), self.request(request, Some(self.request_timeout))));
         let result = within(&address, self.request_timeout, call).await.and_then(|mut answer| {
             check(&address, answer.take_status())?;
             Ok(answer)
@@ -165,7 +166,7 @@ impl Caller {
         let (address, channel) = link.current();
         let address = address.to_string();
         let grpc = |status| Error::from_grpc(&address, limit, &status);
-        let poll = async {
+        let poll = Box::pin(async {
             let answer = method(channel, self.request(request, Some(limit))).await.map_err(grpc)?;
             let mut stream = answer.into_inner();
             while let Some(item) = stream.message().await.map_err(grpc)? {
@@ -174,7 +175,7 @@ impl Caller {
                 }
             }
             Ok(())
-        };
+        });
         let timeout = || Error::Timeout { endpoint: address.clone(), after: limit };
         let result = tokio::time::timeout(limit, poll).await.unwrap_or_else(|_| Err(timeout()));
         link.note(&result);

@@ -1,15 +1,17 @@
-"""Runs a command with Apache RocketMQ's own servers: with_apache.py COMMAND...
+"""Runs a command with Apache RocketMQ's own servers: with_apache.py [--cluster] COMMAND...
 
-Starts a nameserver, and a broker with the proxy in one process, from the jars in $KEROLOX_APACHE (see setup_apache in
-deploy/setup.sh), on free ports of 127.0.0.1 and in a temporary folder. Makes the topics Normal, Fifo, Delay and Tx, each of the
-type that its name says, and the consumer group "ordered", whose messages come in order. The command finds the proxy's
-address (HOST:PORT) in APACHE_PROXY. When it ends, so do the servers; if it failed, the ends of their logs are shown.
-Exits with the command's exit code.
+Starts a nameserver, a broker and a proxy from the jars in $KEROLOX_APACHE (see setup_apache in deploy/setup.sh), on free
+ports and in a temporary folder. Broker and proxy are one process, or two with --cluster; only then lite topics work. Makes
+the topics Normal, Fifo, Delay, Tx and Lite, each of the type that its name says, and the consumer groups of GROUPS:
+"ordered" gets its messages in order, "lites" the lite topics of Lite. The command finds the proxy's address (HOST:PORT) in
+APACHE_PROXY, and APACHE_LITE set if lite topics work. When it ends, so do the servers; if it failed, the ends of their logs are shown. Exits with the command's exit
+code, or with 1 if the servers do not come up.
 """
 
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -18,12 +20,22 @@ import sys
 import tempfile
 import time
 
-# How long the servers may take to start, in seconds.
+# How long it may take until the servers serve, in seconds.
 PATIENCE = 120
 LOG_LINES = 40
-TOPICS = {"Normal": "NORMAL", "Fifo": "FIFO", "Delay": "DELAY", "Tx": "TRANSACTION"}
-# Two servers and an administration tool share the machine with what is tested.
-MEMORY = ["-Xms256m", "-Xmx768m", "-XX:MaxDirectMemorySize=512m"]
+TOPICS = {"Normal": "NORMAL", "Fifo": "FIFO", "Delay": "DELAY", "Tx": "TRANSACTION", "Lite": "LITE"}
+# All groups that the command may use: the proxy refuses a consumer of any other.
+GROUPS = {
+    **{name: {} for name in ("readers", "pushers", "pullers", "batches", "delayed", "transactions", "encrypted")},
+    "ordered": {"consumeMessageOrderly": True},
+    "lites": {"attributes": {"+lite.bind.topic": "Lite"}},
+}
+# Three JVMs or more share the machine with what is tested, and none lives long: they start faster with the simple
+# compiler and collector.
+JVM = [
+    "-Xms128m", "-Xmx512m", "-XX:MaxDirectMemorySize=512m",
+    "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",
+]
 # What RocketMQ asks a JVM of today for.
 OPENED = [
     "--add-exports=java.base/jdk.internal.ref=ALL-UNNAMED",
@@ -31,179 +43,222 @@ OPENED = [
     "--add-opens=java.base/java.nio=ALL-UNNAMED",
     "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
 ]
+INTERRUPTIONS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+
+class StartError(Exception):
+    pass
 
 
 def free_ports(count):
-    """Ports that nobody listens on, each with the two before it: a broker listens on more than it is told."""
-    sockets, ports = [], []
-    while len(ports) < count:
-        sockets.append(socket.create_server(("127.0.0.1", 0)))
-        port = sockets[-1].getsockname()[1]
+    """Ports that nobody listens on, each with the two before it: a broker listens on more than it is told.
+
+    They are below those that the system hands out, so that nobody else gets them before the servers claim theirs.
+    """
+    ports = []
+    for port in random.sample(range(10_000, 32_000, 3), 1_000):
         try:
-            sockets += [socket.create_server(("127.0.0.1", port - before)) for before in (1, 2)]
+            for each in (port - 2, port - 1, port):
+                socket.create_server(("127.0.0.1", each)).close()
         except OSError:
             continue
         ports.append(port)
-    for each in sockets:
-        each.close()
-    return ports
+        if len(ports) == count:
+            return ports
+    raise StartError("no free ports")
+
+
+def kill(process):
+    """Ends a process and all that it started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
 
 
 class Servers:
     def __init__(self, folder, jars):
         self.folder = folder
         self.jars = jars
-        self.processes = []
-        self.nameserver, self.broker, ha, self.proxy, remoting = free_ports(5)
-        (folder / "conf").mkdir()
-        self.write("namesrv.conf", {"listenPort": self.nameserver, "bindAddress": "127.0.0.1"})
-        self.write(
+        self.processes = {}
+        self.deadline = time.monotonic() + PATIENCE
+        self.nameserver = self.broker = self.proxy = None
+
+    def configure(self):
+        nameserver, broker, ha, proxy, remoting = free_ports(5)
+        self.nameserver, self.broker, self.proxy = (f"127.0.0.1:{port}" for port in (nameserver, broker, proxy))
+        self.write_properties("namesrv.conf", {"listenPort": nameserver, "bindAddress": "127.0.0.1"})
+        self.write_properties(
             "broker.conf",
             {
                 "brokerClusterName": "DefaultCluster",
                 "brokerName": "apache",
                 "brokerId": 0,
                 "brokerIP1": "127.0.0.1",
-                "listenPort": self.broker,
+                "bindAddress": "127.0.0.1",
+                "listenPort": broker,
                 "haListenPort": ha,
-                "namesrvAddr": f"127.0.0.1:{self.nameserver}",
-                "storePathRootDir": folder / "store",
-                "storePathCommitLog": folder / "store" / "commitlog",
+                "namesrvAddr": self.nameserver,
+                "storePathRootDir": self.folder / "store",
+                "storePathCommitLog": self.folder / "store" / "commitlog",
                 "mappedFileSizeCommitLog": 64 << 20,
                 "mappedFileSizeConsumeQueue": 600_000,
                 "mappedFileSizeTimerLog": 8 << 20,
-                "maxIndexNum": 10_000,
                 "maxHashSlotNum": 5_000,
+                "maxIndexNum": 10_000,
                 "diskMaxUsedSpaceRatio": 99,
                 "flushDiskType": "ASYNC_FLUSH",
                 "autoCreateTopicEnable": "false",
-                "autoCreateSubscriptionGroup": "true",
                 "recallMessageEnable": "true",
-                # Undecided transactions are asked about within seconds.
-                "transactionTimeOut": 1_000,
+                # Lite topics take both.
+                "enableLmq": "true",
+                "enableMultiDispatch": "true",
+                # Undecided transactions are asked about within seconds, decided ones are known as such by then.
+                "transactionTimeOut": 2_000,
                 "transactionCheckInterval": 1_000,
-                # The delays of a message that failed are levels; the first ones last seconds.
-                "messageDelayLevel": "1s 1s 2s 3s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m",
+                "transactionOpBatchInterval": 100,
             },
         )
-        proxy = {
-            "rocketMQClusterName": "DefaultCluster",
-            "grpcServerPort": self.proxy,
-            "remotingListenPort": remoting,
-            "localServeAddr": "127.0.0.1",
-            "namesrvAddr": f"127.0.0.1:{self.nameserver}",
-        }
-        (folder / "conf" / "rmq-proxy.json").write_text(json.dumps(proxy))
+        self.write_json(
+            "rmq-proxy.json",
+            {
+                "rocketMQClusterName": "DefaultCluster",
+                "grpcServerPort": proxy,
+                "remotingListenPort": remoting,
+                "localServeAddr": "127.0.0.1",
+                # How often a proxy apart from the broker tells it who can be asked about transactions.
+                "transactionHeartbeatPeriodSecond": 1,
+                "namesrvAddr": self.nameserver,
+            },
+        )
+        queues = {"readQueueNums": 4, "writeQueueNums": 4, "perm": 6}
+        topics = [
+            {"topicName": name, **queues, "attributes": {"+message.type": kind}} for name, kind in TOPICS.items()
+        ]
+        self.write_json("topics.json", topics)
+        self.write_json("groups.json", [{"groupName": name, **settings} for name, settings in GROUPS.items()])
 
-    def write(self, name, settings):
-        lines = [f"{name} = {value}\n" for name, value in settings.items()]
-        (self.folder / "conf" / name).write_text("".join(lines))
+    def write_properties(self, name, settings):
+        (self.folder / name).write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
 
-    def command(self, main_class, *arguments):
-        home = [f"-Duser.home={self.folder}", f"-Drocketmq.home.dir={self.folder}"]
-        return ["java", *MEMORY, *OPENED, *home, "-cp", f"{self.jars}/*", main_class, *arguments]
+    def write_json(self, name, value):
+        (self.folder / name).write_text(json.dumps(value))
 
     def start(self, name, main_class, *arguments):
-        log = open(self.folder / f"{name}.log", "wb")
-        environment = {**os.environ, "ROCKETMQ_HOME": str(self.folder)}
-        process = subprocess.Popen(
-            self.command(main_class, *arguments),
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
-        )
-        self.processes.append(process)
-
-    def start_all(self):
-        conf = self.folder / "conf"
-        self.start("nameserver", "org.apache.rocketmq.namesrv.NamesrvStartup", "-c", str(conf / "namesrv.conf"))
-        self.wait_for(self.nameserver)
-        self.start(
-            "proxy", "org.apache.rocketmq.proxy.ProxyStartup", "-pm", "local", "-n", f"127.0.0.1:{self.nameserver}",
-            "-pc", str(conf / "rmq-proxy.json"), "-bc", str(conf / "broker.conf"),
-        )
-        self.wait_for(self.broker)
-        self.wait_for(self.proxy)
-        self.make_topics()
-
-    def wait_for(self, port):
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            if any(process.poll() is not None for process in self.processes):
-                break
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                return
-            except OSError:
-                time.sleep(0.2)
-        raise RuntimeError(f"nobody listens on port {port} after {PATIENCE} s")
-
-    def make_topics(self):
-        broker = ["-b", f"127.0.0.1:{self.broker}"]
-        commands = [
-            ["updateTopic", *broker, "-t", name, "-r", "4", "-w", "4", "-a", f"+message.type={kind}"]
-            for name, kind in TOPICS.items()
-        ]
-        commands.append(["updateSubGroup", *broker, "-g", "ordered", "-o", "true"])
-        # At the same time: each is a JVM that mostly starts.
-        running = [
-            subprocess.Popen(
-                self.command("org.apache.rocketmq.tools.command.MQAdminStartup", *command),
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        """Starts a JVM, which leaves nothing outside of the folder."""
+        places = [f"-D{key}={self.folder}" for key in ("user.home", "java.io.tmpdir", "rocketmq.home.dir")]
+        command = ["java", *JVM, *OPENED, *places, "-cp", f"{self.jars}/*", f"org.apache.rocketmq.{main_class}"]
+        with open(self.folder / f"{name}.log", "wb") as log:
+            self.processes[name] = subprocess.Popen(
+                [*command, *(str(argument) for argument in arguments)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env={**os.environ, "ROCKETMQ_HOME": str(self.folder)},
             )
-            for command in commands
-        ]
-        for command, process in zip(commands, running):
-            said = process.communicate(timeout=PATIENCE)[0].decode(errors="replace")
-            if process.returncode != 0 or "success" not in said:
-                raise RuntimeError(f"mqadmin {' '.join(command)} failed: {said}")
+
+    def start_all(self, cluster):
+        self.configure()
+        self.start("nameserver", "namesrv.NamesrvStartup", "-c", self.folder / "namesrv.conf")
+        self.wait_for("nameserver", "boot success")
+        broker, proxy = self.folder / "broker.conf", ["-pc", self.folder / "rmq-proxy.json"]
+        if cluster:
+            self.start("broker", "broker.BrokerStartup", "-c", broker)
+            self.wait_for("broker", "boot success")
+            mode = ["-pm", "cluster", *proxy]
+        else:
+            mode = ["-pm", "local", *proxy, "-bc", broker]
+
+        def start_proxy():
+            self.start("proxy", "proxy.ProxyStartup", *mode)
+
+        start_proxy()
+        if not cluster:
+            self.wait_for("proxy", "startup successfully")
+        # At the same time: each mostly starts and stops.
+        commands = {"updateTopicList": "topics.json", "updateSubGroupList": "groups.json"}
+        for command, file in commands.items():
+            # It would ask a host of the Internet for the nameserver's address, although it needs none.
+            known = ["-n", self.nameserver, "-b", self.broker]
+            self.start(command, "tools.command.MQAdminStartup", command, *known, "-f", self.folder / file)
+        # It ends when the nameserver does not know the broker yet.
+        self.wait_for("proxy", "startup successfully", start_again=start_proxy if cluster else None)
+        for command in commands:
+            self.wait_for(command, " success")
+            # It takes its time to end.
+            kill(self.processes[command])
+
+    def wait_for(self, name, words, start_again=None):
+        """Returns when the process has printed these words."""
+        while True:
+            ended = self.processes[name].poll() is not None
+            if words in (self.folder / f"{name}.log").read_text(errors="replace"):
+                return
+            if ended and start_again is None:
+                raise StartError(f"{name} has ended")
+            if time.monotonic() > self.deadline:
+                raise StartError(f"{name} is not ready after {PATIENCE} s")
+            time.sleep(0.1)
+            if ended:
+                start_again()
 
     def show_logs(self):
-        # What they print themselves, and of their many logs the errors.
-        for log in sorted(self.folder.glob("**/*.log")):
+        """The ends of what they print themselves, and of the errors in their many logs."""
+        for log in sorted(self.folder.rglob("*.log")):
             lines = log.read_text(errors="replace").splitlines()
             if log.parent != self.folder:
                 lines = [line for line in lines if " ERROR " in line]
             if lines:
-                print(f"--- end of {log.name}", *lines[-LOG_LINES:], sep="\n", flush=True)
+                print(f"--- end of {log.relative_to(self.folder)}", *lines[-LOG_LINES:], sep="\n", flush=True)
 
     def stop(self):
-        for process in self.processes:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            process.wait()
+        for process in self.processes.values():
+            kill(process)
 
 
-def main(command):
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+def run(command, environment):
+    """Runs the command to its end; an interruption of this process ends it too."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True)
+    try:
+        code = process.wait()
+    finally:
+        kill(process)
+    # One that a signal ended has that signal's number, negated.
+    return code if code >= 0 else 128 - code
+
+
+def interrupted(number, _):
+    sys.exit(128 + number)
+
+
+def main(cluster, command):
     jars = os.environ.get("KEROLOX_APACHE")
     if not jars:
         sys.exit("KEROLOX_APACHE names no folder with jars: run setup_apache of deploy/setup.sh")
+    for each in INTERRUPTIONS:
+        signal.signal(each, interrupted)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="kerolox-apache-"))
     servers = Servers(folder, jars)
     try:
-        try:
-            servers.start_all()
-        except RuntimeError as error:
-            print(f"error: {error}", file=sys.stderr)
-            servers.show_logs()
-            return 1
-        environment = {**os.environ, "APACHE_PROXY": f"127.0.0.1:{servers.proxy}"}
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment)
-        try:
-            code = process.wait()
-        finally:
-            if process.poll() is None:
-                process.kill()
+        servers.start_all(cluster)
+        lite = {"APACHE_LITE": "yes"} if cluster else {}
+        code = run(command, {**os.environ, "APACHE_PROXY": servers.proxy, **lite})
         if code != 0:
             servers.show_logs()
         return code
+    except StartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        servers.show_logs()
+        return 1
     finally:
+        for each in INTERRUPTIONS:
+            signal.signal(each, signal.SIG_IGN)
         servers.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
+    with_cluster = sys.argv[1:2] == ["--cluster"]
+    arguments = sys.argv[2 if with_cluster else 1:]
+    if not arguments:
         sys.exit(__doc__)
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(with_cluster, arguments))

@@ -58,6 +58,9 @@ enum Command {
         /// How long a transfer that bank A knows nothing of may be on its way there before it is called off.
         #[arg(long, default_value_t = 10_000)]
         grace_ms: u64,
+        /// How long a broker that does not answer is asked again; a commit is left to the check-back then.
+        #[arg(long, default_value_t = 15_000)]
+        patience_ms: u64,
     },
     /// Is bank B: receives transfers and credits them.
     Receiver {
@@ -82,9 +85,13 @@ async fn main() -> Result<ExitCode> {
             BankA::create(&folder, accounts, cents)?;
             BankB::create(&folder, accounts, cents)?;
         }
-        Command::Sender { access_point, transfers, grace_ms } => {
+        Command::Sender { access_point, transfers, grace_ms, patience_ms } => {
             let client = Client::builder(access_point).build()?;
-            sender::run(&client, BankA::open(&folder)?, Duration::from_millis(grace_ms), transfers).await?;
+            let manners = sender::Manners {
+                grace: Duration::from_millis(grace_ms),
+                patience: Duration::from_millis(patience_ms),
+            };
+            sender::run(&client, BankA::open(&folder)?, manners, transfers).await?;
         }
         Command::Receiver { access_point } => {
             receiver::run(&Client::builder(access_point).build()?, BankB::open(&folder)?).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
-use kerolox_client::{Client, HalfMessage, Message, Resolution, TransactionError};
+use kerolox_client::{Client, HalfMessage, Message, Resolution, RetryPolicy, TransactionError};
 use uuid::Uuid;
 
 use crate::TOPIC;
@@ -16,12 +16,26 @@ const MOST: u32 = 500;
 /// Pause after a failure, so that a broker that is away is not run over.
 const PAUSE: Duration = Duration::from_millis(50);
 
-pub(crate) async fn run(client: &Client, bank: BankA, grace: Duration, transfers: Option<u64>) -> Result<()> {
+pub(crate) struct Manners {
+    /// How long a transfer may be on its way to bank A before it is called off.
+    pub(crate) grace: Duration,
+    /// How long a broker that does not answer is asked again.
+    pub(crate) patience: Duration,
+}
+
+pub(crate) async fn run(
+    client: &Client,
+    bank: BankA,
+    manners: Manners,
+    transfers: Option<u64>,
+) -> Result<()> {
+    let Manners { grace, patience } = manners;
     let (accounts, bank) = (bank.accounts()?, Arc::new(bank));
     let checked = Arc::clone(&bank);
     let producer = client
         .producer()
         .topic(TOPIC)
+        .retry_policy(RetryPolicy::default().within(patience))
         .transaction_checker(move |half| {
             let bank = Arc::clone(&checked);
             async move { resolution(&bank, &half, grace) }

@@ -71,7 +71,7 @@ impl LiteTopics {
     /// When no server answers; it is ended with the next message to them that does arrive.
     pub async fn unsubscribe(&self, name: &str) -> Result<()> {
         self.names().remove(name);
-        self.tell(Action::PartialRemove, vec![name.to_owned()], None).await
+        self.tell(Action::PartialRemove, || vec![name.to_owned()], None).await
     }
 
     /// The lite topics that are subscribed to, in the order of the alphabet. One that a group gives to one client only leaves this
@@ -85,12 +85,22 @@ impl LiteTopics {
     }
 
     async fn add(&self, name: String, from: Option<v2::OffsetOption>) -> Result<()> {
-        self.tell(Action::PartialAdd, vec![name.clone()], from).await?;
-        self.names().insert(name);
-        Ok(())
+        // First, so that whoever tells the servers everything meanwhile does not leave it out.
+        let is_new = self.names().insert(name.clone());
+        let told = self.tell(Action::PartialAdd, || vec![name.clone()], from).await;
+        if told.is_err() && is_new {
+            self.names().remove(&name);
+        }
+        told
     }
 
-    async fn tell(&self, action: Action, names: Vec<String>, from: Option<v2::OffsetOption>) -> Result<()> {
+    /// `names` are those at the moment at which it is this change's turn.
+    async fn tell(
+        &self,
+        action: Action,
+        names: impl FnOnce() -> Vec<String> + Send,
+        from: Option<v2::OffsetOption>,
+    ) -> Result<()> {
         let Shared { member, group, parent, version, .. } = &*self.shared;
         let mut version = version.lock().await;
         // One who comes back under the same client id has the newer ones all the same.
@@ -100,7 +110,7 @@ impl LiteTopics {
             action: action.into(),
             topic: Some(caller.resource(parent)),
             group: Some(caller.resource(group)),
-            lite_topic_set: names,
+            lite_topic_set: names(),
             version: Some(*version),
             offset_option: from,
         };
@@ -116,8 +126,7 @@ impl LiteTopics {
     }
 
     async fn tell_everything(&self) {
-        let names = self.subscribed();
-        if let Err(error) = self.tell(Action::CompleteAdd, names, None).await {
+        if let Err(error) = self.tell(Action::CompleteAdd, || self.subscribed(), None).await {
             tracing::debug!(%error, "the servers were not told of the lite topics; telling them again");
         }
     }

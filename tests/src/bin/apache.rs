@@ -25,7 +25,8 @@ async fn main() -> Result<ExitCode> {
     let client = || Client::builder(&proxy).build();
     let tls = Client::builder(&proxy).tls(Tls::unverified()).credentials(Credentials::new("AK", "SK"));
     // At the same time: most of it is waiting.
-    let (sent, batches, ordered, delayed, transactions, pushed, unknown, encrypted) = tokio::join!(
+    let knows_lite = std::env::var_os("APACHE_LITE").is_some();
+    let (sent, batches, ordered, delayed, transactions, pushed, unknown, encrypted, lite) = tokio::join!(
         check(send_and_receive(client()?)),
         check(send_batches(client()?)),
         check(keep_order(client()?)),
@@ -34,8 +35,9 @@ async fn main() -> Result<ExitCode> {
         check(push(client()?)),
         check(ask_too_much(client()?)),
         check(send_and_receive_encrypted(tls.build()?)),
+        check(async { if knows_lite { hear_lite(client()?).await } else { Ok(String::new()) } }),
     );
-    let checks = [
+    let mut checks = vec![
         ("messages are sent, filtered, received and acknowledged", sent),
         ("batches, compressed bodies", batches),
         ("message groups in order", ordered),
@@ -45,6 +47,9 @@ async fn main() -> Result<ExitCode> {
         ("what the proxy does not know is told by its code", unknown),
         ("TLS and signed requests", encrypted),
     ];
+    if knows_lite {
+        checks.push(("lite topics", lite));
+    }
     let (passed, failed) = verdict::show(checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!("apache: the Rust client with Apache's proxy: {passed} passed, {failed} failed");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -299,6 +304,32 @@ async fn send_and_receive_encrypted(client: Client) -> Result<String> {
     let consumer = consumer(&client, "encrypted", "Normal", FilterExpression::tag("tls")).await?;
     receive(&consumer, BTreeSet::from(["secret".to_owned()])).await?;
     Ok("sent and received".to_owned())
+}
+
+/// With the push consumer: the proxy does not know the other one.
+async fn hear_lite(client: Client) -> Result<String> {
+    let (heard, mut hears) = mpsc::unbounded_channel();
+    let consumer = client
+        .lite_push_consumer("lites", "Lite")
+        .await_duration(Duration::from_secs(5))
+        .start(move |delivery| {
+            let lite = delivery.message().lite_topic().map(str::to_owned);
+            // Whoever has heard enough does not listen any more.
+            let _ = heard.send((lite, text(delivery.message())));
+            async { Verdict::Done }
+        })
+        .await?;
+    consumer.topics().subscribe("mine").await?;
+    let producer = client.producer().topic("Lite").start().await?;
+    for (name, body) in [("mine", "a"), ("other", "b"), ("mine", "c")] {
+        producer.send(Message::builder("Lite").body(body).lite_topic(name).build()).await?;
+    }
+    for body in ["a", "c"] {
+        let next = hears.recv().await.context("the consumer has ended")?;
+        ensure!(next == (Some("mine".to_owned()), body.to_owned()), "{next:?} instead of {body}");
+    }
+    consumer.shutdown(PATIENCE).await;
+    Ok("those of one of two heard, in order".to_owned())
 }
 
 fn text(message: &Message) -> String {

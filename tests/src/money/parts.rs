@@ -13,6 +13,8 @@ use anyhow::{Context, Result};
 const STEP_LIMIT: Duration = Duration::from_secs(30);
 /// A transfer that bank A does not know is called off when it is so old.
 const GRACE_MS: &str = "1000";
+/// Shorter than a killed broker is away, so that commits are left to the check-back.
+const PATIENCE_MS: &str = "100";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bank {
@@ -154,7 +156,7 @@ impl Parts {
         let mut command = Command::new(&self.program);
         command.arg("--folder").arg(&self.folder).args([bank.word(), "--access-point", &self.address]);
         if bank == Bank::A {
-            command.args(["--grace-ms", GRACE_MS]);
+            command.args(["--grace-ms", GRACE_MS, "--patience-ms", PATIENCE_MS]);
         }
         if let Some(step) = step {
             command.env("MONEY_WAIT_AT", step);
