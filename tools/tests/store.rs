@@ -28,7 +28,7 @@ fn text(bytes: &[u8]) -> String {
 /// A data folder with the log of the golden fixture and the index that a broker makes of it.
 fn data_folder() -> TempDir {
     let data = tempfile::tempdir().unwrap();
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../broker/store/fixtures/v1/log");
+    let fixture = Path::new("../broker/store/fixtures/v1/log");
     fs::create_dir(data.path().join("log")).unwrap();
     for file in fs::read_dir(fixture).unwrap() {
         let file = file.unwrap();

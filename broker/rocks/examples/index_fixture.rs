@@ -15,7 +15,8 @@ fn main() {
     let out = std::env::args().nth(1).expect("usage: index_fixture FOLDER");
     let data = tempfile::tempdir().expect("a folder");
     let (log, index) = (data.path().join("log"), data.path().join("index"));
-    contents::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../store/fixtures/v1/log"), &log);
+    let crate_folder = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo run --example index_fixture");
+    contents::copy(&Path::new(&crate_folder).join("../store/fixtures/v1/log"), &log);
     let folder = Arc::new(OsFolder::create(&log).expect("the copy"));
     contents::open(folder, Arc::new(RocksKv::open(&index).expect("opens"))).close();
     std::fs::create_dir_all(&out).expect("a folder");

@@ -11,7 +11,7 @@ use kerolox_store::index::Index;
 mod contents;
 
 fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../store/fixtures/v1")
+    PathBuf::from("../store/fixtures/v1")
 }
 
 /// What a store shows of a copy of the fixture's log, with the index in `index`.
@@ -40,7 +40,7 @@ fn without_an_index_it_is_made_from_the_log() {
 fn an_index_of_version_3_is_taken_up() {
     let data = tempfile::tempdir().expect("a folder");
     let index = data.path().join("index");
-    contents::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/index-v3"), &index);
+    contents::copy(Path::new("fixtures/index-v3"), &index);
     {
         let kv = Arc::new(RocksKv::open(&index).expect("opens"));
         let loaded = Index::load(kv).expect("loads");

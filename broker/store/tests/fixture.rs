@@ -14,7 +14,7 @@ mod contents;
 mod scenario;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+    Path::new("fixtures").join(name)
 }
 
 fn expected(name: &str) -> String {

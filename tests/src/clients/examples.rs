@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use super::Options;
 use crate::process::Server;
 
-/// Where the examples are, as sources.
-const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../client/examples");
+/// Where the examples are, as sources, from the folder of the workspace.
+const SOURCES: &str = "client/examples";
 /// Those that are no demonstration of some seconds. The one that moves money is a folder, and `tests/run.sh money` tests it.
 const OTHERS: [&str; 1] = ["throughput"];
 /// How long one may take.
@@ -50,7 +50,9 @@ pub(super) async fn run(options: &Options) -> Result<usize> {
 
 fn names() -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(SOURCES).context("looking for the examples")? {
+    for entry in
+        std::fs::read_dir(SOURCES).context("looking for the examples in the folder client/examples")?
+    {
         let path: PathBuf = entry?.path();
         let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         if path.extension().is_some_and(|extension| extension == "rs") && !OTHERS.contains(&name.as_str()) {
