@@ -20,7 +20,7 @@
 //! # }
 //! ```
 //!
-//! It starts in some ten milliseconds and ends with the [`TestBroker`]. Other programs, such as SDKs of other languages, reach it at
+//! It starts in a tenth of a second and ends with the [`TestBroker`]. Other programs, such as SDKs of other languages, reach it at
 //! [`TestBroker::endpoint`]. What it takes does not survive a power cut, because it does not wait for the disk; everything else is
 //! as in production.
 
