@@ -1,132 +1,145 @@
-//! The command line: which commands there are.
+//! The command line: how the words of it find their command.
 
-use crate::command::{
-    audit, cluster, config, controller, dead_letters, group, lites, message, moving, offset, query,
-    replication, store, timers, topic, transaction,
-};
-use crate::outcome::Result;
-use crate::output::{Format, Report};
-use clap::{CommandFactory, Parser, Subcommand};
+use crate::catalog::{CATALOG, Entry, GROUPS, Started};
+use crate::foreign;
+use clap::{ArgMatches, Command};
 use std::ffi::OsString;
 
-/// Administration of Kerolox, with the command names and flags of RocketMQ's mqadmin.
+const ABOUT: &str =
+    "Administration of Kerolox, in groups of commands, and with all names and flags of RocketMQ's mqadmin";
+const LONG_ABOUT: &str = "\
+Administration of Kerolox, in groups of commands, and with all names and flags of RocketMQ's mqadmin
+
+Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done on some brokers only, 4 not found, 5 denied, 6 unreachable.";
+const AFTER: &str = "\
+RocketMQ's names work too, without regard to case: mqadmin updateTopic -n 127.0.0.1:9876 -c DefaultCluster -t orders
+`mqadmin commands` lists all of them, with what became of each.";
+
+/// The whole command line. Flat names are hidden: the groups show each command once.
+pub(crate) fn command() -> Command {
+    let root = Command::new("mqadmin")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(ABOUT)
+        .long_about(LONG_ABOUT)
+        .after_help(AFTER)
+        .subcommand_required(true)
+        .arg_required_else_help(true);
+    let grouped = GROUPS.iter().fold(root, |root, (name, about)| {
+        let members = CATALOG.iter().filter(|entry| entry.group == *name);
+        let group = Command::new(*name).about(*about).subcommand_required(true).arg_required_else_help(true);
+        root.subcommand(members.fold(group, |group, entry| group.subcommand(named(entry, entry.verb))))
+    });
+    let alone = CATALOG.iter().filter(|entry| entry.group.is_empty());
+    let with_alone = alone.fold(grouped, |root, entry| root.subcommand(named(entry, entry.verb)));
+    let flat = CATALOG.iter().flat_map(|entry| entry.flat.iter().map(move |name| (entry, *name)));
+    let complete =
+        flat.fold(with_alone, |root, (entry, name)| root.subcommand(named(entry, name).hide(true)));
+    foreign::add_to(complete)
+}
+
+/// A command under one of its names.
+fn named(entry: &Entry, name: &'static str) -> Command {
+    let command = (entry.augment)(Command::new(name));
+    let mut more = vec![format!("Example: mqadmin {} {}", entry.name(), entry.example).trim_end().to_owned()];
+    if name != entry.verb {
+        more.push(format!("Also called: mqadmin {}", entry.name()));
+    } else if !entry.flat.is_empty() {
+        more.push(format!("Also called: mqadmin {}", entry.flat.join(", mqadmin ")));
+    }
+    command.after_help(more.join("\n"))
+}
+
+/// The command that a command line asks for.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done on some brokers only, 4 not found, 5 denied, 6 unreachable.
-#[derive(Debug, Parser)]
-#[command(name = "mqadmin", version, arg_required_else_help = true)]
-pub(crate) struct Cli {
-    #[command(subcommand)]
-    pub(crate) command: Command,
+/// # Errors
+/// When it makes no sense, and when it asks for help.
+pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Started, clap::Error> {
+    let matches = command().try_get_matches_from(as_we_spell_it(arguments))?;
+    let (name, inner) = matches.subcommand().expect("a subcommand is required");
+    match inner.subcommand() {
+        Some((verb, matches)) => start(|entry| entry.group == name && entry.verb == verb, matches),
+        None => start(|entry| answers_to(entry, name), inner),
+    }
+    .unwrap_or_else(|| Ok(foreign::explain(name)))
 }
 
-/// Declares the commands once: name, arguments with their `run`, and dispatch.
-macro_rules! commands {
-    ($($name:literal $variant:ident ($arguments:ty)),+ $(,)?) => {
-        #[derive(Debug, Subcommand)]
-        pub(crate) enum Command {
-            $(#[command(name = $name)] $variant($arguments),)+
-            #[command(name = "transaction")]
-            Transaction(transaction::Transaction),
-            /// The one command that talks to no server.
-            #[command(name = "store")]
-            Store(store::Store),
-        }
-
-        impl Command {
-            /// How the command is asked to print its result.
-            pub(crate) fn format(&self) -> Format {
-                match self {
-                    $(Command::$variant(arguments) => arguments.common.output,)+
-                    Command::Transaction(transaction) => transaction.format(),
-                    Command::Store(store) => store.format(),
-                }
-            }
-
-            /// Carries the command out.
-            pub(crate) async fn run(self) -> Result<Report> {
-                match self {
-                    $(Command::$variant(arguments) => arguments.run().await,)+
-                    Command::Transaction(transaction) => transaction.run().await,
-                    Command::Store(store) => store.run(),
-                }
-            }
-        }
-    };
+fn answers_to(entry: &Entry, name: &str) -> bool {
+    entry.flat.contains(&name) || (entry.group.is_empty() && entry.verb == name)
 }
 
-commands!(
-    "updateTopic" UpdateTopic(topic::UpdateTopic),
-    "deleteTopic" DeleteTopic(topic::DeleteTopic),
-    "topicList" TopicList(topic::TopicList),
-    "topicStatus" TopicStatus(topic::TopicStatus),
-    "topicRoute" TopicRoute(topic::TopicRoute),
-    "clusterList" ClusterList(cluster::ClusterList),
-    "sendMessage" SendMessage(message::SendMessage),
-    "consumeMessage" ConsumeMessage(message::ConsumeMessage),
-    "queryMsgById" QueryMsgById(query::QueryMsgById),
-    "queryMsgByUniqueKey" QueryMsgByUniqueKey(query::QueryMsgById),
-    "queryMsgByKey" QueryMsgByKey(query::QueryMsgByKey),
-    "queryMsgByOffset" QueryMsgByOffset(query::QueryMsgByOffset),
-    "printMsgByQueue" PrintMsgByQueue(query::PrintMsgByQueue),
-    "updateSubGroup" UpdateSubGroup(group::UpdateSubGroup),
-    "deleteSubGroup" DeleteSubGroup(group::DeleteSubGroup),
-    "consumerProgress" ConsumerProgress(offset::ConsumerProgress),
-    "resetOffset" ResetOffset(offset::ResetOffset),
-    "resetOffsetByTime" ResetOffsetByTime(offset::ResetOffsetByTime),
-    "dlqList" DlqList(dead_letters::DlqList),
-    "dlqRedrive" DlqRedrive(dead_letters::DlqRedrive),
-    "timerList" TimerList(timers::TimerList),
-    "timerCancel" TimerCancel(timers::TimerCancel),
-    "timerDeliver" TimerDeliver(timers::TimerDeliver),
-    "liteList" LiteList(lites::LiteList),
-    "blockedList" BlockedList(dead_letters::BlockedList),
-    "blockedSettle" BlockedSettle(dead_letters::BlockedSettle),
-    "apply" Apply(config::Apply),
-    "configExport" ConfigExport(config::ConfigExport),
-    "auditList" AuditList(audit::AuditList),
-    "getSyncStateSet" GetSyncStateSet(controller::GetSyncStateSet),
-    "haStatus" HaStatus(replication::HaStatus),
-    "brokerDrain" BrokerDrain(replication::BrokerDrain),
-    "brokerRestartSafe" BrokerRestartSafe(replication::BrokerRestartSafe),
-    "electMaster" ElectMaster(controller::ElectMaster),
-    "removeBrokerMember" RemoveBrokerMember(controller::RemoveBrokerMember),
-    "addBrokerGroup" AddBrokerGroup(config::AddBrokerGroup),
-    "wipeWritePerm" WipeWritePerm(moving::WipeWritePerm),
-    "addWritePerm" AddWritePerm(moving::AddWritePerm),
-    "brokerLeaveStatus" BrokerLeaveStatus(moving::BrokerLeaveStatus),
-    "removeBrokerGroup" RemoveBrokerGroup(moving::RemoveBrokerGroup),
-    "controllerStatus" ControllerStatus(controller::ControllerStatus),
-    "controllerAdd" ControllerAdd(controller::ControllerAdd),
-    "controllerRemove" ControllerRemove(controller::ControllerRemove),
-);
+fn start(wanted: impl Fn(&Entry) -> bool, matches: &ArgMatches) -> Option<Result<Started, clap::Error>> {
+    CATALOG.iter().find(|entry| wanted(entry)).map(|entry| (entry.start)(matches))
+}
 
-/// The arguments with the command's name spelt as we spell it: RocketMQ's tool does not regard case.
-pub(crate) fn with_known_spelling(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+/// The arguments with the names of command and group, and flags of more than one letter, spelt as we spell them: RocketMQ's
+/// tool does not regard case, and takes `-topic` for `--topic`.
+fn as_we_spell_it(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = arguments.collect();
-    let command = Cli::command();
+    let root = command();
     let is_help = arguments.get(1).is_some_and(|word| word == "help");
-    if let Some(word) = arguments.get_mut(if is_help { 2 } else { 1 }) {
-        let known = command.get_subcommands().map(clap::Command::get_name);
-        let given = word.to_string_lossy().to_lowercase();
-        if let Some(name) = { known }.find(|name| name.to_lowercase() == given) {
-            *word = name.into();
+    let mut at = if is_help { 2 } else { 1 };
+    let mut known = &root;
+    while let Some(found) = arguments.get(at).and_then(|word| find(known, &word.to_string_lossy())) {
+        arguments[at] = found.get_name().into();
+        known = found;
+        at += 1;
+    }
+    let flags: Vec<&str> = known.get_arguments().flat_map(long_names).collect();
+    for word in arguments.iter_mut().skip(at).take_while(|word| *word != "--") {
+        if let Some(flag) = word.to_str().and_then(|word| word.strip_prefix('-'))
+            && flag.len() > 1
+            && flags.contains(&flag.split('=').next().unwrap_or_default())
+        {
+            *word = format!("--{flag}").into();
         }
     }
     arguments
+}
+
+fn find<'a>(command: &'a Command, word: &str) -> Option<&'a Command> {
+    command.get_subcommands().find(|known| known.get_name().eq_ignore_ascii_case(word))
+}
+
+fn long_names(argument: &clap::Arg) -> Vec<&str> {
+    let aliases = argument.get_all_aliases().unwrap_or_default();
+    aliases.into_iter().chain(argument.get_long()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> std::result::Result<Command, clap::Error> {
-        let words = std::iter::once("mqadmin").chain(line.split_whitespace()).map(OsString::from);
-        Cli::try_parse_from(with_known_spelling(words)).map(|cli| cli.command)
+    fn parse_line(line: &str) -> Result<Started, clap::Error> {
+        parse(std::iter::once("mqadmin").chain(line.split_whitespace()).map(OsString::from))
     }
 
     #[test]
     fn the_definition_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_a_group_and_an_example_that_is_understood() {
+        for entry in CATALOG {
+            assert!(
+                entry.group.is_empty() || GROUPS.iter().any(|(name, _)| *name == entry.group),
+                "{}",
+                entry.name()
+            );
+            for name in entry.flat.iter().map(|name| (*name).to_owned()).chain([entry.name()]) {
+                let line = format!("{name} {}", entry.example);
+                assert!(parse_line(&line).is_ok(), "{line}: {}", parse_line(&line).err().unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_of_rocketmq_is_known() {
+        for name in foreign::ROCKETMQ {
+            let ours = CATALOG.iter().any(|entry| answers_to(entry, name));
+            let not_ours = foreign::FOREIGN.iter().any(|(known, _)| known == name);
+            assert!(ours != not_ours, "{name}: answered {ours}, explained {not_ours}");
+        }
     }
 
     #[test]
@@ -194,12 +207,15 @@ mod tests {
             "controllerStatus -n h:1",
             "controllerAdd -n h:1 --id 4 --address h:4",
             "controllerRemove -n h:1 --id 4",
+            "updateTopic -n h:1 -b h:2 -topic orders -readQueueNums=4",
+            "Topic CREATE -b h:2 -t orders -a -reserve.time",
+            "createUser -n h:1 -c C -u alice -p secret",
             "store verify /data --online",
             "store dump /data --from 64 --to 999 --kind message --limit 3 --body=hex --output json",
             "STORE dump /data --body",
             "store stats /data --progress",
         ] {
-            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+            assert!(parse_line(line).is_ok(), "{line}: {}", parse_line(line).err().unwrap());
         }
     }
 
@@ -208,12 +224,10 @@ mod tests {
         for line in [
             "",
             "noSuchCommand",
-            "updateTopic -n h:1 -t orders",
             "updateTopic -c C -b h:1 -t orders",
             "updateTopic -b not-an-address -t orders",
             "updateTopic -b h:1 -t orders -p 5",
             "updateTopic -b h:1",
-            "deleteTopic -t orders",
             "sendMessage -n h:1 -t orders -p body -i 3",
             "updateSubGroup -b h:1 -g billing -s perhaps",
             "consumerProgress -n h:1 -t orders",
@@ -239,42 +253,22 @@ mod tests {
             "store verify",
             "store dump /data --kind massage",
         ] {
-            assert_eq!(
-                parse(line).map(|command| format!("{command:?}")).unwrap_err().exit_code(),
-                2,
-                "{line}"
-            );
+            assert_eq!(parse_line(line).err().map(|error| error.exit_code()), Some(2), "{line}");
         }
     }
 
     #[test]
     fn help_is_no_error() {
-        for line in ["-h", "--help", "updateTopic -h", "help UPDATETOPIC"] {
-            assert_eq!(parse(line).unwrap_err().exit_code(), 0, "{line}");
+        for line in [
+            "-h",
+            "--help",
+            "updateTopic -h",
+            "help UPDATETOPIC",
+            "topic -h",
+            "help topic Create",
+            "createUser -h",
+        ] {
+            assert_eq!(parse_line(line).err().map(|error| error.exit_code()), Some(0), "{line}");
         }
-    }
-
-    #[test]
-    fn values_arrive() {
-        let Ok(Command::UpdateTopic(update)) =
-            parse("updateTopic -b h:1 -t orders -a +message.type=FIFO,-reserve.time -w 3")
-        else {
-            panic!("not an updateTopic")
-        };
-        let request = update.request();
-        assert_eq!(request.attributes, ["+message.type=FIFO", "-reserve.time"]);
-        assert_eq!((request.read_queues, request.write_queues, request.perm), (None, Some(3), None));
-
-        let Ok(Command::UpdateSubGroup(update)) = parse(
-            "updateSubGroup -b h:1 -g billing -o true -r 5 -m false -d true --attributes +consume.from=latest",
-        ) else {
-            panic!("not an updateSubGroup")
-        };
-        let request = update.request();
-        assert_eq!(request.attributes, ["+consume.from=latest", "+broadcast=true"]);
-        assert_eq!(
-            (request.fifo, request.retry_max_times, request.consume_from_min, request.consume_enable),
-            (Some(true), Some(5), Some(false), None)
-        );
     }
 }

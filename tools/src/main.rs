@@ -3,13 +3,15 @@
 //! Differences that scripts can rely on: exit codes tell what happened (see [`outcome::Exit`]), `--output json` works
 //! everywhere, and names of commands match without regard to case.
 
+mod catalog;
 mod cli;
 mod command;
+mod context;
+mod foreign;
 mod outcome;
 mod output;
 mod target;
 
-use clap::Parser;
 use outcome::Exit;
 use std::process::ExitCode;
 
@@ -19,12 +21,11 @@ async fn main() -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    let cli = cli::Cli::parse_from(cli::with_known_spelling(std::env::args_os()));
-    let format = cli.command.format();
-    let exit = match cli.command.run().await {
-        Ok(report) => report.print(format),
+    let started = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let exit = match started.running.await {
+        Ok(report) => report.print(started.format),
         Err(failure) => {
-            failure.print(format);
+            failure.print(started.format);
             failure.exit
         }
     };

@@ -1,6 +1,6 @@
 //! How a command can end, for people and for scripts.
 
-use crate::output::{Format, json_line, print_error};
+use crate::output::{Format, print_error};
 use kerolox_client::Error;
 use serde_json::json;
 
@@ -48,12 +48,8 @@ impl Failure {
     }
 
     pub(crate) fn print(&self, format: Format) {
-        match format {
-            Format::Table => print_error(&self.message),
-            Format::Json => {
-                print_error(&json_line(&json!({ "error": self.message, "exit": self.exit as u8 })))
-            }
-        }
+        let value = json!({ "error": self.message, "exit": self.exit as u8 });
+        print_error(&format.item(&value).unwrap_or_else(|| self.message.clone()));
     }
 }
 

@@ -11,6 +11,34 @@ pub(crate) enum Format {
     Table,
     /// One JSON document.
     Json,
+    /// One YAML document.
+    Yaml,
+}
+
+impl Format {
+    /// A value as a document of its own; `None` for tables, which are made of text.
+    pub(crate) fn document(self, value: &Value) -> Option<String> {
+        match self {
+            Format::Table => None,
+            Format::Json => Some(format!("{value:#}")),
+            Format::Yaml => Some(yaml(value)),
+        }
+    }
+
+    /// A value as one of many: a line of JSON, or a YAML document with its separator.
+    pub(crate) fn item(self, value: &Value) -> Option<String> {
+        match self {
+            Format::Table => None,
+            Format::Json => Some(value.to_string()),
+            Format::Yaml => Some(format!("---\n{}", yaml(value))),
+        }
+    }
+}
+
+fn yaml(value: &Value) -> String {
+    // What JSON can say, YAML can say.
+    let text = serde_saphyr::to_string(value).unwrap_or_else(|error| format!("# {error}"));
+    text.trim_end().to_owned()
 }
 
 /// The result of a command in both forms, and what did not work on the way.
@@ -29,11 +57,11 @@ impl Report {
 
     /// Prints the result to stdout and the warnings to stderr.
     pub(crate) fn print(&self, format: Format) -> Exit {
-        let printed = match format {
-            Format::Table if self.text.is_empty() => Ok(()),
-            Format::Table => print_line(self.text.trim_end()),
-            Format::Json if self.json.is_null() => Ok(()),
-            Format::Json => print_line(&format!("{:#}", self.json)),
+        let printed = match format.document(&self.json) {
+            None if self.text.is_empty() => Ok(()),
+            None => print_line(self.text.trim_end()),
+            Some(_) if self.json.is_null() => Ok(()),
+            Some(document) => print_line(&document),
         };
         for warning in &self.warnings {
             print_error(&warning.message);
@@ -60,11 +88,6 @@ pub(crate) fn print_line(line: &str) -> std::io::Result<()> {
 /// Writes one line to the standard error; there is nobody to tell when that fails.
 pub(crate) fn print_error(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
-}
-
-/// JSON on one line.
-pub(crate) fn json_line(value: &Value) -> String {
-    value.to_string()
 }
 
 /// Aligned columns without borders; the header starts with `#`, as in RocketMQ's tables.
@@ -116,6 +139,16 @@ mod tests {
             .map(|(word, line)| lines[*line].find(word).unwrap())
             .collect();
         assert!(columns.iter().all(|column| *column == columns[0]), "{text}");
+    }
+
+    #[test]
+    fn values_are_documents_in_json_and_yaml() {
+        let value = serde_json::json!({ "name": "yes", "queues": [1, 2], "tag": null });
+        assert_eq!(Format::Table.document(&value), None);
+        assert_eq!(Format::Json.item(&value).unwrap(), r#"{"name":"yes","queues":[1,2],"tag":null}"#);
+        let again: Value = serde_saphyr::from_str(&Format::Yaml.document(&value).unwrap()).unwrap();
+        assert_eq!(again, value);
+        assert!(Format::Yaml.item(&value).unwrap().starts_with("---\n"));
     }
 
     #[test]

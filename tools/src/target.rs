@@ -1,5 +1,6 @@
 //! Which servers a command talks to: `-n` nameservers, `-c` all masters of a cluster, `-b` one broker.
 
+use crate::context::{Contexts, Profile};
 use crate::outcome::{Exit, Failure, Result, combined};
 use crate::output::{Format, Report};
 use clap::Args;
@@ -14,22 +15,21 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
     /// Nameservers, HOST:PORT, several separated by ';' or ','
-    #[arg(
-        short = 'n',
-        long = "namesrv-addr",
-        alias = "namesrvAddr",
-        env = "NAMESRV_ADDR",
-        value_name = "ADDRS"
-    )]
+    ///
+    /// Without it those of --context count, then those in NAMESRV_ADDR, then those of the current context.
+    #[arg(short = 'n', long = "namesrv-addr", alias = "namesrvAddr", value_name = "ADDRS")]
     namesrv_addr: Option<String>,
+    /// Saved cluster to use, see `mqadmin context`
+    #[arg(long, env = "MQADMIN_CONTEXT", value_name = "NAME")]
+    context: Option<String>,
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
 }
 
-/// The brokers that a change goes to.
+/// The brokers that a change goes to: those of the context's cluster unless some are named.
 #[derive(Debug, Clone, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub(crate) struct Target {
     /// All master brokers of this cluster
     #[arg(short = 'c', long = "cluster-name", alias = "clusterName", value_name = "CLUSTER")]
@@ -67,8 +67,7 @@ impl Where {
     /// The brokers that have `topic`, or all of them without one.
     pub(crate) async fn brokers(&self, common: &Common, topic: Option<&str>) -> Result<(Admin, Vec<Master>)> {
         if let Some(address) = &self.broker {
-            let admin = Client::builder(address.to_string()).build()?.admin();
-            return Ok((admin, vec![alone(address)]));
+            return Ok((common.client_of(address)?.admin(), vec![alone(address)]));
         }
         let client = common.client()?;
         let mut masters = match topic {
@@ -88,30 +87,54 @@ impl Where {
 impl Common {
     /// A client of the nameservers.
     pub(crate) fn client(&self) -> Result<Client> {
-        let addresses = self.addresses()?;
-        Ok(Client::builder(addresses).build()?)
+        let (profile, addresses) = self.nameservers()?;
+        profile.client(&addresses)
+    }
+
+    /// A client of one server.
+    pub(crate) fn client_of(&self, address: &Address) -> Result<Client> {
+        self.profile()?.client(&address.to_string())
     }
 
     /// The controller in the nameservers.
     pub(crate) fn controller(&self) -> Result<ControllerClient> {
-        let addresses = self.addresses()?.split([';', ',']).map(str::trim);
+        let (_, addresses) = self.nameservers()?;
+        let addresses = addresses.split([';', ',']).map(str::trim);
         let addresses: Vec<String> =
             addresses.filter(|address| !address.is_empty()).map(str::to_owned).collect();
         ControllerClient::new(&addresses).map_err(|error| Failure::usage(error.to_string()))
     }
 
-    fn addresses(&self) -> Result<&str> {
-        let given = self.namesrv_addr.as_deref().map(str::trim).filter(|addresses| !addresses.is_empty());
-        given.ok_or_else(|| {
+    /// How servers are reached: the context that is named or current, or nothing special.
+    pub(crate) fn profile(&self) -> Result<Profile> {
+        let contexts = Contexts::load()?;
+        let chosen = match &self.context {
+            Some(name) => Some(contexts.get(name)?),
+            None => contexts.current()?,
+        };
+        Ok(chosen.cloned().unwrap_or_default())
+    }
+
+    /// The addresses of the nameservers, and how they are reached.
+    pub(crate) fn nameservers(&self) -> Result<(Profile, String)> {
+        let profile = self.profile()?;
+        let variable = std::env::var("NAMESRV_ADDR").ok();
+        let saved = profile.namesrv_addr.clone();
+        let (first, second) = if self.context.is_some() { (saved, variable) } else { (variable, saved) };
+        let known = [self.namesrv_addr.clone(), first, second].into_iter().flatten();
+        let given =
+            known.map(|addresses| addresses.trim().to_owned()).find(|addresses| !addresses.is_empty());
+        let addresses = given.ok_or_else(|| {
             Failure::usage(
-                "no nameserver given; pass -n HOST:PORT or set NAMESRV_ADDR, for example NAMESRV_ADDR=127.0.0.1:9876",
+                "no nameserver given; pass -n HOST:PORT, set NAMESRV_ADDR, or save it: mqadmin context add NAME -n HOST:PORT",
             )
-        })
+        })?;
+        Ok((profile, addresses))
     }
 
     /// The cluster as the nameservers see it.
     pub(crate) async fn snapshot(&self, client: &Client) -> Result<wire::ClusterSnapshot> {
-        let addresses = self.addresses()?;
+        let (_, addresses) = self.nameservers()?;
         client.admin().cluster().await.map_err(|error| {
             Failure::from(error).during(format!("no nameserver answered (tried {addresses})"))
         })
@@ -141,15 +164,15 @@ impl Target {
     /// The brokers, and the interface to them.
     pub(crate) async fn brokers(&self, common: &Common) -> Result<(Admin, Vec<Master>)> {
         match (&self.broker, &self.cluster) {
-            (Some(address), _) => {
-                Ok((Client::builder(address.to_string()).build()?.admin(), vec![alone(address)]))
-            }
-            (None, Some(cluster)) => {
+            (Some(address), _) => Ok((common.client_of(address)?.admin(), vec![alone(address)])),
+            (None, given) => {
+                let cluster = given.clone().or(common.profile()?.cluster).ok_or_else(|| {
+                    Failure::usage("name a cluster with -c or a broker with -b; clusterList shows them")
+                })?;
                 let client = common.client()?;
                 let snapshot = common.snapshot(&client).await?;
-                Ok((client.admin(), masters_of_cluster(&snapshot, cluster)?))
+                Ok((client.admin(), masters_of_cluster(&snapshot, &cluster)?))
             }
-            (None, None) => Err(Failure::usage("name a cluster with -c or a broker with -b")),
         }
     }
 
@@ -157,7 +180,8 @@ impl Target {
     pub(crate) fn describe(&self) -> String {
         match (&self.broker, &self.cluster) {
             (Some(address), _) => format!("broker [{address}]"),
-            (None, cluster) => format!("cluster [{}]", cluster.as_deref().unwrap_or_default()),
+            (None, Some(cluster)) => format!("cluster [{cluster}]"),
+            (None, None) => "the context's cluster".to_owned(),
         }
     }
 }

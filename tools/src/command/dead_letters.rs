@@ -319,7 +319,7 @@ pub(crate) struct BlockedSettle {
 
 impl BlockedSettle {
     pub(crate) async fn run(self) -> Result<Report> {
-        let client = kerolox_client::Client::builder(self.broker.to_string()).build()?;
+        let client = self.common.client_of(&self.broker)?;
         let action = match self.action {
             Action::Retry => wire::BlockedAction::Retry,
             Action::DeadLetter => wire::BlockedAction::DeadLetter,

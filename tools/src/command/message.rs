@@ -1,7 +1,7 @@
 //! Messages: send one, show some.
 
 use crate::outcome::{Failure, Result};
-use crate::output::{Format, Report, json_line, local_time, print_line, table};
+use crate::output::{Format, Report, local_time, print_line, table};
 use crate::target::Common;
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
@@ -208,8 +208,23 @@ impl TemporaryGroup {
 fn line(delivery: &Delivery, format: Format) -> String {
     let message = delivery.message();
     let body = String::from_utf8_lossy(message.body());
-    match format {
-        Format::Table => format!(
+    let value = json!({
+        "messageId": delivery.message_id(),
+        "broker": delivery.broker(),
+        "queue": delivery.queue_id(),
+        "offset": delivery.offset(),
+        "attempt": delivery.attempt(),
+        "storeMs": millis(delivery.store_timestamp()),
+        "bornMs": millis(delivery.born_timestamp()),
+        "tag": message.tag(),
+        "keys": message.keys(),
+        "messageGroup": message.message_group(),
+        "properties": message.properties(),
+        "body": body,
+        "bodyBytes": message.body().len(),
+    });
+    format.item(&value).unwrap_or_else(|| {
+        format!(
             "MSGID: {} BrokerName: {} QID: {} Offset: {} Stored: {} Tag: {} Keys: {} Attempt: {} BODY: {body}",
             delivery.message_id(),
             delivery.broker(),
@@ -219,23 +234,8 @@ fn line(delivery: &Delivery, format: Format) -> String {
             message.tag().unwrap_or("-"),
             if message.keys().is_empty() { "-".to_owned() } else { message.keys().join(" ") },
             delivery.attempt(),
-        ),
-        Format::Json => json_line(&json!({
-            "messageId": delivery.message_id(),
-            "broker": delivery.broker(),
-            "queue": delivery.queue_id(),
-            "offset": delivery.offset(),
-            "attempt": delivery.attempt(),
-            "storeMs": millis(delivery.store_timestamp()),
-            "bornMs": millis(delivery.born_timestamp()),
-            "tag": message.tag(),
-            "keys": message.keys(),
-            "messageGroup": message.message_group(),
-            "properties": message.properties(),
-            "body": body,
-            "bodyBytes": message.body().len(),
-        })),
-    }
+        )
+    })
 }
 
 /// Milliseconds since the Unix epoch; 0 when unknown.

@@ -2,7 +2,10 @@
 
 pub(crate) mod audit;
 pub(crate) mod cluster;
+pub(crate) mod commands;
+pub(crate) mod completion;
 pub(crate) mod config;
+pub(crate) mod context;
 pub(crate) mod controller;
 pub(crate) mod dead_letters;
 pub(crate) mod group;

@@ -13,9 +13,9 @@ use std::io::{BufWriter, ErrorKind, Write};
 
 /// Print the records of the log, oldest first, one line each
 #[derive(Debug, Args)]
-pub(super) struct Dump {
+pub(crate) struct Dump {
     #[command(flatten)]
-    pub(super) source: Source,
+    pub(crate) source: Source,
     /// Begin with the record at this position or the first one behind it
     #[arg(long, value_name = "POS", default_value_t = 0)]
     from: u64,
@@ -34,7 +34,7 @@ pub(super) struct Dump {
 }
 
 impl Dump {
-    pub(super) fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<Report> {
         let mut data = self.source.open()?;
         data.log.skip_to_segment_of(self.from);
         let mut out = BufWriter::new(std::io::stdout().lock());
@@ -89,19 +89,19 @@ impl Dump {
             .map_err(|error| error.to_string())
             .and_then(|record| describe::fields(&record, self.body))
             .unwrap_or_else(|error| vec![("malformed", json!(error))]);
-        match self.source.output {
-            Format::Table => {
-                let Frame { position, epoch, len, store_ms, .. } = frame;
-                let (time, words) = (local_time(*store_ms), describe::words(&fields));
-                writeln!(out, "{position:>12}  {time:23}  {kind:8}  {epoch:>6}  {len:>7}  {words}")
-            }
-            Format::Json => {
-                let line = json!({
-                    "position": frame.position, "bytes": frame.len, "kind": kind, "epoch": frame.epoch,
-                    "storeMs": frame.store_ms, "record": describe::object(fields),
-                });
-                writeln!(out, "{line}")
-            }
+        let value = || {
+            json!({
+                "position": frame.position, "bytes": frame.len, "kind": kind, "epoch": frame.epoch,
+                "storeMs": frame.store_ms, "record": describe::object(fields.clone()),
+            })
+        };
+        if self.source.output != Format::Table
+            && let Some(item) = self.source.output.item(&value())
+        {
+            return writeln!(out, "{item}");
         }
+        let Frame { position, epoch, len, store_ms, .. } = frame;
+        let (time, words) = (local_time(*store_ms), describe::words(&fields));
+        writeln!(out, "{position:>12}  {time:23}  {kind:8}  {epoch:>6}  {len:>7}  {words}")
     }
 }

@@ -5,37 +5,23 @@
 //! files under a reader. So `--online` reads the log alone.
 
 mod describe;
-mod dump;
+pub(crate) mod dump;
 mod progress;
-mod stats;
-mod verify;
+pub(crate) mod stats;
+pub(crate) mod verify;
 
 use crate::outcome::{Failure, Result};
-use crate::output::{Format, Report};
-use clap::{Args, Subcommand};
+use crate::output::Format;
+use clap::Args;
 use kerolox_log::LogError;
 use kerolox_log::fs::OsFolder;
 use kerolox_log::inspect::{Inspector, Mode};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-/// Look into a broker's data folder without changing it
-#[derive(Debug, Args)]
-pub(crate) struct Store {
-    #[command(subcommand)]
-    command: StoreCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum StoreCommand {
-    Verify(verify::Verify),
-    Dump(dump::Dump),
-    Stats(stats::Stats),
-}
-
 /// Which folder is read, and how the result is shown.
 #[derive(Debug, Clone, Args)]
-struct Source {
+pub(crate) struct Source {
     /// Data folder of a broker, as in its --data
     #[arg(value_name = "DIR")]
     data: PathBuf,
@@ -44,28 +30,10 @@ struct Source {
     online: bool,
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Table)]
-    output: Format,
+    pub(crate) output: Format,
     /// Print progress lines where there is no terminal for a progress bar
     #[arg(long)]
     progress: bool,
-}
-
-impl Store {
-    pub(crate) fn format(&self) -> Format {
-        match &self.command {
-            StoreCommand::Verify(verify) => verify.source.output,
-            StoreCommand::Dump(dump) => dump.source.output,
-            StoreCommand::Stats(stats) => stats.source.output,
-        }
-    }
-
-    pub(crate) fn run(self) -> Result<Report> {
-        match self.command {
-            StoreCommand::Verify(verify) => verify.run(),
-            StoreCommand::Dump(dump) => dump.run(),
-            StoreCommand::Stats(stats) => stats.run(),
-        }
-    }
 }
 
 /// A data folder that is being read. Holds its lock, unless it is read online: no broker can start meanwhile.

@@ -16,9 +16,9 @@ use std::path::Path;
 
 /// Count what the log holds: records by kind and topic, queues, undecided transactions, scheduled messages
 #[derive(Debug, Args)]
-pub(super) struct Stats {
+pub(crate) struct Stats {
     #[command(flatten)]
-    pub(super) source: Source,
+    pub(crate) source: Source,
 }
 
 /// Records and their bytes in the log, frames included.
@@ -61,7 +61,7 @@ struct TopicCount {
 }
 
 impl Stats {
-    pub(super) fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<Report> {
         let mut data = self.source.open()?;
         let mut counts = Counts::default();
         let mut fold = Fold::without_entries();

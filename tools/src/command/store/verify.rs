@@ -20,9 +20,9 @@ const LISTED: usize = 100;
 ///
 /// Exit codes: 0 clean, 1 damage found, 2 wrong command line or a broker works in the folder, 4 no such folder.
 #[derive(Debug, Args)]
-pub(super) struct Verify {
+pub(crate) struct Verify {
     #[command(flatten)]
-    pub(super) source: Source,
+    pub(crate) source: Source,
 }
 
 /// A place that is not as it should be.
@@ -66,7 +66,7 @@ enum Index {
 }
 
 impl Verify {
-    pub(super) fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<Report> {
         let mut data = self.source.open()?;
         let index = if self.source.online {
             Index::Not("not compared: a broker may be writing it".to_owned())

@@ -5,8 +5,8 @@ use crate::outcome::Result;
 use crate::output::{Report, table};
 use crate::target::{Common, alone};
 use clap::Args;
+use kerolox_client::Address;
 use kerolox_client::admin::wire;
-use kerolox_client::{Address, Client};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,7 +68,7 @@ impl TopicList {
     }
 
     async fn of_broker(&self, address: &Address) -> Result<Vec<ListedTopic>> {
-        let admin = Client::builder(address.to_string()).build()?.admin();
+        let admin = self.common.client_of(address)?.admin();
         let answer = admin.broker(address).list_topics(wire::ListTopicsRequest {}).await?;
         let topics = answer.topics.into_iter().map(|topic| wire::TopicRoute {
             name: topic.name,

@@ -5,8 +5,8 @@ use crate::outcome::{Failure, Result};
 use crate::output::{Report, local_time, table};
 use crate::target::{Common, Done, alone, report};
 use clap::Args;
+use kerolox_client::Address;
 use kerolox_client::admin::wire;
-use kerolox_client::{Address, Client};
 use kerolox_core::slots::SLOTS;
 use serde_json::json;
 
@@ -26,7 +26,7 @@ pub(crate) struct TopicStatus {
 impl TopicStatus {
     pub(crate) async fn run(self) -> Result<Report> {
         let (admin, brokers) = match &self.broker {
-            Some(address) => (Client::builder(address.to_string()).build()?.admin(), vec![alone(address)]),
+            Some(address) => (self.common.client_of(address)?.admin(), vec![alone(address)]),
             None => {
                 let client = self.common.client()?;
                 let (_, masters) = self.common.masters_with_topic(&client, &self.topic).await?;

@@ -58,9 +58,9 @@ impl Selection {
 
 /// Show transactions: without flags, those that wait for their decision
 #[derive(Debug, Args)]
-pub(super) struct List {
+pub(crate) struct List {
     #[command(flatten)]
-    pub(super) common: Common,
+    pub(crate) common: Common,
     #[command(flatten)]
     brokers: Brokers,
     #[command(flatten)]
@@ -68,7 +68,7 @@ pub(super) struct List {
 }
 
 impl List {
-    pub(super) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<Report> {
         let (admin, brokers) = self.brokers.all(&self.common).await?;
         let mut done = Vec::new();
         for broker in brokers {

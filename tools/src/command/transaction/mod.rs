@@ -1,61 +1,17 @@
 //! `transaction`: which transactions wait for their decision, what happened to each, and deciding by hand.
 
-mod list;
-mod settle;
-mod show;
-mod stats;
+pub(crate) mod list;
+pub(crate) mod settle;
+pub(crate) mod show;
+pub(crate) mod stats;
 
 use crate::outcome::{Failure, Result};
-use crate::output::{Format, Report};
 use crate::target::Common;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use kerolox_client::Address;
 use kerolox_client::admin::{Admin, Master, wire};
 use kerolox_model::token::TransactionId;
 use wire::TransactionState;
-
-/// See transactions, and settle them by hand
-#[derive(Debug, Args)]
-pub(crate) struct Transaction {
-    #[command(subcommand)]
-    command: TransactionCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum TransactionCommand {
-    List(list::List),
-    Show(show::Show),
-    Commit(settle::Commit),
-    Rollback(settle::Rollback),
-    Recheck(settle::Recheck),
-    Stats(stats::Stats),
-}
-
-impl Transaction {
-    /// How the command is asked to print its result.
-    pub(crate) fn format(&self) -> Format {
-        match &self.command {
-            TransactionCommand::List(list) => list.common.output,
-            TransactionCommand::Show(show) => show.common.output,
-            TransactionCommand::Commit(commit) => commit.settle.common.output,
-            TransactionCommand::Rollback(rollback) => rollback.settle.common.output,
-            TransactionCommand::Recheck(recheck) => recheck.settle.common.output,
-            TransactionCommand::Stats(stats) => stats.common.output,
-        }
-    }
-
-    /// Carries the command out.
-    pub(crate) async fn run(self) -> Result<Report> {
-        match self.command {
-            TransactionCommand::List(list) => list.run().await,
-            TransactionCommand::Show(show) => show.run().await,
-            TransactionCommand::Commit(commit) => commit.run().await,
-            TransactionCommand::Rollback(rollback) => rollback.run().await,
-            TransactionCommand::Recheck(recheck) => recheck.run().await,
-            TransactionCommand::Stats(stats) => stats.run().await,
-        }
-    }
-}
 
 /// Brokers that are asked: all masters that the nameservers know, or one.
 #[derive(Debug, Clone, Args)]
@@ -78,7 +34,7 @@ impl Brokers {
     /// The brokers, and the interface to them.
     pub(crate) async fn all(&self, common: &Common) -> Result<(Admin, Vec<Master>)> {
         if let Some(address) = &self.broker {
-            let client = kerolox_client::Client::builder(address.to_string()).build()?;
+            let client = common.client_of(address)?;
             return Ok((client.admin(), vec![crate::target::alone(address)]));
         }
         let client = common.client()?;

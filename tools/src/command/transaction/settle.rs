@@ -14,9 +14,9 @@ use wire::TransactionAction;
 
 /// Which transactions to settle, and what the audit trail shall say.
 #[derive(Debug, Args)]
-pub(super) struct Settle {
+pub(crate) struct Settle {
     #[command(flatten)]
-    pub(super) common: Common,
+    pub(crate) common: Common,
     #[command(flatten)]
     brokers: Brokers,
     /// The transactions' ids
@@ -43,39 +43,39 @@ pub(super) struct Settle {
 
 /// Commit transactions by hand: their messages become visible
 #[derive(Debug, Args)]
-pub(super) struct Commit {
+pub(crate) struct Commit {
     #[command(flatten)]
-    pub(super) settle: Settle,
+    pub(crate) settle: Settle,
 }
 
 /// Roll transactions back by hand: their messages are never delivered
 #[derive(Debug, Args)]
-pub(super) struct Rollback {
+pub(crate) struct Rollback {
     #[command(flatten)]
-    pub(super) settle: Settle,
+    pub(crate) settle: Settle,
 }
 
 /// Have transactions checked back at once, with all their checks before them; parked ones as well
 #[derive(Debug, Args)]
-pub(super) struct Recheck {
+pub(crate) struct Recheck {
     #[command(flatten)]
-    pub(super) settle: Settle,
+    pub(crate) settle: Settle,
 }
 
 impl Commit {
-    pub(super) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<Report> {
         self.settle.run(TransactionAction::Commit, "commit").await
     }
 }
 
 impl Rollback {
-    pub(super) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<Report> {
         self.settle.run(TransactionAction::Rollback, "roll back").await
     }
 }
 
 impl Recheck {
-    pub(super) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<Report> {
         self.settle.run(TransactionAction::Recheck, "check back").await
     }
 }

@@ -15,9 +15,9 @@ use wire::describe_transaction_request::By;
 /// decision, and which groups have had the message
 #[derive(Debug, Args)]
 #[group(id = "which", required = true, multiple = false, args = ["id", "message_id"])]
-pub(super) struct Show {
+pub(crate) struct Show {
     #[command(flatten)]
-    pub(super) common: Common,
+    pub(crate) common: Common,
     #[command(flatten)]
     brokers: Brokers,
     /// The transaction's id
@@ -29,7 +29,7 @@ pub(super) struct Show {
 }
 
 impl Show {
-    pub(super) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<Report> {
         let story = self.story().await?;
         Ok(Report::ok(text(&story), view(&story)))
     }

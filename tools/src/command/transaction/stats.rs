@@ -10,9 +10,9 @@ use serde_json::json;
 
 /// Count transactions by topic and state
 #[derive(Debug, Args)]
-pub(super) struct Stats {
+pub(crate) struct Stats {
     #[command(flatten)]
-    pub(super) common: Common,
+    pub(crate) common: Common,
     #[command(flatten)]
     brokers: Brokers,
     /// Only of this topic
@@ -21,7 +21,7 @@ pub(super) struct Stats {
 }
 
 impl Stats {
-    pub(super) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<Report> {
         let (admin, brokers) = self.brokers.all(&self.common).await?;
         let mut done = Vec::new();
         for broker in brokers {

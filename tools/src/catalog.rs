@@ -1,0 +1,195 @@
+//! All commands: in which group each stands, what RocketMQ's mqadmin calls it, an example, and how it is started.
+
+use crate::command::{
+    audit, cluster, commands, completion, config, context, controller, dead_letters, group, lites, message,
+    moving, offset, query, replication, store, timers, topic, transaction,
+};
+use crate::outcome::Result;
+use crate::output::{Format, Report};
+use clap::{ArgMatches, Args, Command};
+use std::future::Future;
+use std::pin::Pin;
+
+/// The arguments of a command, and what it does.
+pub(crate) trait Run: Args + 'static {
+    /// How the command is asked to print its result.
+    fn format(&self) -> Format;
+
+    /// Carries the command out.
+    fn run(self) -> impl Future<Output = Result<Report>>;
+}
+
+/// A command whose arguments were understood.
+pub(crate) struct Started {
+    pub(crate) format: Format,
+    pub(crate) running: Pin<Box<dyn Future<Output = Result<Report>>>>,
+}
+
+/// A command.
+pub(crate) struct Entry {
+    /// Name of the group of commands; empty for those that stand alone.
+    pub(crate) group: &'static str,
+    pub(crate) verb: &'static str,
+    /// Names under which the command is known without its group: those of RocketMQ's mqadmin, and older ones.
+    pub(crate) flat: &'static [&'static str],
+    /// Arguments that make sense, for the help.
+    pub(crate) example: &'static str,
+    pub(crate) augment: fn(Command) -> Command,
+    pub(crate) start: fn(&ArgMatches) -> std::result::Result<Started, clap::Error>,
+}
+
+impl Entry {
+    /// `topic create`, or only the verb of a command that stands alone.
+    pub(crate) fn name(&self) -> String {
+        format!("{} {}", self.group, self.verb).trim_start().to_owned()
+    }
+}
+
+fn start<R: Run>(matches: &ArgMatches) -> std::result::Result<Started, clap::Error> {
+    let arguments = R::from_arg_matches(matches)?;
+    Ok(Started { format: arguments.format(), running: Box::pin(arguments.run()) })
+}
+
+macro_rules! output_of {
+    ($arguments:ident) => {
+        $arguments.common.output
+    };
+    ($arguments:ident $($path:ident)+) => {
+        $arguments.$($path).+
+    };
+}
+
+/// Each command with its group, verb, flat names, example, and the type of its arguments; behind that, where these have the output
+/// format unless it is `common.output`.
+macro_rules! catalog {
+    ($($group:literal { $($verb:literal [$($flat:literal)*] $example:literal $type:ty $(=> $($path:ident).+)?;)+ })+) => {
+        $($(impl Run for $type {
+            fn format(&self) -> Format {
+                output_of!(self $($($path)+)?)
+            }
+
+            async fn run(self) -> Result<Report> {
+                // The type's own, which takes precedence.
+                self.run().await
+            }
+        })+)+
+
+        /// All commands, in the order of the help.
+        pub(crate) const CATALOG: &[Entry] = &[
+            $($(Entry {
+                group: $group,
+                verb: $verb,
+                flat: &[$($flat),*],
+                example: $example,
+                augment: <$type as Args>::augment_args,
+                start: start::<$type>,
+            },)+)+
+        ];
+    };
+}
+
+catalog! {
+    "cluster" {
+        "list" ["clusterList"] "-n 127.0.0.1:9876" cluster::ClusterList;
+    }
+    "topic" {
+        "list" ["topicList"] "-n 127.0.0.1:9876" topic::TopicList;
+        "create" ["updateTopic"] "-c DefaultCluster -t orders -a +message.type=TRANSACTION" topic::UpdateTopic;
+        "delete" ["deleteTopic"] "-c DefaultCluster -t orders" topic::DeleteTopic;
+        "status" ["topicStatus"] "-t orders" topic::TopicStatus;
+        "route" ["topicRoute"] "-t orders" topic::TopicRoute;
+    }
+    "group" {
+        "create" ["updateSubGroup"] "-c DefaultCluster -g billing -o true -r 3" group::UpdateSubGroup;
+        "delete" ["deleteSubGroup"] "-c DefaultCluster -g billing" group::DeleteSubGroup;
+        "progress" ["consumerProgress"] "-g billing" offset::ConsumerProgress;
+        "reset" ["resetOffset"] "-g billing -t orders --to earliest --dry-run" offset::ResetOffset;
+        "reset-by-time" ["resetOffsetByTime" "resetOffsetByTimeOld"] "-g billing -t orders -s now" offset::ResetOffsetByTime;
+    }
+    "message" {
+        "send" ["sendMessage"] "-t orders -p hello -k order-7" message::SendMessage;
+        "consume" ["consumeMessage"] "-t orders -c 10" message::ConsumeMessage;
+        "by-id" ["queryMsgById" "queryMsgByUniqueKey"] "-t orders -i 01F2" query::QueryMsgById;
+        "by-key" ["queryMsgByKey"] "-t orders -k order-7" query::QueryMsgByKey;
+        "by-offset" ["queryMsgByOffset"] "-t orders -b broker-a -i 0 -o 12" query::QueryMsgByOffset;
+        "by-queue" ["printMsgByQueue"] "-t orders -a broker-a -i 0" query::PrintMsgByQueue;
+    }
+    "transaction" {
+        "list" [] "-t orders -s parked" transaction::list::List;
+        "show" [] "-i 01F2" transaction::show::Show;
+        "commit" [] "AAAA -r paid" transaction::settle::Commit => settle.common.output;
+        "rollback" [] "AAAA -r cancelled" transaction::settle::Rollback => settle.common.output;
+        "recheck" [] "--all -s parked" transaction::settle::Recheck => settle.common.output;
+        "stats" [] "" transaction::stats::Stats;
+        "audit" ["auditList"] "-m 5" audit::AuditList;
+    }
+    "dlq" {
+        "list" ["dlqList"] "-g billing" dead_letters::DlqList;
+        "redrive" ["dlqRedrive"] "-g billing --rate 10 --dry-run" dead_letters::DlqRedrive;
+        "blocked" ["blockedList"] "-g billing" dead_letters::BlockedList;
+        "settle" ["blockedSettle"] "-b 127.0.0.1:8081 -g billing -t orders -i 0 -o 7 -a retry" dead_letters::BlockedSettle;
+    }
+    "timer" {
+        "list" ["timerList"] "-t orders" timers::TimerList;
+        "cancel" ["timerCancel"] "-i 01F2" timers::TimerCancel;
+        "deliver" ["timerDeliver"] "-i 01F2" timers::TimerDeliver;
+    }
+    "lite" {
+        "list" ["liteList"] "-t sessions" lites::LiteList;
+    }
+    "broker" {
+        "drain" ["brokerDrain"] "-b broker-a --member 2" replication::BrokerDrain;
+        "restart-safe" ["brokerRestartSafe"] "-b broker-a --member 2" replication::BrokerRestartSafe;
+        "replication" ["haStatus"] "-b broker-a" replication::HaStatus;
+        "in-sync" ["getSyncStateSet"] "-b broker-a" controller::GetSyncStateSet;
+        "elect" ["electMaster"] "-b broker-a" controller::ElectMaster;
+        "remove-member" ["removeBrokerMember"] "-b broker-a --member 3" controller::RemoveBrokerMember;
+        "add-group" ["addBrokerGroup"] "-b broker-b --from broker-a --dry-run" config::AddBrokerGroup;
+        "wipe-write-perm" ["wipeWritePerm"] "-b broker-a" moving::WipeWritePerm;
+        "add-write-perm" ["addWritePerm"] "-b broker-a" moving::AddWritePerm;
+        "leave-status" ["brokerLeaveStatus"] "-b broker-a" moving::BrokerLeaveStatus;
+        "remove-group" ["removeBrokerGroup"] "-b broker-a --wait" moving::RemoveBrokerGroup;
+    }
+    "nameserver" {
+        "status" ["controllerStatus" "getControllerMetaData"] "-n 127.0.0.1:9876" controller::ControllerStatus;
+        "add" ["controllerAdd"] "--id 4 --address 127.0.0.1:9879" controller::ControllerAdd;
+        "remove" ["controllerRemove"] "--id 4" controller::ControllerRemove;
+    }
+    "config" {
+        "apply" ["apply"] "-c DefaultCluster -f topics.yaml --dry-run" config::Apply;
+        "export" ["configExport"] "-b 127.0.0.1:8081" config::ConfigExport;
+    }
+    "context" {
+        "add" [] "prod -n 10.0.0.1:9876 -c DefaultCluster" context::Add => local.output;
+        "use" [] "prod" context::Use => local.output;
+        "list" [] "" context::List => local.output;
+        "show" [] "prod" context::Show => local.output;
+        "remove" [] "prod --yes" context::Remove => local.output;
+    }
+    "" {
+        "commands" [] "" commands::Commands => output;
+        "completion" [] "bash" completion::Completion => output;
+    }
+    "store" {
+        "verify" [] "data" store::verify::Verify => source.output;
+        "dump" [] "data --limit 3" store::dump::Dump => source.output;
+        "stats" [] "data" store::stats::Stats => source.output;
+    }
+}
+
+/// What each group of commands is for.
+pub(crate) const GROUPS: &[(&str, &str)] = &[
+    ("cluster", "See clusters and their brokers"),
+    ("topic", "Create, change, see and delete topics"),
+    ("group", "Create, change, see and delete consumer groups, and move their offsets"),
+    ("message", "Send, consume and find messages"),
+    ("transaction", "See transactions, and settle them by hand"),
+    ("dlq", "See dead letters and blocked messages, and send them back"),
+    ("timer", "See scheduled messages, cancel or deliver them"),
+    ("lite", "See lite topics"),
+    ("broker", "See and change brokers and broker groups"),
+    ("nameserver", "See and change the nameservers"),
+    ("config", "Keep topics and consumer groups in a file"),
+    ("context", "Save clusters, so that -n and -c need not be given"),
+    ("store", "Look into a broker's data folder without changing it"),
+];

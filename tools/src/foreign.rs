@@ -1,0 +1,194 @@
+//! RocketMQ's commands that nothing here answers to: why, and what to use.
+
+use crate::catalog::Started;
+use crate::outcome::Failure;
+use crate::output::Format;
+use clap::{Arg, ArgAction, Command};
+use std::ffi::OsString;
+
+/// What RocketMQ's mqadmin calls its commands, in the order of its sources (release 5.4): those that are registered, and four that
+/// are not.
+pub(crate) const ROCKETMQ: &[&str] = &[
+    "updateTopic",
+    "updateTopicList",
+    "deleteTopic",
+    "updateSubGroup",
+    "setConsumeMode",
+    "updateSubGroupList",
+    "deleteSubGroup",
+    "updateBrokerConfig",
+    "updateTopicPerm",
+    "topicRoute",
+    "topicStatus",
+    "topicClusterList",
+    "addBroker",
+    "removeBroker",
+    "resetMasterFlushOffset",
+    "brokerStatus",
+    "queryMsgById",
+    "queryMsgByKey",
+    "queryMsgByUniqueKey",
+    "queryMsgByOffset",
+    "queryMsgTraceById",
+    "printMsg",
+    "printMsgByQueue",
+    "sendMsgStatus",
+    "brokerConsumeStats",
+    "updateColdDataFlowCtrGroupConfig",
+    "removeColdDataFlowCtrGroupConfig",
+    "getColdDataFlowCtrInfo",
+    "setCommitLogReadAheadMode",
+    "producerConnection",
+    "consumerConnection",
+    "consumerProgress",
+    "consumerStatus",
+    "consumer",
+    "producer",
+    "cloneGroupOffset",
+    "getConsumerStatus",
+    "clusterList",
+    "topicList",
+    "updateKvConfig",
+    "deleteKvConfig",
+    "wipeWritePerm",
+    "addWritePerm",
+    "resetOffsetByTime",
+    "resetOffsetByTimeOld",
+    "skipAccumulatedMessage",
+    "updateOrderConf",
+    "cleanExpiredCQ",
+    "deleteExpiredCommitLog",
+    "cleanUnusedTopic",
+    "startMonitoring",
+    "statsAll",
+    "allocateMQ",
+    "checkMsgSendRT",
+    "clusterRT",
+    "getNamesrvConfig",
+    "updateNamesrvConfig",
+    "getBrokerConfig",
+    "getConsumerConfig",
+    "queryCq",
+    "sendMessage",
+    "consumeMessage",
+    "updateStaticTopic",
+    "remappingStaticTopic",
+    "exportMetadata",
+    "exportMetadataInRocksDB",
+    "exportConfigs",
+    "exportMetrics",
+    "exportPopRecord",
+    "haStatus",
+    "getSyncStateSet",
+    "getBrokerEpoch",
+    "getControllerMetaData",
+    "getControllerConfig",
+    "updateControllerConfig",
+    "electMaster",
+    "cleanBrokerMetadata",
+    "dumpCompactionLog",
+    "createUser",
+    "updateUser",
+    "deleteUser",
+    "getUser",
+    "listUser",
+    "copyUser",
+    "createAcl",
+    "updateAcl",
+    "deleteAcl",
+    "getAcl",
+    "listAcl",
+    "copyAcl",
+    "rocksDBConfigToJson",
+    "checkRocksdbCqWriteProgress",
+    "DecodeMessageId",
+];
+
+const NO_USERS: &str = "brokers keep no users and no access rules; restrict who reaches their ports";
+const NO_COLD_DATA: &str =
+    "reads of old messages are not throttled, so there is nothing to set; limit the consumers instead";
+const NO_CONTAINER: &str =
+    "there are no broker containers; start one broker process for each member of a group";
+const NO_STATIC_TOPIC: &str =
+    "queues belong to brokers, there are no static topics; spread a topic with `mqadmin broker add-group`";
+const NO_KV: &str =
+    "nameservers keep no key-value pairs; topics and groups have attributes (`mqadmin topic create -a`)";
+const SETTINGS_FILE: &str =
+    "servers read their settings when they start: change the file or flags and restart the process";
+
+/// Commands that have no meaning here, with what to use.
+pub(crate) const FOREIGN: &[(&str, &str)] = &[
+    ("addBroker", NO_CONTAINER),
+    ("removeBroker", NO_CONTAINER),
+    ("updateColdDataFlowCtrGroupConfig", NO_COLD_DATA),
+    ("removeColdDataFlowCtrGroupConfig", NO_COLD_DATA),
+    ("getColdDataFlowCtrInfo", NO_COLD_DATA),
+    (
+        "resetMasterFlushOffset",
+        "slaves find out by themselves where to go on; see `mqadmin broker replication`",
+    ),
+    ("setCommitLogReadAheadMode", "the operating system reads ahead; there is no mode to set"),
+    ("updateKvConfig", NO_KV),
+    ("deleteKvConfig", NO_KV),
+    (
+        "updateOrderConf",
+        "message groups are in order without it; make a topic with `mqadmin topic create -a +message.type=FIFO`",
+    ),
+    (
+        "cleanExpiredCQ",
+        "queues are trimmed with the log; set retention with `mqadmin topic create -a +retention.time=12h`",
+    ),
+    ("updateStaticTopic", NO_STATIC_TOPIC),
+    ("remappingStaticTopic", NO_STATIC_TOPIC),
+    (
+        "exportPopRecord",
+        "what is in flight is part of the log; see `mqadmin group progress` and `mqadmin store dump`",
+    ),
+    ("dumpCompactionLog", "there is one log for all topics; see `mqadmin store dump`"),
+    (
+        "rocksDBConfigToJson",
+        "topics and groups are in the log; see `mqadmin config export` and `mqadmin store dump`",
+    ),
+    (
+        "exportMetadataInRocksDB",
+        "topics and groups are in the log; see `mqadmin config export` and `mqadmin store dump`",
+    ),
+    ("checkRocksdbCqWriteProgress", "there is one index; `mqadmin store verify` holds it against the log"),
+    ("updateControllerConfig", SETTINGS_FILE),
+    ("updateNamesrvConfig", SETTINGS_FILE),
+    ("createUser", NO_USERS),
+    ("updateUser", NO_USERS),
+    ("deleteUser", NO_USERS),
+    ("getUser", NO_USERS),
+    ("listUser", NO_USERS),
+    ("copyUser", NO_USERS),
+    ("createAcl", NO_USERS),
+    ("updateAcl", NO_USERS),
+    ("deleteAcl", NO_USERS),
+    ("getAcl", NO_USERS),
+    ("listAcl", NO_USERS),
+    ("copyAcl", NO_USERS),
+];
+
+/// Commands of these names, which take every argument.
+pub(crate) fn add_to(root: Command) -> Command {
+    FOREIGN.iter().fold(root, |root, (name, why)| {
+        let anything = Arg::new("anything")
+            .num_args(0..)
+            .action(ArgAction::Append)
+            .trailing_var_arg(true)
+            .allow_hyphen_values(true)
+            .value_parser(clap::value_parser!(OsString))
+            .hide(true);
+        root.subcommand(
+            Command::new(*name).about(format!("Has no meaning here: {why}")).hide(true).arg(anything),
+        )
+    })
+}
+
+/// Says why a command has no meaning.
+pub(crate) fn explain(name: &str) -> Started {
+    let why = FOREIGN.iter().find(|(known, _)| *known == name).map_or("it is unknown", |(_, why)| why);
+    let failure = Failure::usage(format!("{name} has no meaning here: {why}"));
+    Started { format: Format::Table, running: Box::pin(async { Err(failure) }) }
+}
