@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "kerolox/v1/controller.proto",
         "kerolox/v1/producers.proto",
         "kerolox/v1/replication.proto",
+        "kerolox/v1/server.proto",
         "kerolox/v1/transactions.proto",
     ];
     for file in files {

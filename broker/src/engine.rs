@@ -213,6 +213,28 @@ impl Engine {
         self.put_topic_locked(&changing, change).await
     }
 
+    /// What a change would make of a topic, with what it is now. Changes nothing.
+    ///
+    /// # Errors
+    /// [`ChangeError::Invalid`].
+    pub fn plan_topic(&self, change: &TopicChange) -> Result<(Option<Arc<Topic>>, Topic), ChangeError> {
+        let present = self.store.index().topic(&change.name);
+        let wanted = topic::changed(present.as_deref(), change, self.default_queues)
+            .map_err(|error| ChangeError::Invalid(error.to_string()))?;
+        Ok((present, wanted))
+    }
+
+    /// What a change would make of a consumer group, with what it is now. Changes nothing.
+    ///
+    /// # Errors
+    /// [`ChangeError::Invalid`].
+    pub fn plan_group(&self, change: &GroupChange) -> Result<(Option<Arc<Group>>, Group), ChangeError> {
+        let present = self.store.index().group(&change.name);
+        let wanted = group::changed(present.as_deref(), change)
+            .map_err(|error| ChangeError::Invalid(error.to_string()))?;
+        Ok((present, wanted))
+    }
+
     /// Creates a topic unless there is one of this name; the flag tells whether it is new.
     ///
     /// # Errors
@@ -231,9 +253,7 @@ impl Engine {
         _changing: &MutexGuard<'_, ()>,
         change: &TopicChange,
     ) -> Result<(Arc<Topic>, bool), ChangeError> {
-        let present = self.store.index().topic(&change.name);
-        let mut wanted = topic::changed(present.as_deref(), change, self.default_queues)
-            .map_err(|error| ChangeError::Invalid(error.to_string()))?;
+        let (present, mut wanted) = self.plan_topic(change)?;
         if present.is_none() {
             wanted.id = self.store.index().next_topic_id();
         }
@@ -264,9 +284,7 @@ impl Engine {
     /// [`ChangeError`].
     pub async fn put_group(&self, change: &GroupChange) -> Result<(Arc<Group>, bool), ChangeError> {
         let _changing = self.changing.lock().await;
-        let present = self.store.index().group(&change.name);
-        let mut wanted = group::changed(present.as_deref(), change)
-            .map_err(|error| ChangeError::Invalid(error.to_string()))?;
+        let (present, mut wanted) = self.plan_group(change)?;
         if present.is_none() {
             wanted.id = self.store.index().next_group_id();
         }

@@ -6,7 +6,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use kerolox_core::replicas::Replicas;
+use kerolox_kit::admin::{AdminParts, AdminService, Rates};
 use kerolox_kit::clients::Clients;
+use kerolox_kit::config;
+use kerolox_kit::inspect::Inspected;
 use kerolox_kit::process::Shutdown;
 use kerolox_kit::producers::{ProducersService, Reach};
 use kerolox_kit::registrar::Registrar;
@@ -16,6 +19,7 @@ use kerolox_kit::spread::Spread;
 use kerolox_kit::telemetry::{RegisteredPolicy, SettingsPolicy};
 use kerolox_nameserver::{AccessPoint, RegistryService};
 use kerolox_proto::kerolox::BrokerInfo;
+use kerolox_proto::v2::admin_server::AdminServer;
 use kerolox_replication::MemberId;
 use kerolox_store::{Event, Store};
 use tokio::sync::watch;
@@ -179,6 +183,10 @@ impl Parts {
         let services = Services::from(AxumRouter::new().fallback(fallback));
         let services =
             services.add_service(access).add_service(ProducersService::server(self.clients.clone()));
+        let relay = Arc::new(Relay::new(self.routes.clone(), self.clients.clone(), self.shutdown.clone()));
+        let rates: Rates = Arc::new(|| (0.0, 0.0));
+        let services =
+            services.add_service(self.inspected().server()).add_service(self.administration(relay, rates));
         self.door.open(services);
         self.register();
         let (registrar, clients) = (self.registrar.clone(), self.clients.clone());
@@ -188,6 +196,33 @@ impl Parts {
             tracing::debug!(asked, "clients are to look for the master");
         });
         self.is_ready.send_replace(true);
+    }
+
+    /// The administration that the SDKs' protocol defines.
+    fn administration(&self, relay: Arc<Relay>, rates: Rates) -> AdminServer<AdminService> {
+        AdminService::server(AdminParts {
+            name: format!("broker {}", self.config.group),
+            version: env!("CARGO_PKG_VERSION"),
+            routes: self.routes.clone(),
+            clients: self.clients.clone(),
+            relay,
+            nameservers: self.registrar.channels(),
+            rates,
+        })
+    }
+
+    /// This broker, to be asked about itself.
+    fn inspected(&self) -> Inspected {
+        let (vitals, shutdown) = (self.vitals.clone(), self.shutdown.clone());
+        Inspected {
+            kind: "broker",
+            version: env!("CARGO_PKG_VERSION"),
+            started: self.started,
+            data: self.config.data.clone(),
+            config: config::print(&self.config).unwrap_or_else(|error| format!("# {error}")),
+            checks: Arc::new(move || vitals.checks(&shutdown)),
+            clients: self.clients.clone(),
+        }
     }
 
     /// Begins to register, if it has not begun yet: not before it is known what as.
@@ -226,7 +261,8 @@ impl Parts {
             self.routes.clone(),
         ));
         let webhook_counts = self.webhooks.counts();
-        let tasks = self.tasks(&store, &engine, &deliveries, &reach, heard);
+        let mut tasks = self.tasks(&store, &engine, &deliveries, &reach, heard);
+        tasks.push(tokio::spawn(counters.clone().keep_rates()));
         let announcer = Announcer::new(self.info.clone(), self.role.clone(), self.registrar.clone());
         let policy: Arc<dyn SettingsPolicy> =
             Arc::new(Policy { engine: engine.clone(), limits: config.publish_limits() });
@@ -270,6 +306,9 @@ impl Parts {
         counters: Arc<Counters>,
         webhook_counts: Arc<WebhookCounts>,
     ) -> Services {
+        let counted = counters.clone();
+        let administration =
+            self.administration(context.relay.clone(), Arc::new(move || counted.per_second()));
         let desk = DeskServer::server(self.config.group.clone(), context.engine.clone(), webhook_counts);
         let admin = Admin {
             engine: context.engine.clone(),
@@ -287,6 +326,8 @@ impl Parts {
             .add_service(Messaging::server(context, policy))
             .add_service(admin.server())
             .add_service(desk)
+            .add_service(self.inspected().server())
+            .add_service(administration)
             .add_service(ProducersService::server(self.clients.clone()));
         if let Some(registry) = registry {
             services.add_service(registry);

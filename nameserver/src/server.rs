@@ -1,15 +1,19 @@
 //! A nameserver as a whole: bound, serving, and stopped in good order.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kerolox_kit::access::drain;
+use kerolox_kit::admin::{AdminParts, AdminService};
 use kerolox_kit::clients::Clients;
 use kerolox_kit::health::{Check, Checks};
+use kerolox_kit::inspect::Inspected;
 use kerolox_kit::listen::{ListenError, Listener, grpc_server};
 use kerolox_kit::process::Shutdown;
 use kerolox_kit::producers::ProducersService;
+use kerolox_kit::relay::Relay;
 use kerolox_kit::routes::Routes;
 use kerolox_kit::telemetry::{RegisteredPolicy, push_settings};
 use kerolox_kit::tls::{TlsError, server_config};
@@ -34,6 +38,9 @@ pub enum ServeError {
     /// The controller cannot start, or its storage has failed.
     #[error(transparent)]
     Controller(#[from] ControllerError),
+    /// The configuration cannot be shown.
+    #[error(transparent)]
+    Config(#[from] kerolox_kit::config::ConfigError),
     /// The server broke down.
     #[error("serving failed: {0}")]
     Transport(#[from] tonic::transport::Error),
@@ -48,6 +55,9 @@ pub struct Nameserver {
     drain: Duration,
     policy: RegisteredPolicy,
     controller: Controller,
+    config: String,
+    data: PathBuf,
+    started: Instant,
 }
 
 impl Nameserver {
@@ -64,6 +74,9 @@ impl Nameserver {
         Ok(Self {
             listener,
             controller,
+            config: kerolox_kit::config::print(config)?,
+            data: config.data.clone(),
+            started: Instant::now(),
             tls,
             routes: Arc::clone(&routes),
             clients: Arc::new(Clients::new(config.clients.expiry.duration())),
@@ -89,7 +102,16 @@ impl Nameserver {
     /// # Errors
     /// [`ServeError::Transport`], and [`ServeError::Controller`] when its storage fails.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), ServeError> {
-        let Self { listener, tls, routes, clients, drain: limit, policy, controller } = self;
+        let inspected = Inspected {
+            kind: "nameserver",
+            version: env!("CARGO_PKG_VERSION"),
+            started: self.started,
+            data: self.data.clone(),
+            config: self.config.clone(),
+            checks: self.checks(&shutdown),
+            clients: Arc::clone(&self.clients),
+        };
+        let Self { listener, tls, routes, clients, drain: limit, policy, controller, .. } = self;
         let housekeeping =
             tokio::spawn(keep_house(Arc::clone(&routes), Arc::clone(&clients), policy.clone()));
         let epochs = tokio::spawn(controller.clone().tell_epochs(Arc::clone(&routes)));
@@ -100,10 +122,22 @@ impl Nameserver {
             None,
             shutdown.clone(),
         );
+        let admin = AdminService::server(AdminParts {
+            name: format!("nameserver {}", listener.local_addr()),
+            version: env!("CARGO_PKG_VERSION"),
+            routes: Arc::clone(&routes),
+            clients: Arc::clone(&clients),
+            relay: Arc::new(Relay::new(Arc::clone(&routes), Arc::clone(&clients), shutdown.clone())),
+            nameservers: Vec::new(),
+            // It stores and delivers nothing.
+            rates: Arc::new(|| (0.0, 0.0)),
+        });
         let serving = grpc_server()
             .add_service(RegistryService::server(routes))
             .add_service(ProducersService::server(Arc::clone(&clients)))
             .add_service(access)
+            .add_service(inspected.server())
+            .add_service(admin)
             .add_service(controller.service())
             .add_service(controller.consensus())
             .serve_with_incoming_shutdown(listener.incoming(tls), shutdown.requested());

@@ -18,6 +18,7 @@ use super::failure::Failure;
 use super::groups::{self, Plan};
 use super::lite_list;
 use super::query::query;
+use super::rates::{self, Rates};
 use super::timers;
 use crate::announce::Announcer;
 use crate::delivery::Deliveries;
@@ -32,6 +33,27 @@ pub(crate) struct Counters {
     pub(crate) turn: AtomicU32,
     /// While writing is withheld.
     pub(crate) quiet: Quiet,
+    pub(crate) rates: Rates,
+}
+
+impl Counters {
+    /// Messages a second that came and went lately.
+    pub(crate) fn per_second(&self) -> (f64, f64) {
+        self.rates.now(Instant::now(), self.totals())
+    }
+
+    fn totals(&self) -> (u64, u64) {
+        (self.messages_in.load(Ordering::Relaxed), self.messages_out.load(Ordering::Relaxed))
+    }
+
+    /// Keeps the rates up to date; runs as long as the runtime.
+    pub(crate) async fn keep_rates(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(rates::SAMPLED);
+        loop {
+            ticks.tick().await;
+            self.rates.note(Instant::now(), self.totals());
+        }
+    }
 }
 
 /// Since when nobody has sent anything here.
@@ -93,15 +115,28 @@ impl BrokerAdmin for Admin {
             perm: request.perm,
             attributes: request.attributes,
         };
-        Ok(Response::new(match self.engine.put_topic(&change).await {
-            Ok((topic, created)) => {
-                self.topics_changed().await;
-                tracing::info!(topic = topic.name, created, "topic updated");
-                pb::UpdateTopicResponse { error: None, topic: Some(topic_config(&topic)), created }
-            }
+        let changed = match self.engine.plan_topic(&change) {
+            Ok((before, planned)) if request.dry_run => Ok((before, Arc::new(planned))),
+            Ok((before, _)) => self.engine.put_topic(&change).await.map(|(topic, _)| (before, topic)),
+            Err(error) => Err(error),
+        };
+        let (before, topic) = match changed {
+            Ok(changed) => changed,
             Err(error) => {
-                pb::UpdateTopicResponse { error: Some(Failure::from(error).into()), ..Default::default() }
+                let error = Some(Failure::from(error).into());
+                return Ok(Response::new(pb::UpdateTopicResponse { error, ..Default::default() }));
             }
+        };
+        let created = before.is_none();
+        if !request.dry_run {
+            self.topics_changed().await;
+            tracing::info!(topic = topic.name, created, "topic updated");
+        }
+        Ok(Response::new(pb::UpdateTopicResponse {
+            error: None,
+            topic: Some(topic_config(&topic)),
+            created,
+            before: before.map(|before| topic_config(&before)),
         }))
     }
 
@@ -178,16 +213,29 @@ impl BrokerAdmin for Admin {
             consume_from_min: request.consume_from_min,
             attributes: request.attributes,
         };
-        Ok(Response::new(match self.engine.put_group(&change).await {
-            Ok((group, created)) => {
-                tracing::info!(group = group.name, created, "consumer group updated");
-                push_settings(&self.clients, &*self.policy);
-                self.announcer.announce().await;
-                pb::UpdateGroupResponse { error: None, group: Some(group_config(&group)), created }
-            }
+        let changed = match self.engine.plan_group(&change) {
+            Ok((before, planned)) if request.dry_run => Ok((before, Arc::new(planned))),
+            Ok((before, _)) => self.engine.put_group(&change).await.map(|(group, _)| (before, group)),
+            Err(error) => Err(error),
+        };
+        let (before, group) = match changed {
+            Ok(changed) => changed,
             Err(error) => {
-                pb::UpdateGroupResponse { error: Some(Failure::from(error).into()), ..Default::default() }
+                let error = Some(Failure::from(error).into());
+                return Ok(Response::new(pb::UpdateGroupResponse { error, ..Default::default() }));
             }
+        };
+        let created = before.is_none();
+        if !request.dry_run {
+            tracing::info!(group = group.name, created, "consumer group updated");
+            push_settings(&self.clients, &*self.policy);
+            self.announcer.announce().await;
+        }
+        Ok(Response::new(pb::UpdateGroupResponse {
+            error: None,
+            group: Some(group_config(&group)),
+            created,
+            before: before.map(|before| group_config(&before)),
         }))
     }
 
@@ -237,6 +285,7 @@ impl BrokerAdmin for Admin {
     ) -> Result<Response<pb::DescribeBrokerResponse>, Status> {
         let store = self.engine.store();
         let positions = store.positions();
+        let (in_per_second, out_per_second) = self.counters.per_second();
         let (undecided_transactions, scheduled_messages) = {
             let index = store.index();
             (index.undecided_total(), index.scheduled_total())
@@ -252,6 +301,8 @@ impl BrokerAdmin for Admin {
             undecided_transactions,
             scheduled_messages,
             read_only_reason: store.failure().unwrap_or_default(),
+            in_per_second,
+            out_per_second,
             quiet_ms: self.engine.withholds_writing().then(|| self.counters.quiet.elapsed_ms()),
         }))
     }

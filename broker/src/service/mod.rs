@@ -16,6 +16,7 @@ mod offsets;
 mod pass_on;
 mod pull;
 mod query;
+mod rates;
 mod recall;
 mod receive;
 mod send;

@@ -1,5 +1,6 @@
 //! Looking at stored messages without consuming them.
 
+use kerolox_core::lite::FIRST_LITE_QUEUE;
 use kerolox_core::lookup;
 use kerolox_core::topic::Topic;
 use kerolox_proto::kerolox as pb;
@@ -85,7 +86,8 @@ fn in_queue(
 ) -> Result<pb::QueryMessagesResponse, Failure> {
     let topic = topic(store, request)?;
     let queue = place.queue;
-    if queue >= topic.read_queues.max(topic.write_queues) {
+    let is_lite = topic.has_lites() && queue >= FIRST_LITE_QUEUE;
+    if queue >= topic.read_queues.max(topic.write_queues) && !is_lite {
         let text = format!("topic {} has no queue {queue}; see mqadmin topicStatus", topic.name);
         return Err(Failure::NotFound(text));
     }

@@ -3,11 +3,13 @@
 //! The nameserver and the broker are both access points for the SDKs; what they have in common is here, once.
 
 pub mod access;
+pub mod admin;
 pub mod clients;
 pub mod config;
 pub mod controller;
 pub mod headers;
 pub mod health;
+pub mod inspect;
 pub mod listen;
 pub mod lite;
 pub mod process;

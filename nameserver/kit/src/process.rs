@@ -3,25 +3,50 @@
 use std::io::IsTerminal;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 /// What is logged without `RUST_LOG`. The consensus library reports every call that fails; the controller says what matters.
 const DEFAULT_FILTER: &str = "info,openraft=off";
 
+/// The filter of the process's one subscriber.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
 /// Starts logging to standard error. `RUST_LOG` chooses what is shown, `info` without it. A second call does nothing.
 pub fn init_tracing() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let subscriber = tracing_subscriber::fmt()
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = tracing_subscriber::fmt::layer()
         .compact()
-        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     // A second call finds a subscriber in place, which is fine.
-    let _ = subscriber.try_init();
+    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
+        // Nobody else has set it: there is one subscriber.
+        let _ = FILTER.set(handle);
+    }
+}
+
+/// What is logged, in the words of `RUST_LOG`; empty when [`init_tracing`] was not called.
+pub fn log_filter() -> String {
+    FILTER.get().and_then(|filter| filter.with_current(ToString::to_string).ok()).unwrap_or_default()
+}
+
+/// Changes what is logged from now on.
+///
+/// # Errors
+/// In words, when `text` is no filter, or when nothing is logged.
+pub fn set_log_filter(text: &str) -> Result<(), String> {
+    let filter =
+        EnvFilter::builder().parse(text).map_err(|error| format!("{text:?} is no filter: {error}"))?;
+    let handle = FILTER.get().ok_or("this process does not log by itself")?;
+    handle.reload(filter).map_err(|error| error.to_string())
 }
 
 /// Makes any panic end the process after logging it.

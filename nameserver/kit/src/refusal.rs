@@ -162,6 +162,20 @@ refusable!(
     ChangeInvisibleDurationResponse,
     RecallMessageResponse,
     SyncLiteSubscriptionResponse,
+    DescribeTopicStatusResponse,
+    ListSubscriptionResponse,
+    DescribeSubscriptionResponse,
+    DeleteSubscriptionResponse,
+    DescribeGroupAccumulationResponse,
+    ListConsumerConnectionResponse,
+    ResetGroupOffsetResponse,
+    ListMessageResponse,
+    PrintThreadStackTraceResponse,
+    VerifyMessageResponse,
+    AdminSendMessageResponse,
+    GetConsumerRunningInfoResponse,
+    GetTopicRouteResponse,
+    QueryTimeSpanResponse,
 );
 
 impl Refusable for v2::ReceiveMessageResponse {

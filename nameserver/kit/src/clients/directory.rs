@@ -1,6 +1,7 @@
 //! The directory itself: plain state, told the time by its callers.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,11 +9,12 @@ use kerolox_model::names::in_namespace;
 use kerolox_proto::v2;
 use kerolox_proto::v2::settings::PubSub;
 
-use super::{ClientHandle, CommandSender};
+use super::{ClientHandle, CommandSender, SessionView};
 
 #[derive(Debug)]
 struct Session {
     settings: Option<Arc<v2::Settings>>,
+    since: Instant,
     last_seen: Instant,
     streams: Vec<CommandStream>,
     /// Broker groups from which the client received through this server.
@@ -25,6 +27,7 @@ struct CommandStream {
     sender: CommandSender,
     /// The client has closed its half; it may still listen.
     is_half_closed: bool,
+    peer: Option<SocketAddr>,
     /// The client knows other members of the group to go to.
     knows_members: bool,
 }
@@ -37,7 +40,7 @@ impl CommandStream {
 
 impl Session {
     fn new(now: Instant) -> Self {
-        Self { settings: None, last_seen: now, streams: Vec::new(), owners: BTreeSet::new() }
+        Self { settings: None, since: now, last_seen: now, streams: Vec::new(), owners: BTreeSet::new() }
     }
 
     fn has_open_stream(&self) -> bool {
@@ -64,7 +67,13 @@ impl Directory {
         self.session(client_id, now).last_seen = now;
     }
 
-    pub(super) fn attach(&mut self, client_id: &str, sender: CommandSender, now: Instant) -> u64 {
+    pub(super) fn attach(
+        &mut self,
+        client_id: &str,
+        sender: CommandSender,
+        peer: Option<SocketAddr>,
+        now: Instant,
+    ) -> u64 {
         self.next_stream += 1;
         let stream = self.next_stream;
         let session = self.session(client_id, now);
@@ -73,6 +82,7 @@ impl Directory {
             id: stream,
             sender,
             is_half_closed: false,
+            peer,
             knows_members: false,
         });
         stream
@@ -179,6 +189,23 @@ impl Directory {
             Some((handle, settings))
         };
         self.sessions.iter().filter_map(reachable).collect()
+    }
+
+    /// Everybody, or the one with this id.
+    pub(super) fn views(&self, only: Option<&str>, now: Instant) -> Vec<SessionView> {
+        let wanted = self.sessions.iter().filter(|(id, _)| only.is_none_or(|only| only == id.as_str()));
+        let view = |(client_id, session): (&String, &Session)| {
+            let open = session.streams.iter().filter(|held| held.is_open());
+            SessionView {
+                client_id: client_id.clone(),
+                settings: session.settings.clone(),
+                peer: open.clone().next_back().and_then(|held| held.peer),
+                known: now.saturating_duration_since(session.since),
+                silent: now.saturating_duration_since(session.last_seen),
+                is_reachable: open.count() > 0,
+            }
+        };
+        wanted.map(view).collect()
     }
 
     pub(super) fn close_streams(&mut self) {

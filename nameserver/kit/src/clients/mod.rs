@@ -8,13 +8,15 @@ mod directory;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::{self, TelemetryCommand};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::Span;
 use crate::refusal::ok_status;
@@ -77,12 +79,31 @@ pub struct Clients {
     expiry: Duration,
     /// Told of every producer that says what it publishes to.
     producers: Notify,
+    /// Who waits for which reply, by its nonce.
+    waiting: Mutex<HashMap<String, oneshot::Sender<TelemetryCommand>>>,
+}
+
+/// What is known of one client.
+#[derive(Debug, Clone)]
+pub struct SessionView {
+    /// The client's id.
+    pub client_id: String,
+    /// What the client was told last about itself.
+    pub settings: Option<Arc<v2::Settings>>,
+    /// The other end of its newest stream.
+    pub peer: Option<SocketAddr>,
+    /// Since its first sign of life, and since its last one.
+    pub known: Duration,
+    /// See `known`.
+    pub silent: Duration,
+    /// Whether it has an open stream.
+    pub is_reachable: bool,
 }
 
 impl Clients {
     /// An empty directory; clients without an open stream live for `expiry` after their last sign of life.
     pub fn new(expiry: Duration) -> Self {
-        Self { directory: Mutex::default(), expiry, producers: Notify::new() }
+        Self { directory: Mutex::default(), expiry, producers: Notify::new(), waiting: Mutex::default() }
     }
 
     /// Notes a sign of life: to be called for every RPC of the client, heartbeats included.
@@ -152,10 +173,16 @@ impl Clients {
     }
 
     /// Opens a stream to the client. It counts as open until the returned [`StreamLease`] is dropped.
-    pub fn open_stream(self: &Arc<Self>, client_id: &str) -> (StreamLease, CommandReceiver) {
+    ///
+    /// `peer` is the other end of its connection.
+    pub fn open_stream(
+        self: &Arc<Self>,
+        client_id: &str,
+        peer: Option<SocketAddr>,
+    ) -> (StreamLease, CommandReceiver) {
         let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
         let replies = sender.downgrade();
-        let stream = self.lock().attach(client_id, sender, Instant::now());
+        let stream = self.lock().attach(client_id, sender, peer, Instant::now());
         let lease =
             StreamLease { clients: Arc::clone(self), client_id: client_id.to_owned(), stream, replies };
         (lease, receiver)
@@ -170,6 +197,39 @@ impl Clients {
         let command = Some(v2::telemetry_command::Command::ReconnectEndpointsCommand(command));
         let command = TelemetryCommand { status: Some(ok_status()), command };
         movable.iter().filter(|stream| stream.try_send(Ok(command.clone())).is_ok()).count()
+    }
+
+    /// All clients, or the one with this id.
+    pub fn views(&self, only: Option<&str>) -> Vec<SessionView> {
+        self.lock().views(only, Instant::now())
+    }
+
+    /// Puts a command to a client and waits for the reply with this nonce. `None` when no stream takes the command, and
+    /// `Some(None)` when no reply comes in time.
+    pub async fn ask(
+        &self,
+        client_id: &str,
+        command: TelemetryCommand,
+        nonce: &str,
+        limit: Duration,
+    ) -> Option<Option<TelemetryCommand>> {
+        let (sender, reply) = oneshot::channel();
+        self.replies().insert(nonce.to_owned(), sender);
+        let taken = self.reach(client_id).is_some_and(|client| client.try_send(command));
+        let reply =
+            if taken { tokio::time::timeout(limit, reply).await.ok().and_then(Result::ok) } else { None };
+        self.replies().remove(nonce);
+        taken.then_some(reply)
+    }
+
+    /// Hands a client's reply to who waits for it; returns whether somebody does.
+    pub fn replied(&self, nonce: &str, reply: TelemetryCommand) -> bool {
+        let waiting = self.replies().remove(nonce);
+        waiting.is_some_and(|waiting| waiting.send(reply).is_ok())
+    }
+
+    fn replies(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<TelemetryCommand>>> {
+        self.waiting.lock().expect("nothing panics while it holds this lock")
     }
 
     /// Ends all streams, for shutting down.

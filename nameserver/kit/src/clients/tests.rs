@@ -24,7 +24,7 @@ fn producers_are_found_by_topic_and_take_turns() {
     let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
     let mut streams = Vec::new();
     for client_id in ["p1", "p2"] {
-        streams.push(clients.open_stream(client_id));
+        streams.push(clients.open_stream(client_id, None));
         clients.set_settings(client_id, producer_of(&[("", "t"), ("ns", "t")]));
     }
     clients.set_settings("no-stream", producer_of(&[("", "t")]));
@@ -45,8 +45,8 @@ fn producers_are_found_by_topic_and_take_turns() {
 #[test]
 fn commands_reach_any_open_stream_of_the_client_and_are_turned_down_without_one() {
     let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
-    let (old, mut old_commands) = clients.open_stream("p");
-    let (new, mut new_commands) = clients.open_stream("p");
+    let (old, mut old_commands) = clients.open_stream("p", None);
+    let (new, mut new_commands) = clients.open_stream("p", None);
     clients.set_settings("p", producer_of(&[("", "t")]));
     let handle = clients.producers_of("t").remove(0);
     assert!(handle.try_send(TelemetryCommand::default()));
@@ -61,7 +61,7 @@ fn commands_reach_any_open_stream_of_the_client_and_are_turned_down_without_one(
 #[tokio::test]
 async fn streams_of_terminated_clients_end_when_the_client_closes_its_half() {
     let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
-    let (lease, mut commands) = clients.open_stream("p");
+    let (lease, mut commands) = clients.open_stream("p", None);
     let requests = lease.request_side();
     clients.set_settings("p", producer_of(&[("", "t")]));
     assert!(clients.terminate("p") && !clients.terminate("p"));
@@ -72,7 +72,7 @@ async fn streams_of_terminated_clients_end_when_the_client_closes_its_half() {
     assert!(commands.recv().await.is_none());
 
     // The other way round: closed first, then terminated.
-    let (lease, mut commands) = clients.open_stream("p");
+    let (lease, mut commands) = clients.open_stream("p", None);
     drop(lease.request_side());
     assert!(commands.try_recv().is_err_and(|error| error == mpsc::error::TryRecvError::Empty));
     clients.terminate("p");
@@ -82,8 +82,8 @@ async fn streams_of_terminated_clients_end_when_the_client_closes_its_half() {
 #[tokio::test]
 async fn only_clients_that_know_other_members_are_sent_away() {
     let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
-    let (movable, mut commands) = clients.open_stream("p");
-    let (_fixed, mut no_commands) = clients.open_stream("q");
+    let (movable, mut commands) = clients.open_stream("p", None);
+    let (_fixed, mut no_commands) = clients.open_stream("q", None);
     movable.note_members();
     assert_eq!(clients.send_away(), 1);
     let command = commands.recv().await.expect("a stream").expect("a command").command;
@@ -99,8 +99,8 @@ async fn only_clients_that_know_other_members_are_sent_away() {
 #[tokio::test]
 async fn shutdown_ends_all_streams() {
     let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
-    let (lease, mut commands) = clients.open_stream("p");
-    let (_terminated, mut more_commands) = clients.open_stream("q");
+    let (lease, mut commands) = clients.open_stream("p", None);
+    let (_terminated, mut more_commands) = clients.open_stream("q", None);
     clients.terminate("q");
     clients.close_streams();
     assert!(commands.recv().await.is_none() && more_commands.recv().await.is_none());
@@ -115,7 +115,7 @@ fn silent_clients_expire_unless_a_stream_is_open() {
     directory.set_settings("silent", producer_of(&[("", "t")]), start);
     directory.touch("heartbeat", start + expiry / 2);
     let (sender, receiver) = mpsc::channel(1);
-    directory.attach("stream", sender, start);
+    directory.attach("stream", sender, None, start);
     assert!(directory.expire(expiry, start + expiry - Duration::from_millis(1)).is_empty());
     assert_eq!(directory.expire(expiry, start + expiry), ["silent"]);
     assert!(!directory.is_alive("silent", expiry, start + expiry));

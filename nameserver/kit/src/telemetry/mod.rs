@@ -20,6 +20,7 @@ pub use settings::answer_settings;
 
 use crate::clients::{Clients, CommandReceiver, CommandSender, RequestSide, StreamLease};
 use crate::headers::ClientHeaders;
+use crate::listen::ConnectionInfo;
 use crate::refusal::ok_status;
 
 /// The server's half of a Telemetry stream. Dropping it, as happens when the client goes, takes it out of the directory.
@@ -53,7 +54,8 @@ where
     S: Stream<Item = Result<TelemetryCommand, Status>> + Send + Unpin + 'static,
 {
     let headers = ClientHeaders::from_metadata(request.metadata()).map_err(|refusal| refusal.to_grpc())?;
-    let (lease, commands) = clients.open_stream(&headers.client_id);
+    let peer = request.extensions().get::<ConnectionInfo>().map(|info| info.peer);
+    let (lease, commands) = clients.open_stream(&headers.client_id, peer);
     if headers.tries_each_address() {
         lease.note_members();
     }
@@ -115,11 +117,14 @@ impl Reader {
     /// Returns whether to go on reading.
     async fn handle(&self, frame: TelemetryCommand, replies: &CommandSender) -> bool {
         self.clients.touch(&self.client_id);
-        match frame.command {
-            Some(Command::Settings(settings)) => self.handle_settings(&settings, replies).await,
+        match &frame.command {
+            Some(Command::Settings(settings)) => self.handle_settings(settings, replies).await,
             Some(Command::ThreadStackTrace(v2::ThreadStackTrace { nonce, .. }))
             | Some(Command::VerifyMessageResult(v2::VerifyMessageResult { nonce })) => {
-                tracing::debug!(client_id = ?self.client_id, nonce, "nobody waits for this telemetry reply");
+                let nonce = nonce.clone();
+                if !self.clients.replied(&nonce, frame) {
+                    tracing::debug!(client_id = ?self.client_id, nonce, "nobody waits for this telemetry reply");
+                }
                 true
             }
             other => {
