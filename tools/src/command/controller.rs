@@ -8,8 +8,8 @@ use kerolox_kit::controller::ControllerClient;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
-use crate::command::confirm;
 use crate::command::replication::give_up_reign;
+use crate::command::{DryRun, confirm};
 use crate::outcome::{Exit, Failure, Result};
 use crate::output::{Report, table};
 use crate::target::Common;
@@ -209,12 +209,22 @@ pub(crate) struct ElectMaster {
     /// Do not ask before that
     #[arg(short = 'y', long)]
     yes: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 impl ElectMaster {
     pub(crate) async fn run(self) -> Result<Report> {
         let controller = self.common.controller()?;
         let state = self.group.find(&controller).await?.state.unwrap_or_default();
+        if let Some(instead) = self.dry_run.instead(|| {
+            let who =
+                self.member.map_or_else(|| "whoever is best".to_owned(), |member| format!("member {member}"));
+            let loss = if self.unclean { ", even if it lacks messages" } else { "" };
+            format!("elect {who} as master of {} in place of member {}{loss}", state.group, state.master)
+        }) {
+            return Ok(instead);
+        }
         if self.unclean {
             let question =
                 format!("Messages of {} that only other members hold will be lost. Go on?", state.group);
@@ -282,12 +292,19 @@ pub(crate) struct RemoveBrokerMember {
     /// Who goes
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
     member: u64,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 impl RemoveBrokerMember {
     pub(crate) async fn run(self) -> Result<Report> {
         let controller = self.common.controller()?;
         let state = self.group.find(&controller).await?.state.unwrap_or_default();
+        if let Some(instead) =
+            self.dry_run.instead(|| format!("remove member {} from {}", self.member, state.group))
+        {
+            return Ok(instead);
+        }
         let request = wire::RemoveMemberRequest {
             cluster: state.cluster,
             group: state.group.clone(),
@@ -358,11 +375,19 @@ pub(crate) struct ControllerAdd {
     /// Where the other nameservers reach it
     #[arg(long, value_name = "HOST:PORT")]
     address: kerolox_client::Address,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 impl ControllerAdd {
     pub(crate) async fn run(self) -> Result<Report> {
         let controller = self.common.controller()?;
+        if let Some(instead) = self
+            .dry_run
+            .instead(|| format!("add nameserver {} at {} to those that elect masters", self.id, self.address))
+        {
+            return Ok(instead);
+        }
         let request = wire::AddNameserverRequest { id: self.id, address: self.address.to_string() };
         controller.add_nameserver(request).await.map_err(failure)?;
         quorum_report(&controller).await
@@ -377,11 +402,18 @@ pub(crate) struct ControllerRemove {
     /// The nameserver's --id
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     id: u64,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 impl ControllerRemove {
     pub(crate) async fn run(self) -> Result<Report> {
         let controller = self.common.controller()?;
+        if let Some(instead) =
+            self.dry_run.instead(|| format!("take nameserver {} out of those that elect masters", self.id))
+        {
+            return Ok(instead);
+        }
         let request = wire::RemoveNameserverRequest { id: self.id };
         controller.remove_nameserver(request).await.map_err(failure)?;
         let text = format!("nameserver {} elects no masters any more; it can be stopped", self.id);

@@ -1,6 +1,6 @@
 //! Messages that a group could not process: dead letters, and those that block their message group.
 
-use super::confirm;
+use super::{DryRun, confirm};
 use crate::outcome::{Failure, Result};
 use crate::output::{Report, local_time, table};
 use crate::target::{Common, Done, Target, report};
@@ -315,10 +315,24 @@ pub(crate) struct BlockedSettle {
     /// What becomes of it
     #[arg(short = 'a', long, value_enum)]
     action: Action,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 impl BlockedSettle {
     pub(crate) async fn run(self) -> Result<Report> {
+        if let Some(instead) = self.dry_run.instead(|| {
+            let what = match self.action {
+                Action::Retry => "deliver again",
+                Action::DeadLetter => "make a dead letter of",
+            };
+            format!(
+                "{what} the message at {} in queue {} of topic {}, blocked in group {}, on {}",
+                self.offset, self.queue, self.topic, self.group, self.broker
+            )
+        }) {
+            return Ok(instead);
+        }
         let client = self.common.client_of(&self.broker)?;
         let action = match self.action {
             Action::Retry => wire::BlockedAction::Retry,

@@ -1,11 +1,11 @@
 //! Consumer groups: create, change, delete.
 
-use super::confirm;
+use super::{DryRun, confirm};
 use crate::outcome::{Failure, Result};
 use crate::output::Report;
 use crate::target::{Common, Done, Target, report, without_absent};
 use clap::Args;
-use kerolox_client::admin::wire;
+use kerolox_client::admin::{Admin, Master, wire};
 use serde_json::{Value, json};
 
 /// Create a consumer group, or change it; what is not given stays as it is
@@ -52,6 +52,8 @@ pub(crate) struct UpdateSubGroup {
     /// group starts in a topic that it has never consumed, priority.factor=0..100 how strictly priorities count
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true, value_name = "ATTRIBUTE")]
     attributes: Vec<String>,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 impl UpdateSubGroup {
@@ -65,6 +67,7 @@ impl UpdateSubGroup {
             retry_max_times: self.retry_max_times,
             consume_from_min: self.consume_from_min,
             attributes: attributes.chain(broadcast).collect(),
+            dry_run: self.dry_run.dry_run,
         }
     }
 
@@ -76,13 +79,27 @@ impl UpdateSubGroup {
                 admin.broker(&broker.address).update_group(self.request()).await.map_err(Failure::from);
             done.push(Done { broker, result });
         }
+        let dry_run = self.dry_run.dry_run;
         Ok(report(
             &done,
             |broker, answer| {
-                let group = answer.group.clone().unwrap_or_default();
-                format!("create subscription group to {} success.\n{}", broker.address, group_text(&group))
+                let group = group_text(&answer.group.clone().unwrap_or_default());
+                match (dry_run, answer.before.as_ref().map(group_text)) {
+                    (false, _) => {
+                        format!("create subscription group to {} success.\n{group}", broker.address)
+                    }
+                    (true, None) => format!("dry run: would create on {}\n{group}", broker.address),
+                    (true, Some(before)) => {
+                        format!("dry run: would change on {}\n- {before}\n+ {group}", broker.address)
+                    }
+                }
             },
-            |answer| json!({ "created": answer.created, "group": answer.group.as_ref().map(group_json) }),
+            |answer| {
+                json!({
+                    "dryRun": dry_run, "created": answer.created, "group": answer.group.as_ref().map(group_json),
+                    "before": answer.before.as_ref().map(group_json),
+                })
+            },
         ))
     }
 }
@@ -100,6 +117,8 @@ pub(crate) struct DeleteSubGroup {
     /// Do not ask for confirmation
     #[arg(short = 'y', long)]
     yes: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 impl DeleteSubGroup {
@@ -110,6 +129,9 @@ impl DeleteSubGroup {
             self.group,
             self.target.describe()
         );
+        if self.dry_run.dry_run {
+            return self.would_delete(&admin, brokers).await;
+        }
         confirm(&question, self.yes)?;
         let mut done = Vec::new();
         for broker in brokers {
@@ -117,10 +139,32 @@ impl DeleteSubGroup {
             let result = admin.broker(&broker.address).delete_group(request).await.map_err(Failure::from);
             done.push(Done { broker, result });
         }
-        let text = |broker: &kerolox_client::admin::Master, _: &_| {
+        let text = |broker: &Master, _: &_| {
             format!("delete subscription group [{}] from broker [{}] success.", self.group, broker.address)
         };
         Ok(report(&without_absent(done), text, |_| json!({})))
+    }
+
+    async fn would_delete(&self, admin: &Admin, brokers: Vec<Master>) -> Result<Report> {
+        let mut found = Vec::new();
+        for broker in brokers {
+            let request = wire::DescribeGroupRequest { name: self.group.clone(), ..Default::default() };
+            let result = admin.broker(&broker.address).describe_group(request).await.map_err(Failure::from);
+            found.push(Done { broker, result });
+        }
+        let lag =
+            |answer: &wire::DescribeGroupResponse| answer.queues.iter().map(|queue| queue.lag).sum::<u64>();
+        let text = |broker: &Master, answer: &wire::DescribeGroupResponse| {
+            format!(
+                "dry run: would delete consumer group {} from {}, with its progress in {} queues and {} messages to go",
+                self.group,
+                broker.address,
+                answer.queues.len(),
+                lag(answer)
+            )
+        };
+        let view = |answer: &wire::DescribeGroupResponse| json!({ "dryRun": true, "queues": answer.queues.len(), "lag": lag(answer) });
+        Ok(report(&without_absent(found), text, view))
     }
 }
 

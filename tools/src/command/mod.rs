@@ -21,7 +21,40 @@ pub(crate) mod topic;
 pub(crate) mod transaction;
 
 use crate::outcome::{Failure, Result};
+use crate::output::Report;
+use kerolox_client::admin::Master;
+use serde_json::json;
 use std::io::{IsTerminal, Write};
+
+/// Whether a command only says what it would do.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct DryRun {
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+impl DryRun {
+    /// What the command says in place of doing it, `None` when it is to be done. `what` goes on after "would".
+    fn instead(self, what: impl FnOnce() -> String) -> Option<Report> {
+        self.dry_run.then(|| {
+            let what = what();
+            Report::ok(
+                format!("dry run, nothing was changed: would {what}"),
+                json!({ "dryRun": true, "would": what }),
+            )
+        })
+    }
+}
+
+/// `group (host:port), group (host:port)`
+fn names(brokers: &[Master]) -> String {
+    let name = |broker: &Master| {
+        let (group, address) = (&broker.info.group, broker.address.to_string());
+        if *group == address { address } else { format!("{group} ({address})") }
+    };
+    brokers.iter().map(name).collect::<Vec<_>>().join(", ")
+}
 
 /// Asks for consent to something that cannot be undone. Scripts (no terminal) are trusted, as in RocketMQ.
 fn confirm(question: &str, yes: bool) -> Result<()> {

@@ -9,6 +9,7 @@ use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 
+use crate::command::DryRun;
 use crate::command::controller::{GroupChoice, described, failure};
 use crate::outcome::{Failure, Result};
 use crate::output::{Report, table};
@@ -167,6 +168,8 @@ pub(crate) struct BrokerDrain {
     /// Let it be the master again
     #[arg(long)]
     undo: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 impl BrokerDrain {
@@ -177,6 +180,13 @@ impl BrokerDrain {
         let member = member.ok_or_else(|| {
             Failure::not_found(format!("{} has no member {}; see getSyncStateSet", state.group, self.member))
         })?;
+        if let Some(instead) = self.dry_run.instead(|| {
+            let verb = if self.undo { "let" } else { "keep" };
+            let end = if self.undo { "be the master again" } else { "from being the master" };
+            format!("{verb} member {} of {} {end}", self.member, state.group)
+        }) {
+            return Ok(instead);
+        }
         let mut client = client(member)?;
         let asked = client.set_drained(wire::SetDrainedRequest { drained: !self.undo });
         answered(HAND_OVER, asked).await?;

@@ -1,6 +1,6 @@
 //! Scheduled messages: what waits, and decisions about it before its time.
 
-use super::confirm;
+use super::{DryRun, confirm, names};
 use crate::outcome::{Failure, Result};
 use crate::output::{Report, local_time, table};
 use crate::target::{Common, Done, Target, report, without_absent};
@@ -151,6 +151,8 @@ struct Choice {
     /// Do not ask for confirmation
     #[arg(short = 'y', long)]
     yes: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 impl Choice {
@@ -161,6 +163,11 @@ impl Choice {
         };
         let (admin, brokers) = self.target.brokers(common).await?;
         let name = self.id.as_deref().or(self.handle.as_deref()).unwrap_or_default();
+        if let Some(instead) = self.dry_run.instead(|| {
+            format!("{} scheduled message {name}, if {} has it", verb.to_lowercase(), names(&brokers))
+        }) {
+            return Ok(instead);
+        }
         confirm(&format!("{verb} scheduled message {name} of {}?", self.target.describe()), self.yes)?;
         let request = wire::EndTimerRequest {
             recall_handle: self.handle.clone().unwrap_or_default(),

@@ -108,6 +108,7 @@ fn topic_step(name: &str, wanted: &Topic, present: Option<&Topic>) -> Step {
         write_queues: wanted.write_queues,
         perm: wanted.perm,
         attributes,
+        dry_run: false,
     });
     step(Kind::Topic, name, present.is_some(), changes, request)
 }
@@ -127,6 +128,7 @@ fn group_step(name: &str, wanted: &Group, present: Option<&Group>) -> Step {
         retry_max_times: wanted.retry_max_times,
         consume_from_min: wanted.consume_from_min_enable,
         attributes,
+        dry_run: false,
     });
     step(Kind::Group, name, present.is_some(), changes, request)
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::perm::check_taken;
 use super::remains::{Item, Next, Seen, next, remains};
 use super::{Choice, LOOK_PAUSE, ROUTE_AGE, during, standing, withhold};
-use crate::command::confirm;
+use crate::command::{DryRun, confirm};
 use crate::outcome::{Exit, Result};
 use crate::output::{Report, print_error};
 use crate::target::Common;
@@ -71,6 +71,8 @@ pub(crate) struct RemoveBrokerGroup {
     /// Do not ask for confirmation
     #[arg(short = 'y', long)]
     yes: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 impl RemoveBrokerGroup {
@@ -79,6 +81,13 @@ impl RemoveBrokerGroup {
         let broker = groups.chosen.info.group.clone();
         if !self.force {
             check_taken(&groups).await?;
+        }
+        if let Some(instead) = self.dry_run.instead(|| {
+            format!(
+                "take broker group {broker} out of use, step by step; brokerLeaveStatus says what is left"
+            )
+        }) {
+            return Ok(instead);
         }
         confirm(&format!("Take broker group {broker} out of use?"), self.yes)?;
         let until = Instant::now() + self.timeout.duration();

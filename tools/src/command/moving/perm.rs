@@ -8,6 +8,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 
 use super::{Choice, Groups, during, standing, withhold};
+use crate::command::DryRun;
 use crate::outcome::{Failure, Result};
 use crate::output::Report;
 use crate::target::Common;
@@ -25,6 +26,8 @@ pub(crate) struct WipeWritePerm {
     /// Even if no other group takes the messages of some topics: the group goes on storing those that are sent to it
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 impl WipeWritePerm {
@@ -32,6 +35,10 @@ impl WipeWritePerm {
         let groups = self.choice.find(&self.common).await?;
         if !self.force {
             check_taken(&groups).await?;
+        }
+        let would = || format!("take broker group {} from producers", groups.chosen.info.group);
+        if let Some(instead) = self.dry_run.instead(would) {
+            return Ok(instead);
         }
         set(&groups, PERM_WRITE).await
     }
@@ -44,11 +51,19 @@ pub(crate) struct AddWritePerm {
     pub(crate) common: Common,
     #[command(flatten)]
     choice: Choice,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 impl AddWritePerm {
     pub(crate) async fn run(self) -> Result<Report> {
-        set(&self.choice.find(&self.common).await?, 0).await
+        let groups = self.choice.find(&self.common).await?;
+        let would =
+            || format!("give broker group {} back to producers and consumers", groups.chosen.info.group);
+        if let Some(instead) = self.dry_run.instead(would) {
+            return Ok(instead);
+        }
+        set(&groups, 0).await
     }
 }
 

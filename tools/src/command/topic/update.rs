@@ -1,6 +1,7 @@
 //! `updateTopic`.
 
 use super::view::TopicView;
+use crate::command::DryRun;
 use crate::outcome::{Failure, Result};
 use crate::output::Report;
 use crate::target::{Common, Done, Target, report};
@@ -33,6 +34,8 @@ pub(crate) struct UpdateTopic {
     /// +dedup=id (or key, off), +dedup.window=2h, +limits.max-body-bytes=64KiB, +limits.max-properties-bytes=4KiB
     #[arg(short = 'a', long, value_delimiter = ',', allow_hyphen_values = true, value_name = "ATTRIBUTE")]
     attributes: Vec<String>,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 fn parse_perm(text: &str) -> std::result::Result<u32, String> {
@@ -50,6 +53,7 @@ impl UpdateTopic {
             write_queues: self.write_queues,
             perm: self.perm,
             attributes: self.attributes.iter().map(|change| change.trim().to_owned()).collect(),
+            dry_run: self.dry_run.dry_run,
         }
     }
 
@@ -61,16 +65,28 @@ impl UpdateTopic {
                 admin.broker(&broker.address).update_topic(self.request()).await.map_err(Failure::from);
             done.push(Done { broker, result });
         }
-        if self.target.cluster.is_some() {
+        let dry_run = self.dry_run.dry_run;
+        if self.target.cluster.is_some() && !dry_run {
             await_routes(&admin, &done).await;
         }
         Ok(report(
             &done,
             |broker, answer| {
                 let topic = TopicView::from(&answer.topic.clone().unwrap_or_default());
-                format!("create topic to {} success.\n{topic}", broker.address)
+                match (dry_run, answer.before.as_ref().map(TopicView::from)) {
+                    (false, _) => format!("create topic to {} success.\n{topic}", broker.address),
+                    (true, None) => format!("dry run: would create on {}\n{topic}", broker.address),
+                    (true, Some(before)) => {
+                        format!("dry run: would change on {}\n- {before}\n+ {topic}", broker.address)
+                    }
+                }
             },
-            |answer| json!({ "created": answer.created, "topic": answer.topic.as_ref().map(TopicView::from) }),
+            |answer| {
+                json!({
+                    "dryRun": dry_run, "created": answer.created, "topic": answer.topic.as_ref().map(TopicView::from),
+                    "before": answer.before.as_ref().map(TopicView::from),
+                })
+            },
         ))
     }
 }
