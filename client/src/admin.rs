@@ -25,6 +25,7 @@ use crate::rpc::{Caller, Link, within};
 pub use kerolox_proto::kerolox as wire;
 use kerolox_proto::kerolox::broker_admin_client::BrokerAdminClient;
 use kerolox_proto::kerolox::registry_client::RegistryClient;
+use kerolox_proto::kerolox::server_client::ServerClient;
 use kerolox_proto::kerolox::transactions_client::TransactionsClient;
 use kerolox_proto::v2;
 use std::future::Future;
@@ -264,6 +265,32 @@ impl BrokerAdmin {
         @TransactionsClient,
         /// What administrators decided by hand, newest first.
         list_audit, ListAuditRequest, ListAuditResponse, error
+    );
+
+    broker_call!(
+        /// What became of a message, and why a consumer group does or does not get it.
+        explain_message, ExplainMessageRequest, ExplainMessageResponse, error
+    );
+
+    broker_call!(
+        @ServerClient,
+        /// What a server says about itself. Nameservers and slaves answer as well.
+        describe_server, DescribeServerRequest, DescribeServerResponse
+    );
+    broker_call!(
+        @ServerClient,
+        /// Changes what a server logs, until its process ends. Nameservers and slaves answer as well.
+        set_log_filter, SetLogFilterRequest, SetLogFilterResponse
+    );
+    broker_call!(
+        @ServerClient,
+        /// Clients that are connected to a server. Nameservers and slaves answer as well.
+        list_clients, ListClientsRequest, ListClientsResponse
+    );
+    broker_call!(
+        @ServerClient,
+        /// Puts a command to a client that is connected to a server, and waits for its reply. Nameservers and slaves answer as well.
+        ask_client, AskClientRequest, AskClientResponse
     );
 
     async fn call<Req, Resp, Fut>(

@@ -1,8 +1,8 @@
 //! All commands: in which group each stands, what RocketMQ's mqadmin calls it, an example, and how it is started.
 
 use crate::command::{
-    audit, cluster, commands, completion, config, context, controller, dead_letters, group, lites, message,
-    moving, offset, query, replication, store, timers, topic, transaction,
+    audit, client, cluster, commands, completion, config, context, controller, dead_letters, group, lites,
+    message, moving, offset, query, replication, store, timers, topic, transaction,
 };
 use crate::outcome::Result;
 use crate::output::{Format, Report};
@@ -113,6 +113,7 @@ catalog! {
         "by-key" ["queryMsgByKey"] "-t orders -k order-7" query::QueryMsgByKey;
         "by-offset" ["queryMsgByOffset"] "-t orders -b broker-a -i 0 -o 12" query::QueryMsgByOffset;
         "by-queue" ["printMsgByQueue"] "-t orders -a broker-a -i 0" query::PrintMsgByQueue;
+        "why" ["queryMsgTraceById"] "-i 01F2 -g billing" message::Why;
     }
     "transaction" {
         "list" [] "-t orders -s parked" transaction::list::List;
@@ -136,6 +137,12 @@ catalog! {
     }
     "lite" {
         "list" ["liteList"] "-t sessions" lites::LiteList;
+    }
+    "client" {
+        "list" [] "-g billing" client::List;
+        "consumers" ["consumerConnection" "consumer"] "-g billing" client::Consumers;
+        "producers" ["producerConnection" "producer"] "-t orders" client::Producers;
+        "show" ["consumerStatus"] "-g billing --stack" client::Show;
     }
     "broker" {
         "drain" ["brokerDrain"] "-b broker-a --member 2" replication::BrokerDrain;
@@ -187,6 +194,7 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("dlq", "See dead letters and blocked messages, and send them back"),
     ("timer", "See scheduled messages, cancel or deliver them"),
     ("lite", "See lite topics"),
+    ("client", "See who is connected"),
     ("broker", "See and change brokers and broker groups"),
     ("nameserver", "See and change the nameservers"),
     ("config", "Keep topics and consumer groups in a file"),

@@ -1,8 +1,10 @@
 //! Offsets of consumer groups: looked at and set.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use kerolox_core::delivery::{Counts, Standing, Subscription};
+use kerolox_core::delivery::{Counts, Fate, Standing, Subscription};
+use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
 use kerolox_core::lite::FIRST_LITE_QUEUE;
 use kerolox_core::topic::Topic;
@@ -53,6 +55,34 @@ impl Deliveries {
             standings.extend(active.standings(now_ms));
         }
         Ok(standings)
+    }
+
+    /// What keeps the message at an offset of a queue from a group's consumers, and their filters, like [`Self::standings`].
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn fate(
+        &self,
+        group: &Group,
+        topic: &Topic,
+        queue: u32,
+        offset: u64,
+    ) -> Result<(Fate, Vec<Arc<Filter>>), StoreError> {
+        let active = match topic.has_lites() {
+            true => self.lites.find(topic.id, queue, group.id),
+            false => self.active(group.id, topic.id),
+        };
+        if let Some(known) = active.and_then(|active| active.fate(now_ms(), queue, offset)) {
+            return Ok(known);
+        }
+        let mut logged = Subscription::new(group.id, topic.id, 0, group.policy(topic));
+        if topic.has_lites() {
+            add_queue(&mut logged, (topic.id, queue), group.id, group.start(), self.engine.store())?;
+        } else {
+            add_queues(&mut logged, topic, group, self.engine.store())?;
+        }
+        // A queue that the topic lost has nothing that consumers could get.
+        Ok((logged.fate(now_ms(), queue, offset).unwrap_or(Fate::Done), Vec::new()))
     }
 
     /// What a group has not done of a lite topic, like [`Self::standings`]; `None` if it never had to do with it.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kerolox_core::acks::Acks;
 use kerolox_core::delivery::{
-    self, Ask, Blocked, Counts, Dead, FilterId, HandleError, Lane, LanesWanted, Lease, Picked, Policy,
+    self, Ask, Blocked, Counts, Dead, Fate, FilterId, HandleError, Lane, LanesWanted, Lease, Picked, Policy,
     Standing, Verdict,
 };
 use kerolox_core::filter::Filter;
@@ -250,6 +250,12 @@ impl Subscription {
     /// What keeps the messages of each queue that are not done.
     pub fn counts(&self, now_ms: i64) -> BTreeMap<u32, Counts> {
         self.lock().engine.counts(now_ms)
+    }
+
+    /// What keeps a message from the group's consumers, and their filters; see [`delivery::Subscription::fate`].
+    pub fn fate(&self, now_ms: i64, queue: u32, offset: u64) -> Option<(Fate, Vec<Arc<Filter>>)> {
+        let state = self.lock();
+        Some((state.engine.fate(now_ms, queue, offset)?, state.engine.filters()))
     }
 
     /// Where the group stands in each queue.

@@ -14,6 +14,7 @@ use kerolox_proto::kerolox::broker_admin_server::{BrokerAdmin, BrokerAdminServer
 use tonic::{Request, Response, Status};
 
 use super::dead_letters;
+use super::explain;
 use super::failure::Failure;
 use super::groups::{self, Plan};
 use super::lite_list;
@@ -443,6 +444,21 @@ impl BrokerAdmin for Admin {
     ) -> Result<Response<pb::ListBlockedResponse>, Status> {
         let listed = dead_letters::blocked(self.engine.store(), &self.deliveries, &request.into_inner());
         Ok(Response::new(listed.unwrap_or_else(|error| pb::ListBlockedResponse {
+            error: Some(error.into()),
+            ..Default::default()
+        })))
+    }
+
+    async fn explain_message(
+        &self,
+        request: Request<pb::ExplainMessageRequest>,
+    ) -> Result<Response<pb::ExplainMessageResponse>, Status> {
+        let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
+        let request = request.into_inner();
+        let explain = move || explain::explain(engine.store(), &deliveries, &request);
+        let explained = tokio::task::spawn_blocking(explain).await;
+        let explained = explained.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(explained.unwrap_or_else(|error| pb::ExplainMessageResponse {
             error: Some(error.into()),
             ..Default::default()
         })))

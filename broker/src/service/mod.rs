@@ -8,6 +8,7 @@ mod closed;
 mod dead_letters;
 mod desk;
 mod desk_server;
+mod explain;
 mod failure;
 mod groups;
 mod lite;

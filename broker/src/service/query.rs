@@ -147,7 +147,7 @@ fn limit(request: &pb::QueryMessagesRequest) -> usize {
     limit as usize
 }
 
-fn stored(found: &Found) -> pb::StoredMessage {
+pub(super) fn stored(found: &Found) -> pb::StoredMessage {
     let header = &found.message.header;
     let place = found.standing.place();
     let (queue, offset) = (place.map_or(header.queue, |(queue, _)| queue), place.map(|(_, offset)| offset));

@@ -1,6 +1,7 @@
 //! The commands, one file per family. Each is a struct of its arguments with a `run`.
 
 pub(crate) mod audit;
+pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod commands;
 pub(crate) mod completion;
@@ -15,6 +16,7 @@ pub(crate) mod moving;
 pub(crate) mod offset;
 pub(crate) mod query;
 pub(crate) mod replication;
+pub(crate) mod servers;
 pub(crate) mod store;
 pub(crate) mod timers;
 pub(crate) mod topic;

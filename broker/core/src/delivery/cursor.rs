@@ -331,6 +331,11 @@ impl Cursor {
         self.lanes = Some(lanes);
     }
 
+    /// With order: everything that was looked at.
+    pub(super) fn lanes(&self) -> Option<&Lanes> {
+        self.lanes.as_ref()
+    }
+
     pub(super) fn lane_of(&self, offset: u64) -> Option<Lane> {
         self.lanes.as_ref().and_then(|lanes| lanes.lane_of(offset))
     }

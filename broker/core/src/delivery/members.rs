@@ -51,6 +51,11 @@ impl Members {
         self.filters.iter().filter(move |(id, _)| *id != filter).cloned()
     }
 
+    /// All filters in use.
+    pub(super) fn filters(&self) -> Vec<Arc<Filter>> {
+        self.filters.iter().map(|(_, filter)| Arc::clone(filter)).collect()
+    }
+
     /// Number of filters in use.
     pub(super) fn filters_len(&self) -> usize {
         self.filters.len()

@@ -6,6 +6,7 @@
 
 mod batches;
 mod cursor;
+mod fate;
 mod handle;
 mod lanes;
 mod members;
@@ -16,6 +17,7 @@ mod subscription;
 mod times;
 
 pub use cursor::Counts;
+pub use fate::Fate;
 pub use handle::{HandleError, Lease};
 pub use lanes::Lane;
 pub use members::{FilterId, MEMBER_FORGOTTEN_MS};

@@ -3,9 +3,11 @@
 mod receiving;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::batches::Batches;
 use super::cursor::{Counts, Cursor, InFlight};
+use super::fate::Fate;
 use super::handle::{HandleError, Lease};
 use super::lanes::Lane;
 use super::members::Members;
@@ -13,6 +15,7 @@ use super::policy::Policy;
 use super::priorities::Turns;
 use super::requests::{Blocked, Dead, Standing};
 use crate::acks::Acks;
+use crate::filter::Filter;
 use crate::record::{DeadReason, QueueProgress};
 
 /// How often members that are gone are looked for.
@@ -243,6 +246,16 @@ impl Subscription {
             counts: cursor.counts(now_ms),
         };
         self.queues.iter().map(|(queue, cursor)| (*queue, standing(cursor))).collect()
+    }
+
+    /// What keeps the message at an offset from the group's consumers; `None` for a queue that was not added.
+    pub fn fate(&self, now_ms: i64, queue: u32, offset: u64) -> Option<Fate> {
+        self.queues.get(&queue).map(|cursor| cursor.fate(now_ms, offset))
+    }
+
+    /// The filters of the members.
+    pub fn filters(&self) -> Vec<Arc<Filter>> {
+        self.members.filters()
     }
 
     /// Whether there is progress or a dead letter that has to be logged.

@@ -1,7 +1,7 @@
 //! Rules of the engine, one by one.
 
 use super::{
-    Ask, Exhausted, FilterId, HandleError, Held, Lane, Lease, Picked, Policy, Subscription, Verdict,
+    Ask, Exhausted, Fate, FilterId, HandleError, Held, Lane, Lease, Picked, Policy, Subscription, Verdict,
 };
 use crate::acks::Acks;
 use crate::filter::Filter;
@@ -71,6 +71,38 @@ fn tell_lanes(subscription: &mut Subscription, filter: FilterId, lane: impl Fn(u
         let lanes: Vec<Lane> = (wanted.from..wanted.end).map(&lane).collect();
         subscription.tell_lanes(wanted.queue, wanted.from, lanes);
     }
+}
+
+#[test]
+fn a_message_has_a_fate_at_every_moment() {
+    let (mut subscription, filter) = subscription(
+        Policy { ordered: true, max_attempts: 2, exhausted: Exhausted::Block, ..Policy::default() },
+        &[4],
+    );
+    tell_lanes(&mut subscription, filter, |offset| Lane::Group(offset % 2));
+    let fate = |subscription: &Subscription, now_ms, offset| subscription.fate(now_ms, 0, offset).unwrap();
+    assert_eq!(fate(&subscription, 0, 0), Fate::Ready { attempts: 0, ahead: 0 });
+    assert_eq!(
+        fate(&subscription, 0, 3),
+        Fate::Behind { front: 1, is_blocked: false, client: String::new() }
+    );
+    let first = receive(&mut subscription, 0, 1, filter).remove(0);
+    let held = Fate::InFlight { client: "c".into(), attempt: 1, until_ms: 10_000, while_alive: false };
+    assert_eq!(fate(&subscription, 1, 0), held);
+    assert_eq!(fate(&subscription, 1, 2), Fate::Behind { front: 0, is_blocked: false, client: "c".into() });
+    subscription.change_invisible(1, &lease_of(&first), 5_000, false).unwrap();
+    assert_eq!(fate(&subscription, 1, 0), Fate::Waiting { attempts: 1, until_ms: 5_001 });
+    let second =
+        receive(&mut subscription, 5_001, 10, filter).into_iter().find(|picked| picked.offset == 0).unwrap();
+    subscription.give_up(5_002, &lease_of(&second)).unwrap();
+    assert_eq!(fate(&subscription, 5_002, 0), Fate::Blocked { attempts: 2 });
+    assert_eq!(
+        fate(&subscription, 90_000, 2),
+        Fate::Behind { front: 0, is_blocked: true, client: String::new() }
+    );
+    subscription.bury_blocked(0, 0);
+    assert_eq!(fate(&subscription, 90_000, 0), Fate::Done);
+    assert_eq!(subscription.fate(0, 7, 0), None);
 }
 
 #[test]

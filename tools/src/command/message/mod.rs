@@ -1,5 +1,7 @@
 //! Messages: send one, show some.
 
+mod why;
+
 use crate::outcome::{Failure, Result};
 use crate::output::{Format, Report, local_time, print_line, table};
 use crate::target::Common;
@@ -9,6 +11,8 @@ use kerolox_client::{Client, Delivery, FilterExpression, Message, SimpleConsumer
 use serde_json::{Value, json};
 use std::io::ErrorKind;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub(crate) use why::Why;
 
 /// Send a message
 #[derive(Debug, Args)]

@@ -1,0 +1,301 @@
+//! Why a message is or is not delivered.
+
+use std::sync::Arc;
+
+use kerolox_core::delivery::Fate;
+use kerolox_core::group::Group;
+use kerolox_core::lookup;
+use kerolox_core::record::MessageRecord;
+use kerolox_core::topic::Topic;
+use kerolox_proto::kerolox as pb;
+use kerolox_store::{Found, Page, Standing, Store};
+
+use super::failure::Failure;
+use super::groups::{cursors, group_named};
+use super::query::{stored, topic_named};
+use crate::delivery::Deliveries;
+use crate::wire;
+
+/// Messages of one id that are looked at, dead letters among them: a producer gives each id once.
+const SAME_ID_MAX: usize = 64;
+/// Permission to read a topic, as in RocketMQ.
+const PERM_READ: u32 = 4;
+
+/// What became of a message. Reads the disk: call it where blocking is fine.
+pub(super) fn explain(
+    store: &Store,
+    deliveries: &Deliveries,
+    request: &pb::ExplainMessageRequest,
+) -> Result<pb::ExplainMessageResponse, Failure> {
+    let id = request.message_id.as_str();
+    if id.is_empty() {
+        return Err(Failure::Invalid("name the message by its id".into()));
+    }
+    let only_topic = match request.topic.as_str() {
+        "" => None,
+        name => Some(topic_named(store, name)?.id),
+    };
+    let only_group = match request.group.as_str() {
+        "" => None,
+        name => Some(group_named(store, name)?),
+    };
+    let is_it = |message: &MessageRecord| message.header.message_id == id;
+    let found = store.find(lookup::id_hash(id), &Page::newest(SAME_ID_MAX), is_it)?.messages;
+    let (dead, lives): (Vec<Found>, Vec<Found>) =
+        found.into_iter().partition(|found| found.message.header.dead.is_some());
+    let wanted = lives.iter().filter(|found| only_topic.is_none_or(|id| id == found.message.header.topic_id));
+    let inquiry = Inquiry { store, deliveries, only_group: only_group.as_ref(), dead: &dead };
+    let lives = wanted.map(|found| inquiry.life(found)).collect::<Result<Vec<_>, _>>()?;
+    if lives.is_empty() {
+        return Err(Failure::NotFound(format!(
+            "no message with the id {id} is stored here; it may have expired, or be on another broker"
+        )));
+    }
+    Ok(pb::ExplainMessageResponse { error: None, lives })
+}
+
+struct Inquiry<'a> {
+    store: &'a Store,
+    deliveries: &'a Deliveries,
+    only_group: Option<&'a Arc<Group>>,
+    /// Dead letters with the id of the message.
+    dead: &'a [Found],
+}
+
+/// A message at its place in a queue.
+struct Place<'a> {
+    topic: &'a Topic,
+    queue: u32,
+    offset: u64,
+    message: &'a MessageRecord,
+}
+
+impl Inquiry<'_> {
+    fn life(&self, found: &Found) -> Result<pb::MessageLife, Failure> {
+        let topic = self.store.index().topic_by_id(found.message.header.topic_id);
+        let (state, text, until_ms) = standing(&found.standing);
+        let mut life = pb::MessageLife {
+            message: Some(stored(found)),
+            topic: topic.as_ref().map(|topic| topic.name.clone()).unwrap_or_default(),
+            state: state.to_owned(),
+            text,
+            until_ms,
+            groups: Vec::new(),
+        };
+        let (Some(topic), Some((queue, offset))) = (topic, found.standing.place()) else { return Ok(life) };
+        if offset < self.store.index().queue_bounds(topic.id, queue).min {
+            life.state = "expired".to_owned();
+            life.text = "its retention is over: nobody gets it for the first time any more".to_owned();
+        }
+        let place = Place { topic: &topic, queue, offset, message: &found.message };
+        for group in self.groups_of(&topic)? {
+            for cursor in cursors(self.store, &group) {
+                life.groups.push(self.reason(&place, &group, &cursor)?);
+            }
+        }
+        Ok(life)
+    }
+
+    /// The groups that are asked about.
+    fn groups_of(&self, topic: &Topic) -> Result<Vec<Arc<Group>>, Failure> {
+        if let Some(group) = self.only_group {
+            return Ok(vec![Arc::clone(group)]);
+        }
+        let groups = self.store.index().groups();
+        let mut wanted = Vec::new();
+        for group in groups.iter().filter(|group| group.parent == 0) {
+            for cursor in cursors(self.store, group) {
+                if self.deliveries.topics_of(&cursor)?.contains(&topic.id) {
+                    wanted.push(Arc::clone(group));
+                    break;
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn reason(&self, place: &Place<'_>, group: &Group, cursor: &Group) -> Result<pb::GroupReason, Failure> {
+        let Place { topic, queue, offset, message } = *place;
+        let (fate, filters) = self.deliveries.fate(cursor, topic, queue, offset)?;
+        let is_wanted = |filter: &Arc<_>| wire::is_wanted(message, filter).unwrap_or(true);
+        let is_filtered = !filters.is_empty() && !filters.iter().any(is_wanted);
+        let mut reason = pb::GroupReason {
+            group: group.name.clone(),
+            member: cursor.member.clone(),
+            max_attempts: group.max_attempts(),
+            ..Default::default()
+        };
+        let (word, text) = match fate {
+            Fate::Done => self.done(place, group, is_filtered, &mut reason)?,
+            Fate::Blocked { attempts } => {
+                reason.attempts = attempts;
+                let text = "its attempts are used up and it stays, with what is behind it in its message group; say what becomes of it with blockedSettle";
+                ("blocked", text.to_owned())
+            }
+            Fate::InFlight { client, attempt, until_ms, while_alive } => {
+                let text = match while_alive {
+                    true => format!(
+                        "client {client} has had it since delivery {attempt} and keeps it while it lives"
+                    ),
+                    false => format!(
+                        "client {client} has had it since delivery {attempt}; unless it acknowledges in time, another delivery follows"
+                    ),
+                };
+                (reason.client, reason.attempts, reason.until_ms) = (client, attempt, until_ms);
+                ("in-flight", text)
+            }
+            Fate::Waiting { attempts, until_ms } => {
+                (reason.attempts, reason.until_ms) = (attempts, until_ms);
+                (
+                    "retry",
+                    format!("delivery {attempts} did not succeed or was put off; it waits for the next one"),
+                )
+            }
+            Fate::Behind { front, is_blocked, client } => {
+                reason.client.clone_from(&client);
+                let why = match (is_blocked, client.as_str()) {
+                    (true, _) => "used up its attempts and stays; see blockedList".to_owned(),
+                    (false, "") => "is not done".to_owned(),
+                    (false, client) => format!("is with client {client}"),
+                };
+                let text = format!(
+                    "its message group is in order, and the message at offset {front} in front of it {why}"
+                );
+                (if is_blocked { "behind-blocked" } else { "behind" }, text)
+            }
+            Fate::Ready { attempts, ahead } => {
+                (reason.attempts, reason.ahead) = (attempts, ahead);
+                ready(topic, group, is_filtered, filters.is_empty(), ahead)
+            }
+        };
+        reason.reason = word.to_owned();
+        reason.text = text;
+        Ok(reason)
+    }
+
+    /// Of a message that is finished.
+    fn done(
+        &self,
+        place: &Place<'_>,
+        group: &Group,
+        is_filtered: bool,
+        reason: &mut pb::GroupReason,
+    ) -> Result<(&'static str, String), Failure> {
+        let of_group = |found: &&Found| {
+            let topic = self.store.index().topic_by_id(found.message.header.topic_id);
+            let origin = found.message.header.dead.as_ref();
+            let name = kerolox_model::names::dead_letter_topic(&group.name);
+            topic.is_some_and(|topic| topic.name == name)
+                && origin.is_some_and(|origin| {
+                    (&origin.topic, origin.queue, origin.offset)
+                        == (&place.topic.name, place.queue, place.offset)
+                })
+        };
+        if let Some(letter) = self.dead.iter().find(of_group) {
+            let origin = letter.message.header.dead.as_ref();
+            reason.attempts = origin.map_or(0, |origin| origin.attempts);
+            let why = origin.map_or("", |origin| origin.reason().word());
+            let redriven = match letter.standing.place() {
+                Some((queue, offset)) => {
+                    self.store.index().is_redriven(letter.message.header.topic_id, queue, offset)?
+                }
+                None => false,
+            };
+            return Ok(match redriven {
+                true => {
+                    ("redriven", format!("it became a dead letter ({why}), was sent back, and is done since"))
+                }
+                false => (
+                    "dead-lettered",
+                    format!("it became a dead letter ({why}); send it back with dlqRedrive"),
+                ),
+            });
+        }
+        Ok(match is_filtered {
+            true => (
+                "filtered",
+                "no consumer's filter wants it, so it was passed over; see the filters with `mqadmin client list`".to_owned(),
+            ),
+            false => (
+                "done",
+                "it was acknowledged or passed over, or the group began behind it; `mqadmin group reset` brings it back".to_owned(),
+            ),
+        })
+    }
+}
+
+/// Of a message that may be handed out.
+fn ready(
+    topic: &Topic,
+    group: &Group,
+    is_filtered: bool,
+    has_no_consumer: bool,
+    ahead: u64,
+) -> (&'static str, String) {
+    if !group.consume_enable {
+        let text = format!("group {} may not consume; allow it with updateSubGroup -s true", group.name);
+        return ("disabled", text);
+    }
+    if topic.perm & PERM_READ == 0 {
+        let text = format!("topic {} cannot be read; allow it with updateTopic -p 6", topic.name);
+        return ("not-readable", text);
+    }
+    if has_no_consumer {
+        return (
+            "no-consumer",
+            "nobody of the group has asked for messages of the topic since this broker started".to_owned(),
+        );
+    }
+    if is_filtered {
+        return (
+            "filtered",
+            "no consumer's filter wants it; it is passed over when its turn comes".to_owned(),
+        );
+    }
+    let text = match ahead {
+        0 => "it is next in its queue, as soon as a consumer asks".to_owned(),
+        ahead => format!("{ahead} messages in front of it in its queue are not done; consumers get there"),
+    };
+    ("ready", text)
+}
+
+/// State, words, and when that ends.
+fn standing(standing: &Standing) -> (&'static str, String, i64) {
+    let word = standing.word();
+    match standing {
+        Standing::Visible { .. } => ("visible", "consumers can get it".to_owned(), 0),
+        Standing::Gone => ("gone", "its topic was deleted, or its retention is over".to_owned(), 0),
+        Standing::Timer(timer) if timer.is_pending() => {
+            let text = "it waits for its delivery time; timerDeliver delivers it now, timerCancel cancels it";
+            (word, text.to_owned(), timer.due_ms)
+        }
+        Standing::Timer(_) | Standing::Half(_) if standing.place().is_some() => {
+            ("visible", format!("it was {word}; consumers can get it"), 0)
+        }
+        Standing::Timer(timer) => {
+            let by = if timer.decided_by.is_empty() { "its producer" } else { &timer.decided_by };
+            ("recalled", format!("{by} cancelled it before its time: nobody gets it"), 0)
+        }
+        Standing::Half(half) => match word {
+            "rolled-back" => {
+                (word, format!("its transaction was rolled back by {}: nobody gets it", half.decided_by), 0)
+            }
+            "parked" => {
+                let text = format!(
+                    "its transaction is undecided after {} check-backs, and stays so until somebody settles it: transaction commit or rollback",
+                    half.checks
+                );
+                (word, text, 0)
+            }
+            "scheduled" => (
+                word,
+                "its transaction is committed; it waits for its delivery time".to_owned(),
+                half.deliver_at_ms,
+            ),
+            _ => {
+                let text = format!("its transaction is undecided; {} check-backs so far", half.checks);
+                (word, text, half.next_check_ms)
+            }
+        },
+    }
+}

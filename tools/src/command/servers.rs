@@ -1,0 +1,33 @@
+//! All servers of a cluster, and what they say when asked.
+
+use crate::outcome::{Failure, Result};
+use crate::target::Common;
+use kerolox_client::Address;
+use kerolox_client::admin::{Admin, address_of};
+
+/// A nameserver or broker.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    /// "nameserver HOST:PORT", or "broker GROUP/ID".
+    pub(crate) name: String,
+    pub(crate) address: Address,
+}
+
+/// The nameservers that are named, and all brokers that the first of them to answer knows, slaves included.
+pub(crate) async fn all(common: &Common) -> Result<(Admin, Vec<Server>)> {
+    let (profile, addresses) = common.nameservers()?;
+    let client = profile.client(&addresses)?;
+    let snapshot = common.snapshot(&client).await?;
+    let mut servers = Vec::new();
+    for address in addresses.split([';', ',']).map(str::trim).filter(|address| !address.is_empty()) {
+        let address: Address = address.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+        servers.push(Server { name: format!("nameserver {address}"), address });
+    }
+    for info in snapshot.brokers.iter().filter_map(|registered| registered.broker.as_ref()) {
+        let address = address_of(info)?;
+        // A standalone broker is its own nameserver.
+        servers.retain(|server| server.address != address);
+        servers.push(Server { name: format!("broker {}/{}", info.group, info.id), address });
+    }
+    Ok((client.admin(), servers))
+}
