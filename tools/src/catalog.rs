@@ -1,8 +1,8 @@
 //! All commands: in which group each stands, what RocketMQ's mqadmin calls it, an example, and how it is started.
 
 use crate::command::{
-    audit, client, cluster, commands, completion, config, context, controller, dead_letters, group, lites,
-    message, moving, offset, query, replication, store, timers, topic, transaction,
+    audit, bench, client, cluster, commands, completion, config, context, controller, dead_letters, group,
+    lites, message, moving, offset, query, replication, store, timers, topic, transaction,
 };
 use crate::outcome::Result;
 use crate::output::{Format, Report};
@@ -173,6 +173,14 @@ catalog! {
         "show" [] "prod" context::Show => local.output;
         "remove" [] "prod --yes" context::Remove => local.output;
     }
+    "bench" {
+        "produce" [] "-n 127.0.0.1:9876 --size 1024 --batch 32" bench::Produce => bench.common.output;
+        "consume" [] "-n 127.0.0.1:9876 --messages 100000" bench::Consume => bench.common.output;
+        "e2e" [] "-n 127.0.0.1:9876 --rate 2000 --duration 30s" bench::E2e => bench.common.output;
+        "transaction" [] "-n 127.0.0.1:9876" bench::Transaction => bench.common.output;
+        "delay" [] "-n 127.0.0.1:9876 --ahead 5s" bench::Delay => bench.common.output;
+        "many-queues" [] "-n 127.0.0.1:9876 --many 10000" bench::ManyQueues => bench.common.output;
+    }
     "" {
         "commands" [] "" commands::Commands => output;
         "completion" [] "bash" completion::Completion => output;
@@ -198,6 +206,7 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("broker", "See and change brokers and broker groups"),
     ("nameserver", "See and change the nameservers"),
     ("config", "Keep topics and consumer groups in a file"),
+    ("bench", "Measure throughput and latencies"),
     ("context", "Save clusters, so that -n and -c need not be given"),
     ("store", "Look into a broker's data folder without changing it"),
 ];

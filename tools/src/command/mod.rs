@@ -1,6 +1,7 @@
 //! The commands, one file per family. Each is a struct of its arguments with a `run`.
 
 pub(crate) mod audit;
+pub(crate) mod bench;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod commands;
