@@ -30,6 +30,7 @@ pub struct Message {
     delivery_timestamp: Option<SystemTime>,
     priority: Option<u32>,
     lite_topic: Option<String>,
+    id: Option<String>,
 }
 
 impl Message {
@@ -46,6 +47,7 @@ impl Message {
                 delivery_timestamp: None,
                 priority: None,
                 lite_topic: None,
+                id: None,
             },
         }
     }
@@ -130,7 +132,7 @@ impl Message {
         let system_properties = v2::SystemProperties {
             tag: self.tag,
             keys: self.keys,
-            message_id: stamp.message_id,
+            message_id: self.id.unwrap_or(stamp.message_id),
             body_encoding: encoding.into(),
             message_type: message_type.into(),
             born_timestamp: Some(stamp.born.into()),
@@ -166,6 +168,7 @@ impl Message {
             delivery_timestamp: time_from_wire(system.delivery_timestamp.take()),
             lite_topic: system.lite_topic.take(),
             priority: system.priority.take().and_then(|priority| priority.try_into().ok()),
+            id: None,
         };
         (message, system, damage)
     }
@@ -252,6 +255,13 @@ impl MessageBuilder {
     /// a priority, and the last one takes whatever is above it.
     pub fn priority(mut self, priority: u32) -> Self {
         self.message.priority = Some(priority);
+        self
+    }
+
+    /// Id of the message in place of a new one, for bringing back what was stored before. Ids of other messages must not be used again:
+    /// they are how a message is found, and in topics with `dedup=id` how a second copy is told.
+    pub fn message_id(mut self, id: impl Into<String>) -> Self {
+        self.message.id = Some(id.into());
         self
     }
 

@@ -1,8 +1,9 @@
 //! All commands: in which group each stands, what RocketMQ's mqadmin calls it, an example, and how it is started.
 
 use crate::command::{
-    audit, bench, client, cluster, commands, completion, config, context, controller, dead_letters, group,
-    lites, message, moving, offset, query, replication, store, timers, topic, transaction,
+    audit, bench, broker, check, client, cluster, commands, completion, config, context, controller,
+    dead_letters, debug, group, lag, lites, message, moving, offset, probe, query, replication, store,
+    timers, top, topic, transaction, transfer,
 };
 use crate::outcome::Result;
 use crate::output::{Format, Report};
@@ -91,6 +92,7 @@ macro_rules! catalog {
 catalog! {
     "cluster" {
         "list" ["clusterList"] "-n 127.0.0.1:9876" cluster::ClusterList;
+        "probe" ["clusterRT"] "-a 10" probe::ClusterRt;
     }
     "topic" {
         "list" ["topicList"] "-n 127.0.0.1:9876" topic::TopicList;
@@ -98,13 +100,23 @@ catalog! {
         "delete" ["deleteTopic"] "-c DefaultCluster -t orders" topic::DeleteTopic;
         "status" ["topicStatus"] "-t orders" topic::TopicStatus;
         "route" ["topicRoute"] "-t orders" topic::TopicRoute;
+        "perm" ["updateTopicPerm"] "-c DefaultCluster -t orders -p 4" topic::UpdateTopicPerm;
+        "clusters" ["topicClusterList"] "-t orders" topic::TopicClusterList;
+        "create-list" ["updateTopicList"] "-c DefaultCluster -f topics.json --dry-run" config::UpdateTopicList;
+        "probe" ["checkMsgSendRT"] "-t orders -a 10" probe::CheckMsgSendRt;
+        "stats" ["statsAll"] "-a" lag::StatsAll;
     }
     "group" {
         "create" ["updateSubGroup"] "-c DefaultCluster -g billing -o true -r 3" group::UpdateSubGroup;
         "delete" ["deleteSubGroup"] "-c DefaultCluster -g billing" group::DeleteSubGroup;
+        "create-list" ["updateSubGroupList"] "-c DefaultCluster -f groups.json --dry-run" config::UpdateSubGroupList;
+        "show" ["getConsumerConfig"] "-g billing" group::GetConsumerConfig;
         "progress" ["consumerProgress"] "-g billing" offset::ConsumerProgress;
         "reset" ["resetOffset"] "-g billing -t orders --to earliest --dry-run" offset::ResetOffset;
         "reset-by-time" ["resetOffsetByTime" "resetOffsetByTimeOld"] "-g billing -t orders -s now" offset::ResetOffsetByTime;
+        "skip" ["skipAccumulatedMessage"] "-g billing -t orders --dry-run" offset::SkipAccumulated;
+        "clone-offsets" ["cloneGroupOffset"] "-s billing -d shipping -t orders" lag::CloneGroupOffset;
+        "broker-stats" ["brokerConsumeStats"] "-b 127.0.0.1:8081" lag::BrokerConsumeStats;
     }
     "message" {
         "send" ["sendMessage"] "-t orders -p hello -k order-7" message::SendMessage;
@@ -113,6 +125,10 @@ catalog! {
         "by-key" ["queryMsgByKey"] "-t orders -k order-7" query::QueryMsgByKey;
         "by-offset" ["queryMsgByOffset"] "-t orders -b broker-a -i 0 -o 12" query::QueryMsgByOffset;
         "by-queue" ["printMsgByQueue"] "-t orders -a broker-a -i 0" query::PrintMsgByQueue;
+        "print" ["printMsg"] "-t orders -s paid" message::PrintMsg;
+        "decode-id" ["DecodeMessageId"] "-i 01AABBCCDDEEFF12340000003C00000007" message::DecodeMessageId => output;
+        "export" [] "-t orders -f orders.jsonl --verify" transfer::Export;
+        "import" [] "-f orders.jsonl --verify" transfer::Import;
         "why" ["queryMsgTraceById"] "-i 01F2 -g billing" message::Why;
     }
     "transaction" {
@@ -145,6 +161,11 @@ catalog! {
         "show" ["consumerStatus"] "-g billing --stack" client::Show;
     }
     "broker" {
+        "status" ["brokerStatus"] "-b 127.0.0.1:8081" broker::BrokerStatus;
+        "config" ["getBrokerConfig"] "-b 127.0.0.1:8081" broker::GetBrokerConfig;
+        "set" ["updateBrokerConfig"] "-b 127.0.0.1:8081 -k log-level -v debug" broker::UpdateBrokerConfig;
+        "probe" ["sendMsgStatus"] "-b broker-a -c 10" probe::SendMsgStatus;
+        "epochs" ["getBrokerEpoch"] "-c DefaultCluster" broker::BrokerEpoch;
         "drain" ["brokerDrain"] "-b broker-a --member 2" replication::BrokerDrain;
         "restart-safe" ["brokerRestartSafe"] "-b broker-a --member 2" replication::BrokerRestartSafe;
         "replication" ["haStatus"] "-b broker-a" replication::HaStatus;
@@ -159,12 +180,17 @@ catalog! {
     }
     "nameserver" {
         "status" ["controllerStatus" "getControllerMetaData"] "-n 127.0.0.1:9876" controller::ControllerStatus;
+        "config" ["getNamesrvConfig" "getControllerConfig"] "-n 127.0.0.1:9876" broker::GetNamesrvConfig;
         "add" ["controllerAdd"] "--id 4 --address 127.0.0.1:9879" controller::ControllerAdd;
         "remove" ["controllerRemove"] "--id 4" controller::ControllerRemove;
     }
     "config" {
         "apply" ["apply"] "-c DefaultCluster -f topics.yaml --dry-run" config::Apply;
         "export" ["configExport"] "-b 127.0.0.1:8081" config::ConfigExport;
+        "backup" ["exportMetadata"] "-f backup.json" config::BackupConfig;
+        "restore" [] "-c DefaultCluster -f backup.json --dry-run" config::Restore;
+        "servers" ["exportConfigs"] "-f settings.json" config::ExportConfigs;
+        "metrics" ["exportMetrics"] "-f metrics.json" config::ExportMetrics;
     }
     "context" {
         "add" [] "prod -n 10.0.0.1:9876 -c DefaultCluster" context::Add => local.output;
@@ -182,8 +208,17 @@ catalog! {
         "many-queues" [] "-n 127.0.0.1:9876 --many 10000" bench::ManyQueues => bench.common.output;
     }
     "" {
+        "produce" [] "-t orders --key order-7 --property colour=red" transfer::Produce;
+        "consume" [] "-t orders -g billing --max-num 10" message::Consume;
+        "browse" [] "-t orders --from 2026-01-31T08:00:00Z --tags paid" message::Browse;
+        "tail" [] "-t orders --format '%i %b'" message::Tail;
+        "top" [] "-n 127.0.0.1:9876 --interval 1s" top::Top;
+        "check" [] "readiness -n 127.0.0.1:9876" check::Check;
         "commands" [] "" commands::Commands => output;
         "completion" [] "bash" completion::Completion => output;
+    }
+    "debug" {
+        "bundle" [] "-n 127.0.0.1:9876" debug::Bundle;
     }
     "store" {
         "verify" [] "data" store::verify::Verify => source.output;
@@ -208,5 +243,6 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("config", "Keep topics and consumer groups in a file"),
     ("bench", "Measure throughput and latencies"),
     ("context", "Save clusters, so that -n and -c need not be given"),
+    ("debug", "Gather what helps to find out what is wrong"),
     ("store", "Look into a broker's data folder without changing it"),
 ];

@@ -156,6 +156,26 @@ pub(crate) const FOREIGN: &[(&str, &str)] = &[
     ("checkRocksdbCqWriteProgress", "there is one index; `mqadmin store verify` holds it against the log"),
     ("updateControllerConfig", SETTINGS_FILE),
     ("updateNamesrvConfig", SETTINGS_FILE),
+    (
+        "deleteExpiredCommitLog",
+        "brokers delete what has expired by themselves; see retention in their settings",
+    ),
+    ("cleanUnusedTopic", "topics stay until somebody deletes them: `mqadmin topic delete`"),
+    ("cleanBrokerMetadata", "take a dead member out with `mqadmin broker remove-member`"),
+    ("allocateMQ", "any consumer of a group may receive from any queue, so there is nothing to allocate"),
+    ("setConsumeMode", "all groups receive by pop; only `mqadmin group create -o true` changes how"),
+    (
+        "startMonitoring",
+        "monitor with `mqadmin check`, whose exit code tells, and the health checks of the servers",
+    ),
+    (
+        "queryCq",
+        "see the messages of a queue with `mqadmin message by-queue`, and the index with `mqadmin store verify`",
+    ),
+    (
+        "getConsumerStatus",
+        "see where a group stands with `mqadmin group progress`, and a client with `mqadmin client show`",
+    ),
     ("createUser", NO_USERS),
     ("updateUser", NO_USERS),
     ("deleteUser", NO_USERS),

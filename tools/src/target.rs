@@ -40,7 +40,7 @@ pub(crate) struct Target {
 }
 
 /// Brokers of a command that all brokers are good for.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[group(multiple = false)]
 pub(crate) struct Where {
     /// Only the master brokers of this cluster
@@ -64,6 +64,14 @@ pub(crate) struct Where {
 }
 
 impl Where {
+    /// A client of the broker that is named, or of the nameservers.
+    pub(crate) fn client(&self, common: &Common) -> Result<Client> {
+        match &self.broker {
+            Some(address) => common.client_of(address),
+            None => common.client(),
+        }
+    }
+
     /// The brokers that have `topic`, or all of them without one.
     pub(crate) async fn brokers(&self, common: &Common, topic: Option<&str>) -> Result<(Admin, Vec<Master>)> {
         if let Some(address) = &self.broker {

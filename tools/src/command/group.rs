@@ -3,7 +3,7 @@
 use super::{DryRun, confirm};
 use crate::outcome::{Failure, Result};
 use crate::output::Report;
-use crate::target::{Common, Done, Target, report, without_absent};
+use crate::target::{Common, Done, Target, Where, report, without_absent};
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
 use serde_json::{Value, json};
@@ -165,6 +165,44 @@ impl DeleteSubGroup {
         };
         let view = |answer: &wire::DescribeGroupResponse| json!({ "dryRun": true, "queues": answer.queues.len(), "lag": lag(answer) });
         Ok(report(&without_absent(found), text, view))
+    }
+}
+
+/// Show the settings of a consumer group
+#[derive(Debug, Args)]
+pub(crate) struct GetConsumerConfig {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    place: Where,
+    /// Name of the consumer group
+    #[arg(short = 'g', long = "group-name", alias = "groupName")]
+    group: String,
+}
+
+impl GetConsumerConfig {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let (admin, brokers) = self.place.brokers(&self.common, None).await?;
+        let mut done = Vec::new();
+        for broker in brokers {
+            let groups = admin.broker(&broker.address).list_groups(wire::ListGroupsRequest::default()).await;
+            let result = match groups.map_err(Failure::from) {
+                Ok(answer) => {
+                    answer.groups.into_iter().find(|group| group.name == self.group).ok_or_else(|| {
+                        Failure::not_found(format!(
+                            "broker {} has no consumer group {}",
+                            broker.address, self.group
+                        ))
+                    })
+                }
+                Err(failure) => Err(failure),
+            };
+            done.push(Done { broker, result });
+        }
+        let text = |broker: &Master, group: &wire::GroupConfig| {
+            format!("broker {} [{}]\n{}", broker.info.group, broker.address, group_text(group))
+        };
+        Ok(report(&without_absent(done), text, |group| json!({ "group": group_json(group) })))
     }
 }
 

@@ -2,6 +2,8 @@
 
 pub(crate) mod audit;
 pub(crate) mod bench;
+pub(crate) mod broker;
+pub(crate) mod check;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod commands;
@@ -10,18 +12,23 @@ pub(crate) mod config;
 pub(crate) mod context;
 pub(crate) mod controller;
 pub(crate) mod dead_letters;
+pub(crate) mod debug;
 pub(crate) mod group;
+pub(crate) mod lag;
 pub(crate) mod lites;
 pub(crate) mod message;
 pub(crate) mod moving;
 pub(crate) mod offset;
+pub(crate) mod probe;
 pub(crate) mod query;
 pub(crate) mod replication;
 pub(crate) mod servers;
 pub(crate) mod store;
 pub(crate) mod timers;
+pub(crate) mod top;
 pub(crate) mod topic;
 pub(crate) mod transaction;
+pub(crate) mod transfer;
 
 use crate::outcome::{Failure, Result};
 use crate::output::Report;

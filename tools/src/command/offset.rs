@@ -190,7 +190,7 @@ impl FromStr for Goal {
 }
 
 /// A time: milliseconds since 1970, RFC 3339, or RocketMQ's `2026-01-31#08:00:00:000` in local time.
-fn parse_time(text: &str) -> std::result::Result<i64, String> {
+pub(crate) fn parse_time(text: &str) -> std::result::Result<i64, String> {
     if let Ok(millis) = text.parse() {
         return Ok(millis);
     }
@@ -235,6 +235,24 @@ pub(crate) struct ResetOffsetByTime {
     /// Go to this offset instead of a time; only with -q
     #[arg(short = 'o', long, requires = "queues")]
     offset: Option<u64>,
+}
+
+/// Have a consumer group skip what it has to go: it goes on with what comes from now on
+#[derive(Debug, Args)]
+pub(crate) struct SkipAccumulated {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    reset: Reset,
+    /// Accepted and without meaning: a reset always counts
+    #[arg(short = 'f', long, value_name = "BOOL")]
+    force: Option<bool>,
+}
+
+impl SkipAccumulated {
+    pub(crate) async fn run(self) -> Result<Report> {
+        self.reset.run(&self.common, To::Latest(true)).await
+    }
 }
 
 /// What the reset commands have in common.

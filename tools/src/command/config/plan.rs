@@ -68,6 +68,11 @@ impl Present {
             groups: groups.iter().map(|group| (group.name.clone(), Group::of(group))).collect(),
         }
     }
+
+    /// The same as a file would have it.
+    pub(super) fn config(self) -> Config {
+        Config { topics: self.topics, groups: self.groups }
+    }
 }
 
 /// The steps that make a broker like `wanted`: topics first, groups then, and with `prune` what `wanted` does not name is

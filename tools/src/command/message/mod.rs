@@ -1,5 +1,10 @@
 //! Messages: send one, show some.
 
+mod browse;
+mod consume;
+mod decode;
+pub(crate) mod read;
+pub(crate) mod show;
 mod why;
 
 use crate::outcome::{Failure, Result};
@@ -12,6 +17,9 @@ use serde_json::{Value, json};
 use std::io::ErrorKind;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub(crate) use browse::{Browse, PrintMsg, Tail};
+pub(crate) use consume::Consume;
+pub(crate) use decode::DecodeMessageId;
 pub(crate) use why::Why;
 
 /// Send a message

@@ -2,6 +2,7 @@
 
 mod delete;
 mod list;
+mod perm;
 mod route;
 mod status;
 mod update;
@@ -9,6 +10,7 @@ mod view;
 
 pub(crate) use delete::DeleteTopic;
 pub(crate) use list::TopicList;
+pub(crate) use perm::{TopicClusterList, UpdateTopicPerm};
 pub(crate) use route::TopicRoute;
 pub(crate) use status::TopicStatus;
 pub(crate) use update::UpdateTopic;

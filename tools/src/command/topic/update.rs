@@ -38,7 +38,7 @@ pub(crate) struct UpdateTopic {
     dry_run: DryRun,
 }
 
-fn parse_perm(text: &str) -> std::result::Result<u32, String> {
+pub(super) fn parse_perm(text: &str) -> std::result::Result<u32, String> {
     match text {
         "2" | "4" | "6" => Ok(text.parse().expect("one of three numbers")),
         _ => Err("use 2 (write), 4 (read) or 6 (both)".to_owned()),

@@ -1,0 +1,234 @@
+//! What all consumer groups have to go: the commands that look at every group.
+
+use crate::outcome::{Failure, Result};
+use crate::output::{Report, table};
+use crate::target::{Common, Where, alone};
+use clap::Args;
+use kerolox_client::Address;
+use kerolox_client::admin::{Admin, Master, wire};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// What a group has of a queue.
+pub(crate) struct GroupQueue {
+    pub(crate) group: String,
+    pub(crate) status: wire::GroupQueueStatus,
+}
+
+/// All queues of all groups on some brokers, or of one group.
+pub(crate) async fn queues(admin: &Admin, brokers: &[Master], only: Option<&str>) -> Result<Vec<GroupQueue>> {
+    let mut found = Vec::new();
+    for broker in brokers {
+        let asked = admin.broker(&broker.address);
+        for group in asked.list_groups(wire::ListGroupsRequest::default()).await?.groups {
+            if only.is_some_and(|only| only != group.name) {
+                continue;
+            }
+            let request = wire::DescribeGroupRequest { name: group.name.clone(), ..Default::default() };
+            let queues = asked.describe_group(request).await?.queues;
+            found.extend(queues.into_iter().map(|status| GroupQueue { group: group.name.clone(), status }));
+        }
+    }
+    Ok(found)
+}
+
+/// Messages to go, by group and topic.
+pub(crate) fn by_group_and_topic(queues: &[GroupQueue]) -> BTreeMap<(String, String), u64> {
+    let mut sums = BTreeMap::new();
+    for queue in queues {
+        *sums.entry((queue.group.clone(), queue.status.topic.clone())).or_default() += queue.status.lag;
+    }
+    sums
+}
+
+/// Show topics with the messages in them, the groups that consume them, and what these have to go
+#[derive(Debug, Args)]
+pub(crate) struct StatsAll {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Only topics that some group has something to go in, or that have no group
+    #[arg(short = 'a', long = "active-topic", alias = "activeTopic")]
+    active: bool,
+    /// Only this topic
+    #[arg(short = 't', long)]
+    topic: Option<String>,
+}
+
+impl StatsAll {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let client = self.common.client()?;
+        let admin = client.admin();
+        let brokers = admin.masters(None).await?;
+        let mut stored: BTreeMap<String, u64> = BTreeMap::new();
+        for broker in &brokers {
+            let asked = admin.broker(&broker.address);
+            for topic in asked.list_topics(wire::ListTopicsRequest {}).await?.topics {
+                if self.topic.as_ref().is_some_and(|only| *only != topic.name) {
+                    continue;
+                }
+                let described =
+                    asked.describe_topic(wire::DescribeTopicRequest { name: topic.name.clone() }).await?;
+                let messages =
+                    described.queues.iter().map(|queue| queue.max_offset - queue.min_offset).sum::<u64>();
+                *stored.entry(topic.name).or_default() += messages;
+            }
+        }
+        let lags = by_group_and_topic(&queues(&admin, &brokers, None).await?);
+        let mut rows = Vec::new();
+        for (topic, messages) in &stored {
+            let groups = lags.iter().filter(|((_, known), _)| known == topic);
+            let before = rows.len();
+            for ((group, _), lag) in groups {
+                if !self.active || *lag > 0 {
+                    rows.push((topic.clone(), *messages, Some(group.clone()), *lag));
+                }
+            }
+            let has_groups = lags.keys().any(|(_, known)| known == topic);
+            if rows.len() == before && !has_groups {
+                rows.push((topic.clone(), *messages, None, 0));
+            }
+        }
+        let view = |(topic, messages, group, lag): &(String, u64, Option<String>, u64)| json!({ "topic": topic, "messages": messages, "group": group, "accumulation": lag });
+        let row = |(topic, messages, group, lag): &(String, u64, Option<String>, u64)| {
+            vec![
+                topic.clone(),
+                messages.to_string(),
+                group.clone().unwrap_or_else(|| "-".to_owned()),
+                lag.to_string(),
+            ]
+        };
+        Ok(Report::ok(
+            table(&["Topic", "Messages", "Consumer Group", "Accumulation"], rows.iter().map(row)),
+            json!({ "topics": rows.iter().map(view).collect::<Vec<_>>() }),
+        ))
+    }
+}
+
+/// Show what every consumer group has to go on one broker
+#[derive(Debug, Args)]
+pub(crate) struct BrokerConsumeStats {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// The broker, HOST:PORT
+    #[arg(short = 'b', long = "broker-addr", alias = "brokerAddr", value_name = "BROKER_ADDR")]
+    broker: Address,
+    /// Only queues in which more messages are to go
+    #[arg(short = 'l', long, default_value_t = 0, value_name = "N")]
+    level: u64,
+    /// Accepted and without meaning: brokers answer in time or not at all
+    #[arg(short = 't', long = "timeout-millis", alias = "timeoutMillis", value_name = "MILLIS")]
+    _timeout: Option<u64>,
+    /// Only groups whose messages come in order
+    #[arg(short = 'o', long, value_name = "BOOL")]
+    order: Option<bool>,
+}
+
+impl BrokerConsumeStats {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let admin = self.common.client_of(&self.broker)?.admin();
+        let asked = admin.broker(&self.broker);
+        let groups = asked.list_groups(wire::ListGroupsRequest::default()).await?.groups;
+        let ordered: Vec<&str> =
+            groups.iter().filter(|group| group.fifo).map(|group| group.name.as_str()).collect();
+        let mut found = queues(&admin, &[alone(&self.broker)], None).await?;
+        found.retain(|queue| {
+            (self.level == 0 || queue.status.lag > self.level)
+                && (self.order != Some(true) || ordered.contains(&queue.group.as_str()))
+        });
+        let row = |queue: &GroupQueue| {
+            let status = &queue.status;
+            vec![
+                status.topic.clone(),
+                queue.group.clone(),
+                status.queue.to_string(),
+                status.broker_offset.to_string(),
+                status.consumer_offset.to_string(),
+                status.lag.to_string(),
+            ]
+        };
+        let view = |queue: &GroupQueue| {
+            let status = &queue.status;
+            json!({
+                "topic": status.topic, "group": queue.group, "queue": status.queue, "brokerOffset": status.broker_offset,
+                "consumerOffset": status.consumer_offset, "diff": status.lag,
+            })
+        };
+        let total: u64 = found.iter().map(|queue| queue.status.lag).sum();
+        let header = ["Topic", "Group", "QID", "Broker Offset", "Consumer Offset", "Diff"];
+        Ok(Report::ok(
+            format!("{}\n\nDiff Total: {total}", table(&header, found.iter().map(row))),
+            json!({ "diffTotal": total, "queues": found.iter().map(view).collect::<Vec<_>>() }),
+        ))
+    }
+}
+
+/// Have a consumer group begin where another one stands
+#[derive(Debug, Args)]
+pub(crate) struct CloneGroupOffset {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    place: Where,
+    /// Group whose offsets are taken
+    #[arg(short = 's', long = "src-group", alias = "srcGroup")]
+    source: String,
+    /// Group that gets them
+    #[arg(short = 'd', long = "dest-group", alias = "destGroup")]
+    destination: String,
+    /// Name of the topic
+    #[arg(short = 't', long)]
+    topic: String,
+    /// Accepted and without meaning: offsets can be set while a group consumes
+    #[arg(short = 'o', long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    offline: Option<bool>,
+    /// Only show what would happen
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl CloneGroupOffset {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let (admin, brokers) = self.place.brokers(&self.common, Some(&self.topic)).await?;
+        let (mut rows, mut views) = (Vec::new(), Vec::new());
+        for broker in &brokers {
+            let asked = admin.broker(&broker.address);
+            let request = wire::DescribeGroupRequest { name: self.source.clone(), topic: self.topic.clone() };
+            for queue in
+                asked.describe_group(request).await?.queues.iter().filter(|queue| queue.lite_topics.is_none())
+            {
+                let request = wire::ResetOffsetsRequest {
+                    group: self.destination.clone(),
+                    topic: self.topic.clone(),
+                    queues: vec![queue.queue],
+                    to: Some(wire::reset_offsets_request::To::Offset(queue.consumer_offset)),
+                    dry_run: self.dry_run,
+                };
+                let done = asked.reset_offsets(request).await?.queues.pop().unwrap_or_default();
+                rows.push(vec![
+                    broker.info.group.clone(),
+                    queue.queue.to_string(),
+                    done.from.to_string(),
+                    done.to.to_string(),
+                    done.lag_after.to_string(),
+                ]);
+                views.push(json!({
+                    "broker": broker.info.group, "queue": queue.queue, "from": done.from, "to": done.to,
+                    "diffAfter": done.lag_after,
+                }));
+            }
+        }
+        if rows.is_empty() {
+            let text = format!("group {} has no progress in topic {}", self.source, self.topic);
+            return Err(Failure::not_found(text));
+        }
+        let words =
+            if self.dry_run { "nothing was changed (--dry-run)" } else { "clone group offset success" };
+        Ok(Report::ok(
+            format!(
+                "{}\n\n{words}",
+                table(&["Broker Name", "QID", "From Offset", "To Offset", "Diff After"], rows)
+            ),
+            json!({ "dryRun": self.dry_run, "queues": views }),
+        ))
+    }
+}

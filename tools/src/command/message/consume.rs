@@ -1,0 +1,127 @@
+//! `consume`: messages on the standard output, as a consumer group or without one.
+
+use super::browse::Selection;
+use super::read::{Read, Start};
+use crate::outcome::{Failure, Result};
+use crate::output::Report;
+use crate::target::Common;
+use clap::Args;
+use kerolox_client::{Delivery, FilterExpression, SimpleConsumer};
+use kerolox_proto::v2;
+use serde_json::Value;
+use std::io::ErrorKind;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Time to write and acknowledge one batch, before the messages go to somebody else.
+const INVISIBLE: Duration = Duration::from_secs(30);
+/// Most messages of one receive.
+const BATCH_MAX: usize = 32;
+/// Longest poll.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Show messages of a topic as they come; with -g they are consumed
+///
+/// With -g each message is acknowledged after it was written, so that the group does not get it again; the group begins where it stands,
+/// see `group reset`. Without -g nothing is consumed, and --from says where to begin.
+#[derive(Debug, Args)]
+pub(crate) struct Consume {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    selection: Selection,
+    /// Consume as this group
+    #[arg(short = 'g', long = "group", aliases = ["consumer-group", "consumerGroup"])]
+    group: Option<String>,
+    /// Where to begin: earliest, latest, a time (milliseconds since 1970, 2026-01-31T08:00:00Z), or offset:N
+    #[arg(long, default_value = "earliest", conflicts_with = "group", value_name = "PLACE")]
+    from: Start,
+    /// Stop when nothing came for so long
+    #[arg(long, value_name = "SECONDS")]
+    idle: Option<u64>,
+}
+
+impl Consume {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let consuming = async {
+            match &self.group {
+                Some(group) => self.as_group(group).await,
+                None => {
+                    let idle = self.idle.map_or(Duration::MAX, Duration::from_secs);
+                    self.selection.print(&self.common, self.from, None, Some(idle)).await
+                }
+            }
+        };
+        tokio::select! {
+            consumed = consuming => consumed,
+            _ = tokio::signal::ctrl_c() => Ok(Report::ok(String::new(), Value::Null)),
+        }
+    }
+
+    async fn as_group(&self, group: &str) -> Result<Report> {
+        let filter = match &self.selection.sql {
+            Some(condition) => FilterExpression::sql(condition),
+            None => FilterExpression::tag(&self.selection.tags),
+        };
+        let client = self.selection.place.client(&self.common)?;
+        let consumer = client.simple_consumer(group).subscribe(&self.selection.topic, filter);
+        let consumer = consumer.await_duration(POLL).start().await?;
+        let written = self.write_all(&consumer).await;
+        consumer.shutdown().await;
+        written.map(|()| Report::ok(String::new(), Value::Null))
+    }
+
+    async fn write_all(&self, consumer: &SimpleConsumer) -> Result<()> {
+        let writing = self.selection.writing(&self.common);
+        let mut left = self.selection.most.unwrap_or(u64::MAX);
+        let mut last = tokio::time::Instant::now();
+        while left > 0 && self.idle.is_none_or(|idle| last.elapsed() < Duration::from_secs(idle)) {
+            let room = usize::try_from(left).unwrap_or(usize::MAX).min(BATCH_MAX);
+            for delivery in consumer.receive(room, INVISIBLE).await? {
+                last = tokio::time::Instant::now();
+                left -= 1;
+                match super::browse::write(&writing.write(&read(&self.selection.topic, &delivery))) {
+                    Ok(()) => consumer.ack(&delivery).await?,
+                    // Whoever read our output has seen enough; what was not written is not acknowledged.
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+                    Err(error) => {
+                        return Err(Failure::failed(format!("cannot write to the standard output: {error}")));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A delivery as it would be read.
+fn read(topic: &str, delivery: &Delivery) -> Read {
+    let message = delivery.message();
+    let system = v2::SystemProperties {
+        message_id: delivery.message_id().to_owned(),
+        tag: message.tag().map(str::to_owned),
+        keys: message.keys().to_vec(),
+        message_group: message.message_group().map(str::to_owned),
+        lite_topic: message.lite_topic().map(str::to_owned),
+        priority: message.priority().and_then(|priority| i32::try_from(priority).ok()),
+        born_timestamp: delivery.born_timestamp().map(prost_types::Timestamp::from),
+        delivery_timestamp: message.delivery_timestamp().map(prost_types::Timestamp::from),
+        ..Default::default()
+    };
+    Read {
+        broker: delivery.broker().to_owned(),
+        queue: u32::try_from(delivery.queue_id()).unwrap_or_default(),
+        offset: u64::try_from(delivery.offset()).unwrap_or_default(),
+        store_ms: millis(delivery.store_timestamp()),
+        message: v2::Message {
+            topic: Some(v2::Resource { name: topic.to_owned(), ..Default::default() }),
+            user_properties: message.properties().clone(),
+            system_properties: Some(system),
+            body: message.body().clone(),
+        },
+    }
+}
+
+fn millis(time: Option<SystemTime>) -> i64 {
+    let since_epoch = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    since_epoch.and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or(0)
+}
