@@ -211,7 +211,7 @@ catalog! {
         "produce" [] "-t orders --key order-7 --property colour=red" transfer::Produce;
         "consume" [] "-t orders -g billing --max-num 10" message::Consume;
         "browse" [] "-t orders --from 2026-01-31T08:00:00Z --tags paid" message::Browse;
-        "tail" [] "-t orders --format '%i %b'" message::Tail;
+        "tail" [] "-t orders --format %i:%b" message::Tail;
         "top" [] "-n 127.0.0.1:9876 --interval 1s" top::Top;
         "check" [] "readiness -n 127.0.0.1:9876" check::Check;
         "commands" [] "" commands::Commands => output;

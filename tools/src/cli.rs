@@ -238,7 +238,6 @@ mod tests {
             "dlqRedrive -b h:1 -g billing --rate 0",
             "dlqList -b h:1 -g billing --tags a --sql b",
             "apply -b h:1",
-            "apply -f topics.yaml",
             "transaction",
             "transaction show -n h:1",
             "transaction show -n h:1 AAAA -i 01F2",

@@ -243,7 +243,7 @@ fn ready(
     if has_no_consumer {
         return (
             "no-consumer",
-            "nobody of the group has asked for messages of the topic since this broker started".to_owned(),
+            "nobody of the group asks for messages of the topic; start a consumer".to_owned(),
         );
     }
     if is_filtered {

@@ -55,8 +55,16 @@ impl ClusterList {
     }
 }
 
+/// A slave keeps no figures of its own: it says how long it has been up.
 async fn describe(admin: &Admin, info: &wire::BrokerInfo) -> Result<wire::DescribeBrokerResponse> {
     let address = address_of(info)?;
+    if info.role() == wire::BrokerRole::Slave {
+        let said = admin.broker(&address).describe_server(wire::DescribeServerRequest::default()).await;
+        return match said {
+            Ok(said) => Ok(wire::DescribeBrokerResponse { uptime_ms: said.uptime_ms, ..Default::default() }),
+            Err(error) => Err(Failure::from(error).during(format!("broker {}", info.group))),
+        };
+    }
     admin
         .broker(&address)
         .describe_broker(wire::DescribeBrokerRequest {})

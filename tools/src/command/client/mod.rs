@@ -162,8 +162,10 @@ impl Found {
         }
     }
 
+    /// Those that never said what they are, and cannot be reached, are tools such as this one.
     fn fits(&self, wanted: &Wanted) -> bool {
-        wanted.kind.is_none_or(|kind| self.kind() == Some(kind))
+        (self.kind().is_some() || !self.reachable_at.is_empty())
+            && wanted.kind.is_none_or(|kind| self.kind() == Some(kind))
             && wanted.group.as_ref().is_none_or(|group| self.group().as_ref() == Some(group))
             && wanted.topic.as_ref().is_none_or(|topic| self.topics().iter().any(|(known, _)| known == topic))
     }

@@ -1,0 +1,51 @@
+//! `mqadmin` against a live cluster of two broker groups with slaves: each of its commands, moving 100,000 messages to another
+//! cluster with interruptions, each reason of `message why`, the terminal view in a terminal, and the administration that the SDKs'
+//! protocol defines. `tests/run.sh cli` runs it.
+
+mod admin;
+mod cluster;
+mod screen;
+mod transcript;
+mod transfer;
+mod why;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use cluster::Cluster;
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Messages that are exported and imported.
+    pub messages: usize,
+    /// The programs.
+    pub broker: PathBuf,
+    /// See `broker`.
+    pub nameserver: PathBuf,
+    /// See `broker`.
+    pub mqadmin: PathBuf,
+    /// What is typed, and what is to be answered.
+    pub transcript: PathBuf,
+}
+
+/// Each check with its outcome in words.
+pub type Checks = Vec<(&'static str, Result<String, String>)>;
+
+/// Runs all checks.
+///
+/// # Errors
+/// When the cluster does not start.
+pub async fn run(options: &Options) -> Result<Checks> {
+    let mut cluster = Cluster::start(options).await?;
+    let said = |outcome: Result<String>| outcome.map_err(|error| format!("{error:#}"));
+    let mut checks: Checks = vec![
+        ("each command says how it is used", said(transcript::help(&cluster))),
+        ("each command does what it says", said(transcript::play(&mut cluster, options).await)),
+        ("the administration of the SDKs' protocol", said(admin::ask(&cluster).await)),
+        ("the terminal view", said(screen::watch(&cluster).await)),
+        ("message why", said(why::explain(&cluster).await)),
+    ];
+    checks.push(("export and import", said(transfer::move_all(&cluster, options).await)));
+    Ok(checks)
+}
