@@ -6,6 +6,7 @@
 #   setup_java     installs a JDK and Maven if they are missing, and the official Java SDK; sets KEROLOX_MAVEN_REPOSITORY
 #   setup_apache   installs a JDK and Maven if they are missing, and Apache RocketMQ's own servers; sets KEROLOX_APACHE, the
 #                  folder of their jars
+#   setup_terminal installs tmux if it is missing, in which terminal views are tested
 #   setup_go       installs Go if it is missing or too old, and the official Go SDK; sets KEROLOX_GO, the folder of both
 #                  caches of Go
 #
@@ -109,6 +110,10 @@ setup_python() {
   "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements" </dev/null \
     || fail "pip could not install $requirements"
   touch "$venv/complete"
+}
+
+setup_terminal() {
+  if ! command -v tmux >/dev/null; then install_packages tmux; fi
 }
 
 setup_nodejs() {

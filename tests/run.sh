@@ -20,6 +20,8 @@
 #   tests/run.sh client [--rounds N] [--seed S]
 #                                     the Rust client: its documentation, its examples, kills, restarts, drains and failovers
 #                                     under its producers and consumers, and Apache's own servers with it
+#   tests/run.sh cli [--messages N]   every command of mqadmin against two broker groups with slaves, its terminal view, export and
+#                                     import of 100,000 messages with interruptions, and the scripts under RocketMQ's names
 #   tests/run.sh chaos [--rounds N] [--seed S] [--folder DIR]
 #                                     kills, pauses, network cuts, full and lost disks in a replicated group, under clients
 #                                     of Rust and of the official SDK for Python; needs root
@@ -47,10 +49,10 @@ cd "$kerolox_root"
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
 
-suites=(unit e2e conformance sdk client crash transactions money chaos powercut sim)
+suites=(unit e2e conformance sdk client cli crash transactions money chaos powercut sim)
 if [ $# -gt 0 ]; then
   case "$1" in
-    unit | e2e | conformance | sdk | client | crash | transactions | money | chaos | powercut | sim | sabotage | bench | figures) suites=("$1"); shift ;;
+    unit | e2e | conformance | sdk | client | cli | crash | transactions | money | chaos | powercut | sim | sabotage | bench | figures) suites=("$1"); shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -236,6 +238,16 @@ money_suite() {
   run "$CARGO_TARGET_DIR/release/money" "$@" || code=$?
   finish money "$(count '^money: .*: \([0-9]*\) passed.*')" \
     "$(count '^money: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
+}
+
+cli_suite() {
+  local code=0 start=$SECONDS good bad
+  setup_terminal
+  run tests/cli/scripts.sh || code=$?
+  good="$(count '^scripts: \([0-9]*\) passed.*')" bad="$(count '^scripts: .*, \([0-9]*\) failed$')"
+  run "$CARGO_TARGET_DIR/release/cli" "$@" || code=$?
+  finish cli $((good + $(count '^cli: .*: \([0-9]*\) passed.*'))) \
+    $((bad + $(count '^cli: .*, \([0-9]*\) failed$'))) "$code" $((SECONDS - start))
 }
 
 chaos_suite() {

@@ -1,6 +1,6 @@
 //! `apache.rocketmq.v2.Admin`, at a nameserver, a master and a slave.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use kerolox_client::{FilterExpression, Message};
@@ -14,6 +14,8 @@ use crate::calls::{connect, resource};
 
 const TOPIC: &str = "asked";
 const GROUP: &str = "askers";
+/// How long something may take to show.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn ask(cluster: &Cluster) -> Result<String> {
     for name in [TOPIC, "asked-alone"] {
@@ -44,6 +46,7 @@ async fn everything(cluster: &Cluster, mut admin: AdminClient<Channel>) -> Resul
     let topic = || resource(TOPIC);
     let group = || resource(GROUP);
     let begin = SystemTime::now() - Duration::from_secs(2);
+    await_route(&mut admin).await?;
 
     let told = admin
         .describe_topic_status(v2::DescribeTopicStatusRequest { topic: topic(), ..Default::default() })
@@ -90,10 +93,18 @@ async fn everything(cluster: &Cluster, mut admin: AdminClient<Channel>) -> Resul
         Some(SearchKey::Subscription("a".into())),
         None,
     ] {
-        let found = admin.query_message(search(key.clone())).await?.into_inner();
-        good(found.status, "QueryMessage")?;
-        let ids = found.messages.iter().filter_map(|message| message.system_properties.as_ref());
-        ensure!(ids.clone().any(|system| system.message_id == id), "not found by {key:?}");
+        // Ids and keys are indexed a moment later.
+        let started = Instant::now();
+        loop {
+            let found = admin.query_message(search(key.clone())).await?.into_inner();
+            good(found.status, "QueryMessage")?;
+            let mut ids = found.messages.iter().filter_map(|message| message.system_properties.as_ref());
+            if ids.any(|system| system.message_id == id) {
+                break;
+            }
+            ensure!(started.elapsed() < PATIENCE, "not found by {key:?}: {:?}", found.messages);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
     let other = admin.query_message(search(Some(SearchKey::Subscription("b".into())))).await?.into_inner();
     ensure!(other.messages.is_empty(), "found by another tag");
@@ -215,6 +226,21 @@ async fn everything(cluster: &Cluster, mut admin: AdminClient<Channel>) -> Resul
     let changed = admin.change_log_level(changed).await?.into_inner();
     ensure!(changed.remark.contains("info"), "{}", changed.remark);
     Ok(16)
+}
+
+/// Servers hear of a new topic one after the other.
+async fn await_route(admin: &mut AdminClient<Channel>) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        let route = v2::GetTopicRouteRequest { topic: resource(TOPIC), ..Default::default() };
+        let route = admin.get_topic_route(route).await?.into_inner().topic_route_data;
+        let known = serde_json::from_str::<serde_json::Value>(&route).unwrap_or_default();
+        if known["queueDatas"].as_array().is_some_and(|queues| queues.len() == 2) {
+            return Ok(());
+        }
+        ensure!(started.elapsed() < PATIENCE, "the route is not complete: {route}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// What a group that nobody is connected as leaves behind is deleted.

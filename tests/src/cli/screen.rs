@@ -59,6 +59,9 @@ pub(super) async fn watch(cluster: &Cluster) -> Result<String> {
     terminal.tmux(&["send-keys", "4"])?;
     terminal.shows(&["Prepared", "Parked"])?;
     terminal.tmux(&["resize-window", "-x", "60", "-y", "12"])?;
+    // crossterm may keep a key that comes together with another size until the next one.
+    terminal.shows(&["Prepared"])?;
+    std::thread::sleep(Duration::from_millis(500));
     terminal.tmux(&["send-keys", "1"])?;
     terminal.shows(&["broker-a/0"])?;
     terminal.tmux(&["send-keys", "q"])?;

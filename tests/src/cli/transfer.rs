@@ -127,11 +127,11 @@ async fn fill(client: &Client, messages: usize) -> Result<usize> {
     Ok(sent)
 }
 
-/// Text, and now and then bytes that are none.
+/// Text, now and then a single byte, and bytes that are no text.
 fn body(number: usize) -> Vec<u8> {
     match number % 10 {
         0 => vec![0xff, 0xfe, (number % 251) as u8],
-        1 => Vec::new(),
+        1 => vec![b' '],
         _ => format!("message {number} \"with\" quotes,\nlines and ümläuts").into_bytes(),
     }
 }

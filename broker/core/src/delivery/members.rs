@@ -51,9 +51,10 @@ impl Members {
         self.filters.iter().filter(move |(id, _)| *id != filter).cloned()
     }
 
-    /// All filters in use.
+    /// The filters that members have at the moment.
     pub(super) fn filters(&self) -> Vec<Arc<Filter>> {
-        self.filters.iter().map(|(_, filter)| Arc::clone(filter)).collect()
+        let is_used = |id: FilterId| self.members.values().any(|member| member.filter == id);
+        self.filters.iter().filter(|(id, _)| is_used(*id)).map(|(_, filter)| Arc::clone(filter)).collect()
     }
 
     /// Number of filters in use.

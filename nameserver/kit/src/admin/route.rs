@@ -37,7 +37,7 @@ pub(super) fn topic_route(
 ) -> Result<v2::GetTopicRouteResponse, Refusal> {
     let name = stored(request.topic.as_ref(), "topic")?;
     let data =
-        route_data(&servers.routes.snapshot(), &name).ok_or_else(|| Refusal::topic_not_found(&name))?;
+        route_data(&servers.routes.believed(), &name).ok_or_else(|| Refusal::topic_not_found(&name))?;
     Ok(v2::GetTopicRouteResponse { status: Some(ok_status()), topic_route_data: data.to_string() })
 }
 

@@ -90,7 +90,7 @@ impl Servers {
     /// # Errors
     /// TOPIC_NOT_FOUND; INTERNAL_SERVER_ERROR when there is no master at all.
     pub(super) fn masters(&self, topic: Option<&str>) -> Result<Vec<Master>, Refusal> {
-        let snapshot = self.routes.snapshot();
+        let snapshot = self.routes.believed();
         let wanted = |broker: &&pb::RegisteredBroker| {
             let is_master = broker.broker.as_ref().is_some_and(|info| info.role() == pb::BrokerRole::Master);
             is_master && topic.is_none_or(|topic| broker.topics.iter().any(|known| known.name == topic))
@@ -221,7 +221,7 @@ impl Servers {
         let views = self.clients.views(None);
         let of = |wanted: fn(&PubSub) -> bool| {
             let settings = views.iter().filter_map(|view| view.settings.as_ref()?.pub_sub.clone());
-            settings.filter(|pub_sub| wanted(pub_sub)).count()
+            settings.filter(wanted).count()
         };
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let open = views.iter().filter(|view| view.is_reachable).count();

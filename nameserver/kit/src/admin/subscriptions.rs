@@ -134,7 +134,7 @@ async fn consumed(servers: &Servers, wanted: &Wanted) -> Result<Vec<(String, Str
 async fn groups(servers: &Servers) -> Result<Vec<String>, Refusal> {
     let masters = servers.masters(None)?;
     let ask = pb::ListGroupsRequest::default();
-    let answers = servers.ask_masters(&masters, ask.clone()).await;
+    let answers = servers.ask_masters(&masters, ask).await;
     let groups = known(answers)?.into_iter().flat_map(|(_, answer)| answer.groups);
     let mut names: Vec<String> = groups.map(|group| group.name).collect();
     names.sort();

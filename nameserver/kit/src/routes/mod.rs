@@ -166,6 +166,14 @@ impl Routes {
         self.lock().snapshot(Instant::now())
     }
 
+    /// All brokers that are believed to be there, those included that only other servers have heard of.
+    pub fn believed(&self) -> ClusterSnapshot {
+        let table = self.lock();
+        let brokers = table.brokers(Instant::now());
+        let brokers = brokers.values().map(|broker| broker.to_snapshot(0)).collect();
+        ClusterSnapshot { version: table.version(), brokers }
+    }
+
     /// The queues of a topic for `QueryRoute`.
     ///
     /// # Errors

@@ -61,11 +61,7 @@ impl Top {
         let broken = |error: std::io::Error| Failure::failed(format!("the terminal cannot be used: {error}"));
         loop {
             terminal.draw(|frame| screen.draw(frame)).map_err(broken)?;
-            if looked.elapsed() >= interval {
-                looked = Instant::now();
-                screen.take(Seen::look(&self.common).await);
-                continue;
-            }
+            // Before looking, which may take a while.
             if event::poll(Duration::ZERO).map_err(broken)? {
                 let Event::Key(key) = event::read().map_err(broken)? else { continue };
                 let is_end = matches!(key.code, KeyCode::Char('q') | KeyCode::Esc)
@@ -74,6 +70,11 @@ impl Top {
                     return Ok(());
                 }
                 screen.press(key.code);
+                continue;
+            }
+            if looked.elapsed() >= interval {
+                screen.take(Seen::look(&self.common).await);
+                looked = Instant::now();
                 continue;
             }
             tokio::time::sleep(KEYS).await;

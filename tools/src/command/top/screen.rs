@@ -10,6 +10,9 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
 
+/// Characters of a name that a small window still shows.
+const NAME_WIDTH: u16 = 24;
+
 /// A view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tab {
@@ -207,7 +210,12 @@ impl Screen {
         let widths = columns.iter().enumerate().map(|(column, (title, is_number))| {
             let longest = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
             let width = u16::try_from(longest.max(title.len() + 1)).unwrap_or(u16::MAX);
-            if *is_number { Constraint::Length(width) } else { Constraint::Max(width.max(12)) }
+            match (column, *is_number) {
+                // In a small window names matter most.
+                (0, _) => Constraint::Min(width.min(NAME_WIDTH)),
+                (_, true) => Constraint::Length(width),
+                (_, false) => Constraint::Max(width.max(12)),
+            }
         });
         let header = columns.iter().enumerate().map(|(column, (title, _))| {
             let mark = if column == sorting.0 { "▾" } else { "" };

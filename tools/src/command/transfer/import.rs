@@ -18,6 +18,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Messages between two notes of how far it is. After an interruption so many are looked up before they are sent again.
 const CHUNK: usize = 1_000;
+/// Messages that are looked up at the same time.
+const LOOKUPS: usize = 64;
 /// Transactions at the same time.
 const TRANSACTIONS: usize = 32;
 
@@ -215,19 +217,30 @@ impl Import {
     async fn missing(&self, form: Form, targets: &[Target]) -> Result<Vec<String>> {
         let mut reader = FileReader::open(&self.file, form)?;
         let mut missing = Vec::new();
-        while let Next::Item(item) = reader.next()? {
-            let topic = self.to.clone().unwrap_or_else(|| item.topic().to_owned());
-            let id = item.system().message_id;
-            let target = targets.iter().find(|target| target.topic == topic);
-            let has = match target {
-                Some(target) => target.has(&id).await?,
-                None => false,
-            };
-            if !has {
-                missing.push(id);
+        loop {
+            let mut some = Vec::with_capacity(LOOKUPS);
+            while some.len() < LOOKUPS
+                && let Next::Item(item) = reader.next()?
+            {
+                let topic = self.to.clone().unwrap_or_else(|| item.topic().to_owned());
+                some.push((topic, item.system().message_id));
+            }
+            if some.is_empty() {
+                return Ok(missing);
+            }
+            let looked_up = some.iter().map(async |(topic, id)| {
+                match targets.iter().find(|target| target.topic == *topic) {
+                    Some(target) => target.has(id).await,
+                    None => Ok(false),
+                }
+            });
+            let looked_up = futures_util::future::join_all(looked_up).await;
+            for ((_, id), has) in some.into_iter().zip(looked_up) {
+                if !has? {
+                    missing.push(id);
+                }
             }
         }
-        Ok(missing)
     }
 }
 
