@@ -125,6 +125,13 @@ impl Delivery {
         })
     }
 
+    /// A message that an administrator shows to a listener. It is not in flight, so nothing can be acknowledged.
+    pub(crate) fn shown(wire: v2::Message, endpoints: Endpoints) -> Self {
+        let (stored, system) = Stored::from_wire(wire, "");
+        let attempt = system.delivery_attempt.and_then(|attempt| attempt.try_into().ok()).unwrap_or(1);
+        Self { stored, attempt, receipt_handle: String::new(), endpoints }
+    }
+
     stored_message!();
 
     /// How often the message was delivered to the group, this time included; 1 is the first.

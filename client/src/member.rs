@@ -11,7 +11,7 @@ use kerolox_proto::v2;
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -33,6 +33,10 @@ type CheckFuture = Pin<Box<dyn Future<Output = Resolution> + Send>>;
 /// The application's answer to check-backs.
 pub(crate) type Checker = Arc<dyn Fn(HalfMessage) -> CheckFuture + Send + Sync>;
 
+/// The listener's answer to a message that an administrator shows it.
+pub(crate) type Verifier =
+    Box<dyn Fn(v2::Message, Endpoints) -> Pin<Box<dyn Future<Output = v2::Status> + Send>> + Send + Sync>;
+
 /// One client id.
 pub(crate) struct Member {
     pub(crate) caller: Caller,
@@ -51,6 +55,8 @@ pub(crate) struct Member {
     pub(crate) check_permits: Semaphore,
     /// Who hears that the servers took a lite topic away from this client.
     pub(crate) evictions: Option<mpsc::UnboundedSender<String>>,
+    /// Set by push consumers only.
+    pub(crate) verifier: OnceLock<Verifier>,
 }
 
 /// Stops its task when dropped.
@@ -105,6 +111,7 @@ impl Member {
             checker: profile.checker,
             check_permits: Semaphore::new(CONCURRENT_CHECKS),
             evictions: profile.evictions,
+            verifier: OnceLock::new(),
         });
         for topic in &profile.topics {
             member.load_route(topic).await?;

@@ -1,5 +1,6 @@
 //! The telemetry stream to one server: our settings go up, its commands come down.
 
+use crate::address::Endpoints;
 use crate::delivery::HalfMessage;
 use crate::error::{Error, Result};
 use crate::member::Member;
@@ -23,9 +24,9 @@ const OUTGOING_MAX: usize = 16;
 
 /// Keeps the stream to one server open until the task is aborted. Check-backs outlive the stream that brought them.
 pub(crate) async fn attend(member: Arc<Member>, link: Arc<Link>) {
-    let mut checks = JoinSet::new();
+    let mut tasks = JoinSet::new();
     loop {
-        let end = converse(&member, &link, &mut checks).await;
+        let end = converse(&member, &link, &mut tasks).await;
         member.greeted.send_modify(|greeted| {
             greeted.remove(&link.endpoints);
         });
@@ -38,7 +39,7 @@ pub(crate) async fn attend(member: Arc<Member>, link: Arc<Link>) {
 }
 
 /// One stream from its opening to its end.
-async fn converse(member: &Arc<Member>, link: &Arc<Link>, checks: &mut JoinSet<()>) -> Result<()> {
+async fn converse(member: &Arc<Member>, link: &Arc<Link>, tasks: &mut JoinSet<()>) -> Result<()> {
     let (outgoing, commands) = mpsc::channel(OUTGOING_MAX);
     let mut settings = member.settings.subscribe();
     let greeting = settings_command(settings.borrow_and_update().clone());
@@ -62,7 +63,7 @@ async fn converse(member: &Arc<Member>, link: &Arc<Link>, checks: &mut JoinSet<(
                         return Ok(());
                     }
                     None => return Ok(()),
-                    Some(command) => obey(member, link, command, checks, &outgoing),
+                    Some(command) => obey(member, link, command, tasks, &outgoing),
                 }
             }
             Ok(()) = settings.changed() => {
@@ -71,7 +72,7 @@ async fn converse(member: &Arc<Member>, link: &Arc<Link>, checks: &mut JoinSet<(
                     return Ok(());
                 }
             }
-            Some(done) = checks.join_next() => {
+            Some(done) = tasks.join_next() => {
                 if let Err(error) = done {
                     tracing::error!(%error, "the transaction checker failed; the broker will ask again");
                 }
@@ -89,7 +90,7 @@ fn obey(
     member: &Arc<Member>,
     link: &Arc<Link>,
     command: v2::TelemetryCommand,
-    checks: &mut JoinSet<()>,
+    tasks: &mut JoinSet<()>,
     outgoing: &mpsc::Sender<v2::TelemetryCommand>,
 ) {
     match command.command {
@@ -101,7 +102,7 @@ fn obey(
             });
         }
         Some(Command::RecoverOrphanedTransactionCommand(check)) => {
-            checks.spawn(answer_check(Arc::clone(member), Arc::clone(link), check));
+            tasks.spawn(answer_check(Arc::clone(member), Arc::clone(link), check));
         }
         Some(Command::NotifyUnsubscribeLiteCommand(taken)) => {
             if let Some(evictions) = &member.evictions {
@@ -110,24 +111,46 @@ fn obey(
             }
         }
         Some(Command::VerifyMessageCommand(verify)) => {
-            refuse(outgoing, Command::VerifyMessageResult(v2::VerifyMessageResult { nonce: verify.nonce }));
+            tasks.spawn(answer_verification(
+                Arc::clone(member),
+                link.endpoints.clone(),
+                verify,
+                outgoing.clone(),
+            ));
         }
         Some(Command::PrintThreadStackTraceCommand(print)) => {
             let trace = v2::ThreadStackTrace { nonce: print.nonce, thread_stack_trace: None };
-            refuse(outgoing, Command::ThreadStackTrace(trace));
+            let refusal = unsupported("a Rust process does not know what its threads do");
+            let reply = v2::TelemetryCommand {
+                status: Some(refusal),
+                command: Some(Command::ThreadStackTrace(trace)),
+            };
+            // A full channel means that the server is not reading; it may do without this answer.
+            let _ = outgoing.try_send(reply);
         }
         other => tracing::debug!(status = ?command.status, ?other, "nothing to do for this command"),
     }
 }
 
-/// Tells the server that this client cannot do what it asked.
-fn refuse(outgoing: &mpsc::Sender<v2::TelemetryCommand>, answer: Command) {
-    let status = v2::Status {
-        code: v2::Code::Unsupported.into(),
-        message: "the Rust client cannot do this".to_owned(),
+fn unsupported(text: &str) -> v2::Status {
+    v2::Status { code: v2::Code::Unsupported.into(), message: text.to_owned() }
+}
+
+/// Shows a message to the listener of a push consumer, and tells the server what it made of it.
+async fn answer_verification(
+    member: Arc<Member>,
+    server: Endpoints,
+    verify: v2::VerifyMessageCommand,
+    outgoing: mpsc::Sender<v2::TelemetryCommand>,
+) {
+    let status = match member.verifier.get() {
+        Some(verifier) => verifier(verify.message.unwrap_or_default(), server).await,
+        None => unsupported("only push consumers have a listener that a message can be shown to"),
     };
-    // A full channel means that the server is not reading; it may do without this answer.
-    let _ = outgoing.try_send(v2::TelemetryCommand { status: Some(status), command: Some(answer) });
+    let result = v2::VerifyMessageResult { nonce: verify.nonce };
+    let command = Some(Command::VerifyMessageResult(result));
+    // A stream that ended takes no answer; whoever asked is told so by the server.
+    let _ = outgoing.send(v2::TelemetryCommand { status: Some(status), command }).await;
 }
 
 /// Asks the application about an undecided transaction and tells the server that wanted to know.

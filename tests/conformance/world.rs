@@ -96,6 +96,7 @@ impl World {
                 write_queues: Some(QUEUES),
                 perm: Some(perm),
                 attributes: vec![format!("+message.type={kind}")],
+                dry_run: false,
             };
             let answer = admin(broker).await.update_topic(request).await.expect("an answer").into_inner();
             assert_eq!(answer.error, None);

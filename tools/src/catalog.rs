@@ -129,6 +129,7 @@ catalog! {
         "decode-id" ["DecodeMessageId"] "-i 01AABBCCDDEEFF12340000003C00000007" message::DecodeMessageId => output;
         "export" [] "-t orders -f orders.jsonl --verify" transfer::Export;
         "import" [] "-f orders.jsonl --verify" transfer::Import;
+        "verify" [] "-d CLIENT_ID 01F2" client::Verify;
         "why" ["queryMsgTraceById"] "-i 01F2 -g billing" message::Why;
     }
     "transaction" {

@@ -147,6 +147,9 @@ impl PushConsumerBuilder {
     /// message group come one after the other: one that fails is handed over again, after its delay, before the next one.
     /// A message with a damaged body is not handed over; it comes again, and becomes a dead letter at last.
     ///
+    /// Administrators may show the listener a message that is not in flight (`mqadmin message verify`), to see what becomes of it;
+    /// its receipt handle is empty. Groups that are delivered in order are spared that.
+    ///
     /// # Errors
     /// [`Error::Invalid`] without any subscription or with a limit of zero; otherwise when no access point answers or a
     /// topic does not exist.
@@ -176,6 +179,7 @@ impl PushConsumerBuilder {
         let room = Room::new(self.cached_messages, self.cached_bytes);
         let work = Work::new(receiver, listener, self.concurrency, room, self.invisible_duration);
         let work = Arc::new(work);
+        work::offer_verification(&work);
         let feeding = AbortOnDrop::spawn(work::feed(Arc::clone(&work)));
         Ok(PushConsumer { work, feeding: Some(feeding) })
     }

@@ -7,9 +7,10 @@ use crate::consumer::receiver::receiving;
 use crate::consumer::receiver::{Fetch, Receiver};
 use crate::delivery::Delivery;
 use crate::error::Result;
-use crate::member::{AbortOnDrop, Member};
+use crate::member::{AbortOnDrop, Member, Verifier};
 use crate::observer::{Event, Noted, Operation};
 use crate::route::Queue;
+use kerolox_proto::v2;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,6 +111,23 @@ async fn poll(work: Arc<Work>, topic: String, queue: Queue, is_over: Arc<AtomicB
             }
         }
     }
+}
+
+/// Lets administrators ask what the listener makes of a message, for as long as the consumer is there.
+pub(super) fn offer_verification(work: &Arc<Work>) {
+    let weak = Arc::downgrade(work);
+    let verifier: Verifier = Box::new(move |message, server| {
+        let work = weak.upgrade();
+        Box::pin(async move {
+            let code = match work {
+                Some(work) => work.verify(Delivery::shown(message, server)).await,
+                None => v2::Code::FailedToConsumeMessage,
+            };
+            v2::Status { code: code.into(), message: code.as_str_name().to_owned() }
+        })
+    });
+    // It is set here only, once for each consumer.
+    let _ = work.member().verifier.set(verifier);
 }
 
 fn new_attempt() -> String {
@@ -251,6 +269,19 @@ impl Work {
         let is_unsettled = verdict != Verdict::Done;
         self.receiver.member.caller.observed.tell(&Event { is_unsettled, ..event });
         verdict
+    }
+
+    /// What the listener makes of a message that is not in flight; nothing is settled. A group that is delivered in order has
+    /// none shown: it would come beside others of its message group.
+    async fn verify(&self, delivery: Delivery) -> v2::Code {
+        if self.plan().is_fifo {
+            return v2::Code::VerifyFifoMessageUnsupported;
+        }
+        let _slot = self.slots.acquire().await.expect("nobody closes it");
+        if self.is_stopping() || self.listen(&Arc::new(delivery)).await != Verdict::Done {
+            return v2::Code::FailedToConsumeMessage;
+        }
+        v2::Code::Ok
     }
 
     async fn acknowledge(&self, delivery: &Delivery) {

@@ -1,5 +1,7 @@
 //! Looking at stored messages: by id, by key, by place and time in a queue. Nothing is consumed.
 
+use crate::command::client::show_to;
+use crate::command::message::resend;
 use crate::outcome::{Exit, Failure, Result};
 use crate::output::{Report, local_time, table};
 use crate::target::Common;
@@ -28,22 +30,61 @@ pub(crate) struct QueryMsgById {
     /// Only in this topic
     #[arg(short = 't', long)]
     topic: Option<String>,
+    /// Show it to this connected consumer, as `message verify` does
+    #[arg(short = 'd', long = "client-id", alias = "clientId", value_name = "CLIENT_ID")]
+    shown_to: Option<String>,
+    /// Consumer group of that consumer
+    #[arg(short = 'g', long = "consumer-group", alias = "consumerGroup", requires = "shown_to")]
+    group: Option<String>,
+    /// Send it once more, as a new message with an id of its own
+    #[arg(short = 's', long = "send-message", alias = "sendMessage", value_name = "BOOL", conflicts_with = "shown_to")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    again: Option<bool>,
 }
 
 impl QueryMsgById {
     pub(crate) async fn run(self) -> Result<Report> {
-        let client = self.common.client()?;
-        let masters = match &self.topic {
-            Some(topic) => self.common.masters_with_topic(&client, topic).await?.1,
-            None => client.admin().masters(None).await?,
-        };
-        let request = wire::QueryMessagesRequest {
-            topic: self.topic.clone().unwrap_or_default(),
-            by: Some(By::MessageId(self.id.clone())),
-            ..Default::default()
-        };
-        let found = Search { client: &client, masters: &masters, most: usize::MAX }.run(&request).await?;
-        found.report(|| format!("no broker has a message with id {}; it may have expired", self.id))
+        if let Some(client_id) = &self.shown_to {
+            let message = one(&self.common, &self.id, self.topic.as_deref()).await?;
+            return show_to(&self.common, message, client_id, self.group).await;
+        }
+        if self.again == Some(true) {
+            let message = one(&self.common, &self.id, self.topic.as_deref()).await?;
+            return resend(&self.common, message).await;
+        }
+        let found = by_id(&self.common, &self.id, self.topic.as_deref()).await?;
+        found.report(|| nowhere(&self.id))
+    }
+}
+
+fn nowhere(id: &str) -> String {
+    format!("no broker has a message with id {id}; it may have expired")
+}
+
+async fn by_id(common: &Common, id: &str, topic: Option<&str>) -> Result<Found> {
+    let client = common.client()?;
+    let masters = match topic {
+        Some(topic) => common.masters_with_topic(&client, topic).await?.1,
+        None => client.admin().masters(None).await?,
+    };
+    let request = wire::QueryMessagesRequest {
+        topic: topic.unwrap_or_default().to_owned(),
+        by: Some(By::MessageId(id.to_owned())),
+        ..Default::default()
+    };
+    Search { client: &client, masters: &masters, most: usize::MAX }.run(&request).await
+}
+
+/// The message with an id; the newest one if there are several.
+///
+/// # Errors
+/// When no broker has one, or none can be asked.
+pub(crate) async fn one(common: &Common, id: &str, topic: Option<&str>) -> Result<v2::Message> {
+    let found = by_id(common, id, topic).await?;
+    match (found.messages.first(), found.warnings.into_iter().next()) {
+        (Some((broker, stored)), _) => decoded(broker, stored),
+        (None, Some(failure)) => Err(failure),
+        (None, None) => Err(Failure::not_found(nowhere(id))),
     }
 }
 
@@ -280,11 +321,15 @@ impl Found {
     }
 }
 
+fn decoded(broker: &str, stored: &wire::StoredMessage) -> Result<v2::Message> {
+    v2::Message::decode(&*stored.message).map_err(|error| {
+        Failure::failed(format!("broker {broker} answered with a malformed message: {error}"))
+    })
+}
+
 /// A message as a row and as JSON.
 fn show(broker: &str, stored: &wire::StoredMessage) -> Result<(Vec<String>, Value)> {
-    let malformed =
-        |error| Failure::failed(format!("broker {broker} answered with a malformed message: {error}"));
-    let message = v2::Message::decode(&*stored.message).map_err(malformed)?;
+    let message = decoded(broker, stored)?;
     let system = message.system_properties.unwrap_or_default();
     let topic = message.topic.unwrap_or_default();
     let body = String::from_utf8_lossy(&message.body);

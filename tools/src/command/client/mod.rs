@@ -1,6 +1,7 @@
 //! Clients: who is connected where, and what they say when asked.
 
 mod show;
+mod verify;
 
 use super::servers;
 use crate::outcome::{Failure, Result, combined};
@@ -10,12 +11,13 @@ use clap::{Args, ValueEnum};
 use kerolox_client::Address;
 use kerolox_client::admin::wire;
 use kerolox_proto::v2::settings::PubSub;
-use kerolox_proto::v2::{self, ClientType, Language};
+use kerolox_proto::v2::{self, ClientType, Language, telemetry_command::Command};
 use prost::Message as _;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 pub(crate) use show::Show;
+pub(crate) use verify::{Verify, show_to};
 
 /// What clients do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -114,6 +116,9 @@ impl Producers {
     }
 }
 
+/// How long a client may take for its reply, in milliseconds. A listener that is shown a message counts, too.
+const REPLY_MS: u32 = 2_500;
+
 /// A client, and the servers that know it.
 #[derive(Debug, Clone)]
 struct Found {
@@ -211,6 +216,30 @@ impl Found {
             if self.address.is_empty() { "-".to_owned() } else { self.address.clone() },
             short_duration(self.known_ms),
         ]
+    }
+}
+
+impl Found {
+    /// Puts a question to it through the servers that it is connected to; `nonce` is that of the command.
+    async fn ask(&self, common: &Common, command: Command, nonce: String) -> Result<v2::TelemetryCommand> {
+        let command = v2::TelemetryCommand {
+            status: Some(v2::Status { code: v2::Code::Ok.into(), message: "OK".to_owned() }),
+            command: Some(command),
+        };
+        for server in &self.reachable_at {
+            let request = wire::AskClientRequest {
+                client_id: self.client_id.clone(),
+                command: command.encode_to_vec(),
+                nonce: nonce.clone(),
+                wait_ms: REPLY_MS,
+            };
+            let answer = common.client_of(server)?.admin().broker(server).ask_client(request).await?;
+            if let Some(reply) = answer.reply {
+                return v2::TelemetryCommand::decode(reply.as_slice())
+                    .map_err(|error| Failure::failed(format!("its reply is malformed: {error}")));
+            }
+        }
+        Err(Failure::failed("it did not reply; its SDK may not know the question"))
     }
 }
 

@@ -5,9 +5,7 @@ use crate::outcome::{Failure, Result};
 use crate::output::{Report, short_duration};
 use crate::target::Common;
 use clap::Args;
-use kerolox_client::admin::wire;
 use kerolox_proto::v2::{self, telemetry_command::Command};
-use prost::Message as _;
 use serde_json::{Value, json};
 
 /// Show a connected client; with --stack also what its threads do
@@ -31,9 +29,6 @@ pub(crate) struct Show {
     #[arg(short = 's', long = "stack", aliases = ["jstack"], num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     stack: Option<bool>,
 }
-
-/// How long a client may take for its reply.
-const REPLY_MS: u32 = 2_500;
 
 impl Show {
     pub(crate) async fn run(self) -> Result<Report> {
@@ -67,28 +62,14 @@ impl Show {
 async fn stack(common: &Common, client: &Found) -> Result<String> {
     let nonce = uuid::Uuid::new_v4().to_string();
     let command = v2::PrintThreadStackTraceCommand { nonce: nonce.clone() };
-    let command = v2::TelemetryCommand {
-        status: Some(v2::Status { code: v2::Code::Ok.into(), message: "OK".to_owned() }),
-        command: Some(Command::PrintThreadStackTraceCommand(command)),
-    };
-    for server in &client.reachable_at {
-        let request = wire::AskClientRequest {
-            client_id: client.client_id.clone(),
-            command: command.encode_to_vec(),
-            nonce: nonce.clone(),
-            wait_ms: REPLY_MS,
-        };
-        let answer = common.client_of(server)?.admin().broker(server).ask_client(request).await?;
-        if let Some(reply) = answer.reply {
-            let reply = v2::TelemetryCommand::decode(reply.as_slice());
-            let trace = match reply.map(|reply| reply.command) {
-                Ok(Some(Command::ThreadStackTrace(trace))) => trace.thread_stack_trace,
-                _ => None,
-            };
-            return Ok(trace.unwrap_or_default());
+    let reply = client.ask(common, Command::PrintThreadStackTraceCommand(command), nonce).await?;
+    match (reply.command, reply.status) {
+        (Some(Command::ThreadStackTrace(v2::ThreadStackTrace { thread_stack_trace: Some(trace), .. })), _) => {
+            Ok(trace)
         }
+        (_, Some(status)) => Err(Failure::failed(status.message)),
+        _ => Err(Failure::failed("it replied without saying what its threads do")),
     }
-    Err(Failure::failed("it did not reply; its SDK may not know the question"))
 }
 
 fn text(client: &Found, stack: Option<&Result<String>>) -> String {

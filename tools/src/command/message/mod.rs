@@ -4,6 +4,7 @@ mod browse;
 mod consume;
 mod decode;
 pub(crate) mod read;
+mod resend;
 pub(crate) mod show;
 mod why;
 
@@ -12,7 +13,7 @@ use crate::output::{Format, Report, local_time, print_line, table};
 use crate::target::Common;
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
-use kerolox_client::{Client, Delivery, FilterExpression, Message, SimpleConsumer};
+use kerolox_client::{Client, Delivery, FilterExpression, Message, SendReceipt, SimpleConsumer};
 use serde_json::{Value, json};
 use std::io::ErrorKind;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,6 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub(crate) use browse::{Browse, PrintMsg, Tail};
 pub(crate) use consume::Consume;
 pub(crate) use decode::DecodeMessageId;
+pub(crate) use resend::{copied, resend};
 pub(crate) use why::Why;
 
 /// Send a message
@@ -58,29 +60,33 @@ impl SendMessage {
             message = message.tag(tag);
         }
         let message = message.build();
-        let sent = match &self.broker {
+        let receipt = match &self.broker {
             Some(broker) => producer.send_to(broker, self.queue, message).await,
             None => producer.send(message).await,
         };
         producer.shutdown().await;
-        let receipt = sent?;
-        let row = vec![
-            receipt.broker.clone(),
-            receipt.queue_id.to_string(),
-            "SEND_OK".to_owned(),
-            receipt.message_id.clone(),
-        ];
-        Ok(Report::ok(
-            table(&["Broker Name", "QID", "Send Result", "MsgId"], [row]),
-            json!({
-                "broker": receipt.broker,
-                "queue": receipt.queue_id,
-                "result": "SEND_OK",
-                "messageId": receipt.message_id,
-                "offset": receipt.offset,
-            }),
-        ))
+        Ok(sent(&receipt?))
     }
+}
+
+/// Where a message that was sent is now.
+fn sent(receipt: &SendReceipt) -> Report {
+    let row = vec![
+        receipt.broker.clone(),
+        receipt.queue_id.to_string(),
+        "SEND_OK".to_owned(),
+        receipt.message_id.clone(),
+    ];
+    Report::ok(
+        table(&["Broker Name", "QID", "Send Result", "MsgId"], [row]),
+        json!({
+            "broker": receipt.broker,
+            "queue": receipt.queue_id,
+            "result": "SEND_OK",
+            "messageId": receipt.message_id,
+            "offset": receipt.offset,
+        }),
+    )
 }
 
 /// Print messages of a topic, the oldest of each queue first

@@ -2,6 +2,7 @@
 
 use super::bar::Bar;
 use super::file::{Form, Item, Next, Reader as FileReader};
+use crate::command::message::copied;
 use crate::outcome::{Failure, Result};
 use crate::output::Report;
 use crate::target::{Common, Where};
@@ -280,27 +281,12 @@ impl Target {
     }
 }
 
+/// The message with its id and its delivery time.
 fn message(topic: &str, item: &Item) -> Message {
-    let wire = item.message.clone().unwrap_or_default();
     let system = item.system();
-    let mut message = Message::builder(topic).body(wire.body).keys(system.keys);
+    let mut message = copied(topic, item.message.clone().unwrap_or_default());
     if !system.message_id.is_empty() {
         message = message.message_id(system.message_id);
-    }
-    for (name, value) in wire.user_properties {
-        message = message.property(name, value);
-    }
-    if let Some(tag) = system.tag {
-        message = message.tag(tag);
-    }
-    if let Some(group) = system.message_group {
-        message = message.message_group(group);
-    }
-    if let Some(name) = system.lite_topic {
-        message = message.lite_topic(name);
-    }
-    if let Some(priority) = system.priority.and_then(|priority| u32::try_from(priority).ok()) {
-        message = message.priority(priority);
     }
     if let Some(time) = system.delivery_timestamp.and_then(|time| time_of(&time)) {
         message = message.delivery_timestamp(time);
