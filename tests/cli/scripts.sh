@@ -61,5 +61,26 @@ else
   echo "ok      mqbroker with a file that is not there"
   passed=$((passed + 1))
 fi
+
+# Under a name of its own, so that no other one is stopped.
+program="$(sh -c '. "$1/find.sh"; find_program nameserver' "$bin/x" "$bin")"
+mkdir "$folder/bin"
+ln "$program" "$folder/bin/nameserver" 2>/dev/null || cp "$program" "$folder/bin/nameserver"
+export KEROLOX_BIN="$folder/bin"
+printf 'listenPort=0\n' >"$folder/any.conf"
+(cd "$folder" && exec sh "$bin/mqnamesrv" -c any.conf -- --health-listen off --data "$folder/ns") >"$folder/ns.log" 2>&1 &
+server=$!
+for _ in $(seq 100); do
+  [ "$(readlink "/proc/$server/exe")" = "$folder/bin/nameserver" ] && break
+  sleep 0.1
+done
+check "mqshutdown" "process $server" stopped -- sh "$bin/mqshutdown" namesrv
+if sh "$bin/mqshutdown" namesrv >/dev/null 2>&1; then
+  echo "FAILED  mqshutdown of what does not run"
+  failed=$((failed + 1))
+else
+  echo "ok      mqshutdown of what does not run"
+  passed=$((passed + 1))
+fi
 echo "scripts: $passed passed, $failed failed"
 [ "$failed" = 0 ]

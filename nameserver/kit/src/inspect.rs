@@ -261,18 +261,20 @@ mod tests {
         let peer: SocketAddr = "127.0.0.1:7".parse().unwrap();
         let (_lease, mut commands) = server.clients.open_stream("c", Some(peer));
         let clients = server.clients.clone();
-        tokio::spawn(async move {
+        let answering = tokio::spawn(async move {
             commands.recv().await.unwrap().unwrap();
             let trace = v2::ThreadStackTrace { nonce: "n".into(), thread_stack_trace: Some("main".into()) };
             clients.replied(
                 "n",
                 TelemetryCommand { status: None, command: Some(Command::ThreadStackTrace(trace)) },
             );
+            commands
         });
         let asked = server.ask_client(Request::new(ask())).await.unwrap().into_inner();
         let reply = TelemetryCommand::decode(asked.reply.unwrap().as_slice()).unwrap();
         assert!(matches!(reply.command, Some(Command::ThreadStackTrace(_))));
 
+        let _commands = answering.await.unwrap();
         let listed = server.list_clients(Request::new(pb::ListClientsRequest::default())).await.unwrap();
         let listed = listed.into_inner().clients;
         assert_eq!((listed.len(), listed[0].address.as_str(), listed[0].reachable), (1, "127.0.0.1:7", true));

@@ -4,6 +4,7 @@
 
 mod admin;
 mod cluster;
+mod live;
 mod screen;
 mod transcript;
 mod transfer;
@@ -43,6 +44,8 @@ pub async fn run(options: &Options) -> Result<Checks> {
         ("each command says how it is used", said(transcript::help(&cluster))),
         ("each command does what it says", said(transcript::play(&mut cluster, options).await)),
         ("the administration of the SDKs' protocol", said(admin::ask(&cluster).await)),
+        ("a message shown to a listener", said(live::verify(&cluster).await)),
+        ("a topic watched", said(live::tail(&cluster).await)),
         ("the terminal view", said(screen::watch(&cluster).await)),
         ("message why", said(why::explain(&cluster).await)),
     ];

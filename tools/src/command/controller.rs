@@ -292,6 +292,9 @@ pub(crate) struct RemoveBrokerMember {
     /// Who goes
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
     member: u64,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     dry_run: DryRun,
 }
@@ -305,6 +308,8 @@ impl RemoveBrokerMember {
         {
             return Ok(instead);
         }
+        let question = format!("Take member {} out of {} for good?", self.member, state.group);
+        crate::command::confirm(&question, self.yes)?;
         let request = wire::RemoveMemberRequest {
             cluster: state.cluster,
             group: state.group.clone(),
@@ -402,6 +407,9 @@ pub(crate) struct ControllerRemove {
     /// The nameserver's --id
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     id: u64,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     dry_run: DryRun,
 }
@@ -414,6 +422,8 @@ impl ControllerRemove {
         {
             return Ok(instead);
         }
+        let question = format!("Take nameserver {} out of those that elect masters?", self.id);
+        crate::command::confirm(&question, self.yes)?;
         let request = wire::RemoveNameserverRequest { id: self.id };
         controller.remove_nameserver(request).await.map_err(failure)?;
         let text = format!("nameserver {} elects no masters any more; it can be stopped", self.id);

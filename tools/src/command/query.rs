@@ -37,7 +37,13 @@ pub(crate) struct QueryMsgById {
     #[arg(short = 'g', long = "consumer-group", alias = "consumerGroup", requires = "shown_to")]
     group: Option<String>,
     /// Send it once more, as a new message with an id of its own
-    #[arg(short = 's', long = "send-message", alias = "sendMessage", value_name = "BOOL", conflicts_with = "shown_to")]
+    #[arg(
+        short = 's',
+        long = "send-message",
+        alias = "sendMessage",
+        value_name = "BOOL",
+        conflicts_with = "shown_to"
+    )]
     #[arg(num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     again: Option<bool>,
 }

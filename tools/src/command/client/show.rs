@@ -64,9 +64,10 @@ async fn stack(common: &Common, client: &Found) -> Result<String> {
     let command = v2::PrintThreadStackTraceCommand { nonce: nonce.clone() };
     let reply = client.ask(common, Command::PrintThreadStackTraceCommand(command), nonce).await?;
     match (reply.command, reply.status) {
-        (Some(Command::ThreadStackTrace(v2::ThreadStackTrace { thread_stack_trace: Some(trace), .. })), _) => {
-            Ok(trace)
-        }
+        (
+            Some(Command::ThreadStackTrace(v2::ThreadStackTrace { thread_stack_trace: Some(trace), .. })),
+            _,
+        ) => Ok(trace),
         (_, Some(status)) => Err(Failure::failed(status.message)),
         _ => Err(Failure::failed("it replied without saying what its threads do")),
     }

@@ -1,7 +1,8 @@
 //! `message export`.
 
 use super::bar::Bar;
-use super::file::{Form, Item, Next, Reader as FileReader, SCHEDULED, Writer, summary};
+use super::file::{Form, Next, Reader as FileReader, Writer, summary};
+use super::item::{Item, SCHEDULED};
 use crate::command::message::read::{Reader, Start, Wanted};
 use crate::command::offset::parse_time;
 use crate::outcome::{Failure, Result};

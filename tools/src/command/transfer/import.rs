@@ -1,7 +1,8 @@
 //! `message import`.
 
 use super::bar::Bar;
-use super::file::{Form, Item, Next, Reader as FileReader};
+use super::file::{Form, Next, Reader as FileReader};
+use super::item::Item;
 use crate::command::message::copied;
 use crate::outcome::{Failure, Result};
 use crate::output::Report;

@@ -4,6 +4,7 @@ mod bar;
 mod export;
 mod file;
 mod import;
+mod item;
 mod produce;
 
 pub(crate) use export::Export;

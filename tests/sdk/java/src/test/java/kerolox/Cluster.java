@@ -99,17 +99,20 @@ final class Cluster {
         Sdk.eventually(seconds, "there is a route to " + topic, () -> run("topicRoute", "-t", topic).code == 0);
     }
 
-    private void mqadmin(String command, String... arguments) {
+    /** What it says; it must be well. */
+    String mqadmin(String command, String... arguments) {
         var done = run(command, arguments);
         if (done.code != 0) throw new AssertionError("mqadmin " + command + ": " + done.output);
+        return done.output;
     }
 
     private record Done(int code, String output) {}
 
     private Done run(String command, String... arguments) {
         var program = Path.of(System.getenv("KEROLOX_BIN"), "mqadmin").toString();
-        var full = new ArrayList<>(List.of(program, command, "-n", nameserver));
+        var full = new ArrayList<>(List.of(program, command));
         full.addAll(List.of(arguments));
+        full.addAll(List.of("-n", nameserver));
         try {
             var process = new ProcessBuilder(full).redirectErrorStream(true).start();
             process.getOutputStream().close();
@@ -133,7 +136,7 @@ final class Cluster {
         }
     }
 
-    private static String field(String answer, String name) {
+    static String field(String answer, String name) {
         var found = Pattern.compile('"' + name + "\": \"?([^\",}]+)").matcher(answer);
         if (!found.find()) throw new AssertionError("no " + name + " in " + answer);
         return found.group(1);

@@ -1,10 +1,13 @@
 package kerolox;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Supplier;
 import java.util.stream.Stream;
 
@@ -25,6 +28,28 @@ class PushTest {
         var expected = new ArrayList<>(sent.stream().map(body -> body + " 1").toList());
         expected.add("message-3 2");
         assertEquals(Sdk.sorted(expected), Sdk.sorted(recorder.got()));
+    }
+
+    @EachAccessPoint
+    void administrators_see_its_threads_and_show_it_messages(Access access) throws Exception {
+        var topic = CLUSTER.topic("NORMAL");
+        var group = CLUSTER.group();
+        var fails = new AtomicBoolean();
+        var recorder = new Recorder((body, attempt) -> fails.get());
+        Sdk.push(CLUSTER.endpoint(access), topic, group, recorder);
+        var id = Sdk.producer(CLUSTER.endpoint(access), topic).send(Sdk.message(topic, "look").build()).getMessageId();
+        Sdk.eventually(20, "the message was pushed", () -> recorder.got().size() == 1);
+
+        var client = Cluster.field(CLUSTER.mqadmin("client", "list", "--group", group, "--output", "json"), "clientId");
+        assertTrue(CLUSTER.mqadmin("consumerStatus", "-g", group, "-s", "true").contains("java.lang.Thread"));
+        CLUSTER.mqadmin("message", "verify", id.toString(), "-d", client, "-g", group);
+        assertEquals(List.of("look", "look"), recorder.bodies());
+        fails.set(true);
+        var failed = assertThrows(AssertionError.class,
+            () -> CLUSTER.mqadmin("message", "verify", id.toString(), "-d", client, "-g", group));
+        Sdk.assertMentions(failed, "failed on message");
+        Sdk.pause(2);
+        assertEquals(List.of("look", "look", "look"), recorder.bodies());
     }
 
     @EachAccessPoint
