@@ -7,9 +7,11 @@ use crate::command::{
 };
 use crate::outcome::Result;
 use crate::output::{Format, Report};
+use crate::target::REPEAT_ID;
 use clap::{ArgMatches, Args, Command};
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 /// The arguments of a command, and what it does.
 pub(crate) trait Run: Args + 'static {
@@ -24,6 +26,24 @@ pub(crate) trait Run: Args + 'static {
 pub(crate) struct Started {
     pub(crate) format: Format,
     pub(crate) running: Pin<Box<dyn Future<Output = Result<Report>>>>,
+    /// What is to be said about the command line.
+    pub(crate) notes: Vec<String>,
+    /// When it is to be run again.
+    pub(crate) again: Option<Again>,
+}
+
+/// A command that is run again and again, see [`crate::target::Repeat`].
+pub(crate) struct Again {
+    pub(crate) pause: Duration,
+    matches: ArgMatches,
+    start: fn(&ArgMatches) -> std::result::Result<Started, clap::Error>,
+}
+
+impl Again {
+    /// The next run.
+    pub(crate) fn start(&self) -> std::result::Result<Started, clap::Error> {
+        (self.start)(&self.matches)
+    }
 }
 
 /// A command.
@@ -48,7 +68,13 @@ impl Entry {
 
 fn start<R: Run>(matches: &ArgMatches) -> std::result::Result<Started, clap::Error> {
     let arguments = R::from_arg_matches(matches)?;
-    Ok(Started { format: arguments.format(), running: Box::pin(arguments.run()) })
+    let seconds = matches.try_get_one::<u64>(REPEAT_ID).ok().flatten();
+    let again = seconds.map(|seconds| Again {
+        pause: Duration::from_secs(*seconds),
+        matches: matches.clone(),
+        start: start::<R>,
+    });
+    Ok(Started { format: arguments.format(), running: Box::pin(arguments.run()), notes: Vec::new(), again })
 }
 
 macro_rules! output_of {
@@ -157,9 +183,9 @@ catalog! {
     }
     "client" {
         "list" [] "-g billing" client::List;
-        "consumers" ["consumerConnection" "consumer"] "-g billing" client::Consumers;
+        "consumers" ["consumerConnection"] "-g billing" client::Consumers;
         "producers" ["producerConnection" "producer"] "-t orders" client::Producers;
-        "show" ["consumerStatus"] "-g billing --stack" client::Show;
+        "show" ["consumerStatus" "consumer"] "-g billing --stack" client::Show;
     }
     "broker" {
         "status" ["brokerStatus"] "-b 127.0.0.1:8081" broker::BrokerStatus;

@@ -1,7 +1,7 @@
 //! The command line: how the words of it find their command.
 
 use crate::catalog::{CATALOG, Entry, GROUPS, Started};
-use crate::foreign;
+use crate::{foreign, legacy};
 use clap::{ArgMatches, Command};
 use std::ffi::OsString;
 
@@ -46,6 +46,7 @@ fn named(entry: &Entry, name: &'static str) -> Command {
     } else if !entry.flat.is_empty() {
         more.push(format!("Also called: mqadmin {}", entry.flat.join(", mqadmin ")));
     }
+    more.extend(legacy::help(name));
     command.after_help(more.join("\n"))
 }
 
@@ -54,13 +55,15 @@ fn named(entry: &Entry, name: &'static str) -> Command {
 /// # Errors
 /// When it makes no sense, and when it asks for help.
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Started, clap::Error> {
-    let matches = command().try_get_matches_from(as_we_spell_it(arguments))?;
+    let (arguments, notes) = as_we_spell_it(arguments);
+    let matches = command().try_get_matches_from(arguments)?;
     let (name, inner) = matches.subcommand().expect("a subcommand is required");
-    match inner.subcommand() {
+    let started = match inner.subcommand() {
         Some((verb, matches)) => start(|entry| entry.group == name && entry.verb == verb, matches),
         None => start(|entry| answers_to(entry, name), inner),
     }
-    .unwrap_or_else(|| Ok(foreign::explain(name)))
+    .unwrap_or_else(|| Ok(foreign::explain(name)))?;
+    Ok(Started { notes, ..started })
 }
 
 fn answers_to(entry: &Entry, name: &str) -> bool {
@@ -72,8 +75,8 @@ fn start(wanted: impl Fn(&Entry) -> bool, matches: &ArgMatches) -> Option<Result
 }
 
 /// The arguments with the names of command and group, and flags of more than one letter, spelt as we spell them: RocketMQ's
-/// tool does not regard case, and takes `-topic` for `--topic`.
-fn as_we_spell_it(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+/// tool does not regard case, and takes `-topic` for `--topic`. Also what is to be said of flags that have no meaning here.
+fn as_we_spell_it(arguments: impl Iterator<Item = OsString>) -> (Vec<OsString>, Vec<String>) {
     let mut arguments: Vec<OsString> = arguments.collect();
     let root = command();
     let is_help = arguments.get(1).is_some_and(|word| word == "help");
@@ -84,6 +87,9 @@ fn as_we_spell_it(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
         known = found;
         at += 1;
     }
+    let mut behind = arguments.split_off(at.min(arguments.len()));
+    let notes = legacy::rewrite(known, &mut behind);
+    arguments.append(&mut behind);
     let flags: Vec<&str> = known.get_arguments().flat_map(long_names).collect();
     for word in arguments.iter_mut().skip(at).take_while(|word| *word != "--") {
         if let Some(flag) = word.to_str().and_then(|word| word.strip_prefix('-'))
@@ -93,7 +99,7 @@ fn as_we_spell_it(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
             *word = format!("--{flag}").into();
         }
     }
-    arguments
+    (arguments, notes)
 }
 
 fn find<'a>(command: &'a Command, word: &str) -> Option<&'a Command> {
@@ -210,6 +216,15 @@ mod tests {
             "updateTopic -n h:1 -b h:2 -topic orders -readQueueNums=4",
             "Topic CREATE -b h:2 -t orders -a -reserve.time",
             "createUser -n h:1 -c C -u alice -p secret",
+            "updateTopic -b h:2 -t orders -o true -u false -s false",
+            "updateSubGroup -b h:2 -g billing -q 1 -i 0 -w 1 -a true -p {\"type\":\"EXPONENTIAL\"}",
+            "electMaster -a h:1 -bn broker-a -b 2 -c C",
+            "getSyncStateSet -a h:1 -c C -i 5",
+            "haStatus -n h:1 -b h:2 -i 5",
+            "clusterList -n h:1 -m -i 10",
+            "consumeMessage -n h:1 -t orders -b broker-a -i 0 -o 7 -c 3",
+            "printMsgByQueue -n h:1 -t orders -a broker-a -i 0 -s a -p true -d true -f true",
+            "queryMsgTraceById -n h:1 -i 01F2 -t TRACE -b 1 -e 2 -c 3",
             "store verify /data --online",
             "store dump /data --from 64 --to 999 --kind message --limit 3 --body=hex --output json",
             "STORE dump /data --body",
@@ -217,6 +232,30 @@ mod tests {
         ] {
             assert!(parse_line(line).is_ok(), "{line}: {}", parse_line(line).err().unwrap());
         }
+    }
+
+    /// Each line of the file is a command of RocketMQ with its flags: SHORT/LONG, and `=` if it takes a value.
+    #[test]
+    fn every_flag_of_rocketmq_is_known() {
+        let mut unknown = Vec::new();
+        for line in include_str!("../fixtures/rocketmq-flags.txt").lines() {
+            let (name, flags) = line.split_once(' ').unwrap_or((line, ""));
+            for flag in flags.split_whitespace() {
+                let (short, long) = flag.trim_end_matches('=').split_once('/').expect("SHORT/LONG");
+                let value = if flag.ends_with('=') { " 1" } else { "" };
+                for spelt in
+                    [(short, format!("-{short}")), (long, format!("--{long}")), (long, format!("-{long}"))]
+                {
+                    let kind = parse_line(&format!("{name} {}{value} --help", spelt.1))
+                        .err()
+                        .map(|error| error.kind());
+                    if !spelt.0.is_empty() && kind == Some(clap::error::ErrorKind::UnknownArgument) {
+                        unknown.push(format!("{name} {}", spelt.1));
+                    }
+                }
+            }
+        }
+        assert!(unknown.is_empty(), "{}", unknown.join(", "));
     }
 
     #[test]
@@ -233,6 +272,9 @@ mod tests {
             "consumerProgress -n h:1 -t orders",
             "resetOffset -n h:1 -g billing -t orders",
             "resetOffset -n h:1 -g billing -t orders --to yesterday",
+            "consumeMessage -n h:1 -t orders -g billing -o 7",
+            "consumeMessage -n h:1 -t orders -o 7",
+            "updateSubGroup -b h:1 -g billing -p {}",
             "resetOffsetByTime -n h:1 -g billing -t orders -s now -o 12",
             "store",
             "dlqRedrive -b h:1 -g billing --rate 0",

@@ -210,5 +210,10 @@ pub(crate) fn add_to(root: Command) -> Command {
 pub(crate) fn explain(name: &str) -> Started {
     let why = FOREIGN.iter().find(|(known, _)| *known == name).map_or("it is unknown", |(_, why)| why);
     let failure = Failure::usage(format!("{name} has no meaning here: {why}"));
-    Started { format: Format::Table, running: Box::pin(async { Err(failure) }) }
+    Started {
+        format: Format::Table,
+        running: Box::pin(async { Err(failure) }),
+        notes: Vec::new(),
+        again: None,
+    }
 }

@@ -8,6 +8,7 @@ mod cli;
 mod command;
 mod context;
 mod foreign;
+mod legacy;
 mod outcome;
 mod output;
 mod target;
@@ -21,15 +22,22 @@ async fn main() -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    let started = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    let exit = match started.running.await {
-        Ok(report) => report.print(started.format),
-        Err(failure) => {
-            failure.print(started.format);
-            failure.exit
-        }
-    };
-    ExitCode::from(exit as u8)
+    let mut started = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    for note in &started.notes {
+        output::print_error(note);
+    }
+    loop {
+        let exit = match started.running.await {
+            Ok(report) => report.print(started.format),
+            Err(failure) => {
+                failure.print(started.format);
+                failure.exit
+            }
+        };
+        let Some(again) = &started.again else { return ExitCode::from(exit as u8) };
+        tokio::time::sleep(again.pause).await;
+        started = again.start().unwrap_or_else(|error| error.exit());
+    }
 }
 
 const _: () = assert!(Exit::Unreachable as u8 == 6, "exit codes are an interface");

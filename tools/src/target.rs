@@ -27,6 +27,17 @@ pub(crate) struct Common {
     pub(crate) output: Format,
 }
 
+/// Name by which [`Repeat`] is found among the arguments of a command.
+pub(crate) const REPEAT_ID: &str = "repeat";
+
+/// The option of commands that may run again and again.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Repeat {
+    /// Show it again and again, with a pause of so many seconds, until it is interrupted
+    #[arg(short = 'i', long = "interval", id = REPEAT_ID, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    _seconds: Option<u64>,
+}
+
 /// The brokers that a change goes to: those of the context's cluster unless some are named.
 #[derive(Debug, Clone, Args)]
 #[group(multiple = false)]

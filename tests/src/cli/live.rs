@@ -99,18 +99,36 @@ impl Drop for Running {
     }
 }
 
+/// A command that goes on, and the lines that it writes.
+fn begin(cluster: &Cluster, words: &[&str]) -> Result<(Running, mpsc::Receiver<String>)> {
+    let mut command = cluster.command(cluster.address()?);
+    let mut child = Running(command.args(words).stdout(Stdio::piped()).spawn()?);
+    let lines = BufReader::new(child.0.stdout.take().context("it is piped")?).lines();
+    let (sender, said) = mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    Ok((child, said))
+}
+
+/// With `--interval` a list is shown again and again.
+pub(super) fn repeat(cluster: &Cluster) -> Result<String> {
+    let (_running, said) = begin(cluster, &["clusterList", "-i", "1"])?;
+    let (mut times, mut lines) = (0, Vec::new());
+    while times < 3 {
+        let line = block_in_place(|| said.recv_timeout(PATIENCE)).context("it stopped")?;
+        times += u32::from(line.starts_with("#Cluster Name"));
+        lines.push(line);
+    }
+    ensure!(lines.iter().filter(|line| line.contains("broker-b")).count() >= 4, "{lines:?}");
+    Ok("shown three times".to_owned())
+}
+
 /// `tail` shows what comes, and nothing of before.
 pub(super) async fn tail(cluster: &Cluster) -> Result<String> {
     let topic = "tailed";
     block_in_place(|| cluster.ok(&format!("updateTopic -c DefaultCluster -t {topic} -w 2 -r 2")))?;
     let producer = cluster.client()?.producer().topic(topic).start().await?;
     producer.send(Message::builder(topic).body("before").build()).await?;
-    let mut command = cluster.command(cluster.address()?);
-    command.args(["tail", "-t", topic, "--output", "json"]).stdout(Stdio::piped());
-    let mut child = Running(command.spawn()?);
-    let lines = BufReader::new(child.0.stdout.take().context("it is piped")?).lines();
-    let (sender, said) = mpsc::channel();
-    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let (_running, said) = begin(cluster, &["tail", "-t", topic, "--output", "json"])?;
     // One that was sent before it looked is not seen, so they are sent until one is.
     let mut sent = Vec::new();
     let started = Instant::now();

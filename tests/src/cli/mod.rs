@@ -46,6 +46,7 @@ pub async fn run(options: &Options) -> Result<Checks> {
         ("the administration of the SDKs' protocol", said(admin::ask(&cluster).await)),
         ("a message shown to a listener", said(live::verify(&cluster).await)),
         ("a topic watched", said(live::tail(&cluster).await)),
+        ("a list shown again and again", said(live::repeat(&cluster))),
         ("the terminal view", said(screen::watch(&cluster).await)),
         ("message why", said(why::explain(&cluster).await)),
     ];

@@ -3,7 +3,7 @@
 use super::DryRun;
 use crate::outcome::{Failure, Result, combined};
 use crate::output::{Report, short_duration, table};
-use crate::target::{Common, Done, Where, report};
+use crate::target::{Common, Done, Repeat, Where, report};
 use clap::Args;
 use kerolox_client::admin::wire;
 use serde_json::{Map, Value, json};
@@ -255,6 +255,8 @@ pub(crate) struct BrokerEpoch {
     /// Only this broker group
     #[arg(short = 'b', long = "broker-name", alias = "brokerName", value_name = "BROKER_NAME")]
     broker: Option<String>,
+    #[command(flatten)]
+    _repeat: Repeat,
 }
 
 impl BrokerEpoch {

@@ -2,7 +2,7 @@
 
 use crate::outcome::{Failure, Result, combined};
 use crate::output::{Report, short_duration, table};
-use crate::target::Common;
+use crate::target::{Common, Repeat};
 use clap::Args;
 use kerolox_client::admin::{Admin, address_of, wire};
 use serde_json::{Value, json};
@@ -15,6 +15,8 @@ pub(crate) struct ClusterList {
     /// This cluster only
     #[arg(short = 'c', long = "cluster-name", alias = "clusterName", value_name = "CLUSTER")]
     cluster: Option<String>,
+    #[command(flatten)]
+    _repeat: Repeat,
 }
 
 /// A registered broker, and what it says when asked.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use kerolox_client::Address;
 use kerolox_client::admin::wire;
 use kerolox_kit::controller::ControllerClient;
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use crate::command::replication::give_up_reign;
 use crate::command::{DryRun, confirm};
 use crate::outcome::{Exit, Failure, Result};
 use crate::output::{Report, table};
-use crate::target::Common;
+use crate::target::{Common, Repeat};
 
 /// How long `electMaster` waits for the master.
 const ELECTION_PATIENCE: Duration = Duration::from_secs(10);
@@ -71,16 +72,47 @@ pub(crate) struct GetSyncStateSet {
     /// This broker group only
     #[arg(short = 'b', long = "broker-name", alias = "brokerName", value_name = "GROUP")]
     broker: Option<String>,
+    /// This cluster only
+    #[arg(short = 'c', long = "cluster-name", alias = "clusterName", value_name = "CLUSTER")]
+    cluster: Option<String>,
+    #[command(flatten)]
+    _repeat: Repeat,
 }
 
 impl GetSyncStateSet {
     pub(crate) async fn run(self) -> Result<Report> {
         let controller = self.common.controller()?;
-        let groups = described(&controller, self.broker.as_deref().unwrap_or_default()).await?;
-        if let (Some(broker), true) = (&self.broker, groups.is_empty()) {
-            return Err(Failure::not_found(format!("no broker group {broker} is known; check its name")));
+        Ok(report(&chosen(&controller, self.cluster.as_deref(), self.broker.as_deref()).await?))
+    }
+}
+
+/// The broker groups of a cluster, or of all; of these the one with this name, or with this address of a member.
+///
+/// # Errors
+/// When there is none that was asked for.
+pub(crate) async fn chosen(
+    controller: &ControllerClient,
+    cluster: Option<&str>,
+    broker: Option<&str>,
+) -> Result<Vec<wire::GroupDescription>> {
+    let address = broker.filter(|broker| broker.parse::<Address>().is_ok());
+    let name = if address.is_some() { "" } else { broker.unwrap_or_default() };
+    let mut groups = described(controller, name).await?;
+    groups.retain(|group| {
+        let state = group.state.clone().unwrap_or_default();
+        let is_at = |address: &str| {
+            state.members.iter().any(|member| format!("{}:{}", member.host, member.port) == address)
+        };
+        cluster.is_none_or(|cluster| state.cluster == cluster) && address.is_none_or(is_at)
+    });
+    match (broker, cluster) {
+        (Some(broker), _) if groups.is_empty() => {
+            Err(Failure::not_found(format!("no broker group {broker} is known; check its name")))
         }
-        Ok(report(&groups))
+        (None, Some(cluster)) if groups.is_empty() => {
+            Err(Failure::not_found(format!("no broker group of cluster {cluster} is known; check its name")))
+        }
+        _ => Ok(groups),
     }
 }
 

@@ -48,6 +48,9 @@ pub(crate) struct UpdateSubGroup {
     /// Redeliveries after the first attempt, before a message becomes a dead letter
     #[arg(short = 'r', long = "retry-max-times", alias = "retryMaxTimes", value_name = "N")]
     retry_max_times: Option<u32>,
+    /// Delays between attempts, as RocketMQ's GroupRetryPolicy in JSON; the same as the attribute retry.backoff
+    #[arg(short = 'p', long = "group-retry-policy", alias = "groupRetryPolicy", value_name = "JSON", value_parser = retry_policy)]
+    retry_policy: Option<String>,
     /// Attributes, +KEY=VALUE or -KEY, several separated by ','; consume.from=earliest, latest or a time says where the
     /// group starts in a topic that it has never consumed, priority.factor=0..100 how strictly priorities count
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true, value_name = "ATTRIBUTE")]
@@ -59,6 +62,7 @@ pub(crate) struct UpdateSubGroup {
 impl UpdateSubGroup {
     pub(crate) fn request(&self) -> wire::UpdateGroupRequest {
         let attributes = self.attributes.iter().map(|change| change.trim().to_owned());
+        let backoff = self.retry_policy.as_ref().map(|backoff| format!("+retry.backoff={backoff}"));
         let broadcast = self.broadcast.map(|broadcast| format!("+broadcast={broadcast}"));
         wire::UpdateGroupRequest {
             name: self.group.clone(),
@@ -66,7 +70,7 @@ impl UpdateSubGroup {
             fifo: self.orderly,
             retry_max_times: self.retry_max_times,
             consume_from_min: self.consume_from_min,
-            attributes: attributes.chain(broadcast).collect(),
+            attributes: attributes.chain(broadcast).chain(backoff).collect(),
             dry_run: self.dry_run.dry_run,
         }
     }
@@ -101,6 +105,32 @@ impl UpdateSubGroup {
                 })
             },
         ))
+    }
+}
+
+/// RocketMQ's policy as a back-off in our words: a list of delays, or exponential/FIRST/LONGEST/FACTOR.
+fn retry_policy(text: &str) -> std::result::Result<String, String> {
+    let policy: Value = serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))?;
+    let millis = |value: &Value| value.as_u64().map(|millis| format!("{millis}ms"));
+    match policy["type"].as_str() {
+        Some("EXPONENTIAL") => {
+            // RocketMQ's figures where it says nothing else: 5 s, 2 h, twice as long each time.
+            let exponential = &policy["exponentialRetryPolicy"];
+            let first = millis(&exponential["initial"]).unwrap_or_else(|| "5s".to_owned());
+            let longest = millis(&exponential["max"]).unwrap_or_else(|| "2h".to_owned());
+            let factor = exponential["multiplier"].as_f64().unwrap_or(2.0);
+            Ok(format!("exponential/{first}/{longest}/{factor}"))
+        }
+        Some("CUSTOMIZED") => {
+            let delays: Option<Vec<String>> = policy["customizedRetryPolicy"]["next"]
+                .as_array()
+                .map(|delays| delays.iter().filter_map(millis).collect());
+            match delays {
+                Some(delays) if !delays.is_empty() => Ok(delays.join("/")),
+                _ => Err("customizedRetryPolicy.next must list delays in milliseconds".to_owned()),
+            }
+        }
+        _ => Err("its type must be EXPONENTIAL or CUSTOMIZED".to_owned()),
     }
 }
 
@@ -240,5 +270,24 @@ mod tests {
             wire::GroupConfig { name: "g".into(), fifo: true, retry_max_times: 3, ..Default::default() };
         assert_eq!(group_json(&group)["consumeMessageOrderly"], true);
         assert!(group_text(&group).contains("retryMaxTimes=3"));
+    }
+
+    #[test]
+    fn retry_policies_of_rocketmq_become_back_offs() {
+        let exponential =
+            r#"{"type":"EXPONENTIAL","exponentialRetryPolicy":{"initial":1000,"max":60000,"multiplier":3}}"#;
+        let customized = r#"{"type":"CUSTOMIZED","customizedRetryPolicy":{"next":[1000,5000]}}"#;
+        for (text, wanted) in [
+            (exponential, "exponential/1000ms/60000ms/3"),
+            (r#"{"type":"EXPONENTIAL"}"#, "exponential/5s/2h/2"),
+            (customized, "1000ms/5000ms"),
+        ] {
+            let backoff = retry_policy(text).unwrap();
+            assert_eq!(backoff, wanted);
+            backoff.parse::<kerolox_model::backoff::Backoff>().unwrap();
+        }
+        for bad in ["", "{}", r#"{"type":"CUSTOMIZED","customizedRetryPolicy":{"next":[]}}"#] {
+            assert!(retry_policy(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -23,6 +23,16 @@ pub(crate) struct ConsumerProgress {
     /// Only this topic
     #[arg(short = 't', long = "topic-name", alias = "topicName", requires = "group")]
     topic: Option<String>,
+    /// Whether to name the consumers that are connected, with their addresses
+    #[arg(
+        short = 's',
+        long = "show-client-ip",
+        alias = "showClientIP",
+        requires = "group",
+        value_name = "BOOL"
+    )]
+    #[arg(num_args = 0..=1, default_missing_value = "true")]
+    show_clients: Option<bool>,
 }
 
 /// Numbers of a consumer group in one queue, with the broker that has it.
@@ -32,7 +42,16 @@ impl ConsumerProgress {
     pub(crate) async fn run(self) -> Result<Report> {
         let (admin, brokers) = self.place.brokers(&self.common, self.topic.as_deref()).await?;
         match &self.group {
-            Some(group) => self.of_group(&admin, &brokers, group).await,
+            Some(group) => {
+                let mut report = self.of_group(&admin, &brokers, group).await?;
+                if self.show_clients == Some(true) {
+                    let clients = super::client::of_group(&self.common, group).await?;
+                    let listed = if clients.is_empty() { "none".to_owned() } else { clients.join(", ") };
+                    report.text = format!("{}\nClients: {listed}", report.text);
+                    report.json["clients"] = json!(clients);
+                }
+                Ok(report)
+            }
             None => self.overview(&admin, &brokers).await,
         }
     }

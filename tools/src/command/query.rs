@@ -8,9 +8,11 @@ use crate::target::Common;
 use clap::Args;
 use kerolox_client::Client;
 use kerolox_client::admin::{Admin, Master, wire};
+use kerolox_core::filter::Filter;
 use kerolox_proto::v2;
 use prost::Message as _;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use wire::query_messages_request::By;
 use wire::queue_place::From as Start;
 
@@ -30,6 +32,9 @@ pub(crate) struct QueryMsgById {
     /// Only in this topic
     #[arg(short = 't', long)]
     topic: Option<String>,
+    /// Only in this cluster
+    #[arg(short = 'c', long = "cluster-name", aliases = ["clusterName", "cluster"], value_name = "CLUSTER")]
+    cluster: Option<String>,
     /// Show it to this connected consumer, as `message verify` does
     #[arg(short = 'd', long = "client-id", alias = "clientId", value_name = "CLIENT_ID")]
     shown_to: Option<String>,
@@ -51,15 +56,19 @@ pub(crate) struct QueryMsgById {
 impl QueryMsgById {
     pub(crate) async fn run(self) -> Result<Report> {
         if let Some(client_id) = &self.shown_to {
-            let message = one(&self.common, &self.id, self.topic.as_deref()).await?;
+            let message = self.one().await?;
             return show_to(&self.common, message, client_id, self.group).await;
         }
         if self.again == Some(true) {
-            let message = one(&self.common, &self.id, self.topic.as_deref()).await?;
+            let message = self.one().await?;
             return resend(&self.common, message).await;
         }
-        let found = by_id(&self.common, &self.id, self.topic.as_deref()).await?;
+        let found = by_id(&self.common, &self.id, self.topic.as_deref(), self.cluster.as_deref()).await?;
         found.report(|| nowhere(&self.id))
+    }
+
+    async fn one(&self) -> Result<v2::Message> {
+        newest(by_id(&self.common, &self.id, self.topic.as_deref(), self.cluster.as_deref()).await?, &self.id)
     }
 }
 
@@ -67,12 +76,13 @@ fn nowhere(id: &str) -> String {
     format!("no broker has a message with id {id}; it may have expired")
 }
 
-async fn by_id(common: &Common, id: &str, topic: Option<&str>) -> Result<Found> {
+async fn by_id(common: &Common, id: &str, topic: Option<&str>, cluster: Option<&str>) -> Result<Found> {
     let client = common.client()?;
-    let masters = match topic {
+    let mut masters = match topic {
         Some(topic) => common.masters_with_topic(&client, topic).await?.1,
         None => client.admin().masters(None).await?,
     };
+    masters.retain(|master| cluster.is_none_or(|cluster| master.info.cluster == cluster));
     let request = wire::QueryMessagesRequest {
         topic: topic.unwrap_or_default().to_owned(),
         by: Some(By::MessageId(id.to_owned())),
@@ -86,7 +96,10 @@ async fn by_id(common: &Common, id: &str, topic: Option<&str>) -> Result<Found> 
 /// # Errors
 /// When no broker has one, or none can be asked.
 pub(crate) async fn one(common: &Common, id: &str, topic: Option<&str>) -> Result<v2::Message> {
-    let found = by_id(common, id, topic).await?;
+    newest(by_id(common, id, topic, None).await?, id)
+}
+
+fn newest(found: Found, id: &str) -> Result<v2::Message> {
     match (found.messages.first(), found.warnings.into_iter().next()) {
         (Some((broker, stored)), _) => decoded(broker, stored),
         (None, Some(failure)) => Err(failure),
@@ -114,12 +127,16 @@ pub(crate) struct QueryMsgByKey {
     /// Stored before this time, milliseconds since 1970
     #[arg(short = 'e', long = "end-timestamp", alias = "endTimestamp", value_name = "MILLIS")]
     end: Option<i64>,
+    /// Only in this cluster
+    #[arg(short = 'c', long = "cluster-name", aliases = ["clusterName", "cluster"], value_name = "CLUSTER")]
+    cluster: Option<String>,
 }
 
 impl QueryMsgByKey {
     pub(crate) async fn run(self) -> Result<Report> {
         let client = self.common.client()?;
-        let (_, masters) = self.common.masters_with_topic(&client, &self.topic).await?;
+        let (_, mut masters) = self.common.masters_with_topic(&client, &self.topic).await?;
+        masters.retain(|master| self.cluster.as_ref().is_none_or(|cluster| master.info.cluster == *cluster));
         let request = wire::QueryMessagesRequest {
             topic: self.topic.clone(),
             by: Some(By::Key(self.key.clone())),
@@ -196,14 +213,62 @@ pub(crate) struct PrintMsgByQueue {
     /// Most messages
     #[arg(short = 'm', long = "max-num", alias = "maxNum", default_value_t = 64, value_name = "COUNT")]
     most: usize,
+    /// Only messages with one of these tags: 'a || b'
+    #[arg(
+        short = 's',
+        long = "sub-expression",
+        alias = "subExpression",
+        default_value = "*",
+        value_name = "TAGS"
+    )]
+    tags: String,
+    /// Whether to show the messages
+    #[arg(short = 'p', long = "print-msg", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    messages: Option<bool>,
+    /// Whether to show their bodies
+    #[arg(short = 'd', long = "print-body", alias = "printBody", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    body: Option<bool>,
+    /// Whether to count the messages of each tag
+    #[arg(short = 'f', long = "calculate", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    calculate: Option<bool>,
 }
 
 impl PrintMsgByQueue {
     pub(crate) async fn run(self) -> Result<Report> {
         let start = Start::TimeMs(self.begin.unwrap_or(i64::MIN));
         let queue = Queue { topic: self.topic, broker: self.broker, queue: self.queue };
-        let found = queue.search(&self.common, start, self.end, self.most).await?;
-        found.report(|| format!("queue {} of topic {} has no message of that time", queue.queue, queue.topic))
+        let mut found = queue.search(&self.common, start, self.end, self.most).await?;
+        let filter = Filter::tags(&self.tags).map_err(Failure::usage)?;
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        let mut fitting = Vec::new();
+        for (broker, mut stored) in found.messages {
+            let mut message = decoded(&broker, &stored)?;
+            let tag = message.system_properties.as_ref().and_then(|system| system.tag.clone());
+            if !filter.matches(tag.as_deref(), |_| None) {
+                continue;
+            }
+            *counts.entry(tag.unwrap_or_else(|| "-".to_owned())).or_default() += 1;
+            if self.body == Some(false) {
+                message.body = prost::bytes::Bytes::new();
+                stored.message = message.encode_to_vec();
+            }
+            fitting.push((broker, stored));
+        }
+        found.messages = fitting;
+        let mut report = found.report(|| {
+            format!("queue {} of topic {} has no such message of that time", queue.queue, queue.topic)
+        })?;
+        if self.messages == Some(false) {
+            report.text.clear();
+            report.json["messages"] = json!([]);
+        }
+        if self.calculate == Some(true) {
+            let rows = counts.iter().map(|(tag, count)| vec![tag.clone(), count.to_string()]);
+            report.text =
+                format!("{}\n{}", report.text, table(&["Tag", "Count"], rows)).trim_start().to_owned();
+            report.json["tags"] = json!(counts);
+        }
+        Ok(report)
     }
 }
 

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use tonic::transport::Channel;
 
 use crate::command::DryRun;
-use crate::command::controller::{GroupChoice, described, failure};
+use crate::command::controller::{GroupChoice, chosen, failure};
 use crate::outcome::{Failure, Result};
 use crate::output::{Report, table};
-use crate::target::Common;
+use crate::target::{Common, Repeat};
 
 /// How long a member may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -52,18 +52,20 @@ async fn answered<T>(
 pub(crate) struct HaStatus {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// This broker group only
+    /// This broker group only, by its name or the address of a member
     #[arg(short = 'b', long = "broker-name", alias = "brokerName", value_name = "GROUP")]
     broker: Option<String>,
+    /// This cluster only
+    #[arg(short = 'c', long = "cluster-name", alias = "clusterName", value_name = "CLUSTER")]
+    cluster: Option<String>,
+    #[command(flatten)]
+    _repeat: Repeat,
 }
 
 impl HaStatus {
     pub(crate) async fn run(self) -> Result<Report> {
         let controller = self.common.controller()?;
-        let groups = described(&controller, self.broker.as_deref().unwrap_or_default()).await?;
-        if let (Some(broker), true) = (&self.broker, groups.is_empty()) {
-            return Err(Failure::not_found(format!("no broker group {broker} is known; check its name")));
-        }
+        let groups = chosen(&controller, self.cluster.as_deref(), self.broker.as_deref()).await?;
         let (mut rows, mut sentences, mut values) = (Vec::new(), Vec::new(), Vec::new());
         for state in groups.into_iter().filter_map(|group| group.state) {
             for member in &state.members {

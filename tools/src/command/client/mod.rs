@@ -258,6 +258,13 @@ async fn list(common: &Common, wanted: &Wanted) -> Result<Report> {
     })
 }
 
+/// The connected consumers of a group, each as `ADDRESS CLIENT_ID`.
+pub(crate) async fn of_group(common: &Common, group: &str) -> Result<Vec<String>> {
+    let wanted = Wanted { kind: Some(Kind::Consumer), group: Some(group.to_owned()), ..Default::default() };
+    let (clients, _) = find(common, &wanted).await?;
+    Ok(clients.iter().map(|client| format!("{} {}", client.address, client.client_id)).collect())
+}
+
 /// The clients that are wanted, and the servers that did not answer.
 async fn find(common: &Common, wanted: &Wanted) -> Result<(Vec<Found>, Vec<Failure>)> {
     let (admin, servers) = match &wanted.only_at {

@@ -183,17 +183,17 @@ impl Selection {
 }
 
 /// What is to be printed, and how.
-struct Printing<'a> {
-    place: &'a Where,
-    wanted: Wanted,
-    filter: Filter,
-    most: Option<u64>,
-    writing: Writing,
+pub(super) struct Printing<'a> {
+    pub(super) place: &'a Where,
+    pub(super) wanted: Wanted,
+    pub(super) filter: Filter,
+    pub(super) most: Option<u64>,
+    pub(super) writing: Writing,
 }
 
 impl Printing<'_> {
     /// Goes on at the end with what comes, until nothing came for `follow`; stops there without it.
-    async fn print(self, common: &Common, follow: Option<Duration>) -> Result<Report> {
+    pub(super) async fn print(self, common: &Common, follow: Option<Duration>) -> Result<Report> {
         let Self { place, wanted, filter, most, writing } = self;
         let mut reader = Reader::open(common, place, wanted).await?;
         let (mut left, mut last) = (most.unwrap_or(u64::MAX), Instant::now());

@@ -1,12 +1,15 @@
 //! `consume`: messages on the standard output, as a consumer group or without one.
 
-use super::browse::Selection;
-use super::read::{Read, Start};
+use super::browse::{Printing, Selection};
+use super::read::{Read, Start, Wanted};
+use super::show::{Template, Writing};
+use crate::command::offset::parse_time;
 use crate::outcome::{Failure, Result};
-use crate::output::Report;
-use crate::target::Common;
+use crate::output::{Format, Report};
+use crate::target::{Common, Where};
 use clap::Args;
-use kerolox_client::{Delivery, FilterExpression, SimpleConsumer};
+use kerolox_client::{Delivery, FilterExpression, SimpleConsumer, SimpleConsumerBuilder};
+use kerolox_core::filter::Filter;
 use kerolox_proto::v2;
 use serde_json::Value;
 use std::io::ErrorKind;
@@ -64,22 +67,126 @@ impl Consume {
         };
         let client = self.selection.place.client(&self.common)?;
         let consumer = client.simple_consumer(group).subscribe(&self.selection.topic, filter);
-        let consumer = consumer.await_duration(POLL).start().await?;
+        let consuming = Consuming {
+            topic: &self.selection.topic,
+            most: self.selection.most,
+            idle: self.idle.map(Duration::from_secs),
+            writing: self.selection.writing(&self.common),
+        };
+        consuming.run(consumer).await
+    }
+}
+
+/// Print messages of a topic, the oldest of each queue first
+///
+/// Without -g nothing is consumed; with it each message counts as consumed by that group when it was printed. `consume` can do more.
+#[derive(Debug, Args)]
+pub(crate) struct ConsumeMessage {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Name of the topic
+    #[arg(short = 't', long)]
+    topic: String,
+    /// Consume as this group, from where it stands
+    #[arg(short = 'g', long = "consumer-group", alias = "consumerGroup")]
+    #[arg(conflicts_with_all = ["broker", "queue", "offset", "begin", "end"])]
+    group: Option<String>,
+    /// Only this broker group
+    #[arg(short = 'b', long = "broker-name", alias = "brokerName", value_name = "BROKER_NAME")]
+    broker: Option<String>,
+    /// Only this queue of it
+    #[arg(short = 'i', long = "queue-id", alias = "queueId", requires = "broker", value_name = "QUEUE")]
+    queue: Option<u32>,
+    /// From this offset of the queue on
+    #[arg(short = 'o', long, requires = "queue", conflicts_with = "begin")]
+    offset: Option<u64>,
+    /// Stored at or after this time: milliseconds since 1970, or yyyy-MM-dd#HH:mm:ss:SSS
+    #[arg(short = 's', long = "begin-timestamp", alias = "beginTimestamp", value_parser = parse_time, value_name = "TIME")]
+    begin: Option<i64>,
+    /// Stored before this time
+    #[arg(short = 'e', long = "end-timestamp", alias = "endTimestamp", value_parser = parse_time, value_name = "TIME")]
+    end: Option<i64>,
+    /// Stop after this many messages
+    #[arg(
+        short = 'c',
+        long = "message-number",
+        aliases = ["MessageNumber", "messageNumber"],
+        default_value_t = 128,
+        value_name = "COUNT"
+    )]
+    count: u64,
+    /// Stop when no message came for this many seconds
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    wait: u64,
+}
+
+/// RocketMQ's words.
+const LINE: &str = "MSGID: %i BrokerName: %B QID: %q Offset: %o Stored: %s Tag: %g Keys: %k BODY: %b\\n";
+
+impl ConsumeMessage {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let idle = Duration::from_secs(self.wait);
+        let template: Template = LINE.parse().map_err(Failure::usage)?;
+        let template = (self.common.output == Format::Table).then_some(&template);
+        let writing = Writing::new(self.common.output, template);
+        if let Some(group) = &self.group {
+            let consumer = self.common.client()?.simple_consumer(group);
+            let consumer = consumer.subscribe(&self.topic, FilterExpression::all());
+            let consuming =
+                Consuming { topic: &self.topic, most: Some(self.count), idle: Some(idle), writing };
+            return consuming.run(consumer).await;
+        }
+        let start = match (self.offset, self.begin) {
+            (Some(offset), _) => Start::Offset(offset),
+            (None, Some(begin)) => Start::TimeMs(begin),
+            (None, None) => Start::Earliest,
+        };
+        let wanted = Wanted {
+            topic: self.topic,
+            start,
+            until_ms: self.end,
+            broker: self.broker,
+            queue: self.queue,
+            lite: None,
+        };
+        let printing = Printing {
+            place: &Where::default(),
+            wanted,
+            filter: Filter::tags("*").map_err(Failure::usage)?,
+            most: Some(self.count),
+            writing,
+        };
+        printing.print(&self.common, Some(idle)).await
+    }
+}
+
+/// Messages that are consumed as a group, and written.
+struct Consuming<'a> {
+    topic: &'a str,
+    most: Option<u64>,
+    /// When nothing came for so long it is over.
+    idle: Option<Duration>,
+    writing: Writing,
+}
+
+impl Consuming<'_> {
+    async fn run(self, consumer: SimpleConsumerBuilder) -> Result<Report> {
+        let poll = self.idle.map_or(POLL, |idle| idle.min(POLL));
+        let consumer = consumer.await_duration(poll).start().await?;
         let written = self.write_all(&consumer).await;
         consumer.shutdown().await;
         written.map(|()| Report::ok(String::new(), Value::Null))
     }
 
     async fn write_all(&self, consumer: &SimpleConsumer) -> Result<()> {
-        let writing = self.selection.writing(&self.common);
-        let mut left = self.selection.most.unwrap_or(u64::MAX);
+        let mut left = self.most.unwrap_or(u64::MAX);
         let mut last = tokio::time::Instant::now();
-        while left > 0 && self.idle.is_none_or(|idle| last.elapsed() < Duration::from_secs(idle)) {
+        while left > 0 && self.idle.is_none_or(|idle| last.elapsed() < idle) {
             let room = usize::try_from(left).unwrap_or(usize::MAX).min(BATCH_MAX);
             for delivery in consumer.receive(room, INVISIBLE).await? {
                 last = tokio::time::Instant::now();
                 left -= 1;
-                match super::browse::write(&writing.write(&read(&self.selection.topic, &delivery))) {
+                match super::browse::write(&self.writing.write(&read(self.topic, &delivery))) {
                     Ok(()) => consumer.ack(&delivery).await?,
                     // Whoever read our output has seen enough; what was not written is not acknowledged.
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),

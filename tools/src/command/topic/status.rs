@@ -3,9 +3,8 @@
 use super::view::TopicView;
 use crate::outcome::{Failure, Result};
 use crate::output::{Report, local_time, table};
-use crate::target::{Common, Done, alone, report};
+use crate::target::{Common, Done, Where, report};
 use clap::Args;
-use kerolox_client::Address;
 use kerolox_client::admin::wire;
 use kerolox_core::slots::SLOTS;
 use serde_json::json;
@@ -18,21 +17,13 @@ pub(crate) struct TopicStatus {
     /// Name of the topic
     #[arg(short = 't', long)]
     topic: String,
-    /// Ask one broker only, HOST:PORT; needs no nameserver
-    #[arg(short = 'b', long = "broker-addr", alias = "brokerAddr", value_name = "BROKER_ADDR")]
-    broker: Option<Address>,
+    #[command(flatten)]
+    place: Where,
 }
 
 impl TopicStatus {
     pub(crate) async fn run(self) -> Result<Report> {
-        let (admin, brokers) = match &self.broker {
-            Some(address) => (self.common.client_of(address)?.admin(), vec![alone(address)]),
-            None => {
-                let client = self.common.client()?;
-                let (_, masters) = self.common.masters_with_topic(&client, &self.topic).await?;
-                (client.admin(), masters)
-            }
-        };
+        let (admin, brokers) = self.place.brokers(&self.common, Some(&self.topic)).await?;
         let mut done = Vec::new();
         for broker in brokers {
             let request = wire::DescribeTopicRequest { name: self.topic.clone() };
@@ -106,6 +97,8 @@ fn status_text(done: &[Done<wire::DescribeTopicResponse>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::alone;
+    use kerolox_client::Address;
 
     #[test]
     fn status_lists_queues_and_what_is_held_back() {
