@@ -2,8 +2,8 @@
 
 use crate::command::{
     audit, bench, broker, check, client, cluster, commands, completion, config, context, controller,
-    dead_letters, debug, group, lag, lites, message, moving, offset, probe, query, replication, store,
-    timers, top, topic, transaction, transfer,
+    dead_letters, debug, group, lag, lites, message, moving, offset, probe, query, replication, settings,
+    store, timers, top, topic, transaction, transfer,
 };
 use crate::outcome::Result;
 use crate::output::{Format, Report};
@@ -189,8 +189,8 @@ catalog! {
     }
     "broker" {
         "status" ["brokerStatus"] "-b 127.0.0.1:8081" broker::BrokerStatus;
-        "config" ["getBrokerConfig"] "-b 127.0.0.1:8081" broker::GetBrokerConfig;
-        "set" ["updateBrokerConfig"] "-b 127.0.0.1:8081 -k log-level -v debug" broker::UpdateBrokerConfig;
+        "config" ["getBrokerConfig"] "-b 127.0.0.1:8081" settings::GetBrokerConfig;
+        "set" ["updateBrokerConfig"] "-b 127.0.0.1:8081 -k log-level -v debug" settings::UpdateBrokerConfig;
         "probe" ["sendMsgStatus"] "-b broker-a -c 10" probe::SendMsgStatus;
         "epochs" ["getBrokerEpoch"] "-c DefaultCluster" broker::BrokerEpoch;
         "drain" ["brokerDrain"] "-b broker-a --member 2" replication::BrokerDrain;
@@ -207,7 +207,8 @@ catalog! {
     }
     "nameserver" {
         "status" ["controllerStatus" "getControllerMetaData"] "-n 127.0.0.1:9876" controller::ControllerStatus;
-        "config" ["getNamesrvConfig" "getControllerConfig"] "-n 127.0.0.1:9876" broker::GetNamesrvConfig;
+        "config" ["getNamesrvConfig" "getControllerConfig"] "-n 127.0.0.1:9876" settings::GetNamesrvConfig;
+        "set" ["updateNamesrvConfig" "updateControllerConfig"] "-n 127.0.0.1:9876 -k log-level -v debug" settings::UpdateNamesrvConfig;
         "add" ["controllerAdd"] "--id 4 --address 127.0.0.1:9879" controller::ControllerAdd;
         "remove" ["controllerRemove"] "--id 4" controller::ControllerRemove;
     }

@@ -1,7 +1,7 @@
 //! Saved clusters: how each is reached, so that it need not be said with every command.
 
 use crate::outcome::{Failure, Result};
-use kerolox_client::{Client, ClientBuilder, Credentials, Tls};
+use kerolox_client::{Address, Client, ClientBuilder, Credentials, Tls};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -35,6 +35,11 @@ impl Profile {
     pub(crate) fn client(&self, addresses: &str) -> Result<Client> {
         let builder = self.encrypted(Client::builder(addresses))?;
         Ok(self.signed(builder)?.build()?)
+    }
+
+    /// The same, with each address by itself.
+    pub(crate) fn client_of(&self, addresses: &[Address]) -> Result<Client> {
+        self.client(&addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(";"))
     }
 
     fn encrypted(&self, builder: ClientBuilder) -> Result<ClientBuilder> {

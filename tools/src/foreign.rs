@@ -113,8 +113,6 @@ const NO_STATIC_TOPIC: &str =
     "queues belong to brokers, there are no static topics; spread a topic with `mqadmin broker add-group`";
 const NO_KV: &str =
     "nameservers keep no key-value pairs; topics and groups have attributes (`mqadmin topic create -a`)";
-const SETTINGS_FILE: &str =
-    "servers read their settings when they start: change the file or flags and restart the process";
 
 /// Commands that have no meaning here, with what to use.
 pub(crate) const FOREIGN: &[(&str, &str)] = &[
@@ -154,8 +152,6 @@ pub(crate) const FOREIGN: &[(&str, &str)] = &[
         "topics and groups are in the log; see `mqadmin config export` and `mqadmin store dump`",
     ),
     ("checkRocksdbCqWriteProgress", "there is one index; `mqadmin store verify` holds it against the log"),
-    ("updateControllerConfig", SETTINGS_FILE),
-    ("updateNamesrvConfig", SETTINGS_FILE),
     (
         "deleteExpiredCommitLog",
         "brokers delete what has expired by themselves; see retention in their settings",

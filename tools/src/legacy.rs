@@ -49,7 +49,13 @@ const fn bare(
 }
 
 const BY_ID: &[&str] = &["queryMsgById", "queryMsgByUniqueKey"];
-const OF_CONTROLLERS: &[&str] = &["electMaster", "getControllerMetaData", "getSyncStateSet"];
+const OF_CONTROLLERS: &[&str] = &[
+    "electMaster",
+    "getControllerConfig",
+    "getControllerMetaData",
+    "getSyncStateSet",
+    "updateControllerConfig",
+];
 const CHARSET: Becomes = Nothing("bodies are taken for UTF-8");
 const UNITS: Becomes = Nothing("there are no units");
 

@@ -85,6 +85,14 @@ pub(crate) fn print_line(line: &str) -> std::io::Result<()> {
     out.flush()
 }
 
+/// A value without the quotes of JSON.
+pub(crate) fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// Writes one line to the standard error; there is nobody to tell when that fails.
 pub(crate) fn print_error(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");

@@ -117,10 +117,8 @@ impl Common {
 
     /// The controller in the nameservers.
     pub(crate) fn controller(&self) -> Result<ControllerClient> {
-        let (_, addresses) = self.nameservers()?;
-        let addresses = addresses.split([';', ',']).map(str::trim);
-        let addresses: Vec<String> =
-            addresses.filter(|address| !address.is_empty()).map(str::to_owned).collect();
+        let (_, addresses) = self.nameserver_addresses()?;
+        let addresses: Vec<String> = addresses.iter().map(Address::to_string).collect();
         ControllerClient::new(&addresses).map_err(|error| Failure::usage(error.to_string()))
     }
 
@@ -149,6 +147,14 @@ impl Common {
             )
         })?;
         Ok((profile, addresses))
+    }
+
+    /// The same with each address by itself.
+    pub(crate) fn nameserver_addresses(&self) -> Result<(Profile, Vec<Address>)> {
+        let (profile, addresses) = self.nameservers()?;
+        let given = addresses.split([';', ',']).map(str::trim).filter(|address| !address.is_empty());
+        let parsed = given.map(|address| address.parse().map_err(|error| Failure::usage(format!("{error}"))));
+        Ok((profile, parsed.collect::<Result<_>>()?))
     }
 
     /// The cluster as the nameservers see it.

@@ -23,6 +23,7 @@ pub(crate) mod probe;
 pub(crate) mod query;
 pub(crate) mod replication;
 pub(crate) mod servers;
+pub(crate) mod settings;
 pub(crate) mod store;
 pub(crate) mod timers;
 pub(crate) mod top;

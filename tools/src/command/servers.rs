@@ -1,6 +1,6 @@
 //! All servers of a cluster, and what they say when asked.
 
-use crate::outcome::{Failure, Result};
+use crate::outcome::Result;
 use crate::target::Common;
 use kerolox_client::Address;
 use kerolox_client::admin::{Admin, address_of};
@@ -15,14 +15,11 @@ pub(crate) struct Server {
 
 /// The nameservers that are named, and all brokers that the first of them to answer knows, slaves included.
 pub(crate) async fn all(common: &Common) -> Result<(Admin, Vec<Server>)> {
-    let (profile, addresses) = common.nameservers()?;
-    let client = profile.client(&addresses)?;
+    let (profile, addresses) = common.nameserver_addresses()?;
+    let client = profile.client_of(&addresses)?;
     let snapshot = common.snapshot(&client).await?;
-    let mut servers = Vec::new();
-    for address in addresses.split([';', ',']).map(str::trim).filter(|address| !address.is_empty()) {
-        let address: Address = address.parse().map_err(|error| Failure::usage(format!("{error}")))?;
-        servers.push(Server { name: format!("nameserver {address}"), address });
-    }
+    let of_nameserver = |address| Server { name: format!("nameserver {address}"), address };
+    let mut servers: Vec<Server> = addresses.into_iter().map(of_nameserver).collect();
     for info in snapshot.brokers.iter().filter_map(|registered| registered.broker.as_ref()) {
         let address = address_of(info)?;
         // A standalone broker is its own nameserver.
