@@ -3,6 +3,7 @@
 use crate::catalog::{CATALOG, Entry, GROUPS, Started};
 use crate::{foreign, legacy};
 use clap::{ArgMatches, Command};
+use kerolox_model::token::TransactionId;
 use std::ffi::OsString;
 
 const ABOUT: &str =
@@ -89,6 +90,7 @@ fn as_we_spell_it(arguments: impl Iterator<Item = OsString>) -> (Vec<OsString>, 
     }
     let mut behind = arguments.split_off(at.min(arguments.len()));
     let notes = legacy::rewrite(known, &mut behind);
+    shield_ids(&mut behind);
     arguments.append(&mut behind);
     let flags: Vec<&str> = known.get_arguments().flat_map(long_names).collect();
     for word in arguments.iter_mut().skip(at).take_while(|word| *word != "--") {
@@ -100,6 +102,23 @@ fn as_we_spell_it(arguments: impl Iterator<Item = OsString>) -> (Vec<OsString>, 
         }
     }
     (arguments, notes)
+}
+
+/// Puts transaction ids that begin with a hyphen, as one of 64 does, behind `--`: they are no flags.
+fn shield_ids(arguments: &mut Vec<OsString>) {
+    let is_id = |word: &OsString| {
+        let text = word.to_string_lossy();
+        text.starts_with('-') && TransactionId::from_text(&text).is_ok()
+    };
+    let end = arguments.iter().position(|word| word == "--").unwrap_or(arguments.len());
+    let behind = arguments.split_off(end);
+    let (ids, others): (Vec<_>, Vec<_>) = arguments.drain(..).partition(is_id);
+    arguments.extend(others);
+    if !ids.is_empty() && behind.is_empty() {
+        arguments.push("--".into());
+    }
+    arguments.extend(behind);
+    arguments.extend(ids);
 }
 
 fn find<'a>(command: &'a Command, word: &str) -> Option<&'a Command> {
@@ -114,6 +133,7 @@ fn long_names(argument: &clap::Arg) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kerolox_model::token::RecallHandle;
 
     fn parse_line(line: &str) -> Result<Started, clap::Error> {
         parse(std::iter::once("mqadmin").chain(line.split_whitespace()).map(OsString::from))
@@ -232,6 +252,23 @@ mod tests {
         ] {
             assert!(parse_line(line).is_ok(), "{line}: {}", parse_line(line).err().unwrap());
         }
+    }
+
+    #[test]
+    fn ids_may_begin_with_a_hyphen() {
+        let mut transactions = (0..).map(|at| TransactionId::new("broker-a", at, "01").to_text());
+        let transaction = transactions.find(|id| id.starts_with('-')).unwrap();
+        let mut handles = (0..).map(|at| RecallHandle::new("broker-a", at, "01").to_text());
+        let handle = handles.find(|id| id.starts_with('-')).unwrap();
+        for line in [
+            format!("transaction commit -n h:1 {transaction} -r paid --output json"),
+            format!("transaction rollback {transaction} -n h:1 -- AAAA"),
+            format!("transaction show -n h:1 {transaction}"),
+            format!("timerCancel -n h:1 --handle {handle} --output json"),
+        ] {
+            assert!(parse_line(&line).is_ok(), "{line}: {}", parse_line(&line).err().unwrap());
+        }
+        assert!(parse_line("transaction commit -n h:1 -AAAA").is_err(), "that is no id");
     }
 
     /// Each line of the file is a command of RocketMQ with its flags: SHORT/LONG, and `=` if it takes a value.

@@ -146,7 +146,7 @@ struct Choice {
     )]
     id: Option<String>,
     /// Recall handle of the message, as its producer got it
-    #[arg(long, value_name = "HANDLE", conflicts_with = "id")]
+    #[arg(long, value_name = "HANDLE", conflicts_with = "id", allow_hyphen_values = true)]
     handle: Option<String>,
     /// Do not ask for confirmation
     #[arg(short = 'y', long)]
