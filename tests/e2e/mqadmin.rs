@@ -241,6 +241,7 @@ fn messages_are_sent_and_shown() {
     assert_eq!((&messages[0]["body"], &messages[1]["body"]), (&json!("-x"), &json!("order 4711")));
     assert_eq!(messages[0]["messageId"], second["messageId"]);
     assert_eq!(messages[1]["keys"], json!(["4711", "customer-7"]));
+    assert!(messages.iter().all(|message| message["attempt"] == 1), "{messages:?}");
     assert_eq!(
         table(&format!("consumeMessage -n {ns} -t orders -g billing --wait 1")),
         "",

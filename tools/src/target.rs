@@ -83,6 +83,11 @@ impl Where {
         }
     }
 
+    /// Whether one broker is named by its address.
+    pub(crate) fn is_one_broker(&self) -> bool {
+        self.broker.is_some()
+    }
+
     /// The brokers that have `topic`, or all of them without one.
     pub(crate) async fn brokers(&self, common: &Common, topic: Option<&str>) -> Result<(Admin, Vec<Master>)> {
         if let Some(address) = &self.broker {

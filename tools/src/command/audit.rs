@@ -1,9 +1,8 @@
 //! `auditList`: what administrators decided by hand.
 
-use super::transaction::Brokers;
 use crate::outcome::{Failure, Result};
 use crate::output::{Report, local_time, table};
-use crate::target::{Common, Done, report};
+use crate::target::{Common, Done, Where, report};
 use clap::Args;
 use kerolox_client::admin::{BrokerAdmin, wire};
 use serde_json::json;
@@ -14,7 +13,7 @@ pub(crate) struct AuditList {
     #[command(flatten)]
     pub(crate) common: Common,
     #[command(flatten)]
-    brokers: Brokers,
+    brokers: Where,
     /// Most entries of each broker
     #[arg(short = 'm', long = "max-num", alias = "maxNum", value_name = "COUNT", default_value_t = 100)]
     most: usize,
@@ -22,7 +21,7 @@ pub(crate) struct AuditList {
 
 impl AuditList {
     pub(crate) async fn run(self) -> Result<Report> {
-        let (admin, brokers) = self.brokers.all(&self.common).await?;
+        let (admin, brokers) = self.brokers.brokers(&self.common, None).await?;
         let mut done = Vec::new();
         for broker in brokers {
             let result = self.collect(&admin.broker(&broker.address)).await;

@@ -4,9 +4,8 @@ use crate::command::client::show_to;
 use crate::command::message::resend;
 use crate::outcome::{Exit, Failure, Result};
 use crate::output::{Report, local_time, table};
-use crate::target::Common;
+use crate::target::{Common, Where};
 use clap::Args;
-use kerolox_client::Client;
 use kerolox_client::admin::{Admin, Master, wire};
 use kerolox_core::filter::Filter;
 use kerolox_proto::v2;
@@ -32,9 +31,8 @@ pub(crate) struct QueryMsgById {
     /// Only in this topic
     #[arg(short = 't', long)]
     topic: Option<String>,
-    /// Only in this cluster
-    #[arg(short = 'c', long = "cluster-name", aliases = ["clusterName", "cluster"], value_name = "CLUSTER")]
-    cluster: Option<String>,
+    #[command(flatten)]
+    place: Where,
     /// Show it to this connected consumer, as `message verify` does
     #[arg(short = 'd', long = "client-id", alias = "clientId", value_name = "CLIENT_ID")]
     shown_to: Option<String>,
@@ -63,12 +61,12 @@ impl QueryMsgById {
             let message = self.one().await?;
             return resend(&self.common, message).await;
         }
-        let found = by_id(&self.common, &self.id, self.topic.as_deref(), self.cluster.as_deref()).await?;
+        let found = by_id(&self.common, &self.id, self.topic.as_deref(), &self.place).await?;
         found.report(|| nowhere(&self.id))
     }
 
     async fn one(&self) -> Result<v2::Message> {
-        newest(by_id(&self.common, &self.id, self.topic.as_deref(), self.cluster.as_deref()).await?, &self.id)
+        newest(by_id(&self.common, &self.id, self.topic.as_deref(), &self.place).await?, &self.id)
     }
 }
 
@@ -76,19 +74,14 @@ fn nowhere(id: &str) -> String {
     format!("no broker has a message with id {id}; it may have expired")
 }
 
-async fn by_id(common: &Common, id: &str, topic: Option<&str>, cluster: Option<&str>) -> Result<Found> {
-    let client = common.client()?;
-    let mut masters = match topic {
-        Some(topic) => common.masters_with_topic(&client, topic).await?.1,
-        None => client.admin().masters(None).await?,
-    };
-    masters.retain(|master| cluster.is_none_or(|cluster| master.info.cluster == cluster));
+async fn by_id(common: &Common, id: &str, topic: Option<&str>, place: &Where) -> Result<Found> {
+    let (admin, masters) = place.brokers(common, topic).await?;
     let request = wire::QueryMessagesRequest {
         topic: topic.unwrap_or_default().to_owned(),
         by: Some(By::MessageId(id.to_owned())),
         ..Default::default()
     };
-    Search { client: &client, masters: &masters, most: usize::MAX }.run(&request).await
+    Search { admin: &admin, masters: &masters, most: usize::MAX }.run(&request).await
 }
 
 /// The message with an id; the newest one if there are several.
@@ -96,7 +89,7 @@ async fn by_id(common: &Common, id: &str, topic: Option<&str>, cluster: Option<&
 /// # Errors
 /// When no broker has one, or none can be asked.
 pub(crate) async fn one(common: &Common, id: &str, topic: Option<&str>) -> Result<v2::Message> {
-    newest(by_id(common, id, topic, None).await?, id)
+    newest(by_id(common, id, topic, &Where::default()).await?, id)
 }
 
 fn newest(found: Found, id: &str) -> Result<v2::Message> {
@@ -144,7 +137,8 @@ impl QueryMsgByKey {
             until_ms: self.end.unwrap_or(0),
             ..Default::default()
         };
-        let found = Search { client: &client, masters: &masters, most: self.most }.run(&request).await?;
+        let found =
+            Search { admin: &client.admin(), masters: &masters, most: self.most }.run(&request).await?;
         found.report(|| format!("topic {} has no message with key {}", self.topic, self.key))
     }
 }
@@ -296,13 +290,13 @@ impl Queue {
             until_ms: until_ms.unwrap_or(0),
             ..Default::default()
         };
-        Search { client: &client, masters: &masters, most }.run(&request).await
+        Search { admin: &client.admin(), masters: &masters, most }.run(&request).await
     }
 }
 
 /// A look-up on several brokers.
 struct Search<'a> {
-    client: &'a Client,
+    admin: &'a Admin,
     masters: &'a [Master],
     /// Most messages, of all brokers together.
     most: usize,
@@ -319,11 +313,10 @@ struct Found {
 
 impl Search<'_> {
     async fn run(&self, request: &wire::QueryMessagesRequest) -> Result<Found> {
-        let admin = self.client.admin();
         let mut found = Found::default();
         let mut failed = Vec::new();
         for master in self.masters {
-            if let Err(failure) = self.pages(&admin, master, request, &mut found).await {
+            if let Err(failure) = self.pages(master, request, &mut found).await {
                 failed.push(failure.during(format!("broker {}", master.info.group)));
             }
         }
@@ -344,7 +337,6 @@ impl Search<'_> {
     /// Asks one broker, page by page, for as many messages as are wanted.
     async fn pages(
         &self,
-        admin: &Admin,
         master: &Master,
         request: &wire::QueryMessagesRequest,
         found: &mut Found,
@@ -353,7 +345,7 @@ impl Search<'_> {
         let mut left = self.most;
         while left > 0 {
             request.limit = u32::try_from(left).unwrap_or(PAGE).min(PAGE);
-            let answer = admin.broker(&master.address).query_messages(request.clone()).await?;
+            let answer = self.admin.broker(&master.address).query_messages(request.clone()).await?;
             left -= answer.messages.len().min(left);
             found.damaged += answer.damaged;
             found

@@ -2,10 +2,10 @@
 
 use super::browse::{Printing, Selection};
 use super::read::{Read, Start, Wanted};
-use super::show::{Template, Writing};
+use super::show::Writing;
 use crate::command::offset::parse_time;
 use crate::outcome::{Failure, Result};
-use crate::output::{Format, Report};
+use crate::output::Report;
 use crate::target::{Common, Where};
 use clap::Args;
 use kerolox_client::{Delivery, FilterExpression, SimpleConsumer, SimpleConsumerBuilder};
@@ -120,15 +120,13 @@ pub(crate) struct ConsumeMessage {
     wait: u64,
 }
 
-/// RocketMQ's words.
-const LINE: &str = "MSGID: %i BrokerName: %B QID: %q Offset: %o Stored: %s Tag: %g Keys: %k BODY: %b\\n";
-
 impl ConsumeMessage {
     pub(crate) async fn run(self) -> Result<Report> {
         let idle = Duration::from_secs(self.wait);
-        let template: Template = LINE.parse().map_err(Failure::usage)?;
-        let template = (self.common.output == Format::Table).then_some(&template);
-        let writing = Writing::new(self.common.output, template);
+        let writing = match Writing::new(self.common.output, None) {
+            Writing::Line => Writing::Classic,
+            document => document,
+        };
         if let Some(group) = &self.group {
             let consumer = self.common.client()?.simple_consumer(group);
             let consumer = consumer.subscribe(&self.topic, FilterExpression::all());
@@ -207,6 +205,7 @@ fn read(topic: &str, delivery: &Delivery) -> Read {
         message_id: delivery.message_id().to_owned(),
         tag: message.tag().map(str::to_owned),
         keys: message.keys().to_vec(),
+        delivery_attempt: i32::try_from(delivery.attempt()).ok(),
         message_group: message.message_group().map(str::to_owned),
         lite_topic: message.lite_topic().map(str::to_owned),
         priority: message.priority().and_then(|priority| i32::try_from(priority).ok()),

@@ -31,6 +31,7 @@ pub(crate) fn json(read: &Read) -> Value {
         ("liteTopic", system.lite_topic.map(Value::from)),
         ("priority", system.priority.map(Value::from)),
         ("deliveryMs", millis(system.delivery_timestamp).map(Value::from)),
+        ("attempt", system.delivery_attempt.map(Value::from)),
     ];
     if let Value::Object(fields) = &mut value {
         for (name, given) in optional {
@@ -50,6 +51,8 @@ pub(crate) fn json(read: &Read) -> Value {
 #[derive(Debug, Clone)]
 pub(crate) enum Writing {
     Line,
+    /// In the words of RocketMQ's consumeMessage.
+    Classic,
     Document(Format),
     Template(Template),
 }
@@ -67,6 +70,7 @@ impl Writing {
     pub(crate) fn write(&self, read: &Read) -> Vec<u8> {
         match self {
             Self::Line => format!("{}\n", line(read)).into_bytes(),
+            Self::Classic => format!("{}\n", classic(read)).into_bytes(),
             Self::Document(format) => {
                 format!("{}\n", format.item(&json(read)).unwrap_or_default()).into_bytes()
             }
@@ -86,6 +90,22 @@ fn line(read: &Read) -> String {
         system.message_id,
         system.tag.unwrap_or_default(),
         system.keys.join(" "),
+        String::from_utf8_lossy(&read.message.body),
+    )
+}
+
+fn classic(read: &Read) -> String {
+    let system = read.message.system_properties.clone().unwrap_or_default();
+    let attempt = system.delivery_attempt.map(|attempt| format!("Attempt: {attempt} ")).unwrap_or_default();
+    format!(
+        "MSGID: {} BrokerName: {} QID: {} Offset: {} Stored: {} Tag: {} Keys: {} {attempt}BODY: {}",
+        system.message_id,
+        read.broker,
+        read.queue,
+        read.offset,
+        local_time(read.store_ms),
+        system.tag.as_deref().unwrap_or("-"),
+        if system.keys.is_empty() { "-".to_owned() } else { system.keys.join(" ") },
         String::from_utf8_lossy(&read.message.body),
     )
 }

@@ -1,9 +1,9 @@
 //! `transaction list`, and the choice of transactions that other commands share.
 
-use super::{Brokers, State, word};
+use super::{State, word};
 use crate::outcome::Result;
 use crate::output::{Report, local_time, short_duration, table};
-use crate::target::{Common, Done, report};
+use crate::target::{Common, Done, Where, report};
 use clap::Args;
 use kerolox_client::admin::{BrokerAdmin, wire};
 use kerolox_model::units::Span;
@@ -62,14 +62,14 @@ pub(crate) struct List {
     #[command(flatten)]
     pub(crate) common: Common,
     #[command(flatten)]
-    brokers: Brokers,
+    brokers: Where,
     #[command(flatten)]
     selection: Selection,
 }
 
 impl List {
     pub(crate) async fn run(self) -> Result<Report> {
-        let (admin, brokers) = self.brokers.all(&self.common).await?;
+        let (admin, brokers) = self.brokers.brokers(&self.common, None).await?;
         let mut done = Vec::new();
         for broker in brokers {
             let result = self.selection.collect(&admin.broker(&broker.address)).await;

@@ -1,11 +1,11 @@
 //! `transaction commit`, `rollback` and `recheck`.
 
 use super::list::Selection;
-use super::{Brokers, State};
+use super::{State, owner};
 use crate::command::confirm;
 use crate::outcome::{Failure, Result, combined};
 use crate::output::Report;
-use crate::target::Common;
+use crate::target::{Common, Where};
 use clap::Args;
 use kerolox_client::Address;
 use kerolox_client::admin::{Admin, wire};
@@ -18,7 +18,7 @@ pub(crate) struct Settle {
     #[command(flatten)]
     pub(crate) common: Common,
     #[command(flatten)]
-    brokers: Brokers,
+    brokers: Where,
     /// The transactions' ids
     #[arg(value_name = "TRANSACTION_ID", required_unless_present = "all", conflicts_with = "all")]
     ids: Vec<String>,
@@ -115,7 +115,7 @@ impl Settle {
         let mut chosen = Vec::new();
         if self.all {
             self.check_states()?;
-            let (admin, brokers) = self.brokers.all(&self.common).await?;
+            let (admin, brokers) = self.brokers.brokers(&self.common, None).await?;
             for broker in brokers {
                 let found = self.selection.collect(&admin.broker(&broker.address)).await?;
                 let place = |found: wire::TransactionInfo| {
@@ -125,7 +125,7 @@ impl Settle {
             }
         } else {
             for id in &self.ids {
-                let (admin, broker) = self.brokers.owner(&self.common, id).await?;
+                let (admin, broker) = owner(&self.brokers, &self.common, id).await?;
                 chosen.push((admin, broker.address, id.clone()));
             }
         }

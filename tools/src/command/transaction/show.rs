@@ -1,9 +1,9 @@
 //! `transaction show`.
 
-use super::{Brokers, list, word};
+use super::{list, owner, word};
 use crate::outcome::{Exit, Failure, Result};
 use crate::output::{Report, local_time};
-use crate::target::Common;
+use crate::target::{Common, Where};
 use clap::Args;
 use kerolox_client::admin::wire;
 use kerolox_proto::v2;
@@ -19,7 +19,7 @@ pub(crate) struct Show {
     #[command(flatten)]
     pub(crate) common: Common,
     #[command(flatten)]
-    brokers: Brokers,
+    brokers: Where,
     /// The transaction's id
     #[arg(value_name = "TRANSACTION_ID")]
     id: Option<String>,
@@ -36,12 +36,12 @@ impl Show {
 
     async fn story(&self) -> Result<wire::DescribeTransactionResponse> {
         if let Some(id) = &self.id {
-            let (admin, broker) = self.brokers.owner(&self.common, id).await?;
+            let (admin, broker) = owner(&self.brokers, &self.common, id).await?;
             let request = wire::DescribeTransactionRequest { by: Some(By::TransactionId(id.clone())) };
             return Ok(admin.broker(&broker.address).describe_transaction(request).await?);
         }
         let message_id = self.message_id.clone().unwrap_or_default();
-        let (admin, brokers) = self.brokers.all(&self.common).await?;
+        let (admin, brokers) = self.brokers.brokers(&self.common, None).await?;
         for broker in brokers {
             let request = wire::DescribeTransactionRequest { by: Some(By::MessageId(message_id.clone())) };
             match admin.broker(&broker.address).describe_transaction(request).await.map_err(Failure::from) {

@@ -1,9 +1,8 @@
 //! `transaction stats`.
 
-use super::Brokers;
 use crate::outcome::{Failure, Result};
 use crate::output::{Report, local_time, table};
-use crate::target::{Common, Done, report};
+use crate::target::{Common, Done, Where, report};
 use clap::Args;
 use kerolox_client::admin::wire;
 use serde_json::json;
@@ -14,7 +13,7 @@ pub(crate) struct Stats {
     #[command(flatten)]
     pub(crate) common: Common,
     #[command(flatten)]
-    brokers: Brokers,
+    brokers: Where,
     /// Only of this topic
     #[arg(short = 't', long)]
     topic: Option<String>,
@@ -22,7 +21,7 @@ pub(crate) struct Stats {
 
 impl Stats {
     pub(crate) async fn run(self) -> Result<Report> {
-        let (admin, brokers) = self.brokers.all(&self.common).await?;
+        let (admin, brokers) = self.brokers.brokers(&self.common, None).await?;
         let mut done = Vec::new();
         for broker in brokers {
             let request = wire::CountTransactionsRequest { topic: self.topic.clone().unwrap_or_default() };
