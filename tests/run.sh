@@ -41,7 +41,8 @@
 #                                     timers and lite topics do, and what slaves and the Rust client cost (minutes); not part of
 #                                     "everything"
 #
-# Each suite ends with one line that sums up its figures; the run ends with "N passed, M failed".
+# Each suite ends with one line that sums up its figures; the run ends with "N passed, M failed". When a suite fails, the
+# logs of its servers and clients are kept, and their folder is named.
 set -euo pipefail
 
 . "$(dirname "${BASH_SOURCE[0]}")/../deploy/setup.sh"
@@ -60,7 +61,7 @@ fi
 
 passed=0 failed=0
 output="$(mktemp -d "${TMPDIR:-/tmp}/kerolox-tests.XXXXXX")"
-mkdir "$output/tmp"
+mkdir "$output/tmp" "$output/logs"
 running=""
 cleanup() {
   trap - EXIT
@@ -83,7 +84,7 @@ trap 'exit 143' TERM
 run() {
   echo 1 >"$output/code"
   set -m
-  { TMPDIR="$output/tmp" "$@" </dev/null 2>&1 && echo 0 >"$output/code"; } | tee "$output/last" &
+  { TMPDIR="$output/tmp" KEROLOX_LOGS="$output/logs" "$@" </dev/null 2>&1 && echo 0 >"$output/code"; } | tee "$output/last" &
   local last=$! watcher=""
   running="$(jobs -p %%)"
   set +m
@@ -115,6 +116,17 @@ finish() { # SUITE PASSED FAILED EXIT-CODE SECONDS
   if [ "$4" != 0 ] && [ "$3" = 0 ]; then suite_failed=1; fi
   passed=$((passed + $2)) failed=$((failed + suite_failed))
   echo "suite $1: $2 passed, $suite_failed failed, $5 s"
+  if [ "$suite_failed" != 0 ]; then keep_logs "$1"; fi
+  rm -rf "$output/logs"
+  mkdir "$output/logs"
+}
+
+# Moves the logs of a suite that failed to where they outlive this run.
+keep_logs() { # SUITE
+  : "${kept:=$(mktemp -d "${TMPDIR:-/tmp}/kerolox-failed.XXXXXX")}"
+  mv "$output/logs" "$kept/${1// /-}"
+  cp "$output/last" "$kept/${1// /-}/output.txt"
+  echo "suite $1: logs of its servers and clients are in $kept/${1// /-}"
 }
 
 unit_suite() {
@@ -162,8 +174,8 @@ sdk_nodejs() {
   local code=0 start=$SECONDS
   setup_nodejs
   # The SDK writes a log below the home directory: keep it out of the user's.
-  mkdir -p "$output/home"
-  run env HOME="$output/home" NODE_PATH="$KEROLOX_NODE_MODULES" python3 tests/sdk/with_harness.py \
+  mkdir -p "$output/logs/home"
+  run env HOME="$output/logs/home" NODE_PATH="$KEROLOX_NODE_MODULES" python3 tests/sdk/with_harness.py \
     node --test --test-reporter "$PWD/tests/sdk/nodejs/reporter.js" "$@" tests/sdk/nodejs/suite.js || code=$?
   finish "sdk nodejs" "$(count '^sdk nodejs: \([0-9]*\) passed.*')" \
     "$(count '^sdk nodejs: [0-9]* passed, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
@@ -185,7 +197,7 @@ sdk_java() {
   setup_java
   run python3 tests/sdk/with_harness.py \
     mvn -B -q -o -Dstyle.color=never -f tests/sdk/java/pom.xml -Dmaven.repo.local="$KEROLOX_MAVEN_REPOSITORY" \
-    -Dkerolox.build="$output/java" test "$@" || code=$?
+    -Dkerolox.build="$output/java" -Dkerolox.logs="$output/logs/client" test "$@" || code=$?
   finish "sdk java" "$(count '^sdk java: \([0-9]*\) passed.*')" \
     "$(count '^sdk java: [0-9]* passed, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
 }
@@ -196,7 +208,7 @@ sdk_go() {
   local code=0 start=$SECONDS
   setup_go
   run env "GOMODCACHE=$KEROLOX_GO/modules" "GOCACHE=$KEROLOX_GO/build" GOPROXY=off \
-    "rocketmq.client.logRoot=$output/go" rocketmq.client.logLevel=warn \
+    "rocketmq.client.logRoot=$output/logs/client" rocketmq.client.logLevel=warn \
     python3 tests/sdk/with_harness.py go -C tests/sdk/go test -count=1 -parallel 128 -timeout 5m "$@" || code=$?
   finish "sdk go" "$(count '^sdk go: \([0-9]*\) passed.*')" \
     "$(count '^sdk go: [0-9]* passed, \([0-9]*\) failed$')" "$code" $((SECONDS - start))

@@ -1,7 +1,7 @@
 """Starts, stops and kills real Kerolox processes for the tests of all SDKs; needs nothing beyond Python.
 
 Servers listen on a free port unless told otherwise, print one line when they serve, and write their log to a file
-that is shown when a test fails.
+whose end is shown when a test fails. The whole file outlives the test in the folder that KEROLOX_LOGS names, if any.
 """
 
 import json
@@ -25,6 +25,16 @@ LISTENING = re.compile(r"listening on (\S+:\d+)")
 _live = []
 
 
+def keep(log):
+    """Gives a log a second name, so that it is still there when its cluster has removed its folder."""
+    kept = os.environ.get("KEROLOX_LOGS")
+    if kept:
+        second = Path(kept) / f"{log.parent.name}-{log.name}"
+        second.parent.mkdir(parents=True, exist_ok=True)
+        if not second.exists():
+            os.link(log, second)
+
+
 class Server:
     """One server process that can be stopped, killed and started again on the same port and data."""
 
@@ -45,6 +55,7 @@ class Server:
         # Many servers run side by side here, and nobody asks for their health.
         command += ["--health-listen", "off"]
         with open(self.log, "ab") as log, open(out_path, "wb") as out:
+            keep(self.log)
             self.process = subprocess.Popen(
                 [str(part) for part in command],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=log, env={**os.environ, **self.settings},

@@ -19,6 +19,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 /// Lines of the log that an error shows.
 const TAIL_LINES: usize = 40;
+/// Environment variable that names a folder in which logs outlive their test; `tests/run.sh` shows it when a suite fails.
+const KEPT_LOGS: &str = "KEROLOX_LOGS";
 
 /// A server process. Dropping it kills the process.
 #[derive(Debug)]
@@ -259,6 +261,9 @@ impl Server {
             .append(true)
             .open(self.log_path())
             .with_context(|| format!("opening {}", self.log_path().display()))?;
+        if let Some(kept) = std::env::var_os(KEPT_LOGS) {
+            self.keep_log(Path::new(&kept))?;
+        }
         Command::new(&self.program)
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -276,6 +281,22 @@ impl Server {
 
     fn log_path(&self) -> PathBuf {
         self.folder.join(format!("{}.log", self.name))
+    }
+
+    /// Gives the log a second name, `kept/TEST/FOLDER-SERVER.log`, so that it is still there when the test has removed its
+    /// folder or was killed.
+    fn keep_log(&self, kept: &Path) -> Result<()> {
+        let thread = thread::current();
+        let of_test = kept.join(thread.name().unwrap_or("main").replace("::", "."));
+        fs::create_dir_all(&of_test).with_context(|| format!("making {}", of_test.display()))?;
+        let folder = self.folder.file_name().unwrap_or_default().to_string_lossy();
+        let second = of_test.join(format!("{}-{}.log", folder.trim_start_matches('.'), self.name));
+        match fs::hard_link(self.log_path(), &second) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(error).with_context(|| format!("keeping the log as {}", second.display()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -332,6 +353,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = script(folder.path(), "echo 'disk on fire' >&2; exit 3").start().unwrap_err();
         assert!(error.to_string().contains("disk on fire"), "{error}");
+    }
+
+    #[test]
+    fn a_kept_log_outlives_the_folder_of_its_test() {
+        let (folder, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let server = script(folder.path(), "exit 0");
+        fs::write(server.log_path(), "first").unwrap();
+        server.keep_log(kept.path()).unwrap();
+        server.keep_log(kept.path()).unwrap();
+        File::options().append(true).open(server.log_path()).unwrap().write_all(b" second").unwrap();
+        folder.close().unwrap();
+        let of_test = kept.path().join("process.tests.a_kept_log_outlives_the_folder_of_its_test");
+        let logs: Vec<_> = fs::read_dir(of_test).unwrap().map(|file| file.unwrap().path()).collect();
+        assert_eq!(logs.len(), 1, "{logs:?}");
+        assert_eq!(fs::read_to_string(&logs[0]).unwrap(), "first second");
     }
 
     #[test]

@@ -5,8 +5,12 @@ import shutil
 import sys
 import tempfile
 
-# The SDK writes a log below the home directory as soon as it is imported: keep that out of the user's.
-_home = tempfile.mkdtemp(prefix="kerolox-sdk-home-")
+# The SDK writes a log below the home directory as soon as it is imported: keep that out of the user's, and beside the logs
+# of the servers where those are kept.
+_kept = os.environ.get("KEROLOX_LOGS")
+if _kept:
+    os.makedirs(_kept, exist_ok=True)
+_home = tempfile.mkdtemp(prefix="kerolox-sdk-home-", dir=_kept)
 os.environ["HOME"] = _home
 sys.path[:0] = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]
 
@@ -74,7 +78,8 @@ def pytest_runtest_makereport(item, call):
 
 def pytest_sessionfinish():
     harness.kill_all()
-    shutil.rmtree(_home, ignore_errors=True)
+    if not _kept:
+        shutil.rmtree(_home, ignore_errors=True)
 
 
 def pytest_terminal_summary(terminalreporter):
