@@ -15,6 +15,7 @@ pub mod engine;
 mod lite_expiry;
 mod moving;
 mod once;
+mod pace;
 mod replication;
 pub mod retention;
 mod service;

@@ -35,6 +35,7 @@ use crate::config::BrokerConfig;
 use crate::delivery::{Arrivals, Deliveries, ProgressLog};
 use crate::due::DueArrivals;
 use crate::engine::Engine;
+use crate::pace::{Lookups, Scans};
 use crate::replication::Reign;
 use crate::retention::Keeper;
 use crate::service::{Admin, AutoTopics, Context, Counters, DeskServer, Door, Messaging, Policy};
@@ -286,6 +287,7 @@ impl Parts {
             lite: config.lite.clone(),
             checks: config.check_policy(),
             counters: counters.clone(),
+            scans: Scans::on(tokio::runtime::Handle::current().metrics().num_workers()),
             shutdown: over.clone(),
         });
         let services = self.services(context, policy, announcer, counters, webhook_counts);
@@ -309,7 +311,13 @@ impl Parts {
         let counted = counters.clone();
         let administration =
             self.administration(context.relay.clone(), Arc::new(move || counted.per_second()));
-        let desk = DeskServer::server(self.config.group.clone(), context.engine.clone(), webhook_counts);
+        let lookups = Lookups::default();
+        let desk = DeskServer::server(
+            self.config.group.clone(),
+            context.engine.clone(),
+            webhook_counts,
+            lookups.clone(),
+        );
         let admin = Admin {
             engine: context.engine.clone(),
             deliveries: context.deliveries.clone(),
@@ -318,6 +326,7 @@ impl Parts {
             started: self.started,
             clients: self.clients.clone(),
             policy: policy.clone(),
+            lookups,
         };
         // A standalone broker is its own nameserver; any other one still tells what it knows to who asks.
         let registry = self.config.standalone.then(|| RegistryService::server(self.routes.clone()));

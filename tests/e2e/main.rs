@@ -34,6 +34,7 @@ mod rebuild;
 mod relay;
 mod replication;
 mod retention;
+mod scans;
 mod settings;
 mod startup;
 mod stored;

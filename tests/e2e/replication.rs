@@ -45,7 +45,7 @@ fn patient() -> RetryPolicy {
     RetryPolicy::default().pauses(Duration::from_millis(10), Duration::from_millis(100))
 }
 
-async fn state(servers: &Servers) -> GroupState {
+pub(crate) async fn state(servers: &Servers) -> GroupState {
     let controller = ControllerClient::new(&[servers.access_points()]).unwrap();
     let groups = controller.describe_groups(DescribeGroupsRequest::default()).await.unwrap().groups;
     groups.into_iter().next().and_then(|group| group.state).unwrap_or_default()

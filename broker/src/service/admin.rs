@@ -24,6 +24,7 @@ use super::timers;
 use crate::announce::Announcer;
 use crate::delivery::Deliveries;
 use crate::engine::{ChangeError, Engine};
+use crate::pace::{Caller, Lookups};
 
 /// What is counted since the process started.
 #[derive(Debug, Default)]
@@ -88,6 +89,7 @@ pub(crate) struct Admin {
     pub(crate) started: Instant,
     pub(crate) clients: Arc<Clients>,
     pub(crate) policy: Arc<dyn SettingsPolicy>,
+    pub(crate) lookups: Lookups,
 }
 
 impl Admin {
@@ -313,8 +315,7 @@ impl BrokerAdmin for Admin {
         request: Request<pb::QueryMessagesRequest>,
     ) -> Result<Response<pb::QueryMessagesResponse>, Status> {
         let (engine, request) = (self.engine.clone(), request.into_inner());
-        let answered = tokio::task::spawn_blocking(move || query(engine.store(), &request)).await;
-        let answered = answered.map_err(|error| Status::internal(error.to_string()))?;
+        let answered = self.lookups.run(move |_| query(engine.store(), &request)).await?;
         Ok(Response::new(answered.unwrap_or_else(|failure| pb::QueryMessagesResponse {
             error: Some(failure.into()),
             ..Default::default()
@@ -327,9 +328,8 @@ impl BrokerAdmin for Admin {
     ) -> Result<Response<pb::DescribeGroupResponse>, Status> {
         let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
         let request = request.into_inner();
-        let look = move || groups::describe(engine.store(), &deliveries, &request);
-        let described = tokio::task::spawn_blocking(look).await;
-        let described = described.map_err(|error| Status::internal(error.to_string()))?;
+        let look = move |_: &Caller| groups::describe(engine.store(), &deliveries, &request);
+        let described = self.lookups.run(look).await?;
         Ok(Response::new(match described {
             Ok((group, queues)) => {
                 pb::DescribeGroupResponse { error: None, group: Some(group_config(&group)), queues }
@@ -345,9 +345,8 @@ impl BrokerAdmin for Admin {
         let request = request.into_inner();
         let (group, topic, dry_run) = (request.group.clone(), request.topic.clone(), request.dry_run);
         let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
-        let plan = move || Plan::of(engine.store(), &deliveries, &request);
-        let plan = tokio::task::spawn_blocking(plan).await;
-        let plan = plan.map_err(|error| Status::internal(error.to_string()))?;
+        let plan = move |_: &Caller| Plan::of(engine.store(), &deliveries, &request);
+        let plan = self.lookups.run(plan).await?;
         let carried_out = match plan {
             Ok(plan) if dry_run => Ok(plan),
             Ok(plan) => plan.carry_out(&self.deliveries).await.map(|()| plan),
@@ -369,9 +368,7 @@ impl BrokerAdmin for Admin {
         request: Request<pb::ListDeadLettersRequest>,
     ) -> Result<Response<pb::ListDeadLettersResponse>, Status> {
         let (engine, request) = (self.engine.clone(), request.into_inner());
-        let answered =
-            tokio::task::spawn_blocking(move || dead_letters::list(engine.store(), &request)).await;
-        let answered = answered.map_err(|error| Status::internal(error.to_string()))?;
+        let answered = self.lookups.run(move |_| dead_letters::list(engine.store(), &request)).await?;
         Ok(Response::new(answered.unwrap_or_else(|error| pb::ListDeadLettersResponse {
             error: Some(error.into()),
             ..Default::default()
@@ -399,9 +396,7 @@ impl BrokerAdmin for Admin {
     ) -> Result<Response<pb::ListTimersResponse>, Status> {
         let (engine, request) = (self.engine.clone(), request.into_inner());
         let broker = self.announcer.info().group;
-        let listed =
-            tokio::task::spawn_blocking(move || timers::list(engine.store(), &broker, &request)).await;
-        let listed = listed.map_err(|error| Status::internal(error.to_string()))?;
+        let listed = self.lookups.run(move |_| timers::list(engine.store(), &broker, &request)).await?;
         Ok(Response::new(listed.unwrap_or_else(|error| pb::ListTimersResponse {
             error: Some(error.into()),
             ..Default::default()
@@ -429,9 +424,8 @@ impl BrokerAdmin for Admin {
     ) -> Result<Response<pb::ListLitesResponse>, Status> {
         let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
         let request = request.into_inner();
-        let list = move || lite_list::list(engine.store(), &deliveries, &request);
-        let listed = tokio::task::spawn_blocking(list).await;
-        let listed = listed.map_err(|error| Status::internal(error.to_string()))?;
+        let list = move |_: &Caller| lite_list::list(engine.store(), &deliveries, &request);
+        let listed = self.lookups.run(list).await?;
         Ok(Response::new(listed.unwrap_or_else(|error| pb::ListLitesResponse {
             error: Some(error.into()),
             ..Default::default()
@@ -442,7 +436,10 @@ impl BrokerAdmin for Admin {
         &self,
         request: Request<pb::ListBlockedRequest>,
     ) -> Result<Response<pb::ListBlockedResponse>, Status> {
-        let listed = dead_letters::blocked(self.engine.store(), &self.deliveries, &request.into_inner());
+        let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
+        let request = request.into_inner();
+        let list = move |_: &Caller| dead_letters::blocked(engine.store(), &deliveries, &request);
+        let listed = self.lookups.run(list).await?;
         Ok(Response::new(listed.unwrap_or_else(|error| pb::ListBlockedResponse {
             error: Some(error.into()),
             ..Default::default()
@@ -455,9 +452,8 @@ impl BrokerAdmin for Admin {
     ) -> Result<Response<pb::ExplainMessageResponse>, Status> {
         let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
         let request = request.into_inner();
-        let explain = move || explain::explain(engine.store(), &deliveries, &request);
-        let explained = tokio::task::spawn_blocking(explain).await;
-        let explained = explained.map_err(|error| Status::internal(error.to_string()))?;
+        let explain = move |_: &Caller| explain::explain(engine.store(), &deliveries, &request);
+        let explained = self.lookups.run(explain).await?;
         Ok(Response::new(explained.unwrap_or_else(|error| pb::ExplainMessageResponse {
             error: Some(error.into()),
             ..Default::default()

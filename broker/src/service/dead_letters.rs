@@ -14,12 +14,15 @@ use kerolox_store::{Entry, Outcome, Store, StoreError};
 use super::failure::Failure;
 use crate::delivery::{Deliveries, Subscription};
 use crate::engine::{Engine, refused_by_log};
+use crate::pace::Step;
 use crate::wire::{self, Delivery};
 
 /// Dead letters that are looked at for one page, at the most.
 const PAGE_MAX: usize = 256;
 /// Bytes of messages after which a page is closed.
 const PAGE_BYTES: usize = 2 << 20;
+/// Bytes of the log after which a page is closed, whatever is wanted of it.
+const LOOKED_AT_BYTES: usize = 64 << 20;
 /// Dead letters that one request sends back, at the most.
 const REDRIVE_MAX: usize = 1024;
 
@@ -59,19 +62,18 @@ pub(super) fn list(
     let from = request.from_offset.max(bounds.min);
     let entries = store.index().entries(topic.id, QUEUE, from, limit)?;
     let mut next = entries.last().map(|(offset, _)| offset + 1).filter(|next| *next < bounds.next);
-    let mut bytes = 0;
+    let until_ms = if request.until_ms == 0 { i64::MAX } else { request.until_ms };
+    let is_wanted = |letter: &pb::DeadLetter| {
+        (request.since_ms..until_ms).contains(&letter.dead_ms) && (request.with_redriven || !letter.redriven)
+    };
+    let (mut bytes, mut looked_at) = (0, 0);
     for (offset, entry) in entries {
-        let Some(letter) = letter(store, &topic, offset, &entry, &filter)? else {
-            continue;
-        };
-        let until_ms = if request.until_ms == 0 { i64::MAX } else { request.until_ms };
-        let is_wanted = (request.since_ms..until_ms).contains(&letter.dead_ms)
-            && (request.with_redriven || !letter.redriven);
-        if is_wanted {
+        looked_at += entry.len as usize;
+        if let Some(letter) = letter(store, &topic, offset, &entry, &filter)?.filter(is_wanted) {
             bytes += letter.message.len();
             page.letters.push(letter);
         }
-        if bytes >= PAGE_BYTES {
+        if bytes >= PAGE_BYTES || looked_at >= LOOKED_AT_BYTES {
             next = Some(offset + 1).filter(|next| *next < bounds.next);
             break;
         }
@@ -128,8 +130,13 @@ pub(super) async fn redrive(
     };
     let mut answer = pb::RedriveDeadLettersResponse::default();
     let mut proposals = Vec::with_capacity(request.offsets.len());
+    let mut step = Step::begin();
     for offset in &request.offsets {
-        match origin(store, &topic, *offset)? {
+        if step.is_over() {
+            tokio::task::yield_now().await;
+            step = Step::begin();
+        }
+        match origin(store, &topic, *offset, &mut step)? {
             Some(redriven) => {
                 let item = ProgressItem::Redriven(redriven);
                 proposals.push(engine.propose(&Record::Progress(ProgressRecord::new([item]))));
@@ -148,8 +155,14 @@ pub(super) async fn redrive(
 }
 
 /// What sends the dead letter at an offset back; `None` when there is none that can be read.
-fn origin(store: &Store, topic: &Topic, offset: u64) -> Result<Option<Redriven>, StoreError> {
+fn origin(
+    store: &Store,
+    topic: &Topic,
+    offset: u64,
+    step: &mut Step,
+) -> Result<Option<Redriven>, StoreError> {
     let read = readable(store.message_at(topic.id, QUEUE, offset))?;
+    step.take([read.as_ref().map_or(0, |(frame, _)| frame.len as usize)]);
     let Some((_, record)) = read else { return Ok(None) };
     Ok(record.header.dead.map(|origin| Redriven {
         dead_topic_id: topic.id,
@@ -170,7 +183,7 @@ fn readable<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreEr
     }
 }
 
-/// The messages of a group that used up their attempts and stay.
+/// The messages of a group that used up their attempts and stay. Reads the disk: call it where blocking is fine.
 pub(super) fn blocked(
     store: &Store,
     deliveries: &Deliveries,

@@ -19,12 +19,15 @@ use kerolox_store::{Outcome, Page, Standing, Store, StoreError};
 use super::failure::Failure;
 use crate::check_back::WebhookCounts;
 use crate::engine::{Engine, refused_by_log};
+use crate::pace::Caller;
 use crate::wire::{self, Delivery};
 
 /// Half messages that are looked at for one page, at the most.
 const SCAN_MAX: usize = 4096;
 /// Transactions of one page, at the most.
 const PAGE_MAX: usize = 256;
+/// Bytes of half messages that are read for one page; a single one may be larger.
+const PAGE_BYTES: usize = 64 << 20;
 /// Longest name and reason in the audit trail, in bytes.
 const TEXT_MAX: usize = 1024;
 
@@ -54,12 +57,14 @@ impl Desk {
         let halves = self.store().index().halves_from(request.from, SCAN_MAX)?;
         let next = halves.last().filter(|_| halves.len() == SCAN_MAX).map(|(position, _)| position + 1);
         let mut page = pb::ListTransactionsResponse { next, ..Default::default() };
+        let mut bytes = 0;
         for (position, half) in &halves {
-            if page.transactions.len() == limit {
+            if page.transactions.len() == limit || bytes >= PAGE_BYTES {
                 page.next = Some(*position);
                 break;
             }
             if !half.joins && wanted.takes(half) {
+                bytes += half.frame_len as usize;
                 let message = self.message(*position, half)?;
                 page.transactions.extend(self.info(
                     *position,
@@ -75,11 +80,12 @@ impl Desk {
     pub(super) fn describe(
         &self,
         request: &pb::DescribeTransactionRequest,
+        caller: &Caller,
     ) -> Answer<pb::DescribeTransactionResponse> {
         use pb::describe_transaction_request::By;
         let (position, half) = match &request.by {
             Some(By::TransactionId(id)) => self.find(id)?,
-            Some(By::MessageId(id)) => self.find_by_message(id)?,
+            Some(By::MessageId(id)) => self.find_by_message(id, caller)?,
             None => return Err(Failure::Invalid("name a transaction id or a message id".to_owned())),
         };
         let message = self.message(position, &half)?;
@@ -154,11 +160,12 @@ impl Desk {
     pub(super) fn count(
         &self,
         request: &pb::CountTransactionsRequest,
+        caller: &Caller,
     ) -> Answer<pb::CountTransactionsResponse> {
         let topic = self.topic_named(&request.topic)?;
         let mut counts: BTreeMap<u32, pb::TransactionCounts> = BTreeMap::new();
         let mut from = 0;
-        loop {
+        while !caller.is_gone() {
             let halves = self.store().index().halves_from(from, SCAN_MAX)?;
             for (_, half) in halves
                 .iter()
@@ -237,10 +244,10 @@ impl Desk {
         }
     }
 
-    fn find_by_message(&self, message_id: &str) -> Answer<(u64, Half)> {
+    fn find_by_message(&self, message_id: &str, caller: &Caller) -> Answer<(u64, Half)> {
         let is_it = |record: &MessageRecord| record.header.message_id == message_id;
         let mut page = Page::newest(PAGE_MAX);
-        loop {
+        while !caller.is_gone() {
             let found = self.store().find(id_hash(message_id), &page, is_it)?;
             for message in found.messages {
                 if let Standing::Half(half) = message.standing {
@@ -249,9 +256,10 @@ impl Desk {
             }
             match found.next {
                 Some(before) => page.before = before,
-                None => return Err(unknown()),
+                None => break,
             }
         }
+        Err(unknown())
     }
 
     /// The half message itself; `None` when it lies in a damaged part of the log or its segment is gone.

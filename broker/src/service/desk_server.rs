@@ -10,10 +10,12 @@ use super::desk::Desk;
 use super::failure::Failure;
 use crate::check_back::WebhookCounts;
 use crate::engine::Engine;
+use crate::pace::{Caller, Lookups};
 
 /// The service behind `mqadmin transaction`.
 pub(crate) struct DeskServer {
     desk: Desk,
+    lookups: Lookups,
 }
 
 impl DeskServer {
@@ -22,23 +24,24 @@ impl DeskServer {
         broker: String,
         engine: Engine,
         webhooks: Arc<WebhookCounts>,
+        lookups: Lookups,
     ) -> TransactionsServer<Self> {
-        TransactionsServer::new(Self { desk: Desk { broker, engine, webhooks } })
+        TransactionsServer::new(Self { desk: Desk { broker, engine, webhooks }, lookups })
     }
 
     /// Looks things up where waiting for the disk hinders nobody.
     async fn look<R, T>(
         &self,
         request: Request<R>,
-        look: impl FnOnce(&Desk, &R) -> Result<T, Failure> + Send + 'static,
+        look: impl FnOnce(&Desk, &R, &Caller) -> Result<T, Failure> + Send + 'static,
     ) -> Result<Result<T, pb::AdminError>, Status>
     where
         R: Send + 'static,
         T: Send + 'static,
     {
         let (desk, request) = (self.desk.clone(), request.into_inner());
-        let looked = tokio::task::spawn_blocking(move || look(&desk, &request)).await;
-        Ok(looked.map_err(|error| Status::internal(error.to_string()))?.map_err(Into::into))
+        let looked = self.lookups.run(move |caller| look(&desk, &request, caller)).await?;
+        Ok(looked.map_err(Into::into))
     }
 }
 
@@ -57,7 +60,7 @@ impl Transactions for DeskServer {
         &self,
         request: Request<pb::ListTransactionsRequest>,
     ) -> Result<Response<pb::ListTransactionsResponse>, Status> {
-        answer!(self.look(request, Desk::list).await?, ListTransactionsResponse)
+        answer!(self.look(request, |desk, request, _| desk.list(request)).await?, ListTransactionsResponse)
     }
 
     async fn describe_transaction(
@@ -95,6 +98,6 @@ impl Transactions for DeskServer {
         &self,
         request: Request<pb::ListAuditRequest>,
     ) -> Result<Response<pb::ListAuditResponse>, Status> {
-        answer!(self.look(request, Desk::audit).await?, ListAuditResponse)
+        answer!(self.look(request, |desk, request, _| desk.audit(request)).await?, ListAuditResponse)
     }
 }

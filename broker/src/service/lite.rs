@@ -18,9 +18,10 @@ use tonic::Request;
 
 use super::Context;
 use super::batch::Batch;
-use super::receive::{Receiver, Wanted};
+use super::receive::{Looked, Receiver, Wanted};
 use crate::delivery::{Action, Change, Evicted, Inbox, OverQuota, Subscription};
 use crate::engine::{LiteError, refused_by_log, refused_by_store};
+use crate::pace::Step;
 
 /// The queues of the lite topics with these names, by name; those that do not exist are made.
 pub(super) async fn queues<'a>(
@@ -57,40 +58,65 @@ pub(super) async fn receive(
     if let Some(attempt_id) = &wanted.attempt_id {
         inbox.repeat(attempt_id);
     }
+    let mut pace = context.scans.pace();
     loop {
-        let batch = gather(context, client, wanted, &inbox)?;
+        let (batch, is_all) = gather(context, client, wanted, &inbox)?;
         if !batch.is_empty() {
             inbox.pass_on();
             return Ok(Box::pin(batch));
         }
-        let arrived = tokio::select! {
-            () = inbox.arrival() => true,
-            () = tokio::time::sleep_until(wanted.until) => false,
-            () = context.shutdown.requested() => false,
+        let goes_on = if is_all {
+            pace.stop();
+            tokio::select! {
+                () = inbox.arrival() => true,
+                () = tokio::time::sleep_until(wanted.until) => false,
+                () = context.shutdown.requested() => false,
+            }
+        } else {
+            !context.shutdown.is_requested() && pace.rest(wanted.scan_until).await
         };
-        if !arrived {
+        if !goes_on {
             inbox.pass_on();
             return Err(Refusal::new(Code::MessageNotFound, "no new message"));
         }
     }
 }
 
-/// Takes what is ready, one lite topic after the other.
-fn gather(context: &Arc<Context>, client: &str, wanted: &Wanted, inbox: &Inbox) -> Result<Batch, Refusal> {
+/// Takes what is ready, one lite topic after the other, in one step. The flag tells whether it looked at all that is ready.
+fn gather(
+    context: &Arc<Context>,
+    client: &str,
+    wanted: &Wanted,
+    inbox: &Inbox,
+) -> Result<(Batch, bool), Refusal> {
+    let mut step = Step::begin();
+    let mut is_all = true;
     let mut batch = Batch::new(context.clone());
     let mut queues = Vec::new();
     let followers = context.deliveries.followers();
-    while batch.len() < wanted.max
-        && let Some(queue) = inbox.pop()
-    {
+    while batch.len() < wanted.max {
+        if step.is_over() {
+            is_all = false;
+            break;
+        }
+        let Some(queue) = inbox.pop() else { break };
         if !followers.is_following(wanted.topic.id, wanted.group.id, client, queue) {
             continue;
         }
-        let taken = take(context, client, wanted, queue, wanted.max - batch.len());
-        let taken = taken.inspect_err(|_| inbox.push(queue))?;
-        if let Some((subscription, messages)) = taken {
-            queues.push(queue);
-            batch.add(&subscription, messages);
+        let Some(subscription) = subscription(context, wanted, queue).inspect_err(|_| inbox.push(queue))?
+        else {
+            continue;
+        };
+        let seat = subscription.join(now_ms(), client, &wanted.filter);
+        let max = wanted.max - batch.len();
+        let receiver = Receiver { context, client, wanted, subscription: &subscription, max };
+        match receiver.step_here(&seat, &mut step).inspect_err(|_| inbox.push(queue))? {
+            Looked::Found(messages) => {
+                queues.push(queue);
+                batch.add(&subscription, messages);
+            }
+            Looked::NotYet => inbox.push(queue),
+            Looked::Nothing => {}
         }
     }
     if let Some(attempt_id) = &wanted.attempt_id
@@ -98,25 +124,15 @@ fn gather(context: &Arc<Context>, client: &str, wanted: &Wanted, inbox: &Inbox) 
     {
         inbox.note_attempt(attempt_id, queues);
     }
-    Ok(batch)
+    Ok((batch, is_all))
 }
 
-type Taken = (Arc<Subscription>, Vec<super::receive::Encoded>);
-
-fn take(
+fn subscription(
     context: &Context,
-    client: &str,
     wanted: &Wanted,
     queue: u32,
-    max: usize,
-) -> Result<Option<Taken>, Refusal> {
-    let Wanted { group, topic, .. } = wanted;
-    let found = context.deliveries.lite_subscription(group, topic, queue, Start::Earliest)?;
-    let Some(subscription) = found else { return Ok(None) };
-    let seat = subscription.join(now_ms(), client, &wanted.filter);
-    let receiver = Receiver { context, client, wanted, subscription: &subscription, max };
-    let messages = receiver.receive_here(&seat)?;
-    Ok((!messages.is_empty()).then_some((subscription, messages)))
+) -> Result<Option<Arc<Subscription>>, Refusal> {
+    context.deliveries.lite_subscription(&wanted.group, &wanted.topic, queue, Start::Earliest)
 }
 
 /// Changes which lite topics a client subscribes to, here and on the other brokers of their parent.

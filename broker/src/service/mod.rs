@@ -57,6 +57,7 @@ use crate::clock::GuardedClock;
 use crate::config::LiteConfig;
 use crate::delivery::Deliveries;
 use crate::engine::Engine;
+use crate::pace::Scans;
 
 pub(crate) use admin::{Admin, Counters};
 pub(crate) use auto_create::AutoTopics;
@@ -86,6 +87,8 @@ pub(crate) struct Context {
     pub(crate) lite: LiteConfig,
     pub(crate) checks: CheckPolicy,
     pub(crate) counters: Arc<Counters>,
+    /// The share of those who look through many messages.
+    pub(crate) scans: Scans,
     pub(crate) shutdown: Shutdown,
 }
 

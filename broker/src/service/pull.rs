@@ -15,9 +15,10 @@ use kerolox_store::ReadMessage;
 use tokio::time::Instant;
 
 use super::offsets::{illegal_offset, queue_of};
-use super::receive::{check_readable, poll_time};
+use super::receive::{check_readable, length, poll_time, scan_time};
 use super::{Context, parse_filter};
 use crate::engine::refused_by_store;
+use crate::pace::Step;
 use crate::wire::{self, Delivery};
 
 /// Most messages of one answer.
@@ -63,7 +64,8 @@ pub(super) async fn pull_message(
     context.group(request.group.as_ref()).await?;
     // Who names no poll time is answered at once.
     let poll_ms = request.long_polling_timeout.as_ref().map_or(0, wire::duration_ms);
-    let until = received + poll_time(Some(poll_ms), client.timeout);
+    let poll = poll_time(Some(poll_ms), client.timeout);
+    let (until, scan_until) = (received + poll, received + scan_time(poll, client.timeout));
     let max = usize::try_from(request.batch_size).unwrap_or(0).clamp(1, PULL_BATCH_MAX);
     let wanted = Wanted { topic, queue, filter, max };
     let mut from = match start(context, &wanted, request.offset) {
@@ -74,7 +76,7 @@ pub(super) async fn pull_message(
     loop {
         let mut arrival = std::pin::pin!(watched.arrival());
         arrival.as_mut().enable();
-        let page = read_page(context, &wanted, from).await?;
+        let page = read_page(context, &wanted, from, scan_until).await?;
         from = page.next;
         let end = context.engine.store().index().queue_bounds(wanted.topic.id, wanted.queue).next;
         let is_over = from < end || Instant::now() >= until;
@@ -104,8 +106,8 @@ fn start(context: &Context, wanted: &Wanted, offset: i64) -> Result<u64, (Refusa
     })
 }
 
-/// Reads from an offset on until the page is full or enough was looked at.
-async fn read_page(context: &Context, wanted: &Wanted, from: u64) -> Result<Page, Refusal> {
+/// Reads from an offset on until the page is full, enough was looked at, or the time is up.
+async fn read_page(context: &Context, wanted: &Wanted, from: u64, until: Instant) -> Result<Page, Refusal> {
     let failed = |error| refused_by_store(&error);
     let scan = if wanted.filter == Filter::All { wanted.max } else { PULL_SCAN_MAX };
     let places: Vec<(u32, u64)> = {
@@ -114,16 +116,28 @@ async fn read_page(context: &Context, wanted: &Wanted, from: u64) -> Result<Page
         entries.into_iter().map(|(offset, _)| (wanted.queue, offset)).collect()
     };
     let mut page = Page { next: from, ..Page::default() };
-    for places in places.chunks(READ_TOGETHER) {
-        let entries = context.engine.store().index().entries_at(wanted.topic.id, places).map_err(failed)?;
+    let (mut pace, mut step) = (context.scans.pace(), Step::begin());
+    let mut left = places.as_slice();
+    while !left.is_empty() {
+        if step.is_over() {
+            if !pace.rest(until).await {
+                break;
+            }
+            step = Step::begin();
+        }
+        let together = &left[..left.len().min(READ_TOGETHER)];
+        let mut entries =
+            context.engine.store().index().entries_at(wanted.topic.id, together).map_err(failed)?;
+        entries.truncate(step.take(entries.iter().map(length)));
         let read = context.engine.read_entries(&entries).await;
-        for ((_, offset), read) in places.iter().zip(read) {
+        for ((_, offset), read) in together.iter().zip(read) {
             if page.messages.len() == wanted.max || page.bytes >= PULL_BYTES {
                 return Ok(page);
             }
             page.next = offset + 1;
             page.add(wanted, *offset, read)?;
         }
+        left = &left[entries.len()..];
     }
     Ok(page)
 }

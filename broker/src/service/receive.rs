@@ -20,13 +20,14 @@ use kerolox_model::limits::{INVISIBLE_MS_MAX, INVISIBLE_MS_MIN, RECEIVE_BATCH_MA
 use kerolox_model::token::ReceiptHandle;
 use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code};
-use kerolox_store::{ReadMessage, StoreError};
+use kerolox_store::{Entry, ReadMessage, StoreError};
 use tokio::time::Instant;
 
 use super::batch::Batch;
 use super::{Context, lite, parse_filter, stored_group};
 use crate::delivery::{Seat, Subscription};
 use crate::engine::refused_by_store;
+use crate::pace::Step;
 use crate::wire::{self, Delivery};
 
 /// Longest poll, whatever the client asks for (RocketMQ's limit).
@@ -35,14 +36,17 @@ const POLL_MAX: Duration = Duration::from_secs(20);
 const POLL_DEFAULT: Duration = Duration::from_secs(15);
 /// The answer leaves this long before the client's deadline: the Rust SDK's deadline is the poll time itself.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(300);
-/// What the Go SDK adds to the time that it wants to wait, when it names no poll time: half of its request timeout.
-const UNNAMED_POLL_RESERVE: Duration = Duration::from_millis(1500);
 
 /// Longest attempt id; SDKs send UUIDs.
 const ATTEMPT_ID_BYTES_MAX: usize = 256;
 
+/// What the Go SDK adds to the time that it wants to wait, when it names no poll time: half of its request timeout.
+const UNNAMED_POLL_RESERVE: Duration = Duration::from_millis(1500);
+/// Even a poll that does not wait looks for this long at messages that its filter does not want.
+const SCAN_MIN: Duration = Duration::from_millis(200);
+
 /// Messages of one queue whose message groups are read at a time.
-const LANES_PAGE: u64 = 256;
+const LANES_PAGE: u64 = 64;
 
 /// A message that lies in a damaged part of the log is tried again after this time: by then somebody may have mended it.
 const DAMAGED_AGAIN_MS: i64 = 10 * 60_000;
@@ -55,6 +59,8 @@ pub(super) struct Wanted {
     pub(super) max: usize,
     held: Held,
     pub(super) until: Instant,
+    /// Until when it looks through messages that its filter does not want.
+    pub(super) scan_until: Instant,
     pub(super) attempt_id: Option<String>,
 }
 
@@ -77,15 +83,22 @@ pub(super) async fn receive_message(
     let (client, max) = (client.client_id.as_str(), wanted.max);
     let receiver = Receiver { context, client, wanted: &wanted, subscription: &subscription, max };
     let seat = subscription.join(now_ms(), client, &wanted.filter);
+    let mut pace = context.scans.pace();
     loop {
         context.engine.check_rule()?;
-        let messages = receiver.receive(&seat).await?;
-        if !messages.is_empty() {
-            let mut batch = Batch::new(context.clone());
-            batch.add(&subscription, messages);
-            return Ok(Box::pin(batch));
-        }
-        if !wait(context, &wanted, &seat).await {
+        let goes_on = match receiver.step(&seat).await? {
+            Looked::Found(messages) => {
+                let mut batch = Batch::new(context.clone());
+                batch.add(&subscription, messages);
+                return Ok(Box::pin(batch));
+            }
+            Looked::NotYet => !context.shutdown.is_requested() && pace.rest(wanted.scan_until).await,
+            Looked::Nothing => {
+                pace.stop();
+                wait(context, &wanted, &seat).await
+            }
+        };
+        if !goes_on {
             seat.pass_on();
             return Err(Refusal::new(Code::MessageNotFound, "no new message"));
         }
@@ -101,15 +114,16 @@ async fn understand(
     let filter = parse_filter(request.filter_expression.as_ref())?;
     let held = held_of(request)?;
     let queue = request.message_queue.as_ref();
-    let until =
-        received + poll_time(request.long_polling_timeout.as_ref().map(wire::duration_ms), client.timeout);
+    let poll = poll_time(request.long_polling_timeout.as_ref().map(wire::duration_ms), client.timeout);
+    let until = received + poll;
+    let scan_until = received + scan_time(poll, client.timeout);
     let topic = context.topic_to_come(queue.and_then(|queue| queue.topic.as_ref()), until).await?;
     check_readable(&topic)?;
     let group =
         context.deliveries.consuming(&stored_group(request.group.as_ref())?, &client.client_id).await?;
     let max = usize::try_from(request.batch_size).unwrap_or(0).clamp(1, RECEIVE_BATCH_MAX);
     let attempt_id = attempt_id(client, request.attempt_id.as_deref())?;
-    Ok(Wanted { topic, group, filter, max, held, until, attempt_id })
+    Ok(Wanted { topic, group, filter, max, held, until, scan_until, attempt_id })
 }
 
 /// The name under which a repeated receive gets the same messages.
@@ -161,8 +175,17 @@ pub(super) fn poll_time(asked_ms: Option<u64>, deadline: Option<Duration>) -> Du
         (None, Some(deadline)) => deadline.saturating_sub(UNNAMED_POLL_RESERVE),
         (None, None) => POLL_DEFAULT,
     };
-    let allowed = deadline.map_or(POLL_MAX, |deadline| deadline.saturating_sub(DEADLINE_MARGIN));
-    wanted.min(POLL_MAX).min(allowed)
+    wanted.min(time_allowed(deadline))
+}
+
+/// How long a poll of this length looks through messages that its filter does not want.
+pub(super) fn scan_time(poll: Duration, deadline: Option<Duration>) -> Duration {
+    poll.max(SCAN_MIN).min(time_allowed(deadline))
+}
+
+/// The longest time that a client with this deadline can be kept.
+fn time_allowed(deadline: Option<Duration>) -> Duration {
+    deadline.map_or(POLL_MAX, |deadline| deadline.saturating_sub(DEADLINE_MARGIN).min(POLL_MAX))
 }
 
 /// Waits until there may be something to receive; `false` when the time is up.
@@ -172,6 +195,11 @@ async fn wait(context: &Context, wanted: &Wanted, seat: &Seat) -> bool {
         () = tokio::time::sleep_until(wanted.until) => false,
         () = context.shutdown.requested() => false,
     }
+}
+
+/// Bytes that are read for an entry.
+pub(super) fn length(entry: &Option<Entry>) -> usize {
+    entry.map_or(0, |entry| entry.len as usize)
 }
 
 /// The lane of the message at an offset.
@@ -196,6 +224,16 @@ pub(super) struct Receiver<'a> {
     pub(super) max: usize,
 }
 
+/// What came of a step.
+pub(super) enum Looked {
+    /// Messages that the consumer gets.
+    Found(Vec<Encoded>),
+    /// Nothing that the consumer wants, so far: there is more to look at.
+    NotYet,
+    /// Nothing is left that could be handed out.
+    Nothing,
+}
+
 /// What was picked for a consumer. It is given back if it cannot be read, or the consumer goes away meanwhile.
 struct Picks<'a> {
     subscription: &'a Arc<Subscription>,
@@ -205,6 +243,16 @@ struct Picks<'a> {
 impl Picks<'_> {
     fn places(&self) -> Vec<(u32, u64)> {
         self.messages.iter().map(|message| (message.queue, message.offset)).collect()
+    }
+
+    /// Gives back what is too much for a step. Their entries are in the same order.
+    fn limit(&mut self, entries: &mut Vec<Option<Entry>>, step: &mut Step) {
+        let len = step.take(entries.iter().map(length));
+        entries.truncate(len);
+        let rest = self.messages.split_off(len);
+        if !rest.is_empty() {
+            self.subscription.give_back(now_ms(), &rest);
+        }
     }
 }
 
@@ -232,57 +280,78 @@ impl From<StoreError> for Unread {
 }
 
 impl Receiver<'_> {
-    /// Messages for this consumer that can be had at once, encoded as it gets them.
-    pub(super) async fn receive(&self, seat: &Seat) -> Result<Vec<Encoded>, Refusal> {
+    /// One step towards messages for this consumer that can be had at once.
+    pub(super) async fn step(&self, seat: &Seat) -> Result<Looked, Refusal> {
+        let mut step = Step::begin();
         loop {
-            let picks = self.pick(seat)?;
-            if picks.messages.is_empty() {
-                return Ok(Vec::new());
+            if !self.tell_lanes(seat, &mut step)? {
+                return Ok(Looked::NotYet);
             }
-            let entries =
-                self.context.engine.store().index().entries_at(self.wanted.topic.id, &picks.places());
-            let entries = entries.map_err(|error| refused_by_store(&error))?;
+            let mut picks = self.pick(seat);
+            if picks.messages.is_empty() {
+                return Ok(Looked::Nothing);
+            }
+            let mut entries = self.entries(&picks)?;
+            picks.limit(&mut entries, &mut step);
             let read = self.context.engine.read_entries(&entries).await;
             let messages = self.sort_out(picks, read, seat)?;
             if !messages.is_empty() {
-                return Ok(messages);
+                return Ok(Looked::Found(messages));
+            }
+            if step.is_over() {
+                return Ok(Looked::NotYet);
             }
         }
     }
 
-    /// The same without looking at other members of the group, and so without waiting.
-    pub(super) fn receive_here(&self, seat: &Seat) -> Result<Vec<Encoded>, Refusal> {
+    /// The same without looking at other members of the group, and so without waiting; takes from a step that is under way.
+    pub(super) fn step_here(&self, seat: &Seat, step: &mut Step) -> Result<Looked, Refusal> {
         loop {
-            let picks = self.pick(seat)?;
+            if !self.tell_lanes(seat, step)? {
+                return Ok(Looked::NotYet);
+            }
+            let mut picks = self.pick(seat);
             if picks.messages.is_empty() {
-                return Ok(Vec::new());
+                return Ok(Looked::Nothing);
             }
-            let read = self.read_at(&picks.places()).map_err(|error| refused_by_store(&error))?;
-            let messages = self.sort_out(picks, read, seat)?;
+            let mut entries = self.entries(&picks)?;
+            picks.limit(&mut entries, step);
+            let store = self.context.engine.store();
+            let read = |entry: Option<Entry>| entry.map_or(Ok(None), |entry| store.read_entry(&entry));
+            let messages = self.sort_out(picks, entries.into_iter().map(read).collect(), seat)?;
             if !messages.is_empty() {
-                return Ok(messages);
+                return Ok(Looked::Found(messages));
             }
+            if step.is_over() {
+                return Ok(Looked::NotYet);
+            }
+        }
+    }
+
+    fn entries(&self, picks: &Picks<'_>) -> Result<Vec<Option<Entry>>, Refusal> {
+        let entries = self.context.engine.store().index().entries_at(self.wanted.topic.id, &picks.places());
+        entries.map_err(|error| refused_by_store(&error))
+    }
+
+    fn ask<'a>(&'a self, seat: &Seat) -> Ask<'a> {
+        Ask {
+            max: self.max,
+            held: self.wanted.held,
+            client: self.client,
+            filter: seat.filter,
+            attempt_id: self.wanted.attempt_id.as_deref(),
         }
     }
 
     /// The next messages for this consumer, unread.
-    fn pick(&self, seat: &Seat) -> Result<Picks<'_>, Refusal> {
-        let wanted = self.wanted;
-        let ask = Ask {
-            max: self.max,
-            held: wanted.held,
-            client: self.client,
-            filter: seat.filter,
-            attempt_id: wanted.attempt_id.as_deref(),
-        };
-        self.tell_lanes(&ask)?;
+    fn pick(&self, seat: &Seat) -> Picks<'_> {
         let alive = |client: &str| self.context.clients.is_alive(client);
-        let (messages, to_log) = self.subscription.receive(now_ms(), &ask, alive);
+        let (messages, to_log) = self.subscription.receive(now_ms(), &self.ask(seat), alive);
         if to_log {
             // Failed attempts are worth remembering over a restart.
             self.context.deliveries.progress().note(self.subscription);
         }
-        Ok(Picks { subscription: self.subscription, messages })
+        Picks { subscription: self.subscription, messages }
     }
 
     /// Leaves to others, or to nobody, what the filter does not want of the messages that were read.
@@ -325,24 +394,35 @@ impl Receiver<'_> {
         Ok(messages.into_iter().filter_map(encoded).collect())
     }
 
-    /// Where the group keeps the order of message groups: says to which one each of the next messages belongs.
-    fn tell_lanes(&self, ask: &Ask<'_>) -> Result<(), Refusal> {
-        while let Some(LanesWanted { queue, from, end }) = self.subscription.lanes_wanted(now_ms(), ask) {
+    /// Where the group keeps the order of message groups: says to which one each of the next messages belongs. `false` when
+    /// the step ends before enough is known.
+    fn tell_lanes(&self, seat: &Seat, step: &mut Step) -> Result<bool, Refusal> {
+        let ask = self.ask(seat);
+        let mut told = false;
+        while let Some(LanesWanted { queue, from, end }) = self.subscription.lanes_wanted(now_ms(), &ask) {
+            if told && step.is_over() {
+                return Ok(false);
+            }
+            told = true;
+            let end = end.min(from + LANES_PAGE);
             if self.subscription.is_lite() {
-                self.subscription.tell_lanes(
-                    queue,
-                    from,
-                    (from..end).map(|_| Lane::Group(0)).take(LANES_PAGE as usize),
-                );
+                self.subscription.tell_lanes(queue, from, (from..end).map(|_| Lane::Group(0)));
                 continue;
             }
-            let page: Vec<(u32, u64)> = (from..end.min(from + LANES_PAGE)).map(|at| (queue, at)).collect();
-            let read = self.read_at(&page).map_err(|error| refused_by_store(&error))?;
-            let lanes = page.iter().zip(read).map(|((_, offset), read)| lane(*offset, read));
+            let page: Vec<(u32, u64)> = (from..end).map(|at| (queue, at)).collect();
+            let store = self.context.engine.store();
+            let mut entries = store
+                .index()
+                .entries_at(self.wanted.topic.id, &page)
+                .map_err(|error| refused_by_store(&error))?;
+            entries.truncate(step.take(entries.iter().map(length)));
+            let read = |entry: Option<Entry>| entry.map_or(Ok(None), |entry| store.read_entry(&entry));
+            let read = page.iter().zip(entries.into_iter().map(read));
+            let lanes = read.map(|((_, offset), read)| lane(*offset, read));
             let lanes = lanes.collect::<Result<Vec<_>, _>>()?;
             self.subscription.tell_lanes(queue, from, lanes);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The record of a message that was read; `None` when it is not to be delivered any more.
@@ -359,10 +439,6 @@ impl Receiver<'_> {
             index.is_redriven(self.wanted.topic.id, picked.queue, picked.offset)?
         };
         Ok(found.filter(|_| !is_over))
-    }
-
-    fn read_at(&self, places: &[(u32, u64)]) -> Result<Vec<ReadMessage>, StoreError> {
-        self.context.engine.store().messages_at(self.wanted.topic.id, places)
     }
 
     /// The message as the client gets it.

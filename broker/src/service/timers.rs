@@ -18,6 +18,8 @@ use crate::wire::{self, Delivery};
 const PAGE_MAX: usize = 256;
 /// Bytes of messages after which a page is closed.
 const PAGE_BYTES: usize = 2 << 20;
+/// Bytes of the log after which a page is closed, whatever is wanted of it.
+const LOOKED_AT_BYTES: usize = 64 << 20;
 /// Messages of one id that are looked at: a producer gives each id once.
 const SAME_ID_MAX: usize = 16;
 /// Who decides, as the log keeps it.
@@ -61,13 +63,14 @@ pub(super) fn list(
     let from = from.or(request.since_ms.checked_sub(1).map(|before_ms| (before_ms, u64::MAX)));
     let looked_at = store.index().due_timers(until_ms.saturating_sub(1), from, limit)?;
     let is_full = looked_at.len() == limit;
-    let mut bytes = 0;
+    let (mut bytes, mut read_bytes) = (0, 0);
     let mut last = None;
     for (position, timer) in looked_at {
         last = Some(pb::TimerPlace { due_ms: timer.due_ms, position });
         if !is_in_range(&timer) {
             continue;
         }
+        read_bytes += timer.frame_len as usize;
         let message = match read(store, position, &timer) {
             Ok(message) => message,
             Err(error) if error.is_damage() => continue,
@@ -78,7 +81,7 @@ pub(super) fn list(
             bytes += message.content.len();
             page.messages.push(shown(store, broker, position, &timer, &message));
         }
-        if bytes >= PAGE_BYTES {
+        if bytes >= PAGE_BYTES || read_bytes >= LOOKED_AT_BYTES {
             page.next = last;
             return Ok(page);
         }

@@ -11,6 +11,8 @@ use crate::store::Store;
 
 /// Records that one call reads at most: the hits of a common key may all be of another time.
 const READS_MAX: usize = 1_000;
+/// Bytes of records after which one call ends, wanted or not.
+const READ_BYTES_MAX: usize = 256 << 20;
 
 /// What part of the hits is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,12 +91,13 @@ impl Store {
         wanted: impl Fn(&MessageRecord) -> bool,
     ) -> Result<FoundPage, StoreError> {
         let mut found = FoundPage::default();
-        let mut bytes = 0;
+        let (mut bytes, mut read_bytes) = (0, 0);
         // What is not applied yet is not visible yet.
         let positions = self.index().positions_of(hash, page.before);
         for (reads, position) in positions.enumerate() {
             let position = position?;
-            if reads == READS_MAX || found.messages.len() == page.limit || bytes >= page.bytes {
+            let is_enough = reads == READS_MAX || read_bytes >= READ_BYTES_MAX;
+            if is_enough || found.messages.len() == page.limit || bytes >= page.bytes {
                 found.next = Some(position + 1);
                 break;
             }
@@ -106,6 +109,7 @@ impl Store {
                 }
                 Err(error) => return Err(error),
             };
+            read_bytes += frame.len as usize;
             // Store times never run backwards, but a copy tells the time of the first one.
             if message.header.carried.is_none() && frame.store_ms < page.since_ms {
                 break;
@@ -135,17 +139,6 @@ impl Store {
     pub fn message_at(&self, topic_id: u32, queue: u32, offset: u64) -> ReadMessage {
         let Some(entry) = self.index().entry(topic_id, queue, offset)? else { return Ok(None) };
         self.read_entry(&entry)
-    }
-
-    /// The messages at offsets of a topic's queues, each as from [`Self::message_at`], in the same order. Offsets that follow
-    /// each other are looked up together.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the index cannot be read; a message that cannot be read has an error of its own.
-    pub fn messages_at(&self, topic_id: u32, places: &[(u32, u64)]) -> Result<Vec<ReadMessage>, StoreError> {
-        let entries = self.index().entries_at(topic_id, places)?;
-        let read = |entry: Option<Entry>| entry.map_or(Ok(None), |entry| self.read_entry(&entry));
-        Ok(entries.into_iter().map(read).collect())
     }
 
     /// The message that an entry stands for; `None` when it has expired since the entry was looked up.
