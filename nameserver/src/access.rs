@@ -9,6 +9,7 @@ use kerolox_kit::access::{self, Answer, Items, answer, refused_stream};
 use kerolox_kit::clients::Clients;
 use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::lite::sync_everywhere;
+use kerolox_kit::polling;
 use kerolox_kit::process::Shutdown;
 use kerolox_kit::refusal::{Refusal, ok_status};
 use kerolox_kit::relay::{self, Relay, acks};
@@ -158,9 +159,10 @@ impl MessagingService for AccessPoint {
 
     async fn receive_message(
         &self,
-        request: Request<v2::ReceiveMessageRequest>,
+        mut request: Request<v2::ReceiveMessageRequest>,
     ) -> Answer<Self::ReceiveMessageStream> {
         let headers = ClientHeaders::lenient(request.metadata());
+        polling::fill_in(request.get_mut(), &headers, &self.clients);
         let outcome = match self.owner_of(&request, request.get_ref().message_queue.as_ref()) {
             Ok(owner) => self.relay.receive_message(&owner, request).await,
             Err(refusal) => Err(refusal),

@@ -1,7 +1,7 @@
 //! Calls that reach a server which is not their owner, made without the help of a client library: a nameserver or the
 //! other broker passes them on.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
 use kerolox_proto::v2::receive_message_response::Content;
@@ -278,4 +278,49 @@ async fn very_many_calls_at_the_same_time_share_one_connection_to_a_broker() {
     }
     // Each send checks its answer.
     assert_eq!(calls.join_all().await.len(), CLIENTS * CALLS);
+}
+
+/// Tells `server` the settings of a consumer with this request timeout, and answers how long its receive from broker A waits when
+/// it has a deadline of 13 s and names no time.
+async fn unnamed_poll(mut server: Raw, request_timeout: i64) -> Duration {
+    let subscription = v2::Subscription { group: resource("billing"), ..Default::default() };
+    let settings = v2::Settings {
+        client_type: Some(v2::ClientType::SimpleConsumer.into()),
+        request_timeout: seconds(request_timeout),
+        pub_sub: Some(v2::settings::PubSub::Subscription(subscription)),
+        ..Default::default()
+    };
+    let command = Some(v2::telemetry_command::Command::Settings(settings));
+    let told = from_client(tokio_stream::once(v2::TelemetryCommand { status: None, command }));
+    server.telemetry(told).await.unwrap().into_inner().message().await.unwrap().expect("settings come back");
+    let mut request = from_client(v2::ReceiveMessageRequest {
+        group: resource("billing"),
+        message_queue: Some(v2::MessageQueue {
+            topic: resource("orders"),
+            broker: Some(v2::Broker { name: A.to_owned(), ..Default::default() }),
+            ..Default::default()
+        }),
+        batch_size: 16,
+        invisible_duration: prost_types::Duration::try_from(INVISIBLE).ok(),
+        ..Default::default()
+    });
+    request.set_timeout(Duration::from_secs(13));
+    let begun = Instant::now();
+    let mut stream = server.receive_message(request).await.unwrap().into_inner();
+    let answer = stream.message().await.unwrap().expect("every answer has a status");
+    let Some(Content::Status(status)) = answer.content else { panic!("no status: {answer:?}") };
+    assert_eq!(status.code(), Code::MessageNotFound);
+    begun.elapsed()
+}
+
+#[tokio::test]
+async fn a_receive_without_a_poll_time_leaves_half_of_the_request_timeout() {
+    let servers = Servers::cluster(1, &[A], &[]);
+    servers.create_topic("orders", "NORMAL").await;
+    for server in [&servers.brokers[0], &servers.nameservers[0]] {
+        let waited = unnamed_poll(raw(server).await, 12).await;
+        // 7 s; three seconds are for a slow machine.
+        let expected = Duration::from_secs(6)..Duration::from_secs(10);
+        assert!(expected.contains(&waited), "{waited:?} at {}", server.address().unwrap());
+    }
 }

@@ -36,6 +36,7 @@ use kerolox_core::transaction::CheckPolicy;
 use kerolox_kit::access::{self, Answer, Items, answer, refused_stream};
 use kerolox_kit::clients::Clients;
 use kerolox_kit::headers::ClientHeaders;
+use kerolox_kit::polling;
 use kerolox_kit::process::Shutdown;
 use kerolox_kit::producers::Reach;
 use kerolox_kit::refusal::Refusal;
@@ -269,9 +270,10 @@ impl MessagingService for Messaging {
 
     async fn receive_message(
         &self,
-        request: Request<v2::ReceiveMessageRequest>,
+        mut request: Request<v2::ReceiveMessageRequest>,
     ) -> Answer<Self::ReceiveMessageStream> {
         let headers = ClientHeaders::lenient(request.metadata());
+        polling::fill_in(request.get_mut(), &headers, &self.context.clients);
         let received = match self.context.owner_of(&request, request.get_ref().message_queue.as_ref()) {
             Ok(Some(owner)) => self.context.relay.receive_message(&owner, request).await.map(still_encoded),
             Ok(None) => receive::receive_message(&self.context, &headers, request.into_inner()).await,

@@ -40,8 +40,6 @@ const DEADLINE_MARGIN: Duration = Duration::from_millis(300);
 /// Longest attempt id; SDKs send UUIDs.
 const ATTEMPT_ID_BYTES_MAX: usize = 256;
 
-/// What the Go SDK adds to the time that it wants to wait, when it names no poll time: half of its request timeout.
-const UNNAMED_POLL_RESERVE: Duration = Duration::from_millis(1500);
 /// Even a poll that does not wait looks for this long at messages that its filter does not want.
 const SCAN_MIN: Duration = Duration::from_millis(200);
 
@@ -170,12 +168,7 @@ fn held_of(request: &v2::ReceiveMessageRequest) -> Result<Held, Refusal> {
 
 /// How long to wait for messages.
 pub(super) fn poll_time(asked_ms: Option<u64>, deadline: Option<Duration>) -> Duration {
-    let wanted = match (asked_ms, deadline) {
-        (Some(ms), _) => Duration::from_millis(ms),
-        (None, Some(deadline)) => deadline.saturating_sub(UNNAMED_POLL_RESERVE),
-        (None, None) => POLL_DEFAULT,
-    };
-    wanted.min(time_allowed(deadline))
+    asked_ms.map_or(POLL_DEFAULT, Duration::from_millis).min(time_allowed(deadline))
 }
 
 /// How long a poll of this length looks through messages that its filter does not want.
@@ -487,7 +480,6 @@ mod tests {
             "Rust: deadline and poll are the same"
         );
         assert_eq!(poll_time(Some(40_000), Some(ms(6_000))), ms(5_700));
-        assert_eq!(poll_time(None, Some(ms(8_000))), ms(6_500), "Go names no poll time");
         assert_eq!(poll_time(Some(60_000), None), POLL_MAX);
         assert_eq!(poll_time(None, None), POLL_DEFAULT);
         assert_eq!(poll_time(Some(5_000), Some(ms(100))), ms(0));

@@ -12,6 +12,7 @@ pub mod health;
 pub mod inspect;
 pub mod listen;
 pub mod lite;
+pub mod polling;
 pub mod process;
 pub mod producers;
 pub mod refusal;
