@@ -122,6 +122,7 @@ async fn run(flags: &Flags) -> anyhow::Result<()> {
     let broker = Broker::bind(config).await?;
     let address = broker.local_addr();
     let checks = broker.checks(&shutdown);
+    tokio::spawn(health::watch(checks.clone(), shutdown.clone()));
     // Before the store is opened, so that everybody can see how far that is.
     let health = health::start(&health, (address.ip(), BROKER_PORT).into(), checks)?;
     if let Some(health) = &health {

@@ -40,7 +40,7 @@ use crate::replication::Reign;
 use crate::retention::Keeper;
 use crate::service::{Admin, AutoTopics, Context, Counters, DeskServer, Door, Messaging, Policy};
 use crate::timers::Timers;
-use crate::vitals::Vitals;
+use crate::vitals::{Lead, Vitals};
 use crate::{lite_expiry, moving};
 
 /// How often dead brokers and clients are looked for.
@@ -160,6 +160,8 @@ impl Parts {
     /// For a member that does not rule: passes everything on to those who do.
     pub(crate) fn relay_all(&self, me: MemberId) {
         self.role.send_replace(Role::Slave(me, self.vitals.store.clone()));
+        let group = self.config.group.clone();
+        self.vitals.led_by(Lead::Other { group, routes: self.routes.clone() });
         self.vitals.is_serving.store(true, Ordering::Relaxed);
         let policy: Arc<dyn SettingsPolicy> = Arc::new(RegisteredPolicy {
             routes: self.routes.clone(),
@@ -245,6 +247,9 @@ impl Parts {
         let over = reign.as_ref().map_or_else(|| self.shutdown.clone(), |reign| reign.over.clone());
         let epoch = reign.as_ref().map_or(0, |reign| reign.epoch);
         let room = self.vitals.room.clone();
+        let min_in_sync = config.replication.min_in_sync;
+        let own = |reign| Lead::Own { reign: Arc::downgrade(reign), min_in_sync };
+        self.vitals.led_by(reign.as_ref().map_or(Lead::Nobody, own));
         let engine = Engine::new(store.clone(), config, room.clone(), reign);
         let heard = self.news.renew();
         let progress = ProgressLog::start(engine.clone());

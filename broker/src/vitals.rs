@@ -1,15 +1,16 @@
 //! What health checks say about this broker. The decision is [`checks`], a function of what was seen; [`Vitals`] looks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use kerolox_kit::health::Check;
 use kerolox_kit::process::Shutdown;
+use kerolox_kit::routes::Routes;
 use kerolox_log::DamagedRange;
 use kerolox_store::{Opening, Progress, Repair};
 
 use crate::clock::GuardedClock;
-use crate::replication::StoreCell;
+use crate::replication::{Reign, StoreCell};
 use crate::retention::Room;
 
 /// Damaged ranges that are listed one by one.
@@ -23,6 +24,47 @@ pub(crate) struct Vitals {
     pub(crate) room: Room,
     pub(crate) is_serving: AtomicBool,
     pub(crate) clock: OnceLock<Arc<GuardedClock>>,
+    pub(crate) lead: Mutex<Lead>,
+}
+
+/// On whom it depends whether what this broker is sent is taken.
+#[derive(Clone, Default)]
+pub(crate) enum Lead {
+    /// Nobody: it is no member of a replicated group, or none yet.
+    #[default]
+    Nobody,
+    /// The master of its group, which the routes name.
+    Other { group: String, routes: Arc<Routes> },
+    /// Itself. The reign is not held, because it holds the store.
+    Own { reign: Weak<Reign>, min_in_sync: usize },
+}
+
+impl Lead {
+    /// What this broker is sent is taken, or why not; `None` where that does not depend on a group.
+    fn look(&self) -> Option<Result<String, String>> {
+        match self {
+            Self::Nobody => None,
+            Self::Other { group, routes } => Some(match routes.master(group) {
+                Some(_) => Ok(format!("group {group} has one")),
+                None => Err(format!(
+                    "group {group} has none: what clients send is refused until one is elected; mqadmin getSyncStateSet says what that waits for"
+                )),
+            }),
+            Self::Own { reign, min_in_sync } => {
+                let Some(reign) = reign.upgrade() else { return Some(Err("the reign is over".to_owned())) };
+                let in_sync = reign.in_sync_len();
+                Some(if reign.over.is_requested() || !reign.store.rules() {
+                    Err("this broker was the master, and cannot tell whether another one is by now: it reaches neither slaves nor nameservers, and refuses what clients send".to_owned())
+                } else if in_sync < *min_in_sync {
+                    Err(format!(
+                        "{in_sync} of the {min_in_sync} members that replication.min-in-sync asks for are in sync: sends are refused until more are"
+                    ))
+                } else {
+                    Ok(format!("this broker is, in epoch {}", reign.epoch))
+                })
+            }
+        }
+    }
 }
 
 /// What was seen.
@@ -38,11 +80,14 @@ struct Sight {
     is_room_short: bool,
     /// By how much the wall clock leapt ahead, in milliseconds, while that is doubted.
     clock_leap_ms: Option<i64>,
+    /// See [`Lead::look`].
+    lead: Option<Result<String, String>>,
 }
 
 impl Vitals {
     /// Looks at everything.
     pub(crate) fn checks(&self, shutdown: &Shutdown) -> Vec<Check> {
+        let lead = self.lead.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let store = self.store.get();
         let store = store.as_ref();
         checks(&Sight {
@@ -53,9 +98,16 @@ impl Vitals {
             failure: store.and_then(|store| store.failure()),
             damaged: store.map(|store| store.damaged()).unwrap_or_default(),
             repairs: store.map(|store| store.repairs()).unwrap_or_default(),
-            is_room_short: self.room.is_short(),
+            // Only a master looks at its disk; what it saw in an earlier reign is no news.
+            is_room_short: self.room.is_short() && !matches!(lead, Lead::Other { .. }),
             clock_leap_ms: self.clock.get().and_then(|clock| clock.doubted_ms()),
+            lead: lead.look(),
         })
+    }
+
+    /// Notes who leads from now on.
+    pub(crate) fn led_by(&self, lead: Lead) {
+        *self.lead.lock().unwrap_or_else(PoisonError::into_inner) = lead;
     }
 }
 
@@ -68,6 +120,7 @@ fn checks(sight: &Sight) -> Vec<Check> {
         checks.push(disk(sight));
         checks.push(clock(sight));
     }
+    checks.extend(sight.lead.iter().map(master));
     checks
 }
 
@@ -126,12 +179,19 @@ fn repairs(repairs: &[Repair]) -> Vec<Check> {
 
 fn disk(sight: &Sight) -> Check {
     if sight.is_room_short {
-        return Check::warning(
+        return Check::failed(
             "disk",
             "nearly full: sends are refused, everything else goes on; make room, or lower retention.time",
         );
     }
     Check::ok("disk", "has room")
+}
+
+fn master(lead: &Result<String, String>) -> Check {
+    match lead {
+        Ok(reason) => Check::ok("master", reason),
+        Err(reason) => Check::failed("master", reason),
+    }
 }
 
 fn clock(sight: &Sight) -> Check {
@@ -192,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_a_full_disk_and_a_leap_of_the_clock_are_warnings() {
+    fn damage_and_a_leap_of_the_clock_are_warnings_and_a_full_disk_is_not() {
         let range = |position| DamagedRange {
             file: "f.log".into(),
             position,
@@ -222,7 +282,21 @@ mod tests {
         assert!(reason.contains("by 3600000 ms"), "{reason}");
 
         let (status, state, reason) = told(&Sight { is_room_short: true, ..serving() }, "disk");
-        assert_eq!((status, state), (200, State::Warning));
+        assert_eq!((status, state), (503, State::Failed));
         assert!(reason.contains("sends are refused"), "{reason}");
+    }
+
+    #[test]
+    fn a_broker_whose_group_has_no_master_is_not_ready() {
+        let led = |lead| told(&Sight { lead: Some(lead), ..serving() }, "master");
+        assert_eq!(led(Ok("one".to_owned())), (200, State::Ok, "one".to_owned()));
+        assert_eq!(led(Err("none".to_owned())), (503, State::Failed, "none".to_owned()));
+        let routes = Arc::new(Routes::new(Duration::from_secs(10)));
+        let slave = Lead::Other { group: "broker-a".to_owned(), routes };
+        assert!(
+            slave.look().is_some_and(|lead| lead.is_err_and(|reason| reason.contains("broker-a has none")))
+        );
+        assert_eq!(Lead::Nobody.look(), None);
+        assert!(!checks(&serving()).iter().any(|check| check.name == "master"), "it has no group");
     }
 }

@@ -101,7 +101,9 @@ async fn run(flags: &Flags) -> anyhow::Result<()> {
     let signal = shutdown_signal()?;
     let nameserver = Nameserver::bind(&config).await?;
     let usual = (nameserver.local_addr().ip(), NAMESERVER_PORT).into();
-    let health = health::start(&config.health, usual, nameserver.checks(&shutdown))?;
+    let checks = nameserver.checks(&shutdown);
+    tokio::spawn(health::watch(checks.clone(), shutdown.clone()));
+    let health = health::start(&config.health, usual, checks)?;
     if let Some(health) = &health {
         announce_health("nameserver", health.local_addr());
     }

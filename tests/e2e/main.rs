@@ -7,6 +7,7 @@
 mod auto_create;
 mod batching;
 mod broadcast;
+mod check;
 mod cluster;
 mod config;
 mod controller;

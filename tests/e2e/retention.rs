@@ -136,7 +136,7 @@ async fn a_disk_that_is_nearly_full_takes_no_messages_but_everything_else() {
     assert!(format!("{:?}", refused.as_ref().unwrap_err()).contains("nearly full"), "{refused:?}");
     assert_eq!(refusal(refused), v2::Code::TooManyRequests);
     let health = servers.brokers[0].probe("/readyz").unwrap();
-    assert!(health.status == 200 && health.body.contains("nearly full"), "{health:?}");
+    assert!(health.status == 503 && health.body.contains("nearly full"), "{health:?}");
     assert_eq!(consume(&servers.consumer("any", "noise").await, 1).await, ["from before"]);
     // The broker has another address now, which the transaction of before does not know.
     let commit = v2::EndTransactionRequest {

@@ -1,16 +1,19 @@
 //! `check`: whether all is well, for people and for monitoring.
 
 use super::{lag, servers};
-use crate::outcome::Result;
+use crate::outcome::{Exit, Failure, Result};
 use crate::output::{Report, short_duration, table};
 use crate::target::Common;
 use clap::Args;
-use kerolox_client::admin::wire;
+use kerolox_client::admin::{Admin, Master, wire};
 use serde_json::json;
+use std::collections::BTreeSet;
 
 /// Check all servers: exit code 0 when all is well
 ///
-/// Each nameserver and broker is asked for its own checks. --max-lag and --min-disk add two of this command's own.
+/// Each nameserver and broker is asked for its own checks, which are those that /readyz answers with. A member of a broker
+/// group that is not registered has failed, and so has a cluster without brokers. --max-lag and --min-disk add two of this
+/// command's own.
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     #[command(flatten)]
@@ -75,14 +78,22 @@ impl Check {
             let asked = admin.broker(&server.address);
             match asked.describe_server(wire::DescribeServerRequest::default()).await {
                 Ok(said) => self.of_server(server, &said, &mut checked),
+                // Whoever does not answer has failed, whatever was to be checked.
                 Err(error) => checked.push(Checked::new(&server.name, "liveness", false, error.to_string())),
             }
         }
+        let groups = self.groups().await;
+        match &groups {
+            Ok(groups) => checked.extend(missing(&all, groups)),
+            Err(failure) => {
+                checked.push(Checked::new("controller", "replication", false, failure.message.clone()));
+            }
+        }
         if self.what.includes(What::Replication) {
-            self.replication(&mut checked).await;
+            checked.extend(groups.iter().flatten().map(|group| replication(&all, group)));
         }
         if self.what.includes(What::Lag) {
-            self.lag(&mut checked).await?;
+            self.lag(&admin, &mut checked).await;
         }
         let failed = checked.iter().filter(|check| check.state == "failed").count();
         let row = |check: &Checked| {
@@ -94,7 +105,7 @@ impl Check {
             ]
         };
         let view = |check: &Checked| json!({ "state": check.state, "subject": check.subject, "check": check.name, "reason": check.reason });
-        let exit = if failed == 0 { crate::outcome::Exit::Ok } else { crate::outcome::Exit::Failed };
+        let exit = if failed == 0 { Exit::Ok } else { Exit::Failed };
         Ok(Report {
             text: table(&["State", "Subject", "Check", "Reason"], checked.iter().map(row)),
             json: json!({ "failed": failed, "checks": checked.iter().map(view).collect::<Vec<_>>() }),
@@ -128,49 +139,86 @@ impl Check {
         }
     }
 
-    async fn replication(&self, checked: &mut Vec<Checked>) {
-        let groups = match self.common.controller() {
-            Ok(controller) => controller.describe_groups(wire::DescribeGroupsRequest::default()).await,
-            Err(failure) => {
-                return checked.push(Checked::new("controller", "replication", false, failure.message));
-            }
-        };
-        let groups = match groups {
-            Ok(answer) => answer.groups,
-            // A standalone broker has no controller, and nothing to replicate.
-            Err(status) if status.code() == tonic::Code::Unimplemented => return,
-            Err(status) => {
-                return checked.push(Checked::new("controller", "replication", false, status.message()));
-            }
-        };
-        for state in groups.into_iter().filter_map(|group| group.state) {
-            let (members, in_sync) = (state.members.len(), state.in_sync.len());
-            let is_ok = state.master != 0 && in_sync == members;
-            let reason = match state.master {
-                0 => "no master".to_owned(),
-                master => {
-                    format!("member {master} is the master, {in_sync} of {members} members are in sync")
-                }
-            };
-            checked.push(Checked::new(
-                &format!("broker group {}", state.group),
-                "replication",
-                is_ok,
-                reason,
-            ));
+    /// The broker groups that the controller knows; a standalone broker has no controller, and nothing to replicate.
+    async fn groups(&self) -> Result<Vec<wire::GroupDescription>> {
+        match self.common.controller()?.describe_groups(wire::DescribeGroupsRequest::default()).await {
+            Ok(answer) => Ok(answer.groups),
+            Err(status) if status.code() == tonic::Code::Unimplemented => Ok(Vec::new()),
+            Err(status) => Err(super::controller::failure(status)),
         }
     }
 
-    async fn lag(&self, checked: &mut Vec<Checked>) -> Result<()> {
-        let client = self.common.client()?;
-        let admin = client.admin();
-        let queues = lag::queues(&admin, &admin.masters(None).await?, self.group.as_deref()).await?;
+    /// A broker that does not answer costs the figures of the others nothing.
+    async fn lag(&self, admin: &Admin, checked: &mut Vec<Checked>) {
+        let masters = match admin.masters(None).await {
+            Ok(masters) => masters,
+            Err(error) => return checked.push(Checked::new("cluster", "lag", false, error.to_string())),
+        };
+        let mut queues = Vec::new();
+        for master in &masters {
+            match lag::queues(admin, std::slice::from_ref(master), self.group.as_deref()).await {
+                Ok(found) => queues.extend(found),
+                Err(failure) => checked.push(unknown_lag(master, failure)),
+            }
+        }
         for ((group, topic), lag) in lag::by_group_and_topic(&queues) {
             let reason = format!("{lag} messages to go in topic {topic}");
             checked.push(Checked::new(&format!("group {group}"), "lag", lag <= self.max_lag, reason));
         }
-        Ok(())
     }
+}
+
+fn unknown_lag(master: &Master, failure: Failure) -> Checked {
+    Checked::new(&format!("broker group {}", master.info.group), "lag", false, failure.message)
+}
+
+/// The members of broker groups that are not there, as the controller remembers them: the routes forget a broker that is silent.
+fn missing(all: &[servers::Server], groups: &[wire::GroupDescription]) -> Vec<Checked> {
+    let mut missing = Vec::new();
+    for group in groups {
+        let Some(state) = &group.state else { continue };
+        for member in &state.members {
+            let address = format!("{}:{}", member.host, member.port);
+            if all.iter().any(|server| server.is_broker && server.address.to_string() == address) {
+                continue;
+            }
+            let silent = group.health.iter().find(|health| health.id == member.id);
+            let heard = match silent.and_then(|health| health.silent_ms) {
+                Some(silent_ms) => format!("it was heard of {} ago", short_duration(silent_ms)),
+                None => "it was not heard of since the controller began".to_owned(),
+            };
+            let reason = format!(
+                "is not registered: {heard}; start it ({address}), or take it out with removeBrokerMember"
+            );
+            let subject = format!("broker {}/{}", state.group, member.id);
+            missing.push(Checked::new(&subject, "liveness", false, reason));
+        }
+    }
+    if missing.is_empty() && !all.iter().any(|server| server.is_broker) {
+        let reason = "no broker is registered: nobody can send or receive; start one, or check -n";
+        missing.push(Checked::new("cluster", "liveness", false, reason));
+    }
+    missing
+}
+
+/// Whether all members of a group are in sync, and its master is there.
+fn replication(all: &[servers::Server], group: &wire::GroupDescription) -> Checked {
+    let state = group.state.clone().unwrap_or_default();
+    let (members, in_sync) = (state.members.len(), state.in_sync.len());
+    let there: BTreeSet<String> = all.iter().map(|server| server.address.to_string()).collect();
+    let master = state.members.iter().find(|member| member.id == state.master);
+    let (is_ok, reason) = match master {
+        None => (false, format!("no master: {}", group.waiting_for)),
+        Some(master) if !there.contains(&format!("{}:{}", master.host, master.port)) => {
+            (false, format!("member {} was the master, and is not there", master.id))
+        }
+        Some(master) => {
+            let reason =
+                format!("member {} is the master, {in_sync} of {members} members are in sync", master.id);
+            (in_sync == members, reason)
+        }
+    };
+    Checked::new(&format!("broker group {}", state.group), "replication", is_ok, reason)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! server describes itself as a list of [`Check`]s; [`report`] decides what a probe is told.
 
 mod server;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use server::{Health, HealthError, start};
+pub use watch::watch;
 
 /// Port of brokers, where none is configured.
 pub const BROKER_PORT: u16 = 5557;
@@ -76,7 +78,7 @@ impl<'de> Deserialize<'de> for HealthListen {
 }
 
 /// How one part of a server is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// As it should be.

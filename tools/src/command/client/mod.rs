@@ -269,7 +269,11 @@ pub(crate) async fn of_group(common: &Common, group: &str) -> Result<Vec<String>
 async fn find(common: &Common, wanted: &Wanted) -> Result<(Vec<Found>, Vec<Failure>)> {
     let (admin, servers) = match &wanted.only_at {
         Some(address) => {
-            let server = servers::Server { name: format!("server {address}"), address: address.clone() };
+            let server = servers::Server {
+                name: format!("server {address}"),
+                address: address.clone(),
+                is_broker: false,
+            };
             (common.client_of(address)?.admin(), vec![server])
         }
         None => servers::all(common).await?,
@@ -340,7 +344,11 @@ mod tests {
             reachable,
             ..Default::default()
         };
-        let server = |port| servers::Server { name: format!("s{port}"), address: Address::new("h", port) };
+        let server = |port| servers::Server {
+            name: format!("s{port}"),
+            address: Address::new("h", port),
+            is_broker: true,
+        };
         let mut found = BTreeMap::new();
         merge(&mut found, &server(1), &client(settings.encode_to_vec(), true));
         merge(&mut found, &server(2), &client(Vec::new(), false));
