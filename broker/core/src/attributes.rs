@@ -1,5 +1,7 @@
 //! RocketMQ's attribute syntax: `+key=value` sets, `-key` removes, several changes separated by commas.
 
+pub mod known;
+
 use std::collections::BTreeMap;
 
 /// One change of an attribute.

@@ -7,7 +7,7 @@ use kerolox_model::backoff::Backoff;
 use kerolox_model::names::{NameError, validate_group};
 use prost::Message;
 
-use crate::attributes::{self, AttributeChange};
+use crate::attributes::{self, AttributeChange, known};
 use crate::delivery::{Exhausted, Policy, PriorityFactor};
 use crate::lite;
 use crate::topic::Topic;
@@ -204,6 +204,7 @@ pub fn changed(present: Option<&Group>, change: &GroupChange) -> Result<Group, G
     group.retry_max_times = change.retry_max_times.unwrap_or(group.retry_max_times);
     group.consume_from_min = change.consume_from_min.unwrap_or(group.consume_from_min);
     let changes = attributes::parse(&change.attributes).map_err(GroupError::Attribute)?;
+    known::check(known::OF_GROUPS, &group.attributes, &changes).map_err(GroupError::Attribute)?;
     for change in &changes {
         let AttributeChange::Set(key, value) = change else { continue };
         match key.as_str() {

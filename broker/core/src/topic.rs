@@ -7,7 +7,7 @@ use kerolox_model::names::{NameError, validate_topic};
 use kerolox_model::units::Span;
 use prost::Message;
 
-use crate::attributes::{self, AttributeChange};
+use crate::attributes::{self, AttributeChange, known};
 use crate::dedup;
 use crate::flush::Flush;
 use crate::lite;
@@ -252,6 +252,7 @@ pub fn changed(
         return Err(TopicError::Perm(topic.perm));
     }
     let changes = attributes::parse(&change.attributes).map_err(TopicError::Attribute)?;
+    known::check(known::OF_TOPICS, &topic.attributes, &changes).map_err(TopicError::Attribute)?;
     for change in &changes {
         match change {
             AttributeChange::Set(key, value) => match key.as_str() {
