@@ -2,6 +2,8 @@
 
 use crate::outcome::{Exit, Failure};
 use serde_json::Value;
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};
 
 /// How results are printed.
@@ -78,10 +80,47 @@ impl Report {
     }
 }
 
+/// Text that moves no cursor and rings no bell: control characters and those that turn the direction of writing, which a
+/// stranger may have put into a message, are written as in JSON. Ends of lines and tabs stay; see [`one_line`].
+pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| is_command(c) && c != '\n' && c != '\t')
+}
+
+/// The same for what has to stay on its line.
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+    escaped(text, is_command)
+}
+
+/// Lines, each of which stays one.
+pub(crate) fn lines(lines: &[String]) -> String {
+    lines.iter().map(|line| one_line(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether a terminal does something else with a character than show it.
+fn is_command(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escaped(text: &str, is_escaped: fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(is_escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            '\n' if is_escaped(c) => shown.push_str("\\n"),
+            '\t' if is_escaped(c) => shown.push_str("\\t"),
+            _ if is_escaped(c) => write!(shown, "\\u{:04x}", u32::from(c)).expect("a String grows as needed"),
+            _ => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
+}
+
 /// Writes one line to the standard output.
 pub(crate) fn print_line(line: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
+    writeln!(out, "{}", harmless(line))?;
     out.flush()
 }
 
@@ -95,7 +134,7 @@ pub(crate) fn plain(value: &Value) -> String {
 
 /// Writes one line to the standard error; there is nobody to tell when that fails.
 pub(crate) fn print_error(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", harmless(line));
 }
 
 /// Aligned columns without borders; the header starts with `#`, as in RocketMQ's tables.
@@ -104,7 +143,7 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(header.iter().map(|name| format!("#{name}")));
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| one_line(cell)));
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
     lines.join("\n")
@@ -157,6 +196,24 @@ mod tests {
         let again: Value = serde_saphyr::from_str(&Format::Yaml.document(&value).unwrap()).unwrap();
         assert_eq!(again, value);
         assert!(Format::Yaml.item(&value).unwrap().starts_with("---\n"));
+    }
+
+    #[test]
+    fn what_a_stranger_wrote_commands_no_terminal() {
+        let attack = "\u{1b}[2J\u{9b}2J\u{7f}\u{7}\r\u{202e}x\u{85}";
+        let shown = harmless(attack);
+        assert_eq!(shown, r"\u001b[2J\u009b2J\u007f\u0007\u000d\u202ex\u0085");
+        assert_eq!(harmless("two\nlines\tand ümläuts 漢字"), "two\nlines\tand ümläuts 漢字");
+        assert_eq!(one_line("two\nlines\t"), r"two\nlines\t");
+        let value = serde_json::json!({ "id": attack });
+        let document = Format::Json.document(&value).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Value>(&harmless(&document)).unwrap(),
+            value,
+            "it is the same JSON"
+        );
+        let text = table(&["Id", "State"], [vec!["\n#Id forged".into(), "ok".into()]]);
+        assert!(text.lines().count() == 2 && text.contains(r"\n#Id"), "{text}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{Found, Wanted, find};
 use crate::outcome::{Failure, Result};
-use crate::output::{Report, short_duration};
+use crate::output::{self, Report, short_duration};
 use crate::target::Common;
 use clap::Args;
 use kerolox_proto::v2::{self, telemetry_command::Command};
@@ -97,8 +97,11 @@ fn text(client: &Found, stack: Option<&Result<String>>) -> String {
     ];
     match stack {
         None => {}
-        Some(Ok(stack)) => lines.push(format!("  threads\n{stack}")),
+        Some(Ok(stack)) => {
+            lines.push("  threads".to_owned());
+            lines.extend(stack.lines().map(str::to_owned));
+        }
         Some(Err(failure)) => lines.push(format!("  threads    {}", failure.message)),
     }
-    lines.join("\n")
+    output::lines(&lines)
 }

@@ -1,12 +1,13 @@
 //! How messages are written: a line, JSON, or by a template.
 
 use super::read::Read;
-use crate::output::{Format, local_time};
+use crate::output::{Format, harmless, local_time, one_line};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kerolox_proto::v2;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 
 /// A message as JSON; the body as text if it is that, else in base64.
 pub(crate) fn json(read: &Read) -> Value {
@@ -69,12 +70,13 @@ impl Writing {
     /// With the end of its line, where it has one.
     pub(crate) fn write(&self, read: &Read) -> Vec<u8> {
         match self {
-            Self::Line => format!("{}\n", line(read)).into_bytes(),
-            Self::Classic => format!("{}\n", classic(read)).into_bytes(),
+            Self::Line => format!("{}\n", one_line(&line(read))).into_bytes(),
+            Self::Classic => format!("{}\n", one_line(&classic(read))).into_bytes(),
             Self::Document(format) => {
-                format!("{}\n", format.item(&json(read)).unwrap_or_default()).into_bytes()
+                format!("{}\n", harmless(&format.item(&json(read)).unwrap_or_default())).into_bytes()
             }
-            Self::Template(template) => template.fill(read),
+            // Files and pipes get the bytes as they are.
+            Self::Template(template) => template.shown(read, std::io::stdout().is_terminal()),
         }
     }
 }
@@ -166,6 +168,16 @@ impl std::str::FromStr for Template {
 }
 
 impl Template {
+    /// What is to be written, to a terminal or elsewhere.
+    fn shown(&self, read: &Read, is_terminal: bool) -> Vec<u8> {
+        let filled = self.fill(read);
+        if is_terminal {
+            harmless(&String::from_utf8_lossy(&filled)).into_owned().into_bytes()
+        } else {
+            filled
+        }
+    }
+
     fn fill(&self, read: &Read) -> Vec<u8> {
         let v2::Message { topic, user_properties, system_properties, body } = &read.message;
         let system = system_properties.clone().unwrap_or_default();
@@ -231,6 +243,11 @@ pub(crate) mod tests {
             fill("%t/%B/%q/%o %i %g %k %p{colour}%p{size} %G %b%%\\n"),
             "orders/broker-a/3/7 01F2 paid a b red customer-1 hello%\n"
         );
+        let body: Template = "%b".parse().unwrap();
+        assert_eq!(body.shown(&example(b"\x1b[2J"), true), br"\u001b[2J");
+        assert_eq!(body.shown(&example(b"\x1b[2J\xff"), false), b"\x1b[2J\xff");
+        let line = String::from_utf8(Writing::Line.write(&example(b"\x1b[2J\nforged"))).unwrap();
+        assert!(line.ends_with("\\u001b[2J\\nforged\n") && line.lines().count() == 1, "{line}");
         for wrong in ["%x", "%", "%p", "%p{}"] {
             assert!(wrong.parse::<Template>().is_err(), "{wrong}");
         }

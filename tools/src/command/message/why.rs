@@ -1,7 +1,7 @@
 //! `message why`: the life of one message.
 
 use crate::outcome::{Exit, Failure, Result, combined};
-use crate::output::{Report, local_time};
+use crate::output::{self, Report, local_time};
 use crate::target::{Common, Where};
 use clap::Args;
 use kerolox_client::admin::wire;
@@ -112,7 +112,7 @@ fn text(told: &Told) -> String {
             until(reason.until_ms)
         ));
     }
-    lines.join("\n")
+    output::lines(&lines)
 }
 
 fn until(millis: i64) -> String {

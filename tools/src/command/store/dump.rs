@@ -3,7 +3,7 @@
 use super::describe::{self, BodyForm};
 use super::{Source, unreadable};
 use crate::outcome::{Exit, Failure, Result};
-use crate::output::{Format, Report, local_time, print_error};
+use crate::output::{Format, Report, harmless, local_time, one_line, print_error};
 use clap::Args;
 use kerolox_core::record::Record;
 use kerolox_log::Frame;
@@ -98,10 +98,11 @@ impl Dump {
         if self.source.output != Format::Table
             && let Some(item) = self.source.output.item(&value())
         {
-            return writeln!(out, "{item}");
+            return writeln!(out, "{}", harmless(&item));
         }
         let Frame { position, epoch, len, store_ms, .. } = frame;
         let (time, words) = (local_time(*store_ms), describe::words(&fields));
+        let words = one_line(&words);
         writeln!(out, "{position:>12}  {time:23}  {kind:8}  {epoch:>6}  {len:>7}  {words}")
     }
 }

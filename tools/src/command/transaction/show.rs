@@ -2,7 +2,7 @@
 
 use super::{list, owner, word};
 use crate::outcome::{Exit, Failure, Result};
-use crate::output::{Report, local_time};
+use crate::output::{self, Report, local_time};
 use crate::target::{Common, Where};
 use clap::Args;
 use kerolox_client::admin::wire;
@@ -117,7 +117,7 @@ fn text(story: &wire::DescribeTransactionResponse) -> String {
         };
         lines.push(format!("Delivered    group {}: {state}", delivery.group));
     }
-    lines.join("\n")
+    output::lines(&lines)
 }
 
 fn view(story: &wire::DescribeTransactionResponse) -> Value {
