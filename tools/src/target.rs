@@ -38,11 +38,11 @@ pub(crate) struct Repeat {
     _seconds: Option<u64>,
 }
 
-/// The brokers that a change goes to: those of the context's cluster unless some are named.
+/// The brokers that a change goes to: those of the context's cluster, or of the only one there is, unless some are named.
 #[derive(Debug, Clone, Args)]
 #[group(multiple = false)]
 pub(crate) struct Target {
-    /// All master brokers of this cluster
+    /// All master brokers of this cluster [default: that of the context, else the only one there is]
     #[arg(short = 'c', long = "cluster-name", alias = "clusterName", value_name = "CLUSTER")]
     pub(crate) cluster: Option<String>,
     /// One broker, HOST:PORT; needs no nameserver
@@ -196,22 +196,23 @@ impl Target {
         match (&self.broker, &self.cluster) {
             (Some(address), _) => Ok((common.client_of(address)?.admin(), vec![alone(address)])),
             (None, given) => {
-                let cluster = given.clone().or(common.profile()?.cluster).ok_or_else(|| {
-                    Failure::usage("name a cluster with -c or a broker with -b; clusterList shows them")
-                })?;
                 let client = common.client()?;
                 let snapshot = common.snapshot(&client).await?;
+                let cluster = match given.clone().or(common.profile()?.cluster) {
+                    Some(cluster) => cluster,
+                    None => only_cluster(&snapshot)?,
+                };
                 Ok((client.admin(), masters_of_cluster(&snapshot, &cluster)?))
             }
         }
     }
 
-    /// "cluster X" or "broker H:P".
-    pub(crate) fn describe(&self) -> String {
-        match (&self.broker, &self.cluster) {
+    /// "cluster [X]" or "broker [H:P]"; `brokers` are those of [`Self::brokers`].
+    pub(crate) fn describe(&self, brokers: &[Master]) -> String {
+        match (&self.broker, brokers.first()) {
             (Some(address), _) => format!("broker [{address}]"),
-            (None, Some(cluster)) => format!("cluster [{cluster}]"),
-            (None, None) => "the context's cluster".to_owned(),
+            (None, Some(master)) => format!("cluster [{}]", master.info.cluster),
+            (None, None) => "no broker".to_owned(),
         }
     }
 }
@@ -224,14 +225,29 @@ pub(crate) fn alone(address: &Address) -> Master {
     }
 }
 
+fn clusters(snapshot: &wire::ClusterSnapshot) -> BTreeSet<&str> {
+    snapshot.brokers.iter().filter_map(|b| b.broker.as_ref()).map(|info| info.cluster.as_str()).collect()
+}
+
+/// The cluster that is meant when none is named, which is to be the only one.
+fn only_cluster(snapshot: &wire::ClusterSnapshot) -> Result<String> {
+    let clusters = Vec::from_iter(clusters(snapshot));
+    match clusters[..] {
+        [] => Err(Failure::not_found("no broker is registered; start one, or check -n")),
+        [only] => Ok(only.to_owned()),
+        _ => Err(Failure::usage(format!(
+            "there are several clusters: {}; name one with -c, or a broker with -b",
+            clusters.join(", ")
+        ))),
+    }
+}
+
 fn masters_of_cluster(snapshot: &wire::ClusterSnapshot, cluster: &str) -> Result<Vec<Master>> {
     let masters = masters_of(snapshot, Some(cluster))?;
     if !masters.is_empty() {
         return Ok(masters);
     }
-    let known: BTreeSet<&str> =
-        snapshot.brokers.iter().filter_map(|b| b.broker.as_ref()).map(|info| info.cluster.as_str()).collect();
-    let known = Vec::from_iter(known).join(", ");
+    let known = Vec::from_iter(clusters(snapshot)).join(", ");
     Err(Failure::not_found(match known.as_str() {
         "" => format!("cluster {cluster} is unknown: no broker is registered; start one, or check -n"),
         known => format!("cluster {cluster} has no master broker; registered are the clusters: {known}"),
@@ -327,6 +343,22 @@ mod tests {
         assert!(failure.message.contains("DefaultCluster"), "{}", failure.message);
         let failure = masters_of_cluster(&wire::ClusterSnapshot::default(), "Other").unwrap_err();
         assert!(failure.message.contains("no broker is registered"), "{}", failure.message);
+    }
+
+    #[test]
+    fn the_only_cluster_needs_no_name() {
+        let registered = |cluster: &str| wire::RegisteredBroker {
+            broker: Some(wire::BrokerInfo { cluster: cluster.into(), ..Default::default() }),
+            ..Default::default()
+        };
+        let of = |clusters: &[&str]| wire::ClusterSnapshot {
+            version: 1,
+            brokers: clusters.iter().map(|cluster| registered(cluster)).collect(),
+        };
+        assert_eq!(only_cluster(&of(&["a", "a"])).unwrap(), "a");
+        assert_eq!(only_cluster(&of(&[])).unwrap_err().exit, Exit::NotFound);
+        let failure = only_cluster(&of(&["b", "a"])).unwrap_err();
+        assert!(failure.exit == Exit::Usage && failure.message.contains("a, b"), "{}", failure.message);
     }
 
     #[test]

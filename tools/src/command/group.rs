@@ -157,7 +157,7 @@ impl DeleteSubGroup {
         let question = format!(
             "Delete consumer group {} with its progress from {}?",
             self.group,
-            self.target.describe()
+            self.target.describe(&brokers)
         );
         if self.dry_run.dry_run {
             return self.would_delete(&admin, brokers).await;

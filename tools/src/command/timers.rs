@@ -168,7 +168,10 @@ impl Choice {
         }) {
             return Ok(instead);
         }
-        confirm(&format!("{verb} scheduled message {name} of {}?", self.target.describe()), self.yes)?;
+        confirm(
+            &format!("{verb} scheduled message {name} of {}?", self.target.describe(&brokers)),
+            self.yes,
+        )?;
         let request = wire::EndTimerRequest {
             recall_handle: self.handle.clone().unwrap_or_default(),
             message_id: self.id.clone().unwrap_or_default(),

@@ -27,8 +27,8 @@ pub(crate) struct DeleteTopic {
 
 impl DeleteTopic {
     pub(crate) async fn run(self) -> Result<Report> {
-        let place = self.target.describe();
         let (admin, brokers) = self.target.brokers(&self.common).await?;
+        let place = self.target.describe(&brokers);
         if self.dry_run.dry_run {
             return self.would_delete(&admin, brokers).await;
         }
