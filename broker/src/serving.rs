@@ -13,7 +13,7 @@ use kerolox_kit::inspect::Inspected;
 use kerolox_kit::process::Shutdown;
 use kerolox_kit::producers::{ProducersService, Reach};
 use kerolox_kit::registrar::Registrar;
-use kerolox_kit::relay::{Relay, refuse_relayed};
+use kerolox_kit::relay::{Relay, administration, refuse_relayed};
 use kerolox_kit::routes::Routes;
 use kerolox_kit::spread::Spread;
 use kerolox_kit::telemetry::{RegisteredPolicy, SettingsPolicy};
@@ -24,9 +24,8 @@ use kerolox_replication::MemberId;
 use kerolox_store::{Event, Store};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::Status;
+use tonic::service::Routes as Services;
 use tonic::service::interceptor::InterceptedService;
-use tonic::service::{AxumRouter, Routes as Services};
 
 use crate::announce::{Announcer, Role};
 use crate::check_back::{Checker, WebhookCounts, Webhooks};
@@ -176,14 +175,8 @@ impl Parts {
         );
         let why = || "this broker is a slave; its master is another one".to_owned();
         let access = InterceptedService::new(access, refuse_relayed(why));
-        let group = self.config.group.clone();
-        let fallback = move || {
-            let status = Status::failed_precondition(format!(
-                "this broker is a slave of group {group:?}; ask its master, which the nameservers name"
-            ));
-            async move { status.into_http::<tonic::body::Body>() }
-        };
-        let services = Services::from(AxumRouter::new().fallback(fallback));
+        let services =
+            Services::from(administration::of_slave(self.config.group.clone(), self.routes.clone()));
         let services =
             services.add_service(access).add_service(ProducersService::server(self.clients.clone()));
         let relay = Arc::new(Relay::new(self.routes.clone(), self.clients.clone(), self.shutdown.clone()));
@@ -245,7 +238,7 @@ impl Parts {
     pub(crate) async fn serve(&self, store: Arc<Store>, reign: Option<Arc<Reign>>) -> Serving {
         let config = &self.config;
         let over = reign.as_ref().map_or_else(|| self.shutdown.clone(), |reign| reign.over.clone());
-        let epoch = reign.as_ref().map_or(0, |reign| reign.epoch);
+        let (epoch, member) = reign.as_ref().map_or((0, 0), |reign| (reign.epoch, reign.me));
         let room = self.vitals.room.clone();
         let min_in_sync = config.replication.min_in_sync;
         let own = |reign| Lead::Own { reign: Arc::downgrade(reign), min_in_sync };
@@ -296,7 +289,7 @@ impl Parts {
             shutdown: over.clone(),
         });
         let services = self.services(context, policy, announcer, counters, webhook_counts);
-        self.role.send_replace(Role::Master { epoch, store });
+        self.role.send_replace(Role::Master { epoch, member, store });
         self.door.open(services);
         self.register();
         self.registrar.announce().await;

@@ -23,9 +23,15 @@ impl BrokerStatus {
         for broker in brokers {
             let asked = admin.broker(&broker.address);
             let result = async {
-                let broker = asked.describe_broker(wire::DescribeBrokerRequest {}).await?;
                 let server = asked.describe_server(wire::DescribeServerRequest::default()).await?;
-                Ok(figures(&broker, &server))
+                match asked.describe_broker(wire::DescribeBrokerRequest {}).await {
+                    Ok(broker) => Ok(figures(Some(&broker), &server)),
+                    // A slave keeps no figures of messages, but tells of its process.
+                    Err(_) if server.checks.iter().any(|check| check.name == "master") => {
+                        Ok(figures(None, &server))
+                    }
+                    Err(error) => Err(error),
+                }
             };
             let result = result.await.map_err(|error: kerolox_client::Error| Failure::from(error));
             done.push(Done { broker, result });
@@ -42,11 +48,11 @@ impl BrokerStatus {
     }
 }
 
+/// `broker` is absent for a slave.
 fn figures(
-    broker: &wire::DescribeBrokerResponse,
+    broker: Option<&wire::DescribeBrokerResponse>,
     server: &wire::DescribeServerResponse,
 ) -> Vec<(&'static str, Value)> {
-    let info = broker.broker.clone().unwrap_or_default();
     let worst = |state: &str| server.checks.iter().any(|check| check.state == state);
     let state = if worst("failed") {
         "failed"
@@ -55,14 +61,35 @@ fn figures(
     } else {
         "ok"
     };
+    let mut figures =
+        vec![("state", json!(state)), ("role", json!(if broker.is_some() { "master" } else { "slave" }))];
+    figures.extend(broker.map(of_messages).unwrap_or_default());
+    let failed = server.checks.iter().filter(|check| check.state == "failed");
+    let failed: Vec<String> = failed.map(|check| format!("{}: {}", check.name, check.reason)).collect();
+    figures.extend([
+        ("failed", json!(failed.join("; "))),
+        ("version", json!(server.version)),
+        ("upTime", json!(short_duration(server.uptime_ms))),
+        ("upTimeMs", json!(server.uptime_ms)),
+        ("clients", json!(server.clients)),
+        ("residentBytes", json!(server.resident_bytes)),
+        ("cpuMs", json!(server.cpu_ms)),
+        ("openFiles", json!(server.open_files)),
+        ("tasks", json!(server.tasks)),
+        ("data", json!(server.data)),
+        ("diskBytes", json!(server.disk_bytes)),
+        ("diskFreeBytes", json!(server.disk_free_bytes)),
+        ("logFilter", json!(server.log_filter)),
+    ]);
+    figures
+}
+
+fn of_messages(broker: &wire::DescribeBrokerResponse) -> Vec<(&'static str, Value)> {
+    let info = broker.broker.clone().unwrap_or_default();
     vec![
-        ("state", json!(state)),
         ("cluster", json!(info.cluster)),
         ("brokerName", json!(info.group)),
-        ("version", json!(info.version)),
         ("epoch", json!(info.epoch)),
-        ("upTime", json!(short_duration(broker.uptime_ms))),
-        ("upTimeMs", json!(broker.uptime_ms)),
         ("putTps", json!(rounded(broker.in_per_second))),
         ("getTransferredTps", json!(rounded(broker.out_per_second))),
         ("messagesIn", json!(broker.messages_in)),
@@ -73,15 +100,6 @@ fn figures(
         ("logDurable", json!(broker.log_durable)),
         ("logApplied", json!(broker.log_applied)),
         ("readOnlyReason", json!(broker.read_only_reason)),
-        ("clients", json!(server.clients)),
-        ("residentBytes", json!(server.resident_bytes)),
-        ("cpuMs", json!(server.cpu_ms)),
-        ("openFiles", json!(server.open_files)),
-        ("tasks", json!(server.tasks)),
-        ("data", json!(server.data)),
-        ("diskBytes", json!(server.disk_bytes)),
-        ("diskFreeBytes", json!(server.disk_free_bytes)),
-        ("logFilter", json!(server.log_filter)),
     ]
 }
 

@@ -154,21 +154,16 @@ impl Check {
             Ok(masters) => masters,
             Err(error) => return checked.push(Checked::new("cluster", "lag", false, error.to_string())),
         };
-        let mut queues = Vec::new();
-        for master in &masters {
-            match lag::queues(admin, std::slice::from_ref(master), self.group.as_deref()).await {
-                Ok(found) => queues.extend(found),
-                Err(failure) => checked.push(unknown_lag(master, failure)),
-            }
-        }
-        for ((group, topic), lag) in lag::by_group_and_topic(&queues) {
+        let found = lag::standings(admin, &masters, self.group.as_deref(), None).await;
+        checked.extend(found.failures.into_iter().map(unknown_lag));
+        for ((group, topic), lag) in lag::by_group_and_topic(&found.queues) {
             let reason = format!("{lag} messages to go in topic {topic}");
             checked.push(Checked::new(&format!("group {group}"), "lag", lag <= self.max_lag, reason));
         }
     }
 }
 
-fn unknown_lag(master: &Master, failure: Failure) -> Checked {
+fn unknown_lag((master, failure): (Master, Failure)) -> Checked {
     Checked::new(&format!("broker group {}", master.info.group), "lag", false, failure.message)
 }
 

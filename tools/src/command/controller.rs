@@ -53,8 +53,44 @@ pub(crate) async fn described(
     Ok(controller.describe_groups(request).await.map_err(failure)?.groups)
 }
 
+/// What there is to say about the master and the slaves of a broker that is its own nameserver; `None` where there is a controller.
+pub(crate) async fn standalone(common: &Common, controller: &ControllerClient) -> Result<Option<Report>> {
+    match controller.describe_groups(wire::DescribeGroupsRequest::default()).await {
+        Err(status) if status.code() == Code::Unimplemented => {}
+        _ => return Ok(None),
+    }
+    let snapshot = common.snapshot(&common.client()?).await?;
+    let brokers: Vec<&wire::BrokerInfo> =
+        snapshot.brokers.iter().filter_map(|registered| registered.broker.as_ref()).collect();
+    let row = |info: &&wire::BrokerInfo| {
+        let address = format!("{}:{}", info.host, info.port);
+        vec![info.cluster.clone(), info.group.clone(), "MASTER".to_owned(), "yes".to_owned(), address]
+    };
+    let view = |info: &&wire::BrokerInfo| {
+        json!({
+            "cluster": info.cluster, "broker": info.group, "standalone": true, "role": "MASTER",
+            "address": format!("{}:{}", info.host, info.port),
+        })
+    };
+    let text = format!(
+        "{}\n{STANDALONE}",
+        table(&["Cluster Name", "Broker Name", "Role", "InSync", "Addr"], brokers.iter().map(row))
+    );
+    Ok(Some(Report::ok(
+        text,
+        json!({ "standalone": true, "brokers": brokers.iter().map(view).collect::<Vec<_>>() }),
+    )))
+}
+
+const STANDALONE: &str = "\
+This broker runs alone (--standalone): it is its own nameserver, elects nobody, and has no slaves. An acknowledgement means that
+the message is on its disk (with log.flush = async: in the page cache); while it is down, nobody takes its place.";
+
 /// What a refusal by the controller means to scripts.
 pub(crate) fn failure(status: Status) -> Failure {
+    if status.code() == Code::Unimplemented {
+        return Failure::failed(STANDALONE);
+    }
     let exit = match status.code() {
         Code::NotFound => Exit::NotFound,
         Code::PermissionDenied | Code::Unauthenticated => Exit::Denied,
@@ -82,6 +118,9 @@ pub(crate) struct GetSyncStateSet {
 impl GetSyncStateSet {
     pub(crate) async fn run(self) -> Result<Report> {
         let controller = self.common.controller()?;
+        if let Some(standalone) = standalone(&self.common, &controller).await? {
+            return Ok(standalone);
+        }
         Ok(report(&chosen(&controller, self.cluster.as_deref(), self.broker.as_deref()).await?))
     }
 }
@@ -364,7 +403,10 @@ pub(crate) struct ControllerStatus {
 impl ControllerStatus {
     pub(crate) async fn run(self) -> Result<Report> {
         let controller = self.common.controller()?;
-        quorum_report(&controller).await
+        match standalone(&self.common, &controller).await? {
+            Some(standalone) => Ok(standalone),
+            None => quorum_report(&controller).await,
+        }
     }
 }
 

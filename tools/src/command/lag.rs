@@ -1,6 +1,6 @@
 //! What all consumer groups have to go: the commands that look at every group.
 
-use crate::outcome::{Failure, Result};
+use crate::outcome::{Exit, Failure, Result};
 use crate::output::{Report, table};
 use crate::target::{Common, Where, alone};
 use clap::Args;
@@ -11,25 +11,141 @@ use std::collections::BTreeMap;
 
 /// What a group has of a queue.
 pub(crate) struct GroupQueue {
+    /// The broker group that has the queue.
+    pub(crate) broker: String,
     pub(crate) group: String,
     pub(crate) status: wire::GroupQueueStatus,
 }
 
-/// All queues of all groups on some brokers, or of one group.
+/// What groups have of their queues, and the brokers that did not say.
+#[derive(Default)]
+pub(crate) struct Standings {
+    pub(crate) queues: Vec<GroupQueue>,
+    pub(crate) failures: Vec<(Master, Failure)>,
+    /// Brokers that answered.
+    pub(crate) answered: usize,
+}
+
+/// All queues of all groups on some brokers, or of one group; see [`standings`].
 pub(crate) async fn queues(admin: &Admin, brokers: &[Master], only: Option<&str>) -> Result<Vec<GroupQueue>> {
-    let mut found = Vec::new();
+    let Standings { queues, failures, .. } = standings(admin, brokers, only, None).await;
+    match failures.into_iter().next() {
+        Some((_, failure)) => Err(failure),
+        None => Ok(queues),
+    }
+}
+
+/// What all groups, or one, have of their queues in all topics, or in one. A group that consumes a topic from one broker and
+/// has not come to another one that has the topic, too, is to go through what is there: that has rows as well.
+pub(crate) async fn standings(
+    admin: &Admin,
+    brokers: &[Master],
+    only: Option<&str>,
+    topic: Option<&str>,
+) -> Standings {
+    let (mut found, mut seen) = (Standings::default(), Vec::new());
     for broker in brokers {
-        let asked = admin.broker(&broker.address);
-        for group in asked.list_groups(wire::ListGroupsRequest::default()).await?.groups {
-            if only.is_some_and(|only| only != group.name) {
-                continue;
-            }
-            let request = wire::DescribeGroupRequest { name: group.name.clone(), ..Default::default() };
-            let queues = asked.describe_group(request).await?.queues;
-            found.extend(queues.into_iter().map(|status| GroupQueue { group: group.name.clone(), status }));
+        match of_broker(admin, broker, only, topic).await {
+            Ok(groups) => seen.push((broker, groups)),
+            Err(failure) => found.failures.push((broker.clone(), failure)),
         }
     }
-    Ok(found)
+    found.answered = seen.len();
+    let mut consumed: BTreeMap<(&str, &str, &str), &wire::GroupConfig> = BTreeMap::new();
+    for (broker, groups) in &seen {
+        for answer in groups {
+            let Some(config) = &answer.group else { continue };
+            // Members of broadcast groups have cursors of their own, and lite topics are no queues of their topic.
+            for row in answer.queues.iter().filter(|row| row.client.is_empty() && row.lite_topics.is_none()) {
+                consumed.insert((&broker.info.cluster, &config.name, &row.topic), config);
+            }
+        }
+    }
+    for (broker, groups) in &seen {
+        let rows_of = |group: &str| {
+            let answer = groups.iter().find(|answer| answer.group.as_ref().is_some_and(|g| g.name == group));
+            answer.into_iter().flat_map(|answer| &answer.queues)
+        };
+        let missing = consumed.iter().filter(|((cluster, group, topic), _)| {
+            *cluster == broker.info.cluster && !rows_of(group).any(|row| row.topic == *topic)
+        });
+        let mut unread = Vec::new();
+        for ((_, _, topic), config) in missing {
+            match unread_queues(admin, broker, topic, config).await {
+                Ok(rows) => unread.extend(rows),
+                Err(failure) => found.failures.push(((*broker).clone(), failure)),
+            }
+        }
+        for answer in groups {
+            let group = answer.group.as_ref().map(|group| group.name.clone()).unwrap_or_default();
+            let broker = &broker.info.group;
+            let row = |status: &wire::GroupQueueStatus| GroupQueue {
+                broker: broker.clone(),
+                group: group.clone(),
+                status: status.clone(),
+            };
+            found.queues.extend(answer.queues.iter().map(row));
+        }
+        found.queues.extend(unread);
+    }
+    found.queues.sort_by(|a, b| {
+        let key =
+            |queue: &GroupQueue| (queue.group.clone(), queue.status.topic.clone(), queue.broker.clone());
+        key(a).cmp(&key(b))
+    });
+    found
+}
+
+/// What a broker says of the groups that it knows. That it does not know the one that is asked for is no failure.
+async fn of_broker(
+    admin: &Admin,
+    broker: &Master,
+    only: Option<&str>,
+    topic: Option<&str>,
+) -> Result<Vec<wire::DescribeGroupResponse>> {
+    let asked = admin.broker(&broker.address);
+    let listed = asked.list_groups(wire::ListGroupsRequest::default()).await?.groups;
+    let mut groups = Vec::new();
+    for group in listed.into_iter().filter(|group| only.is_none_or(|only| only == group.name)) {
+        let request = wire::DescribeGroupRequest { name: group.name, ..Default::default() };
+        let mut answer = asked.describe_group(request).await?;
+        answer.queues.retain(|row| topic.is_none_or(|topic| topic == row.topic));
+        groups.push(answer);
+    }
+    Ok(groups)
+}
+
+/// What a group would begin with on a broker that it has not come to yet.
+async fn unread_queues(
+    admin: &Admin,
+    broker: &Master,
+    topic: &str,
+    group: &wire::GroupConfig,
+) -> Result<Vec<GroupQueue>> {
+    let request = wire::DescribeTopicRequest { name: topic.to_owned() };
+    let described = match admin.broker(&broker.address).describe_topic(request).await.map_err(Failure::from) {
+        Ok(described) => described,
+        Err(failure) if failure.exit == Exit::NotFound => return Ok(Vec::new()),
+        Err(failure) => return Err(failure),
+    };
+    let is_latest = group.attributes.get("consume.from").is_some_and(|start| start == "latest");
+    let read_queues = described.topic.map_or(0, |topic| topic.read_queues);
+    let queues = described.queues.into_iter().filter(|queue| queue.queue < read_queues);
+    let row = |queue: wire::QueueStatus| {
+        let start = if is_latest { queue.max_offset } else { queue.min_offset };
+        let lag = queue.max_offset - start;
+        let status = wire::GroupQueueStatus {
+            topic: topic.to_owned(),
+            queue: queue.queue,
+            broker_offset: queue.max_offset,
+            consumer_offset: start,
+            lag,
+            ready: lag,
+            ..Default::default()
+        };
+        GroupQueue { broker: broker.info.group.clone(), group: group.name.clone(), status }
+    };
+    Ok(queues.map(row).collect())
 }
 
 /// Messages to go, by group and topic.

@@ -1,5 +1,6 @@
 //! Where consumer groups stand, and setting where they go on.
 
+use super::lag::{self, GroupQueue, Standings};
 use crate::outcome::{Exit, Failure, Result, combined};
 use crate::output::{Report, table};
 use crate::target::{Common, Where};
@@ -35,9 +36,6 @@ pub(crate) struct ConsumerProgress {
     show_clients: Option<bool>,
 }
 
-/// Numbers of a consumer group in one queue, with the broker that has it.
-type Row = (String, wire::GroupQueueStatus);
-
 impl ConsumerProgress {
     pub(crate) async fn run(self) -> Result<Report> {
         let (admin, brokers) = self.place.brokers(&self.common, self.topic.as_deref()).await?;
@@ -57,60 +55,65 @@ impl ConsumerProgress {
     }
 
     async fn of_group(&self, admin: &Admin, brokers: &[Master], group: &str) -> Result<Report> {
-        let (mut rows, mut failures): (Vec<Row>, _) = (Vec::new(), Vec::new());
-        for broker in brokers {
-            let request = wire::DescribeGroupRequest {
-                name: group.to_owned(),
-                topic: self.topic.clone().unwrap_or_default(),
-            };
-            match admin.broker(&broker.address).describe_group(request).await.map_err(Failure::from) {
-                Ok(answer) => {
-                    rows.extend(answer.queues.into_iter().map(|row| (broker.info.group.clone(), row)));
-                    failures.push(None);
-                }
-                Err(failure) => failures.push(Some(failure)),
-            }
+        let Standings { queues: rows, failures, answered } =
+            lag::standings(admin, brokers, Some(group), self.topic.as_deref()).await;
+        let failures: Vec<Failure> =
+            failures.into_iter().map(|(broker, failure)| failure.during(broker.info.group)).collect();
+        if rows.is_empty() && answered > 0 && !self.is_known(admin, brokers, group).await? {
+            let text =
+                format!("consumer group {group} does not exist; it comes into being when it first receives");
+            return Err(Failure::not_found(text));
         }
-        // Groups come into being on the brokers that they consume from.
-        if failures.iter().any(Option::is_none) {
-            failures.retain(|failure| failure.as_ref().is_none_or(|failure| failure.exit != Exit::NotFound));
-        }
-        let total =
-            |number: fn(&wire::GroupQueueStatus) -> u64| rows.iter().map(|(_, row)| number(row)).sum::<u64>();
+        let total = |number: fn(&wire::GroupQueueStatus) -> u64| {
+            rows.iter().map(|queue| number(&queue.status)).sum::<u64>()
+        };
         let (lag, in_flight) = (total(|row| row.lag), total(|row| row.in_flight));
         let text = format!(
             "{}\n\nConsume Diff Total: {lag}\nConsume Inflight Total: {in_flight}",
             progress_table(&rows)
         );
-        let exit = combined(failures.iter().map(Option::as_ref));
+        let done = std::iter::repeat_n(None, answered);
         Ok(Report {
             text: if rows.is_empty() { String::new() } else { text },
             json: json!({
                 "group": group,
                 "diffTotal": lag,
                 "inflightTotal": in_flight,
-                "queues": rows.iter().map(|(broker, row)| progress_json(broker, row)).collect::<Vec<_>>(),
+                "queues": rows.iter().map(progress_json).collect::<Vec<_>>(),
             }),
-            warnings: failures.into_iter().flatten().collect(),
-            exit,
+            exit: combined(done.chain(failures.iter().map(Some))),
+            warnings: failures,
         })
+    }
+
+    /// Whether any of the brokers knows the group.
+    async fn is_known(&self, admin: &Admin, brokers: &[Master], group: &str) -> Result<bool> {
+        for broker in brokers {
+            let listed =
+                admin.broker(&broker.address).list_groups(wire::ListGroupsRequest::default()).await?;
+            if listed.groups.iter().any(|known| known.name == group) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn overview(&self, admin: &Admin, brokers: &[Master]) -> Result<Report> {
         let mut totals = std::collections::BTreeMap::<String, wire::GroupQueueStatus>::new();
         for broker in brokers {
-            let broker = admin.broker(&broker.address);
-            for group in broker.list_groups(wire::ListGroupsRequest::default()).await?.groups {
-                let request = wire::DescribeGroupRequest { name: group.name.clone(), ..Default::default() };
-                let total = totals.entry(group.name).or_default();
-                for queue in broker.describe_group(request).await?.queues {
-                    total.lag += queue.lag;
-                    total.in_flight += queue.in_flight;
-                    total.retrying += queue.retrying;
-                    total.ready += queue.ready;
-                    total.blocked += queue.blocked;
-                }
+            for group in
+                admin.broker(&broker.address).list_groups(wire::ListGroupsRequest::default()).await?.groups
+            {
+                totals.entry(group.name).or_default();
             }
+        }
+        for queue in lag::queues(admin, brokers, None).await? {
+            let (total, status) = (totals.entry(queue.group).or_default(), queue.status);
+            total.lag += status.lag;
+            total.in_flight += status.in_flight;
+            total.retrying += status.retrying;
+            total.ready += status.ready;
+            total.blocked += status.blocked;
         }
         let numbers = |total: &wire::GroupQueueStatus| {
             [total.lag, total.in_flight, total.retrying, total.ready, total.blocked]
@@ -133,7 +136,7 @@ impl ConsumerProgress {
     }
 }
 
-fn progress_table(rows: &[Row]) -> String {
+fn progress_table(rows: &[GroupQueue]) -> String {
     let mut header = vec![
         "Topic",
         "Broker Name",
@@ -146,13 +149,13 @@ fn progress_table(rows: &[Row]) -> String {
         "Ready",
         "Blocked",
     ];
-    let has_members = rows.iter().any(|(_, row)| !row.client.is_empty());
+    let has_members = rows.iter().any(|queue| !queue.status.client.is_empty());
     if has_members {
         header.push("Client");
     }
     table(
         &header,
-        rows.iter().map(|(broker, row)| {
+        rows.iter().map(|GroupQueue { broker, status: row, .. }| {
             let place = match row.lite_topics {
                 None => [u64::from(row.queue), row.broker_offset, row.consumer_offset].map(|n| n.to_string()),
                 Some(count) => [format!("{count} lite"), "-".to_owned(), "-".to_owned()],
@@ -167,7 +170,7 @@ fn progress_table(rows: &[Row]) -> String {
     )
 }
 
-fn progress_json(broker: &str, row: &wire::GroupQueueStatus) -> Value {
+fn progress_json(GroupQueue { broker, status: row, .. }: &GroupQueue) -> Value {
     let mut entry = json!({
         "topic": row.topic,
         "broker": broker,
@@ -426,10 +429,8 @@ mod tests {
     #[test]
     fn members_are_shown_where_there_are_any() {
         let row = |client: &str| {
-            (
-                "broker-a".to_owned(),
-                wire::GroupQueueStatus { client: client.to_owned(), ..Default::default() },
-            )
+            let status = wire::GroupQueueStatus { client: client.to_owned(), ..Default::default() };
+            GroupQueue { broker: "broker-a".to_owned(), group: "billing".to_owned(), status }
         };
         assert!(!progress_table(&[row("")]).contains("Client"));
         assert!(progress_table(&[row(""), row("c1")]).contains("#Client"));

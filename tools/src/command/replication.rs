@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tonic::transport::Channel;
 
 use crate::command::DryRun;
-use crate::command::controller::{GroupChoice, chosen, failure};
+use crate::command::controller::{GroupChoice, chosen, failure, standalone};
 use crate::outcome::{Failure, Result};
 use crate::output::{Report, table};
 use crate::target::{Common, Repeat};
@@ -65,6 +65,9 @@ pub(crate) struct HaStatus {
 impl HaStatus {
     pub(crate) async fn run(self) -> Result<Report> {
         let controller = self.common.controller()?;
+        if let Some(standalone) = standalone(&self.common, &controller).await? {
+            return Ok(standalone);
+        }
         let groups = chosen(&controller, self.cluster.as_deref(), self.broker.as_deref()).await?;
         let (mut rows, mut sentences, mut values) = (Vec::new(), Vec::new(), Vec::new());
         for state in groups.into_iter().filter_map(|group| group.state) {

@@ -4,6 +4,7 @@
 //! transaction ids, recall handles and `message_queue.broker.name` name the owner, so any server can pass them on.
 
 pub mod acks;
+pub mod administration;
 mod channels;
 mod reach;
 mod stream;
