@@ -20,8 +20,8 @@ use crate::replication::StoreCell;
 pub(crate) enum Role {
     /// A member of its group with this number, which does not rule; it tells what its store knows so far.
     Slave(MemberId, StoreCell),
-    /// The master in an epoch, with what it stores; epoch 0 without replication.
-    Master { epoch: u32, store: Arc<Store> },
+    /// The master in an epoch, with its number and what it stores; both are 0 without replication.
+    Master { epoch: u32, member: MemberId, store: Arc<Store> },
 }
 
 impl Role {
@@ -66,11 +66,15 @@ fn in_role(info: &BrokerInfo, role: &Role) -> BrokerInfo {
     let info = BrokerInfo { withheld, auto_create_queues, ..info.clone() };
     match role {
         // Masters have the id 0, as the SDKs expect.
-        Role::Master { epoch, .. } => BrokerInfo { epoch: *epoch, ..info },
+        Role::Master { epoch, member, .. } => BrokerInfo { epoch: *epoch, member: number(*member), ..info },
         Role::Slave(id, _) => {
-            BrokerInfo { id: u32::try_from(*id).unwrap_or(u32::MAX), role: BrokerRole::Slave.into(), ..info }
+            BrokerInfo { id: number(*id), member: number(*id), role: BrokerRole::Slave.into(), ..info }
         }
     }
+}
+
+fn number(id: MemberId) -> u32 {
+    u32::try_from(id).unwrap_or(u32::MAX)
 }
 
 /// Who this broker is, as a master.
@@ -87,6 +91,7 @@ pub(crate) fn broker_info(config: &BrokerConfig, local: SocketAddr) -> BrokerInf
         auto_create_queues: if config.auto_creates() { config.topics.default_queues } else { 0 },
         epoch: 0,
         withheld: 0,
+        member: 0,
     }
 }
 

@@ -205,7 +205,7 @@ impl Checker {
     async fn note<'a>(&self, checks: impl IntoIterator<Item = (u64, &'a Half, &'a Check)>) -> bool {
         let (mut items, mut decisions) = (Vec::new(), Vec::new());
         for (position, half, check) in checks {
-            items.extend(check.items(position, half, &self.policy_of(half.topic_id), now_ms()));
+            items.extend(check.items(&self.broker, position, half, &self.policy_of(half.topic_id), now_ms()));
             decisions.extend(check.decision(position));
         }
         let noted = (!items.is_empty()).then(|| Record::Progress(ProgressRecord::new(items)));

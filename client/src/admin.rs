@@ -237,6 +237,10 @@ impl BrokerAdmin {
         list_blocked, ListBlockedRequest, ListBlockedResponse, error
     );
     broker_call!(
+        /// Messages that a group has failed with and that wait for another attempt.
+        list_retries, ListRetriesRequest, ListRetriesResponse, error
+    );
+    broker_call!(
         /// Says what becomes of a blocked message; durable when answered.
         settle_blocked, SettleBlockedRequest, SettleBlockedResponse, error
     );

@@ -27,6 +27,7 @@ mod moving;
 mod mqadmin;
 mod neighbours;
 mod offsets;
+mod operators;
 mod priorities;
 mod pull;
 mod push;

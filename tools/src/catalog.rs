@@ -122,24 +122,25 @@ catalog! {
     }
     "topic" {
         "list" ["topicList"] "-n 127.0.0.1:9876" topic::TopicList;
-        "create" ["updateTopic"] "-c DefaultCluster -t orders -a +message.type=TRANSACTION" topic::UpdateTopic;
-        "delete" ["deleteTopic"] "-c DefaultCluster -t orders" topic::DeleteTopic;
+        "create" ["updateTopic"] "-t orders -a +message.type=TRANSACTION" topic::UpdateTopic;
+        "delete" ["deleteTopic"] "-t orders" topic::DeleteTopic;
         "status" ["topicStatus"] "-t orders" topic::TopicStatus;
         "route" ["topicRoute"] "-t orders" topic::TopicRoute;
-        "perm" ["updateTopicPerm"] "-c DefaultCluster -t orders -p 4" topic::UpdateTopicPerm;
+        "perm" ["updateTopicPerm"] "-t orders -p 4" topic::UpdateTopicPerm;
         "clusters" ["topicClusterList"] "-t orders" topic::TopicClusterList;
-        "create-list" ["updateTopicList"] "-c DefaultCluster -f topics.json --dry-run" config::UpdateTopicList;
+        "create-list" ["updateTopicList"] "-f topics.json --dry-run" config::UpdateTopicList;
         "probe" ["checkMsgSendRT"] "-t orders -a 10" probe::CheckMsgSendRt;
         "stats" ["statsAll"] "-a" lag::StatsAll;
     }
     "group" {
-        "create" ["updateSubGroup"] "-c DefaultCluster -g billing -o true -r 3" group::UpdateSubGroup;
-        "delete" ["deleteSubGroup"] "-c DefaultCluster -g billing" group::DeleteSubGroup;
-        "create-list" ["updateSubGroupList"] "-c DefaultCluster -f groups.json --dry-run" config::UpdateSubGroupList;
+        "create" ["updateSubGroup"] "-g billing -o true -r 3" group::UpdateSubGroup;
+        "delete" ["deleteSubGroup"] "-g billing" group::DeleteSubGroup;
+        "create-list" ["updateSubGroupList"] "-f groups.json --dry-run" config::UpdateSubGroupList;
         "show" ["getConsumerConfig"] "-g billing" group::GetConsumerConfig;
         "progress" ["consumerProgress"] "-g billing" offset::ConsumerProgress;
         "reset" ["resetOffset"] "-g billing -t orders --to earliest --dry-run" offset::ResetOffset;
         "reset-by-time" ["resetOffsetByTime" "resetOffsetByTimeOld"] "-g billing -t orders -s now" offset::ResetOffsetByTime;
+        "retries" ["retryList"] "-g billing" dead_letters::RetryList;
         "skip" ["skipAccumulatedMessage"] "-g billing -t orders --dry-run" offset::SkipAccumulated;
         "clone-offsets" ["cloneGroupOffset"] "-s billing -d shipping -t orders" lag::CloneGroupOffset;
         "broker-stats" ["brokerConsumeStats"] "-b 127.0.0.1:8081" lag::BrokerConsumeStats;
@@ -192,7 +193,7 @@ catalog! {
         "config" ["getBrokerConfig"] "-b 127.0.0.1:8081" settings::GetBrokerConfig;
         "set" ["updateBrokerConfig"] "-b 127.0.0.1:8081 -k log-level -v debug" settings::UpdateBrokerConfig;
         "probe" ["sendMsgStatus"] "-b broker-a -c 10" probe::SendMsgStatus;
-        "epochs" ["getBrokerEpoch"] "-c DefaultCluster" broker::BrokerEpoch;
+        "epochs" ["getBrokerEpoch"] "-n 127.0.0.1:9876" broker::BrokerEpoch;
         "drain" ["brokerDrain"] "-b broker-a --member 2" replication::BrokerDrain;
         "restart-safe" ["brokerRestartSafe"] "-b broker-a --member 2" replication::BrokerRestartSafe;
         "replication" ["haStatus"] "-b broker-a" replication::HaStatus;
@@ -213,10 +214,10 @@ catalog! {
         "remove" ["controllerRemove"] "--id 4" controller::ControllerRemove;
     }
     "config" {
-        "apply" ["apply"] "-c DefaultCluster -f topics.yaml --dry-run" config::Apply;
+        "apply" ["apply"] "-f topics.yaml --dry-run" config::Apply;
         "export" ["configExport"] "-b 127.0.0.1:8081" config::ConfigExport;
         "backup" ["exportMetadata"] "-f backup.json" config::BackupConfig;
-        "restore" [] "-c DefaultCluster -f backup.json --dry-run" config::Restore;
+        "restore" [] "-f backup.json --dry-run" config::Restore;
         "servers" ["exportConfigs"] "-f settings.json" config::ExportConfigs;
         "metrics" ["exportMetrics"] "-f metrics.json" config::ExportMetrics;
     }

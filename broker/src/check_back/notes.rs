@@ -2,6 +2,7 @@
 
 use kerolox_core::record::{Checked, DiscardRecord, ProgressItem, Record, ReleaseRecord};
 use kerolox_core::transaction::{Answer, CheckPolicy, Half, Source, Undecided};
+use kerolox_model::token::TransactionId;
 
 /// What became of a check.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ impl Check {
     /// What to note of it at `now_ms`.
     pub(super) fn items(
         &self,
+        broker: &str,
         position: u64,
         half: &Half,
         policy: &CheckPolicy,
@@ -31,7 +33,7 @@ impl Check {
     ) -> Vec<ProgressItem> {
         match self {
             Self::Passed | Self::Nobody => Vec::new(),
-            Self::Over | Self::Impossible => vec![parked(position, half)],
+            Self::Over | Self::Impossible => vec![parked(broker, position, half)],
             Self::Taken(producer) => vec![asked(position, half, policy, producer, now_ms)],
             Self::Told(url, Answer::Unknown) => {
                 let undecided = Undecided { held: position, by: url.clone() };
@@ -65,11 +67,15 @@ fn asked(position: u64, half: &Half, policy: &CheckPolicy, who: &str, now_ms: i6
     })
 }
 
-fn parked(position: u64, half: &Half) -> ProgressItem {
+fn parked(broker: &str, position: u64, half: &Half) -> ProgressItem {
+    let id = TransactionId { broker: broker.to_owned(), position, message_id_crc: half.message_id_crc };
     tracing::warn!(
+        transaction = id.to_text(),
+        topic_id = half.topic_id,
+        stored_ms = half.stored_ms,
         position,
         checks = half.checks,
-        "half message parked after its last check; it waits to be settled"
+        "half message parked after its last check; it waits to be settled: mqadmin transaction show -i TRANSACTION"
     );
     ProgressItem::Checked(Checked { held: position, checks: half.checks, ..Checked::default() })
 }

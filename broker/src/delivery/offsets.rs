@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use kerolox_core::delivery::{Counts, Fate, Standing, Subscription};
+use kerolox_core::delivery::{Counts, Fate, Retrying, Standing, Subscription};
 use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
 use kerolox_core::lite::FIRST_LITE_QUEUE;
@@ -55,6 +55,19 @@ impl Deliveries {
             standings.extend(active.standings(now_ms));
         }
         Ok(standings)
+    }
+
+    /// What a group has failed with and waits for in a topic, `max` messages at the most, like [`Self::standings`].
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn retrying(&self, group: &Group, topic: &Topic, max: usize) -> Result<Vec<Retrying>, StoreError> {
+        if let Some(active) = self.active(group.id, topic.id) {
+            return Ok(active.retrying(max));
+        }
+        let mut logged = Subscription::new(group.id, topic.id, 0, group.policy(topic));
+        add_queues(&mut logged, topic, group, self.engine.store())?;
+        Ok(logged.retrying(max))
     }
 
     /// What keeps the message at an offset of a queue from a group's consumers, and their filters, like [`Self::standings`].

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kerolox_core::acks::Acks;
 use kerolox_core::delivery::{
     self, Ask, Blocked, Counts, Dead, Fate, FilterId, HandleError, Lane, LanesWanted, Lease, Picked, Policy,
-    Standing, Verdict,
+    Retrying, Standing, Verdict,
 };
 use kerolox_core::filter::Filter;
 use kerolox_core::group::{Group, Start};
@@ -235,6 +235,11 @@ impl Subscription {
     /// See [`delivery::Subscription::blocked`].
     pub fn blocked(&self) -> Vec<Blocked> {
         self.lock().engine.blocked()
+    }
+
+    /// See [`delivery::Subscription::retrying`].
+    pub fn retrying(&self, max: usize) -> Vec<Retrying> {
+        self.lock().engine.retrying(max)
     }
 
     /// See [`delivery::Subscription::unblock`].

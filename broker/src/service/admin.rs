@@ -446,6 +446,21 @@ impl BrokerAdmin for Admin {
         })))
     }
 
+    async fn list_retries(
+        &self,
+        request: Request<pb::ListRetriesRequest>,
+    ) -> Result<Response<pb::ListRetriesResponse>, Status> {
+        let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
+        let request = request.into_inner();
+        let look = move || dead_letters::retries(engine.store(), &deliveries, &request);
+        let listed = tokio::task::spawn_blocking(look).await;
+        let listed = listed.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(listed.unwrap_or_else(|error| pb::ListRetriesResponse {
+            error: Some(error.into()),
+            ..Default::default()
+        })))
+    }
+
     async fn explain_message(
         &self,
         request: Request<pb::ExplainMessageRequest>,

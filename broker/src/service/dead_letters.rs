@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kerolox_core::delivery::Retrying;
 use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
 use kerolox_core::record::{ProgressItem, ProgressRecord, Record, Redriven};
@@ -209,6 +210,48 @@ pub(super) fn blocked(
         }
     }
     Ok(pb::ListBlockedResponse { error: None, messages })
+}
+
+/// What a group has failed with and waits for, in one topic or all. Lite topics are not among them: there may be millions.
+pub(super) fn retries(
+    store: &Store,
+    deliveries: &Deliveries,
+    request: &pb::ListRetriesRequest,
+) -> Answer<pb::ListRetriesResponse> {
+    let group = group_of(store, &request.group)?;
+    let max = match request.limit {
+        0 => PAGE_MAX,
+        limit => PAGE_MAX.min(limit as usize),
+    };
+    let mut messages: Vec<pb::RetriedMessage> = Vec::new();
+    for topic in store.index().topics() {
+        let is_wanted = request.topic.is_empty() || request.topic == topic.name;
+        if !is_wanted || topic.has_lites() || messages.len() >= max {
+            continue;
+        }
+        for found in deliveries.retrying(&group, &topic, max - messages.len())? {
+            messages.push(retried(store, &group, &topic, &found)?);
+        }
+    }
+    messages.sort_by_key(|message| message.next_ms);
+    Ok(pb::ListRetriesResponse { error: None, messages })
+}
+
+fn retried(store: &Store, group: &Group, topic: &Topic, found: &Retrying) -> Answer<pb::RetriedMessage> {
+    let record = readable(store.message_at(topic.id, found.queue, found.offset))?.map(|(_, record)| record);
+    let labels = record.as_ref().map(wire::labels).unwrap_or_default();
+    Ok(pb::RetriedMessage {
+        topic: topic.name.clone(),
+        queue: found.queue,
+        offset: found.offset,
+        message_id: record.map(|record| record.header.message_id).unwrap_or_default(),
+        tag: labels.tag.unwrap_or_default(),
+        keys: labels.keys,
+        message_group: labels.message_group.unwrap_or_default(),
+        attempts: found.attempts,
+        max_attempts: group.max_attempts(),
+        next_ms: found.visible_ms,
+    })
 }
 
 /// The subscription of a group to a topic, if anything may be blocked in it.

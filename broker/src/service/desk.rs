@@ -291,6 +291,7 @@ impl Desk {
         let topic = self.store().index().topic_by_id(half.topic_id)?;
         let id = TransactionId { broker: self.broker.clone(), position, message_id_crc: half.message_id_crc };
         let is_decided = !half.is_undecided();
+        let labels = message.map(wire::labels).unwrap_or_default();
         Some(pb::TransactionInfo {
             transaction_id: id.to_text(),
             message_id: message.map(|record| record.header.message_id.clone()).unwrap_or_default(),
@@ -308,6 +309,8 @@ impl Desk {
             offset: (half.phase() == Phase::Committed).then_some(half.offset),
             deliver_at_ms: half.deliver_at_ms,
             messages: u32::try_from(half.members.len() + 1).unwrap_or(u32::MAX),
+            tag: labels.tag.unwrap_or_default(),
+            keys: labels.keys,
         })
     }
 

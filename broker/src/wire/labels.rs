@@ -89,6 +89,30 @@ pub(crate) fn message_group(record: &MessageRecord) -> Result<Option<&str>, Irre
     label(record, system::MESSAGE_GROUP)
 }
 
+/// What people tell messages apart by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Labels {
+    pub(crate) tag: Option<String>,
+    pub(crate) keys: Vec<String>,
+    pub(crate) message_group: Option<String>,
+}
+
+/// The labels of a stored message; of one that is malformed those that can be read.
+pub(crate) fn labels(record: &MessageRecord) -> Labels {
+    let mut labels = Labels::default();
+    let mut fields = Fields::of(&record.system);
+    while let Ok(Some(field)) = fields.next() {
+        let text = || field.text().ok().map(str::to_owned);
+        match field.number {
+            system::TAG => labels.tag = text(),
+            system::KEYS => labels.keys.extend(text()),
+            system::MESSAGE_GROUP => labels.message_group = text(),
+            _ => {}
+        }
+    }
+    labels
+}
+
 /// A text of the system properties that stands once.
 fn label(record: &MessageRecord, number: u32) -> Result<Option<&str>, Irregular> {
     let mut fields = Fields::of(&record.system);

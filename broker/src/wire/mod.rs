@@ -23,7 +23,7 @@ use numbers::{message as field, system};
 
 pub(crate) use dead::dead_letter;
 pub(crate) use fields::Irregular;
-pub(crate) use labels::{has_key, is_wanted, message_group};
+pub(crate) use labels::{has_key, is_wanted, labels, message_group};
 pub(crate) use sent::{Sent, normalize, scan};
 
 /// Where a message goes and why it is held back, if it is.

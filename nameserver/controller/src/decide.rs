@@ -70,6 +70,31 @@ impl Scene<'_> {
     }
 }
 
+/// Why an election of a new master is due, in words for the log.
+pub fn why_elect(group: &Group, watch: &Watch, now: u64, policy: &Policy) -> String {
+    let scene = Scene { group, watch, now, policy };
+    if scene.newest_live_epoch() > group.epoch {
+        return format!(
+            "a member knows epoch {}, which is later than {}",
+            scene.newest_live_epoch(),
+            group.epoch
+        );
+    }
+    let label = group.label(group.master);
+    match scene.live(group.master) {
+        Some(master) if master.process != group.master_process => {
+            format!("the master, {label}, was restarted")
+        }
+        Some(master) if !master.unfit.is_empty() => {
+            format!("the master, {label}, is unfit: {}", master.unfit)
+        }
+        Some(_) => "it was asked for".to_owned(),
+        None => {
+            format!("the master, {label}, has been silent for {} ms", watch.silence(group, group.master, now))
+        }
+    }
+}
+
 /// Why a group has no master that is there, in a plain sentence with what to do; empty when it has one, or is about to.
 pub fn waiting_for(group: &Group, watch: &Watch, now: u64, policy: &Policy) -> String {
     let scene = Scene { group, watch, now, policy };

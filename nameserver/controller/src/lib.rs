@@ -14,7 +14,7 @@ mod state;
 mod watch;
 
 pub use command::{Command, Joiner, Refusal, Reply, Why};
-pub use decide::{decide, waiting_for};
+pub use decide::{decide, waiting_for, why_elect};
 pub use request::{elect_master, hand_over, joining, remove_member};
 pub use state::{Group, GroupName, Groups, Member, MemberId, Wishes};
 pub use watch::{Policy, Sighting, Watch};

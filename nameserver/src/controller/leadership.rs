@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kerolox_controller::{Command, Groups, Policy, Refusal, Reply, Watch, Why, decide};
+use kerolox_controller::{Command, Groups, Policy, Refusal, Reply, Watch, Why, decide, why_elect};
 use openraft::error::{CheckIsLeaderError, RaftError};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tonic::Status;
@@ -214,7 +214,12 @@ impl Leadership {
                 Command::Appoint { name, master, in_sync, .. } => {
                     tracing::info!(%name, master, ?in_sync, "master elected");
                 }
-                Command::BeginElection { name, .. } => tracing::warn!(%name, "election of a master"),
+                Command::BeginElection { name, .. } => {
+                    let group = groups.iter().find(|group| group.name == *name);
+                    let reason =
+                        group.map(|group| why_elect(group, &tenure.watch(), self.now(), &self.policy));
+                    tracing::warn!(%name, reason, "election of a master");
+                }
                 _ => {}
             }
             if let Err(status) = self.propose(command).await {

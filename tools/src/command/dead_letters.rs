@@ -3,7 +3,7 @@
 use super::{DryRun, confirm};
 use crate::outcome::{Failure, Result};
 use crate::output::{Report, local_time, table};
-use crate::target::{Common, Done, Target, report};
+use crate::target::{Common, Done, Target, Where, report, without_absent};
 use clap::{Args, ValueEnum};
 use kerolox_client::Address;
 use kerolox_client::admin::{BrokerAdmin, wire};
@@ -101,9 +101,13 @@ fn letters_text(broker: &Address, letters: &[wire::DeadLetter]) -> String {
         return format!("{broker}: no dead letters");
     }
     let rows = letters.iter().map(|letter| {
+        let message = v2::Message::decode(letter.message.as_slice()).unwrap_or_default();
+        let system = message.system_properties.unwrap_or_default();
         vec![
             letter.offset.to_string(),
             letter.message_id.clone(),
+            system.tag.unwrap_or_default(),
+            system.keys.join(" "),
             letter.topic.clone(),
             format!("{}/{}", letter.queue, letter.queue_offset),
             letter.attempts.to_string(),
@@ -112,8 +116,18 @@ fn letters_text(broker: &Address, letters: &[wire::DeadLetter]) -> String {
             if letter.redriven { "yes" } else { "no" }.to_owned(),
         ]
     });
-    let header =
-        ["Offset", "Message id", "Topic", "Queue/offset", "Attempts", "Reason", "Given up", "Went back"];
+    let header = [
+        "Offset",
+        "Message id",
+        "Tag",
+        "Keys",
+        "Topic",
+        "Queue/offset",
+        "Attempts",
+        "Reason",
+        "Given up",
+        "Went back",
+    ];
     format!("{broker}:\n{}", table(&header, rows))
 }
 
@@ -175,8 +189,10 @@ impl DlqRedrive {
         let (admin, brokers) = self.target.brokers(&self.common).await?;
         if !self.dry_run {
             let group = &self.selection.group;
-            let question =
-                format!("Send dead letters of {} back to consumer group {group}?", self.target.describe());
+            let question = format!(
+                "Send dead letters of {} back to consumer group {group}?",
+                self.target.describe(&brokers)
+            );
             confirm(&question, self.yes)?;
         }
         let mut done = Vec::new();
@@ -281,6 +297,75 @@ impl BlockedList {
             },
         ))
     }
+}
+
+/// Show the messages that a consumer group has failed with and that wait for another attempt, the next to come first
+#[derive(Debug, Args)]
+pub(crate) struct RetryList {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    place: Where,
+    /// Name of the consumer group
+    #[arg(short = 'g', long = "group-name", alias = "groupName")]
+    group: String,
+    /// Only this topic
+    #[arg(short = 't', long)]
+    topic: Option<String>,
+    /// Most messages of each broker
+    #[arg(short = 'm', long = "max-num", alias = "maxNum", value_name = "COUNT", default_value_t = 256)]
+    most: u32,
+}
+
+impl RetryList {
+    pub(crate) async fn run(self) -> Result<Report> {
+        let (admin, brokers) = self.place.brokers(&self.common, self.topic.as_deref()).await?;
+        let mut done = Vec::new();
+        for broker in brokers {
+            let request = wire::ListRetriesRequest {
+                group: self.group.clone(),
+                topic: self.topic.clone().unwrap_or_default(),
+                limit: self.most,
+            };
+            let result = admin.broker(&broker.address).list_retries(request).await.map_err(Failure::from);
+            done.push(Done { broker, result });
+        }
+        // Groups come into being on the brokers that they consume from.
+        let done = without_absent(done);
+        Ok(report(
+            &done,
+            |broker, answer| match answer.messages.as_slice() {
+                [] => format!("{}: nothing waits for another attempt", broker.address),
+                messages => format!("{}:\n{}", broker.address, retries_text(messages)),
+            },
+            |answer| json!({ "retries": answer.messages.iter().map(retry_json).collect::<Vec<_>>() }),
+        ))
+    }
+}
+
+fn retries_text(messages: &[wire::RetriedMessage]) -> String {
+    let row = |message: &wire::RetriedMessage| {
+        vec![
+            message.topic.clone(),
+            format!("{}/{}", message.queue, message.offset),
+            message.message_id.clone(),
+            message.tag.clone(),
+            message.keys.join(" "),
+            format!("{} of {}", message.attempts, message.max_attempts),
+            local_time(message.next_ms),
+        ]
+    };
+    let header = ["Topic", "Queue/offset", "Message id", "Tag", "Keys", "Failed", "Next attempt"];
+    table(&header, messages.iter().map(row))
+}
+
+fn retry_json(message: &wire::RetriedMessage) -> Value {
+    json!({
+        "topic": message.topic, "queue": message.queue, "offset": message.offset,
+        "messageId": message.message_id, "tag": message.tag, "keys": message.keys,
+        "messageGroup": message.message_group, "attempts": message.attempts,
+        "maxAttempts": message.max_attempts, "nextMs": message.next_ms,
+    })
 }
 
 /// What becomes of a blocked message.

@@ -446,6 +446,18 @@ impl Cursor {
         spent.filter_map(|(offset, _)| Some((*offset, waiting(*offset)?))).collect()
     }
 
+    /// Messages that failed, are with nobody, and do not stay: offset, failed deliveries, and when they can be had again.
+    pub(super) fn retrying(&self) -> impl Iterator<Item = (u64, u32, i64)> {
+        let waiting = self
+            .in_flight
+            .iter()
+            .filter(|(_, flight)| !flight.spent && (flight.lease == 0 || flight.put_off));
+        waiting.filter_map(|(offset, flight)| {
+            let attempts = self.attempts_of(*offset);
+            (attempts > 0).then_some((*offset, attempts, flight.visible_ms))
+        })
+    }
+
     /// Lets a message that stays try again, from its first attempt on; `false` if it does not stay.
     pub(super) fn unblock(&mut self, now_ms: i64, offset: u64) -> bool {
         if !self.blocked().iter().any(|(blocked, _)| *blocked == offset) {

@@ -23,7 +23,7 @@ pub use lanes::Lane;
 pub use members::{FilterId, MEMBER_FORGOTTEN_MS};
 pub use policy::{Exhausted, Policy};
 pub use priorities::PriorityFactor;
-pub use requests::{Ask, Blocked, Dead, Held, LanesWanted, Picked, Standing, Verdict};
+pub use requests::{Ask, Blocked, Dead, Held, LanesWanted, Picked, Retrying, Standing, Verdict};
 pub use subscription::Subscription;
 
 #[cfg(test)]

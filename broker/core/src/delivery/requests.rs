@@ -67,6 +67,19 @@ pub struct LanesWanted {
     pub end: u64,
 }
 
+/// A message that failed and waits for its next attempt, or is to be had again by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retrying {
+    /// Queue of the topic.
+    pub queue: u32,
+    /// Offset in the queue.
+    pub offset: u64,
+    /// Deliveries that failed.
+    pub attempts: u32,
+    /// When it can be had again, milliseconds since the Unix epoch.
+    pub visible_ms: i64,
+}
+
 /// A message that used up its attempts and stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Blocked {

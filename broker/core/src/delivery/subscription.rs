@@ -13,7 +13,7 @@ use super::lanes::Lane;
 use super::members::Members;
 use super::policy::Policy;
 use super::priorities::Turns;
-use super::requests::{Blocked, Dead, Standing};
+use super::requests::{Blocked, Dead, Retrying, Standing};
 use crate::acks::Acks;
 use crate::filter::Filter;
 use crate::record::{DeadReason, QueueProgress};
@@ -195,6 +195,16 @@ impl Subscription {
             cursor.blocked().into_iter().map(move |(offset, waiting)| Blocked { queue, offset, waiting })
         };
         self.queues.iter().flat_map(of).collect()
+    }
+
+    /// Messages that failed and are with nobody, `max` at the most, those of lower queues and offsets first.
+    pub fn retrying(&self, max: usize) -> Vec<Retrying> {
+        let of = |(queue, cursor): (&'_ u32, &'_ Cursor)| {
+            let retrying =
+                |(offset, attempts, visible_ms)| Retrying { queue: *queue, offset, attempts, visible_ms };
+            cursor.retrying().take(max).map(retrying).collect::<Vec<_>>()
+        };
+        self.queues.iter().flat_map(of).take(max).collect()
     }
 
     /// Lets a blocked message try again from its first attempt on; `false` if it is not blocked.

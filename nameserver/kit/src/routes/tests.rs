@@ -25,6 +25,7 @@ fn registration(group: &str, host: &str, topics: Vec<TopicRoute>) -> RegisterReq
         auto_create_queues: 0,
         epoch: 0,
         withheld: 0,
+        member: 0,
     };
     RegisterRequest { broker: Some(broker), topics, ..RegisterRequest::default() }
 }

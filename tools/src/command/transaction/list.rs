@@ -97,10 +97,23 @@ pub(super) fn text(transactions: &[wire::TransactionInfo]) -> String {
             transaction.checks.to_string(),
             local_time(transaction.next_check_ms),
             transaction.message_id.clone(),
+            transaction.tag.clone(),
+            transaction.keys.join(" "),
             transaction.producer.clone(),
         ]
     });
-    let header = ["Transaction", "Topic", "State", "Age", "Checks", "Next check", "Message id", "Producer"];
+    let header = [
+        "Transaction",
+        "Topic",
+        "State",
+        "Age",
+        "Checks",
+        "Next check",
+        "Message id",
+        "Tag",
+        "Keys",
+        "Producer",
+    ];
     table(&header, rows)
 }
 
@@ -122,5 +135,7 @@ pub(super) fn view(transaction: &wire::TransactionInfo) -> Value {
         "offset": transaction.offset,
         "deliverAtMs": transaction.deliver_at_ms,
         "messages": transaction.messages,
+        "tag": transaction.tag,
+        "keys": transaction.keys,
     })
 }
