@@ -264,7 +264,7 @@ fn definitions_survive_a_restart() {
     let ns = servers.access_points();
     let broker = servers.brokers[0].address().unwrap().to_owned();
     table(&format!(
-        "updateTopic -n {ns} -c DefaultCluster -t orders -a +message.type=TRANSACTION,+reserve.time=7 -r 3 -w 3"
+        "updateTopic -n {ns} -c DefaultCluster -t orders -a +message.type=TRANSACTION,+retention.time=7d -r 3 -w 3"
     ));
     table(&format!("updateTopic -n {ns} -c DefaultCluster -t gone"));
     table(&format!("deleteTopic -n {ns} -c DefaultCluster -t gone"));
@@ -281,7 +281,7 @@ fn definitions_survive_a_restart() {
         assert_eq!(unchanged["brokers"][0]["created"], false);
         assert_eq!(
             unchanged["brokers"][0]["topic"]["attributes"],
-            json!({ "message.type": "TRANSACTION", "reserve.time": "7" })
+            json!({ "message.type": "TRANSACTION", "retention.time": "7d" })
         );
         let group = json(&format!("updateSubGroup -b {broker} -g billing"));
         assert_eq!(group["brokers"][0]["created"], false);

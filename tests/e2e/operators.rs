@@ -4,11 +4,15 @@
 use std::time::{Duration, SystemTime};
 
 use kerolox_client::{Message, Resolution};
+use kerolox_proto::v2;
 use serde_json::{Value, json};
 
 use crate::mqadmin::{failure, json, mqadmin, table};
 use crate::replication;
-use crate::support::{NO_CHECKS, PATIENCE, Servers, broker, consume, eventually, message, receive_one};
+use crate::support::{
+    NO_CHECKS, PATIENCE, Servers, broker, consume, eventually, from_client, message, raw, receive_one,
+    resource,
+};
 
 #[test]
 fn an_unknown_attribute_is_refused_with_what_was_probably_meant() {
@@ -54,8 +58,18 @@ async fn what_a_stranger_wrote_commands_no_terminal() {
     servers.create_topic("orders", "NORMAL").await;
     let attack = "\u{1b}[2J\u{9b}31m\r\u{202e}\nforged";
     let producer = servers.client().producer().start().await.unwrap();
-    let evil = Message::builder("orders").body(attack.to_owned()).property("colour", attack).build();
-    let sent = producer.send(evil).await.unwrap();
+    let sent = producer.send(message("orders", attack)).await.unwrap();
+    // Not every client is ours: what a broker takes as an id is not to be believed either.
+    let id = "\u{1b}[2J01AABBCCDDEEFF12340000003C00000007";
+    let evil = v2::Message {
+        topic: resource("orders"),
+        system_properties: Some(v2::SystemProperties { message_id: id.to_owned(), ..Default::default() }),
+        body: b"evil".to_vec().into(),
+        ..Default::default()
+    };
+    let request = v2::SendMessageRequest { messages: vec![evil] };
+    // It may be refused as well.
+    let _ = raw(&servers.brokers[0]).await.send_message(from_client(request)).await;
     let ns = servers.access_points();
     for command in [
         "consumeMessage -t orders".to_owned(),
@@ -79,7 +93,7 @@ async fn what_a_stranger_wrote_commands_no_terminal() {
         assert!(!run.stdout.lines().any(|line| line == "forged"), "{command}: a forged line: {run:?}");
     }
     let read = json(&format!("queryMsgById -n {ns} -t orders -i {}", sent.message_id));
-    assert_eq!(read["messages"][0]["properties"]["colour"], attack, "scripts get what was sent");
+    assert_eq!(read["messages"][0]["body"], attack, "scripts get what was sent");
 }
 
 #[tokio::test]
@@ -199,7 +213,7 @@ async fn lists_tell_what_one_needs_at_night() {
 
     // A half message is parked soon; list and log name it.
     table(&format!(
-        "updateTopic -n {ns} -t payments -a +message.type=TRANSACTION,+transaction.max-age=1s,+transaction.first-check=0s"
+        "updateTopic -n {ns} -t payments -a +message.type=TRANSACTION,+transaction.max-age=1s,+transaction.first-check=0s,+transaction.check-interval=1s"
     ));
     let producer =
         servers.client().producer().topic("payments").transaction_checker_sync(|_| Resolution::Unknown);

@@ -170,7 +170,7 @@ pub fn check(
 fn unknown(known: &[Known], key: &str) -> String {
     let nearest = known.iter().map(|attribute| (distance(attribute.name, key), attribute.name)).min();
     // Further away it is no typing error but another word.
-    let near = nearest.filter(|(distance, name)| *distance <= name.len().min(key.len()) / 2 + 1);
+    let near = nearest.filter(|(distance, name)| *distance <= (name.len().min(key.len()) / 3).max(1));
     let hint = near.map_or_else(|| ".".to_owned(), |(_, name)| format!("; is {name} meant?"));
     let names: Vec<&str> = known.iter().map(|attribute| attribute.name).collect();
     format!("attribute {key:?} is unknown{hint} There are: {}", names.join(", "))
@@ -214,8 +214,10 @@ mod tests {
         }
         let text = refused(OF_GROUPS, "+retrybackoff=1s").expect("refused");
         assert!(text.contains("is retry.backoff meant?"), "{text}");
-        let text = refused(OF_TOPICS, "+x=y").expect("refused");
-        assert!(!text.contains("meant") && text.contains("message.type"), "{text}");
+        for other in ["+x=y", "+reserve.time=7", "+queue.type=BatchCQ"] {
+            let text = refused(OF_TOPICS, other).expect("refused");
+            assert!(!text.contains("meant") && text.contains("message.type"), "{text}");
+        }
         let text = refused(OF_GROUPS, "+dedup=id").expect("an attribute of topics is none of groups");
         assert!(text.contains("\"dedup\" is unknown"), "{text}");
         for known in OF_TOPICS {
