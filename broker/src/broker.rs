@@ -5,7 +5,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kerolox_kit::access::drain;
 use kerolox_kit::clients::Clients;
@@ -32,10 +32,6 @@ use crate::replication::{self, Identity, Member, MemberFile, ReplicationService,
 use crate::service::Door;
 use crate::serving::{News, Parts};
 use crate::vitals::Vitals;
-
-/// An ordinary start takes less than this. Callers who come earlier are kept waiting, later ones are refused until the
-/// store is open.
-const QUICK_START: Duration = Duration::from_secs(1);
 
 /// How serving ended.
 type Served = Result<(), tonic::transport::Error>;
@@ -120,8 +116,8 @@ impl Broker {
 
     /// Opens the store, recovering what a crash left behind, and serves until `shutdown` is requested; then ends all
     /// calls, closes the store and returns. A member of a replicated group hands its reign over first. `ready` is called once
-    /// clients can be served: nameservers that can be reached know this broker by then. Until then callers are told to try
-    /// again.
+    /// clients can be served: nameservers that can be reached know this broker by then. Until then callers wait a moment, and are
+    /// told to try again when it takes longer.
     ///
     /// # Errors
     /// [`BrokerError::Store`], [`BrokerError::Nameserver`] and [`BrokerError::Transport`].
@@ -132,7 +128,7 @@ impl Broker {
         let info = announce::broker_info(&config, listener.local_addr());
         let group = if config.standalone { None } else { Some(Arc::new(group(&config, &info, &stores)?)) };
         let replication = group.clone().map(|group| ReplicationService::server(group, vitals.store.clone()));
-        let door = Door::closed(vitals.opening.clone(), replication);
+        let door = Door::closed(vitals.opening.clone(), vitals.store.clone(), replication);
         // Until the reign is handed over, clients are served.
         let closing = Shutdown::new();
         let server = grpc_server().serve_with_incoming_shutdown(
@@ -277,6 +273,7 @@ async fn until_ended(
         outcome = &mut serving => return outcome.expect("serving ends by itself; a panic would end the process"),
         () = ending => parts.shutdown.request(),
     }
+    parts.door.turn_away();
     tokio::select! {
         outcome = &mut serving => outcome.expect("serving ends by itself; a panic would end the process"),
         () = drain(&parts.shutdown, &parts.clients, parts.config.clients.drain.duration()) => {
@@ -299,27 +296,19 @@ async fn close(parts: &Parts) {
     }
 }
 
-/// Runs `server` as a task while `opening` runs, and returns what became of that. Who calls before [`QUICK_START`] waits to
-/// be accepted, and is answered if the store is open by then.
+/// Runs `server` as a task while `opening` runs, and returns what became of that.
 async fn serve_while_opening(
     mut opening: JoinHandle<Result<Arc<Store>, BrokerError>>,
     server: impl Future<Output = Served> + Send + 'static,
     watched: &Opening,
     shutdown: &Shutdown,
 ) -> (Result<Arc<Store>, BrokerError>, JoinHandle<Served>) {
-    let early = tokio::time::timeout(QUICK_START, &mut opening).await;
     let serving = tokio::spawn(server);
-    let opened = match early {
-        Ok(opened) => opened,
-        Err(_) => {
-            tracing::info!("opening the data takes a while; clients are told to try again until it is done");
-            tokio::select! {
-                opened = &mut opening => opened,
-                () = shutdown.requested() => {
-                    watched.stop();
-                    opening.await
-                }
-            }
+    let opened = tokio::select! {
+        opened = &mut opening => opened,
+        () = shutdown.requested() => {
+            watched.stop();
+            opening.await
         }
     };
     (opened.expect("opening ends by itself; a panic would end the process"), serving)

@@ -290,8 +290,9 @@ impl Parts {
         });
         let services = self.services(context, policy, announcer, counters, webhook_counts);
         self.role.send_replace(Role::Master { epoch, member, store });
-        self.door.open(services);
+        // Its own routes first: whoever is let in asks for them.
         self.register();
+        self.door.open(services);
         self.registrar.announce().await;
         self.vitals.is_serving.store(true, Ordering::Relaxed);
         self.is_ready.send_replace(true);

@@ -60,7 +60,7 @@ impl AccessPoint {
             None => self.routes.through_election(query).await?,
             Some(home) => match query(&self.routes) {
                 Ok(groups) if !groups.contains(home) => groups,
-                Err(refusal) if refusal.code != Code::TopicNotFound => return Err(refusal),
+                Err(refusal) if !refusal.is_of_unknown_topic() => return Err(refusal),
                 _ => return Ok(home.clone()),
             },
         };

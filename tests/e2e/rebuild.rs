@@ -14,7 +14,12 @@ use kerolox_core::topic::Topic;
 use kerolox_log::fs::OsFolder;
 use kerolox_log::{Log, LogOptions, NewFrame, Salt};
 use kerolox_proto::v2;
+use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
+use kerolox_proto::v2::settings::PubSub;
+use kerolox_proto::v2::telemetry_command::Command;
 use kerolox_tests::process::Server;
+use tokio_stream::StreamExt;
+use tonic::transport::Channel;
 
 use crate::support::{NO_CHECKS, PATIENCE, Servers, code, consume, from_client, message, raw, resource};
 
@@ -122,6 +127,46 @@ async fn a_long_rebuild_is_shown_refuses_callers_and_is_gone_on_with_after_a_sto
     broker.wait().unwrap();
     assert_eq!(broker.probe("/readyz").unwrap().status, 200);
     assert_eq!(offsets(&servers).await, [(0, TRANSACTIONS)]);
+}
+
+/// A Telemetry stream that says what a producer of "orders" says.
+async fn greet(mut client: MessagingServiceClient<Channel>) -> Result<v2::TelemetryCommand, tonic::Status> {
+    let publishing =
+        v2::Publishing { topics: resource("orders").into_iter().collect(), ..Default::default() };
+    let settings = v2::Settings {
+        client_type: Some(v2::ClientType::Producer.into()),
+        pub_sub: Some(PubSub::Publishing(publishing)),
+        ..Default::default()
+    };
+    let frame = v2::TelemetryCommand { status: None, command: Some(Command::Settings(settings)) };
+    // The stream stays open, as an SDK's does.
+    let frames = tokio_stream::once(frame).chain(tokio_stream::pending());
+    let mut request = from_client(frames);
+    request.set_timeout(3 * PATIENCE);
+    let mut commands = client.telemetry(request).await?.into_inner();
+    commands.message().await.map(|command| command.expect("an answer to the settings"))
+}
+
+#[tokio::test]
+async fn telemetry_that_is_begun_while_the_index_is_made_is_answered_when_it_is() {
+    let mut servers = Servers::standalone(&NO_CHECKS);
+    let broker = &mut servers.brokers[0];
+    broker.stop().unwrap();
+    fs::remove_dir_all(broker.data().join("log")).unwrap();
+    fs::remove_dir_all(broker.data().join("index")).unwrap();
+    write_log(&broker.data().join("log"));
+
+    broker.begin().unwrap();
+    rebuilding(broker);
+    let early = tokio::spawn(greet(raw(broker).await));
+    // Longer than the SDKs hold on to a stream that is refused.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    if early.is_finished() {
+        panic!("answered before anything is ready: {:?}", early.await);
+    }
+    broker.wait().unwrap();
+    let answer = early.await.unwrap().expect("a stream that was begun early is as good as any other");
+    assert!(matches!(answer.command, Some(Command::Settings(_))), "{answer:?}");
 }
 
 #[tokio::test]

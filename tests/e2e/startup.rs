@@ -4,6 +4,7 @@ use std::process::{Command, Output};
 
 use kerolox_tests::process::Server;
 
+use crate::mqadmin::mqadmin;
 use crate::support::{Servers, broker};
 
 /// What a broker that must not start says, on its last line.
@@ -137,6 +138,22 @@ fn an_unknown_key_is_an_error_that_names_it() {
     assert!(said.contains("soon") && said.contains("first-check"), "{said}");
     let output = run(&["--transaction-first-chekc", "11s"], &[]);
     assert!(stderr(&output).contains("--transaction-first-chekc") && output.status.code() == Some(2));
+}
+
+#[test]
+fn mqadmin_waits_for_the_first_broker_of_a_cluster_that_was_just_started() {
+    let mut servers = Servers::cluster(1, &[], &[]);
+    let nameserver = servers.access_points();
+    let command = format!("updateTopic -n {nameserver} -c DefaultCluster -t orders");
+    let early = std::thread::spawn(move || mqadmin(&command));
+    // It finds no broker at first.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    servers.start_broker_with("broker-a", &["--nameserver", &nameserver], &[]);
+    let run = early.join().unwrap();
+    assert_eq!(run.code, 0, "{run:?}");
+    let nobody = Servers::cluster(1, &[], &[]);
+    let run = mqadmin(&format!("updateTopic -n {} -c DefaultCluster -t orders", nobody.access_points()));
+    assert!(run.code != 0 && run.stderr.contains("no broker is registered"), "{run:?}");
 }
 
 #[test]

@@ -10,6 +10,12 @@ use kerolox_kit::controller::ControllerClient;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// How long a command waits for the first master to register: after a start there is none for a moment.
+const FIRST_MASTER: Duration = Duration::from_secs(5);
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
@@ -96,7 +102,7 @@ impl Where {
         let client = common.client()?;
         let mut masters = match topic {
             Some(topic) => common.masters_with_topic(&client, topic).await?.1,
-            None => client.admin().masters(None).await?,
+            None => masters_of(&common.started(&client).await?, None)?,
         };
         if let Some(cluster) = &self.cluster {
             masters.retain(|master| master.info.cluster == *cluster);
@@ -170,6 +176,18 @@ impl Common {
         })
     }
 
+    /// The same, once a master is registered. Like clients, it gives brokers that were just started a moment.
+    async fn started(&self, client: &Client) -> Result<wire::ClusterSnapshot> {
+        let begun = Instant::now();
+        loop {
+            let snapshot = self.snapshot(client).await?;
+            if !masters_of(&snapshot, None)?.is_empty() || begun.elapsed() > FIRST_MASTER {
+                return Ok(snapshot);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// The masters of all clusters that have `topic`.
     ///
     /// A topic that no broker has is a [`crate::outcome::Exit::NotFound`].
@@ -178,7 +196,7 @@ impl Common {
         client: &Client,
         topic: &str,
     ) -> Result<(wire::ClusterSnapshot, Vec<Master>)> {
-        let mut snapshot = self.snapshot(client).await?;
+        let mut snapshot = self.started(client).await?;
         snapshot.brokers.retain(|broker| broker.topics.iter().any(|known| known.name == topic));
         let masters = masters_of(&snapshot, None)?;
         if masters.is_empty() {
@@ -197,7 +215,7 @@ impl Target {
             (Some(address), _) => Ok((common.client_of(address)?.admin(), vec![alone(address)])),
             (None, given) => {
                 let client = common.client()?;
-                let snapshot = common.snapshot(&client).await?;
+                let snapshot = common.started(&client).await?;
                 let cluster = match given.clone().or(common.profile()?.cluster) {
                     Some(cluster) => cluster,
                     None => only_cluster(&snapshot)?,

@@ -1,4 +1,4 @@
-//! What callers are told while the store is being opened, and the door that lets them in afterwards.
+//! What callers are told while nobody can be served, and the door that lets them in afterwards.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -16,19 +16,29 @@ use kerolox_proto::kerolox::replication_server::ReplicationServer;
 use kerolox_proto::v2::messaging_service_server::{MessagingService, MessagingServiceServer};
 use kerolox_proto::v2::{self, Code};
 use kerolox_store::Opening;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http;
+use tonic::metadata::MetadataMap;
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{AxumRouter, Routes};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::replication::ReplicationService;
+use crate::replication::{ReplicationService, StoreCell};
 
-/// How long callers are held at most while another member takes over, or while it is not known yet what this one is.
+/// How long callers are held at most while another member takes over, and how long each one is while the data is opened or it
+/// is not known yet what this member is.
 const HOLD: Duration = Duration::from_secs(5);
+/// A call that is held is answered this long before its deadline: what a refusal says is lost otherwise.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(300);
+/// How long a Telemetry stream is held, also while the index is made again: the SDK for Python asks for another one 300 s after
+/// one was refused, and has no check-backs until then.
+const TELEMETRY_HOLD: Duration = Duration::from_secs(600);
+/// How many calls are held at a time; whoever comes then is refused at once.
+const HELD_MAX: usize = 1024;
+const TELEMETRY_PATH: &str = "/Telemetry";
 /// How long those who were let in before may take to be done. Whoever takes longer may be told to try again.
 const DONE: Duration = Duration::from_millis(500);
 /// Where the other members of the group call; it is open at any time.
@@ -41,6 +51,8 @@ const POLLS: [&str; 2] = ["/ReceiveMessage", "/PullMessage"];
 enum Way {
     /// To services that refuse whatever they are asked.
     Closed,
+    /// Nowhere yet: the process has just begun. Each call waits a moment.
+    Opening,
     /// Nowhere, until it is known where, or this moment has come.
     Held(Instant),
     Open(Routes),
@@ -66,6 +78,16 @@ pub(crate) struct Door {
     last: Arc<Mutex<Option<Routes>>>,
     /// How many calls are with the services of the role.
     inside: Arc<AtomicUsize>,
+    /// Who may be held beside those who are.
+    held: Arc<Semaphore>,
+}
+
+/// What becomes of a call.
+enum Turn {
+    /// These services answer it.
+    Answer(Routes, Option<Visit>),
+    /// It waits until the door opens, until this moment at most.
+    Hold(Instant, OwnedSemaphorePermit),
 }
 
 /// A call that is with the services.
@@ -85,33 +107,33 @@ impl Drop for Visit {
 }
 
 impl Door {
-    /// A closed door; whoever calls is told how far `opening` is. Other members of the group find `replication` at any time; as
-    /// one of several, this one may soon know to whom calls can go, so callers wait a moment.
+    /// A closed door in front of a broker that has just begun; whoever calls waits a moment, and is then told how far that is.
+    /// Other members of the group find `replication` at any time.
     pub(crate) fn closed(
         opening: Arc<Opening>,
+        store: StoreCell,
         replication: Option<ReplicationServer<ReplicationService>>,
     ) -> Self {
-        let refusing = Closed { opening: opening.clone() };
-        let told = opening.clone();
+        let why = Why { opening: opening.clone(), store };
+        let told = why.clone();
         let unavailable = move || {
-            let status = Status::unavailable(reason(&told));
+            let status = Status::unavailable(told.reason());
             async move { status.into_http::<Body>() }
         };
-        let way = if replication.is_some() { Way::Held(Instant::now() + HOLD) } else { Way::Closed };
         let mut closed = Routes::from(AxumRouter::new().fallback(unavailable));
         if let Some(replication) = replication {
             closed = closed.add_service(replication);
         }
-        let told = opening.clone();
-        let refusing = MessagingServiceServer::new(refusing);
-        let refusing = InterceptedService::new(refusing, refuse_relayed(move || reason(&told)));
+        let refusing = MessagingServiceServer::new(Closed { why: why.clone() });
+        let refusing = InterceptedService::new(refusing, refuse_relayed(move || why.reason()));
         let closed = closed.add_service(refusing);
         Self {
-            way: watch::Sender::new(way),
+            way: watch::Sender::new(Way::Opening),
             closed: closed.prepare(),
             opening,
             last: Arc::default(),
             inside: Arc::default(),
+            held: Arc::new(Semaphore::new(HELD_MAX)),
         }
     }
 
@@ -146,25 +168,68 @@ impl Door {
         }
     }
 
+    /// Refuses those who still wait, and whoever comes, unless it is open: nobody will be served any more.
+    pub(crate) fn turn_away(&self) {
+        self.way.send_if_modified(|way| {
+            let is_waiting = matches!(way, Way::Opening | Way::Held(_));
+            if is_waiting {
+                *way = Way::Closed;
+            }
+            is_waiting
+        });
+    }
+
     /// Whether the index is being made, which may take long. When that is done, its progress still tells of it.
     fn is_rebuilding(&self) -> bool {
         self.opening.progress().is_some_and(|progress| progress.position < progress.end)
     }
 
     /// Where a call goes now, or until when it waits to learn that.
-    fn way(&self, path: &str) -> Result<(Routes, Option<Visit>), Instant> {
+    fn turn<B>(&self, request: &http::Request<B>) -> Turn {
+        let path = request.uri().path();
         if path.starts_with(REPLICATION_PATH) {
-            return Ok((self.closed.clone(), None));
+            return Turn::Answer(self.closed.clone(), None);
         }
         // Counted before it is looked at, so that whoever holds the door knows of all who found it open.
-        let is_poll = POLLS.iter().any(|poll| path.ends_with(poll));
-        let visit = (!is_poll).then(|| Visit::begin(&self.inside));
+        let visit = self.visit(path);
+        let way = self.way.borrow();
+        if let Some(services) = way.services() {
+            return Turn::Answer(services.clone(), visit);
+        }
+        let now = Instant::now();
+        let until = match *way {
+            Way::Opening | Way::Held(_) if path.ends_with(TELEMETRY_PATH) => Some(now + TELEMETRY_HOLD),
+            Way::Opening if !self.is_rebuilding() => Some(now + patience(request.headers())),
+            Way::Held(until) if !self.is_rebuilding() => Some(until),
+            _ => None,
+        };
+        let held = until.filter(|until| now < *until).and_then(|until| {
+            let place = self.held.clone().try_acquire_owned().ok()?;
+            Some(Turn::Hold(until, place))
+        });
+        held.unwrap_or_else(|| Turn::Answer(self.closed.clone(), None))
+    }
+
+    /// Where a call goes that has waited.
+    fn now<B>(&self, request: &http::Request<B>) -> (Routes, Option<Visit>) {
+        let visit = self.visit(request.uri().path());
         match &*self.way.borrow() {
-            Way::Open(services) => Ok((services.clone(), visit)),
-            Way::Held(until) if Instant::now() < *until && !self.is_rebuilding() => Err(*until),
-            Way::Held(_) | Way::Closed => Ok((self.closed.clone(), None)),
+            Way::Open(services) => (services.clone(), visit),
+            _ => (self.closed.clone(), None),
         }
     }
+
+    /// A call that is waited for when the door is held.
+    fn visit(&self, path: &str) -> Option<Visit> {
+        let is_poll = POLLS.iter().any(|poll| path.ends_with(poll));
+        (!is_poll).then(|| Visit::begin(&self.inside))
+    }
+}
+
+/// How long a call is held by a broker that has just begun.
+fn patience(headers: &http::HeaderMap) -> Duration {
+    let deadline = ClientHeaders::lenient(&MetadataMap::from_headers(headers.clone())).timeout;
+    deadline.map_or(HOLD, |deadline| deadline.saturating_sub(DEADLINE_MARGIN).min(HOLD))
 }
 
 impl Service<http::Request<Body>> for Door {
@@ -178,8 +243,8 @@ impl Service<http::Request<Body>> for Door {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        match self.way(request.uri().path()) {
-            Ok((mut services, visit)) => {
+        match self.turn(&request) {
+            Turn::Answer(mut services, visit) => {
                 let answer = services.call(request);
                 Box::pin(async move {
                     let answer = answer.await;
@@ -187,35 +252,53 @@ impl Service<http::Request<Body>> for Door {
                     answer
                 })
             }
-            Err(until) => {
-                let mut door = self.clone();
+            Turn::Hold(until, place) => {
+                let door = self.clone();
                 Box::pin(async move {
                     let mut way = door.way.subscribe();
-                    let is_known = |way: &Way| !matches!(way, Way::Held(_));
+                    let is_known = |way: &Way| !matches!(way, Way::Opening | Way::Held(_));
                     // Whoever waited long enough is told to try again.
                     let _ = timeout_at(until, way.wait_for(is_known)).await;
-                    door.call(request).await
+                    drop(place);
+                    let (mut services, _visit) = door.now(&request);
+                    services.call(request).await
                 })
             }
         }
     }
 }
 
-fn reason(opening: &Opening) -> String {
-    match opening.progress() {
-        Some(progress) => format!("the index is being rebuilt from the log: {progress}; try again"),
-        None => "the broker is opening its log; try again in a moment".to_owned(),
+/// Why nobody is served.
+#[derive(Clone)]
+struct Why {
+    opening: Arc<Opening>,
+    store: StoreCell,
+}
+
+impl Why {
+    fn reason(&self) -> String {
+        match self.opening.progress() {
+            Some(progress) if progress.position < progress.end => {
+                format!("the index is being rebuilt from the log: {progress}; try again")
+            }
+            _ if self.store.get().is_some() => {
+                "this broker does not rule its group, and no other member does as far as it knows: a master is being elected, \
+                 or no nameserver answers; try again, and look at `mqadmin controllerStatus` if that lasts"
+                    .to_owned()
+            }
+            _ => "the broker is opening its log; try again in a moment".to_owned(),
+        }
     }
 }
 
 /// The SDK protocol of a broker that cannot serve yet. INTERNAL_SERVER_ERROR is what SDKs repeat elsewhere or later.
 struct Closed {
-    opening: Arc<Opening>,
+    why: Why,
 }
 
 impl Closed {
     fn refusal(&self) -> Refusal {
-        Refusal::new(Code::InternalServerError, reason(&self.opening))
+        Refusal::new(Code::InternalServerError, self.why.reason())
     }
 }
 
@@ -264,7 +347,7 @@ macro_rules! refuse {
                 &self,
                 _request: Request<Streaming<v2::TelemetryCommand>>,
             ) -> Answer<TelemetryStream> {
-                Err(Status::unavailable(reason(&self.opening)))
+                Err(Status::unavailable(self.why.reason()))
             }
         }
     };
@@ -307,7 +390,7 @@ mod tests {
             told.store(true, Ordering::SeqCst);
             http::Response::new(Body::empty())
         };
-        let door = Door::closed(Arc::default(), None);
+        let door = Door::closed(Arc::default(), StoreCell::default(), None);
         door.open(Routes::from(AxumRouter::new().fallback(service)));
         (door, answered)
     }
@@ -335,6 +418,58 @@ mod tests {
         door.hold();
         door.done().await;
         assert!(!answered.load(Ordering::SeqCst));
+    }
+
+    fn request(path: &str, timeout: Option<&str>) -> http::Request<()> {
+        let request = http::Request::builder().uri(path);
+        let request =
+            timeout.iter().fold(request, |request, timeout| request.header("grpc-timeout", *timeout));
+        request.body(()).expect("a request")
+    }
+
+    #[test]
+    fn who_comes_before_it_opens_waits_as_long_as_the_call_allows_and_telemetry_longer() {
+        let door = Door::closed(Arc::default(), StoreCell::default(), None);
+        let held = |path: &str, timeout| {
+            let now = Instant::now();
+            match door.turn(&request(path, timeout)) {
+                Turn::Hold(until, _) => until.saturating_duration_since(now).as_millis(),
+                Turn::Answer(..) => 0,
+            }
+        };
+        let near = |held: u128, wanted: Duration| (held.abs_diff(wanted.as_millis())) < 100;
+        let send = "/apache.rocketmq.v2.MessagingService/SendMessage";
+        let telemetry = "/apache.rocketmq.v2.MessagingService/Telemetry";
+        assert!(near(held(send, None), HOLD));
+        assert!(
+            near(held(send, Some("2S")), Duration::from_secs(2) - DEADLINE_MARGIN),
+            "before its deadline"
+        );
+        assert_eq!(held(send, Some("1m")), 0);
+        assert!(near(held(telemetry, Some("1m")), TELEMETRY_HOLD));
+        assert_eq!(held("/kerolox.v1.Replication/Replicate", None), 0);
+        door.hold();
+        assert!(near(held(telemetry, None), TELEMETRY_HOLD));
+        assert!(near(held(send, Some("1m")), HOLD), "a hand-over is short");
+        door.turn_away();
+        assert_eq!((held(send, None), held(telemetry, None)), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn no_more_than_so_many_are_held_and_nobody_when_all_is_over() {
+        let door = Door::closed(Arc::default(), StoreCell::default(), None);
+        let telemetry = request("/some.Service/Telemetry", None);
+        let held: Vec<_> = (1..HELD_MAX).map(|_| door.turn(&telemetry)).collect();
+        let last = call(&door, "/some.Service/Telemetry");
+        assert!(held.iter().all(|turn| matches!(turn, Turn::Hold(..))));
+        assert!(matches!(door.turn(&telemetry), Turn::Answer(..)), "one too many");
+        drop(held);
+        assert!(matches!(door.turn(&telemetry), Turn::Hold(..)));
+        sleep(Duration::from_millis(50)).await;
+        assert!(!last.is_finished());
+        door.turn_away();
+        last.await.expect("no panic").expect("infallible");
+        assert_eq!(door.held.available_permits(), HELD_MAX);
     }
 
     #[tokio::test]

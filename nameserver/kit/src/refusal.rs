@@ -61,6 +61,34 @@ impl Refusal {
         )
     }
 
+    /// A topic that none of the brokers which are there has, while nobody rules the groups `without`: theirs is not known.
+    pub fn no_master(stored_name: &str, without: &[&str]) -> Self {
+        Self::new(
+            Code::InternalServerError,
+            format!(
+                "whether there is a topic {stored_name:?} is not known: broker group {} has no master at the moment; try again, \
+                 and look at `mqadmin clusterList` if that lasts",
+                without.join(", ")
+            ),
+        )
+    }
+
+    /// A topic, while no broker at all is there.
+    pub fn no_broker(stored_name: &str) -> Self {
+        Self::new(
+            Code::InternalServerError,
+            format!(
+                "whether there is a topic {stored_name:?} is not known: no broker that may be asked is there at the moment; \
+                 start the brokers, or wait until they have registered (see `mqadmin clusterList`)"
+            ),
+        )
+    }
+
+    /// Whether a question about a topic was refused because no broker that is there has it: another one may.
+    pub fn is_of_unknown_topic(&self) -> bool {
+        matches!(self.code, Code::TopicNotFound | Code::InternalServerError)
+    }
+
     /// An RPC or feature that this server does not offer.
     pub fn not_implemented(what: &str) -> Self {
         Self::new(Code::NotImplemented, format!("{what} is not offered by this server"))

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use kerolox_proto::v2::Code;
 use tokio::time::{Instant, timeout_at};
 
 use super::Routes;
@@ -36,7 +35,7 @@ impl Routes {
         let deadline = Instant::now() + ELECTION_WAIT;
         loop {
             match query(self) {
-                Err(refusal) if refusal.code == Code::TopicNotFound && Instant::now() < deadline => {}
+                Err(refusal) if refusal.is_of_unknown_topic() && Instant::now() < deadline => {}
                 outcome => return outcome,
             }
             if !self.lock().is_electing(ELECTION_LATELY, std::time::Instant::now()) {

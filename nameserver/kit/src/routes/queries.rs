@@ -51,7 +51,7 @@ pub fn stored_topic(topic: Option<&v2::Resource>) -> Result<String, Refusal> {
 /// groups with slaves: for clients that can use only one.
 ///
 /// # Errors
-/// ILLEGAL_TOPIC, TOPIC_NOT_FOUND, or FORBIDDEN when no queue may be read or written.
+/// ILLEGAL_TOPIC, TOPIC_NOT_FOUND, INTERNAL_SERVER_ERROR when a broker group that may have it has no master, or FORBIDDEN when no queue may be read or written.
 pub fn message_queues(
     brokers: &Brokers<'_>,
     topic: &v2::Resource,
@@ -92,7 +92,7 @@ pub fn message_queues(
 /// [`message_queues`].
 ///
 /// # Errors
-/// ILLEGAL_TOPIC, TOPIC_NOT_FOUND, or FORBIDDEN when the topic may not be read.
+/// ILLEGAL_TOPIC, TOPIC_NOT_FOUND, INTERNAL_SERVER_ERROR when a broker group that may have it has no master, or FORBIDDEN when the topic may not be read.
 pub fn assignments(
     brokers: &Brokers<'_>,
     topic: &v2::Resource,
@@ -119,7 +119,7 @@ pub fn assignments(
 /// Names of the broker groups that accept messages of the topic, in stable order.
 ///
 /// # Errors
-/// ILLEGAL_TOPIC, TOPIC_NOT_FOUND, or FORBIDDEN when the topic may not be written.
+/// ILLEGAL_TOPIC, TOPIC_NOT_FOUND, INTERNAL_SERVER_ERROR when a broker group that may have it has no master, or FORBIDDEN when the topic may not be written.
 pub fn writable_groups(brokers: &Brokers<'_>, topic: Option<&v2::Resource>) -> Result<Vec<String>, Refusal> {
     let stored = stored_topic(topic)?;
     let groups = groups_of(brokers, &topic.cloned().unwrap_or_default(), &stored)?;
@@ -158,6 +158,9 @@ fn groups_of<'a>(
         }
         _ => None,
     };
+    let is_unknown = groups.is_empty();
+    let masterless = |group: &&GroupView<'a>| !group.speaker().is_master();
+    let without: Vec<&str> = groups.iter().filter(masterless).map(|group| group.speaker().group()).collect();
     let route = |group: GroupView<'a>| match group.speaker().topic(stored) {
         Some(route) => Some((group, Cow::Borrowed(route))),
         None => {
@@ -166,7 +169,12 @@ fn groups_of<'a>(
         }
     };
     let found: Vec<_> = groups.into_iter().filter_map(route).collect();
-    if found.is_empty() { Err(Refusal::topic_not_found(stored)) } else { Ok(found) }
+    match found.is_empty() {
+        false => Ok(found),
+        true if is_unknown => Err(Refusal::no_broker(stored)),
+        true if !without.is_empty() => Err(Refusal::no_master(stored, &without)),
+        true => Err(Refusal::topic_not_found(stored)),
+    }
 }
 
 fn permission(has_read_queue: bool, has_write_queue: bool, perm: u32) -> Permission {

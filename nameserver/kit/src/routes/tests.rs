@@ -130,6 +130,23 @@ fn a_group_that_leaves_is_listed_for_consumers_until_it_hides() {
 }
 
 #[test]
+fn a_topic_that_a_group_without_a_master_may_have_is_not_said_to_be_missing() {
+    let now = Instant::now();
+    let refusal = |table: &RouteTable| queues(table, &resource("", "t"), now).unwrap_err();
+    let nobody = refusal(&RouteTable::new(LEASE, 0));
+    assert_eq!(nobody.code, Code::InternalServerError);
+    let slave = table_of([member(1, "10.0.0.1", 0, vec![]), registration("b", "10.0.0.2", vec![])], now);
+    let unruled = refusal(&slave);
+    assert_eq!(unruled.code, Code::InternalServerError);
+    assert!(unruled.message.contains("broker group a has no master"), "{unruled}");
+    for refusal in [nobody, unruled] {
+        assert!(!refusal.message.contains("updateTopic") && refusal.is_of_unknown_topic(), "{refusal}");
+    }
+    let ruled = table_of([member(1, "10.0.0.1", 0, vec![]), member(0, "10.0.0.2", 4, vec![])], now);
+    assert_eq!(refusal(&ruled).code, Code::TopicNotFound);
+}
+
+#[test]
 fn unknown_and_illegal_topics_are_told_apart() {
     let now = Instant::now();
     let table = table_of([registration("a", "::1", vec![topic("t", 1, 1, 6)])], now);
