@@ -11,6 +11,7 @@ mod check;
 mod cluster;
 mod config;
 mod controller;
+mod cpp;
 mod damage;
 mod dead_letters;
 mod dedup;

@@ -18,8 +18,8 @@ pub const RETRY_MAX_TIMES_DEFAULT: u32 = 16;
 /// Attribute that says what becomes of a message after its last attempt: `dead-letter` (the default) or `block`.
 pub const EXHAUSTED_ATTRIBUTE: &str = "retry.exhausted";
 
-/// Attribute with the delays between attempts, as in `1s/10s/5m` or `exponential/1s/2h/2`. Without it RocketMQ's classic
-/// ones hold, 10 s to 2 h.
+/// Attribute with the delays between attempts, as in `1s/10s/5m` or `exponential/1s/2h/2`. Without it those
+/// of [`Backoff::by_default`] hold.
 pub const BACKOFF_ATTRIBUTE: &str = "retry.backoff";
 
 /// Attribute that limits the messages of one topic that may be out with the group's consumers or wait for another attempt.

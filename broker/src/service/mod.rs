@@ -43,7 +43,7 @@ use kerolox_kit::refusal::Refusal;
 use kerolox_kit::relay::{self, Relay};
 use kerolox_kit::routes::{Routes, stored_topic};
 use kerolox_kit::spread::Spread;
-use kerolox_kit::telemetry::{Backoff, GroupPolicy, SettingsPolicy, TelemetryStream, telemetry};
+use kerolox_kit::telemetry::{GroupPolicy, SettingsPolicy, TelemetryStream, telemetry};
 use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
 use kerolox_model::names::{in_namespace, validate_group};
 use kerolox_proto::raw::{
@@ -180,7 +180,7 @@ impl SettingsPolicy for Policy {
         group.map_or_else(GroupPolicy::default, |group| GroupPolicy {
             max_attempts: group.max_attempts(),
             fifo: group.fifo,
-            backoff: group.backoff().unwrap_or_else(Backoff::classic),
+            backoff: group.backoff(),
             lite_quota: client_quota(&group),
         })
     }

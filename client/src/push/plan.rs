@@ -34,13 +34,14 @@ impl Plan {
         let batch = subscription.and_then(|subscription| subscription.receive_batch_size);
         let batch = batch.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
         let attempts = policy.and_then(|policy| u32::try_from(policy.max_attempts).ok());
+        let is_fifo = subscription.is_some_and(|subscription| subscription.fifo.unwrap_or(false));
         Self {
-            is_fifo: subscription.is_some_and(|subscription| subscription.fifo.unwrap_or(false)),
+            is_fifo,
             max_attempts: attempts.filter(|attempts| *attempts > 0).unwrap_or(ATTEMPTS),
             backoff: policy
                 .and_then(|policy| policy.strategy.as_ref())
                 .and_then(backoff)
-                .unwrap_or_else(Backoff::classic),
+                .unwrap_or_else(|| Backoff::by_default(is_fifo)),
             batch: batch.map_or(BATCH, |size| size.min(BATCH)),
         }
     }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use kerolox_model::limits::CLIENT_ID_MAX;
-use kerolox_proto::v2::Code;
+use kerolox_proto::v2::{Code, Language};
 use tonic::metadata::MetadataMap;
 
 use crate::refusal::Refusal;
@@ -72,6 +72,17 @@ impl ClientHeaders {
         self.language.eq_ignore_ascii_case("RUST") && self.version == "5.0.0"
     }
 
+    /// The SDK that `x-mq-language` names, in the spelling of any SDK or of the protocol.
+    pub fn sdk_language(&self) -> Language {
+        match self.language.to_ascii_uppercase().as_str() {
+            "DOTNET" => Language::DotNet,
+            "GO" => Language::Golang,
+            // What the SDK for Node.js says of itself.
+            "HTTP" => Language::NodeJs,
+            name => Language::from_str_name(name).unwrap_or_default(),
+        }
+    }
+
     /// Whether the client tries the addresses of a broker in turn until one answers: the SDK for Java and the Rust client of this
     /// repository. The others do not survive a list: Python and Go make one `:authority` of it, which HTTP/2 servers refuse,
     /// Node.js takes it for one host name, C# goes by the first address only, and Rust spreads its calls over all, those included
@@ -129,6 +140,24 @@ mod tests {
         let long = "c".repeat(CLIENT_ID_MAX + 1);
         let refusal = ClientHeaders::from_metadata(&metadata(&[("x-mq-client-id", &long)])).unwrap_err();
         assert_eq!(refusal.code, Code::BadRequest);
+    }
+
+    #[test]
+    fn languages_are_known_as_sdks_spell_them() {
+        for (name, language) in [
+            ("DOTNET", Language::DotNet),
+            ("CPP", Language::Cpp),
+            ("GO", Language::Golang),
+            ("HTTP", Language::NodeJs),
+            ("java", Language::Java),
+            ("PYTHON", Language::Python),
+            ("RUST", Language::Rust),
+            ("", Language::Unspecified),
+            ("COBOL", Language::Unspecified),
+        ] {
+            let headers = ClientHeaders::lenient(&metadata(&[("x-mq-language", name)]));
+            assert_eq!(headers.sdk_language(), language, "{name:?}");
+        }
     }
 
     #[test]

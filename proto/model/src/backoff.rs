@@ -34,6 +34,18 @@ impl Backoff {
         Self::Listed(SECONDS.map(Duration::from_secs).to_vec())
     }
 
+    /// The delays of RocketMQ's ordered consumers: 1 s and 5 s before the classic ones. What is behind a message that failed waits
+    /// for it, so the first delays are short.
+    pub fn ordered() -> Self {
+        let Self::Listed(classic) = Self::classic() else { return Self::classic() };
+        Self::Listed([1, 5].map(Duration::from_secs).into_iter().chain(classic).collect())
+    }
+
+    /// What a group gets that sets no delays, by whether it consumes in order.
+    pub fn by_default(is_ordered: bool) -> Self {
+        if is_ordered { Self::ordered() } else { Self::classic() }
+    }
+
     /// Delay before the attempt that follows attempt number `attempt` (counted from 1).
     pub fn delay(&self, attempt: u32) -> Duration {
         let step = attempt.saturating_sub(1);
@@ -108,6 +120,13 @@ mod tests {
         assert_eq!(growing.delay(1), Duration::from_secs(1));
         assert_eq!(growing.delay(3), Duration::from_millis(2250));
         assert_eq!(growing.delay(1000), Duration::from_secs(7200));
+    }
+
+    #[test]
+    fn ordered_consumers_try_again_sooner() {
+        let seconds = |backoff: Backoff| [1, 2, 3, 4, 99].map(|attempt| backoff.delay(attempt).as_secs());
+        assert_eq!(seconds(Backoff::by_default(true)), [1, 5, 10, 30, 7200]);
+        assert_eq!(seconds(Backoff::by_default(false)), [10, 30, 60, 120, 7200]);
     }
 
     #[test]

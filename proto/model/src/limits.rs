@@ -47,3 +47,12 @@ pub const HTTP2_CONNECTION_WINDOW: u32 = 8 << 20;
 pub const REPLICATION_STREAM_WINDOW: u32 = 32 << 20;
 /// And for its connection.
 pub const REPLICATION_CONNECTION_WINDOW: u32 = 32 << 20;
+
+/// Most properties that a client may tell of itself in its settings (RocketMQ's limit, as those below).
+pub const CLIENT_PROPERTIES_MAX: usize = 32;
+/// Longest key of a client's property, in bytes.
+pub const CLIENT_PROPERTY_KEY_MAX: usize = 64;
+/// Longest value of a client's property, in bytes.
+pub const CLIENT_PROPERTY_VALUE_MAX: usize = 256;
+/// Keys and values of a client's properties together, in bytes.
+pub const CLIENT_PROPERTIES_BYTES_MAX: usize = 4 << 10;

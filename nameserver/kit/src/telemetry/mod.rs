@@ -60,6 +60,7 @@ where
         lease.note_members();
     }
     let reader = Reader {
+        language: headers.sdk_language(),
         client_id: headers.client_id,
         clients: Arc::clone(clients),
         policy: Arc::clone(policy),
@@ -98,6 +99,8 @@ pub fn push_settings(clients: &Clients, policy: &dyn SettingsPolicy) {
 /// Reads what the client sends, until either side closes its half.
 struct Reader {
     client_id: String,
+    /// As the headers say.
+    language: v2::Language,
     clients: Arc<Clients>,
     policy: Arc<dyn SettingsPolicy>,
     side: RequestSide,
@@ -118,7 +121,7 @@ impl Reader {
     async fn handle(&self, frame: TelemetryCommand, replies: &CommandSender) -> bool {
         self.clients.touch(&self.client_id);
         match &frame.command {
-            Some(Command::Settings(settings)) => self.handle_settings(settings, replies).await,
+            Some(Command::Settings(settings)) => self.handle_settings(settings.clone(), replies).await,
             Some(Command::ThreadStackTrace(v2::ThreadStackTrace { nonce, .. }))
             | Some(Command::VerifyMessageResult(v2::VerifyMessageResult { nonce })) => {
                 let nonce = nonce.clone();
@@ -134,8 +137,9 @@ impl Reader {
         }
     }
 
-    async fn handle_settings(&self, settings: &v2::Settings, replies: &CommandSender) -> bool {
-        match answer_settings(settings, self.policy.as_ref()) {
+    async fn handle_settings(&self, mut settings: v2::Settings, replies: &CommandSender) -> bool {
+        settings::complete_language(&mut settings, self.language);
+        match answer_settings(&settings, self.policy.as_ref()) {
             Ok(answer) => {
                 let command = Command::Settings(answer.clone());
                 let command = TelemetryCommand { status: Some(ok_status()), command: Some(command) };

@@ -37,8 +37,8 @@ pub struct GroupPolicy {
     pub max_attempts: u32,
     /// Whether messages of one message group are delivered in order.
     pub fifo: bool,
-    /// Delays between attempts.
-    pub backoff: Backoff,
+    /// Delays between attempts, if the group sets them; see [`Backoff::by_default`].
+    pub backoff: Option<Backoff>,
     /// To how many lite topics one client may subscribe.
     pub lite_quota: usize,
 }
@@ -47,9 +47,9 @@ pub struct GroupPolicy {
 const LITE_QUOTA_DEFAULT: usize = 2_000;
 
 impl Default for GroupPolicy {
-    /// What RocketMQ gives a group that nobody configured: 16 retries at the classic delays, not ordered.
+    /// What RocketMQ gives a group that nobody configured: 16 retries, not ordered.
     fn default() -> Self {
-        Self { max_attempts: 17, fifo: false, backoff: Backoff::classic(), lite_quota: LITE_QUOTA_DEFAULT }
+        Self { max_attempts: 17, fifo: false, backoff: None, lite_quota: LITE_QUOTA_DEFAULT }
     }
 }
 
@@ -91,7 +91,7 @@ impl SettingsPolicy for RegisteredPolicy {
             max_attempts: group.max_attempts,
             fifo: group.fifo,
             // What this version cannot read is told by the broker itself.
-            backoff: group.backoff.parse().unwrap_or_else(|_| Backoff::classic()),
+            backoff: group.backoff.parse().ok(),
             lite_quota: match group.lite_quota {
                 0 => LITE_QUOTA_DEFAULT,
                 quota => quota as usize,

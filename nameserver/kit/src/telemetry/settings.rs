@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use kerolox_model::limits::RECEIVE_BATCH_MAX;
+use kerolox_model::limits::{
+    CLIENT_PROPERTIES_BYTES_MAX, CLIENT_PROPERTIES_MAX, CLIENT_PROPERTY_KEY_MAX, CLIENT_PROPERTY_VALUE_MAX,
+    RECEIVE_BATCH_MAX,
+};
 use kerolox_model::names::{in_namespace, validate_group, validate_topic};
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::{self, Code, Language, retry_policy::Strategy};
@@ -23,9 +26,10 @@ const LITE_TOPIC_LENGTH_MAX: i32 = 64;
 ///
 /// # Errors
 /// BAD_REQUEST when the client is neither producer nor consumer, ILLEGAL_TOPIC, ILLEGAL_CONSUMER_GROUP,
-/// ILLEGAL_FILTER_EXPRESSION.
+/// ILLEGAL_FILTER_EXPRESSION, INVALID_CLIENT_PROPERTIES.
 pub fn answer_settings(client: &v2::Settings, policy: &dyn SettingsPolicy) -> Result<v2::Settings, Refusal> {
-    let language = client.user_agent.as_ref().map_or(Language::Unspecified, v2::Ua::language);
+    check_properties(client)?;
+    let language = language(client);
     let mut answer = client.clone();
     answer.metric = Some(v2::Metric { on: false, endpoints: None });
     match &mut answer.pub_sub {
@@ -35,7 +39,7 @@ pub fn answer_settings(client: &v2::Settings, policy: &dyn SettingsPolicy) -> Re
         }
         Some(PubSub::Subscription(subscription)) => {
             let group = complete_subscription(subscription, client.client_type(), policy)?;
-            answer.backoff_policy = Some(consumer_retry(&group, language));
+            answer.backoff_policy = Some(consumer_retry(&group, subscription.fifo(), language));
         }
         None => {
             return Err(Refusal::new(
@@ -84,6 +88,54 @@ fn complete_subscription(
     Ok(group)
 }
 
+/// What a client tells of itself is kept while it lives, and shown to administrators.
+fn check_properties(client: &v2::Settings) -> Result<(), Refusal> {
+    let refusal = |reason: String| {
+        let advice = "leave out client_properties, or shorten them";
+        Err(Refusal::new(Code::InvalidClientProperties, format!("{reason}; {advice}")))
+    };
+    let properties = &client.client_properties;
+    if properties.len() > CLIENT_PROPERTIES_MAX {
+        return refusal(format!(
+            "{} client properties, the limit is {CLIENT_PROPERTIES_MAX}",
+            properties.len()
+        ));
+    }
+    for (key, value) in properties {
+        if key.trim().is_empty() || key.len() > CLIENT_PROPERTY_KEY_MAX {
+            let len = key.len();
+            return refusal(format!(
+                "the key of a client property has {len} bytes or is blank, the limit is {CLIENT_PROPERTY_KEY_MAX}"
+            ));
+        }
+        if value.len() > CLIENT_PROPERTY_VALUE_MAX {
+            let len = value.len();
+            return refusal(format!(
+                "the client property {key:?} has {len} bytes, the limit is {CLIENT_PROPERTY_VALUE_MAX}"
+            ));
+        }
+    }
+    let bytes: usize = properties.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > CLIENT_PROPERTIES_BYTES_MAX {
+        return refusal(format!(
+            "the client properties have {bytes} bytes together, the limit is {CLIENT_PROPERTIES_BYTES_MAX}"
+        ));
+    }
+    Ok(())
+}
+
+fn language(client: &v2::Settings) -> Language {
+    client.user_agent.as_ref().map_or(Language::Unspecified, v2::Ua::language)
+}
+
+/// Says in the settings in which language the client is written, as its headers have it, if they do not say so themselves: C#
+/// names it in the headers only.
+pub(super) fn complete_language(settings: &mut v2::Settings, header: Language) {
+    if language(settings) == Language::Unspecified && header != Language::Unspecified {
+        settings.user_agent.get_or_insert_default().set_language(header);
+    }
+}
+
 fn is_lite(client_type: v2::ClientType) -> bool {
     matches!(client_type, v2::ClientType::LitePushConsumer | v2::ClientType::LiteSimpleConsumer)
 }
@@ -103,12 +155,14 @@ fn producer_retry() -> v2::RetryPolicy {
     v2::RetryPolicy { max_attempts: PRODUCER_ATTEMPTS, strategy: Some(strategy) }
 }
 
-/// Python understands lists only, Node.js exponential strategies only; the others take either.
-fn consumer_retry(group: &GroupPolicy, language: Language) -> v2::RetryPolicy {
+/// Node.js understands exponential strategies only, Python lists only, and C++ ignores the exponential ones of consumers. The others
+/// take either, and a list is exact.
+fn consumer_retry(group: &GroupPolicy, is_ordered: bool, language: Language) -> v2::RetryPolicy {
     let retries = group.max_attempts.saturating_sub(1);
+    let backoff = group.backoff.clone().unwrap_or_else(|| Backoff::by_default(is_ordered));
     let strategy = match language {
-        Language::Python => Strategy::CustomizedBackoff(to_customized(&group.backoff, retries)),
-        _ => Strategy::ExponentialBackoff(to_exponential(&group.backoff, retries)),
+        Language::NodeJs => Strategy::ExponentialBackoff(to_exponential(&backoff, retries)),
+        _ => Strategy::CustomizedBackoff(to_customized(&backoff, retries)),
     };
     let max_attempts = i32::try_from(group.max_attempts).unwrap_or(i32::MAX);
     v2::RetryPolicy { max_attempts, strategy: Some(strategy) }

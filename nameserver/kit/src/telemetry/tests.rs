@@ -25,7 +25,7 @@ impl SettingsPolicy for Policy {
         };
         let (initial, max) = (Duration::from_secs(2), Duration::from_secs(5));
         let backoff = Backoff::Exponential { initial, max, multiplier: 2.0 };
-        GroupPolicy { max_attempts: 4, fifo, backoff, lite_quota: 7 }
+        GroupPolicy { max_attempts: 4, fifo, backoff: Some(backoff), lite_quota: 7 }
     }
 }
 
@@ -73,7 +73,8 @@ fn producers_get_their_topics_back_and_an_exponential_backoff() {
 
 #[test]
 fn consumers_get_the_strategy_that_their_sdk_understands() {
-    for language in [Language::Java, Language::Golang, Language::NodeJs, Language::Rust, Language::Python] {
+    for number in 0..=i32::from(Language::Kotlin) {
+        let language = Language::try_from(number).unwrap();
         let answer = answer_settings(&settings(language, subscription("t", "g")), &Policy).unwrap();
         let Some(PubSub::Subscription(subscription)) = answer.pub_sub else { panic!("not a consumer") };
         assert_eq!(subscription.group, Some(resource("g")));
@@ -83,14 +84,66 @@ fn consumers_get_the_strategy_that_their_sdk_understands() {
         let retry = answer.backoff_policy.unwrap();
         assert_eq!(retry.max_attempts, 4);
         match (language, retry.strategy.unwrap()) {
-            (Language::Python, Strategy::CustomizedBackoff(list)) => {
-                assert_eq!(list.next, [seconds(2), seconds(4), seconds(5)]);
-            }
-            (_, Strategy::ExponentialBackoff(backoff)) if language != Language::Python => {
+            (Language::NodeJs, Strategy::ExponentialBackoff(backoff)) => {
                 assert_eq!((backoff.initial, backoff.max), (Some(seconds(2)), Some(seconds(5))));
+            }
+            (language, Strategy::CustomizedBackoff(list)) if language != Language::NodeJs => {
+                assert_eq!(list.next, [seconds(2), seconds(4), seconds(5)]);
             }
             (_, other) => panic!("{language:?} got {other:?}"),
         }
+    }
+}
+
+/// A policy that knows no group.
+struct Unconfigured;
+
+impl SettingsPolicy for Unconfigured {
+    fn max_body_bytes(&self) -> usize {
+        4 << 20
+    }
+
+    fn group(&self, stored_group: &str) -> GroupPolicy {
+        GroupPolicy { fifo: stored_group == "ns%ordered", ..GroupPolicy::default() }
+    }
+}
+
+#[test]
+fn ordered_consumers_are_told_to_try_again_sooner() {
+    let delays = |group: &str, language, client_type: v2::ClientType| {
+        let mut told = settings(language, subscription("t", group));
+        told.client_type = Some(client_type.into());
+        match answer_settings(&told, &Unconfigured).unwrap().backoff_policy.unwrap().strategy.unwrap() {
+            Strategy::CustomizedBackoff(list) => list.next[..4].iter().map(|delay| delay.seconds).collect(),
+            Strategy::ExponentialBackoff(backoff) => vec![backoff.initial.unwrap().seconds],
+        }
+    };
+    let push = v2::ClientType::PushConsumer;
+    assert_eq!(delays("ordered", Language::Java, push), [1, 5, 10, 30]);
+    assert_eq!(delays("ordered", Language::NodeJs, push), [1]);
+    assert_eq!(delays("other", Language::Java, push), [10, 30, 60, 120]);
+    assert_eq!(delays("other", Language::Java, v2::ClientType::LitePushConsumer), [1, 5, 10, 30]);
+}
+
+#[tokio::test]
+async fn the_language_is_taken_from_the_headers_where_the_settings_have_none() {
+    for (header, in_settings, is_list) in [
+        ("DOTNET", Language::Unspecified, true),
+        ("HTTP", Language::Unspecified, false),
+        // What the settings say counts more: others say HTTP, too.
+        ("HTTP", Language::Java, true),
+    ] {
+        let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
+        let (frames, receiver) = tokio::sync::mpsc::channel(8);
+        let mut request = Request::new(Frames::new(receiver));
+        request.metadata_mut().insert("x-mq-client-id", "p".parse().unwrap());
+        request.metadata_mut().insert("x-mq-language", header.parse().unwrap());
+        let policy: Arc<dyn SettingsPolicy> = Arc::new(Policy);
+        let mut stream = telemetry(request, &clients, &policy).unwrap().into_inner();
+        frames.send(Ok(frame(settings(in_settings, subscription("t", "g"))))).await.unwrap();
+        let Some(Command::Settings(answer)) = stream.next().await.unwrap().unwrap().command else { panic!() };
+        let strategy = answer.backoff_policy.unwrap().strategy.unwrap();
+        assert_eq!(matches!(strategy, Strategy::CustomizedBackoff(_)), is_list, "{header} {in_settings:?}");
     }
 }
 
@@ -132,6 +185,26 @@ fn illegal_settings_are_refused_with_the_code_of_the_fault() {
     assert_eq!(code(subscription("t", "bad group")), Code::IllegalConsumerGroup);
     let without = v2::Settings::default();
     assert_eq!(answer_settings(&without, &Policy).unwrap_err().code, Code::BadRequest);
+}
+
+#[test]
+fn what_a_client_tells_of_itself_is_limited() {
+    let told = |properties: &[(String, String)]| {
+        let mut settings = settings(Language::Java, publishing("t"));
+        settings.client_properties = properties.iter().cloned().collect();
+        answer_settings(&settings, &Policy).map(|answer| answer.client_properties.len())
+    };
+    let many = |count: usize, key: usize, value: usize| -> Vec<(String, String)> {
+        (0..count).map(|number| (format!("{number:0>key$}"), "v".repeat(value))).collect()
+    };
+    for good in [many(32, 2, 2), many(1, 64, 256), many(32, 28, 100)] {
+        assert_eq!(told(&good), Ok(good.len()));
+    }
+    for bad in [many(33, 2, 2), many(1, 65, 1), many(1, 1, 257), many(32, 29, 100), many(1, 0, 0)] {
+        let bad =
+            if bad.len() == 1 && bad[0].1.is_empty() { vec![(" ".to_owned(), String::new())] } else { bad };
+        assert_eq!(told(&bad).unwrap_err().code, Code::InvalidClientProperties, "{bad:?}");
+    }
 }
 
 type Frames = tokio_stream::wrappers::ReceiverStream<Result<TelemetryCommand, Status>>;
