@@ -87,8 +87,7 @@ impl AccessPoint {
     ) -> Result<v2::AckMessageResponse, Refusal> {
         let (metadata, _, request) = request.into_parts();
         if request.entries.is_empty() {
-            return Err(Refusal::new(
-                Code::InvalidReceiptHandle,
+            return Err(Refusal::invalid_receipt_handle(
                 "the request acknowledges nothing; add an entry with the message's receipt handle",
             ));
         }

@@ -88,6 +88,13 @@ async fn c41_bad_messages_and_their_codes(setting: Setting) {
         ("a message group with a control character", Code::IllegalMessageGroup, in_group("a\u{7f}")),
         ("no message id", Code::IllegalMessageId, with_id(ok(), "")),
         ("a blank message id", Code::IllegalMessageId, with_id(ok(), "  ")),
+        ("a message id that clears the screen", Code::IllegalMessageId, with_id(ok(), "a\u{1b}[2J")),
+        ("a property key with a newline", Code::IllegalMessagePropertyKey, property(ok(), "a\nb", "v")),
+        (
+            "a property key with a line separator",
+            Code::IllegalMessagePropertyKey,
+            property(ok(), "a\u{2028}b", "v"),
+        ),
         ("a recovery time too long", Code::BadRequest, recovering(Duration::from_secs(3601))),
         (
             "another type than its topic",

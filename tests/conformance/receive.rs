@@ -227,6 +227,10 @@ async fn c57_tag_and_sql_filters(setting: Setting) {
         (FilterType::Tag, "", "1234"),
         (FilterType::Tag, "a", "14"),
         (FilterType::Tag, "a || b", "124"),
+        // Empty parts are left out, and a single bar belongs to a tag.
+        (FilterType::Tag, "a||||b", "124"),
+        (FilterType::Tag, "|| a ||", "14"),
+        (FilterType::Tag, "a|b", ""),
         (FilterType::Tag, "A", ""),
         (FilterType::Sql, "price > 10", "23"),
         (FilterType::Sql, "price BETWEEN 5 AND 15 AND TAGS = 'a'", "1"),
@@ -247,8 +251,8 @@ async fn c57_tag_and_sql_filters(setting: Setting) {
         assert_eq!(received.into_iter().collect::<String>(), expected, "{expression}");
     }
     for (kind, expression) in [
-        (FilterType::Tag, "a || "),
-        (FilterType::Tag, "|| a"),
+        (FilterType::Tag, "|| ||"),
+        (FilterType::Tag, "||"),
         (FilterType::Sql, ""),
         (FilterType::Sql, "price >"),
         (FilterType::Sql, "(price > 1"),

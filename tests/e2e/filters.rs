@@ -63,7 +63,7 @@ async fn a_wrong_expression_is_refused_with_its_place() {
     servers.create_topic("orders", "NORMAL").await;
     let mut client = raw(&servers.brokers[0]).await;
     for (kind, expression, place) in
-        [(FilterType::Sql, "amount > 'x'", "position 9"), (FilterType::Tag, "a || ", "empty tag")]
+        [(FilterType::Sql, "amount > 'x'", "position 9"), (FilterType::Tag, " || || ", "no tag")]
     {
         let wrong = v2::FilterExpression { r#type: kind.into(), expression: expression.to_owned() };
         let request = v2::ReceiveMessageRequest {

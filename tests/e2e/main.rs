@@ -41,6 +41,7 @@ mod scans;
 mod settings;
 mod startup;
 mod stored;
+mod strict;
 mod support;
 mod timers;
 mod transactions;

@@ -99,8 +99,8 @@ pub struct Draft<'a> {
     pub priority: Option<i32>,
     /// The lite topic that it belongs to, if it does.
     pub lite_topic: Option<&'a str>,
-    /// `orphaned_transaction_recovery_duration` in milliseconds.
-    pub recovery_ms: Option<u64>,
+    /// `orphaned_transaction_recovery_duration` in milliseconds, as it was asked for.
+    pub recovery_ms: Option<i64>,
 }
 
 /// Why a message is not stored. Each variant has one code of the protocol.
@@ -141,10 +141,10 @@ pub enum PublishError {
     #[error("{0}")]
     MessageGroup(String),
     /// BAD_REQUEST
-    #[error("orphaned_transaction_recovery_duration is {ms} ms, the limit is {max} ms; choose a shorter one", max = limits::TRANSACTION_RECOVERY_MS_MAX)]
+    #[error("orphaned_transaction_recovery_duration is {ms} ms, which is not between 0 ms and {max} ms; choose another one", max = limits::TRANSACTION_RECOVERY_MS_MAX)]
     RecoveryDuration {
         /// Milliseconds asked for.
-        ms: u64,
+        ms: i64,
     },
     /// ILLEGAL_LITE_TOPIC
     #[error("{0}")]
@@ -212,7 +212,8 @@ pub fn check_form(draft: &Draft<'_>, limits: &PublishLimits) -> Result<(), Publi
     check_message_id(draft.message_id)?;
     check_properties(draft, limits)?;
     check_labels(draft)?;
-    if let Some(ms) = draft.recovery_ms.filter(|ms| *ms > limits::TRANSACTION_RECOVERY_MS_MAX) {
+    let is_too_long = |ms: u64| ms > limits::TRANSACTION_RECOVERY_MS_MAX;
+    if let Some(ms) = draft.recovery_ms.filter(|ms| u64::try_from(*ms).map_or(true, is_too_long)) {
         return Err(PublishError::RecoveryDuration { ms });
     }
     if let Some(name) = draft.lite_topic {
@@ -303,6 +304,11 @@ fn check_message_id(id: &str) -> Result<(), PublishError> {
             "the message id is blank; every message needs a unique one".into(),
         ));
     }
+    if has_control(id) {
+        return Err(PublishError::MessageId(format!(
+            "the message id {id:?} has control characters; use visible characters"
+        )));
+    }
     if id.len() > limits::MESSAGE_ID_MAX {
         return Err(PublishError::MessageId(format!(
             "the message id has {} bytes, the limit is {}; use a shorter one",
@@ -374,8 +380,9 @@ fn check_labels(draft: &Draft<'_>) -> Result<(), PublishError> {
     Ok(())
 }
 
+/// Line and paragraph separators count: they break lines like the newline, which is a control character.
 fn has_control(text: &str) -> bool {
-    text.chars().any(char::is_control)
+    text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
 }
 
 #[cfg(test)]
@@ -407,6 +414,10 @@ mod tests {
             (Draft { topic: "a b", ..draft() }, |e| matches!(e, E::Topic(_))),
             (Draft { message_id: " ", ..draft() }, |e| matches!(e, E::MessageId(_))),
             (Draft { message_id: &id, ..draft() }, |e| matches!(e, E::MessageId(_))),
+            (Draft { message_id: "a\u{1b}[2Jb", ..draft() }, |e| matches!(e, E::MessageId(_))),
+            (Draft { properties: vec![("a\nb", "v")], ..draft() }, |e| matches!(e, E::PropertyKey(_))),
+            (Draft { properties: vec![("a\u{2028}b", "v")], ..draft() }, |e| matches!(e, E::PropertyKey(_))),
+            (Draft { recovery_ms: Some(-1), ..draft() }, |e| matches!(e, E::RecoveryDuration { ms: -1 })),
             (Draft { body_len: 0, ..draft() }, |e| matches!(e, E::BodyEmpty)),
             (Draft { body_len: limits::BODY_BYTES_MAX + 1, ..draft() }, |e| {
                 matches!(e, E::BodyTooLarge { .. })

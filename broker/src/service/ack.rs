@@ -10,15 +10,15 @@ use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::{Refusal, ok_status};
 use kerolox_kit::relay::{self, acks};
-use kerolox_model::limits::INVISIBLE_MS_MAX;
+use kerolox_model::names::in_namespace;
 use kerolox_model::token::ReceiptHandle;
-use kerolox_proto::v2::{self, AckMessageEntry, AckMessageResultEntry, Code};
+use kerolox_proto::v2::{self, AckMessageEntry, AckMessageResultEntry};
 use tonic::Request;
 
+use super::receive::invisible_ms;
 use super::{Context, stored_group};
 use crate::delivery::Subscription;
 use crate::engine::refused_by_log;
-use crate::wire;
 
 /// Shortest time that a Node.js consumer can put a message away for: its SDK takes the seconds of the back-off policy for
 /// milliseconds, and would get the message back at once, again and again.
@@ -32,8 +32,7 @@ pub(super) async fn ack_message(
     let (metadata, _, request) = request.into_parts();
     let client = ClientHeaders::lenient(&metadata);
     if request.entries.is_empty() {
-        return Err(Refusal::new(
-            Code::InvalidReceiptHandle,
+        return Err(Refusal::invalid_receipt_handle(
             "the request acknowledges nothing; add an entry with the message's receipt handle",
         ));
     }
@@ -44,14 +43,15 @@ pub(super) async fn ack_message(
         let parts = (metadata, request.group.clone(), request.topic.clone());
         results.extend(relay_acks(&context.relay, parts, plan.by_owner).await);
     }
-    results.extend(ack_own(context, &client, request.group.as_ref(), own).await?);
+    let named = (request.group.as_ref(), request.topic.as_ref());
+    results.extend(ack_own(context, &client, named, own).await?);
     Ok(acks::merge(results))
 }
 
 async fn ack_own(
     context: &Context,
     client: &ClientHeaders,
-    group: Option<&v2::Resource>,
+    named: (Option<&v2::Resource>, Option<&v2::Resource>),
     entries: Vec<(usize, AckMessageEntry)>,
 ) -> Result<Vec<(usize, AckMessageResultEntry)>, Refusal> {
     if entries.is_empty() {
@@ -60,7 +60,7 @@ async fn ack_own(
     let mut touched: Vec<Arc<Subscription>> = Vec::new();
     let mut results = Vec::with_capacity(entries.len());
     for (place, entry) in entries {
-        let acked = open_handle(context, &client.client_id, group, &entry.receipt_handle).await.and_then(
+        let acked = open_handle(context, &client.client_id, named, &entry.receipt_handle).await.and_then(
             |(subscription, lease)| {
                 subscription.ack(now_ms(), &lease).map_err(|error| refused(&error))?;
                 if !touched.iter().any(|known| Arc::ptr_eq(known, &subscription)) {
@@ -90,18 +90,11 @@ pub(super) async fn change_invisible_duration(
     }
     let client = ClientHeaders::lenient(request.metadata());
     let request = request.into_inner();
-    let asked_ms = request.invisible_duration.as_ref().map_or(0, wire::duration_ms);
-    if asked_ms > INVISIBLE_MS_MAX {
-        return Err(Refusal::new(
-            Code::IllegalInvisibleTime,
-            format!(
-                "an invisible duration of {asked_ms} ms is above the limit of {INVISIBLE_MS_MAX} ms; choose a shorter one"
-            ),
-        ));
-    }
+    let asked_ms = invisible_ms(request.invisible_duration.as_ref(), 0)?;
     let duration_ms = if is_node(context, &client) { asked_ms.max(NODE_BACKOFF_MS_MIN) } else { asked_ms };
+    let named = (request.group.as_ref(), request.topic.as_ref());
     let (subscription, lease) =
-        open_handle(context, &client.client_id, request.group.as_ref(), &request.receipt_handle).await?;
+        open_handle(context, &client.client_id, named, &request.receipt_handle).await?;
     let suspend = request.suspend.unwrap_or(false);
     let changed = subscription.change_invisible(now_ms(), &lease, duration_ms, suspend);
     let changed = changed.map_err(|error| refused(&error))?;
@@ -122,8 +115,7 @@ pub(super) async fn forward_to_dead_letter_queue(
     if request.get_ref().receipt_handle.is_empty() {
         // The C++ SDK names nothing but the message id. The message is delivered again, and becomes a dead letter when its
         // attempts are used up.
-        return Err(Refusal::new(
-            Code::InvalidReceiptHandle,
+        return Err(Refusal::invalid_receipt_handle(
             "the request names no receipt handle; set it to the handle that came with the message",
         ));
     }
@@ -133,27 +125,36 @@ pub(super) async fn forward_to_dead_letter_queue(
     }
     let client = ClientHeaders::lenient(request.metadata());
     let request = request.into_inner();
+    let named = (request.group.as_ref(), request.topic.as_ref());
     let (subscription, lease) =
-        open_handle(context, &client.client_id, request.group.as_ref(), &request.receipt_handle).await?;
+        open_handle(context, &client.client_id, named, &request.receipt_handle).await?;
     subscription.give_up(now_ms(), &lease).map_err(|error| refused(&error))?;
     context.deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error))?;
     Ok(v2::ForwardMessageToDeadLetterQueueResponse { status: Some(ok_status()) })
 }
 
-/// The subscription that a handle belongs to, and what it stands for.
+/// The subscription that a handle belongs to, and what it stands for. The request names its group and, if it likes, its topic.
 async fn open_handle(
     context: &Context,
     client: &str,
-    group: Option<&v2::Resource>,
+    (group, topic): (Option<&v2::Resource>, Option<&v2::Resource>),
     text: &str,
 ) -> Result<(Arc<Subscription>, Lease), Refusal> {
     let handle = ReceiptHandle::from_text(text).map_err(|error| Refusal::invalid_receipt_handle(&error))?;
-    let invalid = |reason: String| Refusal::new(Code::InvalidReceiptHandle, reason);
+    let invalid = |reason: String| Refusal::invalid_receipt_handle(reason);
     let group_name = stored_group(group)?;
     if group_name != handle.group {
         return Err(invalid(format!(
             "the receipt handle belongs to consumer group {:?}, not {group_name:?}; acknowledge in the group that received",
             handle.group
+        )));
+    }
+    if let Some(named) = topic.map(|topic| in_namespace(&topic.resource_namespace, &topic.name))
+        && named != handle.topic
+    {
+        return Err(invalid(format!(
+            "the receipt handle belongs to topic {:?}, not {named:?}; name the topic that the message came from",
+            handle.topic
         )));
     }
     let topic = context.engine.store().index().topic_by_id(handle.topic_id);
@@ -201,5 +202,5 @@ fn is_node(context: &Context, client: &ClientHeaders) -> bool {
 }
 
 fn refused(error: &HandleError) -> Refusal {
-    Refusal::new(Code::InvalidReceiptHandle, error.to_string())
+    Refusal::invalid_receipt_handle(error)
 }

@@ -17,7 +17,12 @@ pub(super) fn query_offset(
     let (topic, queue) = queue_of(context, request.message_queue.as_ref())?;
     let index = context.engine.store().index();
     let bounds = index.queue_bounds(topic.id, queue);
-    let offset = match request.query_offset_policy() {
+    let policy = QueryOffsetPolicy::try_from(request.query_offset_policy).map_err(|_| {
+        let number = request.query_offset_policy;
+        let reason = format!("{number} is no policy; set BEGINNING (0), END (1) or TIMESTAMP (2)");
+        Refusal::new(Code::BadRequest, reason)
+    })?;
+    let offset = match policy {
         QueryOffsetPolicy::Beginning => bounds.min,
         QueryOffsetPolicy::End => bounds.next,
         QueryOffsetPolicy::Timestamp => {

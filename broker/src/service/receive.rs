@@ -154,16 +154,20 @@ fn held_of(request: &v2::ReceiveMessageRequest) -> Result<Held, Refusal> {
     if request.auto_renew {
         return Ok(Held::WhileAlive);
     }
-    let ms = request.invisible_duration.as_ref().map_or(0, wire::duration_ms);
-    if (INVISIBLE_MS_MIN..=INVISIBLE_MS_MAX).contains(&ms) {
-        return Ok(Held::For(ms));
+    invisible_ms(request.invisible_duration.as_ref(), INVISIBLE_MS_MIN).map(Held::For)
+}
+
+/// The invisible duration that a client asks for, in milliseconds: nothing counts as 0.
+///
+/// # Errors
+/// ILLEGAL_INVISIBLE_TIME when it is below `min_ms` or above [`INVISIBLE_MS_MAX`].
+pub(super) fn invisible_ms(asked: Option<&prost_types::Duration>, min_ms: u64) -> Result<u64, Refusal> {
+    let asked_ms = asked.map_or(0, wire::signed_ms);
+    match u64::try_from(asked_ms) {
+        Ok(ms) if ms > INVISIBLE_MS_MAX => Err(Refusal::invisible_time_too_large(asked_ms, INVISIBLE_MS_MAX)),
+        Ok(ms) if ms >= min_ms => Ok(ms),
+        _ => Err(Refusal::invisible_time_too_small(asked_ms, min_ms)),
     }
-    Err(Refusal::new(
-        Code::IllegalInvisibleTime,
-        format!(
-            "an invisible duration of {ms} ms is not between {INVISIBLE_MS_MIN} ms and {INVISIBLE_MS_MAX} ms; choose one that covers the time that processing takes"
-        ),
-    ))
 }
 
 /// How long to wait for messages.

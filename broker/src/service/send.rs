@@ -167,7 +167,7 @@ fn place(
     let deliver_at_ms = message.draft.deliver_at_ms.filter(|deliver_at_ms| *deliver_at_ms > now_ms);
     let (hold, hold_ms) = match deliver_at_ms {
         _ if kind == MessageType::Transaction => {
-            let wanted_ms = message.draft.recovery_ms.unwrap_or(0);
+            let wanted_ms = message.draft.recovery_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
             let checks = context.checks.of_topic(&topic.attributes);
             (Hold::Half, i64::try_from(checks.first_check_after_ms(wanted_ms)).unwrap_or(i64::MAX))
         }

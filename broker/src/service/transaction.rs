@@ -5,6 +5,7 @@ use kerolox_core::transaction::{Source, Undecided};
 use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::refusal::{Refusal, ok_status};
 use kerolox_kit::relay;
+use kerolox_model::names::in_namespace;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::v2::{self, Code, TransactionResolution};
 use kerolox_store::Outcome;
@@ -26,7 +27,8 @@ pub(super) async fn end_transaction(
     let request = request.into_inner();
     let id = TransactionId::from_text(&request.transaction_id)
         .map_err(|error| Refusal::invalid_transaction_id(&error))?;
-    check_exists(context, &id)?;
+    check_exists(context, &id, request.topic.as_ref())?;
+    check_resolution(request.resolution)?;
     let record = record(&request, id.position, &client.client_id);
     let applied = context.engine.propose(&record).await.map_err(|error| refused_by_log(&error))?;
     match applied.outcome {
@@ -62,13 +64,33 @@ fn record(request: &v2::EndTransactionRequest, held: u64, client: &str) -> Recor
     }
 }
 
-/// A half message that was never there is refused before anything is written to the log.
-fn check_exists(context: &Context, id: &TransactionId) -> Result<(), Refusal> {
-    let half = context.engine.store().index().half(id.position).map_err(|error| refused_by_store(&error))?;
-    match half {
-        Some(half) if half.message_id_crc == id.message_id_crc => Ok(()),
-        _ => Err(unknown()),
+/// A half message that was never there is refused before anything is written to the log, and so is one of another topic than the
+/// request names, if it names one.
+fn check_exists(context: &Context, id: &TransactionId, topic: Option<&v2::Resource>) -> Result<(), Refusal> {
+    let index = context.engine.store().index();
+    let half = index.half(id.position).map_err(|error| refused_by_store(&error))?;
+    let half = half.filter(|half| half.message_id_crc == id.message_id_crc).ok_or_else(unknown)?;
+    let named = topic.map(|topic| in_namespace(&topic.resource_namespace, &topic.name));
+    match (named, index.topic_by_id(half.topic_id)) {
+        (Some(named), Some(topic)) if named != topic.name => Err(Refusal::new(
+            Code::InvalidTransactionId,
+            format!(
+                "the transaction belongs to topic {:?}, not {named:?}; name the topic of its half message",
+                topic.name
+            ),
+        )),
+        _ => Ok(()),
     }
+}
+
+/// A number that means nothing is not "still unknown".
+fn check_resolution(number: i32) -> Result<(), Refusal> {
+    TransactionResolution::try_from(number).map(drop).map_err(|_| {
+        Refusal::new(
+            Code::BadRequest,
+            format!("{number} is no resolution of a transaction; set COMMIT (1), ROLLBACK (2), or none while it is unknown"),
+        )
+    })
 }
 
 fn unknown() -> Refusal {

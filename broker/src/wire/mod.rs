@@ -155,8 +155,13 @@ fn digest(body: &[u8]) -> Digest {
 
 /// Milliseconds of a protobuf duration; a negative one counts as 0.
 pub(crate) fn duration_ms(duration: &Duration) -> u64 {
-    let ms = duration.seconds.saturating_mul(1000).saturating_add(i64::from(duration.nanos) / 1_000_000);
-    u64::try_from(ms).unwrap_or(0)
+    u64::try_from(signed_ms(duration)).unwrap_or(0)
+}
+
+/// Milliseconds of a protobuf duration, whole ones: what is below 0 stays below.
+pub(crate) fn signed_ms(duration: &Duration) -> i64 {
+    let nanos = i64::from(duration.nanos);
+    duration.seconds.saturating_mul(1000).saturating_add(nanos.div_euclid(1_000_000))
 }
 
 /// Milliseconds since the Unix epoch of a timestamp, which has the same form as a duration. Never too early.

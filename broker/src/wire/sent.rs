@@ -8,7 +8,7 @@ use prost::Message as _;
 
 use super::fields::{Fields, Irregular};
 use super::numbers::{message, system};
-use super::{duration_ms, timestamp_ms};
+use super::{signed_ms, timestamp_ms};
 
 /// What a message's bytes say.
 #[derive(Default)]
@@ -116,7 +116,7 @@ impl<'a> Sent<'a> {
                 system::QUEUE_ID => self.queue_id = field.int32()?,
                 system::MESSAGE_GROUP => draft.message_group = Some(field.text()?),
                 system::ORPHANED_TRANSACTION_RECOVERY_DURATION => {
-                    draft.recovery_ms = Some(duration_ms(&field.time()?));
+                    draft.recovery_ms = Some(signed_ms(&field.time()?));
                 }
                 system::LITE_TOPIC => draft.lite_topic = Some(field.text()?),
                 system::PRIORITY => draft.priority = Some(field.int32()?),

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 use prost_types::{Duration, Timestamp};
 
-use super::{Delivery, Irregular, Placement, Sent, digest, duration, duration_ms, timestamp};
+use super::{Delivery, Irregular, Placement, Sent, digest, duration, duration_ms, signed_ms, timestamp};
 
 const HOST: &str = "broker-a:8081";
 
@@ -109,7 +109,7 @@ fn check(sent: &[u8], kind: MessageType, delivery: &Delivery) -> Result<(), Test
         prop_assert_eq!(draft.priority, system.priority);
         prop_assert_eq!(draft.lite_topic, system.lite_topic.as_deref());
         let recovery = system.orphaned_transaction_recovery_duration;
-        prop_assert_eq!(draft.recovery_ms, recovery.as_ref().map(duration_ms));
+        prop_assert_eq!(draft.recovery_ms, recovery.as_ref().map(signed_ms));
         Ok(())
     })
     .expect("understood above")
@@ -406,5 +406,7 @@ fn times_survive_the_round_trip() {
         assert_eq!(duration_ms(&duration(ms)), ms);
     }
     assert_eq!(duration_ms(&Duration { seconds: -1, nanos: 0 }), 0);
+    assert_eq!(signed_ms(&Duration { seconds: -1, nanos: 0 }), -1000);
+    assert_eq!(signed_ms(&Duration { seconds: 0, nanos: -1 }), -1, "below 0 is not 0");
     assert_eq!(timestamp(-1), Timestamp { seconds: -1, nanos: 999_000_000 });
 }

@@ -3,6 +3,8 @@
 //! The protocol carries business errors as gRPC OK with a `Status` in the body; gRPC statuses are for transport
 //! trouble. A [`Refusal`] is such an error on its way to the body of an answer.
 
+use std::fmt::Display;
+
 use kerolox_model::names::NameError;
 use kerolox_model::token::TokenError;
 use kerolox_proto::v2::{self, Code};
@@ -35,9 +37,31 @@ impl Refusal {
         Self::new(Code::IllegalConsumerGroup, error.to_string())
     }
 
-    /// A receipt handle that is none of ours.
-    pub fn invalid_receipt_handle(error: &TokenError) -> Self {
-        Self::new(Code::InvalidReceiptHandle, error.to_string())
+    /// A receipt handle that cannot be used, and why. The text begins as RocketMQ's does: clients and their tests look for that.
+    pub fn invalid_receipt_handle(reason: impl Display) -> Self {
+        Self::new(Code::InvalidReceiptHandle, format!("INVALID_RECEIPT_HANDLE: {reason}"))
+    }
+
+    /// An invisible duration below what is allowed, in the words of RocketMQ and ours. Milliseconds.
+    pub fn invisible_time_too_small(asked_ms: i64, min_ms: u64) -> Self {
+        Self::new(
+            Code::IllegalInvisibleTime,
+            format!(
+                "the invisibleTime is too small. min is {min_ms}. {asked_ms} ms were asked for; choose a duration that covers the \
+                 time that processing takes"
+            ),
+        )
+    }
+
+    /// An invisible duration above what is allowed, in the words of RocketMQ and ours. Milliseconds.
+    pub fn invisible_time_too_large(asked_ms: i64, max_ms: u64) -> Self {
+        Self::new(
+            Code::IllegalInvisibleTime,
+            format!(
+                "the invisibleTime is too large. max is {max_ms}. {asked_ms} ms were asked for; choose a shorter duration, and \
+                 prolong it while the message is being processed"
+            ),
+        )
     }
 
     /// A transaction id that is none of ours.

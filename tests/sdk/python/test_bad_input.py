@@ -186,14 +186,21 @@ def test_a_handle_of_another_topic_or_group(broker, cluster, group):
     assert broker.ack(topic, group, handle).status.code == Code.OK
 
 
-@pytest.mark.parametrize("seconds", [0.5, 9, 12 * 3600 + 1])
-def test_invisible_duration_out_of_range(broker, topic, group, seconds):
+@pytest.mark.parametrize(
+    "seconds, text",
+    [
+        (0.5, "the invisibleTime is too small. min is 10000"),
+        (9, "the invisibleTime is too small. min is 10000"),
+        (12 * 3600 + 1, "the invisibleTime is too large. max is 43200000"),
+    ],
+)
+def test_invisible_duration_out_of_range(broker, topic, group, seconds, text):
     status, _ = broker.receive(topic, group, invisible=seconds)
-    check(status, Code.ILLEGAL_INVISIBLE_TIME, "invisible")
+    check(status, Code.ILLEGAL_INVISIBLE_TIME, text)
 
 
 def test_filter_expression(broker, topic, group):
-    status, _ = broker.receive(topic, group, expression="a || ")
+    status, _ = broker.receive(topic, group, expression="|| ||")
     check(status, Code.ILLEGAL_FILTER_EXPRESSION)
 
 

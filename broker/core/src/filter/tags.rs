@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 pub struct TagFilter(BTreeSet<String>);
 
 impl TagFilter {
-    /// Reads an expression such as `*` or `created || paid`; `None` when it means every message.
+    /// Reads an expression such as `*` or `created || paid`; `None` when it means every message. As RocketMQ does, empty parts
+    /// are left out, and a single `|` belongs to a tag.
     ///
     /// # Errors
     /// A sentence that says what is wrong.
@@ -16,10 +17,11 @@ impl TagFilter {
         if expression.is_empty() || expression == "*" {
             return Ok(None);
         }
-        let tags: BTreeSet<String> = expression.split("||").map(|tag| tag.trim().to_owned()).collect();
-        if tags.iter().any(|tag| tag.is_empty() || tag.contains('|')) {
+        let parts = expression.split("||").map(str::trim);
+        let tags: BTreeSet<String> = parts.filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
+        if tags.is_empty() {
             return Err(format!(
-                "tag expression {expression:?} has an empty tag or a single '|'; write \"*\" or \"tagA || tagB\""
+                "tag expression {expression:?} holds no tag; write \"*\" or \"tagA || tagB\""
             ));
         }
         Ok((!tags.contains("*")).then_some(Self(tags)))
@@ -43,8 +45,20 @@ mod tests {
         for all in ["*", "", "  ", "a || *"] {
             assert_eq!(TagFilter::parse(all), Ok(None), "{all:?}");
         }
-        for bad in ["a ||", "|| a", "a | b", "||"] {
+        for bad in ["||", "|| ||", " ||||"] {
             assert!(TagFilter::parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn empty_parts_are_left_out_and_a_single_bar_belongs_to_a_tag() {
+        let parsed = |expression| TagFilter::parse(expression).expect("legal").expect("not all");
+        for expression in ["a||||b", "a||b||", "|| a || b", "||||a||b||||"] {
+            assert_eq!(parsed(expression), parsed("a || b"), "{expression:?}");
+        }
+        assert_eq!(parsed("a||"), parsed("a"));
+        let one = parsed("a | b");
+        assert!(one.matches(Some("a | b")) && !one.matches(Some("a")) && !one.matches(Some("b")));
+        assert!(parsed("a|||b").matches(Some("|b")));
     }
 }
