@@ -9,13 +9,13 @@ use kerolox_core::replicas::Replicas;
 use kerolox_core::schedule::{CLASSIC_LEVELS_MS, DelayPolicy};
 use kerolox_core::transaction::CheckPolicy;
 use kerolox_kit::clients::ClientSettings;
-use kerolox_kit::config::{ByteSize, Span, comma_list, span_list};
+use kerolox_kit::config::{ByteSize, Span, comma_list, one_of, span_list};
 use kerolox_kit::health::HealthSettings;
 use kerolox_kit::routes::{DEFAULT_HEARTBEAT, DEFAULT_LEASE};
 use kerolox_kit::tls::TlsSettings;
 use kerolox_model::limits;
 use kerolox_replication::Policy;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::retention::Limits;
 use crate::timers::Pace;
@@ -105,13 +105,19 @@ impl TimersConfig {
 }
 
 /// What an acknowledgement waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FlushMode {
     /// The disk.
     Sync,
     /// The page cache.
     Async,
+}
+
+impl<'de> Deserialize<'de> for FlushMode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        one_of(deserializer, &[("sync", Self::Sync), ("async", Self::Async)])
+    }
 }
 
 impl LogConfig {
@@ -211,7 +217,7 @@ pub struct TopicsConfig {
 }
 
 /// Whether topics come into being with their first message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AutoCreate {
     /// They do.
@@ -220,6 +226,12 @@ pub enum AutoCreate {
     Off,
     /// They do on a broker that is its own nameserver.
     Standalone,
+}
+
+impl<'de> Deserialize<'de> for AutoCreate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        one_of(deserializer, &[("on", Self::On), ("off", Self::Off), ("standalone", Self::Standalone)])
+    }
 }
 
 /// Consumer groups.
@@ -297,7 +309,7 @@ pub struct ReplicationConfig {
 }
 
 /// How many members hold a record before it is acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReplicaChoice {
     /// All in sync.
@@ -306,6 +318,12 @@ pub enum ReplicaChoice {
     Quorum,
     /// The master alone.
     Master,
+}
+
+impl<'de> Deserialize<'de> for ReplicaChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        one_of(deserializer, &[("all", Self::All), ("quorum", Self::Quorum), ("master", Self::Master)])
+    }
 }
 
 impl Default for ReplicationConfig {

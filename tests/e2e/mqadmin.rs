@@ -414,3 +414,29 @@ fn exit_codes_tell_what_happened() {
         assert!(mqadmin(&line).stderr.contains(&nobody), "{line}");
     }
 }
+
+#[tokio::test]
+async fn produce_says_what_was_stored_and_ends_soon_after_a_refusal() {
+    let servers = Servers::standalone(&[]);
+    servers.create_topic("orders", "NORMAL").await;
+    let file = servers.folder.path().join("messages.json");
+    let good = "{\"body\":\"good\"}\n";
+    let bad = "{\"body\":\"bad\",\"properties\":{\"a\\u0001b\":\"v\"}}\n";
+    std::fs::write(&file, [&good.repeat(3), bad, &good.repeat(400)].concat()).unwrap();
+    let ns = servers.access_points();
+    let started = std::time::Instant::now();
+    // All lines would take over a minute.
+    let run = mqadmin(&format!("produce -n {ns} -t orders --input json --rate 5 -f {}", file.display()));
+    assert!(run.code != 0 && run.stdout.is_empty(), "{run:?}");
+    assert!(
+        run.stderr.contains("line 4: ") && run.stderr.contains(" bytes were stored, 1 refused: "),
+        "{run:?}"
+    );
+    assert!(started.elapsed() < std::time::Duration::from_secs(40), "it went on: {:?}", started.elapsed());
+    let stored: Option<usize> = run.stderr.split_whitespace().find_map(|word| word.parse().ok());
+    let stored = stored.expect("it says how many were stored");
+    let consumer = servers.consumer("billing", "orders").await;
+    let came = crate::support::consume(&consumer, stored).await;
+    assert!(stored >= 3 && came.iter().all(|body| body == "good"), "{came:?}");
+    crate::support::expect_nothing(&consumer).await;
+}

@@ -141,6 +141,37 @@ fn an_unknown_key_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_word_that_is_no_value_is_an_error_that_lists_those_that_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("broker.toml");
+    std::fs::write(&file, "[log]\nflush = \"fast\"\n").unwrap();
+    for said in [
+        stderr(&run(&["--print-config", "--flush", "fast"], &[])),
+        stderr(&run(&["--print-config"], &[("KEROLOX_BROKER__LOG__FLUSH", "fast")])),
+        stderr(&run(&["--print-config", "--config", file.to_str().unwrap()], &[])),
+    ] {
+        assert!(said.contains("\"fast\" is none of sync, async") && said.contains("flush"), "{said}");
+    }
+    let said = stderr(&run(&["--print-config"], &[("KEROLOX_BROKER__REPLICATION__ACKS", "some")]));
+    assert!(said.contains("\"some\" is none of all, quorum, master"), "{said}");
+    let said = stderr(&run(&["--print-config", "--auto-create", "yes"], &[]));
+    assert!(said.contains("\"yes\" is none of on, off, standalone"), "{said}");
+}
+
+#[test]
+fn half_of_a_webhook_secret_is_refused() {
+    let mut servers = Servers::standalone(&[]);
+    servers.brokers[0].stop().unwrap();
+    let file = servers.brokers[0].data().join("webhook-secret");
+    let whole = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    let said = refusal(&mut servers.brokers[0]);
+    assert!(said.contains("webhook secret has 32 characters instead of 64"), "{said}");
+    std::fs::write(&file, &whole).unwrap();
+    servers.brokers[0].start().unwrap();
+}
+
+#[test]
 fn mqadmin_waits_for_the_first_broker_of_a_cluster_that_was_just_started() {
     let mut servers = Servers::cluster(1, &[], &[]);
     let nameserver = servers.access_points();

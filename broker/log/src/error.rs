@@ -58,6 +58,14 @@ pub enum LogError {
         /// The system's error.
         source: io::Error,
     },
+    /// A file does not go together with the others.
+    #[error("{file} cannot be used: {reason}")]
+    Misplaced {
+        /// File name.
+        file: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// The folder holds something that this version does not understand.
     #[error("{file} has an unknown format: {reason}; was it written by a newer version?")]
     Format {

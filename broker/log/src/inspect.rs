@@ -74,7 +74,7 @@ impl Inspector {
     /// Looks at the segments in `folder`.
     ///
     /// # Errors
-    /// [`LogError::Io`], and [`LogError::Format`] when a segment has another format version or is of another log, or when
+    /// [`LogError::Io`], [`LogError::Format`] when a segment has another format version, and [`LogError::Misplaced`] when it is of another log, or when
     /// every copy of the salt is lost: nothing can be understood then.
     pub fn open(folder: &dyn Folder, mode: Mode) -> Result<Self, LogError> {
         let checkpoint = Checkpoint::peek(folder).map_err(LogError::io("reading the log's checkpoint"))?;

@@ -91,7 +91,7 @@ fn open_segments(folder: &dyn Folder) -> Result<Vec<Segment>, LogError> {
         if let Some(before) = segments.last() {
             let end = before.base + len(before)?;
             if end > base {
-                return Err(LogError::Format {
+                return Err(LogError::Misplaced {
                     file: segment::file_name(base),
                     reason: format!(
                         "it begins at {base}, but {} ends at {end}; move the one away that does not belong here",

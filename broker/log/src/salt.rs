@@ -63,7 +63,7 @@ impl fmt::Debug for Salt {
 /// ever stored.
 ///
 /// # Errors
-/// [`LogError::Format`] when the segments are of different logs, or when there are frames and nothing tells their salt.
+/// [`LogError::Misplaced`] when the segments are of different logs, or when there are frames and nothing tells their salt.
 pub(crate) fn find(segments: &[Segment], checkpoint: Option<Salt>) -> Result<Option<Salt>, LogError> {
     if let Some(salt) = of_headers(segments)?.or(checkpoint) {
         return Ok(Some(salt));
@@ -82,7 +82,7 @@ pub(crate) fn find(segments: &[Segment], checkpoint: Option<Salt>) -> Result<Opt
         if claims_a_frame(segment).map_err(failed(segment))? {
             let reason = "no copy of the number that its checksums begin with is left: the headers of all segments and the \
                           checkpoint are damaged; restore the checkpoint, or any one segment, from a replica or a backup";
-            return Err(LogError::Format { file: segment.name(), reason: reason.to_owned() });
+            return Err(LogError::Misplaced { file: segment.name(), reason: reason.to_owned() });
         }
     }
     Ok(None)
@@ -98,7 +98,7 @@ fn of_headers(segments: &[Segment]) -> Result<Option<Salt>, LogError> {
                     "it belongs to another log than {}; move the one away that does not belong here",
                     before.name()
                 );
-                return Err(LogError::Format { file: segment.name(), reason });
+                return Err(LogError::Misplaced { file: segment.name(), reason });
             }
             Some(_) => {}
             None => found = Some((salt, segment)),

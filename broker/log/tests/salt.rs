@@ -122,7 +122,7 @@ fn without_any_copy_nothing_is_touched_and_the_error_says_what_to_do() {
     flip(&folder, places[1] + 40, 1);
     let before = folder.content(&name(0));
     let error = Log::open(Arc::new(folder.clone()), SALTED).err().expect("refused");
-    assert!(matches!(&error, LogError::Format { file, .. } if *file == name(0)), "{error}");
+    assert!(matches!(&error, LogError::Misplaced { file, .. } if *file == name(0)), "{error}");
     assert!(error.to_string().contains("restore the checkpoint"), "{error}");
     assert!(Inspector::open(&folder, Mode::Offline).is_err());
     assert_eq!(folder.content(&name(0)), before);

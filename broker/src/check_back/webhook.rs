@@ -207,7 +207,7 @@ async fn read(answer: reqwest::Response) -> Result<Answer, String> {
 /// The secret in `file`; without one, that in the data folder, which is made if it is not there.
 ///
 /// # Errors
-/// When the file cannot be read or made, or is empty.
+/// When the file cannot be read or made, is empty, or is the broker's own and not whole.
 pub fn secret(file: Option<&Path>, data: &Path) -> io::Result<Vec<u8>> {
     let own = data.join(SECRET_FILE);
     let path = file.unwrap_or(&own);
@@ -217,7 +217,16 @@ pub fn secret(file: Option<&Path>, data: &Path) -> io::Result<Vec<u8>> {
     };
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     let text = read.map_err(named)?;
+    let own_len = 2 * SECRET_BYTES;
     match text.trim() {
+        half if file.is_none() && half.len() != own_len => Err(named(io::Error::new(
+            ErrorKind::InvalidData,
+            format!(
+                "the webhook secret has {} characters instead of {own_len}, so a part of it is lost; restore the file, or remove it \
+                 to have another one made, and tell that to the webhooks",
+                half.len()
+            ),
+        ))),
         "" => Err(named(io::Error::new(ErrorKind::InvalidData, "the webhook secret is empty"))),
         text => Ok(text.as_bytes().to_vec()),
     }
@@ -229,9 +238,12 @@ fn make_secret(path: &Path) -> io::Result<String> {
         .take(SECRET_BYTES)
         .collect();
     let text = hexadecimal(&bytes);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    // Under its name it is there as a whole, or not at all.
+    let draft = path.with_extension("new");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
     writeln!(file, "{text}")?;
     file.sync_all()?;
+    fs::rename(&draft, path)?;
     Ok(text)
 }
 
@@ -251,6 +263,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let first = secret(None, folder.path()).unwrap();
         assert_eq!((first.len(), secret(None, folder.path()).unwrap()), (2 * SECRET_BYTES, first.clone()));
+        let own = folder.path().join(SECRET_FILE);
+        fs::write(&own, &first[..SECRET_BYTES]).unwrap();
+        let half = secret(None, folder.path()).unwrap_err().to_string();
+        assert!(half.contains("32 characters instead of 64") && half.contains(SECRET_FILE), "{half}");
+        assert_eq!(fs::read(&own).unwrap(), &first[..SECRET_BYTES], "it is not replaced in silence");
         let file = folder.path().join("mine");
         assert!(secret(Some(&file), folder.path()).unwrap_err().to_string().contains("mine"));
         fs::write(&file, " \n").unwrap();

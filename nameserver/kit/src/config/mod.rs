@@ -128,6 +128,21 @@ pub fn comma_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Stri
     })
 }
 
+/// For settings that have few values: the one that a word stands for.
+///
+/// # Errors
+/// Any other word, with those that there are.
+pub fn one_of<'de, D: Deserializer<'de>, T: Copy>(
+    deserializer: D,
+    words: &[(&str, T)],
+) -> Result<T, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        serde::de::Error::custom(format!("{text:?} is none of {}", known.join(", ")))
+    })
+}
+
 /// For `#[serde(deserialize_with)]`: a list of durations in the form of [`comma_list`].
 ///
 /// # Errors

@@ -30,7 +30,8 @@ enum Input {
 
 /// Send a message for each line of the standard input or a file
 ///
-/// Ends with the number of messages that were stored. It stops at the first line that is wrong or cannot be sent, and says which.
+/// Ends with the number of messages that were stored, and of those that were not. It stops at the first line that is wrong, and soon
+/// after the first one that is refused, and says which. Lines that were under way by then may be stored.
 #[derive(Debug, Args)]
 pub(crate) struct Produce {
     #[command(flatten)]
@@ -83,34 +84,46 @@ impl Produce {
         let producer = Arc::new(client.producer().topic(&self.topic).start().await?);
         let batcher = Batcher::new(Arc::clone(&producer), Batching::default())?;
         let mut lines = self.lines()?;
-        let mut pending: VecDeque<(u64, Pending)> = VecDeque::new();
-        let (started, mut number, mut sent, mut bytes) = (Instant::now(), 0_u64, 0_u64, 0_u64);
-        let outcome = loop {
-            let Some(line) = lines.recv().await else { break Ok(()) };
+        let mut sent = Sent::default();
+        let (started, mut number) = (Instant::now(), 0_u64);
+        let wrong = loop {
+            let due = started + self.pause(number);
+            // A refusal is noticed while the next line is waited for, however long that takes.
+            let line = tokio::select! {
+                biased;
+                () = sent.next_answer(), if !sent.waiting.is_empty() => {
+                    if sent.refused > 0 { break None } else { continue }
+                }
+                line = next_line(&mut lines, due), if sent.waiting.len() < UNANSWERED => line,
+            };
+            let Some(line) = line else { break None };
             number += 1;
             let message = match line.map_err(|error| error.to_string()).and_then(|line| self.message(line)) {
                 Ok(message) => message,
-                Err(reason) => break Err(Failure::usage(format!("line {number}: {reason}"))),
+                Err(reason) => break Some(Failure::usage(format!("line {number}: {reason}"))),
             };
-            if let Some(rate) = self.rate {
-                #[allow(clippy::cast_precision_loss, reason = "so many lines take years")]
-                let due = Duration::from_secs_f64((number - 1) as f64 / f64::from(rate));
-                tokio::time::sleep_until((started + due).into()).await;
-            }
-            bytes += message.body().len() as u64;
-            pending.push_back((number, batcher.send(message).await?));
-            if pending.len() > UNANSWERED
-                && let Err(failure) = settle(&mut pending, UNANSWERED / 2, &mut sent).await
-            {
-                break Err(failure);
+            let bytes = message.body().len() as u64;
+            match batcher.send(message).await {
+                Ok(answer) => sent.waiting.push_back((number, bytes, answer)),
+                Err(error) => break Some(Failure::from(error).during(format!("line {number}"))),
             }
         };
         // What was sent before the trouble is stored all the same.
         batcher.flush().await;
-        let settled = settle(&mut pending, 0, &mut sent).await;
-        let summary = format!("{sent} messages with {bytes} bytes were stored");
-        outcome.and(settled).map_err(|failure| failure.during(&summary))?;
-        Ok(Report::ok(summary, json!({ "messages": sent, "bytes": bytes })))
+        while !sent.waiting.is_empty() {
+            sent.next_answer().await;
+        }
+        let summary = sent.summary();
+        match sent.first.or(wrong) {
+            Some(failure) => Err(failure.during(&summary)),
+            None => Ok(Report::ok(summary, json!({ "messages": sent.stored, "bytes": sent.bytes }))),
+        }
+    }
+
+    /// From the start to line `number`, counted from 0.
+    fn pause(&self, number: u64) -> Duration {
+        #[allow(clippy::cast_precision_loss, reason = "so many lines take years")]
+        self.rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(number as f64 / f64::from(rate)))
     }
 
     /// The lines, read on a thread of their own: the standard input may be a terminal.
@@ -217,15 +230,52 @@ fn described(
     Ok(message)
 }
 
-/// Waits until no more than `left` are without answer.
-async fn settle(pending: &mut VecDeque<(u64, Pending)>, left: usize, sent: &mut u64) -> Result<()> {
-    while pending.len() > left
-        && let Some((number, answer)) = pending.pop_front()
-    {
-        answer.await.map_err(|error| Failure::from(error).during(format!("line {number}")))?;
-        *sent += 1;
+/// The next line, not before it is due. Nothing is lost when it is dropped.
+async fn next_line(
+    lines: &mut tokio::sync::mpsc::Receiver<std::io::Result<Vec<u8>>>,
+    due: Instant,
+) -> Option<std::io::Result<Vec<u8>>> {
+    tokio::time::sleep_until(due.into()).await;
+    lines.recv().await
+}
+
+/// What became of the messages that were sent.
+#[derive(Default)]
+struct Sent {
+    /// Line, bytes of the body, and the answer, in the order of the lines.
+    waiting: VecDeque<(u64, u64, Pending)>,
+    stored: u64,
+    bytes: u64,
+    refused: u64,
+    /// Why the first one was refused.
+    first: Option<Failure>,
+}
+
+impl Sent {
+    /// Waits for the answer of the oldest message. Nothing is lost when it is dropped.
+    async fn next_answer(&mut self) {
+        let Some((_, _, answer)) = self.waiting.front_mut() else { return };
+        let answer = answer.await;
+        let Some((number, bytes, _)) = self.waiting.pop_front() else { return };
+        match answer {
+            Ok(_) => {
+                self.stored += 1;
+                self.bytes += bytes;
+            }
+            Err(error) => {
+                self.refused += 1;
+                self.first.get_or_insert_with(|| Failure::from(error).during(format!("line {number}")));
+            }
+        }
     }
-    Ok(())
+
+    fn summary(&self) -> String {
+        let stored = format!("{} messages with {} bytes were stored", self.stored, self.bytes);
+        match self.refused {
+            0 => stored,
+            refused => format!("{stored}, {refused} refused"),
+        }
+    }
 }
 
 #[cfg(test)]
