@@ -211,6 +211,20 @@ async fn lists_tell_what_one_needs_at_night() {
         servers.brokers[0].start().unwrap();
     }
 
+    // Who acknowledged a message, and when.
+    producer.send(message("orders", "done")).await.unwrap();
+    let consumer = servers.consumer("shipping", "orders").await;
+    assert_eq!(consume(&consumer, 2).await, ["done", "x"]);
+    let why = json(&format!("message why {} -n {ns} -g shipping", sent.message_id));
+    let reason = &why["messages"][0]["groups"][0];
+    assert!(reason["acknowledgedMs"].as_i64().unwrap() > 0, "{why}");
+    let client = reason["client"].as_str().unwrap();
+    assert!(!client.is_empty() && reason["text"] == format!("client {client} acknowledged it"), "{why}");
+    assert!(
+        table(&format!("message why {} -n {ns} -g shipping", sent.message_id))
+            .contains("acknowledged it at 20")
+    );
+
     // A half message is parked soon; list and log name it.
     table(&format!(
         "updateTopic -n {ns} -t payments -a +message.type=TRANSACTION,+transaction.max-age=1s,+transaction.first-check=0s,+transaction.check-interval=1s"

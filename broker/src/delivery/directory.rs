@@ -13,6 +13,7 @@ use kerolox_kit::refusal::Refusal;
 use kerolox_proto::v2::Code;
 use kerolox_store::{Event, Store};
 
+use super::acknowledged::AckJournal;
 use super::alarm::Alarm;
 use super::lites::Lites;
 use super::subscription::Shared;
@@ -32,6 +33,7 @@ pub struct Deliveries {
     pub(super) alarm: Alarm,
     watches: Arc<Watches>,
     members: Members,
+    acknowledged: AckJournal,
     auto_create_groups: bool,
     /// See `kerolox_core::delivery::Subscription::new`.
     lease_base: u64,
@@ -110,10 +112,16 @@ impl Deliveries {
             lites: arrivals.lites.clone(),
             watches: arrivals.watches.clone(),
             members: Members::default(),
+            acknowledged: AckJournal::default(),
             alarm: Alarm::default(),
             auto_create_groups,
             lease_base,
         }
+    }
+
+    /// Who acknowledged what since this broker is the master.
+    pub fn acknowledged(&self) -> &AckJournal {
+        &self.acknowledged
     }
 
     /// Where subscriptions report what was done.

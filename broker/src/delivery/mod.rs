@@ -5,6 +5,7 @@
 //! letters. [`Followers`] knows which clients subscribe to which lite topics, each of which has a subscription of its own
 //! while it is at work (`lites`). Who reads without a subscription waits with [`Watched`].
 
+mod acknowledged;
 mod alarm;
 mod dead;
 mod directory;
@@ -16,6 +17,7 @@ mod progress;
 mod subscription;
 mod watch;
 
+pub use acknowledged::{AckJournal, Acknowledged, Place};
 pub use directory::{Arrivals, Deliveries};
 pub use followers::{Action, Change, Evicted, Followers, Inbox, OverQuota};
 pub use members::Members;

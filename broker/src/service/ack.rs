@@ -17,7 +17,7 @@ use tonic::Request;
 
 use super::receive::invisible_ms;
 use super::{Context, stored_group};
-use crate::delivery::Subscription;
+use crate::delivery::{Place, Subscription};
 use crate::engine::refused_by_log;
 
 /// Shortest time that a Node.js consumer can put a message away for: its SDK takes the seconds of the back-off policy for
@@ -62,7 +62,11 @@ async fn ack_own(
     for (place, entry) in entries {
         let acked = open_handle(context, &client.client_id, named, &entry.receipt_handle).await.and_then(
             |(subscription, lease)| {
-                subscription.ack(now_ms(), &lease).map_err(|error| refused(&error))?;
+                let at_ms = now_ms();
+                subscription.ack(at_ms, &lease).map_err(|error| refused(&error))?;
+                let (group_id, topic_id) = (subscription.group_id(), subscription.topic_id());
+                let place = Place { group_id, topic_id, queue: lease.queue, offset: lease.offset };
+                context.deliveries.acknowledged().note(place, &client.client_id, at_ms);
                 if !touched.iter().any(|known| Arc::ptr_eq(known, &subscription)) {
                     touched.push(subscription);
                 }

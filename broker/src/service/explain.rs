@@ -13,7 +13,7 @@ use kerolox_store::{Found, Page, Standing, Store};
 use super::failure::Failure;
 use super::groups::{cursors, group_named};
 use super::query::{stored, topic_named};
-use crate::delivery::Deliveries;
+use crate::delivery::{self, Acknowledged, Deliveries};
 use crate::wire;
 
 /// Messages of one id that are looked at, dead letters among them: a producer gives each id once.
@@ -126,7 +126,7 @@ impl Inquiry<'_> {
             ..Default::default()
         };
         let (word, text) = match fate {
-            Fate::Done => self.done(place, group, is_filtered, &mut reason)?,
+            Fate::Done => self.done(place, (group, cursor), is_filtered, &mut reason)?,
             Fate::Blocked { attempts } => {
                 reason.attempts = attempts;
                 let text = "its attempts are used up and it stays, with what is behind it in its message group; say what becomes of it with blockedSettle";
@@ -177,7 +177,7 @@ impl Inquiry<'_> {
     fn done(
         &self,
         place: &Place<'_>,
-        group: &Group,
+        (group, cursor): (&Group, &Group),
         is_filtered: bool,
         reason: &mut pb::GroupReason,
     ) -> Result<(&'static str, String), Failure> {
@@ -210,6 +210,16 @@ impl Inquiry<'_> {
                     format!("it became a dead letter ({why}); send it back with dlqRedrive"),
                 ),
             });
+        }
+        let of_cursor = delivery::Place {
+            group_id: cursor.id,
+            topic_id: place.topic.id,
+            queue: place.queue,
+            offset: place.offset,
+        };
+        if let Some(Acknowledged { client, at_ms }) = self.deliveries.acknowledged().find(of_cursor) {
+            (reason.client, reason.acknowledged_ms) = (client.to_string(), at_ms);
+            return Ok(("done", format!("client {client} acknowledged it")));
         }
         Ok(match is_filtered {
             true => (

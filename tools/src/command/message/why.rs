@@ -109,7 +109,10 @@ fn text(told: &Told) -> String {
             reason.group,
             reason.reason,
             reason.text,
-            until(reason.until_ms)
+            match reason.acknowledged_ms {
+                0 => until(reason.until_ms),
+                at_ms => format!(" at {}", local_time(at_ms)),
+            }
         ));
     }
     output::lines(&lines)
@@ -135,7 +138,7 @@ fn view(told: &Told) -> Value {
         json!({
             "group": reason.group, "member": reason.member, "reason": reason.reason, "text": reason.text,
             "client": reason.client, "untilMs": reason.until_ms, "attempts": reason.attempts,
-            "maxAttempts": reason.max_attempts, "ahead": reason.ahead,
+            "maxAttempts": reason.max_attempts, "ahead": reason.ahead, "acknowledgedMs": reason.acknowledged_ms,
         })
     };
     json!({
