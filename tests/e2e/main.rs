@@ -18,6 +18,7 @@ mod dedup;
 mod delivery;
 mod desk;
 mod elsewhere;
+mod examples;
 mod fifo;
 mod filters;
 mod health;

@@ -122,11 +122,11 @@ catalog! {
     }
     "topic" {
         "list" ["topicList"] "-n 127.0.0.1:9876" topic::TopicList;
-        "create" ["updateTopic"] "-t orders -a +message.type=TRANSACTION" topic::UpdateTopic;
+        "create" ["updateTopic"] "-t payments -a +message.type=TRANSACTION" topic::UpdateTopic;
         "delete" ["deleteTopic"] "-t orders" topic::DeleteTopic;
         "status" ["topicStatus"] "-t orders" topic::TopicStatus;
         "route" ["topicRoute"] "-t orders" topic::TopicRoute;
-        "perm" ["updateTopicPerm"] "-t orders -p 4" topic::UpdateTopicPerm;
+        "perm" ["updateTopicPerm"] "-t orders -p 6" topic::UpdateTopicPerm;
         "clusters" ["topicClusterList"] "-t orders" topic::TopicClusterList;
         "create-list" ["updateTopicList"] "-f topics.json --dry-run" config::UpdateTopicList;
         "probe" ["checkMsgSendRT"] "-t orders -a 10" probe::CheckMsgSendRt;

@@ -13,7 +13,7 @@ Administration of Kerolox, in groups of commands, and with all names and flags o
 
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done on some brokers only, 4 not found, 5 denied, 6 unreachable.";
 const AFTER: &str = "\
-RocketMQ's names work too, without regard to case: mqadmin updateTopic -n 127.0.0.1:9876 -c DefaultCluster -t orders
+RocketMQ's names work too, without regard to case: mqadmin updateTopic -n 127.0.0.1:9876 -t orders
 `mqadmin commands` lists all of them, with what became of each.";
 
 /// The whole command line. Flat names are hidden: the groups show each command once.
