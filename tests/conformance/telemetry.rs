@@ -203,7 +203,7 @@ async fn c34_illegal_settings_end_the_stream(setting: Setting) {
         consumer("group", "no/topic", everything()),
     ];
     let filters = [
-        consumer("group", "orders", filter(FilterType::Tag, "a || ")),
+        consumer("group", "orders", filter(FilterType::Tag, " || ")),
         consumer("group", "orders", filter(FilterType::Sql, "price >")),
     ];
     for (server, filters) in [(&setting.world.nameserver, &[][..]), (&setting.world.a, &filters)] {

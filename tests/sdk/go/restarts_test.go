@@ -60,6 +60,9 @@ func TestClientsGoOnWhenABrokerWasKilledAndIsBack(t *testing.T) {
 func TestClientsGoOnWithoutTheNameserverAndOthersStartWhenItIsBack(t *testing.T) {
 	eachAccessPoint(t, func(t *testing.T, access string) {
 		running, without := openRunning(t, access), numbered(10, "without")
+		// The SDK asks for the first assignment about a second after the start.
+		ok(t, running.send("with it"))
+		running.arrive(t, []string{"with it"})
 		running.cluster.kill(nameserver)
 		for _, body := range without {
 			ok(t, running.send(body))
