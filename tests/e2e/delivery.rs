@@ -122,8 +122,11 @@ async fn a_group_starts_where_it_was_told_and_stops_when_it_is_disabled() {
     servers.create_topic("orders", "NORMAL").await;
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     producer.send(message("orders", "old")).await.unwrap();
-    let from_now_on =
-        wire::UpdateGroupRequest { name: "late".into(), consume_from_min: Some(false), ..Default::default() };
+    let from_now_on = wire::UpdateGroupRequest {
+        name: "late".into(),
+        attributes: vec!["+consume.from=latest".into()],
+        ..Default::default()
+    };
     update_group(&servers, from_now_on).await;
     let late = servers.consumer("late", "orders").await;
     expect_nothing(&late).await;
@@ -143,6 +146,22 @@ async fn a_group_starts_where_it_was_told_and_stops_when_it_is_disabled() {
     update_group(&servers, enable(true)).await;
     producer.send(message("orders", "newer")).await.unwrap();
     assert_eq!(consume(&late, 1).await, ["newer"]);
+}
+
+#[tokio::test]
+async fn a_group_as_rocketmq_makes_it_misses_nothing_that_was_sent_before_it_came() {
+    let servers = Servers::cluster(1, &["broker-a", "broker-b"], &[]);
+    let ns = servers.access_points();
+    crate::mqadmin::table(&format!("updateTopic -n {ns} -c DefaultCluster -t orders -r 2 -w 2"));
+    // What RocketMQ's tools send when nobody says anything.
+    crate::mqadmin::table(&format!("updateSubGroup -n {ns} -c DefaultCluster -g billing -m false"));
+    let producer = servers.client().producer().topic("orders").start().await.unwrap();
+    let sent: Vec<String> = (10..30).map(|number| number.to_string()).collect();
+    for body in &sent {
+        producer.send(message("orders", body)).await.unwrap();
+    }
+    let consumer = servers.consumer("billing", "orders").await;
+    assert_eq!(consume(&consumer, sent.len()).await, sent);
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ async fn what_comes_while_the_broker_is_down_reaches_a_group_that_began_with_wha
     servers.create_topic("orders", "NORMAL").await;
     send(&servers, &["old"]).await;
     let broker = servers.brokers[0].address().unwrap().to_owned();
-    table(&format!("updateSubGroup -b {broker} -g late -m false"));
+    table(&format!("updateSubGroup -b {broker} -g late --attributes +consume.from=latest"));
     expect_nothing(&servers.consumer("late", "orders").await).await;
     send(&servers, &["new"]).await;
     servers.brokers[0].kill().unwrap();

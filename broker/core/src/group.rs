@@ -60,7 +60,8 @@ pub struct Group {
     /// Redeliveries after the first attempt.
     #[prost(uint32, tag = "5")]
     pub retry_max_times: u32,
-    /// Whether the group starts with the oldest message of a topic that is new to it (else with the newest).
+    /// RocketMQ's consumeFromMinEnable, which its tools send as `false` unless told otherwise. Kept and shown; where the group
+    /// starts is up to [`Self::start`].
     #[prost(bool, tag = "6")]
     pub consume_from_min: bool,
     /// As set by administrators.
@@ -154,11 +155,11 @@ impl Group {
     }
 
     /// Where it starts in a topic that is new to it: as `consume.from` says, otherwise with what comes if it is a broadcast
-    /// group (as in RocketMQ), otherwise as [`Self::consume_from_min`] says.
+    /// group (as in RocketMQ), otherwise with the oldest message. By [`Self::consume_from_min`] a group would miss on each
+    /// broker what was sent before it came there.
     pub fn start(&self) -> Start {
         let attribute = self.attributes.get(CONSUME_FROM_ATTRIBUTE).and_then(|value| parse_start(value).ok());
-        let latest = self.is_broadcast() || !self.consume_from_min;
-        attribute.unwrap_or(if latest { Start::Latest } else { Start::Earliest })
+        attribute.unwrap_or(if self.is_broadcast() { Start::Latest } else { Start::Earliest })
     }
 
     /// Deliveries that a message gets in all: the first one and the retries.
@@ -297,8 +298,8 @@ mod tests {
             let GroupError::Attribute(text) = &refused else { panic!("{refused}") };
             assert!(text.contains(key) && text.contains(value), "{text}");
         }
-        let late = Group { consume_from_min: false, ..Group::new("late") };
-        assert_eq!(late.start(), Start::Latest);
+        let as_rocketmq_makes_it = Group { consume_from_min: false, ..Group::new("billing") };
+        assert_eq!(as_rocketmq_makes_it.start(), Start::Earliest);
     }
 
     #[test]

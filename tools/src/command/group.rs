@@ -21,7 +21,8 @@ pub(crate) struct UpdateSubGroup {
     /// Whether the group may consume
     #[arg(short = 's', long = "consume-enable", alias = "consumeEnable", value_name = "BOOL")]
     consume_enable: Option<bool>,
-    /// Whether the group starts with the oldest message of a topic that it has never consumed
+    /// Kept for RocketMQ's tools, without an effect: a group starts in a topic that it has never consumed with the oldest
+    /// message, unless `--attributes +consume.from=latest` says otherwise
     #[arg(
         short = 'm',
         long = "consume-from-min-enable",

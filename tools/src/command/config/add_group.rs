@@ -90,7 +90,7 @@ impl AddBrokerGroup {
 /// Whether a message that is sent before the group looks may be one that it never gets.
 fn starts_late(group: &Group) -> bool {
     let attributes = group.attributes.iter().flatten();
-    group.consume_from_min_enable == Some(false) || { attributes }.any(|(key, value)| match key.as_str() {
+    { attributes }.any(|(key, value)| match key.as_str() {
         kerolox_core::group::CONSUME_FROM_ATTRIBUTE => value != "earliest",
         kerolox_core::group::BROADCAST_ATTRIBUTE => value == "true",
         _ => false,
@@ -239,18 +239,18 @@ mod tests {
 
     #[test]
     fn consumers_that_begin_with_what_comes_must_look_first() {
-        let group = |from_min, attributes: &[(&str, &str)]| {
+        let group = |attributes: &[(&str, &str)]| {
             let attributes = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
             Group {
-                consume_from_min_enable: Some(from_min),
+                consume_from_min_enable: Some(false),
                 attributes: Some(attributes.collect()),
                 ..Group::default()
             }
         };
-        assert!(!starts_late(&group(true, &[("consume.from", "earliest"), ("broadcast", "false")])));
-        assert!(starts_late(&group(false, &[])));
-        assert!(starts_late(&group(true, &[("consume.from", "latest")])));
-        assert!(starts_late(&group(true, &[("broadcast", "true")])));
+        assert!(!starts_late(&group(&[("consume.from", "earliest"), ("broadcast", "false")])));
+        assert!(!starts_late(&group(&[])));
+        assert!(starts_late(&group(&[("consume.from", "latest")])));
+        assert!(starts_late(&group(&[("broadcast", "true")])));
     }
 
     #[test]
