@@ -106,8 +106,13 @@ async fn c06_each_received_item_is_below_4_mib(setting: Setting) {
     for _ in 0..3 {
         peer.send(vec![message(&topic, &body)]).await;
     }
-    let (code, messages) = peer.receive(receiving(&topic, "large")).await;
-    assert_eq!((code, messages.len()), (Code::Ok, 3));
+    // One answer may have fewer messages than are there.
+    let mut received = 0;
+    while received < 3 {
+        let (code, messages) = peer.receive(receiving(&topic, "large")).await;
+        assert_eq!(code, Code::Ok);
+        received += messages.len();
+    }
 }
 
 async fn c07_two_thousand_streams_and_unary_calls_beside_them(setting: Setting) {
