@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::announce::{self, Role};
-use crate::check_back::{Webhooks, webhook_secret};
+use crate::check_back::{WebhookHosts, Webhooks, webhook_secret};
 use crate::clock::GuardedClock;
 use crate::config::BrokerConfig;
 use crate::replication::{self, Identity, Member, MemberFile, ReplicationService, StoreCell, Stores};
@@ -319,7 +319,8 @@ fn webhooks(config: &BrokerConfig) -> Result<Webhooks, BrokerError> {
     let settings = &config.transaction;
     let secret = webhook_secret(settings.webhook_secret_file.as_deref(), &config.data)
         .map_err(|error| BrokerError::Config(error.to_string()))?;
-    Ok(Webhooks::new(secret, settings.webhook_timeout.duration()))
+    let hosts = WebhookHosts::new(settings.webhook_allow.clone());
+    Ok(Webhooks::new(secret, settings.webhook_timeout.duration(), hosts))
 }
 
 fn lock_folder(path: &Path) -> Result<File, BrokerError> {

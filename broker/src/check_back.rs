@@ -3,8 +3,10 @@
 mod deserted;
 mod notes;
 mod webhook;
+mod webhook_hosts;
 
 pub use webhook::{WebhookCounts, Webhooks, secret as webhook_secret};
+pub use webhook_hosts::{WebhookHost, WebhookHosts};
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

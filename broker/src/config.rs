@@ -17,6 +17,7 @@ use kerolox_model::limits;
 use kerolox_replication::Policy;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::check_back::WebhookHost;
 use crate::retention::Limits;
 use crate::timers::Pace;
 
@@ -183,6 +184,10 @@ pub struct TransactionConfig {
     pub webhook_secret_file: Option<PathBuf>,
     /// How long a webhook may take to answer.
     pub webhook_timeout: Span,
+    /// Where webhooks may be, which anybody who may create a topic names: `public` (all addresses of the Internet),
+    /// addresses, networks as in 10.1.0.0/16, and host names. An empty list: nowhere.
+    #[serde(deserialize_with = "webhook_hosts")]
+    pub webhook_allow: Vec<WebhookHost>,
 }
 
 /// Scheduled messages: when and how fast they become visible.
@@ -416,6 +421,12 @@ impl Default for LogConfig {
     }
 }
 
+/// Where webhooks may be, as a list, or as one text with commas between the entries.
+fn webhook_hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<WebhookHost>, D::Error> {
+    let entries = comma_list(deserializer)?;
+    entries.iter().map(|entry| entry.parse().map_err(serde::de::Error::custom)).collect()
+}
+
 impl Default for TransactionConfig {
     fn default() -> Self {
         Self {
@@ -425,6 +436,7 @@ impl Default for TransactionConfig {
             max_age: Span::from_secs(3 * 86_400),
             webhook_secret_file: None,
             webhook_timeout: Span::from_secs(5),
+            webhook_allow: vec![WebhookHost::Public],
         }
     }
 }

@@ -326,6 +326,7 @@ impl Parts {
             clients: self.clients.clone(),
             policy: policy.clone(),
             lookups,
+            webhook_hosts: self.webhooks.hosts(),
         };
         // A standalone broker is its own nameserver; any other one still tells what it knows to who asks.
         let registry = self.config.standalone.then(|| RegistryService::server(self.routes.clone()));

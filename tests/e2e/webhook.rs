@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit, Mac};
 use kerolox_client::Resolution;
+use kerolox_tests::usage::Usage;
 use serde_json::Value;
 use sha2::Sha256;
 
-use crate::mqadmin::{json, table};
+use crate::mqadmin::{failure, json, table};
 use crate::support::{NO_CHECKS, PATIENCE, Servers, consume, eventually, expect_nothing, message};
 use crate::transactions::producer;
 
@@ -90,11 +91,24 @@ async fn leave(servers: &Servers, bodies: &[&str]) {
     producer.shutdown().await;
 }
 
-fn create(servers: &Servers, url: &str) {
+/// A broker whose operator allows webhooks at these places.
+fn broker(allowed: &str) -> Servers {
+    let mut servers = Servers::none();
+    let flags = [&["--standalone"][..], &NO_CHECKS].concat();
+    let allow = ("KEROLOX_BROKER__TRANSACTION__WEBHOOK_ALLOW", allowed);
+    servers.start_broker_with("broker-a", &flags, &[allow]);
+    servers
+}
+
+fn creation(servers: &Servers, url: &str) -> String {
     let address = servers.brokers[0].address().unwrap();
     let attributes =
         "+message.type=TRANSACTION,+transaction.first-check=1s,+transaction.check-interval=300ms";
-    table(&format!("updateTopic -b {address} -t payments -a {attributes},+transaction.webhook={url}"));
+    format!("updateTopic -b {address} -t payments -a {attributes},+transaction.webhook={url}")
+}
+
+fn create(servers: &Servers, url: &str) {
+    table(&creation(servers, url));
 }
 
 /// What a webhook finds in the body that the message had.
@@ -106,7 +120,7 @@ fn body(asked: &Asked) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_decides_when_no_producer_is_there() {
-    let servers = Servers::standalone(&NO_CHECKS);
+    let servers = broker("127.0.0.1");
     let (url, asked) = webhook(|asked| match body(asked).as_str() {
         "paid" => resolution("commit"),
         "cancelled" => resolution("rollback"),
@@ -160,7 +174,7 @@ async fn a_webhook_decides_when_no_producer_is_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_that_is_down_costs_no_check_and_is_tried_again() {
-    let servers = Servers::standalone(&NO_CHECKS);
+    let servers = broker("127.0.0.1");
     let up = Arc::new(Mutex::new(false));
     let is_up = Arc::clone(&up);
     let (url, asked) =
@@ -176,4 +190,64 @@ async fn a_webhook_that_is_down_costs_no_check_and_is_tried_again() {
     *up.lock().unwrap() = true;
     let consumer = servers.consumer("ledger", "payments").await;
     assert_eq!(consume(&consumer, 1).await, ["patient"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_that_the_operator_did_not_allow_are_not_asked() {
+    let (url, asked) = webhook(|_| resolution("commit"));
+    let port = url.rsplit(':').next().unwrap().to_owned();
+    let servers = broker("public");
+    let (loopback, metadata) =
+        (format!("http://127.0.0.1:{port}"), "http://169.254.169.254/latest".to_owned());
+    let disguised = [format!("http://[::ffff:127.0.0.1]:{port}"), format!("http://2130706433:{port}")];
+    for url in [loopback, metadata].iter().chain(&disguised) {
+        let (code, text) = failure(&creation(&servers, url));
+        assert!(code == 1 && text.contains("transaction.webhook-allow"), "{url}: {code} {text}");
+    }
+    // What a name leads to is seen when it is asked.
+    create(&servers, &format!("http://localhost:{port}"));
+    leave(&servers, &["patient"]).await;
+    let ns = servers.access_points();
+    let failed =
+        || json(&format!("transaction stats -n {ns}"))["brokers"][0]["webhooksFailed"].as_u64().unwrap();
+    eventually("it was tried", PATIENCE, async || failed() >= 2).await;
+    assert!(asked.lock().unwrap().is_empty());
+    let log = servers.brokers[0].log();
+    assert!(log.contains("localhost (") && log.contains("is not in `transaction.webhook-allow`"), "{log}");
+
+    // With leave for the name it is asked.
+    let servers = broker("localhost");
+    create(&servers, &format!("http://localhost:{port}"));
+    leave(&servers, &["patient"]).await;
+    let consumer = servers.consumer("ledger", "payments").await;
+    assert_eq!(consume(&consumer, 1).await, ["patient"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_understood_in_capitals_and_neither_kept_nor_told_when_it_is_none() {
+    let (url, asked) = webhook(|asked| match body(asked).as_str() {
+        "loud" => resolution("COMMIT"),
+        "chatty" => (200, "the database password is swordfish".to_owned()),
+        _ => (200, format!("swordfish{}", "x".repeat(512 << 20))),
+    });
+    let servers = broker("127.0.0.0/8");
+    create(&servers, &url);
+    leave(&servers, &["chatty", "endless", "loud"]).await;
+    let consumer = servers.consumer("ledger", "payments").await;
+    assert_eq!(consume(&consumer, 1).await, ["loud"]);
+    let ns = servers.access_points();
+    let misunderstood = || {
+        json(&format!("transaction stats -n {ns}"))["brokers"][0]["webhooksMisunderstood"].as_u64().unwrap()
+    };
+    eventually("both were asked", PATIENCE, async || misunderstood() >= 2).await;
+    let asked = asked.lock().unwrap().iter().map(body).collect::<Vec<_>>();
+    assert!(asked.iter().any(|asked| asked == "endless"), "{asked:?}");
+    let log = servers.brokers[0].log();
+    assert!(
+        log.contains("34 bytes that are no JSON object") && log.contains("more than 4096 bytes"),
+        "{log}"
+    );
+    assert!(!log.contains("swordfish") && !log.contains("password"), "{log}");
+    let peak = Usage::of(servers.brokers[0].pid().unwrap()).unwrap().resident_peak;
+    assert!(peak < 400 << 20, "{peak} bytes for an answer of which 4096 are read");
 }

@@ -10,6 +10,8 @@ use procfs::process::Process;
 pub struct Usage {
     /// Resident memory, in bytes.
     pub resident: u64,
+    /// The most resident memory that it has had, in bytes.
+    pub resident_peak: u64,
     /// Processor time since the process began, on all cores, in user and kernel mode.
     pub cpu: Duration,
 }
@@ -20,12 +22,13 @@ impl Usage {
     /// # Errors
     /// When there is no such process.
     pub fn of(pid: u32) -> Result<Self> {
-        let stat = Process::new(pid.try_into()?)
-            .and_then(|process| process.stat())
+        let (stat, status) = Process::new(pid.try_into()?)
+            .and_then(|process| Ok((process.stat()?, process.status()?)))
             .with_context(|| format!("reading what process {pid} uses"))?;
         let ticks = stat.utime + stat.stime;
         Ok(Self {
             resident: stat.rss * procfs::page_size(),
+            resident_peak: status.vmhwm.context("a process without memory")? << 10,
             cpu: Duration::from_millis(ticks * 1000 / procfs::ticks_per_second()),
         })
     }

@@ -4,12 +4,13 @@
 //! The request is a POST with a JSON body (see [`Question`]) and two headers: `X-Kerolox-Timestamp`, seconds since the Unix
 //! epoch, and `X-Kerolox-Signature`, `sha256=` and the HMAC-SHA256 in hexadecimal digits of the timestamp, a dot and the body,
 //! with the broker's webhook secret as key. The answer has status 200 and the body `{"resolution": "commit"}`, `"rollback"`
-//! or `"unknown"`.
+//! or `"unknown"`, in small or capital letters. Hosts that [`WebhookHosts`] does not allow are not asked.
 //!
 //! No connection, no answer in time or a status 5xx leaves everything as it is: the check does not count and is tried again,
 //! with the pauses of a topic without producers. Any other answer that cannot be understood counts as "unknown", so that one
 //! bad transaction does not hold up the others of its topic.
 
+use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
@@ -26,11 +27,13 @@ use kerolox_proto::v2;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
+use super::webhook_hosts::WebhookHosts;
+
 /// File in the data folder with the secret, when none is configured.
 pub(crate) const SECRET_FILE: &str = "webhook-secret";
 /// Bytes of a secret that the broker makes for itself.
 const SECRET_BYTES: usize = 32;
-/// Bytes of an answer that are looked at.
+/// Bytes that an answer may have; no more are read.
 const ANSWER_MAX: usize = 4096;
 
 /// What was asked since the process started.
@@ -51,6 +54,7 @@ pub struct Webhooks {
     client: Arc<OnceLock<reqwest::Client>>,
     timeout: Duration,
     secret: Arc<[u8]>,
+    hosts: WebhookHosts,
     counts: Arc<WebhookCounts>,
 }
 
@@ -74,21 +78,18 @@ struct Question<'a> {
 
 #[derive(Deserialize)]
 struct Reply {
-    resolution: Resolution,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Resolution {
-    Commit,
-    Rollback,
-    Unknown,
+    resolution: String,
 }
 
 impl Webhooks {
-    /// Webhooks that are given `timeout` for an answer and signed requests with `secret`.
-    pub fn new(secret: Vec<u8>, timeout: Duration) -> Self {
-        Self { client: Arc::default(), timeout, secret: secret.into(), counts: Arc::default() }
+    /// Webhooks at `hosts` that are given `timeout` for an answer and requests signed with `secret`.
+    pub fn new(secret: Vec<u8>, timeout: Duration, hosts: WebhookHosts) -> Self {
+        Self { client: Arc::default(), timeout, secret: secret.into(), hosts, counts: Arc::default() }
+    }
+
+    /// Where they may be.
+    pub fn hosts(&self) -> WebhookHosts {
+        self.hosts.clone()
     }
 
     fn client(&self) -> Result<&reqwest::Client, reqwest::Error> {
@@ -101,6 +102,9 @@ impl Webhooks {
             .timeout(self.timeout)
             // What is signed for one place is not to be shown to another.
             .redirect(reqwest::redirect::Policy::none())
+            // A proxy would look names up by itself.
+            .no_proxy()
+            .dns_resolver(self.hosts.clone())
             .user_agent(concat!("kerolox/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(self.client.get_or_init(|| client))
@@ -121,9 +125,12 @@ impl Webhooks {
         self.counts.asked.fetch_add(1, Ordering::Relaxed);
         let body = question(half, command);
         let timestamp = (now_ms() / 1000).to_string();
+        if let Err(error) = self.hosts.check_url(url) {
+            return self.failed(url, &error);
+        }
         let client = match self.client() {
             Ok(client) => client,
-            Err(error) => return self.failed(url, &error),
+            Err(error) => return self.failed(url, &innermost(&error)),
         };
         let request = client
             .post(url)
@@ -141,7 +148,7 @@ impl Webhooks {
                     Some(Answer::Unknown)
                 }
             },
-            Err(error) => self.failed(url, &error),
+            Err(error) => self.failed(url, &innermost(&error)),
         }
     }
 
@@ -187,20 +194,43 @@ fn hexadecimal(bytes: &[u8]) -> String {
     })
 }
 
-async fn read(answer: reqwest::Response) -> Result<Answer, String> {
+/// The cause behind the others, which says most.
+fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost
+}
+
+/// Reads an answer. Nothing of its body is told in the reason of a failure: it may be of any server that the URL leads to.
+async fn read(mut answer: reqwest::Response) -> Result<Answer, String> {
     let status = answer.status();
     if status != reqwest::StatusCode::OK {
         return Err(format!("status {status} instead of 200"));
     }
-    let body = answer.bytes().await.map_err(|error| error.to_string())?;
-    let start = &body[..body.len().min(ANSWER_MAX)];
-    let reply: Reply = serde_json::from_slice(start).map_err(|error| {
-        format!("{:?} is not {{\"resolution\": \"commit\"}}: {error}", String::from_utf8_lossy(start))
-    })?;
-    Ok(match reply.resolution {
-        Resolution::Commit => Answer::Commit,
-        Resolution::Rollback => Answer::Rollback,
-        Resolution::Unknown => Answer::Unknown,
+    let mut body = Vec::new();
+    while let Some(part) = answer.chunk().await.map_err(|error| innermost(&error).to_string())? {
+        body.extend_from_slice(&part);
+        if body.len() > ANSWER_MAX {
+            return Err(format!("status {status}, and more than {ANSWER_MAX} bytes"));
+        }
+    }
+    understood(&body).ok_or_else(|| {
+        format!(
+            "status {status}, and {} bytes that are no JSON object with a resolution of commit, rollback or unknown",
+            body.len()
+        )
+    })
+}
+
+fn understood(body: &[u8]) -> Option<Answer> {
+    let reply: Reply = serde_json::from_slice(body).ok()?;
+    Some(match reply.resolution.to_ascii_lowercase().as_str() {
+        "commit" => Answer::Commit,
+        "rollback" => Answer::Rollback,
+        "unknown" => Answer::Unknown,
+        _ => return None,
     })
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use kerolox_core::group::{Group, GroupChange};
 use kerolox_core::slots::Moving;
 use kerolox_core::topic::{Topic, TopicChange};
+use kerolox_core::transaction::WEBHOOK_ATTRIBUTE;
 use kerolox_kit::clients::Clients;
 use kerolox_kit::telemetry::{SettingsPolicy, push_settings};
 use kerolox_proto::kerolox as pb;
@@ -22,6 +23,7 @@ use super::query::query;
 use super::rates::{self, Rates};
 use super::timers;
 use crate::announce::Announcer;
+use crate::check_back::WebhookHosts;
 use crate::delivery::Deliveries;
 use crate::engine::{ChangeError, Engine};
 use crate::pace::{Caller, Lookups};
@@ -90,6 +92,7 @@ pub(crate) struct Admin {
     pub(crate) clients: Arc<Clients>,
     pub(crate) policy: Arc<dyn SettingsPolicy>,
     pub(crate) lookups: Lookups,
+    pub(crate) webhook_hosts: WebhookHosts,
 }
 
 impl Admin {
@@ -101,6 +104,18 @@ impl Admin {
         self.deliveries.forget_deleted();
         // Answered only when nameservers know: whoever creates a topic and then uses it finds it.
         self.announcer.announce().await;
+    }
+
+    /// Refuses a topic that is to have a webhook which would never be asked. One that it has already may stay.
+    fn check_webhook(&self, before: Option<&Topic>, planned: &Topic) -> Result<(), Failure> {
+        let url = |topic: &Topic| topic.attributes.get(WEBHOOK_ATTRIBUTE).cloned();
+        match url(planned) {
+            Some(new) if before.and_then(url).as_ref() != Some(&new) => self
+                .webhook_hosts
+                .check_url(&new)
+                .map_err(|error| Failure::Invalid(format!("{WEBHOOK_ATTRIBUTE}: {error}"))),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -118,15 +133,22 @@ impl BrokerAdmin for Admin {
             perm: request.perm,
             attributes: request.attributes,
         };
-        let changed = match self.engine.plan_topic(&change) {
+        let planned = self.engine.plan_topic(&change).map_err(Failure::from).and_then(|(before, planned)| {
+            self.check_webhook(before.as_deref(), &planned)?;
+            Ok((before, planned))
+        });
+        let changed = match planned {
             Ok((before, planned)) if request.dry_run => Ok((before, Arc::new(planned))),
-            Ok((before, _)) => self.engine.put_topic(&change).await.map(|(topic, _)| (before, topic)),
+            Ok((before, _)) => match self.engine.put_topic(&change).await {
+                Ok((topic, _)) => Ok((before, topic)),
+                Err(error) => Err(error.into()),
+            },
             Err(error) => Err(error),
         };
         let (before, topic) = match changed {
             Ok(changed) => changed,
             Err(error) => {
-                let error = Some(Failure::from(error).into());
+                let error = Some(error.into());
                 return Ok(Response::new(pb::UpdateTopicResponse { error, ..Default::default() }));
             }
         };
