@@ -20,13 +20,12 @@ use kerolox_log::fs::OsFolder;
 use kerolox_log::{LogOptions, Salt};
 use kerolox_proto::kerolox::BrokerInfo;
 use kerolox_rocks::RocksKv;
-use kerolox_store::{Opening, Store, StoreError, StoreOptions};
+use kerolox_store::{GuardedClock, Opening, Store, StoreError, StoreOptions};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::announce::{self, Role};
 use crate::check_back::{WebhookHosts, Webhooks, webhook_secret};
-use crate::clock::GuardedClock;
 use crate::config::BrokerConfig;
 use crate::replication::{self, Identity, Member, MemberFile, ReplicationService, StoreCell, Stores};
 use crate::service::Door;
@@ -124,7 +123,10 @@ impl Broker {
     pub async fn serve(self, shutdown: Shutdown, ready: impl FnOnce()) -> Result<(), BrokerError> {
         let Self { config, listener, tls, vitals, started, _lock } = self;
         let news = News::default();
-        let stores = Arc::new(stores(&config, news.clone())?);
+        let clock = Arc::new(GuardedClock::new(config.timers.clock_policy(), now_ms));
+        // Nobody sets it a second time.
+        let _ = vitals.clock.set(clock.clone());
+        let stores = Arc::new(stores(&config, news.clone(), clock.clone())?);
         let info = announce::broker_info(&config, listener.local_addr());
         let group = if config.standalone { None } else { Some(Arc::new(group(&config, &info, &stores)?)) };
         let replication = group.clone().map(|group| ReplicationService::server(group, vitals.store.clone()));
@@ -136,9 +138,6 @@ impl Broker {
             listener.incoming(tls),
             closing.requested(),
         );
-        let clock = Arc::new(GuardedClock::new(config.timers.clock_policy()));
-        // Nobody sets it a second time.
-        let _ = vitals.clock.set(clock.clone());
         let routes = Arc::new(Routes::new(config.registration.lease.duration()));
         let role = watch::Sender::new(Role::Slave(0, StoreCell::default()));
         let parts = Parts {
@@ -335,7 +334,7 @@ fn lock_folder(path: &Path) -> Result<File, BrokerError> {
 }
 
 /// How the store of this broker is opened.
-fn stores(config: &BrokerConfig, news: News) -> Result<Stores, BrokerError> {
+fn stores(config: &BrokerConfig, news: News, clock: Arc<GuardedClock>) -> Result<Stores, BrokerError> {
     let path = config.data.join("log");
     let folder = OsFolder::create(&path).map_err(|source| BrokerError::Folder { path, source })?;
     let kv = RocksKv::open(&config.data.join("index")).map_err(StoreError::from)?;
@@ -350,7 +349,7 @@ fn stores(config: &BrokerConfig, news: News) -> Result<Stores, BrokerError> {
         options,
         folder: Arc::new(folder),
         kv: Arc::new(kv),
-        clock: now_ms,
+        clock,
         listener: Arc::new(move |event| news.notice(event)),
     })
 }

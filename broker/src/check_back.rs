@@ -15,7 +15,6 @@ use futures_util::stream::{self, StreamExt as _};
 
 use kerolox_core::record::{ProgressRecord, Record};
 use kerolox_core::transaction::{CheckPolicy, Due, Half, WEBHOOK_ATTRIBUTE};
-use kerolox_kit::process::now_ms;
 use kerolox_kit::producers::Reach;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::v2::{self, RecoverOrphanedTransactionCommand};
@@ -104,7 +103,7 @@ impl Checker {
         due::look_back(&mut self.passed, earliest_ms);
         self.awaited_ms = self.awaited_ms.min(earliest_ms);
         self.try_deserted().await?;
-        if self.awaited_ms <= now_ms() {
+        if self.awaited_ms <= self.now_ms() {
             if !self.check_due().await? {
                 return Ok(RETRY);
             }
@@ -114,10 +113,15 @@ impl Checker {
         if self.arrivals.wait_for(self.awaited_ms) {
             return Ok(Duration::ZERO);
         }
-        let until_due = self.awaited_ms.saturating_sub(now_ms());
+        let until_due = self.awaited_ms.saturating_sub(self.now_ms());
         let until_due = Some(Duration::from_millis(u64::try_from(until_due).unwrap_or(0)));
         let until_try = self.deserted().next().map(|at| at.saturating_duration_since(Instant::now()));
         Ok([until_due, until_try].into_iter().flatten().fold(SLEEP_MAX, Duration::min))
+    }
+
+    /// What is parked for its age stays so: a leap of the wall clock must not count before it is believed.
+    fn now_ms(&self) -> i64 {
+        self.engine.store().now_ms()
     }
 
     /// Looks whether deserted topics have producers again: if one takes the sample, all that was passed over is looked at.
@@ -130,7 +134,7 @@ impl Checker {
         let samples = self.deserted().due(Instant::now(), has_producer);
         for (topic_id, sample) in samples {
             let half = store.index().half(sample)?;
-            let is_due = |half: &Half| half.is_undecided() && half.next_check_ms <= now_ms();
+            let is_due = |half: &Half| half.is_undecided() && half.next_check_ms <= self.now_ms();
             // Decided meanwhile: another sample is found, if there is one.
             if let Some(half) = half.filter(is_due) {
                 let check = if self.is_over(&half) { Check::Over } else { self.ask(sample, &half).await? };
@@ -153,7 +157,7 @@ impl Checker {
     /// Deals with everything that is due behind what was passed over; `false` when that could not be logged.
     async fn check_due(&mut self) -> Result<bool, StoreError> {
         loop {
-            let now_ms = now_ms();
+            let now_ms = self.now_ms();
             let page = self.engine.store().index().due_halves(now_ms, self.passed, PAGE)?;
             let Some((position, last)) = page.last() else {
                 self.passed = self.passed.max(Some((now_ms, u64::MAX)));
@@ -194,7 +198,7 @@ impl Checker {
     }
 
     fn is_over(&self, half: &Half) -> bool {
-        self.policy_of(half.topic_id).when_due(half, now_ms()) == Due::Park
+        self.policy_of(half.topic_id).when_due(half, self.now_ms()) == Due::Park
     }
 
     /// How half messages of a topic are checked.
@@ -207,7 +211,13 @@ impl Checker {
     async fn note<'a>(&self, checks: impl IntoIterator<Item = (u64, &'a Half, &'a Check)>) -> bool {
         let (mut items, mut decisions) = (Vec::new(), Vec::new());
         for (position, half, check) in checks {
-            items.extend(check.items(&self.broker, position, half, &self.policy_of(half.topic_id), now_ms()));
+            items.extend(check.items(
+                &self.broker,
+                position,
+                half,
+                &self.policy_of(half.topic_id),
+                self.now_ms(),
+            ));
             decisions.extend(check.decision(position));
         }
         let noted = (!items.is_empty()).then(|| Record::Progress(ProgressRecord::new(items)));

@@ -204,7 +204,7 @@ pub struct TimersConfig {
     pub delay_levels: Vec<Span>,
     /// A step of the wall clock ahead of the monotonic clock by more than this is doubted.
     pub clock_leap: Span,
-    /// So long: what is due only by the step waits, and the health checks tell of it.
+    /// So long: what is due, or too old to be kept, only by the step waits, and the health checks tell of it.
     pub clock_grace: Span,
 }
 

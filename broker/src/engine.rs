@@ -10,7 +10,6 @@ use kerolox_core::record::{
 use kerolox_core::replicas::Durability;
 use kerolox_core::topic::{PERM_READ, PERM_WRITE, Topic, TopicChange};
 use kerolox_core::{group, topic};
-use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::Refusal;
 use kerolox_proto::v2::Code;
 use kerolox_store::{Applied, Entry, Outcome, ProposeError, ReadMessage, Store, StoreError};
@@ -324,7 +323,7 @@ impl Engine {
                     let queue =
                         index.next_lite_queue().saturating_add(records.len().try_into().unwrap_or(u32::MAX));
                     let (topic_id, name) = (topic.id, (*name).to_owned());
-                    let lite = LiteTopic { topic_id, queue, name, created_ms: now_ms() };
+                    let lite = LiteTopic { topic_id, queue, name, created_ms: self.store.now_ms() };
                     records.push(Record::Meta(MetaRecord { change: Some(MetaChange::PutLite(lite)) }));
                 }
             }

@@ -7,7 +7,6 @@
 mod announce;
 mod broker;
 pub mod check_back;
-mod clock;
 pub mod config;
 pub mod delivery;
 mod due;

@@ -5,7 +5,6 @@ use std::time::Duration;
 use kerolox_core::lite;
 use kerolox_core::record::{DropLite, DropLites};
 use kerolox_core::topic::Topic;
-use kerolox_kit::process::now_ms;
 use kerolox_store::{Store, StoreError};
 
 use crate::engine::Engine;
@@ -31,7 +30,7 @@ async fn expire(engine: &Engine, topic: &Topic) -> Result<(), Box<dyn std::error
     let mut after = String::new();
     let mut removed = 0;
     loop {
-        let (last, lites) = expired(engine.store(), topic, &after, now_ms())?;
+        let (last, lites) = expired(engine.store(), topic, &after, engine.store().now_ms())?;
         let Some(last) = last else { break };
         after = last;
         if !lites.is_empty() {

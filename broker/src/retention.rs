@@ -12,7 +12,6 @@ use std::time::Duration;
 use kerolox_core::dedup::Dedup;
 use kerolox_core::record::QueueState;
 use kerolox_core::topic::{MessageType, Topic};
-use kerolox_kit::process::now_ms;
 use kerolox_store::{ENTRIES_PER_BLOCK, Store, StoreError, TrimPoint};
 
 /// How long and how much is kept.
@@ -162,7 +161,7 @@ impl Keeper {
 
     fn look(&self) -> Result<Plan, Problem> {
         let sight = Sight {
-            now_ms: now_ms(),
+            now_ms: self.store.now_ms(),
             log_bytes: self.store.log_bytes(),
             free_bytes: kerolox_log::fs::free_bytes(&self.folder)?,
         };
@@ -254,9 +253,15 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::sync::atomic::AtomicI64;
 
     use super::*;
+    use kerolox_core::record::{MessageHeader, MessageRecord, MetaChange, MetaRecord, Record};
     use kerolox_core::topic::{self, TopicChange};
+    use kerolox_log::fs::MemFolder;
+    use kerolox_log::{LogOptions, Salt};
+    use kerolox_store::kv::MemKv;
+    use kerolox_store::{GuardedClock, StoreOptions};
 
     const LIMITS: Limits = Limits {
         time_ms: 1_000,
@@ -357,5 +362,133 @@ mod tests {
         assert_eq!((at(100).warn, at(100).refuse), (false, false));
         assert_eq!((at(99).warn, at(99).refuse), (true, false));
         assert_eq!((at(49).warn, at(49).refuse), (true, true));
+    }
+
+    const START_MS: i64 = 1_700_000_000_000;
+    const DAY_MS: i64 = 24 * 3_600_000;
+
+    /// A real store whose wall clock can be set, and the task that looks after it.
+    struct World {
+        keeper: Keeper,
+        wall_ms: Arc<AtomicI64>,
+        monotonic_ms: Arc<AtomicI64>,
+        _folder: tempfile::TempDir,
+    }
+
+    impl World {
+        /// Holds a topic of each kind with messages in several segments, some days younger than what is kept.
+        fn new() -> Self {
+            let (wall_ms, monotonic_ms) = (Arc::new(AtomicI64::new(START_MS)), Arc::new(AtomicI64::new(0)));
+            let policy = kerolox_core::clock::ClockPolicy { leap_ms: 5_000, grace_ms: 10_000 };
+            let clock = {
+                let (wall, monotonic) = (wall_ms.clone(), monotonic_ms.clone());
+                GuardedClock::against(
+                    policy,
+                    move || wall.load(Ordering::Relaxed),
+                    move || monotonic.load(Ordering::Relaxed).unsigned_abs(),
+                )
+            };
+            let options = StoreOptions {
+                broker: "a".to_owned(),
+                log: LogOptions { segment_bytes: 8192, ..LogOptions::new(Salt::new(7)) },
+                waiting_bytes_max: 1 << 20,
+                flush_interval: Duration::from_millis(5),
+                tail_bytes: 0,
+            };
+            let (log, kv) = (Arc::new(MemFolder::new()), Arc::new(MemKv::default()));
+            let store = Store::open(options, log, kv, move || clock.now_ms(), |_| {}).expect("opens");
+            let folder = tempfile::tempdir().expect("made");
+            let keeper = Keeper {
+                store: Arc::new(store),
+                folder: folder.path().to_owned(),
+                limits: Limits {
+                    time_ms: 3 * DAY_MS,
+                    log_bytes: u64::MAX,
+                    free_bytes_low: 0,
+                    free_bytes_min: 0,
+                    ..LIMITS
+                },
+                interval: Duration::from_secs(5),
+                room: Room::default(),
+            };
+            let world = Self { keeper, wall_ms, monotonic_ms, _folder: folder };
+            world.fill();
+            world
+        }
+
+        fn fill(&self) {
+            for (id, attributes) in [(1, vec![]), (2, vec![("retention.time".to_owned(), "12h".to_owned())])]
+            {
+                let topic = Topic {
+                    id,
+                    name: format!("t{id}"),
+                    read_queues: 1,
+                    write_queues: 1,
+                    attributes: attributes.into_iter().collect(),
+                    ..Topic::default()
+                };
+                self.propose(&Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(topic)) }));
+            }
+            for number in 0..120 {
+                let header = MessageHeader {
+                    topic_id: 1 + number % 2,
+                    message_id: number.to_string(),
+                    ..MessageHeader::default()
+                };
+                let content = bytes::Bytes::from(vec![7; 500]);
+                self.propose(&Record::Message(MessageRecord {
+                    header,
+                    system: bytes::Bytes::new(),
+                    content,
+                }));
+                self.passes(10, 0);
+            }
+            assert!(self.keeper.store.trim_points().count() > 3, "several segments");
+        }
+
+        fn propose(&self, record: &Record) {
+            let (sender, answer) = std::sync::mpsc::channel();
+            let done = move |applied| drop(sender.send(applied));
+            self.keeper.store.propose(record, kerolox_core::flush::Flush::Sync, Box::new(done));
+            answer.recv().expect("answered").expect("stored");
+        }
+
+        /// Time passes, and the wall clock leaps besides.
+        fn passes(&self, ms: i64, leap_ms: i64) {
+            self.monotonic_ms.fetch_add(ms, Ordering::Relaxed);
+            self.wall_ms.fetch_add(ms + leap_ms, Ordering::Relaxed);
+        }
+
+        /// First offsets of both topics and the beginning of the log, after a look.
+        fn look(&self) -> (u64, u64, u64) {
+            self.keeper.look().expect("looks");
+            let store = &self.keeper.store;
+            let first = |topic| store.index().queue_bounds(topic, 0).min;
+            (first(1), first(2), store.log_start())
+        }
+    }
+
+    #[test]
+    fn a_leap_of_the_wall_clock_destroys_nothing_until_it_is_believed() {
+        let world = World::new();
+        assert_eq!(world.look(), (0, 0, 0));
+        world.passes(0, 4 * DAY_MS);
+        for _ in 0..9 {
+            assert_eq!(world.look(), (0, 0, 0), "the clock leapt, and nothing grew old");
+            world.passes(1_000, 0);
+        }
+        world.passes(0, -4 * DAY_MS);
+        for _ in 0..30 {
+            world.passes(1_000, 0);
+            assert_eq!(world.look(), (0, 0, 0), "the clock is back");
+        }
+        world.passes(0, 4 * DAY_MS);
+        assert_eq!(world.look(), (0, 0, 0), "another leap has a grace of its own");
+        world.passes(10_000, 0);
+        let (kept_long, kept_short, start) = world.look();
+        assert!(
+            kept_long > 0 && kept_short > kept_long && start > 0,
+            "who sets the clock for good is believed"
+        );
     }
 }

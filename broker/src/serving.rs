@@ -21,7 +21,7 @@ use kerolox_nameserver::{AccessPoint, RegistryService};
 use kerolox_proto::kerolox::BrokerInfo;
 use kerolox_proto::v2::admin_server::AdminServer;
 use kerolox_replication::MemberId;
-use kerolox_store::{Event, Store};
+use kerolox_store::{Event, GuardedClock, Store};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::Routes as Services;
@@ -29,7 +29,6 @@ use tonic::service::interceptor::InterceptedService;
 
 use crate::announce::{Announcer, Role};
 use crate::check_back::{Checker, WebhookCounts, Webhooks};
-use crate::clock::GuardedClock;
 use crate::config::BrokerConfig;
 use crate::delivery::{Arrivals, Deliveries, ProgressLog};
 use crate::due::DueArrivals;

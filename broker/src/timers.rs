@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerolox_core::record::{Fired, ProgressItem, ProgressRecord, Record};
-use kerolox_store::StoreError;
+use kerolox_store::{GuardedClock, StoreError};
 
-use crate::clock::GuardedClock;
 use crate::due::{self, DueArrivals, NEVER_MS, Passed};
 use crate::engine::Engine;
 

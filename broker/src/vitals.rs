@@ -7,9 +7,8 @@ use kerolox_kit::health::Check;
 use kerolox_kit::process::Shutdown;
 use kerolox_kit::routes::Routes;
 use kerolox_log::DamagedRange;
-use kerolox_store::{Opening, Progress, Repair};
+use kerolox_store::{GuardedClock, Opening, Progress, Repair};
 
-use crate::clock::GuardedClock;
 use crate::replication::{Reign, StoreCell};
 use crate::retention::Room;
 
@@ -199,7 +198,7 @@ fn clock(sight: &Sight) -> Check {
         Some(leap_ms) => Check::warning(
             "clock",
             format!(
-                "the wall clock leapt ahead by {leap_ms} ms: scheduled messages that are due only by that wait for timers.clock-grace; set it right if it is wrong"
+                "the wall clock leapt ahead by {leap_ms} ms: what is due or too old only by that waits for timers.clock-grace; set it right if it is wrong"
             ),
         ),
         None => Check::ok("clock", "goes as it should"),

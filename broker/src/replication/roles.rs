@@ -10,7 +10,7 @@ use kerolox_proto::kerolox::{GroupState, HandOverRequest};
 use kerolox_replication::{Master, MemberId};
 use kerolox_store::index::Index;
 use kerolox_store::kv::Kv;
-use kerolox_store::{Event, Opening, Store, StoreError, StoreOptions, mono_ms};
+use kerolox_store::{Event, GuardedClock, Opening, Store, StoreError, StoreOptions, mono_ms};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
@@ -48,7 +48,7 @@ pub(crate) struct Stores {
     pub(crate) options: StoreOptions,
     pub(crate) folder: Arc<dyn Folder>,
     pub(crate) kv: Arc<dyn Kv>,
-    pub(crate) clock: fn() -> i64,
+    pub(crate) clock: Arc<GuardedClock>,
     pub(crate) listener: Arc<dyn Fn(&Event) + Send + Sync>,
 }
 
@@ -71,7 +71,9 @@ impl Stores {
         }
         let listener = self.listener.clone();
         let (options, folder, kv) = (self.options.clone(), self.folder.clone(), self.kv.clone());
-        let store = Store::open_parked(options, folder, kv, self.clock, move |event| listener(event))?;
+        let clock = self.clock.clone();
+        let store =
+            Store::open_parked(options, folder, kv, move || clock.now_ms(), move |event| listener(event))?;
         let store = Arc::new(store);
         cell.set(Some(store.clone()));
         Ok(store)

@@ -10,7 +10,6 @@ use kerolox_core::record::{
 };
 use kerolox_core::topic::Topic;
 use kerolox_core::transaction::{Half, Phase, Source};
-use kerolox_kit::process::now_ms;
 use kerolox_log::Frame;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::kerolox as pb;
@@ -129,8 +128,13 @@ impl Desk {
                         word(half.phase())
                     )));
                 }
-                let checked =
-                    Checked { held, next_check_ms: Some(now_ms()), by, reason, ..Checked::default() };
+                let checked = Checked {
+                    held,
+                    next_check_ms: Some(self.engine.store().now_ms()),
+                    by,
+                    reason,
+                    ..Checked::default()
+                };
                 Record::Progress(ProgressRecord::new([ProgressItem::Checked(checked)]))
             }
             pb::TransactionAction::Unspecified => {

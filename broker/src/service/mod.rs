@@ -54,11 +54,11 @@ use kerolox_proto::v2::{self, Code, FilterType};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::clock::GuardedClock;
 use crate::config::LiteConfig;
 use crate::delivery::Deliveries;
 use crate::engine::Engine;
 use crate::pace::Scans;
+use kerolox_store::GuardedClock;
 
 pub(crate) use admin::{Admin, Counters};
 pub(crate) use auto_create::AutoTopics;

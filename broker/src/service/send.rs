@@ -12,7 +12,6 @@ use kerolox_core::topic::{MessageType, Topic};
 use kerolox_core::topic_limits;
 use kerolox_core::transaction::Half;
 use kerolox_kit::headers::ClientHeaders;
-use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::{Refusal, common_status, ok_status};
 use kerolox_kit::routes::stored_topic;
 use kerolox_model::token::{RecallHandle, TransactionId};
@@ -34,7 +33,7 @@ pub(super) async fn send_message(
     let (topic, records) = records(context, client, request).await?;
     let ids: Vec<String> = records.iter().map(|record| record.header.message_id.clone()).collect();
     let delayed: Vec<bool> = records.iter().map(|record| record.header.deliver_at_ms != 0).collect();
-    let entries: Vec<_> = match once::store(&context.engine, &topic, records, now_ms()).await {
+    let entries: Vec<_> = match once::store(&context.engine, &topic, records, context.clock.now_ms()).await {
         Ok(applied) => {
             // Half messages of one request are one transaction, that of the last one; other requests have no use for an id.
             let is_held = |applied: &&Applied| applied.outcome == Outcome::Held;

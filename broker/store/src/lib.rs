@@ -10,6 +10,7 @@
 //! carry the log position they stand for. After a crash the fold goes on from there; without any index it starts at
 //! the beginning of the log.
 
+mod clock;
 mod damage;
 mod error;
 mod gate;
@@ -25,6 +26,7 @@ mod store;
 mod tail;
 mod writer;
 
+pub use clock::GuardedClock;
 pub use error::{ProposeError, StoreError};
 pub use gate::{Standing as GroupStanding, mono_ms};
 pub use index::{BLOCK as ENTRIES_PER_BLOCK, Entry, Event, First, Outcome, QueueBounds, Repair};

@@ -291,6 +291,11 @@ impl Store {
         }
     }
 
+    /// The time that records are stamped with, milliseconds since the Unix epoch. What compares with stamps goes by it.
+    pub fn now_ms(&self) -> i64 {
+        self.shared.now_ms()
+    }
+
     /// The index, for look-ups. Hold the guard shortly: records are applied under the write lock.
     pub fn index(&self) -> RwLockReadGuard<'_, Index> {
         self.shared.index.read().unwrap_or_else(PoisonError::into_inner)
