@@ -213,6 +213,8 @@ async fn serve_as_member(
 ) -> Result<(), BrokerError> {
     let serving = tokio::spawn(server);
     let (cell, opening) = (parts.vitals.store.clone(), parts.vitals.opening.clone());
+    // Nobody set it before.
+    let _ = parts.vitals.group.set(group.clone());
     let member = Member::new(group.clone(), cell, stores, parts.clone(), opening.clone());
     // What it says of its log has to be so from the first report on.
     member.recover().await?;

@@ -9,7 +9,7 @@ use kerolox_kit::routes::Routes;
 use kerolox_log::DamagedRange;
 use kerolox_store::{GuardedClock, Opening, Progress, Repair};
 
-use crate::replication::{Reign, StoreCell};
+use crate::replication::{Group, Reign, StoreCell};
 use crate::retention::Room;
 
 /// Damaged ranges that are listed one by one.
@@ -24,6 +24,8 @@ pub(crate) struct Vitals {
     pub(crate) is_serving: AtomicBool,
     pub(crate) clock: OnceLock<Arc<GuardedClock>>,
     pub(crate) lead: Mutex<Lead>,
+    /// This member of its group; none of a standalone broker.
+    pub(crate) group: OnceLock<Arc<Group>>,
 }
 
 /// On whom it depends whether what this broker is sent is taken.
@@ -81,6 +83,8 @@ struct Sight {
     clock_leap_ms: Option<i64>,
     /// See [`Lead::look`].
     lead: Option<Result<String, String>>,
+    /// Why this member does not follow its master, although it could.
+    refuses: Option<String>,
 }
 
 impl Vitals {
@@ -101,6 +105,7 @@ impl Vitals {
             is_room_short: self.room.is_short() && !matches!(lead, Lead::Other { .. }),
             clock_leap_ms: self.clock.get().and_then(|clock| clock.doubted_ms()),
             lead: lead.look(),
+            refuses: self.group.get().and_then(|group| group.refuses()),
         })
     }
 
@@ -112,6 +117,7 @@ impl Vitals {
 
 fn checks(sight: &Sight) -> Vec<Check> {
     let mut checks = vec![serving(sight), index(sight)];
+    checks.extend(sight.refuses.clone().map(|reason| Check::failed("replication", reason)));
     if sight.is_open {
         checks.push(log(sight));
         checks.extend(damage(&sight.damaged));

@@ -21,6 +21,7 @@ mod elsewhere;
 mod examples;
 mod fifo;
 mod filters;
+mod forgotten;
 mod health;
 mod lite;
 mod local;

@@ -15,11 +15,16 @@
 //!    that of all members of the set within a lease is the only one ([`Master::rules_until`]); who is elected waits until
 //!    the leases that it gave have ended ([`Grants`]). Both clocks are monotonic; a tenth of a lease is allowed for the
 //!    difference of their speeds.
+//! 6. A member remembers up to where it heard that its log was confirmed, and cuts nothing before that, whoever was elected,
+//!    unless an operator accepted the loss ([`Known`]). No election that goes by these rules asks for such a cut; a controller that
+//!    lost what it decided may.
 
 pub mod handshake;
+mod known;
 mod lease;
 mod master;
 
+pub use known::Known;
 pub use lease::Grants;
 pub use master::{Change, Confirmed, InSync, Master, Policy, SlaveView};
 

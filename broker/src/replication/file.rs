@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 const NAME: &str = "member.json";
 /// Format version written by this software.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Stands in [`Remembered::members`] for members that format version 1 did not note: a slave wrote none.
+const UNNAMED: &str = "unnamed";
 
 /// The content of the file. Everything is durable before it is acted upon.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +22,14 @@ pub(crate) struct Remembered {
     pub(crate) promised: u32,
     /// Epoch of the newest master that it granted a lease to; 0 when it ruled itself since.
     pub(crate) granted: u32,
-    /// Incarnations of the members that its group was last known to have.
+    /// Incarnations of the members that its group was last known to have, written before anything goes by it.
     pub(crate) members: Vec<String>,
+    /// Up to where it heard that the log was confirmed, about a second ago.
+    #[serde(default)]
+    pub(crate) confirmed: u64,
+    /// Epoch of the newest reign that told something of that.
+    #[serde(default)]
+    pub(crate) confirmed_epoch: u32,
 }
 
 /// The file of one data folder.
@@ -48,6 +56,7 @@ impl MemberFile {
             let incarnation = uuid::Uuid::new_v4().to_string();
             file.change(|now| *now = Remembered { version: VERSION, incarnation, ..Remembered::default() })?;
         }
+        file.change(upgrade)?;
         Ok(file)
     }
 
@@ -78,6 +87,14 @@ impl MemberFile {
         fs::rename(&written, &path)?;
         File::open(&self.folder)?.sync_all()
     }
+}
+
+/// What an earlier version left out. A slave of version 1 had a master, and did not note who its others were.
+fn upgrade(now: &mut Remembered) {
+    if now.version < 2 && now.granted > 0 && now.members.len() < 2 {
+        now.members = vec![now.incarnation.clone(), UNNAMED.to_owned()];
+    }
+    now.version = VERSION;
 }
 
 fn parse(bytes: &[u8]) -> io::Result<Remembered> {
@@ -112,6 +129,27 @@ mod tests {
         let text = br#"{"version":1,"incarnation":"a","promised":3,"granted":2,"members":["a","b"]}"#;
         let found = parse(text).expect("readable");
         assert_eq!((found.promised, found.granted, found.members.len()), (3, 2, 2));
-        assert!(parse(br#"{"version":2,"incarnation":"","promised":0,"granted":0,"members":[]}"#).is_err());
+    }
+
+    #[test]
+    fn fixture_of_version_2() {
+        let text = br#"{"version":2,"incarnation":"a","promised":3,"granted":2,"members":["a","b"],"confirmed":900,"confirmed_epoch":2}"#;
+        let found = parse(text).expect("readable");
+        assert_eq!((found.confirmed, found.confirmed_epoch), (900, 2));
+        assert!(parse(br#"{"version":3,"incarnation":"","promised":0,"granted":0,"members":[]}"#).is_err());
+    }
+
+    /// A slave of version 1 had a master, and its file does not say who: it must not take itself for the only member.
+    #[test]
+    fn a_slave_of_version_1_knows_that_there_are_others() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = br#"{"version":1,"incarnation":"a","promised":3,"granted":2,"members":[]}"#;
+        fs::write(folder.path().join(NAME), text).expect("written");
+        let file = MemberFile::open(folder.path(), false).expect("read");
+        assert_eq!(file.now().members, ["a", UNNAMED]);
+        let alone = br#"{"version":1,"incarnation":"a","promised":3,"granted":0,"members":["a"]}"#;
+        fs::write(folder.path().join(NAME), alone).expect("written");
+        let file = MemberFile::open(folder.path(), false).expect("read");
+        assert_eq!(file.now().members, ["a"]);
     }
 }

@@ -10,6 +10,7 @@ use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use kerolox_proto::kerolox::{
     self as wire, FromMaster, FromSlave, Held, Hello, Tidings, from_master, from_slave,
 };
+use kerolox_replication::Known;
 use kerolox_replication::handshake::cut_at;
 use kerolox_store::{Store, StoreError, mono_ms};
 use tokio::sync::mpsc;
@@ -52,6 +53,20 @@ pub(super) enum FollowError {
     Store(#[from] StoreError),
     #[error("the member file: {0}")]
     File(#[from] std::io::Error),
+    /// The master lacks what was confirmed.
+    #[error(
+        "this member holds records up to {end} and heard that everything before {confirmed} was confirmed, but its master has \
+         the same log only up to {to}; nothing is cut. Start the member that has them and elect it with mqadmin electMaster \
+         --unclean --member, or elect the master of the moment that way to accept that they are lost"
+    )]
+    Confirmed {
+        /// Where the logs part.
+        to: u64,
+        /// Where this one ends.
+        end: u64,
+        /// Up to where it was confirmed.
+        confirmed: u64,
+    },
 }
 
 impl From<tonic::Status> for FollowError {
@@ -90,9 +105,15 @@ pub(super) async fn follow(
         "following"
     );
     group.file().change(|now| now.granted = target.epoch)?;
+    group.set_refuses(None);
     let (pieces, queue) = mpsc::channel::<FromMaster>(QUEUED);
-    let shared =
-        Arc::new(Following { group, store, confirmed: AtomicU64::new(0), is_over: AtomicBool::new(false) });
+    let shared = Arc::new(Following {
+        group,
+        store,
+        epoch: target.epoch,
+        confirmed: AtomicU64::new(0),
+        is_over: AtomicBool::new(false),
+    });
     let copying = {
         let (shared, answers) = (shared.clone(), answers.clone());
         tokio::task::spawn_blocking(move || shared.copy(queue, &answers))
@@ -185,8 +206,11 @@ async fn connect(
             Some(from_master::Kind::Start(_)) => return Ok(incoming),
             Some(from_master::Kind::Diverged(diverged)) => {
                 let store = cell.get().ok_or_else(|| FollowError::Stream("nothing can differ".into()))?;
-                let cut = tokio::task::spawn_blocking(move || truncate(&store, diverged.epoch, diverged.end));
-                cut.await.expect("a panic would end the process")?;
+                let (known, accepted) = (group.known(), group.accepted());
+                let theirs = (diverged.epoch, diverged.end);
+                let cut = tokio::task::spawn_blocking(move || truncate(&store, theirs, known, accepted));
+                let cut = cut.await.expect("a panic would end the process");
+                cut.inspect_err(|error| refuse(group, error))?;
             }
             Some(from_master::Kind::Begin(begin)) => {
                 // Whoever counts as in sync holds what is confirmed, and must not give it up for a master that does not.
@@ -197,6 +221,13 @@ async fn connect(
                     ));
                 }
                 let segment = begin.segment.unwrap_or_default();
+                let own = cell.get().and_then(|store| {
+                    Some(store.parked()?.newest().map(|newest| (newest.epoch, store.reader().frames_end())))
+                });
+                if let Some((1.., end)) = own.transpose()? {
+                    let allowed = allow_cut(segment.base, end, group.known(), group.accepted());
+                    allowed.inspect_err(|error| refuse(group, error))?;
+                }
                 let (cell, stores) = (cell.clone(), stores.clone());
                 let begun = tokio::task::spawn_blocking(move || {
                     stores.begin_anew(&cell, begin.salt, segment.base, segment.capacity)
@@ -209,17 +240,46 @@ async fn connect(
     }
 }
 
-/// Gives up what the master does not have.
-fn truncate(store: &Store, epoch: u32, end: u64) -> Result<(), FollowError> {
-    let own = store.reader().end_of_epoch(epoch)?;
-    let to = cut_at((epoch, end), own);
+/// Tells health checks why this member does not follow.
+fn refuse(group: &Group, error: &FollowError) {
+    if let FollowError::Confirmed { .. } = error {
+        group.set_refuses(Some(error.to_string()));
+    }
+}
+
+/// Whether a log that ends at `end` may be cut at `to`.
+fn allow_cut(to: u64, end: u64, known: Known, accepted: u32) -> Result<(), FollowError> {
+    if known.allows_cut(to, end, accepted) {
+        return Ok(());
+    }
+    Err(FollowError::Confirmed { to, end, confirmed: known.position })
+}
+
+/// Gives up what the master does not have, unless it was confirmed and no operator accepted that loss.
+fn truncate(store: &Store, theirs: (u32, u64), known: Known, accepted: u32) -> Result<(), FollowError> {
+    let own = store.reader().end_of_epoch(theirs.0)?;
+    let to = cut_at(theirs, own);
     let from = store.reader().frames_end();
-    tracing::warn!(
-        to,
-        from,
-        epoch,
-        "giving up records that the master does not have; they were not confirmed, and a copy is kept beside the log"
-    );
+    allow_cut(to, from, known, accepted)?;
+    if to < known.position.min(from) {
+        let confirmed = known.position;
+        tracing::warn!(
+            to,
+            from,
+            confirmed,
+            accepted,
+            "giving up records that were confirmed and that the master does not have, as an operator accepted; a copy is kept \
+             beside the log"
+        );
+    } else {
+        tracing::warn!(
+            to,
+            from,
+            epoch = theirs.0,
+            "giving up records that the master does not have; this member never heard that they were confirmed, and a copy is \
+             kept beside the log"
+        );
+    }
     let mut parked = store.parked().ok_or_else(|| FollowError::Stream("this member rules".into()))?;
     Ok(parked.truncate(to)?)
 }
@@ -228,6 +288,7 @@ fn truncate(store: &Store, epoch: u32, end: u64) -> Result<(), FollowError> {
 struct Following {
     group: Arc<Group>,
     store: Arc<Store>,
+    epoch: u32,
     /// What may be applied.
     confirmed: AtomicU64,
     is_over: AtomicBool,
@@ -265,6 +326,7 @@ impl Following {
             if let Some(tidings) = newest {
                 self.group.grants().give(self.group.config.lease_ms(), mono_ms());
                 self.confirmed.fetch_max(tidings.confirmed, Ordering::AcqRel);
+                self.group.hear_confirmed(self.epoch, tidings.confirmed)?;
                 let held = Held { durable, ping: tidings.ping };
                 let _ = answers.send(FromSlave { kind: Some(from_slave::Kind::Held(held)) });
                 let last_epoch = parked.newest()?.epoch;

@@ -14,13 +14,15 @@ mod reports;
 mod roles;
 mod server;
 
+use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use kerolox_core::flush::Flush;
 use kerolox_kit::controller::ControllerClient;
 use kerolox_proto::kerolox::{GroupMember, GroupState};
-use kerolox_replication::{Grants, MemberId};
+use kerolox_replication::{Grants, Known, MemberId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::ReplicationConfig;
@@ -31,6 +33,9 @@ pub(crate) use reign::Reign;
 pub(crate) use reports::run as report;
 pub(crate) use roles::{Member, StoreCell, Stores};
 pub(crate) use server::ReplicationService;
+
+/// How often the file learns up to where the log is confirmed. A member that ends in between knows it by its index.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
 
 /// The group's state as the controller said it last, and this member's number in it.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +78,10 @@ pub(crate) struct Group {
     pub(crate) controller: ControllerClient,
     file: Mutex<MemberFile>,
     grants: Mutex<Grants>,
+    /// Up to where the log is confirmed, as far as this member heard, and when its file learned of it.
+    known: Mutex<(Known, Instant)>,
+    /// Why this member does not follow a master, although it could.
+    refuses: Mutex<Option<String>>,
     seen: watch::Sender<Option<Seen>>,
     standing: watch::Sender<Standing>,
     reign: watch::Sender<Option<Arc<Reign>>>,
@@ -118,6 +127,7 @@ impl Group {
         } else {
             Grants::default()
         };
+        let known = Known { epoch: file.now().confirmed_epoch, position: file.now().confirmed };
         let (asked, asking) = mpsc::channel(1);
         let standing = Standing { promised: file.now().promised, ..Standing::default() };
         Self {
@@ -132,6 +142,8 @@ impl Group {
             controller,
             file: Mutex::new(file),
             grants: Mutex::new(grants),
+            known: Mutex::new((known, Instant::now())),
+            refuses: Mutex::new(None),
             seen: watch::Sender::new(None),
             standing: watch::Sender::new(standing),
             reign: watch::Sender::new(None),
@@ -155,6 +167,60 @@ impl Group {
     /// Version of the state that is known; 0 for none.
     fn version(&self) -> u64 {
         self.seen.borrow().as_ref().map_or(0, |seen| seen.state.version)
+    }
+
+    /// Up to where this member heard that the log is confirmed.
+    fn known(&self) -> Known {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Newest epoch for which an operator accepted loss.
+    fn accepted(&self) -> u32 {
+        self.seen.borrow().as_ref().map_or(0, |seen| seen.state.unclean_epoch)
+    }
+
+    /// A master of `epoch`, this member perhaps, says up to where the log is confirmed. The file learns of it now and then.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    fn hear_confirmed(&self, epoch: u32, position: u64) -> io::Result<()> {
+        let accepted = self.accepted();
+        {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.0.hear(epoch, position, accepted);
+            if known.1.elapsed() < NOTE_EVERY {
+                return Ok(());
+            }
+            known.1 = Instant::now();
+        }
+        self.note_confirmed()
+    }
+
+    /// Has the file say up to where the log is confirmed.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    fn note_confirmed(&self) -> io::Result<()> {
+        let Known { epoch, position } = self.known();
+        self.file().change(|now| (now.confirmed_epoch, now.confirmed) = (epoch, position))
+    }
+
+    /// Notes, durably, whom the group consists of.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    fn note_members(&self, state: &GroupState) -> io::Result<()> {
+        let members: Vec<String> = state.members.iter().map(|member| member.incarnation.clone()).collect();
+        self.file().change(|now| now.members = members)
+    }
+
+    /// Why this member does not follow its master, although it could; for health checks.
+    pub(crate) fn refuses(&self) -> Option<String> {
+        self.refuses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_refuses(&self, reason: Option<String>) {
+        *self.refuses.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     /// Why this member must not rule, as far as administrators and its own store say.

@@ -143,6 +143,9 @@ pub(super) async fn keep(group: Arc<Group>, reign: Arc<Reign>, wants_quorum: imp
             // Who cannot store any more lets somebody else rule.
             standing.unfit = group.unfit(reign.store.failure());
         });
+        if let Err(error) = group.hear_confirmed(reign.epoch, reign.store.safe()) {
+            tracing::error!(%error, "member.json cannot be written");
+        }
         if let Some(change) = reign.wanted(wants_quorum()) {
             tokio::select! {
                 () = ask(&group, &reign, change) => {}
@@ -172,6 +175,13 @@ async fn ask(group: &Group, reign: &Reign, change: Change) {
     match group.controller.change_in_sync(request).await {
         Ok(answer) => {
             if let Some(state) = answer.state {
+                // Who counts as in sync must be known to exist first; it is asked again otherwise.
+                if state.version > group.version()
+                    && let Err(error) = group.note_members(&state)
+                {
+                    tracing::error!(%error, "member.json cannot be written; the in-sync set is not taken over");
+                    return;
+                }
                 tracing::info!(?in_sync, quorum, "the in-sync set is another one");
                 reign.on_state(&state);
             }

@@ -60,6 +60,7 @@ async fn wait_for_news(
 }
 
 fn request(group: &Group, standing: &Standing) -> ReportRequest {
+    let known = group.known();
     let (incarnation, members) = {
         let file = group.file();
         (file.now().incarnation.clone(), file.now().members.clone())
@@ -78,6 +79,8 @@ fn request(group: &Group, standing: &Standing) -> ReportRequest {
         unfit: standing.unfit.clone(),
         known_members: members,
         known_version: group.version(),
+        confirmed: known.position,
+        confirmed_epoch: known.epoch,
         wait_ms: u32::try_from(group.config.report_interval.as_millis()).unwrap_or(u32::MAX),
     }
 }
@@ -87,6 +90,13 @@ fn take(group: &Group, me: u64, state: Option<kerolox_proto::kerolox::GroupState
         && group.seen.borrow().as_ref().is_none_or(|seen| seen.waiting_for != waiting_for)
     {
         tracing::warn!("no master is elected: {waiting_for}");
+    }
+    if let Some(state) = state.as_ref().filter(|state| state.version > group.version())
+        && let Err(error) = group.note_members(state)
+    {
+        // What cannot be remembered is not acted upon; it comes again with the next report.
+        tracing::error!(%error, "member.json cannot be written; the group's state is not taken over");
+        return;
     }
     group.seen.send_if_modified(|seen| {
         let state = state.or_else(|| seen.as_ref().map(|seen| seen.state.clone()));

@@ -23,6 +23,8 @@ use crate::serving::{Parts, Serving};
 
 /// Pause before a master that was lost is followed again.
 const RETRY: Duration = Duration::from_millis(50);
+/// Pause after this member refused what its master wanted: only an operator can change that.
+const REFUSED: Duration = Duration::from_secs(1);
 /// A hand-over whose answer did not come is not carried out any more after this long: twice the time that the call may take.
 const LATE: Duration = Duration::from_secs(4);
 /// Longer than anything waits.
@@ -204,17 +206,23 @@ impl Member {
             let file = self.group.file();
             file.now().granted > 0 || file.now().members.len() > 1
         };
-        let opened = tokio::task::spawn_blocking(move || -> Result<(), StoreError> {
+        let opened = tokio::task::spawn_blocking(move || -> Result<Option<(u32, u64)>, StoreError> {
             if stores.is_blank()? {
-                return Ok(());
+                return Ok(None);
             }
             let store = stores.open(&cell)?;
             if has_others && let Some(mut parked) = store.parked() {
                 parked.cut_torn()?;
             }
-            Ok(())
+            let epoch =
+                store.parked().map(|mut parked| parked.newest()).transpose()?.map(|newest| newest.epoch);
+            Ok(Some((epoch.unwrap_or(0), store.index().applied())))
         });
-        opened.await.expect("a panic would end the process")?;
+        let applied = opened.await.expect("a panic would end the process")?;
+        if let Some((epoch, position)) = applied.filter(|_| has_others) {
+            // Only what was confirmed is applied.
+            self.group.hear_confirmed(epoch, position).map_err(|source| self.file_error(source))?;
+        }
         self.tell_standing()
     }
 
@@ -279,7 +287,8 @@ impl Member {
             }
         }
         self.parts.linger().await;
-        self.stop().await
+        self.stop().await?;
+        self.group.note_confirmed().map_err(|source| self.file_error(source))
     }
 
     /// Whether the group can do without this member, which is about to end.
@@ -311,14 +320,18 @@ impl Member {
         match activity {
             Activity::Following { task, target, .. } => {
                 let outcome = task.await.expect("a panic would end the process");
+                let mut pause = RETRY;
                 if let Err(error) = outcome {
                     let said = error.to_string();
                     if troubles.replace(said.clone()).as_ref() != Some(&said) {
                         tracing::warn!(master = target.address, %error, "cannot follow; trying on");
                     }
+                    if let FollowError::Confirmed { .. } = error {
+                        pause = REFUSED;
+                    }
                 }
                 *activity = Activity::Nothing;
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(pause).await;
             }
             Activity::Ruling { reign, settling: settling @ Some(_), serving, .. } => {
                 let task = settling.as_mut().expect("matched above");
@@ -403,9 +416,10 @@ impl Member {
     }
 
     async fn begin_reign(&mut self, epoch: u32, me: MemberId, state: &GroupState) -> Result<(), BrokerError> {
-        let members: Vec<String> = state.members.iter().map(|member| member.incarnation.clone()).collect();
-        let remembered = self.group.file().change(|now| (now.granted, now.members) = (0, members));
+        let remembered = self.group.file().change(|now| now.granted = 0);
+        let remembered = remembered.and_then(|()| self.group.note_members(state));
         remembered.map_err(|source| self.file_error(source))?;
+        self.group.set_refuses(None);
         let set = in_sync(state);
         let is_alone = set.members.len() == 1;
         let (cell, stores, opening) = (self.cell.clone(), self.stores.clone(), self.opening.clone());

@@ -33,6 +33,7 @@ impl Groups {
                 group.known(member)?;
                 group.begin_election(above, Wishes::default())?;
                 group.in_sync = BTreeSet::from([member]);
+                group.unclean_epoch = group.epoch;
                 group.released = false;
                 group.recovery = None;
             }
@@ -88,14 +89,17 @@ impl Group {
     }
 
     fn join(&mut self, joiner: Joiner) -> Result<MemberId, Refusal> {
+        let known = joiner.group_known();
         if let Some(id) = self.member_of(&joiner.incarnation) {
-            let member = Member::from(joiner);
-            if self.members.insert(id, member.clone()) != Some(member) {
-                self.version += 1;
+            let mut is_news = self.waits_for_more(&joiner);
+            if let Some(awaited) = self.recovery.as_mut().filter(|_| is_news) {
+                awaited.extend(known);
             }
+            let member = Member::from(joiner);
+            is_news |= self.members.insert(id, member.clone()) != Some(member);
+            self.version += u64::from(is_news);
             return Ok(id);
         }
-        let known = joiner.group_known();
         if let Some(awaited) = &mut self.recovery {
             awaited.extend(known.into_iter().filter(|_| joiner.knows_others()));
             let newest = joiner.promised.max(joiner.last_epoch);
@@ -108,6 +112,12 @@ impl Group {
         let id = self.admit(joiner);
         self.version += 1;
         Ok(id)
+    }
+
+    /// Whether a recovery has to wait for members that only `joiner` knows of.
+    pub(crate) fn waits_for_more(&self, joiner: &Joiner) -> bool {
+        let Some(awaited) = self.recovery.as_ref().filter(|_| joiner.knows_others()) else { return false };
+        !joiner.group_known().is_subset(awaited)
     }
 
     /// A folder with a history that this group does not share would lose its log here.

@@ -119,6 +119,13 @@ impl Scene<'_> {
                  may hold what the others lack: {absent} of {awaited} are missing; start them"
             ));
         }
+        if let Some((id, confirmed)) = self.beyond_reach() {
+            return Some(format!(
+                "{} heard that the log was confirmed up to position {confirmed}, and no member that is there has so much; start \
+                 the one that does",
+                self.group.label(id)
+            ));
+        }
         let unfit = self.returned().into_iter().find(|(_, said)| !said.unfit.is_empty());
         unfit.filter(|_| self.winner().is_none()).map(|(id, said)| self.unfit_text(id, &said.unfit))
     }

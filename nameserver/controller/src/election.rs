@@ -103,10 +103,24 @@ impl<'a> Scene<'a> {
         there.filter(|(_, said)| said.promised == self.group.epoch).collect()
     }
 
+    /// Up to where a member that is there heard that the log was confirmed, if none of them holds it: somebody else must.
+    pub(crate) fn beyond_reach(&self) -> Option<(MemberId, u64)> {
+        let there = self.group.members.keys().filter_map(|id| self.live(*id).map(|said| (*id, said)));
+        // What an operator gave up counts no more.
+        let counts = |(_, said): &(MemberId, &Sighting)| said.confirmed.0 >= self.group.unclean_epoch;
+        let heard = there.filter(counts).map(|(id, said)| (id, said.confirmed.1));
+        let (id, confirmed) = heard.max_by_key(|(_, confirmed)| *confirmed)?;
+        let held = self.returned().iter().map(|(_, said)| said.end).max().unwrap_or(0);
+        (held < confirmed).then_some((id, confirmed))
+    }
+
     /// The member with the most, once all that there were are there.
     fn recovered(&self) -> Option<Winner> {
         let returned = self.returned();
         if returned.len() < self.group.recovery.as_ref()?.len() {
+            return None;
+        }
+        if self.beyond_reach().is_some() {
             return None;
         }
         let most = returned.iter().map(|(_, said)| said.progress()).max()?;

@@ -5,10 +5,13 @@ use crate::election::Scene;
 use crate::state::{Group, GroupName, Groups, MemberId, Wishes, set_text};
 use crate::watch::{Policy, Watch};
 
-/// The command that a report asks for by who sends it: a member that is unknown or has moved joins.
+/// The command that a report asks for by who sends it: a member joins that is unknown, has moved, or knows of others that a
+/// controller which lost its data does not wait for yet.
 pub fn joining(groups: &Groups, name: &GroupName, joiner: &Joiner) -> Option<Command> {
-    let member = groups.get(name).and_then(|group| group.members.get(&group.member_of(&joiner.incarnation)?));
-    let is_current = member.is_some_and(|member| *member == joiner.clone().into());
+    let is_current = groups.get(name).is_some_and(|group| {
+        let member = group.member_of(&joiner.incarnation).and_then(|id| group.members.get(&id));
+        member.is_some_and(|member| *member == joiner.clone().into()) && !group.waits_for_more(joiner)
+    });
     (!is_current).then(|| Command::Join { name: name.clone(), joiner: joiner.clone() })
 }
 

@@ -73,6 +73,9 @@ pub struct Group {
     /// Set while the controller, which has lost its data, waits for the members of a group that is older than what it
     /// knows: their incarnations.
     pub recovery: Option<BTreeSet<String>>,
+    /// Newest epoch whose master an operator chose although it may lack something; 0 for none.
+    #[serde(default)]
+    pub unclean_epoch: u32,
 }
 
 impl Group {
@@ -91,6 +94,7 @@ impl Group {
             released: false,
             wishes: Wishes::default(),
             recovery: None,
+            unclean_epoch: 0,
         }
     }
 

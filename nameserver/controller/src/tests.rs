@@ -72,7 +72,15 @@ impl Stage {
     fn said(&self, id: MemberId) -> Sighting {
         let process = format!("f{id}");
         let promised = self.group().epoch;
-        Sighting { at: self.now, process, promised, last_epoch: 1, end: 100, unfit: String::new() }
+        Sighting {
+            at: self.now,
+            process,
+            promised,
+            last_epoch: 1,
+            end: 100,
+            confirmed: (0, 0),
+            unfit: String::new(),
+        }
     }
 
     fn hear(&mut self, id: MemberId) {
@@ -484,4 +492,34 @@ fn a_recovery_can_be_cut_short() {
     assert_eq!(stage.groups.apply(force), Reply::Done);
     stage.hear(1);
     assert!(matches!(stage.decide(0), Some(Command::Appoint { master: 1, .. })));
+}
+
+#[test]
+fn a_recovery_waits_for_whom_any_member_knows_and_for_what_was_confirmed() {
+    let mut stage = Stage { groups: Groups::default(), watch: Watch::new(0), now: 0 };
+    let knows = |incarnation: &str, others: &[&str]| Joiner {
+        known_members: others.iter().map(|other| (*other).to_owned()).collect(),
+        ..folder(incarnation)
+    };
+    assert_eq!(join(&mut stage.groups, knows("f1", &["f1", "f2"])), Reply::Joined(1));
+    assert_eq!(join(&mut stage.groups, knows("f2", &[])), Reply::Joined(2));
+    // A member that is there already comes to know of a third one.
+    let tells = knows("f2", &["f1", "f2", "f3"]);
+    assert!(joining(&stage.groups, &name(), &tells).is_some());
+    assert_eq!(join(&mut stage.groups, tells.clone()), Reply::Joined(2));
+    assert!(joining(&stage.groups, &name(), &tells).is_none(), "once is enough");
+    assert_eq!(stage.group().missing(), ["f3"]);
+    stage.hear(1);
+    stage.hear(2);
+    assert_eq!(stage.decide(1000), None);
+    assert_eq!(join(&mut stage.groups, folder("f3")), Reply::Joined(3));
+    // All are there, and one of them heard that more was confirmed than any of them holds.
+    stage.hear(3);
+    stage.hear(1);
+    stage.hear_with(2, |said| said.confirmed = (1, 101));
+    assert_eq!(stage.decide(0), None);
+    let text = stage.waiting_for();
+    assert!(text.contains("member 2 (f2:1)") && text.contains("position 101"), "{text}");
+    stage.hear_with(3, |said| said.end = 101);
+    assert!(matches!(stage.decide(0), Some(Command::Appoint { master: 3, .. })));
 }

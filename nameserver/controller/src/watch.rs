@@ -26,6 +26,8 @@ pub struct Sighting {
     pub last_epoch: u32,
     /// End of what is durable there.
     pub end: u64,
+    /// Up to where it heard that the log was confirmed, and in which epoch last.
+    pub confirmed: (u32, u64),
     /// Why it must not be elected; empty when it may.
     pub unfit: String,
 }

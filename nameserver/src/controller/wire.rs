@@ -28,6 +28,7 @@ pub(super) fn state(group: &Group) -> GroupState {
         version: group.version,
         quorum: group.quorum,
         released: group.released,
+        unclean_epoch: group.unclean_epoch,
     }
 }
 
@@ -73,6 +74,7 @@ pub(super) fn sighting(report: ReportRequest, at: u64) -> Sighting {
         promised: report.promised,
         last_epoch: report.last_epoch,
         end: report.end,
+        confirmed: (report.confirmed_epoch, report.confirmed),
         unfit: report.unfit,
     }
 }

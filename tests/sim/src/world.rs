@@ -376,6 +376,7 @@ impl World {
                         promised: joiner.promised,
                         last_epoch: joiner.last_epoch,
                         end: joiner.end,
+                        confirmed: (0, 0),
                         unfit,
                     };
                     node.watch.saw(&name, member, sighting);

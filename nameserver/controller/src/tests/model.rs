@@ -141,6 +141,7 @@ impl History {
                     promised: if promises { epoch } else { epoch.saturating_sub(1) },
                     last_epoch: epoch.saturating_sub(1),
                     end,
+                    confirmed: (0, 0),
                     unfit: if fit { String::new() } else { "unfit".into() },
                 };
                 self.watch.saw(&name(), id, said);
@@ -200,6 +201,7 @@ impl History {
                     promised: epoch,
                     last_epoch: 0,
                     end: 0,
+                    confirmed: (0, 0),
                     unfit: String::new(),
                 };
                 self.watch.saw(&name(), id, said);
