@@ -36,7 +36,7 @@ use crate::engine::Engine;
 use crate::pace::{Lookups, Scans};
 use crate::replication::Reign;
 use crate::retention::Keeper;
-use crate::service::{Admin, AutoTopics, Context, Counters, DeskServer, Door, Messaging, Policy};
+use crate::service::{Admin, AutoTopics, Context, Counters, DeskServer, Door, Messaging, Policy, Turns};
 use crate::timers::Timers;
 use crate::vitals::{Lead, Vitals};
 use crate::{lite_expiry, moving};
@@ -285,6 +285,7 @@ impl Parts {
             checks: config.check_policy(),
             counters: counters.clone(),
             scans: Scans::on(tokio::runtime::Handle::current().metrics().num_workers()),
+            turns: Turns::default(),
             shutdown: over.clone(),
         });
         let services = self.services(context, policy, announcer, counters, webhook_counts);

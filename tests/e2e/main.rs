@@ -31,6 +31,7 @@ mod mqadmin;
 mod neighbours;
 mod offsets;
 mod operators;
+mod other_groups;
 mod priorities;
 mod pull;
 mod push;

@@ -18,7 +18,8 @@ use tonic::Request;
 
 use super::Context;
 use super::batch::Batch;
-use super::receive::{Looked, Receiver, Wanted};
+use super::other_groups::OtherGroups;
+use super::receive::{Looked, Receiver, Waited, Wanted, wait};
 use crate::delivery::{Action, Change, Evicted, Inbox, OverQuota, Subscription};
 use crate::engine::{LiteError, refused_by_log, refused_by_store};
 use crate::pace::Step;
@@ -51,8 +52,13 @@ pub(super) async fn receive(
     context: &Arc<Context>,
     client: &ClientHeaders,
     wanted: &Wanted,
+    mut others: OtherGroups<'_>,
 ) -> Result<Items<raw::ReceiveMessageResponse>, Refusal> {
     check_bound(&wanted.group, &wanted.topic)?;
+    // SDKs ask at one broker group only, for ever.
+    if let Some(found) = others.take_turn().await {
+        return Ok(found);
+    }
     let client = &client.client_id;
     let inbox = context.deliveries.followers().inbox(wanted.topic.id, wanted.group.id, client);
     if let Some(attempt_id) = &wanted.attempt_id {
@@ -67,10 +73,16 @@ pub(super) async fn receive(
         }
         let goes_on = if is_all {
             pace.stop();
-            tokio::select! {
-                () = inbox.arrival() => true,
-                () = tokio::time::sleep_until(wanted.until) => false,
-                () = context.shutdown.requested() => false,
+            match wait(context, wanted, inbox.arrival(), &others).await {
+                Waited::Arrival => true,
+                Waited::Others => match others.ask().await {
+                    Some(found) => {
+                        inbox.pass_on();
+                        return Ok(found);
+                    }
+                    None => true,
+                },
+                Waited::End => false,
             }
         } else {
             !context.shutdown.is_requested() && pace.rest(wanted.scan_until).await

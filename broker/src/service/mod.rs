@@ -14,6 +14,7 @@ mod groups;
 mod lite;
 mod lite_list;
 mod offsets;
+mod other_groups;
 mod pass_on;
 mod pull;
 mod query;
@@ -64,6 +65,7 @@ pub(crate) use admin::{Admin, Counters};
 pub(crate) use auto_create::AutoTopics;
 pub(crate) use closed::Door;
 pub(crate) use desk_server::DeskServer;
+pub(crate) use other_groups::Turns;
 
 /// What the calls need of the broker.
 pub(crate) struct Context {
@@ -90,6 +92,8 @@ pub(crate) struct Context {
     pub(crate) counters: Arc<Counters>,
     /// The share of those who look through many messages.
     pub(crate) scans: Scans,
+    /// Whose turn it is among the broker groups of lite topics.
+    pub(crate) turns: Turns,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -276,7 +280,10 @@ impl MessagingService for Messaging {
         polling::fill_in(request.get_mut(), &headers, &self.context.clients);
         let received = match self.context.owner_of(&request, request.get_ref().message_queue.as_ref()) {
             Ok(Some(owner)) => self.context.relay.receive_message(&owner, request).await.map(still_encoded),
-            Ok(None) => receive::receive_message(&self.context, &headers, request.into_inner()).await,
+            Ok(None) => {
+                let (metadata, _, message) = request.into_parts();
+                receive::receive_message(&self.context, &headers, &metadata, message).await
+            }
             Err(refusal) => Err(refusal),
         };
         let refused =

@@ -22,8 +22,10 @@ use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code};
 use kerolox_store::{Entry, ReadMessage, StoreError};
 use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
 
 use super::batch::Batch;
+use super::other_groups::OtherGroups;
 use super::{Context, lite, parse_filter, stored_group};
 use crate::delivery::{Seat, Subscription};
 use crate::engine::refused_by_store;
@@ -71,11 +73,13 @@ pub(super) type Encoded = (Picked, Bytes);
 pub(super) async fn receive_message(
     context: &Arc<Context>,
     client: &ClientHeaders,
+    metadata: &MetadataMap,
     request: v2::ReceiveMessageRequest,
 ) -> Result<Items<raw::ReceiveMessageResponse>, Refusal> {
     let wanted = understand(context, client, &request).await?;
+    let mut others = OtherGroups::of(context, metadata, request);
     if wanted.topic.has_lites() {
-        return lite::receive(context, client, &wanted).await;
+        return lite::receive(context, client, &wanted, others).await;
     }
     let subscription = context.deliveries.subscription(&wanted.group, &wanted.topic)?;
     let (client, max) = (client.client_id.as_str(), wanted.max);
@@ -93,7 +97,17 @@ pub(super) async fn receive_message(
             Looked::NotYet => !context.shutdown.is_requested() && pace.rest(wanted.scan_until).await,
             Looked::Nothing => {
                 pace.stop();
-                wait(context, &wanted, &seat).await
+                match wait(context, &wanted, seat.arrival(), &others).await {
+                    Waited::Arrival => true,
+                    Waited::Others => match others.ask().await {
+                        Some(found) => {
+                            seat.pass_on();
+                            return Ok(found);
+                        }
+                        None => true,
+                    },
+                    Waited::End => false,
+                }
             }
         };
         if !goes_on {
@@ -185,12 +199,28 @@ fn time_allowed(deadline: Option<Duration>) -> Duration {
     deadline.map_or(POLL_MAX, |deadline| deadline.saturating_sub(DEADLINE_MARGIN).min(POLL_MAX))
 }
 
-/// Waits until there may be something to receive; `false` when the time is up.
-async fn wait(context: &Context, wanted: &Wanted, seat: &Seat) -> bool {
+/// Why a receive that found nothing goes on.
+pub(super) enum Waited {
+    /// There may be something to receive.
+    Arrival,
+    /// The other broker groups are to be asked.
+    Others,
+    /// It does not: the time is up.
+    End,
+}
+
+/// Waits until there may be something to receive, here or elsewhere, or the time is up.
+pub(super) async fn wait(
+    context: &Context,
+    wanted: &Wanted,
+    arrival: impl Future<Output = ()>,
+    others: &OtherGroups<'_>,
+) -> Waited {
     tokio::select! {
-        () = seat.arrival() => true,
-        () = tokio::time::sleep_until(wanted.until) => false,
-        () = context.shutdown.requested() => false,
+        () = arrival => Waited::Arrival,
+        () = tokio::time::sleep_until(wanted.until) => Waited::End,
+        () = others.is_due() => Waited::Others,
+        () = context.shutdown.requested() => Waited::End,
     }
 }
 

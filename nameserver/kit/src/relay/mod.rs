@@ -347,6 +347,11 @@ pub fn is_relayed(metadata: &MetadataMap) -> bool {
     metadata.contains_key(RELAYED)
 }
 
+/// Makes the headers of a call those of a call of this server's own, which may be relayed. It has to see to it that such calls end.
+pub fn own_call(metadata: &mut MetadataMap) {
+    metadata.remove(RELAYED);
+}
+
 /// For a server that cannot answer for the group: refuses calls that were passed on to it with UNAVAILABLE and `why`. Who passed
 /// them on looks for another master then, and does not take a refusal for the answer.
 pub fn refuse_relayed(why: impl Fn() -> String + Clone) -> impl Interceptor + Clone {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use kerolox_model::names::{in_namespace, may_be_auto_created, validate_topic};
 use kerolox_proto::kerolox::TopicRoute;
-use kerolox_proto::v2::{self, Code, Permission};
+use kerolox_proto::v2::{self, Code, MessageType, Permission};
 
 use super::registration::{MemberId, Registration};
 use super::view::GroupView;
@@ -23,11 +23,11 @@ const READ_BIT: u32 = 4;
 
 /// Types of which the first message of a topic may be that is made with it.
 const AUTO_CREATED_TYPES: [i32; 5] = [
-    v2::MessageType::Normal as i32,
-    v2::MessageType::Fifo as i32,
-    v2::MessageType::Delay as i32,
-    v2::MessageType::Transaction as i32,
-    v2::MessageType::Priority as i32,
+    MessageType::Normal as i32,
+    MessageType::Fifo as i32,
+    MessageType::Delay as i32,
+    MessageType::Transaction as i32,
+    MessageType::Priority as i32,
 ];
 
 type Brokers<'a> = BTreeMap<MemberId, &'a Registration>;
@@ -47,7 +47,9 @@ pub fn stored_topic(topic: Option<&v2::Resource>) -> Result<String, Refusal> {
     Ok(in_namespace(&topic.resource_namespace, &topic.name))
 }
 
-/// The queues of a topic, ordered by broker group and queue number. `instead` stands for the addresses of
+/// The queues of a topic. Broker groups take turns, so that a client that goes through the queues is not long at one of them; where
+/// SDKs find the queue of a message group or lite topic by its place in the list, each group has its queues together, an order that
+/// topics keep from their first day. `instead` stands for the addresses of
 /// groups with slaves: for clients that can use only one.
 ///
 /// # Errors
@@ -74,7 +76,11 @@ pub fn message_queues(
     if queues.iter().any(|(queue, _)| is_writable(queue)) {
         queues.retain(|(queue, withholds)| *withholds || is_writable(queue));
     }
-    let queues: Vec<_> = queues.into_iter().map(|(queue, _)| queue).collect();
+    let mut queues: Vec<_> = queues.into_iter().map(|(queue, _)| queue).collect();
+    if !queues.iter().any(is_chosen_by_place) {
+        // Of one number in the order of the groups.
+        queues.sort_by_key(|queue| queue.id);
+    }
     if queues.is_empty() {
         return Err(Refusal::new(
             Code::Forbidden,
@@ -200,6 +206,11 @@ fn message_queue(
         broker: Some(broker),
         accept_message_types: route.message_types.clone(),
     }
+}
+
+/// Whether producers compute a queue from its place among all of the topic.
+fn is_chosen_by_place(queue: &v2::MessageQueue) -> bool {
+    queue.accept_message_types().any(|kind| matches!(kind, MessageType::Fifo | MessageType::Lite))
 }
 
 fn queue_number(id: u32) -> i32 {

@@ -77,6 +77,24 @@ fn queues_of_all_masters_are_listed_in_stable_order_with_all_fields() {
 }
 
 #[test]
+fn broker_groups_take_turns_unless_order_depends_on_the_place_of_a_queue() {
+    let now = Instant::now();
+    let order = |kind: v2::MessageType| {
+        let own = |queues| TopicRoute { message_types: vec![kind.into()], ..topic("t", queues, queues, 6) };
+        let of = |group: &str, queues| registration(group, "10.0.0.1", vec![own(queues)]);
+        let table = table_of([of("c", 1), of("b", 3), of("a", 2)], now);
+        let found = summary(&queues(&table, &resource("", "t"), now).unwrap());
+        found.into_iter().map(|(broker, id, _)| format!("{broker}{id}")).collect::<Vec<_>>().join(" ")
+    };
+    for kind in [v2::MessageType::Normal, v2::MessageType::Delay, v2::MessageType::Transaction] {
+        assert_eq!(order(kind), "a0 b0 c0 a1 b1 b2", "{kind:?}");
+    }
+    for kind in [v2::MessageType::Fifo, v2::MessageType::Lite] {
+        assert_eq!(order(kind), "a0 a1 b0 b1 b2 c0", "{kind:?}");
+    }
+}
+
+#[test]
 fn brokers_that_make_topics_are_shown_as_if_they_had_them() {
     let now = Instant::now();
     let auto = TopicRoute {

@@ -1,0 +1,165 @@
+//! What a consumer that waits at this broker group can have from the others of its topic.
+//!
+//! A simple consumer polls one queue after the other, so a long poll at a group that has nothing would keep it from what another
+//! group has; and one of lite topics polls a single queue for ever. A master whose consumer finds nothing therefore asks the other
+//! groups in its place, without waiting there. Nothing is asked at two places at a time: what is handed out to a call that nobody
+//! waits for any more stays invisible for a while.
+
+use std::time::Duration;
+
+use kerolox_kit::access::Items;
+use kerolox_kit::relay::own_call;
+use kerolox_proto::raw;
+use kerolox_proto::v2::{self, Code, receive_message_response::Content};
+use tokio::time::Instant;
+use tokio_stream::StreamExt as _;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Extensions, Request};
+
+use super::{Context, still_encoded};
+
+/// Header of a receive that a broker makes in the place of a consumer, who waits there.
+const IN_PLACE: &str = "x-kerolox-in-place";
+/// How long a consumer waits here before the other groups are asked for the first time.
+const FIRST: Duration = Duration::from_millis(100);
+/// How often they are asked while it goes on waiting.
+const EVERY: Duration = Duration::from_secs(1);
+/// How long one of them may take. Who takes longer is not asked again in the same poll.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The other broker groups of a topic, as one receive sees them.
+pub(super) struct OtherGroups<'a> {
+    context: &'a Context,
+    /// Of the receive, with a mark.
+    metadata: MetadataMap,
+    request: v2::ReceiveMessageRequest,
+    /// When to ask; `None` for a receive that is answered with what is here.
+    next: Option<Instant>,
+    /// Whom not to ask again.
+    failed: Vec<String>,
+}
+
+impl<'a> OtherGroups<'a> {
+    /// Those that are asked for a receive: none for a push consumer, which polls each broker by itself.
+    pub(super) fn of(
+        context: &'a Context,
+        metadata: &MetadataMap,
+        mut request: v2::ReceiveMessageRequest,
+    ) -> Self {
+        let is_asked = !request.auto_renew && !metadata.contains_key(IN_PLACE);
+        request.long_polling_timeout = Some(prost_types::Duration::default());
+        let mut metadata = metadata.clone();
+        // It came through a relay perhaps, and may go through another one; with the mark it leads to no further ones.
+        own_call(&mut metadata);
+        metadata.insert(IN_PLACE, MetadataValue::from_static("1"));
+        let next = is_asked.then(|| Instant::now() + FIRST);
+        Self { context, metadata, request, next, failed: Vec::new() }
+    }
+
+    /// Completes when it is time to ask; never for a receive that is answered with what is here.
+    pub(super) async fn is_due(&self) {
+        match self.next {
+            Some(next) => tokio::time::sleep_until(next).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// For consumers that ask at one group only, which may always have something: what another group has, if it is its turn. Of
+    /// three groups, two are others.
+    pub(super) async fn take_turn(&mut self) -> Option<Items<raw::ReceiveMessageResponse>> {
+        self.next?;
+        let mut groups = self.groups();
+        let turn = self.context.turns.next() % (groups.len() as u64 + 1);
+        let first = usize::try_from(turn).ok()?.checked_sub(1)?;
+        groups.rotate_left(first);
+        self.ask_each(groups).await
+    }
+
+    /// What one of the groups has for the consumer at once, as its answer.
+    pub(super) async fn ask(&mut self) -> Option<Items<raw::ReceiveMessageResponse>> {
+        self.ask_each(self.groups()).await
+    }
+
+    async fn ask_each(&mut self, groups: Vec<String>) -> Option<Items<raw::ReceiveMessageResponse>> {
+        self.next = Some(Instant::now() + EVERY);
+        for group in groups {
+            match tokio::time::timeout(PATIENCE, self.ask_one(&group)).await {
+                Ok(Ok(found @ Some(_))) => return found,
+                Ok(Ok(None)) => {}
+                Ok(Err(())) | Err(_) => self.failed.push(group),
+            }
+        }
+        None
+    }
+
+    /// The others as the routes have them at this moment.
+    fn groups(&self) -> Vec<String> {
+        let topic = self.request.message_queue.as_ref().and_then(|queue| queue.topic.as_ref());
+        let mut groups = self.context.routes.readable_groups(topic).unwrap_or_default();
+        groups.retain(|group| self.context.is_foreign(group) && !self.failed.contains(group));
+        groups
+    }
+
+    /// An error when the group did not answer as it should.
+    async fn ask_one(&self, group: &str) -> Result<Option<Items<raw::ReceiveMessageResponse>>, ()> {
+        let mut message = self.request.clone();
+        if let Some(queue) = &mut message.message_queue {
+            queue.broker = Some(v2::Broker { name: group.to_owned(), ..Default::default() });
+        }
+        let mut request = Request::from_parts(self.metadata.clone(), Extensions::new(), message);
+        request.set_timeout(PATIENCE);
+        let relayed = self.context.relay.receive_message(group, request).await.map_err(|refusal| {
+            tracing::debug!(group, %refusal, "another broker group cannot be asked for messages");
+        })?;
+        let mut relayed = Box::pin(relayed);
+        let first = relayed.next().await;
+        match first {
+            Some(Ok(v2::ReceiveMessageResponse { content: Some(Content::Status(status)) })) => {
+                match status.code() {
+                    Code::Ok => {
+                        let content = Some(Content::Status(status));
+                        let head = tokio_stream::once(Ok(v2::ReceiveMessageResponse { content }));
+                        Ok(Some(still_encoded(head.chain(relayed))))
+                    }
+                    Code::MessageNotFound => Ok(None),
+                    _ => Err(()),
+                }
+            }
+            _ => Err(()),
+        }
+    }
+}
+
+/// Numbers that fall into no step with whoever takes them.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(std::sync::atomic::AtomicU64);
+
+impl Turns {
+    fn next(&self) -> u64 {
+        let count = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        // The finalizer of SplitMix64.
+        let mut mixed = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_favour_nobody_whoever_takes_every_second_one() {
+        let turns = Turns::default();
+        let (mut first, mut second) = ([0; 3], [0; 3]);
+        for _ in 0..3_000 {
+            first[(turns.next() % 3) as usize] += 1;
+            second[(turns.next() % 3) as usize] += 1;
+        }
+        assert!(
+            first.iter().chain(&second).all(|count| (800..1_200).contains(count)),
+            "{first:?} {second:?}"
+        );
+    }
+}
