@@ -9,6 +9,7 @@ pub mod chaos;
 pub mod cli;
 pub mod clients;
 pub mod crash;
+pub mod leap;
 pub mod money;
 pub mod process;
 pub mod random;

@@ -1,0 +1,78 @@
+//! A wall clock that leaps: nothing that was acknowledged a moment ago is taken for old.
+
+use std::time::Duration;
+
+use kerolox_client::Message;
+use kerolox_tests::leap::LeapingClock;
+
+use crate::mqadmin::{json, table};
+use crate::support::{PATIENCE, Servers, consume, eventually, message};
+use crate::transactions::producer;
+
+/// Longer than everything is kept that the test makes.
+const LEAP: Duration = Duration::from_secs(4 * 86_400);
+/// As long as the clock is wrong; shorter than a leap is doubted by default.
+const WRONG: Duration = Duration::from_secs(7);
+const SENT: usize = 60;
+
+/// The clock is four days ahead for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leap_of_the_clock_makes_nothing_old() {
+    let mut servers = Servers::none();
+    let clock = LeapingClock::new(servers.folder.path()).unwrap();
+    let mut environment = clock.environment().to_vec();
+    environment.extend([
+        ("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "1MiB"),
+        ("KEROLOX_BROKER__RETENTION__CHECK_INTERVAL", "200ms"),
+        ("KEROLOX_BROKER__LITE__CHECK_INTERVAL", "200ms"),
+    ]);
+    servers.start_broker_with("broker-a", &["--standalone", "--transaction-first-check", "1h"], &environment);
+    let ns = servers.access_points();
+    for (topic, attributes) in [
+        ("orders", "+message.type=NORMAL"),
+        ("short", "+message.type=NORMAL,+retention.time=12h"),
+        ("once", "+message.type=NORMAL,+dedup=key,+dedup.window=1h"),
+        ("payments", "+message.type=TRANSACTION,+transaction.max-age=1h"),
+        ("sessions", "+message.type=LITE,+lite.topic.expiration=60"),
+    ] {
+        table(&format!("updateTopic -n {ns} -t {topic} -a {attributes}"));
+    }
+    let sender = servers.client().producer().start().await.unwrap();
+    // In several segments: only whole ones go by the broker's own time.
+    for number in 0..SENT {
+        for topic in ["orders", "short"] {
+            sender.send(message(topic, &format!("{number:02}{}", "x".repeat(100_000)))).await.unwrap();
+        }
+    }
+    let keyed = || Message::builder("once").key("order-7").body("x").build();
+    sender.send(keyed()).await.unwrap();
+    sender.send(Message::builder("sessions").lite_topic("one").body("x").build()).await.unwrap();
+    let undecided = producer(&servers, |_| kerolox_client::Resolution::Unknown).await;
+    let _half = undecided.send_in_transaction(message("payments", "x")).await.unwrap();
+
+    clock.set_ahead(LEAP).unwrap();
+    tokio::time::sleep(WRONG / 3).await;
+    // A repeat, sent while the clock is wrong.
+    sender.send(keyed()).await.unwrap();
+    tokio::time::sleep(WRONG - WRONG / 3).await;
+    let log = servers.brokers[0].log();
+    assert!(log.contains("the wall clock leapt ahead") && !log.contains("removed old segments"), "{log}");
+    let listed = json(&format!("transaction list -n {ns} -s prepared"));
+    assert_eq!(listed["brokers"][0]["transactions"].as_array().unwrap().len(), 1, "it was parked: {listed}");
+    clock.set_ahead(Duration::ZERO).unwrap();
+
+    for topic in ["orders", "short"] {
+        let consumer = servers.consumer("late-group", topic).await;
+        assert_eq!(consume(&consumer, SENT).await.len(), SENT, "{topic}");
+    }
+    let consumer = servers.consumer("late-group", "once").await;
+    assert_eq!(consume(&consumer, 1).await, ["x"]);
+    let lites = json(&format!("lite list -n {ns} -t sessions"));
+    assert!(lites.to_string().contains("\"one\""), "{lites}");
+
+    // A clock that stays ahead is believed in the end.
+    clock.set_ahead(LEAP).unwrap();
+    let broker = &servers.brokers[0];
+    eventually("what is old goes", PATIENCE * 2, async || broker.log().contains("removed old segments"))
+        .await;
+}
