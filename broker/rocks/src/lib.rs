@@ -9,8 +9,9 @@ use std::path::Path;
 use kerolox_store::kv::{Family, Kv, KvError, Op, Pair};
 use rocksdb::{
     BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, Direction, IteratorMode,
-    Options, ReadOptions, WriteBatch, WriteOptions,
+    LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
+use tempfile::TempDir;
 
 /// Bytes of changes that RocksDB keeps in memory before it writes them to a file. It bounds what has to be folded again
 /// after a crash: index entries are much smaller than the records that they stand for.
@@ -21,6 +22,9 @@ const FILES_TO_COMPACT: i32 = 8;
 
 /// Bits of a Bloom filter for each key: one in a hundred look-ups of what is not there reads a file.
 const BLOOM_BITS: f64 = 10.0;
+
+/// The file system in memory that every Linux has.
+const MEMORY: &str = "/dev/shm";
 
 /// An index store in a folder.
 pub struct RocksKv {
@@ -37,8 +41,8 @@ impl RocksKv {
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         options.set_atomic_flush(true);
-        options.set_keep_log_file_num(2);
         options.set_max_background_jobs(2);
+        let _log = quiet(&mut options)?;
         let families =
             Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family)));
         let db = DB::open_cf_descriptors(&options, path, families).map_err(failed)?;
@@ -50,7 +54,8 @@ impl RocksKv {
     /// # Errors
     /// [`KvError`] when there is no store, or one that lacks a family that this version knows.
     pub fn open_read_only(path: &Path) -> Result<Self, KvError> {
-        let options = Options::default();
+        let mut options = Options::default();
+        let _log = quiet(&mut options)?;
         // Opening would create the folder.
         if !path.join("CURRENT").exists() {
             return Err(KvError(format!("{} holds no index", path.display())));
@@ -70,6 +75,22 @@ impl RocksKv {
     fn family(&self, family: Family) -> &ColumnFamily {
         self.db.cf_handle(family.name()).expect("every family is opened with the store")
     }
+}
+
+/// Where RocksDB keeps the log that it insists on: in memory, for as long as it takes to open the store; then the file has no name
+/// any more. On a disk that is full for a while that log kills the process: a line that was lost leaves the file's writer in a state that
+/// an assertion of Debian's build forbids, at the next line or when the store is closed. Errors come with the calls.
+fn quiet(options: &mut Options) -> Result<TempDir, KvError> {
+    let name = &mut tempfile::Builder::new();
+    name.prefix("kerolox-index-");
+    let folder = name.tempdir_in(MEMORY).or_else(|_| name.tempdir());
+    let folder = folder.map_err(|error| KvError(format!("a folder for the log of RocksDB: {error}")))?;
+    options.set_db_log_dir(folder.path());
+    options.set_log_level(LogLevel::Header);
+    // They would be written to it every 10 minutes.
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    Ok(folder)
 }
 
 /// Families whose keys come from all over their range with every flush are compacted when several files of one size have
