@@ -12,7 +12,7 @@ use kerolox_kit::clients::Clients;
 use kerolox_kit::controller::ControllerClient;
 use kerolox_kit::health::Checks;
 use kerolox_kit::listen::{ListenError, Listener, grpc_server};
-use kerolox_kit::process::{Shutdown, now_ms};
+use kerolox_kit::process::{Shutdown, now_ms, private_folder};
 use kerolox_kit::registrar::{AddressError, Registrar};
 use kerolox_kit::routes::Routes;
 use kerolox_kit::tls::{TlsError, server_config};
@@ -326,7 +326,7 @@ fn webhooks(config: &BrokerConfig) -> Result<Webhooks, BrokerError> {
 
 fn lock_folder(path: &Path) -> Result<File, BrokerError> {
     let failed = |source| BrokerError::Folder { path: path.to_owned(), source };
-    std::fs::create_dir_all(path).map_err(failed)?;
+    private_folder(path).map_err(failed)?;
     let file = File::create(path.join("lock")).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),

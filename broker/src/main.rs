@@ -9,7 +9,8 @@ use kerolox_broker::config::{BrokerConfig, ENV_PREFIX};
 use kerolox_kit::config;
 use kerolox_kit::health::{self, BROKER_PORT};
 use kerolox_kit::process::{
-    Shutdown, abort_on_panic, announce_health, announce_listening, init_tracing, serve_until, shutdown_signal,
+    Shutdown, abort_on_panic, announce_health, announce_listening, init_tracing, keep_files_private,
+    raise_open_files, serve_until, shutdown_signal,
 };
 
 /// One member of a Kerolox broker group.
@@ -116,6 +117,8 @@ async fn run(flags: &Flags) -> anyhow::Result<()> {
     }
     init_tracing();
     abort_on_panic();
+    keep_files_private();
+    raise_open_files();
     let shutdown = Shutdown::new();
     let signal = shutdown_signal()?;
     let (group, health) = (config.group.clone(), config.health.clone());

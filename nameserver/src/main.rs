@@ -7,7 +7,8 @@ use clap::Parser;
 use kerolox_kit::config;
 use kerolox_kit::health::{self, NAMESERVER_PORT};
 use kerolox_kit::process::{
-    Shutdown, abort_on_panic, announce_health, announce_listening, init_tracing, serve_until, shutdown_signal,
+    Shutdown, abort_on_panic, announce_health, announce_listening, init_tracing, keep_files_private,
+    raise_open_files, serve_until, shutdown_signal,
 };
 use kerolox_nameserver::Nameserver;
 use kerolox_nameserver::config::{ENV_PREFIX, NameserverConfig};
@@ -97,6 +98,8 @@ async fn run(flags: &Flags) -> anyhow::Result<()> {
     }
     init_tracing();
     abort_on_panic();
+    keep_files_private();
+    raise_open_files();
     let shutdown = Shutdown::new();
     let signal = shutdown_signal()?;
     let nameserver = Nameserver::bind(&config).await?;

@@ -1,11 +1,14 @@
 //! Starting a broker: configuration, and what it refuses to start with.
 
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use kerolox_tests::process::Server;
 
 use crate::mqadmin::mqadmin;
-use crate::support::{Servers, broker};
+use crate::support::{Servers, broker, message, server};
 
 /// What a broker that must not start says, on its last line.
 fn refusal(server: &mut Server) -> String {
@@ -195,4 +198,71 @@ fn errors_are_one_line_without_a_backtrace() {
     let said = stderr(&output);
     assert!(said.contains("--nameserver") && said.contains("--standalone"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+/// What others may do with each file and folder below `path`: nothing is what they should.
+fn open_to_others(path: &Path) -> Vec<String> {
+    let mode = std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mut open = Vec::new();
+    if mode & 0o077 != 0 {
+        open.push(format!("{} {mode:o}", path.display()));
+    }
+    if path.is_dir() {
+        let entries = std::fs::read_dir(path).unwrap();
+        open.extend(entries.flat_map(|entry| open_to_others(&entry.unwrap().path())));
+    }
+    open
+}
+
+/// The folders are there already, and open to everybody.
+#[tokio::test]
+async fn data_is_for_its_owner_only() {
+    let mut servers = Servers::none();
+    let make = |name: &str| {
+        let data = servers.folder.path().join(format!("{name}-data"));
+        std::fs::create_dir(&data).unwrap();
+        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o777)).unwrap();
+    };
+    make("nameserver-1");
+    make("broker-a");
+    let mut nameserver = server("nameserver-1", "nameserver", servers.folder.path(), &[]);
+    nameserver.start().unwrap();
+    servers.nameservers.push(nameserver);
+    let ns = servers.access_points();
+    servers.start_broker_with("broker-a", &["--nameserver", &ns], &[]);
+    servers.create_topic("orders", "NORMAL").await;
+    let producer = servers.client().producer().topic("orders").start().await.unwrap();
+    producer.send(message("orders", "secret")).await.unwrap();
+    servers.brokers[0].stop().unwrap();
+    for server in [&servers.nameservers[0], &servers.brokers[0]] {
+        let open = open_to_others(&server.data());
+        assert!(open.is_empty(), "{open:?}");
+    }
+}
+
+/// Started by a shell with a low limit that may be raised.
+#[test]
+fn the_limit_of_open_files_is_raised() {
+    let folder = tempfile::tempdir().unwrap();
+    for (program, more) in [("broker", "--standalone"), ("nameserver", "")] {
+        let line = format!(
+            "ulimit -Sn 300; ulimit -Hn 3000; exec {} {more} --listen 127.0.0.1:0 --health-listen 127.0.0.1:0 --data {}",
+            Server::program(program).unwrap().display(),
+            folder.path().join(program).display()
+        );
+        let mut child = Command::new("sh")
+            .args(["-c", &line])
+            .stderr(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+        let is_up = said.any(|line| line.unwrap().contains("listening"));
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap_or_default();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let row = limits.lines().find(|row| row.starts_with("Max open files")).unwrap_or_default();
+        let words: Vec<&str> = row.split_whitespace().collect();
+        assert!(is_up && words[3..5] == ["3000", "3000"], "{program}: {row}");
+    }
 }

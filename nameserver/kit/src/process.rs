@@ -1,11 +1,16 @@
-//! What every server process does at its start and its end: logging, panics, signals.
+//! What every server process does at its start and its end: limits, files, logging, panics, signals.
 
+use std::fs::{self, Permissions};
 use std::io::IsTerminal;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::layer::SubscriberExt;
@@ -47,6 +52,37 @@ pub fn set_log_filter(text: &str) -> Result<(), String> {
         EnvFilter::builder().parse(text).map_err(|error| format!("{text:?} is no filter: {error}"))?;
     let handle = FILTER.get().ok_or("this process does not log by itself")?;
     handle.reload(filter).map_err(|error| error.to_string())
+}
+
+/// Whatever this process makes from now on is for its user only: data of a broker holds what was sent, and keys.
+pub fn keep_files_private() {
+    umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// Makes the folder of a process's data if it is not there, and keeps others out of it. One whose mode cannot be changed, as on some
+/// mounted file systems, is used as it is.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn private_folder(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    if let Err(error) = fs::set_permissions(path, Permissions::from_mode(0o700)) {
+        tracing::warn!(path = %path.display(), %error, "others may look into the data folder; its mode cannot be changed");
+    }
+    Ok(())
+}
+
+/// Raises the number of files and connections that this process may have open to the most that the system lets it have. The usual
+/// limit of 1,024 is for programs that use `select`.
+pub fn raise_open_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => tracing::debug!(?current, ?maximum, "the limit of open files was raised"),
+        Err(error) => tracing::warn!(?current, %error, "the limit of open files cannot be raised"),
+    }
 }
 
 /// Makes any panic end the process after logging it.

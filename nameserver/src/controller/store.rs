@@ -2,6 +2,7 @@
 //!
 //! Values are JSON. Every change is durable when its function returns.
 
+use kerolox_kit::process::private_folder;
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 
@@ -101,8 +102,7 @@ pub(super) struct Store {
 impl Store {
     /// Opens the file in the folder `data` or makes it, for the nameserver `id`.
     pub(super) fn open(data: &Path, id: u64) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(data)
-            .map_err(|source| StoreError::Folder { path: data.to_owned(), source })?;
+        private_folder(data).map_err(|source| StoreError::Folder { path: data.to_owned(), source })?;
         let path = data.join(FILE);
         let db = Database::create(&path)
             .map_err(|source| StoreError::Open { path: path.clone(), source: Box::new(source) })?;
