@@ -136,16 +136,17 @@ impl LogConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RetentionConfig {
-    /// Messages are kept this long, as long as there is room (RocketMQ's default is 72 h). A topic can have its own time,
+    /// Messages are kept this long; when there is no room, sends are refused (RocketMQ's default is 72 h). A topic can have its own time,
     /// shorter or longer (`mqadmin updateTopic -a +retention.time=12h`).
     pub time: Span,
-    /// The log is kept below this size; 0 means that only time and free space count.
+    /// The log is kept below this size, by removing its oldest segments, read or not; 0 means that only time counts, and free
+    /// space with `remove-early`.
     pub log_size: ByteSize,
-    /// Below this much free space on the disk, the operator is warned and old segments go early (unless
-    /// `remove-early` is off); 0 means two and a half segments.
+    /// Below this much free space on the disk, the operator is warned and, with `remove-early`, old segments go early; 0 means
+    /// two and a half segments.
     pub free_space_low: ByteSize,
-    /// Whether old segments go early when free space is low, consumed or not, as in RocketMQ. Off: nothing goes before its
-    /// time, and sends are refused instead.
+    /// Whether old segments go early when free space is low, read or not, as in RocketMQ; what groups lose by that is in the log, in
+    /// `consumerProgress` and a warning of `check`. Off: nothing goes before its time, and sends are refused instead.
     pub remove_early: bool,
     /// Below this much free space, sends are refused while everything else goes on; 0 means one and a quarter segments.
     /// Room for a new segment must be left, so that acknowledgements and decisions can always be stored.
@@ -160,7 +161,7 @@ impl Default for RetentionConfig {
             time: Span::from_secs(72 * 3600),
             log_size: ByteSize::from_bytes(0),
             free_space_low: ByteSize::from_bytes(0),
-            remove_early: true,
+            remove_early: false,
             free_space_min: ByteSize::from_bytes(0),
             check_interval: Span::from_secs(5),
         }

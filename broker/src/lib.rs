@@ -10,6 +10,7 @@ pub mod check_back;
 pub mod config;
 pub mod delivery;
 mod due;
+pub mod early;
 pub mod engine;
 mod lite_expiry;
 mod moving;

@@ -3,12 +3,13 @@
 //! The decisions are functions of what the disk and the log look like: [`plan`] for segments, [`is_worth_a_trim`] for the
 //! messages of a topic with a time of its own. [`Keeper`] looks, and acts.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::early::{self, Going, Losses, Unread};
 use kerolox_core::dedup::Dedup;
 use kerolox_core::record::QueueState;
 use kerolox_core::topic::{MessageType, Topic};
@@ -54,6 +55,8 @@ pub struct Cut {
 pub struct Plan {
     /// Number of the cut to make, if any.
     pub cut: Option<usize>,
+    /// Number of the last cut that is old enough; a later one is made early.
+    pub old: Option<usize>,
     /// Whether messages are to be refused.
     pub refuse: bool,
     /// Whether the operator should know that room runs out.
@@ -61,7 +64,8 @@ pub struct Plan {
 }
 
 /// Decides. `cuts` are in the order of the log, and later ones are due later; making one makes all before it superfluous.
-/// Size and room are those of the whole broker: where they run out, segments go whatever their age.
+/// Size and room are those of the whole broker: where they run out, segments go whatever their age, if the operator switched that
+/// on.
 ///
 /// # Errors
 /// The first error among the `cuts`, which are asked for only as far as they matter.
@@ -73,16 +77,21 @@ pub fn plan<E>(
     let too_big = sight.log_bytes.saturating_sub(limits.log_bytes);
     let short_of = limits.free_bytes_low.saturating_sub(sight.free_bytes);
     let too_full = if limits.removes_early { short_of } else { 0 };
-    let (mut cut, mut frees) = (None, 0);
+    let (mut cut, mut old, mut frees) = (None, None, 0);
     for (number, next) in cuts.into_iter().enumerate() {
         let next = next?;
-        if next.due_ms > sight.now_ms && frees >= too_big.max(too_full) {
+        let is_old = next.due_ms <= sight.now_ms;
+        if !is_old && frees >= too_big.max(too_full) {
             break;
+        }
+        if is_old {
+            old = Some(number);
         }
         (cut, frees) = (Some(number), next.frees);
     }
     Ok(Plan {
         cut,
+        old,
         refuse: sight.free_bytes < limits.free_bytes_min,
         warn: sight.free_bytes < limits.free_bytes_low,
     })
@@ -138,7 +147,14 @@ pub struct Keeper {
     pub interval: Duration,
     /// Tells who stores messages.
     pub room: Room,
+    /// What consumer groups have not done of what goes early.
+    pub unread: Box<Readers>,
+    /// What they lost.
+    pub losses: Losses,
 }
+
+/// See [`early::unread_of_groups`].
+pub type Readers = dyn Fn(BTreeMap<(u32, u32), Going>) -> Result<Unread, StoreError> + Send + Sync;
 
 impl Keeper {
     /// Runs for ever.
@@ -176,7 +192,12 @@ impl Keeper {
         let plan = plan(&self.limits, &sight, cuts)?;
         self.room.is_short.store(plan.refuse, Ordering::Relaxed);
         if let Some(cut) = plan.cut {
+            let unread = self.unread_before(&points[cut], plan.old.map(|old| &points[old]))?;
             let trimmed = self.store.trim(&points[cut])?;
+            if !unread.is_empty() {
+                tracing::warn!(%unread, "unread messages were removed before retention.time, for lack of room");
+                self.losses.note(&unread);
+            }
             tracing::info!(
                 bytes = trimmed.bytes,
                 carried = trimmed.carried,
@@ -185,6 +206,12 @@ impl Keeper {
         }
         self.expire(sight.now_ms)?;
         Ok(plan)
+    }
+
+    /// What groups lose by a trim at `point`, if what lies before `old` is old enough.
+    fn unread_before(&self, point: &TrimPoint, old: Option<&TrimPoint>) -> Result<Unread, StoreError> {
+        let going = early::going(old.map_or(&[], |old| &old.queues), &point.queues);
+        if going.is_empty() { Ok(Unread::default()) } else { (self.unread)(going) }
     }
 
     /// See [`due_ms`].
@@ -306,7 +333,7 @@ mod tests {
             plan(&limits, &sight, CUTS.iter().map(|cut| Ok::<_, Infallible>(*cut)))
                 .expect("no cut is an error")
         };
-        assert_eq!(plan_at(999, 500), Plan { cut: None, refuse: true, warn: true });
+        assert_eq!(plan_at(999, 500), Plan { cut: None, old: None, refuse: true, warn: true });
         assert_eq!(plan_at(1_000, 500).cut, Some(0), "old enough");
         assert_eq!(plan_at(0, 501).cut, Some(0), "the log is too big");
     }
@@ -410,6 +437,8 @@ mod tests {
                 },
                 interval: Duration::from_secs(5),
                 room: Room::default(),
+                unread: Box::new(|_| Ok(Unread::default())),
+                losses: Losses::default(),
             };
             let world = Self { keeper, wall_ms, monotonic_ms, _folder: folder };
             world.fill();

@@ -39,7 +39,7 @@ use crate::retention::Keeper;
 use crate::service::{Admin, AutoTopics, Context, Counters, DeskServer, Door, Messaging, Policy, Turns};
 use crate::timers::Timers;
 use crate::vitals::{Lead, Vitals};
-use crate::{lite_expiry, moving};
+use crate::{early, lite_expiry, moving};
 
 /// How often dead brokers and clients are looked for.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
@@ -327,6 +327,7 @@ impl Parts {
             policy: policy.clone(),
             lookups,
             webhook_hosts: self.webhooks.hosts(),
+            losses: self.vitals.losses.clone(),
         };
         // A standalone broker is its own nameserver; any other one still tells what it knows to who asks.
         let registry = self.config.standalone.then(|| RegistryService::server(self.routes.clone()));
@@ -368,6 +369,11 @@ impl Parts {
             limits: config.retention_limits(),
             interval: config.retention.check_interval.duration(),
             room: self.vitals.room.clone(),
+            unread: {
+                let (store, deliveries) = (store.clone(), deliveries.clone());
+                Box::new(move |going| early::unread_of_groups(&store, &deliveries, going))
+            },
+            losses: self.vitals.losses.clone(),
         };
         vec![
             tokio::spawn(checker.run()),

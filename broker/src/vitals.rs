@@ -9,6 +9,7 @@ use kerolox_kit::routes::Routes;
 use kerolox_log::DamagedRange;
 use kerolox_store::{GuardedClock, Opening, Progress, Repair};
 
+use crate::early::Losses;
 use crate::replication::{Group, Reign, StoreCell};
 use crate::retention::Room;
 
@@ -21,6 +22,7 @@ pub(crate) struct Vitals {
     pub(crate) opening: Arc<Opening>,
     pub(crate) store: StoreCell,
     pub(crate) room: Room,
+    pub(crate) losses: Losses,
     pub(crate) is_serving: AtomicBool,
     pub(crate) clock: OnceLock<Arc<GuardedClock>>,
     pub(crate) lead: Mutex<Lead>,
@@ -79,6 +81,8 @@ struct Sight {
     damaged: Vec<DamagedRange>,
     repairs: Vec<Repair>,
     is_room_short: bool,
+    /// What groups lost because segments went early; empty for nothing.
+    lost: String,
     /// By how much the wall clock leapt ahead, in milliseconds, while that is doubted.
     clock_leap_ms: Option<i64>,
     /// See [`Lead::look`].
@@ -103,6 +107,7 @@ impl Vitals {
             repairs: store.map(|store| store.repairs()).unwrap_or_default(),
             // Only a master looks at its disk; what it saw in an earlier reign is no news.
             is_room_short: self.room.is_short() && !matches!(lead, Lead::Other { .. }),
+            lost: self.losses.all().to_string(),
             clock_leap_ms: self.clock.get().and_then(|clock| clock.doubted_ms()),
             lead: lead.look(),
             refuses: self.group.get().and_then(|group| group.refuses()),
@@ -123,6 +128,7 @@ fn checks(sight: &Sight) -> Vec<Check> {
         checks.extend(damage(&sight.damaged));
         checks.extend(repairs(&sight.repairs));
         checks.push(disk(sight));
+        checks.extend(lost(sight));
         checks.push(clock(sight));
     }
     checks.extend(sight.lead.iter().map(master));
@@ -190,6 +196,15 @@ fn disk(sight: &Sight) -> Check {
         );
     }
     Check::ok("disk", "has room")
+}
+
+/// Unread messages that went early stay a warning until the broker is restarted: somebody has to look after their groups.
+fn lost(sight: &Sight) -> Option<Check> {
+    let reason = format!(
+        "unread messages were removed before retention.time since the broker was started: {}; make room, or see what hinders the group",
+        sight.lost
+    );
+    (!sight.lost.is_empty()).then(|| Check::warning("retention", reason))
 }
 
 fn master(lead: &Result<String, String>) -> Check {
@@ -280,6 +295,11 @@ mod tests {
             reason.contains("topic orders, queue 3, from offset 100 on: 2 messages are lost"),
             "{reason}"
         );
+
+        let lost = Sight { lost: "group g lost 3 of topic t".to_owned(), ..serving() };
+        let (status, state, reason) = told(&lost, "retention");
+        assert_eq!((status, state), (200, State::Warning));
+        assert!(reason.contains("group g lost 3 of topic t"), "{reason}");
 
         let leapt = Sight { clock_leap_ms: Some(3_600_000), ..serving() };
         let (status, state, reason) = told(&leapt, "clock");

@@ -6,7 +6,9 @@ use kerolox_client::admin::wire;
 use kerolox_client::{Address, HalfMessage, Producer, Resolution};
 use kerolox_proto::v2;
 use kerolox_tests::process::Server;
+use serde_json::Value;
 
+use crate::mqadmin::mqadmin;
 use crate::support::{
     INVISIBLE_MIN, NO_CHECKS, PATIENCE, Servers, broker, code, consume, eventually, expect_nothing,
     from_client, message, raw, receive_one, refusal, resource,
@@ -151,28 +153,82 @@ async fn a_disk_that_is_nearly_full_takes_no_messages_but_everything_else() {
     assert_eq!(consume(&servers.consumer("ledger", "payments").await, 1).await, ["open"]);
 }
 
+/// More than any disk has: from the broker's view, room is short, but not too short for sends.
+const SHORT: [(&str, &str); 4] = [
+    ("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "1MiB"),
+    ("KEROLOX_BROKER__RETENTION__FREE_SPACE_LOW", "1000000GiB"),
+    ("KEROLOX_BROKER__RETENTION__FREE_SPACE_MIN", "1B"),
+    ("KEROLOX_BROKER__RETENTION__CHECK_INTERVAL", "100ms"),
+];
+
+fn said(command: &str, servers: &Servers) -> Value {
+    let run = mqadmin(&format!("{command} -n {} --output json", servers.access_points()));
+    serde_json::from_str(&run.stdout).unwrap_or_else(|_| panic!("no JSON: {run:?}"))
+}
+
 #[tokio::test]
-async fn short_room_costs_old_messages_only_if_the_operator_lets_it() {
+async fn short_room_costs_no_unread_message_unless_the_operator_lets_it() {
     const SENT: u64 = 40;
-    // More than any disk has: from the broker's view, room is short, but not too short for sends.
-    let short = [
-        ("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "1MiB"),
-        ("KEROLOX_BROKER__RETENTION__FREE_SPACE_LOW", "1000000GiB"),
-        ("KEROLOX_BROKER__RETENTION__FREE_SPACE_MIN", "1B"),
-        ("KEROLOX_BROKER__RETENTION__CHECK_INTERVAL", "100ms"),
-    ];
-    let keeping = [short.as_slice(), &[("KEROLOX_BROKER__RETENTION__REMOVE_EARLY", "false")]].concat();
-    let mut servers = servers(&keeping);
+    // Nothing but what an operator without opinions gets.
+    let mut servers = servers(&SHORT);
     servers.create_topic("noise", "NORMAL").await;
-    make_noise(&producer(&servers, &["noise"]).await, usize::try_from(SENT).unwrap()).await;
+    let sender = producer(&servers, &["noise"]).await;
+    make_noise(&sender, usize::try_from(SENT).unwrap()).await;
+    for (group, messages) in [("nearly-done-with-a-rather-long-name", 36), ("hardly-begun", 2)] {
+        let consumer = servers.consumer(group, "noise").await;
+        let mut done = 0;
+        while done < messages {
+            for delivery in consumer.receive(1, INVISIBLE_MIN).await.unwrap_or_default() {
+                consumer.ack(&delivery).await.unwrap();
+                done += 1;
+            }
+        }
+    }
     // Several looks at the disk.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(kept(&servers, "noise").await, SENT);
+    let progress = said("consumerProgress -g hardly-begun", &servers);
+    assert_eq!(progress["removedUnreadTotal"], 0, "{progress}");
+
+    // It gets worse: sends are refused, and nothing goes.
+    servers.brokers[0].stop().unwrap();
+    let full = [SHORT.as_slice(), &[("KEROLOX_BROKER__RETENTION__FREE_SPACE_MIN", "1000000GiB")]].concat();
+    servers.brokers[0] = with(&servers, &full);
+    servers.brokers[0].start().unwrap();
+    let late = producer(&servers, &["noise"]).await;
+    eventually("sends are refused", PATIENCE, async || {
+        let sent = late.send(message("noise", "refused")).await;
+        sent.is_err() && refusal(sent) == v2::Code::TooManyRequests
+    })
+    .await;
+    assert!(kept(&servers, "noise").await >= SENT);
 
     servers.brokers[0].stop().unwrap();
-    servers.brokers[0] = with(&servers, &short);
+    let early = [SHORT.as_slice(), &[("KEROLOX_BROKER__RETENTION__REMOVE_EARLY", "true")]].concat();
+    servers.brokers[0] = with(&servers, &early);
     servers.brokers[0].start().unwrap();
-    eventually("old segments go early", PATIENCE, async || kept(&servers, "noise").await < SENT).await;
+    eventually("old segments go early", PATIENCE, async || kept(&servers, "noise").await < SENT / 2).await;
+    let lost = async |group: &str| {
+        let progress = said(&format!("consumerProgress -g {group}"), &servers);
+        progress["removedUnreadTotal"].as_u64().unwrap()
+    };
+    eventually("it is counted", PATIENCE, async || lost("hardly-begun").await > 0).await;
+    let (little, much) = (lost("nearly-done-with-a-rather-long-name").await, lost("hardly-begun").await);
+    assert!(little < much && much < SENT, "{little} of 4 unread, {much} of 38");
+    let logged = async || {
+        let log = servers.brokers[0].log();
+        log.lines().any(|line| {
+            line.contains("WARN")
+                && line.contains("unread messages")
+                && line.contains("group hardly-begun lost")
+        })
+    };
+    eventually("the log says so", PATIENCE, logged).await;
+    let checked = said("check readiness", &servers);
+    let rows = checked["checks"].as_array().unwrap();
+    let words = format!("group hardly-begun lost {much} of topic noise");
+    let is_told = |row: &Value| row["state"] == "warning" && row["reason"].as_str().unwrap().contains(&words);
+    assert!(rows.iter().any(is_told), "{checked}");
 }
 
 #[tokio::test]

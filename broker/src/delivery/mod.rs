@@ -21,6 +21,7 @@ pub use acknowledged::{AckJournal, Acknowledged, Place};
 pub use directory::{Arrivals, Deliveries};
 pub use followers::{Action, Change, Evicted, Followers, Inbox, OverQuota};
 pub use members::Members;
+pub(crate) use offsets::cursors;
 pub use progress::ProgressLog;
 pub use subscription::{Seat, Subscription};
 pub use watch::Watched;

@@ -10,7 +10,7 @@ use kerolox_core::lite::FIRST_LITE_QUEUE;
 use kerolox_core::topic::Topic;
 use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::Refusal;
-use kerolox_store::StoreError;
+use kerolox_store::{Store, StoreError};
 
 use super::Deliveries;
 use super::subscription::{add_queue, add_queues};
@@ -165,6 +165,16 @@ impl Deliveries {
         topics.extend(self.followers().parents(group.id));
         Ok(topics)
     }
+}
+
+/// The groups whose cursors a group has: itself, or its members if it is a broadcast group.
+pub(crate) fn cursors(store: &Store, group: &Arc<Group>) -> Vec<Group> {
+    if !group.is_broadcast() {
+        return vec![Group::clone(group)];
+    }
+    let groups = store.index().groups();
+    let members = groups.iter().filter(|member| member.parent == group.id);
+    members.map(|member| Group { id: member.id, ..group.as_member(&member.member) }).collect()
 }
 
 /// A sum over queues.

@@ -25,6 +25,7 @@ use super::timers;
 use crate::announce::Announcer;
 use crate::check_back::WebhookHosts;
 use crate::delivery::Deliveries;
+use crate::early::{Losses, Place};
 use crate::engine::{ChangeError, Engine};
 use crate::pace::{Caller, Lookups};
 
@@ -93,6 +94,7 @@ pub(crate) struct Admin {
     pub(crate) policy: Arc<dyn SettingsPolicy>,
     pub(crate) lookups: Lookups,
     pub(crate) webhook_hosts: WebhookHosts,
+    pub(crate) losses: Losses,
 }
 
 impl Admin {
@@ -353,7 +355,15 @@ impl BrokerAdmin for Admin {
         let look = move |_: &Caller| groups::describe(engine.store(), &deliveries, &request);
         let described = self.lookups.run(look).await?;
         Ok(Response::new(match described {
-            Ok((group, queues)) => {
+            Ok((group, mut queues)) => {
+                for status in &mut queues {
+                    status.removed_unread = self.losses.at(&Place {
+                        group: group.name.clone(),
+                        member: status.client.clone(),
+                        topic: status.topic.clone(),
+                        queue: status.queue,
+                    });
+                }
                 pb::DescribeGroupResponse { error: None, group: Some(group_config(&group)), queues }
             }
             Err(failure) => pb::DescribeGroupResponse { error: Some(failure.into()), ..Default::default() },

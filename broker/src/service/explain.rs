@@ -11,9 +11,9 @@ use kerolox_proto::kerolox as pb;
 use kerolox_store::{Found, Page, Standing, Store};
 
 use super::failure::Failure;
-use super::groups::{cursors, group_named};
+use super::groups::group_named;
 use super::query::{stored, topic_named};
-use crate::delivery::{self, Acknowledged, Deliveries};
+use crate::delivery::{self, Acknowledged, Deliveries, cursors};
 use crate::wire;
 
 /// Messages of one id that are looked at, dead letters among them: a producer gives each id once.

@@ -12,7 +12,7 @@ use kerolox_store::{Page, Store};
 
 use super::failure::Failure;
 use super::query::topic_named;
-use crate::delivery::Deliveries;
+use crate::delivery::{Deliveries, cursors};
 
 /// Where a group stands. Reads the index: call it where blocking is fine.
 pub(super) fn describe(
@@ -58,6 +58,7 @@ fn status(topic: &Topic, queue: u32, cursor: &Group, standing: &Standing) -> pb:
         blocked: standing.counts.blocked,
         client: cursor.member.clone(),
         lite_topics: None,
+        removed_unread: 0,
     }
 }
 
@@ -203,14 +204,4 @@ pub(super) fn group_named(store: &Store, name: &str) -> Result<Arc<Group>, Failu
         name => Failure::NotFound(format!("there is no consumer group {name:?}")),
     };
     store.index().group(name).filter(|group| group.parent == 0).ok_or_else(missing)
-}
-
-/// The groups whose cursors a group has: itself, or its members if it is a broadcast group.
-pub(super) fn cursors(store: &Store, group: &Arc<Group>) -> Vec<Group> {
-    if !group.is_broadcast() {
-        return vec![Group::clone(group)];
-    }
-    let groups = store.index().groups();
-    let members = groups.iter().filter(|member| member.parent == group.id);
-    members.map(|member| Group { id: member.id, ..group.as_member(&member.member) }).collect()
 }

@@ -7,9 +7,9 @@ use kerolox_proto::kerolox as pb;
 use kerolox_store::Store;
 
 use super::failure::Failure;
-use super::groups::{cursors, group_named};
+use super::groups::group_named;
 use super::query::topic_named;
-use crate::delivery::Deliveries;
+use crate::delivery::{Deliveries, cursors};
 
 /// Lite topics of one page, at the most.
 const PAGE_MAX: usize = 1_000;

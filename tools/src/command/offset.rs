@@ -72,6 +72,11 @@ impl ConsumerProgress {
             "{}\n\nConsume Diff Total: {lag}\nConsume Inflight Total: {in_flight}",
             progress_table(&rows)
         );
+        let removed = total(|row| row.removed_unread);
+        let text = match removed {
+            0 => text,
+            _ => format!("{text}\nRemoved unread, for lack of room: {removed}"),
+        };
         let done = std::iter::repeat_n(None, answered);
         Ok(Report {
             text: if rows.is_empty() { String::new() } else { text },
@@ -79,6 +84,7 @@ impl ConsumerProgress {
                 "group": group,
                 "diffTotal": lag,
                 "inflightTotal": in_flight,
+                "removedUnreadTotal": removed,
                 "queues": rows.iter().map(progress_json).collect::<Vec<_>>(),
             }),
             exit: combined(done.chain(failures.iter().map(Some))),
@@ -180,6 +186,7 @@ fn progress_json(GroupQueue { broker, status: row, .. }: &GroupQueue) -> Value {
         "ready": row.ready,
         "blocked": row.blocked,
         "client": row.client,
+        "removedUnread": row.removed_unread,
     });
     match row.lite_topics {
         Some(count) => entry["liteTopics"] = json!(count),
