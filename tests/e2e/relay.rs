@@ -153,9 +153,9 @@ async fn clients(servers: &Servers) -> (Raw, Raw, Raw) {
 async fn a_consumer_that_only_knows_the_nameserver_is_served() {
     let servers = two_brokers().await;
     let (mut nameserver, mut a, mut b) = clients(&servers).await;
-    send(&mut a, "orders", "1A", v2::MessageType::Normal).await;
-    send(&mut b, "orders", "1B", v2::MessageType::Normal).await;
-    for (owner, body) in [(A, "1A"), (B, "1B")] {
+    for (owner, broker, body) in [(A, &mut a, "1A"), (B, &mut b, "1B")] {
+        // One after the other: who waits at one group is given what the other one has.
+        send(broker, "orders", body, v2::MessageType::Normal).await;
         let (status, messages) = receive(&mut nameserver, owner).await;
         assert_eq!((status, messages.len()), (Code::Ok, 1));
         assert_eq!((&messages[0].body[..], attempt(&messages[0])), (body.as_bytes(), Some(1)));
