@@ -48,7 +48,7 @@ pub(super) async fn watch(cluster: &Cluster) -> Result<String> {
     let line =
         format!("NAMESRV_ADDR={} {program} top --interval 300ms; echo over; sleep 60", cluster.address()?);
     terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "120", "-y", "30", &line])?;
-    let first = terminal.shows(&["kerolox  4 brokers", "1 Brokers", "broker-a/0", "broker-b/2", "q end"])?;
+    let first = terminal.shows(&["kerolox  4 brokers", "1 Brokers", "broker-a/1", "broker-b/2", "q end"])?;
     ensure!(first.lines().count() <= 30, "more than the screen has");
     terminal.tmux(&["send-keys", "2"])?;
     terminal.shows(&["Topic", "Messages", "orders"])?;
@@ -63,7 +63,7 @@ pub(super) async fn watch(cluster: &Cluster) -> Result<String> {
     terminal.shows(&["Prepared"])?;
     std::thread::sleep(Duration::from_millis(500));
     terminal.tmux(&["send-keys", "1"])?;
-    terminal.shows(&["broker-a/0"])?;
+    terminal.shows(&["broker-a/1"])?;
     terminal.tmux(&["send-keys", "q"])?;
     let last = terminal.shows(&["over"])?;
     ensure!(!last.contains("panicked"), "{last}");
