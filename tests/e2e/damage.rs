@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kerolox_client::Resolution;
 
-use crate::support::{Servers, bodies, body, consume, expect_nothing, message, receive, receive_one};
+use crate::support::{Servers, bodies, body, broker, consume, expect_nothing, message, receive, receive_one};
 use crate::transactions::{CHECKS_EVERY_SECOND, producer};
 
 /// A message whose bytes rotted on disk is never delivered, and nobody has to wait for it.
@@ -66,6 +66,70 @@ async fn a_damaged_half_message_does_not_hold_up_other_transactions() {
     let consumer = servers.consumer("ledger", "payments").await;
     assert_eq!(consume(&consumer, 1).await, ["good half"]);
     expect_nothing(&consumer).await;
+}
+
+/// Sends what fills some segments of a mebibyte, and stops the broker; the answer is the files of its log, oldest first.
+async fn some_segments(servers: &mut Servers) -> Vec<PathBuf> {
+    servers.create_topic("orders", "NORMAL").await;
+    let producer = servers.client().producer().start().await.unwrap();
+    for _ in 0..35 {
+        producer.send(message("orders", &"x".repeat(100_000))).await.unwrap();
+    }
+    producer.shutdown().await;
+    servers.brokers[0].stop().unwrap();
+    let log = servers.brokers[0].data().join("log");
+    let mut files: Vec<PathBuf> = fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|ending| ending == "log"));
+    files.sort();
+    assert!(files.len() > 2, "{files:?}");
+    files
+}
+
+fn small_segments() -> Servers {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server =
+        broker("broker-a", folder.path(), &["--standalone"]).env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "1MiB");
+    server.start().unwrap();
+    Servers { nameservers: Vec::new(), brokers: vec![server], folder }
+}
+
+#[tokio::test]
+async fn a_broker_whose_oldest_segment_is_missing_says_so_and_starts_when_it_is_back() {
+    let mut servers = small_segments();
+    let files = some_segments(&mut servers).await;
+    let away = servers.folder.path().join("moved");
+    fs::rename(&files[0], &away).unwrap();
+    let said = servers.brokers[0].start().unwrap_err().to_string();
+    for part in
+        ["00000000000000000000.log is missing", "Put the missing files back", "00000000000000000000.begin"]
+    {
+        assert!(said.contains(part), "{part} is missing in {said}");
+    }
+    fs::rename(&away, &files[0]).unwrap();
+    servers.brokers[0].start().unwrap();
+    let consumer = servers.consumer("billing", "orders").await;
+    assert_eq!(consume(&consumer, 35).await.len(), 35);
+}
+
+#[tokio::test]
+async fn a_broker_whose_newest_segment_was_exchanged_says_so_and_starts_when_the_right_one_is_back() {
+    let mut servers = small_segments();
+    let files = some_segments(&mut servers).await;
+    let newest = files.last().unwrap();
+    // An older copy: as long as the file is, but without what was written last.
+    let right = fs::read(newest).unwrap();
+    let mut older = right.clone();
+    older[64..].fill(0);
+    fs::write(newest, &older).unwrap();
+    let said = servers.brokers[0].start().unwrap_err().to_string();
+    let name = newest.file_name().unwrap().to_str().unwrap();
+    for part in [name, "it is another file", "Put the right file back"] {
+        assert!(said.contains(part), "{part} is missing in {said}");
+    }
+    fs::write(newest, &right).unwrap();
+    servers.brokers[0].start().unwrap();
+    let consumer = servers.consumer("billing", "orders").await;
+    assert_eq!(consume(&consumer, 35).await.len(), 35);
 }
 
 /// Flips a bit in the one place of the commit log where `text` is.

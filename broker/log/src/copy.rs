@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::begin;
 use crate::checkpoint::Checkpoint;
 use crate::cut;
 use crate::error::LogError;
 use crate::frame::{self, Frame};
 use crate::fs::Folder;
+use crate::last::LastFrame;
 use crate::log::Log;
 use crate::reader::Reader;
 use crate::sabotage;
 use crate::salt::Salt;
 use crate::segment::{self, HEADER_LEN, Segment};
+use crate::trim;
 
 /// What lies at a position of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,14 +175,15 @@ impl Log {
             return Err(refused(position, format!("the log ends at {}", self.end())));
         }
         let mut copied = Copied::default();
-        let mut at = 0;
+        let (mut at, mut last_len) = (0, 0);
         while at < bytes.len() {
             let frame = frame::decode_at(bytes, at, position + at as u64, self.salt());
             let frame = frame.map_err(|error| refused(position + at as u64, error.to_string()))?;
             copied = Copied { frames: copied.frames + 1, epoch: frame.epoch, store_ms: frame.store_ms };
             at += frame.len as usize;
+            last_len = frame.len;
         }
-        self.write_copy(bytes).inspect_err(|error| self.fail(error))?;
+        self.write_copy(bytes, LastFrame::of(bytes, last_len)).inspect_err(|error| self.fail(error))?;
         Ok(copied)
     }
 
@@ -266,7 +270,9 @@ pub fn is_blank(folder: &dyn Folder) -> Result<bool, LogError> {
 /// # Errors
 /// [`LogError::Io`]
 pub fn begin_copy(folder: &dyn Folder, salt: Salt, base: u64, capacity: u64) -> Result<(), LogError> {
-    Segment::create(folder, base, salt, capacity).map(drop)
+    begin::note(folder, base)?;
+    Segment::create(folder, base, salt, capacity)?;
+    begin::forget_others(folder, base)
 }
 
 /// Removes the log from `folder`, for a copy that is too far behind to go on. Files that were set aside stay.
@@ -276,10 +282,13 @@ pub fn begin_copy(folder: &dyn Folder, salt: Salt, base: u64, capacity: u64) -> 
 pub fn remove_log(folder: &dyn Folder) -> Result<(), LogError> {
     let action = "removing a log that is out of date";
     let names = folder.list().map_err(LogError::io(action))?;
-    // Without it, nothing is missed of what goes.
+    // Without these, nothing is missed of what goes.
     if names.iter().any(|name| name == crate::checkpoint::NAME) {
-        folder.remove(crate::checkpoint::NAME).and_then(|()| folder.sync()).map_err(LogError::io(action))?;
+        folder.remove(crate::checkpoint::NAME).map_err(LogError::io(action))?;
     }
+    begin::forget(folder)?;
+    trim::forget(folder)?;
+    folder.sync().map_err(LogError::io(action))?;
     for base in segment::all_bases(&names).into_iter().rev() {
         folder.remove(&segment::file_name(base)).map_err(LogError::io(action))?;
     }

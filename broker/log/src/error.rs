@@ -66,6 +66,18 @@ pub enum LogError {
         /// Why not, and what to do.
         reason: String,
     },
+    /// The oldest segments are not there.
+    #[error(
+        "{file} is missing, where this log begins ({begin} says so), and so is everything before {oldest}; nothing was changed. Put the missing files back, from where they were moved to or from a backup; a member of a group with others can empty its data folder and copies everything. To go on without them, and lose what they hold for good, remove {begin} from the log folder"
+    )]
+    Missing {
+        /// File name of the segment with which the log begins.
+        file: String,
+        /// File name of the oldest segment that is there.
+        oldest: String,
+        /// File name that says where the log begins.
+        begin: String,
+    },
     /// The folder holds something that this version does not understand.
     #[error("{file} has an unknown format: {reason}; was it written by a newer version?")]
     Format {

@@ -7,6 +7,7 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::begin;
 use crate::checkpoint::Checkpoint;
 use crate::error::{DamagedRange, LogError};
 use crate::frame::{self, Frame, FrameError};
@@ -79,7 +80,8 @@ impl Inspector {
     pub fn open(folder: &dyn Folder, mode: Mode) -> Result<Self, LogError> {
         let checkpoint = Checkpoint::peek(folder).map_err(LogError::io("reading the log's checkpoint"))?;
         let durable = checkpoint.map(|slot| slot.durable);
-        let bases = segment::bases(folder)?;
+        let names = folder.list().map_err(LogError::io("listing the log folder"))?;
+        let bases = segment::bases_among(&names);
         let mut segments = Vec::with_capacity(bases.len());
         for base in bases {
             segments.push(Segment::open_any(folder, base)?);
@@ -89,7 +91,12 @@ impl Inspector {
             segments.iter_mut().for_each(|segment| segment.salt = salt);
         }
         let mut files: Vec<(SegmentFile, Segment)> = Vec::new();
-        let mut known = Vec::new();
+        let mut known: Vec<(usize, DamagedRange)> = Vec::new();
+        if let Some((position, until)) = begin::missing(&names) {
+            let (file, reason) =
+                (segment::file_name(position), "missing, and so is everything up to there".to_owned());
+            known.push((0, DamagedRange { file, position, until, reason }));
+        }
         for segment in segments {
             let (file, base) = (segment.name(), segment.base);
             let len = segment.file.len().map_err(LogError::io(format!("measuring log segment {file}")))?;

@@ -30,9 +30,9 @@
 //! The record body follows, then zeros up to a multiple of 8. A length of zero ends the log. The salt is a random number
 //! of the log that no client knows: bytes in a message are never taken for a frame. It is the same in all segments.
 //!
-//! Beside the segments lie `checkpoint`, which says how far the log was durable at the least and repeats the salt, and `cut-<position>`: what
-//! recovery cut off behind the end, kept for whoever wants to look at it (at most 8 files of at most 16 MiB; delete
-//! them as you like).
+//! Beside the segments lie `checkpoint`, which says how far the log was durable at the least and what it held last there, and
+//! repeats the salt; `<position>.begin`, empty, which says where the log begins; and `cut-<position>`: what recovery cut off
+//! behind the end, kept for whoever wants to look at it (at most 8 files of at most 16 MiB; delete them as you like).
 //!
 //! # Recovery and damage
 //!
@@ -47,6 +47,9 @@
 //! A place that the device cannot read is damage like any other, as long as an intact frame lies behind it. Without one
 //! nobody can tell where the log ends: then it is not opened at all ([`LogError::Unreadable`]), and nothing is changed.
 //!
+//! A log whose oldest segments are missing, or in which another file lies in the place of the newest one, is not opened
+//! ([`LogError::Missing`], [`LogError::Misplaced`]): whatever were appended, the right files could not be put back.
+//!
 //! One case cannot be told from a torn tail by any checksum: damage to the very last record before the log was closed
 //! or the checkpoint written. It is cut, and the copy in `cut-<position>` is what is left of it.
 //!
@@ -60,6 +63,7 @@
 //! data that is gone. For the same reason there is one sync at a time: a failure is reported once for a file, and only
 //! to whoever asked first, so the log waits for a [`SyncTask`] before it syncs the file itself or leaves it.
 
+mod begin;
 mod checkpoint;
 mod copy;
 mod cut;
@@ -68,6 +72,7 @@ mod error;
 pub mod frame;
 pub mod fs;
 pub mod inspect;
+mod last;
 mod log;
 mod reader;
 mod recovery;

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use crate::begin;
 use crate::checkpoint::Checkpoint;
 use crate::elsewhere::{Outcome, SyncTask};
 use crate::error::{DamagedRange, LogError};
 use crate::frame::{self, NewFrame};
 use crate::fs::Folder;
+use crate::last::{LastFrame, Watermark};
 use crate::reader::Reader;
 use crate::recovery;
 use crate::sabotage;
@@ -62,11 +64,15 @@ pub struct Log {
     /// Capacity of the current segment in bytes.
     capacity: u64,
     end: u64,
+    /// What ends there, if that is known.
+    last: Option<LastFrame>,
+    /// What is durable as far as this knows: a sync on another thread may have come further.
+    synced: Watermark,
     /// Up to where the current segment was written, if that is behind the end: with zeros.
     written: u64,
     checkpoint: Checkpoint,
-    /// Of a sync on another thread that may be under way.
-    elsewhere: Option<Outcome>,
+    /// Of a sync on another thread that may be under way, and what is durable when it is done.
+    elsewhere: Option<(Outcome, Watermark)>,
     failure: Option<String>,
     buffer: Vec<u8>,
 }
@@ -76,20 +82,22 @@ impl Log {
     /// it: that range cannot be read any more, and the log goes on behind it.
     ///
     /// # Errors
-    /// [`LogError::Damaged`] when all segments are missing, [`LogError::Format`] when they cannot belong together, are of a
-    /// newer version, or have lost every copy of their salt, [`LogError::Unreadable`] when the device cannot read where the
+    /// [`LogError::Damaged`] when all segments are missing, [`LogError::Missing`] when the oldest ones are,
+    /// [`LogError::Misplaced`] when they cannot belong together, are not those to which the log was written, or have lost every
+    /// copy of their salt, [`LogError::Format`] when they are of a newer version, [`LogError::Unreadable`] when the device cannot read where the
     /// log may end, [`LogError::Io`].
     pub fn open(folder: Arc<dyn Folder>, options: LogOptions) -> Result<(Self, Recovered), LogError> {
+        begin::check(&*folder)?;
         let mut checkpoint = Checkpoint::open(&*folder).map_err(LogError::io(
             "opening the log's checkpoint (the broker starts without it, if it is moved away)",
         ))?;
         trim::finish(&*folder)?;
-        let recovery::Ready { segments, capacity, recovered } =
+        let recovery::Ready { segments, capacity, recovered, last } =
             recovery::recover(&*folder, options, checkpoint.newest())?;
+        begin::settle(&*folder, segments.first().expect("there is one at least").base)?;
         let current = segments.last().expect("there is one at least").clone();
-        checkpoint
-            .advance(recovered.end, current.salt)
-            .map_err(LogError::io("writing the log's checkpoint"))?;
+        let synced = Watermark { position: recovered.end, last };
+        checkpoint.advance(synced, current.salt).map_err(LogError::io("writing the log's checkpoint"))?;
         let log = Self {
             folder,
             options,
@@ -97,6 +105,8 @@ impl Log {
             current,
             capacity,
             end: recovered.end,
+            last,
+            synced,
             written: recovered.end,
             checkpoint,
             elsewhere: None,
@@ -156,12 +166,18 @@ impl Log {
 
     fn sync_here(&mut self) -> Result<(), LogError> {
         if sabotage::is("checkpoint-before-sync") {
-            let advanced = self.checkpoint.advance(self.end, self.salt());
+            let advanced = self.checkpoint.advance(self.watermark(), self.salt());
             advanced.map_err(LogError::io("writing the log's checkpoint"))?;
         }
         self.current.sync().inspect_err(|error| self.fail(error))?;
         self.shared.set_durable(self.end);
+        self.synced = self.watermark();
         self.note_if_far()
+    }
+
+    /// What will be durable with the next sync.
+    fn watermark(&self) -> Watermark {
+        Watermark { position: self.end, last: self.last }
     }
 
     /// What makes everything appended so far durable, to be run on another thread. Meanwhile the log can be appended to;
@@ -172,7 +188,7 @@ impl Log {
     pub fn sync_elsewhere(&mut self) -> Result<SyncTask, LogError> {
         self.await_elsewhere()?;
         let (task, outcome) = SyncTask::new(self.current.clone(), self.end, self.shared.clone());
-        self.elsewhere = Some(outcome);
+        self.elsewhere = Some((outcome, self.watermark()));
         Ok(task)
     }
 
@@ -187,7 +203,7 @@ impl Log {
     /// [`LogError::Io`]; the log is read-only from then on.
     pub fn note_durable(&mut self) -> Result<(), LogError> {
         self.check_writable()?;
-        if self.shared.durable() > self.checkpoint.durable() { self.advance_checkpoint() } else { Ok(()) }
+        if self.synced.position > self.checkpoint.durable() { self.advance_checkpoint() } else { Ok(()) }
     }
 
     /// Makes everything durable and notes the end, so that the next start reads nothing again.
@@ -211,37 +227,40 @@ impl Log {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         let mut next = self.end;
+        let mut last_len = 0;
         for new in records {
             let len = frame::frame_len(new.body.len()) as u64;
             let fits = next - self.current.base + len <= self.capacity;
             if !fits && next > self.current.base + HEADER_LEN {
-                self.write(&mut buffer)?;
+                self.write(&mut buffer, last_len)?;
                 self.roll(len)?;
                 next = self.end;
             } else if !fits {
                 self.capacity = HEADER_LEN + len;
             }
             frame::encode(new, next, epoch, store_ms, self.salt(), &mut buffer);
-            places.push((next, u32::try_from(len).expect("callers check LEN_MAX")));
+            last_len = u32::try_from(len).expect("callers check LEN_MAX");
+            places.push((next, last_len));
             next += len;
         }
-        self.write(&mut buffer)?;
+        self.write(&mut buffer, last_len)?;
         self.buffer = buffer;
         Ok(places)
     }
 
-    fn write(&mut self, buffer: &mut Vec<u8>) -> Result<(), LogError> {
-        self.write_copy(buffer)?;
+    fn write(&mut self, buffer: &mut Vec<u8>, last_len: u32) -> Result<(), LogError> {
+        self.write_copy(buffer, LastFrame::of(buffer, last_len))?;
         buffer.clear();
         Ok(())
     }
 
     /// Writes whole frames behind the end.
-    pub(crate) fn write_copy(&mut self, frames: &[u8]) -> Result<(), LogError> {
+    pub(crate) fn write_copy(&mut self, frames: &[u8], last: Option<LastFrame>) -> Result<(), LogError> {
         if !frames.is_empty() {
             let written = self.current.file.write_at(frames, self.end - self.current.base);
             written.map_err(LogError::io(format!("writing {}", self.current.name())))?;
             self.end += frames.len() as u64;
+            self.last = last;
             self.shared.set_end(self.end);
         }
         Ok(())
@@ -254,7 +273,8 @@ impl Log {
 
     /// Notes that no more than what lies before `to` is known to be durable.
     pub(crate) fn lower_checkpoint(&mut self, to: u64) -> Result<(), LogError> {
-        let lower = to.min(self.checkpoint.durable());
+        let noted = self.checkpoint.newest().watermark();
+        let lower = if to < noted.position { Watermark { position: to, last: None } } else { noted };
         // Both slots, so that no older one says more.
         let lowered = (0..2).try_for_each(|_| self.checkpoint.advance(lower, self.current.salt));
         lowered
@@ -268,6 +288,8 @@ impl Log {
         self.capacity = file_end - segment.base;
         self.current = segment;
         self.end = end;
+        self.last = None;
+        self.synced = self.watermark();
         self.written = end;
         self.shared.set_end(end);
         self.shared.set_durable(end);
@@ -301,9 +323,16 @@ impl Log {
         self.current = Segment::create(&*self.folder, self.end, self.salt(), self.capacity)?;
         self.shared.add(self.current.clone());
         self.end += HEADER_LEN;
+        self.last = Some(LastFrame::HEADER);
+        self.synced = self.watermark();
         self.written = self.end;
         self.shared.set_end(self.end);
-        self.advance_checkpoint()
+        self.advance_checkpoint()?;
+        // Durable as well, so that the loss of the new segment cannot pass for one that was never begun.
+        self.checkpoint
+            .sync()
+            .map_err(LogError::io("syncing the log's checkpoint"))
+            .inspect_err(|error| self.fail(error))
     }
 
     /// Writes zeros behind the end, if many syncs like the one that follows have use for them.
@@ -324,37 +353,38 @@ impl Log {
 
     /// Notes how far the log is durable, if that is far from what was noted.
     fn note_if_far(&mut self) -> Result<(), LogError> {
-        let unnoted = self.shared.durable().saturating_sub(self.checkpoint.durable());
+        let unnoted = self.synced.position.saturating_sub(self.checkpoint.durable());
         if unnoted >= self.options.checkpoint_bytes { self.advance_checkpoint() } else { Ok(()) }
     }
 
     fn advance_checkpoint(&mut self) -> Result<(), LogError> {
         self.checkpoint
-            .advance(self.shared.durable(), self.current.salt)
+            .advance(self.synced, self.current.salt)
             .map_err(LogError::io("writing the log's checkpoint"))
             .inspect_err(|error| self.fail(error))
     }
 
     /// Takes notice of a sync on another thread that is over.
     pub(crate) fn check_writable(&mut self) -> Result<(), LogError> {
-        match self.elsewhere.as_ref().and_then(Outcome::look) {
-            Some(outcome) => self.take_over(outcome),
+        match self.elsewhere.as_ref().and_then(|(outcome, until)| Some((outcome.look()?, *until))) {
+            Some((outcome, until)) => self.take_over(outcome, until),
             None => self.check_failure(),
         }
     }
 
     /// Waits for a sync on another thread.
     pub(crate) fn await_elsewhere(&mut self) -> Result<(), LogError> {
-        match self.elsewhere.as_ref().map(Outcome::wait) {
-            Some(outcome) => self.take_over(outcome),
+        match self.elsewhere.as_ref().map(|(outcome, until)| (outcome.wait(), *until)) {
+            Some((outcome, until)) => self.take_over(outcome, until),
             None => self.check_failure(),
         }
     }
 
-    fn take_over(&mut self, outcome: Result<(), String>) -> Result<(), LogError> {
+    fn take_over(&mut self, outcome: Result<(), String>, until: Watermark) -> Result<(), LogError> {
         self.elsewhere = None;
-        if let Err(reason) = outcome {
-            self.failure.get_or_insert(reason);
+        match outcome {
+            Ok(()) => self.synced = until,
+            Err(reason) => drop(self.failure.get_or_insert(reason)),
         }
         self.check_failure()?;
         self.note_if_far()

@@ -14,10 +14,12 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::begin;
 use crate::checkpoint::Slot;
 use crate::cut;
 use crate::error::{DamagedRange, LogError};
 use crate::fs::{Folder, is_bad_place};
+use crate::last::{self, LastFrame};
 use crate::log::{LogOptions, Recovered};
 use crate::reader::Reader;
 use crate::resync;
@@ -35,6 +37,8 @@ pub(crate) struct Ready {
     /// Bytes that the last segment has room for, its header included.
     pub(crate) capacity: u64,
     pub(crate) recovered: Recovered,
+    /// What lies before the end, if that is known.
+    pub(crate) last: Option<LastFrame>,
 }
 
 /// Makes the log in `folder` ready to go on, from what the checkpoint says.
@@ -46,12 +50,15 @@ pub(crate) fn recover(folder: &dyn Folder, options: LogOptions, checkpoint: Slot
     let mut segments = open_segments(folder)?;
     if segments.is_empty() {
         refuse_lost_log(durable)?;
+        begin::note(folder, 0)?;
         segments.push(Segment::create(folder, 0, new_salt, segment_bytes)?);
     }
     let salt = salt::find(&segments, checkpoint.salt)?.unwrap_or(new_salt);
     segments.iter_mut().for_each(|segment| segment.salt = salt);
+    let damaged_last = last::check(&segments, checkpoint.watermark())?;
     finish_newest(folder, &mut segments, segment_bytes, durable)?;
     let mut damaged = known_damage(&segments)?;
+    damaged.extend(damaged_last);
     let newest = segments.last().expect("there is one at least").clone();
     // Holes in a file are told reliably only when nothing waits to be written.
     newest.file.sync().map_err(LogError::io(format!("syncing {}", newest.name())))?;
@@ -66,18 +73,27 @@ pub(crate) fn recover(folder: &dyn Folder, options: LogOptions, checkpoint: Slot
         });
         segments.push(Segment::create(folder, from, salt, segment_bytes)?);
         let recovered = Recovered { end: from + HEADER_LEN, damaged, ..Recovered::default() };
-        return Ok(Ready { segments, capacity: segment_bytes, recovered });
+        return Ok(Ready { segments, capacity: segment_bytes, recovered, last: Some(LastFrame::HEADER) });
     }
     // What is read of the reserved room counts as data from then on: there is to be no more of it than necessary.
     newest.file.read_ahead(false);
-    let end = find_end(&segments, from, file_end, &mut damaged)?;
+    let before = if from == durable { checkpoint.watermark().last } else { Some(LastFrame::HEADER) };
+    let (end, last_len) = find_end(&segments, from, file_end, &mut damaged)?;
+    let last = match last_len {
+        0 => before,
+        len => Some(LastFrame::read(&newest, end - u64::from(len), len).map_err(reading(&newest))?),
+    };
     let written = cut::written_until(&newest, end, file_end)?;
     let cut_file = if written > end { cut::set_aside(folder, &newest, end, written) } else { None };
     let capacity = settle_tail(&newest, end, written, segment_bytes)?;
     make_durable(folder, &newest, durable, end, &damaged)?;
     newest.file.read_ahead(true);
     let recovered = Recovered { end, cut_bytes: written - end, cut_file, scanned_bytes: end - from, damaged };
-    Ok(Ready { segments, capacity, recovered })
+    Ok(Ready { segments, capacity, recovered, last })
+}
+
+fn reading(segment: &Segment) -> impl FnOnce(io::Error) -> LogError + use<> {
+    LogError::io(format!("reading {}", segment.name()))
 }
 
 fn len(segment: &Segment) -> Result<u64, LogError> {
@@ -166,22 +182,22 @@ fn known_damage(segments: &[Segment]) -> Result<Vec<DamagedRange>, LogError> {
     Ok(damaged)
 }
 
-/// Position behind the last intact frame at `from` or later.
+/// Position behind the last intact frame at `from` or later, and the length of that; 0 when there is none.
 fn find_end(
     segments: &[Segment],
     from: u64,
     file_end: u64,
     damaged: &mut Vec<DamagedRange>,
-) -> Result<u64, LogError> {
+) -> Result<(u64, u32), LogError> {
     let newest = segments.last().expect("there is one at least");
     let data = newest.data_in(from..file_end);
     let data = data.map_err(LogError::io(format!("looking for data in {}", newest.name())))?;
     let data_end = data.last().map_or(from, |data| data.end);
     let reader = Reader::new(Arc::new(Shared::new(segments.to_vec(), file_end)));
-    let mut end = from;
+    let (mut end, mut last_len) = (from, 0);
     for frame in reader.scan(from).reading_ahead_until(data_end) {
         match frame {
-            Ok(frame) => end = frame.end(),
+            Ok(frame) => (end, last_len) = (frame.end(), frame.len),
             // Nothing intact follows: this is the end.
             Err(LogError::Damaged(range)) if range.until == file_end => {}
             Err(LogError::Damaged(_)) if sabotage::is("truncate-at-first-bad-record") => break,
@@ -191,7 +207,7 @@ fn find_end(
             Err(error) => return Err(error),
         }
     }
-    Ok(end)
+    Ok((end, last_len))
 }
 
 /// Removes a torn tail, so that its bytes can never be taken for records later, and reserves the room of the segment

@@ -65,7 +65,15 @@ impl fmt::Debug for Salt {
 /// # Errors
 /// [`LogError::Misplaced`] when the segments are of different logs, or when there are frames and nothing tells their salt.
 pub(crate) fn find(segments: &[Segment], checkpoint: Option<Salt>) -> Result<Option<Salt>, LogError> {
-    if let Some(salt) = of_headers(segments)?.or(checkpoint) {
+    let headers = of_headers(segments)?;
+    if let (Some(found), Some(noted), Some(segment)) = (headers, checkpoint, segments.last())
+        && !found.agrees_with(noted)
+    {
+        let reason = "it belongs to another log than the checkpoint beside it; nothing was changed. Put the right files back, from \
+                      where they were moved to or from a backup; if it is the checkpoint that does not belong here, move it away";
+        return Err(LogError::Misplaced { file: segment.name(), reason: reason.to_owned() });
+    }
+    if let Some(salt) = headers.or(checkpoint) {
         return Ok(Some(salt));
     }
     let failed =

@@ -181,12 +181,16 @@ pub(crate) fn file_name(base: u64) -> String {
 
 /// Base positions of the segments in `folder`, in order; those that an interrupted trim has left are not among them.
 pub(crate) fn bases(folder: &dyn Folder) -> Result<Vec<u64>, LogError> {
-    let names = folder.list().map_err(LogError::io("listing the log folder"))?;
-    let mut bases = all_bases(&names);
-    if let Some(before) = trim::interrupted(&names) {
+    Ok(bases_among(&folder.list().map_err(LogError::io("listing the log folder"))?))
+}
+
+/// The same among the names of files.
+pub(crate) fn bases_among(names: &[String]) -> Vec<u64> {
+    let mut bases = all_bases(names);
+    if let Some(before) = trim::interrupted(names) {
         bases.retain(|base| *base >= before);
     }
-    Ok(bases)
+    bases
 }
 
 /// Base positions of all segments among the names of files, in order.

@@ -1,5 +1,6 @@
 //! Giving up whole segments at the beginning of the log.
 
+use crate::begin;
 use crate::error::LogError;
 use crate::fs::Folder;
 use crate::reader::Reader;
@@ -82,8 +83,19 @@ fn remove(folder: &dyn Folder, before: u64) -> Result<(), LogError> {
     for base in all_bases(&names).into_iter().filter(|base| *base < before) {
         remove(&file_name(base))?;
     }
+    // Before the mark goes, so that one of them says where the log begins at every moment.
+    begin::note(folder, before)?;
     folder.sync().map_err(LogError::io("syncing the log folder"))?;
+    begin::forget_others(folder, before)?;
     names.iter().filter(|name| name.ends_with(MARK)).try_for_each(|name| remove(name))
+}
+
+/// Takes back what an interrupted trim was to do: the log is given up as a whole.
+pub(crate) fn forget(folder: &dyn Folder) -> Result<(), LogError> {
+    let names = names(folder)?;
+    let marks = names.iter().filter(|name| name.ends_with(MARK));
+    let remove = |name: &String| folder.remove(name).map_err(LogError::io(format!("removing {name}")));
+    marks.into_iter().try_for_each(remove)
 }
 
 fn names(folder: &dyn Folder) -> Result<Vec<String>, LogError> {
@@ -107,7 +119,8 @@ mod tests {
         folder.remove(&file_name(0)).expect("removed");
         assert_eq!(bases(&folder).expect("lists"), [200], "who only looks sees what is to stay");
         finish(&folder).expect("finished");
-        assert_eq!(folder.list().expect("lists"), [file_name(200)]);
+        let begin = "00000000000000000200.begin".to_owned();
+        assert_eq!(folder.list().expect("lists"), [begin, file_name(200)]);
         finish(&folder).expect("nothing to finish");
         assert_eq!(bases(&folder).expect("lists"), [200]);
     }

@@ -335,7 +335,7 @@ fn a_full_disk_does_not_prevent_a_start() {
     log.append(&[NewFrame { kind: 1, body: vec![7; 1500].into() }], 1, 5).expect("appended");
     drop(log);
     flip(&folder, 700, 1);
-    folder.set_capacity(Some(4096 + 64));
+    folder.set_capacity(Some(4096 + 128));
     let (log, recovered) = open_with(&folder, LAZY);
     assert!(recovered.cut_bytes > 0);
     assert_eq!(recovered.cut_file, None, "no room to keep it");

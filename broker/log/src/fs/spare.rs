@@ -1,0 +1,56 @@
+//! Descriptors that are kept for the log, so that it can open a file when connections have used up all others.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use super::is_out_of_files;
+
+/// Descriptors that are kept.
+const KEPT: usize = 8;
+/// What they are open on: it is there on every system, and costs nothing.
+const NOTHING: &str = "/dev/null";
+
+/// Open files that are closed when another one is needed more.
+#[derive(Debug, Default)]
+pub(super) struct SpareFiles {
+    kept: Mutex<Vec<File>>,
+}
+
+impl SpareFiles {
+    /// As many as there can be.
+    pub(super) fn keep() -> Self {
+        let spare = Self::default();
+        spare.fill_up();
+        spare
+    }
+
+    /// Opens something; where no descriptor is left, with one of those that are kept. Somebody else may be faster, so
+    /// there are several.
+    pub(super) fn lend<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match open() {
+                Err(error) if is_out_of_files(&error) && self.give_up_one() => {}
+                Err(error) => return Err(error),
+                Ok(opened) => {
+                    self.fill_up();
+                    return Ok(opened);
+                }
+            }
+        }
+    }
+
+    fn give_up_one(&self) -> bool {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop().is_some()
+    }
+
+    /// Takes back what was lent, as far as there are descriptors.
+    fn fill_up(&self) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        while kept.len() < KEPT
+            && let Ok(file) = File::open(NOTHING)
+        {
+            kept.push(file);
+        }
+    }
+}
