@@ -89,6 +89,8 @@ struct Sight {
     lead: Option<Result<String, String>>,
     /// Why this member does not follow its master, although it could.
     refuses: Option<String>,
+    /// Why the controller does not take this broker for a member of its group.
+    disowned: Option<String>,
 }
 
 impl Vitals {
@@ -111,6 +113,7 @@ impl Vitals {
             clock_leap_ms: self.clock.get().and_then(|clock| clock.doubted_ms()),
             lead: lead.look(),
             refuses: self.group.get().and_then(|group| group.refuses()),
+            disowned: self.group.get().and_then(|group| group.disowned()),
         })
     }
 
@@ -123,6 +126,7 @@ impl Vitals {
 fn checks(sight: &Sight) -> Vec<Check> {
     let mut checks = vec![serving(sight), index(sight)];
     checks.extend(sight.refuses.clone().map(|reason| Check::failed("replication", reason)));
+    checks.extend(sight.disowned.as_ref().map(|reason| disowned(sight, reason)));
     if sight.is_open {
         checks.push(log(sight));
         checks.extend(damage(&sight.damaged));
@@ -133,6 +137,14 @@ fn checks(sight: &Sight) -> Vec<Check> {
     }
     checks.extend(sight.lead.iter().map(master));
     checks
+}
+
+/// A group that has its master goes on without a controller, but elects no other one.
+fn disowned(sight: &Sight, reason: &str) -> Check {
+    match sight.lead {
+        Some(Ok(_)) => Check::warning("controller", reason),
+        _ => Check::failed("controller", reason),
+    }
 }
 
 fn serving(sight: &Sight) -> Check {
@@ -309,6 +321,14 @@ mod tests {
         let (status, state, reason) = told(&Sight { is_room_short: true, ..serving() }, "disk");
         assert_eq!((status, state), (503, State::Failed));
         assert!(reason.contains("sends are refused"), "{reason}");
+    }
+
+    #[test]
+    fn a_broker_that_the_controller_refuses_is_ready_only_under_a_master() {
+        let refused = Sight { disowned: Some("another cluster id".into()), ..serving() };
+        assert_eq!(told(&refused, "controller").0, 503);
+        let led = Sight { lead: Some(Ok("one".to_owned())), ..refused };
+        assert_eq!(told(&led, "controller"), (200, State::Warning, "another cluster id".into()));
     }
 
     #[test]

@@ -56,6 +56,9 @@ pub struct ControllerConfig {
     pub master_timeout: Span,
     /// How long the election of a master waits for members that are there but have not answered yet.
     pub election_patience: Span,
+    /// How long after its start a nameserver that has data elects nobody before the whole in-sync set has answered: the data
+    /// could be an older copy, and who is missing could know better.
+    pub restart_patience: Span,
 }
 
 impl Default for ControllerConfig {
@@ -69,6 +72,7 @@ impl Default for ControllerConfig {
             election_timeout: Span::from_millis(500),
             master_timeout: Span::from_secs(2),
             election_patience: Span::from_millis(300),
+            restart_patience: Span::from_secs(30),
         }
     }
 }

@@ -1,31 +1,33 @@
 //! Nameservers that lost what they decided, under members that did not: whoever starts first, nothing acknowledged is given up.
 
+use std::path::Path;
 use std::time::Duration;
 
-use kerolox_kit::controller::ControllerClient;
 use kerolox_proto::kerolox::{DescribeGroupsRequest, ElectMasterRequest, GroupDescription};
 use kerolox_tests::process::Server;
 
-use crate::replication::{create, group, in_sync, master};
+use crate::replication::{controller, create, group, in_sync, master};
 use crate::support::{PATIENCE, Servers, consume, eventually, message};
 
 /// Messages that only some of the members have.
 const LATE: usize = 100;
 
-async fn description(servers: &Servers) -> Option<GroupDescription> {
-    let controller = ControllerClient::new(&[servers.access_points()]).unwrap();
-    let answer = controller.describe_groups(DescribeGroupsRequest::default()).await;
+pub(crate) async fn description(servers: &Servers) -> Option<GroupDescription> {
+    let answer = controller(servers).describe_groups(DescribeGroupsRequest::default()).await;
     answer.ok()?.groups.into_iter().next()
 }
 
 /// A group of three that has acknowledged messages without its last member, which never ruled, and is down altogether. Tells which
 /// broker that is, and how many messages there are.
-async fn stale_group() -> (Servers, usize, usize) {
+pub(crate) async fn stale_group() -> (Servers, usize, usize) {
     let mut servers = group(3, &[], &[]).await;
     create(&servers, "orders", "NORMAL").await;
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     producer.send(message("orders", "everybody has this")).await.unwrap();
     let stale = (master(&servers).await + 1) % 3;
+    copy_of_the_nameserver(&mut servers);
+    // The stale member has to know of everything that the copy knows.
+    in_sync(&servers, 3).await;
     servers.brokers[stale].kill().unwrap();
     let late_bytes = confirmed(&servers.brokers[stale]) + LATE as u64 * 100;
     for number in 0..LATE {
@@ -47,6 +49,39 @@ async fn stale_group() -> (Servers, usize, usize) {
     (servers, stale, sent)
 }
 
+/// The controller says, with these words, that it waits for other members, and does.
+pub(crate) async fn nobody_is_elected(servers: &Servers, why: &str) {
+    let waits = async || description(servers).await.is_some_and(|group| group.waiting_for.contains(why));
+    eventually("the controller says for whom it waits", PATIENCE, waits).await;
+    // Longer than any timeout of an election.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let state = description(servers).await.unwrap().state.unwrap();
+    assert_eq!(state.master, 0, "a member was elected without the others: {state:?}");
+}
+
+/// Takes a copy of the nameserver's folder, which stops for it.
+pub(crate) fn copy_of_the_nameserver(servers: &mut Servers) {
+    servers.nameservers[0].kill().unwrap();
+    copy_folder(&servers.nameservers[0].data(), &servers.folder.path().join("copy"));
+    servers.nameservers[0].start().unwrap();
+}
+
+/// Puts that copy in the place of the folder. The nameserver must not run.
+pub(crate) fn restore_copy(servers: &Servers) {
+    std::fs::remove_dir_all(servers.nameservers[0].data()).unwrap();
+    copy_folder(&servers.folder.path().join("copy"), &servers.nameservers[0].data());
+}
+
+/// Copies the files of a folder without folders.
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
 /// Up to where a member has written down that the log is confirmed.
 fn confirmed(broker: &Server) -> u64 {
     let file = std::fs::read(broker.data().join("member.json")).unwrap();
@@ -54,7 +89,7 @@ fn confirmed(broker: &Server) -> u64 {
     file["confirmed"].as_u64().unwrap_or(0)
 }
 
-async fn expect_everything(servers: &Servers, sent: usize) {
+pub(crate) async fn expect_everything(servers: &Servers, sent: usize) {
     let consumer = servers.consumer("billing", "orders").await;
     let received = consume(&consumer, sent).await;
     let late = (0..LATE).map(|number| format!("late {number:03}"));
@@ -71,13 +106,7 @@ async fn a_stale_member_that_starts_first_waits_for_the_others() {
     std::fs::remove_dir_all(servers.nameservers[0].data()).unwrap();
     servers.nameservers[0].start().unwrap();
     servers.brokers[stale].begin().unwrap();
-    let waits =
-        async || description(&servers).await.is_some_and(|group| group.waiting_for.contains("missing"));
-    eventually("the controller says for whom it waits", PATIENCE, waits).await;
-    // Longer than any timeout of an election.
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    let state = description(&servers).await.unwrap().state.unwrap();
-    assert_eq!(state.master, 0, "it was elected without the members that it knows: {state:?}");
+    nobody_is_elected(&servers, "missing").await;
     for broker in (0..3).filter(|broker| *broker != stale) {
         servers.brokers[broker].begin().unwrap();
     }
@@ -95,13 +124,32 @@ async fn a_stale_member_that_starts_first_waits_for_the_others() {
 async fn nobody_gives_up_what_was_confirmed_without_an_operator() {
     let (mut servers, stale, sent) = stale_group().await;
     std::fs::remove_dir_all(servers.nameservers[0].data()).unwrap();
-    let path = servers.brokers[stale].data().join("member.json");
-    let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    file["members"] = serde_json::json!([file["incarnation"]]);
-    std::fs::write(&path, serde_json::to_vec(&file).unwrap()).unwrap();
+    for (number, broker) in servers.brokers.iter().enumerate() {
+        let path = broker.data().join("member.json");
+        let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        if number == stale {
+            file["members"] = serde_json::json!([file["incarnation"]]);
+        }
+        // As an earlier version wrote it.
+        file.as_object_mut().unwrap().remove("controller");
+        file["version"] = serde_json::json!(2);
+        std::fs::write(&path, serde_json::to_vec(&file).unwrap()).unwrap();
+    }
     servers.nameservers[0].start().unwrap();
     servers.brokers[stale].start().unwrap();
     assert_eq!(master(&servers).await, stale);
+    nobody_gives_anything_up(&mut servers, stale).await;
+    operator_takes(&servers, |group| {
+        let master = group.state.as_ref().map(|state| state.master);
+        let others = group.health.iter().filter(|member| Some(member.id) != master);
+        others.max_by_key(|member| member.end).unwrap().id
+    })
+    .await;
+    expect_everything(&servers, sent).await;
+}
+
+/// The other members start under a stale master: they refuse to cut, say so, and are not ready.
+pub(crate) async fn nobody_gives_anything_up(servers: &mut Servers, stale: usize) {
     let others: Vec<usize> = (0..3).filter(|broker| *broker != stale).collect();
     for broker in &others {
         servers.brokers[*broker].begin().unwrap();
@@ -115,18 +163,16 @@ async fn nobody_gives_up_what_was_confirmed_without_an_operator() {
         eventually("it refuses to give up what was confirmed", PATIENCE, refuses).await;
         assert!(!cut_something(broker), "something was cut");
     }
-    // The operator takes the member that has everything.
-    let group = description(&servers).await.unwrap();
+}
+
+/// The operator chooses a master, and accepts what is lost by that.
+pub(crate) async fn operator_takes(servers: &Servers, choose: impl FnOnce(&GroupDescription) -> u64) {
+    let group = description(servers).await.unwrap();
+    let member = choose(&group);
     let state = group.state.unwrap();
-    let best =
-        group.health.iter().max_by_key(|member| (member.last_epoch, member.end, member.id != state.master));
-    let held = group.health.iter().filter(|member| member.id != state.master).max_by_key(|member| member.end);
-    let member = held.or(best).unwrap().id;
     let request = ElectMasterRequest { cluster: state.cluster, group: state.group, member, unclean: true };
-    let controller = ControllerClient::new(&[servers.access_points()]).unwrap();
-    controller.elect_master(request).await.unwrap();
-    in_sync(&servers, 3).await;
-    expect_everything(&servers, sent).await;
+    controller(servers).elect_master(request).await.unwrap();
+    in_sync(servers, 3).await;
 }
 
 /// Whether a member has given up records: a copy of them lies beside its log.

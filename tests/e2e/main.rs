@@ -26,6 +26,7 @@ mod health;
 mod leaps;
 mod lite;
 mod local;
+mod lost;
 mod messages;
 mod moving;
 mod mqadmin;

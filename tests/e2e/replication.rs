@@ -28,7 +28,12 @@ pub(crate) async fn group(members: usize, flags: &[&str], environment: &[(&str, 
     servers
 }
 
-fn start_member(servers: &mut Servers, number: usize, flags: &[&str], environment: &[(&str, &str)]) {
+pub(crate) fn start_member(
+    servers: &mut Servers,
+    number: usize,
+    flags: &[&str],
+    environment: &[(&str, &str)],
+) {
     let nameservers = servers.access_points();
     let own = ["--group", "broker-a", "--nameserver", &nameservers];
     let name = format!("member-{number}");
@@ -41,12 +46,18 @@ fn start_member(servers: &mut Servers, number: usize, flags: &[&str], environmen
 }
 
 /// Of a client that goes on trying while a master is elected.
-fn patient() -> RetryPolicy {
+pub(crate) fn patient() -> RetryPolicy {
     RetryPolicy::default().pauses(Duration::from_millis(10), Duration::from_millis(100))
 }
 
+/// The controller in the nameservers.
+pub(crate) fn controller(servers: &Servers) -> ControllerClient {
+    let addresses: Vec<String> = servers.access_points().split(',').map(str::to_owned).collect();
+    ControllerClient::new(&addresses).unwrap()
+}
+
 pub(crate) async fn state(servers: &Servers) -> GroupState {
-    let controller = ControllerClient::new(&[servers.access_points()]).unwrap();
+    let controller = controller(servers);
     let groups = controller.describe_groups(DescribeGroupsRequest::default()).await.unwrap().groups;
     groups.into_iter().next().and_then(|group| group.state).unwrap_or_default()
 }

@@ -19,11 +19,13 @@
 //!    unless an operator accepted the loss ([`Known`]). No election that goes by these rules asks for such a cut; a controller that
 //!    lost what it decided may.
 
+mod allegiance;
 pub mod handshake;
 mod known;
 mod lease;
 mod master;
 
+pub use allegiance::{Allegiance, StateName, Verdict};
 pub use known::Known;
 pub use lease::Grants;
 pub use master::{Change, Confirmed, InSync, Master, Policy, SlaveView};

@@ -1,14 +1,16 @@
 //! What a member of a broker group remembers beside its log: who it is, and what it promised.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use kerolox_proto::kerolox::GroupState;
 use serde::{Deserialize, Serialize};
 
 const NAME: &str = "member.json";
 /// Format version written by this software.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Stands in [`Remembered::members`] for members that format version 1 did not note: a slave wrote none.
 const UNNAMED: &str = "unnamed";
 
@@ -30,6 +32,55 @@ pub(crate) struct Remembered {
     /// Epoch of the newest reign that told something of that.
     #[serde(default)]
     pub(crate) confirmed_epoch: u32,
+    /// The newest state of its group that it went by; `None` before the first, and in versions before 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) controller: Option<LastState>,
+}
+
+/// A state of the group, as far as a controller that lost its data has to know it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LastState {
+    /// Random number of the nameservers.
+    pub(crate) cluster_id: String,
+    /// Of the controller's record of the group.
+    pub(crate) lineage: String,
+    /// Of the nameserver's time as leader that the state comes from.
+    pub(crate) tenure: String,
+    /// Its version.
+    pub(crate) version: u64,
+    /// Epoch and version of the state that had the newest in-sync set first, as far as this member saw it.
+    pub(crate) set_epoch: u32,
+    pub(crate) set_version: u64,
+    /// Incarnations of the members of that set, and of those that this member, as master, is about to take in.
+    pub(crate) in_sync: BTreeSet<String>,
+}
+
+impl LastState {
+    /// After the state `state`.
+    pub(crate) fn after(before: Option<&Self>, state: &GroupState) -> Self {
+        let mut last = Self {
+            cluster_id: state.cluster_id.clone(),
+            lineage: state.lineage.clone(),
+            tenure: state.tenure.clone(),
+            version: state.version,
+            ..before.cloned().unwrap_or_default()
+        };
+        let in_sync: BTreeSet<String> = incarnations(state, |id| state.in_sync.contains(&id)).collect();
+        if !in_sync.is_empty() && (state.epoch, &in_sync) != (last.set_epoch, &last.in_sync) {
+            (last.set_epoch, last.set_version) = (state.epoch, state.version);
+            last.in_sync = in_sync;
+        }
+        last
+    }
+}
+
+/// Incarnations of the members of `state` whose number is as wanted.
+pub(crate) fn incarnations(
+    state: &GroupState,
+    is_wanted: impl Fn(u64) -> bool,
+) -> impl Iterator<Item = String> {
+    let wanted = state.members.iter().filter(move |member| is_wanted(member.id));
+    wanted.map(|member| member.incarnation.clone())
 }
 
 /// The file of one data folder.
@@ -136,7 +187,45 @@ mod tests {
         let text = br#"{"version":2,"incarnation":"a","promised":3,"granted":2,"members":["a","b"],"confirmed":900,"confirmed_epoch":2}"#;
         let found = parse(text).expect("readable");
         assert_eq!((found.confirmed, found.confirmed_epoch), (900, 2));
-        assert!(parse(br#"{"version":3,"incarnation":"","promised":0,"granted":0,"members":[]}"#).is_err());
+        assert_eq!(found.controller, None);
+    }
+
+    #[test]
+    fn fixture_of_version_3() {
+        let text = br#"{"version":3,"incarnation":"a","promised":3,"granted":2,"members":["a","b"],"confirmed":900,"confirmed_epoch":2,
+            "controller":{"cluster_id":"c","lineage":"l","tenure":"t","version":9,"set_epoch":3,"set_version":8,"in_sync":["a"]}}"#;
+        let last = parse(text).expect("readable").controller.expect("there");
+        assert_eq!((last.cluster_id.as_str(), last.lineage.as_str(), last.tenure.as_str()), ("c", "l", "t"));
+        assert_eq!((last.version, last.set_epoch, last.set_version), (9, 3, 8));
+        assert_eq!(last.in_sync, ["a".to_owned()].into());
+        assert!(parse(br#"{"version":4,"incarnation":"","promised":0,"granted":0,"members":[]}"#).is_err());
+    }
+
+    /// While an election or a recovery is under way, the set before it counts.
+    #[test]
+    fn the_last_state_keeps_the_newest_set() {
+        let member = |id: u64| kerolox_proto::kerolox::GroupMember {
+            id,
+            incarnation: format!("m{id}"),
+            ..Default::default()
+        };
+        let ruled = GroupState {
+            epoch: 3,
+            version: 8,
+            in_sync: vec![1],
+            members: vec![member(1), member(2)],
+            ..GroupState::default()
+        };
+        let then = LastState::after(None, &ruled);
+        assert_eq!((then.set_epoch, then.set_version, then.in_sync.len()), (3, 8, 1));
+        let joined = GroupState { version: 9, ..ruled.clone() };
+        let then = LastState::after(Some(&then), &joined);
+        assert_eq!((then.version, then.set_version), (9, 8), "the set is not newer");
+        let recovery =
+            GroupState { epoch: 4, version: 10, in_sync: Vec::new(), lineage: "l".into(), ..ruled };
+        let last = LastState::after(Some(&then), &recovery);
+        assert_eq!((last.version, last.lineage.as_str()), (10, "l"));
+        assert_eq!((last.set_epoch, last.set_version, last.in_sync), (3, 8, then.in_sync));
     }
 
     /// A slave of version 1 had a master, and its file does not say who: it must not take itself for the only member.

@@ -22,11 +22,12 @@ use std::time::{Duration, Instant};
 use kerolox_core::flush::Flush;
 use kerolox_kit::controller::ControllerClient;
 use kerolox_proto::kerolox::{GroupMember, GroupState};
-use kerolox_replication::{Grants, Known, MemberId};
+use kerolox_replication::{Grants, Known, MemberId, StateName};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::ReplicationConfig;
 
+use file::LastState;
 pub(crate) use file::MemberFile;
 pub(crate) use neighbours::Elsewhere;
 pub(crate) use reign::Reign;
@@ -82,6 +83,8 @@ pub(crate) struct Group {
     known: Mutex<(Known, Instant)>,
     /// Why this member does not follow a master, although it could.
     refuses: Mutex<Option<String>>,
+    /// Why the controller does not take it for a member.
+    disowned: Mutex<Option<String>>,
     seen: watch::Sender<Option<Seen>>,
     standing: watch::Sender<Standing>,
     reign: watch::Sender<Option<Arc<Reign>>>,
@@ -144,6 +147,7 @@ impl Group {
             grants: Mutex::new(grants),
             known: Mutex::new((known, Instant::now())),
             refuses: Mutex::new(None),
+            disowned: Mutex::new(None),
             seen: watch::Sender::new(None),
             standing: watch::Sender::new(standing),
             reign: watch::Sender::new(None),
@@ -205,13 +209,48 @@ impl Group {
         self.file().change(|now| (now.confirmed_epoch, now.confirmed) = (epoch, position))
     }
 
-    /// Notes, durably, whom the group consists of.
+    /// Notes, durably, whom the group consists of, and the state that this member is about to go by.
     ///
     /// # Errors
     /// The file cannot be written.
-    fn note_members(&self, state: &GroupState) -> io::Result<()> {
-        let members: Vec<String> = state.members.iter().map(|member| member.incarnation.clone()).collect();
-        self.file().change(|now| now.members = members)
+    fn remember(&self, state: &GroupState) -> io::Result<()> {
+        let members: Vec<String> = file::incarnations(state, |_| true).collect();
+        self.file().change(|now| {
+            now.members = members;
+            now.controller = Some(LastState::after(now.controller.as_ref(), state));
+        })
+    }
+
+    /// Notes, durably, that this master is about to have more members in its in-sync set: whether that came about shows only in
+    /// the answer, and a controller that lost its data has to ask them.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    fn remember_wanted(&self, in_sync: &[MemberId]) -> io::Result<()> {
+        let Some(state) = self.seen.borrow().as_ref().map(|seen| seen.state.clone()) else { return Ok(()) };
+        let wanted = file::incarnations(&state, |id| in_sync.contains(&id));
+        self.file().change(|now| {
+            if let Some(last) = &mut now.controller {
+                last.in_sync.extend(wanted);
+            }
+        })
+    }
+
+    /// The newest state that this member went by.
+    fn last_state(&self) -> Option<StateName> {
+        let file = self.file();
+        let last = file.now().controller.as_ref()?;
+        let (cluster_id, lineage) = (last.cluster_id.clone(), last.lineage.clone());
+        Some(StateName { cluster_id, lineage, version: last.version })
+    }
+
+    /// Why the controller does not take this broker for a member; for health checks.
+    pub(crate) fn disowned(&self) -> Option<String> {
+        self.disowned.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_disowned(&self, reason: Option<String>) {
+        *self.disowned.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     /// Why this member does not follow its master, although it could; for health checks.

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kerolox_kit::process::Shutdown;
+use kerolox_kit::reminder::Reminder;
 use kerolox_proto::kerolox::{ChangeInSyncRequest, GroupState};
 use kerolox_replication::{Change, InSync, Master, MemberId, SlaveView};
 use kerolox_store::{Entry, GroupStanding, Store, mono_ms};
@@ -129,6 +130,7 @@ pub(super) fn in_sync(state: &GroupState) -> InSync {
 /// Looks after a reign until it is over: hears what the controller says, and asks it for other in-sync sets.
 pub(super) async fn keep(group: Arc<Group>, reign: Arc<Reign>, wants_quorum: impl Fn() -> bool + Send) {
     let mut seen = group.seen();
+    let mut troubles = Reminder::default();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let over = reign.over.requested();
@@ -148,7 +150,7 @@ pub(super) async fn keep(group: Arc<Group>, reign: Arc<Reign>, wants_quorum: imp
         }
         if let Some(change) = reign.wanted(wants_quorum()) {
             tokio::select! {
-                () = ask(&group, &reign, change) => {}
+                () = ask(&group, &reign, change, &mut troubles) => {}
                 () = &mut over => return,
             }
         }
@@ -160,9 +162,15 @@ pub(super) async fn keep(group: Arc<Group>, reign: Arc<Reign>, wants_quorum: imp
     }
 }
 
-async fn ask(group: &Group, reign: &Reign, change: Change) {
+async fn ask(group: &Group, reign: &Reign, change: Change, troubles: &mut Reminder) {
     let Change { members, quorum, version } = change;
     let in_sync: Vec<MemberId> = members.into_iter().collect();
+    if let Err(error) = group.remember_wanted(&in_sync) {
+        if troubles.is_due(&error.to_string(), Instant::now()) {
+            tracing::error!(%error, "member.json cannot be written; no other in-sync set is asked for");
+        }
+        return;
+    }
     let request = ChangeInSyncRequest {
         cluster: group.cluster.clone(),
         group: group.name.clone(),
@@ -177,18 +185,24 @@ async fn ask(group: &Group, reign: &Reign, change: Change) {
             if let Some(state) = answer.state {
                 // Who counts as in sync must be known to exist first; it is asked again otherwise.
                 if state.version > group.version()
-                    && let Err(error) = group.note_members(&state)
+                    && let Err(error) = group.remember(&state)
                 {
                     tracing::error!(%error, "member.json cannot be written; the in-sync set is not taken over");
                     return;
                 }
+                troubles.end();
                 tracing::info!(?in_sync, quorum, "the in-sync set is another one");
                 reign.on_state(&state);
             }
         }
         // A newer state comes with the next report, or the same request is made again.
-        Err(status) => {
-            tracing::warn!(reason = status.message(), ?in_sync, "the in-sync set could not be changed")
+        Err(status) if troubles.is_due(status.message(), Instant::now()) => {
+            tracing::warn!(
+                reason = status.message(),
+                ?in_sync,
+                "the in-sync set could not be changed; trying on"
+            );
         }
+        Err(_) => {}
     }
 }

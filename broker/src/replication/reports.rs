@@ -1,10 +1,14 @@
 //! Signs of life to the controller, and the group's state in return.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use kerolox_proto::kerolox::ReportRequest;
+use kerolox_kit::reminder::Reminder;
+use kerolox_proto::kerolox::{GroupState, ReportRequest, ReportResponse, StateMark};
+use kerolox_replication::{Allegiance, StateName, Verdict};
+use tonic::{Code, Status};
 
+use super::file::LastState;
 use super::{Group, Seen, Standing};
 
 /// Pause after a report that did not get through.
@@ -13,7 +17,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Reports for ever: at once when something is to be said, otherwise at every interval.
 pub(crate) async fn run(group: Arc<Group>) {
     let mut standing = group.standing.subscribe();
-    let mut is_silent = false;
+    let mut reporter = Reporter { group: &group, allegiance: Allegiance::default(), log: Log::default() };
     loop {
         let now = standing.borrow_and_update().clone();
         let request = request(&group, &now);
@@ -27,26 +31,7 @@ pub(crate) async fn run(group: Arc<Group>) {
                 continue;
             }
         };
-        match answer {
-            Ok(answer) => {
-                if std::mem::take(&mut is_silent) {
-                    tracing::info!("the controller answers again");
-                }
-                let is_old = answer.state.as_ref().is_some_and(|state| state.version < group.version());
-                take(&group, answer.id, answer.state, answer.waiting_for);
-                if is_old {
-                    // Of another controller, which answers at once whatever it is asked.
-                    tokio::time::sleep(group.config.report_interval.duration()).await;
-                }
-            }
-            Err(status) => {
-                if !std::mem::replace(&mut is_silent, true) {
-                    let reason = status.message();
-                    tracing::warn!(reason, "the controller does not answer; nobody is elected until it does");
-                }
-                tokio::time::sleep(RETRY).await;
-            }
-        }
+        tokio::time::sleep(reporter.on_answer(answer)).await;
     }
 }
 
@@ -61,9 +46,10 @@ async fn wait_for_news(
 
 fn request(group: &Group, standing: &Standing) -> ReportRequest {
     let known = group.known();
-    let (incarnation, members) = {
+    let (incarnation, members, mark) = {
         let file = group.file();
-        (file.now().incarnation.clone(), file.now().members.clone())
+        let now = file.now();
+        (now.incarnation.clone(), now.members.clone(), now.controller.as_ref().map(mark))
     };
     ReportRequest {
         cluster: group.cluster.clone(),
@@ -82,29 +68,138 @@ fn request(group: &Group, standing: &Standing) -> ReportRequest {
         confirmed: known.position,
         confirmed_epoch: known.epoch,
         wait_ms: u32::try_from(group.config.report_interval.as_millis()).unwrap_or(u32::MAX),
+        mark,
     }
 }
 
-fn take(group: &Group, me: u64, state: Option<kerolox_proto::kerolox::GroupState>, waiting_for: String) {
-    if !waiting_for.is_empty()
-        && group.seen.borrow().as_ref().is_none_or(|seen| seen.waiting_for != waiting_for)
-    {
-        tracing::warn!("no master is elected: {waiting_for}");
+fn mark(last: &LastState) -> StateMark {
+    StateMark {
+        cluster_id: last.cluster_id.clone(),
+        lineage: last.lineage.clone(),
+        tenure: last.tenure.clone(),
+        version: last.version,
+        set_epoch: last.set_epoch,
+        set_version: last.set_version,
+        in_sync: last.in_sync.iter().cloned().collect(),
     }
-    if let Some(state) = state.as_ref().filter(|state| state.version > group.version())
-        && let Err(error) = group.note_members(state)
-    {
-        // What cannot be remembered is not acted upon; it comes again with the next report.
-        tracing::error!(%error, "member.json cannot be written; the group's state is not taken over");
-        return;
+}
+
+/// What is said in the log again and again, while it lasts.
+#[derive(Default)]
+struct Log {
+    waiting: Reminder,
+    silence: Reminder,
+    disowned: Reminder,
+    file: Reminder,
+}
+
+/// What this member makes of the answers.
+struct Reporter<'a> {
+    group: &'a Group,
+    allegiance: Allegiance,
+    log: Log,
+}
+
+impl Reporter<'_> {
+    /// Takes over what the controller says. Gives the pause before the next report.
+    fn on_answer(&mut self, answer: Result<ReportResponse, Status>) -> Duration {
+        let status = match answer {
+            Ok(answer) => return self.on_state(answer),
+            Err(status) => status,
+        };
+        if status.code() == Code::FailedPrecondition {
+            self.disowned(status.message());
+            return self.group.config.report_interval.duration();
+        }
+        // Why it does not answer may sound another way each time.
+        if self.log.silence.is_due("", Instant::now()) {
+            let reason = status.message();
+            tracing::warn!(reason, "the controller does not answer; nobody is elected until it does");
+        }
+        RETRY
     }
+
+    fn on_state(&mut self, answer: ReportResponse) -> Duration {
+        if self.log.silence.end() {
+            tracing::info!("the controller answers again");
+        }
+        self.tell_waiting(&answer.waiting_for);
+        let verdict = answer.state.as_ref().map_or(Verdict::Take, |state| self.judge(state));
+        match verdict {
+            Verdict::Foreign => {
+                let told = answer.state.map(|state| state.cluster_id).unwrap_or_default();
+                self.disowned(&format!(
+                    "the nameservers have the cluster id {told}, this data folder belongs to nameservers with another one, \
+                     see controller in its member.json; give the nameservers their own data back"
+                ));
+                return self.group.config.report_interval.duration();
+            }
+            Verdict::Overtaken => return RETRY,
+            Verdict::Doubted => {
+                self.group.controller.turn_to_next();
+                return Duration::ZERO;
+            }
+            Verdict::Take => {}
+        }
+        if self.log.disowned.end() {
+            tracing::info!("the controller takes this broker for a member again");
+        }
+        self.group.set_disowned(None);
+        if let Some(state) = &answer.state
+            && let Err(error) = self.group.remember(state)
+        {
+            // What cannot be remembered is not acted upon; it comes again with the next report.
+            if self.log.file.is_due(&error.to_string(), Instant::now()) {
+                tracing::error!(%error, "member.json cannot be written; the group's state is not taken over");
+            }
+            return RETRY;
+        }
+        take(self.group, answer);
+        Duration::ZERO
+    }
+
+    fn judge(&mut self, state: &GroupState) -> Verdict {
+        let told = StateName {
+            cluster_id: state.cluster_id.clone(),
+            lineage: state.lineage.clone(),
+            version: state.version,
+        };
+        let known = self.group.last_state();
+        let verdict = self.allegiance.judge(known.as_ref(), &told, self.group.controller.nameservers());
+        if verdict == Verdict::Take
+            && known.is_some_and(|known| !known.lineage.is_empty() && known.lineage != told.lineage)
+        {
+            let StateName { lineage, version, .. } = told;
+            tracing::warn!(
+                lineage,
+                version,
+                "the controller's record of this group began anew: its data were lost, or are an older copy"
+            );
+        }
+        verdict
+    }
+
+    fn tell_waiting(&mut self, waiting_for: &str) {
+        if waiting_for.is_empty() {
+            self.log.waiting.end();
+        } else if self.log.waiting.is_due(waiting_for, Instant::now()) {
+            tracing::warn!("no master is elected: {waiting_for}");
+        }
+    }
+
+    fn disowned(&mut self, reason: &str) {
+        self.group.set_disowned(Some(reason.to_owned()));
+        if self.log.disowned.is_due(reason, Instant::now()) {
+            tracing::error!(reason, "the controller does not take this broker for a member of its group");
+        }
+    }
+}
+
+fn take(group: &Group, answer: ReportResponse) {
+    let ReportResponse { id: me, state, waiting_for } = answer;
     group.seen.send_if_modified(|seen| {
         let state = state.or_else(|| seen.as_ref().map(|seen| seen.state.clone()));
         let Some(state) = state else { return false };
-        // An answer that was overtaken says nothing.
-        if seen.as_ref().is_some_and(|seen| seen.me == me && seen.state.version > state.version) {
-            return false;
-        }
         let then = Some(Seen { me, state, waiting_for });
         let is_news = *seen != then;
         *seen = then;

@@ -1,9 +1,10 @@
 //! What this member does at each moment: rule, follow a master, or neither. One thing after the other, by one task.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kerolox_kit::process::Shutdown;
+use kerolox_kit::reminder::Reminder;
 use kerolox_log::Salt;
 use kerolox_log::fs::Folder;
 use kerolox_proto::kerolox::{GroupState, HandOverRequest};
@@ -180,8 +181,8 @@ pub(crate) struct Member {
     opening: Arc<Opening>,
     activity: Activity,
     leaving: watch::Sender<bool>,
-    /// Why following failed last, so that it is said once.
-    troubles: Option<String>,
+    /// Why following failed last.
+    troubles: Reminder,
 }
 
 impl Member {
@@ -193,7 +194,16 @@ impl Member {
         opening: Arc<Opening>,
     ) -> Self {
         let leaving = watch::Sender::new(false);
-        Self { group, cell, stores, parts, opening, activity: Activity::Nothing, leaving, troubles: None }
+        Self {
+            group,
+            cell,
+            stores,
+            parts,
+            opening,
+            activity: Activity::Nothing,
+            leaving,
+            troubles: Reminder::default(),
+        }
     }
 
     /// Opens the log that is there, if there is one: an earlier life of this member may be counted as in sync for what it holds.
@@ -316,14 +326,13 @@ impl Member {
     }
 
     /// Waits until what this member is at gets on by itself.
-    async fn progress(activity: &mut Activity, parts: &Arc<Parts>, troubles: &mut Option<String>) {
+    async fn progress(activity: &mut Activity, parts: &Arc<Parts>, troubles: &mut Reminder) {
         match activity {
             Activity::Following { task, target, .. } => {
                 let outcome = task.await.expect("a panic would end the process");
                 let mut pause = RETRY;
                 if let Err(error) = outcome {
-                    let said = error.to_string();
-                    if troubles.replace(said.clone()).as_ref() != Some(&said) {
+                    if troubles.is_due(&error.to_string(), Instant::now()) {
                         tracing::warn!(master = target.address, %error, "cannot follow; trying on");
                     }
                     if let FollowError::Confirmed { .. } = error {
@@ -417,7 +426,7 @@ impl Member {
 
     async fn begin_reign(&mut self, epoch: u32, me: MemberId, state: &GroupState) -> Result<(), BrokerError> {
         let remembered = self.group.file().change(|now| now.granted = 0);
-        let remembered = remembered.and_then(|()| self.group.note_members(state));
+        let remembered = remembered.and_then(|()| self.group.remember(state));
         remembered.map_err(|source| self.file_error(source))?;
         self.group.set_refuses(None);
         let set = in_sync(state);

@@ -16,6 +16,7 @@ impl Groups {
 
     fn changed(&mut self, command: Command) -> Result<Reply, Refusal> {
         match command {
+            Command::BeginTenure { tenure } => self.begin_tenure(tenure),
             Command::Join { name, joiner } => return self.join(&name, joiner).map(Reply::Joined),
             Command::ChangeInSync { name, version, epoch, member, in_sync, quorum } => {
                 self.group(&name)?.change_in_sync((version, epoch, member), in_sync, quorum)?;
@@ -36,6 +37,7 @@ impl Groups {
                 group.unclean_epoch = group.epoch;
                 group.released = false;
                 group.recovery = None;
+                group.is_split = false;
             }
             Command::RemoveMember { name, member } => self.group(&name)?.remove(member)?,
         }
@@ -58,10 +60,12 @@ impl Groups {
                 "a member that joins names its cluster, its group and its incarnation; one of them is empty";
             return Err(Refusal::new(Why::Invalid, text));
         }
+        self.check_identity(&joiner)?;
         match self.get_mut(name) {
             Some(group) => group.join(joiner),
             None => {
-                let group = Group::founded(name.clone(), joiner)?;
+                let group = Group::founded(name.clone(), &self.tenure, joiner.clone())?;
+                self.adopt_identity(&joiner);
                 self.insert(group);
                 Ok(1)
             }
@@ -71,53 +75,47 @@ impl Groups {
 
 impl Group {
     /// A group with its first member: its master at once, unless it knows that there were others, who may hold more.
-    fn founded(name: GroupName, joiner: Joiner) -> Result<Self, Refusal> {
-        let mut group = Self::new(name);
-        let known = joiner.group_known();
+    fn founded(name: GroupName, tenure: &str, joiner: Joiner) -> Result<Self, Refusal> {
+        let mut group = Self::new(name, tenure);
         let process = joiner.process.clone();
         group.raise_epoch(joiner.promised.max(joiner.last_epoch))?;
-        let id = group.admit(joiner);
-        if known.len() > 1 {
-            group.recovery = Some(known);
+        group.begin_record(&joiner);
+        if joiner.needs_others() {
+            group.await_more(&joiner);
+            group.admit(joiner);
         } else {
-            group.master = id;
+            group.master = group.admit(joiner);
             group.master_process = process;
-            group.in_sync = BTreeSet::from([id]);
+            group.in_sync = BTreeSet::from([group.master]);
+            group.reigned = group.epoch;
         }
         group.version += 1;
         Ok(group)
     }
 
     fn join(&mut self, joiner: Joiner) -> Result<MemberId, Refusal> {
-        let known = joiner.group_known();
         if let Some(id) = self.member_of(&joiner.incarnation) {
-            let mut is_news = self.waits_for_more(&joiner);
-            if let Some(awaited) = self.recovery.as_mut().filter(|_| is_news) {
-                awaited.extend(known);
-            }
+            let mut is_news = self.learn(&joiner)?;
             let member = Member::from(joiner);
             is_news |= self.members.insert(id, member.clone()) != Some(member);
             self.version += u64::from(is_news);
             return Ok(id);
         }
-        if let Some(awaited) = &mut self.recovery {
-            awaited.extend(known.into_iter().filter(|_| joiner.knows_others()));
-            let newest = joiner.promised.max(joiner.last_epoch);
-            if newest >= self.epoch {
-                self.raise_epoch(newest)?;
-            }
-        } else if joiner.knows_others() && !known.iter().any(|known| self.member_of(known).is_some()) {
+        let known = joiner.group_known();
+        if self.recovery.is_none()
+            && joiner.knows_others()
+            && !known.iter().any(|known| self.member_of(known).is_some())
+        {
             return Err(self.foreign(&joiner));
+        }
+        self.learn(&joiner)?;
+        let newest = joiner.promised.max(joiner.last_epoch);
+        if self.recovery.is_some() && newest >= self.epoch {
+            self.raise_epoch(newest)?;
         }
         let id = self.admit(joiner);
         self.version += 1;
         Ok(id)
-    }
-
-    /// Whether a recovery has to wait for members that only `joiner` knows of.
-    pub(crate) fn waits_for_more(&self, joiner: &Joiner) -> bool {
-        let Some(awaited) = self.recovery.as_ref().filter(|_| joiner.knows_others()) else { return false };
-        !joiner.group_known().is_subset(awaited)
     }
 
     /// A folder with a history that this group does not share would lose its log here.
@@ -139,7 +137,7 @@ impl Group {
     }
 
     /// The epoch that follows this one and `above`.
-    fn raise_epoch(&mut self, above: u32) -> Result<(), Refusal> {
+    pub(crate) fn raise_epoch(&mut self, above: u32) -> Result<(), Refusal> {
         let next = self.epoch.max(above).checked_add(1);
         self.epoch = next.ok_or_else(|| {
             let text = format!("there is no epoch after {} for group {}", u32::MAX, self.name);
@@ -227,6 +225,7 @@ impl Group {
         self.master = master;
         self.master_process = process;
         self.in_sync = in_sync;
+        self.reigned = self.epoch;
         self.wishes = Wishes::default();
         self.recovery = None;
         self.version += 1;
@@ -263,17 +262,6 @@ impl Group {
             return Ok(());
         };
         Err(Refusal::new(Why::NotAllowed, text))
-    }
-}
-
-impl Joiner {
-    /// Incarnations of all members that it knew, and its own.
-    fn group_known(&self) -> BTreeSet<String> {
-        self.known_members.iter().chain([&self.incarnation]).cloned().collect()
-    }
-
-    fn knows_others(&self) -> bool {
-        self.known_members.iter().any(|known| *known != self.incarnation)
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::mark::StateMark;
 use crate::state::{GroupName, MemberId};
 
 /// A data folder that reports for the first time, or from another address.
@@ -27,12 +28,20 @@ pub struct Joiner {
     pub end: u64,
     /// Incarnations of the members that it knew its group to have, its own perhaps among them.
     pub known_members: Vec<String>,
+    /// The newest state of its group that it acted upon; none of a member that never had one.
+    #[serde(default)]
+    pub mark: Option<StateMark>,
 }
 
 /// A change of one group. `version` is that of the state that the change is based on; a change that is based on an older
 /// one is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
+    /// A nameserver begins to lead. What members know tells from then on whether a state comes from this time.
+    BeginTenure {
+        /// Random.
+        tenure: String,
+    },
     /// Makes a data folder a member, the first one of a group its master; notes another address of a member.
     Join {
         /// The group.
@@ -104,15 +113,16 @@ pub enum Command {
 }
 
 impl Command {
-    /// The group that it changes.
-    pub fn name(&self) -> &GroupName {
+    /// The group that it changes; none when it concerns all of them.
+    pub fn name(&self) -> Option<&GroupName> {
         match self {
+            Self::BeginTenure { .. } => None,
             Self::Join { name, .. }
             | Self::ChangeInSync { name, .. }
             | Self::BeginElection { name, .. }
             | Self::Appoint { name, .. }
             | Self::ForceElection { name, .. }
-            | Self::RemoveMember { name, .. } => name,
+            | Self::RemoveMember { name, .. } => Some(name),
         }
     }
 }

@@ -70,6 +70,16 @@ impl Scene<'_> {
     }
 }
 
+/// A duration as people say it, which grows in ever longer steps: who repeats it when it changes does so ever less often.
+fn about(seconds: u64) -> String {
+    const STEPS: [u64; 10] = [1, 2, 5, 10, 20, 30, 60, 120, 300, 1200];
+    match STEPS.iter().rfind(|step| **step <= seconds) {
+        _ if seconds >= 3600 => format!("{} h", 1 << (seconds / 3600).ilog2()),
+        Some(step) => format!("{step} s"),
+        None => "0 s".to_owned(),
+    }
+}
+
 /// Why an election of a new master is due, in words for the log.
 pub fn why_elect(group: &Group, watch: &Watch, now: u64, policy: &Policy) -> String {
     let scene = Scene { group, watch, now, policy };
@@ -104,6 +114,7 @@ pub fn waiting_for(group: &Group, watch: &Watch, now: u64, policy: &Policy) -> S
         (None, master) => scene.master_waits_for(master),
     };
     match reason {
+        Some(reason) if group.is_split => reason,
         Some(reason) => format!("{reason}, or accept loss with mqadmin electMaster --unclean"),
         None => String::new(),
     }
@@ -111,6 +122,14 @@ pub fn waiting_for(group: &Group, watch: &Watch, now: u64, policy: &Policy) -> S
 
 impl Scene<'_> {
     fn recovery_waits_for(&self) -> Option<String> {
+        if self.group.is_split {
+            return Some(
+                "the controller had lost its data, or was given an older copy of them, and elected a master while members were missing \
+                 that know later ones: both sides may hold what was acknowledged and the other one lacks. See with mqadmin \
+                 getSyncStateSet what the members hold, and take one of them with mqadmin electMaster --unclean --member"
+                    .to_owned(),
+            );
+        }
         let awaited = self.group.recovery.as_ref().map_or(0, |awaited| awaited.len());
         let absent = awaited - self.returned().len();
         if absent > 0 {
@@ -144,6 +163,16 @@ impl Scene<'_> {
                 self.absent()
             ));
         }
+        let unheard = self.unheard().filter(|unheard| !unheard.is_empty());
+        if let Some(unheard) = unheard {
+            let labels: Vec<String> = unheard.iter().map(|id| self.group.label(*id)).collect();
+            return Some(format!(
+                "this nameserver was started with data that could be an older copy, and {} may know of later ones: no master is \
+                 elected without them before {} s after its start; start them",
+                labels.join(" and "),
+                self.policy.cautious_until.div_ceil(1000)
+            ));
+        }
         let mut unfit = self.live_in_sync().filter(|(_, said)| !said.unfit.is_empty());
         let is_anyone_fit = self.live_in_sync().any(|(_, said)| said.unfit.is_empty());
         let (id, said) = unfit.next().filter(|_| !is_anyone_fit)?;
@@ -154,9 +183,9 @@ impl Scene<'_> {
         if !self.is_silent(master) || self.can_do_without(master) {
             return None;
         }
-        let seconds = self.watch.silence(self.group, master, self.now) / 1000;
+        let silence = about(self.watch.silence(self.group, master, self.now) / 1000);
         Some(format!(
-            "the master, {}, has been silent for {seconds} s, and the others of the in-sync set {} cannot replace it; start \
+            "the master, {}, has been silent for over {silence}, and the others of the in-sync set {} cannot replace it; start \
              {}",
             self.group.label(master),
             set_text(&self.group.in_sync),

@@ -57,6 +57,19 @@ impl<'a> Scene<'a> {
         is_young && self.heard().len() < self.live_in_sync().count()
     }
 
+    /// Members whose silence counts, because the data may be an older copy and they may know of later ones: the in-sync set, and whom
+    /// one of it knows. `None` when that need not be feared, or an operator decided.
+    pub(crate) fn unheard(&self) -> Option<BTreeSet<MemberId>> {
+        if self.now >= self.policy.cautious_until || self.group.unclean_epoch == self.group.epoch {
+            return None;
+        }
+        let heard = |id: &MemberId| self.watch.sighting(&self.group.name, *id);
+        let known = self.group.in_sync.iter().filter_map(heard).flat_map(|said| &said.in_sync);
+        let known = known.filter_map(|incarnation| self.group.member_of(incarnation));
+        let awaited = self.group.in_sync.iter().copied().chain(known);
+        Some(awaited.filter(|id| heard(id).is_none()).collect())
+    }
+
     /// Whether a member must not win because of who it is. Nobody is left out for ever: the group would stand still.
     fn is_excluded(&self, member: MemberId) -> bool {
         let is_alone = self.group.in_sync.len() == 1;
@@ -69,7 +82,7 @@ impl<'a> Scene<'a> {
         if self.group.recovery.is_some() {
             return self.recovered();
         }
-        if self.is_worth_waiting() {
+        if self.is_worth_waiting() || self.unheard().is_some_and(|unheard| !unheard.is_empty()) {
             return None;
         }
         let heard = self.heard();
@@ -116,6 +129,9 @@ impl<'a> Scene<'a> {
 
     /// The member with the most, once all that there were are there.
     fn recovered(&self) -> Option<Winner> {
+        if self.group.is_split {
+            return None;
+        }
         let returned = self.returned();
         if returned.len() < self.group.recovery.as_ref()?.len() {
             return None;

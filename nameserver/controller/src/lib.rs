@@ -9,12 +9,14 @@ mod apply;
 mod command;
 mod decide;
 mod election;
+mod mark;
 mod request;
 mod state;
 mod watch;
 
 pub use command::{Command, Joiner, Refusal, Reply, Why};
 pub use decide::{decide, waiting_for, why_elect};
+pub use mark::{PastTenure, StateMark};
 pub use request::{elect_master, hand_over, joining, remove_member};
 pub use state::{Group, GroupName, Groups, Member, MemberId, Wishes};
 pub use watch::{Policy, Sighting, Watch};

@@ -5,14 +5,18 @@ use crate::election::Scene;
 use crate::state::{Group, GroupName, Groups, MemberId, Wishes, set_text};
 use crate::watch::{Policy, Watch};
 
-/// The command that a report asks for by who sends it: a member joins that is unknown, has moved, or knows of others that a
-/// controller which lost its data does not wait for yet.
-pub fn joining(groups: &Groups, name: &GroupName, joiner: &Joiner) -> Option<Command> {
+/// The command that a report asks for by who sends it: a member joins that is unknown, has moved, or knows what a controller that
+/// lost its data, or has older ones, does not.
+///
+/// # Errors
+/// It belongs to other nameservers.
+pub fn joining(groups: &Groups, name: &GroupName, joiner: &Joiner) -> Result<Option<Command>, Refusal> {
+    groups.check_identity(joiner)?;
     let is_current = groups.get(name).is_some_and(|group| {
         let member = group.member_of(&joiner.incarnation).and_then(|id| group.members.get(&id));
-        member.is_some_and(|member| *member == joiner.clone().into()) && !group.waits_for_more(joiner)
+        member.is_some_and(|member| *member == joiner.clone().into()) && !group.is_behind(joiner)
     });
-    (!is_current).then(|| Command::Join { name: name.clone(), joiner: joiner.clone() })
+    Ok((!is_current).then(|| Command::Join { name: name.clone(), joiner: joiner.clone() }))
 }
 
 /// The master `member` of `epoch` gives its reign up, to `to` if that is not 0.

@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::mark::PastTenure;
 
 /// Number of a member within its group, from 1 on; never given twice. 0 stands for nobody.
 pub type MemberId = u64;
@@ -76,11 +80,29 @@ pub struct Group {
     /// Newest epoch whose master an operator chose although it may lack something; 0 for none.
     #[serde(default)]
     pub unclean_epoch: u32,
+    /// Epoch and version of the newest in-sync set that the record began with; in a recovery that set is awaited.
+    #[serde(default)]
+    pub base_set: (u32, u64),
+    /// The recovery has two histories to choose from, each of which may hold what the other one lacks.
+    #[serde(default)]
+    pub is_split: bool,
+    /// Epoch of the newest reign that began.
+    #[serde(default)]
+    pub reigned: u32,
+    /// Another one whenever the record of the group began anew.
+    #[serde(default)]
+    pub lineage: String,
+    /// The nameserver's time as leader in which the state became what it is.
+    #[serde(default)]
+    pub tenure: String,
+    /// The times before that, the newest last.
+    #[serde(default)]
+    pub past: Vec<PastTenure>,
 }
 
 impl Group {
     /// A group without members, whose first reign is still to come.
-    pub(crate) fn new(name: GroupName) -> Self {
+    pub(crate) fn new(name: GroupName, tenure: &str) -> Self {
         Self {
             name,
             epoch: 0,
@@ -95,6 +117,12 @@ impl Group {
             wishes: Wishes::default(),
             recovery: None,
             unclean_epoch: 0,
+            base_set: (0, 0),
+            is_split: false,
+            reigned: 0,
+            lineage: String::new(),
+            tenure: tenure.to_owned(),
+            past: Vec::new(),
         }
     }
 
@@ -134,14 +162,22 @@ pub(crate) fn set_text(ids: &BTreeSet<MemberId>) -> String {
     format!("{{{}}}", ids.join(", "))
 }
 
-/// All groups. Stored as a list.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Vec<Group>", into = "Vec<Group>")]
+/// All groups, and whose they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(into = "StoredGroups")]
 pub struct Groups {
+    pub(crate) cluster_id: String,
+    pub(crate) tenure: String,
     groups: BTreeMap<GroupName, Group>,
 }
 
 impl Groups {
+    /// Random number that the nameservers share with the members of their groups: of other nameservers they take no word. Empty
+    /// until there is a member.
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
     /// The group of this name.
     pub fn get(&self, name: &GroupName) -> Option<&Group> {
         self.groups.get(name)
@@ -150,6 +186,10 @@ impl Groups {
     /// All groups in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &Group> {
         self.groups.values()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Group> {
+        self.groups.values_mut()
     }
 
     pub(crate) fn get_mut(&mut self, name: &GroupName) -> Option<&mut Group> {
@@ -161,14 +201,47 @@ impl Groups {
     }
 }
 
-impl From<Vec<Group>> for Groups {
-    fn from(groups: Vec<Group>) -> Self {
-        Self { groups: groups.into_iter().map(|group| (group.name.clone(), group)).collect() }
+/// [`Groups`] as they are stored.
+#[derive(Serialize, Deserialize)]
+struct StoredGroups {
+    cluster_id: String,
+    tenure: String,
+    groups: Vec<Group>,
+}
+
+impl From<Groups> for StoredGroups {
+    fn from(Groups { cluster_id, tenure, groups }: Groups) -> Self {
+        Self { cluster_id, tenure, groups: groups.into_values().collect() }
     }
 }
 
-impl From<Groups> for Vec<Group> {
-    fn from(groups: Groups) -> Self {
-        groups.groups.into_values().collect()
+impl From<StoredGroups> for Groups {
+    fn from(StoredGroups { cluster_id, tenure, groups }: StoredGroups) -> Self {
+        let groups = groups.into_iter().map(|group| (group.name.clone(), group)).collect();
+        Self { cluster_id, tenure, groups }
+    }
+}
+
+/// Reads [`StoredGroups`]; in format version 1 there was a list of groups in their place.
+impl<'de> Deserialize<'de> for Groups {
+    fn deserialize<D: Deserializer<'de>>(stored: D) -> Result<Self, D::Error> {
+        struct EitherFormat;
+        impl<'de> Visitor<'de> for EitherFormat {
+            type Value = StoredGroups;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the groups of a controller")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<StoredGroups, A::Error> {
+                StoredGroups::deserialize(MapAccessDeserializer::new(fields))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<StoredGroups, A::Error> {
+                let groups = Vec::deserialize(SeqAccessDeserializer::new(list))?;
+                Ok(StoredGroups { cluster_id: String::new(), tenure: String::new(), groups })
+            }
+        }
+        stored.deserialize_any(EitherFormat).map(Self::from)
     }
 }

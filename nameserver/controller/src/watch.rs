@@ -1,6 +1,6 @@
 //! What the leading nameserver has heard. Soft: the next leader begins with nothing and hears it again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::state::{Group, GroupName, Groups, MemberId};
 
@@ -11,6 +11,9 @@ pub struct Policy {
     pub master_timeout: u64,
     /// How long an election waits for members of the in-sync set that are there and have not promised its epoch.
     pub election_patience: u64,
+    /// Until then an election waits for the whole in-sync set: the data may be an older copy, and whoever is missing may know of
+    /// later ones. A time of the clock that everything here goes by; 0 for data that cannot be a copy.
+    pub cautious_until: u64,
 }
 
 /// What a member last said of itself.
@@ -28,6 +31,8 @@ pub struct Sighting {
     pub end: u64,
     /// Up to where it heard that the log was confirmed, and in which epoch last.
     pub confirmed: (u32, u64),
+    /// Incarnations of the members that it knows to have been in sync last, or that may have been.
+    pub in_sync: BTreeSet<String>,
     /// Why it must not be elected; empty when it may.
     pub unfit: String,
 }

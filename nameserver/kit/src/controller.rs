@@ -119,6 +119,17 @@ impl ControllerClient {
         });
         Ok(Self { nameservers: clients.collect::<Result<_, _>>()?, current: AtomicUsize::new(0) })
     }
+
+    /// How many nameservers it knows.
+    pub fn nameservers(&self) -> usize {
+        self.nameservers.len()
+    }
+
+    /// Has the next call begin with another nameserver than the one that answered last.
+    pub fn turn_to_next(&self) {
+        let next = (self.current.load(Ordering::Relaxed) + 1) % self.nameservers.len().max(1);
+        self.current.store(next, Ordering::Relaxed);
+    }
 }
 
 /// One call's way around the nameservers.

@@ -18,6 +18,7 @@ pub mod producers;
 pub mod refusal;
 pub mod registrar;
 pub mod relay;
+pub mod reminder;
 pub mod routes;
 pub mod spread;
 pub mod telemetry;

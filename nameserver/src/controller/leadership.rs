@@ -190,7 +190,7 @@ impl Leadership {
     }
 
     /// Begins and ends this nameserver's time as leader. It begins with an entry of its own: when that is through,
-    /// everything is that was decided before.
+    /// everything is that was decided before, and what is decided from then on is told from what an older copy of the data decides.
     async fn follow(&self, seen: &Metrics) {
         if seen.current_leader != Some(self.id) || self.is_ending.load(Ordering::Relaxed) {
             self.resign();
@@ -200,7 +200,8 @@ impl Leadership {
             return;
         }
         self.resign();
-        if self.write(None).await.is_ok() {
+        let tenure = uuid::Uuid::new_v4().to_string();
+        if self.write(Some(Command::BeginTenure { tenure })).await.is_ok() {
             let watch = Mutex::new(Watch::new(self.now()));
             self.tenure.send_replace(Some(Arc::new(Tenure { term: seen.current_term, watch })));
         }

@@ -84,6 +84,8 @@ impl Controller {
         let settings = settings(config)?;
         let store = Arc::new(Store::open(data, config.id)?);
         let machine = Machine::load(Arc::clone(&store))?;
+        // The first vote comes before everything else.
+        let has_data = store.get::<types::Vote>(store::key::VOTE)?.is_some();
         let network = Network::default();
         let (id, log) = (config.id, Log { store });
         let raft = Raft::new(id, Arc::new(settings), network.clone(), log, machine.clone()).await;
@@ -91,6 +93,8 @@ impl Controller {
         let policy = Policy {
             master_timeout: millis(config.master_timeout.duration()),
             election_patience: millis(config.election_patience.duration()),
+            // The clock of the leadership begins with this process.
+            cautious_until: if has_data { millis(config.restart_patience.duration()) } else { 0 },
         };
         let leadership = Leadership::start(id, raft.clone(), machine, policy);
         let controller = Self { quorum: Quorum { id, raft, network }, leadership };

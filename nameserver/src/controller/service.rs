@@ -96,7 +96,8 @@ impl ControllerService {
             };
             let is_news = group.version != known_version;
             let waiting_for = waiting_for(group, &tenure.watch(), leadership.now(), leadership.policy());
-            let answer = ReportResponse { id, state: is_news.then(|| wire::state(group)), waiting_for };
+            let answer =
+                ReportResponse { id, state: is_news.then(|| wire::state(&groups, group)), waiting_for };
             if is_news || Instant::now() >= deadline {
                 return Ok(answer);
             }
@@ -113,7 +114,8 @@ impl ControllerService {
     /// The number of the member with this data folder, which joins if need be.
     async fn member(&self, name: &GroupName, joiner: Joiner) -> Result<u64, Status> {
         let groups = self.leadership.groups();
-        if let Some(command) = joining(&groups, name, &joiner) {
+        let command = joining(&groups, name, &joiner).map_err(|refusal| refused(&refusal))?;
+        if let Some(command) = command {
             let Reply::Joined(id) = self.leadership.propose(command).await? else {
                 return Err(Status::internal("a member that joined got no number"));
             };
@@ -128,14 +130,15 @@ impl ControllerService {
 
     /// Carries out a command, and gives the state that came of it.
     async fn carry_out(&self, command: Command) -> Result<Option<GroupState>, Status> {
-        let name = command.name().clone();
+        let name = command.name().cloned();
         self.leadership.propose(command).await?;
         self.leadership.hurry();
-        Ok(self.state(&name))
+        Ok(name.and_then(|name| self.state(&name)))
     }
 
     fn state(&self, name: &GroupName) -> Option<GroupState> {
-        self.leadership.groups().get(name).map(wire::state)
+        let groups = self.leadership.groups();
+        groups.get(name).map(|group| wire::state(&groups, group))
     }
 
     async fn change(
@@ -177,8 +180,8 @@ impl ControllerService {
         let watch = tenure.watch();
         let wanted =
             groups.iter().filter(|group| request.group.is_empty() || group.name.group == request.group);
-        let groups = wanted.map(|group| wire::description(group, &watch, now, policy)).collect();
-        Ok(DescribeGroupsResponse { groups })
+        let described = wanted.map(|group| wire::description((&groups, group), &watch, now, policy));
+        Ok(DescribeGroupsResponse { groups: described.collect() })
     }
 
     async fn elect(

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 
 /// Name of the file in the data folder.
 pub(super) const FILE: &str = "controller.redb";
-/// Version of the format; other ones are refused.
-const FORMAT: u32 = 1;
+/// Version of the format; later ones are refused, earlier ones are read.
+const FORMAT: u32 = 2;
 
 /// Single values.
 const VALUES: TableDefinition<&str, &[u8]> = TableDefinition::new("values");
@@ -59,7 +59,7 @@ pub enum StoreError {
     },
     /// A program of another version wrote it.
     #[error(
-        "{} has format version {found}, this program reads version {FORMAT}; start a nameserver of the version that wrote it",
+        "{} has format version {found}, this program reads versions up to {FORMAT}; start a nameserver of the version that wrote it",
         path.display()
     )]
     Format {
@@ -111,7 +111,7 @@ impl Store {
             change.open_table(LOG).map_err(io)?;
             let mut values = change.open_table(VALUES).map_err(io)?;
             let format = read_value(&values, key::FORMAT)?;
-            if let Some(found) = format.filter(|found| *found != FORMAT) {
+            if let Some(found) = format.filter(|found| *found > FORMAT) {
                 return Err(StoreError::Format { path: path.clone(), found });
             }
             let node = read_value(&values, key::NODE)?;
@@ -265,7 +265,7 @@ mod tests {
         store.put(key::FORMAT, &(FORMAT + 1)).unwrap();
         drop(store);
         let newer = Store::open(data.path(), 1).err().expect("a newer format").to_string();
-        assert!(newer.contains("format version 2") && newer.contains(FILE), "{newer}");
+        assert!(newer.contains("format version 3") && newer.contains(FILE), "{newer}");
 
         let data = tempfile::tempdir().unwrap();
         drop(Store::open(data.path(), 1).unwrap());

@@ -4,8 +4,7 @@ use std::io::Cursor;
 
 use kerolox_controller::{Command, Reply};
 
-/// An entry of the log. `None` changes nothing: a leader begins with it, and knows when it is through that everything
-/// before it is.
+/// An entry of the log. `None` changes nothing; leaders before format version 2 began with it.
 pub(super) type Proposal = Option<Command>;
 
 openraft::declare_raft_types!(

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use kerolox_controller::{Group, GroupName, Joiner, MemberId, Policy, Sighting, Watch, waiting_for};
+use kerolox_controller::{
+    Group, GroupName, Groups, Joiner, MemberId, Policy, Sighting, StateMark, Watch, waiting_for,
+};
+use kerolox_proto::kerolox as wire;
 use kerolox_proto::kerolox::{GroupDescription, GroupMember, GroupState, MemberHealth, ReportRequest};
 
 pub(super) fn group_name(cluster: &str, group: &str) -> GroupName {
     GroupName { cluster: cluster.to_owned(), group: group.to_owned() }
 }
 
-pub(super) fn state(group: &Group) -> GroupState {
+pub(super) fn state(groups: &Groups, group: &Group) -> GroupState {
     let members = group.members.iter().map(|(id, member)| GroupMember {
         id: *id,
         incarnation: member.incarnation.clone(),
@@ -29,13 +32,21 @@ pub(super) fn state(group: &Group) -> GroupState {
         quorum: group.quorum,
         released: group.released,
         unclean_epoch: group.unclean_epoch,
+        cluster_id: groups.cluster_id().to_owned(),
+        lineage: group.lineage.clone(),
+        tenure: group.tenure.clone(),
     }
 }
 
-pub(super) fn description(group: &Group, watch: &Watch, now: u64, policy: &Policy) -> GroupDescription {
+pub(super) fn description(
+    (groups, group): (&Groups, &Group),
+    watch: &Watch,
+    now: u64,
+    policy: &Policy,
+) -> GroupDescription {
     let health = group.members.keys().map(|id| health(*id, watch.sighting(&group.name, *id), now));
     GroupDescription {
-        state: Some(state(group)),
+        state: Some(state(groups, group)),
         health: health.collect(),
         waiting_for: waiting_for(group, watch, now, policy),
     }
@@ -64,6 +75,18 @@ pub(super) fn joiner(report: &ReportRequest) -> Joiner {
         promised: report.promised,
         end: report.end,
         known_members: report.known_members.clone(),
+        mark: report.mark.as_ref().map(mark),
+    }
+}
+
+fn mark(said: &wire::StateMark) -> StateMark {
+    StateMark {
+        cluster_id: said.cluster_id.clone(),
+        lineage: said.lineage.clone(),
+        tenure: said.tenure.clone(),
+        version: said.version,
+        set_of: (said.set_epoch, said.set_version),
+        in_sync: said.in_sync.iter().cloned().collect(),
     }
 }
 
@@ -75,6 +98,7 @@ pub(super) fn sighting(report: ReportRequest, at: u64) -> Sighting {
         last_epoch: report.last_epoch,
         end: report.end,
         confirmed: (report.confirmed_epoch, report.confirmed),
+        in_sync: report.mark.map(|mark| mark.in_sync.into_iter().collect()).unwrap_or_default(),
         unfit: report.unfit,
     }
 }

@@ -208,7 +208,7 @@ impl World {
             |id: &u64| group.members.get(id).is_some_and(|member| incarnations.contains(&member.incarnation));
         let own = group.member_of(&self.machines[place.0][place.1].incarnation);
         let others = group.in_sync.iter().filter(|id| Some(**id) != own).count();
-        let changes = |command: &Command| *command.name() == group.name;
+        let changes = |command: &Command| command.name() == Some(&group.name);
         let is_changing = self.expects(|event| match event {
             Event::Commit { command, .. } => changes(command),
             Event::Deliver { message: Message::Change(command), .. } => changes(command),

@@ -113,6 +113,7 @@ impl Swarm {
             controller: ControllerPolicy {
                 master_timeout: between(chooser, 800, 2_500),
                 election_patience: between(chooser, 100, 800),
+                cautious_until: 0,
             },
             stale: between(chooser, 500_000, 6_000_000),
             tick: between(chooser, 5_000, 30_000),

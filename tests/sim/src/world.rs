@@ -1,7 +1,7 @@
 //! The world of one seed: virtual time, and everything that happens in it, one event after the other.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use kerolox_controller::{Command, GroupName, Refusal, Reply, Sighting, hand_over, joining};
 use kerolox_log::fs::Chooser;
@@ -365,7 +365,7 @@ impl World {
         let now = self.now / 1000;
         match message {
             Message::Report { joiner, unfit } => {
-                if let Some(command) = joining(&node.groups, &name, &joiner) {
+                if let Some(command) = joining(&node.groups, &name, &joiner).expect("the same nameservers") {
                     return self.submit(at, command, Some(from), false);
                 }
                 let known = node.groups.get(&name).and_then(|group| group.member_of(&joiner.incarnation));
@@ -377,6 +377,7 @@ impl World {
                         last_epoch: joiner.last_epoch,
                         end: joiner.end,
                         confirmed: (0, 0),
+                        in_sync: BTreeSet::new(),
                         unfit,
                     };
                     node.watch.saw(&name, member, sighting);
@@ -415,9 +416,10 @@ impl World {
         command: &Command,
         (for_member, gives_up): (Option<Node>, bool),
     ) -> Result<(), String> {
-        let before = self.controllers.groups.get(command.name()).cloned();
+        let name = name_of(self.group_of(command));
+        let before = self.controllers.groups.get(&name).cloned();
         let reply = self.controllers.commit((at, term), command, &self.net, &mut self.chooser);
-        let after = self.controllers.groups.get(command.name()).cloned();
+        let after = self.controllers.groups.get(&name).cloned();
         if before != after
             && let Some(after) = after
         {
@@ -436,7 +438,9 @@ impl World {
     }
 
     fn group_of(&self, command: &Command) -> usize {
-        (0..self.machines.len()).find(|group| name_of(*group) == *command.name()).expect("a known group")
+        (0..self.machines.len())
+            .find(|group| Some(&name_of(*group)) == command.name())
+            .expect("a known group")
     }
 
     /// Starts a process.

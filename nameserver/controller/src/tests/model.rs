@@ -1,6 +1,6 @@
 //! Random histories, and what must hold after every step of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -127,7 +127,7 @@ impl History {
             Step::Join { folder: number, promised, known } => {
                 let known_members = known.iter().map(|number| format!("f{number}")).collect();
                 let joiner = Joiner { promised, known_members, ..folder(&format!("f{number}")) };
-                let command = joining(&self.groups, &name(), &joiner)?;
+                let command = joining(&self.groups, &name(), &joiner).unwrap()?;
                 self.apply(command);
             }
             Step::Report { member, end, promises, restarts, fit } => {
@@ -142,6 +142,7 @@ impl History {
                     last_epoch: epoch.saturating_sub(1),
                     end,
                     confirmed: (0, 0),
+                    in_sync: BTreeSet::new(),
                     unfit: if fit { String::new() } else { "unfit".into() },
                 };
                 self.watch.saw(&name(), id, said);
@@ -202,6 +203,7 @@ impl History {
                     last_epoch: 0,
                     end: 0,
                     confirmed: (0, 0),
+                    in_sync: BTreeSet::new(),
                     unfit: String::new(),
                 };
                 self.watch.saw(&name(), id, said);

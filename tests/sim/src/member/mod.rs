@@ -355,6 +355,7 @@ impl Member {
             promised: self.file.promised,
             end,
             known_members: self.file.known.clone(),
+            mark: None,
         };
         ctx.send(Node::Controller(self.controller), Message::Report { joiner, unfit: String::new() });
         Ok(())

@@ -1,0 +1,271 @@
+//! What members know of the state that they acted upon, and what follows when the controller does not know it: it lost its data, or
+//! was given an older copy of them.
+//!
+//! Every nameserver that begins to lead notes a random number, its tenure. A tenure and a version name one state and no other: a
+//! copy that goes on has another tenure, and what members acted upon after the copy was taken is missing in its past.
+//!
+//! Then the members are asked instead. The newest in-sync set that one of them acted upon counts, when everybody in it is there: a later
+//! set would have a master from it, and a master remembers a set before it goes by it.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Joiner, Refusal, Why};
+use crate::state::{Group, Groups};
+
+/// Past tenures that are kept for each group. A mark of an earlier one counts as known when its version is not newer.
+const PAST_KEPT: usize = 256;
+
+/// The newest state of its group that a member acted upon.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateMark {
+    /// Whose state it was, see [`Groups::cluster_id`].
+    pub cluster_id: String,
+    /// Of which record of the group it was.
+    pub lineage: String,
+    /// In which nameserver's time as leader it became so.
+    pub tenure: String,
+    /// Its version.
+    pub version: u64,
+    /// Epoch and version of the state that had the newest in-sync set first, as far as the member saw it.
+    pub set_of: (u32, u64),
+    /// Incarnations of the members of that set.
+    pub in_sync: BTreeSet<String>,
+}
+
+/// A time in which one nameserver led, as one group saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastTenure {
+    /// Its random number.
+    pub tenure: String,
+    /// Newest version of the group that belongs to it.
+    pub version: u64,
+    /// Epoch of the newest reign that had begun by then.
+    pub reigned: u32,
+}
+
+impl Groups {
+    /// A nameserver begins to lead.
+    pub(crate) fn begin_tenure(&mut self, tenure: String) {
+        // Data of a program that knew of no tenures.
+        let is_unmarked = self.cluster_id.is_empty() && self.iter().next().is_some();
+        if is_unmarked {
+            self.cluster_id.clone_from(&tenure);
+        }
+        for group in self.iter_mut() {
+            group.close_tenure(&tenure);
+            if is_unmarked {
+                group.begin_lineage();
+                group.version += 1;
+            }
+        }
+        self.tenure = tenure;
+    }
+
+    /// Nameservers without data take the number that their members know.
+    pub(crate) fn adopt_identity(&mut self, joiner: &Joiner) {
+        if self.cluster_id.is_empty() {
+            let known = joiner.mark.as_ref().map(|mark| mark.cluster_id.clone());
+            self.cluster_id = known.filter(|known| !known.is_empty()).unwrap_or_else(|| self.tenure.clone());
+        }
+    }
+
+    /// Members of other nameservers are refused: these know nothing of what they acknowledged.
+    pub(crate) fn check_identity(&self, joiner: &Joiner) -> Result<(), Refusal> {
+        let theirs = joiner.mark.as_ref().map_or("", |mark| mark.cluster_id.as_str());
+        if theirs.is_empty() || self.cluster_id.is_empty() || theirs == self.cluster_id {
+            return Ok(());
+        }
+        let text = format!(
+            "these nameservers have the cluster id {}, but the data folder of the broker {}:{} belongs to nameservers with the cluster \
+             id {theirs}: they were given the data of other nameservers, or the broker the address of other ones. Give the \
+             nameservers their own data back. If those are lost, empty the folders of all nameservers: the brokers tell them what \
+             they need. To have these nameservers take the broker for good, stop it and remove controller from its member.json",
+            self.cluster_id, joiner.host, joiner.port
+        );
+        Err(Refusal::new(Why::NotAllowed, text))
+    }
+}
+
+impl Group {
+    /// The time of another leader begins.
+    fn close_tenure(&mut self, next: &str) {
+        let tenure = std::mem::replace(&mut self.tenure, next.to_owned());
+        if !tenure.is_empty() {
+            self.note_past(tenure, self.version);
+        }
+    }
+
+    fn note_past(&mut self, tenure: String, version: u64) {
+        self.past.retain(|past| past.tenure != tenure);
+        self.past.push(PastTenure { tenure, version, reigned: self.reigned });
+        let surplus = self.past.len().saturating_sub(PAST_KEPT);
+        self.past.drain(..surplus);
+    }
+
+    /// The record of the group begins anew. Call it before the version that says so is counted.
+    pub(crate) fn begin_lineage(&mut self) {
+        self.lineage = format!("{}-{}", self.tenure, self.version + 1);
+    }
+
+    /// Whether a member acted upon a state that this one does not come from.
+    fn lacks(&self, mark: &StateMark) -> bool {
+        if mark.tenure.is_empty() || mark.tenure == self.tenure {
+            return mark.version > self.version;
+        }
+        match self.past.iter().find(|past| past.tenure == mark.tenure) {
+            Some(past) => mark.version > past.version,
+            None => {
+                let forgotten = self.past.first().filter(|_| self.past.len() >= PAST_KEPT);
+                forgotten.is_none_or(|oldest| mark.version > oldest.version)
+            }
+        }
+    }
+
+    /// Whether it acted upon an in-sync set that this record does not come from: who is in sync is not known then.
+    fn lacks_set(&self, mark: &StateMark) -> bool {
+        let (_, version) = mark.set_of;
+        match self.past.iter().find(|past| past.tenure == mark.tenure) {
+            _ if mark.tenure == self.tenure => false,
+            Some(past) => version > past.version,
+            // It led after an older copy was taken, and the copy had this version.
+            None if mark.lineage == self.lineage => {
+                self.past.last().is_none_or(|copy| version > copy.version)
+            }
+            None => mark.set_of > self.base_set,
+        }
+    }
+
+    /// What a member knows that this state lacks, and that no operator has decided about since.
+    fn lacking<'a>(&self, joiner: &'a Joiner) -> Option<&'a StateMark> {
+        let mark = joiner.mark.as_ref()?;
+        // Of a stranger it says nothing about this group.
+        let known = joiner.known_members.iter().chain(&mark.in_sync).chain([&joiner.incarnation]);
+        let is_related =
+            self.recovery.is_some() || known.into_iter().any(|one| self.member_of(one).is_some());
+        (is_related && self.lacks(mark)).then_some(mark)
+    }
+
+    /// Whether `joiner` knows something that a recovery has to go by, or that calls for one.
+    pub(crate) fn is_behind(&self, joiner: &Joiner) -> bool {
+        self.lacking(joiner).is_some() || self.waits_for_more(joiner)
+    }
+
+    /// Whether a recovery has to wait for members that only `joiner` knows of.
+    fn waits_for_more(&self, joiner: &Joiner) -> bool {
+        let Some(awaited) = &self.recovery else { return false };
+        match joiner.known_set() {
+            // Epochs of two histories cannot be compared.
+            Some(_) if self.is_split => false,
+            Some((of, in_sync)) => of > self.base_set || of == self.base_set && !in_sync.is_subset(awaited),
+            // A member that knows no set, and only such ones before it: then whoever it knows is awaited.
+            None => {
+                self.base_set == (0, 0) && joiner.knows_others() && !joiner.group_known().is_subset(awaited)
+            }
+        }
+    }
+
+    /// Learns what a member knows. The state goes by its members from then on, if it lacks something. True when anything changed
+    /// but the version.
+    ///
+    /// # Errors
+    /// There are no more epochs.
+    pub(crate) fn learn(&mut self, joiner: &Joiner) -> Result<bool, Refusal> {
+        if !self.is_behind(joiner) {
+            return Ok(false);
+        }
+        let newest = joiner.promised.max(joiner.last_epoch);
+        // A refusal must not come in the middle.
+        self.clone().raise_epoch(newest)?;
+        if let Some(mark) = self.lacking(joiner) {
+            let (tenure, version) = (mark.tenure.clone(), mark.version);
+            // What an operator gave up calls for nothing.
+            if self.recovery.is_none() && self.lacks_set(mark) && newest >= self.unclean_epoch {
+                self.is_split = self.has_gone_on_without(&tenure);
+                self.begin_recovery(newest, joiner.group_known())?;
+            }
+            if tenure != self.tenure {
+                self.note_past(tenure, version);
+            }
+            // Members take the state for newer than what they have.
+            self.version = self.version.max(version);
+        }
+        if self.waits_for_more(joiner) {
+            self.await_more(joiner);
+        }
+        if self.recovery.is_some() && newest >= self.epoch {
+            self.raise_epoch(newest)?;
+        }
+        Ok(true)
+    }
+
+    /// Whether there was a master since, who may have acknowledged something that the states of `tenure` know nothing of.
+    fn has_gone_on_without(&self, tenure: &str) -> bool {
+        let past = self.past.iter().find(|past| past.tenure == tenure).or(self.past.last());
+        self.reigned > past.map_or(0, |past| past.reigned)
+    }
+
+    /// Forgets who is in sync, and asks the members.
+    fn begin_recovery(&mut self, above: u32, awaited: BTreeSet<String>) -> Result<(), Refusal> {
+        self.raise_epoch(above)?;
+        self.begin_lineage();
+        self.master = 0;
+        self.master_process.clear();
+        self.in_sync.clear();
+        self.released = false;
+        self.recovery = Some(awaited);
+        self.base_set = (0, 0);
+        Ok(())
+    }
+
+    /// A recovery awaits whom `joiner` knows.
+    pub(crate) fn await_more(&mut self, joiner: &Joiner) {
+        match joiner.known_set() {
+            Some((of, in_sync)) if of > self.base_set => {
+                self.recovery = Some(in_sync.clone());
+                self.base_set = of;
+            }
+            Some((_, in_sync)) => self.recovery.get_or_insert_default().extend(in_sync.iter().cloned()),
+            None => self.recovery.get_or_insert_default().extend(joiner.group_known()),
+        }
+    }
+
+    /// The record of a group begins with what its first member knows, which may be more than nothing.
+    pub(crate) fn begin_record(&mut self, joiner: &Joiner) {
+        if let Some(mark) = &joiner.mark {
+            self.version = mark.version;
+            self.base_set = mark.set_of;
+            if !mark.tenure.is_empty() {
+                self.note_past(mark.tenure.clone(), mark.version);
+            }
+        }
+        self.begin_lineage();
+    }
+}
+
+impl Joiner {
+    /// Incarnations of all members that it knew, and its own.
+    pub(crate) fn group_known(&self) -> BTreeSet<String> {
+        self.known_members.iter().chain([&self.incarnation]).cloned().collect()
+    }
+
+    pub(crate) fn knows_others(&self) -> bool {
+        let mut known = self.known_members.iter().chain(self.mark.iter().flat_map(|mark| &mark.in_sync));
+        known.any(|known| *known != self.incarnation)
+    }
+
+    /// Whether others may hold what it lacks.
+    pub(crate) fn needs_others(&self) -> bool {
+        match self.known_set() {
+            Some((_, in_sync)) => in_sync.iter().any(|known| *known != self.incarnation),
+            None => self.knows_others(),
+        }
+    }
+
+    /// The newest in-sync set that it acted upon.
+    fn known_set(&self) -> Option<((u32, u64), &BTreeSet<String>)> {
+        let mark = self.mark.as_ref().filter(|mark| !mark.in_sync.is_empty())?;
+        Some((mark.set_of, &mark.in_sync))
+    }
+}
