@@ -249,6 +249,9 @@ pub struct GroupsConfig {
     /// How long the cursor of a member of a broadcast group is kept that does not receive any more. Clients whose id changes
     /// with every start leave one behind each time.
     pub member_expiry: Span,
+    /// How long a message stays at a time with a consumer that has it renewed (push consumers of the SDKs do). When the time is
+    /// over and the consumer lives, it begins again, for three hours at the most.
+    pub auto_renew: Span,
 }
 
 /// Limits for messages.
@@ -462,7 +465,7 @@ impl Default for TopicsConfig {
 
 impl Default for GroupsConfig {
     fn default() -> Self {
-        Self { auto_create: true, member_expiry: Span::from_secs(24 * 3600) }
+        Self { auto_create: true, member_expiry: Span::from_secs(24 * 3600), auto_renew: Span::from_secs(60) }
     }
 }
 
@@ -531,6 +534,9 @@ impl BrokerConfig {
         }
         if self.timers.delay_levels.is_empty() {
             return Err("timers.delay-levels is empty; leave it out for the levels of RocketMQ".into());
+        }
+        if self.groups.auto_renew.as_millis() < 1_000 {
+            return Err("groups.auto-renew is below 1s; the default is 1m".into());
         }
         if self.lite.check_interval.as_millis() == 0 {
             return Err("lite.check-interval is 0; the default is 2m".into());

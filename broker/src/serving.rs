@@ -286,6 +286,8 @@ impl Parts {
             counters: counters.clone(),
             scans: Scans::on(tokio::runtime::Handle::current().metrics().num_workers()),
             turns: Turns::default(),
+            passed: Arc::default(),
+            auto_renew_ms: config.groups.auto_renew.as_millis(),
             shutdown: over.clone(),
         });
         let services = self.services(context, policy, announcer, counters, webhook_counts);

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use kerolox_kit::access::{self, Answer, Items, answer, refused_stream};
+use kerolox_kit::answers::AnswerWay;
 use kerolox_kit::clients::Clients;
 use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::lite::sync_everywhere;
@@ -163,7 +164,10 @@ impl MessagingService for AccessPoint {
         let headers = ClientHeaders::lenient(request.metadata());
         polling::fill_in(request.get_mut(), &headers, &self.clients);
         let outcome = match self.owner_of(&request, request.get_ref().message_queue.as_ref()) {
-            Ok(owner) => self.relay.receive_message(&owner, request).await,
+            Ok(owner) => {
+                let way = AnswerWay::back(request.extensions());
+                self.relay.receive_message(&owner, request, way).await
+            }
             Err(refusal) => Err(refusal),
         };
         Ok(Response::new(match outcome {

@@ -23,6 +23,7 @@ mod fifo;
 mod filters;
 mod forgotten;
 mod health;
+mod interrupted;
 mod leaps;
 mod lite;
 mod local;

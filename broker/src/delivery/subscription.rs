@@ -194,6 +194,21 @@ impl Subscription {
         self.change(now_ms, |engine| engine.give_back(now_ms, picked));
     }
 
+    /// See [`delivery::Subscription::is_known_to_have`].
+    pub fn is_known_to_have(&self, picked: &[Picked]) -> bool {
+        self.lock().engine.is_known_to_have(picked)
+    }
+
+    /// See [`delivery::Subscription::never_came`].
+    pub fn never_came(&self, now_ms: i64, picked: &[Picked]) {
+        self.change(now_ms, |engine| engine.never_came(now_ms, picked));
+    }
+
+    /// See [`delivery::Subscription::may_not_have_come`].
+    pub fn may_not_have_come(&self, now_ms: i64, picked: &[Picked]) {
+        self.change(now_ms, |engine| engine.may_not_have_come(now_ms, picked));
+    }
+
     /// See [`delivery::Subscription::ack`].
     ///
     /// # Errors

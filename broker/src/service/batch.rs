@@ -7,29 +7,38 @@ use std::task::{Context as TaskContext, Poll};
 
 use bytes::Bytes;
 use kerolox_core::delivery::Picked;
+use kerolox_kit::answers::AnswerWay;
 use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::ok_status;
 use kerolox_proto::raw::{self, receive_message_response::Content};
+use tokio::time::Instant;
 use tokio_stream::Stream;
 use tonic::Status;
 
 use super::Context;
+use super::handed::HandedOut;
 use crate::delivery::Subscription;
 use crate::wire;
 
-/// An answer as a stream. What was not sent when the client goes away is given back, so that it need not wait for its
-/// invisible duration to end.
+/// An answer as a stream. When the call breaks before its end, all of its messages are given back: clients forget what they have
+/// of an answer that is not whole.
 pub(super) struct Batch {
     context: Arc<Context>,
+    way: AnswerWay,
+    /// When the client gives the call up.
+    deadline: Option<Instant>,
     messages: Vec<(Arc<Subscription>, Picked, Bytes)>,
     sent: usize,
     /// The item that comes next, before any more messages.
     head: Option<Content>,
+    /// Whether the transport has taken everything.
+    is_over: bool,
 }
 
 impl Batch {
-    pub(super) fn new(context: Arc<Context>) -> Self {
-        Self { context, messages: Vec::new(), sent: 0, head: Some(Content::Status(ok_status())) }
+    pub(super) fn new(context: Arc<Context>, way: AnswerWay, deadline: Option<Instant>) -> Self {
+        let head = Some(Content::Status(ok_status()));
+        Self { context, way, deadline, messages: Vec::new(), sent: 0, head, is_over: false }
     }
 
     /// Adds messages that a subscription handed out.
@@ -67,16 +76,22 @@ impl Stream for Batch {
             self.sent += 1;
             return item(Content::DeliveryTimestamp(wire::timestamp(now_ms())));
         }
+        self.is_over = true;
         Poll::Ready(None)
     }
 }
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        let unsent = self.messages.get(self.sent..).unwrap_or_default();
-        for of_one in unsent.chunk_by(|(a, ..), (b, ..)| Arc::ptr_eq(a, b)) {
-            let picked: Vec<Picked> = of_one.iter().map(|(_, picked, _)| picked.clone()).collect();
-            of_one[0].0.give_back(now_ms(), &picked);
+        let mut handed = HandedOut::default();
+        for of_one in self.messages.chunk_by(|(a, ..), (b, ..)| Arc::ptr_eq(a, b)) {
+            handed.add(&of_one[0].0, of_one.iter().map(|(_, picked, _)| picked.clone()).collect());
+        }
+        let is_late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        if self.is_over && !is_late {
+            self.way.sent(self.messages.len(), move || handed.may_not_have_come());
+        } else {
+            handed.never_came();
         }
     }
 }

@@ -103,7 +103,7 @@ fn gather(
 ) -> Result<(Batch, bool), Refusal> {
     let mut step = Step::begin();
     let mut is_all = true;
-    let mut batch = Batch::new(context.clone());
+    let mut batch = Batch::new(context.clone(), wanted.way.clone(), wanted.deadline);
     let mut queues = Vec::new();
     let followers = context.deliveries.followers();
     while batch.len() < wanted.max {

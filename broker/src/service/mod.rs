@@ -11,6 +11,7 @@ mod desk_server;
 mod explain;
 mod failure;
 mod groups;
+mod handed;
 mod lite;
 mod lite_list;
 mod offsets;
@@ -35,12 +36,13 @@ use kerolox_core::schedule::DelayPolicy;
 use kerolox_core::topic::Topic;
 use kerolox_core::transaction::CheckPolicy;
 use kerolox_kit::access::{self, Answer, Items, answer, refused_stream};
+use kerolox_kit::answers::{AnswerWay, PassedAnswers};
 use kerolox_kit::clients::Clients;
 use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::polling;
 use kerolox_kit::process::Shutdown;
 use kerolox_kit::producers::Reach;
-use kerolox_kit::refusal::Refusal;
+use kerolox_kit::refusal::{Refusable as _, Refusal, ok_status};
 use kerolox_kit::relay::{self, Relay};
 use kerolox_kit::routes::{Routes, stored_topic};
 use kerolox_kit::spread::Spread;
@@ -94,6 +96,10 @@ pub(crate) struct Context {
     pub(crate) scans: Scans,
     /// Whose turn it is among the broker groups of lite topics.
     pub(crate) turns: Turns,
+    /// What was handed out to calls that other servers passed on.
+    pub(crate) passed: Arc<PassedAnswers>,
+    /// For how long messages stay at a time with consumers that have them renewed, in milliseconds.
+    pub(crate) auto_renew_ms: u64,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -103,6 +109,12 @@ impl Context {
         let headers = ClientHeaders::from_metadata(request.metadata())?;
         self.clients.touch(&headers.client_id);
         Ok(headers)
+    }
+
+    /// How the answer goes to the client.
+    fn way_back<T>(&self, request: &Request<T>) -> AnswerWay {
+        let number = relay::call_number(request.metadata());
+        AnswerWay::back(request.extensions()).through(number, &self.passed)
     }
 
     /// Whether a call for `owner` belongs to another broker.
@@ -279,10 +291,15 @@ impl MessagingService for Messaging {
         let headers = ClientHeaders::lenient(request.metadata());
         polling::fill_in(request.get_mut(), &headers, &self.context.clients);
         let received = match self.context.owner_of(&request, request.get_ref().message_queue.as_ref()) {
-            Ok(Some(owner)) => self.context.relay.receive_message(&owner, request).await.map(still_encoded),
+            Ok(Some(owner)) => {
+                let way = self.context.way_back(&request);
+                self.context.relay.receive_message(&owner, request, way).await.map(still_encoded)
+            }
             Ok(None) => {
+                let way = self.context.way_back(&request);
                 let (metadata, _, message) = request.into_parts();
-                receive::receive_message(&self.context, &headers, &metadata, message).await
+                let call = receive::Call { client: &headers, metadata: &metadata, way };
+                receive::receive_message(&self.context, &call, message).await
             }
             Err(refusal) => Err(refusal),
         };
@@ -293,6 +310,13 @@ impl MessagingService for Messaging {
 
     async fn ack_message(&self, request: Request<v2::AckMessageRequest>) -> Answer<v2::AckMessageResponse> {
         let headers = ClientHeaders::lenient(request.metadata());
+        if let (Some(call), true) =
+            (relay::call_number(request.metadata()), request.get_ref().entries.is_empty())
+        {
+            // No sign of life of the client: it may have gone with the call.
+            self.context.passed.broke(call);
+            return answer(&headers, Ok(v2::AckMessageResponse::refused(ok_status())));
+        }
         let acked = match self.context.greet(&request) {
             Ok(_) => ack::ack_message(&self.context, request).await,
             Err(refusal) => Err(refusal),

@@ -3,11 +3,12 @@
 //! A simple consumer polls one queue after the other, so a long poll at a group that has nothing would keep it from what another
 //! group has; and one of lite topics polls a single queue for ever. A master whose consumer finds nothing therefore asks the other
 //! groups in its place, without waiting there. Nothing is asked at two places at a time: what is handed out to a call that nobody
-//! waits for any more stays invisible for a while.
+//! waits for any more comes again a moment later only.
 
 use std::time::Duration;
 
 use kerolox_kit::access::Items;
+use kerolox_kit::answers::AnswerWay;
 use kerolox_kit::relay::own_call;
 use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code, receive_message_response::Content};
@@ -16,6 +17,7 @@ use tokio_stream::StreamExt as _;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Extensions, Request};
 
+use super::receive::Call;
 use super::{Context, still_encoded};
 
 /// Header of a receive that a broker makes in the place of a consumer, who waits there.
@@ -32,6 +34,8 @@ pub(super) struct OtherGroups<'a> {
     context: &'a Context,
     /// Of the receive, with a mark.
     metadata: MetadataMap,
+    /// How what they have goes to the client.
+    way: AnswerWay,
     request: v2::ReceiveMessageRequest,
     /// When to ask; `None` for a receive that is answered with what is here.
     next: Option<Instant>,
@@ -41,19 +45,15 @@ pub(super) struct OtherGroups<'a> {
 
 impl<'a> OtherGroups<'a> {
     /// Those that are asked for a receive: none for a push consumer, which polls each broker by itself.
-    pub(super) fn of(
-        context: &'a Context,
-        metadata: &MetadataMap,
-        mut request: v2::ReceiveMessageRequest,
-    ) -> Self {
-        let is_asked = !request.auto_renew && !metadata.contains_key(IN_PLACE);
+    pub(super) fn of(context: &'a Context, call: &Call<'_>, mut request: v2::ReceiveMessageRequest) -> Self {
+        let is_asked = !request.auto_renew && !call.metadata.contains_key(IN_PLACE);
         request.long_polling_timeout = Some(prost_types::Duration::default());
-        let mut metadata = metadata.clone();
+        let mut metadata = call.metadata.clone();
         // It came through a relay perhaps, and may go through another one; with the mark it leads to no further ones.
         own_call(&mut metadata);
         metadata.insert(IN_PLACE, MetadataValue::from_static("1"));
         let next = is_asked.then(|| Instant::now() + FIRST);
-        Self { context, metadata, request, next, failed: Vec::new() }
+        Self { context, metadata, way: call.way.clone(), request, next, failed: Vec::new() }
     }
 
     /// Completes when it is time to ask; never for a receive that is answered with what is here.
@@ -108,9 +108,11 @@ impl<'a> OtherGroups<'a> {
         }
         let mut request = Request::from_parts(self.metadata.clone(), Extensions::new(), message);
         request.set_timeout(PATIENCE);
-        let relayed = self.context.relay.receive_message(group, request).await.map_err(|refusal| {
-            tracing::debug!(group, %refusal, "another broker group cannot be asked for messages");
-        })?;
+        let relayed = self.context.relay.receive_message(group, request, self.way.clone()).await.map_err(
+            |refusal| {
+                tracing::debug!(group, %refusal, "another broker group cannot be asked for messages");
+            },
+        )?;
         let mut relayed = Box::pin(relayed);
         let first = relayed.next().await;
         match first {

@@ -12,6 +12,7 @@ use kerolox_core::lookup::id_hash;
 use kerolox_core::record::MessageRecord;
 use kerolox_core::topic::Topic;
 use kerolox_kit::access::Items;
+use kerolox_kit::answers::AnswerWay;
 use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::Refusal;
@@ -62,6 +63,16 @@ pub(super) struct Wanted {
     /// Until when it looks through messages that its filter does not want.
     pub(super) scan_until: Instant,
     pub(super) attempt_id: Option<String>,
+    pub(super) way: AnswerWay,
+    /// When the client gives the call up.
+    pub(super) deadline: Option<Instant>,
+}
+
+/// What came with a receive request.
+pub(super) struct Call<'a> {
+    pub(super) client: &'a ClientHeaders,
+    pub(super) metadata: &'a MetadataMap,
+    pub(super) way: AnswerWay,
 }
 
 /// A message that was handed out, as its client gets it.
@@ -72,17 +83,16 @@ pub(super) type Encoded = (Picked, Bytes);
 /// nothing.
 pub(super) async fn receive_message(
     context: &Arc<Context>,
-    client: &ClientHeaders,
-    metadata: &MetadataMap,
+    call: &Call<'_>,
     request: v2::ReceiveMessageRequest,
 ) -> Result<Items<raw::ReceiveMessageResponse>, Refusal> {
-    let wanted = understand(context, client, &request).await?;
-    let mut others = OtherGroups::of(context, metadata, request);
+    let wanted = understand(context, call, &request).await?;
+    let mut others = OtherGroups::of(context, call, request);
     if wanted.topic.has_lites() {
-        return lite::receive(context, client, &wanted, others).await;
+        return lite::receive(context, call.client, &wanted, others).await;
     }
     let subscription = context.deliveries.subscription(&wanted.group, &wanted.topic)?;
-    let (client, max) = (client.client_id.as_str(), wanted.max);
+    let (client, max) = (call.client.client_id.as_str(), wanted.max);
     let receiver = Receiver { context, client, wanted: &wanted, subscription: &subscription, max };
     let seat = subscription.join(now_ms(), client, &wanted.filter);
     let mut pace = context.scans.pace();
@@ -90,7 +100,7 @@ pub(super) async fn receive_message(
         context.engine.check_rule()?;
         let goes_on = match receiver.step(&seat).await? {
             Looked::Found(messages) => {
-                let mut batch = Batch::new(context.clone());
+                let mut batch = Batch::new(context.clone(), wanted.way.clone(), wanted.deadline);
                 batch.add(&subscription, messages);
                 return Ok(Box::pin(batch));
             }
@@ -119,12 +129,14 @@ pub(super) async fn receive_message(
 
 async fn understand(
     context: &Context,
-    client: &ClientHeaders,
+    call: &Call<'_>,
     request: &v2::ReceiveMessageRequest,
 ) -> Result<Wanted, Refusal> {
     let received = Instant::now();
+    let client = call.client;
+    let deadline = client.timeout.and_then(|timeout| received.checked_add(timeout));
     let filter = parse_filter(request.filter_expression.as_ref())?;
-    let held = held_of(request)?;
+    let held = held_of(context, request)?;
     let queue = request.message_queue.as_ref();
     let poll = poll_time(request.long_polling_timeout.as_ref().map(wire::duration_ms), client.timeout);
     let until = received + poll;
@@ -135,7 +147,18 @@ async fn understand(
         context.deliveries.consuming(&stored_group(request.group.as_ref())?, &client.client_id).await?;
     let max = usize::try_from(request.batch_size).unwrap_or(0).clamp(1, RECEIVE_BATCH_MAX);
     let attempt_id = attempt_id(client, request.attempt_id.as_deref())?;
-    Ok(Wanted { topic, group, filter, max, held, until, scan_until, attempt_id })
+    Ok(Wanted {
+        topic,
+        group,
+        filter,
+        max,
+        held,
+        until,
+        scan_until,
+        attempt_id,
+        way: call.way.clone(),
+        deadline,
+    })
 }
 
 /// The name under which a repeated receive gets the same messages.
@@ -164,9 +187,9 @@ pub(super) fn check_readable(topic: &Topic) -> Result<(), Refusal> {
     ))
 }
 
-fn held_of(request: &v2::ReceiveMessageRequest) -> Result<Held, Refusal> {
+fn held_of(context: &Context, request: &v2::ReceiveMessageRequest) -> Result<Held, Refusal> {
     if request.auto_renew {
-        return Ok(Held::WhileAlive);
+        return Ok(Held::WhileAlive(context.auto_renew_ms));
     }
     invisible_ms(request.invisible_duration.as_ref(), INVISIBLE_MS_MIN).map(Held::For)
 }

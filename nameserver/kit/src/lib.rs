@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod answers;
 pub mod clients;
 pub mod config;
 pub mod controller;

@@ -18,6 +18,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
+use crate::answers::{LastWords, OpenAnswers};
+
 /// First byte of every TLS handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
 /// How long a new connection may take to say what it is.
@@ -29,6 +31,12 @@ const CONCURRENT_STREAMS_MAX: u32 = 10_000;
 /// Streams that a client may reset before they were served. The HTTP/2 library's default takes a consumer that gives up
 /// its long polls for an attacker.
 const PENDING_RESETS_MAX: usize = 1000;
+
+/// How long a connection may be silent before its peer is asked for a sign of life, and how long that may take. Together they are
+/// shorter than the default of `groups.auto-renew`: what a dead line swallowed is found before it is renewed for the first time.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// See [`KEEPALIVE_INTERVAL`].
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why a port cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -42,8 +50,8 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
-/// The two ends of a connection; services find it in the extensions of their requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A connection; services find it in the extensions of their requests.
+#[derive(Debug, Clone)]
 pub struct ConnectionInfo {
     /// Our end.
     pub local: SocketAddr,
@@ -51,6 +59,8 @@ pub struct ConnectionInfo {
     pub peer: SocketAddr,
     /// Whether the connection is encrypted.
     pub is_tls: bool,
+    /// Answers on their way to the client.
+    pub answers: Arc<OpenAnswers>,
 }
 
 /// A bound client port.
@@ -93,8 +103,8 @@ pub fn grpc_server() -> Server {
     Server::builder()
         .max_concurrent_streams(CONCURRENT_STREAMS_MAX)
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
-        .http2_keepalive_interval(Some(Duration::from_secs(60)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .initial_stream_window_size(HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
 }
@@ -136,7 +146,8 @@ async fn greet(stream: TcpStream, peer: SocketAddr, tls: &TlsAcceptor) -> io::Re
     let is_tls = first[0] == TLS_HANDSHAKE;
     let transport =
         if is_tls { Transport::Tls(Box::new(tls.accept(stream).await?)) } else { Transport::Plain(stream) };
-    Ok(Connection { transport, info: ConnectionInfo { local, peer, is_tls } })
+    let info = ConnectionInfo { local, peer, is_tls, answers: Arc::default() };
+    Ok(Connection { transport, info, last_words: LastWords::default() })
 }
 
 /// An accepted connection, encrypted or not.
@@ -144,6 +155,7 @@ async fn greet(stream: TcpStream, peer: SocketAddr, tls: &TlsAcceptor) -> io::Re
 pub struct Connection {
     transport: Transport,
     info: ConnectionInfo,
+    last_words: LastWords,
 }
 
 #[derive(Debug)]
@@ -156,7 +168,13 @@ impl Connected for Connection {
     type ConnectInfo = ConnectionInfo;
 
     fn connect_info(&self) -> ConnectionInfo {
-        self.info
+        self.info.clone()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.info.answers.end(self.last_words.is_goodbye());
     }
 }
 
@@ -166,10 +184,16 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.transport {
+        let before = buffer.filled().len();
+        let read = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        };
+        if buffer.filled().len() > before {
+            self.last_words.heard(&buffer.filled()[before..]);
+            self.info.answers.heard();
         }
+        read
     }
 }
 

@@ -20,8 +20,12 @@ pub(super) struct InFlight {
     pub(super) lease: u64,
     /// Who holds it.
     pub(super) client: String,
+    /// The receive that it was handed out to last. 0 = none whose end still matters.
+    pub(super) call: u64,
     /// When set, it stays with its client while that client lives, until this time.
     pub(super) renew_until_ms: Option<i64>,
+    /// For how long it stays with its client each time.
+    pub(super) renew_ms: u64,
     /// Whether its `attempts` are in the log (or on their way there).
     pub(super) logged: bool,
     /// Whether its consumer put it off: it waits for the next attempt.
@@ -185,13 +189,13 @@ impl Cursor {
     }
 
     /// Extends what living clients hold while alive, makes the rest visible, and ends what failed for the last time.
-    pub(super) fn sweep(&mut self, now_ms: i64, renew_ms: u64, alive: &impl Fn(&str) -> bool) {
+    pub(super) fn sweep(&mut self, now_ms: i64, alive: &impl Fn(&str) -> bool) {
         while let Some(offset) = self.times.renewed(now_ms) {
             let flight = self.in_flight[&offset].clone();
             let still_held =
                 flight.renew_until_ms.is_some_and(|until_ms| until_ms > now_ms) && alive(&flight.client);
             let renewed = if still_held {
-                InFlight { visible_ms: now_ms.saturating_add_unsigned(renew_ms.max(1)), ..flight }
+                InFlight { visible_ms: now_ms.saturating_add_unsigned(flight.renew_ms.max(1)), ..flight }
             } else {
                 InFlight { renew_until_ms: None, ..flight }
             };

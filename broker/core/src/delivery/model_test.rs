@@ -9,6 +9,7 @@ use crate::acks::Acks;
 use crate::filter::Filter;
 
 const INVISIBLE_MS: u64 = 10_000;
+const RENEW_MS: u64 = 60_000;
 const MAX_ATTEMPTS: u32 = 4;
 const CLIENTS: usize = 3;
 
@@ -21,6 +22,8 @@ enum Step {
     Ack(usize),
     Nack(usize, u64, bool),
     GiveBack(usize),
+    /// The receive that a handle came of breaks, before or after all was on its way.
+    Breaks(usize, bool),
     GiveUp(usize),
     Unblock(usize),
     Sleep(i64),
@@ -39,6 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0usize..40).prop_map(Step::Ack),
         2 => (0usize..40, 0u64..20_000, any::<bool>()).prop_map(|(i, ms, s)| Step::Nack(i, ms, s)),
         1 => (0usize..40).prop_map(Step::GiveBack),
+        2 => (0usize..40, any::<bool>()).prop_map(|(i, sent)| Step::Breaks(i, sent)),
         1 => (0usize..40).prop_map(Step::GiveUp),
         1 => (0usize..4).prop_map(Step::Unblock),
         4 => (1i64..15_000).prop_map(Step::Sleep),
@@ -56,6 +60,7 @@ struct Expected {
     attempts: u32,
     invisible_until_ms: i64,
     lease: u64,
+    call: u64,
     alive_held: bool,
     blocked: bool,
 }
@@ -172,7 +177,7 @@ impl World {
         self.alive[client] = true;
         let (id, attempt_id) = (name(client), attempt.map(|number| format!("{client}-{number}")));
         let filter = self.subscription.join(self.now_ms, &id, &self.filters[client].clone());
-        let held = if alive { Held::WhileAlive } else { Held::For(INVISIBLE_MS) };
+        let held = if alive { Held::WhileAlive(RENEW_MS) } else { Held::For(INVISIBLE_MS) };
         let ask = Ask { max, held, client: &id, filter, attempt_id: attempt_id.as_deref() };
         loop {
             self.tell_lanes(&ask);
@@ -259,6 +264,7 @@ impl World {
                 attempts: message.attempt,
                 invisible_until_ms: message.visible_ms,
                 lease: message.lease,
+                call: message.call,
                 alive_held: alive,
                 ..Expected::default()
             };
@@ -359,6 +365,34 @@ impl World {
         }
     }
 
+    /// A receive breaks: what its client still holds because of it can be had again, and nothing else changes.
+    fn breaks(&mut self, index: usize, sent: bool) -> Result<(), TestCaseError> {
+        let Some((client, one)) = self.handle(index) else { return Ok(()) };
+        let of_call = |(holder, message): &(usize, Picked)| *holder == client && message.call == one.call;
+        let batch: Vec<Picked> = self.handles.iter().filter(|h| of_call(h)).map(|(_, m)| m.clone()).collect();
+        let has_acted = |message: &Picked| {
+            let expected = &self.reference[&message.offset];
+            expected.done || expected.lease != message.lease
+        };
+        prop_assert_eq!(self.subscription.is_known_to_have(&batch), batch.iter().any(has_acted));
+        if sent {
+            self.subscription.may_not_have_come(self.now_ms, &batch);
+        } else {
+            self.subscription.never_came(self.now_ms, &batch);
+        }
+        for message in &batch {
+            let expected = self.reference.get_mut(&message.offset).expect("it was handed out");
+            if !expected.done && expected.lease == message.lease && expected.call == message.call {
+                *expected = Expected {
+                    attempts: message.attempt - u32::from(!sent),
+                    invisible_until_ms: self.now_ms + if sent { 1_000 } else { 0 },
+                    ..Expected::default()
+                };
+            }
+        }
+        Ok(())
+    }
+
     fn client_dies(&mut self, client: usize) {
         self.alive[client] = false;
         self.subscription.client_left(self.now_ms, &name(client));
@@ -417,6 +451,7 @@ impl World {
             Step::Ack(index) => self.ack(index)?,
             Step::Nack(index, ms, suspend) => self.nack(index, ms, suspend)?,
             Step::GiveBack(index) => self.give_back(index),
+            Step::Breaks(index, sent) => self.breaks(index, sent)?,
             Step::GiveUp(index) => self.give_up(index)?,
             Step::Unblock(index) => self.unblock(index),
             Step::Sleep(ms) => self.now_ms += ms,

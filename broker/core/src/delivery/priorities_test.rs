@@ -39,7 +39,7 @@ fn queues(picked: &[Picked]) -> Vec<u32> {
 }
 
 fn lease_of(message: &Picked) -> Lease {
-    let Picked { queue, offset, attempt, lease, visible_ms } = *message;
+    let Picked { queue, offset, attempt, lease, visible_ms, .. } = *message;
     Lease { queue, offset, attempt, lease, visible_ms }
 }
 

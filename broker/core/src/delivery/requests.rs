@@ -9,8 +9,8 @@ use crate::record::DeadReason;
 pub enum Held {
     /// Invisible to others for this many milliseconds.
     For(u64),
-    /// Invisible to others while the client lives.
-    WhileAlive,
+    /// Invisible to others while the client lives: for this many milliseconds, and again when they are over.
+    WhileAlive(u64),
 }
 
 /// What a consumer asks for.
@@ -41,6 +41,8 @@ pub struct Picked {
     pub lease: u64,
     /// When it becomes visible again unless it is acknowledged, milliseconds since the Unix epoch.
     pub visible_ms: i64,
+    /// Number of the receive that it was handed out to; one that is repeated has another number each time.
+    pub call: u64,
 }
 
 /// What reading a picked message showed.

@@ -1,5 +1,6 @@
 //! A consumer group on one topic of this broker.
 
+mod calls;
 mod receiving;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ pub struct Subscription {
     /// Turns of queues that are priorities.
     turns: Turns,
     next_lease: u64,
+    /// Number of the last receive.
+    last_call: u64,
 }
 
 impl Subscription {
@@ -53,6 +56,7 @@ impl Subscription {
             turn: 0,
             turns: Turns::default(),
             next_lease: lease_base.max(1),
+            last_call: 0,
         }
     }
 
@@ -117,7 +121,7 @@ impl Subscription {
     /// Does what the time demands: extends what living clients hold while alive, and ends what failed for the last time.
     pub fn sweep(&mut self, now_ms: i64, alive: impl Fn(&str) -> bool) {
         for cursor in self.queues.values_mut() {
-            cursor.sweep(now_ms, receiving::AUTO_RENEW_MS, &alive);
+            cursor.sweep(now_ms, &alive);
         }
         self.batches.prune(now_ms);
         if now_ms.saturating_sub(self.pruned_ms) >= PRUNE_EVERY_MS {
@@ -165,7 +169,9 @@ impl Subscription {
             visible_ms,
             lease: number,
             client,
+            call: 0,
             renew_until_ms: None,
+            renew_ms: 0,
             logged: true,
             put_off: true,
             spent: false,

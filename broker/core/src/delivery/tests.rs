@@ -29,7 +29,7 @@ fn receive(subscription: &mut Subscription, now_ms: i64, max: usize, filter: Fil
 }
 
 fn lease_of(message: &Picked) -> Lease {
-    let Picked { queue, offset, attempt, lease, visible_ms } = *message;
+    let Picked { queue, offset, attempt, lease, visible_ms, .. } = *message;
     Lease { queue, offset, attempt, lease, visible_ms }
 }
 

@@ -8,6 +8,7 @@ pub mod administration;
 mod channels;
 mod reach;
 mod stream;
+mod under_way;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -23,12 +24,15 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 
 pub(crate) use channels::Channels;
 pub use stream::RelayedStream;
+pub use under_way::call_number;
 
+use crate::answers::AnswerWay;
 use crate::clients::Clients;
 use crate::headers::ClientHeaders;
 use crate::process::Shutdown;
 use crate::refusal::Refusal;
 use crate::routes::Routes;
+use under_way::UnderWay;
 
 /// Header of a call that was passed on already.
 const RELAYED: &str = "x-kerolox-relayed";
@@ -176,21 +180,24 @@ impl Relay {
             .await
     }
 
-    /// Passes a ReceiveMessage on. Dropping the stream ends the long poll at the owner too.
+    /// Passes a ReceiveMessage on. Dropping the stream ends the long poll at the owner too, which takes back what it handed out;
+    /// so it does when the answer turns out not to have arrived on its `way` to the client.
     ///
     /// # Errors
     /// See [`Self::send_message`].
     pub async fn receive_message(
-        &self,
+        self: &Arc<Self>,
         owner: &str,
-        request: Request<v2::ReceiveMessageRequest>,
+        mut request: Request<v2::ReceiveMessageRequest>,
+        way: AnswerWay,
     ) -> Result<RelayedStream<v2::ReceiveMessageResponse>, Refusal> {
-        self.stream(
-            owner,
-            request,
-            |mut broker, request| async move { broker.receive_message(request).await },
-        )
-        .await
+        let under_way = UnderWay::begin(self, owner, &mut request);
+        let receive = |mut broker: MessagingServiceClient<Channel>, request| {
+            under_way.asked();
+            async move { broker.receive_message(request).await }
+        };
+        let stream = self.stream(owner, request, receive).await?;
+        Ok(stream.watched(under_way, way))
     }
 
     /// Passes a PullMessage on. Dropping the stream ends the long poll at the owner too.

@@ -10,6 +10,7 @@ use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, KeyAndValueRef};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use super::under_way::CALL;
 use super::{RELAYED, Relay, is_relayed};
 use crate::refusal::Refusal;
 use crate::routes::{BrokerAddress, ELECTION_WAIT, GroupMaster};
@@ -99,7 +100,7 @@ fn not_there(owner: &str) -> Refusal {
     )
 }
 
-/// The same call for the owner: what the client says of itself, its deadline, and the mark against loops.
+/// The same call for the owner: what the client says of itself, its deadline, the mark against loops, and the number of a receive.
 pub(super) fn pass_on<Q: Clone>(request: &Request<Q>) -> Request<Q> {
     let mut passed_on = Request::new(request.get_ref().clone());
     let headers = passed_on.metadata_mut();
@@ -116,7 +117,7 @@ pub(super) fn pass_on<Q: Clone>(request: &Request<Q>) -> Request<Q> {
 /// Headers of the transport belong to each connection by itself; only these go on.
 fn is_the_clients(name: &AsciiMetadataKey) -> bool {
     let name = name.as_str();
-    name.starts_with("x-mq-") || name == "authorization" || name == "grpc-timeout"
+    name.starts_with("x-mq-") || name == "authorization" || name == "grpc-timeout" || name == CALL
 }
 
 /// What to tell the client when the owner gave a gRPC error instead of an answer.

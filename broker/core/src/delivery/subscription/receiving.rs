@@ -10,9 +10,6 @@ use crate::delivery::priorities::PriorityFactor;
 use crate::delivery::requests::{Ask, Held, LanesWanted, Picked, Verdict};
 use crate::filter::Filter;
 
-/// How long a message stays with a client that renews automatically before it must be acknowledged again; the client
-/// only has to live. RocketMQ's default invisible time of push consumers.
-pub(super) const AUTO_RENEW_MS: u64 = 60_000;
 /// After this long even a living client loses a message that it never acknowledged (RocketMQ's `renewMaxTimeMillis`).
 const AUTO_RENEW_MS_MAX: i64 = 3 * 3_600_000;
 
@@ -52,6 +49,7 @@ impl Subscription {
     /// whose time has come again, then new ones. `alive` tells which clients live, for messages held [`Held::WhileAlive`].
     pub fn receive(&mut self, now_ms: i64, ask: &Ask<'_>, alive: impl Fn(&str) -> bool) -> Vec<Picked> {
         self.sweep(now_ms, alive);
+        self.last_call += 1;
         let mut picked = self.repeat(now_ms, ask);
         if picked.is_empty() {
             picked = match self.policy.priorities {
@@ -112,7 +110,7 @@ impl Subscription {
     /// What a receive with the same attempt id got before, as far as it is not done and still held.
     fn repeat(&mut self, now_ms: i64, ask: &Ask<'_>) -> Vec<Picked> {
         let Some(attempt_id) = ask.attempt_id else { return Vec::new() };
-        let mut picked = Vec::new();
+        let (mut picked, call) = (Vec::new(), self.last_call);
         for (queue, offset, lease) in self.batches.take(attempt_id).into_iter().take(ask.max) {
             let cursor = self.cursor(queue);
             let Some(flight) = cursor.get(offset).filter(|flight| {
@@ -123,11 +121,11 @@ impl Subscription {
             }) else {
                 continue;
             };
-            let (visible_ms, renew_until_ms) = hold(now_ms, ask.held);
+            let (visible_ms, renew_until_ms, renew_ms) = hold(now_ms, ask.held);
             let attempt = flight.attempts;
-            let flight = InFlight { visible_ms, renew_until_ms, ..flight.clone() };
+            let flight = InFlight { visible_ms, renew_until_ms, renew_ms, call, ..flight.clone() };
             cursor.put(offset, flight);
-            picked.push(Picked { queue, offset, attempt, lease, visible_ms });
+            picked.push(Picked { queue, offset, attempt, lease, visible_ms, call });
         }
         picked
     }
@@ -196,8 +194,8 @@ impl Subscription {
     }
 
     fn hand_out(&mut self, now_ms: i64, queue: u32, offset: u64, ask: &Ask<'_>) -> Picked {
-        let lease = self.new_lease();
-        let (visible_ms, renew_until_ms) = hold(now_ms, ask.held);
+        let (lease, call) = (self.new_lease(), self.last_call);
+        let (visible_ms, renew_until_ms, renew_ms) = hold(now_ms, ask.held);
         let cursor = self.cursor(queue);
         let attempts = cursor.attempts_of(offset);
         if let Some(failed) = cursor.get(offset).filter(|flight| !flight.logged)
@@ -212,17 +210,19 @@ impl Subscription {
             visible_ms,
             lease,
             client: ask.client.to_owned(),
+            call,
             renew_until_ms,
+            renew_ms,
             logged: false,
             put_off: false,
             spent: false,
         };
         cursor.put(offset, flight);
-        Picked { queue, offset, attempt, lease, visible_ms }
+        Picked { queue, offset, attempt, lease, visible_ms, call }
     }
 
     /// Visible again at `visible_ms`, as if this delivery had not been.
-    fn take_back(&mut self, visible_ms: i64, message: &Picked) {
+    pub(super) fn take_back(&mut self, visible_ms: i64, message: &Picked) {
         let cursor = self.cursor(message.queue);
         if cursor.get(message.offset).is_none_or(|flight| flight.lease != message.lease) {
             return;
@@ -246,12 +246,12 @@ impl Subscription {
     }
 }
 
-/// Until when a message handed out now is invisible, and until when that may be prolonged.
-fn hold(now_ms: i64, held: Held) -> (i64, Option<i64>) {
+/// Until when a message handed out now is invisible, until when that may be prolonged, and by how much each time.
+fn hold(now_ms: i64, held: Held) -> (i64, Option<i64>, u64) {
     match held {
-        Held::For(ms) => (now_ms.saturating_add_unsigned(ms), None),
-        Held::WhileAlive => {
-            (now_ms.saturating_add_unsigned(AUTO_RENEW_MS), Some(now_ms.saturating_add(AUTO_RENEW_MS_MAX)))
+        Held::For(ms) => (now_ms.saturating_add_unsigned(ms), None, 0),
+        Held::WhileAlive(ms) => {
+            (now_ms.saturating_add_unsigned(ms), Some(now_ms.saturating_add(AUTO_RENEW_MS_MAX)), ms)
         }
     }
 }

@@ -1,0 +1,40 @@
+//! Messages that were handed out in an answer which may not have arrived.
+
+use std::sync::{Arc, Weak};
+
+use kerolox_core::delivery::Picked;
+use kerolox_kit::process::now_ms;
+
+use crate::delivery::Subscription;
+
+/// The messages of one answer.
+#[derive(Default)]
+pub(super) struct HandedOut {
+    /// A subscription that nobody needs any more has nothing to take back.
+    by_owner: Vec<(Weak<Subscription>, Vec<Picked>)>,
+}
+
+impl HandedOut {
+    pub(super) fn add(&mut self, owner: &Arc<Subscription>, messages: Vec<Picked>) {
+        self.by_owner.push((Arc::downgrade(owner), messages));
+    }
+
+    /// The answer ended before all of it was on its way.
+    pub(super) fn never_came(&self) {
+        self.take_back(Subscription::never_came);
+    }
+
+    /// All of the answer was on its way, and has perhaps not arrived.
+    pub(super) fn may_not_have_come(&self) {
+        self.take_back(Subscription::may_not_have_come);
+    }
+
+    fn take_back(&self, act: impl Fn(&Subscription, i64, &[Picked])) {
+        let now_ms = now_ms();
+        let owners = self.by_owner.iter().filter_map(|(owner, messages)| Some((owner.upgrade()?, messages)));
+        let owners: Vec<(Arc<Subscription>, &Vec<Picked>)> = owners.collect();
+        if !owners.iter().any(|(owner, messages)| owner.is_known_to_have(messages)) {
+            owners.iter().for_each(|(owner, messages)| act(owner, now_ms, messages));
+        }
+    }
+}
