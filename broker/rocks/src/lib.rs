@@ -4,12 +4,13 @@
 //! again. What remains must be a prefix of the batches written, with all families at the same point; atomic flushes
 //! over all column families see to that.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 use kerolox_store::kv::{Family, Kv, KvError, Op, Pair};
 use rocksdb::{
-    BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, Direction, IteratorMode,
-    LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, Direction, ErrorKind,
+    IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 use tempfile::TempDir;
 
@@ -26,17 +27,27 @@ const BLOOM_BITS: f64 = 10.0;
 /// The file system in memory that every Linux has.
 const MEMORY: &str = "/dev/shm";
 
+/// What the system says of files that are gone, and of places that a device cannot read. Other failures of files, such as a full disk
+/// and too many open files, are over when their cause is.
+const DAMAGED_FILES: [&str; 3] = ["No such file or directory", "Not a directory", "Input/output error"];
+
 /// An index store in a folder.
 pub struct RocksKv {
-    db: DB,
+    /// None when it was closed.
+    db: RwLock<Option<DB>>,
+    path: PathBuf,
 }
 
 impl RocksKv {
     /// Opens the store at `path`, or creates it.
     ///
     /// # Errors
-    /// [`KvError`] with RocksDB's own text, for instance when another process has it open.
+    /// [`KvError`] with RocksDB's own text: [`KvError::Damaged`] when only [`remove`] helps, [`KvError::Failed`] for instance when another
+    /// process has it open.
     pub fn open(path: &Path) -> Result<Self, KvError> {
+        if path.exists() && !path.is_dir() {
+            return Err(KvError::Damaged("there is no folder, but a file in its place".to_owned()));
+        }
         let mut options = Options::default();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
@@ -45,8 +56,8 @@ impl RocksKv {
         let _log = quiet(&mut options)?;
         let families =
             Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family)));
-        let db = DB::open_cf_descriptors(&options, path, families).map_err(failed)?;
-        Ok(Self { db })
+        let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| failed(path, &error))?;
+        Ok(Self { db: RwLock::new(Some(db)), path: path.to_owned() })
     }
 
     /// Opens the store at `path` to read it, without changing a file. Writes are refused.
@@ -58,23 +69,52 @@ impl RocksKv {
         let _log = quiet(&mut options)?;
         // Opening would create the folder.
         if !path.join("CURRENT").exists() {
-            return Err(KvError(format!("{} holds no index", path.display())));
+            return Err(KvError::Failed(format!("{} holds no index", path.display())));
         }
+        let failed = |error| failed(path, &error);
         let found = DB::list_cf(&options, path).map_err(failed)?;
         if let Some(family) =
             Family::ALL.iter().find(|family| !found.iter().any(|name| name == family.name()))
         {
-            return Err(KvError(format!("{} has no family {:?}", path.display(), family.name())));
+            return Err(KvError::Failed(format!("{} has no family {:?}", path.display(), family.name())));
         }
         let families =
             Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), Options::default()));
         let db = DB::open_cf_descriptors_read_only(&options, path, families, false).map_err(failed)?;
-        Ok(Self { db })
+        Ok(Self { db: RwLock::new(Some(db)), path: path.to_owned() })
     }
 
-    fn family(&self, family: Family) -> &ColumnFamily {
-        self.db.cf_handle(family.name()).expect("every family is opened with the store")
+    /// Ends the use of the files, when calls under way are done; later ones fail. Blocks.
+    pub fn close(&self) {
+        drop(self.db.write().unwrap_or_else(PoisonError::into_inner).take());
     }
+
+    fn with<T>(&self, work: impl FnOnce(&DB) -> Result<T, rocksdb::Error>) -> Result<T, KvError> {
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        let db = db.as_ref().ok_or_else(|| KvError::Failed("it is closed".to_owned()))?;
+        work(db).map_err(|error| failed(&self.path, &error))
+    }
+
+    fn file_failed(&self, error: &std::io::Error) -> KvError {
+        KvError::Failed(format!("the copy that makes it durable: {error}"))
+    }
+}
+
+/// Removes a store that nobody has open, so that opening it makes an empty one.
+///
+/// # Errors
+/// [`KvError::Failed`] when a file cannot be removed.
+pub fn remove(path: &Path) -> Result<(), KvError> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => std::fs::remove_file(path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+    .map_err(|error| KvError::Failed(format!("removing the index failed: {error}")))
+}
+
+fn family_of(db: &DB, family: Family) -> &ColumnFamily {
+    db.cf_handle(family.name()).expect("every family is opened with the store")
 }
 
 /// Where RocksDB keeps the log that it insists on: in memory, for as long as it takes to open the store; then the file has no name
@@ -84,7 +124,8 @@ fn quiet(options: &mut Options) -> Result<TempDir, KvError> {
     let name = &mut tempfile::Builder::new();
     name.prefix("kerolox-index-");
     let folder = name.tempdir_in(MEMORY).or_else(|_| name.tempdir());
-    let folder = folder.map_err(|error| KvError(format!("a folder for the log of RocksDB: {error}")))?;
+    let folder =
+        folder.map_err(|error| KvError::Failed(format!("a folder for the log of RocksDB: {error}")))?;
     options.set_db_log_dir(folder.path());
     options.set_log_level(LogLevel::Header);
     // They would be written to it every 10 minutes.
@@ -113,16 +154,18 @@ fn family_options(family: Family) -> Options {
 
 impl Kv for RocksKv {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
-        self.db.get_cf(self.family(family), key).map_err(failed)
+        self.with(|db| db.get_cf(family_of(db, family), key))
     }
 
     fn scan(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Pair>, KvError> {
-        let mode = IteratorMode::From(from, Direction::Forward);
-        let pairs = self.db.iterator_cf_opt(self.family(family), ReadOptions::default(), mode);
-        pairs
-            .take(limit)
-            .map(|pair| pair.map(|(key, value)| (key.into_vec(), value.into_vec())).map_err(failed))
-            .collect()
+        self.with(|db| {
+            let mode = IteratorMode::From(from, Direction::Forward);
+            let pairs = db.iterator_cf_opt(family_of(db, family), ReadOptions::default(), mode);
+            pairs
+                .take(limit)
+                .map(|pair| pair.map(|(key, value)| (key.into_vec(), value.into_vec())))
+                .collect()
+        })
     }
 
     fn scan_around(
@@ -132,66 +175,75 @@ impl Kv for RocksKv {
         at: &[u8],
         limit: usize,
     ) -> Result<Vec<Pair>, KvError> {
-        let mut pairs = self.db.raw_iterator_cf(self.family(family));
-        pairs.seek_for_prev(at);
-        if !pairs.key().is_some_and(|key| key.starts_with(prefix)) {
-            pairs.seek(at);
-        }
-        let mut found = Vec::new();
-        while found.len() < limit
-            && let Some((key, value)) = pairs.item().filter(|(key, _)| key.starts_with(prefix))
-        {
-            found.push((key.to_vec(), value.to_vec()));
-            pairs.next();
-        }
-        pairs.status().map_err(failed)?;
-        Ok(found)
+        self.with(|db| {
+            let mut pairs = db.raw_iterator_cf(family_of(db, family));
+            pairs.seek_for_prev(at);
+            if !pairs.key().is_some_and(|key| key.starts_with(prefix)) {
+                // Nothing before it, or something that cannot be read.
+                pairs.status()?;
+                pairs.seek(at);
+            }
+            let mut found = Vec::new();
+            while found.len() < limit
+                && let Some((key, value)) = pairs.item().filter(|(key, _)| key.starts_with(prefix))
+            {
+                found.push((key.to_vec(), value.to_vec()));
+                pairs.next();
+            }
+            pairs.status()?;
+            Ok(found)
+        })
     }
 
     fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
-        let mut batch = WriteBatch::default();
-        for op in ops {
-            match op {
-                Op::Put(family, key, value) => batch.put_cf(self.family(family), key, value),
-                Op::Delete(family, key) => batch.delete_cf(self.family(family), key),
-                Op::DeleteRange(family, from, to) => batch.delete_range_cf(self.family(family), from, to),
-                Op::DeletePrefix(family, prefix) => self.delete_prefix(&mut batch, family, &prefix)?,
+        self.with(|db| {
+            let mut batch = WriteBatch::default();
+            for op in ops {
+                match op {
+                    Op::Put(family, key, value) => batch.put_cf(family_of(db, family), key, value),
+                    Op::Delete(family, key) => batch.delete_cf(family_of(db, family), key),
+                    Op::DeleteRange(family, from, to) => {
+                        batch.delete_range_cf(family_of(db, family), from, to);
+                    }
+                    Op::DeletePrefix(family, prefix) => delete_prefix(db, &mut batch, family, &prefix)?,
+                }
             }
-        }
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        self.db.write_opt(batch, &options).map_err(failed)
+            let mut options = WriteOptions::default();
+            options.disable_wal(true);
+            db.write_opt(batch, &options)
+        })
     }
 
     /// Making a checkpoint is the one way to flush all column families at one point that this version of the bindings
     /// offers; the checkpoint itself, a folder of links, is thrown away.
     fn persist(&self) -> Result<(), KvError> {
-        let path = self.db.path().with_extension("flush");
-        let folder_failed = |error: std::io::Error| KvError(format!("{}: {error}", path.display()));
+        let path = self.path.with_extension("flush");
         if path.exists() {
-            std::fs::remove_dir_all(&path).map_err(folder_failed)?;
+            std::fs::remove_dir_all(&path).map_err(|error| self.file_failed(&error))?;
         }
-        let checkpoint = rocksdb::checkpoint::Checkpoint::new(&self.db).map_err(failed)?;
-        checkpoint.create_checkpoint(&path).map_err(failed)?;
-        std::fs::remove_dir_all(&path).map_err(folder_failed)
+        self.with(|db| rocksdb::checkpoint::Checkpoint::new(db)?.create_checkpoint(&path))?;
+        std::fs::remove_dir_all(&path).map_err(|error| self.file_failed(&error))
     }
 }
 
-impl RocksKv {
-    fn delete_prefix(&self, batch: &mut WriteBatch, family: Family, prefix: &[u8]) -> Result<(), KvError> {
-        let cf = self.family(family);
-        if let Some(end) = successor(prefix) {
-            batch.delete_range_cf(cf, prefix, &end);
-            return Ok(());
-        }
-        // Nothing sorts behind every key with this prefix: remove up to the last key, and that one too.
-        let last = self.db.iterator_cf(cf, IteratorMode::End).next().transpose().map_err(failed)?;
-        if let Some((last, _)) = last.filter(|(last, _)| last.starts_with(prefix)) {
-            batch.delete_range_cf(cf, prefix, &last);
-            batch.delete_cf(cf, last);
-        }
-        Ok(())
+fn delete_prefix(
+    db: &DB,
+    batch: &mut WriteBatch,
+    family: Family,
+    prefix: &[u8],
+) -> Result<(), rocksdb::Error> {
+    let cf = family_of(db, family);
+    if let Some(end) = successor(prefix) {
+        batch.delete_range_cf(cf, prefix, &end);
+        return Ok(());
     }
+    // Nothing sorts behind every key with this prefix: remove up to the last key, and that one too.
+    let last = db.iterator_cf(cf, IteratorMode::End).next().transpose()?;
+    if let Some((last, _)) = last.filter(|(last, _)| last.starts_with(prefix)) {
+        batch.delete_range_cf(cf, prefix, &last);
+        batch.delete_cf(cf, last);
+    }
+    Ok(())
 }
 
 /// The smallest byte string that is greater than everything that begins with `prefix`.
@@ -202,9 +254,17 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
-fn failed(error: rocksdb::Error) -> KvError {
-    KvError(error.into_string())
+/// What RocksDB says of the store at `path`, without where that is.
+fn failed(path: &Path, error: &rocksdb::Error) -> KvError {
+    let text = error.as_ref().replace(&format!("{}/", path.display()), "");
+    let text = text.replace(&path.display().to_string(), "the index folder");
+    let is_damaged = match error.kind() {
+        // The second one: files of another version, which has families that this one does not know.
+        ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotFound => true,
+        ErrorKind::IOError => DAMAGED_FILES.iter().any(|said| text.contains(said)),
+        _ => false,
+    };
+    if is_damaged { KvError::Damaged(text) } else { KvError::Failed(text) }
 }
 
 #[cfg(test)]

@@ -23,9 +23,7 @@ pub enum StoreError {
         source: RecordError,
     },
     /// A value of the index cannot be understood.
-    #[error(
-        "the index holds a malformed {0}; stop the broker, delete the index folder and start again: it is rebuilt from the log"
-    )]
+    #[error("the index is damaged: it holds a malformed {0}")]
     Index(String),
     /// The data folder belongs to somebody else.
     #[error(
@@ -43,6 +41,17 @@ pub enum StoreError {
     /// A thread of the engine could not be started.
     #[error("cannot start the {0} thread: {1}")]
     Thread(&'static str, std::io::Error),
+}
+
+impl StoreError {
+    /// Why the index has to be made anew from the log, if that is what is wrong.
+    pub fn index_damage(&self) -> Option<String> {
+        match self {
+            Self::Kv(KvError::Damaged(reason)) => Some(reason.clone()),
+            Self::Index(value) => Some(format!("it holds a malformed {value}")),
+            _ => None,
+        }
+    }
 }
 
 /// A proposed record was not stored, or nobody knows whether it was.

@@ -104,8 +104,13 @@ impl Applier {
     /// Without the index nothing can be answered truthfully: stop taking records.
     fn fail(&mut self, error: &StoreError) {
         self.failed = true;
-        tracing::error!(%error, "the index failed; the broker is read-only until it is restarted");
-        self.shared.fail(&error.to_string());
+        match error.index_damage() {
+            Some(reason) => tracing::error!(reason, "nothing is stored until there is a new index"),
+            None => {
+                tracing::error!(%error, "the index failed; the broker is read-only until it is restarted")
+            }
+        }
+        self.shared.fail(&why_refused(error));
     }
 }
 
@@ -229,6 +234,14 @@ impl Indexer {
     }
 }
 
+/// What who proposes is told.
+fn why_refused(error: &StoreError) -> String {
+    match error.index_damage() {
+        Some(_) => "its index is damaged and is made again; try again in a moment".to_owned(),
+        None => error.to_string(),
+    }
+}
+
 /// Applies a batch in order, and notes who is to be answered what; after a failure, everybody else of the batch learns of it.
 fn apply_all(
     index: &mut Index,
@@ -246,7 +259,7 @@ fn apply_all(
         match frames.by_ref().take(count).map(apply).collect::<Result<Vec<_>, StoreError>>() {
             Ok(applied) => answers.push((done, applied)),
             Err(error) => {
-                let failed = ProposeError::ReadOnly(error.to_string());
+                let failed = ProposeError::ReadOnly(why_refused(&error));
                 done(Err(failed.clone()));
                 waiting.for_each(|(_, done)| done(Err(failed.clone())));
                 return Err(error);

@@ -86,21 +86,40 @@ impl Store {
     /// The log is parked, and the index goes back to what is certain. Blocks until the threads have ended.
     ///
     /// # Errors
-    /// [`StoreError`] when the log failed, or the index cannot be read.
+    /// [`StoreError`] when the log failed, or the index cannot be read. With one that is damaged the store can only be retired.
     pub fn step_down(&self) -> Result<(), StoreError> {
         self.shared.gate.shut();
         self.confirm(Standing { rules_until: 0, ..Standing::UNHEARD });
-        let log = self.stop_threads();
+        let log = self.stop_threads().ok_or_else(|| self.log_failure())?;
+        self.park(log, None);
         let shared = &self.shared;
         // The overlay may hold records that are not confirmed, where the sender asked for no more than the master.
         *shared.write_index() = Index::load(shared.kv.clone())?;
         shared.tail.truncate(shared.read_index().applied());
-        let log = log.ok_or_else(|| {
-            let reason = shared.failure().unwrap_or_else(|| "the log's writer is gone".to_owned());
-            StoreError::Log(kerolox_log::LogError::ReadOnly(reason))
-        })?;
-        self.park(log, None);
         Ok(())
+    }
+
+    /// Ends the threads and closes the log, for a store whose index is damaged: another one is opened on the same log with a new
+    /// index. What was proposed and is not applied is answered with an error. Blocks until the threads have ended.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the log failed: it must not be opened again by this process.
+    pub fn retire(&self) -> Result<(), StoreError> {
+        let ruled = self.threads.lock().unwrap_or_else(PoisonError::into_inner).writer.is_some();
+        self.shared.gate.shut();
+        let ruling = self.stop_threads();
+        let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match ruling.or(parked.map(|parked| parked.log)) {
+            Some(log) => Ok(log.close()?),
+            None if ruled => Err(self.log_failure()),
+            // It was given up while it was opened.
+            None => Ok(()),
+        }
+    }
+
+    fn log_failure(&self) -> StoreError {
+        let reason = self.shared.failure().unwrap_or_else(|| "the log's writer is gone".to_owned());
+        StoreError::Log(kerolox_log::LogError::ReadOnly(reason))
     }
 
     pub(crate) fn park(&self, log: Log, torn: Option<u64>) {

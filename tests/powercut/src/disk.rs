@@ -51,7 +51,7 @@ impl DiskKv {
     }
 
     fn check_power(&self) -> Result<(), KvError> {
-        self.power.list().map(drop).map_err(|error| KvError(error.to_string()))
+        self.power.list().map(drop).map_err(|error| KvError::Failed(error.to_string()))
     }
 }
 

@@ -106,10 +106,16 @@ pub enum Op {
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
-/// The store failed; the text is its own.
+/// The store failed; the text is its own, without the folder in which it lies: clients may be told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the index store failed: {0}")]
-pub struct KvError(pub String);
+pub enum KvError {
+    /// Something in it is not what was written, or gone. Trying again does not help; a new one does, for it follows from the log.
+    #[error("the index is damaged: {0}")]
+    Damaged(String),
+    /// Anything else: no room, too many open files, closed.
+    #[error("the index store failed: {0}")]
+    Failed(String),
+}
 
 /// Pairs that [`Kv::scan_prefix`] reads at a time; more would mostly be of other prefixes.
 const PREFIX_PAGE: usize = 32;
