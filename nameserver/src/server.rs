@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use kerolox_kit::access::drain;
 use kerolox_kit::admin::{AdminParts, AdminService};
 use kerolox_kit::clients::Clients;
+use kerolox_kit::data_folder::DataFolder;
 use kerolox_kit::health::{Check, Checks};
 use kerolox_kit::inspect::Inspected;
 use kerolox_kit::listen::{ListenError, Listener, grpc_server};
@@ -20,7 +21,7 @@ use kerolox_kit::tls::{TlsError, server_config};
 
 use crate::access::AccessPoint;
 use crate::config::NameserverConfig;
-use crate::controller::{Controller, ControllerError};
+use crate::controller::{Controller, ControllerError, FILE};
 use crate::registry::RegistryService;
 
 /// How often dead brokers and clients are looked for. Answers leave out dead brokers by themselves; this keeps the books.
@@ -38,6 +39,14 @@ pub enum ServeError {
     /// The controller cannot start, or its storage has failed.
     #[error(transparent)]
     Controller(#[from] ControllerError),
+    /// The data folder cannot be used.
+    #[error("cannot use the data folder {}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The configuration cannot be shown.
     #[error(transparent)]
     Config(#[from] kerolox_kit::config::ConfigError),
@@ -57,6 +66,7 @@ pub struct Nameserver {
     controller: Controller,
     config: String,
     data: PathBuf,
+    data_folder: Arc<DataFolder>,
     started: Instant,
 }
 
@@ -71,7 +81,10 @@ impl Nameserver {
         let routes = Arc::new(Routes::new(config.routes.lease.duration()));
         let listener = Listener::bind(&config.listen).await?;
         let controller = Controller::start(&config.controller, &config.data, listener.local_addr()).await?;
+        let data_folder = DataFolder::note(&config.data, &[FILE])
+            .map_err(|source| ServeError::Folder { path: config.data.clone(), source })?;
         Ok(Self {
+            data_folder: Arc::new(data_folder),
             listener,
             controller,
             config: kerolox_kit::config::print(config)?,
@@ -93,8 +106,8 @@ impl Nameserver {
     /// What health checks say of this nameserver, which is ready until `shutdown` is requested.
     pub fn checks(&self, shutdown: &Shutdown) -> Checks {
         let shutdown = shutdown.clone();
-        let controller = self.controller.clone();
-        Arc::new(move || vec![checked(shutdown.is_requested()), controller.check()])
+        let (controller, data) = (self.controller.clone(), self.data_folder.clone());
+        Arc::new(move || vec![checked(shutdown.is_requested()), controller.check(), data.check()])
     }
 
     /// Serves until `shutdown` is requested, then ends all calls and returns within a few seconds.
@@ -111,7 +124,8 @@ impl Nameserver {
             checks: self.checks(&shutdown),
             clients: Arc::clone(&self.clients),
         };
-        let Self { listener, tls, routes, clients, drain: limit, policy, controller, .. } = self;
+        let Self { listener, tls, routes, clients, drain: limit, policy, controller, data_folder, .. } = self;
+        let watching = tokio::spawn(data_folder.watch());
         let housekeeping =
             tokio::spawn(keep_house(Arc::clone(&routes), Arc::clone(&clients), policy.clone()));
         let epochs = tokio::spawn(controller.clone().tell_epochs(Arc::clone(&routes)));
@@ -148,6 +162,7 @@ impl Nameserver {
             () = drain(&shutdown, &clients, limit) => Ok(()),
             failure = controller.failed() => Err(failure.into()),
         };
+        watching.abort();
         polls.abort();
         epochs.abort();
         housekeeping.abort();

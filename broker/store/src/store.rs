@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -77,6 +77,8 @@ pub(crate) struct Shared {
     clock: Box<dyn Fn() -> i64 + Send + Sync>,
     waiting_bytes: AtomicUsize,
     failure: Mutex<Option<String>>,
+    /// Why nothing may be stored, whatever could be.
+    forbidden: OnceLock<String>,
 }
 
 impl Shared {
@@ -108,6 +110,9 @@ impl Shared {
     }
 
     pub(crate) fn failure(&self) -> Option<String> {
+        if let Some(reason) = self.forbidden.get() {
+            return Some(reason.clone());
+        }
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -219,6 +224,7 @@ impl Store {
             waiting_bytes: AtomicUsize::new(0),
             gate: Gate::default(),
             failure: Mutex::new(None),
+            forbidden: OnceLock::new(),
         });
         recovered.damaged.iter().for_each(|range| shared.damage.note(range));
         let store = Self {
@@ -377,6 +383,23 @@ impl Store {
     pub fn positions(&self) -> Positions {
         let applied = self.index().applied();
         Positions { end: self.shared.reader.end(), durable: self.shared.reader.durable(), applied }
+    }
+
+    /// Has every record refused from now on, for good: what is stored would be lost.
+    pub fn forbid(&self, reason: &str) {
+        // The first reason stays.
+        let _ = self.shared.forbidden.set(reason.to_owned());
+    }
+
+    /// Why every record is refused, of whoever it comes.
+    ///
+    /// # Errors
+    /// [`StoreError::Log`]
+    pub fn check_allowed(&self) -> Result<(), StoreError> {
+        match self.shared.forbidden.get() {
+            Some(reason) => Err(StoreError::Log(LogError::ReadOnly(reason.clone()))),
+            None => Ok(()),
+        }
     }
 
     /// Why the engine refuses records, if it does.

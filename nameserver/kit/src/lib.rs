@@ -8,6 +8,7 @@ pub mod answers;
 pub mod clients;
 pub mod config;
 pub mod controller;
+pub mod data_folder;
 pub mod headers;
 pub mod health;
 pub mod inspect;

@@ -41,6 +41,7 @@ use store::Store;
 use types::Raft;
 
 pub use peers::PeersError;
+pub(crate) use store::FILE;
 pub use store::StoreError;
 
 /// Entries after which the log is cut: a snapshot is taken, and what it holds is removed.

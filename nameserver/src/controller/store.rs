@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Name of the file in the data folder.
-pub(super) const FILE: &str = "controller.redb";
+pub(crate) const FILE: &str = "controller.redb";
 /// Version of the format; later ones are refused, earlier ones are read.
 const FORMAT: u32 = 2;
 
