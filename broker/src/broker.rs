@@ -5,11 +5,12 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kerolox_kit::access::drain;
 use kerolox_kit::clients::Clients;
 use kerolox_kit::controller::ControllerClient;
+use kerolox_kit::data_folder::DataFolder;
 use kerolox_kit::health::Checks;
 use kerolox_kit::listen::{ListenError, Listener, grpc_server};
 use kerolox_kit::process::{Shutdown, now_ms, private_folder};
@@ -19,14 +20,14 @@ use kerolox_kit::tls::{TlsError, server_config};
 use kerolox_log::fs::OsFolder;
 use kerolox_log::{LogOptions, Salt};
 use kerolox_proto::kerolox::BrokerInfo;
-use kerolox_rocks::RocksKv;
-use kerolox_store::{GuardedClock, Opening, Store, StoreError, StoreOptions};
+use kerolox_store::{GuardedClock, Store, StoreError, StoreOptions};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::announce::{self, Role};
 use crate::check_back::{WebhookHosts, Webhooks, webhook_secret};
 use crate::config::BrokerConfig;
+use crate::index_folder::IndexFolder;
 use crate::replication::{self, Identity, Member, MemberFile, ReplicationService, StoreCell, Stores};
 use crate::service::Door;
 use crate::serving::{News, Parts};
@@ -34,6 +35,12 @@ use crate::vitals::Vitals;
 
 /// How serving ended.
 type Served = Result<(), tonic::transport::Error>;
+
+/// How often a broker without slaves begins an index before it gives up: a disk that damages it at once is not worth more.
+const OPENINGS: u32 = 3;
+
+/// How often a broker whose data folder is gone looks for a store that takes records.
+const FORBID_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Why a broker cannot start or serve.
 #[derive(Debug, thiserror::Error)]
@@ -121,12 +128,30 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::Store`], [`BrokerError::Nameserver`] and [`BrokerError::Transport`].
     pub async fn serve(self, shutdown: Shutdown, ready: impl FnOnce()) -> Result<(), BrokerError> {
+        let (news, vitals) = (News::default(), self.vitals.clone());
+        let clock = Arc::new(GuardedClock::new(self.config.timers.clock_policy(), now_ms));
+        let stores = Arc::new(stores(&self.config, news.clone(), clock.clone())?);
+        let index = stores.index.clone();
+        // Nobody sets them a second time.
+        let _ =
+            (vitals.clock.set(clock), vitals.index.set(index.clone()), vitals.data.set(stores.data.clone()));
+        tokio::spawn(keep_to_folder(stores.data.clone(), vitals));
+        let outcome = self.serve_stores(stores, news, shutdown, ready).await;
+        // Health checks, which go on, hold it, and an index that is open when the process ends is cut off.
+        let closing = tokio::task::spawn_blocking(move || index.close());
+        closing.await.expect("a panic would end the process");
+        outcome
+    }
+
+    async fn serve_stores(
+        self,
+        stores: Arc<Stores>,
+        news: News,
+        shutdown: Shutdown,
+        ready: impl FnOnce(),
+    ) -> Result<(), BrokerError> {
         let Self { config, listener, tls, vitals, started, _lock } = self;
-        let news = News::default();
-        let clock = Arc::new(GuardedClock::new(config.timers.clock_policy(), now_ms));
-        // Nobody sets it a second time.
-        let _ = vitals.clock.set(clock.clone());
-        let stores = Arc::new(stores(&config, news.clone(), clock.clone())?);
+        let clock = stores.clock.clone();
         let info = announce::broker_info(&config, listener.local_addr());
         let group = if config.standalone { None } else { Some(Arc::new(group(&config, &info, &stores)?)) };
         let replication = group.clone().map(|group| ReplicationService::server(group, vitals.store.clone()));
@@ -177,29 +202,83 @@ async fn serve_alone(
     shutdown: &Shutdown,
     ready: impl FnOnce(),
 ) -> Result<(), BrokerError> {
-    let (cell, opening) = (parts.vitals.store.clone(), parts.vitals.opening.clone());
-    let opened = {
-        let (stores, cell, opening) = (stores.clone(), cell.clone(), opening.clone());
+    let mut serving = tokio::spawn(server);
+    let mut ready = Some(ready);
+    let mut is_first = true;
+    // Health checks take what is in their own cell for open.
+    let own = StoreCell::default();
+    let (tasks, served) = loop {
+        let opened = open_alone(parts, stores, &own, is_first, shutdown).await;
+        let store = match opened {
+            Ok(store) => store,
+            Err(BrokerError::Store(StoreError::Stopped)) if is_first => return Ok(()),
+            Err(BrokerError::Store(StoreError::Stopped)) => break (None, None),
+            Err(error) => return Err(error),
+        };
+        is_first = false;
+        parts.vitals.store.set(Some(store.clone()));
+        let tasks = parts.serve(store, None);
+        parts.ready().await;
+        if let Some(ready) = ready.take() {
+            ready();
+        }
+        tokio::select! {
+            served = &mut serving => {
+                break (Some(tasks), Some(served.expect("serving ends by itself; a panic would end the process")));
+            }
+            () = shutdown.requested() => break (Some(tasks), None),
+            () = stores.index.is_damaged() => {
+                parts.stop_serving();
+                tasks.stop().await;
+                parts.vitals.store.set(None);
+                tokio::time::sleep(stores.index.pause()).await;
+            }
+        }
+    };
+    let outcome = match served {
+        Some(served) => served,
+        None => until_ended(parts, serving, std::future::ready(())).await,
+    };
+    if let Some(tasks) = tasks {
+        tasks.stop().await;
+    }
+    close(parts).await;
+    Ok(outcome?)
+}
+
+/// Opens the store of a broker without slaves and brings its index up to date, with a new one if the index turns out to be damaged
+/// or is known to be: it is then, unless `is_first`.
+async fn open_alone(
+    parts: &Parts,
+    stores: &Arc<Stores>,
+    own: &StoreCell,
+    is_first: bool,
+    shutdown: &Shutdown,
+) -> Result<Arc<Store>, BrokerError> {
+    let opening = parts.vitals.opening.clone();
+    let mut opened = {
+        let (stores, own, opening) = (stores.clone(), own.clone(), opening.clone());
         tokio::task::spawn_blocking(move || -> Result<Arc<Store>, BrokerError> {
-            let store = stores.open(&StoreCell::default())?;
+            let mut store = if is_first { stores.open(&own)? } else { stores.renew(&own)? };
+            for _ in 1..OPENINGS {
+                match store.rule_alone(None, &opening) {
+                    Ok(()) => return Ok(store),
+                    Err(error) => stores.index.absorb(error)?,
+                }
+                store = stores.renew(&own)?;
+            }
             store.rule_alone(None, &opening)?;
-            // Health checks take what they see here for open.
-            cell.set(Some(store.clone()));
             Ok(store)
         })
     };
-    let (opened, serving) = serve_while_opening(opened, server, &opening, shutdown).await;
-    let store = match opened {
-        Ok(store) => store,
-        Err(BrokerError::Store(StoreError::Stopped)) => return Ok(()),
-        Err(error) => return Err(error),
+    let opened = tokio::select! {
+        opened = &mut opened => opened,
+        () = shutdown.requested() => {
+            opening.stop();
+            opened.await
+        }
     };
-    let tasks = parts.serve(store.clone(), None).await;
-    ready();
-    let outcome = until_ended(parts, serving, shutdown.requested()).await;
-    tasks.stop().await;
-    close(parts).await;
-    Ok(outcome?)
+    opened.expect("opening ends by itself; a panic would end the process")
 }
 
 /// Serves a member of a broker group in whatever role the controller gives it.
@@ -297,22 +376,20 @@ async fn close(parts: &Parts) {
     }
 }
 
-/// Runs `server` as a task while `opening` runs, and returns what became of that.
-async fn serve_while_opening(
-    mut opening: JoinHandle<Result<Arc<Store>, BrokerError>>,
-    server: impl Future<Output = Served> + Send + 'static,
-    watched: &Opening,
-    shutdown: &Shutdown,
-) -> (Result<Arc<Store>, BrokerError>, JoinHandle<Served>) {
-    let serving = tokio::spawn(server);
-    let opened = tokio::select! {
-        opened = &mut opening => opened,
-        () = shutdown.requested() => {
-            watched.stop();
-            opening.await
+/// Has nothing stored any more, and this member not elected, when the data folder is gone.
+async fn keep_to_folder(data: Arc<DataFolder>, vitals: Arc<Vitals>) {
+    data.clone().watch().await;
+    let Some(missed) = data.missed() else { return };
+    loop {
+        if let Some(store) = vitals.store.get() {
+            store.forbid(&format!("{missed}; bring it back and restart the broker"));
         }
-    };
-    (opened.expect("opening ends by itself; a panic would end the process"), serving)
+        if let Some(group) = vitals.group.get() {
+            group.must_not_rule(&missed);
+        }
+        // A store that is opened meanwhile is no better.
+        tokio::time::sleep(FORBID_INTERVAL).await;
+    }
 }
 
 /// How webhooks are asked.
@@ -339,7 +416,10 @@ fn lock_folder(path: &Path) -> Result<File, BrokerError> {
 fn stores(config: &BrokerConfig, news: News, clock: Arc<GuardedClock>) -> Result<Stores, BrokerError> {
     let path = config.data.join("log");
     let folder = OsFolder::create(&path).map_err(|source| BrokerError::Folder { path, source })?;
-    let kv = RocksKv::open(&config.data.join("index")).map_err(StoreError::from)?;
+    let noted = DataFolder::note(&config.data, &["log"]);
+    let data = noted.map_err(|source| BrokerError::Folder { path: config.data.clone(), source })?;
+    let data = Arc::new(data);
+    let index = IndexFolder::open(config.data.join("index"), data.clone()).map_err(StoreError::from)?;
     let options = StoreOptions {
         broker: config.group.clone(),
         log: LogOptions { segment_bytes: config.log.segment_size.bytes(), ..LogOptions::new(random_salt()) },
@@ -350,7 +430,8 @@ fn stores(config: &BrokerConfig, news: News, clock: Arc<GuardedClock>) -> Result
     Ok(Stores {
         options,
         folder: Arc::new(folder),
-        kv: Arc::new(kv),
+        data,
+        index: Arc::new(index),
         clock,
         listener: Arc::new(move |event| news.notice(event)),
     })

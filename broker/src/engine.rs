@@ -463,8 +463,12 @@ pub fn refused_by_log(error: &ProposeError) -> Refusal {
     Refusal::new(code, error.to_string())
 }
 
-/// How a failed look-up reaches a client. The cause goes to the broker's log as well: somebody has to mend it.
+/// How a failed look-up reaches a client. The cause goes to the broker's log: somebody has to mend it, unless the broker does.
 pub fn refused_by_store(error: &StoreError) -> Refusal {
+    if error.index_damage().is_some() {
+        let text = "the broker's index is damaged and is made again from the log; try again in a moment";
+        return Refusal::new(Code::InternalServerError, text);
+    }
     tracing::error!(%error, "reading the store failed");
     Refusal::new(Code::InternalServerError, format!("the broker cannot read its store: {error}"))
 }

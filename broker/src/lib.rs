@@ -12,6 +12,7 @@ pub mod delivery;
 mod due;
 pub mod early;
 pub mod engine;
+mod index_folder;
 mod lite_expiry;
 mod moving;
 mod once;

@@ -134,6 +134,12 @@ impl Parts {
         self.door.done().await;
     }
 
+    /// Lets nobody in until this broker serves again: whoever comes waits a moment, and is told to try again when it takes longer.
+    pub(crate) fn stop_serving(&self) {
+        self.vitals.is_serving.store(false, Ordering::Relaxed);
+        self.door.begin_again();
+    }
+
     /// Opens the door again as it was, for a master that goes on after all.
     pub(crate) fn let_in(&self) {
         self.door.reopen();
@@ -232,11 +238,12 @@ impl Parts {
         }
     }
 
-    /// Starts everything that a master runs over `store`, and lets clients in. `reign` is absent for a broker that is no member of
-    /// a replicated group.
-    pub(crate) async fn serve(&self, store: Arc<Store>, reign: Option<Arc<Reign>>) -> Serving {
+    /// Starts everything that a master runs over `store`, and lets clients in; [`Self::ready`] completes when nameservers know.
+    /// `reign` is absent for a broker that is no member of a replicated group.
+    pub(crate) fn serve(&self, store: Arc<Store>, reign: Option<Arc<Reign>>) -> Serving {
         let config = &self.config;
-        let over = reign.as_ref().map_or_else(|| self.shutdown.clone(), |reign| reign.over.clone());
+        let is_alone = reign.is_none();
+        let over = reign.as_ref().map_or_else(Shutdown::new, |reign| reign.over.clone());
         let (epoch, member) = reign.as_ref().map_or((0, 0), |reign| (reign.epoch, reign.me));
         let room = self.vitals.room.clone();
         let min_in_sync = config.replication.min_in_sync;
@@ -261,6 +268,14 @@ impl Parts {
         let webhook_counts = self.webhooks.counts();
         let mut tasks = self.tasks(&store, &engine, &deliveries, &reach, heard);
         tasks.push(tokio::spawn(counters.clone().keep_rates()));
+        if is_alone {
+            // A reign is ended by its member.
+            let (ending, over) = (self.shutdown.requested(), over.clone());
+            tasks.push(tokio::spawn(async move {
+                ending.await;
+                over.request();
+            }));
+        }
         let announcer = Announcer::new(self.info.clone(), self.role.clone(), self.registrar.clone());
         let policy: Arc<dyn SettingsPolicy> =
             Arc::new(Policy { engine: engine.clone(), limits: config.publish_limits() });
@@ -295,9 +310,13 @@ impl Parts {
         // Its own routes first: whoever is let in asks for them.
         self.register();
         self.door.open(services);
-        self.registrar.announce().await;
-        self.vitals.is_serving.store(true, Ordering::Relaxed);
-        self.is_ready.send_replace(true);
+        let (registrar, vitals, is_ready) =
+            (self.registrar.clone(), self.vitals.clone(), self.is_ready.clone());
+        tasks.push(tokio::spawn(async move {
+            registrar.announce().await;
+            vitals.is_serving.store(true, Ordering::Relaxed);
+            is_ready.send_replace(true);
+        }));
         Serving { tasks, progress, over }
     }
 

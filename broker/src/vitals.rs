@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use kerolox_kit::data_folder::DataFolder;
 use kerolox_kit::health::Check;
 use kerolox_kit::process::Shutdown;
 use kerolox_kit::routes::Routes;
@@ -10,6 +11,7 @@ use kerolox_log::DamagedRange;
 use kerolox_store::{GuardedClock, Opening, Progress, Repair};
 
 use crate::early::Losses;
+use crate::index_folder::{Damage, IndexFolder};
 use crate::replication::{Group, Reign, StoreCell};
 use crate::retention::Room;
 
@@ -21,6 +23,8 @@ const RANGES_SHOWN: usize = 8;
 pub(crate) struct Vitals {
     pub(crate) opening: Arc<Opening>,
     pub(crate) store: StoreCell,
+    pub(crate) index: OnceLock<Arc<IndexFolder>>,
+    pub(crate) data: OnceLock<Arc<DataFolder>>,
     pub(crate) room: Room,
     pub(crate) losses: Losses,
     pub(crate) is_serving: AtomicBool,
@@ -77,6 +81,9 @@ struct Sight {
     is_serving: bool,
     opening: Option<Progress>,
     is_open: bool,
+    index: Damage,
+    /// Up to where the new index is, and where the one before it was, as log positions.
+    remaking: Option<(u64, u64)>,
     failure: Option<String>,
     damaged: Vec<DamagedRange>,
     repairs: Vec<Repair>,
@@ -99,11 +106,19 @@ impl Vitals {
         let lead = self.lead.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let store = self.store.get();
         let store = store.as_ref();
-        checks(&Sight {
+        let index = self.index.get();
+        let data = self.data.get().map(|data| data.check());
+        let seen = checks(&Sight {
             is_ending: shutdown.is_requested(),
             is_serving: self.is_serving.load(Ordering::Relaxed),
             opening: self.opening.progress(),
             is_open: store.is_some(),
+            index: index.map(|index| index.damage()).unwrap_or_default(),
+            remaking: store.zip(index).and_then(|(store, index)| {
+                let applied = store.positions().applied;
+                let held = index.held().min(store.reader().frames_end());
+                (applied < held).then_some((applied, held))
+            }),
             failure: store.and_then(|store| store.failure()),
             damaged: store.map(|store| store.damaged()).unwrap_or_default(),
             repairs: store.map(|store| store.repairs()).unwrap_or_default(),
@@ -114,7 +129,8 @@ impl Vitals {
             lead: lead.look(),
             refuses: self.group.get().and_then(|group| group.refuses()),
             disowned: self.group.get().and_then(|group| group.disowned()),
-        })
+        });
+        seen.into_iter().chain(data).collect()
     }
 
     /// Notes who leads from now on.
@@ -125,6 +141,7 @@ impl Vitals {
 
 fn checks(sight: &Sight) -> Vec<Check> {
     let mut checks = vec![serving(sight), index(sight)];
+    checks.extend(remade(sight));
     checks.extend(sight.refuses.clone().map(|reason| Check::failed("replication", reason)));
     checks.extend(sight.disowned.as_ref().map(|reason| disowned(sight, reason)));
     if sight.is_open {
@@ -157,6 +174,16 @@ fn serving(sight: &Sight) -> Check {
 }
 
 fn index(sight: &Sight) -> Check {
+    if let Some(reason) = &sight.index.now {
+        return Check::failed(
+            "index",
+            format!("damaged ({reason}): it is removed and made again from the log"),
+        );
+    }
+    if let Some((applied, held)) = sight.remaking {
+        let reason = format!("damaged, and made again from the log: position {applied} of {held}");
+        return Check::failed("index", reason);
+    }
     match &sight.opening {
         _ if sight.is_open => Check::ok("index", "up to date"),
         Some(progress) => Check::failed("index", format!("rebuilding, {progress}")),
@@ -164,8 +191,19 @@ fn index(sight: &Sight) -> Check {
     }
 }
 
+/// It stays a warning until the broker is restarted: somebody has to see after the disk.
+fn remade(sight: &Sight) -> Option<Check> {
+    let (times, reason) = sight.index.remade.as_ref()?;
+    let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
+    let reason = format!(
+        "it was damaged and made again from the log {times} since the broker was started; nothing is lost, but see after the disk: {reason}"
+    );
+    Some(Check::warning("index", reason))
+}
+
 fn log(sight: &Sight) -> Check {
-    match &sight.failure {
+    // While the index is made again nothing is stored either, but that passes.
+    match sight.failure.as_ref().filter(|_| sight.index.now.is_none()) {
         Some(reason) => Check::failed(
             "log",
             format!("read-only: {reason}; nothing is stored any more: mend the disk and restart the broker"),
@@ -281,6 +319,25 @@ mod tests {
         let (status, state, reason) = told(&sight, "log");
         assert_eq!((status, state), (503, State::Failed));
         assert!(reason.contains("read-only: fdatasync of x failed: EIO") && reason.contains("restart"));
+    }
+
+    #[test]
+    fn a_damaged_index_is_not_ready_until_there_is_another_one_and_a_warning_then() {
+        let mut index = Damage { now: Some("Corruption: x".into()), remade: None };
+        let failure = Some("its index is damaged".to_owned());
+        let damaged = Sight { index: index.clone(), failure, ..serving() };
+        let (status, state, reason) = told(&damaged, "index");
+        assert_eq!((status, state), (503, State::Failed));
+        assert!(reason.contains("damaged (Corruption: x)"), "{reason}");
+        assert_eq!(told(&damaged, "log").1, State::Ok, "the log is what it is made from");
+        index = Damage { now: None, remade: Some((2, "Corruption: x".into())) };
+        let behind = Sight { index: index.clone(), remaking: Some((20, 80)), ..serving() };
+        let (status, state, reason) = told(&behind, "index");
+        assert_eq!((status, state), (503, State::Failed));
+        assert!(reason.contains("position 20 of 80"), "{reason}");
+        let (status, state, reason) = told(&Sight { index, ..serving() }, "index");
+        assert_eq!((status, state), (200, State::Warning));
+        assert!(reason.contains("made again from the log 2 times"), "{reason}");
     }
 
     #[test]

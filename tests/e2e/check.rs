@@ -13,7 +13,7 @@ use crate::support::{PATIENCE, Servers, eventually, message, refusal};
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// Rows of what has failed, as "SUBJECT CHECK REASON".
-fn failed(servers: &Servers, what: &str) -> Vec<String> {
+pub(crate) fn failed(servers: &Servers, what: &str) -> Vec<String> {
     // How full the disk of this machine is does not count.
     let run = mqadmin(&format!("check {what} --min-disk 0 -n {} --output json", servers.access_points()));
     let said: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|_| panic!("no JSON: {run:?}"));
@@ -29,7 +29,7 @@ fn failed(servers: &Servers, what: &str) -> Vec<String> {
     failed
 }
 
-fn names(rows: &[String], words: &str) -> bool {
+pub(crate) fn names(rows: &[String], words: &str) -> bool {
     rows.iter().any(|row| row.contains(words))
 }
 

@@ -91,6 +91,9 @@ pub(super) async fn follow(
     stop: impl Future<Output = ()>,
 ) -> Result<(), FollowError> {
     tokio::pin!(stop);
+    if let Some(store) = cell.get() {
+        store.check_allowed()?;
+    }
     let (answers, outgoing) = mpsc::unbounded_channel();
     let connecting = connect(&group, &target, &cell, &stores, &answers, outgoing);
     let mut incoming = tokio::select! {
@@ -304,6 +307,7 @@ impl Following {
         let mut parked =
             self.store.parked().ok_or_else(|| FollowError::Stream("this member rules".into()))?;
         while let Some(first) = queue.blocking_recv() {
+            self.store.check_allowed()?;
             let mut bytes = 0;
             let mut newest: Option<Tidings> = None;
             let mut next = Some(first);

@@ -271,6 +271,15 @@ impl Group {
         }
     }
 
+    /// Has the controller elect others.
+    pub(crate) fn must_not_rule(&self, reason: &str) {
+        self.standing.send_if_modified(|standing| {
+            let is_new = standing.unfit != reason;
+            standing.unfit = reason.to_owned();
+            is_new
+        });
+    }
+
     fn file(&self) -> MutexGuard<'_, MemberFile> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use kerolox_kit::data_folder::DataFolder;
 use kerolox_kit::process::Shutdown;
 use kerolox_kit::reminder::Reminder;
 use kerolox_log::Salt;
@@ -10,7 +11,6 @@ use kerolox_log::fs::Folder;
 use kerolox_proto::kerolox::{GroupState, HandOverRequest};
 use kerolox_replication::{Master, MemberId};
 use kerolox_store::index::Index;
-use kerolox_store::kv::Kv;
 use kerolox_store::{Event, GuardedClock, Opening, Store, StoreError, StoreOptions, mono_ms};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -20,6 +20,7 @@ use super::follow::{FollowError, Target, follow};
 use super::reign::{self, Reign, in_sync, standing};
 use super::{GiveUp, Group, Seen};
 use crate::broker::BrokerError;
+use crate::index_folder::IndexFolder;
 use crate::serving::{Parts, Serving};
 
 /// Pause before a master that was lost is followed again.
@@ -50,7 +51,9 @@ impl StoreCell {
 pub(crate) struct Stores {
     pub(crate) options: StoreOptions,
     pub(crate) folder: Arc<dyn Folder>,
-    pub(crate) kv: Arc<dyn Kv>,
+    /// The folder in which both lie.
+    pub(crate) data: Arc<DataFolder>,
+    pub(crate) index: Arc<IndexFolder>,
     pub(crate) clock: Arc<GuardedClock>,
     pub(crate) listener: Arc<dyn Fn(&Event) + Send + Sync>,
 }
@@ -72,14 +75,40 @@ impl Stores {
         if let Some(store) = cell.get() {
             return Ok(store);
         }
-        let listener = self.listener.clone();
-        let (options, folder, kv) = (self.options.clone(), self.folder.clone(), self.kv.clone());
-        let clock = self.clock.clone();
-        let store =
-            Store::open_parked(options, folder, kv, move || clock.now_ms(), move |event| listener(event))?;
+        let store = match self.open_once() {
+            Err(error) => {
+                self.index.absorb(error)?;
+                self.index.renew(0)?;
+                self.open_once()?
+            }
+            Ok(store) => store,
+        };
         let store = Arc::new(store);
         cell.set(Some(store.clone()));
         Ok(store)
+    }
+
+    fn open_once(&self) -> Result<Store, StoreError> {
+        let (options, folder, listener) = (self.options.clone(), self.folder.clone(), self.listener.clone());
+        let clock = self.clock.clone();
+        let now_ms = move || clock.now_ms();
+        Store::open_parked(options, folder, self.index.kv(), now_ms, move |event| listener(event))
+    }
+
+    /// Opens the store anew with an empty index, in place of one whose index is damaged. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`], also when the log failed: that one is not opened again.
+    pub(crate) fn renew(&self, cell: &StoreCell) -> Result<Arc<Store>, StoreError> {
+        let held = match cell.set(None) {
+            Some(old) => {
+                old.retire()?;
+                old.index().applied()
+            }
+            None => 0,
+        };
+        self.index.renew(held)?;
+        self.open(cell)
     }
 
     /// Begins the copy of another member's log, without what was there. Blocks.
@@ -98,7 +127,10 @@ impl Stores {
             old.close();
         }
         // The index first: one that is ahead of its log must not be left.
-        Index::empty(self.kv.clone())?;
+        if let Err(error) = Index::empty(self.index.kv()) {
+            self.index.absorb(error)?;
+            self.index.renew(0)?;
+        }
         kerolox_log::remove_log(&*self.folder)?;
         kerolox_log::begin_copy(&*self.folder, Salt::new(salt), base, capacity)?;
         self.open(cell).map(drop)
@@ -249,6 +281,14 @@ impl Member {
         let mut asking = asking.expect("one task changes roles");
         let mut deadline = None;
         loop {
+            if self.stores.data.missed().is_some() {
+                self.leave().await?;
+                shutdown.requested().await;
+                return Ok(());
+            }
+            if self.stores.index.damage().now.is_some() {
+                self.renew_index().await?;
+            }
             let now = seen.borrow_and_update().clone();
             if let Some(now) = &now {
                 self.parts.routes.note_epoch(&self.group.cluster, &self.group.name, now.state.epoch);
@@ -280,7 +320,9 @@ impl Member {
             };
             tokio::select! {
                 changed = seen.changed() => if changed.is_err() { break },
-                () = Self::progress(&mut self.activity, &self.parts, &mut self.troubles) => {}
+                () = self.stores.index.is_damaged() => {}
+                () = self.stores.data.is_missed() => {}
+                () = Self::progress(&mut self.activity, &self.parts, &self.stores, &mut self.troubles) => {}
                 () = tokio::time::sleep(pause) => {}
                 () = &mut stopping, if deadline.is_none() => {
                     deadline = Some(tokio::time::Instant::now() + self.group.config.hand_over_timeout.duration());
@@ -326,7 +368,12 @@ impl Member {
     }
 
     /// Waits until what this member is at gets on by itself.
-    async fn progress(activity: &mut Activity, parts: &Arc<Parts>, troubles: &mut Reminder) {
+    async fn progress(
+        activity: &mut Activity,
+        parts: &Arc<Parts>,
+        stores: &Stores,
+        troubles: &mut Reminder,
+    ) {
         match activity {
             Activity::Following { task, target, .. } => {
                 let outcome = task.await.expect("a panic would end the process");
@@ -335,8 +382,11 @@ impl Member {
                     if troubles.is_due(&error.to_string(), Instant::now()) {
                         tracing::warn!(master = target.address, %error, "cannot follow; trying on");
                     }
-                    if let FollowError::Confirmed { .. } = error {
-                        pause = REFUSED;
+                    match error {
+                        FollowError::Confirmed { .. } => pause = REFUSED,
+                        // Anything else in the store may be over the next time.
+                        FollowError::Store(error) => drop(stores.index.absorb(error)),
+                        _ => {}
                     }
                 }
                 *activity = Activity::Nothing;
@@ -347,7 +397,7 @@ impl Member {
                 let is_settled = task.await.expect("a panic would end the process");
                 *settling = None;
                 if is_settled {
-                    *serving = Some(parts.serve(reign.store.clone(), Some(reign.clone())).await);
+                    *serving = Some(parts.serve(reign.store.clone(), Some(reign.clone())));
                     tracing::info!(epoch = reign.epoch, "ruling");
                 }
             }
@@ -362,7 +412,7 @@ impl Member {
             Activity::Following { stop, task, .. } => {
                 stop.request();
                 if let Err(FollowError::Store(error)) = task.await.expect("a panic would end the process") {
-                    return Err(error.into());
+                    self.stores.index.absorb(error)?;
                 }
             }
             Activity::Ruling { reign, keeping, settling, serving } => {
@@ -379,12 +429,34 @@ impl Member {
                 }
                 keeping.abort();
                 drop(settling);
-                stepped?;
+                if let Err(error) = stepped {
+                    self.stores.index.absorb(error)?;
+                }
                 self.tell_standing()?;
                 self.parts.relay_all(reign.me);
             }
         }
         Ok(())
+    }
+
+    /// Ends what this member is at. A master hands its reign over first, if there is somebody, so that clients need not wait.
+    async fn leave(&mut self) -> Result<(), BrokerError> {
+        if let Activity::Ruling { serving: Some(_), .. } = &self.activity
+            && let Err(reason) = self.give_up_reign(0).await
+        {
+            tracing::warn!("the reign is not handed over: {reason}");
+        }
+        self.stop().await
+    }
+
+    /// Makes the damaged index anew.
+    async fn renew_index(&mut self) -> Result<(), BrokerError> {
+        self.leave().await?;
+        tokio::time::sleep(self.stores.index.pause()).await;
+        let (cell, stores) = (self.cell.clone(), self.stores.clone());
+        let renewed = tokio::task::spawn_blocking(move || stores.renew(&cell));
+        renewed.await.expect("a panic would end the process")?;
+        self.tell_standing()
     }
 
     fn file_error(&self, source: std::io::Error) -> BrokerError {
@@ -445,7 +517,11 @@ impl Member {
             };
             Ok((store, salt, opened, settled))
         });
-        let (store, salt, opened, settled) = begun.await.expect("a panic would end the process")?;
+        let (store, salt, opened, settled) = match begun.await.expect("a panic would end the process") {
+            Ok(begun) => begun,
+            // It is tried again with a new one.
+            Err(error) => return Ok(self.stores.index.absorb(error)?),
+        };
         let master = Master::new(me, self.group.config.policy(), set, opened, mono_ms());
         store.confirm(standing(&master));
         let reign = Arc::new(Reign::new(self.group.clone(), epoch, me, (store, salt), master));

@@ -142,6 +142,11 @@ impl Door {
         self.way.send_replace(Way::Open(services.prepare()));
     }
 
+    /// Is as it was before it was opened first: the data is opened once more.
+    pub(crate) fn begin_again(&self) {
+        self.way.send_replace(Way::Opening);
+    }
+
     /// Lets those who come from now on wait until the door opens again, for some seconds at most.
     pub(crate) fn hold(&self) {
         let before = self.way.send_replace(Way::Held(Instant::now() + HOLD));
