@@ -105,8 +105,9 @@ impl Broker {
         config.check().map_err(BrokerError::Config)?;
         let lock = lock_folder(&config.data)?;
         let tls = server_config(&config.tls, &config.data)?;
-        let listener = Listener::bind(&config.listen).await?;
-        Ok(Self { config, listener, tls, vitals: Arc::default(), started, _lock: lock })
+        let listener = Listener::bind(&config.listen, &config.connections).await?;
+        let vitals = Arc::new(Vitals { connections: Some(listener.connections()), ..Vitals::default() });
+        Ok(Self { config, listener, tls, vitals, started, _lock: lock })
     }
 
     /// The address that is really bound.

@@ -11,6 +11,7 @@ use kerolox_core::transaction::CheckPolicy;
 use kerolox_kit::clients::ClientSettings;
 use kerolox_kit::config::{ByteSize, Span, comma_list, one_of, span_list};
 use kerolox_kit::health::HealthSettings;
+use kerolox_kit::listen::ConnectionSettings;
 use kerolox_kit::routes::{DEFAULT_HEARTBEAT, DEFAULT_LEASE};
 use kerolox_kit::tls::TlsSettings;
 use kerolox_model::limits;
@@ -64,6 +65,8 @@ pub struct BrokerConfig {
     pub lite: LiteConfig,
     /// Registration with the nameservers.
     pub registration: RegistrationConfig,
+    /// Connections of clients, other servers and tools.
+    pub connections: ConnectionSettings,
     /// Client sessions.
     pub clients: ClientSettings,
     /// Master and slaves.
@@ -405,6 +408,7 @@ impl Default for BrokerConfig {
             limits: LimitsConfig::default(),
             lite: LiteConfig::default(),
             registration: RegistrationConfig::default(),
+            connections: ConnectionSettings::default(),
             clients: ClientSettings::default(),
             replication: ReplicationConfig::default(),
             health: HealthSettings::default(),

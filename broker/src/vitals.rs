@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use kerolox_kit::data_folder::DataFolder;
 use kerolox_kit::health::Check;
+use kerolox_kit::listen::Connections;
 use kerolox_kit::process::Shutdown;
 use kerolox_kit::routes::Routes;
 use kerolox_log::DamagedRange;
@@ -32,6 +33,8 @@ pub(crate) struct Vitals {
     pub(crate) lead: Mutex<Lead>,
     /// This member of its group; none of a standalone broker.
     pub(crate) group: OnceLock<Arc<Group>>,
+    /// Who is connected.
+    pub(crate) connections: Option<Arc<Connections>>,
 }
 
 /// On whom it depends whether what this broker is sent is taken.
@@ -130,7 +133,8 @@ impl Vitals {
             refuses: self.group.get().and_then(|group| group.refuses()),
             disowned: self.group.get().and_then(|group| group.disowned()),
         });
-        seen.into_iter().chain(data).collect()
+        let connections = self.connections.iter().map(|connections| connections.check());
+        seen.into_iter().chain(data).chain(connections).collect()
     }
 
     /// Notes who leads from now on.

@@ -13,8 +13,12 @@ use kerolox_nameserver::config::NameserverConfig;
 use serde_json::Value;
 
 /// Sources with structures of settings that both servers have.
-const SHARED: [&str; 3] =
-    ["nameserver/kit/src/clients/mod.rs", "nameserver/kit/src/health/mod.rs", "nameserver/kit/src/tls.rs"];
+const SHARED: [&str; 4] = [
+    "nameserver/kit/src/clients/mod.rs",
+    "nameserver/kit/src/health/mod.rs",
+    "nameserver/kit/src/listen/settings.rs",
+    "nameserver/kit/src/tls.rs",
+];
 
 /// A field with its type and what the source says about it.
 struct Field {

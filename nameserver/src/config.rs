@@ -3,6 +3,7 @@
 use kerolox_kit::clients::ClientSettings;
 use kerolox_kit::config::{ByteSize, Span, comma_list};
 use kerolox_kit::health::HealthSettings;
+use kerolox_kit::listen::ConnectionSettings;
 use kerolox_kit::routes::DEFAULT_LEASE;
 use kerolox_kit::tls::TlsSettings;
 use kerolox_model::limits::BODY_BYTES_MAX;
@@ -22,6 +23,8 @@ pub struct NameserverConfig {
     pub data: PathBuf,
     /// Registrations of brokers.
     pub routes: RoutesConfig,
+    /// Connections of clients, other servers and tools.
+    pub connections: ConnectionSettings,
     /// Client sessions.
     pub clients: ClientSettings,
     /// Limits that clients are told.
@@ -99,6 +102,7 @@ impl Default for NameserverConfig {
             listen: "127.0.0.1:9876".to_owned(),
             data: PathBuf::from("nameserver-data"),
             routes: RoutesConfig::default(),
+            connections: ConnectionSettings::default(),
             clients: ClientSettings::default(),
             limits: LimitsConfig::default(),
             health: HealthSettings::default(),

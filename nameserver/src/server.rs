@@ -79,7 +79,7 @@ impl Nameserver {
     pub async fn bind(config: &NameserverConfig) -> Result<Self, ServeError> {
         let tls = server_config(&config.tls, &config.data)?;
         let routes = Arc::new(Routes::new(config.routes.lease.duration()));
-        let listener = Listener::bind(&config.listen).await?;
+        let listener = Listener::bind(&config.listen, &config.connections).await?;
         let controller = Controller::start(&config.controller, &config.data, listener.local_addr()).await?;
         let data_folder = DataFolder::note(&config.data, &[FILE])
             .map_err(|source| ServeError::Folder { path: config.data.clone(), source })?;
@@ -106,8 +106,11 @@ impl Nameserver {
     /// What health checks say of this nameserver, which is ready until `shutdown` is requested.
     pub fn checks(&self, shutdown: &Shutdown) -> Checks {
         let shutdown = shutdown.clone();
-        let (controller, data) = (self.controller.clone(), self.data_folder.clone());
-        Arc::new(move || vec![checked(shutdown.is_requested()), controller.check(), data.check()])
+        let (controller, connections) = (self.controller.clone(), self.listener.connections());
+        let data = self.data_folder.clone();
+        Arc::new(move || {
+            vec![checked(shutdown.is_requested()), controller.check(), data.check(), connections.check()]
+        })
     }
 
     /// Serves until `shutdown` is requested, then ends all calls and returns within a few seconds.

@@ -368,12 +368,7 @@ impl Member {
     }
 
     /// Waits until what this member is at gets on by itself.
-    async fn progress(
-        activity: &mut Activity,
-        parts: &Arc<Parts>,
-        stores: &Stores,
-        troubles: &mut Reminder,
-    ) {
+    async fn progress(activity: &mut Activity, parts: &Arc<Parts>, stores: &Stores, troubles: &mut Reminder) {
         match activity {
             Activity::Following { task, target, .. } => {
                 let outcome = task.await.expect("a panic would end the process");

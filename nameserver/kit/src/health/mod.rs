@@ -4,6 +4,7 @@
 //! whether the server serves, check by check: a failure there is a reason to send clients elsewhere, or to wait. A
 //! server describes itself as a list of [`Check`]s; [`report`] decides what a probe is told.
 
+mod guests;
 mod server;
 mod watch;
 

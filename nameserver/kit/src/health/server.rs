@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::oneshot;
 
+use super::guests::Guests;
 use super::{Checks, HealthListen, HealthSettings, Report, liveness, report};
 use crate::listen::ListenError;
 
@@ -96,7 +97,7 @@ fn bind(listen: &HealthListen, usual: SocketAddr) -> Result<Option<TcpListener>,
 async fn serve(listener: TcpListener, router: Router, stopped: oneshot::Receiver<()>) {
     let serving = async {
         listener.set_nonblocking(true)?;
-        axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await
+        axum::serve(Guests::new(tokio::net::TcpListener::from_std(listener)?), router).await
     };
     tokio::select! {
         outcome = serving => if let Err(error) = outcome {
@@ -198,6 +199,18 @@ mod tests {
         assert!(unknown.starts_with("HTTP/1.1 404 ") && unknown.contains("/readyz"), "{unknown}");
         let post = ask("POST", "/healthz").to_lowercase();
         assert!(post.starts_with("http/1.1 405 ") && post.contains("allow: get"), "{post}");
+    }
+
+    #[tokio::test]
+    async fn silent_connections_keep_no_probe_from_being_answered() {
+        let checks: Checks = Arc::new(|| vec![Check::ok("log", "fine")]);
+        let health = start(&at("127.0.0.1:0"), local(1), checks).unwrap().expect("it was asked for");
+        let silent: Vec<TcpStream> =
+            (0..100).map(|_| TcpStream::connect(health.local_addr()).unwrap()).collect();
+        assert!(ask(health.local_addr(), "GET", "/healthz").starts_with("HTTP/1.1 200 "));
+        let mut oldest = &silent[0];
+        oldest.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(oldest.read(&mut [0]).unwrap_or(0), 0, "the oldest is closed");
     }
 
     #[tokio::test]

@@ -1,29 +1,39 @@
 //! The client port: plaintext HTTP/2 and TLS on one TCP port, told apart by the first byte.
 
+mod calls;
+mod connections;
+mod link;
+mod settings;
+mod stream;
+
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use kerolox_model::limits::{HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW};
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
+use tower::layer::util::{Identity, Stack};
 
-use crate::answers::{LastWords, OpenAnswers};
+pub use calls::{Calls, CallsLayer};
+pub use connections::Connections;
+pub use link::Link;
+pub use settings::ConnectionSettings;
+pub use stream::Connection;
+
+use connections::Place;
+use stream::Transport;
+
+use crate::answers::OpenAnswers;
 
 /// First byte of every TLS handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
-/// How long a new connection may take to say what it is.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, such as out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Long polls take a stream each; SDKs open several per queue.
@@ -68,6 +78,7 @@ pub struct ConnectionInfo {
 pub struct Listener {
     tcp: TcpListener,
     local: SocketAddr,
+    connections: Arc<Connections>,
 }
 
 impl Listener {
@@ -75,11 +86,11 @@ impl Listener {
     ///
     /// # Errors
     /// [`ListenError`] when the address is malformed, not of this machine, or in use.
-    pub async fn bind(address: &str) -> Result<Self, ListenError> {
+    pub async fn bind(address: &str, settings: &ConnectionSettings) -> Result<Self, ListenError> {
         let bind = async {
             let tcp = TcpListener::bind(address).await?;
             let local = tcp.local_addr()?;
-            Ok(Self { tcp, local })
+            Ok(Self { tcp, local, connections: Arc::new(Connections::new(settings)) })
         };
         bind.await.map_err(|source| ListenError { address: address.to_owned(), source })
     }
@@ -89,17 +100,22 @@ impl Listener {
         self.local
     }
 
+    /// The connections that there are.
+    pub fn connections(&self) -> Arc<Connections> {
+        self.connections.clone()
+    }
+
     /// Accepts connections until the returned stream is dropped. Each is greeted in a task of its own, so a silent peer
     /// hinders nobody.
     pub fn incoming(self, tls: Arc<ServerConfig>) -> ReceiverStream<io::Result<Connection>> {
         let (sender, receiver) = mpsc::channel(64);
-        tokio::spawn(accept_all(self.tcp, TlsAcceptor::from(tls), sender));
+        tokio::spawn(accept_all(self.tcp, self.connections, TlsAcceptor::from(tls), sender));
         ReceiverStream::new(receiver)
     }
 }
 
-/// A gRPC server with the transport settings that the SDKs need.
-pub fn grpc_server() -> Server {
+/// A gRPC server with the transport settings that the SDKs need, for connections of a [`Listener`].
+pub fn grpc_server() -> Server<Stack<CallsLayer, Identity>> {
     Server::builder()
         .max_concurrent_streams(CONCURRENT_STREAMS_MAX)
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
@@ -107,9 +123,17 @@ pub fn grpc_server() -> Server {
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .initial_stream_window_size(HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+        .layer(CallsLayer)
 }
 
-async fn accept_all(tcp: TcpListener, tls: TlsAcceptor, connections: mpsc::Sender<io::Result<Connection>>) {
+async fn accept_all(
+    tcp: TcpListener,
+    places: Arc<Connections>,
+    tls: TlsAcceptor,
+    connections: mpsc::Sender<io::Result<Connection>>,
+) {
+    // Connections outlive the port, and so does who watches over them.
+    tokio::spawn(places.clone().watch());
     loop {
         let accepted = tokio::select! {
             accepted = tcp.accept() => accepted,
@@ -117,13 +141,18 @@ async fn accept_all(tcp: TcpListener, tls: TlsAcceptor, connections: mpsc::Sende
         };
         match accepted {
             Ok((stream, peer)) => {
+                // A client that is not let in sees its connection closed at once.
+                let Some(place) = places.admit(peer) else { continue };
                 let (tls, connections) = (tls.clone(), connections.clone());
                 tokio::spawn(async move {
-                    match tokio::time::timeout(GREETING_TIMEOUT, greet(stream, peer, &tls)).await {
-                        // When the server is gone, so is the connection.
-                        Ok(Ok(connection)) => drop(connections.send(Ok(connection)).await),
-                        Ok(Err(error)) => tracing::debug!(%peer, %error, "connection given up"),
-                        Err(_) => tracing::debug!(%peer, "connection given up: the peer stays silent"),
+                    let link = place.link.clone();
+                    tokio::select! {
+                        greeted = greet(stream, peer, &tls, place) => match greeted {
+                            // When the server is gone, so is the connection.
+                            Ok(connection) => drop(connections.send(Ok(connection)).await),
+                            Err(error) => tracing::debug!(%peer, %error, "connection given up"),
+                        },
+                        () = poll_fn(|cx| link.poll_ended(cx)) => {}
                     }
                 });
             }
@@ -136,7 +165,12 @@ async fn accept_all(tcp: TcpListener, tls: TlsAcceptor, connections: mpsc::Sende
 }
 
 /// Waits for the first byte and makes the connection that it announces.
-async fn greet(stream: TcpStream, peer: SocketAddr, tls: &TlsAcceptor) -> io::Result<Connection> {
+async fn greet(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: &TlsAcceptor,
+    place: Place,
+) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let local = stream.local_addr()?;
     let mut first = [0];
@@ -146,94 +180,7 @@ async fn greet(stream: TcpStream, peer: SocketAddr, tls: &TlsAcceptor) -> io::Re
     let is_tls = first[0] == TLS_HANDSHAKE;
     let transport =
         if is_tls { Transport::Tls(Box::new(tls.accept(stream).await?)) } else { Transport::Plain(stream) };
-    let info = ConnectionInfo { local, peer, is_tls, answers: Arc::default() };
-    Ok(Connection { transport, info, last_words: LastWords::default() })
-}
-
-/// An accepted connection, encrypted or not.
-#[derive(Debug)]
-pub struct Connection {
-    transport: Transport,
-    info: ConnectionInfo,
-    last_words: LastWords,
-}
-
-#[derive(Debug)]
-enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Connected for Connection {
-    type ConnectInfo = ConnectionInfo;
-
-    fn connect_info(&self) -> ConnectionInfo {
-        self.info.clone()
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.info.answers.end(self.last_words.is_goodbye());
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = match &mut self.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        };
-        if buffer.filled().len() > before {
-            self.last_words.heard(&buffer.filled()[before..]);
-            self.info.answers.heard();
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
-            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.transport {
-            Transport::Plain(stream) => stream.is_write_vectored(),
-            Transport::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
+    let answers = Arc::new(OpenAnswers::default());
+    place.link.introduce(ConnectionInfo { local, peer, is_tls, answers: answers.clone() });
+    Ok(Connection::new(transport, place, answers))
 }
