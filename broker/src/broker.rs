@@ -105,7 +105,7 @@ impl Broker {
         config.check().map_err(BrokerError::Config)?;
         let lock = lock_folder(&config.data)?;
         let tls = server_config(&config.tls, &config.data)?;
-        let listener = Listener::bind(&config.listen, &config.connections).await?;
+        let listener = Listener::bind(&config.listen, &config.connections, &config.memory).await?;
         let vitals = Arc::new(Vitals { connections: Some(listener.connections()), ..Vitals::default() });
         Ok(Self { config, listener, tls, vitals, started, _lock: lock })
     }
@@ -159,7 +159,7 @@ impl Broker {
         let door = Door::closed(vitals.opening.clone(), vitals.store.clone(), replication);
         // Until the reign is handed over, clients are served.
         let closing = Shutdown::new();
-        let server = grpc_server().serve_with_incoming_shutdown(
+        let server = grpc_server(listener.connections().memory()).serve_with_incoming_shutdown(
             door.clone(),
             listener.incoming(tls),
             closing.requested(),

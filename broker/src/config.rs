@@ -12,6 +12,7 @@ use kerolox_kit::clients::ClientSettings;
 use kerolox_kit::config::{ByteSize, Span, comma_list, one_of, span_list};
 use kerolox_kit::health::HealthSettings;
 use kerolox_kit::listen::ConnectionSettings;
+use kerolox_kit::memory::MemorySettings;
 use kerolox_kit::routes::{DEFAULT_HEARTBEAT, DEFAULT_LEASE};
 use kerolox_kit::tls::TlsSettings;
 use kerolox_model::limits;
@@ -67,6 +68,8 @@ pub struct BrokerConfig {
     pub registration: RegistrationConfig,
     /// Connections of clients, other servers and tools.
     pub connections: ConnectionSettings,
+    /// Memory for callers.
+    pub memory: MemorySettings,
     /// Client sessions.
     pub clients: ClientSettings,
     /// Master and slaves.
@@ -409,6 +412,7 @@ impl Default for BrokerConfig {
             lite: LiteConfig::default(),
             registration: RegistrationConfig::default(),
             connections: ConnectionSettings::default(),
+            memory: MemorySettings::default(),
             clients: ClientSettings::default(),
             replication: ReplicationConfig::default(),
             health: HealthSettings::default(),

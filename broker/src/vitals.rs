@@ -133,7 +133,7 @@ impl Vitals {
             refuses: self.group.get().and_then(|group| group.refuses()),
             disowned: self.group.get().and_then(|group| group.disowned()),
         });
-        let connections = self.connections.iter().map(|connections| connections.check());
+        let connections = self.connections.iter().flat_map(|connections| connections.checks());
         seen.into_iter().chain(data).chain(connections).collect()
     }
 

@@ -13,10 +13,11 @@ use kerolox_nameserver::config::NameserverConfig;
 use serde_json::Value;
 
 /// Sources with structures of settings that both servers have.
-const SHARED: [&str; 4] = [
+const SHARED: [&str; 5] = [
     "nameserver/kit/src/clients/mod.rs",
     "nameserver/kit/src/health/mod.rs",
     "nameserver/kit/src/listen/settings.rs",
+    "nameserver/kit/src/memory/mod.rs",
     "nameserver/kit/src/tls.rs",
 ];
 

@@ -4,6 +4,7 @@ use kerolox_kit::clients::ClientSettings;
 use kerolox_kit::config::{ByteSize, Span, comma_list};
 use kerolox_kit::health::HealthSettings;
 use kerolox_kit::listen::ConnectionSettings;
+use kerolox_kit::memory::MemorySettings;
 use kerolox_kit::routes::DEFAULT_LEASE;
 use kerolox_kit::tls::TlsSettings;
 use kerolox_model::limits::BODY_BYTES_MAX;
@@ -25,6 +26,8 @@ pub struct NameserverConfig {
     pub routes: RoutesConfig,
     /// Connections of clients, other servers and tools.
     pub connections: ConnectionSettings,
+    /// Memory for callers.
+    pub memory: MemorySettings,
     /// Client sessions.
     pub clients: ClientSettings,
     /// Limits that clients are told.
@@ -103,6 +106,7 @@ impl Default for NameserverConfig {
             data: PathBuf::from("nameserver-data"),
             routes: RoutesConfig::default(),
             connections: ConnectionSettings::default(),
+            memory: MemorySettings::default(),
             clients: ClientSettings::default(),
             limits: LimitsConfig::default(),
             health: HealthSettings::default(),

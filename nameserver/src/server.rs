@@ -79,7 +79,7 @@ impl Nameserver {
     pub async fn bind(config: &NameserverConfig) -> Result<Self, ServeError> {
         let tls = server_config(&config.tls, &config.data)?;
         let routes = Arc::new(Routes::new(config.routes.lease.duration()));
-        let listener = Listener::bind(&config.listen, &config.connections).await?;
+        let listener = Listener::bind(&config.listen, &config.connections, &config.memory).await?;
         let controller = Controller::start(&config.controller, &config.data, listener.local_addr()).await?;
         let data_folder = DataFolder::note(&config.data, &[FILE])
             .map_err(|source| ServeError::Folder { path: config.data.clone(), source })?;
@@ -109,7 +109,9 @@ impl Nameserver {
         let (controller, connections) = (self.controller.clone(), self.listener.connections());
         let data = self.data_folder.clone();
         Arc::new(move || {
-            vec![checked(shutdown.is_requested()), controller.check(), data.check(), connections.check()]
+            let mut checks = vec![checked(shutdown.is_requested()), controller.check(), data.check()];
+            checks.extend(connections.checks());
+            checks
         })
     }
 
@@ -149,7 +151,7 @@ impl Nameserver {
             // It stores and delivers nothing.
             rates: Arc::new(|| (0.0, 0.0)),
         });
-        let serving = grpc_server()
+        let serving = grpc_server(listener.connections().memory())
             .add_service(RegistryService::server(routes))
             .add_service(ProducersService::server(Arc::clone(&clients)))
             .add_service(access)

@@ -8,6 +8,7 @@ use kerolox_core::filter::Filter;
 use kerolox_core::topic::Topic;
 use kerolox_kit::access::Items;
 use kerolox_kit::headers::ClientHeaders;
+use kerolox_kit::listen::{reserve, try_reserve};
 use kerolox_kit::refusal::{Refusal, ok_status};
 use kerolox_proto::raw::{self, pull_message_response::Content};
 use kerolox_proto::v2::{self, Code};
@@ -129,14 +130,26 @@ async fn read_page(context: &Context, wanted: &Wanted, from: u64, until: Instant
         let mut entries =
             context.engine.store().index().entries_at(wanted.topic.id, together).map_err(failed)?;
         entries.truncate(step.take(entries.iter().map(length)));
+        let bytes = entries.iter().map(length).sum();
+        let reserved = match page.messages.is_empty() {
+            true => reserve(bytes).await?,
+            // What was found goes out, and the rest with the next pull.
+            false => match try_reserve(bytes) {
+                Ok(reserved) => reserved,
+                Err(_) => break,
+            },
+        };
+        let before = page.bytes;
         let read = context.engine.read_entries(&entries).await;
         for ((_, offset), read) in together.iter().zip(read) {
             if page.messages.len() == wanted.max || page.bytes >= PULL_BYTES {
+                reserved.keep(page.bytes - before);
                 return Ok(page);
             }
             page.next = offset + 1;
             page.add(wanted, *offset, read)?;
         }
+        reserved.keep(page.bytes - before);
         left = &left[entries.len()..];
     }
     Ok(page)

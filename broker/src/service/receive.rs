@@ -14,6 +14,7 @@ use kerolox_core::topic::Topic;
 use kerolox_kit::access::Items;
 use kerolox_kit::answers::AnswerWay;
 use kerolox_kit::headers::ClientHeaders;
+use kerolox_kit::listen::{reserve, try_reserve};
 use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::Refusal;
 use kerolox_log::Frame;
@@ -343,8 +344,10 @@ impl Receiver<'_> {
             }
             let mut entries = self.entries(&picks)?;
             picks.limit(&mut entries, &mut step);
+            let reserved = reserve(entries.iter().map(length).sum()).await?;
             let read = self.context.engine.read_entries(&entries).await;
             let messages = self.sort_out(picks, read, seat)?;
+            reserved.keep(messages.iter().map(|(_, message)| message.len()).sum());
             if !messages.is_empty() {
                 return Ok(Looked::Found(messages));
             }
@@ -366,9 +369,11 @@ impl Receiver<'_> {
             }
             let mut entries = self.entries(&picks)?;
             picks.limit(&mut entries, step);
+            let reserved = try_reserve(entries.iter().map(length).sum())?;
             let store = self.context.engine.store();
             let read = |entry: Option<Entry>| entry.map_or(Ok(None), |entry| store.read_entry(&entry));
             let messages = self.sort_out(picks, entries.into_iter().map(read).collect(), seat)?;
+            reserved.keep(messages.iter().map(|(_, message)| message.len()).sum());
             if !messages.is_empty() {
                 return Ok(Looked::Found(messages));
             }

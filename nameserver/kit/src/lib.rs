@@ -14,6 +14,7 @@ pub mod health;
 pub mod inspect;
 pub mod listen;
 pub mod lite;
+pub mod memory;
 pub mod polling;
 pub mod process;
 pub mod producers;

@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::link::{Link, Stage};
+use super::link::{CONNECTION_BYTES, Link, Stage};
+use super::relief;
 use super::settings::{ConnectionLimits, ConnectionSettings};
+use super::work::{End, Kind, Phase};
 use crate::health::Check;
+use crate::memory::{Level, Memory, MemorySettings};
 
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_millis(500);
@@ -17,6 +20,8 @@ const SWEEP: Duration = Duration::from_millis(500);
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 /// Near the limit, which is so far below it, each connection that comes lets an idle one go: those take a moment.
 const MARGIN: usize = 32;
+/// Between two looks at who can give memory back.
+const RELIEF_PAUSE: Duration = Duration::from_millis(10);
 /// Health checks tell of refused connections for so long.
 const TOLD: Duration = Duration::from_secs(60);
 
@@ -24,8 +29,8 @@ const TOLD: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Connections {
     limits: ConnectionLimits,
-    greeting: Duration,
-    first_call: Duration,
+    settings: ConnectionSettings,
+    memory: Arc<Memory>,
     table: Mutex<Table>,
     /// Connections that were not let in, and those that were closed for others.
     refused: AtomicU64,
@@ -51,6 +56,7 @@ pub(crate) struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.link.memory.give(CONNECTION_BYTES);
         let mut table = self.connections.table();
         table.open.remove(&self.link.id);
         if let Some(count) = table.of_address.get_mut(&self.link.origin) {
@@ -63,11 +69,11 @@ impl Drop for Place {
 }
 
 impl Connections {
-    pub(crate) fn new(settings: &ConnectionSettings) -> Self {
+    pub(crate) fn new(settings: &ConnectionSettings, memory: &MemorySettings) -> Self {
         Self {
             limits: settings.limits(),
-            greeting: settings.greeting.duration(),
-            first_call: settings.first_call.duration(),
+            settings: settings.clone(),
+            memory: Arc::new(Memory::new(memory)),
             table: Mutex::default(),
             refused: AtomicU64::new(0),
             displaced: AtomicU64::new(0),
@@ -78,10 +84,15 @@ impl Connections {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The memory that they share.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
     /// Lets a connection in, if there is a place. Idle ones make place for it.
     pub(crate) fn admit(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
         let mut table = self.table();
-        let link = Arc::new(Link::new(table.next_id, peer));
+        let link = Arc::new(Link::new(table.next_id, peer, self.memory.clone()));
         let of_address = table.of_address.get(&link.origin).copied().unwrap_or(0);
         let now = Instant::now();
         if is_near(of_address, self.limits.of_address) {
@@ -89,7 +100,12 @@ impl Connections {
         } else if is_near(table.open.len(), self.limits.all) {
             self.displace(&table, now, |_| true);
         }
-        if of_address >= self.limits.of_address || table.open.len() >= self.limits.all {
+        let is_full = of_address >= self.limits.of_address || table.open.len() >= self.limits.all;
+        let has_memory = !is_full && self.memory.take(CONNECTION_BYTES, Level::Stay);
+        if !has_memory {
+            if !is_full {
+                self.displace(&table, now, |_| true);
+            }
             self.refused.fetch_add(1, Ordering::Relaxed);
             table.refused_at = Some(now);
             self.warn(&mut table, now);
@@ -129,30 +145,66 @@ impl Connections {
         );
     }
 
-    /// Closes those that are too slow, again and again.
+    fn links(&self) -> Vec<Arc<Link>> {
+        self.table().open.values().cloned().collect()
+    }
+
+    /// Closes those that are too slow, and makes room when memory is short, for ever.
     pub(crate) async fn watch(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(SWEEP);
+        let mut told = relief::Told::default();
         loop {
-            ticks.tick().await;
-            self.sweep(Instant::now());
+            tokio::select! {
+                _ = ticks.tick() => self.sweep(Instant::now()),
+                () = self.memory.shortage() => {
+                    relief::make_room(&self.links(), &self.memory, Instant::now());
+                    // What was ended needs a moment to give its memory back.
+                    tokio::time::sleep(RELIEF_PAUSE).await;
+                }
+            }
+            told.tell(&self.memory, Instant::now());
         }
     }
 
+    /// Ends what has taken longer than it may.
     fn sweep(&self, now: Instant) {
-        for link in self.table().open.values() {
+        for link in self.links() {
             let allowed = match link.stage() {
-                Stage::Greeting => self.greeting,
-                Stage::Ready => self.first_call,
-                Stage::Used => continue,
+                Stage::Greeting => Some(self.settings.greeting.duration()),
+                Stage::Ready => Some(self.settings.first_call.duration()),
+                Stage::Used => None,
             };
-            if now.saturating_duration_since(link.opened) > allowed && link.end() {
-                tracing::debug!(origin = %link.origin, stage = ?link.stage(), "connection given up: the peer makes no call");
+            let age = now.saturating_duration_since(link.opened);
+            let is_late = allowed.is_some_and(|allowed| age > allowed);
+            if (is_late || self.is_stuck(&link, now)) && link.end() {
+                tracing::debug!(origin = %link.origin, stage = ?link.stage(), "connection given up: the peer is too slow");
             }
         }
     }
 
-    /// How many connections there are, for health checks.
-    pub fn check(&self) -> Check {
+    /// Whether a client does not take its answers. Calls that do not come are ended by themselves.
+    fn is_stuck(&self, link: &Link, now: Instant) -> bool {
+        let (request, answer) = (self.settings.request.duration(), self.settings.answer.duration());
+        let mut is_stuck = link.unwritten(now).1 > answer;
+        for work in link.works().iter().filter(|work| work.kind != Kind::Vital) {
+            match work.phase() {
+                Phase::Reading if work.kind != Kind::Session && work.since(now) > request => {
+                    work.end(End::Slow);
+                }
+                Phase::Blocked => is_stuck |= work.since(now) > answer,
+                _ => {}
+            }
+        }
+        // Behind another server are many clients; it knows which of them is slow.
+        is_stuck && !link.is_relay()
+    }
+
+    /// How many connections there are, and the memory that their calls use.
+    pub fn checks(&self) -> [Check; 2] {
+        [self.check(), self.memory.check()]
+    }
+
+    fn check(&self) -> Check {
         let (open, refused_at) = {
             let table = self.table();
             (table.open.len(), table.refused_at)
@@ -177,12 +229,13 @@ fn is_near(count: usize, limit: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::work::Visit;
     use super::*;
     use crate::health::State;
 
     fn connections(max: usize, max_per_address: usize) -> Arc<Connections> {
         let settings = ConnectionSettings { max, max_per_address, ..ConnectionSettings::default() };
-        Arc::new(Connections::new(&settings))
+        Arc::new(Connections::new(&settings, &MemorySettings::default()))
     }
 
     fn peer(host: u8) -> SocketAddr {
@@ -193,9 +246,8 @@ mod tests {
     fn who_has_a_call_under_way_stays_and_idle_ones_make_place() {
         let connections = connections(3, 3);
         let places: Vec<Place> = (1..=3).map(|host| connections.admit(peer(host)).unwrap()).collect();
-        places[0].link.enter();
-        places[1].link.enter();
-        places[1].link.leave();
+        let _visit = Visit::begin(&places[0].link, Kind::Other);
+        drop(Visit::begin(&places[1].link, Kind::Other));
         assert!(connections.admit(peer(4)).is_none(), "its place is not free yet");
         assert_eq!(connections.check().state, State::Warning);
         let ended = |at: usize| places[at].link.is_ended();
@@ -209,14 +261,25 @@ mod tests {
     #[test]
     fn one_address_does_not_take_all_places() {
         let connections = connections(10, 2);
-        let busy = |place: Place| {
-            place.link.enter();
-            place
-        };
-        let places: Vec<Place> = (0..2).map(|_| busy(connections.admit(peer(1)).unwrap())).collect();
+        let busy = |place: Place| (Visit::begin(&place.link, Kind::Other), place);
+        let places: Vec<_> = (0..2).map(|_| busy(connections.admit(peer(1)).unwrap())).collect();
         assert!(connections.admit(peer(1)).is_none());
         assert!(connections.admit(peer(2)).is_some());
-        assert!(places.iter().all(|place| !place.link.is_ended()));
+        assert!(places.iter().all(|(_, place)| !place.link.is_ended()));
+    }
+
+    #[test]
+    fn requests_that_do_not_come_end_and_so_do_connections_that_take_no_answers() {
+        let connections = connections(10, 10);
+        let places: Vec<Place> = (0..2).map(|_| connections.admit(peer(1)).unwrap()).collect();
+        let reading = Visit::begin(&places[0].link, Kind::Send);
+        let blocked = Visit::begin(&places[1].link, Kind::Poll);
+        blocked.work.move_to(Phase::Blocked);
+        connections.sweep(Instant::now() + Duration::from_secs(59));
+        assert!(reading.work.ended().is_none() && !places[1].link.is_ended());
+        connections.sweep(Instant::now() + Duration::from_secs(61));
+        assert_eq!(reading.work.ended(), Some(End::Slow));
+        assert!(places[1].link.is_ended() && !places[0].link.is_ended());
     }
 
     #[test]
@@ -224,7 +287,7 @@ mod tests {
         let connections = connections(10, 10);
         let places: Vec<Place> = (0..3).map(|_| connections.admit(peer(1)).unwrap()).collect();
         places[1].link.reach(Stage::Ready);
-        places[2].link.enter();
+        drop(Visit::begin(&places[2].link, Kind::Other));
         let ended = || places.iter().map(|place| place.link.is_ended()).collect::<Vec<_>>();
         connections.sweep(Instant::now() + Duration::from_secs(9));
         assert_eq!(ended(), [false; 3]);

@@ -1,14 +1,20 @@
 //! What is known of one connection while it is open.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
+use slab::Slab;
 
 use super::ConnectionInfo;
+use super::work::Work;
+use crate::memory::{Level, Memory};
+
+/// What a connection takes: its buffers, and those of TLS.
+pub(crate) const CONNECTION_BYTES: usize = 32 << 10;
 
 /// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,23 +37,37 @@ pub struct Link {
     info: OnceLock<ConnectionInfo>,
     stage: AtomicU8,
     /// Calls under way, until their answers are handed over.
-    calls: AtomicUsize,
+    works: Mutex<Slab<Arc<Work>>>,
     /// When the last call ended, in milliseconds after `opened`.
     idle_since_ms: AtomicU64,
+    pub(super) memory: Arc<Memory>,
+    /// Bytes that its calls hold, and answers that it has not written yet.
+    held: AtomicUsize,
+    /// Bytes of answers that it has not written yet.
+    unwritten: AtomicUsize,
+    /// When it wrote some of them last, in milliseconds after `opened`.
+    wrote_ms: AtomicU64,
+    /// Whether another server passes calls of its clients on here.
+    is_relay: AtomicBool,
     is_ended: AtomicBool,
     waker: AtomicWaker,
 }
 
 impl Link {
-    pub(crate) fn new(id: u64, peer: SocketAddr) -> Self {
+    pub(crate) fn new(id: u64, peer: SocketAddr, memory: Arc<Memory>) -> Self {
         Self {
             id,
             origin: origin(peer.ip()),
             opened: Instant::now(),
             info: OnceLock::new(),
             stage: AtomicU8::new(Stage::Greeting as u8),
-            calls: AtomicUsize::new(0),
+            works: Mutex::default(),
             idle_since_ms: AtomicU64::new(0),
+            memory,
+            held: AtomicUsize::new(0),
+            unwritten: AtomicUsize::new(0),
+            wrote_ms: AtomicU64::new(0),
+            is_relay: AtomicBool::new(false),
             is_ended: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
@@ -78,24 +98,85 @@ impl Link {
         }
     }
 
-    /// A call begins.
-    pub(crate) fn enter(&self) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slab<Arc<Work>>> {
+        self.works.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A call begins. Returns what it is known by.
+    pub(super) fn enter(&self, work: Arc<Work>) -> usize {
         self.reach(Stage::Used);
+        self.lock().insert(work)
     }
 
     /// A call has ended.
-    pub(crate) fn leave(&self) {
-        let now_ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.idle_since_ms.store(now_ms, Ordering::Relaxed);
-        self.calls.fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn leave(&self, key: usize) {
+        self.idle_since_ms.store(self.now_ms(), Ordering::Relaxed);
+        self.lock().try_remove(key);
+    }
+
+    /// The calls under way.
+    pub(super) fn works(&self) -> Vec<Arc<Work>> {
+        self.lock().iter().map(|(_, work)| work.clone()).collect()
     }
 
     /// How long it has had no call under way; `None` while it has one.
     pub(crate) fn idle(&self, now: Instant) -> Option<Duration> {
         let since = Duration::from_millis(self.idle_since_ms.load(Ordering::Relaxed));
-        let is_idle = self.calls.load(Ordering::Relaxed) == 0;
+        let is_idle = self.lock().is_empty();
         is_idle.then(|| now.saturating_duration_since(self.opened + since))
+    }
+
+    /// Takes bytes for a call, if there is room for them and this connection has not taken too much.
+    pub(super) fn take(&self, bytes: usize, level: Level) -> bool {
+        let is_within = self.held.load(Ordering::Relaxed).saturating_add(bytes) <= self.memory.share();
+        let is_taken = (is_within || level == Level::Vital) && self.memory.take(bytes, level);
+        if is_taken {
+            self.held.fetch_add(bytes, Ordering::Relaxed);
+        }
+        is_taken
+    }
+
+    /// Gives bytes of a call back.
+    pub(super) fn give(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.memory.give(bytes);
+    }
+
+    /// So many bytes of an answer are to be written.
+    pub(super) fn lend(&self, bytes: usize) {
+        if self.unwritten.fetch_add(bytes, Ordering::Relaxed) == 0 {
+            self.wrote_ms.store(self.now_ms(), Ordering::Relaxed);
+        }
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+        self.memory.force(bytes);
+    }
+
+    /// So many bytes of an answer were written, or are not needed any more.
+    pub(super) fn written(&self, bytes: usize) {
+        self.wrote_ms.store(self.now_ms(), Ordering::Relaxed);
+        self.unwritten.fetch_sub(bytes, Ordering::Relaxed);
+        self.give(bytes);
+    }
+
+    /// Bytes of answers that it has not written yet, and how long it has written none; no time when there are none.
+    pub(super) fn unwritten(&self, now: Instant) -> (usize, Duration) {
+        let wrote = Duration::from_millis(self.wrote_ms.load(Ordering::Relaxed));
+        match self.unwritten.load(Ordering::Relaxed) {
+            0 => (0, Duration::ZERO),
+            bytes => (bytes, now.saturating_duration_since(self.opened + wrote)),
+        }
+    }
+
+    pub(super) fn is_relay(&self) -> bool {
+        self.is_relay.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_relay(&self) {
+        self.is_relay.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn is_ended(&self) -> bool {

@@ -3,8 +3,12 @@
 mod calls;
 mod connections;
 mod link;
+mod refused;
+mod relief;
+mod request;
 mod settings;
 mod stream;
+mod work;
 
 use std::future::poll_fn;
 use std::io;
@@ -26,9 +30,12 @@ pub use connections::Connections;
 pub use link::Link;
 pub use settings::ConnectionSettings;
 pub use stream::Connection;
+pub use work::{Reserved, reserve, try_reserve};
 
+use crate::memory::{Memory, MemorySettings};
 use connections::Place;
 use stream::Transport;
+use work::CALL_BYTES;
 
 use crate::answers::OpenAnswers;
 
@@ -36,7 +43,8 @@ use crate::answers::OpenAnswers;
 const TLS_HANDSHAKE: u8 = 0x16;
 /// Pause after a failed accept, such as out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Long polls take a stream each; SDKs open several per queue.
+/// Long polls take a stream each; SDKs open several per queue. Between these, as many as the memory of a connection holds.
+const CONCURRENT_STREAMS_MIN: u32 = 250;
 const CONCURRENT_STREAMS_MAX: u32 = 10_000;
 /// Streams that a client may reset before they were served. The HTTP/2 library's default takes a consumer that gives up
 /// its long polls for an attacker.
@@ -86,11 +94,15 @@ impl Listener {
     ///
     /// # Errors
     /// [`ListenError`] when the address is malformed, not of this machine, or in use.
-    pub async fn bind(address: &str, settings: &ConnectionSettings) -> Result<Self, ListenError> {
+    pub async fn bind(
+        address: &str,
+        settings: &ConnectionSettings,
+        memory: &MemorySettings,
+    ) -> Result<Self, ListenError> {
         let bind = async {
             let tcp = TcpListener::bind(address).await?;
             let local = tcp.local_addr()?;
-            Ok(Self { tcp, local, connections: Arc::new(Connections::new(settings)) })
+            Ok(Self { tcp, local, connections: Arc::new(Connections::new(settings, memory)) })
         };
         bind.await.map_err(|source| ListenError { address: address.to_owned(), source })
     }
@@ -114,10 +126,11 @@ impl Listener {
     }
 }
 
-/// A gRPC server with the transport settings that the SDKs need, for connections of a [`Listener`].
-pub fn grpc_server() -> Server<Stack<CallsLayer, Identity>> {
+/// A gRPC server with the transport settings that the SDKs need, for connections of a [`Listener`] with this memory.
+pub fn grpc_server(memory: &Memory) -> Server<Stack<CallsLayer, Identity>> {
+    let streams = u32::try_from(memory.share() / CALL_BYTES).unwrap_or(u32::MAX);
     Server::builder()
-        .max_concurrent_streams(CONCURRENT_STREAMS_MAX)
+        .max_concurrent_streams(streams.clamp(CONCURRENT_STREAMS_MIN, CONCURRENT_STREAMS_MAX))
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))

@@ -27,11 +27,22 @@ pub struct ConnectionSettings {
     /// A connection that has made no call after this time is closed. One that has made a call may be idle for ever, as long as
     /// its peer answers the pings that it gets every minute.
     pub first_call: Span,
+    /// A call whose request has not come completely after this time is ended.
+    pub request: Span,
+    /// A connection that takes none of the answers that wait for it is closed after this time.
+    pub answer: Span,
 }
 
 impl Default for ConnectionSettings {
     fn default() -> Self {
-        Self { max: 0, max_per_address: 0, greeting: Span::from_secs(10), first_call: Span::from_secs(60) }
+        Self {
+            max: 0,
+            max_per_address: 0,
+            greeting: Span::from_secs(10),
+            first_call: Span::from_secs(60),
+            request: Span::from_secs(60),
+            answer: Span::from_secs(60),
+        }
     }
 }
 

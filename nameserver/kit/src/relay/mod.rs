@@ -35,7 +35,7 @@ use crate::routes::Routes;
 use under_way::UnderWay;
 
 /// Header of a call that was passed on already.
-const RELAYED: &str = "x-kerolox-relayed";
+pub(crate) const RELAYED: &str = "x-kerolox-relayed";
 /// How long an owner may take for a unary call whose client sets no deadline.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -1,0 +1,103 @@
+//! What a call is told that no service has seen.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Bytes, HttpBody};
+use http_body::Frame;
+use kerolox_proto::v2::{self, Code};
+use prost::Message as _;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http;
+use tonic::codegen::http::{HeaderMap, HeaderValue};
+
+use crate::refusal::Refusal;
+
+/// Services of the protocol, whose answers all carry their status in the first field.
+const WITH_STATUS: [&str; 2] = ["/apache.rocketmq.v2.MessagingService/", "/apache.rocketmq.v2.Admin/"];
+/// Streams end with a status of gRPC, and SDKs keep the receipt handle of an answer, whatever its status is.
+const WITHOUT_STATUS: [&str; 2] = ["/Telemetry", "/ChangeInvisibleDuration"];
+
+/// How the caller is told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refusing {
+    has_status: bool,
+}
+
+impl Refusing {
+    pub(super) fn of(request: &http::Request<Body>) -> Self {
+        let path = request.uri().path();
+        let is_known = WITH_STATUS.iter().any(|service| path.starts_with(service));
+        Self { has_status: is_known && !WITHOUT_STATUS.iter().any(|method| path.ends_with(method)) }
+    }
+
+    /// In a status of the protocol; else in one of gRPC.
+    pub(super) fn answer(self, refusal: &Refusal) -> http::Response<Body> {
+        if !self.has_status {
+            let code = match refusal.code {
+                Code::TooManyRequests | Code::PayloadTooLarge => tonic::Code::ResourceExhausted,
+                _ => tonic::Code::DeadlineExceeded,
+            };
+            return Status::new(code, refusal.message.clone()).into_http();
+        }
+        // Any answer will do: the field is the first one in all of them. All clients know these codes.
+        let answer = v2::HeartbeatResponse { status: Some(refusal.clone().into()) };
+        let mut response = http::Response::new(Body::new(OneAnswer::of(&answer)));
+        let kind = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+        response
+    }
+
+    /// The request did not come in time.
+    pub(super) fn slow(self) -> http::Response<Body> {
+        self.answer(&Refusal::new(
+            Code::RequestTimeout,
+            "the request did not come in time (connections.request of the server); send less at a time, or over a faster line",
+        ))
+    }
+
+    /// The request has more bytes than `most`.
+    pub(super) fn too_large(self, most: usize) -> http::Response<Body> {
+        self.answer(&Refusal::new(
+            Code::PayloadTooLarge,
+            format!("the request has more than {most} bytes, which is the limit of such calls; send less at a time"),
+        ))
+    }
+}
+
+/// One message, and success in the words of gRPC.
+struct OneAnswer {
+    message: Option<Bytes>,
+    is_over: bool,
+}
+
+impl OneAnswer {
+    fn of(answer: &v2::HeartbeatResponse) -> Self {
+        let mut message = vec![0; 5];
+        answer.encode(&mut message).expect("a vector grows");
+        let len = u32::try_from(message.len() - 5).expect("a refusal is short");
+        message[1..5].copy_from_slice(&len.to_be_bytes());
+        Self { message: Some(message.into()), is_over: false }
+    }
+}
+
+impl HttpBody for OneAnswer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(message) = self.message.take() {
+            return Poll::Ready(Some(Ok(Frame::data(message))));
+        }
+        if std::mem::replace(&mut self.is_over, true) {
+            return Poll::Ready(None);
+        }
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+}

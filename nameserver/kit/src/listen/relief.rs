@@ -1,0 +1,178 @@
+//! Who gives way when memory is short: what holds most for longest, and costs nobody anything but another try.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::link::Link;
+use super::work::{End, Kind, Phase, Work};
+use crate::memory::Memory;
+
+/// Longer than this counts as this long: who holds little for hours is no worse than who holds it for a while.
+const LONG: Duration = Duration::from_secs(10);
+/// Between two warnings.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Something that can be ended.
+enum Victim<'a> {
+    /// A call that has not come yet, or waits.
+    Work(Arc<Work>),
+    /// A connection that does not take its answers.
+    Link(&'a Arc<Link>),
+}
+
+/// A victim, with the bytes that its end gives back.
+struct Candidate<'a> {
+    victim: Victim<'a>,
+    bytes: usize,
+    weight: u128,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(victim: Victim<'a>, bytes: usize, age: Duration) -> Self {
+        // A millisecond more, so that even the newest ones weigh something.
+        Self { victim, bytes, weight: bytes as u128 * (age.min(LONG).as_millis() + 1) }
+    }
+}
+
+/// Ends as much as has to be given back, unless that is on its way.
+pub(super) fn make_room(links: &[Arc<Link>], memory: &Memory, now: Instant) {
+    let mut excess = memory.excess();
+    if excess == 0 {
+        return;
+    }
+    let mut candidates = Vec::new();
+    for link in links {
+        excess = excess.saturating_sub(look(link, now, &mut candidates));
+    }
+    candidates.sort_by_key(|candidate| Reverse(candidate.weight));
+    for candidate in candidates {
+        if excess == 0 {
+            return;
+        }
+        let is_ended = match candidate.victim {
+            Victim::Work(work) => work.end(End::Room),
+            Victim::Link(link) => link.end(),
+        };
+        if is_ended {
+            excess = excess.saturating_sub(candidate.bytes);
+            memory.gave_up();
+        }
+    }
+}
+
+/// Adds what can be ended of a connection, and returns the bytes of what is being ended already.
+fn look<'a>(link: &'a Arc<Link>, now: Instant, candidates: &mut Vec<Candidate<'a>>) -> usize {
+    let works = link.works();
+    if link.is_ended() {
+        return link.unwritten(now).0 + works.iter().map(|work| work.held()).sum::<usize>();
+    }
+    let mut ending = 0;
+    let (mut stuck, mut age) = link.unwritten(now);
+    for work in works.into_iter().filter(|work| work.kind != Kind::Vital) {
+        if work.ended().is_some() {
+            ending += work.held();
+        } else if work.phase() == Phase::Blocked {
+            stuck += work.held();
+            age = age.max(work.since(now));
+        } else if work.gives_way() {
+            let (bytes, age) = (work.held(), work.since(now));
+            candidates.push(Candidate::new(Victim::Work(work), bytes, age));
+        }
+    }
+    if stuck > 0 {
+        candidates.push(Candidate::new(Victim::Link(link), stuck, age));
+    }
+    ending
+}
+
+/// What the operator was told of memory that was short.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    troubles: (u64, u64),
+    at: Option<Instant>,
+}
+
+impl Told {
+    /// Tells of what is new, now and then.
+    pub(super) fn tell(&mut self, memory: &Memory, now: Instant) {
+        let troubles = memory.troubles();
+        if troubles == self.troubles || self.at.is_some_and(|at| now < at + WARN_INTERVAL) {
+            return;
+        }
+        self.at = Some(now);
+        self.troubles = troubles;
+        let (refused, given_up) = troubles;
+        tracing::warn!(
+            refused,
+            given_up,
+            "the memory for callers is used up ({}): calls are refused, and those that hold most are given up; find out who makes \
+             them, or raise memory.budget",
+            memory.check().reason
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::work::Visit;
+    use super::*;
+    use crate::config::ByteSize;
+    use crate::memory::{Level, MemorySettings};
+
+    fn memory(bytes: u64) -> Arc<Memory> {
+        Arc::new(Memory::new(&MemorySettings { budget: ByteSize::from_bytes(bytes) }))
+    }
+
+    fn link(id: u64, memory: &Arc<Memory>) -> Arc<Link> {
+        Arc::new(Link::new(id, ([127, 0, 0, 1], 1).into(), memory.clone()))
+    }
+
+    fn holding(link: &Arc<Link>, kind: Kind, phase: Phase, bytes: usize) -> Visit {
+        let visit = Visit::begin(link, kind);
+        assert!(visit.work.take(bytes, Level::Vital));
+        visit.work.move_to(phase);
+        visit
+    }
+
+    #[test]
+    fn what_holds_most_for_longest_gives_way_and_no_more_than_has_to() {
+        let memory = memory(1000);
+        let links = [link(1, &memory), link(2, &memory)];
+        let small = holding(&links[0], Kind::Poll, Phase::Serving, 50);
+        let sending = holding(&links[0], Kind::Send, Phase::Serving, 300);
+        let slow = holding(&links[1], Kind::Send, Phase::Reading, 300);
+        let large = holding(&links[1], Kind::Poll, Phase::Serving, 200);
+        let told = |visit: &Visit| visit.work.ended();
+        make_room(&links, &memory, Instant::now() + Duration::from_secs(1));
+        assert_eq!(told(&slow), Some(End::Room), "850 are held, 700 may be");
+        assert!(told(&small).is_none() && told(&sending).is_none() && told(&large).is_none());
+        make_room(&links, &memory, Instant::now() + Duration::from_secs(1));
+        assert!(told(&large).is_none(), "what is ended gives enough back");
+        drop(slow);
+        assert_eq!(memory.excess(), 0);
+    }
+
+    #[test]
+    fn a_client_that_takes_no_answers_loses_its_connection() {
+        let memory = memory(1000);
+        let links = [link(1, &memory), link(2, &memory)];
+        let _blocked = holding(&links[0], Kind::Poll, Phase::Blocked, 200);
+        let sending = holding(&links[1], Kind::Send, Phase::Serving, 200);
+        let bytes = sending.work.lend(vec![0; 400].into());
+        make_room(&links, &memory, Instant::now());
+        assert!(links[1].is_ended() && !links[0].is_ended());
+        drop(bytes);
+        assert_eq!(memory.excess(), 0);
+    }
+
+    #[test]
+    fn vital_calls_and_common_sessions_stay() {
+        let memory = memory(1000);
+        let links = [link(1, &memory)];
+        let vital = holding(&links[0], Kind::Vital, Phase::Blocked, 500);
+        let session = holding(&links[0], Kind::Session, Phase::Source, 400);
+        make_room(&links, &memory, Instant::now());
+        assert!(vital.work.ended().is_none() && session.work.ended().is_none() && !links[0].is_ended());
+    }
+}
