@@ -25,6 +25,9 @@
 #   tests/run.sh chaos [--rounds N] [--seed S] [--folder DIR]
 #                                     kills, pauses, network cuts, full and lost disks in a replicated group, under clients
 #                                     of Rust and of the official SDK for Python; needs root
+#   tests/run.sh hostile [--long] [--only WORDS]
+#                                     attacks on a broker that the kernel holds to 256 MiB and 1,024 open files, alone and in a
+#                                     group of three, beside a quiet client; needs root
 #   tests/run.sh powercut [--seeds N] [--seed S] [--trace]
 #                                     power cuts of a simulated machine under the real storage engine
 #   tests/run.sh powercut --real N [--seed S] [--sabotage SWITCH]
@@ -50,10 +53,10 @@ cd "$kerolox_root"
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
 
-suites=(unit e2e conformance sdk client cli crash transactions money chaos powercut sim)
+suites=(unit e2e conformance sdk client cli crash transactions money chaos hostile powercut sim)
 if [ $# -gt 0 ]; then
   case "$1" in
-    unit | e2e | conformance | sdk | client | cli | crash | transactions | money | chaos | powercut | sim | sabotage | bench | figures) suites=("$1"); shift ;;
+    unit | e2e | conformance | sdk | client | cli | crash | transactions | money | chaos | hostile | powercut | sim | sabotage | bench | figures) suites=("$1"); shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -268,6 +271,13 @@ chaos_suite() {
   run "$CARGO_TARGET_DIR/release/chaos" --python "$KEROLOX_PYTHON" "$@" || code=$?
   finish chaos "$(count '^chaos: .*: \([0-9]*\) passed.*')" \
     "$(count '^chaos: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
+}
+
+hostile_suite() {
+  local code=0 start=$SECONDS
+  run "$CARGO_TARGET_DIR/release/hostile" "$@" || code=$?
+  finish hostile "$(count '^hostile: .*: \([0-9]*\) passed.*')" \
+    "$(count '^hostile: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
 }
 
 powercut_suite() {

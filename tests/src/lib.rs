@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clients;
 pub mod crash;
 pub mod cutting;
+pub mod hostile;
 pub mod leap;
 pub mod money;
 pub mod process;
