@@ -210,6 +210,14 @@ class Servers:
             if lines:
                 print(f"--- end of {log.relative_to(self.folder)}", *lines[-LOG_LINES:], sep="\n", flush=True)
 
+    def keep_logs(self):
+        """All of their logs, in the folder that KEROLOX_LOGS names, if any."""
+        kept = os.environ.get("KEROLOX_LOGS")
+        for log in self.folder.rglob("*.log") if kept else ():
+            second = pathlib.Path(kept) / self.folder.name / log.relative_to(self.folder)
+            second.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, second)
+
     def stop(self):
         for process in self.processes.values():
             kill(process)
@@ -253,6 +261,7 @@ def main(cluster, command):
         for each in INTERRUPTIONS:
             signal.signal(each, signal.SIG_IGN)
         servers.stop()
+        servers.keep_logs()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -266,9 +266,7 @@ impl Server {
             .append(true)
             .open(self.log_path())
             .with_context(|| format!("opening {}", self.log_path().display()))?;
-        if let Some(kept) = std::env::var_os(KEPT_LOGS) {
-            self.keep_log(Path::new(&kept))?;
-        }
+        keep(&self.log_path())?;
         Command::new(&self.program)
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -287,21 +285,35 @@ impl Server {
     fn log_path(&self) -> PathBuf {
         self.folder.join(format!("{}.log", self.name))
     }
+}
 
-    /// Gives the log a second name, `kept/TEST/FOLDER-SERVER.log`, so that it is still there when the test has removed its
-    /// folder or was killed.
-    fn keep_log(&self, kept: &Path) -> Result<()> {
-        let thread = thread::current();
-        let of_test = kept.join(thread.name().unwrap_or("main").replace("::", "."));
-        fs::create_dir_all(&of_test).with_context(|| format!("making {}", of_test.display()))?;
-        let folder = self.folder.file_name().unwrap_or_default().to_string_lossy();
-        let second = of_test.join(format!("{}-{}.log", folder.trim_start_matches('.'), self.name));
-        match fs::hard_link(self.log_path(), &second) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                Err(error).with_context(|| format!("keeping the log as {}", second.display()))
-            }
-            _ => Ok(()),
+/// Gives the log of a process a second name below the folder that `KEROLOX_LOGS` names, so that it is still there when its test has
+/// removed its folder or was killed. Where nobody asks for that, nothing is done.
+///
+/// # Errors
+/// When it cannot have that name.
+pub fn keep(log: &Path) -> Result<()> {
+    kept_logs().map_or(Ok(()), |kept| keep_in(&kept, log))
+}
+
+/// The folder in which logs outlive their test, if there is one.
+pub fn kept_logs() -> Option<PathBuf> {
+    std::env::var_os(KEPT_LOGS).map(PathBuf::from)
+}
+
+/// The second name is `kept/TEST/FOLDER-NAME`.
+fn keep_in(kept: &Path, log: &Path) -> Result<()> {
+    let thread = thread::current();
+    let of_test = kept.join(thread.name().unwrap_or("main").replace("::", "."));
+    fs::create_dir_all(&of_test).with_context(|| format!("making {}", of_test.display()))?;
+    let folder = log.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    let name = log.file_name().unwrap_or_default().to_string_lossy();
+    let second = of_test.join(format!("{}-{name}", folder.trim_start_matches('.')));
+    match fs::hard_link(log, &second) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| format!("keeping the log as {}", second.display()))
         }
+        _ => Ok(()),
     }
 }
 
@@ -365,8 +377,8 @@ mod tests {
         let (folder, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let server = script(folder.path(), "exit 0");
         fs::write(server.log_path(), "first").unwrap();
-        server.keep_log(kept.path()).unwrap();
-        server.keep_log(kept.path()).unwrap();
+        keep_in(kept.path(), &server.log_path()).unwrap();
+        keep_in(kept.path(), &server.log_path()).unwrap();
         File::options().append(true).open(server.log_path()).unwrap().write_all(b" second").unwrap();
         folder.close().unwrap();
         let of_test = kept.path().join("process.tests.a_kept_log_outlives_the_folder_of_its_test");

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::TOPIC;
 use super::cluster::nameservers;
+use crate::process::kept_logs;
 
 const SCRIPT: &str = include_str!("official.py");
 /// How long it may take to start, with everything that it loads.
@@ -36,13 +37,13 @@ impl Drop for Official {
 }
 
 impl Official {
-    /// Starts it with the interpreter `python`, which has the SDK. The SDK writes its log below `home`. It is told one nameserver:
-    /// this SDK cannot use a list.
+    /// Starts it with the interpreter `python`, which has the SDK. The SDK writes its log below `home`, or where the logs are kept. It is
+    /// told one nameserver: this SDK cannot use a list.
     pub(super) async fn start(python: &Path, home: &Path) -> Result<Self> {
         let nameserver = nameservers().swap_remove(0);
         let mut child = Command::new(python)
             .args(["-c", SCRIPT, &nameserver, TOPIC])
-            .env("HOME", home)
+            .env("HOME", kept_logs().as_deref().unwrap_or(home))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::process::keep;
+
 /// How long a process may take to get to a step.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
 /// A transfer that bank A does not know is called off when it is so old.
@@ -149,10 +151,9 @@ impl Parts {
 
     /// The receiver hears when the process waits.
     fn spawn(&self, bank: Bank, step: Option<&str>, more: &[&str]) -> Result<(Waiting, mpsc::Receiver<()>)> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.folder.join(format!("{}.log", bank.word())))?;
+        let path = self.folder.join(format!("{}.log", bank.word()));
+        let log = File::options().create(true).append(true).open(&path)?;
+        keep(&path)?;
         let mut command = Command::new(&self.program);
         command.arg("--folder").arg(&self.folder).args([bank.word(), "--access-point", &self.address]);
         if bank == Bank::A {
