@@ -148,3 +148,39 @@ async fn a_group_that_stands_still_holds_no_poll_up() {
     assert!(waited < Duration::from_secs(8), "it took {waited:?}");
     servers.brokers[1].signal("CONT").unwrap();
 }
+
+/// Two groups that stand still take longer than the poll: it is answered in its time all the same, before its client's deadline.
+#[tokio::test]
+async fn a_poll_ends_in_its_time_while_other_groups_stand_still() {
+    let servers = Servers::cluster(1, &GROUPS, &[]);
+    servers.create_topic("orders", "NORMAL").await;
+    let mut broker = raw(&servers.brokers[0]).await;
+    let request = v2::ReceiveMessageRequest {
+        group: resource(GROUP),
+        message_queue: Some(v2::MessageQueue {
+            topic: resource("orders"),
+            broker: Some(v2::Broker { name: GROUPS[0].to_owned(), ..Default::default() }),
+            ..Default::default()
+        }),
+        batch_size: 1,
+        invisible_duration: prost_types::Duration::try_from(INVISIBLE).ok(),
+        long_polling_timeout: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+        ..Default::default()
+    };
+    // Routes reach the brokers a moment after the topic is made.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for broker in &servers.brokers[1..] {
+        broker.signal("STOP").unwrap();
+    }
+    let in_time = async || {
+        let started = Instant::now();
+        let mut answer = broker.receive_message(from_client(request.clone())).await.unwrap().into_inner();
+        while answer.message().await.unwrap().is_some() {}
+        started.elapsed() < Duration::from_millis(1_900)
+    };
+    // Before their leases end and nobody asks them any more.
+    eventually("a poll of a second takes no two", Duration::from_secs(7), in_time).await;
+    for broker in &servers.brokers[1..] {
+        broker.signal("CONT").unwrap();
+    }
+}

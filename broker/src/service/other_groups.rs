@@ -26,6 +26,8 @@ const IN_PLACE: &str = "x-kerolox-in-place";
 const FIRST: Duration = Duration::from_millis(100);
 /// How often they are asked while it goes on waiting.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long one of them may take when the poll is over.
+const LAST: Duration = Duration::from_millis(100);
 /// How long one of them may take. Who takes longer is not asked again in the same poll.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -37,6 +39,8 @@ pub(super) struct OtherGroups<'a> {
     /// How what they have goes to the client.
     way: AnswerWay,
     request: v2::ReceiveMessageRequest,
+    /// When the consumer is to have its answer.
+    until: Instant,
     /// When to ask; `None` for a receive that is answered with what is here.
     next: Option<Instant>,
     /// Whom not to ask again.
@@ -45,7 +49,12 @@ pub(super) struct OtherGroups<'a> {
 
 impl<'a> OtherGroups<'a> {
     /// Those that are asked for a receive: none for a push consumer, which polls each broker by itself.
-    pub(super) fn of(context: &'a Context, call: &Call<'_>, mut request: v2::ReceiveMessageRequest) -> Self {
+    pub(super) fn of(
+        context: &'a Context,
+        call: &Call<'_>,
+        mut request: v2::ReceiveMessageRequest,
+        until: Instant,
+    ) -> Self {
         let is_asked = !request.auto_renew && !call.metadata.contains_key(IN_PLACE);
         request.long_polling_timeout = Some(prost_types::Duration::default());
         let mut metadata = call.metadata.clone();
@@ -53,7 +62,7 @@ impl<'a> OtherGroups<'a> {
         own_call(&mut metadata);
         metadata.insert(IN_PLACE, MetadataValue::from_static("1"));
         let next = is_asked.then(|| Instant::now() + FIRST);
-        Self { context, metadata, way: call.way.clone(), request, next, failed: Vec::new() }
+        Self { context, metadata, way: call.way.clone(), request, until, next, failed: Vec::new() }
     }
 
     /// Completes when it is time to ask; never for a receive that is answered with what is here.
@@ -83,9 +92,12 @@ impl<'a> OtherGroups<'a> {
     async fn ask_each(&mut self, groups: Vec<String>) -> Option<Items<raw::ReceiveMessageResponse>> {
         self.next = Some(Instant::now() + EVERY);
         for group in groups {
-            match tokio::time::timeout(PATIENCE, self.ask_one(&group)).await {
+            // Hardly beyond the end of the poll: the client's deadline is not far behind it.
+            let left = self.until.saturating_duration_since(Instant::now()).max(LAST);
+            match tokio::time::timeout(left.min(PATIENCE), self.ask_one(&group)).await {
                 Ok(Ok(found @ Some(_))) => return found,
                 Ok(Ok(None)) => {}
+                Err(_) if left < PATIENCE => return None,
                 Ok(Err(())) | Err(_) => self.failed.push(group),
             }
         }

@@ -88,7 +88,7 @@ pub(super) async fn receive_message(
     request: v2::ReceiveMessageRequest,
 ) -> Result<Items<raw::ReceiveMessageResponse>, Refusal> {
     let wanted = understand(context, call, &request).await?;
-    let mut others = OtherGroups::of(context, call, request);
+    let mut others = OtherGroups::of(context, call, request, wanted.until);
     if wanted.topic.has_lites() {
         return lite::receive(context, call.client, &wanted, others).await;
     }

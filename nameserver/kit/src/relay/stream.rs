@@ -89,7 +89,7 @@ impl<T: Item> RelayedStream<T> {
         if status.code() != Code::Ok
             && let Some((under_way, _)) = self.under_way.take()
         {
-            drop(under_way.is_over());
+            drop(under_way.settle());
         }
     }
 
@@ -97,7 +97,7 @@ impl<T: Item> RelayedStream<T> {
     fn end(&mut self) {
         self.messages = None;
         let Some((under_way, way)) = self.under_way.take() else { return };
-        if let Some(call) = under_way.is_over()
+        if let Some(call) = under_way.settle()
             && self.passed > 0
         {
             way.sent(self.passed, || call.tell());

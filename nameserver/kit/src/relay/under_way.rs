@@ -74,7 +74,7 @@ impl UnderWay {
     }
 
     /// There is nothing in the answer that could be lost here.
-    pub(super) fn is_over(mut self) -> Option<PassedCall> {
+    pub(super) fn settle(mut self) -> Option<PassedCall> {
         self.call.take()
     }
 }
