@@ -16,6 +16,8 @@ from pathlib import Path
 
 BIN = Path(os.environ["KEROLOX_BIN"])
 CLUSTER = "DefaultCluster"
+# How many broker groups a cluster has, of which each topic has queues on all. What needs one group asks for it by its members.
+GROUPS = int(os.environ.get("KEROLOX_SDK_GROUPS", "1"))
 START_SECONDS = 30
 # What mqadmin exits with when there is no such topic, and when a server does not answer.
 NOT_FOUND, UNREACHABLE = 4, 6
@@ -104,9 +106,9 @@ class Server:
 
 
 class Cluster:
-    """A nameserver with a broker group, or a standalone broker; topics and groups are made with mqadmin.
+    """A nameserver with GROUPS broker groups, or a standalone broker; topics and groups are made with mqadmin, on all of them.
 
-    A group has one member, the broker, unless more `members` are asked for.
+    A group has one member unless more `members` are asked for; then there is one group. `broker` is of the first group.
     """
 
     def __init__(
@@ -128,12 +130,20 @@ class Cluster:
                 broker += ["--standalone", "--auto-create", "off"]
             else:
                 self.nameserver = Server("nameserver", ["nameserver"], self.directory).start()
-                broker += ["--cluster", CLUSTER, "--group", "broker-a", "--nameserver", self.nameserver.address]
-            names = ["broker"] + [f"broker-{number}" for number in range(2, members + 1)]
-            self.brokers = [Server(name, broker, self.directory, settings).start() for name in names]
+                broker += ["--cluster", CLUSTER, "--nameserver", self.nameserver.address]
+            groups = ["broker-a"]
+            if not standalone and members == 1:
+                groups += [f"broker-{chr(ord('a') + number)}" for number in range(1, GROUPS)]
+            names = ["broker"] + [f"broker-{number}" for number in range(2, members + 1)] + groups[1:]
+            for number, name in enumerate(names):
+                group = groups[max(0, number - members + 1)]
+                command = broker if standalone else [*broker, "--group", group]
+                self.brokers.append(Server(name, command, self.directory, settings).start())
             self.broker = self.brokers[0]
             if members > 1:
                 self.wait_for_in_sync()
+            if len(groups) > 1:
+                self.wait_for_groups(groups)
         except BaseException:
             self.close()
             raise
@@ -170,6 +180,16 @@ class Cluster:
             if state and state["master"] and len(state["inSync"]) == running:
                 return
             assert time.monotonic() < deadline, f"not in sync after {seconds} s: {state}"
+            time.sleep(0.05)
+
+    def wait_for_groups(self, groups, seconds=START_SECONDS):
+        """Returns when the nameserver knows these broker groups: topics come to those only that it knows."""
+        deadline = time.monotonic() + seconds
+        while True:
+            known = {row["broker"] for row in self.mqadmin("clusterList")["brokers"]}
+            if known.issuperset(groups):
+                return
+            assert time.monotonic() < deadline, f"only {known} after {seconds} s"
             time.sleep(0.05)
 
     def restart_in_turn(self):

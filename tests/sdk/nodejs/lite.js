@@ -23,7 +23,9 @@ module.exports = shared => {
     }
     await eventually(() => listener.got.length >= 7, 40_000, 'every message was pushed, and one again');
     await sleep(1000);
-    const of = name => listener.bodies().filter(body => body.startsWith(name));
+    // The SDK sends to all broker groups in turn, and each keeps the order for itself.
+    const inOrder = bodies => ((process.env.KEROLOX_SDK_GROUPS ?? '1') === '1' ? bodies : bodies.sort());
+    const of = name => inOrder(listener.bodies().filter(body => body.startsWith(name)));
     assert.deepEqual(of('b'), ['b0', 'b1', 'b2']);
     assert.deepEqual(of('a'), ['a0', 'a1', 'a1', 'a2']);
     assert.deepEqual(of('other'), []);
