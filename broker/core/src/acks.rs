@@ -77,6 +77,11 @@ impl Acks {
         self.attempted.iter().map(|(offset, (attempts, visible_ms))| (*offset, *attempts, *visible_ms))
     }
 
+    /// Whether something is noted of `offset`, be it that it was handed out and no attempt failed.
+    pub fn is_attempted(&self, offset: u64) -> bool {
+        self.attempted.contains_key(&offset)
+    }
+
     /// Failed attempts of `offset` so far.
     pub fn attempts_of(&self, offset: u64) -> u32 {
         self.attempted.get(&offset).map_or(0, |(attempts, _)| *attempts)

@@ -9,6 +9,9 @@ use super::times::Times;
 use crate::acks::Acks;
 use crate::record::{AckRange, Attempted, DeadReason, QueueProgress};
 
+/// Messages of a queue that may wait until all members are known before nothing further is looked at.
+const HELD_BACK_MAX: usize = 10_000;
+
 /// A message that is out with a consumer, or waits for its next attempt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct InFlight {
@@ -77,6 +80,9 @@ pub(super) struct Cursor {
     /// With order: nothing is handed out before everything in front of this offset was looked at, because somebody holds
     /// a message there, since before a restart or since before order was kept.
     look_before: u64,
+    /// With order: done before they were looked at, by handles from before a restart. What is in front of one in its message group
+    /// was handed out as well.
+    early: BTreeSet<u64>,
     /// The offset was set, and the log does not know yet.
     reset_to: Option<u64>,
     acked: Vec<AckRange>,
@@ -116,6 +122,7 @@ impl Cursor {
         self.next = self.acks.committed();
         self.lanes = self.policy.ordered.then(Lanes::default);
         self.look_before = 0;
+        self.early.clear();
         self.kept.clear();
         self.times.clear();
         for (offset, flight) in std::mem::take(&mut self.in_flight) {
@@ -236,6 +243,7 @@ impl Cursor {
 
     /// Ends a message as a dead letter.
     pub(super) fn bury(&mut self, offset: u64, attempts: u32, reason: DeadReason) {
+        self.note_overtaken(offset);
         self.forget(offset);
         self.acks.ack(offset, offset + 1);
         self.dead.push((offset, attempts, reason));
@@ -249,6 +257,9 @@ impl Cursor {
     /// Without order: the next offset never handed out, what is kept for this filter first.
     pub(super) fn fresh_offset(&mut self, filter: FilterId) -> Option<u64> {
         if self.lanes.is_some() || self.in_flight.len() >= self.policy.in_flight_max {
+            return None;
+        }
+        if self.kept.get(&FilterId::UNKNOWN).is_some_and(|kept| kept.len() >= HELD_BACK_MAX) {
             return None;
         }
         if let Some(kept) = self.kept.get_mut(&filter)
@@ -266,36 +277,58 @@ impl Cursor {
 
     fn next_unseen(&self) -> u64 {
         let mut offset = self.acks.next_open(self.next);
-        while self.lanes.is_none() && offset < self.end && self.was_seen(offset) {
+        if self.lanes.is_some() {
+            let early = self.early.range(self.next..).next();
+            return early.map_or(offset, |early| offset.min(*early));
+        }
+        while offset < self.end && self.was_seen(offset) {
             offset = self.acks.next_open(offset + 1);
         }
         offset
     }
 
     fn was_seen(&self, offset: u64) -> bool {
-        self.in_flight.contains_key(&offset) || self.kept.values().any(|kept| kept.contains(&offset))
+        self.in_flight.contains_key(&offset) || self.is_kept(offset)
     }
 
-    /// With order: up to `max` offsets of the lane that has waited longest, in order. To be handed out at once.
+    /// Whether a consumer had it, which took it for done perhaps: what was taken back from a call that broke had none.
+    fn was_handed_out(&self, offset: u64) -> bool {
+        let flight = self.in_flight.get(&offset);
+        self.acks.is_attempted(offset)
+            || flight.is_some_and(|flight| flight.lease != 0 || flight.attempts > 0)
+    }
+
+    fn is_kept(&self, offset: u64) -> bool {
+        self.kept.values().any(|kept| kept.contains(&offset))
+    }
+
+    /// With order: up to `max` offsets of the lane that has waited longest, in order. To be handed out at once. What was handed out
+    /// before comes without anything new: that may be something that its consumer took for done.
     pub(super) fn next_of_a_lane(&mut self, now_ms: i64, filter: FilterId, max: usize) -> Option<Vec<u64>> {
         loop {
             if self.next_unseen() < self.look_before {
                 return None;
             }
-            let (lane, offsets) = self.lanes.as_ref()?.front(now_ms, filter)?;
+            let (lane, repeated_below, offsets) = self.lanes.as_ref()?.front(now_ms, filter)?;
             let mut room = self.policy.in_flight_max.saturating_sub(self.in_flight.len());
             let mut taken = Vec::new();
             let mut spent = false;
+            let mut repeats = false;
             for offset in offsets.take(max) {
-                match self.in_flight.get(&offset) {
-                    Some(flight) if flight.attempts >= self.policy.max_attempts => {
-                        spent = true;
-                        break;
-                    }
-                    Some(_) => {}
-                    None if room == 0 => break,
-                    None => room -= 1,
+                let flight = self.in_flight.get(&offset);
+                if flight.is_some_and(|flight| flight.attempts >= self.policy.max_attempts) {
+                    spent = true;
+                    break;
                 }
+                let is_repeat = self.was_handed_out(offset);
+                // Perhaps it was handed out before a restart: it comes alone.
+                let is_doubtful = !is_repeat && offset < repeated_below;
+                let is_held_up = repeats && !is_repeat || is_doubtful && !taken.is_empty();
+                if is_held_up || flight.is_none() && room == 0 {
+                    break;
+                }
+                repeats |= is_repeat || is_doubtful;
+                room -= usize::from(flight.is_none());
                 taken.push(offset);
             }
             if !taken.is_empty() || !spent {
@@ -309,8 +342,14 @@ impl Cursor {
     pub(super) fn wants_lanes(&self, now_ms: i64, filter: FilterId, enough: usize) -> Option<u64> {
         let lanes = self.lanes.as_ref()?;
         let offset = self.next_unseen();
-        let few =
-            || lanes.len() < self.policy.lookahead_max && lanes.ready_len(now_ms, filter, enough) < enough;
+        // What waits for a member that does not receive must not keep others from what is behind it.
+        let looked = || lanes.len() - lanes.kept_len();
+        let held_back = || lanes.kept_for_len(FilterId::UNKNOWN);
+        let few = || {
+            looked() < self.policy.lookahead_max
+                && lanes.ready_len(now_ms, filter, enough) < enough
+                && held_back() < HELD_BACK_MAX
+        };
         (offset < self.end && (offset < self.look_before || few())).then_some(offset)
     }
 
@@ -324,7 +363,11 @@ impl Cursor {
         for lane in told {
             let offset = self.next.max(from);
             self.next = offset + 1;
-            if offset < self.end && !self.acks.is_done(offset) {
+            if self.acks.is_done(offset) {
+                if self.early.remove(&offset) {
+                    lanes.repeat_below(lane, offset);
+                }
+            } else if offset < self.end {
                 lanes.add(offset, lane);
                 if let Some(flight) = self.in_flight.get(&offset) {
                     lanes.out(offset, flight.visible_ms);
@@ -344,12 +387,15 @@ impl Cursor {
         self.lanes.as_ref().and_then(|lanes| lanes.lane_of(offset))
     }
 
-    /// A message is for consumers with this filter, and for no one else.
-    pub(super) fn keep_for(&mut self, offset: u64, filter: FilterId) {
+    /// A message is for consumers with one of these filters, and for no one else.
+    pub(super) fn keep_for(&mut self, offset: u64, filters: &[FilterId]) {
         if let Some(lane) = self.lane_of(offset)
             && let Some(lanes) = &mut self.lanes
         {
-            lanes.keep_for(lane, Some(filter));
+            // One that is behind others is looked at again when it has come to the front.
+            if lanes.is_front(offset) {
+                lanes.keep_for(lane, filters);
+            }
             return;
         }
         if let Some(flight) = self.in_flight.get(&offset).cloned() {
@@ -359,7 +405,9 @@ impl Cursor {
                 self.note_attempts(offset, flight.attempts, flight.visible_ms);
             }
         }
-        self.kept.entry(filter).or_default().insert(offset);
+        for filter in filters {
+            self.kept.entry(*filter).or_default().insert(offset);
+        }
     }
 
     /// Nobody has this filter any more.
@@ -368,6 +416,9 @@ impl Cursor {
             lanes.forget_filter(filter);
         }
         for offset in self.kept.remove(&filter).unwrap_or_default() {
+            if self.is_kept(offset) {
+                continue;
+            }
             let attempts = self.acks.attempts_of(offset);
             self.put(offset, InFlight { attempts, visible_ms: now_ms, logged: true, ..InFlight::default() });
         }
@@ -418,11 +469,43 @@ impl Cursor {
 
     /// Marks `offset` done, and notes it for the log.
     pub(super) fn finish(&mut self, offset: u64) {
+        self.note_overtaken(offset);
         self.forget(offset);
         self.acks.ack(offset, offset + 1);
         match self.acked.last_mut() {
             Some(last) if last.end == offset => last.end = offset + 1,
             _ => self.acked.push(AckRange { start: offset, end: offset + 1 }),
+        }
+    }
+
+    /// With order: a message is done before others in front of it in its message group that were handed out. That is logged with
+    /// it, so that nothing new comes beside them after a restart either.
+    fn note_overtaken(&mut self, offset: u64) {
+        let Some(lanes) = &self.lanes else { return };
+        let lane = lanes.lane_of(offset);
+        if lane.is_none() && offset >= self.next {
+            self.early.insert(offset);
+        }
+        let is_logged = |other: u64, flight: &InFlight| flight.logged && self.acks.is_attempted(other);
+        let known = |other: u64| self.in_flight.get(&other).filter(|flight| !is_logged(other, flight));
+        let taken = |(other, flight): (u64, &InFlight)| (other, flight.attempts, flight.visible_ms);
+        let overtaken: Vec<(u64, u32, i64)> = match lane {
+            Some(lane) => {
+                lanes.in_front(lane, offset).filter_map(|other| Some(taken((other, known(other)?)))).collect()
+            }
+            // Any of them may be of its message group.
+            None => self
+                .in_flight
+                .range(..offset)
+                .filter(|(other, flight)| !is_logged(**other, flight))
+                .map(|(other, flight)| taken((*other, flight)))
+                .collect(),
+        };
+        for (other, attempts, visible_ms) in overtaken {
+            self.note_attempts(other, attempts, visible_ms);
+            if let Some(flight) = self.in_flight.get_mut(&other) {
+                flight.logged = true;
+            }
         }
     }
 

@@ -23,10 +23,12 @@ struct State {
     waiting: BTreeSet<u64>,
     /// When those that were handed out become visible again.
     out: BTreeMap<u64, i64>,
-    /// Whose filter the front is kept for; nobody's in particular if absent.
-    wanted_by: Option<FilterId>,
+    /// Whose filters the front is kept for; nobody's in particular if there are none.
+    wanted_by: Vec<FilterId>,
     /// The front used up its attempts and stays.
     blocked: bool,
+    /// What is in front of this offset was handed out before: one behind it is done.
+    repeated_below: u64,
 }
 
 impl State {
@@ -37,6 +39,23 @@ impl State {
         }
         Some(self.out.values().copied().max().unwrap_or(i64::MIN))
     }
+
+    /// Its place among the ready ones: when, and its front.
+    fn place(&self) -> Option<(i64, u64)> {
+        let front = *self.waiting.first()?;
+        self.ready_ms().map(|ready_ms| (ready_ms, front))
+    }
+
+    /// Messages that stand here while the front is kept for somebody.
+    fn kept_len(&self) -> usize {
+        if self.wanted_by.is_empty() { 0 } else { self.waiting.len() }
+    }
+}
+
+/// Under which keys a lane stands among the ready ones.
+fn keys(wanted_by: &[FilterId]) -> impl Iterator<Item = Option<FilterId>> {
+    let anybody = wanted_by.is_empty().then_some(None);
+    anybody.into_iter().chain(wanted_by.iter().copied().map(Some))
 }
 
 /// The lanes of one queue.
@@ -46,6 +65,8 @@ pub(super) struct Lanes {
     of: BTreeMap<u64, Lane>,
     /// `(ready_ms, front offset, lane)` by whom the front is kept for.
     ready: BTreeMap<Option<FilterId>, BTreeSet<(i64, u64, Lane)>>,
+    /// Messages in lanes whose front is kept for somebody.
+    kept: usize,
 }
 
 impl Lanes {
@@ -61,9 +82,27 @@ impl Lanes {
         self.of.get(&offset).copied()
     }
 
+    /// A message of a lane was done before it was looked at.
+    pub(super) fn repeat_below(&mut self, lane: Lane, offset: u64) {
+        if let Some(state) = self.lanes.get_mut(&lane) {
+            state.repeated_below = state.repeated_below.max(offset);
+        }
+    }
+
+    /// Those in front of a message in its lane, not done.
+    pub(super) fn in_front(&self, lane: Lane, offset: u64) -> impl Iterator<Item = u64> + '_ {
+        let state = self.lanes.get(&lane).into_iter();
+        state.flat_map(move |state| state.waiting.range(..offset).copied())
+    }
+
     /// Messages that are known and not done.
     pub(super) fn len(&self) -> usize {
         self.of.len()
+    }
+
+    /// Those of them that stand in lanes whose front is kept for members with certain filters.
+    pub(super) fn kept_len(&self) -> usize {
+        self.kept
     }
 
     /// Offsets that are known and not done.
@@ -89,7 +128,7 @@ impl Lanes {
             state.out.remove(&offset);
             if front {
                 state.blocked = false;
-                state.wanted_by = None;
+                state.wanted_by.clear();
             }
         });
         if self.lanes.get(&lane).is_some_and(|state| state.waiting.is_empty()) {
@@ -97,20 +136,22 @@ impl Lanes {
         }
     }
 
-    /// The lane that may be handed out from and has waited longest, for a consumer with this filter: its offsets in order.
+    /// The lane that may be handed out from and has waited longest, for a consumer with this filter: before which offset
+    /// everything was handed out before, and its offsets in order.
     /// Lanes whose messages failed before come first.
     pub(super) fn front(
         &self,
         now_ms: i64,
         filter: FilterId,
-    ) -> Option<(Lane, impl Iterator<Item = u64> + '_)> {
+    ) -> Option<(Lane, u64, impl Iterator<Item = u64> + '_)> {
         let sets = [None, Some(filter)].map(|key| self.ready.get(&key));
         let failed = (i64::MIN + 1, 0, Lane::Group(0));
         let again = sets.iter().flatten().filter_map(|set| set.range(failed..).next());
         let again = again.filter(|(ready_ms, _, _)| *ready_ms <= now_ms).min();
         let fresh = || sets.iter().flatten().filter_map(|set| set.range(..failed).next()).min();
         let (_, _, lane) = again.or_else(fresh)?;
-        Some((*lane, self.lanes[lane].waiting.iter().copied()))
+        let state = &self.lanes[lane];
+        Some((*lane, state.repeated_below, state.waiting.iter().copied()))
     }
 
     /// Lanes that may be handed out from, at most `max`.
@@ -120,6 +161,11 @@ impl Lanes {
             ready.take_while(|(ready_ms, _, _)| *ready_ms <= now_ms).take(max).count()
         };
         count(None) + count(Some(filter))
+    }
+
+    /// Lanes that only consumers with this filter may be handed out from.
+    pub(super) fn kept_for_len(&self, filter: FilterId) -> usize {
+        self.ready.get(&Some(filter)).map_or(0, BTreeSet::len)
     }
 
     /// When the first lane that waits may be handed out from, if it is later than `now_ms`.
@@ -132,19 +178,18 @@ impl Lanes {
         self.ready.values().filter_map(after).min()
     }
 
-    /// The front of a lane is kept for consumers with this filter.
-    pub(super) fn keep_for(&mut self, lane: Lane, filter: Option<FilterId>) {
-        self.change(lane, |state| state.wanted_by = filter);
+    /// The front of a lane is kept for consumers with these filters.
+    pub(super) fn keep_for(&mut self, lane: Lane, filters: &[FilterId]) {
+        self.change(lane, |state| state.wanted_by = filters.to_vec());
     }
 
-    /// Nobody has this filter any more: what was kept for it is for everybody.
+    /// Nobody has this filter any more: what was kept for it alone is for everybody.
     pub(super) fn forget_filter(&mut self, filter: FilterId) {
-        for (_, _, lane) in self.ready.remove(&Some(filter)).unwrap_or_default() {
-            self.change(lane, |state| state.wanted_by = None);
+        let kept = self.lanes.iter().filter(|(_, state)| state.wanted_by.contains(&filter));
+        for lane in kept.map(|(lane, _)| *lane).collect::<Vec<_>>() {
+            self.change(lane, |state| state.wanted_by.retain(|known| *known != filter));
         }
-        for state in self.lanes.values_mut().filter(|state| state.wanted_by == Some(filter)) {
-            state.wanted_by = None;
-        }
+        self.ready.remove(&Some(filter));
     }
 
     /// Whether a message is at the front of its lane.
@@ -175,23 +220,25 @@ impl Lanes {
     /// Changes a lane and puts it where it belongs among the ready ones.
     fn change(&mut self, lane: Lane, act: impl FnOnce(&mut State)) {
         let state = self.lanes.entry(lane).or_default();
-        let place = |state: &State| {
-            let front = *state.waiting.first()?;
-            state.ready_ms().map(|ready_ms| (state.wanted_by, (ready_ms, front, lane)))
-        };
-        let before = place(state);
+        let (before, wanted_by) = (state.place(), state.wanted_by.clone());
+        self.kept -= state.kept_len();
         act(state);
-        let after = place(state);
-        if before == after {
+        self.kept += state.kept_len();
+        let after = state.place();
+        if before == after && wanted_by == state.wanted_by {
             return;
         }
-        if let Some((filter, key)) = before
-            && let Some(set) = self.ready.get_mut(&filter)
-        {
-            set.remove(&key);
+        if let Some((ready_ms, front)) = before {
+            for key in keys(&wanted_by) {
+                if let Some(set) = self.ready.get_mut(&key) {
+                    set.remove(&(ready_ms, front, lane));
+                }
+            }
         }
-        if let Some((filter, key)) = after {
-            self.ready.entry(filter).or_default().insert(key);
+        if let Some((ready_ms, front)) = after {
+            for key in keys(&state.wanted_by) {
+                self.ready.entry(key).or_default().insert((ready_ms, front, lane));
+            }
         }
     }
 }

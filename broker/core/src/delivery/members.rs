@@ -1,4 +1,4 @@
-//! Which filters the members of a group receive with.
+//! Which filters the members of a group receive with, or say that they will.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,37 +13,54 @@ pub const MEMBER_FORGOTTEN_MS: i64 = 60_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FilterId(u32);
 
+impl FilterId {
+    /// Of members that are not known yet, but may be there.
+    pub(super) const UNKNOWN: Self = Self(u32::MAX);
+}
+
 #[derive(Debug, Clone)]
 struct Member {
     filter: FilterId,
     seen_ms: i64,
 }
 
-/// The members of a group on one topic, as their receives show them.
+/// The members of a group on one topic, as their receives show them, and the filters that connected ones have announced.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Members {
     filters: Vec<(FilterId, Arc<Filter>)>,
     members: HashMap<String, Member>,
+    announced: Vec<FilterId>,
     next: u32,
 }
 
 impl Members {
     /// A member receives with this filter. Its number stays the same as long as anybody uses it.
     pub(super) fn join(&mut self, now_ms: i64, client: &str, filter: &Filter) -> FilterId {
-        let id = match self.filters.iter().find(|(_, known)| **known == *filter) {
-            Some((id, _)) => *id,
-            None => {
-                let id = FilterId(self.next);
-                self.next += 1;
-                self.filters.push((id, Arc::new(filter.clone())));
-                id
-            }
-        };
+        let id = self.number(filter);
         match self.members.get_mut(client) {
             Some(member) => *member = Member { filter: id, seen_ms: now_ms },
             None => drop(self.members.insert(client.to_owned(), Member { filter: id, seen_ms: now_ms })),
         }
         id
+    }
+
+    /// These are all filters that connected members have announced, whether or not they have received yet.
+    pub(super) fn announce(&mut self, filters: &[Filter]) {
+        self.announced = filters.iter().map(|filter| self.number(filter)).collect();
+    }
+
+    fn number(&mut self, filter: &Filter) -> FilterId {
+        if let Some((id, _)) = self.filters.iter().find(|(_, known)| **known == *filter) {
+            return *id;
+        }
+        let id = FilterId(self.next);
+        self.next += 1;
+        self.filters.push((id, Arc::new(filter.clone())));
+        id
+    }
+
+    fn is_used(&self, id: FilterId) -> bool {
+        self.announced.contains(&id) || self.members.values().any(|member| member.filter == id)
     }
 
     /// Filters of other members.
@@ -53,8 +70,8 @@ impl Members {
 
     /// The filters that members have at the moment.
     pub(super) fn filters(&self) -> Vec<Arc<Filter>> {
-        let is_used = |id: FilterId| self.members.values().any(|member| member.filter == id);
-        self.filters.iter().filter(|(id, _)| is_used(*id)).map(|(_, filter)| Arc::clone(filter)).collect()
+        let used = self.filters.iter().filter(|(id, _)| self.is_used(*id));
+        used.map(|(_, filter)| Arc::clone(filter)).collect()
     }
 
     /// Number of filters in use.
@@ -71,8 +88,9 @@ impl Members {
         self.members.retain(|client, member| {
             now_ms.saturating_sub(member.seen_ms) < MEMBER_FORGOTTEN_MS || alive(client)
         });
-        let members = &self.members;
-        let unused = |id: FilterId| !members.values().any(|member| member.filter == id);
-        self.filters.extract_if(.., |(id, _)| unused(*id)).map(|(id, _)| id).collect()
+        let gone: Vec<FilterId> =
+            self.filters.iter().map(|(id, _)| *id).filter(|id| !self.is_used(*id)).collect();
+        self.filters.retain(|(id, _)| !gone.contains(id));
+        gone
     }
 }

@@ -63,9 +63,20 @@ struct Expected {
     call: u64,
     alive_held: bool,
     blocked: bool,
+    /// A consumer had it, or was to have it.
+    handed: bool,
+    /// A consumer had it, and what followed it then may be done.
+    repeats: bool,
+    /// The log says that a consumer had it: it was put off, or one behind it in its message group is done.
+    noted: bool,
 }
 
 impl Expected {
+    /// What stays true of a message whatever becomes of its delivery.
+    fn anew(&self) -> Self {
+        Self { handed: self.handed, repeats: self.repeats, noted: self.noted, ..Self::default() }
+    }
+
     /// A handle counts while it is current and not expired; where nobody holds the message, the last one given counts.
     fn admits(&self, message: &Picked, now_ms: i64) -> bool {
         if self.blocked {
@@ -137,24 +148,23 @@ impl World {
 
     /// What the engine decided alone, and what has to go into the log.
     fn log_progress(&mut self) -> Result<(), TestCaseError> {
+        let dead_letters = self.subscription.take_dead();
         for progress in self.subscription.take_progress() {
             self.durable.apply(&progress);
         }
-        for dead in self.subscription.take_dead() {
+        for dead in dead_letters {
             let expected = self.reference.entry(dead.offset).or_default();
             prop_assert!(!expected.done, "offset {} was done when it became a dead letter", dead.offset);
             prop_assert_eq!(self.policy.exhausted, Exhausted::DeadLetter);
             expected.done = true;
             self.durable.ack(dead.offset, dead.offset + 1);
+            self.note_overtaken(dead.offset);
         }
         for blocked in self.subscription.blocked() {
             let expected = self.reference.entry(blocked.offset).or_default();
             prop_assert!(!expected.done);
-            *expected = Expected {
-                attempts: expected.attempts.max(MAX_ATTEMPTS),
-                blocked: true,
-                ..Expected::default()
-            };
+            *expected =
+                Expected { attempts: expected.attempts.max(MAX_ATTEMPTS), blocked: true, ..expected.anew() };
         }
         Ok(())
     }
@@ -198,25 +208,33 @@ impl World {
                 if self.wants(client, message.offset) {
                     Verdict::Wanted
                 } else {
-                    let other = others.iter().find(|(_, filter)| filter.matches(Some(tag), |_| None));
-                    other.map_or(Verdict::Unwanted, |(id, _)| Verdict::WantedBy(*id))
+                    let others = others.iter().filter(|(_, filter)| filter.matches(Some(tag), |_| None));
+                    let others: Vec<_> = others.map(|(id, _)| *id).collect();
+                    if others.is_empty() { Verdict::Unwanted } else { Verdict::WantedBy(others) }
                 }
             };
             let verdicts: Vec<Verdict> = picked.iter().map(verdict).collect();
             let wanted = self.subscription.sort_out(self.now_ms, picked.clone(), &verdicts);
+            let mut done_now = Vec::new();
             for (message, verdict) in picked.iter().zip(&verdicts) {
                 let done = *verdict == Verdict::Unwanted && self.subscription_done(message.offset);
                 let expected = self.reference.get_mut(&message.offset).expect("checked just now");
                 if done {
                     expected.done = true;
+                    done_now.push(message.offset);
                 } else if !wanted.contains(message) {
                     let (attempts, invisible_until_ms) = (message.attempt - 1, self.now_ms);
-                    *expected = Expected { attempts, invisible_until_ms, ..Expected::default() };
+                    *expected = Expected { attempts, invisible_until_ms, ..expected.anew() };
                 }
             }
+            done_now.into_iter().for_each(|offset| self.note_overtaken(offset));
             prop_assert!(wanted.iter().all(|message| self.wants(client, message.offset)));
             if !wanted.is_empty() {
                 let count = wanted.len();
+                for message in &wanted {
+                    let expected = self.reference.get_mut(&message.offset).expect("checked just now");
+                    (expected.handed, expected.repeats) = (true, true);
+                }
                 self.handles.extend(wanted.into_iter().map(|message| (client, message)));
                 return Ok(count);
             }
@@ -266,21 +284,28 @@ impl World {
                 lease: message.lease,
                 call: message.call,
                 alive_held: alive,
-                ..Expected::default()
+                ..expected.anew()
             };
         }
         Ok(())
     }
 
-    /// Everything before it in its message group is done or comes with it, and nobody holds anything behind it.
+    /// Everything before it in its message group is done or comes with it, and nobody holds anything behind it. Nothing new comes
+    /// while an older one that was handed out is not done.
     fn check_order(&self, offset: u64, before: &[Picked]) -> Result<(), TestCaseError> {
         let lane = self.lane(offset);
+        let is_new = !self.reference.get(&offset).is_some_and(|expected| expected.handed);
         for other in (0..self.published.len() as u64).filter(|o| *o != offset && self.lane(*o) == lane) {
             let expected = self.reference.get(&other).cloned().unwrap_or_default();
             let with_it = before.iter().any(|message| message.offset == other);
             prop_assert!(other > offset || expected.done || with_it, "{offset} overtakes {other}");
             let held = expected.lease != 0 && !expected.done && expected.invisible_until_ms > self.now_ms;
             prop_assert!(!held || with_it, "{offset} is handed out while somebody holds {other}");
+            let undone = other < offset && expected.repeats && !expected.done;
+            prop_assert!(
+                !(is_new && undone),
+                "{offset} is new and comes beside {other}, which was handed out"
+            );
         }
         Ok(())
     }
@@ -295,12 +320,25 @@ impl World {
         let expected = self.reference.get_mut(&message.offset).expect("it was handed out");
         if expected.done || expected.admits(&message, self.now_ms) {
             prop_assert_eq!(answer, Ok(()));
-            expected.done = true;
+            if !std::mem::replace(&mut expected.done, true) {
+                self.note_overtaken(message.offset);
+            }
         } else {
             let refused = matches!(answer, Err(HandleError::Expired | HandleError::Superseded));
             prop_assert!(refused, "{:?}", answer);
         }
         Ok(())
+    }
+
+    /// What a group in order had handed out in front of a message that is done.
+    fn note_overtaken(&mut self, offset: u64) {
+        let lane = self.lane(offset);
+        let in_front: Vec<u64> = (0..offset).filter(|other| self.lane(*other) == lane).collect();
+        for other in in_front.into_iter().filter(|_| self.policy.ordered) {
+            if let Some(expected) = self.reference.get_mut(&other) {
+                expected.noted |= expected.repeats && !expected.done;
+            }
+        }
     }
 
     fn nack(&mut self, index: usize, ms: u64, suspend: bool) -> Result<(), TestCaseError> {
@@ -316,7 +354,9 @@ impl World {
                 attempts: message.attempt - u32::from(suspend),
                 invisible_until_ms: lease.visible_ms,
                 lease: lease.lease,
-                ..Expected::default()
+                repeats: true,
+                noted: true,
+                ..expected.anew()
             };
             let place = index % self.handles.len();
             self.handles[place] =
@@ -336,7 +376,7 @@ impl World {
         } else if expected.admits(&message, self.now_ms) {
             prop_assert_eq!(answer, Ok(true));
             if self.policy.exhausted == Exhausted::Block {
-                *expected = Expected { attempts: MAX_ATTEMPTS, blocked: true, ..Expected::default() };
+                *expected = Expected { attempts: MAX_ATTEMPTS, blocked: true, ..expected.anew() };
             }
         } else {
             prop_assert!(answer.is_err());
@@ -348,8 +388,8 @@ impl World {
         let blocked = self.subscription.blocked();
         let Some(message) = blocked.get(index) else { return };
         assert!(self.subscription.unblock(self.now_ms, message.queue, message.offset));
-        *self.reference.get_mut(&message.offset).expect("it was delivered") =
-            Expected { invisible_until_ms: self.now_ms, ..Expected::default() };
+        let expected = self.reference.get_mut(&message.offset).expect("it was delivered");
+        *expected = Expected { invisible_until_ms: self.now_ms, ..expected.anew() };
     }
 
     fn give_back(&mut self, index: usize) {
@@ -360,7 +400,8 @@ impl World {
             *expected = Expected {
                 attempts: message.attempt - 1,
                 invisible_until_ms: self.now_ms,
-                ..Expected::default()
+                repeats: message.attempt > 1 || expected.noted,
+                ..expected.anew()
             };
         }
     }
@@ -415,13 +456,16 @@ impl World {
         let durable = &self.durable;
         let attempted: BTreeMap<u64, (u32, i64)> =
             durable.attempted().map(|(offset, attempts, ms)| (offset, (attempts, ms))).collect();
+        let before = std::mem::take(&mut self.reference);
         self.reference = (0..self.published.len() as u64)
             .filter_map(|offset| {
                 if durable.is_done(offset) {
                     return Some((offset, Expected { done: true, ..Expected::default() }));
                 }
-                let (attempts, invisible_until_ms) = *attempted.get(&offset)?;
-                Some((offset, Expected { attempts, invisible_until_ms, ..Expected::default() }))
+                let noted = before.get(&offset).is_some_and(|expected| expected.noted);
+                let (attempts, invisible_until_ms) = *attempted.get(&offset).or(noted.then_some(&(0, 0)))?;
+                let known = Expected { handed: true, repeats: true, noted: true, ..Expected::default() };
+                Some((offset, Expected { attempts, invisible_until_ms, ..known }))
             })
             .collect();
         Ok(())

@@ -46,14 +46,14 @@ pub struct Picked {
 }
 
 /// What reading a picked message showed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Its receiver gets it.
     Wanted,
-    /// No member of the group wants it, or it is not there any more: it is done.
+    /// No known member of the group wants it, or it is not there any more: it is done, or waits until all members are known.
     Unwanted,
-    /// The receiver does not want it, but members with this filter do.
-    WantedBy(FilterId),
+    /// The receiver does not want it, but members with these filters do.
+    WantedBy(Vec<FilterId>),
     /// It cannot be read; to be tried again at this time, milliseconds since the Unix epoch.
     Unreadable(i64),
 }

@@ -11,7 +11,7 @@ use super::cursor::{Counts, Cursor, InFlight};
 use super::fate::Fate;
 use super::handle::{HandleError, Lease};
 use super::lanes::Lane;
-use super::members::Members;
+use super::members::{FilterId, Members};
 use super::policy::Policy;
 use super::priorities::Turns;
 use super::requests::{Blocked, Dead, Retrying, Standing};
@@ -39,6 +39,8 @@ pub struct Subscription {
     next_lease: u64,
     /// Number of the last receive.
     last_call: u64,
+    /// There may be members that are not known yet.
+    holds_back: bool,
 }
 
 impl Subscription {
@@ -57,7 +59,27 @@ impl Subscription {
             turns: Turns::default(),
             next_lease: lease_base.max(1),
             last_call: 0,
+            holds_back: false,
         }
+    }
+
+    /// There may be members of which this broker has not heard yet, as after a start: until [`Self::settle`], what no known
+    /// member wants is not done, but waits.
+    pub fn hold_back(&mut self) {
+        self.holds_back = true;
+    }
+
+    /// All members are known by now.
+    pub fn settle(&mut self, now_ms: i64) {
+        if std::mem::take(&mut self.holds_back) {
+            self.queues.values_mut().for_each(|cursor| cursor.forget_filter(now_ms, FilterId::UNKNOWN));
+        }
+    }
+
+    /// These are the filters that connected members have announced, whether or not they have received yet. What only they want
+    /// waits for them.
+    pub fn announce(&mut self, filters: &[Filter]) {
+        self.members.announce(filters);
     }
 
     /// Adds a queue with the progress that the log knows, unless it is known already. `end` is one past its newest

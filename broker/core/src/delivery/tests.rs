@@ -67,7 +67,11 @@ fn what_expires_is_not_handed_out_unless_it_waits_for_another_attempt() {
 }
 
 fn tell_lanes(subscription: &mut Subscription, filter: FilterId, lane: impl Fn(u64) -> Lane) {
-    while let Some(wanted) = subscription.lanes_wanted(0, &ask(100, filter)) {
+    tell_lanes_to(subscription, filter, lane, 100);
+}
+
+fn tell_lanes_to(subscription: &mut Subscription, filter: FilterId, lane: impl Fn(u64) -> Lane, max: usize) {
+    while let Some(wanted) = subscription.lanes_wanted(0, &ask(max, filter)) {
         let lanes: Vec<Lane> = (wanted.from..wanted.end).map(&lane).collect();
         subscription.tell_lanes(wanted.queue, wanted.from, lanes);
     }
@@ -141,6 +145,68 @@ fn the_last_failure_ends_a_message_when_its_time_is_over_and_not_before() {
     assert_eq!((again[0].offset, again[0].attempt), (0, 1));
 }
 
+/// Messages 1 and 2 of one message group were handed out with 0 and are done, 3 and 4 are new.
+#[test]
+fn nothing_new_of_a_message_group_comes_beside_what_is_repeated() {
+    let policy = Policy { ordered: true, ..Policy::default() };
+    for fails in [
+        |subscription: &mut Subscription, lease: &Lease| {
+            subscription.change_invisible(2, lease, 5_000, false).map(drop)
+        },
+        |subscription: &mut Subscription, lease: &Lease| {
+            subscription.change_invisible(2, lease, 5_000, true).map(drop)
+        },
+        |_: &mut Subscription, _: &Lease| Ok(()),
+    ] {
+        for restarts in [false, true] {
+            let (mut subscription, mut filter) = subscription(policy, &[3]);
+            tell_lanes(&mut subscription, filter, |_| Lane::Group(7));
+            let first = receive(&mut subscription, 0, 3, filter);
+            assert_eq!(offsets(&first), [0, 1, 2]);
+            for message in first[1..].iter().rev() {
+                assert_eq!(subscription.ack(1, &lease_of(message)), Ok(()));
+            }
+            assert_eq!(fails(&mut subscription, &lease_of(&first[0])), Ok(()));
+            if restarts {
+                let mut acks = Acks::default();
+                subscription.take_progress().iter().for_each(|progress| acks.apply(progress));
+                (subscription, filter) = started(1_000_000, policy, &[5], &acks);
+            }
+            subscription.extend(0, 5);
+            let mut next = |now_ms| {
+                tell_lanes(&mut subscription, filter, |_| Lane::Group(7));
+                let picked = receive(&mut subscription, now_ms, 9, filter);
+                let leases: Vec<Lease> = picked.iter().map(lease_of).collect();
+                assert!(leases.iter().all(|lease| subscription.ack(now_ms, lease).is_ok()));
+                offsets(&picked)
+            };
+            assert_eq!(next(3), [0; 0]);
+            assert_eq!(next(10_000), [0]);
+            assert_eq!(next(10_001), [3, 4]);
+        }
+    }
+}
+
+/// A handle from before a restart says that a message is done before the engine has looked at its message group.
+#[test]
+fn what_is_done_by_a_handle_from_before_a_restart_was_handed_out_with_what_is_in_front_of_it() {
+    let policy = Policy { ordered: true, ..Policy::default() };
+    let (mut before, filter) = subscription(policy, &[3]);
+    tell_lanes(&mut before, filter, |_| Lane::Group(7));
+    let first = receive(&mut before, 0, 3, filter);
+    let (mut after, filter) = started(1_000_000, policy, &[5], &Acks::default());
+    assert_eq!(after.ack(1, &lease_of(&first[1])), Ok(()));
+    assert_eq!(after.ack(1, &lease_of(&first[2])), Ok(()));
+    // Step by step: what is done is looked at, wherever a step ends.
+    while let Some(wanted) = after.lanes_wanted(0, &ask(9, filter)) {
+        after.tell_lanes(wanted.queue, wanted.from, [Lane::Group(7)]);
+    }
+    let repeated = receive(&mut after, 2, 9, filter);
+    assert_eq!(offsets(&repeated), [0]);
+    assert_eq!(after.ack(3, &lease_of(&repeated[0])), Ok(()));
+    assert_eq!(offsets(&receive(&mut after, 4, 9, filter)), [3, 4]);
+}
+
 #[test]
 fn a_suspended_delivery_is_no_attempt() {
     let (mut subscription, filter) = subscription(Policy::default(), &[1]);
@@ -167,11 +233,64 @@ fn a_reset_forgets_attempts_and_handles() {
 }
 
 #[test]
+fn what_an_announced_member_wants_waits_for_it_and_does_not_hold_others_up() {
+    for ordered in [false, true] {
+        let policy = Policy { ordered, lookahead_max: 2, ..Policy::default() };
+        let (mut subscription, all) = subscription(policy, &[6]);
+        let tags = |text: &str| Filter::tags(text).expect("legal");
+        subscription.announce(&[Filter::All, tags("blue"), tags("blue || red")]);
+        let others = subscription.other_filters(all);
+        let ids = |wanted: &[&str]| -> Vec<FilterId> {
+            let wants = |filter: &Filter| wanted.iter().any(|text| *filter == tags(text));
+            others.iter().filter(|(_, filter)| wants(filter)).map(|(id, _)| *id).collect()
+        };
+        let (blue, both) = (ids(&["blue"]), ids(&["blue", "blue || red"]));
+        assert_eq!((blue.len(), both.len()), (1, 2));
+        // Offsets 0 to 3 are for those who have not asked yet, the first two for any of them.
+        for offset in 0..4 {
+            tell_lanes_to(&mut subscription, all, Lane::Alone, 1);
+            let picked = receive(&mut subscription, 0, 1, all);
+            assert_eq!(offsets(&picked), [offset]);
+            let wanted = Verdict::WantedBy(if offset < 2 { both.clone() } else { blue.clone() });
+            assert!(subscription.sort_out(0, picked, &[wanted]).is_empty());
+        }
+        tell_lanes_to(&mut subscription, all, Lane::Alone, 2);
+        assert_eq!(offsets(&receive(&mut subscription, 1, 2, all)), [4, 5], "ordered: {ordered}");
+        // One of those who want it is enough.
+        let late = subscription.join(2, "d", &tags("red || blue"));
+        assert_eq!(offsets(&receive(&mut subscription, 2, 9, late)), [0, 1]);
+        // It leaves before it has ever asked.
+        subscription.announce(&[Filter::All, tags("blue || red")]);
+        subscription.sweep(5_001, |_| true);
+        assert_eq!(offsets(&receive(&mut subscription, 5_001, 9, all)), [2, 3]);
+    }
+}
+
+#[test]
+fn nothing_is_done_unread_before_all_members_are_known() {
+    for ordered in [false, true] {
+        let (mut subscription, filter) = subscription(Policy { ordered, ..Policy::default() }, &[2]);
+        subscription.hold_back();
+        tell_lanes(&mut subscription, filter, Lane::Alone);
+        let picked = receive(&mut subscription, 0, 2, filter);
+        let verdicts = [Verdict::Unwanted, Verdict::Wanted];
+        assert_eq!(offsets(&subscription.sort_out(0, picked, &verdicts)), [1]);
+        assert!(receive(&mut subscription, 1, 2, filter).is_empty());
+        assert_eq!(subscription.counts(1)[&0].lag, 2);
+        subscription.settle(2);
+        let picked = receive(&mut subscription, 2, 2, filter);
+        assert_eq!((offsets(&picked), picked[0].attempt), (vec![0], 1));
+        subscription.sort_out(2, picked, &[Verdict::Unwanted]);
+        assert_eq!(subscription.counts(2)[&0].lag, 1);
+    }
+}
+
+#[test]
 fn what_only_others_want_waits_for_them_and_for_nobody_who_is_gone() {
     let (mut subscription, all) = subscription(Policy::default(), &[2]);
     let other = subscription.join(0, "d", &Filter::tags("blue").expect("legal"));
     let picked = receive(&mut subscription, 0, 2, all);
-    let kept = subscription.sort_out(0, picked, &[Verdict::WantedBy(other), Verdict::Wanted]);
+    let kept = subscription.sort_out(0, picked, &[Verdict::WantedBy(vec![other]), Verdict::Wanted]);
     assert_eq!(offsets(&kept), [1]);
     assert!(receive(&mut subscription, 1, 2, all).is_empty());
     // Its members are gone for long: what was kept for them is for everybody.

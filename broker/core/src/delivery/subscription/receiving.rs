@@ -19,12 +19,12 @@ impl Subscription {
         self.members.join(now_ms, client, filter)
     }
 
-    /// Filters that other members receive with.
+    /// Filters that other members receive with or have announced.
     pub fn other_filters(&self, filter: FilterId) -> Vec<(FilterId, Arc<Filter>)> {
         self.members.others(filter).collect()
     }
 
-    /// Number of different filters that members receive with.
+    /// Number of different filters that members receive with or have announced.
     pub fn filters_len(&self) -> usize {
         self.members.filters_len()
     }
@@ -83,13 +83,18 @@ impl Subscription {
                     wanted.push(message);
                     continue;
                 }
-                Verdict::Unwanted => {
+                Verdict::Unwanted if !self.holds_back => {
                     self.cursor(message.queue).finish(message.offset);
                     continue;
                 }
-                Verdict::WantedBy(filter) => {
+                Verdict::Unwanted => {
                     self.take_back(now_ms, &message);
-                    self.cursor(message.queue).keep_for(message.offset, *filter);
+                    self.cursor(message.queue).keep_for(message.offset, &[FilterId::UNKNOWN]);
+                    lane
+                }
+                Verdict::WantedBy(filters) => {
+                    self.take_back(now_ms, &message);
+                    self.cursor(message.queue).keep_for(message.offset, filters);
                     lane
                 }
                 Verdict::Unreadable(again_ms) => {
