@@ -8,9 +8,10 @@ use kerolox_core::slots::{queue_of, slot_of};
 use kerolox_proto::v2::{self, receive_message_response::Content};
 use tokio_stream::StreamExt as _;
 
+use crate::replication;
 use crate::support::{
-    NO_CHECKS, PATIENCE, Servers, bodies, body, eventually, expect_nothing, from_client, raw, receive,
-    resource,
+    INVISIBLE, INVISIBLE_MIN, NO_CHECKS, PATIENCE, Servers, bodies, body, eventually, expect_nothing,
+    from_client, raw, receive, resource,
 };
 
 pub(crate) async fn ordered_group(servers: &Servers, name: &str) {
@@ -87,9 +88,112 @@ async fn order_outlives_a_crash_of_the_broker() {
     servers.brokers[0].kill().unwrap();
     servers.brokers[0].start().unwrap();
     let consumer = servers.consumer("billing", "orders").await;
-    let again = receive(&consumer, 3).await;
-    assert_eq!(again.iter().map(body).collect::<Vec<_>>(), ["a2", "a3", "a4"]);
-    assert_eq!(again.iter().map(|delivery| delivery.attempt()).collect::<Vec<_>>(), [1, 2, 1]);
+    let again = receive(&consumer, 2).await;
+    assert_eq!(again.iter().map(body).collect::<Vec<_>>(), ["a2", "a3"]);
+    assert_eq!(again.iter().map(|delivery| delivery.attempt()).collect::<Vec<_>>(), [1, 2]);
+    expect_nothing(&consumer).await;
+    for delivery in &again {
+        consumer.ack(delivery).await.unwrap();
+    }
+    let last = receive(&consumer, 1).await.remove(0);
+    assert_eq!((body(&last), last.attempt()), ("a4", 1));
+}
+
+/// What happens while a1 is out with a consumer that has finished a2 and a3, in this order: a3, a2.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Trouble {
+    /// It is put off.
+    PutOff,
+    /// Its consumer says nothing for too long.
+    Silence,
+    /// The broker is killed and started again.
+    Crash,
+    /// The same, and what was done is said after that.
+    CrashBefore,
+    /// Another member of the group takes over.
+    Failover,
+}
+
+/// a1 comes again, alone; a4 and a5, which are new, wait until it is done.
+async fn nothing_new_comes_beside_a1(mut servers: Servers, trouble: Trouble) {
+    let master = if trouble == Trouble::Failover { replication::master(&servers).await } else { 0 };
+    let at: Address = servers.brokers[master].address().unwrap().parse().unwrap();
+    let request =
+        wire::UpdateGroupRequest { name: "billing".to_owned(), fifo: Some(true), ..Default::default() };
+    servers.client().admin().broker(&at).update_group(request).await.unwrap();
+    let producer = servers.client().producer().topic("orders").start().await.unwrap();
+    let send = async |numbers: std::ops::RangeInclusive<u32>| {
+        for number in numbers {
+            let sent = async || producer.send(ordered("customer-7", &format!("a{number}"))).await.is_ok();
+            eventually("it is sent", PATIENCE, sent).await;
+        }
+    };
+    send(1..=3).await;
+    let consumer = servers.consumer("billing", "orders").await;
+    let mut first = Vec::new();
+    while first.is_empty() {
+        first = consumer.receive(16, INVISIBLE_MIN).await.unwrap();
+    }
+    assert_eq!(first.iter().map(body).collect::<Vec<_>>(), ["a1", "a2", "a3"], "{trouble:?}");
+    let crash = |servers: &mut Servers| {
+        servers.brokers[0].kill().unwrap();
+        servers.brokers[0].start().unwrap();
+    };
+    if trouble == Trouble::CrashBefore {
+        crash(&mut servers);
+    }
+    for delivery in first[1..].iter().rev() {
+        consumer.ack(delivery).await.unwrap();
+    }
+    match trouble {
+        Trouble::PutOff => consumer.change_invisible(&mut first[0], Duration::from_secs(1)).await.unwrap(),
+        Trouble::Silence | Trouble::CrashBefore => {}
+        Trouble::Crash => crash(&mut servers),
+        Trouble::Failover => servers.brokers[master].kill().unwrap(),
+    }
+    send(4..=5).await;
+    let (one, other) =
+        (servers.consumer("billing", "orders").await, servers.consumer("billing", "orders").await);
+    let next = async || {
+        let mut batch = Vec::new();
+        let found = async || {
+            // A change of masters may be under way.
+            batch = one.receive(16, INVISIBLE).await.unwrap_or_default();
+            !batch.is_empty()
+        };
+        eventually("something comes", PATIENCE * 2, found).await;
+        batch
+    };
+    let again = next().await;
+    assert_eq!(again.iter().map(body).collect::<Vec<_>>(), ["a1"], "{trouble:?}");
+    expect_nothing(&other).await;
+    one.ack(&again[0]).await.unwrap();
+    assert_eq!(next().await.iter().map(body).collect::<Vec<_>>(), ["a4", "a5"], "{trouble:?}");
+}
+
+#[tokio::test]
+async fn nothing_new_of_a_message_group_comes_beside_what_is_repeated() {
+    for trouble in [Trouble::PutOff, Trouble::Silence] {
+        let servers = Servers::cluster(1, &["broker-a"], &[]);
+        servers.create_topic("orders", "FIFO").await;
+        nothing_new_comes_beside_a1(servers, trouble).await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_new_of_a_message_group_comes_beside_what_is_repeated_after_a_crash() {
+    for trouble in [Trouble::Crash, Trouble::CrashBefore] {
+        let servers = Servers::cluster(1, &["broker-a"], &[]);
+        servers.create_topic("orders", "FIFO").await;
+        nothing_new_comes_beside_a1(servers, trouble).await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_new_of_a_message_group_comes_beside_what_is_repeated_after_a_failover() {
+    let servers = replication::group(3, &[], &[]).await;
+    replication::create(&servers, "orders", "FIFO").await;
+    nothing_new_comes_beside_a1(servers, Trouble::Failover).await;
 }
 
 #[tokio::test]
