@@ -1,6 +1,13 @@
 //! When a message is to be delivered: the time that its producer gives, or a delay level of classic RocketMQ.
 
+use kerolox_model::units::Span;
+
 use crate::publish::{Draft, PublishError};
+use crate::topic::Topic;
+
+/// Attribute of a topic: how far ahead a delivery time may lie, as in `24h`. Where the broker's setting of this name is lower, that
+/// holds.
+pub const MAX_DELAY_ATTRIBUTE: &str = "limits.max-delay";
 
 /// User property that holds a delay level, as classic clients and tools know it.
 pub const DELAY_LEVEL: &str = "DELAY";
@@ -62,14 +69,64 @@ pub fn delivery_time(
         (at_ms, delay_ms) => at_ms.or(delay_ms.map(|delay_ms| now_ms.saturating_add_unsigned(delay_ms))),
     };
     let Some(due_ms) = due_ms else { return Ok(None) };
-    let ahead_ms = u64::try_from(due_ms.saturating_sub(now_ms)).unwrap_or(0);
-    if ahead_ms > policy.max_ms {
-        return Err(PublishError::DeliveryTime(format!(
-            "the delivery time is {ahead_ms} ms ahead, the limit is {} ms; choose an earlier one, or have the operator raise limits.max-delay",
-            policy.max_ms
-        )));
-    }
+    check_ahead(due_ms, now_ms, policy.max_ms, || {
+        "which is limits.max-delay of the broker; choose an earlier one, or have the operator raise that"
+            .to_owned()
+    })?;
     Ok(Some(due_ms))
+}
+
+/// Checks a delivery time against the limit of the topic, if that has one of its own.
+///
+/// # Errors
+/// [`PublishError::DeliveryTime`].
+pub fn check_topic(due_ms: i64, topic: &Topic, now_ms: i64) -> Result<(), PublishError> {
+    let own = topic.attributes.get(MAX_DELAY_ATTRIBUTE).and_then(|text| parse_max(text).ok());
+    let Some(max_ms) = own else { return Ok(()) };
+    check_ahead(due_ms, now_ms, max_ms, || {
+        format!(
+            "which is {MAX_DELAY_ATTRIBUTE} of topic {name}; choose an earlier one, or raise that: mqadmin updateTopic -t {name} -a \
+             +{MAX_DELAY_ATTRIBUTE}=...",
+            name = topic.name
+        )
+    })
+}
+
+/// Checks a value of [`MAX_DELAY_ATTRIBUTE`].
+///
+/// # Errors
+/// A sentence that says how it should look.
+pub fn check_max(text: &str) -> Result<(), String> {
+    parse_max(text).map(drop)
+}
+
+/// In milliseconds.
+fn parse_max(text: &str) -> Result<u64, String> {
+    let span: Span = text.parse().map_err(|error| format!("{MAX_DELAY_ATTRIBUTE}: {error}"))?;
+    match span.as_millis() {
+        0 => Err(format!(
+            "{MAX_DELAY_ATTRIBUTE} is 0, so that no message could be scheduled; let the topic take no messages of type DELAY, or \
+             remove it with -{MAX_DELAY_ATTRIBUTE} to have the broker's limit"
+        )),
+        ms => Ok(ms),
+    }
+}
+
+/// The words of RocketMQ, for which clients and their tests look, and ours.
+fn check_ahead(
+    due_ms: i64,
+    now_ms: i64,
+    max_ms: u64,
+    whose: impl FnOnce() -> String,
+) -> Result<(), PublishError> {
+    let ahead_ms = u64::try_from(due_ms.saturating_sub(now_ms)).unwrap_or(0);
+    if ahead_ms <= max_ms {
+        return Ok(());
+    }
+    Err(PublishError::DeliveryTime(format!(
+        "the max delay time of message is too large, max is {max_ms} ms, {}; the delivery time is {ahead_ms} ms ahead",
+        whose()
+    )))
 }
 
 /// The delay of a level; `None` for level 0. As in RocketMQ, a level beyond the last one is the last one.
@@ -87,6 +144,7 @@ fn delay_of(level: &str, policy: &DelayPolicy) -> Result<Option<u64>, PublishErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topic::{TopicChange, changed};
 
     const NOW: i64 = 1_700_000_000_000;
 
@@ -105,6 +163,27 @@ mod tests {
         assert!(matches!(&error, PublishError::DeliveryTime(text) if text.contains("limits.max-delay")));
         assert!(time(Some(i64::MAX), None).is_err());
         assert_eq!(time(Some(i64::MIN), None), Ok(Some(i64::MIN)));
+    }
+
+    #[test]
+    fn a_topic_may_allow_less_than_its_broker() {
+        let topic = |value: &str| {
+            let attributes = vec![format!("+{MAX_DELAY_ATTRIBUTE}={value}")];
+            let change = TopicChange { name: "later".into(), attributes, ..TopicChange::default() };
+            changed(None, &change, 1).map_err(|error| error.to_string())
+        };
+        let day = topic("24h").expect("legal");
+        assert_eq!(check_topic(NOW + 86_400_000, &day, NOW), Ok(()));
+        assert_eq!(check_topic(5, &day, NOW), Ok(()));
+        let error = check_topic(NOW + 86_400_001, &day, NOW).expect_err("beyond the limit");
+        let PublishError::DeliveryTime(text) = error else { panic!("{error}") };
+        for part in ["too large, max is 86400000 ms", "topic later", "+limits.max-delay"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert_eq!(check_topic(i64::MAX, &Topic::new("later", 1), NOW), Ok(()), "the broker's limit counts");
+        for bad in ["0s", "long", "-1h"] {
+            assert!(topic(bad).is_err_and(|text| text.contains("limits.max-delay")), "{bad}");
+        }
     }
 
     #[test]

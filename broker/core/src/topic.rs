@@ -12,6 +12,7 @@ use crate::dedup;
 use crate::flush::Flush;
 use crate::lite;
 use crate::replicas::Replicas;
+use crate::schedule;
 use crate::topic_limits;
 use crate::transaction;
 
@@ -265,6 +266,7 @@ pub fn changed(
                 dedup::DEDUP_ATTRIBUTE => dedup::check_by(value).map_err(TopicError::Attribute)?,
                 dedup::DEDUP_WINDOW_ATTRIBUTE => dedup::check_window(value).map_err(TopicError::Attribute)?,
                 RETENTION_ATTRIBUTE => drop(parse_retention(value).map_err(TopicError::Attribute)?),
+                schedule::MAX_DELAY_ATTRIBUTE => schedule::check_max(value).map_err(TopicError::Attribute)?,
                 key => {
                     lite::check_attribute(key, value).map_err(TopicError::Attribute)?;
                     transaction::check_attribute(key, value).map_err(TopicError::Attribute)?;

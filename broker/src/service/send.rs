@@ -102,6 +102,9 @@ async fn records(
             publish::check_form(&message.draft, &limits).map_err(|error| refused(&error))?;
         }
     }
+    for due_ms in messages.iter().filter_map(|message| message.draft.deliver_at_ms) {
+        schedule::check_topic(due_ms, &topic, now_ms).map_err(|error| refused(&error))?;
+    }
     let kinds: Vec<MessageType> =
         messages.iter().map(|message| check_topic(&message.draft, &topic)).collect::<Result<_, _>>()?;
     let is_shared = publish::share_transaction(&topic, &kinds).map_err(|error| refused(&error))?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::AttributeChange;
-use crate::{dedup, group, lite, topic, topic_limits, transaction};
+use crate::{dedup, group, lite, schedule, topic, topic_limits, transaction};
 
 /// An attribute that can be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,11 @@ pub const OF_TOPICS: &[Known] = &[
         topic_limits::PROPERTIES_ATTRIBUTE,
         "a size, as in 4KiB",
         "largest sum of keys and values, below `limits.max-properties-bytes` of the broker, which holds without it",
+    ),
+    known(
+        schedule::MAX_DELAY_ATTRIBUTE,
+        "a duration, as in 24h (RocketMQ's limit)",
+        "how far ahead a delivery time may lie, below `limits.max-delay` of the broker, which holds without it",
     ),
     known(
         dedup::DEDUP_ATTRIBUTE,
