@@ -56,3 +56,17 @@ pub const CLIENT_PROPERTY_KEY_MAX: usize = 64;
 pub const CLIENT_PROPERTY_VALUE_MAX: usize = 256;
 /// Keys and values of a client's properties together, in bytes.
 pub const CLIENT_PROPERTIES_BYTES_MAX: usize = 4 << 10;
+/// Most topics that one client may publish to or subscribe to, as its settings say.
+pub const SETTINGS_TOPICS_MAX: usize = 1_000;
+/// Largest settings of one client, in bytes: it may have that many topics with long names and filters.
+pub const SETTINGS_BYTES_MAX: usize = 512 << 10;
+/// Longest filter expression of any kind, in bytes.
+pub const FILTER_BYTES_MAX: usize = SELECTOR_BYTES_MAX;
+/// Most changes of attributes in one request, and longest value of an attribute, in bytes.
+pub const ATTRIBUTE_CHANGES_MAX: usize = 64;
+/// See [`ATTRIBUTE_CHANGES_MAX`].
+pub const ATTRIBUTE_BYTES_MAX: usize = 2 << 10;
+/// Longest directive for the log of a process, in bytes.
+pub const LOG_FILTER_BYTES_MAX: usize = 4 << 10;
+/// Longest name in the registration of a broker, in bytes: names of topics and groups with their namespaces, hosts, versions.
+pub const REGISTERED_NAME_MAX: usize = 512;
