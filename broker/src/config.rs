@@ -258,6 +258,9 @@ pub struct GroupsConfig {
     /// How long a message stays at a time with a consumer that has it renewed (push consumers of the SDKs do). When the time is
     /// over and the consumer lives, it begins again, for three hours at the most.
     pub auto_renew: Span,
+    /// After a start or an election, members of groups have so long to connect again: until then, messages that no known member
+    /// wants are not passed over, but wait, in topics that were there before.
+    pub gather_time: Span,
 }
 
 /// Limits for messages.
@@ -270,7 +273,8 @@ pub struct LimitsConfig {
     pub max_properties_bytes: ByteSize,
     /// Most user properties of a message.
     pub max_properties: usize,
-    /// How far ahead a delivery time may lie. Ten years, so that a time in the wrong unit is noticed.
+    /// How far ahead a delivery time may lie. Ten years, so that a time in the wrong unit is noticed; RocketMQ allows `24h`. A topic
+    /// can have a lower limit (`mqadmin updateTopic -a +limits.max-delay=24h`).
     pub max_delay: Span,
 }
 
@@ -473,7 +477,12 @@ impl Default for TopicsConfig {
 
 impl Default for GroupsConfig {
     fn default() -> Self {
-        Self { auto_create: true, member_expiry: Span::from_secs(24 * 3600), auto_renew: Span::from_secs(60) }
+        Self {
+            auto_create: true,
+            member_expiry: Span::from_secs(24 * 3600),
+            auto_renew: Span::from_secs(60),
+            gather_time: Span::from_secs(10),
+        }
     }
 }
 

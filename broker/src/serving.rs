@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kerolox_core::replicas::Replicas;
 use kerolox_kit::admin::{AdminParts, AdminService, Rates};
-use kerolox_kit::clients::Clients;
+use kerolox_kit::clients::{Announcements, Clients};
 use kerolox_kit::config;
 use kerolox_kit::inspect::Inspected;
 use kerolox_kit::process::Shutdown;
@@ -43,6 +43,8 @@ use crate::{early, lite_expiry, moving};
 
 /// How often dead brokers and clients are looked for.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// How often other servers are asked what members have announced there; they also say so by themselves.
+const GATHER_EVERY: Duration = Duration::from_secs(1);
 /// How long a broker that ends still passes on what reaches it, after another one took its place.
 const LINGER: Duration = Duration::from_millis(300);
 
@@ -183,7 +185,7 @@ impl Parts {
         let services =
             Services::from(administration::of_slave(self.config.group.clone(), self.routes.clone()));
         let services =
-            services.add_service(access).add_service(ProducersService::server(self.clients.clone()));
+            services.add_service(access).add_service(ProducersService::server(self.clients.clone(), None));
         let relay = Arc::new(Relay::new(self.routes.clone(), self.clients.clone(), self.shutdown.clone()));
         let rates: Rates = Arc::new(|| (0.0, 0.0));
         let services =
@@ -252,10 +254,12 @@ impl Parts {
         let engine = Engine::new(store.clone(), config, room.clone(), reign);
         let heard = self.news.renew();
         let progress = ProgressLog::start(engine.clone());
+        let announcements = Arc::new(Announcements::new(self.clients.clone()));
         let deliveries = Arc::new(Deliveries::new(
             engine.clone(),
             progress.clone(),
             &heard.arrivals,
+            announcements.clone(),
             config.groups.auto_create,
         ));
         let counters = Arc::new(Counters::default());
@@ -267,6 +271,12 @@ impl Parts {
         ));
         let webhook_counts = self.webhooks.counts();
         let mut tasks = self.tasks(&store, &engine, &deliveries, &reach, heard);
+        tasks.push(tokio::spawn(gather_members(
+            reach.clone(),
+            announcements.clone(),
+            deliveries.clone(),
+            config.groups.gather_time.duration(),
+        )));
         tasks.push(tokio::spawn(counters.clone().keep_rates()));
         if is_alone {
             // A reign is ended by its member.
@@ -305,7 +315,7 @@ impl Parts {
             auto_renew_ms: config.groups.auto_renew.as_millis(),
             shutdown: over.clone(),
         });
-        let services = self.services(context, policy, announcer, counters, webhook_counts);
+        let services = self.services(context, policy, announcer, (counters, webhook_counts), announcements);
         self.role.send_replace(Role::Master { epoch, member, store });
         // Its own routes first: whoever is let in asks for them.
         self.register();
@@ -325,8 +335,8 @@ impl Parts {
         context: Arc<Context>,
         policy: Arc<dyn SettingsPolicy>,
         announcer: Announcer,
-        counters: Arc<Counters>,
-        webhook_counts: Arc<WebhookCounts>,
+        (counters, webhook_counts): (Arc<Counters>, Arc<WebhookCounts>),
+        announcements: Arc<Announcements>,
     ) -> Services {
         let counted = counters.clone();
         let administration =
@@ -359,7 +369,7 @@ impl Parts {
             .add_service(desk)
             .add_service(self.inspected().server())
             .add_service(administration)
-            .add_service(ProducersService::server(self.clients.clone()));
+            .add_service(ProducersService::server(self.clients.clone(), Some(announcements)));
         if let Some(registry) = registry {
             services.add_service(registry);
         }
@@ -411,6 +421,26 @@ impl Parts {
             tokio::spawn(moving::run(engine.clone())),
             tokio::spawn(announce_topics(engine.clone(), Arc::downgrade(&self.registrar))),
         ]
+    }
+}
+
+/// Keeps knowing what members of consumer groups have announced at other servers. Nothing counts as wanted by nobody before all had
+/// `gather_time` to be heard of.
+async fn gather_members(
+    reach: Arc<Reach>,
+    announcements: Arc<Announcements>,
+    deliveries: Arc<Deliveries>,
+    gather_time: Duration,
+) {
+    let began = Instant::now();
+    let mut is_settled = false;
+    loop {
+        reach.gather_announced(&announcements).await;
+        if !is_settled && began.elapsed() >= gather_time {
+            deliveries.settle();
+            is_settled = true;
+        }
+        tokio::time::sleep(GATHER_EVERY).await;
     }
 }
 

@@ -128,7 +128,7 @@ impl MessagingService for AccessPoint {
     }
 
     async fn telemetry(&self, request: Request<Streaming<v2::TelemetryCommand>>) -> Answer<TelemetryStream> {
-        telemetry(request, &self.clients, &self.policy)
+        telemetry(request, &self.clients, &self.policy, &self.relay)
     }
 
     async fn send_message(

@@ -153,7 +153,7 @@ impl Nameserver {
         });
         let serving = grpc_server(listener.connections().memory())
             .add_service(RegistryService::server(routes))
-            .add_service(ProducersService::server(Arc::clone(&clients)))
+            .add_service(ProducersService::server(Arc::clone(&clients), None))
             .add_service(access)
             .add_service(inspected.server())
             .add_service(admin)

@@ -31,6 +31,7 @@ mod leaps;
 mod lite;
 mod local;
 mod lost;
+mod members;
 mod memory;
 mod messages;
 mod moving;

@@ -47,6 +47,7 @@ pub const SWITCHES: &[(&str, &str)] = &[
     ("resume-old-reign", "a master that was restarted goes on in its old reign"),
     ("empty-segment-counts", "a slave says that it holds the header of an empty segment"),
     ("believe-clock-leaps", "what destroys by age believes a leap of the wall clock at once"),
+    ("announced-does-not-count", "a member of a group counts from its first receive on only"),
     ("no-snapshot", "a segment does not begin with the state of the fold"),
 ];
 

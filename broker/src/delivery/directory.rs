@@ -1,15 +1,17 @@
 //! Which subscriptions are active.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use kerolox_core::group::{Group, GroupChange, member_name};
 use kerolox_core::lite::is_lite;
 use kerolox_core::topic::Topic;
-use kerolox_kit::clients::Clients;
+use kerolox_kit::clients::{Announcements, Clients};
 use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::Refusal;
+use kerolox_log::sabotage::is;
 use kerolox_proto::v2::Code;
 use kerolox_store::{Event, Store};
 
@@ -20,6 +22,7 @@ use super::subscription::Shared;
 use super::watch::{Watched, Watches};
 use super::{Members, ProgressLog, Subscription};
 use crate::engine::{ChangeError, Engine, refused_by_log, refused_by_store};
+use crate::wire;
 
 /// Active subscriptions by topic id and group id.
 type ByTopic = HashMap<u32, HashMap<u32, Shared>>;
@@ -35,6 +38,11 @@ pub struct Deliveries {
     members: Members,
     acknowledged: AckJournal,
     auto_create_groups: bool,
+    announcements: Arc<Announcements>,
+    /// All members had the time to be heard of since this broker is the master.
+    is_settled: AtomicBool,
+    /// Topics from this number on were made since: what is in them, members have not missed.
+    first_new_topic: u32,
     /// See `kerolox_core::delivery::Subscription::new`.
     lease_base: u64,
 }
@@ -102,8 +110,16 @@ impl Arrivals {
 
 impl Deliveries {
     /// A directory whose subscriptions hear of messages through `arrivals`.
-    pub fn new(engine: Engine, progress: ProgressLog, arrivals: &Arrivals, auto_create_groups: bool) -> Self {
+    /// Members of groups are those that receive, and those in `announcements`.
+    pub fn new(
+        engine: Engine,
+        progress: ProgressLog,
+        arrivals: &Arrivals,
+        announcements: Arc<Announcements>,
+        auto_create_groups: bool,
+    ) -> Self {
         // Microseconds: no process hands out a million leases per second for as long as it runs.
+        let first_new_topic = engine.store().index().next_topic_id();
         let lease_base = u64::try_from(now_ms()).unwrap_or(0).saturating_mul(1000);
         Self {
             engine,
@@ -115,6 +131,9 @@ impl Deliveries {
             acknowledged: AckJournal::default(),
             alarm: Alarm::default(),
             auto_create_groups,
+            announcements,
+            is_settled: AtomicBool::new(is("announced-does-not-count")),
+            first_new_topic,
             lease_base,
         }
     }
@@ -250,6 +269,28 @@ impl Deliveries {
         Ok(subscription)
     }
 
+    /// Makes a subscription know all members that have announced themselves by now.
+    pub fn heed_announced(&self, subscription: &Subscription, group: &Group, topic: &Topic) {
+        // The version first: what changes meanwhile is taken up next time.
+        let version = self.announcements.version();
+        if subscription.is_lite() || is("announced-does-not-count") {
+            return;
+        }
+        subscription.heed_announced(version, || {
+            let announced = self.announcements.filters(&group.name, &topic.name);
+            // Who receives with one that cannot be understood is refused.
+            announced.iter().filter_map(|filter| wire::filter(&filter.to_expression()).ok()).collect()
+        });
+    }
+
+    /// From now on, what no known member wants is done.
+    pub fn settle(&self) {
+        self.is_settled.store(true, Ordering::SeqCst);
+        // Those that become active from now on see the flag, since they look at it while they hold the lock.
+        let now_ms = now_ms();
+        self.all().iter().for_each(|subscription| subscription.settle(now_ms));
+    }
+
     /// Hears of arrivals in a queue without subscribing to it.
     pub fn watch(&self, topic: &Topic, queue: u32) -> Watched {
         self.watches.watch(topic.id, queue)
@@ -311,7 +352,12 @@ impl Deliveries {
         let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
         let by_group = active.entry(topic.id).or_default();
         let policy = group.policy(topic);
-        let new = || Subscription::new(group.id, topic.id, self.lease_base, policy, self.alarm.clone());
+        let new = || {
+            let new = Subscription::new(group.id, topic.id, self.lease_base, policy, self.alarm.clone());
+            // A member of a broadcast group shares its messages with nobody.
+            let is_shared = group.parent == 0 && topic.id < self.first_new_topic;
+            if is_shared && !self.is_settled.load(Ordering::SeqCst) { new.holding_back() } else { new }
+        };
         by_group.entry(group.id).or_insert_with(|| Arc::new(new())).clone()
     }
 

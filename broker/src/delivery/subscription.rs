@@ -1,6 +1,7 @@
 //! One consumer group on one topic: the engine's state behind a lock, and those who wait for messages.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kerolox_core::acks::Acks;
@@ -25,6 +26,8 @@ pub struct Subscription {
     topic_id: u32,
     state: Mutex<State>,
     alarm: Alarm,
+    /// See [`Self::heed_announced`].
+    announced_version: AtomicU64,
     /// The queue of a subscription to a lite topic, and who may be waiting for something in it.
     lite: Option<(u32, Arc<Followers>)>,
 }
@@ -61,7 +64,32 @@ impl Subscription {
     pub(super) fn new(group_id: u32, topic_id: u32, lease_base: u64, policy: Policy, alarm: Alarm) -> Self {
         let engine = delivery::Subscription::new(group_id, topic_id, lease_base, policy);
         let state = State { engine, wakes: HashMap::new(), alarm_ms: None };
-        Self { group_id, topic_id, state: Mutex::new(state), alarm, lite: None }
+        let announced_version = AtomicU64::default();
+        Self { group_id, topic_id, state: Mutex::new(state), alarm, announced_version, lite: None }
+    }
+
+    /// See [`delivery::Subscription::hold_back`].
+    pub(super) fn holding_back(self) -> Self {
+        self.lock().engine.hold_back();
+        self
+    }
+
+    /// See [`delivery::Subscription::settle`].
+    pub(super) fn settle(&self, now_ms: i64) {
+        self.change(now_ms, |engine| engine.settle(now_ms));
+    }
+
+    /// Takes up what members have announced if its `version` is a later one than last time.
+    pub fn heed_announced(&self, version: u64, filters: impl FnOnce() -> Vec<Filter>) {
+        if self.announced_version.load(Ordering::Acquire) >= version {
+            return;
+        }
+        let filters = filters();
+        let mut state = self.lock();
+        // Another poll may know more by now.
+        if self.announced_version.fetch_max(version, Ordering::AcqRel) < version {
+            state.engine.announce(&filters);
+        }
     }
 
     /// The same for the one queue of a lite topic.
@@ -175,7 +203,7 @@ impl Subscription {
         (picked, to_log)
     }
 
-    /// Filters of other members; none unless there are different ones.
+    /// Filters of other members, which have received or announced themselves; none unless there are different ones.
     pub fn other_filters(&self, filter: FilterId) -> Vec<(FilterId, Arc<Filter>)> {
         self.lock().engine.other_filters(filter)
     }

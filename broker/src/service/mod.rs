@@ -53,7 +53,7 @@ use kerolox_proto::raw::{
     self,
     messaging_service_server::{MessagingService, MessagingServiceServer},
 };
-use kerolox_proto::v2::{self, Code, FilterType};
+use kerolox_proto::v2::{self, Code};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -61,6 +61,7 @@ use crate::config::LiteConfig;
 use crate::delivery::Deliveries;
 use crate::engine::Engine;
 use crate::pace::Scans;
+use crate::wire;
 use kerolox_store::GuardedClock;
 
 pub(crate) use admin::{Admin, Counters};
@@ -164,11 +165,7 @@ fn stored_group(resource: Option<&v2::Resource>) -> Result<String, Refusal> {
 
 /// The filter that a consumer asks for; none means every message.
 fn parse_filter(filter: Option<&v2::FilterExpression>) -> Result<Filter, Refusal> {
-    let Some(filter) = filter else { return Ok(Filter::All) };
-    let parsed = match filter.r#type() {
-        FilterType::Sql => Filter::sql(&filter.expression).map_err(|error| error.to_string()),
-        FilterType::Tag | FilterType::Unspecified => Filter::tags(&filter.expression),
-    };
+    let parsed = filter.map_or(Ok(Filter::All), wire::filter);
     parsed.map_err(|reason| Refusal::new(Code::IllegalFilterExpression, reason))
 }
 
@@ -254,7 +251,7 @@ impl MessagingService for Messaging {
     }
 
     async fn telemetry(&self, request: Request<Streaming<v2::TelemetryCommand>>) -> Answer<TelemetryStream> {
-        telemetry(request, &self.context.clients, &self.policy)
+        telemetry(request, &self.context.clients, &self.policy, &self.context.relay)
     }
 
     async fn send_message(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kerolox_core::delivery::{Ask, Held, Lane, LanesWanted, Picked, Verdict};
+use kerolox_core::delivery::{Ask, FilterId, Held, Lane, LanesWanted, Picked, Verdict};
 use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
 use kerolox_core::lookup::id_hash;
@@ -95,6 +95,7 @@ pub(super) async fn receive_message(
     let subscription = context.deliveries.subscription(&wanted.group, &wanted.topic)?;
     let (client, max) = (call.client.client_id.as_str(), wanted.max);
     let receiver = Receiver { context, client, wanted: &wanted, subscription: &subscription, max };
+    receiver.heed_announced();
     let seat = subscription.join(now_ms(), client, &wanted.filter);
     let mut pace = context.scans.pace();
     loop {
@@ -388,6 +389,11 @@ impl Receiver<'_> {
         entries.map_err(|error| refused_by_store(&error))
     }
 
+    /// Makes the subscription know who is a member without having received yet.
+    fn heed_announced(&self) {
+        self.context.deliveries.heed_announced(self.subscription, &self.wanted.group, &self.wanted.topic);
+    }
+
     fn ask<'a>(&'a self, seat: &Seat) -> Ask<'a> {
         Ask {
             max: self.max,
@@ -427,9 +433,13 @@ impl Receiver<'_> {
                     Verdict::Wanted
                 }
                 Ok(Some(record)) => {
-                    let others = others.get_or_insert_with(|| self.subscription.other_filters(seat.filter));
-                    let other = others.iter().find(|(_, filter)| wanted_by(&record.1, filter));
-                    other.map_or(Verdict::Unwanted, |(filter, _)| Verdict::WantedBy(*filter))
+                    let others = others.get_or_insert_with(|| {
+                        self.heed_announced();
+                        self.subscription.other_filters(seat.filter)
+                    });
+                    let others = others.iter().filter(|(_, filter)| wanted_by(&record.1, filter));
+                    let others: Vec<FilterId> = others.map(|(id, _)| *id).collect();
+                    if others.is_empty() { Verdict::Unwanted } else { Verdict::WantedBy(others) }
                 }
                 Ok(None) => Verdict::Unwanted,
                 // It is not done: the group sees it in its lag until somebody mends the log or gives it up.

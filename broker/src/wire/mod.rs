@@ -9,11 +9,12 @@ mod sent;
 mod tests;
 
 use bytes::Bytes;
+use kerolox_core::filter::Filter;
 use kerolox_core::lookup;
 use kerolox_core::record::{Hold, MessageHeader, MessageRecord};
 use kerolox_core::slots;
 use kerolox_core::topic::{MessageType, Topic};
-use kerolox_proto::v2::{Digest, DigestType, Encoding};
+use kerolox_proto::v2::{Digest, DigestType, Encoding, FilterExpression, FilterType};
 use md5::{Digest as _, Md5};
 use prost::Message as _;
 use prost_types::{Duration, Timestamp};
@@ -40,6 +41,17 @@ pub(crate) struct Placement<'a> {
     pub(crate) producer: &'a str,
     /// Address of this broker.
     pub(crate) store_host: &'a str,
+}
+
+/// The filter that an expression stands for.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub(crate) fn filter(expression: &FilterExpression) -> Result<Filter, String> {
+    match expression.r#type() {
+        FilterType::Sql => Filter::sql(&expression.expression).map_err(|error| error.to_string()),
+        FilterType::Tag | FilterType::Unspecified => Filter::tags(&expression.expression),
+    }
 }
 
 /// The record of a checked message: its bytes as they arrived, and behind them what the broker has to say about it. In

@@ -1,4 +1,5 @@
-//! Commands for clients wherever they are connected: checks of half messages for producers, notices for consumers.
+//! Clients wherever they are connected: commands for them (checks of half messages for producers, notices for consumers), and what
+//! consumers have announced.
 //!
 //! A producer need not be connected to the broker that holds its half message: the official Rust SDK listens to the server
 //! only that it was configured with, and others lose a stream and do not open it again.
@@ -7,22 +8,28 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
 use kerolox_proto::kerolox::producers_client::ProducersClient;
 use kerolox_proto::kerolox::producers_server::{Producers, ProducersServer};
-use kerolox_proto::kerolox::{CheckTransactionRequest, CheckTransactionResponse, TellRequest, TellResponse};
+use kerolox_proto::kerolox::{
+    AnnounceRequest, AnnounceResponse, CheckTransactionRequest, CheckTransactionResponse,
+    ListAnnouncedRequest, ListAnnouncedResponse, TellRequest, TellResponse,
+};
 use kerolox_proto::v2::telemetry_command::Command;
 use kerolox_proto::v2::{RecoverOrphanedTransactionCommand, TelemetryCommand};
 use prost::Message as _;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use crate::clients::Clients;
+use crate::clients::{Announcements, Clients};
 use crate::relay::Channels;
 use crate::routes::Routes;
 
 /// How long another server may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Largest list of what is announced at one server, in bytes: some hundred thousand filters.
+const ANNOUNCED_BYTES_MAX: usize = 64 << 20;
 /// How long a server that did not answer is left alone.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -46,12 +53,16 @@ impl Clients {
 #[derive(Debug)]
 pub struct ProducersService {
     clients: Arc<Clients>,
+    /// Of a master.
+    announcements: Option<Arc<Announcements>>,
 }
 
 impl ProducersService {
-    /// The gRPC service over the client sessions of this process.
-    pub fn server(clients: Arc<Clients>) -> ProducersServer<Self> {
-        ProducersServer::new(Self { clients }).max_decoding_message_size(GRPC_DECODE_BYTES_MAX)
+    /// The gRPC service over the client sessions of this process. A master keeps what others announce to it in `announcements`.
+    pub fn server(clients: Arc<Clients>, announcements: Option<Arc<Announcements>>) -> ProducersServer<Self> {
+        ProducersServer::new(Self { clients, announcements })
+            .max_decoding_message_size(GRPC_DECODE_BYTES_MAX)
+            .max_encoding_message_size(ANNOUNCED_BYTES_MAX)
     }
 }
 
@@ -73,6 +84,37 @@ impl Producers for ProducersService {
             .map_err(|error| Status::invalid_argument(format!("the command cannot be decoded: {error}")))?;
         Ok(Response::new(TellResponse { taken: self.clients.tell(&client_id, command) }))
     }
+
+    async fn announce(
+        &self,
+        request: Request<AnnounceRequest>,
+    ) -> Result<Response<AnnounceResponse>, Status> {
+        let AnnounceRequest { incarnation, version, filters } = request.into_inner();
+        if let Some(announcements) = &self.announcements {
+            announcements.note(&incarnation, version, filters.into_iter().map(Into::into));
+        }
+        Ok(Response::new(AnnounceResponse { taken: self.announcements.is_some() }))
+    }
+
+    async fn list_announced(
+        &self,
+        request: Request<ListAnnouncedRequest>,
+    ) -> Result<Response<ListAnnouncedResponse>, Status> {
+        let ListAnnouncedRequest { known_incarnation, known_version } = request.into_inner();
+        let incarnation = self.clients.incarnation().to_owned();
+        if known_incarnation == incarnation && known_version == self.clients.announced_version() {
+            let known = ListAnnouncedResponse {
+                incarnation,
+                version: known_version,
+                unchanged: true,
+                filters: Vec::new(),
+            };
+            return Ok(Response::new(known));
+        }
+        let (version, filters) = self.clients.announced();
+        let filters = filters.into_iter().map(Into::into).collect();
+        Ok(Response::new(ListAnnouncedResponse { incarnation, version, unchanged: false, filters }))
+    }
 }
 
 /// The way of one broker to all clients.
@@ -85,6 +127,8 @@ pub struct Reach {
     channels: Channels,
     /// Servers that did not answer, and when.
     silent: Mutex<HashMap<String, Instant>>,
+    /// Incarnation and version of what was announced at each server, as last heard.
+    announced: Mutex<HashMap<String, (String, u64)>>,
 }
 
 impl Reach {
@@ -96,7 +140,15 @@ impl Reach {
         nameservers: Vec<(String, Channel)>,
         routes: Arc<Routes>,
     ) -> Self {
-        Self { group, clients, nameservers, routes, channels: Channels::default(), silent: Mutex::default() }
+        Self {
+            group,
+            clients,
+            nameservers,
+            routes,
+            channels: Channels::default(),
+            silent: Mutex::default(),
+            announced: Mutex::default(),
+        }
     }
 
     /// The clients of this process.
@@ -140,6 +192,34 @@ impl Reach {
         false
     }
 
+    /// Asks the other servers what members of consumer groups have announced there.
+    pub async fn gather_announced(&self, announcements: &Announcements) {
+        let servers = self.servers();
+        join_all(
+            servers.into_iter().map(|(name, channel)| self.list_announced(name, channel, announcements)),
+        )
+        .await;
+        announcements.expire();
+    }
+
+    async fn list_announced(&self, name: String, channel: Channel, announcements: &Announcements) {
+        let known = || self.announced.lock().expect("nothing panics while it holds this lock");
+        let (known_incarnation, known_version) = known().get(&name).cloned().unwrap_or_default();
+        let request = ListAnnouncedRequest { known_incarnation, known_version };
+        let call =
+            async move |mut producers: ProducersClient<Channel>| producers.list_announced(request).await;
+        let Some(answer) = self.call(&name, channel, call).await else { return };
+        if answer.unchanged {
+            if !announcements.confirm(&answer.incarnation) {
+                known().remove(&name);
+            }
+        } else {
+            let filters = answer.filters.into_iter().map(Into::into);
+            announcements.replace(&answer.incarnation, answer.version, filters);
+            known().insert(name, (answer.incarnation, answer.version));
+        }
+    }
+
     /// The other servers, but for those that did not answer lately.
     fn servers(&self) -> Vec<(String, Channel)> {
         // Slaves, too: a client that lost its master has its stream with whichever member it found.
@@ -162,7 +242,9 @@ impl Reach {
         channel: Channel,
         call: impl AsyncFnOnce(ProducersClient<Channel>) -> Result<Response<T>, Status>,
     ) -> Option<T> {
-        let producers = ProducersClient::new(channel).max_encoding_message_size(GRPC_DECODE_BYTES_MAX);
+        let producers = ProducersClient::new(channel)
+            .max_encoding_message_size(GRPC_DECODE_BYTES_MAX)
+            .max_decoding_message_size(ANNOUNCED_BYTES_MAX);
         match tokio::time::timeout(CALL_TIMEOUT, call(producers)).await {
             Ok(Ok(answer)) => return Some(answer.into_inner()),
             Ok(Err(status)) => {

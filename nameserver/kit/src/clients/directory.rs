@@ -1,6 +1,6 @@
 //! The directory itself: plain state, told the time by its callers.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use kerolox_model::names::in_namespace;
 use kerolox_proto::v2;
 use kerolox_proto::v2::settings::PubSub;
 
-use super::{ClientHandle, CommandSender, SessionView};
+use super::{AnnouncedFilter, ClientHandle, CommandSender, NewlyAnnounced, SessionView, announced_by};
 
 #[derive(Debug)]
 struct Session {
@@ -54,6 +54,10 @@ pub(super) struct Directory {
     sessions: HashMap<String, Session>,
     /// Client ids by the topic that they said they publish to, under its stored name.
     producers: HashMap<String, BTreeSet<String>>,
+    /// What members of consumer groups subscribe to, each with the number of clients.
+    announced: BTreeMap<AnnouncedFilter, usize>,
+    /// Grows whenever the keys of `announced` change.
+    announced_version: u64,
     /// Streams of terminated clients, kept until the client closes its half: most SDKs report an error or connect anew
     /// when the server ends a stream first.
     lingering: Vec<CommandStream>,
@@ -116,14 +120,61 @@ impl Directory {
         }
     }
 
-    pub(super) fn set_settings(&mut self, client_id: &str, settings: v2::Settings, now: Instant) {
+    /// Returns what nobody here had announced before.
+    pub(super) fn set_settings(
+        &mut self,
+        client_id: &str,
+        settings: v2::Settings,
+        now: Instant,
+    ) -> NewlyAnnounced {
+        let before = self.settings(client_id).map(|settings| announced_by(&settings)).unwrap_or_default();
         self.forget_topics(client_id);
+        let filters = self.announce(announced_by(&settings));
+        self.retract(before);
+        let announced = NewlyAnnounced { version: self.announced_version, filters };
         for topic in published_topics(&settings) {
             self.producers.entry(topic).or_default().insert(client_id.to_owned());
         }
         let session = self.session(client_id, now);
         session.last_seen = now;
         session.settings = Some(Arc::new(settings));
+        announced
+    }
+
+    /// Counts what a client announces; returns what is new.
+    fn announce(&mut self, filters: BTreeSet<AnnouncedFilter>) -> Vec<AnnouncedFilter> {
+        let mut new = Vec::new();
+        for filter in filters {
+            let count = self.announced.entry(filter.clone()).or_default();
+            *count += 1;
+            if *count == 1 {
+                new.push(filter);
+            }
+        }
+        self.announced_version += u64::from(!new.is_empty());
+        new
+    }
+
+    /// A client does not announce this any more.
+    fn retract(&mut self, filters: BTreeSet<AnnouncedFilter>) {
+        let known = self.announced.len();
+        for filter in filters {
+            if let Some(count) = self.announced.get_mut(&filter) {
+                *count -= 1;
+                if *count == 0 {
+                    self.announced.remove(&filter);
+                }
+            }
+        }
+        self.announced_version += u64::from(self.announced.len() != known);
+    }
+
+    pub(super) fn announced_version(&self) -> u64 {
+        self.announced_version
+    }
+
+    pub(super) fn announced(&self) -> &BTreeMap<AnnouncedFilter, usize> {
+        &self.announced
     }
 
     pub(super) fn settings(&self, client_id: &str) -> Option<Arc<v2::Settings>> {
@@ -149,6 +200,9 @@ impl Directory {
     pub(super) fn remove(&mut self, client_id: &str) -> bool {
         self.forget_topics(client_id);
         let Some(session) = self.sessions.remove(client_id) else { return false };
+        if let Some(settings) = &session.settings {
+            self.retract(announced_by(settings));
+        }
         let lingering = session.streams.into_iter().filter(|held| held.is_open() && !held.is_half_closed);
         self.lingering.extend(lingering);
         true

@@ -4,12 +4,14 @@
 //! A session comes into being with the first sign of life, whatever it is: after a restart of the server some SDKs go
 //! on with heartbeats only and never send their settings again.
 
+mod announced;
 mod directory;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::Span;
 use crate::refusal::ok_status;
+use announced::announced_by;
+pub use announced::{AnnouncedFilter, Announcements, NewlyAnnounced};
 use directory::Directory;
 
 /// How long a client without an open stream lives after its last sign of life, by default. The Rust SDK sends a
@@ -77,6 +81,10 @@ impl ClientHandle {
 pub struct Clients {
     directory: Mutex<Directory>,
     expiry: Duration,
+    /// Random number of this process.
+    incarnation: String,
+    /// See [`Self::announced_version`].
+    announced_version: AtomicU64,
     /// Told of every producer that says what it publishes to.
     producers: Notify,
     /// Who waits for which reply, by its nonce.
@@ -103,7 +111,14 @@ pub struct SessionView {
 impl Clients {
     /// An empty directory; clients without an open stream live for `expiry` after their last sign of life.
     pub fn new(expiry: Duration) -> Self {
-        Self { directory: Mutex::default(), expiry, producers: Notify::new(), waiting: Mutex::default() }
+        Self {
+            directory: Mutex::default(),
+            expiry,
+            incarnation: uuid::Uuid::new_v4().to_string(),
+            announced_version: AtomicU64::default(),
+            producers: Notify::new(),
+            waiting: Mutex::default(),
+        }
     }
 
     /// Notes a sign of life: to be called for every RPC of the client, heartbeats included.
@@ -111,13 +126,44 @@ impl Clients {
         self.lock().touch(client_id, Instant::now());
     }
 
-    /// Keeps what the client said about itself last.
-    pub fn set_settings(&self, client_id: &str, settings: v2::Settings) {
+    /// Keeps what the client said about itself last. Returns which of its subscriptions nobody has announced here before.
+    pub fn set_settings(&self, client_id: &str, settings: v2::Settings) -> NewlyAnnounced {
         let is_producer = matches!(settings.pub_sub, Some(PubSub::Publishing(_)));
-        self.lock().set_settings(client_id, settings, Instant::now());
+        let announced =
+            self.change_announced(|directory| directory.set_settings(client_id, settings, Instant::now()));
         if is_producer {
             self.producers.notify_one();
         }
+        announced
+    }
+
+    /// Changes the directory in a way that may change what is announced.
+    fn change_announced<T>(&self, change: impl FnOnce(&mut Directory) -> T) -> T {
+        let mut directory = self.lock();
+        let outcome = change(&mut directory);
+        self.announced_version.store(directory.announced_version(), Ordering::Release);
+        outcome
+    }
+
+    /// Random number of this process, which tells its announcements from those of others.
+    pub fn incarnation(&self) -> &str {
+        &self.incarnation
+    }
+
+    /// Grows whenever [`Self::announced`] changes.
+    pub fn announced_version(&self) -> u64 {
+        self.announced_version.load(Ordering::Acquire)
+    }
+
+    /// What the members of consumer groups that are connected here subscribe to, and the version of that.
+    pub fn announced(&self) -> (u64, Vec<AnnouncedFilter>) {
+        let directory = self.lock();
+        (directory.announced_version(), directory.announced().keys().cloned().collect())
+    }
+
+    /// The same for one group on one topic (stored names).
+    pub fn announced_of(&self, group: &str, topic: &str) -> Vec<AnnouncedFilter> {
+        AnnouncedFilter::of(self.lock().announced(), group, topic).cloned().collect()
     }
 
     /// Waits until some producer says what it publishes to; one that did since the last call counts. For one caller.
@@ -148,12 +194,12 @@ impl Clients {
     /// Forgets the client: it is no longer alive and cannot be reached. Its streams end as soon as it closes its half of
     /// them. Returns whether it was known.
     pub fn terminate(&self, client_id: &str) -> bool {
-        self.lock().remove(client_id)
+        self.change_announced(|directory| directory.remove(client_id))
     }
 
     /// Forgets the clients that are no longer alive, and returns their ids. To be called every few seconds.
     pub fn expire(&self) -> Vec<String> {
-        self.lock().expire(self.expiry, Instant::now())
+        self.change_announced(|directory| directory.expire(self.expiry, Instant::now()))
     }
 
     /// Producers that declared the topic (stored name, namespace included) and can be reached now. Successive calls start

@@ -5,6 +5,7 @@
 
 pub mod acks;
 pub mod administration;
+mod announcing;
 mod channels;
 mod reach;
 mod stream;

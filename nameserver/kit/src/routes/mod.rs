@@ -233,6 +233,13 @@ impl Routes {
         })
     }
 
+    /// Where the masters of all broker groups are.
+    pub fn masters(&self) -> Vec<BrokerAddress> {
+        let table = self.lock();
+        let brokers = table.brokers(Instant::now());
+        brokers.values().filter(|broker| broker.is_master()).map(|broker| broker.address().clone()).collect()
+    }
+
     /// Whether slaves of a broker group are there.
     pub fn has_slaves(&self, group: &str) -> bool {
         let table = self.lock();

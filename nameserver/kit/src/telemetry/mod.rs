@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::{self, TelemetryCommand, telemetry_command::Command};
 use tokio::sync::oneshot;
 use tokio_stream::{Stream, StreamExt};
@@ -22,6 +23,7 @@ use crate::clients::{Clients, CommandReceiver, CommandSender, RequestSide, Strea
 use crate::headers::ClientHeaders;
 use crate::listen::ConnectionInfo;
 use crate::refusal::ok_status;
+use crate::relay::Relay;
 
 /// The server's half of a Telemetry stream. Dropping it, as happens when the client goes, takes it out of the directory.
 #[derive(Debug)]
@@ -41,7 +43,8 @@ impl Stream for TelemetryStream {
 }
 
 /// Serves one Telemetry call. The answer is the stream; it ends when the client has terminated and closed its half,
-/// breaks the rules, or the server shuts down ([`Clients::close_streams`]).
+/// breaks the rules, or the server shuts down ([`Clients::close_streams`]). What a consumer subscribes to is told to all brokers
+/// through `relay` before it gets its answer.
 ///
 /// # Errors
 /// gRPC INVALID_ARGUMENT when the client id is missing. Illegal settings end the stream with INVALID_ARGUMENT.
@@ -49,6 +52,7 @@ pub fn telemetry<S>(
     request: Request<S>,
     clients: &Arc<Clients>,
     policy: &Arc<dyn SettingsPolicy>,
+    relay: &Arc<Relay>,
 ) -> Result<Response<TelemetryStream>, Status>
 where
     S: Stream<Item = Result<TelemetryCommand, Status>> + Send + Unpin + 'static,
@@ -64,6 +68,7 @@ where
         client_id: headers.client_id,
         clients: Arc::clone(clients),
         policy: Arc::clone(policy),
+        relay: Arc::clone(relay),
         side: lease.request_side(),
     };
     let (open, closed) = oneshot::channel();
@@ -103,6 +108,7 @@ struct Reader {
     language: v2::Language,
     clients: Arc<Clients>,
     policy: Arc<dyn SettingsPolicy>,
+    relay: Arc<Relay>,
     side: RequestSide,
 }
 
@@ -143,6 +149,12 @@ impl Reader {
             Ok(answer) => {
                 let command = Command::Settings(answer.clone());
                 let command = TelemetryCommand { status: Some(ok_status()), command: Some(command) };
+                if matches!(answer.pub_sub, Some(PubSub::Subscription(_))) {
+                    // The member counts everywhere when it hears that it is one.
+                    let announced = self.clients.set_settings(&self.client_id, answer);
+                    self.relay.announce(announced).await;
+                    return replies.send(Ok(command)).await.is_ok();
+                }
                 // Before anything that the client is sent because of what it publishes.
                 let is_open = replies.send(Ok(command)).await.is_ok();
                 self.clients.set_settings(&self.client_id, answer);

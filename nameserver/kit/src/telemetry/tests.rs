@@ -139,7 +139,7 @@ async fn the_language_is_taken_from_the_headers_where_the_settings_have_none() {
         request.metadata_mut().insert("x-mq-client-id", "p".parse().unwrap());
         request.metadata_mut().insert("x-mq-language", header.parse().unwrap());
         let policy: Arc<dyn SettingsPolicy> = Arc::new(Policy);
-        let mut stream = telemetry(request, &clients, &policy).unwrap().into_inner();
+        let mut stream = telemetry(request, &clients, &policy, &relay(&clients)).unwrap().into_inner();
         frames.send(Ok(frame(settings(in_settings, subscription("t", "g"))))).await.unwrap();
         let Some(Command::Settings(answer)) = stream.next().await.unwrap().unwrap().command else { panic!() };
         let strategy = answer.backoff_policy.unwrap().strategy.unwrap();
@@ -216,7 +216,12 @@ fn call(
     let mut request = Request::new(Frames::new(receiver));
     request.metadata_mut().insert("x-mq-client-id", "p".parse().unwrap());
     let policy: Arc<dyn SettingsPolicy> = Arc::new(Policy);
-    (frames, telemetry(request, clients, &policy).unwrap().into_inner())
+    (frames, telemetry(request, clients, &policy, &relay(clients)).unwrap().into_inner())
+}
+
+fn relay(clients: &Arc<Clients>) -> Arc<Relay> {
+    let routes = Arc::new(crate::routes::Routes::new(crate::routes::DEFAULT_LEASE));
+    Arc::new(Relay::new(routes, Arc::clone(clients), crate::process::Shutdown::new()))
 }
 
 fn frame(settings: v2::Settings) -> TelemetryCommand {
@@ -251,6 +256,6 @@ async fn illegal_settings_end_the_stream() {
     assert_eq!(clients.settings("p"), None);
     let policy: Arc<dyn SettingsPolicy> = Arc::new(Policy);
     let (_, receiver) = tokio::sync::mpsc::channel(1);
-    let anonymous = telemetry(Request::new(Frames::new(receiver)), &clients, &policy);
+    let anonymous = telemetry(Request::new(Frames::new(receiver)), &clients, &policy, &relay(&clients));
     assert_eq!(anonymous.unwrap_err().code(), tonic::Code::InvalidArgument);
 }
