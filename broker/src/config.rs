@@ -20,6 +20,8 @@ use kerolox_replication::Policy;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::check_back::WebhookHost;
+use crate::delivery::AutoGroups;
+use crate::made_by::MadeBy;
 use crate::retention::Limits;
 use crate::timers::Pace;
 
@@ -226,6 +228,8 @@ pub struct TopicsConfig {
     pub auto_create: AutoCreate,
     /// No topic comes into being by itself on a broker that has so many.
     pub auto_create_max: usize,
+    /// How many one client may have made by itself.
+    pub auto_create_max_per_client: usize,
 }
 
 /// Whether topics come into being with their first message.
@@ -252,6 +256,12 @@ impl<'de> Deserialize<'de> for AutoCreate {
 pub struct GroupsConfig {
     /// Whether a group comes into being when it first receives.
     pub auto_create: bool,
+    /// No group comes into being by itself on a broker that has so many.
+    pub auto_create_max: usize,
+    /// How many one client may have made by itself.
+    pub auto_create_max_per_client: usize,
+    /// Most members of all broadcast groups: each has a cursor of its own.
+    pub members_max: usize,
     /// How long the cursor of a member of a broadcast group is kept that does not receive any more. Clients whose id changes
     /// with every start leave one behind each time.
     pub member_expiry: Span,
@@ -471,7 +481,12 @@ impl Default for TimersConfig {
 
 impl Default for TopicsConfig {
     fn default() -> Self {
-        Self { default_queues: 8, auto_create: AutoCreate::Standalone, auto_create_max: 1_000 }
+        Self {
+            default_queues: 8,
+            auto_create: AutoCreate::Standalone,
+            auto_create_max: 1_000,
+            auto_create_max_per_client: 100,
+        }
     }
 }
 
@@ -479,6 +494,9 @@ impl Default for GroupsConfig {
     fn default() -> Self {
         Self {
             auto_create: true,
+            auto_create_max: 10_000,
+            auto_create_max_per_client: 100,
+            members_max: 10_000,
             member_expiry: Span::from_secs(24 * 3600),
             auto_renew: Span::from_secs(60),
             gather_time: Span::from_secs(10),
@@ -574,6 +592,16 @@ impl BrokerConfig {
             AutoCreate::On => true,
             AutoCreate::Off => false,
             AutoCreate::Standalone => self.standalone,
+        }
+    }
+
+    /// How consumer groups come into being.
+    pub(crate) fn auto_groups(&self) -> AutoGroups {
+        AutoGroups {
+            is_on: self.groups.auto_create,
+            max: self.groups.auto_create_max,
+            made: MadeBy::at_most(self.groups.auto_create_max_per_client),
+            members_max: self.groups.members_max,
         }
     }
 

@@ -14,6 +14,7 @@ pub mod early;
 pub mod engine;
 mod index_folder;
 mod lite_expiry;
+mod made_by;
 mod moving;
 mod once;
 mod pace;

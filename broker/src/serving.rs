@@ -33,6 +33,7 @@ use crate::config::BrokerConfig;
 use crate::delivery::{Arrivals, Deliveries, ProgressLog};
 use crate::due::DueArrivals;
 use crate::engine::Engine;
+use crate::made_by::MadeBy;
 use crate::pace::{Lookups, Scans};
 use crate::replication::Reign;
 use crate::retention::Keeper;
@@ -260,7 +261,7 @@ impl Parts {
             progress.clone(),
             &heard.arrivals,
             announcements.clone(),
-            config.groups.auto_create,
+            config.auto_groups(),
         ));
         let counters = Arc::new(Counters::default());
         let reach = Arc::new(Reach::new(
@@ -301,9 +302,11 @@ impl Parts {
             relay,
             spread: Spread::default(),
             limits: config.publish_limits(),
-            auto_topics: config
-                .auto_creates()
-                .then(|| AutoTopics { max: config.topics.auto_create_max, announcer: announcer.clone() }),
+            auto_topics: config.auto_creates().then(|| AutoTopics {
+                max: config.topics.auto_create_max,
+                made: MadeBy::at_most(config.topics.auto_create_max_per_client),
+                announcer: announcer.clone(),
+            }),
             delays: config.delay_policy(),
             clock: self.clock.clone(),
             lite: config.lite.clone(),

@@ -5,7 +5,7 @@ use kerolox_kit::config::{ByteSize, Span, comma_list};
 use kerolox_kit::health::HealthSettings;
 use kerolox_kit::listen::ConnectionSettings;
 use kerolox_kit::memory::MemorySettings;
-use kerolox_kit::routes::DEFAULT_LEASE;
+use kerolox_kit::routes::{DEFAULT_LEASE, RouteBounds};
 use kerolox_kit::tls::TlsSettings;
 use kerolox_model::limits::BODY_BYTES_MAX;
 use serde::{Deserialize, Serialize};
@@ -89,6 +89,16 @@ impl Default for ControllerConfig {
 pub struct RoutesConfig {
     /// How long a registration lasts without another one: a dead broker is out of the routes after that time.
     pub lease: Span,
+    /// Most brokers that may be registered at a time.
+    pub max_brokers: usize,
+    /// Most topics, and most consumer groups, that one broker may register.
+    pub max_topics_per_broker: usize,
+}
+
+impl RoutesConfig {
+    pub(crate) fn bounds(&self) -> RouteBounds {
+        RouteBounds { brokers: self.max_brokers, topics: self.max_topics_per_broker }
+    }
 }
 
 /// Limits that clients are told; brokers enforce their own.
@@ -118,7 +128,8 @@ impl Default for NameserverConfig {
 
 impl Default for RoutesConfig {
     fn default() -> Self {
-        Self { lease: span(DEFAULT_LEASE) }
+        let RouteBounds { brokers, topics } = RouteBounds::default();
+        Self { lease: span(DEFAULT_LEASE), max_brokers: brokers, max_topics_per_broker: topics }
     }
 }
 

@@ -78,7 +78,7 @@ impl Nameserver {
     /// [`ServeError::Listen`], [`ServeError::Tls`] and [`ServeError::Controller`].
     pub async fn bind(config: &NameserverConfig) -> Result<Self, ServeError> {
         let tls = server_config(&config.tls, &config.data)?;
-        let routes = Arc::new(Routes::new(config.routes.lease.duration()));
+        let routes = Arc::new(Routes::bounded(config.routes.lease.duration(), config.routes.bounds()));
         let listener = Listener::bind(&config.listen, &config.connections, &config.memory).await?;
         let controller = Controller::start(&config.controller, &config.data, listener.local_addr()).await?;
         let data_folder = DataFolder::note(&config.data, &[FILE])

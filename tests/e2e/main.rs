@@ -6,6 +6,7 @@
 
 mod auto_create;
 mod batching;
+mod bounds;
 mod broadcast;
 mod check;
 mod cluster;

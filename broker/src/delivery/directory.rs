@@ -22,6 +22,7 @@ use super::subscription::Shared;
 use super::watch::{Watched, Watches};
 use super::{Members, ProgressLog, Subscription};
 use crate::engine::{ChangeError, Engine, refused_by_log, refused_by_store};
+use crate::made_by::MadeBy;
 use crate::wire;
 
 /// Active subscriptions by topic id and group id.
@@ -37,7 +38,7 @@ pub struct Deliveries {
     watches: Arc<Watches>,
     members: Members,
     acknowledged: AckJournal,
-    auto_create_groups: bool,
+    auto_groups: AutoGroups,
     announcements: Arc<Announcements>,
     /// All members had the time to be heard of since this broker is the master.
     is_settled: AtomicBool,
@@ -45,6 +46,18 @@ pub struct Deliveries {
     first_new_topic: u32,
     /// See `kerolox_core::delivery::Subscription::new`.
     lease_base: u64,
+}
+
+/// How consumer groups come into being with their first receive.
+pub struct AutoGroups {
+    /// Whether they do.
+    pub is_on: bool,
+    /// None does any more on a broker that has so many.
+    pub max: usize,
+    /// How many each client makes.
+    pub made: MadeBy,
+    /// Most clients of all broadcast groups, each of which has a cursor of its own.
+    pub members_max: usize,
 }
 
 /// Tells active subscriptions what happens in the store. It exists before the store does, because the store reports from
@@ -116,7 +129,7 @@ impl Deliveries {
         progress: ProgressLog,
         arrivals: &Arrivals,
         announcements: Arc<Announcements>,
-        auto_create_groups: bool,
+        auto_groups: AutoGroups,
     ) -> Self {
         // Microseconds: no process hands out a million leases per second for as long as it runs.
         let first_new_topic = engine.store().index().next_topic_id();
@@ -130,7 +143,7 @@ impl Deliveries {
             members: Members::default(),
             acknowledged: AckJournal::default(),
             alarm: Alarm::default(),
-            auto_create_groups,
+            auto_groups,
             announcements,
             is_settled: AtomicBool::new(is("announced-does-not-count")),
             first_new_topic,
@@ -148,19 +161,15 @@ impl Deliveries {
         &self.progress
     }
 
-    /// The consumer group of a name, created if that is allowed.
+    /// The consumer group of a name, created by `client` if that is allowed.
     ///
     /// # Errors
     /// CONSUMER_GROUP_NOT_FOUND, FORBIDDEN for a group that may not consume, or what the log says.
-    pub async fn group(&self, name: &str) -> Result<Arc<Group>, Refusal> {
+    pub async fn group(&self, name: &str, client: &str) -> Result<Arc<Group>, Refusal> {
         let present = self.engine.store().index().group(name);
         let group = match present {
             Some(group) => group,
-            None if self.auto_create_groups => {
-                let change = GroupChange { name: name.to_owned(), ..GroupChange::default() };
-                let created = self.engine.put_group(&change).await;
-                created.map_err(|error| not_created(&error))?.0
-            }
+            None if self.auto_groups.is_on => self.make_group(name, client).await?,
             None => {
                 return Err(Refusal::new(
                     Code::ConsumerGroupNotFound,
@@ -181,18 +190,55 @@ impl Deliveries {
         ))
     }
 
+    async fn make_group(&self, name: &str, client: &str) -> Result<Arc<Group>, Refusal> {
+        let AutoGroups { max, made, .. } = &self.auto_groups;
+        let refused = |why: String| {
+            let text = format!(
+                "there is no consumer group {name:?}, and none is made by itself, because {why}; create it with `mqadmin updateSubGroup -g {name}`"
+            );
+            Err(Refusal::new(Code::ConsumerGroupNotFound, text))
+        };
+        let count = self.engine.store().index().groups().iter().filter(|group| group.parent == 0).count();
+        if count >= *max {
+            return refused(format!("there are {count} (groups.auto-create-max is {max})"));
+        }
+        if !made.take(client) {
+            let each = made.max();
+            return refused(format!(
+                "client {client} has made {each} (groups.auto-create-max-per-client is {each})"
+            ));
+        }
+        let change = GroupChange { name: name.to_owned(), ..GroupChange::default() };
+        let created = self.engine.put_group(&change).await;
+        if !matches!(created, Ok((_, true))) {
+            made.give_back(client);
+        }
+        Ok(created.map_err(|error| not_created(&error))?.0)
+    }
+
     /// The group with whose cursor `client` receives: the one of this name, or the client's own member of a broadcast
     /// group, which is made when it does not exist.
     ///
     /// # Errors
     /// See [`Self::group`].
     pub async fn consuming(&self, name: &str, client: &str) -> Result<Arc<Group>, Refusal> {
-        let group = self.group(name).await?;
+        let group = self.group(name, client).await?;
         if !group.is_broadcast() {
             return Ok(group);
         }
         if let Some(member) = self.member(&group, client) {
             return Ok(member);
+        }
+        let max = self.auto_groups.members_max;
+        let count = self.engine.store().index().groups().iter().filter(|group| group.parent != 0).count();
+        if count >= max {
+            return Err(Refusal::new(
+                Code::TooManyRequests,
+                format!(
+                    "the broadcast groups of this broker have {count} members, the limit is {max} (groups.members-max); clients that \
+                     keep their id need no new one, and those that stay away are removed after groups.member-expiry"
+                ),
+            ));
         }
         let created = self.engine.put_member(&group, client).await;
         let member = created.map_err(|error| not_created(&error))?;
@@ -206,7 +252,7 @@ impl Deliveries {
     /// # Errors
     /// See [`Self::group`].
     pub async fn holding(&self, name: &str, client: &str) -> Result<Option<Arc<Group>>, Refusal> {
-        let group = self.group(name).await?;
+        let group = self.group(name, client).await?;
         Ok(if group.is_broadcast() { self.member(&group, client) } else { Some(group) })
     }
 

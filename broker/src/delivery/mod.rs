@@ -18,7 +18,7 @@ mod subscription;
 mod watch;
 
 pub use acknowledged::{AckJournal, Acknowledged, Place};
-pub use directory::{Arrivals, Deliveries};
+pub use directory::{Arrivals, AutoGroups, Deliveries};
 pub use followers::{Action, Change, Evicted, Followers, Inbox, OverQuota};
 pub use members::Members;
 pub(crate) use offsets::cursors;

@@ -181,9 +181,7 @@ async fn connect(
         .await;
     let channel = channel
         .map_err(|error| FollowError::Stream(format!("{} cannot be reached: {error}", target.address)))?;
-    let mut client = ReplicationClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let mut client = ReplicationClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let say_hello = || -> Result<(), FollowError> {
         let store = cell.get();
         let mut parked = store.as_ref().and_then(|store| store.parked());

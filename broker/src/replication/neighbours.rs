@@ -23,6 +23,8 @@ use super::server::MESSAGE_BYTES_MAX;
 
 /// Bytes of records that are asked for at a time; what is beyond is read here.
 const BYTES_TOGETHER: u64 = 8 << 20;
+/// Bytes of records that are read for one request, whoever makes it: more than a master ever asks for together.
+const READ_BYTES_MAX: usize = 64 << 20;
 /// How long a slave may take to read them: its disk is in no hurry, and a client waits.
 const ANSWER: Duration = Duration::from_secs(1);
 /// How long a slave that did not answer is left alone.
@@ -126,10 +128,16 @@ impl Neighbours {
 /// Reads for a master. Blocks.
 pub(super) fn read_records(store: &Store, wanted: &[Extent]) -> ReadRecordsResponse {
     let reader = store.reader();
-    let read = |extent: &Extent| match reader.copy(extent.position, extent.len as usize) {
-        Ok(Piece::Frames(bytes)) if bytes.len() == extent.len as usize => bytes,
-        // Trimmed, damaged or not there yet.
-        _ => Bytes::new(),
+    let mut room = READ_BYTES_MAX;
+    let read = |extent: &Extent| {
+        let len = extent.len as usize;
+        let Some(left) = room.checked_sub(len) else { return Bytes::new() };
+        room = left;
+        match reader.copy(extent.position, len) {
+            Ok(Piece::Frames(bytes)) if bytes.len() == len => bytes,
+            // Trimmed, damaged or not there yet.
+            _ => Bytes::new(),
+        }
     };
     ReadRecordsResponse { records: wanted.iter().map(read).collect() }
 }

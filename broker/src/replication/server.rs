@@ -26,8 +26,11 @@ const CHUNK: usize = 1 << 20;
 const QUEUED: usize = 4;
 /// A slave is pinged at least this often, and learns this late at the most what was confirmed.
 const PING: Duration = Duration::from_millis(50);
-/// Largest message of the stream.
-pub(super) const MESSAGE_BYTES_MAX: usize = usize::MAX;
+/// Largest message that a master sends: one record at least, however large it is.
+pub(super) const MESSAGE_BYTES_MAX: usize = kerolox_log::frame::LEN_MAX + CHUNK;
+/// Largest message that a member takes at this port, which is open to everybody: slaves say where they are, and masters name the
+/// records that they want to read.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
 
 type Outgoing = mpsc::Sender<Result<FromMaster, Status>>;
 
@@ -41,7 +44,7 @@ impl ReplicationService {
     /// The gRPC service.
     pub(crate) fn server(group: Arc<Group>, cell: StoreCell) -> ReplicationServer<Self> {
         ReplicationServer::new(Self { group, cell })
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 

@@ -15,18 +15,22 @@ use tokio::time::Instant;
 use super::Context;
 use crate::announce::Announcer;
 use crate::engine::{ChangeError, refused_by_log};
+use crate::made_by::MadeBy;
 
 /// How topics are made.
 pub(crate) struct AutoTopics {
     /// None is made any more when there are so many.
     pub(crate) max: usize,
+    /// How many each client makes.
+    pub(crate) made: MadeBy,
     pub(crate) announcer: Announcer,
 }
 
 impl Context {
-    /// The topic to which messages are sent that need it to take these `types`; it is made if that is allowed.
+    /// The topic to which `client` sends messages that need it to take these `types`; it is made if that is allowed.
     pub(super) async fn topic_of_messages(
         &self,
+        client: &str,
         resource: Option<&v2::Resource>,
         types: impl FnOnce() -> Vec<MessageType>,
     ) -> Result<Arc<Topic>, Refusal> {
@@ -41,15 +45,16 @@ impl Context {
         let Some(wanted) = of_first_messages(&name, types()) else {
             return Err(missing);
         };
+        let refused = |why: String| {
+            let text = format!(
+                "broker {} has no topic {name:?} and makes none by itself any more, because {why}; create it with `mqadmin updateTopic -t {name}`",
+                self.broker
+            );
+            Err(Refusal::new(Code::TopicNotFound, text))
+        };
         let count = self.engine.store().index().topics().len();
         if count >= auto.max {
-            return Err(Refusal::new(
-                Code::TopicNotFound,
-                format!(
-                    "broker {} has no topic {name:?} and makes none by itself any more, because it has {count} (topics.auto-create-max is {}); create it with `mqadmin updateTopic -t {name}`",
-                    self.broker, auto.max
-                ),
-            ));
+            return refused(format!("it has {count} (topics.auto-create-max is {})", auto.max));
         }
         // Another broker may have made it a moment ago: its nameservers know. Then it takes the same everywhere.
         auto.announcer.announce().await;
@@ -61,7 +66,16 @@ impl Context {
             of_first_messages(&name, types)
         });
         let change = elsewhere.unwrap_or(wanted);
+        if !auto.made.take(client) {
+            let each = auto.made.max();
+            return refused(format!(
+                "client {client} has made {each} (topics.auto-create-max-per-client is {each})"
+            ));
+        }
         let made = self.engine.make_topic(&change).await;
+        if !matches!(made, Ok((_, true))) {
+            auto.made.give_back(client);
+        }
         let (topic, is_new) = made.map_err(|error| match error {
             ChangeError::Invalid(text) => Refusal::new(Code::IllegalTopic, text),
             ChangeError::Log(error) => refused_by_log(&error),

@@ -150,8 +150,8 @@ impl Context {
     }
 
     /// The consumer group that a client names.
-    async fn group(&self, resource: Option<&v2::Resource>) -> Result<Arc<Group>, Refusal> {
-        self.deliveries.group(&stored_group(resource)?).await
+    async fn group(&self, resource: Option<&v2::Resource>, client: &str) -> Result<Arc<Group>, Refusal> {
+        self.deliveries.group(&stored_group(resource)?, client).await
     }
 }
 
@@ -383,7 +383,7 @@ impl MessagingService for Messaging {
         let headers = ClientHeaders::lenient(request.metadata());
         let outcome = match self.context.owner_of(&request, request.get_ref().message_queue.as_ref()) {
             Ok(Some(owner)) => self.context.relay.update_offset(&owner, request).await,
-            Ok(None) => offsets::update_offset(&self.context, &request.into_inner()).await,
+            Ok(None) => offsets::update_offset(&self.context, &headers, &request.into_inner()).await,
             Err(refusal) => Err(refusal),
         };
         answer(&headers, outcome)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kerolox_core::topic::Topic;
+use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::refusal::{Refusal, ok_status};
 use kerolox_proto::v2::{self, Code, QueryOffsetPolicy};
 
@@ -66,10 +67,11 @@ pub(super) fn get_offset(
 /// Sets a group's offset in a queue; durable when answered.
 pub(super) async fn update_offset(
     context: &Context,
+    client: &ClientHeaders,
     request: &v2::UpdateOffsetRequest,
 ) -> Result<v2::UpdateOffsetResponse, Refusal> {
     let (topic, queue) = queue_of(context, request.message_queue.as_ref())?;
-    let group = context.group(request.group.as_ref()).await?;
+    let group = context.group(request.group.as_ref(), &client.client_id).await?;
     let end = context.engine.store().index().queue_bounds(topic.id, queue).next;
     let offset = u64::try_from(request.offset).ok().filter(|offset| *offset <= end);
     let offset = offset.ok_or_else(|| illegal_offset(&topic, queue, request.offset, 0, end))?;

@@ -62,7 +62,7 @@ pub(super) async fn pull_message(
     let filter = parse_filter(request.filter_expression.as_ref())?;
     let (topic, queue) = queue_of(context, request.message_queue.as_ref())?;
     check_readable(&topic)?;
-    context.group(request.group.as_ref()).await?;
+    context.group(request.group.as_ref(), &client.client_id).await?;
     // Who names no poll time is answered at once.
     let poll_ms = request.long_polling_timeout.as_ref().map_or(0, wire::duration_ms);
     let poll = poll_time(Some(poll_ms), client.timeout);

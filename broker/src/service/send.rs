@@ -96,7 +96,7 @@ async fn records(
             .map_err(|error| refused(&error))?;
     }
     let types = || messages.iter().flat_map(|message| message.draft.needs()).collect();
-    let topic = context.topic_of_messages(resource.as_ref(), types).await?;
+    let topic = context.topic_of_messages(&client.client_id, resource.as_ref(), types).await?;
     if let Some(limits) = topic_limits::of(&topic, &context.limits) {
         for message in &messages {
             publish::check_form(&message.draft, &limits).map_err(|error| refused(&error))?;

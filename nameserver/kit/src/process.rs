@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use kerolox_model::limits::LOG_FILTER_BYTES_MAX;
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,6 +49,12 @@ pub fn log_filter() -> String {
 /// # Errors
 /// In words, when `text` is no filter, or when nothing is logged.
 pub fn set_log_filter(text: &str) -> Result<(), String> {
+    if text.len() > LOG_FILTER_BYTES_MAX {
+        return Err(format!(
+            "the filter has {} bytes, the limit is {LOG_FILTER_BYTES_MAX}; name fewer modules, as in info,kerolox_broker=debug",
+            text.len()
+        ));
+    }
     let filter =
         EnvFilter::builder().parse(text).map_err(|error| format!("{text:?} is no filter: {error}"))?;
     let handle = FILTER.get().ok_or("this process does not log by itself")?;

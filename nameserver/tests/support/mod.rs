@@ -51,7 +51,7 @@ impl Running {
         let config = NameserverConfig {
             listen: listen.into(),
             data: data.path().into(),
-            routes: RoutesConfig { lease },
+            routes: RoutesConfig { lease, ..RoutesConfig::default() },
             ..NameserverConfig::default()
         };
         let nameserver = Nameserver::bind(&config).await.unwrap();

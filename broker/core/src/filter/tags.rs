@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use kerolox_model::limits::FILTER_BYTES_MAX;
+
 /// Tags, one of which a message must have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TagFilter(BTreeSet<String>);
@@ -13,6 +15,12 @@ impl TagFilter {
     /// # Errors
     /// A sentence that says what is wrong.
     pub fn parse(expression: &str) -> Result<Option<Self>, String> {
+        if expression.len() > FILTER_BYTES_MAX {
+            let len = expression.len();
+            return Err(format!(
+                "the tag expression has {len} bytes, the limit is {FILTER_BYTES_MAX}; shorten it, or subscribe to all with \"*\""
+            ));
+        }
         let expression = expression.trim();
         if expression.is_empty() || expression == "*" {
             return Ok(None);
@@ -48,6 +56,9 @@ mod tests {
         for bad in ["||", "|| ||", " ||||"] {
             assert!(TagFilter::parse(bad).is_err(), "{bad:?}");
         }
+        let long = "t".repeat(FILTER_BYTES_MAX);
+        assert!(TagFilter::parse(&long).is_ok());
+        assert!(TagFilter::parse(&format!("{long}t")).is_err_and(|text| text.contains("16385 bytes")));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 pub(crate) use election::ELECTION_WAIT;
 pub use queries::{ALL_QUEUES, assignments, message_queues, stored_topic, writable_groups};
 pub use registration::{BrokerAddress, MemberId, Registration, RegistrationError};
-pub use table::{Change, RouteTable};
+pub use table::{Change, RouteBounds, RouteTable};
 
 use crate::process::now_ms;
 use crate::refusal::Refusal;
@@ -61,6 +61,13 @@ impl Routes {
         let first_version = u64::try_from(now_ms()).unwrap_or_default() * 1000;
         let table = Mutex::new(RouteTable::new(lease, first_version));
         Self { table, changes: watch::Sender::new(0), wishes: watch::Sender::new(0) }
+    }
+
+    /// The same with other bounds for what brokers register.
+    pub fn bounded(lease: Duration, bounds: RouteBounds) -> Self {
+        let routes = Self::new(lease);
+        let table = routes.table.into_inner().expect("nobody has it yet").bounded(bounds);
+        Self { table: Mutex::new(table), ..routes }
     }
 
     /// Changes whenever answers may be different.

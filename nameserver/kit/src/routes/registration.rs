@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use kerolox_model::limits::REGISTERED_NAME_MAX;
 use kerolox_proto::kerolox::{
     BrokerInfo, BrokerRole, GroupSettings, RegisterRequest, RegisteredBroker, TopicRoute,
 };
@@ -19,6 +20,30 @@ pub enum RegistrationError {
     /// Cluster or group is blank.
     #[error("the registration has a blank {0}; set it in the broker's configuration")]
     Blank(&'static str),
+    /// A name is longer than any that brokers give.
+    #[error(
+        "a {what} in the registration has {len} bytes, the limit is {REGISTERED_NAME_MAX}; give it a shorter name"
+    )]
+    Long {
+        /// What it is the name of.
+        what: &'static str,
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// More than a server keeps.
+    #[error(
+        "{len} {what}, the limit is {max}; raise routes.{setting} of the nameservers, or find out who makes that many"
+    )]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many there are.
+        len: usize,
+        /// How many there may be.
+        max: usize,
+        /// The setting that says so.
+        setting: &'static str,
+    },
     /// Another master of the group registered, with a later epoch.
     #[error("another master of this broker group rules since epoch {epoch}; this one is deposed")]
     Superseded {
@@ -33,6 +58,13 @@ pub enum RegistrationError {
         /// The advertised port.
         port: u32,
     },
+}
+
+fn check_length(what: &'static str, text: &str) -> Result<(), RegistrationError> {
+    match text.len() {
+        len if len > REGISTERED_NAME_MAX => Err(RegistrationError::Long { what, len }),
+        _ => Ok(()),
+    }
 }
 
 /// Identity of a group member.
@@ -86,6 +118,9 @@ impl Registration {
     /// A [`RegistrationError`] when the broker is not named or cannot be reached by anybody.
     pub fn from_request(request: RegisterRequest, peer: Option<IpAddr>) -> Result<Self, RegistrationError> {
         let info = request.broker.ok_or(RegistrationError::NoBroker)?;
+        for group in &request.groups {
+            check_length("consumer group name", &group.name)?;
+        }
         let groups = request.groups.into_iter().map(|group| (group.name.clone(), group)).collect();
         Ok(Self { groups, ..Self::new(info, request.topics, peer)? })
     }
@@ -121,9 +156,25 @@ impl Registration {
         if host.is_empty() || is_wildcard || port == 0 {
             return Err(unreachable());
         }
+        let texts = [
+            ("cluster name", &info.cluster),
+            ("group name", &info.group),
+            ("host name", &info.host),
+            ("version", &info.version),
+            ("incarnation", &info.incarnation),
+        ];
+        let topic_names = topics.iter().map(|topic| ("topic name", &topic.name));
+        for (what, text) in texts.into_iter().chain(topic_names) {
+            check_length(what, text)?;
+        }
         let topics = topics.into_iter().map(|topic| (topic.name.clone(), topic)).collect();
         let address = BrokerAddress { host, port };
         Ok(Self { info, address, topics, groups: BTreeMap::new() })
+    }
+
+    /// How many consumer groups it registered.
+    pub fn groups_len(&self) -> usize {
+        self.groups.len()
     }
 
     /// Identity within the cluster.

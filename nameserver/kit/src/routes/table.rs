@@ -43,10 +43,50 @@ fn group_of<'a>(broker: &&'a Registration) -> (&'a str, &'a str) {
     (broker.cluster(), broker.group())
 }
 
+/// How much brokers may register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteBounds {
+    /// Brokers of all clusters.
+    pub brokers: usize,
+    /// Topics, and consumer groups, of one broker.
+    pub topics: usize,
+}
+
+impl Default for RouteBounds {
+    fn default() -> Self {
+        Self { brokers: 1_000, topics: 100_000 }
+    }
+}
+
+impl RouteBounds {
+    fn check(&self, registration: &Registration) -> Result<(), RegistrationError> {
+        let counts = [
+            ("topics of one broker", registration.topics_len()),
+            ("consumer groups of one broker", registration.groups_len()),
+        ];
+        let max = self.topics;
+        match counts.into_iter().find(|(_, len)| *len > max) {
+            Some((what, len)) => {
+                Err(RegistrationError::TooMany { what, len, max, setting: "max-topics-per-broker" })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_brokers(&self, len: usize) -> Result<(), RegistrationError> {
+        let max = self.brokers;
+        match len > max {
+            true => Err(RegistrationError::TooMany { what: "brokers", len, max, setting: "max-brokers" }),
+            false => Ok(()),
+        }
+    }
+}
+
 /// The state; every method that depends on time takes `now`.
 #[derive(Debug)]
 pub struct RouteTable {
     lease: Duration,
+    bounds: RouteBounds,
     version: u64,
     own: Option<Registration>,
     leases: BTreeMap<MemberId, Lease>,
@@ -63,6 +103,7 @@ impl RouteTable {
     pub fn new(lease: Duration, first_version: u64) -> Self {
         Self {
             lease,
+            bounds: RouteBounds::default(),
             version: first_version,
             own: None,
             leases: BTreeMap::new(),
@@ -70,6 +111,12 @@ impl RouteTable {
             epochs: BTreeMap::new(),
             masterless: BTreeMap::new(),
         }
+    }
+
+    /// The same with other bounds for what brokers register.
+    #[must_use]
+    pub fn bounded(self, bounds: RouteBounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// How long a registration lasts without another one.
@@ -85,7 +132,8 @@ impl RouteTable {
     /// Takes a registration and starts its lease anew. `peer` stands in for an empty host.
     ///
     /// # Errors
-    /// A [`RegistrationError`] when the broker is not named or cannot be reached; nothing changes then.
+    /// A [`RegistrationError`] when the broker is not named or cannot be reached, or there is too much of something; nothing changes
+    /// then.
     pub fn register(
         &mut self,
         request: RegisterRequest,
@@ -93,6 +141,7 @@ impl RouteTable {
         now: Instant,
     ) -> Result<Change, RegistrationError> {
         let registration = Registration::from_request(request, peer)?;
+        self.bounds.check(&registration)?;
         let member = registration.member();
         if let Some(lease) = self.leases.get(&member)
             && self.lasts(lease, now)
@@ -100,6 +149,10 @@ impl RouteTable {
         {
             return Err(RegistrationError::Superseded { epoch: lease.registration.epoch() });
         }
+        let others = self.leases.iter().filter(|(other, lease)| {
+            **other != member && !lease.registration.is_same_process(&registration) && self.lasts(lease, now)
+        });
+        self.bounds.check_brokers(others.count() + 1)?;
         // A member that became the master, or is it no longer, has another number.
         self.leases
             .retain(|other, lease| *other == member || !lease.registration.is_same_process(&registration));

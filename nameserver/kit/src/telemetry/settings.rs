@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use kerolox_model::limits::{
     CLIENT_PROPERTIES_BYTES_MAX, CLIENT_PROPERTIES_MAX, CLIENT_PROPERTY_KEY_MAX, CLIENT_PROPERTY_VALUE_MAX,
-    RECEIVE_BATCH_MAX,
+    FILTER_BYTES_MAX, RECEIVE_BATCH_MAX, SETTINGS_BYTES_MAX, SETTINGS_TOPICS_MAX,
 };
 use kerolox_model::names::{in_namespace, validate_group, validate_topic};
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::{self, Code, Language, retry_policy::Strategy};
+use prost::Message as _;
 
 use super::Backoff;
 use super::policy::{GroupPolicy, SettingsPolicy, to_customized, to_exponential, to_proto};
@@ -25,9 +26,10 @@ const LITE_TOPIC_LENGTH_MAX: i32 = 64;
 /// Checks a client's settings and gives those that it is to use.
 ///
 /// # Errors
-/// BAD_REQUEST when the client is neither producer nor consumer, ILLEGAL_TOPIC, ILLEGAL_CONSUMER_GROUP,
+/// BAD_REQUEST when the client is neither producer nor consumer, or says too much, ILLEGAL_TOPIC, ILLEGAL_CONSUMER_GROUP,
 /// ILLEGAL_FILTER_EXPRESSION, INVALID_CLIENT_PROPERTIES.
 pub fn answer_settings(client: &v2::Settings, policy: &dyn SettingsPolicy) -> Result<v2::Settings, Refusal> {
+    check_size(client)?;
     check_properties(client)?;
     let language = language(client);
     let mut answer = client.clone();
@@ -71,6 +73,7 @@ fn complete_subscription(
         let nameless = || Refusal::new(Code::IllegalTopic, "a subscription names no topic; set its `topic`");
         check_topic(topic.ok_or_else(nameless)?)?;
         if let Some(filter) = &entry.expression {
+            check_length(filter)?;
             policy.check_filter(filter)?;
         }
     }
@@ -86,6 +89,44 @@ fn complete_subscription(
     subscription.lite_subscription_quota = i32::try_from(group.lite_quota).ok();
     subscription.max_lite_topic_size = Some(LITE_TOPIC_LENGTH_MAX);
     Ok(group)
+}
+
+/// Settings are kept while the client lives, and what consumers subscribe to is told to all brokers.
+fn check_size(client: &v2::Settings) -> Result<(), Refusal> {
+    let (topics, what) = match &client.pub_sub {
+        Some(PubSub::Publishing(publishing)) => (publishing.topics.len(), "topics to publish to"),
+        Some(PubSub::Subscription(subscription)) => (subscription.subscriptions.len(), "subscriptions"),
+        None => (0, ""),
+    };
+    if topics > SETTINGS_TOPICS_MAX {
+        return Err(Refusal::new(
+            Code::BadRequest,
+            format!(
+                "{topics} {what}, the limit is {SETTINGS_TOPICS_MAX} for one client; use several clients"
+            ),
+        ));
+    }
+    let bytes = client.encoded_len();
+    if bytes > SETTINGS_BYTES_MAX {
+        return Err(Refusal::new(
+            Code::BadRequest,
+            format!(
+                "the settings have {bytes} bytes, the limit is {SETTINGS_BYTES_MAX}; name fewer topics, or shorten the filters"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn check_length(filter: &v2::FilterExpression) -> Result<(), Refusal> {
+    let len = filter.expression.len();
+    if len <= FILTER_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Code::IllegalFilterExpression,
+        format!("the filter expression has {len} bytes, the limit is {FILTER_BYTES_MAX}; shorten it"),
+    ))
 }
 
 /// What a client tells of itself is kept while it lives, and shown to administrators.

@@ -207,6 +207,36 @@ fn what_a_client_tells_of_itself_is_limited() {
     }
 }
 
+#[test]
+fn what_a_client_subscribes_and_publishes_to_is_limited() {
+    let topic = |number: usize| v2::Resource { name: format!("{number:0>100}"), ..Default::default() };
+    let publishing = |count: usize| {
+        let topics = (0..count).map(topic).collect();
+        settings(Language::Java, PubSub::Publishing(v2::Publishing { topics, ..Default::default() }))
+    };
+    let subscribing = |count: usize, len: usize| {
+        let filter = v2::FilterExpression { r#type: 1, expression: "t".repeat(len) };
+        let entry =
+            |number| v2::SubscriptionEntry { topic: Some(topic(number)), expression: Some(filter.clone()) };
+        let PubSub::Subscription(mut subscription) = subscription("t", "g") else { panic!() };
+        subscription.subscriptions = (0..count).map(entry).collect();
+        settings(Language::Java, PubSub::Subscription(subscription))
+    };
+    for good in [publishing(1_000), subscribing(1_000, 100), subscribing(30, 16 << 10)] {
+        assert!(answer_settings(&good, &Policy).is_ok());
+    }
+    for (bad, code, says) in [
+        (publishing(1_001), Code::BadRequest, "1001 topics"),
+        (subscribing(1_001, 1), Code::BadRequest, "1001 subscriptions"),
+        (subscribing(1, (16 << 10) + 1), Code::IllegalFilterExpression, "16385 bytes"),
+        (subscribing(40, 16 << 10), Code::BadRequest, "the limit is 524288"),
+    ] {
+        let refusal = answer_settings(&bad, &Policy).unwrap_err();
+        assert_eq!(refusal.code, code);
+        assert!(refusal.message.contains(says), "{refusal}");
+    }
+}
+
 type Frames = tokio_stream::wrappers::ReceiverStream<Result<TelemetryCommand, Status>>;
 
 fn call(
