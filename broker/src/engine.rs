@@ -194,8 +194,12 @@ impl Engine {
                 flush: topic.flush().unwrap_or(self.durability.flush),
                 replicas: topic.replicas().unwrap_or(self.durability.replicas),
             };
+            let room = self.room.clone();
             let done = move |outcome| {
                 drop(reservation);
+                if matches!(outcome, Err(ProposeError::NoRoom)) {
+                    room.ran_out();
+                }
                 drop(answer.send(outcome));
             };
             self.store.propose_batch(messages, durability, Box::new(done));
@@ -455,7 +459,7 @@ fn unexpected(outcome: &Outcome) -> ChangeError {
 /// How a failed proposal reaches a client.
 pub fn refused_by_log(error: &ProposeError) -> Refusal {
     let code = match error {
-        ProposeError::Busy { .. } | ProposeError::NoRoom => Code::TooManyRequests,
+        ProposeError::Busy { .. } | ProposeError::NoRoom | ProposeError::NotNow(_) => Code::TooManyRequests,
         ProposeError::ReadOnly(_) | ProposeError::Closed => Code::InternalServerError,
         ProposeError::NotMaster | ProposeError::NotInSync { .. } => Code::HaNotAvailable,
         ProposeError::Deposed | ProposeError::Unconfirmed(_) => Code::SlavePersistenceTimeout,

@@ -18,7 +18,7 @@ use crate::log::Log;
 use crate::reader::Reader;
 use crate::sabotage;
 use crate::salt::Salt;
-use crate::segment::{self, HEADER_LEN, Segment};
+use crate::segment::{self, HEADER_LEN, Segment, SegmentRoom};
 use crate::trim;
 
 /// What lies at a position of a log.
@@ -28,7 +28,7 @@ pub enum Piece {
     Segment {
         /// Its position.
         base: u64,
-        /// Bytes that it has room for, its header included.
+        /// Bytes that are reserved for it at the moment, its header included.
         capacity: u64,
     },
     /// Whole frames, one behind the other.
@@ -166,8 +166,8 @@ impl Log {
     /// [`Self::sync`].
     ///
     /// # Errors
-    /// [`LogError::Copy`], which changes nothing, when they do not belong there or are damaged; after any other error the log is
-    /// read-only.
+    /// [`LogError::Copy`], which changes nothing, when they do not belong there or are damaged, and [`LogError::NotNow`]; after any
+    /// other error the log is read-only.
     pub fn append_copy(&mut self, position: u64, bytes: &Bytes) -> Result<Copied, LogError> {
         self.check_writable()?;
         let refused = |position, reason: String| LogError::Copy { position, reason };
@@ -183,15 +183,16 @@ impl Log {
             at += frame.len as usize;
             last_len = frame.len;
         }
-        self.write_copy(bytes, LastFrame::of(bytes, last_len)).inspect_err(|error| self.fail(error))?;
+        self.write_copy(bytes, LastFrame::of(bytes, last_len))
+            .inspect_err(|error| self.fail_for_good(error))?;
         Ok(copied)
     }
 
     /// Goes on in a segment that begins where the log ends, as another log does. One that is there and empty will do.
     ///
     /// # Errors
-    /// [`LogError::Copy`] when the log ends elsewhere, which changes nothing; [`LogError::Io`].
-    pub fn begin_copied_segment(&mut self, base: u64, capacity: u64) -> Result<(), LogError> {
+    /// [`LogError::Copy`] when the log ends elsewhere and [`LogError::NotNow`], which change nothing; [`LogError::Io`].
+    pub fn begin_copied_segment(&mut self, base: u64) -> Result<(), LogError> {
         self.check_writable()?;
         if self.is_at_begin_of(base) {
             return Ok(());
@@ -200,7 +201,7 @@ impl Log {
             let reason = format!("a segment begins there, but the log ends at {}", self.end());
             return Err(LogError::Copy { position: base, reason });
         }
-        self.begin_segment(capacity.saturating_sub(HEADER_LEN))
+        self.begin_segment(0)
     }
 
     /// Gives up everything from `to` on, a position between two frames. What goes is kept in files `cut-<position>`, as far as
@@ -247,11 +248,10 @@ impl Log {
             if !sabotage::is("truncation-not-durable") {
                 segment.file.set_len(to - segment.base)?;
             }
-            segment.file.allocate(file_end - segment.base)?;
             segment.file.sync()
         };
         settle().map_err(LogError::io(format!("truncating {}", segment.name())))?;
-        self.go_on_at(segment, file_end, to);
+        self.go_on_at(segment, to);
         Ok(())
     }
 }
@@ -269,9 +269,9 @@ pub fn is_blank(folder: &dyn Folder) -> Result<bool, LogError> {
 ///
 /// # Errors
 /// [`LogError::Io`]
-pub fn begin_copy(folder: &dyn Folder, salt: Salt, base: u64, capacity: u64) -> Result<(), LogError> {
+pub fn begin_copy(folder: &dyn Folder, salt: Salt, base: u64) -> Result<(), LogError> {
     begin::note(folder, base)?;
-    Segment::create(folder, base, salt, capacity)?;
+    Segment::create(folder, base, salt, SegmentRoom::NONE)?;
     begin::forget_others(folder, base)
 }
 

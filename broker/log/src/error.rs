@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::fs::{is_full, is_passing};
 use crate::segment::{HEADER_LEN, file_name};
 
 /// A range of the log that cannot be read. It is never cut off, written to or used again; everything outside it stays
@@ -35,6 +36,14 @@ pub enum LogError {
     /// The operating system refused.
     #[error("{action} failed: {source}")]
     Io {
+        /// What was being done, with the file.
+        action: String,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// There is no room, or no file can be opened: nothing was written, and trying again is fine.
+    #[error("{action} failed: {source}; nothing was written, and it is tried again")]
+    NotNow {
         /// What was being done, with the file.
         action: String,
         /// The system's error.
@@ -111,6 +120,24 @@ impl LogError {
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Self::Io { action, source }
+    }
+
+    /// The same for what is undone when it fails: where the system lacks room or descriptors, it can be tried again.
+    pub(crate) fn undone(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let action = action.into();
+        move |source| {
+            if is_passing(&source) { Self::NotNow { action, source } } else { Self::Io { action, source } }
+        }
+    }
+
+    /// Whether nothing was changed, and trying again is fine.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::NotNow { .. })
+    }
+
+    /// Whether that is so because the disk is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::NotNow { source, .. } if is_full(source))
     }
 }
 

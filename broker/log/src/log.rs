@@ -1,5 +1,6 @@
 //! The appending side of the log.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::begin;
@@ -7,13 +8,13 @@ use crate::checkpoint::Checkpoint;
 use crate::elsewhere::{Outcome, SyncTask};
 use crate::error::{DamagedRange, LogError};
 use crate::frame::{self, NewFrame};
-use crate::fs::Folder;
+use crate::fs::{Folder, is_full};
 use crate::last::{LastFrame, Watermark};
 use crate::reader::Reader;
 use crate::recovery;
 use crate::sabotage;
 use crate::salt::Salt;
-use crate::segment::{HEADER_LEN, Segment, Shared};
+use crate::segment::{HEADER_LEN, Segment, SegmentRoom, Shared, file_name};
 use crate::trim;
 
 /// Zeros are written ahead of the end in pieces of this many bytes. The first sync of bytes in reserved room makes the file
@@ -21,12 +22,18 @@ use crate::trim;
 const ZEROS_LEN: u64 = 256 << 10;
 /// Where fewer syncs than this share the zeros, they save nothing.
 const SYNCS_PER_ZEROS: u64 = 8;
+/// A segment that cannot be followed by another one goes on by this part of a segment before that is tried again.
+const TRIES_PER_SEGMENT: u64 = 16;
 
 /// How a log is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct LogOptions {
     /// Size of a segment in bytes; a record that is larger gets a segment of its own.
     pub segment_bytes: u64,
+    /// Room on the disk is reserved ahead of the end in steps of this many bytes.
+    pub step_bytes: u64,
+    /// Reserved bytes that [`Log::make_room`] leaves for what must not be refused; never more than an eighth of a segment.
+    pub reserve_bytes: u64,
     /// The checkpoint is written after this many bytes became durable.
     pub checkpoint_bytes: u64,
     /// Salt of the log if it is begun now; one that exists has its own.
@@ -36,7 +43,28 @@ pub struct LogOptions {
 impl LogOptions {
     /// The usual sizes.
     pub const fn new(salt: Salt) -> Self {
-        Self { segment_bytes: 1 << 30, checkpoint_bytes: 16 << 20, salt }
+        Self {
+            segment_bytes: 1 << 30,
+            step_bytes: 32 << 20,
+            reserve_bytes: 8 << 20,
+            checkpoint_bytes: 16 << 20,
+            salt,
+        }
+    }
+
+    /// Bytes of a segment whose first records take `first_len`.
+    fn capacity(&self, first_len: u64) -> u64 {
+        self.segment_bytes.max(HEADER_LEN + first_len)
+    }
+
+    fn reserve(&self) -> u64 {
+        self.reserve_bytes.min(self.segment_bytes / 8)
+    }
+
+    /// What to reserve for such a segment at first.
+    pub(crate) fn new_segment(&self, first_len: u64) -> SegmentRoom {
+        let needed = HEADER_LEN + first_len + self.reserve();
+        SegmentRoom { wanted: needed.max(self.step_bytes.min(self.segment_bytes)), needed }
     }
 }
 
@@ -61,8 +89,12 @@ pub struct Log {
     options: LogOptions,
     shared: Arc<Shared>,
     current: Segment,
-    /// Capacity of the current segment in bytes.
+    /// Bytes that the current segment is to have, its header included.
     capacity: u64,
+    /// Up to where its file has room on the disk.
+    reserved: u64,
+    /// The current segment is sealed, and the file of the next one may be there: nothing may be written before that is begun.
+    is_between: bool,
     end: u64,
     /// What ends there, if that is known.
     last: Option<LastFrame>,
@@ -92,18 +124,21 @@ impl Log {
             "opening the log's checkpoint (the broker starts without it, if it is moved away)",
         ))?;
         trim::finish(&*folder)?;
-        let recovery::Ready { segments, capacity, recovered, last } =
+        let recovery::Ready { segments, recovered, last } =
             recovery::recover(&*folder, options, checkpoint.newest())?;
         begin::settle(&*folder, segments.first().expect("there is one at least").base)?;
         let current = segments.last().expect("there is one at least").clone();
         let synced = Watermark { position: recovered.end, last };
         checkpoint.advance(synced, current.salt).map_err(LogError::io("writing the log's checkpoint"))?;
-        let log = Self {
+        let len = current.file.len().map_err(LogError::io(format!("measuring {}", current.name())))?;
+        let mut log = Self {
             folder,
             options,
             shared: Arc::new(Shared::new(segments, recovered.end)),
+            capacity: options.capacity(0).max(recovered.end - current.base),
+            reserved: current.base + len,
+            is_between: false,
             current,
-            capacity,
             end: recovered.end,
             last,
             synced,
@@ -113,6 +148,11 @@ impl Log {
             failure: None,
             buffer: Vec::new(),
         };
+        match log.reserve(log.end + log.options.reserve()) {
+            // What was reserved earlier may do.
+            Err(error) if !error.is_passing() => return Err(error),
+            _ => {}
+        }
         Ok((log, recovered))
     }
 
@@ -140,7 +180,7 @@ impl Log {
     /// each. They are readable at once and durable after [`Self::sync`].
     ///
     /// # Errors
-    /// After any error other than [`LogError::TooLarge`] (which changes nothing) the log is read-only.
+    /// [`LogError::TooLarge`] and [`LogError::NotNow`] change nothing; after any other error the log is read-only.
     pub fn append(
         &mut self,
         records: &[NewFrame],
@@ -151,7 +191,45 @@ impl Log {
         if let Some(big) = records.iter().find(|new| frame::frame_len(new.body.len()) > frame::LEN_MAX) {
             return Err(LogError::TooLarge(big.body.len()));
         }
-        self.append_checked(records, epoch, store_ms).inspect_err(|error| self.fail(error))
+        let mut is_partial = false;
+        let places = self.append_checked(records, epoch, store_ms, &mut is_partial);
+        places.inspect_err(|error| if is_partial { self.fail(error) } else { self.fail_for_good(error) })
+    }
+
+    /// Sees to it that `len` bytes of frames fit and leave the reserve untouched, which is for what must not be refused when the
+    /// disk is full. Cheap where nothing is to be reserved.
+    ///
+    /// # Errors
+    /// [`LogError::NotNow`], which changes nothing; [`LogError::Io`].
+    pub fn make_room(&mut self, len: u64) -> Result<(), LogError> {
+        self.check_writable()?;
+        if self.is_between {
+            self.roll(len).inspect_err(|error| self.fail_for_good(error))?;
+        }
+        self.reserve(self.end + len + self.options.reserve())
+    }
+
+    /// Reserves room for the current segment up to `until` at the least, a position, in a large step if there is room for that. What
+    /// is written there later cannot fail for want of room, where the file system keeps its word.
+    fn reserve(&mut self, until: u64) -> Result<(), LogError> {
+        if until <= self.reserved {
+            return Ok(());
+        }
+        let base = self.current.base;
+        let step = self.end.saturating_add(self.options.step_bytes).min(base + self.capacity).max(until);
+        let file = &self.current.file;
+        let allocate = |position: u64| {
+            // Half of it must not be kept: others need what is left on the disk.
+            let shrink = |_: &io::Error| drop(file.set_len(self.reserved - base));
+            file.allocate(position - base).map(|()| position).inspect_err(shrink)
+        };
+        let reserved = match allocate(step) {
+            Err(error) if is_full(&error) && until < step => allocate(until),
+            reserved => reserved,
+        };
+        let action = format!("reserving room for {}", self.current.name());
+        self.reserved = reserved.map_err(LogError::undone(action))?;
+        Ok(())
     }
 
     /// Makes everything appended so far durable.
@@ -222,6 +300,7 @@ impl Log {
         records: &[NewFrame],
         epoch: u32,
         store_ms: i64,
+        is_partial: &mut bool,
     ) -> Result<Vec<(u64, u32)>, LogError> {
         let mut places = Vec::with_capacity(records.len());
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -231,9 +310,15 @@ impl Log {
         for new in records {
             let len = frame::frame_len(new.body.len()) as u64;
             let fits = next - self.current.base + len <= self.capacity;
-            if !fits && next > self.current.base + HEADER_LEN {
+            if !fits && (self.is_between || next > self.current.base + HEADER_LEN) {
+                let is_some = !buffer.is_empty();
                 self.write(&mut buffer, last_len)?;
-                self.roll(len)?;
+                *is_partial |= is_some;
+                match self.roll(len) {
+                    // There is none, and the old one takes it.
+                    Err(error) if error.is_passing() && len <= self.room() => {}
+                    rolled => rolled?,
+                }
                 next = self.end;
             } else if !fits {
                 self.capacity = HEADER_LEN + len;
@@ -257,6 +342,7 @@ impl Log {
     /// Writes whole frames behind the end.
     pub(crate) fn write_copy(&mut self, frames: &[u8], last: Option<LastFrame>) -> Result<(), LogError> {
         if !frames.is_empty() {
+            self.reserve(self.end + frames.len() as u64)?;
             let written = self.current.file.write_at(frames, self.end - self.current.base);
             written.map_err(LogError::io(format!("writing {}", self.current.name())))?;
             self.end += frames.len() as u64;
@@ -284,8 +370,10 @@ impl Log {
     }
 
     /// Goes on behind `end` in `segment`, which is durable up to there and empty behind it.
-    pub(crate) fn go_on_at(&mut self, segment: Segment, file_end: u64, end: u64) {
-        self.capacity = file_end - segment.base;
+    pub(crate) fn go_on_at(&mut self, segment: Segment, end: u64) {
+        self.capacity = self.options.capacity(0).max(end - segment.base);
+        self.reserved = end;
+        self.is_between = false;
         self.current = segment;
         self.end = end;
         self.last = None;
@@ -303,24 +391,34 @@ impl Log {
     /// Begins a new segment with room for `first_len` bytes at least, whether or not the current one is full.
     ///
     /// # Errors
-    /// [`LogError::Io`]; the log is read-only from then on.
+    /// [`LogError::NotNow`] when its file cannot be had: then the current segment grows longer than it should be, as far as there is
+    /// room for that, and takes `first_len` bytes and more. After [`LogError::Io`] the log is read-only.
     pub fn begin_segment(&mut self, first_len: u64) -> Result<(), LogError> {
         self.check_writable()?;
-        self.roll(first_len).inspect_err(|error| self.fail(error))
+        self.roll(first_len).inspect_err(|error| self.fail_for_good(error))
     }
 
     /// Seals the current segment at its exact length and begins the next one.
     fn roll(&mut self, first_len: u64) -> Result<(), LogError> {
         self.await_elsewhere()?;
-        let file = &self.current.file;
-        let seal = || {
-            file.set_len(self.end - self.current.base)?;
-            if sabotage::is("skip-seal-sync") { Ok(()) } else { file.sync() }
+        self.seal()?;
+        let (base, salt, room) = (self.end, self.salt(), self.options.new_segment(first_len));
+        let is_there = self.is_between && self.has_file_of(base)?;
+        let create = if is_there { Segment::recreate } else { Segment::create };
+        // Until it is begun, or gone for good.
+        self.is_between = true;
+        let segment = match create(&*self.folder, base, salt, room) {
+            Err(error) if error.is_passing() => {
+                self.go_on_in_sealed(first_len);
+                return Err(error);
+            }
+            segment => segment?,
         };
-        seal().map_err(LogError::io(format!("sealing {}", self.current.name())))?;
-        self.shared.set_durable(self.end);
-        self.capacity = self.options.segment_bytes.max(HEADER_LEN + first_len);
-        self.current = Segment::create(&*self.folder, self.end, self.salt(), self.capacity)?;
+        let len = segment.file.len().map_err(LogError::io(format!("measuring {}", segment.name())))?;
+        self.is_between = false;
+        self.capacity = self.options.capacity(first_len);
+        self.reserved = base + len;
+        self.current = segment;
         self.shared.add(self.current.clone());
         self.end += HEADER_LEN;
         self.last = Some(LastFrame::HEADER);
@@ -335,13 +433,50 @@ impl Log {
             .inspect_err(|error| self.fail(error))
     }
 
+    fn seal(&mut self) -> Result<(), LogError> {
+        let file = &self.current.file;
+        let seal = || {
+            file.set_len(self.end - self.current.base)?;
+            if sabotage::is("skip-seal-sync") { Ok(()) } else { file.sync() }
+        };
+        seal().map_err(LogError::io(format!("sealing {}", self.current.name())))?;
+        (self.reserved, self.written) = (self.end, self.end);
+        self.shared.set_durable(self.end);
+        self.synced = self.watermark();
+        Ok(())
+    }
+
+    fn has_file_of(&self, base: u64) -> Result<bool, LogError> {
+        let names = self.folder.list().map_err(LogError::undone("listing the log folder"))?;
+        Ok(names.contains(&file_name(base)))
+    }
+
+    /// Goes on in a segment that was sealed because the next one cannot be begun. The name of that has to be gone for good first:
+    /// after a power cut both would hold the same positions.
+    fn go_on_in_sealed(&mut self, first_len: u64) {
+        let remove = || match self.folder.remove(&file_name(self.end)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => self.folder.sync(),
+        };
+        self.is_between = remove().is_err();
+        let len = self.end - self.current.base;
+        if self.is_between {
+            // Nothing fits: the next record tries again.
+            self.capacity = len;
+            return;
+        }
+        self.capacity = len + first_len + self.options.segment_bytes / TRIES_PER_SEGMENT;
+        // What sealing gave back is there in all likelihood; who appends learns if it is not.
+        let _ = self.reserve(self.end + first_len + self.options.reserve());
+    }
+
     /// Writes zeros behind the end, if many syncs like the one that follows have use for them.
     fn write_zeros(&mut self) -> Result<(), LogError> {
         let unsynced = self.end - self.shared.durable();
         if self.end < self.written || unsynced > ZEROS_LEN / SYNCS_PER_ZEROS {
             return Ok(());
         }
-        let len = ZEROS_LEN.min(self.room());
+        let len = ZEROS_LEN.min(self.reserved.saturating_sub(self.end));
         let zeros = vec![0; usize::try_from(len).expect("small")];
         let written = self.current.file.write_at(&zeros, self.end - self.current.base);
         written
@@ -393,6 +528,13 @@ impl Log {
     /// The first failure stays.
     pub(crate) fn fail(&mut self, error: &LogError) {
         self.failure.get_or_insert_with(|| error.to_string());
+    }
+
+    /// The same, unless trying again is fine.
+    pub(crate) fn fail_for_good(&mut self, error: &LogError) {
+        if !error.is_passing() {
+            self.fail(error);
+        }
     }
 
     fn check_failure(&self) -> Result<(), LogError> {

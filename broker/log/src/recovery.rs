@@ -25,7 +25,7 @@ use crate::reader::Reader;
 use crate::resync;
 use crate::sabotage;
 use crate::salt;
-use crate::segment::{self, HEADER_LEN, Segment, Shared};
+use crate::segment::{self, HEADER_LEN, Segment, SegmentRoom, Shared};
 
 /// Bytes that are written again at a time.
 const REWRITE_LEN: usize = 1 << 20;
@@ -34,8 +34,6 @@ const REWRITE_LEN: usize = 1 << 20;
 pub(crate) struct Ready {
     /// All segments; the last one takes what is appended.
     pub(crate) segments: Vec<Segment>,
-    /// Bytes that the last segment has room for, its header included.
-    pub(crate) capacity: u64,
     pub(crate) recovered: Recovered,
     /// What lies before the end, if that is known.
     pub(crate) last: Option<LastFrame>,
@@ -45,18 +43,20 @@ pub(crate) struct Ready {
 ///
 /// Whenever it is interrupted, the next try comes to the same result: it changes nothing but bytes behind the end.
 pub(crate) fn recover(folder: &dyn Folder, options: LogOptions, checkpoint: Slot) -> Result<Ready, LogError> {
-    let LogOptions { segment_bytes, salt: new_salt, .. } = options;
+    let (new_salt, room) = (options.salt, options.new_segment(0));
+    // A full disk keeps no log from being read to its end.
+    let room = SegmentRoom { needed: HEADER_LEN, ..room };
     let durable = checkpoint.durable;
     let mut segments = open_segments(folder)?;
     if segments.is_empty() {
         refuse_lost_log(durable)?;
         begin::note(folder, 0)?;
-        segments.push(Segment::create(folder, 0, new_salt, segment_bytes)?);
+        segments.push(Segment::create(folder, 0, new_salt, room)?);
     }
     let salt = salt::find(&segments, checkpoint.salt)?.unwrap_or(new_salt);
     segments.iter_mut().for_each(|segment| segment.salt = salt);
     let damaged_last = last::check(&segments, checkpoint.watermark())?;
-    finish_newest(folder, &mut segments, segment_bytes, durable)?;
+    finish_newest(folder, &mut segments, room, durable)?;
     let mut damaged = known_damage(&segments)?;
     damaged.extend(damaged_last);
     let newest = segments.last().expect("there is one at least").clone();
@@ -71,9 +71,9 @@ pub(crate) fn recover(folder: &dyn Folder, options: LogOptions, checkpoint: Slot
             until: from,
             reason: format!("the file ends here, but the log was durable up to {from}"),
         });
-        segments.push(Segment::create(folder, from, salt, segment_bytes)?);
+        segments.push(Segment::create(folder, from, salt, room)?);
         let recovered = Recovered { end: from + HEADER_LEN, damaged, ..Recovered::default() };
-        return Ok(Ready { segments, capacity: segment_bytes, recovered, last: Some(LastFrame::HEADER) });
+        return Ok(Ready { segments, recovered, last: Some(LastFrame::HEADER) });
     }
     // What is read of the reserved room counts as data from then on: there is to be no more of it than necessary.
     newest.file.read_ahead(false);
@@ -85,11 +85,11 @@ pub(crate) fn recover(folder: &dyn Folder, options: LogOptions, checkpoint: Slot
     };
     let written = cut::written_until(&newest, end, file_end)?;
     let cut_file = if written > end { cut::set_aside(folder, &newest, end, written) } else { None };
-    let capacity = settle_tail(&newest, end, written, segment_bytes)?;
+    settle_tail(&newest, end, written)?;
     make_durable(folder, &newest, durable, end, &damaged)?;
     newest.file.read_ahead(true);
     let recovered = Recovered { end, cut_bytes: written - end, cut_file, scanned_bytes: end - from, damaged };
-    Ok(Ready { segments, capacity, recovered, last })
+    Ok(Ready { segments, recovered, last })
 }
 
 fn reading(segment: &Segment) -> impl FnOnce(io::Error) -> LogError + use<> {
@@ -139,10 +139,11 @@ fn refuse_lost_log(durable: u64) -> Result<(), LogError> {
 /// Creates the newest segment anew if its creation was interrupted: it never held a record then.
 fn finish_newest(
     folder: &dyn Folder,
-    segments: &mut [Segment],
-    segment_bytes: u64,
+    segments: &mut Vec<Segment>,
+    room: SegmentRoom,
     durable: u64,
 ) -> Result<(), LogError> {
+    let is_only = segments.len() == 1;
     let newest = segments.last_mut().expect("there is one at least");
     let first = newest.base + HEADER_LEN;
     let file_end = newest.base + len(newest)?;
@@ -154,7 +155,15 @@ fn finish_newest(
         if written > first {
             cut::set_aside(folder, newest, newest.base, written);
         }
-        *newest = Segment::recreate(folder, newest.base, newest.salt, segment_bytes)?;
+        match Segment::recreate(folder, newest.base, newest.salt, room) {
+            // Without room for its header, the log goes on in the one before.
+            Err(error) if error.is_full() && !is_only => {
+                let newest = segments.pop().expect("looked at just now");
+                let removed = folder.remove(&newest.name()).and_then(|()| folder.sync());
+                removed.map_err(LogError::io(format!("removing {}", newest.name())))?;
+            }
+            begun => *newest = begun?,
+        }
     }
     Ok(())
 }
@@ -210,19 +219,13 @@ fn find_end(
     Ok((end, last_len))
 }
 
-/// Removes a torn tail, so that its bytes can never be taken for records later, and reserves the room of the segment
-/// again.
-fn settle_tail(newest: &Segment, end: u64, written: u64, segment_bytes: u64) -> Result<u64, LogError> {
-    let file = &newest.file;
-    let settle = || {
-        if written > end && !sabotage::is("tail-not-zeroed") {
-            file.set_len(end - newest.base)?;
-        }
-        let capacity = file.len()?.max(segment_bytes);
-        file.allocate(capacity)?;
-        Ok(capacity)
-    };
-    settle().map_err(LogError::io(format!("preparing {}", newest.name())))
+/// Removes a torn tail, so that its bytes can never be taken for records later.
+fn settle_tail(newest: &Segment, end: u64, written: u64) -> Result<(), LogError> {
+    if written > end && !sabotage::is("tail-not-zeroed") {
+        let cut = newest.file.set_len(end - newest.base);
+        cut.map_err(LogError::io(format!("preparing {}", newest.name())))?;
+    }
+    Ok(())
 }
 
 /// Makes durable what was found behind the position that is known to be. Syncing alone would not do: where a sync failed

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::error::{DamagedRange, LogError};
-use crate::fs::{File, Folder, is_bad_place};
+use crate::fs::{File, Folder, is_bad_place, is_full};
 use crate::sabotage;
 use crate::salt::Salt;
 use crate::trim;
@@ -19,6 +19,20 @@ pub const HEADER_LEN: u64 = 64;
 const BAD_PLACE_LEN: u64 = 4096;
 const MAGIC: &[u8; 7] = b"KEROLOG";
 const VERSION: u8 = 1;
+
+/// Bytes that are reserved for a new segment, its header included.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SegmentRoom {
+    /// If there are as many.
+    pub(crate) wanted: u64,
+    /// At the least.
+    pub(crate) needed: u64,
+}
+
+impl SegmentRoom {
+    /// No more than the header.
+    pub(crate) const NONE: Self = Self { wanted: HEADER_LEN, needed: HEADER_LEN };
+}
 
 /// One file of the log.
 #[derive(Clone)]
@@ -32,28 +46,44 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Creates the segment that begins at `base`, with room for `len` bytes, and makes it durable.
-    pub(crate) fn create(folder: &dyn Folder, base: u64, salt: Salt, len: u64) -> Result<Self, LogError> {
+    /// Creates the segment that begins at `base`, with some room, and makes it durable.
+    ///
+    /// # Errors
+    /// [`LogError::NotNow`], [`LogError::Io`]; a file may be there that holds nothing.
+    pub(crate) fn create(
+        folder: &dyn Folder,
+        base: u64,
+        salt: Salt,
+        room: SegmentRoom,
+    ) -> Result<Self, LogError> {
         let file = folder.create(&file_name(base));
-        Self::begin(folder, base, salt, len, file)
+        Self::begin(folder, base, salt, room, file)
     }
 
     /// The same for a file whose creation was interrupted before it held anything.
-    pub(crate) fn recreate(folder: &dyn Folder, base: u64, salt: Salt, len: u64) -> Result<Self, LogError> {
+    pub(crate) fn recreate(
+        folder: &dyn Folder,
+        base: u64,
+        salt: Salt,
+        room: SegmentRoom,
+    ) -> Result<Self, LogError> {
         let file = folder.open(&file_name(base)).and_then(|file| file.set_len(0).map(|()| file));
-        Self::begin(folder, base, salt, len, file)
+        Self::begin(folder, base, salt, room, file)
     }
 
     fn begin(
         folder: &dyn Folder,
         base: u64,
         salt: Salt,
-        len: u64,
+        room: SegmentRoom,
         file: io::Result<Arc<dyn File>>,
     ) -> Result<Self, LogError> {
         let build = || {
             let file = file?;
-            file.allocate(len)?;
+            match file.allocate(room.wanted) {
+                Err(error) if is_full(&error) && room.needed < room.wanted => file.allocate(room.needed)?,
+                allocated => allocated?,
+            }
             file.write_at(&header(base, salt), 0)?;
             file.sync()?;
             if !sabotage::is("skip-directory-fsync") {
@@ -61,7 +91,7 @@ impl Segment {
             }
             Ok(file)
         };
-        let file = build().map_err(LogError::io(format!("creating log segment {}", file_name(base))))?;
+        let file = build().map_err(LogError::undone(format!("creating log segment {}", file_name(base))))?;
         Ok(Self { base, file, header: Ok(salt), salt })
     }
 

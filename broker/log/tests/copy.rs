@@ -27,7 +27,7 @@ fn blank_copy(reader: &Reader) -> (MemFolder, Log) {
     let folder = MemFolder::new();
     assert!(is_blank(&folder).expect("readable"));
     let first = reader.segments()[0];
-    begin_copy(&folder, SMALL.salt, first.base, 512).expect("begun");
+    begin_copy(&folder, SMALL.salt, first.base).expect("begun");
     let (log, _) = open_with(&folder, LogOptions { salt: Salt::new(99), ..SMALL });
     (folder, log)
 }
@@ -37,8 +37,8 @@ fn catch_up(copy: &mut Log, from: &Reader, bytes: usize) {
     let mut position = copy.reader().frames_end();
     loop {
         match from.copy(position, bytes).expect("readable") {
-            Piece::Segment { base, capacity } => {
-                copy.begin_copied_segment(base, capacity).expect("begun");
+            Piece::Segment { base, .. } => {
+                copy.begin_copied_segment(base).expect("begun");
                 position = copy.end();
             }
             Piece::Frames(frames) => {

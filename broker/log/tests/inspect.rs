@@ -8,7 +8,8 @@ use kerolox_log::inspect::{Finding, Inspector, Mode};
 use kerolox_log::{DamagedRange, Log, LogOptions, NewFrame, Salt};
 use proptest::prelude::*;
 
-const OPTIONS: LogOptions = LogOptions { segment_bytes: 1024, checkpoint_bytes: 1, salt: Salt::new(7) };
+const OPTIONS: LogOptions =
+    LogOptions { segment_bytes: 1024, checkpoint_bytes: 1, ..LogOptions::new(Salt::new(7)) };
 const RECORDS: usize = 40;
 
 /// A closed log of several segments; positions of its records, and its end.

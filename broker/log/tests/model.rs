@@ -12,7 +12,13 @@ use kerolox_log::{Frame, Log, LogError, LogOptions, NewFrame, Salt, SyncTask};
 use proptest::prelude::*;
 use support::{Content, flip, open_with};
 
-const OPTIONS: LogOptions = LogOptions { segment_bytes: 2048, checkpoint_bytes: 700, salt: Salt::new(7) };
+/// Small steps, so that room runs out everywhere.
+const OPTIONS: LogOptions = LogOptions {
+    segment_bytes: 2048,
+    step_bytes: 600,
+    checkpoint_bytes: 700,
+    ..LogOptions::new(Salt::new(7))
+};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -35,6 +41,8 @@ enum Step {
     },
     /// An operation fails once.
     Fail(Fault, u64),
+    /// So many bytes are left on the disk, or as many as anybody wants.
+    Room(Option<u64>),
     /// A bit of a synced record that is not the last one flips.
     Flip {
         record: prop::sample::Index,
@@ -56,6 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Close),
         3 => (0u64..8, any::<u64>()).prop_map(|(after, seed)| Step::Power { after, seed }),
         1 => (fault, 0u64..4).prop_map(|(fault, nth)| Step::Fail(fault, nth)),
+        2 => prop::option::of(0u64..3000).prop_map(Step::Room),
         1 => (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0u8..8)
             .prop_map(|(record, byte, bit)| Step::Flip { record, byte, bit }),
     ]
@@ -126,6 +135,12 @@ impl World {
                 }
             },
             Step::Fail(fault, nth) => self.folder.fail_nth(*fault, *nth, Times::Once),
+            Step::Room(left) => {
+                let names = self.folder.names().into_iter();
+                let used: u64 =
+                    names.map(|name| self.folder.content(&name).map_or(0, |bytes| bytes.len() as u64)).sum();
+                self.folder.set_capacity(left.map(|left| used + left));
+            }
             Step::Flip { record, byte, bit } => self.flip(record, byte, *bit),
         }
     }

@@ -9,7 +9,8 @@ use kerolox_log::{Log, LogError, LogOptions, NewFrame, Salt};
 use support::{Content, SMALL, append, flip, frames, name, open, open_with, record, segments};
 
 /// The checkpoint knows only what was there at a roll or a clean stop.
-const LAZY: LogOptions = LogOptions { segment_bytes: 4096, checkpoint_bytes: 1 << 20, salt: Salt::new(7) };
+const LAZY: LogOptions =
+    LogOptions { segment_bytes: 4096, checkpoint_bytes: 1 << 20, ..LogOptions::new(Salt::new(7)) };
 
 #[test]
 fn records_come_back_in_order_over_many_segments() {

@@ -12,7 +12,7 @@ use support::{Content, append, name, open_with, segments};
 
 /// The checkpoint knows only what was there at a roll or a clean stop.
 const OPTIONS: LogOptions =
-    LogOptions { segment_bytes: 20_000, checkpoint_bytes: 1 << 20, salt: Salt::new(7) };
+    LogOptions { segment_bytes: 20_000, checkpoint_bytes: 1 << 20, ..LogOptions::new(Salt::new(7)) };
 const RECORDS: usize = 500;
 /// What a system with pages of this size cannot read because of one bad sector.
 const BLOCK: usize = 4096;

@@ -143,7 +143,7 @@ fn a_copy_that_was_begun_at_a_position_begins_there() {
     let (old, _) = filled(SMALL, 20);
     drop(old);
     for base in [5120, 1024, 9216] {
-        begin_copy(&folder, SMALL.salt, base, 512).expect("begun");
+        begin_copy(&folder, SMALL.salt, base).expect("begun");
         let (mut log, _) = open(&folder);
         (0..30).for_each(|i| _ = append(&mut log, i));
         let reader = log.reader();
@@ -218,7 +218,7 @@ fn a_blank_newest_segment_is_refused_where_something_was_durable() {
         let (folder, _) = filled(SMALL, records);
         let (newest, base) = segments(&folder).pop().expect("some");
         let blank = MemFolder::new();
-        begin_copy(&blank, SMALL.salt, base, 512).expect("begun");
+        begin_copy(&blank, SMALL.salt, base).expect("begun");
         drop(open(&blank));
         let mut content = copy_of(&blank, &newest);
         content.resize(copy_of(&folder, &newest).len().max(content.len()), 0);

@@ -230,9 +230,8 @@ async fn connect(
                     allowed.inspect_err(|error| refuse(group, error))?;
                 }
                 let (cell, stores) = (cell.clone(), stores.clone());
-                let begun = tokio::task::spawn_blocking(move || {
-                    stores.begin_anew(&cell, begin.salt, segment.base, segment.capacity)
-                });
+                let begun =
+                    tokio::task::spawn_blocking(move || stores.begin_anew(&cell, begin.salt, segment.base));
                 begun.await.expect("a panic would end the process")?;
             }
             _ => return Err(FollowError::Stream("the master ended the handshake".into())),
@@ -317,7 +316,7 @@ impl Following {
                         newest = records.tidings.or(newest);
                     }
                     Some(from_master::Kind::Segment(segment)) => {
-                        parked.begin_copied_segment(segment.base, segment.capacity)?;
+                        parked.begin_copied_segment(segment.base)?;
                     }
                     Some(from_master::Kind::Tidings(tidings)) => newest = Some(tidings),
                     _ => return Err(FollowError::Stream("the master began the handshake again".into())),

@@ -115,13 +115,7 @@ impl Stores {
     ///
     /// # Errors
     /// [`StoreError`]
-    pub(super) fn begin_anew(
-        &self,
-        cell: &StoreCell,
-        salt: u64,
-        base: u64,
-        capacity: u64,
-    ) -> Result<(), StoreError> {
+    pub(super) fn begin_anew(&self, cell: &StoreCell, salt: u64, base: u64) -> Result<(), StoreError> {
         if let Some(old) = cell.set(None) {
             tracing::warn!("this member is too far behind its master, and copies its log from the beginning");
             old.close();
@@ -132,7 +126,7 @@ impl Stores {
             self.index.renew(0)?;
         }
         kerolox_log::remove_log(&*self.folder)?;
-        kerolox_log::begin_copy(&*self.folder, Salt::new(salt), base, capacity)?;
+        kerolox_log::begin_copy(&*self.folder, Salt::new(salt), base)?;
         self.open(cell).map(drop)
     }
 }

@@ -72,6 +72,9 @@ pub enum ProposeError {
         "the broker's disk is nearly full, so it takes no new messages until there is room again; make room on the disk, or lower retention.time or retention.log-size"
     )]
     NoRoom,
+    /// The log cannot take it at the moment, for want of files that can be opened; nothing was stored.
+    #[error("the broker's log cannot take it at the moment, try again: {0}")]
+    NotNow(String),
     /// The log refuses writes after a failure. The record that met the failure may or may not be stored.
     #[error("the broker's log is read-only: {0}")]
     ReadOnly(String),

@@ -30,13 +30,15 @@ pub(crate) struct Applier {
     taken: u64,
     /// Since when something is applied that is not flushed.
     dirty_since: Option<Instant>,
+    /// Whether it was told that the index cannot be written for the moment.
+    is_told: bool,
     /// The index failed, and what it would flush is not whole.
     failed: bool,
 }
 
 impl Applier {
     pub(crate) fn new(shared: Arc<Shared>, listener: Listener) -> Self {
-        Self { shared, listener, taken: 0, dirty_since: None, failed: false }
+        Self { shared, listener, taken: 0, dirty_since: None, is_told: false, failed: false }
     }
 
     /// Whether everything is applied that the indexer was handed, `handed` batches.
@@ -89,11 +91,25 @@ impl Applier {
         let applied = self.shared.read_index().applied();
         let durable = self.shared.reader.durable() >= applied || sabotage::is("flush-before-sync");
         let durable = durable && self.shared.gate.safe() >= applied;
-        if durable {
-            flush(&self.shared)?;
+        let flushed = durable && self.flush_if_possible()?;
+        self.dirty_since = (!flushed).then(Instant::now);
+        Ok(flushed)
+    }
+
+    /// Flushes, unless the index's store lacks room at the moment: what waits stays in memory, and the log has it all.
+    fn flush_if_possible(&mut self) -> Result<bool, StoreError> {
+        match flush(&self.shared) {
+            Err(StoreError::Kv(error)) if error.is_full() => {
+                if !std::mem::replace(&mut self.is_told, true) {
+                    tracing::warn!(%error, "the index cannot be written for the moment; it stays in memory until it can");
+                }
+                Ok(false)
+            }
+            flushed => {
+                self.is_told = false;
+                flushed.map(|()| true)
+            }
         }
-        self.dirty_since = (!durable).then(Instant::now);
-        Ok(durable)
     }
 
     /// Whether so much waits to be flushed, of what is not safe, that no more should be added.

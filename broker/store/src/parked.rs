@@ -240,8 +240,8 @@ impl Parked<'_> {
     ///
     /// # Errors
     /// [`LogError`]
-    pub fn begin_copied_segment(&mut self, base: u64, capacity: u64) -> Result<(), LogError> {
-        self.parked().log.begin_copied_segment(base, capacity)
+    pub fn begin_copied_segment(&mut self, base: u64) -> Result<(), LogError> {
+        self.parked().log.begin_copied_segment(base)
     }
 
     /// Makes durable what was appended; the answer is where that ends.

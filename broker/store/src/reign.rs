@@ -186,6 +186,7 @@ impl Store {
             flush_interval: self.flush_interval,
             unsynced_since: None,
             unnoted: false,
+            is_told: false,
         };
         let indexer = Indexer::new(applier, asked);
         let syncer = shared.clone();

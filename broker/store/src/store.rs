@@ -282,7 +282,7 @@ impl Store {
             self.shared.release_bytes(bytes);
             return done(Err(ProposeError::Busy { waiting, limit: self.waiting_bytes_max }));
         }
-        let proposal = Proposal { records, bytes, durability, done };
+        let proposal = Proposal { records, bytes, durability, has_messages, done };
         let refused = match &*self.proposals.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(proposals) => proposals.send(proposal).err().map(|lost| lost.0),
             None => Some(proposal),

@@ -37,7 +37,24 @@ pub(crate) struct Proposal {
     /// Bytes of their bodies.
     pub(crate) bytes: usize,
     pub(crate) durability: Durability,
+    /// New messages among them are refused when the disk is full; everything else uses what the log reserves for that.
+    pub(crate) has_messages: bool,
     pub(crate) done: BatchCompletion,
+}
+
+/// What a batch needs before it is stored.
+struct Prepared {
+    /// What the segment begins with that was begun for it.
+    snapshot: Vec<NewFrame>,
+    /// Whether there is room for messages.
+    takes_messages: bool,
+}
+
+/// Why no segment was begun.
+enum NoSegment {
+    /// The log goes on in the old one, and tries again.
+    Later(LogError),
+    Never(ProposeError),
 }
 
 /// Records that are stored here.
@@ -89,6 +106,8 @@ pub(crate) struct Writer {
     pub(crate) unsynced_since: Option<Instant>,
     /// Whether something was synced that the checkpoint may not know.
     pub(crate) unnoted: bool,
+    /// Whether it was told that room or files are missing.
+    pub(crate) is_told: bool,
 }
 
 impl Writer {
@@ -176,18 +195,30 @@ impl Writer {
     }
 
     /// Appends a batch, syncs it if anything in it asks for that or the time has come, and applies it or hands it on. A
-    /// failure answers everybody in it and stays.
+    /// failure answers everybody in it and stays, unless it is want of room or files.
     fn commit(&mut self, batch: Vec<Proposal>) {
+        let (snapshot, batch) = match self.prepare(&batch) {
+            Ok(Prepared { snapshot, takes_messages: true }) => (snapshot, batch),
+            Ok(Prepared { snapshot, takes_messages: false }) => (snapshot, self.refuse_messages(batch)),
+            Err(reason) => return self.refuse(batch, &reason),
+        };
         let bytes = batch.iter().map(|proposal| proposal.bytes).sum();
         let wants_sync = batch.iter().any(|proposal| proposal.durability.flush == Flush::Sync);
         let replicas = batch.iter().map(|proposal| proposal.durability.replicas).max().unwrap_or_default();
         let mut records = Vec::with_capacity(batch.iter().map(|proposal| proposal.records.len()).sum());
-        let mut waiting: Vec<(usize, BatchCompletion)> = Vec::with_capacity(batch.len());
+        let mut waiting: Vec<(usize, BatchCompletion)> = Vec::with_capacity(batch.len() + 1);
+        if !snapshot.is_empty() {
+            waiting.push((snapshot.len(), Box::new(drop)));
+            records.extend(snapshot);
+        }
         for proposal in batch {
             waiting.push((proposal.records.len(), proposal.done));
             records.extend(proposal.records);
         }
-        let stored = self.append(&mut records, &mut waiting, wants_sync);
+        if records.is_empty() {
+            return;
+        }
+        let stored = self.append(records, wants_sync);
         self.shared.release_bytes(bytes);
         match stored {
             Ok(frames) => {
@@ -200,6 +231,71 @@ impl Writer {
                 }
             }
             Err(reason) => fail(waiting, &reason),
+        }
+    }
+
+    fn refuse(&self, batch: Vec<Proposal>, reason: &ProposeError) {
+        for proposal in batch {
+            self.shared.release_bytes(proposal.bytes);
+            (proposal.done)(Err(reason.clone()));
+        }
+    }
+
+    /// The rest of a batch, without the messages in it, which are answered that there is no room.
+    fn refuse_messages(&self, batch: Vec<Proposal>) -> Vec<Proposal> {
+        let (messages, others) = batch.into_iter().partition(|proposal| proposal.has_messages);
+        self.refuse(messages, &ProposeError::NoRoom);
+        others
+    }
+
+    /// Sees to it that a batch fits: begins a segment if it needs one, and leaves the log's reserve to what is no message.
+    fn prepare(&mut self, batch: &[Proposal]) -> Result<Prepared, ProposeError> {
+        if self.shared.gate.is_shut() {
+            return Err(ProposeError::NotMaster);
+        }
+        if let Some(reason) = self.shared.failure() {
+            return Err(ProposeError::ReadOnly(reason));
+        }
+        let needed = batch.iter().map(|proposal| frames_len(&proposal.records)).sum();
+        let mut snapshot = Vec::new();
+        if needed > self.log.room() {
+            match self.begin_segment(needed) {
+                Ok(frames) => snapshot = frames,
+                Err(NoSegment::Later(error)) => self.tell_once(&error),
+                Err(NoSegment::Never(reason)) => return Err(reason),
+            }
+        }
+        if !batch.iter().any(|proposal| proposal.has_messages) {
+            return Ok(Prepared { snapshot, takes_messages: true });
+        }
+        match self.log.make_room(frames_len(&snapshot) + needed) {
+            Ok(()) => self.is_told = false,
+            Err(error) if error.is_full() => {
+                self.tell_once(&error);
+                return Ok(Prepared { snapshot, takes_messages: false });
+            }
+            Err(error) => return Err(self.refusal(&error)),
+        }
+        Ok(Prepared { snapshot, takes_messages: true })
+    }
+
+    /// Says that room or files are missing, until that is over.
+    fn tell_once(&mut self, error: &LogError) {
+        if !std::mem::replace(&mut self.is_told, true) {
+            tracing::warn!(%error, "the log cannot grow as it should; what cannot be taken is refused until it can");
+        }
+    }
+
+    /// What a failure of the log means for who proposed something.
+    fn refusal(&mut self, error: &LogError) -> ProposeError {
+        if error.is_full() {
+            ProposeError::NoRoom
+        } else if error.is_passing() {
+            self.tell_once(error);
+            ProposeError::NotNow(error.to_string())
+        } else {
+            self.fail(error);
+            ProposeError::ReadOnly(error.to_string())
         }
     }
 
@@ -225,32 +321,12 @@ impl Writer {
         }
     }
 
-    /// Stores `records`, and in front of them what a new segment begins with if they need one.
-    fn append(
-        &mut self,
-        records: &mut Vec<NewFrame>,
-        waiting: &mut Vec<(usize, BatchCompletion)>,
-        wants_sync: bool,
-    ) -> Result<Vec<Frame>, ProposeError> {
-        if self.shared.gate.is_shut() {
-            return Err(ProposeError::NotMaster);
-        }
-        if let Some(reason) = self.shared.failure() {
-            return Err(ProposeError::ReadOnly(reason));
-        }
-        let needed = frames_len(records);
-        if needed > self.log.room() {
-            let snapshot = self.begin_segment(needed)?;
-            waiting.insert(0, (snapshot.len(), Box::new(drop)));
-            records.splice(..0, snapshot);
-        }
+    /// Stores records that were prepared.
+    fn append(&mut self, records: Vec<NewFrame>, wants_sync: bool) -> Result<Vec<Frame>, ProposeError> {
         // Store times never run backwards, so that "by time" look-ups can search by halving.
         let store_ms = self.shared.now_ms().max(self.last_ms);
         self.last_ms = store_ms;
-        let places = self.store(records, store_ms, wants_sync).map_err(|error| {
-            self.fail(&error);
-            ProposeError::ReadOnly(error.to_string())
-        })?;
+        let places = self.store(&records, store_ms, wants_sync).map_err(|error| self.refusal(&error))?;
         let frame = |(record, (position, len)): (NewFrame, (u64, u32))| Frame {
             position,
             len,
@@ -259,16 +335,17 @@ impl Writer {
             store_ms,
             body: record.body,
         };
-        Ok(std::mem::take(records).into_iter().zip(places).map(frame).collect())
+        Ok(records.into_iter().zip(places).map(frame).collect())
     }
 
     /// Begins a segment with room for `needed` bytes, and returns the records that it has to begin with: the state of the
     /// fold, so that the log can do without the segments before it.
-    fn begin_segment(&mut self, needed: u64) -> Result<Vec<NewFrame>, ProposeError> {
+    fn begin_segment(&mut self, needed: u64) -> Result<Vec<NewFrame>, NoSegment> {
         let began = Instant::now();
         let (answer, snapshot) = mpsc::channel();
         let asked = self.work.send(Work::Snapshot(answer));
-        let parts = asked.ok().and_then(|()| snapshot.recv().ok()).ok_or_else(|| self.why_stopped())?;
+        let parts = asked.ok().and_then(|()| snapshot.recv().ok());
+        let parts = parts.ok_or_else(|| NoSegment::Never(self.why_stopped()))?;
         let frames = if sabotage::is("no-snapshot") { Vec::new() } else { snapshot_frames(parts) };
         let snapshot = frames_len(&frames);
         let made = began.elapsed();
@@ -281,11 +358,11 @@ impl Writer {
         }
         // However large the state, at most half of the log repeats it.
         let room = if snapshot > SMALL_SNAPSHOT { needed.max(snapshot) } else { needed };
-        self.log.begin_segment(snapshot + room).map_err(|error| {
-            self.fail(&error);
-            ProposeError::ReadOnly(error.to_string())
-        })?;
-        Ok(frames)
+        match self.log.begin_segment(snapshot + room) {
+            Ok(()) => Ok(frames),
+            Err(error) if error.is_passing() => Err(NoSegment::Later(error)),
+            Err(error) => Err(NoSegment::Never(self.refusal(&error))),
+        }
     }
 
     fn why_stopped(&self) -> ProposeError {

@@ -17,7 +17,11 @@ const SEGMENT: &str = "00000000000000000000.log";
 fn options() -> StoreOptions {
     StoreOptions {
         broker: "a".into(),
-        log: LogOptions { segment_bytes: 1 << 16, checkpoint_bytes: 1 << 20, salt: Salt::new(7) },
+        log: LogOptions {
+            segment_bytes: 1 << 16,
+            checkpoint_bytes: 1 << 20,
+            ..LogOptions::new(Salt::new(7))
+        },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),
         tail_bytes: 0,

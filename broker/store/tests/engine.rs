@@ -19,7 +19,7 @@ use kerolox_store::{Applied, Event, Outcome, ProposeError, Store, StoreError, St
 fn options(broker: &str) -> StoreOptions {
     StoreOptions {
         broker: broker.to_owned(),
-        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024, salt: Salt::new(7) },
+        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024, ..LogOptions::new(Salt::new(7)) },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),
         tail_bytes: 1024,

@@ -19,7 +19,11 @@ const HALVES: usize = 60_000;
 fn open(folder: &MemFolder, kv: Arc<dyn Kv>, opening: &Opening) -> Result<Store, StoreError> {
     let options = StoreOptions {
         broker: "a".to_owned(),
-        log: LogOptions { segment_bytes: 4 << 20, checkpoint_bytes: 1 << 20, salt: Salt::new(7) },
+        log: LogOptions {
+            segment_bytes: 4 << 20,
+            checkpoint_bytes: 1 << 20,
+            ..LogOptions::new(Salt::new(7))
+        },
         waiting_bytes_max: 1 << 30,
         flush_interval: Duration::from_secs(3600),
         tail_bytes: 0,

@@ -18,7 +18,7 @@ use kerolox_store::{Store, StoreOptions};
 fn open(folder: &MemFolder, kv: Arc<dyn Kv>) -> Store {
     let options = StoreOptions {
         broker: "a".to_owned(),
-        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024, salt: Salt::new(7) },
+        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024, ..LogOptions::new(Salt::new(7)) },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_secs(3600),
         tail_bytes: 0,

@@ -23,7 +23,7 @@ const GROUP: u32 = 1;
 fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
     let options = StoreOptions {
         broker: "a".into(),
-        log: LogOptions { segment_bytes: 6000, checkpoint_bytes: 1 << 20, salt: Salt::new(7) },
+        log: LogOptions { segment_bytes: 6000, checkpoint_bytes: 1 << 20, ..LogOptions::new(Salt::new(7)) },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),
         tail_bytes: 0,

@@ -331,8 +331,9 @@ impl World {
             // Another one at every start: the log keeps the one that it was begun with.
             log: LogOptions {
                 segment_bytes: 8192,
+                step_bytes: 2048,
                 checkpoint_bytes: 2048,
-                salt: Salt::new(self.messages + 1),
+                ..LogOptions::new(Salt::new(self.messages + 1))
             },
             waiting_bytes_max: 1 << 20,
             // Only records that ask for it are synced, so that nothing depends on the clock.

@@ -66,11 +66,9 @@ pub(crate) enum FromMaster {
     Begin {
         salt: u64,
         base: u64,
-        capacity: u64,
     },
     Segment {
         base: u64,
-        capacity: u64,
     },
     Records {
         position: u64,

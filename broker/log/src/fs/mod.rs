@@ -7,6 +7,7 @@ mod choose;
 mod contract;
 mod mem;
 mod os;
+mod spare;
 
 use std::io;
 use std::ops::Range;
@@ -22,6 +23,23 @@ pub fn is_bad_place(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let known = [Errno::IO, Errno::BADMSG, Errno::UCLEAN];
     error.raw_os_error().is_some_and(|number| known.iter().any(|errno| errno.raw_os_error() == number))
+}
+
+/// Whether there is no room on the disk, or no more may be used.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether the process, or the whole system, can open no more files at the moment.
+pub fn is_out_of_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let known = [Errno::MFILE, Errno::NFILE];
+    error.raw_os_error().is_some_and(|number| known.iter().any(|errno| errno.raw_os_error() == number))
+}
+
+/// Whether something failed that may work later: for want of room or of descriptors.
+pub fn is_passing(error: &io::Error) -> bool {
+    is_full(error) || is_out_of_files(error)
 }
 
 /// A folder of files, flat.

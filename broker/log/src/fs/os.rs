@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{Advice, SeekFrom};
 use rustix::io::Errno;
 
+use super::spare::SpareFiles;
 use super::{File, Folder};
 
 /// A folder on disk.
@@ -17,6 +18,9 @@ use super::{File, Folder};
 pub struct OsFolder {
     path: PathBuf,
     writable: bool,
+    /// The folder itself, open, so that syncing it needs no descriptor.
+    itself: Arc<fs::File>,
+    spare: Arc<SpareFiles>,
 }
 
 impl OsFolder {
@@ -26,7 +30,8 @@ impl OsFolder {
     /// The system's error.
     pub fn create(path: &Path) -> io::Result<Self> {
         fs::create_dir_all(path)?;
-        Ok(Self { path: path.to_owned(), writable: true })
+        let (itself, spare) = (Arc::new(fs::File::open(path)?), Arc::new(SpareFiles::keep()));
+        Ok(Self { path: path.to_owned(), writable: true, itself, spare })
     }
 
     /// The folder at `path`, whose files can only be read; it must exist.
@@ -35,7 +40,8 @@ impl OsFolder {
     /// The system's error.
     pub fn read_only(path: &Path) -> io::Result<Self> {
         fs::read_dir(path)?;
-        Ok(Self { path: path.to_owned(), writable: false })
+        let (itself, spare) = (Arc::new(fs::File::open(path)?), Arc::default());
+        Ok(Self { path: path.to_owned(), writable: false, itself, spare })
     }
 }
 
@@ -53,23 +59,25 @@ struct OsFile(fs::File);
 impl Folder for OsFolder {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
+        for entry in self.spare.lend(|| fs::read_dir(&self.path))? {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         Ok(names)
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let file = OpenOptions::new().read(true).write(self.writable).open(self.path.join(name))?;
-        Ok(Arc::new(OsFile(file)))
+        let path = self.path.join(name);
+        let open = || OpenOptions::new().read(true).write(self.writable).open(&path);
+        Ok(Arc::new(OsFile(self.spare.lend(open)?)))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
         if !self.writable {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.path.join(name))?;
-        Ok(Arc::new(OsFile(file)))
+        let path = self.path.join(name);
+        let create = || OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        Ok(Arc::new(OsFile(self.spare.lend(create)?)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -80,7 +88,7 @@ impl Folder for OsFolder {
     }
 
     fn sync(&self) -> io::Result<()> {
-        fs::File::open(&self.path)?.sync_all()
+        self.itself.sync_all()
     }
 }
 

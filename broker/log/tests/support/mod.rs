@@ -9,7 +9,7 @@ use kerolox_log::{DamagedRange, Frame, Log, LogError, LogOptions, NewFrame, Read
 
 /// Small segments, and a checkpoint that lags behind.
 pub(crate) const SMALL: LogOptions =
-    LogOptions { segment_bytes: 512, checkpoint_bytes: 256, salt: Salt::new(7) };
+    LogOptions { segment_bytes: 512, checkpoint_bytes: 256, ..LogOptions::new(Salt::new(7)) };
 
 pub(crate) fn open(folder: &MemFolder) -> (Log, Recovered) {
     open_with(folder, SMALL)

@@ -117,6 +117,14 @@ pub enum KvError {
     Failed(String),
 }
 
+impl KvError {
+    /// Whether it is for want of room, so that trying again is fine once there is some. Stores give no more than the text of the
+    /// system.
+    pub fn is_full(&self) -> bool {
+        ["No space left on device", "Disk quota exceeded"].iter().any(|text| self.0.contains(text))
+    }
+}
+
 /// Pairs that [`Kv::scan_prefix`] reads at a time; more would mostly be of other prefixes.
 const PREFIX_PAGE: usize = 32;
 

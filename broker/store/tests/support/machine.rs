@@ -99,7 +99,7 @@ impl Machine {
 fn open(folder: &MemFolder, kv: &Arc<MemKv>, wall_ms: &Arc<AtomicI64>) -> Store {
     let options = StoreOptions {
         broker: "a".into(),
-        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024, salt: Salt::new(7) },
+        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024, ..LogOptions::new(Salt::new(7)) },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),
         tail_bytes: 0,

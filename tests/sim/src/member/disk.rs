@@ -118,8 +118,9 @@ impl Disk {
             broker: group.to_owned(),
             log: LogOptions {
                 segment_bytes: swarm.segment_bytes,
+                step_bytes: swarm.segment_bytes / 4,
                 checkpoint_bytes: swarm.segment_bytes / 3,
-                salt: Salt::new(0x5A17 + life),
+                ..LogOptions::new(Salt::new(0x5A17 + life))
             },
             waiting_bytes_max: 1 << 20,
             flush_interval: Duration::from_secs(3600),

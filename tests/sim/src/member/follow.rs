@@ -121,12 +121,12 @@ impl Member {
                 FromMaster::Refused => {}
                 FromMaster::Start => follow.is_streaming = true,
                 FromMaster::Diverged { epoch, end } => self.cut_back(epoch, end, ctx)?,
-                FromMaster::Begin { salt, base, capacity } => {
-                    self.begin_anew(Some((salt, base, capacity)), ctx)?;
+                FromMaster::Begin { salt, base } => {
+                    self.begin_anew(Some((salt, base)), ctx)?;
                 }
-                FromMaster::Segment { base, capacity } => {
+                FromMaster::Segment { base } => {
                     let store = self.store.as_ref().ok_or("a segment before a log")?;
-                    let begun = disk::parked(store)?.begin_copied_segment(base, capacity);
+                    let begun = disk::parked(store)?.begin_copied_segment(base);
                     self.or_call_again(begun, ctx)?;
                 }
                 FromMaster::Records { position, bytes, tidings } => {
@@ -177,14 +177,13 @@ impl Member {
     }
 
     /// Gives up the log; goes on with the segment that the master names.
-    fn begin_anew(&mut self, first: Option<(u64, u64, u64)>, ctx: &mut Ctx<'_>) -> Result<(), String> {
+    fn begin_anew(&mut self, first: Option<(u64, u64)>, ctx: &mut Ctx<'_>) -> Result<(), String> {
         if let Some(store) = self.store.take() {
             ctx.note(Note::Cut { to: store.log_start(), applied: 0 });
         }
         self.disk.empty()?;
-        if let Some((salt, base, capacity)) = first {
-            begin_copy(&self.disk.folder, Salt::new(salt), base, capacity)
-                .map_err(|error| error.to_string())?;
+        if let Some((salt, base)) = first {
+            begin_copy(&self.disk.folder, Salt::new(salt), base).map_err(|error| error.to_string())?;
             self.store = Some(self.disk.open(&self.identity.name.group, self.identity.life, ctx.swarm)?);
         }
         self.greet(ctx)

@@ -318,9 +318,7 @@ impl Member {
                     }
                     handshake::Answer::Diverged { epoch, end } => FromMaster::Diverged { epoch, end },
                     handshake::Answer::Begin => match store.reader().copy(own.base, 1) {
-                        Ok(Piece::Segment { base, capacity }) => {
-                            FromMaster::Begin { salt: own.salt, base, capacity }
-                        }
+                        Ok(Piece::Segment { base, .. }) => FromMaster::Begin { salt: own.salt, base },
                         other => return Err(format!("a log that begins with {other:?}")),
                     },
                     handshake::Answer::Foreign => FromMaster::Refused,
@@ -455,9 +453,7 @@ impl Member {
             {
                 let (said, behind) = match store.reader().copy(next, PIECE_BYTES) {
                     Ok(Piece::End) => break,
-                    Ok(Piece::Segment { base, capacity }) => {
-                        (FromMaster::Segment { base, capacity }, base + SEGMENT_HEADER)
-                    }
+                    Ok(Piece::Segment { base, .. }) => (FromMaster::Segment { base }, base + SEGMENT_HEADER),
                     Ok(Piece::Frames(bytes)) => {
                         let behind = next + bytes.len() as u64;
                         (FromMaster::Records { position: next, bytes, tidings }, behind)

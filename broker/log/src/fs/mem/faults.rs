@@ -15,6 +15,8 @@ pub enum Fault {
     SyncFolder,
     /// Creating a file.
     Create,
+    /// The same, because the process has no descriptor left.
+    Descriptor,
     /// Removing a file.
     Remove,
     /// Reserving room.
@@ -25,12 +27,13 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind of operation.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Read,
         Self::Write,
         Self::Sync,
         Self::SyncFolder,
         Self::Create,
+        Self::Descriptor,
         Self::Remove,
         Self::Allocate,
         Self::SetLen,
@@ -111,6 +114,19 @@ impl Faults {
                 None => {}
             }
         }
+        // They are met together.
+        if fault == Fault::Create && self.refuses(Fault::Descriptor) {
+            return Verdict::Refused(rustix::io::Errno::MFILE.into());
+        }
+        match fault {
+            _ if !self.refuses(fault) => Verdict::Done,
+            Fault::Read => Verdict::Refused(bad_place()),
+            _ => Verdict::Refused(io::Error::other("simulated disk failure")),
+        }
+    }
+
+    /// Whether an operation of the kind is to be refused, which counts as one of them.
+    fn refuses(&mut self, fault: Fault) -> bool {
         let mut refused = false;
         for plan in self.plans.iter_mut().filter(|plan| plan.fault == fault) {
             refused |= plan.left == 0;
@@ -120,11 +136,7 @@ impl Faults {
                 (left, _) => left - 1,
             };
         }
-        match fault {
-            _ if !refused => Verdict::Done,
-            Fault::Read => Verdict::Refused(bad_place()),
-            _ => Verdict::Refused(io::Error::other("simulated disk failure")),
-        }
+        refused
     }
 
     pub(super) fn check_power(&self) -> io::Result<()> {
