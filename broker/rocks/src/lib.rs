@@ -4,8 +4,9 @@
 //! again. What remains must be a prefix of the batches written, with all families at the same point; atomic flushes
 //! over all column families see to that.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use kerolox_store::kv::{Family, Kv, KvError, Op, Pair};
 use rocksdb::{
@@ -31,11 +32,20 @@ const MEMORY: &str = "/dev/shm";
 /// and too many open files, are over when their cause is.
 const DAMAGED_FILES: [&str; 3] = ["No such file or directory", "Not a directory", "Input/output error"];
 
+/// Descriptors that are kept for files of the index: a RocksDB that cannot open one for what it has in memory writes nothing any
+/// more until it is opened again. What it can read it has open: a look-up needs none.
+const SPARE_FILES: usize = 64;
+
+/// What the spare descriptors are open on.
+const NOTHING: &str = "/dev/null";
+
 /// An index store in a folder.
 pub struct RocksKv {
     /// None when it was closed.
     db: RwLock<Option<DB>>,
     path: PathBuf,
+    /// See [`SPARE_FILES`].
+    spare: Mutex<Vec<File>>,
 }
 
 impl RocksKv {
@@ -48,16 +58,13 @@ impl RocksKv {
         if path.exists() && !path.is_dir() {
             return Err(KvError::Damaged("there is no folder, but a file in its place".to_owned()));
         }
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        options.set_atomic_flush(true);
-        options.set_max_background_jobs(2);
-        let _log = quiet(&mut options)?;
-        let families =
-            Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family)));
-        let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| failed(path, &error))?;
-        Ok(Self { db: RwLock::new(Some(db)), path: path.to_owned() })
+        if is_blank(path) {
+            begin(path)?;
+        }
+        let db = RwLock::new(Some(open_or_create(path)?));
+        let kv = Self { db, path: path.to_owned(), spare: Mutex::default() };
+        kv.keep_descriptors();
+        Ok(kv)
     }
 
     /// Opens the store at `path` to read it, without changing a file. Writes are refused.
@@ -81,7 +88,21 @@ impl RocksKv {
         let families =
             Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), Options::default()));
         let db = DB::open_cf_descriptors_read_only(&options, path, families, false).map_err(failed)?;
-        Ok(Self { db: RwLock::new(Some(db)), path: path.to_owned() })
+        Ok(Self { db: RwLock::new(Some(db)), path: path.to_owned(), spare: Mutex::default() })
+    }
+
+    /// Gives all spare descriptors up when there are no others: what is written next may make RocksDB need them, on threads of its
+    /// own. They are taken back when there are many.
+    fn keep_descriptors(&self) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() == SPARE_FILES {
+            if File::open(NOTHING).is_err() {
+                spare.clear();
+            }
+        } else if free_descriptors().is_some_and(|free| free > 4 * SPARE_FILES) {
+            spare.extend(std::iter::repeat_with(|| File::open(NOTHING).ok()).take(SPARE_FILES).flatten());
+            spare.truncate(SPARE_FILES);
+        }
     }
 
     /// Ends the use of the files, when calls under way are done; later ones fail. Blocks.
@@ -117,15 +138,85 @@ fn family_of(db: &DB, family: Family) -> &ColumnFamily {
     db.cf_handle(family.name()).expect("every family is opened with the store")
 }
 
+/// RocksDB begins that many threads for each family, whether or not they have a file to open: for a few files that takes longer
+/// than it spares.
+fn opening_threads(path: &Path) -> i32 {
+    const MANY_FILES: usize = 256;
+    let files = std::fs::read_dir(path).map_or(0, Iterator::count);
+    if files < MANY_FILES { 1 } else { 16 }
+}
+
+/// How many files the process may still open, as far as the system tells.
+fn free_descriptors() -> Option<usize> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    Some(limit.saturating_sub(std::fs::read_dir("/proc/self/fd").ok()?.count()))
+}
+
+fn open_or_create(path: &Path) -> Result<DB, KvError> {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_atomic_flush(true);
+    options.set_max_background_jobs(2);
+    options.set_max_file_opening_threads(opening_threads(path));
+    let _log = quiet(&mut options)?;
+    let families =
+        Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family)));
+    DB::open_cf_descriptors(&options, path, families).map_err(|error| failed(path, &error))
+}
+
+fn is_blank(path: &Path) -> bool {
+    match std::fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
+/// Begins an index. RocksDB makes column families one after the other and syncs several files for each; made in memory, and with
+/// what counts of it copied to where it is to lie, that is a tenth of the time.
+fn begin(path: &Path) -> Result<(), KvError> {
+    let folder_failed = |error: std::io::Error| KvError::Failed(format!("beginning it: {error}"));
+    let made = in_memory()?;
+    drop(open_or_create(made.path())?);
+    let begun = path.with_extension("new");
+    copy_index(made.path(), &begun).map_err(folder_failed)?;
+    std::fs::rename(&begun, path).map_err(folder_failed)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent).and_then(|parent| parent.sync_all()).map_err(folder_failed)
+}
+
+/// Copies the files of an index that holds nothing, durably.
+fn copy_index(from: &Path, to: &Path) -> std::io::Result<()> {
+    if to.exists() {
+        std::fs::remove_dir_all(to)?;
+    }
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        // The rest is made anew with each start.
+        if ["CURRENT", "MANIFEST"].iter().any(|counts| name.to_string_lossy().starts_with(counts)) {
+            std::fs::copy(entry.path(), to.join(&name))?;
+            File::open(to.join(&name))?.sync_all()?;
+        }
+    }
+    File::open(to)?.sync_all()
+}
+
+/// A folder in memory, for as long as it is held.
+fn in_memory() -> Result<TempDir, KvError> {
+    let name = &mut tempfile::Builder::new();
+    name.prefix("kerolox-index-");
+    let folder = name.tempdir_in(MEMORY).or_else(|_| name.tempdir());
+    folder.map_err(|error| KvError::Failed(format!("a folder in memory for the index: {error}")))
+}
+
 /// Where RocksDB keeps the log that it insists on: in memory, for as long as it takes to open the store; then the file has no name
 /// any more. On a disk that is full for a while that log kills the process: a line that was lost leaves the file's writer in a state that
 /// an assertion of Debian's build forbids, at the next line or when the store is closed. Errors come with the calls.
 fn quiet(options: &mut Options) -> Result<TempDir, KvError> {
-    let name = &mut tempfile::Builder::new();
-    name.prefix("kerolox-index-");
-    let folder = name.tempdir_in(MEMORY).or_else(|_| name.tempdir());
-    let folder =
-        folder.map_err(|error| KvError::Failed(format!("a folder for the log of RocksDB: {error}")))?;
+    let folder = in_memory()?;
     options.set_db_log_dir(folder.path());
     options.set_log_level(LogLevel::Header);
     // They would be written to it every 10 minutes.
@@ -196,6 +287,7 @@ impl Kv for RocksKv {
     }
 
     fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
+        self.keep_descriptors();
         self.with(|db| {
             let mut batch = WriteBatch::default();
             for op in ops {
@@ -275,6 +367,25 @@ mod tests {
     fn keeps_the_contract() {
         let folder = tempfile::tempdir().expect("a folder");
         kerolox_store::kv::check_contract(&RocksKv::open(folder.path()).expect("opens"));
+    }
+
+    /// A crash may have come in between, and the folder may be there already.
+    #[test]
+    fn an_index_is_begun_over_what_an_interrupted_start_left() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("index");
+        std::fs::create_dir(&path).expect("created");
+        std::fs::create_dir(folder.path().join("index.new")).expect("created");
+        std::fs::write(folder.path().join("index.new").join("CURRENT"), "half of it").expect("written");
+        let kv = RocksKv::open(&path).expect("opens");
+        kv.write(vec![Op::Put(Family::Audit, b"k".to_vec(), b"v".to_vec())]).expect("writes");
+        drop(kv);
+        let names = std::fs::read_dir(folder.path())
+            .expect("listed")
+            .map(|entry| entry.expect("an entry").file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["index"]);
+        let kv = RocksKv::open(&path).expect("opens again");
+        assert_eq!(kv.get(Family::Audit, b"k").expect("reads").as_deref(), Some(&b"v"[..]));
     }
 
     #[test]

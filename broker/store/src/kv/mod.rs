@@ -121,7 +121,8 @@ impl KvError {
     /// Whether it is for want of room, so that trying again is fine once there is some. Stores give no more than the text of the
     /// system.
     pub fn is_full(&self) -> bool {
-        ["No space left on device", "Disk quota exceeded"].iter().any(|text| self.0.contains(text))
+        let Self::Failed(said) = self else { return false };
+        ["No space left on device", "Disk quota exceeded"].iter().any(|text| said.contains(text))
     }
 }
 
