@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::announce::{self, Role};
+use crate::ballast::DiskBallast;
 use crate::check_back::{WebhookHosts, Webhooks, webhook_secret};
 use crate::config::BrokerConfig;
 use crate::index_folder::IndexFolder;
@@ -420,10 +421,17 @@ fn stores(config: &BrokerConfig, news: News, clock: Arc<GuardedClock>) -> Result
     let noted = DataFolder::note(&config.data, &["log"]);
     let data = noted.map_err(|source| BrokerError::Folder { path: config.data.clone(), source })?;
     let data = Arc::new(data);
-    let index = IndexFolder::open(config.data.join("index"), data.clone()).map_err(StoreError::from)?;
+    let ballast = DiskBallast::new(&config.data);
+    let open = || IndexFolder::open(config.data.join("index"), data.clone());
+    let index = ballast.lend(open).map_err(StoreError::from)?;
+    ballast.make_if_free(config.retention_limits().free_bytes_min);
     let options = StoreOptions {
         broker: config.group.clone(),
-        log: LogOptions { segment_bytes: config.log.segment_size.bytes(), ..LogOptions::new(random_salt()) },
+        log: LogOptions {
+            segment_bytes: config.log.segment_size.bytes(),
+            step_bytes: config.log.preallocation.bytes(),
+            ..LogOptions::new(random_salt())
+        },
         waiting_bytes_max: config.log.max_waiting_bytes.as_usize(),
         flush_interval: config.log.flush_interval.duration(),
         tail_bytes: config.log.tail_size.as_usize(),

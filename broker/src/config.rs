@@ -86,8 +86,11 @@ pub struct BrokerConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct LogConfig {
-    /// Size of a segment file, reserved when it is begun.
+    /// Size of a segment file.
     pub segment_size: ByteSize,
+    /// Room on the disk is reserved ahead of the log's end, so much at a time. Some of it, 8 MiB at the most, is left to
+    /// acknowledgements and decisions when the disk is full.
+    pub preallocation: ByteSize,
     /// Bytes that may wait for the disk before senders are told to slow down.
     pub max_waiting_bytes: ByteSize,
     /// What an acknowledgement waits for: the disk, or the system's page cache. A topic can have its own setting
@@ -156,8 +159,8 @@ pub struct RetentionConfig {
     /// Whether old segments go early when free space is low, read or not, as in RocketMQ; what groups lose by that is in the log, in
     /// `consumerProgress` and a warning of `check`. Off: nothing goes before its time, and sends are refused instead.
     pub remove_early: bool,
-    /// Below this much free space, sends are refused while everything else goes on; 0 means one and a quarter segments.
-    /// Room for a new segment must be left, so that acknowledgements and decisions can always be stored.
+    /// Below this much free space, sends are refused while everything else goes on; 0 means four times `log.preallocation`.
+    /// The index needs some of it.
     pub free_space_min: ByteSize,
     /// How often to look.
     pub check_interval: Span,
@@ -439,6 +442,7 @@ impl Default for LogConfig {
     fn default() -> Self {
         Self {
             segment_size: ByteSize::from_bytes(1 << 30),
+            preallocation: ByteSize::from_bytes(32 << 20),
             max_waiting_bytes: ByteSize::from_bytes(256 << 20),
             flush: FlushMode::Sync,
             flush_interval: Span::from_millis(200),
@@ -549,6 +553,9 @@ impl BrokerConfig {
         if self.log.segment_size.bytes() < 1 << 20 {
             return Err("log.segment-size is below 1MiB; the default is 1GiB".into());
         }
+        if self.log.preallocation.bytes() < 64 << 10 {
+            return Err("log.preallocation is below 64KiB; the default is 32MiB".into());
+        }
         let body_max = limits::GRPC_DECODE_BYTES_MAX - (1 << 20);
         if self.limits.max_body_bytes.as_usize() > body_max {
             return Err(format!(
@@ -631,7 +638,10 @@ impl BrokerConfig {
             log_bytes: or(self.retention.log_size, u64::MAX),
             free_bytes_low: or(self.retention.free_space_low, segment.saturating_mul(5) / 2),
             removes_early: self.retention.remove_early,
-            free_bytes_min: or(self.retention.free_space_min, segment.saturating_mul(5) / 4),
+            free_bytes_min: or(
+                self.retention.free_space_min,
+                self.log.preallocation.bytes().saturating_mul(4),
+            ),
         }
     }
 

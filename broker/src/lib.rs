@@ -5,6 +5,7 @@
 //! asked about in [`check_back`], scheduled ones are delivered by [`timers`].
 
 mod announce;
+mod ballast;
 mod broker;
 pub mod check_back;
 pub mod config;

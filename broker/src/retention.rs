@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::ballast::DiskBallast;
 use crate::early::{self, Going, Losses, Unread};
 use kerolox_core::dedup::Dedup;
 use kerolox_core::record::QueueState;
@@ -131,6 +132,11 @@ impl Room {
     pub fn is_short(&self) -> bool {
         self.is_short.load(Ordering::Relaxed)
     }
+
+    /// Notes that the log had no room for a message, which is sooner than the next look at the disk.
+    pub(crate) fn ran_out(&self) {
+        self.is_short.store(true, Ordering::Relaxed);
+    }
 }
 
 type Problem = Box<dyn std::error::Error + Send + Sync>;
@@ -139,7 +145,7 @@ type Problem = Box<dyn std::error::Error + Send + Sync>;
 pub struct Keeper {
     /// The store.
     pub store: Arc<Store>,
-    /// A folder on the file system that holds the log.
+    /// The data folder.
     pub folder: PathBuf,
     /// What is kept.
     pub limits: Limits,
@@ -176,6 +182,7 @@ impl Keeper {
     }
 
     fn look(&self) -> Result<Plan, Problem> {
+        DiskBallast::new(&self.folder).make_if_free(self.limits.free_bytes_min);
         let sight = Sight {
             now_ms: self.store.now_ms(),
             log_bytes: self.store.log_bytes(),

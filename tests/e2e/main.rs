@@ -25,6 +25,7 @@ mod examples;
 mod fifo;
 mod filters;
 mod forgotten;
+mod full_disk;
 mod health;
 mod index_damage;
 mod interrupted;

@@ -1,0 +1,184 @@
+//! Disks of the kernel's own that are small, or full: the broker starts, refuses messages, and lets consumers empty it. And a broker
+//! without descriptors. Mounts small file systems, so it needs to be root.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+
+use kerolox_client::{Producer, SimpleConsumer};
+use kerolox_proto::v2;
+
+use crate::support::{
+    INVISIBLE_MIN, PATIENCE, Servers, broker, consume, eventually, expect_nothing, message, refusal,
+};
+
+/// A file system in memory.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: PathBuf, size: &str) -> Self {
+        fs::create_dir_all(&at).unwrap();
+        let size = format!("size={size}");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "small-disk"]).arg(&at).status();
+        assert!(mount.unwrap().success(), "mounting needs root");
+        Self(at)
+    }
+
+    /// Takes every byte that is left.
+    fn fill(&self) {
+        let mut file = File::options().create(true).append(true).open(self.0.join("filler")).unwrap();
+        for size in [1 << 20, 1 << 12] {
+            while file.write_all(&vec![1; size]).is_ok() {}
+        }
+    }
+
+    fn make_room(&self) {
+        fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// A standalone broker whose data lies on a disk of that size.
+fn on_disk(size: &str, environment: &[(&str, &str)]) -> (Servers, SmallDisk) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = broker("broker-a", folder.path(), &["--standalone"]);
+    let mut server = environment.iter().fold(server, |server, (name, value)| server.env(name, value));
+    let disk = SmallDisk::mount(server.data(), size);
+    server.start().unwrap();
+    (Servers { nameservers: Vec::new(), brokers: vec![server], folder }, disk)
+}
+
+/// Sends until it is refused; the answer is how many were taken.
+async fn send_until_refused(producer: &Producer) -> usize {
+    for sent in 0..10_000 {
+        let answer = producer.send(message("orders", &"x".repeat(50_000))).await;
+        if answer.is_err() {
+            assert_eq!(refusal(answer), v2::Code::TooManyRequests);
+            return sent;
+        }
+    }
+    panic!("the disk is full, and everything is taken")
+}
+
+/// Receives and acknowledges until there is nothing for a while; the answer is how many there were.
+async fn empty(consumer: &SimpleConsumer, expected: usize) -> usize {
+    let mut done = 0;
+    while done < expected {
+        for delivery in consumer.receive(8, INVISIBLE_MIN * 3).await.unwrap_or_default() {
+            consumer.ack(&delivery).await.unwrap();
+            done += 1;
+        }
+    }
+    done
+}
+
+/// Nobody looks at the disk in time: what refuses messages is the log itself.
+#[tokio::test]
+async fn a_disk_that_fills_between_two_looks_refuses_messages_and_lets_consumers_work_also_over_a_restart() {
+    let (mut servers, disk) = on_disk(
+        "160m",
+        &[
+            ("KEROLOX_BROKER__LOG__PREALLOCATION", "4MiB"),
+            ("KEROLOX_BROKER__RETENTION__FREE_SPACE_MIN", "20MiB"),
+            ("KEROLOX_BROKER__RETENTION__CHECK_INTERVAL", "20s"),
+        ],
+    );
+    servers.create_topic("orders", "NORMAL").await;
+    let producer = servers.client().producer().start().await.unwrap();
+    let early = servers.consumer("early", "orders").await;
+    for _ in 0..20 {
+        producer.send(message("orders", &"x".repeat(50_000))).await.unwrap();
+    }
+    disk.fill();
+    let sent = 20 + send_until_refused(&producer).await;
+    assert_eq!(empty(&early, sent).await, sent, "consumers go on");
+    let ready = servers.brokers[0].probe("/readyz").unwrap();
+    assert!(!ready.body.contains("read-only"), "{ready:?}");
+    producer.shutdown().await;
+
+    // And a start finds the disk as it is.
+    servers.brokers[0].stop().unwrap();
+    disk.fill();
+    servers.brokers[0].start().expect("a broker starts on a full disk");
+    let late = servers.consumer("late", "orders").await;
+    assert_eq!(empty(&late, sent).await, sent);
+    expect_nothing(&servers.consumer("early", "orders").await).await;
+    let producer = servers.client().producer().start().await.unwrap();
+    assert_eq!(send_until_refused(&producer).await, 0);
+
+    disk.make_room();
+    eventually("messages are taken again", PATIENCE * 3, async || {
+        producer.send(message("orders", "there is room")).await.is_ok()
+    })
+    .await;
+    assert_eq!(consume(&late, 1).await, ["there is room"]);
+    servers.brokers[0].kill().unwrap();
+    servers.brokers[0].start().unwrap();
+    expect_nothing(&servers.consumer("late", "orders").await).await;
+}
+
+#[tokio::test]
+async fn a_small_disk_is_enough_and_little_of_it_is_used() {
+    let (servers, disk) = on_disk("320m", &[]);
+    servers.create_topic("orders", "NORMAL").await;
+    let producer = servers.client().producer().start().await.unwrap();
+    producer.send(message("orders", "one")).await.unwrap();
+    assert_eq!(consume(&servers.consumer("billing", "orders").await, 1).await, ["one"]);
+    let free = kerolox_log::fs::free_bytes(&disk.0).unwrap();
+    assert!(free > 240 << 20, "{free} of 320 MiB are left");
+}
+
+/// Strangers hold every descriptor that the process may have; the log and the index have some of their own.
+#[tokio::test]
+async fn connections_that_use_up_all_descriptors_do_not_keep_the_log_from_growing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server =
+        broker("broker-a", folder.path(), &["--standalone"]).env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "1MiB");
+    server.start().unwrap();
+    let servers = Servers { nameservers: Vec::new(), brokers: vec![server], folder };
+    servers.create_topic("orders", "NORMAL").await;
+    let producer = servers.client().producer().start().await.unwrap();
+    let consumer = servers.consumer("billing", "orders").await;
+    producer.send(message("orders", "connected")).await.unwrap();
+    assert_eq!(consume(&consumer, 1).await, ["connected"]);
+
+    let broker = &servers.brokers[0];
+    let process = format!("/proc/{}/fd", broker.pid().unwrap());
+    let open = || {
+        fs::read_dir(&process)
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u64>().ok())
+    };
+    let limit = open().max().unwrap() + 1;
+    let pid = broker.pid().unwrap().to_string();
+    let limited = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={limit}:")]).status();
+    assert!(limited.unwrap().success());
+    let address = broker.address().unwrap();
+    let strangers: Vec<TcpStream> = (0..300).filter_map(|_| TcpStream::connect(address).ok()).collect();
+    assert!(strangers.len() > 100);
+
+    for number in 0..60 {
+        let sent = producer.send(message("orders", &format!("{number} {}", "x".repeat(100_000)))).await;
+        sent.unwrap_or_else(|error| panic!("message {number}: {error}"));
+    }
+    let log = broker.data().join("log");
+    let segments = fs::read_dir(log)
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|ending| ending == "log"));
+    assert!(segments.count() > 3, "new segments were begun meanwhile");
+    let live = broker.probe("/readyz");
+    drop(strangers);
+    drop(live);
+    let raised = Command::new("prlimit").args(["--pid", &pid, "--nofile=1024:"]).status();
+    assert!(raised.unwrap().success());
+    assert_eq!(empty(&consumer, 60).await, 60);
+    let ready = broker.probe("/readyz").unwrap();
+    assert!(!ready.body.contains("read-only"), "{ready:?}");
+}
