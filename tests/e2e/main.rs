@@ -27,6 +27,7 @@ mod filters;
 mod forgotten;
 mod full_disk;
 mod health;
+mod idle;
 mod index_damage;
 mod interrupted;
 mod leaps;

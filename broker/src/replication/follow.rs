@@ -1,7 +1,6 @@
 //! The slave's end of the stream: copies the log, says what is on its disk, and applies what is confirmed.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -28,8 +27,6 @@ const QUEUED: usize = 8;
 const SYNC_BYTES: usize = 8 << 20;
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_millis(500);
-/// How long the thread that applies sleeps when nothing is confirmed.
-const FOLD_PAUSE: Duration = Duration::from_millis(5);
 
 /// Tells a follower that this process is about to stop.
 pub(super) type Leaving = tokio::sync::watch::Receiver<bool>;
@@ -110,13 +107,7 @@ pub(super) async fn follow(
     group.file().change(|now| now.granted = target.epoch)?;
     group.set_refuses(None);
     let (pieces, queue) = mpsc::channel::<FromMaster>(QUEUED);
-    let shared = Arc::new(Following {
-        group,
-        store,
-        epoch: target.epoch,
-        confirmed: AtomicU64::new(0),
-        is_over: AtomicBool::new(false),
-    });
+    let shared = Arc::new(Following { group, store, epoch: target.epoch, confirmed: Confirmed::default() });
     let copying = {
         let (shared, answers) = (shared.clone(), answers.clone());
         tokio::task::spawn_blocking(move || shared.copy(queue, &answers))
@@ -138,7 +129,7 @@ pub(super) async fn follow(
     goodbye.abort();
     // Without its queue the copying thread ends.
     let copied = copying.await.expect("a panic would end the process");
-    shared.is_over.store(true, Ordering::Release);
+    shared.confirmed.end();
     let folded = folding.await.expect("a panic would end the process");
     copied?;
     folded?;
@@ -289,9 +280,41 @@ struct Following {
     group: Arc<Group>,
     store: Arc<Store>,
     epoch: u32,
-    /// What may be applied.
-    confirmed: AtomicU64,
-    is_over: AtomicBool,
+    confirmed: Confirmed,
+}
+
+/// What is confirmed and durable here, and so may be applied; the thread that applies waits for it.
+#[derive(Default)]
+struct Confirmed {
+    /// Up to where, and whether nothing more is to come.
+    now: Mutex<(u64, bool)>,
+    changed: Condvar,
+}
+
+impl Confirmed {
+    fn lock(&self) -> MutexGuard<'_, (u64, bool)> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reach(&self, position: u64) {
+        let mut now = self.lock();
+        if position > now.0 {
+            now.0 = position;
+            self.changed.notify_one();
+        }
+    }
+
+    fn end(&self) {
+        self.lock().1 = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits until there is more than `applied`, and says up to where; `None` when nothing more is to come.
+    fn beyond(&self, applied: u64) -> Option<u64> {
+        let has_nothing = |now: &mut (u64, bool)| now.0 <= applied && !now.1;
+        let now = self.changed.wait_while(self.lock(), has_nothing).unwrap_or_else(PoisonError::into_inner);
+        (!now.1).then_some(now.0)
+    }
 }
 
 impl Following {
@@ -303,6 +326,7 @@ impl Following {
     ) -> Result<(), FollowError> {
         let mut parked =
             self.store.parked().ok_or_else(|| FollowError::Stream("this member rules".into()))?;
+        let mut confirmed = 0;
         while let Some(first) = queue.blocking_recv() {
             self.store.check_allowed()?;
             let mut bytes = 0;
@@ -326,15 +350,14 @@ impl Following {
             let durable = if bytes > 0 { parked.sync()? } else { parked.held() };
             if let Some(tidings) = newest {
                 self.group.grants().give(self.group.config.lease_ms(), mono_ms());
-                self.confirmed.fetch_max(tidings.confirmed, Ordering::AcqRel);
+                confirmed = confirmed.max(tidings.confirmed);
                 self.group.hear_confirmed(self.epoch, tidings.confirmed)?;
                 let held = Held { durable, ping: tidings.ping };
                 let _ = answers.send(FromSlave { kind: Some(from_slave::Kind::Held(held)) });
                 let last_epoch = parked.newest()?.epoch;
-                self.group.standing.send_modify(|standing| {
-                    (standing.end, standing.last_epoch) = (durable, last_epoch);
-                });
+                self.group.holds(last_epoch, durable);
             }
+            self.confirmed.reach(confirmed.min(durable));
         }
         Ok(())
     }
@@ -347,16 +370,10 @@ impl Following {
 
     /// Applies what is confirmed.
     fn fold(&self) -> Result<(), FollowError> {
-        let mut applied = 0;
-        while !self.is_over.load(Ordering::Acquire) {
-            let confirmed = self.confirmed.load(Ordering::Acquire);
-            if confirmed > applied {
-                self.store.fold_to(confirmed, |_, _| {}).inspect_err(|error| self.is_unfit(error))?;
-                applied = self.store.index().applied().max(applied);
-            }
-            if self.confirmed.load(Ordering::Acquire) <= applied.max(confirmed) {
-                std::thread::sleep(FOLD_PAUSE);
-            }
+        let mut reached = 0;
+        while let Some(confirmed) = self.confirmed.beyond(reached) {
+            self.store.fold_to(confirmed, |_, _| {}).inspect_err(|error| self.is_unfit(error))?;
+            reached = self.store.index().applied().max(confirmed);
         }
         Ok(self.store.flush_parked()?)
     }

@@ -271,7 +271,16 @@ impl Group {
         }
     }
 
-    /// Has the controller elect others.
+    /// Has the controller know how far the log goes.
+    fn holds(&self, last_epoch: u32, end: u64) {
+        self.standing.send_if_modified(|standing| {
+            let is_new = (standing.last_epoch, standing.end) != (last_epoch, end);
+            (standing.last_epoch, standing.end) = (last_epoch, end);
+            is_new
+        });
+    }
+
+    /// Has the controller elect others for this reason, if it is not empty.
     pub(crate) fn must_not_rule(&self, reason: &str) {
         self.standing.send_if_modified(|standing| {
             let is_new = standing.unfit != reason;

@@ -9,6 +9,7 @@ use kerolox_kit::reminder::Reminder;
 use kerolox_proto::kerolox::{ChangeInSyncRequest, GroupState};
 use kerolox_replication::{Change, InSync, Master, MemberId, SlaveView};
 use kerolox_store::{Entry, GroupStanding, Store, mono_ms};
+use tokio::sync::watch;
 
 use super::neighbours::{Elsewhere, Neighbours};
 use super::{Group, Seen};
@@ -27,6 +28,8 @@ pub(crate) struct Reign {
     pub(crate) over: Shutdown,
     master: Mutex<Master>,
     neighbours: Neighbours,
+    /// Changes with everything that may confirm records.
+    heard: watch::Sender<()>,
     in_sync: AtomicUsize,
 }
 
@@ -40,7 +43,8 @@ impl Reign {
     ) -> Self {
         let in_sync = AtomicUsize::new(master.in_sync_len());
         let (neighbours, over, master) = (Neighbours::new(group), Shutdown::new(), Mutex::new(master));
-        Self { epoch, me, store, salt, over, master, neighbours, in_sync }
+        let heard = watch::Sender::new(());
+        Self { epoch, me, store, salt, over, master, neighbours, heard, in_sync }
     }
 
     /// Reads what the slaves have of the messages; the rest is missing in the answer.
@@ -59,6 +63,11 @@ impl Reign {
         self.in_sync.load(Ordering::Relaxed)
     }
 
+    /// Tells whenever more records may be confirmed.
+    pub(super) fn heard(&self) -> watch::Receiver<()> {
+        self.heard.subscribe()
+    }
+
     /// The slaves that were heard of.
     pub(crate) fn slaves(&self) -> Vec<SlaveView> {
         self.master().slaves(mono_ms())
@@ -73,6 +82,7 @@ impl Reign {
             standing(&master)
         };
         self.store.confirm(standing);
+        self.heard.send_replace(());
     }
 
     /// A slave begins to follow, or is about to stop.
@@ -93,6 +103,7 @@ impl Reign {
             standing(&master)
         };
         self.store.confirm(standing);
+        self.heard.send_replace(());
     }
 
     /// The change of the in-sync set to ask for, if it is time for one.
@@ -140,11 +151,9 @@ pub(super) async fn keep(group: Arc<Group>, reign: Arc<Reign>, wants_quorum: imp
         if let Some(state) = state {
             reign.on_state(&state);
         }
-        group.standing.send_modify(|standing| {
-            (standing.last_epoch, standing.end) = (reign.epoch, reign.store.reader().durable());
-            // Who cannot store any more lets somebody else rule.
-            standing.unfit = group.unfit(reign.store.failure());
-        });
+        group.holds(reign.epoch, reign.store.reader().durable());
+        // Who cannot store any more lets somebody else rule.
+        group.must_not_rule(&group.unfit(reign.store.failure()));
         if let Err(error) = group.hear_confirmed(reign.epoch, reign.store.safe()) {
             tracing::error!(%error, "member.json cannot be written");
         }

@@ -552,15 +552,13 @@ impl Member {
 
     /// An error says why not, and whether that is certain.
     async fn hand_over(&self, reign: &Reign, to: MemberId) -> Result<(), (String, bool)> {
-        let confirmed = async {
-            while reign.store.safe() < reign.store.reader().end() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
+        let mut heard = reign.heard();
+        // Slaves answer every ping, so a record that becomes durable here without them is noticed as well.
+        let confirmed = heard.wait_for(|()| reign.store.safe() >= reign.store.reader().end());
         let patience = self.group.config.hand_over_timeout.duration();
-        let confirmed = tokio::time::timeout(patience, confirmed).await;
-        confirmed
-            .map_err(|_| (format!("the slaves did not confirm what is stored within {patience:?}"), true))?;
+        if tokio::time::timeout(patience, confirmed).await.is_err() {
+            return Err((format!("the slaves did not confirm what is stored within {patience:?}"), true));
+        }
         let request = HandOverRequest {
             cluster: self.group.cluster.clone(),
             group: self.group.name.clone(),

@@ -16,8 +16,8 @@ use kerolox_proto::kerolox::replication_server::ReplicationServer;
 use kerolox_proto::v2::messaging_service_server::{MessagingService, MessagingServiceServer};
 use kerolox_proto::v2::{self, Code};
 use kerolox_store::Opening;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http;
@@ -76,8 +76,8 @@ pub(crate) struct Door {
     opening: Arc<Opening>,
     /// Whom it was open for last.
     last: Arc<Mutex<Option<Routes>>>,
-    /// How many calls are with the services of the role.
-    inside: Arc<AtomicUsize>,
+    /// The calls that are with the services of the role.
+    inside: Arc<Inside>,
     /// Who may be held beside those who are.
     held: Arc<Semaphore>,
 }
@@ -90,19 +90,28 @@ enum Turn {
     Hold(Instant, OwnedSemaphorePermit),
 }
 
+#[derive(Default)]
+struct Inside {
+    calls: AtomicUsize,
+    /// Tells who holds the door that the last one has left.
+    is_empty: Notify,
+}
+
 /// A call that is with the services.
-struct Visit(Arc<AtomicUsize>);
+struct Visit(Arc<Inside>);
 
 impl Visit {
-    fn begin(inside: &Arc<AtomicUsize>) -> Self {
-        inside.fetch_add(1, Ordering::SeqCst);
+    fn begin(inside: &Arc<Inside>) -> Self {
+        inside.calls.fetch_add(1, Ordering::SeqCst);
         Self(inside.clone())
     }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        if self.0.calls.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.is_empty.notify_one();
+        }
     }
 }
 
@@ -158,8 +167,9 @@ impl Door {
     /// Returns when those who were let in before it was held are done, or have taken too long.
     pub(crate) async fn done(&self) {
         let done = async {
-            while self.inside.load(Ordering::SeqCst) > 0 {
-                sleep(Duration::from_millis(1)).await;
+            // The notice may be an old one: others came since, before the door was held.
+            while self.inside.calls.load(Ordering::SeqCst) > 0 {
+                self.inside.is_empty.notified().await;
             }
         };
         // Who takes long must not keep the others waiting.
@@ -378,6 +388,8 @@ refuse! {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
+
+    use tokio::time::sleep;
 
     use super::*;
 

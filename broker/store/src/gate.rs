@@ -47,11 +47,13 @@ impl Gate {
     }
 
     /// Takes newer knowledge. It may say less than before, when a member is about to join that does not have everything yet:
-    /// what was let through stays so.
-    pub(crate) fn set(&self, standing: Standing) {
-        self.all.store(standing.all, Ordering::Release);
-        self.safe.store(standing.safe, Ordering::Release);
+    /// what was let through stays so. Tells whether it may let through what it did not before.
+    pub(crate) fn set(&self, standing: Standing) -> bool {
+        let ruled = self.rules();
+        let all = self.all.swap(standing.all, Ordering::AcqRel);
+        let safe = self.safe.swap(standing.safe, Ordering::AcqRel);
         self.rules_until.store(standing.rules_until, Ordering::Release);
+        standing.all > all || standing.safe > safe || (!ruled && self.rules())
     }
 
     pub(crate) fn shut(&self) {

@@ -65,7 +65,14 @@ impl Store {
 
     /// Tells up to where the log is confirmed. Cheap; from any thread.
     pub fn confirm(&self, standing: Standing) {
-        self.shared.gate.set(standing);
+        // Slaves answer many times a second, mostly that nothing has changed.
+        if self.shared.gate.set(standing) {
+            self.look();
+        }
+    }
+
+    /// Has the indexer see what it can do.
+    fn look(&self) {
         if let Some(work) = &*self.work.lock().unwrap_or_else(PoisonError::into_inner) {
             // An indexer that is gone failed and said so.
             let _ = work.send(Work::Look);
@@ -89,7 +96,8 @@ impl Store {
     /// [`StoreError`] when the log failed, or the index cannot be read. With one that is damaged the store can only be retired.
     pub fn step_down(&self) -> Result<(), StoreError> {
         self.shared.gate.shut();
-        self.confirm(Standing { rules_until: 0, ..Standing::UNHEARD });
+        self.shared.gate.set(Standing::UNHEARD);
+        self.look();
         let log = self.stop_threads().ok_or_else(|| self.log_failure())?;
         self.park(log, None);
         let shared = &self.shared;
