@@ -116,6 +116,7 @@ where
             Gathered::Ended(End::Room) => return Ok(refusing.answer(&link.memory.refuse())),
             Gathered::Ended(End::Slow) => return Ok(refusing.slow()),
             Gathered::TooLarge(most) => return Ok(refusing.too_large(most)),
+            Gathered::TooMany => return Ok(refusing.too_many()),
             Gathered::Broken(status) => return Ok(status.into_http()),
         },
     };

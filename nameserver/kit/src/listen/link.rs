@@ -47,6 +47,8 @@ pub struct Link {
     unwritten: AtomicUsize,
     /// When it wrote some of them last, in milliseconds after `opened`.
     wrote_ms: AtomicU64,
+    /// Calls that wait for room.
+    pub(super) waiting: AtomicUsize,
     /// Whether another server passes calls of its clients on here.
     is_relay: AtomicBool,
     is_ended: AtomicBool,
@@ -67,6 +69,7 @@ impl Link {
             held: AtomicUsize::new(0),
             unwritten: AtomicUsize::new(0),
             wrote_ms: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
             is_relay: AtomicBool::new(false),
             is_ended: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -130,9 +133,11 @@ impl Link {
         is_idle.then(|| now.saturating_duration_since(self.opened + since))
     }
 
-    /// Takes bytes for a call, if there is room for them and this connection has not taken too much.
+    /// Takes bytes for a call, if there is room for them. A connection may not have more than is left then: however many take all
+    /// that they can get, who takes little finds room.
     pub(super) fn take(&self, bytes: usize, level: Level) -> bool {
-        let is_within = self.held.load(Ordering::Relaxed).saturating_add(bytes) <= self.memory.share();
+        let held = self.held.load(Ordering::Relaxed).saturating_add(bytes);
+        let is_within = held <= self.memory.share() && held <= self.memory.fair();
         let is_taken = (is_within || level == Level::Vital) && self.memory.take(bytes, level);
         if is_taken {
             self.held.fetch_add(bytes, Ordering::Relaxed);

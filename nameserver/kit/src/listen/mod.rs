@@ -35,7 +35,6 @@ pub use work::{Reserved, reserve, try_reserve};
 use crate::memory::{Memory, MemorySettings};
 use connections::Place;
 use stream::Transport;
-use work::CALL_BYTES;
 
 use crate::answers::OpenAnswers;
 
@@ -45,6 +44,8 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Long polls take a stream each; SDKs open several per queue. Between these, as many as the memory of a connection holds.
 const CONCURRENT_STREAMS_MIN: u32 = 250;
+/// What a stream takes before it is known what it is for: its headers, as they come and as they are read.
+const STREAM_BYTES: usize = 64 << 10;
 const CONCURRENT_STREAMS_MAX: u32 = 10_000;
 /// Streams that a client may reset before they were served. The HTTP/2 library's default takes a consumer that gives up
 /// its long polls for an attacker.
@@ -128,7 +129,7 @@ impl Listener {
 
 /// A gRPC server with the transport settings that the SDKs need, for connections of a [`Listener`] with this memory.
 pub fn grpc_server(memory: &Memory) -> Server<Stack<CallsLayer, Identity>> {
-    let streams = u32::try_from(memory.share() / CALL_BYTES).unwrap_or(u32::MAX);
+    let streams = u32::try_from(memory.share() / STREAM_BYTES).unwrap_or(u32::MAX);
     Server::builder()
         .max_concurrent_streams(streams.clamp(CONCURRENT_STREAMS_MIN, CONCURRENT_STREAMS_MAX))
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))

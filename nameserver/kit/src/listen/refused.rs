@@ -12,6 +12,7 @@ use tonic::body::Body;
 use tonic::codegen::http;
 use tonic::codegen::http::{HeaderMap, HeaderValue};
 
+use super::request::MESSAGES_MAX;
 use crate::refusal::Refusal;
 
 /// Services of the protocol, whose answers all carry their status in the first field.
@@ -54,6 +55,16 @@ impl Refusing {
         self.answer(&Refusal::new(
             Code::RequestTimeout,
             "the request did not come in time (connections.request of the server); send less at a time, or over a faster line",
+        ))
+    }
+
+    /// The request has more messages than one may have.
+    pub(super) fn too_many(self) -> http::Response<Body> {
+        self.answer(&Refusal::new(
+            Code::PayloadTooLarge,
+            format!(
+                "the request has more than {MESSAGES_MAX} messages, which is the limit; send fewer at a time"
+            ),
         ))
     }
 

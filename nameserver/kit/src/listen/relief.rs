@@ -154,6 +154,18 @@ mod tests {
     }
 
     #[test]
+    fn who_takes_little_finds_room_beside_those_who_take_all_they_can_get() {
+        let memory = memory(100_000);
+        let links: Vec<Arc<Link>> = (0..8).map(|id| link(id, &memory)).collect();
+        let visits: Vec<Visit> = links.iter().map(|link| Visit::begin(link, Kind::Poll)).collect();
+        for _ in 0..1_000 {
+            visits.iter().for_each(|visit| drop(visit.work.take(100, Level::Grow)));
+        }
+        let quiet = Visit::begin(&link(9, &memory), Kind::Send);
+        assert!(quiet.work.take(5_000, Level::New), "{}", memory.check().reason);
+    }
+
+    #[test]
     fn a_client_that_takes_no_answers_loses_its_connection() {
         let memory = memory(1000);
         let links = [link(1, &memory), link(2, &memory)];

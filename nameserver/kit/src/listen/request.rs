@@ -17,6 +17,8 @@ use crate::memory::Level;
 
 /// Most bytes of a request of the protocol that carries no messages, and of what a client says on its Telemetry stream.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// Most messages of one request: a message without anything takes two bytes there, and hundreds here.
+pub(super) const MESSAGES_MAX: usize = 16 << 10;
 /// Flag and length in front of each message of gRPC.
 const HEAD: usize = 5;
 
@@ -28,6 +30,8 @@ pub(super) enum Gathered {
     Ended(End),
     /// It has more bytes than it may have.
     TooLarge(usize),
+    /// It has more messages than it may have.
+    TooMany,
     /// The connection, or the client, broke it off.
     Broken(Status),
 }
@@ -45,6 +49,7 @@ pub(super) async fn gather(work: &Work, mut body: Body) -> Gathered {
             frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)) => frame,
         };
         let frame = match frame {
+            None if work.kind == Kind::Send && request.has_too_many() => return Gathered::TooMany,
             None => return Gathered::Request(request),
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Gathered::Broken(Status::from_error(error.into())),
@@ -72,6 +77,42 @@ pub(super) async fn gather(work: &Work, mut body: Body) -> Gathered {
 /// A request that is all there.
 pub(super) struct Request {
     frames: VecDeque<Frame<Bytes>>,
+}
+
+impl Request {
+    /// Whether it holds more messages than one request may. Messages are passed over by their length.
+    fn has_too_many(&self) -> bool {
+        let mut parts = self.frames.iter().filter_map(Frame::data_ref).map(|bytes| bytes.as_ref());
+        let mut left: &[u8] = parts.next().unwrap_or_default();
+        let mut skip = HEAD;
+        for _ in 0..=MESSAGES_MAX {
+            // Past what came before, then past the tag, to the length.
+            let mut length = 0_usize;
+            let mut shift = 0;
+            let mut is_length = false;
+            loop {
+                while skip >= left.len() {
+                    skip -= left.len();
+                    let Some(next) = parts.next() else { return false };
+                    left = next;
+                }
+                let byte = left[skip];
+                left = &left[skip + 1..];
+                skip = 0;
+                if is_length {
+                    length |= usize::from(byte & 127).checked_shl(shift).unwrap_or(0);
+                    shift += 7;
+                    if byte < 128 || shift > 28 {
+                        break;
+                    }
+                }
+                // Tags of the fields that there are take one byte.
+                is_length = true;
+            }
+            skip = length;
+        }
+        true
+    }
 }
 
 impl HttpBody for Request {
@@ -220,6 +261,26 @@ impl Messages {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_of_a_request_are_counted_over_its_frames() {
+        let request = |messages: usize, len: u8, frame: usize| {
+            let mut bytes = vec![0; HEAD];
+            for _ in 0..messages {
+                bytes.extend([0x0a, len]);
+                bytes.extend(vec![9; usize::from(len)]);
+            }
+            let frames = bytes.chunks(frame).map(|part| Frame::data(Bytes::copy_from_slice(part)));
+            Request { frames: frames.collect() }
+        };
+        for frame in [1, 3, 7, 1 << 14] {
+            assert!(!request(MESSAGES_MAX, 0, frame).has_too_many(), "{frame}");
+            assert!(request(MESSAGES_MAX + 1, 0, frame).has_too_many(), "{frame}");
+            assert!(!request(100, 100, frame).has_too_many(), "{frame}");
+            assert!(request(MESSAGES_MAX + 2, 3, frame).has_too_many(), "{frame}");
+        }
+        assert!(!request(0, 0, 9).has_too_many());
+    }
 
     #[test]
     fn a_message_counts_until_the_next_one_comes() {

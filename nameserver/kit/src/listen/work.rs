@@ -17,6 +17,8 @@ use crate::refusal::Refusal;
 pub(super) const CALL_BYTES: usize = 16 << 10;
 /// How long a call waits for room before it is refused.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Most calls of a connection that wait for room; others are refused at once.
+const WAITING_MAX: usize = 32;
 /// A session that holds more than this gives way when there is no room; common ones take a few kilobytes.
 const SESSION_BYTES: usize = 64 << 10;
 
@@ -185,8 +187,25 @@ impl Work {
         if self.take(bytes, level) {
             return true;
         }
+        let Some(_waiting) = Waiting::begin(&self.link.waiting) else { return false };
         let memory = &self.link.memory;
-        !memory.is_crowded() && timeout(PATIENCE, memory.wait_until(|| self.take(bytes, level))).await.is_ok()
+        timeout(PATIENCE, memory.wait_until(|| self.take(bytes, level))).await.is_ok()
+    }
+}
+
+/// A call that waits for room, among a few of its connection.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize) -> Option<Self> {
+        let waiting = Self(count);
+        (count.fetch_add(1, Ordering::Relaxed) < WAITING_MAX).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -25,8 +25,8 @@ const BUDGET_MIN: u64 = 32 << 20;
 const BUDGET_UNKNOWN: u64 = 256 << 20;
 /// One connection may take a fourth of the budget.
 const CONNECTION_SHARE: usize = 4;
-/// Most calls that wait for room.
-const WAITING_MAX: usize = 256;
+/// A connection that has no more than this part of the budget may have more, whatever others have.
+const LITTLE: usize = 256;
 
 /// Memory for callers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +116,12 @@ impl Memory {
         self.limit / 100 * level.percent()
     }
 
+    /// What one connection may have at the moment: as much as is left for new calls, or very little.
+    pub(crate) fn fair(&self) -> usize {
+        let left = self.at(Level::New).saturating_sub(self.used.load(Ordering::Acquire));
+        left.max(self.limit / LITTLE)
+    }
+
     /// Takes so many bytes if there is room for them at this level.
     pub(crate) fn take(&self, bytes: usize, level: Level) -> bool {
         let most = self.at(level);
@@ -176,11 +182,6 @@ impl Memory {
             }
             room.await;
         }
-    }
-
-    /// Whether so many wait for room that others are refused at once.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) >= WAITING_MAX
     }
 
     /// Refuses a call.
