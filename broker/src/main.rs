@@ -13,6 +13,11 @@ use kerolox_kit::process::{
     raise_open_files, serve_until, shutdown_signal,
 };
 
+/// Gives memory back to the system by itself, some seconds after it was freed: that of the C library keeps what an attack, or a burst,
+/// left in pieces. RocksDB is a library of the system and goes on using that.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// One member of a Kerolox broker group.
 ///
 /// Settings come from the configuration file, then from environment variables such as

@@ -13,6 +13,11 @@ use kerolox_kit::process::{
 use kerolox_nameserver::Nameserver;
 use kerolox_nameserver::config::{ENV_PREFIX, NameserverConfig};
 
+/// Gives memory back to the system by itself, some seconds after it was freed: that of the C library keeps what an attack, or a burst,
+/// left in pieces.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Routes of a Kerolox cluster, and an access point for RocketMQ SDKs.
 ///
 /// Settings come from the configuration file, then from environment variables such as
