@@ -100,8 +100,6 @@ start_server nameserver "$bin/nameserver" --listen "127.0.0.1:$nameserver_port" 
   --health-listen "$health"
 nameserver="$address"
 # Check-backs come after 2 s here, so that nobody has to wait; the defaults are RocketMQ's 6 s and 30 s.
-# Small log segments: the default reserves 1 GiB at once, which a small temporary folder may not have.
-export KEROLOX_BROKER__LOG__SEGMENT_SIZE=64MiB
 start_server broker "$bin/broker" --cluster DefaultCluster --group broker-a --nameserver "$nameserver" \
   --listen "127.0.0.1:$broker_port" --data "$data/broker" --health-listen "$health" \
   --transaction-first-check 2s --transaction-check-interval 2s

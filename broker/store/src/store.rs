@@ -266,6 +266,7 @@ impl Store {
         done: BatchCompletion,
     ) {
         let mut durability = durability.into();
+        let is_refusable = records.iter().any(is_new_message);
         let has_messages = records.iter().any(|record| matches!(record, Record::Message(_)));
         // They remove ranges of the index at once, which nothing brings back if a power cut takes the record.
         let removes = records.iter().any(|record| matches!(record, Record::Meta(_) | Record::Trim(_)))
@@ -282,7 +283,7 @@ impl Store {
             self.shared.release_bytes(bytes);
             return done(Err(ProposeError::Busy { waiting, limit: self.waiting_bytes_max }));
         }
-        let proposal = Proposal { records, bytes, durability, has_messages, done };
+        let proposal = Proposal { records, bytes, durability, is_refusable, done };
         let refused = match &*self.proposals.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(proposals) => proposals.send(proposal).err().map(|lost| lost.0),
             None => Some(proposal),
@@ -425,6 +426,12 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Whether a record is a message that somebody sends, and not one that is stored again because it must not be lost.
+fn is_new_message(record: &Record) -> bool {
+    let Record::Message(MessageRecord { header, .. }) = record else { return false };
+    header.carried.is_none() && header.dead.is_none()
 }
 
 pub(crate) fn spawn<T: Send + 'static>(

@@ -37,8 +37,8 @@ pub(crate) struct Proposal {
     /// Bytes of their bodies.
     pub(crate) bytes: usize,
     pub(crate) durability: Durability,
-    /// New messages among them are refused when the disk is full; everything else uses what the log reserves for that.
-    pub(crate) has_messages: bool,
+    /// New messages are among them, which are refused when the disk is full; everything else uses what the log reserves for that.
+    pub(crate) is_refusable: bool,
     pub(crate) done: BatchCompletion,
 }
 
@@ -243,7 +243,7 @@ impl Writer {
 
     /// The rest of a batch, without the messages in it, which are answered that there is no room.
     fn refuse_messages(&self, batch: Vec<Proposal>) -> Vec<Proposal> {
-        let (messages, others) = batch.into_iter().partition(|proposal| proposal.has_messages);
+        let (messages, others) = batch.into_iter().partition(|proposal| proposal.is_refusable);
         self.refuse(messages, &ProposeError::NoRoom);
         others
     }
@@ -265,7 +265,7 @@ impl Writer {
                 Err(NoSegment::Never(reason)) => return Err(reason),
             }
         }
-        if !batch.iter().any(|proposal| proposal.has_messages) {
+        if !batch.iter().any(|proposal| proposal.is_refusable) {
             return Ok(Prepared { snapshot, takes_messages: true });
         }
         match self.log.make_room(frames_len(&snapshot) + needed) {

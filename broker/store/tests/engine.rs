@@ -150,6 +150,39 @@ fn a_failing_disk_makes_the_store_read_only_and_says_why() {
     assert_eq!(contents(&store, 0), ["kept"], "what is not durable is not visible; reading goes on");
 }
 
+/// Nothing failed that was written, so nothing is in doubt: a restart is not needed to go on.
+#[test]
+fn a_full_disk_refuses_new_messages_and_takes_decisions_and_goes_on_when_there_is_room() {
+    let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
+    let store = open(&folder, &kv);
+    topic(&store, "t");
+    let held = propose(&store, &message(0, Hold::Half, "half")).expect("stored").position;
+    let used = |folder: &MemFolder| {
+        let names = folder.names().into_iter();
+        names.map(|name| folder.content(&name).expect("listed").len() as u64).sum()
+    };
+    folder.set_capacity(Some(used(&folder)));
+    let mut sent = 0;
+    let refused = loop {
+        match propose(&store, &message(0, Hold::None, &format!("{sent} {}", "x".repeat(80)))) {
+            Ok(_) => sent += 1,
+            Err(reason) => break reason,
+        }
+    };
+    assert_eq!(refused, ProposeError::NoRoom);
+    assert!(sent < 40, "what was reserved takes some: {sent}");
+    let release = Record::Release(ReleaseRecord { held, by: "p".into(), ..ReleaseRecord::default() });
+    propose(&store, &release).expect("a decision is taken");
+    assert_eq!(propose(&store, &message(0, Hold::None, "still full")), Err(ProposeError::NoRoom));
+    assert_eq!(store.failure(), None);
+    folder.set_capacity(None);
+    propose(&store, &message(0, Hold::None, "there is room")).expect("stored");
+    store.close();
+    drop(store);
+    let found = contents(&open(&folder, &kv), 0);
+    assert_eq!((found.len(), found.last().map(String::as_str)), (sent + 2, Some("there is room")));
+}
+
 #[test]
 fn without_a_sync_a_record_is_answered_at_once_and_durable_a_little_later() {
     let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
