@@ -25,7 +25,7 @@
 #                                     under its producers and consumers, and Apache's own servers with it
 #   tests/run.sh cli [--messages N]   every command of mqadmin against two broker groups with slaves, its terminal view, export and
 #                                     import of 100,000 messages with interruptions, and the scripts under RocketMQ's names
-#   tests/run.sh chaos [--rounds N] [--seed S] [--folder DIR]
+#   tests/run.sh chaos [--rounds N] [--seed S] [--only FAULT] [--folder DIR]
 #                                     kills, pauses, network cuts, full and lost disks in a replicated group, under clients
 #                                     of Rust and of the official SDK for Python; needs root
 #   tests/run.sh hostile [--long] [--only WORDS]

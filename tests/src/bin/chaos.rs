@@ -18,6 +18,9 @@ struct Arguments {
     /// Seed of the faults; without it a new one, which is printed.
     #[arg(long)]
     seed: Option<u64>,
+    /// Only faults whose name contains this, such as "nameserver"; the figures name them.
+    #[arg(long, default_value = "")]
+    only: String,
     /// Folder for the logs of the servers, which stay there; by default a temporary one.
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -38,12 +41,12 @@ async fn main() -> anyhow::Result<ExitCode> {
     let temporary = tempfile::Builder::new().prefix("kerolox-chaos-").tempdir()?;
     let programs =
         Programs { nameserver: Server::program("nameserver")?, broker: Server::program("broker")? };
-    let folder = arguments.folder.unwrap_or_else(|| temporary.path().to_owned());
+    let folder = arguments.folder.clone().unwrap_or_else(|| temporary.path().to_owned());
     if arguments.python.is_none() {
         println!("without the official SDK: --python names no Python that has it");
     }
-    let (rounds, python) = (arguments.rounds, arguments.python);
-    let report = run(&Options { rounds, seed, programs, folder, python, owner }).await?;
+    let Arguments { rounds, only, python, .. } = arguments;
+    let report = run(&Options { rounds, seed, only, programs, folder, python, owner }).await?;
     let (passed, failed) = verdict::show(report.checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!("{}, seed {seed}: {passed} passed, {failed} failed", figures(&report));
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -15,6 +15,7 @@ use kerolox_proto::kerolox::{DescribeGroupsRequest, DescribeQuorumRequest, Group
 
 use super::GROUP;
 use super::network::{BROKERS, Network, Node};
+use crate::leap::LeapingClock;
 use crate::process::Server;
 
 const NAMESERVER_PORT: u16 = 9876;
@@ -34,6 +35,8 @@ const BROKER_SETTINGS: [(&str, &str); 6] = [
     ("KEROLOX_BROKER__TRANSACTION__FIRST_CHECK", "2s"),
     ("KEROLOX_BROKER__TRANSACTION__CHECK_INTERVAL", "1s"),
 ];
+/// How long a server may take to find out that its data cannot be right.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between two looks at the group.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,6 +53,9 @@ pub struct Programs {
 pub(super) struct Cluster {
     pub(super) network: Network,
     servers: HashMap<Node, Server>,
+    clocks: HashMap<Node, LeapingClock>,
+    /// The nameservers' folders as they were when the group was new.
+    copies: PathBuf,
     controller: ControllerClient,
     /// What the controller said last, for moments at which nobody answers.
     last: Option<GroupState>,
@@ -66,8 +72,18 @@ impl Cluster {
     /// Makes the disks and starts everything.
     pub(super) fn start(programs: &Programs, network: Network, folder: &Path) -> Result<Self> {
         let controller = ControllerClient::new(&nameservers())?;
-        let mut cluster = Self { network, servers: HashMap::new(), controller, last: None };
+        let mut cluster = Self {
+            network,
+            servers: HashMap::new(),
+            clocks: HashMap::new(),
+            copies: folder.join("copies"),
+            controller,
+            last: None,
+        };
         for node in Node::nameservers().chain(Node::brokers()) {
+            let files = folder.join(format!("{}-clock", node.name()));
+            fs::create_dir_all(&files).with_context(|| format!("making {}", files.display()))?;
+            cluster.clocks.insert(node, LeapingClock::new(&files)?);
             let server = cluster.server(node, programs, folder)?;
             cluster.servers.insert(node, server);
             cluster.begin(node)?;
@@ -92,6 +108,9 @@ impl Cluster {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let server = Server::new(&node.name(), Path::new("ip"), folder, &arguments);
         let mut server = server.listen(&format!("{}:{port}", node.host()));
+        for (name, value) in self.clocks[&node].environment() {
+            server = server.env(name, value);
+        }
         if let Node::Broker(_) = node {
             for (name, value) in BROKER_SETTINGS {
                 server = server.env(name, value);
@@ -140,6 +159,65 @@ impl Cluster {
                 .with_context(|| format!("wiping {}", path.display()))?;
         }
         Ok(())
+    }
+
+    /// The wall clock of a server.
+    pub(super) fn clock_of(&self, node: Node) -> &LeapingClock {
+        &self.clocks[&node]
+    }
+
+    /// Keeps copies of the nameservers' folders. Each is stopped for that, one after the other.
+    pub(super) fn copy_nameservers(&mut self) -> Result<()> {
+        for node in Node::nameservers() {
+            self.server_of(node).kill()?;
+            let (from, to) = (self.server_of(node).data(), self.copies.join(node.name()));
+            copy_folder(&from, &to)?;
+            self.begin(node)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a nameserver that does not run the folder that it had at the beginning.
+    pub(super) fn restore(&mut self, node: Node) -> Result<()> {
+        self.wipe_disk(node)?;
+        let to = self.server_of(node).data();
+        copy_folder(&self.copies.join(node.name()), &to)
+    }
+
+    /// Exchanges the folders of two servers that do not run.
+    pub(super) fn exchange_folders(&mut self, one: Node, other: Node) -> Result<()> {
+        let (one, other) = (self.server_of(one).data(), self.server_of(other).data());
+        let between = one.with_extension("exchanged");
+        let moves = [(&one, &between), (&other, &one), (&between, &other)];
+        moves.iter().try_for_each(|(from, to)| fs::rename(from, to)).context("exchanging folders")
+    }
+
+    /// Starts a server that is to find out that its data cannot be right, and waits until it has ended.
+    pub(super) fn expect_refusal(&mut self, node: Node) -> Result<()> {
+        let server = self.server_of(node);
+        // It may end before it answers anything.
+        let _ = server.begin();
+        let started = Instant::now();
+        while server.is_running() {
+            ensure!(
+                started.elapsed() < REFUSAL_LIMIT,
+                "{} goes on with data that cannot be right:\n{}",
+                node.name(),
+                server.log_tail()
+            );
+            std::thread::sleep(LOOK_PAUSE);
+        }
+        server.kill()
+    }
+
+    /// The segments of a broker's log, the oldest one first.
+    pub(super) fn segments(&mut self, node: Node) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(self.log_folder(node)).context("looking at a log")?;
+        let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+        let mut paths: Vec<PathBuf> = paths.collect::<Result<_, _>>().context("looking at a log")?;
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+        paths.sort();
+        Ok(paths)
     }
 
     /// The folder with a broker's log.
@@ -217,6 +295,22 @@ impl Cluster {
             nodes.iter().map(|node| format!("--- {}\n{}", node.name(), self.servers[node].log_tail()));
         tails.collect::<Vec<_>>().join("\n")
     }
+}
+
+/// Copies a folder with everything in it.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    let failed = || format!("copying {} to {}", from.display(), to.display());
+    fs::create_dir_all(to).with_context(failed)?;
+    for entry in fs::read_dir(from).with_context(failed)? {
+        let (from, name) = entry.map(|entry| (entry.path(), entry.file_name())).with_context(failed)?;
+        let to = to.join(name);
+        if from.is_dir() {
+            copy_folder(&from, &to)?;
+        } else {
+            fs::copy(from, to).with_context(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Where clients and brokers reach the nameservers.

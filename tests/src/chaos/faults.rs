@@ -1,10 +1,22 @@
 //! Carries faults out, and ends them.
 
-use anyhow::Result;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use procfs::process::{LimitValue, Process};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use super::cluster::{Cluster, Roles, node_of};
 use super::network::{Node, both_ways};
 use super::plan::Fault;
+use crate::random::Random;
+
+/// By how much wall clocks leap: far beyond what retention keeps.
+const LEAP: Duration = Duration::from_secs(4 * 24 * 3600);
+/// Longest pause between the starts of servers that were all down.
+const START_PAUSE: Duration = Duration::from_millis(1500);
 
 /// What ends a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +29,18 @@ pub(super) enum Remedy {
     Mend(Vec<(Node, Node)>),
     /// Make room on a disk, and start the broker again: one that could not write does not write any more.
     Free(Node),
+    /// Make room on a disk.
+    MakeRoom(Node),
+    /// Leave time between two others.
+    Wait(Duration),
+    /// Let the wall clock be right again.
+    SetClock(Node),
+    /// Let a process open files again, as many as before.
+    Descriptors(u32, Rlimit),
+    /// The broker refuses to start; then it gets its segment back and starts.
+    FindSegment(Node, PathBuf),
+    /// Both refuse to start; then they get their folders back and start.
+    ExchangeBack(Node, Node),
 }
 
 /// A fault at work.
@@ -32,7 +56,7 @@ pub(super) struct Running {
 impl Cluster {
     /// Lets `fault` happen to whoever plays the role at this moment. `None` when it would not be the fault that it
     /// claims to be: a disk is wiped only while somebody else has all that is on it.
-    pub(super) async fn inflict(&mut self, fault: Fault) -> Result<Option<Running>> {
+    pub(super) async fn inflict(&mut self, fault: Fault, chance: u64) -> Result<Option<Running>> {
         let Roles { master, slaves: [slave, other] } = self.roles().await;
         let servers = || Node::nameservers().chain(Node::brokers()).filter(move |node| *node != master);
         match fault {
@@ -67,11 +91,23 @@ impl Cluster {
             Fault::FillMaster => self.fill(master),
             Fault::FillSlave => self.fill(other),
             Fault::WipeSlave => self.wipe(slave).await,
+            Fault::KillBrokers => self.stop_all(Node::brokers().collect(), chance),
+            Fault::KillServers => self.stop_all(Node::nameservers().chain(Node::brokers()).collect(), chance),
+            Fault::LeapMaster => self.leap(master),
+            Fault::LeapSlave => self.leap(slave),
+            Fault::StarveMaster => self.starve(master),
+            Fault::StarveSlave => self.starve(other),
+            Fault::BurstMaster => self.burst(master),
+            Fault::BurstSlave => self.burst(slave),
+            Fault::LoseSegment => self.lose_segment(other),
+            Fault::ForgetNameservers => self.set_nameservers_back(Cluster::wipe_disk),
+            Fault::RestoreNameservers => self.set_nameservers_back(Cluster::restore),
+            Fault::ExchangeNameservers => self.exchange(chance),
         }
     }
 
     /// Ends a fault.
-    pub(super) fn remedy(&mut self, remedy: &Remedy) -> Result<()> {
+    pub(super) async fn remedy(&mut self, remedy: &Remedy) -> Result<()> {
         match remedy {
             Remedy::Start(node) => self.begin(*node),
             Remedy::Continue(node) if !self.server_of(*node).is_running() => Ok(()),
@@ -82,7 +118,96 @@ impl Cluster {
                 self.free_disk(*node)?;
                 self.begin(*node)
             }
+            Remedy::MakeRoom(node) => self.free_disk(*node),
+            Remedy::Wait(pause) => {
+                tokio::time::sleep(*pause).await;
+                Ok(())
+            }
+            Remedy::SetClock(node) => self.clock_of(*node).set_ahead(Duration::ZERO),
+            Remedy::Descriptors(pid, limit) => limit_descriptors(*pid, *limit),
+            Remedy::FindSegment(node, segment) => {
+                self.expect_refusal(*node)?;
+                fs::rename(aside(segment), segment).context("putting a segment back")?;
+                self.begin(*node)
+            }
+            Remedy::ExchangeBack(one, other) => {
+                self.expect_refusal(*one)?;
+                self.expect_refusal(*other)?;
+                self.exchange_folders(*one, *other)?;
+                self.begin(*one)?;
+                self.begin(*other)
+            }
         }
+    }
+
+    /// Kills them all, and has them start one after the other in an order that chance gives.
+    fn stop_all(&mut self, mut victims: Vec<Node>, chance: u64) -> Result<Option<Running>> {
+        let mut random = Random::new(chance);
+        for victim in &victims {
+            self.server_of(*victim).kill()?;
+        }
+        let mut remedies = Vec::new();
+        let all = victims.clone();
+        while !victims.is_empty() {
+            let next = usize::try_from(random.below(victims.len() as u64)).expect("below a length");
+            remedies.push(Remedy::Start(victims.swap_remove(next)));
+            remedies.push(Remedy::Wait(random.duration(START_PAUSE)));
+        }
+        running(remedies, &all)
+    }
+
+    fn leap(&mut self, victim: Node) -> Result<Option<Running>> {
+        self.clock_of(victim).set_ahead(LEAP)?;
+        running(vec![Remedy::SetClock(victim)], &[victim])
+    }
+
+    /// From now on the process cannot open a descriptor more than it has.
+    fn starve(&mut self, victim: Node) -> Result<Option<Running>> {
+        if !self.server_of(victim).is_running() {
+            return Ok(None);
+        }
+        let pid = self.server_of(victim).pid()?;
+        let before = descriptors_limit(pid)?;
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).context("counting descriptors")?.count();
+        limit_descriptors(pid, Rlimit { current: Some(open as u64), ..before })?;
+        running(vec![Remedy::Descriptors(pid, before)], &[victim])
+    }
+
+    fn burst(&mut self, victim: Node) -> Result<Option<Running>> {
+        self.fill_disk(victim)?;
+        running(vec![Remedy::MakeRoom(victim)], &[victim])
+    }
+
+    /// Only of a log that has several segments: otherwise nothing would be left that could miss it.
+    fn lose_segment(&mut self, victim: Node) -> Result<Option<Running>> {
+        let segments = self.segments(victim)?;
+        let [oldest, _, ..] = &segments[..] else { return Ok(None) };
+        self.server_of(victim).kill()?;
+        fs::rename(oldest, aside(oldest)).context("taking a segment away")?;
+        running(vec![Remedy::FindSegment(victim, oldest.clone())], &[victim])
+    }
+
+    /// All nameservers go down, and come back with what `change` makes of their folders.
+    fn set_nameservers_back(
+        &mut self,
+        change: impl Fn(&mut Self, Node) -> Result<()>,
+    ) -> Result<Option<Running>> {
+        let victims: Vec<Node> = Node::nameservers().collect();
+        let killed = self.kill(&victims)?;
+        for victim in victims {
+            change(self, victim)?;
+        }
+        Ok(killed)
+    }
+
+    fn exchange(&mut self, chance: u64) -> Result<Option<Running>> {
+        let mut both: Vec<Node> = Node::nameservers().collect();
+        both.remove(usize::try_from(chance % both.len() as u64).expect("below a length"));
+        for victim in &both {
+            self.server_of(*victim).kill()?;
+        }
+        self.exchange_folders(both[0], both[1])?;
+        running(vec![Remedy::ExchangeBack(both[0], both[1])], &both)
     }
 
     fn kill(&mut self, victims: &[Node]) -> Result<Option<Running>> {
@@ -122,6 +247,31 @@ impl Cluster {
             return Ok(Some(Running { remedies, victims: vec![victim], gone }));
         }
         Ok(Some(Running { remedies, victims: vec![victim], gone: None }))
+    }
+}
+
+/// Where a segment is that is not where it should be.
+fn aside(segment: &Path) -> PathBuf {
+    segment.with_file_name("taken-away")
+}
+
+/// How many descriptors a process may have.
+fn descriptors_limit(pid: u32) -> Result<Rlimit> {
+    let limits = Process::new(pid.try_into()?).and_then(|process| process.limits());
+    let limit = limits.context("reading the limits of a process")?.max_open_files;
+    let value = |limit| match limit {
+        LimitValue::Value(value) => Some(value),
+        LimitValue::Unlimited => None,
+    };
+    Ok(Rlimit { current: value(limit.soft_limit), maximum: value(limit.hard_limit) })
+}
+
+fn limit_descriptors(pid: u32, limit: Rlimit) -> Result<()> {
+    let process = Pid::from_raw(i32::try_from(pid)?);
+    match prlimit(process, Resource::Nofile, limit) {
+        // It was killed since.
+        Err(rustix::io::Errno::SRCH) => Ok(()),
+        changed => changed.map(drop).context("changing a limit"),
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Options {
     pub rounds: u32,
     /// Repeats the plan of faults of a run; what they meet depends on the machine.
     pub seed: u64,
+    /// Only faults whose words contain this happen; all with nothing.
+    pub only: String,
     /// The programs.
     pub programs: Programs,
     /// Folder for the data and the logs of the servers.

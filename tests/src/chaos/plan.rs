@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
+
 use crate::random::Random;
 
 /// Faults of a round.
@@ -50,10 +52,34 @@ pub(super) enum Fault {
     KillNameservers,
     /// A slave is killed and loses its disk.
     WipeSlave,
+    /// All brokers are killed together, and come back in any order, with pauses in between.
+    KillBrokers,
+    /// The same for all brokers and nameservers.
+    KillServers,
+    /// The wall clock of the master is days ahead for a while.
+    LeapMaster,
+    /// The same for a slave.
+    LeapSlave,
+    /// The master can open nothing more for a while: no connection, no file.
+    StarveMaster,
+    /// The same for a slave.
+    StarveSlave,
+    /// The disk of the master is full for a while, and nobody starts it again.
+    BurstMaster,
+    /// The same for a slave.
+    BurstSlave,
+    /// A slave is down, and the oldest segment of its log is not there when it starts; then it is found again.
+    LoseSegment,
+    /// All nameservers are down and lose their folders.
+    ForgetNameservers,
+    /// All nameservers are down, and their folders are what they were at the beginning.
+    RestoreNameservers,
+    /// Two nameservers start with the folder of each other; then each gets its own back.
+    ExchangeNameservers,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 28] = [
         Self::KillMaster,
         Self::PauseMaster,
         Self::CutMasterFromServers,
@@ -70,6 +96,18 @@ impl Fault {
         Self::DeafMaster,
         Self::KillNameservers,
         Self::FillSlave,
+        Self::KillBrokers,
+        Self::LeapMaster,
+        Self::StarveSlave,
+        Self::LoseSegment,
+        Self::BurstMaster,
+        Self::ForgetNameservers,
+        Self::KillServers,
+        Self::LeapSlave,
+        Self::StarveMaster,
+        Self::RestoreNameservers,
+        Self::BurstSlave,
+        Self::ExchangeNameservers,
     ];
 
     /// In words, for the figures.
@@ -91,6 +129,18 @@ impl Fault {
             Self::FillSlave => "fill slave's disk",
             Self::KillNameservers => "kill all nameservers",
             Self::WipeSlave => "wipe slave",
+            Self::KillBrokers => "kill all brokers",
+            Self::KillServers => "kill all servers",
+            Self::LeapMaster => "leap of master's clock",
+            Self::LeapSlave => "leap of slave's clock",
+            Self::StarveMaster => "no descriptors for master",
+            Self::StarveSlave => "no descriptors for slave",
+            Self::BurstMaster => "no room for master",
+            Self::BurstSlave => "no room for slave",
+            Self::LoseSegment => "lose slave's oldest segment",
+            Self::ForgetNameservers => "lose nameservers' folders",
+            Self::RestoreNameservers => "restore nameservers' folders",
+            Self::ExchangeNameservers => "exchange nameservers' folders",
         }
     }
 
@@ -104,6 +154,12 @@ impl Fault {
                 | Self::FillSlave
                 | Self::KillNameservers
                 | Self::WipeSlave
+                | Self::LeapMaster
+                | Self::LeapSlave
+                | Self::StarveSlave
+                | Self::BurstSlave
+                | Self::LoseSegment
+                | Self::ExchangeNameservers
         )
     }
 }
@@ -115,18 +171,31 @@ pub(super) struct Planned {
     /// Since the start of the round.
     pub(super) begins: Duration,
     pub(super) ends: Duration,
+    /// What is left to chance in it: orders and pauses.
+    pub(super) chance: u64,
 }
 
 /// Hands out the rounds of a run: all kinds have their turn before one comes again.
 #[derive(Debug)]
 pub(super) struct Plan {
     random: Random,
+    kinds: Vec<Fault>,
     left: Vec<Fault>,
 }
 
 impl Plan {
-    pub(super) fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed), left: Vec::new() }
+    /// A plan of those kinds of faults whose words contain `only`: of all by default, with nothing.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn new(seed: u64, only: &str) -> Result<Self> {
+        let kinds: Vec<Fault> = Fault::ALL.into_iter().filter(|kind| kind.words().contains(only)).collect();
+        ensure!(
+            !kinds.is_empty(),
+            "no fault is called {only:?}: {}",
+            Fault::ALL.map(Fault::words).join(", ")
+        );
+        Ok(Self { random: Random::new(seed), kinds, left: Vec::new() })
     }
 
     /// The faults of the next round, in the order in which they begin.
@@ -135,14 +204,15 @@ impl Plan {
             .map(|number| {
                 let begins = FIRST + APART * number + self.random.duration(LATER);
                 let ends = begins + SHORTEST + self.random.duration(LONGEST - SHORTEST);
-                Planned { fault: self.draw(), begins, ends }
+                let chance = self.random.below(u64::MAX);
+                Planned { fault: self.draw(), begins, ends, chance }
             })
             .collect()
     }
 
     fn draw(&mut self) -> Fault {
         if self.left.is_empty() {
-            self.left = Fault::ALL.to_vec();
+            self.left = self.kinds.clone();
         }
         let bound = self.left.len() as u64;
         let chosen = usize::try_from(self.random.below(bound)).expect("below the number of faults");
@@ -157,12 +227,13 @@ mod tests {
     #[test]
     fn a_seed_repeats_its_plan_and_every_fault_has_its_turn() {
         let drawn = |seed| {
-            let mut plan = Plan::new(seed);
-            (0..16).flat_map(|_| plan.round()).collect::<Vec<_>>()
+            let mut plan = Plan::new(seed, "").unwrap();
+            (0..Fault::ALL.len()).flat_map(|_| plan.round()).collect::<Vec<_>>()
         };
         assert_eq!(drawn(5), drawn(5));
         assert_ne!(drawn(5), drawn(6));
-        let mut first: Vec<Fault> = drawn(5).iter().take(16).map(|planned| planned.fault).collect();
+        let mut first: Vec<Fault> =
+            drawn(5).iter().take(Fault::ALL.len()).map(|planned| planned.fault).collect();
         first.sort_unstable();
         let mut all = Fault::ALL.to_vec();
         all.sort_unstable();
@@ -170,8 +241,15 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_can_be_of_some_kinds_only() {
+        let mut plan = Plan::new(1, "wipe").unwrap();
+        assert!((0..3).flat_map(|_| plan.round()).all(|planned| planned.fault == Fault::WipeSlave));
+        assert!(Plan::new(1, "earthquake").is_err());
+    }
+
+    #[test]
     fn faults_begin_in_order_and_end_after_they_begin() {
-        let round = Plan::new(1).round();
+        let round = Plan::new(1, "").unwrap().round();
         assert!(round.windows(2).all(|pair| pair[0].begins <= pair[1].begins));
         assert!(round.iter().all(|planned| planned.ends >= planned.begins + SHORTEST));
     }

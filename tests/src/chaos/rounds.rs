@@ -59,6 +59,8 @@ struct Run {
 pub async fn run(options: &Options) -> Result<Report> {
     let network = Network::of(options.owner);
     let mut cluster = Cluster::start(&options.programs, network, &options.folder)?;
+    cluster.wait_until_whole(2 * WHOLE_LIMIT).await.context("at the start")?;
+    cluster.copy_nameservers()?;
     let whole = cluster.wait_until_whole(2 * WHOLE_LIMIT).await.context("at the start")?;
     let client = Client::builder(nameservers().join(",")).request_timeout(PATIENCE).build()?;
     create_topics(&mut cluster, &client).await?;
@@ -77,7 +79,7 @@ pub async fn run(options: &Options) -> Result<Report> {
         hits: Vec::new(),
     };
     run.progress().await.context("at the start")?;
-    let mut plan = Plan::new(options.seed);
+    let mut plan = Plan::new(options.seed, &options.only)?;
     let first_epoch = whole.epoch;
     for number in 1..=options.rounds {
         let epoch = run.round(number, &plan.round()).await.with_context(|| format!("round {number}"))?;
@@ -136,8 +138,8 @@ impl Run {
             tokio::time::sleep(at.saturating_sub(started.elapsed())).await;
             match moment {
                 Moment::Begin(number) => {
-                    let Planned { fault, begins, ends } = planned[number];
-                    running[number] = self.begin(fault).await?;
+                    let Planned { fault, begins, ends, chance } = planned[number];
+                    running[number] = self.begin(fault, chance).await?;
                     let victims = running[number].as_ref().map_or_else(Vec::new, |at_work| {
                         at_work.victims.iter().map(|node| node.name()).collect()
                     });
@@ -147,7 +149,7 @@ impl Run {
                 Moment::End(number) => {
                     let Some(over) = running[number].take() else { continue };
                     for remedy in &over.remedies {
-                        self.cluster.remedy(remedy)?;
+                        self.cluster.remedy(remedy).await.with_context(|| format!("{remedy:?}"))?;
                     }
                     gone.extend(over.gone);
                 }
@@ -161,9 +163,10 @@ impl Run {
         Ok(gone)
     }
 
-    async fn begin(&mut self, fault: Fault) -> Result<Option<Running>> {
+    async fn begin(&mut self, fault: Fault, chance: u64) -> Result<Option<Running>> {
         let begun = Instant::now();
-        let running = self.cluster.inflict(fault).await.with_context(|| format!("to {}", fault.words()))?;
+        let running =
+            self.cluster.inflict(fault, chance).await.with_context(|| format!("to {}", fault.words()))?;
         if running.is_some() {
             *self.report.faults.entry(fault.words()).or_default() += 1;
             if fault.hits_master() {
