@@ -427,7 +427,8 @@ impl World {
                 *expected = Expected {
                     attempts: message.attempt - u32::from(!sent),
                     invisible_until_ms: self.now_ms + if sent { 1_000 } else { 0 },
-                    ..Expected::default()
+                    repeats: sent || message.attempt > 1 || expected.noted,
+                    ..expected.anew()
                 };
             }
         }
