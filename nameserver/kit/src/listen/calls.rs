@@ -159,6 +159,8 @@ impl HttpBody for Answer {
                 self.work().move_to(Phase::Blocked);
                 let lend = |bytes: Bytes| match bytes.len() {
                     ..LENT_MIN => bytes,
+                    // A link between members is never ended to make room.
+                    _ if self.work().kind == Kind::Vital => bytes,
                     _ => self.work().lend(bytes),
                 };
                 Poll::Ready(Some(Ok(frame.map_data(lend))))

@@ -145,6 +145,11 @@ impl Link {
         is_taken
     }
 
+    /// Bytes that its calls hold, and answers that it has not written yet.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
     /// Gives bytes of a call back.
     pub(super) fn give(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);

@@ -135,8 +135,8 @@ pub fn grpc_server(memory: &Memory) -> Server<Stack<CallsLayer, Identity>> {
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
-        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+        .initial_stream_window_size(memory.window().min(HTTP2_STREAM_WINDOW))
+        .initial_connection_window_size(memory.window().min(HTTP2_CONNECTION_WINDOW))
         .layer(CallsLayer)
 }
 

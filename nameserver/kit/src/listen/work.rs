@@ -187,8 +187,11 @@ impl Work {
         if self.take(bytes, level) {
             return true;
         }
-        let Some(_waiting) = Waiting::begin(&self.link.waiting) else { return false };
         let memory = &self.link.memory;
+        if !memory.may_wait(self.link.held()) {
+            return false;
+        }
+        let Some(_waiting) = Waiting::begin(&self.link.waiting) else { return false };
         timeout(PATIENCE, memory.wait_until(|| self.take(bytes, level))).await.is_ok()
     }
 }

@@ -25,6 +25,11 @@ const BUDGET_MIN: u64 = 32 << 20;
 const BUDGET_UNKNOWN: u64 = 256 << 20;
 /// One connection may take a fourth of the budget.
 const CONNECTION_SHARE: usize = 4;
+/// This part of the budget may be on its way on one connection, and no less than the window.
+const WINDOWS: usize = 128;
+const WINDOW_MIN: u32 = 512 << 10;
+/// A connection that has no more than this part of the budget may wait for room.
+const MODEST: usize = 64;
 /// A connection that has no more than this part of the budget may have more, whatever others have.
 const LITTLE: usize = 256;
 
@@ -114,6 +119,17 @@ impl Memory {
 
     fn at(&self, level: Level) -> usize {
         self.limit / 100 * level.percent()
+    }
+
+    /// Bytes that a peer may send before they are read: those are not counted yet.
+    pub(crate) fn window(&self) -> u32 {
+        u32::try_from(self.limit / WINDOWS).unwrap_or(u32::MAX).max(WINDOW_MIN)
+    }
+
+    /// Whether a connection that has so many bytes may wait for more; others are refused at once, so that what they have sent is not
+    /// kept meanwhile.
+    pub(crate) fn may_wait(&self, held: usize) -> bool {
+        held <= self.limit / MODEST
     }
 
     /// What one connection may have at the moment: as much as is left for new calls, or very little.
