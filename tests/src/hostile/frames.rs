@@ -1,14 +1,23 @@
 //! A peer that speaks HTTP/2 as badly as it likes: frames written by hand on a connection, with nothing that corrects them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use prost::Message;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::credit::{Credit, listen};
 
 /// What a client of HTTP/2 begins with.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A whole frame that asks for a sign of life.
+pub(super) const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0hostile!";
 /// The largest frame that every peer takes, in bytes.
 const FRAME_MAX: usize = 16 << 10;
 /// The largest window that HTTP/2 knows.
@@ -19,6 +28,7 @@ const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
+const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const SETTING_WINDOW: u16 = 4;
@@ -32,11 +42,24 @@ pub(super) enum Windows {
     Shut,
 }
 
-/// A connection.
+/// A connection. Sends no more than it may: a server closes those who do.
 pub(super) struct RawPeer {
-    stream: TcpStream,
+    writer: OwnedWriteHalf,
     next_stream: u32,
+    credit: Arc<Credit>,
+    listening: Listening,
 }
+
+/// Who reads what the server says.
+enum Listening {
+    /// A task that forgets it.
+    Task(JoinHandle<()>),
+    /// Nobody.
+    Nobody(#[allow(dead_code, reason = "it keeps the connection open")] OwnedReadHalf),
+}
+
+/// How long the server may take to say how much it takes.
+const GREETING: Duration = Duration::from_secs(5);
 
 /// Opens a connection, from another address of this machine for each `host`.
 pub(super) async fn dial(address: &str, host: u8) -> Result<TcpStream> {
@@ -47,9 +70,29 @@ pub(super) async fn dial(address: &str, host: u8) -> Result<TcpStream> {
 }
 
 impl RawPeer {
-    /// A connection that has greeted.
+    /// A connection that has greeted, and knows how much it may send.
     pub(super) async fn greet(address: &str, host: u8, windows: Windows) -> Result<Self> {
-        let mut peer = Self { stream: dial(address, host).await?, next_stream: 1 };
+        let mut peer = Self::connect(address, host, windows, false).await?;
+        timeout(GREETING, peer.credit.greeted()).await?;
+        let mut bytes = Vec::new();
+        frame(&mut bytes, SETTINGS, ACK, 0, &[]);
+        peer.write(&bytes).await?;
+        Ok(peer)
+    }
+
+    /// A connection that never reads, and so sends little.
+    pub(super) async fn deaf(address: &str, host: u8) -> Result<Self> {
+        Self::connect(address, host, Windows::Open, true).await
+    }
+
+    async fn connect(address: &str, host: u8, windows: Windows, is_deaf: bool) -> Result<Self> {
+        let (reader, writer) = dial(address, host).await?.into_split();
+        let credit = Arc::<Credit>::default();
+        let listening = match is_deaf {
+            true => Listening::Nobody(reader),
+            false => Listening::Task(tokio::spawn(listen(reader, credit.clone()))),
+        };
+        let mut peer = Self { writer, next_stream: 1, credit, listening };
         let window = match windows {
             Windows::Open => WINDOW_MAX,
             Windows::Shut => 0,
@@ -68,7 +111,7 @@ impl RawPeer {
 
     /// Bytes as they are.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        Ok(self.stream.write_all(bytes).await?)
+        Ok(self.writer.write_all(bytes).await?)
     }
 
     /// Begins a call of the protocol, and returns its stream. With `fill` bytes of further headers.
@@ -118,16 +161,24 @@ impl RawPeer {
         stream
     }
 
-    /// Part of a request.
-    pub(super) async fn data(&mut self, stream: u32, payload: &[u8], is_end: bool) -> Result<()> {
-        let mut bytes = Vec::with_capacity(payload.len() + 9);
-        let parts: Vec<&[u8]> =
-            if payload.is_empty() { vec![&[]] } else { payload.chunks(FRAME_MAX).collect() };
-        for (i, part) in parts.iter().enumerate() {
-            let flags = if is_end && i + 1 == parts.len() { END_STREAM } else { 0 };
+    /// Part of a request, as the server takes it.
+    pub(super) async fn data(&mut self, stream: u32, mut payload: &[u8], is_end: bool) -> Result<()> {
+        loop {
+            let len = match (payload.len(), &self.listening) {
+                (0, _) => 0,
+                (len, Listening::Nobody(_)) => len,
+                (len, Listening::Task(_)) => self.credit.take(stream, len.min(FRAME_MAX)).await?,
+            };
+            let (part, rest) = payload.split_at(len);
+            payload = rest;
+            let flags = if is_end && payload.is_empty() { END_STREAM } else { 0 };
+            let mut bytes = Vec::with_capacity(len + 9);
             frame(&mut bytes, DATA, flags, stream, part);
+            self.write(&bytes).await?;
+            if payload.is_empty() {
+                return Ok(());
+            }
         }
-        self.write(&bytes).await
     }
 
     /// A whole call.
@@ -139,13 +190,18 @@ impl RawPeer {
 
     /// Reads what comes, and forgets it, until the server ends the connection.
     pub(super) async fn drain(&mut self) {
-        let mut bytes = vec![0; 64 << 10];
-        while self.stream.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
+        if let Listening::Task(task) = &mut self.listening {
+            // It ends with the connection.
+            let _ = task.await;
+        }
     }
+}
 
-    /// The connection itself.
-    pub(super) fn into_stream(self) -> TcpStream {
-        self.stream
+impl Drop for RawPeer {
+    fn drop(&mut self) {
+        if let Listening::Task(task) = &self.listening {
+            task.abort();
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod attacks;
 mod cage;
+mod credit;
 mod frames;
 mod quiet;
 mod target;
@@ -71,13 +72,17 @@ pub async fn run(options: &Options) -> Result<Report> {
     for setup in [Setup::Standalone, Setup::Group] {
         let mut target = Target::start(setup, &options.broker, &options.nameserver).await?;
         let quiet = Quiet::start(&target.client()?).await?;
-        for attack in attacks::ALL.iter().filter(|attack| is_chosen(options, attack)) {
+        for attack in attacks::ALL.iter().filter(|attack| is_chosen(options, attack, setup)) {
             let outcome = under(attack, &mut target, &quiet, options.attack, &mut report).await;
             let failed = outcome.is_err();
             say(&mut report, format!("{}: {}", setup.name(), attack.name), outcome);
             if failed {
                 target.revive()?;
             }
+        }
+        if setup == Setup::Standalone && options.only.is_none() {
+            let outcome = damaged(&mut target, &quiet).await;
+            say(&mut report, format!("{}: a damaged index", setup.name()), outcome);
         }
         let settled = quiet.settle(SETTLE).await;
         report.acknowledged += settled.as_ref().copied().unwrap_or_default();
@@ -88,8 +93,9 @@ pub async fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-fn is_chosen(options: &Options, attack: &Attack) -> bool {
-    options.only.as_ref().is_none_or(|only| attack.name.contains(only.as_str()))
+fn is_chosen(options: &Options, attack: &Attack, setup: Setup) -> bool {
+    (setup == Setup::Group || !attack.needs_group)
+        && options.only.as_ref().is_none_or(|only| attack.name.contains(only.as_str()))
 }
 
 /// Prints an outcome as soon as it is there: the suite takes minutes.
@@ -99,6 +105,23 @@ fn say(report: &mut Report, name: String, outcome: Result<String, String>) {
         Err(wrong) => println!("FAILED  {name}: {wrong}"),
     }
     report.checks.push((name, outcome));
+}
+
+/// The broker is killed, and finds its index damaged. Calls fail meanwhile; afterwards they do not.
+async fn damaged(target: &mut Target, quiet: &Quiet) -> Result<String, String> {
+    let began = Instant::now();
+    target.damage_index().map_err(|error| format!("{error:#}"))?;
+    loop {
+        quiet.take();
+        sleep(Duration::from_secs(1)).await;
+        let seen = quiet.take();
+        if seen.errors.is_empty() && !seen.sends.is_empty() && seen.received > 0 {
+            return Ok(format!("made again, served again after {} s", began.elapsed().as_secs()));
+        }
+        if began.elapsed() > SETTLE {
+            return Err(format!("not served again after {} s: {:?}", SETTLE.as_secs(), seen.errors.first()));
+        }
+    }
 }
 
 /// One attack, with the quiet client before and beside it.

@@ -48,7 +48,8 @@ pub(super) struct Target {
     _nameservers: Vec<Server>,
     _cages: Vec<Cage>,
     _folder: TempDir,
-    access_points: String,
+    /// Whom clients are configured with.
+    pub(super) access_points: String,
     /// Whom to attack: the master.
     pub(super) broker: String,
     master: usize,
@@ -153,6 +154,26 @@ impl Target {
                 .then(|| format!("a broker died; the end of its log:\n{}", broker.log_tail()))
         });
         dead.collect()
+    }
+
+    /// Kills the broker, damages what follows from its log, and starts it again.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(super) fn damage_index(&mut self) -> Result<()> {
+        let broker = &mut self.brokers[self.master];
+        broker.kill()?;
+        for entry in std::fs::read_dir(broker.data().join("index"))?.flatten() {
+            let path = entry.path();
+            // Whatever it is: tables, the manifest, the file that names it.
+            let Ok(mut bytes) = std::fs::read(&path) else { continue };
+            for byte in bytes.iter_mut().step_by(64) {
+                *byte ^= 0x5a;
+            }
+            std::fs::write(&path, bytes)?;
+        }
+        broker.start()?;
+        Ok(())
     }
 
     /// Starts brokers again that died.
