@@ -32,7 +32,7 @@ async fn a_request_for_which_there_is_no_memory_is_refused_and_others_are_served
         .await
         .unwrap();
     let large = Message::builder(TOPIC).body(vec![1; 400 << 10]).build();
-    assert_eq!(refusal(producer.send(large).await), Code::TooManyRequests);
+    assert_eq!(refusal(producer.send(large).await), Code::TOO_MANY_REQUESTS);
     producer.send(message(TOPIC, "small")).await.unwrap();
     let consumer = servers.consumer("billing", TOPIC).await;
     assert_eq!(consume(&consumer, 1).await, ["small"]);
