@@ -62,8 +62,8 @@ pub struct ControllerConfig {
     pub master_timeout: Span,
     /// How long the election of a master waits for members that are there but have not answered yet.
     pub election_patience: Span,
-    /// How long after its start a nameserver that has data elects nobody before the whole in-sync set has answered: the data
-    /// could be an older copy, and who is missing could know better.
+    /// How long after its start a nameserver that has data elects nobody, and lets nobody out of the in-sync set, before the whole
+    /// set has answered: the data could be an older copy, and who is missing could know better.
     pub restart_patience: Span,
 }
 

@@ -14,7 +14,13 @@ use crate::mqadmin::{failure, json, rows, table};
 use crate::support::{PATIENCE, Servers, server};
 
 /// A member that reports until the test ends, and promises what it is told. `true`: it falls silent.
-async fn member(nameservers: String, incarnation: &'static str, end: u64, is_silent: Arc<AtomicBool>) {
+/// Once `follows` is set, it names member 2 as its slave.
+async fn member(
+    nameservers: String,
+    incarnation: &'static str,
+    end: u64,
+    (is_silent, follows): (Arc<AtomicBool>, Arc<AtomicBool>),
+) {
     let mut request = ReportRequest {
         cluster: "C".into(),
         group: "g".into(),
@@ -32,10 +38,14 @@ async fn member(nameservers: String, incarnation: &'static str, end: u64, is_sil
             if is_silent.load(Ordering::Relaxed) {
                 return;
             }
+            if follows.load(Ordering::Relaxed) {
+                request.followers = vec![2];
+            }
             let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
             let answer = ControllerClient::new(channel).report(request.clone()).await;
             if let Some(state) = answer.ok().and_then(|answer| answer.into_inner().state) {
                 request.promised = state.epoch;
+                request.last_epoch = 1;
                 request.known_version = state.version;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -71,7 +81,8 @@ async fn masters_are_seen_and_elected_by_hand() {
     assert_eq!(failure(&format!("electMaster -n {ns} -b g")).0, 4);
 
     let silent: [Arc<AtomicBool>; 2] = [Arc::default(), Arc::default()];
-    tokio::spawn(member(ns.clone(), "one", 100, Arc::clone(&silent[0])));
+    let follows: Arc<AtomicBool> = Arc::default();
+    tokio::spawn(member(ns.clone(), "one", 100, (Arc::clone(&silent[0]), Arc::clone(&follows))));
     let line = format!("getSyncStateSet -n {ns} -b g");
     let members = |count| {
         let line = line.clone();
@@ -83,7 +94,7 @@ async fn masters_are_seen_and_elected_by_hand() {
             .is_some_and(|groups| groups.len() == 1)
     })
     .await;
-    tokio::spawn(member(ns.clone(), "two", 70, Arc::clone(&silent[1])));
+    tokio::spawn(member(ns.clone(), "two", 70, (Arc::clone(&silent[1]), Arc::default())));
     until("the second member is there", members(2)).await;
 
     let seen = table(&line);
@@ -98,9 +109,29 @@ async fn masters_are_seen_and_elected_by_hand() {
     assert!(code == 1 && text.contains("not in the in-sync set {1}"), "{code} {text}");
     let (code, text) = failure(&format!("removeBrokerMember -n {ns} -b g --member 2"));
     assert!(code == 1 && text.contains("is there"), "{code} {text}");
-    let elected = json(&format!("electMaster -n {ns} -b g --member 2 --unclean --yes"));
+    // One that has only reported is never elected.
+    for words in ["--unclean", "--unclean --lose-messages"] {
+        let (code, text) = failure(&format!("electMaster -n {ns} -b g --member 2 {words} --yes"));
+        assert!(code == 1 && text.contains("has only reported"), "{code} {text}");
+    }
+    follows.store(true, Ordering::Relaxed);
+    until("the master says that it follows", || {
+        failure(&format!("electMaster -n {ns} -b g --member 2 --unclean --yes")).1.contains("--lose-messages")
+    })
+    .await;
+    let (code, text) = failure(&format!("electMaster -n {ns} -b g --member 2 --unclean --yes"));
+    assert!(
+        code == 1 && text.contains("at least 30 bytes") && text.contains("member 1 up to 100"),
+        "{code} {text}"
+    );
+    let elected = json(&format!("electMaster -n {ns} -b g --member 2 --unclean --lose-messages --yes"));
     let group = &elected["brokers"][0];
     assert_eq!((&group["master"], &group["inSync"], &group["epoch"]), (&json!(2), &json!([2]), &json!(2)));
+    let loss = &elected["loss"];
+    assert_eq!(
+        (&loss["end"], &loss["bytes"], &loss["ahead"][0]["end"]),
+        (&json!(70), &json!(30), &json!(100))
+    );
 
     silent[0].store(true, Ordering::Relaxed);
     until("the silence is noticed", || {

@@ -25,9 +25,8 @@ pub(crate) async fn stale_group() -> (Servers, usize, usize) {
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     producer.send(message("orders", "everybody has this")).await.unwrap();
     let stale = (master(&servers).await + 1) % 3;
-    copy_of_the_nameserver(&mut servers);
     // The stale member has to know of everything that the copy knows.
-    in_sync(&servers, 3).await;
+    copy_of_the_nameserver(&mut servers).await;
     servers.brokers[stale].kill().unwrap();
     let late_bytes = confirmed(&servers.brokers[stale]) + LATE as u64 * 100;
     for number in 0..LATE {
@@ -59,11 +58,16 @@ pub(crate) async fn nobody_is_elected(servers: &Servers, why: &str) {
     assert_eq!(state.master, 0, "a member was elected without the others: {state:?}");
 }
 
-/// Takes a copy of the nameserver's folder, which stops for it.
-pub(crate) fn copy_of_the_nameserver(servers: &mut Servers) {
+/// Takes a copy of the nameserver's folder, which stops for it, and waits until it has heard all members again.
+pub(crate) async fn copy_of_the_nameserver(servers: &mut Servers) {
     servers.nameservers[0].kill().unwrap();
     copy_folder(&servers.nameservers[0].data(), &servers.folder.path().join("copy"));
     servers.nameservers[0].start().unwrap();
+    let heard_all = async || {
+        let health = description(servers).await.map(|group| group.health).unwrap_or_default();
+        !health.is_empty() && health.iter().all(|member| member.silent_ms.is_some())
+    };
+    eventually("all members report again", PATIENCE, heard_all).await;
 }
 
 /// Puts that copy in the place of the folder. The nameserver must not run.
@@ -170,7 +174,13 @@ pub(crate) async fn operator_takes(servers: &Servers, choose: impl FnOnce(&Group
     let group = description(servers).await.unwrap();
     let member = choose(&group);
     let state = group.state.unwrap();
-    let request = ElectMasterRequest { cluster: state.cluster, group: state.group, member, unclean: true };
+    let request = ElectMasterRequest {
+        cluster: state.cluster,
+        group: state.group,
+        member,
+        unclean: true,
+        lose_messages: true,
+    };
     controller(servers).elect_master(request).await.unwrap();
     in_sync(servers, 3).await;
 }

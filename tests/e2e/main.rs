@@ -60,3 +60,4 @@ mod support;
 mod timers;
 mod transactions;
 mod webhook;
+mod wiped;

@@ -200,6 +200,7 @@ catalog! {
         "in-sync" ["getSyncStateSet"] "-b broker-a" controller::GetSyncStateSet;
         "elect" ["electMaster"] "-b broker-a" controller::ElectMaster;
         "remove-member" ["removeBrokerMember"] "-b broker-a --member 3" controller::RemoveBrokerMember;
+        "reset" ["resetBrokerGroup"] "-b broker-a --lose-all-messages --dry-run" controller::ResetBrokerGroup;
         "add-group" ["addBrokerGroup"] "-b broker-b --from broker-a --dry-run" config::AddBrokerGroup;
         "wipe-write-perm" ["wipeWritePerm"] "-b broker-a" moving::WipeWritePerm;
         "add-write-perm" ["addWritePerm"] "-b broker-a" moving::AddWritePerm;

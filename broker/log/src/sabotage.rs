@@ -48,6 +48,10 @@ pub const SWITCHES: &[(&str, &str)] = &[
     ("empty-segment-counts", "a slave says that it holds the header of an empty segment"),
     ("believe-clock-leaps", "what destroys by age believes a leap of the wall clock at once"),
     ("announced-does-not-count", "a member of a group counts from its first receive on only"),
+    ("forget-members", "a member does not remember whom its group consists of, nor what the controller said"),
+    ("cut-confirmed", "a member cuts what it knows to be confirmed for a master that lacks it"),
+    ("trust-any-copy", "a nameserver does not hear what members know of later states than its own"),
+    ("one-lineage-for-good", "a member takes no word of a controller whose record began anew"),
     ("no-snapshot", "a segment does not begin with the state of the fold"),
 ];
 

@@ -37,6 +37,14 @@ pub(crate) struct Remembered {
     pub(crate) controller: Option<LastState>,
 }
 
+impl Remembered {
+    /// Whether its group had other members.
+    pub(crate) fn has_others(&self) -> bool {
+        let set = self.controller.iter().flat_map(|last| &last.in_sync);
+        self.granted > 0 || self.members.iter().chain(set).any(|known| *known != self.incarnation)
+    }
+}
+
 /// A state of the group, as far as a controller that lost its data has to know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LastState {
@@ -48,7 +56,7 @@ pub(crate) struct LastState {
     pub(crate) tenure: String,
     /// Its version.
     pub(crate) version: u64,
-    /// Epoch and version of the state that had the newest in-sync set first, as far as this member saw it.
+    /// Epoch and version of the state that had the newest in-sync set first.
     pub(crate) set_epoch: u32,
     pub(crate) set_version: u64,
     /// Incarnations of the members of that set, and of those that this member, as master, is about to take in.
@@ -67,11 +75,21 @@ impl LastState {
         };
         let in_sync: BTreeSet<String> = incarnations(state, |id| state.in_sync.contains(&id)).collect();
         if !in_sync.is_empty() && (state.epoch, &in_sync) != (last.set_epoch, &last.in_sync) {
-            (last.set_epoch, last.set_version) = (state.epoch, state.version);
+            // A controller of an earlier version does not say it.
+            let version = if state.set_version > 0 { state.set_version } else { state.version };
+            (last.set_epoch, last.set_version) = (state.epoch, version);
             last.in_sync = in_sync;
         }
         last
     }
+}
+
+/// Incarnations of the members of `state` that hold the group's log, or a part of it: who has only reported is not missed.
+pub(crate) fn members(state: &GroupState) -> Vec<String> {
+    // A controller of an earlier version does not say who does.
+    let is_told = state.members.iter().any(|member| member.holds);
+    let of = |id: u64| state.members.iter().any(|member| member.id == id && (member.holds || !is_told));
+    incarnations(state, of).collect()
 }
 
 /// Incarnations of the members of `state` whose number is as wanted.

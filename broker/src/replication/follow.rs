@@ -240,7 +240,7 @@ fn refuse(group: &Group, error: &FollowError) {
 
 /// Whether a log that ends at `end` may be cut at `to`.
 fn allow_cut(to: u64, end: u64, known: Known, accepted: u32) -> Result<(), FollowError> {
-    if known.allows_cut(to, end, accepted) {
+    if known.allows_cut(to, end, accepted) || kerolox_log::sabotage::is("cut-confirmed") {
         return Ok(());
     }
     Err(FollowError::Confirmed { to, end, confirmed: known.position })

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use kerolox_core::flush::Flush;
 use kerolox_kit::controller::ControllerClient;
+use kerolox_log::sabotage;
 use kerolox_proto::kerolox::{GroupMember, GroupState};
 use kerolox_replication::{Grants, Known, MemberId, StateName};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -62,6 +63,8 @@ pub(crate) struct Standing {
     pub(crate) end: u64,
     /// Why it must not be elected.
     pub(crate) unfit: String,
+    /// While it rules: the members that follow it.
+    pub(crate) followers: Vec<MemberId>,
 }
 
 /// What the parts of replication share.
@@ -214,7 +217,10 @@ impl Group {
     /// # Errors
     /// The file cannot be written.
     fn remember(&self, state: &GroupState) -> io::Result<()> {
-        let members: Vec<String> = file::incarnations(state, |_| true).collect();
+        if sabotage::is("forget-members") {
+            return Ok(());
+        }
+        let members = file::members(state);
         self.file().change(|now| {
             now.members = members;
             now.controller = Some(LastState::after(now.controller.as_ref(), state));
@@ -276,6 +282,15 @@ impl Group {
         self.standing.send_if_modified(|standing| {
             let is_new = (standing.last_epoch, standing.end) != (last_epoch, end);
             (standing.last_epoch, standing.end) = (last_epoch, end);
+            is_new
+        });
+    }
+
+    /// This member rules, and these hold a copy of its log.
+    fn followed_by(&self, followers: Vec<MemberId>) {
+        self.standing.send_if_modified(|standing| {
+            let is_new = standing.followers != followers;
+            standing.followers = followers;
             is_new
         });
     }

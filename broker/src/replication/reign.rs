@@ -152,6 +152,8 @@ pub(super) async fn keep(group: Arc<Group>, reign: Arc<Reign>, wants_quorum: imp
             reign.on_state(&state);
         }
         group.holds(reign.epoch, reign.store.reader().durable());
+        let slaves = reign.slaves();
+        group.followed_by(slaves.iter().filter(|slave| slave.durable > 0).map(|slave| slave.id).collect());
         // Who cannot store any more lets somebody else rule.
         group.must_not_rule(&group.unfit(reign.store.failure()));
         if let Err(error) = group.hear_confirmed(reign.epoch, reign.store.safe()) {

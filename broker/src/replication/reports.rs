@@ -40,7 +40,9 @@ async fn wait_for_news(
     standing: &mut tokio::sync::watch::Receiver<Standing>,
     said: &Standing,
 ) -> Result<(), tokio::sync::watch::error::RecvError> {
-    let is_news = |now: &Standing| now.promised != said.promised || now.unfit != said.unfit;
+    let is_news = |now: &Standing| {
+        now.promised != said.promised || now.unfit != said.unfit || now.followers != said.followers
+    };
     standing.wait_for(is_news).await.map(drop)
 }
 
@@ -69,6 +71,7 @@ fn request(group: &Group, standing: &Standing) -> ReportRequest {
         confirmed_epoch: known.epoch,
         wait_ms: u32::try_from(group.config.report_interval.as_millis()).unwrap_or(u32::MAX),
         mark,
+        followers: standing.followers.clone(),
     }
 }
 
@@ -169,6 +172,9 @@ impl Reporter<'_> {
         if verdict == Verdict::Take
             && known.is_some_and(|known| !known.lineage.is_empty() && known.lineage != told.lineage)
         {
+            if kerolox_log::sabotage::is("one-lineage-for-good") {
+                return Verdict::Overtaken;
+            }
             let StateName { lineage, version, .. } = told;
             tracing::warn!(
                 lineage,

@@ -238,10 +238,7 @@ impl Member {
     /// [`BrokerError`] when this member's storage fails.
     pub(crate) async fn recover(&self) -> Result<(), BrokerError> {
         let (cell, stores) = (self.cell.clone(), self.stores.clone());
-        let has_others = {
-            let file = self.group.file();
-            file.now().granted > 0 || file.now().members.len() > 1
-        };
+        let has_others = self.group.file().now().has_others();
         let opened = tokio::task::spawn_blocking(move || -> Result<Option<(u32, u64)>, StoreError> {
             if stores.is_blank()? {
                 return Ok(None);
@@ -469,6 +466,7 @@ impl Member {
         };
         self.group.standing.send_modify(|standing| {
             standing.promised = promised;
+            standing.followers.clear();
             if let Some((last_epoch, end)) = log {
                 (standing.last_epoch, standing.end) = (last_epoch, end);
             }

@@ -8,10 +8,19 @@ use crate::state::{Group, GroupName, Groups, Member, MemberId, Wishes, set_text}
 impl Groups {
     /// Changes the state as a command says, or leaves it as it is.
     pub fn apply(&mut self, command: Command) -> Reply {
-        match self.changed(command) {
-            Ok(reply) => reply,
-            Err(refusal) => Reply::Refused(refusal),
+        let name = command.name().cloned();
+        let set = |groups: &Self| {
+            let group = groups.get(name.as_ref()?)?;
+            Some((group.epoch, group.in_sync.clone()))
+        };
+        let before = set(self);
+        let reply = self.changed(command).unwrap_or_else(Reply::Refused);
+        if before != set(self)
+            && let Some(group) = name.as_ref().and_then(|name| self.get_mut(name))
+        {
+            group.set_version = group.version;
         }
+        reply
     }
 
     fn changed(&mut self, command: Command) -> Result<Reply, Refusal> {
@@ -30,14 +39,16 @@ impl Groups {
                 self.based_on(&name, version)?.appoint(master, process, in_sync)?;
             }
             Command::ForceElection { name, version, above, member } => {
+                self.based_on(&name, version)?.force_election(above, member)?;
+            }
+            Command::NoteHolders { name, epoch, master, holders } => {
+                self.group(&name)?.note_holders((epoch, master), &holders);
+            }
+            Command::BeginAnew { name, version, above, member, kept } => {
                 let group = self.based_on(&name, version)?;
-                group.known(member)?;
-                group.begin_election(above, Wishes::default())?;
-                group.in_sync = BTreeSet::from([member]);
-                group.unclean_epoch = group.epoch;
-                group.released = false;
-                group.recovery = None;
-                group.is_split = false;
+                group.force_election(above, member)?;
+                group.members.retain(|id, _| kept.contains(id) || *id == member);
+                group.holders = BTreeSet::from([member]);
             }
             Command::RemoveMember { name, member } => self.group(&name)?.remove(member)?,
         }
@@ -82,11 +93,13 @@ impl Group {
         group.begin_record(&joiner);
         if joiner.needs_others() {
             group.await_more(&joiner);
+            group.vouch(&joiner);
             group.admit(joiner);
         } else {
             group.master = group.admit(joiner);
             group.master_process = process;
             group.in_sync = BTreeSet::from([group.master]);
+            group.holders = BTreeSet::from([group.master]);
             group.reigned = group.epoch;
         }
         group.version += 1;
@@ -96,13 +109,16 @@ impl Group {
     fn join(&mut self, joiner: Joiner) -> Result<MemberId, Refusal> {
         if let Some(id) = self.member_of(&joiner.incarnation) {
             let mut is_news = self.learn(&joiner)?;
+            is_news |= self.vouch(&joiner);
             let member = Member::from(joiner);
             is_news |= self.members.insert(id, member.clone()) != Some(member);
             self.version += u64::from(is_news);
             return Ok(id);
         }
         let known = joiner.group_known();
+        // An empty folder has nothing to lose.
         if self.recovery.is_none()
+            && joiner.last_epoch > 0
             && joiner.knows_others()
             && !known.iter().any(|known| self.member_of(known).is_some())
         {
@@ -113,6 +129,7 @@ impl Group {
         if self.recovery.is_some() && newest >= self.epoch {
             self.raise_epoch(newest)?;
         }
+        self.vouch(&joiner);
         let id = self.admit(joiner);
         self.version += 1;
         Ok(id)
@@ -182,6 +199,7 @@ impl Group {
         self.check_version(version)?;
         self.check_set(member, &in_sync)?;
         if (&self.in_sync, self.quorum) != (&in_sync, quorum) {
+            self.holders.extend(&in_sync);
             (self.in_sync, self.quorum) = (in_sync, quorum);
             self.version += 1;
         }
@@ -210,6 +228,27 @@ impl Group {
         Ok(())
     }
 
+    fn force_election(&mut self, above: u32, member: MemberId) -> Result<(), Refusal> {
+        self.known(member)?;
+        self.begin_election(above, Wishes::default())?;
+        self.in_sync = BTreeSet::from([member]);
+        self.unclean_epoch = self.epoch;
+        self.released = false;
+        self.recovery = None;
+        self.is_split = false;
+        Ok(())
+    }
+
+    /// What an earlier master says counts no more.
+    fn note_holders(&mut self, reign: (u32, MemberId), holders: &BTreeSet<MemberId>) {
+        if (self.epoch, self.master) != reign {
+            return;
+        }
+        let before = self.holders.len();
+        self.holders.extend(holders.iter().filter(|id| self.members.contains_key(id)));
+        self.version += u64::from(self.holders.len() > before);
+    }
+
     fn appoint(
         &mut self,
         master: MemberId,
@@ -224,6 +263,7 @@ impl Group {
         }
         self.master = master;
         self.master_process = process;
+        self.holders.extend(&in_sync);
         self.in_sync = in_sync;
         self.reigned = self.epoch;
         self.wishes = Wishes::default();
@@ -236,6 +276,7 @@ impl Group {
         self.known(member)?;
         self.may_lose(member)?;
         self.members.remove(&member);
+        self.holders.remove(&member);
         self.version += 1;
         Ok(())
     }

@@ -103,6 +103,30 @@ pub enum Command {
         /// Who is to be the master.
         member: MemberId,
     },
+    /// The master has slaves that were not known to hold its log.
+    NoteHolders {
+        /// The group.
+        name: GroupName,
+        /// The reign.
+        epoch: u32,
+        /// The master.
+        master: MemberId,
+        /// Its slaves.
+        holders: BTreeSet<MemberId>,
+    },
+    /// A group whose data folders are all gone begins without messages.
+    BeginAnew {
+        /// The group.
+        name: GroupName,
+        /// Of the state that it goes by.
+        version: u64,
+        /// As in [`Command::BeginElection`].
+        above: u32,
+        /// Who is to be the master.
+        member: MemberId,
+        /// Members that stay; the others are forgotten.
+        kept: BTreeSet<MemberId>,
+    },
     /// Forgets a member.
     RemoveMember {
         /// The group.
@@ -122,6 +146,8 @@ impl Command {
             | Self::BeginElection { name, .. }
             | Self::Appoint { name, .. }
             | Self::ForceElection { name, .. }
+            | Self::NoteHolders { name, .. }
+            | Self::BeginAnew { name, .. }
             | Self::RemoveMember { name, .. } => Some(name),
         }
     }

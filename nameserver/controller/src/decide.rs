@@ -38,7 +38,7 @@ impl Scene<'_> {
         live.map(|said| said.promised.max(said.last_epoch)).max().unwrap_or(0)
     }
 
-    fn is_silent(&self, member: MemberId) -> bool {
+    pub(crate) fn is_silent(&self, member: MemberId) -> bool {
         self.watch.silence(self.group, member, self.now) > self.policy.master_timeout
     }
 
@@ -153,7 +153,8 @@ impl Scene<'_> {
         let set = set_text(&self.group.in_sync);
         let there = self.live_in_sync().count();
         if there == 0 {
-            return Some(format!("no member of the in-sync set {set} is there; start {}", self.absent()));
+            let (absent, wiped) = (self.absent(), self.perhaps_wiped());
+            return Some(format!("no member of the in-sync set {set} is there; start {absent}{wiped}"));
         }
         if there < self.group.needed() {
             let needed = self.group.needed();
@@ -186,11 +187,22 @@ impl Scene<'_> {
         let silence = about(self.watch.silence(self.group, master, self.now) / 1000);
         Some(format!(
             "the master, {}, has been silent for over {silence}, and the others of the in-sync set {} cannot replace it; start \
-             {}",
+             {}{}",
             self.group.label(master),
             set_text(&self.group.in_sync),
-            self.absent()
+            self.absent(),
+            self.perhaps_wiped()
         ))
+    }
+
+    /// What helps where only members without messages are there.
+    fn perhaps_wiped(&self) -> &'static str {
+        let mut there = self.group.members.keys().filter_map(|id| self.live(*id)).peekable();
+        if there.peek().is_some() && there.all(|said| said.last_epoch == 0) {
+            ", or, if all data folders of the group are gone, begin without messages with mqadmin resetBrokerGroup"
+        } else {
+            ""
+        }
     }
 
     fn unfit_text(&self, id: MemberId, reason: &str) -> String {

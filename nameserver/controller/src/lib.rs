@@ -9,6 +9,7 @@ mod apply;
 mod command;
 mod decide;
 mod election;
+mod loss;
 mod mark;
 mod request;
 mod state;
@@ -16,8 +17,9 @@ mod watch;
 
 pub use command::{Command, Joiner, Refusal, Reply, Why};
 pub use decide::{decide, waiting_for, why_elect};
+pub use loss::{ElectionLoss, begin_anew, election_loss};
 pub use mark::{PastTenure, StateMark};
-pub use request::{elect_master, hand_over, joining, remove_member};
+pub use request::{change_in_sync, elect_master, hand_over, joining, remove_member};
 pub use state::{Group, GroupName, Groups, Member, MemberId, Wishes};
 pub use watch::{Policy, Sighting, Watch};
 

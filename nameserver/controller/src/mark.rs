@@ -28,7 +28,7 @@ pub struct StateMark {
     pub tenure: String,
     /// Its version.
     pub version: u64,
-    /// Epoch and version of the state that had the newest in-sync set first, as far as the member saw it.
+    /// Epoch and version of the state that had the newest in-sync set first.
     pub set_of: (u32, u64),
     /// Incarnations of the members of that set.
     pub in_sync: BTreeSet<String>,
@@ -39,8 +39,10 @@ pub struct StateMark {
 pub struct PastTenure {
     /// Its random number.
     pub tenure: String,
-    /// Newest version of the group that belongs to it.
+    /// Newest version of the group that belongs to it and that this record comes from; 0 for none.
     pub version: u64,
+    /// Newest version of it that a member acted upon and that this record has caught up with.
+    pub heard: u64,
     /// Epoch of the newest reign that had begun by then.
     pub reigned: u32,
 }
@@ -93,15 +95,38 @@ impl Group {
     fn close_tenure(&mut self, next: &str) {
         let tenure = std::mem::replace(&mut self.tenure, next.to_owned());
         if !tenure.is_empty() {
-            self.note_past(tenure, self.version);
+            let version = self.version;
+            self.note_past(PastTenure { tenure, version, heard: version, reigned: self.reigned });
         }
     }
 
-    fn note_past(&mut self, tenure: String, version: u64) {
-        self.past.retain(|past| past.tenure != tenure);
-        self.past.push(PastTenure { tenure, version, reigned: self.reigned });
+    /// A member acted upon a state that this record does not come from, and is caught up with.
+    fn note_heard(&mut self, mark: &StateMark) {
+        if mark.tenure.is_empty() || mark.tenure == self.tenure {
+            return;
+        }
+        let tenure = mark.tenure.clone();
+        let known = self.past(&tenure).cloned();
+        let known = known.unwrap_or(PastTenure { tenure, version: 0, heard: 0, reigned: 0 });
+        self.note_past(PastTenure { heard: known.heard.max(mark.version), ..known });
+    }
+
+    fn note_past(&mut self, past: PastTenure) {
+        match self.past.iter_mut().find(|known| known.tenure == past.tenure) {
+            Some(known) => *known = past,
+            None => self.past.push(past),
+        }
         let surplus = self.past.len().saturating_sub(PAST_KEPT);
         self.past.drain(..surplus);
+    }
+
+    fn past(&self, tenure: &str) -> Option<&PastTenure> {
+        self.past.iter().find(|past| past.tenure == tenure)
+    }
+
+    /// The newest time of an earlier leader that this record comes from; that of the copy, if it is one.
+    fn origin(&self) -> Option<&PastTenure> {
+        self.past.iter().rfind(|past| past.version > 0)
     }
 
     /// The record of the group begins anew. Call it before the version that says so is counted.
@@ -114,11 +139,11 @@ impl Group {
         if mark.tenure.is_empty() || mark.tenure == self.tenure {
             return mark.version > self.version;
         }
-        match self.past.iter().find(|past| past.tenure == mark.tenure) {
-            Some(past) => mark.version > past.version,
+        match self.past(&mark.tenure) {
+            Some(past) => mark.version > past.heard,
             None => {
                 let forgotten = self.past.first().filter(|_| self.past.len() >= PAST_KEPT);
-                forgotten.is_none_or(|oldest| mark.version > oldest.version)
+                forgotten.is_none_or(|oldest| mark.version > oldest.heard)
             }
         }
     }
@@ -126,14 +151,13 @@ impl Group {
     /// Whether it acted upon an in-sync set that this record does not come from: who is in sync is not known then.
     fn lacks_set(&self, mark: &StateMark) -> bool {
         let (_, version) = mark.set_of;
-        match self.past.iter().find(|past| past.tenure == mark.tenure) {
+        match self.past(&mark.tenure).filter(|past| past.version > 0) {
             _ if mark.tenure == self.tenure => false,
             Some(past) => version > past.version,
             // It led after an older copy was taken, and the copy had this version.
-            None if mark.lineage == self.lineage => {
-                self.past.last().is_none_or(|copy| version > copy.version)
-            }
-            None => mark.set_of > self.base_set,
+            None if mark.lineage == self.lineage => self.origin().is_none_or(|copy| version > copy.version),
+            // All members that the record began with were asked.
+            None => mark.set_of > self.base_set && !mark.in_sync.is_subset(&self.base_members),
         }
     }
 
@@ -179,17 +203,14 @@ impl Group {
         // A refusal must not come in the middle.
         self.clone().raise_epoch(newest)?;
         if let Some(mark) = self.lacking(joiner) {
-            let (tenure, version) = (mark.tenure.clone(), mark.version);
             // What an operator gave up calls for nothing.
             if self.recovery.is_none() && self.lacks_set(mark) && newest >= self.unclean_epoch {
-                self.is_split = self.has_gone_on_without(&tenure);
+                self.is_split = self.has_gone_on_without(&mark.tenure);
                 self.begin_recovery(newest, joiner.group_known())?;
             }
-            if tenure != self.tenure {
-                self.note_past(tenure, version);
-            }
+            self.note_heard(mark);
             // Members take the state for newer than what they have.
-            self.version = self.version.max(version);
+            self.version = self.version.max(mark.version);
         }
         if self.waits_for_more(joiner) {
             self.await_more(joiner);
@@ -202,7 +223,7 @@ impl Group {
 
     /// Whether there was a master since, who may have acknowledged something that the states of `tenure` know nothing of.
     fn has_gone_on_without(&self, tenure: &str) -> bool {
-        let past = self.past.iter().find(|past| past.tenure == tenure).or(self.past.last());
+        let past = self.past(tenure).filter(|past| past.version > 0).or(self.origin());
         self.reigned > past.map_or(0, |past| past.reigned)
     }
 
@@ -214,8 +235,12 @@ impl Group {
         self.master_process.clear();
         self.in_sync.clear();
         self.released = false;
+        self.base_members.clone_from(&awaited);
         self.recovery = Some(awaited);
         self.base_set = (0, 0);
+        // From then on it comes from what the members know.
+        self.past.iter_mut().for_each(|past| past.version = 0);
+        self.reigned = 0;
         Ok(())
     }
 
@@ -229,6 +254,24 @@ impl Group {
             Some((_, in_sync)) => self.recovery.get_or_insert_default().extend(in_sync.iter().cloned()),
             None => self.recovery.get_or_insert_default().extend(joiner.group_known()),
         }
+        self.base_members = self.recovery.clone().unwrap_or_default();
+    }
+
+    /// In a recovery, whom members remember counts as holding something; otherwise only a member that has records and remembers
+    /// another one that does. True when that is news.
+    pub(crate) fn vouch(&mut self, joiner: &Joiner) -> bool {
+        let before = self.vouched.len();
+        let of_set = joiner.mark.iter().flat_map(|mark| &mark.in_sync);
+        let known: BTreeSet<String> = joiner.known_members.iter().chain(of_set).cloned().collect();
+        let holds = |known: &String| {
+            *known != joiner.incarnation && self.member_of(known).is_some_and(|id| self.holds(id))
+        };
+        if self.recovery.is_some() {
+            self.vouched.extend(known);
+        } else if joiner.last_epoch > 0 && known.iter().any(holds) {
+            self.vouched.insert(joiner.incarnation.clone());
+        }
+        self.vouched.len() > before
     }
 
     /// The record of a group begins with what its first member knows, which may be more than nothing.
@@ -236,9 +279,8 @@ impl Group {
         if let Some(mark) = &joiner.mark {
             self.version = mark.version;
             self.base_set = mark.set_of;
-            if !mark.tenure.is_empty() {
-                self.note_past(mark.tenure.clone(), mark.version);
-            }
+            self.base_members.clone_from(&mark.in_sync);
+            self.note_heard(mark);
         }
         self.begin_lineage();
     }
@@ -247,12 +289,12 @@ impl Group {
 impl Joiner {
     /// Incarnations of all members that it knew, and its own.
     pub(crate) fn group_known(&self) -> BTreeSet<String> {
-        self.known_members.iter().chain([&self.incarnation]).cloned().collect()
+        let of_set = self.mark.iter().flat_map(|mark| &mark.in_sync);
+        self.known_members.iter().chain(of_set).chain([&self.incarnation]).cloned().collect()
     }
 
     pub(crate) fn knows_others(&self) -> bool {
-        let mut known = self.known_members.iter().chain(self.mark.iter().flat_map(|mark| &mark.in_sync));
-        known.any(|known| *known != self.incarnation)
+        self.group_known().iter().any(|known| *known != self.incarnation)
     }
 
     /// Whether others may hold what it lacks.

@@ -1,5 +1,7 @@
 //! What members and administrators ask for: the command that meets it, or why it is not met.
 
+use std::collections::BTreeSet;
+
 use crate::command::{Command, Joiner, Refusal, Why};
 use crate::election::Scene;
 use crate::state::{Group, GroupName, Groups, MemberId, Wishes, set_text};
@@ -45,22 +47,52 @@ pub fn hand_over(
     Ok(scene.begin(Wishes { excluded: Some(member), preferred: wished(to) }, true))
 }
 
+/// The master's wish for another in-sync set.
+///
+/// # Errors
+/// Members are to leave the set, and the data of the controller may be an older copy: then another master may rule since, and who
+/// has not been heard of could know.
+pub fn change_in_sync(
+    groups: &Groups,
+    watch: &Watch,
+    (now, policy): (u64, &Policy),
+    name: &GroupName,
+    in_sync: &BTreeSet<MemberId>,
+) -> Result<(), Refusal> {
+    let group = known(groups, name)?;
+    let scene = Scene { group, watch, now, policy };
+    let unheard = scene.unheard().filter(|unheard| !unheard.is_empty());
+    match unheard {
+        Some(unheard) if !group.in_sync.is_subset(in_sync) => {
+            let text = format!(
+                "the data of this nameserver could be an older copy: before members {} are heard of, or {} s after its start, nobody \
+                 leaves the in-sync set of group {name}",
+                set_text(&unheard),
+                policy.cautious_until.div_ceil(1000)
+            );
+            Err(Refusal::new(Why::NotAllowed, text))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// An administrator's election of `member`; 0 for whoever is best besides the master of the moment. `None` when nothing is
 /// to be done: it is the master, or an election is under way anyway.
 ///
 /// # Errors
-/// It does not exist, is not there, or, unless `unclean`, may lack something.
+/// It does not exist, is not there, has never held the log, or may lack something; with `unclean` it may, but what is known to be
+/// lost has to be accepted.
 pub fn elect_master(
     groups: &Groups,
     watch: &Watch,
     (now, policy): (u64, &Policy),
     name: &GroupName,
-    (member, unclean): (MemberId, bool),
+    (member, unclean, accepts_loss): (MemberId, bool, bool),
 ) -> Result<Option<Command>, Refusal> {
     let group = known(groups, name)?;
     let scene = Scene { group, watch, now, policy };
     if unclean {
-        return scene.forced(member);
+        return scene.forced(member, accepts_loss);
     }
     if group.recovery.is_some() || (member == 0 && group.master == 0) {
         return Ok(None);
@@ -111,7 +143,7 @@ fn wished(member: MemberId) -> Option<MemberId> {
 }
 
 impl Scene<'_> {
-    fn check_member(&self, member: MemberId) -> Result<(), Refusal> {
+    pub(crate) fn check_member(&self, member: MemberId) -> Result<(), Refusal> {
         if self.group.members.contains_key(&member) {
             return Ok(());
         }
@@ -148,30 +180,5 @@ impl Scene<'_> {
             set_text(&self.group.in_sync)
         );
         Refusal::new(Why::NotAllowed, text)
-    }
-
-    /// The election of a member that may lack something; 0 for the one that is there with the most.
-    fn forced(&self, member: MemberId) -> Result<Option<Command>, Refusal> {
-        let live = self.group.members.keys().filter_map(|id| self.live(*id).map(|said| (*id, said)));
-        let member = match member {
-            0 => live.filter(|(_, said)| said.unfit.is_empty()).max_by_key(|(_, said)| said.progress()),
-            _ => {
-                self.check_member(member)?;
-                live.into_iter().find(|(id, _)| *id == member)
-            }
-        };
-        let Some((member, said)) = member else {
-            let text = format!("the member of group {} is not there; start it", self.group.name);
-            return Err(Refusal::new(Why::NotAllowed, text));
-        };
-        if member == self.group.master && said.process == self.group.master_process {
-            return Ok(None);
-        }
-        Ok(Some(Command::ForceElection {
-            name: self.group.name.clone(),
-            version: self.group.version,
-            above: self.newest_epoch(),
-            member,
-        }))
     }
 }

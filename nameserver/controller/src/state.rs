@@ -83,12 +83,24 @@ pub struct Group {
     /// Epoch and version of the newest in-sync set that the record began with; in a recovery that set is awaited.
     #[serde(default)]
     pub base_set: (u32, u64),
+    /// The members of that set. Whoever is elected holds what they hold.
+    #[serde(default)]
+    pub base_members: BTreeSet<String>,
+    /// Version of the state in which the in-sync set or the epoch became what it is.
+    #[serde(default)]
+    pub set_version: u64,
     /// The recovery has two histories to choose from, each of which may hold what the other one lacks.
     #[serde(default)]
     pub is_split: bool,
-    /// Epoch of the newest reign that began.
+    /// Epoch of the newest reign that began in this record.
     #[serde(default)]
     pub reigned: u32,
+    /// Members that a master has seen to hold its log, or a part of it. Others have only reported.
+    #[serde(default)]
+    pub holders: BTreeSet<MemberId>,
+    /// Incarnations that a member remembers to have held the log, of a time that the record knows nothing of.
+    #[serde(default)]
+    pub vouched: BTreeSet<String>,
     /// Another one whenever the record of the group began anew.
     #[serde(default)]
     pub lineage: String,
@@ -118,8 +130,12 @@ impl Group {
             recovery: None,
             unclean_epoch: 0,
             base_set: (0, 0),
+            base_members: BTreeSet::new(),
+            set_version: 0,
             is_split: false,
             reigned: 0,
+            holders: BTreeSet::new(),
+            vouched: BTreeSet::new(),
             lineage: String::new(),
             tenure: tenure.to_owned(),
             past: Vec::new(),
@@ -139,6 +155,13 @@ impl Group {
         }
         let majority = self.in_sync.len() / 2 + 1;
         self.in_sync.len() - majority + 1
+    }
+
+    /// Whether a member holds the group's log or a part of it, as far as others say. One that has only reported does not.
+    pub fn holds(&self, id: MemberId) -> bool {
+        let is_vouched =
+            || self.members.get(&id).is_some_and(|member| self.vouched.contains(&member.incarnation));
+        self.holders.contains(&id) || self.in_sync.contains(&id) || is_vouched()
     }
 
     /// Members that a recovery waits for and that have not joined: their incarnations.

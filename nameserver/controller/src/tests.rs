@@ -1,6 +1,7 @@
 //! Each rule on its own.
 #![allow(clippy::unwrap_used)]
 
+mod loss;
 mod lost;
 mod model;
 
@@ -381,7 +382,7 @@ fn administrators_elect_cleanly_or_not() {
     let mut stage = Stage::new(3);
     stage.in_sync(&[1, 2], false);
     let request = |stage: &Stage, member, unclean| {
-        elect_master(&stage.groups, &stage.watch, (stage.now, &POLICY), &name(), (member, unclean))
+        elect_master(&stage.groups, &stage.watch, (stage.now, &POLICY), &name(), (member, unclean, false))
     };
     assert_eq!(request(&stage, 1, false), Ok(None));
     assert!(request(&stage, 3, false).unwrap_err().text.contains("--unclean"));
@@ -473,7 +474,7 @@ fn a_group_that_was_forgotten_waits_for_all_its_members() {
 
     // Members of another group's history would lose it here.
     let known_members = vec!["x".to_owned(), "y".to_owned()];
-    let foreign = Joiner { known_members, ..folder("x") };
+    let foreign = Joiner { known_members, last_epoch: 1, ..folder("x") };
     assert!(refusal(join(&mut stage.groups, foreign)).text.contains("controller.redb"));
     assert_eq!(
         join(&mut stage.groups, Joiner { known_members: vec!["b".into()], ..folder("e") }),
@@ -487,7 +488,7 @@ fn a_recovery_can_be_cut_short() {
     assert_eq!(join(&mut groups, survivor("a", 5, 900)), Reply::Joined(1));
     let mut stage = Stage { groups, watch: Watch::new(0), now: 0 };
     let elect = |stage: &Stage, unclean| {
-        elect_master(&stage.groups, &stage.watch, (stage.now, &POLICY), &name(), (1, unclean))
+        elect_master(&stage.groups, &stage.watch, (stage.now, &POLICY), &name(), (1, unclean, true))
     };
     assert_eq!(elect(&stage, false), Ok(None));
     stage.hear(1);

@@ -7,9 +7,10 @@ use kerolox_model::limits::{HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW};
 use kerolox_proto::kerolox::controller_client as generated;
 use kerolox_proto::kerolox::{
     AddNameserverRequest, AddNameserverResponse, ChangeInSyncRequest, ChangeInSyncResponse,
-    DescribeGroupsRequest, DescribeGroupsResponse, DescribeQuorumRequest, DescribeQuorumResponse,
-    ElectMasterRequest, ElectMasterResponse, HandOverRequest, HandOverResponse, RemoveMemberRequest,
-    RemoveMemberResponse, RemoveNameserverRequest, RemoveNameserverResponse, ReportRequest, ReportResponse,
+    DescribeGroupsRequest, DescribeGroupsResponse, DescribeLossRequest, DescribeQuorumRequest,
+    DescribeQuorumResponse, ElectMasterRequest, ElectMasterResponse, ElectionLoss, HandOverRequest,
+    HandOverResponse, RemoveMemberRequest, RemoveMemberResponse, RemoveNameserverRequest,
+    RemoveNameserverResponse, ReportRequest, ReportResponse, ResetGroupRequest, ResetGroupResponse,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -97,6 +98,10 @@ calls! {
     describe_groups(DescribeGroupsRequest) -> DescribeGroupsResponse, |_| CALL_TIMEOUT;
     /// An administrator's election.
     elect_master(ElectMasterRequest) -> ElectMasterResponse, |_| CALL_TIMEOUT;
+    /// What an election by force would lose.
+    describe_loss(DescribeLossRequest) -> ElectionLoss, |_| CALL_TIMEOUT;
+    /// Lets a group whose data folders are all gone begin without messages.
+    reset_group(ResetGroupRequest) -> ResetGroupResponse, |_| CALL_TIMEOUT;
     /// Takes a dead member out of its group.
     remove_member(RemoveMemberRequest) -> RemoveMemberResponse, |_| CALL_TIMEOUT;
     /// The nameservers that decide.

@@ -48,6 +48,9 @@ pub(super) struct Leadership {
     raft: Raft,
     machine: Machine,
     policy: Policy,
+    /// [`Self::policy`] of one whose data are the same as those of another nameserver that led.
+    assured: Policy,
+    has_followed: AtomicBool,
     start: Instant,
     tenure: watch::Sender<Option<Arc<Tenure>>>,
     unconfirmed: mpsc::Sender<Waiting>,
@@ -64,6 +67,8 @@ impl Leadership {
             raft,
             machine,
             policy,
+            assured: Policy { cautious_until: 0, ..policy },
+            has_followed: AtomicBool::new(false),
             start: Instant::now(),
             tenure: watch::Sender::new(None),
             unconfirmed,
@@ -82,7 +87,7 @@ impl Leadership {
 
     /// Times that elections go by.
     pub(super) fn policy(&self) -> &Policy {
-        &self.policy
+        if self.has_followed.load(Ordering::Relaxed) { &self.assured } else { &self.policy }
     }
 
     /// The groups as far as this nameserver knows.
@@ -179,6 +184,9 @@ impl Leadership {
             if std::mem::replace(&mut known_leader, seen.current_leader) != seen.current_leader {
                 tracing::info!(leader = seen.current_leader, term = seen.current_term, "controller");
             }
+            if seen.current_leader.is_some_and(|leader| leader != self.id) {
+                self.has_followed.store(true, Ordering::Relaxed);
+            }
             self.follow(&seen).await;
             let Some(tenure) = self.tenure() else { continue };
             if was_stopped || lacks_majority(&seen) {
@@ -209,7 +217,7 @@ impl Leadership {
 
     async fn decide(&self, tenure: &Tenure) {
         let groups = self.machine.groups();
-        let due = decide(&groups, &mut tenure.watch(), self.now(), &self.policy);
+        let due = decide(&groups, &mut tenure.watch(), self.now(), self.policy());
         for command in due {
             match &command {
                 Command::Appoint { name, master, in_sync, .. } => {
@@ -218,7 +226,7 @@ impl Leadership {
                 Command::BeginElection { name, .. } => {
                     let group = groups.iter().find(|group| group.name == *name);
                     let reason =
-                        group.map(|group| why_elect(group, &tenure.watch(), self.now(), &self.policy));
+                        group.map(|group| why_elect(group, &tenure.watch(), self.now(), self.policy()));
                     tracing::warn!(%name, reason, "election of a master");
                 }
                 _ => {}

@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kerolox_controller::{
-    Command, GroupName, Joiner, Reply, elect_master, hand_over, joining, remove_member, waiting_for,
+    Command, GroupName, Joiner, Reply, begin_anew, change_in_sync, elect_master, election_loss, hand_over,
+    joining, remove_member, waiting_for,
 };
 use kerolox_kit::controller::CALL_TIMEOUT;
 use kerolox_proto::kerolox::controller_client::ControllerClient;
 use kerolox_proto::kerolox::controller_server::{Controller as ControllerApi, ControllerServer};
 use kerolox_proto::kerolox::{
     AddNameserverRequest, AddNameserverResponse, ChangeInSyncRequest, ChangeInSyncResponse,
-    DescribeGroupsRequest, DescribeGroupsResponse, DescribeQuorumRequest, DescribeQuorumResponse,
-    ElectMasterRequest, ElectMasterResponse, GroupState, HandOverRequest, HandOverResponse,
-    RemoveMemberRequest, RemoveMemberResponse, RemoveNameserverRequest, RemoveNameserverResponse,
-    ReportRequest, ReportResponse,
+    DescribeGroupsRequest, DescribeGroupsResponse, DescribeLossRequest, DescribeQuorumRequest,
+    DescribeQuorumResponse, ElectMasterRequest, ElectMasterResponse, ElectionLoss, GroupState,
+    HandOverRequest, HandOverResponse, RemoveMemberRequest, RemoveMemberResponse, RemoveNameserverRequest,
+    RemoveNameserverResponse, ReportRequest, ReportResponse, ResetGroupRequest, ResetGroupResponse,
 };
 use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
@@ -81,6 +82,7 @@ impl ControllerService {
         let name = wire::group_name(&report.cluster, &report.group);
         let known_version = report.known_version;
         let id = self.member(&name, wire::joiner(&report)).await?;
+        self.note_holders(&name, id, &report).await?;
         tenure.watch().saw(&name, id, wire::sighting(report, arrived));
         leadership.hurry();
 
@@ -128,6 +130,19 @@ impl ControllerService {
             .ok_or_else(|| Status::internal("a member that need not join is not there"))
     }
 
+    /// A master tells who holds its log; whom it does not name can never be elected.
+    async fn note_holders(&self, name: &GroupName, id: u64, report: &ReportRequest) -> Result<(), Status> {
+        let groups = self.leadership.groups();
+        let Some(group) = groups.get(name).filter(|group| group.master == id) else { return Ok(()) };
+        let is_news = |id: &u64| group.members.contains_key(id) && !group.holders.contains(id);
+        if report.process != group.master_process || !report.followers.iter().any(is_news) {
+            return Ok(());
+        }
+        let holders = wire::members(&report.followers);
+        let command = Command::NoteHolders { name: name.clone(), epoch: group.epoch, master: id, holders };
+        self.leadership.propose(command).await.map(drop)
+    }
+
     /// Carries out a command, and gives the state that came of it.
     async fn carry_out(&self, command: Command) -> Result<Option<GroupState>, Status> {
         let name = command.name().cloned();
@@ -143,15 +158,21 @@ impl ControllerService {
 
     async fn change(
         &self,
-        _: &Arc<Tenure>,
+        tenure: &Arc<Tenure>,
         request: ChangeInSyncRequest,
     ) -> Result<ChangeInSyncResponse, Status> {
+        let (name, in_sync) =
+            (wire::group_name(&request.cluster, &request.group), wire::members(&request.in_sync));
+        let (groups, now) = self.scene();
+        let time = (now, self.leadership.policy());
+        let allowed = change_in_sync(&groups, &tenure.watch(), time, &name, &in_sync);
+        allowed.map_err(|refusal| refused(&refusal))?;
         let command = Command::ChangeInSync {
-            name: wire::group_name(&request.cluster, &request.group),
+            name,
             version: request.version,
             epoch: request.epoch,
             member: request.member,
-            in_sync: wire::members(&request.in_sync),
+            in_sync,
             quorum: request.quorum,
         };
         Ok(ChangeInSyncResponse { state: self.carry_out(command).await? })
@@ -191,13 +212,46 @@ impl ControllerService {
     ) -> Result<ElectMasterResponse, Status> {
         let name = wire::group_name(&request.cluster, &request.group);
         let (groups, now) = self.scene();
-        let wish = (request.member, request.unclean);
+        let wish = (request.member, request.unclean, request.lose_messages);
         let command = elect_master(&groups, &tenure.watch(), (now, self.leadership.policy()), &name, wish);
         let state = match command.map_err(|refusal| refused(&refusal))? {
             Some(command) => self.carry_out(command).await?,
             None => self.state(&name),
         };
         Ok(ElectMasterResponse { state })
+    }
+
+    async fn foresee(
+        &self,
+        tenure: &Arc<Tenure>,
+        request: DescribeLossRequest,
+    ) -> Result<ElectionLoss, Status> {
+        let name = wire::group_name(&request.cluster, &request.group);
+        let (groups, now) = self.scene();
+        let time = (now, self.leadership.policy());
+        let loss = election_loss(&groups, &tenure.watch(), time, &name, request.member);
+        loss.map(|loss| wire::loss(&loss)).map_err(|refusal| refused(&refusal))
+    }
+
+    async fn begin_anew(
+        &self,
+        tenure: &Arc<Tenure>,
+        request: ResetGroupRequest,
+    ) -> Result<ResetGroupResponse, Status> {
+        if !request.lose_all_messages {
+            let text = "all messages of the group are lost by that; say so with lose_all_messages";
+            return Err(Status::invalid_argument(text));
+        }
+        let name = wire::group_name(&request.cluster, &request.group);
+        let (groups, now) = self.scene();
+        let command = begin_anew(&groups, &tenure.watch(), (now, self.leadership.policy()), &name);
+        let command = command.map_err(|refusal| refused(&refusal))?;
+        tracing::warn!(%name, "begins anew without messages, as an operator asked");
+        let state = self.carry_out(command).await?;
+        let stays = |id: &u64| state.iter().flat_map(|state| &state.members).any(|member| member.id == *id);
+        let before = groups.get(&name).into_iter().flat_map(|group| group.members.keys());
+        let forgotten = before.filter(|id| !stays(id)).copied().collect();
+        Ok(ResetGroupResponse { state, forgotten })
     }
 
     async fn remove(
@@ -291,6 +345,14 @@ impl ControllerApi for ControllerService {
 
     async fn elect_master(&self, request: Request<ElectMasterRequest>) -> Answer<ElectMasterResponse> {
         by_the_leader!(self, request, CALL_TIMEOUT, elect, elect_master)
+    }
+
+    async fn describe_loss(&self, request: Request<DescribeLossRequest>) -> Answer<ElectionLoss> {
+        by_the_leader!(self, request, CALL_TIMEOUT, foresee, describe_loss)
+    }
+
+    async fn reset_group(&self, request: Request<ResetGroupRequest>) -> Answer<ResetGroupResponse> {
+        by_the_leader!(self, request, CALL_TIMEOUT, begin_anew, reset_group)
     }
 
     async fn remove_member(&self, request: Request<RemoveMemberRequest>) -> Answer<RemoveMemberResponse> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kerolox_controller::{
-    Group, GroupName, Groups, Joiner, MemberId, Policy, Sighting, StateMark, Watch, waiting_for,
+    ElectionLoss, Group, GroupName, Groups, Joiner, MemberId, Policy, Sighting, StateMark, Watch, waiting_for,
 };
 use kerolox_proto::kerolox as wire;
 use kerolox_proto::kerolox::{GroupDescription, GroupMember, GroupState, MemberHealth, ReportRequest};
@@ -19,6 +19,7 @@ pub(super) fn state(groups: &Groups, group: &Group) -> GroupState {
         host: member.host.clone(),
         port: member.port,
         replication_address: member.replication_address.clone(),
+        holds: group.holds(*id),
     });
     GroupState {
         cluster: group.name.cluster.clone(),
@@ -35,6 +36,7 @@ pub(super) fn state(groups: &Groups, group: &Group) -> GroupState {
         cluster_id: groups.cluster_id().to_owned(),
         lineage: group.lineage.clone(),
         tenure: group.tenure.clone(),
+        set_version: group.set_version,
     }
 }
 
@@ -75,8 +77,17 @@ pub(super) fn joiner(report: &ReportRequest) -> Joiner {
         promised: report.promised,
         end: report.end,
         known_members: report.known_members.clone(),
-        mark: report.mark.as_ref().map(mark),
+        mark: report.mark.as_ref().filter(|_| !is_sabotaged("trust-any-copy")).map(mark),
     }
+}
+
+#[cfg(feature = "sabotage")]
+use kerolox_log::sabotage::is as is_sabotaged;
+
+/// What is shipped does nothing wrong on purpose.
+#[cfg(not(feature = "sabotage"))]
+const fn is_sabotaged(_: &str) -> bool {
+    false
 }
 
 fn mark(said: &wire::StateMark) -> StateMark {
@@ -100,6 +111,26 @@ pub(super) fn sighting(report: ReportRequest, at: u64) -> Sighting {
         confirmed: (report.confirmed_epoch, report.confirmed),
         in_sync: report.mark.map(|mark| mark.in_sync.into_iter().collect()).unwrap_or_default(),
         unfit: report.unfit,
+    }
+}
+
+pub(super) fn loss(loss: &ElectionLoss) -> wire::ElectionLoss {
+    let ahead = loss.ahead.iter().map(|(id, last_epoch, end)| MemberHealth {
+        id: *id,
+        last_epoch: *last_epoch,
+        end: *end,
+        ..MemberHealth::default()
+    });
+    wire::ElectionLoss {
+        member: loss.member,
+        last_epoch: loss.last_epoch,
+        end: loss.end,
+        confirmed: loss.confirmed,
+        ahead: ahead.collect(),
+        unheard: loss.unheard.clone(),
+        bytes: loss.bytes(),
+        certain: loss.is_certain(),
+        text: loss.text(),
     }
 }
 

@@ -11,7 +11,7 @@ fn acted(groups: &Groups, incarnation: &str) -> Joiner {
         lineage: group.lineage.clone(),
         tenure: group.tenure.clone(),
         version: group.version,
-        set_of: (group.epoch, group.version),
+        set_of: (group.epoch, group.set_version),
         in_sync,
     };
     let known_members = group.members.values().map(|member| member.incarnation.clone()).collect();
@@ -152,9 +152,39 @@ fn a_copy_elects_nobody_while_someone_in_sync_may_know_better() {
         "{text}"
     );
     assert_eq!(decide_at(&mut stage, 30_000).len(), 1, "it cannot wait for ever");
+    // Neither does the set get smaller.
+    let shrinks = |stage: &Stage, now| {
+        change_in_sync(&stage.groups, &stage.watch, (now, &policy), &name(), &set(&[2, 3]))
+    };
+    assert!(shrinks(&stage, 29_000).unwrap_err().text.contains("older copy"));
+    assert_eq!(shrinks(&stage, 30_000), Ok(()));
     // All have answered: nobody knows better.
     (stage.hear(1), stage.hear(2));
     assert_eq!(decide_at(&mut stage, 29_500).len(), 1);
+}
+
+/// A set that the members of the base knew counts as known, whenever somebody saw it first.
+#[test]
+fn a_set_of_members_that_were_all_asked_calls_for_no_recovery() {
+    let mut stage = stage();
+    let one = acted(&stage.groups, "f1");
+    stage.in_sync(&[1], false);
+    let mut master = acted(&stage.groups, "f1");
+    let mut slave = acted(&stage.groups, "f2");
+    slave.mark.as_mut().unwrap().set_of.1 += 2;
+    slave.mark.as_mut().unwrap().version += 2;
+    master.mark.as_mut().unwrap().tenure = "before".into();
+    for first in [master, one] {
+        stage.groups = Groups::default();
+        begin(&mut stage, "t2");
+        assert_eq!(join(&mut stage.groups, first), Reply::Joined(1));
+        let (recovery, in_sync) = (stage.group().recovery.clone(), stage.group().in_sync.clone());
+        assert_eq!(join(&mut stage.groups, slave.clone()), Reply::Joined(2));
+        assert!(!stage.group().is_split);
+        if recovery.is_none() {
+            assert_eq!((stage.group().master, stage.group().in_sync.clone()), (1, in_sync));
+        }
+    }
 }
 
 /// Members of which one has heard of a member that joined, and the other one has not.
@@ -254,7 +284,9 @@ fn groups_of_format_1_are_read() {
     let groups = stage().groups;
     let stored = serde_json::to_value(&groups).unwrap();
     let mut list = stored["groups"].clone();
-    for field in ["lineage", "tenure", "past", "base_set", "is_split", "reigned"] {
+    for field in
+        ["lineage", "tenure", "past", "base_set", "is_split", "reigned", "set_version", "base_members"]
+    {
         list[0].as_object_mut().unwrap().remove(field).unwrap();
     }
     let mut read: Groups = serde_json::from_value(list).unwrap();

@@ -19,6 +19,8 @@ enum Step {
     HandOver { to: u8 },
     Elect { member: u8, unclean: bool },
     Remove { member: u8 },
+    NoteHolders { members: Vec<u8> },
+    BeginAnew,
     NewLeader,
 }
 
@@ -37,7 +39,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(members, version_back, quorum)| Step::ChangeInSync { members, version_back, quorum }),
         1 => member.clone().prop_map(|to| Step::HandOver { to }),
         1 => (member.clone(), prop::bool::weighted(0.3)).prop_map(|(member, unclean)| Step::Elect { member, unclean }),
-        1 => member.prop_map(|member| Step::Remove { member }),
+        1 => member.clone().prop_map(|member| Step::Remove { member }),
+        1 => prop::collection::vec(member, 0..4).prop_map(|members| Step::NoteHolders { members }),
+        1 => Just(Step::BeginAnew),
         1 => Just(Step::NewLeader),
     ];
     prop::collection::vec(step, 1..120)
@@ -173,7 +177,7 @@ impl History {
                 self.apply(hand_over(&self.groups, &self.watch, time, &name(), (epoch, master, to)).ok()?);
             }
             Step::Elect { member, unclean } => {
-                let wish = (self.member(member)?, unclean);
+                let wish = (self.member(member)?, unclean, true);
                 let time = (self.now, &POLICY);
                 self.apply(elect_master(&self.groups, &self.watch, time, &name(), wish).ok()??);
             }
@@ -181,6 +185,15 @@ impl History {
                 let id = self.member(member)?;
                 let time = (self.now, &POLICY);
                 self.apply(remove_member(&self.groups, &self.watch, time, &name(), id).ok()?);
+            }
+            Step::NoteHolders { members } => {
+                let holders = members.iter().filter_map(|number| self.member(*number)).collect();
+                let (epoch, master) = (self.group()?.epoch, self.group()?.master);
+                self.apply(Command::NoteHolders { name: name(), epoch, master, holders });
+            }
+            Step::BeginAnew => {
+                let time = (self.now, &POLICY);
+                self.apply(begin_anew(&self.groups, &self.watch, time, &name()).ok()?);
             }
             Step::NewLeader => self.watch = Watch::new(self.now),
         }
