@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Breaks the log, the store and the members of a simulated cluster on purpose, one switch at a time, and demands that their tests notice:
+# Breaks the log, the store, the members of a simulated cluster and the programs on purpose, one switch at a time, and demands that their
+# tests notice:
 #
 #   tests/sabotage.sh [SWITCH...]     all switches, or some
 #
@@ -17,6 +18,17 @@ sim_flags=(--seeds 600 --seed 1)
 # A broken engine may also hang, which counts as noticed: a program gets this many seconds, and some times what it takes
 # without sabotage, so that a busy machine is not mistaken for that.
 patience=30 patience_times=5
+# So long may the end-to-end tests of one switch take.
+programs_patience=600
+
+# Switches of the programs: what end-to-end tests have to notice with real brokers and nameservers. A line is a switch and a
+# filter for the names of the tests that are run under it, as `cargo test --test e2e -- FILTER` takes it.
+programs_switches='
+forget-members        forgotten::a_stale_member_that_starts_first_waits_for_the_others
+cut-confirmed         forgotten::nobody_gives_up_what_was_confirmed_without_an_operator
+trust-any-copy        lost::an_older_copy_under_running_members_is_put_right_by_them
+one-lineage-for-good  lost::members_that_were_not_in_sync_are_not_waited_for
+'
 
 logs="$(mktemp -d "${TMPDIR:-/tmp}/kerolox-sabotage.XXXXXX")"
 trap 'rm -rf "$logs"' EXIT
@@ -28,6 +40,25 @@ cargo test --release --locked -p kerolox-log -p kerolox-store \
 cargo build --release --locked -p kerolox-powercut --features sabotage
 cargo build --release --locked -p kerolox-sim --features sabotage
 powercut="$CARGO_TARGET_DIR/release/powercut" sim="$CARGO_TARGET_DIR/release/sim"
+cargo build --release --locked -p kerolox-broker -p kerolox-nameserver \
+  --features kerolox-broker/sabotage,kerolox-nameserver/sabotage --bins
+# The tests start the programs that lie beside them.
+e2e="$(cargo test --release --locked -p kerolox-tests --test e2e --no-run --message-format=json \
+  | sed -n 's/.*"name":"e2e".*"executable":"\([^"]*\)".*/\1/p')"
+
+# The end-to-end tests that concern a switch, if it is one of the programs.
+filter_of() { # SWITCH
+  awk -v wanted="$1" '$1 == wanted { print $2 }' <<<"$programs_switches"
+}
+
+# Runs those tests under a switch, and prints the names of those that fail.
+noticed_by_programs() { # SWITCH FILTER
+  local names
+  (cd tests && KEROLOX_SABOTAGE="$1" timeout "$programs_patience" "$e2e" "$2") >"$logs/output" 2>&1 </dev/null && return
+  cp "$logs/output" "$logs/failed"
+  names="$(sed -n 's/^test \(.*\) \.\.\. FAILED$/e2e::\1/p' "$logs/output" | tr '\n' ' ')"
+  printf '%s' "${names:-e2e(hangs) }"
+}
 
 # Runs a program under a switch, and prints its name if it fails. Without a switch it may take any time, which is noted.
 check() { # SWITCH NAME FOLDER COMMAND...
@@ -63,6 +94,9 @@ noticed_by() { # SWITCH
 
 say "Without sabotage everything passes"
 failing="$(noticed_by '')"
+for filter in $(awk 'NF { print $2 }' <<<"$programs_switches" | sort -u); do
+  failing+="$(noticed_by_programs '' "$filter")"
+done
 if [ -n "$failing" ]; then
   cat "$logs/failed"
   fail "these fail without sabotage: $failing"
@@ -71,7 +105,8 @@ fi
 if [ $# -gt 0 ]; then switches=("$@"); else mapfile -t switches < <("$powercut" --list-sabotages | cut -d' ' -f1); fi
 caught=0
 for switch in "${switches[@]}"; do
-  by="$(noticed_by "$switch")"
+  filter="$(filter_of "$switch")"
+  if [ -n "$filter" ]; then by="$(noticed_by_programs "$switch" "$filter")"; else by="$(noticed_by "$switch")"; fi
   if [ -n "$by" ]; then
     caught=$((caught + 1))
     echo "caught  $switch: $by"
