@@ -46,6 +46,16 @@ impl Controllers {
         Self { nodes: (0..CONTROLLERS).map(node).collect(), term: 0, groups: Groups::default() }
     }
 
+    /// Everywhere the data are replaced; nothing that was under way gets through.
+    pub(crate) fn forget(&mut self, groups: Groups) {
+        self.term += 1;
+        for node in &mut self.nodes {
+            node.leads = None;
+            node.groups = groups.clone();
+        }
+        self.groups = groups;
+    }
+
     fn reaches_majority(&self, net: &Net, at: usize) -> bool {
         let reached = (0..CONTROLLERS).filter(|other| self.reaches(net, at, *other)).count();
         reached > CONTROLLERS / 2
@@ -75,6 +85,7 @@ impl Controllers {
             Some(own) if own == term && reaches_majority => self.lead(at, now, net),
             None if now - node.heard > node.patience && reaches_majority => {
                 self.term += 1;
+                self.groups.apply(Command::BeginTenure { tenure: self.term.to_string() });
                 node.leads = Some(self.term);
                 node.groups = self.groups.clone();
                 node.watch = Watch::new(now / 1000);

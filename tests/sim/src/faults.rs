@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kerolox_controller::{Command, Group};
+use kerolox_controller::{Command, Group, Groups};
 use kerolox_log::sabotage;
 
 use crate::machine::Machine;
@@ -15,6 +15,11 @@ use crate::world::{Event, LOOK, Place, World, name_of};
 const AFTERWARDS: u64 = 6_000_000;
 /// How long it may take then until everything is in order.
 const RECOVERY: u64 = 60_000_000;
+
+/// How long controllers with data that may be old are cautious.
+const CAUTION_MS: u64 = 100_000;
+/// Copies of the controllers' data that are kept.
+const COPIES: usize = 6;
 
 /// The end of something.
 #[derive(Debug)]
@@ -38,6 +43,11 @@ impl World {
         }
         let next = between(&mut self.chooser, 50_000, self.swarm.fault_every);
         self.after(next, Event::Fault);
+        if self.chooser.chance(1, 2) {
+            self.copies.push(self.controllers.groups.clone());
+            let surplus = self.copies.len().saturating_sub(COPIES);
+            self.copies.drain(..surplus);
+        }
         let fault = self.swarm.faults[below(&mut self.chooser, self.swarm.faults.len())];
         let group = below(&mut self.chooser, self.machines.len());
         let slot = below(&mut self.chooser, self.machines[group].len());
@@ -100,6 +110,8 @@ impl World {
                 self.stop_controllers((0..CONTROLLERS).filter(|at| *at != spared));
                 true
             }
+            Fault::ControllersLost => self.lose_controllers(),
+            Fault::ControllersRestored => self.restore_controllers(),
             Fault::HandOver => {
                 self.input(place, Input::HandOver)?;
                 true
@@ -110,6 +122,34 @@ impl World {
             *self.figures.faults.entry(fault).or_default() += 1;
         }
         Ok(())
+    }
+
+    /// Whether each member can tell controllers without data what they knew: a blank one that comes first begins a group of its own.
+    fn can_tell(&self) -> bool {
+        self.machines.iter().flatten().all(|machine| machine.disk.knows_its_group())
+    }
+
+    fn lose_controllers(&mut self) -> bool {
+        let can_tell = self.can_tell() && !self.figures.faults.contains_key(&Fault::ControllersRestored);
+        if can_tell {
+            self.controllers.forget(Groups::default());
+        }
+        can_tell
+    }
+
+    /// All controllers go on with a copy of some moment before.
+    fn restore_controllers(&mut self) -> bool {
+        // After two such faults in a row nobody may be able to tell which history is the right one.
+        let mut had = [Fault::ControllersLost, Fault::ControllersRestored].into_iter();
+        let is_first = !had.any(|fault| self.figures.faults.contains_key(&fault));
+        let Some(at) = self.copies.len().checked_sub(1).filter(|_| is_first && self.can_tell()) else {
+            return false;
+        };
+        let at = below(&mut self.chooser, at + 1);
+        self.controllers.forget(self.copies[at].clone());
+        // They elect nobody for a while whom somebody in sync may object to.
+        self.swarm.controller.cautious_until = self.now / 1000 + CAUTION_MS;
+        true
     }
 
     fn restart_later(&mut self, place: Place) {

@@ -33,10 +33,14 @@ pub(crate) enum Fault {
     HandOver,
     /// The index of a member is lost.
     LostIndex,
+    /// All controllers lose their data.
+    ControllersLost,
+    /// All controllers are given an older copy of their data.
+    ControllersRestored,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Kill,
         Self::PowerCut,
         Self::Pause,
@@ -50,6 +54,8 @@ impl Fault {
         Self::Controllers,
         Self::HandOver,
         Self::LostIndex,
+        Self::ControllersLost,
+        Self::ControllersRestored,
     ];
 }
 
@@ -100,6 +106,13 @@ impl Swarm {
         let fast = between(chooser, 100, 3_000);
         let sync = between(chooser, 50, 5_000);
         let mut faults: Vec<Fault> = Fault::ALL.into_iter().filter(|_| chooser.chance(2, 3)).collect();
+        // Whose disk is gone cannot tell forgetful controllers what they knew: one of the two at a time.
+        let forgets = |fault: &Fault| matches!(fault, Fault::ControllersLost | Fault::ControllersRestored);
+        if faults.contains(&Fault::Wipe) && faults.len() % 2 == 0 {
+            faults.retain(|fault| !forgets(fault));
+        } else if faults.iter().any(forgets) {
+            faults.retain(|fault| *fault != Fault::Wipe);
+        }
         if faults.is_empty() {
             faults.push(Fault::PowerCut);
         }

@@ -1,9 +1,11 @@
 //! The world of one seed: virtual time, and everything that happens in it, one event after the other.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 
-use kerolox_controller::{Command, GroupName, Refusal, Reply, Sighting, hand_over, joining};
+use kerolox_controller::{
+    Command, GroupName, Groups, Refusal, Reply, Sighting, change_in_sync, hand_over, joining,
+};
 use kerolox_log::fs::Chooser;
 
 use crate::clients::{Client, Decisions, KINDS, Sight};
@@ -108,6 +110,8 @@ pub(crate) struct World {
     pub(crate) net: Net,
     pub(crate) machines: Vec<Vec<Machine>>,
     pub(crate) controllers: Controllers,
+    /// The controllers' data at some moments before.
+    pub(crate) copies: Vec<Groups>,
     pub(crate) clients: Vec<Client>,
     pub(crate) overseen: Vec<Overseen>,
     promises: Promises,
@@ -136,6 +140,7 @@ impl World {
             net: Net::default(),
             machines: Vec::new(),
             controllers: Controllers::new(),
+            copies: Vec::new(),
             clients: Vec::new(),
             overseen: Vec::new(),
             promises: Promises::default(),
@@ -377,14 +382,22 @@ impl World {
                         last_epoch: joiner.last_epoch,
                         end: joiner.end,
                         confirmed: (0, 0),
-                        in_sync: BTreeSet::new(),
+                        in_sync: joiner.mark.map(|mark| mark.in_sync).unwrap_or_default(),
                         unfit,
                     };
                     node.watch.saw(&name, member, sighting);
                 }
                 self.tell_state(at, from, false);
             }
-            Message::Change(command) => self.submit(at, command, Some(from), false),
+            Message::Change(command) => {
+                let time = (now, &self.swarm.controller);
+                let is_refused = matches!(&command, Command::ChangeInSync { name, in_sync, .. }
+                    if change_in_sync(&node.groups, &node.watch, time, name, in_sync).is_err());
+                match is_refused {
+                    true => self.tell_state(at, from, true),
+                    false => self.submit(at, command, Some(from), false),
+                }
+            }
             Message::HandOver { epoch, member } => {
                 let policy = &self.swarm.controller;
                 let asked = (epoch, member, 0);

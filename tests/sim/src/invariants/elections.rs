@@ -7,6 +7,10 @@ pub(crate) fn check(before: Option<&Group>, after: &Group) -> Result<(), String>
     if after.epoch < before.epoch || after.version < before.version {
         return Err(format!("group {} goes back from epoch {}", after.name, before.epoch));
     }
+    if after.recovery.is_some() || before.recovery.is_some() {
+        // The members know better, and all that were in sync are asked.
+        return if after.is_split { Err(format!("group {} has two histories", after.name)) } else { Ok(()) };
+    }
     if after.master == 0 && after.in_sync != before.in_sync {
         return Err(format!("the in-sync set of group {} changes without a master", after.name));
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kerolox_controller::StateMark;
 use kerolox_log::fs::{Chooser, Folder, MemFolder};
 use kerolox_log::{LogOptions, Salt, sabotage};
 use kerolox_powercut::DiskKv;
@@ -26,6 +27,8 @@ pub(crate) struct MemberFile {
     pub(crate) granted: u32,
     /// Incarnations of the members of its group.
     pub(crate) known: Vec<String>,
+    /// The newest state of its group that it went by.
+    pub(crate) mark: StateMark,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +87,11 @@ impl Disk {
         let mut file = self.file.borrow_mut();
         file.durable = file.current.clone();
         file.current.clone()
+    }
+
+    /// Whether the member on this disk has heard of its group, whatever happens to the power.
+    pub(crate) fn knows_its_group(&self) -> bool {
+        self.file.borrow().durable.mark.version > 0
     }
 
     pub(crate) fn write(&self, file: &MemberFile) -> Result<(), String> {

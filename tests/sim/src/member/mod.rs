@@ -7,9 +7,11 @@ mod disk;
 mod follow;
 mod reign;
 
+use std::collections::BTreeSet;
+
 use kerolox_controller::{Group, GroupName, Joiner, MemberId};
 use kerolox_log::sabotage;
-use kerolox_replication::Grants;
+use kerolox_replication::{Allegiance, Grants, StateName, Verdict};
 use kerolox_store::Store;
 
 pub(crate) use disk::{Disk, MemberFile};
@@ -96,6 +98,8 @@ impl Ctx<'_> {
 /// What a sync under way is for.
 enum Work {
     Promise,
+    /// The file says which state it goes by.
+    Note,
     /// The file says from then on that a master was granted a lease.
     Grant,
     OpenReign(u32),
@@ -116,6 +120,9 @@ pub(crate) struct Member {
     store: Option<Store>,
     file: MemberFile,
     state: Option<Group>,
+    allegiance: Allegiance,
+    /// The file is to be written before anything goes by the state.
+    is_unsaved: bool,
     grants: Grants,
     role: Role,
     work: Option<Work>,
@@ -148,6 +155,8 @@ impl Member {
             store,
             file,
             state: None,
+            allegiance: Allegiance::default(),
+            is_unsaved: false,
             grants,
             role: Role::Fenced,
             work: None,
@@ -204,9 +213,31 @@ impl Member {
 
     fn on_state(&mut self, group: Option<Group>) {
         let Some(group) = group else { return };
-        if self.state.as_ref().is_none_or(|known| known.version < group.version) {
-            self.file.known = group.members.values().map(|member| member.incarnation.clone()).collect();
-            self.state = Some(group);
+        let named =
+            StateName { cluster_id: String::new(), lineage: group.lineage.clone(), version: group.version };
+        let mark = &self.file.mark;
+        let known =
+            StateName { cluster_id: String::new(), lineage: mark.lineage.clone(), version: mark.version };
+        // An answer of before a loss says nothing after it.
+        let is_late = known.lineage != named.lineage && group.epoch < self.file.promised;
+        let verdict = self.allegiance.judge(Some(&known), &named, 2);
+        if is_late || verdict != Verdict::Take || self.state.as_ref() == Some(&group) {
+            return;
+        }
+        self.file.known = group.members.values().map(|member| member.incarnation.clone()).collect();
+        self.note(&group);
+        self.state = Some(group);
+        self.is_unsaved = !sabotage::is("forget-members");
+    }
+
+    /// What a controller that lost its data has to know.
+    fn note(&mut self, group: &Group) {
+        let mark = &mut self.file.mark;
+        (mark.lineage, mark.tenure, mark.version) =
+            (group.lineage.clone(), group.tenure.clone(), group.version);
+        let in_sync = incarnations(group, &group.in_sync);
+        if !in_sync.is_empty() && (group.epoch, &in_sync) != (mark.set_of.0, &mark.in_sync) {
+            (mark.set_of, mark.in_sync) = ((group.epoch, group.set_version), in_sync);
         }
     }
 
@@ -216,6 +247,9 @@ impl Member {
 
     /// Follows what the controller says, when the log is not busy.
     fn advance(&mut self, ctx: &mut Ctx<'_>) -> Result<(), String> {
+        if self.work.is_none() && std::mem::take(&mut self.is_unsaved) {
+            return self.save(Work::Note, ctx);
+        }
         let (None, Some(group), Some(me)) = (&self.work, &self.state, self.id()) else { return Ok(()) };
         let (epoch, master) = (group.epoch, group.master);
         if epoch > self.file.promised {
@@ -285,6 +319,7 @@ impl Member {
                 self.disk.sync_file()?;
                 self.promised(ctx)
             }
+            Work::Note => self.disk.sync_file(),
             Work::Grant => {
                 self.disk.sync_file()?;
                 self.say_held(None, ctx)
@@ -355,11 +390,17 @@ impl Member {
             promised: self.file.promised,
             end,
             known_members: self.file.known.clone(),
-            mark: None,
+            mark: Some(self.file.mark.clone()).filter(|_| !sabotage::is("trust-any-copy")),
         };
         ctx.send(Node::Controller(self.controller), Message::Report { joiner, unfit: String::new() });
         Ok(())
     }
+}
+
+/// Incarnations of members of a group.
+pub(crate) fn incarnations(group: &Group, ids: &BTreeSet<MemberId>) -> BTreeSet<String> {
+    let members = ids.iter().filter_map(|id| group.members.get(id));
+    members.map(|member| member.incarnation.clone()).collect()
 }
 
 /// The place of a member in its group: that is its address here.

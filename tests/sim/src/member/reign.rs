@@ -256,6 +256,14 @@ impl Member {
             Leaving::Asking => Message::HandOver { epoch: reign.epoch, member: reign.me },
             _ => {
                 let Some(change) = reign.master.request() else { return };
+                let Some(group) = &self.state else { return };
+                let wanted = super::incarnations(group, &change.members);
+                if !wanted.is_subset(&self.file.mark.in_sync) {
+                    // Whether that came about shows only in the answer.
+                    self.file.mark.in_sync.extend(wanted);
+                    self.is_unsaved = true;
+                    return;
+                }
                 Message::Change(Command::ChangeInSync {
                     name: self.identity.name.clone(),
                     version: change.version,
