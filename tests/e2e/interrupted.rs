@@ -171,7 +171,12 @@ async fn comes_again(server: &mut Raw, kind: Kind, expected: &[String], what: &s
     for attempt in 0.. {
         let missing = expected.len() - came.len();
         assert!(started.elapsed() < SOON, "{what}: after {SOON:?} {missing} messages have not come again");
-        for (body, handle) in receive(server, kind.receive(&format!("{what} {attempt}"))).await.unwrap() {
+        let Ok(messages) = receive(server, kind.receive(&format!("{what} {attempt}"))).await else {
+            // As the SDKs do after an error.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            continue;
+        };
+        for (body, handle) in messages {
             came.push(body);
             ack(server, kind, &handle).await;
         }
@@ -248,7 +253,7 @@ async fn what_a_cut_answer_held_of_another_broker_group_comes_again() {
 
 #[tokio::test]
 async fn what_a_relay_had_passed_on_comes_again_when_it_dies() {
-    let mut servers = Servers::cluster(2, &[A], &[]);
+    let mut servers = Servers::cluster(1, &[A], &[]);
     prepare(&servers, &[0]).await;
     let mut sent = Vec::new();
     for kind in Kind::ALL {
