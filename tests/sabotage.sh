@@ -28,6 +28,7 @@ forget-members        forgotten::a_stale_member_that_starts_first_waits_for_the_
 cut-confirmed         forgotten::nobody_gives_up_what_was_confirmed_without_an_operator
 trust-any-copy        lost::an_older_copy_under_running_members_is_put_right_by_them
 one-lineage-for-good  lost::members_that_were_not_in_sync_are_not_waited_for
+announced-does-not-count  members::a_member_counts_everywhere_from_its_announcement
 '
 
 logs="$(mktemp -d "${TMPDIR:-/tmp}/kerolox-sabotage.XXXXXX")"
