@@ -1,6 +1,7 @@
 //! Chaos: a replicated group of three brokers and its three nameservers, each in a network namespace of its own, under clients
 //! that send and receive all the time, the official SDK among them. In each round processes are killed and paused, pairs of nodes cut from each other in one
-//! direction or both, disks filled and wiped. Then everything is mended, and what the clients know is held against what they
+//! direction or both, disks filled and wiped, clocks leap, descriptors run out, segments and folders of nameservers are lost, set back and
+//! exchanged. Then everything is mended, and what the clients know is held against what they
 //! were promised: nothing acknowledged is lost, nothing comes that should not, message groups keep their order, the queues
 //! have one message for each offset, and the members have the same log.
 //!
