@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use axum::body::{Bytes, HttpBody};
 use http_body::Frame;
@@ -13,9 +13,9 @@ use tonic::codegen::{Service, http};
 use tower::Layer;
 
 use super::link::Link;
-use super::refused::Refusing;
+use super::refused::{Refusing, trailers};
 use super::request::{Gathered, SessionBody, gather};
-use super::work::{CALL_BYTES, End, Kind, Phase, SERVED, Visit, Work};
+use super::work::{CALL_BYTES, Kind, Phase, SERVED, Visit, Work};
 use crate::relay::RELAYED;
 
 /// What a header takes beside its letters.
@@ -113,8 +113,7 @@ where
         Kind::Session => Body::new(SessionBody::new(body, work.clone())),
         _ => match gather(&work, body).await {
             Gathered::Request(request) => Body::new(request),
-            Gathered::Ended(End::Room) => return Ok(refusing.answer(&link.memory.refuse())),
-            Gathered::Ended(End::Slow) => return Ok(refusing.slow()),
+            Gathered::Ended(why) => return Ok(refusing.ended(why, &link.memory)),
             Gathered::TooLarge(most) => return Ok(refusing.too_large(most)),
             Gathered::TooMany => return Ok(refusing.too_many()),
             Gathered::Broken(status) => return Ok(status.into_http()),
@@ -125,18 +124,20 @@ where
     let answer = tokio::select! {
         biased;
         answer = SERVED.scope(work.clone(), serving) => answer?,
-        _ = poll_fn(|cx| work.poll_ended(cx)), if work.kind == Kind::Poll => {
-            return Ok(refusing.answer(&link.memory.refuse()));
+        why = poll_fn(|cx| work.poll_over(cx)), if matches!(work.kind, Kind::Poll | Kind::Session) => {
+            return Ok(refusing.ended(why, &link.memory));
         }
     };
     work.move_to(Phase::Blocked);
-    Ok(answer.map(|body| Body::new(Answer { body, visit })))
+    Ok(answer.map(|body| Body::new(Answer { body, visit, is_over: false })))
 }
 
 /// The body of an answer. While it is there, the call is under way.
 struct Answer {
     body: Body,
     visit: Visit,
+    /// It was ended before the service has.
+    is_over: bool,
 }
 
 impl Answer {
@@ -165,9 +166,12 @@ impl HttpBody for Answer {
                 };
                 Poll::Ready(Some(Ok(frame.map_data(lend))))
             }
+            Poll::Pending if self.is_over => Poll::Ready(None),
             Poll::Pending => {
                 self.work().move_to(Phase::Source);
-                Poll::Pending
+                let why = ready!(self.work().poll_over(cx));
+                self.is_over = true;
+                Poll::Ready(Some(Ok(Frame::trailers(trailers(why)))))
             }
             over => over,
         }

@@ -12,7 +12,9 @@ use tonic::body::Body;
 use tonic::codegen::http;
 use tonic::codegen::http::{HeaderMap, HeaderValue};
 
-use super::request::MESSAGES_MAX;
+use super::request::{MESSAGES_MAX, REQUEST_BYTES_MAX};
+use super::work::End;
+use crate::memory::Memory;
 use crate::refusal::Refusal;
 
 /// Services of the protocol, whose answers all carry their status in the first field.
@@ -50,6 +52,15 @@ impl Refusing {
         response
     }
 
+    /// The call was ended.
+    pub(super) fn ended(self, why: End, memory: &Memory) -> http::Response<Body> {
+        match why {
+            End::Room => self.answer(&memory.refuse()),
+            End::Slow => self.slow(),
+            End::Large => self.too_large(REQUEST_BYTES_MAX),
+        }
+    }
+
     /// The request did not come in time.
     pub(super) fn slow(self) -> http::Response<Body> {
         self.answer(&Refusal::new(
@@ -75,6 +86,23 @@ impl Refusing {
             format!("the request has more than {most} bytes, which is the limit of such calls; send less at a time"),
         ))
     }
+}
+
+/// How a stream ends that was ended.
+pub(super) fn trailers(why: End) -> HeaderMap {
+    let text = match why {
+        End::Large => {
+            format!("a message on this stream has more than {REQUEST_BYTES_MAX} bytes; send less at a time")
+        }
+        End::Room | End::Slow => {
+            "the memory for callers of this server is used up; try again in a moment".to_owned()
+        }
+    };
+    let mut trailers = HeaderMap::new();
+    if Status::resource_exhausted(text).add_header(&mut trailers).is_err() {
+        trailers.insert("grpc-status", HeaderValue::from_static("8"));
+    }
+    trailers
 }
 
 /// One message, and success in the words of gRPC.

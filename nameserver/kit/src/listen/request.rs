@@ -16,7 +16,7 @@ use super::work::{End, Kind, Work};
 use crate::memory::Level;
 
 /// Most bytes of a request of the protocol that carries no messages, and of what a client says on its Telemetry stream.
-const REQUEST_BYTES_MAX: usize = 1 << 20;
+pub(super) const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// Most messages of one request: a message without anything takes two bytes there, and hundreds here.
 pub(super) const MESSAGES_MAX: usize = 16 << 10;
 /// Flag and length in front of each message of gRPC.
@@ -151,10 +151,8 @@ impl SessionBody {
     fn poll_room(&mut self, cx: &mut Context<'_>, frame: Frame<Bytes>) -> Poll<Result<Frame<Bytes>, Status>> {
         let Some(bytes) = frame.data_ref() else { return Poll::Ready(Ok(frame)) };
         let Some(Taken { give, take }) = self.messages.add(bytes) else {
-            let text = format!(
-                "a message on this stream has more than {REQUEST_BYTES_MAX} bytes; send less at a time"
-            );
-            return Poll::Ready(Err(Status::resource_exhausted(text)));
+            self.work.end(End::Large);
+            return Poll::Ready(Err(over()));
         };
         let factor = self.work.kind.factor();
         self.work.give(give * factor);
@@ -171,12 +169,17 @@ impl SessionBody {
         let Some((room, _)) = &mut self.waiting else { return Poll::Pending };
         let has_room = ready!(room.as_mut().poll(cx));
         let (_, frame) = self.waiting.take().expect("it was there");
-        Poll::Ready(if has_room { Ok(frame) } else { Err(no_room()) })
+        if has_room {
+            return Poll::Ready(Ok(frame));
+        }
+        self.work.end(End::Room);
+        Poll::Ready(Err(over()))
     }
 }
 
-fn no_room() -> Status {
-    Status::resource_exhausted("the memory for callers of this server is used up; try again in a moment")
+/// What the service hears; the client is told why.
+fn over() -> Status {
+    Status::resource_exhausted("the server ended this stream")
 }
 
 impl HttpBody for SessionBody {
@@ -188,7 +191,7 @@ impl HttpBody for SessionBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.work.poll_ended(cx).is_ready() {
-            return Poll::Ready(Some(Err(no_room())));
+            return Poll::Ready(Some(Err(over())));
         }
         if self.waiting.is_some() {
             return self.poll_waiting(cx).map(Some);

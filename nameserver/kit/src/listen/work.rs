@@ -81,6 +81,8 @@ pub(crate) enum End {
     Room = 1,
     /// The request did not come in time.
     Slow = 2,
+    /// What was sent is too large.
+    Large = 3,
 }
 
 /// A call.
@@ -94,7 +96,9 @@ pub(crate) struct Work {
     /// When the phase began, in milliseconds after `begun`.
     moved_ms: AtomicU64,
     end: AtomicU8,
-    waker: AtomicWaker,
+    /// Who reads the request, and who writes the answer.
+    reader: AtomicWaker,
+    writer: AtomicWaker,
 }
 
 impl Work {
@@ -107,7 +111,8 @@ impl Work {
             phase: AtomicU8::new(Phase::Reading as u8),
             moved_ms: AtomicU64::new(0),
             end: AtomicU8::new(0),
-            waker: AtomicWaker::new(),
+            reader: AtomicWaker::new(),
+            writer: AtomicWaker::new(),
         }
     }
 
@@ -149,7 +154,8 @@ impl Work {
     /// Ends it; `false` when that was so already.
     pub(super) fn end(&self, why: End) -> bool {
         let is_first = self.end.compare_exchange(0, why as u8, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        self.waker.wake();
+        self.reader.wake();
+        self.writer.wake();
         is_first
     }
 
@@ -157,13 +163,20 @@ impl Work {
         match self.end.load(Ordering::Acquire) {
             0 => None,
             1 => Some(End::Room),
-            _ => Some(End::Slow),
+            2 => Some(End::Slow),
+            _ => Some(End::Large),
         }
     }
 
-    /// Ready when it is ended. One task may wait.
+    /// Ready when it is ended, for who writes the answer.
+    pub(super) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<End> {
+        self.writer.register(cx.waker());
+        self.ended().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Ready when it is ended, for who reads the request.
     pub(super) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<End> {
-        self.waker.register(cx.waker());
+        self.reader.register(cx.waker());
         self.ended().map_or(Poll::Pending, Poll::Ready)
     }
 
