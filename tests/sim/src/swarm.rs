@@ -108,7 +108,7 @@ impl Swarm {
         let mut faults: Vec<Fault> = Fault::ALL.into_iter().filter(|_| chooser.chance(2, 3)).collect();
         // Whose disk is gone cannot tell forgetful controllers what they knew: one of the two at a time.
         let forgets = |fault: &Fault| matches!(fault, Fault::ControllersLost | Fault::ControllersRestored);
-        if faults.contains(&Fault::Wipe) && faults.len() % 2 == 0 {
+        if faults.contains(&Fault::Wipe) && faults.len().is_multiple_of(2) {
             faults.retain(|fault| !forgets(fault));
         } else if faults.iter().any(forgets) {
             faults.retain(|fault| *fault != Fault::Wipe);
