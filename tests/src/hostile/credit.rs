@@ -116,9 +116,9 @@ async fn frames(reader: OwnedReadHalf, credit: &Credit) -> Result<()> {
         reader.read_exact(&mut payload).await?;
         match kind {
             SETTINGS if flags & ACK == 0 => {
-                let mut newest_first = payload.chunks_exact(6).rev();
-                let window = newest_first.find(|setting| setting[..2] == SETTING_WINDOW.to_be_bytes());
-                let window = window.and_then(|setting| setting[2..].try_into().ok());
+                let mut settings =
+                    payload.chunks_exact(6).filter(|setting| setting[..2] == SETTING_WINDOW.to_be_bytes());
+                let window = settings.next_back().and_then(|setting| setting[2..].try_into().ok());
                 credit.change(|state| {
                     state.initial = window.map_or(state.initial, |window| u32::from_be_bytes(window).into());
                     state.has_greeted = true;

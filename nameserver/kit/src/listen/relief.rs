@@ -159,7 +159,9 @@ mod tests {
         let links: Vec<Arc<Link>> = (0..8).map(|id| link(id, &memory)).collect();
         let visits: Vec<Visit> = links.iter().map(|link| Visit::begin(link, Kind::Poll)).collect();
         for _ in 0..1_000 {
-            visits.iter().for_each(|visit| drop(visit.work.take(100, Level::Grow)));
+            for visit in &visits {
+                visit.work.take(100, Level::Grow);
+            }
         }
         let quiet = Visit::begin(&link(9, &memory), Kind::Send);
         assert!(quiet.work.take(5_000, Level::New), "{}", memory.check().reason);
