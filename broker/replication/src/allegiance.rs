@@ -29,20 +29,43 @@ pub enum Verdict {
 pub struct Allegiance {
     /// Answers of another lineage in a row.
     others: usize,
+    /// When the first of them came.
+    since_ms: u64,
+}
+
+/// How long a member doubts that the record of its group began anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DoubtLimits {
+    /// So many nameservers are asked, one after the other.
+    pub nameservers: usize,
+    /// And for so long, in milliseconds. A master that has no other members loses nothing while it waits for the nameserver that it
+    /// obeyed; with others, an election may be due.
+    pub patience_ms: u64,
 }
 
 impl Allegiance {
-    /// Judges the state `told`, when `known` is the newest one that was gone by and there are so many `nameservers`. A member whose
-    /// nameservers each decide alone obeys the one that it knows, as long as that one answers.
-    pub fn judge(&mut self, known: Option<&StateName>, told: &StateName, nameservers: usize) -> Verdict {
+    /// Judges the state `told`, when `known` is the newest one that was gone by. A member whose nameservers each decide alone obeys
+    /// the one that it knows, as long as that one answers. `now_ms` is of a clock that no one sets.
+    pub fn judge(
+        &mut self,
+        known: Option<&StateName>,
+        told: &StateName,
+        limits: DoubtLimits,
+        now_ms: u64,
+    ) -> Verdict {
         let Some(known) = known else { return Verdict::Take };
         let differs = |one: &str, other: &str| !one.is_empty() && !other.is_empty() && one != other;
         if differs(&known.cluster_id, &told.cluster_id) {
             return Verdict::Foreign;
         }
         if differs(&known.lineage, &told.lineage) {
+            if self.others == 0 {
+                self.since_ms = now_ms;
+            }
             self.others += 1;
-            return if self.others < nameservers { Verdict::Doubted } else { Verdict::Take };
+            let is_doubted =
+                self.others < limits.nameservers || now_ms.saturating_sub(self.since_ms) < limits.patience_ms;
+            return if is_doubted { Verdict::Doubted } else { Verdict::Take };
         }
         self.others = 0;
         if told.version < known.version { Verdict::Overtaken } else { Verdict::Take }
@@ -57,33 +80,56 @@ mod tests {
         StateName { cluster_id: cluster_id.into(), lineage: lineage.into(), version }
     }
 
+    fn of(nameservers: usize) -> DoubtLimits {
+        DoubtLimits { nameservers, patience_ms: 0 }
+    }
+
+    #[test]
+    fn who_loses_nothing_by_it_waits_for_the_nameserver_that_it_knows() {
+        let mut allegiance = Allegiance::default();
+        let (known, other) = (name("c", "a", 7), name("c", "b", 9));
+        let patient = DoubtLimits { nameservers: 2, patience_ms: 100 };
+        let mut judge = |told: &StateName, now_ms| allegiance.judge(Some(&known), told, patient, now_ms);
+        for now_ms in [1_000, 1_040, 1_099] {
+            assert_eq!(judge(&other, now_ms), Verdict::Doubted);
+        }
+        assert_eq!(judge(&known, 1_100), Verdict::Take, "it is back");
+        assert_eq!(judge(&other, 1_150), Verdict::Doubted, "the patience begins anew");
+        assert_eq!(judge(&other, 1_249), Verdict::Doubted);
+        assert_eq!(judge(&other, 1_250), Verdict::Take);
+    }
+
     #[test]
     fn versions_count_within_a_lineage() {
         let mut allegiance = Allegiance::default();
-        assert_eq!(allegiance.judge(None, &name("c", "a", 1), 3), Verdict::Take);
+        assert_eq!(allegiance.judge(None, &name("c", "a", 1), of(3), 0), Verdict::Take);
         let known = name("c", "a", 7);
-        assert_eq!(allegiance.judge(Some(&known), &name("c", "a", 8), 3), Verdict::Take);
-        assert_eq!(allegiance.judge(Some(&known), &name("c", "a", 7), 3), Verdict::Take);
-        assert_eq!(allegiance.judge(Some(&known), &name("c", "a", 6), 3), Verdict::Overtaken);
+        assert_eq!(allegiance.judge(Some(&known), &name("c", "a", 8), of(3), 0), Verdict::Take);
+        assert_eq!(allegiance.judge(Some(&known), &name("c", "a", 7), of(3), 0), Verdict::Take);
+        assert_eq!(allegiance.judge(Some(&known), &name("c", "a", 6), of(3), 0), Verdict::Overtaken);
         // One of them does not say it yet.
-        assert_eq!(allegiance.judge(Some(&known), &name("", "", 6), 3), Verdict::Overtaken);
-        assert_eq!(allegiance.judge(Some(&name("", "", 7)), &name("c", "a", 8), 3), Verdict::Take);
+        assert_eq!(allegiance.judge(Some(&known), &name("", "", 6), of(3), 0), Verdict::Overtaken);
+        assert_eq!(allegiance.judge(Some(&name("", "", 7)), &name("c", "a", 8), of(3), 0), Verdict::Take);
     }
 
     #[test]
     fn a_record_that_began_anew_is_believed_when_no_nameserver_has_the_old_one() {
         let mut allegiance = Allegiance::default();
         let known = name("c", "a", 7);
-        assert_eq!(allegiance.judge(Some(&known), &name("c", "b", 1), 1), Verdict::Take, "there is one only");
-        let mut allegiance = Allegiance::default();
-        assert_eq!(allegiance.judge(Some(&known), &name("c", "b", 9), 2), Verdict::Doubted);
         assert_eq!(
-            allegiance.judge(Some(&known), &name("c", "a", 7), 2),
+            allegiance.judge(Some(&known), &name("c", "b", 1), of(1), 0),
+            Verdict::Take,
+            "there is one only"
+        );
+        let mut allegiance = Allegiance::default();
+        assert_eq!(allegiance.judge(Some(&known), &name("c", "b", 9), of(2), 0), Verdict::Doubted);
+        assert_eq!(
+            allegiance.judge(Some(&known), &name("c", "a", 7), of(2), 0),
             Verdict::Take,
             "the old one is there"
         );
-        assert_eq!(allegiance.judge(Some(&known), &name("c", "b", 1), 2), Verdict::Doubted);
-        assert_eq!(allegiance.judge(Some(&known), &name("c", "b", 1), 2), Verdict::Take);
+        assert_eq!(allegiance.judge(Some(&known), &name("c", "b", 1), of(2), 0), Verdict::Doubted);
+        assert_eq!(allegiance.judge(Some(&known), &name("c", "b", 1), of(2), 0), Verdict::Take);
     }
 
     #[test]
@@ -91,7 +137,7 @@ mod tests {
         let mut allegiance = Allegiance::default();
         let known = name("c", "a", 7);
         for _ in 0..4 {
-            assert_eq!(allegiance.judge(Some(&known), &name("d", "a", 9), 1), Verdict::Foreign);
+            assert_eq!(allegiance.judge(Some(&known), &name("d", "a", 9), of(1), 0), Verdict::Foreign);
         }
     }
 }

@@ -25,7 +25,7 @@ mod known;
 mod lease;
 mod master;
 
-pub use allegiance::{Allegiance, StateName, Verdict};
+pub use allegiance::{Allegiance, DoubtLimits, StateName, Verdict};
 pub use known::Known;
 pub use lease::Grants;
 pub use master::{Change, Confirmed, InSync, Master, Policy, SlaveView};

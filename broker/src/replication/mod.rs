@@ -250,6 +250,16 @@ impl Group {
         Some(StateName { cluster_id, lineage, version: last.version })
     }
 
+    /// Whether this member rules a group of which it is the only member.
+    fn rules_alone(&self) -> bool {
+        let is_only = {
+            let file = self.file();
+            let now = file.now();
+            matches!(now.members.as_slice(), [only] if *only == now.incarnation)
+        };
+        is_only && self.reign.borrow().is_some()
+    }
+
     /// Why the controller does not take this broker for a member; for health checks.
     pub(crate) fn disowned(&self) -> Option<String> {
         self.disowned.lock().unwrap_or_else(PoisonError::into_inner).clone()

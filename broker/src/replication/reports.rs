@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use kerolox_kit::reminder::Reminder;
 use kerolox_proto::kerolox::{GroupState, ReportRequest, ReportResponse, StateMark};
-use kerolox_replication::{Allegiance, StateName, Verdict};
+use kerolox_replication::{Allegiance, DoubtLimits, StateName, Verdict};
+use kerolox_store::mono_ms;
 use tonic::{Code, Status};
 
 use super::file::LastState;
@@ -13,6 +14,9 @@ use super::{Group, Seen, Standing};
 
 /// Pause after a report that did not get through.
 const RETRY: Duration = Duration::from_millis(100);
+/// How long a master without other members waits for the nameserver that it obeyed, where there are several: when each of them
+/// decides alone, one that is restarted costs no election.
+const LONE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Reports for ever: at once when something is to be said, otherwise at every interval.
 pub(crate) async fn run(group: Arc<Group>) {
@@ -140,7 +144,12 @@ impl Reporter<'_> {
             Verdict::Overtaken => return RETRY,
             Verdict::Doubted => {
                 self.group.controller.turn_to_next();
-                return Duration::ZERO;
+                let is_patient = self.limits().patience_ms > 0;
+                return if is_patient {
+                    self.group.config.report_interval.duration()
+                } else {
+                    Duration::ZERO
+                };
             }
             Verdict::Take => {}
         }
@@ -168,7 +177,7 @@ impl Reporter<'_> {
             version: state.version,
         };
         let known = self.group.last_state();
-        let verdict = self.allegiance.judge(known.as_ref(), &told, self.group.controller.nameservers());
+        let verdict = self.allegiance.judge(known.as_ref(), &told, self.limits(), mono_ms());
         if verdict == Verdict::Take
             && known.is_some_and(|known| !known.lineage.is_empty() && known.lineage != told.lineage)
         {
@@ -183,6 +192,13 @@ impl Reporter<'_> {
             );
         }
         verdict
+    }
+
+    fn limits(&self) -> DoubtLimits {
+        let nameservers = self.group.controller.nameservers();
+        let is_lone = nameservers > 1 && self.group.rules_alone();
+        let patience = if is_lone { LONE_PATIENCE } else { Duration::ZERO };
+        DoubtLimits { nameservers, patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX) }
     }
 
     fn tell_waiting(&mut self, waiting_for: &str) {

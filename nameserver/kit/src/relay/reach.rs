@@ -59,12 +59,16 @@ impl Relay {
         }
     }
 
-    /// The master of a group. While others of its group are there, one is awaited: it is being elected.
+    /// The master of a group. While any of its members is there, one is awaited: it is being elected.
     async fn master_of(&self, owner: &str, deadline: Instant) -> Option<GroupMaster> {
         loop {
             let master = self.routes.master(owner);
-            if master.is_some() || !self.routes.has_slaves(owner) || Instant::now() >= deadline {
+            if master.is_some() || Instant::now() >= deadline {
                 return master;
+            }
+            if !self.routes.has_members(owner) {
+                // One may have come between the two.
+                return self.routes.master(owner);
             }
             self.routes.look().await;
         }

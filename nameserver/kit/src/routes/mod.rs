@@ -254,6 +254,11 @@ impl Routes {
         brokers.values().any(|broker| broker.group() == group && !broker.is_master())
     }
 
+    /// Whether any member of a broker group is there, a deposed master included.
+    pub fn has_members(&self, group: &str) -> bool {
+        self.lock().has_members(group, Instant::now())
+    }
+
     /// Addresses of all brokers that are believed to be there.
     pub fn addresses(&self) -> Vec<BrokerAddress> {
         self.lock().brokers(Instant::now()).values().map(|broker| broker.address().clone()).collect()

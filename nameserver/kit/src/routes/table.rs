@@ -296,6 +296,11 @@ impl RouteTable {
         self.masterless.values().any(|since| now.saturating_duration_since(*since) < lately)
     }
 
+    /// Whether any member of a broker group is there. One that ruled in an earlier epoch counts, which [`Self::brokers`] leaves out.
+    pub fn has_members(&self, group: &str, now: Instant) -> bool {
+        self.registrations(now).any(|broker| broker.group() == group)
+    }
+
     /// What is known of brokers that are believed to be there, what counts more after what counts less.
     fn registrations(&self, now: Instant) -> impl Iterator<Item = &Registration> {
         let is_fresh = |copy: &&Copy| now.saturating_duration_since(copy.confirmed) < self.lease;

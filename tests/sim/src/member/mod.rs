@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use kerolox_controller::{Group, GroupName, Joiner, MemberId};
 use kerolox_log::sabotage;
-use kerolox_replication::{Allegiance, Grants, StateName, Verdict};
+use kerolox_replication::{Allegiance, DoubtLimits, Grants, StateName, Verdict};
 use kerolox_store::Store;
 
 pub(crate) use disk::{Disk, MemberFile};
@@ -220,7 +220,8 @@ impl Member {
             StateName { cluster_id: String::new(), lineage: mark.lineage.clone(), version: mark.version };
         // An answer of before a loss says nothing after it.
         let is_late = known.lineage != named.lineage && group.epoch < self.file.promised;
-        let verdict = self.allegiance.judge(Some(&known), &named, 2);
+        let verdict =
+            self.allegiance.judge(Some(&known), &named, DoubtLimits { nameservers: 2, patience_ms: 0 }, 0);
         if is_late || verdict != Verdict::Take || self.state.as_ref() == Some(&group) {
             return;
         }
