@@ -181,7 +181,15 @@ pub(crate) async fn operator_takes(servers: &Servers, choose: impl FnOnce(&Group
         unclean: true,
         lose_messages: true,
     };
-    controller(servers).elect_master(request).await.unwrap();
+    // On a busy machine a member may be silent for a moment.
+    eventually("the controller elects it", PATIENCE, async || {
+        match controller(servers).elect_master(request.clone()).await {
+            Ok(_) => true,
+            Err(status) if status.message().contains("is not there") => false,
+            Err(status) => panic!("{status:?}"),
+        }
+    })
+    .await;
     in_sync(servers, 3).await;
 }
 

@@ -147,7 +147,8 @@ async fn greet(mut client: MessagingServiceClient<Channel>) -> Result<v2::Teleme
     commands.message().await.map(|command| command.expect("an answer to the settings"))
 }
 
-#[tokio::test]
+// The client answers pings meanwhile.
+#[tokio::test(flavor = "multi_thread")]
 async fn telemetry_that_is_begun_while_the_index_is_made_is_answered_when_it_is() {
     let mut servers = Servers::standalone(&NO_CHECKS);
     let broker = &mut servers.brokers[0];

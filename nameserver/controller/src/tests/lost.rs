@@ -159,7 +159,8 @@ fn a_copy_elects_nobody_while_someone_in_sync_may_know_better() {
     assert!(shrinks(&stage, 29_000).unwrap_err().text.contains("older copy"));
     assert_eq!(shrinks(&stage, 30_000), Ok(()));
     // All have answered: nobody knows better.
-    (stage.hear(1), stage.hear(2));
+    stage.hear(1);
+    stage.hear(2);
     assert_eq!(decide_at(&mut stage, 29_500).len(), 1);
 }
 
