@@ -1,56 +1,24 @@
 //! Disks of the kernel's own that are small, or full: the broker starts, refuses messages, and lets consumers empty it. And a broker
 //! without descriptors. Mounts small file systems, so it needs to be root.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::process::Command;
 
 use kerolox_client::{Producer, SimpleConsumer};
 use kerolox_proto::v2;
+use kerolox_tests::small_disk::SmallDisk;
 
 use crate::support::{
     INVISIBLE_MIN, PATIENCE, Servers, broker, consume, eventually, expect_nothing, message, refusal,
 };
-
-/// A file system in memory.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: PathBuf, size: &str) -> Self {
-        fs::create_dir_all(&at).unwrap();
-        let size = format!("size={size}");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "small-disk"]).arg(&at).status();
-        assert!(mount.unwrap().success(), "mounting needs root");
-        Self(at)
-    }
-
-    /// Takes every byte that is left.
-    fn fill(&self) {
-        let mut file = File::options().create(true).append(true).open(self.0.join("filler")).unwrap();
-        for size in [1 << 20, 1 << 12] {
-            while file.write_all(&vec![1; size]).is_ok() {}
-        }
-    }
-
-    fn make_room(&self) {
-        fs::remove_file(self.0.join("filler")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 /// A standalone broker whose data lies on a disk of that size.
 fn on_disk(size: &str, environment: &[(&str, &str)]) -> (Servers, SmallDisk) {
     let folder = tempfile::tempdir().unwrap();
     let server = broker("broker-a", folder.path(), &["--standalone"]);
     let mut server = environment.iter().fold(server, |server, (name, value)| server.env(name, value));
-    let disk = SmallDisk::mount(server.data(), size);
+    let disk = SmallDisk::mount(&server.data(), size).unwrap();
     server.start().unwrap();
     (Servers { nameservers: Vec::new(), brokers: vec![server], folder }, disk)
 }
@@ -96,7 +64,7 @@ async fn a_disk_that_fills_between_two_looks_refuses_messages_and_lets_consumers
     for _ in 0..20 {
         producer.send(message("orders", &"x".repeat(50_000))).await.unwrap();
     }
-    disk.fill();
+    disk.fill().unwrap();
     let sent = 20 + send_until_refused(&producer).await;
     assert_eq!(empty(&early, sent).await, sent, "consumers go on");
     let ready = servers.brokers[0].probe("/readyz").unwrap();
@@ -105,7 +73,7 @@ async fn a_disk_that_fills_between_two_looks_refuses_messages_and_lets_consumers
 
     // And a start finds the disk as it is.
     servers.brokers[0].stop().unwrap();
-    disk.fill();
+    disk.fill().unwrap();
     servers.brokers[0].start().expect("a broker starts on a full disk");
     let late = servers.consumer("late", "orders").await;
     assert_eq!(empty(&late, sent).await, sent);
@@ -113,7 +81,7 @@ async fn a_disk_that_fills_between_two_looks_refuses_messages_and_lets_consumers
     let producer = servers.client().producer().start().await.unwrap();
     assert_eq!(send_until_refused(&producer).await, 0);
 
-    disk.make_room();
+    disk.make_room().unwrap();
     eventually("messages are taken again", PATIENCE * 3, async || {
         producer.send(message("orders", "there is room")).await.is_ok()
     })
@@ -131,7 +99,7 @@ async fn a_small_disk_is_enough_and_little_of_it_is_used() {
     let producer = servers.client().producer().start().await.unwrap();
     producer.send(message("orders", "one")).await.unwrap();
     assert_eq!(consume(&servers.consumer("billing", "orders").await, 1).await, ["one"]);
-    let free = kerolox_log::fs::free_bytes(&disk.0).unwrap();
+    let free = kerolox_log::fs::free_bytes(disk.path()).unwrap();
     assert!(free > 240 << 20, "{free} of 320 MiB are left");
 }
 

@@ -1,66 +1,17 @@
 //! A broker whose index is gone: it makes it again from the log, and says so meanwhile.
 
 use std::fs;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerolox_client::Address;
 use kerolox_client::admin::wire;
-use kerolox_core::record::{
-    EpochRecord, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record, ReleaseRecord,
-};
-use kerolox_core::topic::Topic;
-use kerolox_log::fs::OsFolder;
-use kerolox_log::{Log, LogOptions, NewFrame, Salt};
 use kerolox_proto::v2;
-use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
-use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::telemetry_command::Command;
+use kerolox_tests::calls;
+use kerolox_tests::long_log::{TRANSACTIONS, write_log};
 use kerolox_tests::process::Server;
-use tokio_stream::StreamExt;
-use tonic::transport::Channel;
 
 use crate::support::{NO_CHECKS, PATIENCE, Servers, code, consume, from_client, message, raw, resource};
-
-/// Transactions in a log that takes some seconds to fold.
-const TRANSACTIONS: u64 = 400_000;
-/// Records that are appended at a time.
-const BATCH: usize = 8192;
-
-/// Writes a log of committed transactions, as fast as the disk takes it.
-fn write_log(path: &Path) {
-    let folder = Arc::new(OsFolder::create(path).unwrap());
-    let options = LogOptions { segment_bytes: 64 << 20, ..LogOptions::new(Salt::new(1)) };
-    let (mut log, _) = Log::open(folder, options).unwrap();
-    let frame = |record: Record| NewFrame { kind: record.kind() as u8, body: record.encode().into() };
-    let topic = MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("orders", 1))) };
-    let epoch = EpochRecord { epoch: 1, broker: "broker-a".into() };
-    log.append(&[frame(Record::Epoch(epoch)), frame(Record::Meta(topic))], 1, 1).unwrap();
-    let mut left = TRANSACTIONS;
-    while left > 0 {
-        let count = left.min(BATCH as u64);
-        left -= count;
-        let halves: Vec<NewFrame> = (0..count).map(|_| frame(half())).collect();
-        let places = log.append(&halves, 1, 1).unwrap();
-        let release =
-            |held| frame(Record::Release(ReleaseRecord { held, by: "p".into(), ..ReleaseRecord::default() }));
-        let releases: Vec<NewFrame> = places.into_iter().map(|(position, _)| release(position)).collect();
-        log.append(&releases, 1, 1).unwrap();
-    }
-    log.close().unwrap();
-}
-
-fn half() -> Record {
-    let header = MessageHeader {
-        topic_id: 1,
-        hold: Hold::Half.into(),
-        hold_ms: 3_600_000,
-        message_id: "m".into(),
-        ..MessageHeader::default()
-    };
-    Record::Message(MessageRecord { header, system: Vec::new().into(), content: Vec::new().into() })
-}
 
 /// The position in "... (position X of Y) ...".
 fn position(text: &str) -> Option<u64> {
@@ -98,7 +49,7 @@ async fn a_long_rebuild_is_shown_refuses_callers_and_is_gone_on_with_after_a_sto
     broker.stop().unwrap();
     fs::remove_dir_all(broker.data().join("log")).unwrap();
     fs::remove_dir_all(broker.data().join("index")).unwrap();
-    write_log(&broker.data().join("log"));
+    write_log(&broker.data().join("log")).unwrap();
 
     broker.begin().unwrap();
     rebuilding(broker);
@@ -129,24 +80,6 @@ async fn a_long_rebuild_is_shown_refuses_callers_and_is_gone_on_with_after_a_sto
     assert_eq!(offsets(&servers).await, [(0, TRANSACTIONS)]);
 }
 
-/// A Telemetry stream that says what a producer of "orders" says.
-async fn greet(mut client: MessagingServiceClient<Channel>) -> Result<v2::TelemetryCommand, tonic::Status> {
-    let publishing =
-        v2::Publishing { topics: resource("orders").into_iter().collect(), ..Default::default() };
-    let settings = v2::Settings {
-        client_type: Some(v2::ClientType::Producer.into()),
-        pub_sub: Some(PubSub::Publishing(publishing)),
-        ..Default::default()
-    };
-    let frame = v2::TelemetryCommand { status: None, command: Some(Command::Settings(settings)) };
-    // The stream stays open, as an SDK's does.
-    let frames = tokio_stream::once(frame).chain(tokio_stream::pending());
-    let mut request = from_client(frames);
-    request.set_timeout(3 * PATIENCE);
-    let mut commands = client.telemetry(request).await?.into_inner();
-    commands.message().await.map(|command| command.expect("an answer to the settings"))
-}
-
 // The client answers pings meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn telemetry_that_is_begun_while_the_index_is_made_is_answered_when_it_is() {
@@ -155,18 +88,20 @@ async fn telemetry_that_is_begun_while_the_index_is_made_is_answered_when_it_is(
     broker.stop().unwrap();
     fs::remove_dir_all(broker.data().join("log")).unwrap();
     fs::remove_dir_all(broker.data().join("index")).unwrap();
-    write_log(&broker.data().join("log"));
+    write_log(&broker.data().join("log")).unwrap();
 
     broker.begin().unwrap();
     rebuilding(broker);
-    let early = tokio::spawn(greet(raw(broker).await));
+    let stub = raw(broker).await;
+    let early = tokio::spawn(tokio::time::timeout(3 * PATIENCE, calls::greet(stub, "early", "orders")));
     // Longer than the SDKs hold on to a stream that is refused.
     tokio::time::sleep(Duration::from_millis(200)).await;
     if early.is_finished() {
         panic!("answered before anything is ready: {:?}", early.await);
     }
     broker.wait().unwrap();
-    let answer = early.await.unwrap().expect("a stream that was begun early is as good as any other");
+    let answer =
+        early.await.unwrap().unwrap().expect("a stream that was begun early is as good as any other");
     assert!(matches!(answer.command, Some(Command::Settings(_))), "{answer:?}");
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use futures_util::{StreamExt as _, future, stream};
 use kerolox_proto::kerolox::UpdateTopicRequest;
 use kerolox_proto::kerolox::broker_admin_client::BrokerAdminClient;
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
@@ -104,6 +105,25 @@ pub async fn receive(
         }
     }
     Ok(entries)
+}
+
+/// The first answer to a Telemetry stream that says what a producer says. The stream stays open until then, as an SDK's does.
+///
+/// # Errors
+/// When the broker refuses or ends it.
+pub async fn greet(mut stub: Stub, client_id: &str, topic: &str) -> Result<v2::TelemetryCommand> {
+    let publishing = v2::Publishing { topics: resource(topic).into_iter().collect(), ..Default::default() };
+    let settings = v2::Settings {
+        client_type: Some(v2::ClientType::Producer.into()),
+        pub_sub: Some(v2::settings::PubSub::Publishing(publishing)),
+        ..Default::default()
+    };
+    let command = Some(v2::telemetry_command::Command::Settings(settings));
+    let frames = stream::once(future::ready(v2::TelemetryCommand { status: None, command }));
+    let mut request = request(frames.chain(stream::pending()))?;
+    request.metadata_mut().insert("x-mq-client-id", client_id.parse()?);
+    let mut commands = stub.telemetry(request).await?.into_inner();
+    commands.message().await?.context("a stream that ends without an answer")
 }
 
 /// Acknowledges what was received.

@@ -1,0 +1,62 @@
+//! A disk that is small, and full on request. Mounting it takes root.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// Name of the file that takes all room.
+const FILLER: &str = "filler";
+
+/// A file system in memory; unmounted when dropped.
+#[derive(Debug)]
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts one of `size`, such as `160m`, at a folder, which is made if it is not there.
+    ///
+    /// # Errors
+    /// When the system refuses, as it does without root.
+    pub fn mount(at: &Path, size: &str) -> Result<Self> {
+        fs::create_dir_all(at).with_context(|| format!("making {}", at.display()))?;
+        let size = format!("size={size}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "small-disk"]).arg(at);
+        ensure!(mount.status().context("starting mount")?.success(), "mounting needs root");
+        Ok(Self(at.to_owned()))
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Takes every byte that is left.
+    ///
+    /// # Errors
+    /// When the file that takes them cannot be opened.
+    pub fn fill(&self) -> Result<()> {
+        let mut file = File::options().create(true).append(true).open(self.0.join(FILLER))?;
+        for size in [1 << 20, 1 << 12] {
+            while file.write_all(&vec![1; size]).is_ok() {}
+        }
+        Ok(())
+    }
+
+    /// Gives back what [`Self::fill`] took.
+    ///
+    /// # Errors
+    /// When nothing was taken.
+    pub fn make_room(&self) -> Result<()> {
+        fs::remove_file(self.0.join(FILLER)).context("making room")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Nobody is left to hear about an error.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
