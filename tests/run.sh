@@ -30,7 +30,8 @@
 #                                     of Rust and of the official SDK for Python; needs root
 #   tests/run.sh hostile [--long] [--only WORDS]
 #                                     attacks on a broker that the kernel holds to 256 MiB and 1,024 open files, alone and in a
-#                                     group of three, beside a quiet client; needs root
+#                                     group of three, beside a quiet client, on a full disk and while the index is made;
+#                                     needs root
 #   tests/run.sh powercut [--seeds N] [--seed S] [--trace]
 #                                     power cuts of a simulated machine under the real storage engine
 #   tests/run.sh powercut --real N [--seed S] [--sabotage SWITCH]

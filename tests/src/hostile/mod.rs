@@ -1,6 +1,7 @@
 //! Attacks on a broker that the kernel holds to 256 MiB of memory and 1,024 open files, alone and as the master of a group of
 //! three, with a quiet client beside them. Whatever strangers do, the quiet client is served, what was acknowledged is there,
-//! the broker lives, and its memory comes back.
+//! the broker lives, and its memory comes back. The same goes for a broker whose disk is full, and one that is called while it
+//! makes its index.
 //!
 //! How long calls take is printed, as a ratio to the same without an attack; only a standstill fails.
 
@@ -9,6 +10,7 @@ mod cage;
 mod credit;
 mod frames;
 mod quiet;
+mod stages;
 mod target;
 
 use std::path::PathBuf;
@@ -70,9 +72,14 @@ pub fn impossible(options: &Options) -> Option<String> {
 pub async fn run(options: &Options) -> Result<Report> {
     let mut report = Report::default();
     for setup in [Setup::Standalone, Setup::Group] {
+        let chosen: Vec<&Attack> =
+            attacks::ALL.iter().filter(|attack| is_chosen(options, attack, setup)).collect();
+        if chosen.is_empty() {
+            continue;
+        }
         let mut target = Target::start(setup, &options.broker, &options.nameserver).await?;
         let quiet = Quiet::start(&target.client()?).await?;
-        for attack in attacks::ALL.iter().filter(|attack| is_chosen(options, attack, setup)) {
+        for attack in chosen {
             let outcome = under(attack, &mut target, &quiet, options.attack, &mut report).await;
             let failed = outcome.is_err();
             say(&mut report, format!("{}: {}", setup.name(), attack.name), outcome);
@@ -90,12 +97,28 @@ pub async fn run(options: &Options) -> Result<Report> {
             settled.map(|acknowledged| format!("all of {acknowledged} acknowledged messages arrived"));
         say(&mut report, format!("{}: nothing is lost", setup.name()), outcome);
     }
+    if is_wanted(options, stages::FULL_DISK) {
+        let outcome = stages::full_disk(options, &mut report).await;
+        say(&mut report, format!("standalone: {}", stages::FULL_DISK), outcome.map_err(in_words));
+    }
+    if is_wanted(options, stages::REBUILD) {
+        let outcome = stages::rebuild(options, &mut report).await;
+        say(&mut report, format!("standalone: {}", stages::REBUILD), outcome.map_err(in_words));
+    }
     Ok(report)
 }
 
 fn is_chosen(options: &Options, attack: &Attack, setup: Setup) -> bool {
-    (setup == Setup::Group || !attack.needs_group)
-        && options.only.as_ref().is_none_or(|only| attack.name.contains(only.as_str()))
+    (setup == Setup::Group || !attack.needs_group) && is_wanted(options, attack.name)
+}
+
+fn is_wanted(options: &Options, name: &str) -> bool {
+    options.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "as map_err wants it")]
+fn in_words(error: anyhow::Error) -> String {
+    format!("{error:#}")
 }
 
 /// Prints an outcome as soon as it is there: the suite takes minutes.
@@ -110,13 +133,20 @@ fn say(report: &mut Report, name: String, outcome: Result<String, String>) {
 /// The broker is killed, and finds its index damaged. Calls fail meanwhile; afterwards they do not.
 async fn damaged(target: &mut Target, quiet: &Quiet) -> Result<String, String> {
     let began = Instant::now();
-    target.damage_index().map_err(|error| format!("{error:#}"))?;
+    target.damage_index().map_err(in_words)?;
+    served_again(quiet).await?;
+    Ok(format!("made again, served again after {} s", began.elapsed().as_secs()))
+}
+
+/// Waits for a second in which the quiet client sees no error.
+async fn served_again(quiet: &Quiet) -> Result<(), String> {
+    let began = Instant::now();
     loop {
         quiet.take();
         sleep(Duration::from_secs(1)).await;
         let seen = quiet.take();
         if seen.errors.is_empty() && !seen.sends.is_empty() && seen.received > 0 {
-            return Ok(format!("made again, served again after {} s", began.elapsed().as_secs()));
+            return Ok(());
         }
         if began.elapsed() > SETTLE {
             return Err(format!("not served again after {} s: {:?}", SETTLE.as_secs(), seen.errors.first()));

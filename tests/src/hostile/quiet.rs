@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use kerolox_client::{Client, FilterExpression, Message};
+use kerolox_client::{Client, FilterExpression, Message, RetryPolicy};
 use tokio::task::JoinHandle;
 
 pub(super) const TOPIC: &str = "hostile-quiet";
@@ -27,10 +27,15 @@ pub(super) struct Seen {
 impl Seen {
     /// The time below which `percent` of the sends were.
     pub(super) fn percentile(&self, percent: usize) -> Duration {
-        let mut times = self.sends.clone();
-        times.sort_unstable();
-        times.get(times.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default()
+        percentile(&self.sends, percent)
     }
+}
+
+/// The time below which `percent` of `times` are.
+pub(super) fn percentile(times: &[Duration], percent: usize) -> Duration {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times.get(times.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default()
 }
 
 #[derive(Debug, Default)]
@@ -50,8 +55,13 @@ pub(super) struct Quiet {
 
 impl Quiet {
     pub(super) async fn start(client: &Client) -> Result<Self> {
+        Self::retrying(client, RetryPolicy::default()).await
+    }
+
+    /// One that sends again as a policy says.
+    pub(super) async fn retrying(client: &Client, policy: RetryPolicy) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        let producer = client.producer().topic(TOPIC).start().await?;
+        let producer = client.producer().topic(TOPIC).retry_policy(policy).start().await?;
         let consumer = client.simple_consumer(GROUP).subscribe(TOPIC, FilterExpression::all());
         let consumer = consumer.await_duration(Duration::from_secs(5)).start().await?;
         let sender = shared.clone();

@@ -13,6 +13,7 @@ use super::cage::Cage;
 use super::quiet;
 use crate::calls::{self, resource};
 use crate::process::Server;
+use crate::small_disk::SmallDisk;
 use crate::usage::Usage;
 
 pub(super) const BIG_TOPIC: &str = "hostile-big";
@@ -23,6 +24,9 @@ const BIG_BYTES: usize = 1 << 20;
 const SMALL_MESSAGES: u64 = 20_000;
 /// How long a group of three may take until it has a master.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a broker may take until it serves, also when it has a long log and no index.
+pub(super) const START: Duration = Duration::from_secs(180);
 
 /// How many brokers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +51,7 @@ pub(super) struct Target {
     brokers: Vec<Server>,
     _nameservers: Vec<Server>,
     _cages: Vec<Cage>,
+    disk: Option<SmallDisk>,
     _folder: TempDir,
     /// Whom clients are configured with.
     pub(super) access_points: String,
@@ -92,18 +97,79 @@ impl Target {
             brokers,
             _nameservers: nameservers,
             _cages: cages,
+            disk: None,
             _folder: folder,
         };
+        target.make_topics().await?;
         target.fill().await?;
         Ok(target)
+    }
+
+    /// One broker of its own, without messages and not started yet: its disk can be arranged before.
+    pub(super) fn alone(program: &Path, environment: &[(&str, &str)]) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("kerolox-hostile-").tempdir()?;
+        let cage = Cage::build("alone", program, folder.path())?;
+        let server = Server::standalone(cage.script(), folder.path(), &[]);
+        let server = environment.iter().fold(server, |server, (name, value)| server.env(name, value));
+        Ok(Self {
+            access_points: String::new(),
+            broker: String::new(),
+            master: 0,
+            group: GROUP.to_owned(),
+            brokers: vec![server],
+            _nameservers: Vec::new(),
+            _cages: vec![cage],
+            disk: None,
+            _folder: folder,
+        })
+    }
+
+    /// Starts what [`Self::alone`] prepared, and makes the topics.
+    ///
+    /// # Errors
+    /// When it does not start, or takes no topics.
+    pub(super) async fn open(&mut self) -> Result<()> {
+        let broker = &mut self.brokers[0];
+        broker.begin()?;
+        let began = Instant::now();
+        // It may have an index to make first, which a start does not wait for long enough on a busy machine.
+        while broker.probe("/readyz")?.status != 200 {
+            anyhow::ensure!(began.elapsed() < START, "it does not serve after {} s", START.as_secs());
+            sleep(Duration::from_millis(50)).await;
+        }
+        broker.wait()?;
+        self.access_points = broker.address()?.to_owned();
+        self.make_topics().await
+    }
+
+    /// Puts the data of a broker that has not been started on a disk of its own.
+    ///
+    /// # Errors
+    /// Without root.
+    pub(super) fn mount(&mut self, size: &str) -> Result<()> {
+        self.disk = Some(SmallDisk::mount(&self.brokers[0].data(), size)?);
+        Ok(())
+    }
+
+    /// The disk that [`Self::mount`] made.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn disk(&self) -> Result<&SmallDisk> {
+        self.disk.as_ref().context("a disk of its own")
+    }
+
+    /// The broker that is attacked.
+    pub(super) fn server(&mut self) -> &mut Server {
+        &mut self.brokers[self.master]
     }
 
     pub(super) fn client(&self) -> Result<Client> {
         Ok(Client::builder(&self.access_points).build()?)
     }
 
-    /// Makes the topics, and sends what attackers ask for.
-    async fn fill(&mut self) -> Result<()> {
+    /// Waits until a broker takes topics: the master. It is attacked from then on.
+    async fn make_topics(&mut self) -> Result<()> {
         let began = Instant::now();
         self.master = loop {
             if let Some(at) = self.find_master().await {
@@ -113,6 +179,11 @@ impl Target {
             sleep(Duration::from_millis(200)).await;
         };
         self.broker = self.brokers[self.master].address()?.to_owned();
+        Ok(())
+    }
+
+    /// Sends what attackers ask for.
+    async fn fill(&self) -> Result<()> {
         let mut stub = calls::stub(&self.broker).await?;
         for number in 0..BIG_MESSAGES {
             calls::send(&mut stub, vec![calls::message(BIG_TOPIC, number, BIG_BYTES)]).await?;
@@ -161,7 +232,7 @@ impl Target {
     /// # Errors
     /// When it does not start.
     pub(super) fn damage_index(&mut self) -> Result<()> {
-        let broker = &mut self.brokers[self.master];
+        let broker = self.server();
         broker.kill()?;
         for entry in std::fs::read_dir(broker.data().join("index"))?.flatten() {
             let path = entry.path();
