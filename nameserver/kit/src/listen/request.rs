@@ -17,6 +17,11 @@ use crate::memory::Level;
 
 /// Most bytes of a request of the protocol that carries no messages, and of what a client says on its Telemetry stream.
 pub(super) const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// Most bytes of a reply on a Telemetry stream, which shows the stacks of all threads of a client. It takes as much memory as it has
+/// bytes, where settings may take fifty times as much.
+const REPLY_BYTES_MAX: usize = 4 << 20;
+/// Within so many bytes a large message shows that it is a reply.
+const REPLY_HEAD_MAX: usize = 4 << 10;
 /// Most messages of one request: a message without anything takes two bytes there, and hundreds here.
 pub(super) const MESSAGES_MAX: usize = 16 << 10;
 /// Flag and length in front of each message of gRPC.
@@ -215,6 +220,50 @@ struct Messages {
     left: usize,
     /// Bytes that are counted for the message.
     counted: usize,
+    /// A large message begins, which may be a reply.
+    large: Option<LargeReply>,
+}
+
+/// The beginning of a message that is larger than anything but a reply may be.
+#[derive(Debug, Default)]
+struct LargeReply {
+    /// Bytes of the message in all.
+    len: usize,
+    begin: Vec<u8>,
+}
+
+impl LargeReply {
+    /// More bytes of the message; whether it is a reply, once that shows.
+    fn add(&mut self, bytes: &[u8]) -> Option<bool> {
+        let room = REPLY_HEAD_MAX - self.begin.len();
+        self.begin.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.is_reply().or((self.begin.len() == REPLY_HEAD_MAX).then_some(false))
+    }
+
+    /// Whether the message holds a status at most and one reply to its end; `None` while too little of it is there. The tags are those
+    /// of `TelemetryCommand`.
+    fn is_reply(&self) -> Option<bool> {
+        const STATUS: u8 = 1 << 3 | 2;
+        const THREAD_STACK_TRACE: u8 = 3 << 3 | 2;
+        const VERIFY_MESSAGE_RESULT: u8 = 4 << 3 | 2;
+        let mut at = 0;
+        loop {
+            let tag = *self.begin.get(at)?;
+            let mut rest = self.begin.get(at + 1..)?;
+            let len = match prost::encoding::decode_varint(&mut rest) {
+                Ok(len) => usize::try_from(len).ok(),
+                Err(_) if self.begin.len() < at + 11 => return None,
+                Err(_) => return Some(false),
+            };
+            let begin = self.begin.len() - rest.len();
+            let Some(end) = len.and_then(|len| begin.checked_add(len)) else { return Some(false) };
+            match tag {
+                STATUS if at == 0 && end < self.len => at = end,
+                THREAD_STACK_TRACE | VERIFY_MESSAGE_RESULT => return Some(end == self.len),
+                _ => return Some(false),
+            }
+        }
+    }
 }
 
 /// What more bytes change.
@@ -240,15 +289,22 @@ impl Messages {
                     && let Ok(len) = <[u8; 4]>::try_from(len)
                 {
                     self.left = usize::try_from(u32::from_be_bytes(len)).ok()?;
-                    if self.left > REQUEST_BYTES_MAX {
+                    if self.left > REPLY_BYTES_MAX {
                         return None;
                     }
+                    let is_large = self.left > REQUEST_BYTES_MAX;
+                    self.large = is_large.then(|| LargeReply { len: self.left, begin: Vec::new() });
                     self.head.clear();
                     self.counted = 0;
                     is_new = true;
                 }
             } else {
                 let part = bytes.len().min(self.left);
+                match self.large.as_mut().map(|large| large.add(&bytes[..part])) {
+                    Some(Some(false)) => return None,
+                    Some(Some(true)) => self.large = None,
+                    Some(None) | None => {}
+                }
                 self.left -= part;
                 self.counted += part;
                 bytes = &bytes[part..];
@@ -295,6 +351,47 @@ mod tests {
         assert_eq!(messages.add(&[4]), taken(0, 1));
         assert_eq!(messages.add(&[0, 0, 0, 0, 1, 9, 0, 0, 0, 0, 2, 7]), taken(4, 1), "two at once");
         assert_eq!(messages.add(&[8, 0, 0, 0, 0, 0]), taken(1, 0));
-        assert_eq!(messages.add(&[0, 0, 16, 0, 1]), None);
+        assert_eq!(messages.add(&[0, 0, 64, 0, 1]), None);
+    }
+
+    #[test]
+    fn a_large_message_of_a_stream_has_to_be_a_reply() {
+        use kerolox_proto::v2::{self, telemetry_command::Command};
+        use prost::Message as _;
+        let stream = |command: &v2::TelemetryCommand, then: &[u8]| {
+            let mut message = command.encode_to_vec();
+            message.extend(then);
+            let mut bytes = vec![0];
+            bytes.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+            bytes.extend(message);
+            bytes
+        };
+        let is_taken = |bytes: &[u8], part: usize| {
+            let mut messages = Messages::default();
+            bytes.chunks(part).all(|part| messages.add(part).is_some())
+        };
+        let dump = |len: usize| {
+            Command::ThreadStackTrace(v2::ThreadStackTrace {
+                nonce: "n".to_owned(),
+                thread_stack_trace: Some("t".repeat(len)),
+            })
+        };
+        let reply =
+            |command| v2::TelemetryCommand { status: Some(v2::Status::default()), command: Some(command) };
+        let settings = v2::Settings {
+            user_agent: Some(v2::Ua { hostname: "h".repeat(2 << 20), ..Default::default() }),
+            ..Default::default()
+        };
+        let settings = reply(Command::Settings(settings));
+        let empty_settings = [2 << 3 | 2, 0];
+        for part in [1, 7, 1 << 14] {
+            assert!(is_taken(&stream(&reply(dump(3 << 20)), &[]), part), "{part}");
+            assert!(!is_taken(&stream(&reply(dump(3 << 20)), &empty_settings), part), "settings behind it");
+            assert!(!is_taken(&stream(&reply(dump(5 << 20)), &[]), part), "too large");
+            assert!(!is_taken(&stream(&settings, &[]), part));
+        }
+        let mut long = reply(dump(2 << 20));
+        long.status = Some(v2::Status { code: 1, message: "s".repeat(REPLY_HEAD_MAX) });
+        assert!(!is_taken(&stream(&long, &[]), 100), "nobody sees where its status ends");
     }
 }
