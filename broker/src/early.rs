@@ -161,10 +161,10 @@ fn unread_of_group(
         }
         return Ok(());
     }
-    let standings = deliveries.standings(cursor, topic)?;
+    let positions = deliveries.positions(cursor, topic)?;
     for ((_, queue), going) in of_topic {
-        if let Some(standing) = standings.get(queue) {
-            all.add(place(*queue), unread(*going, standing.committed, standing.counts.lag));
+        if let Some(position) = positions.get(queue) {
+            all.add(place(*queue), unread(*going, position.committed, position.counts.lag));
         }
     }
     Ok(())

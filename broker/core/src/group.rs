@@ -8,7 +8,7 @@ use kerolox_model::names::{NameError, validate_group};
 use prost::Message;
 
 use crate::attributes::{self, AttributeChange, known};
-use crate::delivery::{Exhausted, Policy, PriorityFactor};
+use crate::delivery::{DeliveryPolicy, ExhaustedAction, PriorityFactor};
 use crate::lite;
 use crate::topic::Topic;
 
@@ -173,10 +173,10 @@ impl Group {
     }
 
     /// What the group asks of the delivery engine where it receives from `topic`.
-    pub fn policy(&self, topic: &Topic) -> Policy {
-        let default = Policy::default();
+    pub fn policy(&self, topic: &Topic) -> DeliveryPolicy {
+        let default = DeliveryPolicy::default();
         let value = |key| self.attributes.get(key).map(String::as_str);
-        Policy {
+        DeliveryPolicy {
             // A lite topic is one message group.
             ordered: self.fifo || topic.has_lites(),
             lookahead_max: if topic.has_lites() { LITE_LOOKAHEAD } else { default.lookahead_max },
@@ -228,10 +228,10 @@ pub fn changed(present: Option<&Group>, change: &GroupChange) -> Result<Group, G
     Ok(group)
 }
 
-fn exhausted(word: &str) -> Result<Exhausted, String> {
+fn exhausted(word: &str) -> Result<ExhaustedAction, String> {
     match word {
-        "dead-letter" => Ok(Exhausted::DeadLetter),
-        "block" => Ok(Exhausted::Block),
+        "dead-letter" => Ok(ExhaustedAction::DeadLetter),
+        "block" => Ok(ExhaustedAction::Block),
         other => Err(format!("{EXHAUSTED_ATTRIBUTE} {other:?} is none of dead-letter and block")),
     }
 }
@@ -320,11 +320,11 @@ mod tests {
         };
         let topic = Topic::new("orders", 1);
         let group = changed(None, &set("retry.exhausted=block")).expect("legal");
-        assert_eq!(group.policy(&topic).exhausted, Exhausted::Block);
+        assert_eq!(group.policy(&topic).exhausted, ExhaustedAction::Block);
         let group = changed(Some(&group), &set("inflight.max=5")).expect("legal");
         assert_eq!(
             (group.policy(&topic).in_flight_max, group.policy(&topic).exhausted),
-            (5, Exhausted::Block)
+            (5, ExhaustedAction::Block)
         );
         assert_eq!(group.backoff(), None);
         let group = changed(Some(&group), &set("retry.backoff=1s/2s")).expect("legal");

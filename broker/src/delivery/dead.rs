@@ -1,13 +1,15 @@
 //! Messages that a group gave up, on their way to its dead-letter topic.
 
-use kerolox_core::delivery::Dead;
+use std::sync::Arc;
+
+use kerolox_core::delivery::ExhaustedMessage;
 use kerolox_core::record::{AckRange, DeadOrigin, ProgressItem, ProgressRecord, QueueProgress, Record};
 use kerolox_core::topic::{PERM_READ, Topic, TopicChange};
 use kerolox_kit::process::now_ms;
 use kerolox_model::names::dead_letter_topic;
 use kerolox_store::ProposeError;
 
-use super::subscription::Shared;
+use super::subscription::TopicSubscription;
 use crate::engine::{ChangeError, Engine};
 use crate::wire;
 
@@ -18,7 +20,11 @@ const UNREADABLE_AGAIN_MS: i64 = 10 * 60_000;
 ///
 /// # Errors
 /// [`ProposeError`] when the log does not take them.
-pub(super) async fn bury(engine: &Engine, subscription: &Shared, dead: &[Dead]) -> Result<(), ProposeError> {
+pub(super) async fn bury(
+    engine: &Engine,
+    subscription: &Arc<TopicSubscription>,
+    dead: &[ExhaustedMessage],
+) -> Result<(), ProposeError> {
     let (group, topic) = {
         let index = engine.store().index();
         let group = index.groups().into_iter().find(|group| group.id == subscription.group_id());
@@ -66,7 +72,7 @@ pub(super) async fn bury(engine: &Engine, subscription: &Shared, dead: &[Dead]) 
 }
 
 /// The dead-letter topic of a group, created with its first dead letter. Clients may receive from it, and not send to it.
-async fn dead_topic(engine: &Engine, group: &str) -> Result<std::sync::Arc<Topic>, ChangeError> {
+async fn dead_topic(engine: &Engine, group: &str) -> Result<Arc<Topic>, ChangeError> {
     let name = dead_letter_topic(group);
     if let Some(topic) = engine.store().index().topic(&name) {
         return Ok(topic);
@@ -82,7 +88,7 @@ async fn dead_topic(engine: &Engine, group: &str) -> Result<std::sync::Arc<Topic
 }
 
 /// The message is gone: all that is left to say is that the group has done with it.
-fn done(group_id: u32, topic_id: u32, dead: &Dead) -> Record {
+fn done(group_id: u32, topic_id: u32, dead: &ExhaustedMessage) -> Record {
     let acked = vec![AckRange { start: dead.offset, end: dead.offset + 1 }];
     let progress = QueueProgress { group_id, topic_id, queue: dead.queue, acked, ..QueueProgress::default() };
     Record::Progress(ProgressRecord::new([ProgressItem::Queue(progress)]))

@@ -18,15 +18,15 @@ use kerolox_store::{Event, Store};
 use super::acknowledged::AckJournal;
 use super::alarm::Alarm;
 use super::lites::Lites;
-use super::subscription::Shared;
+use super::subscription::TopicSubscription;
 use super::watch::{Watched, Watches};
-use super::{Members, ProgressLog, Subscription};
+use super::{BroadcastMembers, ProgressLog};
 use crate::engine::{ChangeError, Engine, refused_by_log, refused_by_store};
 use crate::made_by::MadeBy;
 use crate::wire;
 
 /// Active subscriptions by topic id and group id.
-type ByTopic = HashMap<u32, HashMap<u32, Shared>>;
+type ByTopic = HashMap<u32, HashMap<u32, Arc<TopicSubscription>>>;
 
 /// The directory of subscriptions. A subscription becomes active when its group first asks for messages of its topic.
 pub struct Deliveries {
@@ -36,7 +36,7 @@ pub struct Deliveries {
     pub(super) lites: Arc<Lites>,
     pub(super) alarm: Alarm,
     watches: Arc<Watches>,
-    members: Members,
+    members: BroadcastMembers,
     acknowledged: AckJournal,
     auto_groups: AutoGroups,
     announcements: Arc<Announcements>,
@@ -44,7 +44,7 @@ pub struct Deliveries {
     is_settled: AtomicBool,
     /// Topics from this number on were made since: what is in them, members have not missed.
     first_new_topic: u32,
-    /// See `kerolox_core::delivery::Subscription::new`.
+    /// See `kerolox_core::delivery::DeliveryEngine::new`.
     lease_base: u64,
 }
 
@@ -72,7 +72,7 @@ pub struct Arrivals {
 impl Arrivals {
     /// Called on a thread of the store.
     pub fn notice(&self, event: &Event) {
-        let each = |topic_id: &u32, queue: &u32, act: &dyn Fn(&Subscription)| {
+        let each = |topic_id: &u32, queue: &u32, act: &dyn Fn(&TopicSubscription)| {
             if is_lite(*queue) {
                 return self.lites.each(*topic_id, *queue, act);
             }
@@ -90,7 +90,7 @@ impl Arrivals {
                 self.watches.arrived(*topic_id, *queue);
             }
             Event::Trimmed { topic_id, queue, min } => {
-                each(topic_id, queue, &|s| s.expire_below(*queue, *min))
+                each(topic_id, queue, &|s| s.with(|engine| engine.expire_below(*queue, *min)))
             }
             Event::Reopened { group_id, topic_id, queue, offset } => {
                 each(topic_id, queue, &|s| {
@@ -123,7 +123,7 @@ impl Arrivals {
 
 impl Deliveries {
     /// A directory whose subscriptions hear of messages through `arrivals`.
-    /// Members of groups are those that receive, and those in `announcements`.
+    /// BroadcastMembers of groups are those that receive, and those in `announcements`.
     pub fn new(
         engine: Engine,
         progress: ProgressLog,
@@ -140,7 +140,7 @@ impl Deliveries {
             active: arrivals.active.clone(),
             lites: arrivals.lites.clone(),
             watches: arrivals.watches.clone(),
-            members: Members::default(),
+            members: BroadcastMembers::default(),
             acknowledged: AckJournal::default(),
             alarm: Alarm::default(),
             auto_groups,
@@ -304,7 +304,7 @@ impl Deliveries {
     ///
     /// # Errors
     /// INTERNAL_SERVER_ERROR when the store cannot be read.
-    pub fn subscription(&self, group: &Group, topic: &Topic) -> Result<Shared, Refusal> {
+    pub fn subscription(&self, group: &Group, topic: &Topic) -> Result<Arc<TopicSubscription>, Refusal> {
         let subscription = self.activate(group, topic);
         let begins = subscription
             .catch_up(topic, group, self.engine.store())
@@ -316,7 +316,7 @@ impl Deliveries {
     }
 
     /// Makes a subscription know all members that have announced themselves by now.
-    pub fn heed_announced(&self, subscription: &Subscription, group: &Group, topic: &Topic) {
+    pub fn heed_announced(&self, subscription: &TopicSubscription, group: &Group, topic: &Topic) {
         // The version first: what changes meanwhile is taken up next time.
         let version = self.announcements.version();
         if subscription.is_lite() || is("announced-does-not-count") {
@@ -334,7 +334,9 @@ impl Deliveries {
         self.is_settled.store(true, Ordering::SeqCst);
         // Those that become active from now on see the flag, since they look at it while they hold the lock.
         let now_ms = now_ms();
-        self.all().iter().for_each(|subscription| subscription.settle(now_ms));
+        self.all()
+            .iter()
+            .for_each(|subscription| subscription.change(now_ms, |engine| engine.settle(now_ms)));
     }
 
     /// Hears of arrivals in a queue without subscribing to it.
@@ -343,7 +345,7 @@ impl Deliveries {
     }
 
     /// The subscription of a group to a topic, if its group has asked for messages since this broker was started.
-    pub fn active(&self, group_id: u32, topic_id: u32) -> Option<Shared> {
+    pub fn active(&self, group_id: u32, topic_id: u32) -> Option<Arc<TopicSubscription>> {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
         active.get(&topic_id).and_then(|by_group| by_group.get(&group_id)).cloned()
     }
@@ -364,7 +366,7 @@ impl Deliveries {
                 None => self.active(group_id, topic_id),
             };
             let Some(subscription) = found else { continue };
-            if subscription.alarm(now_ms(), |client| clients.is_alive(client)) {
+            if subscription.sweep(now_ms(), |client| clients.is_alive(client)) {
                 self.progress.note(&subscription);
             }
         }
@@ -375,7 +377,7 @@ impl Deliveries {
         let now_ms = now_ms();
         self.lites.followers.client_left(client);
         for subscription in self.all() {
-            subscription.client_left(now_ms, client);
+            subscription.change(now_ms, |engine| engine.client_left(now_ms, client));
         }
     }
 
@@ -390,7 +392,7 @@ impl Deliveries {
         self.lites.retain(|s| topics.contains(&s.topic_id()) && groups.contains(&s.group_id()));
     }
 
-    fn activate(&self, group: &Group, topic: &Topic) -> Shared {
+    fn activate(&self, group: &Group, topic: &Topic) -> Arc<TopicSubscription> {
         if let Some(found) = self.active(group.id, topic.id) {
             return found;
         }
@@ -399,7 +401,7 @@ impl Deliveries {
         let by_group = active.entry(topic.id).or_default();
         let policy = group.policy(topic);
         let new = || {
-            let new = Subscription::new(group.id, topic.id, self.lease_base, policy, self.alarm.clone());
+            let new = TopicSubscription::new(group.id, topic.id, self.lease_base, policy, self.alarm.clone());
             // A member of a broadcast group shares its messages with nobody.
             let is_shared = group.parent == 0 && topic.id < self.first_new_topic;
             if is_shared && !self.is_settled.load(Ordering::SeqCst) { new.holding_back() } else { new }
@@ -407,9 +409,9 @@ impl Deliveries {
         by_group.entry(group.id).or_insert_with(|| Arc::new(new())).clone()
     }
 
-    fn all(&self) -> Vec<Shared> {
+    fn all(&self) -> Vec<Arc<TopicSubscription>> {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
-        let all: Vec<Shared> = active.values().flat_map(HashMap::values).cloned().collect();
+        let all: Vec<Arc<TopicSubscription>> = active.values().flat_map(HashMap::values).cloned().collect();
         drop(active);
         [all, self.lites.all()].concat()
     }

@@ -11,11 +11,11 @@ use kerolox_kit::refusal::Refusal;
 
 use super::directory::Deliveries;
 use super::followers::Followers;
-use super::subscription::{Shared, Subscription};
+use super::subscription::TopicSubscription;
 use crate::engine::refused_by_store;
 
 /// Active subscriptions by topic and queue, one for each group.
-type ByQueue = HashMap<(u32, u32), Vec<Shared>>;
+type ByQueue = HashMap<(u32, u32), Vec<Arc<TopicSubscription>>>;
 
 /// The lite topics that are at work, and who waits for them.
 #[derive(Default)]
@@ -28,31 +28,31 @@ pub(super) struct Lites {
 
 impl Lites {
     /// Lets `act` do something with each subscription to a lite topic.
-    pub(super) fn each(&self, topic_id: u32, queue: u32, act: &dyn Fn(&Subscription)) {
+    pub(super) fn each(&self, topic_id: u32, queue: u32, act: &dyn Fn(&TopicSubscription)) {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
         active.get(&(topic_id, queue)).into_iter().flatten().for_each(|subscription| act(subscription));
     }
 
-    pub(super) fn find(&self, topic_id: u32, queue: u32, group_id: u32) -> Option<Shared> {
+    pub(super) fn find(&self, topic_id: u32, queue: u32, group_id: u32) -> Option<Arc<TopicSubscription>> {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
         let subscriptions = active.get(&(topic_id, queue))?;
         subscriptions.iter().find(|subscription| subscription.group_id() == group_id).cloned()
     }
 
-    pub(super) fn all(&self) -> Vec<Shared> {
+    pub(super) fn all(&self) -> Vec<Arc<TopicSubscription>> {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
         active.values().flatten().cloned().collect()
     }
 
     /// Those of a group below one topic.
-    pub(super) fn of_group(&self, topic_id: u32, group_id: u32) -> Vec<Shared> {
+    pub(super) fn of_group(&self, topic_id: u32, group_id: u32) -> Vec<Arc<TopicSubscription>> {
         let all = self.all().into_iter();
         all.filter(|subscription| (subscription.topic_id(), subscription.group_id()) == (topic_id, group_id))
             .collect()
     }
 
     /// A lite topic is gone, or its topic or group is.
-    pub(super) fn retain(&self, stays: impl Fn(&Shared) -> bool) {
+    pub(super) fn retain(&self, stays: impl Fn(&Arc<TopicSubscription>) -> bool) {
         let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
         active.retain(|_, subscriptions| {
             subscriptions.retain(|subscription| stays(subscription));
@@ -65,7 +65,13 @@ impl Lites {
         self.active.write().unwrap_or_else(PoisonError::into_inner).remove(&(topic_id, queue));
     }
 
-    fn add(&self, topic_id: u32, queue: u32, group_id: u32, new: impl FnOnce() -> Shared) -> Shared {
+    fn add(
+        &self,
+        topic_id: u32,
+        queue: u32,
+        group_id: u32,
+        new: impl FnOnce() -> Arc<TopicSubscription>,
+    ) -> Arc<TopicSubscription> {
         let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
         let subscriptions = active.entry((topic_id, queue)).or_default();
         match subscriptions.iter().find(|subscription| subscription.group_id() == group_id) {
@@ -103,13 +109,13 @@ impl Deliveries {
         topic: &Topic,
         queue: u32,
         start: Start,
-    ) -> Result<Option<Shared>, Refusal> {
+    ) -> Result<Option<Arc<TopicSubscription>>, Refusal> {
         let found = self.lites.find(topic.id, queue, group.id);
         let subscription = found.unwrap_or_else(|| {
             self.lites.add(topic.id, queue, group.id, || {
                 let base = self.lites.next_lease_base();
                 let new =
-                    Subscription::new(group.id, topic.id, base, group.policy(topic), self.alarm.clone());
+                    TopicSubscription::new(group.id, topic.id, base, group.policy(topic), self.alarm.clone());
                 Arc::new(new.of_lite(queue, self.lites.followers.clone()))
             })
         });
@@ -131,9 +137,9 @@ impl Deliveries {
     pub fn retire_lites(&self) {
         // Nobody else holds one that goes: it could be used while another one takes its place.
         self.lites.retain(|subscription| {
-            let stays = Arc::strong_count(subscription) > 1 || !subscription.is_idle();
+            let stays = Arc::strong_count(subscription) > 1 || !subscription.with(|engine| engine.is_idle());
             if !stays {
-                self.lites.last_lease.fetch_max(subscription.last_lease(), Ordering::Relaxed);
+                self.lites.last_lease.fetch_max(subscription.last_lease().get(), Ordering::Relaxed);
             }
             stays
         });

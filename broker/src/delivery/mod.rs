@@ -1,27 +1,27 @@
 //! Delivery at the rim: the pure engine of `kerolox-core`, its locks, clocks and waiters.
 //!
-//! [`Deliveries`] is the directory of subscriptions, [`Subscription`] the owner of one, [`ProgressLog`] the road of what
+//! [`Deliveries`] is the directory of subscriptions, [`TopicSubscription`] the owner of one, [`ProgressLog`] the road of what
 //! consumers did into the commit log, `alarm` what wakes subscriptions when something comes due, `dead` the way of dead
 //! letters. [`Followers`] knows which clients subscribe to which lite topics, each of which has a subscription of its own
 //! while it is at work (`lites`). Who reads without a subscription waits with [`Watched`].
 
 mod acknowledged;
 mod alarm;
+mod broadcast_members;
 mod dead;
 mod directory;
 mod followers;
 mod lites;
-mod members;
 mod offsets;
 mod progress;
 mod subscription;
 mod watch;
 
 pub use acknowledged::{AckJournal, Acknowledged, Place};
+pub use broadcast_members::BroadcastMembers;
 pub use directory::{Arrivals, AutoGroups, Deliveries};
 pub use followers::{Action, Change, Evicted, Followers, Inbox, OverQuota};
-pub use members::Members;
 pub(crate) use offsets::cursors;
 pub use progress::ProgressLog;
-pub use subscription::{Seat, Subscription};
+pub use subscription::{TopicSubscription, WaiterRegistration};
 pub use watch::Watched;

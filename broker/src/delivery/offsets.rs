@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use kerolox_core::delivery::{Counts, Fate, Retrying, Standing, Subscription};
+use kerolox_core::delivery::{BacklogCounts, DeliveryEngine, MessageFate, QueuePosition, RetryingMessage};
 use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
 use kerolox_core::lite::FIRST_LITE_QUEUE;
@@ -37,7 +37,9 @@ impl Deliveries {
             (queue, offset.clamp(bounds.min, bounds.next))
         };
         let offsets: Vec<(u32, u64)> = offsets.into_iter().map(within).collect();
-        subscription.reset(now_ms(), &offsets);
+        subscription.change(now_ms(), |engine| {
+            offsets.iter().for_each(|(queue, offset)| engine.reset(*queue, *offset));
+        });
         self.progress.flush(&subscription).await.map_err(|error| refused_by_log(&error))
     }
 
@@ -46,31 +48,40 @@ impl Deliveries {
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
-    pub fn standings(&self, group: &Group, topic: &Topic) -> Result<BTreeMap<u32, Standing>, StoreError> {
-        let mut logged = Subscription::new(group.id, topic.id, 0, group.policy(topic));
+    pub fn positions(
+        &self,
+        group: &Group,
+        topic: &Topic,
+    ) -> Result<BTreeMap<u32, QueuePosition>, StoreError> {
+        let mut logged = DeliveryEngine::new(group.id, topic.id, 0, group.policy(topic));
         add_queues(&mut logged, topic, group, self.engine.store())?;
         let now_ms = now_ms();
-        let mut standings = logged.standings(now_ms);
+        let mut positions = logged.positions(now_ms);
         if let Some(active) = self.active(group.id, topic.id) {
-            standings.extend(active.standings(now_ms));
+            positions.extend(active.with(|engine| engine.positions(now_ms)));
         }
-        Ok(standings)
+        Ok(positions)
     }
 
-    /// What a group has failed with and waits for in a topic, `max` messages at the most, like [`Self::standings`].
+    /// What a group has failed with and waits for in a topic, `max` messages at the most, like [`Self::positions`].
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
-    pub fn retrying(&self, group: &Group, topic: &Topic, max: usize) -> Result<Vec<Retrying>, StoreError> {
+    pub fn retrying(
+        &self,
+        group: &Group,
+        topic: &Topic,
+        max: usize,
+    ) -> Result<Vec<RetryingMessage>, StoreError> {
         if let Some(active) = self.active(group.id, topic.id) {
-            return Ok(active.retrying(max));
+            return Ok(active.with(|engine| engine.retrying(max)));
         }
-        let mut logged = Subscription::new(group.id, topic.id, 0, group.policy(topic));
+        let mut logged = DeliveryEngine::new(group.id, topic.id, 0, group.policy(topic));
         add_queues(&mut logged, topic, group, self.engine.store())?;
         Ok(logged.retrying(max))
     }
 
-    /// What keeps the message at an offset of a queue from a group's consumers, and their filters, like [`Self::standings`].
+    /// What keeps the message at an offset of a queue from a group's consumers, and their filters, like [`Self::positions`].
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
@@ -80,32 +91,35 @@ impl Deliveries {
         topic: &Topic,
         queue: u32,
         offset: u64,
-    ) -> Result<(Fate, Vec<Arc<Filter>>), StoreError> {
+    ) -> Result<(MessageFate, Vec<Arc<Filter>>), StoreError> {
         let active = match topic.has_lites() {
             true => self.lites.find(topic.id, queue, group.id),
             false => self.active(group.id, topic.id),
         };
-        if let Some(known) = active.and_then(|active| active.fate(now_ms(), queue, offset)) {
+        let now_ms = now_ms();
+        let known =
+            |engine: &mut DeliveryEngine| Some((engine.fate(now_ms, queue, offset)?, engine.filters()));
+        if let Some(known) = active.and_then(|active| active.with(known)) {
             return Ok(known);
         }
-        let mut logged = Subscription::new(group.id, topic.id, 0, group.policy(topic));
+        let mut logged = DeliveryEngine::new(group.id, topic.id, 0, group.policy(topic));
         if topic.has_lites() {
             add_queue(&mut logged, (topic.id, queue), group.id, group.start(), self.engine.store())?;
         } else {
             add_queues(&mut logged, topic, group, self.engine.store())?;
         }
         // A queue that the topic lost has nothing that consumers could get.
-        Ok((logged.fate(now_ms(), queue, offset).unwrap_or(Fate::Done), Vec::new()))
+        Ok((logged.fate(now_ms, queue, offset).unwrap_or(MessageFate::Done), Vec::new()))
     }
 
-    /// What a group has not done of a lite topic, like [`Self::standings`]; `None` if it never had to do with it.
+    /// What a group has not done of a lite topic, like [`Self::positions`]; `None` if it never had to do with it.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
     pub fn lite_lag(&self, group: &Group, topic: &Topic, queue: u32) -> Result<Option<u64>, StoreError> {
         let now_ms = now_ms();
         if let Some(active) = self.lites.find(topic.id, queue, group.id)
-            && let Some(counts) = active.counts(now_ms).get(&queue)
+            && let Some(counts) = active.with(|engine| engine.counts(now_ms)).get(&queue)
         {
             return Ok(Some(counts.lag));
         }
@@ -113,7 +127,7 @@ impl Deliveries {
         if !is_known && self.followers().count(topic.id, queue, Some(group.id)) == 0 {
             return Ok(None);
         }
-        let mut logged = Subscription::new(group.id, topic.id, 0, group.policy(topic));
+        let mut logged = DeliveryEngine::new(group.id, topic.id, 0, group.policy(topic));
         add_queue(&mut logged, (topic.id, queue), group.id, group.start(), self.engine.store())?;
         Ok(logged.counts(now_ms).get(&queue).map(|counts| counts.lag))
     }
@@ -123,14 +137,15 @@ impl Deliveries {
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
-    pub fn lite_totals(&self, group: &Group, topic: &Topic) -> Result<(u64, Counts), StoreError> {
+    pub fn lite_totals(&self, group: &Group, topic: &Topic) -> Result<(u64, BacklogCounts), StoreError> {
         let (store, now_ms) = (self.engine.store(), now_ms());
         let mut totals = Totals::default();
         let mut subscribed = self.followers().queues(topic.id, group.id);
         let active = self.lites.of_group(topic.id, group.id);
-        let at_work: BTreeMap<u32, Counts> = active.iter().flat_map(|s| s.counts(now_ms)).collect();
+        let at_work: BTreeMap<u32, BacklogCounts> =
+            active.iter().flat_map(|active| active.with(|engine| engine.counts(now_ms))).collect();
         totals.add(&at_work);
-        let logged = || Subscription::new(group.id, topic.id, 0, group.policy(topic));
+        let logged = || DeliveryEngine::new(group.id, topic.id, 0, group.policy(topic));
         let mut from = FIRST_LITE_QUEUE;
         loop {
             let index = store.index();
@@ -181,11 +196,11 @@ pub(crate) fn cursors(store: &Store, group: &Arc<Group>) -> Vec<Group> {
 #[derive(Default)]
 struct Totals {
     queues: u64,
-    counts: Counts,
+    counts: BacklogCounts,
 }
 
 impl Totals {
-    fn add(&mut self, queues: &BTreeMap<u32, Counts>) {
+    fn add(&mut self, queues: &BTreeMap<u32, BacklogCounts>) {
         self.queues += queues.len() as u64;
         for counts in queues.values() {
             self.counts += *counts;

@@ -3,12 +3,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use kerolox_core::delivery::DeliveryEngine;
 use kerolox_core::record::{ProgressItem, ProgressRecord, Record};
 use kerolox_store::ProposeError;
 use tokio::sync::{Notify, oneshot};
 
 use super::dead;
-use super::subscription::Shared;
+use super::subscription::TopicSubscription;
 use crate::engine::Engine;
 
 /// Collects the progress of subscriptions and logs it. Cheap to clone.
@@ -25,7 +26,7 @@ struct Inner {
 
 #[derive(Default)]
 struct Waiting {
-    changed: Vec<Shared>,
+    changed: Vec<Arc<TopicSubscription>>,
     answers: Vec<oneshot::Sender<Result<(), ProposeError>>>,
     is_closed: bool,
 }
@@ -50,7 +51,7 @@ impl ProgressLog {
     }
 
     /// Has what a subscription did so far logged soon; nobody waits for it.
-    pub fn note(&self, subscription: &Shared) {
+    pub fn note(&self, subscription: &Arc<TopicSubscription>) {
         self.enqueue(subscription, None);
     }
 
@@ -58,13 +59,17 @@ impl ProgressLog {
     ///
     /// # Errors
     /// [`ProposeError`] when it cannot be logged.
-    pub async fn flush(&self, subscription: &Shared) -> Result<(), ProposeError> {
+    pub async fn flush(&self, subscription: &Arc<TopicSubscription>) -> Result<(), ProposeError> {
         let (answer, durable) = oneshot::channel();
         self.enqueue(subscription, Some(answer));
         durable.await.unwrap_or(Err(ProposeError::Closed))
     }
 
-    fn enqueue(&self, subscription: &Shared, answer: Option<oneshot::Sender<Result<(), ProposeError>>>) {
+    fn enqueue(
+        &self,
+        subscription: &Arc<TopicSubscription>,
+        answer: Option<oneshot::Sender<Result<(), ProposeError>>>,
+    ) {
         let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.is_closed {
             return;
@@ -93,7 +98,7 @@ async fn run(inner: Arc<Inner>, engine: Engine) {
         }
         let items: Vec<ProgressItem> = changed
             .iter()
-            .flat_map(|subscription| subscription.take_progress())
+            .flat_map(|subscription| subscription.with(DeliveryEngine::take_progress))
             .map(ProgressItem::Queue)
             .collect();
         let mut logged = if items.is_empty() {
@@ -103,7 +108,7 @@ async fn run(inner: Arc<Inner>, engine: Engine) {
             engine.propose(&Record::Progress(ProgressRecord::new(items))).await.map(drop)
         };
         for subscription in &changed {
-            let dead = subscription.take_dead();
+            let dead = subscription.with(DeliveryEngine::take_exhausted);
             if !dead.is_empty() {
                 logged = logged.and(dead::bury(&engine, subscription, &dead).await);
             }

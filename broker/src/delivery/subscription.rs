@@ -1,17 +1,16 @@
-//! One consumer group on one topic: the engine's state behind a lock, and those who wait for messages.
+//! One consumer group on one topic: the engine's state behind a lock, and the consumers that wait for messages.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kerolox_core::acks::Acks;
 use kerolox_core::delivery::{
-    self, Ask, Blocked, Counts, Dead, Fate, FilterId, HandleError, Lane, LanesWanted, Lease, Picked, Policy,
-    Retrying, Standing, Verdict,
+    DeliveredMessage, DeliveryEngine, DeliveryHandle, DeliveryPolicy, FilterId, FilterResult, HandleError,
+    LeaseId, OrderingKey, ReceiveRequest,
 };
 use kerolox_core::filter::Filter;
 use kerolox_core::group::{Group, Start};
-use kerolox_core::record::QueueProgress;
 use kerolox_core::topic::Topic;
 use kerolox_kit::process::now_ms;
 use kerolox_store::{Store, StoreError};
@@ -20,63 +19,103 @@ use tokio::sync::Notify;
 use super::alarm::Alarm;
 use super::followers::Followers;
 
-/// The owner of one subscription's state. The lock is a leaf: it is held for one decision, never across an await.
-pub struct Subscription {
+/// The owner of one delivery engine. The lock is a leaf: it is held for one decision, never across an await.
+///
+/// What does not concern waiting consumers goes to the engine by [`Self::with`], and what may leave messages for them by
+/// [`Self::change`]; the other methods add what the rim knows.
+pub struct TopicSubscription {
     group_id: u32,
     topic_id: u32,
-    state: Mutex<State>,
+    state: Mutex<SubscriptionState>,
     alarm: Alarm,
     /// See [`Self::heed_announced`].
     announced_version: AtomicU64,
-    /// The queue of a subscription to a lite topic, and who may be waiting for something in it.
+    /// The queue of a subscription to a lite topic, and the clients that may wait for something in it.
     lite: Option<(u32, Arc<Followers>)>,
 }
 
-struct State {
-    engine: delivery::Subscription,
-    /// By filter: one permit wakes one waiter. Whoever leaves something for others passes it on.
+struct SubscriptionState {
+    engine: DeliveryEngine,
+    /// By filter: one permit wakes one waiter. A waiter that leaves something for others passes it on.
     wakes: HashMap<FilterId, Arc<Notify>>,
     /// When the alarm comes.
     alarm_ms: Option<i64>,
 }
 
-/// A consumer's place among those who receive with the same filter.
+/// A consumer's registration among those that receive with an equal filter.
 #[derive(Clone)]
-pub struct Seat {
-    /// Goes into [`Ask`].
+pub struct WaiterRegistration {
+    /// Goes into [`ReceiveRequest`].
     pub filter: FilterId,
     wake: Arc<Notify>,
 }
 
-impl Seat {
+impl WaiterRegistration {
     /// Completes when there may be something to receive.
     pub async fn arrival(&self) {
         self.wake.notified().await;
     }
 
-    /// Lets somebody else look: for waiters that give up.
+    /// Lets another waiter look: for waiters that give up.
     pub fn pass_on(&self) {
         self.wake.notify_one();
     }
 }
 
-impl Subscription {
-    pub(super) fn new(group_id: u32, topic_id: u32, lease_base: u64, policy: Policy, alarm: Alarm) -> Self {
-        let engine = delivery::Subscription::new(group_id, topic_id, lease_base, policy);
-        let state = State { engine, wakes: HashMap::new(), alarm_ms: None };
+impl TopicSubscription {
+    pub(super) fn new(
+        group_id: u32,
+        topic_id: u32,
+        lease_base: u64,
+        policy: DeliveryPolicy,
+        alarm: Alarm,
+    ) -> Self {
+        let engine = DeliveryEngine::new(group_id, topic_id, lease_base, policy);
+        let state = SubscriptionState { engine, wakes: HashMap::new(), alarm_ms: None };
         let announced_version = AtomicU64::default();
         Self { group_id, topic_id, state: Mutex::new(state), alarm, announced_version, lite: None }
     }
 
-    /// See [`delivery::Subscription::hold_back`].
+    /// Holds messages that no known member wants until all members are known.
     pub(super) fn holding_back(self) -> Self {
-        self.lock().engine.hold_back();
+        self.with(DeliveryEngine::hold_back);
         self
     }
 
-    /// See [`delivery::Subscription::settle`].
-    pub(super) fn settle(&self, now_ms: i64) {
-        self.change(now_ms, |engine| engine.settle(now_ms));
+    /// Makes it the subscription to the one queue of a lite topic.
+    pub(super) fn of_lite(self, queue: u32, followers: Arc<Followers>) -> Self {
+        Self { lite: Some((queue, followers)), ..self }
+    }
+
+    /// Number of the consumer group.
+    pub fn group_id(&self) -> u32 {
+        self.group_id
+    }
+
+    /// Number of the topic.
+    pub fn topic_id(&self) -> u32 {
+        self.topic_id
+    }
+
+    /// Whether it is a subscription to a lite topic, which is one message group as a whole.
+    pub fn is_lite(&self) -> bool {
+        self.lite.is_some()
+    }
+
+    /// Asks the engine, or changes something that leaves nothing new for waiting consumers.
+    pub fn with<T>(&self, act: impl FnOnce(&mut DeliveryEngine) -> T) -> T {
+        act(&mut self.lock().engine)
+    }
+
+    /// Changes something that may leave messages for waiting consumers.
+    pub fn change<T>(&self, now_ms: i64, act: impl FnOnce(&mut DeliveryEngine) -> T) -> T {
+        let mut state = self.lock();
+        let done = act(&mut state.engine);
+        state.wake_all();
+        self.set_alarm(&mut state, now_ms);
+        drop(state);
+        self.call_followers();
+        done
     }
 
     /// Takes up what members have announced if its `version` is a later one than last time.
@@ -92,22 +131,7 @@ impl Subscription {
         }
     }
 
-    /// The same for the one queue of a lite topic.
-    pub(super) fn of_lite(self, queue: u32, followers: Arc<Followers>) -> Self {
-        Self { lite: Some((queue, followers)), ..self }
-    }
-
-    /// Number of the consumer group.
-    pub fn group_id(&self) -> u32 {
-        self.group_id
-    }
-
-    /// Number of the topic.
-    pub fn topic_id(&self) -> u32 {
-        self.topic_id
-    }
-
-    /// Takes up the queues of the topic that are not known yet, and the rules of the group as they are now. The answer
+    /// Takes up the queues of the topic that are not known yet, and the current rules of the group. The answer
     /// tells whether there is a start to be logged.
     pub(super) fn catch_up(&self, topic: &Topic, group: &Group, store: &Store) -> Result<bool, StoreError> {
         let mut state = self.lock();
@@ -115,7 +139,7 @@ impl Subscription {
         add_queues(&mut state.engine, topic, group, store)
     }
 
-    /// The same for a subscription to a lite topic, in which a group to which it is new begins at `start`.
+    /// [`Self::catch_up`] for a subscription to a lite topic, in which a group to which it is new begins at `start`.
     pub(super) fn catch_up_lite(
         &self,
         topic: &Topic,
@@ -132,19 +156,9 @@ impl Subscription {
         add_queue(&mut state.engine, (topic.id, queue), group.id, start, store)
     }
 
-    /// Whether it is one message group as a whole.
-    pub fn is_lite(&self) -> bool {
-        self.lite.is_some()
-    }
-
-    /// See [`delivery::Subscription::last_lease`].
-    pub(super) fn last_lease(&self) -> u64 {
-        self.lock().engine.last_lease()
-    }
-
-    /// Whether nothing is lost when it is forgotten; see [`delivery::Subscription::is_idle`].
-    pub(super) fn is_idle(&self) -> bool {
-        self.lock().engine.is_idle()
+    /// The newest lease that was given out.
+    pub(super) fn last_lease(&self) -> LeaseId {
+        self.with(|engine| engine.last_lease())
     }
 
     /// Messages became visible.
@@ -154,96 +168,58 @@ impl Subscription {
         state.wake_all();
     }
 
-    /// Messages expired.
-    pub(super) fn expire_below(&self, queue: u32, min: u64) {
-        self.lock().engine.expire_below(queue, min);
-    }
-
     /// A message that was done is to be delivered once more, from `at_ms` on. It keeps no order with others: its turn is
     /// long over.
     pub(super) fn reopen(&self, at_ms: i64, queue: u32, offset: u64) {
-        self.change(now_ms(), |engine| engine.reopen(at_ms, queue, offset, Lane::Alone(offset)));
+        self.change(now_ms(), |engine| engine.reopen(at_ms, queue, offset, OrderingKey::Alone(offset)));
     }
 
-    /// The group goes on at these offsets of queues; see [`delivery::Subscription::reset`].
-    pub fn reset(&self, now_ms: i64, offsets: &[(u32, u64)]) {
-        self.change(now_ms, |engine| {
-            offsets.iter().for_each(|(queue, offset)| engine.reset(*queue, *offset))
-        });
-    }
-
-    /// A consumer receives with this filter.
-    pub fn join(&self, now_ms: i64, client: &str, filter: &Filter) -> Seat {
+    /// Registers a consumer that receives with this filter.
+    pub fn join(&self, now_ms: i64, client: &str, filter: &Filter) -> WaiterRegistration {
         let mut state = self.lock();
         let filter = state.engine.join(now_ms, client, filter);
         let wake = state.wakes.entry(filter).or_default().clone();
-        Seat { filter, wake }
+        WaiterRegistration { filter, wake }
     }
 
-    /// See [`delivery::Subscription::lanes_wanted`].
-    pub fn lanes_wanted(&self, now_ms: i64, ask: &Ask<'_>) -> Option<LanesWanted> {
-        self.lock().engine.lanes_wanted(now_ms, ask)
-    }
-
-    /// See [`delivery::Subscription::tell_lanes`].
-    pub fn tell_lanes(&self, queue: u32, from: u64, lanes: impl IntoIterator<Item = Lane>) {
-        self.lock().engine.tell_lanes(queue, from, lanes);
-    }
-
-    /// Hands out visible messages; see [`delivery::Subscription::receive`]. The flag tells whether something has to be
-    /// logged.
-    pub fn receive(&self, now_ms: i64, ask: &Ask<'_>, alive: impl Fn(&str) -> bool) -> (Vec<Picked>, bool) {
+    /// Hands out visible messages; see [`DeliveryEngine::receive`]. The flag tells whether something has to be logged.
+    pub fn receive(
+        &self,
+        now_ms: i64,
+        request: &ReceiveRequest<'_>,
+        alive: impl Fn(&str) -> bool,
+    ) -> (Vec<DeliveredMessage>, bool) {
         let mut state = self.lock();
-        let picked = state.engine.receive(now_ms, ask, alive);
-        if picked.len() == ask.max {
-            state.wake(ask.filter);
+        let picked = state.engine.receive(now_ms, request, alive);
+        if picked.len() == request.max {
+            state.wake(request.filter);
         }
         let to_log = state.engine.has_to_log();
         self.set_alarm(&mut state, now_ms);
         (picked, to_log)
     }
 
-    /// Filters of other members, which have received or announced themselves; none unless there are different ones.
-    pub fn other_filters(&self, filter: FilterId) -> Vec<(FilterId, Arc<Filter>)> {
-        self.lock().engine.other_filters(filter)
-    }
-
-    /// See [`delivery::Subscription::sort_out`].
-    pub fn sort_out(&self, now_ms: i64, picked: Vec<Picked>, verdicts: &[Verdict]) -> Vec<Picked> {
-        if self.is_lite() && verdicts.iter().all(|verdict| *verdict == Verdict::Wanted) {
+    /// Keeps what the receiver wants; see [`DeliveryEngine::apply_filter_results`].
+    pub fn apply_filter_results(
+        &self,
+        now_ms: i64,
+        picked: Vec<DeliveredMessage>,
+        results: &[FilterResult],
+    ) -> Vec<DeliveredMessage> {
+        if self.is_lite() && results.iter().all(|result| *result == FilterResult::Wanted) {
             // Nothing is left for others, who would look in vain.
             return picked;
         }
-        self.change(now_ms, |engine| engine.sort_out(now_ms, picked, verdicts))
+        self.change(now_ms, |engine| engine.apply_filter_results(now_ms, picked, results))
     }
 
-    /// See [`delivery::Subscription::give_back`].
-    pub fn give_back(&self, now_ms: i64, picked: &[Picked]) {
-        self.change(now_ms, |engine| engine.give_back(now_ms, picked));
-    }
-
-    /// See [`delivery::Subscription::is_known_to_have`].
-    pub fn is_known_to_have(&self, picked: &[Picked]) -> bool {
-        self.lock().engine.is_known_to_have(picked)
-    }
-
-    /// See [`delivery::Subscription::never_came`].
-    pub fn never_came(&self, now_ms: i64, picked: &[Picked]) {
-        self.change(now_ms, |engine| engine.never_came(now_ms, picked));
-    }
-
-    /// See [`delivery::Subscription::may_not_have_come`].
-    pub fn may_not_have_come(&self, now_ms: i64, picked: &[Picked]) {
-        self.change(now_ms, |engine| engine.may_not_have_come(now_ms, picked));
-    }
-
-    /// See [`delivery::Subscription::ack`].
+    /// Acknowledges a delivery; see [`DeliveryEngine::ack`].
     ///
     /// # Errors
     /// [`HandleError`].
-    pub fn ack(&self, now_ms: i64, lease: &Lease) -> Result<(), HandleError> {
+    pub fn ack(&self, now_ms: i64, handle: &DeliveryHandle) -> Result<(), HandleError> {
         let mut state = self.lock();
-        let acked = state.engine.ack(now_ms, lease);
+        let acked = state.engine.ack(now_ms, handle);
         if state.engine.is_ordered() {
             // What stands behind it may have its turn.
             state.wake_all();
@@ -253,95 +229,13 @@ impl Subscription {
         acked
     }
 
-    /// See [`delivery::Subscription::change_invisible`].
-    ///
-    /// # Errors
-    /// [`HandleError`].
-    pub fn change_invisible(
-        &self,
-        now_ms: i64,
-        lease: &Lease,
-        duration_ms: u64,
-        suspend: bool,
-    ) -> Result<Option<Lease>, HandleError> {
-        self.change(now_ms, |engine| engine.change_invisible(now_ms, lease, duration_ms, suspend))
-    }
-
-    /// See [`delivery::Subscription::give_up`].
-    ///
-    /// # Errors
-    /// [`HandleError`].
-    pub fn give_up(&self, now_ms: i64, lease: &Lease) -> Result<bool, HandleError> {
-        self.change(now_ms, |engine| engine.give_up(now_ms, lease))
-    }
-
-    /// See [`delivery::Subscription::blocked`].
-    pub fn blocked(&self) -> Vec<Blocked> {
-        self.lock().engine.blocked()
-    }
-
-    /// See [`delivery::Subscription::retrying`].
-    pub fn retrying(&self, max: usize) -> Vec<Retrying> {
-        self.lock().engine.retrying(max)
-    }
-
-    /// See [`delivery::Subscription::unblock`].
-    pub fn unblock(&self, now_ms: i64, queue: u32, offset: u64) -> bool {
-        self.change(now_ms, |engine| engine.unblock(now_ms, queue, offset))
-    }
-
-    /// See [`delivery::Subscription::bury_blocked`].
-    pub fn bury_blocked(&self, now_ms: i64, queue: u32, offset: u64) -> bool {
-        self.change(now_ms, |engine| engine.bury_blocked(queue, offset))
-    }
-
-    /// What keeps the messages of each queue that are not done.
-    pub fn counts(&self, now_ms: i64) -> BTreeMap<u32, Counts> {
-        self.lock().engine.counts(now_ms)
-    }
-
-    /// What keeps a message from the group's consumers, and their filters; see [`delivery::Subscription::fate`].
-    pub fn fate(&self, now_ms: i64, queue: u32, offset: u64) -> Option<(Fate, Vec<Arc<Filter>>)> {
-        let state = self.lock();
-        Some((state.engine.fate(now_ms, queue, offset)?, state.engine.filters()))
-    }
-
-    /// Where the group stands in each queue.
-    pub(super) fn standings(&self, now_ms: i64) -> BTreeMap<u32, Standing> {
-        self.lock().engine.standings(now_ms)
-    }
-
-    /// A client left: what it held while alive is visible again.
-    pub(super) fn client_left(&self, now_ms: i64, client: &str) {
-        self.change(now_ms, |engine| engine.client_left(now_ms, client));
-    }
-
-    /// The moment has come that the alarm was set for; returns whether something has to be logged.
-    pub fn alarm(&self, now_ms: i64, alive: impl Fn(&str) -> bool) -> bool {
+    /// Does what is due; returns whether something has to be logged.
+    pub fn sweep(&self, now_ms: i64, alive: impl Fn(&str) -> bool) -> bool {
         self.lock().alarm_ms = None;
         self.change(now_ms, |engine| {
             engine.sweep(now_ms, alive);
             engine.has_to_log()
         })
-    }
-
-    pub(super) fn take_progress(&self) -> Vec<QueueProgress> {
-        self.lock().engine.take_progress()
-    }
-
-    pub(super) fn take_dead(&self) -> Vec<Dead> {
-        self.lock().engine.take_dead()
-    }
-
-    /// Changes something that may leave messages for those who wait.
-    fn change<T>(&self, now_ms: i64, act: impl FnOnce(&mut delivery::Subscription) -> T) -> T {
-        let mut state = self.lock();
-        let done = act(&mut state.engine);
-        state.wake_all();
-        self.set_alarm(&mut state, now_ms);
-        drop(state);
-        self.call_followers();
-        done
     }
 
     /// Tells the clients that subscribe to a lite topic that there may be something in it.
@@ -351,7 +245,7 @@ impl Subscription {
         }
     }
 
-    fn set_alarm(&self, state: &mut State, now_ms: i64) {
+    fn set_alarm(&self, state: &mut SubscriptionState, now_ms: i64) {
         let Some(next_ms) = state.engine.next_event_ms(now_ms) else { return };
         // One that comes too early does no harm, and sets the next one.
         if state.alarm_ms.is_none_or(|alarm_ms| alarm_ms > next_ms) {
@@ -361,12 +255,12 @@ impl Subscription {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SubscriptionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl SubscriptionState {
     fn wake(&mut self, filter: FilterId) {
         if let Some(wake) = self.wakes.get(&filter) {
             wake.notify_one();
@@ -376,7 +270,7 @@ impl State {
     /// Wakes one waiter with each filter.
     fn wake_all(&mut self) {
         if self.wakes.len() > self.engine.filters_len() {
-            // Whoever still waits with a filter that is forgotten keeps its place until the poll ends.
+            // A waiter with a filter that is forgotten keeps its registration until the poll ends.
             self.wakes.retain(|_, wake| Arc::strong_count(wake) > 1);
         }
         self.wakes.values().for_each(|wake| wake.notify_one());
@@ -387,7 +281,7 @@ impl State {
 /// it is to start. The answer tells whether there is a start to be logged: a group that begins with what comes must still
 /// get it after a restart.
 pub(super) fn add_queues(
-    engine: &mut delivery::Subscription,
+    engine: &mut DeliveryEngine,
     topic: &Topic,
     group: &Group,
     store: &Store,
@@ -400,9 +294,9 @@ pub(super) fn add_queues(
     Ok(begins)
 }
 
-/// The same for one queue.
+/// [`add_queues`] for one queue.
 pub(super) fn add_queue(
-    engine: &mut delivery::Subscription,
+    engine: &mut DeliveryEngine,
     (topic_id, queue): (u32, u32),
     group_id: u32,
     start: Start,
@@ -425,6 +319,3 @@ pub(super) fn add_queue(
     engine.begin_queue(queue, start, bounds.next);
     Ok(true)
 }
-
-/// A subscription as everybody holds it.
-pub(crate) type Shared = Arc<Subscription>;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kerolox_core::delivery::{HandleError, Lease};
+use kerolox_core::delivery::{DeliveryHandle, HandleError, LeaseId};
 use kerolox_core::group::Start;
 use kerolox_core::lite::is_lite;
 use kerolox_kit::access::relay_acks;
@@ -17,7 +17,7 @@ use tonic::Request;
 
 use super::receive::invisible_ms;
 use super::{Context, stored_group};
-use crate::delivery::{Place, Subscription};
+use crate::delivery::{Place, TopicSubscription};
 use crate::engine::refused_by_log;
 
 /// Shortest time that a Node.js consumer can put a message away for: its SDK takes the seconds of the back-off policy for
@@ -57,15 +57,15 @@ async fn ack_own(
     if entries.is_empty() {
         return Ok(Vec::new());
     }
-    let mut touched: Vec<Arc<Subscription>> = Vec::new();
+    let mut touched: Vec<Arc<TopicSubscription>> = Vec::new();
     let mut results = Vec::with_capacity(entries.len());
     for (place, entry) in entries {
         let acked = open_handle(context, &client.client_id, named, &entry.receipt_handle).await.and_then(
-            |(subscription, lease)| {
+            |(subscription, handle)| {
                 let at_ms = now_ms();
-                subscription.ack(at_ms, &lease).map_err(|error| refused(&error))?;
+                subscription.ack(at_ms, &handle).map_err(|error| refused(&error))?;
                 let (group_id, topic_id) = (subscription.group_id(), subscription.topic_id());
-                let place = Place { group_id, topic_id, queue: lease.queue, offset: lease.offset };
+                let place = Place { group_id, topic_id, queue: handle.queue, offset: handle.offset };
                 context.deliveries.acknowledged().note(place, &client.client_id, at_ms);
                 if !touched.iter().any(|known| Arc::ptr_eq(known, &subscription)) {
                     touched.push(subscription);
@@ -97,14 +97,16 @@ pub(super) async fn change_invisible_duration(
     let asked_ms = invisible_ms(request.invisible_duration.as_ref(), 0)?;
     let duration_ms = if is_node(context, &client) { asked_ms.max(NODE_BACKOFF_MS_MIN) } else { asked_ms };
     let named = (request.group.as_ref(), request.topic.as_ref());
-    let (subscription, lease) =
+    let (subscription, handle) =
         open_handle(context, &client.client_id, named, &request.receipt_handle).await?;
     let suspend = request.suspend.unwrap_or(false);
-    let changed = subscription.change_invisible(now_ms(), &lease, duration_ms, suspend);
+    let at_ms = now_ms();
+    let changed =
+        subscription.change(at_ms, |engine| engine.change_invisible(at_ms, &handle, duration_ms, suspend));
     let changed = changed.map_err(|error| refused(&error))?;
     context.deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error))?;
     let receipt_handle = match changed {
-        Some(lease) => renewed(&request.receipt_handle, &lease)?,
+        Some(handle) => renewed(&request.receipt_handle, &handle)?,
         None => request.receipt_handle,
     };
     Ok(v2::ChangeInvisibleDurationResponse { status: Some(ok_status()), receipt_handle })
@@ -130,9 +132,11 @@ pub(super) async fn forward_to_dead_letter_queue(
     let client = ClientHeaders::lenient(request.metadata());
     let request = request.into_inner();
     let named = (request.group.as_ref(), request.topic.as_ref());
-    let (subscription, lease) =
+    let (subscription, handle) =
         open_handle(context, &client.client_id, named, &request.receipt_handle).await?;
-    subscription.give_up(now_ms(), &lease).map_err(|error| refused(&error))?;
+    let at_ms = now_ms();
+    let given_up = subscription.change(at_ms, |engine| engine.give_up(at_ms, &handle));
+    given_up.map_err(|error| refused(&error))?;
     context.deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error))?;
     Ok(v2::ForwardMessageToDeadLetterQueueResponse { status: Some(ok_status()) })
 }
@@ -143,7 +147,7 @@ async fn open_handle(
     client: &str,
     (group, topic): (Option<&v2::Resource>, Option<&v2::Resource>),
     text: &str,
-) -> Result<(Arc<Subscription>, Lease), Refusal> {
+) -> Result<(Arc<TopicSubscription>, DeliveryHandle), Refusal> {
     let handle = ReceiptHandle::from_text(text).map_err(|error| Refusal::invalid_receipt_handle(&error))?;
     let invalid = |reason: String| Refusal::invalid_receipt_handle(reason);
     let group_name = stored_group(group)?;
@@ -184,19 +188,20 @@ async fn open_handle(
     } else {
         context.deliveries.subscription(&group, &topic)?
     };
-    let lease = Lease {
+    let opened = DeliveryHandle {
         queue: handle.queue,
         offset: handle.offset,
         attempt: handle.attempt,
-        lease: handle.lease,
+        lease: LeaseId::new(handle.lease),
         visible_ms: handle.invisible_until_ms,
     };
-    Ok((subscription, lease))
+    Ok((subscription, opened))
 }
 
-fn renewed(text: &str, lease: &Lease) -> Result<String, Refusal> {
+fn renewed(text: &str, renewed: &DeliveryHandle) -> Result<String, Refusal> {
     let handle = ReceiptHandle::from_text(text).map_err(|error| Refusal::invalid_receipt_handle(&error))?;
-    Ok(ReceiptHandle { lease: lease.lease, invisible_until_ms: lease.visible_ms, ..handle }.to_text())
+    Ok(ReceiptHandle { lease: renewed.lease.get(), invisible_until_ms: renewed.visible_ms, ..handle }
+        .to_text())
 }
 
 fn is_node(context: &Context, client: &ClientHeaders) -> bool {

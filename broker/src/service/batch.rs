@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
 
 use bytes::Bytes;
-use kerolox_core::delivery::Picked;
+use kerolox_core::delivery::DeliveredMessage;
 use kerolox_kit::answers::AnswerWay;
 use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::ok_status;
@@ -17,7 +17,7 @@ use tonic::Status;
 
 use super::Context;
 use super::handed::HandedOut;
-use crate::delivery::Subscription;
+use crate::delivery::TopicSubscription;
 use crate::wire;
 
 /// An answer as a stream. When the call breaks before its end, all of its messages are given back: clients forget what they have
@@ -27,7 +27,7 @@ pub(super) struct Batch {
     way: AnswerWay,
     /// When the client gives the call up.
     deadline: Option<Instant>,
-    messages: Vec<(Arc<Subscription>, Picked, Bytes)>,
+    messages: Vec<(Arc<TopicSubscription>, DeliveredMessage, Bytes)>,
     sent: usize,
     /// The item that comes next, before any more messages.
     head: Option<Content>,
@@ -42,7 +42,11 @@ impl Batch {
     }
 
     /// Adds messages that a subscription handed out.
-    pub(super) fn add(&mut self, subscription: &Arc<Subscription>, messages: Vec<(Picked, Bytes)>) {
+    pub(super) fn add(
+        &mut self,
+        subscription: &Arc<TopicSubscription>,
+        messages: Vec<(DeliveredMessage, Bytes)>,
+    ) {
         let with_owner = |(picked, bytes)| (subscription.clone(), picked, bytes);
         self.messages.extend(messages.into_iter().map(with_owner));
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kerolox_core::delivery::Retrying;
+use kerolox_core::delivery::RetryingMessage;
 use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
 use kerolox_core::record::{ProgressItem, ProgressRecord, Record, Redriven};
@@ -13,7 +13,7 @@ use kerolox_proto::kerolox as pb;
 use kerolox_store::{Entry, Outcome, Store, StoreError};
 
 use super::failure::Failure;
-use crate::delivery::{Deliveries, Subscription};
+use crate::delivery::{Deliveries, TopicSubscription};
 use crate::engine::{Engine, refused_by_log};
 use crate::pace::Step;
 use crate::wire::{self, Delivery};
@@ -195,7 +195,7 @@ pub(super) fn blocked(
     let mut messages = Vec::new();
     for topic in topics {
         let Some(subscription) = subscription(store, deliveries, &group, &topic)? else { continue };
-        for found in subscription.blocked() {
+        for found in subscription.with(|engine| engine.blocked()) {
             let read = readable(store.message_at(topic.id, found.queue, found.offset))?;
             let record = read.map(|(_, record)| record);
             let message_group = record.as_ref().and_then(|record| wire::message_group(record).ok().flatten());
@@ -237,7 +237,12 @@ pub(super) fn retries(
     Ok(pb::ListRetriesResponse { error: None, messages })
 }
 
-fn retried(store: &Store, group: &Group, topic: &Topic, found: &Retrying) -> Answer<pb::RetriedMessage> {
+fn retried(
+    store: &Store,
+    group: &Group,
+    topic: &Topic,
+    found: &RetryingMessage,
+) -> Answer<pb::RetriedMessage> {
     let record = readable(store.message_at(topic.id, found.queue, found.offset))?.map(|(_, record)| record);
     let labels = record.as_ref().map(wire::labels).unwrap_or_default();
     Ok(pb::RetriedMessage {
@@ -260,7 +265,7 @@ fn subscription(
     deliveries: &Deliveries,
     group: &Group,
     topic: &Topic,
-) -> Answer<Option<Arc<Subscription>>> {
+) -> Answer<Option<Arc<TopicSubscription>>> {
     if let Some(active) = deliveries.active(group.id, topic.id) {
         return Ok(Some(active));
     }
@@ -271,7 +276,7 @@ fn subscription(
         if acks.is_some_and(|acks| acks.attempted().any(is_spent)) {
             let subscription = deliveries.subscription(group, topic);
             let subscription = subscription.map_err(Failure::from)?;
-            subscription.alarm(now_ms(), |_| true);
+            subscription.sweep(now_ms(), |_| true);
             return Ok(Some(subscription));
         }
     }
@@ -289,10 +294,14 @@ pub(super) async fn settle(
     let topic = topic
         .ok_or_else(|| Failure::NotFound(format!("there is no topic {:?} on this broker", request.topic)))?;
     let subscription = subscription(engine.store(), deliveries, &group, &topic)?;
-    let (queue, offset) = (request.queue, request.offset);
+    let (queue, offset, now_ms) = (request.queue, request.offset, now_ms());
     let settled = subscription.as_ref().is_some_and(|subscription| match request.action() {
-        pb::BlockedAction::Retry => subscription.unblock(now_ms(), queue, offset),
-        pb::BlockedAction::DeadLetter => subscription.bury_blocked(now_ms(), queue, offset),
+        pb::BlockedAction::Retry => {
+            subscription.change(now_ms, |engine| engine.unblock(now_ms, queue, offset))
+        }
+        pb::BlockedAction::DeadLetter => {
+            subscription.change(now_ms, |engine| engine.bury_blocked(queue, offset))
+        }
         pb::BlockedAction::Unspecified => false,
     });
     if request.action() == pb::BlockedAction::Unspecified {

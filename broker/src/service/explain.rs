@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kerolox_core::delivery::Fate;
+use kerolox_core::delivery::MessageFate;
 use kerolox_core::group::Group;
 use kerolox_core::lookup;
 use kerolox_core::record::MessageRecord;
@@ -126,13 +126,13 @@ impl Inquiry<'_> {
             ..Default::default()
         };
         let (word, text) = match fate {
-            Fate::Done => self.done(place, (group, cursor), is_filtered, &mut reason)?,
-            Fate::Blocked { attempts } => {
+            MessageFate::Done => self.done(place, (group, cursor), is_filtered, &mut reason)?,
+            MessageFate::Blocked { attempts } => {
                 reason.attempts = attempts;
                 let text = "its attempts are used up and it stays, with what is behind it in its message group; say what becomes of it with blockedSettle";
                 ("blocked", text.to_owned())
             }
-            Fate::InFlight { client, attempt, until_ms, while_alive } => {
+            MessageFate::InFlight { client, attempt, until_ms, while_alive } => {
                 let text = match while_alive {
                     true => format!(
                         "client {client} has had it since delivery {attempt} and keeps it while it lives"
@@ -144,14 +144,14 @@ impl Inquiry<'_> {
                 (reason.client, reason.attempts, reason.until_ms) = (client, attempt, until_ms);
                 ("in-flight", text)
             }
-            Fate::Waiting { attempts, until_ms } => {
+            MessageFate::Waiting { attempts, until_ms } => {
                 (reason.attempts, reason.until_ms) = (attempts, until_ms);
                 (
                     "retry",
                     format!("delivery {attempts} did not succeed or was put off; it waits for the next one"),
                 )
             }
-            Fate::Behind { front, is_blocked, client } => {
+            MessageFate::Behind { front, is_blocked, client } => {
                 reason.client.clone_from(&client);
                 let why = match (is_blocked, client.as_str()) {
                     (true, _) => "used up its attempts and stays; see blockedList".to_owned(),
@@ -163,7 +163,7 @@ impl Inquiry<'_> {
                 );
                 (if is_blocked { "behind-blocked" } else { "behind" }, text)
             }
-            Fate::Ready { attempts, ahead } => {
+            MessageFate::Ready { attempts, ahead } => {
                 (reason.attempts, reason.ahead) = (attempts, ahead);
                 ready(topic, group, is_filtered, filters.is_empty(), ahead)
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kerolox_core::delivery::Standing;
+use kerolox_core::delivery::QueuePosition;
 use kerolox_core::group::Group;
 use kerolox_core::lookup;
 use kerolox_core::topic::Topic;
@@ -36,16 +36,16 @@ pub(super) fn describe(
                 queues.push(lite_status(deliveries, &topic, &cursor)?);
                 continue;
             }
-            let standings = deliveries.standings(&cursor, &topic)?;
+            let positions = deliveries.positions(&cursor, &topic)?;
             queues
-                .extend(standings.iter().map(|(queue, standing)| status(&topic, *queue, &cursor, standing)));
+                .extend(positions.iter().map(|(queue, standing)| status(&topic, *queue, &cursor, standing)));
         }
     }
     queues.sort_by(|a, b| (&a.topic, &a.client, a.queue).cmp(&(&b.topic, &b.client, b.queue)));
     Ok((group, queues))
 }
 
-fn status(topic: &Topic, queue: u32, cursor: &Group, standing: &Standing) -> pb::GroupQueueStatus {
+fn status(topic: &Topic, queue: u32, cursor: &Group, standing: &QueuePosition) -> pb::GroupQueueStatus {
     pb::GroupQueueStatus {
         topic: topic.name.clone(),
         queue,
@@ -69,7 +69,7 @@ fn lite_status(
     cursor: &Group,
 ) -> Result<pb::GroupQueueStatus, Failure> {
     let (lites, counts) = deliveries.lite_totals(cursor, topic)?;
-    let together = status(topic, 0, cursor, &Standing { counts, ..Standing::default() });
+    let together = status(topic, 0, cursor, &QueuePosition { counts, ..QueuePosition::default() });
     Ok(pb::GroupQueueStatus { lite_topics: Some(lites), ..together })
 }
 
@@ -91,8 +91,8 @@ impl Plan {
         let topic = topic_named(store, &request.topic)?;
         let targets = targets(store, &topic, request)?;
         let moves = cursors(store, &group).into_iter().map(|cursor| {
-            let standings = deliveries.standings(&cursor, &topic)?;
-            let standing = |queue: &u32| standings.get(queue).copied().unwrap_or_default();
+            let positions = deliveries.positions(&cursor, &topic)?;
+            let standing = |queue: &u32| positions.get(queue).copied().unwrap_or_default();
             let resets = targets.iter().map(|(queue, to)| reset(&cursor, *queue, *to, standing(queue)));
             let resets = resets.collect();
             Ok((cursor, resets))
@@ -116,7 +116,7 @@ impl Plan {
     }
 }
 
-fn reset(cursor: &Group, queue: u32, to: u64, standing: Standing) -> pb::QueueReset {
+fn reset(cursor: &Group, queue: u32, to: u64, standing: QueuePosition) -> pb::QueueReset {
     pb::QueueReset {
         queue,
         from: standing.committed,

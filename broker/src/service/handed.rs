@@ -2,39 +2,41 @@
 
 use std::sync::{Arc, Weak};
 
-use kerolox_core::delivery::Picked;
+use kerolox_core::delivery::{DeliveredMessage, DeliveryEngine};
 use kerolox_kit::process::now_ms;
 
-use crate::delivery::Subscription;
+use crate::delivery::TopicSubscription;
 
 /// The messages of one answer.
 #[derive(Default)]
 pub(super) struct HandedOut {
     /// A subscription that nobody needs any more has nothing to take back.
-    by_owner: Vec<(Weak<Subscription>, Vec<Picked>)>,
+    by_owner: Vec<(Weak<TopicSubscription>, Vec<DeliveredMessage>)>,
 }
 
 impl HandedOut {
-    pub(super) fn add(&mut self, owner: &Arc<Subscription>, messages: Vec<Picked>) {
+    pub(super) fn add(&mut self, owner: &Arc<TopicSubscription>, messages: Vec<DeliveredMessage>) {
         self.by_owner.push((Arc::downgrade(owner), messages));
     }
 
     /// The answer ended before all of it was on its way.
     pub(super) fn never_came(&self) {
-        self.take_back(Subscription::never_came);
+        self.take_back(DeliveryEngine::never_came);
     }
 
     /// All of the answer was on its way, and has perhaps not arrived.
     pub(super) fn may_not_have_come(&self) {
-        self.take_back(Subscription::may_not_have_come);
+        self.take_back(DeliveryEngine::may_not_have_come);
     }
 
-    fn take_back(&self, act: impl Fn(&Subscription, i64, &[Picked])) {
+    fn take_back(&self, act: impl Fn(&mut DeliveryEngine, i64, &[DeliveredMessage])) {
         let now_ms = now_ms();
         let owners = self.by_owner.iter().filter_map(|(owner, messages)| Some((owner.upgrade()?, messages)));
-        let owners: Vec<(Arc<Subscription>, &Vec<Picked>)> = owners.collect();
-        if !owners.iter().any(|(owner, messages)| owner.is_known_to_have(messages)) {
-            owners.iter().for_each(|(owner, messages)| act(owner, now_ms, messages));
+        let owners: Vec<(Arc<TopicSubscription>, &Vec<DeliveredMessage>)> = owners.collect();
+        if !owners.iter().any(|(owner, messages)| owner.with(|engine| engine.is_known_to_have(messages))) {
+            for (owner, messages) in owners {
+                owner.change(now_ms, |engine| act(engine, now_ms, messages));
+            }
         }
     }
 }

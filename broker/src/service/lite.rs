@@ -20,7 +20,7 @@ use super::Context;
 use super::batch::Batch;
 use super::other_groups::OtherGroups;
 use super::receive::{Looked, Receiver, Waited, Wanted, wait};
-use crate::delivery::{Action, Change, Evicted, Inbox, OverQuota, Subscription};
+use crate::delivery::{Action, Change, Evicted, Inbox, OverQuota, TopicSubscription};
 use crate::engine::{LiteError, refused_by_log, refused_by_store};
 use crate::pace::Step;
 
@@ -119,10 +119,10 @@ fn gather(
         else {
             continue;
         };
-        let seat = subscription.join(now_ms(), client, &wanted.filter);
+        let waiter = subscription.join(now_ms(), client, &wanted.filter);
         let max = wanted.max - batch.len();
         let receiver = Receiver { context, client, wanted, subscription: &subscription, max };
-        match receiver.step_here(&seat, &mut step).inspect_err(|_| inbox.push(queue))? {
+        match receiver.step_here(&waiter, &mut step).inspect_err(|_| inbox.push(queue))? {
             Looked::Found(messages) => {
                 queues.push(queue);
                 batch.add(&subscription, messages);
@@ -143,7 +143,7 @@ fn subscription(
     context: &Context,
     wanted: &Wanted,
     queue: u32,
-) -> Result<Option<Arc<Subscription>>, Refusal> {
+) -> Result<Option<Arc<TopicSubscription>>, Refusal> {
     context.deliveries.lite_subscription(&wanted.group, &wanted.topic, queue, Start::Earliest)
 }
 
@@ -285,7 +285,7 @@ async fn begin(
         return Ok(());
     };
     if let Some(offset) = offset_of(context, topic, queue, place).map_err(|error| refused_by_store(&error))? {
-        subscription.reset(now_ms(), &[(queue, offset)]);
+        subscription.change(now_ms(), |engine| engine.reset(queue, offset));
     }
     context.deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error))
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kerolox_core::delivery::{Ask, FilterId, Held, Lane, LanesWanted, Picked, Verdict};
+use kerolox_core::delivery::{
+    DeliveredMessage, FilterId, FilterResult, LeaseTerm, OrderingKey, OrderingKeysWanted, ReceiveRequest,
+};
 use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
 use kerolox_core::lookup::id_hash;
@@ -29,7 +31,7 @@ use tonic::metadata::MetadataMap;
 use super::batch::Batch;
 use super::other_groups::OtherGroups;
 use super::{Context, lite, parse_filter, stored_group};
-use crate::delivery::{Seat, Subscription};
+use crate::delivery::{TopicSubscription, WaiterRegistration};
 use crate::engine::refused_by_store;
 use crate::pace::Step;
 use crate::wire::{self, Delivery};
@@ -59,7 +61,7 @@ pub(super) struct Wanted {
     pub(super) group: Arc<Group>,
     pub(super) filter: Filter,
     pub(super) max: usize,
-    held: Held,
+    term: LeaseTerm,
     pub(super) until: Instant,
     /// Until when it looks through messages that its filter does not want.
     pub(super) scan_until: Instant,
@@ -77,7 +79,7 @@ pub(super) struct Call<'a> {
 }
 
 /// A message that was handed out, as its client gets it.
-pub(super) type Encoded = (Picked, Bytes);
+pub(super) type Encoded = (DeliveredMessage, Bytes);
 
 /// Hands out messages, waiting for some if there are none. The queue that the client names is not looked at: every
 /// consumer may receive from every queue of this broker, as with RocketMQ's proxy, and SDKs that know queue 0 only miss
@@ -96,11 +98,11 @@ pub(super) async fn receive_message(
     let (client, max) = (call.client.client_id.as_str(), wanted.max);
     let receiver = Receiver { context, client, wanted: &wanted, subscription: &subscription, max };
     receiver.heed_announced();
-    let seat = subscription.join(now_ms(), client, &wanted.filter);
+    let waiter = subscription.join(now_ms(), client, &wanted.filter);
     let mut pace = context.scans.pace();
     loop {
         context.engine.check_rule()?;
-        let goes_on = match receiver.step(&seat).await? {
+        let goes_on = match receiver.step(&waiter).await? {
             Looked::Found(messages) => {
                 let mut batch = Batch::new(context.clone(), wanted.way.clone(), wanted.deadline);
                 batch.add(&subscription, messages);
@@ -109,11 +111,11 @@ pub(super) async fn receive_message(
             Looked::NotYet => !context.shutdown.is_requested() && pace.rest(wanted.scan_until).await,
             Looked::Nothing => {
                 pace.stop();
-                match wait(context, &wanted, seat.arrival(), &others).await {
+                match wait(context, &wanted, waiter.arrival(), &others).await {
                     Waited::Arrival => true,
                     Waited::Others => match others.ask().await {
                         Some(found) => {
-                            seat.pass_on();
+                            waiter.pass_on();
                             return Ok(found);
                         }
                         None => true,
@@ -123,7 +125,7 @@ pub(super) async fn receive_message(
             }
         };
         if !goes_on {
-            seat.pass_on();
+            waiter.pass_on();
             return Err(Refusal::new(Code::MessageNotFound, "no new message"));
         }
     }
@@ -138,7 +140,7 @@ async fn understand(
     let client = call.client;
     let deadline = client.timeout.and_then(|timeout| received.checked_add(timeout));
     let filter = parse_filter(request.filter_expression.as_ref())?;
-    let held = held_of(context, request)?;
+    let term = lease_term(context, request)?;
     let queue = request.message_queue.as_ref();
     let poll = poll_time(request.long_polling_timeout.as_ref().map(wire::duration_ms), client.timeout);
     let until = received + poll;
@@ -154,7 +156,7 @@ async fn understand(
         group,
         filter,
         max,
-        held,
+        term,
         until,
         scan_until,
         attempt_id,
@@ -189,11 +191,11 @@ pub(super) fn check_readable(topic: &Topic) -> Result<(), Refusal> {
     ))
 }
 
-fn held_of(context: &Context, request: &v2::ReceiveMessageRequest) -> Result<Held, Refusal> {
+fn lease_term(context: &Context, request: &v2::ReceiveMessageRequest) -> Result<LeaseTerm, Refusal> {
     if request.auto_renew {
-        return Ok(Held::WhileAlive(context.auto_renew_ms));
+        return Ok(LeaseTerm::WhileAlive(context.auto_renew_ms));
     }
-    invisible_ms(request.invisible_duration.as_ref(), INVISIBLE_MS_MIN).map(Held::For)
+    invisible_ms(request.invisible_duration.as_ref(), INVISIBLE_MS_MIN).map(LeaseTerm::Fixed)
 }
 
 /// The invisible duration that a client asks for, in milliseconds: nothing counts as 0.
@@ -254,8 +256,8 @@ pub(super) fn length(entry: &Option<Entry>) -> usize {
     entry.map_or(0, |entry| entry.len as usize)
 }
 
-/// The lane of the message at an offset.
-fn lane(offset: u64, read: ReadMessage) -> Result<Lane, Refusal> {
+/// The ordering key of the message at an offset.
+fn ordering_key(offset: u64, read: ReadMessage) -> Result<OrderingKey, Refusal> {
     let record = match read.map_err(Unread::from) {
         Ok(record) => record,
         // Nobody knows its message group.
@@ -263,7 +265,7 @@ fn lane(offset: u64, read: ReadMessage) -> Result<Lane, Refusal> {
         Err(Unread::Refused(refusal)) => return Err(refusal),
     };
     let group = record.as_ref().and_then(|(_, record)| wire::message_group(record).ok().flatten());
-    Ok(group.map_or(Lane::Alone(offset), |group| Lane::Group(id_hash(group))))
+    Ok(group.map_or(OrderingKey::Alone(offset), |group| OrderingKey::Group(id_hash(group))))
 }
 
 /// One consumer that asks.
@@ -271,7 +273,7 @@ pub(super) struct Receiver<'a> {
     pub(super) context: &'a Context,
     pub(super) client: &'a str,
     pub(super) wanted: &'a Wanted,
-    pub(super) subscription: &'a Arc<Subscription>,
+    pub(super) subscription: &'a Arc<TopicSubscription>,
     /// Most messages that it takes.
     pub(super) max: usize,
 }
@@ -288,8 +290,8 @@ pub(super) enum Looked {
 
 /// What was picked for a consumer. It is given back if it cannot be read, or the consumer goes away meanwhile.
 struct Picks<'a> {
-    subscription: &'a Arc<Subscription>,
-    messages: Vec<Picked>,
+    subscription: &'a Arc<TopicSubscription>,
+    messages: Vec<DeliveredMessage>,
 }
 
 impl Picks<'_> {
@@ -303,15 +305,21 @@ impl Picks<'_> {
         entries.truncate(len);
         let rest = self.messages.split_off(len);
         if !rest.is_empty() {
-            self.subscription.give_back(now_ms(), &rest);
+            give_back(self.subscription, &rest);
         }
     }
+}
+
+/// Gives messages back that never reached the receiver.
+fn give_back(subscription: &TopicSubscription, picked: &[DeliveredMessage]) {
+    let now_ms = now_ms();
+    subscription.change(now_ms, |engine| engine.give_back(now_ms, picked));
 }
 
 impl Drop for Picks<'_> {
     fn drop(&mut self) {
         if !self.messages.is_empty() {
-            self.subscription.give_back(now_ms(), &self.messages);
+            give_back(self.subscription, &self.messages);
         }
     }
 }
@@ -333,13 +341,13 @@ impl From<StoreError> for Unread {
 
 impl Receiver<'_> {
     /// One step towards messages for this consumer that can be had at once.
-    pub(super) async fn step(&self, seat: &Seat) -> Result<Looked, Refusal> {
+    pub(super) async fn step(&self, waiter: &WaiterRegistration) -> Result<Looked, Refusal> {
         let mut step = Step::begin();
         loop {
-            if !self.tell_lanes(seat, &mut step)? {
+            if !self.load_ordering_keys(waiter, &mut step)? {
                 return Ok(Looked::NotYet);
             }
-            let mut picks = self.pick(seat);
+            let mut picks = self.pick(waiter);
             if picks.messages.is_empty() {
                 return Ok(Looked::Nothing);
             }
@@ -347,7 +355,7 @@ impl Receiver<'_> {
             picks.limit(&mut entries, &mut step);
             let reserved = reserve(entries.iter().map(length).sum()).await?;
             let read = self.context.engine.read_entries(&entries).await;
-            let messages = self.sort_out(picks, read, seat)?;
+            let messages = self.keep_wanted(picks, read, waiter)?;
             reserved.keep(messages.iter().map(|(_, message)| message.len()).sum());
             if !messages.is_empty() {
                 return Ok(Looked::Found(messages));
@@ -359,12 +367,12 @@ impl Receiver<'_> {
     }
 
     /// The same without looking at other members of the group, and so without waiting; takes from a step that is under way.
-    pub(super) fn step_here(&self, seat: &Seat, step: &mut Step) -> Result<Looked, Refusal> {
+    pub(super) fn step_here(&self, waiter: &WaiterRegistration, step: &mut Step) -> Result<Looked, Refusal> {
         loop {
-            if !self.tell_lanes(seat, step)? {
+            if !self.load_ordering_keys(waiter, step)? {
                 return Ok(Looked::NotYet);
             }
-            let mut picks = self.pick(seat);
+            let mut picks = self.pick(waiter);
             if picks.messages.is_empty() {
                 return Ok(Looked::Nothing);
             }
@@ -373,7 +381,7 @@ impl Receiver<'_> {
             let reserved = try_reserve(entries.iter().map(length).sum())?;
             let store = self.context.engine.store();
             let read = |entry: Option<Entry>| entry.map_or(Ok(None), |entry| store.read_entry(&entry));
-            let messages = self.sort_out(picks, entries.into_iter().map(read).collect(), seat)?;
+            let messages = self.keep_wanted(picks, entries.into_iter().map(read).collect(), waiter)?;
             reserved.keep(messages.iter().map(|(_, message)| message.len()).sum());
             if !messages.is_empty() {
                 return Ok(Looked::Found(messages));
@@ -394,20 +402,20 @@ impl Receiver<'_> {
         self.context.deliveries.heed_announced(self.subscription, &self.wanted.group, &self.wanted.topic);
     }
 
-    fn ask<'a>(&'a self, seat: &Seat) -> Ask<'a> {
-        Ask {
+    fn request<'a>(&'a self, waiter: &WaiterRegistration) -> ReceiveRequest<'a> {
+        ReceiveRequest {
             max: self.max,
-            held: self.wanted.held,
+            term: self.wanted.term,
             client: self.client,
-            filter: seat.filter,
+            filter: waiter.filter,
             attempt_id: self.wanted.attempt_id.as_deref(),
         }
     }
 
     /// The next messages for this consumer, unread.
-    fn pick(&self, seat: &Seat) -> Picks<'_> {
+    fn pick(&self, waiter: &WaiterRegistration) -> Picks<'_> {
         let alive = |client: &str| self.context.clients.is_alive(client);
-        let (messages, to_log) = self.subscription.receive(now_ms(), &self.ask(seat), alive);
+        let (messages, to_log) = self.subscription.receive(now_ms(), &self.request(waiter), alive);
         if to_log {
             // Failed attempts are worth remembering over a restart.
             self.context.deliveries.progress().note(self.subscription);
@@ -416,62 +424,62 @@ impl Receiver<'_> {
     }
 
     /// Leaves to others, or to nobody, what the filter does not want of the messages that were read.
-    fn sort_out(
+    fn keep_wanted(
         &self,
         mut picks: Picks<'_>,
         read: Vec<ReadMessage>,
-        seat: &Seat,
+        waiter: &WaiterRegistration,
     ) -> Result<Vec<Encoded>, Refusal> {
         let mut others = None;
         let mut found = HashMap::new();
-        let mut verdicts = Vec::with_capacity(read.len());
+        let mut results = Vec::with_capacity(read.len());
         for (message, read) in picks.messages.iter().zip(read) {
-            let verdict = match self.to_deliver(message, read) {
+            let result = match self.to_deliver(message, read) {
                 Ok(Some(record)) if wanted_by(&record.1, &self.wanted.filter) => {
                     let encoded = self.encode(message, &record);
                     found.insert((message.queue, message.offset), encoded);
-                    Verdict::Wanted
+                    FilterResult::Wanted
                 }
                 Ok(Some(record)) => {
                     let others = others.get_or_insert_with(|| {
                         self.heed_announced();
-                        self.subscription.other_filters(seat.filter)
+                        self.subscription.with(|engine| engine.other_filters(waiter.filter))
                     });
                     let others = others.iter().filter(|(_, filter)| wanted_by(&record.1, filter));
                     let others: Vec<FilterId> = others.map(|(id, _)| *id).collect();
-                    if others.is_empty() { Verdict::Unwanted } else { Verdict::WantedBy(others) }
+                    if others.is_empty() { FilterResult::Unwanted } else { FilterResult::WantedBy(others) }
                 }
-                Ok(None) => Verdict::Unwanted,
+                Ok(None) => FilterResult::Unwanted,
                 // It is not done: the group sees it in its lag until somebody mends the log or gives it up.
-                Err(Unread::Damaged) => Verdict::Unreadable(now_ms().saturating_add(DAMAGED_AGAIN_MS)),
+                Err(Unread::Damaged) => FilterResult::Unreadable(now_ms().saturating_add(DAMAGED_AGAIN_MS)),
                 Err(Unread::Refused(refusal)) => return Err(refusal),
             };
-            verdicts.push(verdict);
+            results.push(result);
         }
         let picked = std::mem::take(&mut picks.messages);
-        let messages = self.subscription.sort_out(now_ms(), picked, &verdicts);
-        if verdicts.contains(&Verdict::Unwanted) {
+        let messages = self.subscription.apply_filter_results(now_ms(), picked, &results);
+        if results.contains(&FilterResult::Unwanted) {
             self.context.deliveries.progress().note(self.subscription);
         }
-        let encoded = |message: Picked| {
+        let encoded = |message: DeliveredMessage| {
             found.remove(&(message.queue, message.offset)).map(|encoded| (message, encoded))
         };
         Ok(messages.into_iter().filter_map(encoded).collect())
     }
 
-    /// Where the group keeps the order of message groups: says to which one each of the next messages belongs. `false` when
+    /// Where the group keeps the order of message groups: loads the ordering keys of the next messages. `false` when
     /// the step ends before enough is known.
-    fn tell_lanes(&self, seat: &Seat, step: &mut Step) -> Result<bool, Refusal> {
-        let ask = self.ask(seat);
-        let mut told = false;
-        while let Some(LanesWanted { queue, from, end }) = self.subscription.lanes_wanted(now_ms(), &ask) {
-            if told && step.is_over() {
+    fn load_ordering_keys(&self, waiter: &WaiterRegistration, step: &mut Step) -> Result<bool, Refusal> {
+        let request = self.request(waiter);
+        let mut has_loaded = false;
+        while let Some(OrderingKeysWanted { queue, from, end }) = self.keys_wanted(&request) {
+            if has_loaded && step.is_over() {
                 return Ok(false);
             }
-            told = true;
+            has_loaded = true;
             let end = end.min(from + LANES_PAGE);
             if self.subscription.is_lite() {
-                self.subscription.tell_lanes(queue, from, (from..end).map(|_| Lane::Group(0)));
+                self.load_keys(queue, from, (from..end).map(|_| OrderingKey::Group(0)));
                 continue;
             }
             let page: Vec<(u32, u64)> = (from..end).map(|at| (queue, at)).collect();
@@ -483,17 +491,25 @@ impl Receiver<'_> {
             entries.truncate(step.take(entries.iter().map(length)));
             let read = |entry: Option<Entry>| entry.map_or(Ok(None), |entry| store.read_entry(&entry));
             let read = page.iter().zip(entries.into_iter().map(read));
-            let lanes = read.map(|((_, offset), read)| lane(*offset, read));
-            let lanes = lanes.collect::<Result<Vec<_>, _>>()?;
-            self.subscription.tell_lanes(queue, from, lanes);
+            let keys = read.map(|((_, offset), read)| ordering_key(*offset, read));
+            let keys = keys.collect::<Result<Vec<_>, _>>()?;
+            self.load_keys(queue, from, keys);
         }
         Ok(true)
+    }
+
+    fn keys_wanted(&self, request: &ReceiveRequest<'_>) -> Option<OrderingKeysWanted> {
+        self.subscription.with(|engine| engine.ordering_keys_wanted(now_ms(), request))
+    }
+
+    fn load_keys(&self, queue: u32, from: u64, keys: impl IntoIterator<Item = OrderingKey>) {
+        self.subscription.with(|engine| engine.load_ordering_keys(queue, from, keys));
     }
 
     /// The record of a message that was read; `None` when it is not to be delivered any more.
     fn to_deliver(
         &self,
-        picked: &Picked,
+        picked: &DeliveredMessage,
         read: ReadMessage,
     ) -> Result<Option<(Frame, MessageRecord)>, Unread> {
         let found = read?;
@@ -507,7 +523,7 @@ impl Receiver<'_> {
     }
 
     /// The message as the client gets it.
-    fn encode(&self, picked: &Picked, (frame, record): &(Frame, MessageRecord)) -> Bytes {
+    fn encode(&self, picked: &DeliveredMessage, (frame, record): &(Frame, MessageRecord)) -> Bytes {
         let wanted = self.wanted;
         let handle = ReceiptHandle {
             broker: self.context.broker.clone(),
@@ -516,7 +532,7 @@ impl Receiver<'_> {
             queue: picked.queue,
             offset: picked.offset,
             attempt: picked.attempt,
-            lease: picked.lease,
+            lease: picked.lease.get(),
             invisible_until_ms: picked.visible_ms,
             topic_id: wanted.topic.id,
             group_id: wanted.group.id,

@@ -1,11 +1,11 @@
 //! What keeps one message from the consumers of a group.
 
-use super::cursor::Cursor;
-use super::lanes::Lanes;
+use super::flight::Flight;
+use super::queue::QueueDelivery;
 
 /// What keeps a message from the consumers of a group, or that nothing does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub enum MessageFate {
     /// Finished: acknowledged, wanted by nobody, given up, or in front of where the group began.
     Done,
     /// Out with a consumer.
@@ -49,43 +49,44 @@ pub enum Fate {
     },
 }
 
-impl Cursor {
-    pub(super) fn fate(&self, now_ms: i64, offset: u64) -> Fate {
-        if self.acks.is_done(offset) {
-            return Fate::Done;
+impl QueueDelivery {
+    /// What keeps the message at an offset from the group's consumers.
+    pub(super) fn fate(&self, now_ms: i64, offset: u64) -> MessageFate {
+        if self.ledger.acks().is_done(offset) {
+            return MessageFate::Done;
         }
-        let flight = self.get(offset);
-        if let Some(flight) = flight {
-            let (attempts, until_ms) = (flight.attempts, flight.visible_ms);
-            let while_alive = flight.renew_until_ms.is_some();
-            if flight.spent {
-                return Fate::Blocked { attempts };
-            }
-            if until_ms > now_ms || while_alive {
-                return match flight.lease != 0 && !flight.put_off {
-                    true => Fate::InFlight {
-                        client: flight.client.clone(),
-                        attempt: attempts,
-                        until_ms,
-                        while_alive,
-                    },
-                    false => Fate::Waiting { attempts, until_ms },
-                };
-            }
-        }
-        if let Some(front) =
-            self.lanes().and_then(|lanes: &Lanes| lanes.front_of(offset)).filter(|front| *front != offset)
-        {
-            let holder = self.get(front);
-            return Fate::Behind {
-                front,
-                is_blocked: holder.is_some_and(|holder| holder.spent),
-                client: holder
-                    .filter(|holder| holder.visible_ms > now_ms)
-                    .map(|holder| holder.client.clone())
-                    .unwrap_or_default(),
-            };
-        }
-        Fate::Ready { attempts: self.attempts_of(offset), ahead: self.acks.open_below(offset) }
+        let in_flight = self.ledger.flight(offset).and_then(|flight| fate_in_flight(flight, now_ms));
+        in_flight.or_else(|| self.fate_behind(now_ms, offset)).unwrap_or_else(|| MessageFate::Ready {
+            attempts: self.ledger.attempts_of(offset),
+            ahead: self.ledger.acks().open_below(offset),
+        })
     }
+
+    fn fate_behind(&self, now_ms: i64, offset: u64) -> Option<MessageFate> {
+        let front = self.ordered()?.lines().front_of(offset).filter(|front| *front != offset)?;
+        let holder = self.ledger.flight(front);
+        let is_blocked = holder.is_some_and(Flight::is_blocked);
+        let holder = holder.filter(|holder| holder.visible_ms > now_ms);
+        let client = holder.map_or_else(String::new, |holder| holder.client().to_owned());
+        Some(MessageFate::Behind { front, is_blocked, client })
+    }
+}
+
+fn fate_in_flight(flight: &Flight, now_ms: i64) -> Option<MessageFate> {
+    let (attempts, until_ms) = (flight.attempts, flight.visible_ms);
+    if flight.is_blocked() {
+        return Some(MessageFate::Blocked { attempts });
+    }
+    if !flight.is_invisible(now_ms) {
+        return None;
+    }
+    Some(match flight.active_lease() {
+        Some(lease) => MessageFate::InFlight {
+            client: lease.client.clone(),
+            attempt: attempts,
+            until_ms,
+            while_alive: lease.renewal.is_some(),
+        },
+        None => MessageFate::Waiting { attempts, until_ms },
+    })
 }

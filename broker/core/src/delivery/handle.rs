@@ -1,5 +1,7 @@
 //! Receipt handles, as far as the engine looks at them.
 
+use super::flight::LeaseId;
+
 /// Why a receipt handle has no effect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HandleError {
@@ -20,9 +22,9 @@ pub enum HandleError {
     Unknown,
 }
 
-/// A handle, reduced to what the engine looks at.
+/// A receipt handle, reduced to the fields that the engine checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lease {
+pub struct DeliveryHandle {
     /// Queue of the topic.
     pub queue: u32,
     /// Offset in the queue.
@@ -30,7 +32,7 @@ pub struct Lease {
     /// Attempt that was delivered.
     pub attempt: u32,
     /// Number of the lease.
-    pub lease: u64,
+    pub lease: LeaseId,
     /// When the handle expires, as it was made.
     pub visible_ms: i64,
 }

@@ -19,27 +19,27 @@ impl FilterId {
 }
 
 #[derive(Debug, Clone)]
-struct Member {
+struct GroupMember {
     filter: FilterId,
     seen_ms: i64,
 }
 
 /// The members of a group on one topic, as their receives show them, and the filters that connected ones have announced.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Members {
+pub(super) struct GroupMembers {
     filters: Vec<(FilterId, Arc<Filter>)>,
-    members: HashMap<String, Member>,
+    members: HashMap<String, GroupMember>,
     announced: Vec<FilterId>,
     next: u32,
 }
 
-impl Members {
+impl GroupMembers {
     /// A member receives with this filter. Its number stays the same as long as anybody uses it.
     pub(super) fn join(&mut self, now_ms: i64, client: &str, filter: &Filter) -> FilterId {
         let id = self.number(filter);
         match self.members.get_mut(client) {
-            Some(member) => *member = Member { filter: id, seen_ms: now_ms },
-            None => drop(self.members.insert(client.to_owned(), Member { filter: id, seen_ms: now_ms })),
+            Some(member) => *member = GroupMember { filter: id, seen_ms: now_ms },
+            None => drop(self.members.insert(client.to_owned(), GroupMember { filter: id, seen_ms: now_ms })),
         }
         id
     }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Ask, Exhausted, HandleError, Held, Lane, Lease, Picked, Policy, Subscription, Verdict};
+use super::{
+    DeliveredMessage, DeliveryEngine, DeliveryHandle, DeliveryPolicy, ExhaustedAction, FilterResult,
+    HandleError, LeaseId, LeaseTerm, OrderingKey, ReceiveId, ReceiveRequest,
+};
 use crate::acks::Acks;
 use crate::filter::Filter;
 
@@ -59,8 +62,8 @@ struct Expected {
     done: bool,
     attempts: u32,
     invisible_until_ms: i64,
-    lease: u64,
-    call: u64,
+    lease: Option<LeaseId>,
+    receive: ReceiveId,
     alive_held: bool,
     blocked: bool,
     /// A consumer had it, or was to have it.
@@ -78,36 +81,36 @@ impl Expected {
     }
 
     /// A handle counts while it is current and not expired; where nobody holds the message, the last one given counts.
-    fn admits(&self, message: &Picked, now_ms: i64) -> bool {
+    fn admits(&self, message: &DeliveredMessage, now_ms: i64) -> bool {
         if self.blocked {
             return false;
         }
-        if self.lease == 0 {
+        if self.lease.is_none() {
             return message.attempt >= self.attempts && message.visible_ms > now_ms;
         }
-        self.lease == message.lease && (self.invisible_until_ms > now_ms || self.alive_held)
+        self.lease == Some(message.lease) && (self.invisible_until_ms > now_ms || self.alive_held)
     }
 }
 
 struct World {
     now_ms: i64,
-    policy: Policy,
+    policy: DeliveryPolicy,
     filters: [Filter; CLIENTS],
     alive: [bool; CLIENTS],
     /// Group and tag by offset.
     published: Vec<(u8, u8)>,
-    subscription: Subscription,
+    subscription: DeliveryEngine,
     durable: Acks,
     reference: BTreeMap<u64, Expected>,
-    handles: Vec<(usize, Picked)>,
+    handles: Vec<(usize, DeliveredMessage)>,
 }
 
 fn name(client: usize) -> String {
     client.to_string()
 }
 
-fn lease_of(message: &Picked) -> Lease {
-    Lease {
+fn lease_of(message: &DeliveredMessage) -> DeliveryHandle {
+    DeliveryHandle {
         queue: message.queue,
         offset: message.offset,
         attempt: message.attempt,
@@ -117,8 +120,8 @@ fn lease_of(message: &Picked) -> Lease {
 }
 
 impl World {
-    fn new(policy: Policy, filters: [&str; CLIENTS]) -> Self {
-        let mut subscription = Subscription::new(1, 1, 1, policy);
+    fn new(policy: DeliveryPolicy, filters: [&str; CLIENTS]) -> Self {
+        let mut subscription = DeliveryEngine::new(1, 1, 1, policy);
         subscription.add_queue(0, Acks::default(), 0);
         Self {
             now_ms: 1_000,
@@ -133,10 +136,10 @@ impl World {
         }
     }
 
-    fn lane(&self, offset: u64) -> Lane {
+    fn key(&self, offset: u64) -> OrderingKey {
         match self.published[usize::try_from(offset).expect("small")].0 {
-            3 => Lane::Alone(offset),
-            group => Lane::Group(u64::from(group)),
+            3 => OrderingKey::Alone(offset),
+            group => OrderingKey::Group(u64::from(group)),
         }
     }
 
@@ -148,14 +151,14 @@ impl World {
 
     /// What the engine decided alone, and what has to go into the log.
     fn log_progress(&mut self) -> Result<(), TestCaseError> {
-        let dead_letters = self.subscription.take_dead();
+        let dead_letters = self.subscription.take_exhausted();
         for progress in self.subscription.take_progress() {
             self.durable.apply(&progress);
         }
         for dead in dead_letters {
             let expected = self.reference.entry(dead.offset).or_default();
             prop_assert!(!expected.done, "offset {} was done when it became a dead letter", dead.offset);
-            prop_assert_eq!(self.policy.exhausted, Exhausted::DeadLetter);
+            prop_assert_eq!(self.policy.exhausted, ExhaustedAction::DeadLetter);
             expected.done = true;
             self.durable.ack(dead.offset, dead.offset + 1);
             self.note_overtaken(dead.offset);
@@ -169,11 +172,11 @@ impl World {
         Ok(())
     }
 
-    fn tell_lanes(&mut self, ask: &Ask<'_>) {
-        while let Some(wanted) = self.subscription.lanes_wanted(self.now_ms, ask) {
-            let lanes: Vec<Lane> =
-                (wanted.from..wanted.end).take(3).map(|offset| self.lane(offset)).collect();
-            self.subscription.tell_lanes(wanted.queue, wanted.from, lanes);
+    fn load_keys(&mut self, request: &ReceiveRequest<'_>) {
+        while let Some(wanted) = self.subscription.ordering_keys_wanted(self.now_ms, request) {
+            let keys: Vec<OrderingKey> =
+                (wanted.from..wanted.end).take(3).map(|offset| self.key(offset)).collect();
+            self.subscription.load_ordering_keys(wanted.queue, wanted.from, keys);
         }
     }
 
@@ -187,13 +190,14 @@ impl World {
         self.alive[client] = true;
         let (id, attempt_id) = (name(client), attempt.map(|number| format!("{client}-{number}")));
         let filter = self.subscription.join(self.now_ms, &id, &self.filters[client].clone());
-        let held = if alive { Held::WhileAlive(RENEW_MS) } else { Held::For(INVISIBLE_MS) };
-        let ask = Ask { max, held, client: &id, filter, attempt_id: attempt_id.as_deref() };
+        let term = if alive { LeaseTerm::WhileAlive(RENEW_MS) } else { LeaseTerm::Fixed(INVISIBLE_MS) };
+        let request = ReceiveRequest { max, term, client: &id, filter, attempt_id: attempt_id.as_deref() };
         loop {
-            self.tell_lanes(&ask);
+            self.load_keys(&request);
             let living = self.alive;
-            let picked =
-                self.subscription.receive(self.now_ms, &ask, |id| living[id.parse::<usize>().expect("ours")]);
+            let picked = self
+                .subscription
+                .receive(self.now_ms, &request, |id| living[id.parse::<usize>().expect("ours")]);
             self.renewals();
             self.log_progress()?;
             prop_assert!(picked.len() <= max);
@@ -202,22 +206,22 @@ impl World {
             }
             self.check_batch(&picked, alive, attempt.is_some())?;
             let others = self.subscription.other_filters(filter);
-            let verdict = |message: &Picked| {
+            let result = |message: &DeliveredMessage| {
                 let tag = ["a", "b", "c", "d"]
                     [usize::from(self.published[usize::try_from(message.offset).expect("small")].1)];
                 if self.wants(client, message.offset) {
-                    Verdict::Wanted
+                    FilterResult::Wanted
                 } else {
                     let others = others.iter().filter(|(_, filter)| filter.matches(Some(tag), |_| None));
                     let others: Vec<_> = others.map(|(id, _)| *id).collect();
-                    if others.is_empty() { Verdict::Unwanted } else { Verdict::WantedBy(others) }
+                    if others.is_empty() { FilterResult::Unwanted } else { FilterResult::WantedBy(others) }
                 }
             };
-            let verdicts: Vec<Verdict> = picked.iter().map(verdict).collect();
-            let wanted = self.subscription.sort_out(self.now_ms, picked.clone(), &verdicts);
+            let results: Vec<FilterResult> = picked.iter().map(result).collect();
+            let wanted = self.subscription.apply_filter_results(self.now_ms, picked.clone(), &results);
             let mut done_now = Vec::new();
-            for (message, verdict) in picked.iter().zip(&verdicts) {
-                let done = *verdict == Verdict::Unwanted && self.subscription_done(message.offset);
+            for (message, result) in picked.iter().zip(&results) {
+                let done = *result == FilterResult::Unwanted && self.subscription_done(message.offset);
                 let expected = self.reference.get_mut(&message.offset).expect("checked just now");
                 if done {
                     expected.done = true;
@@ -258,14 +262,19 @@ impl World {
         }
     }
 
-    fn check_batch(&mut self, picked: &[Picked], alive: bool, may_repeat: bool) -> Result<(), TestCaseError> {
+    fn check_batch(
+        &mut self,
+        picked: &[DeliveredMessage],
+        alive: bool,
+        may_repeat: bool,
+    ) -> Result<(), TestCaseError> {
         let now_ms = self.now_ms;
         for (i, message) in picked.iter().enumerate() {
             let offset = message.offset;
             prop_assert!((offset as usize) < self.published.len(), "offset {offset} was never published");
             let expected = self.reference.entry(offset).or_default().clone();
             prop_assert!(!expected.done && !expected.blocked, "offset {offset} is done or blocked");
-            let repeated = may_repeat && expected.lease == message.lease && expected.lease != 0;
+            let repeated = may_repeat && expected.lease == Some(message.lease);
             if repeated {
                 prop_assert_eq!(message.attempt, expected.attempts);
                 prop_assert!(expected.invisible_until_ms > now_ms);
@@ -281,8 +290,8 @@ impl World {
             *self.reference.get_mut(&offset).expect("there") = Expected {
                 attempts: message.attempt,
                 invisible_until_ms: message.visible_ms,
-                lease: message.lease,
-                call: message.call,
+                lease: Some(message.lease),
+                receive: message.receive,
                 alive_held: alive,
                 ..expected.anew()
             };
@@ -292,14 +301,15 @@ impl World {
 
     /// Everything before it in its message group is done or comes with it, and nobody holds anything behind it. Nothing new comes
     /// while an older one that was handed out is not done.
-    fn check_order(&self, offset: u64, before: &[Picked]) -> Result<(), TestCaseError> {
-        let lane = self.lane(offset);
+    fn check_order(&self, offset: u64, before: &[DeliveredMessage]) -> Result<(), TestCaseError> {
+        let key = self.key(offset);
         let is_new = !self.reference.get(&offset).is_some_and(|expected| expected.handed);
-        for other in (0..self.published.len() as u64).filter(|o| *o != offset && self.lane(*o) == lane) {
+        for other in (0..self.published.len() as u64).filter(|o| *o != offset && self.key(*o) == key) {
             let expected = self.reference.get(&other).cloned().unwrap_or_default();
             let with_it = before.iter().any(|message| message.offset == other);
             prop_assert!(other > offset || expected.done || with_it, "{offset} overtakes {other}");
-            let held = expected.lease != 0 && !expected.done && expected.invisible_until_ms > self.now_ms;
+            let held =
+                expected.lease.is_some() && !expected.done && expected.invisible_until_ms > self.now_ms;
             prop_assert!(!held || with_it, "{offset} is handed out while somebody holds {other}");
             let undone = other < offset && expected.repeats && !expected.done;
             prop_assert!(
@@ -310,7 +320,7 @@ impl World {
         Ok(())
     }
 
-    fn handle(&self, index: usize) -> Option<(usize, Picked)> {
+    fn handle(&self, index: usize) -> Option<(usize, DeliveredMessage)> {
         (!self.handles.is_empty()).then(|| self.handles[index % self.handles.len()].clone())
     }
 
@@ -332,8 +342,8 @@ impl World {
 
     /// What a group in order had handed out in front of a message that is done.
     fn note_overtaken(&mut self, offset: u64) {
-        let lane = self.lane(offset);
-        let in_front: Vec<u64> = (0..offset).filter(|other| self.lane(*other) == lane).collect();
+        let key = self.key(offset);
+        let in_front: Vec<u64> = (0..offset).filter(|other| self.key(*other) == key).collect();
         for other in in_front.into_iter().filter(|_| self.policy.ordered) {
             if let Some(expected) = self.reference.get_mut(&other) {
                 expected.noted |= expected.repeats && !expected.done;
@@ -353,14 +363,14 @@ impl World {
             *expected = Expected {
                 attempts: message.attempt - u32::from(suspend),
                 invisible_until_ms: lease.visible_ms,
-                lease: lease.lease,
+                lease: Some(lease.lease),
                 repeats: true,
                 noted: true,
                 ..expected.anew()
             };
             let place = index % self.handles.len();
             self.handles[place] =
-                (client, Picked { lease: lease.lease, visible_ms: lease.visible_ms, ..message });
+                (client, DeliveredMessage { lease: lease.lease, visible_ms: lease.visible_ms, ..message });
         } else {
             prop_assert!(answer.is_err());
         }
@@ -375,7 +385,7 @@ impl World {
             prop_assert_eq!(answer, Ok(false));
         } else if expected.admits(&message, self.now_ms) {
             prop_assert_eq!(answer, Ok(true));
-            if self.policy.exhausted == Exhausted::Block {
+            if self.policy.exhausted == ExhaustedAction::Block {
                 *expected = Expected { attempts: MAX_ATTEMPTS, blocked: true, ..expected.anew() };
             }
         } else {
@@ -396,7 +406,7 @@ impl World {
         let Some((_, message)) = self.handle(index) else { return };
         self.subscription.give_back(self.now_ms, std::slice::from_ref(&message));
         let expected = self.reference.get_mut(&message.offset).expect("it was handed out");
-        if !expected.done && expected.lease == message.lease {
+        if !expected.done && expected.lease == Some(message.lease) {
             *expected = Expected {
                 attempts: message.attempt - 1,
                 invisible_until_ms: self.now_ms,
@@ -409,11 +419,14 @@ impl World {
     /// A receive breaks: what its client still holds because of it can be had again, and nothing else changes.
     fn breaks(&mut self, index: usize, sent: bool) -> Result<(), TestCaseError> {
         let Some((client, one)) = self.handle(index) else { return Ok(()) };
-        let of_call = |(holder, message): &(usize, Picked)| *holder == client && message.call == one.call;
-        let batch: Vec<Picked> = self.handles.iter().filter(|h| of_call(h)).map(|(_, m)| m.clone()).collect();
-        let has_acted = |message: &Picked| {
+        let of_receive = |(holder, message): &(usize, DeliveredMessage)| {
+            *holder == client && message.receive == one.receive
+        };
+        let batch: Vec<DeliveredMessage> =
+            self.handles.iter().filter(|h| of_receive(h)).map(|(_, m)| m.clone()).collect();
+        let has_acted = |message: &DeliveredMessage| {
             let expected = &self.reference[&message.offset];
-            expected.done || expected.lease != message.lease
+            expected.done || expected.lease != Some(message.lease)
         };
         prop_assert_eq!(self.subscription.is_known_to_have(&batch), batch.iter().any(has_acted));
         if sent {
@@ -423,7 +436,8 @@ impl World {
         }
         for message in &batch {
             let expected = self.reference.get_mut(&message.offset).expect("it was handed out");
-            if !expected.done && expected.lease == message.lease && expected.call == message.call {
+            if !expected.done && expected.lease == Some(message.lease) && expected.receive == message.receive
+            {
                 *expected = Expected {
                     attempts: message.attempt - u32::from(!sent),
                     invisible_until_ms: self.now_ms + if sent { 1_000 } else { 0 },
@@ -440,7 +454,11 @@ impl World {
         self.subscription.client_left(self.now_ms, &name(client));
         for (holder, message) in &self.handles {
             let expected = self.reference.get_mut(&message.offset).expect("it was handed out");
-            if *holder == client && expected.lease == message.lease && expected.alive_held && !expected.done {
+            if *holder == client
+                && expected.lease == Some(message.lease)
+                && expected.alive_held
+                && !expected.done
+            {
                 expected.invisible_until_ms = self.now_ms;
                 expected.alive_held = false;
             }
@@ -451,7 +469,7 @@ impl World {
     fn restart(&mut self) -> Result<(), TestCaseError> {
         self.log_progress()?;
         let base = u64::try_from(self.now_ms).expect("positive") * 1_000_000;
-        self.subscription = Subscription::new(1, 1, base, self.policy);
+        self.subscription = DeliveryEngine::new(1, 1, base, self.policy);
         self.subscription.add_queue(0, self.durable.clone(), self.published.len() as u64);
         self.handles.clear();
         let durable = &self.durable;
@@ -538,7 +556,7 @@ impl World {
     }
 }
 
-fn run(policy: Policy, filters: [&str; CLIENTS], steps: Vec<Step>) -> Result<(), TestCaseError> {
+fn run(policy: DeliveryPolicy, filters: [&str; CLIENTS], steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut world = World::new(policy, filters);
     for step in steps {
         world.take(step)?;
@@ -551,8 +569,8 @@ fn run(policy: Policy, filters: [&str; CLIENTS], steps: Vec<Step>) -> Result<(),
     world.drain()
 }
 
-fn policy(ordered: bool, exhausted: Exhausted, lookahead_max: usize) -> Policy {
-    Policy {
+fn policy(ordered: bool, exhausted: ExhaustedAction, lookahead_max: usize) -> DeliveryPolicy {
+    DeliveryPolicy {
         ordered,
         exhausted,
         max_attempts: MAX_ATTEMPTS,
@@ -574,26 +592,26 @@ proptest! {
 
     #[test]
     fn without_order(steps in steps()) {
-        run(policy(false, Exhausted::DeadLetter, 50), SAME, steps)?;
+        run(policy(false, ExhaustedAction::DeadLetter, 50), SAME, steps)?;
     }
 
     #[test]
     fn in_order(steps in steps()) {
-        run(policy(true, Exhausted::DeadLetter, 50), SAME, steps)?;
+        run(policy(true, ExhaustedAction::DeadLetter, 50), SAME, steps)?;
     }
 
     #[test]
     fn in_order_and_blocking(steps in steps()) {
-        run(policy(true, Exhausted::Block, 50), SAME, steps)?;
+        run(policy(true, ExhaustedAction::Block, 50), SAME, steps)?;
     }
 
     #[test]
     fn members_with_different_filters(steps in steps()) {
-        run(policy(false, Exhausted::DeadLetter, 50), DIFFERENT, steps)?;
+        run(policy(false, ExhaustedAction::DeadLetter, 50), DIFFERENT, steps)?;
     }
 
     #[test]
     fn members_with_different_filters_in_order(steps in steps()) {
-        run(policy(true, Exhausted::Block, 50), DIFFERENT, steps)?;
+        run(policy(true, ExhaustedAction::Block, 50), DIFFERENT, steps)?;
     }
 }

@@ -1,23 +1,26 @@
 //! Where a group starts, stands, and is set to.
 
-use super::{Ask, Counts, HandleError, Held, Lease, Picked, Policy, Standing, Subscription};
+use super::{
+    BacklogCounts, DeliveredMessage, DeliveryEngine, DeliveryHandle, DeliveryPolicy, HandleError, LeaseTerm,
+    QueuePosition, ReceiveRequest,
+};
 use crate::acks::Acks;
 use crate::filter::Filter;
 
-fn receive(subscription: &mut Subscription, now_ms: i64, max: usize) -> Vec<Picked> {
+fn receive(subscription: &mut DeliveryEngine, now_ms: i64, max: usize) -> Vec<DeliveredMessage> {
     let filter = subscription.join(now_ms, "c", &Filter::All);
-    let ask = Ask { max, held: Held::For(30_000), client: "c", filter, attempt_id: None };
+    let ask = ReceiveRequest { max, term: LeaseTerm::Fixed(30_000), client: "c", filter, attempt_id: None };
     subscription.receive(now_ms, &ask, |_| true)
 }
 
-fn lease_of(message: &Picked) -> Lease {
-    let Picked { queue, offset, attempt, lease, visible_ms, .. } = *message;
-    Lease { queue, offset, attempt, lease, visible_ms }
+fn lease_of(message: &DeliveredMessage) -> DeliveryHandle {
+    let DeliveredMessage { queue, offset, attempt, lease, visible_ms, .. } = *message;
+    DeliveryHandle { queue, offset, attempt, lease, visible_ms }
 }
 
 #[test]
 fn a_reset_is_logged_and_outlives_a_restart() {
-    let mut before = Subscription::new(1, 1, 100, Policy::default());
+    let mut before = DeliveryEngine::new(1, 1, 100, DeliveryPolicy::default());
     before.add_queue(0, Acks::default(), 5);
     let picked = receive(&mut before, 0, 3);
     assert_eq!(before.ack(1, &lease_of(&picked[0])), Ok(()));
@@ -31,7 +34,7 @@ fn a_reset_is_logged_and_outlives_a_restart() {
     durable.apply(&progress[0]);
     // The clock may have been set back since.
     for lease_base in [1, 1_000_000] {
-        let mut after = Subscription::new(1, 1, lease_base, Policy::default());
+        let mut after = DeliveryEngine::new(1, 1, lease_base, DeliveryPolicy::default());
         after.add_queue(0, durable.clone(), 5);
         assert_eq!(after.ack(2, &lease_of(&picked[2])), Err(HandleError::Superseded));
         let again = receive(&mut after, 2, 9);
@@ -42,26 +45,26 @@ fn a_reset_is_logged_and_outlives_a_restart() {
 
 #[test]
 fn where_a_group_starts_is_logged() {
-    let mut subscription = Subscription::new(1, 1, 1, Policy::default());
+    let mut subscription = DeliveryEngine::new(1, 1, 1, DeliveryPolicy::default());
     subscription.begin_queue(0, 7, 9);
     let progress = subscription.take_progress();
     assert_eq!((progress[0].reset_to, progress[0].void_leases), (Some(7), 0));
-    let counts = Counts { lag: 2, ready: 2, ..Counts::default() };
-    assert_eq!(subscription.standings(0)[&0], Standing { committed: 7, end: 9, counts });
+    let counts = BacklogCounts { lag: 2, ready: 2, ..BacklogCounts::default() };
+    assert_eq!(subscription.positions(0)[&0], QueuePosition { committed: 7, end: 9, counts });
 }
 
 #[test]
 fn standings_tell_who_has_what() {
-    let mut subscription = Subscription::new(1, 1, 1, Policy::default());
+    let mut subscription = DeliveryEngine::new(1, 1, 1, DeliveryPolicy::default());
     subscription.add_queue(0, Acks::default(), 10);
     let picked = receive(&mut subscription, 0, 5);
-    let leases: Vec<Lease> = picked.iter().map(lease_of).collect();
+    let leases: Vec<DeliveryHandle> = picked.iter().map(lease_of).collect();
     subscription.ack(1, &leases[0]).unwrap();
     subscription.ack(1, &leases[2]).unwrap();
     subscription.change_invisible(1, &leases[1], 50_000, false).unwrap();
-    let counts = Counts { lag: 8, ready: 5, in_flight: 2, waiting: 1, blocked: 0 };
-    assert_eq!(subscription.standings(2)[&0], Standing { committed: 1, end: 10, counts });
+    let counts = BacklogCounts { lag: 8, ready: 5, in_flight: 2, waiting: 1, blocked: 0 };
+    assert_eq!(subscription.positions(2)[&0], QueuePosition { committed: 1, end: 10, counts });
     subscription.reset(0, 4);
-    let counts = Counts { lag: 6, ready: 6, ..Counts::default() };
-    assert_eq!(subscription.standings(2)[&0], Standing { committed: 4, end: 10, counts });
+    let counts = BacklogCounts { lag: 6, ready: 6, ..BacklogCounts::default() };
+    assert_eq!(subscription.positions(2)[&0], QueuePosition { committed: 4, end: 10, counts });
 }

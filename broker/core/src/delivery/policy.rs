@@ -2,9 +2,9 @@
 
 use super::priorities::PriorityFactor;
 
-/// What becomes of a message whose last attempt failed.
+/// What happens to a message whose last attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Exhausted {
+pub enum ExhaustedAction {
     /// It goes to the group's dead-letter topic, and what is behind it goes on.
     #[default]
     DeadLetter,
@@ -14,13 +14,13 @@ pub enum Exhausted {
 
 /// Rules of one subscription; may change while it is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
+pub struct DeliveryPolicy {
     /// Whether messages of one message group are delivered in order.
     pub ordered: bool,
     /// Deliveries that a message gets in all, at least 1.
     pub max_attempts: u32,
     /// What happens after the last of them.
-    pub exhausted: Exhausted,
+    pub exhausted: ExhaustedAction,
     /// Messages that may be out with consumers or wait for another attempt before no further ones are handed out.
     pub in_flight_max: usize,
     /// Ordered delivery only: messages of one queue that are known to wait behind others of their message group before
@@ -30,12 +30,12 @@ pub struct Policy {
     pub priorities: Option<PriorityFactor>,
 }
 
-impl Default for Policy {
+impl Default for DeliveryPolicy {
     fn default() -> Self {
         Self {
             ordered: false,
             max_attempts: 17,
-            exhausted: Exhausted::DeadLetter,
+            exhausted: ExhaustedAction::DeadLetter,
             in_flight_max: 100_000,
             lookahead_max: 100_000,
             priorities: None,

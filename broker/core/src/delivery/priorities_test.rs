@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Ask, FilterId, Held, Lane, Lease, Picked, Policy, PriorityFactor, Subscription};
+use super::{
+    DeliveredMessage, DeliveryEngine, DeliveryHandle, DeliveryPolicy, FilterId, LeaseTerm, OrderingKey,
+    PriorityFactor, ReceiveRequest,
+};
 use crate::acks::Acks;
 use crate::filter::Filter;
 
@@ -15,9 +18,9 @@ fn factor(percent: u32) -> PriorityFactor {
     PriorityFactor::parse(&percent.to_string()).expect("a percentage")
 }
 
-fn subscription(percent: u32, ordered: bool) -> (Subscription, FilterId) {
-    let policy = Policy { priorities: Some(factor(percent)), ordered, ..Policy::default() };
-    let mut subscription = Subscription::new(1, 1, 1, policy);
+fn subscription(percent: u32, ordered: bool) -> (DeliveryEngine, FilterId) {
+    let policy = DeliveryPolicy { priorities: Some(factor(percent)), ordered, ..DeliveryPolicy::default() };
+    let mut subscription = DeliveryEngine::new(1, 1, 1, policy);
     for queue in 0..QUEUES {
         subscription.add_queue(queue, Acks::default(), 0);
     }
@@ -25,22 +28,31 @@ fn subscription(percent: u32, ordered: bool) -> (Subscription, FilterId) {
     (subscription, filter)
 }
 
-fn receive(subscription: &mut Subscription, filter: FilterId, now_ms: i64, max: usize) -> Vec<Picked> {
-    let held = Held::For(INVISIBLE_MS.unsigned_abs());
-    let ask = Ask { max, held, client: "c", filter, attempt_id: None };
-    while let Some(wanted) = subscription.lanes_wanted(now_ms, &ask) {
-        subscription.tell_lanes(wanted.queue, wanted.from, (wanted.from..wanted.end).map(Lane::Alone));
+fn receive(
+    subscription: &mut DeliveryEngine,
+    filter: FilterId,
+    now_ms: i64,
+    max: usize,
+) -> Vec<DeliveredMessage> {
+    let term = LeaseTerm::Fixed(INVISIBLE_MS.unsigned_abs());
+    let ask = ReceiveRequest { max, term, client: "c", filter, attempt_id: None };
+    while let Some(wanted) = subscription.ordering_keys_wanted(now_ms, &ask) {
+        subscription.load_ordering_keys(
+            wanted.queue,
+            wanted.from,
+            (wanted.from..wanted.end).map(OrderingKey::Alone),
+        );
     }
     subscription.receive(now_ms, &ask, |_| true)
 }
 
-fn queues(picked: &[Picked]) -> Vec<u32> {
+fn queues(picked: &[DeliveredMessage]) -> Vec<u32> {
     picked.iter().map(|message| message.queue).collect()
 }
 
-fn lease_of(message: &Picked) -> Lease {
-    let Picked { queue, offset, attempt, lease, visible_ms, .. } = *message;
-    Lease { queue, offset, attempt, lease, visible_ms }
+fn lease_of(message: &DeliveredMessage) -> DeliveryHandle {
+    let DeliveredMessage { queue, offset, attempt, lease, visible_ms, .. } = *message;
+    DeliveryHandle { queue, offset, attempt, lease, visible_ms }
 }
 
 #[test]
@@ -69,7 +81,8 @@ fn below_100_the_factor_leaves_a_share_to_all() {
             subscription.extend(queue, 100);
         }
         // The batches do not count: what one receive leaves of a share, the next one gives.
-        let picked: Vec<Picked> = (0..20).flat_map(|_| receive(&mut subscription, filter, 0, 5)).collect();
+        let picked: Vec<DeliveredMessage> =
+            (0..20).flat_map(|_| receive(&mut subscription, filter, 0, 5)).collect();
         let of = |queue| picked.iter().filter(|message| message.queue == queue).count();
         assert_eq!((of(3), of(0)), (high, low), "factor {percent}");
     }
@@ -148,7 +161,7 @@ proptest! {
         let queues = (0..QUEUES).map(|queue| (queue, Waiting::new())).collect();
         let mut reference = Reference { percent, taken: 0, next: 0, queues };
         let mut ends = [0; QUEUES as usize];
-        let (mut now_ms, mut held) = (0, Vec::<Picked>::new());
+        let (mut now_ms, mut held) = (0, Vec::<DeliveredMessage>::new());
         for step in steps {
             match step {
                 Step::Publish(queue, count) => {

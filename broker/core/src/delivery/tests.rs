@@ -1,18 +1,19 @@
 //! Rules of the engine, one by one.
 
 use super::{
-    Ask, Exhausted, Fate, FilterId, HandleError, Held, Lane, Lease, Picked, Policy, Subscription, Verdict,
+    DeliveredMessage, DeliveryEngine, DeliveryHandle, DeliveryPolicy, ExhaustedAction, FilterId,
+    FilterResult, HandleError, LeaseId, LeaseTerm, MessageFate, OrderingKey, ReceiveRequest,
 };
 use crate::acks::Acks;
 use crate::filter::Filter;
 use crate::record::DeadReason;
 
-fn subscription(policy: Policy, ends: &[u64]) -> (Subscription, FilterId) {
+fn subscription(policy: DeliveryPolicy, ends: &[u64]) -> (DeliveryEngine, FilterId) {
     started(1, policy, ends, &Acks::default())
 }
 
-fn started(lease_base: u64, policy: Policy, ends: &[u64], acks: &Acks) -> (Subscription, FilterId) {
-    let mut subscription = Subscription::new(1, 1, lease_base, policy);
+fn started(lease_base: u64, policy: DeliveryPolicy, ends: &[u64], acks: &Acks) -> (DeliveryEngine, FilterId) {
+    let mut subscription = DeliveryEngine::new(1, 1, lease_base, policy);
     for (queue, end) in (0..).zip(ends) {
         subscription.add_queue(queue, acks.clone(), *end);
     }
@@ -20,41 +21,50 @@ fn started(lease_base: u64, policy: Policy, ends: &[u64], acks: &Acks) -> (Subsc
     (subscription, filter)
 }
 
-fn ask(max: usize, filter: FilterId) -> Ask<'static> {
-    Ask { max, held: Held::For(10_000), client: "c", filter, attempt_id: None }
+fn ask(max: usize, filter: FilterId) -> ReceiveRequest<'static> {
+    ReceiveRequest { max, term: LeaseTerm::Fixed(10_000), client: "c", filter, attempt_id: None }
 }
 
-fn receive(subscription: &mut Subscription, now_ms: i64, max: usize, filter: FilterId) -> Vec<Picked> {
+fn receive(
+    subscription: &mut DeliveryEngine,
+    now_ms: i64,
+    max: usize,
+    filter: FilterId,
+) -> Vec<DeliveredMessage> {
     subscription.receive(now_ms, &ask(max, filter), |_| true)
 }
 
-fn lease_of(message: &Picked) -> Lease {
-    let Picked { queue, offset, attempt, lease, visible_ms, .. } = *message;
-    Lease { queue, offset, attempt, lease, visible_ms }
+fn lease_of(message: &DeliveredMessage) -> DeliveryHandle {
+    let DeliveredMessage { queue, offset, attempt, lease, visible_ms, .. } = *message;
+    DeliveryHandle { queue, offset, attempt, lease, visible_ms }
 }
 
-fn offsets(picked: &[Picked]) -> Vec<u64> {
+fn offsets(picked: &[DeliveredMessage]) -> Vec<u64> {
     picked.iter().map(|message| message.offset).collect()
 }
 
 #[test]
 fn a_handle_from_before_a_restart_counts_until_it_is_replaced() {
-    let (mut before, filter) = subscription(Policy::default(), &[2]);
+    let (mut before, filter) = subscription(DeliveryPolicy::default(), &[2]);
     let picked = receive(&mut before, 0, 2, filter);
-    let leases: Vec<Lease> = picked.iter().map(lease_of).collect();
-    let (mut after, filter) = started(1_000_000, Policy::default(), &[2], &Acks::default());
+    let leases: Vec<DeliveryHandle> = picked.iter().map(lease_of).collect();
+    let (mut after, filter) = started(1_000_000, DeliveryPolicy::default(), &[2], &Acks::default());
     assert_eq!(after.ack(10, &leases[0]), Ok(()), "not handed out again yet");
     assert_eq!(offsets(&receive(&mut after, 20, 2, filter)), [1]);
     assert_eq!(after.ack(30, &leases[1]), Err(HandleError::Superseded));
-    assert_eq!(after.ack(30, &Lease { offset: 7, ..leases[1] }), Err(HandleError::Unknown));
-    assert_eq!(after.ack(30, &Lease { lease: u64::MAX, ..leases[1] }), Err(HandleError::Superseded));
+    assert_eq!(after.ack(30, &DeliveryHandle { offset: 7, ..leases[1] }), Err(HandleError::Unknown));
+    assert_eq!(
+        after.ack(30, &DeliveryHandle { lease: LeaseId::new(u64::MAX), ..leases[1] }),
+        Err(HandleError::Superseded)
+    );
 }
 
 #[test]
 fn what_expires_is_not_handed_out_unless_it_waits_for_another_attempt() {
     for ordered in [false, true] {
-        let (mut subscription, filter) = subscription(Policy { ordered, ..Policy::default() }, &[10]);
-        tell_lanes(&mut subscription, filter, Lane::Alone);
+        let (mut subscription, filter) =
+            subscription(DeliveryPolicy { ordered, ..DeliveryPolicy::default() }, &[10]);
+        load_keys(&mut subscription, filter, OrderingKey::Alone);
         let picked = receive(&mut subscription, 0, 3, filter);
         assert!(subscription.change_invisible(1, &lease_of(&picked[1]), 5_000, false).is_ok());
         subscription.expire_below(0, 6);
@@ -66,59 +76,90 @@ fn what_expires_is_not_handed_out_unless_it_waits_for_another_attempt() {
     }
 }
 
-fn tell_lanes(subscription: &mut Subscription, filter: FilterId, lane: impl Fn(u64) -> Lane) {
-    tell_lanes_to(subscription, filter, lane, 100);
+/// Its record is read outside the engine's lock, so it may expire in between.
+#[test]
+fn what_expires_while_its_filter_is_evaluated_is_not_kept_for_others() {
+    let (mut subscription, filter) = subscription(DeliveryPolicy::default(), &[2]);
+    let other = subscription.join(0, "d", &Filter::tags("b").unwrap());
+    let picked = receive(&mut subscription, 0, 1, filter);
+    subscription.expire_below(0, 1);
+    let results = [FilterResult::WantedBy(vec![other])];
+    assert_eq!(subscription.apply_filter_results(1, picked, &results), []);
+    let request = ReceiveRequest { client: "d", ..ask(9, other) };
+    assert_eq!(
+        offsets(&subscription.receive(2, &request, |_| true)),
+        [1],
+        "the expired one does not come back"
+    );
 }
 
-fn tell_lanes_to(subscription: &mut Subscription, filter: FilterId, lane: impl Fn(u64) -> Lane, max: usize) {
-    while let Some(wanted) = subscription.lanes_wanted(0, &ask(max, filter)) {
-        let lanes: Vec<Lane> = (wanted.from..wanted.end).map(&lane).collect();
-        subscription.tell_lanes(wanted.queue, wanted.from, lanes);
+fn load_keys(subscription: &mut DeliveryEngine, filter: FilterId, key: impl Fn(u64) -> OrderingKey) {
+    load_keys_up_to(subscription, filter, key, 100);
+}
+
+fn load_keys_up_to(
+    subscription: &mut DeliveryEngine,
+    filter: FilterId,
+    key: impl Fn(u64) -> OrderingKey,
+    max: usize,
+) {
+    while let Some(wanted) = subscription.ordering_keys_wanted(0, &ask(max, filter)) {
+        let keys: Vec<OrderingKey> = (wanted.from..wanted.end).map(&key).collect();
+        subscription.load_ordering_keys(wanted.queue, wanted.from, keys);
     }
 }
 
 #[test]
 fn a_message_has_a_fate_at_every_moment() {
     let (mut subscription, filter) = subscription(
-        Policy { ordered: true, max_attempts: 2, exhausted: Exhausted::Block, ..Policy::default() },
+        DeliveryPolicy {
+            ordered: true,
+            max_attempts: 2,
+            exhausted: ExhaustedAction::Block,
+            ..DeliveryPolicy::default()
+        },
         &[4],
     );
-    tell_lanes(&mut subscription, filter, |offset| Lane::Group(offset % 2));
-    let fate = |subscription: &Subscription, now_ms, offset| subscription.fate(now_ms, 0, offset).unwrap();
-    assert_eq!(fate(&subscription, 0, 0), Fate::Ready { attempts: 0, ahead: 0 });
+    load_keys(&mut subscription, filter, |offset| OrderingKey::Group(offset % 2));
+    let fate = |subscription: &DeliveryEngine, now_ms, offset| subscription.fate(now_ms, 0, offset).unwrap();
+    assert_eq!(fate(&subscription, 0, 0), MessageFate::Ready { attempts: 0, ahead: 0 });
     assert_eq!(
         fate(&subscription, 0, 3),
-        Fate::Behind { front: 1, is_blocked: false, client: String::new() }
+        MessageFate::Behind { front: 1, is_blocked: false, client: String::new() }
     );
     let first = receive(&mut subscription, 0, 1, filter).remove(0);
-    let held = Fate::InFlight { client: "c".into(), attempt: 1, until_ms: 10_000, while_alive: false };
+    let held = MessageFate::InFlight { client: "c".into(), attempt: 1, until_ms: 10_000, while_alive: false };
     assert_eq!(fate(&subscription, 1, 0), held);
-    assert_eq!(fate(&subscription, 1, 2), Fate::Behind { front: 0, is_blocked: false, client: "c".into() });
+    assert_eq!(
+        fate(&subscription, 1, 2),
+        MessageFate::Behind { front: 0, is_blocked: false, client: "c".into() }
+    );
     subscription.change_invisible(1, &lease_of(&first), 5_000, false).unwrap();
-    assert_eq!(fate(&subscription, 1, 0), Fate::Waiting { attempts: 1, until_ms: 5_001 });
+    assert_eq!(fate(&subscription, 1, 0), MessageFate::Waiting { attempts: 1, until_ms: 5_001 });
     let second =
         receive(&mut subscription, 5_001, 10, filter).into_iter().find(|picked| picked.offset == 0).unwrap();
     subscription.give_up(5_002, &lease_of(&second)).unwrap();
-    assert_eq!(fate(&subscription, 5_002, 0), Fate::Blocked { attempts: 2 });
+    assert_eq!(fate(&subscription, 5_002, 0), MessageFate::Blocked { attempts: 2 });
     assert_eq!(
         fate(&subscription, 90_000, 2),
-        Fate::Behind { front: 0, is_blocked: true, client: String::new() }
+        MessageFate::Behind { front: 0, is_blocked: true, client: String::new() }
     );
     subscription.bury_blocked(0, 0);
-    assert_eq!(fate(&subscription, 90_000, 0), Fate::Done);
+    assert_eq!(fate(&subscription, 90_000, 0), MessageFate::Done);
     assert_eq!(subscription.fate(0, 7, 0), None);
 }
 
 #[test]
 fn queues_take_turns() {
-    let (mut subscription, filter) = subscription(Policy::default(), &[5, 5, 5]);
+    let (mut subscription, filter) = subscription(DeliveryPolicy::default(), &[5, 5, 5]);
     let order: Vec<u32> = (0..6).map(|_| receive(&mut subscription, 0, 1, filter)[0].queue).collect();
     assert_eq!(order, [0, 1, 2, 0, 1, 2]);
 }
 
 #[test]
 fn a_group_has_no_more_in_flight_than_it_may() {
-    let (mut subscription, filter) = subscription(Policy { in_flight_max: 3, ..Policy::default() }, &[10]);
+    let (mut subscription, filter) =
+        subscription(DeliveryPolicy { in_flight_max: 3, ..DeliveryPolicy::default() }, &[10]);
     let picked = receive(&mut subscription, 0, 5, filter);
     assert_eq!(offsets(&picked), [0, 1, 2]);
     assert!(receive(&mut subscription, 1, 5, filter).is_empty());
@@ -129,18 +170,19 @@ fn a_group_has_no_more_in_flight_than_it_may() {
 
 #[test]
 fn the_last_failure_ends_a_message_when_its_time_is_over_and_not_before() {
-    let (mut subscription, filter) = subscription(Policy { max_attempts: 1, ..Policy::default() }, &[1]);
+    let (mut subscription, filter) =
+        subscription(DeliveryPolicy { max_attempts: 1, ..DeliveryPolicy::default() }, &[1]);
     let picked = receive(&mut subscription, 0, 1, filter);
     let longer = subscription.change_invisible(5, &lease_of(&picked[0]), 50_000, false);
     assert!(matches!(longer, Ok(Some(_))), "the last attempt may take longer, too");
     assert_eq!(subscription.next_event_ms(5), Some(50_005));
     subscription.sweep(50_004, |_| true);
-    assert!(subscription.take_dead().is_empty());
+    assert!(subscription.take_exhausted().is_empty());
     subscription.sweep(50_005, |_| true);
-    let dead = subscription.take_dead();
+    let dead = subscription.take_exhausted();
     assert_eq!((dead[0].offset, dead[0].attempts, dead[0].reason), (0, 1, DeadReason::Exhausted));
     assert_eq!(subscription.counts(50_006)[&0].lag, 0);
-    subscription.reopen(50_010, 0, 0, Lane::Alone(0));
+    subscription.reopen(50_010, 0, 0, OrderingKey::Alone(0));
     let again = receive(&mut subscription, 50_010, 1, filter);
     assert_eq!((again[0].offset, again[0].attempt), (0, 1));
 }
@@ -148,19 +190,19 @@ fn the_last_failure_ends_a_message_when_its_time_is_over_and_not_before() {
 /// Messages 1 and 2 of one message group were handed out with 0 and are done, 3 and 4 are new.
 #[test]
 fn nothing_new_of_a_message_group_comes_beside_what_is_repeated() {
-    let policy = Policy { ordered: true, ..Policy::default() };
+    let policy = DeliveryPolicy { ordered: true, ..DeliveryPolicy::default() };
     for fails in [
-        |subscription: &mut Subscription, lease: &Lease| {
+        |subscription: &mut DeliveryEngine, lease: &DeliveryHandle| {
             subscription.change_invisible(2, lease, 5_000, false).map(drop)
         },
-        |subscription: &mut Subscription, lease: &Lease| {
+        |subscription: &mut DeliveryEngine, lease: &DeliveryHandle| {
             subscription.change_invisible(2, lease, 5_000, true).map(drop)
         },
-        |_: &mut Subscription, _: &Lease| Ok(()),
+        |_: &mut DeliveryEngine, _: &DeliveryHandle| Ok(()),
     ] {
         for restarts in [false, true] {
             let (mut subscription, mut filter) = subscription(policy, &[3]);
-            tell_lanes(&mut subscription, filter, |_| Lane::Group(7));
+            load_keys(&mut subscription, filter, |_| OrderingKey::Group(7));
             let first = receive(&mut subscription, 0, 3, filter);
             assert_eq!(offsets(&first), [0, 1, 2]);
             for message in first[1..].iter().rev() {
@@ -174,9 +216,9 @@ fn nothing_new_of_a_message_group_comes_beside_what_is_repeated() {
             }
             subscription.extend(0, 5);
             let mut next = |now_ms| {
-                tell_lanes(&mut subscription, filter, |_| Lane::Group(7));
+                load_keys(&mut subscription, filter, |_| OrderingKey::Group(7));
                 let picked = receive(&mut subscription, now_ms, 9, filter);
-                let leases: Vec<Lease> = picked.iter().map(lease_of).collect();
+                let leases: Vec<DeliveryHandle> = picked.iter().map(lease_of).collect();
                 assert!(leases.iter().all(|lease| subscription.ack(now_ms, lease).is_ok()));
                 offsets(&picked)
             };
@@ -190,16 +232,16 @@ fn nothing_new_of_a_message_group_comes_beside_what_is_repeated() {
 /// A handle from before a restart says that a message is done before the engine has looked at its message group.
 #[test]
 fn what_is_done_by_a_handle_from_before_a_restart_was_handed_out_with_what_is_in_front_of_it() {
-    let policy = Policy { ordered: true, ..Policy::default() };
+    let policy = DeliveryPolicy { ordered: true, ..DeliveryPolicy::default() };
     let (mut before, filter) = subscription(policy, &[3]);
-    tell_lanes(&mut before, filter, |_| Lane::Group(7));
+    load_keys(&mut before, filter, |_| OrderingKey::Group(7));
     let first = receive(&mut before, 0, 3, filter);
     let (mut after, filter) = started(1_000_000, policy, &[5], &Acks::default());
     assert_eq!(after.ack(1, &lease_of(&first[1])), Ok(()));
     assert_eq!(after.ack(1, &lease_of(&first[2])), Ok(()));
     // Step by step: what is done is looked at, wherever a step ends.
-    while let Some(wanted) = after.lanes_wanted(0, &ask(9, filter)) {
-        after.tell_lanes(wanted.queue, wanted.from, [Lane::Group(7)]);
+    while let Some(wanted) = after.ordering_keys_wanted(0, &ask(9, filter)) {
+        after.load_ordering_keys(wanted.queue, wanted.from, [OrderingKey::Group(7)]);
     }
     let repeated = receive(&mut after, 2, 9, filter);
     assert_eq!(offsets(&repeated), [0]);
@@ -209,7 +251,7 @@ fn what_is_done_by_a_handle_from_before_a_restart_was_handed_out_with_what_is_in
 
 #[test]
 fn a_suspended_delivery_is_no_attempt() {
-    let (mut subscription, filter) = subscription(Policy::default(), &[1]);
+    let (mut subscription, filter) = subscription(DeliveryPolicy::default(), &[1]);
     let picked = receive(&mut subscription, 0, 1, filter);
     assert!(subscription.change_invisible(1, &lease_of(&picked[0]), 100, true).is_ok());
     assert_eq!(receive(&mut subscription, 101, 1, filter)[0].attempt, 1);
@@ -217,8 +259,9 @@ fn a_suspended_delivery_is_no_attempt() {
 
 #[test]
 fn a_reset_forgets_attempts_and_handles() {
-    for exhausted in [Exhausted::DeadLetter, Exhausted::Block] {
-        let (mut subscription, filter) = subscription(Policy { exhausted, ..Policy::default() }, &[4]);
+    for exhausted in [ExhaustedAction::DeadLetter, ExhaustedAction::Block] {
+        let (mut subscription, filter) =
+            subscription(DeliveryPolicy { exhausted, ..DeliveryPolicy::default() }, &[4]);
         let picked = receive(&mut subscription, 0, 3, filter);
         assert_eq!(subscription.ack(1, &lease_of(&picked[0])), Ok(()));
         assert!(subscription.change_invisible(1, &lease_of(&picked[1]), 100, false).is_ok());
@@ -235,7 +278,7 @@ fn a_reset_forgets_attempts_and_handles() {
 #[test]
 fn what_an_announced_member_wants_waits_for_it_and_does_not_hold_others_up() {
     for ordered in [false, true] {
-        let policy = Policy { ordered, lookahead_max: 2, ..Policy::default() };
+        let policy = DeliveryPolicy { ordered, lookahead_max: 2, ..DeliveryPolicy::default() };
         let (mut subscription, all) = subscription(policy, &[6]);
         let tags = |text: &str| Filter::tags(text).expect("legal");
         subscription.announce(&[Filter::All, tags("blue"), tags("blue || red")]);
@@ -248,13 +291,13 @@ fn what_an_announced_member_wants_waits_for_it_and_does_not_hold_others_up() {
         assert_eq!((blue.len(), both.len()), (1, 2));
         // Offsets 0 to 3 are for those who have not asked yet, the first two for any of them.
         for offset in 0..4 {
-            tell_lanes_to(&mut subscription, all, Lane::Alone, 1);
+            load_keys_up_to(&mut subscription, all, OrderingKey::Alone, 1);
             let picked = receive(&mut subscription, 0, 1, all);
             assert_eq!(offsets(&picked), [offset]);
-            let wanted = Verdict::WantedBy(if offset < 2 { both.clone() } else { blue.clone() });
-            assert!(subscription.sort_out(0, picked, &[wanted]).is_empty());
+            let wanted = FilterResult::WantedBy(if offset < 2 { both.clone() } else { blue.clone() });
+            assert!(subscription.apply_filter_results(0, picked, &[wanted]).is_empty());
         }
-        tell_lanes_to(&mut subscription, all, Lane::Alone, 2);
+        load_keys_up_to(&mut subscription, all, OrderingKey::Alone, 2);
         assert_eq!(offsets(&receive(&mut subscription, 1, 2, all)), [4, 5], "ordered: {ordered}");
         // One of those who want it is enough.
         let late = subscription.join(2, "d", &tags("red || blue"));
@@ -269,28 +312,33 @@ fn what_an_announced_member_wants_waits_for_it_and_does_not_hold_others_up() {
 #[test]
 fn nothing_is_done_unread_before_all_members_are_known() {
     for ordered in [false, true] {
-        let (mut subscription, filter) = subscription(Policy { ordered, ..Policy::default() }, &[2]);
+        let (mut subscription, filter) =
+            subscription(DeliveryPolicy { ordered, ..DeliveryPolicy::default() }, &[2]);
         subscription.hold_back();
-        tell_lanes(&mut subscription, filter, Lane::Alone);
+        load_keys(&mut subscription, filter, OrderingKey::Alone);
         let picked = receive(&mut subscription, 0, 2, filter);
-        let verdicts = [Verdict::Unwanted, Verdict::Wanted];
-        assert_eq!(offsets(&subscription.sort_out(0, picked, &verdicts)), [1]);
+        let verdicts = [FilterResult::Unwanted, FilterResult::Wanted];
+        assert_eq!(offsets(&subscription.apply_filter_results(0, picked, &verdicts)), [1]);
         assert!(receive(&mut subscription, 1, 2, filter).is_empty());
         assert_eq!(subscription.counts(1)[&0].lag, 2);
         subscription.settle(2);
         let picked = receive(&mut subscription, 2, 2, filter);
         assert_eq!((offsets(&picked), picked[0].attempt), (vec![0], 1));
-        subscription.sort_out(2, picked, &[Verdict::Unwanted]);
+        subscription.apply_filter_results(2, picked, &[FilterResult::Unwanted]);
         assert_eq!(subscription.counts(2)[&0].lag, 1);
     }
 }
 
 #[test]
 fn what_only_others_want_waits_for_them_and_for_nobody_who_is_gone() {
-    let (mut subscription, all) = subscription(Policy::default(), &[2]);
+    let (mut subscription, all) = subscription(DeliveryPolicy::default(), &[2]);
     let other = subscription.join(0, "d", &Filter::tags("blue").expect("legal"));
     let picked = receive(&mut subscription, 0, 2, all);
-    let kept = subscription.sort_out(0, picked, &[Verdict::WantedBy(vec![other]), Verdict::Wanted]);
+    let kept = subscription.apply_filter_results(
+        0,
+        picked,
+        &[FilterResult::WantedBy(vec![other]), FilterResult::Wanted],
+    );
     assert_eq!(offsets(&kept), [1]);
     assert!(receive(&mut subscription, 1, 2, all).is_empty());
     // Its members are gone for long: what was kept for them is for everybody.

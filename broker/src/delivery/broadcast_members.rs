@@ -1,4 +1,4 @@
-//! Members of broadcast groups: when each was last seen. They have cursors in the log, so those that stay away must go.
+//! BroadcastMembers of broadcast groups: when each was last seen. They have cursors in the log, so those that stay away must go.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 /// Last signs of life, by group id of the member. A restart counts as one.
 #[derive(Default)]
-pub struct Members {
+pub struct BroadcastMembers {
     seen: Mutex<HashMap<u32, Instant>>,
 }
 
-impl Members {
+impl BroadcastMembers {
     /// A member received or acknowledged.
     pub fn saw(&self, id: u32, now: Instant) {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(id, now);
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn members_go_when_they_stay_away() {
-        let (members, start) = (Members::default(), Instant::now());
+        let (members, start) = (BroadcastMembers::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         let gone = |present: &[(u32, &str)], now| {
             let mut gone =

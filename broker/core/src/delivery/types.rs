@@ -1,28 +1,28 @@
 //! What is asked of a subscription, and what it answers.
 
-use super::cursor::Counts;
+use super::flight::{LeaseId, ReceiveId};
 use super::members::FilterId;
 use crate::record::DeadReason;
 
-/// How a receiver wants to hold messages.
+/// How long a receiver holds messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
+pub enum LeaseTerm {
     /// Invisible to others for this many milliseconds.
-    For(u64),
+    Fixed(u64),
     /// Invisible to others while the client lives: for this many milliseconds, and again when they are over.
     WhileAlive(u64),
 }
 
-/// What a consumer asks for.
+/// A receive call of a consumer.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
+pub struct ReceiveRequest<'a> {
     /// Most messages that it takes.
     pub max: usize,
-    /// How it wants to hold them.
-    pub held: Held,
+    /// How long it holds them.
+    pub term: LeaseTerm,
     /// Its client id.
     pub client: &'a str,
-    /// Its filter, as `Subscription::join` numbered it.
+    /// Its filter, as `DeliveryEngine::join` numbered it.
     pub filter: FilterId,
     /// When present: a receive that repeats this id gets the same messages.
     pub attempt_id: Option<&'a str>,
@@ -30,7 +30,7 @@ pub struct Ask<'a> {
 
 /// A message handed out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picked {
+pub struct DeliveredMessage {
     /// Queue of the topic.
     pub queue: u32,
     /// Offset in the queue.
@@ -38,16 +38,16 @@ pub struct Picked {
     /// Delivery attempt, from 1.
     pub attempt: u32,
     /// Goes into the receipt handle.
-    pub lease: u64,
+    pub lease: LeaseId,
     /// When it becomes visible again unless it is acknowledged, milliseconds since the Unix epoch.
     pub visible_ms: i64,
-    /// Number of the receive that it was handed out to; one that is repeated has another number each time.
-    pub call: u64,
+    /// The receive that it was handed out to; one that is repeated has another number each time.
+    pub receive: ReceiveId,
 }
 
-/// What reading a picked message showed.
+/// Whether the receiver of a picked message wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum FilterResult {
     /// Its receiver gets it.
     Wanted,
     /// No known member of the group wants it, or it is not there any more: it is done, or waits until all members are known.
@@ -58,9 +58,9 @@ pub enum Verdict {
     Unreadable(i64),
 }
 
-/// From where on the engine has to be told the lanes of messages, see `Subscription::tell_lanes`.
+/// Messages whose ordering keys the engine needs, see `DeliveryEngine::load_ordering_keys`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LanesWanted {
+pub struct OrderingKeysWanted {
     /// Queue of the topic.
     pub queue: u32,
     /// First offset.
@@ -71,7 +71,7 @@ pub struct LanesWanted {
 
 /// A message that failed and waits for its next attempt, or is to be had again by now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retrying {
+pub struct RetryingMessage {
     /// Queue of the topic.
     pub queue: u32,
     /// Offset in the queue.
@@ -84,7 +84,7 @@ pub struct Retrying {
 
 /// A message that used up its attempts and stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Blocked {
+pub struct BlockedMessage {
     /// Queue of the topic.
     pub queue: u32,
     /// Offset in the queue.
@@ -95,7 +95,7 @@ pub struct Blocked {
 
 /// A message that the group gave up. It counts as done for the engine; that, and the dead letter, have to be logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Dead {
+pub struct ExhaustedMessage {
     /// Queue of the topic.
     pub queue: u32,
     /// Offset in the queue.
@@ -106,13 +106,38 @@ pub struct Dead {
     pub reason: DeadReason,
 }
 
-/// Where a group stands in one queue.
+/// The position of a group in one queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct QueuePosition {
     /// Everything below this offset is done.
     pub committed: u64,
     /// One past the newest visible offset.
     pub end: u64,
     /// What keeps the messages that are not done.
-    pub counts: Counts,
+    pub counts: BacklogCounts,
+}
+
+/// Messages that are not done, by what keeps them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BacklogCounts {
+    /// Not done, whatever keeps them: the sum of the others.
+    pub lag: u64,
+    /// Can be handed out, or wait for others of their message group that can.
+    pub ready: u64,
+    /// Out with a consumer.
+    pub in_flight: u64,
+    /// Failed, and wait for the time of their next attempt.
+    pub waiting: u64,
+    /// Used up their attempts and stay, with what stands behind them in their message group.
+    pub blocked: u64,
+}
+
+impl std::ops::AddAssign for BacklogCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.lag += other.lag;
+        self.ready += other.ready;
+        self.in_flight += other.in_flight;
+        self.waiting += other.waiting;
+        self.blocked += other.blocked;
+    }
 }

@@ -1,0 +1,220 @@
+//! What a consumer group did in one queue, whatever the order of delivery: progress, deliveries that are open, and what has to
+//! go into the log.
+
+use std::collections::BTreeMap;
+
+use super::flight::{Flight, LeaseId};
+use super::flight_times::FlightTimes;
+use crate::acks::Acks;
+use crate::record::{AckRange, Attempted, DeadReason, QueueProgress};
+
+/// Progress and open deliveries of one group in one queue.
+///
+/// Invariants: an offset in flight is not done; every flight but a blocked one has its time in `times`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct QueueLedger {
+    acks: Acks,
+    /// One past the newest visible offset.
+    end: u64,
+    flights: BTreeMap<u64, Flight>,
+    times: FlightTimes,
+    /// The offset was set, and the log does not know yet.
+    reset_to: Option<u64>,
+    acked: Vec<AckRange>,
+    attempted: Vec<Attempted>,
+    dead: Vec<(u64, u32, DeadReason)>,
+}
+
+impl QueueLedger {
+    /// Goes on from what the log says; attempts that failed before wait for their time.
+    pub(super) fn new(acks: Acks, end: u64, max_attempts: u32) -> Self {
+        let mut ledger = Self { acks, end, ..Self::default() };
+        let known: Vec<(u64, u32, i64)> = ledger.acks.attempted().collect();
+        for (offset, attempts, visible_ms) in known {
+            ledger.put(offset, Flight::delayed(attempts, visible_ms), max_attempts);
+        }
+        ledger
+    }
+
+    /// Starts at an offset that the log does not know yet.
+    pub(super) fn starting_at(offset: u64, end: u64) -> Self {
+        Self { acks: Acks::starting_at(offset), end, reset_to: Some(offset), ..Self::default() }
+    }
+
+    /// Everything before `offset` is done, nothing behind it is, and handles up to `last_lease` are void.
+    pub(super) fn reset(&mut self, offset: u64, last_lease: LeaseId) {
+        let acks = Acks::reset_to(offset, last_lease.get());
+        *self = Self { acks, end: self.end, reset_to: Some(offset), ..Self::default() };
+    }
+
+    pub(super) fn acks(&self) -> &Acks {
+        &self.acks
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    pub(super) fn extend_to(&mut self, end: u64) {
+        self.end = self.end.max(end);
+    }
+
+    pub(super) fn times(&self) -> &FlightTimes {
+        &self.times
+    }
+
+    pub(super) fn flight(&self, offset: u64) -> Option<&Flight> {
+        self.flights.get(&offset)
+    }
+
+    pub(super) fn flights(&self) -> impl Iterator<Item = (u64, &Flight)> {
+        self.flights.iter().map(|(offset, flight)| (*offset, flight))
+    }
+
+    pub(super) fn flights_below(&self, offset: u64) -> impl Iterator<Item = (u64, &Flight)> {
+        self.flights.range(..offset).map(|(offset, flight)| (*offset, flight))
+    }
+
+    pub(super) fn flights_len(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Deliveries of a message so far.
+    pub(super) fn attempts_of(&self, offset: u64) -> u32 {
+        self.flights.get(&offset).map_or_else(|| self.acks.attempts_of(offset), |flight| flight.attempts)
+    }
+
+    /// Puts a message in flight, replacing what was known of it.
+    pub(super) fn put(&mut self, offset: u64, flight: Flight, max_attempts: u32) {
+        debug_assert!(!self.acks.is_done(offset), "offset {offset} is done and cannot be in flight");
+        self.take_out(offset);
+        self.times.insert(offset, &flight, max_attempts);
+        self.flights.insert(offset, flight);
+    }
+
+    /// Ends a flight without saying what becomes of its message.
+    pub(super) fn take_out(&mut self, offset: u64) -> Option<Flight> {
+        let flight = self.flights.remove(&offset)?;
+        self.times.remove(offset, &flight);
+        Some(flight)
+    }
+
+    /// Takes all flights out, to be put in again under other rules.
+    pub(super) fn take_flights(&mut self) -> BTreeMap<u64, Flight> {
+        self.times = FlightTimes::default();
+        std::mem::take(&mut self.flights)
+    }
+
+    /// Everything before `min` expired, except what failed before and waits for its next attempt.
+    pub(super) fn expire_below(&mut self, min: u64) {
+        self.acks.expire_below(min);
+        let acks = &self.acks;
+        let gone: Vec<u64> = self
+            .flights
+            .range(..min)
+            .map(|(offset, _)| *offset)
+            .filter(|offset| acks.is_done(*offset))
+            .collect();
+        gone.into_iter().for_each(|offset| drop(self.take_out(offset)));
+    }
+
+    /// Makes a done message open again. The log knows.
+    pub(super) fn reopen(&mut self, now_ms: i64, offset: u64) {
+        self.acks.reopen(offset, offset + 1);
+        self.acks.attempt(offset, 0, now_ms);
+    }
+
+    /// Marks a message done, and notes it for the log.
+    pub(super) fn finish(&mut self, offset: u64) {
+        self.close(offset);
+        match self.acked.last_mut() {
+            Some(last) if last.end == offset => last.end = offset + 1,
+            _ => self.acked.push(AckRange { start: offset, end: offset + 1 }),
+        }
+    }
+
+    /// Ends a message as a dead letter, whose record ends it in the log as well.
+    pub(super) fn bury(&mut self, offset: u64, attempts: u32, reason: DeadReason) {
+        self.close(offset);
+        self.dead.push((offset, attempts, reason));
+    }
+
+    fn close(&mut self, offset: u64) {
+        assert!(offset < self.end, "offset {offset} is behind the queue's end {}", self.end);
+        self.take_out(offset);
+        self.acks.ack(offset, offset + 1);
+    }
+
+    /// Notes failed attempts for the log.
+    pub(super) fn note_attempts(&mut self, offset: u64, attempts: u32, visible_ms: i64) {
+        self.acks.attempt(offset, attempts, visible_ms);
+        self.attempted.push(Attempted { offset, attempts, visible_ms });
+    }
+
+    /// Notes for the log, unless it knows, that a consumer had a message.
+    pub(super) fn note_delivered(&mut self, offset: u64) {
+        let Some(flight) = self.flights.get_mut(&offset) else { return };
+        if flight.is_logged && self.acks.is_attempted(offset) {
+            return;
+        }
+        flight.is_logged = true;
+        let (attempts, visible_ms) = (flight.attempts, flight.visible_ms);
+        self.note_attempts(offset, attempts, visible_ms);
+    }
+
+    /// Whether a lease was given out before the offset was reset.
+    pub(super) fn is_void(&self, lease: LeaseId) -> bool {
+        lease.get() <= self.acks.void_leases()
+    }
+
+    /// Offsets that `client` holds or put off.
+    pub(super) fn held_by(&self, client: &str) -> Vec<u64> {
+        let held = |flight: &Flight| flight.lease().is_some() && flight.client() == client;
+        self.flights().filter(|(_, flight)| held(flight)).map(|(offset, _)| offset).collect()
+    }
+
+    /// Messages that failed, are with no consumer and are not blocked: offset, failed deliveries, when they are visible.
+    pub(super) fn retrying(&self) -> impl Iterator<Item = (u64, u32, i64)> {
+        let waits = |flight: &Flight| flight.active_lease().is_none() && !flight.is_blocked();
+        let waiting = self.flights().filter(move |(_, flight)| waits(flight) && flight.attempts > 0);
+        waiting.map(|(offset, flight)| (offset, flight.attempts, flight.visible_ms))
+    }
+
+    /// Whether everything is done, and logged.
+    pub(super) fn is_idle(&self) -> bool {
+        self.acks.committed() >= self.end && self.flights.is_empty() && !self.has_to_log()
+    }
+
+    pub(super) fn has_to_log(&self) -> bool {
+        self.reset_to.is_some()
+            || !self.acked.is_empty()
+            || !self.attempted.is_empty()
+            || !self.dead.is_empty()
+    }
+
+    /// Takes what became dead letters since the last call: offset, deliveries and reason.
+    pub(super) fn take_dead(&mut self) -> Vec<(u64, u32, DeadReason)> {
+        std::mem::take(&mut self.dead)
+    }
+
+    /// Takes what has to be logged since the last call.
+    pub(super) fn take_progress(
+        &mut self,
+        group_id: u32,
+        topic_id: u32,
+        queue: u32,
+    ) -> Option<QueueProgress> {
+        let reset_to = self.reset_to.take();
+        let progress = QueueProgress {
+            group_id,
+            topic_id,
+            queue,
+            reset_to,
+            void_leases: if reset_to.is_some() { self.acks.void_leases() } else { 0 },
+            acked: std::mem::take(&mut self.acked),
+            attempted: std::mem::take(&mut self.attempted),
+        };
+        let empty = progress.reset_to.is_none() && progress.acked.is_empty() && progress.attempted.is_empty();
+        (!empty).then_some(progress)
+    }
+}

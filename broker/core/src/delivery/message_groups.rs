@@ -1,0 +1,253 @@
+//! Order within message groups: which messages of one queue may be handed out without overtaking.
+//!
+//! Every message that was looked at and is not done stands in the line of its ordering key: its message group, or its own
+//! offset if it belongs to none. A line gives out its messages front first. While a consumer holds one of them, or one waits
+//! for its next attempt, the line gives out nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::members::FilterId;
+
+/// Messages with equal keys are delivered in the order of their offsets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum OrderingKey {
+    /// The message group with this hash. Groups with equal hashes wait for each other, which costs speed and no order.
+    Group(u64),
+    /// The message at this offset, which belongs to no group.
+    Alone(u64),
+}
+
+/// The undone messages of one ordering key.
+#[derive(Debug, Clone, Default)]
+struct MessageGroupLine {
+    /// Offsets that are not done, front first.
+    waiting: BTreeSet<u64>,
+    /// When those in flight become visible again.
+    visible_ms: BTreeMap<u64, i64>,
+    /// The front is kept for consumers with these filters; for any consumer if there are none.
+    wanted_by: Vec<FilterId>,
+    /// The front used up its attempts and stays.
+    is_blocked: bool,
+    /// Everything in front of this offset was handed out before: a message behind it is done.
+    repeated_below: u64,
+}
+
+impl MessageGroupLine {
+    /// From when on the front may be handed out; `None` while it may not.
+    fn ready_ms(&self) -> Option<i64> {
+        if self.is_blocked || self.waiting.is_empty() {
+            return None;
+        }
+        Some(self.visible_ms.values().copied().max().unwrap_or(i64::MIN))
+    }
+
+    /// Its place among the ready lines: since when it is ready, and its front.
+    fn place(&self) -> Option<(i64, u64)> {
+        let front = *self.waiting.first()?;
+        self.ready_ms().map(|ready_ms| (ready_ms, front))
+    }
+
+    /// Messages that stand here while the front is kept for certain filters.
+    fn kept_len(&self) -> usize {
+        if self.wanted_by.is_empty() { 0 } else { self.waiting.len() }
+    }
+}
+
+/// The filters under which a line stands among the ready ones; `None` stands for any filter.
+fn ready_keys(wanted_by: &[FilterId]) -> impl Iterator<Item = Option<FilterId>> {
+    let any = wanted_by.is_empty().then_some(None);
+    any.into_iter().chain(wanted_by.iter().copied().map(Some))
+}
+
+/// A line that may be handed out from.
+pub(super) struct ReadyLine<I> {
+    pub(super) key: OrderingKey,
+    /// Everything in front of this offset was handed out before.
+    pub(super) repeated_below: u64,
+    /// Undone messages, front first.
+    pub(super) offsets: I,
+}
+
+/// The message group lines of one queue.
+#[derive(Debug, Clone, Default)]
+pub(super) struct MessageGroupLines {
+    lines: HashMap<OrderingKey, MessageGroupLine>,
+    key_by_offset: BTreeMap<u64, OrderingKey>,
+    /// `(ready_ms, front offset, key)` by the filter that the front is kept for.
+    ready: BTreeMap<Option<FilterId>, BTreeSet<(i64, u64, OrderingKey)>>,
+    /// Messages in lines whose front is kept for certain filters.
+    kept_len: usize,
+}
+
+impl MessageGroupLines {
+    /// Takes up a message behind all that are known.
+    pub(super) fn push(&mut self, offset: u64, key: OrderingKey) {
+        self.change(key, |line| {
+            line.waiting.insert(offset);
+        });
+        self.key_by_offset.insert(offset, key);
+    }
+
+    pub(super) fn key_of(&self, offset: u64) -> Option<OrderingKey> {
+        self.key_by_offset.get(&offset).copied()
+    }
+
+    /// A message of a line was done before it was looked at.
+    pub(super) fn repeat_below(&mut self, key: OrderingKey, offset: u64) {
+        if let Some(line) = self.lines.get_mut(&key) {
+            line.repeated_below = line.repeated_below.max(offset);
+        }
+    }
+
+    /// Undone messages in front of an offset of a line.
+    pub(super) fn in_front(&self, key: OrderingKey, offset: u64) -> impl Iterator<Item = u64> + '_ {
+        let line = self.lines.get(&key).into_iter();
+        line.flat_map(move |line| line.waiting.range(..offset).copied())
+    }
+
+    /// Messages that are known and not done.
+    pub(super) fn len(&self) -> usize {
+        self.key_by_offset.len()
+    }
+
+    /// Those of them that stand in lines whose front is kept for certain filters.
+    pub(super) fn kept_len(&self) -> usize {
+        self.kept_len
+    }
+
+    /// Offsets that are known and not done.
+    pub(super) fn offsets(&self) -> impl Iterator<Item = u64> + '_ {
+        self.key_by_offset.keys().copied()
+    }
+
+    /// A message is in flight until `visible_ms`.
+    pub(super) fn set_visible(&mut self, offset: u64, visible_ms: i64) {
+        if let Some(key) = self.key_of(offset) {
+            self.change(key, |line| {
+                line.visible_ms.insert(offset, visible_ms);
+            });
+        }
+    }
+
+    /// A message is done.
+    pub(super) fn remove(&mut self, offset: u64) {
+        let Some(key) = self.key_by_offset.remove(&offset) else { return };
+        self.change(key, |line| {
+            let was_front = line.waiting.first() == Some(&offset);
+            line.waiting.remove(&offset);
+            line.visible_ms.remove(&offset);
+            if was_front {
+                line.is_blocked = false;
+                line.wanted_by.clear();
+            }
+        });
+        if self.lines.get(&key).is_some_and(|line| line.waiting.is_empty()) {
+            self.lines.remove(&key);
+        }
+    }
+
+    /// The line that has been ready for longest, for a consumer with this filter. Lines whose messages failed before come
+    /// first.
+    pub(super) fn first_ready(
+        &self,
+        now_ms: i64,
+        filter: FilterId,
+    ) -> Option<ReadyLine<impl Iterator<Item = u64> + '_>> {
+        let sets = [None, Some(filter)].map(|key| self.ready.get(&key));
+        let failed = (i64::MIN + 1, 0, OrderingKey::Group(0));
+        let again = sets.iter().flatten().filter_map(|set| set.range(failed..).next());
+        let again = again.filter(|(ready_ms, _, _)| *ready_ms <= now_ms).min();
+        let fresh = || sets.iter().flatten().filter_map(|set| set.range(..failed).next()).min();
+        let (_, _, key) = again.or_else(fresh)?;
+        let line = &self.lines[key];
+        let offsets = line.waiting.iter().copied();
+        Some(ReadyLine { key: *key, repeated_below: line.repeated_below, offsets })
+    }
+
+    /// Number of lines that may be handed out from, at most `max` of each kind.
+    pub(super) fn ready_len(&self, now_ms: i64, filter: FilterId, max: usize) -> usize {
+        let count = |key| {
+            let ready = self.ready.get(&key).into_iter().flatten();
+            ready.take_while(|(ready_ms, _, _)| *ready_ms <= now_ms).take(max).count()
+        };
+        count(None) + count(Some(filter))
+    }
+
+    /// Number of lines that only consumers with this filter may be handed out from.
+    pub(super) fn kept_for_len(&self, filter: FilterId) -> usize {
+        self.ready.get(&Some(filter)).map_or(0, BTreeSet::len)
+    }
+
+    /// When the next line becomes ready, if that is later than `now_ms`.
+    pub(super) fn next_ready_ms(&self, now_ms: i64) -> Option<i64> {
+        let after = |set: &BTreeSet<(i64, u64, OrderingKey)>| {
+            let mut later = set.range((now_ms.saturating_add(1), 0, OrderingKey::Group(0))..);
+            later.next().map(|(ready_ms, _, _)| *ready_ms)
+        };
+        self.ready.values().filter_map(after).min()
+    }
+
+    /// The front of a line is kept for consumers with these filters.
+    pub(super) fn keep_for(&mut self, key: OrderingKey, filters: &[FilterId]) {
+        self.change(key, |line| line.wanted_by = filters.to_vec());
+    }
+
+    /// No member has this filter any longer: what was kept for it alone is for all.
+    pub(super) fn forget_filter(&mut self, filter: FilterId) {
+        let kept = self.lines.iter().filter(|(_, line)| line.wanted_by.contains(&filter));
+        for key in kept.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.change(key, |line| line.wanted_by.retain(|known| *known != filter));
+        }
+        self.ready.remove(&Some(filter));
+    }
+
+    /// Whether a message is at the front of its line.
+    pub(super) fn is_front(&self, offset: u64) -> bool {
+        self.front_of(offset) == Some(offset)
+    }
+
+    /// The front of the line of a message.
+    pub(super) fn front_of(&self, offset: u64) -> Option<u64> {
+        self.key_of(offset).and_then(|key| self.lines[&key].waiting.first().copied())
+    }
+
+    /// The front of a line stays where it is, and the line with it.
+    pub(super) fn block(&mut self, key: OrderingKey) {
+        self.change(key, |line| line.is_blocked = true);
+    }
+
+    /// Lets a blocked line go on.
+    pub(super) fn unblock(&mut self, key: OrderingKey) {
+        self.change(key, |line| line.is_blocked = false);
+    }
+
+    /// Number of messages in the line of a message.
+    pub(super) fn line_len(&self, offset: u64) -> usize {
+        self.key_of(offset).map_or(0, |key| self.lines[&key].waiting.len())
+    }
+
+    /// Changes a line and puts it where it belongs among the ready ones.
+    fn change(&mut self, key: OrderingKey, act: impl FnOnce(&mut MessageGroupLine)) {
+        let line = self.lines.entry(key).or_default();
+        let (before, wanted_by) = (line.place(), line.wanted_by.clone());
+        self.kept_len -= line.kept_len();
+        act(line);
+        self.kept_len += line.kept_len();
+        let after = line.place();
+        if before == after && wanted_by == line.wanted_by {
+            return;
+        }
+        if let Some((ready_ms, front)) = before {
+            for filter in ready_keys(&wanted_by) {
+                if let Some(set) = self.ready.get_mut(&filter) {
+                    set.remove(&(ready_ms, front, key));
+                }
+            }
+        }
+        if let Some((ready_ms, front)) = after {
+            for filter in ready_keys(&line.wanted_by) {
+                self.ready.entry(filter).or_default().insert((ready_ms, front, key));
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Ordered delivery: within a message group, nothing is handed out before everything in front of it is done.
+
+use std::collections::BTreeSet;
+
+use super::flight::Flight;
+use super::ledger::QueueLedger;
+use super::members::FilterId;
+use super::message_groups::{MessageGroupLines, OrderingKey, ReadyLine};
+use super::policy::DeliveryPolicy;
+use super::unordered::HELD_BACK_MAX;
+
+/// Which messages of an ordered queue were looked at, in the lines of their message groups.
+#[derive(Debug, Clone, Default)]
+pub(super) struct OrderedQueue {
+    /// Next offset that was never looked at.
+    next: u64,
+    /// Everything that was looked at and is not done.
+    lines: MessageGroupLines,
+    /// Nothing is handed out before everything in front of this offset was looked at, because a consumer holds a message
+    /// there, since before a restart or since before order was kept.
+    look_before: u64,
+    /// Done before they were looked at, by handles from before a restart. What is in front of one in its message group was
+    /// handed out as well.
+    done_early: BTreeSet<u64>,
+}
+
+/// What a look at the front of a line found.
+enum FrontOfLine {
+    /// These may be handed out together.
+    Ready(Vec<u64>),
+    /// The front is out of attempts.
+    Exhausted,
+    /// Nothing may be handed out beside what is out.
+    Full,
+}
+
+impl OrderedQueue {
+    /// Looks at a queue from an offset on.
+    pub(super) fn from(next: u64) -> Self {
+        Self { next, ..Self::default() }
+    }
+
+    pub(super) fn lines(&self) -> &MessageGroupLines {
+        &self.lines
+    }
+
+    fn next_unseen(&self, ledger: &QueueLedger) -> u64 {
+        let open = ledger.acks().next_open(self.next);
+        let early = self.done_early.range(self.next..).next();
+        early.map_or(open, |early| open.min(*early))
+    }
+
+    /// Up to `max` offsets of the message group that has been ready for longest, in order, to be handed out at once. What was
+    /// handed out before comes without anything new: its consumer may have taken it for done.
+    pub(super) fn take_group(
+        &mut self,
+        ledger: &QueueLedger,
+        policy: &DeliveryPolicy,
+        now_ms: i64,
+        filter: FilterId,
+        max: usize,
+    ) -> Option<Vec<u64>> {
+        if self.next_unseen(ledger) < self.look_before {
+            return None;
+        }
+        loop {
+            let line = self.lines.first_ready(now_ms, filter)?;
+            let key = line.key;
+            match front_of_line(line, ledger, policy, max) {
+                FrontOfLine::Ready(offsets) => return Some(offsets),
+                FrontOfLine::Full => return None,
+                FrontOfLine::Exhausted => self.lines.block(key),
+            }
+        }
+    }
+
+    /// From which offset on ordering keys have to be loaded before more can be handed out; `None` if enough are known.
+    pub(super) fn keys_wanted(
+        &self,
+        ledger: &QueueLedger,
+        policy: &DeliveryPolicy,
+        now_ms: i64,
+        filter: FilterId,
+        enough: usize,
+    ) -> Option<u64> {
+        let offset = self.next_unseen(ledger);
+        // What waits for a member that does not receive must not keep others from what is behind it.
+        let looked = || self.lines.len() - self.lines.kept_len();
+        let knows_few = || {
+            looked() < policy.lookahead_max
+                && self.lines.ready_len(now_ms, filter, enough) < enough
+                && self.lines.kept_for_len(FilterId::UNKNOWN) < HELD_BACK_MAX
+        };
+        (offset < ledger.end() && (offset < self.look_before || knows_few())).then_some(offset)
+    }
+
+    /// The ordering keys of the messages from `from` on, one by one. Keys that another receive has loaded are ignored.
+    pub(super) fn load_keys(
+        &mut self,
+        ledger: &QueueLedger,
+        from: u64,
+        keys: impl IntoIterator<Item = OrderingKey>,
+    ) {
+        if from != self.next_unseen(ledger) {
+            return;
+        }
+        for key in keys {
+            let offset = self.next.max(from);
+            self.next = offset + 1;
+            if ledger.acks().is_done(offset) {
+                if self.done_early.remove(&offset) {
+                    self.lines.repeat_below(key, offset);
+                }
+            } else if offset < ledger.end() {
+                self.lines.push(offset, key);
+                if let Some(flight) = ledger.flight(offset) {
+                    self.lines.set_visible(offset, visible_ms(flight));
+                }
+            }
+        }
+        self.next = self.next.min(ledger.end());
+    }
+
+    /// A message that was done is delivered once more.
+    pub(super) fn reopened(&mut self, offset: u64, key: OrderingKey) {
+        if offset < self.next {
+            self.lines.push(offset, key);
+        }
+    }
+
+    /// A message is in flight.
+    pub(super) fn put(&mut self, offset: u64, flight: &Flight) {
+        self.lines.set_visible(offset, visible_ms(flight));
+        if flight.lease().is_some() && offset >= self.next {
+            self.look_before = self.look_before.max(offset + 1);
+        }
+        // Otherwise the line stops when the message has come to its front.
+        if flight.is_blocked() && self.lines.is_front(offset) {
+            self.change_line_of(offset, MessageGroupLines::block);
+        }
+    }
+
+    /// Keeps a message for consumers with one of these filters. One that is behind others is looked at again when it has come
+    /// to the front.
+    pub(super) fn keep_for(&mut self, offset: u64, filters: &[FilterId]) {
+        if self.lines.is_front(offset) {
+            self.change_line_of(offset, |lines, key| lines.keep_for(key, filters));
+        }
+    }
+
+    /// No member has this filter any longer.
+    pub(super) fn forget_filter(&mut self, filter: FilterId) {
+        self.lines.forget_filter(filter);
+    }
+
+    /// A message is done.
+    pub(super) fn forget(&mut self, offset: u64) {
+        self.lines.remove(offset);
+    }
+
+    /// Forgets what expired.
+    pub(super) fn expire_below(&mut self, ledger: &QueueLedger, min: u64) {
+        let known = self.lines.offsets().take_while(|offset| *offset < min);
+        let gone: Vec<u64> = known.filter(|offset| ledger.acks().is_done(*offset)).collect();
+        gone.into_iter().for_each(|offset| self.lines.remove(offset));
+    }
+
+    /// Lets the message group of a blocked message go on.
+    pub(super) fn unblock(&mut self, offset: u64) {
+        self.change_line_of(offset, MessageGroupLines::unblock);
+    }
+
+    fn change_line_of(&mut self, offset: u64, change: impl FnOnce(&mut MessageGroupLines, OrderingKey)) {
+        if let Some(key) = self.lines.key_of(offset) {
+            change(&mut self.lines, key);
+        }
+    }
+
+    /// Messages that wait because of a blocked one, itself included; `None` while it stands behind others.
+    pub(super) fn waiting_with(&self, offset: u64) -> Option<usize> {
+        match self.lines.front_of(offset) {
+            Some(front) => (front == offset).then(|| self.lines.line_len(offset)),
+            None => Some(1),
+        }
+    }
+
+    /// A message is about to be done before others in front of it in its message group that were handed out. That is logged with
+    /// it, so that nothing new comes beside them after a restart either.
+    pub(super) fn note_overtaken(&mut self, ledger: &mut QueueLedger, offset: u64) {
+        let key = self.lines.key_of(offset);
+        if key.is_none() && offset >= self.next {
+            self.done_early.insert(offset);
+        }
+        let overtaken: Vec<u64> = match key {
+            Some(key) => self.lines.in_front(key, offset).collect(),
+            // Any of them may be of its message group.
+            None => ledger.flights_below(offset).map(|(other, _)| other).collect(),
+        };
+        overtaken.into_iter().for_each(|other| ledger.note_delivered(other));
+    }
+}
+
+/// A blocked message keeps its line by that, not by a time.
+fn visible_ms(flight: &Flight) -> i64 {
+    if flight.is_blocked() { i64::MIN } else { flight.visible_ms }
+}
+
+/// Which messages at the front of a line may be handed out together.
+fn front_of_line(
+    line: ReadyLine<impl Iterator<Item = u64>>,
+    ledger: &QueueLedger,
+    policy: &DeliveryPolicy,
+    max: usize,
+) -> FrontOfLine {
+    let mut room = policy.in_flight_max.saturating_sub(ledger.flights_len());
+    let mut taken = Vec::new();
+    let mut repeats = false;
+    for offset in line.offsets.take(max) {
+        let flight = ledger.flight(offset);
+        if flight.is_some_and(|flight| flight.attempts >= policy.max_attempts) {
+            return if taken.is_empty() { FrontOfLine::Exhausted } else { FrontOfLine::Ready(taken) };
+        }
+        let is_repeat = ledger.acks().is_attempted(offset) || flight.is_some_and(Flight::reached_a_consumer);
+        // Perhaps it was handed out before a restart: it comes alone.
+        let is_doubtful = !is_repeat && offset < line.repeated_below;
+        let is_held_up = repeats && !is_repeat || is_doubtful && !taken.is_empty();
+        if is_held_up || flight.is_none() && room == 0 {
+            break;
+        }
+        repeats |= is_repeat || is_doubtful;
+        room -= usize::from(flight.is_none());
+        taken.push(offset);
+    }
+    if taken.is_empty() { FrontOfLine::Full } else { FrontOfLine::Ready(taken) }
+}

@@ -1,0 +1,100 @@
+//! Delivery without order: every message may be handed out beside every other one.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::ledger::QueueLedger;
+use super::members::FilterId;
+use super::policy::DeliveryPolicy;
+
+/// Messages of a queue that may wait until all members are known before nothing further is looked at.
+pub(super) const HELD_BACK_MAX: usize = 10_000;
+
+/// Which messages of a queue without order were looked at, and for which filters some are kept.
+#[derive(Debug, Clone, Default)]
+pub(super) struct UnorderedQueue {
+    /// Next offset that was never looked at.
+    next: u64,
+    /// Looked at, and kept for consumers with a filter.
+    kept: HashMap<FilterId, BTreeSet<u64>>,
+}
+
+impl UnorderedQueue {
+    /// Looks at a queue from an offset on.
+    pub(super) fn from(next: u64) -> Self {
+        Self { next, kept: HashMap::new() }
+    }
+
+    /// The next offset never handed out, what is kept for this filter first.
+    pub(super) fn take_fresh(
+        &mut self,
+        ledger: &QueueLedger,
+        policy: &DeliveryPolicy,
+        filter: FilterId,
+    ) -> Option<u64> {
+        if ledger.flights_len() >= policy.in_flight_max {
+            return None;
+        }
+        if self.kept.get(&FilterId::UNKNOWN).is_some_and(|kept| kept.len() >= HELD_BACK_MAX) {
+            return None;
+        }
+        if let Some(offset) = self.kept.get_mut(&filter).and_then(BTreeSet::pop_first) {
+            return Some(offset);
+        }
+        self.next = self.next_unseen(ledger);
+        let offset = self.next;
+        (offset < ledger.end()).then(|| {
+            self.next += 1;
+            offset
+        })
+    }
+
+    fn next_unseen(&self, ledger: &QueueLedger) -> u64 {
+        let was_seen = |offset| ledger.flight(offset).is_some() || self.is_kept(offset);
+        let mut offset = ledger.acks().next_open(self.next);
+        while offset < ledger.end() && was_seen(offset) {
+            offset = ledger.acks().next_open(offset + 1);
+        }
+        offset
+    }
+
+    fn is_kept(&self, offset: u64) -> bool {
+        self.kept.values().any(|kept| kept.contains(&offset))
+    }
+
+    /// Keeps a message for consumers with one of these filters. It is in flight no longer, and its attempts count when one of
+    /// them takes it.
+    pub(super) fn keep_for(&mut self, ledger: &mut QueueLedger, offset: u64, filters: &[FilterId]) {
+        // It may have expired since it was picked.
+        if ledger.acks().is_done(offset) {
+            return;
+        }
+        if let Some(flight) = ledger.take_out(offset)
+            && flight.attempts != ledger.acks().attempts_of(offset)
+        {
+            ledger.note_attempts(offset, flight.attempts, flight.visible_ms);
+        }
+        for filter in filters {
+            self.kept.entry(*filter).or_default().insert(offset);
+        }
+    }
+
+    /// No member has this filter any longer; returns what was kept for it alone.
+    pub(super) fn forget_filter(&mut self, filter: FilterId) -> Vec<u64> {
+        let kept = self.kept.remove(&filter).unwrap_or_default();
+        kept.into_iter().filter(|offset| !self.is_kept(*offset)).collect()
+    }
+
+    /// A message is in flight or done, so it is not kept.
+    pub(super) fn forget(&mut self, offset: u64) {
+        for kept in self.kept.values_mut() {
+            kept.remove(&offset);
+        }
+    }
+
+    /// Forgets what expired.
+    pub(super) fn expire_below(&mut self, ledger: &QueueLedger, min: u64) {
+        for kept in self.kept.values_mut() {
+            kept.retain(|offset| *offset >= min || !ledger.acks().is_done(*offset));
+        }
+    }
+}
