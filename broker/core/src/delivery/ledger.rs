@@ -151,10 +151,12 @@ impl QueueLedger {
         self.attempted.push(Attempted { offset, attempts, visible_ms });
     }
 
-    /// Notes for the log, unless it knows, that a consumer had a message.
+    /// Notes for the log, unless it knows, that a consumer had a message, if one had.
     pub(super) fn note_delivered(&mut self, offset: u64) {
         let Some(flight) = self.flights.get_mut(&offset) else { return };
-        if flight.is_logged && self.acks.is_attempted(offset) {
+        let is_known = flight.is_logged && self.acks.is_attempted(offset);
+        // What was taken back for another member is as new as before.
+        if is_known || !flight.reached_a_consumer() {
             return;
         }
         flight.is_logged = true;

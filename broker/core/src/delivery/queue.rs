@@ -48,12 +48,16 @@ impl QueueDelivery {
     /// Puts what is in flight where the order and the policy want it.
     fn put_all_again(&mut self) {
         for (offset, mut flight) in self.ledger.take_flights() {
-            if flight.is_blocked() {
-                // Other rules may give it another attempt, or end it.
+            // Other rules may give a blocked message another attempt, or end it.
+            if flight.is_blocked() && !self.stays_blocked(&flight) {
                 flight.state = FlightState::Delayed;
             }
             self.put(offset, flight);
         }
+    }
+
+    fn stays_blocked(&self, flight: &Flight) -> bool {
+        self.policy.exhausted == ExhaustedAction::Block && flight.attempts >= self.policy.max_attempts
     }
 
     pub(super) fn set_policy(&mut self, policy: &DeliveryPolicy) {

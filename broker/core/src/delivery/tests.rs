@@ -229,6 +229,42 @@ fn nothing_new_of_a_message_group_comes_beside_what_is_repeated() {
     }
 }
 
+#[test]
+fn a_blocked_message_stays_blocked_under_rules_that_block_and_goes_on_under_others() {
+    let policy =
+        DeliveryPolicy { max_attempts: 1, exhausted: ExhaustedAction::Block, ..DeliveryPolicy::default() };
+    let (mut subscription, filter) = subscription(policy, &[1]);
+    let held = receive(&mut subscription, 0, 1, filter).remove(0);
+    assert_eq!(subscription.give_up(1, &lease_of(&held)), Ok(true));
+    let blocked = MessageFate::Blocked { attempts: 1 };
+    for ordered in [true, false] {
+        subscription.set_policy(DeliveryPolicy { ordered, ..policy });
+        assert_eq!(subscription.fate(2, 0, 0), Some(blocked.clone()));
+        assert_eq!(subscription.ack(2, &lease_of(&held)), Err(HandleError::Superseded));
+    }
+    subscription.set_policy(DeliveryPolicy { max_attempts: 2, ..policy });
+    assert_eq!(receive(&mut subscription, 10_000, 1, filter)[0].attempt, 2);
+}
+
+/// It was looked at for a member that does not want it, and no consumer had it.
+#[test]
+fn what_was_kept_for_another_member_stays_new_when_something_behind_it_is_done() {
+    let policy = DeliveryPolicy { ordered: true, ..DeliveryPolicy::default() };
+    let key = |offset| OrderingKey::Group(if offset < 2 { 7 } else { 8 });
+    let (mut subscription, filter) = subscription(policy, &[3]);
+    let other = subscription.join(0, "d", &Filter::tags("b").unwrap());
+    load_keys(&mut subscription, filter, key);
+    let picked = receive(&mut subscription, 0, 3, filter);
+    let results = [FilterResult::Wanted, FilterResult::WantedBy(vec![other]), FilterResult::Wanted];
+    let wanted = subscription.apply_filter_results(0, picked, &results);
+    assert_eq!(offsets(&wanted), [0, 2]);
+    // The engine looks at everything again, and does not know yet which message group the third one belongs to.
+    subscription.set_policy(DeliveryPolicy { in_flight_max: 50, ..policy });
+    assert_eq!(subscription.ack(1, &lease_of(&wanted[1])), Ok(()));
+    load_keys(&mut subscription, filter, key);
+    assert_eq!(offsets(&receive(&mut subscription, 20_000, 3, filter)), [0], "the second one waits for it");
+}
+
 /// A handle from before a restart says that a message is done before the engine has looked at its message group.
 #[test]
 fn what_is_done_by_a_handle_from_before_a_restart_was_handed_out_with_what_is_in_front_of_it() {
