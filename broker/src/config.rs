@@ -6,6 +6,7 @@ use kerolox_core::clock::ClockPolicy;
 use kerolox_core::flush::Flush;
 use kerolox_core::publish::PublishLimits;
 use kerolox_core::replicas::Replicas;
+use kerolox_core::retention::RetentionLimits;
 use kerolox_core::schedule::{CLASSIC_LEVELS_MS, DelayPolicy};
 use kerolox_core::transaction::CheckPolicy;
 use kerolox_kit::clients::ClientSettings;
@@ -22,7 +23,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::check_back::WebhookHost;
 use crate::delivery::AutoGroups;
 use crate::made_by::MadeBy;
-use crate::retention::Limits;
+
 use crate::timers::Pace;
 
 /// Prefix of the environment variables, as in `KEROLOX_BROKER__TRANSACTION__CHECK_INTERVAL`.
@@ -629,11 +630,11 @@ impl BrokerConfig {
         }
     }
 
-    /// What is kept, as the keeper wants it.
-    pub fn retention_limits(&self) -> Limits {
+    /// How long and how much is kept.
+    pub fn retention_limits(&self) -> RetentionLimits {
         let or = |size: ByteSize, otherwise: u64| if size.bytes() == 0 { otherwise } else { size.bytes() };
         let segment = self.log.segment_size.bytes();
-        Limits {
+        RetentionLimits {
             time_ms: i64::try_from(self.retention.time.as_millis()).unwrap_or(i64::MAX),
             log_bytes: or(self.retention.log_size, u64::MAX),
             free_bytes_low: or(self.retention.free_space_low, segment.saturating_mul(5) / 2),

@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, MutexGuard, Notify, oneshot, watch};
 use crate::config::BrokerConfig;
 use crate::once::{Reservation, Underway};
 use crate::replication::{Elsewhere, Reign};
-use crate::retention::Room;
+use crate::retention::DiskSpace;
 
 /// The storage engine of this broker. Cheap to clone.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ pub struct Engine {
     min_in_sync: usize,
     /// Of a member of a replicated group.
     reign: Option<Arc<Reign>>,
-    room: Room,
+    space: DiskSpace,
     underway: Underway,
     /// Held from looking at a topic or group until its change is applied, so that no change is lost to another one.
     changing: Arc<Mutex<()>>,
@@ -41,12 +41,12 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine over `store`, for a reign if this broker is a member of a replicated group. Messages are refused while `room` is
-    /// short.
+    /// An engine over `store`, for a reign if this broker is a member of a replicated group. Messages are refused while disk
+    /// `space` is short.
     pub(crate) fn new(
         store: Arc<Store>,
         config: &BrokerConfig,
-        room: Room,
+        space: DiskSpace,
         reign: Option<Arc<Reign>>,
     ) -> Self {
         let durability = Durability { flush: config.log.flush(), replicas: config.replication.replicas() };
@@ -59,7 +59,7 @@ impl Engine {
             ack_timeout: config.replication.ack_timeout.duration(),
             min_in_sync: config.replication.min_in_sync,
             reign,
-            room,
+            space,
             underway,
             changing,
             topics_changed,
@@ -176,7 +176,7 @@ impl Engine {
     }
 
     /// The same for new messages of a topic, which may have its own idea of what counts as stored. All are stored or none
-    /// is. They are refused while room is short; everything that is not a new message still goes through. `reservation` is
+    /// is. They are refused while disk space is short; everything that is not a new message still goes through. `reservation` is
     /// dropped when they are stored or cannot be, whether or not somebody still waits for that.
     pub fn propose_for(
         &self,
@@ -187,18 +187,18 @@ impl Engine {
         let (answer, applied) = oneshot::channel();
         if let Some(refusal) = self.refusal() {
             drop(answer.send(Err(refusal)));
-        } else if self.room.is_short() {
+        } else if self.space.is_short() {
             drop(answer.send(Err(ProposeError::NoRoom)));
         } else {
             let durability = Durability {
                 flush: topic.flush().unwrap_or(self.durability.flush),
                 replicas: topic.replicas().unwrap_or(self.durability.replicas),
             };
-            let room = self.room.clone();
+            let space = self.space.clone();
             let done = move |outcome| {
                 drop(reservation);
                 if matches!(outcome, Err(ProposeError::NoRoom)) {
-                    room.ran_out();
+                    space.ran_out();
                 }
                 drop(answer.send(outcome));
             };

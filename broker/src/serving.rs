@@ -36,7 +36,7 @@ use crate::engine::Engine;
 use crate::made_by::MadeBy;
 use crate::pace::{Lookups, Scans};
 use crate::replication::Reign;
-use crate::retention::Keeper;
+use crate::retention::RetentionTask;
 use crate::service::{Admin, AutoTopics, Context, Counters, DeskServer, Door, Messaging, Policy, Turns};
 use crate::timers::Timers;
 use crate::vitals::{Lead, Vitals};
@@ -397,12 +397,12 @@ impl Parts {
             heard.halves,
         );
         let timers = Timers::new(engine.clone(), self.clock.clone(), config.timers.pace(), heard.due);
-        let keeper = Keeper {
+        let keeper = RetentionTask {
             store: store.clone(),
             folder: config.data.clone(),
             limits: config.retention_limits(),
             interval: config.retention.check_interval.duration(),
-            room: self.vitals.room.clone(),
+            space: self.vitals.room.clone(),
             unread: {
                 let (store, deliveries) = (store.clone(), deliveries.clone());
                 Box::new(move |going| early::unread_of_groups(&store, &deliveries, going))

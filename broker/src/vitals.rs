@@ -14,7 +14,7 @@ use kerolox_store::{GuardedClock, Opening, Progress, Repair};
 use crate::early::Losses;
 use crate::index_folder::{Damage, IndexFolder};
 use crate::replication::{Group, Reign, StoreCell};
-use crate::retention::Room;
+use crate::retention::DiskSpace;
 
 /// Damaged ranges that are listed one by one.
 const RANGES_SHOWN: usize = 8;
@@ -26,7 +26,7 @@ pub(crate) struct Vitals {
     pub(crate) store: StoreCell,
     pub(crate) index: OnceLock<Arc<IndexFolder>>,
     pub(crate) data: OnceLock<Arc<DataFolder>>,
-    pub(crate) room: Room,
+    pub(crate) room: DiskSpace,
     pub(crate) losses: Losses,
     pub(crate) is_serving: AtomicBool,
     pub(crate) clock: OnceLock<Arc<GuardedClock>>,

@@ -14,6 +14,7 @@
 //! - [`slots`]: the queues of message groups, also while a topic gets another number of queues;
 //! - [`schedule`]: when a message is to be delivered;
 //! - [`timer`]: what becomes of a scheduled message;
+//! - [`retention`]: which old segments and messages go;
 //! - [`clock`]: which time scheduled messages go by.
 //!
 //! Nothing here does I/O, reads a clock, draws random numbers or starts threads: the callers pass `now` in and carry
@@ -33,6 +34,7 @@ pub mod lookup;
 pub mod publish;
 pub mod record;
 pub mod replicas;
+pub mod retention;
 pub mod schedule;
 pub mod slots;
 pub mod timer;
