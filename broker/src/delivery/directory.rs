@@ -101,11 +101,11 @@ impl Arrivals {
                 self.notice_lite(*topic_id, *queue);
             }
             Event::LiteCreated { topic_id, queue, name } => {
-                self.lites.followers.created(*topic_id, *queue, name)
+                self.lites.directory.created(*topic_id, *queue, name)
             }
             Event::LiteDropped { topic_id, queue, name } => {
                 self.lites.drop_queue(*topic_id, *queue);
-                self.lites.followers.dropped(*topic_id, *queue, name);
+                self.lites.directory.dropped(*topic_id, *queue, name);
             }
             _ => {}
         }
@@ -116,7 +116,7 @@ impl Arrivals {
     /// There is something in a lite topic, be it at work or not.
     fn notice_lite(&self, topic_id: u32, queue: u32) {
         if is_lite(queue) {
-            self.lites.followers.ready(topic_id, queue);
+            self.lites.directory.ready(topic_id, queue, None);
         }
     }
 }
@@ -375,7 +375,7 @@ impl Deliveries {
     /// A client left: what it held while alive goes to others.
     pub fn client_left(&self, client: &str) {
         let now_ms = now_ms();
-        self.lites.followers.client_left(client);
+        self.lites.directory.client_left(client);
         for subscription in self.all() {
             subscription.change(now_ms, |engine| engine.client_left(now_ms, client));
         }
@@ -420,7 +420,7 @@ impl Deliveries {
     pub fn tidy_lites(&self, alive: impl Fn(&str) -> bool) {
         let (topics, groups) = live_ids(self.engine.store());
         let is_live = |topic_id, group_id| topics.contains(&topic_id) && groups.contains(&group_id);
-        self.lites.followers.prune(is_live, alive);
+        self.lites.directory.prune(is_live, alive);
         self.retire_lites();
     }
 }

@@ -10,7 +10,7 @@ use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::Refusal;
 
 use super::directory::Deliveries;
-use super::followers::Followers;
+use super::lite_subscriptions::LiteDirectory;
 use super::subscription::TopicSubscription;
 use crate::engine::refused_by_store;
 
@@ -21,7 +21,7 @@ type ByQueue = HashMap<(u32, u32), Vec<Arc<TopicSubscription>>>;
 #[derive(Default)]
 pub(super) struct Lites {
     active: RwLock<ByQueue>,
-    pub(super) followers: Arc<Followers>,
+    pub(super) directory: Arc<LiteDirectory>,
     /// The highest lease of those that were forgotten.
     last_lease: AtomicU64,
 }
@@ -93,9 +93,9 @@ impl Lites {
 }
 
 impl Deliveries {
-    /// Who subscribes to which lite topics.
-    pub fn followers(&self) -> &Followers {
-        &self.lites.followers
+    /// Which clients subscribe to which lite topics.
+    pub fn lite_directory(&self) -> &LiteDirectory {
+        &self.lites.directory
     }
 
     /// The subscription of a group to a lite topic; `None` when there is no such lite topic. A group for which it is new
@@ -116,7 +116,7 @@ impl Deliveries {
                 let base = self.lites.next_lease_base();
                 let new =
                     TopicSubscription::new(group.id, topic.id, base, group.policy(topic), self.alarm.clone());
-                Arc::new(new.of_lite(queue, self.lites.followers.clone()))
+                Arc::new(new.of_lite(queue, self.lites.directory.clone()))
             })
         });
         // Looked up only when it is in the directory: who removes it comes later then, and finds it.

@@ -2,7 +2,7 @@
 //!
 //! [`Deliveries`] is the directory of subscriptions, [`TopicSubscription`] the owner of one, [`ProgressLog`] the road of what
 //! consumers did into the commit log, `alarm` what wakes subscriptions when something comes due, `dead` the way of dead
-//! letters. [`Followers`] knows which clients subscribe to which lite topics, each of which has a subscription of its own
+//! letters. [`LiteDirectory`] knows which clients subscribe to which lite topics, each of which has a subscription of its own
 //! while it is at work (`lites`). Who reads without a subscription waits with [`Watched`].
 
 mod acknowledged;
@@ -10,7 +10,7 @@ mod alarm;
 mod broadcast_members;
 mod dead;
 mod directory;
-mod followers;
+mod lite_subscriptions;
 mod lites;
 mod offsets;
 mod progress;
@@ -20,7 +20,7 @@ mod watch;
 pub use acknowledged::{AckJournal, Acknowledged, Place};
 pub use broadcast_members::BroadcastMembers;
 pub use directory::{Arrivals, AutoGroups, Deliveries};
-pub use followers::{Action, Change, Evicted, Followers, Inbox, OverQuota};
+pub use lite_subscriptions::{LiteDirectory, LiteInbox};
 pub(crate) use offsets::cursors;
 pub use progress::ProgressLog;
 pub use subscription::{TopicSubscription, WaiterRegistration};

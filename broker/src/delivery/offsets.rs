@@ -124,7 +124,8 @@ impl Deliveries {
             return Ok(Some(counts.lag));
         }
         let is_known = self.engine.store().index().acks(group.id, topic.id, queue)?.is_some();
-        if !is_known && self.followers().count(topic.id, queue, Some(group.id)) == 0 {
+        if !is_known && self.lite_directory().with(|table| table.count(topic.id, queue, Some(group.id))) == 0
+        {
             return Ok(None);
         }
         let mut logged = DeliveryEngine::new(group.id, topic.id, 0, group.policy(topic));
@@ -140,7 +141,7 @@ impl Deliveries {
     pub fn lite_totals(&self, group: &Group, topic: &Topic) -> Result<(u64, BacklogCounts), StoreError> {
         let (store, now_ms) = (self.engine.store(), now_ms());
         let mut totals = Totals::default();
-        let mut subscribed = self.followers().queues(topic.id, group.id);
+        let mut subscribed = self.lite_directory().queues(topic.id, group.id);
         let active = self.lites.of_group(topic.id, group.id);
         let at_work: BTreeMap<u32, BacklogCounts> =
             active.iter().flat_map(|active| active.with(|engine| engine.counts(now_ms))).collect();
@@ -177,7 +178,7 @@ impl Deliveries {
     pub fn topics_of(&self, group: &Group) -> Result<BTreeSet<u32>, StoreError> {
         let mut topics = self.engine.store().index().topics_of(group.id)?;
         topics.extend(self.active_topics(group.id));
-        topics.extend(self.followers().parents(group.id));
+        topics.extend(self.lite_directory().with(|table| table.parents(group.id)));
         Ok(topics)
     }
 }

@@ -17,7 +17,7 @@ use kerolox_store::{Store, StoreError};
 use tokio::sync::Notify;
 
 use super::alarm::Alarm;
-use super::followers::Followers;
+use super::lite_subscriptions::LiteDirectory;
 
 /// The owner of one delivery engine. The lock is a leaf: it is held for one decision, never across an await.
 ///
@@ -31,7 +31,7 @@ pub struct TopicSubscription {
     /// See [`Self::heed_announced`].
     announced_version: AtomicU64,
     /// The queue of a subscription to a lite topic, and the clients that may wait for something in it.
-    lite: Option<(u32, Arc<Followers>)>,
+    lite: Option<(u32, Arc<LiteDirectory>)>,
 }
 
 struct SubscriptionState {
@@ -83,8 +83,8 @@ impl TopicSubscription {
     }
 
     /// Makes it the subscription to the one queue of a lite topic.
-    pub(super) fn of_lite(self, queue: u32, followers: Arc<Followers>) -> Self {
-        Self { lite: Some((queue, followers)), ..self }
+    pub(super) fn of_lite(self, queue: u32, directory: Arc<LiteDirectory>) -> Self {
+        Self { lite: Some((queue, directory)), ..self }
     }
 
     /// Number of the consumer group.
@@ -114,7 +114,7 @@ impl TopicSubscription {
         state.wake_all();
         self.set_alarm(&mut state, now_ms);
         drop(state);
-        self.call_followers();
+        self.wake_lite_subscribers();
         done
     }
 
@@ -225,7 +225,7 @@ impl TopicSubscription {
             state.wake_all();
         }
         drop(state);
-        self.call_followers();
+        self.wake_lite_subscribers();
         acked
     }
 
@@ -239,9 +239,9 @@ impl TopicSubscription {
     }
 
     /// Tells the clients that subscribe to a lite topic that there may be something in it.
-    fn call_followers(&self) {
-        if let Some((queue, followers)) = &self.lite {
-            followers.ready_for(self.topic_id, self.group_id, *queue);
+    fn wake_lite_subscribers(&self) {
+        if let Some((queue, directory)) = &self.lite {
+            directory.ready(self.topic_id, *queue, Some(self.group_id));
         }
     }
 

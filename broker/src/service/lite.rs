@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use kerolox_core::group::{Group, Start};
-use kerolox_core::lite;
+use kerolox_core::lite::{self, EvictedSubscription, OverQuota, SubscriptionAction, SubscriptionChange};
 use kerolox_core::topic::Topic;
 use kerolox_kit::access::Items;
 use kerolox_kit::headers::ClientHeaders;
@@ -20,7 +20,7 @@ use super::Context;
 use super::batch::Batch;
 use super::other_groups::OtherGroups;
 use super::receive::{Looked, Receiver, Waited, Wanted, wait};
-use crate::delivery::{Action, Change, Evicted, Inbox, OverQuota, TopicSubscription};
+use crate::delivery::{LiteInbox, TopicSubscription};
 use crate::engine::{LiteError, refused_by_log, refused_by_store};
 use crate::pace::Step;
 
@@ -60,7 +60,7 @@ pub(super) async fn receive(
         return Ok(found);
     }
     let client = &client.client_id;
-    let inbox = context.deliveries.followers().inbox(wanted.topic.id, wanted.group.id, client);
+    let inbox = context.deliveries.lite_directory().inbox(wanted.topic.id, wanted.group.id, client);
     if let Some(attempt_id) = &wanted.attempt_id {
         inbox.repeat(attempt_id);
     }
@@ -99,20 +99,24 @@ fn gather(
     context: &Arc<Context>,
     client: &str,
     wanted: &Wanted,
-    inbox: &Inbox,
+    inbox: &LiteInbox,
 ) -> Result<(Batch, bool), Refusal> {
     let mut step = Step::begin();
     let mut is_all = true;
     let mut batch = Batch::new(context.clone(), wanted.way.clone(), wanted.deadline);
     let mut queues = Vec::new();
-    let followers = context.deliveries.followers();
+    let directory = context.deliveries.lite_directory();
+    let is_subscribed = |queue| {
+        let (topic_id, group_id) = (wanted.topic.id, wanted.group.id);
+        directory.with(|table| table.is_subscribed(topic_id, group_id, client, queue))
+    };
     while batch.len() < wanted.max {
         if step.is_over() {
             is_all = false;
             break;
         }
         let Some(queue) = inbox.pop() else { break };
-        if !followers.is_following(wanted.topic.id, wanted.group.id, client, queue) {
+        if !is_subscribed(queue) {
             continue;
         }
         let Some(subscription) = subscription(context, wanted, queue).inspect_err(|_| inbox.push(queue))?
@@ -182,23 +186,23 @@ async fn sync_here(
     let group = context.deliveries.consuming(&group, &client.client_id).await?;
     check_bound(&group, &topic)?;
     let names = names(request)?;
-    let change = Change {
+    let change = SubscriptionChange {
         topic_id: topic.id,
         group_id: group.id,
         client: &client.client_id,
         action: match request.action() {
-            LiteSubscriptionAction::PartialAdd => Action::Add,
-            LiteSubscriptionAction::CompleteAdd => Action::Replace,
-            LiteSubscriptionAction::PartialRemove => Action::Remove,
-            LiteSubscriptionAction::CompleteRemove => Action::RemoveAll,
+            LiteSubscriptionAction::PartialAdd => SubscriptionAction::Add,
+            LiteSubscriptionAction::CompleteAdd => SubscriptionAction::Replace,
+            LiteSubscriptionAction::PartialRemove => SubscriptionAction::Remove,
+            LiteSubscriptionAction::CompleteRemove => SubscriptionAction::RemoveAll,
         },
         names: Vec::new(),
         version: request.version,
         model: lite::model(&group),
         quota: lite::client_quota(&group),
     };
-    let (found, evicted) = follow(context, change, names)?;
-    for (client, lite_topic) in evicted {
+    let (found, evicted) = change_subscriptions(context, change, names)?;
+    for EvictedSubscription { client, lite_topic } in evicted {
         tell_evicted(context, &client, lite_topic);
     }
     if matches!(request.action(), LiteSubscriptionAction::PartialAdd | LiteSubscriptionAction::CompleteAdd) {
@@ -218,13 +222,13 @@ fn names(request: &v2::SyncLiteSubscriptionRequest) -> Result<HashSet<&str>, Ref
     Ok(names)
 }
 
-/// Changes the subscriptions; returns the queues of the lite topics that exist, and who lost which lite topic.
-fn follow(
+/// Changes the subscriptions; returns the queues of the lite topics that exist, and the subscriptions that others lost.
+fn change_subscriptions(
     context: &Context,
-    change: Change<'_>,
+    change: SubscriptionChange<'_>,
     names: HashSet<&str>,
-) -> Result<(Vec<u32>, Vec<Evicted>), Refusal> {
-    // Held until the change is made: a lite topic that comes into being then finds who waits for it.
+) -> Result<(Vec<u32>, Vec<EvictedSubscription>), Refusal> {
+    // Held until the change is made: a lite topic that comes into being then finds its subscribers.
     let index = context.engine.store().index();
     let found = names.into_iter().map(|name| {
         let queue = index.lite(change.topic_id, name)?.map(|lite| lite.queue);
@@ -232,8 +236,10 @@ fn follow(
     });
     let names = found.collect::<Result<Vec<_>, StoreError>>().map_err(|error| refused_by_store(&error))?;
     let queues = names.iter().filter_map(|(_, queue)| *queue).collect();
-    let synced =
-        context.deliveries.followers().sync(&Change { names, ..change }, context.lite.max_subscriptions);
+    let synced = context
+        .deliveries
+        .lite_directory()
+        .sync(&SubscriptionChange { names, ..change }, context.lite.max_subscriptions);
     drop(index);
     let evicted = synced.map_err(|over| {
         let text = match over {

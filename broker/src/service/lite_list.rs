@@ -59,7 +59,9 @@ fn status(
     lite: LiteTopic,
 ) -> Result<pb::LiteTopicStatus, Failure> {
     let bounds = store.index().queue_bounds(topic.id, lite.queue);
-    let count = |group_id| deliveries.followers().count(topic.id, lite.queue, group_id) as u64;
+    let count = |group_id| {
+        deliveries.lite_directory().with(|table| table.count(topic.id, lite.queue, group_id)) as u64
+    };
     let mut lag = None;
     for cursor in cursors.into_iter().flatten() {
         if let Some(own) = deliveries.lite_lag(cursor, topic, lite.queue)? {

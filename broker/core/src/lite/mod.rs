@@ -1,4 +1,14 @@
-//! Lite topics: light children of a topic of type LITE. Each is a queue of its parent with a name.
+//! Lite topics: light children of a topic of type LITE. Each is a queue of its parent with a name. [`LiteSubscriptions`] knows
+//! which clients subscribe to which.
+
+mod ready_queues;
+mod subscriptions;
+
+pub use ready_queues::ReadyQueues;
+pub use subscriptions::{
+    EvictedSubscription, FORGOTTEN_AFTER_MS, LiteSubscriptions, OverQuota, SubscriptionAction,
+    SubscriptionChange, SyncOutcome,
+};
 
 use crate::group::Group;
 use crate::topic::Topic;
@@ -38,7 +48,7 @@ const EXPIRATION_MINUTES_MAX: i64 = 30 * 24 * 60;
 
 /// Who may subscribe to a lite topic that another client of the group has subscribed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Model {
+pub enum SubscriptionModel {
     /// Anybody: they share out its messages.
     #[default]
     Shared,
@@ -57,8 +67,8 @@ pub fn bound_to(group: &Group) -> Option<&str> {
     group.attributes.get(BIND_ATTRIBUTE).map(String::as_str)
 }
 
-/// See [`Model`].
-pub fn model(group: &Group) -> Model {
+/// See [`SubscriptionModel`].
+pub fn model(group: &Group) -> SubscriptionModel {
     group.attributes.get(MODEL_ATTRIBUTE).and_then(|word| parse_model(word).ok()).unwrap_or_default()
 }
 
@@ -94,10 +104,10 @@ fn minutes(text: &str) -> Result<i64, String> {
     })
 }
 
-fn parse_model(word: &str) -> Result<Model, String> {
+fn parse_model(word: &str) -> Result<SubscriptionModel, String> {
     match word.to_ascii_lowercase().as_str() {
-        "shared" => Ok(Model::Shared),
-        "exclusive" => Ok(Model::Exclusive),
+        "shared" => Ok(SubscriptionModel::Shared),
+        "exclusive" => Ok(SubscriptionModel::Exclusive),
         _ => Err(format!("{MODEL_ATTRIBUTE} {word:?} is neither Shared nor Exclusive")),
     }
 }
@@ -153,14 +163,17 @@ mod tests {
         topic.attributes.insert(EXPIRATION_ATTRIBUTE.into(), "15".into());
         assert_eq!(expires_ms(&topic, 5), Some(15 * 60_000 + 5));
         let mut group = Group::new("agents");
-        assert_eq!((model(&group), client_quota(&group), bound_to(&group)), (Model::Shared, 2_000, None));
+        assert_eq!(
+            (model(&group), client_quota(&group), bound_to(&group)),
+            (SubscriptionModel::Shared, 2_000, None)
+        );
         for (key, value) in
             [(MODEL_ATTRIBUTE, "Exclusive"), (CLIENT_QUOTA_ATTRIBUTE, "7"), (BIND_ATTRIBUTE, "sessions")]
         {
             assert_eq!(check_attribute(key, value), Ok(()));
             group.attributes.insert(key.into(), value.into());
         }
-        assert_eq!((model(&group), client_quota(&group)), (Model::Exclusive, 7));
+        assert_eq!((model(&group), client_quota(&group)), (SubscriptionModel::Exclusive, 7));
         assert_eq!(bound_to(&group), Some("sessions"));
         for (key, bad) in [
             (EXPIRATION_ATTRIBUTE, "0"),

@@ -1,0 +1,124 @@
+//! Which clients subscribe to which lite topics, and the inboxes that wake them: [`LiteSubscriptions`] behind a lock.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kerolox_core::lite::{
+    EvictedSubscription, LiteSubscriptions, OverQuota, ReadyQueues, SubscriptionChange,
+};
+use kerolox_store::mono_ms;
+use tokio::sync::Notify;
+
+/// The lite topics in which there may be something for one client of one group.
+#[derive(Debug, Default)]
+pub struct LiteInbox {
+    ready: Mutex<ReadyQueues>,
+    wake: Notify,
+}
+
+impl LiteInbox {
+    /// There may be something in a queue; wakes one receive that waits.
+    pub fn push(&self, queue: u32) {
+        self.lock().push(queue);
+        self.wake.notify_one();
+    }
+
+    /// The queue that has waited longest.
+    pub fn pop(&self) -> Option<u32> {
+        self.lock().pop()
+    }
+
+    /// Completes when something may be ready.
+    pub async fn arrival(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Lets another receive of the client look, if there is something: for receives that end.
+    pub fn pass_on(&self) {
+        if !self.lock().is_empty() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// A receive with this attempt id got messages of these queues.
+    pub fn note_attempt(&self, attempt_id: &str, queues: Vec<u32>) {
+        self.lock().note_attempt(attempt_id, queues);
+    }
+
+    /// The receive with this attempt id is repeated: what it got comes first.
+    pub fn repeat(&self, attempt_id: &str) {
+        self.lock().repeat(attempt_id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ReadyQueues> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The directory of subscriptions to lite topics. The lock is a leaf, and inboxes are woken outside it.
+#[derive(Debug, Default)]
+pub struct LiteDirectory {
+    table: Mutex<LiteSubscriptions<Arc<LiteInbox>>>,
+}
+
+impl LiteDirectory {
+    /// Asks the table.
+    pub fn with<T>(&self, ask: impl FnOnce(&LiteSubscriptions<Arc<LiteInbox>>) -> T) -> T {
+        ask(&self.lock())
+    }
+
+    /// The inbox of a client.
+    pub fn inbox(&self, topic_id: u32, group_id: u32, client: &str) -> Arc<LiteInbox> {
+        self.lock().inbox(topic_id, group_id, client, mono_ms())
+    }
+
+    /// Changes the subscriptions of a client; all clients together have `quota` at the most. Returns the subscriptions that
+    /// others lost by it.
+    ///
+    /// # Errors
+    /// [`OverQuota`]; nothing changes then.
+    pub fn sync(
+        &self,
+        change: &SubscriptionChange<'_>,
+        quota: usize,
+    ) -> Result<Vec<EvictedSubscription>, OverQuota> {
+        let outcome = self.lock().sync(change, quota, mono_ms())?;
+        outcome.ready.into_iter().for_each(|(inbox, queue)| inbox.push(queue));
+        Ok(outcome.evicted)
+    }
+
+    /// There may be something to receive in a lite topic: for the clients of one group, or of all.
+    pub(super) fn ready(&self, topic_id: u32, queue: u32, group_id: Option<u32>) {
+        let inboxes = self.lock().inboxes(topic_id, queue, group_id);
+        inboxes.into_iter().for_each(|inbox| inbox.push(queue));
+    }
+
+    /// A lite topic came into being.
+    pub(super) fn created(&self, topic_id: u32, queue: u32, name: &str) {
+        self.lock().created(topic_id, queue, name);
+    }
+
+    /// A lite topic is gone; its subscribers wait for it to come again.
+    pub(super) fn dropped(&self, topic_id: u32, queue: u32, name: &str) {
+        self.lock().dropped(topic_id, queue, name);
+    }
+
+    /// A client left.
+    pub(super) fn client_left(&self, client: &str) {
+        self.lock().client_left(client);
+    }
+
+    /// Forgets clients that neither live nor repeat their subscriptions, and those of topics and groups that are gone.
+    pub(super) fn prune(&self, is_live: impl Fn(u32, u32) -> bool, alive: impl Fn(&str) -> bool) {
+        self.lock().prune(mono_ms(), is_live, alive);
+    }
+
+    /// The lite topics of a parent to which clients of a group subscribe, as far as they exist.
+    pub(super) fn queues(&self, topic_id: u32, group_id: u32) -> BTreeSet<u32> {
+        self.lock().queues(topic_id, group_id)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LiteSubscriptions<Arc<LiteInbox>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
