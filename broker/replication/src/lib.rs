@@ -20,15 +20,24 @@
 //!    lost what it decided may.
 
 mod allegiance;
+mod clock;
 pub mod handshake;
 mod known;
 mod lease;
 mod master;
+mod member;
+mod sabotage;
 
 pub use allegiance::{Allegiance, DoubtLimits, StateName, Verdict};
+pub use clock::ClockReading;
 pub use known::Known;
 pub use lease::Grants;
 pub use master::{Change, Confirmed, InSync, Master, Policy, SlaveView};
+pub use member::{
+    CommitStatus, CommitUpdate, DutyOrder, FollowRefusal, FollowTarget, FollowerLog, GroupMember, GroupView,
+    HandOverAnswer, LeaderAnswer, LogEnds, LogRepair, MemberDuty, MemberEffect, MemberInput, MemberRecord,
+    MemberRole, MemberSettings, PeerView, StateMemory,
+};
 
 /// Number of a member within its group, from 1 on.
 pub type MemberId = u64;

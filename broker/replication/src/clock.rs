@@ -1,0 +1,22 @@
+//! What a machine's clocks show at one moment.
+
+use crate::sabotage;
+
+/// Both clocks of a machine, read at the same moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockReading {
+    /// Milliseconds of a clock that never runs backwards and goes on while the machine sleeps.
+    pub mono_ms: u64,
+    /// Milliseconds since the Unix epoch; anybody may set this clock.
+    pub wall_ms: i64,
+}
+
+impl ClockReading {
+    /// The clock that a leader counts its lease on, in milliseconds.
+    pub fn lease_ms(self) -> u64 {
+        if sabotage::is("lease-on-wall-clock") {
+            return u64::try_from(self.wall_ms).unwrap_or(0);
+        }
+        self.mono_ms
+    }
+}

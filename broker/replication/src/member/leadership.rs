@@ -1,0 +1,246 @@
+//! The leader's side of a leadership: what is published as confirmed, which in-sync set is asked for, and how it is handed over.
+
+use super::{GroupView, HandOverAnswer, LogEnds};
+use crate::{Change, ClockReading, CommitUpdate, Master, MemberId, Policy, sabotage};
+
+/// Up to where members hold the log, as the leader counts them, and until when it is sure to be the only leader.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CommitStatus {
+    /// The whole in-sync set holds everything before this position; `u64::MAX` when the leader is alone in it.
+    pub all: u64,
+    /// So many members hold everything before this position that an election preserves it.
+    pub high_watermark: u64,
+    /// Until when no other member leads, on the clock of leases; `u64::MAX` for good.
+    pub lease_until: u64,
+}
+
+impl CommitStatus {
+    /// Of a leader that is no member of a replicated group.
+    pub const ALONE: Self = Self { all: u64::MAX, high_watermark: u64::MAX, lease_until: u64::MAX };
+    /// Of a leader that has heard of no follower.
+    pub const UNHEARD: Self = Self { all: 0, high_watermark: 0, lease_until: 0 };
+
+    /// Whether the leader is sure that no other member leads.
+    pub fn holds_lease(&self, now: ClockReading) -> bool {
+        self.lease_until == u64::MAX || now.lease_ms() < self.lease_until || sabotage::is("no-lease")
+    }
+
+    /// What a follower is told by a leader whose own log is durable up to `durable`.
+    pub fn update(&self, durable: u64, now: ClockReading) -> CommitUpdate {
+        CommitUpdate { high_watermark: self.high_watermark.min(durable), ping: now.lease_ms() }
+    }
+}
+
+/// How long a hand-over whose answer did not come may still be carried out: twice the time that the call may take.
+const DOUBT_MS: u64 = 4_000;
+
+/// How far the leader is with handing its leadership over, to a certain member if `to` is not 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum HandOver {
+    No,
+    /// Clients are let in no more, and calls that were let in come to their end.
+    Draining {
+        to: MemberId,
+    },
+    /// Everything that is stored is to be confirmed, until this moment at most.
+    Confirming {
+        to: MemberId,
+        until: u64,
+    },
+    /// The controller is asked.
+    Asking,
+    /// It may be carried out yet, and whoever is elected then does not wait for leases.
+    Doubtful {
+        until: u64,
+        reason: String,
+    },
+    /// Another member leads by now.
+    Done,
+}
+
+/// What a look at the hand-over leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum HandOverStep {
+    Wait,
+    /// Ask the controller, for this member or any.
+    Ask(MemberId),
+    /// It is over; an error says why this member still leads.
+    Over(Result<(), String>),
+}
+
+/// One leadership of this member.
+#[derive(Debug, Clone)]
+pub(super) struct Leadership {
+    pub(super) epoch: u32,
+    pub(super) me: MemberId,
+    pub(super) master: Master,
+    /// Everything up to the record that opened it is applied, and clients are served.
+    pub(super) is_open: bool,
+    /// What was published last.
+    status: CommitStatus,
+    /// A stricter rule was published, and has not taken effect everywhere.
+    awaits_barrier: bool,
+    /// The controller was asked for another set, and has not answered.
+    pub(super) is_asking: bool,
+    hand_over: HandOver,
+    hand_over_ms: u64,
+}
+
+impl Leadership {
+    /// Begins with a record that ends at `opened`.
+    pub(super) fn new(
+        (epoch, me): (u32, MemberId),
+        policy: Policy,
+        hand_over_ms: u64,
+        view: &GroupView,
+        (opened, now): (u64, ClockReading),
+    ) -> Self {
+        let counts_from = if sabotage::is("confirm-without-epoch-record") { 0 } else { opened };
+        let mut leadership = Self {
+            epoch,
+            me,
+            master: Master::new(me, policy, view.in_sync_set(), counts_from, now.mono_ms),
+            is_open: false,
+            status: CommitStatus::default(),
+            awaits_barrier: false,
+            is_asking: false,
+            hand_over: HandOver::No,
+            hand_over_ms,
+        };
+        leadership.status = leadership.count();
+        leadership
+    }
+
+    fn count(&self) -> CommitStatus {
+        let confirmed = self.master.confirmed();
+        // After it has asked to be replaced, its successor does not wait for the lease to end.
+        let lease_until = match self.hand_over {
+            HandOver::No | HandOver::Draining { .. } | HandOver::Confirming { .. } => {
+                self.master.rules_until().unwrap_or(u64::MAX)
+            }
+            HandOver::Asking | HandOver::Doubtful { .. } | HandOver::Done => 0,
+        };
+        CommitStatus { all: confirmed.all, high_watermark: confirmed.safe, lease_until }
+    }
+
+    /// What is to be published, which may say less than before.
+    pub(super) fn publish(&mut self) -> CommitStatus {
+        self.status = self.count();
+        self.status
+    }
+
+    pub(super) fn status(&self) -> CommitStatus {
+        self.status
+    }
+
+    /// Plans another in-sync set; true when what is published next is a stricter rule whose effect has to be told.
+    pub(super) fn plan(&mut self, log: LogEnds, wants_quorum: bool, now: u64) -> bool {
+        if self.awaits_barrier {
+            return false;
+        }
+        self.master.want_quorum(wants_quorum);
+        if !self.master.plan(log.durable, now) {
+            return false;
+        }
+        self.awaits_barrier = true;
+        if sabotage::is("newcomer-without-barrier") {
+            self.master.arm(0);
+        }
+        true
+    }
+
+    /// The stricter rule has taken effect; the log ended at `end` after that.
+    pub(super) fn on_barrier(&mut self, end: u64) {
+        if std::mem::take(&mut self.awaits_barrier) {
+            self.master.arm(end);
+        }
+    }
+
+    /// The change to ask for, once the answer to the one before is there.
+    pub(super) fn wanted_change(&mut self) -> Option<Change> {
+        let is_late = matches!(self.hand_over, HandOver::Asking | HandOver::Doubtful { .. } | HandOver::Done);
+        if self.is_asking || is_late { None } else { self.master.request() }
+    }
+
+    /// Whether a hand-over is under way.
+    pub(super) fn is_resigning(&self) -> bool {
+        self.hand_over != HandOver::No
+    }
+
+    /// Begins to hand over.
+    ///
+    /// # Errors
+    /// The reason why that is not possible.
+    pub(super) fn resign(&mut self, to: MemberId) -> Result<(), String> {
+        if !self.is_open {
+            return Err("this member does not rule".into());
+        }
+        if self.is_resigning() {
+            return Err("a hand-over is under way".into());
+        }
+        if self.master.in_sync_len() == 1 {
+            return Err("no other member is in sync".into());
+        }
+        self.hand_over = HandOver::Draining { to };
+        Ok(())
+    }
+
+    pub(super) fn on_drained(&mut self, now: u64) {
+        if let HandOver::Draining { to } = self.hand_over {
+            self.hand_over = HandOver::Confirming { to, until: now + self.hand_over_ms };
+        }
+    }
+
+    /// Looks whether the hand-over gets on.
+    pub(super) fn hand_over_step(&mut self, log: LogEnds, now: u64) -> HandOverStep {
+        match &self.hand_over {
+            HandOver::Confirming { to, .. } if self.status.high_watermark.min(log.durable) >= log.end => {
+                let to = *to;
+                self.hand_over = HandOver::Asking;
+                HandOverStep::Ask(to)
+            }
+            HandOver::Confirming { until, .. } if now >= *until => {
+                let reason =
+                    format!("the slaves did not confirm what is stored within {} ms", self.hand_over_ms);
+                self.stay(reason)
+            }
+            HandOver::Doubtful { until, reason } if now >= *until => {
+                let reason = reason.clone();
+                self.stay(reason)
+            }
+            _ => HandOverStep::Wait,
+        }
+    }
+
+    pub(super) fn on_hand_over_answer(&mut self, answer: HandOverAnswer, now: u64) -> HandOverStep {
+        if self.hand_over != HandOver::Asking {
+            return HandOverStep::Wait;
+        }
+        match answer {
+            HandOverAnswer::Accepted => {
+                self.hand_over = HandOver::Done;
+                HandOverStep::Over(Ok(()))
+            }
+            HandOverAnswer::Refused(reason) => self.stay(reason),
+            HandOverAnswer::Unknown(reason) => {
+                self.hand_over = HandOver::Doubtful { until: now + DOUBT_MS, reason };
+                HandOverStep::Wait
+            }
+        }
+    }
+
+    /// Leads on.
+    fn stay(&mut self, reason: String) -> HandOverStep {
+        self.hand_over = HandOver::No;
+        HandOverStep::Over(Err(reason))
+    }
+
+    /// The leadership ends; says how a hand-over that is under way came out.
+    pub(super) fn end(&mut self, is_succeeded: bool) -> Option<Result<(), String>> {
+        match std::mem::replace(&mut self.hand_over, HandOver::Done) {
+            HandOver::No | HandOver::Done => None,
+            _ if is_succeeded => Some(Ok(())),
+            _ => Some(Err("the leadership ended before it was handed over".into())),
+        }
+    }
+}

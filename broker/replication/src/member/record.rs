@@ -1,0 +1,221 @@
+//! What a member remembers beside its log, and how much of that is durable.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::GroupView;
+use crate::{Known, StateName, sabotage};
+
+/// What a member must not forget. Each part is durable before the member acts upon it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemberRecord {
+    /// Random number of the data folder.
+    pub incarnation: String,
+    /// The member follows no leader of an earlier epoch than this.
+    pub promised: u32,
+    /// Epoch of the newest leader that it granted a lease; 0 when it led itself since.
+    pub granted: u32,
+    /// Incarnations of the members that the group was last known to have.
+    pub members: BTreeSet<String>,
+    /// Up to where it heard that the log was confirmed, about a second ago.
+    pub confirmed: Known,
+    /// The newest state of the group that it went by.
+    pub memory: Option<StateMemory>,
+}
+
+/// A state of the group, as far as a controller that lost its data has to know it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StateMemory {
+    /// Which state it was.
+    pub name: StateName,
+    /// The nameserver's time as leader that it comes from.
+    pub tenure: String,
+    /// Epoch of the state that had the newest in-sync set first.
+    pub set_epoch: u32,
+    /// Version of that state.
+    pub set_version: u64,
+    /// Incarnations of the members of that set, and of those that this member, as leader, is about to take in.
+    pub in_sync: BTreeSet<String>,
+}
+
+impl StateMemory {
+    /// What to remember after `view`. While an election is under way, the set before it counts.
+    pub fn after(before: Option<&Self>, view: &GroupView) -> Self {
+        let mut memory = Self {
+            name: view.name.clone(),
+            tenure: view.tenure.clone(),
+            ..before.cloned().unwrap_or_default()
+        };
+        let in_sync = view.incarnations(|id| view.in_sync.contains(&id));
+        if !in_sync.is_empty() && (view.epoch, &in_sync) != (memory.set_epoch, &memory.in_sync) {
+            let version = if view.set_version > 0 { view.set_version } else { view.name.version };
+            (memory.set_epoch, memory.set_version) = (view.epoch, version);
+            memory.in_sync = in_sync;
+        }
+        memory
+    }
+}
+
+impl MemberRecord {
+    /// The record that a process begins with. A data folder whose log is gone (`is_blank`) belongs to another member than the record
+    /// in it: what that one promised to hold is not there.
+    pub fn at_start(found: Option<Self>, is_blank: bool, fresh: impl FnOnce() -> String) -> Self {
+        match found {
+            Some(found) if !is_blank || sabotage::is("blank-disk-counts") => found,
+            _ => Self { incarnation: fresh(), ..Self::default() },
+        }
+    }
+
+    /// Whether the group had other members.
+    pub fn has_others(&self) -> bool {
+        let set = self.memory.iter().flat_map(|memory| &memory.in_sync);
+        self.granted > 0 || self.members.iter().chain(set).any(|known| *known != self.incarnation)
+    }
+
+    /// Whether the member knows of no other one.
+    pub fn is_only_member(&self) -> bool {
+        self.members.len() == 1 && self.members.contains(&self.incarnation)
+    }
+
+    fn remember(&mut self, view: &GroupView) {
+        if !sabotage::is("forget-members") {
+            self.members = view.holders();
+            self.memory = Some(StateMemory::after(self.memory.as_ref(), view));
+        }
+    }
+}
+
+/// A record with what of it is durable. Versions count its changes.
+#[derive(Debug, Clone)]
+pub(super) struct DurableRecord {
+    now: MemberRecord,
+    durable: MemberRecord,
+    /// Versions that are not known to be durable, with their content.
+    saving: VecDeque<(u64, MemberRecord)>,
+    version: u64,
+    /// Newest version that the driver was asked to save.
+    asked: u64,
+}
+
+impl DurableRecord {
+    pub(super) fn new(found: MemberRecord) -> Self {
+        Self { now: found.clone(), durable: found, saving: VecDeque::new(), version: 0, asked: 0 }
+    }
+
+    pub(super) fn now(&self) -> &MemberRecord {
+        &self.now
+    }
+
+    pub(super) fn durable(&self) -> &MemberRecord {
+        &self.durable
+    }
+
+    /// The newest promise that outlives the process.
+    pub(super) fn promised(&self) -> u32 {
+        if sabotage::is("promise-not-persisted") { self.now.promised } else { self.durable.promised }
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(super) fn is_durable(&self, version: u64) -> bool {
+        self.saving.front().is_none_or(|(first, _)| *first > version)
+    }
+
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut MemberRecord)) {
+        let mut then = self.now.clone();
+        change(&mut then);
+        if then == self.now {
+            return;
+        }
+        assert!(then.promised >= self.now.promised, "a promise is not taken back");
+        self.version += 1;
+        self.now = then.clone();
+        if sabotage::is("promise-not-persisted") {
+            then.promised = self.durable.promised;
+        }
+        self.saving.push_back((self.version, then));
+    }
+
+    pub(super) fn remember(&mut self, view: &GroupView) {
+        self.change(|now| now.remember(view));
+    }
+
+    /// What the driver is to save, once for each version.
+    pub(super) fn to_save(&mut self) -> Option<(u64, MemberRecord)> {
+        let (version, record) = self.saving.back()?;
+        if *version <= self.asked {
+            return None;
+        }
+        self.asked = *version;
+        Some((*version, record.clone()))
+    }
+
+    pub(super) fn saved(&mut self, version: u64) {
+        while let Some((first, _)) = self.saving.front()
+            && *first <= version
+        {
+            self.durable = self.saving.pop_front().expect("looked at above").1;
+        }
+    }
+
+    /// The driver could not save; it is asked again.
+    pub(super) fn save_failed(&mut self) {
+        self.asked = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::member::PeerView;
+
+    fn view(epoch: u32, version: u64, in_sync: &[u64]) -> GroupView {
+        let peer = |id: u64| (id, PeerView { incarnation: format!("m{id}"), ..PeerView::default() });
+        GroupView {
+            name: StateName { version, ..StateName::default() },
+            epoch,
+            in_sync: in_sync.iter().copied().collect(),
+            members: [peer(1), peer(2)].into(),
+            ..GroupView::default()
+        }
+    }
+
+    #[test]
+    fn the_memory_keeps_the_newest_set() {
+        let then = StateMemory::after(None, &view(3, 8, &[1]));
+        assert_eq!((then.set_epoch, then.set_version, then.in_sync.len()), (3, 8, 1));
+        let then = StateMemory::after(Some(&then), &view(3, 9, &[1]));
+        assert_eq!((then.name.version, then.set_version), (9, 8), "the set is not newer");
+        let last = StateMemory::after(Some(&then), &view(4, 10, &[]));
+        assert_eq!((last.name.version, last.set_epoch, last.set_version), (10, 3, 8));
+        assert_eq!(last.in_sync, then.in_sync);
+    }
+
+    #[test]
+    fn a_blank_folder_is_another_member() {
+        let found = MemberRecord { incarnation: "a".into(), promised: 7, ..MemberRecord::default() };
+        assert_eq!(MemberRecord::at_start(Some(found.clone()), false, || "b".into()), found);
+        let other = MemberRecord::at_start(Some(found), true, || "b".into());
+        assert_eq!((other.incarnation.as_str(), other.promised), ("b", 0));
+    }
+
+    #[test]
+    fn a_change_counts_when_it_is_durable() {
+        let mut record = DurableRecord::new(MemberRecord::default());
+        assert_eq!(record.to_save(), None);
+        record.change(|now| now.promised = 3);
+        record.change(|now| now.granted = 2);
+        let (version, saved) = record.to_save().expect("there is something to save");
+        assert_eq!((version, saved.promised, saved.granted), (2, 3, 2));
+        assert_eq!(record.to_save(), None, "once is enough");
+        assert_eq!(record.promised(), 0);
+        record.save_failed();
+        assert!(record.to_save().is_some(), "unless it failed");
+        record.saved(1);
+        assert_eq!((record.promised(), record.durable().granted), (3, 0));
+        assert!(record.is_durable(1) && !record.is_durable(2));
+        record.saved(2);
+        assert!(record.is_durable(2));
+    }
+}
