@@ -208,6 +208,10 @@ impl Group {
                 self.is_split = self.has_gone_on_without(&mark.tenure);
                 self.begin_recovery(newest, joiner.group_known())?;
             }
+            // The election under way may have had its outcome in a state that is lost: no epoch has two leaders.
+            if self.master == 0 && newest >= self.epoch {
+                self.raise_epoch(newest)?;
+            }
             self.note_heard(mark);
             // Members take the state for newer than what they have.
             self.version = self.version.max(mark.version);

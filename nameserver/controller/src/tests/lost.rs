@@ -125,6 +125,34 @@ fn an_older_copy_asks_the_members_as_soon_as_one_knows_better() {
     assert_eq!((stage.group().master, stage.group().recovery.clone()), (1, None));
 }
 
+/// The copy was taken between the beginning of an election and its outcome.
+#[test]
+fn an_election_in_an_older_copy_gives_no_epoch_twice() {
+    let mut stage = stage();
+    let version = stage.group().version;
+    let election = Command::BeginElection {
+        name: name(),
+        version,
+        above: 0,
+        excluded: None,
+        preferred: None,
+        released: false,
+    };
+    assert_eq!(stage.groups.apply(election), Reply::Done);
+    let (copy, epoch) = (stage.groups.clone(), stage.group().epoch);
+    let (version, in_sync) = (stage.group().version, stage.group().in_sync.clone());
+    let appointed = Command::Appoint { name: name(), version, master: 2, process: "f2".into(), in_sync };
+    assert_eq!(stage.groups.apply(appointed), Reply::Done);
+    let led = acted(&stage.groups, "f2");
+    assert_eq!(led.last_epoch, epoch);
+    stage.groups = copy;
+    begin(&mut stage, "t2");
+    for _ in 0..2 {
+        report(&mut stage, &led);
+        assert_eq!((stage.group().master, stage.group().epoch), (0, epoch + 1));
+    }
+}
+
 #[test]
 fn a_copy_elects_nobody_while_someone_in_sync_may_know_better() {
     let mut stage = stage();
