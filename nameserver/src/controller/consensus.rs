@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::{Request, Response, Status};
 
-use super::network::{TARGET_HEADER, kind};
+use super::network::{CONSENSUS_MESSAGE_BYTES_MAX, TARGET_HEADER, kind};
 use super::types::Raft;
 
 /// Hands calls to the consensus.
@@ -18,8 +18,8 @@ pub(crate) struct ConsensusService {
 impl ConsensusService {
     pub(super) fn server(raft: Raft, id: u64) -> ConsensusServer<Self> {
         ConsensusServer::new(Self { raft, id })
-            .max_decoding_message_size(usize::MAX)
-            .max_encoding_message_size(usize::MAX)
+            .max_decoding_message_size(CONSENSUS_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(CONSENSUS_MESSAGE_BYTES_MAX)
     }
 
     fn check_target(&self, request: &Request<ConsensusRequest>) -> Result<(), Status> {

@@ -92,7 +92,7 @@ impl Peer {
         request.metadata_mut().insert(TARGET_HEADER, MetadataValue::from(self.target));
         request.set_timeout(option.hard_ttl());
         let answer = match self.network.channel(&self.address) {
-            Ok(channel) => unlimited(ConsensusClient::new(channel)).call(request).await,
+            Ok(channel) => with_limits(ConsensusClient::new(channel)).call(request).await,
             Err(status) => Err(status),
         };
         self.network.note(self.target, answer.is_ok());
@@ -103,9 +103,14 @@ impl Peer {
     }
 }
 
-/// Snapshots come in parts of some MiB, more than the usual limit of a message once they are text.
-fn unlimited(client: ConsensusClient<Channel>) -> ConsensusClient<Channel> {
-    client.max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX)
+/// Largest message between nameservers. Snapshots come in parts of 3 MiB, which as text are up to four times as long; entries are
+/// small, and some hundreds of them go together.
+pub(super) const CONSENSUS_MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+fn with_limits(client: ConsensusClient<Channel>) -> ConsensusClient<Channel> {
+    client
+        .max_decoding_message_size(CONSENSUS_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(CONSENSUS_MESSAGE_BYTES_MAX)
 }
 
 /// One that cannot be reached gets a pause; anything else is tried again at once.
