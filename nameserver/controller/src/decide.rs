@@ -2,6 +2,7 @@
 
 use crate::command::Command;
 use crate::election::Scene;
+use crate::sabotage;
 use crate::state::{Group, Groups, MemberId, Wishes, set_text};
 use crate::watch::{Policy, Watch};
 
@@ -48,6 +49,12 @@ impl Scene<'_> {
     }
 
     pub(crate) fn begin(&self, wishes: Wishes, released: bool) -> Command {
+        if sabotage::is("elect-outside-set")
+            && let Some(member) = self.group.members.keys().rfind(|id| !self.group.in_sync.contains(id))
+        {
+            let (name, version, above) = (self.group.name.clone(), self.group.version, self.newest_epoch());
+            return Command::ForceElection { name, version, above, member: *member };
+        }
         Command::BeginElection {
             name: self.group.name.clone(),
             version: self.group.version,

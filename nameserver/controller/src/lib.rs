@@ -12,6 +12,7 @@ mod election;
 mod loss;
 mod mark;
 mod request;
+mod sabotage;
 mod state;
 mod watch;
 

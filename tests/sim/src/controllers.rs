@@ -6,7 +6,6 @@
 
 use kerolox_controller::{Command, Groups, Reply, Watch, decide};
 use kerolox_log::fs::Chooser;
-use kerolox_log::sabotage;
 
 use crate::member::CONTROLLERS;
 use crate::message::Node;
@@ -98,11 +97,7 @@ impl Controllers {
         if node.leads.is_none() {
             return Vec::new();
         }
-        let commands = decide(&node.groups, &mut node.watch, now / 1000, &swarm.controller);
-        if sabotage::is("elect-outside-set") {
-            return commands.into_iter().map(|command| outside(&node.groups, command)).collect();
-        }
-        commands
+        decide(&node.groups, &mut node.watch, now / 1000, &swarm.controller)
     }
 
     /// Lets everybody know who leads, and what is committed.
@@ -151,17 +146,5 @@ impl Controllers {
     pub(crate) fn start(&mut self, at: usize, now: u64) {
         let node = &mut self.nodes[at];
         (node.is_up, node.heard) = (true, now);
-    }
-}
-
-/// The election of a member that is not in the in-sync set, in place of an election.
-fn outside(groups: &Groups, command: Command) -> Command {
-    let Command::BeginElection { name, version, above, .. } = &command else { return command };
-    let Some(group) = groups.get(name) else { return command };
-    match group.members.keys().rfind(|id| !group.in_sync.contains(id)) {
-        Some(member) => {
-            Command::ForceElection { name: name.clone(), version: *version, above: *above, member: *member }
-        }
-        None => command,
     }
 }
