@@ -8,28 +8,47 @@ use kerolox_core::lite::client_quota;
 use kerolox_core::topic::{PERM_WRITE, Topic};
 use kerolox_kit::registrar::{Announcement, Registrar};
 use kerolox_proto::kerolox::{BrokerInfo, BrokerRole, GroupSettings, RegisterRequest, TopicRoute};
-use kerolox_replication::MemberId;
-use kerolox_store::Store;
-use tokio::sync::watch;
+use kerolox_replication::{MemberId, MemberRole};
 
 use crate::config::BrokerConfig;
-use crate::replication::StoreCell;
+use crate::replication::{self, StoreCell};
 
-/// What this broker is at the moment.
+/// What this broker is in its group at each moment, and what it stores: its registrations follow from that. Clones share it.
 #[derive(Clone)]
-pub(crate) enum Role {
-    /// A member of its group with this number, which does not rule; it tells what its store knows so far.
-    Slave(MemberId, StoreCell),
-    /// The master in an epoch, with its number and what it stores; both are 0 without replication.
-    Master { epoch: u32, member: MemberId, store: Arc<Store> },
+pub(crate) struct StandingInGroup {
+    /// `None` for a broker that is no member of a replicated group: it leads as long as it stores anything.
+    pub(crate) group: Option<Arc<replication::Group>>,
+    pub(crate) store: StoreCell,
 }
 
-impl Role {
-    /// What it stores, as far as it knows.
-    fn store(&self) -> Option<Arc<Store>> {
-        match self {
-            Self::Slave(_, cell) => cell.get(),
-            Self::Master { store, .. } => Some(store.clone()),
+impl StandingInGroup {
+    /// Epoch and number of this broker while it leads; both are 0 without replication.
+    fn leads(&self) -> Option<(u32, MemberId)> {
+        let Some(group) = &self.group else { return Some((0, 0)) };
+        match group.role() {
+            MemberRole::Leader { epoch } | MemberRole::Resigning { epoch } => Some((epoch, group.me())),
+            MemberRole::Waiting | MemberRole::Follower { .. } | MemberRole::Candidate { .. } => None,
+        }
+    }
+
+    /// Whether another member is to be asked in place of this one.
+    pub(crate) fn passes_on(&self) -> bool {
+        self.leads().is_none()
+    }
+
+    fn info(&self, info: &BrokerInfo) -> BrokerInfo {
+        let withheld = self.store.get().map_or(0, |store| store.index().withheld());
+        // Topics that producers are not to find here are not made here either.
+        let makes_topics = withheld & PERM_WRITE == 0;
+        let auto_create_queues = if makes_topics { info.auto_create_queues } else { 0 };
+        let info = BrokerInfo { withheld, auto_create_queues, ..info.clone() };
+        match self.leads() {
+            // Masters have the id 0, as the SDKs expect.
+            Some((epoch, member)) => BrokerInfo { epoch, member: number(member), ..info },
+            None => {
+                let member = number(self.group.as_ref().map_or(0, |group| group.me()));
+                BrokerInfo { id: member, member, role: BrokerRole::Slave.into(), ..info }
+            }
         }
     }
 }
@@ -38,38 +57,22 @@ impl Role {
 #[derive(Clone)]
 pub(crate) struct Announcer {
     info: Arc<BrokerInfo>,
-    role: watch::Sender<Role>,
+    standing: StandingInGroup,
     registrar: Arc<Registrar>,
 }
 
 impl Announcer {
-    pub(crate) fn new(info: BrokerInfo, role: watch::Sender<Role>, registrar: Arc<Registrar>) -> Self {
-        Self { info: Arc::new(info), role, registrar }
+    pub(crate) fn new(info: BrokerInfo, standing: StandingInGroup, registrar: Arc<Registrar>) -> Self {
+        Self { info: Arc::new(info), standing, registrar }
     }
 
     pub(crate) fn info(&self) -> BrokerInfo {
-        let role = self.role.borrow().clone();
-        in_role(&self.info, &role)
+        self.standing.info(&self.info)
     }
 
     /// Returns when every nameserver that can be reached knows the topics of this moment.
     pub(crate) async fn announce(&self) {
         self.registrar.announce().await;
-    }
-}
-
-fn in_role(info: &BrokerInfo, role: &Role) -> BrokerInfo {
-    let withheld = role.store().map_or(0, |store| store.index().withheld());
-    // Topics that producers are not to find here are not made here either.
-    let makes_topics = withheld & PERM_WRITE == 0;
-    let auto_create_queues = if makes_topics { info.auto_create_queues } else { 0 };
-    let info = BrokerInfo { withheld, auto_create_queues, ..info.clone() };
-    match role {
-        // Masters have the id 0, as the SDKs expect.
-        Role::Master { epoch, member, .. } => BrokerInfo { epoch: *epoch, member: number(*member), ..info },
-        Role::Slave(id, _) => {
-            BrokerInfo { id: number(*id), member: number(*id), role: BrokerRole::Slave.into(), ..info }
-        }
     }
 }
 
@@ -120,11 +123,10 @@ fn outgoing_ip(target: &str) -> Option<IpAddr> {
 }
 
 /// The registration as it is at each moment.
-pub(crate) fn announcement(info: BrokerInfo, role: watch::Sender<Role>) -> Announcement {
+pub(crate) fn announcement(info: BrokerInfo, standing: StandingInGroup) -> Announcement {
     Arc::new(move || {
-        let role = role.borrow().clone();
-        let broker = Some(in_role(&info, &role));
-        let Some(store) = role.store() else {
+        let broker = Some(standing.info(&info));
+        let Some(store) = standing.store.get() else {
             return RegisterRequest { broker, ..RegisterRequest::default() };
         };
         let (topics, withheld) = {

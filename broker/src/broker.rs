@@ -24,7 +24,7 @@ use kerolox_store::{GuardedClock, Store, StoreError, StoreOptions};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::announce::{self, Role};
+use crate::announce::{self, StandingInGroup};
 use crate::ballast::DiskBallast;
 use crate::check_back::{WebhookHosts, Webhooks, webhook_secret};
 use crate::config::BrokerConfig;
@@ -166,19 +166,19 @@ impl Broker {
             closing.requested(),
         );
         let routes = Arc::new(Routes::new(config.registration.lease.duration()));
-        let role = watch::Sender::new(Role::Slave(0, StoreCell::default()));
+        let standing = StandingInGroup { group: group.clone(), store: vitals.store.clone() };
         let parts = Parts {
             webhooks: webhooks(&config)?,
             registrar: Arc::new(Registrar::new(
                 &config.nameservers,
                 routes.clone(),
-                announce::announcement(info.clone(), role.clone()),
+                announce::announcement(info.clone(), standing.clone()),
             )?),
             clients: Arc::new(Clients::new(config.clients.expiry.duration())),
             address: format!("{}:{}", info.host, info.port),
             config,
             info,
-            role,
+            standing,
             is_ready: watch::Sender::new(false),
             door,
             vitals,
@@ -294,8 +294,8 @@ async fn serve_as_member(
 ) -> Result<(), BrokerError> {
     let serving = tokio::spawn(server);
     let (cell, opening) = (parts.vitals.store.clone(), parts.vitals.opening.clone());
-    // Nobody set it before.
-    let _ = parts.vitals.group.set(group.clone());
+    // Nobody set them before.
+    let _ = (parts.vitals.group.set(group.clone()), parts.vitals.routes.set(parts.routes.clone()));
     let member = Member::new(group.clone(), cell, stores, parts.clone(), opening.clone());
     // What it says of its log has to be so from the first report on.
     member.recover().await?;
@@ -371,7 +371,6 @@ async fn until_ended(
 async fn close(parts: &Parts) {
     parts.registrar.stop().await;
     // Nobody may hold the store when the process ends, least of all health checks, which go on: RocksDB would be cut off.
-    parts.role.send_replace(Role::Slave(0, StoreCell::default()));
     if let Some(store) = parts.vitals.store.set(None) {
         let closing = tokio::task::spawn_blocking(move || store.close());
         closing.await.expect("a panic would end the process");
@@ -452,7 +451,7 @@ fn group(
     info: &BrokerInfo,
     stores: &Stores,
 ) -> Result<replication::Group, BrokerError> {
-    let file = MemberFile::open(&config.data, stores.is_blank()?)
+    let found = MemberFile::open(&config.data, stores.is_blank()?)
         .map_err(|source| BrokerError::MemberFile { folder: config.data.clone(), source })?;
     let identity = Identity {
         cluster: config.cluster.clone(),
@@ -463,7 +462,7 @@ fn group(
     };
     let controller = ControllerClient::new(&config.nameservers)?;
     let settings = (config.replication.clone(), config.log.flush());
-    Ok(replication::Group::new(identity, settings, controller, file))
+    Ok(replication::Group::new(identity, settings, controller, found))
 }
 
 /// Used only when a log is begun.

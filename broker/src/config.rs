@@ -17,7 +17,7 @@ use kerolox_kit::memory::MemorySettings;
 use kerolox_kit::routes::{DEFAULT_HEARTBEAT, DEFAULT_LEASE};
 use kerolox_kit::tls::TlsSettings;
 use kerolox_model::limits;
-use kerolox_replication::Policy;
+use kerolox_replication::ReplicationPolicy;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::check_back::WebhookHost;
@@ -389,8 +389,8 @@ impl ReplicationConfig {
         self.lease.as_millis()
     }
 
-    pub(crate) fn policy(&self) -> Policy {
-        Policy { slave_timeout_ms: self.slave_timeout.as_millis(), lease_ms: self.lease_ms() }
+    pub(crate) fn policy(&self) -> ReplicationPolicy {
+        ReplicationPolicy { follower_timeout_ms: self.slave_timeout.as_millis(), lease_ms: self.lease_ms() }
     }
 
     fn check(&self) -> Result<(), String> {

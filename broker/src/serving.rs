@@ -1,6 +1,5 @@
 //! What a broker runs while it is a master, and what it answers while it is none.
 
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -20,14 +19,13 @@ use kerolox_kit::telemetry::{RegisteredPolicy, SettingsPolicy};
 use kerolox_nameserver::{AccessPoint, RegistryService};
 use kerolox_proto::kerolox::BrokerInfo;
 use kerolox_proto::v2::admin_server::AdminServer;
-use kerolox_replication::MemberId;
 use kerolox_store::{Event, GuardedClock, Store};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::Routes as Services;
 use tonic::service::interceptor::InterceptedService;
 
-use crate::announce::{Announcer, Role};
+use crate::announce::{Announcer, StandingInGroup};
 use crate::check_back::{Checker, WebhookCounts, Webhooks};
 use crate::config::BrokerConfig;
 use crate::delivery::{Arrivals, Deliveries, ProgressLog};
@@ -39,7 +37,7 @@ use crate::replication::Reign;
 use crate::retention::RetentionTask;
 use crate::service::{Admin, AutoTopics, Context, Counters, DeskServer, Door, Messaging, Policy, Turns};
 use crate::timers::Timers;
-use crate::vitals::{Lead, Vitals};
+use crate::vitals::Vitals;
 use crate::{early, lite_expiry, moving};
 
 /// How often dead brokers and clients are looked for.
@@ -53,7 +51,7 @@ const LINGER: Duration = Duration::from_millis(300);
 pub(crate) struct Parts {
     pub(crate) config: BrokerConfig,
     pub(crate) info: BrokerInfo,
-    pub(crate) role: watch::Sender<Role>,
+    pub(crate) standing: StandingInGroup,
     /// Whether clients can be served, in whatever role.
     pub(crate) is_ready: watch::Sender<bool>,
     pub(crate) door: Door,
@@ -122,11 +120,6 @@ impl Serving {
 }
 
 impl Parts {
-    /// The data folder.
-    pub(crate) fn data(&self) -> &Path {
-        &self.config.data
-    }
-
     /// Lets nobody in until the door opens again.
     pub(crate) fn hold(&self) {
         self.door.hold();
@@ -139,7 +132,7 @@ impl Parts {
 
     /// Lets nobody in until this broker serves again: whoever comes waits a moment, and is told to try again when it takes longer.
     pub(crate) fn stop_serving(&self) {
-        self.vitals.is_serving.store(false, Ordering::Relaxed);
+        self.vitals.is_announced.store(false, Ordering::Relaxed);
         self.door.begin_again();
     }
 
@@ -165,11 +158,8 @@ impl Parts {
     }
 
     /// For a member that does not rule: passes everything on to those who do.
-    pub(crate) fn relay_all(&self, me: MemberId) {
-        self.role.send_replace(Role::Slave(me, self.vitals.store.clone()));
-        let group = self.config.group.clone();
-        self.vitals.led_by(Lead::Other { group, routes: self.routes.clone() });
-        self.vitals.is_serving.store(true, Ordering::Relaxed);
+    pub(crate) fn relay_all(&self) {
+        self.vitals.is_announced.store(true, Ordering::Relaxed);
         let policy: Arc<dyn SettingsPolicy> = Arc::new(RegisteredPolicy {
             routes: self.routes.clone(),
             max_body_bytes: self.config.limits.max_body_bytes.as_usize(),
@@ -236,7 +226,7 @@ impl Parts {
 
     /// Passes on for a moment what still reaches this broker before it ends.
     pub(crate) async fn linger(&self) {
-        if matches!(*self.role.borrow(), Role::Slave(..)) {
+        if self.standing.passes_on() {
             tokio::time::sleep(LINGER).await;
         }
     }
@@ -247,11 +237,7 @@ impl Parts {
         let config = &self.config;
         let is_alone = reign.is_none();
         let over = reign.as_ref().map_or_else(Shutdown::new, |reign| reign.over.clone());
-        let (epoch, member) = reign.as_ref().map_or((0, 0), |reign| (reign.epoch, reign.me));
         let room = self.vitals.room.clone();
-        let min_in_sync = config.replication.min_in_sync;
-        let own = |reign| Lead::Own { reign: Arc::downgrade(reign), min_in_sync };
-        self.vitals.led_by(reign.as_ref().map_or(Lead::Nobody, own));
         let engine = Engine::new(store.clone(), config, room.clone(), reign);
         let heard = self.news.renew();
         let progress = ProgressLog::start(engine.clone());
@@ -287,7 +273,7 @@ impl Parts {
                 over.request();
             }));
         }
-        let announcer = Announcer::new(self.info.clone(), self.role.clone(), self.registrar.clone());
+        let announcer = Announcer::new(self.info.clone(), self.standing.clone(), self.registrar.clone());
         let policy: Arc<dyn SettingsPolicy> =
             Arc::new(Policy { engine: engine.clone(), limits: config.publish_limits() });
         let relay = Arc::new(Relay::new(self.routes.clone(), self.clients.clone(), over.clone()));
@@ -319,7 +305,6 @@ impl Parts {
             shutdown: over.clone(),
         });
         let services = self.services(context, policy, announcer, (counters, webhook_counts), announcements);
-        self.role.send_replace(Role::Master { epoch, member, store });
         // Its own routes first: whoever is let in asks for them.
         self.register();
         self.door.open(services);
@@ -327,7 +312,7 @@ impl Parts {
             (self.registrar.clone(), self.vitals.clone(), self.is_ready.clone());
         tasks.push(tokio::spawn(async move {
             registrar.announce().await;
-            vitals.is_serving.store(true, Ordering::Relaxed);
+            vitals.is_announced.store(true, Ordering::Relaxed);
             is_ready.send_replace(true);
         }));
         Serving { tasks, progress, over }

@@ -1,7 +1,7 @@
 //! What health checks say about this broker. The decision is [`checks`], a function of what was seen; [`Vitals`] looks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock};
 
 use kerolox_kit::data_folder::DataFolder;
 use kerolox_kit::health::Check;
@@ -9,6 +9,7 @@ use kerolox_kit::listen::Connections;
 use kerolox_kit::process::Shutdown;
 use kerolox_kit::routes::Routes;
 use kerolox_log::DamagedRange;
+use kerolox_replication::MemberRole;
 use kerolox_store::{GuardedClock, Opening, Progress, Repair};
 
 use crate::early::Losses;
@@ -28,52 +29,41 @@ pub(crate) struct Vitals {
     pub(crate) data: OnceLock<Arc<DataFolder>>,
     pub(crate) room: DiskSpace,
     pub(crate) losses: Losses,
-    pub(crate) is_serving: AtomicBool,
+    /// Nameservers know what this broker serves.
+    pub(crate) is_announced: AtomicBool,
     pub(crate) clock: OnceLock<Arc<GuardedClock>>,
-    pub(crate) lead: Mutex<Lead>,
-    /// This member of its group; none of a standalone broker.
+    /// This member of its group, and what it knows of the others; none of a standalone broker.
     pub(crate) group: OnceLock<Arc<Group>>,
+    pub(crate) routes: OnceLock<Arc<Routes>>,
     /// Who is connected.
     pub(crate) connections: Option<Arc<Connections>>,
 }
 
-/// On whom it depends whether what this broker is sent is taken.
-#[derive(Clone, Default)]
-pub(crate) enum Lead {
-    /// Nobody: it is no member of a replicated group, or none yet.
-    #[default]
-    Nobody,
-    /// The master of its group, which the routes name.
-    Other { group: String, routes: Arc<Routes> },
-    /// Itself. The reign is not held, because it holds the store.
-    Own { reign: Weak<Reign>, min_in_sync: usize },
-}
-
-impl Lead {
-    /// What this broker is sent is taken, or why not; `None` where that does not depend on a group.
-    fn look(&self) -> Option<Result<String, String>> {
-        match self {
-            Self::Nobody => None,
-            Self::Other { group, routes } => Some(match routes.master(group) {
-                Some(_) => Ok(format!("group {group} has one")),
-                None => Err(format!(
-                    "group {group} has none: what clients send is refused until one is elected; mqadmin getSyncStateSet says what that waits for"
-                )),
-            }),
-            Self::Own { reign, min_in_sync } => {
-                let Some(reign) = reign.upgrade() else { return Some(Err("the reign is over".to_owned())) };
-                let in_sync = reign.in_sync_len();
-                Some(if reign.over.is_requested() || !reign.store.rules() {
-                    Err("this broker was the master, and cannot tell whether another one is by now: it reaches neither slaves nor nameservers, and refuses what clients send".to_owned())
-                } else if in_sync < *min_in_sync {
-                    Err(format!(
-                        "{in_sync} of the {min_in_sync} members that replication.min-in-sync asks for are in sync: sends are refused until more are"
-                    ))
-                } else {
-                    Ok(format!("this broker is, in epoch {}", reign.epoch))
-                })
+/// Whether what clients send to a member of a group is taken, or why not. `reign` is that of a leader, and `has_leader` whether the
+/// routes name one.
+fn taken(
+    group: &str,
+    (role, reign): (&MemberRole, Option<&Reign>),
+    has_leader: bool,
+    min_in_sync: usize,
+) -> Result<String, String> {
+    match (role, reign) {
+        (MemberRole::Leader { .. } | MemberRole::Resigning { .. }, Some(reign)) => {
+            let in_sync = reign.in_sync_len();
+            if reign.over.is_requested() || !reign.store.rules() {
+                Err("this broker was the master, and cannot tell whether another one is by now: it reaches neither slaves nor nameservers, and refuses what clients send".to_owned())
+            } else if in_sync < min_in_sync {
+                Err(format!(
+                    "{in_sync} of the {min_in_sync} members that replication.min-in-sync asks for are in sync: sends are refused until more are"
+                ))
+            } else {
+                Ok(format!("this broker is, in epoch {}", reign.epoch))
             }
         }
+        _ if has_leader => Ok(format!("group {group} has one")),
+        _ => Err(format!(
+            "group {group} has none: what clients send is refused until one is elected; mqadmin getSyncStateSet says what that waits for"
+        )),
     }
 }
 
@@ -81,7 +71,9 @@ impl Lead {
 #[derive(Debug, Clone, Default)]
 struct Sight {
     is_ending: bool,
-    is_serving: bool,
+    is_announced: bool,
+    /// What this member is; `None` for a broker that is no member of a replicated group.
+    role: Option<MemberRole>,
     opening: Option<Progress>,
     is_open: bool,
     index: Damage,
@@ -95,7 +87,7 @@ struct Sight {
     lost: String,
     /// By how much the wall clock leapt ahead, in milliseconds, while that is doubted.
     clock_leap_ms: Option<i64>,
-    /// See [`Lead::look`].
+    /// See [`taken`].
     lead: Option<Result<String, String>>,
     /// Why this member does not follow its master, although it could.
     refuses: Option<String>,
@@ -106,14 +98,15 @@ struct Sight {
 impl Vitals {
     /// Looks at everything.
     pub(crate) fn checks(&self, shutdown: &Shutdown) -> Vec<Check> {
-        let lead = self.lead.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let role = self.group.get().map(|group| group.role());
         let store = self.store.get();
         let store = store.as_ref();
         let index = self.index.get();
         let data = self.data.get().map(|data| data.check());
         let seen = checks(&Sight {
             is_ending: shutdown.is_requested(),
-            is_serving: self.is_serving.load(Ordering::Relaxed),
+            is_announced: self.is_announced.load(Ordering::Relaxed),
+            role: role.clone(),
             opening: self.opening.progress(),
             is_open: store.is_some(),
             index: index.map(|index| index.damage()).unwrap_or_default(),
@@ -126,10 +119,10 @@ impl Vitals {
             damaged: store.map(|store| store.damaged()).unwrap_or_default(),
             repairs: store.map(|store| store.repairs()).unwrap_or_default(),
             // Only a master looks at its disk; what it saw in an earlier reign is no news.
-            is_room_short: self.room.is_short() && !matches!(lead, Lead::Other { .. }),
+            is_room_short: self.room.is_short() && role.as_ref().is_none_or(leads),
             lost: self.losses.all().to_string(),
             clock_leap_ms: self.clock.get().and_then(|clock| clock.doubted_ms()),
-            lead: lead.look(),
+            lead: self.lead(),
             refuses: self.group.get().and_then(|group| group.refuses()),
             disowned: self.group.get().and_then(|group| group.disowned()),
         });
@@ -137,10 +130,22 @@ impl Vitals {
         seen.into_iter().chain(data).chain(connections).collect()
     }
 
-    /// Notes who leads from now on.
-    pub(crate) fn led_by(&self, lead: Lead) {
-        *self.lead.lock().unwrap_or_else(PoisonError::into_inner) = lead;
+    /// Whether what this broker is sent is taken; `None` where that does not depend on a group.
+    fn lead(&self) -> Option<Result<String, String>> {
+        let (group, routes) = (self.group.get()?, self.routes.get()?);
+        let role = group.role();
+        // Before it has heard of its group there is nothing to say of it.
+        if role == MemberRole::Waiting && !self.is_announced.load(Ordering::Relaxed) {
+            return None;
+        }
+        let has_leader = routes.master(&group.name).is_some();
+        let reign = group.reign();
+        Some(taken(&group.name, (&role, reign.as_deref()), has_leader, group.config.min_in_sync))
     }
+}
+
+fn leads(role: &MemberRole) -> bool {
+    matches!(role, MemberRole::Leader { .. } | MemberRole::Resigning { .. })
 }
 
 fn checks(sight: &Sight) -> Vec<Check> {
@@ -169,12 +174,26 @@ fn disowned(sight: &Sight, reason: &str) -> Check {
 }
 
 fn serving(sight: &Sight) -> Check {
-    match sight {
-        Sight { is_ending: true, .. } => Check::failed("serving", "the broker is shutting down"),
-        Sight { is_serving: true, .. } => Check::ok("serving", "clients are served"),
-        Sight { is_open: true, .. } => Check::failed("serving", "the broker registers with its nameservers"),
-        _ => Check::failed("serving", "the broker opens its data; clients are told to try again"),
-    }
+    let reason = match sight {
+        Sight { is_ending: true, .. } => "the broker is shutting down",
+        Sight {
+            is_announced: true,
+            role: None | Some(MemberRole::Leader { .. } | MemberRole::Follower { .. }),
+            ..
+        } => return Check::ok("serving", "clients are served"),
+        Sight { role: Some(MemberRole::Candidate { .. }), .. } => {
+            "this broker was elected, and is about to lead its group"
+        }
+        Sight { role: Some(MemberRole::Resigning { .. }), .. } => {
+            "this broker hands its leadership over: calls wait until the next leader is there"
+        }
+        Sight { is_open: true, role: Some(MemberRole::Waiting), .. } => {
+            "this broker knows no leader of its group: one is being elected, or no nameserver answers"
+        }
+        Sight { is_open: true, .. } => "the broker registers with its nameservers",
+        _ => "the broker opens its data; clients are told to try again",
+    };
+    Check::failed("serving", reason)
 }
 
 fn index(sight: &Sight) -> Check {
@@ -289,7 +308,7 @@ mod tests {
     use super::*;
 
     fn serving() -> Sight {
-        Sight { is_serving: true, is_open: true, ..Sight::default() }
+        Sight { is_announced: true, is_open: true, ..Sight::default() }
     }
 
     /// Status of the HTTP answer, and what a check says.
@@ -312,9 +331,26 @@ mod tests {
             (status, reason.as_str()),
             (503, "rebuilding, 43 % (position 43 of 100), about 11 s left")
         );
-        let registering = Sight { is_serving: false, ..serving() };
+        let registering = Sight { is_announced: false, ..serving() };
         assert_eq!(told(&registering, "serving").0, 503);
         assert_eq!(told(&Sight { is_ending: true, ..serving() }, "serving").0, 503);
+    }
+
+    /// What it served before the election says nothing about now.
+    #[test]
+    fn a_member_is_ready_only_while_it_leads_or_follows() {
+        let told = |role| told(&Sight { role: Some(role), ..serving() }, "serving");
+        assert_eq!(told(MemberRole::Leader { epoch: 3 }).0, 200);
+        assert_eq!(told(MemberRole::Follower { epoch: 3, leader: 2 }).0, 200);
+        for (role, wanted) in [
+            (MemberRole::Waiting, "knows no leader"),
+            (MemberRole::Candidate { epoch: 4 }, "about to lead"),
+            (MemberRole::Resigning { epoch: 3 }, "hands its leadership over"),
+        ] {
+            let (status, state, reason) = told(role);
+            assert_eq!((status, state), (503, State::Failed));
+            assert!(reason.contains(wanted), "{reason}");
+        }
     }
 
     #[test]
@@ -397,12 +433,9 @@ mod tests {
         let led = |lead| told(&Sight { lead: Some(lead), ..serving() }, "master");
         assert_eq!(led(Ok("one".to_owned())), (200, State::Ok, "one".to_owned()));
         assert_eq!(led(Err("none".to_owned())), (503, State::Failed, "none".to_owned()));
-        let routes = Arc::new(Routes::new(Duration::from_secs(10)));
-        let slave = Lead::Other { group: "broker-a".to_owned(), routes };
-        assert!(
-            slave.look().is_some_and(|lead| lead.is_err_and(|reason| reason.contains("broker-a has none")))
-        );
-        assert_eq!(Lead::Nobody.look(), None);
+        let member = |role, has_leader| taken("broker-a", (&role, None), has_leader, 1);
+        assert!(member(MemberRole::Follower { epoch: 3, leader: 2 }, true).is_ok());
+        assert!(member(MemberRole::Waiting, false).is_err_and(|reason| reason.contains("broker-a has none")));
         assert!(!checks(&serving()).iter().any(|check| check.name == "master"), "it has no group");
     }
 }

@@ -13,7 +13,7 @@ pub struct StateName {
 
 /// What a member does with a state that it was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum StateVerdict {
     /// It goes by it.
     Take,
     /// It knows a newer one.
@@ -38,7 +38,7 @@ pub struct Allegiance {
 pub struct DoubtLimits {
     /// So many nameservers are asked, one after the other.
     pub nameservers: usize,
-    /// And for so long, in milliseconds. A master that has no other members loses nothing while it waits for the nameserver that it
+    /// And for so long, in milliseconds. A leader that has no other members loses nothing while it waits for the nameserver that it
     /// obeyed; with others, an election may be due.
     pub patience_ms: u64,
 }
@@ -52,11 +52,11 @@ impl Allegiance {
         told: &StateName,
         limits: DoubtLimits,
         now_ms: u64,
-    ) -> Verdict {
-        let Some(known) = known else { return Verdict::Take };
+    ) -> StateVerdict {
+        let Some(known) = known else { return StateVerdict::Take };
         let differs = |one: &str, other: &str| !one.is_empty() && !other.is_empty() && one != other;
         if differs(&known.cluster_id, &told.cluster_id) {
-            return Verdict::Foreign;
+            return StateVerdict::Foreign;
         }
         if differs(&known.lineage, &told.lineage) {
             if self.others == 0 {
@@ -65,10 +65,10 @@ impl Allegiance {
             self.others += 1;
             let is_doubted =
                 self.others < limits.nameservers || now_ms.saturating_sub(self.since_ms) < limits.patience_ms;
-            return if is_doubted { Verdict::Doubted } else { Verdict::Take };
+            return if is_doubted { StateVerdict::Doubted } else { StateVerdict::Take };
         }
         self.others = 0;
-        if told.version < known.version { Verdict::Overtaken } else { Verdict::Take }
+        if told.version < known.version { StateVerdict::Overtaken } else { StateVerdict::Take }
     }
 }
 
@@ -91,25 +91,28 @@ mod tests {
         let patient = DoubtLimits { nameservers: 2, patience_ms: 100 };
         let mut judge = |told: &StateName, now_ms| allegiance.judge(Some(&known), told, patient, now_ms);
         for now_ms in [1_000, 1_040, 1_099] {
-            assert_eq!(judge(&other, now_ms), Verdict::Doubted);
+            assert_eq!(judge(&other, now_ms), StateVerdict::Doubted);
         }
-        assert_eq!(judge(&known, 1_100), Verdict::Take, "it is back");
-        assert_eq!(judge(&other, 1_150), Verdict::Doubted, "the patience begins anew");
-        assert_eq!(judge(&other, 1_249), Verdict::Doubted);
-        assert_eq!(judge(&other, 1_250), Verdict::Take);
+        assert_eq!(judge(&known, 1_100), StateVerdict::Take, "it is back");
+        assert_eq!(judge(&other, 1_150), StateVerdict::Doubted, "the patience begins anew");
+        assert_eq!(judge(&other, 1_249), StateVerdict::Doubted);
+        assert_eq!(judge(&other, 1_250), StateVerdict::Take);
     }
 
     #[test]
     fn versions_count_within_a_lineage() {
         let mut allegiance = Allegiance::default();
-        assert_eq!(allegiance.judge(None, &name("c", "a", 1), of(3), 0), Verdict::Take);
+        assert_eq!(allegiance.judge(None, &name("c", "a", 1), of(3), 0), StateVerdict::Take);
         let known = name("c", "a", 7);
-        assert_eq!(allegiance.judge(Some(&known), &name("c", "a", 8), of(3), 0), Verdict::Take);
-        assert_eq!(allegiance.judge(Some(&known), &name("c", "a", 7), of(3), 0), Verdict::Take);
-        assert_eq!(allegiance.judge(Some(&known), &name("c", "a", 6), of(3), 0), Verdict::Overtaken);
+        assert_eq!(allegiance.judge(Some(&known), &name("c", "a", 8), of(3), 0), StateVerdict::Take);
+        assert_eq!(allegiance.judge(Some(&known), &name("c", "a", 7), of(3), 0), StateVerdict::Take);
+        assert_eq!(allegiance.judge(Some(&known), &name("c", "a", 6), of(3), 0), StateVerdict::Overtaken);
         // One of them does not say it yet.
-        assert_eq!(allegiance.judge(Some(&known), &name("", "", 6), of(3), 0), Verdict::Overtaken);
-        assert_eq!(allegiance.judge(Some(&name("", "", 7)), &name("c", "a", 8), of(3), 0), Verdict::Take);
+        assert_eq!(allegiance.judge(Some(&known), &name("", "", 6), of(3), 0), StateVerdict::Overtaken);
+        assert_eq!(
+            allegiance.judge(Some(&name("", "", 7)), &name("c", "a", 8), of(3), 0),
+            StateVerdict::Take
+        );
     }
 
     #[test]
@@ -118,18 +121,18 @@ mod tests {
         let known = name("c", "a", 7);
         assert_eq!(
             allegiance.judge(Some(&known), &name("c", "b", 1), of(1), 0),
-            Verdict::Take,
+            StateVerdict::Take,
             "there is one only"
         );
         let mut allegiance = Allegiance::default();
-        assert_eq!(allegiance.judge(Some(&known), &name("c", "b", 9), of(2), 0), Verdict::Doubted);
+        assert_eq!(allegiance.judge(Some(&known), &name("c", "b", 9), of(2), 0), StateVerdict::Doubted);
         assert_eq!(
             allegiance.judge(Some(&known), &name("c", "a", 7), of(2), 0),
-            Verdict::Take,
+            StateVerdict::Take,
             "the old one is there"
         );
-        assert_eq!(allegiance.judge(Some(&known), &name("c", "b", 1), of(2), 0), Verdict::Doubted);
-        assert_eq!(allegiance.judge(Some(&known), &name("c", "b", 1), of(2), 0), Verdict::Take);
+        assert_eq!(allegiance.judge(Some(&known), &name("c", "b", 1), of(2), 0), StateVerdict::Doubted);
+        assert_eq!(allegiance.judge(Some(&known), &name("c", "b", 1), of(2), 0), StateVerdict::Take);
     }
 
     #[test]
@@ -137,7 +140,7 @@ mod tests {
         let mut allegiance = Allegiance::default();
         let known = name("c", "a", 7);
         for _ in 0..4 {
-            assert_eq!(allegiance.judge(Some(&known), &name("d", "a", 9), of(1), 0), Verdict::Foreign);
+            assert_eq!(allegiance.judge(Some(&known), &name("d", "a", 9), of(1), 0), StateVerdict::Foreign);
         }
     }
 }

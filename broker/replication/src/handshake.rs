@@ -1,12 +1,12 @@
-//! How a slave and its master find where their logs part.
+//! How a follower and its leader find where their logs part.
 //!
-//! The slave names its last record's epoch and where its log ends. The master looks up where records up to that epoch end
+//! The follower names its last record's epoch and where its log ends. The leader looks up where records up to that epoch end
 //! in its own log. If they are of that very epoch and reach as far, the logs agree, because each epoch has one writer.
-//! Otherwise the slave gives up what cannot be common, and asks again. Epochs only fall in between, so it ends.
+//! Otherwise the follower gives up what cannot be common, and asks again. Epochs only fall in between, so it ends.
 
-/// What a slave says of its log.
+/// What a follower says of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hello {
+pub struct FollowRequest {
     /// What the checksums of its log begin with; 0 when it has no log.
     pub salt: u64,
     /// Behind its last record.
@@ -15,69 +15,69 @@ pub struct Hello {
     pub last_epoch: u32,
 }
 
-/// What a master knows of its log.
+/// What a leader knows of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OwnLog {
+pub struct LeaderLog {
     /// What the checksums of its log begin with.
     pub salt: u64,
     /// Where its oldest segment begins.
     pub base: u64,
 }
 
-/// What a master answers.
+/// What a leader answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// The logs agree up to the end of the slave's.
+pub enum HandshakeAnswer {
+    /// The logs agree up to the end of the follower's.
     Start,
-    /// Records up to the slave's last epoch end here in the master's log, and the last of them is of this epoch.
+    /// Records up to the follower's last epoch end here in the leader's log, and the last of them is of this epoch.
     Diverged {
         /// Epoch of that record.
         epoch: u32,
         /// Position behind it.
         end: u64,
     },
-    /// What the slave would need next is gone, or it has no record: it begins with the master's oldest segment.
+    /// What the follower would need next is gone, or it has no record: it begins with the leader's oldest segment.
     Begin,
     /// It is another log: the folder belongs to somebody else, and nothing is done to it.
     Foreign,
 }
 
-/// The master's answer. `end_of_epoch` gives, of the records up to an epoch, the epoch of the last one and where it ends; epoch 0
+/// The leader's answer. `end_of_epoch` gives, of the records up to an epoch, the epoch of the last one and where it ends; epoch 0
 /// when there is none.
 ///
 /// # Errors
 /// Those of `end_of_epoch`.
 pub fn answer<E>(
-    hello: &Hello,
-    own: &OwnLog,
+    hello: &FollowRequest,
+    own: &LeaderLog,
     end_of_epoch: impl FnOnce(u32) -> Result<(u32, u64), E>,
-) -> Result<Answer, E> {
+) -> Result<HandshakeAnswer, E> {
     if hello.salt == 0 {
-        return Ok(Answer::Begin);
+        return Ok(HandshakeAnswer::Begin);
     }
     if hello.salt != own.salt {
         // A log without a record is nobody's: a crash came before its first one, and maybe before its salt.
-        return Ok(if hello.last_epoch == 0 { Answer::Begin } else { Answer::Foreign });
+        return Ok(if hello.last_epoch == 0 { HandshakeAnswer::Begin } else { HandshakeAnswer::Foreign });
     }
     if hello.end < own.base {
-        return Ok(Answer::Begin);
+        return Ok(HandshakeAnswer::Begin);
     }
     if hello.end == own.base {
         // Nothing of its own that could differ.
-        return Ok(Answer::Start);
+        return Ok(HandshakeAnswer::Start);
     }
     let (epoch, end) = end_of_epoch(hello.last_epoch)?;
     Ok(match epoch {
-        _ if epoch == hello.last_epoch && hello.end <= end => Answer::Start,
+        _ if epoch == hello.last_epoch && hello.end <= end => HandshakeAnswer::Start,
         // All that is common is gone here.
-        0 => Answer::Begin,
-        _ => Answer::Diverged { epoch, end },
+        0 => HandshakeAnswer::Begin,
+        _ => HandshakeAnswer::Diverged { epoch, end },
     })
 }
 
-/// Where the slave has to cut its log after [`Answer::Diverged`]: `theirs` is the epoch and the end of that, `own` the same of the
-/// slave's last record whose epoch is not above. Only if both are of one epoch, do the logs have the same records up to the
-/// earlier end; otherwise the master's end may lie in the middle of a record of the slave.
+/// Where the follower has to cut its log after [`HandshakeAnswer::Diverged`]: `theirs` is the epoch and the end of that, `own` the same of the
+/// follower's last record whose epoch is not above. Only if both are of one epoch, do the logs have the same records up to the
+/// earlier end; otherwise the leader's end may lie in the middle of a record of the follower.
 pub fn cut_at(theirs: (u32, u64), own: (u32, u64)) -> u64 {
     if theirs.0 == own.0 { theirs.1.min(own.1) } else { own.1 }
 }
@@ -88,46 +88,46 @@ mod tests {
 
     use super::*;
 
-    const OWN: OwnLog = OwnLog { salt: 7, base: 1_000 };
+    const OWN: LeaderLog = LeaderLog { salt: 7, base: 1_000 };
 
-    /// The answer of a master whose records of epoch 2 end at 1500, and those of epoch 4 at 2000.
-    fn answered(salt: u64, end: u64, last_epoch: u32) -> Answer {
+    /// The answer of a leader whose records of epoch 2 end at 1500, and those of epoch 4 at 2000.
+    fn answered(salt: u64, end: u64, last_epoch: u32) -> HandshakeAnswer {
         let end_of_epoch = |epoch| match epoch {
             0 | 1 => Ok::<_, Infallible>((0, 1_000)),
             2 | 3 => Ok((2, 1_500)),
             _ => Ok((4, 2_000)),
         };
-        let Ok(answer) = answer(&Hello { salt, end, last_epoch }, &OWN, end_of_epoch);
+        let Ok(answer) = answer(&FollowRequest { salt, end, last_epoch }, &OWN, end_of_epoch);
         answer
     }
 
     #[test]
-    fn logs_agree_up_to_where_the_master_has_the_slaves_last_epoch() {
-        assert_eq!(answered(7, 1_400, 2), Answer::Start);
-        assert_eq!(answered(7, 2_000, 4), Answer::Start);
-        assert_eq!(answered(7, 1_600, 2), Answer::Diverged { epoch: 2, end: 1_500 });
-        assert_eq!(answered(7, 1_400, 3), Answer::Diverged { epoch: 2, end: 1_500 });
+    fn logs_agree_up_to_where_the_leader_has_the_followers_last_epoch() {
+        assert_eq!(answered(7, 1_400, 2), HandshakeAnswer::Start);
+        assert_eq!(answered(7, 2_000, 4), HandshakeAnswer::Start);
+        assert_eq!(answered(7, 1_600, 2), HandshakeAnswer::Diverged { epoch: 2, end: 1_500 });
+        assert_eq!(answered(7, 1_400, 3), HandshakeAnswer::Diverged { epoch: 2, end: 1_500 });
     }
 
     #[test]
     fn a_cut_is_where_a_record_ends_in_both_logs() {
         assert_eq!(cut_at((2, 1_500), (2, 1_300)), 1_300);
         assert_eq!(cut_at((2, 1_300), (2, 1_500)), 1_300);
-        // The master has a record of epoch 3 where the slave has longer ones of epoch 2: the next round tells.
+        // The leader has a record of epoch 3 where the follower has longer ones of epoch 2: the next round tells.
         assert_eq!(cut_at((3, 1_300), (2, 1_500)), 1_500);
     }
 
     #[test]
     fn who_has_nothing_in_common_begins() {
-        assert_eq!(answered(0, 0, 0), Answer::Begin);
-        assert_eq!(answered(7, 900, 1), Answer::Begin);
-        assert_eq!(answered(7, 1_200, 1), Answer::Begin);
-        assert_eq!(answered(7, 1_000, 0), Answer::Start);
+        assert_eq!(answered(0, 0, 0), HandshakeAnswer::Begin);
+        assert_eq!(answered(7, 900, 1), HandshakeAnswer::Begin);
+        assert_eq!(answered(7, 1_200, 1), HandshakeAnswer::Begin);
+        assert_eq!(answered(7, 1_000, 0), HandshakeAnswer::Start);
     }
 
     #[test]
     fn another_log_is_foreign_unless_it_holds_no_record() {
-        assert_eq!(answered(8, 1_400, 2), Answer::Foreign);
-        assert_eq!(answered(8, 0, 0), Answer::Begin);
+        assert_eq!(answered(8, 1_400, 2), HandshakeAnswer::Foreign);
+        assert_eq!(answered(8, 0, 0), HandshakeAnswer::Begin);
     }
 }

@@ -1,30 +1,30 @@
-//! The leases that a slave gave to its master.
+//! The leases that a follower gave to its leader.
 
-/// What a slave granted. Times are monotonic milliseconds of the slave's clock.
+/// What a follower granted. Times are monotonic milliseconds of the follower's clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Grants {
+pub struct LeaseGrants {
     /// Nobody else rules before this moment, as far as this member is concerned.
     until: u64,
 }
 
-impl Grants {
-    /// The grants of a process that has just been started, whose earlier self may have granted a lease to a master.
+impl LeaseGrants {
+    /// The grants of a process that has just been started, whose earlier self may have granted a lease to a leader.
     pub fn unknown(lease_ms: u64, now: u64) -> Self {
         Self { until: now + widened(lease_ms) }
     }
 
-    /// Answers a ping of the master: its lease runs from when it sent the ping, which is before now.
+    /// Answers a ping of the leader: its lease runs from when it sent the ping, which is before now.
     pub fn give(&mut self, lease_ms: u64, now: u64) {
         self.until = self.until.max(now + widened(lease_ms));
     }
 
-    /// Milliseconds until no master can go by a lease from here.
+    /// Milliseconds until no leader can go by a lease from here.
     pub fn left(&self, now: u64) -> u64 {
         self.until.saturating_sub(now)
     }
 }
 
-/// A tenth more, and a moment: the master's clock may go slower than this one.
+/// A tenth more, and a moment: the leader's clock may go slower than this one.
 fn widened(lease_ms: u64) -> u64 {
     lease_ms + lease_ms / 10 + 20
 }
@@ -35,12 +35,12 @@ mod tests {
 
     #[test]
     fn an_election_waits_for_the_newest_grant() {
-        let mut grants = Grants::default();
+        let mut grants = LeaseGrants::default();
         assert_eq!(grants.left(5), 0);
         grants.give(1000, 10_000);
         grants.give(1000, 9_000);
         assert_eq!(grants.left(10_000), 1_120);
         assert_eq!((grants.left(11_119), grants.left(11_121)), (1, 0));
-        assert_eq!(Grants::unknown(1000, 7).left(7), 1_120);
+        assert_eq!(LeaseGrants::unknown(1000, 7).left(7), 1_120);
     }
 }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use kerolox_proto::kerolox::GroupState;
+use kerolox_replication::{ConfirmedMark, MemberRecord, StateMemory, StateName};
 use serde::{Deserialize, Serialize};
 
 const NAME: &str = "member.json";
@@ -16,134 +16,130 @@ const UNNAMED: &str = "unnamed";
 
 /// The content of the file. Everything is durable before it is acted upon.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Remembered {
+struct Remembered {
     version: u32,
     /// Random number of this data folder.
-    pub(crate) incarnation: String,
+    incarnation: String,
     /// The member follows no master of an earlier epoch than this.
-    pub(crate) promised: u32,
+    promised: u32,
     /// Epoch of the newest master that it granted a lease to; 0 when it ruled itself since.
-    pub(crate) granted: u32,
+    granted: u32,
     /// Incarnations of the members that its group was last known to have, written before anything goes by it.
-    pub(crate) members: Vec<String>,
+    members: Vec<String>,
     /// Up to where it heard that the log was confirmed, about a second ago.
     #[serde(default)]
-    pub(crate) confirmed: u64,
+    confirmed: u64,
     /// Epoch of the newest reign that told something of that.
     #[serde(default)]
-    pub(crate) confirmed_epoch: u32,
+    confirmed_epoch: u32,
     /// The newest state of its group that it went by; `None` before the first, and in versions before 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) controller: Option<LastState>,
-}
-
-impl Remembered {
-    /// Whether its group had other members.
-    pub(crate) fn has_others(&self) -> bool {
-        let set = self.controller.iter().flat_map(|last| &last.in_sync);
-        self.granted > 0 || self.members.iter().chain(set).any(|known| *known != self.incarnation)
-    }
+    controller: Option<LastState>,
 }
 
 /// A state of the group, as far as a controller that lost its data has to know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LastState {
+struct LastState {
     /// Random number of the nameservers.
-    pub(crate) cluster_id: String,
+    cluster_id: String,
     /// Of the controller's record of the group.
-    pub(crate) lineage: String,
+    lineage: String,
     /// Of the nameserver's time as leader that the state comes from.
-    pub(crate) tenure: String,
+    tenure: String,
     /// Its version.
-    pub(crate) version: u64,
+    version: u64,
     /// Epoch and version of the state that had the newest in-sync set first.
-    pub(crate) set_epoch: u32,
-    pub(crate) set_version: u64,
+    set_epoch: u32,
+    set_version: u64,
     /// Incarnations of the members of that set, and of those that this member, as master, is about to take in.
-    pub(crate) in_sync: BTreeSet<String>,
+    in_sync: BTreeSet<String>,
 }
 
-impl LastState {
-    /// After the state `state`.
-    pub(crate) fn after(before: Option<&Self>, state: &GroupState) -> Self {
-        let mut last = Self {
-            cluster_id: state.cluster_id.clone(),
-            lineage: state.lineage.clone(),
-            tenure: state.tenure.clone(),
-            version: state.version,
-            ..before.cloned().unwrap_or_default()
-        };
-        let in_sync: BTreeSet<String> = incarnations(state, |id| state.in_sync.contains(&id)).collect();
-        if !in_sync.is_empty() && (state.epoch, &in_sync) != (last.set_epoch, &last.in_sync) {
-            // A controller of an earlier version does not say it.
-            let version = if state.set_version > 0 { state.set_version } else { state.version };
-            (last.set_epoch, last.set_version) = (state.epoch, version);
-            last.in_sync = in_sync;
+impl From<Remembered> for MemberRecord {
+    fn from(found: Remembered) -> Self {
+        let memory = found.controller.map(|last| StateMemory {
+            name: StateName { cluster_id: last.cluster_id, lineage: last.lineage, version: last.version },
+            tenure: last.tenure,
+            set_epoch: last.set_epoch,
+            set_version: last.set_version,
+            in_sync: last.in_sync,
+        });
+        Self {
+            incarnation: found.incarnation,
+            promised: found.promised,
+            granted: found.granted,
+            members: found.members.into_iter().collect(),
+            confirmed: ConfirmedMark { epoch: found.confirmed_epoch, position: found.confirmed },
+            memory,
         }
-        last
     }
 }
 
-/// Incarnations of the members of `state` that hold the group's log, or a part of it: who has only reported is not missed.
-pub(crate) fn members(state: &GroupState) -> Vec<String> {
-    // A controller of an earlier version does not say who does.
-    let is_told = state.members.iter().any(|member| member.holds);
-    let of = |id: u64| state.members.iter().any(|member| member.id == id && (member.holds || !is_told));
-    incarnations(state, of).collect()
-}
-
-/// Incarnations of the members of `state` whose number is as wanted.
-pub(crate) fn incarnations(
-    state: &GroupState,
-    is_wanted: impl Fn(u64) -> bool,
-) -> impl Iterator<Item = String> {
-    let wanted = state.members.iter().filter(move |member| is_wanted(member.id));
-    wanted.map(|member| member.incarnation.clone())
+impl From<MemberRecord> for Remembered {
+    fn from(record: MemberRecord) -> Self {
+        let controller = record.memory.map(|memory| LastState {
+            cluster_id: memory.name.cluster_id,
+            lineage: memory.name.lineage,
+            tenure: memory.tenure,
+            version: memory.name.version,
+            set_epoch: memory.set_epoch,
+            set_version: memory.set_version,
+            in_sync: memory.in_sync,
+        });
+        Self {
+            version: VERSION,
+            incarnation: record.incarnation,
+            promised: record.promised,
+            granted: record.granted,
+            members: record.members.into_iter().collect(),
+            confirmed: record.confirmed.position,
+            confirmed_epoch: record.confirmed.epoch,
+            controller,
+        }
+    }
 }
 
 /// The file of one data folder.
 #[derive(Debug)]
 pub(crate) struct MemberFile {
     folder: PathBuf,
-    now: Remembered,
+    /// Version of the record that was written last.
+    written: u64,
 }
 
 impl MemberFile {
     /// Reads the file in the data folder `folder`, or begins one. A folder whose log is gone (`is_blank`) is another member than
-    /// the one that the file speaks of: what that one promised to hold is not here.
+    /// the one that the file speaks of.
     ///
     /// # Errors
     /// The file cannot be read or written, or was written by a newer version.
-    pub(crate) fn open(folder: &Path, is_blank: bool) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path, is_blank: bool) -> io::Result<(Self, MemberRecord)> {
         let found = match fs::read(folder.join(NAME)) {
             Ok(bytes) => Some(parse(&bytes)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let mut file = Self { folder: folder.to_owned(), now: found.clone().unwrap_or_default() };
-        if found.is_none() || is_blank {
-            let incarnation = uuid::Uuid::new_v4().to_string();
-            file.change(|now| *now = Remembered { version: VERSION, incarnation, ..Remembered::default() })?;
+        let file = Self { folder: folder.to_owned(), written: 0 };
+        let read = found.clone().map(|mut found| {
+            upgrade(&mut found);
+            MemberRecord::from(found)
+        });
+        let record = MemberRecord::at_start(read, is_blank, || uuid::Uuid::new_v4().to_string());
+        let content = Remembered::from(record.clone());
+        if found.as_ref() != Some(&content) {
+            file.write(&content)?;
         }
-        file.change(upgrade)?;
-        Ok(file)
+        Ok((file, record))
     }
 
-    /// What it says.
-    pub(crate) fn now(&self) -> &Remembered {
-        &self.now
-    }
-
-    /// Changes it, durably. Nothing is written when nothing changes.
+    /// Makes a version of the record durable, unless a newer one is.
     ///
     /// # Errors
-    /// It cannot be written; nothing changed then.
-    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Remembered)) -> io::Result<()> {
-        let mut then = self.now.clone();
-        change(&mut then);
-        if then != self.now {
-            self.write(&then)?;
-            self.now = then;
+    /// It cannot be written.
+    pub(super) fn save(&mut self, version: u64, record: MemberRecord) -> io::Result<()> {
+        if version > self.written {
+            self.write(&record.into())?;
+            self.written = version;
         }
         Ok(())
     }
@@ -180,16 +176,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn promises_survive_and_an_emptied_folder_is_somebody_else() {
+    fn promises_survive_and_an_emptied_folder_is_another_member() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut file = MemberFile::open(folder.path(), true).expect("begun");
-        file.change(|now| now.promised = 7).expect("written");
-        let again = MemberFile::open(folder.path(), false).expect("read");
-        assert_eq!(again.now(), file.now());
-        assert_eq!(again.now().promised, 7);
-        let emptied = MemberFile::open(folder.path(), true).expect("begun anew");
-        assert_ne!(emptied.now().incarnation, file.now().incarnation);
-        assert_eq!(emptied.now().promised, 0);
+        let (mut file, begun) = MemberFile::open(folder.path(), true).expect("begun");
+        let record = MemberRecord { promised: 7, ..begun.clone() };
+        file.save(2, record.clone()).expect("written");
+        file.save(1, begun.clone()).expect("older than what is written");
+        let (_, again) = MemberFile::open(folder.path(), false).expect("read");
+        assert_eq!(again, record);
+        let (_, emptied) = MemberFile::open(folder.path(), true).expect("begun anew");
+        assert_ne!(emptied.incarnation, begun.incarnation);
+        assert_eq!(emptied.promised, 0);
     }
 
     /// The bytes of format version 1 stay readable.
@@ -216,34 +213,9 @@ mod tests {
         assert_eq!((last.cluster_id.as_str(), last.lineage.as_str(), last.tenure.as_str()), ("c", "l", "t"));
         assert_eq!((last.version, last.set_epoch, last.set_version), (9, 3, 8));
         assert_eq!(last.in_sync, ["a".to_owned()].into());
+        let found = parse(text).expect("readable");
+        assert_eq!(Remembered::from(MemberRecord::from(found.clone())), found, "nothing gets lost");
         assert!(parse(br#"{"version":4,"incarnation":"","promised":0,"granted":0,"members":[]}"#).is_err());
-    }
-
-    /// While an election or a recovery is under way, the set before it counts.
-    #[test]
-    fn the_last_state_keeps_the_newest_set() {
-        let member = |id: u64| kerolox_proto::kerolox::GroupMember {
-            id,
-            incarnation: format!("m{id}"),
-            ..Default::default()
-        };
-        let ruled = GroupState {
-            epoch: 3,
-            version: 8,
-            in_sync: vec![1],
-            members: vec![member(1), member(2)],
-            ..GroupState::default()
-        };
-        let then = LastState::after(None, &ruled);
-        assert_eq!((then.set_epoch, then.set_version, then.in_sync.len()), (3, 8, 1));
-        let joined = GroupState { version: 9, ..ruled.clone() };
-        let then = LastState::after(Some(&then), &joined);
-        assert_eq!((then.version, then.set_version), (9, 8), "the set is not newer");
-        let recovery =
-            GroupState { epoch: 4, version: 10, in_sync: Vec::new(), lineage: "l".into(), ..ruled };
-        let last = LastState::after(Some(&then), &recovery);
-        assert_eq!((last.version, last.lineage.as_str()), (10, "l"));
-        assert_eq!((last.set_epoch, last.set_version, last.in_sync), (3, 8, then.in_sync));
     }
 
     /// A slave of version 1 had a master, and its file does not say who: it must not take itself for the only member.
@@ -252,11 +224,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let text = br#"{"version":1,"incarnation":"a","promised":3,"granted":2,"members":[]}"#;
         fs::write(folder.path().join(NAME), text).expect("written");
-        let file = MemberFile::open(folder.path(), false).expect("read");
-        assert_eq!(file.now().members, ["a", UNNAMED]);
+        let (_, read) = MemberFile::open(folder.path(), false).expect("read");
+        assert_eq!(read.members, ["a".to_owned(), UNNAMED.to_owned()].into());
         let alone = br#"{"version":1,"incarnation":"a","promised":3,"granted":0,"members":["a"]}"#;
         fs::write(folder.path().join(NAME), alone).expect("written");
-        let file = MemberFile::open(folder.path(), false).expect("read");
-        assert_eq!(file.now().members, ["a"]);
+        let (_, read) = MemberFile::open(folder.path(), false).expect("read");
+        assert!(read.is_only_member());
     }
 }

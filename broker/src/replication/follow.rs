@@ -9,20 +9,24 @@ use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use kerolox_proto::kerolox::{
     self as wire, FromMaster, FromSlave, Held, Hello, Tidings, from_master, from_slave,
 };
-use kerolox_replication::Known;
-use kerolox_replication::handshake::cut_at;
-use kerolox_store::{Store, StoreError, mono_ms};
+use kerolox_replication::{
+    CommitUpdate, ConfirmedMark, FollowRefusal, FollowTarget, FollowerLog, GroupMember, LeaderAnswer,
+    LogRepair, MemberEffect, MemberInput, handshake,
+};
+use kerolox_store::{Store, StoreError};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Endpoint;
 
-use super::roles::{StoreCell, Stores};
+use super::Group;
 use super::server::MESSAGE_BYTES_MAX;
-use super::{Group, handshake};
+use super::stores::{StoreCell, Stores};
 
 /// Messages that wait to be written; with the transport's window they cover a link of 100 ms.
 const QUEUED: usize = 8;
+/// Answers that wait to be sent. An ack that finds no room is left out: the next one says more.
+const ANSWERS: usize = 64;
 /// Bytes that share a sync.
 const SYNC_BYTES: usize = 8 << 20;
 /// How long a connection may take.
@@ -30,14 +34,6 @@ const CONNECT: Duration = Duration::from_millis(500);
 
 /// Tells a follower that this process is about to stop.
 pub(super) type Leaving = tokio::sync::watch::Receiver<bool>;
-
-/// Whom to follow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) epoch: u32,
-    pub(super) me: u64,
-    pub(super) address: String,
-}
 
 /// Why following ended.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +44,6 @@ pub(super) enum FollowError {
     /// This member's own storage failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the member file: {0}")]
-    File(#[from] std::io::Error),
     /// The master lacks what was confirmed.
     #[error(
         "this member holds records up to {end} and heard that everything before {confirmed} was confirmed, but its master has \
@@ -64,6 +58,18 @@ pub(super) enum FollowError {
         /// Up to where it was confirmed.
         confirmed: u64,
     },
+    /// The leader lacks what this member needs next.
+    #[error("the master no longer has what this member, which is in sync, would need next")]
+    InSync,
+}
+
+impl From<FollowRefusal> for FollowError {
+    fn from(refusal: FollowRefusal) -> Self {
+        match refusal {
+            FollowRefusal::LosesConfirmed { to, end, confirmed } => Self::Confirmed { to, end, confirmed },
+            FollowRefusal::InSync => Self::InSync,
+        }
+    }
 }
 
 impl From<tonic::Status> for FollowError {
@@ -81,7 +87,7 @@ impl From<kerolox_log::LogError> for FollowError {
 /// Follows until the stream ends or `stop` completes. Nothing of it is at work any more when it returns.
 pub(super) async fn follow(
     group: Arc<Group>,
-    target: Target,
+    target: FollowTarget,
     cell: StoreCell,
     stores: Arc<Stores>,
     mut leaving: Leaving,
@@ -91,7 +97,7 @@ pub(super) async fn follow(
     if let Some(store) = cell.get() {
         store.check_allowed()?;
     }
-    let (answers, outgoing) = mpsc::unbounded_channel();
+    let (answers, outgoing) = mpsc::channel(ANSWERS);
     let connecting = connect(&group, &target, &cell, &stores, &answers, outgoing);
     let mut incoming = tokio::select! {
         connected = connecting => connected?,
@@ -104,10 +110,9 @@ pub(super) async fn follow(
         from = store.reader().frames_end(),
         "following"
     );
-    group.file().change(|now| now.granted = target.epoch)?;
     group.set_refuses(None);
     let (pieces, queue) = mpsc::channel::<FromMaster>(QUEUED);
-    let shared = Arc::new(Following { group, store, epoch: target.epoch, confirmed: Confirmed::default() });
+    let shared = Arc::new(Following { group, store, confirmed: Confirmed::default() });
     let copying = {
         let (shared, answers) = (shared.clone(), answers.clone());
         tokio::task::spawn_blocking(move || shared.copy(queue, &answers))
@@ -115,7 +120,7 @@ pub(super) async fn follow(
     let goodbye = tokio::spawn(async move {
         if leaving.wait_for(|leaving| *leaving).await.is_ok() {
             // The master that is gone needs no goodbye.
-            let _ = answers.send(FromSlave { kind: Some(from_slave::Kind::Leaving(wire::Leaving {})) });
+            let _ = answers.send(FromSlave { kind: Some(from_slave::Kind::Leaving(wire::Leaving {})) }).await;
         }
     });
     let folding = {
@@ -152,11 +157,11 @@ async fn receive(
 /// Connects, and brings the log to where it agrees with the master's.
 async fn connect(
     group: &Group,
-    target: &Target,
+    target: &FollowTarget,
     cell: &StoreCell,
     stores: &Arc<Stores>,
-    answers: &mpsc::UnboundedSender<FromSlave>,
-    outgoing: mpsc::UnboundedReceiver<FromSlave>,
+    answers: &mpsc::Sender<FromSlave>,
+    outgoing: mpsc::Receiver<FromSlave>,
 ) -> Result<Streaming<FromMaster>, FollowError> {
     let endpoint = Endpoint::from_shared(format!("http://{}", target.address));
     let endpoint =
@@ -173,113 +178,139 @@ async fn connect(
     let channel = channel
         .map_err(|error| FollowError::Stream(format!("{} cannot be reached: {error}", target.address)))?;
     let mut client = ReplicationClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let say_hello = || -> Result<(), FollowError> {
-        let store = cell.get();
-        let mut parked = store.as_ref().and_then(|store| store.parked());
-        let said = handshake::hello(parked.as_mut())?;
-        let hello = Hello {
-            cluster: group.cluster.clone(),
-            group: group.name.clone(),
-            member: target.me,
-            epoch: target.epoch,
-            salt: said.salt,
-            end: said.end,
-            last_epoch: said.last_epoch,
-        };
-        // A stream that is gone shows when it is read.
-        let _ = answers.send(FromSlave { kind: Some(from_slave::Kind::Hello(hello)) });
-        Ok(())
-    };
-    say_hello()?;
-    let mut incoming = client.replicate(UnboundedReceiverStream::new(outgoing)).await?.into_inner();
+    drop(group.tell(MemberInput::Greeting));
+    let log = log_found(cell)?;
+    say_hello(group, target, answers, GroupMember::hello(log)).await;
+    let mut incoming = client.replicate(ReceiverStream::new(outgoing)).await?.into_inner();
     loop {
         let message = incoming.next().await.transpose()?.and_then(|message| message.kind);
-        match message {
-            Some(from_master::Kind::Start(_)) => return Ok(incoming),
-            Some(from_master::Kind::Diverged(diverged)) => {
-                let store = cell.get().ok_or_else(|| FollowError::Stream("nothing can differ".into()))?;
-                let (known, accepted) = (group.known(), group.accepted());
-                let theirs = (diverged.epoch, diverged.end);
-                let cut = tokio::task::spawn_blocking(move || truncate(&store, theirs, known, accepted));
-                let cut = cut.await.expect("a panic would end the process");
-                cut.inspect_err(|error| refuse(group, error))?;
-            }
-            Some(from_master::Kind::Begin(begin)) => {
-                // Whoever counts as in sync holds what is confirmed, and must not give it up for a master that does not.
-                let counts = |seen: &super::Seen| seen.state.in_sync.contains(&target.me);
-                if cell.get().is_some() && group.seen.borrow().as_ref().is_some_and(counts) {
-                    return Err(FollowError::Stream(
-                        "the master no longer has what this member, which is in sync, would need next".into(),
-                    ));
-                }
-                let segment = begin.segment.unwrap_or_default();
-                let own = cell.get().and_then(|store| {
-                    Some(store.parked()?.newest().map(|newest| (newest.epoch, store.reader().frames_end())))
-                });
-                if let Some((1.., end)) = own.transpose()? {
-                    let allowed = allow_cut(segment.base, end, group.known(), group.accepted());
-                    allowed.inspect_err(|error| refuse(group, error))?;
-                }
-                let (cell, stores) = (cell.clone(), stores.clone());
-                let begun =
-                    tokio::task::spawn_blocking(move || stores.begin_anew(&cell, begin.salt, segment.base));
-                begun.await.expect("a panic would end the process")?;
-            }
-            _ => return Err(FollowError::Stream("the master ended the handshake".into())),
+        let log = log_found(cell)?;
+        let answer = leader_answer(message, cell)?;
+        let (salt, log) = log.unzip();
+        let input = MemberInput::Answered { answer, log, salt: salt.unwrap_or(0) };
+        let mut pretended = None;
+        let effects = group.tell(input);
+        if effects.is_empty() {
+            return Err(FollowError::Stream("this member follows another master".into()));
         }
-        say_hello()?;
+        for effect in effects {
+            match effect {
+                MemberEffect::StartCopying => return Ok(incoming),
+                MemberEffect::RefuseToFollow(refusal) => return Err(refuse(group, refusal)),
+                MemberEffect::Repair(LogRepair::Pretend(hello)) => pretended = Some(hello),
+                MemberEffect::Repair(repair) => {
+                    let (cell, stores, known) = (cell.clone(), stores.clone(), group.member().known());
+                    let repaired =
+                        tokio::task::spawn_blocking(move || self::repair(&cell, &stores, repair, known));
+                    repaired.await.expect("a panic would end the process")?;
+                }
+                _ => {}
+            }
+        }
+        let hello = match pretended {
+            Some(hello) => hello,
+            None => GroupMember::hello(log_found(cell)?),
+        };
+        say_hello(group, target, answers, hello).await;
+    }
+}
+
+async fn say_hello(
+    group: &Group,
+    target: &FollowTarget,
+    answers: &mpsc::Sender<FromSlave>,
+    said: handshake::FollowRequest,
+) {
+    let hello = Hello {
+        cluster: group.cluster.clone(),
+        group: group.name.clone(),
+        member: target.me,
+        epoch: target.epoch,
+        salt: said.salt,
+        end: said.end,
+        last_epoch: said.last_epoch,
+    };
+    // A stream that is gone shows when it is read.
+    let _ = answers.send(FromSlave { kind: Some(from_slave::Kind::Hello(hello)) }).await;
+}
+
+/// The log of this member with its salt, if there is one.
+fn log_found(cell: &StoreCell) -> Result<Option<(u64, FollowerLog)>, StoreError> {
+    let Some(store) = cell.get() else { return Ok(None) };
+    let Some(mut parked) = store.parked() else { return Ok(None) };
+    let log = FollowerLog { start: store.log_start(), end: parked.end(), last_epoch: parked.newest()?.epoch };
+    Ok(Some((parked.salt(), log)))
+}
+
+/// What the leader answered, with what this member has to say to it.
+fn leader_answer(message: Option<from_master::Kind>, cell: &StoreCell) -> Result<LeaderAnswer, FollowError> {
+    match message {
+        Some(from_master::Kind::Start(_)) => Ok(LeaderAnswer::Start),
+        Some(from_master::Kind::Diverged(wire::Diverged { epoch, end })) => {
+            let own = match cell.get() {
+                Some(store) => store.reader().end_of_epoch(epoch)?,
+                None => (0, 0),
+            };
+            Ok(LeaderAnswer::Diverged { theirs: (epoch, end), own })
+        }
+        Some(from_master::Kind::Begin(wire::Begin { salt, segment })) => {
+            Ok(LeaderAnswer::Begin { salt, base: segment.unwrap_or_default().base })
+        }
+        _ => Err(FollowError::Stream("the master ended the handshake".into())),
     }
 }
 
 /// Tells health checks why this member does not follow.
-fn refuse(group: &Group, error: &FollowError) {
+fn refuse(group: &Group, refusal: FollowRefusal) -> FollowError {
+    let error = FollowError::from(refusal);
     if let FollowError::Confirmed { .. } = error {
         group.set_refuses(Some(error.to_string()));
     }
+    error
 }
 
-/// Whether a log that ends at `end` may be cut at `to`.
-fn allow_cut(to: u64, end: u64, known: Known, accepted: u32) -> Result<(), FollowError> {
-    if known.allows_cut(to, end, accepted) || kerolox_log::sabotage::is("cut-confirmed") {
-        return Ok(());
+/// Gives up what the leader does not have. Blocks.
+fn repair(
+    cell: &StoreCell,
+    stores: &Stores,
+    repair: LogRepair,
+    known: ConfirmedMark,
+) -> Result<(), FollowError> {
+    match repair {
+        LogRepair::Truncate(to) => {
+            let store = cell.get().ok_or_else(|| FollowError::Stream("nothing can differ".into()))?;
+            let from = store.reader().frames_end();
+            let confirmed = known.position;
+            if to < confirmed.min(from) {
+                tracing::warn!(
+                    to,
+                    from,
+                    confirmed,
+                    "giving up records that were confirmed and that the master does not have, as an operator accepted; a copy is \
+                     kept beside the log"
+                );
+            } else {
+                tracing::warn!(
+                    to,
+                    from,
+                    "giving up records that the master does not have; this member never heard that they were confirmed, and a copy \
+                     is kept beside the log"
+                );
+            }
+            let mut parked = store.parked().ok_or_else(|| FollowError::Stream("this member rules".into()))?;
+            parked.truncate(to)?;
+        }
+        LogRepair::Discard => stores.discard(cell)?,
+        LogRepair::BeginAnew { salt, base } => stores.begin_anew(cell, salt, base)?,
+        LogRepair::Pretend(_) => {}
     }
-    Err(FollowError::Confirmed { to, end, confirmed: known.position })
-}
-
-/// Gives up what the master does not have, unless it was confirmed and no operator accepted that loss.
-fn truncate(store: &Store, theirs: (u32, u64), known: Known, accepted: u32) -> Result<(), FollowError> {
-    let own = store.reader().end_of_epoch(theirs.0)?;
-    let to = cut_at(theirs, own);
-    let from = store.reader().frames_end();
-    allow_cut(to, from, known, accepted)?;
-    if to < known.position.min(from) {
-        let confirmed = known.position;
-        tracing::warn!(
-            to,
-            from,
-            confirmed,
-            accepted,
-            "giving up records that were confirmed and that the master does not have, as an operator accepted; a copy is kept \
-             beside the log"
-        );
-    } else {
-        tracing::warn!(
-            to,
-            from,
-            epoch = theirs.0,
-            "giving up records that the master does not have; this member never heard that they were confirmed, and a copy is \
-             kept beside the log"
-        );
-    }
-    let mut parked = store.parked().ok_or_else(|| FollowError::Stream("this member rules".into()))?;
-    Ok(parked.truncate(to)?)
+    Ok(())
 }
 
 /// What the threads of a follower share.
 struct Following {
     group: Arc<Group>,
     store: Arc<Store>,
-    epoch: u32,
     confirmed: Confirmed,
 }
 
@@ -317,47 +348,54 @@ impl Confirmed {
     }
 }
 
+fn update(tidings: Tidings) -> CommitUpdate {
+    CommitUpdate { high_watermark: tidings.confirmed, ping: tidings.ping }
+}
+
 impl Following {
     /// Writes what comes, and answers with what is durable; everything that is there shares a sync.
     fn copy(
         &self,
         mut queue: mpsc::Receiver<FromMaster>,
-        answers: &mpsc::UnboundedSender<FromSlave>,
+        answers: &mpsc::Sender<FromSlave>,
     ) -> Result<(), FollowError> {
         let mut parked =
             self.store.parked().ok_or_else(|| FollowError::Stream("this member rules".into()))?;
-        let mut confirmed = 0;
         while let Some(first) = queue.blocking_recv() {
             self.store.check_allowed()?;
             let mut bytes = 0;
-            let mut newest: Option<Tidings> = None;
+            let mut newest: Option<CommitUpdate> = None;
             let mut next = Some(first);
             while let Some(message) = next {
                 match message.kind {
                     Some(from_master::Kind::Records(records)) => {
                         parked.append_copy(records.position, &records.bytes)?;
                         bytes += records.bytes.len();
-                        newest = records.tidings.or(newest);
+                        newest = records.tidings.map(update).or(newest);
                     }
                     Some(from_master::Kind::Segment(segment)) => {
                         parked.begin_copied_segment(segment.base)?;
                     }
-                    Some(from_master::Kind::Tidings(tidings)) => newest = Some(tidings),
+                    Some(from_master::Kind::Tidings(tidings)) => newest = Some(update(tidings)),
                     _ => return Err(FollowError::Stream("the master began the handshake again".into())),
                 }
                 next = if bytes < SYNC_BYTES { queue.try_recv().ok() } else { None };
             }
             let durable = if bytes > 0 { parked.sync()? } else { parked.held() };
-            if let Some(tidings) = newest {
-                self.group.grants().give(self.group.config.lease_ms(), mono_ms());
-                confirmed = confirmed.max(tidings.confirmed);
-                self.group.hear_confirmed(self.epoch, tidings.confirmed)?;
-                let held = Held { durable, ping: tidings.ping };
-                let _ = answers.send(FromSlave { kind: Some(from_slave::Kind::Held(held)) });
-                let last_epoch = parked.newest()?.epoch;
-                self.group.holds(last_epoch, durable);
+            if newest.is_some() {
+                self.group.holds(parked.newest()?.epoch, durable);
             }
-            self.confirmed.reach(confirmed.min(durable));
+            for effect in self.group.tell(MemberInput::Copied { durable, update: newest }) {
+                match effect {
+                    MemberEffect::SendAck { durable, ping } => {
+                        let held = from_slave::Kind::Held(Held { durable, ping });
+                        // A leader that reads so slowly has newer pings on their way; a stream that is gone shows when it is read.
+                        let _ = answers.try_send(FromSlave { kind: Some(held) });
+                    }
+                    MemberEffect::Apply(to) => self.confirmed.reach(to),
+                    _ => {}
+                }
+            }
         }
         Ok(())
     }

@@ -1,39 +1,29 @@
-//! The handshake's decisions over a real log.
+//! A master's side of the handshake over a real log.
 
 use kerolox_proto::kerolox::{Begin, Diverged, Hello, Segment, Start, from_master};
-use kerolox_replication::handshake::{self, Answer, OwnLog};
-use kerolox_store::{Parked, Store, StoreError};
+use kerolox_replication::handshake::{self, FollowRequest, HandshakeAnswer, LeaderLog};
+use kerolox_store::Store;
 use tonic::Status;
-
-/// What a slave says of its log; `store` is absent when it has none.
-pub(super) fn hello(parked: Option<&mut Parked<'_>>) -> Result<handshake::Hello, StoreError> {
-    Ok(match parked {
-        Some(parked) => {
-            handshake::Hello { salt: parked.salt(), end: parked.end(), last_epoch: parked.newest()?.epoch }
-        }
-        None => handshake::Hello { salt: 0, end: 0, last_epoch: 0 },
-    })
-}
 
 /// The master's answer to a slave. Reads the log; blocks.
 pub(super) fn answer(store: &Store, salt: u64, hello: &Hello) -> Result<from_master::Kind, Status> {
     let reader = store.reader();
     let failed = |error: kerolox_log::LogError| Status::internal(format!("the master's log: {error}"));
     let first = reader.segments().first().map(|segment| segment.base).unwrap_or_default();
-    let theirs = handshake::Hello { salt: hello.salt, end: hello.end, last_epoch: hello.last_epoch };
-    let own = OwnLog { salt, base: first };
+    let theirs = FollowRequest { salt: hello.salt, end: hello.end, last_epoch: hello.last_epoch };
+    let own = LeaderLog { salt, base: first };
     let answer = handshake::answer(&theirs, &own, |epoch| reader.end_of_epoch(epoch)).map_err(failed)?;
     match answer {
-        Answer::Start => Ok(from_master::Kind::Start(Start {})),
-        Answer::Diverged { epoch, end } => Ok(from_master::Kind::Diverged(Diverged { epoch, end })),
-        Answer::Begin => match reader.copy(first, 0).map_err(failed)? {
+        HandshakeAnswer::Start => Ok(from_master::Kind::Start(Start {})),
+        HandshakeAnswer::Diverged { epoch, end } => Ok(from_master::Kind::Diverged(Diverged { epoch, end })),
+        HandshakeAnswer::Begin => match reader.copy(first, 0).map_err(failed)? {
             kerolox_log::Piece::Segment { base, capacity } => {
                 let segment = Some(Segment { base, capacity });
                 Ok(from_master::Kind::Begin(Begin { salt, segment }))
             }
             _ => Err(Status::internal("the master's log does not begin with a segment")),
         },
-        Answer::Foreign => Err(Status::failed_precondition(
+        HandshakeAnswer::Foreign => Err(Status::failed_precondition(
             "this slave's data folder holds the log of another broker group, or another log of this one; start it with an empty --data folder, or the right one",
         )),
     }

@@ -1,43 +1,43 @@
 //! Replication at the rim: this member's conversation with the controller and with the other members of its group.
 //!
-//! [`roles`] decides what this member does at each moment, one thing after the other: rule, follow, or neither. [`reports`]
+//! The decisions are those of [`kerolox_replication::GroupMember`]; [`driver`] gives it inputs and carries out what it says.
+//! [`roles`] ends and begins what this member does, one thing after the other: lead, follow, or neither. [`reports`]
 //! brings the group's state from the controller. [`reign`] is what a master has while it rules; its slaves come to
-//! [`server`], and [`neighbours`] reads at them. [`follow`] is the slave's side. The decisions themselves are `kerolox-replication`.
+//! [`server`], and [`neighbours`] reads at them. [`follow`] is the slave's side.
 
 mod desk;
+mod driver;
 mod file;
 mod follow;
+mod hand_over;
 mod handshake;
 mod neighbours;
 mod reign;
 mod reports;
 mod roles;
 mod server;
+mod stores;
 
-use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use kerolox_core::flush::Flush;
 use kerolox_kit::controller::ControllerClient;
-use kerolox_log::sabotage;
-use kerolox_proto::kerolox::{GroupMember, GroupState};
-use kerolox_replication::{Grants, Known, MemberId, StateName};
+use kerolox_kit::reminder::Reminder;
+use kerolox_proto::kerolox::{GroupMember as WireMember, GroupState};
+use kerolox_replication::{DutyOrder, GroupMember, MemberId, MemberRecord, MemberRole, MemberSettings};
+use kerolox_store::clock_reading;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::ReplicationConfig;
 
-use file::LastState;
 pub(crate) use file::MemberFile;
 pub(crate) use neighbours::Elsewhere;
 pub(crate) use reign::Reign;
 pub(crate) use reports::run as report;
-pub(crate) use roles::{Member, StoreCell, Stores};
+pub(crate) use roles::Member;
 pub(crate) use server::ReplicationService;
-
-/// How often the file learns up to where the log is confirmed. A member that ends in between knows it by its index.
-const NOTE_EVERY: Duration = Duration::from_secs(1);
+pub(crate) use stores::{StoreCell, Stores};
 
 /// The group's state as the controller said it last, and this member's number in it.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +50,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// The member that rules, if it is known.
-    pub(crate) fn master(&self) -> Option<&GroupMember> {
+    pub(crate) fn master(&self) -> Option<&WireMember> {
         self.state.members.iter().find(|member| member.id == self.state.master)
     }
 }
@@ -80,10 +80,16 @@ pub(crate) struct Group {
     pub(crate) config: ReplicationConfig,
     pub(crate) flush: Flush,
     pub(crate) controller: ControllerClient,
-    file: Mutex<MemberFile>,
-    grants: Mutex<Grants>,
-    /// Up to where the log is confirmed, as far as this member heard, and when its file learned of it.
-    known: Mutex<(Known, Instant)>,
+    /// What decides.
+    member: Mutex<GroupMember>,
+    /// Held while the file is written; nothing else is locked then.
+    file: Mutex<FileInUse>,
+    /// What this member is to do.
+    order: watch::Sender<DutyOrder>,
+    /// What it is to others.
+    role: watch::Sender<MemberRole>,
+    /// How far a hand-over is.
+    hand_over: watch::Sender<HandOverStage>,
     /// Why this member does not follow a master, although it could.
     refuses: Mutex<Option<String>>,
     /// Why the controller does not take it for a member.
@@ -98,6 +104,25 @@ pub(crate) struct Group {
     /// What administrators ask of the task that changes roles.
     asked: mpsc::Sender<GiveUp>,
     asking: Mutex<Option<mpsc::Receiver<GiveUp>>>,
+}
+
+/// The file, and why it could not be written last.
+struct FileInUse {
+    member: MemberFile,
+    troubles: Reminder,
+}
+
+/// What a hand-over waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum HandOverStage {
+    /// The machine, which waits for followers or for the end of a doubt.
+    Machine,
+    /// No client is to be let in, and those inside are to come to their end.
+    Drain,
+    /// The controller is to be asked.
+    Ask { epoch: u32, me: MemberId, to: MemberId },
+    /// Nothing: an error says why this member leads on.
+    Over(Result<(), String>),
 }
 
 /// Asks for a hand-over to a member, 0 for any; the answer is why it cannot be.
@@ -120,22 +145,20 @@ impl Group {
         identity: Identity,
         (config, flush): (ReplicationConfig, Flush),
         controller: ControllerClient,
-        file: MemberFile,
+        (file, record): (MemberFile, MemberRecord),
     ) -> Self {
         let Identity { cluster, name, process, host, port } = identity;
         let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         let replication_address =
             if config.advertise.is_empty() { address } else { config.advertise.clone() };
-        // An earlier life of this member may have granted a lease just before it ended.
-        let granted = file.now().granted > 0;
-        let grants = if granted {
-            Grants::unknown(config.lease_ms(), kerolox_store::mono_ms())
-        } else {
-            Grants::default()
+        let standing = Standing { promised: record.promised, ..Standing::default() };
+        let settings = MemberSettings {
+            process: process.clone(),
+            policy: config.policy(),
+            hand_over_ms: config.hand_over_timeout.as_millis(),
         };
-        let known = Known { epoch: file.now().confirmed_epoch, position: file.now().confirmed };
+        let member = GroupMember::new(settings, record, clock_reading());
         let (asked, asking) = mpsc::channel(1);
-        let standing = Standing { promised: file.now().promised, ..Standing::default() };
         Self {
             cluster,
             name,
@@ -146,9 +169,11 @@ impl Group {
             config,
             flush,
             controller,
-            file: Mutex::new(file),
-            grants: Mutex::new(grants),
-            known: Mutex::new((known, Instant::now())),
+            order: watch::Sender::new(member.order_now().clone()),
+            role: watch::Sender::new(member.role()),
+            hand_over: watch::Sender::new(HandOverStage::Machine),
+            member: Mutex::new(member),
+            file: Mutex::new(FileInUse { member: file, troubles: Reminder::default() }),
             refuses: Mutex::new(None),
             disowned: Mutex::new(None),
             seen: watch::Sender::new(None),
@@ -176,88 +201,14 @@ impl Group {
         self.seen.borrow().as_ref().map_or(0, |seen| seen.state.version)
     }
 
-    /// Up to where this member heard that the log is confirmed.
-    fn known(&self) -> Known {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).0
+    /// Number of this member; 0 before the controller gave it one.
+    pub(crate) fn me(&self) -> MemberId {
+        self.member().view().map_or(0, |(me, _)| *me)
     }
 
-    /// Newest epoch for which an operator accepted loss.
-    fn accepted(&self) -> u32 {
-        self.seen.borrow().as_ref().map_or(0, |seen| seen.state.unclean_epoch)
-    }
-
-    /// A master of `epoch`, this member perhaps, says up to where the log is confirmed. The file learns of it now and then.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    fn hear_confirmed(&self, epoch: u32, position: u64) -> io::Result<()> {
-        let accepted = self.accepted();
-        {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.0.hear(epoch, position, accepted);
-            if known.1.elapsed() < NOTE_EVERY {
-                return Ok(());
-            }
-            known.1 = Instant::now();
-        }
-        self.note_confirmed()
-    }
-
-    /// Has the file say up to where the log is confirmed.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    fn note_confirmed(&self) -> io::Result<()> {
-        let Known { epoch, position } = self.known();
-        self.file().change(|now| (now.confirmed_epoch, now.confirmed) = (epoch, position))
-    }
-
-    /// Notes, durably, whom the group consists of, and the state that this member is about to go by.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    fn remember(&self, state: &GroupState) -> io::Result<()> {
-        if sabotage::is("forget-members") {
-            return Ok(());
-        }
-        let members = file::members(state);
-        self.file().change(|now| {
-            now.members = members;
-            now.controller = Some(LastState::after(now.controller.as_ref(), state));
-        })
-    }
-
-    /// Notes, durably, that this master is about to have more members in its in-sync set: whether that came about shows only in
-    /// the answer, and a controller that lost its data has to ask them.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    fn remember_wanted(&self, in_sync: &[MemberId]) -> io::Result<()> {
-        let Some(state) = self.seen.borrow().as_ref().map(|seen| seen.state.clone()) else { return Ok(()) };
-        let wanted = file::incarnations(&state, |id| in_sync.contains(&id));
-        self.file().change(|now| {
-            if let Some(last) = &mut now.controller {
-                last.in_sync.extend(wanted);
-            }
-        })
-    }
-
-    /// The newest state that this member went by.
-    fn last_state(&self) -> Option<StateName> {
-        let file = self.file();
-        let last = file.now().controller.as_ref()?;
-        let (cluster_id, lineage) = (last.cluster_id.clone(), last.lineage.clone());
-        Some(StateName { cluster_id, lineage, version: last.version })
-    }
-
-    /// Whether this member rules a group of which it is the only member.
-    fn rules_alone(&self) -> bool {
-        let is_only = {
-            let file = self.file();
-            let now = file.now();
-            matches!(now.members.as_slice(), [only] if *only == now.incarnation)
-        };
-        is_only && self.reign.borrow().is_some()
+    /// What this member is to others.
+    pub(crate) fn role(&self) -> MemberRole {
+        self.role.borrow().clone()
     }
 
     /// Why the controller does not take this broker for a member; for health checks.
@@ -314,11 +265,7 @@ impl Group {
         });
     }
 
-    fn file(&self) -> MutexGuard<'_, MemberFile> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn grants(&self) -> MutexGuard<'_, Grants> {
-        self.grants.lock().unwrap_or_else(PoisonError::into_inner)
+    fn member(&self) -> MutexGuard<'_, GroupMember> {
+        self.member.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,7 +13,7 @@ use kerolox_kit::controller::connection;
 use kerolox_log::{Frame, Piece};
 use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use kerolox_proto::kerolox::{Extent, ReadRecordsRequest, ReadRecordsResponse};
-use kerolox_replication::{MemberId, SlaveView};
+use kerolox_replication::{FollowerView, MemberId};
 use kerolox_store::{Entry, Store};
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -52,7 +52,7 @@ impl Neighbours {
     }
 
     /// Reads what a slave has of the messages; the rest is missing in the answer.
-    pub(crate) async fn read(&self, store: &Store, slaves: &[SlaveView], entries: &[Entry]) -> Elsewhere {
+    pub(crate) async fn read(&self, store: &Store, slaves: &[FollowerView], entries: &[Entry]) -> Elsewhere {
         let mut bytes = 0;
         let fits = |entry: &&Entry| {
             bytes += u64::from(entry.len);

@@ -4,24 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerolox_kit::reminder::Reminder;
-use kerolox_proto::kerolox::{GroupState, ReportRequest, ReportResponse, StateMark};
-use kerolox_replication::{Allegiance, DoubtLimits, StateName, Verdict};
-use kerolox_store::mono_ms;
+use kerolox_proto::kerolox::{ReportRequest, ReportResponse, StateMark};
+use kerolox_replication::{StateMemory, StateVerdict};
 use tonic::{Code, Status};
 
-use super::file::LastState;
 use super::{Group, Seen, Standing};
 
 /// Pause after a report that did not get through.
 const RETRY: Duration = Duration::from_millis(100);
-/// How long a master without other members waits for the nameserver that it obeyed, where there are several: when each of them
-/// decides alone, one that is restarted costs no election.
-const LONE_PATIENCE: Duration = Duration::from_secs(60);
-
 /// Reports for ever: at once when something is to be said, otherwise at every interval.
 pub(crate) async fn run(group: Arc<Group>) {
     let mut standing = group.standing.subscribe();
-    let mut reporter = Reporter { group: &group, allegiance: Allegiance::default(), log: Log::default() };
+    let mut reporter = Reporter { group: &group, log: Log::default() };
     loop {
         let now = standing.borrow_and_update().clone();
         let request = request(&group, &now);
@@ -51,16 +45,14 @@ async fn wait_for_news(
 }
 
 fn request(group: &Group, standing: &Standing) -> ReportRequest {
-    let known = group.known();
-    let (incarnation, members, mark) = {
-        let file = group.file();
-        let now = file.now();
-        (now.incarnation.clone(), now.members.clone(), now.controller.as_ref().map(mark))
+    let (record, known) = {
+        let member = group.member();
+        (member.record().clone(), member.known())
     };
     ReportRequest {
         cluster: group.cluster.clone(),
         group: group.name.clone(),
-        incarnation,
+        incarnation: record.incarnation,
         process: group.process.clone(),
         host: group.host.clone(),
         port: group.port,
@@ -69,22 +61,22 @@ fn request(group: &Group, standing: &Standing) -> ReportRequest {
         last_epoch: standing.last_epoch,
         end: standing.end,
         unfit: standing.unfit.clone(),
-        known_members: members,
+        known_members: record.members.into_iter().collect(),
         known_version: group.version(),
         confirmed: known.position,
         confirmed_epoch: known.epoch,
         wait_ms: u32::try_from(group.config.report_interval.as_millis()).unwrap_or(u32::MAX),
-        mark,
+        mark: record.memory.as_ref().map(mark),
         followers: standing.followers.clone(),
     }
 }
 
-fn mark(last: &LastState) -> StateMark {
+fn mark(last: &StateMemory) -> StateMark {
     StateMark {
-        cluster_id: last.cluster_id.clone(),
-        lineage: last.lineage.clone(),
+        cluster_id: last.name.cluster_id.clone(),
+        lineage: last.name.lineage.clone(),
         tenure: last.tenure.clone(),
-        version: last.version,
+        version: last.name.version,
         set_epoch: last.set_epoch,
         set_version: last.set_version,
         in_sync: last.in_sync.iter().cloned().collect(),
@@ -97,13 +89,11 @@ struct Log {
     waiting: Reminder,
     silence: Reminder,
     disowned: Reminder,
-    file: Reminder,
 }
 
 /// What this member makes of the answers.
 struct Reporter<'a> {
     group: &'a Group,
-    allegiance: Allegiance,
     log: Log,
 }
 
@@ -131,9 +121,10 @@ impl Reporter<'_> {
             tracing::info!("the controller answers again");
         }
         self.tell_waiting(&answer.waiting_for);
-        let verdict = answer.state.as_ref().map_or(Verdict::Take, |state| self.judge(state));
+        let verdict =
+            answer.state.as_ref().map_or(StateVerdict::Take, |state| self.group.hear_state(answer.id, state));
         match verdict {
-            Verdict::Foreign => {
+            StateVerdict::Foreign => {
                 let told = answer.state.map(|state| state.cluster_id).unwrap_or_default();
                 self.disowned(&format!(
                     "the nameservers have the cluster id {told}, this data folder belongs to nameservers with another one, \
@@ -141,64 +132,28 @@ impl Reporter<'_> {
                 ));
                 return self.group.config.report_interval.duration();
             }
-            Verdict::Overtaken => return RETRY,
-            Verdict::Doubted => {
+            StateVerdict::Overtaken => return RETRY,
+            StateVerdict::Doubted => {
                 self.group.controller.turn_to_next();
-                let is_patient = self.limits().patience_ms > 0;
+                let is_patient = self.group.doubt_limits().patience_ms > 0;
                 return if is_patient {
                     self.group.config.report_interval.duration()
                 } else {
                     Duration::ZERO
                 };
             }
-            Verdict::Take => {}
+            StateVerdict::Take => {}
         }
         if self.log.disowned.end() {
             tracing::info!("the controller takes this broker for a member again");
         }
         self.group.set_disowned(None);
-        if let Some(state) = &answer.state
-            && let Err(error) = self.group.remember(state)
-        {
+        if answer.state.as_ref().is_some_and(|state| !self.group.goes_by(state)) {
             // What cannot be remembered is not acted upon; it comes again with the next report.
-            if self.log.file.is_due(&error.to_string(), Instant::now()) {
-                tracing::error!(%error, "member.json cannot be written; the group's state is not taken over");
-            }
             return RETRY;
         }
         take(self.group, answer);
         Duration::ZERO
-    }
-
-    fn judge(&mut self, state: &GroupState) -> Verdict {
-        let told = StateName {
-            cluster_id: state.cluster_id.clone(),
-            lineage: state.lineage.clone(),
-            version: state.version,
-        };
-        let known = self.group.last_state();
-        let verdict = self.allegiance.judge(known.as_ref(), &told, self.limits(), mono_ms());
-        if verdict == Verdict::Take
-            && known.is_some_and(|known| !known.lineage.is_empty() && known.lineage != told.lineage)
-        {
-            if kerolox_log::sabotage::is("one-lineage-for-good") {
-                return Verdict::Overtaken;
-            }
-            let StateName { lineage, version, .. } = told;
-            tracing::warn!(
-                lineage,
-                version,
-                "the controller's record of this group began anew: its data were lost, or are an older copy"
-            );
-        }
-        verdict
-    }
-
-    fn limits(&self) -> DoubtLimits {
-        let nameservers = self.group.controller.nameservers();
-        let is_lone = nameservers > 1 && self.group.rules_alone();
-        let patience = if is_lone { LONE_PATIENCE } else { Duration::ZERO };
-        DoubtLimits { nameservers, patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX) }
     }
 
     fn tell_waiting(&mut self, waiting_for: &str) {

@@ -1,192 +1,36 @@
-//! What this member does at each moment: rule, follow a master, or neither. One thing after the other, by one task.
+//! What this member has at work: leading, following a master, or neither. One thing after the other, by one task, as its machine orders.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use kerolox_kit::data_folder::DataFolder;
 use kerolox_kit::process::Shutdown;
 use kerolox_kit::reminder::Reminder;
-use kerolox_log::Salt;
-use kerolox_log::fs::Folder;
-use kerolox_proto::kerolox::{GroupState, HandOverRequest};
-use kerolox_replication::{Master, MemberId};
-use kerolox_store::index::Index;
-use kerolox_store::{Event, GuardedClock, Opening, Store, StoreError, StoreOptions, mono_ms};
+use kerolox_replication::{DutyOrder, FollowTarget, LogEnds, MemberDuty, MemberInput};
+use kerolox_store::{Opening, StoreError, clock_reading};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::{Code, Status};
 
-use super::follow::{FollowError, Target, follow};
-use super::reign::{self, Reign, in_sync, standing};
-use super::{GiveUp, Group, Seen};
+use super::follow::{FollowError, follow};
+use super::reign::{self, Reign};
+use super::stores::{StoreCell, Stores};
+use super::{GiveUp, Group};
 use crate::broker::BrokerError;
-use crate::index_folder::IndexFolder;
 use crate::serving::{Parts, Serving};
 
 /// Pause before a master that was lost is followed again.
 const RETRY: Duration = Duration::from_millis(50);
 /// Pause after this member refused what its master wanted: only an operator can change that.
 const REFUSED: Duration = Duration::from_secs(1);
-/// A hand-over whose answer did not come is not carried out any more after this long: twice the time that the call may take.
-const LATE: Duration = Duration::from_secs(4);
 /// Longer than anything waits.
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
-/// The store of this member, once there is one. It is replaced when the log has to begin anew. Clones share it.
-#[derive(Clone, Default)]
-pub(crate) struct StoreCell(Arc<RwLock<Option<Arc<Store>>>>);
-
-impl StoreCell {
-    /// The store, if it is open.
-    pub(crate) fn get(&self) -> Option<Arc<Store>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn set(&self, store: Option<Arc<Store>>) -> Option<Arc<Store>> {
-        std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), store)
-    }
-}
-
-/// How this member's store is opened.
-pub(crate) struct Stores {
-    pub(crate) options: StoreOptions,
-    pub(crate) folder: Arc<dyn Folder>,
-    /// The folder in which both lie.
-    pub(crate) data: Arc<DataFolder>,
-    pub(crate) index: Arc<IndexFolder>,
-    pub(crate) clock: Arc<GuardedClock>,
-    pub(crate) listener: Arc<dyn Fn(&Event) + Send + Sync>,
-}
-
-impl Stores {
-    /// Whether there is no log yet.
-    ///
-    /// # Errors
-    /// [`StoreError`]
-    pub(crate) fn is_blank(&self) -> Result<bool, StoreError> {
-        Ok(kerolox_log::is_blank(&*self.folder)?)
-    }
-
-    /// Opens the store, and begins a log if there is none. Blocks.
-    ///
-    /// # Errors
-    /// [`StoreError`]
-    pub(crate) fn open(&self, cell: &StoreCell) -> Result<Arc<Store>, StoreError> {
-        if let Some(store) = cell.get() {
-            return Ok(store);
-        }
-        let store = match self.open_once() {
-            Err(error) => {
-                self.index.absorb(error)?;
-                self.index.renew(0)?;
-                self.open_once()?
-            }
-            Ok(store) => store,
-        };
-        let store = Arc::new(store);
-        cell.set(Some(store.clone()));
-        Ok(store)
-    }
-
-    fn open_once(&self) -> Result<Store, StoreError> {
-        let (options, folder, listener) = (self.options.clone(), self.folder.clone(), self.listener.clone());
-        let clock = self.clock.clone();
-        let now_ms = move || clock.now_ms();
-        Store::open_parked(options, folder, self.index.kv(), now_ms, move |event| listener(event))
-    }
-
-    /// Opens the store anew with an empty index, in place of one whose index is damaged. Blocks.
-    ///
-    /// # Errors
-    /// [`StoreError`], also when the log failed: that one is not opened again.
-    pub(crate) fn renew(&self, cell: &StoreCell) -> Result<Arc<Store>, StoreError> {
-        let held = match cell.set(None) {
-            Some(old) => {
-                old.retire()?;
-                old.index().applied()
-            }
-            None => 0,
-        };
-        self.index.renew(held)?;
-        self.open(cell)
-    }
-
-    /// Begins the copy of another member's log, without what was there. Blocks.
-    ///
-    /// # Errors
-    /// [`StoreError`]
-    pub(super) fn begin_anew(&self, cell: &StoreCell, salt: u64, base: u64) -> Result<(), StoreError> {
-        if let Some(old) = cell.set(None) {
-            tracing::warn!("this member is too far behind its master, and copies its log from the beginning");
-            old.close();
-        }
-        // The index first: one that is ahead of its log must not be left.
-        if let Err(error) = Index::empty(self.index.kv()) {
-            self.index.absorb(error)?;
-            self.index.renew(0)?;
-        }
-        kerolox_log::remove_log(&*self.folder)?;
-        kerolox_log::begin_copy(&*self.folder, Salt::new(salt), base)?;
-        self.open(cell).map(drop)
-    }
-}
-
-/// What a member is at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Doing {
-    Nothing,
-    Following(Target),
-    Ruling(u32),
-}
-
-/// What is to be done next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
-    Stay,
-    /// Give up what it is at.
-    Stop,
-    /// Promise not to go back behind this epoch.
-    Promise(u32),
-    Follow(Target),
-    /// Rule, after so many milliseconds in which another master may still go by this member's grant.
-    Rule {
-        epoch: u32,
-        after_ms: u64,
-    },
-}
-
-/// Decides. `process` is this process, `grants_ms` how long its grants last.
-fn next_step(doing: &Doing, promised: u32, process: &str, grants_ms: u64, seen: &Seen) -> Step {
-    let Seen { me, state, .. } = seen;
-    let rules = state.master == *me && state.master_process == process;
-    let target = |state: &GroupState| {
-        let master = seen.master().filter(|master| master.id != *me)?;
-        Some(Target { epoch: state.epoch, me: *me, address: master.replication_address.clone() })
-    };
-    match doing {
-        Doing::Ruling(epoch) if rules && state.epoch == *epoch => return Step::Stay,
-        Doing::Following(current) if target(state).as_ref() == Some(current) => return Step::Stay,
-        Doing::Nothing => {}
-        _ => return Step::Stop,
-    }
-    if state.epoch > promised {
-        return Step::Promise(state.epoch);
-    }
-    if state.epoch < promised {
-        return Step::Stay;
-    }
-    if rules {
-        let after_ms = if state.released { 0 } else { grants_ms };
-        return Step::Rule { epoch: state.epoch, after_ms };
-    }
-    target(state).map_or(Step::Stay, Step::Follow)
-}
-
-/// The work that goes with [`Doing`].
+/// What is at work for the duty that was ordered.
 enum Activity {
     Nothing,
+    /// The duty failed, and is over at this moment.
+    Pausing(tokio::time::Instant),
     Following {
-        target: Target,
+        target: FollowTarget,
         stop: Shutdown,
         task: JoinHandle<Result<(), FollowError>>,
     },
@@ -200,11 +44,13 @@ enum Activity {
 
 /// The task that changes roles.
 pub(crate) struct Member {
-    group: Arc<Group>,
+    pub(super) group: Arc<Group>,
     cell: StoreCell,
     stores: Arc<Stores>,
-    parts: Arc<Parts>,
+    pub(super) parts: Arc<Parts>,
     opening: Arc<Opening>,
+    /// Number of the duty that is at work.
+    number: u64,
     activity: Activity,
     leaving: watch::Sender<bool>,
     /// Why following failed last.
@@ -226,6 +72,7 @@ impl Member {
             stores,
             parts,
             opening,
+            number: 0,
             activity: Activity::Nothing,
             leaving,
             troubles: Reminder::default(),
@@ -238,7 +85,7 @@ impl Member {
     /// [`BrokerError`] when this member's storage fails.
     pub(crate) async fn recover(&self) -> Result<(), BrokerError> {
         let (cell, stores) = (self.cell.clone(), self.stores.clone());
-        let has_others = self.group.file().now().has_others();
+        let has_others = self.group.member().record().has_others();
         let opened = tokio::task::spawn_blocking(move || -> Result<Option<(u32, u64)>, StoreError> {
             if stores.is_blank()? {
                 return Ok(None);
@@ -251,10 +98,10 @@ impl Member {
                 store.parked().map(|mut parked| parked.newest()).transpose()?.map(|newest| newest.epoch);
             Ok(Some((epoch.unwrap_or(0), store.index().applied())))
         });
-        let applied = opened.await.expect("a panic would end the process")?;
-        if let Some((epoch, position)) = applied.filter(|_| has_others) {
+        let found = opened.await.expect("a panic would end the process")?;
+        if let Some((epoch, applied)) = found {
             // Only what was confirmed is applied.
-            self.group.hear_confirmed(epoch, position).map_err(|source| self.file_error(source))?;
+            drop(self.group.tell(MemberInput::Recovered { epoch, applied }));
         }
         self.tell_standing()
     }
@@ -265,7 +112,7 @@ impl Member {
     /// # Errors
     /// [`BrokerError`] when this member's storage fails.
     pub(crate) async fn run(mut self, shutdown: &Shutdown) -> Result<(), BrokerError> {
-        let mut seen = self.group.seen();
+        let (mut seen, mut orders) = (self.group.seen(), self.group.order.subscribe());
         let stopping = shutdown.requested();
         tokio::pin!(stopping);
         let asking = self.group.asking.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -280,41 +127,25 @@ impl Member {
             if self.stores.index.damage().now.is_some() {
                 self.renew_index().await?;
             }
-            let now = seen.borrow_and_update().clone();
-            if let Some(now) = &now {
+            if let Some(now) = &*seen.borrow_and_update() {
                 self.parts.routes.note_epoch(&self.group.cluster, &self.group.name, now.state.epoch);
             }
-            if deadline.is_some() && self.may_go(now.as_ref()) {
+            if deadline.is_some() && self.group.member().may_leave() {
                 break;
             }
-            let step = now.as_ref().map_or(Step::Stay, |now| self.step(now));
-            let pause = match step {
-                Step::Stop => {
-                    self.stop().await?;
-                    continue;
-                }
-                Step::Promise(epoch) => {
-                    self.promise(epoch)?;
-                    continue;
-                }
-                Step::Follow(target) => {
-                    self.start_following(target);
-                    continue;
-                }
-                Step::Rule { epoch, after_ms: 0 } => {
-                    let now = now.expect("it says who rules");
-                    self.begin_reign(epoch, now.me, &now.state).await?;
-                    continue;
-                }
-                Step::Rule { after_ms, .. } => Duration::from_millis(after_ms),
-                Step::Stay => FOR_EVER,
-            };
+            let order = orders.borrow_and_update().clone();
+            if order.number != self.number {
+                self.take_up(order).await?;
+                continue;
+            }
+            let wait = self.group.member().wakes_after(clock_reading());
             tokio::select! {
                 changed = seen.changed() => if changed.is_err() { break },
+                changed = orders.changed() => if changed.is_err() { break },
                 () = self.stores.index.is_damaged() => {}
                 () = self.stores.data.is_missed() => {}
-                () = Self::progress(&mut self.activity, &self.parts, &self.stores, &mut self.troubles) => {}
-                () = tokio::time::sleep(pause) => {}
+                () = Self::progress(&self.group, self.number, &mut self.activity, &self.parts, &self.stores, &mut self.troubles) => {}
+                () = tokio::time::sleep(wait.map_or(FOR_EVER, Duration::from_millis)) => self.tick(),
                 () = &mut stopping, if deadline.is_none() => {
                     deadline = Some(tokio::time::Instant::now() + self.group.config.hand_over_timeout.duration());
                     self.leaving.send_replace(true);
@@ -323,7 +154,7 @@ impl Member {
                     }
                 }
                 Some(GiveUp { to, answer }) = asking.recv() => {
-                    // Who asked may have gone away.
+                    // The caller may have gone away.
                     let _ = answer.send(self.give_up_reign(to).await);
                 }
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)), if deadline.is_some() => break,
@@ -331,42 +162,51 @@ impl Member {
         }
         self.parts.linger().await;
         self.stop().await?;
-        self.group.note_confirmed().map_err(|source| self.file_error(source))
+        self.tell(MemberInput::NoteConfirmed);
+        Ok(())
     }
 
-    /// Whether the group can do without this member, which is about to end.
-    fn may_go(&self, seen: Option<&Seen>) -> bool {
-        let Some(Seen { me, state, .. }) = seen else { return true };
-        match &self.activity {
-            Activity::Ruling { reign, .. } => reign.in_sync_len() == 1,
-            // Elsewhere somebody has to rule first: whoever waits here is passed on then.
-            _ => {
-                state.master != 0 && state.master != *me && !state.in_sync.contains(me)
-                    || state.members.len() == 1
-            }
+    /// Has the machine take an input. What it orders comes back through the watch; followers and leaders give their inputs themselves.
+    pub(super) fn tell(&self, input: MemberInput) {
+        drop(self.group.tell(input));
+    }
+
+    /// Has time pass for a member that waits for leases to end. A leader has its own ticks.
+    fn tick(&self) {
+        if !matches!(self.activity, Activity::Ruling { .. }) {
+            let wants_quorum = false;
+            self.tell(MemberInput::Tick { log: LogEnds::default(), wants_quorum });
         }
     }
 
-    fn step(&self, seen: &Seen) -> Step {
-        let doing = match &self.activity {
-            Activity::Nothing => Doing::Nothing,
-            Activity::Following { target, .. } => Doing::Following(target.clone()),
-            Activity::Ruling { reign, .. } => Doing::Ruling(reign.epoch),
-        };
-        let promised = self.group.file().now().promised;
-        let grants_ms = self.group.grants().left(mono_ms());
-        next_step(&doing, promised, &self.group.process, grants_ms, seen)
+    /// Ends what is at work and begins what was ordered.
+    async fn take_up(&mut self, order: DutyOrder) -> Result<(), BrokerError> {
+        self.stop().await?;
+        self.number = order.number;
+        match order.duty {
+            MemberDuty::Idle => self.tell(MemberInput::Ended(order.number)),
+            MemberDuty::Follow(target) => self.start_following(target),
+            MemberDuty::Lead { epoch, is_alone, .. } => self.begin_reign(epoch, is_alone).await?,
+        }
+        Ok(())
     }
 
-    /// Waits until what this member is at gets on by itself.
-    async fn progress(activity: &mut Activity, parts: &Arc<Parts>, stores: &Stores, troubles: &mut Reminder) {
+    /// Waits until what is at work for the duty `number` gets on by itself, and tells the machine.
+    async fn progress(
+        group: &Group,
+        number: u64,
+        activity: &mut Activity,
+        parts: &Arc<Parts>,
+        stores: &Stores,
+        troubles: &mut Reminder,
+    ) {
         match activity {
             Activity::Following { task, target, .. } => {
                 let outcome = task.await.expect("a panic would end the process");
                 let mut pause = RETRY;
                 if let Err(error) = outcome {
                     if troubles.is_due(&error.to_string(), Instant::now()) {
-                        tracing::warn!(master = target.address, %error, "cannot follow; trying on");
+                        tracing::warn!(master = target.address, %error, "cannot follow; retrying");
                     }
                     match error {
                         FollowError::Confirmed { .. } => pause = REFUSED,
@@ -375,17 +215,28 @@ impl Member {
                         _ => {}
                     }
                 }
+                let until = tokio::time::Instant::now() + pause;
+                *activity = Activity::Pausing(until);
+                tokio::time::sleep_until(until).await;
                 *activity = Activity::Nothing;
-                tokio::time::sleep(pause).await;
+                drop(group.tell(MemberInput::Ended(number)));
+            }
+            Activity::Pausing(until) => {
+                tokio::time::sleep_until(*until).await;
+                *activity = Activity::Nothing;
+                drop(group.tell(MemberInput::Ended(number)));
             }
             Activity::Ruling { reign, settling: settling @ Some(_), serving, .. } => {
                 let task = settling.as_mut().expect("matched above");
                 let is_settled = task.await.expect("a panic would end the process");
                 *settling = None;
-                if is_settled {
-                    *serving = Some(parts.serve(reign.store.clone(), Some(reign.clone())));
-                    tracing::info!(epoch = reign.epoch, "ruling");
+                if !is_settled {
+                    return std::future::pending().await;
                 }
+                // What is announced from here on is a leader.
+                drop(group.tell(MemberInput::Settled));
+                *serving = Some(parts.serve(reign.store.clone(), Some(reign.clone())));
+                tracing::info!(epoch = reign.epoch, "ruling");
             }
             _ => std::future::pending().await,
         }
@@ -394,7 +245,7 @@ impl Member {
     /// Ends what this member is at; nothing of it is at work afterwards.
     async fn stop(&mut self) -> Result<(), BrokerError> {
         match std::mem::replace(&mut self.activity, Activity::Nothing) {
-            Activity::Nothing => {}
+            Activity::Nothing | Activity::Pausing(_) => {}
             Activity::Following { stop, task, .. } => {
                 stop.request();
                 if let Err(FollowError::Store(error)) = task.await.expect("a panic would end the process") {
@@ -419,20 +270,25 @@ impl Member {
                     self.stores.index.absorb(error)?;
                 }
                 self.tell_standing()?;
-                self.parts.relay_all(reign.me);
+                self.parts.relay_all();
             }
         }
         Ok(())
     }
 
-    /// Ends what this member is at. A master hands its reign over first, if there is somebody, so that clients need not wait.
+    /// Ends what this member is at until it is resumed. A master hands its reign over first, if there is another member, so that
+    /// clients need not wait.
     async fn leave(&mut self) -> Result<(), BrokerError> {
         if let Activity::Ruling { serving: Some(_), .. } = &self.activity
             && let Err(reason) = self.give_up_reign(0).await
         {
             tracing::warn!("the reign is not handed over: {reason}");
         }
-        self.stop().await
+        self.tell(MemberInput::Interrupted);
+        self.stop().await?;
+        self.number = self.group.order.borrow().number;
+        self.tell(MemberInput::Ended(self.number));
+        Ok(())
     }
 
     /// Makes the damaged index anew.
@@ -442,30 +298,19 @@ impl Member {
         let (cell, stores) = (self.cell.clone(), self.stores.clone());
         let renewed = tokio::task::spawn_blocking(move || stores.renew(&cell));
         renewed.await.expect("a panic would end the process")?;
-        self.tell_standing()
-    }
-
-    fn file_error(&self, source: std::io::Error) -> BrokerError {
-        BrokerError::MemberFile { folder: self.parts.data().to_owned(), source }
-    }
-
-    /// Promises, durably, and says so.
-    fn promise(&mut self, epoch: u32) -> Result<(), BrokerError> {
-        let promised = self.group.file().change(|now| now.promised = now.promised.max(epoch));
-        promised.map_err(|source| self.file_error(source))?;
-        self.tell_standing()
+        self.tell_standing()?;
+        self.tell(MemberInput::Resumed);
+        Ok(())
     }
 
     /// Reads what the controller is to know of this member's log.
     fn tell_standing(&self) -> Result<(), BrokerError> {
-        let promised = self.group.file().now().promised;
         let store = self.cell.get();
         let log = match store.as_ref().and_then(|store| store.parked()) {
             Some(mut parked) => Some((parked.newest()?.epoch, parked.held())),
             None => None,
         };
         self.group.standing.send_modify(|standing| {
-            standing.promised = promised;
             standing.followers.clear();
             if let Some((last_epoch, end)) = log {
                 (standing.last_epoch, standing.end) = (last_epoch, end);
@@ -474,24 +319,19 @@ impl Member {
         Ok(())
     }
 
-    fn start_following(&mut self, target: Target) {
+    fn start_following(&mut self, target: FollowTarget) {
         let stop = Shutdown::new();
-        self.parts.relay_all(target.me);
+        self.parts.relay_all();
         let (group, cell, stores) = (self.group.clone(), self.cell.clone(), self.stores.clone());
         let leaving = self.leaving.subscribe();
         let task = tokio::spawn(follow(group, target.clone(), cell, stores, leaving, stop.requested()));
         self.activity = Activity::Following { target, stop, task };
     }
 
-    async fn begin_reign(&mut self, epoch: u32, me: MemberId, state: &GroupState) -> Result<(), BrokerError> {
-        let remembered = self.group.file().change(|now| now.granted = 0);
-        let remembered = remembered.and_then(|()| self.group.remember(state));
-        remembered.map_err(|source| self.file_error(source))?;
+    async fn begin_reign(&mut self, epoch: u32, is_alone: bool) -> Result<(), BrokerError> {
         self.group.set_refuses(None);
-        let set = in_sync(state);
-        let is_alone = set.members.len() == 1;
         let (cell, stores, opening) = (self.cell.clone(), self.stores.clone(), self.opening.clone());
-        tracing::info!(epoch, in_sync = ?set.members, "beginning to rule");
+        tracing::info!(epoch, is_alone, "beginning to rule");
         let begun = tokio::task::spawn_blocking(move || -> Result<_, StoreError> {
             let store = stores.open(&cell)?;
             let salt = store.parked().map(|mut parked| parked.salt()).unwrap_or_default();
@@ -507,118 +347,20 @@ impl Member {
         let (store, salt, opened, settled) = match begun.await.expect("a panic would end the process") {
             Ok(begun) => begun,
             // It is tried again with a new one.
-            Err(error) => return Ok(self.stores.index.absorb(error)?),
+            Err(error) => {
+                self.stores.index.absorb(error)?;
+                self.tell(MemberInput::Ended(self.number));
+                return Ok(());
+            }
         };
-        let master = Master::new(me, self.group.config.policy(), set, opened, mono_ms());
-        store.confirm(standing(&master));
-        let reign = Arc::new(Reign::new(self.group.clone(), epoch, me, (store, salt), master));
+        let reign = Arc::new(Reign::new(self.group.clone(), epoch, (store, salt)));
         self.group.reign.send_replace(Some(reign.clone()));
+        self.tell(MemberInput::Opened { number: self.number, end: opened });
         let wants_quorum = self.parts.wants_quorum(reign.store.clone());
         let keeping = tokio::spawn(reign::keep(self.group.clone(), reign.clone(), wants_quorum));
         let settling =
             tokio::task::spawn_blocking(move || settled.is_none_or(|settled| settled.recv().is_ok()));
         self.activity = Activity::Ruling { reign, keeping, settling: Some(settling), serving: None };
         Ok(())
-    }
-
-    /// Lets nobody in, waits until everything that was let in is done and confirmed, and hands the reign over, to a certain member if
-    /// `to` is not 0. Why that cannot be is told in words.
-    async fn give_up_reign(&self, to: MemberId) -> Result<(), String> {
-        let Activity::Ruling { reign, serving: Some(_), .. } = &self.activity else {
-            return Err("this member does not rule".into());
-        };
-        if reign.in_sync_len() == 1 {
-            return Err("no other member is in sync".into());
-        }
-        self.parts.hold();
-        self.parts.done().await;
-        let handed_over = self.hand_over(reign, to).await;
-        let Err((reason, is_certain)) = handed_over else { return Ok(()) };
-        if !is_certain {
-            // It may be carried out yet, and whoever is elected then does not wait for leases: so nobody is let in until it
-            // either shows or cannot come any more.
-            let mut seen = self.group.seen();
-            let is_over =
-                |seen: &Option<Seen>| seen.as_ref().is_some_and(|seen| seen.state.epoch > reign.epoch);
-            if tokio::time::timeout(LATE, seen.wait_for(is_over)).await.is_ok() {
-                return Ok(());
-            }
-        }
-        self.parts.let_in();
-        Err(reason)
-    }
-
-    /// An error says why not, and whether that is certain.
-    async fn hand_over(&self, reign: &Reign, to: MemberId) -> Result<(), (String, bool)> {
-        let mut heard = reign.heard();
-        // Slaves answer every ping, so a record that becomes durable here without them is noticed as well.
-        let confirmed = heard.wait_for(|()| reign.store.safe() >= reign.store.reader().end());
-        let patience = self.group.config.hand_over_timeout.duration();
-        if tokio::time::timeout(patience, confirmed).await.is_err() {
-            return Err((format!("the slaves did not confirm what is stored within {patience:?}"), true));
-        }
-        let request = HandOverRequest {
-            cluster: self.group.cluster.clone(),
-            group: self.group.name.clone(),
-            epoch: reign.epoch,
-            member: reign.me,
-            to,
-        };
-        let answer = self.group.controller.hand_over(request).await;
-        let is_certain = |status: &Status| {
-            matches!(status.code(), Code::FailedPrecondition | Code::NotFound | Code::InvalidArgument)
-        };
-        answer.map(drop).map_err(|status| (status.message().to_owned(), is_certain(&status)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use kerolox_proto::kerolox::GroupMember;
-
-    use super::*;
-
-    fn seen(epoch: u32, master: u64, process: &str) -> Seen {
-        let member =
-            |id: u64| GroupMember { id, replication_address: format!("h:{id}"), ..GroupMember::default() };
-        let state = GroupState {
-            epoch,
-            master,
-            master_process: process.into(),
-            members: vec![member(1), member(2)],
-            ..GroupState::default()
-        };
-        Seen { me: 1, state, waiting_for: String::new() }
-    }
-
-    fn step(doing: &Doing, promised: u32, seen: &Seen) -> Step {
-        next_step(doing, promised, "p", 70, seen)
-    }
-
-    #[test]
-    fn a_promise_comes_before_everything_else() {
-        assert_eq!(step(&Doing::Nothing, 3, &seen(4, 0, "")), Step::Promise(4));
-        assert_eq!(step(&Doing::Nothing, 3, &seen(4, 1, "p")), Step::Promise(4));
-        assert_eq!(step(&Doing::Ruling(3), 3, &seen(4, 0, "")), Step::Stop, "but not while it rules");
-        assert_eq!(step(&Doing::Nothing, 5, &seen(4, 2, "q")), Step::Stay, "old news");
-    }
-
-    #[test]
-    fn only_the_process_that_was_elected_rules_and_after_its_grants() {
-        assert_eq!(step(&Doing::Nothing, 4, &seen(4, 1, "p")), Step::Rule { epoch: 4, after_ms: 70 });
-        assert_eq!(step(&Doing::Nothing, 4, &seen(4, 1, "earlier")), Step::Stay);
-        let mut released = seen(4, 1, "p");
-        released.state.released = true;
-        assert_eq!(step(&Doing::Nothing, 4, &released), Step::Rule { epoch: 4, after_ms: 0 });
-        assert_eq!(step(&Doing::Ruling(4), 4, &seen(4, 1, "p")), Step::Stay);
-    }
-
-    #[test]
-    fn a_slave_follows_whoever_rules() {
-        let target = Target { epoch: 4, me: 1, address: "h:2".into() };
-        assert_eq!(step(&Doing::Nothing, 4, &seen(4, 2, "q")), Step::Follow(target.clone()));
-        assert_eq!(step(&Doing::Following(target.clone()), 4, &seen(4, 2, "q")), Step::Stay);
-        assert_eq!(step(&Doing::Following(target.clone()), 4, &seen(5, 0, "")), Step::Stop);
-        assert_eq!(step(&Doing::Following(target), 4, &seen(4, 1, "p")), Step::Stop);
     }
 }

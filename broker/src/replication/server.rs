@@ -13,7 +13,7 @@ use kerolox_proto::kerolox::{
     SetDrainedResponse, Tidings, from_master, from_slave,
 };
 use kerolox_replication::MemberId;
-use kerolox_store::mono_ms;
+use kerolox_store::clock_reading;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -230,7 +230,9 @@ fn feed_blocking(reign: &Reign, mut position: u64, outgoing: &Outgoing) -> Resul
 
 /// What the slave is told beside the records. The ping is the time before anything is sent.
 fn tidings(reign: &Reign) -> Tidings {
-    Tidings { confirmed: reign.store.safe(), ping: mono_ms(), end: reign.store.reader().end() }
+    let reader = reign.store.reader();
+    let update = reign.store.commit_status().update(reader.durable(), clock_reading());
+    Tidings { confirmed: update.high_watermark, ping: update.ping, end: reader.end() }
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -5,55 +5,37 @@
 //! slaves holds up what lies behind it, but nothing that lies before.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use kerolox_core::replicas::Replicas;
 use kerolox_log::sabotage;
+use kerolox_replication::{ClockReading, CommitStatus};
 
-/// A moment that never comes.
-pub(crate) const FOR_EVER: u64 = u64::MAX;
-
-/// Up to where other members hold the log, as the master counts them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
-    /// The whole in-sync set holds everything before this.
-    pub all: u64,
-    /// So many members that an election preserves it.
-    pub safe: u64,
-    /// Until when the master is sure that nobody else rules, in milliseconds of [`mono_ms`]; `u64::MAX` for good.
-    pub rules_until: u64,
-}
-
-impl Standing {
-    /// Of a master without slaves.
-    pub const ALONE: Self = Self { all: u64::MAX, safe: u64::MAX, rules_until: FOR_EVER };
-    /// Of a master that has heard of nobody.
-    pub const UNHEARD: Self = Self { all: 0, safe: 0, rules_until: 0 };
-}
-
+/// The status that the leader published last, for the threads of the store.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     all: AtomicU64,
-    safe: AtomicU64,
-    rules_until: AtomicU64,
-    /// The reign is over: what waits is never going to be confirmed here.
+    high_watermark: AtomicU64,
+    lease_until: AtomicU64,
+    /// The leadership is over: what waits is never going to be confirmed here.
     is_shut: AtomicBool,
 }
 
 impl Gate {
-    /// Begins a reign.
-    pub(crate) fn open(&self, standing: Standing) {
-        self.set(standing);
+    /// Begins a leadership.
+    pub(crate) fn open(&self, status: CommitStatus) {
+        self.set(status);
         self.is_shut.store(false, Ordering::Release);
     }
 
     /// Takes newer knowledge. It may say less than before, when a member is about to join that does not have everything yet:
     /// what was let through stays so. Tells whether it may let through what it did not before.
-    pub(crate) fn set(&self, standing: Standing) -> bool {
-        let ruled = self.rules();
-        let all = self.all.swap(standing.all, Ordering::AcqRel);
-        let safe = self.safe.swap(standing.safe, Ordering::AcqRel);
-        self.rules_until.store(standing.rules_until, Ordering::Release);
-        standing.all > all || standing.safe > safe || (!ruled && self.rules())
+    pub(crate) fn set(&self, status: CommitStatus) -> bool {
+        let led = self.leads();
+        let all = self.all.swap(status.all, Ordering::AcqRel);
+        let high_watermark = self.high_watermark.swap(status.high_watermark, Ordering::AcqRel);
+        self.lease_until.store(status.lease_until, Ordering::Release);
+        status.all > all || status.high_watermark > high_watermark || (!led && self.leads())
     }
 
     pub(crate) fn shut(&self) {
@@ -66,29 +48,48 @@ impl Gate {
 
     /// Whether records that end at `end` and ask for this may be applied.
     pub(crate) fn lets_through(&self, replicas: Replicas, end: u64) -> bool {
-        if sabotage::is("ack-before-slaves") {
-            return true;
+        let is_asked_for_lease = replicas == Replicas::Master && !self.is_shut();
+        lets_through(&self.status(), replicas, end, is_asked_for_lease.then(clock_reading))
+    }
+
+    /// Whether no other member leads at this moment.
+    pub(crate) fn leads(&self) -> bool {
+        !self.is_shut() && self.status().holds_lease(clock_reading())
+    }
+
+    /// Before this everything is so well held that an election preserves it.
+    pub(crate) fn high_watermark(&self) -> u64 {
+        self.high_watermark.load(Ordering::Acquire)
+    }
+
+    /// What was told last.
+    pub(crate) fn status(&self) -> CommitStatus {
+        CommitStatus {
+            all: self.all.load(Ordering::Acquire),
+            high_watermark: self.high_watermark(),
+            lease_until: self.lease_until.load(Ordering::Acquire),
         }
-        match replicas {
-            Replicas::Master => self.rules() || self.all() >= end,
-            Replicas::Quorum => self.safe() >= end,
-            Replicas::All => self.all() >= end,
-        }
     }
+}
 
-    /// Whether nobody else rules at this moment.
-    pub(crate) fn rules(&self) -> bool {
-        let until = self.rules_until.load(Ordering::Acquire);
-        !self.is_shut() && (until == FOR_EVER || mono_ms() < until || sabotage::is("no-lease"))
+/// Whether a leader with this status may apply, and so answer, records that end at `end` and ask for so many members; its own log is
+/// durable up to there. `now` is the time, for a leader that has not stepped down.
+pub fn lets_through(status: &CommitStatus, replicas: Replicas, end: u64, now: Option<ClockReading>) -> bool {
+    if sabotage::is("ack-before-slaves") {
+        return true;
     }
+    match replicas {
+        Replicas::Master => status.all >= end || now.is_some_and(|now| status.holds_lease(now)),
+        Replicas::Quorum => status.high_watermark >= end,
+        Replicas::All => status.all >= end,
+    }
+}
 
-    pub(crate) fn safe(&self) -> u64 {
-        self.safe.load(Ordering::Acquire)
-    }
-
-    fn all(&self) -> u64 {
-        self.all.load(Ordering::Acquire)
-    }
+/// Both clocks of this machine.
+pub fn clock_reading() -> ClockReading {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let wall_ms = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
+    ClockReading { mono_ms: mono_ms(), wall_ms }
 }
 
 /// Milliseconds of a clock that never runs backwards, and that goes on while the machine sleeps: leases go by it.

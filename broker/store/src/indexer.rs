@@ -90,7 +90,7 @@ impl Applier {
     fn flush_durable(&mut self) -> Result<bool, StoreError> {
         let applied = self.shared.read_index().applied();
         let durable = self.shared.reader.durable() >= applied || sabotage::is("flush-before-sync");
-        let durable = durable && self.shared.gate.safe() >= applied;
+        let durable = durable && self.shared.gate.high_watermark() >= applied;
         let flushed = durable && self.flush_if_possible()?;
         self.dirty_since = (!flushed).then(Instant::now);
         Ok(flushed)
@@ -114,7 +114,8 @@ impl Applier {
 
     /// Whether so much waits to be flushed, of what is not safe, that no more should be added.
     fn is_full(&self) -> bool {
-        self.pending_len() >= 2 * FLUSH_KEYS && self.shared.read_index().applied() > self.shared.gate.safe()
+        self.pending_len() >= 2 * FLUSH_KEYS
+            && self.shared.read_index().applied() > self.shared.gate.high_watermark()
     }
 
     /// Without the index nothing can be answered truthfully: stop taking records.
@@ -222,7 +223,7 @@ impl Indexer {
         let gate = &applier.shared.gate;
         match waiting {
             Waiting::Batch(batch) => gate.lets_through(batch.replicas, batch.end()) && !applier.is_full(),
-            Waiting::Settle(end, _) => gate.safe() >= *end,
+            Waiting::Settle(end, _) => gate.high_watermark() >= *end,
             Waiting::Snapshot(_) => true,
         }
     }

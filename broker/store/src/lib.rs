@@ -28,7 +28,7 @@ mod writer;
 
 pub use clock::GuardedClock;
 pub use error::{ProposeError, StoreError};
-pub use gate::{Standing as GroupStanding, mono_ms};
+pub use gate::{clock_reading, lets_through, mono_ms};
 pub use index::{BLOCK as ENTRIES_PER_BLOCK, Entry, Event, First, Outcome, QueueBounds, Repair};
 pub use lookup::{Found, FoundPage, Page, ReadMessage, Standing};
 pub use opening::{Opening, Progress};

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use kerolox_core::record::{EpochRecord, Kind, Record};
 use kerolox_log::{Log, NewFrame};
+use kerolox_replication::CommitStatus;
 
 use crate::error::StoreError;
-use crate::gate::Standing;
 use crate::index::{Event, Index};
 use crate::indexer::{Applier, Indexer};
 use crate::opening::{Opening, catch_up};
@@ -45,7 +45,7 @@ impl Store {
         tracing::info!(end = log.end(), folded, "storage is open");
         let epoch = shared.read_index().epoch();
         let last_ms = shared.read_index().store_ms();
-        self.start(log, epoch, last_ms, Standing::ALONE).map(drop)
+        self.start(log, epoch, last_ms, CommitStatus::ALONE).map(drop)
     }
 
     /// Begins to rule: appends the record that opens the reign, and takes proposals. What lies in the log, and that record, are
@@ -60,13 +60,13 @@ impl Store {
         self.open_reign(&mut log, epoch)?;
         let opened = log.end();
         let last_ms = newest.store_ms.max(self.shared.now_ms());
-        Ok((opened, self.start(log, epoch, last_ms, Standing::UNHEARD)?))
+        Ok((opened, self.start(log, epoch, last_ms, CommitStatus::UNHEARD)?))
     }
 
     /// Tells up to where the log is confirmed. Cheap; from any thread.
-    pub fn confirm(&self, standing: Standing) {
+    pub fn confirm(&self, status: CommitStatus) {
         // Slaves answer many times a second, mostly that nothing has changed.
-        if self.shared.gate.set(standing) {
+        if self.shared.gate.set(status) {
             self.look();
         }
     }
@@ -79,14 +79,19 @@ impl Store {
         }
     }
 
+    /// What was told last by [`Self::confirm`].
+    pub fn commit_status(&self) -> CommitStatus {
+        self.shared.gate.status()
+    }
+
     /// Everything before this is held by so many members that no election loses it, and by this one.
     pub fn safe(&self) -> u64 {
-        self.shared.gate.safe().min(self.shared.reader.durable())
+        self.shared.gate.high_watermark().min(self.shared.reader.durable())
     }
 
     /// Whether nobody else rules at this moment, as far as this member can tell.
     pub fn rules(&self) -> bool {
-        self.shared.gate.rules()
+        self.shared.gate.leads()
     }
 
     /// Ends the reign: what was proposed and is not confirmed is answered with an error, and nobody knows what becomes of it.
@@ -96,7 +101,7 @@ impl Store {
     /// [`StoreError`] when the log failed, or the index cannot be read. With one that is damaged the store can only be retired.
     pub fn step_down(&self) -> Result<(), StoreError> {
         self.shared.gate.shut();
-        self.shared.gate.set(Standing::UNHEARD);
+        self.shared.gate.set(CommitStatus::UNHEARD);
         self.look();
         let log = self.stop_threads().ok_or_else(|| self.log_failure())?;
         self.park(log, None);
@@ -171,9 +176,9 @@ impl Store {
         Ok(log.sync()?)
     }
 
-    fn start(&self, log: Log, epoch: u32, last_ms: i64, standing: Standing) -> Result<Settled, StoreError> {
+    fn start(&self, log: Log, epoch: u32, last_ms: i64, status: CommitStatus) -> Result<Settled, StoreError> {
         let shared = &self.shared;
-        shared.gate.open(standing);
+        shared.gate.open(status);
         let (proposals, incoming) = mpsc::channel();
         let (work, asked) = mpsc::channel();
         let (syncs, to_sync) = mpsc::channel();

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use kerolox_controller::{Command, Group, Groups};
-use kerolox_log::sabotage;
 
 use crate::machine::Machine;
 use crate::member::{CONTROLLERS, Input};
@@ -226,17 +225,13 @@ impl World {
     /// Loses a disk, if another member of the in-sync set makes up for it: nothing can be done about the only copy.
     fn wipe(&mut self, place: Place) -> bool {
         let group = self.controllers.groups.get(&name_of(place.0)).cloned();
-        let Some(group) = group.filter(|group| self.can_lose(group, place)) else { return false };
-        let wipes = group.next_id;
-        let fresh = self.machine(place, wipes);
-        let machine = &mut self.machines[place.0][place.1];
-        let incarnation = if sabotage::is("blank-disk-counts") {
-            machine.incarnation.clone()
-        } else {
-            fresh.incarnation.clone()
-        };
-        let old = std::mem::replace(machine, Machine { incarnation, ..fresh });
-        drop(old);
+        if !group.is_some_and(|group| self.can_lose(&group, place)) {
+            return false;
+        }
+        let fresh = self.machine();
+        let machine = self.machine_at(place);
+        let disk = machine.disk.without_log();
+        *machine = Machine { disk, incarnation: String::new(), ..fresh };
         self.restart_later(place);
         true
     }

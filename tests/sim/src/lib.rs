@@ -4,11 +4,12 @@
 //! # What is real, and what is not
 //!
 //! The log, its recovery and truncation, the index and its fold are the real `kerolox-store`, driven by hand on simulated disks
-//! ([`kerolox_log::fs::MemFolder`]). The rules of replication are the real `kerolox-replication`, the decisions of the controller
-//! the real `kerolox-controller`. What a broker does around them (when it asks, what it writes first, what it may answer) is
-//! `member`: a state machine that follows the same rules as the broker's rim. The consensus protocol of the nameservers is not
-//! simulated: `controllers` is a stand-in that commits with a majority, changes its leader, and leaves a deposed one with stale
-//! knowledge. Threads, sockets and RocksDB are not here either; the end-to-end tests have those.
+//! ([`kerolox_log::fs::MemFolder`]). What a member decides is the real machine of `kerolox-replication`, which the broker drives with
+//! threads and sockets and `member` with virtual ones; the decisions of the controller are the real `kerolox-controller`. What
+//! `member` adds is what the broker's threads do without deciding: it writes batches, cuts logs into pieces for followers, copies,
+//! and answers. The consensus protocol of the nameservers is not simulated: `controllers` is a stand-in that commits with a majority,
+//! changes its leader, and leaves a deposed one with stale knowledge. Threads, sockets and RocksDB are not here either; the end-to-end
+//! tests have those.
 //!
 //! # A run
 //!

@@ -75,7 +75,7 @@ impl World {
         let (_, epoch) = self.ruling(at)[0];
         let stores = self.machines[at].iter().filter_map(|machine: &Machine| {
             let member = machine.running.as_ref()?;
-            let is_master = member.ruling(0, 0).is_some_and(|(own, _)| own == epoch);
+            let is_master = member.leading(machine.clock(self.now)).is_some_and(|(own, _)| own == epoch);
             Some((member.store()?, member.disk(), is_master))
         });
         let stores: Vec<_> = stores.collect();

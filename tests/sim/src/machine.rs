@@ -1,5 +1,7 @@
 //! A machine: a disk, clocks, and a process that may run on it.
 
+use kerolox_replication::ClockReading;
+
 use crate::member::{Disk, Input, Member};
 
 /// What wall clocks show at first, in milliseconds since the Unix epoch.
@@ -33,6 +35,10 @@ impl Machine {
 
     pub(crate) fn wall_ms(&self, now: u64) -> i64 {
         START_MS + i64::try_from(now / 1000).expect("short runs") + self.wall_off
+    }
+
+    pub(crate) fn clock(&self, now: u64) -> ClockReading {
+        ClockReading { mono_ms: self.mono_ms(now), wall_ms: self.wall_ms(now) }
     }
 
     /// The process and what came in for it are gone.

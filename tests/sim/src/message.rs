@@ -4,7 +4,7 @@ use bytes::Bytes;
 use kerolox_controller::{Command, Group, Joiner, MemberId};
 use kerolox_core::record::Record;
 use kerolox_core::replicas::Replicas;
-use kerolox_replication::handshake;
+use kerolox_replication::{CommitUpdate, handshake};
 use kerolox_store::Outcome;
 
 /// A process that can be reached.
@@ -14,6 +14,14 @@ pub(crate) enum Node {
     Member(usize, usize),
     Controller(usize),
     Client(usize),
+}
+
+/// What a member asked a controller for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Report,
+    Change,
+    HandOver,
 }
 
 /// Everything that is sent.
@@ -30,14 +38,16 @@ pub(crate) enum Message {
     HandOver {
         epoch: u32,
         member: MemberId,
+        to: MemberId,
     },
-    /// What a controller knows of a group. `refused`: the master that asked has to keep its reign.
+    /// What a controller knows of a group, as the answer to a request, which it may have refused.
     State {
         group: Option<Group>,
+        asked: Asked,
         refused: bool,
     },
     /// This controller does not lead.
-    NotLeader,
+    NotLeader(Asked),
     /// Of a replication stream that the slave opened under this number.
     FromSlave(u64, FromSlave),
     FromMaster(u64, FromMaster),
@@ -49,7 +59,7 @@ pub(crate) enum Message {
 /// What a slave sends on its stream.
 #[derive(Debug, Clone)]
 pub(crate) enum FromSlave {
-    Hello { member: MemberId, epoch: u32, hello: handshake::Hello },
+    Hello { member: MemberId, epoch: u32, hello: handshake::FollowRequest },
     Held { durable: u64, ping: u64 },
 }
 
@@ -73,17 +83,9 @@ pub(crate) enum FromMaster {
     Records {
         position: u64,
         bytes: Bytes,
-        tidings: Tidings,
+        update: CommitUpdate,
     },
-    Tidings(Tidings),
-}
-
-/// What a master tells all the time.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Tidings {
-    pub(crate) confirmed: u64,
-    /// When it said so, in monotonic milliseconds of the master.
-    pub(crate) ping: u64,
+    Update(CommitUpdate),
 }
 
 /// What a client asks for.
@@ -122,14 +124,14 @@ impl Message {
                 format!("change v{version} e{epoch} {in_sync:?} {quorum}")
             }
             Self::Change(_) => "change".to_owned(),
-            Self::HandOver { epoch, member } => format!("hand over e{epoch} of {member}"),
-            Self::State { group: None, refused } => format!("no state, refused {refused}"),
-            Self::State { group: Some(group), refused } => format!(
+            Self::HandOver { epoch, member, .. } => format!("hand over e{epoch} of {member}"),
+            Self::State { group: None, refused, .. } => format!("no state, refused {refused}"),
+            Self::State { group: Some(group), refused, .. } => format!(
                 "state v{} e{} master {} {:?} refused {refused}",
                 group.version, group.epoch, group.master, group.in_sync
             ),
-            Self::FromMaster(stream, FromMaster::Records { position, bytes, tidings }) => {
-                format!("#{stream} records {position}+{} {tidings:?}", bytes.len())
+            Self::FromMaster(stream, FromMaster::Records { position, bytes, update }) => {
+                format!("#{stream} records {position}+{} {update:?}", bytes.len())
             }
             Self::Ask(id, Ask::Propose { record, .. }) => format!("ask {id} {:?}", record.kind()),
             other => format!("{other:?}"),

@@ -2,7 +2,7 @@
 
 use kerolox_controller::Policy as ControllerPolicy;
 use kerolox_log::fs::Chooser;
-use kerolox_replication::Policy;
+use kerolox_replication::ReplicationPolicy;
 
 /// Kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +69,7 @@ pub(crate) struct Swarm {
     /// Messages lost, of a thousand.
     pub(crate) loss: u64,
     pub(crate) sync: (u64, u64),
-    pub(crate) policy: Policy,
+    pub(crate) policy: ReplicationPolicy,
     pub(crate) controller: ControllerPolicy,
     /// How long a controller that lost its followers still answers with what it knows.
     pub(crate) stale: u64,
@@ -122,7 +122,7 @@ impl Swarm {
             latency: (fast, fast + between(chooser, 50, 20_000)),
             loss: [0, 0, 2, 20, 80][below(chooser, 5)],
             sync: (sync, sync + between(chooser, 50, 20_000)),
-            policy: Policy { lease_ms, slave_timeout_ms: between(chooser, 600, 2_500) },
+            policy: ReplicationPolicy { lease_ms, follower_timeout_ms: between(chooser, 600, 2_500) },
             controller: ControllerPolicy {
                 master_timeout: between(chooser, 800, 2_500),
                 election_patience: between(chooser, 100, 800),

@@ -16,7 +16,7 @@ use crate::history::History;
 use crate::invariants::{self, Canon, Promises, Reigns};
 use crate::machine::Machine;
 use crate::member::{CONTROLLERS, Ctx, Disk, Effect, Identity, Input, Member, Note};
-use crate::message::{Message, Node};
+use crate::message::{Asked, Message, Node};
 use crate::net::Net;
 use crate::swarm::{Swarm, between};
 use crate::trace::Trace;
@@ -50,7 +50,7 @@ pub(crate) enum Event {
         term: u64,
         command: Command,
         for_member: Option<Node>,
-        gives_up: bool,
+        asked: Asked,
     },
     /// A client goes on, unless it has got another request since.
     Wake(usize, u64),
@@ -162,7 +162,7 @@ impl World {
     fn populate(&mut self) {
         for group in 0..self.swarm.groups.len() {
             let members = self.swarm.groups[group].0;
-            let machines = (0..members).map(|slot| self.machine((group, slot), 0)).collect();
+            let machines = (0..members).map(|_| self.machine()).collect();
             self.machines.push(machines);
             for slot in 0..members {
                 let at = between(&mut self.chooser, 0, 300_000);
@@ -185,10 +185,10 @@ impl World {
     }
 
     /// A machine with a blank disk.
-    pub(crate) fn machine(&mut self, place: Place, wipes: u64) -> Machine {
+    pub(crate) fn machine(&mut self) -> Machine {
         Machine {
             disk: Disk::blank(),
-            incarnation: format!("disk {}.{}.{wipes}", place.0, place.1),
+            incarnation: String::new(),
             life: 0,
             running: None,
             is_paused: false,
@@ -244,11 +244,11 @@ impl World {
                 self.after(CONTROLLER_TICK, Event::Controller(at));
                 let commands =
                     self.controllers.tick(at, self.now, (&self.net, &self.swarm, &mut self.chooser));
-                commands.into_iter().for_each(|command| self.submit(at, command, None, false));
+                commands.into_iter().for_each(|command| self.submit(at, command, None, Asked::Report));
                 Ok(())
             }
-            Event::Commit { at, term, command, for_member, gives_up } => {
-                self.commit((at, term), &command, (for_member, gives_up))
+            Event::Commit { at, term, command, for_member, asked } => {
+                self.commit((at, term), &command, (for_member, asked))
             }
             Event::Wake(client, request) => {
                 self.wake(client, request);
@@ -364,14 +364,19 @@ impl World {
             return;
         }
         if node.leads.is_none() {
-            return self.send(Node::Controller(at), from, Message::NotLeader);
+            let asked = match message {
+                Message::Change(_) => Asked::Change,
+                Message::HandOver { .. } => Asked::HandOver,
+                _ => Asked::Report,
+            };
+            return self.send(Node::Controller(at), from, Message::NotLeader(asked));
         }
         let name = name_of(group);
         let now = self.now / 1000;
         match message {
             Message::Report { joiner, unfit } => {
                 if let Some(command) = joining(&node.groups, &name, &joiner).expect("the same nameservers") {
-                    return self.submit(at, command, Some(from), false);
+                    return self.submit(at, command, Some(from), Asked::Report);
                 }
                 let known = node.groups.get(&name).and_then(|group| group.member_of(&joiner.incarnation));
                 if let Some(member) = known {
@@ -387,47 +392,47 @@ impl World {
                     };
                     node.watch.saw(&name, member, sighting);
                 }
-                self.tell_state(at, from, false);
+                self.tell_state(at, from, (Asked::Report, false));
             }
             Message::Change(command) => {
                 let time = (now, &self.swarm.controller);
                 let is_refused = matches!(&command, Command::ChangeInSync { name, in_sync, .. }
                     if change_in_sync(&node.groups, &node.watch, time, name, in_sync).is_err());
                 match is_refused {
-                    true => self.tell_state(at, from, true),
-                    false => self.submit(at, command, Some(from), false),
+                    true => self.tell_state(at, from, (Asked::Change, true)),
+                    false => self.submit(at, command, Some(from), Asked::Change),
                 }
             }
-            Message::HandOver { epoch, member } => {
+            Message::HandOver { epoch, member, to } => {
                 let policy = &self.swarm.controller;
-                let asked = (epoch, member, 0);
-                let command = hand_over(&node.groups, &node.watch, (now, policy), &name, asked);
+                let wanted = (epoch, member, to);
+                let command = hand_over(&node.groups, &node.watch, (now, policy), &name, wanted);
                 match command {
-                    Ok(command) => self.submit(at, command, Some(from), true),
-                    Err(Refusal { .. }) => self.tell_state(at, from, true),
+                    Ok(command) => self.submit(at, command, Some(from), Asked::HandOver),
+                    Err(Refusal { .. }) => self.tell_state(at, from, (Asked::HandOver, true)),
                 }
             }
             _ => {}
         }
     }
 
-    fn tell_state(&mut self, at: usize, to: Node, refused: bool) {
+    fn tell_state(&mut self, at: usize, to: Node, (asked, refused): (Asked, bool)) {
         let Node::Member(group, _) = to else { return };
         let group = self.controllers.nodes[at].groups.get(&name_of(group)).cloned();
-        self.send(Node::Controller(at), to, Message::State { group, refused });
+        self.send(Node::Controller(at), to, Message::State { group, asked, refused });
     }
 
-    fn submit(&mut self, at: usize, command: Command, for_member: Option<Node>, gives_up: bool) {
+    fn submit(&mut self, at: usize, command: Command, for_member: Option<Node>, asked: Asked) {
         let Some(term) = self.controllers.nodes[at].leads else { return };
         let delay = 2 * between(&mut self.chooser, self.swarm.latency.0, self.swarm.latency.1);
-        self.after(delay, Event::Commit { at, term, command, for_member, gives_up });
+        self.after(delay, Event::Commit { at, term, command, for_member, asked });
     }
 
     fn commit(
         &mut self,
         (at, term): (usize, u64),
         command: &Command,
-        (for_member, gives_up): (Option<Node>, bool),
+        (for_member, asked): (Option<Node>, Asked),
     ) -> Result<(), String> {
         let name = name_of(self.group_of(command));
         let before = self.controllers.groups.get(&name).cloned();
@@ -444,8 +449,8 @@ impl World {
             self.plan_ambush(group);
         }
         if let (Some(reply), Some(member)) = (reply, for_member) {
-            let refused = gives_up && matches!(reply, Reply::Refused(_));
-            self.tell_state(at, member, refused);
+            let refused = matches!(reply, Reply::Refused(_));
+            self.tell_state(at, member, (asked, refused));
         }
         Ok(())
     }
@@ -469,7 +474,7 @@ impl World {
         let identity = Identity {
             place,
             name: name_of(place.0),
-            incarnation: machine.incarnation.clone(),
+            incarnation: format!("disk {}.{} of {life}", place.0, place.1),
             life,
             wants_quorum,
         };
@@ -481,6 +486,8 @@ impl World {
         };
         match Member::start(identity, machine.disk.clone(), &ctx) {
             Ok(member) => {
+                member.incarnation().clone_into(&mut machine.incarnation);
+                machine.disk.has_lost_log = false;
                 self.promises.remembers(&machine.incarnation, member.knows_promised())?;
                 machine.running = Some(member);
             }
@@ -522,10 +529,10 @@ impl World {
     fn effect(&mut self, place: Place, effect: Effect) -> Result<(), String> {
         match effect {
             Effect::Send(to, message) => self.send(Node::Member(place.0, place.1), to, message),
-            Effect::Sync => {
+            Effect::Sync(token) => {
                 let (slowness, life) = (self.machine_at(place).slowness, self.machine_at(place).life);
                 let delay = slowness * between(&mut self.chooser, self.swarm.sync.0, self.swarm.sync.1);
-                self.after(delay, Event::Input(place, life, Input::Synced));
+                self.after(delay, Event::Input(place, life, Input::Synced(token)));
             }
             Effect::Note(note) => self.judge(place, note)?,
         }
@@ -580,8 +587,7 @@ impl World {
     pub(crate) fn ruling(&self, group: usize) -> Vec<(u64, u32)> {
         let running = self.machines[group].iter().filter(|machine| !machine.is_paused);
         let ruling = running.filter_map(|machine| {
-            let (mono, wall) = (machine.mono_ms(self.now), machine.wall_ms(self.now));
-            let (epoch, is_sure) = machine.running.as_ref()?.ruling(mono, wall)?;
+            let (epoch, is_sure) = machine.running.as_ref()?.leading(machine.clock(self.now))?;
             is_sure.then_some((machine.life, epoch))
         });
         ruling.collect()

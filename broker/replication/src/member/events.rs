@@ -4,7 +4,7 @@ use super::{
     CommitStatus, CommitUpdate, DutyOrder, FollowRefusal, FollowerLog, GroupView, LeaderAnswer, LogRepair,
     MemberRecord,
 };
-use crate::{Change, MemberId, Policy};
+use crate::{InSyncChange, MemberId, ReplicationPolicy};
 
 /// What a member is set up with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct MemberSettings {
     /// Random number of the process.
     pub process: String,
     /// Limits of replication.
-    pub policy: Policy,
+    pub policy: ReplicationPolicy,
     /// How long followers may take to confirm everything before a hand-over, in milliseconds.
     pub hand_over_ms: u64,
 }
@@ -173,7 +173,7 @@ pub enum MemberEffect {
         /// The leader.
         me: MemberId,
         /// What is wanted.
-        change: Change,
+        change: InSyncChange,
     },
     /// Let no client in, and wait for those inside.
     Drain,

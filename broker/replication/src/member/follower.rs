@@ -1,8 +1,8 @@
 //! The follower's side of a leadership: where its log is cut, what it says that it holds, and what it may apply.
 
 use super::FollowTarget;
-use crate::handshake::{self, Hello};
-use crate::{Known, sabotage};
+use crate::handshake::{self, FollowRequest};
+use crate::{ConfirmedMark, sabotage};
 
 /// What a leader tells all the time, with records or without.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub enum LogRepair {
         base: u64,
     },
     /// Says hello with this instead of what it has: how a broken follower lies.
-    Pretend(Hello),
+    Pretend(FollowRequest),
 }
 
 /// Why a follower leaves its log as it is, and does not follow.
@@ -103,7 +103,7 @@ pub(super) struct Follower {
 
 /// What a follower's answers depend on beside the stream.
 pub(super) struct CutGuard {
-    pub(super) known: Known,
+    pub(super) known: ConfirmedMark,
     /// Newest epoch for which an operator accepted loss.
     pub(super) accepted: u32,
     pub(super) is_in_sync: bool,
@@ -131,7 +131,11 @@ impl CutGuard {
             (LeaderAnswer::Diverged { theirs, own }, Some(log)) => {
                 let to = handshake::cut_at(theirs, own);
                 if sabotage::is("skip-truncation-check") {
-                    return Ok(Some(LogRepair::Pretend(Hello { salt, end: to, last_epoch: theirs.0 })));
+                    return Ok(Some(LogRepair::Pretend(FollowRequest {
+                        salt,
+                        end: to,
+                        last_epoch: theirs.0,
+                    })));
                 }
                 self.check(to, log.end)?;
                 let is_empty = to <= log.start;
@@ -194,7 +198,7 @@ mod tests {
     use super::*;
 
     fn guard(position: u64, is_in_sync: bool) -> CutGuard {
-        CutGuard { known: Known { epoch: 3, position }, accepted: 0, is_in_sync }
+        CutGuard { known: ConfirmedMark { epoch: 3, position }, accepted: 0, is_in_sync }
     }
 
     const LOG: FollowerLog = FollowerLog { start: 100, end: 900, last_epoch: 3 };

@@ -1,8 +1,8 @@
 //! What others read of a member.
 
 use super::{CommitStatus, DutyOrder, FollowerLog, GroupMember, GroupView, MemberRecord, MemberRole, Phase};
-use crate::handshake::Hello;
-use crate::{ClockReading, Known, MemberId, SlaveView};
+use crate::handshake::FollowRequest;
+use crate::{ClockReading, ConfirmedMark, FollowerView, MemberId};
 
 impl GroupMember {
     /// What the member is to others at this moment.
@@ -40,7 +40,7 @@ impl GroupMember {
     }
 
     /// Up to where this member heard that the log is confirmed.
-    pub fn known(&self) -> Known {
+    pub fn known(&self) -> ConfirmedMark {
         self.known
     }
 
@@ -52,15 +52,15 @@ impl GroupMember {
     /// What a leader published last, with the number of members in sync.
     pub fn commit_status(&self) -> Option<(CommitStatus, usize)> {
         match &self.phase {
-            Phase::Leading(leadership) => Some((leadership.status(), leadership.master.in_sync_len())),
+            Phase::Leading(leadership) => Some((leadership.status(), leadership.tracker.in_sync_len())),
             _ => None,
         }
     }
 
     /// The followers that a leader heard of.
-    pub fn followers(&self, now: ClockReading) -> Vec<SlaveView> {
+    pub fn followers(&self, now: ClockReading) -> Vec<FollowerView> {
         match &self.phase {
-            Phase::Leading(leadership) => leadership.master.slaves(now.mono_ms),
+            Phase::Leading(leadership) => leadership.tracker.followers(now.mono_ms),
             _ => Vec::new(),
         }
     }
@@ -76,7 +76,7 @@ impl GroupMember {
     pub fn may_leave(&self) -> bool {
         let Some((me, view)) = &self.view else { return true };
         match &self.phase {
-            Phase::Leading(leadership) => leadership.master.in_sync_len() == 1,
+            Phase::Leading(leadership) => leadership.tracker.in_sync_len() == 1,
             // Another member has to lead first: clients that wait here are passed on to it.
             _ => {
                 view.leader != 0 && view.leader != *me && !view.in_sync.contains(me)
@@ -86,10 +86,10 @@ impl GroupMember {
     }
 
     /// What a follower says of its log; `None` for none.
-    pub fn hello(log: Option<(u64, FollowerLog)>) -> Hello {
+    pub fn hello(log: Option<(u64, FollowerLog)>) -> FollowRequest {
         match log {
-            Some((salt, log)) => Hello { salt, end: log.end, last_epoch: log.last_epoch },
-            None => Hello { salt: 0, end: 0, last_epoch: 0 },
+            Some((salt, log)) => FollowRequest { salt, end: log.end, last_epoch: log.last_epoch },
+            None => FollowRequest { salt: 0, end: 0, last_epoch: 0 },
         }
     }
 }

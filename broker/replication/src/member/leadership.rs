@@ -1,7 +1,7 @@
 //! The leader's side of a leadership: what is published as confirmed, which in-sync set is asked for, and how it is handed over.
 
 use super::{GroupView, HandOverAnswer, LogEnds};
-use crate::{Change, ClockReading, CommitUpdate, Master, MemberId, Policy, sabotage};
+use crate::{ClockReading, CommitUpdate, InSyncChange, InSyncTracker, MemberId, ReplicationPolicy, sabotage};
 
 /// Up to where members hold the log, as the leader counts them, and until when it is sure to be the only leader.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub(super) enum HandOverStep {
 pub(super) struct Leadership {
     pub(super) epoch: u32,
     pub(super) me: MemberId,
-    pub(super) master: Master,
+    pub(super) tracker: InSyncTracker,
     /// Everything up to the record that opened it is applied, and clients are served.
     pub(super) is_open: bool,
     /// What was published last.
@@ -90,7 +90,7 @@ impl Leadership {
     /// Begins with a record that ends at `opened`.
     pub(super) fn new(
         (epoch, me): (u32, MemberId),
-        policy: Policy,
+        policy: ReplicationPolicy,
         hand_over_ms: u64,
         view: &GroupView,
         (opened, now): (u64, ClockReading),
@@ -99,7 +99,7 @@ impl Leadership {
         let mut leadership = Self {
             epoch,
             me,
-            master: Master::new(me, policy, view.in_sync_set(), counts_from, now.mono_ms),
+            tracker: InSyncTracker::new(me, policy, view.in_sync_set(), counts_from, now.mono_ms),
             is_open: false,
             status: CommitStatus::default(),
             awaits_barrier: false,
@@ -112,15 +112,15 @@ impl Leadership {
     }
 
     fn count(&self) -> CommitStatus {
-        let confirmed = self.master.confirmed();
+        let confirmed = self.tracker.confirmed();
         // After it has asked to be replaced, its successor does not wait for the lease to end.
         let lease_until = match self.hand_over {
             HandOver::No | HandOver::Draining { .. } | HandOver::Confirming { .. } => {
-                self.master.rules_until().unwrap_or(u64::MAX)
+                self.tracker.lease_until().unwrap_or(u64::MAX)
             }
             HandOver::Asking | HandOver::Doubtful { .. } | HandOver::Done => 0,
         };
-        CommitStatus { all: confirmed.all, high_watermark: confirmed.safe, lease_until }
+        CommitStatus { all: confirmed.all, high_watermark: confirmed.high_watermark, lease_until }
     }
 
     /// What is to be published, which may say less than before.
@@ -138,13 +138,13 @@ impl Leadership {
         if self.awaits_barrier {
             return false;
         }
-        self.master.want_quorum(wants_quorum);
-        if !self.master.plan(log.durable, now) {
+        self.tracker.want_quorum(wants_quorum);
+        if !self.tracker.plan(log.durable, now) {
             return false;
         }
         self.awaits_barrier = true;
         if sabotage::is("newcomer-without-barrier") {
-            self.master.arm(0);
+            self.tracker.arm(0);
         }
         true
     }
@@ -152,14 +152,14 @@ impl Leadership {
     /// The stricter rule has taken effect; the log ended at `end` after that.
     pub(super) fn on_barrier(&mut self, end: u64) {
         if std::mem::take(&mut self.awaits_barrier) {
-            self.master.arm(end);
+            self.tracker.arm(end);
         }
     }
 
     /// The change to ask for, once the answer to the one before is there.
-    pub(super) fn wanted_change(&mut self) -> Option<Change> {
+    pub(super) fn wanted_change(&mut self) -> Option<InSyncChange> {
         let is_late = matches!(self.hand_over, HandOver::Asking | HandOver::Doubtful { .. } | HandOver::Done);
-        if self.is_asking || is_late { None } else { self.master.request() }
+        if self.is_asking || is_late { None } else { self.tracker.request() }
     }
 
     /// Whether a hand-over is under way.
@@ -178,7 +178,7 @@ impl Leadership {
         if self.is_resigning() {
             return Err("a hand-over is under way".into());
         }
-        if self.master.in_sync_len() == 1 {
+        if self.tracker.in_sync_len() == 1 {
             return Err("no other member is in sync".into());
         }
         self.hand_over = HandOver::Draining { to };

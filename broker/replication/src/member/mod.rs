@@ -28,7 +28,9 @@ pub use record::{MemberRecord, StateMemory};
 pub use role::{DutyOrder, FollowTarget, MemberDuty, MemberRole};
 pub use view::{GroupView, PeerView};
 
-use crate::{Allegiance, ClockReading, DoubtLimits, Grants, Known, MemberId, Verdict, sabotage};
+use crate::{
+    Allegiance, ClockReading, ConfirmedMark, DoubtLimits, LeaseGrants, MemberId, StateVerdict, sabotage,
+};
 use follower::{CutGuard, Follower};
 use leadership::{HandOverStep, Leadership};
 use record::DurableRecord;
@@ -65,8 +67,8 @@ pub struct GroupMember {
     settings: MemberSettings,
     record: DurableRecord,
     allegiance: Allegiance,
-    grants: Grants,
-    known: Known,
+    grants: LeaseGrants,
+    known: ConfirmedMark,
     known_noted: u64,
     told: Option<Told>,
     /// The member's number, and the state that it goes by.
@@ -83,8 +85,8 @@ impl GroupMember {
     pub fn new(settings: MemberSettings, record: MemberRecord, now: ClockReading) -> Self {
         // An earlier process may have granted a lease just before it ended.
         let grants = match record.granted {
-            0 => Grants::default(),
-            _ => Grants::unknown(settings.policy.lease_ms, now.mono_ms),
+            0 => LeaseGrants::default(),
+            _ => LeaseGrants::unknown(settings.policy.lease_ms, now.mono_ms),
         };
         Self {
             settings,
@@ -102,14 +104,14 @@ impl GroupMember {
         }
     }
 
-    /// Whether to go by a state that a controller tells; the answer [`Verdict::Take`] is followed by [`MemberInput::State`].
-    pub fn judge(&mut self, view: &GroupView, limits: DoubtLimits, now: ClockReading) -> Verdict {
+    /// Whether to go by a state that a controller tells; the answer [`StateVerdict::Take`] is followed by [`MemberInput::State`].
+    pub fn judge(&mut self, view: &GroupView, limits: DoubtLimits, now: ClockReading) -> StateVerdict {
         let known = self.record.now().memory.as_ref().map(|memory| memory.name.clone());
         let verdict = self.allegiance.judge(known.as_ref(), &view.name, limits, now.mono_ms);
         let is_anew =
             known.is_some_and(|known| !known.lineage.is_empty() && known.lineage != view.name.lineage);
-        if verdict == Verdict::Take && is_anew && sabotage::is("one-lineage-for-good") {
-            return Verdict::Overtaken;
+        if verdict == StateVerdict::Take && is_anew && sabotage::is("one-lineage-for-good") {
+            return StateVerdict::Overtaken;
         }
         verdict
     }
@@ -197,7 +199,7 @@ impl GroupMember {
         if let Phase::Leading(leadership) = &mut self.phase
             && leadership.epoch == view.epoch
         {
-            leadership.master.on_state(view.in_sync_set(), now.mono_ms);
+            leadership.tracker.on_state(view.in_sync_set(), now.mono_ms);
             self.view = Some((me, view));
             self.publish();
             return;
@@ -355,10 +357,10 @@ impl GroupMember {
                 leadership.on_barrier(end);
                 self.ask_for_change();
             }
-            MemberInput::Follows(member) => leadership.master.on_follows(member),
-            MemberInput::Leaves(member) => leadership.master.on_leaving(member),
+            MemberInput::Follows(member) => leadership.tracker.on_follows(member),
+            MemberInput::Leaves(member) => leadership.tracker.on_leaving(member),
             MemberInput::Acked { member, durable, ping, log } => {
-                leadership.master.on_held(member, durable, ping, log.end, now.mono_ms);
+                leadership.tracker.on_ack(member, durable, ping, log.end, now.mono_ms);
                 self.publish();
                 self.hand_over_on(log, now);
             }

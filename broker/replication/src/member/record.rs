@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::GroupView;
-use crate::{Known, StateName, sabotage};
+use crate::{ConfirmedMark, StateName, sabotage};
 
 /// What a member must not forget. Each part is durable before the member acts upon it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct MemberRecord {
     /// Incarnations of the members that the group was last known to have.
     pub members: BTreeSet<String>,
     /// Up to where it heard that the log was confirmed, about a second ago.
-    pub confirmed: Known,
+    pub confirmed: ConfirmedMark,
     /// The newest state of the group that it went by.
     pub memory: Option<StateMemory>,
 }

@@ -1,9 +1,9 @@
 //! The machine from input to effect: what waits for what.
 
 use super::*;
-use crate::{Policy, StateName};
+use crate::{ReplicationPolicy, StateName};
 
-const POLICY: Policy = Policy { slave_timeout_ms: 1_000, lease_ms: 1_000 };
+const POLICY: ReplicationPolicy = ReplicationPolicy { follower_timeout_ms: 1_000, lease_ms: 1_000 };
 const LOG: LogEnds = LogEnds { durable: 900, end: 900 };
 
 fn at(mono_ms: u64) -> ClockReading {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{InSync, MemberId, StateName};
+use crate::{InSyncSet, MemberId, StateName};
 
 /// Another member, as the controller knows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,8 +44,8 @@ pub struct GroupView {
 
 impl GroupView {
     /// The in-sync set as the leader counts it.
-    pub fn in_sync_set(&self) -> InSync {
-        InSync { members: self.in_sync.clone(), quorum: self.quorum, version: self.name.version }
+    pub fn in_sync_set(&self) -> InSyncSet {
+        InSyncSet { members: self.in_sync.clone(), quorum: self.quorum, version: self.name.version }
     }
 
     /// Incarnations of the members whose number is as wanted.

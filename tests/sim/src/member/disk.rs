@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kerolox_controller::StateMark;
 use kerolox_log::fs::{Chooser, Folder, MemFolder};
-use kerolox_log::{LogOptions, Salt, sabotage};
+use kerolox_log::{LogOptions, Salt};
 use kerolox_powercut::DiskKv;
+use kerolox_replication::MemberRecord;
 use kerolox_store::index::Index;
 use kerolox_store::kv::Kv;
 use kerolox_store::{Parked, Store, StoreOptions};
@@ -18,23 +18,10 @@ use crate::swarm::Swarm;
 /// The index is made durable this often, in monotonic milliseconds.
 const PERSIST_MS: u64 = 2_000;
 
-/// What a member must remember beside its log.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct MemberFile {
-    /// It follows no reign before this one.
-    pub(crate) promised: u32,
-    /// Newest reign whose master it granted a lease; 0 when it never did.
-    pub(crate) granted: u32,
-    /// Incarnations of the members of its group.
-    pub(crate) known: Vec<String>,
-    /// The newest state of its group that it went by.
-    pub(crate) mark: StateMark,
-}
-
 #[derive(Debug, Default)]
 struct Saved {
-    current: MemberFile,
-    durable: MemberFile,
+    current: Option<MemberRecord>,
+    durable: Option<MemberRecord>,
 }
 
 /// A disk. Clones share it.
@@ -43,6 +30,8 @@ pub(crate) struct Disk {
     pub(crate) folder: MemFolder,
     pub(crate) kv: Arc<DiskKv>,
     file: Rc<RefCell<Saved>>,
+    /// Its log was lost, and no process has found that yet. A disk on which no log was begun has lost none.
+    pub(crate) has_lost_log: bool,
     persisted: Rc<RefCell<u64>>,
 }
 
@@ -50,7 +39,7 @@ impl Disk {
     pub(crate) fn blank() -> Self {
         let folder = MemFolder::new();
         let kv = Arc::new(DiskKv::empty(&folder));
-        Self { folder, kv, file: Rc::default(), persisted: Rc::default() }
+        Self { folder, kv, file: Rc::default(), has_lost_log: false, persisted: Rc::default() }
     }
 
     /// What a process leaves that is killed.
@@ -82,8 +71,13 @@ impl Disk {
         self.folder.list().is_ok()
     }
 
-    /// Reads the file. What an earlier process wrote is made durable, as a start does.
-    pub(crate) fn load(&self) -> MemberFile {
+    /// A blank disk on which the file of this one is found, as if the log alone was lost.
+    pub(crate) fn without_log(&self) -> Self {
+        Self { file: self.file.clone(), has_lost_log: true, ..Self::blank() }
+    }
+
+    /// Reads the file, if there is one. What an earlier process wrote is made durable, as a start does.
+    pub(crate) fn load(&self) -> Option<MemberRecord> {
         let mut file = self.file.borrow_mut();
         file.durable = file.current.clone();
         file.current.clone()
@@ -91,12 +85,19 @@ impl Disk {
 
     /// Whether the member on this disk has heard of its group, whatever happens to the power.
     pub(crate) fn knows_its_group(&self) -> bool {
-        self.file.borrow().durable.mark.version > 0
+        if self.has_lost_log {
+            return false;
+        }
+        let file = self.file.borrow();
+        file.durable
+            .as_ref()
+            .and_then(|record| record.memory.as_ref())
+            .is_some_and(|memory| memory.name.version > 0)
     }
 
-    pub(crate) fn write(&self, file: &MemberFile) -> Result<(), String> {
+    pub(crate) fn write(&self, file: &MemberRecord) -> Result<(), String> {
         self.check_power()?;
-        self.file.borrow_mut().current = file.clone();
+        self.file.borrow_mut().current = Some(file.clone());
         Ok(())
     }
 
@@ -151,10 +152,7 @@ pub(crate) fn parked(store: &Store) -> Result<Parked<'_>, String> {
     store.parked().ok_or_else(|| "the log is not parked".to_owned())
 }
 
-/// Where what is durable ends.
+/// Where the log's durable records end.
 pub(crate) fn held(store: &Store) -> Result<u64, String> {
-    if sabotage::is("empty-segment-counts") {
-        return Ok(store.positions().durable);
-    }
     Ok(parked(store)?.held())
 }

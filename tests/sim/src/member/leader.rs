@@ -1,27 +1,23 @@
-//! The master's side: it takes proposals, sends its log to the slaves, and answers what is confirmed.
+//! The leader's side: it takes proposals, sends its log to the followers, and answers what is confirmed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use kerolox_controller::{Command, Group, MemberId};
+use kerolox_controller::MemberId;
 use kerolox_core::record::{Carried, EpochRecord, Fired, ProgressItem, ProgressRecord, Record, TrimRecord};
 use kerolox_core::replicas::Replicas;
+use kerolox_log::Piece;
 use kerolox_log::frame::frame_len;
-use kerolox_log::{Piece, sabotage};
-use kerolox_replication::handshake::{self, OwnLog};
-use kerolox_replication::{InSync, Master};
-use kerolox_store::{Outcome, Store};
+use kerolox_replication::handshake::{self, HandshakeAnswer, LeaderLog};
+use kerolox_replication::{CommitStatus, CommitUpdate, MemberInput, MemberRole};
+use kerolox_store::{Outcome, Store, lets_through};
 
-use super::{Ctx, Member, Note, Role, Work, disk};
-use crate::message::{Answer, Ask, FromMaster, FromSlave, Message, Node, Tidings};
+use super::{Activity, Ctx, LogWork, Member, Note, disk};
+use crate::message::{Answer, Ask, FromMaster, FromSlave, Message, Node};
 
 /// Proposals that are written together at the most.
 const BATCH_MAX: usize = 16;
 /// Bytes that a slave is sent at once.
 const PIECE_BYTES: usize = 3_000;
-/// A request to the controller is repeated after this time.
-const ASK_MS: u64 = 150;
-/// No request to a controller is under way for longer.
-const REQUEST_LIFE_MS: u64 = 4_000;
 /// A log is trimmed this often, if it is trimmed at all.
 const TRIM_MS: u64 = 4_000;
 /// Segments that stay when a log is trimmed.
@@ -59,59 +55,27 @@ struct Stream {
     acked: u64,
 }
 
-/// What is confirmed, as who answers knows it.
-#[derive(Debug, Clone, Copy, Default)]
-struct Standing {
-    all: u64,
-    safe: u64,
-    /// `None` for good.
-    rules_until: Option<u64>,
-}
-
-pub(super) struct Reign {
+/// The work for one duty.
+pub(super) struct Leading {
     pub(super) epoch: u32,
-    me: MemberId,
+    /// End of the record that opened the leadership.
     opened: u64,
-    master: Master,
-    standing: Standing,
-    /// What the lease comes to on the wall clock, for a broken master that goes by it.
-    wall_until: i64,
-    /// When what is confirmed by a change of the set reaches who answers.
-    publish_at: Option<u64>,
+    /// What answers go by.
+    pub(super) status: CommitStatus,
+    /// What they are to go by from this moment on, because a stricter rule takes its time to get there.
+    published: Option<(u64, CommitStatus)>,
     streams: BTreeMap<MemberId, Stream>,
     proposals: VecDeque<Proposal>,
     waiting: VecDeque<Placed>,
-    /// Everything up to the record that opened it is applied.
-    is_open: bool,
-    asked: u64,
     pinged: u64,
     trimmed: u64,
     fired: BTreeSet<u64>,
-    leaving: Leaving,
+    /// No client is let in.
+    pub(super) is_draining: bool,
 }
 
-/// How far the master is with giving its reign up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leaving {
-    No,
-    /// It takes nothing any more, and waits until all is confirmed.
-    Draining,
-    /// It asks the controller.
-    Asking,
-    /// The controller refuses; it goes on at this moment, when no older request can be on its way any more.
-    Refused(u64),
-}
-
-fn set_of(group: &Group) -> InSync {
-    InSync { members: group.in_sync.clone(), quorum: group.quorum, version: group.version }
-}
-
-impl Reign {
-    pub(super) fn adopt(&mut self, group: &Group, ctx: &Ctx<'_>) {
-        self.master.on_state(set_of(group), ctx.mono_ms);
-    }
-
-    /// Tells everybody who waits that nobody knows.
+impl Leading {
+    /// Tells every client that waits that the outcome is not known.
     pub(super) fn end(self: Box<Self>, ctx: &mut Ctx<'_>) {
         for Asker { node, id } in self.proposals.iter().filter_map(|proposal| proposal.asker) {
             ctx.send(node, Message::Answer(id, Answer::NotMaster));
@@ -121,56 +85,26 @@ impl Reign {
         }
     }
 
-    fn serves(&self) -> bool {
-        self.is_open && matches!(self.leaving, Leaving::No | Leaving::Draining)
-    }
-
-    /// Whether nobody else rules.
-    fn rules(&self, mono_ms: u64, wall_ms: i64) -> bool {
-        let is_sure = match self.standing.rules_until {
-            None => true,
-            Some(_) if sabotage::is("lease-on-wall-clock") => wall_ms < self.wall_until,
-            Some(until) => mono_ms < until,
-        };
-        self.serves() && (is_sure || sabotage::is("no-lease"))
-    }
-
-    fn tidings(&self, own: u64, ctx: &Ctx<'_>) -> Tidings {
-        Tidings { confirmed: own.min(self.standing.safe), ping: ctx.mono_ms }
-    }
-
-    fn lets_through(&self, placed: &Placed, own: u64) -> bool {
-        let others = match placed.replicas {
-            Replicas::All => self.standing.all,
-            Replicas::Quorum | Replicas::Master => self.standing.safe,
-        };
-        own >= placed.end && (others >= placed.end || sabotage::is("ack-before-slaves"))
-    }
-
-    /// Takes what is confirmed to who answers, unless a stricter rule is on its way there.
-    fn publish(&mut self, end: u64, mono_ms: u64) {
-        if self.publish_at.is_some_and(|at| mono_ms < at) {
-            return;
+    pub(super) fn publish(&mut self, status: CommitStatus, is_barrier: bool, ctx: &Ctx<'_>) {
+        match &mut self.published {
+            Some((_, published)) => *published = status,
+            None if is_barrier => self.published = Some((ctx.mono_ms + ctx.swarm.publish_ms, status)),
+            None => self.status = status,
         }
-        let confirmed = self.master.confirmed();
-        let rules_until = self.master.rules_until();
-        self.standing = Standing { all: confirmed.all, safe: confirmed.safe, rules_until };
-        if self.publish_at.take().is_some() {
-            self.master.arm(end);
-        }
+    }
+
+    fn update(&self, own: u64, ctx: &Ctx<'_>) -> CommitUpdate {
+        self.status.update(own, ctx.clock())
     }
 }
 
 impl Member {
-    /// The epoch that it rules in, and whether it takes itself for the only one at this moment.
-    pub(crate) fn ruling(&self, mono_ms: u64, wall_ms: i64) -> Option<(u32, bool)> {
-        match &self.role {
-            Role::Ruling(reign) => Some((reign.epoch, reign.rules(mono_ms, wall_ms))),
-            _ => None,
-        }
-    }
-
-    pub(super) fn open_reign(&mut self, epoch: u32, ctx: &mut Ctx<'_>) -> Result<(), String> {
+    pub(super) fn open_leadership(
+        &mut self,
+        number: u64,
+        epoch: u32,
+        ctx: &mut Ctx<'_>,
+    ) -> Result<(), String> {
         if self.store.is_none() {
             self.store = Some(self.disk.open(&self.identity.name.group, self.identity.life, ctx.swarm)?);
         }
@@ -178,175 +112,125 @@ impl Member {
         let record = Record::Epoch(EpochRecord { epoch, broker: self.identity.name.group.clone() });
         let appended = disk::parked(store)?.append(&[record], epoch, ctx.wall_ms);
         appended.map_err(|error| error.to_string())?;
-        self.begin(Work::OpenReign(epoch), ctx);
+        self.begin(LogWork::Open { number, epoch }, ctx);
         Ok(())
     }
 
-    pub(super) fn begin_reign(&mut self, epoch: u32, ctx: &mut Ctx<'_>) -> Result<(), String> {
-        let (Some(store), Some(group), Some(me)) = (&self.store, &self.state, self.id()) else {
-            return Err("a reign without a log or a group".to_owned());
+    /// The record that opens the leadership of a duty is durable.
+    pub(super) fn opened(&mut self, number: u64, epoch: u32, ctx: &mut Ctx<'_>) -> Result<(), String> {
+        let store = self.store.as_ref().ok_or("a leadership without a log")?;
+        let end = {
+            let mut parked = disk::parked(store)?;
+            parked.sync().map_err(|error| error.to_string())?;
+            parked.end()
         };
-        let mut parked = disk::parked(store)?;
-        parked.sync().map_err(|error| error.to_string())?;
-        let opened = parked.end();
-        drop(parked);
         ctx.note(Note::Opened(epoch));
-        // The state may have gone on meanwhile; the reign ends at once then.
-        let counts_from = if sabotage::is("confirm-without-epoch-record") { 0 } else { opened };
-        let mut master = Master::new(me, ctx.swarm.policy, set_of(group), counts_from, ctx.mono_ms);
-        master.want_quorum(self.identity.wants_quorum);
-        self.role = Role::Ruling(Box::new(Reign {
+        self.activity = Activity::Leading(Box::new(Leading {
             epoch,
-            me,
-            opened: counts_from,
-            master,
-            standing: Standing { rules_until: Some(0), ..Standing::default() },
-            wall_until: 0,
-            publish_at: None,
+            opened: end,
+            status: CommitStatus::UNHEARD,
+            published: None,
             streams: BTreeMap::new(),
             proposals: VecDeque::new(),
             waiting: VecDeque::new(),
-            is_open: false,
-            asked: 0,
             pinged: 0,
             trimmed: ctx.mono_ms,
             fired: BTreeSet::new(),
-            leaving: Leaving::No,
+            is_draining: false,
         }));
-        Ok(())
+        self.tell(MemberInput::Opened { number, end }, ctx)
     }
 
     /// What is to be done again and again.
-    pub(super) fn rule(&mut self, ctx: &mut Ctx<'_>) -> Result<(), String> {
-        let (Role::Ruling(reign), Some(store)) = (&mut self.role, &self.store) else { return Ok(()) };
-        let (now, own, end) = (ctx.mono_ms, disk::held(store)?, disk::parked(store)?.end());
-        if reign.publish_at.is_none() && reign.master.plan(own, now) {
-            reign.publish_at = Some(now + ctx.swarm.publish_ms);
-            if sabotage::is("newcomer-without-barrier") {
-                reign.master.arm(0);
-            }
+    pub(super) fn lead(&mut self, ctx: &mut Ctx<'_>) -> Result<(), String> {
+        let now = ctx.mono_ms;
+        let (Activity::Leading(leading), Some(store)) = (&mut self.activity, &self.store) else {
+            return Ok(());
+        };
+        if let Some((_, status)) = leading.published.take_if(|(at, _)| now >= *at) {
+            leading.status = status;
+            let end = disk::parked(store)?.end();
+            self.tell(MemberInput::Published { end }, ctx)?;
         }
-        reign.publish(end, now);
-        if now.saturating_sub(reign.pinged) >= ctx.swarm.ping_ms {
-            reign.pinged = now;
-            let tidings = reign.tidings(own, ctx);
-            for stream in reign.streams.values().filter(|stream| stream.next.is_some()) {
-                ctx.send(stream.node, Message::FromMaster(stream.number, FromMaster::Tidings(tidings)));
-            }
-        }
-        self.ask_controller(ctx);
+        self.ping(ctx)?;
         self.fire(ctx)?;
         self.trim(ctx)
     }
 
-    fn ask_controller(&mut self, ctx: &mut Ctx<'_>) {
-        let Role::Ruling(reign) = &mut self.role else { return };
-        if ctx.mono_ms.saturating_sub(reign.asked) < ASK_MS {
-            return;
-        }
-        if matches!(reign.leaving, Leaving::Refused(until) if ctx.mono_ms >= until) {
-            reign.leaving = Leaving::No;
-        }
-        let is_drained = reign.waiting.is_empty() && self.work.is_none();
-        let message = match reign.leaving {
-            Leaving::Draining if is_drained => {
-                reign.leaving = Leaving::Asking;
-                Message::HandOver { epoch: reign.epoch, member: reign.me }
-            }
-            Leaving::Asking => Message::HandOver { epoch: reign.epoch, member: reign.me },
-            _ => {
-                let Some(change) = reign.master.request() else { return };
-                let Some(group) = &self.state else { return };
-                let wanted = super::incarnations(group, &change.members);
-                if !wanted.is_subset(&self.file.mark.in_sync) {
-                    // Whether that came about shows only in the answer.
-                    self.file.mark.in_sync.extend(wanted);
-                    self.is_unsaved = true;
-                    return;
-                }
-                Message::Change(Command::ChangeInSync {
-                    name: self.identity.name.clone(),
-                    version: change.version,
-                    epoch: reign.epoch,
-                    member: reign.me,
-                    in_sync: change.members,
-                    quorum: change.quorum,
-                })
-            }
+    fn ping(&mut self, ctx: &mut Ctx<'_>) -> Result<(), String> {
+        let (Activity::Leading(leading), Some(store)) = (&mut self.activity, &self.store) else {
+            return Ok(());
         };
-        reign.asked = ctx.mono_ms;
-        ctx.send(Node::Controller(self.controller), message);
+        if ctx.mono_ms.saturating_sub(leading.pinged) >= ctx.swarm.ping_ms {
+            leading.pinged = ctx.mono_ms;
+            let update = leading.update(disk::held(store)?, ctx);
+            for stream in leading.streams.values().filter(|stream| stream.next.is_some()) {
+                ctx.send(stream.node, Message::FromMaster(stream.number, FromMaster::Update(update)));
+            }
+        }
+        Ok(())
     }
 
-    /// A controller answered something.
-    pub(super) fn on_reply(&mut self, refused: bool, now: u64) {
-        if let Role::Ruling(reign) = &mut self.role
-            && refused
-            && reign.leaving == Leaving::Asking
-        {
-            // An older request that takes effect yet makes somebody rule who does not wait for the lease to end.
-            reign.leaving = Leaving::Refused(now + REQUEST_LIFE_MS);
+    /// Everything that was let in is in the log.
+    pub(super) fn drain(&mut self, ctx: &mut Ctx<'_>) -> Result<(), String> {
+        match &self.activity {
+            Activity::Leading(leading)
+                if leading.is_draining && leading.proposals.is_empty() && self.log_work.is_none() =>
+            {
+                self.tell(MemberInput::Drained, ctx)
+            }
+            _ => Ok(()),
         }
     }
 
-    pub(super) fn begin_hand_over(&mut self) {
-        if let Role::Ruling(reign) = &mut self.role
-            && reign.is_open
-            && reign.leaving == Leaving::No
-        {
-            reign.leaving = Leaving::Draining;
-        }
-    }
-
-    pub(super) fn hear_slave(
+    pub(super) fn hear_follower(
         &mut self,
         node: Node,
         number: u64,
         said: FromSlave,
         ctx: &mut Ctx<'_>,
     ) -> Result<(), String> {
-        let (Role::Ruling(reign), Some(store)) = (&mut self.role, &self.store) else {
+        let (Activity::Leading(leading), Some(store)) = (&mut self.activity, &self.store) else {
             ctx.send(node, Message::FromMaster(number, FromMaster::Refused));
             return Ok(());
         };
         match said {
-            FromSlave::Hello { epoch, .. } if epoch != reign.epoch => {
+            FromSlave::Hello { epoch, .. } if epoch != leading.epoch => {
                 ctx.send(node, Message::FromMaster(number, FromMaster::Refused));
             }
             FromSlave::Hello { member, hello, .. } => {
-                let own = OwnLog { salt: disk::parked(store)?.salt(), base: store.log_start() };
+                let own = LeaderLog { salt: disk::parked(store)?.salt(), base: store.log_start() };
                 let end_of_epoch = |epoch| store.reader().end_of_epoch(epoch);
                 let answer =
                     handshake::answer(&hello, &own, end_of_epoch).map_err(|error| error.to_string())?;
                 let mut next = None;
                 let answer = match answer {
-                    handshake::Answer::Start => {
+                    HandshakeAnswer::Start => {
                         next = Some(hello.end);
                         FromMaster::Start
                     }
-                    handshake::Answer::Diverged { epoch, end } => FromMaster::Diverged { epoch, end },
-                    handshake::Answer::Begin => match store.reader().copy(own.base, 1) {
+                    HandshakeAnswer::Diverged { epoch, end } => FromMaster::Diverged { epoch, end },
+                    HandshakeAnswer::Begin => match store.reader().copy(own.base, 1) {
                         Ok(Piece::Segment { base, .. }) => FromMaster::Begin { salt: own.salt, base },
                         other => return Err(format!("a log that begins with {other:?}")),
                     },
-                    handshake::Answer::Foreign => FromMaster::Refused,
+                    HandshakeAnswer::Foreign => FromMaster::Refused,
                 };
-                reign.streams.insert(member, Stream { node, number, next, acked: hello.end });
+                leading.streams.insert(member, Stream { node, number, next, acked: hello.end });
                 ctx.send(node, Message::FromMaster(number, answer));
+                if next.is_some() {
+                    self.tell(MemberInput::Follows(member), ctx)?;
+                }
             }
             FromSlave::Held { durable, ping } => {
-                let stream = reign.streams.iter_mut().find(|(_, stream)| stream.number == number);
+                let stream = leading.streams.iter_mut().find(|(_, stream)| stream.number == number);
                 if let Some((member, stream)) = stream
                     && stream.next.is_some()
                 {
                     stream.acked = durable;
-                    let end = disk::parked(store)?.end();
-                    reign.master.on_held(*member, durable, ping, end, ctx.mono_ms);
-                    if let Some(until) = reign.master.rules_until() {
-                        let left = i64::try_from(until.saturating_sub(ctx.mono_ms)).unwrap_or(0);
-                        reign.wall_until = ctx.wall_ms + left;
-                    }
-                    reign.publish(end, ctx.mono_ms);
+                    let member = *member;
+                    let log = self.log_ends()?;
+                    self.tell(MemberInput::Acked { member, durable, ping, log }, ctx)?;
                 }
             }
         }
@@ -354,16 +238,18 @@ impl Member {
     }
 
     pub(super) fn ask(&mut self, node: Node, id: u64, ask: Ask, ctx: &mut Ctx<'_>) -> Result<(), String> {
-        let (Role::Ruling(reign), Some(store)) = (&mut self.role, &self.store) else {
+        let serves = matches!(self.machine.role(), MemberRole::Leader { .. });
+        let is_sure = self.leading(ctx.clock()).is_some_and(|(_, is_sure)| is_sure);
+        let (Activity::Leading(leading), Some(store)) = (&mut self.activity, &self.store) else {
             ctx.send(node, Message::Answer(id, Answer::NotMaster));
             return Ok(());
         };
         match ask {
-            Ask::Propose { record, replicas } if reign.is_open && reign.leaving == Leaving::No => {
+            Ask::Propose { record, replicas } if serves => {
                 let asker = Some(Asker { node, id });
-                reign.proposals.push_back(Proposal { record: *record, replicas, asker });
+                leading.proposals.push_back(Proposal { record: *record, replicas, asker });
             }
-            Ask::Read { queue, from } if reign.rules(ctx.mono_ms, ctx.wall_ms) => {
+            Ask::Read { queue, from } if is_sure => {
                 ctx.note(Note::Served);
                 let answer = read(store, queue, from)?;
                 ctx.send(node, Message::Answer(id, answer));
@@ -375,14 +261,16 @@ impl Member {
 
     /// Writes what was proposed, unless the log is busy.
     pub(super) fn append(&mut self, ctx: &mut Ctx<'_>) -> Result<(), String> {
-        let (Role::Ruling(reign), Some(store), None) = (&mut self.role, &self.store, &self.work) else {
+        let (Activity::Leading(leading), Some(store), None) =
+            (&mut self.activity, &self.store, &self.log_work)
+        else {
             return Ok(());
         };
-        let count = reign.proposals.len().min(BATCH_MAX);
+        let count = leading.proposals.len().min(BATCH_MAX);
         if count == 0 {
             return Ok(());
         }
-        let lens = reign.proposals.iter().take(count).map(|proposal| proposal.record.encode().len());
+        let lens = leading.proposals.iter().take(count).map(|proposal| proposal.record.encode().len());
         let needed: u64 = lens.map(|len| frame_len(len) as u64).sum();
         let mut parked = disk::parked(store)?;
         let mut placed = Vec::new();
@@ -392,13 +280,14 @@ impl Member {
                 return Ok(());
             }
             let position = parked.end();
-            parked.begin_segment(reign.epoch, ctx.wall_ms).map_err(|error| error.to_string())?;
+            parked.begin_segment(leading.epoch, ctx.wall_ms).map_err(|error| error.to_string())?;
             let end = parked.end();
             placed.push(Placed { position, end, replicas: Replicas::Quorum, asker: None });
         }
-        let batch: Vec<Proposal> = reign.proposals.drain(..count).collect();
+        let batch: Vec<Proposal> = leading.proposals.drain(..count).collect();
         let records: Vec<Record> = batch.iter().map(|proposal| proposal.record.clone()).collect();
-        let places = parked.append(&records, reign.epoch, ctx.wall_ms).map_err(|error| error.to_string())?;
+        let places =
+            parked.append(&records, leading.epoch, ctx.wall_ms).map_err(|error| error.to_string())?;
         drop(parked);
         placed.extend(batch.into_iter().zip(places).map(|(proposal, (position, len))| Placed {
             position,
@@ -406,46 +295,52 @@ impl Member {
             replicas: proposal.replicas,
             asker: proposal.asker,
         }));
-        self.begin(Work::Batch(placed), ctx);
+        self.begin(LogWork::Batch(placed), ctx);
         Ok(())
     }
 
     pub(super) fn stored(&mut self, placed: Vec<Placed>) -> Result<(), String> {
-        let (Role::Ruling(reign), Some(store)) = (&mut self.role, &self.store) else {
-            return Err("a batch without a reign".to_owned());
+        let (Activity::Leading(leading), Some(store)) = (&mut self.activity, &self.store) else {
+            return Err("a batch without a leadership".to_owned());
         };
         disk::parked(store)?.sync().map_err(|error| error.to_string())?;
-        reign.waiting.extend(placed);
+        leading.waiting.extend(placed);
         Ok(())
     }
 
     /// Applies and answers what is confirmed, in the order of the log.
     pub(super) fn settle(&mut self, ctx: &mut Ctx<'_>) -> Result<(), String> {
-        let (Role::Ruling(reign), Some(store)) = (&mut self.role, &self.store) else { return Ok(()) };
+        let (Activity::Leading(leading), Some(store)) = (&mut self.activity, &self.store) else {
+            return Ok(());
+        };
         let own = disk::held(store)?;
-        if !reign.is_open {
-            if reign.standing.safe.min(own) < reign.opened {
+        if matches!(self.machine.role(), MemberRole::Candidate { .. }) {
+            if leading.status.high_watermark.min(own) < leading.opened {
                 return Ok(());
             }
-            ctx.note(Note::Confirmed { epoch: reign.epoch, until: reign.opened });
-            store.fold_to(reign.opened, |_, _| ()).map_err(|error| error.to_string())?;
-            reign.is_open = true;
+            ctx.note(Note::Confirmed { epoch: leading.epoch, until: leading.opened });
+            store.fold_to(leading.opened, |_, _| ()).map_err(|error| error.to_string())?;
+            return self.tell(MemberInput::Settled, ctx);
         }
-        let through = reign.waiting.iter().take_while(|placed| reign.lets_through(placed, own)).count();
-        let Some(to) = through.checked_sub(1).and_then(|last| reign.waiting.get(last)).map(|last| last.end)
+        let (status, clock) = (leading.status, ctx.clock());
+        let is_through = |placed: &&Placed| {
+            own >= placed.end && lets_through(&status, placed.replicas, placed.end, Some(clock))
+        };
+        let through = leading.waiting.iter().take_while(is_through).count();
+        let Some(to) = through.checked_sub(1).and_then(|last| leading.waiting.get(last)).map(|last| last.end)
         else {
             return Ok(());
         };
-        ctx.note(Note::Confirmed { epoch: reign.epoch, until: to });
+        ctx.note(Note::Confirmed { epoch: leading.epoch, until: to });
         let mut outcomes: HashMap<u64, Outcome> = HashMap::new();
         store
             .fold_to(to, |frame, outcome| drop(outcomes.insert(frame.position, outcome)))
             .map_err(|error| error.to_string())?;
-        for placed in reign.waiting.drain(..through) {
+        for placed in leading.waiting.drain(..through) {
             let Some(Asker { node, id }) = placed.asker else { continue };
             let position = placed.position;
             let outcome = outcomes.remove(&position).ok_or("an answered record was not applied")?;
-            ctx.note(Note::Acked(reign.epoch));
+            ctx.note(Note::Acked(leading.epoch));
             ctx.send(node, Message::Answer(id, Answer::Applied { position, outcome }));
         }
         Ok(())
@@ -453,9 +348,11 @@ impl Member {
 
     /// Sends the slaves what they lack.
     pub(super) fn pump(&mut self, ctx: &mut Ctx<'_>) -> Result<(), String> {
-        let (Role::Ruling(reign), Some(store)) = (&mut self.role, &self.store) else { return Ok(()) };
-        let tidings = reign.tidings(disk::held(store)?, ctx);
-        for stream in reign.streams.values_mut() {
+        let (Activity::Leading(leading), Some(store)) = (&mut self.activity, &self.store) else {
+            return Ok(());
+        };
+        let update = leading.update(disk::held(store)?, ctx);
+        for stream in leading.streams.values_mut() {
             while let Some(next) = stream.next
                 && next.saturating_sub(stream.acked) < ctx.swarm.window
             {
@@ -464,7 +361,7 @@ impl Member {
                     Ok(Piece::Segment { base, .. }) => (FromMaster::Segment { base }, base + SEGMENT_HEADER),
                     Ok(Piece::Frames(bytes)) => {
                         let behind = next + bytes.len() as u64;
-                        (FromMaster::Records { position: next, bytes, tidings }, behind)
+                        (FromMaster::Records { position: next, bytes, update }, behind)
                     }
                     // It was trimmed: the slave has to call again.
                     Err(_) => {
@@ -481,32 +378,38 @@ impl Member {
 
     /// Proposes that messages become visible whose time has come.
     fn fire(&mut self, ctx: &mut Ctx<'_>) -> Result<(), String> {
-        let (Role::Ruling(reign), Some(store)) = (&mut self.role, &self.store) else { return Ok(()) };
-        if !reign.is_open || reign.leaving != Leaving::No {
+        let serves = matches!(self.machine.role(), MemberRole::Leader { .. });
+        let (Activity::Leading(leading), Some(store)) = (&mut self.activity, &self.store) else {
+            return Ok(());
+        };
+        if !serves {
             return Ok(());
         }
         let due = store.index().due_timers(ctx.wall_ms, None, 64).map_err(|error| error.to_string())?;
         let due: Vec<u64> =
-            due.into_iter().map(|(position, _)| position).filter(|due| reign.fired.insert(*due)).collect();
+            due.into_iter().map(|(position, _)| position).filter(|due| leading.fired.insert(*due)).collect();
         if !due.is_empty() {
             let record = ProgressRecord::new([ProgressItem::Fired(Fired { held: due })]);
-            reign.propose_own(Record::Progress(record));
+            leading.propose_own(Record::Progress(record));
         }
         Ok(())
     }
 
     /// Gives up old segments now and then.
     fn trim(&mut self, ctx: &mut Ctx<'_>) -> Result<(), String> {
-        let (Role::Ruling(reign), Some(store)) = (&mut self.role, &self.store) else { return Ok(()) };
+        let serves = matches!(self.machine.role(), MemberRole::Leader { .. });
+        let (Activity::Leading(leading), Some(store)) = (&mut self.activity, &self.store) else {
+            return Ok(());
+        };
         let is_own = |asker: &Option<Asker>| asker.is_none();
-        let is_at_it = reign.proposals.iter().any(|proposal| is_own(&proposal.asker))
-            || reign.waiting.iter().any(|placed| is_own(&placed.asker))
-            || self.work.is_some();
-        let is_due = !is_at_it && ctx.swarm.trims && ctx.mono_ms.saturating_sub(reign.trimmed) >= TRIM_MS;
-        if !is_due || !reign.is_open || reign.leaving != Leaving::No {
+        let is_at_it = leading.proposals.iter().any(|proposal| is_own(&proposal.asker))
+            || leading.waiting.iter().any(|placed| is_own(&placed.asker))
+            || self.log_work.is_some();
+        let is_due = !is_at_it && ctx.swarm.trims && ctx.mono_ms.saturating_sub(leading.trimmed) >= TRIM_MS;
+        if !is_due || !serves {
             return Ok(());
         }
-        reign.trimmed = ctx.mono_ms;
+        leading.trimmed = ctx.mono_ms;
         let points: Result<Vec<_>, _> = store.trim_points().collect();
         let points = points.map_err(|error| error.to_string())?;
         let Some(point) = points.len().checked_sub(SEGMENTS_KEPT).and_then(|at| points.get(at)) else {
@@ -518,10 +421,10 @@ impl Member {
                 store.read_message(carry.location, carry.len).map_err(|error| error.to_string())?;
             message.header.carried = Some(Carried { store_ms: frame.store_ms, ..carry.carried });
             (message.header.topic_id, message.header.queue) = (carry.topic_id, carry.queue);
-            reign.propose_own(Record::Message(message));
+            leading.propose_own(Record::Message(message));
         }
         let trim = TrimRecord { before: point.before, queues: point.queues.clone() };
-        reign.propose_own(Record::Trim(trim));
+        leading.propose_own(Record::Trim(trim));
         Ok(())
     }
 }
@@ -529,7 +432,7 @@ impl Member {
 /// Bytes before the first record of a segment.
 const SEGMENT_HEADER: u64 = 64;
 
-impl Reign {
+impl Leading {
     /// A record that the master makes by itself.
     fn propose_own(&mut self, record: Record) {
         self.proposals.push_back(Proposal { record, replicas: Replicas::Quorum, asker: None });

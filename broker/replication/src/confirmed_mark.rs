@@ -2,16 +2,16 @@
 
 /// The highest position that this member heard to be confirmed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Known {
-    /// Newest reign that told something of it; 0 when none did.
+pub struct ConfirmedMark {
+    /// Newest leadership that told something of it; 0 when none did.
     pub epoch: u32,
     /// Everything before this was confirmed.
     pub position: u64,
 }
 
-impl Known {
-    /// A master of `epoch` says that everything before `position` is confirmed. `accepted` is the newest epoch for which an
-    /// operator accepted loss; 0 for none. What was known before such a reign counts no more in it.
+impl ConfirmedMark {
+    /// A leader of `epoch` says that everything before `position` is confirmed. `accepted` is the newest epoch for which an
+    /// operator accepted loss; 0 for none. What was known before such a leadership counts no more in it.
     pub fn hear(&mut self, epoch: u32, position: u64, accepted: u32) {
         if accepted > self.epoch && epoch >= accepted {
             *self = Self { epoch, position };
@@ -32,11 +32,11 @@ mod tests {
 
     #[test]
     fn what_was_confirmed_is_not_cut() {
-        let mut known = Known::default();
+        let mut known = ConfirmedMark::default();
         assert!(known.allows_cut(0, 900, 0), "nothing is known");
         known.hear(3, 500, 0);
         known.hear(2, 400, 0);
-        assert_eq!(known, Known { epoch: 3, position: 500 });
+        assert_eq!(known, ConfirmedMark { epoch: 3, position: 500 });
         assert!(known.allows_cut(500, 900, 0));
         assert!(!known.allows_cut(499, 900, 0));
         assert!(known.allows_cut(300, 300, 0), "it never had the rest");
@@ -45,13 +45,13 @@ mod tests {
 
     #[test]
     fn only_an_operators_word_of_a_later_epoch_lets_it_go() {
-        let mut known = Known { epoch: 3, position: 500 };
+        let mut known = ConfirmedMark { epoch: 3, position: 500 };
         assert!(!known.allows_cut(0, 900, 3), "an acceptance of before says nothing of this");
         assert!(known.allows_cut(0, 900, 4));
         known.hear(3, 510, 4);
-        assert_eq!(known.position, 510, "the reign before is still heard");
+        assert_eq!(known.position, 510, "the leadership before is still heard");
         known.hear(4, 200, 4);
-        assert_eq!(known, Known { epoch: 4, position: 200 });
+        assert_eq!(known, ConfirmedMark { epoch: 4, position: 200 });
         assert!(!known.allows_cut(100, 900, 4));
     }
 }

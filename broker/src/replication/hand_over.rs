@@ -1,0 +1,62 @@
+//! A leader hands its leadership over: what its machine waits for, step by step.
+
+use kerolox_proto::kerolox::HandOverRequest;
+use kerolox_replication::{HandOverAnswer, MemberId, MemberInput};
+use tonic::{Code, Status};
+
+use super::HandOverStage;
+use super::roles::Member;
+
+impl Member {
+    /// Lets no client in, waits until everything that was let in is done and confirmed, and hands the reign over, to a certain member if
+    /// `to` is not 0. Why that cannot be is told in words.
+    pub(super) async fn give_up_reign(&self, to: MemberId) -> Result<(), String> {
+        let mut stages = self.group.hand_over.subscribe();
+        self.group.hand_over.send_replace(HandOverStage::Machine);
+        self.tell(MemberInput::HandOver(to));
+        let mut is_held = false;
+        loop {
+            let stage = stages.borrow_and_update().clone();
+            match stage {
+                HandOverStage::Machine => {}
+                HandOverStage::Drain => {
+                    self.parts.hold();
+                    is_held = true;
+                    self.parts.done().await;
+                    self.tell(MemberInput::Drained);
+                }
+                HandOverStage::Ask { epoch, me, to } => {
+                    let answer = self.ask_hand_over(epoch, me, to).await;
+                    self.tell(MemberInput::HandOverAnswered(answer));
+                }
+                HandOverStage::Over(outcome) => {
+                    if outcome.is_err() && is_held {
+                        self.parts.let_in();
+                    }
+                    return outcome;
+                }
+            }
+            if stages.changed().await.is_err() {
+                return Err("this member is gone".into());
+            }
+        }
+    }
+
+    async fn ask_hand_over(&self, epoch: u32, me: MemberId, to: MemberId) -> HandOverAnswer {
+        let request = HandOverRequest {
+            cluster: self.group.cluster.clone(),
+            group: self.group.name.clone(),
+            epoch,
+            member: me,
+            to,
+        };
+        let is_certain = |status: &Status| {
+            matches!(status.code(), Code::FailedPrecondition | Code::NotFound | Code::InvalidArgument)
+        };
+        match self.group.controller.hand_over(request).await {
+            Ok(_) => HandOverAnswer::Accepted,
+            Err(status) if is_certain(&status) => HandOverAnswer::Refused(status.message().to_owned()),
+            Err(status) => HandOverAnswer::Unknown(status.message().to_owned()),
+        }
+    }
+}
