@@ -277,7 +277,22 @@ impl World {
         }
         let until = between(&mut self.chooser, 200_000, 8_000_000);
         self.after(until, Event::Undo(Undo::Open(closed)));
+        if self.swarm.faults.contains(&Fault::WallClock) && self.chooser.chance(1, 2) {
+            let cut_off: Vec<Node> =
+                nodes.iter().zip(&side).filter(|(_, is_in)| **is_in).map(|(node, _)| *node).collect();
+            self.set_clocks_back(&cut_off);
+        }
         true
+    }
+
+    /// Members that are cut off have their wall clocks set back: the servers that these go by are not reached either.
+    fn set_clocks_back(&mut self, nodes: &[Node]) {
+        let by = i64::try_from(between(&mut self.chooser, 1_000, 10_000)).expect("small");
+        for node in nodes {
+            if let Node::Member(group, slot) = *node {
+                self.machine_at((group, slot)).wall_off -= by;
+            }
+        }
     }
 
     fn slow_link(&mut self, place: Place) -> bool {

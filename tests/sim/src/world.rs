@@ -555,6 +555,7 @@ impl World {
             Note::Confirmed { epoch, until } => {
                 store.map_or(Ok(()), |store| overseen.canon.confirmed(store, (machine.life, epoch), until))
             }
+            Note::Published { opened, high_watermark } => Reigns::published(opened, high_watermark),
             Note::Acked(epoch) => overseen.reigns.acked(epoch, machine.life),
             Note::Cut { to, applied } => {
                 self.figures.cut_back += 1;

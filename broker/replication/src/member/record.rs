@@ -46,7 +46,13 @@ impl StateMemory {
             ..before.cloned().unwrap_or_default()
         };
         let in_sync = view.incarnations(|id| view.in_sync.contains(&id));
-        if !in_sync.is_empty() && (view.epoch, &in_sync) != (memory.set_epoch, &memory.in_sync) {
+        // Of one set, members that are about to be taken in stay remembered until a newer set says what came of that.
+        let is_newer = match view.set_version {
+            // Controllers of earlier versions do not say it.
+            0 => (view.epoch, &in_sync) != (memory.set_epoch, &memory.in_sync),
+            version => (view.epoch, version) != (memory.set_epoch, memory.set_version),
+        };
+        if is_newer && !in_sync.is_empty() {
             let version = if view.set_version > 0 { view.set_version } else { view.name.version };
             (memory.set_epoch, memory.set_version) = (view.epoch, version);
             memory.in_sync = in_sync;
@@ -190,6 +196,20 @@ mod tests {
         let last = StateMemory::after(Some(&then), &view(4, 10, &[]));
         assert_eq!((last.name.version, last.set_epoch, last.set_version), (10, 3, 8));
         assert_eq!(last.in_sync, then.in_sync);
+    }
+
+    #[test]
+    fn a_member_that_was_about_to_be_taken_in_is_remembered_until_a_newer_set_is_known() {
+        let state =
+            |version, set_version, in_sync: &[u64]| GroupView { set_version, ..view(3, version, in_sync) };
+        let mut memory = StateMemory::after(None, &state(8, 8, &[1]));
+        memory.in_sync.insert("m2".into());
+        let then = StateMemory::after(Some(&memory), &state(9, 8, &[1]));
+        assert_eq!((then.name.version, then.set_version, then.in_sync.len()), (9, 8, 2), "it may come about");
+        let taken = StateMemory::after(Some(&then), &state(10, 10, &[1, 2]));
+        assert_eq!((taken.set_version, taken.in_sync.len()), (10, 2), "this is a newer set");
+        let refused = StateMemory::after(Some(&then), &state(10, 10, &[1]));
+        assert_eq!((refused.set_version, refused.in_sync.len()), (10, 1));
     }
 
     #[test]

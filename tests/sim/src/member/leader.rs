@@ -85,7 +85,8 @@ impl Leading {
         }
     }
 
-    pub(super) fn publish(&mut self, status: CommitStatus, is_barrier: bool, ctx: &Ctx<'_>) {
+    pub(super) fn publish(&mut self, status: CommitStatus, is_barrier: bool, ctx: &mut Ctx<'_>) {
+        ctx.note(Note::Published { opened: self.opened, high_watermark: status.high_watermark });
         match &mut self.published {
             Some((_, published)) => *published = status,
             None if is_barrier => self.published = Some((ctx.mono_ms + ctx.swarm.publish_ms, status)),

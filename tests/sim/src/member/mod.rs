@@ -75,6 +75,8 @@ pub(crate) enum Note {
     Held { epoch: u32, durable: u64 },
     /// It begins to lead.
     Opened(u32),
+    /// As leader, with a log in which the record that opened its leadership ends at `opened`, it publishes what it counts.
+    Published { opened: u64, high_watermark: u64 },
     /// It takes everything before this position for confirmed.
     Confirmed { epoch: u32, until: u64 },
     /// It answers a proposal.
