@@ -79,8 +79,8 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// Those that happen by themselves.
-    pub(super) const ALL: [Self; 26] = [
+    /// All of them, in the order in which they have their first turn.
+    pub(super) const ALL: [Self; 28] = [
         Self::KillMaster,
         Self::PauseMaster,
         Self::CutMasterFromServers,
@@ -107,9 +107,9 @@ impl Fault {
         Self::StarveMaster,
         Self::RestoreNameservers,
         Self::ExchangeNameservers,
+        Self::BurstMaster,
+        Self::BurstSlave,
     ];
-    /// Those that happen only where they are asked for by name: a slave that found no room did not follow again by itself.
-    pub(super) const ON_REQUEST: [Self; 2] = [Self::BurstMaster, Self::BurstSlave];
 
     /// In words, for the figures.
     pub(super) fn words(self) -> &'static str {
@@ -190,10 +190,8 @@ impl Plan {
     /// # Errors
     /// When there is none.
     pub(super) fn new(seed: u64, only: &str) -> Result<Self> {
-        let asked_for: &[Fault] = if only.is_empty() { &[] } else { &Fault::ON_REQUEST };
-        let all = || Fault::ALL.iter().chain(asked_for).copied();
-        let kinds: Vec<Fault> = all().filter(|kind| kind.words().contains(only)).collect();
-        let words = || all().map(Fault::words).collect::<Vec<_>>().join(", ");
+        let kinds: Vec<Fault> = Fault::ALL.into_iter().filter(|kind| kind.words().contains(only)).collect();
+        let words = || Fault::ALL.map(Fault::words).join(", ");
         ensure!(!kinds.is_empty(), "no fault is called {only:?}: there are {}", words());
         Ok(Self { random: Random::new(seed), kinds, left: Vec::new() })
     }
