@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kerolox_log::fs::OsFolder;
 use kerolox_rocks::RocksKv;
-use kerolox_store::index::Index;
+use kerolox_store::state::StateMachine;
 
 #[path = "../../store/tests/support/contents.rs"]
 mod contents;
@@ -43,7 +43,7 @@ fn an_index_of_version_3_is_taken_up() {
     contents::copy(Path::new("fixtures/index-v3"), &index);
     {
         let kv = Arc::new(RocksKv::open(&index).expect("opens"));
-        let loaded = Index::load(kv).expect("loads");
+        let loaded = StateMachine::load(kv).expect("loads");
         assert_eq!((loaded.broker(), loaded.undecided_total()), ("broker-a", 3));
         assert!(loaded.applied() > 3000, "it holds the whole log: {}", loaded.applied());
     }

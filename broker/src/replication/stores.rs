@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use kerolox_kit::data_folder::DataFolder;
 use kerolox_log::Salt;
 use kerolox_log::fs::Folder;
-use kerolox_store::index::Index;
+use kerolox_store::state::StateMachine;
 use kerolox_store::{Event, GuardedClock, Store, StoreError, StoreOptions};
 
 use crate::index_folder::IndexFolder;
@@ -109,7 +109,7 @@ impl Stores {
             old.close();
         }
         // The index first: one that is ahead of its log must not be left.
-        if let Err(error) = Index::empty(self.index.kv()) {
+        if let Err(error) = StateMachine::empty(self.index.kv()) {
             self.index.absorb(error)?;
             self.index.renew(0)?;
         }

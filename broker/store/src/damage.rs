@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use kerolox_log::{DamagedRange, LogError};
 
 use crate::error::StoreError;
-use crate::index::Repair;
+use crate::state::Repair;
 
 /// Ranges that are remembered; a log with more has other problems.
 const RANGES_MAX: usize = 1000;

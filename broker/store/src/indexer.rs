@@ -10,9 +10,9 @@ use bytes::Bytes;
 use kerolox_log::{Frame, sabotage};
 
 use crate::error::{ProposeError, StoreError};
-use crate::index::{Event, Index};
 use crate::parked::fold_until;
 use crate::reign::Listener;
+use crate::state::{Event, StateMachine};
 use crate::store::{Applied, BatchCompletion, Shared};
 use crate::writer::{self, Batch, Work};
 
@@ -261,7 +261,7 @@ fn why_refused(error: &StoreError) -> String {
 
 /// Applies a batch in order, and notes who is to be answered what; after a failure, everybody else of the batch learns of it.
 fn apply_all(
-    index: &mut Index,
+    index: &mut StateMachine,
     batch: Batch,
     events: &mut Vec<Event>,
     answers: &mut Vec<(BatchCompletion, Vec<Applied>)>,

@@ -1,7 +1,7 @@
 //! The storage engine of one broker: a commit log, and an index that is a fold of it.
 //!
 //! [`Store`] owns three threads. The *writer* takes proposed records, appends them in batches and makes each batch
-//! durable with one sync. Then the batch is applied to the [`index::Index`] in log order, by the *indexer* or by a writer
+//! durable with one sync. Then the batch is applied to the [`state::StateMachine`] in log order, by the *indexer* or by a writer
 //! that has nothing else to do, and only then is a proposal answered, with the outcome that the fold decided: the queue
 //! offset of a message, the winner of two decisions about one transaction. So nothing that is not durable can be seen,
 //! and a replica that applies the same records decides the same. The *syncer* makes durable what nobody waits for.
@@ -14,7 +14,7 @@ mod clock;
 mod damage;
 mod error;
 mod gate;
-pub mod index;
+pub mod state;
 mod indexer;
 pub mod kv;
 mod lookup;
@@ -29,7 +29,7 @@ mod writer;
 pub use clock::GuardedClock;
 pub use error::{ProposeError, StoreError};
 pub use gate::{clock_reading, lets_through, mono_ms};
-pub use index::{BLOCK as ENTRIES_PER_BLOCK, Entry, Event, First, Outcome, QueueBounds, Repair};
+pub use state::{BLOCK as ENTRIES_PER_BLOCK, Entry, Event, First, Outcome, QueueBounds, Repair};
 pub use lookup::{Found, FoundPage, Page, ReadMessage, Standing};
 pub use opening::{Opening, Progress};
 pub use parked::{Newest, Parked};

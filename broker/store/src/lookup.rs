@@ -6,7 +6,7 @@ use kerolox_core::transaction::{Half, Phase};
 use kerolox_log::Frame;
 
 use crate::error::StoreError;
-use crate::index::{Entry, Index};
+use crate::state::{Entry, StateMachine};
 use crate::store::Store;
 
 /// Records that one call reads at most: the hits of a common key may all be of another time.
@@ -153,7 +153,7 @@ impl Store {
     }
 }
 
-impl Index {
+impl StateMachine {
     /// Where the message stands whose record is this one; `None` if another record took this one's place.
     fn standing(&self, frame: &Frame, message: &MessageRecord) -> Result<Option<Standing>, StoreError> {
         let header = &message.header;

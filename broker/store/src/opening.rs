@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use kerolox_log::{LogError, sabotage};
 
 use crate::error::StoreError;
-use crate::index::Outcome;
 use crate::indexer::{FLUSH_KEYS, flush};
 use crate::retention;
+use crate::state::Outcome;
 use crate::store::Shared;
 
 /// A fold that takes longer than this tells how far it is, and makes durable what it has, again and again: the next start

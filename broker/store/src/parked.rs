@@ -9,10 +9,10 @@ use kerolox_log::fs::Folder;
 use kerolox_log::{Copied, Frame, Log, LogError, sabotage};
 
 use crate::error::StoreError;
-use crate::index::{Event, Index, Outcome};
 use crate::indexer::{FLUSH_KEYS, flush};
 use crate::opening::fold_from;
 use crate::retention;
+use crate::state::{Event, Outcome, StateMachine};
 use crate::store::{Shared, Store, encode};
 
 /// What is folded is flushed at least this often.
@@ -265,7 +265,7 @@ impl Parked<'_> {
     pub fn truncate(&mut self, to: u64) -> Result<(), StoreError> {
         if self.shared.read_index().applied() > to {
             tracing::error!(to, "the log is cut behind what the index holds; the index is made again");
-            *self.shared.write_index() = Index::empty(self.shared.kv.clone())?;
+            *self.shared.write_index() = StateMachine::empty(self.shared.kv.clone())?;
         }
         self.cut(to)?;
         self.parked().newest = None;

@@ -7,7 +7,7 @@ use kerolox_log::{Log, NewFrame};
 use kerolox_replication::CommitStatus;
 
 use crate::error::StoreError;
-use crate::index::{Event, Index};
+use crate::state::{Event, StateMachine};
 use crate::indexer::{Applier, Indexer};
 use crate::opening::{Opening, catch_up};
 use crate::parked::{Newest, ParkedLog, newest};
@@ -107,7 +107,7 @@ impl Store {
         self.park(log, None);
         let shared = &self.shared;
         // The overlay may hold records that are not confirmed, where the sender asked for no more than the master.
-        *shared.write_index() = Index::load(shared.kv.clone())?;
+        *shared.write_index() = StateMachine::load(shared.kv.clone())?;
         shared.tail.truncate(shared.read_index().applied());
         Ok(())
     }

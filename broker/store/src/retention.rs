@@ -15,7 +15,7 @@ use kerolox_log::fs::Folder;
 use kerolox_log::{LogError, sabotage};
 
 use crate::error::{ProposeError, StoreError};
-use crate::index::{Outcome, ToCarry};
+use crate::state::{Outcome, ToCarry};
 use crate::store::{Applied, Shared, Store};
 
 /// A place where the log can be cut: the beginning of a segment that holds the whole state of the fold.

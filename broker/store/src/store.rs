@@ -16,11 +16,11 @@ use kerolox_log::{DamagedRange, Frame, Log, LogError, LogOptions, NewFrame, Read
 use crate::damage::Damage;
 use crate::error::{ProposeError, StoreError};
 use crate::gate::Gate;
-use crate::index::{Event, Index, Outcome, Repair};
 use crate::kv::Kv;
 use crate::opening::Opening;
 use crate::parked::ParkedLog;
 use crate::reign::Listener;
+use crate::state::{Event, Outcome, Repair, StateMachine};
 use crate::tail::Tail;
 use crate::writer::{Proposal, Work};
 
@@ -68,7 +68,7 @@ pub struct Positions {
 }
 
 pub(crate) struct Shared {
-    pub(crate) index: RwLock<Index>,
+    pub(crate) index: RwLock<StateMachine>,
     pub(crate) kv: Arc<dyn Kv>,
     pub(crate) reader: Reader,
     pub(crate) tail: Tail,
@@ -86,11 +86,11 @@ impl Shared {
         (self.clock)()
     }
 
-    pub(crate) fn read_index(&self) -> RwLockReadGuard<'_, Index> {
+    pub(crate) fn read_index(&self) -> RwLockReadGuard<'_, StateMachine> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn write_index(&self) -> RwLockWriteGuard<'_, Index> {
+    pub(crate) fn write_index(&self) -> RwLockWriteGuard<'_, StateMachine> {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -196,14 +196,14 @@ impl Store {
                 "cut off an unfinished write at the end of the log; nothing acknowledged is affected"
             );
         }
-        let mut index = Index::load(kv.clone())?;
+        let mut index = StateMachine::load(kv.clone())?;
         if index.applied() > log.end() && !sabotage::is("index-ahead-of-log") {
             tracing::warn!(
                 applied = index.applied(),
                 end = log.end(),
                 "the index is ahead of the log; rebuilding it"
             );
-            index = Index::empty(kv.clone())?;
+            index = StateMachine::empty(kv.clone())?;
         }
         let reader = log.reader();
         if index.applied() != 0 && index.applied() < reader.start() {
@@ -212,7 +212,7 @@ impl Store {
                 start = reader.start(),
                 "the log begins behind the index; rebuilding it"
             );
-            index = Index::empty(kv.clone())?;
+            index = StateMachine::empty(kv.clone())?;
         }
         let shared = Arc::new(Shared {
             index: RwLock::new(index),
@@ -304,7 +304,7 @@ impl Store {
     }
 
     /// The index, for look-ups. Hold the guard shortly: records are applied under the write lock.
-    pub fn index(&self) -> RwLockReadGuard<'_, Index> {
+    pub fn index(&self) -> RwLockReadGuard<'_, StateMachine> {
         self.shared.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -13,9 +13,9 @@ use kerolox_core::record::{
 use kerolox_core::topic::{MessageType, Topic};
 use kerolox_log::Frame;
 use kerolox_store::StoreError;
-use kerolox_store::index::Index;
-use kerolox_store::index::check::{Comparison, Fold, How, applied_of};
 use kerolox_store::kv::{Family, Kv, MemKv, Op};
+use kerolox_store::state::StateMachine;
+use kerolox_store::state::check::{Comparison, Fold, How, applied_of};
 
 fn frames(records: Vec<Record>) -> Vec<Frame> {
     let frame = |(i, record): (usize, Record)| Frame {
@@ -86,7 +86,7 @@ fn story() -> Vec<Frame> {
 /// The index that a broker has after these records; the first `flushed` of them in a batch of their own.
 fn index_of(frames: &[Frame], flushed: usize) -> Arc<MemKv> {
     let kv = Arc::new(MemKv::default());
-    let mut index = Index::empty(kv.clone()).expect("memory");
+    let mut index = StateMachine::empty(kv.clone()).expect("memory");
     for (i, frame) in frames.iter().enumerate() {
         index.apply(frame, &mut Vec::new()).expect("applies");
         if i + 1 == flushed || i + 1 == frames.len() {
@@ -167,7 +167,7 @@ fn a_deletion_makes_no_difference_before_it_is_flushed_nor_behind() {
     let held = records.len() - 3;
     for deleted in 1..=3 {
         let kv = index_of(&records[..held], held);
-        let mut index = Index::load(kv.clone()).expect("loads");
+        let mut index = StateMachine::load(kv.clone()).expect("loads");
         for frame in &records[held..held + deleted] {
             index.apply(frame, &mut Vec::new()).expect("applies");
         }
@@ -188,7 +188,7 @@ fn what_a_trim_removed_ahead_of_the_index_is_no_difference() {
     let kv = index_of(&records[..held], held);
     let blocks = || kv.scan(Family::Entries, b"", 9).expect("memory").len();
     assert_eq!(blocks(), 2);
-    Index::load(kv.clone()).expect("loads").apply(&records[held], &mut Vec::new()).expect("applies");
+    StateMachine::load(kv.clone()).expect("loads").apply(&records[held], &mut Vec::new()).expect("applies");
     assert_eq!(blocks(), 1);
     assert_eq!(compare(&records, &kv).differences, 0);
     assert_eq!(compare(&records[..held], &kv).differences, 1);

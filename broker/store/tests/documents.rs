@@ -140,7 +140,7 @@ fn kinds_and_families_are_described() {
     for family in Family::ALL {
         assert!(formats.contains(&format!("\n| `{}` | ", family.name())), "family {}", family.name());
     }
-    let keys = read("broker/store/src/index/keys.rs");
+    let keys = read("broker/store/src/state/keys.rs");
     let names: Vec<&str> =
         keys.lines().filter_map(|line| line.split("= b\"").nth(1)?.split('"').next()).collect();
     assert!(names.len() > 4, "{names:?}");

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use kerolox_log::fs::{File, Folder, MemFolder, OsFolder};
 use kerolox_log::inspect::{Finding, Inspector, Mode};
-use kerolox_store::index::Index;
 use kerolox_store::kv::MemKv;
+use kerolox_store::state::StateMachine;
 
 #[path = "support/contents.rs"]
 mod contents;
@@ -59,7 +59,7 @@ fn an_index_of_any_earlier_moment_leads_to_the_same() {
         .collect();
     for folded in (0..=frames.len()).step_by(3) {
         let kv = Arc::new(MemKv::default());
-        let mut index = Index::empty(kv.clone()).expect("memory");
+        let mut index = StateMachine::empty(kv.clone()).expect("memory");
         for frame in &frames[..folded] {
             index.apply(frame, &mut Vec::new()).expect("applies");
         }

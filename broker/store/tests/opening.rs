@@ -9,8 +9,8 @@ use kerolox_core::record::{Hold, MessageHeader, MessageRecord, MetaChange, MetaR
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
 use kerolox_log::{LogOptions, Salt};
-use kerolox_store::index::check::applied_of;
 use kerolox_store::kv::{Family, Kv, KvError, MemKv, Op, Pair};
+use kerolox_store::state::check::applied_of;
 use kerolox_store::{Opening, Progress, Store, StoreError, StoreOptions};
 
 /// Each changes two keys of the index, which is written to its store every 50,000 keys.

@@ -10,8 +10,8 @@ use kerolox_core::record::{MessageHeader, MessageRecord, MetaChange, MetaRecord,
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
 use kerolox_log::{LogOptions, Salt};
-use kerolox_store::index::check::applied_of;
 use kerolox_store::kv::{Family, Kv, KvError, MemKv, Op, Pair};
+use kerolox_store::state::check::applied_of;
 use kerolox_store::{Store, StoreOptions};
 
 /// Only records that ask for it are synced.

@@ -365,6 +365,6 @@ fn an_index_that_was_left_uncertain_is_not_believed() {
     let marked = [(b"unsettled".to_vec(), vec![0; 8])]
         .map(|(key, value)| kerolox_store::kv::Op::Put(kerolox_store::kv::Family::State, key, value));
     kv.write(marked.to_vec()).expect("memory");
-    assert_eq!(kerolox_store::index::Index::load(kv).expect("loads").applied(), 0);
+    assert_eq!(kerolox_store::state::StateMachine::load(kv).expect("loads").applied(), 0);
     assert_eq!(View::of(&open(&folder, &Arc::new(MemKv::default()))), expected);
 }

@@ -16,8 +16,8 @@ use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
 use kerolox_log::inspect::{Finding, Inspector, Mode};
 use kerolox_log::{LogOptions, Salt};
-use kerolox_store::index::check::{Comparison, Fold, How, applied_of};
 use kerolox_store::kv::{Family, Kv, MemKv, Op};
+use kerolox_store::state::check::{Comparison, Fold, How, applied_of};
 use kerolox_store::{Applied, Outcome, QueueBounds, Store, StoreOptions, TrimPoint};
 
 fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {

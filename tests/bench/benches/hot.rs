@@ -13,8 +13,8 @@ use kerolox_bench::messages::{Maker, Shape};
 use kerolox_core::record::{MessageRecord, MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_log::{Frame, NewFrame, frame};
-use kerolox_store::index::Index;
 use kerolox_store::kv::MemKv;
+use kerolox_store::state::StateMachine;
 
 /// Sizes of message bodies, bytes.
 const BODIES: [usize; 3] = [10, 100, 1024];
@@ -92,8 +92,8 @@ fn encode_blocks(bencher: Bencher, queues: u32) {
 }
 
 /// An index that knows one topic.
-fn index(queues: u32) -> Index {
-    let mut index = Index::empty(Arc::new(MemKv::default())).unwrap();
+fn index(queues: u32) -> StateMachine {
+    let mut index = StateMachine::empty(Arc::new(MemKv::default())).unwrap();
     let change = MetaChange::PutTopic(Topic::new("orders", queues));
     let record = Record::Meta(MetaRecord { change: Some(change) });
     index.apply(&stored(record.kind() as u8, record.encode().into(), 64), &mut Vec::new()).unwrap();

@@ -1,8 +1,8 @@
 //! An index is the fold of the log.
 
 use kerolox_store::Store;
-use kerolox_store::index::check::Fold;
 use kerolox_store::kv::Kv;
+use kerolox_store::state::check::Fold;
 
 /// `kv` is where the store keeps its index.
 pub(crate) fn check(store: &Store, kv: &dyn Kv) -> Result<(), String> {

@@ -9,7 +9,7 @@ use kerolox_log::fs::{Chooser, Folder, MemFolder};
 use kerolox_log::{LogOptions, Salt};
 use kerolox_powercut::DiskKv;
 use kerolox_replication::MemberRecord;
-use kerolox_store::index::Index;
+use kerolox_store::state::StateMachine;
 use kerolox_store::kv::Kv;
 use kerolox_store::{Parked, Store, StoreOptions};
 
@@ -141,7 +141,7 @@ impl Disk {
 
     /// Throws log and index away; the index first, so that none is left that belongs to no log.
     pub(crate) fn empty(&self) -> Result<(), String> {
-        drop(Index::empty(self.kv.clone()).map_err(|error| error.to_string())?);
+        drop(StateMachine::empty(self.kv.clone()).map_err(|error| error.to_string())?);
         self.kv.persist().map_err(|error| error.to_string())?;
         kerolox_log::remove_log(&self.folder).map_err(|error| error.to_string())
     }

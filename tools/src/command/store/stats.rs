@@ -8,7 +8,7 @@ use clap::Args;
 use kerolox_core::record::{Kind, MessageRecord};
 use kerolox_log::Frame;
 use kerolox_log::inspect::Finding;
-use kerolox_store::index::check::Fold;
+use kerolox_store::state::check::Fold;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;

@@ -9,7 +9,7 @@ use kerolox_core::record::Record;
 use kerolox_log::inspect::Finding;
 use kerolox_log::{DamagedRange, Frame};
 use kerolox_rocks::RocksKv;
-use kerolox_store::index::check::{self, Comparison, Fold};
+use kerolox_store::state::check::{self, Comparison, Fold};
 use serde::Serialize;
 use serde_json::json;
 

@@ -6,14 +6,14 @@
 
 use kerolox_core::record::{AckRange, DeadOrigin, KeptMessage, QueueProgress, Redriven};
 
-use super::{Event, Index, Outcome};
+use super::{Event, Outcome, StateMachine};
 use crate::error::StoreError;
-use crate::index::Progress;
+use crate::state::Progress;
 
 /// Number of no group (theirs begin with 1): its progress in a dead-letter topic tells which dead letters went back.
 pub(super) const REDRIVEN: u32 = 0;
 
-impl Index {
+impl StateMachine {
     /// Whether a dead letter went back to its group.
     ///
     /// # Errors

@@ -8,8 +8,8 @@ use kerolox_core::topic::Topic;
 use prost::Message;
 
 use crate::error::StoreError;
-use crate::index::{Index, keys};
 use crate::kv::{Family, Kv, pairs};
+use crate::state::{StateMachine, keys};
 
 /// Topics and groups are few and looked up all the time: they live in memory.
 pub(super) struct Meta {
@@ -80,7 +80,7 @@ fn load_all<M: Message + Default>(kv: &dyn Kv, family: Family, what: &str) -> Re
         .collect()
 }
 
-impl Index {
+impl StateMachine {
     /// The topic of a name.
     pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
         self.meta.topics.get(name).cloned()

@@ -16,12 +16,12 @@ use kerolox_log::Frame;
 use prost::Message;
 
 use crate::error::StoreError;
-use crate::index::dead::REDRIVEN;
-use crate::index::entries::Entry;
-use crate::index::snapshot::Loading;
-use crate::index::transactions::Settling;
-use crate::index::{First, Index, Progress, keys};
 use crate::kv::{Family, Op};
+use crate::state::dead::REDRIVEN;
+use crate::state::entries::Entry;
+use crate::state::snapshot::Loading;
+use crate::state::transactions::Settling;
+use crate::state::{First, Progress, StateMachine, keys};
 
 /// What a record did; whoever proposed it waits for this.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,7 +144,7 @@ pub(super) fn malformed(frame: &Frame) -> impl Fn(RecordError) -> StoreError {
     move |source| StoreError::Record { position, source }
 }
 
-impl Index {
+impl StateMachine {
     /// Applies the next record of the log. `events` takes what others may want to know.
     ///
     /// # Errors

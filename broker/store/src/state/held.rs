@@ -8,9 +8,9 @@ use kerolox_core::transaction::{Half, Phase};
 use prost::Message;
 
 use crate::error::StoreError;
-use crate::index::entries::Entry;
-use crate::index::{Index, keys};
 use crate::kv::{Family, Pair, pairs};
+use crate::state::entries::Entry;
+use crate::state::{StateMachine, keys};
 
 /// Key under which half messages stand in the due index that are undecided, but never due: parked ones, and those that are
 /// decided with another one.
@@ -42,7 +42,7 @@ pub(super) trait Held: Message + Default + Clone {
     /// Whether it counts as one of those; messages of one transaction count once.
     fn is_counted(&self) -> bool;
     /// How many are open, by topic.
-    fn counts(index: &mut Index) -> &mut HashMap<u32, u64>;
+    fn counts(index: &mut StateMachine) -> &mut HashMap<u32, u64>;
 
     fn location(&self, position: u64) -> u64 {
         if self.carried_to() == 0 { position } else { self.carried_to() }
@@ -117,7 +117,7 @@ impl Held for Half {
         is_visible.then_some(Shown { offset: self.offset, since_ms: self.decided_ms })
     }
 
-    fn counts(index: &mut Index) -> &mut HashMap<u32, u64> {
+    fn counts(index: &mut StateMachine) -> &mut HashMap<u32, u64> {
         &mut index.undecided
     }
 }
@@ -146,7 +146,7 @@ impl Held for Timer {
         is_visible.then_some(Shown { offset: self.offset, since_ms: self.decided_ms })
     }
 
-    fn counts(index: &mut Index) -> &mut HashMap<u32, u64> {
+    fn counts(index: &mut StateMachine) -> &mut HashMap<u32, u64> {
         &mut index.scheduled
     }
 }
@@ -166,7 +166,7 @@ fn decoded_due<T: Held>((key, value): &Pair) -> Result<(i64, u64, T), StoreError
     Ok((due_ms, position, decoded(value)?))
 }
 
-impl Index {
+impl StateMachine {
     pub(super) fn held<T: Held>(&self, position: u64) -> Result<Option<T>, StoreError> {
         let stored = self.overlay.get(T::FAMILY, &keys::held(position))?;
         stored.map(|bytes| decoded(&bytes)).transpose()

@@ -19,8 +19,8 @@ use kerolox_core::topic::Topic;
 use kerolox_core::transaction::{Half, Phase};
 
 use crate::error::StoreError;
-use crate::index::{Index, keys};
 use crate::kv::{Family, Kv, Op, pairs};
+use crate::state::{StateMachine, keys};
 
 /// The message of which others are repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,7 +163,7 @@ impl Seen {
     }
 }
 
-impl Index {
+impl StateMachine {
     /// The message of which one with this hash (see [`Dedup::hash`]) would be a repeat if it were stored in the topic at
     /// `now_ms`, milliseconds since the Unix epoch. One that was rolled back or recalled makes none.
     ///

@@ -31,9 +31,9 @@ impl Fold {
     }
 
     /// The same index from disk.
-    fn reloaded(&mut self) -> Index {
+    fn reloaded(&mut self) -> StateMachine {
         self.flush();
-        Index::load(self.index.kv.clone()).expect("loads")
+        StateMachine::load(self.index.kv.clone()).expect("loads")
     }
 }
 
@@ -43,8 +43,8 @@ fn damaged(frame: &Frame) -> DamagedRange {
 }
 
 /// An index made from a snapshot and what follows it.
-fn made_from(parts: Vec<SnapshotRecord>, later: &[Frame]) -> Index {
-    let mut index = Index::empty(Arc::new(MemKv::default())).expect("memory");
+fn made_from(parts: Vec<SnapshotRecord>, later: &[Frame]) -> StateMachine {
+    let mut index = StateMachine::empty(Arc::new(MemKv::default())).expect("memory");
     for part in parts {
         let record = Record::Snapshot(Box::new(part));
         let (kind, body) = (record.kind() as u8, Bytes::from(record.encode()));
@@ -145,7 +145,7 @@ fn lite_topics_whose_creation_is_damaged_keep_their_messages() {
     whole.send(queue);
     let snapshot = whole.index.snapshot().expect("reads");
 
-    let mut index = Index::empty(Arc::new(MemKv::default())).expect("memory");
+    let mut index = StateMachine::empty(Arc::new(MemKv::default())).expect("memory");
     for (place, frame) in whole.frames.iter().enumerate() {
         if place == lost_at {
             index.pass_damage(&damaged(frame)).expect("memory");
@@ -164,7 +164,7 @@ fn lite_topics_whose_creation_is_damaged_keep_their_messages() {
     assert_eq!(index.lite(1, "a").expect("reads").map(|lite| lite.queue), Some(queue));
     assert_eq!((index.lites_len(1), index.next_lite_queue()), (1, queue + 1));
 
-    let mut open = Index::empty(Arc::new(MemKv::default())).expect("memory");
+    let mut open = StateMachine::empty(Arc::new(MemKv::default())).expect("memory");
     for frame in &whole.frames[..lost_at] {
         open.apply(frame, &mut Vec::new()).expect("applies");
     }
@@ -189,10 +189,10 @@ fn a_deletion_changes_nothing_in_the_store_before_it_is_flushed() {
     let before = Fold::view(&fold.reloaded());
     let first_lost = fold.frames.len();
     assert_eq!(fold.apply(drop("a", lite, 1)).1, Outcome::Deleted(true));
-    let kept = Fold::view(&Index::load(fold.index.kv.clone()).expect("loads"));
+    let kept = Fold::view(&StateMachine::load(fold.index.kv.clone()).expect("loads"));
     assert_eq!(kept, before, "the log may lose the record of the end");
     // The log kept it: the fold meets it again, and a lite topic of the same name begins anew.
-    let mut again = Index::load(fold.index.kv.clone()).expect("loads");
+    let mut again = StateMachine::load(fold.index.kv.clone()).expect("loads");
     let dropped = again.apply(&fold.frames[first_lost], &mut Vec::new()).expect("applies");
     assert_eq!((dropped, again.lites_len(1)), (Outcome::Deleted(true), 0));
     assert_eq!(Fold::view(&again), Fold::view(&fold.index));
@@ -201,11 +201,11 @@ fn a_deletion_changes_nothing_in_the_store_before_it_is_flushed() {
 
     let delete = |change| Record::Meta(MetaRecord { change: Some(change) });
     fold.flush();
-    let before = Fold::view(&Index::load(fold.index.kv.clone()).expect("loads"));
+    let before = Fold::view(&StateMachine::load(fold.index.kv.clone()).expect("loads"));
     fold.apply(done(0, 1));
     fold.apply(delete(MetaChange::DeleteGroup(DeleteGroup { name: "g".into() })));
     fold.apply(delete(MetaChange::DeleteTopic(DeleteTopic { name: "t".into() })));
-    assert_eq!(Fold::view(&Index::load(fold.index.kv.clone()).expect("loads")), before);
+    assert_eq!(Fold::view(&StateMachine::load(fold.index.kv.clone()).expect("loads")), before);
     let reloaded = fold.reloaded();
     assert_eq!((reloaded.topics().len(), reloaded.groups().len()), (0, 0));
     assert_eq!(reloaded.kv.scan(Family::Progress, &[], 9).expect("reads"), []);

@@ -12,7 +12,7 @@ use kerolox_core::transaction::Half;
 use kerolox_log::{DamagedRange, Frame};
 
 use super::entries::{self, ENTRY_LEN, decode_bounds};
-use super::{FORMAT, Index, QueueBounds, Repair, dedup, held, keys, lookup};
+use super::{FORMAT, QueueBounds, Repair, StateMachine, dedup, held, keys, lookup};
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, KvError, MemKv, Op, Pair};
 
@@ -24,7 +24,7 @@ const PAGE: usize = 1024;
 
 /// An index in memory, made from the records of a log.
 pub struct Fold {
-    index: Index,
+    index: StateMachine,
     kv: Arc<dyn Kv>,
     until: u64,
     doomed: Vec<Doomed>,
@@ -100,13 +100,13 @@ impl Fold {
     }
 
     /// A fold of all records that knows bounds of queues but not their entries: little memory even for a long log.
-    /// [`Index::entries`] fails on it.
+    /// [`StateMachine::entries`] fails on it.
     pub fn without_entries() -> Self {
         Self::new(Arc::new(WithoutEntries(MemKv::default())), u64::MAX, Begin::Whole)
     }
 
     fn new(kv: Arc<dyn Kv>, until: u64, begin: Begin) -> Self {
-        let index = Index::empty(kv.clone()).expect("a map in memory does not fail");
+        let index = StateMachine::empty(kv.clone()).expect("a map in memory does not fail");
         Self { index, kv, until, doomed: Vec::new(), begin, start: 0 }
     }
 
@@ -147,7 +147,7 @@ impl Fold {
         };
         let follows = part.as_ref().is_some_and(|part| self.index.expects_part(part.part));
         if !follows && self.begin != Begin::Waiting {
-            self.index = Index::empty(self.kv.clone())?;
+            self.index = StateMachine::empty(self.kv.clone())?;
             self.begin = Begin::Waiting;
         }
         let Some(part) = part.filter(|part| self.index.expects_part(part.part)) else { return Ok(true) };
@@ -180,7 +180,7 @@ impl Fold {
     }
 
     /// The index made so far.
-    pub fn index(&self) -> &Index {
+    pub fn index(&self) -> &StateMachine {
         &self.index
     }
 

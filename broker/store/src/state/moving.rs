@@ -8,9 +8,9 @@ use kerolox_core::topic::{MessageType, Topic};
 use prost::Message as _;
 
 use crate::error::StoreError;
-use crate::index::entries::Queues;
-use crate::index::{Index, keys};
 use crate::kv::{Family, Kv, Op, pairs};
+use crate::state::entries::Queues;
+use crate::state::{StateMachine, keys};
 
 /// Topics of which some slots have not moved yet: hardly ever any.
 #[derive(Default)]
@@ -86,7 +86,7 @@ fn ends<'a>(queues: &'a Queues, topic: &'a Topic) -> impl Fn(u32) -> Option<u64>
     move |queue| (queue < topic.read_queues).then(|| end(queue)).filter(|next| *next > 0)
 }
 
-impl Index {
+impl StateMachine {
     /// Topics of which some message groups have not moved to the queue where the present number of queues puts them.
     pub fn moving(&self) -> Vec<MovingTopic> {
         self.moving.all().collect()

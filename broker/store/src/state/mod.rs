@@ -22,6 +22,7 @@
 //!
 //! Format version 3. An index of another version is thrown away and rebuilt from the log.
 
+mod apply;
 mod audit;
 pub mod check;
 mod dead;
@@ -29,7 +30,6 @@ mod dedup;
 #[cfg(test)]
 mod dedup_test;
 mod entries;
-mod fold;
 mod halves;
 mod held;
 mod keys;
@@ -56,9 +56,9 @@ use kerolox_core::transaction::Half;
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op};
 
+pub use apply::{Event, Outcome};
 pub use dedup::First;
 pub use entries::{BLOCK, Entry, QueueBounds};
-pub use fold::{Event, Outcome};
 pub use lookup::Positions;
 pub use trim::ToCarry;
 pub use unsettled::Repair;
@@ -76,7 +76,7 @@ use unsettled::Unsettled;
 const FORMAT: u32 = 3;
 
 /// The fold's state. One owner applies records; others read under a lock.
-pub struct Index {
+pub struct StateMachine {
     kv: Arc<dyn Kv>,
     overlay: Overlay,
     applied: u64,
@@ -113,7 +113,7 @@ struct Progress {
     dirty: bool,
 }
 
-impl Index {
+impl StateMachine {
     /// Loads the index from `kv`; an empty one, one of another format, and one that was left while it was uncertain behind
     /// damage start from nothing.
     ///
@@ -341,7 +341,7 @@ impl Index {
     }
 }
 
-impl Index {
+impl StateMachine {
     /// Whether progress in the store is of a group, topic or lite topic that was deleted.
     fn is_progress_gone(&self, (group_id, topic_id, queue): (u32, u32, u32)) -> bool {
         let is_group_gone = group_id != dead::REDRIVEN && !self.meta.group_ids.contains(&group_id);

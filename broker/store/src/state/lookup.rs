@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use crate::error::StoreError;
-use crate::index::{Index, keys};
 use crate::kv::{Family, Kv, Op};
+use crate::state::{StateMachine, keys};
 
 /// Bytes of the log whose messages share their keys: 2 to the power of this.
 const PART_BITS: u32 = 30;
@@ -134,7 +134,7 @@ pub struct Positions {
     before: u64,
 }
 
-impl Index {
+impl StateMachine {
     /// Where messages lie that have this hash, newest first, as far as they lie before `before` and behind what was
     /// trimmed. Other messages may have the same hash.
     pub fn positions_of(&self, hash: u64, before: u64) -> Positions {
@@ -211,18 +211,18 @@ mod tests {
     use kerolox_log::Frame;
     use proptest::prelude::*;
 
-    fn apply(index: &mut Index, position: u64, record: &Record) {
+    fn apply(index: &mut StateMachine, position: u64, record: &Record) {
         let body = Bytes::from(record.encode());
         let frame = Frame { position, len: 64, kind: record.kind() as u8, epoch: 1, store_ms: 1, body };
         index.apply(&frame, &mut Vec::new()).expect("applies");
     }
 
-    fn flush(index: &mut Index) {
+    fn flush(index: &mut StateMachine) {
         index.kv.write(index.pending()).expect("memory");
         index.flushed();
     }
 
-    fn found(index: &Index, hash: u64, before: u64) -> Vec<u64> {
+    fn found(index: &StateMachine, hash: u64, before: u64) -> Vec<u64> {
         index.positions_of(hash, before).collect::<Result<_, _>>().expect("memory")
     }
 
@@ -238,7 +238,7 @@ mod tests {
             messages in prop::collection::vec((1u64..1 << 27, prop::collection::vec(hash(), 0..4), prop::bool::weighted(0.2)), 1..60),
             trim in 0u64..1 << 33,
         ) {
-            let mut index = Index::empty(Arc::new(MemKv::default())).expect("memory");
+            let mut index = StateMachine::empty(Arc::new(MemKv::default())).expect("memory");
             apply(&mut index, 64, &Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("t", 1))) }));
             let mut stored: Vec<(u64, Vec<u64>)> = Vec::new();
             let mut position = 128;
@@ -255,7 +255,7 @@ mod tests {
                     flush(&mut index);
                 }
             }
-            let check = |index: &Index, trimmed: u64| {
+            let check = |index: &StateMachine, trimmed: u64| {
                 for (first, last) in [(0u64, 0u64), (1, 2), (2, 1)] {
                     let hash = first << (u64::BITS - BUCKET_BITS) | last;
                     for before in [u64::MAX, position, position / 2, 0] {

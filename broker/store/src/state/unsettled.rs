@@ -39,7 +39,7 @@ use super::entries::Entry;
 use super::held::Held;
 use super::lites::recovered;
 use super::snapshot::Loading;
-use super::{Index, Progress, keys};
+use super::{Progress, StateMachine, keys};
 use crate::error::StoreError;
 use crate::kv::{Family, Op};
 
@@ -95,7 +95,7 @@ impl fmt::Display for Repair {
     }
 }
 
-impl Index {
+impl StateMachine {
     /// A part of the log could not be read, and the next record to be applied lies behind it.
     ///
     /// # Errors

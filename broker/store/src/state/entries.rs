@@ -7,9 +7,9 @@ use kerolox_log::sabotage;
 use prost::encoding::{decode_varint, encode_varint};
 
 use crate::error::StoreError;
-use crate::index::snapshot::queue_state;
-use crate::index::{Index, keys};
 use crate::kv::{Family, Kv, Op, pairs};
+use crate::state::snapshot::queue_state;
+use crate::state::{StateMachine, keys};
 
 /// Most entries of one key of the store. What a queue got since the last flush becomes a piece, so that a flush costs no
 /// more than what is new; pieces end at multiples of this, and these blocks are given up as wholes.
@@ -331,7 +331,7 @@ impl Queues {
     }
 }
 
-impl Index {
+impl StateMachine {
     /// Bounds of a queue; an unused queue is empty.
     pub fn queue_bounds(&self, topic_id: u32, queue: u32) -> QueueBounds {
         self.queues.bounds(topic_id, queue)

@@ -12,9 +12,9 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 use prost::{DecodeError, Message};
 
 use crate::error::StoreError;
-use crate::index::held::Held;
-use crate::index::{Index, Progress, decode_acks, keys};
 use crate::kv::{Family, pairs};
+use crate::state::held::Held;
+use crate::state::{Progress, StateMachine, decode_acks, keys};
 
 /// A part is closed when it reaches this size, so that a snapshot of a big broker does not become one huge record.
 const PART_BYTES: usize = 1 << 20;
@@ -97,7 +97,7 @@ impl Lists {
     }
 }
 
-impl Index {
+impl StateMachine {
     /// The state after everything applied so far, as bodies of snapshot records; see [`SnapshotRecord::settles`].
     ///
     /// # Errors

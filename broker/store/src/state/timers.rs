@@ -6,10 +6,10 @@ use kerolox_core::transaction::Half;
 use kerolox_log::Frame;
 
 use crate::error::StoreError;
-use crate::index::held::Held as _;
-use crate::index::{Event, Index, Outcome};
+use crate::state::held::Held as _;
+use crate::state::{Event, Outcome, StateMachine};
 
-impl Index {
+impl StateMachine {
     /// The scheduled message at a position.
     ///
     /// # Errors

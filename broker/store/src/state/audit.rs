@@ -8,11 +8,11 @@ use kerolox_model::token::TransactionId;
 use prost::Message;
 
 use crate::error::StoreError;
-use crate::index::transactions::Settling;
-use crate::index::{Index, Outcome, keys};
 use crate::kv::{Family, pairs};
+use crate::state::transactions::Settling;
+use crate::state::{Outcome, StateMachine, keys};
 
-impl Index {
+impl StateMachine {
     /// Up to `limit` entries before a log position, newest first, each with its position.
     ///
     /// # Errors

@@ -5,10 +5,10 @@ use kerolox_core::transaction::Half;
 use kerolox_log::Frame;
 
 use crate::error::StoreError;
-use crate::index::fold::malformed;
-use crate::index::{Event, Index, Outcome};
+use crate::state::apply::malformed;
+use crate::state::{Event, Outcome, StateMachine};
 
-impl Index {
+impl StateMachine {
     /// The half message at a position.
     ///
     /// # Errors

@@ -5,10 +5,10 @@ use kerolox_core::timer::Timer;
 use kerolox_core::transaction::Half;
 
 use crate::error::StoreError;
-use crate::index::entries::{Entry, decode_entry, encode_entry};
-use crate::index::held::Held;
-use crate::index::{Index, keys, lookup};
 use crate::kv::{Family, pairs};
+use crate::state::entries::{Entry, decode_entry, encode_entry};
+use crate::state::held::Held;
+use crate::state::{StateMachine, keys, lookup};
 
 /// A message record that has to be repeated before its segment can go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ fn in_order(mut needed: Vec<ToCarry>) -> Vec<ToCarry> {
     needed
 }
 
-impl Index {
+impl StateMachine {
     /// The entry of a message at an offset, wherever its record lies now; `None` when it was never there or expired.
     ///
     /// # Errors

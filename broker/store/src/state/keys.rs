@@ -1,7 +1,7 @@
 //! Keys and small values of the index. Integers are big-endian, so that byte order is number order.
 
 use crate::error::StoreError;
-use crate::index::dedup::Bucket;
+use crate::state::dedup::Bucket;
 
 pub(super) const APPLIED: &[u8] = b"applied";
 pub(super) const FORMAT: &[u8] = b"format";

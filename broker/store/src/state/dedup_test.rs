@@ -12,7 +12,7 @@ use kerolox_core::topic::Topic;
 use kerolox_log::Frame;
 use kerolox_log::fs::Chooser;
 
-use super::{First, Index, Outcome};
+use super::{First, Outcome, StateMachine};
 use crate::kv::{Kv, MemKv};
 
 const SEEDS: u64 = 4_000;
@@ -32,7 +32,7 @@ struct Stored {
 struct World {
     chooser: Chooser,
     kv: Arc<MemKv>,
-    index: Index,
+    index: StateMachine,
     /// The log, with what became of each record.
     log: Vec<(Frame, Outcome)>,
     now_ms: i64,
@@ -50,7 +50,7 @@ impl World {
         let kv = Arc::new(MemKv::default());
         let mut world = Self {
             chooser: Chooser::new(seed),
-            index: Index::empty(kv.clone()).expect("memory"),
+            index: StateMachine::empty(kv.clone()).expect("memory"),
             kv,
             log: Vec::new(),
             now_ms: 1_700_000_000_000,
@@ -213,8 +213,12 @@ impl World {
 
     /// Loses what was not flushed, or the whole index, and comes to the same again.
     fn restart(&mut self, loses_index: bool) {
-        self.index = if loses_index { Index::empty(self.kv.clone()) } else { Index::load(self.kv.clone()) }
-            .expect("memory");
+        self.index = if loses_index {
+            StateMachine::empty(self.kv.clone())
+        } else {
+            StateMachine::load(self.kv.clone())
+        }
+        .expect("memory");
         let applied = self.index.applied();
         for (frame, before) in self.log.iter().filter(|(frame, _)| frame.position >= applied) {
             let now = self.index.apply(frame, &mut Vec::new()).expect("applies");

@@ -9,9 +9,9 @@ use kerolox_core::topic::{MessageType, Topic};
 use prost::Message;
 
 use crate::error::StoreError;
-use crate::index::fold::{Event, Outcome};
-use crate::index::{Index, decode_acks, keys};
 use crate::kv::{Family, Kv, Op, pairs};
+use crate::state::apply::{Event, Outcome};
+use crate::state::{StateMachine, decode_acks, keys};
 
 /// Lite topics that are read at a time.
 const PAGE: usize = 1_000;
@@ -49,7 +49,7 @@ impl Lites {
     }
 }
 
-impl Index {
+impl StateMachine {
     /// The queue of a lite topic.
     ///
     /// # Errors

@@ -6,9 +6,9 @@ use kerolox_log::{Frame, sabotage};
 use prost::Message as _;
 
 use crate::error::StoreError;
-use crate::index::held::Held as _;
-use crate::index::{Event, Index, Outcome, keys};
 use crate::kv::{Family, Pair};
+use crate::state::held::Held as _;
+use crate::state::{Event, Outcome, StateMachine, keys};
 
 /// Somebody decides about a half message.
 #[derive(Clone)]
@@ -40,7 +40,7 @@ impl From<DiscardRecord> for Settling {
     }
 }
 
-impl Index {
+impl StateMachine {
     /// Up to `limit` half messages that were stored at or after a log position, decided or not, in the order of the log.
     ///
     /// # Errors

@@ -16,12 +16,12 @@ fn what_is_withheld_survives_a_restart_and_a_rebuild_and_topics_keep_their_own()
     fold.apply(withhold(PERM_WRITE));
     fold.flush();
     fold.apply(withhold(PERM_READ | PERM_WRITE));
-    assert_eq!(Index::load(fold.index.kv.clone()).expect("loads").withheld(), PERM_WRITE);
+    assert_eq!(StateMachine::load(fold.index.kv.clone()).expect("loads").withheld(), PERM_WRITE);
     fold.flush();
-    assert_eq!(Index::load(fold.index.kv.clone()).expect("loads").withheld(), 6);
+    assert_eq!(StateMachine::load(fold.index.kv.clone()).expect("loads").withheld(), 6);
 
     // Made anew from a snapshot alone.
-    let mut rebuilt = Index::empty(Arc::new(MemKv::default())).expect("memory");
+    let mut rebuilt = StateMachine::empty(Arc::new(MemKv::default())).expect("memory");
     for part in fold.index.snapshot().expect("reads") {
         let record = Record::Snapshot(Box::new(part));
         let (kind, body) = (record.kind() as u8, Bytes::from(record.encode()));
@@ -33,6 +33,6 @@ fn what_is_withheld_survives_a_restart_and_a_rebuild_and_topics_keep_their_own()
 
     fold.apply(withhold(0));
     fold.flush();
-    assert_eq!(Index::load(fold.index.kv.clone()).expect("loads").withheld(), 0);
+    assert_eq!(StateMachine::load(fold.index.kv.clone()).expect("loads").withheld(), 0);
     assert_eq!(fold.index.kv.get(Family::State, keys::WITHHELD).expect("reads"), None);
 }

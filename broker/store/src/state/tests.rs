@@ -23,14 +23,16 @@ const STEP: u64 = 64;
 
 /// An index and a log of what was applied to it.
 struct Fold {
-    index: Index,
+    index: StateMachine,
     frames: Vec<Frame>,
 }
 
 impl Fold {
     fn new() -> Self {
-        let mut fold =
-            Self { index: Index::empty(Arc::new(MemKv::default())).expect("memory"), frames: Vec::new() };
+        let mut fold = Self {
+            index: StateMachine::empty(Arc::new(MemKv::default())).expect("memory"),
+            frames: Vec::new(),
+        };
         fold.apply(Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("t", 2))) }));
         fold.apply(Record::Meta(MetaRecord { change: Some(MetaChange::PutGroup(Group::new("g"))) }));
         fold
@@ -60,7 +62,7 @@ impl Fold {
     }
 
     /// What a reader can see, for comparing one index with another.
-    fn view(index: &Index) -> impl PartialEq + std::fmt::Debug + use<> {
+    fn view(index: &StateMachine) -> impl PartialEq + std::fmt::Debug + use<> {
         let queues: Vec<_> = index
             .topics()
             .iter()
@@ -308,7 +310,7 @@ fn an_index_that_is_reloaded_or_rebuilt_shows_the_same() {
         }
         if i == 100 {
             // A crash: everything since the last flush is folded again.
-            let mut reloaded = Index::load(fold.index.kv.clone()).expect("loads");
+            let mut reloaded = StateMachine::load(fold.index.kv.clone()).expect("loads");
             let applied = reloaded.applied();
             for frame in fold.frames.iter().filter(|frame| frame.position >= applied) {
                 reloaded.apply(frame, &mut Vec::new()).expect("applies");
@@ -317,13 +319,13 @@ fn an_index_that_is_reloaded_or_rebuilt_shows_the_same() {
             fold.index = reloaded;
         }
     }
-    let mut rebuilt = Index::empty(Arc::new(MemKv::default())).expect("memory");
+    let mut rebuilt = StateMachine::empty(Arc::new(MemKv::default())).expect("memory");
     for frame in &fold.frames {
         rebuilt.apply(frame, &mut Vec::new()).expect("applies");
     }
     assert_eq!(Fold::view(&rebuilt), Fold::view(&fold.index));
     fold.flush();
-    let reloaded = Index::load(fold.index.kv.clone()).expect("loads");
+    let reloaded = StateMachine::load(fold.index.kv.clone()).expect("loads");
     assert_eq!(Fold::view(&reloaded), Fold::view(&fold.index));
 }
 
@@ -336,12 +338,12 @@ fn the_audit_trail_survives_and_is_bounded() {
     for number in 0..AUDIT_MAX + 5 {
         fold.apply(commit_by_hand(held, &format!("admin {number}")));
     }
-    let mut from_snapshot = Index::empty(Arc::new(MemKv::default())).expect("memory");
+    let mut from_snapshot = StateMachine::empty(Arc::new(MemKv::default())).expect("memory");
     for part in fold.index.snapshot().expect("reads") {
         from_snapshot.apply_snapshot(part).expect("takes it up");
     }
     fold.flush();
-    let reloaded = Index::load(fold.index.kv.clone()).expect("loads");
+    let reloaded = StateMachine::load(fold.index.kv.clone()).expect("loads");
     for index in [&fold.index, &reloaded, &from_snapshot] {
         let entries = index.audit(u64::MAX, usize::MAX).expect("reads");
         assert_eq!(entries.len(), AUDIT_MAX);
