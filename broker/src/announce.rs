@@ -37,7 +37,7 @@ impl StandingInGroup {
     }
 
     fn info(&self, info: &BrokerInfo) -> BrokerInfo {
-        let withheld = self.store.get().map_or(0, |store| store.index().withheld());
+        let withheld = self.store.get().map_or(0, |store| store.state().topics.withheld());
         // Topics that producers are not to find here are not made here either.
         let makes_topics = withheld & PERM_WRITE == 0;
         let auto_create_queues = if makes_topics { info.auto_create_queues } else { 0 };
@@ -130,11 +130,11 @@ pub(crate) fn announcement(info: BrokerInfo, standing: StandingInGroup) -> Annou
             return RegisterRequest { broker, ..RegisterRequest::default() };
         };
         let (topics, withheld) = {
-            let index = store.index();
-            (index.topics(), index.withheld())
+            let index = store.state();
+            (index.topics.all(), index.topics.withheld())
         };
         let topics = topics.iter().map(|topic| topic_route(topic, withheld)).collect();
-        let groups = store.index().groups();
+        let groups = store.state().groups.all();
         let groups = groups.iter().filter(|group| group.parent == 0);
         let groups = groups.map(|group| group_settings(group)).collect();
         RegisterRequest { broker, topics, known_snapshot_version: 0, groups }

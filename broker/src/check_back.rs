@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{self, StreamExt as _};
 
 use kerolox_core::record::{ProgressRecord, Record};
-use kerolox_core::transaction::{CheckPolicy, Due, Half, WEBHOOK_ATTRIBUTE};
+use kerolox_core::transaction::{CheckPolicy, Due, HalfMessage, WEBHOOK_ATTRIBUTE};
 use kerolox_kit::producers::Reach;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::v2::{self, RecoverOrphanedTransactionCommand};
@@ -27,7 +27,7 @@ use crate::wire::{self, Delivery};
 use deserted::Deserted;
 use notes::Check;
 
-/// Half messages looked at in one go.
+/// HalfMessage messages looked at in one go.
 const PAGE: usize = 256;
 /// Checks at the same time: webhooks may take their time to answer.
 const AT_ONCE: usize = 16;
@@ -107,7 +107,7 @@ impl Checker {
             if !self.check_due().await? {
                 return Ok(RETRY);
             }
-            let next = self.engine.store().index().due_halves(FAR_MS, self.passed, 1)?;
+            let next = self.engine.store().state().transactions.due(FAR_MS, self.passed, 1)?;
             self.awaited_ms = next.first().map_or(NEVER_MS, |(_, half)| half.next_check_ms);
         }
         if self.arrivals.wait_for(self.awaited_ms) {
@@ -128,13 +128,13 @@ impl Checker {
     async fn try_deserted(&mut self) -> Result<(), StoreError> {
         let store = self.engine.store();
         let has_producer = |topic_id| {
-            let topic = store.index().topic_by_id(topic_id);
+            let topic = store.state().topics.by_id(topic_id);
             topic.is_some_and(|topic| !self.reach.clients().producers_of(&topic.name).is_empty())
         };
         let samples = self.deserted().due(Instant::now(), has_producer);
         for (topic_id, sample) in samples {
-            let half = store.index().half(sample)?;
-            let is_due = |half: &Half| half.is_undecided() && half.next_check_ms <= self.now_ms();
+            let half = store.state().transactions.get(sample)?;
+            let is_due = |half: &HalfMessage| half.is_undecided() && half.next_check_ms <= self.now_ms();
             // Decided meanwhile: another sample is found, if there is one.
             if let Some(half) = half.filter(is_due) {
                 let check = if self.is_over(&half) { Check::Over } else { self.ask(sample, &half).await? };
@@ -158,14 +158,14 @@ impl Checker {
     async fn check_due(&mut self) -> Result<bool, StoreError> {
         loop {
             let now_ms = self.now_ms();
-            let page = self.engine.store().index().due_halves(now_ms, self.passed, PAGE)?;
+            let page = self.engine.store().state().transactions.due(now_ms, self.passed, PAGE)?;
             let Some((position, last)) = page.last() else {
                 self.passed = self.passed.max(Some((now_ms, u64::MAX)));
                 return Ok(true);
             };
             let passed = Some((last.next_check_ms, *position));
             let checker = &*self;
-            let check = |(position, half): (u64, Half)| async move {
+            let check = |(position, half): (u64, HalfMessage)| async move {
                 let check = checker.due_check(position, &half).await;
                 check.map(|check| (position, half, check))
             };
@@ -183,7 +183,7 @@ impl Checker {
     }
 
     /// A check of a half message that is due, unless its topic is left alone.
-    async fn due_check(&self, position: u64, half: &Half) -> Result<Check, StoreError> {
+    async fn due_check(&self, position: u64, half: &HalfMessage) -> Result<Check, StoreError> {
         if self.is_over(half) {
             return Ok(Check::Over);
         }
@@ -197,18 +197,18 @@ impl Checker {
         Ok(check)
     }
 
-    fn is_over(&self, half: &Half) -> bool {
+    fn is_over(&self, half: &HalfMessage) -> bool {
         self.policy_of(half.topic_id).when_due(half, self.now_ms()) == Due::Park
     }
 
     /// How half messages of a topic are checked.
     fn policy_of(&self, topic_id: u32) -> CheckPolicy {
-        let topic = self.engine.store().index().topic_by_id(topic_id);
+        let topic = self.engine.store().state().topics.by_id(topic_id);
         topic.map_or(self.policy, |topic| self.policy.of_topic(&topic.attributes))
     }
 
     /// Logs what became of checks, and the decisions that came with them; `false` when it cannot be logged.
-    async fn note<'a>(&self, checks: impl IntoIterator<Item = (u64, &'a Half, &'a Check)>) -> bool {
+    async fn note<'a>(&self, checks: impl IntoIterator<Item = (u64, &'a HalfMessage, &'a Check)>) -> bool {
         let (mut items, mut decisions) = (Vec::new(), Vec::new());
         for (position, half, check) in checks {
             items.extend(check.items(
@@ -234,8 +234,8 @@ impl Checker {
     }
 
     /// Puts a half message to some producer of its topic.
-    async fn ask(&self, position: u64, half: &Half) -> Result<Check, StoreError> {
-        let Some(topic) = self.engine.store().index().topic_by_id(half.topic_id) else {
+    async fn ask(&self, position: u64, half: &HalfMessage) -> Result<Check, StoreError> {
+        let Some(topic) = self.engine.store().state().topics.by_id(half.topic_id) else {
             return Ok(Check::Nobody);
         };
         let command = match self.command(position, half) {
@@ -256,7 +256,7 @@ impl Checker {
     fn command(
         &self,
         position: u64,
-        half: &Half,
+        half: &HalfMessage,
     ) -> Result<Option<RecoverOrphanedTransactionCommand>, StoreError> {
         let store = self.engine.store();
         let (frame, record) = store.read_message(half.location(position), half.frame_len)?;

@@ -124,14 +124,14 @@ pub(crate) fn unread_of_groups(
     mut going: BTreeMap<(u32, u32), Going>,
 ) -> Result<Unread, StoreError> {
     for ((topic_id, queue), going) in &mut going {
-        going.from = going.from.max(store.index().queue_bounds(*topic_id, *queue).min);
+        going.from = going.from.max(store.state().queues.bounds(*topic_id, *queue).min);
     }
     let mut all = Unread::default();
-    let groups = store.index().groups();
+    let groups = store.state().groups.all();
     for group in groups.iter().filter(|group| group.parent == 0) {
         for cursor in cursors(store, group) {
             for topic_id in deliveries.topics_of(&cursor)? {
-                let Some(topic) = store.index().topic_by_id(topic_id) else { continue };
+                let Some(topic) = store.state().topics.by_id(topic_id) else { continue };
                 unread_of_group(deliveries, &group.name, &cursor, &topic, &going, &mut all)?;
             }
         }

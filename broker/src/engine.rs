@@ -12,7 +12,7 @@ use kerolox_core::topic::{PERM_READ, PERM_WRITE, Topic, TopicChange};
 use kerolox_core::{group, topic};
 use kerolox_kit::refusal::Refusal;
 use kerolox_proto::v2::Code;
-use kerolox_store::{Applied, Entry, Outcome, ProposeError, ReadMessage, Store, StoreError};
+use kerolox_store::{Applied, Outcome, ProposeError, QueueEntry, ReadMessage, Store, StoreError};
 use tokio::sync::{Mutex, MutexGuard, Notify, oneshot, watch};
 
 use crate::config::BrokerConfig;
@@ -74,15 +74,15 @@ impl Engine {
 
     /// The messages that entries stand for, each as from [`Store::read_entry`]. In a replicated group those that are damaged here
     /// are read at a slave, and those that lie far back too if the operator wants that.
-    pub(crate) async fn read_entries(&self, entries: &[Option<Entry>]) -> Vec<ReadMessage> {
-        let far: Vec<Entry> = match &self.reign {
+    pub(crate) async fn read_entries(&self, entries: &[Option<QueueEntry>]) -> Vec<ReadMessage> {
+        let far: Vec<QueueEntry> = match &self.reign {
             Some(reign) if reign.reads_far_back_elsewhere() => {
                 entries.iter().flatten().filter(|entry| !self.store.is_hot(entry.position)).copied().collect()
             }
             _ => Vec::new(),
         };
         let elsewhere = self.read_elsewhere(&far).await;
-        let read = |entry: &Option<Entry>| match entry {
+        let read = |entry: &Option<QueueEntry>| match entry {
             Some(entry) => match elsewhere.get(&entry.position) {
                 Some(message) => Ok(Some(message.clone())),
                 None => self.store.read_entry(entry),
@@ -92,7 +92,7 @@ impl Engine {
         let mut messages: Vec<ReadMessage> = entries.iter().map(read).collect();
         let is_damaged = |read: &ReadMessage| read.as_ref().is_err_and(StoreError::is_damage);
         let damaged = entries.iter().zip(&messages).filter(|(_, read)| is_damaged(read));
-        let damaged: Vec<Entry> = damaged.filter_map(|(entry, _)| *entry).collect();
+        let damaged: Vec<QueueEntry> = damaged.filter_map(|(entry, _)| *entry).collect();
         let mended = self.read_elsewhere(&damaged).await;
         for (entry, read) in entries.iter().zip(&mut messages) {
             if let Some(message) = entry.and_then(|entry| mended.get(&entry.position)) {
@@ -102,7 +102,7 @@ impl Engine {
         messages
     }
 
-    async fn read_elsewhere(&self, entries: &[Entry]) -> Elsewhere {
+    async fn read_elsewhere(&self, entries: &[QueueEntry]) -> Elsewhere {
         match &self.reign {
             Some(reign) if !entries.is_empty() => reign.read_elsewhere(entries).await,
             _ => Elsewhere::default(),
@@ -221,7 +221,7 @@ impl Engine {
     /// # Errors
     /// [`ChangeError::Invalid`].
     pub fn plan_topic(&self, change: &TopicChange) -> Result<(Option<Arc<Topic>>, Topic), ChangeError> {
-        let present = self.store.index().topic(&change.name);
+        let present = self.store.state().topics.get(&change.name);
         let wanted = topic::changed(present.as_deref(), change, self.default_queues)
             .map_err(|error| ChangeError::Invalid(error.to_string()))?;
         Ok((present, wanted))
@@ -232,7 +232,7 @@ impl Engine {
     /// # Errors
     /// [`ChangeError::Invalid`].
     pub fn plan_group(&self, change: &GroupChange) -> Result<(Option<Arc<Group>>, Group), ChangeError> {
-        let present = self.store.index().group(&change.name);
+        let present = self.store.state().groups.get(&change.name);
         let wanted = group::changed(present.as_deref(), change)
             .map_err(|error| ChangeError::Invalid(error.to_string()))?;
         Ok((present, wanted))
@@ -244,7 +244,7 @@ impl Engine {
     /// [`ChangeError`].
     pub async fn make_topic(&self, change: &TopicChange) -> Result<(Arc<Topic>, bool), ChangeError> {
         let changing = self.changing.lock().await;
-        let present = self.store.index().topic(&change.name);
+        let present = self.store.state().topics.get(&change.name);
         match present {
             Some(present) => Ok((present, false)),
             None => self.put_topic_locked(&changing, change).await,
@@ -258,7 +258,7 @@ impl Engine {
     ) -> Result<(Arc<Topic>, bool), ChangeError> {
         let (present, mut wanted) = self.plan_topic(change)?;
         if present.is_none() {
-            wanted.id = self.store.index().next_topic_id();
+            wanted.id = self.store.state().topics.next_id();
         }
         match self.change(MetaChange::PutTopic(wanted)).await? {
             Outcome::Topic(topic, created) => {
@@ -289,7 +289,7 @@ impl Engine {
         let _changing = self.changing.lock().await;
         let (present, mut wanted) = self.plan_group(change)?;
         if present.is_none() {
-            wanted.id = self.store.index().next_group_id();
+            wanted.id = self.store.state().groups.next_id();
         }
         match self.change(MetaChange::PutGroup(wanted)).await? {
             Outcome::Group(group, created) => Ok((group, created)),
@@ -303,7 +303,7 @@ impl Engine {
     /// [`ChangeError`].
     pub async fn put_member(&self, group: &Group, client: &str) -> Result<Arc<Group>, ChangeError> {
         let _changing = self.changing.lock().await;
-        let id = self.store.index().next_group_id();
+        let id = self.store.state().groups.next_id();
         let wanted = Group { id, ..group.as_member(client) };
         match self.change(MetaChange::PutGroup(wanted)).await? {
             Outcome::Group(member, _) => Ok(member),
@@ -318,20 +318,20 @@ impl Engine {
     /// [`LiteError`]; none was made then.
     pub async fn put_lites(&self, topic: &Topic, names: &[&str], max: u64) -> Result<Vec<u32>, LiteError> {
         let (mut queues, records) = {
-            let index = self.store.index();
+            let index = self.store.state();
             let (mut queues, mut records) = (Vec::with_capacity(names.len()), Vec::new());
             for name in names {
-                let known = index.lite(topic.id, name)?.map(|lite| lite.queue);
+                let known = index.lites.get(topic.id, name)?.map(|lite| lite.queue);
                 queues.push(known);
                 if known.is_none() {
                     let queue =
-                        index.next_lite_queue().saturating_add(records.len().try_into().unwrap_or(u32::MAX));
+                        index.lites.next_queue().saturating_add(records.len().try_into().unwrap_or(u32::MAX));
                     let (topic_id, name) = (topic.id, (*name).to_owned());
                     let lite = LiteTopic { topic_id, queue, name, created_ms: self.store.now_ms() };
                     records.push(Record::Meta(MetaRecord { change: Some(MetaChange::PutLite(lite)) }));
                 }
             }
-            let count = index.lites_len(topic.id);
+            let count = index.queues.lite_len(topic.id);
             if !records.is_empty() && count.saturating_add(records.len() as u64) > max {
                 return Err(LiteError::TooMany { topic: topic.name.clone(), count, max });
             }
@@ -387,7 +387,7 @@ impl Engine {
                 "{perm} cannot be withheld: use 0 (nothing), 2 (write), 4 (read) or 6 (read and write)"
             )));
         }
-        if self.store.index().withheld() != perm {
+        if self.store.state().topics.withheld() != perm {
             self.change(MetaChange::Withhold(Withhold { perm })).await?;
         }
         Ok(())
@@ -395,7 +395,7 @@ impl Engine {
 
     /// Whether producers are not to send to this broker group.
     pub fn withholds_writing(&self) -> bool {
-        self.store.index().withheld() & PERM_WRITE != 0
+        self.store.state().topics.withheld() & PERM_WRITE != 0
     }
 
     async fn delete(&self, change: MetaChange) -> Result<bool, ChangeError> {

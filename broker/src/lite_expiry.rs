@@ -17,7 +17,7 @@ pub(crate) async fn run(engine: Engine, interval: Duration) {
     let mut ticks = tokio::time::interval(interval);
     loop {
         ticks.tick().await;
-        let topics = engine.store().index().topics();
+        let topics = engine.store().state().topics.all();
         for topic in topics.iter().filter(|topic| lite::expires_ms(topic, 0).is_some()) {
             if let Err(error) = expire(&engine, topic).await {
                 tracing::error!(topic = topic.name, %error, "lite topics cannot be removed; trying again");
@@ -51,15 +51,15 @@ fn expired(
     after: &str,
     now_ms: i64,
 ) -> Result<(Option<String>, Vec<DropLite>), StoreError> {
-    let index = store.index();
-    let mut page = index.lites(topic.id, after, PAGE)?;
+    let index = store.state();
+    let mut page = index.lites.page(topic.id, after, PAGE)?;
     let last = page.last().map(|lite| lite.name.clone());
     page.retain(|found| {
-        let newest_ms = index.queue_bounds(topic.id, found.queue).newest_ms;
+        let newest_ms = index.queues.bounds(topic.id, found.queue).newest_ms;
         lite::expires_ms(topic, newest_ms.max(found.created_ms)).is_some_and(|at_ms| at_ms <= now_ms)
     });
     let gone = page.into_iter().map(|found| {
-        let next = index.queue_bounds(topic.id, found.queue).next;
+        let next = index.queues.bounds(topic.id, found.queue).next;
         DropLite { name: found.name, queue: found.queue, next }
     });
     Ok((last, gone.collect()))

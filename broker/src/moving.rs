@@ -17,7 +17,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Looks after message groups for ever.
 pub(crate) async fn run(engine: Engine) {
     loop {
-        let topics = engine.store().index().moving();
+        let topics = engine.store().state().ordering.all();
         tokio::time::sleep(if topics.is_empty() { IDLE } else { INTERVAL }).await;
         let mut finished = Vec::new();
         for topic in &topics {
@@ -38,11 +38,11 @@ pub(crate) async fn run(engine: Engine) {
 
 /// The queues of a topic in which everything is finished that message groups wait for.
 fn finished_in(store: &Store, topic: &MovingTopic) -> Result<Vec<Finished>, StoreError> {
-    let index = store.index();
+    let index = store.state();
     let topic_id = topic.topic_id;
     let mut groups = Vec::new();
-    for group in index.groups() {
-        if index.topics_of(group.id)?.contains(&topic_id) {
+    for group in index.groups.all() {
+        if index.progress.topics_of(group.id)?.contains(&topic_id) {
             groups.push(group);
         }
     }
@@ -54,7 +54,7 @@ fn finished_in(store: &Store, topic: &MovingTopic) -> Result<Vec<Finished>, Stor
             floors.push((group.fifo, acks.map_or(0, |acks| acks.committed())));
         }
         // What has expired is nobody's business any more.
-        let first = index.queue_bounds(topic_id, queue).min;
+        let first = index.queues.bounds(topic_id, queue).min;
         let floor = slots::finished_by_all(floors).unwrap_or(0).max(first);
         if floor >= mark {
             finished.push(Finished { topic_id, queue, floor });

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kerolox_core::record::{MessageRecord, Record};
 use kerolox_core::topic::Topic;
-use kerolox_store::{Applied, First, Outcome, ProposeError, StoreError};
+use kerolox_store::{Applied, FirstMessage, Outcome, ProposeError, StoreError};
 use tokio::sync::Notify;
 
 use crate::engine::Engine;
@@ -97,7 +97,7 @@ pub(crate) async fn store(
     let mut records = Vec::new();
     let mut firsts: HashMap<u128, Answer> = HashMap::new();
     {
-        let index = engine.store().index();
+        let index = engine.store().state();
         for (message, known) in messages.into_iter().zip(known) {
             let answer = match known.and_then(|known| firsts.get(&known)) {
                 Some(same) => same.clone(),
@@ -142,7 +142,7 @@ fn repeat_of(applied: &Applied) -> Applied {
         Outcome::Held | Outcome::Scheduled => None,
         _ => return applied.clone(),
     };
-    let first = First { position: applied.position, store_ms: applied.store_ms, place };
+    let first = FirstMessage { position: applied.position, store_ms: applied.store_ms, place };
     Applied { outcome: Outcome::Duplicate(first), ..applied.clone() }
 }
 

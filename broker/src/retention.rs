@@ -117,10 +117,10 @@ impl RetentionTask {
 
     /// See [`due_ms`].
     fn due_ms(&self, point: &TrimPoint) -> i64 {
-        let index = self.store.index();
-        let is_live = |state: &&QueueState| index.queue_bounds(state.topic_id, state.queue).min < state.next;
+        let index = self.store.state();
+        let is_live = |state: &&QueueState| index.queues.bounds(state.topic_id, state.queue).min < state.next;
         let live: HashSet<u32> = point.queues.iter().filter(is_live).map(|state| state.topic_id).collect();
-        let topics = index.topics();
+        let topics = index.topics.all();
         let holding =
             topics.iter().map(|topic| hold_ms(topic, live.contains(&topic.id), self.limits.time_ms));
         due_ms(point.since_ms, holding)
@@ -128,7 +128,7 @@ impl RetentionTask {
 
     /// Gives up messages that are older than their topic wants to keep them.
     fn expire(&self, now_ms: i64) -> Result<(), Problem> {
-        let topics = self.store.index().topics();
+        let topics = self.store.state().topics.all();
         let mut queues = Vec::new();
         for topic in topics {
             let Some(keep_ms) = topic.retention_ms() else { continue };
@@ -152,10 +152,11 @@ impl RetentionTask {
         now_ms: i64,
         keep_ms: i64,
     ) -> Result<Option<QueueState>, StoreError> {
-        let index = self.store.index();
-        let min = index.queue_bounds(topic_id, queue).min;
+        let index = self.store.state();
+        let min = index.queues.bounds(topic_id, queue).min;
         let since_ms = now_ms.saturating_sub(keep_ms);
-        let oldest = index.entries(topic_id, queue, min, 1)?.first().map(|(_, entry)| entry.visible_ms);
+        let oldest =
+            index.queues.entries(topic_id, queue, min, 1)?.first().map(|(_, entry)| entry.visible_ms);
         let Some(oldest_ms) = oldest.filter(|oldest_ms| *oldest_ms < since_ms) else { return Ok(None) };
         let next = index.offset_at(topic_id, queue, since_ms)?;
         let goes =
@@ -292,7 +293,7 @@ mod tests {
         fn look(&self) -> (u64, u64, u64) {
             self.task.look().expect("looks");
             let store = &self.task.store;
-            let first = |topic| store.index().queue_bounds(topic, 0).min;
+            let first = |topic| store.state().queues.bounds(topic, 0).min;
             (first(1), first(2), store.log_start())
         }
     }

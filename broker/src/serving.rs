@@ -153,7 +153,7 @@ impl Parts {
         let by_default = self.config.replication.replicas() == Replicas::Quorum;
         move || {
             by_default
-                || store.index().topics().iter().any(|topic| topic.replicas() == Some(Replicas::Quorum))
+                || store.state().topics.all().iter().any(|topic| topic.replicas() == Some(Replicas::Quorum))
         }
     }
 

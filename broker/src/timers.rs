@@ -68,7 +68,7 @@ impl Timers {
             due::look_back(&mut self.passed, self.arrivals.take_earliest());
             let now_ms = self.clock.now_ms();
             let began = Instant::now();
-            let page = self.engine.store().index().due_timers(now_ms, self.passed, self.pace.batch)?;
+            let page = self.engine.store().state().timers.due(now_ms, self.passed, self.pace.batch)?;
             let Some((position, last)) = page.last() else { break };
             let passed = (last.due_ms, *position);
             let messages = page.len();
@@ -88,7 +88,7 @@ impl Timers {
     fn until_next(&self) -> Result<Duration, StoreError> {
         // Whoever comes while it is looked up wakes the task for nothing at the worst.
         self.arrivals.wait_for(NEVER_MS);
-        let next = self.engine.store().index().due_timers(NEVER_MS, self.passed, 1)?;
+        let next = self.engine.store().state().timers.due(NEVER_MS, self.passed, 1)?;
         let Some((_, timer)) = next.first() else { return Ok(SLEEP_MAX) };
         if self.arrivals.wait_for(timer.due_ms) {
             return Ok(Duration::ZERO);

@@ -10,7 +10,7 @@ use kerolox_kit::process::Shutdown;
 use kerolox_kit::routes::Routes;
 use kerolox_log::DamagedRange;
 use kerolox_replication::MemberRole;
-use kerolox_store::{GuardedClock, Opening, Progress, Repair};
+use kerolox_store::{GuardedClock, Opening, Progress, QueueRepair};
 
 use crate::early::Losses;
 use crate::index_folder::{Damage, IndexFolder};
@@ -81,7 +81,7 @@ struct Sight {
     remaking: Option<(u64, u64)>,
     failure: Option<String>,
     damaged: Vec<DamagedRange>,
-    repairs: Vec<Repair>,
+    repairs: Vec<QueueRepair>,
     is_room_short: bool,
     /// What groups lost because segments went early; empty for nothing.
     lost: String,
@@ -252,8 +252,9 @@ fn damage(damaged: &[DamagedRange]) -> Vec<Check> {
     checks
 }
 
-fn repairs(repairs: &[Repair]) -> Vec<Check> {
-    let show = |repair: &Repair| Check::warning("index", format!("made over damage in the log: {repair}"));
+fn repairs(repairs: &[QueueRepair]) -> Vec<Check> {
+    let show =
+        |repair: &QueueRepair| Check::warning("index", format!("made over damage in the log: {repair}"));
     let mut checks: Vec<Check> = repairs.iter().take(RANGES_SHOWN).map(show).collect();
     if let Some(more) = repairs.len().checked_sub(RANGES_SHOWN).filter(|more| *more > 0) {
         checks.push(Check::warning("index", format!("{more} more queues; the broker's log names them")));
@@ -397,7 +398,7 @@ mod tests {
         assert_eq!(shown.iter().filter(|check| check.state == State::Warning).count(), RANGES_SHOWN + 1);
         assert!(shown.iter().any(|check| check.reason.starts_with("12 more")), "{shown:?}");
 
-        let repair = Repair { topic: "orders".into(), queue: 3, from: 100, lost: Some(2), again: 1 };
+        let repair = QueueRepair { topic: "orders".into(), queue: 3, from: 100, lost: Some(2), again: 1 };
         let (status, state, reason) = told(&Sight { repairs: vec![repair], ..serving() }, "index");
         assert_eq!((status, state), (200, State::Warning));
         assert!(

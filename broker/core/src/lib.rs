@@ -10,6 +10,7 @@
 //! - [`filter`]: which messages a consumer wants;
 //! - [`acks`]: what a consumer group has finished in one queue;
 //! - [`delivery`]: who holds which message until when;
+//! - [`held`]: messages that are not visible yet;
 //! - [`transaction`]: what becomes of a half message;
 //! - [`slots`]: the queues of message groups, also while a topic gets another number of queues;
 //! - [`schedule`]: when a message is to be delivered;
@@ -29,6 +30,7 @@ pub mod delivery;
 pub mod filter;
 pub mod flush;
 pub mod group;
+pub mod held;
 pub mod lite;
 pub mod lookup;
 pub mod publish;

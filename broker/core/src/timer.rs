@@ -1,9 +1,13 @@
 //! Scheduled messages: held until their delivery time, unless somebody decides otherwise before.
 //!
-//! A timer is the position of one message record and its due time. The broker says when timers fire, the fold notes what
-//! became of each of them: the first decision about a timer wins, so that a message is delivered once or recalled.
+//! A timer is the position of one message record and its due time. The broker says when timers fire, the state machine
+//! notes what became of each of them: the first decision about a timer wins, so that a message is delivered once or recalled.
 
-use prost::Message;
+use std::ops::Deref;
+
+use prost::{DecodeError, Message};
+
+use crate::held::HeldMessage;
 
 /// Where a scheduled message stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
@@ -28,61 +32,123 @@ impl TimerPhase {
     }
 }
 
-/// A scheduled message as the index holds it; field numbers are part of the index format.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Timer {
-    /// Topic of the message.
-    #[prost(uint32, tag = "1")]
-    pub topic_id: u32,
-    /// Queue in which it becomes visible; that of a message with a message group is found when it does.
-    #[prost(uint32, tag = "2")]
-    pub queue: u32,
-    /// Length of its record's frame, in bytes.
-    #[prost(uint32, tag = "3")]
-    pub frame_len: u32,
-    /// See `MessageHeader::tag_hash`.
-    #[prost(uint32, tag = "4")]
-    pub tag_hash: u32,
-    /// CRC-32C of the message id, to recognise the recall handle.
-    #[prost(uint32, tag = "5")]
-    pub message_id_crc: u32,
-    /// When the message was stored, milliseconds since the Unix epoch.
-    #[prost(int64, tag = "6")]
-    pub stored_ms: i64,
+/// A scheduled message as the state machine knows it; reads as the message that is held.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScheduledMessage {
+    /// The message.
+    pub message: HeldMessage,
     /// Its delivery time, milliseconds since the Unix epoch.
-    #[prost(int64, tag = "7")]
     pub due_ms: i64,
     /// Where it stands.
-    #[prost(enumeration = "TimerPhase", tag = "8")]
-    pub phase: i32,
-    /// Offset at which a delivered message became visible.
-    #[prost(uint64, tag = "9")]
-    pub offset: u64,
-    /// Who decided: a client id or `admin`; empty when the time came, and while it is pending.
-    #[prost(string, tag = "10")]
-    pub decided_by: String,
-    /// When it was decided, milliseconds since the Unix epoch; 0 while it is pending.
-    #[prost(int64, tag = "11")]
-    pub decided_ms: i64,
-    /// Where the record lies now, when it was carried forward; 0 while it lies where it was first stored.
-    #[prost(uint64, tag = "12")]
-    pub carried_to: u64,
-    /// Position of the record that decided; 0 while it is pending.
-    #[prost(uint64, tag = "13")]
-    pub decided_at: u64,
-    /// See `MessageHeader::slot`.
-    #[prost(uint32, optional, tag = "14")]
-    pub slot: Option<u32>,
+    pub phase: TimerPhase,
 }
 
-impl Timer {
-    /// Where the record of the message lies that was first stored at `position`.
-    pub fn location(&self, position: u64) -> u64 {
-        if self.carried_to == 0 { position } else { self.carried_to }
+impl Deref for ScheduledMessage {
+    type Target = HeldMessage;
+
+    fn deref(&self) -> &HeldMessage {
+        &self.message
+    }
+}
+
+impl ScheduledMessage {
+    /// Whether it still waits for a decision.
+    pub fn is_pending(&self) -> bool {
+        self.phase == TimerPhase::Pending
     }
 
-    /// Whether nobody decided about it.
-    pub fn is_pending(&self) -> bool {
-        self.phase() == TimerPhase::Pending
+    /// Stored form.
+    pub fn encode(&self) -> Vec<u8> {
+        let message = self.message.clone();
+        StoredTimer {
+            topic_id: message.topic_id,
+            queue: message.queue,
+            frame_len: message.frame_len,
+            tag_hash: message.tag_hash,
+            message_id_crc: message.message_id_crc,
+            stored_ms: message.stored_ms,
+            due_ms: self.due_ms,
+            phase: self.phase.into(),
+            offset: message.offset,
+            decided_by: message.decided_by,
+            decided_ms: message.decided_ms,
+            carried_to: message.carried_to,
+            decided_at: message.decided_at,
+            slot: message.slot,
+        }
+        .encode_to_vec()
     }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when `bytes` are not a stored form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let stored = StoredTimer::decode(bytes)?;
+        let phase = stored.phase();
+        let StoredTimer {
+            topic_id,
+            queue,
+            frame_len,
+            tag_hash,
+            message_id_crc,
+            stored_ms,
+            due_ms,
+            phase: _,
+            offset,
+            decided_by,
+            decided_ms,
+            carried_to,
+            decided_at,
+            slot,
+        } = stored;
+        let message = HeldMessage {
+            topic_id,
+            queue,
+            frame_len,
+            tag_hash,
+            message_id_crc,
+            stored_ms,
+            slot,
+            carried_to,
+            offset,
+            decided_by,
+            decided_ms,
+            decided_at,
+        };
+        Ok(Self { message, due_ms, phase })
+    }
+}
+
+/// Stored form of [`ScheduledMessage`]; field numbers are part of the index format and of snapshots.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct StoredTimer {
+    #[prost(uint32, tag = "1")]
+    topic_id: u32,
+    #[prost(uint32, tag = "2")]
+    queue: u32,
+    #[prost(uint32, tag = "3")]
+    frame_len: u32,
+    #[prost(uint32, tag = "4")]
+    tag_hash: u32,
+    #[prost(uint32, tag = "5")]
+    message_id_crc: u32,
+    #[prost(int64, tag = "6")]
+    stored_ms: i64,
+    #[prost(int64, tag = "7")]
+    due_ms: i64,
+    #[prost(enumeration = "TimerPhase", tag = "8")]
+    phase: i32,
+    #[prost(uint64, tag = "9")]
+    offset: u64,
+    #[prost(string, tag = "10")]
+    decided_by: String,
+    #[prost(int64, tag = "11")]
+    decided_ms: i64,
+    #[prost(uint64, tag = "12")]
+    carried_to: u64,
+    #[prost(uint64, tag = "13")]
+    decided_at: u64,
+    #[prost(uint32, optional, tag = "14")]
+    slot: Option<u32>,
 }

@@ -44,7 +44,7 @@ fn an_index_of_version_3_is_taken_up() {
     {
         let kv = Arc::new(RocksKv::open(&index).expect("opens"));
         let loaded = StateMachine::load(kv).expect("loads");
-        assert_eq!((loaded.broker(), loaded.undecided_total()), ("broker-a", 3));
+        assert_eq!((loaded.broker(), loaded.transactions.open_total()), ("broker-a", 3));
         assert!(loaded.applied() > 3000, "it holds the whole log: {}", loaded.applied());
     }
     assert_eq!(show(data.path(), &index), expected());

@@ -1,7 +1,7 @@
 //! What the log is told of check-backs.
 
 use kerolox_core::record::{Checked, DiscardRecord, ProgressItem, Record, ReleaseRecord};
-use kerolox_core::transaction::{Answer, CheckPolicy, Half, Source, Undecided};
+use kerolox_core::transaction::{Answer, CheckPolicy, HalfMessage, Source, Undecided};
 use kerolox_model::token::TransactionId;
 
 /// What became of a check.
@@ -27,7 +27,7 @@ impl Check {
         &self,
         broker: &str,
         position: u64,
-        half: &Half,
+        half: &HalfMessage,
         policy: &CheckPolicy,
         now_ms: i64,
     ) -> Vec<ProgressItem> {
@@ -55,7 +55,7 @@ impl Check {
     }
 }
 
-fn asked(position: u64, half: &Half, policy: &CheckPolicy, who: &str, now_ms: i64) -> ProgressItem {
+fn asked(position: u64, half: &HalfMessage, policy: &CheckPolicy, who: &str, now_ms: i64) -> ProgressItem {
     let (checks, next_check_ms) = policy.after_check(half, now_ms);
     tracing::debug!(position, checks, who, "half message checked back");
     ProgressItem::Checked(Checked {
@@ -67,7 +67,7 @@ fn asked(position: u64, half: &Half, policy: &CheckPolicy, who: &str, now_ms: i6
     })
 }
 
-fn parked(broker: &str, position: u64, half: &Half) -> ProgressItem {
+fn parked(broker: &str, position: u64, half: &HalfMessage) -> ProgressItem {
     let id = TransactionId { broker: broker.to_owned(), position, message_id_crc: half.message_id_crc };
     tracing::warn!(
         transaction = id.to_text(),

@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
-use kerolox_core::transaction::{Answer, Half};
+use kerolox_core::transaction::{Answer, HalfMessage};
 use kerolox_kit::process::now_ms;
 use kerolox_proto::v2;
 use serde::{Deserialize, Serialize};
@@ -119,7 +119,7 @@ impl Webhooks {
     pub(super) async fn ask(
         &self,
         url: &str,
-        half: &Half,
+        half: &HalfMessage,
         command: &v2::RecoverOrphanedTransactionCommand,
     ) -> Option<Answer> {
         self.counts.asked.fetch_add(1, Ordering::Relaxed);
@@ -159,7 +159,7 @@ impl Webhooks {
     }
 }
 
-fn question(half: &Half, command: &v2::RecoverOrphanedTransactionCommand) -> String {
+fn question(half: &HalfMessage, command: &v2::RecoverOrphanedTransactionCommand) -> String {
     use base64::Engine as _;
     let message = command.message.clone().unwrap_or_default();
     let system = message.system_properties.unwrap_or_default();

@@ -26,9 +26,9 @@ pub(super) async fn bury(
     dead: &[ExhaustedMessage],
 ) -> Result<(), ProposeError> {
     let (group, topic) = {
-        let index = engine.store().index();
-        let group = index.groups().into_iter().find(|group| group.id == subscription.group_id());
-        (group, index.topic_by_id(subscription.topic_id()))
+        let index = engine.store().state();
+        let group = index.groups.all().into_iter().find(|group| group.id == subscription.group_id());
+        (group, index.topics.by_id(subscription.topic_id()))
     };
     // Deleted in the meantime, with everything that they had to say.
     let (Some(group), Some(topic)) = (group, topic) else { return Ok(()) };
@@ -74,7 +74,7 @@ pub(super) async fn bury(
 /// The dead-letter topic of a group, created with its first dead letter. Clients may receive from it, and not send to it.
 async fn dead_topic(engine: &Engine, group: &str) -> Result<Arc<Topic>, ChangeError> {
     let name = dead_letter_topic(group);
-    if let Some(topic) = engine.store().index().topic(&name) {
+    if let Some(topic) = engine.store().state().topics.get(&name) {
         return Ok(topic);
     }
     let change = TopicChange {

@@ -132,7 +132,7 @@ impl Deliveries {
         auto_groups: AutoGroups,
     ) -> Self {
         // Microseconds: no process hands out a million leases per second for as long as it runs.
-        let first_new_topic = engine.store().index().next_topic_id();
+        let first_new_topic = engine.store().state().topics.next_id();
         let lease_base = u64::try_from(now_ms()).unwrap_or(0).saturating_mul(1000);
         Self {
             engine,
@@ -166,7 +166,7 @@ impl Deliveries {
     /// # Errors
     /// CONSUMER_GROUP_NOT_FOUND, FORBIDDEN for a group that may not consume, or what the log says.
     pub async fn group(&self, name: &str, client: &str) -> Result<Arc<Group>, Refusal> {
-        let present = self.engine.store().index().group(name);
+        let present = self.engine.store().state().groups.get(name);
         let group = match present {
             Some(group) => group,
             None if self.auto_groups.is_on => self.make_group(name, client).await?,
@@ -198,7 +198,7 @@ impl Deliveries {
             );
             Err(Refusal::new(Code::ConsumerGroupNotFound, text))
         };
-        let count = self.engine.store().index().groups().iter().filter(|group| group.parent == 0).count();
+        let count = self.engine.store().state().groups.all().iter().filter(|group| group.parent == 0).count();
         if count >= *max {
             return refused(format!("there are {count} (groups.auto-create-max is {max})"));
         }
@@ -230,7 +230,7 @@ impl Deliveries {
             return Ok(member);
         }
         let max = self.auto_groups.members_max;
-        let count = self.engine.store().index().groups().iter().filter(|group| group.parent != 0).count();
+        let count = self.engine.store().state().groups.all().iter().filter(|group| group.parent != 0).count();
         if count >= max {
             return Err(Refusal::new(
                 Code::TooManyRequests,
@@ -257,7 +257,7 @@ impl Deliveries {
     }
 
     fn member(&self, group: &Group, client: &str) -> Option<Arc<Group>> {
-        let member = self.engine.store().index().group(&member_name(&group.name, client))?;
+        let member = self.engine.store().state().groups.get(&member_name(&group.name, client))?;
         // A group of the same name may have been deleted since.
         (member.parent == group.id).then(|| self.saw(group, client, member.id))
     }
@@ -270,7 +270,7 @@ impl Deliveries {
     /// Removes the members of broadcast groups that were not seen for `expiry`, and those whose group is gone or no
     /// broadcast group any more.
     pub async fn remove_members(&self, is_alive: impl Fn(&str) -> bool + Send, expiry: Duration) {
-        let groups = self.engine.store().index().groups();
+        let groups = self.engine.store().state().groups.all();
         let members: Vec<&Arc<Group>> = groups.iter().filter(|group| group.parent != 0).collect();
         if members.is_empty() {
             return;
@@ -426,9 +426,9 @@ impl Deliveries {
 }
 
 fn live_ids(store: &Store) -> (Vec<u32>, Vec<u32>) {
-    let index = store.index();
-    let topics = index.topics().iter().map(|topic| topic.id).collect();
-    (topics, index.groups().iter().map(|group| group.id).collect())
+    let index = store.state();
+    let topics = index.topics.all().iter().map(|topic| topic.id).collect();
+    (topics, index.groups.all().iter().map(|group| group.id).collect())
 }
 
 fn not_created(error: &ChangeError) -> Refusal {

@@ -120,7 +120,7 @@ impl Deliveries {
             })
         });
         // Looked up only when it is in the directory: who removes it comes later then, and finds it.
-        if !self.engine.store().index().has_lite_queue(topic.id, queue) {
+        if !self.engine.store().state().queues.has_lite(topic.id, queue) {
             self.lites.drop_queue(topic.id, queue);
             return Ok(None);
         }

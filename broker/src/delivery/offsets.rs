@@ -33,7 +33,7 @@ impl Deliveries {
     ) -> Result<(), Refusal> {
         let subscription = self.subscription(group, topic)?;
         let within = |(queue, offset): (u32, u64)| {
-            let bounds = self.engine.store().index().queue_bounds(topic.id, queue);
+            let bounds = self.engine.store().state().queues.bounds(topic.id, queue);
             (queue, offset.clamp(bounds.min, bounds.next))
         };
         let offsets: Vec<(u32, u64)> = offsets.into_iter().map(within).collect();
@@ -123,7 +123,7 @@ impl Deliveries {
         {
             return Ok(Some(counts.lag));
         }
-        let is_known = self.engine.store().index().acks(group.id, topic.id, queue)?.is_some();
+        let is_known = self.engine.store().state().acks(group.id, topic.id, queue)?.is_some();
         if !is_known && self.lite_directory().with(|table| table.count(topic.id, queue, Some(group.id))) == 0
         {
             return Ok(None);
@@ -149,14 +149,14 @@ impl Deliveries {
         let logged = || DeliveryEngine::new(group.id, topic.id, 0, group.policy(topic));
         let mut from = FIRST_LITE_QUEUE;
         loop {
-            let index = store.index();
+            let index = store.state();
             let page = index.lites_with_progress(group.id, topic.id, from, PAGE)?;
             let Some(last) = page.keys().last().copied() else { break };
             let mut logged = logged();
             for (queue, acks) in page {
                 subscribed.remove(&queue);
                 if !at_work.contains_key(&queue) {
-                    logged.add_queue(queue, acks, index.queue_bounds(topic.id, queue).next);
+                    logged.add_queue(queue, acks, index.queues.bounds(topic.id, queue).next);
                 }
             }
             drop(index);
@@ -176,7 +176,7 @@ impl Deliveries {
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
     pub fn topics_of(&self, group: &Group) -> Result<BTreeSet<u32>, StoreError> {
-        let mut topics = self.engine.store().index().topics_of(group.id)?;
+        let mut topics = self.engine.store().state().progress.topics_of(group.id)?;
         topics.extend(self.active_topics(group.id));
         topics.extend(self.lite_directory().with(|table| table.parents(group.id)));
         Ok(topics)
@@ -188,7 +188,7 @@ pub(crate) fn cursors(store: &Store, group: &Arc<Group>) -> Vec<Group> {
     if !group.is_broadcast() {
         return vec![Group::clone(group)];
     }
-    let groups = store.index().groups();
+    let groups = store.state().groups.all();
     let members = groups.iter().filter(|member| member.parent == group.id);
     members.map(|member| Group { id: member.id, ..group.as_member(&member.member) }).collect()
 }

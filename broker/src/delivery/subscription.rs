@@ -302,8 +302,8 @@ pub(super) fn add_queue(
     start: Start,
     store: &Store,
 ) -> Result<bool, StoreError> {
-    let index = store.index();
-    let bounds = index.queue_bounds(topic_id, queue);
+    let index = store.state();
+    let bounds = index.queues.bounds(topic_id, queue);
     let start = match (index.acks(group_id, topic_id, queue)?, start) {
         (Some(acks), _) => {
             engine.add_queue(queue, acks, bounds.next);

@@ -411,7 +411,7 @@ impl Following {
         let mut reached = 0;
         while let Some(confirmed) = self.confirmed.beyond(reached) {
             self.store.fold_to(confirmed, |_, _| {}).inspect_err(|error| self.is_unfit(error))?;
-            reached = self.store.index().applied().max(confirmed);
+            reached = self.store.state().applied().max(confirmed);
         }
         Ok(self.store.flush_parked()?)
     }

@@ -14,7 +14,7 @@ use kerolox_log::{Frame, Piece};
 use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use kerolox_proto::kerolox::{Extent, ReadRecordsRequest, ReadRecordsResponse};
 use kerolox_replication::{FollowerView, MemberId};
-use kerolox_store::{Entry, Store};
+use kerolox_store::{QueueEntry, Store};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
@@ -52,13 +52,18 @@ impl Neighbours {
     }
 
     /// Reads what a slave has of the messages; the rest is missing in the answer.
-    pub(crate) async fn read(&self, store: &Store, slaves: &[FollowerView], entries: &[Entry]) -> Elsewhere {
+    pub(crate) async fn read(
+        &self,
+        store: &Store,
+        slaves: &[FollowerView],
+        entries: &[QueueEntry],
+    ) -> Elsewhere {
         let mut bytes = 0;
-        let fits = |entry: &&Entry| {
+        let fits = |entry: &&QueueEntry| {
             bytes += u64::from(entry.len);
             bytes <= BYTES_TOGETHER
         };
-        let wanted: Vec<Entry> = entries.iter().take_while(fits).copied().collect();
+        let wanted: Vec<QueueEntry> = entries.iter().take_while(fits).copied().collect();
         let Some(end) = wanted.iter().map(|entry| entry.position + u64::from(entry.len)).max() else {
             return Elsewhere::new();
         };
@@ -70,7 +75,7 @@ impl Neighbours {
             let Some(records) = self.ask(&address, &wanted).await else { continue };
             let read = wanted.iter().zip(records);
             // A copy that is damaged as well is none.
-            let intact = |(entry, record): (&Entry, Bytes)| {
+            let intact = |(entry, record): (&QueueEntry, Bytes)| {
                 store.decode_message(&record, entry.position).ok().map(|message| (entry.position, message))
             };
             return read.filter_map(intact).collect();
@@ -85,7 +90,7 @@ impl Neighbours {
     }
 
     /// `None` when the slave does not answer in time, or did not lately.
-    async fn ask(&self, address: &str, wanted: &[Entry]) -> Option<Vec<Bytes>> {
+    async fn ask(&self, address: &str, wanted: &[QueueEntry]) -> Option<Vec<Bytes>> {
         let channel = {
             let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
             let (channel, left_alone) = match connections.get(address) {
@@ -107,7 +112,7 @@ impl Neighbours {
             group: self.group.name.clone(),
             records: wanted
                 .iter()
-                .map(|Entry { position, len, .. }| Extent { position: *position, len: *len })
+                .map(|QueueEntry { position, len, .. }| Extent { position: *position, len: *len })
                 .collect(),
         };
         let answer = tokio::time::timeout(ANSWER, slave.read_records(request)).await;

@@ -8,7 +8,7 @@ use kerolox_kit::process::Shutdown;
 use kerolox_kit::reminder::Reminder;
 use kerolox_proto::kerolox::ChangeInSyncRequest;
 use kerolox_replication::{FollowerView, InSyncChange, MemberEffect, MemberId, MemberInput};
-use kerolox_store::{Entry, Store, clock_reading};
+use kerolox_store::{QueueEntry, Store, clock_reading};
 
 use super::Group;
 use super::driver::log_ends;
@@ -37,7 +37,7 @@ impl Reign {
     }
 
     /// Reads what the slaves have of the messages; the rest is missing in the answer.
-    pub(crate) async fn read_elsewhere(&self, entries: &[Entry]) -> Elsewhere {
+    pub(crate) async fn read_elsewhere(&self, entries: &[QueueEntry]) -> Elsewhere {
         let slaves = self.slaves();
         self.neighbours.read(&self.store, &slaves, entries).await
     }

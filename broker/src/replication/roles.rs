@@ -96,7 +96,7 @@ impl Member {
             }
             let epoch =
                 store.parked().map(|mut parked| parked.newest()).transpose()?.map(|newest| newest.epoch);
-            Ok(Some((epoch.unwrap_or(0), store.index().applied())))
+            Ok(Some((epoch.unwrap_or(0), store.state().applied())))
         });
         let found = opened.await.expect("a panic would end the process")?;
         if let Some((epoch, applied)) = found {

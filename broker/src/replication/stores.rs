@@ -81,7 +81,7 @@ impl Stores {
         let held = match cell.set(None) {
             Some(old) => {
                 old.retire()?;
-                old.index().applied()
+                old.state().applied()
             }
             None => 0,
         };

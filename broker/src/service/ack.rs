@@ -165,7 +165,7 @@ async fn open_handle(
             handle.topic
         )));
     }
-    let topic = context.engine.store().index().topic_by_id(handle.topic_id);
+    let topic = context.engine.store().state().topics.by_id(handle.topic_id);
     let topic = topic.ok_or_else(|| {
         invalid(format!("topic {:?}, which the receipt handle belongs to, was deleted", handle.topic))
     })?;

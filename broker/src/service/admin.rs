@@ -185,7 +185,7 @@ impl BrokerAdmin for Admin {
         &self,
         _request: Request<pb::ListTopicsRequest>,
     ) -> Result<Response<pb::ListTopicsResponse>, Status> {
-        let topics = self.engine.store().index().topics();
+        let topics = self.engine.store().state().topics.all();
         let topics = topics.iter().map(|topic| topic_config(topic)).collect();
         Ok(Response::new(pb::ListTopicsResponse { topics }))
     }
@@ -195,15 +195,15 @@ impl BrokerAdmin for Admin {
         request: Request<pb::DescribeTopicRequest>,
     ) -> Result<Response<pb::DescribeTopicResponse>, Status> {
         let name = request.into_inner().name;
-        let index = self.engine.store().index();
-        let Some(topic) = index.topic(&name) else {
+        let index = self.engine.store().state();
+        let Some(topic) = index.topics.get(&name) else {
             let missing = Failure::NotFound(format!("there is no topic {name:?}; see mqadmin topicList"));
             let error = Some(missing.into());
             return Ok(Response::new(pb::DescribeTopicResponse { error, ..Default::default() }));
         };
         let queues = (0..topic.read_queues)
             .map(|queue| {
-                let bounds = index.queue_bounds(topic.id, queue);
+                let bounds = index.queues.bounds(topic.id, queue);
                 pb::QueueStatus {
                     queue,
                     min_offset: bounds.min,
@@ -212,7 +212,7 @@ impl BrokerAdmin for Admin {
                 }
             })
             .collect();
-        let moving = index.moving_of(topic.id);
+        let moving = index.ordering.get(topic.id);
         let left = moving.into_iter().flat_map(Moving::marks);
         Ok(Response::new(pb::DescribeTopicResponse {
             left_queues: left
@@ -222,8 +222,8 @@ impl BrokerAdmin for Admin {
             error: None,
             topic: Some(topic_config(&topic)),
             queues,
-            undecided_transactions: index.undecided(topic.id),
-            scheduled_messages: index.scheduled(topic.id),
+            undecided_transactions: index.transactions.open(topic.id),
+            scheduled_messages: index.timers.open(topic.id),
         }))
     }
 
@@ -285,7 +285,7 @@ impl BrokerAdmin for Admin {
         request: Request<pb::ListGroupsRequest>,
     ) -> Result<Response<pb::ListGroupsResponse>, Status> {
         let include_members = request.get_ref().include_members;
-        let groups = self.engine.store().index().groups();
+        let groups = self.engine.store().state().groups.all();
         let shown = groups.iter().filter(|group| include_members || group.parent == 0);
         let groups = shown.map(|group| group_config(group)).collect();
         Ok(Response::new(pb::ListGroupsResponse { groups }))
@@ -314,8 +314,8 @@ impl BrokerAdmin for Admin {
         let positions = store.positions();
         let (in_per_second, out_per_second) = self.counters.per_second();
         let (undecided_transactions, scheduled_messages) = {
-            let index = store.index();
-            (index.undecided_total(), index.scheduled_total())
+            let index = store.state();
+            (index.transactions.open_total(), index.timers.open_total())
         };
         Ok(Response::new(pb::DescribeBrokerResponse {
             broker: Some(self.announcer.info()),

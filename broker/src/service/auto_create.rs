@@ -52,7 +52,7 @@ impl Context {
             );
             Err(Refusal::new(Code::TopicNotFound, text))
         };
-        let count = self.engine.store().index().topics().len();
+        let count = self.engine.store().state().topics.all().len();
         if count >= auto.max {
             return refused(format!("it has {count} (topics.auto-create-max is {})", auto.max));
         }

@@ -10,7 +10,7 @@ use kerolox_core::topic::Topic;
 use kerolox_kit::process::now_ms;
 use kerolox_model::names::dead_letter_topic;
 use kerolox_proto::kerolox as pb;
-use kerolox_store::{Entry, Outcome, Store, StoreError};
+use kerolox_store::{Outcome, QueueEntry, Store, StoreError};
 
 use super::failure::Failure;
 use crate::delivery::{Deliveries, TopicSubscription};
@@ -33,14 +33,14 @@ type Answer<T> = Result<T, Failure>;
 const QUEUE: u32 = 0;
 
 fn group_of(store: &Store, name: &str) -> Answer<Arc<Group>> {
-    let group = store.index().group(name);
+    let group = store.state().groups.get(name);
     group.ok_or_else(|| Failure::NotFound(format!("there is no consumer group {name:?} on this broker")))
 }
 
 /// The dead-letter topic of a group; `None` as long as it has no dead letter.
 fn dead_topic_of(store: &Store, group: &str) -> Answer<Option<Arc<Topic>>> {
     group_of(store, group)?;
-    Ok(store.index().topic(&dead_letter_topic(group)))
+    Ok(store.state().topics.get(&dead_letter_topic(group)))
 }
 
 /// A page of the dead letters of a group.
@@ -59,9 +59,9 @@ pub(super) fn list(
         0 => PAGE_MAX,
         limit => PAGE_MAX.min(limit as usize),
     };
-    let bounds = store.index().queue_bounds(topic.id, QUEUE);
+    let bounds = store.state().queues.bounds(topic.id, QUEUE);
     let from = request.from_offset.max(bounds.min);
-    let entries = store.index().entries(topic.id, QUEUE, from, limit)?;
+    let entries = store.state().queues.entries(topic.id, QUEUE, from, limit)?;
     let mut next = entries.last().map(|(offset, _)| offset + 1).filter(|next| *next < bounds.next);
     let until_ms = if request.until_ms == 0 { i64::MAX } else { request.until_ms };
     let is_wanted = |letter: &pb::DeadLetter| {
@@ -88,10 +88,10 @@ fn letter(
     store: &Store,
     topic: &Topic,
     offset: u64,
-    entry: &Entry,
+    entry: &QueueEntry,
     filter: &Filter,
 ) -> Result<Option<pb::DeadLetter>, StoreError> {
-    let entry = store.index().carried_entry(topic.id, QUEUE, offset, *entry)?;
+    let entry = store.state().carried_entry(topic.id, QUEUE, offset, *entry)?;
     let Some((frame, record)) = readable(store.read_entry(&entry))? else { return Ok(None) };
     let Some(origin) = record.header.dead.as_ref() else { return Ok(None) };
     if !wire::is_wanted(&record, filter).unwrap_or(true) {
@@ -110,7 +110,7 @@ fn letter(
         dead_ms: frame.store_ms,
         store_ms: origin.store_ms,
         message: wire::message(&record, &delivery).to_vec(),
-        redriven: store.index().is_redriven(topic.id, QUEUE, offset)?,
+        redriven: store.state().progress.is_redriven(topic.id, QUEUE, offset)?,
     }))
 }
 
@@ -191,7 +191,7 @@ pub(super) fn blocked(
     request: &pb::ListBlockedRequest,
 ) -> Answer<pb::ListBlockedResponse> {
     let group = group_of(store, &request.group)?;
-    let topics = store.index().topics();
+    let topics = store.state().topics.all();
     let mut messages = Vec::new();
     for topic in topics {
         let Some(subscription) = subscription(store, deliveries, &group, &topic)? else { continue };
@@ -224,7 +224,7 @@ pub(super) fn retries(
         limit => PAGE_MAX.min(limit as usize),
     };
     let mut messages: Vec<pb::RetriedMessage> = Vec::new();
-    for topic in store.index().topics() {
+    for topic in store.state().topics.all() {
         let is_wanted = request.topic.is_empty() || request.topic == topic.name;
         if !is_wanted || topic.has_lites() || messages.len() >= max {
             continue;
@@ -271,7 +271,7 @@ fn subscription(
     }
     // Nobody has asked for messages since this broker was started; the log knows what used up its attempts.
     for queue in 0..topic.read_queues {
-        let acks = store.index().acks(group.id, topic.id, queue)?;
+        let acks = store.state().acks(group.id, topic.id, queue)?;
         let is_spent = |(_, attempts, _): (u64, u32, i64)| attempts >= group.max_attempts();
         if acks.is_some_and(|acks| acks.attempted().any(is_spent)) {
             let subscription = deliveries.subscription(group, topic);
@@ -290,7 +290,7 @@ pub(super) async fn settle(
     request: &pb::SettleBlockedRequest,
 ) -> Answer<()> {
     let group = group_of(engine.store(), &request.group)?;
-    let topic = engine.store().index().topic(&request.topic);
+    let topic = engine.store().state().topics.get(&request.topic);
     let topic = topic
         .ok_or_else(|| Failure::NotFound(format!("there is no topic {:?} on this broker", request.topic)))?;
     let subscription = subscription(engine.store(), deliveries, &group, &topic)?;

@@ -9,7 +9,7 @@ use kerolox_core::record::{
     Checked, DiscardRecord, MessageRecord, ProgressItem, ProgressRecord, Record, ReleaseRecord,
 };
 use kerolox_core::topic::Topic;
-use kerolox_core::transaction::{Half, Phase, Source};
+use kerolox_core::transaction::{HalfMessage, Phase, Source};
 use kerolox_log::Frame;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::kerolox as pb;
@@ -21,7 +21,7 @@ use crate::engine::{Engine, refused_by_log};
 use crate::pace::Caller;
 use crate::wire::{self, Delivery};
 
-/// Half messages that are looked at for one page, at the most.
+/// HalfMessage messages that are looked at for one page, at the most.
 const SCAN_MAX: usize = 4096;
 /// Transactions of one page, at the most.
 const PAGE_MAX: usize = 256;
@@ -53,7 +53,7 @@ impl Desk {
             0 => PAGE_MAX,
             limit => PAGE_MAX.min(limit as usize),
         };
-        let halves = self.store().index().halves_from(request.from, SCAN_MAX)?;
+        let halves = self.store().state().transactions.stored_from(request.from, SCAN_MAX)?;
         let next = halves.last().filter(|_| halves.len() == SCAN_MAX).map(|(position, _)| position + 1);
         let mut page = pb::ListTransactionsResponse { next, ..Default::default() };
         let mut bytes = 0;
@@ -92,7 +92,7 @@ impl Desk {
         let Some(info) = self.info(position, &half, record) else {
             return Err(Failure::NotFound("the topic of the transaction was deleted".to_owned()));
         };
-        let deliveries = match half.phase() {
+        let deliveries = match half.phase {
             Phase::Committed => self.deliveries(&half)?,
             _ => Vec::new(),
         };
@@ -125,7 +125,7 @@ impl Desk {
                 if !half.is_undecided() {
                     return Err(Failure::Invalid(format!(
                         "the transaction was {} before, so there is nothing to check back",
-                        word(half.phase())
+                        word(half.phase)
                     )));
                 }
                 let checked = Checked {
@@ -170,7 +170,7 @@ impl Desk {
         let mut counts: BTreeMap<u32, pb::TransactionCounts> = BTreeMap::new();
         let mut from = 0;
         while !caller.is_gone() {
-            let halves = self.store().index().halves_from(from, SCAN_MAX)?;
+            let halves = self.store().state().transactions.stored_from(from, SCAN_MAX)?;
             for (_, half) in halves
                 .iter()
                 .filter(|(_, half)| !half.joins && topic.as_ref().is_none_or(|t| t.id == half.topic_id))
@@ -183,7 +183,7 @@ impl Desk {
             }
         }
         let named = |(id, counts): (u32, pb::TransactionCounts)| {
-            let topic = self.store().index().topic_by_id(id)?;
+            let topic = self.store().state().topics.by_id(id)?;
             Some(pb::TransactionCounts { topic: topic.name.clone(), ..counts })
         };
         Ok(pb::CountTransactionsResponse {
@@ -202,7 +202,7 @@ impl Desk {
             limit => PAGE_MAX.min(limit as usize),
         };
         let before = if request.before == 0 { u64::MAX } else { request.before };
-        let entries = self.store().index().audit(before, limit)?;
+        let entries = self.store().state().audit.newest(before, limit)?;
         let next = entries.last().filter(|_| entries.len() == limit).map(|(position, _)| *position);
         let entry = |(position, entry): (u64, kerolox_core::audit::AuditEntry)| pb::AuditEntry {
             position,
@@ -220,13 +220,13 @@ impl Desk {
         if name.is_empty() {
             return Ok(None);
         }
-        let topic = self.store().index().topic(name);
+        let topic = self.store().state().topics.get(name);
         let missing =
             || Failure::NotFound(format!("there is no topic {name:?} on this broker; see mqadmin topicList"));
         topic.map(Some).ok_or_else(missing)
     }
 
-    fn find(&self, id: &str) -> Answer<(u64, Half)> {
+    fn find(&self, id: &str) -> Answer<(u64, HalfMessage)> {
         let id = TransactionId::from_text(id).map_err(|error| Failure::Invalid(error.to_string()))?;
         if id.broker != self.broker {
             return Err(Failure::Invalid(format!(
@@ -234,21 +234,21 @@ impl Desk {
                 id.broker, self.broker
             )));
         }
-        match self.store().index().half(id.position)? {
+        match self.store().state().transactions.get(id.position)? {
             Some(half) if half.message_id_crc == id.message_id_crc => Ok((id.position, half)),
             _ => Err(unknown()),
         }
     }
 
     /// The message whose decision is that of a half message.
-    fn decided_with(&self, position: u64, half: Half) -> Answer<(u64, Half)> {
+    fn decided_with(&self, position: u64, half: HalfMessage) -> Answer<(u64, HalfMessage)> {
         match half.leader {
             0 => Ok((position, half)),
-            leader => Ok((leader, self.store().index().half(leader)?.ok_or_else(unknown)?)),
+            leader => Ok((leader, self.store().state().transactions.get(leader)?.ok_or_else(unknown)?)),
         }
     }
 
-    fn find_by_message(&self, message_id: &str, caller: &Caller) -> Answer<(u64, Half)> {
+    fn find_by_message(&self, message_id: &str, caller: &Caller) -> Answer<(u64, HalfMessage)> {
         let is_it = |record: &MessageRecord| record.header.message_id == message_id;
         let mut page = Page::newest(PAGE_MAX);
         while !caller.is_gone() {
@@ -267,7 +267,11 @@ impl Desk {
     }
 
     /// The half message itself; `None` when it lies in a damaged part of the log or its segment is gone.
-    fn message(&self, position: u64, half: &Half) -> Result<Option<(Frame, MessageRecord)>, StoreError> {
+    fn message(
+        &self,
+        position: u64,
+        half: &HalfMessage,
+    ) -> Result<Option<(Frame, MessageRecord)>, StoreError> {
         match self.store().read_message(half.location(position), half.frame_len) {
             Err(error) if error.is_damage() || half.location(position) < self.store().log_start() => Ok(None),
             read => read.map(Some),
@@ -275,10 +279,10 @@ impl Desk {
     }
 
     /// Ids of the messages that are decided with one; empty where one cannot be read.
-    fn member_ids(&self, half: &Half) -> Answer<Vec<String>> {
+    fn member_ids(&self, half: &HalfMessage) -> Answer<Vec<String>> {
         let mut ids = Vec::with_capacity(half.members.len());
         for position in &half.members {
-            let member = self.store().index().half(*position)?;
+            let member = self.store().state().transactions.get(*position)?;
             let message = member.map(|member| self.message(*position, &member)).transpose()?.flatten();
             ids.push(message.map(|(_, record)| record.header.message_id).unwrap_or_default());
         }
@@ -289,10 +293,10 @@ impl Desk {
     fn info(
         &self,
         position: u64,
-        half: &Half,
+        half: &HalfMessage,
         message: Option<&MessageRecord>,
     ) -> Option<pb::TransactionInfo> {
-        let topic = self.store().index().topic_by_id(half.topic_id)?;
+        let topic = self.store().state().topics.by_id(half.topic_id)?;
         let id = TransactionId { broker: self.broker.clone(), position, message_id_crc: half.message_id_crc };
         let is_decided = !half.is_undecided();
         let labels = message.map(wire::labels).unwrap_or_default();
@@ -301,16 +305,16 @@ impl Desk {
             message_id: message.map(|record| record.header.message_id.clone()).unwrap_or_default(),
             topic: topic.name.clone(),
             queue: half.queue,
-            state: state(half.phase()).into(),
+            state: state(half.phase).into(),
             stored_ms: half.stored_ms,
             producer: message.map(|record| record.header.producer.clone()).unwrap_or_default(),
             checks: half.checks,
-            next_check_ms: if half.phase() == Phase::Prepared { half.next_check_ms } else { 0 },
+            next_check_ms: if half.phase == Phase::Prepared { half.next_check_ms } else { 0 },
             decided_ms: half.decided_ms,
             decided_by: half.decided_by.clone(),
-            decided_source: if is_decided { half.decided_source().word().to_owned() } else { String::new() },
+            decided_source: if is_decided { half.decided_source.word().to_owned() } else { String::new() },
             decided_reason: half.decided_reason.clone(),
-            offset: (half.phase() == Phase::Committed).then_some(half.offset),
+            offset: (half.phase == Phase::Committed).then_some(half.offset),
             deliver_at_ms: half.deliver_at_ms,
             messages: u32::try_from(half.members.len() + 1).unwrap_or(u32::MAX),
             tag: labels.tag.unwrap_or_default(),
@@ -319,10 +323,10 @@ impl Desk {
     }
 
     /// How far each group is with a committed message.
-    fn deliveries(&self, half: &Half) -> Result<Vec<pb::TransactionDelivery>, StoreError> {
-        let index = self.store().index();
+    fn deliveries(&self, half: &HalfMessage) -> Result<Vec<pb::TransactionDelivery>, StoreError> {
+        let index = self.store().state();
         let mut deliveries = Vec::new();
-        for group in index.groups() {
+        for group in index.groups.all() {
             let Some(acks) = index.acks(group.id, half.topic_id, half.queue)? else { continue };
             deliveries.push(pb::TransactionDelivery {
                 group: group.name.clone(),
@@ -348,10 +352,10 @@ impl<'a> Wanted<'a> {
         Self { topic, states: &request.states, since_ms: request.since_ms, until_ms }
     }
 
-    fn takes(&self, half: &Half) -> bool {
+    fn takes(&self, half: &HalfMessage) -> bool {
         let is_state = match self.states {
             [] => half.is_undecided(),
-            states => states.contains(&state(half.phase()).into()),
+            states => states.contains(&state(half.phase).into()),
         };
         is_state
             && self.topic.is_none_or(|topic| topic == half.topic_id)
@@ -359,8 +363,8 @@ impl<'a> Wanted<'a> {
     }
 }
 
-fn add(counts: &mut pb::TransactionCounts, half: &Half) {
-    match half.phase() {
+fn add(counts: &mut pb::TransactionCounts, half: &HalfMessage) {
+    match half.phase {
         Phase::Prepared => counts.prepared += 1,
         Phase::Parked => counts.parked += 1,
         Phase::Committed | Phase::Scheduled => counts.committed += 1,

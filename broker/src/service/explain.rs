@@ -72,7 +72,7 @@ struct Place<'a> {
 
 impl Inquiry<'_> {
     fn life(&self, found: &Found) -> Result<pb::MessageLife, Failure> {
-        let topic = self.store.index().topic_by_id(found.message.header.topic_id);
+        let topic = self.store.state().topics.by_id(found.message.header.topic_id);
         let (state, text, until_ms) = standing(&found.standing);
         let mut life = pb::MessageLife {
             message: Some(stored(found)),
@@ -83,7 +83,7 @@ impl Inquiry<'_> {
             groups: Vec::new(),
         };
         let (Some(topic), Some((queue, offset))) = (topic, found.standing.place()) else { return Ok(life) };
-        if offset < self.store.index().queue_bounds(topic.id, queue).min {
+        if offset < self.store.state().queues.bounds(topic.id, queue).min {
             life.state = "expired".to_owned();
             life.text = "its retention is over: nobody gets it for the first time any more".to_owned();
         }
@@ -101,7 +101,7 @@ impl Inquiry<'_> {
         if let Some(group) = self.only_group {
             return Ok(vec![Arc::clone(group)]);
         }
-        let groups = self.store.index().groups();
+        let groups = self.store.state().groups.all();
         let mut wanted = Vec::new();
         for group in groups.iter().filter(|group| group.parent == 0) {
             for cursor in cursors(self.store, group) {
@@ -182,7 +182,7 @@ impl Inquiry<'_> {
         reason: &mut pb::GroupReason,
     ) -> Result<(&'static str, String), Failure> {
         let of_group = |found: &&Found| {
-            let topic = self.store.index().topic_by_id(found.message.header.topic_id);
+            let topic = self.store.state().topics.by_id(found.message.header.topic_id);
             let origin = found.message.header.dead.as_ref();
             let name = kerolox_model::names::dead_letter_topic(&group.name);
             topic.is_some_and(|topic| topic.name == name)
@@ -197,7 +197,7 @@ impl Inquiry<'_> {
             let why = origin.map_or("", |origin| origin.reason().word());
             let redriven = match letter.standing.place() {
                 Some((queue, offset)) => {
-                    self.store.index().is_redriven(letter.message.header.topic_id, queue, offset)?
+                    self.store.state().progress.is_redriven(letter.message.header.topic_id, queue, offset)?
                 }
                 None => false,
             };

@@ -28,7 +28,7 @@ pub(super) fn describe(
     let mut queues = Vec::new();
     for cursor in cursors(store, &group) {
         for topic_id in deliveries.topics_of(&cursor)? {
-            let Some(topic) = store.index().topic_by_id(topic_id) else { continue };
+            let Some(topic) = store.state().topics.by_id(topic_id) else { continue };
             if only.is_some_and(|only| only != topic_id) {
                 continue;
             }
@@ -151,8 +151,8 @@ fn targets(
         _ => None,
     };
     let target = |queue: u32| {
-        let index = store.index();
-        let bounds = index.queue_bounds(topic.id, queue);
+        let index = store.state();
+        let bounds = index.queues.bounds(topic.id, queue);
         Ok(match (to, message) {
             (To::Earliest(_), _) => bounds.min,
             (To::Latest(_), _) => bounds.next,
@@ -194,7 +194,7 @@ fn place_of(store: &Store, topic: &Topic, id: &str) -> Result<MessagePlace, Fail
         Failure::NotFound(text)
     };
     let (queue, offset) = place.ok_or_else(missing)?;
-    let entry = store.index().entry(topic.id, queue, offset)?.ok_or_else(missing)?;
+    let entry = store.state().entry(topic.id, queue, offset)?.ok_or_else(missing)?;
     Ok(MessagePlace { queue, offset, visible_ms: entry.visible_ms })
 }
 
@@ -203,5 +203,5 @@ pub(super) fn group_named(store: &Store, name: &str) -> Result<Arc<Group>, Failu
         "" => Failure::Invalid("name the consumer group".into()),
         name => Failure::NotFound(format!("there is no consumer group {name:?}")),
     };
-    store.index().group(name).filter(|group| group.parent == 0).ok_or_else(missing)
+    store.state().groups.get(name).filter(|group| group.parent == 0).ok_or_else(missing)
 }

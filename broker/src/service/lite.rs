@@ -229,9 +229,9 @@ fn change_subscriptions(
     names: HashSet<&str>,
 ) -> Result<(Vec<u32>, Vec<EvictedSubscription>), Refusal> {
     // Held until the change is made: a lite topic that comes into being then finds its subscribers.
-    let index = context.engine.store().index();
+    let index = context.engine.store().state();
     let found = names.into_iter().map(|name| {
-        let queue = index.lite(change.topic_id, name)?.map(|lite| lite.queue);
+        let queue = index.lites.get(change.topic_id, name)?.map(|lite| lite.queue);
         Ok((name.to_owned(), queue))
     });
     let names = found.collect::<Result<Vec<_>, StoreError>>().map_err(|error| refused_by_store(&error))?;
@@ -304,8 +304,8 @@ fn offset_of(
     place: Option<offset_option::OffsetType>,
 ) -> Result<Option<u64>, StoreError> {
     use offset_option::{OffsetType, Policy};
-    let index = context.engine.store().index();
-    let bounds = index.queue_bounds(topic.id, queue);
+    let index = context.engine.store().state();
+    let bounds = index.queues.bounds(topic.id, queue);
     let number = |number: i64| u64::try_from(number).unwrap_or(0);
     let offset = match place {
         Some(OffsetType::Policy(policy)) => match Policy::try_from(policy) {

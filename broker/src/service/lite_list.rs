@@ -21,7 +21,7 @@ pub(super) fn list(
     request: &pb::ListLitesRequest,
 ) -> Result<pb::ListLitesResponse, Failure> {
     let topic = topic_named(store, &request.topic)?;
-    let total = store.index().lites_len(topic.id);
+    let total = store.state().queues.lite_len(topic.id);
     if !topic.has_lites() && total == 0 {
         return Err(Failure::Invalid(format!(
             "topic {name} accepts {types} messages and has no lite topics; one of type LITE has: mqadmin updateTopic -t {name} -a +message.type=LITE",
@@ -40,7 +40,7 @@ pub(super) fn list(
         0 => PAGE_MAX,
         limit => PAGE_MAX.min(limit as usize),
     };
-    let page = store.index().lites_with_prefix(topic.id, &request.prefix, &request.after, limit)?;
+    let page = store.state().lites.with_prefix(topic.id, &request.prefix, &request.after, limit)?;
     let next = page.last().filter(|_| page.len() == limit).map(|lite| lite.name.clone());
     let lites = page.into_iter().map(|lite| status(store, deliveries, &topic, group.as_deref(), lite));
     Ok(pb::ListLitesResponse {
@@ -58,7 +58,7 @@ fn status(
     cursors: Option<&[Group]>,
     lite: LiteTopic,
 ) -> Result<pb::LiteTopicStatus, Failure> {
-    let bounds = store.index().queue_bounds(topic.id, lite.queue);
+    let bounds = store.state().queues.bounds(topic.id, lite.queue);
     let count = |group_id| {
         deliveries.lite_directory().with(|table| table.count(topic.id, lite.queue, group_id)) as u64
     };

@@ -137,7 +137,7 @@ impl Context {
     /// The topic that a client names.
     fn topic(&self, resource: Option<&v2::Resource>) -> Result<Arc<Topic>, Refusal> {
         let name = stored_topic(resource)?;
-        let topic = self.engine.store().index().topic(&name);
+        let topic = self.engine.store().state().topics.get(&name);
         topic.ok_or_else(|| {
             Refusal::new(
                 Code::TopicNotFound,
@@ -189,7 +189,7 @@ impl SettingsPolicy for Policy {
     }
 
     fn group(&self, stored_group: &str) -> GroupPolicy {
-        let group = self.engine.store().index().group(stored_group);
+        let group = self.engine.store().state().groups.get(stored_group);
         group.map_or_else(GroupPolicy::default, |group| GroupPolicy {
             max_attempts: group.max_attempts(),
             fifo: group.fifo,

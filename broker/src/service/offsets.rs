@@ -16,8 +16,8 @@ pub(super) fn query_offset(
     request: &v2::QueryOffsetRequest,
 ) -> Result<v2::QueryOffsetResponse, Refusal> {
     let (topic, queue) = queue_of(context, request.message_queue.as_ref())?;
-    let index = context.engine.store().index();
-    let bounds = index.queue_bounds(topic.id, queue);
+    let index = context.engine.store().state();
+    let bounds = index.queues.bounds(topic.id, queue);
     let policy = QueryOffsetPolicy::try_from(request.query_offset_policy).map_err(|_| {
         let number = request.query_offset_policy;
         let reason = format!("{number} is no policy; set BEGINNING (0), END (1) or TIMESTAMP (2)");
@@ -45,8 +45,8 @@ pub(super) fn get_offset(
 ) -> Result<v2::GetOffsetResponse, Refusal> {
     let group_name = stored_group(request.group.as_ref())?;
     let (topic, queue) = queue_of(context, request.message_queue.as_ref())?;
-    let index = context.engine.store().index();
-    let group = index.group(&group_name).ok_or_else(|| {
+    let index = context.engine.store().state();
+    let group = index.groups.get(&group_name).ok_or_else(|| {
         let reason =
             format!("there is no consumer group {group_name:?}; it comes into being when it consumes");
         Refusal::new(Code::ConsumerGroupNotFound, reason)
@@ -72,7 +72,7 @@ pub(super) async fn update_offset(
 ) -> Result<v2::UpdateOffsetResponse, Refusal> {
     let (topic, queue) = queue_of(context, request.message_queue.as_ref())?;
     let group = context.group(request.group.as_ref(), &client.client_id).await?;
-    let end = context.engine.store().index().queue_bounds(topic.id, queue).next;
+    let end = context.engine.store().state().queues.bounds(topic.id, queue).next;
     let offset = u64::try_from(request.offset).ok().filter(|offset| *offset <= end);
     let offset = offset.ok_or_else(|| illegal_offset(&topic, queue, request.offset, 0, end))?;
     context.deliveries.reset(&group, &topic, [(queue, offset)]).await?;

@@ -92,13 +92,13 @@ fn in_queue(
         return Err(Failure::NotFound(text));
     }
     let entries = {
-        let index = store.index();
+        let index = store.state();
         let from = match place.from {
             Some(From::Offset(offset)) => offset,
             Some(From::TimeMs(time_ms)) => index.offset_at(topic.id, queue, time_ms)?,
-            None => index.queue_bounds(topic.id, queue).min,
+            None => index.queues.bounds(topic.id, queue).min,
         };
-        index.entries(topic.id, queue, from, limit(request))?
+        index.queues.entries(topic.id, queue, from, limit(request))?
     };
     let mut answer = pb::QueryMessagesResponse::default();
     let full = entries.len() == limit(request);
@@ -113,7 +113,7 @@ fn in_queue(
             answer.next = offset;
             break;
         }
-        let entry = store.index().carried_entry(topic.id, queue, offset, entry)?;
+        let entry = store.state().carried_entry(topic.id, queue, offset, entry)?;
         match store.read_message(entry.position, entry.len) {
             Ok((frame, message)) => {
                 let standing = Standing::Visible { queue, offset };
@@ -139,7 +139,7 @@ pub(super) fn topic_named(store: &Store, name: &str) -> Result<std::sync::Arc<To
         "" => Failure::Invalid("name the topic".into()),
         name => Failure::NotFound(format!("there is no topic {name:?}; see mqadmin topicList")),
     };
-    store.index().topic(name).ok_or_else(missing)
+    store.state().topics.get(name).ok_or_else(missing)
 }
 
 fn limit(request: &pb::QueryMessagesRequest) -> usize {

@@ -1,7 +1,7 @@
 //! RecallMessage.
 
 use kerolox_core::record::{ProgressItem, ProgressRecord, Record, TimerDecision, TimerEnded};
-use kerolox_core::timer::{Timer, TimerPhase};
+use kerolox_core::timer::{ScheduledMessage, TimerPhase};
 use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::refusal::{Refusal, ok_status};
 use kerolox_kit::relay;
@@ -36,15 +36,15 @@ pub(super) async fn recall_message(
 
 /// The message that a handle stands for, if it can still be decided about. What cannot is refused before anything is
 /// written to the log.
-pub(super) fn pending(engine: &Engine, handle: &RecallHandle) -> Result<Timer, Refusal> {
-    let index = engine.store().index();
-    let timer = index.timer(handle.position).map_err(|error| refused_by_store(&error))?;
+pub(super) fn pending(engine: &Engine, handle: &RecallHandle) -> Result<ScheduledMessage, Refusal> {
+    let index = engine.store().state();
+    let timer = index.timers.get(handle.position).map_err(|error| refused_by_store(&error))?;
     match timer.filter(|timer| timer.message_id_crc == handle.message_id_crc) {
         Some(timer) if timer.is_pending() => return Ok(timer),
-        Some(timer) => return Err(over(timer.phase())),
+        Some(timer) => return Err(over(timer.phase)),
         None => {}
     }
-    let half = index.half(handle.position).map_err(|error| refused_by_store(&error))?;
+    let half = index.transactions.get(handle.position).map_err(|error| refused_by_store(&error))?;
     match half.filter(|half| half.message_id_crc == handle.message_id_crc) {
         Some(half) if half.is_undecided() => Err(Refusal::new(
             Code::NotFound,
@@ -75,9 +75,13 @@ pub(super) async fn end_timer(
     }
 }
 
-fn check_topic(context: &Context, timer: &Timer, asked: Option<&v2::Resource>) -> Result<(), Refusal> {
+fn check_topic(
+    context: &Context,
+    timer: &ScheduledMessage,
+    asked: Option<&v2::Resource>,
+) -> Result<(), Refusal> {
     let asked = stored_topic(asked)?;
-    let topic = context.engine.store().index().topic_by_id(timer.topic_id).ok_or_else(unknown)?;
+    let topic = context.engine.store().state().topics.by_id(timer.topic_id).ok_or_else(unknown)?;
     if topic.name == asked {
         return Ok(());
     }
@@ -87,7 +91,7 @@ fn check_topic(context: &Context, timer: &Timer, asked: Option<&v2::Resource>) -
     ))
 }
 
-fn message_id(engine: &Engine, position: u64, timer: &Timer) -> Result<String, Refusal> {
+fn message_id(engine: &Engine, position: u64, timer: &ScheduledMessage) -> Result<String, Refusal> {
     let read = engine.store().read_message(timer.location(position), timer.frame_len);
     let (_, message) = read.map_err(|error| refused_by_store(&error))?;
     Ok(message.header.message_id)

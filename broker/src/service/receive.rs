@@ -24,7 +24,7 @@ use kerolox_model::limits::{INVISIBLE_MS_MAX, INVISIBLE_MS_MIN, RECEIVE_BATCH_MA
 use kerolox_model::token::ReceiptHandle;
 use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code};
-use kerolox_store::{Entry, ReadMessage, StoreError};
+use kerolox_store::{QueueEntry, ReadMessage, StoreError};
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
@@ -252,7 +252,7 @@ pub(super) async fn wait(
 }
 
 /// Bytes that are read for an entry.
-pub(super) fn length(entry: &Option<Entry>) -> usize {
+pub(super) fn length(entry: &Option<QueueEntry>) -> usize {
     entry.map_or(0, |entry| entry.len as usize)
 }
 
@@ -300,7 +300,7 @@ impl Picks<'_> {
     }
 
     /// Gives back what is too much for a step. Their entries are in the same order.
-    fn limit(&mut self, entries: &mut Vec<Option<Entry>>, step: &mut Step) {
+    fn limit(&mut self, entries: &mut Vec<Option<QueueEntry>>, step: &mut Step) {
         let len = step.take(entries.iter().map(length));
         entries.truncate(len);
         let rest = self.messages.split_off(len);
@@ -380,7 +380,7 @@ impl Receiver<'_> {
             picks.limit(&mut entries, step);
             let reserved = try_reserve(entries.iter().map(length).sum())?;
             let store = self.context.engine.store();
-            let read = |entry: Option<Entry>| entry.map_or(Ok(None), |entry| store.read_entry(&entry));
+            let read = |entry: Option<QueueEntry>| entry.map_or(Ok(None), |entry| store.read_entry(&entry));
             let messages = self.keep_wanted(picks, entries.into_iter().map(read).collect(), waiter)?;
             reserved.keep(messages.iter().map(|(_, message)| message.len()).sum());
             if !messages.is_empty() {
@@ -392,8 +392,8 @@ impl Receiver<'_> {
         }
     }
 
-    fn entries(&self, picks: &Picks<'_>) -> Result<Vec<Option<Entry>>, Refusal> {
-        let entries = self.context.engine.store().index().entries_at(self.wanted.topic.id, &picks.places());
+    fn entries(&self, picks: &Picks<'_>) -> Result<Vec<Option<QueueEntry>>, Refusal> {
+        let entries = self.context.engine.store().state().entries_at(self.wanted.topic.id, &picks.places());
         entries.map_err(|error| refused_by_store(&error))
     }
 
@@ -485,11 +485,11 @@ impl Receiver<'_> {
             let page: Vec<(u32, u64)> = (from..end).map(|at| (queue, at)).collect();
             let store = self.context.engine.store();
             let mut entries = store
-                .index()
+                .state()
                 .entries_at(self.wanted.topic.id, &page)
                 .map_err(|error| refused_by_store(&error))?;
             entries.truncate(step.take(entries.iter().map(length)));
-            let read = |entry: Option<Entry>| entry.map_or(Ok(None), |entry| store.read_entry(&entry));
+            let read = |entry: Option<QueueEntry>| entry.map_or(Ok(None), |entry| store.read_entry(&entry));
             let read = page.iter().zip(entries.into_iter().map(read));
             let keys = read.map(|((_, offset), read)| ordering_key(*offset, read));
             let keys = keys.collect::<Result<Vec<_>, _>>()?;
@@ -516,8 +516,8 @@ impl Receiver<'_> {
         let is_dead_letter = found.as_ref().is_some_and(|(_, record)| record.header.dead.is_some());
         // A dead letter that went back to its group is no longer one.
         let is_over = is_dead_letter && {
-            let index = self.context.engine.store().index();
-            index.is_redriven(self.wanted.topic.id, picked.queue, picked.offset)?
+            let index = self.context.engine.store().state();
+            index.progress.is_redriven(self.wanted.topic.id, picked.queue, picked.offset)?
         };
         Ok(found.filter(|_| !is_over))
     }

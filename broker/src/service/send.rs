@@ -10,14 +10,14 @@ use kerolox_core::schedule;
 use kerolox_core::slots;
 use kerolox_core::topic::{MessageType, Topic};
 use kerolox_core::topic_limits;
-use kerolox_core::transaction::Half;
+use kerolox_core::transaction::HalfMessage;
 use kerolox_kit::headers::ClientHeaders;
 use kerolox_kit::refusal::{Refusal, common_status, ok_status};
 use kerolox_kit::routes::stored_topic;
 use kerolox_model::token::{RecallHandle, TransactionId};
 use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code};
-use kerolox_store::{Applied, First, Outcome};
+use kerolox_store::{Applied, FirstMessage, Outcome};
 
 use super::{Context, lite};
 use crate::engine::{refused_by_log, refused_by_store};
@@ -35,7 +35,7 @@ pub(super) async fn send_message(
     let delayed: Vec<bool> = records.iter().map(|record| record.header.deliver_at_ms != 0).collect();
     let entries: Vec<_> = match once::store(&context.engine, &topic, records, context.clock.now_ms()).await {
         Ok(applied) => {
-            // Half messages of one request are one transaction, that of the last one; other requests have no use for an id.
+            // HalfMessage messages of one request are one transaction, that of the last one; other requests have no use for an id.
             let is_held = |applied: &&Applied| applied.outcome == Outcome::Held;
             let transaction = match (applied.last().filter(is_held), ids.last()) {
                 (Some(last), Some(id)) => TransactionId::new(&context.broker, last.position, id).to_text(),
@@ -226,8 +226,10 @@ fn entry(
             )
         }
         Outcome::Scheduled => (0, String::new(), recall_handle(applied.position)),
-        Outcome::Duplicate(First { place: Some((_, offset)), .. }) => (offset, String::new(), String::new()),
-        Outcome::Duplicate(First { position, .. }) => match half_at(context, position) {
+        Outcome::Duplicate(FirstMessage { place: Some((_, offset)), .. }) => {
+            (offset, String::new(), String::new())
+        }
+        Outcome::Duplicate(FirstMessage { position, .. }) => match half_at(context, position) {
             Some(half) => {
                 let id = TransactionId::of_half(&context.broker, position, half.message_id_crc).to_text();
                 (0, id, if half.deliver_at_ms == 0 { String::new() } else { recall_handle(position) })
@@ -235,7 +237,7 @@ fn entry(
             None => (0, String::new(), recall_handle(position)),
         },
         // Removed for its age since it was looked up; SDKs send again, which makes it anew.
-        Outcome::TopicGone if context.engine.store().index().topic(topic).is_some() => {
+        Outcome::TopicGone if context.engine.store().state().topics.get(topic).is_some() => {
             let refusal = Refusal::new(
                 Code::InternalServerError,
                 "the lite topic expired just before the message was stored; send it again",
@@ -259,7 +261,7 @@ fn entry(
 
 /// The id of the message that a repeat repeats, which has another one when they have the same keys. Without it, the answer
 /// is still right.
-fn id_of(context: &Context, first: &First) -> Option<String> {
+fn id_of(context: &Context, first: &FirstMessage) -> Option<String> {
     let read = context.engine.store().read_message_at(first.position);
     read.inspect_err(|error| tracing::warn!(%error, "the first one of repeated messages cannot be read"))
         .ok()
@@ -267,8 +269,8 @@ fn id_of(context: &Context, first: &First) -> Option<String> {
 }
 
 /// The half message at a position, if there is one: else it is a scheduled message.
-fn half_at(context: &Context, position: u64) -> Option<Half> {
-    context.engine.store().index().half(position).ok().flatten()
+fn half_at(context: &Context, position: u64) -> Option<HalfMessage> {
+    context.engine.store().state().transactions.get(position).ok().flatten()
 }
 
 fn refused_entry(status: v2::Status, message_id: String) -> v2::SendResultEntry {

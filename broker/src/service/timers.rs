@@ -3,7 +3,7 @@
 use kerolox_core::filter::Filter;
 use kerolox_core::lookup;
 use kerolox_core::record::{MessageRecord, TimerDecision};
-use kerolox_core::timer::Timer;
+use kerolox_core::timer::ScheduledMessage;
 use kerolox_kit::refusal::Refusal;
 use kerolox_model::token::RecallHandle;
 use kerolox_proto::kerolox as pb;
@@ -36,14 +36,14 @@ pub(super) fn list(
     let topic_id = match request.topic.as_str() {
         "" => None,
         name => {
-            let topic = store.index().topic(name);
+            let topic = store.state().topics.get(name);
             let missing = || Failure::NotFound(format!("there is no topic {name:?} on this broker"));
             Some(topic.ok_or_else(missing)?.id)
         }
     };
     let filter = Filter::tags(&request.tags).map_err(Failure::Invalid)?;
     let until_ms = if request.until_ms == 0 { i64::MAX } else { request.until_ms };
-    let is_in_range = |timer: &Timer| {
+    let is_in_range = |timer: &ScheduledMessage| {
         topic_id.is_none_or(|id| timer.topic_id == id) && (request.since_ms..until_ms).contains(&timer.due_ms)
     };
     let mut page = pb::ListTimersResponse::default();
@@ -61,7 +61,7 @@ pub(super) fn list(
     let from = request.next.as_ref().map(|next| (next.due_ms, next.position));
     // Nothing of the millisecond before can stand behind this.
     let from = from.or(request.since_ms.checked_sub(1).map(|before_ms| (before_ms, u64::MAX)));
-    let looked_at = store.index().due_timers(until_ms.saturating_sub(1), from, limit)?;
+    let looked_at = store.state().timers.due(until_ms.saturating_sub(1), from, limit)?;
     let is_full = looked_at.len() == limit;
     let (mut bytes, mut read_bytes) = (0, 0);
     let mut last = None;
@@ -116,7 +116,7 @@ pub(super) async fn end(
     Ok(answer)
 }
 
-fn of_handle(engine: &Engine, broker: &str, handle: &str) -> Answer<(u64, Timer, MessageRecord)> {
+fn of_handle(engine: &Engine, broker: &str, handle: &str) -> Answer<(u64, ScheduledMessage, MessageRecord)> {
     let handle = RecallHandle::from_text(handle).map_err(|error| Refusal::invalid_recall_handle(&error))?;
     if handle.broker != broker {
         let owner = &handle.broker;
@@ -127,20 +127,20 @@ fn of_handle(engine: &Engine, broker: &str, handle: &str) -> Answer<(u64, Timer,
     Ok((handle.position, timer, message))
 }
 
-fn pending_of_id(store: &Store, id: &str) -> Answer<Vec<(u64, Timer, MessageRecord)>> {
+fn pending_of_id(store: &Store, id: &str) -> Answer<Vec<(u64, ScheduledMessage, MessageRecord)>> {
     let (pending, over): (Vec<_>, Vec<_>) =
         of_id(store, id)?.into_iter().partition(|(_, timer, _)| timer.is_pending());
     match (pending.is_empty(), over.first()) {
         (false, _) => Ok(pending),
         (true, Some((_, timer, _))) => {
-            Err(Failure::NotFound(format!("the message was {} before", timer.phase().word())))
+            Err(Failure::NotFound(format!("the message was {} before", timer.phase.word())))
         }
         (true, None) => Err(Failure::NotFound(format!("there is no scheduled message with id {id:?}"))),
     }
 }
 
 /// Scheduled messages of an id, pending or not.
-fn of_id(store: &Store, id: &str) -> Result<Vec<(u64, Timer, MessageRecord)>, StoreError> {
+fn of_id(store: &Store, id: &str) -> Result<Vec<(u64, ScheduledMessage, MessageRecord)>, StoreError> {
     let found = store.find(lookup::id_hash(id), &Page::newest(SAME_ID_MAX), |m| m.header.message_id == id)?;
     let timers = found.messages.into_iter().filter_map(|found| match found.standing {
         Standing::Timer(timer) => Some((found.position, *timer, found.message)),
@@ -149,7 +149,7 @@ fn of_id(store: &Store, id: &str) -> Result<Vec<(u64, Timer, MessageRecord)>, St
     Ok(timers.collect())
 }
 
-fn read(store: &Store, position: u64, timer: &Timer) -> Result<MessageRecord, StoreError> {
+fn read(store: &Store, position: u64, timer: &ScheduledMessage) -> Result<MessageRecord, StoreError> {
     Ok(store.read_message(timer.location(position), timer.frame_len)?.1)
 }
 
@@ -157,11 +157,11 @@ fn shown(
     store: &Store,
     broker: &str,
     position: u64,
-    timer: &Timer,
+    timer: &ScheduledMessage,
     message: &MessageRecord,
 ) -> pb::ScheduledMessage {
     let id = &message.header.message_id;
-    let topic = store.index().topic_by_id(timer.topic_id);
+    let topic = store.state().topics.by_id(timer.topic_id);
     let delivery = Delivery { store_ms: timer.stored_ms, queue: timer.queue, ..Delivery::default() };
     pb::ScheduledMessage {
         message_id: id.clone(),

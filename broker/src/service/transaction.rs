@@ -67,11 +67,11 @@ fn record(request: &v2::EndTransactionRequest, held: u64, client: &str) -> Recor
 /// A half message that was never there is refused before anything is written to the log, and so is one of another topic than the
 /// request names, if it names one.
 fn check_exists(context: &Context, id: &TransactionId, topic: Option<&v2::Resource>) -> Result<(), Refusal> {
-    let index = context.engine.store().index();
-    let half = index.half(id.position).map_err(|error| refused_by_store(&error))?;
+    let index = context.engine.store().state();
+    let half = index.transactions.get(id.position).map_err(|error| refused_by_store(&error))?;
     let half = half.filter(|half| half.message_id_crc == id.message_id_crc).ok_or_else(unknown)?;
     let named = topic.map(|topic| in_namespace(&topic.resource_namespace, &topic.name));
-    match (named, index.topic_by_id(half.topic_id)) {
+    match (named, index.topics.by_id(half.topic_id)) {
         (Some(named), Some(topic)) if named != topic.name => Err(Refusal::new(
             Code::InvalidTransactionId,
             format!(

@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use kerolox_log::{DamagedRange, LogError};
 
 use crate::error::StoreError;
-use crate::state::Repair;
+use crate::state::QueueRepair;
 
 /// Ranges that are remembered; a log with more has other problems.
 const RANGES_MAX: usize = 1000;
@@ -16,7 +16,7 @@ const RANGES_MAX: usize = 1000;
 pub(crate) struct Damage {
     ranges: Mutex<BTreeMap<u64, DamagedRange>>,
     /// What it did to the index when that was brought up to date; known when the store is open.
-    repairs: OnceLock<Vec<Repair>>,
+    repairs: OnceLock<Vec<QueueRepair>>,
 }
 
 impl Damage {
@@ -41,14 +41,14 @@ impl Damage {
     }
 
     /// Remembers what became of the queues when the store was opened, and says so in the process's log.
-    pub(crate) fn note_repairs(&self, repairs: &[Repair]) {
+    pub(crate) fn note_repairs(&self, repairs: &[QueueRepair]) {
         for repair in repairs.iter().take(RANGES_MAX) {
             tracing::error!("the index was brought up to date over damage in the log: {repair}");
         }
         self.repairs.get_or_init(|| repairs.to_vec());
     }
 
-    pub(crate) fn repairs(&self) -> Vec<Repair> {
+    pub(crate) fn repairs(&self) -> Vec<QueueRepair> {
         self.repairs.get().cloned().unwrap_or_default()
     }
 

@@ -62,7 +62,7 @@ impl Applier {
         let mut events = Vec::new();
         // In memory before anybody can learn of them.
         self.shared.tail.extend(batch.frames.iter().cloned());
-        let applied = apply_all(&mut self.shared.write_index(), batch, &mut events, &mut answers);
+        let applied = apply_all(&mut self.shared.write_state(), batch, &mut events, &mut answers);
         for event in &events {
             (self.listener)(event);
         }
@@ -73,7 +73,7 @@ impl Applier {
     }
 
     fn pending_len(&self) -> usize {
-        self.shared.read_index().pending_len()
+        self.shared.read_state().pending_len()
     }
 
     /// How long the indexer may sleep; `None` when there is nothing to flush.
@@ -88,7 +88,7 @@ impl Applier {
     /// Flushes the index, unless it holds records that a power cut or another master can still take: the index would show what
     /// the log does not hold, and offsets that it gives to others. Says whether it did; if not, it can before long.
     fn flush_durable(&mut self) -> Result<bool, StoreError> {
-        let applied = self.shared.read_index().applied();
+        let applied = self.shared.read_state().applied();
         let durable = self.shared.reader.durable() >= applied || sabotage::is("flush-before-sync");
         let durable = durable && self.shared.gate.high_watermark() >= applied;
         let flushed = durable && self.flush_if_possible()?;
@@ -115,7 +115,7 @@ impl Applier {
     /// Whether so much waits to be flushed, of what is not safe, that no more should be added.
     fn is_full(&self) -> bool {
         self.pending_len() >= 2 * FLUSH_KEYS
-            && self.shared.read_index().applied() > self.shared.gate.high_watermark()
+            && self.shared.read_state().applied() > self.shared.gate.high_watermark()
     }
 
     /// Without the index nothing can be answered truthfully: stop taking records.
@@ -209,7 +209,7 @@ impl Indexer {
                     let _ = answer.send(());
                 }
                 Some(Waiting::Snapshot(answer)) => {
-                    let parts = applier.shared.read_index().snapshot_bodies(false)?;
+                    let parts = applier.shared.read_state().snapshot_bodies(false)?;
                     // Without the writer nobody needs it.
                     let _ = answer.send(parts);
                 }
@@ -288,9 +288,9 @@ fn apply_all(
 
 /// Writes what changed in the index to the key-value store. Only the thread that applies records may call this.
 pub(crate) fn flush(shared: &Shared) -> Result<(), StoreError> {
-    let pending = shared.index.read().unwrap_or_else(PoisonError::into_inner).pending();
+    let changes = shared.read_state().changes();
     // Readers go on while the batch is written: until `flushed`, they see the same values in memory.
-    shared.kv.write(pending)?;
-    shared.index.write().unwrap_or_else(PoisonError::into_inner).flushed();
+    shared.kv.write(changes)?;
+    shared.write_state().flushed();
     Ok(())
 }

@@ -1,20 +1,19 @@
-//! The storage engine of one broker: a commit log, and an index that is a fold of it.
+//! The storage engine of one broker: a commit log, and the state that follows from it.
 //!
 //! [`Store`] owns three threads. The *writer* takes proposed records, appends them in batches and makes each batch
 //! durable with one sync. Then the batch is applied to the [`state::StateMachine`] in log order, by the *indexer* or by a writer
-//! that has nothing else to do, and only then is a proposal answered, with the outcome that the fold decided: the queue
+//! that has nothing else to do, and only then is a proposal answered, with the outcome that the state machine decided: the queue
 //! offset of a message, the winner of two decisions about one transaction. So nothing that is not durable can be seen,
 //! and a replica that applies the same records decides the same. The *syncer* makes durable what nobody waits for.
 //!
 //! The index keeps what changed since its last flush in memory and writes it to a [`kv::Kv`] in atomic batches that
-//! carry the log position they stand for. After a crash the fold goes on from there; without any index it starts at
+//! carry the log position they stand for. After a crash the state machine goes on from there; without any index it starts at
 //! the beginning of the log.
 
 mod clock;
 mod damage;
 mod error;
 mod gate;
-pub mod state;
 mod indexer;
 pub mod kv;
 mod lookup;
@@ -22,6 +21,7 @@ mod opening;
 mod parked;
 mod reign;
 mod retention;
+pub mod state;
 mod store;
 mod tail;
 mod writer;
@@ -29,10 +29,12 @@ mod writer;
 pub use clock::GuardedClock;
 pub use error::{ProposeError, StoreError};
 pub use gate::{clock_reading, lets_through, mono_ms};
-pub use state::{BLOCK as ENTRIES_PER_BLOCK, Entry, Event, First, Outcome, QueueBounds, Repair};
 pub use lookup::{Found, FoundPage, Page, ReadMessage, Standing};
 pub use opening::{Opening, Progress};
 pub use parked::{Newest, Parked};
 pub use reign::Settled;
 pub use retention::{TrimError, TrimPoint, Trimmed};
+pub use state::{
+    BLOCK as ENTRIES_PER_BLOCK, Event, FirstMessage, Outcome, QueueBounds, QueueEntry, QueueRepair,
+};
 pub use store::{Applied, BatchCompletion, Completion, Positions, Store, StoreOptions};

@@ -1,12 +1,12 @@
 //! Finding stored messages again: by id, by key, by time.
 
 use kerolox_core::record::{Carried, Hold, MessageHeader, MessageRecord};
-use kerolox_core::timer::{Timer, TimerPhase};
-use kerolox_core::transaction::{Half, Phase};
+use kerolox_core::timer::{ScheduledMessage, TimerPhase};
+use kerolox_core::transaction::{HalfMessage, Phase};
 use kerolox_log::Frame;
 
 use crate::error::StoreError;
-use crate::state::{Entry, StateMachine};
+use crate::state::{QueueEntry, StateMachine};
 use crate::store::Store;
 
 /// Records that one call reads at most: the hits of a common key may all be of another time.
@@ -46,10 +46,10 @@ pub enum Standing {
         /// Offset in the queue.
         offset: u64,
     },
-    /// It is or was a half message; when committed, it stands in [`Half::queue`] at [`Half::offset`].
-    Half(Box<Half>),
-    /// It is or was a scheduled message; when delivered, it stands in [`Timer::queue`] at [`Timer::offset`].
-    Timer(Box<Timer>),
+    /// It is or was a half message; when committed, it stands in its queue at its offset.
+    Half(Box<HalfMessage>),
+    /// It is or was a scheduled message; when delivered, it stands in its queue at its offset.
+    Timer(Box<ScheduledMessage>),
     /// Its topic was deleted, or its entry expired before its segment.
     Gone,
 }
@@ -93,7 +93,7 @@ impl Store {
         let mut found = FoundPage::default();
         let (mut bytes, mut read_bytes) = (0, 0);
         // What is not applied yet is not visible yet.
-        let positions = self.index().positions_of(hash, page.before);
+        let positions = self.state().positions_of(hash, page.before);
         for (reads, position) in positions.enumerate() {
             let position = position?;
             let is_enough = reads == READS_MAX || read_bytes >= READ_BYTES_MAX;
@@ -117,7 +117,7 @@ impl Store {
             if !(page.since_ms..page.until_ms).contains(&frame.store_ms) || !wanted(&message) {
                 continue;
             }
-            if let Some(standing) = self.index().standing(&frame, &message)? {
+            if let Some(standing) = self.state().standing(&frame, &message)? {
                 let identity = message.header.carried.map_or(position, |carried| carried.position);
                 let store_ms = frame.store_ms;
                 bytes += frame.len as usize;
@@ -137,7 +137,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     pub fn message_at(&self, topic_id: u32, queue: u32, offset: u64) -> ReadMessage {
-        let Some(entry) = self.index().entry(topic_id, queue, offset)? else { return Ok(None) };
+        let Some(entry) = self.state().entry(topic_id, queue, offset)? else { return Ok(None) };
         self.read_entry(&entry)
     }
 
@@ -145,7 +145,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
-    pub fn read_entry(&self, entry: &Entry) -> ReadMessage {
+    pub fn read_entry(&self, entry: &QueueEntry) -> ReadMessage {
         match self.read_message(entry.position, entry.len) {
             Err(_) if entry.position < self.log_start() => Ok(None),
             read => read.map(Some),
@@ -157,16 +157,16 @@ impl StateMachine {
     /// Where the message stands whose record is this one; `None` if another record took this one's place.
     fn standing(&self, frame: &Frame, message: &MessageRecord) -> Result<Option<Standing>, StoreError> {
         let header = &message.header;
-        if self.topic_by_id(header.topic_id).is_none() {
+        if !self.topics.has(header.topic_id) {
             return Ok(Some(Standing::Gone));
         }
         let identity = header.carried.map_or(frame.position, |carried| carried.position);
         // First, because it comes after the half message that it may have been.
-        if let Some(timer) = self.timer(identity)? {
+        if let Some(timer) = self.timers.get(identity)? {
             let is_this = timer.location(identity) == frame.position;
             return Ok(is_this.then(|| Standing::Timer(Box::new(timer))));
         }
-        if let Some(half) = self.half(identity)? {
+        if let Some(half) = self.transactions.get(identity)? {
             let is_this = half.location(identity) == frame.position;
             return Ok(is_this.then(|| Standing::Half(Box::new(half))));
         }
@@ -177,7 +177,7 @@ impl StateMachine {
         };
         let Some((queue, offset)) = place else { return Ok(Some(Standing::Gone)) };
         match self.entry(header.topic_id, queue, offset)? {
-            Some(Entry { position, .. }) if position != frame.position => Ok(None),
+            Some(QueueEntry { position, .. }) if position != frame.position => Ok(None),
             Some(_) => Ok(Some(Standing::Visible { queue, offset })),
             None => Ok(Some(Standing::Gone)),
         }
@@ -189,11 +189,11 @@ impl StateMachine {
     /// # Errors
     /// [`StoreError`] when the store fails or holds something malformed.
     pub fn offset_at(&self, topic_id: u32, queue: u32, time_ms: i64) -> Result<u64, StoreError> {
-        let bounds = self.queue_bounds(topic_id, queue);
+        let bounds = self.queues.bounds(topic_id, queue);
         let (mut low, mut high) = (bounds.min, bounds.next);
         while low < high {
             let middle = low + (high - low) / 2;
-            let found = self.entries(topic_id, queue, middle, 1)?;
+            let found = self.queues.entries(topic_id, queue, middle, 1)?;
             match found.first() {
                 Some((_, entry)) if entry.visible_ms < time_ms => low = middle + 1,
                 _ => high = middle,
@@ -211,7 +211,7 @@ impl StateMachine {
     ) -> Result<Option<(u32, u64)>, StoreError> {
         let expected = Some(header.queue);
         // A message group may have been on its way to another queue.
-        let others = header.slot.and_then(|_| Some(0..self.topic_by_id(header.topic_id)?.read_queues));
+        let others = header.slot.and_then(|_| Some(0..self.topics.by_id(header.topic_id)?.read_queues));
         let others = others.into_iter().flatten().filter(|queue| *queue != header.queue);
         for queue in expected.into_iter().chain(others) {
             if let Some(offset) = self.offset_of(header.topic_id, queue, position, visible_ms)? {
@@ -233,7 +233,7 @@ impl StateMachine {
         const STEP: usize = 256;
         let mut from = self.offset_at(topic_id, queue, visible_ms)?;
         loop {
-            let entries = self.entries(topic_id, queue, from, STEP)?;
+            let entries = self.queues.entries(topic_id, queue, from, STEP)?;
             let same_time = entries.iter().take_while(|(_, entry)| entry.visible_ms == visible_ms);
             for (offset, entry) in same_time {
                 if entry.position == position {
@@ -253,9 +253,9 @@ impl Standing {
     pub fn place(&self) -> Option<(u32, u64)> {
         match self {
             Self::Visible { queue, offset } => Some((*queue, *offset)),
-            Self::Half(half) => (half.phase() == Phase::Committed).then_some((half.queue, half.offset)),
+            Self::Half(half) => (half.phase == Phase::Committed).then_some((half.queue, half.offset)),
             Self::Timer(timer) => {
-                (timer.phase() == TimerPhase::Delivered).then_some((timer.queue, timer.offset))
+                (timer.phase == TimerPhase::Delivered).then_some((timer.queue, timer.offset))
             }
             Self::Gone => None,
         }
@@ -266,8 +266,8 @@ impl Standing {
         match self {
             Self::Visible { .. } => "visible",
             Self::Gone => "gone",
-            Self::Timer(timer) => timer.phase().word(),
-            Self::Half(half) => match half.phase() {
+            Self::Timer(timer) => timer.phase.word(),
+            Self::Half(half) => match half.phase {
                 Phase::Prepared => "prepared",
                 Phase::Committed => "committed",
                 Phase::RolledBack => "rolled-back",

@@ -13,23 +13,25 @@ use crate::retention;
 use crate::state::Outcome;
 use crate::store::Shared;
 
-/// A fold that takes longer than this tells how far it is, and makes durable what it has, again and again: the next start
+/// A rebuild that takes longer than this tells how far it is, and makes durable what it has, again and again: the next start
 /// goes on from there.
 const TELL_INTERVAL: Duration = Duration::from_secs(2);
+/// What waits to be flushed is counted once in so many records.
+const RECORDS_PER_COUNT: u64 = 64;
 /// The clock is looked at once in so many records.
 const RECORDS_PER_LOOK: u64 = 1024;
 
 /// Watches a store being opened, and can stop that. Shared by who opens and who watches.
 #[derive(Debug, Default)]
 pub struct Opening {
-    fold: Mutex<Option<Fold>>,
+    rebuild: Mutex<Option<Rebuild>>,
     position: AtomicU64,
     is_stopped: AtomicBool,
 }
 
-/// A fold under way.
+/// A rebuild under way.
 #[derive(Debug, Clone, Copy)]
-struct Fold {
+struct Rebuild {
     from: u64,
     end: u64,
     began: Instant,
@@ -38,20 +40,20 @@ struct Fold {
 impl Opening {
     /// How far the index is; `None` before the log was looked at.
     pub fn progress(&self) -> Option<Progress> {
-        let fold = (*self.fold.lock().unwrap_or_else(PoisonError::into_inner))?;
-        let position = self.position.load(Ordering::Relaxed).clamp(fold.from, fold.end);
-        Some(Progress { from: fold.from, position, end: fold.end, elapsed: fold.began.elapsed() })
+        let rebuild = (*self.rebuild.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let position = self.position.load(Ordering::Relaxed).clamp(rebuild.from, rebuild.end);
+        Some(Progress { from: rebuild.from, position, end: rebuild.end, elapsed: rebuild.began.elapsed() })
     }
 
-    /// Asks for the end: opening the store fails with [`StoreError::Stopped`] at the next record that is to be folded.
+    /// Asks for the end: opening the store fails with [`StoreError::Stopped`] at the next record that is to be applied.
     pub fn stop(&self) {
         self.is_stopped.store(true, Ordering::Relaxed);
     }
 
     fn begin(&self, from: u64, end: u64) {
         self.position.store(from, Ordering::Relaxed);
-        let fold = Fold { from, end, began: Instant::now() };
-        *self.fold.lock().unwrap_or_else(PoisonError::into_inner) = Some(fold);
+        let rebuild = Rebuild { from, end, began: Instant::now() };
+        *self.rebuild.lock().unwrap_or_else(PoisonError::into_inner) = Some(rebuild);
     }
 
     fn reached(&self, position: u64) {
@@ -66,7 +68,7 @@ impl Opening {
 /// How far the index is, in log positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Where the fold began.
+    /// Where it began.
     pub from: u64,
     /// Everything before this is in the index.
     pub position: u64,
@@ -106,10 +108,10 @@ impl fmt::Display for Progress {
 
 /// Applies what the log holds beyond the index; returns the number of records. What is damaged is left out.
 ///
-/// Everything that is folded here is durable: opening the log synced it. So the index may be flushed at any record, but
+/// Everything that is applied here is durable: opening the log synced it. So the index may be flushed at any record, but
 /// for the middle of a snapshot.
 pub(crate) fn catch_up(shared: &Shared, opening: &Opening) -> Result<u64, StoreError> {
-    let from = fold_from(shared)?;
+    let from = apply_from(shared)?;
     opening.begin(from, shared.reader.end());
     let mut records = 0;
     let mut events = Vec::new();
@@ -123,20 +125,16 @@ pub(crate) fn catch_up(shared: &Shared, opening: &Opening) -> Result<u64, StoreE
         let frame = match frame.map_err(|error| shared.damage.notice(error)) {
             Ok(frame) => frame,
             Err(LogError::Damaged(range)) => {
-                shared.write_index().pass_damage(&range)?;
+                shared.write_state().pass_damage(&range)?;
                 continue;
             }
             Err(error) => return Err(error.into()),
         };
-        let pending = {
-            let mut index = shared.write_index();
-            let _: Outcome = index.apply(&frame, &mut events)?;
-            index.pending_len()
-        };
+        let _: Outcome = shared.write_state().apply(&frame, &mut events)?;
         events.clear();
         records += 1;
         opening.reached(scan.position());
-        if pending >= FLUSH_KEYS {
+        if records % RECORDS_PER_COUNT == 0 && shared.read_state().pending_len() >= FLUSH_KEYS {
             flush(shared)?;
         }
         if records % RECORDS_PER_LOOK == 0 && told.elapsed() >= TELL_INTERVAL {
@@ -151,11 +149,11 @@ pub(crate) fn catch_up(shared: &Shared, opening: &Opening) -> Result<u64, StoreE
     Ok(records)
 }
 
-/// Where the fold goes on, or begins.
-pub(crate) fn fold_from(shared: &Shared) -> Result<u64, StoreError> {
-    let applied = shared.read_index().applied();
+/// Where records are to be applied from: where the state stands, or where it begins.
+pub(crate) fn apply_from(shared: &Shared) -> Result<u64, StoreError> {
+    let applied = shared.read_state().applied();
     match applied {
-        0 => retention::fold_start(shared),
+        0 => retention::apply_start(shared),
         _ if sabotage::is("forget-applied") => Ok(shared.reader.start()),
         applied => Ok(applied.max(shared.reader.start())),
     }
@@ -163,7 +161,7 @@ pub(crate) fn fold_from(shared: &Shared) -> Result<u64, StoreError> {
 
 /// Flushes, unless there is nothing to flush or only half of a snapshot, which is no state to start from.
 fn flush_some(shared: &Shared) -> Result<(), StoreError> {
-    if shared.read_index().pending_len() > 0 { flush(shared) } else { Ok(()) }
+    if shared.read_state().pending_len() > 0 { flush(shared) } else { Ok(()) }
 }
 
 fn tell(opening: &Opening) {

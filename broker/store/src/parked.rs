@@ -10,7 +10,7 @@ use kerolox_log::{Copied, Frame, Log, LogError, sabotage};
 
 use crate::error::StoreError;
 use crate::indexer::{FLUSH_KEYS, flush};
-use crate::opening::fold_from;
+use crate::opening::apply_from;
 use crate::retention;
 use crate::state::{Event, Outcome, StateMachine};
 use crate::store::{Shared, Store, encode};
@@ -67,12 +67,12 @@ impl Store {
     /// [`StoreError`]; damage among them, behind which a parked log is not folded.
     pub fn fold_to(&self, position: u64, mut seen: impl FnMut(&Frame, Outcome)) -> Result<(), StoreError> {
         let until = position.min(self.shared.reader.durable());
-        if self.index().applied() >= until {
+        if self.state().applied() >= until {
             return Ok(());
         }
-        let trimmed = self.index().trimmed();
+        let trimmed = self.state().trimmed();
         fold_until(&self.shared, until, &mut seen)?;
-        if self.index().trimmed() > trimmed {
+        if self.state().trimmed() > trimmed {
             flush(&self.shared)?;
             retention::finish_trim(&self.shared, &*self.folder)?;
         }
@@ -84,7 +84,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]
     pub fn flush_parked(&self) -> Result<(), StoreError> {
-        if self.index().pending_len() > 0 { flush(&self.shared) } else { Ok(()) }
+        if self.state().pending_len() > 0 { flush(&self.shared) } else { Ok(()) }
     }
 }
 
@@ -106,7 +106,7 @@ struct Folding<'a> {
 
 impl Folding<'_> {
     fn run(&mut self, seen: &mut impl FnMut(&Frame, Outcome)) -> Result<(), StoreError> {
-        let mut scan = self.shared.reader.scan(fold_from(self.shared)?);
+        let mut scan = self.shared.reader.scan(apply_from(self.shared)?);
         let mut is_over = false;
         while !is_over {
             let mut frames = Vec::with_capacity(RECORDS_PER_LOCK);
@@ -130,7 +130,7 @@ impl Folding<'_> {
     fn apply(&mut self, frames: &[Frame], seen: &mut impl FnMut(&Frame, Outcome)) -> Result<(), StoreError> {
         self.shared.tail.extend(frames.iter().cloned());
         let pending = {
-            let mut index = self.shared.write_index();
+            let mut index = self.shared.write_state();
             for frame in frames {
                 let outcome = index.apply(frame, &mut self.events)?;
                 seen(frame, outcome);
@@ -216,7 +216,7 @@ impl Parked<'_> {
     /// # Errors
     /// [`StoreError`]
     pub fn begin_segment(&mut self, epoch: u32, now_ms: i64) -> Result<(), StoreError> {
-        let frames = crate::writer::snapshot_frames(self.shared.read_index().snapshot_bodies(false)?);
+        let frames = crate::writer::snapshot_frames(self.shared.read_state().snapshot_bodies(false)?);
         let store_ms = now_ms.max(self.newest()?.store_ms);
         let parked = self.parked();
         parked.log.begin_segment(crate::writer::frames_len(&frames))?;
@@ -263,9 +263,9 @@ impl Parked<'_> {
     /// # Errors
     /// [`StoreError`]
     pub fn truncate(&mut self, to: u64) -> Result<(), StoreError> {
-        if self.shared.read_index().applied() > to {
+        if self.shared.read_state().applied() > to {
             tracing::error!(to, "the log is cut behind what the index holds; the index is made again");
-            *self.shared.write_index() = StateMachine::empty(self.shared.kv.clone())?;
+            *self.shared.write_state() = StateMachine::empty(self.shared.kv.clone())?;
         }
         self.cut(to)?;
         self.parked().newest = None;
@@ -300,7 +300,7 @@ impl Parked<'_> {
 /// Reads what the newest record is: from the index, and what the log holds beyond it.
 pub(crate) fn newest(shared: &Shared) -> Result<Newest, StoreError> {
     let (applied, mut newest) = {
-        let index = shared.read_index();
+        let index = shared.read_state();
         (index.applied(), Newest { epoch: index.epoch(), store_ms: index.store_ms() })
     };
     let segments = shared.reader.segments();

@@ -7,10 +7,10 @@ use kerolox_log::{Log, NewFrame};
 use kerolox_replication::CommitStatus;
 
 use crate::error::StoreError;
-use crate::state::{Event, StateMachine};
 use crate::indexer::{Applier, Indexer};
 use crate::opening::{Opening, catch_up};
 use crate::parked::{Newest, ParkedLog, newest};
+use crate::state::{Event, StateMachine};
 use crate::store::{Store, spawn};
 use crate::writer::{self, Work, Writer};
 
@@ -27,7 +27,7 @@ impl Store {
         let shared = &self.shared;
         let ParkedLog { mut log, .. } = self.take_log();
         let mut folded = catch_up(shared, opening)?;
-        if shared.read_index().broker().is_empty() {
+        if shared.read_state().broker().is_empty() {
             // A new log, or one whose first record is damaged.
             self.open_reign(&mut log, epoch.unwrap_or(1))?;
             folded += catch_up(shared, opening)?;
@@ -36,15 +36,15 @@ impl Store {
             folded += catch_up(shared, opening)?;
         }
         self.check_owner()?;
-        if shared.read_index().is_unsettled() {
+        if shared.read_state().uncertainty.is_open() {
             self.fix_what_is_uncertain(&mut log, epoch.unwrap_or(1))?;
             folded += catch_up(shared, opening)?;
         }
         crate::retention::finish_trim(shared, &*self.folder)?;
-        shared.damage.note_repairs(shared.read_index().repairs());
+        shared.damage.note_repairs(shared.read_state().uncertainty.repairs());
         tracing::info!(end = log.end(), folded, "storage is open");
-        let epoch = shared.read_index().epoch();
-        let last_ms = shared.read_index().store_ms();
+        let epoch = shared.read_state().epoch();
+        let last_ms = shared.read_state().store_ms();
         self.start(log, epoch, last_ms, CommitStatus::ALONE).map(drop)
     }
 
@@ -107,8 +107,8 @@ impl Store {
         self.park(log, None);
         let shared = &self.shared;
         // The overlay may hold records that are not confirmed, where the sender asked for no more than the master.
-        *shared.write_index() = StateMachine::load(shared.kv.clone())?;
-        shared.tail.truncate(shared.read_index().applied());
+        *shared.write_state() = StateMachine::load(shared.kv.clone())?;
+        shared.tail.truncate(shared.read_state().applied());
         Ok(())
     }
 
@@ -148,7 +148,7 @@ impl Store {
     /// Writes the first record of a reign, and makes it durable.
     fn open_reign(&self, log: &mut Log, epoch: u32) -> Result<(), StoreError> {
         let record = Record::Epoch(EpochRecord { epoch, broker: self.broker.clone() });
-        let store_ms = self.shared.now_ms().max(self.shared.read_index().store_ms());
+        let store_ms = self.shared.now_ms().max(self.shared.read_state().store_ms());
         let frame = NewFrame { kind: Kind::Epoch as u8, body: record.encode().into() };
         log.append(&[frame], epoch, store_ms)?;
         log.sync()?;
@@ -156,7 +156,7 @@ impl Store {
     }
 
     fn check_owner(&self) -> Result<(), StoreError> {
-        let index = self.shared.read_index();
+        let index = self.shared.read_state();
         if index.broker() == self.broker {
             return Ok(());
         }
@@ -165,7 +165,7 @@ impl Store {
 
     /// Writes the state behind damage to the log, so that the offsets that its messages got now stay theirs.
     fn fix_what_is_uncertain(&self, log: &mut Log, epoch: u32) -> Result<(), StoreError> {
-        let mut index = self.shared.write_index();
+        let mut index = self.shared.write_state();
         index.name_unknown_topics()?;
         index.note_open_end();
         let frames = writer::snapshot_frames(index.snapshot_bodies(true)?);

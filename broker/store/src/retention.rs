@@ -1,7 +1,7 @@
 //! Giving up old segments and old messages without losing what is still needed of them.
 //!
 //! The order is what makes it safe at every moment: what is needed is repeated at the end of the log and durable; a trim
-//! record tells the fold; the index is made durable, so that it never has to be rebuilt from what is gone; only then do
+//! record tells the state machine; the index is made durable, so that it never has to be rebuilt from what is gone; only then do
 //! the files go. A crash in between leaves something to do again, and nothing lost.
 //!
 //! [`Store::trim`] gives up whole segments, [`Store::expire`] the oldest messages of some queues: no file goes then, but
@@ -18,7 +18,7 @@ use crate::error::{ProposeError, StoreError};
 use crate::state::{Outcome, ToCarry};
 use crate::store::{Applied, Shared, Store};
 
-/// A place where the log can be cut: the beginning of a segment that holds the whole state of the fold.
+/// A place where the log can be cut: the beginning of a segment that holds the whole state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrimPoint {
     /// Base of the segment; everything before it can go.
@@ -58,8 +58,8 @@ impl Store {
         let segments = self.shared.reader.segments().into_iter().skip(1);
         // What a trim gave up that failed in the end may have left some: they go with the next one.
         let segments = segments.filter(|segment| {
-            let index = self.index();
-            segment.base >= index.trimmed() && !index.hangs_on(segment.base).is_ok_and(|hangs| hangs)
+            let index = self.state();
+            segment.base >= index.trimmed() && !index.dedup.hangs_on(segment.base).is_ok_and(|hangs| hangs)
         });
         segments.filter_map(|segment| trim_point(&self.shared, segment.base, segment.start).transpose())
     }
@@ -80,7 +80,7 @@ impl Store {
     /// # Errors
     /// [`TrimError`]; trying again is fine.
     pub fn trim(&self, point: &TrimPoint) -> Result<Trimmed, TrimError> {
-        let needed = self.index().to_carry(point.before)?;
+        let needed = self.state().to_carry(point.before)?;
         let carried = self.carry(&needed)?;
         let record = Record::Trim(TrimRecord { before: point.before, queues: point.queues.clone() });
         if self.propose_and_wait(&record, Flush::Sync)?.outcome == Outcome::Hangs {
@@ -101,9 +101,9 @@ impl Store {
     /// # Errors
     /// [`TrimError`]; trying again is fine.
     pub fn expire(&self, queues: Vec<QueueState>) -> Result<usize, TrimError> {
-        let needed = self.index().to_carry_below(&queues)?;
+        let needed = self.state().to_carry_below(&queues)?;
         let carried = self.carry(&needed)?;
-        let before = self.index().trimmed();
+        let before = self.state().trimmed();
         self.propose_and_wait(&Record::Trim(TrimRecord { before, queues }), Flush::Sync)?;
         Ok(carried)
     }
@@ -154,10 +154,10 @@ impl Store {
     }
 }
 
-/// Where a fold from nothing begins: where the log does, or, if it has been trimmed, at the first segment that begins with
+/// Where a replay from nothing begins: where the log does, or, if it has been trimmed, at the first segment that begins with
 /// a whole snapshot, or would if that were not damaged. A crash can leave a segment without one before that: what is needed of it
 /// was carried forward.
-pub(crate) fn fold_start(shared: &Shared) -> Result<u64, StoreError> {
+pub(crate) fn apply_start(shared: &Shared) -> Result<u64, StoreError> {
     let segments = shared.reader.segments();
     if segments.first().is_some_and(|first| first.base > 0) {
         for segment in &segments {
@@ -212,7 +212,7 @@ pub(crate) fn trim_point(shared: &Shared, before: u64, start: u64) -> Result<Opt
 
 /// Removes what a trim gave up before a crash kept it from going. Trims to come forget what they need of it.
 pub(crate) fn finish_trim(shared: &Shared, folder: &dyn Folder) -> Result<(), StoreError> {
-    let trimmed = shared.read_index().trimmed();
+    let trimmed = shared.read_state().trimmed();
     if shared.reader.segments().first().is_some_and(|first| first.end <= trimmed) {
         shared.kv.persist()?;
         shared.reader.remove_before(folder, trimmed)?;

@@ -20,7 +20,7 @@ use crate::kv::Kv;
 use crate::opening::Opening;
 use crate::parked::ParkedLog;
 use crate::reign::Listener;
-use crate::state::{Event, Outcome, Repair, StateMachine};
+use crate::state::{Event, Outcome, QueueRepair, StateMachine};
 use crate::tail::Tail;
 use crate::writer::{Proposal, Work};
 
@@ -46,7 +46,7 @@ pub struct Applied {
     pub position: u64,
     /// When it was stored, milliseconds since the Unix epoch.
     pub store_ms: i64,
-    /// What the fold decided.
+    /// What the state machine decided.
     pub outcome: Outcome,
 }
 
@@ -68,7 +68,7 @@ pub struct Positions {
 }
 
 pub(crate) struct Shared {
-    pub(crate) index: RwLock<StateMachine>,
+    pub(crate) state: RwLock<StateMachine>,
     pub(crate) kv: Arc<dyn Kv>,
     pub(crate) reader: Reader,
     pub(crate) tail: Tail,
@@ -86,12 +86,12 @@ impl Shared {
         (self.clock)()
     }
 
-    pub(crate) fn read_index(&self) -> RwLockReadGuard<'_, StateMachine> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn read_state(&self) -> RwLockReadGuard<'_, StateMachine> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn write_index(&self) -> RwLockWriteGuard<'_, StateMachine> {
-        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn write_state(&self) -> RwLockWriteGuard<'_, StateMachine> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes of proposals that are not stored.
@@ -196,26 +196,26 @@ impl Store {
                 "cut off an unfinished write at the end of the log; nothing acknowledged is affected"
             );
         }
-        let mut index = StateMachine::load(kv.clone())?;
-        if index.applied() > log.end() && !sabotage::is("index-ahead-of-log") {
+        let mut state = StateMachine::load(kv.clone())?;
+        if state.applied() > log.end() && !sabotage::is("index-ahead-of-log") {
             tracing::warn!(
-                applied = index.applied(),
+                applied = state.applied(),
                 end = log.end(),
                 "the index is ahead of the log; rebuilding it"
             );
-            index = StateMachine::empty(kv.clone())?;
+            state = StateMachine::empty(kv.clone())?;
         }
         let reader = log.reader();
-        if index.applied() != 0 && index.applied() < reader.start() {
+        if state.applied() != 0 && state.applied() < reader.start() {
             tracing::warn!(
-                applied = index.applied(),
+                applied = state.applied(),
                 start = reader.start(),
                 "the log begins behind the index; rebuilding it"
             );
-            index = StateMachine::empty(kv.clone())?;
+            state = StateMachine::empty(kv.clone())?;
         }
         let shared = Arc::new(Shared {
-            index: RwLock::new(index),
+            state: RwLock::new(state),
             kv,
             reader,
             tail: Tail::new(options.tail_bytes),
@@ -303,9 +303,9 @@ impl Store {
         self.shared.now_ms()
     }
 
-    /// The index, for look-ups. Hold the guard shortly: records are applied under the write lock.
-    pub fn index(&self) -> RwLockReadGuard<'_, StateMachine> {
-        self.shared.index.read().unwrap_or_else(PoisonError::into_inner)
+    /// The state, for look-ups. Hold the guard shortly: records are applied under the write lock.
+    pub fn state(&self) -> RwLockReadGuard<'_, StateMachine> {
+        self.shared.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads the message record of `len` bytes at `position`, with its frame.
@@ -371,7 +371,7 @@ impl Store {
 
     /// Queues that are not what they were before the log was damaged, because the index had to be brought up to date over
     /// the damage when the store was opened.
-    pub fn repairs(&self) -> Vec<Repair> {
+    pub fn repairs(&self) -> Vec<QueueRepair> {
         self.shared.damage.repairs()
     }
 
@@ -382,7 +382,7 @@ impl Store {
 
     /// Where the log stands.
     pub fn positions(&self) -> Positions {
-        let applied = self.index().applied();
+        let applied = self.state().applied();
         Positions { end: self.shared.reader.end(), durable: self.shared.reader.durable(), applied }
     }
 

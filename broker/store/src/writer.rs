@@ -338,8 +338,8 @@ impl Writer {
         Ok(records.into_iter().zip(places).map(frame).collect())
     }
 
-    /// Begins a segment with room for `needed` bytes, and returns the records that it has to begin with: the state of the
-    /// fold, so that the log can do without the segments before it.
+    /// Begins a segment with room for `needed` bytes, and returns the records that it has to begin with: the state,
+    /// so that the log can do without the segments before it.
     fn begin_segment(&mut self, needed: u64) -> Result<Vec<NewFrame>, NoSegment> {
         let began = Instant::now();
         let (answer, snapshot) = mpsc::channel();

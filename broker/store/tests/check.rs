@@ -1,4 +1,4 @@
-//! Comparing an index with the fold of its log.
+//! Comparing an index with what follows from its log.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use kerolox_log::Frame;
 use kerolox_store::StoreError;
 use kerolox_store::kv::{Family, Kv, MemKv, Op};
 use kerolox_store::state::StateMachine;
-use kerolox_store::state::check::{Comparison, Fold, How, applied_of};
+use kerolox_store::state::check::{Comparison, How, LogReplay, applied_of};
 
 fn frames(records: Vec<Record>) -> Vec<Frame> {
     let frame = |(i, record): (usize, Record)| Frame {
@@ -90,7 +90,7 @@ fn index_of(frames: &[Frame], flushed: usize) -> Arc<MemKv> {
     for (i, frame) in frames.iter().enumerate() {
         index.apply(frame, &mut Vec::new()).expect("applies");
         if i + 1 == flushed || i + 1 == frames.len() {
-            kv.write(index.pending()).expect("memory");
+            kv.write(index.changes()).expect("memory");
             index.flushed();
         }
     }
@@ -99,9 +99,9 @@ fn index_of(frames: &[Frame], flushed: usize) -> Arc<MemKv> {
 
 fn compare(frames: &[Frame], kv: &MemKv) -> Comparison {
     let applied = applied_of(kv).expect("reads").expect("an index");
-    let mut fold = Fold::until(applied);
-    frames.iter().for_each(|frame| fold.take(frame).expect("known records"));
-    fold.compare(kv).expect("reads")
+    let mut replay = LogReplay::until(applied);
+    frames.iter().for_each(|frame| replay.take(frame).expect("known records"));
+    replay.compare(kv).expect("reads")
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_deletion_makes_no_difference_before_it_is_flushed_nor_behind() {
             index.apply(frame, &mut Vec::new()).expect("applies");
         }
         assert_eq!(compare(&records[..held], &kv).differences, 0);
-        kv.write(index.pending()).expect("memory");
+        kv.write(index.changes()).expect("memory");
         assert_eq!(compare(&records[..held + deleted], &kv).differences, 0);
         assert!(compare(&records[..held], &kv).differences > 0, "without the deletion it is damage");
     }
@@ -204,15 +204,15 @@ fn an_index_of_another_format_has_no_position() {
 
 #[test]
 fn a_fold_without_entries_counts_all_the_same() {
-    let mut fold = Fold::without_entries();
-    story().iter().for_each(|frame| fold.take(frame).expect("known records"));
-    assert_eq!(fold.index().queue_bounds(1, 0).next, 301);
-    assert_eq!(fold.index().undecided_total(), 1);
+    let mut replay = LogReplay::without_entries();
+    story().iter().for_each(|frame| replay.take(frame).expect("known records"));
+    assert_eq!(replay.state().queues.bounds(1, 0).next, 301);
+    assert_eq!(replay.state().transactions.open_total(), 1);
 }
 
 #[test]
 fn an_unknown_record_is_named() {
     let unknown = Frame { kind: 250, ..story().remove(0) };
-    let error = Fold::until(u64::MAX).take(&unknown).expect_err("unknown");
+    let error = LogReplay::until(u64::MAX).take(&unknown).expect_err("unknown");
     assert!(matches!(error, StoreError::Record { position: 64, .. }), "{error}");
 }

@@ -92,6 +92,6 @@ fn a_leap_of_the_wall_clock_ends_no_window_and_makes_nothing_old() {
     send(&store, "afterwards");
     let again = send(&store, "first");
     assert!(repeats(&again, &first), "after the leap: {again:?}");
-    let stamped = store.index().offset_at(1, 0, START_MS + 60_000).expect("reads");
-    assert_eq!(stamped, store.index().queue_bounds(1, 0).next, "no message bears a time of the leap");
+    let stamped = store.state().offset_at(1, 0, START_MS + 60_000).expect("reads");
+    assert_eq!(stamped, store.state().queues.bounds(1, 0).next, "no message bears a time of the leap");
 }

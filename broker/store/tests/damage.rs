@@ -59,7 +59,7 @@ fn filled(folder: &MemFolder, kv: &Arc<MemKv>) -> Vec<u64> {
 
 /// Message ids by queue offset; nothing where the message cannot be read because of damage.
 fn contents(store: &Store) -> Vec<Option<String>> {
-    let entries = store.index().entries(1, 0, 0, 1000).expect("reads");
+    let entries = store.state().queues.entries(1, 0, 0, 1000).expect("reads");
     let read = entries.iter().map(|(_, entry)| match store.read_message(entry.position, entry.len) {
         Ok((_, message)) => Some(message.header.message_id),
         Err(error) => {

@@ -93,12 +93,12 @@ fn build(events: &Events) -> (MemFolder, Arc<MemKv>, Store) {
 }
 
 fn open_offsets(store: &Store) -> Vec<u64> {
-    let acks = store.index().acks(GROUP, TOPIC, 0).expect("reads").unwrap_or_default();
+    let acks = store.state().acks(GROUP, TOPIC, 0).expect("reads").unwrap_or_default();
     (0..10).filter(|offset| !acks.is_done(*offset)).collect()
 }
 
 fn id_at(store: &Store, topic_id: u32, offset: u64) -> Option<String> {
-    let entry = store.index().entry(topic_id, 0, offset).expect("reads")?;
+    let entry = store.state().entry(topic_id, 0, offset).expect("reads")?;
     Some(store.read_message(entry.position, entry.len).expect("reads").1.header.message_id)
 }
 
@@ -127,9 +127,9 @@ fn a_dead_letter_goes_back_once_and_without_attempts() {
     assert_eq!(propose(&store, &redriven(7, 4)), Outcome::Deleted(false), "there is no such dead letter");
     let check = |store: &Store| {
         assert_eq!(open_offsets(store), [0, 1, 3, 4, 5, 6, 7, 8, 9]);
-        let acks = store.index().acks(GROUP, TOPIC, 0).expect("reads").expect("known");
+        let acks = store.state().acks(GROUP, TOPIC, 0).expect("reads").expect("known");
         assert_eq!(acks.attempts_of(4), 0);
-        let is_redriven = |offset| store.index().is_redriven(DEAD_TOPIC, 0, offset).expect("reads");
+        let is_redriven = |offset| store.state().progress.is_redriven(DEAD_TOPIC, 0, offset).expect("reads");
         assert_eq!([0, 1].map(is_redriven), [true, false]);
     };
     check(&store);

@@ -22,7 +22,7 @@ const DECLARATIONS: [&str; 15] = [
     "broker/core/src/group.rs",
     "broker/core/src/acks.rs",
     "broker/core/src/timer.rs",
-    "broker/core/src/transaction/mod.rs",
+    "broker/core/src/transaction/half.rs",
     "broker/core/src/transaction/story.rs",
     "broker/core/src/audit.rs",
     "proto/model/src/token.rs",

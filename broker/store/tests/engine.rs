@@ -59,7 +59,7 @@ fn message(queue: u32, hold: Hold, body: &str) -> Record {
 }
 
 fn contents(store: &Store, queue: u32) -> Vec<String> {
-    let entries = store.index().entries(1, queue, 0, 100_000).expect("reads");
+    let entries = store.state().queues.entries(1, queue, 0, 100_000).expect("reads");
     entries
         .iter()
         .map(|(_, entry)| store.read_message(entry.position, entry.len).expect("reads").1.header.message_id)

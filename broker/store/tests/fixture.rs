@@ -63,7 +63,7 @@ fn an_index_of_any_earlier_moment_leads_to_the_same() {
         for frame in &frames[..folded] {
             index.apply(frame, &mut Vec::new()).expect("applies");
         }
-        kerolox_store::kv::Kv::write(&*kv, index.pending()).expect("memory");
+        kerolox_store::kv::Kv::write(&*kv, index.changes()).expect("memory");
         let (_temporary, folder) = copy("v1");
         let store = contents::open(folder.clone(), kv);
         assert_eq!(contents::describe(&store, &*folder), expected("v1"), "index of {folded} records");

@@ -189,7 +189,7 @@ fn a_time_gives_the_first_offset_from_there_on() {
             store.flush_index().expect("flushes");
         }
     }
-    let index = store.index();
+    let index = store.state();
     for (i, time) in times.iter().enumerate() {
         let first = 20 * i as u64;
         assert_eq!(index.offset_at(1, 0, *time).expect("reads"), first);

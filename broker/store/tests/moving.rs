@@ -121,7 +121,7 @@ impl History {
     fn fire(&mut self) {
         let Some((held, slot)) = self.timers.pop() else { return };
         self.machine.progress(ProgressItem::Fired(Fired { held: vec![held] }));
-        let timer = self.machine.store().index().timer(held).expect("reads").expect("known");
+        let timer = self.machine.store().state().timers.get(held).expect("reads").expect("known");
         self.shown(slot, &Outcome::Visible { queue: timer.queue, offset: timer.offset });
     }
 
@@ -130,12 +130,12 @@ impl History {
         let Outcome::Visible { queue, offset } = *outcome else { panic!("{outcome:?} is not visible") };
         let seed = self.machine.seed;
         assert_eq!(self.ends.insert(queue, offset + 1).unwrap_or(0), offset, "seed {seed}");
-        let index = self.machine.store().index();
+        let index = self.machine.store().state();
         let before = self.visible.entry(slot).or_default();
         for (earlier, at) in before.iter().filter(|(earlier, _)| *earlier != queue) {
             for (group, _) in GROUPS.iter().filter(|(_, fifo)| *fifo) {
                 // What has expired is nobody's business any more.
-                let expired = index.queue_bounds(TOPIC, *earlier).min;
+                let expired = index.queues.bounds(TOPIC, *earlier).min;
                 let floor = self.floors.get(&(*group, *earlier)).copied().unwrap_or(0).max(expired);
                 assert!(
                     floor > *at,
@@ -168,8 +168,8 @@ impl History {
 
     /// What the broker does from time to time, up to the record.
     fn look(&mut self) {
-        let index = self.machine.store().index();
-        let Some(moving) = index.moving_of(TOPIC) else { return };
+        let index = self.machine.store().state();
+        let Some(moving) = index.ordering.get(TOPIC) else { return };
         for (queue, mark) in moving.marks() {
             let floor =
                 |group| index.acks(group, TOPIC, queue).expect("reads").map_or(0, |acks| acks.committed());
@@ -196,12 +196,12 @@ impl History {
 
     /// Something happens to the machine, and everything is as before.
     fn machine(&mut self, happens: impl FnOnce(&mut Machine)) {
-        let before = self.machine.store().index().moving();
+        let before = self.machine.store().state().ordering.all();
         happens(&mut self.machine);
-        let index = self.machine.store().index();
-        assert_eq!(index.moving(), before, "seed {}", self.machine.seed);
+        let index = self.machine.store().state();
+        assert_eq!(index.ordering.all(), before, "seed {}", self.machine.seed);
         for (queue, end) in &self.ends {
-            assert_eq!(index.queue_bounds(TOPIC, *queue).next, *end, "seed {}", self.machine.seed);
+            assert_eq!(index.queues.bounds(TOPIC, *queue).next, *end, "seed {}", self.machine.seed);
         }
     }
 
@@ -219,7 +219,7 @@ impl History {
                 self.machine.progress(ProgressItem::Finished(finished));
             }
         }
-        assert_eq!(self.machine.store().index().moving(), [], "seed {}", self.machine.seed);
+        assert_eq!(self.machine.store().state().ordering.all(), [], "seed {}", self.machine.seed);
         for number in STEPS..2 * STEPS {
             let slot = self.send(number, Hold::None);
             let (queue, _) = *self.visible[&slot].last().expect("just sent");

@@ -92,7 +92,7 @@ impl Kv for Watching {
     }
 
     fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
-        // Before the fold an index that starts from nothing is emptied.
+        // Before the state machine an index that starts from nothing is emptied.
         if let Some(progress) = self.opening.progress() {
             let mut written = self.written.lock().expect("no panic");
             written.push(progress);
@@ -122,10 +122,10 @@ fn progress_grows_up_to_the_end() {
     assert!(seen.len() > 1, "{seen:?}");
     assert!(seen.windows(2).all(|pair| pair[0].position <= pair[1].position), "{seen:?}");
     assert!((1..99).contains(&seen[0].percent()), "{seen:?}");
-    let done = opening.progress().expect("it was folded");
+    let done = opening.progress().expect("it was applied");
     assert_eq!((done.position, done.percent()), (store.positions().end, 100));
     assert_eq!(store.positions().applied, store.positions().end);
-    assert_eq!(store.index().undecided_total(), HALVES as u64);
+    assert_eq!(store.state().transactions.open_total(), HALVES as u64);
 }
 
 #[test]
@@ -135,23 +135,23 @@ fn a_stopped_fold_is_gone_on_with() {
     let kv = Watching::new(MemKv::default(), &opening, AtFirst::Stop);
     let stopped = open(&folder, kv.clone(), &opening).err().expect("stopped");
     assert!(matches!(stopped, StoreError::Stopped), "{stopped}");
-    let halfway = opening.progress().expect("it was folded");
+    let halfway = opening.progress().expect("it was applied");
     assert!(halfway.position < halfway.end, "{halfway:?}");
     let kept = MemKv::clone(&kv.kv);
     assert_eq!(applied_of(&kept).expect("reads"), Some(halfway.position));
 
     let again = Arc::new(Opening::default());
     let store = open(&folder, Watching::new(kept, &again, AtFirst::GoOn), &again).expect("opens");
-    assert_eq!(again.progress().expect("it was folded").from, halfway.position);
+    assert_eq!(again.progress().expect("it was applied").from, halfway.position);
     assert_eq!(store.positions().applied, store.positions().end);
-    assert_eq!(store.index().undecided_total(), HALVES as u64);
+    assert_eq!(store.state().transactions.open_total(), HALVES as u64);
 }
 
 #[test]
 fn a_long_fold_makes_durable_what_it_has() {
     let folder = written();
     let opening = Arc::new(Opening::default());
-    // Longer than a fold may take without that.
+    // Longer than a replay may take without that.
     let slow = AtFirst::Sleep(Duration::from_millis(2100));
     let kv = Watching::new(MemKv::default(), &opening, slow);
     drop(open(&folder, kv.clone(), &opening).expect("opens"));
@@ -165,7 +165,7 @@ fn an_index_that_is_up_to_date_has_nothing_to_fold() {
     let kv = Arc::new(MemKv::default());
     drop(open(&folder, kv.clone(), &Opening::default()).expect("opens"));
     let opening = Opening::default();
-    // Nothing is to be folded, so nothing can be stopped.
+    // Nothing is to be applied, so nothing can be stopped.
     opening.stop();
     drop(open(&folder, kv, &opening).expect("opens"));
     let progress = opening.progress().expect("the log was looked at");

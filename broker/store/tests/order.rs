@@ -70,8 +70,8 @@ fn an_index_that_knows_more_than_the_log_is_made_again() {
     propose(&store, &message(), Flush::Sync);
     drop(store);
     let store = open(&MemFolder::new(), kv);
-    assert!(store.index().topics().is_empty());
-    assert_eq!(store.index().queue_bounds(1, 0).next, 0);
+    assert!(store.state().topics.all().is_empty());
+    assert_eq!(store.state().queues.bounds(1, 0).next, 0);
 }
 
 /// Counts how often it was asked to be durable.

@@ -59,7 +59,7 @@ fn show(held: u64, hold: Hold) -> Record {
 
 /// As the broker does it, with the id that it expects.
 fn put_topic(store: &Store, name: &str) -> u32 {
-    let id = store.index().next_topic_id();
+    let id = store.state().topics.next_id();
     let topic = Topic { id, ..Topic::new(name, 2) };
     propose(store, &Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(topic)) }));
     id
@@ -104,7 +104,7 @@ fn story(held_in_ten: u64) -> Story {
                 propose(&store, &show(held, hold));
             }
             2..5 => {
-                let next = store.index().queue_bounds(topic_id, queue).next;
+                let next = store.state().queues.bounds(topic_id, queue).next;
                 if next > 0 {
                     acknowledge(&store, topic_id, queue, chooser.below(next));
                 }
@@ -137,12 +137,12 @@ struct View {
 impl View {
     fn of(store: &Store) -> Self {
         let mut view = Self::default();
-        let index = store.index();
-        for topic in index.topics() {
+        let index = store.state();
+        for topic in index.topics.all() {
             view.topics.insert(topic.id, topic.name.clone());
             for queue in 0..topic.read_queues {
                 let acks = index.acks(GROUP, topic.id, queue).expect("reads").unwrap_or_default();
-                for (offset, entry) in index.entries(topic.id, queue, 0, 10_000).expect("reads") {
+                for (offset, entry) in index.queues.entries(topic.id, queue, 0, 10_000).expect("reads") {
                     let place = (topic.id, queue, offset);
                     let read = store.read_message(entry.position, entry.len);
                     view.messages.insert(place, read.ok().map(|(_, message)| message.header.message_id));
@@ -152,9 +152,9 @@ impl View {
                 }
             }
         }
-        let due = index.due_halves(i64::MAX - 1, None, 10_000).expect("reads");
+        let due = index.transactions.due(i64::MAX - 1, None, 10_000).expect("reads");
         view.held.extend(due.into_iter().map(|(position, _)| position));
-        let due = index.due_timers(i64::MAX, None, 10_000).expect("reads");
+        let due = index.timers.due(i64::MAX, None, 10_000).expect("reads");
         view.held.extend(due.into_iter().map(|(position, _)| position));
         view
     }
@@ -225,7 +225,7 @@ impl Story {
         }
         // It can be used, and the next index shows the same.
         let topic_id = *view.topics.keys().next().expect("the first topic is as old as the log");
-        let next = store.index().queue_bounds(topic_id, 0).next;
+        let next = store.state().queues.bounds(topic_id, 0).next;
         let sent = propose(&store, &message(topic_id, 0, Hold::None, "new")).outcome;
         assert_eq!(sent, Outcome::Visible { queue: 0, offset: next }, "{what}");
         let seen = View::of(&store);

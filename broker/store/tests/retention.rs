@@ -17,7 +17,7 @@ use kerolox_log::fs::MemFolder;
 use kerolox_log::inspect::{Finding, Inspector, Mode};
 use kerolox_log::{LogOptions, Salt};
 use kerolox_store::kv::{Family, Kv, MemKv, Op};
-use kerolox_store::state::check::{Comparison, Fold, How, applied_of};
+use kerolox_store::state::check::{Comparison, How, LogReplay, applied_of};
 use kerolox_store::{Applied, Outcome, QueueBounds, Store, StoreOptions, TrimPoint};
 
 fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
@@ -78,7 +78,7 @@ fn fill(store: &Store, queue: u32, count: usize) {
 }
 
 fn id_at(store: &Store, queue: u32, offset: u64) -> Option<String> {
-    let entry = store.index().entry(1, queue, offset).expect("reads")?;
+    let entry = store.state().entry(1, queue, offset).expect("reads")?;
     Some(store.read_message(entry.position, entry.len).expect("reads").1.header.message_id)
 }
 
@@ -90,14 +90,14 @@ fn trim_points(store: &Store) -> Vec<TrimPoint> {
 fn compare(folder: &MemFolder, kv: &MemKv) -> Comparison {
     let log = Inspector::open(folder, Mode::Offline).expect("opens");
     let applied = applied_of(kv).expect("reads").expect("an index");
-    let mut fold = Fold::of_trimmed(log.position(), applied);
+    let mut replay = LogReplay::of_trimmed(log.position(), applied);
     for finding in log {
         if let Finding::Record(frame) = finding.expect("reads") {
-            fold.take(&frame).expect("a known record");
+            replay.take(&frame).expect("a known record");
         }
     }
-    assert!(fold.begin().is_some_and(|begin| begin > 64), "the log was trimmed, and a snapshot is there");
-    fold.compare(kv).expect("reads")
+    assert!(replay.begin().is_some_and(|begin| begin > 64), "the log was trimmed, and a snapshot is there");
+    replay.compare(kv).expect("reads")
 }
 
 struct Built {
@@ -152,9 +152,9 @@ fn build() -> Built {
 }
 
 fn check(store: &Store, built: &Built, trimmed: u64) {
-    let min = store.index().queue_bounds(1, 0).min;
+    let min = store.state().queues.bounds(1, 0).min;
     assert!(min > 10, "old messages are gone ({min})");
-    assert_eq!(store.index().queue_bounds(1, 0).next, 120, "no offset is given twice");
+    assert_eq!(store.state().queues.bounds(1, 0).next, 120, "no offset is given twice");
     for offset in 0..120 {
         let expected = match offset {
             4 => true,
@@ -164,19 +164,19 @@ fn check(store: &Store, built: &Built, trimmed: u64) {
     }
     assert_eq!(id_at(store, 0, 4).as_deref(), Some("0-4"), "it waits for its next attempt");
     assert_eq!(id_at(store, 1, built.late.1).as_deref(), Some("late"));
-    let acks = store.index().acks(1, 1, 0).expect("reads").expect("known");
+    let acks = store.state().acks(1, 1, 0).expect("reads").expect("known");
     assert_eq!((acks.committed(), acks.next_open(5), acks.attempts_of(4)), (4, min, 2));
-    let half = store.index().half(built.undecided).expect("reads").expect("kept");
+    let half = store.state().transactions.get(built.undecided).expect("reads").expect("kept");
     assert!(half.is_undecided() && half.location(built.undecided) >= trimmed);
-    assert_eq!(store.index().undecided(1), 1);
-    assert_eq!(store.index().half(built.rolled_back).expect("reads"), None, "decided long ago");
-    let timer = store.index().timer(built.scheduled).expect("reads").expect("kept");
+    assert_eq!(store.state().transactions.open(1), 1);
+    assert_eq!(store.state().transactions.get(built.rolled_back).expect("reads"), None, "decided long ago");
+    let timer = store.state().timers.get(built.scheduled).expect("reads").expect("kept");
     assert!(timer.is_pending() && timer.location(built.scheduled) >= trimmed);
     let (_, message) = store.read_message(timer.location(built.scheduled), timer.frame_len).expect("reads");
     assert_eq!(message.header.message_id, "scheduled");
-    assert_eq!(store.index().due_timers(1, None, 9).expect("reads"), [(built.scheduled, timer)]);
-    assert_eq!(store.index().scheduled(1), 1);
-    assert_eq!(store.index().timer(built.recalled).expect("reads"), None, "decided long ago");
+    assert_eq!(store.state().timers.due(1, None, 9).expect("reads"), [(built.scheduled, timer)]);
+    assert_eq!(store.state().timers.open(1), 1);
+    assert_eq!(store.state().timers.get(built.recalled).expect("reads"), None, "decided long ago");
     assert_eq!(id_at(store, 1, built.fired.1).as_deref(), Some("fired"), "it is younger than the cut");
 }
 
@@ -216,7 +216,7 @@ fn an_index_rebuilt_from_what_is_left_shows_the_same() {
     let rebuilt = open(&built.folder, &Arc::new(MemKv::default()));
     check(&rebuilt, &built, points[1].before);
     fill(&rebuilt, 0, 1);
-    assert_eq!(rebuilt.index().queue_bounds(1, 0).next, 121);
+    assert_eq!(rebuilt.state().queues.bounds(1, 0).next, 121);
     rebuilt.close();
     // An index that is older than the log's beginning is of no use, and replaced.
     let stale = build();
@@ -228,7 +228,7 @@ fn an_index_rebuilt_from_what_is_left_shows_the_same() {
     store.trim(points.last().expect("some")).expect("trims");
     drop(store);
     let store = open(&stale.folder, &old);
-    assert_eq!(store.index().queue_bounds(1, 0).next, 180);
+    assert_eq!(store.state().queues.bounds(1, 0).next, 180);
     assert_eq!(id_at(&store, 0, 4).as_deref(), Some("0-4"));
 }
 
@@ -296,8 +296,8 @@ fn a_needed_message_that_cannot_be_read_does_not_stop_retention() {
     let trimmed = built.store.trim(&points[0]).expect("trims");
     assert_eq!(trimmed.carried, 4, "the undecided one is lost");
     assert!(trimmed.bytes > 0);
-    assert_eq!(built.store.index().half(built.undecided).expect("reads"), None);
-    assert_eq!(built.store.index().undecided_total(), 0, "nobody is asked about it any more");
+    assert_eq!(built.store.state().transactions.get(built.undecided).expect("reads"), None);
+    assert_eq!(built.store.state().transactions.open_total(), 0, "nobody is asked about it any more");
     assert_eq!(id_at(&built.store, 0, 4).as_deref(), Some("0-4"));
 }
 
@@ -335,10 +335,10 @@ fn a_half_message_that_cannot_be_carried_is_gone_for_everybody() {
         let damaged = built.store.damaged();
         assert!(damaged.iter().any(|range| range.position == built.undecided), "{damaged:?}");
         let gone = |store: &Store| {
-            assert_eq!(store.index().half(built.undecided).expect("reads"), None);
-            let due = store.index().due_halves(i64::MAX, None, 100).expect("reads");
+            assert_eq!(store.state().transactions.get(built.undecided).expect("reads"), None);
+            let due = store.state().transactions.due(i64::MAX, None, 100).expect("reads");
             assert_eq!(due.iter().map(|(position, _)| *position).collect::<Vec<_>>(), [other]);
-            assert_eq!(store.index().undecided_total(), 1);
+            assert_eq!(store.state().transactions.open_total(), 1);
             assert_eq!(propose(store, &commit(built.undecided)).outcome, Outcome::NoSuchHalf);
         };
         gone(&built.store);
@@ -382,14 +382,14 @@ fn a_damaged_snapshot_at_the_beginning_of_the_log_costs_no_message() {
     let built = build();
     let points = trim_points(&built.store);
     built.store.trim(&points[0]).expect("trims");
-    let truth = built.store.index().entries(1, 0, 0, 1000).expect("reads");
-    let acks = built.store.index().acks(1, 1, 0).expect("reads");
+    let truth = built.store.state().queues.entries(1, 0, 0, 1000).expect("reads");
+    let acks = built.store.state().acks(1, 1, 0).expect("reads");
     built.store.close();
     let (name, at) = place_in_file(&built.folder, points[0].before + 64);
     built.folder.flip_bits(&name, at, 1);
     let rebuilt = open(&built.folder, &Arc::new(MemKv::default()));
-    assert_eq!(rebuilt.index().entries(1, 0, 0, 1000).expect("reads"), truth);
-    assert_eq!(rebuilt.index().acks(1, 1, 0).expect("reads"), acks);
+    assert_eq!(rebuilt.state().queues.entries(1, 0, 0, 1000).expect("reads"), truth);
+    assert_eq!(rebuilt.state().acks(1, 1, 0).expect("reads"), acks);
     check(&rebuilt, &built, points[0].before);
 }
 
@@ -403,7 +403,7 @@ fn a_second_trim_carries_again_what_still_waits() {
     let last = points.last().expect("some");
     built.store.trim(last).expect("trims");
     assert_eq!(id_at(&built.store, 0, 4).as_deref(), Some("0-4"));
-    let half = built.store.index().half(built.undecided).expect("reads").expect("kept");
+    let half = built.store.state().transactions.get(built.undecided).expect("reads").expect("kept");
     assert!(half.location(built.undecided) >= last.before);
     // What was waited for and is done now is not carried any more.
     propose(&built.store, &progress(vec![AckRange { start: 4, end: 5 }], vec![]));
@@ -419,16 +419,16 @@ fn expire(store: &Store, queue: u32, next: u64) -> usize {
 
 /// After the messages of queue 0 before offset 60 expired.
 fn check_expired(store: &Store) {
-    let bounds = store.index().queue_bounds(1, 0);
+    let bounds = store.state().queues.bounds(1, 0);
     assert_eq!((bounds.min, bounds.next), (60, 120));
     for offset in 0..120 {
         assert_eq!(id_at(store, 0, offset).is_some(), offset == 4 || offset >= 60, "offset {offset}");
     }
     assert_eq!(id_at(store, 0, 4).as_deref(), Some("0-4"), "it waits for its next attempt");
-    let acks = store.index().acks(1, 1, 0).expect("reads").expect("known");
+    let acks = store.state().acks(1, 1, 0).expect("reads").expect("known");
     assert_eq!((acks.committed(), acks.next_open(5), acks.attempts_of(4)), (4, 60, 2));
     assert_eq!(acks.open_below(120), 61, "what expired is no lag");
-    assert_eq!(store.index().offset_at(1, 0, i64::MIN).expect("reads"), 60);
+    assert_eq!(store.state().offset_at(1, 0, i64::MIN).expect("reads"), 60);
 }
 
 #[test]
@@ -448,8 +448,8 @@ fn messages_expire_while_their_segments_stay() {
     // Not even the next offset is given up before there is a message.
     assert_eq!(expire(&rebuilt, 0, 10_000), 0);
     assert_eq!(
-        rebuilt.index().queue_bounds(1, 0),
-        QueueBounds { min: 120, next: 120, ..rebuilt.index().queue_bounds(1, 0) }
+        rebuilt.state().queues.bounds(1, 0),
+        QueueBounds { min: 120, next: 120, ..rebuilt.state().queues.bounds(1, 0) }
     );
     fill(&rebuilt, 0, 1);
     assert_eq!(id_at(&rebuilt, 0, 120).as_deref(), Some("0-0"));

@@ -194,7 +194,7 @@ impl History {
         let now_ms = self.now_ms();
         let mut last = None;
         loop {
-            let due = self.store().index().due_timers(now_ms, None, BATCH).expect("reads");
+            let due = self.store().state().timers.due(now_ms, None, BATCH).expect("reads");
             let held: Vec<u64> = due.iter().map(|(position, _)| *position).collect();
             for (position, timer) in due {
                 let known = &self.messages[&position];
@@ -247,12 +247,12 @@ impl History {
     /// The store shows what the model knows.
     fn check(&self) {
         let what = format!("seed {}", self.machine.seed);
-        let index = self.store().index();
-        let due = index.due_timers(i64::MAX, None, 10_000).expect("reads");
+        let index = self.store().state();
+        let due = index.timers.due(i64::MAX, None, 10_000).expect("reads");
         let pending: BTreeSet<u64> = due.iter().map(|(position, _)| *position).collect();
         let expected = self.messages.iter().filter(|(_, known)| known.stands == Stands::Pending);
         assert_eq!(pending, expected.map(|(position, _)| *position).collect(), "{what}");
-        assert_eq!(index.scheduled_total(), pending.len() as u64, "{what}");
+        assert_eq!(index.timers.open_total(), pending.len() as u64, "{what}");
         assert!(due.is_sorted_by_key(|(position, timer)| (timer.due_ms, *position)), "{what}");
         for (position, timer) in &due {
             let read = self.store().read_message(timer.location(*position), timer.frame_len);
@@ -261,9 +261,9 @@ impl History {
         }
         for queue in 0..QUEUES {
             let expected = self.visible.get(&queue).map_or(&[][..], Vec::as_slice);
-            let bounds = index.queue_bounds(1, queue);
+            let bounds = index.queues.bounds(1, queue);
             assert_eq!(bounds.next, expected.len() as u64, "{what}, queue {queue}");
-            for (offset, entry) in index.entries(1, queue, bounds.min, 10_000).expect("reads") {
+            for (offset, entry) in index.queues.entries(1, queue, bounds.min, 10_000).expect("reads") {
                 let entry = index.carried_entry(1, queue, offset, entry).expect("reads");
                 let (_, message) = self.store().read_message(entry.position, entry.len).expect("reads");
                 let id = &expected[usize::try_from(offset).expect("small")];

@@ -169,7 +169,7 @@ impl History {
     fn check_back(&mut self) {
         self.machine.wall_ms.fetch_add(1_000, std::sync::atomic::Ordering::Relaxed);
         let now_ms = self.machine.wall_ms.load(std::sync::atomic::Ordering::Relaxed);
-        let due = self.machine.store().index().due_halves(now_ms, None, 1_000).expect("reads");
+        let due = self.machine.store().state().transactions.due(now_ms, None, 1_000).expect("reads");
         for (held, half) in due {
             let known = self.transactions.get_mut(&held).expect("only those that decide are checked back");
             assert_eq!(
@@ -208,13 +208,14 @@ impl History {
     fn check(&self) {
         let what = format!("seed {}", self.machine.seed);
         let store = self.machine.store();
-        let index = store.index();
+        let index = store.state();
         let undecided = self.transactions.iter().filter(|(_, known)| !known.decided);
         let (mut messages, mut transactions) = (0, 0);
         for (position, known) in undecided {
-            let half = index.half(*position).expect("reads").expect("undecided ones stay");
-            assert_eq!((half.phase(), half.checks), (known.phase, known.checks), "{what}");
-            let all = half.members.iter().map(|member| (*member, index.half(*member).expect("reads")));
+            let half = index.transactions.get(*position).expect("reads").expect("undecided ones stay");
+            assert_eq!((half.phase, half.checks), (known.phase, known.checks), "{what}");
+            let all =
+                half.members.iter().map(|member| (*member, index.transactions.get(*member).expect("reads")));
             let all = all.chain([(*position, Some(half.clone()))]);
             for ((position, half), (queue, id)) in std::iter::zip(all, &known.messages) {
                 let half = half.expect("stays with its transaction");
@@ -225,13 +226,13 @@ impl History {
             }
             transactions += 1;
         }
-        assert_eq!(index.undecided_total(), transactions, "{what}");
-        assert_eq!(index.due_halves(i64::MAX, None, 10_000).expect("reads").len(), messages, "{what}");
+        assert_eq!(index.transactions.open_total(), transactions, "{what}");
+        assert_eq!(index.transactions.due(i64::MAX, None, 10_000).expect("reads").len(), messages, "{what}");
         for queue in 0..QUEUES {
             let expected = self.visible.get(&queue).map_or(&[][..], Vec::as_slice);
-            let bounds = index.queue_bounds(TOPIC, queue);
+            let bounds = index.queues.bounds(TOPIC, queue);
             assert_eq!(bounds.next, expected.len() as u64, "{what}, queue {queue}");
-            for (offset, entry) in index.entries(TOPIC, queue, bounds.min, 10_000).expect("reads") {
+            for (offset, entry) in index.queues.entries(TOPIC, queue, bounds.min, 10_000).expect("reads") {
                 let entry = index.carried_entry(TOPIC, queue, offset, entry).expect("reads");
                 let (_, message) = store.read_message(entry.position, entry.len).expect("reads");
                 let id = &expected[usize::try_from(offset).expect("small")];

@@ -88,7 +88,7 @@ fn encode_blocks(bencher: Bencher, queues: u32) {
     for frame in &frames {
         index.apply(frame, &mut events).unwrap();
     }
-    bencher.counter(ItemsCount::new(frames.len())).bench_local(|| black_box(&index).pending());
+    bencher.counter(ItemsCount::new(frames.len())).bench_local(|| black_box(&index).changes());
 }
 
 /// An index that knows one topic.
@@ -106,7 +106,7 @@ fn frames(queues: u32) -> Vec<Frame> {
     let numbers = (0..BLOCK * u64::from(queues)).zip((0..queues).cycle());
     let frames = numbers.map(|(number, queue)| {
         let NewFrame { kind, body } = maker.next(1, queue).into_frame();
-        stored(kind, body, 4096 + number * 400)
+        stored(kind, body, 4096 + number * 1024)
     });
     frames.collect()
 }

@@ -57,7 +57,7 @@ pub type QueueId = (u32, u32);
 
 /// All queues that a store has.
 pub fn queues(store: &Store) -> Vec<QueueId> {
-    let topics = store.index().topics();
+    let topics = store.state().topics.all();
     topics.iter().flat_map(|topic| (0..topic.read_queues).map(|queue| (topic.id, queue))).collect()
 }
 
@@ -159,8 +159,8 @@ impl Producer {
     /// The record of a message that is known to be no repeat.
     fn looked_up(&self, made: Made, topic_id: u32) -> anyhow::Result<Record> {
         let (made, hash) = made.known_by_id();
-        let index = self.store.index();
-        let topic = index.topic_by_id(topic_id).context("the topic is gone")?;
+        let index = self.store.state();
+        let topic = index.topics.by_id(topic_id).context("the topic is gone")?;
         match index.first_of(&topic, hash, now_ms())? {
             None => Ok(made.into_record()),
             Some(first) => bail!("a message of the benchmark repeats {first:?}"),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kerolox_log::{NewFrame, frame};
-use kerolox_store::Entry;
+use kerolox_store::QueueEntry;
 
 use crate::files;
 
@@ -147,7 +147,7 @@ impl PlainReader {
     ///
     /// # Errors
     /// The system's error.
-    pub fn read(&mut self, places: &[Entry]) -> io::Result<()> {
+    pub fn read(&mut self, places: &[QueueEntry]) -> io::Result<()> {
         for place in places {
             let segment = self.segments.range(..=place.position).next_back();
             let (base, file) = segment.ok_or_else(|| io::Error::other("a position before the log"))?;

@@ -100,7 +100,7 @@ impl Model {
     pub(crate) fn trimmed(&mut self, store: &Store) {
         let Self { live, .. } = self;
         for ((topic_id, queue), (min, _)) in &mut live.bounds {
-            *min = store.index().queue_bounds(*topic_id, *queue).min;
+            *min = store.state().queues.bounds(*topic_id, *queue).min;
         }
         let expired = |(topic_id, queue, offset): &(u32, u32, u64)| {
             live.bounds.get(&(*topic_id, *queue)).is_some_and(|(min, _)| offset < min)
@@ -209,7 +209,7 @@ impl Model {
                 continue;
             }
             let Some(found) = view.visible.get(place) else {
-                let min = store.index().queue_bounds(*topic_id, *queue).min;
+                let min = store.state().queues.bounds(*topic_id, *queue).min;
                 let expired = self.expired.get(&(*topic_id, *queue)).copied().unwrap_or(0);
                 if *offset < min && (known.at < self.trimmed || *offset < expired) {
                     continue;

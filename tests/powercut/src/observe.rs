@@ -106,16 +106,17 @@ impl View {
 
     /// Reads everything.
     pub(crate) fn of(store: &Store) -> Result<Self, String> {
-        let mut view = Self { group: store.index().group("g").is_some(), ..Self::default() };
+        let mut view = Self { group: store.state().groups.get("g").is_some(), ..Self::default() };
         // Not in the head of the loop: the guard would be held for all of it, and taking another one beside it waits for a writer
         // that waits for the first.
-        let topics = store.index().topics();
+        let topics = store.state().topics.all();
         for topic in topics {
             view.topics.insert(topic.name.clone(), (topic.id, topic.write_queues));
             for queue in 0..QUEUES_MAX {
                 view.read_queue(store, topic.id, queue)?;
             }
-            let lites = store.index().lites(topic.id, "", LITES_MAX).map_err(|error| error.to_string())?;
+            let lites =
+                store.state().lites.page(topic.id, "", LITES_MAX).map_err(|error| error.to_string())?;
             for lite in lites {
                 view.read_queue(store, topic.id, lite.queue)?;
                 view.lites.insert((topic.id, lite.name), lite.queue);
@@ -126,12 +127,12 @@ impl View {
     }
 
     fn read_queue(&mut self, store: &Store, topic_id: u32, queue: u32) -> Result<(), String> {
-        let bounds = store.index().queue_bounds(topic_id, queue);
+        let bounds = store.state().queues.bounds(topic_id, queue);
         self.bounds.insert((topic_id, queue), (bounds.min, bounds.next));
-        let acks = store.index().acks(GROUP, topic_id, queue).map_err(|error| error.to_string())?;
+        let acks = store.state().acks(GROUP, topic_id, queue).map_err(|error| error.to_string())?;
         for offset in bounds.min..bounds.next {
             let place = (topic_id, queue, offset);
-            let entry = store.index().entry(topic_id, queue, offset).map_err(|error| error.to_string())?;
+            let entry = store.state().entry(topic_id, queue, offset).map_err(|error| error.to_string())?;
             let entry = entry.ok_or_else(|| format!("the index has no entry for {place:?}"))?;
             let read = store.read_message(entry.position, entry.len);
             let (_, message) = read.map_err(|error| format!("{place:?}: {error}"))?;
@@ -145,12 +146,12 @@ impl View {
     }
 
     fn read_held(&mut self, store: &Store) -> Result<(), String> {
-        let due = store.index().due_halves(i64::MAX - 1, None, 100_000);
+        let due = store.state().transactions.due(i64::MAX - 1, None, 100_000);
         for (position, half) in due.map_err(|error| error.to_string())? {
             let place = (half.location(position), half.frame_len);
             self.hold(store, position, place, (half.topic_id, half.queue, Hold::Half))?;
         }
-        let due = store.index().due_timers(i64::MAX - 1, None, 100_000);
+        let due = store.state().timers.due(i64::MAX - 1, None, 100_000);
         for (position, timer) in due.map_err(|error| error.to_string())? {
             let place = (timer.location(position), timer.frame_len);
             self.hold(store, position, place, (timer.topic_id, timer.queue, Hold::Until))?;
@@ -175,15 +176,15 @@ impl View {
 /// How a held message stands; `None` when the store does not know it.
 pub(crate) fn end_of(store: &Store, position: u64, hold: Hold) -> Result<Option<End>, String> {
     if hold == Hold::Until {
-        let timer = store.index().timer(position).map_err(|error| error.to_string())?;
-        return Ok(timer.map(|timer| match timer.phase() {
+        let timer = store.state().timers.get(position).map_err(|error| error.to_string())?;
+        return Ok(timer.map(|timer| match timer.phase {
             TimerPhase::Delivered => End::Shown(timer.offset, timer.decided_at),
             TimerPhase::Recalled => End::Hidden(timer.decided_at),
             TimerPhase::Pending => End::Open,
         }));
     }
-    let half = store.index().half(position).map_err(|error| error.to_string())?;
-    Ok(half.map(|half| match half.phase() {
+    let half = store.state().transactions.get(position).map_err(|error| error.to_string())?;
+    Ok(half.map(|half| match half.phase {
         Phase::Committed => End::Shown(half.offset, half.decided_at),
         Phase::RolledBack => End::Hidden(half.decided_at),
         _ => End::Open,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use kerolox_core::dedup::Dedup;
 use kerolox_core::topic::Topic;
-use kerolox_store::{First, Outcome, Store};
+use kerolox_store::{FirstMessage, Outcome, Store};
 
 use crate::model::Answer;
 use crate::observe::{View, Visible};
@@ -61,7 +61,7 @@ impl Once {
     }
 
     /// The first one is there, is the same, and is not too old.
-    fn check_repeat(&self, store: &Store, first: &First, answer: &Answer) -> Result<(), String> {
+    fn check_repeat(&self, store: &Store, first: &FirstMessage, answer: &Answer) -> Result<(), String> {
         let Plan::Once { key, .. } = &answer.plan else { return Ok(()) };
         let (frame, message) =
             store.read_message_at(first.position).map_err(|error| format!("the first one: {error}"))?;
@@ -77,10 +77,10 @@ impl Once {
         }
         let Some((queue, offset)) = first.place else { return Err(format!("{id} has no place")) };
         let (min, entry) = {
-            let index = store.index();
+            let index = store.state();
             let topic_id = message.header.topic_id;
             let entry = index.entry(topic_id, queue, offset).map_err(|error| error.to_string())?;
-            (index.queue_bounds(topic_id, queue).min, entry)
+            (index.queues.bounds(topic_id, queue).min, entry)
         };
         match entry {
             Some(entry) if entry.position == first.position => Ok(()),
@@ -120,8 +120,8 @@ impl Once {
 
 /// What a store remembers at a time: the first ones, by key.
 pub(crate) fn remembered(store: &Store, now_ms: i64) -> Result<BTreeMap<&'static str, u64>, String> {
-    let index = store.index();
-    let Some(topic) = index.topic(ONCE) else { return Ok(BTreeMap::new()) };
+    let index = store.state();
+    let Some(topic) = index.topics.get(ONCE) else { return Ok(BTreeMap::new()) };
     let mut found = BTreeMap::new();
     for key in KEYS {
         let first = index.first_of(&topic, rules().hash("", &[key]), now_ms);

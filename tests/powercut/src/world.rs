@@ -234,7 +234,7 @@ impl World {
         }
         let at = usize::try_from(self.chooser.below(queues.len() as u64)).expect("below the length");
         let (topic_id, queue) = queues[at];
-        let bounds = store.index().queue_bounds(topic_id, queue);
+        let bounds = store.state().queues.bounds(topic_id, queue);
         let next = bounds.min + self.chooser.below(bounds.next - bounds.min + 1);
         self.tell(|| format!("messages of {:?} expire before {next}", queues[at]));
         self.model.expire(queues[at], next);

@@ -59,7 +59,7 @@ impl World {
         let stands = machines.iter().map(|machine| {
             let store = machine.running.as_ref().and_then(Member::store)?;
             let end = store.parked()?.end();
-            let is_folded = store.index().applied() == end && store.index().scheduled_total() == 0;
+            let is_folded = store.state().applied() == end && store.state().timers.open_total() == 0;
             is_folded.then_some(end)
         });
         let ends: BTreeSet<Option<u64>> = stands.collect();

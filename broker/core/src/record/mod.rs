@@ -20,8 +20,7 @@ pub use progress::{
 };
 
 pub use retention::{
-    Carried, GroupProgress, HeldHalf, HeldTimer, KeptMessage, MovingTopic, QueueState, SnapshotRecord,
-    TrimRecord,
+    Carried, GroupProgress, HeldState, KeptMessage, MovingTopic, QueueState, SnapshotRecord, TrimRecord,
 };
 
 use bytes::Bytes;
@@ -45,7 +44,7 @@ pub enum Kind {
     Meta = 5,
     /// A master's reign begins.
     Epoch = 6,
-    /// The state of the fold, at the beginning of a segment.
+    /// The state, at the beginning of a segment.
     Snapshot = 7,
     /// Old segments are given up.
     Trim = 8,

@@ -6,11 +6,9 @@ use super::lite::LiteTopic;
 use crate::audit::Audited;
 use crate::group::Group;
 use crate::slots::Moving;
-use crate::timer::Timer;
 use crate::topic::Topic;
-use crate::transaction::Half;
 
-/// The state of the fold at this place of the log, or a part of it. Every segment but the first begins with one, so that
+/// The state at this place of the log, or a part of it. Every segment but the first begins with one, so that
 /// the log can be read from any segment on: an index that starts from nothing takes it up, any other one skips it.
 #[derive(Clone, PartialEq, Message)]
 pub struct SnapshotRecord {
@@ -43,7 +41,7 @@ pub struct SnapshotRecord {
     pub progress: Vec<GroupProgress>,
     /// Undecided half messages.
     #[prost(message, repeated, tag = "10")]
-    pub halves: Vec<HeldHalf>,
+    pub halves: Vec<HeldState>,
     /// Messages that were carried forward.
     #[prost(message, repeated, tag = "11")]
     pub kept: Vec<KeptMessage>,
@@ -53,7 +51,7 @@ pub struct SnapshotRecord {
     pub settles: bool,
     /// Scheduled messages that wait for their delivery time.
     #[prost(message, repeated, tag = "13")]
-    pub timers: Vec<HeldTimer>,
+    pub timers: Vec<HeldState>,
     /// All lite topics; their queues are among `queues`.
     #[prost(message, repeated, tag = "19")]
     pub lites: Vec<LiteTopic>,
@@ -116,26 +114,15 @@ pub struct MovingTopic {
     pub moving: Moving,
 }
 
-/// A half message and where it was stored.
+/// A message that is held back, and where it was stored.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct HeldHalf {
+pub struct HeldState {
     /// Position at which it was first stored: its identity.
     #[prost(uint64, tag = "1")]
     pub position: u64,
-    /// What is known of it.
-    #[prost(message, required, tag = "2")]
-    pub half: Half,
-}
-
-/// A scheduled message and where it was stored.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct HeldTimer {
-    /// Position at which it was first stored: its identity.
-    #[prost(uint64, tag = "1")]
-    pub position: u64,
-    /// What is known of it.
-    #[prost(message, required, tag = "2")]
-    pub timer: Timer,
+    /// Stored form of [`crate::transaction::HalfMessage`] or [`crate::timer::ScheduledMessage`].
+    #[prost(bytes = "vec", tag = "2")]
+    pub message: Vec<u8>,
 }
 
 /// A visible message whose record was carried forward.

@@ -4,10 +4,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::audit::{AuditEntry, Audited};
 use crate::group::Group;
+use crate::held::HeldMessage;
 use crate::slots::Moving;
-use crate::timer::Timer;
+use crate::timer::ScheduledMessage;
 use crate::topic::Topic;
-use crate::transaction::{Answer, Half, Source, Undecided};
+use crate::transaction::{Answer, HalfMessage, Source, Undecided};
 
 fn examples() -> Vec<Record> {
     let header = MessageHeader {
@@ -62,9 +63,14 @@ fn examples() -> Vec<Record> {
     let lite = LiteTopic { topic_id: 7, queue: 65_536, name: "a".into(), created_ms: 5 };
     let checked =
         Checked { held: 64, checks: 1, next_check_ms: Some(5), asked: "host@1".into(), ..Checked::default() };
-    let timer =
-        Timer { topic_id: 7, queue: 3, frame_len: 128, due_ms: 1_700_000_000_000, ..Timer::default() };
-    let mut told = Half { topic_id: 7, decided_source: Source::Admin.into(), ..Half::default() };
+    let message = |queue, frame_len| HeldMessage { topic_id: 7, queue, frame_len, ..HeldMessage::default() };
+    let timer = ScheduledMessage {
+        message: message(3, 128),
+        due_ms: 1_700_000_000_000,
+        ..ScheduledMessage::default()
+    };
+    let half = HalfMessage { message: message(0, 0), ..HalfMessage::default() };
+    let mut told = HalfMessage { decided_source: Source::Admin, ..half.clone() };
     told.decided_reason = "paid".into();
     told.note_check(9, "host@1");
     told.note_answer(10, "host@2", Answer::Unknown);
@@ -104,7 +110,7 @@ fn examples() -> Vec<Record> {
             groups: vec![Group::new("billing")],
             queues: vec![state],
             progress: vec![GroupProgress { group_id: 1, topic_id: 7, queue: 3, acks: vec![8, 9] }],
-            halves: vec![HeldHalf { position: 64, half: Half { topic_id: 7, ..Half::default() } }],
+            halves: vec![HeldState { position: 64, message: half.encode() }],
             kept: vec![KeptMessage {
                 topic_id: 7,
                 queue: 3,
@@ -153,7 +159,7 @@ fn examples() -> Vec<Record> {
             content: Bytes::new(),
         }),
         Record::Snapshot(Box::new(SnapshotRecord {
-            timers: vec![HeldTimer { position: 64, timer }],
+            timers: vec![HeldState { position: 64, message: timer.encode() }],
             ..SnapshotRecord::default()
         })),
         Record::Meta(MetaRecord { change: Some(MetaChange::PutLite(lite.clone())) }),
@@ -185,7 +191,7 @@ fn examples() -> Vec<Record> {
             }),
         ])),
         Record::Snapshot(Box::new(SnapshotRecord {
-            halves: vec![HeldHalf { position: 64, half: told }],
+            halves: vec![HeldState { position: 64, message: told.encode() }],
             audit: vec![Audited { position: 128, entry: audited }],
             ..SnapshotRecord::default()
         })),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kerolox_model::units::Span;
 
-use super::Half;
+use super::HalfMessage;
 
 /// Attribute of a topic: from storing a half message to its first check, as in `10s`.
 pub const FIRST_CHECK_ATTRIBUTE: &str = "transaction.first-check";
@@ -65,13 +65,13 @@ impl CheckPolicy {
 
     /// What to log after a check was put to a producer at `now_ms`: the number of checks so far, and when the next is due.
     /// Only checks that reached a producer count: while nobody is connected, time passes without using up the budget.
-    pub fn after_check(&self, half: &Half, now_ms: i64) -> (u32, i64) {
+    pub fn after_check(&self, half: &HalfMessage, now_ms: i64) -> (u32, i64) {
         // The answer to the last check gets as long as any other before the half message is parked.
         (half.checks.saturating_add(1), now_ms.saturating_add_unsigned(self.interval_ms))
     }
 
     /// Decides about a half message whose `next_check_ms` has come.
-    pub fn when_due(&self, half: &Half, now_ms: i64) -> Due {
+    pub fn when_due(&self, half: &HalfMessage, now_ms: i64) -> Due {
         let is_old = half.stored_ms.saturating_add_unsigned(self.age_max_ms) <= now_ms;
         if half.checks >= self.max || is_old { Due::Park } else { Due::Ask }
     }
@@ -114,13 +114,14 @@ fn span(name: &str, value: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::held::HeldMessage;
 
     const POLICY: CheckPolicy =
         CheckPolicy { first_ms: 6_000, interval_ms: 30_000, max: 3, age_max_ms: 1_000_000 };
 
     #[test]
     fn a_half_is_asked_about_max_times_and_then_parked() {
-        let mut half = Half::default();
+        let mut half = HalfMessage::default();
         let mut asked = 0;
         let mut now = 6_000;
         while POLICY.when_due(&half, now) == Due::Ask {
@@ -134,7 +135,10 @@ mod tests {
 
     #[test]
     fn an_old_half_is_parked_however_few_checks_it_had() {
-        let half = Half { stored_ms: 500, ..Half::default() };
+        let half = HalfMessage {
+            message: HeldMessage { stored_ms: 500, ..HeldMessage::default() },
+            ..HalfMessage::default()
+        };
         assert_eq!(POLICY.when_due(&half, 1_000_499), Due::Ask);
         assert_eq!(POLICY.when_due(&half, 1_000_500), Due::Park);
     }

@@ -2,7 +2,7 @@
 
 use prost::Message;
 
-use super::Half;
+use super::HalfMessage;
 
 /// Checks that are remembered of one half message; of more, the first ones are forgotten.
 pub const STORY_MAX: usize = 32;
@@ -90,7 +90,7 @@ pub struct Undecided {
     pub by: String,
 }
 
-impl Half {
+impl HalfMessage {
     /// Notes that a check was put to a producer.
     pub fn note_check(&mut self, at_ms: i64, asked: &str) {
         if self.story.len() == STORY_MAX {
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn an_answer_belongs_to_the_newest_check() {
-        let mut half = Half::default();
+        let mut half = HalfMessage::default();
         half.note_answer(1, "early", Answer::Commit);
         half.note_check(10, "a");
         half.note_answer(11, "a", Answer::Unknown);
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_story_is_bounded() {
-        let mut half = Half::default();
+        let mut half = HalfMessage::default();
         for at_ms in 0..100 {
             half.note_check(at_ms, "a");
         }

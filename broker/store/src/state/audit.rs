@@ -1,24 +1,41 @@
-//! The audit trail.
+//! The audit trail: what administrators decided by hand.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use kerolox_core::audit::{AUDIT_MAX, AuditEntry, Audited};
-use kerolox_core::record::Checked;
-use kerolox_core::transaction::{Decision, Half, Source};
+use kerolox_core::record::{Checked, SnapshotRecord};
+use kerolox_core::transaction::{Decision, HalfMessage, Source};
 use kerolox_log::Frame;
 use kerolox_model::token::TransactionId;
 use prost::Message;
 
 use crate::error::StoreError;
-use crate::kv::{Family, pairs};
+use crate::kv::{Family, Kv, Op};
+use crate::state::overlay::Overlay;
+use crate::state::snapshot::{SnapshotLists, tag};
+use crate::state::table::StateTable;
 use crate::state::transactions::Settling;
-use crate::state::{Outcome, StateMachine, keys};
+use crate::state::{Outcome, keys};
 
-impl StateMachine {
+/// What administrators decided by hand, by the position of the record that says so; the newest [`AUDIT_MAX`] of them.
+pub struct AuditTable {
+    overlay: Overlay,
+    /// Positions of the entries.
+    positions: BTreeSet<u64>,
+}
+
+impl AuditTable {
+    pub(super) fn new(kv: &Arc<dyn Kv>) -> Self {
+        Self { overlay: Overlay::new(kv.clone()), positions: BTreeSet::new() }
+    }
+
     /// Up to `limit` entries before a log position, newest first, each with its position.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails or holds something malformed.
-    pub fn audit(&self, before: u64, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
-        let positions = self.audited.range(..before).rev().take(limit);
+    pub fn newest(&self, before: u64, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
+        let positions = self.positions.range(..before).rev().take(limit);
         let read = |position: &u64| {
             let stored = self.overlay.get(Family::Audit, &keys::held(*position))?;
             let entry = stored.and_then(|bytes| AuditEntry::decode(&*bytes).ok());
@@ -27,38 +44,25 @@ impl StateMachine {
         positions.map(read).collect()
     }
 
-    /// Learns which entries there are.
-    pub(super) fn load_audited(&mut self) -> Result<(), StoreError> {
-        for pair in pairs(|from, limit| self.overlay.scan(Family::Audit, from, limit)) {
-            self.audited.insert(keys::parse_held(&pair?.0)?);
-        }
-        Ok(())
-    }
-
-    /// All entries, oldest first, for a snapshot.
-    pub(super) fn all_audited(&self) -> Result<Vec<Audited>, StoreError> {
-        let mut entries = self.audit(u64::MAX, AUDIT_MAX)?;
-        entries.reverse();
-        Ok(entries.into_iter().map(|(position, entry)| Audited { position, entry }).collect())
-    }
-
     /// Adds an entry, and forgets the oldest if there are too many.
-    pub(super) fn put_audited(&mut self, audited: &Audited) {
+    fn put(&mut self, audited: &Audited) {
         self.overlay.put(Family::Audit, keys::held(audited.position), audited.entry.encode_to_vec());
-        self.audited.insert(audited.position);
-        while self.audited.len() > AUDIT_MAX
-            && let Some(oldest) = self.audited.pop_first()
+        self.positions.insert(audited.position);
+        while self.positions.len() > AUDIT_MAX
+            && let Some(oldest) = self.positions.pop_first()
         {
             self.overlay.delete(Family::Audit, keys::held(oldest));
         }
+        assert!(self.positions.len() <= AUDIT_MAX, "the audit trail is bounded");
     }
 
-    /// An administrator decided about a transaction.
-    pub(super) fn audit_settled(
+    /// An administrator decided about a transaction of the broker group `broker`.
+    pub(super) fn note_settled(
         &mut self,
+        broker: &str,
         frame: &Frame,
         settling: &Settling,
-        half: &Half,
+        half: &HalfMessage,
         outcome: &Outcome,
     ) {
         if settling.source() != Source::Admin {
@@ -74,42 +78,96 @@ impl StateMachine {
             Outcome::TopicGone => "refused: its topic was deleted",
             _ => "done",
         };
-        let (by, reason) = (&settling.by, &settling.reason);
-        self.audit_transaction(frame, settling.held, half, action, by, reason, outcome);
+        self.note(
+            frame,
+            &TransactionEntry {
+                id: transaction_id(broker, settling.held, half),
+                action,
+                by: &settling.by,
+                reason: &settling.reason,
+                outcome,
+            },
+        );
     }
 
-    /// An administrator had a transaction checked back.
-    pub(super) fn audit_recheck(&mut self, frame: &Frame, checked: &Checked, half: &Half) {
+    /// An administrator had a transaction of the broker group `broker` checked back.
+    pub(super) fn note_recheck(
+        &mut self,
+        broker: &str,
+        frame: &Frame,
+        checked: &Checked,
+        half: &HalfMessage,
+    ) {
         if !checked.by.is_empty() {
-            let (by, reason) = (&checked.by, &checked.reason);
-            self.audit_transaction(frame, checked.held, half, "transaction recheck", by, reason, "done");
+            self.note(
+                frame,
+                &TransactionEntry {
+                    id: transaction_id(broker, checked.held, half),
+                    action: "transaction recheck",
+                    by: &checked.by,
+                    reason: &checked.reason,
+                    outcome: "done",
+                },
+            );
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one for each field of the entry")]
-    fn audit_transaction(
-        &mut self,
-        frame: &Frame,
-        held: u64,
-        half: &Half,
-        action: &str,
-        by: &str,
-        reason: &str,
-        outcome: &str,
-    ) {
-        let id = TransactionId {
-            broker: self.broker.clone(),
-            position: held,
-            message_id_crc: half.message_id_crc,
-        };
+    fn note(&mut self, frame: &Frame, said: &TransactionEntry<'_>) {
         let entry = AuditEntry {
             at_ms: frame.store_ms,
-            by: by.to_owned(),
-            action: action.to_owned(),
-            object: id.to_text(),
-            reason: reason.to_owned(),
-            outcome: outcome.to_owned(),
+            by: said.by.to_owned(),
+            action: said.action.to_owned(),
+            object: said.id.to_text(),
+            reason: said.reason.to_owned(),
+            outcome: said.outcome.to_owned(),
         };
-        self.put_audited(&Audited { position: frame.position, entry });
+        self.put(&Audited { position: frame.position, entry });
+    }
+}
+
+/// What an entry says about a transaction.
+struct TransactionEntry<'a> {
+    id: TransactionId,
+    action: &'a str,
+    by: &'a str,
+    reason: &'a str,
+    outcome: &'a str,
+}
+
+fn transaction_id(broker: &str, held: u64, half: &HalfMessage) -> TransactionId {
+    TransactionId { broker: broker.to_owned(), position: held, message_id_crc: half.message_id_crc }
+}
+
+impl StateTable for AuditTable {
+    fn load(&mut self) -> Result<(), StoreError> {
+        for pair in self.overlay.pairs(Family::Audit) {
+            self.positions.insert(keys::parse_held(&pair?.0)?);
+        }
+        Ok(())
+    }
+
+    fn write_snapshot(&self, lists: &mut SnapshotLists) -> Result<(), StoreError> {
+        // Oldest first.
+        for (position, entry) in self.newest(u64::MAX, AUDIT_MAX)?.into_iter().rev() {
+            lists.message(tag::AUDIT, &Audited { position, entry });
+        }
+        Ok(())
+    }
+
+    fn apply_snapshot(&mut self, part: &mut SnapshotRecord) -> Result<(), StoreError> {
+        part.audit.drain(..).for_each(|audited| self.put(&audited));
+        Ok(())
+    }
+
+    fn changes(&self, ops: &mut Vec<Op>) {
+        self.overlay.changes(ops);
+    }
+
+    fn flushed(&mut self) {
+        self.overlay.clear();
+    }
+
+    fn pending_len(&self) -> usize {
+        self.overlay.len()
     }
 }

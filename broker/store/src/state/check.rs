@@ -1,39 +1,44 @@
-//! Folding a log once more, to see whether an index is what it should be.
+//! Applying a log once more, to see whether an index is what it should be.
 //!
-//! A log whose old segments were given up is folded from its first whole snapshot on. What lies before that, an index that
+//! A log whose old segments were given up is applied from its first whole snapshot on. What lies before that, an index that
 //! was there all the time may still know: entries below the offsets that the snapshot begins with, and transactions that
 //! ended before it. That is out of scope, everything else must be equal.
 
 use std::sync::Arc;
 
 use kerolox_core::record::Record;
-use kerolox_core::timer::Timer;
-use kerolox_core::transaction::Half;
+use kerolox_core::timer::ScheduledMessage;
+use kerolox_core::transaction::HalfMessage;
 use kerolox_log::{DamagedRange, Frame};
 
-use super::entries::{self, ENTRY_LEN, decode_bounds};
-use super::{FORMAT, QueueBounds, Repair, StateMachine, dedup, held, keys, lookup};
+use super::pieces::{self, ENTRY_LEN};
+use super::queues::decode_bounds;
+use super::{FORMAT, QueueBounds, QueueRepair, StateMachine, dedup, held, keys, lookup};
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, KvError, MemKv, Op, Pair};
 
 /// Changed keys that are kept apart before they are moved to the map.
 const FLUSH_KEYS: usize = 50_000;
+/// They are counted once in so many records.
+const RECORDS_PER_COUNT: u64 = 64;
 /// Differences that are described; the others are counted.
 const EXAMPLES: usize = 20;
 const PAGE: usize = 1024;
 
 /// An index in memory, made from the records of a log.
-pub struct Fold {
-    index: StateMachine,
+pub struct LogReplay {
+    state: StateMachine,
     kv: Arc<dyn Kv>,
     until: u64,
     doomed: Vec<Doomed>,
     begin: Begin,
     /// Position of the first record of the log.
     start: u64,
+    /// Records that were applied.
+    taken: u64,
 }
 
-/// Where a fold begins.
+/// Where a replay begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Begin {
     /// With the first record of all.
@@ -54,7 +59,7 @@ struct Doomed {
     before: Option<Vec<u8>>,
 }
 
-/// Where an index differs from the fold of the log.
+/// Where an index differs from what follows from the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Comparison {
     /// Keys compared.
@@ -87,8 +92,8 @@ pub enum How {
     Different,
 }
 
-impl Fold {
-    /// A fold of the records before log position `until`. It takes some 30 bytes of memory per message, and 10 for each key.
+impl LogReplay {
+    /// A replay of the records before log position `until`. It takes some 30 bytes of memory per message, and 10 for each key.
     pub fn until(until: u64) -> Self {
         Self::new(Arc::new(MemKv::default()), until, Begin::Whole)
     }
@@ -99,18 +104,18 @@ impl Fold {
         Self { start, ..Self::new(Arc::new(MemKv::default()), until, Begin::Waiting) }
     }
 
-    /// A fold of all records that knows bounds of queues but not their entries: little memory even for a long log.
-    /// [`StateMachine::entries`] fails on it.
+    /// A replay of all records that knows bounds of queues but not their entries: little memory even for a long log.
+    /// [`super::QueueTable::entries`] fails on it.
     pub fn without_entries() -> Self {
         Self::new(Arc::new(WithoutEntries(MemKv::default())), u64::MAX, Begin::Whole)
     }
 
     fn new(kv: Arc<dyn Kv>, until: u64, begin: Begin) -> Self {
-        let index = StateMachine::empty(kv.clone()).expect("a map in memory does not fail");
-        Self { index, kv, until, doomed: Vec::new(), begin, start: 0 }
+        let state = StateMachine::empty(kv.clone()).expect("a map in memory does not fail");
+        Self { state, kv, until, doomed: Vec::new(), begin, start: 0, taken: 0 }
     }
 
-    /// Where the fold began: 0, or the position of the snapshot that it took up; `None` when there was none.
+    /// Where the state machine began: 0, or the position of the snapshot that it took up; `None` when there was none.
     pub fn begin(&self) -> Option<u64> {
         match self.begin {
             Begin::Whole => Some(0),
@@ -130,8 +135,9 @@ impl Fold {
         if self.is_before_begin(frame)? {
             return Ok(());
         }
-        self.index.apply(frame, &mut Vec::new())?;
-        if self.index.pending_len() >= FLUSH_KEYS {
+        self.state.apply(frame, &mut Vec::new())?;
+        self.taken += 1;
+        if self.taken.is_multiple_of(RECORDS_PER_COUNT) && self.state.pending_len() >= FLUSH_KEYS {
             self.flush()?;
         }
         Ok(())
@@ -145,12 +151,12 @@ impl Fold {
             Record::Snapshot(part) => Some(part),
             _ => None,
         };
-        let follows = part.as_ref().is_some_and(|part| self.index.expects_part(part.part));
+        let follows = part.as_ref().is_some_and(|part| self.state.expects_part(part.part));
         if !follows && self.begin != Begin::Waiting {
-            self.index = StateMachine::empty(self.kv.clone())?;
+            self.state = StateMachine::empty(self.kv.clone())?;
             self.begin = Begin::Waiting;
         }
-        let Some(part) = part.filter(|part| self.index.expects_part(part.part)) else { return Ok(true) };
+        let Some(part) = part.filter(|part| self.state.expects_part(part.part)) else { return Ok(true) };
         let from = if let Begin::Snapshot(from) = self.begin { from } else { frame.position };
         self.begin = if part.last { Begin::Begun(from) } else { Begin::Snapshot(from) };
         Ok(false)
@@ -162,7 +168,7 @@ impl Fold {
     /// See [`Self::take`].
     pub fn pass_damage(&mut self, range: &DamagedRange) -> Result<(), StoreError> {
         if range.position < self.until && self.begin().is_some() {
-            self.index.pass_damage(range)?;
+            self.state.pass_damage(range)?;
         }
         Ok(())
     }
@@ -171,17 +177,17 @@ impl Fold {
     ///
     /// # Errors
     /// [`StoreError`] when the index holds something malformed.
-    pub fn repairs(&mut self) -> Result<&[Repair], StoreError> {
-        if self.index.is_unsettled() {
-            self.index.name_unknown_topics()?;
-            self.index.note_open_end();
+    pub fn repairs(&mut self) -> Result<&[QueueRepair], StoreError> {
+        if self.state.uncertainty.is_open() {
+            self.state.name_unknown_topics()?;
+            self.state.note_open_end();
         }
-        Ok(self.index.repairs())
+        Ok(self.state.uncertainty.repairs())
     }
 
     /// The index made so far.
-    pub fn index(&self) -> &StateMachine {
-        &self.index
+    pub fn state(&self) -> &StateMachine {
+        &self.state
     }
 
     /// Compares all keys with those of `other`, an index that holds the log up to the position of [`Self::until`].
@@ -240,7 +246,7 @@ impl Fold {
         Ok((!is_old).then_some(how))
     }
 
-    /// Whether a difference lies in what went before the beginning of the fold.
+    /// Whether a difference lies in what went before the beginning of the state machine.
     fn is_before(
         &self,
         begin: u64,
@@ -252,9 +258,8 @@ impl Fold {
         match (family, own, found) {
             (Family::Entries, own, found) => {
                 let (topic_id, queue, first) = keys::parse_block(key)?;
-                let bounds = self.index.queue_bounds(topic_id, queue);
-                let readable =
-                    (first + entries::BLOCK).min(bounds.next).saturating_sub(bounds.min.max(first));
+                let bounds = self.state.queues.bounds(topic_id, queue);
+                let readable = (first + pieces::BLOCK).min(bounds.next).saturating_sub(bounds.min.max(first));
                 let len = usize::try_from(readable).expect("at most a block") * ENTRY_LEN;
                 // A block ends with its newest entry; where it begins depends on what was there when it was stored.
                 let kept = |block: Option<&Vec<u8>>| {
@@ -277,14 +282,14 @@ impl Fold {
             (Family::Dedup, None, Some(found)) => {
                 Ok(dedup::first_position(found).is_some_and(|position| position < begin))
             }
-            (Family::Halves, None, Some(found)) => held::is_over::<Half>(found, begin),
-            (Family::Timers, None, Some(found)) => held::is_over::<Timer>(found, begin),
+            (Family::Halves, None, Some(found)) => held::is_over::<HalfMessage>(found, begin),
+            (Family::Timers, None, Some(found)) => held::is_over::<ScheduledMessage>(found, begin),
             _ => Ok(false),
         }
     }
 
     /// Trims remove ranges of keys before the index's position moves on; a crash in between leaves an index without them. That
-    /// is no damage: the fold meets the same record again.
+    /// is no damage: the state machine meets the same record again.
     fn take_later(&mut self, frame: &Frame) -> Result<(), StoreError> {
         let malformed = |source| StoreError::Record { position: frame.position, source };
         let record = Record::decode(frame.kind, frame.body.clone()).map_err(malformed)?;
@@ -312,8 +317,8 @@ impl Fold {
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
-        self.kv.write(self.index.pending())?;
-        self.index.flushed();
+        self.kv.write(self.state.changes())?;
+        self.state.flushed();
         Ok(())
     }
 }
@@ -393,13 +398,13 @@ impl<'a> Scan<'a> {
 
 /// A value in a form that shows no borders between pieces.
 fn plain_of(family: Family, value: Vec<u8>) -> Vec<u8> {
-    if family == Family::Entries { entries::plain(value) } else { value }
+    if family == Family::Entries { pieces::plain(value) } else { value }
 }
 
 /// The key that stands for everything that `key` holds a piece of.
 fn whole_of(family: Family, key: Vec<u8>) -> Vec<u8> {
     match family {
-        Family::Entries => entries::block_key(&key).unwrap_or(key),
+        Family::Entries => pieces::block_key(&key).unwrap_or(key),
         Family::Lookups => lookup::bucket_key(&key).unwrap_or(key),
         _ => key,
     }

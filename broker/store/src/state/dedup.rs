@@ -12,19 +12,21 @@
 //! was begun, so that at most three of them have to be looked into.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use kerolox_core::dedup::Dedup;
-use kerolox_core::timer::{Timer, TimerPhase};
+use kerolox_core::record::TrimRecord;
 use kerolox_core::topic::Topic;
-use kerolox_core::transaction::{Half, Phase};
 
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op, pairs};
-use crate::state::{StateMachine, keys};
+use crate::state::keys;
+use crate::state::overlay::Overlay;
+use crate::state::table::{QueueId, StateTable};
 
 /// The message of which others are repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct First {
+pub struct FirstMessage {
     /// Where it was stored.
     pub position: u64,
     /// When, milliseconds since the Unix epoch.
@@ -60,47 +62,82 @@ impl Bucket {
     }
 }
 
-/// What is in memory of it.
-#[derive(Default)]
-pub(super) struct Seen {
+/// Messages of topics without duplicates, by what they are known by, and records that repeat others.
+pub struct DedupTable {
+    kv: Arc<dyn Kv>,
     /// All buckets that there are.
     buckets: BTreeSet<Bucket>,
     /// What is not in the store yet.
-    new: HashMap<(Bucket, u128), First>,
+    new: HashMap<(Bucket, u128), FirstMessage>,
     /// Buckets that are still in the store, though they went.
     dropped: BTreeSet<Bucket>,
+    /// Which records hang on which.
+    hanging: Overlay,
 }
 
-impl Seen {
-    pub(super) fn load(kv: &dyn Kv) -> Result<Self, StoreError> {
-        let mut seen = Self::default();
-        let mut from = keys::id(1);
-        // One key of each bucket is enough: on to the next bucket.
-        while let Some((key, _)) = kv.scan(Family::Dedup, &from, 1)?.into_iter().next() {
-            let (bucket, _) = keys::parse_dedup(&key)?;
-            seen.buckets.insert(bucket);
-            from = keys::dedup(bucket, u128::MAX);
-            from.push(0);
+impl DedupTable {
+    pub(super) fn new(kv: &Arc<dyn Kv>) -> Self {
+        Self {
+            kv: kv.clone(),
+            buckets: BTreeSet::new(),
+            new: HashMap::new(),
+            dropped: BTreeSet::new(),
+            hanging: Overlay::new(kv.clone()),
         }
-        Ok(seen)
     }
 
-    fn get(&self, kv: &dyn Kv, bucket: Bucket, hash: u128) -> Result<Option<First>, StoreError> {
+    fn get(&self, bucket: Bucket, hash: u128) -> Result<Option<FirstMessage>, StoreError> {
         if let Some(first) = self.new.get(&(bucket, hash)) {
             return Ok(Some(*first));
         }
         if self.dropped.contains(&bucket) {
             return Ok(None);
         }
-        kv.get(Family::Dedup, &keys::dedup(bucket, hash))?.map(|bytes| decode(&bytes)).transpose()
+        self.kv.get(Family::Dedup, &keys::dedup(bucket, hash))?.map(|bytes| decode(&bytes)).transpose()
     }
 
-    fn put(&mut self, bucket: Bucket, dedup: Dedup, hash: u128, first: First) {
+    /// The newest message at or behind `trimmed` of which one with this hash would be a repeat if it were stored in the topic
+    /// at `now_ms`. Those that `is_taken_back` says so of make none.
+    pub(super) fn first_of(
+        &self,
+        topic: &Topic,
+        hash: u128,
+        now_ms: i64,
+        trimmed: u64,
+        is_taken_back: impl Fn(&FirstMessage) -> Result<bool, StoreError>,
+    ) -> Result<Option<FirstMessage>, StoreError> {
+        let Some(dedup) = Dedup::of(topic) else { return Ok(None) };
+        let from = Bucket { topic_id: topic.id, start_ms: i64::MIN, bits: 0 };
+        let until = Bucket { topic_id: topic.id, start_ms: i64::MAX, bits: u8::MAX };
+        let mut newest: Option<FirstMessage> = None;
+        for bucket in self.buckets.range(from..=until).filter(|bucket| bucket.may_remember(dedup, now_ms)) {
+            if let Some(first) = self.get(*bucket, hash)?
+                && first.position >= newest.map_or(trimmed, |newest| newest.position)
+                && dedup.remembers(first.store_ms, now_ms)
+                && !is_taken_back(&first)?
+            {
+                newest = Some(first);
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Remembers a message that is no repeat.
+    pub(super) fn remember(&mut self, topic: &Topic, hash: u128, first: FirstMessage) {
+        let Some(dedup) = Dedup::of(topic) else { return };
+        let bucket = Bucket::of(topic.id, dedup, first.store_ms);
         if self.buckets.insert(bucket) {
             let other = |other: &Bucket| other.topic_id == bucket.topic_id;
             self.drop_buckets(|old| other(old) && !old.may_remember(dedup, first.store_ms));
         }
+        assert!(self.buckets.contains(&bucket), "the bucket of a message remembers it");
         self.new.insert((bucket, hash), first);
+    }
+
+    /// Notes that the record at `repeat` repeats the one at `first`.
+    pub(super) fn hang(&mut self, repeat: u64, first: u64) {
+        assert!(first < repeat, "a repeat lies behind what it repeats");
+        self.hanging.put(Family::Dedup, keys::hanging(repeat), first.to_be_bytes().to_vec());
     }
 
     fn drop_buckets(&mut self, is_over: impl Fn(&Bucket) -> bool) {
@@ -113,15 +150,94 @@ impl Seen {
         self.dropped.extend(gone);
     }
 
-    /// Messages of a queue of a topic moved up.
-    pub(super) fn move_up(
-        &mut self,
-        kv: &dyn Kv,
-        (topic_id, queue): (u32, u32),
-        from: u64,
-        by: u64,
-    ) -> Result<(), StoreError> {
-        for pair in pairs(|from, limit| kv.scan(Family::Dedup, from, limit)) {
+    /// Forgets everything of a topic.
+    pub(super) fn forget(&mut self, topic_id: u32) {
+        self.drop_buckets(|bucket| bucket.topic_id == topic_id);
+    }
+
+    /// Whether a record at or behind `before` repeats one that lies before it: then the log cannot be trimmed there.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or holds something malformed.
+    pub fn hangs_on(&self, before: u64) -> Result<bool, StoreError> {
+        let found = self.hanging()?;
+        Ok(found.iter().any(|(repeat, first)| *first < before && before <= *repeat))
+    }
+
+    /// Positions of records that repeat others, and of these.
+    fn hanging(&self) -> Result<Vec<(u64, u64)>, StoreError> {
+        /// Few, for both records have to be on their way at the same time.
+        const PAGE: usize = 64;
+        let mut found = Vec::new();
+        let mut from = keys::hanging(0);
+        loop {
+            let page = self.hanging.scan(Family::Dedup, &from, PAGE)?;
+            for (key, value) in &page {
+                let Some(repeat) = keys::parse_hanging(key) else { return Ok(found) };
+                found.push((repeat, keys::read_u64(value, "repeated message")?));
+            }
+            match page.get(PAGE - 1) {
+                Some((last, _)) => from = [last, &[0][..]].concat(),
+                None => return Ok(found),
+            }
+        }
+    }
+}
+
+impl StateTable for DedupTable {
+    fn load(&mut self) -> Result<(), StoreError> {
+        let mut from = keys::id(1);
+        // One key of each bucket is enough: on to the next bucket.
+        while let Some((key, _)) = self.kv.scan(Family::Dedup, &from, 1)?.into_iter().next() {
+            let (bucket, _) = keys::parse_dedup(&key)?;
+            self.buckets.insert(bucket);
+            from = keys::dedup(bucket, u128::MAX);
+            from.push(0);
+        }
+        Ok(())
+    }
+
+    fn changes(&self, ops: &mut Vec<Op>) {
+        self.hanging.changes(ops);
+        let dropped = self.dropped.iter().map(|bucket| keys::dedup_bucket(*bucket));
+        ops.extend(dropped.map(|prefix| Op::DeletePrefix(Family::Dedup, prefix)));
+        let new = self.new.iter();
+        ops.extend(new.map(|((bucket, hash), first)| {
+            Op::Put(Family::Dedup, keys::dedup(*bucket, *hash), encode(first))
+        }));
+    }
+
+    fn flushed(&mut self) {
+        self.hanging.clear();
+        self.new.clear();
+        self.dropped.clear();
+    }
+
+    fn pending_len(&self) -> usize {
+        self.hanging.len() + self.new.len()
+    }
+
+    fn drop_topic(&mut self, topic_id: u32, _group_ids: &[u32]) -> Result<(), StoreError> {
+        self.forget(topic_id);
+        Ok(())
+    }
+
+    /// Forgets which records repeat others that lie before the place.
+    fn trim(&mut self, trim: &TrimRecord) -> Result<(), StoreError> {
+        for (repeat, first) in self.hanging()? {
+            assert!(
+                first >= trim.before || repeat < trim.before,
+                "the log is not trimmed between a record and one that it made a repeat"
+            );
+            if repeat < trim.before {
+                self.hanging.delete(Family::Dedup, keys::hanging(repeat));
+            }
+        }
+        Ok(())
+    }
+
+    fn shift(&mut self, (topic_id, queue): QueueId, from: u64, by: u64) -> Result<(), StoreError> {
+        for pair in pairs(|from, limit| self.kv.scan(Family::Dedup, from, limit)) {
             let (key, value) = pair?;
             if key.starts_with(&keys::id(topic_id)) {
                 let (bucket, hash) = keys::parse_dedup(&key)?;
@@ -138,131 +254,12 @@ impl Seen {
         }
         Ok(())
     }
-
-    /// Forgets everything of a topic.
-    pub(super) fn drop_topic(&mut self, topic_id: u32) {
-        self.drop_buckets(|bucket| bucket.topic_id == topic_id);
-    }
-
-    pub(super) fn pending(&self, ops: &mut Vec<Op>) {
-        let dropped = self.dropped.iter().map(|bucket| keys::dedup_bucket(*bucket));
-        ops.extend(dropped.map(|prefix| Op::DeletePrefix(Family::Dedup, prefix)));
-        let new = self.new.iter();
-        ops.extend(new.map(|((bucket, hash), first)| {
-            Op::Put(Family::Dedup, keys::dedup(*bucket, *hash), encode(first))
-        }));
-    }
-
-    pub(super) fn flushed(&mut self) {
-        self.new.clear();
-        self.dropped.clear();
-    }
-
-    pub(super) fn dirty_len(&self) -> usize {
-        self.new.len()
-    }
-}
-
-impl StateMachine {
-    /// The message of which one with this hash (see [`Dedup::hash`]) would be a repeat if it were stored in the topic at
-    /// `now_ms`, milliseconds since the Unix epoch. One that was rolled back or recalled makes none.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the store fails or holds something malformed.
-    pub fn first_of(&self, topic: &Topic, hash: u128, now_ms: i64) -> Result<Option<First>, StoreError> {
-        let Some(dedup) = Dedup::of(topic) else { return Ok(None) };
-        let from = Bucket { topic_id: topic.id, start_ms: i64::MIN, bits: 0 };
-        let until = Bucket { topic_id: topic.id, start_ms: i64::MAX, bits: u8::MAX };
-        let mut newest: Option<First> = None;
-        for bucket in
-            self.seen.buckets.range(from..=until).filter(|bucket| bucket.may_remember(dedup, now_ms))
-        {
-            if let Some(first) = self.seen.get(&*self.kv, *bucket, hash)?
-                && first.position >= newest.map_or(self.trimmed, |newest| newest.position)
-                && dedup.remembers(first.store_ms, now_ms)
-                && !self.is_taken_back(&first)?
-            {
-                newest = Some(first);
-            }
-        }
-        Ok(newest)
-    }
-
-    /// Whether it never became and never becomes visible.
-    fn is_taken_back(&self, first: &First) -> Result<bool, StoreError> {
-        if first.place.is_some() {
-            return Ok(false);
-        }
-        let rolled_back = |half: Half| half.phase() == Phase::RolledBack;
-        let recalled = |timer: Timer| timer.phase() == TimerPhase::Recalled;
-        Ok(self.timer(first.position)?.is_some_and(recalled)
-            || self.half(first.position)?.is_some_and(rolled_back))
-    }
-
-    /// The same for a record at `position` that is being applied; notes that the record repeats another one.
-    pub(super) fn repeated(
-        &mut self,
-        topic: &Topic,
-        hash: u128,
-        position: u64,
-        store_ms: i64,
-    ) -> Result<Option<First>, StoreError> {
-        let first = self.first_of(topic, hash, store_ms)?;
-        if let Some(first) = &first {
-            let value = first.position.to_be_bytes().to_vec();
-            self.overlay.put(Family::Dedup, keys::hanging(position), value);
-        }
-        Ok(first)
-    }
-
-    /// Remembers a message that is no repeat.
-    pub(super) fn remember(&mut self, topic: &Topic, hash: u128, first: First) {
-        if let Some(dedup) = Dedup::of(topic) {
-            self.seen.put(Bucket::of(topic.id, dedup, first.store_ms), dedup, hash, first);
-        }
-    }
-
-    /// Whether a record at or behind `before` repeats one that lies before it: then the log cannot be trimmed there.
-    ///
-    /// # Errors
-    /// See [`Self::first_of`].
-    pub fn hangs_on(&self, before: u64) -> Result<bool, StoreError> {
-        let found = self.hanging()?;
-        Ok(found.iter().any(|(repeat, first)| *first < before && before <= *repeat))
-    }
-
-    /// Forgets which records before `before` repeat others.
-    pub(super) fn forget_hanging(&mut self, before: u64) -> Result<(), StoreError> {
-        for (repeat, _) in self.hanging()?.iter().filter(|(repeat, _)| *repeat < before) {
-            self.overlay.delete(Family::Dedup, keys::hanging(*repeat));
-        }
-        Ok(())
-    }
-
-    /// Positions of records that repeat others, and of these.
-    fn hanging(&self) -> Result<Vec<(u64, u64)>, StoreError> {
-        /// Few, for both records have to be on their way at the same time.
-        const PAGE: usize = 64;
-        let mut found = Vec::new();
-        let mut from = keys::hanging(0);
-        loop {
-            let page = self.overlay.scan(Family::Dedup, &from, PAGE)?;
-            for (key, value) in &page {
-                let Some(repeat) = keys::parse_hanging(key) else { return Ok(found) };
-                found.push((repeat, keys::read_u64(value, "repeated message")?));
-            }
-            match page.get(PAGE - 1) {
-                Some((last, _)) => from = [last, &[0][..]].concat(),
-                None => return Ok(found),
-            }
-        }
-    }
 }
 
 /// Length of a value without queue and offset.
 const HELD_LEN: usize = 16;
 
-fn encode(first: &First) -> Vec<u8> {
+fn encode(first: &FirstMessage) -> Vec<u8> {
     let mut bytes = [first.position.to_be_bytes(), first.store_ms.to_be_bytes()].concat();
     if let Some((queue, offset)) = first.place {
         bytes.extend_from_slice(&queue.to_be_bytes());
@@ -271,7 +268,7 @@ fn encode(first: &First) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Result<First, StoreError> {
+fn decode(bytes: &[u8]) -> Result<FirstMessage, StoreError> {
     let what = "remembered message";
     let (held, place) = bytes.split_at_checked(HELD_LEN).ok_or_else(|| StoreError::Index(what.to_owned()))?;
     let (position, store_ms) = held.split_at(HELD_LEN / 2);
@@ -280,7 +277,7 @@ fn decode(bytes: &[u8]) -> Result<First, StoreError> {
         Some((queue, offset)) => Some((keys::read_u32(queue, what)?, keys::read_u64(offset, what)?)),
     };
     let store_ms = keys::read_u64(store_ms, what)?.cast_signed();
-    Ok(First { position: keys::read_u64(position, what)?, store_ms, place })
+    Ok(FirstMessage { position: keys::read_u64(position, what)?, store_ms, place })
 }
 
 /// Position of the record that a value of the family, of whatever kind, says to be the first one.

@@ -12,7 +12,7 @@ use kerolox_core::topic::Topic;
 use kerolox_log::Frame;
 use kerolox_log::fs::Chooser;
 
-use super::{First, Outcome, StateMachine};
+use super::{FirstMessage, Outcome, StateMachine};
 use crate::kv::{Kv, MemKv};
 
 const SEEDS: u64 = 4_000;
@@ -23,7 +23,7 @@ const TOPIC: u32 = 1;
 /// What became of a message that was stored, as the model sees it.
 struct Stored {
     hash: u128,
-    first: First,
+    first: FirstMessage,
     rolled_back: bool,
     /// Whether it was over at any moment: then it need not be remembered when the window grows or the clock is set back.
     was_over: bool,
@@ -32,7 +32,7 @@ struct Stored {
 struct World {
     chooser: Chooser,
     kv: Arc<MemKv>,
-    index: StateMachine,
+    state: StateMachine,
     /// The log, with what became of each record.
     log: Vec<(Frame, Outcome)>,
     now_ms: i64,
@@ -50,7 +50,7 @@ impl World {
         let kv = Arc::new(MemKv::default());
         let mut world = Self {
             chooser: Chooser::new(seed),
-            index: StateMachine::empty(kv.clone()).expect("memory"),
+            state: StateMachine::empty(kv.clone()).expect("memory"),
             kv,
             log: Vec::new(),
             now_ms: 1_700_000_000_000,
@@ -81,7 +81,7 @@ impl World {
             store_ms: self.now_ms,
             body: Bytes::from(record.encode()),
         };
-        let outcome = self.index.apply(&frame, &mut Vec::new()).expect("applies");
+        let outcome = self.state.apply(&frame, &mut Vec::new()).expect("applies");
         let position = frame.position;
         self.log.push((frame, outcome.clone()));
         (position, outcome)
@@ -114,7 +114,7 @@ impl World {
 
     /// Whether a message with this hash repeats `asked`, or nothing. The newest one counts; one that was over may be
     /// forgotten.
-    fn is_right(&self, hash: u128, asked: Option<First>) -> bool {
+    fn is_right(&self, hash: u128, asked: Option<FirstMessage>) -> bool {
         let known = self.stored.iter().rev().filter(|stored| {
             let is_there = stored.first.position >= self.trimmed && !self.is_over(stored);
             stored.hash == hash && is_there && !stored.rolled_back
@@ -133,8 +133,8 @@ impl World {
         let mut header =
             MessageHeader { topic_id: TOPIC, queue, hold: hold.into(), ..MessageHeader::default() };
         header.set_dedup(Some(hash));
-        let topic = self.index.topic("t").expect("it was made");
-        let asked = self.index.first_of(&topic, hash, self.now_ms).expect("memory");
+        let topic = self.state.topics.get("t").expect("it was made");
+        let asked = self.state.first_of(&topic, hash, self.now_ms).expect("memory");
         assert!(self.is_right(hash, asked), "{asked:?}");
         let message = MessageRecord { header, system: Bytes::new(), content: Bytes::new() };
         let (position, outcome) = self.put(&Record::Message(message));
@@ -149,7 +149,7 @@ impl World {
                 None
             }
         };
-        let first = First { position, store_ms: self.now_ms, place };
+        let first = FirstMessage { position, store_ms: self.now_ms, place };
         self.stored.push(Stored { hash, first, rolled_back: false, was_over: false });
     }
 
@@ -172,7 +172,7 @@ impl World {
     }
 
     fn begin_segment(&mut self) {
-        let parts = self.index.snapshot().expect("memory");
+        let parts = self.state.snapshot().expect("memory");
         let before = self.next_position();
         let queues = parts.iter().flat_map(|part| part.queues.clone()).collect();
         for part in parts {
@@ -187,7 +187,7 @@ impl World {
         }
         let at = self.below(self.segments.len());
         let (before, trim) = self.segments[at].clone();
-        for carry in self.index.to_carry(before).expect("memory") {
+        for carry in self.state.to_carry(before).expect("memory") {
             let found = self.log.iter().find(|(frame, _)| frame.position == carry.location);
             let (frame, _) = found.expect("what is carried is there");
             let mut message = MessageRecord::decode(frame.body.clone()).expect("a message");
@@ -200,28 +200,28 @@ impl World {
         if !hangs {
             self.trimmed = self.trimmed.max(before);
             self.segments.retain(|(begin, _)| *begin >= before);
-            // Nothing goes from the log before the index can do without.
+            // Nothing goes from the log before the state can do without.
             self.flush();
             self.log.retain(|(frame, _)| frame.position >= before);
         }
     }
 
     fn flush(&mut self) {
-        self.kv.write(self.index.pending()).expect("memory");
-        self.index.flushed();
+        self.kv.write(self.state.changes()).expect("memory");
+        self.state.flushed();
     }
 
-    /// Loses what was not flushed, or the whole index, and comes to the same again.
+    /// Loses what was not flushed, or the whole state, and comes to the same again.
     fn restart(&mut self, loses_index: bool) {
-        self.index = if loses_index {
+        self.state = if loses_index {
             StateMachine::empty(self.kv.clone())
         } else {
             StateMachine::load(self.kv.clone())
         }
         .expect("memory");
-        let applied = self.index.applied();
+        let applied = self.state.applied();
         for (frame, before) in self.log.iter().filter(|(frame, _)| frame.position >= applied) {
-            let now = self.index.apply(frame, &mut Vec::new()).expect("applies");
+            let now = self.state.apply(frame, &mut Vec::new()).expect("applies");
             // What was before the log is forgotten, transactions that ended there as well as what hung on it.
             let is_forgotten =
                 now == Outcome::NoSuchHalf || (before, &now) == (&Outcome::Hangs, &Outcome::Done);
@@ -262,7 +262,7 @@ fn nothing_is_stored_twice_within_the_window_and_nothing_is_refused_outside_of_i
     assert!(repeats > 10_000 && trims > 100, "{repeats} repeats, {trims} trimmed logs");
 }
 
-/// Messages that came once do not stay in the index for ever.
+/// Messages that came once do not stay in the state for ever.
 #[test]
 fn what_is_over_goes_from_the_store() {
     let mut world = World::new(1);
@@ -272,8 +272,9 @@ fn what_is_over_goes_from_the_store() {
     for _ in 0..400 {
         world.set_clock(world.now_ms + 700);
         world.window_ms = world
-            .index
-            .topic("t")
+            .state
+            .topics
+            .get("t")
             .and_then(|topic| kerolox_core::dedup::Dedup::of(&topic))
             .expect("on")
             .window_ms;

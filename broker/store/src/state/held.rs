@@ -2,132 +2,128 @@
 //! as long as it is open.
 
 use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
 
-use kerolox_core::timer::{Timer, TimerPhase};
-use kerolox_core::transaction::{Half, Phase};
-use prost::Message;
+use kerolox_core::held::HeldMessage;
+use kerolox_core::record::{HeldState, SnapshotRecord, TrimRecord};
+use kerolox_core::timer::{ScheduledMessage, TimerPhase};
+use kerolox_core::transaction::{HalfMessage, Phase};
+use prost::DecodeError;
 
 use crate::error::StoreError;
-use crate::kv::{Family, Pair, pairs};
-use crate::state::entries::Entry;
-use crate::state::{StateMachine, keys};
+use crate::kv::{Family, Kv, Op, Pair};
+use crate::state::keys;
+use crate::state::overlay::Overlay;
+use crate::state::pieces::QueueEntry;
+use crate::state::snapshot::{SnapshotLists, tag};
+use crate::state::table::{QueueId, StateTable};
 
 /// Key under which half messages stand in the due index that are undecided, but never due: parked ones, and those that are
 /// decided with another one.
 pub(super) const NEVER_MS: i64 = i64::MAX;
 
-/// A message that is held back, as the index knows it.
-pub(super) trait Held: Message + Default + Clone {
+/// A kind of message that is held back.
+pub trait HeldKind: Deref<Target = HeldMessage> + Clone + Send + Sync {
     /// All of them by position.
     const FAMILY: Family;
     /// The open ones by due time and position.
     const DUE: Family;
+    /// For errors.
     const NAME: &'static str;
+    /// Their list in a snapshot.
+    const TAG: u32;
 
-    fn queue(&self) -> (u32, u32);
+    /// Stored form.
+    fn to_bytes(&self) -> Vec<u8>;
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when it is none.
+    fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError>;
+
+    /// Takes their list out of a snapshot.
+    fn take(part: &mut SnapshotRecord) -> Vec<HeldState>;
+
+    /// What they have in common.
+    fn message_mut(&mut self) -> &mut HeldMessage;
+
+    /// Whether it waits for a decision.
     fn is_open(&self) -> bool;
-    fn due_ms(&self) -> i64;
-    fn carried_to(&self) -> u64;
-    /// Where and since when it is visible, once that was decided.
-    fn visible(&self) -> Option<Shown>;
-    /// Position of the record that decided; 0 while it is open.
-    fn decided_at(&self) -> u64;
-    /// Its entry when it becomes visible.
-    fn entry(&self, position: u64, visible_ms: i64) -> Entry;
-    fn stored_ms(&self) -> i64;
-    /// Its record lies at `position` now.
-    fn moved(&self, position: u64, len: u32) -> Self;
-    /// It became visible `by` offsets further up.
-    fn shifted(&self, by: u64) -> Self;
-    /// Whether it counts as one of those; messages of one transaction count once.
-    fn is_counted(&self) -> bool;
-    /// How many are open, by topic.
-    fn counts(index: &mut StateMachine) -> &mut HashMap<u32, u64>;
 
-    fn location(&self, position: u64) -> u64 {
-        if self.carried_to() == 0 { position } else { self.carried_to() }
+    /// When something is to be done about it, as long as it is open.
+    fn due_ms(&self) -> i64;
+
+    /// Whether it was decided that it is visible: then it is so at its offset.
+    fn is_visible(&self) -> bool;
+
+    /// Whether it counts as one of those that are open; messages of one transaction count once.
+    fn is_counted(&self) -> bool {
+        true
     }
 }
 
-/// Where a message is visible that was held back.
-pub(super) struct Shown {
-    pub(super) offset: u64,
-    pub(super) since_ms: i64,
-}
-
-/// What [`Half`] and [`Timer`] answer alike: these fields have the same names in both.
-macro_rules! common_fields {
-    () => {
-        fn queue(&self) -> (u32, u32) {
-            (self.topic_id, self.queue)
-        }
-
-        fn carried_to(&self) -> u64 {
-            self.carried_to
-        }
-
-        fn decided_at(&self) -> u64 {
-            self.decided_at
-        }
-
-        fn entry(&self, position: u64, visible_ms: i64) -> Entry {
-            Entry {
-                position: self.location(position),
-                len: self.frame_len,
-                tag_hash: self.tag_hash,
-                visible_ms,
-            }
-        }
-
-        fn stored_ms(&self) -> i64 {
-            self.stored_ms
-        }
-
-        fn moved(&self, position: u64, len: u32) -> Self {
-            Self { carried_to: position, frame_len: len, ..self.clone() }
-        }
-
-        fn shifted(&self, by: u64) -> Self {
-            Self { offset: self.offset + by, ..self.clone() }
-        }
-    };
-}
-
-impl Held for Half {
+impl HeldKind for HalfMessage {
     const FAMILY: Family = Family::Halves;
     const DUE: Family = Family::HalfDue;
     const NAME: &'static str = "half message";
+    const TAG: u32 = tag::HALVES;
 
-    common_fields!();
+    fn to_bytes(&self) -> Vec<u8> {
+        self.encode()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::decode(bytes)
+    }
+
+    fn take(part: &mut SnapshotRecord) -> Vec<HeldState> {
+        std::mem::take(&mut part.halves)
+    }
+
+    fn message_mut(&mut self) -> &mut HeldMessage {
+        &mut self.message
+    }
 
     fn is_open(&self) -> bool {
         self.is_undecided()
     }
 
     fn due_ms(&self) -> i64 {
-        if self.phase() == Phase::Parked || self.joins { NEVER_MS } else { self.next_check_ms }
+        if self.phase == Phase::Parked || self.joins { NEVER_MS } else { self.next_check_ms }
+    }
+
+    fn is_visible(&self) -> bool {
+        self.phase == Phase::Committed
     }
 
     fn is_counted(&self) -> bool {
         !self.joins
     }
-
-    fn visible(&self) -> Option<Shown> {
-        let is_visible = self.phase() == Phase::Committed;
-        is_visible.then_some(Shown { offset: self.offset, since_ms: self.decided_ms })
-    }
-
-    fn counts(index: &mut StateMachine) -> &mut HashMap<u32, u64> {
-        &mut index.undecided
-    }
 }
 
-impl Held for Timer {
+impl HeldKind for ScheduledMessage {
     const FAMILY: Family = Family::Timers;
     const DUE: Family = Family::TimerDue;
     const NAME: &'static str = "scheduled message";
+    const TAG: u32 = tag::TIMERS;
 
-    common_fields!();
+    fn to_bytes(&self) -> Vec<u8> {
+        self.encode()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::decode(bytes)
+    }
+
+    fn take(part: &mut SnapshotRecord) -> Vec<HeldState> {
+        std::mem::take(&mut part.timers)
+    }
+
+    fn message_mut(&mut self) -> &mut HeldMessage {
+        &mut self.message
+    }
 
     fn is_open(&self) -> bool {
         self.is_pending()
@@ -137,44 +133,40 @@ impl Held for Timer {
         self.due_ms
     }
 
-    fn is_counted(&self) -> bool {
-        true
-    }
-
-    fn visible(&self) -> Option<Shown> {
-        let is_visible = self.phase() == TimerPhase::Delivered;
-        is_visible.then_some(Shown { offset: self.offset, since_ms: self.decided_ms })
-    }
-
-    fn counts(index: &mut StateMachine) -> &mut HashMap<u32, u64> {
-        &mut index.scheduled
+    fn is_visible(&self) -> bool {
+        self.phase == TimerPhase::Delivered
     }
 }
 
-fn decoded<T: Held>(bytes: &[u8]) -> Result<T, StoreError> {
-    T::decode(bytes).map_err(|_| StoreError::Index(T::NAME.to_owned()))
+/// Messages of one kind that are held back, by position.
+pub struct HeldTable<T> {
+    overlay: Overlay,
+    /// How many are open, by topic.
+    open: HashMap<u32, u64>,
+    kind: std::marker::PhantomData<T>,
 }
 
-/// Whether a stored value says that it was decided before a position.
-pub(super) fn is_over<T: Held>(value: &[u8], before: u64) -> Result<bool, StoreError> {
-    let held: T = decoded(value)?;
-    Ok(!held.is_open() && held.decided_at() < before)
-}
+impl<T: HeldKind> HeldTable<T> {
+    pub(super) fn new(kv: &Arc<dyn Kv>) -> Self {
+        let overlay = Overlay::new(kv.clone());
+        Self { overlay, open: HashMap::new(), kind: std::marker::PhantomData }
+    }
 
-fn decoded_due<T: Held>((key, value): &Pair) -> Result<(i64, u64, T), StoreError> {
-    let (due_ms, position) = keys::parse_due(key)?;
-    Ok((due_ms, position, decoded(value)?))
-}
-
-impl StateMachine {
-    pub(super) fn held<T: Held>(&self, position: u64) -> Result<Option<T>, StoreError> {
+    /// The one at a position.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or the value is malformed.
+    pub fn get(&self, position: u64) -> Result<Option<T>, StoreError> {
         let stored = self.overlay.get(T::FAMILY, &keys::held(position))?;
         stored.map(|bytes| decoded(&bytes)).transpose()
     }
 
-    /// Up to `limit` open ones that are due at or before `until_ms`, longest due first, beginning after the `(due time,
-    /// position)` given.
-    pub(super) fn due<T: Held>(
+    /// Up to `limit` open ones that are due at or before `until_ms`, longest due first, each with its position, beginning
+    /// after the `(due time, position)` given.
+    ///
+    /// # Errors
+    /// See [`Self::get`].
+    pub fn due(
         &self,
         until_ms: i64,
         after: Option<(i64, u64)>,
@@ -197,58 +189,81 @@ impl StateMachine {
     }
 
     /// When the next one is due, if any ever is.
-    pub(super) fn next_due_ms<T: Held>(&self) -> Result<Option<i64>, StoreError> {
+    ///
+    /// # Errors
+    /// See [`Self::get`].
+    pub fn next_due_ms(&self) -> Result<Option<i64>, StoreError> {
         let first = self.overlay.scan(T::DUE, &[], 1)?;
         let due = first.first().map(|(key, _)| keys::parse_due(key)).transpose()?;
         Ok(due.map(|(due_ms, _)| due_ms).filter(|due_ms| *due_ms != NEVER_MS))
     }
 
+    /// Up to `limit` that were stored at or after a log position, decided or not, in the order of the log.
+    ///
+    /// # Errors
+    /// See [`Self::get`].
+    pub fn stored_from(&self, from: u64, limit: usize) -> Result<Vec<(u64, T)>, StoreError> {
+        let pairs = self.overlay.scan(T::FAMILY, &keys::held(from), limit)?;
+        pairs.into_iter().map(|(key, value)| Ok((keys::parse_held(&key)?, decoded(&value)?))).collect()
+    }
+
+    pub(super) fn kv(&self) -> &dyn Kv {
+        self.overlay.kv()
+    }
+
+    /// How many of a topic are open; messages of one transaction count once.
+    pub fn open(&self, topic_id: u32) -> u64 {
+        self.open.get(&topic_id).copied().unwrap_or(0)
+    }
+
+    /// How many of all topics are open; messages of one transaction count once.
+    pub fn open_total(&self) -> u64 {
+        self.open.values().sum()
+    }
+
     /// Replaces what is known of one; `old` is what was known before, if anything.
-    pub(super) fn put_held<T: Held>(&mut self, position: u64, old: Option<&T>, new: &T) {
-        let encoded = new.encode_to_vec();
+    pub(super) fn put(&mut self, position: u64, old: Option<&T>, new: &T) {
+        let encoded = new.to_bytes();
         if let Some(old) = old.filter(|old| old.is_open()) {
             self.no_longer_open(position, old);
         }
         if new.is_open() {
             self.overlay.put(T::DUE, keys::due(new.due_ms(), position), encoded.clone());
             if new.is_counted() {
-                *T::counts(self).entry(new.queue().0).or_default() += 1;
+                *self.open.entry(new.topic_id).or_default() += 1;
             }
         }
         self.overlay.put(T::FAMILY, keys::held(position), encoded);
     }
 
     /// Forgets an open one.
-    pub(super) fn drop_held<T: Held>(&mut self, position: u64, held: &T) {
+    pub(super) fn remove(&mut self, position: u64, held: &T) {
+        debug_assert!(held.is_open(), "what was decided is kept until the log is trimmed");
         self.no_longer_open(position, held);
         self.overlay.delete(T::FAMILY, keys::held(position));
     }
 
-    fn no_longer_open<T: Held>(&mut self, position: u64, held: &T) {
+    fn no_longer_open(&mut self, position: u64, held: &T) {
         self.overlay.delete(T::DUE, keys::due(held.due_ms(), position));
         if held.is_counted() {
-            *T::counts(self).entry(held.queue().0).or_default() -= 1;
+            let open = self.open.get_mut(&held.topic_id).expect("it was counted when it came");
+            *open = open.checked_sub(1).expect("no more are decided than were open");
         }
     }
 
-    /// Forgets the open ones of a topic that goes away.
-    pub(super) fn drop_held_of<T: Held>(&mut self, topic_id: u32) -> Result<(), StoreError> {
-        let mut gone = Vec::new();
-        self.each_open(|position, held: T| {
-            if held.queue().0 == topic_id {
-                gone.push((position, held));
-            }
-        })?;
-        for (position, held) in gone {
-            self.drop_held(position, &held);
-        }
-        T::counts(self).remove(&topic_id);
-        Ok(())
+    /// The record of one lies at `to` now; the answer is its offset if it is visible.
+    pub(super) fn carry(&mut self, position: u64, to: &QueueEntry) -> Result<Option<u64>, StoreError> {
+        let Some(held) = self.get(position)? else { return Ok(None) };
+        let mut carried = held.clone();
+        carried.message_mut().carried_to = to.position;
+        carried.message_mut().frame_len = to.len;
+        self.put(position, Some(&held), &carried);
+        Ok(held.is_visible().then_some(held.offset))
     }
 
     /// Visits the open ones, longest due first.
-    pub(super) fn each_open<T: Held>(&self, mut visit: impl FnMut(u64, T)) -> Result<(), StoreError> {
-        for pair in pairs(|from, limit| self.overlay.scan(T::DUE, from, limit)) {
+    pub(super) fn each_open(&self, mut visit: impl FnMut(u64, T)) -> Result<(), StoreError> {
+        for pair in self.overlay.pairs(T::DUE) {
             let (_, position, held) = decoded_due(&pair?)?;
             visit(position, held);
         }
@@ -256,12 +271,8 @@ impl StateMachine {
     }
 
     /// Visits those that were first stored before a position, open or not.
-    pub(super) fn each_held_before<T: Held>(
-        &self,
-        before: u64,
-        mut visit: impl FnMut(u64, T),
-    ) -> Result<(), StoreError> {
-        for pair in pairs(|from, limit| self.overlay.scan(T::FAMILY, from, limit)) {
+    pub(super) fn each_before(&self, before: u64, mut visit: impl FnMut(u64, T)) -> Result<(), StoreError> {
+        for pair in self.overlay.pairs(T::FAMILY) {
             let (key, value) = pair?;
             let position = keys::parse_held(&key)?;
             if position >= before {
@@ -272,14 +283,130 @@ impl StateMachine {
         Ok(())
     }
 
-    pub(super) fn count_open<T: Held>(&mut self) -> Result<(), StoreError> {
-        let mut counts = HashMap::new();
-        self.each_open(|_, held: T| {
-            if held.is_counted() {
-                *counts.entry(held.queue().0).or_default() += 1;
+    /// Writes the open ones as a list of a snapshot, but for those at positions that `is_left_out` says.
+    pub(super) fn write_open(
+        &self,
+        lists: &mut SnapshotLists,
+        is_left_out: impl Fn(u64) -> bool,
+    ) -> Result<(), StoreError> {
+        for pair in self.overlay.pairs(T::DUE) {
+            let (key, held) = pair?;
+            let (_, position) = keys::parse_due(&key)?;
+            if !is_left_out(position) {
+                lists.held(T::TAG, position, &held);
             }
-        })?;
-        *T::counts(self) = counts;
+        }
         Ok(())
     }
+}
+
+impl<T: HeldKind> StateTable for HeldTable<T> {
+    fn load(&mut self) -> Result<(), StoreError> {
+        let mut open = HashMap::new();
+        self.each_open(|_, held| {
+            if held.is_counted() {
+                *open.entry(held.topic_id).or_default() += 1;
+            }
+        })?;
+        self.open = open;
+        Ok(())
+    }
+
+    fn write_snapshot(&self, lists: &mut SnapshotLists) -> Result<(), StoreError> {
+        self.write_open(lists, |_| false)
+    }
+
+    /// What is open and not in the snapshot stays so, for the decision about it may be what is damaged.
+    fn apply_snapshot(&mut self, part: &mut SnapshotRecord) -> Result<(), StoreError> {
+        for HeldState { position, message } in T::take(part) {
+            let old = self.get(position)?;
+            self.put(position, old.as_ref(), &decoded(&message)?);
+        }
+        Ok(())
+    }
+
+    fn changes(&self, ops: &mut Vec<Op>) {
+        self.overlay.changes(ops);
+    }
+
+    fn flushed(&mut self) {
+        self.overlay.clear();
+    }
+
+    fn pending_len(&self) -> usize {
+        self.overlay.len()
+    }
+
+    /// What was decided stays, for it answers those who ask or decide once more.
+    fn drop_topic(&mut self, topic_id: u32, _group_ids: &[u32]) -> Result<(), StoreError> {
+        let mut gone = Vec::new();
+        self.each_open(|position, held| {
+            if held.topic_id == topic_id {
+                gone.push((position, held));
+            }
+        })?;
+        for (position, held) in gone {
+            self.remove(position, &held);
+        }
+        let left = self.open.remove(&topic_id).unwrap_or(0);
+        debug_assert_eq!(left, 0, "every open one of the topic went");
+        Ok(())
+    }
+
+    /// Forgets what was decided before the log begins, and what is open but could not be read when it was to be carried.
+    fn trim(&mut self, trim: &TrimRecord) -> Result<(), StoreError> {
+        let before = trim.before;
+        let (mut gone, mut lost) = (Vec::new(), Vec::new());
+        self.each_before(before, |position, held| {
+            if !held.is_open() && held.decided_at < before {
+                gone.push(position);
+            }
+            if held.is_open() && held.location(position) < before {
+                lost.push((position, held));
+            }
+        })?;
+        for position in gone {
+            self.overlay.delete(T::FAMILY, keys::held(position));
+        }
+        for (position, held) in lost {
+            self.remove(position, &held);
+        }
+        Ok(())
+    }
+
+    fn shift(&mut self, queue: QueueId, from: u64, by: u64) -> Result<(), StoreError> {
+        let mut moved = Vec::new();
+        self.each_before(u64::MAX, |position, held| {
+            if (held.topic_id, held.queue) == queue && held.is_visible() && held.offset >= from {
+                moved.push((position, held));
+            }
+        })?;
+        for (position, held) in moved {
+            let mut shifted = held.clone();
+            shifted.message_mut().offset += by;
+            self.put(position, Some(&held), &shifted);
+        }
+        Ok(())
+    }
+}
+
+/// The entry of a message that was first stored at `position`, when it becomes visible.
+pub(super) fn entry_of(message: &HeldMessage, position: u64, visible_ms: i64) -> QueueEntry {
+    let HeldMessage { frame_len: len, tag_hash, .. } = *message;
+    QueueEntry { position: message.location(position), len, tag_hash, visible_ms }
+}
+
+/// Whether a stored value says that it was decided before a position.
+pub(super) fn is_over<T: HeldKind>(value: &[u8], before: u64) -> Result<bool, StoreError> {
+    let held: T = decoded(value)?;
+    Ok(!held.is_open() && held.decided_at < before)
+}
+
+fn decoded<T: HeldKind>(bytes: &[u8]) -> Result<T, StoreError> {
+    T::from_bytes(bytes).map_err(|_| StoreError::Index(T::NAME.to_owned()))
+}
+
+fn decoded_due<T: HeldKind>((key, value): &Pair) -> Result<(i64, u64, T), StoreError> {
+    let (due_ms, position) = keys::parse_due(key)?;
+    Ok((due_ms, position, decoded(value)?))
 }

@@ -1,6 +1,9 @@
 //! Keys and small values of the index. Integers are big-endian, so that byte order is number order.
 
+use prost::Message;
+
 use crate::error::StoreError;
+use crate::kv::{Family, Kv, Op, pairs};
 use crate::state::dedup::Bucket;
 
 pub(super) const APPLIED: &[u8] = b"applied";
@@ -141,6 +144,34 @@ pub(super) fn read_u32(bytes: &[u8], what: &str) -> Result<u32, StoreError> {
 
 pub(super) fn read_u64(bytes: &[u8], what: &str) -> Result<u64, StoreError> {
     bytes.try_into().map(u64::from_be_bytes).map_err(|_| StoreError::Index(what.to_owned()))
+}
+
+/// Sets a key of the family of single values.
+pub(super) fn put_state(key: &[u8], value: &[u8]) -> Op {
+    Op::Put(Family::State, key.to_vec(), value.to_vec())
+}
+
+/// A number of the family of single values, if it is there.
+pub(super) fn state_u32(kv: &dyn Kv, key: &[u8]) -> Result<Option<u32>, StoreError> {
+    let stored = kv.get(Family::State, key)?;
+    stored.map(|bytes| read_u32(&bytes, &String::from_utf8_lossy(key))).transpose()
+}
+
+/// The same for a long one.
+pub(super) fn state_u64(kv: &dyn Kv, key: &[u8]) -> Result<Option<u64>, StoreError> {
+    let stored = kv.get(Family::State, key)?;
+    stored.map(|bytes| read_u64(&bytes, &String::from_utf8_lossy(key))).transpose()
+}
+
+/// All values of a family, decoded; `what` names one of them.
+pub(super) fn messages<M: Message + Default>(
+    kv: &dyn Kv,
+    family: Family,
+    what: &str,
+) -> Result<Vec<M>, StoreError> {
+    pairs(|from, limit| kv.scan(family, from, limit))
+        .map(|pair| M::decode(&*pair?.1).map_err(|_| StoreError::Index(what.to_owned())))
+        .collect()
 }
 
 #[cfg(test)]

@@ -7,9 +7,12 @@
 
 use std::sync::Arc;
 
+use kerolox_core::record::TrimRecord;
+
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op};
-use crate::state::{StateMachine, keys};
+use crate::state::keys;
+use crate::state::table::StateTable;
 
 /// Bytes of the log whose messages share their keys: 2 to the power of this.
 const PART_BITS: u32 = 30;
@@ -20,9 +23,9 @@ const LOCATED_LEN: usize = 8;
 /// Positions are multiples of this, so that a place in a part fits into 32 bits.
 const ALIGNMENT: u64 = kerolox_log::frame::ALIGNMENT as u64;
 
-/// What is not in the store yet.
-#[derive(Default)]
-pub(super) struct Lookups {
+/// Places of messages by hash; in memory is what is not in the store yet.
+pub struct LookupTable {
+    kv: Arc<dyn Kv>,
     added: Vec<Located>,
 }
 
@@ -68,13 +71,37 @@ fn short_hash(hash: u64) -> u32 {
     u32::try_from(hash & u64::from(u32::MAX)).expect("it has 32 bits")
 }
 
-impl Lookups {
+impl LookupTable {
+    pub(super) fn new(kv: &Arc<dyn Kv>) -> Self {
+        Self { kv: kv.clone(), added: Vec::new() }
+    }
+
     /// Notes that the message at `position` can be found by each of `hashes`.
     pub(super) fn add(&mut self, position: u64, hashes: &[u64]) {
+        debug_assert!(position.is_multiple_of(ALIGNMENT), "frames begin at multiples of their alignment");
         self.added.extend(hashes.iter().map(|&hash| Located { hash, position }));
     }
 
-    pub(super) fn pending(&self, ops: &mut Vec<Op>) {
+    /// Where messages lie that have this hash, newest first, as far as they lie before `before` and within `log`, the part of
+    /// the log that was applied and not trimmed. Other messages may have the same hash.
+    pub(super) fn positions(&self, hash: u64, before: u64, log: std::ops::Range<u64>) -> MessagePositions {
+        let added = self.added.iter();
+        let found = added
+            .filter(|located| located.hash == hash && located.position < before)
+            .map(|located| located.position);
+        MessagePositions {
+            kv: self.kv.clone(),
+            hash,
+            found: found.collect(),
+            part: Some(part(before.min(log.end))),
+            first: log.start,
+            before,
+        }
+    }
+}
+
+impl StateTable for LookupTable {
+    fn changes(&self, ops: &mut Vec<Op>) {
         let mut added = self.added.clone();
         // Stable: within a bucket, positions keep growing.
         added.sort_by_key(|located| (located.part(), located.bucket()));
@@ -85,19 +112,19 @@ impl Lookups {
         }
     }
 
-    pub(super) fn flushed(&mut self) {
+    fn flushed(&mut self) {
         self.added.clear();
     }
 
-    /// Roughly how many keys a flush writes.
-    pub(super) fn dirty_len(&self) -> usize {
+    fn pending_len(&self) -> usize {
+        // About so many share a key.
         self.added.len() / 8
     }
-}
 
-/// Forgets what lies before `before`, as far as whole parts do.
-pub(super) fn expire_before(before: u64) -> Op {
-    Op::DeleteRange(Family::Lookups, first_key(0), first_key(before))
+    fn trim(&mut self, trim: &TrimRecord) -> Result<(), StoreError> {
+        // At once, as in queues: readers look at nothing that was trimmed.
+        Ok(self.kv.write(vec![Op::DeleteRange(Family::Lookups, first_key(0), first_key(trim.before))])?)
+    }
 }
 
 /// The first key of the part that `position` lies in.
@@ -121,7 +148,7 @@ pub(super) fn since(key: &[u8], located: &[u8], begin: u64) -> Vec<u8> {
 }
 
 /// Positions of messages with a certain hash, newest first. It reads the store bit by bit and without holding the index.
-pub struct Positions {
+pub struct MessagePositions {
     kv: Arc<dyn Kv>,
     hash: u64,
     /// Found and not returned yet; the newest last.
@@ -134,26 +161,7 @@ pub struct Positions {
     before: u64,
 }
 
-impl StateMachine {
-    /// Where messages lie that have this hash, newest first, as far as they lie before `before` and behind what was
-    /// trimmed. Other messages may have the same hash.
-    pub fn positions_of(&self, hash: u64, before: u64) -> Positions {
-        let added = self.lookups.added.iter();
-        let found = added
-            .filter(|located| located.hash == hash && located.position < before)
-            .map(|located| located.position);
-        Positions {
-            kv: self.kv.clone(),
-            hash,
-            found: found.collect(),
-            part: Some(part(before.min(self.applied))),
-            first: self.trimmed,
-            before,
-        }
-    }
-}
-
-impl Positions {
+impl MessagePositions {
     /// Reads the bucket of the part that is next.
     fn read_part(&mut self, number: u32) -> Result<(), StoreError> {
         self.part = number.checked_sub(1).filter(|next| *next >= part(self.first));
@@ -175,7 +183,7 @@ impl Positions {
     }
 }
 
-impl Iterator for Positions {
+impl Iterator for MessagePositions {
     type Item = Result<u64, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -205,6 +213,7 @@ impl Iterator for Positions {
 mod tests {
     use super::*;
     use crate::kv::MemKv;
+    use crate::state::StateMachine;
     use bytes::Bytes;
     use kerolox_core::record::{MessageHeader, MessageRecord, MetaChange, MetaRecord, Record, TrimRecord};
     use kerolox_core::topic::Topic;
@@ -218,7 +227,7 @@ mod tests {
     }
 
     fn flush(index: &mut StateMachine) {
-        index.kv.write(index.pending()).expect("memory");
+        index.kv.write(index.changes()).expect("memory");
         index.flushed();
     }
 

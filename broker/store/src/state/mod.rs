@@ -1,4 +1,10 @@
-//! The index: everything that follows from the log, held so that it can be looked up.
+//! The state machine: everything that follows from the log, held so that it can be looked up.
+//!
+//! The state is a fold of the log: [`StateMachine::apply`] takes one record after the other, and the same log gives the same
+//! state on every member and after every restart. It consists of tables, one in one file each, behind one small trait
+//! (`table.rs`); what has to be done for all of them goes over [`StateMachine::tables`], and a new table is a file and its
+//! line there. What a table holds lies in the key-value store, as the *index* on disk, but for what changed since the last
+//! flush: the store gets that in one atomic batch with the position up to which it stands.
 //!
 //! | family | key (integers big-endian) | value |
 //! |---|---|---|
@@ -6,13 +12,13 @@
 //! | topics | u32 id | [`kerolox_core::topic::Topic`] |
 //! | groups | u32 id | [`kerolox_core::group::Group`] |
 //! | queues | u32 topic, u32 queue | u64 min offset, u64 next offset, i64 time of the newest entry |
-//! | entries | u32 topic, u32 queue, u64 first offset | 256 entries of 24 bytes, see [`Entry`]; fewer in the pieces of a queue's last block |
-//! | halves | u64 position | [`kerolox_core::transaction::Half`] |
+//! | entries | u32 topic, u32 queue, u64 first offset | 256 entries of 24 bytes, see [`QueueEntry`]; fewer in the pieces of a queue's last block |
+//! | halves | u64 position | [`kerolox_core::transaction::HalfMessage`] |
 //! | half-due | i64 due time (sign bit flipped), u64 position | the same, of undecided ones |
-//! | timers | u64 position | [`kerolox_core::timer::Timer`] |
+//! | timers | u64 position | [`kerolox_core::timer::ScheduledMessage`] |
 //! | timer-due | i64 due time (sign bit flipped), u64 position | the same, of pending ones |
 //! | progress | u32 group, u32 topic, u32 queue | [`kerolox_core::acks::Acks`] |
-//! | kept | u32 topic, u32 queue, u64 offset | [`Entry`] of a message whose record was carried forward |
+//! | kept | u32 topic, u32 queue, u64 offset | [`QueueEntry`] of a message whose record was carried forward |
 //! | dedup | u32 topic, i64 time (sign bit flipped), u8 bits, u128 hash | u64 position, i64 time, and u32 queue, u64 offset of what was visible at once, see [`dedup`] |
 //! | dedup | u32 0, u64 position of a record that repeats another one | u64 position of that one |
 //! | audit | u64 position | [`kerolox_core::audit::AuditEntry`], at most [`kerolox_core::audit::AUDIT_MAX`] |
@@ -24,160 +30,179 @@
 
 mod apply;
 mod audit;
+mod carried;
+mod carry;
 pub mod check;
-mod dead;
 mod dedup;
 #[cfg(test)]
 mod dedup_test;
-mod entries;
-mod halves;
+mod groups;
+mod head;
 mod held;
 mod keys;
-mod lites;
+mod lite;
 mod lookup;
-mod meta;
-mod moving;
+mod ordering;
+mod outcome;
 mod overlay;
+mod pieces;
+mod progress;
+mod queues;
 mod snapshot;
+mod table;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod topics;
 mod transactions;
-mod trim;
-mod unsettled;
+mod uncertainty;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kerolox_core::acks::Acks;
-use kerolox_core::timer::Timer;
-use kerolox_core::transaction::Half;
+use kerolox_core::timer::TimerPhase;
+use kerolox_core::topic::Topic;
+use kerolox_core::transaction::Phase;
 
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op};
 
-pub use apply::{Event, Outcome};
-pub use dedup::First;
-pub use entries::{BLOCK, Entry, QueueBounds};
-pub use lookup::Positions;
-pub use trim::ToCarry;
-pub use unsettled::Repair;
+pub use audit::AuditTable;
+pub use carried::CarriedTable;
+pub use carry::ToCarry;
+pub use dedup::{DedupTable, FirstMessage};
+pub use groups::GroupTable;
+pub use held::{HeldKind, HeldTable};
+pub use lite::LiteTable;
+pub use lookup::{LookupTable, MessagePositions};
+pub use ordering::OrderingTable;
+pub use outcome::{Event, Outcome};
+pub use pieces::{BLOCK, QueueEntry};
+pub use progress::ProgressTable;
+pub use queues::{QueueBounds, QueueTable};
+pub use timers::TimerTable;
+pub use topics::TopicTable;
+pub use transactions::TransactionTable;
+pub use uncertainty::{DamageUncertainty, QueueRepair};
 
-use dedup::Seen;
-use entries::Queues;
-use lites::Lites;
-use lookup::Lookups;
-use meta::Meta;
-use moving::MovingTopics;
-use overlay::Overlay;
+use head::LogHead;
 use snapshot::Loading;
-use unsettled::Unsettled;
+use table::StateTable;
 
 const FORMAT: u32 = 3;
 
-/// The fold's state. One owner applies records; others read under a lock.
+/// What follows from the log. One owner applies records; others read under a lock, each table through its own methods.
 pub struct StateMachine {
     kv: Arc<dyn Kv>,
-    overlay: Overlay,
-    applied: u64,
-    trimmed: u64,
-    store_ms: i64,
-    epoch: u32,
     loading: Loading,
-    broker: String,
-    meta: Meta,
-    queues: Queues,
-    lites: Lites,
-    moving: MovingTopics,
-    lookups: Lookups,
-    seen: Seen,
-    progress: HashMap<(u32, u32, u32), Progress>,
-    /// Positions of half messages that wait for the one whose transaction they belong to: that comes next.
-    joining: Vec<u64>,
-    /// How to remove from the store what was deleted, with the next flush and not before: the record that deletes may not be
-    /// durable yet. Nobody looks there in the meantime, for numbers of topics, groups and lite topics are never given again.
-    gone: Vec<Op>,
-    /// Transactions by topic that nobody decided.
-    undecided: HashMap<u32, u64>,
-    /// Messages that wait for their delivery time, by topic.
-    scheduled: HashMap<u32, u64>,
-    /// Damage was met since the last snapshot.
-    unsettled: Option<Unsettled>,
-    /// Positions of the audit trail's entries.
-    audited: BTreeSet<u64>,
-    repairs: Vec<Repair>,
-}
-
-struct Progress {
-    acks: Acks,
-    dirty: bool,
+    head: LogHead,
+    /// Topics.
+    pub topics: TopicTable,
+    /// Consumer groups.
+    pub groups: GroupTable,
+    /// Queues and their messages.
+    pub queues: QueueTable,
+    /// What groups have finished.
+    pub progress: ProgressTable,
+    /// Half messages.
+    pub transactions: TransactionTable,
+    /// Scheduled messages.
+    pub timers: TimerTable,
+    /// Names of lite topics.
+    pub lites: LiteTable,
+    /// Message groups that are on their way to other queues.
+    pub ordering: OrderingTable,
+    /// Records that were carried forward.
+    pub carried: CarriedTable,
+    /// What administrators decided.
+    pub audit: AuditTable,
+    /// Messages by what makes others their repeats.
+    pub dedup: DedupTable,
+    /// Messages by id and key.
+    pub lookups: LookupTable,
+    /// What damage left uncertain.
+    pub uncertainty: DamageUncertainty,
 }
 
 impl StateMachine {
-    /// Loads the index from `kv`; an empty one, one of another format, and one that was left while it was uncertain behind
+    /// So many tables, from the first one on, have everything in memory that a snapshot needs of them.
+    const TABLES_IN_MEMORY: usize = 4;
+
+    /// Every table, in the order in which a snapshot lists what they hold.
+    fn tables(&self) -> [&dyn StateTable; 14] {
+        [
+            &self.head,
+            &self.topics,
+            &self.groups,
+            &self.queues,
+            &self.progress,
+            &self.transactions,
+            &self.timers,
+            &self.lites,
+            &self.ordering,
+            &self.carried,
+            &self.audit,
+            &self.dedup,
+            &self.lookups,
+            &self.uncertainty,
+        ]
+    }
+
+    /// [`Self::tables`], to change them.
+    fn tables_mut(&mut self) -> [&mut dyn StateTable; 14] {
+        [
+            &mut self.head,
+            &mut self.topics,
+            &mut self.groups,
+            &mut self.queues,
+            &mut self.progress,
+            &mut self.transactions,
+            &mut self.timers,
+            &mut self.lites,
+            &mut self.ordering,
+            &mut self.carried,
+            &mut self.audit,
+            &mut self.dedup,
+            &mut self.lookups,
+            &mut self.uncertainty,
+        ]
+    }
+
+    fn new(kv: Arc<dyn Kv>, loading: Loading) -> Self {
+        Self {
+            loading,
+            head: LogHead::new(&kv),
+            topics: TopicTable::new(&kv),
+            groups: GroupTable::new(&kv),
+            queues: QueueTable::new(&kv),
+            progress: ProgressTable::new(&kv),
+            transactions: TransactionTable::new(&kv),
+            timers: TimerTable::new(&kv),
+            lites: LiteTable::new(&kv),
+            ordering: OrderingTable::new(&kv),
+            carried: CarriedTable::new(&kv),
+            audit: AuditTable::new(&kv),
+            dedup: DedupTable::new(&kv),
+            lookups: LookupTable::new(&kv),
+            uncertainty: DamageUncertainty::default(),
+            kv,
+        }
+    }
+
+    /// Loads the state from `kv`; an empty one, one of another format, and one that was left while it was uncertain behind
     /// damage start from nothing.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails or holds something malformed.
     pub fn load(kv: Arc<dyn Kv>) -> Result<Self, StoreError> {
-        let format = kv.get(Family::State, keys::FORMAT)?.map(|bytes| keys::read_u32(&bytes, "format"));
-        let is_unsettled = kv.get(Family::State, keys::UNSETTLED)?.is_some();
-        if format.transpose()? != Some(FORMAT) || is_unsettled {
+        let is_uncertain = kv.get(Family::State, keys::UNSETTLED)?.is_some();
+        if keys::state_u32(&*kv, keys::FORMAT)? != Some(FORMAT) || is_uncertain {
             return Self::empty(kv);
         }
-        let state = |key: &[u8]| {
-            kv.get(Family::State, key)?
-                .ok_or_else(|| StoreError::Index(String::from_utf8_lossy(key).into_owned()))
-        };
-        let applied = keys::read_u64(&state(keys::APPLIED)?, "applied position")?;
-        let trimmed = keys::read_u64(&state(keys::TRIMMED)?, "trimmed position")?;
-        // An index from before this key was kept knows no time; the next record brings one.
-        let store_ms = match kv.get(Family::State, keys::STORE_MS)? {
-            Some(bytes) => keys::read_u64(&bytes, "store time")?.cast_signed(),
-            None => 0,
-        };
-        // Nor the epoch: it was always the first one.
-        let epoch = match kv.get(Family::State, keys::EPOCH)? {
-            Some(bytes) => keys::read_u32(&bytes, "epoch")?,
-            None => 1,
-        };
-        let broker = String::from_utf8_lossy(&state(keys::BROKER)?).into_owned();
-        let meta = Meta::load(&*kv)?;
-        let queues = Queues::load(&*kv)?;
-        let lites = Lites::load(&*kv, queues.names())?;
-        let moving = MovingTopics::load(&*kv)?;
-        let joining = kv.get(Family::State, keys::JOINING)?.unwrap_or_default();
-        let joining = joining.chunks(8).map(|position| keys::read_u64(position, "joining"));
-        let joining = joining.collect::<Result<_, _>>()?;
-        let seen = Seen::load(&*kv)?;
-        let mut index = Self {
-            overlay: Overlay::new(kv.clone()),
-            kv,
-            applied,
-            trimmed,
-            store_ms,
-            epoch,
-            loading: Loading::Never,
-            broker,
-            meta,
-            queues,
-            lites,
-            moving,
-            lookups: Lookups::default(),
-            seen,
-            progress: HashMap::new(),
-            joining,
-            gone: Vec::new(),
-            undecided: HashMap::new(),
-            scheduled: HashMap::new(),
-            unsettled: None,
-            audited: BTreeSet::new(),
-            repairs: Vec::new(),
-        };
-        index.count_open::<Half>()?;
-        index.count_open::<Timer>()?;
-        index.load_audited()?;
-        Ok(index)
+        let mut state = Self::new(kv, Loading::Never);
+        state.tables_mut().into_iter().try_for_each(StateTable::load)?;
+        Ok(state)
     }
 
     /// Throws away whatever `kv` holds.
@@ -186,144 +211,46 @@ impl StateMachine {
     /// [`StoreError`] when the store fails.
     pub fn empty(kv: Arc<dyn Kv>) -> Result<Self, StoreError> {
         kv.write(Family::ALL.map(|family| Op::DeletePrefix(family, Vec::new())).to_vec())?;
-        Ok(Self {
-            overlay: Overlay::new(kv.clone()),
-            kv,
-            applied: 0,
-            trimmed: 0,
-            store_ms: 0,
-            epoch: 0,
-            loading: Loading::Blank,
-            broker: String::new(),
-            meta: Meta::default(),
-            queues: Queues::default(),
-            lites: Lites::default(),
-            moving: MovingTopics::default(),
-            lookups: Lookups::default(),
-            seen: Seen::default(),
-            progress: HashMap::new(),
-            joining: Vec::new(),
-            gone: Vec::new(),
-            undecided: HashMap::new(),
-            scheduled: HashMap::new(),
-            unsettled: None,
-            audited: BTreeSet::new(),
-            repairs: Vec::new(),
-        })
+        Ok(Self::new(kv, Loading::Blank))
     }
 
-    /// Everything before this log position is in the index.
+    /// Everything before this log position is applied.
     pub fn applied(&self) -> u64 {
-        self.applied
+        self.head.applied
+    }
+
+    /// Everything before this log position was given up.
+    pub fn trimmed(&self) -> u64 {
+        self.head.trimmed
     }
 
     /// Store time of the newest record applied, milliseconds since the Unix epoch.
     pub fn store_ms(&self) -> i64 {
-        self.store_ms
+        self.head.store_ms
     }
 
     /// Epoch of the newest record applied; 0 when there was none.
     pub fn epoch(&self) -> u32 {
-        self.epoch
+        self.head.epoch
     }
 
     /// Broker group that the log belongs to; empty before the first record.
     pub fn broker(&self) -> &str {
-        &self.broker
+        &self.head.broker
     }
 
-    /// What a group has finished in a queue, what expired included; `None` if it never finished or failed anything there.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the store fails.
-    pub fn acks(&self, group_id: u32, topic_id: u32, queue: u32) -> Result<Option<Acks>, StoreError> {
-        let mut acks = self.logged_acks(group_id, topic_id, queue)?;
-        if let Some(acks) = &mut acks {
-            acks.expire_below(self.queues.bounds(topic_id, queue).min);
-        }
-        Ok(acks)
-    }
-
-    /// The ids of the topics in which a group finished or failed anything, or was given an offset.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the store fails.
-    pub fn topics_of(&self, group_id: u32) -> Result<BTreeSet<u32>, StoreError> {
-        let here = self.progress.keys().filter(|(group, _, _)| *group == group_id);
-        let mut topics: BTreeSet<u32> = here.map(|(_, topic, _)| *topic).collect();
-        let prefix = keys::id(group_id);
-        let mut from = prefix.clone();
-        // One key of each topic is enough: on to the next topic.
-        while let Some((key, _)) = self.kv.scan(Family::Progress, &from, 1)?.into_iter().next()
-            && key.starts_with(&prefix)
-        {
-            let topic = keys::read_u32(&key[4..8], "progress")?;
-            topics.insert(topic);
-            let Some(next) = topic.checked_add(1) else { break };
-            from = keys::queue(group_id, next);
-        }
-        topics.retain(|topic| self.topic_by_id(*topic).is_some());
-        Ok(topics)
-    }
-
-    /// What the log says that a group has finished in a queue.
-    fn logged_acks(&self, group_id: u32, topic_id: u32, queue: u32) -> Result<Option<Acks>, StoreError> {
-        if let Some(progress) = self.progress.get(&(group_id, topic_id, queue)) {
-            return Ok(Some(progress.acks.clone()));
-        }
-        if self.is_progress_gone((group_id, topic_id, queue)) {
-            return Ok(None);
-        }
-        let key = keys::progress(group_id, topic_id, queue);
-        let stored = self.kv.get(Family::Progress, &key)?;
-        stored.map(|bytes| decode_acks(&bytes)).transpose()
-    }
-
-    /// Changes since the last flush, to be written as one batch; then call [`Self::flushed`]. In between nothing may
-    /// be applied.
-    pub fn pending(&self) -> Vec<Op> {
-        let mut ops = self.gone.clone();
-        ops.extend(self.overlay.ops());
-        self.queues.pending(&mut ops);
-        self.lookups.pending(&mut ops);
-        self.seen.pending(&mut ops);
-        self.moving.pending(&mut ops);
-        for ((group_id, topic_id, queue), progress) in self.progress.iter().filter(|(_, p)| p.dirty) {
-            let key = keys::progress(*group_id, *topic_id, *queue);
-            ops.push(Op::Put(Family::Progress, key, progress.acks.encode()));
-        }
-        if self.unsettled.is_none() {
-            ops.push(Op::Delete(Family::State, keys::UNSETTLED.to_vec()));
-        }
-        // Absent as long as nothing is withheld, as in older indexes.
-        ops.push(match self.meta.withheld {
-            0 => Op::Delete(Family::State, keys::WITHHELD.to_vec()),
-            perm => Op::Put(Family::State, keys::WITHHELD.to_vec(), perm.to_be_bytes().to_vec()),
-        });
-        let mut state = |key: &[u8], value: Vec<u8>| ops.push(Op::Put(Family::State, key.to_vec(), value));
-        state(keys::FORMAT, FORMAT.to_be_bytes().to_vec());
-        state(keys::APPLIED, self.applied.to_be_bytes().to_vec());
-        state(keys::STORE_MS, self.store_ms.to_be_bytes().to_vec());
-        state(keys::EPOCH, self.epoch.to_be_bytes().to_vec());
-        state(keys::TRIMMED, self.trimmed.to_be_bytes().to_vec());
-        state(keys::BROKER, self.broker.clone().into_bytes());
-        state(keys::NEXT_TOPIC, self.meta.next_topic.to_be_bytes().to_vec());
-        state(keys::NEXT_GROUP, self.meta.next_group.to_be_bytes().to_vec());
-        state(keys::NEXT_LITE, self.lites.next.to_be_bytes().to_vec());
-        state(keys::JOINING, self.joining.iter().flat_map(|position| position.to_be_bytes()).collect());
+    /// Changes since the last flush, to be written as one batch; then call [`Self::flushed`]. In between nothing may be
+    /// applied.
+    pub fn changes(&self) -> Vec<Op> {
+        let mut ops = Vec::new();
+        self.tables().iter().for_each(|table| table.changes(&mut ops));
         ops
     }
 
-    /// What [`Self::pending`] returned is in the store.
+    /// What [`Self::changes`] returned is in the store.
     pub fn flushed(&mut self) {
-        self.gone.clear();
-        self.overlay.clear();
-        self.queues.flushed();
-        self.lookups.flushed();
-        self.seen.flushed();
-        self.moving.flushed();
-        // Progress that is clean can be read back; keeping it only for what is in use bounds memory by activity.
-        self.progress.retain(|_, progress| std::mem::take(&mut progress.dirty));
+        self.tables_mut().into_iter().for_each(StateTable::flushed);
+        assert!(self.tables().iter().all(|table| table.pending_len() == 0), "a flush leaves nothing behind");
     }
 
     /// Roughly how much waits to be flushed, in keys.
@@ -332,25 +259,71 @@ impl StateMachine {
             // Half of a snapshot is no state to start from.
             return 0;
         }
-        self.gone.len()
-            + self.overlay.len()
-            + self.queues.dirty_len()
-            + self.lookups.dirty_len()
-            + self.seen.dirty_len()
-            + self.moving.dirty_len()
+        self.tables().iter().map(|table| table.pending_len()).sum()
     }
 }
 
+/// What concerns several tables.
 impl StateMachine {
-    /// Whether progress in the store is of a group, topic or lite topic that was deleted.
-    fn is_progress_gone(&self, (group_id, topic_id, queue): (u32, u32, u32)) -> bool {
-        let is_group_gone = group_id != dead::REDRIVEN && !self.meta.group_ids.contains(&group_id);
-        // Behind damage, what made them may be what is missing.
-        !self.is_unsettled()
-            && (is_group_gone || self.topic_by_id(topic_id).is_none() || self.is_lite_gone(topic_id, queue))
+    /// What a group has finished in a queue, what expired included; `None` if it never finished or failed anything there.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    pub fn acks(&self, group_id: u32, topic_id: u32, queue: u32) -> Result<Option<Acks>, StoreError> {
+        let mut acks = self.progress.logged(group_id, topic_id, queue)?;
+        if let Some(acks) = &mut acks {
+            acks.expire_below(self.queues.bounds(topic_id, queue).min);
+        }
+        Ok(acks)
     }
-}
 
-fn decode_acks(bytes: &[u8]) -> Result<Acks, StoreError> {
-    Acks::decode(bytes).map_err(|error| StoreError::Index(format!("progress: {error}")))
+    /// The lite topics in which a group has progress, by queue, from queue `from` on; about `max` of them, and none only when
+    /// there are no more.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or holds something malformed.
+    pub fn lites_with_progress(
+        &self,
+        group_id: u32,
+        topic_id: u32,
+        from: u32,
+        max: usize,
+    ) -> Result<BTreeMap<u32, Acks>, StoreError> {
+        let mut page = self.progress.of_lites(group_id, topic_id, from, max)?;
+        for (queue, acks) in &mut page {
+            acks.expire_below(self.queues.bounds(topic_id, *queue).min);
+        }
+        Ok(page)
+    }
+
+    /// The message of which one with this hash (see [`kerolox_core::dedup::Dedup::hash`]) would be a repeat if it were stored
+    /// in the topic at `now_ms`, milliseconds since the Unix epoch. One that was rolled back or recalled makes none.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or holds something malformed.
+    pub fn first_of(
+        &self,
+        topic: &Topic,
+        hash: u128,
+        now_ms: i64,
+    ) -> Result<Option<FirstMessage>, StoreError> {
+        self.dedup.first_of(topic, hash, now_ms, self.trimmed(), |first| self.is_taken_back(first))
+    }
+
+    /// Whether it never became and never becomes visible.
+    fn is_taken_back(&self, first: &FirstMessage) -> Result<bool, StoreError> {
+        if first.place.is_some() {
+            return Ok(false);
+        }
+        let recalled =
+            self.timers.get(first.position)?.is_some_and(|timer| timer.phase == TimerPhase::Recalled);
+        Ok(recalled
+            || self.transactions.get(first.position)?.is_some_and(|half| half.phase == Phase::RolledBack))
+    }
+
+    /// Where messages lie that have this hash, newest first, as far as they lie before `before` and behind what was
+    /// trimmed. Other messages may have the same hash.
+    pub fn positions_of(&self, hash: u64, before: u64) -> MessagePositions {
+        self.lookups.positions(hash, before, self.trimmed()..self.applied())
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::kv::{Family, Kv, KvError, Op, Pair};
+use crate::kv::{Family, Kv, KvError, Op, Pair, pairs};
 
 pub(super) struct Overlay {
     kv: Arc<dyn Kv>,
@@ -68,14 +68,22 @@ impl Overlay {
         }
     }
 
-    pub(super) fn ops(&self) -> Vec<Op> {
-        self.changed
-            .iter()
-            .map(|((family, key), value)| match value {
-                Some(value) => Op::Put(*family, key.clone(), value.clone()),
-                None => Op::Delete(*family, key.clone()),
-            })
-            .collect()
+    /// The store under the changes.
+    pub(super) fn kv(&self) -> &dyn Kv {
+        &*self.kv
+    }
+
+    /// Every pair of a family, changes included, in key order.
+    pub(super) fn pairs(&self, family: Family) -> impl Iterator<Item = Result<Pair, KvError>> + '_ {
+        pairs(move |from, limit| self.scan(family, from, limit))
+    }
+
+    /// Adds the changes to `ops`.
+    pub(super) fn changes(&self, ops: &mut Vec<Op>) {
+        ops.extend(self.changed.iter().map(|((family, key), value)| match value {
+            Some(value) => Op::Put(*family, key.clone(), value.clone()),
+            None => Op::Delete(*family, key.clone()),
+        }));
     }
 
     pub(super) fn clear(&mut self) {

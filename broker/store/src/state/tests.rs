@@ -1,4 +1,4 @@
-//! The fold, record by record, on an ordered map.
+//! The replay, record by record, on an ordered map.
 
 use bytes::Bytes;
 use kerolox_core::audit::AUDIT_MAX;
@@ -21,21 +21,21 @@ use kerolox_log::Frame;
 
 const STEP: u64 = 64;
 
-/// An index and a log of what was applied to it.
-struct Fold {
-    index: StateMachine,
+/// An state and a log of what was applied to it.
+struct Replay {
+    state: StateMachine,
     frames: Vec<Frame>,
 }
 
-impl Fold {
+impl Replay {
     fn new() -> Self {
-        let mut fold = Self {
-            index: StateMachine::empty(Arc::new(MemKv::default())).expect("memory"),
+        let mut replay = Self {
+            state: StateMachine::empty(Arc::new(MemKv::default())).expect("memory"),
             frames: Vec::new(),
         };
-        fold.apply(Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("t", 2))) }));
-        fold.apply(Record::Meta(MetaRecord { change: Some(MetaChange::PutGroup(Group::new("g"))) }));
-        fold
+        replay.apply(Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("t", 2))) }));
+        replay.apply(Record::Meta(MetaRecord { change: Some(MetaChange::PutGroup(Group::new("g"))) }));
+        replay
     }
 
     fn apply(&mut self, record: Record) -> (u64, Outcome) {
@@ -49,7 +49,7 @@ impl Fold {
             body: Bytes::from(record.encode()),
         };
         self.frames.push(frame.clone());
-        (position, self.index.apply(&frame, &mut Vec::new()).expect("applies"))
+        (position, self.state.apply(&frame, &mut Vec::new()).expect("applies"))
     }
 
     fn send(&mut self, queue: u32) -> (u64, Outcome) {
@@ -57,44 +57,45 @@ impl Fold {
     }
 
     fn flush(&mut self) {
-        self.index.kv.write(self.index.pending()).expect("memory");
-        self.index.flushed();
+        self.state.kv.write(self.state.changes()).expect("memory");
+        self.state.flushed();
     }
 
-    /// What a reader can see, for comparing one index with another.
-    fn view(index: &StateMachine) -> impl PartialEq + std::fmt::Debug + use<> {
-        let queues: Vec<_> = index
-            .topics()
+    /// What a reader can see, for comparing one state with another.
+    fn view(state: &StateMachine) -> impl PartialEq + std::fmt::Debug + use<> {
+        let queues: Vec<_> = state
+            .topics
+            .all()
             .iter()
             .flat_map(|topic| (0..topic.read_queues).map(|queue| (topic.id, queue)))
             .map(|(topic, queue)| {
-                let entries = index.entries(topic, queue, 0, 10_000).expect("reads");
+                let entries = state.queues.entries(topic, queue, 0, 10_000).expect("reads");
                 (
                     topic,
                     queue,
-                    index.queue_bounds(topic, queue),
+                    state.queues.bounds(topic, queue),
                     entries,
-                    index.acks(1, topic, queue).expect("reads"),
+                    state.acks(1, topic, queue).expect("reads"),
                 )
             })
             .collect();
-        let halves: Vec<_> = (0..200).map(|i| index.half(i * STEP).expect("reads")).collect();
-        let due = index.due_halves(i64::MAX, None, 1_000).expect("reads");
-        let timers: Vec<_> = (0..200).map(|i| index.timer(i * STEP).expect("reads")).collect();
-        let due_timers = index.due_timers(i64::MAX, None, 1_000).expect("reads");
-        let totals = (index.undecided_total(), index.scheduled_total(), index.applied());
-        let lites: Vec<_> = index.lites(1, "", 10_000).expect("reads");
+        let halves: Vec<_> = (0..200).map(|i| state.transactions.get(i * STEP).expect("reads")).collect();
+        let due = state.transactions.due(i64::MAX, None, 1_000).expect("reads");
+        let timers: Vec<_> = (0..200).map(|i| state.timers.get(i * STEP).expect("reads")).collect();
+        let due_timers = state.timers.due(i64::MAX, None, 1_000).expect("reads");
+        let totals = (state.transactions.open_total(), state.timers.open_total(), state.applied());
+        let lites: Vec<_> = state.lites.page(1, "", 10_000).expect("reads");
         let lite_queues: Vec<_> = lites
             .iter()
             .map(|lite| {
-                let entries = index.entries(1, lite.queue, 0, 10_000).expect("reads");
-                (entries, index.queue_bounds(1, lite.queue), index.acks(1, 1, lite.queue).expect("reads"))
+                let entries = state.queues.entries(1, lite.queue, 0, 10_000).expect("reads");
+                (entries, state.queues.bounds(1, lite.queue), state.acks(1, 1, lite.queue).expect("reads"))
             })
             .collect();
-        let counts = (index.lites_len(1), index.next_lite_queue());
+        let counts = (state.queues.lite_len(1), state.lites.next_queue());
         let held = ((halves, due), (timers, due_timers));
-        let audit = index.audit(u64::MAX, 100).expect("reads");
-        (index.topics(), index.groups(), queues, held, (lites, lite_queues, counts), totals, audit)
+        let audit = state.audit.newest(u64::MAX, 100).expect("reads");
+        (state.topics.all(), state.groups.all(), queues, held, (lites, lite_queues, counts), totals, audit)
     }
 }
 
@@ -136,67 +137,67 @@ fn ack(start: u64, end: u64) -> Record {
 
 #[test]
 fn offsets_count_up_per_queue_across_blocks_and_flushes() {
-    let mut fold = Fold::new();
+    let mut replay = Replay::new();
     for i in 0..600u64 {
-        let (_, outcome) = fold.send(0);
+        let (_, outcome) = replay.send(0);
         assert_eq!(outcome, Outcome::Visible { queue: 0, offset: i });
         if i % 97 == 0 {
-            fold.flush();
+            replay.flush();
         }
     }
-    assert_eq!(fold.send(1).1, Outcome::Visible { queue: 1, offset: 0 });
+    assert_eq!(replay.send(1).1, Outcome::Visible { queue: 1, offset: 0 });
     for (from, max) in (0..600).flat_map(|from| [1, 2, 31, 700].map(|max| (from, max))) {
-        let entries = fold.index.entries(1, 0, from, max).expect("reads");
+        let entries = replay.state.queues.entries(1, 0, from, max).expect("reads");
         let offsets: Vec<u64> = entries.iter().map(|(offset, _)| *offset).collect();
         assert_eq!(offsets, (from..600.min(from + max as u64)).collect::<Vec<_>>());
     }
-    let entries = fold.index.entries(1, 0, 250, 20).expect("reads");
+    let entries = replay.state.queues.entries(1, 0, 250, 20).expect("reads");
     assert_eq!(entries.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), (250..270).collect::<Vec<_>>());
     assert!(entries.windows(2).all(|pair| pair[0].1.position + STEP == pair[1].1.position));
 }
 
 #[test]
 fn a_half_is_invisible_until_committed_and_the_first_decision_wins() {
-    let mut fold = Fold::new();
-    let (held, outcome) = fold.apply(message(1, Hold::Half));
+    let mut replay = Replay::new();
+    let (held, outcome) = replay.apply(message(1, Hold::Half));
     assert_eq!(outcome, Outcome::Held);
-    assert_eq!(fold.index.queue_bounds(1, 1).next, 0);
-    assert_eq!(fold.index.due_halves(held.cast_signed() + 10_000, None, 9).expect("reads").len(), 1);
-    assert_eq!(fold.index.undecided(1), 1);
+    assert_eq!(replay.state.queues.bounds(1, 1).next, 0);
+    assert_eq!(replay.state.transactions.due(held.cast_signed() + 10_000, None, 9).expect("reads").len(), 1);
+    assert_eq!(replay.state.transactions.open(1), 1);
 
-    fold.send(1);
-    assert_eq!(fold.apply(commit(held)).1, Outcome::Visible { queue: 1, offset: 1 });
-    assert_eq!(fold.index.entries(1, 1, 1, 1).expect("reads")[0].1.position, held, "no second copy");
-    assert_eq!(fold.apply(commit(held)).1, Outcome::Repeated);
-    assert_eq!(fold.apply(rollback(held)).1, Outcome::Contradicted);
-    assert_eq!(fold.index.undecided(1), 0);
-    assert_eq!(fold.index.next_half_due_ms().expect("reads"), None);
+    replay.send(1);
+    assert_eq!(replay.apply(commit(held)).1, Outcome::Visible { queue: 1, offset: 1 });
+    assert_eq!(replay.state.queues.entries(1, 1, 1, 1).expect("reads")[0].1.position, held, "no second copy");
+    assert_eq!(replay.apply(commit(held)).1, Outcome::Repeated);
+    assert_eq!(replay.apply(rollback(held)).1, Outcome::Contradicted);
+    assert_eq!(replay.state.transactions.open(1), 0);
+    assert_eq!(replay.state.transactions.next_due_ms().expect("reads"), None);
 
-    let (held, _) = fold.apply(message(1, Hold::Half));
-    assert_eq!(fold.apply(rollback(held)).1, Outcome::Discarded);
-    assert_eq!(fold.apply(rollback(held)).1, Outcome::Repeated);
-    assert_eq!(fold.apply(commit(held)).1, Outcome::Contradicted);
-    assert_eq!(fold.index.queue_bounds(1, 1).next, 2);
-    assert_eq!(fold.apply(commit(999_999)).1, Outcome::NoSuchHalf);
+    let (held, _) = replay.apply(message(1, Hold::Half));
+    assert_eq!(replay.apply(rollback(held)).1, Outcome::Discarded);
+    assert_eq!(replay.apply(rollback(held)).1, Outcome::Repeated);
+    assert_eq!(replay.apply(commit(held)).1, Outcome::Contradicted);
+    assert_eq!(replay.state.queues.bounds(1, 1).next, 2);
+    assert_eq!(replay.apply(commit(999_999)).1, Outcome::NoSuchHalf);
 }
 
 #[test]
 fn checks_move_the_due_time_and_the_last_one_parks() {
-    let mut fold = Fold::new();
-    let (held, _) = fold.apply(message(0, Hold::Half));
+    let mut replay = Replay::new();
+    let (held, _) = replay.apply(message(0, Hold::Half));
     let checked = |next_check_ms| {
         let item = Checked { held, checks: 1, next_check_ms, asked: "p".into(), ..Checked::default() };
         Record::Progress(ProgressRecord::new([ProgressItem::Checked(item)]))
     };
-    fold.apply(checked(Some(77_000)));
-    assert_eq!(fold.index.next_half_due_ms().expect("reads"), Some(77_000));
-    assert!(fold.index.due_halves(76_999, None, 9).expect("reads").is_empty());
-    fold.apply(checked(None));
-    assert_eq!(fold.index.next_half_due_ms().expect("reads"), None);
-    assert_eq!(fold.index.undecided(1), 1, "parked, not lost");
-    assert_eq!(fold.apply(commit(held)).1, Outcome::Visible { queue: 0, offset: 0 });
-    fold.apply(checked(Some(99_000)));
-    assert_eq!(fold.index.next_half_due_ms().expect("reads"), None, "a late check changes nothing");
+    replay.apply(checked(Some(77_000)));
+    assert_eq!(replay.state.transactions.next_due_ms().expect("reads"), Some(77_000));
+    assert!(replay.state.transactions.due(76_999, None, 9).expect("reads").is_empty());
+    replay.apply(checked(None));
+    assert_eq!(replay.state.transactions.next_due_ms().expect("reads"), None);
+    assert_eq!(replay.state.transactions.open(1), 1, "parked, not lost");
+    assert_eq!(replay.apply(commit(held)).1, Outcome::Visible { queue: 0, offset: 0 });
+    replay.apply(checked(Some(99_000)));
+    assert_eq!(replay.state.transactions.next_due_ms().expect("reads"), None, "a late check changes nothing");
 }
 
 fn fired(held: &[u64]) -> Record {
@@ -210,146 +211,155 @@ fn ended(held: u64, decision: TimerDecision) -> Record {
 
 #[test]
 fn a_scheduled_message_is_delivered_or_recalled_once() {
-    let mut fold = Fold::new();
-    let held: Vec<u64> = (0..4).map(|_| fold.apply(message(1, Hold::Until)).0).collect();
-    assert_eq!(fold.index.queue_bounds(1, 1).next, 0);
-    assert_eq!(fold.index.next_timer_ms().expect("reads"), Some(6_000));
-    assert_eq!(fold.index.scheduled(1), 4);
-    assert_eq!(fold.apply(ended(held[1], TimerDecision::Recall)).1, Outcome::Discarded);
+    let mut replay = Replay::new();
+    let held: Vec<u64> = (0..4).map(|_| replay.apply(message(1, Hold::Until)).0).collect();
+    assert_eq!(replay.state.queues.bounds(1, 1).next, 0);
+    assert_eq!(replay.state.timers.next_due_ms().expect("reads"), Some(6_000));
+    assert_eq!(replay.state.timers.open(1), 4);
+    assert_eq!(replay.apply(ended(held[1], TimerDecision::Recall)).1, Outcome::Discarded);
     let over = Outcome::TimerOver(TimerPhase::Recalled);
-    assert_eq!(fold.apply(ended(held[1], TimerDecision::Recall)).1, over);
-    assert_eq!(fold.apply(ended(held[1], TimerDecision::Deliver)).1, over);
+    assert_eq!(replay.apply(ended(held[1], TimerDecision::Recall)).1, over);
+    assert_eq!(replay.apply(ended(held[1], TimerDecision::Deliver)).1, over);
     let now = ended(held[3], TimerDecision::Deliver);
-    assert_eq!(fold.apply(now).1, Outcome::Visible { queue: 1, offset: 0 });
+    assert_eq!(replay.apply(now).1, Outcome::Visible { queue: 1, offset: 0 });
     // In the order of the record; what was decided before stays decided, and nothing comes twice.
-    fold.apply(fired(&[held[2], held[1], held[0], held[2], held[3], 999_999]));
-    fold.apply(fired(&held));
-    let visible: Vec<u64> =
-        fold.index.entries(1, 1, 0, 9).expect("reads").iter().map(|(_, entry)| entry.position).collect();
+    replay.apply(fired(&[held[2], held[1], held[0], held[2], held[3], 999_999]));
+    replay.apply(fired(&held));
+    let visible: Vec<u64> = replay
+        .state
+        .queues
+        .entries(1, 1, 0, 9)
+        .expect("reads")
+        .iter()
+        .map(|(_, entry)| entry.position)
+        .collect();
     assert_eq!(visible, [held[3], held[2], held[0]]);
-    assert_eq!((fold.index.scheduled(1), fold.index.next_timer_ms().expect("reads")), (0, None));
+    assert_eq!((replay.state.timers.open(1), replay.state.timers.next_due_ms().expect("reads")), (0, None));
     let over = Outcome::TimerOver(TimerPhase::Delivered);
-    assert_eq!(fold.apply(ended(held[0], TimerDecision::Recall)).1, over);
-    let timer = fold.index.timer(held[0]).expect("reads").expect("known");
+    assert_eq!(replay.apply(ended(held[0], TimerDecision::Recall)).1, over);
+    let timer = replay.state.timers.get(held[0]).expect("reads").expect("known");
     assert_eq!((timer.offset, timer.decided_by.as_str()), (2, ""));
-    assert_eq!(fold.apply(ended(999_999, TimerDecision::Recall)).1, Outcome::NoSuchTimer);
+    assert_eq!(replay.apply(ended(999_999, TimerDecision::Recall)).1, Outcome::NoSuchTimer);
 }
 
 #[test]
 fn a_half_message_with_a_delivery_time_is_scheduled_by_its_commit() {
-    let mut fold = Fold::new();
+    let mut replay = Replay::new();
     let half = || {
         let Record::Message(mut half) = message(0, Hold::Half) else { panic!("a message") };
         half.header.deliver_at_ms = 50_000;
         Record::Message(half)
     };
-    let (held, outcome) = fold.apply(half());
-    assert_eq!((outcome, fold.index.scheduled(1)), (Outcome::Held, 0));
+    let (held, outcome) = replay.apply(half());
+    assert_eq!((outcome, replay.state.timers.open(1)), (Outcome::Held, 0));
     assert_eq!(
-        fold.apply(ended(held, TimerDecision::Deliver)).1,
+        replay.apply(ended(held, TimerDecision::Deliver)).1,
         Outcome::NoSuchTimer,
         "it is not committed"
     );
-    assert_eq!(fold.apply(commit(held)).1, Outcome::Scheduled);
-    assert_eq!((fold.index.undecided(1), fold.index.scheduled(1)), (0, 1));
-    assert_eq!(fold.apply(commit(held)).1, Outcome::Repeated);
-    assert_eq!(fold.apply(rollback(held)).1, Outcome::Contradicted, "a recall is something else");
-    assert_eq!(fold.index.next_timer_ms().expect("reads"), Some(50_000));
-    fold.apply(fired(&[held]));
-    assert_eq!(fold.index.queue_bounds(1, 0).next, 1);
-    let (held, _) = fold.apply(half());
-    fold.apply(commit(held));
-    assert_eq!(fold.apply(ended(held, TimerDecision::Recall)).1, Outcome::Discarded);
-    assert_eq!(fold.index.queue_bounds(1, 0).next, 1);
+    assert_eq!(replay.apply(commit(held)).1, Outcome::Scheduled);
+    assert_eq!((replay.state.transactions.open(1), replay.state.timers.open(1)), (0, 1));
+    assert_eq!(replay.apply(commit(held)).1, Outcome::Repeated);
+    assert_eq!(replay.apply(rollback(held)).1, Outcome::Contradicted, "a recall is something else");
+    assert_eq!(replay.state.timers.next_due_ms().expect("reads"), Some(50_000));
+    replay.apply(fired(&[held]));
+    assert_eq!(replay.state.queues.bounds(1, 0).next, 1);
+    let (held, _) = replay.apply(half());
+    replay.apply(commit(held));
+    assert_eq!(replay.apply(ended(held, TimerDecision::Recall)).1, Outcome::Discarded);
+    assert_eq!(replay.state.queues.bounds(1, 0).next, 1);
 }
 
 #[test]
 fn a_deleted_topic_leaves_nothing_behind() {
-    let mut fold = Fold::new();
-    fold.send(0);
-    let (held, _) = fold.apply(message(0, Hold::Half));
-    let (scheduled, _) = fold.apply(message(0, Hold::Until));
-    fold.apply(ack(0, 1));
-    fold.flush();
-    fold.send(0);
+    let mut replay = Replay::new();
+    replay.send(0);
+    let (held, _) = replay.apply(message(0, Hold::Half));
+    let (scheduled, _) = replay.apply(message(0, Hold::Until));
+    replay.apply(ack(0, 1));
+    replay.flush();
+    replay.send(0);
     let delete = || {
         Record::Meta(MetaRecord { change: Some(MetaChange::DeleteTopic(DeleteTopic { name: "t".into() })) })
     };
-    assert_eq!(fold.apply(delete()).1, Outcome::Deleted(true));
-    assert_eq!(fold.apply(delete()).1, Outcome::Deleted(false));
-    assert_eq!(fold.send(0).1, Outcome::TopicGone);
-    assert_eq!(fold.apply(commit(held)).1, Outcome::NoSuchHalf);
-    assert_eq!(fold.index.undecided_total(), 0);
-    assert_eq!(fold.apply(ended(scheduled, TimerDecision::Deliver)).1, Outcome::NoSuchTimer);
-    assert_eq!((fold.index.scheduled_total(), fold.index.next_timer_ms().expect("reads")), (0, None));
+    assert_eq!(replay.apply(delete()).1, Outcome::Deleted(true));
+    assert_eq!(replay.apply(delete()).1, Outcome::Deleted(false));
+    assert_eq!(replay.send(0).1, Outcome::TopicGone);
+    assert_eq!(replay.apply(commit(held)).1, Outcome::NoSuchHalf);
+    assert_eq!(replay.state.transactions.open_total(), 0);
+    assert_eq!(replay.apply(ended(scheduled, TimerDecision::Deliver)).1, Outcome::NoSuchTimer);
+    assert_eq!(
+        (replay.state.timers.open_total(), replay.state.timers.next_due_ms().expect("reads")),
+        (0, None)
+    );
     let (_, outcome) =
-        fold.apply(Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("t", 2))) }));
+        replay.apply(Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("t", 2))) }));
     let Outcome::Topic(topic, true) = outcome else { panic!("{outcome:?}") };
     assert_eq!(topic.id, 2, "an id is never given twice");
-    assert_eq!(fold.index.queue_bounds(2, 0), QueueBounds::default());
+    assert_eq!(replay.state.queues.bounds(2, 0), QueueBounds::default());
 }
 
 #[test]
 fn an_index_that_is_reloaded_or_rebuilt_shows_the_same() {
-    let mut fold = Fold::new();
+    let mut replay = Replay::new();
     let (mut halves, mut timers) = (Vec::new(), Vec::new());
     for i in 0..150u64 {
         match i % 8 {
-            5 => timers.push(fold.apply(message(1, Hold::Until)).0),
-            6 => drop(fold.apply(ended(timers[timers.len() / 2], TimerDecision::Recall))),
-            7 => drop(fold.apply(fired(&timers[timers.len() / 3..][..1]))),
-            0 => halves.push(fold.apply(message(1, Hold::Half)).0),
-            1 if i % 2 == 0 => drop(fold.apply(commit(halves[halves.len() / 2]))),
-            1 => drop(fold.apply(rollback(halves[halves.len() / 3]))),
-            2 => drop(fold.apply(ack(i / 4, i / 4 + 2))),
-            3 if i % 3 == 0 => drop(fold.apply(commit_by_hand(halves[halves.len() / 4], "alice"))),
-            _ => drop(fold.send(0)),
+            5 => timers.push(replay.apply(message(1, Hold::Until)).0),
+            6 => drop(replay.apply(ended(timers[timers.len() / 2], TimerDecision::Recall))),
+            7 => drop(replay.apply(fired(&timers[timers.len() / 3..][..1]))),
+            0 => halves.push(replay.apply(message(1, Hold::Half)).0),
+            1 if i % 2 == 0 => drop(replay.apply(commit(halves[halves.len() / 2]))),
+            1 => drop(replay.apply(rollback(halves[halves.len() / 3]))),
+            2 => drop(replay.apply(ack(i / 4, i / 4 + 2))),
+            3 if i % 3 == 0 => drop(replay.apply(commit_by_hand(halves[halves.len() / 4], "alice"))),
+            _ => drop(replay.send(0)),
         }
         if i == 70 {
-            fold.flush();
+            replay.flush();
         }
         if i == 100 {
-            // A crash: everything since the last flush is folded again.
-            let mut reloaded = StateMachine::load(fold.index.kv.clone()).expect("loads");
+            // A crash: everything since the last flush is applied again.
+            let mut reloaded = StateMachine::load(replay.state.kv.clone()).expect("loads");
             let applied = reloaded.applied();
-            for frame in fold.frames.iter().filter(|frame| frame.position >= applied) {
+            for frame in replay.frames.iter().filter(|frame| frame.position >= applied) {
                 reloaded.apply(frame, &mut Vec::new()).expect("applies");
             }
-            assert_eq!(Fold::view(&reloaded), Fold::view(&fold.index));
-            fold.index = reloaded;
+            assert_eq!(Replay::view(&reloaded), Replay::view(&replay.state));
+            replay.state = reloaded;
         }
     }
     let mut rebuilt = StateMachine::empty(Arc::new(MemKv::default())).expect("memory");
-    for frame in &fold.frames {
+    for frame in &replay.frames {
         rebuilt.apply(frame, &mut Vec::new()).expect("applies");
     }
-    assert_eq!(Fold::view(&rebuilt), Fold::view(&fold.index));
-    fold.flush();
-    let reloaded = StateMachine::load(fold.index.kv.clone()).expect("loads");
-    assert_eq!(Fold::view(&reloaded), Fold::view(&fold.index));
+    assert_eq!(Replay::view(&rebuilt), Replay::view(&replay.state));
+    replay.flush();
+    let reloaded = StateMachine::load(replay.state.kv.clone()).expect("loads");
+    assert_eq!(Replay::view(&reloaded), Replay::view(&replay.state));
 }
 
 #[test]
 fn the_audit_trail_survives_and_is_bounded() {
-    let mut fold = Fold::new();
-    let (held, _) = fold.apply(message(0, Hold::Half));
-    fold.apply(commit(held));
-    assert_eq!(fold.index.audit(u64::MAX, 9).expect("reads"), [], "producers are not audited");
+    let mut replay = Replay::new();
+    let (held, _) = replay.apply(message(0, Hold::Half));
+    replay.apply(commit(held));
+    assert_eq!(replay.state.audit.newest(u64::MAX, 9).expect("reads"), [], "producers are not audited");
     for number in 0..AUDIT_MAX + 5 {
-        fold.apply(commit_by_hand(held, &format!("admin {number}")));
+        replay.apply(commit_by_hand(held, &format!("admin {number}")));
     }
     let mut from_snapshot = StateMachine::empty(Arc::new(MemKv::default())).expect("memory");
-    for part in fold.index.snapshot().expect("reads") {
+    for part in replay.state.snapshot().expect("reads") {
         from_snapshot.apply_snapshot(part).expect("takes it up");
     }
-    fold.flush();
-    let reloaded = StateMachine::load(fold.index.kv.clone()).expect("loads");
-    for index in [&fold.index, &reloaded, &from_snapshot] {
-        let entries = index.audit(u64::MAX, usize::MAX).expect("reads");
+    replay.flush();
+    let reloaded = StateMachine::load(replay.state.kv.clone()).expect("loads");
+    for state in [&replay.state, &reloaded, &from_snapshot] {
+        let entries = state.audit.newest(u64::MAX, usize::MAX).expect("reads");
         assert_eq!(entries.len(), AUDIT_MAX);
         let (newest, oldest) = (&entries[0].1, &entries[AUDIT_MAX - 1].1);
         assert_eq!(newest.by, format!("admin {}", AUDIT_MAX + 4));
         assert_eq!((&*oldest.by, &*oldest.outcome), ("admin 5", "had been done before"));
-        assert_eq!(index.audit(entries[1].0, 1).expect("reads"), entries[2..3]);
+        assert_eq!(state.audit.newest(entries[1].0, 1).expect("reads"), entries[2..3]);
     }
 }

@@ -1,75 +1,42 @@
 //! Scheduled messages: held until their delivery time.
 
-use kerolox_core::record::{Fired, TimerDecision, TimerEnded};
-use kerolox_core::timer::{Timer, TimerPhase};
-use kerolox_core::transaction::Half;
+use kerolox_core::record::TimerDecision;
+use kerolox_core::record::{Fired, TimerEnded};
+use kerolox_core::timer::{ScheduledMessage, TimerPhase};
+use kerolox_core::transaction::HalfMessage;
 use kerolox_log::Frame;
 
 use crate::error::StoreError;
-use crate::state::held::Held as _;
+use crate::state::held::{HeldTable, entry_of};
 use crate::state::{Event, Outcome, StateMachine};
 
+/// Scheduled messages by position, pending ones also by delivery time.
+pub type TimerTable = HeldTable<ScheduledMessage>;
+
 impl StateMachine {
-    /// The scheduled message at a position.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the store fails or the value is malformed.
-    pub fn timer(&self, position: u64) -> Result<Option<Timer>, StoreError> {
-        self.held(position)
-    }
-
-    /// Up to `limit` pending messages whose delivery time is at or before `until_ms`, earliest first, beginning after the
-    /// `(delivery time, position)` given.
-    ///
-    /// # Errors
-    /// See [`Self::timer`].
-    pub fn due_timers(
-        &self,
-        until_ms: i64,
-        after: Option<(i64, u64)>,
-        limit: usize,
-    ) -> Result<Vec<(u64, Timer)>, StoreError> {
-        self.due(until_ms, after, limit)
-    }
-
-    /// The earliest delivery time that is waited for.
-    ///
-    /// # Errors
-    /// See [`Self::timer`].
-    pub fn next_timer_ms(&self) -> Result<Option<i64>, StoreError> {
-        self.next_due_ms::<Timer>()
-    }
-
-    /// Messages of a topic that wait for their delivery time.
-    pub fn scheduled(&self, topic_id: u32) -> u64 {
-        self.scheduled.get(&topic_id).copied().unwrap_or(0)
-    }
-
-    /// Messages of all topics that wait for their delivery time.
-    pub fn scheduled_total(&self) -> u64 {
-        self.scheduled.values().sum()
-    }
-
-    /// A message waits from now on. Whether its time has come already is not for the fold to say: it has no clock.
-    pub(super) fn schedule(&mut self, position: u64, timer: &Timer, events: &mut Vec<Event>) -> Outcome {
-        self.put_held(position, None, timer);
+    /// A message waits from now on. Whether its time has come already is not for the state machine to say: it has no clock.
+    pub(super) fn schedule(
+        &mut self,
+        position: u64,
+        timer: &ScheduledMessage,
+        events: &mut Vec<Event>,
+    ) -> Outcome {
+        self.timers.put(position, None, timer);
         events.push(Event::TimerDue { due_ms: timer.due_ms });
         Outcome::Scheduled
     }
 
     /// A half message is committed before its delivery time.
-    pub(super) fn schedule_half(&mut self, position: u64, half: &Half, events: &mut Vec<Event>) -> Outcome {
-        let timer = Timer {
-            topic_id: half.topic_id,
-            queue: half.queue,
-            frame_len: half.frame_len,
-            tag_hash: half.tag_hash,
-            message_id_crc: half.message_id_crc,
-            stored_ms: half.stored_ms,
+    pub(super) fn schedule_half(
+        &mut self,
+        position: u64,
+        half: &HalfMessage,
+        events: &mut Vec<Event>,
+    ) -> Outcome {
+        let timer = ScheduledMessage {
+            message: half.message.clone(),
             due_ms: half.deliver_at_ms,
-            carried_to: half.carried_to,
-            slot: half.slot,
-            ..Timer::default()
+            phase: TimerPhase::Pending,
         };
         self.schedule(position, &timer, events)
     }
@@ -82,12 +49,12 @@ impl StateMachine {
         events: &mut Vec<Event>,
     ) -> Result<(), StoreError> {
         for position in &fired.held {
-            match self.timer(*position)? {
+            match self.timers.get(*position)? {
                 Some(timer) if timer.is_pending() => {
                     self.deliver(frame, *position, &timer, String::new(), events);
                 }
                 Some(_) => {}
-                None => self.note_decision(*position, None),
+                None => self.uncertainty.note_decision(*position, None, &self.queues),
             }
         }
         Ok(())
@@ -101,18 +68,18 @@ impl StateMachine {
         events: &mut Vec<Event>,
     ) -> Result<Outcome, StoreError> {
         let position = ended.held;
-        let Some(timer) = self.timer(position)? else {
-            self.note_decision(position, None);
+        let Some(timer) = self.timers.get(position)? else {
+            self.uncertainty.note_decision(position, None, &self.queues);
             return Ok(Outcome::NoSuchTimer);
         };
         if !timer.is_pending() {
-            return Ok(Outcome::TimerOver(timer.phase()));
+            return Ok(Outcome::TimerOver(timer.phase));
         }
         Ok(match ended.decision() {
             TimerDecision::Deliver => self.deliver(frame, position, &timer, ended.by, events),
             TimerDecision::Recall => {
                 let recalled = decided(frame, &timer, TimerPhase::Recalled, ended.by);
-                self.put_held(position, Some(&timer), &recalled);
+                self.timers.put(position, Some(&timer), &recalled);
                 Outcome::Discarded
             }
         })
@@ -122,27 +89,26 @@ impl StateMachine {
         &mut self,
         frame: &Frame,
         position: u64,
-        timer: &Timer,
+        timer: &ScheduledMessage,
         by: String,
         events: &mut Vec<Event>,
     ) -> Outcome {
-        let entry = timer.entry(position, frame.store_ms);
         let mut delivered = decided(frame, timer, TimerPhase::Delivered, by);
-        delivered.queue = self.place(timer.topic_id, timer.slot, timer.queue);
-        let outcome = self.make_visible(timer.topic_id, delivered.queue, entry, events);
-        delivered.offset = self.queue_bounds(timer.topic_id, delivered.queue).next - 1;
-        self.put_held(position, Some(timer), &delivered);
-        self.note_decision(position, Some(delivered.queue()));
-        outcome
+        let queue = self.place(timer.topic_id, timer.slot, timer.queue);
+        let entry = entry_of(timer, position, frame.store_ms);
+        let offset = self.make_visible(timer.topic_id, queue, entry, events);
+        (delivered.message.queue, delivered.message.offset) = (queue, offset);
+        self.timers.put(position, Some(timer), &delivered);
+        self.uncertainty.note_decision(position, Some((timer.topic_id, queue)), &self.queues);
+        Outcome::Visible { queue, offset }
     }
 }
 
-fn decided(frame: &Frame, timer: &Timer, phase: TimerPhase, by: String) -> Timer {
-    Timer {
-        phase: phase.into(),
-        decided_by: by,
-        decided_ms: frame.store_ms,
-        decided_at: frame.position,
-        ..timer.clone()
-    }
+fn decided(frame: &Frame, timer: &ScheduledMessage, phase: TimerPhase, by: String) -> ScheduledMessage {
+    assert!(timer.is_pending(), "the first decision about a scheduled message stays");
+    let mut decided = ScheduledMessage { phase, ..timer.clone() };
+    decided.message.decided_by = by;
+    decided.message.decided_ms = frame.store_ms;
+    decided.message.decided_at = frame.position;
+    decided
 }

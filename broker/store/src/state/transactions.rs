@@ -1,16 +1,133 @@
-//! What happens to half messages: they are checked back, decided, and remembered.
+//! Half messages: which of them are decided together, how they are checked back, decided, and remembered.
 
-use kerolox_core::record::{Checked, DiscardRecord, ReleaseRecord};
-use kerolox_core::transaction::{self, Answer, Decision, Half, Phase, Settlement, Source, Undecided};
+use std::ops::Deref;
+use std::sync::Arc;
+
+use kerolox_core::held::HeldMessage;
+use kerolox_core::record::{
+    Checked, DiscardRecord, MessageHeader, MessageRecord, ReleaseRecord, SnapshotRecord, TrimRecord,
+};
+use kerolox_core::transaction::{self, Answer, Decision, HalfMessage, Phase, Settlement, Source, Undecided};
 use kerolox_log::{Frame, sabotage};
-use prost::Message as _;
 
 use crate::error::StoreError;
-use crate::kv::{Family, Pair};
-use crate::state::held::Held as _;
+use crate::kv::{Family, Kv, Op};
+use crate::state::apply::malformed;
+use crate::state::held::{HeldTable, entry_of};
+use crate::state::pieces::QueueEntry;
+use crate::state::snapshot::SnapshotLists;
+use crate::state::table::{QueueId, StateTable};
 use crate::state::{Event, Outcome, StateMachine, keys};
 
-/// Somebody decides about a half message.
+/// Half messages by position, undecided ones also by the time of their next check. Reads as the table of those messages.
+pub struct TransactionTable {
+    halves: HeldTable<HalfMessage>,
+    /// Positions of half messages that wait for the one whose transaction they belong to: that comes next.
+    joining: Vec<u64>,
+}
+
+impl Deref for TransactionTable {
+    type Target = HeldTable<HalfMessage>;
+
+    fn deref(&self) -> &HeldTable<HalfMessage> {
+        &self.halves
+    }
+}
+
+impl TransactionTable {
+    pub(super) fn new(kv: &Arc<dyn Kv>) -> Self {
+        Self { halves: HeldTable::new(kv), joining: Vec::new() }
+    }
+
+    /// How many half messages wait for the one whose transaction they belong to.
+    pub(super) fn joining_len(&self) -> usize {
+        self.joining.len()
+    }
+
+    pub(super) fn put(&mut self, position: u64, old: Option<&HalfMessage>, new: &HalfMessage) {
+        self.halves.put(position, old, new);
+    }
+
+    /// See [`HeldTable::carry`].
+    pub(super) fn carry(&mut self, position: u64, to: &QueueEntry) -> Result<Option<u64>, StoreError> {
+        self.halves.carry(position, to)
+    }
+
+    /// A half message is stored that waits for the one whose transaction it belongs to.
+    fn join(&mut self, position: u64, half: &HalfMessage) {
+        assert!(half.joins, "what is decided by itself joins nothing");
+        self.halves.put(position, None, half);
+        self.joining.push(position);
+    }
+
+    /// A half message is stored with which those before it are decided that joined.
+    fn lead(&mut self, position: u64, half: HalfMessage) -> Result<(), StoreError> {
+        let half = HalfMessage { members: std::mem::take(&mut self.joining), ..half };
+        for member in &half.members {
+            let Some(old) = self.halves.get(*member)? else { continue };
+            self.halves.put(*member, Some(&old), &HalfMessage { leader: position, ..old.clone() });
+        }
+        self.halves.put(position, None, &half);
+        Ok(())
+    }
+
+    /// The message never came whose transaction the joining ones belong to: a crash took it, and no sender was told that they
+    /// are stored.
+    pub(super) fn drop_joining(&mut self) -> Result<(), StoreError> {
+        for position in std::mem::take(&mut self.joining) {
+            if let Some(half) = self.halves.get(position)?.filter(HalfMessage::is_undecided) {
+                self.halves.remove(position, &half);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StateTable for TransactionTable {
+    fn load(&mut self) -> Result<(), StoreError> {
+        let joining = self.halves.kv().get(Family::State, keys::JOINING)?.unwrap_or_default();
+        let joining = joining.chunks(8).map(|position| keys::read_u64(position, "joining"));
+        self.joining = joining.collect::<Result<_, _>>()?;
+        self.halves.load()
+    }
+
+    fn write_snapshot(&self, lists: &mut SnapshotLists) -> Result<(), StoreError> {
+        // What one waits for would have been stored next to it.
+        self.halves.write_open(lists, |position| self.joining.contains(&position))
+    }
+
+    fn apply_snapshot(&mut self, part: &mut SnapshotRecord) -> Result<(), StoreError> {
+        self.halves.apply_snapshot(part)
+    }
+
+    fn changes(&self, ops: &mut Vec<Op>) {
+        self.halves.changes(ops);
+        let joining: Vec<u8> = self.joining.iter().flat_map(|position| position.to_be_bytes()).collect();
+        ops.push(keys::put_state(keys::JOINING, &joining));
+    }
+
+    fn flushed(&mut self) {
+        self.halves.flushed();
+    }
+
+    fn pending_len(&self) -> usize {
+        self.halves.pending_len()
+    }
+
+    fn drop_topic(&mut self, topic_id: u32, group_ids: &[u32]) -> Result<(), StoreError> {
+        self.halves.drop_topic(topic_id, group_ids)
+    }
+
+    fn trim(&mut self, trim: &TrimRecord) -> Result<(), StoreError> {
+        self.halves.trim(trim)
+    }
+
+    fn shift(&mut self, queue: QueueId, from: u64, by: u64) -> Result<(), StoreError> {
+        self.halves.shift(queue, from, by)
+    }
+}
+
+/// A decision about a half message.
 #[derive(Clone)]
 pub(super) struct Settling {
     pub(super) held: u64,
@@ -41,17 +158,27 @@ impl From<DiscardRecord> for Settling {
 }
 
 impl StateMachine {
-    /// Up to `limit` half messages that were stored at or after a log position, decided or not, in the order of the log.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the store fails or holds something malformed.
-    pub fn halves_from(&self, from: u64, limit: usize) -> Result<Vec<(u64, Half)>, StoreError> {
-        let pairs = self.overlay.scan(Family::Halves, &keys::held(from), limit)?;
-        let read = |(key, value): Pair| {
-            let half = Half::decode(&*value).map_err(|_| StoreError::Index("half message".into()))?;
-            Ok((keys::parse_held(&key)?, half))
+    /// A half message waits for its decision, or for the message whose transaction it belongs to.
+    pub(super) fn hold_half(
+        &mut self,
+        frame: &Frame,
+        events: &mut Vec<Event>,
+    ) -> Result<Outcome, StoreError> {
+        let header = MessageRecord::decode(frame.body.clone()).map_err(malformed(frame))?.header;
+        let half = HalfMessage {
+            next_check_ms: frame.store_ms.saturating_add(header.hold_ms),
+            deliver_at_ms: header.deliver_at_ms,
+            joins: header.joins,
+            message: held_message(frame, header),
+            ..HalfMessage::default()
         };
-        pairs.into_iter().map(read).collect()
+        if half.joins {
+            self.transactions.join(frame.position, &half);
+        } else {
+            events.push(Event::HalfDue { due_ms: half.next_check_ms });
+            self.transactions.lead(frame.position, half)?;
+        }
+        Ok(Outcome::Held)
     }
 
     /// The first decision about a half message wins, and holds for all messages of its transaction.
@@ -61,27 +188,28 @@ impl StateMachine {
         settling: &Settling,
         events: &mut Vec<Event>,
     ) -> Result<Outcome, StoreError> {
-        let Some(half) = self.half(settling.held)? else {
-            self.note_decision(settling.held, None);
+        let Some(half) = self.transactions.get(settling.held)? else {
+            self.uncertainty.note_decision(settling.held, None, &self.queues);
             return Ok(Outcome::NoSuchHalf);
         };
         if half.leader != 0 {
             return self.settle(frame, &Settling { held: half.leader, ..settling.clone() }, events);
         }
-        let outcome = match transaction::settle(half.phase(), settling.decision) {
+        let outcome = match transaction::settle(half.phase, settling.decision) {
             Settlement::Repeats => Outcome::Repeated,
             Settlement::Contradicts if !sabotage::is("last-decision-wins") => Outcome::Contradicted,
             _ if self.is_topic_gone(half.topic_id) => Outcome::TopicGone,
             _ => {
                 for position in &half.members {
-                    if let Some(member) = self.half(*position)?.filter(Half::is_undecided) {
+                    if let Some(member) = self.transactions.get(*position)?.filter(HalfMessage::is_undecided)
+                    {
                         self.decide(frame, settling, *position, &member, events);
                     }
                 }
                 self.decide(frame, settling, settling.held, &half, events)
             }
         };
-        self.audit_settled(frame, settling, &half, &outcome);
+        self.audit.note_settled(&self.head.broker, frame, settling, &half, &outcome);
         Ok(outcome)
     }
 
@@ -90,32 +218,34 @@ impl StateMachine {
         frame: &Frame,
         settling: &Settling,
         position: u64,
-        half: &Half,
+        half: &HalfMessage,
         events: &mut Vec<Event>,
     ) -> Outcome {
-        let mut decided = Half {
-            decided_by: settling.by.clone(),
-            decided_ms: frame.store_ms,
-            decided_at: frame.position,
-            decided_source: settling.source,
-            decided_reason: settling.reason.clone(),
-            ..half.clone()
-        };
+        assert!(
+            half.is_undecided() || sabotage::is("last-decision-wins"),
+            "the first decision about a half message stays"
+        );
+        let mut decided = half.clone();
+        decided.message.decided_by.clone_from(&settling.by);
+        decided.message.decided_ms = frame.store_ms;
+        decided.message.decided_at = frame.position;
+        decided.decided_source = settling.source();
+        decided.decided_reason.clone_from(&settling.reason);
         let outcome = match settling.decision {
             Decision::Commit if half.deliver_at_ms != 0 => {
-                decided.set_phase(Phase::Scheduled);
+                decided.phase = Phase::Scheduled;
                 self.schedule_half(position, half, events)
             }
             Decision::Commit => {
-                let entry = half.entry(position, frame.store_ms);
-                decided.queue = self.place(half.topic_id, half.slot, half.queue);
-                let outcome = self.make_visible(half.topic_id, decided.queue, entry, events);
-                decided.set_phase(Phase::Committed);
-                decided.offset = self.queue_bounds(half.topic_id, decided.queue).next - 1;
-                outcome
+                let queue = self.place(half.topic_id, half.slot, half.queue);
+                let entry = entry_of(half, position, frame.store_ms);
+                let offset = self.make_visible(half.topic_id, queue, entry, events);
+                decided.phase = Phase::Committed;
+                (decided.message.queue, decided.message.offset) = (queue, offset);
+                Outcome::Visible { queue, offset }
             }
             Decision::Rollback => {
-                decided.set_phase(Phase::RolledBack);
+                decided.phase = Phase::RolledBack;
                 Outcome::Discarded
             }
         };
@@ -126,42 +256,61 @@ impl StateMachine {
             };
             decided.note_answer(frame.store_ms, &settling.by, answer);
         }
-        self.put_held(position, Some(half), &decided);
-        self.note_decision(position, Some((half.topic_id, decided.queue)));
+        self.transactions.put(position, Some(half), &decided);
+        let queue = (half.topic_id, decided.queue);
+        self.uncertainty.note_decision(position, Some(queue), &self.queues);
         outcome
     }
 
-    /// A half message was put to a producer, is parked, or is to be checked back because somebody says so.
+    /// A half message was put to a producer, is parked, or is to be checked back because an administrator says so.
     pub(super) fn apply_checked(
         &mut self,
         frame: &Frame,
         checked: &Checked,
         events: &mut Vec<Event>,
     ) -> Result<(), StoreError> {
-        let Some(half) = self.half(checked.held)?.filter(Half::is_undecided) else { return Ok(()) };
-        let mut new = Half { checks: checked.checks, ..half.clone() };
+        let Some(half) = self.transactions.get(checked.held)?.filter(HalfMessage::is_undecided) else {
+            return Ok(());
+        };
+        let mut new = HalfMessage { checks: checked.checks, ..half.clone() };
         if !checked.asked.is_empty() {
             new.note_check(frame.store_ms, &checked.asked);
         }
         match checked.next_check_ms {
             Some(due_ms) => {
-                new.set_phase(Phase::Prepared);
+                new.phase = Phase::Prepared;
                 new.next_check_ms = due_ms;
                 events.push(Event::HalfDue { due_ms });
             }
-            None => new.set_phase(Phase::Parked),
+            None => new.phase = Phase::Parked,
         }
-        self.put_held(checked.held, Some(&half), &new);
-        self.audit_recheck(frame, checked, &half);
+        self.transactions.put(checked.held, Some(&half), &new);
+        self.audit.note_recheck(&self.head.broker, frame, checked, &half);
         Ok(())
     }
 
     /// A producer that was asked does not know either.
     pub(super) fn apply_undecided(&mut self, frame: &Frame, said: &Undecided) -> Result<(), StoreError> {
-        let Some(half) = self.half(said.held)?.filter(Half::is_undecided) else { return Ok(()) };
+        let Some(half) = self.transactions.get(said.held)?.filter(HalfMessage::is_undecided) else {
+            return Ok(());
+        };
         let mut new = half.clone();
         new.note_answer(frame.store_ms, &said.by, Answer::Unknown);
-        self.put_held(said.held, Some(&half), &new);
+        self.transactions.put(said.held, Some(&half), &new);
         Ok(())
+    }
+}
+
+/// What is known of a message that is held back, when its record is applied.
+pub(super) fn held_message(frame: &Frame, header: MessageHeader) -> HeldMessage {
+    HeldMessage {
+        topic_id: header.topic_id,
+        queue: header.queue,
+        frame_len: frame.len,
+        tag_hash: header.tag_hash,
+        message_id_crc: crc32c::crc32c(header.message_id.as_bytes()),
+        stored_ms: frame.store_ms,
+        slot: header.slot,
+        ..HeldMessage::default()
     }
 }

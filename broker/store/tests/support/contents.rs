@@ -29,18 +29,18 @@ pub(crate) fn log_options() -> LogOptions {
 pub(crate) fn describe(store: &Store, folder: &dyn Folder) -> String {
     let mut text = String::new();
     let halves = halves(folder);
-    let index = store.index();
+    let index = store.state();
     let mut line = |words: String| writeln!(text, "{words}").expect("a string grows as needed");
     line(format!("broker {}, log end {}", index.broker(), store.positions().end));
-    for topic in index.topics() {
+    for topic in index.topics.all() {
         let Topic { id, name, read_queues, write_queues, perm, types, attributes, .. } = &*topic;
         line(format!(
             "topic {id} {name} r{read_queues} w{write_queues} perm {perm} {types:?} {attributes:?}"
         ));
         for queue in 0..*read_queues {
-            let bounds = index.queue_bounds(*id, queue);
+            let bounds = index.queues.bounds(*id, queue);
             line(format!("  queue {queue}: {} to {}, newest {}", bounds.min, bounds.next, bounds.newest_ms));
-            for (offset, entry) in index.entries(*id, queue, 0, 1_000).expect("reads") {
+            for (offset, entry) in index.queues.entries(*id, queue, 0, 1_000).expect("reads") {
                 let (_, message) = store.read_message(entry.position, entry.len).expect("reads");
                 let content = v2::Message::decode(message.content.clone()).expect("a message");
                 line(format!(
@@ -56,15 +56,15 @@ pub(crate) fn describe(store: &Store, folder: &dyn Folder) -> String {
             }
         }
     }
-    for group in index.groups() {
+    for group in index.groups.all() {
         let Group { id, name, consume_enable, fifo, retry_max_times, consume_from_min, .. } = &*group;
         line(format!(
             "group {id} {name} enabled {consume_enable} fifo {fifo} retries {retry_max_times} from-min {consume_from_min}"
         ));
-        for topic in index.topics() {
+        for topic in index.topics.all() {
             for queue in 0..topic.read_queues {
                 if let Some(acks) = index.acks(*id, topic.id, queue).expect("reads") {
-                    let bounds = index.queue_bounds(topic.id, queue);
+                    let bounds = index.queues.bounds(topic.id, queue);
                     let open = (acks.committed()..bounds.next).filter(|offset| !acks.is_done(*offset));
                     let open: Vec<u64> = open.collect();
                     let attempted: Vec<_> = acks.attempted().collect();
@@ -84,13 +84,13 @@ pub(crate) fn describe(store: &Store, folder: &dyn Folder) -> String {
             }
         }
     }
-    line(format!("undecided {}", index.undecided_total()));
+    line(format!("undecided {}", index.transactions.open_total()));
     for position in halves {
-        match index.half(position).expect("reads") {
+        match index.transactions.get(position).expect("reads") {
             None => line(format!("half {position}: forgotten")),
             Some(half) => line(format!(
                 "half {position}: {:?} in {} {}, checks {}, next {}, offset {}, by {:?} at {}",
-                half.phase(),
+                half.phase,
                 half.topic_id,
                 half.queue,
                 half.checks,

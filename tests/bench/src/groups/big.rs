@@ -150,7 +150,7 @@ fn read(settings: &Settings, data: &Path, queues: &[QueueId], part: u64) -> anyh
         for from_end in [false, true] {
             let (begin, mut count) = (Instant::now(), 0);
             for queue in queues {
-                let next = store.index().queue_bounds(queue.0, queue.1).next;
+                let next = store.state().queues.bounds(queue.0, queue.1).next;
                 let from = if from_end { next.saturating_sub(part) } else { 0 };
                 let found = read_queue(&store, *queue, from, (from + part).min(next))?;
                 count += found.len();

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use kerolox_core::flush::Flush;
 use kerolox_core::lookup;
 use kerolox_log::fs::Chooser;
-use kerolox_store::{Entry, Page, Store};
+use kerolox_store::{Page, QueueEntry, Store};
 
 use super::read::close;
 use crate::engine::{self, Producer, QueueId};
@@ -112,7 +112,7 @@ impl Finder<'_> {
     fn by_time(&self, store: &Store, number: u32, times: &mut Times) -> anyhow::Result<()> {
         let ((topic_id, queue), place) = (self.queue_of(number), self.place(store, number)?);
         let offset =
-            timed(&mut times.by_time, || store.index().offset_at(topic_id, queue, place.visible_ms))?;
+            timed(&mut times.by_time, || store.state().offset_at(topic_id, queue, place.visible_ms))?;
         ensure!(offset <= self.offset_of(number), "message {number} is not found by its time");
         Ok(())
     }
@@ -126,9 +126,9 @@ impl Finder<'_> {
     }
 
     /// Where a message lies, from the entry of its queue.
-    fn place(&self, store: &Store, number: u32) -> anyhow::Result<Entry> {
+    fn place(&self, store: &Store, number: u32) -> anyhow::Result<QueueEntry> {
         let (topic_id, queue) = self.queue_of(number);
-        let entries = store.index().entries(topic_id, queue, self.offset_of(number), 1)?;
+        let entries = store.state().queues.entries(topic_id, queue, self.offset_of(number), 1)?;
         Ok(entries.first().context("a message has no entry")?.1)
     }
 }

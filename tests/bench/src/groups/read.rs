@@ -8,7 +8,7 @@ use anyhow::Context;
 use kerolox_core::flush::Flush;
 use kerolox_log::Log;
 use kerolox_log::fs::OsFolder;
-use kerolox_store::{Entry, Store};
+use kerolox_store::{QueueEntry, Store};
 
 use crate::engine::{self, Producer, QueueId};
 use crate::messages::{Maker, Shape};
@@ -48,7 +48,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<Group> {
     let newest = TAIL_BYTES / frame_len / queues.len();
     let rounds = settings.choose(5, 2);
     let hot = queue_rounds(&data, &store, &queues, rounds, |store, queue| {
-        let next = store.index().queue_bounds(queue.0, queue.1).next;
+        let next = store.state().queues.bounds(queue.0, queue.1).next;
         next.saturating_sub(newest as u64)
     })?;
     add_queue(&mut group, "newest messages of all queues, from memory", &hot);
@@ -125,11 +125,16 @@ fn cold_rounds(settings: &Settings, data: &Path, queues: &[QueueId]) -> anyhow::
 ///
 /// # Errors
 /// When the store fails, or a message is not the one of its offset.
-pub(super) fn read_queue(store: &Store, queue: QueueId, from: u64, until: u64) -> anyhow::Result<Vec<Entry>> {
+pub(super) fn read_queue(
+    store: &Store,
+    queue: QueueId,
+    from: u64,
+    until: u64,
+) -> anyhow::Result<Vec<QueueEntry>> {
     let (mut offset, mut places) = (from, Vec::new());
     while offset < until {
         let page = usize::try_from(until - offset).map_or(PAGE, |left| left.min(PAGE));
-        let entries = store.index().entries(queue.0, queue.1, offset, page)?;
+        let entries = store.state().queues.entries(queue.0, queue.1, offset, page)?;
         if entries.is_empty() {
             break;
         }

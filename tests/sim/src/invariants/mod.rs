@@ -50,10 +50,10 @@ impl View {
     pub(crate) fn of(store: &Store, queues: u32) -> Result<Self, String> {
         let mut view = Self { shown: Vec::new(), bounds: Vec::new() };
         for queue in 0..queues {
-            let bounds = store.index().queue_bounds(TOPIC, queue);
+            let bounds = store.state().queues.bounds(TOPIC, queue);
             view.bounds.push((bounds.min, bounds.next));
             for offset in bounds.min..bounds.next {
-                let entry = store.index().entry(TOPIC, queue, offset).map_err(|error| error.to_string())?;
+                let entry = store.state().entry(TOPIC, queue, offset).map_err(|error| error.to_string())?;
                 let entry = entry.ok_or_else(|| format!("no entry for queue {queue}, offset {offset}"))?;
                 let (_, message) = store
                     .read_message(entry.position, entry.len)

@@ -23,7 +23,9 @@ impl Reigns {
         if high_watermark == 0 || high_watermark >= opened {
             return Ok(());
         }
-        Err(format!("{high_watermark} counts as confirmed without the record that opened the leadership, up to {opened}"))
+        Err(format!(
+            "{high_watermark} counts as confirmed without the record that opened the leadership, up to {opened}"
+        ))
     }
 
     /// `ruling`: who takes itself for the only master at this moment.

@@ -52,8 +52,8 @@ pub(crate) fn check(history: &History, store: &Store, view: &View) -> Result<(),
             }
             _ => {}
         }
-        let known = store.index().half(*position).map_err(|error| error.to_string())?;
-        let phase = known.map(|known| known.phase());
+        let known = store.state().transactions.get(*position).map_err(|error| error.to_string())?;
+        let phase = known.map(|known| known.phase);
         let agrees = match (half.stands, phase) {
             (Some(Decision::Commit), Some(phase)) => phase == Phase::Committed,
             (Some(Decision::Rollback), Some(phase)) => phase == Phase::RolledBack,

@@ -9,8 +9,8 @@ use kerolox_log::fs::{Chooser, Folder, MemFolder};
 use kerolox_log::{LogOptions, Salt};
 use kerolox_powercut::DiskKv;
 use kerolox_replication::MemberRecord;
-use kerolox_store::state::StateMachine;
 use kerolox_store::kv::Kv;
+use kerolox_store::state::StateMachine;
 use kerolox_store::{Parked, Store, StoreOptions};
 
 use crate::swarm::Swarm;

@@ -187,7 +187,7 @@ impl Member {
             }
             LogRepair::Truncate(to) => {
                 let store = self.store.as_ref().ok_or("a log that does not exist differs")?;
-                ctx.note(Note::Cut { to, applied: store.index().applied() });
+                ctx.note(Note::Cut { to, applied: store.state().applied() });
                 disk::parked(store)?.truncate(to).map_err(|error| error.to_string())?;
             }
             LogRepair::Discard => self.discard(ctx)?,

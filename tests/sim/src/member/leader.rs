@@ -277,7 +277,7 @@ impl Member {
         let mut placed = Vec::new();
         if needed > parked.room() {
             // A segment begins with the state of the fold, which has to have caught up.
-            if store.index().applied() != parked.end() {
+            if store.state().applied() != parked.end() {
                 return Ok(());
             }
             let position = parked.end();
@@ -386,7 +386,7 @@ impl Member {
         if !serves {
             return Ok(());
         }
-        let due = store.index().due_timers(ctx.wall_ms, None, 64).map_err(|error| error.to_string())?;
+        let due = store.state().timers.due(ctx.wall_ms, None, 64).map_err(|error| error.to_string())?;
         let due: Vec<u64> =
             due.into_iter().map(|(position, _)| position).filter(|due| leading.fired.insert(*due)).collect();
         if !due.is_empty() {
@@ -416,7 +416,7 @@ impl Member {
         let Some(point) = points.len().checked_sub(SEGMENTS_KEPT).and_then(|at| points.get(at)) else {
             return Ok(());
         };
-        let needed = store.index().to_carry(point.before).map_err(|error| error.to_string())?;
+        let needed = store.state().to_carry(point.before).map_err(|error| error.to_string())?;
         for carry in needed {
             let (frame, mut message) =
                 store.read_message(carry.location, carry.len).map_err(|error| error.to_string())?;
@@ -442,8 +442,8 @@ impl Leading {
 
 /// What a queue of the one topic shows from an offset on.
 fn read(store: &Store, queue: u32, from: u64) -> Result<Answer, String> {
-    let index = store.index();
-    let bounds = index.queue_bounds(crate::history::TOPIC, queue);
+    let index = store.state();
+    let bounds = index.queues.bounds(crate::history::TOPIC, queue);
     let mut messages = Vec::new();
     for offset in (from.max(bounds.min)..bounds.next).take(READ_MAX) {
         let entry = index.entry(crate::history::TOPIC, queue, offset).map_err(|error| error.to_string())?;

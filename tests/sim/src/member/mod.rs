@@ -169,7 +169,7 @@ impl Member {
             parked.cut_torn().map_err(|error| error.to_string())?;
             let epoch = parked.newest().map_err(|error| error.to_string())?.epoch;
             drop(parked);
-            recovered = Some(MemberInput::Recovered { epoch, applied: store.index().applied() });
+            recovered = Some(MemberInput::Recovered { epoch, applied: store.state().applied() });
         }
         let process = format!("process {}", identity.life);
         let settings =

@@ -8,7 +8,7 @@ use clap::Args;
 use kerolox_core::record::{Kind, MessageRecord};
 use kerolox_log::Frame;
 use kerolox_log::inspect::Finding;
-use kerolox_store::state::check::Fold;
+use kerolox_store::state::check::LogReplay;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ struct Counts {
     first_ms: Option<i64>,
     last_ms: Option<i64>,
     end: u64,
-    /// A record was met that the fold does not understand.
+    /// A record was met that the state machine does not understand.
     unfoldable: bool,
     warnings: Vec<Failure>,
 }
@@ -64,11 +64,11 @@ impl Stats {
     pub(crate) async fn run(self) -> Result<Report> {
         let mut data = self.source.open()?;
         let mut counts = Counts::default();
-        let mut fold = Fold::without_entries();
+        let mut replay = LogReplay::without_entries();
         let mut progress = Progress::of(&data.log, &self.source);
         while let Some(finding) = data.log.next() {
             match finding.map_err(|error| unreadable(&error))? {
-                Finding::Record(frame) => counts.record(&frame, &mut fold),
+                Finding::Record(frame) => counts.record(&frame, &mut replay),
                 Finding::Damaged(damage) => counts.warn(format!(
                     "{}: damaged from {} to {}; what was there is not counted",
                     damage.file, damage.position, damage.until
@@ -79,16 +79,17 @@ impl Stats {
         }
         progress.done();
         let segments: Vec<_> = data.log.segments().cloned().collect();
-        let topics = counts.by_topic(&fold);
+        let topics = counts.by_topic(&replay);
         let kinds: BTreeMap<String, Amount> =
             counts.kinds.iter().map(|(kind, amount)| (describe::kind_name(*kind), *amount)).collect();
         let segment_bytes: u64 = segments.iter().map(|segment| segment.len).sum();
         let start = segments.first().map_or(0, |segment| segment.base);
         let index_bytes = folder_bytes(&data.index);
-        let (undecided, scheduled) = (fold.index().undecided_total(), fold.index().scheduled_total());
+        let (undecided, scheduled) =
+            (replay.state().transactions.open_total(), replay.state().timers.open_total());
         let (first_ms, last_ms) = (counts.first_ms, counts.last_ms);
         let json = json!({
-            "broker": fold.index().broker(), "segments": segments.len(), "segmentBytes": segment_bytes,
+            "broker": replay.state().broker(), "segments": segments.len(), "segmentBytes": segment_bytes,
             "start": start, "end": counts.end, "firstMs": first_ms, "lastMs": last_ms,
             "indexBytes": index_bytes, "kinds": kinds, "topics": topics, "undecided": undecided,
             "scheduled": scheduled,
@@ -98,7 +99,7 @@ impl Stats {
             "broker group  {}\nsegments      {} of {segment_bytes} bytes, positions {start} to {}\n\
              stored        {} to {}\nindex         {index_bytes} bytes\nundecided     {undecided} transactions\n\
              scheduled     {scheduled} messages\n",
-            fold.index().broker(),
+            replay.state().broker(),
             segments.len(),
             counts.end,
             time(first_ms),
@@ -129,7 +130,7 @@ impl Stats {
 }
 
 impl Counts {
-    fn record(&mut self, frame: &Frame, fold: &mut Fold) {
+    fn record(&mut self, frame: &Frame, replay: &mut LogReplay) {
         self.kinds.entry(frame.kind).or_default().add(frame);
         self.first_ms.get_or_insert(frame.store_ms);
         self.last_ms = Some(frame.store_ms);
@@ -139,30 +140,30 @@ impl Counts {
             self.topics.entry(message.header.topic_id).or_default().add(frame);
         }
         if !self.unfoldable
-            && let Err(error) = fold.take(frame)
+            && let Err(error) = replay.take(frame)
         {
             self.unfoldable = true;
             self.warn(format!("{error}; queues and transactions are counted up to there"));
         }
     }
 
-    fn by_topic(&self, fold: &Fold) -> Vec<TopicCount> {
-        let index = fold.index();
+    fn by_topic(&self, replay: &LogReplay) -> Vec<TopicCount> {
+        let index = replay.state();
         let mut ids: Vec<u32> = self.topics.keys().copied().collect();
-        ids.extend(index.topics().iter().map(|topic| topic.id));
+        ids.extend(index.topics.all().iter().map(|topic| topic.id));
         ids.sort_unstable();
         ids.dedup();
-        let used = index.visible();
+        let used = index.queues.visible();
         let count = |id: u32| {
-            let topic = index.topic_by_id(id);
+            let topic = index.topics.by_id(id);
             let (queues, visible) = used.get(&id).copied().unwrap_or_default();
             TopicCount {
                 topic: topic.map_or_else(|| format!("(deleted, id {id})"), |topic| topic.name.clone()),
                 stored: self.topics.get(&id).copied().unwrap_or_default(),
                 queues,
                 visible,
-                undecided: index.undecided(id),
-                scheduled: index.scheduled(id),
+                undecided: index.transactions.open(id),
+                scheduled: index.timers.open(id),
             }
         };
         ids.into_iter().map(count).collect()

@@ -9,7 +9,7 @@ use kerolox_core::record::Record;
 use kerolox_log::inspect::Finding;
 use kerolox_log::{DamagedRange, Frame};
 use kerolox_rocks::RocksKv;
-use kerolox_store::state::check::{self, Comparison, Fold};
+use kerolox_store::state::check::{self, Comparison, LogReplay};
 use serde::Serialize;
 use serde_json::json;
 
@@ -73,11 +73,11 @@ impl Verify {
         } else {
             open_index(&data)
         };
-        let mut fold = match &index {
+        let mut replay = match &index {
             Index::Comparable { applied, .. } if is_trimmed(&data) => {
-                Some(Fold::of_trimmed(data.log.position(), *applied))
+                Some(LogReplay::of_trimmed(data.log.position(), *applied))
             }
-            Index::Comparable { applied, .. } => Some(Fold::until(*applied)),
+            Index::Comparable { applied, .. } => Some(LogReplay::until(*applied)),
             Index::Not(_) | Index::Broken(_) => None,
         };
         let mut checked = Checked {
@@ -90,9 +90,9 @@ impl Verify {
         let mut progress = Progress::of(&data.log, &self.source);
         while let Some(finding) = data.log.next() {
             match finding.map_err(|error| unreadable(&error))? {
-                Finding::Record(frame) => checked.record(&frame, &mut fold),
+                Finding::Record(frame) => checked.record(&frame, &mut replay),
                 Finding::Damaged(damage) => {
-                    if let Some(passed) = &mut fold {
+                    if let Some(passed) = &mut replay {
                         passed.pass_damage(&damage).map_err(|error| Failure::failed(error.to_string()))?;
                     }
                     checked.damaged(damage);
@@ -104,7 +104,7 @@ impl Verify {
             progress.at(data.log.position());
         }
         progress.done();
-        checked.index(index, fold)?;
+        checked.index(index, replay)?;
         Ok(checked.report())
     }
 }
@@ -128,17 +128,17 @@ fn open_index(data: &DataFolder) -> Index {
 }
 
 impl Checked {
-    fn record(&mut self, frame: &Frame, fold: &mut Option<Fold>) {
+    fn record(&mut self, frame: &Frame, replay: &mut Option<LogReplay>) {
         self.records += 1;
         self.record_bytes += u64::from(frame.len);
         let decoded = Record::decode(frame.kind, frame.body.clone()).map_err(|error| error.to_string());
         let understood = decoded.and_then(|record| describe::fields(&record, None).map(drop));
-        let folded = understood.and_then(|()| match fold {
-            Some(fold) => fold.take(frame).map_err(|error| error.to_string()),
+        let folded = understood.and_then(|()| match replay {
+            Some(replay) => replay.take(frame).map_err(|error| error.to_string()),
             None => Ok(()),
         });
         if let Err(reason) = folded {
-            *fold = None;
+            *replay = None;
             let place = format!("{} record", describe::kind_name(frame.kind));
             self.problem(Problem { place, from: Some(frame.position), until: Some(frame.end()), reason });
         }
@@ -149,8 +149,8 @@ impl Checked {
         self.problem(Problem { place: file, from: Some(position), until: Some(until), reason });
     }
 
-    fn index(&mut self, index: Index, fold: Option<Fold>) -> Result<()> {
-        self.index = match (index, fold) {
+    fn index(&mut self, index: Index, replay: Option<LogReplay>) -> Result<()> {
+        self.index = match (index, replay) {
             (Index::Not(reason), _) => reason,
             (Index::Broken(reason), _) => {
                 self.index_problem(reason);
@@ -163,23 +163,23 @@ impl Checked {
                 "not compared: the log holds what cannot be understood".to_owned()
             }
             // What the index should be cannot be told without the records that are gone.
-            (Index::Comparable { .. }, Some(mut fold)) if self.problems > 0 => match fold.repairs() {
+            (Index::Comparable { .. }, Some(mut replay)) if self.problems > 0 => match replay.repairs() {
                 Ok(repairs) => {
                     self.if_made_again = repairs.iter().map(ToString::to_string).collect();
                     "not compared: the log is damaged".to_owned()
                 }
-                Err(error) => format!("not compared: the log is damaged, and its fold fails: {error}"),
+                Err(error) => format!("not compared: the log is damaged, and its replay fails: {error}"),
             },
             (Index::Comparable { applied, .. }, Some(_)) if applied <= self.start => {
                 format!(
                     "older than the beginning of the log (it stands at {applied}); a broker makes it anew"
                 )
             }
-            (Index::Comparable { .. }, Some(fold)) if fold.begin().is_none() => {
+            (Index::Comparable { .. }, Some(replay)) if replay.begin().is_none() => {
                 "not compared: no segment begins with a whole snapshot".to_owned()
             }
-            (Index::Comparable { kv, applied }, Some(mut fold)) => {
-                let found = fold.compare(&kv).map_err(|error| Failure::failed(error.to_string()))?;
+            (Index::Comparable { kv, applied }, Some(mut replay)) => {
+                let found = replay.compare(&kv).map_err(|error| Failure::failed(error.to_string()))?;
                 self.compared(&found);
                 let Comparison { keys, differences, .. } = found;
                 format!("holds the log up to {applied}; {keys} keys compared, {differences} differ")

@@ -11,28 +11,28 @@ fn withhold(perm: u32) -> Record {
 
 #[test]
 fn what_is_withheld_survives_a_restart_and_a_rebuild_and_topics_keep_their_own() {
-    let mut fold = Fold::new();
-    assert_eq!(fold.index.withheld(), 0);
-    fold.apply(withhold(PERM_WRITE));
-    fold.flush();
-    fold.apply(withhold(PERM_READ | PERM_WRITE));
-    assert_eq!(StateMachine::load(fold.index.kv.clone()).expect("loads").withheld(), PERM_WRITE);
-    fold.flush();
-    assert_eq!(StateMachine::load(fold.index.kv.clone()).expect("loads").withheld(), 6);
+    let mut replay = Replay::new();
+    assert_eq!(replay.state.topics.withheld(), 0);
+    replay.apply(withhold(PERM_WRITE));
+    replay.flush();
+    replay.apply(withhold(PERM_READ | PERM_WRITE));
+    assert_eq!(StateMachine::load(replay.state.kv.clone()).expect("loads").topics.withheld(), PERM_WRITE);
+    replay.flush();
+    assert_eq!(StateMachine::load(replay.state.kv.clone()).expect("loads").topics.withheld(), 6);
 
     // Made anew from a snapshot alone.
     let mut rebuilt = StateMachine::empty(Arc::new(MemKv::default())).expect("memory");
-    for part in fold.index.snapshot().expect("reads") {
+    for part in replay.state.snapshot().expect("reads") {
         let record = Record::Snapshot(Box::new(part));
         let (kind, body) = (record.kind() as u8, Bytes::from(record.encode()));
         let frame = Frame { position: 0, len: 64, kind, epoch: 1, store_ms: 1, body };
         rebuilt.apply(&frame, &mut Vec::new()).expect("applies");
     }
-    assert_eq!(rebuilt.withheld(), 6);
-    assert_eq!(rebuilt.topic("t").expect("is there").perm, 6, "the topic's own perm is not touched");
+    assert_eq!(rebuilt.topics.withheld(), 6);
+    assert_eq!(rebuilt.topics.get("t").expect("is there").perm, 6, "the topic's own perm is not touched");
 
-    fold.apply(withhold(0));
-    fold.flush();
-    assert_eq!(StateMachine::load(fold.index.kv.clone()).expect("loads").withheld(), 0);
-    assert_eq!(fold.index.kv.get(Family::State, keys::WITHHELD).expect("reads"), None);
+    replay.apply(withhold(0));
+    replay.flush();
+    assert_eq!(StateMachine::load(replay.state.kv.clone()).expect("loads").topics.withheld(), 0);
+    assert_eq!(replay.state.kv.get(Family::State, keys::WITHHELD).expect("reads"), None);
 }

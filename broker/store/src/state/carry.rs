@@ -1,0 +1,179 @@
+//! What of old segments is still needed, and where the records of messages lie that were carried forward.
+
+use kerolox_core::record::{Carried, QueueState};
+
+use crate::error::StoreError;
+use crate::state::StateMachine;
+use crate::state::held::{HeldKind, HeldTable, entry_of};
+use crate::state::pieces::QueueEntry;
+
+/// A message record that has to be repeated before its segment can go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToCarry {
+    /// Where the record lies now.
+    pub location: u64,
+    /// Length of its frame.
+    pub len: u32,
+    /// Number of the topic in which it is needed; that of the record may be a dead-letter topic.
+    pub topic_id: u32,
+    /// Its queue there.
+    pub queue: u32,
+    /// First position, offset and visible time; the store time is to be taken from the record.
+    pub carried: Carried,
+}
+
+impl ToCarry {
+    /// A message that is visible at `offset`.
+    fn visible(topic_id: u32, queue: u32, offset: u64, entry: &QueueEntry) -> Self {
+        let QueueEntry { position, len, visible_ms, .. } = *entry;
+        let carried = Carried { position, offset: Some(offset), store_ms: 0, visible_ms };
+        Self { location: position, len, topic_id, queue, carried }
+    }
+}
+
+/// In the order of the log, and once each: several groups may wait for the same message.
+fn in_order(mut needed: Vec<ToCarry>) -> Vec<ToCarry> {
+    needed.sort_unstable_by_key(|carry| carry.location);
+    needed.dedup();
+    needed
+}
+
+impl StateMachine {
+    /// The entry of a message at an offset, wherever its record lies now; `None` when it was never there or expired.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or holds something malformed.
+    pub fn entry(&self, topic_id: u32, queue: u32, offset: u64) -> Result<Option<QueueEntry>, StoreError> {
+        Ok(self.entries_at(topic_id, &[(queue, offset)])?.pop().flatten())
+    }
+
+    /// [`Self::entry`] for several messages of a topic, given by queue and offset; in the same order. Offsets that follow each
+    /// other in a queue cost one look-up.
+    ///
+    /// # Errors
+    /// See [`Self::entry`].
+    pub fn entries_at(
+        &self,
+        topic_id: u32,
+        places: &[(u32, u64)],
+    ) -> Result<Vec<Option<QueueEntry>>, StoreError> {
+        let mut found = Vec::with_capacity(places.len());
+        for run in places.chunk_by(|(queue, offset), next| (*queue, offset + 1) == *next) {
+            let (queue, first) = run[0];
+            let mut entries = self.queues.entries(topic_id, queue, first, run.len())?.into_iter().peekable();
+            for (_, offset) in run {
+                found.push(match entries.next_if(|(at, _)| at == offset) {
+                    Some((_, entry)) => Some(self.carried_entry(topic_id, queue, *offset, entry)?),
+                    None => self.carried.get(topic_id, queue, *offset)?,
+                });
+            }
+        }
+        assert_eq!(found.len(), places.len(), "each place gets its answer");
+        Ok(found)
+    }
+
+    /// [`Self::entry`] for a message whose entry in its queue is known: it says where the record lay first.
+    ///
+    /// # Errors
+    /// See [`Self::entry`].
+    pub fn carried_entry(
+        &self,
+        topic_id: u32,
+        queue: u32,
+        offset: u64,
+        entry: QueueEntry,
+    ) -> Result<QueueEntry, StoreError> {
+        if entry.position >= self.trimmed() {
+            return Ok(entry);
+        }
+        Ok(self.carried.get(topic_id, queue, offset)?.unwrap_or(entry))
+    }
+
+    /// What lies before `before` and is still needed: undecided half messages, scheduled messages, messages of both kinds that
+    /// became visible after it, and messages whose delivery failed and that wait for their next attempt.
+    ///
+    /// # Errors
+    /// See [`Self::entry`].
+    pub fn to_carry(&self, before: u64) -> Result<Vec<ToCarry>, StoreError> {
+        let mut needed = Vec::new();
+        self.held_to_carry(&self.transactions, before, &mut needed)?;
+        self.held_to_carry(&self.timers, before, &mut needed)?;
+        for ((_, topic_id, queue), acks) in self.progress.all()? {
+            if !self.topics.has(topic_id) {
+                continue;
+            }
+            for (offset, _, _) in acks.attempted() {
+                let Some(entry) = self.entry(topic_id, queue, offset)? else { continue };
+                if entry.position < before {
+                    needed.push(ToCarry::visible(topic_id, queue, offset, &entry));
+                }
+            }
+        }
+        Ok(in_order(needed))
+    }
+
+    fn held_to_carry<T: HeldKind>(
+        &self,
+        table: &HeldTable<T>,
+        before: u64,
+        needed: &mut Vec<ToCarry>,
+    ) -> Result<(), StoreError> {
+        table.each_before(before, |position, held| {
+            let (topic_id, queue) = (held.topic_id, held.queue);
+            let first = self.queues.bounds(topic_id, queue).min;
+            let is_late = held.is_visible() && held.decided_at >= before && held.offset >= first;
+            if held.location(position) >= before || !(held.is_open() || is_late) {
+                return;
+            }
+            let carried = Carried {
+                position,
+                offset: is_late.then_some(held.offset),
+                store_ms: held.stored_ms,
+                visible_ms: if is_late { held.decided_ms } else { 0 },
+            };
+            let QueueEntry { position: location, len, .. } = entry_of(&held, position, 0);
+            needed.push(ToCarry { location, len, topic_id, queue, carried });
+        })
+    }
+
+    /// What expires when the queues begin at these offsets and is still needed: messages whose delivery failed and that
+    /// wait for their next attempt.
+    ///
+    /// # Errors
+    /// See [`Self::entry`].
+    pub fn to_carry_below(&self, queues: &[QueueState]) -> Result<Vec<ToCarry>, StoreError> {
+        let mut needed = Vec::new();
+        for state in queues {
+            let (topic_id, queue) = (state.topic_id, state.queue);
+            let expiring = self.queues.bounds(topic_id, queue).min..state.next;
+            for group_id in self.groups.ids() {
+                let acks = self.progress.logged(group_id, topic_id, queue)?.unwrap_or_default();
+                for (offset, _, _) in acks.attempted().filter(|(offset, _, _)| expiring.contains(offset)) {
+                    // One that was carried forward already stays where it is.
+                    let Some(entry) = self.entry(topic_id, queue, offset)? else { continue };
+                    if self.carried.get(topic_id, queue, offset)?.is_none() {
+                        needed.push(ToCarry::visible(topic_id, queue, offset, &entry));
+                    }
+                }
+            }
+        }
+        Ok(in_order(needed))
+    }
+
+    /// A message was repeated at `entry`.
+    pub(super) fn apply_carried(
+        &mut self,
+        topic_id: u32,
+        queue: u32,
+        carried: &Carried,
+        entry: QueueEntry,
+    ) -> Result<(), StoreError> {
+        let half = self.transactions.carry(carried.position, &entry)?;
+        let timer = self.timers.carry(carried.position, &entry)?;
+        // It may have become visible between the decision to carry it and this record.
+        if let Some(offset) = carried.offset.or(half).or(timer) {
+            self.carried.put(topic_id, queue, offset, &entry);
+        }
+        Ok(())
+    }
+}

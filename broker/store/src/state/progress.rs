@@ -1,0 +1,293 @@
+//! What consumer groups have finished.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use kerolox_core::acks::Acks;
+use kerolox_core::lite::{FIRST_LITE_QUEUE, LAST_LITE_QUEUE};
+use kerolox_core::record::{GroupProgress, SnapshotRecord};
+
+use crate::error::StoreError;
+use crate::kv::{Family, Kv, Op, pairs};
+use crate::state::keys;
+use crate::state::snapshot::{SnapshotLists, tag};
+use crate::state::table::{QueueId, StateTable};
+
+/// Number of no group (theirs begin with 1): its progress in a dead-letter topic tells which dead letters went back.
+pub(super) const REDRIVEN: u32 = 0;
+
+/// Group, topic and queue.
+type ProgressId = (u32, u32, u32);
+
+/// What each group has finished in each queue. In memory is what is in use: what changed since the flush before the last one.
+pub struct ProgressTable {
+    kv: Arc<dyn Kv>,
+    recent: HashMap<ProgressId, RecentProgress>,
+    /// How many of them are not in the store yet.
+    dirty: usize,
+    gone: GoneProgress,
+}
+
+struct RecentProgress {
+    acks: Acks,
+    is_dirty: bool,
+}
+
+/// What is still in the store, though it went: the record that deletes may not be durable yet.
+#[derive(Default)]
+struct GoneProgress {
+    groups: HashSet<u32>,
+    topics: HashSet<u32>,
+    queues: HashSet<QueueId>,
+    /// How to remove it.
+    ops: Vec<Op>,
+}
+
+impl GoneProgress {
+    fn has(&self, (group_id, topic_id, queue): ProgressId) -> bool {
+        !self.ops.is_empty()
+            && (self.groups.contains(&group_id)
+                || self.topics.contains(&topic_id)
+                || self.queues.contains(&(topic_id, queue)))
+    }
+}
+
+impl ProgressTable {
+    pub(super) fn new(kv: &Arc<dyn Kv>) -> Self {
+        Self { kv: kv.clone(), recent: HashMap::new(), dirty: 0, gone: GoneProgress::default() }
+    }
+
+    /// What the log says that a group has finished in a queue, without what expired since.
+    pub(super) fn logged(
+        &self,
+        group_id: u32,
+        topic_id: u32,
+        queue: u32,
+    ) -> Result<Option<Acks>, StoreError> {
+        let id = (group_id, topic_id, queue);
+        if let Some(progress) = self.recent.get(&id) {
+            return Ok(Some(progress.acks.clone()));
+        }
+        if self.gone.has(id) {
+            return Ok(None);
+        }
+        let stored = self.kv.get(Family::Progress, &keys::progress(group_id, topic_id, queue))?;
+        stored.map(|bytes| decode(&bytes)).transpose()
+    }
+
+    /// Whether a dead letter went back to its group.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or holds something malformed.
+    pub fn is_redriven(&self, topic_id: u32, queue: u32, offset: u64) -> Result<bool, StoreError> {
+        Ok(self.logged(REDRIVEN, topic_id, queue)?.is_some_and(|acks| acks.is_done(offset)))
+    }
+
+    /// The ids of the topics in which a group finished or failed anything, or was given an offset.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    pub fn topics_of(&self, group_id: u32) -> Result<BTreeSet<u32>, StoreError> {
+        let mut topics = BTreeSet::new();
+        let prefix = keys::id(group_id);
+        let mut from = prefix.clone();
+        // One key of each topic is enough: on to the next topic.
+        while let Some((key, _)) = self.kv.scan(Family::Progress, &from, 1)?.into_iter().next()
+            && key.starts_with(&prefix)
+        {
+            let topic = keys::read_u32(&key[4..8], "progress")?;
+            topics.insert(topic);
+            let Some(next) = topic.checked_add(1) else { break };
+            from = keys::queue(group_id, next);
+        }
+        topics.retain(|topic| !self.gone.topics.contains(topic));
+        topics.extend(self.recent.keys().filter(|(group, _, _)| *group == group_id).map(|id| id.1));
+        Ok(topics)
+    }
+
+    /// Progress of a group in lite topics of a parent, by queue, from queue `from` on; about `max` of them, and none only when
+    /// there are no more.
+    pub(super) fn of_lites(
+        &self,
+        group_id: u32,
+        topic_id: u32,
+        from: u32,
+        max: usize,
+    ) -> Result<BTreeMap<u32, Acks>, StoreError> {
+        let from = from.max(FIRST_LITE_QUEUE);
+        let key = keys::progress(group_id, topic_id, from);
+        let mut page = BTreeMap::new();
+        for (key, value) in self.kv.scan(Family::Progress, &key, max)? {
+            let (group, topic, queue) = keys::parse_progress(&key)?;
+            if (group, topic) != (group_id, topic_id) {
+                break;
+            }
+            page.insert(queue, decode(&value)?);
+        }
+        let is_full = page.len() == max;
+        // Behind a full page, what only memory knows belongs to a later one.
+        let last = page.keys().last().copied().filter(|_| is_full).unwrap_or(LAST_LITE_QUEUE);
+        let recent = self.recent.iter().filter(|((group, topic, queue), _)| {
+            (*group, *topic) == (group_id, topic_id) && (from..=last).contains(queue)
+        });
+        page.extend(recent.map(|((_, _, queue), progress)| (*queue, progress.acks.clone())));
+        Ok(page)
+    }
+
+    /// Progress of all groups in all queues.
+    pub(super) fn all(&self) -> Result<BTreeMap<ProgressId, Acks>, StoreError> {
+        let mut all = BTreeMap::new();
+        for pair in self.stored_only() {
+            let (id, value) = pair?;
+            all.insert(id, decode(&value)?);
+        }
+        all.extend(self.recent.iter().map(|(id, progress)| (*id, progress.acks.clone())));
+        Ok(all)
+    }
+
+    /// What is in the store and nowhere else, as it lies there.
+    fn stored_only(&self) -> impl Iterator<Item = Result<(ProgressId, Vec<u8>), StoreError>> + '_ {
+        let stored = pairs(|from, limit| self.kv.scan(Family::Progress, from, limit));
+        let parsed = stored.map(|pair| {
+            let (key, value) = pair?;
+            Ok((keys::parse_progress(&key)?, value))
+        });
+        parsed.filter(|pair| {
+            pair.as_ref().map_or(true, |(id, _)| !self.recent.contains_key(id) && !self.gone.has(*id))
+        })
+    }
+
+    /// Replaces what a group has finished in a queue.
+    pub(super) fn put(&mut self, group_id: u32, topic_id: u32, queue: u32, acks: Acks) {
+        let new = RecentProgress { acks, is_dirty: true };
+        let old = self.recent.insert((group_id, topic_id, queue), new);
+        self.dirty += usize::from(old.is_none_or(|old| !old.is_dirty));
+        assert!(self.dirty <= self.recent.len(), "what is not stored is in memory");
+    }
+
+    /// Changes what a group has finished in a queue.
+    pub(super) fn change(
+        &mut self,
+        (group_id, topic_id, queue): ProgressId,
+        change: impl FnOnce(&mut Acks),
+    ) -> Result<(), StoreError> {
+        let mut acks = self.logged(group_id, topic_id, queue)?.unwrap_or_default();
+        change(&mut acks);
+        self.put(group_id, topic_id, queue, acks);
+        Ok(())
+    }
+
+    /// Makes offsets of a queue open again for all groups, as far as memory knows their progress.
+    pub(super) fn reopen_recent(&mut self, queue: QueueId, first: u64, end: u64) {
+        let here = self.recent.iter_mut().filter(|((_, topic, number), _)| (*topic, *number) == queue);
+        here.for_each(|(_, progress)| progress.acks.reopen(first, end));
+    }
+
+    fn forget(&mut self, is_gone: impl Fn(&ProgressId) -> bool) {
+        let mut dirty = 0;
+        self.recent.retain(|id, progress| {
+            let stays = !is_gone(id);
+            dirty += usize::from(!stays && progress.is_dirty);
+            stays
+        });
+        self.dirty = self.dirty.checked_sub(dirty).expect("what went was counted when it came");
+    }
+
+    /// Groups that have progress in a topic, of those with these ids.
+    fn groups_in(&self, topic_id: u32, group_ids: &[u32]) -> Result<BTreeSet<u32>, StoreError> {
+        let recent = self.recent.keys().filter(|(_, topic, _)| *topic == topic_id);
+        let mut groups: BTreeSet<u32> = recent.map(|(group, _, _)| *group).collect();
+        for group_id in group_ids {
+            let prefix = keys::queue(*group_id, topic_id);
+            let found = self.kv.scan(Family::Progress, &prefix, 1)?;
+            if found.first().is_some_and(|(key, _)| key.starts_with(&prefix)) {
+                groups.insert(*group_id);
+            }
+        }
+        Ok(groups)
+    }
+}
+
+impl StateTable for ProgressTable {
+    fn write_snapshot(&self, lists: &mut SnapshotLists) -> Result<(), StoreError> {
+        let item = |(group_id, topic_id, queue), acks| GroupProgress { group_id, topic_id, queue, acks };
+        for pair in self.stored_only() {
+            let (id, acks) = pair?;
+            lists.message(tag::PROGRESS, &item(id, acks));
+        }
+        let mut recent: Vec<_> = self.recent.iter().collect();
+        recent.sort_unstable_by_key(|(id, _)| **id);
+        for (id, progress) in recent {
+            lists.message(tag::PROGRESS, &item(*id, progress.acks.encode()));
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<(), StoreError> {
+        // At once: the store says meanwhile that it is uncertain, so nothing takes it up like this.
+        self.kv.write(vec![Op::DeletePrefix(Family::Progress, Vec::new())])?;
+        self.recent.clear();
+        self.dirty = 0;
+        self.gone = GoneProgress::default();
+        Ok(())
+    }
+
+    fn apply_snapshot(&mut self, part: &mut SnapshotRecord) -> Result<(), StoreError> {
+        for GroupProgress { group_id, topic_id, queue, acks } in part.progress.drain(..) {
+            let acks =
+                Acks::decode(&acks).map_err(|error| StoreError::Index(format!("snapshot: {error}")))?;
+            self.put(group_id, topic_id, queue, acks);
+        }
+        Ok(())
+    }
+
+    fn changes(&self, ops: &mut Vec<Op>) {
+        ops.extend(self.gone.ops.iter().cloned());
+        for ((group_id, topic_id, queue), progress) in self.recent.iter().filter(|(_, p)| p.is_dirty) {
+            let key = keys::progress(*group_id, *topic_id, *queue);
+            ops.push(Op::Put(Family::Progress, key, progress.acks.encode()));
+        }
+    }
+
+    fn flushed(&mut self) {
+        self.gone = GoneProgress::default();
+        self.dirty = 0;
+        // What is clean can be read back; keeping it only for what is in use bounds memory by activity.
+        self.recent.retain(|_, progress| std::mem::take(&mut progress.is_dirty));
+    }
+
+    fn pending_len(&self) -> usize {
+        self.gone.ops.len() + self.dirty
+    }
+
+    fn drop_topic(&mut self, topic_id: u32, group_ids: &[u32]) -> Result<(), StoreError> {
+        self.forget(|(_, topic, _)| *topic == topic_id);
+        self.gone.topics.insert(topic_id);
+        let groups = group_ids.iter().chain([&REDRIVEN]);
+        let prefixes = groups.map(|group_id| keys::queue(*group_id, topic_id));
+        self.gone.ops.extend(prefixes.map(|prefix| Op::DeletePrefix(Family::Progress, prefix)));
+        Ok(())
+    }
+
+    fn drop_queues(&mut self, topic_id: u32, queues: &[u32], group_ids: &[u32]) -> Result<(), StoreError> {
+        let groups = self.groups_in(topic_id, group_ids)?;
+        let queues: HashSet<u32> = queues.iter().copied().collect();
+        self.forget(|(_, topic, queue)| *topic == topic_id && queues.contains(queue));
+        for queue in queues {
+            self.gone.queues.insert((topic_id, queue));
+            let keys = groups.iter().map(|group_id| keys::progress(*group_id, topic_id, queue));
+            self.gone.ops.extend(keys.map(|key| Op::Delete(Family::Progress, key)));
+        }
+        Ok(())
+    }
+
+    fn drop_group(&mut self, group_id: u32) {
+        self.forget(|(group, _, _)| *group == group_id);
+        self.gone.groups.insert(group_id);
+        self.gone.ops.push(Op::DeletePrefix(Family::Progress, keys::id(group_id)));
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<Acks, StoreError> {
+    Acks::decode(bytes).map_err(|error| StoreError::Index(format!("progress: {error}")))
+}

@@ -1,0 +1,432 @@
+//! Queues: which message has which offset.
+
+use std::collections::{HashMap, hash_map};
+use std::sync::Arc;
+
+use kerolox_core::lite::is_lite;
+use kerolox_core::record::{QueueState, SnapshotRecord, TrimRecord};
+use kerolox_log::sabotage;
+
+use crate::error::StoreError;
+use crate::kv::{Family, Kv, Op, pairs};
+use crate::state::keys;
+use crate::state::pieces::{BLOCK, QueueEntry, decode_piece, encode_piece};
+use crate::state::snapshot::{SnapshotLists, tag};
+use crate::state::table::{QueueId, StateTable};
+
+/// Pieces that are read at a time, at the most.
+const PIECES_PAGE: usize = 32;
+
+/// Which offsets a queue holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueBounds {
+    /// Smallest offset that can be read.
+    pub min: u64,
+    /// Offset that the next message gets.
+    pub next: u64,
+    /// When the newest message became visible; 0 in an empty queue.
+    pub newest_ms: i64,
+}
+
+#[derive(Default)]
+struct Queue {
+    bounds: QueueBounds,
+    /// Entries that are not in the store yet; the last one has offset `bounds.next - 1`.
+    new: Vec<QueueEntry>,
+    dirty: bool,
+}
+
+impl Queue {
+    /// Offset of the first entry that is not in the store.
+    fn first_new(&self) -> u64 {
+        self.bounds.next - self.new.len() as u64
+    }
+
+    /// A queue that begins and ends where a snapshot says that it stands.
+    fn standing_at(state: &QueueState) -> Self {
+        let bounds = QueueBounds { min: state.next, next: state.next, newest_ms: state.newest_ms };
+        Self { bounds, new: Vec::new(), dirty: true }
+    }
+}
+
+/// All queues of all topics, lite topics included.
+pub struct QueueTable {
+    kv: Arc<dyn Kv>,
+    queues: HashMap<QueueId, Queue>,
+    /// Queues that changed since the last flush.
+    dirty: Vec<QueueId>,
+    /// Entries that are not in the store yet.
+    new: usize,
+    /// How many queues are lite topics, by parent.
+    lites: HashMap<u32, u64>,
+    /// How to remove from the store what was deleted, with the next flush and not before: the record that deletes may not be
+    /// durable yet. No one looks there in the meantime, for numbers of topics and lite topics are never given again.
+    gone: Vec<Op>,
+}
+
+impl QueueTable {
+    pub(super) fn new(kv: &Arc<dyn Kv>) -> Self {
+        Self {
+            kv: kv.clone(),
+            queues: HashMap::new(),
+            dirty: Vec::new(),
+            new: 0,
+            lites: HashMap::new(),
+            gone: Vec::new(),
+        }
+    }
+
+    /// Bounds of a queue; an unused queue is empty.
+    pub fn bounds(&self, topic_id: u32, queue: u32) -> QueueBounds {
+        self.queues.get(&(topic_id, queue)).map(|queue| queue.bounds).unwrap_or_default()
+    }
+
+    /// For each topic, how many of its queues hold messages, lite topics included, and how many messages they hold. Looks at
+    /// every queue.
+    pub fn visible(&self) -> HashMap<u32, (u64, u64)> {
+        let mut topics: HashMap<u32, (u64, u64)> = HashMap::new();
+        for ((topic_id, _), queue) in &self.queues {
+            let len = queue.bounds.next - queue.bounds.min;
+            if len > 0 {
+                let (queues, messages) = topics.entry(*topic_id).or_default();
+                *queues += 1;
+                *messages += len;
+            }
+        }
+        topics
+    }
+
+    /// How many lite topics a parent has.
+    pub fn lite_len(&self, topic_id: u32) -> u64 {
+        self.lites.get(&topic_id).copied().unwrap_or(0)
+    }
+
+    /// Whether there is a lite topic with this queue.
+    pub fn has_lite(&self, topic_id: u32, queue: u32) -> bool {
+        is_lite(queue) && self.has(topic_id, queue)
+    }
+
+    pub(super) fn has(&self, topic_id: u32, queue: u32) -> bool {
+        self.queues.contains_key(&(topic_id, queue))
+    }
+
+    /// Topic and number of every queue.
+    pub(super) fn names(&self) -> impl Iterator<Item = QueueId> + '_ {
+        self.queues.keys().copied()
+    }
+
+    /// Up to `max` entries of a queue from offset `from` on, with their offsets.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or a block is malformed.
+    pub fn entries(
+        &self,
+        topic_id: u32,
+        number: u32,
+        from: u64,
+        max: usize,
+    ) -> Result<Vec<(u64, QueueEntry)>, StoreError> {
+        let Some(queue) = self.queues.get(&(topic_id, number)) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        let mut offset = from.max(queue.bounds.min);
+        let missing = |offset| {
+            StoreError::Index(format!("entries of topic {topic_id}, queue {number}, offset {offset}"))
+        };
+        let prefix = keys::queue(topic_id, number);
+        // Usually one or two will do; idle queues have small ones.
+        let mut pieces = 2;
+        while found.len() < max && offset < queue.first_new() {
+            let before = offset;
+            let at = keys::block(topic_id, number, offset);
+            for (key, piece) in self.kv.scan_around(Family::Entries, &prefix, &at, pieces)? {
+                let (_, _, first) = keys::parse_block(&key)?;
+                let skip = offset.checked_sub(first).and_then(|skip| usize::try_from(skip).ok());
+                let skip = skip.ok_or_else(|| missing(offset))?;
+                for entry in decode_piece(&piece).skip(skip).take(max - found.len()) {
+                    found.push((offset, entry?));
+                    offset += 1;
+                }
+                if found.len() == max {
+                    break;
+                }
+            }
+            if offset == before {
+                return Err(missing(offset));
+            }
+            pieces = PIECES_PAGE.min(2 * pieces);
+        }
+        if offset >= queue.first_new() && offset < queue.bounds.next {
+            let skip = usize::try_from(offset - queue.first_new()).expect("no more than there are");
+            let wanted = queue.new[skip..].iter().take(max - found.len());
+            found.extend((offset..).zip(wanted.copied()));
+        }
+        Ok(found)
+    }
+
+    /// Gives the next offset of a queue to a message.
+    pub(super) fn push(&mut self, topic_id: u32, number: u32, entry: QueueEntry) -> u64 {
+        let queue = match self.queues.entry((topic_id, number)) {
+            hash_map::Entry::Occupied(known) => known.into_mut(),
+            hash_map::Entry::Vacant(unknown) => {
+                if is_lite(number) {
+                    *self.lites.entry(topic_id).or_default() += 1;
+                }
+                unknown.insert(Queue::default())
+            }
+        };
+        let offset = queue.bounds.next;
+        queue.new.push(entry);
+        queue.bounds.next += 1;
+        queue.bounds.newest_ms = entry.visible_ms;
+        self.new += 1;
+        if !std::mem::replace(&mut queue.dirty, true) {
+            self.dirty.push((topic_id, number));
+        }
+        assert!(queue.bounds.min <= queue.first_new(), "what is new lies behind what has expired");
+        offset
+    }
+
+    /// Adds an empty queue, unless it is there already.
+    pub(super) fn add(&mut self, topic_id: u32, queue: u32) {
+        if !self.has(topic_id, queue) {
+            self.restore(&QueueState { topic_id, queue, next: 0, newest_ms: 0 });
+        }
+    }
+
+    /// Takes a queue up where a snapshot says it stands, without the entries from before.
+    fn restore(&mut self, state: &QueueState) {
+        let name = (state.topic_id, state.queue);
+        let old = self.queues.insert(name, Queue::standing_at(state));
+        if old.is_none() && is_lite(state.queue) {
+            *self.lites.entry(state.topic_id).or_default() += 1;
+        }
+        match old {
+            Some(old) => {
+                self.new -= old.new.len();
+                if !old.dirty {
+                    self.dirty.push(name);
+                }
+            }
+            None => self.dirty.push(name),
+        }
+    }
+
+    /// Forgets a queue, and how to forget it in the store comes to what is gone.
+    fn remove(&mut self, topic_id: u32, number: u32) {
+        let Some(queue) = self.queues.remove(&(topic_id, number)) else { return };
+        self.new -= queue.new.len();
+        if queue.dirty {
+            self.dirty.retain(|name| *name != (topic_id, number));
+        }
+        if is_lite(number) {
+            let count = self.lites.get_mut(&topic_id).expect("its queue was counted when it came");
+            *count = count.checked_sub(1).expect("every lite topic is counted once");
+        }
+        let key = keys::queue(topic_id, number);
+        if queue.bounds.min < queue.first_new() {
+            self.gone.push(Op::DeletePrefix(Family::Entries, key.clone()));
+        }
+        self.gone.push(Op::Delete(Family::Queues, key));
+    }
+
+    /// How far every queue is.
+    pub(super) fn states(&self) -> Vec<QueueState> {
+        let state = |((topic_id, queue), q): (&QueueId, &Queue)| QueueState {
+            topic_id: *topic_id,
+            queue: *queue,
+            next: q.bounds.next,
+            newest_ms: q.bounds.newest_ms,
+        };
+        let mut states: Vec<QueueState> = self.queues.iter().map(state).collect();
+        states.sort_unstable_by_key(|state| (state.topic_id, state.queue));
+        states
+    }
+
+    /// Next offsets of all queues.
+    pub(super) fn nexts(&self) -> HashMap<QueueId, u64> {
+        self.queues.iter().map(|(name, queue)| (*name, queue.bounds.next)).collect()
+    }
+
+    /// Makes a queue end where a snapshot says: entries from offset `from` on move up, and `lost` fills the gap. Returns how
+    /// far they moved.
+    pub(super) fn spread(
+        &mut self,
+        state: &QueueState,
+        from: u64,
+        lost: QueueEntry,
+    ) -> Result<u64, StoreError> {
+        let (topic_id, number) = (state.topic_id, state.queue);
+        let Some(queue) = self.queues.get(&(topic_id, number)) else {
+            self.restore(state);
+            return Ok(0);
+        };
+        let missing = state.next.saturating_sub(queue.bounds.next);
+        if missing > 0 {
+            let from = from.clamp(queue.bounds.min, queue.bounds.next);
+            let moved = self.entries(topic_id, number, from, usize::MAX)?;
+            self.cut_back(topic_id, number, from)?;
+            for entry in std::iter::repeat_n(lost, usize::try_from(missing).expect("fits the memory")) {
+                self.push(topic_id, number, entry);
+            }
+            for (_, entry) in moved {
+                self.push(topic_id, number, entry);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Moves all entries of a queue up, so that it ends where a snapshot says, and begins with the first of them. Returns how
+    /// far they moved.
+    pub(super) fn end_at(&mut self, state: &QueueState) -> Result<u64, StoreError> {
+        let (topic_id, number) = (state.topic_id, state.queue);
+        let bounds = self.bounds(topic_id, number);
+        let by = state.next.saturating_sub(bounds.next);
+        let moved = self.entries(topic_id, number, 0, usize::MAX)?;
+        self.kv.write(vec![Op::DeletePrefix(Family::Entries, keys::queue(topic_id, number))])?;
+        self.restore(&QueueState { next: bounds.min + by, ..*state });
+        for (_, entry) in moved {
+            self.push(topic_id, number, entry);
+        }
+        Ok(by)
+    }
+
+    /// Forgets the entries of a queue from offset `next` on, in the store at once.
+    fn cut_back(&mut self, topic_id: u32, number: u32, next: u64) -> Result<(), StoreError> {
+        // Pieces do not go over the beginning of a block.
+        let first = (next - next % BLOCK).max(self.bounds(topic_id, number).min);
+        let count = usize::try_from(next - first).expect("at most BLOCK");
+        let kept = self.entries(topic_id, number, first, count)?;
+        let key = |offset| keys::block(topic_id, number, offset);
+        self.kv.write(vec![Op::DeleteRange(Family::Entries, key(next - next % BLOCK), key(u64::MAX))])?;
+        let queue = self.queues.entry((topic_id, number)).or_default();
+        self.new -= queue.new.len();
+        let before =
+            usize::try_from(first.saturating_sub(queue.first_new())).expect("no more than there are");
+        queue.new.truncate(before);
+        queue.new.extend(kept.into_iter().map(|(_, entry)| entry));
+        queue.bounds.next = next;
+        self.new += queue.new.len();
+        if !std::mem::replace(&mut queue.dirty, true) {
+            self.dirty.push((topic_id, number));
+        }
+        Ok(())
+    }
+
+    /// Gives up the entries of a queue before the offset that a trim names.
+    fn expire_before(&mut self, state: &QueueState, ops: &mut Vec<Op>) {
+        let name = (state.topic_id, state.queue);
+        let Some(queue) = self.queues.get_mut(&name) else { return };
+        let (old, min) = (queue.bounds.min, state.next.clamp(queue.bounds.min, queue.bounds.next));
+        queue.bounds.min = min;
+        if !std::mem::replace(&mut queue.dirty, true) {
+            self.dirty.push(name);
+        }
+        let expired = usize::try_from(min.saturating_sub(queue.first_new())).expect("no more than there are");
+        self.new -= queue.new.drain(..expired).len();
+        let block = |offset: u64| keys::block(state.topic_id, state.queue, offset - offset % BLOCK);
+        if block(old) < block(min) {
+            ops.push(Op::DeleteRange(Family::Entries, block(old), block(min)));
+        }
+    }
+}
+
+impl StateTable for QueueTable {
+    fn load(&mut self) -> Result<(), StoreError> {
+        for pair in pairs(|from, limit| self.kv.scan(Family::Queues, from, limit)) {
+            let (key, value) = pair?;
+            let (topic_id, number) = keys::parse_queue(&key)?;
+            let mut bounds = decode_bounds(&value)?;
+            if sabotage::is("reuse-offsets") {
+                bounds.next = bounds.next.saturating_sub(1);
+            }
+            if is_lite(number) {
+                *self.lites.entry(topic_id).or_default() += 1;
+            }
+            self.queues.insert((topic_id, number), Queue { bounds, ..Queue::default() });
+        }
+        Ok(())
+    }
+
+    fn write_snapshot(&self, lists: &mut SnapshotLists) -> Result<(), StoreError> {
+        self.states().iter().for_each(|state| lists.message(tag::QUEUES, state));
+        Ok(())
+    }
+
+    fn apply_snapshot(&mut self, part: &mut SnapshotRecord) -> Result<(), StoreError> {
+        part.queues.drain(..).for_each(|state| self.restore(&state));
+        Ok(())
+    }
+
+    fn changes(&self, ops: &mut Vec<Op>) {
+        ops.extend(self.gone.iter().cloned());
+        for (topic_id, number) in &self.dirty {
+            let queue = &self.queues[&(*topic_id, *number)];
+            let bounds = encode_bounds(&queue.bounds);
+            ops.push(Op::Put(Family::Queues, keys::queue(*topic_id, *number), bounds));
+            let (mut first, mut new) = (queue.first_new(), &queue.new[..]);
+            while !new.is_empty() {
+                let room = usize::try_from(BLOCK - first % BLOCK).expect("at most BLOCK");
+                let (piece, rest) = new.split_at(room.min(new.len()));
+                let key = keys::block(*topic_id, *number, first);
+                ops.push(Op::Put(Family::Entries, key, encode_piece(piece)));
+                first += piece.len() as u64;
+                new = rest;
+            }
+            assert_eq!(first, queue.bounds.next, "what is written of a queue ends where the queue does");
+        }
+    }
+
+    fn flushed(&mut self) {
+        self.gone.clear();
+        for name in self.dirty.drain(..) {
+            let queue = self.queues.get_mut(&name).expect("queues go together with their names here");
+            queue.dirty = false;
+            // An idle queue takes no memory for entries.
+            self.new -= std::mem::take(&mut queue.new).len();
+        }
+        assert_eq!(self.new, 0, "every queue with new entries is dirty");
+    }
+
+    fn pending_len(&self) -> usize {
+        let pieces = self.new / usize::try_from(BLOCK).expect("a small number");
+        self.gone.len() + 2 * self.dirty.len() + pieces
+    }
+
+    fn drop_topic(&mut self, topic_id: u32, _group_ids: &[u32]) -> Result<(), StoreError> {
+        for (_, queue) in self.queues.extract_if(|(topic, _), _| *topic == topic_id) {
+            self.new -= queue.new.len();
+        }
+        self.dirty.retain(|(topic, _)| *topic != topic_id);
+        self.lites.remove(&topic_id);
+        let families = [Family::Queues, Family::Entries];
+        self.gone.extend(families.map(|family| Op::DeletePrefix(family, keys::id(topic_id))));
+        Ok(())
+    }
+
+    fn drop_queues(&mut self, topic_id: u32, queues: &[u32], _group_ids: &[u32]) -> Result<(), StoreError> {
+        queues.iter().for_each(|queue| self.remove(topic_id, *queue));
+        Ok(())
+    }
+
+    /// Ranges cannot be hidden by what is in memory, so they go at once. That is safe: readers do not look below the smallest
+    /// offset any more, and after a crash the same record is applied again before anyone looks at all.
+    fn trim(&mut self, trim: &TrimRecord) -> Result<(), StoreError> {
+        let mut ops = Vec::new();
+        trim.queues.iter().for_each(|state| self.expire_before(state, &mut ops));
+        Ok(self.kv.write(ops)?)
+    }
+}
+
+fn encode_bounds(bounds: &QueueBounds) -> Vec<u8> {
+    [bounds.min.to_be_bytes(), bounds.next.to_be_bytes(), bounds.newest_ms.to_be_bytes()].concat()
+}
+
+pub(super) fn decode_bounds(bytes: &[u8]) -> Result<QueueBounds, StoreError> {
+    let (parts, []) = bytes.as_chunks::<8>() else { return Err(StoreError::Index("queue bounds".into())) };
+    let [min, next, newest] = parts else { return Err(StoreError::Index("queue bounds".into())) };
+    Ok(QueueBounds {
+        min: u64::from_be_bytes(*min),
+        next: u64::from_be_bytes(*next),
+        newest_ms: i64::from_be_bytes(*newest),
+    })
+}

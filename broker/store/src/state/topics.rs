@@ -1,0 +1,166 @@
+//! Topics: few, and looked up all the time, so they live in memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use kerolox_core::record::SnapshotRecord;
+use kerolox_core::topic::Topic;
+use prost::Message;
+
+use crate::error::StoreError;
+use crate::kv::{Family, Kv, Op};
+use crate::state::keys;
+use crate::state::overlay::Overlay;
+use crate::state::snapshot::{SnapshotLists, tag};
+use crate::state::table::StateTable;
+
+/// Topics by name and by id, and which permissions all of them lack.
+pub struct TopicTable {
+    overlay: Overlay,
+    by_name: BTreeMap<String, Arc<Topic>>,
+    by_id: HashMap<u32, Arc<Topic>>,
+    /// Ids are never given twice, so that nothing left of a deleted topic can be taken for a new one's.
+    next_id: u32,
+    withheld: u32,
+}
+
+impl TopicTable {
+    pub(super) fn new(kv: &Arc<dyn Kv>) -> Self {
+        Self {
+            overlay: Overlay::new(kv.clone()),
+            by_name: BTreeMap::new(),
+            by_id: HashMap::new(),
+            next_id: 1,
+            withheld: 0,
+        }
+    }
+
+    /// The topic of a name.
+    pub fn get(&self, name: &str) -> Option<Arc<Topic>> {
+        self.by_name.get(name).cloned()
+    }
+
+    /// The topic of an id.
+    pub fn by_id(&self, id: u32) -> Option<Arc<Topic>> {
+        self.by_id.get(&id).cloned()
+    }
+
+    /// Whether there is a topic of an id.
+    pub fn has(&self, id: u32) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    /// All topics, by name.
+    pub fn all(&self) -> Vec<Arc<Topic>> {
+        self.by_name.values().cloned().collect()
+    }
+
+    /// The id that the next new topic gets.
+    pub fn next_id(&self) -> u32 {
+        self.next_id
+    }
+
+    /// Permissions that all topics lack, whatever they have themselves: [`kerolox_core::topic::PERM_READ`] and
+    /// [`kerolox_core::topic::PERM_WRITE`].
+    pub fn withheld(&self) -> u32 {
+        self.withheld
+    }
+
+    pub(super) fn withhold(&mut self, perm: u32) {
+        self.withheld = perm;
+    }
+
+    /// Without a copy, for what every message asks.
+    pub(super) fn look_up(&self, id: u32) -> Option<&Topic> {
+        self.by_id.get(&id).map(|topic| &**topic)
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = u32> + '_ {
+        self.by_id.keys().copied()
+    }
+
+    /// Adds a topic, or replaces the one of its name, which has the same id.
+    pub(super) fn put(&mut self, topic: Topic) -> Arc<Topic> {
+        let topic = Arc::new(topic);
+        self.overlay.put(Family::Topics, keys::id(topic.id), topic.encode_to_vec());
+        self.insert(topic.clone());
+        topic
+    }
+
+    fn insert(&mut self, topic: Arc<Topic>) {
+        self.by_name.insert(topic.name.clone(), topic.clone());
+        self.by_id.insert(topic.id, topic);
+    }
+
+    /// Ids up to this one are given.
+    pub(super) fn note_id(&mut self, id: u32) {
+        self.next_id = self.next_id.max(id.saturating_add(1));
+    }
+}
+
+impl StateTable for TopicTable {
+    fn load(&mut self) -> Result<(), StoreError> {
+        for topic in keys::messages::<Topic>(self.overlay.kv(), Family::Topics, "topic")? {
+            self.insert(Arc::new(topic));
+        }
+        self.next_id = keys::state_u32(self.overlay.kv(), keys::NEXT_TOPIC)?
+            .ok_or_else(|| StoreError::Index("next topic id".into()))?;
+        self.withheld = keys::state_u32(self.overlay.kv(), keys::WITHHELD)?.unwrap_or(0);
+        Ok(())
+    }
+
+    fn write_snapshot_head(&self, head: &mut SnapshotRecord) {
+        head.next_topic = self.next_id;
+        head.withheld = self.withheld;
+    }
+
+    fn write_snapshot(&self, lists: &mut SnapshotLists) -> Result<(), StoreError> {
+        self.by_name.values().for_each(|topic| lists.message(tag::TOPICS, &**topic));
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<(), StoreError> {
+        self.by_name.clear();
+        for id in std::mem::take(&mut self.by_id).into_keys() {
+            self.overlay.delete(Family::Topics, keys::id(id));
+        }
+        Ok(())
+    }
+
+    fn apply_snapshot(&mut self, part: &mut SnapshotRecord) -> Result<(), StoreError> {
+        if part.part == 0 {
+            self.next_id = part.next_topic;
+            self.withheld = part.withheld;
+        }
+        for topic in part.topics.drain(..) {
+            self.put(topic);
+        }
+        Ok(())
+    }
+
+    fn changes(&self, ops: &mut Vec<Op>) {
+        self.overlay.changes(ops);
+        ops.push(keys::put_state(keys::NEXT_TOPIC, &self.next_id.to_be_bytes()));
+        // Absent as long as nothing is withheld, as in older indexes.
+        ops.push(match self.withheld {
+            0 => Op::Delete(Family::State, keys::WITHHELD.to_vec()),
+            perm => keys::put_state(keys::WITHHELD, &perm.to_be_bytes()),
+        });
+    }
+
+    fn flushed(&mut self) {
+        self.overlay.clear();
+    }
+
+    fn pending_len(&self) -> usize {
+        self.overlay.len()
+    }
+
+    fn drop_topic(&mut self, topic_id: u32, _group_ids: &[u32]) -> Result<(), StoreError> {
+        if let Some(topic) = self.by_id.remove(&topic_id) {
+            self.by_name.remove(&topic.name);
+            self.overlay.delete(Family::Topics, keys::id(topic_id));
+        }
+        Ok(())
+    }
+}
