@@ -7,7 +7,7 @@ use prost::Message;
 use crate::record::{AckRange, Attempted, QueueProgress};
 
 /// Progress of one group in one queue: everything below `committed` is done, and so are the ranges above it.
-/// Both the fold (durable) and the delivery engine (eager) hold one and feed it the same changes.
+/// Both the state machine (durable) and the delivery engine (eager) hold one and feed it the same changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Acks {
     committed: u64,

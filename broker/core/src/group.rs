@@ -44,8 +44,8 @@ const MEMBER_SEPARATOR: char = '#';
 /// A consumer group of one broker group. Stored in `Meta` records; field numbers are part of the on-disk format.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Group {
-    /// Given by the fold at creation, never used again for another group. In a request to create one: the id that its
-    /// proposer expects, or 0; it counts only where the fold cannot know, behind damage.
+    /// Given by the state machine at creation, never used again for another group. In a request to create one: the id that its
+    /// proposer expects, or 0; it counts only where the state machine cannot know, behind damage.
     #[prost(uint32, tag = "1")]
     pub id: u32,
     /// Unique in the broker group.

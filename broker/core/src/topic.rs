@@ -77,8 +77,8 @@ pub const AUTO_CREATED_ATTRIBUTE: &str = "auto.created";
 /// A topic of one broker group. Stored in `Meta` records; field numbers are part of the on-disk format.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Topic {
-    /// Given by the fold at creation, never used again for another topic. In a request to create one: the id that its
-    /// proposer expects, or 0; it counts only where the fold cannot know, behind damage.
+    /// Given by the state machine at creation, never used again for another topic. In a request to create one: the id that its
+    /// proposer expects, or 0; it counts only where the state machine cannot know, behind damage.
     #[prost(uint32, tag = "1")]
     pub id: u32,
     /// Unique in the broker group.

@@ -52,7 +52,7 @@ pub const SWITCHES: &[(&str, &str)] = &[
     ("cut-confirmed", "a member cuts what it knows to be confirmed for a master that lacks it"),
     ("trust-any-copy", "a nameserver does not hear what members know of later states than its own"),
     ("one-lineage-for-good", "a member takes no word of a controller whose record began anew"),
-    ("no-snapshot", "a segment does not begin with the state of the fold"),
+    ("no-snapshot", "a segment does not begin with the state"),
 ];
 
 /// Whether to break the engine in this way.

@@ -1,6 +1,6 @@
 //! The index on RocksDB. The only crate that links RocksDB, so that everything else builds and tests without it.
 //!
-//! The write-ahead log of RocksDB is off: the commit log is the truth, and what a crash takes from the index is folded
+//! The write-ahead log of RocksDB is off: the commit log is the truth, and what a crash takes from the index is applied
 //! again. What remains must be a prefix of the batches written, with all families at the same point; atomic flushes
 //! over all column families see to that.
 
@@ -15,7 +15,7 @@ use rocksdb::{
 };
 use tempfile::TempDir;
 
-/// Bytes of changes that RocksDB keeps in memory before it writes them to a file. It bounds what has to be folded again
+/// Bytes of changes that RocksDB keeps in memory before it writes them to a file. It bounds what has to be applied again
 /// after a crash: index entries are much smaller than the records that they stand for.
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
 

@@ -13,7 +13,7 @@ pub use subscriptions::{
 use crate::group::Group;
 use crate::topic::Topic;
 
-/// First number of a queue that is a lite topic; ordinary queues are below it. Numbers from here on are given by the fold, one
+/// First number of a queue that is a lite topic; ordinary queues are below it. Numbers from here on are given by the state machine, one
 /// after the other over all parents, and never again: nothing left of a lite topic can be taken for another one's.
 pub const FIRST_LITE_QUEUE: u32 = 1 << 16;
 

@@ -8,8 +8,8 @@ pub struct LiteTopic {
     /// Number of the parent.
     #[prost(uint32, tag = "1")]
     pub topic_id: u32,
-    /// Number of the queue, given by the fold. In a request to create one: the number that its proposer expects, or 0; it
-    /// counts only where the fold cannot know, behind damage.
+    /// Number of the queue, given by the state machine. In a request to create one: the number that its proposer expects, or 0; it
+    /// counts only where the state machine cannot know, behind damage.
     #[prost(uint32, tag = "2")]
     pub queue: u32,
     /// Unique below its parent.

@@ -17,7 +17,7 @@ pub enum Hold {
     Until = 2,
 }
 
-/// What the fold needs of a message.
+/// What the state machine needs of a message.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct MessageHeader {
     /// Number of the topic.
@@ -60,7 +60,7 @@ pub struct MessageHeader {
     /// Lower half.
     #[prost(fixed64, optional, tag = "15")]
     pub dedup_low: Option<u64>,
-    /// [`crate::slots::slot_of`] its message group, if it has one: the fold finds its queue by that, and `queue` is what whoever
+    /// [`crate::slots::slot_of`] its message group, if it has one: the state machine finds its queue by that, and `queue` is what whoever
     /// stored it expected.
     #[prost(uint32, optional, tag = "16")]
     pub slot: Option<u32>,
@@ -87,7 +87,7 @@ fn joined(high: Option<u64>, low: Option<u64>) -> Option<u128> {
     Some(u128::from(high?) << 64 | u128::from(low?))
 }
 
-/// What the fold needs of most messages: a part of [`MessageHeader`] that is read without touching its texts.
+/// What the state machine needs of most messages: a part of [`MessageHeader`] that is read without touching its texts.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Routing {
     /// See [`MessageHeader::topic_id`].

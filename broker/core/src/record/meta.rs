@@ -17,7 +17,7 @@ pub struct MetaRecord {
 /// One change.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum MetaChange {
-    /// Creates the topic or replaces its configuration. Ids are given by the fold, in log order.
+    /// Creates the topic or replaces its configuration. Ids are given by the state machine, in log order.
     #[prost(message, tag = "1")]
     PutTopic(Topic),
     /// Removes a topic with its queues and progress.

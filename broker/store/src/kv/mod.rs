@@ -12,7 +12,7 @@ pub use suite::check_contract;
 /// Families of keys, one column family each. The names are part of the index format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
-    /// Where the fold stands, and counters.
+    /// Where the state machine stands, and counters.
     State,
     /// Topics by id.
     Topics,
