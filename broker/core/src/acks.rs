@@ -69,7 +69,8 @@ impl Acks {
     pub fn open_below(&self, end: u64) -> u64 {
         let done: u64 =
             self.ranges.range(..end).map(|(start, stop)| stop.min(&end).saturating_sub(*start)).sum();
-        end.saturating_sub(self.committed).saturating_sub(done)
+        let open = end.saturating_sub(self.committed).checked_sub(done);
+        open.expect("no more is done than there is, for ranges do not overlap")
     }
 
     /// Failed attempts of offsets that are not done, in offset order: `(offset, attempts, visible_ms)`.
@@ -109,6 +110,8 @@ impl Acks {
         } else {
             self.ranges.insert(from, to);
         }
+        let is_above = |(start, end): (&u64, &u64)| self.committed < *start && start < end;
+        assert!(self.ranges.first_key_value().is_none_or(is_above), "done ranges lie above what is all done");
     }
 
     /// Makes `start .. end` open again, as if nobody had ever had these messages.
@@ -154,6 +157,7 @@ impl Acks {
         for attempted in &progress.attempted {
             self.attempt(attempted.offset, attempted.attempts, attempted.visible_ms);
         }
+        assert!(self.void_leases >= progress.void_leases || progress.reset_to.is_none(), "void stays void");
     }
 
     /// Stored form.
@@ -170,18 +174,16 @@ impl Acks {
         .encode_to_vec()
     }
 
-    /// Reads the stored form.
+    /// Reads the stored form. Whatever it says, the answer keeps to the rules of this type: what contradicts them is left out.
     ///
     /// # Errors
     /// The text of the protobuf error when `bytes` are not a stored form.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         let stored = StoredAcks::decode(bytes).map_err(|error| error.to_string())?;
-        Ok(Self {
-            committed: stored.committed,
-            ranges: stored.ranges.iter().map(|range| (range.start, range.end)).collect(),
-            attempted: stored.attempted.iter().map(|a| (a.offset, (a.attempts, a.visible_ms))).collect(),
-            void_leases: stored.void_leases,
-        })
+        let mut acks = Self::reset_to(stored.committed, stored.void_leases);
+        stored.ranges.iter().for_each(|range| acks.ack(range.start, range.end));
+        stored.attempted.iter().for_each(|a| acks.attempt(a.offset, a.attempts, a.visible_ms));
+        Ok(acks)
     }
 
     fn range_end(&self, offset: u64) -> Option<u64> {

@@ -71,6 +71,10 @@ impl ClockGuard {
             return self.believe(wall_ms, monotonic_ms, Some(ClockAlarm::Believed(ahead)));
         }
         self.doubted = Some((since, ahead));
+        assert!(
+            expected <= wall_ms && since <= monotonic_ms,
+            "a doubted leap is one ahead, and began before"
+        );
         Look { now_ms: expected, alarm }
     }
 

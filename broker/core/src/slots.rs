@@ -23,7 +23,9 @@ pub fn slot_of(message_group: &str) -> u32 {
 /// The queue of a slot in a topic with `write_queues` queues. What the producer chose does not matter: SDKs do not agree with
 /// each other on how to choose.
 pub fn queue_of(slot: u32, write_queues: u32) -> u32 {
-    slot % write_queues.max(1)
+    let queue = slot % write_queues.max(1);
+    assert!(queue == 0 || queue < write_queues, "a slot belongs to one of the queues");
+    queue
 }
 
 /// What the consumer groups of a topic have finished in one of its queues: the offset before which everything is done for all for
@@ -84,6 +86,8 @@ impl Moving {
                 moving.marks.insert(queue, end);
             }
         }
+        assert_eq!(moving.staying.is_empty(), moving.marks.is_empty(), "slots stay where a queue has a mark");
+        assert!(moving.slots() <= SLOTS, "a slot stays in one queue");
         (!moving.staying.is_empty()).then_some(moving)
     }
 

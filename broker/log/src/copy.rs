@@ -158,6 +158,7 @@ fn whole_frames(bytes: &[u8]) -> usize {
         }
         whole += len;
     }
+    assert!(whole <= bytes.len(), "a frame that is whole was read to its end");
     whole
 }
 
@@ -185,6 +186,7 @@ impl Log {
         }
         self.write_copy(bytes, LastFrame::of(bytes, last_len))
             .inspect_err(|error| self.fail_for_good(error))?;
+        assert_eq!(self.end(), position + bytes.len() as u64, "a copy lies where it lay in the other log");
         Ok(copied)
     }
 

@@ -93,6 +93,7 @@ pub fn encode(new: &NewFrame, position: u64, epoch: u32, store_ms: i64, salt: Sa
     out.extend_from_slice(&store_ms.to_le_bytes());
     out.extend_from_slice(&new.body);
     out.resize(start + len, 0);
+    assert!(padding < ALIGNMENT && out.len() == start + len, "a frame is as long as it says");
     let crc = checksum(&out[start..], salt.seed());
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }

@@ -128,6 +128,10 @@ impl Log {
             recovery::recover(&*folder, options, checkpoint.newest())?;
         begin::settle(&*folder, segments.first().expect("there is one at least").base)?;
         let current = segments.last().expect("there is one at least").clone();
+        assert!(
+            recovered.end >= current.base + HEADER_LEN,
+            "the log ends behind the header of its newest segment"
+        );
         let synced = Watermark { position: recovered.end, last };
         checkpoint.advance(synced, current.salt).map_err(LogError::io("writing the log's checkpoint"))?;
         let len = current.file.len().map_err(LogError::io(format!("measuring {}", current.name())))?;
@@ -229,6 +233,7 @@ impl Log {
         };
         let action = format!("reserving room for {}", self.current.name());
         self.reserved = reserved.map_err(LogError::undone(action))?;
+        assert!(self.reserved >= until, "what is reserved reaches as far as was asked for");
         Ok(())
     }
 
@@ -248,6 +253,7 @@ impl Log {
             advanced.map_err(LogError::io("writing the log's checkpoint"))?;
         }
         self.current.sync().inspect_err(|error| self.fail(error))?;
+        assert!(self.shared.durable() <= self.end, "what is durable was appended");
         self.shared.set_durable(self.end);
         self.synced = self.watermark();
         self.note_if_far()
@@ -329,6 +335,8 @@ impl Log {
             next += len;
         }
         self.write(&mut buffer, last_len)?;
+        assert_eq!(self.end, next, "the log ends where the last of its records does");
+        assert_eq!(places.len(), records.len(), "every record has its place");
         self.buffer = buffer;
         Ok(places)
     }
@@ -342,6 +350,7 @@ impl Log {
     /// Writes whole frames behind the end.
     pub(crate) fn write_copy(&mut self, frames: &[u8], last: Option<LastFrame>) -> Result<(), LogError> {
         if !frames.is_empty() {
+            assert!(frames.len().is_multiple_of(frame::ALIGNMENT), "only whole frames are written");
             self.reserve(self.end + frames.len() as u64)?;
             let written = self.current.file.write_at(frames, self.end - self.current.base);
             written.map_err(LogError::io(format!("writing {}", self.current.name())))?;
@@ -361,6 +370,7 @@ impl Log {
     pub(crate) fn lower_checkpoint(&mut self, to: u64) -> Result<(), LogError> {
         let noted = self.checkpoint.newest().watermark();
         let lower = if to < noted.position { Watermark { position: to, last: None } } else { noted };
+        assert!(lower.position <= noted.position && lower.position <= self.end, "a checkpoint is lowered");
         // Both slots, so that no older one says more.
         let lowered = (0..2).try_for_each(|_| self.checkpoint.advance(lower, self.current.salt));
         lowered
@@ -371,6 +381,7 @@ impl Log {
 
     /// Goes on behind `end` in `segment`, which is durable up to there and empty behind it.
     pub(crate) fn go_on_at(&mut self, segment: Segment, end: u64) {
+        assert!(segment.base + HEADER_LEN <= end && end <= self.end, "a log that is cut gets no longer");
         self.capacity = self.options.capacity(0).max(end - segment.base);
         self.reserved = end;
         self.is_between = false;
@@ -418,6 +429,8 @@ impl Log {
         self.is_between = false;
         self.capacity = self.options.capacity(first_len);
         self.reserved = base + len;
+        assert_eq!(segment.base, self.end, "a segment begins where the one before it ends");
+        assert!(self.reserved >= base + HEADER_LEN, "a segment holds its header");
         self.current = segment;
         self.shared.add(self.current.clone());
         self.end += HEADER_LEN;
@@ -440,6 +453,7 @@ impl Log {
             if sabotage::is("skip-seal-sync") { Ok(()) } else { file.sync() }
         };
         seal().map_err(LogError::io(format!("sealing {}", self.current.name())))?;
+        assert!(self.end >= self.current.base + HEADER_LEN, "no segment is sealed before its header");
         (self.reserved, self.written) = (self.end, self.end);
         self.shared.set_durable(self.end);
         self.synced = self.watermark();
@@ -483,6 +497,10 @@ impl Log {
             .map_err(LogError::io(format!("writing {}", self.current.name())))
             .inspect_err(|error| self.fail(error))?;
         self.written = self.end + len;
+        assert!(
+            self.written <= self.reserved.max(self.end),
+            "zeros are written where there is room for them"
+        );
         Ok(())
     }
 
@@ -493,6 +511,7 @@ impl Log {
     }
 
     fn advance_checkpoint(&mut self) -> Result<(), LogError> {
+        assert!(self.synced.position <= self.end, "a checkpoint never claims more than there is");
         self.checkpoint
             .advance(self.synced, self.current.salt)
             .map_err(LogError::io("writing the log's checkpoint"))
@@ -518,7 +537,10 @@ impl Log {
     fn take_over(&mut self, outcome: Result<(), String>, until: Watermark) -> Result<(), LogError> {
         self.elsewhere = None;
         match outcome {
-            Ok(()) => self.synced = until,
+            Ok(()) => {
+                assert!(until.position <= self.end, "what was synced elsewhere is still in the log");
+                self.synced = until;
+            }
             Err(reason) => drop(self.failure.get_or_insert(reason)),
         }
         self.check_failure()?;

@@ -142,6 +142,7 @@ impl Scan {
         let Some((segment, limit)) = &self.current else { return Ok(None) };
         match self.chunk.frame(segment, self.position, *limit)? {
             Ok(frame) => {
+                assert_eq!(frame.position, self.position, "frames lie one behind the other");
                 self.position = frame.end();
                 Ok(Some(frame))
             }
@@ -149,6 +150,8 @@ impl Scan {
                 let (from, end) = (self.position, self.reader.end());
                 let next = resync::next_frame(&self.reader.shared, from + frame::ALIGNMENT as u64, end)?;
                 self.position = next.unwrap_or(end);
+                // The log may have been cut before this place in the meantime.
+                assert!(self.position > from || end <= from, "a scan goes on behind damage");
                 Err(damaged(segment, from, self.position, &error))
             }
         }

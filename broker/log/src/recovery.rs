@@ -83,7 +83,9 @@ pub(crate) fn recover(folder: &dyn Folder, options: LogOptions, checkpoint: Slot
         0 => before,
         len => Some(LastFrame::read(&newest, end - u64::from(len), len).map_err(reading(&newest))?),
     };
+    assert!(from <= end && end <= file_end, "the end is found in what was searched");
     let written = cut::written_until(&newest, end, file_end)?;
+    assert!(written >= end, "what is written behind the end begins there");
     let cut_file = if written > end { cut::set_aside(folder, &newest, end, written) } else { None };
     settle_tail(&newest, end, written)?;
     make_durable(folder, &newest, durable, end, &damaged)?;

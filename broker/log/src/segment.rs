@@ -78,6 +78,7 @@ impl Segment {
         room: SegmentRoom,
         file: io::Result<Arc<dyn File>>,
     ) -> Result<Self, LogError> {
+        assert!(HEADER_LEN <= room.needed && room.needed <= room.wanted, "a segment has room for its header");
         let build = || {
             let file = file?;
             match file.allocate(room.wanted) {
@@ -121,6 +122,7 @@ impl Segment {
     /// Reads at a position. Where the device has given up a place, the answer is what lies before it; the error comes when
     /// nothing does. So one bad sector does not take with it what was to be read together with it.
     pub(crate) fn read(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        assert!(position >= self.base, "a position is read from the segment that holds it");
         let offset = position - self.base;
         match self.file.read_at(buf, offset) {
             Err(error) if is_bad_place(&error) => self.read_before_bad_place(buf, offset),
@@ -253,7 +255,10 @@ impl Shared {
     }
 
     pub(crate) fn add(&self, segment: Segment) {
-        self.segments.write().unwrap_or_else(PoisonError::into_inner).insert(segment.base, segment);
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(segment.base, self.end(), "a segment begins where the log ends");
+        assert!(segments.keys().next_back().is_none_or(|last| *last < segment.base), "segments lie in order");
+        segments.insert(segment.base, segment);
     }
 
     /// The segment that holds `position`.
@@ -309,6 +314,7 @@ impl Shared {
     }
 
     pub(crate) fn set_durable(&self, durable: u64) {
+        assert!(durable <= self.end(), "what is durable was appended");
         self.durable.store(durable, Ordering::Release);
     }
 }

@@ -41,6 +41,10 @@ impl Reader {
         let gone = segments.iter().take(segments.len().saturating_sub(1));
         let gone: Vec<&SegmentInfo> = gone.filter(|segment| segment.end <= before).collect();
         let Some(last) = gone.last() else { return Ok(0) };
+        assert!(
+            gone.len() < segments.len() && last.end <= before,
+            "the newest segment and what is needed stay"
+        );
         mark(folder, last.end)?;
         // Out of the table first: nobody may find a segment whose file is gone.
         gone.iter().for_each(|segment| self.shared.remove(segment.base));

@@ -43,6 +43,7 @@ impl Applier {
 
     /// Whether everything is applied that the indexer was handed, `handed` batches.
     pub(crate) fn has_taken(&self, handed: u64) -> bool {
+        assert!(self.taken <= handed, "no more is applied than was handed over");
         self.taken == handed
     }
 
@@ -283,12 +284,20 @@ fn apply_all(
             }
         }
     }
+    assert!(frames.next().is_none(), "every record has one who waits for it");
     Ok(())
 }
 
 /// Writes what changed in the index to the key-value store. Only the thread that applies records may call this.
 pub(crate) fn flush(shared: &Shared) -> Result<(), StoreError> {
-    let changes = shared.read_state().changes();
+    let changes = {
+        let state = shared.read_state();
+        assert!(
+            state.applied() <= shared.reader.durable() || sabotage::is("flush-before-sync"),
+            "the index is never made durable beyond the log"
+        );
+        state.changes()
+    };
     // Readers go on while the batch is written: until `flushed`, they see the same values in memory.
     shared.kv.write(changes)?;
     shared.write_state().flushed();

@@ -80,6 +80,7 @@ impl Store {
     /// # Errors
     /// [`TrimError`]; trying again is fine.
     pub fn trim(&self, point: &TrimPoint) -> Result<Trimmed, TrimError> {
+        assert!(point.before <= self.shared.reader.durable(), "what is not durable is not given up");
         let needed = self.state().to_carry(point.before)?;
         let carried = self.carry(&needed)?;
         let record = Record::Trim(TrimRecord { before: point.before, queues: point.queues.clone() });
@@ -91,6 +92,7 @@ impl Store {
         }
         let bytes =
             self.shared.reader.remove_before(&*self.folder, point.before).map_err(StoreError::from)?;
+        assert!(self.log_start() <= point.before, "everything from the trim point on stays");
         Ok(Trimmed { carried, bytes })
     }
 

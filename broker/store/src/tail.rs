@@ -28,6 +28,8 @@ impl Tail {
     pub(crate) fn extend(&self, frames: impl IntoIterator<Item = Frame>) {
         let mut tail = self.frames.write().unwrap_or_else(PoisonError::into_inner);
         for frame in frames.into_iter().filter(|frame| frame.kind == Kind::Message as u8) {
+            let is_behind = |newest: &Frame| newest.end() <= frame.position;
+            assert!(tail.queue.back().is_none_or(is_behind), "messages come in the order of the log");
             tail.bytes += frame.len as usize;
             tail.queue.push_back(frame);
             while tail.bytes > self.bytes_max

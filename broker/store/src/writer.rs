@@ -222,6 +222,8 @@ impl Writer {
         self.shared.release_bytes(bytes);
         match stored {
             Ok(frames) => {
+                let answered: usize = waiting.iter().map(|(count, _)| count).sum();
+                assert_eq!(answered, frames.len(), "every record has one who waits for it");
                 let batch = Batch { frames, replicas, waiting };
                 let is_quiet = batch.frames.len() <= APPLY_RECORDS_MAX && self.shared.waiting_bytes() == 0;
                 if is_quiet && self.shared.gate.lets_through(replicas, batch.end()) {
@@ -323,10 +325,12 @@ impl Writer {
 
     /// Stores records that were prepared.
     fn append(&mut self, records: Vec<NewFrame>, wants_sync: bool) -> Result<Vec<Frame>, ProposeError> {
+        assert!(!records.is_empty(), "a batch holds records");
         // Store times never run backwards, so that "by time" look-ups can search by halving.
         let store_ms = self.shared.now_ms().max(self.last_ms);
         self.last_ms = store_ms;
         let places = self.store(&records, store_ms, wants_sync).map_err(|error| self.refusal(&error))?;
+        assert_eq!(places.len(), records.len(), "every record has its place");
         let frame = |(record, (position, len)): (NewFrame, (u64, u32))| Frame {
             position,
             len,

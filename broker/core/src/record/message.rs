@@ -164,12 +164,18 @@ impl MessageRecord {
     /// Appends the record body to `out`.
     pub fn encode_to(&self, out: &mut Vec<u8>) {
         let header_len = self.header.encoded_len();
+        let before = out.len();
         out.reserve(8 + header_len + self.system.len() + self.content.len());
         out.put_u32_le(u32::try_from(header_len).expect("a header is a few hundred bytes"));
         self.header.encode(out).expect("a Vec grows as needed");
         out.put_u32_le(u32::try_from(self.system.len()).expect("bounded by the request limit"));
         out.put_slice(&self.system);
         out.put_slice(&self.content);
+        assert_eq!(
+            out.len() - before,
+            8 + header_len + self.system.len() + self.content.len(),
+            "as reserved"
+        );
     }
 
     /// Reads a record body; the sections share memory with it.

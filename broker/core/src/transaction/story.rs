@@ -93,10 +93,10 @@ pub struct Undecided {
 impl HalfMessage {
     /// Notes that a check was put to a producer.
     pub fn note_check(&mut self, at_ms: i64, asked: &str) {
-        if self.story.len() == STORY_MAX {
-            self.story.remove(0);
-        }
+        let surplus = (self.story.len() + 1).saturating_sub(STORY_MAX);
+        self.story.drain(..surplus);
         self.story.push(CheckNote { at_ms, asked: asked.to_owned(), ..CheckNote::default() });
+        assert!(self.story.len() <= STORY_MAX, "a story is bounded");
     }
 
     /// Notes what was said to the newest check, unless something was said before or there was none.
