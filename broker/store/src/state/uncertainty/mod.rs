@@ -18,8 +18,8 @@
 //!   as long as its own bytes are; a bad block elsewhere must not void that.
 //! - "Give all topics new offsets and deliver everything again" is simple too, but repeats up to the whole retention to every
 //!   consumer: weeks of payments, because of one message.
-//! - A slave that has the range is the better source, and a member of a group uses it: a parked log is not applied behind
-//!   damage (`parked.rs`), the broker takes that range from its master. What is here is for those who have no such source.
+//! - Where a group has an intact copy, it is used: a parked log is not applied behind damage (`parked.rs`), and a master reads
+//!   messages of a damaged range from its slaves. What is here is for the member that has nothing else to go by.
 //!
 //! # What it guarantees
 //!
