@@ -139,6 +139,10 @@ fn transaction_id(broker: &str, held: u64, half: &HalfMessage) -> TransactionId 
 }
 
 impl StateTable for AuditTable {
+    fn families(&self) -> &'static [Family] {
+        &[Family::Audit]
+    }
+
     fn load(&mut self) -> Result<(), StoreError> {
         for pair in self.overlay.pairs(Family::Audit) {
             self.positions.insert(keys::parse_held(&pair?.0)?);

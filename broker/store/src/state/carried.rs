@@ -60,6 +60,10 @@ impl CarriedTable {
 }
 
 impl StateTable for CarriedTable {
+    fn families(&self) -> &'static [Family] {
+        &[Family::Kept]
+    }
+
     fn write_snapshot(&self, lists: &mut SnapshotLists) -> Result<(), StoreError> {
         self.each(|kept| lists.message(tag::KEPT, &kept))
     }

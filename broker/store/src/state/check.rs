@@ -4,16 +4,14 @@
 //! was there all the time may still know: entries below the offsets that the snapshot begins with, and transactions that
 //! ended before it. That is out of scope, everything else must be equal.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use kerolox_core::record::Record;
-use kerolox_core::timer::ScheduledMessage;
-use kerolox_core::transaction::HalfMessage;
 use kerolox_log::{DamagedRange, Frame};
 
-use super::pieces::{self, ENTRY_LEN};
-use super::queues::decode_bounds;
-use super::{FORMAT, QueueBounds, QueueRepair, StateMachine, dedup, held, keys, lookup};
+use super::table::{ComparedKey, ReplayBegin, StateTable};
+use super::{FORMAT, QueueRepair, StateMachine, keys};
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, KvError, MemKv, Op, Pair};
 
@@ -30,7 +28,8 @@ pub struct LogReplay {
     state: StateMachine,
     kv: Arc<dyn Kv>,
     until: u64,
-    doomed: Vec<Doomed>,
+    /// Keys that a record behind the index's position removes.
+    doomed: Vec<(Family, Range<Vec<u8>>)>,
     begin: Begin,
     /// Position of the first record of the log.
     start: u64,
@@ -49,14 +48,6 @@ enum Begin {
     Snapshot(u64),
     /// With the whole snapshot that began at this position.
     Begun(u64),
-}
-
-/// Keys that a record behind the index's position removes.
-struct Doomed {
-    family: Family,
-    prefix: Vec<u8>,
-    /// Only keys before this one.
-    before: Option<Vec<u8>>,
 }
 
 /// Where an index differs from what follows from the log.
@@ -198,7 +189,8 @@ impl LogReplay {
         self.flush()?;
         let mut comparison = Comparison::default();
         for family in Family::ALL {
-            let (mut own, mut found) = (Scan::new(&*self.kv, family), Scan::new(other, family));
+            let table = self.state.table_of(family);
+            let (mut own, mut found) = (Scan::new(&*self.kv, family, table), Scan::new(other, family, table));
             loop {
                 own.fill()?;
                 found.fill()?;
@@ -209,7 +201,9 @@ impl LogReplay {
                     (None, Some(b)) => (b.0.clone(), None, Some(&b.1)),
                     (Some(a), _) => (a.0.clone(), Some(&a.1), None),
                 };
-                let how = self.difference(family, &key, own_value, found_value)?;
+                let values = (own_value.map(Vec::as_slice), found_value.map(Vec::as_slice));
+                let compared = ComparedKey { family, key: &key, own: values.0, found: values.1 };
+                let how = self.difference(table, &compared)?;
                 own.skip(&key);
                 found.skip(&key);
                 comparison.keys += 1;
@@ -227,65 +221,24 @@ impl LogReplay {
     /// How the values of a key differ, as far as that says something.
     fn difference(
         &self,
-        family: Family,
-        key: &[u8],
-        own: Option<&Vec<u8>>,
-        found: Option<&Vec<u8>>,
+        table: Option<&dyn StateTable>,
+        key: &ComparedKey<'_>,
     ) -> Result<Option<How>, StoreError> {
-        let how = match (own, found) {
+        let how = match (key.own, key.found) {
             (own, found) if own == found => return Ok(None),
-            (Some(_), None) if self.is_doomed(family, key) => return Ok(None),
+            (Some(_), None) if self.is_doomed(key) => return Ok(None),
             (Some(_), None) => How::Missing,
             (None, _) => How::Unexpected,
             (Some(_), Some(_)) => How::Different,
         };
-        let is_old = match self.begin {
-            Begin::Begun(begin) => self.is_before(begin, family, key, own, found)?,
+        let is_old = match (self.begin, table) {
+            (Begin::Begun(position), Some(table)) => {
+                let begin = ReplayBegin { position, is_log_begin: position == self.start };
+                table.differs_before(begin, key)?
+            }
             _ => false,
         };
         Ok((!is_old).then_some(how))
-    }
-
-    /// Whether a difference lies in what went before the beginning of the state machine.
-    fn is_before(
-        &self,
-        begin: u64,
-        family: Family,
-        key: &[u8],
-        own: Option<&Vec<u8>>,
-        found: Option<&Vec<u8>>,
-    ) -> Result<bool, StoreError> {
-        match (family, own, found) {
-            (Family::Entries, own, found) => {
-                let (topic_id, queue, first) = keys::parse_block(key)?;
-                let bounds = self.state.queues.bounds(topic_id, queue);
-                let readable = (first + pieces::BLOCK).min(bounds.next).saturating_sub(bounds.min.max(first));
-                let len = usize::try_from(readable).expect("at most a block") * ENTRY_LEN;
-                // A block ends with its newest entry; where it begins depends on what was there when it was stored.
-                let kept = |block: Option<&Vec<u8>>| {
-                    let bytes = block.map_or(&[][..], Vec::as_slice);
-                    bytes.len().checked_sub(len).map(|at| bytes[at..].to_vec())
-                };
-                Ok(kept(own).is_some_and(|own| kept(found) == Some(own)))
-            }
-            (Family::Lookups, own, found) => {
-                let kept = |bucket: Option<&Vec<u8>>| {
-                    bucket.map_or_else(Vec::new, |bytes| lookup::since(key, bytes, begin))
-                };
-                Ok(kept(own) == kept(found))
-            }
-            // The first snapshot that was whole is not the one that the log begins with: its queues begin too late.
-            (Family::Queues, Some(own), Some(found)) if begin != self.start => {
-                let (own, found) = (decode_bounds(own)?, decode_bounds(found)?);
-                Ok(found.min <= own.min && QueueBounds { min: own.min, ..found } == own)
-            }
-            (Family::Dedup, None, Some(found)) => {
-                Ok(dedup::first_position(found).is_some_and(|position| position < begin))
-            }
-            (Family::Halves, None, Some(found)) => held::is_over::<HalfMessage>(found, begin),
-            (Family::Timers, None, Some(found)) => held::is_over::<ScheduledMessage>(found, begin),
-            _ => Ok(false),
-        }
     }
 
     /// Trims remove ranges of keys before the index's position moves on; a crash in between leaves an index without them. That
@@ -294,26 +247,15 @@ impl LogReplay {
         let malformed = |source| StoreError::Record { position: frame.position, source };
         let record = Record::decode(frame.kind, frame.body.clone()).map_err(malformed)?;
         if let Record::Trim(trim) = record {
-            let before = lookup::first_key(trim.before);
-            self.doom(Family::Lookups, Vec::new(), Some(before));
-            for state in trim.queues {
-                let before = keys::block(state.topic_id, state.queue, state.next);
-                self.doom(Family::Entries, keys::queue(state.topic_id, state.queue), Some(before));
-            }
+            let ranges = self.state.tables().into_iter().flat_map(|table| table.trimmed_ranges(&trim));
+            self.doomed.extend(ranges);
         }
         Ok(())
     }
 
-    fn doom(&mut self, family: Family, prefix: Vec<u8>, before: Option<Vec<u8>>) {
-        self.doomed.push(Doomed { family, prefix, before });
-    }
-
-    fn is_doomed(&self, family: Family, key: &[u8]) -> bool {
-        self.doomed.iter().any(|doomed| {
-            doomed.family == family
-                && key.starts_with(&doomed.prefix)
-                && doomed.before.as_deref().is_none_or(|before| key < before)
-        })
+    fn is_doomed(&self, key: &ComparedKey<'_>) -> bool {
+        let mut doomed = self.doomed.iter().filter(|(family, _)| *family == key.family);
+        doomed.any(|(_, range)| range.start.as_slice() <= key.key && key.key < range.end.as_slice())
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
@@ -341,14 +283,16 @@ pub fn applied_of(kv: &dyn Kv) -> Result<Option<u64>, StoreError> {
 struct Scan<'a> {
     kv: &'a dyn Kv,
     family: Family,
+    /// The table that has the family, and knows what its pieces are.
+    table: Option<&'a dyn StateTable>,
     page: std::vec::IntoIter<Pair>,
     next: Option<Vec<u8>>,
     current: Option<Pair>,
 }
 
 impl<'a> Scan<'a> {
-    fn new(kv: &'a dyn Kv, family: Family) -> Self {
-        Self { kv, family, page: Vec::new().into_iter(), next: Some(Vec::new()), current: None }
+    fn new(kv: &'a dyn Kv, family: Family, table: Option<&'a dyn StateTable>) -> Self {
+        Self { kv, family, table, page: Vec::new().into_iter(), next: Some(Vec::new()), current: None }
     }
 
     /// Makes sure that there is a current pair, if there are any left.
@@ -358,13 +302,14 @@ impl<'a> Scan<'a> {
         }
         self.read_page()?;
         let Some((key, piece)) = self.page.next() else { return Ok(()) };
-        let mut value = plain_of(self.family, piece);
-        let whole = whole_of(self.family, key);
+        let mut value = self.plain_of(piece);
+        let whole = self.whole_of(key);
         loop {
             self.read_page()?;
             match self.page.as_slice().first() {
-                Some((next, _)) if whole_of(self.family, next.clone()) == whole => {
-                    value.extend(plain_of(self.family, self.page.next().expect("looked at").1));
+                Some((next, _)) if self.whole_of(next.clone()) == whole => {
+                    let piece = self.page.next().expect("looked at").1;
+                    value.extend(self.plain_of(piece));
                 }
                 _ => break,
             }
@@ -385,6 +330,20 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
+    fn plain_of(&self, value: Vec<u8>) -> Vec<u8> {
+        match self.table {
+            Some(table) => table.plain_value(self.family, value),
+            None => value,
+        }
+    }
+
+    fn whole_of(&self, key: Vec<u8>) -> Vec<u8> {
+        match self.table {
+            Some(table) => table.whole_key(self.family, key),
+            None => key,
+        }
+    }
+
     fn peek(&self) -> Option<&Pair> {
         self.current.as_ref()
     }
@@ -393,20 +352,6 @@ impl<'a> Scan<'a> {
         if self.peek().is_some_and(|(own, _)| own == key) {
             self.current = None;
         }
-    }
-}
-
-/// A value in a form that shows no borders between pieces.
-fn plain_of(family: Family, value: Vec<u8>) -> Vec<u8> {
-    if family == Family::Entries { pieces::plain(value) } else { value }
-}
-
-/// The key that stands for everything that `key` holds a piece of.
-fn whole_of(family: Family, key: Vec<u8>) -> Vec<u8> {
-    match family {
-        Family::Entries => pieces::block_key(&key).unwrap_or(key),
-        Family::Lookups => lookup::bucket_key(&key).unwrap_or(key),
-        _ => key,
     }
 }
 

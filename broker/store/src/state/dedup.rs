@@ -22,7 +22,7 @@ use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op, pairs};
 use crate::state::keys;
 use crate::state::overlay::Overlay;
-use crate::state::table::{QueueId, StateTable};
+use crate::state::table::{ComparedKey, QueueId, ReplayBegin, StateTable};
 
 /// The message of which others are repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,6 +185,10 @@ impl DedupTable {
 }
 
 impl StateTable for DedupTable {
+    fn families(&self) -> &'static [Family] {
+        &[Family::Dedup]
+    }
+
     fn load(&mut self) -> Result<(), StoreError> {
         let mut from = keys::id(1);
         // One key of each bucket is enough: on to the next bucket.
@@ -236,6 +240,14 @@ impl StateTable for DedupTable {
         Ok(())
     }
 
+    /// Messages before that are not remembered.
+    fn differs_before(&self, begin: ReplayBegin, key: &ComparedKey<'_>) -> Result<bool, StoreError> {
+        let (None, Some(found)) = (key.own, key.found) else { return Ok(false) };
+        // Values of both kinds begin with the position of the first message.
+        let first = found.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
+        Ok(first.is_some_and(|position| position < begin.position))
+    }
+
     fn shift(&mut self, (topic_id, queue): QueueId, from: u64, by: u64) -> Result<(), StoreError> {
         for pair in pairs(|from, limit| self.kv.scan(Family::Dedup, from, limit)) {
             let (key, value) = pair?;
@@ -278,9 +290,4 @@ fn decode(bytes: &[u8]) -> Result<FirstMessage, StoreError> {
     };
     let store_ms = keys::read_u64(store_ms, what)?.cast_signed();
     Ok(FirstMessage { position: keys::read_u64(position, what)?, store_ms, place })
-}
-
-/// Position of the record that a value of the family, of whatever kind, says to be the first one.
-pub(super) fn first_position(value: &[u8]) -> Option<u64> {
-    value.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
 }

@@ -77,6 +77,10 @@ impl GroupTable {
 }
 
 impl StateTable for GroupTable {
+    fn families(&self) -> &'static [Family] {
+        &[Family::Groups]
+    }
+
     fn load(&mut self) -> Result<(), StoreError> {
         for group in keys::messages::<Group>(self.overlay.kv(), Family::Groups, "group")? {
             self.insert(Arc::new(group));

@@ -6,7 +6,7 @@ use kerolox_core::record::{SnapshotRecord, TrimRecord};
 use kerolox_log::Frame;
 
 use crate::error::StoreError;
-use crate::kv::{Kv, Op};
+use crate::kv::{Family, Kv, Op};
 use crate::state::table::StateTable;
 use crate::state::{FORMAT, keys};
 
@@ -40,6 +40,10 @@ impl LogHead {
 }
 
 impl StateTable for LogHead {
+    fn families(&self) -> &'static [Family] {
+        &[]
+    }
+
     fn load(&mut self) -> Result<(), StoreError> {
         let kv = &*self.kv;
         let known = |key: &[u8]| {
@@ -52,7 +56,7 @@ impl StateTable for LogHead {
         self.store_ms = keys::state_u64(kv, keys::STORE_MS)?.map_or(0, u64::cast_signed);
         // Nor the epoch: it was always the first one.
         self.epoch = keys::state_u32(kv, keys::EPOCH)?.unwrap_or(1);
-        let broker = kv.get(crate::kv::Family::State, keys::BROKER)?;
+        let broker = kv.get(Family::State, keys::BROKER)?;
         let broker = broker.ok_or_else(|| StoreError::Index("broker".to_owned()))?;
         self.broker = String::from_utf8_lossy(&broker).into_owned();
         Ok(())

@@ -17,7 +17,7 @@ use crate::state::keys;
 use crate::state::overlay::Overlay;
 use crate::state::pieces::QueueEntry;
 use crate::state::snapshot::{SnapshotLists, tag};
-use crate::state::table::{QueueId, StateTable};
+use crate::state::table::{ComparedKey, QueueId, ReplayBegin, StateTable};
 
 /// Key under which half messages stand in the due index that are undecided, but never due: parked ones, and those that are
 /// decided with another one.
@@ -29,6 +29,8 @@ pub trait HeldKind: Deref<Target = HeldMessage> + Clone + Send + Sync {
     const FAMILY: Family;
     /// The open ones by due time and position.
     const DUE: Family;
+    /// Both.
+    const FAMILIES: &'static [Family];
     /// For errors.
     const NAME: &'static str;
     /// Their list in a snapshot.
@@ -67,6 +69,7 @@ pub trait HeldKind: Deref<Target = HeldMessage> + Clone + Send + Sync {
 impl HeldKind for HalfMessage {
     const FAMILY: Family = Family::Halves;
     const DUE: Family = Family::HalfDue;
+    const FAMILIES: &'static [Family] = &[Self::FAMILY, Self::DUE];
     const NAME: &'static str = "half message";
     const TAG: u32 = tag::HALVES;
 
@@ -106,6 +109,7 @@ impl HeldKind for HalfMessage {
 impl HeldKind for ScheduledMessage {
     const FAMILY: Family = Family::Timers;
     const DUE: Family = Family::TimerDue;
+    const FAMILIES: &'static [Family] = &[Self::FAMILY, Self::DUE];
     const NAME: &'static str = "scheduled message";
     const TAG: u32 = tag::TIMERS;
 
@@ -301,6 +305,10 @@ impl<T: HeldKind> HeldTable<T> {
 }
 
 impl<T: HeldKind> StateTable for HeldTable<T> {
+    fn families(&self) -> &'static [Family] {
+        T::FAMILIES
+    }
+
     fn load(&mut self) -> Result<(), StoreError> {
         let mut open = HashMap::new();
         self.each_open(|_, held| {
@@ -335,6 +343,17 @@ impl<T: HeldKind> StateTable for HeldTable<T> {
 
     fn pending_len(&self) -> usize {
         self.overlay.len()
+    }
+
+    /// What was decided before that may be known.
+    fn differs_before(&self, begin: ReplayBegin, key: &ComparedKey<'_>) -> Result<bool, StoreError> {
+        match (key.own, key.found) {
+            (None, Some(found)) if key.family == T::FAMILY => {
+                let held: T = decoded(found)?;
+                Ok(!held.is_open() && held.decided_at < begin.position)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// What was decided stays, for it answers those who ask or decide once more.
@@ -394,12 +413,6 @@ impl<T: HeldKind> StateTable for HeldTable<T> {
 pub(super) fn entry_of(message: &HeldMessage, position: u64, visible_ms: i64) -> QueueEntry {
     let HeldMessage { frame_len: len, tag_hash, .. } = *message;
     QueueEntry { position: message.location(position), len, tag_hash, visible_ms }
-}
-
-/// Whether a stored value says that it was decided before a position.
-pub(super) fn is_over<T: HeldKind>(value: &[u8], before: u64) -> Result<bool, StoreError> {
-    let held: T = decoded(value)?;
-    Ok(!held.is_open() && held.decided_at < before)
 }
 
 fn decoded<T: HeldKind>(bytes: &[u8]) -> Result<T, StoreError> {

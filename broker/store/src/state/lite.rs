@@ -88,6 +88,10 @@ impl LiteTable {
 }
 
 impl StateTable for LiteTable {
+    fn families(&self) -> &'static [Family] {
+        &[Family::Lites]
+    }
+
     fn load(&mut self) -> Result<(), StoreError> {
         // Absent in an index from before there were lite topics.
         self.next_queue = keys::state_u32(self.overlay.kv(), keys::NEXT_LITE)?.unwrap_or(FIRST_LITE_QUEUE);

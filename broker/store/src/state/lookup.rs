@@ -5,6 +5,7 @@
 //! a look-up reads one bucket, one 4096th, of each GiB of the log. The log is cut into such parts so that what was trimmed
 //! goes with one range.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use kerolox_core::record::TrimRecord;
@@ -12,7 +13,7 @@ use kerolox_core::record::TrimRecord;
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op};
 use crate::state::keys;
-use crate::state::table::StateTable;
+use crate::state::table::{ComparedKey, ReplayBegin, StateTable};
 
 /// Bytes of the log whose messages share their keys: 2 to the power of this.
 const PART_BITS: u32 = 30;
@@ -84,7 +85,7 @@ impl LookupTable {
 
     /// Where messages lie that have this hash, newest first, as far as they lie before `before` and within `log`, the part of
     /// the log that was applied and not trimmed. Other messages may have the same hash.
-    pub(super) fn positions(&self, hash: u64, before: u64, log: std::ops::Range<u64>) -> MessagePositions {
+    pub(super) fn positions(&self, hash: u64, before: u64, log: Range<u64>) -> MessagePositions {
         let added = self.added.iter();
         let found = added
             .filter(|located| located.hash == hash && located.position < before)
@@ -101,6 +102,10 @@ impl LookupTable {
 }
 
 impl StateTable for LookupTable {
+    fn families(&self) -> &'static [Family] {
+        &[Family::Lookups]
+    }
+
     fn changes(&self, ops: &mut Vec<Op>) {
         let mut added = self.added.clone();
         // Stable: within a bucket, positions keep growing.
@@ -125,20 +130,36 @@ impl StateTable for LookupTable {
         // At once, as in queues: readers look at nothing that was trimmed.
         Ok(self.kv.write(vec![Op::DeleteRange(Family::Lookups, first_key(0), first_key(trim.before))])?)
     }
+
+    fn trimmed_ranges(&self, trim: &TrimRecord) -> Vec<(Family, Range<Vec<u8>>)> {
+        // What the keys of a bucket have in common is shorter than any of them.
+        vec![(Family::Lookups, Vec::new()..first_key(trim.before))]
+    }
+
+    fn whole_key(&self, _family: Family, key: Vec<u8>) -> Vec<u8> {
+        bucket_key(&key).unwrap_or(key)
+    }
+
+    fn differs_before(&self, begin: ReplayBegin, key: &ComparedKey<'_>) -> Result<bool, StoreError> {
+        let kept = |bucket: Option<&[u8]>| {
+            bucket.map_or_else(Vec::new, |bytes| since(key.key, bytes, begin.position))
+        };
+        Ok(kept(key.own) == kept(key.found))
+    }
 }
 
 /// The first key of the part that `position` lies in.
-pub(super) fn first_key(position: u64) -> Vec<u8> {
+fn first_key(position: u64) -> Vec<u8> {
     keys::lookup(part(position), 0, 0)
 }
 
 /// What the keys of a bucket have in common.
-pub(super) fn bucket_key(key: &[u8]) -> Option<Vec<u8>> {
+fn bucket_key(key: &[u8]) -> Option<Vec<u8>> {
     (key.len() == keys::lookup(0, 0, 0).len()).then(|| key[..keys::lookup_prefix(0, 0).len()].to_vec())
 }
 
 /// What a bucket holds of the messages at `begin` and behind; `key` is one of its keys or what they have in common.
-pub(super) fn since(key: &[u8], located: &[u8], begin: u64) -> Vec<u8> {
+fn since(key: &[u8], located: &[u8], begin: u64) -> Vec<u8> {
     let part = key.first_chunk::<4>().map_or(0, |part| u32::from_be_bytes(*part));
     let position = |place: &[u8; LOCATED_LEN]| {
         let place = u32::from_be_bytes(*place.last_chunk().expect("longer than 4 bytes"));

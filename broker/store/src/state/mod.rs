@@ -169,6 +169,11 @@ impl StateMachine {
         ]
     }
 
+    /// The table that has a family; [`Family::State`] has values of several.
+    fn table_of(&self, family: Family) -> Option<&dyn StateTable> {
+        self.tables().into_iter().find(|table| table.families().contains(&family))
+    }
+
     fn new(kv: Arc<dyn Kv>, loading: Loading) -> Self {
         Self {
             loading,

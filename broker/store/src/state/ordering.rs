@@ -92,6 +92,10 @@ fn ends<'a>(queues: &'a QueueTable, topic: &'a Topic) -> impl Fn(u32) -> Option<
 }
 
 impl StateTable for OrderingTable {
+    fn families(&self) -> &'static [Family] {
+        &[Family::Moving]
+    }
+
     fn load(&mut self) -> Result<(), StoreError> {
         for pair in pairs(|from, limit| self.kv.scan(Family::Moving, from, limit)) {
             let (key, value) = pair?;

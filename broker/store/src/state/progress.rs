@@ -209,6 +209,10 @@ impl ProgressTable {
 }
 
 impl StateTable for ProgressTable {
+    fn families(&self) -> &'static [Family] {
+        &[Family::Progress]
+    }
+
     fn write_snapshot(&self, lists: &mut SnapshotLists) -> Result<(), StoreError> {
         let item = |(group_id, topic_id, queue), acks| GroupProgress { group_id, topic_id, queue, acks };
         for pair in self.stored_only() {

@@ -1,6 +1,7 @@
 //! Queues: which message has which offset.
 
 use std::collections::{HashMap, hash_map};
+use std::ops::Range;
 use std::sync::Arc;
 
 use kerolox_core::lite::is_lite;
@@ -10,9 +11,9 @@ use kerolox_log::sabotage;
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op, pairs};
 use crate::state::keys;
-use crate::state::pieces::{BLOCK, QueueEntry, decode_piece, encode_piece};
+use crate::state::pieces::{BLOCK, ENTRY_LEN, QueueEntry, block_key, decode_piece, encode_piece, plain};
 use crate::state::snapshot::{SnapshotLists, tag};
-use crate::state::table::{QueueId, StateTable};
+use crate::state::table::{ComparedKey, QueueId, ReplayBegin, StateTable};
 
 /// Pieces that are read at a time, at the most.
 const PIECES_PAGE: usize = 32;
@@ -331,6 +332,10 @@ impl QueueTable {
 }
 
 impl StateTable for QueueTable {
+    fn families(&self) -> &'static [Family] {
+        &[Family::Queues, Family::Entries]
+    }
+
     fn load(&mut self) -> Result<(), StoreError> {
         for pair in pairs(|from, limit| self.kv.scan(Family::Queues, from, limit)) {
             let (key, value) = pair?;
@@ -415,13 +420,47 @@ impl StateTable for QueueTable {
         trim.queues.iter().for_each(|state| self.expire_before(state, &mut ops));
         Ok(self.kv.write(ops)?)
     }
+
+    fn trimmed_ranges(&self, trim: &TrimRecord) -> Vec<(Family, Range<Vec<u8>>)> {
+        let key = |state: &QueueState, offset| keys::block(state.topic_id, state.queue, offset);
+        trim.queues.iter().map(|state| (Family::Entries, key(state, 0)..key(state, state.next))).collect()
+    }
+
+    fn whole_key(&self, family: Family, key: Vec<u8>) -> Vec<u8> {
+        if family == Family::Entries { block_key(&key).unwrap_or(key) } else { key }
+    }
+
+    fn plain_value(&self, family: Family, value: Vec<u8>) -> Vec<u8> {
+        if family == Family::Entries { plain(value) } else { value }
+    }
+
+    fn differs_before(&self, begin: ReplayBegin, key: &ComparedKey<'_>) -> Result<bool, StoreError> {
+        if key.family == Family::Entries {
+            let (topic_id, queue, first) = keys::parse_block(key.key)?;
+            let bounds = self.bounds(topic_id, queue);
+            let readable = (first + BLOCK).min(bounds.next).saturating_sub(bounds.min.max(first));
+            let len = usize::try_from(readable).expect("at most a block") * ENTRY_LEN;
+            // A block ends with its newest entry; where it begins depends on what was there when it was stored.
+            let kept = |block: Option<&[u8]>| {
+                let bytes = block.unwrap_or_default();
+                bytes.len().checked_sub(len).map(|at| bytes[at..].to_vec())
+            };
+            return Ok(kept(key.own).is_some_and(|own| kept(key.found) == Some(own)));
+        }
+        // The first snapshot that was whole is not the one that the log begins with: its queues begin too late.
+        let (Some(own), Some(found), false) = (key.own, key.found, begin.is_log_begin) else {
+            return Ok(false);
+        };
+        let (own, found) = (decode_bounds(own)?, decode_bounds(found)?);
+        Ok(found.min <= own.min && QueueBounds { min: own.min, ..found } == own)
+    }
 }
 
 fn encode_bounds(bounds: &QueueBounds) -> Vec<u8> {
     [bounds.min.to_be_bytes(), bounds.next.to_be_bytes(), bounds.newest_ms.to_be_bytes()].concat()
 }
 
-pub(super) fn decode_bounds(bytes: &[u8]) -> Result<QueueBounds, StoreError> {
+fn decode_bounds(bytes: &[u8]) -> Result<QueueBounds, StoreError> {
     let (parts, []) = bytes.as_chunks::<8>() else { return Err(StoreError::Index("queue bounds".into())) };
     let [min, next, newest] = parts else { return Err(StoreError::Index("queue bounds".into())) };
     Ok(QueueBounds {

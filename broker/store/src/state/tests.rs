@@ -363,3 +363,13 @@ fn the_audit_trail_survives_and_is_bounded() {
         assert_eq!(state.audit.newest(entries[1].0, 1).expect("reads"), entries[2..3]);
     }
 }
+
+#[test]
+fn every_family_of_the_store_has_one_table() {
+    let state = StateMachine::empty(Arc::new(MemKv::default())).expect("memory");
+    for family in Family::ALL {
+        let tables = state.tables();
+        let owners = tables.iter().filter(|table| table.families().contains(&family)).count();
+        assert_eq!(owners, usize::from(family != Family::State), "{family:?}");
+    }
+}

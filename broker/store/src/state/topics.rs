@@ -99,6 +99,10 @@ impl TopicTable {
 }
 
 impl StateTable for TopicTable {
+    fn families(&self) -> &'static [Family] {
+        &[Family::Topics]
+    }
+
     fn load(&mut self) -> Result<(), StoreError> {
         for topic in keys::messages::<Topic>(self.overlay.kv(), Family::Topics, "topic")? {
             self.insert(Arc::new(topic));

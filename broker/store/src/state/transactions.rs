@@ -16,7 +16,7 @@ use crate::state::apply::malformed;
 use crate::state::held::{HeldTable, entry_of};
 use crate::state::pieces::QueueEntry;
 use crate::state::snapshot::SnapshotLists;
-use crate::state::table::{QueueId, StateTable};
+use crate::state::table::{ComparedKey, QueueId, ReplayBegin, StateTable};
 use crate::state::{Event, Outcome, StateMachine, keys};
 
 /// Half messages by position, undecided ones also by the time of their next check. Reads as the table of those messages.
@@ -84,6 +84,10 @@ impl TransactionTable {
 }
 
 impl StateTable for TransactionTable {
+    fn families(&self) -> &'static [Family] {
+        self.halves.families()
+    }
+
     fn load(&mut self) -> Result<(), StoreError> {
         let joining = self.halves.kv().get(Family::State, keys::JOINING)?.unwrap_or_default();
         let joining = joining.chunks(8).map(|position| keys::read_u64(position, "joining"));
@@ -120,6 +124,10 @@ impl StateTable for TransactionTable {
 
     fn trim(&mut self, trim: &TrimRecord) -> Result<(), StoreError> {
         self.halves.trim(trim)
+    }
+
+    fn differs_before(&self, begin: ReplayBegin, key: &ComparedKey<'_>) -> Result<bool, StoreError> {
+        self.halves.differs_before(begin, key)
     }
 
     fn shift(&mut self, queue: QueueId, from: u64, by: u64) -> Result<(), StoreError> {

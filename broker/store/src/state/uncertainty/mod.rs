@@ -231,6 +231,10 @@ impl DamageUncertainty {
 }
 
 impl StateTable for DamageUncertainty {
+    fn families(&self) -> &'static [Family] {
+        &[]
+    }
+
     fn changes(&self, ops: &mut Vec<Op>) {
         if self.since_damage.is_none() {
             ops.push(Op::Delete(Family::State, keys::UNSETTLED.to_vec()));
