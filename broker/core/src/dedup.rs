@@ -45,6 +45,7 @@ impl Dedup {
         let by = parse_by(topic.attributes.get(DEDUP_ATTRIBUTE)?).ok()??;
         let window = topic.attributes.get(DEDUP_WINDOW_ATTRIBUTE);
         let window_ms = window.and_then(|text| parse_window(text).ok()).unwrap_or(WINDOW_MS_DEFAULT);
+        assert!((WINDOW_MS_MIN..=WINDOW_MS_MAX).contains(&window_ms), "a window is within its limits");
         Some(Self { by, window_ms })
     }
 

@@ -225,6 +225,11 @@ pub fn changed(present: Option<&Group>, change: &GroupChange) -> Result<Group, G
         }
     }
     attributes::apply(&mut group.attributes, changes);
+    assert_eq!(
+        group.id,
+        present.map_or(0, |present| present.id),
+        "a change leaves the id to the state machine"
+    );
     Ok(group)
 }
 

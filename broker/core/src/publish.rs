@@ -295,7 +295,9 @@ pub fn share_transaction(topic: &Topic, kinds: &[MessageType]) -> Result<bool, P
 /// The queue of a topic with `write_queues` queues in which messages with a priority stand: the queues are the priorities,
 /// and the highest one takes whatever is above it (RocketMQ's rule).
 pub fn queue_of_priority(priority: u32, write_queues: u32) -> u32 {
-    priority.min(write_queues.saturating_sub(1))
+    let queue = priority.min(write_queues.saturating_sub(1));
+    assert!(queue == 0 || queue < write_queues, "a priority is one of the queues");
+    queue
 }
 
 fn check_message_id(id: &str) -> Result<(), PublishError> {

@@ -279,6 +279,13 @@ pub fn changed(
         }
     }
     attributes::apply(&mut topic.attributes, changes);
+    assert_eq!(
+        topic.id,
+        present.map_or(0, |present| present.id),
+        "a change leaves the id to the state machine"
+    );
+    assert!(0 < topic.write_queues && topic.write_queues <= topic.read_queues, "what is written can be read");
+    assert!(!topic.types.is_empty(), "a topic takes messages of some type");
     Ok(topic)
 }
 

@@ -26,12 +26,14 @@ impl ReadyQueues {
         if self.known.insert(queue) {
             self.order.push_back(queue);
         }
+        assert_eq!(self.order.len(), self.known.len(), "each queue stands here once");
     }
 
     /// Takes the queue that has waited longest.
     pub fn pop(&mut self) -> Option<u32> {
         let queue = self.order.pop_front()?;
-        self.known.remove(&queue);
+        let was_known = self.known.remove(&queue);
+        assert!(was_known, "what stands in the order is known");
         Some(queue)
     }
 
@@ -41,6 +43,7 @@ impl ReadyQueues {
             self.attempts.pop_front();
         }
         self.attempts.push_back((attempt_id.to_owned(), queues));
+        assert!(self.attempts.len() <= REPEATABLE_MAX, "what is remembered is bounded");
     }
 
     /// The receive with this attempt id is repeated: the queues that it got messages of come first.
@@ -53,6 +56,7 @@ impl ReadyQueues {
             }
             self.order.push_front(queue);
         }
+        assert_eq!(self.order.len(), self.known.len(), "each queue stands here once");
     }
 }
 

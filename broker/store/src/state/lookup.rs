@@ -46,6 +46,7 @@ impl Located {
     }
 
     fn encode(self) -> [u8; LOCATED_LEN] {
+        assert!(part_start(self.part()) <= self.position, "a part begins before what lies in it");
         let place = (self.position - part_start(self.part())) / ALIGNMENT;
         let place = u32::try_from(place).expect("a part has fewer places than 2 to the power of 32");
         let mut bytes = [0; LOCATED_LEN];

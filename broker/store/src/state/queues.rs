@@ -318,6 +318,10 @@ impl QueueTable {
         let name = (state.topic_id, state.queue);
         let Some(queue) = self.queues.get_mut(&name) else { return };
         let (old, min) = (queue.bounds.min, state.next.clamp(queue.bounds.min, queue.bounds.next));
+        assert!(
+            old <= min && min <= queue.bounds.next,
+            "what has expired stays so, and nothing else than there was"
+        );
         queue.bounds.min = min;
         if !std::mem::replace(&mut queue.dirty, true) {
             self.dirty.push(name);

@@ -56,6 +56,7 @@ impl TransactionTable {
     /// A half message is stored that waits for the one whose transaction it belongs to.
     fn join(&mut self, position: u64, half: &HalfMessage) {
         assert!(half.joins, "what is decided by itself joins nothing");
+        assert!(self.joining.last().is_none_or(|last| *last < position), "those that join lie in order");
         self.halves.put(position, None, half);
         self.joining.push(position);
     }
@@ -233,6 +234,7 @@ impl StateMachine {
             half.is_undecided() || sabotage::is("last-decision-wins"),
             "the first decision about a half message stays"
         );
+        assert!(position < frame.position, "a decision lies behind what it decides");
         let mut decided = half.clone();
         decided.message.decided_by.clone_from(&settling.by);
         decided.message.decided_ms = frame.store_ms;
