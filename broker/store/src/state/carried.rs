@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op};
 use crate::state::keys;
 use crate::state::overlay::Overlay;
-use crate::state::pieces::{QueueEntry, decode_entry, encode_entry};
+use crate::state::queues::{QueueEntry, decode_entry, encode_entry};
 use crate::state::snapshot::{SnapshotLists, tag};
 use crate::state::table::StateTable;
 

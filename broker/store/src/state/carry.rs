@@ -5,7 +5,7 @@ use kerolox_core::record::{Carried, QueueState};
 use crate::error::StoreError;
 use crate::state::StateMachine;
 use crate::state::held::{HeldKind, HeldTable, entry_of};
-use crate::state::pieces::QueueEntry;
+use crate::state::queues::QueueEntry;
 
 /// A message record that has to be repeated before its segment can go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op};
 use crate::state::apply::malformed;
 use crate::state::held::{HeldTable, entry_of};
-use crate::state::pieces::QueueEntry;
+use crate::state::queues::QueueEntry;
 use crate::state::snapshot::SnapshotLists;
 use crate::state::table::{ComparedKey, QueueId, ReplayBegin, StateTable};
 use crate::state::{Event, Outcome, StateMachine, keys};

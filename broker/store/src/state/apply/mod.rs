@@ -10,7 +10,7 @@ use kerolox_core::timer::{ScheduledMessage, TimerPhase};
 use kerolox_log::Frame;
 
 use crate::error::StoreError;
-use crate::state::pieces::QueueEntry;
+use crate::state::queues::QueueEntry;
 use crate::state::snapshot::Loading;
 use crate::state::transactions::{Settling, held_message};
 use crate::state::{Event, FirstMessage, Outcome, StateMachine};

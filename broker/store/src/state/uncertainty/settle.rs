@@ -10,7 +10,7 @@ use kerolox_log::DamagedRange;
 
 use super::{DamageUncertainty, QueueRepair, Uncertain};
 use crate::error::StoreError;
-use crate::state::pieces::QueueEntry;
+use crate::state::queues::QueueEntry;
 use crate::state::snapshot::Loading;
 use crate::state::table::QueueId;
 use crate::state::{StateMachine, keys};

@@ -4,6 +4,8 @@
 //! was there all the time may still know: entries below the offsets that the snapshot begins with, and transactions that
 //! ended before it. That is out of scope, everything else must be equal.
 
+mod scan;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,13 +17,14 @@ use super::{FORMAT, QueueRepair, StateMachine, keys};
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, KvError, MemKv, Op, Pair};
 
+use scan::Scan;
+
 /// Changed keys that are kept apart before they are moved to the map.
 const FLUSH_KEYS: usize = 50_000;
 /// They are counted once in so many records.
 const RECORDS_PER_COUNT: u64 = 64;
 /// Differences that are described; the others are counted.
 const EXAMPLES: usize = 20;
-const PAGE: usize = 1024;
 
 /// An index in memory, made from the records of a log.
 pub struct LogReplay {
@@ -277,82 +280,6 @@ pub fn applied_of(kv: &dyn Kv) -> Result<Option<u64>, StoreError> {
     }
     let applied = kv.get(Family::State, keys::APPLIED)?;
     applied.map(|bytes| keys::read_u64(&bytes, "applied position")).transpose()
-}
-
-/// All pairs of a family, read a page at a time. Pairs that are apart only because a flush came in between are one here.
-struct Scan<'a> {
-    kv: &'a dyn Kv,
-    family: Family,
-    /// The table that has the family, and knows what its pieces are.
-    table: Option<&'a dyn StateTable>,
-    page: std::vec::IntoIter<Pair>,
-    next: Option<Vec<u8>>,
-    current: Option<Pair>,
-}
-
-impl<'a> Scan<'a> {
-    fn new(kv: &'a dyn Kv, family: Family, table: Option<&'a dyn StateTable>) -> Self {
-        Self { kv, family, table, page: Vec::new().into_iter(), next: Some(Vec::new()), current: None }
-    }
-
-    /// Makes sure that there is a current pair, if there are any left.
-    fn fill(&mut self) -> Result<(), KvError> {
-        if self.current.is_some() {
-            return Ok(());
-        }
-        self.read_page()?;
-        let Some((key, piece)) = self.page.next() else { return Ok(()) };
-        let mut value = self.plain_of(piece);
-        let whole = self.whole_of(key);
-        loop {
-            self.read_page()?;
-            match self.page.as_slice().first() {
-                Some((next, _)) if self.whole_of(next.clone()) == whole => {
-                    let piece = self.page.next().expect("looked at").1;
-                    value.extend(self.plain_of(piece));
-                }
-                _ => break,
-            }
-        }
-        self.current = Some((whole, value));
-        Ok(())
-    }
-
-    fn read_page(&mut self) -> Result<(), KvError> {
-        if self.page.as_slice().is_empty()
-            && let Some(from) = self.next.take()
-        {
-            let page = self.kv.scan(self.family, &from, PAGE)?;
-            // The smallest key behind the last one.
-            self.next = page.last().map(|(key, _)| [key, &[0][..]].concat());
-            self.page = page.into_iter();
-        }
-        Ok(())
-    }
-
-    fn plain_of(&self, value: Vec<u8>) -> Vec<u8> {
-        match self.table {
-            Some(table) => table.plain_value(self.family, value),
-            None => value,
-        }
-    }
-
-    fn whole_of(&self, key: Vec<u8>) -> Vec<u8> {
-        match self.table {
-            Some(table) => table.whole_key(self.family, key),
-            None => key,
-        }
-    }
-
-    fn peek(&self) -> Option<&Pair> {
-        self.current.as_ref()
-    }
-
-    fn skip(&mut self, key: &[u8]) {
-        if self.peek().is_some_and(|(own, _)| own == key) {
-            self.current = None;
-        }
-    }
 }
 
 struct WithoutEntries(MemKv);

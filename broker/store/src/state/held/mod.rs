@@ -1,146 +1,24 @@
 //! What half messages and scheduled messages have in common: a record that is held back, found by its position, and by a time
 //! as long as it is open.
 
+mod kinds;
+
 use std::collections::HashMap;
-use std::ops::Deref;
 use std::sync::Arc;
 
 use kerolox_core::held::HeldMessage;
 use kerolox_core::record::{HeldState, SnapshotRecord, TrimRecord};
-use kerolox_core::timer::{ScheduledMessage, TimerPhase};
-use kerolox_core::transaction::{HalfMessage, Phase};
-use prost::DecodeError;
 
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op, Pair};
 use crate::state::keys;
 use crate::state::overlay::Overlay;
-use crate::state::pieces::QueueEntry;
-use crate::state::snapshot::{SnapshotLists, tag};
+use crate::state::queues::QueueEntry;
+use crate::state::snapshot::SnapshotLists;
 use crate::state::table::{ComparedKey, QueueId, ReplayBegin, StateTable};
 
-/// Key under which half messages stand in the due index that are undecided, but never due: parked ones, and those that are
-/// decided with another one.
-pub(super) const NEVER_MS: i64 = i64::MAX;
-
-/// A kind of message that is held back.
-pub trait HeldKind: Deref<Target = HeldMessage> + Clone + Send + Sync {
-    /// All of them by position.
-    const FAMILY: Family;
-    /// The open ones by due time and position.
-    const DUE: Family;
-    /// Both.
-    const FAMILIES: &'static [Family];
-    /// For errors.
-    const NAME: &'static str;
-    /// Their list in a snapshot.
-    const TAG: u32;
-
-    /// Stored form.
-    fn to_bytes(&self) -> Vec<u8>;
-
-    /// Reads the stored form.
-    ///
-    /// # Errors
-    /// [`DecodeError`] when it is none.
-    fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError>;
-
-    /// Takes their list out of a snapshot.
-    fn take(part: &mut SnapshotRecord) -> Vec<HeldState>;
-
-    /// What they have in common.
-    fn message_mut(&mut self) -> &mut HeldMessage;
-
-    /// Whether it waits for a decision.
-    fn is_open(&self) -> bool;
-
-    /// When something is to be done about it, as long as it is open.
-    fn due_ms(&self) -> i64;
-
-    /// Whether it was decided that it is visible: then it is so at its offset.
-    fn is_visible(&self) -> bool;
-
-    /// Whether it counts as one of those that are open; messages of one transaction count once.
-    fn is_counted(&self) -> bool {
-        true
-    }
-}
-
-impl HeldKind for HalfMessage {
-    const FAMILY: Family = Family::Halves;
-    const DUE: Family = Family::HalfDue;
-    const FAMILIES: &'static [Family] = &[Self::FAMILY, Self::DUE];
-    const NAME: &'static str = "half message";
-    const TAG: u32 = tag::HALVES;
-
-    fn to_bytes(&self) -> Vec<u8> {
-        self.encode()
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
-        Self::decode(bytes)
-    }
-
-    fn take(part: &mut SnapshotRecord) -> Vec<HeldState> {
-        std::mem::take(&mut part.halves)
-    }
-
-    fn message_mut(&mut self) -> &mut HeldMessage {
-        &mut self.message
-    }
-
-    fn is_open(&self) -> bool {
-        self.is_undecided()
-    }
-
-    fn due_ms(&self) -> i64 {
-        if self.phase == Phase::Parked || self.joins { NEVER_MS } else { self.next_check_ms }
-    }
-
-    fn is_visible(&self) -> bool {
-        self.phase == Phase::Committed
-    }
-
-    fn is_counted(&self) -> bool {
-        !self.joins
-    }
-}
-
-impl HeldKind for ScheduledMessage {
-    const FAMILY: Family = Family::Timers;
-    const DUE: Family = Family::TimerDue;
-    const FAMILIES: &'static [Family] = &[Self::FAMILY, Self::DUE];
-    const NAME: &'static str = "scheduled message";
-    const TAG: u32 = tag::TIMERS;
-
-    fn to_bytes(&self) -> Vec<u8> {
-        self.encode()
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
-        Self::decode(bytes)
-    }
-
-    fn take(part: &mut SnapshotRecord) -> Vec<HeldState> {
-        std::mem::take(&mut part.timers)
-    }
-
-    fn message_mut(&mut self) -> &mut HeldMessage {
-        &mut self.message
-    }
-
-    fn is_open(&self) -> bool {
-        self.is_pending()
-    }
-
-    fn due_ms(&self) -> i64 {
-        self.due_ms
-    }
-
-    fn is_visible(&self) -> bool {
-        self.phase == TimerPhase::Delivered
-    }
-}
+pub use kinds::HeldKind;
+use kinds::NEVER_MS;
 
 /// Messages of one kind that are held back, by position.
 pub struct HeldTable<T> {

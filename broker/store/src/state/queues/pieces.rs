@@ -93,7 +93,7 @@ pub(super) fn plain(piece: Vec<u8>) -> Vec<u8> {
     entries.map(|entries| entries.iter().flat_map(encode_entry).collect()).unwrap_or(piece)
 }
 
-pub(super) fn encode_entry(entry: &QueueEntry) -> [u8; ENTRY_LEN] {
+pub(in crate::state) fn encode_entry(entry: &QueueEntry) -> [u8; ENTRY_LEN] {
     let mut bytes = [0; ENTRY_LEN];
     bytes[..8].copy_from_slice(&entry.position.to_be_bytes());
     bytes[8..12].copy_from_slice(&entry.len.to_be_bytes());
@@ -102,7 +102,7 @@ pub(super) fn encode_entry(entry: &QueueEntry) -> [u8; ENTRY_LEN] {
     bytes
 }
 
-pub(super) fn decode_entry(bytes: &[u8]) -> Result<QueueEntry, StoreError> {
+pub(in crate::state) fn decode_entry(bytes: &[u8]) -> Result<QueueEntry, StoreError> {
     let bytes: &[u8; ENTRY_LEN] = bytes.try_into().map_err(|_| StoreError::Index("queue entry".into()))?;
     let long = |at: usize| -> [u8; 8] { bytes[at..at + 8].try_into().expect("8 bytes") };
     let short = |at: usize| -> [u8; 4] { bytes[at..at + 4].try_into().expect("4 bytes") };
