@@ -5,6 +5,7 @@ use kerolox_core::record::{Carried, QueueState};
 use crate::error::StoreError;
 use crate::state::StateMachine;
 use crate::state::held::{HeldKind, HeldTable, entry_of};
+use crate::state::progress::ProgressId;
 use crate::state::queues::QueueEntry;
 
 /// A message record that has to be repeated before its segment can go.
@@ -98,7 +99,8 @@ impl StateMachine {
         let mut needed = Vec::new();
         self.held_to_carry(&self.transactions, before, &mut needed)?;
         self.held_to_carry(&self.timers, before, &mut needed)?;
-        for ((_, topic_id, queue), acks) in self.progress.all()? {
+        for (id, acks) in self.progress.all()? {
+            let ProgressId { topic_id, queue, .. } = id;
             if !self.topics.has(topic_id) {
                 continue;
             }
@@ -147,7 +149,8 @@ impl StateMachine {
             let (topic_id, queue) = (state.topic_id, state.queue);
             let expiring = self.queues.bounds(topic_id, queue).min..state.next;
             for group_id in self.groups.ids() {
-                let acks = self.progress.logged(group_id, topic_id, queue)?.unwrap_or_default();
+                let acks =
+                    self.progress.logged(ProgressId { group_id, topic_id, queue })?.unwrap_or_default();
                 for (offset, _, _) in acks.attempted().filter(|(offset, _, _)| expiring.contains(offset)) {
                     // One that was carried forward already stays where it is.
                     let Some(entry) = self.entry(topic_id, queue, offset)? else { continue };

@@ -5,6 +5,7 @@ use prost::Message;
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op, pairs};
 use crate::state::dedup::Bucket;
+use crate::state::progress::ProgressId;
 
 pub(super) const APPLIED: &[u8] = b"applied";
 pub(super) const FORMAT: &[u8] = b"format";
@@ -89,14 +90,14 @@ pub(super) fn parse_due(key: &[u8]) -> Result<(i64, u64), StoreError> {
     }
 }
 
-pub(super) fn progress(group_id: u32, topic_id: u32, queue: u32) -> Vec<u8> {
-    [group_id.to_be_bytes(), topic_id.to_be_bytes(), queue.to_be_bytes()].concat()
+pub(super) fn progress(id: ProgressId) -> Vec<u8> {
+    [id.group_id.to_be_bytes(), id.topic_id.to_be_bytes(), id.queue.to_be_bytes()].concat()
 }
 
-pub(super) fn parse_progress(key: &[u8]) -> Result<(u32, u32, u32), StoreError> {
+pub(super) fn parse_progress(key: &[u8]) -> Result<ProgressId, StoreError> {
     let (group, queue) = key.split_at_checked(4).ok_or_else(|| StoreError::Index("progress key".into()))?;
     let (topic_id, queue) = parse_queue(queue)?;
-    Ok((read_u32(group, "progress key")?, topic_id, queue))
+    Ok(ProgressId { group_id: read_u32(group, "progress key")?, topic_id, queue })
 }
 
 pub(super) fn parse_held(key: &[u8]) -> Result<u64, StoreError> {

@@ -85,6 +85,7 @@ pub use transactions::TransactionTable;
 pub use uncertainty::{DamageUncertainty, QueueRepair};
 
 use head::LogHead;
+use progress::ProgressId;
 use snapshot::Loading;
 use table::StateTable;
 
@@ -273,7 +274,7 @@ impl StateMachine {
     /// # Errors
     /// [`StoreError`] when the store fails.
     pub fn acks(&self, group_id: u32, topic_id: u32, queue: u32) -> Result<Option<Acks>, StoreError> {
-        let mut acks = self.progress.logged(group_id, topic_id, queue)?;
+        let mut acks = self.progress.logged(ProgressId { group_id, topic_id, queue })?;
         if let Some(acks) = &mut acks {
             acks.expire_below(self.queues.bounds(topic_id, queue).min);
         }

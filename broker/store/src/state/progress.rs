@@ -16,8 +16,13 @@ use crate::state::table::{QueueId, StateTable};
 /// Number of no group (theirs begin with 1): its progress in a dead-letter topic tells which dead letters went back.
 pub(super) const REDRIVEN: u32 = 0;
 
-/// Group, topic and queue.
-type ProgressId = (u32, u32, u32);
+/// A group and a queue in which it consumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ProgressId {
+    pub(super) group_id: u32,
+    pub(super) topic_id: u32,
+    pub(super) queue: u32,
+}
 
 /// What each group has finished in each queue. In memory is what is in use: what changed since the flush before the last one.
 pub struct ProgressTable {
@@ -44,11 +49,11 @@ struct GoneProgress {
 }
 
 impl GoneProgress {
-    fn has(&self, (group_id, topic_id, queue): ProgressId) -> bool {
+    fn has(&self, id: ProgressId) -> bool {
         !self.ops.is_empty()
-            && (self.groups.contains(&group_id)
-                || self.topics.contains(&topic_id)
-                || self.queues.contains(&(topic_id, queue)))
+            && (self.groups.contains(&id.group_id)
+                || self.topics.contains(&id.topic_id)
+                || self.queues.contains(&(id.topic_id, id.queue)))
     }
 }
 
@@ -58,20 +63,14 @@ impl ProgressTable {
     }
 
     /// What the log says that a group has finished in a queue, without what expired since.
-    pub(super) fn logged(
-        &self,
-        group_id: u32,
-        topic_id: u32,
-        queue: u32,
-    ) -> Result<Option<Acks>, StoreError> {
-        let id = (group_id, topic_id, queue);
+    pub(super) fn logged(&self, id: ProgressId) -> Result<Option<Acks>, StoreError> {
         if let Some(progress) = self.recent.get(&id) {
             return Ok(Some(progress.acks.clone()));
         }
         if self.gone.has(id) {
             return Ok(None);
         }
-        let stored = self.kv.get(Family::Progress, &keys::progress(group_id, topic_id, queue))?;
+        let stored = self.kv.get(Family::Progress, &keys::progress(id))?;
         stored.map(|bytes| decode(&bytes)).transpose()
     }
 
@@ -80,7 +79,8 @@ impl ProgressTable {
     /// # Errors
     /// [`StoreError`] when the store fails or holds something malformed.
     pub fn is_redriven(&self, topic_id: u32, queue: u32, offset: u64) -> Result<bool, StoreError> {
-        Ok(self.logged(REDRIVEN, topic_id, queue)?.is_some_and(|acks| acks.is_done(offset)))
+        let id = ProgressId { group_id: REDRIVEN, topic_id, queue };
+        Ok(self.logged(id)?.is_some_and(|acks| acks.is_done(offset)))
     }
 
     /// The ids of the topics in which a group finished or failed anything, or was given an offset.
@@ -101,7 +101,7 @@ impl ProgressTable {
             from = keys::queue(group_id, next);
         }
         topics.retain(|topic| !self.gone.topics.contains(topic));
-        topics.extend(self.recent.keys().filter(|(group, _, _)| *group == group_id).map(|id| id.1));
+        topics.extend(self.recent.keys().filter(|id| id.group_id == group_id).map(|id| id.topic_id));
         Ok(topics)
     }
 
@@ -115,22 +115,22 @@ impl ProgressTable {
         max: usize,
     ) -> Result<BTreeMap<u32, Acks>, StoreError> {
         let from = from.max(FIRST_LITE_QUEUE);
-        let key = keys::progress(group_id, topic_id, from);
+        let key = keys::progress(ProgressId { group_id, topic_id, queue: from });
         let mut page = BTreeMap::new();
         for (key, value) in self.kv.scan(Family::Progress, &key, max)? {
-            let (group, topic, queue) = keys::parse_progress(&key)?;
-            if (group, topic) != (group_id, topic_id) {
+            let id = keys::parse_progress(&key)?;
+            if (id.group_id, id.topic_id) != (group_id, topic_id) {
                 break;
             }
-            page.insert(queue, decode(&value)?);
+            page.insert(id.queue, decode(&value)?);
         }
         let is_full = page.len() == max;
         // Behind a full page, what only memory knows belongs to a later one.
         let last = page.keys().last().copied().filter(|_| is_full).unwrap_or(LAST_LITE_QUEUE);
-        let recent = self.recent.iter().filter(|((group, topic, queue), _)| {
-            (*group, *topic) == (group_id, topic_id) && (from..=last).contains(queue)
+        let recent = self.recent.iter().filter(|(id, _)| {
+            (id.group_id, id.topic_id) == (group_id, topic_id) && (from..=last).contains(&id.queue)
         });
-        page.extend(recent.map(|((_, _, queue), progress)| (*queue, progress.acks.clone())));
+        page.extend(recent.map(|(id, progress)| (id.queue, progress.acks.clone())));
         Ok(page)
     }
 
@@ -158,9 +158,9 @@ impl ProgressTable {
     }
 
     /// Replaces what a group has finished in a queue.
-    pub(super) fn put(&mut self, group_id: u32, topic_id: u32, queue: u32, acks: Acks) {
+    pub(super) fn put(&mut self, id: ProgressId, acks: Acks) {
         let new = RecentProgress { acks, is_dirty: true };
-        let old = self.recent.insert((group_id, topic_id, queue), new);
+        let old = self.recent.insert(id, new);
         self.dirty += usize::from(old.is_none_or(|old| !old.is_dirty));
         assert!(self.dirty <= self.recent.len(), "what is not stored is in memory");
     }
@@ -168,18 +168,18 @@ impl ProgressTable {
     /// Changes what a group has finished in a queue.
     pub(super) fn change(
         &mut self,
-        (group_id, topic_id, queue): ProgressId,
+        id: ProgressId,
         change: impl FnOnce(&mut Acks),
     ) -> Result<(), StoreError> {
-        let mut acks = self.logged(group_id, topic_id, queue)?.unwrap_or_default();
+        let mut acks = self.logged(id)?.unwrap_or_default();
         change(&mut acks);
-        self.put(group_id, topic_id, queue, acks);
+        self.put(id, acks);
         Ok(())
     }
 
     /// Makes offsets of a queue open again for all groups, as far as memory knows their progress.
     pub(super) fn reopen_recent(&mut self, queue: QueueId, first: u64, end: u64) {
-        let here = self.recent.iter_mut().filter(|((_, topic, number), _)| (*topic, *number) == queue);
+        let here = self.recent.iter_mut().filter(|(id, _)| (id.topic_id, id.queue) == queue);
         here.for_each(|(_, progress)| progress.acks.reopen(first, end));
     }
 
@@ -195,8 +195,8 @@ impl ProgressTable {
 
     /// Groups that have progress in a topic, of those with these ids.
     fn groups_in(&self, topic_id: u32, group_ids: &[u32]) -> Result<BTreeSet<u32>, StoreError> {
-        let recent = self.recent.keys().filter(|(_, topic, _)| *topic == topic_id);
-        let mut groups: BTreeSet<u32> = recent.map(|(group, _, _)| *group).collect();
+        let recent = self.recent.keys().filter(|id| id.topic_id == topic_id);
+        let mut groups: BTreeSet<u32> = recent.map(|id| id.group_id).collect();
         for group_id in group_ids {
             let prefix = keys::queue(*group_id, topic_id);
             let found = self.kv.scan(Family::Progress, &prefix, 1)?;
@@ -214,7 +214,10 @@ impl StateTable for ProgressTable {
     }
 
     fn write_snapshot(&self, lists: &mut SnapshotLists) -> Result<(), StoreError> {
-        let item = |(group_id, topic_id, queue), acks| GroupProgress { group_id, topic_id, queue, acks };
+        let item = |id: ProgressId, acks| {
+            let ProgressId { group_id, topic_id, queue } = id;
+            GroupProgress { group_id, topic_id, queue, acks }
+        };
         for pair in self.stored_only() {
             let (id, acks) = pair?;
             lists.message(tag::PROGRESS, &item(id, acks));
@@ -240,16 +243,15 @@ impl StateTable for ProgressTable {
         for GroupProgress { group_id, topic_id, queue, acks } in part.progress.drain(..) {
             let acks =
                 Acks::decode(&acks).map_err(|error| StoreError::Index(format!("snapshot: {error}")))?;
-            self.put(group_id, topic_id, queue, acks);
+            self.put(ProgressId { group_id, topic_id, queue }, acks);
         }
         Ok(())
     }
 
     fn changes(&self, ops: &mut Vec<Op>) {
         ops.extend(self.gone.ops.iter().cloned());
-        for ((group_id, topic_id, queue), progress) in self.recent.iter().filter(|(_, p)| p.is_dirty) {
-            let key = keys::progress(*group_id, *topic_id, *queue);
-            ops.push(Op::Put(Family::Progress, key, progress.acks.encode()));
+        for (id, progress) in self.recent.iter().filter(|(_, progress)| progress.is_dirty) {
+            ops.push(Op::Put(Family::Progress, keys::progress(*id), progress.acks.encode()));
         }
     }
 
@@ -265,7 +267,7 @@ impl StateTable for ProgressTable {
     }
 
     fn drop_topic(&mut self, topic_id: u32, group_ids: &[u32]) -> Result<(), StoreError> {
-        self.forget(|(_, topic, _)| *topic == topic_id);
+        self.forget(|id| id.topic_id == topic_id);
         self.gone.topics.insert(topic_id);
         let groups = group_ids.iter().chain([&REDRIVEN]);
         let prefixes = groups.map(|group_id| keys::queue(*group_id, topic_id));
@@ -276,17 +278,18 @@ impl StateTable for ProgressTable {
     fn drop_queues(&mut self, topic_id: u32, queues: &[u32], group_ids: &[u32]) -> Result<(), StoreError> {
         let groups = self.groups_in(topic_id, group_ids)?;
         let queues: HashSet<u32> = queues.iter().copied().collect();
-        self.forget(|(_, topic, queue)| *topic == topic_id && queues.contains(queue));
+        self.forget(|id| id.topic_id == topic_id && queues.contains(&id.queue));
         for queue in queues {
             self.gone.queues.insert((topic_id, queue));
-            let keys = groups.iter().map(|group_id| keys::progress(*group_id, topic_id, queue));
+            let id = |group_id: &u32| ProgressId { group_id: *group_id, topic_id, queue };
+            let keys = groups.iter().map(|group_id| keys::progress(id(group_id)));
             self.gone.ops.extend(keys.map(|key| Op::Delete(Family::Progress, key)));
         }
         Ok(())
     }
 
     fn drop_group(&mut self, group_id: u32) {
-        self.forget(|(group, _, _)| *group == group_id);
+        self.forget(|id| id.group_id == group_id);
         self.gone.groups.insert(group_id);
         self.gone.ops.push(Op::DeletePrefix(Family::Progress, keys::id(group_id)));
     }

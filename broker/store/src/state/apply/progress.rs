@@ -10,7 +10,7 @@ use kerolox_core::record::{
 use kerolox_log::Frame;
 
 use crate::error::StoreError;
-use crate::state::progress::REDRIVEN;
+use crate::state::progress::{ProgressId, REDRIVEN};
 use crate::state::{Event, Outcome, StateMachine};
 
 impl StateMachine {
@@ -44,7 +44,7 @@ impl StateMachine {
             return Ok(());
         }
         let uncertainty = &self.uncertainty;
-        self.progress.change((group_id, topic_id, queue), |acks| {
+        self.progress.change(ProgressId { group_id, topic_id, queue }, |acks| {
             if uncertainty.is_open() {
                 acks.apply(&uncertainty.certain(change));
                 uncertainty.reopen(topic_id, queue, acks);
@@ -92,9 +92,9 @@ impl StateMachine {
         if self.entry(topic_id, queue, offset)?.is_none() {
             self.carried.put(topic_id, queue, offset, &dead);
         }
-        let dead_letter = (REDRIVEN, dead_topic_id, dead_queue);
+        let dead_letter = ProgressId { group_id: REDRIVEN, topic_id: dead_topic_id, queue: dead_queue };
         self.progress.change(dead_letter, |acks| acks.ack(dead_offset, dead_offset + 1))?;
-        self.progress.change((group_id, topic_id, queue), |acks| {
+        self.progress.change(ProgressId { group_id, topic_id, queue }, |acks| {
             acks.reopen(offset, offset + 1);
             acks.attempt(offset, 0, now_ms);
         })?;
