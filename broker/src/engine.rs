@@ -12,7 +12,7 @@ use kerolox_core::topic::{PERM_READ, PERM_WRITE, Topic, TopicChange};
 use kerolox_core::{group, topic};
 use kerolox_kit::refusal::Refusal;
 use kerolox_proto::v2::Code;
-use kerolox_store::{Applied, Outcome, ProposeError, QueueEntry, ReadMessage, Store, StoreError};
+use kerolox_store::{AppliedRecord, ApplyOutcome, ProposeError, QueueEntry, ReadMessage, Store, StoreError};
 use tokio::sync::{Mutex, MutexGuard, Notify, oneshot, watch};
 
 use crate::config::BrokerConfig;
@@ -119,7 +119,7 @@ impl Engine {
     pub fn propose(
         &self,
         record: &Record,
-    ) -> impl Future<Output = Result<Applied, ProposeError>> + Send + use<> {
+    ) -> impl Future<Output = Result<AppliedRecord, ProposeError>> + Send + use<> {
         let (answer, applied) = oneshot::channel();
         // Acknowledgements that are lost with the master come again as messages; everything else is to be kept.
         let is_progress = matches!(record, Record::Progress(_));
@@ -183,7 +183,7 @@ impl Engine {
         topic: &Topic,
         messages: &[Record],
         reservation: Option<Reservation>,
-    ) -> impl Future<Output = Result<Vec<Applied>, ProposeError>> + Send + use<> {
+    ) -> impl Future<Output = Result<Vec<AppliedRecord>, ProposeError>> + Send + use<> {
         let (answer, applied) = oneshot::channel();
         if let Some(refusal) = self.refusal() {
             drop(answer.send(Err(refusal)));
@@ -261,7 +261,7 @@ impl Engine {
             wanted.id = self.store.state().topics.next_id();
         }
         match self.change(MetaChange::PutTopic(wanted)).await? {
-            Outcome::Topic(topic, created) => {
+            ApplyOutcome::Topic(topic, created) => {
                 self.topics_changed.notify_one();
                 self.topics_version.send_modify(|version| *version += 1);
                 Ok((topic, created))
@@ -292,7 +292,7 @@ impl Engine {
             wanted.id = self.store.state().groups.next_id();
         }
         match self.change(MetaChange::PutGroup(wanted)).await? {
-            Outcome::Group(group, created) => Ok((group, created)),
+            ApplyOutcome::Group(group, created) => Ok((group, created)),
             other => Err(unexpected(&other)),
         }
     }
@@ -306,7 +306,7 @@ impl Engine {
         let id = self.store.state().groups.next_id();
         let wanted = Group { id, ..group.as_member(client) };
         match self.change(MetaChange::PutGroup(wanted)).await? {
-            Outcome::Group(member, _) => Ok(member),
+            ApplyOutcome::Group(member, _) => Ok(member),
             other => Err(unexpected(&other)),
         }
     }
@@ -341,8 +341,8 @@ impl Engine {
             let mut made = self.propose_for(topic, &records, None).await?.into_iter();
             for queue in queues.iter_mut().filter(|queue| queue.is_none()) {
                 *queue = match made.next().map(|applied| applied.outcome) {
-                    Some(Outcome::Lite { queue, .. }) => Some(queue),
-                    Some(Outcome::TopicGone) => return Err(LiteError::NoTopic(topic.name.clone())),
+                    Some(ApplyOutcome::Lite { queue, .. }) => Some(queue),
+                    Some(ApplyOutcome::TopicGone) => return Err(LiteError::NoTopic(topic.name.clone())),
                     _ => return Err(LiteError::NoNumbers),
                 };
             }
@@ -356,7 +356,7 @@ impl Engine {
     /// [`ChangeError::Log`].
     pub async fn drop_lites(&self, drop: DropLites) -> Result<bool, ChangeError> {
         match self.change(MetaChange::DropLites(drop)).await? {
-            Outcome::Deleted(was_there) => Ok(was_there),
+            ApplyOutcome::Deleted(was_there) => Ok(was_there),
             other => Err(unexpected(&other)),
         }
     }
@@ -401,12 +401,12 @@ impl Engine {
     async fn delete(&self, change: MetaChange) -> Result<bool, ChangeError> {
         let _changing = self.changing.lock().await;
         match self.change(change).await? {
-            Outcome::Deleted(was_there) => Ok(was_there),
+            ApplyOutcome::Deleted(was_there) => Ok(was_there),
             other => Err(unexpected(&other)),
         }
     }
 
-    async fn change(&self, change: MetaChange) -> Result<Outcome, ChangeError> {
+    async fn change(&self, change: MetaChange) -> Result<ApplyOutcome, ChangeError> {
         let record = Record::Meta(MetaRecord { change: Some(change) });
         Ok(self.propose(&record).await?.outcome)
     }
@@ -452,7 +452,7 @@ pub enum LiteError {
     Log(#[from] ProposeError),
 }
 
-fn unexpected(outcome: &Outcome) -> ChangeError {
+fn unexpected(outcome: &ApplyOutcome) -> ChangeError {
     ChangeError::Invalid(format!("the change had another effect than it should ({outcome:?}); try it again"))
 }
 

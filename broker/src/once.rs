@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kerolox_core::record::{MessageRecord, Record};
 use kerolox_core::topic::Topic;
-use kerolox_store::{Applied, FirstMessage, Outcome, ProposeError, StoreError};
+use kerolox_store::{AppliedRecord, ApplyOutcome, FirstMessage, ProposeError, StoreError};
 use tokio::sync::Notify;
 
 use crate::engine::Engine;
@@ -74,7 +74,7 @@ pub(crate) enum OnceError {
     Store(#[from] StoreError),
 }
 
-/// Stores the messages that repeat no others. Each repeat has the outcome [`Outcome::Duplicate`].
+/// Stores the messages that repeat no others. Each repeat has the outcome [`ApplyOutcome::Duplicate`].
 ///
 /// # Errors
 /// [`OnceError`]; none of the messages was stored then.
@@ -83,7 +83,7 @@ pub(crate) async fn store(
     topic: &Topic,
     messages: Vec<MessageRecord>,
     now_ms: i64,
-) -> Result<Vec<Applied>, OnceError> {
+) -> Result<Vec<AppliedRecord>, OnceError> {
     let known: Vec<Option<u128>> = messages.iter().map(|message| message.header.dedup()).collect();
     let mut sorted: Vec<(u32, u128)> = known.iter().flatten().map(|known| (topic.id, *known)).collect();
     if sorted.is_empty() {
@@ -103,10 +103,10 @@ pub(crate) async fn store(
                 Some(same) => same.clone(),
                 None => {
                     match known.map(|known| index.first_of(topic, known, now_ms)).transpose()?.flatten() {
-                        Some(first) => Answer::Known(Applied {
+                        Some(first) => Answer::Known(AppliedRecord {
                             position: first.position,
                             store_ms: first.store_ms,
-                            outcome: Outcome::Duplicate(first),
+                            outcome: ApplyOutcome::Duplicate(first),
                         }),
                         None => {
                             records.push(Record::Message(message));
@@ -136,21 +136,21 @@ pub(crate) async fn store(
 }
 
 /// What becomes of a message that repeats another one of its request.
-fn repeat_of(applied: &Applied) -> Applied {
+fn repeat_of(applied: &AppliedRecord) -> AppliedRecord {
     let place = match applied.outcome {
-        Outcome::Visible { queue, offset } => Some((queue, offset)),
-        Outcome::Held | Outcome::Scheduled => None,
+        ApplyOutcome::Visible { queue, offset } => Some((queue, offset)),
+        ApplyOutcome::Held | ApplyOutcome::Scheduled => None,
         _ => return applied.clone(),
     };
     let first = FirstMessage { position: applied.position, store_ms: applied.store_ms, place };
-    Applied { outcome: Outcome::Duplicate(first), ..applied.clone() }
+    AppliedRecord { outcome: ApplyOutcome::Duplicate(first), ..applied.clone() }
 }
 
 /// What a message is answered with.
 #[derive(Clone)]
 enum Answer {
     /// It repeats one that is stored.
-    Known(Applied),
+    Known(AppliedRecord),
     /// With what became of its record, which has this number.
     Stored(usize),
     /// As a repeat of the record of this number.

@@ -19,7 +19,7 @@ use kerolox_kit::telemetry::{RegisteredPolicy, SettingsPolicy};
 use kerolox_nameserver::{AccessPoint, RegistryService};
 use kerolox_proto::kerolox::BrokerInfo;
 use kerolox_proto::v2::admin_server::AdminServer;
-use kerolox_store::{Event, GuardedClock, Store};
+use kerolox_store::{GuardedClock, StateEvent, Store};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::Routes as Services;
@@ -81,12 +81,12 @@ struct Heard {
 
 impl News {
     /// Called on a thread of the store.
-    pub(crate) fn notice(&self, event: &Event) {
+    pub(crate) fn notice(&self, event: &StateEvent) {
         let heard = self.0.read().unwrap_or_else(PoisonError::into_inner);
         heard.arrivals.notice(event);
         match event {
-            Event::HalfDue { due_ms } => heard.halves.notice(*due_ms),
-            Event::TimerDue { due_ms } => heard.due.notice(*due_ms),
+            StateEvent::HalfDue { due_ms } => heard.halves.notice(*due_ms),
+            StateEvent::TimerDue { due_ms } => heard.due.notice(*due_ms),
             _ => {}
         }
     }

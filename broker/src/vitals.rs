@@ -10,7 +10,7 @@ use kerolox_kit::process::Shutdown;
 use kerolox_kit::routes::Routes;
 use kerolox_log::DamagedRange;
 use kerolox_replication::MemberRole;
-use kerolox_store::{GuardedClock, Opening, Progress, QueueRepair};
+use kerolox_store::{GuardedClock, Opening, QueueRepair, RebuildProgress};
 
 use crate::early::Losses;
 use crate::index_folder::{Damage, IndexFolder};
@@ -74,7 +74,7 @@ struct Sight {
     is_announced: bool,
     /// What this member is; `None` for a broker that is no member of a replicated group.
     role: Option<MemberRole>,
-    opening: Option<Progress>,
+    opening: Option<RebuildProgress>,
     is_open: bool,
     index: Damage,
     /// Up to where the new index is, and where the one before it was, as log positions.
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(told(&serving(), "serving"), (200, State::Ok, "clients are served".into()));
         let starting = Sight::default();
         assert_eq!(told(&starting, "index").0, 503);
-        let progress = Progress { from: 0, position: 43, end: 100, elapsed: Duration::from_secs(8) };
+        let progress = RebuildProgress { from: 0, position: 43, end: 100, elapsed: Duration::from_secs(8) };
         let rebuilding = Sight { opening: Some(progress), ..Sight::default() };
         let (status, _, reason) = told(&rebuilding, "index");
         assert_eq!(

@@ -13,7 +13,7 @@ use kerolox_kit::process::now_ms;
 use kerolox_kit::refusal::Refusal;
 use kerolox_log::sabotage::is;
 use kerolox_proto::v2::Code;
-use kerolox_store::{Event, Store};
+use kerolox_store::{StateEvent, Store};
 
 use super::acknowledged::AckJournal;
 use super::alarm::Alarm;
@@ -71,7 +71,7 @@ pub struct Arrivals {
 
 impl Arrivals {
     /// Called on a thread of the store.
-    pub fn notice(&self, event: &Event) {
+    pub fn notice(&self, event: &StateEvent) {
         let each = |topic_id: &u32, queue: &u32, act: &dyn Fn(&TopicSubscription)| {
             if is_lite(*queue) {
                 return self.lites.each(*topic_id, *queue, act);
@@ -84,15 +84,15 @@ impl Arrivals {
                 .for_each(|subscription| act(subscription));
         };
         match event {
-            Event::Arrived { topic_id, queue, end } => {
+            StateEvent::Arrived { topic_id, queue, end } => {
                 each(topic_id, queue, &|s| s.extend(*queue, *end));
                 self.notice_lite(*topic_id, *queue);
                 self.watches.arrived(*topic_id, *queue);
             }
-            Event::Trimmed { topic_id, queue, min } => {
+            StateEvent::Trimmed { topic_id, queue, min } => {
                 each(topic_id, queue, &|s| s.with(|engine| engine.expire_below(*queue, *min)))
             }
-            Event::Reopened { group_id, topic_id, queue, offset } => {
+            StateEvent::Reopened { group_id, topic_id, queue, offset } => {
                 each(topic_id, queue, &|s| {
                     if s.group_id() == *group_id {
                         s.reopen(now_ms(), *queue, *offset);
@@ -100,10 +100,10 @@ impl Arrivals {
                 });
                 self.notice_lite(*topic_id, *queue);
             }
-            Event::LiteCreated { topic_id, queue, name } => {
+            StateEvent::LiteCreated { topic_id, queue, name } => {
                 self.lites.directory.created(*topic_id, *queue, name)
             }
-            Event::LiteDropped { topic_id, queue, name } => {
+            StateEvent::LiteDropped { topic_id, queue, name } => {
                 self.lites.drop_queue(*topic_id, *queue);
                 self.lites.directory.dropped(*topic_id, *queue, name);
             }

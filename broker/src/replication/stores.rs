@@ -6,7 +6,7 @@ use kerolox_kit::data_folder::DataFolder;
 use kerolox_log::Salt;
 use kerolox_log::fs::Folder;
 use kerolox_store::state::StateMachine;
-use kerolox_store::{Event, GuardedClock, Store, StoreError, StoreOptions};
+use kerolox_store::{GuardedClock, StateEvent, Store, StoreError, StoreOptions};
 
 use crate::index_folder::IndexFolder;
 
@@ -33,7 +33,7 @@ pub(crate) struct Stores {
     pub(crate) data: Arc<DataFolder>,
     pub(crate) index: Arc<IndexFolder>,
     pub(crate) clock: Arc<GuardedClock>,
-    pub(crate) listener: Arc<dyn Fn(&Event) + Send + Sync>,
+    pub(crate) listener: Arc<dyn Fn(&StateEvent) + Send + Sync>,
 }
 
 impl Stores {

@@ -10,7 +10,7 @@ use kerolox_core::topic::Topic;
 use kerolox_kit::process::now_ms;
 use kerolox_model::names::dead_letter_topic;
 use kerolox_proto::kerolox as pb;
-use kerolox_store::{Outcome, QueueEntry, Store, StoreError};
+use kerolox_store::{ApplyOutcome, QueueEntry, Store, StoreError};
 
 use super::failure::Failure;
 use crate::delivery::{Deliveries, TopicSubscription};
@@ -147,8 +147,8 @@ pub(super) async fn redrive(
     }
     for proposal in proposals {
         match proposal.await.map_err(|error| refused_by_log(&error))?.outcome {
-            Outcome::Repeated => answer.repeated += 1,
-            Outcome::Deleted(_) => answer.gone += 1,
+            ApplyOutcome::Repeated => answer.repeated += 1,
+            ApplyOutcome::Deleted(_) => answer.gone += 1,
             _ => answer.redriven += 1,
         }
     }

@@ -13,7 +13,7 @@ use kerolox_core::transaction::{HalfMessage, Phase, Source};
 use kerolox_log::Frame;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::kerolox as pb;
-use kerolox_store::{Outcome, Page, Standing, Store, StoreError};
+use kerolox_store::{ApplyOutcome, LookupPage, MessageStanding, Store, StoreError};
 
 use super::failure::Failure;
 use crate::check_back::WebhookCounts;
@@ -143,19 +143,19 @@ impl Desk {
         };
         let applied = self.engine.propose(&record).await.map_err(|error| refused_by_log(&error))?;
         match applied.outcome {
-            Outcome::Contradicted => Err(Failure::Invalid(format!(
+            ApplyOutcome::Contradicted => Err(Failure::Invalid(format!(
                 "the transaction was {} before, and the first decision stands",
                 match request.action() {
                     pb::TransactionAction::Commit => word(Phase::RolledBack),
                     _ => word(Phase::Committed),
                 }
             ))),
-            Outcome::NoSuchHalf => Err(unknown()),
-            Outcome::TopicGone => {
+            ApplyOutcome::NoSuchHalf => Err(unknown()),
+            ApplyOutcome::TopicGone => {
                 Err(Failure::NotFound("the topic of the transaction was deleted".to_owned()))
             }
             outcome => {
-                Ok(pb::SettleTransactionResponse { error: None, repeated: outcome == Outcome::Repeated })
+                Ok(pb::SettleTransactionResponse { error: None, repeated: outcome == ApplyOutcome::Repeated })
             }
         }
     }
@@ -250,11 +250,11 @@ impl Desk {
 
     fn find_by_message(&self, message_id: &str, caller: &Caller) -> Answer<(u64, HalfMessage)> {
         let is_it = |record: &MessageRecord| record.header.message_id == message_id;
-        let mut page = Page::newest(PAGE_MAX);
+        let mut page = LookupPage::newest(PAGE_MAX);
         while !caller.is_gone() {
             let found = self.store().find(id_hash(message_id), &page, is_it)?;
             for message in found.messages {
-                if let Standing::Half(half) = message.standing {
+                if let MessageStanding::Half(half) = message.standing {
                     return self.decided_with(message.position, *half);
                 }
             }

@@ -8,7 +8,7 @@ use kerolox_core::lookup;
 use kerolox_core::record::MessageRecord;
 use kerolox_core::topic::Topic;
 use kerolox_proto::kerolox as pb;
-use kerolox_store::{Found, Page, Standing, Store};
+use kerolox_store::{FoundMessage, LookupPage, MessageStanding, Store};
 
 use super::failure::Failure;
 use super::groups::group_named;
@@ -40,8 +40,8 @@ pub(super) fn explain(
         name => Some(group_named(store, name)?),
     };
     let is_it = |message: &MessageRecord| message.header.message_id == id;
-    let found = store.find(lookup::id_hash(id), &Page::newest(SAME_ID_MAX), is_it)?.messages;
-    let (dead, lives): (Vec<Found>, Vec<Found>) =
+    let found = store.find(lookup::id_hash(id), &LookupPage::newest(SAME_ID_MAX), is_it)?.messages;
+    let (dead, lives): (Vec<FoundMessage>, Vec<FoundMessage>) =
         found.into_iter().partition(|found| found.message.header.dead.is_some());
     let wanted = lives.iter().filter(|found| only_topic.is_none_or(|id| id == found.message.header.topic_id));
     let inquiry = Inquiry { store, deliveries, only_group: only_group.as_ref(), dead: &dead };
@@ -59,7 +59,7 @@ struct Inquiry<'a> {
     deliveries: &'a Deliveries,
     only_group: Option<&'a Arc<Group>>,
     /// Dead letters with the id of the message.
-    dead: &'a [Found],
+    dead: &'a [FoundMessage],
 }
 
 /// A message at its place in a queue.
@@ -71,7 +71,7 @@ struct Place<'a> {
 }
 
 impl Inquiry<'_> {
-    fn life(&self, found: &Found) -> Result<pb::MessageLife, Failure> {
+    fn life(&self, found: &FoundMessage) -> Result<pb::MessageLife, Failure> {
         let topic = self.store.state().topics.by_id(found.message.header.topic_id);
         let (state, text, until_ms) = standing(&found.standing);
         let mut life = pb::MessageLife {
@@ -181,7 +181,7 @@ impl Inquiry<'_> {
         is_filtered: bool,
         reason: &mut pb::GroupReason,
     ) -> Result<(&'static str, String), Failure> {
-        let of_group = |found: &&Found| {
+        let of_group = |found: &&FoundMessage| {
             let topic = self.store.state().topics.by_id(found.message.header.topic_id);
             let origin = found.message.header.dead.as_ref();
             let name = kerolox_model::names::dead_letter_topic(&group.name);
@@ -270,23 +270,23 @@ fn ready(
 }
 
 /// State, words, and when that ends.
-fn standing(standing: &Standing) -> (&'static str, String, i64) {
+fn standing(standing: &MessageStanding) -> (&'static str, String, i64) {
     let word = standing.word();
     match standing {
-        Standing::Visible { .. } => ("visible", "consumers can get it".to_owned(), 0),
-        Standing::Gone => ("gone", "its topic was deleted, or its retention is over".to_owned(), 0),
-        Standing::Timer(timer) if timer.is_pending() => {
+        MessageStanding::Visible { .. } => ("visible", "consumers can get it".to_owned(), 0),
+        MessageStanding::Gone => ("gone", "its topic was deleted, or its retention is over".to_owned(), 0),
+        MessageStanding::Timer(timer) if timer.is_pending() => {
             let text = "it waits for its delivery time; timerDeliver delivers it now, timerCancel cancels it";
             (word, text.to_owned(), timer.due_ms)
         }
-        Standing::Timer(_) | Standing::Half(_) if standing.place().is_some() => {
+        MessageStanding::Timer(_) | MessageStanding::Half(_) if standing.place().is_some() => {
             ("visible", format!("it was {word}; consumers can get it"), 0)
         }
-        Standing::Timer(timer) => {
+        MessageStanding::Timer(timer) => {
             let by = if timer.decided_by.is_empty() { "its producer" } else { &timer.decided_by };
             ("recalled", format!("{by} cancelled it before its time: nobody gets it"), 0)
         }
-        Standing::Half(half) => match word {
+        MessageStanding::Half(half) => match word {
             "rolled-back" => {
                 (word, format!("its transaction was rolled back by {}: nobody gets it", half.decided_by), 0)
             }

@@ -8,7 +8,7 @@ use kerolox_core::lookup;
 use kerolox_core::topic::Topic;
 use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::reset_offsets_request::To;
-use kerolox_store::{Page, Store};
+use kerolox_store::{LookupPage, Store};
 
 use super::failure::Failure;
 use super::query::topic_named;
@@ -186,7 +186,7 @@ fn place_of(store: &Store, topic: &Topic, id: &str) -> Result<MessagePlace, Fail
     let is_it = |message: &kerolox_core::record::MessageRecord| {
         message.header.message_id == id && message.header.topic_id == topic.id
     };
-    let found = store.find(lookup::id_hash(id), &Page::newest(1), is_it)?;
+    let found = store.find(lookup::id_hash(id), &LookupPage::newest(1), is_it)?;
     let place = found.messages.first().and_then(|found| found.standing.place());
     let missing = || {
         let text =

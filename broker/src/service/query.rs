@@ -6,7 +6,7 @@ use kerolox_core::topic::Topic;
 use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::query_messages_request::By;
 use kerolox_proto::kerolox::queue_place::From;
-use kerolox_store::{Found, Page, Standing, Store};
+use kerolox_store::{FoundMessage, LookupPage, MessageStanding, Store};
 
 use super::failure::Failure;
 use crate::wire::{self, Delivery};
@@ -63,7 +63,7 @@ fn find(
     hash: u64,
     wanted: impl Fn(&kerolox_core::record::MessageRecord) -> bool,
 ) -> Result<pb::QueryMessagesResponse, Failure> {
-    let page = Page {
+    let page = LookupPage {
         before: if request.before == 0 { u64::MAX } else { request.before },
         limit: limit(request),
         bytes: ANSWER_BYTES,
@@ -116,9 +116,9 @@ fn in_queue(
         let entry = store.state().carried_entry(topic.id, queue, offset, entry)?;
         match store.read_message(entry.position, entry.len) {
             Ok((frame, message)) => {
-                let standing = Standing::Visible { queue, offset };
+                let standing = MessageStanding::Visible { queue, offset };
                 let position = message.header.carried.map_or(frame.position, |carried| carried.position);
-                let found = Found { position, store_ms: frame.store_ms, message, standing };
+                let found = FoundMessage { position, store_ms: frame.store_ms, message, standing };
                 bytes += entry.len as usize;
                 answer.messages.push(stored(&found));
             }
@@ -147,7 +147,7 @@ fn limit(request: &pb::QueryMessagesRequest) -> usize {
     limit as usize
 }
 
-pub(super) fn stored(found: &Found) -> pb::StoredMessage {
+pub(super) fn stored(found: &FoundMessage) -> pb::StoredMessage {
     let header = &found.message.header;
     let place = found.standing.place();
     let (queue, offset) = (place.map_or(header.queue, |(queue, _)| queue), place.map(|(_, offset)| offset));

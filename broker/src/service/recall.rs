@@ -8,7 +8,7 @@ use kerolox_kit::relay;
 use kerolox_kit::routes::stored_topic;
 use kerolox_model::token::RecallHandle;
 use kerolox_proto::v2::{self, Code};
-use kerolox_store::Outcome;
+use kerolox_store::ApplyOutcome;
 use tonic::Request;
 
 use super::Context;
@@ -69,8 +69,8 @@ pub(super) async fn end_timer(
     let record = Record::Progress(ProgressRecord::new([ProgressItem::TimerEnded(ended)]));
     let applied = engine.propose(&record).await.map_err(|error| refused_by_log(&error))?;
     match applied.outcome {
-        Outcome::Discarded | Outcome::Visible { .. } => Ok(()),
-        Outcome::TimerOver(phase) => Err(over(phase)),
+        ApplyOutcome::Discarded | ApplyOutcome::Visible { .. } => Ok(()),
+        ApplyOutcome::TimerOver(phase) => Err(over(phase)),
         _ => Err(unknown()),
     }
 }

@@ -17,7 +17,7 @@ use kerolox_kit::routes::stored_topic;
 use kerolox_model::token::{RecallHandle, TransactionId};
 use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code};
-use kerolox_store::{Applied, FirstMessage, Outcome};
+use kerolox_store::{AppliedRecord, ApplyOutcome, FirstMessage};
 
 use super::{Context, lite};
 use crate::engine::{refused_by_log, refused_by_store};
@@ -36,7 +36,7 @@ pub(super) async fn send_message(
     let entries: Vec<_> = match once::store(&context.engine, &topic, records, context.clock.now_ms()).await {
         Ok(applied) => {
             // HalfMessage messages of one request are one transaction, that of the last one; other requests have no use for an id.
-            let is_held = |applied: &&Applied| applied.outcome == Outcome::Held;
+            let is_held = |applied: &&AppliedRecord| applied.outcome == ApplyOutcome::Held;
             let transaction = match (applied.last().filter(is_held), ids.last()) {
                 (Some(last), Some(id)) => TransactionId::new(&context.broker, last.position, id).to_text(),
                 _ => String::new(),
@@ -208,16 +208,16 @@ fn entry(
     mut message_id: String,
     is_delayed: bool,
     transaction: &str,
-    applied: &Applied,
+    applied: &AppliedRecord,
 ) -> v2::SendResultEntry {
-    let is_repeat = matches!(applied.outcome, Outcome::Duplicate(_));
-    if let Outcome::Duplicate(first) = &applied.outcome {
+    let is_repeat = matches!(applied.outcome, ApplyOutcome::Duplicate(_));
+    if let ApplyOutcome::Duplicate(first) = &applied.outcome {
         message_id = id_of(context, first).unwrap_or(message_id);
     }
     let recall_handle = |position| RecallHandle::new(&context.broker, position, &message_id).to_text();
     let (offset, transaction_id, recall_handle) = match applied.outcome {
-        Outcome::Visible { offset, .. } => (offset, String::new(), String::new()),
-        Outcome::Held => {
+        ApplyOutcome::Visible { offset, .. } => (offset, String::new(), String::new()),
+        ApplyOutcome::Held => {
             // Once it is committed, it can be recalled.
             (
                 0,
@@ -225,11 +225,11 @@ fn entry(
                 if is_delayed { recall_handle(applied.position) } else { String::new() },
             )
         }
-        Outcome::Scheduled => (0, String::new(), recall_handle(applied.position)),
-        Outcome::Duplicate(FirstMessage { place: Some((_, offset)), .. }) => {
+        ApplyOutcome::Scheduled => (0, String::new(), recall_handle(applied.position)),
+        ApplyOutcome::Duplicate(FirstMessage { place: Some((_, offset)), .. }) => {
             (offset, String::new(), String::new())
         }
-        Outcome::Duplicate(FirstMessage { position, .. }) => match half_at(context, position) {
+        ApplyOutcome::Duplicate(FirstMessage { position, .. }) => match half_at(context, position) {
             Some(half) => {
                 let id = TransactionId::of_half(&context.broker, position, half.message_id_crc).to_text();
                 (0, id, if half.deliver_at_ms == 0 { String::new() } else { recall_handle(position) })
@@ -237,7 +237,7 @@ fn entry(
             None => (0, String::new(), recall_handle(position)),
         },
         // Removed for its age since it was looked up; SDKs send again, which makes it anew.
-        Outcome::TopicGone if context.engine.store().state().topics.get(topic).is_some() => {
+        ApplyOutcome::TopicGone if context.engine.store().state().topics.get(topic).is_some() => {
             let refusal = Refusal::new(
                 Code::InternalServerError,
                 "the lite topic expired just before the message was stored; send it again",

@@ -7,7 +7,7 @@ use kerolox_core::timer::ScheduledMessage;
 use kerolox_kit::refusal::Refusal;
 use kerolox_model::token::RecallHandle;
 use kerolox_proto::kerolox as pb;
-use kerolox_store::{Page, Standing, Store, StoreError};
+use kerolox_store::{LookupPage, MessageStanding, Store, StoreError};
 
 use super::failure::Failure;
 use super::recall::{end_timer, pending};
@@ -141,9 +141,10 @@ fn pending_of_id(store: &Store, id: &str) -> Answer<Vec<(u64, ScheduledMessage, 
 
 /// Scheduled messages of an id, pending or not.
 fn of_id(store: &Store, id: &str) -> Result<Vec<(u64, ScheduledMessage, MessageRecord)>, StoreError> {
-    let found = store.find(lookup::id_hash(id), &Page::newest(SAME_ID_MAX), |m| m.header.message_id == id)?;
+    let found =
+        store.find(lookup::id_hash(id), &LookupPage::newest(SAME_ID_MAX), |m| m.header.message_id == id)?;
     let timers = found.messages.into_iter().filter_map(|found| match found.standing {
-        Standing::Timer(timer) => Some((found.position, *timer, found.message)),
+        MessageStanding::Timer(timer) => Some((found.position, *timer, found.message)),
         _ => None,
     });
     Ok(timers.collect())

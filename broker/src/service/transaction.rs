@@ -8,7 +8,7 @@ use kerolox_kit::relay;
 use kerolox_model::names::in_namespace;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::v2::{self, Code, TransactionResolution};
-use kerolox_store::Outcome;
+use kerolox_store::ApplyOutcome;
 use tonic::Request;
 
 use super::Context;
@@ -33,14 +33,15 @@ pub(super) async fn end_transaction(
     let applied = context.engine.propose(&record).await.map_err(|error| refused_by_log(&error))?;
     match applied.outcome {
         // "Still unknown": it will be asked about again.
-        Outcome::Done if request.resolution() == TransactionResolution::Unspecified => {
+        ApplyOutcome::Done if request.resolution() == TransactionResolution::Unspecified => {
             Ok(v2::EndTransactionResponse { status: Some(ok_status()) })
         }
-        Outcome::Visible { .. } | Outcome::Scheduled | Outcome::Discarded | Outcome::Repeated => {
-            Ok(v2::EndTransactionResponse { status: Some(ok_status()) })
-        }
-        Outcome::Contradicted => Err(contradicted(request.resolution())),
-        Outcome::TopicGone => Err(Refusal::new(
+        ApplyOutcome::Visible { .. }
+        | ApplyOutcome::Scheduled
+        | ApplyOutcome::Discarded
+        | ApplyOutcome::Repeated => Ok(v2::EndTransactionResponse { status: Some(ok_status()) }),
+        ApplyOutcome::Contradicted => Err(contradicted(request.resolution())),
+        ApplyOutcome::TopicGone => Err(Refusal::new(
             Code::TopicNotFound,
             "the topic of the transaction was deleted, and its half message with it",
         )),

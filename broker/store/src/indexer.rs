@@ -12,8 +12,8 @@ use kerolox_log::{Frame, sabotage};
 use crate::error::{ProposeError, StoreError};
 use crate::parked::fold_until;
 use crate::reign::Listener;
-use crate::state::{Event, StateMachine};
-use crate::store::{Applied, BatchCompletion, Shared};
+use crate::state::{StateEvent, StateMachine};
+use crate::store::{AppliedRecord, BatchCompletion, Shared};
 use crate::writer::{self, Batch, Work};
 
 /// The index is flushed at least this often while something changes; what is not flushed is folded again after a crash.
@@ -264,15 +264,15 @@ fn why_refused(error: &StoreError) -> String {
 fn apply_all(
     index: &mut StateMachine,
     batch: Batch,
-    events: &mut Vec<Event>,
-    answers: &mut Vec<(BatchCompletion, Vec<Applied>)>,
+    events: &mut Vec<StateEvent>,
+    answers: &mut Vec<(BatchCompletion, Vec<AppliedRecord>)>,
 ) -> Result<(), StoreError> {
     let mut frames = batch.frames.iter();
     let mut waiting = batch.waiting.into_iter();
     while let Some((count, done)) = waiting.next() {
         let apply = |frame: &Frame| {
             let outcome = index.apply(frame, events)?;
-            Ok(Applied { position: frame.position, store_ms: frame.store_ms, outcome })
+            Ok(AppliedRecord { position: frame.position, store_ms: frame.store_ms, outcome })
         };
         match frames.by_ref().take(count).map(apply).collect::<Result<Vec<_>, StoreError>>() {
             Ok(applied) => answers.push((done, applied)),

@@ -29,12 +29,12 @@ mod writer;
 pub use clock::GuardedClock;
 pub use error::{ProposeError, StoreError};
 pub use gate::{clock_reading, lets_through, mono_ms};
-pub use lookup::{Found, FoundPage, Page, ReadMessage, Standing};
-pub use opening::{Opening, Progress};
+pub use lookup::{FoundMessage, FoundPage, LookupPage, MessageStanding, ReadMessage};
+pub use opening::{Opening, RebuildProgress};
 pub use parked::{Newest, Parked};
 pub use reign::Settled;
-pub use retention::{TrimError, TrimPoint, Trimmed};
+pub use retention::{TrimError, TrimPoint, TrimReport};
 pub use state::{
-    BLOCK as ENTRIES_PER_BLOCK, Event, FirstMessage, Outcome, QueueBounds, QueueEntry, QueueRepair,
+    ApplyOutcome, BLOCK as ENTRIES_PER_BLOCK, FirstMessage, QueueBounds, QueueEntry, QueueRepair, StateEvent,
 };
-pub use store::{Applied, BatchCompletion, Completion, Positions, Store, StoreOptions};
+pub use store::{AppliedRecord, BatchCompletion, Completion, LogPositions, Store, StoreOptions};

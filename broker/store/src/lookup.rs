@@ -16,7 +16,7 @@ const READ_BYTES_MAX: usize = 256 << 20;
 
 /// What part of the hits is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
+pub struct LookupPage {
     /// Hits that lie before this position; [`FoundPage::next`] of the page before.
     pub before: u64,
     /// Most hits.
@@ -29,7 +29,7 @@ pub struct Page {
     pub until_ms: i64,
 }
 
-impl Page {
+impl LookupPage {
     /// The newest hits of any time.
     pub fn newest(limit: usize) -> Self {
         Self { before: u64::MAX, limit, bytes: usize::MAX, since_ms: i64::MIN, until_ms: i64::MAX }
@@ -38,7 +38,7 @@ impl Page {
 
 /// Where a stored message stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum MessageStanding {
     /// Consumers can get it, or could.
     Visible {
         /// Queue of its topic.
@@ -56,7 +56,7 @@ pub enum Standing {
 
 /// A message that was found.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Found {
+pub struct FoundMessage {
     /// Where it was first stored: its identity.
     pub position: u64,
     /// When it was first stored, milliseconds since the Unix epoch.
@@ -64,17 +64,17 @@ pub struct Found {
     /// The message.
     pub message: MessageRecord,
     /// Where it stands now.
-    pub standing: Standing,
+    pub standing: MessageStanding,
 }
 
 /// Some of the messages that were found.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FoundPage {
     /// Newest first.
-    pub messages: Vec<Found>,
+    pub messages: Vec<FoundMessage>,
     /// Hits that cannot be read because the log is damaged there.
     pub damaged: usize,
-    /// [`Page::before`] of the next page, if there may be more.
+    /// [`LookupPage::before`] of the next page, if there may be more.
     pub next: Option<u64>,
 }
 
@@ -87,7 +87,7 @@ impl Store {
     pub fn find(
         &self,
         hash: u64,
-        page: &Page,
+        page: &LookupPage,
         wanted: impl Fn(&MessageRecord) -> bool,
     ) -> Result<FoundPage, StoreError> {
         let mut found = FoundPage::default();
@@ -121,7 +121,7 @@ impl Store {
                 let identity = message.header.carried.map_or(position, |carried| carried.position);
                 let store_ms = frame.store_ms;
                 bytes += frame.len as usize;
-                found.messages.push(Found { position: identity, store_ms, message, standing });
+                found.messages.push(FoundMessage { position: identity, store_ms, message, standing });
             }
         }
         Ok(found)
@@ -155,31 +155,35 @@ impl Store {
 
 impl StateMachine {
     /// Where the message stands whose record is this one; `None` if another record took this one's place.
-    fn standing(&self, frame: &Frame, message: &MessageRecord) -> Result<Option<Standing>, StoreError> {
+    fn standing(
+        &self,
+        frame: &Frame,
+        message: &MessageRecord,
+    ) -> Result<Option<MessageStanding>, StoreError> {
         let header = &message.header;
         if !self.topics.has(header.topic_id) {
-            return Ok(Some(Standing::Gone));
+            return Ok(Some(MessageStanding::Gone));
         }
         let identity = header.carried.map_or(frame.position, |carried| carried.position);
         // First, because it comes after the half message that it may have been.
         if let Some(timer) = self.timers.get(identity)? {
             let is_this = timer.location(identity) == frame.position;
-            return Ok(is_this.then(|| Standing::Timer(Box::new(timer))));
+            return Ok(is_this.then(|| MessageStanding::Timer(Box::new(timer))));
         }
         if let Some(half) = self.transactions.get(identity)? {
             let is_this = half.location(identity) == frame.position;
-            return Ok(is_this.then(|| Standing::Half(Box::new(half))));
+            return Ok(is_this.then(|| MessageStanding::Half(Box::new(half))));
         }
         let place = match header.carried {
             Some(Carried { offset, .. }) => offset.map(|offset| (header.queue, offset)),
             None if header.hold() == Hold::None => self.place_of(header, frame.position, frame.store_ms)?,
             None => None,
         };
-        let Some((queue, offset)) = place else { return Ok(Some(Standing::Gone)) };
+        let Some((queue, offset)) = place else { return Ok(Some(MessageStanding::Gone)) };
         match self.entry(header.topic_id, queue, offset)? {
             Some(QueueEntry { position, .. }) if position != frame.position => Ok(None),
-            Some(_) => Ok(Some(Standing::Visible { queue, offset })),
-            None => Ok(Some(Standing::Gone)),
+            Some(_) => Ok(Some(MessageStanding::Visible { queue, offset })),
+            None => Ok(Some(MessageStanding::Gone)),
         }
     }
 
@@ -248,7 +252,7 @@ impl StateMachine {
     }
 }
 
-impl Standing {
+impl MessageStanding {
     /// Queue and offset, if it is visible.
     pub fn place(&self) -> Option<(u32, u64)> {
         match self {

@@ -10,7 +10,7 @@ use kerolox_log::{LogError, sabotage};
 use crate::error::StoreError;
 use crate::indexer::{FLUSH_KEYS, flush};
 use crate::retention;
-use crate::state::Outcome;
+use crate::state::ApplyOutcome;
 use crate::store::Shared;
 
 /// A rebuild that takes longer than this tells how far it is, and makes durable what it has, again and again: the next start
@@ -39,10 +39,15 @@ struct Rebuild {
 
 impl Opening {
     /// How far the index is; `None` before the log was looked at.
-    pub fn progress(&self) -> Option<Progress> {
+    pub fn progress(&self) -> Option<RebuildProgress> {
         let rebuild = (*self.rebuild.lock().unwrap_or_else(PoisonError::into_inner))?;
         let position = self.position.load(Ordering::Relaxed).clamp(rebuild.from, rebuild.end);
-        Some(Progress { from: rebuild.from, position, end: rebuild.end, elapsed: rebuild.began.elapsed() })
+        Some(RebuildProgress {
+            from: rebuild.from,
+            position,
+            end: rebuild.end,
+            elapsed: rebuild.began.elapsed(),
+        })
     }
 
     /// Asks for the end: opening the store fails with [`StoreError::Stopped`] at the next record that is to be applied.
@@ -67,7 +72,7 @@ impl Opening {
 
 /// How far the index is, in log positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
+pub struct RebuildProgress {
     /// Where it began.
     pub from: u64,
     /// Everything before this is in the index.
@@ -78,7 +83,7 @@ pub struct Progress {
     pub elapsed: Duration,
 }
 
-impl Progress {
+impl RebuildProgress {
     /// Hundredths of the work that are done, rounded down.
     pub fn percent(&self) -> u8 {
         let all = u128::from(self.end - self.from);
@@ -95,7 +100,7 @@ impl Progress {
     }
 }
 
-impl fmt::Display for Progress {
+impl fmt::Display for RebuildProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} % (position {} of {})", self.percent(), self.position, self.end)?;
         match self.left() {
@@ -130,7 +135,7 @@ pub(crate) fn catch_up(shared: &Shared, opening: &Opening) -> Result<u64, StoreE
             }
             Err(error) => return Err(error.into()),
         };
-        let _: Outcome = shared.write_state().apply(&frame, &mut events)?;
+        let _: ApplyOutcome = shared.write_state().apply(&frame, &mut events)?;
         events.clear();
         records += 1;
         opening.reached(scan.position());
@@ -174,8 +179,8 @@ fn tell(opening: &Opening) {
 mod tests {
     use super::*;
 
-    fn at(position: u64, seconds: u64) -> Progress {
-        Progress { from: 1000, position, end: 2000, elapsed: Duration::from_secs(seconds) }
+    fn at(position: u64, seconds: u64) -> RebuildProgress {
+        RebuildProgress { from: 1000, position, end: 2000, elapsed: Duration::from_secs(seconds) }
     }
 
     #[test]
@@ -185,7 +190,7 @@ mod tests {
         assert_eq!((at(1999, 1).percent(), at(2000, 1).percent()), (99, 100));
         assert_eq!(at(1250, 10).left(), Some(Duration::from_secs(30)));
         assert_eq!(at(1000, 0).left(), None);
-        let nothing = Progress { from: 7, position: 7, end: 7, elapsed: Duration::ZERO };
+        let nothing = RebuildProgress { from: 7, position: 7, end: 7, elapsed: Duration::ZERO };
         assert_eq!((nothing.percent(), nothing.left()), (100, None));
     }
 }

@@ -12,7 +12,7 @@ use crate::error::StoreError;
 use crate::indexer::{FLUSH_KEYS, flush};
 use crate::opening::apply_from;
 use crate::retention;
-use crate::state::{Event, Outcome, StateMachine};
+use crate::state::{ApplyOutcome, StateEvent, StateMachine};
 use crate::store::{Shared, Store, encode};
 
 /// What is folded is flushed at least this often.
@@ -65,7 +65,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; damage among them, behind which a parked log is not folded.
-    pub fn fold_to(&self, position: u64, mut seen: impl FnMut(&Frame, Outcome)) -> Result<(), StoreError> {
+    pub fn fold_to(
+        &self,
+        position: u64,
+        mut seen: impl FnMut(&Frame, ApplyOutcome),
+    ) -> Result<(), StoreError> {
         let until = position.min(self.shared.reader.durable());
         if self.state().applied() >= until {
             return Ok(());
@@ -92,7 +96,7 @@ impl Store {
 pub(crate) fn fold_until(
     shared: &Shared,
     until: u64,
-    seen: &mut impl FnMut(&Frame, Outcome),
+    seen: &mut impl FnMut(&Frame, ApplyOutcome),
 ) -> Result<(), StoreError> {
     Folding { shared, until, events: Vec::new(), began: Instant::now() }.run(seen)
 }
@@ -100,12 +104,12 @@ pub(crate) fn fold_until(
 struct Folding<'a> {
     shared: &'a Shared,
     until: u64,
-    events: Vec<Event>,
+    events: Vec<StateEvent>,
     began: Instant,
 }
 
 impl Folding<'_> {
-    fn run(&mut self, seen: &mut impl FnMut(&Frame, Outcome)) -> Result<(), StoreError> {
+    fn run(&mut self, seen: &mut impl FnMut(&Frame, ApplyOutcome)) -> Result<(), StoreError> {
         let mut scan = self.shared.reader.scan(apply_from(self.shared)?);
         let mut is_over = false;
         while !is_over {
@@ -127,7 +131,11 @@ impl Folding<'_> {
         Ok(())
     }
 
-    fn apply(&mut self, frames: &[Frame], seen: &mut impl FnMut(&Frame, Outcome)) -> Result<(), StoreError> {
+    fn apply(
+        &mut self,
+        frames: &[Frame],
+        seen: &mut impl FnMut(&Frame, ApplyOutcome),
+    ) -> Result<(), StoreError> {
         self.shared.tail.extend(frames.iter().cloned());
         let pending = {
             let mut index = self.shared.write_state();

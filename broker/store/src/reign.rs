@@ -10,7 +10,7 @@ use crate::error::StoreError;
 use crate::indexer::{Applier, Indexer};
 use crate::opening::{Opening, catch_up};
 use crate::parked::{Newest, ParkedLog, newest};
-use crate::state::{Event, StateMachine};
+use crate::state::{StateEvent, StateMachine};
 use crate::store::{Store, spawn};
 use crate::writer::{self, Work, Writer};
 
@@ -237,4 +237,4 @@ impl Store {
 }
 
 /// What is told of applied records.
-pub(crate) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
+pub(crate) type Listener = Arc<dyn Fn(&StateEvent) + Send + Sync>;

@@ -15,8 +15,8 @@ use kerolox_log::fs::Folder;
 use kerolox_log::{LogError, sabotage};
 
 use crate::error::{ProposeError, StoreError};
-use crate::state::{Outcome, ToCarry};
-use crate::store::{Applied, Shared, Store};
+use crate::state::{ApplyOutcome, ToCarry};
+use crate::store::{AppliedRecord, Shared, Store};
 
 /// A place where the log can be cut: the beginning of a segment that holds the whole state.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +31,7 @@ pub struct TrimPoint {
 
 /// What a trim did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Trimmed {
+pub struct TrimReport {
     /// Messages that were carried forward.
     pub carried: usize,
     /// Bytes of the segments that went.
@@ -79,12 +79,12 @@ impl Store {
     ///
     /// # Errors
     /// [`TrimError`]; trying again is fine.
-    pub fn trim(&self, point: &TrimPoint) -> Result<Trimmed, TrimError> {
+    pub fn trim(&self, point: &TrimPoint) -> Result<TrimReport, TrimError> {
         assert!(point.before <= self.shared.reader.durable(), "what is not durable is not given up");
         let needed = self.state().to_carry(point.before)?;
         let carried = self.carry(&needed)?;
         let record = Record::Trim(TrimRecord { before: point.before, queues: point.queues.clone() });
-        if self.propose_and_wait(&record, Flush::Sync)?.outcome == Outcome::Hangs {
+        if self.propose_and_wait(&record, Flush::Sync)?.outcome == ApplyOutcome::Hangs {
             return Err(TrimError::Hangs(point.before));
         }
         if !sabotage::is("trim-before-persist") {
@@ -93,7 +93,7 @@ impl Store {
         let bytes =
             self.shared.reader.remove_before(&*self.folder, point.before).map_err(StoreError::from)?;
         assert!(self.log_start() <= point.before, "everything from the trim point on stays");
-        Ok(Trimmed { carried, bytes })
+        Ok(TrimReport { carried, bytes })
     }
 
     /// Gives up the messages of some queues before the offsets that `queues` name as `next`, but for those whose delivery
@@ -148,7 +148,7 @@ impl Store {
         Ok(Record::Message(message))
     }
 
-    fn propose_and_wait(&self, record: &Record, flush: Flush) -> Result<Applied, ProposeError> {
+    fn propose_and_wait(&self, record: &Record, flush: Flush) -> Result<AppliedRecord, ProposeError> {
         let (sender, answer) = mpsc::channel();
         // The receiver waits below, so sending cannot fail.
         self.propose(record, flush, Box::new(move |applied| drop(sender.send(applied))));

@@ -20,7 +20,7 @@ use crate::kv::Kv;
 use crate::opening::Opening;
 use crate::parked::ParkedLog;
 use crate::reign::Listener;
-use crate::state::{Event, Outcome, QueueRepair, StateMachine};
+use crate::state::{ApplyOutcome, QueueRepair, StateEvent, StateMachine};
 use crate::tail::Tail;
 use crate::writer::{Proposal, Work};
 
@@ -41,24 +41,24 @@ pub struct StoreOptions {
 
 /// What became of a proposed record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
+pub struct AppliedRecord {
     /// Where it lies in the log.
     pub position: u64,
     /// When it was stored, milliseconds since the Unix epoch.
     pub store_ms: i64,
     /// What the state machine decided.
-    pub outcome: Outcome,
+    pub outcome: ApplyOutcome,
 }
 
 /// Called once, on a thread of the engine, when a proposed record is durable and applied, or cannot be. Must not block.
-pub type Completion = Box<dyn FnOnce(Result<Applied, ProposeError>) + Send>;
+pub type Completion = Box<dyn FnOnce(Result<AppliedRecord, ProposeError>) + Send>;
 
 /// The same for a batch: what became of each record, in order, or why none of them was stored.
-pub type BatchCompletion = Box<dyn FnOnce(Result<Vec<Applied>, ProposeError>) + Send>;
+pub type BatchCompletion = Box<dyn FnOnce(Result<Vec<AppliedRecord>, ProposeError>) + Send>;
 
 /// Log positions, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Positions {
+pub struct LogPositions {
     /// End of what was appended.
     pub end: u64,
     /// End of what is durable.
@@ -152,7 +152,7 @@ impl Store {
         folder: Arc<dyn Folder>,
         kv: Arc<dyn Kv>,
         clock: impl Fn() -> i64 + Send + Sync + 'static,
-        listener: impl Fn(&Event) + Send + Sync + 'static,
+        listener: impl Fn(&StateEvent) + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
         Self::open_watched(options, folder, kv, clock, listener, &Opening::default())
     }
@@ -167,7 +167,7 @@ impl Store {
         folder: Arc<dyn Folder>,
         kv: Arc<dyn Kv>,
         clock: impl Fn() -> i64 + Send + Sync + 'static,
-        listener: impl Fn(&Event) + Send + Sync + 'static,
+        listener: impl Fn(&StateEvent) + Send + Sync + 'static,
         opening: &Opening,
     ) -> Result<Self, StoreError> {
         let store = Self::open_parked(options, folder, kv, clock, listener)?;
@@ -185,7 +185,7 @@ impl Store {
         folder: Arc<dyn Folder>,
         kv: Arc<dyn Kv>,
         clock: impl Fn() -> i64 + Send + Sync + 'static,
-        listener: impl Fn(&Event) + Send + Sync + 'static,
+        listener: impl Fn(&StateEvent) + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
         let (log, recovered) = Log::open(folder.clone(), options.log)?;
         if recovered.cut_bytes > 0 {
@@ -251,7 +251,7 @@ impl Store {
     /// Only messages are refused when too much waits for the disk. Everything else is small, and refusing it would hurt
     /// more than it saves: consumers and producers would repeat what they have done already.
     pub fn propose(&self, record: &Record, durability: impl Into<Durability>, done: Completion) {
-        let one = |applied: Result<Vec<Applied>, ProposeError>| {
+        let one = |applied: Result<Vec<AppliedRecord>, ProposeError>| {
             done(applied.map(|mut all| all.pop().expect("one for each record")));
         };
         self.propose_batch(std::slice::from_ref(record), durability, Box::new(one));
@@ -381,9 +381,9 @@ impl Store {
     }
 
     /// Where the log stands.
-    pub fn positions(&self) -> Positions {
+    pub fn positions(&self) -> LogPositions {
         let applied = self.state().applied();
-        Positions { end: self.shared.reader.end(), durable: self.shared.reader.durable(), applied }
+        LogPositions { end: self.shared.reader.end(), durable: self.shared.reader.durable(), applied }
     }
 
     /// Has every record refused from now on, for good: what is stored would be lost.

@@ -15,7 +15,7 @@ use kerolox_log::Frame;
 use kerolox_store::StoreError;
 use kerolox_store::kv::{Family, Kv, MemKv, Op};
 use kerolox_store::state::StateMachine;
-use kerolox_store::state::check::{Comparison, How, LogReplay, applied_of};
+use kerolox_store::state::check::{Comparison, DifferenceKind, LogReplay, applied_of};
 
 fn frames(records: Vec<Record>) -> Vec<Frame> {
     let frame = |(i, record): (usize, Record)| Frame {
@@ -131,9 +131,9 @@ fn every_kind_of_difference_is_found() {
             let whole = if family == Family::Lookups { key[..6].to_vec() } else { key.clone() };
             let behind = [&key[..], &[7]].concat();
             for (op, at, how) in [
-                (Op::Delete(family, key.clone()), &whole, How::Missing),
-                (Op::Put(family, key.clone(), other), &whole, How::Different),
-                (Op::Put(family, behind.clone(), value.clone()), &behind, How::Unexpected),
+                (Op::Delete(family, key.clone()), &whole, DifferenceKind::Missing),
+                (Op::Put(family, key.clone(), other), &whole, DifferenceKind::Different),
+                (Op::Put(family, behind.clone(), value.clone()), &behind, DifferenceKind::Unexpected),
             ] {
                 let kv = index_of(&frames, 1);
                 kv.write(vec![op]).expect("memory");

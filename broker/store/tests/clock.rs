@@ -13,12 +13,12 @@ use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
 use kerolox_log::{LogOptions, Salt};
 use kerolox_store::kv::MemKv;
-use kerolox_store::{Applied, GuardedClock, Outcome, Store, StoreOptions};
+use kerolox_store::{AppliedRecord, ApplyOutcome, GuardedClock, Store, StoreOptions};
 
 const START_MS: i64 = 1_700_000_000_000;
 const FOUR_DAYS_MS: i64 = 4 * 24 * 3_600_000;
 
-fn propose(store: &Store, record: &Record) -> Applied {
+fn propose(store: &Store, record: &Record) -> AppliedRecord {
     let (sender, answer) = mpsc::channel();
     store.propose(
         record,
@@ -40,7 +40,7 @@ fn topic() -> Topic {
     }
 }
 
-fn send(store: &Store, id: &str) -> Applied {
+fn send(store: &Store, id: &str) -> AppliedRecord {
     let dedup = Dedup::of(&topic()).expect("it has a window");
     let mut header = MessageHeader { topic_id: 1, message_id: id.to_owned(), ..MessageHeader::default() };
     header.set_dedup(Some(dedup.hash(id, &[])));
@@ -50,8 +50,8 @@ fn send(store: &Store, id: &str) -> Applied {
     )
 }
 
-fn repeats(applied: &Applied, first: &Applied) -> bool {
-    matches!(applied.outcome, Outcome::Duplicate(known) if known.position == first.position)
+fn repeats(applied: &AppliedRecord, first: &AppliedRecord) -> bool {
+    matches!(applied.outcome, ApplyOutcome::Duplicate(known) if known.position == first.position)
 }
 
 #[test]

@@ -10,7 +10,7 @@ use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
 use kerolox_log::{LogOptions, Salt};
 use kerolox_store::kv::MemKv;
-use kerolox_store::{Applied, Store, StoreOptions};
+use kerolox_store::{AppliedRecord, Store, StoreOptions};
 
 const SEGMENT: &str = "00000000000000000000.log";
 
@@ -32,7 +32,7 @@ fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
     Store::open(options(), Arc::new(folder.clone()), kv.clone(), || 1, |_| {}).expect("opens")
 }
 
-fn propose(store: &Store, record: &Record) -> Applied {
+fn propose(store: &Store, record: &Record) -> AppliedRecord {
     let (sender, answer) = mpsc::channel();
     let done = Box::new(move |applied| sender.send(applied).expect("the test waits"));
     store.propose(record, Flush::Sync, done);

@@ -15,13 +15,13 @@ use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
 use kerolox_log::{LogOptions, Salt};
 use kerolox_store::kv::MemKv;
-use kerolox_store::{Event, Outcome, Store, StoreOptions, TrimPoint};
+use kerolox_store::{ApplyOutcome, StateEvent, Store, StoreOptions, TrimPoint};
 
 const GROUP: u32 = 1;
 const TOPIC: u32 = 1;
 const DEAD_TOPIC: u32 = 2;
 
-type Events = Arc<Mutex<Vec<Event>>>;
+type Events = Arc<Mutex<Vec<StateEvent>>>;
 
 fn open(folder: &MemFolder, kv: &Arc<MemKv>, events: &Events) -> Store {
     static CLOCK: AtomicI64 = AtomicI64::new(1_000);
@@ -34,11 +34,11 @@ fn open(folder: &MemFolder, kv: &Arc<MemKv>, events: &Events) -> Store {
     };
     let clock = || CLOCK.fetch_add(1, Ordering::Relaxed);
     let events = events.clone();
-    let listener = move |event: &Event| events.lock().expect("not poisoned").push(event.clone());
+    let listener = move |event: &StateEvent| events.lock().expect("not poisoned").push(event.clone());
     Store::open(options, Arc::new(folder.clone()), kv.clone(), clock, listener).expect("opens")
 }
 
-fn propose(store: &Store, record: &Record) -> Outcome {
+fn propose(store: &Store, record: &Record) -> ApplyOutcome {
     let (sender, answer) = mpsc::channel();
     let done = Box::new(move |applied| sender.send(applied).expect("the test waits"));
     store.propose(record, Flush::Sync, done);
@@ -87,7 +87,7 @@ fn build(events: &Events) -> (MemFolder, Arc<MemKv>, Store) {
     }
     for (place, offset) in [4, 2].into_iter().enumerate() {
         let outcome = propose(&store, &dead_letter(offset));
-        assert_eq!(outcome, Outcome::Visible { queue: 0, offset: place as u64 });
+        assert_eq!(outcome, ApplyOutcome::Visible { queue: 0, offset: place as u64 });
     }
     (folder, kv, store)
 }
@@ -120,11 +120,15 @@ fn a_dead_letter_ends_its_original() {
 fn a_dead_letter_goes_back_once_and_without_attempts() {
     let events = Events::default();
     let (folder, kv, store) = build(&events);
-    assert_eq!(propose(&store, &redriven(0, 4)), Outcome::Done);
-    let reopened = Event::Reopened { group_id: GROUP, topic_id: TOPIC, queue: 0, offset: 4 };
+    assert_eq!(propose(&store, &redriven(0, 4)), ApplyOutcome::Done);
+    let reopened = StateEvent::Reopened { group_id: GROUP, topic_id: TOPIC, queue: 0, offset: 4 };
     assert_eq!(events.lock().expect("not poisoned").last(), Some(&reopened));
-    assert_eq!(propose(&store, &redriven(0, 4)), Outcome::Repeated);
-    assert_eq!(propose(&store, &redriven(7, 4)), Outcome::Deleted(false), "there is no such dead letter");
+    assert_eq!(propose(&store, &redriven(0, 4)), ApplyOutcome::Repeated);
+    assert_eq!(
+        propose(&store, &redriven(7, 4)),
+        ApplyOutcome::Deleted(false),
+        "there is no such dead letter"
+    );
     let check = |store: &Store| {
         assert_eq!(open_offsets(store), [0, 1, 3, 4, 5, 6, 7, 8, 9]);
         let acks = store.state().acks(GROUP, TOPIC, 0).expect("reads").expect("known");
@@ -153,11 +157,11 @@ fn a_dead_letter_whose_original_expired_stands_for_it_and_outlives_its_segment()
     fill(&store);
     // The dead letter comes late, so that the trim leaves it and takes the original.
     let late = propose(&store, &dead_letter(6));
-    assert_eq!(late, Outcome::Visible { queue: 0, offset: 2 });
+    assert_eq!(late, ApplyOutcome::Visible { queue: 0, offset: 2 });
     let first = store.trim_points().next().expect("a point").expect("reads");
     store.trim(&first).expect("trims");
     assert_eq!(id_at(&store, TOPIC, 6), None, "the original is gone");
-    assert_eq!(propose(&store, &redriven(2, 6)), Outcome::Done);
+    assert_eq!(propose(&store, &redriven(2, 6)), ApplyOutcome::Done);
     assert_eq!(id_at(&store, TOPIC, 6).as_deref(), Some("m6"));
     fill(&store);
     store.trim(&last_trim_point(&store)).expect("trims");

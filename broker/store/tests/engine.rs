@@ -14,7 +14,7 @@ use kerolox_core::topic::Topic;
 use kerolox_log::fs::{Fault, Folder, MemFolder};
 use kerolox_log::{LogOptions, Salt};
 use kerolox_store::kv::MemKv;
-use kerolox_store::{Applied, Event, Outcome, ProposeError, Store, StoreError, StoreOptions};
+use kerolox_store::{AppliedRecord, ApplyOutcome, ProposeError, StateEvent, Store, StoreError, StoreOptions};
 
 fn options(broker: &str) -> StoreOptions {
     StoreOptions {
@@ -32,7 +32,7 @@ fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
     Store::open(options("a"), Arc::new(folder.clone()), kv.clone(), clock, |_| {}).expect("opens")
 }
 
-fn propose(store: &Store, record: &Record) -> Result<Applied, ProposeError> {
+fn propose(store: &Store, record: &Record) -> Result<AppliedRecord, ProposeError> {
     let (sender, answer) = mpsc::channel();
     store.propose(
         record,
@@ -79,7 +79,7 @@ fn many_proposers_get_distinct_offsets_and_a_restart_keeps_them() {
                 for i in 0..200 {
                     let applied =
                         propose(store, &message(0, Hold::None, &format!("{thread}-{i}"))).expect("stored");
-                    let Outcome::Visible { offset, .. } = applied.outcome else { panic!("{applied:?}") };
+                    let ApplyOutcome::Visible { offset, .. } = applied.outcome else { panic!("{applied:?}") };
                     assert!(offsets.lock().expect("no panic").insert(offset), "offset {offset} given twice");
                 }
             });
@@ -110,14 +110,14 @@ fn power_cuts_keep_what_was_acknowledged_whatever_the_index_remembers() {
         for i in 0..50 {
             let id = format!("{round}-{i}");
             let held = propose(&store, &message(0, Hold::Half, &id)).expect("stored");
-            assert_eq!(held.outcome, Outcome::Held);
+            assert_eq!(held.outcome, ApplyOutcome::Held);
             let commit = Record::Release(ReleaseRecord {
                 held: held.position,
                 by: "p".into(),
                 ..ReleaseRecord::default()
             });
             let outcome = propose(&store, &commit).expect("stored").outcome;
-            assert_eq!(outcome, Outcome::Visible { queue: 0, offset: acknowledged.len() as u64 });
+            assert_eq!(outcome, ApplyOutcome::Visible { queue: 0, offset: acknowledged.len() as u64 });
             acknowledged.push(id);
         }
         drop(store);
@@ -237,18 +237,18 @@ fn the_data_of_another_broker_group_is_refused() {
 fn events_tell_what_became_visible() {
     let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
     let (sender, events) = mpsc::channel();
-    let listener = move |event: &Event| sender.send(event.clone()).expect("the test listens");
+    let listener = move |event: &StateEvent| sender.send(event.clone()).expect("the test listens");
     let store = Store::open(options("a"), Arc::new(folder), kv, || 7, listener).expect("opens");
     topic(&store, "t");
     propose(&store, &message(1, Hold::None, "m")).expect("stored");
     propose(&store, &message(1, Hold::Half, "h")).expect("stored");
-    let seen: Vec<Event> = events.try_iter().collect();
+    let seen: Vec<StateEvent> = events.try_iter().collect();
     assert_eq!(
         seen,
         [
-            Event::TopicsChanged,
-            Event::Arrived { topic_id: 1, queue: 1, end: 1 },
-            Event::HalfDue { due_ms: 7 }
+            StateEvent::TopicsChanged,
+            StateEvent::Arrived { topic_id: 1, queue: 1, end: 1 },
+            StateEvent::HalfDue { due_ms: 7 }
         ]
     );
 }

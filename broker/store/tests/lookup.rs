@@ -14,7 +14,7 @@ use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
 use kerolox_log::{LogOptions, Salt};
 use kerolox_store::kv::{Kv, MemKv};
-use kerolox_store::{Applied, FoundPage, Page, Standing, Store, StoreOptions};
+use kerolox_store::{AppliedRecord, FoundPage, LookupPage, MessageStanding, Store, StoreOptions};
 
 /// Milliseconds; a message is stored every second one.
 static CLOCK: AtomicI64 = AtomicI64::new(1_000);
@@ -31,7 +31,7 @@ fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
     Store::open(options, Arc::new(folder.clone()), kv.clone(), clock, |_| {}).expect("opens")
 }
 
-fn propose(store: &Store, records: &[Record]) -> Vec<Applied> {
+fn propose(store: &Store, records: &[Record]) -> Vec<AppliedRecord> {
     let (sender, answer) = mpsc::channel();
     let done = Box::new(move |applied| sender.send(applied).expect("the test waits"));
     store.propose_batch(records, Flush::Sync, done);
@@ -61,10 +61,12 @@ fn begin() -> (MemFolder, Arc<MemKv>, Store) {
 }
 
 fn by_id(store: &Store, id: &str) -> FoundPage {
-    store.find(id_hash(id), &Page::newest(10), |message| message.header.message_id == id).expect("reads")
+    store
+        .find(id_hash(id), &LookupPage::newest(10), |message| message.header.message_id == id)
+        .expect("reads")
 }
 
-fn by_key(store: &Store, key: &str, page: &Page) -> FoundPage {
+fn by_key(store: &Store, key: &str, page: &LookupPage) -> FoundPage {
     let wanted = |message: &MessageRecord| message.content.trim_ascii_start() == key.as_bytes();
     store.find(key_hash(1, key), page, wanted).expect("reads")
 }
@@ -103,7 +105,11 @@ fn a_message_is_found_by_its_id_and_says_where_it_stands() {
         for i in [0, 1, 255, 256, 299] {
             let found = by_id(store, &format!("m{i}"));
             assert_eq!(ids(&found), [format!("m{i}")], "{name}");
-            assert_eq!(found.messages[0].standing, Standing::Visible { queue: 0, offset: i }, "{name}");
+            assert_eq!(
+                found.messages[0].standing,
+                MessageStanding::Visible { queue: 0, offset: i },
+                "{name}"
+            );
         }
         let words =
             ["open", "committed", "rolled back"].map(|id| by_id(store, id).messages[0].standing.word());
@@ -150,7 +156,7 @@ fn a_key_gives_its_messages_newest_first_and_page_by_page() {
         let key = if i % 2 == 0 { "even" } else { "odd" };
         times.push(propose(&store, &[message(Hold::None, &format!("m{i}"), key)])[0].store_ms);
     }
-    let mut page = Page::newest(10);
+    let mut page = LookupPage::newest(10);
     let mut found = Vec::new();
     loop {
         let next = by_key(&store, "even", &page);
@@ -164,7 +170,7 @@ fn a_key_gives_its_messages_newest_first_and_page_by_page() {
     let wanted: Vec<String> = (0..25).rev().map(|i| format!("m{}", 2 * i)).collect();
     assert_eq!(found, wanted);
 
-    let of_time = Page { since_ms: times[10], until_ms: times[20], ..Page::newest(100) };
+    let of_time = LookupPage { since_ms: times[10], until_ms: times[20], ..LookupPage::newest(100) };
     assert_eq!(ids(&by_key(&store, "even", &of_time)), ["m18", "m16", "m14", "m12", "m10"]);
 }
 

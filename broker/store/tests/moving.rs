@@ -15,7 +15,7 @@ use kerolox_core::record::{
 };
 use kerolox_core::slots::{finished_by_all, queue_of};
 use kerolox_core::topic::{MessageType, Topic};
-use kerolox_store::Outcome;
+use kerolox_store::ApplyOutcome;
 
 use machine::{Machine, each_seed};
 
@@ -122,12 +122,12 @@ impl History {
         let Some((held, slot)) = self.timers.pop() else { return };
         self.machine.progress(ProgressItem::Fired(Fired { held: vec![held] }));
         let timer = self.machine.store().state().timers.get(held).expect("reads").expect("known");
-        self.shown(slot, &Outcome::Visible { queue: timer.queue, offset: timer.offset });
+        self.shown(slot, &ApplyOutcome::Visible { queue: timer.queue, offset: timer.offset });
     }
 
     /// A message is visible: nothing of its slot in another queue may be unfinished.
-    fn shown(&mut self, slot: u32, outcome: &Outcome) {
-        let Outcome::Visible { queue, offset } = *outcome else { panic!("{outcome:?} is not visible") };
+    fn shown(&mut self, slot: u32, outcome: &ApplyOutcome) {
+        let ApplyOutcome::Visible { queue, offset } = *outcome else { panic!("{outcome:?} is not visible") };
         let seed = self.machine.seed;
         assert_eq!(self.ends.insert(queue, offset + 1).unwrap_or(0), offset, "seed {seed}");
         let index = self.machine.store().state();

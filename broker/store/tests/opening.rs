@@ -11,7 +11,7 @@ use kerolox_log::fs::MemFolder;
 use kerolox_log::{LogOptions, Salt};
 use kerolox_store::kv::{Family, Kv, KvError, MemKv, Op, Pair};
 use kerolox_store::state::check::applied_of;
-use kerolox_store::{Opening, Progress, Store, StoreError, StoreOptions};
+use kerolox_store::{Opening, RebuildProgress, Store, StoreError, StoreOptions};
 
 /// Each changes two keys of the index, which is written to its store every 50,000 keys.
 const HALVES: usize = 60_000;
@@ -61,8 +61,8 @@ struct Watching {
     kv: MemKv,
     opening: Arc<Opening>,
     at_first: AtFirst,
-    written: Mutex<Vec<Progress>>,
-    persisted: Mutex<Vec<Progress>>,
+    written: Mutex<Vec<RebuildProgress>>,
+    persisted: Mutex<Vec<RebuildProgress>>,
 }
 
 impl Watching {

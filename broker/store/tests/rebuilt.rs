@@ -16,7 +16,7 @@ use kerolox_log::fs::{Chooser, Folder, MemFolder};
 use kerolox_log::inspect::{Finding, Inspector, Mode};
 use kerolox_log::{Frame, LogOptions, Salt};
 use kerolox_store::kv::{Kv, MemKv};
-use kerolox_store::{Applied, Outcome, Store, StoreOptions};
+use kerolox_store::{AppliedRecord, ApplyOutcome, Store, StoreOptions};
 
 const GROUP: u32 = 1;
 
@@ -31,7 +31,7 @@ fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
     Store::open(options, Arc::new(folder.clone()), kv.clone(), || 1, |_| {}).expect("opens")
 }
 
-fn propose(store: &Store, record: &Record) -> Applied {
+fn propose(store: &Store, record: &Record) -> AppliedRecord {
     let (sender, answer) = mpsc::channel();
     store.propose(record, Flush::Sync, Box::new(move |applied| sender.send(applied).expect("waits")));
     answer.recv().expect("answered").expect("stored")
@@ -227,7 +227,7 @@ impl Story {
         let topic_id = *view.topics.keys().next().expect("the first topic is as old as the log");
         let next = store.state().queues.bounds(topic_id, 0).next;
         let sent = propose(&store, &message(topic_id, 0, Hold::None, "new")).outcome;
-        assert_eq!(sent, Outcome::Visible { queue: 0, offset: next }, "{what}");
+        assert_eq!(sent, ApplyOutcome::Visible { queue: 0, offset: next }, "{what}");
         let seen = View::of(&store);
         drop(store);
         let again = View::of(&open(folder, &Arc::new(MemKv::default())));

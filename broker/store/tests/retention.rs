@@ -17,8 +17,8 @@ use kerolox_log::fs::MemFolder;
 use kerolox_log::inspect::{Finding, Inspector, Mode};
 use kerolox_log::{LogOptions, Salt};
 use kerolox_store::kv::{Family, Kv, MemKv, Op};
-use kerolox_store::state::check::{Comparison, How, LogReplay, applied_of};
-use kerolox_store::{Applied, Outcome, QueueBounds, Store, StoreOptions, TrimPoint};
+use kerolox_store::state::check::{Comparison, DifferenceKind, LogReplay, applied_of};
+use kerolox_store::{AppliedRecord, ApplyOutcome, QueueBounds, Store, StoreOptions, TrimPoint};
 
 fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
     static CLOCK: AtomicI64 = AtomicI64::new(1_000);
@@ -33,7 +33,7 @@ fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
     Store::open(options, Arc::new(folder.clone()), kv.clone(), clock, |_| {}).expect("opens")
 }
 
-fn propose(store: &Store, record: &Record) -> Applied {
+fn propose(store: &Store, record: &Record) -> AppliedRecord {
     let (sender, answer) = mpsc::channel();
     store.propose(
         record,
@@ -140,8 +140,10 @@ fn build() -> Built {
         ),
     );
     fill(&store, 0, 90);
-    let Outcome::Visible { offset, .. } = propose(&store, &commit(late)).outcome else { panic!("committed") };
-    let Outcome::Visible { offset: fired_offset, .. } =
+    let ApplyOutcome::Visible { offset, .. } = propose(&store, &commit(late)).outcome else {
+        panic!("committed")
+    };
+    let ApplyOutcome::Visible { offset: fired_offset, .. } =
         propose(&store, &ended(fired, TimerDecision::Deliver)).outcome
     else {
         panic!("delivered")
@@ -196,8 +198,8 @@ fn a_trim_keeps_what_is_needed_and_removes_the_files() {
 
     // The transaction id from before still settles the transaction.
     let Built { folder, kv, store, undecided, late, .. } = built;
-    assert_eq!(propose(&store, &commit(late.0)).outcome, Outcome::Repeated);
-    let Outcome::Visible { queue: 1, offset } = propose(&store, &commit(undecided)).outcome else {
+    assert_eq!(propose(&store, &commit(late.0)).outcome, ApplyOutcome::Repeated);
+    let ApplyOutcome::Visible { queue: 1, offset } = propose(&store, &commit(undecided)).outcome else {
         panic!("commits")
     };
     assert_eq!(id_at(&store, 1, offset).as_deref(), Some("undecided"));
@@ -274,8 +276,8 @@ fn what_does_not_follow_from_a_trimmed_log_is_found() {
         let mut other = value.clone();
         *other.last_mut().expect("not empty") ^= 1;
         for (op, how) in [
-            (Op::Delete(family, key.clone()), How::Missing),
-            (Op::Put(family, key.clone(), other), How::Different),
+            (Op::Delete(family, key.clone()), DifferenceKind::Missing),
+            (Op::Put(family, key.clone(), other), DifferenceKind::Different),
         ] {
             let kv = MemKv::clone(&built.kv);
             kv.write(vec![op]).expect("memory");
@@ -339,7 +341,7 @@ fn a_half_message_that_cannot_be_carried_is_gone_for_everybody() {
             let due = store.state().transactions.due(i64::MAX, None, 100).expect("reads");
             assert_eq!(due.iter().map(|(position, _)| *position).collect::<Vec<_>>(), [other]);
             assert_eq!(store.state().transactions.open_total(), 1);
-            assert_eq!(propose(store, &commit(built.undecided)).outcome, Outcome::NoSuchHalf);
+            assert_eq!(propose(store, &commit(built.undecided)).outcome, ApplyOutcome::NoSuchHalf);
         };
         gone(&built.store);
         built.store.close();
@@ -348,7 +350,7 @@ fn a_half_message_that_cannot_be_carried_is_gone_for_everybody() {
         let rebuilt = open(&built.folder, &Arc::new(MemKv::default()));
         assert_eq!(rebuilt.damaged(), [], "what was damaged is gone");
         gone(&rebuilt);
-        let Outcome::Visible { offset, .. } = propose(&rebuilt, &commit(other)).outcome else {
+        let ApplyOutcome::Visible { offset, .. } = propose(&rebuilt, &commit(other)).outcome else {
             panic!("the other one can be committed")
         };
         assert_eq!(id_at(&rebuilt, 1, offset).as_deref(), Some("other"));
@@ -464,7 +466,7 @@ fn what_expired_is_not_carried_when_its_segment_goes() {
     let trimmed = built.store.trim(&trim_points(&built.store)[0]).expect("trims");
     assert_eq!(trimmed.carried, 3, "undecided, scheduled, and waiting for its next attempt");
     assert_eq!(id_at(&built.store, 1, 0), None);
-    assert_eq!(propose(&built.store, &commit(built.late.0)).outcome, Outcome::Repeated);
+    assert_eq!(propose(&built.store, &commit(built.late.0)).outcome, ApplyOutcome::Repeated);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use kerolox_core::record::{
 };
 use kerolox_core::timer::TimerPhase;
 use kerolox_core::topic::Topic;
-use kerolox_store::{Outcome, Store};
+use kerolox_store::{ApplyOutcome, Store};
 
 use machine::{Machine, each_seed};
 
@@ -119,7 +119,7 @@ impl History {
         let content = Bytes::from(vec![7; 150]);
         let record = Record::Message(MessageRecord { header, system: Bytes::new(), content });
         let applied = self.machine.propose(&record);
-        let expected = if stands == Stands::Open { Outcome::Held } else { Outcome::Scheduled };
+        let expected = if stands == Stands::Open { ApplyOutcome::Held } else { ApplyOutcome::Scheduled };
         assert_eq!(applied.outcome, expected, "seed {}", self.machine.seed);
         self.messages.insert(applied.position, Known { id, queue, due_ms, stands });
     }
@@ -149,11 +149,11 @@ impl History {
         let by = "p".to_owned();
         let (record, outcome, stands) = if self.machine.chooser.chance(3, 4) {
             let release = Record::Release(ReleaseRecord { held, by, ..ReleaseRecord::default() });
-            (release, Outcome::Scheduled, Stands::Pending)
+            (release, ApplyOutcome::Scheduled, Stands::Pending)
         } else {
             (
                 Record::Discard(DiscardRecord { held, by, ..DiscardRecord::default() }),
-                Outcome::Discarded,
+                ApplyOutcome::Discarded,
                 Stands::RolledBack,
             )
         };
@@ -166,20 +166,20 @@ impl History {
         let ended = TimerEnded { held, decision: decision.into(), by: "p".into() };
         let outcome = self.machine.progress(ProgressItem::TimerEnded(ended)).outcome;
         let what = format!("seed {}, {decision:?} of {:?}", self.machine.seed, self.messages[&held]);
-        let over = |phase| [Outcome::TimerOver(phase), Outcome::NoSuchTimer].contains(&outcome);
+        let over = |phase| [ApplyOutcome::TimerOver(phase), ApplyOutcome::NoSuchTimer].contains(&outcome);
         match self.messages[&held].stands {
             Stands::Pending if decision == TimerDecision::Recall => {
-                assert_eq!(outcome, Outcome::Discarded, "{what}");
+                assert_eq!(outcome, ApplyOutcome::Discarded, "{what}");
                 self.messages.get_mut(&held).expect("known").stands = Stands::Recalled;
             }
             Stands::Pending => {
-                assert!(matches!(outcome, Outcome::Visible { .. }), "{what}: {outcome:?}");
+                assert!(matches!(outcome, ApplyOutcome::Visible { .. }), "{what}: {outcome:?}");
                 self.delivered(held);
             }
             // When its segment is gone, nobody remembers what was decided.
             Stands::Delivered => assert!(over(TimerPhase::Delivered), "{what}: {outcome:?}"),
             Stands::Recalled => assert!(over(TimerPhase::Recalled), "{what}: {outcome:?}"),
-            Stands::Open | Stands::RolledBack => assert_eq!(outcome, Outcome::NoSuchTimer, "{what}"),
+            Stands::Open | Stands::RolledBack => assert_eq!(outcome, ApplyOutcome::NoSuchTimer, "{what}"),
         }
     }
 

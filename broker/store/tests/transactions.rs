@@ -13,7 +13,7 @@ use kerolox_core::record::{
 };
 use kerolox_core::topic::Topic;
 use kerolox_core::transaction::{Decision, Phase};
-use kerolox_store::Outcome;
+use kerolox_store::ApplyOutcome;
 
 use machine::{Machine, START_MS, each_seed};
 
@@ -86,7 +86,7 @@ impl History {
     fn send(&mut self, number: usize) {
         let (queue, record) = self.message(&format!("plain{number}"), Hold::None, false);
         let outcome = self.machine.propose(&record).outcome;
-        assert!(matches!(outcome, Outcome::Visible { .. }), "{outcome:?}");
+        assert!(matches!(outcome, ApplyOutcome::Visible { .. }), "{outcome:?}");
         self.visible.entry(queue).or_default().push(format!("plain{number}"));
     }
 
@@ -96,7 +96,7 @@ impl History {
         let made: Vec<_> = made.map(|(id, joins)| (self.message(&id, Hold::Half, joins), id)).collect();
         let records: Vec<Record> = made.iter().map(|((_, record), _)| record.clone()).collect();
         let applied = self.machine.propose_all(&records);
-        assert!(applied.iter().all(|applied| applied.outcome == Outcome::Held), "{applied:?}");
+        assert!(applied.iter().all(|applied| applied.outcome == ApplyOutcome::Held), "{applied:?}");
         let messages = made.into_iter().map(|((queue, _), id)| (queue, id)).collect();
         let known = Known { messages, phase: Phase::Prepared, checks: 0, decided: false };
         self.transactions.insert(applied.last().expect("one at least").position, known);
@@ -141,8 +141,8 @@ impl History {
         };
         match known.phase {
             Phase::Prepared | Phase::Parked => {
-                let is_shown = matches!(outcome, Outcome::Visible { .. });
-                assert!(is_shown || outcome == Outcome::Discarded, "{what}");
+                let is_shown = matches!(outcome, ApplyOutcome::Visible { .. });
+                assert!(is_shown || outcome == ApplyOutcome::Discarded, "{what}");
                 assert_eq!(is_shown, decision == Decision::Commit, "{what}");
                 (known.phase, known.decided) = (decided, true);
                 if is_shown {
@@ -152,16 +152,16 @@ impl History {
                 }
             }
             // When its segment is gone, nobody remembers what was decided.
-            _ if outcome == Outcome::NoSuchHalf => assert!(known.decided, "{what}"),
-            phase if phase == decided => assert_eq!(outcome, Outcome::Repeated, "{what}"),
-            _ => assert_eq!(outcome, Outcome::Contradicted, "{what}"),
+            _ if outcome == ApplyOutcome::NoSuchHalf => assert!(known.decided, "{what}"),
+            phase if phase == decided => assert_eq!(outcome, ApplyOutcome::Repeated, "{what}"),
+            _ => assert_eq!(outcome, ApplyOutcome::Contradicted, "{what}"),
         }
     }
 
     fn decide_what_never_was(&mut self) {
         for held in self.torn.iter().copied().chain([9_999_999]).collect::<Vec<_>>() {
             let outcome = self.machine.propose(&Self::record(held, Decision::Commit)).outcome;
-            assert_eq!(outcome, Outcome::NoSuchHalf, "seed {}", self.machine.seed);
+            assert_eq!(outcome, ApplyOutcome::NoSuchHalf, "seed {}", self.machine.seed);
         }
     }
 

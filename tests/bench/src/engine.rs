@@ -12,7 +12,7 @@ use kerolox_core::topic::Topic;
 use kerolox_log::fs::OsFolder;
 use kerolox_log::{LogOptions, Salt};
 use kerolox_rocks::RocksKv;
-use kerolox_store::{Outcome, ProposeError, Store, StoreOptions};
+use kerolox_store::{ApplyOutcome, ProposeError, Store, StoreOptions};
 
 use crate::messages::{Made, Maker};
 
@@ -82,7 +82,7 @@ pub fn create_queues(store: &Store, count: u32) -> anyhow::Result<Vec<QueueId>> 
     let mut queues = Vec::new();
     for answer in answers {
         match answer?.outcome {
-            Outcome::Topic(topic, _) => queues.extend((0..per_topic).map(|queue| (topic.id, queue))),
+            ApplyOutcome::Topic(topic, _) => queues.extend((0..per_topic).map(|queue| (topic.id, queue))),
             other => bail!("creating a topic led to {other:?}"),
         }
     }

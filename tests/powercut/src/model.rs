@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use kerolox_core::flush::Flush;
 use kerolox_core::record::Hold;
 use kerolox_core::timer::TimerPhase;
-use kerolox_store::{Applied, Outcome, Store};
+use kerolox_store::{AppliedRecord, ApplyOutcome, Store};
 
 use crate::observe::{End, HeldMessage, View, Visible, end_of};
 use crate::once::Once;
@@ -16,7 +16,7 @@ use crate::plan::Plan;
 pub(crate) struct Answer {
     pub(crate) plan: Plan,
     pub(crate) flush: Flush,
-    pub(crate) applied: Applied,
+    pub(crate) applied: AppliedRecord,
 }
 
 #[derive(Default)]
@@ -323,21 +323,23 @@ fn take(view: &mut View, answer: &Answer, trimmed: u64) -> Result<(), String> {
     match (&answer.plan, &answer.applied.outcome) {
         (
             Plan::Message { id, topic_id, queue } | Plan::Once { id, topic_id, queue, .. },
-            Outcome::Visible { queue: found, offset },
+            ApplyOutcome::Visible { queue: found, offset },
         ) if found == queue => show(view, (*topic_id, *queue, *offset), id, at),
-        (Plan::Message { topic_id, queue, .. }, Outcome::TopicGone) if !view.has_queue(*topic_id, *queue) => {
+        (Plan::Message { topic_id, queue, .. }, ApplyOutcome::TopicGone)
+            if !view.has_queue(*topic_id, *queue) =>
+        {
             Ok(())
         }
-        (Plan::Once { .. }, Outcome::Duplicate(_)) => Ok(()),
-        (Plan::PutLite { topic_id, name }, Outcome::Lite { queue, is_new }) => {
+        (Plan::Once { .. }, ApplyOutcome::Duplicate(_)) => Ok(()),
+        (Plan::PutLite { topic_id, name }, ApplyOutcome::Lite { queue, is_new }) => {
             let known = view.lites.insert((*topic_id, (*name).to_owned()), *queue);
             let is_taken = view.lites.values().filter(|other| *other == queue).count() > 1;
             let right = known.map_or(*is_new && !is_taken, |known| !*is_new && known == *queue);
             view.bounds.entry((*topic_id, *queue)).or_insert((0, 0));
             if right { Ok(()) } else { Err(format!("it was {known:?} before")) }
         }
-        (Plan::PutLite { topic_id, .. }, Outcome::TopicGone) if !view.has_topic(*topic_id) => Ok(()),
-        (Plan::DropLite { topic_id, name, queue, next }, Outcome::Deleted(went)) => {
+        (Plan::PutLite { topic_id, .. }, ApplyOutcome::TopicGone) if !view.has_topic(*topic_id) => Ok(()),
+        (Plan::DropLite { topic_id, name, queue, next }, ApplyOutcome::Deleted(went)) => {
             let is_there = view.lites.get(&(*topic_id, (*name).to_owned())) == Some(queue);
             let is_as_seen = view.bounds.get(&(*topic_id, *queue)).map_or(0, |bounds| bounds.1) == *next;
             if *went {
@@ -351,37 +353,37 @@ fn take(view: &mut View, answer: &Answer, trimmed: u64) -> Result<(), String> {
         }
         (
             Plan::Once { topic_id, .. } | Plan::Half { topic_id, .. } | Plan::Scheduled { topic_id, .. },
-            Outcome::TopicGone,
+            ApplyOutcome::TopicGone,
         ) if !view.has_topic(*topic_id) => Ok(()),
-        (Plan::Half { id, topic_id, queue }, Outcome::Held) => {
+        (Plan::Half { id, topic_id, queue }, ApplyOutcome::Held) => {
             view.held.insert(position, open(id, *topic_id, *queue, Hold::Half));
             Ok(())
         }
-        (Plan::Scheduled { id, topic_id, queue }, Outcome::Scheduled) => {
+        (Plan::Scheduled { id, topic_id, queue }, ApplyOutcome::Scheduled) => {
             view.held.insert(position, open(id, *topic_id, *queue, Hold::Until));
             Ok(())
         }
         (Plan::Show { position: held, .. }, outcome) => settle(view, *held, true, outcome, at, trimmed),
         (Plan::Hide { position: held, .. }, outcome) => settle(view, *held, false, outcome, at, trimmed),
-        (Plan::Finish { place }, Outcome::Done) => {
+        (Plan::Finish { place }, ApplyOutcome::Done) => {
             if view.group && view.visible.contains_key(place) {
                 view.done.insert(*place);
             }
             Ok(())
         }
-        (Plan::PutTopic { name, queues }, Outcome::Topic(topic, new)) => {
+        (Plan::PutTopic { name, queues }, ApplyOutcome::Topic(topic, new)) => {
             let known = view.topics.insert(name.clone(), (topic.id, *queues));
             let right = known.map_or(*new, |(id, _)| !*new && id == topic.id);
             if right { Ok(()) } else { Err(format!("it was {known:?} before")) }
         }
-        (Plan::DeleteTopic { name }, Outcome::Deleted(found)) => {
+        (Plan::DeleteTopic { name }, ApplyOutcome::Deleted(found)) => {
             let known = view.topics.get(name).copied();
             if let Some((id, _)) = known {
                 view.forget_topic(id);
             }
             if known.is_some() == *found { Ok(()) } else { Err(format!("it was {known:?} before")) }
         }
-        (Plan::PutGroup, Outcome::Group(..)) => {
+        (Plan::PutGroup, ApplyOutcome::Group(..)) => {
             view.group = true;
             Ok(())
         }
@@ -409,32 +411,31 @@ fn settle(
     view: &mut View,
     position: u64,
     is_shown: bool,
-    outcome: &Outcome,
+    outcome: &ApplyOutcome,
     (at, ms): (u64, i64),
     trimmed: u64,
 ) -> Result<(), String> {
     let Some(held) = view.held.get(&position).cloned() else {
         // It went with its topic. The store may remember how it had ended, but nothing can happen to it.
-        let happened = matches!(outcome, Outcome::Visible { .. } | Outcome::Discarded);
+        let happened = matches!(outcome, ApplyOutcome::Visible { .. } | ApplyOutcome::Discarded);
         return if happened { Err("there is no such message".to_owned()) } else { Ok(()) };
     };
     let end = match (held.end, outcome) {
-        (End::Open, Outcome::Visible { queue, offset }) if is_shown && *queue == held.queue => {
+        (End::Open, ApplyOutcome::Visible { queue, offset }) if is_shown && *queue == held.queue => {
             show(view, (held.topic_id, *queue, *offset), &held.id, (at, ms))?;
             End::Shown(*offset, at)
         }
-        (End::Open, Outcome::Discarded) if !is_shown => End::Hidden(at),
-        (End::Shown(..), Outcome::Repeated) if is_shown => held.end,
-        (End::Hidden(_), Outcome::Repeated) if !is_shown => held.end,
-        (End::Shown(..), Outcome::Contradicted) if !is_shown => held.end,
-        (End::Hidden(_), Outcome::Contradicted) if is_shown => held.end,
-        (End::Shown(..), Outcome::TimerOver(TimerPhase::Delivered)) => held.end,
-        (End::Hidden(_), Outcome::TimerOver(TimerPhase::Recalled)) => held.end,
-        (End::Shown(_, decided) | End::Hidden(decided), Outcome::NoSuchHalf | Outcome::NoSuchTimer)
-            if decided < trimmed =>
-        {
-            held.end
-        }
+        (End::Open, ApplyOutcome::Discarded) if !is_shown => End::Hidden(at),
+        (End::Shown(..), ApplyOutcome::Repeated) if is_shown => held.end,
+        (End::Hidden(_), ApplyOutcome::Repeated) if !is_shown => held.end,
+        (End::Shown(..), ApplyOutcome::Contradicted) if !is_shown => held.end,
+        (End::Hidden(_), ApplyOutcome::Contradicted) if is_shown => held.end,
+        (End::Shown(..), ApplyOutcome::TimerOver(TimerPhase::Delivered)) => held.end,
+        (End::Hidden(_), ApplyOutcome::TimerOver(TimerPhase::Recalled)) => held.end,
+        (
+            End::Shown(_, decided) | End::Hidden(decided),
+            ApplyOutcome::NoSuchHalf | ApplyOutcome::NoSuchTimer,
+        ) if decided < trimmed => held.end,
         _ => return Err(format!("it is {:?}", held.end)),
     };
     view.held.insert(position, HeldMessage { end, ..held });

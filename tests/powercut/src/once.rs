@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use kerolox_core::dedup::Dedup;
 use kerolox_core::topic::Topic;
-use kerolox_store::{FirstMessage, Outcome, Store};
+use kerolox_store::{ApplyOutcome, FirstMessage, Store};
 
 use crate::model::Answer;
 use crate::observe::{View, Visible};
@@ -42,7 +42,7 @@ impl Once {
     ) -> Result<(), String> {
         let Plan::Once { id, key, .. } = &answer.plan else { return Ok(()) };
         match answer.applied.outcome {
-            Outcome::Duplicate(first) => {
+            ApplyOutcome::Duplicate(first) => {
                 self.repeats.insert(id.clone());
                 self.check_repeat(store, &first, answer)
             }

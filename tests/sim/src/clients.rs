@@ -6,7 +6,7 @@ use kerolox_core::record::{DiscardRecord, Hold, Record, ReleaseRecord};
 use kerolox_core::replicas::Replicas;
 use kerolox_core::transaction::Decision;
 use kerolox_log::fs::Chooser;
-use kerolox_store::Outcome;
+use kerolox_store::ApplyOutcome;
 
 use crate::history::{History, KnownHalf, Proposed, message, topic};
 use crate::invariants;
@@ -205,19 +205,24 @@ impl Client {
         Ok(false)
     }
 
-    fn applied(&mut self, position: u64, outcome: &Outcome, sight: &mut Sight<'_>) -> Result<(), String> {
+    fn applied(
+        &mut self,
+        position: u64,
+        outcome: &ApplyOutcome,
+        sight: &mut Sight<'_>,
+    ) -> Result<(), String> {
         let history = &mut *sight.history;
         match (self.job.take(), outcome) {
-            (Some(Job::Topic), Outcome::Topic(..)) => history.has_topic = true,
-            (Some(Job::Send { id, .. }), Outcome::Visible { queue, offset }) => {
+            (Some(Job::Topic), ApplyOutcome::Topic(..)) => history.has_topic = true,
+            (Some(Job::Send { id, .. }), ApplyOutcome::Visible { queue, offset }) => {
                 history.acked += 1;
                 history.tell((*queue, *offset), &id, true)?;
             }
-            (Some(Job::Send { id, .. }), Outcome::Scheduled) => {
+            (Some(Job::Send { id, .. }), ApplyOutcome::Scheduled) => {
                 history.acked += 1;
                 history.scheduled.push(id);
             }
-            (Some(Job::Send { id, .. }), Outcome::Held) => {
+            (Some(Job::Send { id, .. }), ApplyOutcome::Held) => {
                 history.acked += 1;
                 history.halves.insert(position, KnownHalf { id, ..KnownHalf::default() });
                 let decision = if sight.chooser.chance(2, 3) { Decision::Commit } else { Decision::Rollback };
@@ -237,7 +242,7 @@ impl Client {
                 let half = history.halves.get_mut(&position).ok_or("a decision about nothing")?;
                 let may_be_forgotten = sight.swarm.trims && (tries > 1 || half.asked.len() > 1);
                 invariants::settled(half, decision, outcome, may_be_forgotten)?;
-                if let Outcome::Visible { queue, offset } = outcome {
+                if let ApplyOutcome::Visible { queue, offset } = outcome {
                     let id = half.id.clone();
                     history.tell((*queue, *offset), &id, true)?;
                 }

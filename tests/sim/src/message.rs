@@ -5,7 +5,7 @@ use kerolox_controller::{Command, Group, Joiner, MemberId};
 use kerolox_core::record::Record;
 use kerolox_core::replicas::Replicas;
 use kerolox_replication::{CommitUpdate, handshake};
-use kerolox_store::Outcome;
+use kerolox_store::ApplyOutcome;
 
 /// A process that can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,7 +100,7 @@ pub(crate) enum Ask {
 pub(crate) enum Answer {
     Applied {
         position: u64,
-        outcome: Outcome,
+        outcome: ApplyOutcome,
     },
     /// Nothing was stored.
     NotMaster,

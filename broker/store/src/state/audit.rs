@@ -16,7 +16,7 @@ use crate::state::overlay::Overlay;
 use crate::state::snapshot::{SnapshotLists, tag};
 use crate::state::table::StateTable;
 use crate::state::transactions::Settling;
-use crate::state::{Outcome, keys};
+use crate::state::{ApplyOutcome, keys};
 
 /// What administrators decided by hand, by the position of the record that says so; the newest [`AUDIT_MAX`] of them.
 pub struct AuditTable {
@@ -63,7 +63,7 @@ impl AuditTable {
         frame: &Frame,
         settling: &Settling,
         half: &HalfMessage,
-        outcome: &Outcome,
+        outcome: &ApplyOutcome,
     ) {
         if settling.source() != Source::Admin {
             return;
@@ -73,9 +73,9 @@ impl AuditTable {
             Decision::Rollback => "transaction rollback",
         };
         let outcome = match outcome {
-            Outcome::Repeated => "had been done before",
-            Outcome::Contradicted => "refused: it had been decided the other way",
-            Outcome::TopicGone => "refused: its topic was deleted",
+            ApplyOutcome::Repeated => "had been done before",
+            ApplyOutcome::Contradicted => "refused: it had been decided the other way",
+            ApplyOutcome::TopicGone => "refused: its topic was deleted",
             _ => "done",
         };
         self.note(

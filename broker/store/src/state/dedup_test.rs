@@ -12,7 +12,7 @@ use kerolox_core::topic::Topic;
 use kerolox_log::Frame;
 use kerolox_log::fs::Chooser;
 
-use super::{FirstMessage, Outcome, StateMachine};
+use super::{ApplyOutcome, FirstMessage, StateMachine};
 use crate::kv::{Kv, MemKv};
 
 const SEEDS: u64 = 4_000;
@@ -34,7 +34,7 @@ struct World {
     kv: Arc<MemKv>,
     state: StateMachine,
     /// The log, with what became of each record.
-    log: Vec<(Frame, Outcome)>,
+    log: Vec<(Frame, ApplyOutcome)>,
     now_ms: i64,
     window_ms: i64,
     stored: Vec<Stored>,
@@ -72,7 +72,7 @@ impl World {
         self.log.last().map_or(FRAME_LEN, |(frame, _)| frame.end())
     }
 
-    fn put(&mut self, record: &Record) -> (u64, Outcome) {
+    fn put(&mut self, record: &Record) -> (u64, ApplyOutcome) {
         let frame = Frame {
             position: self.next_position(),
             len: u32::try_from(FRAME_LEN).expect("small"),
@@ -140,12 +140,12 @@ impl World {
         let (position, outcome) = self.put(&Record::Message(message));
         let place = match (asked, outcome) {
             (Some(first), outcome) => {
-                assert_eq!(outcome, Outcome::Duplicate(first), "a repeat has the first one's result");
+                assert_eq!(outcome, ApplyOutcome::Duplicate(first), "a repeat has the first one's result");
                 return self.repeats.push((position, first.position));
             }
-            (None, Outcome::Visible { queue, offset }) => Some((queue, offset)),
+            (None, ApplyOutcome::Visible { queue, offset }) => Some((queue, offset)),
             (None, outcome) => {
-                assert_eq!((hold, outcome), (Hold::Half, Outcome::Held));
+                assert_eq!((hold, outcome), (Hold::Half, ApplyOutcome::Held));
                 None
             }
         };
@@ -165,7 +165,7 @@ impl World {
         if self.chooser.chance(1, 2) {
             let (_, outcome) =
                 self.put(&Record::Discard(DiscardRecord { held, by, ..DiscardRecord::default() }));
-            self.stored[at].rolled_back |= outcome == Outcome::Discarded;
+            self.stored[at].rolled_back |= outcome == ApplyOutcome::Discarded;
         } else {
             self.put(&Record::Release(ReleaseRecord { held, by, ..ReleaseRecord::default() }));
         }
@@ -196,7 +196,7 @@ impl World {
         }
         let hangs = self.repeats.iter().any(|(repeat, first)| *first < before && *repeat >= before);
         let (_, outcome) = self.put(&Record::Trim(trim));
-        assert_eq!(outcome, if hangs { Outcome::Hangs } else { Outcome::Done });
+        assert_eq!(outcome, if hangs { ApplyOutcome::Hangs } else { ApplyOutcome::Done });
         if !hangs {
             self.trimmed = self.trimmed.max(before);
             self.segments.retain(|(begin, _)| *begin >= before);
@@ -223,8 +223,8 @@ impl World {
         for (frame, before) in self.log.iter().filter(|(frame, _)| frame.position >= applied) {
             let now = self.state.apply(frame, &mut Vec::new()).expect("applies");
             // What was before the log is forgotten, transactions that ended there as well as what hung on it.
-            let is_forgotten =
-                now == Outcome::NoSuchHalf || (before, &now) == (&Outcome::Hangs, &Outcome::Done);
+            let is_forgotten = now == ApplyOutcome::NoSuchHalf
+                || (before, &now) == (&ApplyOutcome::Hangs, &ApplyOutcome::Done);
             assert!(now == *before || is_forgotten, "at {}: {before:?} became {now:?}", frame.position);
         }
     }

@@ -76,7 +76,7 @@ pub use held::{HeldKind, HeldTable};
 pub use lite::LiteTable;
 pub use lookup::{LookupTable, MessagePositions};
 pub use ordering::OrderingTable;
-pub use outcome::{Event, Outcome};
+pub use outcome::{ApplyOutcome, StateEvent};
 pub use progress::ProgressTable;
 pub use queues::{BLOCK, QueueBounds, QueueEntry, QueueTable};
 pub use timers::TimerTable;

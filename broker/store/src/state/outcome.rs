@@ -10,7 +10,7 @@ use crate::state::FirstMessage;
 
 /// What a record did; who proposed it waits for this.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ApplyOutcome {
     /// A message is visible at this offset: it was sent, its transaction was committed, or it was delivered before its time
     /// just now.
     Visible {
@@ -60,7 +60,7 @@ pub enum Outcome {
 
 /// What the rest of the broker may want to know after a record was applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum StateEvent {
     /// A message became visible; `end` is one past its offset.
     Arrived {
         /// The topic.

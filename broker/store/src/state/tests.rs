@@ -38,7 +38,7 @@ impl Replay {
         replay
     }
 
-    fn apply(&mut self, record: Record) -> (u64, Outcome) {
+    fn apply(&mut self, record: Record) -> (u64, ApplyOutcome) {
         let position = STEP * (self.frames.len() as u64 + 1);
         let frame = Frame {
             position,
@@ -52,7 +52,7 @@ impl Replay {
         (position, self.state.apply(&frame, &mut Vec::new()).expect("applies"))
     }
 
-    fn send(&mut self, queue: u32) -> (u64, Outcome) {
+    fn send(&mut self, queue: u32) -> (u64, ApplyOutcome) {
         self.apply(message(queue, Hold::None))
     }
 
@@ -140,12 +140,12 @@ fn offsets_count_up_per_queue_across_blocks_and_flushes() {
     let mut replay = Replay::new();
     for i in 0..600u64 {
         let (_, outcome) = replay.send(0);
-        assert_eq!(outcome, Outcome::Visible { queue: 0, offset: i });
+        assert_eq!(outcome, ApplyOutcome::Visible { queue: 0, offset: i });
         if i % 97 == 0 {
             replay.flush();
         }
     }
-    assert_eq!(replay.send(1).1, Outcome::Visible { queue: 1, offset: 0 });
+    assert_eq!(replay.send(1).1, ApplyOutcome::Visible { queue: 1, offset: 0 });
     for (from, max) in (0..600).flat_map(|from| [1, 2, 31, 700].map(|max| (from, max))) {
         let entries = replay.state.queues.entries(1, 0, from, max).expect("reads");
         let offsets: Vec<u64> = entries.iter().map(|(offset, _)| *offset).collect();
@@ -160,25 +160,25 @@ fn offsets_count_up_per_queue_across_blocks_and_flushes() {
 fn a_half_is_invisible_until_committed_and_the_first_decision_wins() {
     let mut replay = Replay::new();
     let (held, outcome) = replay.apply(message(1, Hold::Half));
-    assert_eq!(outcome, Outcome::Held);
+    assert_eq!(outcome, ApplyOutcome::Held);
     assert_eq!(replay.state.queues.bounds(1, 1).next, 0);
     assert_eq!(replay.state.transactions.due(held.cast_signed() + 10_000, None, 9).expect("reads").len(), 1);
     assert_eq!(replay.state.transactions.open(1), 1);
 
     replay.send(1);
-    assert_eq!(replay.apply(commit(held)).1, Outcome::Visible { queue: 1, offset: 1 });
+    assert_eq!(replay.apply(commit(held)).1, ApplyOutcome::Visible { queue: 1, offset: 1 });
     assert_eq!(replay.state.queues.entries(1, 1, 1, 1).expect("reads")[0].1.position, held, "no second copy");
-    assert_eq!(replay.apply(commit(held)).1, Outcome::Repeated);
-    assert_eq!(replay.apply(rollback(held)).1, Outcome::Contradicted);
+    assert_eq!(replay.apply(commit(held)).1, ApplyOutcome::Repeated);
+    assert_eq!(replay.apply(rollback(held)).1, ApplyOutcome::Contradicted);
     assert_eq!(replay.state.transactions.open(1), 0);
     assert_eq!(replay.state.transactions.next_due_ms().expect("reads"), None);
 
     let (held, _) = replay.apply(message(1, Hold::Half));
-    assert_eq!(replay.apply(rollback(held)).1, Outcome::Discarded);
-    assert_eq!(replay.apply(rollback(held)).1, Outcome::Repeated);
-    assert_eq!(replay.apply(commit(held)).1, Outcome::Contradicted);
+    assert_eq!(replay.apply(rollback(held)).1, ApplyOutcome::Discarded);
+    assert_eq!(replay.apply(rollback(held)).1, ApplyOutcome::Repeated);
+    assert_eq!(replay.apply(commit(held)).1, ApplyOutcome::Contradicted);
     assert_eq!(replay.state.queues.bounds(1, 1).next, 2);
-    assert_eq!(replay.apply(commit(999_999)).1, Outcome::NoSuchHalf);
+    assert_eq!(replay.apply(commit(999_999)).1, ApplyOutcome::NoSuchHalf);
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn checks_move_the_due_time_and_the_last_one_parks() {
     replay.apply(checked(None));
     assert_eq!(replay.state.transactions.next_due_ms().expect("reads"), None);
     assert_eq!(replay.state.transactions.open(1), 1, "parked, not lost");
-    assert_eq!(replay.apply(commit(held)).1, Outcome::Visible { queue: 0, offset: 0 });
+    assert_eq!(replay.apply(commit(held)).1, ApplyOutcome::Visible { queue: 0, offset: 0 });
     replay.apply(checked(Some(99_000)));
     assert_eq!(replay.state.transactions.next_due_ms().expect("reads"), None, "a late check changes nothing");
 }
@@ -216,12 +216,12 @@ fn a_scheduled_message_is_delivered_or_recalled_once() {
     assert_eq!(replay.state.queues.bounds(1, 1).next, 0);
     assert_eq!(replay.state.timers.next_due_ms().expect("reads"), Some(6_000));
     assert_eq!(replay.state.timers.open(1), 4);
-    assert_eq!(replay.apply(ended(held[1], TimerDecision::Recall)).1, Outcome::Discarded);
-    let over = Outcome::TimerOver(TimerPhase::Recalled);
+    assert_eq!(replay.apply(ended(held[1], TimerDecision::Recall)).1, ApplyOutcome::Discarded);
+    let over = ApplyOutcome::TimerOver(TimerPhase::Recalled);
     assert_eq!(replay.apply(ended(held[1], TimerDecision::Recall)).1, over);
     assert_eq!(replay.apply(ended(held[1], TimerDecision::Deliver)).1, over);
     let now = ended(held[3], TimerDecision::Deliver);
-    assert_eq!(replay.apply(now).1, Outcome::Visible { queue: 1, offset: 0 });
+    assert_eq!(replay.apply(now).1, ApplyOutcome::Visible { queue: 1, offset: 0 });
     // In the order of the record; what was decided before stays decided, and nothing comes twice.
     replay.apply(fired(&[held[2], held[1], held[0], held[2], held[3], 999_999]));
     replay.apply(fired(&held));
@@ -235,11 +235,11 @@ fn a_scheduled_message_is_delivered_or_recalled_once() {
         .collect();
     assert_eq!(visible, [held[3], held[2], held[0]]);
     assert_eq!((replay.state.timers.open(1), replay.state.timers.next_due_ms().expect("reads")), (0, None));
-    let over = Outcome::TimerOver(TimerPhase::Delivered);
+    let over = ApplyOutcome::TimerOver(TimerPhase::Delivered);
     assert_eq!(replay.apply(ended(held[0], TimerDecision::Recall)).1, over);
     let timer = replay.state.timers.get(held[0]).expect("reads").expect("known");
     assert_eq!((timer.offset, timer.decided_by.as_str()), (2, ""));
-    assert_eq!(replay.apply(ended(999_999, TimerDecision::Recall)).1, Outcome::NoSuchTimer);
+    assert_eq!(replay.apply(ended(999_999, TimerDecision::Recall)).1, ApplyOutcome::NoSuchTimer);
 }
 
 #[test]
@@ -251,22 +251,22 @@ fn a_half_message_with_a_delivery_time_is_scheduled_by_its_commit() {
         Record::Message(half)
     };
     let (held, outcome) = replay.apply(half());
-    assert_eq!((outcome, replay.state.timers.open(1)), (Outcome::Held, 0));
+    assert_eq!((outcome, replay.state.timers.open(1)), (ApplyOutcome::Held, 0));
     assert_eq!(
         replay.apply(ended(held, TimerDecision::Deliver)).1,
-        Outcome::NoSuchTimer,
+        ApplyOutcome::NoSuchTimer,
         "it is not committed"
     );
-    assert_eq!(replay.apply(commit(held)).1, Outcome::Scheduled);
+    assert_eq!(replay.apply(commit(held)).1, ApplyOutcome::Scheduled);
     assert_eq!((replay.state.transactions.open(1), replay.state.timers.open(1)), (0, 1));
-    assert_eq!(replay.apply(commit(held)).1, Outcome::Repeated);
-    assert_eq!(replay.apply(rollback(held)).1, Outcome::Contradicted, "a recall is something else");
+    assert_eq!(replay.apply(commit(held)).1, ApplyOutcome::Repeated);
+    assert_eq!(replay.apply(rollback(held)).1, ApplyOutcome::Contradicted, "a recall is something else");
     assert_eq!(replay.state.timers.next_due_ms().expect("reads"), Some(50_000));
     replay.apply(fired(&[held]));
     assert_eq!(replay.state.queues.bounds(1, 0).next, 1);
     let (held, _) = replay.apply(half());
     replay.apply(commit(held));
-    assert_eq!(replay.apply(ended(held, TimerDecision::Recall)).1, Outcome::Discarded);
+    assert_eq!(replay.apply(ended(held, TimerDecision::Recall)).1, ApplyOutcome::Discarded);
     assert_eq!(replay.state.queues.bounds(1, 0).next, 1);
 }
 
@@ -282,19 +282,19 @@ fn a_deleted_topic_leaves_nothing_behind() {
     let delete = || {
         Record::Meta(MetaRecord { change: Some(MetaChange::DeleteTopic(DeleteTopic { name: "t".into() })) })
     };
-    assert_eq!(replay.apply(delete()).1, Outcome::Deleted(true));
-    assert_eq!(replay.apply(delete()).1, Outcome::Deleted(false));
-    assert_eq!(replay.send(0).1, Outcome::TopicGone);
-    assert_eq!(replay.apply(commit(held)).1, Outcome::NoSuchHalf);
+    assert_eq!(replay.apply(delete()).1, ApplyOutcome::Deleted(true));
+    assert_eq!(replay.apply(delete()).1, ApplyOutcome::Deleted(false));
+    assert_eq!(replay.send(0).1, ApplyOutcome::TopicGone);
+    assert_eq!(replay.apply(commit(held)).1, ApplyOutcome::NoSuchHalf);
     assert_eq!(replay.state.transactions.open_total(), 0);
-    assert_eq!(replay.apply(ended(scheduled, TimerDecision::Deliver)).1, Outcome::NoSuchTimer);
+    assert_eq!(replay.apply(ended(scheduled, TimerDecision::Deliver)).1, ApplyOutcome::NoSuchTimer);
     assert_eq!(
         (replay.state.timers.open_total(), replay.state.timers.next_due_ms().expect("reads")),
         (0, None)
     );
     let (_, outcome) =
         replay.apply(Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("t", 2))) }));
-    let Outcome::Topic(topic, true) = outcome else { panic!("{outcome:?}") };
+    let ApplyOutcome::Topic(topic, true) = outcome else { panic!("{outcome:?}") };
     assert_eq!(topic.id, 2, "an id is never given twice");
     assert_eq!(replay.state.queues.bounds(2, 0), QueueBounds::default());
 }

@@ -8,7 +8,7 @@ use kerolox_log::Frame;
 
 use crate::error::StoreError;
 use crate::state::held::{HeldTable, entry_of};
-use crate::state::{Event, Outcome, StateMachine};
+use crate::state::{ApplyOutcome, StateEvent, StateMachine};
 
 /// Scheduled messages by position, pending ones also by delivery time.
 pub type TimerTable = HeldTable<ScheduledMessage>;
@@ -19,11 +19,11 @@ impl StateMachine {
         &mut self,
         position: u64,
         timer: &ScheduledMessage,
-        events: &mut Vec<Event>,
-    ) -> Outcome {
+        events: &mut Vec<StateEvent>,
+    ) -> ApplyOutcome {
         self.timers.put(position, None, timer);
-        events.push(Event::TimerDue { due_ms: timer.due_ms });
-        Outcome::Scheduled
+        events.push(StateEvent::TimerDue { due_ms: timer.due_ms });
+        ApplyOutcome::Scheduled
     }
 
     /// A half message is committed before its delivery time.
@@ -31,8 +31,8 @@ impl StateMachine {
         &mut self,
         position: u64,
         half: &HalfMessage,
-        events: &mut Vec<Event>,
-    ) -> Outcome {
+        events: &mut Vec<StateEvent>,
+    ) -> ApplyOutcome {
         let timer = ScheduledMessage {
             message: half.message.clone(),
             due_ms: half.deliver_at_ms,
@@ -46,7 +46,7 @@ impl StateMachine {
         &mut self,
         frame: &Frame,
         fired: &Fired,
-        events: &mut Vec<Event>,
+        events: &mut Vec<StateEvent>,
     ) -> Result<(), StoreError> {
         for position in &fired.held {
             match self.timers.get(*position)? {
@@ -65,22 +65,22 @@ impl StateMachine {
         &mut self,
         frame: &Frame,
         ended: TimerEnded,
-        events: &mut Vec<Event>,
-    ) -> Result<Outcome, StoreError> {
+        events: &mut Vec<StateEvent>,
+    ) -> Result<ApplyOutcome, StoreError> {
         let position = ended.held;
         let Some(timer) = self.timers.get(position)? else {
             self.uncertainty.note_decision(position, None, &self.queues);
-            return Ok(Outcome::NoSuchTimer);
+            return Ok(ApplyOutcome::NoSuchTimer);
         };
         if !timer.is_pending() {
-            return Ok(Outcome::TimerOver(timer.phase));
+            return Ok(ApplyOutcome::TimerOver(timer.phase));
         }
         Ok(match ended.decision() {
             TimerDecision::Deliver => self.deliver(frame, position, &timer, ended.by, events),
             TimerDecision::Recall => {
                 let recalled = decided(frame, &timer, TimerPhase::Recalled, ended.by);
                 self.timers.put(position, Some(&timer), &recalled);
-                Outcome::Discarded
+                ApplyOutcome::Discarded
             }
         })
     }
@@ -91,8 +91,8 @@ impl StateMachine {
         position: u64,
         timer: &ScheduledMessage,
         by: String,
-        events: &mut Vec<Event>,
-    ) -> Outcome {
+        events: &mut Vec<StateEvent>,
+    ) -> ApplyOutcome {
         let mut delivered = decided(frame, timer, TimerPhase::Delivered, by);
         let queue = self.place(timer.topic_id, timer.slot, timer.queue);
         let entry = entry_of(timer, position, frame.store_ms);
@@ -100,7 +100,7 @@ impl StateMachine {
         (delivered.message.queue, delivered.message.offset) = (queue, offset);
         self.timers.put(position, Some(timer), &delivered);
         self.uncertainty.note_decision(position, Some((timer.topic_id, queue)), &self.queues);
-        Outcome::Visible { queue, offset }
+        ApplyOutcome::Visible { queue, offset }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::state::held::{HeldTable, entry_of};
 use crate::state::queues::QueueEntry;
 use crate::state::snapshot::SnapshotLists;
 use crate::state::table::{ComparedKey, QueueId, ReplayBegin, StateTable};
-use crate::state::{Event, Outcome, StateMachine, keys};
+use crate::state::{ApplyOutcome, StateEvent, StateMachine, keys};
 
 /// Half messages by position, undecided ones also by the time of their next check. Reads as the table of those messages.
 pub struct TransactionTable {
@@ -171,8 +171,8 @@ impl StateMachine {
     pub(super) fn hold_half(
         &mut self,
         frame: &Frame,
-        events: &mut Vec<Event>,
-    ) -> Result<Outcome, StoreError> {
+        events: &mut Vec<StateEvent>,
+    ) -> Result<ApplyOutcome, StoreError> {
         let header = MessageRecord::decode(frame.body.clone()).map_err(malformed(frame))?.header;
         let half = HalfMessage {
             next_check_ms: frame.store_ms.saturating_add(header.hold_ms),
@@ -184,10 +184,10 @@ impl StateMachine {
         if half.joins {
             self.transactions.join(frame.position, &half);
         } else {
-            events.push(Event::HalfDue { due_ms: half.next_check_ms });
+            events.push(StateEvent::HalfDue { due_ms: half.next_check_ms });
             self.transactions.lead(frame.position, half)?;
         }
-        Ok(Outcome::Held)
+        Ok(ApplyOutcome::Held)
     }
 
     /// The first decision about a half message wins, and holds for all messages of its transaction.
@@ -195,19 +195,19 @@ impl StateMachine {
         &mut self,
         frame: &Frame,
         settling: &Settling,
-        events: &mut Vec<Event>,
-    ) -> Result<Outcome, StoreError> {
+        events: &mut Vec<StateEvent>,
+    ) -> Result<ApplyOutcome, StoreError> {
         let Some(half) = self.transactions.get(settling.held)? else {
             self.uncertainty.note_decision(settling.held, None, &self.queues);
-            return Ok(Outcome::NoSuchHalf);
+            return Ok(ApplyOutcome::NoSuchHalf);
         };
         if half.leader != 0 {
             return self.settle(frame, &Settling { held: half.leader, ..settling.clone() }, events);
         }
         let outcome = match transaction::settle(half.phase, settling.decision) {
-            Settlement::Repeats => Outcome::Repeated,
-            Settlement::Contradicts if !sabotage::is("last-decision-wins") => Outcome::Contradicted,
-            _ if self.is_topic_gone(half.topic_id) => Outcome::TopicGone,
+            Settlement::Repeats => ApplyOutcome::Repeated,
+            Settlement::Contradicts if !sabotage::is("last-decision-wins") => ApplyOutcome::Contradicted,
+            _ if self.is_topic_gone(half.topic_id) => ApplyOutcome::TopicGone,
             _ => {
                 for position in &half.members {
                     if let Some(member) = self.transactions.get(*position)?.filter(HalfMessage::is_undecided)
@@ -228,8 +228,8 @@ impl StateMachine {
         settling: &Settling,
         position: u64,
         half: &HalfMessage,
-        events: &mut Vec<Event>,
-    ) -> Outcome {
+        events: &mut Vec<StateEvent>,
+    ) -> ApplyOutcome {
         assert!(
             half.is_undecided() || sabotage::is("last-decision-wins"),
             "the first decision about a half message stays"
@@ -252,11 +252,11 @@ impl StateMachine {
                 let offset = self.make_visible(half.topic_id, queue, entry, events);
                 decided.phase = Phase::Committed;
                 (decided.message.queue, decided.message.offset) = (queue, offset);
-                Outcome::Visible { queue, offset }
+                ApplyOutcome::Visible { queue, offset }
             }
             Decision::Rollback => {
                 decided.phase = Phase::RolledBack;
-                Outcome::Discarded
+                ApplyOutcome::Discarded
             }
         };
         if !half.joins && matches!(settling.source(), Source::Check | Source::Webhook) {
@@ -277,7 +277,7 @@ impl StateMachine {
         &mut self,
         frame: &Frame,
         checked: &Checked,
-        events: &mut Vec<Event>,
+        events: &mut Vec<StateEvent>,
     ) -> Result<(), StoreError> {
         let Some(half) = self.transactions.get(checked.held)?.filter(HalfMessage::is_undecided) else {
             return Ok(());
@@ -290,7 +290,7 @@ impl StateMachine {
             Some(due_ms) => {
                 new.phase = Phase::Prepared;
                 new.next_check_ms = due_ms;
-                events.push(Event::HalfDue { due_ms });
+                events.push(StateEvent::HalfDue { due_ms });
             }
             None => new.phase = Phase::Parked,
         }

@@ -10,7 +10,7 @@ use kerolox_core::topic::Topic;
 use kerolox_log::fs::{Chooser, MemFolder};
 use kerolox_log::{LogOptions, Salt};
 use kerolox_store::kv::MemKv;
-use kerolox_store::{Applied, Store, StoreOptions};
+use kerolox_store::{AppliedRecord, Store, StoreOptions};
 
 /// What the wall clock shows at first.
 pub(crate) const START_MS: i64 = 1_700_000_000_000;
@@ -47,7 +47,7 @@ impl Machine {
         (len > 0).then(|| of[usize::try_from(self.chooser.below(len)).expect("small")])
     }
 
-    pub(crate) fn propose(&self, record: &Record) -> Applied {
+    pub(crate) fn propose(&self, record: &Record) -> AppliedRecord {
         let (sender, answer) = mpsc::channel();
         let done = Box::new(move |applied| sender.send(applied).expect("waits"));
         self.store().propose(record, Flush::Sync, done);
@@ -56,14 +56,14 @@ impl Machine {
 
     /// Proposes records that are stored next to each other, all or none.
     #[allow(dead_code, reason = "not every history needs it")]
-    pub(crate) fn propose_all(&self, records: &[Record]) -> Vec<Applied> {
+    pub(crate) fn propose_all(&self, records: &[Record]) -> Vec<AppliedRecord> {
         let (sender, answer) = mpsc::channel();
         let done = Box::new(move |applied| sender.send(applied).expect("waits"));
         self.store().propose_batch(records, Flush::Sync, done);
         answer.recv().expect("answered").expect("stored")
     }
 
-    pub(crate) fn progress(&self, item: ProgressItem) -> Applied {
+    pub(crate) fn progress(&self, item: ProgressItem) -> AppliedRecord {
         self.propose(&Record::Progress(ProgressRecord::new([item])))
     }
 

@@ -4,7 +4,7 @@ use kerolox_core::dedup::{DEDUP_ATTRIBUTE, DEDUP_WINDOW_ATTRIBUTE};
 use kerolox_core::flush::Flush;
 use kerolox_core::record::{MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
-use kerolox_store::{Outcome, Store};
+use kerolox_store::{ApplyOutcome, Store};
 
 use crate::engine::{self, Producer, QueueId};
 use crate::messages::{Maker, Shape};
@@ -69,7 +69,7 @@ fn create_queues_that_remember(store: &Store) -> anyhow::Result<Vec<QueueId>> {
     let record = Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(topic)) });
     store.propose(&record, Flush::Sync, Box::new(move |applied| drop(sender.send(applied))));
     match answer.recv()??.outcome {
-        Outcome::Topic(topic, _) => Ok((0..QUEUES).map(|queue| (topic.id, queue)).collect()),
+        ApplyOutcome::Topic(topic, _) => Ok((0..QUEUES).map(|queue| (topic.id, queue)).collect()),
         other => anyhow::bail!("creating a topic led to {other:?}"),
     }
 }

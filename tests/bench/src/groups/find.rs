@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use kerolox_core::flush::Flush;
 use kerolox_core::lookup;
 use kerolox_log::fs::Chooser;
-use kerolox_store::{Page, QueueEntry, Store};
+use kerolox_store::{LookupPage, QueueEntry, Store};
 
 use super::read::close;
 use crate::engine::{self, Producer, QueueId};
@@ -88,13 +88,14 @@ impl Finder<'_> {
     fn by_id(&self, store: &Store, number: u32, times: &mut Times) -> anyhow::Result<()> {
         let id = messages::id(number);
         let found = timed(&mut times.by_id, || {
-            store.find(lookup::id_hash(&id), &Page::newest(1), |message| message.header.message_id == id)
+            store
+                .find(lookup::id_hash(&id), &LookupPage::newest(1), |message| message.header.message_id == id)
         })?;
         let place = self.place(store, number)?;
         let position = found.messages.first().map(|found| found.position);
         ensure!(position == Some(place.position), "message {number} is not found by its id");
         let absent = lookup::id_hash(&messages::id(!number));
-        let missing = timed(&mut times.missing, || store.find(absent, &Page::newest(1), |_| true))?;
+        let missing = timed(&mut times.missing, || store.find(absent, &LookupPage::newest(1), |_| true))?;
         ensure!(missing.messages.is_empty(), "an id that was never given is found");
         Ok(())
     }
@@ -102,7 +103,7 @@ impl Finder<'_> {
     fn by_key(&self, store: &Store, number: u32, times: &mut Times) -> anyhow::Result<()> {
         let (topic_id, _) = self.queue_of(number);
         let hash = lookup::key_hash(topic_id, &messages::key(number));
-        let found = timed(&mut times.by_key, || store.find(hash, &Page::newest(1), |_| true))?;
+        let found = timed(&mut times.by_key, || store.find(hash, &LookupPage::newest(1), |_| true))?;
         let place = self.place(store, number)?;
         let position = found.messages.first().map(|found| found.position);
         ensure!(position == Some(place.position), "message {number} is not found by its key");

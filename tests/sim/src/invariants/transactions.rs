@@ -1,7 +1,7 @@
 //! A half message settles once; acknowledged decisions stand, and agree with what is visible.
 
 use kerolox_core::transaction::{Decision, Phase};
-use kerolox_store::{Outcome, Store};
+use kerolox_store::{ApplyOutcome, Store};
 
 use super::View;
 use crate::history::{History, KnownHalf};
@@ -10,21 +10,21 @@ use crate::history::{History, KnownHalf};
 pub(crate) fn settled(
     half: &mut KnownHalf,
     decision: Decision,
-    outcome: &Outcome,
+    outcome: &ApplyOutcome,
     may_be_forgotten: bool,
 ) -> Result<(), String> {
     let stands = match outcome {
-        Outcome::Visible { .. } | Outcome::Discarded | Outcome::Repeated => decision,
-        Outcome::Contradicted if half.asked.iter().any(|asked| *asked != decision) => match decision {
+        ApplyOutcome::Visible { .. } | ApplyOutcome::Discarded | ApplyOutcome::Repeated => decision,
+        ApplyOutcome::Contradicted if half.asked.iter().any(|asked| *asked != decision) => match decision {
             Decision::Commit => Decision::Rollback,
             Decision::Rollback => Decision::Commit,
         },
-        Outcome::NoSuchHalf if may_be_forgotten => return Ok(()),
+        ApplyOutcome::NoSuchHalf if may_be_forgotten => return Ok(()),
         other => {
             return Err(format!("half message {}: {decision:?} was answered with {other:?}", half.id));
         }
     };
-    if let Outcome::Visible { queue, offset } = outcome {
+    if let ApplyOutcome::Visible { queue, offset } = outcome {
         half.place = Some((*queue, *offset));
     }
     match half.stands.replace(stands) {

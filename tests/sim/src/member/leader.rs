@@ -9,7 +9,7 @@ use kerolox_log::Piece;
 use kerolox_log::frame::frame_len;
 use kerolox_replication::handshake::{self, HandshakeAnswer, LeaderLog};
 use kerolox_replication::{CommitStatus, CommitUpdate, MemberInput, MemberRole};
-use kerolox_store::{Outcome, Store, lets_through};
+use kerolox_store::{ApplyOutcome, Store, lets_through};
 
 use super::{Activity, Ctx, LogWork, Member, Note, disk};
 use crate::message::{Answer, Ask, FromMaster, FromSlave, Message, Node};
@@ -333,7 +333,7 @@ impl Member {
             return Ok(());
         };
         ctx.note(Note::Confirmed { epoch: leading.epoch, until: to });
-        let mut outcomes: HashMap<u64, Outcome> = HashMap::new();
+        let mut outcomes: HashMap<u64, ApplyOutcome> = HashMap::new();
         store
             .fold_to(to, |frame, outcome| drop(outcomes.insert(frame.position, outcome)))
             .map_err(|error| error.to_string())?;

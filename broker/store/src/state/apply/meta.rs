@@ -7,45 +7,45 @@ use kerolox_core::record::{DropLite, DropLites, LiteTopic, MetaChange};
 use kerolox_core::topic::Topic;
 
 use crate::error::StoreError;
-use crate::state::{Event, Outcome, StateMachine};
+use crate::state::{ApplyOutcome, StateEvent, StateMachine};
 
 impl StateMachine {
     pub(super) fn apply_meta(
         &mut self,
         change: Option<MetaChange>,
-        events: &mut Vec<Event>,
-    ) -> Result<Outcome, StoreError> {
+        events: &mut Vec<StateEvent>,
+    ) -> Result<ApplyOutcome, StoreError> {
         match change {
             Some(MetaChange::PutTopic(topic)) => {
-                events.push(Event::TopicsChanged);
+                events.push(StateEvent::TopicsChanged);
                 Ok(self.put_topic(topic))
             }
             Some(MetaChange::DeleteTopic(delete)) => {
-                events.push(Event::TopicsChanged);
+                events.push(StateEvent::TopicsChanged);
                 let topic = self.topics.get(&delete.name);
                 topic.as_ref().map_or(Ok(()), |topic| self.drop_topic(topic.id))?;
-                Ok(Outcome::Deleted(topic.is_some()))
+                Ok(ApplyOutcome::Deleted(topic.is_some()))
             }
             Some(MetaChange::PutGroup(group)) => {
-                events.push(Event::GroupsChanged);
+                events.push(StateEvent::GroupsChanged);
                 Ok(self.put_group(group))
             }
             Some(MetaChange::DeleteGroup(delete)) => {
-                events.push(Event::GroupsChanged);
-                Ok(Outcome::Deleted(self.delete_group(&delete.name)))
+                events.push(StateEvent::GroupsChanged);
+                Ok(ApplyOutcome::Deleted(self.delete_group(&delete.name)))
             }
             Some(MetaChange::PutLite(lite)) => self.put_lite(lite, events),
             Some(MetaChange::DropLites(drop)) => self.drop_lites(drop, events),
             Some(MetaChange::Withhold(withhold)) => {
-                events.push(Event::TopicsChanged);
+                events.push(StateEvent::TopicsChanged);
                 self.topics.withhold(withhold.perm);
-                Ok(Outcome::Done)
+                Ok(ApplyOutcome::Done)
             }
-            None => Ok(Outcome::Done),
+            None => Ok(ApplyOutcome::Done),
         }
     }
 
-    fn put_topic(&mut self, mut topic: Topic) -> Outcome {
+    fn put_topic(&mut self, mut topic: Topic) -> ApplyOutcome {
         let present = self.topics.get(&topic.name);
         topic.id = present.as_ref().map_or(self.new_topic_id(topic.id), |present| present.id);
         self.topics.note_id(topic.id);
@@ -55,7 +55,7 @@ impl StateMachine {
         if Dedup::of(&topic).is_none() {
             self.dedup.forget(topic.id);
         }
-        Outcome::Topic(self.topics.put(topic), present.is_none())
+        ApplyOutcome::Topic(self.topics.put(topic), present.is_none())
     }
 
     /// The id that a new topic gets: the next one, or the one that its proposer expected if what came before is uncertain.
@@ -64,11 +64,11 @@ impl StateMachine {
         if is_usable { expected } else { self.topics.next_id() }
     }
 
-    fn put_group(&mut self, mut group: Group) -> Outcome {
+    fn put_group(&mut self, mut group: Group) -> ApplyOutcome {
         let present = self.groups.get(&group.name);
         group.id = present.as_ref().map_or(self.new_group_id(group.id), |present| present.id);
         self.groups.note_id(group.id);
-        Outcome::Group(self.groups.put(group), present.is_none())
+        ApplyOutcome::Group(self.groups.put(group), present.is_none())
     }
 
     /// [`Self::new_topic_id`] for a group.
@@ -83,23 +83,27 @@ impl StateMachine {
         true
     }
 
-    fn put_lite(&mut self, mut lite: LiteTopic, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
+    fn put_lite(
+        &mut self,
+        mut lite: LiteTopic,
+        events: &mut Vec<StateEvent>,
+    ) -> Result<ApplyOutcome, StoreError> {
         if self.is_topic_gone(lite.topic_id) {
-            return Ok(Outcome::TopicGone);
+            return Ok(ApplyOutcome::TopicGone);
         }
         self.note_topic(lite.topic_id);
         if let Some(present) = self.lites.get(lite.topic_id, &lite.name)? {
-            return Ok(Outcome::Lite { queue: present.queue, is_new: false });
+            return Ok(ApplyOutcome::Lite { queue: present.queue, is_new: false });
         }
         lite.queue = self.new_lite_queue(lite.topic_id, lite.queue);
         if lite.queue > LAST_LITE_QUEUE {
-            return Ok(Outcome::Deleted(false));
+            return Ok(ApplyOutcome::Deleted(false));
         }
         self.lites.put(&lite);
         self.queues.add(lite.topic_id, lite.queue);
         let LiteTopic { topic_id, queue, name, .. } = lite;
-        events.push(Event::LiteCreated { topic_id, queue, name });
-        Ok(Outcome::Lite { queue, is_new: true })
+        events.push(StateEvent::LiteCreated { topic_id, queue, name });
+        Ok(ApplyOutcome::Lite { queue, is_new: true })
     }
 
     /// [`Self::new_topic_id`] for the queue of a lite topic.
@@ -111,7 +115,11 @@ impl StateMachine {
     }
 
     /// Removes lite topics, but for those that got a message in the meantime.
-    fn drop_lites(&mut self, drop: DropLites, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
+    fn drop_lites(
+        &mut self,
+        drop: DropLites,
+        events: &mut Vec<StateEvent>,
+    ) -> Result<ApplyOutcome, StoreError> {
         let topic_id = drop.topic_id;
         let mut gone = Vec::new();
         for DropLite { name, queue, next } in drop.lites {
@@ -120,10 +128,10 @@ impl StateMachine {
             if is_as_seen {
                 self.lites.remove(topic_id, &name);
                 gone.push(queue);
-                events.push(Event::LiteDropped { topic_id, queue, name });
+                events.push(StateEvent::LiteDropped { topic_id, queue, name });
             }
         }
         self.drop_queues(topic_id, &gone)?;
-        Ok(Outcome::Deleted(!gone.is_empty()))
+        Ok(ApplyOutcome::Deleted(!gone.is_empty()))
     }
 }

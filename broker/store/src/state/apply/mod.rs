@@ -13,7 +13,7 @@ use crate::error::StoreError;
 use crate::state::queues::QueueEntry;
 use crate::state::snapshot::Loading;
 use crate::state::transactions::{Settling, held_message};
-use crate::state::{Event, FirstMessage, Outcome, StateMachine};
+use crate::state::{ApplyOutcome, FirstMessage, StateEvent, StateMachine};
 
 pub(super) fn malformed(frame: &Frame) -> impl Fn(RecordError) -> StoreError {
     let position = frame.position;
@@ -26,7 +26,7 @@ impl StateMachine {
     /// # Errors
     /// [`StoreError`] when the record cannot be understood or the store fails; the state must not be used any more then,
     /// since a record is missing in it.
-    pub fn apply(&mut self, frame: &Frame, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
+    pub fn apply(&mut self, frame: &Frame, events: &mut Vec<StateEvent>) -> Result<ApplyOutcome, StoreError> {
         let joining = self.transactions.joining_len();
         let outcome = if frame.kind == Kind::Message as u8 {
             self.apply_message(frame, events)?
@@ -44,7 +44,11 @@ impl StateMachine {
         Ok(outcome)
     }
 
-    fn apply_other(&mut self, frame: &Frame, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
+    fn apply_other(
+        &mut self,
+        frame: &Frame,
+        events: &mut Vec<StateEvent>,
+    ) -> Result<ApplyOutcome, StoreError> {
         match Record::decode(frame.kind, frame.body.clone()).map_err(malformed(frame))? {
             Record::Message(_) => self.apply_message(frame, events),
             Record::Release(record) => self.settle(frame, &Settling::from(record), events),
@@ -54,19 +58,23 @@ impl StateMachine {
             Record::Trim(trim) => self.apply_trim(&trim, events),
             Record::Epoch(epoch) => {
                 self.head.broker = epoch.broker;
-                Ok(Outcome::Done)
+                Ok(ApplyOutcome::Done)
             }
             Record::Snapshot(part) => {
                 self.apply_snapshot(*part)?;
-                Ok(Outcome::Done)
+                Ok(ApplyOutcome::Done)
             }
         }
     }
 
-    fn apply_message(&mut self, frame: &Frame, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
+    fn apply_message(
+        &mut self,
+        frame: &Frame,
+        events: &mut Vec<StateEvent>,
+    ) -> Result<ApplyOutcome, StoreError> {
         let routing = Routing::decode_from(frame.body.clone()).map_err(malformed(frame))?;
         if self.is_topic_gone(routing.topic_id) || self.is_lite_gone(routing.topic_id, routing.queue) {
-            return Ok(Outcome::TopicGone);
+            return Ok(ApplyOutcome::TopicGone);
         }
         self.note_topic(routing.topic_id);
         let known_by = routing.dedup().filter(|_| routing.carried.is_none());
@@ -75,12 +83,12 @@ impl StateMachine {
             && let Some(first) = self.first_of(topic, *hash, frame.store_ms)?
         {
             self.dedup.hang(frame.position, first.position);
-            return Ok(Outcome::Duplicate(first));
+            return Ok(ApplyOutcome::Duplicate(first));
         }
         let outcome = self.take_message(frame, &routing, events)?;
         if let Some((topic, hash)) = &known_by {
             let place = match outcome {
-                Outcome::Visible { queue, offset } => Some((queue, offset)),
+                ApplyOutcome::Visible { queue, offset } => Some((queue, offset)),
                 _ => None,
             };
             let first = FirstMessage { position: frame.position, store_ms: frame.store_ms, place };
@@ -93,8 +101,8 @@ impl StateMachine {
         &mut self,
         frame: &Frame,
         routing: &Routing,
-        events: &mut Vec<Event>,
-    ) -> Result<Outcome, StoreError> {
+        events: &mut Vec<StateEvent>,
+    ) -> Result<ApplyOutcome, StoreError> {
         self.lookups.add(frame.position, &routing.lookups);
         let entry = |visible_ms: i64| QueueEntry {
             position: frame.position,
@@ -104,7 +112,7 @@ impl StateMachine {
         };
         if let Some(carried) = &routing.carried {
             self.apply_carried(routing.topic_id, routing.queue, carried, entry(carried.visible_ms))?;
-            return Ok(Outcome::Done);
+            return Ok(ApplyOutcome::Done);
         }
         match Hold::try_from(routing.hold) {
             Ok(Hold::None) => {
@@ -113,7 +121,7 @@ impl StateMachine {
                 }
                 let queue = self.place(routing.topic_id, routing.slot, routing.queue);
                 let offset = self.make_visible(routing.topic_id, queue, entry(frame.store_ms), events);
-                Ok(Outcome::Visible { queue, offset })
+                Ok(ApplyOutcome::Visible { queue, offset })
             }
             Ok(Hold::Half) => self.hold_half(frame, events),
             Ok(Hold::Until) => self.hold_until(frame, events),
@@ -125,7 +133,11 @@ impl StateMachine {
         }
     }
 
-    fn hold_until(&mut self, frame: &Frame, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
+    fn hold_until(
+        &mut self,
+        frame: &Frame,
+        events: &mut Vec<StateEvent>,
+    ) -> Result<ApplyOutcome, StoreError> {
         let header = MessageRecord::decode(frame.body.clone()).map_err(malformed(frame))?.header;
         let timer = ScheduledMessage {
             due_ms: header.hold_ms,
@@ -150,18 +162,22 @@ impl StateMachine {
         topic_id: u32,
         queue: u32,
         entry: QueueEntry,
-        events: &mut Vec<Event>,
+        events: &mut Vec<StateEvent>,
     ) -> u64 {
         let offset = self.queues.push(topic_id, queue, entry);
         debug_assert_eq!(self.queues.bounds(topic_id, queue).next, offset + 1, "the next one follows");
-        events.push(Event::Arrived { topic_id, queue, end: offset + 1 });
+        events.push(StateEvent::Arrived { topic_id, queue, end: offset + 1 });
         offset
     }
 
     /// Gives up what lies before the record's position, unless what lies behind it cannot do without.
-    fn apply_trim(&mut self, trim: &TrimRecord, events: &mut Vec<Event>) -> Result<Outcome, StoreError> {
+    fn apply_trim(
+        &mut self,
+        trim: &TrimRecord,
+        events: &mut Vec<StateEvent>,
+    ) -> Result<ApplyOutcome, StoreError> {
         if self.dedup.hangs_on(trim.before)? {
-            return Ok(Outcome::Hangs);
+            return Ok(ApplyOutcome::Hangs);
         }
         let certain = |state: &QueueState| QueueState {
             next: self.uncertainty.certain_end(state.topic_id, state.queue).min(state.next),
@@ -171,12 +187,12 @@ impl StateMachine {
         for table in self.tables_mut() {
             table.trim(&certain)?;
         }
-        events.extend(trim.queues.iter().map(|state| Event::Trimmed {
+        events.extend(trim.queues.iter().map(|state| StateEvent::Trimmed {
             topic_id: state.topic_id,
             queue: state.queue,
             min: state.next,
         }));
-        Ok(Outcome::Done)
+        Ok(ApplyOutcome::Done)
     }
 
     /// Forgets a topic in all tables.

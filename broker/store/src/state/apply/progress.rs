@@ -11,16 +11,16 @@ use kerolox_log::Frame;
 
 use crate::error::StoreError;
 use crate::state::progress::{ProgressId, REDRIVEN};
-use crate::state::{Event, Outcome, StateMachine};
+use crate::state::{ApplyOutcome, StateEvent, StateMachine};
 
 impl StateMachine {
     pub(super) fn apply_progress(
         &mut self,
         frame: &Frame,
         progress: ProgressRecord,
-        events: &mut Vec<Event>,
-    ) -> Result<Outcome, StoreError> {
-        let mut outcome = Outcome::Done;
+        events: &mut Vec<StateEvent>,
+    ) -> Result<ApplyOutcome, StoreError> {
+        let mut outcome = ApplyOutcome::Done;
         for item in progress.into_items() {
             match item {
                 ProgressItem::Queue(progress) => self.apply_queue_progress(&progress)?,
@@ -78,16 +78,16 @@ impl StateMachine {
         &mut self,
         redriven: &Redriven,
         now_ms: i64,
-        events: &mut Vec<Event>,
-    ) -> Result<Outcome, StoreError> {
+        events: &mut Vec<StateEvent>,
+    ) -> Result<ApplyOutcome, StoreError> {
         let Redriven { dead_topic_id, dead_queue, dead_offset, group_id, topic_id, queue, offset } =
             *redriven;
         let end = self.uncertainty.certain_end(topic_id, queue).min(self.queues.bounds(topic_id, queue).next);
         let is_gone = !self.topics.has(topic_id) || !self.groups.has(group_id) || offset >= end;
         let dead = self.entry(dead_topic_id, dead_queue, dead_offset)?;
-        let Some(dead) = dead.filter(|_| !is_gone) else { return Ok(Outcome::Deleted(false)) };
+        let Some(dead) = dead.filter(|_| !is_gone) else { return Ok(ApplyOutcome::Deleted(false)) };
         if self.progress.is_redriven(dead_topic_id, dead_queue, dead_offset)? {
-            return Ok(Outcome::Repeated);
+            return Ok(ApplyOutcome::Repeated);
         }
         if self.entry(topic_id, queue, offset)?.is_none() {
             self.carried.put(topic_id, queue, offset, &dead);
@@ -98,7 +98,7 @@ impl StateMachine {
             acks.reopen(offset, offset + 1);
             acks.attempt(offset, 0, now_ms);
         })?;
-        events.push(Event::Reopened { group_id, topic_id, queue, offset });
-        Ok(Outcome::Done)
+        events.push(StateEvent::Reopened { group_id, topic_id, queue, offset });
+        Ok(ApplyOutcome::Done)
     }
 }

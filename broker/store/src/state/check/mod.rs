@@ -72,12 +72,12 @@ pub struct Difference {
     /// The key.
     pub key: Vec<u8>,
     /// How it differs.
-    pub how: How,
+    pub how: DifferenceKind,
 }
 
 /// How a key differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
+pub enum DifferenceKind {
     /// Follows from the log, and is not in the index.
     Missing,
     /// Is in the index, and does not follow from the log.
@@ -226,13 +226,13 @@ impl LogReplay {
         &self,
         table: Option<&dyn StateTable>,
         key: &ComparedKey<'_>,
-    ) -> Result<Option<How>, StoreError> {
+    ) -> Result<Option<DifferenceKind>, StoreError> {
         let how = match (key.own, key.found) {
             (own, found) if own == found => return Ok(None),
             (Some(_), None) if self.is_doomed(key) => return Ok(None),
-            (Some(_), None) => How::Missing,
-            (None, _) => How::Unexpected,
-            (Some(_), Some(_)) => How::Different,
+            (Some(_), None) => DifferenceKind::Missing,
+            (None, _) => DifferenceKind::Unexpected,
+            (Some(_), Some(_)) => DifferenceKind::Different,
         };
         let is_old = match (self.begin, table) {
             (Begin::Begun(position), Some(table)) => {

@@ -25,7 +25,7 @@ fn done(queue: u32, end: u64) -> Record {
 impl Replay {
     fn create(&mut self, name: &str) -> u32 {
         match self.apply(create(name)).1 {
-            Outcome::Lite { queue, .. } => queue,
+            ApplyOutcome::Lite { queue, .. } => queue,
             other => panic!("{other:?}"),
         }
     }
@@ -62,10 +62,10 @@ fn a_name_has_one_queue_with_offsets_of_its_own() {
     let mut replay = Replay::new();
     let (a, b) = (replay.create("a"), replay.create("b"));
     assert_eq!((a, b), (FIRST_LITE_QUEUE, FIRST_LITE_QUEUE + 1));
-    assert_eq!(replay.apply(create("a")).1, Outcome::Lite { queue: a, is_new: false });
-    assert_eq!(replay.send(b).1, Outcome::Visible { queue: b, offset: 0 });
-    assert_eq!(replay.send(b).1, Outcome::Visible { queue: b, offset: 1 });
-    assert_eq!(replay.send(FIRST_LITE_QUEUE + 2).1, Outcome::TopicGone, "nobody made it");
+    assert_eq!(replay.apply(create("a")).1, ApplyOutcome::Lite { queue: a, is_new: false });
+    assert_eq!(replay.send(b).1, ApplyOutcome::Visible { queue: b, offset: 0 });
+    assert_eq!(replay.send(b).1, ApplyOutcome::Visible { queue: b, offset: 1 });
+    assert_eq!(replay.send(FIRST_LITE_QUEUE + 2).1, ApplyOutcome::TopicGone, "nobody made it");
     for state in [&replay.reloaded(), &replay.state] {
         let names: Vec<_> =
             state.lites.page(1, "", 10).expect("reads").into_iter().map(|lite| lite.name).collect();
@@ -86,10 +86,14 @@ fn a_lite_topic_goes_unless_a_message_came() {
         if flushed {
             replay.flush();
         }
-        assert_eq!(replay.apply(drop("a", queue, 0)).1, Outcome::Deleted(false), "a message came");
-        assert_eq!(replay.apply(drop("a", queue + 1, 1)).1, Outcome::Deleted(false), "another of this name");
-        assert_eq!(replay.apply(drop("a", queue, 1)).1, Outcome::Deleted(true));
-        assert_eq!(replay.send(queue).1, Outcome::TopicGone);
+        assert_eq!(replay.apply(drop("a", queue, 0)).1, ApplyOutcome::Deleted(false), "a message came");
+        assert_eq!(
+            replay.apply(drop("a", queue + 1, 1)).1,
+            ApplyOutcome::Deleted(false),
+            "another of this name"
+        );
+        assert_eq!(replay.apply(drop("a", queue, 1)).1, ApplyOutcome::Deleted(true));
+        assert_eq!(replay.send(queue).1, ApplyOutcome::TopicGone);
         replay.apply(done(queue, 1));
         assert_eq!(replay.state.acks(1, 1, queue).expect("reads"), None);
         assert_eq!(replay.create("a"), queue + 1, "numbers are never used again");
@@ -135,7 +139,7 @@ fn lite_topics_go_with_their_parent() {
     for family in [Family::Lites, Family::Queues, Family::Entries] {
         assert_eq!(reloaded.kv.scan(family, b"", 9).expect("memory"), [], "{family:?}");
     }
-    assert_eq!(replay.apply(create("b")).1, Outcome::TopicGone);
+    assert_eq!(replay.apply(create("b")).1, ApplyOutcome::TopicGone);
 }
 
 /// The record that made a lite topic lies in damage: its messages stay, under a name that says so, and a snapshot behind it
@@ -191,13 +195,13 @@ fn a_deletion_changes_nothing_in_the_store_before_it_is_flushed() {
     replay.apply(done(lite, 1));
     let before = Replay::view(&replay.reloaded());
     let first_lost = replay.frames.len();
-    assert_eq!(replay.apply(drop("a", lite, 1)).1, Outcome::Deleted(true));
+    assert_eq!(replay.apply(drop("a", lite, 1)).1, ApplyOutcome::Deleted(true));
     let kept = Replay::view(&StateMachine::load(replay.state.kv.clone()).expect("loads"));
     assert_eq!(kept, before, "the log may lose the record of the end");
     // The log kept it: the replay meets it again, and a lite topic of the same name begins anew.
     let mut again = StateMachine::load(replay.state.kv.clone()).expect("loads");
     let dropped = again.apply(&replay.frames[first_lost], &mut Vec::new()).expect("applies");
-    assert_eq!((dropped, again.queues.lite_len(1)), (Outcome::Deleted(true), 0));
+    assert_eq!((dropped, again.queues.lite_len(1)), (ApplyOutcome::Deleted(true), 0));
     assert_eq!(Replay::view(&again), Replay::view(&replay.state));
     let snapshot = replay.state.snapshot().expect("reads");
     assert!(snapshot.iter().all(|part| part.progress.is_empty() && part.lites.is_empty()), "{snapshot:?}");
