@@ -157,7 +157,8 @@ impl Broker {
         let info = announce::broker_info(&config, listener.local_addr());
         let group = if config.standalone { None } else { Some(Arc::new(group(&config, &info, &stores)?)) };
         let replication = group.clone().map(|group| ReplicationService::server(group, vitals.store.clone()));
-        let door = Door::closed(vitals.opening.clone(), vitals.store.clone(), replication);
+        let role = group.as_ref().map(|group| group.watch_role());
+        let door = Door::closed(vitals.opening.clone(), vitals.store.clone(), role, replication);
         // Until the reign is handed over, clients are served.
         let closing = Shutdown::new();
         let server = grpc_server(listener.connections().memory()).serve_with_incoming_shutdown(

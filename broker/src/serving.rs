@@ -120,9 +120,9 @@ impl Serving {
 }
 
 impl Parts {
-    /// Lets nobody in until the door opens again.
-    pub(crate) fn hold(&self) {
-        self.door.hold();
+    /// No call is given to the services of the leader that this broker was.
+    pub(crate) fn stop_leading(&self) {
+        self.door.stop_leading();
     }
 
     /// Returns when those who were let in before are done, or have taken too long.
@@ -134,11 +134,6 @@ impl Parts {
     pub(crate) fn stop_serving(&self) {
         self.vitals.is_announced.store(false, Ordering::Relaxed);
         self.door.begin_again();
-    }
-
-    /// Opens the door again as it was, for a master that goes on after all.
-    pub(crate) fn let_in(&self) {
-        self.door.reopen();
     }
 
     /// Completes when clients can be served, whatever the role.
@@ -181,7 +176,7 @@ impl Parts {
         let rates: Rates = Arc::new(|| (0.0, 0.0));
         let services =
             services.add_service(self.inspected().server()).add_service(self.administration(relay, rates));
-        self.door.open(services);
+        self.door.follow(services);
         self.register();
         let (registrar, clients) = (self.registrar.clone(), self.clients.clone());
         tokio::spawn(async move {
@@ -307,7 +302,7 @@ impl Parts {
         let services = self.services(context, policy, announcer, (counters, webhook_counts), announcements);
         // Its own routes first: whoever is let in asks for them.
         self.register();
-        self.door.open(services);
+        self.door.lead(services);
         let (registrar, vitals, is_ready) =
             (self.registrar.clone(), self.vitals.clone(), self.is_ready.clone());
         tasks.push(tokio::spawn(async move {

@@ -14,14 +14,12 @@ impl Member {
         let mut stages = self.group.hand_over.subscribe();
         self.group.hand_over.send_replace(HandOverStage::Machine);
         self.tell(MemberInput::HandOver(to));
-        let mut is_held = false;
         loop {
             let stage = stages.borrow_and_update().clone();
             match stage {
                 HandOverStage::Machine => {}
                 HandOverStage::Drain => {
-                    self.parts.hold();
-                    is_held = true;
+                    // The role that the machine has by now lets no client in.
                     self.parts.done().await;
                     self.tell(MemberInput::Drained);
                 }
@@ -29,12 +27,7 @@ impl Member {
                     let answer = self.ask_hand_over(epoch, me, to).await;
                     self.tell(MemberInput::HandOverAnswered(answer));
                 }
-                HandOverStage::Over(outcome) => {
-                    if outcome.is_err() && is_held {
-                        self.parts.let_in();
-                    }
-                    return outcome;
-                }
+                HandOverStage::Over(outcome) => return outcome,
             }
             if stages.changed().await.is_err() {
                 return Err("this member is gone".into());

@@ -206,6 +206,11 @@ impl Group {
         self.member().view().map_or(0, |(me, _)| *me)
     }
 
+    /// What this member is to others, and each change of that.
+    pub(crate) fn watch_role(&self) -> watch::Receiver<MemberRole> {
+        self.role.subscribe()
+    }
+
     /// What this member is to others.
     pub(crate) fn role(&self) -> MemberRole {
         self.role.borrow().clone()

@@ -254,7 +254,7 @@ impl Member {
             }
             Activity::Ruling { reign, keeping, settling, serving } => {
                 tracing::info!(epoch = reign.epoch, "the reign is over");
-                self.parts.hold();
+                self.parts.stop_leading();
                 reign.over.request();
                 self.group.reign.send_replace(None);
                 // What waits to be confirmed is given up first, so that whoever waits for it ends.

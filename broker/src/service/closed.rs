@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use kerolox_kit::telemetry::TelemetryStream;
 use kerolox_proto::kerolox::replication_server::ReplicationServer;
 use kerolox_proto::v2::messaging_service_server::{MessagingService, MessagingServiceServer};
 use kerolox_proto::v2::{self, Code};
+use kerolox_replication::MemberRole;
 use kerolox_store::Opening;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -47,38 +48,41 @@ const REPLICATION_PATH: &str = "/kerolox.v1.Replication/";
 const POLLS: [&str; 2] = ["/ReceiveMessage", "/PullMessage"];
 
 /// Where a call goes.
-#[derive(Clone)]
 enum Way {
     /// To services that refuse whatever they are asked.
     Closed,
     /// Nowhere yet: the process has just begun. Each call waits a moment.
     Opening,
-    /// Nowhere, until it is known where, or this moment has come.
-    Held(Instant),
+    /// Nowhere: another member is about to take over. Each call waits for some seconds, whatever its deadline, since that is short.
+    Held,
     Open(Routes),
 }
 
-impl Way {
-    fn services(&self) -> Option<&Routes> {
-        match self {
-            Self::Open(services) => Some(services),
-            _ => None,
-        }
-    }
+/// The services behind the door, by what this broker is.
+#[derive(Clone, Default)]
+struct Rooms {
+    /// Of a leader that serves.
+    leader: Option<Routes>,
+    /// Of a member that passes everything on to the leader.
+    follower: Option<Routes>,
+    /// Calls were let in before.
+    has_opened: bool,
+    /// No call will be let in any more that is not let in now.
+    is_turned_away: bool,
 }
 
 /// All services of the broker: closed ones first, that refuse whatever they are asked, and those of its role once it has one.
 /// Clones share one door.
 #[derive(Clone)]
 pub(crate) struct Door {
-    way: watch::Sender<Way>,
+    rooms: watch::Sender<Rooms>,
+    /// Which room calls are let into; `None` for a broker without a group, which leads whenever it serves.
+    role: Option<watch::Receiver<MemberRole>>,
     closed: Routes,
     opening: Arc<Opening>,
-    /// Whom it was open for last.
-    last: Arc<Mutex<Option<Routes>>>,
     /// The calls that are with the services of the role.
     inside: Arc<Inside>,
-    /// Who may be held beside those who are.
+    /// Places of calls that are held.
     held: Arc<Semaphore>,
 }
 
@@ -121,6 +125,7 @@ impl Door {
     pub(crate) fn closed(
         opening: Arc<Opening>,
         store: StoreCell,
+        role: Option<watch::Receiver<MemberRole>>,
         replication: Option<ReplicationServer<ReplicationService>>,
     ) -> Self {
         let why = Why { opening: opening.clone(), store };
@@ -137,31 +142,35 @@ impl Door {
         let refusing = InterceptedService::new(refusing, refuse_relayed(move || why.reason()));
         let closed = closed.add_service(refusing);
         Self {
-            way: watch::Sender::new(Way::Opening),
+            rooms: watch::Sender::default(),
+            role,
             closed: closed.prepare(),
             opening,
-            last: Arc::default(),
             inside: Arc::default(),
             held: Arc::new(Semaphore::new(HELD_MAX)),
         }
     }
 
-    /// Lets everybody in from now on, those too who have come before.
-    pub(crate) fn open(&self, services: Routes) {
-        self.way.send_replace(Way::Open(services.prepare()));
+    /// The services of a leader, which answer calls as long as this broker leads; also those that have come before.
+    pub(crate) fn lead(&self, services: Routes) {
+        let services = services.prepare();
+        self.rooms.send_modify(|rooms| (rooms.leader, rooms.has_opened) = (Some(services), true));
+    }
+
+    /// The services of a member that does not lead, which answer calls whenever it does not.
+    pub(crate) fn follow(&self, services: Routes) {
+        let services = services.prepare();
+        self.rooms.send_modify(|rooms| (rooms.follower, rooms.has_opened) = (Some(services), true));
+    }
+
+    /// The leader's services end: what they answer calls from is closed.
+    pub(crate) fn stop_leading(&self) {
+        self.rooms.send_modify(|rooms| rooms.leader = None);
     }
 
     /// Is as it was before it was opened first: the data is opened once more.
     pub(crate) fn begin_again(&self) {
-        self.way.send_replace(Way::Opening);
-    }
-
-    /// Lets those who come from now on wait until the door opens again, for some seconds at most.
-    pub(crate) fn hold(&self) {
-        let before = self.way.send_replace(Way::Held(Instant::now() + HOLD));
-        if let Some(services) = before.services() {
-            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(services.clone());
-        }
+        self.rooms.send_modify(|rooms| *rooms = Rooms::default());
     }
 
     /// Returns when those who were let in before it was held are done, or have taken too long.
@@ -176,22 +185,46 @@ impl Door {
         let _ = timeout(DONE, done).await;
     }
 
-    /// Opens again as it was before it was held.
-    pub(crate) fn reopen(&self) {
-        if let Some(services) = self.last.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            self.way.send_replace(Way::Open(services));
+    /// Refuses calls that still wait, and all that come, unless it is open: none will be served any more.
+    pub(crate) fn turn_away(&self) {
+        self.rooms.send_modify(|rooms| rooms.is_turned_away = true);
+    }
+
+    /// Where calls go at this moment.
+    fn way(&self) -> Way {
+        let role = self.role.as_ref().map(|role| role.borrow().clone());
+        let rooms = self.rooms.borrow();
+        let services = match role {
+            None | Some(MemberRole::Leader { .. }) => rooms.leader.as_ref(),
+            Some(MemberRole::Resigning { .. }) => None,
+            Some(MemberRole::Waiting | MemberRole::Follower { .. } | MemberRole::Candidate { .. }) => {
+                rooms.follower.as_ref()
+            }
+        };
+        match services {
+            Some(services) => Way::Open(services.clone()),
+            None if rooms.is_turned_away => Way::Closed,
+            None if rooms.has_opened => Way::Held,
+            None => Way::Opening,
         }
     }
 
-    /// Refuses those who still wait, and whoever comes, unless it is open: nobody will be served any more.
-    pub(crate) fn turn_away(&self) {
-        self.way.send_if_modified(|way| {
-            let is_waiting = matches!(way, Way::Opening | Way::Held(_));
-            if is_waiting {
-                *way = Way::Closed;
+    /// Completes when it is known where a call goes that waits.
+    async fn known(&self) {
+        let (mut rooms, mut role) = (self.rooms.subscribe(), self.role.clone());
+        while let Way::Opening | Way::Held = self.way() {
+            // Both senders outlive all calls; otherwise the call is answered by what there is.
+            let changed = match &mut role {
+                Some(role) => tokio::select! {
+                    changed = rooms.changed() => changed,
+                    changed = role.changed() => changed,
+                },
+                None => rooms.changed().await,
+            };
+            if changed.is_err() {
+                return;
             }
-            is_waiting
-        });
+        }
     }
 
     /// Whether the index is being made, which may take long. When that is done, its progress still tells of it.
@@ -205,17 +238,17 @@ impl Door {
         if path.starts_with(REPLICATION_PATH) {
             return Turn::Answer(self.closed.clone(), None);
         }
-        // Counted before it is looked at, so that whoever holds the door knows of all who found it open.
+        // Counted before it is looked at, so that a leader that resigns knows of all that found the door open.
         let visit = self.visit(path);
-        let way = self.way.borrow();
-        if let Some(services) = way.services() {
-            return Turn::Answer(services.clone(), visit);
-        }
+        let way = match self.way() {
+            Way::Open(services) => return Turn::Answer(services, visit),
+            way => way,
+        };
         let now = Instant::now();
-        let until = match *way {
-            Way::Opening | Way::Held(_) if path.ends_with(TELEMETRY_PATH) => Some(now + TELEMETRY_HOLD),
+        let until = match way {
+            Way::Opening | Way::Held if path.ends_with(TELEMETRY_PATH) => Some(now + TELEMETRY_HOLD),
             Way::Opening if !self.is_rebuilding() => Some(now + patience(request.headers())),
-            Way::Held(until) if !self.is_rebuilding() => Some(until),
+            Way::Held if !self.is_rebuilding() => Some(now + HOLD),
             _ => None,
         };
         let held = until.filter(|until| now < *until).and_then(|until| {
@@ -228,8 +261,8 @@ impl Door {
     /// Where a call goes that has waited.
     fn now<B>(&self, request: &http::Request<B>) -> (Routes, Option<Visit>) {
         let visit = self.visit(request.uri().path());
-        match &*self.way.borrow() {
-            Way::Open(services) => (services.clone(), visit),
+        match self.way() {
+            Way::Open(services) => (services, visit),
             _ => (self.closed.clone(), None),
         }
     }
@@ -270,10 +303,8 @@ impl Service<http::Request<Body>> for Door {
             Turn::Hold(until, place) => {
                 let door = self.clone();
                 Box::pin(async move {
-                    let mut way = door.way.subscribe();
-                    let is_known = |way: &Way| !matches!(way, Way::Opening | Way::Held(_));
-                    // Whoever waited long enough is told to try again.
-                    let _ = timeout_at(until, way.wait_for(is_known)).await;
+                    // A call that waited long enough is told to try again.
+                    let _ = timeout_at(until, door.known()).await;
                     drop(place);
                     let (mut services, _visit) = door.now(&request);
                     services.call(request).await
@@ -398,8 +429,17 @@ mod tests {
         tokio::spawn(door.clone().call(request.expect("a request")))
     }
 
-    /// An open door to a service that takes so long, and whether it has answered somebody.
-    fn open(takes: Duration) -> (Door, Arc<AtomicBool>) {
+    const LEADS: MemberRole = MemberRole::Leader { epoch: 3 };
+    const RESIGNS: MemberRole = MemberRole::Resigning { epoch: 3 };
+
+    /// A closed door, and what decides about it.
+    fn closed(role: MemberRole) -> (Door, watch::Sender<MemberRole>) {
+        let role = watch::Sender::new(role);
+        (Door::closed(Arc::default(), StoreCell::default(), Some(role.subscribe()), None), role)
+    }
+
+    /// A service that takes so long, and whether it has answered a call.
+    fn service(takes: Duration) -> (Routes, Arc<AtomicBool>) {
         let answered = Arc::new(AtomicBool::new(false));
         let told = answered.clone();
         let service = move || async move {
@@ -407,32 +447,67 @@ mod tests {
             told.store(true, Ordering::SeqCst);
             http::Response::new(Body::empty())
         };
-        let door = Door::closed(Arc::default(), StoreCell::default(), None);
-        door.open(Routes::from(AxumRouter::new().fallback(service)));
-        (door, answered)
+        (Routes::from(AxumRouter::new().fallback(service)), answered)
+    }
+
+    /// The open door of a leader whose service takes so long, and whether it has answered a call.
+    fn open(takes: Duration) -> (Door, watch::Sender<MemberRole>, Arc<AtomicBool>) {
+        let (door, role) = closed(LEADS);
+        let (services, answered) = service(takes);
+        door.lead(services);
+        (door, role, answered)
+    }
+
+    #[tokio::test]
+    async fn calls_are_let_in_to_where_the_role_says() {
+        let (door, role, led) = open(Duration::ZERO);
+        let (services, passed_on) = service(Duration::ZERO);
+        door.follow(services);
+        let answered = async || {
+            call(&door, "/some.Service/Call").await.expect("no panic").expect("infallible");
+            (led.swap(false, Ordering::SeqCst), passed_on.swap(false, Ordering::SeqCst))
+        };
+        assert_eq!(answered().await, (true, false));
+        for elsewhere in [
+            MemberRole::Waiting,
+            MemberRole::Follower { epoch: 4, leader: 2 },
+            MemberRole::Candidate { epoch: 5 },
+        ] {
+            role.send_replace(elsewhere);
+            assert_eq!(answered().await, (false, true));
+        }
+        // The next leadership has not begun to serve.
+        door.stop_leading();
+        role.send_replace(MemberRole::Leader { epoch: 5 });
+        let held = call(&door, "/some.Service/Call");
+        sleep(Duration::from_millis(50)).await;
+        assert!(!held.is_finished());
+        role.send_replace(MemberRole::Waiting);
+        held.await.expect("no panic").expect("infallible");
+        assert!(passed_on.load(Ordering::SeqCst));
     }
 
     #[tokio::test]
     async fn who_is_inside_is_waited_for_and_the_others_wait_until_it_opens_again() {
-        let (door, answered) = open(Duration::from_millis(100));
+        let (door, role, answered) = open(Duration::from_millis(100));
         let inside = call(&door, "/some.Service/Call");
-        door.hold();
+        role.send_replace(RESIGNS);
         let held = call(&door, "/some.Service/Call");
         door.done().await;
         assert!(answered.swap(false, Ordering::SeqCst), "it was let in before");
         inside.await.expect("no panic").expect("infallible");
         sleep(Duration::from_millis(200)).await;
         assert!(!held.is_finished() && !answered.load(Ordering::SeqCst));
-        door.reopen();
+        role.send_replace(LEADS);
         held.await.expect("no panic").expect("infallible");
         assert!(answered.load(Ordering::SeqCst));
     }
 
     #[tokio::test]
     async fn who_waits_for_messages_is_not_waited_for() {
-        let (door, answered) = open(DONE / 2);
+        let (door, role, answered) = open(DONE / 2);
         let _poll = call(&door, "/apache.rocketmq.v2.MessagingService/ReceiveMessage");
-        door.hold();
+        role.send_replace(RESIGNS);
         door.done().await;
         assert!(!answered.load(Ordering::SeqCst));
     }
@@ -446,7 +521,7 @@ mod tests {
 
     #[test]
     fn who_comes_before_it_opens_waits_as_long_as_the_call_allows_and_telemetry_longer() {
-        let door = Door::closed(Arc::default(), StoreCell::default(), None);
+        let (door, role) = closed(MemberRole::Waiting);
         let held = |path: &str, timeout| {
             let now = Instant::now();
             match door.turn(&request(path, timeout)) {
@@ -465,7 +540,8 @@ mod tests {
         assert_eq!(held(send, Some("1m")), 0);
         assert!(near(held(telemetry, Some("1m")), TELEMETRY_HOLD));
         assert_eq!(held("/kerolox.v1.Replication/Replicate", None), 0);
-        door.hold();
+        door.lead(service(Duration::ZERO).0);
+        role.send_replace(RESIGNS);
         assert!(near(held(telemetry, None), TELEMETRY_HOLD));
         assert!(near(held(send, Some("1m")), HOLD), "a hand-over is short");
         door.turn_away();
@@ -474,7 +550,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_than_so_many_are_held_and_nobody_when_all_is_over() {
-        let door = Door::closed(Arc::default(), StoreCell::default(), None);
+        let (door, _role) = closed(MemberRole::Waiting);
         let telemetry = request("/some.Service/Telemetry", None);
         let held: Vec<_> = (1..HELD_MAX).map(|_| door.turn(&telemetry)).collect();
         let last = call(&door, "/some.Service/Telemetry");
@@ -491,9 +567,9 @@ mod tests {
 
     #[tokio::test]
     async fn who_takes_too_long_is_not_waited_for() {
-        let (door, answered) = open(2 * DONE);
+        let (door, role, answered) = open(2 * DONE);
         let _inside = call(&door, "/some.Service/Call");
-        door.hold();
+        role.send_replace(RESIGNS);
         let begun = Instant::now();
         door.done().await;
         assert!(begun.elapsed() >= DONE && !answered.load(Ordering::SeqCst));

@@ -57,6 +57,11 @@ impl Store {
     pub fn rule(&self, epoch: u32) -> Result<(u64, Settled), StoreError> {
         let ParkedLog { mut log, newest: known, .. } = self.take_log();
         let newest: Newest = known.map_or_else(|| newest(&self.shared), Ok)?;
+        assert!(
+            newest.epoch <= epoch,
+            "epoch {epoch} is led, and the log has a record of epoch {}",
+            newest.epoch
+        );
         self.open_reign(&mut log, epoch)?;
         let opened = log.end();
         let last_ms = newest.store_ms.max(self.shared.now_ms());

@@ -163,10 +163,16 @@ impl Follower {
     pub(super) fn greet(&mut self) {
         self.is_streaming = false;
         self.owes_ack = false;
+        self.durable = 0;
     }
 
     /// Everything before `durable` is on the disk, and this was heard since the last time.
     pub(super) fn on_copied(&mut self, durable: u64, update: Option<CommitUpdate>) {
+        assert!(
+            durable >= self.durable,
+            "{durable} is durable, and {} was: nothing is cut in a stream",
+            self.durable
+        );
         self.durable = durable;
         if let Some(update) = update {
             self.heard = self.heard.merge(update);

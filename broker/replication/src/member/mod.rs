@@ -121,7 +121,7 @@ impl GroupMember {
         let is_failed_save = matches!(input, MemberInput::SaveFailed);
         self.take(input, now);
         self.advance(now);
-        if !is_failed_save && let Some((version, record)) = self.record.to_save() {
+        if !is_failed_save && let Some((version, record)) = self.record.next_save() {
             // First, so that whoever reads the effects sees what the others wait for.
             self.out.insert(0, MemberEffect::Save { version, record });
         }

@@ -148,7 +148,7 @@ impl DurableRecord {
     }
 
     /// What the driver is to save, once for each version.
-    pub(super) fn to_save(&mut self) -> Option<(u64, MemberRecord)> {
+    pub(super) fn next_save(&mut self) -> Option<(u64, MemberRecord)> {
         let (version, record) = self.saving.back()?;
         if *version <= self.asked {
             return None;
@@ -223,15 +223,15 @@ mod tests {
     #[test]
     fn a_change_counts_when_it_is_durable() {
         let mut record = DurableRecord::new(MemberRecord::default());
-        assert_eq!(record.to_save(), None);
+        assert_eq!(record.next_save(), None);
         record.change(|now| now.promised = 3);
         record.change(|now| now.granted = 2);
-        let (version, saved) = record.to_save().expect("there is something to save");
+        let (version, saved) = record.next_save().expect("there is something to save");
         assert_eq!((version, saved.promised, saved.granted), (2, 3, 2));
-        assert_eq!(record.to_save(), None, "once is enough");
+        assert_eq!(record.next_save(), None, "once is enough");
         assert_eq!(record.promised(), 0);
         record.save_failed();
-        assert!(record.to_save().is_some(), "unless it failed");
+        assert!(record.next_save().is_some(), "unless it failed");
         record.saved(1);
         assert_eq!((record.promised(), record.durable().granted), (3, 0));
         assert!(record.is_durable(1) && !record.is_durable(2));
