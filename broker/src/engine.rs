@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, MutexGuard, Notify, oneshot, watch};
 
 use crate::config::BrokerConfig;
 use crate::once::{Reservation, Underway};
-use crate::replication::{Elsewhere, Reign};
+use crate::replication::{Elsewhere, Leadership};
 use crate::retention::DiskSpace;
 
 /// The storage engine of this broker. Cheap to clone.
@@ -29,7 +29,7 @@ pub struct Engine {
     ack_timeout: Duration,
     min_in_sync: usize,
     /// Of a member of a replicated group.
-    reign: Option<Arc<Reign>>,
+    reign: Option<Arc<Leadership>>,
     space: DiskSpace,
     underway: Underway,
     /// Held from looking at a topic or group until its change is applied, so that no change is lost to another one.
@@ -47,7 +47,7 @@ impl Engine {
         store: Arc<Store>,
         config: &BrokerConfig,
         space: DiskSpace,
-        reign: Option<Arc<Reign>>,
+        reign: Option<Arc<Leadership>>,
     ) -> Self {
         let durability = Durability { flush: config.log.flush(), replicas: config.replication.replicas() };
         let (changing, topics_changed) = (Arc::default(), Arc::default());

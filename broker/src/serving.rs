@@ -33,7 +33,7 @@ use crate::due::DueArrivals;
 use crate::engine::Engine;
 use crate::made_by::MadeBy;
 use crate::pace::{Lookups, Scans};
-use crate::replication::Reign;
+use crate::replication::Leadership;
 use crate::retention::RetentionTask;
 use crate::service::{Admin, AutoTopics, Context, Counters, DeskServer, Door, Messaging, Policy, Turns};
 use crate::timers::Timers;
@@ -228,7 +228,7 @@ impl Parts {
 
     /// Starts everything that a master runs over `store`, and lets clients in; [`Self::ready`] completes when nameservers know.
     /// `reign` is absent for a broker that is no member of a replicated group.
-    pub(crate) fn serve(&self, store: Arc<Store>, reign: Option<Arc<Reign>>) -> Serving {
+    pub(crate) fn serve(&self, store: Arc<Store>, reign: Option<Arc<Leadership>>) -> Serving {
         let config = &self.config;
         let is_alone = reign.is_none();
         let over = reign.as_ref().map_or_else(Shutdown::new, |reign| reign.over.clone());

@@ -14,7 +14,7 @@ use kerolox_store::{GuardedClock, Opening, QueueRepair, RebuildProgress};
 
 use crate::early::Losses;
 use crate::index_folder::{Damage, IndexFolder};
-use crate::replication::{Group, Reign, StoreCell};
+use crate::replication::{Group, Leadership, StoreCell};
 use crate::retention::DiskSpace;
 
 /// Damaged ranges that are listed one by one.
@@ -43,7 +43,7 @@ pub(crate) struct Vitals {
 /// routes name one.
 fn taken(
     group: &str,
-    (role, reign): (&MemberRole, Option<&Reign>),
+    (role, reign): (&MemberRole, Option<&Leadership>),
     has_leader: bool,
     min_in_sync: usize,
 ) -> Result<String, String> {
@@ -139,7 +139,7 @@ impl Vitals {
             return None;
         }
         let has_leader = routes.master(&group.name).is_some();
-        let reign = group.reign();
+        let reign = group.leadership();
         Some(taken(&group.name, (&role, reign.as_deref()), has_leader, group.config.min_in_sync))
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::sabotage;
 
-/// Both clocks of a machine, read at the same moment.
+/// Both clocks of a machine, read at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockReading {
     /// Milliseconds of a clock that never runs backwards and goes on while the machine sleeps.

@@ -38,7 +38,7 @@ pub enum HandshakeAnswer {
     },
     /// What the follower would need next is gone, or it has no record: it begins with the leader's oldest segment.
     Begin,
-    /// It is another log: the folder belongs to somebody else, and nothing is done to it.
+    /// It is another log: the folder belongs to another group, and nothing is done to it.
     Foreign,
 }
 
@@ -56,7 +56,7 @@ pub fn answer<E>(
         return Ok(HandshakeAnswer::Begin);
     }
     if hello.salt != own.salt {
-        // A log without a record is nobody's: a crash came before its first one, and maybe before its salt.
+        // A log without a record belongs to no group: a crash came before its first one, and maybe before its salt.
         return Ok(if hello.last_epoch == 0 { HandshakeAnswer::Begin } else { HandshakeAnswer::Foreign });
     }
     if hello.end < own.base {

@@ -24,8 +24,8 @@ pub struct InSyncSet {
     pub version: u64,
 }
 
-/// A change that the controller is asked for. Once it was asked for, it is asked again, the same, until a newer version of the
-/// state is known: nobody knows before what became of it.
+/// A change that the controller is asked for. Once asked for, it is repeated unchanged until a newer version of the
+/// state is known: before that its outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InSyncChange {
     /// The set that is wanted.
@@ -64,7 +64,7 @@ pub struct FollowerView {
 /// A change on its way.
 ///
 /// From when it is planned, what is confirmed needs both sets. But what was confirmed just before may be missing in a member
-/// that comes in. So whoever drives this lets the stricter rule take effect, looks where the log ends *then* ([`InSyncTracker::arm`]), and the
+/// that comes in. So the driver lets the stricter rule take effect, looks where the log ends *then* ([`InSyncTracker::arm`]), and the
 /// change is asked for when everybody in the wanted set has that.
 #[derive(Debug, Clone)]
 struct PlannedChange {
@@ -298,7 +298,7 @@ impl InSyncTracker {
         members
     }
 
-    /// Until when this leader is sure that nobody else rules; `None` when it is alone in the set and so for good.
+    /// Until when this leader is sure that no other member leads; `None` when it is alone in the set and so for good.
     pub fn lease_until(&self) -> Option<u64> {
         let planned = self.plan.iter().flat_map(|plan| plan.change.members.iter());
         let others = self.set.members.iter().chain(planned).filter(|member| **member != self.me);

@@ -8,15 +8,15 @@ use kerolox_replication::MemberId;
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::{GiveUp, Group, Reign};
+use super::{GiveUp, Group, Leadership};
 use crate::config::ReplicaChoice;
 
 /// What this member is at.
 pub(super) fn describe(group: &Group) -> DescribeReplicationResponse {
     let seen = group.seen.borrow().clone();
     let (member, epoch) = seen.as_ref().map_or((0, 0), |seen| (seen.me, seen.state.epoch));
-    let reign = group.reign();
-    let role = match (&reign, seen.as_ref().and_then(|seen| seen.master())) {
+    let leadership = group.leadership();
+    let role = match (&leadership, seen.as_ref().and_then(|seen| seen.master())) {
         (Some(_), _) => "master",
         (None, Some(master)) if master.id != member => "slave",
         _ => "none",
@@ -33,32 +33,32 @@ pub(super) fn describe(group: &Group) -> DescribeReplicationResponse {
         read_for_master: group.read_for_master.load(Ordering::Relaxed),
         ..DescribeReplicationResponse::default()
     };
-    match reign {
-        Some(reign) => described_reign(described, group, &reign),
+    match leadership {
+        Some(leadership) => described_leadership(described, group, &leadership),
         None => described,
     }
 }
 
-fn described_reign(
+fn described_leadership(
     described: DescribeReplicationResponse,
     group: &Group,
-    reign: &Reign,
+    leadership: &Leadership,
 ) -> DescribeReplicationResponse {
-    let positions = reign.store.positions();
-    let slaves = reign.slaves().into_iter().map(|slave| SlaveView {
+    let positions = leadership.store.positions();
+    let slaves = leadership.slaves().into_iter().map(|slave| SlaveView {
         member: slave.id,
         durable: slave.durable,
         silent_ms: slave.silent_ms,
         in_sync: slave.in_sync,
     });
     DescribeReplicationResponse {
-        epoch: reign.epoch,
+        epoch: leadership.epoch,
         end: positions.end,
         durable: positions.durable,
         applied: positions.applied,
-        confirmed: reign.store.safe(),
+        confirmed: leadership.store.safe(),
         slaves: slaves.collect(),
-        promise: promise(group.config.acks, group.flush, reign.in_sync_len(), group.config.min_in_sync),
+        promise: promise(group.config.acks, group.flush, leadership.in_sync_len(), group.config.min_in_sync),
         ..described
     }
 }
@@ -85,11 +85,11 @@ fn promise(acks: ReplicaChoice, flush: Flush, in_sync: usize, min_in_sync: usize
     format!("An acknowledged message is {members}; with fewer than {min_in_sync} in sync, sends are refused.")
 }
 
-/// Has the reign handed over to a member, 0 for any.
+/// Has the leadership handed over to a member, 0 for any.
 ///
 /// # Errors
 /// FAILED_PRECONDITION with the reason.
-pub(super) async fn give_up_reign(group: &Group, to: MemberId) -> Result<(), Status> {
+pub(super) async fn give_up_leadership(group: &Group, to: MemberId) -> Result<(), Status> {
     let (answer, outcome) = oneshot::channel();
     let asked = group.asked.send(GiveUp { to, answer }).await;
     asked.map_err(|_| Status::unavailable("the broker is shutting down"))?;
@@ -104,8 +104,8 @@ pub(super) async fn give_up_reign(group: &Group, to: MemberId) -> Result<(), Sta
 /// # Errors
 /// FAILED_PRECONDITION when it rules and nobody can take over.
 pub(super) async fn set_drained(group: &Group, drained: bool) -> Result<(), Status> {
-    if drained && group.reign().is_some() {
-        give_up_reign(group, 0).await?;
+    if drained && group.leadership().is_some() {
+        give_up_leadership(group, 0).await?;
     }
     group.drained.send_replace(drained);
     let unfit = group.unfit(None);

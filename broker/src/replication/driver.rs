@@ -18,8 +18,8 @@ use super::{Group, HandOverStage};
 const LONE_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Group {
-    /// Has the machine take an input and carries out what follows, as far as it is the same for all who give inputs. The rest is for
-    /// the caller: what a follower sends and does to its log, and what a leader asks the controller for.
+    /// Has the machine take an input and carries out its effects, but for those that only the caller can carry out: what a follower
+    /// sends and does to its log, and what a leader asks the controller for.
     pub(super) fn tell(&self, input: MemberInput) -> Vec<MemberEffect> {
         let mut rest = Vec::new();
         let mut inputs = VecDeque::from([input]);
@@ -48,7 +48,7 @@ impl Group {
     /// Publishes while the machine is held: what was decided later must not take effect earlier.
     fn publish(&self, member: &mut GroupMember, effect: MemberEffect, inputs: &mut VecDeque<MemberInput>) {
         let MemberEffect::Publish { status, is_barrier } = effect else { return };
-        let Some(leadership) = self.reign.borrow().clone() else { return };
+        let Some(leadership) = self.leadership.borrow().clone() else { return };
         leadership.store.confirm(status);
         leadership.count_in_sync(member.commit_status().map_or(0, |(_, in_sync)| in_sync));
         if is_barrier {
@@ -125,7 +125,7 @@ impl Group {
 
     pub(super) fn doubt_limits(&self) -> DoubtLimits {
         let nameservers = self.controller.nameservers();
-        let leads = self.reign.borrow().is_some();
+        let leads = self.leadership.borrow().is_some();
         let leads_alone = leads && self.member().record().is_only_member();
         let patience = if nameservers > 1 && leads_alone { LONE_PATIENCE } else { Duration::ZERO };
         DoubtLimits { nameservers, patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX) }

@@ -29,7 +29,7 @@ struct Remembered {
     /// Up to where it heard that the log was confirmed, about a second ago.
     #[serde(default)]
     confirmed: u64,
-    /// Epoch of the newest reign that told something of that.
+    /// Epoch of the newest leadership that told something of that.
     #[serde(default)]
     confirmed_epoch: u32,
     /// The newest state of its group that it went by; `None` before the first, and in versions before 3.

@@ -400,7 +400,7 @@ impl Following {
         Ok(())
     }
 
-    /// Whoever cannot apply its log must not be elected.
+    /// A member that cannot apply its log must not be elected.
     fn is_unfit(&self, error: &StoreError) {
         tracing::error!(%error, "this slave cannot apply its log, and is not elected");
         self.group.standing.send_modify(|standing| standing.unfit = error.to_string());

@@ -8,9 +8,9 @@ use super::HandOverStage;
 use super::roles::Member;
 
 impl Member {
-    /// Lets no client in, waits until everything that was let in is done and confirmed, and hands the reign over, to a certain member if
+    /// Lets no client in, waits until everything that was let in is done and confirmed, and hands the leadership over, to a certain member if
     /// `to` is not 0. Why that cannot be is told in words.
-    pub(super) async fn give_up_reign(&self, to: MemberId) -> Result<(), String> {
+    pub(super) async fn give_up_leadership(&self, to: MemberId) -> Result<(), String> {
         let mut stages = self.group.hand_over.subscribe();
         self.group.hand_over.send_replace(HandOverStage::Machine);
         self.tell(MemberInput::HandOver(to));

@@ -2,7 +2,7 @@
 //!
 //! The decisions are those of [`kerolox_replication::GroupMember`]; [`driver`] gives it inputs and carries out what it says.
 //! [`roles`] ends and begins what this member does, one thing after the other: lead, follow, or neither. [`reports`]
-//! brings the group's state from the controller. [`reign`] is what a master has while it rules; its slaves come to
+//! brings the group's state from the controller. [`leadership`] is what a master has while it rules; its slaves come to
 //! [`server`], and [`neighbours`] reads at them. [`follow`] is the slave's side.
 
 mod desk;
@@ -11,8 +11,8 @@ mod file;
 mod follow;
 mod hand_over;
 mod handshake;
+mod leadership;
 mod neighbours;
-mod reign;
 mod reports;
 mod roles;
 mod server;
@@ -32,8 +32,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::ReplicationConfig;
 
 pub(crate) use file::MemberFile;
+pub(crate) use leadership::Leadership;
 pub(crate) use neighbours::Elsewhere;
-pub(crate) use reign::Reign;
 pub(crate) use reports::run as report;
 pub(crate) use roles::Member;
 pub(crate) use server::ReplicationService;
@@ -96,7 +96,7 @@ pub(crate) struct Group {
     disowned: Mutex<Option<String>>,
     seen: watch::Sender<Option<Seen>>,
     standing: watch::Sender<Standing>,
-    reign: watch::Sender<Option<Arc<Reign>>>,
+    leadership: watch::Sender<Option<Arc<Leadership>>>,
     /// An operator wants this member not to rule.
     drained: watch::Sender<bool>,
     /// Records that this member read for its masters.
@@ -178,7 +178,7 @@ impl Group {
             disowned: Mutex::new(None),
             seen: watch::Sender::new(None),
             standing: watch::Sender::new(standing),
-            reign: watch::Sender::new(None),
+            leadership: watch::Sender::new(None),
             drained: watch::Sender::new(false),
             read_for_master: AtomicU64::new(0),
             asked,
@@ -191,9 +191,9 @@ impl Group {
         self.seen.subscribe()
     }
 
-    /// The reign of this member, while it rules.
-    pub(crate) fn reign(&self) -> Option<Arc<Reign>> {
-        self.reign.borrow().clone()
+    /// The leadership of this member, while it rules.
+    pub(crate) fn leadership(&self) -> Option<Arc<Leadership>> {
+        self.leadership.borrow().clone()
     }
 
     /// Version of the state that is known; 0 for none.

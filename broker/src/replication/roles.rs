@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::follow::{FollowError, follow};
-use super::reign::{self, Reign};
+use super::leadership::{self, Leadership};
 use super::stores::{StoreCell, Stores};
 use super::{GiveUp, Group};
 use crate::broker::BrokerError;
@@ -34,8 +34,8 @@ enum Activity {
         stop: Shutdown,
         task: JoinHandle<Result<(), FollowError>>,
     },
-    Ruling {
-        reign: Arc<Reign>,
+    Leading {
+        leadership: Arc<Leadership>,
         keeping: JoinHandle<()>,
         settling: Option<JoinHandle<bool>>,
         serving: Option<Serving>,
@@ -149,13 +149,13 @@ impl Member {
                 () = &mut stopping, if deadline.is_none() => {
                     deadline = Some(tokio::time::Instant::now() + self.group.config.hand_over_timeout.duration());
                     self.leaving.send_replace(true);
-                    if let Err(reason) = self.give_up_reign(0).await {
-                        tracing::warn!("the reign is not handed over: {reason}");
+                    if let Err(reason) = self.give_up_leadership(0).await {
+                        tracing::warn!("the leadership is not handed over: {reason}");
                     }
                 }
                 Some(GiveUp { to, answer }) = asking.recv() => {
                     // The caller may have gone away.
-                    let _ = answer.send(self.give_up_reign(to).await);
+                    let _ = answer.send(self.give_up_leadership(to).await);
                 }
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)), if deadline.is_some() => break,
             }
@@ -173,7 +173,7 @@ impl Member {
 
     /// Has time pass for a member that waits for leases to end. A leader has its own ticks.
     fn tick(&self) {
-        if !matches!(self.activity, Activity::Ruling { .. }) {
+        if !matches!(self.activity, Activity::Leading { .. }) {
             let wants_quorum = false;
             self.tell(MemberInput::Tick { log: LogEnds::default(), wants_quorum });
         }
@@ -186,7 +186,7 @@ impl Member {
         match order.duty {
             MemberDuty::Idle => self.tell(MemberInput::Ended(order.number)),
             MemberDuty::Follow(target) => self.start_following(target),
-            MemberDuty::Lead { epoch, is_alone, .. } => self.begin_reign(epoch, is_alone).await?,
+            MemberDuty::Lead { epoch, is_alone, .. } => self.begin_leadership(epoch, is_alone).await?,
         }
         Ok(())
     }
@@ -226,7 +226,7 @@ impl Member {
                 *activity = Activity::Nothing;
                 drop(group.tell(MemberInput::Ended(number)));
             }
-            Activity::Ruling { reign, settling: settling @ Some(_), serving, .. } => {
+            Activity::Leading { leadership, settling: settling @ Some(_), serving, .. } => {
                 let task = settling.as_mut().expect("matched above");
                 let is_settled = task.await.expect("a panic would end the process");
                 *settling = None;
@@ -235,8 +235,8 @@ impl Member {
                 }
                 // What is announced from here on is a leader.
                 drop(group.tell(MemberInput::Settled));
-                *serving = Some(parts.serve(reign.store.clone(), Some(reign.clone())));
-                tracing::info!(epoch = reign.epoch, "ruling");
+                *serving = Some(parts.serve(leadership.store.clone(), Some(leadership.clone())));
+                tracing::info!(epoch = leadership.epoch, "ruling");
             }
             _ => std::future::pending().await,
         }
@@ -252,13 +252,13 @@ impl Member {
                     self.stores.index.absorb(error)?;
                 }
             }
-            Activity::Ruling { reign, keeping, settling, serving } => {
-                tracing::info!(epoch = reign.epoch, "the reign is over");
+            Activity::Leading { leadership, keeping, settling, serving } => {
+                tracing::info!(epoch = leadership.epoch, "the leadership is over");
                 self.parts.stop_leading();
-                reign.over.request();
-                self.group.reign.send_replace(None);
+                leadership.over.request();
+                self.group.leadership.send_replace(None);
                 // What waits to be confirmed is given up first, so that whoever waits for it ends.
-                let store = reign.store.clone();
+                let store = leadership.store.clone();
                 let stepping = tokio::task::spawn_blocking(move || store.step_down());
                 let stepped = stepping.await.expect("a panic would end the process");
                 if let Some(serving) = serving {
@@ -276,13 +276,13 @@ impl Member {
         Ok(())
     }
 
-    /// Ends what this member is at until it is resumed. A master hands its reign over first, if there is another member, so that
+    /// Ends what this member is at until it is resumed. A master hands its leadership over first, if there is another member, so that
     /// clients need not wait.
     async fn leave(&mut self) -> Result<(), BrokerError> {
-        if let Activity::Ruling { serving: Some(_), .. } = &self.activity
-            && let Err(reason) = self.give_up_reign(0).await
+        if let Activity::Leading { serving: Some(_), .. } = &self.activity
+            && let Err(reason) = self.give_up_leadership(0).await
         {
-            tracing::warn!("the reign is not handed over: {reason}");
+            tracing::warn!("the leadership is not handed over: {reason}");
         }
         self.tell(MemberInput::Interrupted);
         self.stop().await?;
@@ -328,7 +328,7 @@ impl Member {
         self.activity = Activity::Following { target, stop, task };
     }
 
-    async fn begin_reign(&mut self, epoch: u32, is_alone: bool) -> Result<(), BrokerError> {
+    async fn begin_leadership(&mut self, epoch: u32, is_alone: bool) -> Result<(), BrokerError> {
         self.group.set_refuses(None);
         let (cell, stores, opening) = (self.cell.clone(), self.stores.clone(), self.opening.clone());
         tracing::info!(epoch, is_alone, "beginning to rule");
@@ -353,14 +353,14 @@ impl Member {
                 return Ok(());
             }
         };
-        let reign = Arc::new(Reign::new(self.group.clone(), epoch, (store, salt)));
-        self.group.reign.send_replace(Some(reign.clone()));
+        let leadership = Arc::new(Leadership::new(self.group.clone(), epoch, (store, salt)));
+        self.group.leadership.send_replace(Some(leadership.clone()));
         self.tell(MemberInput::Opened { number: self.number, end: opened });
-        let wants_quorum = self.parts.wants_quorum(reign.store.clone());
-        let keeping = tokio::spawn(reign::keep(self.group.clone(), reign.clone(), wants_quorum));
+        let wants_quorum = self.parts.wants_quorum(leadership.store.clone());
+        let keeping = tokio::spawn(leadership::keep(self.group.clone(), leadership.clone(), wants_quorum));
         let settling =
             tokio::task::spawn_blocking(move || settled.is_none_or(|settled| settled.recv().is_ok()));
-        self.activity = Activity::Ruling { reign, keeping, settling: Some(settling), serving: None };
+        self.activity = Activity::Leading { leadership, keeping, settling: Some(settling), serving: None };
         Ok(())
     }
 }

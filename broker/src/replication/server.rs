@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Group, Reign, StoreCell, desk, handshake, neighbours};
+use super::{Group, Leadership, StoreCell, desk, handshake, neighbours};
 
 /// Bytes of records in one message.
 const CHUNK: usize = 1 << 20;
@@ -59,11 +59,11 @@ impl ReplicationService {
         Ok(())
     }
 
-    /// The reign that a slave means, if it is the one at work.
-    fn reign(&self, hello: &Hello) -> Result<Arc<Reign>, Status> {
+    /// The leadership that a slave means, if it is the one at work.
+    fn leadership(&self, hello: &Hello) -> Result<Arc<Leadership>, Status> {
         self.check_group(&hello.cluster, &hello.group)?;
-        let reign = self.group.reign().filter(|reign| reign.epoch == hello.epoch);
-        reign.ok_or_else(|| {
+        let leadership = self.group.leadership().filter(|leadership| leadership.epoch == hello.epoch);
+        leadership.ok_or_else(|| {
             Status::unavailable(format!(
                 "this member does not rule in epoch {}; ask the controller",
                 hello.epoch
@@ -82,10 +82,10 @@ impl Replication for ReplicationService {
     ) -> Result<Response<Self::ReplicateStream>, Status> {
         let mut incoming = request.into_inner();
         let hello = next_hello(&mut incoming).await?;
-        let reign = self.reign(&hello)?;
+        let leadership = self.leadership(&hello)?;
         let (outgoing, stream) = mpsc::channel(QUEUED);
         tokio::spawn(async move {
-            if let Err(status) = serve(&reign, hello, incoming, &outgoing).await {
+            if let Err(status) = serve(&leadership, hello, incoming, &outgoing).await {
                 // A slave that is gone needs no reason.
                 let _ = outgoing.send(Err(status)).await;
             }
@@ -116,7 +116,7 @@ impl Replication for ReplicationService {
         &self,
         request: Request<GiveUpReignRequest>,
     ) -> Result<Response<GiveUpReignResponse>, Status> {
-        desk::give_up_reign(&self.group, request.into_inner().to).await?;
+        desk::give_up_leadership(&self.group, request.into_inner().to).await?;
         Ok(Response::new(GiveUpReignResponse {}))
     }
 
@@ -136,16 +136,16 @@ async fn next_hello(incoming: &mut Streaming<FromSlave>) -> Result<Hello, Status
     }
 }
 
-/// Agrees with the slave on where its log goes on, and keeps it up to date until either side is gone or the reign is over.
+/// Agrees with the slave on where its log goes on, and keeps it up to date until either side is gone or the leadership is over.
 async fn serve(
-    reign: &Arc<Reign>,
+    leadership: &Arc<Leadership>,
     mut hello: Hello,
     mut incoming: Streaming<FromSlave>,
     outgoing: &Outgoing,
 ) -> Result<(), Status> {
     let member = hello.member;
     loop {
-        let (store, salt, asked) = (reign.store.clone(), reign.salt, hello.clone());
+        let (store, salt, asked) = (leadership.store.clone(), leadership.salt, hello.clone());
         let answer = tokio::task::spawn_blocking(move || handshake::answer(&store, salt, &asked)).await;
         let kind = answer.map_err(|_| Status::internal("the master's log could not be read"))??;
         let is_agreed = matches!(kind, from_master::Kind::Start(_));
@@ -158,22 +158,26 @@ async fn serve(
         hello = next_hello(&mut incoming).await?;
     }
     tracing::info!(slave = member, from = hello.end, "a slave follows");
-    reign.on_slave(member, false);
-    let feeding = feed(reign.clone(), hello.end, outgoing.clone());
-    let heard = hear(reign, member, incoming);
+    leadership.on_slave(member, false);
+    let feeding = feed(leadership.clone(), hello.end, outgoing.clone());
+    let heard = hear(leadership, member, incoming);
     tokio::select! {
         outcome = feeding => outcome,
         outcome = heard => outcome,
-        () = reign.over.requested() => Err(Status::unavailable("the reign of this master is over")),
+        () = leadership.over.requested() => Err(Status::unavailable("the leadership of this master is over")),
     }
 }
 
 /// Counts what the slave holds.
-async fn hear(reign: &Reign, member: MemberId, mut incoming: Streaming<FromSlave>) -> Result<(), Status> {
+async fn hear(
+    leadership: &Leadership,
+    member: MemberId,
+    mut incoming: Streaming<FromSlave>,
+) -> Result<(), Status> {
     while let Some(message) = incoming.next().await {
         match message?.kind {
-            Some(from_slave::Kind::Held(held)) => reign.on_held(member, held.durable, held.ping),
-            Some(from_slave::Kind::Leaving(_)) => reign.on_slave(member, true),
+            Some(from_slave::Kind::Held(held)) => leadership.on_held(member, held.durable, held.ping),
+            Some(from_slave::Kind::Leaving(_)) => leadership.on_slave(member, true),
             _ => return Err(Status::invalid_argument("Hello comes at the beginning only")),
         }
     }
@@ -181,18 +185,18 @@ async fn hear(reign: &Reign, member: MemberId, mut incoming: Streaming<FromSlave
 }
 
 /// Sends the log from `position` on, on a thread of its own, since reading it blocks.
-async fn feed(reign: Arc<Reign>, position: u64, outgoing: Outgoing) -> Result<(), Status> {
-    let feeding = tokio::task::spawn_blocking(move || feed_blocking(&reign, position, &outgoing));
+async fn feed(leadership: Arc<Leadership>, position: u64, outgoing: Outgoing) -> Result<(), Status> {
+    let feeding = tokio::task::spawn_blocking(move || feed_blocking(&leadership, position, &outgoing));
     feeding.await.unwrap_or_else(|_| Err(Status::internal("the master's log could not be read")))
 }
 
-fn feed_blocking(reign: &Reign, mut position: u64, outgoing: &Outgoing) -> Result<(), Status> {
-    let reader = reign.store.reader();
+fn feed_blocking(leadership: &Leadership, mut position: u64, outgoing: &Outgoing) -> Result<(), Status> {
+    let reader = leadership.store.reader();
     let mut told = Tidings::default();
-    while !reign.over.is_requested() && !outgoing.is_closed() {
+    while !leadership.over.is_requested() && !outgoing.is_closed() {
         let piece = reader.copy(position, CHUNK);
         let piece = piece.map_err(|error| Status::internal(format!("the master's log: {error}")))?;
-        let tidings = tidings(reign);
+        let tidings = tidings(leadership);
         let kind = match piece {
             Piece::Segment { base, capacity } => {
                 position = base + kerolox_log::SEGMENT_HEADER_LEN;
@@ -229,9 +233,9 @@ fn feed_blocking(reign: &Reign, mut position: u64, outgoing: &Outgoing) -> Resul
 }
 
 /// What the slave is told beside the records. The ping is the time before anything is sent.
-fn tidings(reign: &Reign) -> Tidings {
-    let reader = reign.store.reader();
-    let update = reign.store.commit_status().update(reader.durable(), clock_reading());
+fn tidings(leadership: &Leadership) -> Tidings {
+    let reader = leadership.store.reader();
+    let update = leadership.store.commit_status().update(reader.durable(), clock_reading());
     Tidings { confirmed: update.high_watermark, ping: update.ping, end: reader.end() }
 }
 

@@ -1,4 +1,4 @@
-//! What callers are told while nobody can be served, and the door that lets them in afterwards.
+//! What callers are told while no call can be served, and the door that lets them in, by the role of this member.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -37,7 +37,7 @@ const DEADLINE_MARGIN: Duration = Duration::from_millis(300);
 /// How long a Telemetry stream is held, also while the index is made again: the SDK for Python asks for another one 300 s after
 /// one was refused, and has no check-backs until then.
 const TELEMETRY_HOLD: Duration = Duration::from_secs(600);
-/// How many calls are held at a time; whoever comes then is refused at once.
+/// How many calls are held at a time; others are refused at once.
 const HELD_MAX: usize = 1024;
 const TELEMETRY_PATH: &str = "/Telemetry";
 /// How long those who were let in before may take to be done. Whoever takes longer may be told to try again.
@@ -314,7 +314,7 @@ impl Service<http::Request<Body>> for Door {
     }
 }
 
-/// Why nobody is served.
+/// Why no call is served.
 #[derive(Clone)]
 struct Why {
     opening: Arc<Opening>,

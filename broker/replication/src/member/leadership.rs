@@ -49,7 +49,7 @@ enum HandOver {
     },
     /// The controller is asked.
     Asking,
-    /// It may be carried out yet, and whoever is elected then does not wait for leases.
+    /// It may be carried out yet, and the next leader does not wait for leases then.
     Doubtful {
         until: u64,
         reason: String,

@@ -122,7 +122,7 @@ impl GroupMember {
         self.take(input, now);
         self.advance(now);
         if !is_failed_save && let Some((version, record)) = self.record.next_save() {
-            // First, so that whoever reads the effects sees what the others wait for.
+            // Effects that depend on it come after its end, so its place among these says nothing.
             self.out.insert(0, MemberEffect::Save { version, record });
         }
         std::mem::take(&mut self.out)

@@ -17,20 +17,20 @@ use super::neighbours::{Elsewhere, Neighbours};
 /// How often a master looks at its slaves.
 const TICK: Duration = Duration::from_millis(50);
 
-/// A reign of this member.
-pub(crate) struct Reign {
+/// A leadership of this member.
+pub(crate) struct Leadership {
     pub(crate) epoch: u32,
     pub(crate) store: Arc<Store>,
     /// What the checksums of the log begin with.
     pub(crate) salt: u64,
-    /// Requested when the reign ends.
+    /// Requested when the leadership ends.
     pub(crate) over: Shutdown,
     group: Arc<Group>,
     neighbours: Neighbours,
     in_sync: AtomicUsize,
 }
 
-impl Reign {
+impl Leadership {
     pub(crate) fn new(group: Arc<Group>, epoch: u32, (store, salt): (Arc<Store>, u64)) -> Self {
         let (neighbours, over) = (Neighbours::new(group.clone()), Shutdown::new());
         Self { epoch, store, salt, over, group, neighbours, in_sync: AtomicUsize::new(0) }
@@ -76,20 +76,24 @@ impl Reign {
     }
 }
 
-/// Looks after a reign until it is over: has time pass in it, and asks the controller for other in-sync sets.
-pub(super) async fn keep(group: Arc<Group>, reign: Arc<Reign>, wants_quorum: impl Fn() -> bool + Send) {
+/// Looks after a leadership until it is over: has time pass in it, and asks the controller for other in-sync sets.
+pub(super) async fn keep(
+    group: Arc<Group>,
+    leadership: Arc<Leadership>,
+    wants_quorum: impl Fn() -> bool + Send,
+) {
     let mut troubles = Reminder::default();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let over = reign.over.requested();
+    let over = leadership.over.requested();
     tokio::pin!(over);
     loop {
-        let log = log_ends(&reign.store);
-        group.holds(reign.epoch, log.durable);
-        let slaves = reign.slaves();
+        let log = log_ends(&leadership.store);
+        group.holds(leadership.epoch, log.durable);
+        let slaves = leadership.slaves();
         group.followed_by(slaves.iter().filter(|slave| slave.durable > 0).map(|slave| slave.id).collect());
         // A member that cannot store any more lets another one rule.
-        group.must_not_rule(&group.unfit(reign.store.failure()));
+        group.must_not_rule(&group.unfit(leadership.store.failure()));
         for effect in group.tell(MemberInput::Tick { log, wants_quorum: wants_quorum() }) {
             let MemberEffect::AskChange { epoch, me, change } = effect else { continue };
             tokio::select! {
