@@ -290,16 +290,18 @@ fn apply_all(
 
 /// Writes what changed in the index to the key-value store. Only the thread that applies records may call this.
 pub(crate) fn flush(shared: &Shared) -> Result<(), StoreError> {
-    let changes = {
+    let (applied, changes) = {
         let state = shared.read_state();
         assert!(
             state.applied() <= shared.reader.durable() || sabotage::is("flush-before-sync"),
             "the index is never made durable beyond the log"
         );
-        state.changes()
+        (state.applied(), state.changes())
     };
     // Readers go on while the batch is written: until `flushed`, they see the same values in memory.
     shared.kv.write(changes)?;
-    shared.write_state().flushed();
+    let mut state = shared.write_state();
+    assert_eq!(state.applied(), applied, "nothing is applied while changes are flushed");
+    state.flushed();
     Ok(())
 }

@@ -2,8 +2,8 @@
 //!
 //! The state is a fold of the log: [`StateMachine::apply`] takes one record after the other, and the same log gives the same
 //! state on every member and after every restart. It consists of tables, one in one file each, behind one small trait
-//! (`table.rs`); what has to be done for all of them goes over [`StateMachine::tables`], and a new table is a file and its
-//! line there. What a table holds lies in the key-value store, as the *index* on disk, but for what changed since the last
+//! (`table.rs`). What has to be done for all of them goes over `StateMachine::tables`: a new table is a file, and a line in
+//! each of the lists below. What a table holds lies in the key-value store, as the *index* on disk, but for what changed since the last
 //! flush: the store gets that in one atomic batch with the position up to which it stands.
 //!
 //! | family | key (integers big-endian) | value |
