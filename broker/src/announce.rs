@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kerolox_core::group::{BACKOFF_ATTRIBUTE, Group};
 use kerolox_core::lite::client_quota;
 use kerolox_core::topic::{PERM_WRITE, Topic};
-use kerolox_kit::registrar::{Announcement, Registrar};
+use kerolox_gateway::registrar::{Announcement, Registrar};
 use kerolox_proto::kerolox::{BrokerInfo, BrokerRole, GroupSettings, RegisterRequest, TopicRoute};
 use kerolox_replication::{MemberId, MemberRole};
 

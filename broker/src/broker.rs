@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kerolox_kit::access::drain;
-use kerolox_kit::clients::Clients;
-use kerolox_kit::controller::ControllerClient;
-use kerolox_kit::data_folder::DataFolder;
-use kerolox_kit::health::Checks;
-use kerolox_kit::listen::{ListenError, Listener, grpc_server};
-use kerolox_kit::process::{Shutdown, now_ms, private_folder};
-use kerolox_kit::registrar::{AddressError, Registrar};
-use kerolox_kit::routes::Routes;
-use kerolox_kit::tls::{TlsError, server_config};
+use kerolox_client::admin::controller::ControllerClient;
+use kerolox_gateway::access::drain;
+use kerolox_gateway::clients::Clients;
+use kerolox_gateway::registrar::{AddressError, Registrar};
+use kerolox_gateway::routes::Routes;
 use kerolox_log::fs::OsFolder;
 use kerolox_log::{LogOptions, Salt};
 use kerolox_proto::kerolox::BrokerInfo;
+use kerolox_runtime::data_folder::DataFolder;
+use kerolox_runtime::health::Checks;
+use kerolox_runtime::listen::{ListenError, Listener, grpc_server};
+use kerolox_runtime::process::{Shutdown, now_ms, private_folder};
+use kerolox_runtime::tls::{TlsError, server_config};
 use kerolox_store::{GuardedClock, Store, StoreError, StoreOptions};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -80,6 +80,9 @@ pub enum BrokerError {
     /// A nameserver's address cannot be understood.
     #[error(transparent)]
     Nameserver(#[from] AddressError),
+    /// The controller's address cannot be understood.
+    #[error(transparent)]
+    Controller(#[from] kerolox_client::AddressError),
     /// The server broke down.
     #[error("serving failed: {0}")]
     Transport(#[from] tonic::transport::Error),

@@ -15,7 +15,7 @@ use futures_util::stream::{self, StreamExt as _};
 
 use kerolox_core::record::{ProgressRecord, Record};
 use kerolox_core::transaction::{CheckPolicy, Due, HalfMessage, WEBHOOK_ATTRIBUTE};
-use kerolox_kit::producers::Reach;
+use kerolox_gateway::producers::Reach;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::v2::{self, RecoverOrphanedTransactionCommand};
 use kerolox_store::StoreError;

@@ -10,7 +10,7 @@ use kerolox_core::record::{
 use kerolox_core::replicas::Durability;
 use kerolox_core::topic::{PERM_READ, PERM_WRITE, Topic, TopicChange};
 use kerolox_core::{group, topic};
-use kerolox_kit::refusal::Refusal;
+use kerolox_gateway::refusal::Refusal;
 use kerolox_proto::v2::Code;
 use kerolox_store::{AppliedRecord, ApplyOutcome, ProposeError, QueueEntry, ReadMessage, Store, StoreError};
 use tokio::sync::{Mutex, MutexGuard, Notify, oneshot, watch};

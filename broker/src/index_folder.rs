@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kerolox_kit::data_folder::DataFolder;
 use kerolox_rocks::RocksKv;
+use kerolox_runtime::data_folder::DataFolder;
 use kerolox_store::StoreError;
 use kerolox_store::kv::{Family, Kv, KvError, Op, Pair};
 use tokio::sync::watch;

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use kerolox_broker::Broker;
 use kerolox_broker::config::{BrokerConfig, ENV_PREFIX};
-use kerolox_kit::config;
-use kerolox_kit::health::{self, BROKER_PORT};
-use kerolox_kit::process::{
+use kerolox_runtime::config;
+use kerolox_runtime::health::{self, BROKER_PORT};
+use kerolox_runtime::process::{
     Shutdown, abort_on_panic, announce_health, announce_listening, init_tracing, keep_files_private,
     raise_open_files, serve_until, shutdown_signal,
 };

@@ -5,20 +5,22 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use kerolox_core::replicas::Replicas;
-use kerolox_kit::admin::{AdminParts, AdminService, Rates};
-use kerolox_kit::clients::{Announcements, Clients};
-use kerolox_kit::config;
-use kerolox_kit::inspect::Inspected;
-use kerolox_kit::process::Shutdown;
-use kerolox_kit::producers::{ProducersService, Reach};
-use kerolox_kit::registrar::Registrar;
-use kerolox_kit::relay::{Relay, administration, refuse_relayed};
-use kerolox_kit::routes::Routes;
-use kerolox_kit::spread::Spread;
-use kerolox_kit::telemetry::{RegisteredPolicy, SettingsPolicy};
-use kerolox_nameserver::{AccessPoint, RegistryService};
+use kerolox_gateway::access_point::AccessPoint;
+use kerolox_gateway::admin::{AdminParts, AdminService, Rates};
+use kerolox_gateway::clients::{Announcements, Clients};
+use kerolox_gateway::inspect::InspectService;
+use kerolox_gateway::producers::{ProducersService, Reach};
+use kerolox_gateway::registrar::Registrar;
+use kerolox_gateway::registry::RegistryService;
+use kerolox_gateway::relay::{Relay, administration, refuse_relayed};
+use kerolox_gateway::routes::Routes;
+use kerolox_gateway::spread::Spread;
+use kerolox_gateway::telemetry::{RegisteredPolicy, SettingsPolicy};
 use kerolox_proto::kerolox::BrokerInfo;
 use kerolox_proto::v2::admin_server::AdminServer;
+use kerolox_runtime::config;
+use kerolox_runtime::inspect::InspectedProcess;
+use kerolox_runtime::process::Shutdown;
 use kerolox_store::{GuardedClock, StateEvent, Store};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -201,17 +203,17 @@ impl Parts {
     }
 
     /// This broker, to be asked about itself.
-    fn inspected(&self) -> Inspected {
+    fn inspected(&self) -> InspectService {
         let (vitals, shutdown) = (self.vitals.clone(), self.shutdown.clone());
-        Inspected {
+        let process = InspectedProcess {
             kind: "broker",
             version: env!("CARGO_PKG_VERSION"),
             started: self.started,
             data: self.config.data.clone(),
             config: config::print(&self.config).unwrap_or_else(|error| format!("# {error}")),
             checks: Arc::new(move || vitals.checks(&shutdown)),
-            clients: self.clients.clone(),
-        }
+        };
+        InspectService { process, clients: self.clients.clone() }
     }
 
     /// Begins to register, if it has not begun yet: not before it is known what as.

@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use kerolox_kit::data_folder::DataFolder;
-use kerolox_kit::health::Check;
-use kerolox_kit::listen::Connections;
-use kerolox_kit::process::Shutdown;
-use kerolox_kit::routes::Routes;
+use kerolox_gateway::routes::Routes;
 use kerolox_log::DamagedRange;
 use kerolox_replication::MemberRole;
+use kerolox_runtime::data_folder::DataFolder;
+use kerolox_runtime::health::Check;
+use kerolox_runtime::listen::Connections;
+use kerolox_runtime::process::Shutdown;
 use kerolox_store::{GuardedClock, Opening, QueueRepair, RebuildProgress};
 
 use crate::early::Losses;
@@ -304,7 +304,7 @@ fn clock(sight: &Sight) -> Check {
 mod tests {
     use std::time::Duration;
 
-    use kerolox_kit::health::{State, report};
+    use kerolox_runtime::health::{State, report};
 
     use super::*;
 

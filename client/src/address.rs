@@ -20,6 +20,13 @@ pub struct AddressError {
     why: &'static str,
 }
 
+impl AddressError {
+    /// An address that no URI can be made of.
+    pub(crate) fn malformed(text: &str) -> Self {
+        Self { text: text.to_owned(), why: "it makes no URI" }
+    }
+}
+
 impl Address {
     /// An address from its parts; IPv6 hosts go without brackets.
     pub fn new(host: impl Into<String>, port: u16) -> Self {

@@ -1,13 +1,13 @@
 //! Configuration of the nameserver.
 
-use kerolox_kit::clients::ClientSettings;
-use kerolox_kit::config::{ByteSize, Span, comma_list};
-use kerolox_kit::health::HealthSettings;
-use kerolox_kit::listen::ConnectionSettings;
-use kerolox_kit::memory::MemorySettings;
-use kerolox_kit::routes::{DEFAULT_LEASE, RouteBounds};
-use kerolox_kit::tls::TlsSettings;
+use kerolox_gateway::clients::ClientSettings;
+use kerolox_gateway::routes::{DEFAULT_LEASE, RouteBounds};
 use kerolox_model::limits::BODY_BYTES_MAX;
+use kerolox_runtime::config::{ByteSize, Span, comma_list};
+use kerolox_runtime::health::HealthSettings;
+use kerolox_runtime::listen::ConnectionSettings;
+use kerolox_runtime::memory::MemorySettings;
+use kerolox_runtime::tls::TlsSettings;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 

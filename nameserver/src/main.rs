@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use kerolox_kit::config;
-use kerolox_kit::health::{self, NAMESERVER_PORT};
-use kerolox_kit::process::{
+use kerolox_nameserver::Nameserver;
+use kerolox_nameserver::config::{ENV_PREFIX, NameserverConfig};
+use kerolox_runtime::config;
+use kerolox_runtime::health::{self, NAMESERVER_PORT};
+use kerolox_runtime::process::{
     Shutdown, abort_on_panic, announce_health, announce_listening, init_tracing, keep_files_private,
     raise_open_files, serve_until, shutdown_signal,
 };
-use kerolox_nameserver::Nameserver;
-use kerolox_nameserver::config::{ENV_PREFIX, NameserverConfig};
 
 /// Gives memory back to the system by itself, some seconds after it was freed: that of the C library keeps what an attack, or a burst,
 /// left in pieces.

@@ -5,24 +5,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kerolox_kit::access::drain;
-use kerolox_kit::admin::{AdminParts, AdminService};
-use kerolox_kit::clients::Clients;
-use kerolox_kit::data_folder::DataFolder;
-use kerolox_kit::health::{Check, Checks};
-use kerolox_kit::inspect::Inspected;
-use kerolox_kit::listen::{ListenError, Listener, grpc_server};
-use kerolox_kit::process::Shutdown;
-use kerolox_kit::producers::ProducersService;
-use kerolox_kit::relay::Relay;
-use kerolox_kit::routes::Routes;
-use kerolox_kit::telemetry::{RegisteredPolicy, push_settings};
-use kerolox_kit::tls::{TlsError, server_config};
+use kerolox_gateway::access::drain;
+use kerolox_gateway::access_point::AccessPoint;
+use kerolox_gateway::admin::{AdminParts, AdminService};
+use kerolox_gateway::clients::Clients;
+use kerolox_gateway::inspect::InspectService;
+use kerolox_gateway::producers::ProducersService;
+use kerolox_gateway::registry::RegistryService;
+use kerolox_gateway::relay::Relay;
+use kerolox_gateway::routes::Routes;
+use kerolox_gateway::telemetry::{RegisteredPolicy, push_settings};
+use kerolox_runtime::data_folder::DataFolder;
+use kerolox_runtime::health::{Check, Checks};
+use kerolox_runtime::inspect::InspectedProcess;
+use kerolox_runtime::listen::{ListenError, Listener, grpc_server};
+use kerolox_runtime::process::Shutdown;
+use kerolox_runtime::tls::{TlsError, server_config};
 
-use crate::access::AccessPoint;
 use crate::config::NameserverConfig;
 use crate::controller::{Controller, ControllerError, FILE};
-use crate::registry::RegistryService;
 
 /// How often dead brokers and clients are looked for. Answers leave out dead brokers by themselves; this keeps the books.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
@@ -49,7 +50,7 @@ pub enum ServeError {
     },
     /// The configuration cannot be shown.
     #[error(transparent)]
-    Config(#[from] kerolox_kit::config::ConfigError),
+    Config(#[from] kerolox_runtime::config::ConfigError),
     /// The server broke down.
     #[error("serving failed: {0}")]
     Transport(#[from] tonic::transport::Error),
@@ -87,7 +88,7 @@ impl Nameserver {
             data_folder: Arc::new(data_folder),
             listener,
             controller,
-            config: kerolox_kit::config::print(config)?,
+            config: kerolox_runtime::config::print(config)?,
             data: config.data.clone(),
             started: Instant::now(),
             tls,
@@ -120,15 +121,15 @@ impl Nameserver {
     /// # Errors
     /// [`ServeError::Transport`], and [`ServeError::Controller`] when its storage fails.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), ServeError> {
-        let inspected = Inspected {
+        let process = InspectedProcess {
             kind: "nameserver",
             version: env!("CARGO_PKG_VERSION"),
             started: self.started,
             data: self.data.clone(),
             config: self.config.clone(),
             checks: self.checks(&shutdown),
-            clients: Arc::clone(&self.clients),
         };
+        let inspected = InspectService { process, clients: Arc::clone(&self.clients) };
         let Self { listener, tls, routes, clients, drain: limit, policy, controller, data_folder, .. } = self;
         let watching = tokio::spawn(data_folder.watch());
         let housekeeping =

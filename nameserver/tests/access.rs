@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kerolox_kit::registrar::{Announcement, Registrar};
-use kerolox_kit::routes::{DEFAULT_LEASE, Routes};
+use kerolox_gateway::registrar::{Announcement, Registrar};
+use kerolox_gateway::routes::{DEFAULT_LEASE, Routes};
 use kerolox_model::token::{ReceiptHandle, TransactionId};
 use kerolox_proto::kerolox::DescribeClusterRequest;
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;

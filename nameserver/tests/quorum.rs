@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use kerolox_kit::controller::ControllerClient;
+use kerolox_client::admin::controller::ControllerClient;
 use kerolox_proto::kerolox::{
     AddNameserverRequest, ChangeInSyncRequest, DescribeGroupsRequest, DescribeQuorumRequest,
     DescribeQuorumResponse, GroupState, HandOverRequest, RemoveMemberRequest, RemoveNameserverRequest,

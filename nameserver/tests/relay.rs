@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use kerolox_kit::routes::DEFAULT_LEASE;
+use kerolox_gateway::routes::DEFAULT_LEASE;
 use kerolox_proto::v2::receive_message_response::Content;
 use kerolox_proto::v2::{self, Code, ReceiveMessageResponse};
 use tokio::sync::mpsc;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kerolox_kit::controller::connection;
+use kerolox_client::admin::controller::connection;
 use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use kerolox_proto::kerolox::{DescribeReplicationRequest, DescribeReplicationResponse};
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use kerolox_client::admin::controller::ControllerClient;
 use kerolox_client::{Message, RetryPolicy, SimpleConsumer};
-use kerolox_kit::controller::ControllerClient;
 use kerolox_proto::kerolox::{DescribeGroupsRequest, ElectMasterRequest, GroupState};
 use kerolox_proto::v2::Code;
 use kerolox_proto::v2::telemetry_command::Command;

@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use kerolox_core::transaction::{Answer, HalfMessage};
-use kerolox_kit::process::now_ms;
 use kerolox_proto::v2;
+use kerolox_runtime::process::now_ms;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 

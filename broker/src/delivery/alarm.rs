@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kerolox_kit::process::now_ms;
+use kerolox_runtime::process::now_ms;
 use tokio::sync::Notify;
 
 /// Topic, group, and queue of a subscription to a lite topic, which others do not have.

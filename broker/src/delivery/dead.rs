@@ -5,8 +5,8 @@ use std::sync::Arc;
 use kerolox_core::delivery::ExhaustedMessage;
 use kerolox_core::record::{AckRange, DeadOrigin, ProgressItem, ProgressRecord, QueueProgress, Record};
 use kerolox_core::topic::{PERM_READ, Topic, TopicChange};
-use kerolox_kit::process::now_ms;
 use kerolox_model::names::dead_letter_topic;
+use kerolox_runtime::process::now_ms;
 use kerolox_store::ProposeError;
 
 use super::subscription::TopicSubscription;

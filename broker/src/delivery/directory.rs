@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use kerolox_core::group::{Group, GroupChange, member_name};
 use kerolox_core::lite::is_lite;
 use kerolox_core::topic::Topic;
-use kerolox_kit::clients::{Announcements, Clients};
-use kerolox_kit::process::now_ms;
-use kerolox_kit::refusal::Refusal;
+use kerolox_gateway::clients::{Announcements, Clients};
+use kerolox_gateway::refusal::Refusal;
 use kerolox_log::sabotage::is;
 use kerolox_proto::v2::Code;
+use kerolox_runtime::process::now_ms;
 use kerolox_store::{StateEvent, Store};
 
 use super::acknowledged::AckJournal;

@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use kerolox_core::group::{Group, Start};
 use kerolox_core::topic::Topic;
-use kerolox_kit::process::now_ms;
-use kerolox_kit::refusal::Refusal;
+use kerolox_gateway::refusal::Refusal;
+use kerolox_runtime::process::now_ms;
 
 use super::directory::Deliveries;
 use super::lite_subscriptions::LiteDirectory;

@@ -8,8 +8,8 @@ use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
 use kerolox_core::lite::FIRST_LITE_QUEUE;
 use kerolox_core::topic::Topic;
-use kerolox_kit::process::now_ms;
-use kerolox_kit::refusal::Refusal;
+use kerolox_gateway::refusal::Refusal;
+use kerolox_runtime::process::now_ms;
 use kerolox_store::{Store, StoreError};
 
 use super::Deliveries;

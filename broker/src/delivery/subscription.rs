@@ -12,7 +12,7 @@ use kerolox_core::delivery::{
 use kerolox_core::filter::Filter;
 use kerolox_core::group::{Group, Start};
 use kerolox_core::topic::Topic;
-use kerolox_kit::process::now_ms;
+use kerolox_runtime::process::now_ms;
 use kerolox_store::{Store, StoreError};
 use tokio::sync::Notify;
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use kerolox_kit::process::Shutdown;
-use kerolox_kit::reminder::Reminder;
 use kerolox_proto::kerolox::ChangeInSyncRequest;
 use kerolox_replication::{FollowerView, InSyncChange, MemberEffect, MemberId, MemberInput};
+use kerolox_runtime::process::Shutdown;
+use kerolox_runtime::reminder::Reminder;
 use kerolox_store::{QueueEntry, Store, clock_reading};
 
 use super::Group;

@@ -21,11 +21,11 @@ mod stores;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kerolox_client::admin::controller::ControllerClient;
 use kerolox_core::flush::Flush;
-use kerolox_kit::controller::ControllerClient;
-use kerolox_kit::reminder::Reminder;
 use kerolox_proto::kerolox::{GroupMember as WireMember, GroupState};
 use kerolox_replication::{DutyOrder, GroupMember, MemberId, MemberRecord, MemberRole, MemberSettings};
+use kerolox_runtime::reminder::Reminder;
 use kerolox_store::clock_reading;
 use tokio::sync::{mpsc, oneshot, watch};
 

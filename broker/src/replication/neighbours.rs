@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use kerolox_client::admin::controller::connection;
 use kerolox_core::record::MessageRecord;
-use kerolox_kit::controller::connection;
 use kerolox_log::{Frame, Piece};
 use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use kerolox_proto::kerolox::{Extent, ReadRecordsRequest, ReadRecordsResponse};

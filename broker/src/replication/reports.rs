@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kerolox_kit::reminder::Reminder;
 use kerolox_proto::kerolox::{ReportRequest, ReportResponse, StateMark};
 use kerolox_replication::{StateMemory, StateVerdict};
+use kerolox_runtime::reminder::Reminder;
 use tonic::{Code, Status};
 
 use super::{Group, Seen, Standing};

@@ -3,9 +3,9 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use kerolox_kit::process::Shutdown;
-use kerolox_kit::reminder::Reminder;
 use kerolox_replication::{DutyOrder, FollowTarget, LogEnds, MemberDuty, MemberInput};
+use kerolox_runtime::process::Shutdown;
+use kerolox_runtime::reminder::Reminder;
 use kerolox_store::{Opening, StoreError, clock_reading};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use kerolox_kit::data_folder::DataFolder;
 use kerolox_log::Salt;
 use kerolox_log::fs::Folder;
+use kerolox_runtime::data_folder::DataFolder;
 use kerolox_store::state::StateMachine;
 use kerolox_store::{GuardedClock, StateEvent, Store, StoreError, StoreOptions};
 

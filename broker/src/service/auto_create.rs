@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use kerolox_core::topic::{MessageType, Topic, of_first_messages};
-use kerolox_kit::refusal::Refusal;
-use kerolox_kit::routes::stored_topic;
+use kerolox_gateway::refusal::Refusal;
+use kerolox_gateway::routes::stored_topic;
 use kerolox_model::names::may_be_auto_created;
 use kerolox_proto::v2::{self, Code};
 use tokio::time::Instant;

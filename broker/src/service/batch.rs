@@ -7,10 +7,10 @@ use std::task::{Context as TaskContext, Poll};
 
 use bytes::Bytes;
 use kerolox_core::delivery::DeliveredMessage;
-use kerolox_kit::answers::AnswerWay;
-use kerolox_kit::process::now_ms;
-use kerolox_kit::refusal::ok_status;
+use kerolox_gateway::answers::AnswerWay;
+use kerolox_gateway::refusal::ok_status;
 use kerolox_proto::raw::{self, receive_message_response::Content};
+use kerolox_runtime::process::now_ms;
 use tokio::time::Instant;
 use tokio_stream::Stream;
 use tonic::Status;

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use kerolox_kit::access::{Answer, Items, answer, refused_stream};
-use kerolox_kit::headers::ClientHeaders;
-use kerolox_kit::refusal::Refusal;
-use kerolox_kit::relay::refuse_relayed;
-use kerolox_kit::telemetry::TelemetryStream;
+use kerolox_gateway::access::{Answer, Items, answer, refused_stream};
+use kerolox_gateway::headers::ClientHeaders;
+use kerolox_gateway::refusal::Refusal;
+use kerolox_gateway::relay::refuse_relayed;
+use kerolox_gateway::telemetry::TelemetryStream;
 use kerolox_proto::kerolox::replication_server::ReplicationServer;
 use kerolox_proto::v2::messaging_service_server::{MessagingService, MessagingServiceServer};
 use kerolox_proto::v2::{self, Code};

@@ -7,9 +7,9 @@ use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
 use kerolox_core::record::{ProgressItem, ProgressRecord, Record, Redriven};
 use kerolox_core::topic::Topic;
-use kerolox_kit::process::now_ms;
 use kerolox_model::names::dead_letter_topic;
 use kerolox_proto::kerolox as pb;
+use kerolox_runtime::process::now_ms;
 use kerolox_store::{ApplyOutcome, QueueEntry, Store, StoreError};
 
 use super::failure::Failure;

@@ -1,6 +1,6 @@
 //! Why an administrator gets no answer.
 
-use kerolox_kit::refusal::Refusal;
+use kerolox_gateway::refusal::Refusal;
 use kerolox_proto::kerolox::{AdminError, AdminErrorKind};
 use kerolox_proto::v2::Code;
 use kerolox_store::StoreError;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use kerolox_core::delivery::{DeliveredMessage, DeliveryEngine};
-use kerolox_kit::process::now_ms;
+use kerolox_runtime::process::now_ms;
 
 use crate::delivery::TopicSubscription;
 

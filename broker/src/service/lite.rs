@@ -6,13 +6,13 @@ use std::sync::Arc;
 use kerolox_core::group::{Group, Start};
 use kerolox_core::lite::{self, EvictedSubscription, OverQuota, SubscriptionAction, SubscriptionChange};
 use kerolox_core::topic::Topic;
-use kerolox_kit::access::Items;
-use kerolox_kit::headers::ClientHeaders;
-use kerolox_kit::lite::sync_everywhere;
-use kerolox_kit::process::now_ms;
-use kerolox_kit::refusal::{Refusal, ok_status};
+use kerolox_gateway::access::Items;
+use kerolox_gateway::headers::ClientHeaders;
+use kerolox_gateway::lite::sync_everywhere;
+use kerolox_gateway::refusal::{Refusal, ok_status};
 use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code, LiteSubscriptionAction, offset_option};
+use kerolox_runtime::process::now_ms;
 use kerolox_store::StoreError;
 use tonic::Request;
 

@@ -35,18 +35,17 @@ use kerolox_core::publish::PublishLimits;
 use kerolox_core::schedule::DelayPolicy;
 use kerolox_core::topic::Topic;
 use kerolox_core::transaction::CheckPolicy;
-use kerolox_kit::access::{self, Answer, Items, answer, refused_stream};
-use kerolox_kit::answers::{AnswerWay, PassedAnswers};
-use kerolox_kit::clients::Clients;
-use kerolox_kit::headers::ClientHeaders;
-use kerolox_kit::polling;
-use kerolox_kit::process::Shutdown;
-use kerolox_kit::producers::Reach;
-use kerolox_kit::refusal::{Refusable as _, Refusal, ok_status};
-use kerolox_kit::relay::{self, Relay};
-use kerolox_kit::routes::{Routes, stored_topic};
-use kerolox_kit::spread::Spread;
-use kerolox_kit::telemetry::{GroupPolicy, SettingsPolicy, TelemetryStream, telemetry};
+use kerolox_gateway::access::{self, Answer, Items, answer, refused_stream};
+use kerolox_gateway::answers::{AnswerWay, PassedAnswers};
+use kerolox_gateway::clients::Clients;
+use kerolox_gateway::headers::ClientHeaders;
+use kerolox_gateway::polling;
+use kerolox_gateway::producers::Reach;
+use kerolox_gateway::refusal::{Refusable as _, Refusal, ok_status};
+use kerolox_gateway::relay::{self, Relay};
+use kerolox_gateway::routes::{Routes, stored_topic};
+use kerolox_gateway::spread::Spread;
+use kerolox_gateway::telemetry::{GroupPolicy, SettingsPolicy, TelemetryStream, telemetry};
 use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
 use kerolox_model::names::{in_namespace, validate_group};
 use kerolox_proto::raw::{
@@ -54,6 +53,7 @@ use kerolox_proto::raw::{
     messaging_service_server::{MessagingService, MessagingServiceServer},
 };
 use kerolox_proto::v2::{self, Code};
+use kerolox_runtime::process::Shutdown;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use kerolox_core::topic::Topic;
-use kerolox_kit::headers::ClientHeaders;
-use kerolox_kit::refusal::{Refusal, ok_status};
+use kerolox_gateway::headers::ClientHeaders;
+use kerolox_gateway::refusal::{Refusal, ok_status};
 use kerolox_proto::v2::{self, Code, QueryOffsetPolicy};
 
 use super::{Context, stored_group};

@@ -7,9 +7,9 @@
 
 use std::time::Duration;
 
-use kerolox_kit::access::Items;
-use kerolox_kit::answers::AnswerWay;
-use kerolox_kit::relay::own_call;
+use kerolox_gateway::access::Items;
+use kerolox_gateway::answers::AnswerWay;
+use kerolox_gateway::relay::own_call;
 use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code, receive_message_response::Content};
 use tokio::time::Instant;

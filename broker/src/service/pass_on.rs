@@ -3,7 +3,7 @@
 //! Clients go on using a route that they looked up half a minute ago, and some send to queues that are only to be read. None of
 //! these sends may fail.
 
-use kerolox_kit::relay::is_relayed;
+use kerolox_gateway::relay::is_relayed;
 use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code};
 use prost::Message;

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use kerolox_core::filter::Filter;
 use kerolox_core::topic::Topic;
-use kerolox_kit::access::Items;
-use kerolox_kit::headers::ClientHeaders;
-use kerolox_kit::listen::{reserve, try_reserve};
-use kerolox_kit::refusal::{Refusal, ok_status};
+use kerolox_gateway::access::Items;
+use kerolox_gateway::headers::ClientHeaders;
+use kerolox_gateway::refusal::{Refusal, ok_status};
 use kerolox_proto::raw::{self, pull_message_response::Content};
 use kerolox_proto::v2::{self, Code};
+use kerolox_runtime::listen::{reserve, try_reserve};
 use kerolox_store::ReadMessage;
 use tokio::time::Instant;
 

@@ -2,10 +2,10 @@
 
 use kerolox_core::record::{ProgressItem, ProgressRecord, Record, TimerDecision, TimerEnded};
 use kerolox_core::timer::{ScheduledMessage, TimerPhase};
-use kerolox_kit::headers::ClientHeaders;
-use kerolox_kit::refusal::{Refusal, ok_status};
-use kerolox_kit::relay;
-use kerolox_kit::routes::stored_topic;
+use kerolox_gateway::headers::ClientHeaders;
+use kerolox_gateway::refusal::{Refusal, ok_status};
+use kerolox_gateway::relay;
+use kerolox_gateway::routes::stored_topic;
 use kerolox_model::token::RecallHandle;
 use kerolox_proto::v2::{self, Code};
 use kerolox_store::ApplyOutcome;

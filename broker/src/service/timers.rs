@@ -4,7 +4,7 @@ use kerolox_core::filter::Filter;
 use kerolox_core::lookup;
 use kerolox_core::record::{MessageRecord, TimerDecision};
 use kerolox_core::timer::ScheduledMessage;
-use kerolox_kit::refusal::Refusal;
+use kerolox_gateway::refusal::Refusal;
 use kerolox_model::token::RecallHandle;
 use kerolox_proto::kerolox as pb;
 use kerolox_store::{LookupPage, MessageStanding, Store, StoreError};

@@ -2,9 +2,9 @@
 
 use kerolox_core::record::{DiscardRecord, ProgressItem, ProgressRecord, Record, ReleaseRecord};
 use kerolox_core::transaction::{Source, Undecided};
-use kerolox_kit::headers::ClientHeaders;
-use kerolox_kit::refusal::{Refusal, ok_status};
-use kerolox_kit::relay;
+use kerolox_gateway::headers::ClientHeaders;
+use kerolox_gateway::refusal::{Refusal, ok_status};
+use kerolox_gateway::relay;
 use kerolox_model::names::in_namespace;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::v2::{self, Code, TransactionResolution};

@@ -23,10 +23,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kerolox_controller::Policy;
-use kerolox_kit::health::Check;
-use kerolox_kit::routes::Routes;
+use kerolox_gateway::routes::Routes;
 use kerolox_proto::kerolox::consensus_server::ConsensusServer;
 use kerolox_proto::kerolox::controller_server::ControllerServer;
+use kerolox_runtime::health::Check;
 use openraft::{BasicNode, ChangeMembers, SnapshotPolicy};
 
 use crate::config::ControllerConfig;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kerolox_kit::controller::connection;
+use kerolox_client::admin::controller::connection;
 use kerolox_proto::kerolox::ConsensusRequest;
 use kerolox_proto::kerolox::consensus_client::ConsensusClient;
 use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kerolox_kit::controller::CALL_TIMEOUT;
+use kerolox_client::admin::controller::CALL_TIMEOUT;
 use kerolox_proto::kerolox::controller_client::ControllerClient;
 use kerolox_proto::kerolox::{DescribeQuorumRequest, DescribeQuorumResponse, NameserverMember};
 use openraft::error::ClientWriteError;

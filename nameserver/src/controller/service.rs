@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kerolox_client::admin::controller::CALL_TIMEOUT;
 use kerolox_controller::{
     Command, GroupName, Joiner, Reply, begin_anew, change_in_sync, elect_master, election_loss, hand_over,
     joining, remove_member, waiting_for,
 };
-use kerolox_kit::controller::CALL_TIMEOUT;
 use kerolox_proto::kerolox::controller_client::ControllerClient;
 use kerolox_proto::kerolox::controller_server::{Controller as ControllerApi, ControllerServer};
 use kerolox_proto::kerolox::{

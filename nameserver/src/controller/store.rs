@@ -2,7 +2,7 @@
 //!
 //! Values are JSON. Every change is durable when its function returns.
 
-use kerolox_kit::process::private_folder;
+use kerolox_runtime::process::private_folder;
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 

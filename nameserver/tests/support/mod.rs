@@ -11,14 +11,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use kerolox_kit::config::Span;
-use kerolox_kit::process::Shutdown;
 use kerolox_nameserver::Nameserver;
 use kerolox_nameserver::config::{NameserverConfig, RoutesConfig};
 use kerolox_proto::kerolox::registry_client::RegistryClient;
 use kerolox_proto::kerolox::{BrokerInfo, BrokerRole, RegisterRequest, TopicRoute};
 use kerolox_proto::v2;
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
+use kerolox_runtime::config::Span;
+use kerolox_runtime::process::Shutdown;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use kerolox_client::admin::controller::connection;
 use kerolox_client::admin::wire::DescribeReplicationRequest;
-use kerolox_kit::controller::connection;
 use kerolox_proto::kerolox::DescribeReplicationResponse;
 use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use kerolox_tests::calls::{create_topic, message, send, stub};

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use kerolox_client::Address;
-use kerolox_kit::controller::ControllerClient;
+use kerolox_client::admin::controller::ControllerClient;
 use kerolox_proto::kerolox::{DescribeGroupsRequest, DescribeQuorumRequest, GroupState, RemoveMemberRequest};
 
 use super::GROUP;

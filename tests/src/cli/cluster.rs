@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kerolox_client::Client;
-use kerolox_kit::controller::ControllerClient;
+use kerolox_client::admin::controller::ControllerClient;
 use kerolox_proto::kerolox::DescribeGroupsRequest;
 use serde_json::Value;
 use tempfile::TempDir;

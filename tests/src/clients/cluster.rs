@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use kerolox_client::Client;
+use kerolox_client::admin::controller::ControllerClient;
 use kerolox_client::admin::wire::{UpdateGroupRequest, UpdateTopicRequest, WithholdPermRequest};
-use kerolox_kit::controller::ControllerClient;
 use kerolox_proto::kerolox::{DescribeGroupsRequest, GroupState};
 use tempfile::TempDir;
 use tokio::task::block_in_place;

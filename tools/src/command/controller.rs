@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use kerolox_client::Address;
+use kerolox_client::admin::controller::ControllerClient;
 use kerolox_client::admin::wire;
-use kerolox_kit::controller::ControllerClient;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
+use kerolox_client::admin::controller::{CONNECT_TIMEOUT, connection};
 use kerolox_client::admin::wire;
-use kerolox_kit::controller::{CONNECT_TIMEOUT, connection};
 use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use serde_json::{Value, json};
 use tonic::transport::Channel;

@@ -1,0 +1,190 @@
+//! The way to the controller in the nameservers, for brokers and for administrators.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use kerolox_model::limits::{HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW};
+use kerolox_proto::kerolox::controller_client as generated;
+use kerolox_proto::kerolox::{
+    AddNameserverRequest, AddNameserverResponse, ChangeInSyncRequest, ChangeInSyncResponse,
+    DescribeGroupsRequest, DescribeGroupsResponse, DescribeLossRequest, DescribeQuorumRequest,
+    DescribeQuorumResponse, ElectMasterRequest, ElectMasterResponse, ElectionLoss, HandOverRequest,
+    HandOverResponse, RemoveMemberRequest, RemoveMemberResponse, RemoveNameserverRequest,
+    RemoveNameserverResponse, ReportRequest, ReportResponse, ResetGroupRequest, ResetGroupResponse,
+};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use crate::address::{Address, AddressError};
+
+/// How long the connection to a nameserver may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a call may take, beside what it asks the controller to wait.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection over which nothing has come for this long is tried; after as long again it is given up.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// How long a change among the nameservers may take: one that is added fetches everything first.
+const QUORUM_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A connection to the nameserver at `address` (`host:port`), made with the first call and again when it breaks.
+///
+/// # Errors
+/// [`AddressError`] when the address cannot be understood.
+pub fn connection(address: &str) -> Result<Channel, AddressError> {
+    let parsed: Address = address.parse()?;
+    let endpoint = Endpoint::from_shared(format!("http://{parsed}"));
+    let endpoint = endpoint.map_err(|_| AddressError::malformed(address))?;
+    let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT);
+    Ok(endpoint
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+        .connect_lazy())
+}
+
+/// Calls the controller by whichever nameserver answers. Each call begins with the nameserver that answered last and goes
+/// once around. A call that changes something may have been carried out although its answer was lost; all of them may be
+/// repeated.
+pub struct ControllerClient {
+    nameservers: Vec<(String, generated::ControllerClient<Channel>)>,
+    /// Index of the one that answered last.
+    current: AtomicUsize,
+}
+
+/// Declares a method for each call of the service.
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident($request:ident) -> $response:ident, $timeout:expr;)+) => {
+        impl ControllerClient {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// What the controller answered; UNAVAILABLE or DEADLINE_EXCEEDED when no nameserver could.
+                pub async fn $name(&self, request: $request) -> Result<$response, Status> {
+                    let timeout: fn(&$request) -> Duration = $timeout;
+                    let patience = timeout(&request);
+                    let mut round = Round::of(self);
+                    while let Some(mut client) = round.next() {
+                        let mut call = Request::new(request.clone());
+                        call.set_timeout(patience);
+                        // The server is told the limit as well; this one holds when it does not keep it.
+                        let answer = tokio::time::timeout(patience, client.$name(call)).await;
+                        let answer = answer.unwrap_or_else(|_| {
+                            Err(Status::deadline_exceeded(format!("no answer within {patience:?}")))
+                        });
+                        if let Some(outcome) = round.outcome(answer) {
+                            return outcome;
+                        }
+                    }
+                    Err(round.failure)
+                }
+            )+
+        }
+    };
+}
+
+calls! {
+    /// A member's sign of life, which waits as long as it says.
+    report(ReportRequest) -> ReportResponse,
+        |request| CALL_TIMEOUT + Duration::from_millis(request.wait_ms.into());
+    /// The master asks for another in-sync set.
+    change_in_sync(ChangeInSyncRequest) -> ChangeInSyncResponse, |_| CALL_TIMEOUT;
+    /// The master gives its reign up.
+    hand_over(HandOverRequest) -> HandOverResponse, |_| CALL_TIMEOUT;
+    /// All groups and their members.
+    describe_groups(DescribeGroupsRequest) -> DescribeGroupsResponse, |_| CALL_TIMEOUT;
+    /// An administrator's election.
+    elect_master(ElectMasterRequest) -> ElectMasterResponse, |_| CALL_TIMEOUT;
+    /// What an election by force would lose.
+    describe_loss(DescribeLossRequest) -> ElectionLoss, |_| CALL_TIMEOUT;
+    /// Lets a group whose data folders are all gone begin without messages.
+    reset_group(ResetGroupRequest) -> ResetGroupResponse, |_| CALL_TIMEOUT;
+    /// Takes a dead member out of its group.
+    remove_member(RemoveMemberRequest) -> RemoveMemberResponse, |_| CALL_TIMEOUT;
+    /// The nameservers that decide.
+    describe_quorum(DescribeQuorumRequest) -> DescribeQuorumResponse, |_| CALL_TIMEOUT;
+    /// Adds a nameserver, or notes another address of one.
+    add_nameserver(AddNameserverRequest) -> AddNameserverResponse, |_| QUORUM_TIMEOUT;
+    /// Takes a nameserver out.
+    remove_nameserver(RemoveNameserverRequest) -> RemoveNameserverResponse, |_| QUORUM_TIMEOUT;
+}
+
+impl ControllerClient {
+    /// Of the nameservers at these addresses (`host:port`). Connects with the first call.
+    ///
+    /// # Errors
+    /// [`AddressError`] when an address cannot be understood.
+    pub fn new(nameservers: &[String]) -> Result<Self, AddressError> {
+        let clients = nameservers.iter().map(|address| {
+            let client = generated::ControllerClient::new(connection(address)?);
+            Ok((address.clone(), client.max_decoding_message_size(usize::MAX)))
+        });
+        Ok(Self { nameservers: clients.collect::<Result<_, _>>()?, current: AtomicUsize::new(0) })
+    }
+
+    /// How many nameservers it knows.
+    pub fn nameservers(&self) -> usize {
+        self.nameservers.len()
+    }
+
+    /// Has the next call begin with another nameserver than the one that answered last.
+    pub fn turn_to_next(&self) {
+        let next = (self.current.load(Ordering::Relaxed) + 1) % self.nameservers.len().max(1);
+        self.current.store(next, Ordering::Relaxed);
+    }
+}
+
+/// One call's way around the nameservers.
+struct Round<'a> {
+    client: &'a ControllerClient,
+    first: usize,
+    turn: usize,
+    failure: Status,
+}
+
+impl<'a> Round<'a> {
+    fn of(client: &'a ControllerClient) -> Self {
+        let first = client.current.load(Ordering::Relaxed);
+        Self { client, first, turn: 0, failure: Status::unavailable("no nameserver is configured") }
+    }
+
+    fn index(&self, turn: usize) -> usize {
+        (self.first + turn) % self.client.nameservers.len()
+    }
+
+    /// The next one to be asked.
+    fn next(&mut self) -> Option<generated::ControllerClient<Channel>> {
+        if self.turn == self.client.nameservers.len() {
+            return None;
+        }
+        self.turn += 1;
+        Some(self.client.nameservers[self.index(self.turn - 1)].1.clone())
+    }
+
+    /// What comes of the call, or `None` when the next one is to be asked.
+    fn outcome<A>(&mut self, answer: Result<tonic::Response<A>, Status>) -> Option<Result<A, Status>> {
+        let index = self.index(self.turn - 1);
+        match answer {
+            Ok(answer) => {
+                self.client.current.store(index, Ordering::Relaxed);
+                Some(Ok(answer.into_inner()))
+            }
+            Err(status) if !is_elsewhere(&status) => Some(Err(status)),
+            Err(status) => {
+                let address = &self.client.nameservers[index].0;
+                self.failure =
+                    Status::new(status.code(), format!("nameserver {address}: {}", status.message()));
+                None
+            }
+        }
+    }
+}
+
+/// Whether another nameserver may do better.
+fn is_elsewhere(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Unimplemented
+    )
+}

@@ -1,0 +1,61 @@
+//! Answers whose client may not have got them, on both legs of their way.
+//!
+//! A connection remembers its answers until they have arrived ([`OpenAnswers`]). Where the other end is a server that passed the
+//! call on, that server watches the client's connection in the same way, and says that the call broke.
+
+mod passed;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tonic::Extensions;
+
+pub use passed::PassedAnswers;
+
+use kerolox_runtime::listen::{AnswerReader, ConnectionInfo, LostAnswer, OpenAnswers};
+
+/// How an answer goes to its client.
+#[derive(Debug, Clone, Default)]
+pub struct AnswerWay {
+    /// Over this connection.
+    connection: Option<Arc<OpenAnswers>>,
+    /// And then through a server that passed the call on under this number.
+    passed: Option<(String, Arc<PassedAnswers>)>,
+}
+
+impl AnswerWay {
+    /// The way back over the connection that a call came on; `extensions` are those of its request.
+    pub fn back(extensions: &Extensions) -> Self {
+        let connection = extensions.get::<ConnectionInfo>();
+        Self { connection: connection.map(|connection| Arc::clone(&connection.answers)), passed: None }
+    }
+
+    /// The same where another server passed the call on under this number, if one did.
+    #[must_use]
+    pub fn through(self, number: Option<&str>, answers: &Arc<PassedAnswers>) -> Self {
+        Self { passed: number.map(|number| (number.to_owned(), Arc::clone(answers))), ..self }
+    }
+
+    /// An answer with so many items was sent. `lost` is carried out, once, if it turns out that it may not have arrived.
+    pub fn sent(&self, items: usize, lost: impl FnOnce() + Send + 'static) {
+        let Some((number, answers)) = &self.passed else {
+            if let Some(connection) = &self.connection {
+                connection.written(items, AnswerReader::Client, Box::new(lost));
+            }
+            return;
+        };
+        let lost = Arc::new(Mutex::new(Some(lost)));
+        let either = || -> LostAnswer {
+            let lost = Arc::clone(&lost);
+            Box::new(move || {
+                let lost = lost.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(lost) = lost {
+                    lost();
+                }
+            })
+        };
+        answers.sent(number.clone(), items, either());
+        if let Some(connection) = &self.connection {
+            connection.written(items, AnswerReader::Server, either());
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What holds of the repository as a whole: documents that are made from the code, and what each program is made of.
+#![allow(clippy::unwrap_used, reason = "tests panic when something is wrong")]
+
+mod dependencies;
+mod settings;

@@ -1,0 +1,219 @@
+//! SETTINGS.md says what the code says: settings with their defaults, attributes, and what webhooks are asked.
+//!
+//! `KEROLOX_UPDATE=1 cargo test --release -p kerolox-tests --test documents` writes it anew.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use kerolox_broker::config::BrokerConfig;
+use kerolox_core::attributes::known::{Known, OF_GROUPS, OF_TOPICS};
+use kerolox_nameserver::config::NameserverConfig;
+use serde_json::Value;
+
+/// Sources with structures of settings that both servers have.
+const SHARED: [&str; 5] = [
+    "nameserver/gateway/src/clients/mod.rs",
+    "nameserver/runtime/src/health/mod.rs",
+    "nameserver/runtime/src/listen/settings.rs",
+    "nameserver/runtime/src/memory/mod.rs",
+    "nameserver/runtime/src/tls.rs",
+];
+
+/// A field with its type and what the source says about it.
+struct Field {
+    name: String,
+    kind: String,
+    about: String,
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The public fields of all structures in a source.
+fn structures(source: &str) -> BTreeMap<String, Vec<Field>> {
+    let mut found: BTreeMap<String, Vec<Field>> = BTreeMap::new();
+    let (mut owner, mut about) = (None, Vec::new());
+    for line in source.lines() {
+        let text = line.trim();
+        if let Some(words) = text.strip_prefix("///") {
+            about.push(words.trim().to_owned());
+        } else if let Some(name) = line.strip_prefix("pub struct ").and_then(|rest| rest.strip_suffix(" {")) {
+            owner = Some(name.to_owned());
+            about.clear();
+        } else if line == "}" {
+            owner = None;
+        } else if let (Some(owner), Some(field)) = (&owner, text.strip_prefix("pub ")) {
+            let (name, kind) = field.trim_end_matches(',').split_once(": ").unwrap();
+            let field = Field {
+                name: name.replace('_', "-"),
+                kind: kind.to_owned(),
+                about: std::mem::take(&mut about).join(" "),
+            };
+            found.entry(owner.clone()).or_default().push(field);
+        } else if !text.starts_with("#[") {
+            about.clear();
+        }
+    }
+    found
+}
+
+/// The rows of a structure and of those in it; `path` leads to it.
+fn rows(known: &BTreeMap<String, Vec<Field>>, owner: &str, path: &str, defaults: &Value, rows: &mut String) {
+    for field in &known[owner] {
+        let (name, default) = (format!("{path}{}", field.name), &defaults[&field.name]);
+        if default.is_object() {
+            assert!(
+                known.contains_key(&field.kind),
+                "{name}: name the source of {} in this test",
+                field.kind
+            );
+            self::rows(known, &field.kind, &format!("{name}."), default, rows);
+            continue;
+        }
+        assert!(!field.about.is_empty(), "{name} has no description");
+        let default = match default {
+            Value::Null => "-".to_owned(),
+            Value::String(text) if text.is_empty() => "-".to_owned(),
+            Value::String(text) => format!("`{text}`"),
+            Value::Array(parts) if parts.is_empty() => "-".to_owned(),
+            Value::Array(parts) => {
+                let parts: Vec<&str> = parts.iter().map(|part| part.as_str().unwrap()).collect();
+                format!("`{}`", parts.join(","))
+            }
+            other => format!("`{other}`"),
+        };
+        writeln!(rows, "| `{name}` | {default} | {} |", field.about.replace('|', "\\|")).unwrap();
+    }
+}
+
+fn settings<T: serde::Serialize + Default>(source: &str, owner: &str) -> String {
+    let mut known = BTreeMap::new();
+    // The server's own structures go first: both have some of the same name.
+    for path in SHARED.iter().copied().chain([source]) {
+        known.extend(structures(&read(path)));
+    }
+    let mut table = "| setting | default | what it is |\n|---|---|---|\n".to_owned();
+    rows(&known, owner, "", &serde_json::to_value(T::default()).unwrap(), &mut table);
+    table
+}
+
+fn attributes(known: &[Known]) -> String {
+    let mut table = "| attribute | values | what it does |\n|---|---|---|\n".to_owned();
+    for Known { name, values, meaning } in known {
+        writeln!(table, "| `{name}` | {values} | {meaning} |").unwrap();
+    }
+    table
+}
+
+/// What stands at the head of the source that asks webhooks, and the fields of the question.
+fn webhook() -> String {
+    let source = read("broker/src/check_back/webhook.rs");
+    let head: Vec<&str> = source
+        .lines()
+        .map_while(|line| line.strip_prefix("//!"))
+        .map(|line| line.strip_prefix(' ').unwrap_or(line))
+        .collect();
+    let mut text = head.join("\n").replace("[`Question`]", "the table below");
+    text.push_str("\n\n| field | what it is |\n|---|---|\n");
+    let (_, question) = source.split_once("struct Question<'a> {").unwrap();
+    let mut about = Vec::new();
+    for line in question.lines().map(str::trim).skip(1).take_while(|line| *line != "}") {
+        match (line.strip_prefix("///"), line.split_once(':')) {
+            (Some(words), _) => about.push(words.trim()),
+            (None, Some((name, _))) => {
+                let name = camel(name);
+                writeln!(text, "| `{name}` | {} |", about.join(" ")).unwrap();
+                about.clear();
+            }
+            _ => {}
+        }
+    }
+    text
+}
+
+fn camel(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap().to_owned();
+    words.fold(first, |all, word| all + &word[..1].to_uppercase() + &word[1..])
+}
+
+fn document() -> String {
+    let broker = settings::<BrokerConfig>("broker/src/config.rs", "BrokerConfig");
+    let nameserver = settings::<NameserverConfig>("nameserver/src/config.rs", "NameserverConfig");
+    format!(
+        "# Settings, attributes and webhooks
+
+Made from the code by `tests/documents/settings.rs`, which fails when this page says anything else.
+
+A setting comes from a flag, else from an environment variable, else from the TOML file that `--config` names, else it has its
+default. `log.segment-size` is the key `segment-size` in the table `[log]` of the file, and the variable
+`KEROLOX_BROKER__LOG__SEGMENT_SIZE` (`KEROLOX_NAMESERVER__…` for a nameserver). Durations are written as in `500ms`, `30s`, `12h` or `3d`,
+sizes as in `64KiB` or `1GiB`; lists have commas. `--print-config` shows what holds.
+
+## Broker
+
+{broker}
+## Nameserver
+
+{nameserver}
+## Attributes of topics
+
+Set with `mqadmin updateTopic -t TOPIC -a +NAME=VALUE`, taken away with `-a -NAME`; several have commas between them. Any other name is
+refused.
+
+{}
+## Attributes of consumer groups
+
+Set with `mqadmin updateSubGroup -g GROUP --attributes +NAME=VALUE`, taken away with `--attributes -NAME`. Any other name is refused.
+
+{}
+## Webhooks
+
+{}",
+        attributes(OF_TOPICS),
+        attributes(OF_GROUPS),
+        webhook(),
+    )
+}
+
+#[test]
+fn the_page_says_what_the_code_says() {
+    let page = document();
+    if std::env::var_os("KEROLOX_UPDATE").is_some() {
+        std::fs::write(root().join("SETTINGS.md"), &page).unwrap();
+    }
+    let there = read("SETTINGS.md");
+    let differs = page.lines().zip(there.lines()).find(|(is, said)| is != said);
+    assert!(
+        page == there,
+        "SETTINGS.md is not what the code says (first: {differs:?}); make it anew: KEROLOX_UPDATE=1 cargo test --release -p kerolox-tests --test documents"
+    );
+}
+
+/// Every `*_ATTRIBUTE` that the core declares is in one of the lists.
+#[test]
+fn every_attribute_in_the_code_is_known() {
+    let mut declared = Vec::new();
+    for path in
+        ["topic.rs", "topic_limits.rs", "group.rs", "dedup.rs", "lite/mod.rs", "transaction/checks.rs"]
+    {
+        for line in read(&format!("broker/core/src/{path}")).lines() {
+            if let Some((name, rest)) = line.split_once("_ATTRIBUTE: &str = \"")
+                && name.contains("const ")
+            {
+                declared.push(rest.trim_end_matches("\";").to_owned());
+            }
+        }
+    }
+    assert!(declared.len() > 20, "only {declared:?} were found: is the search still right?");
+    for name in declared {
+        let is_known = OF_TOPICS.iter().chain(OF_GROUPS).any(|known| known.name == name);
+        assert!(is_known, "{name} is missing in attributes/known.rs");
+    }
+}
