@@ -83,7 +83,7 @@ say "1. What has to be on this machine"
 setup_build
 setup_python
 
-say "2. Building the three programs (the first time this takes some minutes)"
+say "2. Building the programs (the first time this takes some minutes)"
 cargo build --release --locked --bins
 bin="$CARGO_TARGET_DIR/release"
 

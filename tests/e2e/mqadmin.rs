@@ -19,15 +19,20 @@ pub(crate) struct Run {
 
 /// Runs `mqadmin` with the words of `line`, where `'` keeps words together.
 pub(crate) fn mqadmin(line: &str) -> Run {
-    run(line, &[])
+    run("mqadmin", line, &[])
 }
 
-fn run(line: &str, environment: &[(&str, &str)]) -> Run {
+/// Runs `kerolox-inspect` in the way of [`mqadmin`].
+pub(crate) fn inspect(line: &str) -> Run {
+    run("kerolox-inspect", line, &[])
+}
+
+fn run(program: &str, line: &str, environment: &[(&str, &str)]) -> Run {
     let mut words = Vec::new();
     for (number, part) in line.split('\'').enumerate() {
         if number % 2 == 1 { words.push(part) } else { words.extend(part.split_whitespace()) }
     }
-    let output = Command::new(Server::program("mqadmin").unwrap())
+    let output = Command::new(Server::program(program).unwrap())
         .args(words)
         .env_remove("NAMESRV_ADDR")
         .envs(environment.iter().copied())
@@ -352,7 +357,7 @@ async fn names_and_addresses_are_taken_as_rocketmq_takes_them() {
         let list = nameservers.join(separator);
         assert_eq!(json(&format!("topicRoute -n {list} -t orders"))["brokers"][0]["broker"], "broker-a");
         table(&format!("sendMessage -n {list} -t orders -p x"));
-        let from_environment = run("clusterlist", &[("NAMESRV_ADDR", &list)]);
+        let from_environment = run("mqadmin", "clusterlist", &[("NAMESRV_ADDR", &list)]);
         assert!(
             from_environment.code == 0 && from_environment.stdout.contains(&broker),
             "{from_environment:?}"

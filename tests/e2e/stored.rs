@@ -1,4 +1,4 @@
-//! What `mqadmin store` says of a data folder that a broker filled.
+//! What `kerolox-inspect` says of a data folder that a broker filled.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use kerolox_client::Message;
 use kerolox_client::admin::wire;
 use serde_json::Value;
 
-use crate::mqadmin::{json, mqadmin};
+use crate::mqadmin::inspect;
 use crate::support::{Servers, message};
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn every_kind_of_message_shows_in_dump_and_stats() {
     servers.brokers[0].stop().unwrap();
 
     let data = servers.brokers[0].data();
-    let dump = mqadmin(&format!("store dump {} --kind message --output json", data.display()));
+    let dump = inspect(&format!("dump {} --kind message --output json", data.display()));
     assert_eq!(dump.code, 0, "{dump:?}");
     let records: Vec<Value> = dump.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let hash = |record: &Value| record["record"]["dedup"].as_str().map(str::to_owned);
@@ -49,7 +49,8 @@ async fn every_kind_of_message_shows_in_dump_and_stats() {
     assert!(hashes.iter().all(|hash| hash.as_ref().is_some_and(|hash| hash.len() == 32)), "{hashes:?}");
     assert_ne!(hashes[0], hashes[1], "other keys");
 
-    let stats = json(&format!("store stats {}", data.display()));
+    let stats = inspect(&format!("stats {} --output json", data.display()));
+    let stats: Value = serde_json::from_str(&stats.stdout).unwrap();
     assert_eq!(stats["scheduled"], 2);
     let topics = stats["topics"].as_array().unwrap();
     let numbers = |name: &str| {
@@ -57,6 +58,6 @@ async fn every_kind_of_message_shows_in_dump_and_stats() {
         ["records", "visible", "queues", "scheduled"].map(|number| topic[number].as_u64().unwrap())
     };
     assert_eq!((numbers("reminders"), numbers("sessions")), ([2, 0, 0, 2], [3, 3, 2, 0]));
-    let table = mqadmin(&format!("store stats {}", data.display()));
+    let table = inspect(&format!("stats {}", data.display()));
     assert!(table.stdout.contains("scheduled     2 messages"), "{}", table.stdout);
 }

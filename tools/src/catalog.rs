@@ -3,12 +3,12 @@
 use crate::command::{
     audit, bench, broker, check, client, cluster, commands, completion, config, context, controller,
     dead_letters, debug, group, lag, lites, message, moving, offset, probe, query, replication, settings,
-    store, timers, top, topic, transaction, transfer,
+    timers, top, topic, transaction, transfer,
 };
-use crate::outcome::Result;
-use crate::output::{Format, Report};
 use crate::target::REPEAT_ID;
 use clap::{ArgMatches, Args, Command};
+use kerolox_report::outcome::Result;
+use kerolox_report::output::{Format, Report};
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -250,11 +250,6 @@ catalog! {
     "debug" {
         "bundle" [] "-n 127.0.0.1:9876" debug::Bundle;
     }
-    "store" {
-        "verify" [] "data" store::verify::Verify => source.output;
-        "dump" [] "data --limit 3" store::dump::Dump => source.output;
-        "stats" [] "data" store::stats::Stats => source.output;
-    }
 }
 
 /// What each group of commands is for.
@@ -274,5 +269,4 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("bench", "Measure throughput and latencies"),
     ("context", "Save clusters, so that -n and -c need not be given"),
     ("debug", "Gather what helps to find out what is wrong"),
-    ("store", "Look into a broker's data folder without changing it"),
 ];

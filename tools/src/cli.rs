@@ -248,10 +248,6 @@ mod tests {
             "consumeMessage -n h:1 -t orders -b broker-a -i 0 -o 7 -c 3",
             "printMsgByQueue -n h:1 -t orders -a broker-a -i 0 -s a -p true -d true -f true",
             "queryMsgTraceById -n h:1 -i 01F2 -t TRACE -b 1 -e 2 -c 3",
-            "store verify /data --online",
-            "store dump /data --from 64 --to 999 --kind message --limit 3 --body=hex --output json",
-            "STORE dump /data --body",
-            "store stats /data --progress",
         ] {
             assert!(parse_line(line).is_ok(), "{line}: {}", parse_line(line).err().unwrap());
         }
@@ -316,7 +312,6 @@ mod tests {
             "consumeMessage -n h:1 -t orders -o 7",
             "updateSubGroup -b h:1 -g billing -p {}",
             "resetOffsetByTime -n h:1 -g billing -t orders -s now -o 12",
-            "store",
             "dlqRedrive -b h:1 -g billing --rate 0",
             "dlqList -b h:1 -g billing --tags a --sql b",
             "apply -b h:1",
@@ -333,8 +328,6 @@ mod tests {
             "removeBrokerGroup -n h:1 -b broker-a --timeout 10m",
             "wipeWritePerm -n h:1",
             "controllerAdd -n h:1 --id 4 --address h",
-            "store verify",
-            "store dump /data --kind massage",
         ] {
             assert_eq!(parse_line(line).err().map(|error| error.exit_code()), Some(2), "{line}");
         }

@@ -1,7 +1,7 @@
 //! Saved clusters: how each is reached, so that it need not be said with every command.
 
-use crate::outcome::{Failure, Result};
 use kerolox_client::{Address, Client, ClientBuilder, Credentials, Tls};
+use kerolox_report::outcome::{Failure, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn half_of_the_credentials_are_refused() {
         let half = Profile { access_key: Some("AK".into()), ..Default::default() };
-        assert_eq!(half.client("h:1").unwrap_err().exit, crate::outcome::Exit::Usage);
+        assert_eq!(half.client("h:1").unwrap_err().exit, kerolox_report::outcome::Exit::Usage);
         assert!(Profile::default().client("h:1").is_ok());
     }
 }

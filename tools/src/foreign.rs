@@ -1,9 +1,9 @@
 //! RocketMQ's commands that nothing here answers to: why, and what to use.
 
 use crate::catalog::Started;
-use crate::outcome::Failure;
-use crate::output::Format;
 use clap::{Arg, ArgAction, Command};
+use kerolox_report::outcome::Failure;
+use kerolox_report::output::Format;
 use std::ffi::OsString;
 
 /// What RocketMQ's mqadmin calls its commands, in the order of its sources (release 5.4): those that are registered, and four that
@@ -140,18 +140,18 @@ pub(crate) const FOREIGN: &[(&str, &str)] = &[
     ("remappingStaticTopic", NO_STATIC_TOPIC),
     (
         "exportPopRecord",
-        "what is in flight is part of the log; see `mqadmin group progress` and `mqadmin store dump`",
+        "what is in flight is part of the log; see `mqadmin group progress` and `kerolox-inspect dump`",
     ),
-    ("dumpCompactionLog", "there is one log for all topics; see `mqadmin store dump`"),
+    ("dumpCompactionLog", "there is one log for all topics; see `kerolox-inspect dump`"),
     (
         "rocksDBConfigToJson",
-        "topics and groups are in the log; see `mqadmin config export` and `mqadmin store dump`",
+        "topics and groups are in the log; see `mqadmin config export` and `kerolox-inspect dump`",
     ),
     (
         "exportMetadataInRocksDB",
-        "topics and groups are in the log; see `mqadmin config export` and `mqadmin store dump`",
+        "topics and groups are in the log; see `mqadmin config export` and `kerolox-inspect dump`",
     ),
-    ("checkRocksdbCqWriteProgress", "there is one index; `mqadmin store verify` holds it against the log"),
+    ("checkRocksdbCqWriteProgress", "there is one index; `kerolox-inspect verify` holds it against the log"),
     (
         "deleteExpiredCommitLog",
         "brokers delete what has expired by themselves; see retention in their settings",
@@ -166,7 +166,7 @@ pub(crate) const FOREIGN: &[(&str, &str)] = &[
     ),
     (
         "queryCq",
-        "see the messages of a queue with `mqadmin message by-queue`, and the index with `mqadmin store verify`",
+        "see the messages of a queue with `mqadmin message by-queue`, and the index with `kerolox-inspect verify`",
     ),
     (
         "getConsumerStatus",
@@ -186,26 +186,41 @@ pub(crate) const FOREIGN: &[(&str, &str)] = &[
     ("copyAcl", NO_USERS),
 ];
 
-/// Commands of these names, which take every argument.
-pub(crate) fn add_to(root: Command) -> Command {
-    FOREIGN.iter().fold(root, |root, (name, why)| {
-        let anything = Arg::new("anything")
-            .num_args(0..)
-            .action(ArgAction::Append)
-            .trailing_var_arg(true)
-            .allow_hyphen_values(true)
-            .value_parser(clap::value_parser!(OsString))
-            .hide(true);
-        root.subcommand(
-            Command::new(*name).about(format!("Has no meaning here: {why}")).hide(true).arg(anything),
-        )
-    })
+/// Commands that are another program's, and what to use. Hidden: the help shows what this program does.
+const ELSEWHERE: &[(&str, &str)] = &[(
+    "store",
+    "mqadmin talks to servers and reads no data folders; use `kerolox-inspect verify|dump|stats DIR` on the broker's host",
+)];
+
+/// What is said about a command that does nothing here.
+fn answer(name: &str) -> Option<String> {
+    let elsewhere = ELSEWHERE.iter().find(|(known, _)| *known == name).map(|(_, why)| (*why).to_owned());
+    let foreign = || FOREIGN.iter().find(|(known, _)| *known == name);
+    elsewhere.or_else(|| foreign().map(|(name, why)| format!("{name} has no meaning here: {why}")))
 }
 
-/// Says why a command has no meaning.
+/// Commands of these names, which take every argument.
+pub(crate) fn add_to(root: Command) -> Command {
+    let foreign =
+        FOREIGN.iter().map(|(name, why)| taking_anything(name, format!("Has no meaning here: {why}")));
+    let elsewhere = ELSEWHERE.iter().map(|(name, why)| taking_anything(name, (*why).to_owned()));
+    root.subcommands(foreign).subcommands(elsewhere)
+}
+
+fn taking_anything(name: &'static str, about: String) -> Command {
+    let anything = Arg::new("anything")
+        .num_args(0..)
+        .action(ArgAction::Append)
+        .trailing_var_arg(true)
+        .allow_hyphen_values(true)
+        .value_parser(clap::value_parser!(OsString))
+        .hide(true);
+    Command::new(name).about(about).hide(true).arg(anything)
+}
+
+/// Says why a command does nothing here.
 pub(crate) fn explain(name: &str) -> Started {
-    let why = FOREIGN.iter().find(|(known, _)| *known == name).map_or("it is unknown", |(_, why)| why);
-    let failure = Failure::usage(format!("{name} has no meaning here: {why}"));
+    let failure = Failure::usage(answer(name).unwrap_or_else(|| format!("{name} is unknown")));
     Started {
         format: Format::Table,
         running: Box::pin(async { Err(failure) }),

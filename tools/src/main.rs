@@ -1,6 +1,6 @@
 //! `mqadmin`: administration of Kerolox with the command names and flags of RocketMQ's tool of the same name.
 //!
-//! Differences that scripts can rely on: exit codes tell what happened (see [`outcome::Exit`]), `--output json` works
+//! Differences that scripts can rely on: exit codes tell what happened (see [`Exit`]), `--output json` works
 //! everywhere, and names of commands match without regard to case.
 
 mod catalog;
@@ -9,11 +9,10 @@ mod command;
 mod context;
 mod foreign;
 mod legacy;
-mod outcome;
-mod output;
 mod target;
 
-use outcome::Exit;
+use kerolox_report::outcome::Exit;
+use kerolox_report::output;
 use std::process::ExitCode;
 
 #[tokio::main]

@@ -1,12 +1,12 @@
 //! Which servers a command talks to: `-n` nameservers, `-c` all masters of a cluster, `-b` one broker.
 
 use crate::context::{Contexts, Profile};
-use crate::outcome::{Exit, Failure, Result, combined};
-use crate::output::{Format, Report};
 use clap::Args;
 use kerolox_client::admin::controller::ControllerClient;
 use kerolox_client::admin::{Admin, Master, masters_of, wire};
 use kerolox_client::{Address, Client};
+use kerolox_report::outcome::{Exit, Failure, Result, combined};
+use kerolox_report::output::{Format, Report};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -190,7 +190,7 @@ impl Common {
 
     /// The masters of all clusters that have `topic`.
     ///
-    /// A topic that no broker has is a [`crate::outcome::Exit::NotFound`].
+    /// A topic that no broker has is a [`kerolox_report::outcome::Exit::NotFound`].
     pub(crate) async fn masters_with_topic(
         &self,
         client: &Client,

@@ -62,3 +62,23 @@ fn help_and_mistakes_have_the_usual_codes() {
     assert_eq!(mqadmin("").status.code(), Some(2));
     assert_eq!(mqadmin("nonsense").status.code(), Some(2));
 }
+
+#[test]
+fn data_folders_are_read_by_another_program() {
+    for line in ["store", "store verify /data --output json", "STORE dump --body"] {
+        let output = mqadmin(line);
+        assert_eq!(output.status.code(), Some(2), "{line}");
+        let said = text(&output.stderr);
+        assert!(said.contains("kerolox-inspect") && said.trim_end().lines().count() == 1, "{said}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+/// An administrator's machine has no RocksDB.
+#[test]
+fn no_storage_library_is_linked() {
+    let output = Command::new("ldd").arg(env!("CARGO_BIN_EXE_mqadmin")).output().unwrap();
+    let libraries = text(&output.stdout);
+    assert!(libraries.contains("libc.so"), "{output:?}: is it still read right?");
+    assert!(!libraries.contains("rocksdb"), "{libraries}");
+}

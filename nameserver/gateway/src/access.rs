@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kerolox_model::names::validate_group;
 use kerolox_proto::v2::{self, AckMessageEntry, AckMessageResultEntry};
+use kerolox_runtime::process::Shutdown;
 use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status};
@@ -16,7 +17,6 @@ use crate::headers::ClientHeaders;
 use crate::refusal::{Refusable, Refusal, ok_status};
 use crate::relay::{Relay, acks};
 use crate::routes::{Routes, stored_topic};
-use kerolox_runtime::process::Shutdown;
 
 /// Answer of a call.
 pub type Answer<T> = Result<Response<T>, Status>;

@@ -6,12 +6,12 @@ use std::time::Duration;
 use kerolox_model::limits::{HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW};
 use kerolox_proto::kerolox::registry_client::RegistryClient;
 use kerolox_proto::kerolox::{RegisterRequest, UnregisterRequest};
+use kerolox_runtime::process::Shutdown;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::routes::Routes;
-use kerolox_runtime::process::Shutdown;
 
 /// How long one call to a nameserver may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);

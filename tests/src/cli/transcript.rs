@@ -14,8 +14,8 @@ use serde_json::Value;
 use super::Options;
 use super::cluster::{Cluster, Said};
 
-/// Commands that are tried in a terminal, or need files that other checks make.
-const ELSEWHERE: [&str; 5] = ["tail", "top", "store verify", "store dump", "store stats"];
+/// Commands that are tried in a terminal.
+const ELSEWHERE: [&str; 2] = ["tail", "top"];
 /// What a moment later may be otherwise is asked again for so long.
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -1,10 +1,10 @@
 //! Single brokers: what they say about themselves.
 
-use crate::outcome::{Failure, Result};
-use crate::output::{Report, plain, short_duration, table};
 use crate::target::{Common, Done, Repeat, Where, report};
 use clap::Args;
 use kerolox_client::admin::wire;
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::{Report, plain, short_duration, table};
 use serde_json::{Value, json};
 
 /// Show what brokers say about themselves

@@ -1,11 +1,11 @@
 //! `check`: whether all is well, for people and for monitoring.
 
 use super::{lag, servers};
-use crate::outcome::{Exit, Failure, Result};
-use crate::output::{Report, short_duration, table};
 use crate::target::Common;
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
+use kerolox_report::outcome::{Exit, Failure, Result};
+use kerolox_report::output::{Report, short_duration, table};
 use serde_json::json;
 use std::collections::BTreeSet;
 

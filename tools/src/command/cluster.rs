@@ -1,10 +1,10 @@
 //! Clusters and their brokers.
 
-use crate::outcome::{Failure, Result, combined};
-use crate::output::{Report, short_duration, table};
 use crate::target::{Common, Repeat};
 use clap::Args;
 use kerolox_client::admin::{Admin, address_of, wire};
+use kerolox_report::outcome::{Failure, Result, combined};
+use kerolox_report::output::{Report, short_duration, table};
 use serde_json::{Value, json};
 
 /// List the clusters with their brokers and what these have done

@@ -1,9 +1,9 @@
 //! `completion`.
 
-use crate::outcome::Result;
-use crate::output::{Format, Report};
 use clap::Args;
 use clap_complete::Shell;
+use kerolox_report::outcome::Result;
+use kerolox_report::output::{Format, Report};
 use serde_json::json;
 
 /// Print what a shell needs to complete commands and flags

@@ -2,9 +2,9 @@
 
 use super::confirm;
 use crate::context::{Contexts, Profile};
-use crate::outcome::{Failure, Result};
-use crate::output::{Format, Report, table};
 use clap::Args;
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::{Format, Report, table};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 

@@ -11,9 +11,9 @@ use tonic::{Code, Status};
 
 use crate::command::replication::give_up_reign;
 use crate::command::{DryRun, confirm};
-use crate::outcome::{Exit, Failure, Result};
-use crate::output::{Report, table};
 use crate::target::{Common, Repeat};
+use kerolox_report::outcome::{Exit, Failure, Result};
+use kerolox_report::output::{Report, table};
 
 /// How long `electMaster` waits for the master.
 const ELECTION_PATIENCE: Duration = Duration::from_secs(10);

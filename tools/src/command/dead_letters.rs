@@ -1,13 +1,13 @@
 //! Messages that a group could not process: dead letters, and those that block their message group.
 
 use super::{DryRun, confirm};
-use crate::outcome::{Failure, Result};
-use crate::output::{Report, local_time, table};
 use crate::target::{Common, Done, Target, Where, report, without_absent};
 use clap::{Args, ValueEnum};
 use kerolox_client::Address;
 use kerolox_client::admin::{BrokerAdmin, wire};
 use kerolox_proto::v2;
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::{Report, local_time, table};
 use prost::Message as _;
 use serde_json::{Value, json};
 use std::time::Duration;

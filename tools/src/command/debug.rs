@@ -1,11 +1,11 @@
 //! `debug bundle`: everything that helps to find out what is wrong, in one file.
 
 use super::{lag, servers};
-use crate::outcome::{Failure, Result};
-use crate::output::Report;
 use crate::target::Common;
 use clap::Args;
 use kerolox_client::admin::wire;
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::Report;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -74,7 +74,11 @@ impl Bundle {
                 "file": file.display().to_string(), "bytes": bytes,
                 "contents": parts.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
             }),
-            exit: if failures.is_empty() { crate::outcome::Exit::Ok } else { crate::outcome::Exit::Partial },
+            exit: if failures.is_empty() {
+                kerolox_report::outcome::Exit::Ok
+            } else {
+                kerolox_report::outcome::Exit::Partial
+            },
             warnings: failures,
         })
     }

@@ -1,11 +1,11 @@
 //! Consumer groups: create, change, delete.
 
 use super::{DryRun, confirm};
-use crate::outcome::{Failure, Result};
-use crate::output::Report;
 use crate::target::{Common, Done, Target, Where, report, without_absent};
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::Report;
 use serde_json::{Value, json};
 
 /// Create a consumer group, or change it; what is not given stays as it is

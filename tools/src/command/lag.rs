@@ -1,11 +1,11 @@
 //! What all consumer groups have to go: the commands that look at every group.
 
-use crate::outcome::{Exit, Failure, Result};
-use crate::output::{Report, table};
 use crate::target::{Common, Where, alone};
 use clap::Args;
 use kerolox_client::Address;
 use kerolox_client::admin::{Admin, Master, wire};
+use kerolox_report::outcome::{Exit, Failure, Result};
+use kerolox_report::output::{Report, table};
 use serde_json::json;
 use std::collections::BTreeMap;
 

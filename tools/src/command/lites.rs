@@ -1,10 +1,10 @@
 //! `liteList`.
 
-use crate::outcome::{Failure, Result};
-use crate::output::{Report, local_time, table};
 use crate::target::{Common, Done, Where, report, without_absent};
 use clap::Args;
 use kerolox_client::admin::{BrokerAdmin, wire};
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::{Report, local_time, table};
 use serde_json::{Value, json};
 
 /// Show the lite topics of a topic of type LITE

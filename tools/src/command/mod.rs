@@ -24,16 +24,15 @@ pub(crate) mod query;
 pub(crate) mod replication;
 pub(crate) mod servers;
 pub(crate) mod settings;
-pub(crate) mod store;
 pub(crate) mod timers;
 pub(crate) mod top;
 pub(crate) mod topic;
 pub(crate) mod transaction;
 pub(crate) mod transfer;
 
-use crate::outcome::{Failure, Result};
-use crate::output::Report;
 use kerolox_client::admin::Master;
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::Report;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
 

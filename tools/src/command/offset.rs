@@ -1,12 +1,12 @@
 //! Where consumer groups stand, and setting where they go on.
 
 use super::lag::{self, GroupQueue, Standings};
-use crate::outcome::{Exit, Failure, Result, combined};
-use crate::output::{Report, table};
 use crate::target::{Common, Where};
 use chrono::{DateTime, Local, NaiveDateTime, Utc};
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
+use kerolox_report::outcome::{Exit, Failure, Result, combined};
+use kerolox_report::output::{Report, table};
 use serde_json::{Value, json};
 use std::str::FromStr;
 use wire::reset_offsets_request::To;
@@ -429,7 +429,7 @@ mod tests {
     #[test]
     fn rocketmqs_times_are_local() {
         let millis = parse_time("2026-01-31#08:00:00:250").unwrap();
-        let shown = crate::output::local_time(millis);
+        let shown = kerolox_report::output::local_time(millis);
         assert_eq!(shown, "2026-01-31 08:00:00,250");
     }
 

@@ -1,11 +1,11 @@
 //! Single messages that measure how brokers answer: `checkMsgSendRT`, `sendMsgStatus`, `clusterRT`.
 
-use crate::outcome::{Failure, Result};
-use crate::output::{Report, table};
 use crate::target::Common;
 use clap::Args;
 use kerolox_client::admin::{Master, wire};
 use kerolox_client::{Client, Message};
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::{Report, table};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -167,9 +167,9 @@ async fn measure(client: &Client, brokers: Vec<(u32, usize, Master)>) -> Result<
 fn finish(text: String, json: Value, probes: &[Probe]) -> Report {
     let failed = probes.iter().filter(|(outcome, _)| outcome.is_err()).count();
     let exit = match (failed, probes.len() - failed) {
-        (0, _) => crate::outcome::Exit::Ok,
-        (_, 0) => crate::outcome::Exit::Failed,
-        _ => crate::outcome::Exit::Partial,
+        (0, _) => kerolox_report::outcome::Exit::Ok,
+        (_, 0) => kerolox_report::outcome::Exit::Failed,
+        _ => kerolox_report::outcome::Exit::Partial,
     };
     Report { exit, ..Report::ok(text, json) }
 }

@@ -2,13 +2,13 @@
 
 use crate::command::client::show_to;
 use crate::command::message::resend;
-use crate::outcome::{Exit, Failure, Result};
-use crate::output::{Report, local_time, table};
 use crate::target::{Common, Where};
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
 use kerolox_core::filter::Filter;
 use kerolox_proto::v2;
+use kerolox_report::outcome::{Exit, Failure, Result};
+use kerolox_report::output::{Report, local_time, table};
 use prost::Message as _;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -11,9 +11,9 @@ use tonic::transport::Channel;
 
 use crate::command::DryRun;
 use crate::command::controller::{GroupChoice, chosen, failure, standalone};
-use crate::outcome::{Failure, Result};
-use crate::output::{Report, table};
 use crate::target::{Common, Repeat};
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::{Report, table};
 
 /// How long a member may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);

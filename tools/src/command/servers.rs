@@ -1,9 +1,9 @@
 //! All servers of a cluster, and what they say when asked.
 
-use crate::outcome::Result;
 use crate::target::Common;
 use kerolox_client::Address;
 use kerolox_client::admin::{Admin, address_of, wire};
+use kerolox_report::outcome::Result;
 
 /// A nameserver or broker.
 #[derive(Debug, Clone)]

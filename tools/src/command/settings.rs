@@ -1,11 +1,11 @@
 //! The settings that servers run with.
 
 use super::DryRun;
-use crate::outcome::{Failure, Result, combined};
-use crate::output::{Report, plain};
 use crate::target::{Common, Done, Where, alone, report};
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
+use kerolox_report::outcome::{Failure, Result, combined};
+use kerolox_report::output::{Report, plain};
 use serde_json::{Map, Value, json};
 
 /// Show the settings that brokers run with; secrets are masked

@@ -1,12 +1,12 @@
 //! Scheduled messages: what waits, and decisions about it before its time.
 
 use super::{DryRun, confirm, names};
-use crate::outcome::{Failure, Result};
-use crate::output::{Report, local_time, table};
 use crate::target::{Common, Done, Target, report, without_absent};
 use clap::Args;
 use kerolox_client::admin::{BrokerAdmin, wire};
 use kerolox_proto::v2;
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::{Report, local_time, table};
 use prost::Message as _;
 use serde_json::{Value, json};
 

@@ -6,11 +6,11 @@ use kerolox_proto::kerolox as pb;
 use kerolox_proto::v2::describe_group_accumulation_response::GroupAccumulation;
 use kerolox_proto::v2::query_time_span_response::QueueTimeSpan;
 use kerolox_proto::v2::{self, Code};
+use kerolox_runtime::process::now_ms;
 
 use super::servers::{Master, Servers, known};
 use super::{stored, stored_if_any};
 use crate::refusal::{Refusal, ok_status};
-use kerolox_runtime::process::now_ms;
 
 /// What a group has of a queue, and where that is.
 struct GroupQueue {

@@ -7,6 +7,7 @@ use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::query_messages_request::By;
 use kerolox_proto::v2::list_message_request::SearchKey;
 use kerolox_proto::v2::{self, Code, MessageType};
+use kerolox_runtime::process::now_ms;
 use prost::Message;
 use tonic::Request;
 use uuid::Uuid;
@@ -15,7 +16,6 @@ use super::servers::{Master, Servers, known};
 use super::stored;
 use crate::refusal::{Refusal, ok_status};
 use crate::relay::Relay;
-use kerolox_runtime::process::now_ms;
 
 /// Messages of an answer where the request does not say, and at most.
 const DEFAULT_MESSAGES: usize = 64;

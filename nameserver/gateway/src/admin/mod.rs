@@ -13,6 +13,7 @@ use std::sync::Arc;
 use kerolox_proto::v2::admin_server::{Admin, AdminServer};
 use kerolox_proto::v2::change_log_level_request::Level;
 use kerolox_proto::v2::{self, Code};
+use kerolox_runtime::process;
 use tonic::transport::Channel;
 use tonic::{Request, Response};
 
@@ -21,7 +22,6 @@ use crate::clients::Clients;
 use crate::refusal::{Refusable, Refusal, ok_status};
 use crate::relay::Relay;
 use crate::routes::Routes;
-use kerolox_runtime::process;
 use servers::Servers;
 
 /// Messages a second that came to this server and went from it.

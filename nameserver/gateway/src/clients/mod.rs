@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::{self, TelemetryCommand};
+use kerolox_runtime::config::Span;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -24,7 +25,6 @@ use crate::refusal::ok_status;
 use announced::announced_by;
 pub use announced::{AnnouncedFilter, Announcements, NewlyAnnounced};
 use directory::Directory;
-use kerolox_runtime::config::Span;
 
 /// How long a client without an open stream lives after its last sign of life, by default. The Rust SDK sends a
 /// heartbeat every 30 s only.

@@ -25,6 +25,7 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 
 pub(crate) use channels::Channels;
 pub(crate) use kerolox_runtime::listen::RELAYED;
+use kerolox_runtime::process::Shutdown;
 pub use stream::RelayedStream;
 pub use under_way::call_number;
 
@@ -33,7 +34,6 @@ use crate::clients::Clients;
 use crate::headers::ClientHeaders;
 use crate::refusal::Refusal;
 use crate::routes::Routes;
-use kerolox_runtime::process::Shutdown;
 use under_way::UnderWay;
 
 /// How long an owner may take for a unary call whose client sets no deadline.

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use kerolox_proto::v2::{Code, PullMessageResponse, ReceiveMessageResponse, Status as BodyStatus};
 use kerolox_proto::v2::{pull_message_response as pull, receive_message_response as receive};
+use kerolox_runtime::process::Shutdown;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
@@ -12,7 +13,6 @@ use super::under_way::UnderWay;
 use crate::answers::AnswerWay;
 use crate::refusal::{Refusable, Refusal};
 use crate::routes::BrokerAddress;
-use kerolox_runtime::process::Shutdown;
 
 /// An item of such a stream.
 pub trait Item: Refusable + Unpin {

@@ -21,12 +21,12 @@ use kerolox_proto::v2;
 use tokio::sync::watch;
 
 pub(crate) use election::ELECTION_WAIT;
+use kerolox_runtime::process::now_ms;
 pub use queries::{ALL_QUEUES, assignments, message_queues, stored_topic, writable_groups};
 pub use registration::{BrokerAddress, MemberId, Registration, RegistrationError};
 pub use table::{Change, RouteBounds, RouteTable};
 
 use crate::refusal::Refusal;
-use kerolox_runtime::process::now_ms;
 
 /// How long a registration lasts by default: a dead broker is out of the routes after that time.
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(10);

@@ -16,6 +16,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 pub use kerolox_model::backoff::Backoff;
+use kerolox_runtime::listen::ConnectionInfo;
 pub use policy::{GroupPolicy, RegisteredPolicy, SettingsPolicy};
 pub use settings::answer_settings;
 
@@ -23,7 +24,6 @@ use crate::clients::{Clients, CommandReceiver, CommandSender, RequestSide, Strea
 use crate::headers::ClientHeaders;
 use crate::refusal::ok_status;
 use crate::relay::Relay;
-use kerolox_runtime::listen::ConnectionInfo;
 
 /// The server's half of a Telemetry stream. Dropping it, as happens when the client goes, takes it out of the directory.
 #[derive(Debug)]

@@ -5,11 +5,11 @@ mod modes;
 mod place;
 mod recorder;
 
-use crate::outcome::{Exit, Failure, Result};
-use crate::output::{Report, print_error};
 use crate::target::Common;
 use clap::{Args, ValueEnum};
 use kerolox_model::units::Span;
+use kerolox_report::outcome::{Exit, Failure, Result};
+use kerolox_report::output::{Report, print_error};
 use load::Pace;
 use modes::Job;
 use place::{Place, PlaceArgs, Usage};

@@ -3,8 +3,8 @@
 use super::load::{Pace, run};
 use super::place::Place;
 use super::recorder::Recorder;
-use crate::outcome::{Failure, Result};
 use kerolox_client::{Batcher, Batching, FilterExpression, Message, PushConsumer, Verdict};
+use kerolox_report::outcome::{Failure, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -1,10 +1,10 @@
 //! Where is measured: brokers, and a topic and a consumer group that are made for it and deleted afterwards.
 
-use crate::outcome::{Failure, Result};
 use crate::target::{Common, alone};
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
 use kerolox_client::{Address, Client};
+use kerolox_report::outcome::{Failure, Result};
 use std::time::Duration;
 
 /// How long nameservers may take to hear of the topic.

@@ -4,14 +4,14 @@ mod show;
 mod verify;
 
 use super::servers;
-use crate::outcome::{Failure, Result, combined};
-use crate::output::{Report, short_duration, table};
 use crate::target::Common;
 use clap::{Args, ValueEnum};
 use kerolox_client::Address;
 use kerolox_client::admin::wire;
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::{self, ClientType, Language, telemetry_command::Command};
+use kerolox_report::outcome::{Failure, Result, combined};
+use kerolox_report::output::{Report, short_duration, table};
 use prost::Message as _;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

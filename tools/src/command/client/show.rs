@@ -1,11 +1,11 @@
 //! `client show`.
 
 use super::{Found, Wanted, find};
-use crate::outcome::{Failure, Result};
-use crate::output::{self, Report, short_duration};
 use crate::target::Common;
 use clap::Args;
 use kerolox_proto::v2::{self, telemetry_command::Command};
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::{self, Report, short_duration};
 use serde_json::{Value, json};
 
 /// Show a connected client; with --stack also what its threads do

@@ -2,11 +2,11 @@
 
 use super::{Kind, Wanted, find};
 use crate::command::query;
-use crate::outcome::{Failure, Result};
-use crate::output::Report;
 use crate::target::Common;
 use clap::Args;
 use kerolox_proto::v2::{self, Code, telemetry_command::Command};
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::Report;
 use serde_json::json;
 
 /// Show a message to a connected push consumer, and say what its listener makes of it

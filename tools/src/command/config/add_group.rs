@@ -12,9 +12,9 @@ use super::apply::{carry_out, present};
 use super::file::{Config, Group};
 use super::plan::{Action, Kind, Present, Step, plan};
 use crate::command::moving::{Choice, Groups, ROUTE_AGE, withhold};
-use crate::outcome::{Failure, Result, combined};
-use crate::output::{Report, print_error};
 use crate::target::Common;
+use kerolox_report::outcome::{Failure, Result, combined};
+use kerolox_report::output::{Report, print_error};
 
 /// Make on a broker group the topics and consumer groups that the other groups of its cluster have, so that clients use it
 ///

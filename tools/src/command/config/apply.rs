@@ -2,11 +2,11 @@
 
 use super::file::Config;
 use super::plan::{Action, Present, Request, Step, plan};
-use crate::outcome::{Exit, Failure, Result};
-use crate::output::Report;
 use crate::target::{Common, Target};
 use clap::Args;
 use kerolox_client::admin::{Admin, BrokerAdmin, Master, wire};
+use kerolox_report::outcome::{Exit, Failure, Result};
+use kerolox_report::output::Report;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::path::PathBuf;

@@ -2,10 +2,10 @@
 
 use super::apply::present;
 use super::file::{Config, Language};
-use crate::outcome::{Failure, Result};
-use crate::output::Report;
 use crate::target::{Common, Target};
 use clap::Args;
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::Report;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -1,8 +1,8 @@
 //! The file: topics and groups by name, in YAML or TOML.
 
-use crate::outcome::{Failure, Result};
 use kerolox_client::admin::wire;
 use kerolox_core::topic::MESSAGE_TYPE_ATTRIBUTE;
+use kerolox_report::outcome::{Failure, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Read;

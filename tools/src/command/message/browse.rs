@@ -3,11 +3,11 @@
 use super::read::{Reader, Start, Wanted};
 use super::show::{Template, Writing};
 use crate::command::offset::parse_time;
-use crate::outcome::{Failure, Result};
-use crate::output::Report;
 use crate::target::{Common, Where};
 use clap::Args;
 use kerolox_core::filter::Filter;
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::Report;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::io::{ErrorKind, Write};

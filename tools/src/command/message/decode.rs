@@ -1,8 +1,8 @@
 //! `DecodeMessageId`.
 
-use crate::outcome::{Failure, Result};
-use crate::output::{Format, Report, local_time};
 use clap::Args;
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::{Format, Report, local_time};
 use serde_json::json;
 
 /// 1 January 2021 in UTC, from which the ids of RocketMQ 5 count: milliseconds since the Unix epoch.

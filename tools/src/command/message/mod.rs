@@ -8,11 +8,11 @@ mod resend;
 pub(crate) mod show;
 mod why;
 
-use crate::outcome::Result;
-use crate::output::{Report, table};
 use crate::target::Common;
 use clap::Args;
 use kerolox_client::{Message, SendReceipt};
+use kerolox_report::outcome::Result;
+use kerolox_report::output::{Report, table};
 use serde_json::json;
 
 pub(crate) use browse::{Browse, PrintMsg, Tail};

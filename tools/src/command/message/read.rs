@@ -1,9 +1,9 @@
 //! Reading the messages of a topic without consuming them: queue by queue, in the order of their offsets.
 
-use crate::outcome::{Failure, Result};
 use crate::target::{Common, Where};
 use kerolox_client::admin::{Admin, Master, wire};
 use kerolox_proto::v2;
+use kerolox_report::outcome::{Failure, Result};
 use prost::Message as _;
 use wire::query_messages_request::By;
 use wire::queue_place::From;

@@ -1,11 +1,11 @@
 //! Messages that are sent once more.
 
 use super::sent;
-use crate::outcome::Result;
-use crate::output::Report;
 use crate::target::Common;
 use kerolox_client::{Message, MessageBuilder, Resolution};
 use kerolox_proto::v2::{self, MessageType};
+use kerolox_report::outcome::Result;
+use kerolox_report::output::Report;
 
 /// A message with all that its producer gave it, but its id and its delivery time.
 pub(crate) fn copied(topic: &str, wire: v2::Message) -> MessageBuilder {

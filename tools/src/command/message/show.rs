@@ -1,10 +1,10 @@
 //! How messages are written: a line, JSON, or by a template.
 
 use super::read::Read;
-use crate::output::{Format, harmless, local_time, one_line};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kerolox_proto::v2;
+use kerolox_report::output::{Format, harmless, local_time, one_line};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;

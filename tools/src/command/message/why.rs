@@ -1,11 +1,11 @@
 //! `message why`: the life of one message.
 
-use crate::outcome::{Exit, Failure, Result, combined};
-use crate::output::{self, Report, local_time};
 use crate::target::{Common, Where};
 use clap::Args;
 use kerolox_client::admin::wire;
 use kerolox_proto::v2;
+use kerolox_report::outcome::{Exit, Failure, Result, combined};
+use kerolox_report::output::{self, Report, local_time};
 use prost::Message as _;
 use serde_json::{Value, json};
 

@@ -12,9 +12,9 @@ use super::perm::check_taken;
 use super::remains::{Item, Next, Seen, next, remains};
 use super::{Choice, LOOK_PAUSE, ROUTE_AGE, during, standing, withhold};
 use crate::command::{DryRun, confirm};
-use crate::outcome::{Exit, Result};
-use crate::output::{Report, print_error};
 use crate::target::Common;
+use kerolox_report::outcome::{Exit, Result};
+use kerolox_report::output::{Report, print_error};
 
 /// Dead letters and lite topics are asked for in pages of so many.
 const PAGE: u32 = 1000;

@@ -13,8 +13,8 @@ use kerolox_core::topic::{PERM_READ, PERM_WRITE};
 pub(crate) use leave::{BrokerLeaveStatus, RemoveBrokerGroup};
 pub(crate) use perm::{AddWritePerm, WipeWritePerm};
 
-use crate::outcome::{Failure, Result};
 use crate::target::Common;
+use kerolox_report::outcome::{Failure, Result};
 
 /// How long a client may go on with a route that it has looked up: SDKs look again every 30 s.
 pub(crate) const ROUTE_AGE: &str = "40s";

@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 
 use super::{Choice, Groups, during, standing, withhold};
 use crate::command::DryRun;
-use crate::outcome::{Failure, Result};
-use crate::output::Report;
 use crate::target::Common;
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::Report;
 
 /// Take a broker group from producers: from their next look at the routes on they send to other groups
 ///

@@ -3,10 +3,10 @@
 mod screen;
 mod seen;
 
-use crate::outcome::{Failure, Result};
-use crate::output::{Format, Report};
 use crate::target::Common;
 use clap::Args;
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::{Format, Report};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use screen::{Screen, Sorting, Tab};
 use seen::Seen;

@@ -1,8 +1,8 @@
 //! How it looks: a line on top, one of four tables, and the keys.
 
 use super::seen::Seen;
-use crate::outcome::{Failure, Result};
-use crate::output::table as plain_table;
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::table as plain_table;
 use ratatui::Frame;
 use ratatui::crossterm::event::KeyCode;
 use ratatui::layout::{Constraint, Layout};

@@ -2,9 +2,9 @@
 
 use crate::command::lag;
 use crate::command::servers;
-use crate::outcome::Result;
 use crate::target::Common;
 use kerolox_client::admin::wire;
+use kerolox_report::outcome::Result;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -1,11 +1,11 @@
 //! `deleteTopic`.
 
 use crate::command::{DryRun, confirm};
-use crate::outcome::{Exit, Failure, Result};
-use crate::output::Report;
 use crate::target::{Common, Done, Target, report, without_absent};
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
+use kerolox_report::outcome::{Exit, Failure, Result};
+use kerolox_report::output::Report;
 use serde_json::json;
 
 /// Delete a topic with all its messages from a cluster

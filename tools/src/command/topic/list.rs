@@ -1,12 +1,12 @@
 //! `topicList`.
 
 use super::view::{perm_name, type_name};
-use crate::outcome::Result;
-use crate::output::{Report, table};
 use crate::target::{Common, alone};
 use clap::Args;
 use kerolox_client::Address;
 use kerolox_client::admin::wire;
+use kerolox_report::outcome::Result;
+use kerolox_report::output::{Report, table};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,11 +3,11 @@
 use super::update::parse_perm;
 use super::view::{TopicView, perm_name};
 use crate::command::DryRun;
-use crate::outcome::{Failure, Result};
-use crate::output::{Report, table};
 use crate::target::{Common, Done, Target, report, without_absent};
 use clap::Args;
 use kerolox_client::admin::wire;
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::{Report, table};
 use serde_json::json;
 use std::collections::BTreeMap;
 

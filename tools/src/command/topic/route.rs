@@ -1,11 +1,11 @@
 //! `topicRoute`.
 
 use super::view::{perm_name, type_name};
-use crate::outcome::Result;
-use crate::output::{Report, table};
 use crate::target::Common;
 use clap::Args;
 use kerolox_client::admin::{Master, wire};
+use kerolox_report::outcome::Result;
+use kerolox_report::output::{Report, table};
 use serde_json::json;
 use std::collections::HashMap;
 

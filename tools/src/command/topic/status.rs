@@ -1,12 +1,12 @@
 //! `topicStatus`.
 
 use super::view::TopicView;
-use crate::outcome::{Failure, Result};
-use crate::output::{Report, local_time, table};
 use crate::target::{Common, Done, Where, report};
 use clap::Args;
 use kerolox_client::admin::wire;
 use kerolox_core::slots::SLOTS;
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::{Report, local_time, table};
 use serde_json::json;
 
 /// Show the offsets of every queue of a topic

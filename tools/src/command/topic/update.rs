@@ -2,11 +2,11 @@
 
 use super::view::TopicView;
 use crate::command::DryRun;
-use crate::outcome::{Failure, Result};
-use crate::output::Report;
 use crate::target::{Common, Done, Target, report};
 use clap::Args;
 use kerolox_client::admin::{Admin, wire};
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::Report;
 use serde_json::json;
 use std::time::Duration;
 

@@ -1,12 +1,12 @@
 //! `transaction list`, and the choice of transactions that other commands share.
 
 use super::{State, word};
-use crate::outcome::Result;
-use crate::output::{Report, local_time, short_duration, table};
 use crate::target::{Common, Done, Where, report};
 use clap::Args;
 use kerolox_client::admin::{BrokerAdmin, wire};
 use kerolox_model::units::Span;
+use kerolox_report::outcome::Result;
+use kerolox_report::output::{Report, local_time, short_duration, table};
 use serde_json::{Value, json};
 
 /// Which transactions.

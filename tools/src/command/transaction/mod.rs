@@ -5,11 +5,11 @@ pub(crate) mod settle;
 pub(crate) mod show;
 pub(crate) mod stats;
 
-use crate::outcome::{Failure, Result};
 use crate::target::{Common, Where};
 use clap::ValueEnum;
 use kerolox_client::admin::{Admin, Master, wire};
 use kerolox_model::token::TransactionId;
+use kerolox_report::outcome::{Failure, Result};
 use wire::TransactionState;
 
 /// The broker that owns a transaction; one that is named by its address is taken at its word.

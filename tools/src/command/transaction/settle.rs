@@ -3,12 +3,12 @@
 use super::list::Selection;
 use super::{State, owner};
 use crate::command::confirm;
-use crate::outcome::{Failure, Result, combined};
-use crate::output::Report;
 use crate::target::{Common, Where};
 use clap::Args;
 use kerolox_client::Address;
 use kerolox_client::admin::{Admin, wire};
+use kerolox_report::outcome::{Failure, Result, combined};
+use kerolox_report::output::Report;
 use serde_json::json;
 use wire::TransactionAction;
 

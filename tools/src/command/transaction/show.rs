@@ -1,12 +1,12 @@
 //! `transaction show`.
 
 use super::{list, owner, word};
-use crate::outcome::{Exit, Failure, Result};
-use crate::output::{self, Report, local_time};
 use crate::target::{Common, Where};
 use clap::Args;
 use kerolox_client::admin::wire;
 use kerolox_proto::v2;
+use kerolox_report::outcome::{Exit, Failure, Result};
+use kerolox_report::output::{self, Report, local_time};
 use prost::Message as _;
 use serde_json::{Value, json};
 use wire::describe_transaction_request::By;

@@ -1,10 +1,10 @@
 //! `transaction stats`.
 
-use crate::outcome::{Failure, Result};
-use crate::output::{Report, local_time, table};
 use crate::target::{Common, Done, Where, report};
 use clap::Args;
 use kerolox_client::admin::wire;
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::{Report, local_time, table};
 use serde_json::json;
 
 /// Count transactions by topic and state

@@ -5,7 +5,7 @@
 //! file, as an interruption leaves it, is cut off when it is continued.
 
 use super::item::Item;
-use crate::outcome::{Failure, Result};
+use kerolox_report::outcome::{Failure, Result};
 use prost::Message as _;
 use serde_json::{Value, json};
 use std::fs::File;

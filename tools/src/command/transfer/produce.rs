@@ -1,13 +1,13 @@
 //! `produce`: messages from the standard input or a file.
 
-use crate::outcome::{Failure, Result};
-use crate::output::Report;
 use crate::target::{Common, Where};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, ValueEnum};
 use kerolox_client::{Batcher, Batching, Message, Pending};
 use kerolox_model::units::Span;
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::Report;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::io::BufRead;

@@ -1,4 +1,4 @@
-//! `mqadmin store` as a process, on the golden fixture and on damaged copies of it.
+//! `kerolox-inspect` as a process, on the golden fixture and on damaged copies of it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::collections::BTreeMap;
@@ -17,8 +17,8 @@ use kerolox_store::{Store, StoreOptions};
 use serde_json::Value;
 use tempfile::TempDir;
 
-fn mqadmin(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mqadmin")).args(arguments).env("TZ", "UTC").output().unwrap()
+fn inspect(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kerolox-inspect")).args(arguments).env("TZ", "UTC").output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -28,7 +28,7 @@ fn text(bytes: &[u8]) -> String {
 /// A data folder with the log of the golden fixture and the index that a broker makes of it.
 fn data_folder() -> TempDir {
     let data = tempfile::tempdir().unwrap();
-    let fixture = Path::new("../broker/store/fixtures/v1/log");
+    let fixture = Path::new("../../broker/store/fixtures/v1/log");
     fs::create_dir(data.path().join("log")).unwrap();
     for file in fs::read_dir(fixture).unwrap() {
         let file = file.unwrap();
@@ -52,8 +52,8 @@ fn open_store(data: &Path) -> Store {
 }
 
 fn verify(data: &Path, more: &[&str]) -> (Option<i32>, Value) {
-    let arguments = ["store", "verify", data.to_str().unwrap(), "--output", "json"];
-    let output = mqadmin(&[&arguments[..], more].concat());
+    let arguments = ["verify", data.to_str().unwrap(), "--output", "json"];
+    let output = inspect(&[&arguments[..], more].concat());
     let report =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
     (output.status.code(), report)
@@ -97,7 +97,7 @@ fn a_clean_folder_is_clean_and_stays_as_it_is() {
     assert_eq!((code, &report["clean"]), (Some(0), &Value::Bool(true)), "{report:#}");
     assert!(report["index"].as_str().unwrap().contains("0 differ"), "{report:#}");
     for command in ["dump", "stats"] {
-        assert_eq!(mqadmin(&["store", command, data.path().to_str().unwrap()]).status.code(), Some(0));
+        assert_eq!(inspect(&[command, data.path().to_str().unwrap()]).status.code(), Some(0));
     }
     assert_eq!(contents(data.path()), before);
 }
@@ -118,7 +118,7 @@ fn damage_is_reported_with_its_place_and_length() {
     // A message was there, in the only queue of its topic.
     let again = report["ifMadeAgain"].as_array().unwrap();
     assert!(again.iter().any(|line| line.as_str().unwrap().contains("topic plain, queue 0")), "{report:#}");
-    let table = mqadmin(&["store", "verify", data.path().to_str().unwrap()]);
+    let table = inspect(&["verify", data.path().to_str().unwrap()]);
     assert!(text(&table.stdout).contains("checksum does not match"), "{}", text(&table.stdout));
 }
 
@@ -201,7 +201,7 @@ fn a_folder_in_use_is_refused_unless_it_is_read_online() {
     let lock = fs::File::create(data.path().join("lock")).unwrap();
     lock.lock().unwrap();
     let path = data.path().to_str().unwrap();
-    let refused = mqadmin(&["store", "verify", path]);
+    let refused = inspect(&["verify", path]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(text(&refused.stderr).contains("--online"), "{}", text(&refused.stderr));
     let (code, report) = verify(data.path(), &["--online"]);
@@ -213,7 +213,7 @@ fn a_folder_in_use_is_refused_unless_it_is_read_online() {
 fn what_is_no_data_folder_is_not_found() {
     let empty = tempfile::tempdir().unwrap();
     for command in ["verify", "dump", "stats"] {
-        let output = mqadmin(&["store", command, empty.path().to_str().unwrap()]);
+        let output = inspect(&[command, empty.path().to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(4), "{command}");
         assert!(text(&output.stderr).contains("--data"), "{}", text(&output.stderr));
     }
@@ -221,8 +221,8 @@ fn what_is_no_data_folder_is_not_found() {
 }
 
 fn dump(data: &Path, more: &[&str]) -> Vec<Value> {
-    let arguments = ["store", "dump", data.to_str().unwrap(), "--output", "json"];
-    let output = mqadmin(&[&arguments[..], more].concat());
+    let arguments = ["dump", data.to_str().unwrap(), "--output", "json"];
+    let output = inspect(&[&arguments[..], more].concat());
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -246,7 +246,7 @@ fn records_are_dumped_in_plain_words() {
     assert_eq!(dump(data.path(), &["--from", &from, "--to", &to]), all[5..9]);
     let between = (positions[5] - 1).to_string();
     assert_eq!(dump(data.path(), &["--from", &between, "--limit", "2"]), all[5..7]);
-    let table = text(&mqadmin(&["store", "dump", data.path().to_str().unwrap(), "--body"]).stdout);
+    let table = text(&inspect(&["dump", data.path().to_str().unwrap(), "--body"]).stdout);
     assert_eq!(table.lines().count(), all.len() + 1);
     assert!(table.contains("2023-11-14") && table.contains("body=\"body of P0\""), "{table}");
 }
@@ -256,7 +256,7 @@ fn a_dump_goes_on_behind_damage() {
     let data = data_folder();
     let all = dump(data.path(), &[]);
     change(&segments(data.path())[1], |bytes| bytes[64 + 120 + 50] ^= 1);
-    let output = mqadmin(&["store", "dump", data.path().to_str().unwrap(), "--output", "json"]);
+    let output = inspect(&["dump", data.path().to_str().unwrap(), "--output", "json"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(text(&output.stdout).lines().count(), all.len() - 1);
     assert!(text(&output.stderr).contains("damaged from"), "{}", text(&output.stderr));
@@ -265,7 +265,7 @@ fn a_dump_goes_on_behind_damage() {
 #[test]
 fn stats_count_kinds_topics_and_transactions() {
     let data = data_folder();
-    let output = mqadmin(&["store", "stats", data.path().to_str().unwrap(), "--output", "json"]);
+    let output = inspect(&["stats", data.path().to_str().unwrap(), "--output", "json"]);
     let stats: Value = serde_json::from_slice(&output.stdout).unwrap();
     let all = dump(data.path(), &[]);
     let of_kind = |kind: &str| all.iter().filter(|record| record["kind"] == kind).count();

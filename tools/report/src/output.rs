@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Write};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Format {
+pub enum Format {
     /// Aligned columns and sentences.
     Table,
     /// One JSON document.
@@ -19,7 +19,7 @@ pub(crate) enum Format {
 
 impl Format {
     /// A value as a document of its own; `None` for tables, which are made of text.
-    pub(crate) fn document(self, value: &Value) -> Option<String> {
+    pub fn document(self, value: &Value) -> Option<String> {
         match self {
             Format::Table => None,
             Format::Json => Some(format!("{value:#}")),
@@ -28,7 +28,7 @@ impl Format {
     }
 
     /// A value as one of many: a line of JSON, or a YAML document with its separator.
-    pub(crate) fn item(self, value: &Value) -> Option<String> {
+    pub fn item(self, value: &Value) -> Option<String> {
         match self {
             Format::Table => None,
             Format::Json => Some(value.to_string()),
@@ -45,20 +45,25 @@ fn yaml(value: &Value) -> String {
 
 /// The result of a command in both forms, and what did not work on the way.
 #[derive(Debug)]
-pub(crate) struct Report {
-    pub(crate) text: String,
-    pub(crate) json: Value,
-    pub(crate) warnings: Vec<Failure>,
-    pub(crate) exit: Exit,
+pub struct Report {
+    /// For people.
+    pub text: String,
+    /// For scripts.
+    pub json: Value,
+    /// What did not work on the way.
+    pub warnings: Vec<Failure>,
+    /// How the process ends.
+    pub exit: Exit,
 }
 
 impl Report {
-    pub(crate) fn ok(text: String, json: Value) -> Self {
+    /// The result of a command that did everything.
+    pub fn ok(text: String, json: Value) -> Self {
         Self { text, json, warnings: Vec::new(), exit: Exit::Ok }
     }
 
     /// Prints the result to stdout and the warnings to stderr.
-    pub(crate) fn print(&self, format: Format) -> Exit {
+    pub fn print(&self, format: Format) -> Exit {
         let printed = match format.document(&self.json) {
             None if self.text.is_empty() => Ok(()),
             None => print_line(self.text.trim_end()),
@@ -82,17 +87,17 @@ impl Report {
 
 /// Text that moves no cursor and rings no bell: control characters and those that turn the direction of writing, which a
 /// stranger may have put into a message, are written as in JSON. Ends of lines and tabs stay; see [`one_line`].
-pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
+pub fn harmless(text: &str) -> Cow<'_, str> {
     escaped(text, |c| is_command(c) && c != '\n' && c != '\t')
 }
 
 /// The same for what has to stay on its line.
-pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+pub fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, is_command)
 }
 
 /// Lines, each of which stays one.
-pub(crate) fn lines(lines: &[String]) -> String {
+pub fn lines(lines: &[String]) -> String {
     lines.iter().map(|line| one_line(line)).collect::<Vec<_>>().join("\n")
 }
 
@@ -118,14 +123,17 @@ fn escaped(text: &str, is_escaped: fn(char) -> bool) -> Cow<'_, str> {
 }
 
 /// Writes one line to the standard output.
-pub(crate) fn print_line(line: &str) -> std::io::Result<()> {
+///
+/// # Errors
+/// The system's, such as a reader that is gone.
+pub fn print_line(line: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", harmless(line))?;
     out.flush()
 }
 
 /// A value without the quotes of JSON.
-pub(crate) fn plain(value: &Value) -> String {
+pub fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
@@ -133,12 +141,12 @@ pub(crate) fn plain(value: &Value) -> String {
 }
 
 /// Writes one line to the standard error; there is nobody to tell when that fails.
-pub(crate) fn print_error(line: &str) {
+pub fn print_error(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", harmless(line));
 }
 
 /// Aligned columns without borders; the header starts with `#`, as in RocketMQ's tables.
-pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(header.iter().map(|name| format!("#{name}")));
@@ -150,7 +158,7 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
 }
 
 /// A time in milliseconds since the Unix epoch as local time; empty for 0, which stands for "never".
-pub(crate) fn local_time(millis: i64) -> String {
+pub fn local_time(millis: i64) -> String {
     match chrono::DateTime::from_timestamp_millis(millis) {
         Some(time) if millis != 0 => {
             time.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S,%3f").to_string()
@@ -160,7 +168,7 @@ pub(crate) fn local_time(millis: i64) -> String {
 }
 
 /// A duration in milliseconds in its two largest units.
-pub(crate) fn short_duration(millis: u64) -> String {
+pub fn short_duration(millis: u64) -> String {
     let seconds = millis / 1000;
     match seconds {
         86400.. => format!("{}d {}h", seconds / 86400, seconds % 86400 / 3600),

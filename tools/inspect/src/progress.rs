@@ -1,15 +1,15 @@
 //! How far a long read is: a bar on a terminal, lines elsewhere when asked for.
 
-use super::Source;
-use crate::output::print_error;
+use crate::folder::Source;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kerolox_log::inspect::Inspector;
+use kerolox_report::output::print_error;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
-pub(super) struct Progress {
+pub(crate) struct Progress {
     start: u64,
     total: u64,
     shown: Shown,
@@ -23,7 +23,7 @@ enum Shown {
 
 impl Progress {
     /// Progress through the log up to its end, as far as that is known.
-    pub(super) fn of(log: &Inspector, source: &Source) -> Self {
+    pub(crate) fn of(log: &Inspector, source: &Source) -> Self {
         let start = log.segments().next().map_or(0, |segment| segment.base);
         let last = log.segments().last().map_or(0, |segment| segment.base + segment.len);
         // The last segment is longer than what was written; the checkpoint is the better guess.
@@ -45,7 +45,7 @@ impl Progress {
     }
 
     /// Everything before `position` was read.
-    pub(super) fn at(&mut self, position: u64) {
+    pub(crate) fn at(&mut self, position: u64) {
         match &mut self.shown {
             Shown::Nothing => {}
             Shown::Bar(bar) => bar.set_position((position - self.start).min(self.total)),
@@ -58,7 +58,7 @@ impl Progress {
     }
 
     /// The end was reached.
-    pub(super) fn done(self) {
+    pub(crate) fn done(self) {
         self.line(self.start + self.total);
         if let Shown::Bar(bar) = self.shown {
             bar.finish_and_clear();

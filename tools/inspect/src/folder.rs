@@ -1,21 +1,15 @@
-//! `store`: looking into the data folder of a broker without a broker, and without changing a byte of it.
+//! A broker's data folder, opened for reading alone: no byte of it is changed.
 //!
 //! While a broker works in the folder its log can still be read: what is before the checkpoint is durable and never
 //! changes, and behind it the first thing that is no record counts as the end. The index cannot: RocksDB may remove
 //! files under a reader. So `--online` reads the log alone.
 
-mod describe;
-pub(crate) mod dump;
-mod progress;
-pub(crate) mod stats;
-pub(crate) mod verify;
-
-use crate::outcome::{Failure, Result};
-use crate::output::Format;
 use clap::Args;
 use kerolox_log::LogError;
 use kerolox_log::fs::OsFolder;
 use kerolox_log::inspect::{Inspector, Mode};
+use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::output::Format;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
@@ -27,24 +21,24 @@ pub(crate) struct Source {
     data: PathBuf,
     /// Read the log alone, although a broker may be working in the folder
     #[arg(long)]
-    online: bool,
+    pub(crate) online: bool,
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
     /// Print progress lines where there is no terminal for a progress bar
     #[arg(long)]
-    progress: bool,
+    pub(crate) progress: bool,
 }
 
 /// A data folder that is being read. Holds its lock, unless it is read online: no broker can start meanwhile.
-struct DataFolder {
-    log: Inspector,
-    index: PathBuf,
+pub(crate) struct DataFolder {
+    pub(crate) log: Inspector,
+    pub(crate) index: PathBuf,
     _lock: Option<File>,
 }
 
 impl Source {
-    fn open(&self) -> Result<DataFolder> {
+    pub(crate) fn open(&self) -> Result<DataFolder> {
         let log = self.data.join("log");
         let folder = OsFolder::read_only(&log).map_err(|error| {
             Failure::not_found(format!(
@@ -80,6 +74,6 @@ fn lock(data: &Path) -> Result<Option<File>> {
 }
 
 /// A log that cannot be read on, as a failure of the command.
-fn unreadable(error: &LogError) -> Failure {
+pub(crate) fn unreadable(error: &LogError) -> Failure {
     Failure::failed(error.to_string())
 }

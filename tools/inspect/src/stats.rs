@@ -1,13 +1,14 @@
-//! `store stats`.
+//! `kerolox-inspect stats`.
 
-use super::progress::Progress;
-use super::{Source, describe, unreadable};
-use crate::outcome::{Exit, Failure, Result};
-use crate::output::{Report, local_time, table};
+use crate::describe;
+use crate::folder::{Source, unreadable};
+use crate::progress::Progress;
 use clap::Args;
 use kerolox_core::record::{Kind, MessageRecord};
 use kerolox_log::Frame;
 use kerolox_log::inspect::Finding;
+use kerolox_report::outcome::{Exit, Failure, Result};
+use kerolox_report::output::{Report, local_time, table};
 use kerolox_store::state::check::LogReplay;
 use serde::Serialize;
 use serde_json::json;
@@ -61,7 +62,7 @@ struct TopicCount {
 }
 
 impl Stats {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) fn run(self) -> Result<Report> {
         let mut data = self.source.open()?;
         let mut counts = Counts::default();
         let mut replay = LogReplay::without_entries();

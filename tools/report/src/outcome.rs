@@ -1,19 +1,22 @@
 //! How a command can end, for people and for scripts.
 
 use crate::output::{Format, print_error};
-use kerolox_client::Error;
 use serde_json::json;
 
 /// Exit codes of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Exit {
+pub enum Exit {
+    /// Everything was done.
     Ok = 0,
+    /// Nothing was done, or it is not as it should be.
     Failed = 1,
     /// The command line makes no sense.
     Usage = 2,
     /// Some brokers did it, others did not.
     Partial = 3,
+    /// What the command is about is not there.
     NotFound = 4,
+    /// The server does not allow it.
     Denied = 5,
     /// No answer from a nameserver or broker.
     Unreachable = 6,
@@ -21,40 +24,49 @@ pub(crate) enum Exit {
 
 /// A command that did nothing of what it should.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Failure {
-    pub(crate) exit: Exit,
-    pub(crate) message: String,
+pub struct Failure {
+    /// How the process ends.
+    pub exit: Exit,
+    /// Says what was wrong and what to do about it.
+    pub message: String,
 }
 
 /// Result of a command's parts.
-pub(crate) type Result<T> = std::result::Result<T, Failure>;
+pub type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
-    pub(crate) fn usage(message: impl Into<String>) -> Self {
+    /// The command line makes no sense.
+    pub fn usage(message: impl Into<String>) -> Self {
         Self { exit: Exit::Usage, message: message.into() }
     }
 
-    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+    /// What the command is about is not there.
+    pub fn not_found(message: impl Into<String>) -> Self {
         Self { exit: Exit::NotFound, message: message.into() }
     }
 
-    pub(crate) fn failed(message: impl Into<String>) -> Self {
+    /// It did not work.
+    pub fn failed(message: impl Into<String>) -> Self {
         Self { exit: Exit::Failed, message: message.into() }
     }
 
     /// The same failure with a sentence in front that says what was being done.
-    pub(crate) fn during(self, what: impl std::fmt::Display) -> Self {
+    #[must_use]
+    pub fn during(self, what: impl std::fmt::Display) -> Self {
         Self { message: format!("{what}: {}", self.message), ..self }
     }
 
-    pub(crate) fn print(&self, format: Format) {
+    /// Prints it to the standard error.
+    pub fn print(&self, format: Format) {
         let value = json!({ "error": self.message, "exit": self.exit as u8 });
         print_error(&format.item(&value).unwrap_or_else(|| self.message.clone()));
     }
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
+#[cfg(feature = "client")]
+impl From<kerolox_client::Error> for Failure {
+    fn from(error: kerolox_client::Error) -> Self {
+        use kerolox_client::Error;
         let exit = match &error {
             Error::Invalid(_) => Exit::Usage,
             Error::Unreachable { .. } | Error::Timeout { .. } | Error::Broken { .. } => Exit::Unreachable,
@@ -70,7 +82,7 @@ impl From<Error> for Failure {
 }
 
 /// The exit code of an operation on several brokers, from what each of them did.
-pub(crate) fn combined<'a>(failures: impl Iterator<Item = Option<&'a Failure>>) -> Exit {
+pub fn combined<'a>(failures: impl Iterator<Item = Option<&'a Failure>>) -> Exit {
     let (mut first, mut some_did) = (None, false);
     for failure in failures {
         match failure {
@@ -88,15 +100,18 @@ pub(crate) fn combined<'a>(failures: impl Iterator<Item = Option<&'a Failure>>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kerolox_client::Code;
 
+    #[cfg(feature = "client")]
     fn exit_of_code(code: i32) -> Exit {
+        use kerolox_client::{Code, Error};
         let error = Error::Server { endpoint: "b:1".into(), code: Code(code), message: "m".into() };
         Failure::from(error).exit
     }
 
+    #[cfg(feature = "client")]
     #[test]
     fn errors_map_to_exit_codes() {
+        use kerolox_client::Error;
         assert_eq!(exit_of_code(40402), Exit::NotFound);
         assert_eq!(exit_of_code(40100), Exit::Denied);
         assert_eq!(exit_of_code(40000), Exit::Failed);

@@ -1,13 +1,14 @@
-//! `store verify`.
+//! `kerolox-inspect verify`.
 
-use super::progress::Progress;
-use super::{DataFolder, Source, describe, unreadable};
-use crate::outcome::{Exit, Failure, Result};
-use crate::output::{Report, table};
+use crate::describe;
+use crate::folder::{DataFolder, Source, unreadable};
+use crate::progress::Progress;
 use clap::Args;
 use kerolox_core::record::Record;
 use kerolox_log::inspect::Finding;
 use kerolox_log::{DamagedRange, Frame};
+use kerolox_report::outcome::{Exit, Failure, Result};
+use kerolox_report::output::{Report, table};
 use kerolox_rocks::RocksKv;
 use kerolox_store::state::check::{self, Comparison, LogReplay};
 use serde::Serialize;
@@ -66,7 +67,7 @@ enum Index {
 }
 
 impl Verify {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) fn run(self) -> Result<Report> {
         let mut data = self.source.open()?;
         let index = if self.source.online {
             Index::Not("not compared: a broker may be writing it".to_owned())

@@ -1,13 +1,13 @@
-//! `store dump`.
+//! `kerolox-inspect dump`.
 
-use super::describe::{self, BodyForm};
-use super::{Source, unreadable};
-use crate::outcome::{Exit, Failure, Result};
-use crate::output::{Format, Report, harmless, local_time, one_line, print_error};
+use crate::describe::{self, BodyForm};
+use crate::folder::{Source, unreadable};
 use clap::Args;
 use kerolox_core::record::Record;
 use kerolox_log::Frame;
 use kerolox_log::inspect::Finding;
+use kerolox_report::outcome::{Exit, Failure, Result};
+use kerolox_report::output::{Format, Report, harmless, local_time, one_line, print_error};
 use serde_json::{Value, json};
 use std::io::{BufWriter, ErrorKind, Write};
 
@@ -34,7 +34,7 @@ pub(crate) struct Dump {
 }
 
 impl Dump {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) fn run(self) -> Result<Report> {
         let mut data = self.source.open()?;
         data.log.skip_to_segment_of(self.from);
         let mut out = BufWriter::new(std::io::stdout().lock());

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 /// How a message body is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum BodyForm {
+pub(crate) enum BodyForm {
     /// As UTF-8, with what is not text replaced
     Text,
     /// Two digits per byte
@@ -25,7 +25,7 @@ pub(super) enum BodyForm {
 }
 
 /// Names of the kinds, as `dump --kind` takes them and every command prints them.
-pub(super) const KINDS: [(Kind, &str); 8] = [
+pub(crate) const KINDS: [(Kind, &str); 8] = [
     (Kind::Message, "message"),
     (Kind::Release, "release"),
     (Kind::Discard, "discard"),
@@ -37,7 +37,7 @@ pub(super) const KINDS: [(Kind, &str); 8] = [
 ];
 
 /// Name of a kind number.
-pub(super) fn kind_name(kind: u8) -> String {
+pub(crate) fn kind_name(kind: u8) -> String {
     let known = KINDS.iter().find(|(known, _)| *known as u8 == kind);
     known.map_or_else(|| format!("kind {kind}"), |(_, name)| (*name).to_owned())
 }
@@ -46,7 +46,7 @@ pub(super) fn kind_name(kind: u8) -> String {
 ///
 /// # Errors
 /// A sentence with the names that there are.
-pub(super) fn parse_kind(word: &str) -> Result<u8, String> {
+pub(crate) fn parse_kind(word: &str) -> Result<u8, String> {
     let known = KINDS.iter().find(|(_, name)| *name == word);
     known.map(|(kind, _)| *kind as u8).ok_or_else(|| {
         let names: Vec<&str> = KINDS.iter().map(|(_, name)| *name).collect();
@@ -55,13 +55,13 @@ pub(super) fn parse_kind(word: &str) -> Result<u8, String> {
 }
 
 /// Fields of a record, in the order in which people want to read them.
-pub(super) type Fields = Vec<(&'static str, Value)>;
+pub(crate) type Fields = Vec<(&'static str, Value)>;
 
 /// What is in a record.
 ///
 /// # Errors
 /// The reason when the stored bytes of a message are not what the format says.
-pub(super) fn fields(record: &Record, body: Option<BodyForm>) -> Result<Fields, String> {
+pub(crate) fn fields(record: &Record, body: Option<BodyForm>) -> Result<Fields, String> {
     Ok(match record {
         Record::Message(message) => message_fields(message, body)?,
         Record::Release(record) => decision_fields(record.held, &record.by, record.source(), &record.reason),
@@ -81,7 +81,7 @@ pub(super) fn fields(record: &Record, body: Option<BodyForm>) -> Result<Fields, 
 }
 
 /// Fields as one line of text.
-pub(super) fn words(fields: &Fields) -> String {
+pub(crate) fn words(fields: &Fields) -> String {
     let word = |(name, value): &(&str, Value)| match value {
         Value::String(text) if !text.is_empty() && !text.contains(char::is_whitespace) => {
             format!("{name}={text}")
@@ -92,7 +92,7 @@ pub(super) fn words(fields: &Fields) -> String {
 }
 
 /// Fields as a JSON object.
-pub(super) fn object(fields: Fields) -> Map<String, Value> {
+pub(crate) fn object(fields: Fields) -> Map<String, Value> {
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
