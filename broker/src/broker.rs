@@ -12,12 +12,13 @@ use kerolox_gateway::access::drain;
 use kerolox_gateway::clients::Clients;
 use kerolox_gateway::registrar::{AddressError, Registrar};
 use kerolox_gateway::routes::Routes;
+use kerolox_gateway::stack;
 use kerolox_log::fs::OsFolder;
 use kerolox_log::{LogOptions, Salt};
 use kerolox_proto::kerolox::BrokerInfo;
 use kerolox_runtime::data_folder::DataFolder;
 use kerolox_runtime::health::Checks;
-use kerolox_runtime::listen::{ListenError, Listener, grpc_server};
+use kerolox_runtime::listen::{ListenError, Listener};
 use kerolox_runtime::process::{Shutdown, now_ms, private_folder};
 use kerolox_runtime::tls::{TlsError, server_config};
 use kerolox_store::{GuardedClock, Store, StoreError, StoreOptions};
@@ -164,7 +165,7 @@ impl Broker {
         let door = Door::closed(vitals.opening.clone(), vitals.store.clone(), role, replication);
         // Until the reign is handed over, clients are served.
         let closing = Shutdown::new();
-        let server = grpc_server(listener.connections().memory()).serve_with_incoming_shutdown(
+        let server = stack::server(listener.connections().memory()).serve_with_incoming_shutdown(
             door.clone(),
             listener.incoming(tls),
             closing.requested(),

@@ -14,11 +14,12 @@ use kerolox_gateway::producers::ProducersService;
 use kerolox_gateway::registry::RegistryService;
 use kerolox_gateway::relay::Relay;
 use kerolox_gateway::routes::Routes;
+use kerolox_gateway::stack;
 use kerolox_gateway::telemetry::{RegisteredPolicy, push_settings};
 use kerolox_runtime::data_folder::DataFolder;
 use kerolox_runtime::health::{Check, Checks};
 use kerolox_runtime::inspect::InspectedProcess;
-use kerolox_runtime::listen::{ListenError, Listener, grpc_server};
+use kerolox_runtime::listen::{ListenError, Listener};
 use kerolox_runtime::process::Shutdown;
 use kerolox_runtime::tls::{TlsError, server_config};
 
@@ -152,7 +153,7 @@ impl Nameserver {
             // It stores and delivers nothing.
             rates: Arc::new(|| (0.0, 0.0)),
         });
-        let serving = grpc_server(listener.connections().memory())
+        let serving = stack::server(listener.connections().memory())
             .add_service(RegistryService::server(routes))
             .add_service(ProducersService::server(Arc::clone(&clients), None))
             .add_service(access)

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use kerolox_core::delivery::{DeliveryHandle, HandleError, LeaseId};
 use kerolox_core::group::Start;
 use kerolox_core::lite::is_lite;
-use kerolox_gateway::access::relay_acks;
 use kerolox_gateway::headers::ClientHeaders;
 use kerolox_gateway::refusal::{Refusal, ok_status};
-use kerolox_gateway::relay::{self, acks};
+use kerolox_gateway::relay::acks;
+use kerolox_gateway::sdk::Placed;
 use kerolox_model::names::in_namespace;
 use kerolox_model::token::ReceiptHandle;
 use kerolox_proto::v2::{self, AckMessageEntry, AckMessageResultEntry};
 use kerolox_runtime::process::now_ms;
-use tonic::Request;
 
 use super::receive::invisible_ms;
 use super::{Context, stored_group};
@@ -24,39 +23,13 @@ use crate::engine::refused_by_log;
 /// milliseconds, and would get the message back at once, again and again.
 const NODE_BACKOFF_MS_MIN: u64 = 1_000;
 
-/// Acknowledges deliveries; those of other brokers are passed on.
+/// Acknowledges deliveries of this broker group, and gives the result of each with its place in the request.
 pub(super) async fn ack_message(
-    context: &Context,
-    request: Request<v2::AckMessageRequest>,
-) -> Result<v2::AckMessageResponse, Refusal> {
-    let (metadata, _, request) = request.into_parts();
-    let client = ClientHeaders::lenient(&metadata);
-    if request.entries.is_empty() {
-        return Err(Refusal::invalid_receipt_handle(
-            "the request acknowledges nothing; add an entry with the message's receipt handle",
-        ));
-    }
-    let mut plan = acks::plan(request.entries);
-    let own = plan.by_owner.remove(&context.broker).unwrap_or_default();
-    let mut results = plan.refused;
-    if !plan.by_owner.is_empty() {
-        let parts = (metadata, request.group.clone(), request.topic.clone());
-        results.extend(relay_acks(&context.relay, parts, plan.by_owner).await);
-    }
-    let named = (request.group.as_ref(), request.topic.as_ref());
-    results.extend(ack_own(context, &client, named, own).await?);
-    Ok(acks::merge(results))
-}
-
-async fn ack_own(
     context: &Context,
     client: &ClientHeaders,
     named: (Option<&v2::Resource>, Option<&v2::Resource>),
-    entries: Vec<(usize, AckMessageEntry)>,
-) -> Result<Vec<(usize, AckMessageResultEntry)>, Refusal> {
-    if entries.is_empty() {
-        return Ok(Vec::new());
-    }
+    entries: Placed<AckMessageEntry>,
+) -> Result<Placed<AckMessageResultEntry>, Refusal> {
     let mut touched: Vec<Arc<TopicSubscription>> = Vec::new();
     let mut results = Vec::with_capacity(entries.len());
     for (place, entry) in entries {
@@ -86,16 +59,11 @@ async fn ack_own(
 /// Sets anew when a delivered message becomes visible again.
 pub(super) async fn change_invisible_duration(
     context: &Context,
-    request: Request<v2::ChangeInvisibleDurationRequest>,
+    client: &ClientHeaders,
+    request: v2::ChangeInvisibleDurationRequest,
 ) -> Result<v2::ChangeInvisibleDurationResponse, Refusal> {
-    let owner = relay::owner_of_receipt(&request.get_ref().receipt_handle)?;
-    if context.is_foreign(&owner) {
-        return context.relay.change_invisible_duration(&owner, request).await;
-    }
-    let client = ClientHeaders::lenient(request.metadata());
-    let request = request.into_inner();
     let asked_ms = invisible_ms(request.invisible_duration.as_ref(), 0)?;
-    let duration_ms = if is_node(context, &client) { asked_ms.max(NODE_BACKOFF_MS_MIN) } else { asked_ms };
+    let duration_ms = if is_node(context, client) { asked_ms.max(NODE_BACKOFF_MS_MIN) } else { asked_ms };
     let named = (request.group.as_ref(), request.topic.as_ref());
     let (subscription, handle) =
         open_handle(context, &client.client_id, named, &request.receipt_handle).await?;
@@ -116,21 +84,9 @@ pub(super) async fn change_invisible_duration(
 /// is configured.
 pub(super) async fn forward_to_dead_letter_queue(
     context: &Context,
-    request: Request<v2::ForwardMessageToDeadLetterQueueRequest>,
+    client: &ClientHeaders,
+    request: &v2::ForwardMessageToDeadLetterQueueRequest,
 ) -> Result<v2::ForwardMessageToDeadLetterQueueResponse, Refusal> {
-    if request.get_ref().receipt_handle.is_empty() {
-        // The C++ SDK names nothing but the message id. The message is delivered again, and becomes a dead letter when its
-        // attempts are used up.
-        return Err(Refusal::invalid_receipt_handle(
-            "the request names no receipt handle; set it to the handle that came with the message",
-        ));
-    }
-    let owner = relay::owner_of_receipt(&request.get_ref().receipt_handle)?;
-    if context.is_foreign(&owner) {
-        return context.relay.forward_message_to_dead_letter_queue(&owner, request).await;
-    }
-    let client = ClientHeaders::lenient(request.metadata());
-    let request = request.into_inner();
     let named = (request.group.as_ref(), request.topic.as_ref());
     let (subscription, handle) =
         open_handle(context, &client.client_id, named, &request.receipt_handle).await?;

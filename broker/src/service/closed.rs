@@ -7,25 +7,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use kerolox_gateway::access::{Answer, Items, answer, refused_stream};
+use kerolox_gateway::access_point::AccessPoint;
 use kerolox_gateway::headers::ClientHeaders;
-use kerolox_gateway::refusal::Refusal;
 use kerolox_gateway::relay::refuse_relayed;
-use kerolox_gateway::telemetry::TelemetryStream;
 use kerolox_proto::kerolox::replication_server::ReplicationServer;
-use kerolox_proto::v2::messaging_service_server::{MessagingService, MessagingServiceServer};
-use kerolox_proto::v2::{self, Code};
 use kerolox_replication::MemberRole;
 use kerolox_store::Opening;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http;
 use tonic::metadata::MetadataMap;
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{AxumRouter, Routes};
-use tonic::{Request, Response, Status, Streaming};
 
 use crate::replication::{ReplicationService, StoreCell};
 
@@ -138,7 +134,10 @@ impl Door {
         if let Some(replication) = replication {
             closed = closed.add_service(replication);
         }
-        let refusing = MessagingServiceServer::new(Closed { why: why.clone() });
+        let refusing = {
+            let why = why.clone();
+            AccessPoint::refusing(move || why.reason())
+        };
         let refusing = InterceptedService::new(refusing, refuse_relayed(move || why.reason()));
         let closed = closed.add_service(refusing);
         Self {
@@ -335,85 +334,6 @@ impl Why {
             _ => "the broker is opening its log; try again in a moment".to_owned(),
         }
     }
-}
-
-/// The SDK protocol of a broker that cannot serve yet. INTERNAL_SERVER_ERROR is what SDKs repeat elsewhere or later.
-struct Closed {
-    why: Why,
-}
-
-impl Closed {
-    fn refusal(&self) -> Refusal {
-        Refusal::new(Code::InternalServerError, self.why.reason())
-    }
-}
-
-/// Calls with one answer are all refused in the same way; macros cannot be used inside the attribute, so it is in here.
-macro_rules! refuse {
-    ($($call:ident: $request:ident => $response:ident),* $(,)?) => {
-        #[tonic::async_trait]
-        impl MessagingService for Closed {
-            type ReceiveMessageStream = Items<v2::ReceiveMessageResponse>;
-            type PullMessageStream = Items<v2::PullMessageResponse>;
-            type TelemetryStream = TelemetryStream;
-
-            $(async fn $call(&self, request: Request<v2::$request>) -> Answer<v2::$response> {
-                let headers = ClientHeaders::lenient(request.metadata());
-                answer(&headers, Err(self.refusal()))
-            })*
-
-            async fn change_invisible_duration(
-                &self,
-                request: Request<v2::ChangeInvisibleDurationRequest>,
-            ) -> Answer<v2::ChangeInvisibleDurationResponse> {
-                let headers = ClientHeaders::lenient(request.metadata());
-                // SDKs keep the handle of the answer whatever its status, so they get back the one that they have.
-                let receipt_handle = request.into_inner().receipt_handle;
-                let status = Some(self.refusal().to_status(&headers));
-                Ok(Response::new(v2::ChangeInvisibleDurationResponse { status, receipt_handle }))
-            }
-
-            async fn receive_message(
-                &self,
-                request: Request<v2::ReceiveMessageRequest>,
-            ) -> Answer<Self::ReceiveMessageStream> {
-                let headers = ClientHeaders::lenient(request.metadata());
-                Ok(Response::new(refused_stream(&headers, &self.refusal())))
-            }
-
-            async fn pull_message(
-                &self,
-                request: Request<v2::PullMessageRequest>,
-            ) -> Answer<Self::PullMessageStream> {
-                let headers = ClientHeaders::lenient(request.metadata());
-                Ok(Response::new(refused_stream(&headers, &self.refusal())))
-            }
-
-            async fn telemetry(
-                &self,
-                _request: Request<Streaming<v2::TelemetryCommand>>,
-            ) -> Answer<TelemetryStream> {
-                Err(Status::unavailable(self.why.reason()))
-            }
-        }
-    };
-}
-
-refuse! {
-    query_route: QueryRouteRequest => QueryRouteResponse,
-    query_assignment: QueryAssignmentRequest => QueryAssignmentResponse,
-    heartbeat: HeartbeatRequest => HeartbeatResponse,
-    notify_client_termination: NotifyClientTerminationRequest => NotifyClientTerminationResponse,
-    send_message: SendMessageRequest => SendMessageResponse,
-    end_transaction: EndTransactionRequest => EndTransactionResponse,
-    ack_message: AckMessageRequest => AckMessageResponse,
-    forward_message_to_dead_letter_queue:
-        ForwardMessageToDeadLetterQueueRequest => ForwardMessageToDeadLetterQueueResponse,
-    recall_message: RecallMessageRequest => RecallMessageResponse,
-    update_offset: UpdateOffsetRequest => UpdateOffsetResponse,
-    get_offset: GetOffsetRequest => GetOffsetResponse,
-    query_offset: QueryOffsetRequest => QueryOffsetResponse,
-    sync_lite_subscription: SyncLiteSubscriptionRequest => SyncLiteSubscriptionResponse,
 }
 
 #[cfg(test)]

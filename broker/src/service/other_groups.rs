@@ -10,15 +10,15 @@ use std::time::Duration;
 use kerolox_gateway::access::Items;
 use kerolox_gateway::answers::AnswerWay;
 use kerolox_gateway::relay::own_call;
-use kerolox_proto::raw;
-use kerolox_proto::v2::{self, Code, receive_message_response::Content};
+use kerolox_proto::raw::{self, receive_message_response::Content};
+use kerolox_proto::v2::{self, Code};
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Extensions, Request};
 
+use super::Context;
 use super::receive::Call;
-use super::{Context, still_encoded};
 
 /// Header of a receive that a broker makes in the place of a consumer, who waits there.
 const IN_PLACE: &str = "x-kerolox-in-place";
@@ -128,12 +128,12 @@ impl<'a> OtherGroups<'a> {
         let mut relayed = Box::pin(relayed);
         let first = relayed.next().await;
         match first {
-            Some(Ok(v2::ReceiveMessageResponse { content: Some(Content::Status(status)) })) => {
+            Some(Ok(raw::ReceiveMessageResponse { content: Some(Content::Status(status)) })) => {
                 match status.code() {
                     Code::Ok => {
                         let content = Some(Content::Status(status));
-                        let head = tokio_stream::once(Ok(v2::ReceiveMessageResponse { content }));
-                        Ok(Some(still_encoded(head.chain(relayed))))
+                        let head = tokio_stream::once(Ok(raw::ReceiveMessageResponse { content }));
+                        Ok(Some(Box::pin(head.chain(relayed))))
                     }
                     Code::MessageNotFound => Ok(None),
                     _ => Err(()),

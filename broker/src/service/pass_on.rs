@@ -25,15 +25,13 @@ pub(super) async fn pass_on(
     if is_relayed(request.metadata()) {
         return None;
     }
-    let decoded = request.get_ref().messages.iter().map(|message| v2::Message::decode(message.clone()));
-    let messages: Vec<v2::Message> = decoded.collect::<Result<_, _>>().ok()?;
-    let first = messages.first()?;
+    let first = v2::Message::decode(request.get_ref().messages.first()?.clone()).ok()?;
     let mut groups = context.routes.writable_groups(first.topic.as_ref()).ok()?;
     groups.retain(|group| context.is_foreign(group));
-    for group in context.spread.order(groups, first) {
-        let send = v2::SendMessageRequest { messages: messages.clone() };
+    for group in context.spread.order(groups, &first) {
+        let send = request.get_ref().clone();
         let send = Request::from_parts(request.metadata().clone(), Extensions::new(), send);
-        match context.relay.send_message(&group, send).await {
+        match context.relay.unary(&group, send).await {
             Ok(answer) if !was_declined(&answer) => return Some(answer),
             Ok(answer) => tracing::debug!(group, ?answer, "a send that was passed on was declined"),
             Err(refusal) => tracing::debug!(group, %refusal, "a send could not be passed on"),

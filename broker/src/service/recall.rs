@@ -4,7 +4,6 @@ use kerolox_core::record::{ProgressItem, ProgressRecord, Record, TimerDecision, 
 use kerolox_core::timer::{ScheduledMessage, TimerPhase};
 use kerolox_gateway::headers::ClientHeaders;
 use kerolox_gateway::refusal::{Refusal, ok_status};
-use kerolox_gateway::relay;
 use kerolox_gateway::routes::stored_topic;
 use kerolox_model::token::RecallHandle;
 use kerolox_proto::v2::{self, Code};
@@ -18,13 +17,8 @@ use crate::engine::{Engine, refused_by_log, refused_by_store};
 pub(super) async fn recall_message(
     context: &Context,
     client: &ClientHeaders,
-    request: Request<v2::RecallMessageRequest>,
+    request: &v2::RecallMessageRequest,
 ) -> Result<v2::RecallMessageResponse, Refusal> {
-    let owner = relay::owner_of_recall(&request.get_ref().recall_handle)?;
-    if context.is_foreign(&owner) {
-        return context.relay.recall_message(&owner, request).await;
-    }
-    let request = request.into_inner();
     let handle = RecallHandle::from_text(&request.recall_handle)
         .map_err(|error| Refusal::invalid_recall_handle(&error))?;
     let timer = pending(&context.engine, &handle)?;

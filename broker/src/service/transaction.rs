@@ -4,7 +4,6 @@ use kerolox_core::record::{DiscardRecord, ProgressItem, ProgressRecord, Record, 
 use kerolox_core::transaction::{Source, Undecided};
 use kerolox_gateway::headers::ClientHeaders;
 use kerolox_gateway::refusal::{Refusal, ok_status};
-use kerolox_gateway::relay;
 use kerolox_model::names::in_namespace;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::v2::{self, Code, TransactionResolution};
@@ -18,18 +17,13 @@ use crate::engine::{refused_by_log, refused_by_store};
 pub(super) async fn end_transaction(
     context: &Context,
     client: &ClientHeaders,
-    request: Request<v2::EndTransactionRequest>,
+    request: &v2::EndTransactionRequest,
 ) -> Result<v2::EndTransactionResponse, Refusal> {
-    let owner = relay::owner_of_transaction(&request.get_ref().transaction_id)?;
-    if context.is_foreign(&owner) {
-        return context.relay.end_transaction(&owner, request).await;
-    }
-    let request = request.into_inner();
     let id = TransactionId::from_text(&request.transaction_id)
         .map_err(|error| Refusal::invalid_transaction_id(&error))?;
     check_exists(context, &id, request.topic.as_ref())?;
     check_resolution(request.resolution)?;
-    let record = record(&request, id.position, &client.client_id);
+    let record = record(request, id.position, &client.client_id);
     let applied = context.engine.propose(&record).await.map_err(|error| refused_by_log(&error))?;
     match applied.outcome {
         // "Still unknown": it will be asked about again.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use kerolox_model::names::validate_group;
@@ -23,109 +22,45 @@ pub type Answer<T> = Result<Response<T>, Status>;
 /// Stream of a streaming call.
 pub type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// The answer, or the refusal in its body, in a code that the client knows.
-///
-/// # Errors
-/// None: business errors travel in the body.
-pub fn answer<T: Refusable>(headers: &ClientHeaders, outcome: Result<T, Refusal>) -> Answer<T> {
-    Ok(Response::new(outcome.unwrap_or_else(|refusal| refusal.answer(headers))))
-}
-
 /// A stream of one item, the refusal.
 pub fn refused_stream<T: Refusable + Send + 'static>(headers: &ClientHeaders, refusal: &Refusal) -> Items<T> {
     Box::pin(tokio_stream::once(Ok(refusal.answer(headers))))
 }
 
-/// Reads the headers and counts the call as a sign of life.
-///
-/// # Errors
-/// See [`ClientHeaders::from_metadata`].
-pub fn greet<T>(request: &Request<T>, clients: &Clients) -> Result<ClientHeaders, Refusal> {
-    let headers = ClientHeaders::from_metadata(request.metadata())?;
-    clients.touch(&headers.client_id);
-    Ok(headers)
-}
-
 /// QueryRoute.
 ///
 /// # Errors
-/// None.
+/// The refusal of a topic that no broker has, or of which nothing is known at the moment.
 pub async fn query_route(
-    request: Request<v2::QueryRouteRequest>,
+    client: &ClientHeaders,
+    request: v2::QueryRouteRequest,
     routes: &Routes,
-    clients: &Clients,
-) -> Answer<v2::QueryRouteResponse> {
-    let headers = ClientHeaders::lenient(request.metadata());
-    let outcome = async {
-        greet(&request, clients)?;
-        let v2::QueryRouteRequest { topic, endpoints } = request.into_inner();
-        stored_topic(topic.as_ref())?;
-        let instead = endpoints.as_ref().filter(|_| !headers.tries_each_address());
-        let topic = topic.unwrap_or_default();
-        let message_queues = routes.through_election(|routes| routes.message_queues(&topic, instead)).await?;
-        Ok(v2::QueryRouteResponse { status: Some(ok_status()), message_queues })
-    };
-    answer(&headers, outcome.await)
+) -> Result<v2::QueryRouteResponse, Refusal> {
+    let v2::QueryRouteRequest { topic, endpoints } = request;
+    stored_topic(topic.as_ref())?;
+    let instead = endpoints.as_ref().filter(|_| !client.tries_each_address());
+    let topic = topic.unwrap_or_default();
+    let message_queues = routes.through_election(|routes| routes.message_queues(&topic, instead)).await?;
+    Ok(v2::QueryRouteResponse { status: Some(ok_status()), message_queues })
 }
 
 /// QueryAssignment: one answer for all members of a group, since any of them may receive from any queue.
 ///
 /// # Errors
-/// None.
+/// As [`query_route`]; a group name that cannot be used.
 pub async fn query_assignment(
-    request: Request<v2::QueryAssignmentRequest>,
+    client: &ClientHeaders,
+    request: v2::QueryAssignmentRequest,
     routes: &Routes,
-    clients: &Clients,
-) -> Answer<v2::QueryAssignmentResponse> {
-    let headers = ClientHeaders::lenient(request.metadata());
-    let outcome = async {
-        greet(&request, clients)?;
-        let v2::QueryAssignmentRequest { topic, group, endpoints } = request.into_inner();
-        stored_topic(topic.as_ref())?;
-        let group = group.as_ref().map_or("", |group| group.name.as_str());
-        validate_group(group).map_err(|error| Refusal::illegal_group(&error))?;
-        let instead = endpoints.as_ref().filter(|_| !headers.tries_each_address());
-        let topic = topic.unwrap_or_default();
-        let assignments = routes.through_election(|routes| routes.assignments(&topic, instead)).await?;
-        Ok(v2::QueryAssignmentResponse { status: Some(ok_status()), assignments })
-    };
-    answer(&headers, outcome.await)
-}
-
-/// Heartbeat, whether or not the client ever sent settings: after a restart of this server some never do again.
-///
-/// # Errors
-/// None.
-pub fn heartbeat(
-    request: Request<v2::HeartbeatRequest>,
-    clients: &Clients,
-    relay: &Arc<Relay>,
-) -> Answer<v2::HeartbeatResponse> {
-    let headers = ClientHeaders::lenient(request.metadata());
-    let outcome = greet(&request, clients).map(|client| {
-        relay.heartbeat(&client.client_id, request);
-        v2::HeartbeatResponse { status: Some(ok_status()) }
-    });
-    answer(&headers, outcome)
-}
-
-/// NotifyClientTermination; a client that is not known is fine.
-///
-/// # Errors
-/// None.
-pub fn notify_client_termination(
-    request: Request<v2::NotifyClientTerminationRequest>,
-    clients: &Clients,
-    relay: &Arc<Relay>,
-) -> Answer<v2::NotifyClientTerminationResponse> {
-    let headers = ClientHeaders::lenient(request.metadata());
-    let outcome = ClientHeaders::from_metadata(request.metadata()).map(|headers| {
-        let owners = clients.owners(&headers.client_id);
-        clients.terminate(&headers.client_id);
-        relay.notify_client_termination(owners, request);
-        v2::NotifyClientTerminationResponse { status: Some(ok_status()) }
-    });
-    answer(&headers, outcome)
+) -> Result<v2::QueryAssignmentResponse, Refusal> {
+    let v2::QueryAssignmentRequest { topic, group, endpoints } = request;
+    stored_topic(topic.as_ref())?;
+    let group = group.as_ref().map_or("", |group| group.name.as_str());
+    validate_group(group).map_err(|error| Refusal::illegal_group(&error))?;
+    let instead = endpoints.as_ref().filter(|_| !client.tries_each_address());
+    let topic = topic.unwrap_or_default();
+    let assignments = routes.through_election(|routes| routes.assignments(&topic, instead)).await?;
+    Ok(v2::QueryAssignmentResponse { status: Some(ok_status()), assignments })
 }
 
 /// Completes `limit` after `shutdown` is requested, and until then keeps ending the streams that would hold it up.
@@ -155,7 +90,7 @@ pub async fn relay_acks(
             entries: entries.iter().map(|(_, entry)| entry.clone()).collect(),
         };
         let part = Request::from_parts(metadata.clone(), Extensions::new(), part);
-        let answer = relay.ack_message(&owner, part).await;
+        let answer = relay.unary(&owner, part).await;
         let answer = answer.unwrap_or_else(|refusal| v2::AckMessageResponse::refused(refusal.into()));
         results.extend(acks::results(&entries, answer));
     }

@@ -1,298 +1,425 @@
-//! The access point: the SDKs' protocol as a nameserver serves it.
+//! The access point: the SDKs' protocol as nameservers, brokers, and brokers that serve nobody yet answer it.
 //!
-//! Questions about routes and the conversation with clients are answered here. Whatever concerns messages is passed on
-//! to the broker that owns them.
+//! Questions about routes and the conversation with clients are answered here. What concerns messages is answered by the broker
+//! group that owns it: by this process, if it has [`OwnCalls`] of that group, else it is passed on.
 
 use std::sync::Arc;
 
-use crate::access::{self, Answer, Items, answer, refused_stream};
+use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
+use kerolox_proto::raw;
+use kerolox_proto::raw::messaging_service_server::{MessagingService, MessagingServiceServer};
+use kerolox_proto::v2::{self, Code};
+use kerolox_runtime::process::Shutdown;
+use prost::Message as _;
+use tonic::{Request, Response, Status, Streaming};
+use tower::Layer as _;
+
+use crate::access::{self, Answer, Items, refused_stream};
 use crate::answers::AnswerWay;
 use crate::clients::Clients;
 use crate::headers::ClientHeaders;
 use crate::lite::sync_everywhere;
 use crate::polling;
-use crate::refusal::{Refusal, ok_status};
-use crate::relay::{self, Relay, acks};
+use crate::refusal::{Refusable as _, Refusal, ok_status};
+use crate::relay::{Relay, acks, call_number};
 use crate::routes::Routes;
+use crate::sdk::layers::{SessionLayer, SessionService};
+use crate::sdk::{OwnCalls, OwnedCall, SdkCall};
 use crate::spread::Spread;
 use crate::telemetry::{SettingsPolicy, TelemetryStream, telemetry};
-use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
-use kerolox_proto::v2::messaging_service_server::{MessagingService, MessagingServiceServer};
-use kerolox_proto::v2::{self, Code};
-use kerolox_runtime::process::Shutdown;
-use tonic::{Request, Response, Streaming};
 
-/// The SDK protocol without messages of its own.
+/// The gRPC service, behind the layer that keeps sessions.
+pub type AccessServer = SessionService<MessagingServiceServer<AccessPoint>>;
+
+/// The SDKs' protocol.
 pub struct AccessPoint {
-    routes: Arc<Routes>,
-    clients: Arc<Clients>,
-    relay: Arc<Relay>,
-    policy: Arc<dyn SettingsPolicy>,
-    /// The broker group that this server belongs to, if it does.
+    /// Says why nobody is served, unless clients are.
+    serving: Result<Arc<Serving>, Why>,
+}
+
+/// Says why nobody is served.
+type Why = Box<dyn Fn() -> String + Send + Sync>;
+
+/// What an access point is made of.
+pub struct AccessParts {
+    /// Where the brokers are.
+    pub routes: Arc<Routes>,
+    /// Who is connected to this server.
+    pub clients: Arc<Clients>,
+    /// The way to the owners of calls.
+    pub relay: Arc<Relay>,
+    /// What clients are told about themselves.
+    pub policy: Arc<dyn SettingsPolicy>,
+}
+
+struct Serving {
+    parts: AccessParts,
+    /// The broker group that this server belongs to without owning its messages: a slave's.
     home: Option<String>,
+    /// What this process answers itself, if it is the master of a broker group.
+    own: Option<Arc<dyn OwnCalls>>,
     /// Which writable broker a relayed send goes to.
     spread: Spread,
 }
 
 impl AccessPoint {
-    /// The gRPC service over the routes and client sessions of this process. A slave names its broker group as `home`.
+    /// The service of a server that owns no messages. A slave names its broker group as `home`.
     pub fn server(
         routes: Arc<Routes>,
         clients: Arc<Clients>,
         policy: Arc<dyn SettingsPolicy>,
         home: Option<String>,
         shutdown: Shutdown,
-    ) -> MessagingServiceServer<Self> {
+    ) -> AccessServer {
         let relay = Arc::new(Relay::new(Arc::clone(&routes), Arc::clone(&clients), shutdown));
-        let access = Self { routes, clients, relay, policy, home, spread: Spread::default() };
-        MessagingServiceServer::new(access)
-            .max_decoding_message_size(GRPC_DECODE_BYTES_MAX)
-            .max_encoding_message_size(GRPC_DECODE_BYTES_MAX)
+        Self::serving(AccessParts { routes, clients, relay, policy }, home, None)
     }
 
-    /// The broker group for a relayed send. Whoever sends to a slave has chosen its group, even if only the master has heard of
+    /// The service of the master of a broker group.
+    pub fn of_master(parts: AccessParts, own: Arc<dyn OwnCalls>) -> AccessServer {
+        Self::serving(parts, None, Some(own))
+    }
+
+    /// The service of a broker that serves nobody for the time being: it refuses all calls with the sentence that `why` gives, in a
+    /// code that SDKs take for a reason to try again elsewhere or later.
+    pub fn refusing(why: impl Fn() -> String + Send + Sync + 'static) -> MessagingServiceServer<Self> {
+        MessagingServiceServer::new(Self { serving: Err(Box::new(why)) })
+            .max_decoding_message_size(GRPC_DECODE_BYTES_MAX)
+    }
+
+    fn serving(parts: AccessParts, home: Option<String>, own: Option<Arc<dyn OwnCalls>>) -> AccessServer {
+        let sessions = SessionLayer::new(Arc::clone(&parts.clients));
+        let serving = Ok(Arc::new(Serving { parts, home, own, spread: Spread::default() }));
+        let service = MessagingServiceServer::new(Self { serving })
+            .max_decoding_message_size(GRPC_DECODE_BYTES_MAX)
+            .max_encoding_message_size(GRPC_DECODE_BYTES_MAX);
+        sessions.layer(service)
+    }
+
+    /// Lets a call in whose client says who it is.
+    fn enter(&self, client: &ClientHeaders) -> Result<Arc<Serving>, Refusal> {
+        let serving = self.serving.as_ref().map_err(|why| Refusal::new(Code::InternalServerError, why()))?;
+        client.identified()?;
+        Ok(Arc::clone(serving))
+    }
+
+    /// A call with one answer.
+    async fn unary<C: SdkCall, F>(
+        &self,
+        request: Request<C>,
+        handle: impl FnOnce(Arc<Serving>, Arc<ClientHeaders>, Request<C>) -> F + Send,
+    ) -> Answer<C::Answer>
+    where
+        F: Future<Output = Result<C::Answer, Refusal>> + Send,
+    {
+        let client = ClientHeaders::of(&request);
+        let repeated = request.get_ref().repeated();
+        let outcome = match self.enter(&client) {
+            Ok(serving) => handle(serving, Arc::clone(&client), request).await,
+            Err(refusal) => Err(refusal),
+        };
+        let refused = |refusal: Refusal| C::refused(refusal.to_status(&client), repeated);
+        Ok(Response::new(outcome.unwrap_or_else(refused)))
+    }
+
+    /// A call with one answer, by the owner of what it is about.
+    async fn owned<C: OwnedCall, F>(
+        &self,
+        request: Request<C>,
+        here: impl FnOnce(Arc<dyn OwnCalls>, Request<C>) -> F + Send,
+    ) -> Answer<C::Answer>
+    where
+        F: Future<Output = Result<C::Answer, Refusal>> + Send,
+    {
+        let handle = |serving: Arc<Serving>, _, request: Request<C>| async move {
+            match serving.owner_of(request.get_ref())? {
+                Owner::Own(own) => here(own, request).await,
+                Owner::Other(group) => serving.parts.relay.unary(&group, request).await,
+            }
+        };
+        self.unary(request, handle).await
+    }
+
+    /// A call that a stream answers.
+    async fn streamed<C: SdkCall, F>(
+        &self,
+        request: Request<C>,
+        handle: impl FnOnce(Arc<Serving>, Arc<ClientHeaders>, Request<C>) -> F + Send,
+    ) -> Answer<Items<C::Answer>>
+    where
+        F: Future<Output = Result<Items<C::Answer>, Refusal>> + Send,
+    {
+        let client = ClientHeaders::of(&request);
+        let outcome = match self.enter(&client) {
+            Ok(serving) => handle(serving, Arc::clone(&client), request).await,
+            Err(refusal) => Err(refusal),
+        };
+        Ok(Response::new(outcome.unwrap_or_else(|refusal| refused_stream(&client, &refusal))))
+    }
+}
+
+/// Whose business a call is.
+enum Owner {
+    /// This process answers it.
+    Own(Arc<dyn OwnCalls>),
+    /// The master of this broker group does.
+    Other(String),
+}
+
+impl Serving {
+    fn owner_of(&self, call: &impl OwnedCall) -> Result<Owner, Refusal> {
+        let group = call.owner()?;
+        Ok(match &self.own {
+            Some(own) if own.group() == group => Owner::Own(Arc::clone(own)),
+            _ => Owner::Other(group),
+        })
+    }
+
+    /// The broker group for a relayed send. A send to a slave has chosen the slave's group, even if only the master has heard of
     /// the topic yet. Elsewhere messages of one message group or lite topic always go to the same one, and others take turns.
-    async fn choose_broker(&self, request: &v2::SendMessageRequest) -> Result<String, Refusal> {
+    async fn choose_broker(&self, request: &raw::SendMessageRequest) -> Result<String, Refusal> {
         let message = request.messages.first().ok_or_else(|| {
             Refusal::new(Code::MessageCorrupted, "the request holds no message; send at least one")
         })?;
+        let message = v2::Message::decode(message.clone()).map_err(|error| {
+            Refusal::new(Code::MessageCorrupted, format!("the message cannot be decoded: {error}"))
+        })?;
         let query = |routes: &Routes| routes.writable_groups(message.topic.as_ref());
         let groups = match &self.home {
-            None => self.routes.through_election(query).await?,
-            Some(home) => match query(&self.routes) {
+            None => self.parts.routes.through_election(query).await?,
+            Some(home) => match query(&self.parts.routes) {
                 Ok(groups) if !groups.contains(home) => groups,
                 Err(refusal) if !refusal.is_of_unknown_topic() => return Err(refusal),
                 _ => return Ok(home.clone()),
             },
         };
-        let mut order = self.spread.order(groups, message);
+        let mut order = self.spread.order(groups, &message);
         Ok(order.swap_remove(0))
     }
 
-    async fn pass_on_send(
+    async fn send(
         &self,
-        request: Request<v2::SendMessageRequest>,
+        request: Request<raw::SendMessageRequest>,
     ) -> Result<v2::SendMessageResponse, Refusal> {
-        let owner = self.choose_broker(request.get_ref()).await?;
-        self.relay.send_message(&owner, request).await
+        match &self.own {
+            Some(own) => own.send_message(request).await,
+            None => {
+                let owner = self.choose_broker(request.get_ref()).await?;
+                self.parts.relay.unary(&owner, request).await
+            }
+        }
     }
 
-    /// The broker group whose queue a call is about.
-    fn owner_of<Q>(&self, request: &Request<Q>, queue: Option<&v2::MessageQueue>) -> Result<String, Refusal> {
-        access::greet(request, &self.clients).and_then(|_| relay::owner_of_queue(queue))
-    }
-
-    async fn ack_by_owner(
+    async fn receive(
         &self,
+        client: &ClientHeaders,
+        mut request: Request<v2::ReceiveMessageRequest>,
+    ) -> Result<Items<raw::ReceiveMessageResponse>, Refusal> {
+        polling::fill_in(request.get_mut(), client, &self.parts.clients);
+        match self.owner_of(request.get_ref())? {
+            Owner::Own(own) => own.receive_message(request).await,
+            Owner::Other(group) => {
+                let way = AnswerWay::back(request.extensions());
+                Ok(Box::pin(self.parts.relay.receive_message(&group, request, way).await?))
+            }
+        }
+    }
+
+    /// The entries of an acknowledgement go to their owners, and the results come back in the order of the request.
+    async fn acknowledge(
+        &self,
+        client: &ClientHeaders,
         request: Request<v2::AckMessageRequest>,
     ) -> Result<v2::AckMessageResponse, Refusal> {
-        let (metadata, _, request) = request.into_parts();
-        if request.entries.is_empty() {
-            return Err(Refusal::invalid_receipt_handle(
-                "the request acknowledges nothing; add an entry with the message's receipt handle",
-            ));
+        let (metadata, _, v2::AckMessageRequest { group, topic, entries }) = request.into_parts();
+        if entries.is_empty() {
+            return match (&self.own, call_number(&metadata)) {
+                (Some(own), Some(number)) => {
+                    own.call_broke(number);
+                    Ok(v2::AckMessageResponse::refused(ok_status()))
+                }
+                _ => Err(Refusal::invalid_receipt_handle(
+                    "the request acknowledges nothing; add an entry with the message's receipt handle",
+                )),
+            };
         }
-        let acks::AckPlan { by_owner, refused: mut results } = acks::plan(request.entries);
-        let parts = (metadata, request.group, request.topic);
-        results.extend(access::relay_acks(&self.relay, parts, by_owner).await);
+        let acks::AckPlan { mut by_owner, refused: mut results } = acks::plan(entries);
+        let own = self.own.as_ref().and_then(|own| Some((own, by_owner.remove(own.group())?)));
+        if !by_owner.is_empty() {
+            let parts = (metadata, group.clone(), topic.clone());
+            results.extend(access::relay_acks(&self.parts.relay, parts, by_owner).await);
+        }
+        if let Some((own, entries)) = own {
+            results.extend(own.ack_message(client, group.as_ref(), topic.as_ref(), entries).await?);
+        }
         Ok(acks::merge(results))
+    }
+
+    async fn sync_lite(
+        &self,
+        request: Request<v2::SyncLiteSubscriptionRequest>,
+    ) -> Result<v2::SyncLiteSubscriptionResponse, Refusal> {
+        if let Some(own) = &self.own {
+            return own.sync_lite_subscription(request).await;
+        }
+        let owners = self.parts.routes.readable_groups(request.get_ref().topic.as_ref())?;
+        let (metadata, _, message) = request.into_parts();
+        sync_everywhere(&self.parts.relay, owners, metadata, &message).await?;
+        Ok(v2::SyncLiteSubscriptionResponse { status: Some(ok_status()) })
     }
 }
 
 #[tonic::async_trait]
 impl MessagingService for AccessPoint {
-    type ReceiveMessageStream = Items<v2::ReceiveMessageResponse>;
-    type PullMessageStream = Items<v2::PullMessageResponse>;
+    type ReceiveMessageStream = Items<raw::ReceiveMessageResponse>;
+    type PullMessageStream = Items<raw::PullMessageResponse>;
     type TelemetryStream = TelemetryStream;
 
     async fn query_route(&self, request: Request<v2::QueryRouteRequest>) -> Answer<v2::QueryRouteResponse> {
-        access::query_route(request, &self.routes, &self.clients).await
+        let handle = |serving: Arc<Serving>, client: Arc<ClientHeaders>, request: Request<_>| async move {
+            access::query_route(&client, request.into_inner(), &serving.parts.routes).await
+        };
+        self.unary(request, handle).await
     }
 
     async fn query_assignment(
         &self,
         request: Request<v2::QueryAssignmentRequest>,
     ) -> Answer<v2::QueryAssignmentResponse> {
-        access::query_assignment(request, &self.routes, &self.clients).await
+        let handle = |serving: Arc<Serving>, client: Arc<ClientHeaders>, request: Request<_>| async move {
+            access::query_assignment(&client, request.into_inner(), &serving.parts.routes).await
+        };
+        self.unary(request, handle).await
     }
 
+    /// A heartbeat counts whether or not the client ever sent settings: after a restart of this server some never do again.
     async fn heartbeat(&self, request: Request<v2::HeartbeatRequest>) -> Answer<v2::HeartbeatResponse> {
-        access::heartbeat(request, &self.clients, &self.relay)
+        let handle = |serving: Arc<Serving>, client: Arc<ClientHeaders>, request| async move {
+            serving.parts.relay.heartbeat(&client.client_id, request);
+            Ok(v2::HeartbeatResponse { status: Some(ok_status()) })
+        };
+        self.unary(request, handle).await
     }
 
+    /// A goodbye of a client that is not known is fine.
     async fn notify_client_termination(
         &self,
         request: Request<v2::NotifyClientTerminationRequest>,
     ) -> Answer<v2::NotifyClientTerminationResponse> {
-        access::notify_client_termination(request, &self.clients, &self.relay)
+        let handle = |serving: Arc<Serving>, client: Arc<ClientHeaders>, request| async move {
+            if let Some(own) = &serving.own {
+                own.client_left(&client.client_id);
+            }
+            let AccessParts { clients, relay, .. } = &serving.parts;
+            let owners = clients.owners(&client.client_id);
+            clients.terminate(&client.client_id);
+            relay.notify_client_termination(owners, request);
+            Ok(v2::NotifyClientTerminationResponse { status: Some(ok_status()) })
+        };
+        self.unary(request, handle).await
     }
 
     async fn telemetry(&self, request: Request<Streaming<v2::TelemetryCommand>>) -> Answer<TelemetryStream> {
-        telemetry(request, &self.clients, &self.policy, &self.relay)
+        match &self.serving {
+            Ok(serving) => {
+                let AccessParts { clients, policy, relay, .. } = &serving.parts;
+                telemetry(request, clients, policy, relay)
+            }
+            Err(why) => Err(Status::unavailable(why())),
+        }
     }
 
     async fn send_message(
         &self,
-        request: Request<v2::SendMessageRequest>,
+        request: Request<raw::SendMessageRequest>,
     ) -> Answer<v2::SendMessageResponse> {
-        let headers = ClientHeaders::lenient(request.metadata());
-        let outcome = match access::greet(&request, &self.clients) {
-            Ok(_) => self.pass_on_send(request).await,
-            Err(refusal) => Err(refusal),
-        };
-        answer(&headers, outcome)
+        self.unary(request, |serving, _, request| async move { serving.send(request).await }).await
     }
 
     async fn end_transaction(
         &self,
         request: Request<v2::EndTransactionRequest>,
     ) -> Answer<v2::EndTransactionResponse> {
-        let headers = ClientHeaders::lenient(request.metadata());
-        let owner = access::greet(&request, &self.clients)
-            .and_then(|_| relay::owner_of_transaction(&request.get_ref().transaction_id));
-        let outcome = match owner {
-            Ok(owner) => self.relay.end_transaction(&owner, request).await,
-            Err(refusal) => Err(refusal),
-        };
-        answer(&headers, outcome)
+        self.owned(request, |own, request| async move { own.end_transaction(request).await }).await
     }
 
     async fn receive_message(
         &self,
-        mut request: Request<v2::ReceiveMessageRequest>,
+        request: Request<v2::ReceiveMessageRequest>,
     ) -> Answer<Self::ReceiveMessageStream> {
-        let headers = ClientHeaders::lenient(request.metadata());
-        polling::fill_in(request.get_mut(), &headers, &self.clients);
-        let outcome = match self.owner_of(&request, request.get_ref().message_queue.as_ref()) {
-            Ok(owner) => {
-                let way = AnswerWay::back(request.extensions());
-                self.relay.receive_message(&owner, request, way).await
-            }
-            Err(refusal) => Err(refusal),
+        let handle = |serving: Arc<Serving>, client: Arc<ClientHeaders>, request| async move {
+            serving.receive(&client, request).await
         };
-        Ok(Response::new(match outcome {
-            Ok(messages) => Box::pin(messages),
-            Err(refusal) => refused_stream(&headers, &refusal),
-        }))
+        self.streamed(request, handle).await
     }
 
     async fn ack_message(&self, request: Request<v2::AckMessageRequest>) -> Answer<v2::AckMessageResponse> {
-        let headers = ClientHeaders::lenient(request.metadata());
-        let outcome = match access::greet(&request, &self.clients) {
-            Ok(_) => self.ack_by_owner(request).await,
-            Err(refusal) => Err(refusal),
+        let handle = |serving: Arc<Serving>, client: Arc<ClientHeaders>, request| async move {
+            serving.acknowledge(&client, request).await
         };
-        answer(&headers, outcome)
+        self.unary(request, handle).await
     }
 
     async fn change_invisible_duration(
         &self,
         request: Request<v2::ChangeInvisibleDurationRequest>,
     ) -> Answer<v2::ChangeInvisibleDurationResponse> {
-        let headers = ClientHeaders::lenient(request.metadata());
-        let receipt_handle = request.get_ref().receipt_handle.clone();
-        let owner =
-            access::greet(&request, &self.clients).and_then(|_| relay::owner_of_receipt(&receipt_handle));
-        let outcome = match owner {
-            Ok(owner) => self.relay.change_invisible_duration(&owner, request).await,
-            Err(refusal) => Err(refusal),
-        };
-        // SDKs keep the handle of the answer whatever its status, so a refusal gives back the one that they have.
-        Ok(Response::new(outcome.unwrap_or_else(|refusal| v2::ChangeInvisibleDurationResponse {
-            status: Some(refusal.to_status(&headers)),
-            receipt_handle,
-        })))
+        self.owned(request, |own, request| async move { own.change_invisible_duration(request).await }).await
     }
 
     async fn forward_message_to_dead_letter_queue(
         &self,
         request: Request<v2::ForwardMessageToDeadLetterQueueRequest>,
     ) -> Answer<v2::ForwardMessageToDeadLetterQueueResponse> {
-        let headers = ClientHeaders::lenient(request.metadata());
-        let owner = access::greet(&request, &self.clients)
-            .and_then(|_| relay::owner_of_receipt(&request.get_ref().receipt_handle));
-        let outcome = match owner {
-            Ok(owner) => self.relay.forward_message_to_dead_letter_queue(&owner, request).await,
-            Err(refusal) => Err(refusal),
+        let here = |own: Arc<dyn OwnCalls>, request| async move {
+            own.forward_message_to_dead_letter_queue(request).await
         };
-        answer(&headers, outcome)
+        self.owned(request, here).await
     }
 
     async fn recall_message(
         &self,
         request: Request<v2::RecallMessageRequest>,
     ) -> Answer<v2::RecallMessageResponse> {
-        let headers = ClientHeaders::lenient(request.metadata());
-        let owner = access::greet(&request, &self.clients)
-            .and_then(|_| relay::owner_of_recall(&request.get_ref().recall_handle));
-        let outcome = match owner {
-            Ok(owner) => self.relay.recall_message(&owner, request).await,
-            Err(refusal) => Err(refusal),
-        };
-        answer(&headers, outcome)
+        self.owned(request, |own, request| async move { own.recall_message(request).await }).await
     }
 
     async fn pull_message(
         &self,
         request: Request<v2::PullMessageRequest>,
     ) -> Answer<Self::PullMessageStream> {
-        let headers = ClientHeaders::lenient(request.metadata());
-        let outcome = match self.owner_of(&request, request.get_ref().message_queue.as_ref()) {
-            Ok(owner) => self.relay.pull_message(&owner, request).await,
-            Err(refusal) => Err(refusal),
+        let handle = |serving: Arc<Serving>, _, request: Request<v2::PullMessageRequest>| async move {
+            let pulled: Items<_> = match serving.owner_of(request.get_ref())? {
+                Owner::Own(own) => own.pull_message(request).await?,
+                Owner::Other(group) => Box::pin(serving.parts.relay.stream(&group, request).await?),
+            };
+            Ok(pulled)
         };
-        Ok(Response::new(match outcome {
-            Ok(messages) => Box::pin(messages),
-            Err(refusal) => refused_stream(&headers, &refusal),
-        }))
+        self.streamed(request, handle).await
     }
 
     async fn update_offset(
         &self,
         request: Request<v2::UpdateOffsetRequest>,
     ) -> Answer<v2::UpdateOffsetResponse> {
-        let headers = ClientHeaders::lenient(request.metadata());
-        let outcome = match self.owner_of(&request, request.get_ref().message_queue.as_ref()) {
-            Ok(owner) => self.relay.update_offset(&owner, request).await,
-            Err(refusal) => Err(refusal),
-        };
-        answer(&headers, outcome)
+        self.owned(request, |own, request| async move { own.update_offset(request).await }).await
     }
 
     async fn get_offset(&self, request: Request<v2::GetOffsetRequest>) -> Answer<v2::GetOffsetResponse> {
-        let headers = ClientHeaders::lenient(request.metadata());
-        let outcome = match self.owner_of(&request, request.get_ref().message_queue.as_ref()) {
-            Ok(owner) => self.relay.get_offset(&owner, request).await,
-            Err(refusal) => Err(refusal),
-        };
-        answer(&headers, outcome)
+        self.owned(request, |own, request| async move { own.get_offset(request).await }).await
     }
 
     async fn query_offset(
         &self,
         request: Request<v2::QueryOffsetRequest>,
     ) -> Answer<v2::QueryOffsetResponse> {
-        let headers = ClientHeaders::lenient(request.metadata());
-        let outcome = match self.owner_of(&request, request.get_ref().message_queue.as_ref()) {
-            Ok(owner) => self.relay.query_offset(&owner, request).await,
-            Err(refusal) => Err(refusal),
-        };
-        answer(&headers, outcome)
+        self.owned(request, |own, request| async move { own.query_offset(request).await }).await
     }
 
     async fn sync_lite_subscription(
         &self,
         request: Request<v2::SyncLiteSubscriptionRequest>,
     ) -> Answer<v2::SyncLiteSubscriptionResponse> {
-        let headers = ClientHeaders::lenient(request.metadata());
-        let owners = access::greet(&request, &self.clients)
-            .and_then(|_| self.routes.readable_groups(request.get_ref().topic.as_ref()));
-        let (metadata, _, message) = request.into_parts();
-        let synced = match owners {
-            Ok(owners) => sync_everywhere(&self.relay, owners, metadata, &message).await,
-            Err(refusal) => Err(refusal),
-        };
-        let done = || v2::SyncLiteSubscriptionResponse { status: Some(ok_status()) };
-        answer(&headers, synced.map(|()| done()))
+        self.unary(request, |serving, _, request| async move { serving.sync_lite(request).await }).await
     }
 }

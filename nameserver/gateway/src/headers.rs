@@ -3,10 +3,13 @@
 //! Only the client id is required. Names of languages, dates and all the rest are taken as they come: the SDKs
 //! disagree on them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kerolox_model::limits::CLIENT_ID_MAX;
 use kerolox_proto::v2::{Code, Language};
+use tonic::Request;
+use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
 
 use crate::refusal::Refusal;
@@ -14,7 +17,7 @@ use crate::refusal::Refusal;
 /// The protocol's headers of one request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientHeaders {
-    /// `x-mq-client-id`: identifies one client instance; opaque. Never blank when it comes from [`Self::from_metadata`].
+    /// `x-mq-client-id`: identifies one client instance; opaque. Not blank where [`Self::identified`].
     pub client_id: String,
     /// `x-mq-language` as the client spells it; Node.js says `HTTP`.
     pub language: String,
@@ -29,40 +32,50 @@ pub struct ClientHeaders {
 }
 
 impl ClientHeaders {
-    /// Reads the headers of a request.
+    /// The headers of a call, as [`ClientLayer`](crate::sdk::layers::ClientLayer) has read them; read here where no layer has.
+    pub fn of<T>(request: &Request<T>) -> Arc<Self> {
+        let known = request.extensions().get::<Arc<Self>>();
+        known.map_or_else(|| Arc::new(Self::lenient(request.metadata())), Arc::clone)
+    }
+
+    /// Whether the client says who it is.
     ///
     /// # Errors
     /// CLIENT_ID_REQUIRED when the client id is missing, blank or not printable ASCII; BAD_REQUEST when it is longer than
     /// [`CLIENT_ID_MAX`] bytes.
-    pub fn from_metadata(metadata: &MetadataMap) -> Result<Self, Refusal> {
-        let headers = Self::lenient(metadata);
-        if headers.client_id.is_empty() {
+    pub fn identified(&self) -> Result<(), Refusal> {
+        if self.client_id.is_empty() {
             return Err(Refusal::new(
                 Code::ClientIdRequired,
                 "the request has no client id; set the header x-mq-client-id to a text that is unique to the client",
             ));
         }
-        if headers.client_id.len() > CLIENT_ID_MAX {
+        if self.client_id.len() > CLIENT_ID_MAX {
             return Err(Refusal::new(
                 Code::BadRequest,
                 format!(
                     "the client id in x-mq-client-id has {} bytes; at most {CLIENT_ID_MAX} are allowed",
-                    headers.client_id.len()
+                    self.client_id.len()
                 ),
             ));
         }
-        Ok(headers)
+        Ok(())
     }
 
-    /// Reads what is there and leaves the rest empty: for answering requests that are refused anyway.
+    /// Reads what is there and leaves the rest empty.
     pub fn lenient(metadata: &MetadataMap) -> Self {
+        Self::of_http(metadata.as_ref())
+    }
+
+    /// Reads what is there and leaves the rest empty.
+    pub fn of_http(headers: &HeaderMap) -> Self {
         Self {
-            client_id: text(metadata, "x-mq-client-id"),
-            language: text(metadata, "x-mq-language"),
-            version: text(metadata, "x-mq-client-version"),
-            namespace: text(metadata, "x-mq-namespace"),
-            request_id: text(metadata, "x-mq-request-id"),
-            timeout: metadata.get("grpc-timeout").and_then(|value| parse_timeout(value.to_str().ok()?)),
+            client_id: text(headers, "x-mq-client-id"),
+            language: text(headers, "x-mq-language"),
+            version: text(headers, "x-mq-client-version"),
+            namespace: text(headers, "x-mq-namespace"),
+            request_id: text(headers, "x-mq-request-id"),
+            timeout: headers.get("grpc-timeout").and_then(|value| parse_timeout(value.to_str().ok()?)),
         }
     }
 
@@ -94,8 +107,8 @@ impl ClientHeaders {
 }
 
 /// The trimmed value of a header; empty when it is missing or not printable ASCII.
-fn text(metadata: &MetadataMap, name: &str) -> String {
-    metadata.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().trim().to_owned()
+fn text(headers: &HeaderMap, name: &str) -> String {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().trim().to_owned()
 }
 
 /// Reads a `grpc-timeout`: one to eight digits and a unit. Durations that look absurd (`99999999H`) are fine.
@@ -132,13 +145,18 @@ mod tests {
 
     #[test]
     fn the_client_id_is_the_only_required_header() {
-        let headers = ClientHeaders::from_metadata(&metadata(&[("x-mq-client-id", "host@1@0@abc")])).unwrap();
+        let headers = ClientHeaders::lenient(&metadata(&[("x-mq-client-id", "host@1@0@abc")]));
+        headers.identified().unwrap();
         assert_eq!(headers, ClientHeaders { client_id: "host@1@0@abc".into(), ..ClientHeaders::default() });
         for missing in [metadata(&[]), metadata(&[("x-mq-client-id", "   ")])] {
-            assert_eq!(ClientHeaders::from_metadata(&missing).unwrap_err().code, Code::ClientIdRequired);
+            assert_eq!(
+                ClientHeaders::lenient(&missing).identified().unwrap_err().code,
+                Code::ClientIdRequired
+            );
         }
         let long = "c".repeat(CLIENT_ID_MAX + 1);
-        let refusal = ClientHeaders::from_metadata(&metadata(&[("x-mq-client-id", &long)])).unwrap_err();
+        let refusal =
+            ClientHeaders::lenient(&metadata(&[("x-mq-client-id", &long)])).identified().unwrap_err();
         assert_eq!(refusal.code, Code::BadRequest);
     }
 

@@ -18,5 +18,7 @@ pub mod registrar;
 pub mod registry;
 pub mod relay;
 pub mod routes;
+pub mod sdk;
 pub mod spread;
+pub mod stack;
 pub mod telemetry;

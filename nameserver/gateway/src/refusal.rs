@@ -7,6 +7,7 @@ use std::fmt::Display;
 
 use kerolox_model::names::NameError;
 use kerolox_model::token::TokenError;
+use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code};
 
 use kerolox_runtime::listen::CallRefusal;
@@ -238,15 +239,15 @@ refusable!(
     QueryTimeSpanResponse,
 );
 
-impl Refusable for v2::ReceiveMessageResponse {
+impl Refusable for raw::ReceiveMessageResponse {
     fn refused(status: v2::Status) -> Self {
-        Self { content: Some(v2::receive_message_response::Content::Status(status)) }
+        Self { content: Some(raw::receive_message_response::Content::Status(status)) }
     }
 }
 
-impl Refusable for v2::PullMessageResponse {
+impl Refusable for raw::PullMessageResponse {
     fn refused(status: v2::Status) -> Self {
-        Self { content: Some(v2::pull_message_response::Content::Status(status)) }
+        Self { content: Some(raw::pull_message_response::Content::Status(status)) }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::query_messages_request::By;
+use kerolox_proto::raw;
 use kerolox_proto::v2::list_message_request::SearchKey;
 use kerolox_proto::v2::{self, Code, MessageType};
 use kerolox_runtime::process::now_ms;
@@ -271,12 +272,13 @@ pub(super) async fn send(
     let groups = servers.routes.writable_groups(message.topic.as_ref())?;
     let turn = usize::try_from(now_ms()).unwrap_or(0) % groups.len().max(1);
     let owner = groups.get(turn).cloned().unwrap_or_default();
-    let mut request = Request::new(v2::SendMessageRequest { messages: vec![message] });
+    let mut request =
+        Request::new(raw::SendMessageRequest { messages: vec![message.encode_to_vec().into()] });
     let id = OPERATOR
         .parse()
         .map_err(|_| Refusal::new(Code::InternalServerError, "the client id is not ASCII"))?;
     request.metadata_mut().insert("x-mq-client-id", id);
-    let answer = relay.send_message(&owner, request).await?;
+    let answer = relay.unary(&owner, request).await?;
     let of_entry = answer.entries.first().and_then(|entry| entry.status.clone());
     let status = of_entry.or(answer.status).unwrap_or_else(ok_status);
     Ok(v2::AdminSendMessageResponse { status: Some(status), message_id })

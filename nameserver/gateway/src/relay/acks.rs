@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use kerolox_proto::v2::{AckMessageEntry, AckMessageResponse, AckMessageResultEntry, Status};
 
-use super::owner_of_receipt;
 use crate::refusal::common_status;
+use crate::sdk::calls::owner_of_receipt;
 
 /// The entries of a request by their place in it.
 #[derive(Debug, Default, PartialEq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kerolox_model::limits::{GRPC_DECODE_BYTES_MAX, HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW};
 use kerolox_proto::v2::Code;
-use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
+use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::refusal::Refusal;
@@ -22,12 +22,8 @@ pub(crate) struct Channels {
 
 impl Channels {
     /// A client on the shared connection to `address`.
-    pub(super) fn client(
-        &self,
-        address: &BrokerAddress,
-        routes: &Routes,
-    ) -> Result<MessagingServiceClient<Channel>, Refusal> {
-        Ok(MessagingServiceClient::new(self.channel(address, routes)?)
+    pub(super) fn client(&self, address: &BrokerAddress, routes: &Routes) -> Result<Grpc<Channel>, Refusal> {
+        Ok(Grpc::new(self.channel(address, routes)?)
             .max_decoding_message_size(GRPC_DECODE_BYTES_MAX)
             .max_encoding_message_size(GRPC_DECODE_BYTES_MAX))
     }

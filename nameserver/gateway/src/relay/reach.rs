@@ -4,13 +4,13 @@
 //! the other one, as the client itself would do it; so it may be carried out twice, as any call whose answer was lost.
 
 use kerolox_proto::v2::Code;
-use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
 use tokio::time::Instant;
+use tonic::client::Grpc;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, KeyAndValueRef};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use super::under_way::CALL;
+use super::under_way::CALL_NUMBER;
 use super::{RELAYED, Relay, is_relayed};
 use crate::refusal::Refusal;
 use crate::routes::{BrokerAddress, ELECTION_WAIT, GroupMaster};
@@ -25,7 +25,7 @@ impl Relay {
         &self,
         owner: &str,
         request: Request<Q>,
-        call: impl Fn(MessagingServiceClient<Channel>, Request<Q>) -> F,
+        call: impl Fn(Grpc<Channel>, Request<Q>) -> F,
     ) -> Result<(BrokerAddress, R), Refusal>
     where
         Q: Clone,
@@ -121,7 +121,7 @@ pub(super) fn pass_on<Q: Clone>(request: &Request<Q>) -> Request<Q> {
 /// Headers of the transport belong to each connection by itself; only these go on.
 fn is_the_clients(name: &AsciiMetadataKey) -> bool {
     let name = name.as_str();
-    name.starts_with("x-mq-") || name == "authorization" || name == "grpc-timeout" || name == CALL
+    name.starts_with("x-mq-") || name == "authorization" || name == "grpc-timeout" || name == CALL_NUMBER
 }
 
 /// What to tell the client when the owner gave a gRPC error instead of an answer.

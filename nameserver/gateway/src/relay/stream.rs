@@ -3,8 +3,9 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use kerolox_proto::v2::{Code, PullMessageResponse, ReceiveMessageResponse, Status as BodyStatus};
-use kerolox_proto::v2::{pull_message_response as pull, receive_message_response as receive};
+use kerolox_proto::raw::{PullMessageResponse, ReceiveMessageResponse};
+use kerolox_proto::raw::{pull_message_response as pull, receive_message_response as receive};
+use kerolox_proto::v2::{Code, Status as BodyStatus};
 use kerolox_runtime::process::Shutdown;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
@@ -15,14 +16,14 @@ use crate::refusal::{Refusable, Refusal};
 use crate::routes::BrokerAddress;
 
 /// An item of such a stream.
-pub trait Item: Refusable + Unpin {
+pub trait StreamItem: Refusable + Unpin {
     /// The status that every stream must have.
     fn status(&self) -> Option<&BodyStatus>;
     /// Whether it is a message.
     fn is_message(&self) -> bool;
 }
 
-impl Item for ReceiveMessageResponse {
+impl StreamItem for ReceiveMessageResponse {
     fn status(&self) -> Option<&BodyStatus> {
         match &self.content {
             Some(receive::Content::Status(status)) => Some(status),
@@ -35,7 +36,7 @@ impl Item for ReceiveMessageResponse {
     }
 }
 
-impl Item for PullMessageResponse {
+impl StreamItem for PullMessageResponse {
     fn status(&self) -> Option<&BodyStatus> {
         match &self.content {
             Some(pull::Content::Status(status)) => Some(status),
@@ -65,7 +66,7 @@ pub struct RelayedStream<T> {
     under_way: Option<(UnderWay, AnswerWay)>,
 }
 
-impl<T: Item> RelayedStream<T> {
+impl<T: StreamItem> RelayedStream<T> {
     pub(super) fn new(
         messages: Streaming<T>,
         owner: String,
@@ -116,7 +117,7 @@ impl<T: Item> RelayedStream<T> {
     }
 }
 
-impl<T: Item> Stream for RelayedStream<T> {
+impl<T: StreamItem> Stream for RelayedStream<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kerolox_model::token::{ReceiptHandle, TransactionId};
+use kerolox_model::token::ReceiptHandle;
 use kerolox_proto::kerolox::{BrokerInfo, BrokerRole, RegisterRequest};
 use kerolox_proto::v2::{self, Code};
 use tonic::Request;
@@ -17,15 +17,6 @@ fn handle(broker: &str, offset: u64) -> String {
 
 fn entry(message_id: &str, receipt_handle: String) -> v2::AckMessageEntry {
     v2::AckMessageEntry { message_id: message_id.into(), receipt_handle, lite_topic: None }
-}
-
-#[test]
-fn owners_are_read_from_tokens_and_queues() {
-    assert_eq!(owner_of_receipt(&handle("a", 1)).unwrap(), "a");
-    assert_eq!(owner_of_receipt("garbage").unwrap_err().code, Code::InvalidReceiptHandle);
-    assert_eq!(owner_of_transaction(&TransactionId::new("b", 7, "id").to_text()).unwrap(), "b");
-    assert_eq!(owner_of_transaction(" ").unwrap_err().code, Code::InvalidTransactionId);
-    assert_eq!(owner_of_queue(None).unwrap_err().code, Code::BadRequest);
 }
 
 #[test]
@@ -67,7 +58,7 @@ async fn an_owner_that_is_not_there_is_a_refusal() {
     let routes = Arc::new(Routes::new(DEFAULT_LEASE));
     let relay = Relay::new(Arc::clone(&routes), Arc::new(Clients::new(DEFAULT_EXPIRY)), Shutdown::new());
     let call = || Request::new(v2::EndTransactionRequest::default());
-    let unknown = relay.end_transaction("nobody", call()).await.unwrap_err();
+    let unknown = relay.unary("nobody", call()).await.unwrap_err();
     assert!(unknown.message.contains("nobody"), "{unknown}");
 
     // A port that was free a moment ago: nobody listens there.
@@ -81,13 +72,13 @@ async fn an_owner_that_is_not_there_is_a_refusal() {
         ..BrokerInfo::default()
     };
     routes.register(RegisterRequest { broker: Some(broker), ..RegisterRequest::default() }, None).unwrap();
-    let answer = tokio::time::timeout(Duration::from_secs(5), relay.end_transaction("gone", call()));
+    let answer = tokio::time::timeout(Duration::from_secs(5), relay.unary("gone", call()));
     let unreachable = answer.await.expect("refused at once").unwrap_err();
     assert_eq!(unreachable.code, Code::InternalServerError);
     assert!(unreachable.message.contains(&port.to_string()), "{unreachable}");
 
     let mut looping = call();
     looping.metadata_mut().insert(RELAYED, "1".parse().unwrap());
-    let refusal = relay.end_transaction("gone", looping).await.unwrap_err();
+    let refusal = relay.unary("gone", looping).await.unwrap_err();
     assert!(refusal.message.contains("passed on"), "{refusal}");
 }

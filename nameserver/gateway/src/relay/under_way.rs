@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::Relay;
 
 /// Header with the number of a receive that is passed on, and of an AckMessage that says that it broke.
-pub(super) const CALL: &str = "x-kerolox-call";
+pub(crate) const CALL_NUMBER: &str = "x-kerolox-call";
 /// How often an owner is told that a call broke, until it has heard.
 const TELLS: u32 = 10;
 /// Pause between these.
@@ -25,7 +25,7 @@ const TELL_AGAIN: Duration = Duration::from_secs(1);
 
 /// The number under which another server passed a call on.
 pub fn call_number(metadata: &MetadataMap) -> Option<&str> {
-    metadata.get(CALL).and_then(|number| number.to_str().ok())
+    metadata.get(CALL_NUMBER).and_then(|number| number.to_str().ok())
 }
 
 /// A receive that may have been answered by its owner and not reached its client. Dropped while that is so, it tells the owner.
@@ -55,7 +55,7 @@ impl UnderWay {
     ) -> Self {
         let number = Uuid::new_v4().simple().to_string();
         let number = MetadataValue::try_from(number).expect("digits are fit for a header");
-        request.metadata_mut().insert(CALL, number);
+        request.metadata_mut().insert(CALL_NUMBER, number);
         let message = request.get_ref();
         let call = PassedCall {
             relay: Arc::clone(relay),
@@ -101,7 +101,7 @@ impl PassedCall {
         let broken = v2::AckMessageRequest { group: self.group, topic: self.topic, entries: Vec::new() };
         for _ in 0..TELLS {
             let request = Request::from_parts(self.metadata.clone(), Extensions::new(), broken.clone());
-            match self.relay.ack_message(&self.owner, request).await {
+            match self.relay.unary(&self.owner, request).await {
                 Ok(_) => return,
                 Err(refusal) => {
                     tracing::debug!(owner = self.owner, %refusal, "a broken call was not reported");

@@ -57,7 +57,8 @@ pub fn telemetry<S>(
 where
     S: Stream<Item = Result<TelemetryCommand, Status>> + Send + Unpin + 'static,
 {
-    let headers = ClientHeaders::from_metadata(request.metadata()).map_err(|refusal| refusal.to_grpc())?;
+    let headers = ClientHeaders::of(&request);
+    headers.identified().map_err(|refusal| refusal.to_grpc())?;
     let peer = request.extensions().get::<ConnectionInfo>().map(|info| info.peer);
     let (lease, commands) = clients.open_stream(&headers.client_id, peer);
     if headers.tries_each_address() {
@@ -65,7 +66,7 @@ where
     }
     let reader = Reader {
         language: headers.sdk_language(),
-        client_id: headers.client_id,
+        client_id: headers.client_id.clone(),
         clients: Arc::clone(clients),
         policy: Arc::clone(policy),
         relay: Arc::clone(relay),
