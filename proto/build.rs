@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "kerolox/v1/registry.proto",
         "kerolox/v1/broker_admin.proto",
         "kerolox/v1/controller.proto",
+        "kerolox/v1/errors.proto",
         "kerolox/v1/producers.proto",
         "kerolox/v1/replication.proto",
         "kerolox/v1/server.proto",

@@ -1,7 +1,8 @@
 //! What can go wrong, and whether trying again makes sense.
 
 use crate::address::AddressError;
-use kerolox_proto::v2;
+use kerolox_proto::kerolox::ErrorKind;
+use kerolox_proto::{errors, v2};
 use std::fmt;
 use std::time::Duration;
 
@@ -115,6 +116,14 @@ impl Error {
     pub(crate) fn from_grpc(endpoint: &str, limit: Duration, status: &tonic::Status) -> Self {
         let endpoint = endpoint.to_owned();
         let reason = || deepest_reason(status);
+        if let Some(kind) = errors::kind_of(status) {
+            let code = match kind {
+                ErrorKind::Invalid => v2::Code::BadRequest,
+                ErrorKind::NotFound => v2::Code::NotFound,
+                ErrorKind::Unavailable | ErrorKind::Unspecified => v2::Code::InternalError,
+            };
+            return Error::Server { endpoint, code: code.into(), message: status.message().to_owned() };
+        }
         match status.code() {
             _ if caused_by::<tonic::ConnectError>(status) => {
                 Error::Unreachable { endpoint, reason: reason() }

@@ -50,8 +50,7 @@ pub async fn create_topic(address: &str, name: &str, kind: &str) -> Result<()> {
         attributes: vec![format!("+message.type={kind}")],
         ..Default::default()
     };
-    let answer = BrokerAdminClient::new(connect(address).await?).update_topic(request).await?.into_inner();
-    ensure!(answer.error.is_none(), "{:?}", answer.error);
+    BrokerAdminClient::new(connect(address).await?).update_topic(request).await?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use kerolox_core::lite::is_lite;
 use kerolox_gateway::headers::ClientHeaders;
 use kerolox_gateway::refusal::{Refusal, ok_status};
 use kerolox_gateway::relay::acks;
-use kerolox_gateway::sdk::Placed;
+use kerolox_gateway::sdk::PlacedEntries;
 use kerolox_model::names::in_namespace;
 use kerolox_model::token::ReceiptHandle;
 use kerolox_proto::v2::{self, AckMessageEntry, AckMessageResultEntry};
@@ -28,8 +28,8 @@ pub(super) async fn ack_message(
     context: &Context,
     client: &ClientHeaders,
     named: (Option<&v2::Resource>, Option<&v2::Resource>),
-    entries: Placed<AckMessageEntry>,
-) -> Result<Placed<AckMessageResultEntry>, Refusal> {
+    entries: PlacedEntries<AckMessageEntry>,
+) -> Result<PlacedEntries<AckMessageResultEntry>, Refusal> {
     let mut touched: Vec<Arc<TopicSubscription>> = Vec::new();
     let mut results = Vec::with_capacity(entries.len());
     for (place, entry) in entries {

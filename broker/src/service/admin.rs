@@ -16,11 +16,11 @@ use tonic::{Request, Response, Status};
 
 use super::dead_letters;
 use super::explain;
-use super::failure::Failure;
 use super::groups::{self, Plan};
 use super::lite_list;
 use super::query::query;
 use super::rates::{self, Rates};
+use super::rpc_error::RpcError;
 use super::timers;
 use crate::announce::Announcer;
 use crate::check_back::WebhookHosts;
@@ -109,13 +109,13 @@ impl Admin {
     }
 
     /// Refuses a topic that is to have a webhook which would never be asked. One that it has already may stay.
-    fn check_webhook(&self, before: Option<&Topic>, planned: &Topic) -> Result<(), Failure> {
+    fn check_webhook(&self, before: Option<&Topic>, planned: &Topic) -> Result<(), RpcError> {
         let url = |topic: &Topic| topic.attributes.get(WEBHOOK_ATTRIBUTE).cloned();
         match url(planned) {
             Some(new) if before.and_then(url).as_ref() != Some(&new) => self
                 .webhook_hosts
                 .check_url(&new)
-                .map_err(|error| Failure::Invalid(format!("{WEBHOOK_ATTRIBUTE}: {error}"))),
+                .map_err(|error| RpcError::Invalid(format!("{WEBHOOK_ATTRIBUTE}: {error}"))),
             _ => Ok(()),
         }
     }
@@ -135,24 +135,11 @@ impl BrokerAdmin for Admin {
             perm: request.perm,
             attributes: request.attributes,
         };
-        let planned = self.engine.plan_topic(&change).map_err(Failure::from).and_then(|(before, planned)| {
-            self.check_webhook(before.as_deref(), &planned)?;
-            Ok((before, planned))
-        });
-        let changed = match planned {
-            Ok((before, planned)) if request.dry_run => Ok((before, Arc::new(planned))),
-            Ok((before, _)) => match self.engine.put_topic(&change).await {
-                Ok((topic, _)) => Ok((before, topic)),
-                Err(error) => Err(error.into()),
-            },
-            Err(error) => Err(error),
-        };
-        let (before, topic) = match changed {
-            Ok(changed) => changed,
-            Err(error) => {
-                let error = Some(error.into());
-                return Ok(Response::new(pb::UpdateTopicResponse { error, ..Default::default() }));
-            }
+        let (before, planned) = self.engine.plan_topic(&change).map_err(RpcError::from)?;
+        self.check_webhook(before.as_deref(), &planned)?;
+        let topic = match request.dry_run {
+            true => Arc::new(planned),
+            false => self.engine.put_topic(&change).await.map_err(RpcError::from)?.0,
         };
         let created = before.is_none();
         if !request.dry_run {
@@ -160,7 +147,6 @@ impl BrokerAdmin for Admin {
             tracing::info!(topic = topic.name, created, "topic updated");
         }
         Ok(Response::new(pb::UpdateTopicResponse {
-            error: None,
             topic: Some(topic_config(&topic)),
             created,
             before: before.map(|before| topic_config(&before)),
@@ -177,8 +163,8 @@ impl BrokerAdmin for Admin {
             self.topics_changed().await;
             tracing::info!(topic = name, "topic deleted");
         }
-        let error = deletion_error(deleted, || format!("there is no topic {name:?}; see mqadmin topicList"));
-        Ok(Response::new(pb::DeleteTopicResponse { error }))
+        check_deleted(deleted, || format!("there is no topic {name:?}; see mqadmin topicList"))?;
+        Ok(Response::new(pb::DeleteTopicResponse {}))
     }
 
     async fn list_topics(
@@ -196,11 +182,8 @@ impl BrokerAdmin for Admin {
     ) -> Result<Response<pb::DescribeTopicResponse>, Status> {
         let name = request.into_inner().name;
         let index = self.engine.store().state();
-        let Some(topic) = index.topics.get(&name) else {
-            let missing = Failure::NotFound(format!("there is no topic {name:?}; see mqadmin topicList"));
-            let error = Some(missing.into());
-            return Ok(Response::new(pb::DescribeTopicResponse { error, ..Default::default() }));
-        };
+        let missing = || RpcError::NotFound(format!("there is no topic {name:?}; see mqadmin topicList"));
+        let topic = index.topics.get(&name).ok_or_else(missing)?;
         let queues = (0..topic.read_queues)
             .map(|queue| {
                 let bounds = index.queues.bounds(topic.id, queue);
@@ -219,7 +202,6 @@ impl BrokerAdmin for Admin {
                 .map(|(queue, finished_before)| pb::LeftQueue { queue, finished_before })
                 .collect(),
             moving_slots: moving.map_or(0, Moving::slots),
-            error: None,
             topic: Some(topic_config(&topic)),
             queues,
             undecided_transactions: index.transactions.open(topic.id),
@@ -240,17 +222,10 @@ impl BrokerAdmin for Admin {
             consume_from_min: request.consume_from_min,
             attributes: request.attributes,
         };
-        let changed = match self.engine.plan_group(&change) {
-            Ok((before, planned)) if request.dry_run => Ok((before, Arc::new(planned))),
-            Ok((before, _)) => self.engine.put_group(&change).await.map(|(group, _)| (before, group)),
-            Err(error) => Err(error),
-        };
-        let (before, group) = match changed {
-            Ok(changed) => changed,
-            Err(error) => {
-                let error = Some(Failure::from(error).into());
-                return Ok(Response::new(pb::UpdateGroupResponse { error, ..Default::default() }));
-            }
+        let (before, planned) = self.engine.plan_group(&change).map_err(RpcError::from)?;
+        let group = match request.dry_run {
+            true => Arc::new(planned),
+            false => self.engine.put_group(&change).await.map_err(RpcError::from)?.0,
         };
         let created = before.is_none();
         if !request.dry_run {
@@ -259,7 +234,6 @@ impl BrokerAdmin for Admin {
             self.announcer.announce().await;
         }
         Ok(Response::new(pb::UpdateGroupResponse {
-            error: None,
             group: Some(group_config(&group)),
             created,
             before: before.map(|before| group_config(&before)),
@@ -276,8 +250,8 @@ impl BrokerAdmin for Admin {
             self.deliveries.forget_deleted();
             tracing::info!(group = name, "consumer group deleted");
         }
-        let error = deletion_error(deleted, || format!("there is no consumer group {name:?}"));
-        Ok(Response::new(pb::DeleteGroupResponse { error }))
+        check_deleted(deleted, || format!("there is no consumer group {name:?}"))?;
+        Ok(Response::new(pb::DeleteGroupResponse {}))
     }
 
     async fn list_groups(
@@ -296,14 +270,11 @@ impl BrokerAdmin for Admin {
         request: Request<pb::WithholdPermRequest>,
     ) -> Result<Response<pb::WithholdPermResponse>, Status> {
         let perm = request.into_inner().perm;
-        let done = self.engine.withhold(perm).await;
-        if done.is_ok() {
-            tracing::info!(perm, "permissions withheld from all topics");
-            self.counters.quiet.broken();
-            self.announcer.announce().await;
-        }
-        let error = done.err().map(|error| Failure::from(error).into());
-        Ok(Response::new(pb::WithholdPermResponse { error }))
+        self.engine.withhold(perm).await.map_err(RpcError::from)?;
+        tracing::info!(perm, "permissions withheld from all topics");
+        self.counters.quiet.broken();
+        self.announcer.announce().await;
+        Ok(Response::new(pb::WithholdPermResponse {}))
     }
 
     async fn describe_broker(
@@ -340,10 +311,7 @@ impl BrokerAdmin for Admin {
     ) -> Result<Response<pb::QueryMessagesResponse>, Status> {
         let (engine, request) = (self.engine.clone(), request.into_inner());
         let answered = self.lookups.run(move |_| query(engine.store(), &request)).await?;
-        Ok(Response::new(answered.unwrap_or_else(|failure| pb::QueryMessagesResponse {
-            error: Some(failure.into()),
-            ..Default::default()
-        })))
+        Ok(Response::new(answered?))
     }
 
     async fn describe_group(
@@ -353,21 +321,16 @@ impl BrokerAdmin for Admin {
         let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
         let request = request.into_inner();
         let look = move |_: &Caller| groups::describe(engine.store(), &deliveries, &request);
-        let described = self.lookups.run(look).await?;
-        Ok(Response::new(match described {
-            Ok((group, mut queues)) => {
-                for status in &mut queues {
-                    status.removed_unread = self.losses.at(&Place {
-                        group: group.name.clone(),
-                        member: status.client.clone(),
-                        topic: status.topic.clone(),
-                        queue: status.queue,
-                    });
-                }
-                pb::DescribeGroupResponse { error: None, group: Some(group_config(&group)), queues }
-            }
-            Err(failure) => pb::DescribeGroupResponse { error: Some(failure.into()), ..Default::default() },
-        }))
+        let (group, mut queues) = self.lookups.run(look).await??;
+        for status in &mut queues {
+            status.removed_unread = self.losses.at(&Place {
+                group: group.name.clone(),
+                member: status.client.clone(),
+                topic: status.topic.clone(),
+                queue: status.queue,
+            });
+        }
+        Ok(Response::new(pb::DescribeGroupResponse { group: Some(group_config(&group)), queues }))
     }
 
     async fn reset_offsets(
@@ -378,21 +341,12 @@ impl BrokerAdmin for Admin {
         let (group, topic, dry_run) = (request.group.clone(), request.topic.clone(), request.dry_run);
         let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
         let plan = move |_: &Caller| Plan::of(engine.store(), &deliveries, &request);
-        let plan = self.lookups.run(plan).await?;
-        let carried_out = match plan {
-            Ok(plan) if dry_run => Ok(plan),
-            Ok(plan) => plan.carry_out(&self.deliveries).await.map(|()| plan),
-            Err(failure) => Err(failure),
-        };
-        Ok(Response::new(match carried_out {
-            Ok(plan) => {
-                if !dry_run {
-                    tracing::info!(group, topic, "offsets of a consumer group were reset");
-                }
-                pb::ResetOffsetsResponse { error: None, queues: plan.resets() }
-            }
-            Err(failure) => pb::ResetOffsetsResponse { error: Some(failure.into()), queues: Vec::new() },
-        }))
+        let plan = self.lookups.run(plan).await??;
+        if !dry_run {
+            plan.carry_out(&self.deliveries).await?;
+            tracing::info!(group, topic, "offsets of a consumer group were reset");
+        }
+        Ok(Response::new(pb::ResetOffsetsResponse { queues: plan.resets() }))
     }
 
     async fn list_dead_letters(
@@ -401,10 +355,7 @@ impl BrokerAdmin for Admin {
     ) -> Result<Response<pb::ListDeadLettersResponse>, Status> {
         let (engine, request) = (self.engine.clone(), request.into_inner());
         let answered = self.lookups.run(move |_| dead_letters::list(engine.store(), &request)).await?;
-        Ok(Response::new(answered.unwrap_or_else(|error| pb::ListDeadLettersResponse {
-            error: Some(error.into()),
-            ..Default::default()
-        })))
+        Ok(Response::new(answered?))
     }
 
     async fn redrive_dead_letters(
@@ -416,10 +367,7 @@ impl BrokerAdmin for Admin {
         if let Ok(answer) = &answered {
             tracing::info!(group = request.group, redriven = answer.redriven, "dead letters sent back");
         }
-        Ok(Response::new(answered.unwrap_or_else(|error| pb::RedriveDeadLettersResponse {
-            error: Some(error.into()),
-            ..Default::default()
-        })))
+        Ok(Response::new(answered?))
     }
 
     async fn list_timers(
@@ -429,10 +377,7 @@ impl BrokerAdmin for Admin {
         let (engine, request) = (self.engine.clone(), request.into_inner());
         let broker = self.announcer.info().group;
         let listed = self.lookups.run(move |_| timers::list(engine.store(), &broker, &request)).await?;
-        Ok(Response::new(listed.unwrap_or_else(|error| pb::ListTimersResponse {
-            error: Some(error.into()),
-            ..Default::default()
-        })))
+        Ok(Response::new(listed?))
     }
 
     async fn end_timer(
@@ -444,10 +389,7 @@ impl BrokerAdmin for Admin {
         if ended.is_ok() {
             tracing::info!(?request, "scheduled message ended by an administrator");
         }
-        Ok(Response::new(ended.unwrap_or_else(|error| pb::EndTimerResponse {
-            error: Some(error.into()),
-            ..Default::default()
-        })))
+        Ok(Response::new(ended?))
     }
 
     async fn list_lites(
@@ -458,10 +400,7 @@ impl BrokerAdmin for Admin {
         let request = request.into_inner();
         let list = move |_: &Caller| lite_list::list(engine.store(), &deliveries, &request);
         let listed = self.lookups.run(list).await?;
-        Ok(Response::new(listed.unwrap_or_else(|error| pb::ListLitesResponse {
-            error: Some(error.into()),
-            ..Default::default()
-        })))
+        Ok(Response::new(listed?))
     }
 
     async fn list_blocked(
@@ -472,10 +411,7 @@ impl BrokerAdmin for Admin {
         let request = request.into_inner();
         let list = move |_: &Caller| dead_letters::blocked(engine.store(), &deliveries, &request);
         let listed = self.lookups.run(list).await?;
-        Ok(Response::new(listed.unwrap_or_else(|error| pb::ListBlockedResponse {
-            error: Some(error.into()),
-            ..Default::default()
-        })))
+        Ok(Response::new(listed?))
     }
 
     async fn list_retries(
@@ -487,10 +423,7 @@ impl BrokerAdmin for Admin {
         let look = move || dead_letters::retries(engine.store(), &deliveries, &request);
         let listed = tokio::task::spawn_blocking(look).await;
         let listed = listed.map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(listed.unwrap_or_else(|error| pb::ListRetriesResponse {
-            error: Some(error.into()),
-            ..Default::default()
-        })))
+        Ok(Response::new(listed?))
     }
 
     async fn explain_message(
@@ -501,10 +434,7 @@ impl BrokerAdmin for Admin {
         let request = request.into_inner();
         let explain = move |_: &Caller| explain::explain(engine.store(), &deliveries, &request);
         let explained = self.lookups.run(explain).await?;
-        Ok(Response::new(explained.unwrap_or_else(|error| pb::ExplainMessageResponse {
-            error: Some(error.into()),
-            ..Default::default()
-        })))
+        Ok(Response::new(explained?))
     }
 
     async fn settle_blocked(
@@ -512,11 +442,9 @@ impl BrokerAdmin for Admin {
         request: Request<pb::SettleBlockedRequest>,
     ) -> Result<Response<pb::SettleBlockedResponse>, Status> {
         let request = request.into_inner();
-        let settled = dead_letters::settle(&self.engine, &self.deliveries, &request).await;
-        if settled.is_ok() {
-            tracing::info!(?request, "blocked message settled");
-        }
-        Ok(Response::new(pb::SettleBlockedResponse { error: settled.err().map(Into::into) }))
+        dead_letters::settle(&self.engine, &self.deliveries, &request).await?;
+        tracing::info!(?request, "blocked message settled");
+        Ok(Response::new(pb::SettleBlockedResponse {}))
     }
 }
 
@@ -542,13 +470,13 @@ fn group_config(group: &Group) -> pb::GroupConfig {
     }
 }
 
-fn deletion_error(
+/// Whether a deletion found something to delete.
+fn check_deleted(
     deleted: Result<bool, ChangeError>,
     missing: impl FnOnce() -> String,
-) -> Option<pb::AdminError> {
-    match deleted {
-        Ok(true) => None,
-        Ok(false) => Some(Failure::NotFound(missing()).into()),
-        Err(error) => Some(Failure::from(error).into()),
+) -> Result<(), RpcError> {
+    match deleted? {
+        true => Ok(()),
+        false => Err(RpcError::NotFound(missing())),
     }
 }

@@ -12,7 +12,7 @@ use kerolox_proto::kerolox as pb;
 use kerolox_runtime::process::now_ms;
 use kerolox_store::{ApplyOutcome, QueueEntry, Store, StoreError};
 
-use super::failure::Failure;
+use super::rpc_error::RpcError;
 use crate::delivery::{Deliveries, TopicSubscription};
 use crate::engine::{Engine, refused_by_log};
 use crate::pace::Step;
@@ -27,14 +27,14 @@ const LOOKED_AT_BYTES: usize = 64 << 20;
 /// Dead letters that one request sends back, at the most.
 const REDRIVE_MAX: usize = 1024;
 
-type Answer<T> = Result<T, Failure>;
+type Answer<T> = Result<T, RpcError>;
 
 /// The queue of every dead-letter topic.
 const QUEUE: u32 = 0;
 
 fn group_of(store: &Store, name: &str) -> Answer<Arc<Group>> {
     let group = store.state().groups.get(name);
-    group.ok_or_else(|| Failure::NotFound(format!("there is no consumer group {name:?} on this broker")))
+    group.ok_or_else(|| RpcError::NotFound(format!("there is no consumer group {name:?} on this broker")))
 }
 
 /// The dead-letter topic of a group; `None` as long as it has no dead letter.
@@ -49,9 +49,9 @@ pub(super) fn list(
     request: &pb::ListDeadLettersRequest,
 ) -> Answer<pb::ListDeadLettersResponse> {
     let filter = if request.sql.is_empty() {
-        Filter::tags(&request.tags).map_err(Failure::Invalid)?
+        Filter::tags(&request.tags).map_err(RpcError::Invalid)?
     } else {
-        Filter::sql(&request.sql).map_err(|error| Failure::Invalid(error.to_string()))?
+        Filter::sql(&request.sql).map_err(|error| RpcError::Invalid(error.to_string()))?
     };
     let mut page = pb::ListDeadLettersResponse::default();
     let Some(topic) = dead_topic_of(store, &request.group)? else { return Ok(page) };
@@ -120,14 +120,14 @@ pub(super) async fn redrive(
     request: &pb::RedriveDeadLettersRequest,
 ) -> Answer<pb::RedriveDeadLettersResponse> {
     if request.offsets.len() > REDRIVE_MAX {
-        return Err(Failure::Invalid(format!(
+        return Err(RpcError::Invalid(format!(
             "{} dead letters in one request, the limit is {REDRIVE_MAX}; send several requests",
             request.offsets.len()
         )));
     }
     let store = engine.store();
     let Some(topic) = dead_topic_of(store, &request.group)? else {
-        return Err(Failure::NotFound(format!("consumer group {:?} has no dead letters", request.group)));
+        return Err(RpcError::NotFound(format!("consumer group {:?} has no dead letters", request.group)));
     };
     let mut answer = pb::RedriveDeadLettersResponse::default();
     let mut proposals = Vec::with_capacity(request.offsets.len());
@@ -209,7 +209,7 @@ pub(super) fn blocked(
             });
         }
     }
-    Ok(pb::ListBlockedResponse { error: None, messages })
+    Ok(pb::ListBlockedResponse { messages })
 }
 
 /// What a group has failed with and waits for, in one topic or all. Lite topics are not among them: there may be millions.
@@ -234,7 +234,7 @@ pub(super) fn retries(
         }
     }
     messages.sort_by_key(|message| message.next_ms);
-    Ok(pb::ListRetriesResponse { error: None, messages })
+    Ok(pb::ListRetriesResponse { messages })
 }
 
 fn retried(
@@ -275,7 +275,7 @@ fn subscription(
         let is_spent = |(_, attempts, _): (u64, u32, i64)| attempts >= group.max_attempts();
         if acks.is_some_and(|acks| acks.attempted().any(is_spent)) {
             let subscription = deliveries.subscription(group, topic);
-            let subscription = subscription.map_err(Failure::from)?;
+            let subscription = subscription.map_err(RpcError::from)?;
             subscription.sweep(now_ms(), |_| true);
             return Ok(Some(subscription));
         }
@@ -292,7 +292,7 @@ pub(super) async fn settle(
     let group = group_of(engine.store(), &request.group)?;
     let topic = engine.store().state().topics.get(&request.topic);
     let topic = topic
-        .ok_or_else(|| Failure::NotFound(format!("there is no topic {:?} on this broker", request.topic)))?;
+        .ok_or_else(|| RpcError::NotFound(format!("there is no topic {:?} on this broker", request.topic)))?;
     let subscription = subscription(engine.store(), deliveries, &group, &topic)?;
     let (queue, offset, now_ms) = (request.queue, request.offset, now_ms());
     let settled = subscription.as_ref().is_some_and(|subscription| match request.action() {
@@ -305,10 +305,10 @@ pub(super) async fn settle(
         pb::BlockedAction::Unspecified => false,
     });
     if request.action() == pb::BlockedAction::Unspecified {
-        return Err(Failure::Invalid("the request names no action; choose retry or dead-letter".to_owned()));
+        return Err(RpcError::Invalid("the request names no action; choose retry or dead-letter".to_owned()));
     }
     let Some(subscription) = subscription.filter(|_| settled) else {
-        return Err(Failure::NotFound(format!(
+        return Err(RpcError::NotFound(format!(
             "offset {offset} of queue {queue} of topic {:?} is not blocked for consumer group {:?}",
             request.topic, request.group
         )));

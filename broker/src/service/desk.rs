@@ -15,7 +15,7 @@ use kerolox_model::token::TransactionId;
 use kerolox_proto::kerolox as pb;
 use kerolox_store::{ApplyOutcome, LookupPage, MessageStanding, Store, StoreError};
 
-use super::failure::Failure;
+use super::rpc_error::RpcError;
 use crate::check_back::WebhookCounts;
 use crate::engine::{Engine, refused_by_log};
 use crate::pace::Caller;
@@ -30,7 +30,7 @@ const PAGE_BYTES: usize = 64 << 20;
 /// Longest name and reason in the audit trail, in bytes.
 const TEXT_MAX: usize = 1024;
 
-type Answer<T> = Result<T, Failure>;
+type Answer<T> = Result<T, RpcError>;
 
 /// The desk of one broker group.
 #[derive(Clone)]
@@ -85,12 +85,12 @@ impl Desk {
         let (position, half) = match &request.by {
             Some(By::TransactionId(id)) => self.find(id)?,
             Some(By::MessageId(id)) => self.find_by_message(id, caller)?,
-            None => return Err(Failure::Invalid("name a transaction id or a message id".to_owned())),
+            None => return Err(RpcError::Invalid("name a transaction id or a message id".to_owned())),
         };
         let message = self.message(position, &half)?;
         let record = message.as_ref().map(|(_, record)| record);
         let Some(info) = self.info(position, &half, record) else {
-            return Err(Failure::NotFound("the topic of the transaction was deleted".to_owned()));
+            return Err(RpcError::NotFound("the topic of the transaction was deleted".to_owned()));
         };
         let deliveries = match half.phase {
             Phase::Committed => self.deliveries(&half)?,
@@ -102,7 +102,6 @@ impl Desk {
         });
         Ok(pb::DescribeTransactionResponse {
             member_ids: self.member_ids(&half)?,
-            error: None,
             transaction: Some(info),
             checks: half.story.iter().map(check).collect(),
             deliveries,
@@ -123,7 +122,7 @@ impl Desk {
             pb::TransactionAction::Rollback => Record::Discard(DiscardRecord { held, by, source, reason }),
             pb::TransactionAction::Recheck => {
                 if !half.is_undecided() {
-                    return Err(Failure::Invalid(format!(
+                    return Err(RpcError::Invalid(format!(
                         "the transaction was {} before, so there is nothing to check back",
                         word(half.phase)
                     )));
@@ -138,12 +137,12 @@ impl Desk {
                 Record::Progress(ProgressRecord::new([ProgressItem::Checked(checked)]))
             }
             pb::TransactionAction::Unspecified => {
-                return Err(Failure::Invalid("say what to do: commit, roll back or recheck".to_owned()));
+                return Err(RpcError::Invalid("say what to do: commit, roll back or recheck".to_owned()));
             }
         };
         let applied = self.engine.propose(&record).await.map_err(|error| refused_by_log(&error))?;
         match applied.outcome {
-            ApplyOutcome::Contradicted => Err(Failure::Invalid(format!(
+            ApplyOutcome::Contradicted => Err(RpcError::Invalid(format!(
                 "the transaction was {} before, and the first decision stands",
                 match request.action() {
                     pb::TransactionAction::Commit => word(Phase::RolledBack),
@@ -152,11 +151,9 @@ impl Desk {
             ))),
             ApplyOutcome::NoSuchHalf => Err(unknown()),
             ApplyOutcome::TopicGone => {
-                Err(Failure::NotFound("the topic of the transaction was deleted".to_owned()))
+                Err(RpcError::NotFound("the topic of the transaction was deleted".to_owned()))
             }
-            outcome => {
-                Ok(pb::SettleTransactionResponse { error: None, repeated: outcome == ApplyOutcome::Repeated })
-            }
+            outcome => Ok(pb::SettleTransactionResponse { repeated: outcome == ApplyOutcome::Repeated }),
         }
     }
 
@@ -187,7 +184,6 @@ impl Desk {
             Some(pb::TransactionCounts { topic: topic.name.clone(), ..counts })
         };
         Ok(pb::CountTransactionsResponse {
-            error: None,
             topics: counts.into_iter().filter_map(named).collect(),
             webhooks_asked: self.webhooks.asked.load(Ordering::Relaxed),
             webhooks_failed: self.webhooks.failed.load(Ordering::Relaxed),
@@ -213,7 +209,7 @@ impl Desk {
             reason: entry.reason,
             outcome: entry.outcome,
         };
-        Ok(pb::ListAuditResponse { error: None, entries: entries.into_iter().map(entry).collect(), next })
+        Ok(pb::ListAuditResponse { entries: entries.into_iter().map(entry).collect(), next })
     }
 
     fn topic_named(&self, name: &str) -> Answer<Option<Arc<Topic>>> {
@@ -221,15 +217,16 @@ impl Desk {
             return Ok(None);
         }
         let topic = self.store().state().topics.get(name);
-        let missing =
-            || Failure::NotFound(format!("there is no topic {name:?} on this broker; see mqadmin topicList"));
+        let missing = || {
+            RpcError::NotFound(format!("there is no topic {name:?} on this broker; see mqadmin topicList"))
+        };
         topic.map(Some).ok_or_else(missing)
     }
 
     fn find(&self, id: &str) -> Answer<(u64, HalfMessage)> {
-        let id = TransactionId::from_text(id).map_err(|error| Failure::Invalid(error.to_string()))?;
+        let id = TransactionId::from_text(id).map_err(|error| RpcError::Invalid(error.to_string()))?;
         if id.broker != self.broker {
-            return Err(Failure::Invalid(format!(
+            return Err(RpcError::Invalid(format!(
                 "the transaction belongs to broker group {}, this is {}; ask a master of that group",
                 id.broker, self.broker
             )));
@@ -411,13 +408,13 @@ fn text(what: &str, text: &str) -> Answer<String> {
     match text.len() {
         0..=TEXT_MAX => Ok(text.to_owned()),
         len => {
-            Err(Failure::Invalid(format!("the {what} has {len} bytes, the limit is {TEXT_MAX}; shorten it")))
+            Err(RpcError::Invalid(format!("the {what} has {len} bytes, the limit is {TEXT_MAX}; shorten it")))
         }
     }
 }
 
-fn unknown() -> Failure {
-    Failure::NotFound(
+fn unknown() -> RpcError {
+    RpcError::NotFound(
         "there is no such transaction on this broker: it is too old, its topic was deleted, or it is no transaction"
             .to_owned(),
     )

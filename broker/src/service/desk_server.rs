@@ -7,7 +7,7 @@ use kerolox_proto::kerolox::transactions_server::{Transactions, TransactionsServ
 use tonic::{Request, Response, Status};
 
 use super::desk::Desk;
-use super::failure::Failure;
+use super::rpc_error::RpcError;
 use crate::check_back::WebhookCounts;
 use crate::engine::Engine;
 use crate::pace::{Caller, Lookups};
@@ -33,25 +33,16 @@ impl DeskServer {
     async fn look<R, T>(
         &self,
         request: Request<R>,
-        look: impl FnOnce(&Desk, &R, &Caller) -> Result<T, Failure> + Send + 'static,
-    ) -> Result<Result<T, pb::AdminError>, Status>
+        look: impl FnOnce(&Desk, &R, &Caller) -> Result<T, RpcError> + Send + 'static,
+    ) -> Result<Response<T>, Status>
     where
         R: Send + 'static,
         T: Send + 'static,
     {
         let (desk, request) = (self.desk.clone(), request.into_inner());
         let looked = self.lookups.run(move |caller| look(&desk, &request, caller)).await?;
-        Ok(looked.map_err(Into::into))
+        Ok(Response::new(looked?))
     }
-}
-
-/// The answer, or one of its kind with the error.
-macro_rules! answer {
-    ($result:expr, $answer:ident) => {
-        Ok(Response::new(
-            $result.unwrap_or_else(|error| pb::$answer { error: Some(error), ..Default::default() }),
-        ))
-    };
 }
 
 #[tonic::async_trait]
@@ -60,14 +51,14 @@ impl Transactions for DeskServer {
         &self,
         request: Request<pb::ListTransactionsRequest>,
     ) -> Result<Response<pb::ListTransactionsResponse>, Status> {
-        answer!(self.look(request, |desk, request, _| desk.list(request)).await?, ListTransactionsResponse)
+        self.look(request, |desk, request, _| desk.list(request)).await
     }
 
     async fn describe_transaction(
         &self,
         request: Request<pb::DescribeTransactionRequest>,
     ) -> Result<Response<pb::DescribeTransactionResponse>, Status> {
-        answer!(self.look(request, Desk::describe).await?, DescribeTransactionResponse)
+        self.look(request, Desk::describe).await
     }
 
     async fn settle_transaction(
@@ -84,20 +75,20 @@ impl Transactions for DeskServer {
             ?settled,
             "an administrator decided about a transaction"
         );
-        answer!(settled.map_err(pb::AdminError::from), SettleTransactionResponse)
+        Ok(Response::new(settled?))
     }
 
     async fn count_transactions(
         &self,
         request: Request<pb::CountTransactionsRequest>,
     ) -> Result<Response<pb::CountTransactionsResponse>, Status> {
-        answer!(self.look(request, Desk::count).await?, CountTransactionsResponse)
+        self.look(request, Desk::count).await
     }
 
     async fn list_audit(
         &self,
         request: Request<pb::ListAuditRequest>,
     ) -> Result<Response<pb::ListAuditResponse>, Status> {
-        answer!(self.look(request, |desk, request, _| desk.audit(request)).await?, ListAuditResponse)
+        self.look(request, |desk, request, _| desk.audit(request)).await
     }
 }

@@ -10,9 +10,9 @@ use kerolox_core::topic::Topic;
 use kerolox_proto::kerolox as pb;
 use kerolox_store::{FoundMessage, LookupPage, MessageStanding, Store};
 
-use super::failure::Failure;
 use super::groups::group_named;
 use super::query::{stored, topic_named};
+use super::rpc_error::RpcError;
 use crate::delivery::{self, Acknowledged, Deliveries, cursors};
 use crate::wire;
 
@@ -26,10 +26,10 @@ pub(super) fn explain(
     store: &Store,
     deliveries: &Deliveries,
     request: &pb::ExplainMessageRequest,
-) -> Result<pb::ExplainMessageResponse, Failure> {
+) -> Result<pb::ExplainMessageResponse, RpcError> {
     let id = request.message_id.as_str();
     if id.is_empty() {
-        return Err(Failure::Invalid("name the message by its id".into()));
+        return Err(RpcError::Invalid("name the message by its id".into()));
     }
     let only_topic = match request.topic.as_str() {
         "" => None,
@@ -47,11 +47,11 @@ pub(super) fn explain(
     let inquiry = Inquiry { store, deliveries, only_group: only_group.as_ref(), dead: &dead };
     let lives = wanted.map(|found| inquiry.life(found)).collect::<Result<Vec<_>, _>>()?;
     if lives.is_empty() {
-        return Err(Failure::NotFound(format!(
+        return Err(RpcError::NotFound(format!(
             "no message with the id {id} is stored here; it may have expired, or be on another broker"
         )));
     }
-    Ok(pb::ExplainMessageResponse { error: None, lives })
+    Ok(pb::ExplainMessageResponse { lives })
 }
 
 struct Inquiry<'a> {
@@ -71,7 +71,7 @@ struct Place<'a> {
 }
 
 impl Inquiry<'_> {
-    fn life(&self, found: &FoundMessage) -> Result<pb::MessageLife, Failure> {
+    fn life(&self, found: &FoundMessage) -> Result<pb::MessageLife, RpcError> {
         let topic = self.store.state().topics.by_id(found.message.header.topic_id);
         let (state, text, until_ms) = standing(&found.standing);
         let mut life = pb::MessageLife {
@@ -97,7 +97,7 @@ impl Inquiry<'_> {
     }
 
     /// The groups that are asked about.
-    fn groups_of(&self, topic: &Topic) -> Result<Vec<Arc<Group>>, Failure> {
+    fn groups_of(&self, topic: &Topic) -> Result<Vec<Arc<Group>>, RpcError> {
         if let Some(group) = self.only_group {
             return Ok(vec![Arc::clone(group)]);
         }
@@ -114,7 +114,7 @@ impl Inquiry<'_> {
         Ok(wanted)
     }
 
-    fn reason(&self, place: &Place<'_>, group: &Group, cursor: &Group) -> Result<pb::GroupReason, Failure> {
+    fn reason(&self, place: &Place<'_>, group: &Group, cursor: &Group) -> Result<pb::GroupReason, RpcError> {
         let Place { topic, queue, offset, message } = *place;
         let (fate, filters) = self.deliveries.fate(cursor, topic, queue, offset)?;
         let is_wanted = |filter: &Arc<_>| wire::is_wanted(message, filter).unwrap_or(true);
@@ -180,7 +180,7 @@ impl Inquiry<'_> {
         (group, cursor): (&Group, &Group),
         is_filtered: bool,
         reason: &mut pb::GroupReason,
-    ) -> Result<(&'static str, String), Failure> {
+    ) -> Result<(&'static str, String), RpcError> {
         let of_group = |found: &&FoundMessage| {
             let topic = self.store.state().topics.by_id(found.message.header.topic_id);
             let origin = found.message.header.dead.as_ref();

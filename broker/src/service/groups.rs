@@ -10,8 +10,8 @@ use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::reset_offsets_request::To;
 use kerolox_store::{LookupPage, Store};
 
-use super::failure::Failure;
 use super::query::topic_named;
+use super::rpc_error::RpcError;
 use crate::delivery::{Deliveries, cursors};
 
 /// Where a group stands. Reads the index: call it where blocking is fine.
@@ -19,7 +19,7 @@ pub(super) fn describe(
     store: &Store,
     deliveries: &Deliveries,
     request: &pb::DescribeGroupRequest,
-) -> Result<(Arc<Group>, Vec<pb::GroupQueueStatus>), Failure> {
+) -> Result<(Arc<Group>, Vec<pb::GroupQueueStatus>), RpcError> {
     let group = group_named(store, &request.name)?;
     let only = match request.topic.as_str() {
         "" => None,
@@ -67,7 +67,7 @@ fn lite_status(
     deliveries: &Deliveries,
     topic: &Topic,
     cursor: &Group,
-) -> Result<pb::GroupQueueStatus, Failure> {
+) -> Result<pb::GroupQueueStatus, RpcError> {
     let (lites, counts) = deliveries.lite_totals(cursor, topic)?;
     let together = status(topic, 0, cursor, &QueuePosition { counts, ..QueuePosition::default() });
     Ok(pb::GroupQueueStatus { lite_topics: Some(lites), ..together })
@@ -86,7 +86,7 @@ impl Plan {
         store: &Store,
         deliveries: &Deliveries,
         request: &pb::ResetOffsetsRequest,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, RpcError> {
         let group = group_named(store, &request.group)?;
         let topic = topic_named(store, &request.topic)?;
         let targets = targets(store, &topic, request)?;
@@ -97,12 +97,12 @@ impl Plan {
             let resets = resets.collect();
             Ok((cursor, resets))
         });
-        let moves = moves.collect::<Result<_, Failure>>()?;
+        let moves = moves.collect::<Result<_, RpcError>>()?;
         Ok(Self { topic, moves })
     }
 
     /// Does it.
-    pub(super) async fn carry_out(&self, deliveries: &Deliveries) -> Result<(), Failure> {
+    pub(super) async fn carry_out(&self, deliveries: &Deliveries) -> Result<(), RpcError> {
         for (cursor, resets) in &self.moves {
             let offsets = resets.iter().map(|reset| (reset.queue, reset.to));
             deliveries.reset(cursor, &self.topic, offsets).await?;
@@ -134,17 +134,17 @@ fn targets(
     store: &Store,
     topic: &Topic,
     request: &pb::ResetOffsetsRequest,
-) -> Result<Vec<(u32, u64)>, Failure> {
+) -> Result<Vec<(u32, u64)>, RpcError> {
     let queues = match &*request.queues {
         [] => (0..topic.read_queues).collect(),
         named => named.to_vec(),
     };
     if let Some(queue) = queues.iter().find(|queue| **queue >= topic.read_queues) {
         let text = format!("topic {} has no queue {queue}; see mqadmin topicStatus", topic.name);
-        return Err(Failure::NotFound(text));
+        return Err(RpcError::NotFound(text));
     }
     let to = request.to.as_ref().ok_or_else(|| {
-        Failure::Invalid("say where to go: earliest, latest, an offset, a time, or a message id".into())
+        RpcError::Invalid("say where to go: earliest, latest, an offset, a time, or a message id".into())
     })?;
     let message = match to {
         To::MessageId(id) => Some(place_of(store, topic, id)?),
@@ -158,7 +158,7 @@ fn targets(
             (To::Latest(_), _) => bounds.next,
             (To::Offset(offset), _) if (bounds.min..=bounds.next).contains(offset) => *offset,
             (To::Offset(offset), _) => {
-                return Err(Failure::Invalid(format!(
+                return Err(RpcError::Invalid(format!(
                     "offset {offset} is not between {} and {}, where queue {queue} of topic {} begins and ends",
                     bounds.min, bounds.next, topic.name
                 )));
@@ -182,7 +182,7 @@ struct MessagePlace {
     visible_ms: i64,
 }
 
-fn place_of(store: &Store, topic: &Topic, id: &str) -> Result<MessagePlace, Failure> {
+fn place_of(store: &Store, topic: &Topic, id: &str) -> Result<MessagePlace, RpcError> {
     let is_it = |message: &kerolox_core::record::MessageRecord| {
         message.header.message_id == id && message.header.topic_id == topic.id
     };
@@ -191,17 +191,17 @@ fn place_of(store: &Store, topic: &Topic, id: &str) -> Result<MessagePlace, Fail
     let missing = || {
         let text =
             format!("topic {} has no visible message with id {id}; see mqadmin queryMsgById", topic.name);
-        Failure::NotFound(text)
+        RpcError::NotFound(text)
     };
     let (queue, offset) = place.ok_or_else(missing)?;
     let entry = store.state().entry(topic.id, queue, offset)?.ok_or_else(missing)?;
     Ok(MessagePlace { queue, offset, visible_ms: entry.visible_ms })
 }
 
-pub(super) fn group_named(store: &Store, name: &str) -> Result<Arc<Group>, Failure> {
+pub(super) fn group_named(store: &Store, name: &str) -> Result<Arc<Group>, RpcError> {
     let missing = || match name {
-        "" => Failure::Invalid("name the consumer group".into()),
-        name => Failure::NotFound(format!("there is no consumer group {name:?}")),
+        "" => RpcError::Invalid("name the consumer group".into()),
+        name => RpcError::NotFound(format!("there is no consumer group {name:?}")),
     };
     store.state().groups.get(name).filter(|group| group.parent == 0).ok_or_else(missing)
 }

@@ -9,7 +9,6 @@ mod dead_letters;
 mod desk;
 mod desk_server;
 mod explain;
-mod failure;
 mod groups;
 mod handed;
 mod lite;
@@ -22,6 +21,7 @@ mod query;
 mod rates;
 mod recall;
 mod receive;
+mod rpc_error;
 mod send;
 mod timers;
 mod transaction;
@@ -44,7 +44,7 @@ use kerolox_gateway::producers::Reach;
 use kerolox_gateway::refusal::Refusal;
 use kerolox_gateway::relay::{self, Relay};
 use kerolox_gateway::routes::{Routes, stored_topic};
-use kerolox_gateway::sdk::{OwnCalls, Placed};
+use kerolox_gateway::sdk::{OwnCalls, PlacedEntries};
 use kerolox_gateway::spread::Spread;
 use kerolox_gateway::telemetry::{GroupPolicy, SettingsPolicy};
 use kerolox_model::names::{in_namespace, validate_group};
@@ -239,8 +239,8 @@ impl OwnCalls for Messaging {
         client: &ClientHeaders,
         group: Option<&v2::Resource>,
         topic: Option<&v2::Resource>,
-        entries: Placed<v2::AckMessageEntry>,
-    ) -> Result<Placed<v2::AckMessageResultEntry>, Refusal> {
+        entries: PlacedEntries<v2::AckMessageEntry>,
+    ) -> Result<PlacedEntries<v2::AckMessageResultEntry>, Refusal> {
         ack::ack_message(&self.context, client, (group, topic), entries).await
     }
 

@@ -8,7 +8,7 @@ use kerolox_proto::kerolox::query_messages_request::By;
 use kerolox_proto::kerolox::queue_place::From;
 use kerolox_store::{FoundMessage, LookupPage, MessageStanding, Store};
 
-use super::failure::Failure;
+use super::rpc_error::RpcError;
 use crate::wire::{self, Delivery};
 
 /// Messages of an answer when the request does not say.
@@ -23,12 +23,12 @@ const ANSWER_BYTES: usize = 16 << 20;
 pub(super) fn query(
     store: &Store,
     request: &pb::QueryMessagesRequest,
-) -> Result<pb::QueryMessagesResponse, Failure> {
+) -> Result<pb::QueryMessagesResponse, RpcError> {
     match &request.by {
         Some(By::MessageId(id)) if !id.is_empty() => by_id(store, request, id),
         Some(By::Key(key)) if !key.is_empty() => by_key(store, request, key),
         Some(By::Place(place)) => in_queue(store, request, place),
-        _ => Err(Failure::Invalid("name a message id, a key, or a place in a queue".into())),
+        _ => Err(RpcError::Invalid("name a message id, a key, or a place in a queue".into())),
     }
 }
 
@@ -36,7 +36,7 @@ fn by_id(
     store: &Store,
     request: &pb::QueryMessagesRequest,
     id: &str,
-) -> Result<pb::QueryMessagesResponse, Failure> {
+) -> Result<pb::QueryMessagesResponse, RpcError> {
     let topic = match request.topic.as_str() {
         "" => None,
         _ => Some(topic(store, request)?.id),
@@ -50,7 +50,7 @@ fn by_key(
     store: &Store,
     request: &pb::QueryMessagesRequest,
     key: &str,
-) -> Result<pb::QueryMessagesResponse, Failure> {
+) -> Result<pb::QueryMessagesResponse, RpcError> {
     let topic = topic(store, request)?.id;
     find(store, request, lookup::key_hash(topic, key), |message| {
         message.header.topic_id == topic && wire::has_key(message, key)
@@ -62,7 +62,7 @@ fn find(
     request: &pb::QueryMessagesRequest,
     hash: u64,
     wanted: impl Fn(&kerolox_core::record::MessageRecord) -> bool,
-) -> Result<pb::QueryMessagesResponse, Failure> {
+) -> Result<pb::QueryMessagesResponse, RpcError> {
     let page = LookupPage {
         before: if request.before == 0 { u64::MAX } else { request.before },
         limit: limit(request),
@@ -72,7 +72,6 @@ fn find(
     };
     let found = store.find(hash, &page, wanted)?;
     Ok(pb::QueryMessagesResponse {
-        error: None,
         damaged: u32::try_from(found.damaged).unwrap_or(u32::MAX),
         next: found.next.unwrap_or(0),
         messages: found.messages.iter().map(stored).collect(),
@@ -83,13 +82,13 @@ fn in_queue(
     store: &Store,
     request: &pb::QueryMessagesRequest,
     place: &pb::QueuePlace,
-) -> Result<pb::QueryMessagesResponse, Failure> {
+) -> Result<pb::QueryMessagesResponse, RpcError> {
     let topic = topic(store, request)?;
     let queue = place.queue;
     let is_lite = topic.has_lites() && queue >= FIRST_LITE_QUEUE;
     if queue >= topic.read_queues.max(topic.write_queues) && !is_lite {
         let text = format!("topic {} has no queue {queue}; see mqadmin topicStatus", topic.name);
-        return Err(Failure::NotFound(text));
+        return Err(RpcError::NotFound(text));
     }
     let entries = {
         let index = store.state();
@@ -129,15 +128,15 @@ fn in_queue(
     Ok(answer)
 }
 
-fn topic(store: &Store, request: &pb::QueryMessagesRequest) -> Result<std::sync::Arc<Topic>, Failure> {
+fn topic(store: &Store, request: &pb::QueryMessagesRequest) -> Result<std::sync::Arc<Topic>, RpcError> {
     topic_named(store, &request.topic)
 }
 
 /// The topic that an administrator names.
-pub(super) fn topic_named(store: &Store, name: &str) -> Result<std::sync::Arc<Topic>, Failure> {
+pub(super) fn topic_named(store: &Store, name: &str) -> Result<std::sync::Arc<Topic>, RpcError> {
     let missing = || match name {
-        "" => Failure::Invalid("name the topic".into()),
-        name => Failure::NotFound(format!("there is no topic {name:?}; see mqadmin topicList")),
+        "" => RpcError::Invalid("name the topic".into()),
+        name => RpcError::NotFound(format!("there is no topic {name:?}; see mqadmin topicList")),
     };
     store.state().topics.get(name).ok_or_else(missing)
 }

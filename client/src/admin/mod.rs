@@ -29,7 +29,6 @@ use kerolox_proto::kerolox::broker_admin_client::BrokerAdminClient;
 use kerolox_proto::kerolox::registry_client::RegistryClient;
 use kerolox_proto::kerolox::server_client::ServerClient;
 use kerolox_proto::kerolox::transactions_client::TransactionsClient;
-use kerolox_proto::v2;
 use std::future::Future;
 use std::sync::Arc;
 use tonic::transport::Channel;
@@ -137,26 +136,18 @@ pub struct BrokerAdmin {
     link: Arc<Link>,
 }
 
-/// One method of [`BrokerAdmin`]: the call, and the broker's complaint turned into an error.
+/// One method of [`BrokerAdmin`].
 macro_rules! broker_call {
-    (@$stub:ident, $(#[$doc:meta])* $name:ident, $request:ident, $response:ident $(, $error:ident)?) => {
+    (@$stub:ident, $(#[$doc:meta])* $name:ident, $request:ident, $response:ident) => {
         $(#[$doc])*
         ///
         /// # Errors
         /// When the broker refuses, with its explanation, or cannot be reached.
         pub async fn $name(&self, request: wire::$request) -> Result<wire::$response> {
-            let answer = self
-                .call(request, |channel, request| async move {
-                    $stub::new(channel)
-                        .max_decoding_message_size(SNAPSHOT_BYTES_MAX)
-                        .$name(request)
-                        .await
-                })
-                .await?;
-            $(if let Some(error) = answer.$error {
-                return Err(self.refusal(error));
-            })?
-            Ok(answer)
+            self.call(request, |channel, request| async move {
+                $stub::new(channel).max_decoding_message_size(SNAPSHOT_BYTES_MAX).$name(request).await
+            })
+            .await
         }
     };
     ($(#[$doc:meta])* $name:ident, $($rest:tt)+) => {
@@ -167,11 +158,11 @@ macro_rules! broker_call {
 impl BrokerAdmin {
     broker_call!(
         /// Creates a topic or changes it; durable when answered.
-        update_topic, UpdateTopicRequest, UpdateTopicResponse, error
+        update_topic, UpdateTopicRequest, UpdateTopicResponse
     );
     broker_call!(
         /// Deletes a topic with its queues and the progress of its groups.
-        delete_topic, DeleteTopicRequest, DeleteTopicResponse, error
+        delete_topic, DeleteTopicRequest, DeleteTopicResponse
     );
     broker_call!(
         /// All topics of the broker.
@@ -179,15 +170,15 @@ impl BrokerAdmin {
     );
     broker_call!(
         /// Offsets of every queue of a topic.
-        describe_topic, DescribeTopicRequest, DescribeTopicResponse, error
+        describe_topic, DescribeTopicRequest, DescribeTopicResponse
     );
     broker_call!(
         /// Creates a consumer group or changes it; durable when answered.
-        update_group, UpdateGroupRequest, UpdateGroupResponse, error
+        update_group, UpdateGroupRequest, UpdateGroupResponse
     );
     broker_call!(
         /// Deletes a consumer group with its progress.
-        delete_group, DeleteGroupRequest, DeleteGroupResponse, error
+        delete_group, DeleteGroupRequest, DeleteGroupResponse
     );
     broker_call!(
         /// All consumer groups of the broker.
@@ -195,15 +186,15 @@ impl BrokerAdmin {
     );
     broker_call!(
         /// Where a consumer group stands in each queue.
-        describe_group, DescribeGroupRequest, DescribeGroupResponse, error
+        describe_group, DescribeGroupRequest, DescribeGroupResponse
     );
     broker_call!(
         /// Sets offsets of a consumer group; durable when answered.
-        reset_offsets, ResetOffsetsRequest, ResetOffsetsResponse, error
+        reset_offsets, ResetOffsetsRequest, ResetOffsetsResponse
     );
     broker_call!(
         /// Takes permissions from all topics of the broker group, or gives them back; durable when answered.
-        withhold_perm, WithholdPermRequest, WithholdPermResponse, error
+        withhold_perm, WithholdPermRequest, WithholdPermResponse
     );
     broker_call!(
         /// State and counters of the broker.
@@ -212,70 +203,70 @@ impl BrokerAdmin {
 
     broker_call!(
         /// Stored messages by id, key, offset or time, without consuming them.
-        query_messages, QueryMessagesRequest, QueryMessagesResponse, error
+        query_messages, QueryMessagesRequest, QueryMessagesResponse
     );
     broker_call!(
         /// What a consumer group gave up, oldest first.
-        list_dead_letters, ListDeadLettersRequest, ListDeadLettersResponse, error
+        list_dead_letters, ListDeadLettersRequest, ListDeadLettersResponse
     );
     broker_call!(
         /// Sends dead letters back to their group; durable when answered.
-        redrive_dead_letters, RedriveDeadLettersRequest, RedriveDeadLettersResponse, error
+        redrive_dead_letters, RedriveDeadLettersRequest, RedriveDeadLettersResponse
     );
     broker_call!(
         /// Scheduled messages that wait, earliest delivery time first.
-        list_timers, ListTimersRequest, ListTimersResponse, error
+        list_timers, ListTimersRequest, ListTimersResponse
     );
     broker_call!(
         /// Recalls or delivers a scheduled message before its time; durable when answered.
-        end_timer, EndTimerRequest, EndTimerResponse, error
+        end_timer, EndTimerRequest, EndTimerResponse
     );
     broker_call!(
         /// Lite topics of a topic, by name.
-        list_lites, ListLitesRequest, ListLitesResponse, error
+        list_lites, ListLitesRequest, ListLitesResponse
     );
     broker_call!(
         /// Messages that used up their attempts and block their message group.
-        list_blocked, ListBlockedRequest, ListBlockedResponse, error
+        list_blocked, ListBlockedRequest, ListBlockedResponse
     );
     broker_call!(
         /// Messages that a group has failed with and that wait for another attempt.
-        list_retries, ListRetriesRequest, ListRetriesResponse, error
+        list_retries, ListRetriesRequest, ListRetriesResponse
     );
     broker_call!(
         /// Says what becomes of a blocked message; durable when answered.
-        settle_blocked, SettleBlockedRequest, SettleBlockedResponse, error
+        settle_blocked, SettleBlockedRequest, SettleBlockedResponse
     );
 
     broker_call!(
         @TransactionsClient,
         /// Transactions in the order in which their half messages were stored.
-        list_transactions, ListTransactionsRequest, ListTransactionsResponse, error
+        list_transactions, ListTransactionsRequest, ListTransactionsResponse
     );
     broker_call!(
         @TransactionsClient,
         /// Everything that is known of one transaction.
-        describe_transaction, DescribeTransactionRequest, DescribeTransactionResponse, error
+        describe_transaction, DescribeTransactionRequest, DescribeTransactionResponse
     );
     broker_call!(
         @TransactionsClient,
         /// Decides about a transaction by hand, or has it checked back at once; durable when answered.
-        settle_transaction, SettleTransactionRequest, SettleTransactionResponse, error
+        settle_transaction, SettleTransactionRequest, SettleTransactionResponse
     );
     broker_call!(
         @TransactionsClient,
         /// Numbers of transactions by topic.
-        count_transactions, CountTransactionsRequest, CountTransactionsResponse, error
+        count_transactions, CountTransactionsRequest, CountTransactionsResponse
     );
     broker_call!(
         @TransactionsClient,
         /// What administrators decided by hand, newest first.
-        list_audit, ListAuditRequest, ListAuditResponse, error
+        list_audit, ListAuditRequest, ListAuditResponse
     );
 
     broker_call!(
         /// What became of a message, and why a consumer group does or does not get it.
-        explain_message, ExplainMessageRequest, ExplainMessageResponse, error
+        explain_message, ExplainMessageRequest, ExplainMessageResponse
     );
 
     broker_call!(
@@ -308,15 +299,6 @@ impl BrokerAdmin {
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
         call(&self.caller, &self.link, request, method).await
-    }
-
-    fn refusal(&self, error: wire::AdminError) -> Error {
-        let code = match error.kind() {
-            wire::AdminErrorKind::Invalid => v2::Code::BadRequest,
-            wire::AdminErrorKind::NotFound => v2::Code::NotFound,
-            wire::AdminErrorKind::Unavailable | wire::AdminErrorKind::Unspecified => v2::Code::InternalError,
-        };
-        Error::Server { endpoint: self.link.endpoints.to_string(), code: code.into(), message: error.message }
     }
 }
 

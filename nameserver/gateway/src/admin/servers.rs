@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use kerolox_proto::errors;
 use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::broker_admin_client::BrokerAdminClient;
 use kerolox_proto::kerolox::server_client::ServerClient;
@@ -122,11 +123,13 @@ impl Servers {
             let (broker, call) = (master.broker.clone(), ask.clone().call(master.admin()));
             async move {
                 let outcome = match tokio::time::timeout(CALL_TIMEOUT, call).await {
-                    Ok(Ok(answer)) => checked(answer.into_inner(), A::error),
-                    Ok(Err(status)) => Err(Refusal::new(
-                        Code::InternalServerError,
-                        format!("broker {broker} does not answer: {}", status.message()),
-                    )),
+                    Ok(Ok(answer)) => Ok(answer.into_inner()),
+                    Ok(Err(status)) => Err(refusal_of(&status).unwrap_or_else(|| {
+                        Refusal::new(
+                            Code::InternalServerError,
+                            format!("broker {broker} does not answer: {}", status.message()),
+                        )
+                    })),
                     Err(_) => Err(Refusal::new(
                         Code::ProxyTimeout,
                         format!("broker {broker} did not answer within {CALL_TIMEOUT:?}"),
@@ -249,9 +252,6 @@ pub(super) trait Ask: Clone + Send {
         self,
         admin: BrokerAdminClient<Channel>,
     ) -> impl Future<Output = Result<Response<Self::Answer>, Status>> + Send;
-
-    /// The error in an answer.
-    fn error(answer: &Self::Answer) -> Option<&pb::AdminError>;
 }
 
 macro_rules! asks {
@@ -262,10 +262,6 @@ macro_rules! asks {
             async fn call(self, mut admin: BrokerAdminClient<Channel>) -> Result<Response<Self::Answer>, Status> {
                 admin.$method(self).await
             }
-
-            fn error(answer: &Self::Answer) -> Option<&pb::AdminError> {
-                answer.error.as_ref()
-            }
         }
     )*};
 }
@@ -274,32 +270,20 @@ asks!(
     DeleteGroupRequest DeleteGroupResponse delete_group,
     DescribeGroupRequest DescribeGroupResponse describe_group,
     DescribeTopicRequest DescribeTopicResponse describe_topic,
+    ListGroupsRequest ListGroupsResponse list_groups,
     ListLitesRequest ListLitesResponse list_lites,
     QueryMessagesRequest QueryMessagesResponse query_messages,
     ResetOffsetsRequest ResetOffsetsResponse reset_offsets,
 );
 
-impl Ask for pb::ListGroupsRequest {
-    type Answer = pb::ListGroupsResponse;
-
-    async fn call(self, mut admin: BrokerAdminClient<Channel>) -> Result<Response<Self::Answer>, Status> {
-        admin.list_groups(self).await
-    }
-
-    fn error(_answer: &Self::Answer) -> Option<&pb::AdminError> {
-        None
-    }
-}
-
-/// An answer, or its error in the protocol's words.
-fn checked<T>(answer: T, error: impl Fn(&T) -> Option<&pb::AdminError>) -> Result<T, Refusal> {
-    let Some(error) = error(&answer) else { return Ok(answer) };
-    let code = match error.kind() {
-        pb::AdminErrorKind::NotFound => Code::NotFound,
-        pb::AdminErrorKind::Invalid => Code::BadRequest,
-        _ => Code::InternalServerError,
+/// What a service of `kerolox.v1` refused, in the words of the SDKs' protocol; `None` when it did not refuse.
+fn refusal_of(status: &Status) -> Option<Refusal> {
+    let code = match errors::kind_of(status)? {
+        pb::ErrorKind::NotFound => Code::NotFound,
+        pb::ErrorKind::Invalid => Code::BadRequest,
+        pb::ErrorKind::Unavailable | pb::ErrorKind::Unspecified => Code::InternalServerError,
     };
-    Err(Refusal::new(code, error.message.clone()))
+    Some(Refusal::new(code, status.message()))
 }
 
 /// What masters answered, but for those that know nothing of it.

@@ -23,7 +23,7 @@ pub(crate) fn is_sdk_call(path: &str) -> bool {
 }
 
 /// Entries of an AckMessage, or their results, with their places in the request.
-pub type Placed<T> = Vec<(usize, T)>;
+pub type PlacedEntries<T> = Vec<(usize, T)>;
 
 /// The calls about messages as a broker answers them that owns what they are about. Each refusal goes into the body of the answer;
 /// callers have said who they are ([`ClientHeaders::of`]).
@@ -62,8 +62,8 @@ pub trait OwnCalls: Send + Sync + 'static {
         client: &ClientHeaders,
         group: Option<&v2::Resource>,
         topic: Option<&v2::Resource>,
-        entries: Placed<AckMessageEntry>,
-    ) -> Result<Placed<AckMessageResultEntry>, Refusal>;
+        entries: PlacedEntries<AckMessageEntry>,
+    ) -> Result<PlacedEntries<AckMessageResultEntry>, Refusal>;
 
     /// ChangeInvisibleDuration.
     async fn change_invisible_duration(

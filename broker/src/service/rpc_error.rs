@@ -1,29 +1,32 @@
-//! Why an administrator gets no answer.
+//! How calls of `kerolox.v1` fail at a broker: one type, one conversion from each error, one into the gRPC status.
 
 use kerolox_gateway::refusal::Refusal;
-use kerolox_proto::kerolox::{AdminError, AdminErrorKind};
+use kerolox_proto::errors;
+use kerolox_proto::kerolox::ErrorKind;
 use kerolox_proto::v2::Code;
 use kerolox_store::StoreError;
+use tonic::Status;
 
 use crate::engine::{ChangeError, refused_by_store};
 
-/// A failure, with a sentence that says what to do.
+/// Why a call fails, with a sentence that says what to do.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum RpcError {
     /// The request cannot work as it is.
     Invalid(String),
+    /// What the request is about is not there.
     NotFound(String),
     /// The broker cannot do it now.
     Unavailable(String),
 }
 
-impl From<StoreError> for Failure {
+impl From<StoreError> for RpcError {
     fn from(error: StoreError) -> Self {
         refused_by_store(&error).into()
     }
 }
 
-impl From<Refusal> for Failure {
+impl From<Refusal> for RpcError {
     fn from(refusal: Refusal) -> Self {
         let text = refusal.to_string();
         match refusal.code {
@@ -34,7 +37,7 @@ impl From<Refusal> for Failure {
     }
 }
 
-impl From<ChangeError> for Failure {
+impl From<ChangeError> for RpcError {
     fn from(error: ChangeError) -> Self {
         match &error {
             ChangeError::Invalid(_) => Self::Invalid(error.to_string()),
@@ -43,13 +46,13 @@ impl From<ChangeError> for Failure {
     }
 }
 
-impl From<Failure> for AdminError {
-    fn from(failure: Failure) -> Self {
-        let (kind, message) = match failure {
-            Failure::Invalid(message) => (AdminErrorKind::Invalid, message),
-            Failure::NotFound(message) => (AdminErrorKind::NotFound, message),
-            Failure::Unavailable(message) => (AdminErrorKind::Unavailable, message),
+impl From<RpcError> for Status {
+    fn from(error: RpcError) -> Self {
+        let (kind, message) = match error {
+            RpcError::Invalid(message) => (ErrorKind::Invalid, message),
+            RpcError::NotFound(message) => (ErrorKind::NotFound, message),
+            RpcError::Unavailable(message) => (ErrorKind::Unavailable, message),
         };
-        Self { kind: kind.into(), message }
+        errors::status_of(kind, message)
     }
 }
