@@ -8,7 +8,6 @@ use kerolox_gateway::routes::stored_topic;
 use kerolox_model::token::RecallHandle;
 use kerolox_proto::v2::{self, Code};
 use kerolox_store::ApplyOutcome;
-use tonic::Request;
 
 use super::Context;
 use crate::engine::{Engine, refused_by_log, refused_by_store};

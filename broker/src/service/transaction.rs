@@ -8,7 +8,6 @@ use kerolox_model::names::in_namespace;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::v2::{self, Code, TransactionResolution};
 use kerolox_store::ApplyOutcome;
-use tonic::Request;
 
 use super::Context;
 use crate::engine::{refused_by_log, refused_by_store};
