@@ -10,6 +10,7 @@ use kerolox_client::{Message, RetryPolicy, SimpleConsumer};
 use kerolox_proto::kerolox::{DescribeGroupsRequest, ElectMasterRequest, GroupState};
 use kerolox_proto::v2::Code;
 use kerolox_proto::v2::telemetry_command::Command;
+use kerolox_tests::process::Server;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::elsewhere::Listener;
@@ -282,6 +283,12 @@ async fn a_master_that_stood_still_acknowledges_nothing_that_is_lost() {
     eventually("the logs are the same", PATIENCE, async || are_logs_equal(&servers)).await;
 }
 
+/// Waits for an answer of `/readyz`: a leader goes by the in-sync set that it asked for a moment after the controller does.
+async fn until_ready(broker: &Server, status: u16) {
+    let has_status = async || broker.probe("/readyz").unwrap().status == status;
+    eventually("the broker says whether it takes messages", PATIENCE, has_status).await;
+}
+
 #[tokio::test]
 async fn too_few_members_in_sync_refuse_what_is_to_be_kept() {
     let mut servers = group(2, &[], &[("KEROLOX_BROKER__REPLICATION__MIN_IN_SYNC", "2")]).await;
@@ -289,14 +296,17 @@ async fn too_few_members_in_sync_refuse_what_is_to_be_kept() {
     let client = servers.client();
     let producer =
         client.producer().topic("orders").retry_policy(RetryPolicy::never()).start().await.unwrap();
-    producer.send(message("orders", "both")).await.unwrap();
     let slave = 1 - master(&servers).await;
+    until_ready(&servers.brokers[1 - slave], 200).await;
+    producer.send(message("orders", "both")).await.unwrap();
     servers.brokers[slave].kill().unwrap();
     in_sync(&servers, 1).await;
+    until_ready(&servers.brokers[1 - slave], 503).await;
     let refused = producer.send(message("orders", "one")).await;
     assert_eq!(refusal(refused), Code::HaNotAvailable);
     servers.brokers[slave].start().unwrap();
     in_sync(&servers, 2).await;
+    until_ready(&servers.brokers[1 - slave], 200).await;
     producer.send(message("orders", "both again")).await.unwrap();
     let consumer = servers.consumer("billing", "orders").await;
     assert_eq!(consume(&consumer, 2).await, ["both", "both again"]);

@@ -1,10 +1,11 @@
 //! What administrators see and ask of a member.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use kerolox_core::flush::Flush;
 use kerolox_proto::kerolox::{DescribeReplicationResponse, SlaveView};
-use kerolox_replication::MemberId;
+use kerolox_replication::{MemberId, MemberRole};
 use tokio::sync::oneshot;
 use tonic::Status;
 
@@ -85,11 +86,18 @@ fn promise(acks: ReplicaChoice, flush: Flush, in_sync: usize, min_in_sync: usize
     format!("An acknowledged message is {members}; with fewer than {min_in_sync} in sync, sends are refused.")
 }
 
-/// Has the leadership handed over to a member, 0 for any.
+/// How long an administrator waits for a leadership that is about to begin: longer than a lease.
+const OPENING: Duration = Duration::from_secs(5);
+
+/// Has the leadership handed over to a member, 0 for any. One that is about to begin is waited for, up to [`OPENING`].
 ///
 /// # Errors
 /// FAILED_PRECONDITION with the reason.
 pub(super) async fn give_up_leadership(group: &Group, to: MemberId) -> Result<(), Status> {
+    let mut role = group.watch_role();
+    let has_begun = role.wait_for(|role| !matches!(role, MemberRole::Candidate { .. }));
+    // A leadership that takes longer refuses.
+    drop(tokio::time::timeout(OPENING, has_begun).await);
     let (answer, outcome) = oneshot::channel();
     let asked = group.asked.send(GiveUp { to, answer }).await;
     asked.map_err(|_| Status::unavailable("the broker is shutting down"))?;

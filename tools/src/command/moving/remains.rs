@@ -185,11 +185,7 @@ mod tests {
             ..Default::default()
         };
         let config = wire::GroupConfig { name: name.into(), ..Default::default() };
-        wire::DescribeGroupResponse {
-            group: Some(config),
-            queues: rows.iter().map(row).collect(),
-            ..Default::default()
-        }
+        wire::DescribeGroupResponse { group: Some(config), queues: rows.iter().map(row).collect() }
     }
 
     fn seen() -> Seen {
