@@ -93,6 +93,8 @@ struct World {
     counter: u32,
     /// Seed of the power cut that is under way.
     power: Option<u64>,
+    /// Whether the room on the disk is limited.
+    is_short: bool,
 }
 
 impl World {
@@ -108,6 +110,7 @@ impl World {
             holes: Vec::new(),
             counter: 0,
             power: None,
+            is_short: false,
         }
     }
 
@@ -140,6 +143,7 @@ impl World {
                 let used: u64 =
                     names.map(|name| self.folder.content(&name).map_or(0, |bytes| bytes.len() as u64)).sum();
                 self.folder.set_capacity(left.map(|left| used + left));
+                self.is_short = left.is_some();
             }
             Step::Flip { record, byte, bit } => self.flip(record, byte, *bit),
         }
@@ -229,6 +233,11 @@ impl World {
                 drop(Log::open(Arc::new(self.folder.clone()), OPTIONS));
                 self.folder.crash(chooser.next_u64());
             }
+        }
+        // A disk without room may refuse the checkpoint of a start. That changes nothing, and the next start has room.
+        if self.is_short && Log::open(Arc::new(self.folder.clone()), OPTIONS).is_err() {
+            self.folder.set_capacity(None);
+            self.is_short = false;
         }
         let (log, _) = open_with(&self.folder, OPTIONS);
         let content = Content::of(&log.reader());
