@@ -1,8 +1,8 @@
 //! Calls from one nameserver to another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kerolox_client::admin::controller::connection;
 use kerolox_proto::kerolox::ConsensusRequest;
@@ -16,6 +16,7 @@ use openraft::raft::{
 use openraft::{AnyError, BasicNode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -34,11 +35,18 @@ pub(super) mod kind {
     pub(crate) const SNAPSHOT: &str = "snapshot";
 }
 
-/// Connections to the other nameservers, and who of them answers.
+/// How a call to another nameserver ended.
+#[derive(Clone, Copy)]
+struct LastCall {
+    began: Instant,
+    is_answered: bool,
+}
+
+/// Connections to the other nameservers, and which of them answer.
 #[derive(Clone, Default)]
 pub(super) struct Network {
     channels: Arc<Mutex<BTreeMap<String, Channel>>>,
-    answers: Arc<Mutex<BTreeMap<u64, bool>>>,
+    calls: Arc<watch::Sender<BTreeMap<u64, LastCall>>>,
 }
 
 impl Network {
@@ -55,11 +63,27 @@ impl Network {
 
     /// Whether this nameserver answered when it was last called; `None` when it was never called.
     pub(super) fn answers(&self, id: u64) -> Option<bool> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
+        self.calls.borrow().get(&id).map(|call| call.is_answered)
     }
 
-    fn note(&self, id: u64, answered: bool) {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(id, answered);
+    /// Which of these nameservers answer a call that begins from now on, as a leader makes them all the time. Those that were not
+    /// called within `patience` do not.
+    pub(super) async fn answering(&self, ids: &BTreeSet<u64>, patience: Duration) -> BTreeSet<u64> {
+        let asked = Instant::now();
+        let mut calls = self.calls.subscribe();
+        let later = |call: &LastCall| call.began >= asked;
+        let all_called =
+            |calls: &BTreeMap<u64, LastCall>| ids.iter().all(|id| calls.get(id).is_some_and(later));
+        drop(tokio::time::timeout(patience, calls.wait_for(all_called)).await);
+        let calls = self.calls.borrow();
+        let answers = |id: &&u64| calls.get(id).is_some_and(|call| later(call) && call.is_answered);
+        ids.iter().filter(answers).copied().collect()
+    }
+
+    fn note(&self, id: u64, began: Instant, is_answered: bool) {
+        self.calls.send_modify(|calls| {
+            calls.insert(id, LastCall { began, is_answered });
+        });
     }
 }
 
@@ -91,11 +115,12 @@ impl Peer {
         let mut request = Request::new(ConsensusRequest { kind: kind.to_owned(), body });
         request.metadata_mut().insert(TARGET_HEADER, MetadataValue::from(self.target));
         request.set_timeout(option.hard_ttl());
+        let began = Instant::now();
         let answer = match self.network.channel(&self.address) {
             Ok(channel) => with_limits(ConsensusClient::new(channel)).call(request).await,
             Err(status) => Err(status),
         };
-        self.network.note(self.target, answer.is_ok());
+        self.network.note(self.target, began, answer.is_ok());
         let answer = answer.map_err(|status| unanswered(&status))?.into_inner();
         let outcome: Result<A, RaftError<u64, E>> =
             serde_json::from_slice(&answer.body).map_err(|error| NetworkError::new(&error))?;

@@ -18,6 +18,8 @@ use super::types::{Metrics, Raft};
 
 /// How long a nameserver that is added may take to fetch everything.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a nameserver may take to show that it is alive: several heartbeats.
+const SIGN_OF_LIFE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a change of the members may take.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -209,8 +211,8 @@ impl Quorum {
         }
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         if voters.contains(&id) {
-            let others: Vec<u64> = voters.into_iter().filter(|voter| *voter != id).collect();
-            self.check_remaining(&seen, &others)?;
+            let others: BTreeSet<u64> = voters.into_iter().filter(|voter| *voter != id).collect();
+            self.check_remaining(&seen, &others).await?;
             self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id]))).await?;
         } else {
             self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await?;
@@ -219,11 +221,15 @@ impl Quorum {
         Ok(())
     }
 
-    fn check_remaining(&self, seen: &Metrics, others: &[u64]) -> Result<(), Status> {
+    /// Without a majority of those that remain, the change would never be over, and nothing could be decided any longer.
+    async fn check_remaining(&self, seen: &Metrics, others: &BTreeSet<u64>) -> Result<(), Status> {
         if others.is_empty() {
             return Err(Status::failed_precondition("the last nameserver cannot be taken out"));
         }
-        let is_there = |id: &&u64| **id == self.id || self.network.answers(**id) == Some(true);
+        let peers: BTreeSet<u64> = others.iter().copied().filter(|id| *id != self.id).collect();
+        // The last answer of one that died just now was a good one.
+        let answering = self.network.answering(&peers, SIGN_OF_LIFE_TIMEOUT).await;
+        let is_there = |id: &&u64| **id == self.id || answering.contains(*id);
         let (there, gone): (Vec<&u64>, Vec<&u64>) = others.iter().partition(is_there);
         if there.len() > others.len() / 2 {
             return Ok(());
