@@ -27,12 +27,12 @@ use tokio::task::JoinHandle;
 
 use crate::announce::{self, StandingInGroup};
 use crate::ballast::DiskBallast;
-use crate::check_back::{WebhookHosts, Webhooks, webhook_secret};
 use crate::config::BrokerConfig;
 use crate::index_folder::IndexFolder;
 use crate::replication::{self, Identity, Member, MemberFile, ReplicationService, StoreCell, Stores};
-use crate::service::Door;
+use crate::rpc::Door;
 use crate::serving::{News, Parts};
+use crate::tasks::check_back::{WebhookHosts, Webhooks, webhook_secret};
 use crate::vitals::Vitals;
 
 /// How serving ended.

@@ -20,11 +20,11 @@ use kerolox_runtime::memory::MemorySettings;
 use kerolox_runtime::tls::TlsSettings;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::check_back::WebhookHost;
 use crate::delivery::AutoGroups;
 use crate::made_by::MadeBy;
+use crate::tasks::check_back::WebhookHost;
 
-use crate::timers::Pace;
+use crate::tasks::timers::Pace;
 
 /// Prefix of the environment variables, as in `KEROLOX_BROKER__TRANSACTION__CHECK_INTERVAL`.
 pub const ENV_PREFIX: &str = "KEROLOX_BROKER";

@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, MutexGuard, Notify, oneshot, watch};
 use crate::config::BrokerConfig;
 use crate::once::{Reservation, Underway};
 use crate::replication::{Elsewhere, Leadership};
-use crate::retention::DiskSpace;
+use crate::tasks::retention::DiskSpace;
 
 /// The storage engine of this broker. Cheap to clone.
 #[derive(Clone)]

@@ -1,29 +1,30 @@
 //! One member of a broker group.
 //!
-//! The road of a message by file: `service/send.rs` (decode, validate) → [`engine`] (propose) → `kerolox-store` (log,
-//! fold) → [`delivery`] (who gets it) → `service/receive.rs`. Half messages are settled in `service/transaction.rs` and
-//! asked about in [`check_back`], scheduled ones are delivered by [`timers`].
+//! The route of a message by file: `rpc/messaging/send.rs` (decode, validate) → [`engine`] (propose) → `kerolox-store`
+//! (log, state machine) → [`delivery`] (who gets it) → `rpc/messaging/receive.rs`.
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | `rpc/messaging`, `rpc/admin` | what this broker answers itself, one file for each family of calls; `rpc/admission.rs` lets calls in |
+//! | [`delivery`] | the owners of delivery engines, and what wakes consumers |
+//! | [`tasks`] | what a leader does by itself: check-back, timers, retention, expiry of lite topics, migration of ordering slots |
+//! | `replication` | carries out what the member machine decides |
+//! | `wire` | messages as bytes |
 
 mod announce;
 mod ballast;
 mod broker;
-pub mod check_back;
 pub mod config;
 pub mod delivery;
-mod due;
-pub mod early;
 pub mod engine;
 mod index_folder;
-mod lite_expiry;
 mod made_by;
-mod moving;
 mod once;
 mod pace;
 mod replication;
-pub mod retention;
-mod service;
+mod rpc;
 mod serving;
-pub mod timers;
+pub mod tasks;
 mod vitals;
 mod wire;
 

@@ -28,19 +28,19 @@ use tonic::service::Routes as Services;
 use tonic::service::interceptor::InterceptedService;
 
 use crate::announce::{Announcer, StandingInGroup};
-use crate::check_back::{Checker, WebhookCounts, Webhooks};
 use crate::config::BrokerConfig;
 use crate::delivery::{Arrivals, Deliveries, ProgressLog};
-use crate::due::DueArrivals;
 use crate::engine::Engine;
 use crate::made_by::MadeBy;
 use crate::pace::{Lookups, Scans};
 use crate::replication::Leadership;
-use crate::retention::RetentionTask;
-use crate::service::{Admin, AutoTopics, Context, Counters, DeskServer, Door, Messaging, Policy, Turns};
-use crate::timers::Timers;
+use crate::rpc::{Admin, AutoTopics, Context, Counters, DeskServer, Door, Messaging, Policy, Turns};
+use crate::tasks::DueArrivals;
+use crate::tasks::check_back::{Checker, WebhookCounts, Webhooks};
+use crate::tasks::retention::RetentionTask;
+use crate::tasks::timers::Timers;
+use crate::tasks::{early_removal, lite_expiry, slot_migration};
 use crate::vitals::Vitals;
-use crate::{early, lite_expiry, moving};
 
 /// How often dead brokers and clients are looked for.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
@@ -387,7 +387,7 @@ impl Parts {
             space: self.vitals.room.clone(),
             unread: {
                 let (store, deliveries) = (store.clone(), deliveries.clone());
-                Box::new(move |going| early::unread_of_groups(&store, &deliveries, going))
+                Box::new(move |going| early_removal::unread_of_groups(&store, &deliveries, going))
             },
             losses: self.vitals.losses.clone(),
         };
@@ -403,7 +403,7 @@ impl Parts {
                 config.groups.member_expiry.duration(),
             )),
             tokio::spawn(lite_expiry::run(engine.clone(), config.lite.check_interval.duration())),
-            tokio::spawn(moving::run(engine.clone())),
+            tokio::spawn(slot_migration::run(engine.clone())),
             tokio::spawn(announce_topics(engine.clone(), Arc::downgrade(&self.registrar))),
         ]
     }

@@ -12,10 +12,10 @@ use kerolox_runtime::listen::Connections;
 use kerolox_runtime::process::Shutdown;
 use kerolox_store::{GuardedClock, Opening, QueueRepair, RebuildProgress};
 
-use crate::early::Losses;
 use crate::index_folder::{Damage, IndexFolder};
 use crate::replication::{Group, Leadership, StoreCell};
-use crate::retention::DiskSpace;
+use crate::tasks::early_removal::Losses;
+use crate::tasks::retention::DiskSpace;
 
 /// Damaged ranges that are listed one by one.
 const RANGES_SHOWN: usize = 8;

@@ -113,7 +113,7 @@ fn attributes(known: &[Known]) -> String {
 
 /// What stands at the head of the source that asks webhooks, and the fields of the question.
 fn webhook() -> String {
-    let source = read("broker/src/check_back/webhook.rs");
+    let source = read("broker/src/tasks/check_back/webhook.rs");
     let head: Vec<&str> = source
         .lines()
         .map_while(|line| line.strip_prefix("//!"))

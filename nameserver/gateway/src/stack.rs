@@ -7,7 +7,7 @@
 //! | limits | memory and time for the request and its answer; refuses what there is no room for | [`CallsLayer`] |
 //! | client | reads who calls, into the request's extensions | [`ClientLayer`] |
 //! | trace | a span with the call's path, its request id and its client | [`TraceLayer`] |
-//! | admission | brokers only: holds or refuses calls while there is no leader to serve them | the broker's `service/closed.rs` |
+//! | admission | brokers only: holds or refuses calls while there is no leader to serve them | the broker's `rpc/admission.rs` |
 //! | loop guard | slaves only: refuses calls that were passed on to the wrong server | [`crate::relay::refuse_relayed`] |
 //! | session | counts the call as a sign of life | [`crate::sdk::layers::SessionLayer`] |
 //! | owner | passes a call on to the broker group that owns what it is about | [`crate::access_point::AccessPoint`] |

@@ -1,29 +1,17 @@
-//! The SDK protocol and the admin interface as this broker serves them. One file per family of calls; this one routes.
+//! The calls of SDKs about what this broker owns, one file for each family; this one routes.
 
 mod ack;
-mod admin;
 mod auto_create;
 mod batch;
-mod closed;
-mod dead_letters;
-mod desk;
-mod desk_server;
-mod explain;
-mod groups;
 mod handed;
 mod lite;
-mod lite_list;
 mod offsets;
 mod other_groups;
 mod pass_on;
 mod pull;
-mod query;
-mod rates;
 mod recall;
 mod receive;
-mod rpc_error;
 mod send;
-mod timers;
 mod transaction;
 
 use std::sync::Arc;
@@ -57,14 +45,13 @@ use crate::config::LiteConfig;
 use crate::delivery::Deliveries;
 use crate::engine::Engine;
 use crate::pace::Scans;
+use crate::rpc::Counters;
 use crate::wire;
 use kerolox_store::GuardedClock;
 
-pub(crate) use admin::{Admin, Counters};
 pub(crate) use auto_create::AutoTopics;
-pub(crate) use closed::Door;
-pub(crate) use desk_server::DeskServer;
 pub(crate) use other_groups::Turns;
+pub(in crate::rpc) use recall::{end_timer, pending};
 
 /// What the calls need of the broker.
 pub(crate) struct Context {

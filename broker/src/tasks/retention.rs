@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::ballast::DiskBallast;
-use crate::early::{self, Going, Losses, Unread};
+use crate::tasks::early_removal::{self, Going, Losses, Unread};
 use kerolox_core::record::QueueState;
 use kerolox_core::retention::{
     DiskUsage, RetentionLimits, RetentionPlan, TrimCandidate, due_ms, hold_ms, is_worth_a_trim, plan,
@@ -53,7 +53,7 @@ pub struct RetentionTask {
     pub losses: Losses,
 }
 
-/// See [`early::unread_of_groups`].
+/// See [`early_removal::unread_of_groups`].
 pub type Readers = dyn Fn(BTreeMap<(u32, u32), Going>) -> Result<Unread, StoreError> + Send + Sync;
 
 impl RetentionTask {
@@ -111,7 +111,7 @@ impl RetentionTask {
 
     /// What groups lose by a trim at `point`, if what lies before `old` is old enough.
     fn unread_before(&self, point: &TrimPoint, old: Option<&TrimPoint>) -> Result<Unread, StoreError> {
-        let going = early::going(old.map_or(&[], |old| &old.queues), &point.queues);
+        let going = early_removal::going(old.map_or(&[], |old| &old.queues), &point.queues);
         if going.is_empty() { Ok(Unread::default()) } else { (self.unread)(going) }
     }
 

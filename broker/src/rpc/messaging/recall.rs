@@ -29,7 +29,7 @@ pub(super) async fn recall_message(
 
 /// The message that a handle stands for, if it can still be decided about. What cannot is refused before anything is
 /// written to the log.
-pub(super) fn pending(engine: &Engine, handle: &RecallHandle) -> Result<ScheduledMessage, Refusal> {
+pub(in crate::rpc) fn pending(engine: &Engine, handle: &RecallHandle) -> Result<ScheduledMessage, Refusal> {
     let index = engine.store().state();
     let timer = index.timers.get(handle.position).map_err(|error| refused_by_store(&error))?;
     match timer.filter(|timer| timer.message_id_crc == handle.message_id_crc) {
@@ -52,7 +52,7 @@ pub(super) fn pending(engine: &Engine, handle: &RecallHandle) -> Result<Schedule
 }
 
 /// Decides about a scheduled message; the first decision stands.
-pub(super) async fn end_timer(
+pub(in crate::rpc) async fn end_timer(
     engine: &Engine,
     position: u64,
     decision: TimerDecision,

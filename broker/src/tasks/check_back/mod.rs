@@ -21,8 +21,8 @@ use kerolox_proto::v2::{self, RecoverOrphanedTransactionCommand};
 use kerolox_store::StoreError;
 use prost::Message as _;
 
-use crate::due::{self, DueArrivals, NEVER_MS, Passed};
 use crate::engine::Engine;
+use crate::tasks::due::{self, DueArrivals, NEVER_MS, Passed};
 use crate::wire::{self, Delivery};
 use deserted::Deserted;
 use notes::Check;

@@ -16,9 +16,9 @@ use kerolox_proto::kerolox as pb;
 use kerolox_store::{ApplyOutcome, LookupPage, MessageStanding, Store, StoreError};
 
 use super::rpc_error::RpcError;
-use crate::check_back::WebhookCounts;
 use crate::engine::{Engine, refused_by_log};
 use crate::pace::Caller;
+use crate::tasks::check_back::WebhookCounts;
 use crate::wire::{self, Delivery};
 
 /// HalfMessage messages that are looked at for one page, at the most.

@@ -9,9 +9,9 @@ use kerolox_model::token::RecallHandle;
 use kerolox_proto::kerolox as pb;
 use kerolox_store::{LookupPage, MessageStanding, Store, StoreError};
 
-use super::recall::{end_timer, pending};
 use super::rpc_error::RpcError;
 use crate::engine::Engine;
+use crate::rpc::messaging::{end_timer, pending};
 use crate::wire::{self, Delivery};
 
 /// Scheduled messages that are looked at for one page, at the most.

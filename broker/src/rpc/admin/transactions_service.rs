@@ -6,11 +6,11 @@ use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::transactions_server::{Transactions, TransactionsServer};
 use tonic::{Request, Response, Status};
 
-use super::desk::Desk;
 use super::rpc_error::RpcError;
-use crate::check_back::WebhookCounts;
+use super::transactions::Desk;
 use crate::engine::Engine;
 use crate::pace::{Caller, Lookups};
+use crate::tasks::check_back::WebhookCounts;
 
 /// The service behind `mqadmin transaction`.
 pub(crate) struct DeskServer {

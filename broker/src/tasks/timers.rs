@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use kerolox_core::record::{Fired, ProgressItem, ProgressRecord, Record};
 use kerolox_store::{GuardedClock, StoreError};
 
-use crate::due::{self, DueArrivals, NEVER_MS, Passed};
 use crate::engine::Engine;
+use crate::tasks::due::{self, DueArrivals, NEVER_MS, Passed};
 
 /// Longest sleep: so often the clock is watched, and so late at the most a message comes after the clock was set ahead.
 const SLEEP_MAX: Duration = Duration::from_secs(1);

@@ -17,17 +17,17 @@ use tonic::{Request, Response, Status};
 use super::dead_letters;
 use super::explain;
 use super::groups::{self, Plan};
-use super::lite_list;
+use super::lite_topics;
 use super::query::query;
 use super::rates::{self, Rates};
 use super::rpc_error::RpcError;
 use super::timers;
 use crate::announce::Announcer;
-use crate::check_back::WebhookHosts;
 use crate::delivery::Deliveries;
-use crate::early::{Losses, Place};
 use crate::engine::{ChangeError, Engine};
 use crate::pace::{Caller, Lookups};
+use crate::tasks::check_back::WebhookHosts;
+use crate::tasks::early_removal::{Losses, Place};
 
 /// What is counted since the process started.
 #[derive(Debug, Default)]
@@ -398,7 +398,7 @@ impl BrokerAdmin for Admin {
     ) -> Result<Response<pb::ListLitesResponse>, Status> {
         let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
         let request = request.into_inner();
-        let list = move |_: &Caller| lite_list::list(engine.store(), &deliveries, &request);
+        let list = move |_: &Caller| lite_topics::list(engine.store(), &deliveries, &request);
         let listed = self.lookups.run(list).await?;
         Ok(Response::new(listed?))
     }

@@ -1,0 +1,16 @@
+//! The administration of `kerolox.v1`: BrokerAdmin and Transactions, one file for each family of calls.
+
+mod broker_admin;
+mod dead_letters;
+mod explain;
+mod groups;
+mod lite_topics;
+mod query;
+mod rates;
+mod rpc_error;
+mod timers;
+mod transactions;
+mod transactions_service;
+
+pub(crate) use broker_admin::{Admin, Counters};
+pub(crate) use transactions_service::DeskServer;
