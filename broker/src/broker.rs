@@ -28,12 +28,12 @@ use tokio::task::JoinHandle;
 use crate::announce::{self, StandingInGroup};
 use crate::ballast::DiskBallast;
 use crate::config::BrokerConfig;
+use crate::health::BrokerHealth;
 use crate::index_folder::IndexFolder;
 use crate::replication::{self, Identity, Member, MemberFile, ReplicationService, StoreCell, Stores};
-use crate::rpc::Door;
+use crate::rpc::AdmissionGate;
 use crate::serving::{News, Parts};
 use crate::tasks::check_back::{WebhookHosts, Webhooks, webhook_secret};
-use crate::vitals::Vitals;
 
 /// How serving ended.
 type Served = Result<(), tonic::transport::Error>;
@@ -94,7 +94,7 @@ pub struct Broker {
     config: BrokerConfig,
     listener: Listener,
     tls: Arc<rustls::ServerConfig>,
-    vitals: Arc<Vitals>,
+    health: Arc<BrokerHealth>,
     started: Instant,
     /// Keeps other processes out of the data folder.
     _lock: File,
@@ -111,8 +111,9 @@ impl Broker {
         let lock = lock_folder(&config.data)?;
         let tls = server_config(&config.tls, &config.data)?;
         let listener = Listener::bind(&config.listen, &config.connections, &config.memory).await?;
-        let vitals = Arc::new(Vitals { connections: Some(listener.connections()), ..Vitals::default() });
-        Ok(Self { config, listener, tls, vitals, started, _lock: lock })
+        let health =
+            Arc::new(BrokerHealth { connections: Some(listener.connections()), ..BrokerHealth::default() });
+        Ok(Self { config, listener, tls, health, started, _lock: lock })
     }
 
     /// The address that is really bound.
@@ -122,8 +123,8 @@ impl Broker {
 
     /// What health checks say of this broker.
     pub fn checks(&self, shutdown: &Shutdown) -> Checks {
-        let (vitals, shutdown) = (self.vitals.clone(), shutdown.clone());
-        Arc::new(move || vitals.checks(&shutdown))
+        let (health, shutdown) = (self.health.clone(), shutdown.clone());
+        Arc::new(move || health.checks(&shutdown))
     }
 
     /// Opens the store, recovering what a crash left behind, and serves until `shutdown` is requested; then ends all
@@ -134,14 +135,14 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::Store`], [`BrokerError::Nameserver`] and [`BrokerError::Transport`].
     pub async fn serve(self, shutdown: Shutdown, ready: impl FnOnce()) -> Result<(), BrokerError> {
-        let (news, vitals) = (News::default(), self.vitals.clone());
+        let (news, health) = (News::default(), self.health.clone());
         let clock = Arc::new(GuardedClock::new(self.config.timers.clock_policy(), now_ms));
         let stores = Arc::new(stores(&self.config, news.clone(), clock.clone())?);
         let index = stores.index.clone();
         // Nobody sets them a second time.
         let _ =
-            (vitals.clock.set(clock), vitals.index.set(index.clone()), vitals.data.set(stores.data.clone()));
-        tokio::spawn(keep_to_folder(stores.data.clone(), vitals));
+            (health.clock.set(clock), health.index.set(index.clone()), health.data.set(stores.data.clone()));
+        tokio::spawn(keep_to_folder(stores.data.clone(), health));
         let outcome = self.serve_stores(stores, news, shutdown, ready).await;
         // Health checks, which go on, hold it, and an index that is open when the process ends is cut off.
         let closing = tokio::task::spawn_blocking(move || index.close());
@@ -156,13 +157,13 @@ impl Broker {
         shutdown: Shutdown,
         ready: impl FnOnce(),
     ) -> Result<(), BrokerError> {
-        let Self { config, listener, tls, vitals, started, _lock } = self;
+        let Self { config, listener, tls, health, started, _lock } = self;
         let clock = stores.clock.clone();
         let info = announce::broker_info(&config, listener.local_addr());
         let group = if config.standalone { None } else { Some(Arc::new(group(&config, &info, &stores)?)) };
-        let replication = group.clone().map(|group| ReplicationService::server(group, vitals.store.clone()));
+        let replication = group.clone().map(|group| ReplicationService::server(group, health.store.clone()));
         let role = group.as_ref().map(|group| group.watch_role());
-        let door = Door::closed(vitals.opening.clone(), vitals.store.clone(), role, replication);
+        let door = AdmissionGate::closed(health.opening.clone(), health.store.clone(), role, replication);
         // Until the reign is handed over, clients are served.
         let closing = Shutdown::new();
         let server = stack::server(listener.connections().memory()).serve_with_incoming_shutdown(
@@ -171,7 +172,7 @@ impl Broker {
             closing.requested(),
         );
         let routes = Arc::new(Routes::new(config.registration.lease.duration()));
-        let standing = StandingInGroup { group: group.clone(), store: vitals.store.clone() };
+        let standing = StandingInGroup { group: group.clone(), store: health.store.clone() };
         let parts = Parts {
             webhooks: webhooks(&config)?,
             registrar: Arc::new(Registrar::new(
@@ -186,7 +187,7 @@ impl Broker {
             standing,
             is_ready: watch::Sender::new(false),
             door,
-            vitals,
+            health,
             clock,
             routes,
             news,
@@ -223,7 +224,7 @@ async fn serve_alone(
             Err(error) => return Err(error),
         };
         is_first = false;
-        parts.vitals.store.set(Some(store.clone()));
+        parts.health.store.set(Some(store.clone()));
         let tasks = parts.serve(store, None);
         parts.ready().await;
         if let Some(ready) = ready.take() {
@@ -237,7 +238,7 @@ async fn serve_alone(
             () = stores.index.is_damaged() => {
                 parts.stop_serving();
                 tasks.stop().await;
-                parts.vitals.store.set(None);
+                parts.health.store.set(None);
                 tokio::time::sleep(stores.index.pause()).await;
             }
         }
@@ -262,7 +263,7 @@ async fn open_alone(
     is_first: bool,
     shutdown: &Shutdown,
 ) -> Result<Arc<Store>, BrokerError> {
-    let opening = parts.vitals.opening.clone();
+    let opening = parts.health.opening.clone();
     let mut opened = {
         let (stores, own, opening) = (stores.clone(), own.clone(), opening.clone());
         tokio::task::spawn_blocking(move || -> Result<Arc<Store>, BrokerError> {
@@ -298,9 +299,9 @@ async fn serve_as_member(
     ready: impl FnOnce(),
 ) -> Result<(), BrokerError> {
     let serving = tokio::spawn(server);
-    let (cell, opening) = (parts.vitals.store.clone(), parts.vitals.opening.clone());
+    let (cell, opening) = (parts.health.store.clone(), parts.health.opening.clone());
     // Nobody set them before.
-    let _ = (parts.vitals.group.set(group.clone()), parts.vitals.routes.set(parts.routes.clone()));
+    let _ = (parts.health.group.set(group.clone()), parts.health.routes.set(parts.routes.clone()));
     let member = Member::new(group.clone(), cell, stores, parts.clone(), opening.clone());
     // What it says of its log has to be so from the first report on.
     member.recover().await?;
@@ -376,21 +377,21 @@ async fn until_ended(
 async fn close(parts: &Parts) {
     parts.registrar.stop().await;
     // Nobody may hold the store when the process ends, least of all health checks, which go on: RocksDB would be cut off.
-    if let Some(store) = parts.vitals.store.set(None) {
+    if let Some(store) = parts.health.store.set(None) {
         let closing = tokio::task::spawn_blocking(move || store.close());
         closing.await.expect("a panic would end the process");
     }
 }
 
 /// Has nothing stored any more, and this member not elected, when the data folder is gone.
-async fn keep_to_folder(data: Arc<DataFolder>, vitals: Arc<Vitals>) {
+async fn keep_to_folder(data: Arc<DataFolder>, health: Arc<BrokerHealth>) {
     data.clone().watch().await;
     let Some(missed) = data.missed() else { return };
     loop {
-        if let Some(store) = vitals.store.get() {
+        if let Some(store) = health.store.get() {
             store.forbid(&format!("{missed}; bring it back and restart the broker"));
         }
-        if let Some(group) = vitals.group.get() {
+        if let Some(group) = health.group.get() {
             group.must_not_rule(&missed);
         }
         // A store that is opened meanwhile is no better.

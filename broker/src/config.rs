@@ -20,8 +20,8 @@ use kerolox_runtime::memory::MemorySettings;
 use kerolox_runtime::tls::TlsSettings;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::creation_quota::CreationQuota;
 use crate::delivery::AutoGroups;
-use crate::made_by::MadeBy;
 use crate::tasks::check_back::WebhookHost;
 
 use crate::tasks::timers::Pace;
@@ -608,7 +608,7 @@ impl BrokerConfig {
         AutoGroups {
             is_on: self.groups.auto_create,
             max: self.groups.auto_create_max,
-            made: MadeBy::at_most(self.groups.auto_create_max_per_client),
+            made: CreationQuota::at_most(self.groups.auto_create_max_per_client),
             members_max: self.groups.members_max,
         }
     }

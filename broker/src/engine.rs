@@ -16,8 +16,8 @@ use kerolox_store::{AppliedRecord, ApplyOutcome, ProposeError, QueueEntry, ReadM
 use tokio::sync::{Mutex, MutexGuard, Notify, oneshot, watch};
 
 use crate::config::BrokerConfig;
-use crate::once::{Reservation, Underway};
-use crate::replication::{Elsewhere, Leadership};
+use crate::dedup_gate::{Reservation, Underway};
+use crate::replication::{Leadership, RemoteRead};
 use crate::tasks::retention::DiskSpace;
 
 /// The storage engine of this broker. Cheap to clone.
@@ -102,10 +102,10 @@ impl Engine {
         messages
     }
 
-    async fn read_elsewhere(&self, entries: &[QueueEntry]) -> Elsewhere {
+    async fn read_elsewhere(&self, entries: &[QueueEntry]) -> RemoteRead {
         match &self.reign {
             Some(reign) if !entries.is_empty() => reign.read_elsewhere(entries).await,
-            _ => Elsewhere::default(),
+            _ => RemoteRead::default(),
         }
     }
 

@@ -29,18 +29,20 @@ use tonic::service::interceptor::InterceptedService;
 
 use crate::announce::{Announcer, StandingInGroup};
 use crate::config::BrokerConfig;
+use crate::creation_quota::CreationQuota;
 use crate::delivery::{Arrivals, Deliveries, ProgressLog};
 use crate::engine::Engine;
-use crate::made_by::MadeBy;
+use crate::health::BrokerHealth;
 use crate::pace::{Lookups, Scans};
 use crate::replication::Leadership;
-use crate::rpc::{Admin, AutoTopics, Context, Counters, DeskServer, Door, Messaging, Policy, Turns};
+use crate::rpc::{
+    Admin, AdmissionGate, AutoTopics, Context, Counters, Messaging, Policy, TransactionsService, Turns,
+};
 use crate::tasks::DueArrivals;
 use crate::tasks::check_back::{Checker, WebhookCounts, Webhooks};
 use crate::tasks::retention::RetentionTask;
 use crate::tasks::timers::Timers;
 use crate::tasks::{early_removal, lite_expiry, slot_migration};
-use crate::vitals::Vitals;
 
 /// How often dead brokers and clients are looked for.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
@@ -56,8 +58,8 @@ pub(crate) struct Parts {
     pub(crate) standing: StandingInGroup,
     /// Whether clients can be served, in whatever role.
     pub(crate) is_ready: watch::Sender<bool>,
-    pub(crate) door: Door,
-    pub(crate) vitals: Arc<Vitals>,
+    pub(crate) door: AdmissionGate,
+    pub(crate) health: Arc<BrokerHealth>,
     pub(crate) clock: Arc<GuardedClock>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) clients: Arc<Clients>,
@@ -134,7 +136,7 @@ impl Parts {
 
     /// Lets nobody in until this broker serves again: whoever comes waits a moment, and is told to try again when it takes longer.
     pub(crate) fn stop_serving(&self) {
-        self.vitals.is_announced.store(false, Ordering::Relaxed);
+        self.health.is_announced.store(false, Ordering::Relaxed);
         self.door.begin_again();
     }
 
@@ -156,7 +158,7 @@ impl Parts {
 
     /// For a member that does not rule: passes everything on to those who do.
     pub(crate) fn relay_all(&self) {
-        self.vitals.is_announced.store(true, Ordering::Relaxed);
+        self.health.is_announced.store(true, Ordering::Relaxed);
         let policy: Arc<dyn SettingsPolicy> = Arc::new(RegisteredPolicy {
             routes: self.routes.clone(),
             max_body_bytes: self.config.limits.max_body_bytes.as_usize(),
@@ -204,14 +206,14 @@ impl Parts {
 
     /// This broker, to be asked about itself.
     fn inspected(&self) -> InspectService {
-        let (vitals, shutdown) = (self.vitals.clone(), self.shutdown.clone());
+        let (health, shutdown) = (self.health.clone(), self.shutdown.clone());
         let process = InspectedProcess {
             kind: "broker",
             version: env!("CARGO_PKG_VERSION"),
             started: self.started,
             data: self.config.data.clone(),
             config: config::print(&self.config).unwrap_or_else(|error| format!("# {error}")),
-            checks: Arc::new(move || vitals.checks(&shutdown)),
+            checks: Arc::new(move || health.checks(&shutdown)),
         };
         InspectService { process, clients: self.clients.clone() }
     }
@@ -234,7 +236,7 @@ impl Parts {
         let config = &self.config;
         let is_alone = reign.is_none();
         let over = reign.as_ref().map_or_else(Shutdown::new, |reign| reign.over.clone());
-        let room = self.vitals.room.clone();
+        let room = self.health.room.clone();
         let engine = Engine::new(store.clone(), config, room.clone(), reign);
         let heard = self.news.renew();
         let progress = ProgressLog::start(engine.clone());
@@ -287,7 +289,7 @@ impl Parts {
             limits: config.publish_limits(),
             auto_topics: config.auto_creates().then(|| AutoTopics {
                 max: config.topics.auto_create_max,
-                made: MadeBy::at_most(config.topics.auto_create_max_per_client),
+                made: CreationQuota::at_most(config.topics.auto_create_max_per_client),
                 announcer: announcer.clone(),
             }),
             delays: config.delay_policy(),
@@ -305,11 +307,11 @@ impl Parts {
         // Its own routes first: whoever is let in asks for them.
         self.register();
         self.door.lead(services);
-        let (registrar, vitals, is_ready) =
-            (self.registrar.clone(), self.vitals.clone(), self.is_ready.clone());
+        let (registrar, health, is_ready) =
+            (self.registrar.clone(), self.health.clone(), self.is_ready.clone());
         tasks.push(tokio::spawn(async move {
             registrar.announce().await;
-            vitals.is_announced.store(true, Ordering::Relaxed);
+            health.is_announced.store(true, Ordering::Relaxed);
             is_ready.send_replace(true);
         }));
         Serving { tasks, progress, over }
@@ -327,7 +329,7 @@ impl Parts {
         let administration =
             self.administration(context.relay.clone(), Arc::new(move || counted.per_second()));
         let lookups = Lookups::default();
-        let desk = DeskServer::server(
+        let transactions = TransactionsService::server(
             self.config.group.clone(),
             context.engine.clone(),
             webhook_counts,
@@ -343,7 +345,7 @@ impl Parts {
             policy: policy.clone(),
             lookups,
             webhook_hosts: self.webhooks.hosts(),
-            losses: self.vitals.losses.clone(),
+            losses: self.health.losses.clone(),
         };
         // A standalone broker is its own nameserver; any other one still tells what it knows to who asks.
         let registry = self.config.standalone.then(|| RegistryService::server(self.routes.clone()));
@@ -351,7 +353,7 @@ impl Parts {
         services
             .add_service(Messaging::server(context, policy))
             .add_service(admin.server())
-            .add_service(desk)
+            .add_service(transactions)
             .add_service(self.inspected().server())
             .add_service(administration)
             .add_service(ProducersService::server(self.clients.clone(), Some(announcements)));
@@ -384,12 +386,12 @@ impl Parts {
             folder: config.data.clone(),
             limits: config.retention_limits(),
             interval: config.retention.check_interval.duration(),
-            space: self.vitals.room.clone(),
+            space: self.health.room.clone(),
             unread: {
                 let (store, deliveries) = (store.clone(), deliveries.clone());
                 Box::new(move |going| early_removal::unread_of_groups(&store, &deliveries, going))
             },
-            losses: self.vitals.losses.clone(),
+            losses: self.health.losses.clone(),
         };
         vec![
             tokio::spawn(checker.run()),

@@ -21,8 +21,8 @@ use super::lites::Lites;
 use super::subscription::TopicSubscription;
 use super::watch::{Watched, Watches};
 use super::{BroadcastMembers, ProgressLog};
+use crate::creation_quota::CreationQuota;
 use crate::engine::{ChangeError, Engine, refused_by_log, refused_by_store};
-use crate::made_by::MadeBy;
 use crate::wire;
 
 /// Active subscriptions by topic id and group id.
@@ -55,7 +55,7 @@ pub struct AutoGroups {
     /// None does any more on a broker that has so many.
     pub max: usize,
     /// How many each client makes.
-    pub made: MadeBy,
+    pub made: CreationQuota,
     /// Most clients of all broadcast groups, each of which has a cursor of its own.
     pub members_max: usize,
 }

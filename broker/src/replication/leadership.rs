@@ -12,7 +12,7 @@ use kerolox_store::{QueueEntry, Store, clock_reading};
 
 use super::Group;
 use super::driver::log_ends;
-use super::neighbours::{Elsewhere, Neighbours};
+use super::remote_read::{RemoteRead, RemoteReader};
 
 /// How often a master looks at its slaves.
 const TICK: Duration = Duration::from_millis(50);
@@ -26,18 +26,18 @@ pub(crate) struct Leadership {
     /// Requested when the leadership ends.
     pub(crate) over: Shutdown,
     group: Arc<Group>,
-    neighbours: Neighbours,
+    neighbours: RemoteReader,
     in_sync: AtomicUsize,
 }
 
 impl Leadership {
     pub(crate) fn new(group: Arc<Group>, epoch: u32, (store, salt): (Arc<Store>, u64)) -> Self {
-        let (neighbours, over) = (Neighbours::new(group.clone()), Shutdown::new());
+        let (neighbours, over) = (RemoteReader::new(group.clone()), Shutdown::new());
         Self { epoch, store, salt, over, group, neighbours, in_sync: AtomicUsize::new(0) }
     }
 
     /// Reads what the slaves have of the messages; the rest is missing in the answer.
-    pub(crate) async fn read_elsewhere(&self, entries: &[QueueEntry]) -> Elsewhere {
+    pub(crate) async fn read_elsewhere(&self, entries: &[QueueEntry]) -> RemoteRead {
         let slaves = self.slaves();
         self.neighbours.read(&self.store, &slaves, entries).await
     }

@@ -5,17 +5,17 @@
 //! brings the group's state from the controller. [`leadership`] is what a master has while it rules; its slaves come to
 //! [`server`], and [`neighbours`] reads at them. [`follow`] is the slave's side.
 
-mod desk;
 mod driver;
 mod file;
 mod follow;
 mod hand_over;
 mod handshake;
 mod leadership;
-mod neighbours;
+mod remote_read;
 mod reports;
 mod roles;
 mod server;
+mod status;
 mod stores;
 
 use std::sync::atomic::AtomicU64;
@@ -33,7 +33,7 @@ use crate::config::ReplicationConfig;
 
 pub(crate) use file::MemberFile;
 pub(crate) use leadership::Leadership;
-pub(crate) use neighbours::Elsewhere;
+pub(crate) use remote_read::RemoteRead;
 pub(crate) use reports::run as report;
 pub(crate) use roles::Member;
 pub(crate) use server::ReplicationService;

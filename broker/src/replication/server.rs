@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Group, Leadership, StoreCell, desk, handshake, neighbours};
+use super::{Group, Leadership, StoreCell, handshake, remote_read, status};
 
 /// Bytes of records in one message.
 const CHUNK: usize = 1 << 20;
@@ -97,7 +97,7 @@ impl Replication for ReplicationService {
         &self,
         _request: Request<DescribeReplicationRequest>,
     ) -> Result<Response<DescribeReplicationResponse>, Status> {
-        Ok(Response::new(desk::describe(&self.group)))
+        Ok(Response::new(status::describe(&self.group)))
     }
 
     async fn read_records(
@@ -108,7 +108,7 @@ impl Replication for ReplicationService {
         self.check_group(&cluster, &group)?;
         let store = self.cell.get().ok_or_else(|| Status::unavailable("this member has no log yet"))?;
         self.group.read_for_master.fetch_add(records.len() as u64, Ordering::Relaxed);
-        let reading = tokio::task::spawn_blocking(move || neighbours::read_records(&store, &records));
+        let reading = tokio::task::spawn_blocking(move || remote_read::read_records(&store, &records));
         Ok(Response::new(reading.await.map_err(|_| Status::internal("the log could not be read"))?))
     }
 
@@ -116,7 +116,7 @@ impl Replication for ReplicationService {
         &self,
         request: Request<GiveUpReignRequest>,
     ) -> Result<Response<GiveUpReignResponse>, Status> {
-        desk::give_up_leadership(&self.group, request.into_inner().to).await?;
+        status::give_up_leadership(&self.group, request.into_inner().to).await?;
         Ok(Response::new(GiveUpReignResponse {}))
     }
 
@@ -124,7 +124,7 @@ impl Replication for ReplicationService {
         &self,
         request: Request<SetDrainedRequest>,
     ) -> Result<Response<SetDrainedResponse>, Status> {
-        desk::set_drained(&self.group, request.into_inner().drained).await?;
+        status::set_drained(&self.group, request.into_inner().drained).await?;
         Ok(Response::new(SetDrainedResponse {}))
     }
 }

@@ -1,4 +1,4 @@
-//! What callers are told while no call can be served, and the door that lets them in, by the role of this member.
+//! What callers are told while no call can be served, and the gate that lets them in, by the role of this member.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -54,7 +54,7 @@ enum Way {
     Open(Routes),
 }
 
-/// The services behind the door, by what this broker is.
+/// The services behind the gate, by what this broker is.
 #[derive(Clone, Default)]
 struct Rooms {
     /// Of a leader that serves.
@@ -70,7 +70,7 @@ struct Rooms {
 /// All services of the broker: closed ones first, that refuse whatever they are asked, and those of its role once it has one.
 /// Clones share one door.
 #[derive(Clone)]
-pub(crate) struct Door {
+pub(crate) struct AdmissionGate {
     rooms: watch::Sender<Rooms>,
     /// Which room calls are let into; `None` for a broker without a group, which leads whenever it serves.
     role: Option<watch::Receiver<MemberRole>>,
@@ -86,14 +86,14 @@ pub(crate) struct Door {
 enum Turn {
     /// These services answer it.
     Answer(Routes, Option<Visit>),
-    /// It waits until the door opens, until this moment at most.
+    /// It waits until the gate opens, until this moment at most.
     Hold(Instant, OwnedSemaphorePermit),
 }
 
 #[derive(Default)]
 struct Inside {
     calls: AtomicUsize,
-    /// Tells who holds the door that the last one has left.
+    /// Tells who holds the gate that the last one has left.
     is_empty: Notify,
 }
 
@@ -115,7 +115,7 @@ impl Drop for Visit {
     }
 }
 
-impl Door {
+impl AdmissionGate {
     /// A closed door in front of a broker that has just begun; whoever calls waits a moment, and is then told how far that is.
     /// Other members of the group find `replication` at any time.
     pub(crate) fn closed(
@@ -175,7 +175,7 @@ impl Door {
     /// Returns when those who were let in before it was held are done, or have taken too long.
     pub(crate) async fn done(&self) {
         let done = async {
-            // The notice may be an old one: others came since, before the door was held.
+            // The notice may be an old one: others came since, before the gate was held.
             while self.inside.calls.load(Ordering::SeqCst) > 0 {
                 self.inside.is_empty.notified().await;
             }
@@ -237,7 +237,7 @@ impl Door {
         if path.starts_with(REPLICATION_PATH) {
             return Turn::Answer(self.closed.clone(), None);
         }
-        // Counted before it is looked at, so that a leader that resigns knows of all that found the door open.
+        // Counted before it is looked at, so that a leader that resigns knows of all that found the gate open.
         let visit = self.visit(path);
         let way = match self.way() {
             Way::Open(services) => return Turn::Answer(services, visit),
@@ -266,7 +266,7 @@ impl Door {
         }
     }
 
-    /// A call that is waited for when the door is held.
+    /// A call that is waited for when the gate is held.
     fn visit(&self, path: &str) -> Option<Visit> {
         let is_poll = POLLS.iter().any(|poll| path.ends_with(poll));
         (!is_poll).then(|| Visit::begin(&self.inside))
@@ -279,7 +279,7 @@ fn patience(headers: &http::HeaderMap) -> Duration {
     deadline.map_or(HOLD, |deadline| deadline.saturating_sub(DEADLINE_MARGIN).min(HOLD))
 }
 
-impl Service<http::Request<Body>> for Door {
+impl Service<http::Request<Body>> for AdmissionGate {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
@@ -344,7 +344,10 @@ mod tests {
 
     use super::*;
 
-    fn call(door: &Door, path: &str) -> tokio::task::JoinHandle<Result<http::Response<Body>, Infallible>> {
+    fn call(
+        door: &AdmissionGate,
+        path: &str,
+    ) -> tokio::task::JoinHandle<Result<http::Response<Body>, Infallible>> {
         let request = http::Request::builder().uri(path).body(Body::empty());
         tokio::spawn(door.clone().call(request.expect("a request")))
     }
@@ -353,9 +356,9 @@ mod tests {
     const RESIGNS: MemberRole = MemberRole::Resigning { epoch: 3 };
 
     /// A closed door, and what decides about it.
-    fn closed(role: MemberRole) -> (Door, watch::Sender<MemberRole>) {
+    fn closed(role: MemberRole) -> (AdmissionGate, watch::Sender<MemberRole>) {
         let role = watch::Sender::new(role);
-        (Door::closed(Arc::default(), StoreCell::default(), Some(role.subscribe()), None), role)
+        (AdmissionGate::closed(Arc::default(), StoreCell::default(), Some(role.subscribe()), None), role)
     }
 
     /// A service that takes so long, and whether it has answered a call.
@@ -371,7 +374,7 @@ mod tests {
     }
 
     /// The open door of a leader whose service takes so long, and whether it has answered a call.
-    fn open(takes: Duration) -> (Door, watch::Sender<MemberRole>, Arc<AtomicBool>) {
+    fn open(takes: Duration) -> (AdmissionGate, watch::Sender<MemberRole>, Arc<AtomicBool>) {
         let (door, role) = closed(LEADS);
         let (services, answered) = service(takes);
         door.lead(services);

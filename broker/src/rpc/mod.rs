@@ -4,6 +4,6 @@ mod admin;
 mod admission;
 mod messaging;
 
-pub(crate) use admin::{Admin, Counters, DeskServer};
-pub(crate) use admission::Door;
+pub(crate) use admin::{Admin, Counters, TransactionsService};
+pub(crate) use admission::AdmissionGate;
 pub(crate) use messaging::{AutoTopics, Context, Messaging, Policy, Turns};

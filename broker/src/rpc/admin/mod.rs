@@ -13,4 +13,4 @@ mod transactions;
 mod transactions_service;
 
 pub(crate) use broker_admin::{Admin, Counters};
-pub(crate) use transactions_service::DeskServer;
+pub(crate) use transactions_service::TransactionsService;

@@ -1,4 +1,4 @@
-//! The transaction desk: what administrators see of transactions, and what they decide about them by hand.
+//! What administrators see of transactions, and what they decide about them by hand.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,15 +32,15 @@ const TEXT_MAX: usize = 1024;
 
 type Answer<T> = Result<T, RpcError>;
 
-/// The desk of one broker group.
+/// The administration of the transactions of one broker group.
 #[derive(Clone)]
-pub(super) struct Desk {
+pub(super) struct TransactionAdmin {
     pub(super) broker: String,
     pub(super) engine: Engine,
     pub(super) webhooks: Arc<WebhookCounts>,
 }
 
-impl Desk {
+impl TransactionAdmin {
     fn store(&self) -> &Store {
         self.engine.store()
     }

@@ -1,4 +1,4 @@
-//! The interface to the transaction desk.
+//! The Transactions service of `kerolox.v1`.
 
 use std::sync::Arc;
 
@@ -7,58 +7,58 @@ use kerolox_proto::kerolox::transactions_server::{Transactions, TransactionsServ
 use tonic::{Request, Response, Status};
 
 use super::rpc_error::RpcError;
-use super::transactions::Desk;
+use super::transactions::TransactionAdmin;
 use crate::engine::Engine;
 use crate::pace::{Caller, Lookups};
 use crate::tasks::check_back::WebhookCounts;
 
 /// The service behind `mqadmin transaction`.
-pub(crate) struct DeskServer {
-    desk: Desk,
+pub(crate) struct TransactionsService {
+    admin: TransactionAdmin,
     lookups: Lookups,
 }
 
-impl DeskServer {
-    /// The desk of the broker group `broker`.
+impl TransactionsService {
+    /// The service of the broker group `broker`.
     pub(crate) fn server(
         broker: String,
         engine: Engine,
         webhooks: Arc<WebhookCounts>,
         lookups: Lookups,
     ) -> TransactionsServer<Self> {
-        TransactionsServer::new(Self { desk: Desk { broker, engine, webhooks }, lookups })
+        TransactionsServer::new(Self { admin: TransactionAdmin { broker, engine, webhooks }, lookups })
     }
 
     /// Looks things up where waiting for the disk hinders nobody.
     async fn look<R, T>(
         &self,
         request: Request<R>,
-        look: impl FnOnce(&Desk, &R, &Caller) -> Result<T, RpcError> + Send + 'static,
+        look: impl FnOnce(&TransactionAdmin, &R, &Caller) -> Result<T, RpcError> + Send + 'static,
     ) -> Result<Response<T>, Status>
     where
         R: Send + 'static,
         T: Send + 'static,
     {
-        let (desk, request) = (self.desk.clone(), request.into_inner());
-        let looked = self.lookups.run(move |caller| look(&desk, &request, caller)).await?;
+        let (admin, request) = (self.admin.clone(), request.into_inner());
+        let looked = self.lookups.run(move |caller| look(&admin, &request, caller)).await?;
         Ok(Response::new(looked?))
     }
 }
 
 #[tonic::async_trait]
-impl Transactions for DeskServer {
+impl Transactions for TransactionsService {
     async fn list_transactions(
         &self,
         request: Request<pb::ListTransactionsRequest>,
     ) -> Result<Response<pb::ListTransactionsResponse>, Status> {
-        self.look(request, |desk, request, _| desk.list(request)).await
+        self.look(request, |admin, request, _| admin.list(request)).await
     }
 
     async fn describe_transaction(
         &self,
         request: Request<pb::DescribeTransactionRequest>,
     ) -> Result<Response<pb::DescribeTransactionResponse>, Status> {
-        self.look(request, Desk::describe).await
+        self.look(request, TransactionAdmin::describe).await
     }
 
     async fn settle_transaction(
@@ -66,7 +66,7 @@ impl Transactions for DeskServer {
         request: Request<pb::SettleTransactionRequest>,
     ) -> Result<Response<pb::SettleTransactionResponse>, Status> {
         let request = request.into_inner();
-        let settled = self.desk.settle(&request).await;
+        let settled = self.admin.settle(&request).await;
         tracing::info!(
             transaction = request.transaction_id,
             action = request.action().as_str_name(),
@@ -82,13 +82,13 @@ impl Transactions for DeskServer {
         &self,
         request: Request<pb::CountTransactionsRequest>,
     ) -> Result<Response<pb::CountTransactionsResponse>, Status> {
-        self.look(request, Desk::count).await
+        self.look(request, TransactionAdmin::count).await
     }
 
     async fn list_audit(
         &self,
         request: Request<pb::ListAuditRequest>,
     ) -> Result<Response<pb::ListAuditResponse>, Status> {
-        self.look(request, |desk, request, _| desk.audit(request)).await
+        self.look(request, |admin, request, _| admin.audit(request)).await
     }
 }

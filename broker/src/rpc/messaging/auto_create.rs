@@ -14,15 +14,15 @@ use tokio::time::Instant;
 
 use super::Context;
 use crate::announce::Announcer;
+use crate::creation_quota::CreationQuota;
 use crate::engine::{ChangeError, refused_by_log};
-use crate::made_by::MadeBy;
 
 /// How topics are made.
 pub(crate) struct AutoTopics {
     /// None is made any more when there are so many.
     pub(crate) max: usize,
     /// How many each client makes.
-    pub(crate) made: MadeBy,
+    pub(crate) made: CreationQuota,
     pub(crate) announcer: Announcer,
 }
 

@@ -20,8 +20,8 @@ use kerolox_proto::v2::{self, Code};
 use kerolox_store::{AppliedRecord, ApplyOutcome, FirstMessage};
 
 use super::{Context, lite};
+use crate::dedup_gate::{self, OnceError};
 use crate::engine::{refused_by_log, refused_by_store};
-use crate::once::{self, OnceError};
 use crate::wire::{self, Irregular, Placement, Sent};
 
 /// Stores the messages of a request. All are checked before the first is stored, so a refused request stores nothing.
@@ -33,7 +33,9 @@ pub(super) async fn send_message(
     let (topic, records) = records(context, client, request).await?;
     let ids: Vec<String> = records.iter().map(|record| record.header.message_id.clone()).collect();
     let delayed: Vec<bool> = records.iter().map(|record| record.header.deliver_at_ms != 0).collect();
-    let entries: Vec<_> = match once::store(&context.engine, &topic, records, context.clock.now_ms()).await {
+    let entries: Vec<_> = match dedup_gate::store(&context.engine, &topic, records, context.clock.now_ms())
+        .await
+    {
         Ok(applied) => {
             // HalfMessage messages of one request are one transaction, that of the last one; other requests have no use for an id.
             let is_held = |applied: &&AppliedRecord| applied.outcome == ApplyOutcome::Held;

@@ -31,17 +31,17 @@ const ANSWER: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Messages that other members read, by their positions.
-pub(crate) type Elsewhere = HashMap<u64, (Frame, MessageRecord)>;
+pub(crate) type RemoteRead = HashMap<u64, (Frame, MessageRecord)>;
 
 /// The slaves of a master, as places to read at.
-pub(crate) struct Neighbours {
+pub(crate) struct RemoteReader {
     group: Arc<Group>,
     /// Connections by address, and until when each is left alone.
     connections: Mutex<HashMap<String, (Channel, Option<Instant>)>>,
     turn: AtomicUsize,
 }
 
-impl Neighbours {
+impl RemoteReader {
     pub(super) fn new(group: Arc<Group>) -> Self {
         Self { group, connections: Mutex::default(), turn: AtomicUsize::new(0) }
     }
@@ -57,7 +57,7 @@ impl Neighbours {
         store: &Store,
         slaves: &[FollowerView],
         entries: &[QueueEntry],
-    ) -> Elsewhere {
+    ) -> RemoteRead {
         let mut bytes = 0;
         let fits = |entry: &&QueueEntry| {
             bytes += u64::from(entry.len);
@@ -65,7 +65,7 @@ impl Neighbours {
         };
         let wanted: Vec<QueueEntry> = entries.iter().take_while(fits).copied().collect();
         let Some(end) = wanted.iter().map(|entry| entry.position + u64::from(entry.len)).max() else {
-            return Elsewhere::new();
+            return RemoteRead::new();
         };
         let holders: Vec<MemberId> =
             slaves.iter().filter(|slave| slave.durable >= end).map(|slave| slave.id).collect();
@@ -80,7 +80,7 @@ impl Neighbours {
             };
             return read.filter_map(intact).collect();
         }
-        Elsewhere::new()
+        RemoteRead::new()
     }
 
     fn address(&self, member: MemberId) -> Option<String> {

@@ -1,4 +1,4 @@
-//! What health checks say about this broker. The decision is [`checks`], a function of what was seen; [`Vitals`] looks.
+//! What health checks say about this broker. The decision is [`checks`], a function of what was seen; [`BrokerHealth`] looks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -22,7 +22,7 @@ const RANGES_SHOWN: usize = 8;
 
 /// What health checks look at. Looking never waits.
 #[derive(Default)]
-pub(crate) struct Vitals {
+pub(crate) struct BrokerHealth {
     pub(crate) opening: Arc<Opening>,
     pub(crate) store: StoreCell,
     pub(crate) index: OnceLock<Arc<IndexFolder>>,
@@ -95,7 +95,7 @@ struct Sight {
     disowned: Option<String>,
 }
 
-impl Vitals {
+impl BrokerHealth {
     /// Looks at everything.
     pub(crate) fn checks(&self, shutdown: &Shutdown) -> Vec<Check> {
         let role = self.group.get().map(|group| group.role());

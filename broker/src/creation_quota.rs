@@ -7,12 +7,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const CLIENTS_MAX: usize = 10_000;
 
 /// What each client has made since this broker is the master.
-pub struct MadeBy {
+pub struct CreationQuota {
     max: usize,
     counts: Mutex<HashMap<String, usize>>,
 }
 
-impl MadeBy {
+impl CreationQuota {
     /// Each client may make `max`.
     pub fn at_most(max: usize) -> Self {
         Self { max, counts: Mutex::default() }
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn each_client_makes_so_many_and_no_more() {
-        let made = MadeBy::at_most(2);
+        let made = CreationQuota::at_most(2);
         assert!(made.take("a") && made.take("a") && !made.take("a") && made.take("b"));
         made.give_back("a");
         assert!(made.take("a") && !made.take("a"));
