@@ -4,8 +4,15 @@ use std::fs;
 use std::path::Path;
 
 /// Where the page's paths begin, as it says; the last ones are for files that it names beside another one.
-const ROOTS: [&str; 6] =
-    ["broker/src", "broker", "nameserver", "", "nameserver/controller/src", "broker/core/src/delivery"];
+const ROOTS: [&str; 7] = [
+    "broker/src",
+    "broker",
+    "nameserver",
+    "",
+    "nameserver/controller/src",
+    "broker/core/src/delivery",
+    "broker/replication/src",
+];
 
 #[test]
 fn every_step_of_a_route_is_there() {
