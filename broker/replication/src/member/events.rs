@@ -47,7 +47,7 @@ pub enum MemberInput {
         /// What is applied, and so confirmed.
         applied: u64,
     },
-    /// The controller says how the group stands; [`GroupMember::judge`] has let it pass.
+    /// The controller says how the group stands; [`crate::GroupMember::judge`] has let it pass.
     State {
         /// The member's number.
         me: MemberId,
