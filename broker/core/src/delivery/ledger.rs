@@ -26,14 +26,9 @@ pub(super) struct QueueLedger {
 }
 
 impl QueueLedger {
-    /// Goes on from what the log says; attempts that failed before wait for their time.
-    pub(super) fn new(acks: Acks, end: u64, max_attempts: u32) -> Self {
-        let mut ledger = Self { acks, end, ..Self::default() };
-        let known: Vec<(u64, u32, i64)> = ledger.acks.attempted().collect();
-        for (offset, attempts, visible_ms) in known {
-            ledger.put(offset, Flight::delayed(attempts, visible_ms), max_attempts);
-        }
-        ledger
+    /// Goes on from what the log says, with nothing in flight.
+    pub(super) fn new(acks: Acks, end: u64) -> Self {
+        Self { acks, end, ..Self::default() }
     }
 
     /// Starts at an offset that the log does not know yet.

@@ -31,7 +31,12 @@ pub(super) struct QueueDelivery {
 impl QueueDelivery {
     /// Goes on from what the log says; attempts that failed before wait for their time.
     pub(super) fn new(acks: Acks, end: u64, policy: &DeliveryPolicy) -> Self {
-        Self::with_ledger(QueueLedger::new(acks, end, policy.max_attempts), policy)
+        let failed: Vec<(u64, u32, i64)> = acks.attempted().collect();
+        let mut queue = Self::with_ledger(QueueLedger::new(acks, end), policy);
+        for (offset, attempts, visible_ms) in failed {
+            queue.put(offset, Flight::delayed(attempts, visible_ms));
+        }
+        queue
     }
 
     /// Starts at an offset that the log does not know yet.
@@ -40,9 +45,7 @@ impl QueueDelivery {
     }
 
     fn with_ledger(ledger: QueueLedger, policy: &DeliveryPolicy) -> Self {
-        let mut queue = Self { order: order_from(&ledger, policy), ledger, policy: *policy };
-        queue.put_all_again();
-        queue
+        Self { order: order_from(&ledger, policy), ledger, policy: *policy }
     }
 
     /// Puts what is in flight where the order and the policy want it.
