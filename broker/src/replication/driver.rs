@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use kerolox_proto::kerolox::{GroupMember as WireMember, GroupState};
 use kerolox_replication::{
-    DoubtLimits, GroupMember, GroupView, LogEnds, MemberEffect, MemberId, MemberInput, MemberRecord,
-    PeerView, StateName, StateVerdict,
+    CommitStatus, DoubtLimits, GroupMember, GroupView, LogEnds, MemberEffect, MemberId, MemberInput,
+    MemberRecord, PeerView, StateName, StateVerdict,
 };
 use kerolox_store::{Store, clock_reading};
 
@@ -31,7 +31,9 @@ impl Group {
                 for effect in effects {
                     match effect {
                         MemberEffect::Save { version, record } => saves.push((version, record)),
-                        MemberEffect::Publish { .. } => self.publish(&mut member, effect, &mut inputs),
+                        MemberEffect::Publish { status, is_barrier } => {
+                            inputs.extend(self.publish(&member, status, is_barrier));
+                        }
                         other => rest.extend(self.hand_on(other)),
                     }
                 }
@@ -45,16 +47,14 @@ impl Group {
         rest
     }
 
-    /// Publishes while the machine is held: what was decided later must not take effect earlier.
-    fn publish(&self, member: &mut GroupMember, effect: MemberEffect, inputs: &mut VecDeque<MemberInput>) {
-        let MemberEffect::Publish { status, is_barrier } = effect else { return };
-        let Some(leadership) = self.leadership.borrow().clone() else { return };
+    /// Publishes while the machine is held: what was decided later must not take effect earlier. The answer is what the machine is to
+    /// hear of a barrier.
+    fn publish(&self, member: &GroupMember, status: CommitStatus, is_barrier: bool) -> Option<MemberInput> {
+        let leadership = self.leadership.borrow().clone()?;
         leadership.store.confirm(status);
         leadership.count_in_sync(member.commit_status().map_or(0, |(_, in_sync)| in_sync));
-        if is_barrier {
-            // First the stricter rule, then the look at the end: what passes in between passes by that rule.
-            inputs.push_back(MemberInput::Published { end: leadership.store.reader().end() });
-        }
+        // First the stricter rule, then the look at the end: what passes in between passes by that rule.
+        is_barrier.then(|| MemberInput::Published { end: leadership.store.reader().end() })
     }
 
     /// Passes an effect on to the task that is to carry it out; gives back what is for the caller.
@@ -99,9 +99,8 @@ impl Group {
         let limits = self.doubt_limits();
         let (verdict, is_anew) = {
             let mut member = self.member();
-            let known = member.record().memory.as_ref().map(|memory| memory.name.lineage.clone());
-            let verdict = member.judge(&view, limits, clock_reading());
-            (verdict, known.is_some_and(|known| !known.is_empty() && known != view.name.lineage))
+            let is_anew = member.begins_anew(&view);
+            (member.judge(&view, limits, clock_reading()), is_anew)
         };
         if verdict == StateVerdict::Take {
             if is_anew {

@@ -26,25 +26,25 @@ pub(crate) struct Leadership {
     /// Requested when the leadership ends.
     pub(crate) over: Shutdown,
     group: Arc<Group>,
-    neighbours: RemoteReader,
+    remote: RemoteReader,
     in_sync: AtomicUsize,
 }
 
 impl Leadership {
     pub(crate) fn new(group: Arc<Group>, epoch: u32, (store, salt): (Arc<Store>, u64)) -> Self {
-        let (neighbours, over) = (RemoteReader::new(group.clone()), Shutdown::new());
-        Self { epoch, store, salt, over, group, neighbours, in_sync: AtomicUsize::new(0) }
+        let (remote, over) = (RemoteReader::new(group.clone()), Shutdown::new());
+        Self { epoch, store, salt, over, group, remote, in_sync: AtomicUsize::new(0) }
     }
 
     /// Reads what the slaves have of the messages; the rest is missing in the answer.
     pub(crate) async fn read_elsewhere(&self, entries: &[QueueEntry]) -> RemoteRead {
         let slaves = self.slaves();
-        self.neighbours.read(&self.store, &slaves, entries).await
+        self.remote.read(&self.store, &slaves, entries).await
     }
 
     /// Whether what lies far back is to be read at slaves.
     pub(crate) fn reads_far_back_elsewhere(&self) -> bool {
-        self.neighbours.read_far_back()
+        self.remote.read_far_back()
     }
 
     /// Members in sync, this one included.

@@ -3,7 +3,7 @@
 //! The decisions are those of [`kerolox_replication::GroupMember`]; [`driver`] gives it inputs and carries out what it says.
 //! [`roles`] ends and begins what this member does, one thing after the other: lead, follow, or neither. [`reports`]
 //! brings the group's state from the controller. [`leadership`] is what a master has while it rules; its slaves come to
-//! [`server`], and [`neighbours`] reads at them. [`follow`] is the slave's side.
+//! [`server`], and [`remote_read`] reads at them. [`follow`] is the slave's side.
 
 mod driver;
 mod file;

@@ -106,14 +106,18 @@ impl GroupMember {
 
     /// Whether to go by a state that a controller tells; the answer [`StateVerdict::Take`] is followed by [`MemberInput::State`].
     pub fn judge(&mut self, view: &GroupView, limits: DoubtLimits, now: ClockReading) -> StateVerdict {
-        let known = self.record.now().memory.as_ref().map(|memory| memory.name.clone());
-        let verdict = self.allegiance.judge(known.as_ref(), &view.name, limits, now.mono_ms);
-        let is_anew =
-            known.is_some_and(|known| !known.lineage.is_empty() && known.lineage != view.name.lineage);
-        if verdict == StateVerdict::Take && is_anew && sabotage::is("one-lineage-for-good") {
+        let known = self.record.now().memory.as_ref().map(|memory| &memory.name);
+        let verdict = self.allegiance.judge(known, &view.name, limits, now.mono_ms);
+        if verdict == StateVerdict::Take && self.begins_anew(view) && sabotage::is("one-lineage-for-good") {
             return StateVerdict::Overtaken;
         }
         verdict
+    }
+
+    /// Whether a controller that tells this state began its record of the group anew since the one that this member went by.
+    pub fn begins_anew(&self, view: &GroupView) -> bool {
+        let known = self.record.now().memory.as_ref().map(|memory| &memory.name.lineage);
+        known.is_some_and(|known| !known.is_empty() && *known != view.name.lineage)
     }
 
     /// Takes one input. The effects are to be carried out in their order.
