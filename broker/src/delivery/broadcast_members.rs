@@ -1,4 +1,4 @@
-//! BroadcastMembers of broadcast groups: when each was last seen. They have cursors in the log, so those that stay away must go.
+//! Members of broadcast groups: when each was last seen. They have cursors in the log, so those that stay away must go.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,6 +1,5 @@
 //! Which clients subscribe to which lite topics, and the inboxes that wake them: [`LiteSubscriptions`] behind a lock.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kerolox_core::lite::{
@@ -111,11 +110,6 @@ impl LiteDirectory {
     /// Forgets clients that neither live nor repeat their subscriptions, and those of topics and groups that are gone.
     pub(super) fn prune(&self, is_live: impl Fn(u32, u32) -> bool, alive: impl Fn(&str) -> bool) {
         self.lock().prune(mono_ms(), is_live, alive);
-    }
-
-    /// The lite topics of a parent to which clients of a group subscribe, as far as they exist.
-    pub(super) fn queues(&self, topic_id: u32, group_id: u32) -> BTreeSet<u32> {
-        self.lock().queues(topic_id, group_id)
     }
 
     fn lock(&self) -> MutexGuard<'_, LiteSubscriptions<Arc<LiteInbox>>> {

@@ -141,7 +141,7 @@ impl Deliveries {
     pub fn lite_totals(&self, group: &Group, topic: &Topic) -> Result<(u64, BacklogCounts), StoreError> {
         let (store, now_ms) = (self.engine.store(), now_ms());
         let mut totals = Totals::default();
-        let mut subscribed = self.lite_directory().queues(topic.id, group.id);
+        let mut subscribed = self.lite_directory().with(|table| table.queues(topic.id, group.id));
         let active = self.lites.of_group(topic.id, group.id);
         let at_work: BTreeMap<u32, BacklogCounts> =
             active.iter().flat_map(|active| active.with(|engine| engine.counts(now_ms))).collect();

@@ -19,7 +19,6 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http;
-use tonic::metadata::MetadataMap;
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{AxumRouter, Routes};
 
@@ -275,7 +274,7 @@ impl AdmissionGate {
 
 /// How long a call is held by a broker that has just begun.
 fn patience(headers: &http::HeaderMap) -> Duration {
-    let deadline = ClientHeaders::lenient(&MetadataMap::from_headers(headers.clone())).timeout;
+    let deadline = ClientHeaders::of_http(headers).timeout;
     deadline.map_or(HOLD, |deadline| deadline.saturating_sub(DEADLINE_MARGIN).min(HOLD))
 }
 
