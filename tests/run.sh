@@ -40,7 +40,8 @@
 #   tests/run.sh sim [--seeds N] [--seed S] [-v]
 #                                     a simulated cluster of masters, slaves and controllers with everything that can go wrong;
 #                                     -v prints what happens in one seed
-#   tests/run.sh sabotage [SWITCH...] breaks the engine and the programs on purpose, one switch at a time, and demands that a
+#   tests/run.sh sabotage [--all-suites] [SWITCH...]
+#                                     breaks the engine and the programs on purpose, one switch at a time, and demands that a
 #                                     test fails (many minutes; not part of "everything")
 #   tests/run.sh bench [flags]        measures the storage engine against plain writes and reads (minutes; not part of
 #                                     "everything"); --quick, --only GROUPS, --json FILE, --big N, --help

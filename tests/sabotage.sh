@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Breaks the log, the store, the members of a simulated cluster and the programs on purpose, one switch at a time, and demands that their
-# tests notice:
+# Breaks the log, the store, the members of a simulated cluster and the programs on purpose, one switch at a time, and
+# demands that their tests notice:
 #
-#   tests/sabotage.sh [SWITCH...]     all switches, or some; only what these need is built and run
+#   tests/sabotage.sh [--all-suites] [SWITCH...]
+#                                     all switches, or some; only what these need is built and run. A switch is done when
+#                                     the first suite notices it, the quickest suites first; --all-suites goes on
 #
 # The switches are in broker/log/src/sabotage.rs. They exist only in a build with the feature `sabotage`, which gets a
 # target folder of its own, of some GB. A switch that no test notices is a hole in the tests. `tests/run.sh sabotage` runs this.
@@ -30,6 +32,9 @@ trust-any-copy        lost::an_older_copy_under_running_members_is_put_right_by_
 one-lineage-for-good  lost::members_that_were_not_in_sync_are_not_waited_for
 announced-does-not-count  members::a_member_counts_everywhere_from_its_announcement
 '
+
+first_only=yes
+if [ "${1:-}" = --all-suites ]; then first_only="" && shift; fi
 
 logs="$(mktemp -d "${TMPDIR:-/tmp}/kerolox-sabotage.XXXXXX")"
 trap 'rm -rf "$logs"' EXIT
@@ -83,24 +88,24 @@ noticed_by_programs() { # SWITCH FILTER
   printf '%s' "$names"
 }
 
-# Runs a program under a switch, and prints its name if it fails. Without a switch it may take any time, which is noted.
+# Runs a program under a switch, and prints its name if it fails, and after how many seconds. Without a switch it may take
+# any time, which is noted.
 check() { # SWITCH NAME FOLDER COMMAND...
-  local switch="$1" name="$2" dir="$3" code=0 start=$SECONDS limit=0
+  local switch="$1" name="$2" dir="$3" code=0 start=$SECONDS limit=0 how=""
   shift 3
-  if [ -n "$switch" ]; then limit="$(<"$logs/$name.limit")"; fi
+  if [ -n "$switch" ]; then limit=$((patience + patience_times * $(<"$logs/$name.seconds"))); fi
   (cd "$dir" && KEROLOX_SABOTAGE="$switch" PROPTEST_CASES=300 PROPTEST_DISABLE_FAILURE_PERSISTENCE=true timeout "$limit" "$@") >"$logs/output" 2>&1 </dev/null \
     || code=$?
-  if [ -z "$switch" ]; then echo $((patience + patience_times * (SECONDS - start))) >"$logs/$name.limit"; fi
-  case "$code" in
-    0) ;;
-    124) printf '%s(hangs) ' "$name" ;;
-    *) printf '%s ' "$name" ;;
-  esac
-  if [ "$code" != 0 ]; then cp "$logs/output" "$logs/failed"; fi
+  if [ -z "$switch" ]; then echo $((SECONDS - start)) >"$logs/$name.seconds"; fi
+  if [ "$code" = 0 ]; then return; fi
+  cp "$logs/output" "$logs/failed"
+  if [ "$code" = 124 ]; then how="hangs, "; fi
+  printf '%s' "$name ($how$((SECONDS - start)) s) "
 }
 
-# Runs every test program under a switch and prints the names of those that fail.
-noticed_by() { # SWITCH
+# The test programs that a switch of the engine is put under: a name, a folder and a command a line, in the order that they
+# are run in.
+engine_suites() {
   local name path program dir
   while read -r name path program; do
     case "$path" in
@@ -109,10 +114,29 @@ noticed_by() { # SWITCH
       */broker/store/*) dir=broker/store ;;
       *) continue ;;
     esac
-    check "$1" "${dir#broker/}::$name" "$dir" "$program" --quiet
+    echo "${dir#broker/}::$name $dir $program --quiet"
   done <"$logs/programs"
-  check "$1" powercut . "$powercut" "${powercut_flags[@]}"
-  check "$1" sim . "$sim" "${sim_flags[@]}"
+  echo "powercut . $powercut ${powercut_flags[*]}"
+  echo "sim . $sim ${sim_flags[*]}"
+}
+
+# Those, the quickest first.
+quickest_first() {
+  local name rest
+  while read -r name rest; do
+    echo "$(<"$logs/$name.seconds") $name $rest"
+  done < <(engine_suites) | sort --stable -n -k1,1 | cut -d' ' -f2-
+}
+
+# Runs test programs under a switch and prints the names of those that fail: of the first only, unless all are asked for.
+noticed_by() { # SWITCH
+  local name dir command by=""
+  while read -r name dir command; do
+    # shellcheck disable=SC2086 # The command has flags.
+    by+="$(check "$1" "$name" "$dir" $command)"
+    if [ -n "$by" ] && [ -n "$first_only" ]; then break; fi
+  done < <(if [ -n "$1" ]; then quickest_first; else engine_suites; fi)
+  printf '%s' "$by"
 }
 
 say "Without sabotage everything passes"
