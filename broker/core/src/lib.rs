@@ -21,6 +21,8 @@
 //! Nothing here does I/O, reads a clock, draws random numbers or starts threads: the callers pass `now` in and carry
 //! the effects out. That is what makes every rule testable in microseconds and the whole replayable on a replica.
 
+#![warn(clippy::iter_over_hash_type)]
+
 pub mod acks;
 pub mod attributes;
 pub mod audit;

@@ -21,6 +21,8 @@
 //!    unless an operator accepted the loss ([`ConfirmedMark`]). No election that goes by these rules asks for such a cut; a controller
 //!    that lost what it decided may.
 
+#![warn(clippy::iter_over_hash_type)]
+
 mod allegiance;
 mod clock;
 mod confirmed_mark;

@@ -5,6 +5,8 @@
 //! has heard of the members; it is soft. [`decide`] says from both what is to be done. Times are milliseconds of a clock
 //! that never runs backwards; only differences count.
 
+#![warn(clippy::iter_over_hash_type)]
+
 mod apply;
 mod command;
 mod decide;

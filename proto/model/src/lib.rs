@@ -4,6 +4,8 @@
 //!
 //! Nothing here does I/O, reads a clock or knows the generated protocol types.
 
+#![warn(clippy::iter_over_hash_type)]
+
 pub mod backoff;
 pub mod limits;
 pub mod names;

@@ -1,6 +1,6 @@
 //! Which filters the members of a group receive with, or say that they will.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::filter::Filter;
@@ -28,7 +28,7 @@ struct GroupMember {
 #[derive(Debug, Clone, Default)]
 pub(super) struct GroupMembers {
     filters: Vec<(FilterId, Arc<Filter>)>,
-    members: HashMap<String, GroupMember>,
+    members: BTreeMap<String, GroupMember>,
     announced: Vec<FilterId>,
     next: u32,
 }

@@ -194,8 +194,9 @@ impl MessageGroupLines {
 
     /// No member has this filter any longer: what was kept for it alone is for all.
     pub(super) fn forget_filter(&mut self, filter: FilterId) {
+        #[expect(clippy::disallowed_methods, reason = "a set puts them in order")]
         let kept = self.lines.iter().filter(|(_, line)| line.wanted_by.contains(&filter));
-        for key in kept.map(|(key, _)| *key).collect::<Vec<_>>() {
+        for key in kept.map(|(key, _)| *key).collect::<BTreeSet<_>>() {
             self.change(key, |line| line.wanted_by.retain(|known| *known != filter));
         }
         self.ready.remove(&Some(filter));

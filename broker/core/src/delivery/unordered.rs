@@ -1,6 +1,6 @@
 //! Delivery without order: every message may be handed out beside every other one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::ledger::QueueLedger;
 use super::members::FilterId;
@@ -15,13 +15,13 @@ pub(super) struct UnorderedQueue {
     /// Next offset that was never looked at.
     next: u64,
     /// Looked at, and kept for consumers with a filter.
-    kept: HashMap<FilterId, BTreeSet<u64>>,
+    kept: BTreeMap<FilterId, BTreeSet<u64>>,
 }
 
 impl UnorderedQueue {
     /// Looks at a queue from an offset on.
     pub(super) fn from(next: u64) -> Self {
-        Self { next, kept: HashMap::new() }
+        Self { next, kept: BTreeMap::new() }
     }
 
     /// The next offset never handed out, what is kept for this filter first.

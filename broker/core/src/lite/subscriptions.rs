@@ -1,6 +1,6 @@
 //! Which clients subscribe to which lite topics. Subscriptions are memory: clients repeat them every 30 s.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::SubscriptionModel;
@@ -23,7 +23,7 @@ struct Subscriber<I> {
 struct ClientSubscriptions<I> {
     subscriber: Subscriber<I>,
     /// With the queue, once the lite topic exists.
-    names: HashMap<String, Option<u32>>,
+    names: BTreeMap<String, Option<u32>>,
     version: i64,
     /// When the client repeated them last.
     synced_ms: u64,
@@ -95,7 +95,7 @@ pub struct SyncOutcome<I> {
 /// Invariant: a client that subscribes to a lite topic stands in the list of that topic, and in no other.
 #[derive(Debug)]
 pub struct LiteSubscriptions<I> {
-    clients: HashMap<Parent, HashMap<Arc<str>, ClientSubscriptions<I>>>,
+    clients: BTreeMap<Parent, BTreeMap<Arc<str>, ClientSubscriptions<I>>>,
     /// By topic and queue.
     by_queue: HashMap<(u32, u32), Vec<Subscriber<I>>>,
     /// By topic and name of a lite topic that does not exist.
@@ -105,7 +105,7 @@ pub struct LiteSubscriptions<I> {
 
 impl<I> Default for LiteSubscriptions<I> {
     fn default() -> Self {
-        Self { clients: HashMap::new(), by_queue: HashMap::new(), awaiting: HashMap::new(), total: 0 }
+        Self { clients: BTreeMap::new(), by_queue: HashMap::new(), awaiting: HashMap::new(), total: 0 }
     }
 }
 
@@ -202,7 +202,7 @@ impl<I: Clone + Default> LiteSubscriptions<I> {
             }
         }
         self.clients.retain(|_, clients| !clients.is_empty());
-        let counted = self.clients.values().flat_map(HashMap::values).map(|of| of.names.len());
+        let counted = self.clients.values().flat_map(BTreeMap::values).map(|of| of.names.len());
         debug_assert_eq!(self.total, counted.sum::<usize>(), "every subscription is counted once");
     }
 
@@ -215,17 +215,13 @@ impl<I: Clone + Default> LiteSubscriptions<I> {
     /// Clients of a group, each with how many lite topics of a parent it subscribes to.
     pub fn clients(&self, topic_id: u32, group_id: u32) -> Vec<(String, usize)> {
         let clients = self.clients.get(&(topic_id, group_id)).into_iter().flatten();
-        let mut counted: Vec<_> = clients.map(|(client, of)| (client.to_string(), of.names.len())).collect();
-        counted.sort();
-        counted
+        clients.map(|(client, of)| (client.to_string(), of.names.len())).collect()
     }
 
     /// The lite topics to which a client subscribes, by name.
     pub fn names(&self, topic_id: u32, group_id: u32, client: &str) -> Vec<String> {
         let of = self.clients.get(&(topic_id, group_id)).and_then(|clients| clients.get(client));
-        let mut names: Vec<String> = of.into_iter().flat_map(|of| of.names.keys().cloned()).collect();
-        names.sort();
-        names
+        of.into_iter().flat_map(|of| of.names.keys().cloned()).collect()
     }
 
     /// How many clients subscribe to a lite topic: those of one group, or of all.
@@ -235,7 +231,7 @@ impl<I: Clone + Default> LiteSubscriptions<I> {
 
     /// The lite topics of a parent to which clients of a group subscribe, as far as they exist.
     pub fn queues(&self, topic_id: u32, group_id: u32) -> BTreeSet<u32> {
-        let clients = self.clients.get(&(topic_id, group_id)).into_iter().flat_map(HashMap::values);
+        let clients = self.clients.get(&(topic_id, group_id)).into_iter().flat_map(BTreeMap::values);
         clients.flat_map(|of| of.names.values().copied().flatten()).collect()
     }
 
@@ -249,7 +245,7 @@ impl<I: Clone + Default> LiteSubscriptions<I> {
         let id: Arc<str> = Arc::from(client);
         clients.entry(id.clone()).or_insert_with(|| ClientSubscriptions {
             subscriber: Subscriber { group_id: parent.1, client: id, inbox: I::default() },
-            names: HashMap::new(),
+            names: BTreeMap::new(),
             version: 0,
             synced_ms: now_ms,
         })
@@ -335,7 +331,7 @@ impl SubscriptionChange<'_> {
 
     /// Which of the names that the client has go.
     fn removed_from<'n>(&self, had: impl Iterator<Item = &'n String>) -> Vec<String> {
-        let named: HashSet<&str> = self.names.iter().map(|(name, _)| name.as_str()).collect();
+        let named: BTreeSet<&str> = self.names.iter().map(|(name, _)| name.as_str()).collect();
         let goes = |name: &&String| match self.action {
             SubscriptionAction::Add => false,
             SubscriptionAction::Replace => !named.contains(name.as_str()),
@@ -346,8 +342,8 @@ impl SubscriptionChange<'_> {
     }
 
     /// How many names come that the client does not have.
-    fn added_to(&self, had: &HashMap<String, Option<u32>>) -> usize {
-        let named: HashSet<&str> = self.names.iter().map(|(name, _)| name.as_str()).collect();
+    fn added_to(&self, had: &BTreeMap<String, Option<u32>>) -> usize {
+        let named: BTreeSet<&str> = self.names.iter().map(|(name, _)| name.as_str()).collect();
         named.iter().filter(|name| self.adds() && !had.contains_key(**name)).count()
     }
 }
