@@ -35,30 +35,37 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The public fields of all structures in a source.
-fn structures(source: &str) -> BTreeMap<String, Vec<Field>> {
-    let mut found: BTreeMap<String, Vec<Field>> = BTreeMap::new();
-    let (mut owner, mut about) = (None, Vec::new());
-    for line in source.lines() {
-        let text = line.trim();
-        if let Some(words) = text.strip_prefix("///") {
-            about.push(words.trim().to_owned());
-        } else if let Some(name) = line.strip_prefix("pub struct ").and_then(|rest| rest.strip_suffix(" {")) {
-            owner = Some(name.to_owned());
-            about.clear();
-        } else if line == "}" {
-            owner = None;
-        } else if let (Some(owner), Some(field)) = (&owner, text.strip_prefix("pub ")) {
-            let (name, kind) = field.trim_end_matches(',').split_once(": ").unwrap();
-            let field = Field {
-                name: name.replace('_', "-"),
-                kind: kind.to_owned(),
-                about: std::mem::take(&mut about).join(" "),
-            };
-            found.entry(owner.clone()).or_default().push(field);
-        } else if !text.starts_with("#[") {
-            about.clear();
+fn parsed(path: &str) -> syn::File {
+    syn::parse_file(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The doc comment of an item, in one line.
+fn about(attributes: &[syn::Attribute]) -> String {
+    let mut lines = Vec::new();
+    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("doc")) {
+        if let syn::Meta::NameValue(syn::MetaNameValue { value: syn::Expr::Lit(value), .. }) = &attribute.meta
+            && let syn::Lit::Str(text) = &value.lit
+        {
+            lines.push(text.value().trim().to_owned());
         }
+    }
+    lines.join(" ")
+}
+
+/// The fields of all structures in a source, by the structure's name.
+fn structures(source: &syn::File) -> BTreeMap<String, Vec<Field>> {
+    let mut found = BTreeMap::new();
+    for item in &source.items {
+        let syn::Item::Struct(item) = item else { continue };
+        let fields = item.fields.iter().filter_map(|field| {
+            let kind = match &field.ty {
+                syn::Type::Path(path) => path.path.segments.last()?.ident.to_string(),
+                _ => String::new(),
+            };
+            let name = field.ident.as_ref()?.to_string();
+            Some(Field { name: name.replace('_', "-"), kind, about: about(&field.attrs) })
+        });
+        found.insert(item.ident.to_string(), fields.collect());
     }
     found
 }
@@ -96,7 +103,7 @@ fn settings<T: serde::Serialize + Default>(source: &str, owner: &str) -> String 
     let mut known = BTreeMap::new();
     // The server's own structures go first: both have some of the same name.
     for path in SHARED.iter().copied().chain([source]) {
-        known.extend(structures(&read(path)));
+        known.extend(structures(&parsed(path)));
     }
     let mut table = "| setting | default | what it is |\n|---|---|---|\n".to_owned();
     rows(&known, owner, "", &serde_json::to_value(T::default()).unwrap(), &mut table);
@@ -113,7 +120,8 @@ fn attributes(known: &[Known]) -> String {
 
 /// What stands at the head of the source that asks webhooks, and the fields of the question.
 fn webhook() -> String {
-    let source = read("broker/src/tasks/check_back/webhook.rs");
+    let path = "broker/src/tasks/check_back/webhook.rs";
+    let source = read(path);
     let head: Vec<&str> = source
         .lines()
         .map_while(|line| line.strip_prefix("//!"))
@@ -121,24 +129,14 @@ fn webhook() -> String {
         .collect();
     let mut text = head.join("\n").replace("[`Question`]", "the table below");
     text.push_str("\n\n| field | what it is |\n|---|---|\n");
-    let (_, question) = source.split_once("struct Question<'a> {").unwrap();
-    let mut about = Vec::new();
-    for line in question.lines().map(str::trim).skip(1).take_while(|line| *line != "}") {
-        match (line.strip_prefix("///"), line.split_once(':')) {
-            (Some(words), _) => about.push(words.trim()),
-            (None, Some((name, _))) => {
-                let name = camel(name);
-                writeln!(text, "| `{name}` | {} |", about.join(" ")).unwrap();
-                about.clear();
-            }
-            _ => {}
-        }
+    for field in &structures(&parsed(path))["Question"] {
+        writeln!(text, "| `{}` | {} |", camel(&field.name), field.about).unwrap();
     }
     text
 }
 
 fn camel(name: &str) -> String {
-    let mut words = name.split('_');
+    let mut words = name.split('-');
     let first = words.next().unwrap().to_owned();
     words.fold(first, |all, word| all + &word[..1].to_uppercase() + &word[1..])
 }
@@ -203,11 +201,13 @@ fn every_attribute_in_the_code_is_known() {
     for path in
         ["topic.rs", "topic_limits.rs", "group.rs", "dedup.rs", "lite/mod.rs", "transaction/checks.rs"]
     {
-        for line in read(&format!("broker/core/src/{path}")).lines() {
-            if let Some((name, rest)) = line.split_once("_ATTRIBUTE: &str = \"")
-                && name.contains("const ")
+        for item in parsed(&format!("broker/core/src/{path}")).items {
+            if let syn::Item::Const(item) = item
+                && item.ident.to_string().ends_with("_ATTRIBUTE")
+                && let syn::Expr::Lit(value) = *item.expr
+                && let syn::Lit::Str(name) = value.lit
             {
-                declared.push(rest.trim_end_matches("\";").to_owned());
+                declared.push(name.value());
             }
         }
     }

@@ -328,24 +328,23 @@ pub(super) fn sent_by_sdk() -> v2::Message {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The bytes of one message at rest and on their way to a client.
 #[test]
 fn fixture() {
     let sent = sent_by_sdk().encode_to_vec();
     let (tag, id, others) = ("0a0470616964", "1a0430314142", "280130013a0208056802");
     let content = ["0a03120174", "12060a016b120176", "220568656c6c6f"];
-    assert_eq!(hex(&sent), format!("{}{}1a16{tag}{id}{others}{}", content[0], content[1], content[2]));
+    assert_eq!(
+        hex::encode(&sent),
+        format!("{}{}1a16{tag}{id}{others}{}", content[0], content[1], content[2])
+    );
 
     let record = stored(&sent, MessageType::Normal, 0).expect("an SDK's");
     let added = "2224080212203544343134303241424334423241373642393731394439313130313743353932\
                  520d62726f6b65722d613a38303831";
-    assert_eq!(hex(&record.content), content.concat());
+    assert_eq!(hex::encode(&record.content), content.concat());
     assert_eq!(
-        hex(&record.system),
+        hex::encode(&record.system),
         format!("{tag}{others}{added}"),
         "the bytes that arrived, and the broker's"
     );
@@ -359,7 +358,7 @@ fn fixture() {
                        7a02081e";
     let system = format!("{tag}{others}{added}{id}{on_delivery}");
     let expected = format!("{}1a{:02x}{system}", content.concat(), system.len() / 2);
-    assert_eq!(hex(&delivered), expected);
+    assert_eq!(hex::encode(&delivered), expected);
 }
 
 #[test]

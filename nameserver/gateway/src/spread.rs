@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kerolox_proto::v2;
+use twox_hash::XxHash3_64;
 
 /// The choice of one server among the broker groups that take a topic.
 #[derive(Debug, Default)]
@@ -19,7 +20,8 @@ impl Spread {
         let together = properties
             .and_then(|properties| properties.message_group.as_deref().or(properties.lite_topic.as_deref()));
         let number = match together {
-            Some(name) => stable_hash(name),
+            // Every server comes to equal numbers, and so does every run.
+            Some(name) => (XxHash3_64::oneshot(name.as_bytes()) >> 32) as usize,
             None => self.turn.fetch_add(1, Ordering::Relaxed),
         };
         if let Some(first) = number.checked_rem(groups.len()) {
@@ -27,13 +29,6 @@ impl Spread {
         }
         groups
     }
-}
-
-/// FNV-1a: the same on every server and in every run.
-fn stable_hash(text: &str) -> usize {
-    let hash =
-        text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    hash as usize
 }
 
 #[cfg(test)]

@@ -214,18 +214,16 @@ fn examples() -> Vec<Record> {
     ]
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The bytes of format version 1: they may never change, or old logs become unreadable.
 const FIXTURES: &str = include_str!("fixtures_v1.txt");
 
 #[test]
 fn every_kind_survives_the_round_trip_and_has_the_bytes_of_version_1() {
     let examples = examples();
-    let written: Vec<String> =
-        examples.iter().map(|record| format!("{} {}", record.kind() as u8, hex(&record.encode()))).collect();
+    let written: Vec<String> = examples
+        .iter()
+        .map(|record| format!("{} {}", record.kind() as u8, hex::encode(&record.encode())))
+        .collect();
     assert_eq!(written.join("\n"), FIXTURES.trim_end(), "the on-disk format changed");
     for record in examples {
         let decoded = Record::decode(record.kind() as u8, Bytes::from(record.encode()));

@@ -151,11 +151,7 @@ pub(crate) struct Turns(std::sync::atomic::AtomicU64);
 impl Turns {
     fn next(&self) -> u64 {
         let count = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        // The finalizer of SplitMix64.
-        let mut mixed = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        twox_hash::XxHash3_64::oneshot(&count.to_le_bytes())
     }
 }
 

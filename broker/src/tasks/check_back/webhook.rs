@@ -11,7 +11,6 @@
 //! bad transaction does not hold up the others of its topic.
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -184,14 +183,7 @@ fn signature(secret: &[u8], timestamp: &str, body: &str) -> String {
     for part in [timestamp, ".", body] {
         mac.update(part.as_bytes());
     }
-    hexadecimal(&mac.finalize().into_bytes())
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String grows as needed");
-        text
-    })
+    hex::encode(mac.finalize().into_bytes())
 }
 
 /// The cause behind the others, which says most.
@@ -267,7 +259,7 @@ fn make_secret(path: &Path) -> io::Result<String> {
         .flat_map(|uuid| uuid.into_bytes())
         .take(SECRET_BYTES)
         .collect();
-    let text = hexadecimal(&bytes);
+    let text = hex::encode(bytes);
     // Under its name it is there as a whole, or not at all.
     let draft = path.with_extension("new");
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
