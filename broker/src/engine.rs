@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kerolox_core::group::{Group, GroupChange};
+use kerolox_core::group::Group;
+use kerolox_core::group_change::{self, GroupChange};
 use kerolox_core::record::{
     DeleteGroup, DeleteTopic, DropLites, LiteTopic, MetaChange, MetaRecord, Record, Withhold,
 };
 use kerolox_core::replicas::Durability;
-use kerolox_core::topic::{PERM_READ, PERM_WRITE, Topic, TopicChange};
-use kerolox_core::{group, topic};
+use kerolox_core::topic::{PERM_READ, PERM_WRITE, Topic};
+use kerolox_core::topic_change::{self, TopicChange};
 use kerolox_gateway::refusal::Refusal;
 use kerolox_proto::v2::Code;
 use kerolox_store::{AppliedRecord, ApplyOutcome, ProposeError, QueueEntry, ReadMessage, Store, StoreError};
@@ -222,7 +223,7 @@ impl Engine {
     /// [`ChangeError::Invalid`].
     pub fn plan_topic(&self, change: &TopicChange) -> Result<(Option<Arc<Topic>>, Topic), ChangeError> {
         let present = self.store.state().topics.get(&change.name);
-        let wanted = topic::changed(present.as_deref(), change, self.default_queues)
+        let wanted = topic_change::changed(present.as_deref(), change, self.default_queues)
             .map_err(|error| ChangeError::Invalid(error.to_string()))?;
         Ok((present, wanted))
     }
@@ -233,7 +234,7 @@ impl Engine {
     /// [`ChangeError::Invalid`].
     pub fn plan_group(&self, change: &GroupChange) -> Result<(Option<Arc<Group>>, Group), ChangeError> {
         let present = self.store.state().groups.get(&change.name);
-        let wanted = group::changed(present.as_deref(), change)
+        let wanted = group_change::changed(present.as_deref(), change)
             .map_err(|error| ChangeError::Invalid(error.to_string()))?;
         Ok((present, wanted))
     }

@@ -116,7 +116,7 @@ fn parse_window(text: &str) -> Result<i64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topic::{TopicChange, changed};
+    use crate::topic_change::{TopicChange, changed};
 
     fn topic(attributes: &[&str]) -> Result<Topic, String> {
         let attributes = attributes.iter().map(|&change| change.to_owned()).collect();

@@ -1,7 +1,8 @@
 //! Every decision of the broker as pure functions of (state, event, now).
 //!
 //! - [`record`]: what the commit log holds, and its encoding;
-//! - [`topic`] and [`group`]: configuration and how administrators change it; [`topic_limits`]: one part of it;
+//! - [`topic`] and [`group`]: configuration; [`topic_change`] and [`group_change`]: how administrators change it;
+//!   [`topic_limits`]: one part of it;
 //! - [`lookup`]: the hashes by which messages are found again;
 //! - [`publish`]: what may be sent;
 //! - [`dedup`]: which messages are repeats of earlier ones;
@@ -32,6 +33,7 @@ pub mod delivery;
 pub mod filter;
 pub mod flush;
 pub mod group;
+pub mod group_change;
 pub mod held;
 pub mod lite;
 pub mod lookup;
@@ -43,5 +45,6 @@ pub mod schedule;
 pub mod slots;
 pub mod timer;
 pub mod topic;
+pub mod topic_change;
 pub mod topic_limits;
 pub mod transaction;

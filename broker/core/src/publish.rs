@@ -390,7 +390,7 @@ fn has_control(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topic::{TopicChange, changed};
+    use crate::topic_change::{TopicChange, changed};
 
     fn draft() -> Draft<'static> {
         Draft { topic: "orders", message_id: "01AB", body_len: 3, ..Draft::default() }

@@ -116,7 +116,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::topic::{self, TopicChange};
+    use crate::topic_change::{self, TopicChange};
 
     const LIMITS: RetentionLimits = RetentionLimits {
         time_ms: 1_000,
@@ -188,7 +188,7 @@ mod tests {
         let topic = |changes: &[&str]| {
             let attributes = changes.iter().map(|&change| change.to_owned()).collect();
             let change = TopicChange { name: "t".into(), attributes, ..TopicChange::default() };
-            topic::changed(None, &change, 1).expect("legal")
+            topic_change::changed(None, &change, 1).expect("legal")
         };
         let hour = 3_600_000;
         assert_eq!((hold_ms(&topic(&[]), true, hour), hold_ms(&topic(&[]), false, hour)), (hour, 0));

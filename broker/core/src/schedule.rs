@@ -144,7 +144,7 @@ fn delay_of(level: &str, policy: &DelayPolicy) -> Result<Option<u64>, PublishErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topic::{TopicChange, changed};
+    use crate::topic_change::{TopicChange, changed};
 
     const NOW: i64 = 1_700_000_000_000;
 

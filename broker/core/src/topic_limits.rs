@@ -44,7 +44,7 @@ fn parse(key: &str, value: &str) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topic::{TopicChange, changed};
+    use crate::topic_change::{TopicChange, changed};
 
     fn topic(change: &str) -> Result<Topic, String> {
         let change =

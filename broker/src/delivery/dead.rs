@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use kerolox_core::delivery::ExhaustedMessage;
 use kerolox_core::record::{AckRange, DeadOrigin, ProgressItem, ProgressRecord, QueueProgress, Record};
-use kerolox_core::topic::{PERM_READ, Topic, TopicChange};
+use kerolox_core::topic::{PERM_READ, Topic};
+use kerolox_core::topic_change::TopicChange;
 use kerolox_model::names::dead_letter_topic;
 use kerolox_runtime::process::now_ms;
 use kerolox_store::ProposeError;

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use kerolox_core::group::{Group, GroupChange, member_name};
+use kerolox_core::group::{Group, member_name};
+use kerolox_core::group_change::GroupChange;
 use kerolox_core::lite::is_lite;
 use kerolox_core::topic::Topic;
 use kerolox_gateway::clients::{Announcements, Clients};

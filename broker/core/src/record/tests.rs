@@ -222,7 +222,7 @@ fn every_kind_survives_the_round_trip_and_has_the_bytes_of_version_1() {
     let examples = examples();
     let written: Vec<String> = examples
         .iter()
-        .map(|record| format!("{} {}", record.kind() as u8, hex::encode(&record.encode())))
+        .map(|record| format!("{} {}", record.kind() as u8, hex::encode(record.encode())))
         .collect();
     assert_eq!(written.join("\n"), FIXTURES.trim_end(), "the on-disk format changed");
     for record in examples {

@@ -4,9 +4,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use kerolox_core::group::{Group, GroupChange};
+use kerolox_core::group::Group;
+use kerolox_core::group_change::GroupChange;
 use kerolox_core::slots::Moving;
-use kerolox_core::topic::{Topic, TopicChange};
+use kerolox_core::topic::Topic;
+use kerolox_core::topic_change::TopicChange;
 use kerolox_core::transaction::WEBHOOK_ATTRIBUTE;
 use kerolox_gateway::clients::Clients;
 use kerolox_gateway::telemetry::{SettingsPolicy, push_settings};

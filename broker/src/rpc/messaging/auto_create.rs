@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use kerolox_core::topic::{MessageType, Topic, of_first_messages};
+use kerolox_core::topic::{MessageType, Topic};
+use kerolox_core::topic_change::of_first_messages;
 use kerolox_gateway::refusal::Refusal;
 use kerolox_gateway::routes::stored_topic;
 use kerolox_model::names::may_be_auto_created;
