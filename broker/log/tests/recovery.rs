@@ -273,6 +273,29 @@ fn after_a_failed_sync_or_write_the_log_is_read_only() {
     }
 }
 
+/// The system shows what a failed sync left in its cache, and a later sync that succeeds does not write it.
+#[test]
+fn a_restart_after_a_failed_sync_makes_durable_what_it_reads() {
+    let folder = MemFolder::new();
+    let (mut log, _) = open(&folder);
+    append(&mut log, 1);
+    log.sync().expect("synced");
+    append(&mut log, 2);
+    folder.fail(Some(Fault::Sync));
+    log.sync().expect_err("the disk fails");
+    folder.fail(None);
+    drop(log);
+
+    let (log, _) = open(&folder);
+    let found = frames(&log);
+    assert_eq!(log.reader().durable(), log.end(), "a log that is open is durable to its end");
+    drop(log);
+    folder.crash_with(|_| false);
+    let (log, _) = open(&folder);
+    assert_eq!(frames(&log), found, "a power cut takes nothing that was durable");
+    assert_eq!(found.len(), 2);
+}
+
 #[test]
 fn a_sync_on_another_thread_makes_durable_what_was_there_when_it_was_begun() {
     let (folder, other) = (MemFolder::new(), MemFolder::new());
