@@ -1,5 +1,5 @@
 //! What every Kerolox server process needs, whatever it serves: one port for TLS and plaintext with the memory of its calls,
-//! health over HTTP, layered configuration, its data folder, and its own inspection.
+//! health over HTTP, layered configuration, its data folder, its background tasks, and its own inspection.
 
 pub mod config;
 pub mod data_folder;
@@ -9,4 +9,5 @@ pub mod listen;
 pub mod memory;
 pub mod process;
 pub mod reminder;
+pub mod supervisor;
 pub mod tls;

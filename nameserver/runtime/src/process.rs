@@ -13,7 +13,7 @@ use kerolox_model::limits::LOG_FILTER_BYTES_MAX;
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
@@ -111,43 +111,34 @@ pub fn now_ms() -> i64 {
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Tells every part of a process that it is to end. Clones share one state.
-#[derive(Debug, Clone)]
-pub struct Shutdown {
-    requested: watch::Sender<bool>,
-}
-
-impl Default for Shutdown {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+/// Tells every part of a process, or of a duty, that it is to end. Clones share one state.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown(CancellationToken);
 
 impl Shutdown {
     /// A shutdown that nobody has asked for yet.
     pub fn new() -> Self {
-        Self { requested: watch::Sender::new(false) }
+        Self::default()
+    }
+
+    /// The end of a part, which comes when it is asked for, or that of the whole.
+    pub fn of_part(&self) -> Self {
+        Self(self.0.child_token())
     }
 
     /// Asks for the end; more calls change nothing.
     pub fn request(&self) {
-        self.requested.send_replace(true);
+        self.0.cancel();
     }
 
     /// Whether the end was asked for.
     pub fn is_requested(&self) -> bool {
-        *self.requested.borrow()
+        self.0.is_cancelled()
     }
 
     /// Completes when the end is asked for, at once when it has been.
-    pub fn requested(&self) -> impl Future<Output = ()> + Send + 'static {
-        let mut receiver = self.requested.subscribe();
-        async move {
-            // The sender lives in `self`; when all clones are gone nobody can ask any more, so never complete.
-            if receiver.wait_for(|requested| *requested).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
+    pub fn requested(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.0.clone().cancelled_owned()
     }
 }
 
@@ -212,5 +203,16 @@ mod tests {
         early.await.unwrap();
         shutdown.requested().await;
         assert!(shutdown.is_requested());
+    }
+
+    #[tokio::test]
+    async fn a_part_ends_before_the_whole_or_with_it() {
+        let whole = Shutdown::new();
+        let (first, second) = (whole.of_part(), whole.of_part());
+        first.request();
+        assert!(first.is_requested() && !whole.is_requested() && !second.is_requested());
+        whole.request();
+        second.requested().await;
+        assert!(whole.of_part().is_requested());
     }
 }
