@@ -12,6 +12,7 @@ use kerolox_runtime::process::{
     Shutdown, abort_on_panic, announce_health, announce_listening, init_tracing, keep_files_private,
     raise_open_files, serve_until, shutdown_signal,
 };
+use kerolox_runtime::supervisor::Supervisor;
 
 /// Gives memory back to the system by itself, some seconds after it was freed: that of the C library keeps what an attack, or a burst,
 /// left in pieces. RocksDB is a library of the system and goes on using that.
@@ -130,12 +131,16 @@ async fn run(flags: &Flags) -> anyhow::Result<()> {
     let broker = Broker::bind(config).await?;
     let address = broker.local_addr();
     let checks = broker.checks(&shutdown);
-    tokio::spawn(health::watch(checks.clone(), shutdown.clone()));
+    let tasks = Supervisor::new("process");
+    let (watched, ending) = (checks.clone(), shutdown.clone());
+    tasks.keep("health watch", move || health::watch(watched.clone(), ending.clone()));
     // Before the store is opened, so that everybody can see how far that is.
-    let health = health::start(&health, (address.ip(), BROKER_PORT).into(), checks)?;
+    let health = health::start(&health, (address.ip(), BROKER_PORT).into(), checks, &tasks)?;
     if let Some(health) = &health {
         announce_health(&format!("broker {group}"), health.local_addr());
     }
     let ready = move || announce_listening(&format!("broker {group}"), address);
-    Ok(serve_until(broker.serve(shutdown.clone(), ready), signal, &shutdown).await??)
+    let served = serve_until(broker.serve(shutdown.clone(), ready), signal, &shutdown).await;
+    tasks.stop().await;
+    Ok(served??)
 }

@@ -12,6 +12,7 @@ use kerolox_runtime::process::{
     Shutdown, abort_on_panic, announce_health, announce_listening, init_tracing, keep_files_private,
     raise_open_files, serve_until, shutdown_signal,
 };
+use kerolox_runtime::supervisor::Supervisor;
 
 /// Gives memory back to the system by itself, some seconds after it was freed: that of the C library keeps what an attack, or a burst,
 /// left in pieces.
@@ -110,11 +111,15 @@ async fn run(flags: &Flags) -> anyhow::Result<()> {
     let nameserver = Nameserver::bind(&config).await?;
     let usual = (nameserver.local_addr().ip(), NAMESERVER_PORT).into();
     let checks = nameserver.checks(&shutdown);
-    tokio::spawn(health::watch(checks.clone(), shutdown.clone()));
-    let health = health::start(&config.health, usual, checks)?;
+    let tasks = Supervisor::new("process");
+    let (watched, ending) = (checks.clone(), shutdown.clone());
+    tasks.keep("health watch", move || health::watch(watched.clone(), ending.clone()));
+    let health = health::start(&config.health, usual, checks, &tasks)?;
     if let Some(health) = &health {
         announce_health("nameserver", health.local_addr());
     }
     announce_listening("nameserver", nameserver.local_addr());
-    Ok(serve_until(nameserver.serve(shutdown.clone()), signal, &shutdown).await??)
+    let served = serve_until(nameserver.serve(shutdown.clone()), signal, &shutdown).await;
+    tasks.stop().await;
+    Ok(served??)
 }

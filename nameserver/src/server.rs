@@ -21,6 +21,7 @@ use kerolox_runtime::health::{Check, Checks};
 use kerolox_runtime::inspect::InspectedProcess;
 use kerolox_runtime::listen::{ListenError, Listener};
 use kerolox_runtime::process::Shutdown;
+use kerolox_runtime::supervisor::Supervisor;
 use kerolox_runtime::tls::{TlsError, server_config};
 
 use crate::config::NameserverConfig;
@@ -132,10 +133,15 @@ impl Nameserver {
         };
         let inspected = InspectService { process, clients: Arc::clone(&self.clients) };
         let Self { listener, tls, routes, clients, drain: limit, policy, controller, data_folder, .. } = self;
-        let watching = tokio::spawn(data_folder.watch());
-        let housekeeping =
-            tokio::spawn(keep_house(Arc::clone(&routes), Arc::clone(&clients), policy.clone()));
-        let epochs = tokio::spawn(controller.clone().tell_epochs(Arc::clone(&routes)));
+        let tasks = Supervisor::new("nameserver");
+        tasks.keep("data folder watch", move || Arc::clone(&data_folder).watch());
+        let house = (Arc::clone(&routes), Arc::clone(&clients), policy.clone());
+        tasks.keep("housekeeping", move || {
+            let (routes, clients, policy) = house.clone();
+            keep_house(routes, clients, policy)
+        });
+        let telling = (controller.clone(), Arc::clone(&routes));
+        tasks.keep("epochs", move || telling.0.clone().tell_epochs(Arc::clone(&telling.1)));
         let access = AccessPoint::server(
             Arc::clone(&routes),
             Arc::clone(&clients),
@@ -163,16 +169,13 @@ impl Nameserver {
             .add_service(controller.consensus())
             .serve_with_incoming_shutdown(listener.incoming(tls), shutdown.requested());
         let ending = shutdown.clone().requested();
-        let polls = tokio::spawn(controller.clone().end_polls(ending));
+        tasks.once("end of polls", controller.clone().end_polls(ending));
         let outcome = tokio::select! {
             outcome = serving => outcome.map_err(ServeError::from),
             () = drain(&shutdown, &clients, limit) => Ok(()),
             failure = controller.failed() => Err(failure.into()),
         };
-        watching.abort();
-        polls.abort();
-        epochs.abort();
-        housekeeping.abort();
+        tasks.stop().await;
         controller.stop().await;
         outcome
     }

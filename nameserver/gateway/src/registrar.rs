@@ -7,8 +7,8 @@ use kerolox_model::limits::{HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW};
 use kerolox_proto::kerolox::registry_client::RegistryClient;
 use kerolox_proto::kerolox::{RegisterRequest, UnregisterRequest};
 use kerolox_runtime::process::Shutdown;
+use kerolox_runtime::supervisor::Supervisor;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::routes::Routes;
@@ -38,14 +38,10 @@ pub struct Registrar {
     wanted: watch::Sender<u64>,
     /// Connections to the nameservers, with their addresses as configured.
     channels: Vec<(String, Channel)>,
-    members: Mutex<Vec<Member>>,
+    /// How far the task for each nameserver is; empty before the first registration and after the last one.
+    members: Mutex<Vec<watch::Receiver<Progress>>>,
+    tasks: Supervisor,
     stop: Shutdown,
-}
-
-/// The task for one nameserver, and how far it is.
-struct Member {
-    progress: watch::Receiver<Progress>,
-    task: JoinHandle<()>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,7 +65,15 @@ impl Registrar {
         let wanted = watch::Sender::new(1);
         let channels = nameservers.iter().map(|address| Ok((address.clone(), channel(address)?)));
         let channels = channels.collect::<Result<_, _>>()?;
-        Ok(Self { routes, current, wanted, channels, members: Mutex::default(), stop: Shutdown::new() })
+        Ok(Self {
+            routes,
+            current,
+            wanted,
+            channels,
+            members: Mutex::default(),
+            tasks: Supervisor::new("registrar"),
+            stop: Shutdown::new(),
+        })
     }
 
     /// Starts registering with every nameserver, at once and then every `heartbeat`; one that does not answer is tried for ever. A
@@ -84,23 +88,34 @@ impl Registrar {
         }
     }
 
-    fn members(&self) -> MutexGuard<'_, Vec<Member>> {
+    fn members(&self) -> MutexGuard<'_, Vec<watch::Receiver<Progress>>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start_member(&self, address: &str, channel: &Channel, heartbeat: Duration) -> Member {
-        let (progress, watcher) = watch::channel(Progress::default());
-        let session = Session {
-            address: address.to_owned(),
-            client: RegistryClient::new(channel.clone()).max_decoding_message_size(usize::MAX),
-            routes: Arc::clone(&self.routes),
-            current: Arc::clone(&self.current),
-            known_version: 0,
-            progress,
-            is_unreachable: false,
-        };
-        let task = tokio::spawn(session.run(heartbeat, self.wanted.subscribe(), self.stop.clone()));
-        Member { progress: watcher, task }
+    fn start_member(
+        &self,
+        address: &str,
+        channel: &Channel,
+        heartbeat: Duration,
+    ) -> watch::Receiver<Progress> {
+        let progress = watch::Sender::new(Progress::default());
+        let watcher = progress.subscribe();
+        let (address, channel, stop) = (address.to_owned(), channel.clone(), self.stop.clone());
+        let (routes, current) = (Arc::clone(&self.routes), Arc::clone(&self.current));
+        let wanted = self.wanted.clone();
+        self.tasks.keep_to_end("registration", move || {
+            let session = Session {
+                address: address.clone(),
+                client: RegistryClient::new(channel.clone()).max_decoding_message_size(usize::MAX),
+                routes: Arc::clone(&routes),
+                current: Arc::clone(&current),
+                known_version: 0,
+                progress: progress.clone(),
+                is_unreachable: false,
+            };
+            session.run(heartbeat, wanted.subscribe(), stop.clone())
+        });
+        watcher
     }
 
     /// The connections to the nameservers, with their addresses as configured.
@@ -114,7 +129,7 @@ impl Registrar {
         self.update_own();
         self.wanted.send_modify(|number| *number += 1);
         let number = *self.wanted.borrow();
-        let watched: Vec<_> = self.members().iter().map(|member| member.progress.clone()).collect();
+        let watched: Vec<_> = self.members().clone();
         let all_tried = async {
             for mut progress in watched {
                 // An error means that the task has ended, so there is nothing to wait for.
@@ -128,7 +143,7 @@ impl Registrar {
     /// Waits until some nameserver has taken the registration. Returns false when none has after `patience`.
     pub async fn wait_registered(&self, patience: Duration) -> bool {
         let poll = async {
-            while !self.members().iter().any(|member| member.progress.borrow().is_registered) {
+            while !self.members().iter().any(|member| member.borrow().is_registered) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
@@ -138,11 +153,9 @@ impl Registrar {
     /// Takes the broker out of the routes of all nameservers that can be reached.
     pub async fn stop(&self) {
         self.stop.request();
-        let members = std::mem::take(&mut *self.members());
-        for member in members {
-            // Each task ends by itself within its call timeout.
-            let _ = member.task.await;
-        }
+        self.members().clear();
+        // Each task ends by itself within its call timeout.
+        self.tasks.stop().await;
     }
 
     fn update_own(&self) {

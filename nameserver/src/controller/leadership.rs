@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kerolox_controller::{Command, Groups, Policy, Refusal, Reply, Watch, Why, decide, why_elect};
+use kerolox_runtime::supervisor::Supervisor;
 use openraft::error::{CheckIsLeaderError, RaftError};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tonic::Status;
@@ -59,8 +60,14 @@ pub(super) struct Leadership {
 }
 
 impl Leadership {
-    /// Starts the tasks; they end with the consensus.
-    pub(super) fn start(id: u64, raft: Raft, machine: Machine, policy: Policy) -> Arc<Self> {
+    /// Starts its tasks, which end with the consensus at the latest.
+    pub(super) fn start(
+        id: u64,
+        raft: Raft,
+        machine: Machine,
+        policy: Policy,
+        tasks: &Supervisor,
+    ) -> Arc<Self> {
         let (unconfirmed, waiting) = mpsc::channel(CONFIRM_QUEUE);
         let leadership = Arc::new(Self {
             id,
@@ -75,8 +82,9 @@ impl Leadership {
             hurry: Notify::new(),
             is_ending: AtomicBool::new(false),
         });
-        tokio::spawn(Arc::clone(&leadership).reign());
-        tokio::spawn(confirm_all(leadership.raft.clone(), waiting));
+        let reigning = Arc::clone(&leadership);
+        tasks.keep("decisions", move || Arc::clone(&reigning).reign());
+        tasks.once("confirmations", confirm_all(leadership.raft.clone(), waiting));
         leadership
     }
 

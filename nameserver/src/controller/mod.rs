@@ -27,6 +27,7 @@ use kerolox_gateway::routes::Routes;
 use kerolox_proto::kerolox::consensus_server::ConsensusServer;
 use kerolox_proto::kerolox::controller_server::ControllerServer;
 use kerolox_runtime::health::Check;
+use kerolox_runtime::supervisor::Supervisor;
 use openraft::{BasicNode, ChangeMembers, SnapshotPolicy};
 
 use crate::config::ControllerConfig;
@@ -72,6 +73,7 @@ pub enum ControllerError {
 pub(crate) struct Controller {
     quorum: Quorum,
     leadership: Arc<Leadership>,
+    tasks: Arc<Supervisor>,
 }
 
 impl Controller {
@@ -97,8 +99,9 @@ impl Controller {
             // The clock of the leadership begins with this process.
             cautious_until: if has_data { millis(config.restart_patience.duration()) } else { 0 },
         };
-        let leadership = Leadership::start(id, raft.clone(), machine, policy);
-        let controller = Self { quorum: Quorum { id, raft, network }, leadership };
+        let tasks = Arc::new(Supervisor::new("controller"));
+        let leadership = Leadership::start(id, raft.clone(), machine, policy, &tasks);
+        let controller = Self { quorum: Quorum { id, raft, network }, leadership, tasks };
         controller.begin(config, first_members).await?;
         Ok(controller)
     }
@@ -219,6 +222,7 @@ impl Controller {
         self.leadership.end();
         // The task may have failed before; there is nothing more to stop then.
         let _ = self.quorum.raft.shutdown().await;
+        self.tasks.stop().await;
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::guests::Guests;
 use super::{Checks, HealthListen, HealthSettings, Report, liveness, report};
 use crate::listen::ListenError;
+use crate::supervisor::Supervisor;
 
 /// How often the runtime shows that it runs tasks.
 const BEAT: Duration = Duration::from_secs(1);
@@ -50,7 +51,7 @@ impl Health {
 }
 
 /// Starts to answer health checks as `settings` say; `usual` is the address for [`HealthListen::Auto`]. Returns `None`
-/// when there are to be none, or the usual port is taken. Must be called in the runtime that is to be watched.
+/// when there are to be none, or the usual port is taken. `tasks` are those of the runtime that is to be watched.
 ///
 /// # Errors
 /// [`HealthError`] when a configured address cannot be had.
@@ -58,11 +59,13 @@ pub fn start(
     settings: &HealthSettings,
     usual: SocketAddr,
     checks: Checks,
+    tasks: &Supervisor,
 ) -> Result<Option<Health>, HealthError> {
     let Some(listener) = bind(&settings.listen, usual)? else { return Ok(None) };
     let address = listener.local_addr().map_err(HealthError::Thread)?;
     let pulse = Arc::new(Pulse::new());
-    tokio::spawn(pulse.clone().beat());
+    let beating = pulse.clone();
+    tasks.keep("pulse", move || beating.clone().beat());
     let (running, stopped) = oneshot::channel();
     let router = router(pulse, checks);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -182,7 +185,8 @@ mod tests {
         let state = Arc::new(Mutex::new(Check::ok("log", "fine")));
         let shown = state.clone();
         let checks: Checks = Arc::new(move || vec![shown.lock().unwrap().clone()]);
-        let health = start(&at("127.0.0.1:0"), local(1), checks).unwrap().expect("it was asked for");
+        let tasks = Supervisor::new("test");
+        let health = start(&at("127.0.0.1:0"), local(1), checks, &tasks).unwrap().expect("it was asked for");
         // This test blocks the only thread of its runtime from here on.
         let ask = |method, path| ask(health.local_addr(), method, path);
         let alive = ask("GET", "/healthz");
@@ -204,7 +208,8 @@ mod tests {
     #[tokio::test]
     async fn silent_connections_keep_no_probe_from_being_answered() {
         let checks: Checks = Arc::new(|| vec![Check::ok("log", "fine")]);
-        let health = start(&at("127.0.0.1:0"), local(1), checks).unwrap().expect("it was asked for");
+        let tasks = Supervisor::new("test");
+        let health = start(&at("127.0.0.1:0"), local(1), checks, &tasks).unwrap().expect("it was asked for");
         let silent: Vec<TcpStream> =
             (0..100).map(|_| TcpStream::connect(health.local_addr()).unwrap()).collect();
         assert!(ask(health.local_addr(), "GET", "/healthz").starts_with("HTTP/1.1 200 "));
@@ -216,16 +221,19 @@ mod tests {
     #[tokio::test]
     async fn a_taken_port_is_an_error_only_where_it_was_asked_for() {
         let checks: Checks = Arc::new(Vec::new);
+        let tasks = Supervisor::new("test");
         let taken = TcpListener::bind(local(0)).unwrap();
         let address = taken.local_addr().unwrap();
-        assert!(start(&HealthSettings::default(), address, checks.clone()).unwrap().is_none());
-        let error = start(&at(&address.to_string()), local(1), checks.clone()).unwrap_err().to_string();
+        assert!(start(&HealthSettings::default(), address, checks.clone(), &tasks).unwrap().is_none());
+        let error =
+            start(&at(&address.to_string()), local(1), checks.clone(), &tasks).unwrap_err().to_string();
         assert!(error.contains("health.listen") && error.contains(&address.to_string()), "{error}");
         drop(taken);
-        let health = start(&HealthSettings::default(), address, checks.clone()).unwrap().expect("free now");
+        let health =
+            start(&HealthSettings::default(), address, checks.clone(), &tasks).unwrap().expect("free now");
         assert_eq!(health.local_addr(), address);
         let off = HealthSettings { listen: HealthListen::Off };
-        assert!(start(&off, local(0), checks).unwrap().is_none());
+        assert!(start(&off, local(0), checks, &tasks).unwrap().is_none());
     }
 
     #[test]
