@@ -20,6 +20,7 @@ use kerolox_runtime::data_folder::DataFolder;
 use kerolox_runtime::health::Checks;
 use kerolox_runtime::listen::{ListenError, Listener};
 use kerolox_runtime::process::{Shutdown, now_ms, private_folder};
+use kerolox_runtime::supervisor::Supervisor;
 use kerolox_runtime::tls::{TlsError, server_config};
 use kerolox_store::{GuardedClock, Store, StoreError, StoreOptions};
 use tokio::sync::watch;
@@ -30,9 +31,10 @@ use crate::ballast::DiskBallast;
 use crate::config::BrokerConfig;
 use crate::health::BrokerHealth;
 use crate::index_folder::IndexFolder;
+use crate::news::News;
 use crate::replication::{self, Identity, Member, MemberFile, ReplicationService, StoreCell, Stores};
 use crate::rpc::AdmissionGate;
-use crate::serving::{News, Parts};
+use crate::serving::Parts;
 use crate::tasks::check_back::{WebhookHosts, Webhooks, webhook_secret};
 
 /// How serving ended.
@@ -142,8 +144,11 @@ impl Broker {
         // Nobody sets them a second time.
         let _ =
             (health.clock.set(clock), health.index.set(index.clone()), health.data.set(stores.data.clone()));
-        tokio::spawn(keep_to_folder(stores.data.clone(), health));
-        let outcome = self.serve_stores(stores, news, shutdown, ready).await;
+        let tasks = Arc::new(Supervisor::new("broker"));
+        let data = stores.data.clone();
+        tasks.keep("data folder watch", move || keep_to_folder(data.clone(), health.clone()));
+        let outcome = self.serve_stores(stores, (news, tasks.clone()), shutdown, ready).await;
+        tasks.stop().await;
         // Health checks, which go on, hold it, and an index that is open when the process ends is cut off.
         let closing = tokio::task::spawn_blocking(move || index.close());
         closing.await.expect("a panic would end the process");
@@ -153,7 +158,7 @@ impl Broker {
     async fn serve_stores(
         self,
         stores: Arc<Stores>,
-        news: News,
+        (news, tasks): (News, Arc<Supervisor>),
         shutdown: Shutdown,
         ready: impl FnOnce(),
     ) -> Result<(), BrokerError> {
@@ -191,6 +196,7 @@ impl Broker {
             clock,
             routes,
             news,
+            tasks,
             shutdown: closing.clone(),
             started,
         };
@@ -305,19 +311,14 @@ async fn serve_as_member(
     let member = Member::new(group.clone(), cell, stores, parts.clone(), opening.clone());
     // What it says of its log has to be so from the first report on.
     member.recover().await?;
-    let reporting = tokio::spawn(replication::report(group));
-    let playing = {
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move { member.run(&shutdown).await })
-    };
-    let abandoning = {
-        let (shutdown, opening) = (shutdown.clone(), opening);
-        tokio::spawn(async move {
-            shutdown.requested().await;
-            opening.stop();
-        })
-    };
-    let is_ready = parts.ready();
+    let tasks = Supervisor::new("member");
+    tasks.keep("reports", move || replication::report(group.clone()));
+    let ending = shutdown.requested();
+    tasks.once("end of opening", async move {
+        ending.await;
+        opening.stop();
+    });
+    let (is_ready, playing) = (parts.ready(), member.run(shutdown));
     tokio::pin!(is_ready, playing);
     let mut played = None;
     tokio::select! {
@@ -342,10 +343,9 @@ async fn serve_as_member(
             tokio::join!(watching, until_ended(parts, serving, ended))
         }
     };
-    reporting.abort();
-    abandoning.abort();
+    tasks.stop().await;
     close(parts).await;
-    match outcome.0.expect("a panic would end the process") {
+    match outcome.0 {
         Ok(()) | Err(BrokerError::Store(StoreError::Stopped)) => Ok(outcome.1?),
         Err(error) => Err(error),
     }

@@ -21,6 +21,8 @@ pub mod delivery;
 pub mod engine;
 mod health;
 mod index_folder;
+mod leader_tasks;
+mod news;
 mod pace;
 mod replication;
 mod rpc;

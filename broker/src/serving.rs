@@ -1,7 +1,7 @@
 //! What a broker runs while it is a master, and what it answers while it is none.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use kerolox_core::replicas::Replicas;
@@ -21,33 +21,27 @@ use kerolox_proto::v2::admin_server::AdminServer;
 use kerolox_runtime::config;
 use kerolox_runtime::inspect::InspectedProcess;
 use kerolox_runtime::process::Shutdown;
-use kerolox_store::{GuardedClock, StateEvent, Store};
+use kerolox_runtime::supervisor::Supervisor;
+use kerolox_store::{GuardedClock, Store};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tonic::service::Routes as Services;
 use tonic::service::interceptor::InterceptedService;
 
 use crate::announce::{Announcer, StandingInGroup};
 use crate::config::BrokerConfig;
 use crate::creation_quota::CreationQuota;
-use crate::delivery::{Arrivals, Deliveries, ProgressLog};
+use crate::delivery::{Deliveries, ProgressLog};
 use crate::engine::Engine;
 use crate::health::BrokerHealth;
+use crate::leader_tasks::LeaderTasks;
+use crate::news::News;
 use crate::pace::{Lookups, Scans};
 use crate::replication::Leadership;
 use crate::rpc::{
     Admin, AdmissionGate, AutoTopics, Context, Counters, Messaging, Policy, TransactionsService, Turns,
 };
-use crate::tasks::DueArrivals;
-use crate::tasks::check_back::{Checker, WebhookCounts, Webhooks};
-use crate::tasks::retention::RetentionTask;
-use crate::tasks::timers::Timers;
-use crate::tasks::{early_removal, lite_expiry, slot_migration};
+use crate::tasks::check_back::{WebhookCounts, Webhooks};
 
-/// How often dead brokers and clients are looked for.
-const HOUSEKEEPING: Duration = Duration::from_millis(500);
-/// How often other servers are asked what members have announced there; they also say so by themselves.
-const GATHER_EVERY: Duration = Duration::from_secs(1);
 /// How long a broker that ends still passes on what reaches it, after another one took its place.
 const LINGER: Duration = Duration::from_millis(300);
 
@@ -66,47 +60,18 @@ pub(crate) struct Parts {
     pub(crate) registrar: Arc<Registrar>,
     pub(crate) news: News,
     pub(crate) webhooks: Webhooks,
+    /// Tasks of the process.
+    pub(crate) tasks: Arc<Supervisor>,
     pub(crate) shutdown: Shutdown,
     pub(crate) started: Instant,
     pub(crate) address: String,
 }
 
-/// Who hears what happens in the store: those who serve at the moment. The store reports from its first record on. Clones
-/// share it.
-#[derive(Clone, Default)]
-pub(crate) struct News(Arc<RwLock<Heard>>);
-
-#[derive(Clone, Default)]
-struct Heard {
-    arrivals: Arrivals,
-    halves: DueArrivals,
-    due: DueArrivals,
-}
-
-impl News {
-    /// Called on a thread of the store.
-    pub(crate) fn notice(&self, event: &StateEvent) {
-        let heard = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        heard.arrivals.notice(event);
-        match event {
-            StateEvent::HalfDue { due_ms } => heard.halves.notice(*due_ms),
-            StateEvent::TimerDue { due_ms } => heard.due.notice(*due_ms),
-            _ => {}
-        }
-    }
-
-    /// Others hear from now on.
-    fn renew(&self) -> Heard {
-        let heard = Heard::default();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = heard.clone();
-        heard
-    }
-}
-
 /// The tasks of a master.
 pub(crate) struct Serving {
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Supervisor,
     progress: ProgressLog,
+    /// Ends the calls that wait.
     over: Shutdown,
 }
 
@@ -115,11 +80,7 @@ impl Serving {
     pub(crate) async fn stop(self) {
         self.over.request();
         self.progress.close();
-        self.tasks.iter().for_each(JoinHandle::abort);
-        for task in self.tasks {
-            // Cancelled, as it should be.
-            let _ = task.await;
-        }
+        self.tasks.stop().await;
     }
 }
 
@@ -148,7 +109,7 @@ impl Parts {
     }
 
     /// Whether acknowledgements by majority are wanted by the broker or any of its topics, at each moment.
-    pub(crate) fn wants_quorum(&self, store: Arc<Store>) -> impl Fn() -> bool + Send + use<> {
+    pub(crate) fn wants_quorum(&self, store: Arc<Store>) -> impl Fn() -> bool + Clone + Send + use<> {
         let by_default = self.config.replication.replicas() == Replicas::Quorum;
         move || {
             by_default
@@ -183,7 +144,7 @@ impl Parts {
         self.door.follow(services);
         self.register();
         let (registrar, clients) = (self.registrar.clone(), self.clients.clone());
-        tokio::spawn(async move {
+        self.tasks.once("announcement", async move {
             registrar.announce().await;
             let asked = clients.send_away();
             tracing::debug!(asked, "clients are to look for the master");
@@ -234,12 +195,12 @@ impl Parts {
     /// `reign` is absent for a broker that is no member of a replicated group.
     pub(crate) fn serve(&self, store: Arc<Store>, reign: Option<Arc<Leadership>>) -> Serving {
         let config = &self.config;
-        let is_alone = reign.is_none();
-        let over = reign.as_ref().map_or_else(Shutdown::new, |reign| reign.over.clone());
+        // A leadership is ended by its member, that of a broker alone with the process.
+        let over = reign.as_ref().map_or_else(|| self.shutdown.of_part(), |reign| reign.over.clone());
         let room = self.health.room.clone();
         let engine = Engine::new(store.clone(), config, room.clone(), reign);
         let heard = self.news.renew();
-        let progress = ProgressLog::start(engine.clone());
+        let progress = ProgressLog::default();
         let announcements = Arc::new(Announcements::new(self.clients.clone()));
         let deliveries = Arc::new(Deliveries::new(
             engine.clone(),
@@ -256,22 +217,17 @@ impl Parts {
             self.routes.clone(),
         ));
         let webhook_counts = self.webhooks.counts();
-        let mut tasks = self.tasks(&store, &engine, &deliveries, &reach, heard);
-        tasks.push(tokio::spawn(gather_members(
-            reach.clone(),
-            announcements.clone(),
-            deliveries.clone(),
-            config.groups.gather_time.duration(),
-        )));
-        tasks.push(tokio::spawn(counters.clone().keep_rates()));
-        if is_alone {
-            // A reign is ended by its member.
-            let (ending, over) = (self.shutdown.requested(), over.clone());
-            tasks.push(tokio::spawn(async move {
-                ending.await;
-                over.request();
-            }));
-        }
+        let tasks = Supervisor::new("leadership");
+        let leader_tasks = LeaderTasks {
+            parts: self,
+            store: &store,
+            engine: &engine,
+            deliveries: &deliveries,
+            reach: &reach,
+            announcements: &announcements,
+            counters: &counters,
+        };
+        leader_tasks.start(&tasks, heard);
         let announcer = Announcer::new(self.info.clone(), self.standing.clone(), self.registrar.clone());
         let policy: Arc<dyn SettingsPolicy> =
             Arc::new(Policy { engine: engine.clone(), limits: config.publish_limits() });
@@ -309,11 +265,11 @@ impl Parts {
         self.door.lead(services);
         let (registrar, health, is_ready) =
             (self.registrar.clone(), self.health.clone(), self.is_ready.clone());
-        tasks.push(tokio::spawn(async move {
+        tasks.once("announcement", async move {
             registrar.announce().await;
             health.is_announced.store(true, Ordering::Relaxed);
             is_ready.send_replace(true);
-        }));
+        });
         Serving { tasks, progress, over }
     }
 
@@ -361,99 +317,5 @@ impl Parts {
             services.add_service(registry);
         }
         services.routes()
-    }
-
-    fn tasks(
-        &self,
-        store: &Arc<Store>,
-        engine: &Engine,
-        deliveries: &Arc<Deliveries>,
-        reach: &Arc<Reach>,
-        heard: Heard,
-    ) -> Vec<JoinHandle<()>> {
-        let config = &self.config;
-        let checker = Checker::new(
-            config.group.clone(),
-            engine.clone(),
-            reach.clone(),
-            self.webhooks.clone(),
-            config.check_policy(),
-            heard.halves,
-        );
-        let timers = Timers::new(engine.clone(), self.clock.clone(), config.timers.pace(), heard.due);
-        let keeper = RetentionTask {
-            store: store.clone(),
-            folder: config.data.clone(),
-            limits: config.retention_limits(),
-            interval: config.retention.check_interval.duration(),
-            space: self.health.room.clone(),
-            unread: {
-                let (store, deliveries) = (store.clone(), deliveries.clone());
-                Box::new(move |going| early_removal::unread_of_groups(&store, &deliveries, going))
-            },
-            losses: self.health.losses.clone(),
-        };
-        vec![
-            tokio::spawn(checker.run()),
-            tokio::spawn(timers.run()),
-            tokio::spawn(keeper.run()),
-            tokio::spawn(deliveries.clone().keep_time(self.clients.clone())),
-            tokio::spawn(keep_house(
-                self.routes.clone(),
-                self.clients.clone(),
-                deliveries.clone(),
-                config.groups.member_expiry.duration(),
-            )),
-            tokio::spawn(lite_expiry::run(engine.clone(), config.lite.check_interval.duration())),
-            tokio::spawn(slot_migration::run(engine.clone())),
-            tokio::spawn(announce_topics(engine.clone(), Arc::downgrade(&self.registrar))),
-        ]
-    }
-}
-
-/// Keeps knowing what members of consumer groups have announced at other servers. Nothing counts as wanted by nobody before all had
-/// `gather_time` to be heard of.
-async fn gather_members(
-    reach: Arc<Reach>,
-    announcements: Arc<Announcements>,
-    deliveries: Arc<Deliveries>,
-    gather_time: Duration,
-) {
-    let began = Instant::now();
-    let mut is_settled = false;
-    loop {
-        reach.gather_announced(&announcements).await;
-        if !is_settled && began.elapsed() >= gather_time {
-            deliveries.settle();
-            is_settled = true;
-        }
-        tokio::time::sleep(GATHER_EVERY).await;
-    }
-}
-
-/// Tells clients and nameservers of new topics that nobody announces, such as dead-letter topics.
-async fn announce_topics(engine: Engine, registrar: std::sync::Weak<Registrar>) {
-    loop {
-        engine.topics_changed().await;
-        let Some(registrar) = registrar.upgrade() else { return };
-        registrar.announce().await;
-    }
-}
-
-async fn keep_house(
-    routes: Arc<Routes>,
-    clients: Arc<Clients>,
-    deliveries: Arc<Deliveries>,
-    member_expiry: Duration,
-) {
-    let mut ticks = tokio::time::interval(HOUSEKEEPING);
-    loop {
-        ticks.tick().await;
-        routes.expire();
-        for client_id in clients.expire() {
-            deliveries.client_left(&client_id);
-        }
-        deliveries.tidy_lites(|client| clients.is_alive(client));
-        deliveries.remove_members(|client| clients.is_alive(client), member_expiry).await;
     }
 }

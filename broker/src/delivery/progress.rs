@@ -32,14 +32,12 @@ struct Waiting {
 }
 
 impl ProgressLog {
-    /// Starts the task that logs; it runs until [`Self::close`].
-    pub fn start(engine: Engine) -> Self {
-        let log = Self::default();
-        tokio::spawn(run(log.inner.clone(), engine));
-        log
+    /// Logs until [`Self::close`]. For one task.
+    pub async fn run(self, engine: Engine) {
+        run(&self.inner, &engine).await;
     }
 
-    /// Ends the task; whoever waits, or comes later, is told so. What a subscription did since is not logged: its messages
+    /// Ends [`Self::run`]; whoever waits, or comes later, is told so. What a subscription did since is not logged: its messages
     /// come again.
     pub fn close(&self) {
         let waiting = Waiting { is_closed: true, ..Waiting::default() };
@@ -83,7 +81,7 @@ impl ProgressLog {
     }
 }
 
-async fn run(inner: Arc<Inner>, engine: Engine) {
+async fn run(inner: &Inner, engine: &Engine) {
     loop {
         let (changed, answers) = {
             let mut waiting = inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,7 +108,7 @@ async fn run(inner: Arc<Inner>, engine: Engine) {
         for subscription in &changed {
             let dead = subscription.with(DeliveryEngine::take_exhausted);
             if !dead.is_empty() {
-                logged = logged.and(dead::bury(&engine, subscription, &dead).await);
+                logged = logged.and(dead::bury(engine, subscription, &dead).await);
             }
         }
         for answer in answers {

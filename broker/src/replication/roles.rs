@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use kerolox_replication::{DutyOrder, FollowTarget, LogEnds, MemberDuty, MemberInput};
 use kerolox_runtime::process::Shutdown;
 use kerolox_runtime::reminder::Reminder;
+use kerolox_runtime::supervisor::Supervisor;
 use kerolox_store::{Opening, StoreError, clock_reading};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -36,7 +37,7 @@ enum Activity {
     },
     Leading {
         leadership: Arc<Leadership>,
-        keeping: JoinHandle<()>,
+        keeping: Supervisor,
         settling: Option<JoinHandle<bool>>,
         serving: Option<Serving>,
     },
@@ -264,7 +265,7 @@ impl Member {
                 if let Some(serving) = serving {
                     serving.stop().await;
                 }
-                keeping.abort();
+                keeping.stop().await;
                 drop(settling);
                 if let Err(error) = stepped {
                     self.stores.index.absorb(error)?;
@@ -357,7 +358,9 @@ impl Member {
         self.group.leadership.send_replace(Some(leadership.clone()));
         self.tell(MemberInput::Opened { number: self.number, end: opened });
         let wants_quorum = self.parts.wants_quorum(leadership.store.clone());
-        let keeping = tokio::spawn(leadership::keep(self.group.clone(), leadership.clone(), wants_quorum));
+        let keeping = Supervisor::new("in-sync set");
+        let (group, kept) = (self.group.clone(), leadership.clone());
+        keeping.keep("count", move || leadership::keep(group.clone(), kept.clone(), wants_quorum.clone()));
         let settling =
             tokio::task::spawn_blocking(move || settled.is_none_or(|settled| settled.recv().is_ok()));
         self.activity = Activity::Leading { leadership, keeping, settling: Some(settling), serving: None };

@@ -57,20 +57,18 @@ pub struct RetentionTask {
 pub type Readers = dyn Fn(BTreeMap<(u32, u32), Going>) -> Result<Unread, StoreError> + Send + Sync;
 
 impl RetentionTask {
-    /// Runs for ever.
-    pub async fn run(self) {
-        let task = Arc::new(self);
-        let mut ticks = tokio::time::interval(task.interval);
+    /// Runs for ever. A look that is under way is not cut short by the end of this.
+    pub async fn run(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(self.interval);
         let mut warned = false;
         loop {
             ticks.tick().await;
-            let looking = task.clone();
+            let looking = self.clone();
             // Reading segments and waiting for the log blocks.
             let looked = tokio::task::spawn_blocking(move || looking.look()).await;
-            match looked {
-                Ok(Ok(plan)) => warned = task.tell(&plan, warned),
-                Ok(Err(error)) => tracing::error!(%error, "old segments cannot be removed; trying again"),
-                Err(error) => tracing::error!(%error, "looking after old segments failed"),
+            match looked.expect("a panic ends the process, or this task") {
+                Ok(plan) => warned = self.tell(&plan, warned),
+                Err(error) => tracing::error!(%error, "old segments cannot be removed; trying again"),
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::tasks::due::{self, DueArrivals, NEVER_MS, Passed};
 
 /// Longest sleep: so often the clock is watched, and so late at the most a message comes after the clock was set ahead.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
-/// Pause after something failed.
+/// Pause after something could not be logged.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// How fast scheduled messages become visible.
@@ -46,15 +46,12 @@ impl Timers {
     }
 
     /// Runs for ever.
-    pub(crate) async fn run(mut self) {
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn run(mut self) -> Result<(), StoreError> {
         loop {
-            let pause = match self.round().await {
-                Ok(pause) => pause,
-                Err(error) => {
-                    tracing::error!(%error, "scheduled messages cannot be delivered; trying again");
-                    RETRY
-                }
-            };
+            let pause = self.round().await?;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.arrivals.woken() => {}

@@ -31,7 +31,7 @@ use notes::Check;
 const PAGE: usize = 256;
 /// Checks at the same time: webhooks may take their time to answer.
 const AT_ONCE: usize = 16;
-/// Pause after something failed.
+/// Pause after something could not be logged.
 const RETRY: Duration = Duration::from_secs(1);
 /// Longest sleep; a bound for mistakes, not a deadline.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
@@ -80,15 +80,12 @@ impl Checker {
     }
 
     /// Runs for ever.
-    pub async fn run(mut self) {
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn run(mut self) -> Result<(), StoreError> {
         loop {
-            let pause = match self.round().await {
-                Ok(pause) => pause,
-                Err(error) => {
-                    tracing::error!(%error, "half messages cannot be checked back; trying again");
-                    RETRY
-                }
-            };
+            let pause = self.round().await?;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.arrivals.woken() => {}

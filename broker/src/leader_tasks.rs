@@ -1,0 +1,156 @@
+//! The background tasks of a leader, by name; what each of them does is in [`crate::tasks`] and [`crate::delivery`].
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use kerolox_gateway::clients::{Announcements, Clients};
+use kerolox_gateway::producers::Reach;
+use kerolox_gateway::registrar::Registrar;
+use kerolox_gateway::routes::Routes;
+use kerolox_runtime::supervisor::Supervisor;
+use kerolox_store::Store;
+
+use crate::delivery::Deliveries;
+use crate::engine::Engine;
+use crate::news::Heard;
+use crate::rpc::Counters;
+use crate::serving::Parts;
+use crate::tasks::check_back::Checker;
+use crate::tasks::retention::RetentionTask;
+use crate::tasks::timers::Timers;
+use crate::tasks::{early_removal, lite_expiry, slot_migration};
+
+/// How often dead brokers and clients are looked for.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// How often other servers are asked what members have announced there; they also say so by themselves.
+const GATHER_EVERY: Duration = Duration::from_secs(1);
+
+/// What the tasks of a leader work with.
+pub(crate) struct LeaderTasks<'a> {
+    pub(crate) parts: &'a Parts,
+    pub(crate) store: &'a Arc<Store>,
+    pub(crate) engine: &'a Engine,
+    pub(crate) deliveries: &'a Arc<Deliveries>,
+    pub(crate) reach: &'a Arc<Reach>,
+    pub(crate) announcements: &'a Arc<Announcements>,
+    pub(crate) counters: &'a Arc<Counters>,
+}
+
+impl LeaderTasks<'_> {
+    /// Begins all of them under `tasks`.
+    pub(crate) fn start(&self, tasks: &Supervisor, heard: Heard) {
+        // Acknowledgements of the last calls are logged to the end.
+        let (progress, engine) = (self.deliveries.progress().clone(), self.engine.clone());
+        tasks.keep_to_end("progress log", move || progress.clone().run(engine.clone()));
+        self.keep_what_is_due(tasks, heard);
+        self.keep_house(tasks);
+        self.keep_members(tasks);
+        self.keep_announcing(tasks);
+        let counters = self.counters.clone();
+        tasks.keep("rates", move || counters.clone().keep_rates());
+    }
+
+    /// What comes due by the clock.
+    fn keep_what_is_due(&self, tasks: &Supervisor, Heard { halves, due, .. }: Heard) {
+        let config = &self.parts.config;
+        let (group, policy, pace) = (config.group.clone(), config.check_policy(), config.timers.pace());
+        let (engine, reach, webhooks) =
+            (self.engine.clone(), self.reach.clone(), self.parts.webhooks.clone());
+        tasks.keep("check-back", move || {
+            let (engine, reach, webhooks) = (engine.clone(), reach.clone(), webhooks.clone());
+            Checker::new(group.clone(), engine, reach, webhooks, policy, halves.clone()).run()
+        });
+        let (engine, clock) = (self.engine.clone(), self.parts.clock.clone());
+        tasks.keep("timers", move || Timers::new(engine.clone(), clock.clone(), pace, due.clone()).run());
+        let (deliveries, clients) = (self.deliveries.clone(), self.parts.clients.clone());
+        tasks.keep("delivery alarm", move || deliveries.clone().keep_time(clients.clone()));
+    }
+
+    /// What goes when it is old, and what moves.
+    fn keep_house(&self, tasks: &Supervisor) {
+        let config = &self.parts.config;
+        let retention = Arc::new(RetentionTask {
+            store: self.store.clone(),
+            folder: config.data.clone(),
+            limits: config.retention_limits(),
+            interval: config.retention.check_interval.duration(),
+            space: self.parts.health.room.clone(),
+            unread: {
+                let (store, deliveries) = (self.store.clone(), self.deliveries.clone());
+                Box::new(move |going| early_removal::unread_of_groups(&store, &deliveries, going))
+            },
+            losses: self.parts.health.losses.clone(),
+        });
+        tasks.keep("retention", move || retention.clone().run());
+        let (engine, interval) = (self.engine.clone(), config.lite.check_interval.duration());
+        tasks.keep("lite expiry", move || lite_expiry::run(engine.clone(), interval));
+        let engine = self.engine.clone();
+        tasks.keep("slot migration", move || slot_migration::run(engine.clone()));
+        let (routes, clients) = (self.parts.routes.clone(), self.parts.clients.clone());
+        let (deliveries, expiry) = (self.deliveries.clone(), config.groups.member_expiry.duration());
+        tasks.keep("housekeeping", move || {
+            keep_house(routes.clone(), clients.clone(), deliveries.clone(), expiry)
+        });
+    }
+
+    fn keep_members(&self, tasks: &Supervisor) {
+        let gather_time = self.parts.config.groups.gather_time.duration();
+        let (reach, announcements) = (self.reach.clone(), self.announcements.clone());
+        let deliveries = self.deliveries.clone();
+        tasks.keep("members elsewhere", move || {
+            gather_members(reach.clone(), announcements.clone(), deliveries.clone(), gather_time)
+        });
+    }
+
+    fn keep_announcing(&self, tasks: &Supervisor) {
+        let (engine, registrar) = (self.engine.clone(), Arc::downgrade(&self.parts.registrar));
+        tasks.keep("topic announcements", move || announce_topics(engine.clone(), registrar.clone()));
+    }
+}
+
+/// Keeps knowing what members of consumer groups have announced at other servers. Nothing counts as wanted by nobody before all had
+/// `gather_time` to be heard of.
+async fn gather_members(
+    reach: Arc<Reach>,
+    announcements: Arc<Announcements>,
+    deliveries: Arc<Deliveries>,
+    gather_time: Duration,
+) {
+    let began = Instant::now();
+    let mut is_settled = false;
+    loop {
+        reach.gather_announced(&announcements).await;
+        if !is_settled && began.elapsed() >= gather_time {
+            deliveries.settle();
+            is_settled = true;
+        }
+        tokio::time::sleep(GATHER_EVERY).await;
+    }
+}
+
+/// Tells clients and nameservers of new topics that nobody announces, such as dead-letter topics.
+async fn announce_topics(engine: Engine, registrar: Weak<Registrar>) {
+    loop {
+        engine.topics_changed().await;
+        let Some(registrar) = registrar.upgrade() else { return };
+        registrar.announce().await;
+    }
+}
+
+async fn keep_house(
+    routes: Arc<Routes>,
+    clients: Arc<Clients>,
+    deliveries: Arc<Deliveries>,
+    member_expiry: Duration,
+) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        ticks.tick().await;
+        routes.expire();
+        for client_id in clients.expire() {
+            deliveries.client_left(&client_id);
+        }
+        deliveries.tidy_lites(|client| clients.is_alive(client));
+        deliveries.remove_members(|client| clients.is_alive(client), member_expiry).await;
+    }
+}

@@ -1,0 +1,43 @@
+//! Who hears what happens in the store.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use kerolox_store::StateEvent;
+
+use crate::delivery::Arrivals;
+use crate::tasks::DueArrivals;
+
+/// Who hears what happens in the store: those who serve at the moment. The store reports from its first record on. Clones
+/// share it.
+#[derive(Clone, Default)]
+pub(crate) struct News(Arc<RwLock<Heard>>);
+
+/// What a leader hears of.
+#[derive(Clone, Default)]
+pub(crate) struct Heard {
+    pub(crate) arrivals: Arrivals,
+    /// Half messages, by the time of their next check.
+    pub(crate) halves: DueArrivals,
+    /// Scheduled messages.
+    pub(crate) due: DueArrivals,
+}
+
+impl News {
+    /// Called on a thread of the store.
+    pub(crate) fn notice(&self, event: &StateEvent) {
+        let heard = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        heard.arrivals.notice(event);
+        match event {
+            StateEvent::HalfDue { due_ms } => heard.halves.notice(*due_ms),
+            StateEvent::TimerDue { due_ms } => heard.due.notice(*due_ms),
+            _ => {}
+        }
+    }
+
+    /// Others hear from here on.
+    pub(crate) fn renew(&self) -> Heard {
+        let heard = Heard::default();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = heard.clone();
+        heard
+    }
+}
