@@ -1,6 +1,6 @@
 //! Sends to topics without duplicates: a repeat is answered like the first one and stores nothing.
 //!
-//! The fold has the last word about what repeats what. Looking it up before anything is proposed keeps repeats out of the
+//! The state machine has the last word about what repeats what. Looking it up before anything is proposed keeps repeats out of the
 //! log; and as two sends of the same message may be on their way at once, what is being stored is kept in a table, and
 //! whoever comes with the same waits for that.
 
@@ -13,11 +13,11 @@ use kerolox_core::topic::Topic;
 use kerolox_store::{AppliedRecord, ApplyOutcome, FirstMessage, ProposeError, StoreError};
 use tokio::sync::Notify;
 
-use crate::engine::Engine;
+use crate::log_client::LogClient;
 
 /// What is being stored. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Underway(Arc<Table>);
+pub(crate) struct Underway(Arc<Table>);
 
 #[derive(Default)]
 struct Table {
@@ -79,7 +79,7 @@ pub(crate) enum OnceError {
 /// # Errors
 /// [`OnceError`]; none of the messages was stored then.
 pub(crate) async fn store(
-    engine: &Engine,
+    (log, underway): (&LogClient, &Underway),
     topic: &Topic,
     messages: Vec<MessageRecord>,
     now_ms: i64,
@@ -88,16 +88,16 @@ pub(crate) async fn store(
     let mut sorted: Vec<(u32, u128)> = known.iter().flatten().map(|known| (topic.id, *known)).collect();
     if sorted.is_empty() {
         let records: Vec<Record> = messages.into_iter().map(Record::Message).collect();
-        return Ok(engine.propose_for(topic, &records, None).await?);
+        return Ok(log.propose_for(topic, &records, None).await?);
     }
     sorted.sort_unstable();
     sorted.dedup();
-    let reservation = engine.underway().reserve(sorted).await;
+    let reservation = underway.reserve(sorted).await;
     let mut answers = Vec::with_capacity(messages.len());
     let mut records = Vec::new();
     let mut firsts: HashMap<u128, Answer> = HashMap::new();
     {
-        let index = engine.store().state();
+        let index = log.store().state();
         for (message, known) in messages.into_iter().zip(known) {
             let answer = match known.and_then(|known| firsts.get(&known)) {
                 Some(same) => same.clone(),
@@ -125,7 +125,7 @@ pub(crate) async fn store(
     }
     let applied = match records.is_empty() {
         true => Vec::new(),
-        false => engine.propose_for(topic, &records, Some(reservation)).await?,
+        false => log.propose_for(topic, &records, Some(reservation)).await?,
     };
     let outcome = |answer| match answer {
         Answer::Known(applied) => applied,

@@ -9,9 +9,11 @@ use kerolox_gateway::registrar::Registrar;
 use kerolox_gateway::routes::Routes;
 use kerolox_runtime::supervisor::Supervisor;
 use kerolox_store::Store;
+use tokio::sync::watch;
 
 use crate::delivery::Deliveries;
-use crate::engine::Engine;
+use crate::log_client::LogClient;
+use crate::metadata::{BrokerMetadata, MetadataChanges};
 use crate::news::Heard;
 use crate::rpc::Counters;
 use crate::serving::Parts;
@@ -29,7 +31,8 @@ const GATHER_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct LeaderTasks<'a> {
     pub(crate) parts: &'a Parts,
     pub(crate) store: &'a Arc<Store>,
-    pub(crate) engine: &'a Engine,
+    pub(crate) log: &'a LogClient,
+    pub(crate) metadata: &'a BrokerMetadata,
     pub(crate) deliveries: &'a Arc<Deliveries>,
     pub(crate) reach: &'a Arc<Reach>,
     pub(crate) announcements: &'a Arc<Announcements>,
@@ -38,10 +41,12 @@ pub(crate) struct LeaderTasks<'a> {
 
 impl LeaderTasks<'_> {
     /// Begins all of them under `tasks`.
-    pub(crate) fn start(&self, tasks: &Supervisor, heard: Heard) {
+    pub(crate) fn start(&self, tasks: &Supervisor, heard: Heard, changes: MetadataChanges) {
+        tasks.once("metadata changes", changes.run());
         // Acknowledgements of the last calls are logged to the end.
-        let (progress, engine) = (self.deliveries.progress().clone(), self.engine.clone());
-        tasks.keep_to_end("progress log", move || progress.clone().run(engine.clone()));
+        let (progress, log, metadata) =
+            (self.deliveries.progress().clone(), self.log.clone(), self.metadata.clone());
+        tasks.keep_to_end("progress log", move || progress.clone().run(log.clone(), metadata.clone()));
         self.keep_what_is_due(tasks, heard);
         self.keep_house(tasks);
         self.keep_members(tasks);
@@ -54,14 +59,13 @@ impl LeaderTasks<'_> {
     fn keep_what_is_due(&self, tasks: &Supervisor, Heard { halves, due, .. }: Heard) {
         let config = &self.parts.config;
         let (group, policy, pace) = (config.group.clone(), config.check_policy(), config.timers.pace());
-        let (engine, reach, webhooks) =
-            (self.engine.clone(), self.reach.clone(), self.parts.webhooks.clone());
+        let (log, reach, webhooks) = (self.log.clone(), self.reach.clone(), self.parts.webhooks.clone());
         tasks.keep("check-back", move || {
-            let (engine, reach, webhooks) = (engine.clone(), reach.clone(), webhooks.clone());
-            Checker::new(group.clone(), engine, reach, webhooks, policy, halves.clone()).run()
+            let (log, reach, webhooks) = (log.clone(), reach.clone(), webhooks.clone());
+            Checker::new(group.clone(), log, reach, webhooks, policy, halves.clone()).run()
         });
-        let (engine, clock) = (self.engine.clone(), self.parts.clock.clone());
-        tasks.keep("timers", move || Timers::new(engine.clone(), clock.clone(), pace, due.clone()).run());
+        let (log, clock) = (self.log.clone(), self.parts.clock.clone());
+        tasks.keep("timers", move || Timers::new(log.clone(), clock.clone(), pace, due.clone()).run());
         let (deliveries, clients) = (self.deliveries.clone(), self.parts.clients.clone());
         tasks.keep("delivery alarm", move || deliveries.clone().keep_time(clients.clone()));
     }
@@ -82,10 +86,11 @@ impl LeaderTasks<'_> {
             losses: self.parts.health.losses.clone(),
         });
         tasks.keep("retention", move || retention.clone().run());
-        let (engine, interval) = (self.engine.clone(), config.lite.check_interval.duration());
-        tasks.keep("lite expiry", move || lite_expiry::run(engine.clone(), interval));
-        let engine = self.engine.clone();
-        tasks.keep("slot migration", move || slot_migration::run(engine.clone()));
+        let (log, metadata, interval) =
+            (self.log.clone(), self.metadata.clone(), config.lite.check_interval.duration());
+        tasks.keep("lite expiry", move || lite_expiry::run(log.clone(), metadata.clone(), interval));
+        let log = self.log.clone();
+        tasks.keep("slot migration", move || slot_migration::run(log.clone()));
         let (routes, clients) = (self.parts.routes.clone(), self.parts.clients.clone());
         let (deliveries, expiry) = (self.deliveries.clone(), config.groups.member_expiry.duration());
         tasks.keep("housekeeping", move || {
@@ -103,8 +108,8 @@ impl LeaderTasks<'_> {
     }
 
     fn keep_announcing(&self, tasks: &Supervisor) {
-        let (engine, registrar) = (self.engine.clone(), Arc::downgrade(&self.parts.registrar));
-        tasks.keep("topic announcements", move || announce_topics(engine.clone(), registrar.clone()));
+        let (topics, registrar) = (self.metadata.topics_version(), Arc::downgrade(&self.parts.registrar));
+        tasks.keep("topic announcements", move || announce_topics(topics.clone(), registrar.clone()));
     }
 }
 
@@ -129,9 +134,8 @@ async fn gather_members(
 }
 
 /// Tells clients and nameservers of new topics that nobody announces, such as dead-letter topics.
-async fn announce_topics(engine: Engine, registrar: Weak<Registrar>) {
-    loop {
-        engine.topics_changed().await;
+async fn announce_topics(mut topics: watch::Receiver<u64>, registrar: Weak<Registrar>) {
+    while topics.changed().await.is_ok() {
         let Some(registrar) = registrar.upgrade() else { return };
         registrar.announce().await;
     }

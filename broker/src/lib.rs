@@ -1,6 +1,6 @@
 //! One member of a broker group.
 //!
-//! The route of a message by file: `rpc/messaging/send.rs` (decode, validate) → [`engine`] (propose) → `kerolox-store`
+//! The route of a message by file: `rpc/messaging/send.rs` (decode, validate) → [`log_client`] (propose) → `kerolox-store`
 //! (log, state machine) → [`delivery`] (who gets it) → `rpc/messaging/receive.rs`.
 //!
 //! | room | what it holds |
@@ -18,12 +18,15 @@ pub mod config;
 mod creation_quota;
 mod dedup_gate;
 pub mod delivery;
-pub mod engine;
 mod health;
 mod index_folder;
 mod leader_tasks;
+pub mod log_client;
+mod message_reader;
+pub mod metadata;
 mod news;
 mod pace;
+mod refused;
 mod replication;
 mod rpc;
 mod serving;

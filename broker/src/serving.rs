@@ -30,10 +30,13 @@ use tonic::service::interceptor::InterceptedService;
 use crate::announce::{Announcer, StandingInGroup};
 use crate::config::BrokerConfig;
 use crate::creation_quota::CreationQuota;
+use crate::dedup_gate::Underway;
 use crate::delivery::{Deliveries, ProgressLog};
-use crate::engine::Engine;
 use crate::health::BrokerHealth;
 use crate::leader_tasks::LeaderTasks;
+use crate::log_client::LogClient;
+use crate::message_reader::MessageReader;
+use crate::metadata::BrokerMetadata;
 use crate::news::News;
 use crate::pace::{Lookups, Scans};
 use crate::replication::Leadership;
@@ -198,12 +201,14 @@ impl Parts {
         // A leadership is ended by its member, that of a broker alone with the process.
         let over = reign.as_ref().map_or_else(|| self.shutdown.of_part(), |reign| reign.over.clone());
         let room = self.health.room.clone();
-        let engine = Engine::new(store.clone(), config, room.clone(), reign);
+        let reader = MessageReader::new(store.clone(), reign.clone());
+        let log = LogClient::new(store.clone(), config, room.clone(), reign);
+        let (metadata, changes) = BrokerMetadata::new(log.clone(), config.topics.default_queues);
         let heard = self.news.renew();
         let progress = ProgressLog::default();
         let announcements = Arc::new(Announcements::new(self.clients.clone()));
         let deliveries = Arc::new(Deliveries::new(
-            engine.clone(),
+            (log.clone(), metadata.clone()),
             progress.clone(),
             &heard.arrivals,
             announcements.clone(),
@@ -221,21 +226,25 @@ impl Parts {
         let leader_tasks = LeaderTasks {
             parts: self,
             store: &store,
-            engine: &engine,
+            log: &log,
+            metadata: &metadata,
             deliveries: &deliveries,
             reach: &reach,
             announcements: &announcements,
             counters: &counters,
         };
-        leader_tasks.start(&tasks, heard);
+        leader_tasks.start(&tasks, heard, changes);
         let announcer = Announcer::new(self.info.clone(), self.standing.clone(), self.registrar.clone());
         let policy: Arc<dyn SettingsPolicy> =
-            Arc::new(Policy { engine: engine.clone(), limits: config.publish_limits() });
+            Arc::new(Policy { log: log.clone(), limits: config.publish_limits() });
         let relay = Arc::new(Relay::new(self.routes.clone(), self.clients.clone(), over.clone()));
         let context = Arc::new(Context {
             broker: config.group.clone(),
             address: self.address.clone(),
-            engine: engine.clone(),
+            log,
+            metadata,
+            reader,
+            underway: Underway::default(),
             deliveries: deliveries.clone(),
             routes: self.routes.clone(),
             clients: self.clients.clone(),
@@ -287,12 +296,13 @@ impl Parts {
         let lookups = Lookups::default();
         let transactions = TransactionsService::server(
             self.config.group.clone(),
-            context.engine.clone(),
+            context.log.clone(),
             webhook_counts,
             lookups.clone(),
         );
         let admin = Admin {
-            engine: context.engine.clone(),
+            log: context.log.clone(),
+            metadata: context.metadata.clone(),
             deliveries: context.deliveries.clone(),
             announcer,
             counters,

@@ -11,7 +11,8 @@ use kerolox_runtime::process::now_ms;
 use kerolox_store::ProposeError;
 
 use super::subscription::TopicSubscription;
-use crate::engine::{ChangeError, Engine};
+use crate::log_client::LogClient;
+use crate::metadata::{BrokerMetadata, ChangeError};
 use crate::wire;
 
 /// A message that cannot be read now is given up again after this time: by then somebody may have mended the log.
@@ -22,18 +23,19 @@ const UNREADABLE_AGAIN_MS: i64 = 10 * 60_000;
 /// # Errors
 /// [`ProposeError`] when the log does not take them.
 pub(super) async fn bury(
-    engine: &Engine,
+    log: &LogClient,
+    metadata: &BrokerMetadata,
     subscription: &Arc<TopicSubscription>,
     dead: &[ExhaustedMessage],
 ) -> Result<(), ProposeError> {
     let (group, topic) = {
-        let index = engine.store().state();
+        let index = log.store().state();
         let group = index.groups.all().into_iter().find(|group| group.id == subscription.group_id());
         (group, index.topics.by_id(subscription.topic_id()))
     };
     // Deleted in the meantime, with everything that they had to say.
     let (Some(group), Some(topic)) = (group, topic) else { return Ok(()) };
-    let dead_topic = match dead_topic(engine, group.public_name()).await {
+    let dead_topic = match dead_topic(log, metadata, group.public_name()).await {
         Ok(dead_topic) => dead_topic,
         Err(ChangeError::Log(error)) => return Err(error),
         Err(ChangeError::Invalid(reason)) => {
@@ -42,7 +44,7 @@ pub(super) async fn bury(
         }
     };
     let proposals = dead.iter().filter_map(|dead| {
-        let record = match engine.store().message_at(topic.id, dead.queue, dead.offset) {
+        let record = match log.store().message_at(topic.id, dead.queue, dead.offset) {
             Ok(Some((frame, message))) => {
                 let origin = DeadOrigin {
                     group_id: group.id,
@@ -64,7 +66,7 @@ pub(super) async fn bury(
                 return None;
             }
         };
-        Some(engine.propose(&record))
+        Some(log.propose(&record))
     });
     for stored in proposals.collect::<Vec<_>>() {
         stored.await?;
@@ -73,9 +75,13 @@ pub(super) async fn bury(
 }
 
 /// The dead-letter topic of a group, created with its first dead letter. Clients may receive from it, and not send to it.
-async fn dead_topic(engine: &Engine, group: &str) -> Result<Arc<Topic>, ChangeError> {
+async fn dead_topic(
+    log: &LogClient,
+    metadata: &BrokerMetadata,
+    group: &str,
+) -> Result<Arc<Topic>, ChangeError> {
     let name = dead_letter_topic(group);
-    if let Some(topic) = engine.store().state().topics.get(&name) {
+    if let Some(topic) = log.store().state().topics.get(&name) {
         return Ok(topic);
     }
     let change = TopicChange {
@@ -85,7 +91,7 @@ async fn dead_topic(engine: &Engine, group: &str) -> Result<Arc<Topic>, ChangeEr
         perm: Some(PERM_READ),
         attributes: Vec::new(),
     };
-    engine.put_topic(&change).await.map(|(topic, _)| topic)
+    metadata.put_topic(&change).await.map(|(topic, _)| topic)
 }
 
 /// The message is gone: all that is left to say is that the group has done with it.

@@ -23,7 +23,9 @@ use super::subscription::TopicSubscription;
 use super::watch::{Watched, Watches};
 use super::{BroadcastMembers, ProgressLog};
 use crate::creation_quota::CreationQuota;
-use crate::engine::{ChangeError, Engine, refused_by_log, refused_by_store};
+use crate::log_client::LogClient;
+use crate::metadata::{BrokerMetadata, ChangeError};
+use crate::refused::{refused_by_log, refused_by_store};
 use crate::wire;
 
 /// Active subscriptions by topic id and group id.
@@ -31,7 +33,8 @@ type ByTopic = HashMap<u32, HashMap<u32, Arc<TopicSubscription>>>;
 
 /// The directory of subscriptions. A subscription becomes active when its group first asks for messages of its topic.
 pub struct Deliveries {
-    pub(super) engine: Engine,
+    pub(super) log: LogClient,
+    metadata: BrokerMetadata,
     pub(super) progress: ProgressLog,
     active: Arc<RwLock<ByTopic>>,
     pub(super) lites: Arc<Lites>,
@@ -126,17 +129,18 @@ impl Deliveries {
     /// A directory whose subscriptions hear of messages through `arrivals`.
     /// BroadcastMembers of groups are those that receive, and those in `announcements`.
     pub fn new(
-        engine: Engine,
+        (log, metadata): (LogClient, BrokerMetadata),
         progress: ProgressLog,
         arrivals: &Arrivals,
         announcements: Arc<Announcements>,
         auto_groups: AutoGroups,
     ) -> Self {
         // Microseconds: no process hands out a million leases per second for as long as it runs.
-        let first_new_topic = engine.store().state().topics.next_id();
+        let first_new_topic = log.store().state().topics.next_id();
         let lease_base = u64::try_from(now_ms()).unwrap_or(0).saturating_mul(1000);
         Self {
-            engine,
+            log,
+            metadata,
             progress,
             active: arrivals.active.clone(),
             lites: arrivals.lites.clone(),
@@ -167,7 +171,7 @@ impl Deliveries {
     /// # Errors
     /// CONSUMER_GROUP_NOT_FOUND, FORBIDDEN for a group that may not consume, or what the log says.
     pub async fn group(&self, name: &str, client: &str) -> Result<Arc<Group>, Refusal> {
-        let present = self.engine.store().state().groups.get(name);
+        let present = self.log.store().state().groups.get(name);
         let group = match present {
             Some(group) => group,
             None if self.auto_groups.is_on => self.make_group(name, client).await?,
@@ -199,7 +203,7 @@ impl Deliveries {
             );
             Err(Refusal::new(Code::ConsumerGroupNotFound, text))
         };
-        let count = self.engine.store().state().groups.all().iter().filter(|group| group.parent == 0).count();
+        let count = self.log.store().state().groups.all().iter().filter(|group| group.parent == 0).count();
         if count >= *max {
             return refused(format!("there are {count} (groups.auto-create-max is {max})"));
         }
@@ -210,7 +214,7 @@ impl Deliveries {
             ));
         }
         let change = GroupChange { name: name.to_owned(), ..GroupChange::default() };
-        let created = self.engine.put_group(&change).await;
+        let created = self.metadata.put_group(&change).await;
         if !matches!(created, Ok((_, true))) {
             made.give_back(client);
         }
@@ -231,7 +235,7 @@ impl Deliveries {
             return Ok(member);
         }
         let max = self.auto_groups.members_max;
-        let count = self.engine.store().state().groups.all().iter().filter(|group| group.parent != 0).count();
+        let count = self.log.store().state().groups.all().iter().filter(|group| group.parent != 0).count();
         if count >= max {
             return Err(Refusal::new(
                 Code::TooManyRequests,
@@ -241,7 +245,7 @@ impl Deliveries {
                 ),
             ));
         }
-        let created = self.engine.put_member(&group, client).await;
+        let created = self.metadata.put_member(&group, client).await;
         let member = created.map_err(|error| not_created(&error))?;
         tracing::info!(group = name, client, "a member joins the broadcast group");
         Ok(self.saw(&group, client, member.id))
@@ -258,7 +262,7 @@ impl Deliveries {
     }
 
     fn member(&self, group: &Group, client: &str) -> Option<Arc<Group>> {
-        let member = self.engine.store().state().groups.get(&member_name(&group.name, client))?;
+        let member = self.log.store().state().groups.get(&member_name(&group.name, client))?;
         // A group of the same name may have been deleted since.
         (member.parent == group.id).then(|| self.saw(group, client, member.id))
     }
@@ -271,7 +275,7 @@ impl Deliveries {
     /// Removes the members of broadcast groups that were not seen for `expiry`, and those whose group is gone or no
     /// broadcast group any more.
     pub async fn remove_members(&self, is_alive: impl Fn(&str) -> bool + Send, expiry: Duration) {
-        let groups = self.engine.store().state().groups.all();
+        let groups = self.log.store().state().groups.all();
         let members: Vec<&Arc<Group>> = groups.iter().filter(|group| group.parent != 0).collect();
         if members.is_empty() {
             return;
@@ -284,7 +288,7 @@ impl Deliveries {
         };
         let mut removed = false;
         for member in members.iter().filter(|member| gone.contains(&member.id) || is_orphan(member)) {
-            match self.engine.delete_group(&member.name).await {
+            match self.metadata.delete_group(&member.name).await {
                 Ok(_) => {
                     tracing::info!(
                         group = member.public_name(),
@@ -308,7 +312,7 @@ impl Deliveries {
     pub fn subscription(&self, group: &Group, topic: &Topic) -> Result<Arc<TopicSubscription>, Refusal> {
         let subscription = self.activate(group, topic);
         let begins = subscription
-            .catch_up(topic, group, self.engine.store())
+            .catch_up(topic, group, self.log.store())
             .map_err(|error| refused_by_store(&error))?;
         if begins {
             self.progress.note(&subscription);
@@ -385,7 +389,7 @@ impl Deliveries {
     /// Forgets the subscriptions of topics and groups that are gone. Ids are never given again, so nothing can be
     /// mistaken until then.
     pub fn forget_deleted(&self) {
-        let (topics, groups) = live_ids(self.engine.store());
+        let (topics, groups) = live_ids(self.log.store());
         let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
         active.retain(|topic_id, _| topics.contains(topic_id));
         active.values_mut().for_each(|by_group| by_group.retain(|group_id, _| groups.contains(group_id)));
@@ -419,7 +423,7 @@ impl Deliveries {
 
     /// Forgets what nobody needs of lite topics: subscriptions of clients that are gone, and engines that have nothing to do.
     pub fn tidy_lites(&self, alive: impl Fn(&str) -> bool) {
-        let (topics, groups) = live_ids(self.engine.store());
+        let (topics, groups) = live_ids(self.log.store());
         let is_live = |topic_id, group_id| topics.contains(&topic_id) && groups.contains(&group_id);
         self.lites.directory.prune(is_live, alive);
         self.retire_lites();

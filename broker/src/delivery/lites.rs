@@ -12,7 +12,7 @@ use kerolox_runtime::process::now_ms;
 use super::directory::Deliveries;
 use super::lite_subscriptions::LiteDirectory;
 use super::subscription::TopicSubscription;
-use crate::engine::refused_by_store;
+use crate::refused::refused_by_store;
 
 /// Active subscriptions by topic and queue, one for each group.
 type ByQueue = HashMap<(u32, u32), Vec<Arc<TopicSubscription>>>;
@@ -120,12 +120,12 @@ impl Deliveries {
             })
         });
         // Looked up only when it is in the directory: who removes it comes later then, and finds it.
-        if !self.engine.store().state().queues.has_lite(topic.id, queue) {
+        if !self.log.store().state().queues.has_lite(topic.id, queue) {
             self.lites.drop_queue(topic.id, queue);
             return Ok(None);
         }
         let begins = subscription
-            .catch_up_lite(topic, group, start, self.engine.store())
+            .catch_up_lite(topic, group, start, self.log.store())
             .map_err(|error| refused_by_store(&error))?;
         if begins {
             self.progress.note(&subscription);

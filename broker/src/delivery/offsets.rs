@@ -14,7 +14,7 @@ use kerolox_store::{Store, StoreError};
 
 use super::Deliveries;
 use super::subscription::{add_queue, add_queues};
-use crate::engine::refused_by_log;
+use crate::refused::refused_by_log;
 
 /// Lite topics that are looked at without letting the store go on in between.
 const PAGE: usize = 2_000;
@@ -33,7 +33,7 @@ impl Deliveries {
     ) -> Result<(), Refusal> {
         let subscription = self.subscription(group, topic)?;
         let within = |(queue, offset): (u32, u64)| {
-            let bounds = self.engine.store().state().queues.bounds(topic.id, queue);
+            let bounds = self.log.store().state().queues.bounds(topic.id, queue);
             (queue, offset.clamp(bounds.min, bounds.next))
         };
         let offsets: Vec<(u32, u64)> = offsets.into_iter().map(within).collect();
@@ -54,7 +54,7 @@ impl Deliveries {
         topic: &Topic,
     ) -> Result<BTreeMap<u32, QueuePosition>, StoreError> {
         let mut logged = DeliveryEngine::new(group.id, topic.id, 0, group.policy(topic));
-        add_queues(&mut logged, topic, group, self.engine.store())?;
+        add_queues(&mut logged, topic, group, self.log.store())?;
         let now_ms = now_ms();
         let mut positions = logged.positions(now_ms);
         if let Some(active) = self.active(group.id, topic.id) {
@@ -77,7 +77,7 @@ impl Deliveries {
             return Ok(active.with(|engine| engine.retrying(max)));
         }
         let mut logged = DeliveryEngine::new(group.id, topic.id, 0, group.policy(topic));
-        add_queues(&mut logged, topic, group, self.engine.store())?;
+        add_queues(&mut logged, topic, group, self.log.store())?;
         Ok(logged.retrying(max))
     }
 
@@ -104,9 +104,9 @@ impl Deliveries {
         }
         let mut logged = DeliveryEngine::new(group.id, topic.id, 0, group.policy(topic));
         if topic.has_lites() {
-            add_queue(&mut logged, (topic.id, queue), group.id, group.start(), self.engine.store())?;
+            add_queue(&mut logged, (topic.id, queue), group.id, group.start(), self.log.store())?;
         } else {
-            add_queues(&mut logged, topic, group, self.engine.store())?;
+            add_queues(&mut logged, topic, group, self.log.store())?;
         }
         // A queue that the topic lost has nothing that consumers could get.
         Ok((logged.fate(now_ms, queue, offset).unwrap_or(MessageFate::Done), Vec::new()))
@@ -123,13 +123,13 @@ impl Deliveries {
         {
             return Ok(Some(counts.lag));
         }
-        let is_known = self.engine.store().state().acks(group.id, topic.id, queue)?.is_some();
+        let is_known = self.log.store().state().acks(group.id, topic.id, queue)?.is_some();
         if !is_known && self.lite_directory().with(|table| table.count(topic.id, queue, Some(group.id))) == 0
         {
             return Ok(None);
         }
         let mut logged = DeliveryEngine::new(group.id, topic.id, 0, group.policy(topic));
-        add_queue(&mut logged, (topic.id, queue), group.id, group.start(), self.engine.store())?;
+        add_queue(&mut logged, (topic.id, queue), group.id, group.start(), self.log.store())?;
         Ok(logged.counts(now_ms).get(&queue).map(|counts| counts.lag))
     }
 
@@ -139,7 +139,7 @@ impl Deliveries {
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
     pub fn lite_totals(&self, group: &Group, topic: &Topic) -> Result<(u64, BacklogCounts), StoreError> {
-        let (store, now_ms) = (self.engine.store(), now_ms());
+        let (store, now_ms) = (self.log.store(), now_ms());
         let mut totals = Totals::default();
         let mut subscribed = self.lite_directory().with(|table| table.queues(topic.id, group.id));
         let active = self.lites.of_group(topic.id, group.id);
@@ -176,7 +176,7 @@ impl Deliveries {
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
     pub fn topics_of(&self, group: &Group) -> Result<BTreeSet<u32>, StoreError> {
-        let mut topics = self.engine.store().state().progress.topics_of(group.id)?;
+        let mut topics = self.log.store().state().progress.topics_of(group.id)?;
         topics.extend(self.active_topics(group.id));
         topics.extend(self.lite_directory().with(|table| table.parents(group.id)));
         Ok(topics)

@@ -10,7 +10,8 @@ use tokio::sync::{Notify, oneshot};
 
 use super::dead;
 use super::subscription::TopicSubscription;
-use crate::engine::Engine;
+use crate::log_client::LogClient;
+use crate::metadata::BrokerMetadata;
 
 /// Collects the progress of subscriptions and logs it. Cheap to clone.
 #[derive(Clone, Default)]
@@ -33,8 +34,8 @@ struct Waiting {
 
 impl ProgressLog {
     /// Logs until [`Self::close`]. For one task.
-    pub async fn run(self, engine: Engine) {
-        run(&self.inner, &engine).await;
+    pub(crate) async fn run(self, log: LogClient, metadata: BrokerMetadata) {
+        run(&self.inner, &log, &metadata).await;
     }
 
     /// Ends [`Self::run`]; whoever waits, or comes later, is told so. What a subscription did since is not logged: its messages
@@ -81,7 +82,7 @@ impl ProgressLog {
     }
 }
 
-async fn run(inner: &Inner, engine: &Engine) {
+async fn run(inner: &Inner, log: &LogClient, metadata: &BrokerMetadata) {
     loop {
         let (changed, answers) = {
             let mut waiting = inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,14 +102,14 @@ async fn run(inner: &Inner, engine: &Engine) {
             .collect();
         let mut logged = if items.is_empty() {
             // The batch before took it along, and is durable unless the log failed: batches follow each other.
-            engine.store().failure().map_or(Ok(()), |reason| Err(ProposeError::ReadOnly(reason)))
+            log.store().failure().map_or(Ok(()), |reason| Err(ProposeError::ReadOnly(reason)))
         } else {
-            engine.propose(&Record::Progress(ProgressRecord::new(items))).await.map(drop)
+            log.propose(&Record::Progress(ProgressRecord::new(items))).await.map(drop)
         };
         for subscription in &changed {
             let dead = subscription.with(DeliveryEngine::take_exhausted);
             if !dead.is_empty() {
-                logged = logged.and(dead::bury(engine, subscription, &dead).await);
+                logged = logged.and(dead::bury(log, metadata, subscription, &dead).await);
             }
         }
         for answer in answers {

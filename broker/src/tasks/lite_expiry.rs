@@ -7,35 +7,40 @@ use kerolox_core::record::{DropLite, DropLites};
 use kerolox_core::topic::Topic;
 use kerolox_store::{Store, StoreError};
 
-use crate::engine::Engine;
+use crate::log_client::LogClient;
+use crate::metadata::BrokerMetadata;
 
 /// Lite topics that are looked at, and removed, at a time.
 const PAGE: usize = 1_000;
 
 /// Looks after lite topics for ever.
-pub(crate) async fn run(engine: Engine, interval: Duration) {
+pub(crate) async fn run(log: LogClient, metadata: BrokerMetadata, interval: Duration) {
     let mut ticks = tokio::time::interval(interval);
     loop {
         ticks.tick().await;
-        let topics = engine.store().state().topics.all();
+        let topics = log.store().state().topics.all();
         for topic in topics.iter().filter(|topic| lite::expires_ms(topic, 0).is_some()) {
-            if let Err(error) = expire(&engine, topic).await {
+            if let Err(error) = expire(log.store(), &metadata, topic).await {
                 tracing::error!(topic = topic.name, %error, "lite topics cannot be removed; trying again");
             }
         }
     }
 }
 
-async fn expire(engine: &Engine, topic: &Topic) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn expire(
+    store: &Store,
+    metadata: &BrokerMetadata,
+    topic: &Topic,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut after = String::new();
     let mut removed = 0;
     loop {
-        let (last, lites) = expired(engine.store(), topic, &after, engine.store().now_ms())?;
+        let (last, lites) = expired(store, topic, &after, store.now_ms())?;
         let Some(last) = last else { break };
         after = last;
         if !lites.is_empty() {
             removed += lites.len();
-            engine.drop_lites(DropLites { topic_id: topic.id, lites }).await?;
+            metadata.drop_lites(DropLites { topic_id: topic.id, lites }).await?;
         }
     }
     if removed > 0 {

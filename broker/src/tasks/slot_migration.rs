@@ -7,7 +7,7 @@ use kerolox_core::record::{Finished, MovingTopic, ProgressItem, ProgressRecord, 
 use kerolox_core::slots;
 use kerolox_store::{Store, StoreError};
 
-use crate::engine::Engine;
+use crate::log_client::LogClient;
 
 /// How often is looked while message groups are to move. A group moves when it got no message for as long.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -15,13 +15,13 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Looks after message groups for ever.
-pub(crate) async fn run(engine: Engine) {
+pub(crate) async fn run(log: LogClient) {
     loop {
-        let topics = engine.store().state().ordering.all();
+        let topics = log.store().state().ordering.all();
         tokio::time::sleep(if topics.is_empty() { IDLE } else { INTERVAL }).await;
         let mut finished = Vec::new();
         for topic in &topics {
-            match finished_in(engine.store(), topic) {
+            match finished_in(log.store(), topic) {
                 Ok(found) => finished.extend(found.into_iter().map(ProgressItem::Finished)),
                 Err(error) => {
                     tracing::error!(%error, "what consumers have finished cannot be read; trying again")
@@ -29,7 +29,7 @@ pub(crate) async fn run(engine: Engine) {
             }
         }
         if !finished.is_empty()
-            && let Err(error) = engine.propose(&Record::Progress(ProgressRecord::new(finished))).await
+            && let Err(error) = log.propose(&Record::Progress(ProgressRecord::new(finished))).await
         {
             tracing::warn!(%error, "message groups cannot move to other queues; trying again");
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kerolox_core::record::{Fired, ProgressItem, ProgressRecord, Record};
 use kerolox_store::{GuardedClock, StoreError};
 
-use crate::engine::Engine;
+use crate::log_client::LogClient;
 use crate::tasks::due::{self, DueArrivals, NEVER_MS, Passed};
 
 /// Longest sleep: so often the clock is watched, and so late at the most a message comes after the clock was set ahead.
@@ -33,7 +33,7 @@ impl Pace {
 
 /// The task that delivers.
 pub(crate) struct Timers {
-    engine: Engine,
+    log: LogClient,
     clock: Arc<GuardedClock>,
     pace: Pace,
     arrivals: DueArrivals,
@@ -41,8 +41,8 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
-    pub(crate) fn new(engine: Engine, clock: Arc<GuardedClock>, pace: Pace, arrivals: DueArrivals) -> Self {
-        Self { engine, clock, pace, arrivals, passed: None }
+    pub(crate) fn new(log: LogClient, clock: Arc<GuardedClock>, pace: Pace, arrivals: DueArrivals) -> Self {
+        Self { log, clock, pace, arrivals, passed: None }
     }
 
     /// Runs for ever.
@@ -65,13 +65,13 @@ impl Timers {
             due::look_back(&mut self.passed, self.arrivals.take_earliest());
             let now_ms = self.clock.now_ms();
             let began = Instant::now();
-            let page = self.engine.store().state().timers.due(now_ms, self.passed, self.pace.batch)?;
+            let page = self.log.store().state().timers.due(now_ms, self.passed, self.pace.batch)?;
             let Some((position, last)) = page.last() else { break };
             let passed = (last.due_ms, *position);
             let messages = page.len();
             let fired = Fired { held: page.into_iter().map(|(position, _)| position).collect() };
             let record = Record::Progress(ProgressRecord::new([ProgressItem::Fired(fired)]));
-            if let Err(error) = self.engine.propose(&record).await {
+            if let Err(error) = self.log.propose(&record).await {
                 tracing::warn!(%error, "scheduled messages are due and cannot be delivered; trying again");
                 return Ok(RETRY);
             }
@@ -85,7 +85,7 @@ impl Timers {
     fn until_next(&self) -> Result<Duration, StoreError> {
         // Whoever comes while it is looked up wakes the task for nothing at the worst.
         self.arrivals.wait_for(NEVER_MS);
-        let next = self.engine.store().state().timers.due(NEVER_MS, self.passed, 1)?;
+        let next = self.log.store().state().timers.due(NEVER_MS, self.passed, 1)?;
         let Some((_, timer)) = next.first() else { return Ok(SLEEP_MAX) };
         if self.arrivals.wait_for(timer.due_ms) {
             return Ok(Duration::ZERO);

@@ -26,7 +26,8 @@ use super::rpc_error::RpcError;
 use super::timers;
 use crate::announce::Announcer;
 use crate::delivery::Deliveries;
-use crate::engine::{ChangeError, Engine};
+use crate::log_client::LogClient;
+use crate::metadata::{BrokerMetadata, ChangeError};
 use crate::pace::{Caller, Lookups};
 use crate::tasks::check_back::WebhookHosts;
 use crate::tasks::early_removal::{Losses, Place};
@@ -87,7 +88,8 @@ impl Quiet {
 
 /// The service behind `mqadmin`.
 pub(crate) struct Admin {
-    pub(crate) engine: Engine,
+    pub(crate) log: LogClient,
+    pub(crate) metadata: BrokerMetadata,
     pub(crate) deliveries: Arc<Deliveries>,
     pub(crate) announcer: Announcer,
     pub(crate) counters: Arc<Counters>,
@@ -137,11 +139,11 @@ impl BrokerAdmin for Admin {
             perm: request.perm,
             attributes: request.attributes,
         };
-        let (before, planned) = self.engine.plan_topic(&change).map_err(RpcError::from)?;
+        let (before, planned) = self.metadata.plan_topic(&change).map_err(RpcError::from)?;
         self.check_webhook(before.as_deref(), &planned)?;
         let topic = match request.dry_run {
             true => Arc::new(planned),
-            false => self.engine.put_topic(&change).await.map_err(RpcError::from)?.0,
+            false => self.metadata.put_topic(&change).await.map_err(RpcError::from)?.0,
         };
         let created = before.is_none();
         if !request.dry_run {
@@ -160,7 +162,7 @@ impl BrokerAdmin for Admin {
         request: Request<pb::DeleteTopicRequest>,
     ) -> Result<Response<pb::DeleteTopicResponse>, Status> {
         let name = request.into_inner().name;
-        let deleted = self.engine.delete_topic(&name).await;
+        let deleted = self.metadata.delete_topic(&name).await;
         if matches!(deleted, Ok(true)) {
             self.topics_changed().await;
             tracing::info!(topic = name, "topic deleted");
@@ -173,7 +175,7 @@ impl BrokerAdmin for Admin {
         &self,
         _request: Request<pb::ListTopicsRequest>,
     ) -> Result<Response<pb::ListTopicsResponse>, Status> {
-        let topics = self.engine.store().state().topics.all();
+        let topics = self.log.store().state().topics.all();
         let topics = topics.iter().map(|topic| topic_config(topic)).collect();
         Ok(Response::new(pb::ListTopicsResponse { topics }))
     }
@@ -183,7 +185,7 @@ impl BrokerAdmin for Admin {
         request: Request<pb::DescribeTopicRequest>,
     ) -> Result<Response<pb::DescribeTopicResponse>, Status> {
         let name = request.into_inner().name;
-        let index = self.engine.store().state();
+        let index = self.log.store().state();
         let missing = || RpcError::NotFound(format!("there is no topic {name:?}; see mqadmin topicList"));
         let topic = index.topics.get(&name).ok_or_else(missing)?;
         let queues = (0..topic.read_queues)
@@ -224,10 +226,10 @@ impl BrokerAdmin for Admin {
             consume_from_min: request.consume_from_min,
             attributes: request.attributes,
         };
-        let (before, planned) = self.engine.plan_group(&change).map_err(RpcError::from)?;
+        let (before, planned) = self.metadata.plan_group(&change).map_err(RpcError::from)?;
         let group = match request.dry_run {
             true => Arc::new(planned),
-            false => self.engine.put_group(&change).await.map_err(RpcError::from)?.0,
+            false => self.metadata.put_group(&change).await.map_err(RpcError::from)?.0,
         };
         let created = before.is_none();
         if !request.dry_run {
@@ -247,7 +249,7 @@ impl BrokerAdmin for Admin {
         request: Request<pb::DeleteGroupRequest>,
     ) -> Result<Response<pb::DeleteGroupResponse>, Status> {
         let name = request.into_inner().name;
-        let deleted = self.engine.delete_group(&name).await;
+        let deleted = self.metadata.delete_group(&name).await;
         if matches!(deleted, Ok(true)) {
             self.deliveries.forget_deleted();
             tracing::info!(group = name, "consumer group deleted");
@@ -261,7 +263,7 @@ impl BrokerAdmin for Admin {
         request: Request<pb::ListGroupsRequest>,
     ) -> Result<Response<pb::ListGroupsResponse>, Status> {
         let include_members = request.get_ref().include_members;
-        let groups = self.engine.store().state().groups.all();
+        let groups = self.log.store().state().groups.all();
         let shown = groups.iter().filter(|group| include_members || group.parent == 0);
         let groups = shown.map(|group| group_config(group)).collect();
         Ok(Response::new(pb::ListGroupsResponse { groups }))
@@ -272,7 +274,7 @@ impl BrokerAdmin for Admin {
         request: Request<pb::WithholdPermRequest>,
     ) -> Result<Response<pb::WithholdPermResponse>, Status> {
         let perm = request.into_inner().perm;
-        self.engine.withhold(perm).await.map_err(RpcError::from)?;
+        self.metadata.withhold(perm).await.map_err(RpcError::from)?;
         tracing::info!(perm, "permissions withheld from all topics");
         self.counters.quiet.broken();
         self.announcer.announce().await;
@@ -283,7 +285,7 @@ impl BrokerAdmin for Admin {
         &self,
         _request: Request<pb::DescribeBrokerRequest>,
     ) -> Result<Response<pb::DescribeBrokerResponse>, Status> {
-        let store = self.engine.store();
+        let store = self.log.store();
         let positions = store.positions();
         let (in_per_second, out_per_second) = self.counters.per_second();
         let (undecided_transactions, scheduled_messages) = {
@@ -303,7 +305,7 @@ impl BrokerAdmin for Admin {
             read_only_reason: store.failure().unwrap_or_default(),
             in_per_second,
             out_per_second,
-            quiet_ms: self.engine.withholds_writing().then(|| self.counters.quiet.elapsed_ms()),
+            quiet_ms: self.metadata.withholds_writing().then(|| self.counters.quiet.elapsed_ms()),
         }))
     }
 
@@ -311,8 +313,8 @@ impl BrokerAdmin for Admin {
         &self,
         request: Request<pb::QueryMessagesRequest>,
     ) -> Result<Response<pb::QueryMessagesResponse>, Status> {
-        let (engine, request) = (self.engine.clone(), request.into_inner());
-        let answered = self.lookups.run(move |_| query(engine.store(), &request)).await?;
+        let (log, request) = (self.log.clone(), request.into_inner());
+        let answered = self.lookups.run(move |_| query(log.store(), &request)).await?;
         Ok(Response::new(answered?))
     }
 
@@ -320,9 +322,9 @@ impl BrokerAdmin for Admin {
         &self,
         request: Request<pb::DescribeGroupRequest>,
     ) -> Result<Response<pb::DescribeGroupResponse>, Status> {
-        let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
+        let (log, deliveries) = (self.log.clone(), self.deliveries.clone());
         let request = request.into_inner();
-        let look = move |_: &Caller| groups::describe(engine.store(), &deliveries, &request);
+        let look = move |_: &Caller| groups::describe(log.store(), &deliveries, &request);
         let (group, mut queues) = self.lookups.run(look).await??;
         for status in &mut queues {
             status.removed_unread = self.losses.at(&Place {
@@ -341,8 +343,8 @@ impl BrokerAdmin for Admin {
     ) -> Result<Response<pb::ResetOffsetsResponse>, Status> {
         let request = request.into_inner();
         let (group, topic, dry_run) = (request.group.clone(), request.topic.clone(), request.dry_run);
-        let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
-        let plan = move |_: &Caller| Plan::of(engine.store(), &deliveries, &request);
+        let (log, deliveries) = (self.log.clone(), self.deliveries.clone());
+        let plan = move |_: &Caller| Plan::of(log.store(), &deliveries, &request);
         let plan = self.lookups.run(plan).await??;
         if !dry_run {
             plan.carry_out(&self.deliveries).await?;
@@ -355,8 +357,8 @@ impl BrokerAdmin for Admin {
         &self,
         request: Request<pb::ListDeadLettersRequest>,
     ) -> Result<Response<pb::ListDeadLettersResponse>, Status> {
-        let (engine, request) = (self.engine.clone(), request.into_inner());
-        let answered = self.lookups.run(move |_| dead_letters::list(engine.store(), &request)).await?;
+        let (log, request) = (self.log.clone(), request.into_inner());
+        let answered = self.lookups.run(move |_| dead_letters::list(log.store(), &request)).await?;
         Ok(Response::new(answered?))
     }
 
@@ -365,7 +367,7 @@ impl BrokerAdmin for Admin {
         request: Request<pb::RedriveDeadLettersRequest>,
     ) -> Result<Response<pb::RedriveDeadLettersResponse>, Status> {
         let request = request.into_inner();
-        let answered = dead_letters::redrive(&self.engine, &request).await;
+        let answered = dead_letters::redrive(&self.log, &request).await;
         if let Ok(answer) = &answered {
             tracing::info!(group = request.group, redriven = answer.redriven, "dead letters sent back");
         }
@@ -376,9 +378,9 @@ impl BrokerAdmin for Admin {
         &self,
         request: Request<pb::ListTimersRequest>,
     ) -> Result<Response<pb::ListTimersResponse>, Status> {
-        let (engine, request) = (self.engine.clone(), request.into_inner());
+        let (log, request) = (self.log.clone(), request.into_inner());
         let broker = self.announcer.info().group;
-        let listed = self.lookups.run(move |_| timers::list(engine.store(), &broker, &request)).await?;
+        let listed = self.lookups.run(move |_| timers::list(log.store(), &broker, &request)).await?;
         Ok(Response::new(listed?))
     }
 
@@ -387,7 +389,7 @@ impl BrokerAdmin for Admin {
         request: Request<pb::EndTimerRequest>,
     ) -> Result<Response<pb::EndTimerResponse>, Status> {
         let request = request.into_inner();
-        let ended = timers::end(&self.engine, &self.announcer.info().group, &request).await;
+        let ended = timers::end(&self.log, &self.announcer.info().group, &request).await;
         if ended.is_ok() {
             tracing::info!(?request, "scheduled message ended by an administrator");
         }
@@ -398,9 +400,9 @@ impl BrokerAdmin for Admin {
         &self,
         request: Request<pb::ListLitesRequest>,
     ) -> Result<Response<pb::ListLitesResponse>, Status> {
-        let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
+        let (log, deliveries) = (self.log.clone(), self.deliveries.clone());
         let request = request.into_inner();
-        let list = move |_: &Caller| lite_topics::list(engine.store(), &deliveries, &request);
+        let list = move |_: &Caller| lite_topics::list(log.store(), &deliveries, &request);
         let listed = self.lookups.run(list).await?;
         Ok(Response::new(listed?))
     }
@@ -409,9 +411,9 @@ impl BrokerAdmin for Admin {
         &self,
         request: Request<pb::ListBlockedRequest>,
     ) -> Result<Response<pb::ListBlockedResponse>, Status> {
-        let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
+        let (log, deliveries) = (self.log.clone(), self.deliveries.clone());
         let request = request.into_inner();
-        let list = move |_: &Caller| dead_letters::blocked(engine.store(), &deliveries, &request);
+        let list = move |_: &Caller| dead_letters::blocked(log.store(), &deliveries, &request);
         let listed = self.lookups.run(list).await?;
         Ok(Response::new(listed?))
     }
@@ -420,9 +422,9 @@ impl BrokerAdmin for Admin {
         &self,
         request: Request<pb::ListRetriesRequest>,
     ) -> Result<Response<pb::ListRetriesResponse>, Status> {
-        let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
+        let (log, deliveries) = (self.log.clone(), self.deliveries.clone());
         let request = request.into_inner();
-        let look = move || dead_letters::retries(engine.store(), &deliveries, &request);
+        let look = move || dead_letters::retries(log.store(), &deliveries, &request);
         let listed = tokio::task::spawn_blocking(look).await;
         let listed = listed.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(listed?))
@@ -432,9 +434,9 @@ impl BrokerAdmin for Admin {
         &self,
         request: Request<pb::ExplainMessageRequest>,
     ) -> Result<Response<pb::ExplainMessageResponse>, Status> {
-        let (engine, deliveries) = (self.engine.clone(), self.deliveries.clone());
+        let (log, deliveries) = (self.log.clone(), self.deliveries.clone());
         let request = request.into_inner();
-        let explain = move |_: &Caller| explain::explain(engine.store(), &deliveries, &request);
+        let explain = move |_: &Caller| explain::explain(log.store(), &deliveries, &request);
         let explained = self.lookups.run(explain).await?;
         Ok(Response::new(explained?))
     }
@@ -444,7 +446,7 @@ impl BrokerAdmin for Admin {
         request: Request<pb::SettleBlockedRequest>,
     ) -> Result<Response<pb::SettleBlockedResponse>, Status> {
         let request = request.into_inner();
-        dead_letters::settle(&self.engine, &self.deliveries, &request).await?;
+        dead_letters::settle(&self.log, &self.deliveries, &request).await?;
         tracing::info!(?request, "blocked message settled");
         Ok(Response::new(pb::SettleBlockedResponse {}))
     }

@@ -14,8 +14,9 @@ use kerolox_store::{ApplyOutcome, QueueEntry, Store, StoreError};
 
 use super::rpc_error::RpcError;
 use crate::delivery::{Deliveries, TopicSubscription};
-use crate::engine::{Engine, refused_by_log};
+use crate::log_client::LogClient;
 use crate::pace::Step;
+use crate::refused::refused_by_log;
 use crate::wire::{self, Delivery};
 
 /// Dead letters that are looked at for one page, at the most.
@@ -116,7 +117,7 @@ fn letter(
 
 /// Sends dead letters back to their group.
 pub(super) async fn redrive(
-    engine: &Engine,
+    log: &LogClient,
     request: &pb::RedriveDeadLettersRequest,
 ) -> Answer<pb::RedriveDeadLettersResponse> {
     if request.offsets.len() > REDRIVE_MAX {
@@ -125,7 +126,7 @@ pub(super) async fn redrive(
             request.offsets.len()
         )));
     }
-    let store = engine.store();
+    let store = log.store();
     let Some(topic) = dead_topic_of(store, &request.group)? else {
         return Err(RpcError::NotFound(format!("consumer group {:?} has no dead letters", request.group)));
     };
@@ -140,7 +141,7 @@ pub(super) async fn redrive(
         match origin(store, &topic, *offset, &mut step)? {
             Some(redriven) => {
                 let item = ProgressItem::Redriven(redriven);
-                proposals.push(engine.propose(&Record::Progress(ProgressRecord::new([item]))));
+                proposals.push(log.propose(&Record::Progress(ProgressRecord::new([item]))));
             }
             None => answer.gone += 1,
         }
@@ -285,15 +286,15 @@ fn subscription(
 
 /// Lets a blocked message try again, or makes it a dead letter.
 pub(super) async fn settle(
-    engine: &Engine,
+    log: &LogClient,
     deliveries: &Deliveries,
     request: &pb::SettleBlockedRequest,
 ) -> Answer<()> {
-    let group = group_of(engine.store(), &request.group)?;
-    let topic = engine.store().state().topics.get(&request.topic);
+    let group = group_of(log.store(), &request.group)?;
+    let topic = log.store().state().topics.get(&request.topic);
     let topic = topic
         .ok_or_else(|| RpcError::NotFound(format!("there is no topic {:?} on this broker", request.topic)))?;
-    let subscription = subscription(engine.store(), deliveries, &group, &topic)?;
+    let subscription = subscription(log.store(), deliveries, &group, &topic)?;
     let (queue, offset, now_ms) = (request.queue, request.offset, now_ms());
     let settled = subscription.as_ref().is_some_and(|subscription| match request.action() {
         pb::BlockedAction::Retry => {

@@ -7,7 +7,8 @@ use kerolox_proto::v2::Code;
 use kerolox_store::StoreError;
 use tonic::Status;
 
-use crate::engine::{ChangeError, refused_by_store};
+use crate::metadata::ChangeError;
+use crate::refused::refused_by_store;
 
 /// Why a call fails, with a sentence that says what to do.
 #[derive(Debug)]

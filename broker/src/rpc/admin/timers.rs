@@ -10,7 +10,7 @@ use kerolox_proto::kerolox as pb;
 use kerolox_store::{LookupPage, MessageStanding, Store, StoreError};
 
 use super::rpc_error::RpcError;
-use crate::engine::Engine;
+use crate::log_client::LogClient;
 use crate::rpc::messaging::{end_timer, pending};
 use crate::wire::{self, Delivery};
 
@@ -92,7 +92,7 @@ pub(super) fn list(
 
 /// Decides about scheduled messages before their time, and returns what they were.
 pub(super) async fn end(
-    engine: &Engine,
+    log: &LogClient,
     broker: &str,
     request: &pb::EndTimerRequest,
 ) -> Answer<pb::EndTimerResponse> {
@@ -104,26 +104,26 @@ pub(super) async fn end(
         }
     };
     let chosen = match (request.recall_handle.as_str(), request.message_id.as_str()) {
-        (handle, "") => vec![of_handle(engine, broker, handle)?],
-        ("", id) => pending_of_id(engine.store(), id)?,
+        (handle, "") => vec![of_handle(log, broker, handle)?],
+        ("", id) => pending_of_id(log.store(), id)?,
         _ => return Err(RpcError::Invalid("name a recall handle or a message id, not both".into())),
     };
     let mut answer = pb::EndTimerResponse::default();
     for (position, timer, message) in chosen {
-        end_timer(engine, position, decision, BY.to_owned()).await?;
-        answer.messages.push(shown(engine.store(), broker, position, &timer, &message));
+        end_timer(log, position, decision, BY.to_owned()).await?;
+        answer.messages.push(shown(log.store(), broker, position, &timer, &message));
     }
     Ok(answer)
 }
 
-fn of_handle(engine: &Engine, broker: &str, handle: &str) -> Answer<(u64, ScheduledMessage, MessageRecord)> {
+fn of_handle(log: &LogClient, broker: &str, handle: &str) -> Answer<(u64, ScheduledMessage, MessageRecord)> {
     let handle = RecallHandle::from_text(handle).map_err(|error| Refusal::invalid_recall_handle(&error))?;
     if handle.broker != broker {
         let owner = &handle.broker;
         return Err(RpcError::NotFound(format!("the message of the handle lies on broker group {owner:?}")));
     }
-    let timer = pending(engine, &handle)?;
-    let message = read(engine.store(), handle.position, &timer)?;
+    let timer = pending(log, &handle)?;
+    let message = read(log.store(), handle.position, &timer)?;
     Ok((handle.position, timer, message))
 }
 

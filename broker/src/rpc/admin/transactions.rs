@@ -16,8 +16,9 @@ use kerolox_proto::kerolox as pb;
 use kerolox_store::{ApplyOutcome, LookupPage, MessageStanding, Store, StoreError};
 
 use super::rpc_error::RpcError;
-use crate::engine::{Engine, refused_by_log};
+use crate::log_client::LogClient;
 use crate::pace::Caller;
+use crate::refused::refused_by_log;
 use crate::tasks::check_back::WebhookCounts;
 use crate::wire::{self, Delivery};
 
@@ -36,13 +37,13 @@ type Answer<T> = Result<T, RpcError>;
 #[derive(Clone)]
 pub(super) struct TransactionAdmin {
     pub(super) broker: String,
-    pub(super) engine: Engine,
+    pub(super) log: LogClient,
     pub(super) webhooks: Arc<WebhookCounts>,
 }
 
 impl TransactionAdmin {
     fn store(&self) -> &Store {
-        self.engine.store()
+        self.log.store()
     }
 
     /// A page of transactions.
@@ -129,7 +130,7 @@ impl TransactionAdmin {
                 }
                 let checked = Checked {
                     held,
-                    next_check_ms: Some(self.engine.store().now_ms()),
+                    next_check_ms: Some(self.log.store().now_ms()),
                     by,
                     reason,
                     ..Checked::default()
@@ -140,7 +141,7 @@ impl TransactionAdmin {
                 return Err(RpcError::Invalid("say what to do: commit, roll back or recheck".to_owned()));
             }
         };
-        let applied = self.engine.propose(&record).await.map_err(|error| refused_by_log(&error))?;
+        let applied = self.log.propose(&record).await.map_err(|error| refused_by_log(&error))?;
         match applied.outcome {
             ApplyOutcome::Contradicted => Err(RpcError::Invalid(format!(
                 "the transaction was {} before, and the first decision stands",

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::rpc_error::RpcError;
 use super::transactions::TransactionAdmin;
-use crate::engine::Engine;
+use crate::log_client::LogClient;
 use crate::pace::{Caller, Lookups};
 use crate::tasks::check_back::WebhookCounts;
 
@@ -22,11 +22,11 @@ impl TransactionsService {
     /// The service of the broker group `broker`.
     pub(crate) fn server(
         broker: String,
-        engine: Engine,
+        log: LogClient,
         webhooks: Arc<WebhookCounts>,
         lookups: Lookups,
     ) -> TransactionsServer<Self> {
-        TransactionsServer::new(Self { admin: TransactionAdmin { broker, engine, webhooks }, lookups })
+        TransactionsServer::new(Self { admin: TransactionAdmin { broker, log, webhooks }, lookups })
     }
 
     /// Looks things up where waiting for the disk hinders nobody.

@@ -17,7 +17,7 @@ use kerolox_runtime::process::now_ms;
 use super::receive::invisible_ms;
 use super::{Context, stored_group};
 use crate::delivery::{Place, TopicSubscription};
-use crate::engine::refused_by_log;
+use crate::refused::refused_by_log;
 
 /// Shortest time that a Node.js consumer can put a message away for: its SDK takes the seconds of the back-off policy for
 /// milliseconds, and would get the message back at once, again and again.
@@ -121,7 +121,7 @@ async fn open_handle(
             handle.topic
         )));
     }
-    let topic = context.engine.store().state().topics.by_id(handle.topic_id);
+    let topic = context.log.store().state().topics.by_id(handle.topic_id);
     let topic = topic.ok_or_else(|| {
         invalid(format!("topic {:?}, which the receipt handle belongs to, was deleted", handle.topic))
     })?;

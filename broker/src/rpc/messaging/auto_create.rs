@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use super::Context;
 use crate::announce::Announcer;
 use crate::creation_quota::CreationQuota;
-use crate::engine::{ChangeError, refused_by_log};
+use crate::metadata::ChangeError;
+use crate::refused::refused_by_log;
 
 /// How topics are made.
 pub(crate) struct AutoTopics {
@@ -53,7 +54,7 @@ impl Context {
             );
             Err(Refusal::new(Code::TopicNotFound, text))
         };
-        let count = self.engine.store().state().topics.all().len();
+        let count = self.log.store().state().topics.all().len();
         if count >= auto.max {
             return refused(format!("it has {count} (topics.auto-create-max is {})", auto.max));
         }
@@ -73,7 +74,7 @@ impl Context {
                 "client {client} has made {each} (topics.auto-create-max-per-client is {each})"
             ));
         }
-        let made = self.engine.make_topic(&change).await;
+        let made = self.metadata.make_topic(&change).await;
         if !matches!(made, Ok((_, true))) {
             auto.made.give_back(client);
         }
@@ -94,7 +95,7 @@ impl Context {
         resource: Option<&v2::Resource>,
         until: Instant,
     ) -> Result<Arc<Topic>, Refusal> {
-        let mut topics = self.engine.topics_version();
+        let mut topics = self.metadata.topics_version();
         loop {
             let missing = match self.topic(resource) {
                 Ok(topic) => return Ok(topic),

@@ -21,8 +21,9 @@ use super::batch::Batch;
 use super::other_groups::OtherGroups;
 use super::receive::{Looked, Receiver, Waited, Wanted, wait};
 use crate::delivery::{LiteInbox, TopicSubscription};
-use crate::engine::{LiteError, refused_by_log, refused_by_store};
+use crate::metadata::LiteError;
 use crate::pace::Step;
+use crate::refused::{refused_by_log, refused_by_store};
 
 /// The queues of the lite topics with these names, by name; those that do not exist are made.
 pub(super) async fn queues<'a>(
@@ -35,7 +36,7 @@ pub(super) async fn queues<'a>(
     if names.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let made = context.engine.put_lites(topic, &names, context.lite.max_topics).await;
+    let made = context.metadata.put_lites(topic, &names, context.lite.max_topics).await;
     let queues = made.map_err(|error| match &error {
         LiteError::TooMany { .. } | LiteError::NoNumbers => {
             Refusal::new(Code::LiteTopicQuotaExceeded, error.to_string())
@@ -229,7 +230,7 @@ fn change_subscriptions(
     names: HashSet<&str>,
 ) -> Result<(Vec<u32>, Vec<EvictedSubscription>), Refusal> {
     // Held until the change is made: a lite topic that comes into being then finds its subscribers.
-    let index = context.engine.store().state();
+    let index = context.log.store().state();
     let found = names.into_iter().map(|name| {
         let queue = index.lites.get(change.topic_id, name)?.map(|lite| lite.queue);
         Ok((name.to_owned(), queue))
@@ -304,7 +305,7 @@ fn offset_of(
     place: Option<offset_option::OffsetType>,
 ) -> Result<Option<u64>, StoreError> {
     use offset_option::{OffsetType, Policy};
-    let index = context.engine.store().state();
+    let index = context.log.store().state();
     let bounds = index.queues.bounds(topic.id, queue);
     let number = |number: i64| u64::try_from(number).unwrap_or(0);
     let offset = match place {

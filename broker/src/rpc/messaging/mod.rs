@@ -42,8 +42,11 @@ use kerolox_runtime::process::Shutdown;
 use tonic::Request;
 
 use crate::config::LiteConfig;
+use crate::dedup_gate::Underway;
 use crate::delivery::Deliveries;
-use crate::engine::Engine;
+use crate::log_client::LogClient;
+use crate::message_reader::MessageReader;
+use crate::metadata::BrokerMetadata;
 use crate::pace::Scans;
 use crate::rpc::Counters;
 use crate::wire;
@@ -59,7 +62,11 @@ pub(crate) struct Context {
     pub(crate) broker: String,
     /// Address that clients are told.
     pub(crate) address: String,
-    pub(crate) engine: Engine,
+    pub(crate) log: LogClient,
+    pub(crate) metadata: BrokerMetadata,
+    pub(crate) reader: MessageReader,
+    /// What is being stored in topics without duplicates.
+    pub(crate) underway: Underway,
     pub(crate) deliveries: Arc<Deliveries>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) clients: Arc<Clients>,
@@ -102,7 +109,7 @@ impl Context {
     /// The topic that a client names.
     fn topic(&self, resource: Option<&v2::Resource>) -> Result<Arc<Topic>, Refusal> {
         let name = stored_topic(resource)?;
-        let topic = self.engine.store().state().topics.get(&name);
+        let topic = self.log.store().state().topics.get(&name);
         topic.ok_or_else(|| {
             Refusal::new(
                 Code::TopicNotFound,
@@ -136,7 +143,7 @@ fn parse_filter(filter: Option<&v2::FilterExpression>) -> Result<Filter, Refusal
 
 /// What this broker tells clients about themselves.
 pub(crate) struct Policy {
-    pub(crate) engine: Engine,
+    pub(crate) log: LogClient,
     pub(crate) limits: PublishLimits,
 }
 
@@ -146,7 +153,7 @@ impl SettingsPolicy for Policy {
     }
 
     fn group(&self, stored_group: &str) -> GroupPolicy {
-        let group = self.engine.store().state().groups.get(stored_group);
+        let group = self.log.store().state().groups.get(stored_group);
         group.map_or_else(GroupPolicy::default, |group| GroupPolicy {
             max_attempts: group.max_attempts(),
             fifo: group.fifo,

@@ -8,7 +8,7 @@ use kerolox_gateway::refusal::{Refusal, ok_status};
 use kerolox_proto::v2::{self, Code, QueryOffsetPolicy};
 
 use super::{Context, stored_group};
-use crate::engine::refused_by_store;
+use crate::refused::refused_by_store;
 
 /// Where a queue begins or ends, or which of its messages is the first that became visible at or after a time.
 pub(super) fn query_offset(
@@ -16,7 +16,7 @@ pub(super) fn query_offset(
     request: &v2::QueryOffsetRequest,
 ) -> Result<v2::QueryOffsetResponse, Refusal> {
     let (topic, queue) = queue_of(context, request.message_queue.as_ref())?;
-    let index = context.engine.store().state();
+    let index = context.log.store().state();
     let bounds = index.queues.bounds(topic.id, queue);
     let policy = QueryOffsetPolicy::try_from(request.query_offset_policy).map_err(|_| {
         let number = request.query_offset_policy;
@@ -45,7 +45,7 @@ pub(super) fn get_offset(
 ) -> Result<v2::GetOffsetResponse, Refusal> {
     let group_name = stored_group(request.group.as_ref())?;
     let (topic, queue) = queue_of(context, request.message_queue.as_ref())?;
-    let index = context.engine.store().state();
+    let index = context.log.store().state();
     let group = index.groups.get(&group_name).ok_or_else(|| {
         let reason =
             format!("there is no consumer group {group_name:?}; it comes into being when it consumes");
@@ -72,7 +72,7 @@ pub(super) async fn update_offset(
 ) -> Result<v2::UpdateOffsetResponse, Refusal> {
     let (topic, queue) = queue_of(context, request.message_queue.as_ref())?;
     let group = context.group(request.group.as_ref(), &client.client_id).await?;
-    let end = context.engine.store().state().queues.bounds(topic.id, queue).next;
+    let end = context.log.store().state().queues.bounds(topic.id, queue).next;
     let offset = u64::try_from(request.offset).ok().filter(|offset| *offset <= end);
     let offset = offset.ok_or_else(|| illegal_offset(&topic, queue, request.offset, 0, end))?;
     context.deliveries.reset(&group, &topic, [(queue, offset)]).await?;

@@ -18,7 +18,7 @@ pub(super) async fn pass_on(
     context: &Context,
     request: &Request<raw::SendMessageRequest>,
 ) -> Option<v2::SendMessageResponse> {
-    if !context.engine.withholds_writing() {
+    if !context.metadata.withholds_writing() {
         return None;
     }
     context.counters.quiet.broken();

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use super::offsets::{illegal_offset, queue_of};
 use super::receive::{check_readable, length, poll_time, scan_time};
 use super::{Context, parse_filter};
-use crate::engine::refused_by_store;
 use crate::pace::Step;
+use crate::refused::refused_by_store;
 use crate::wire::{self, Delivery};
 
 /// Most messages of one answer.
@@ -79,7 +79,7 @@ pub(super) async fn pull_message(
         arrival.as_mut().enable();
         let page = read_page(context, &wanted, from, scan_until).await?;
         from = page.next;
-        let end = context.engine.store().state().queues.bounds(wanted.topic.id, wanted.queue).next;
+        let end = context.log.store().state().queues.bounds(wanted.topic.id, wanted.queue).next;
         let is_over = from < end || Instant::now() >= until;
         if !page.messages.is_empty() || page.damaged > 0 || is_over {
             let sent = page.messages.len() as u64;
@@ -98,7 +98,7 @@ pub(super) async fn pull_message(
 
 /// The offset to begin with; otherwise the refusal, and an offset that would do.
 fn start(context: &Context, wanted: &Wanted, offset: i64) -> Result<u64, (Refusal, u64)> {
-    let bounds = context.engine.store().state().queues.bounds(wanted.topic.id, wanted.queue);
+    let bounds = context.log.store().state().queues.bounds(wanted.topic.id, wanted.queue);
     let legal = u64::try_from(offset).ok().filter(|offset| (bounds.min..=bounds.next).contains(offset));
     legal.ok_or_else(|| {
         let refusal = illegal_offset(&wanted.topic, wanted.queue, offset, bounds.min, bounds.next);
@@ -112,7 +112,7 @@ async fn read_page(context: &Context, wanted: &Wanted, from: u64, until: Instant
     let failed = |error| refused_by_store(&error);
     let scan = if wanted.filter == Filter::All { wanted.max } else { PULL_SCAN_MAX };
     let places: Vec<(u32, u64)> = {
-        let index = context.engine.store().state();
+        let index = context.log.store().state();
         let entries = index.queues.entries(wanted.topic.id, wanted.queue, from, scan).map_err(failed)?;
         entries.into_iter().map(|(offset, _)| (wanted.queue, offset)).collect()
     };
@@ -128,7 +128,7 @@ async fn read_page(context: &Context, wanted: &Wanted, from: u64, until: Instant
         }
         let together = &left[..left.len().min(READ_TOGETHER)];
         let mut entries =
-            context.engine.store().state().entries_at(wanted.topic.id, together).map_err(failed)?;
+            context.log.store().state().entries_at(wanted.topic.id, together).map_err(failed)?;
         entries.truncate(step.take(entries.iter().map(length)));
         let bytes = entries.iter().map(length).sum();
         let reserved = match page.messages.is_empty() {
@@ -140,7 +140,7 @@ async fn read_page(context: &Context, wanted: &Wanted, from: u64, until: Instant
             },
         };
         let before = page.bytes;
-        let read = context.engine.read_entries(&entries).await;
+        let read = context.reader.read_entries(&entries).await;
         for ((_, offset), read) in together.iter().zip(read) {
             if page.messages.len() == wanted.max || page.bytes >= PULL_BYTES {
                 reserved.keep(page.bytes - before);

@@ -10,7 +10,8 @@ use kerolox_proto::v2::{self, Code};
 use kerolox_store::ApplyOutcome;
 
 use super::Context;
-use crate::engine::{Engine, refused_by_log, refused_by_store};
+use crate::log_client::LogClient;
+use crate::refused::{refused_by_log, refused_by_store};
 
 /// Takes a scheduled message back before its time. The answer is the true outcome, durable like a send.
 pub(super) async fn recall_message(
@@ -20,17 +21,17 @@ pub(super) async fn recall_message(
 ) -> Result<v2::RecallMessageResponse, Refusal> {
     let handle = RecallHandle::from_text(&request.recall_handle)
         .map_err(|error| Refusal::invalid_recall_handle(&error))?;
-    let timer = pending(&context.engine, &handle)?;
+    let timer = pending(&context.log, &handle)?;
     check_topic(context, &timer, request.topic.as_ref())?;
-    let message_id = message_id(&context.engine, handle.position, &timer)?;
-    end_timer(&context.engine, handle.position, TimerDecision::Recall, client.client_id.clone()).await?;
+    let message_id = message_id(&context.log, handle.position, &timer)?;
+    end_timer(&context.log, handle.position, TimerDecision::Recall, client.client_id.clone()).await?;
     Ok(v2::RecallMessageResponse { status: Some(ok_status()), message_id })
 }
 
 /// The message that a handle stands for, if it can still be decided about. What cannot is refused before anything is
 /// written to the log.
-pub(in crate::rpc) fn pending(engine: &Engine, handle: &RecallHandle) -> Result<ScheduledMessage, Refusal> {
-    let index = engine.store().state();
+pub(in crate::rpc) fn pending(log: &LogClient, handle: &RecallHandle) -> Result<ScheduledMessage, Refusal> {
+    let index = log.store().state();
     let timer = index.timers.get(handle.position).map_err(|error| refused_by_store(&error))?;
     match timer.filter(|timer| timer.message_id_crc == handle.message_id_crc) {
         Some(timer) if timer.is_pending() => return Ok(timer),
@@ -53,14 +54,14 @@ pub(in crate::rpc) fn pending(engine: &Engine, handle: &RecallHandle) -> Result<
 
 /// Decides about a scheduled message; the first decision stands.
 pub(in crate::rpc) async fn end_timer(
-    engine: &Engine,
+    log: &LogClient,
     position: u64,
     decision: TimerDecision,
     by: String,
 ) -> Result<(), Refusal> {
     let ended = TimerEnded { held: position, decision: decision.into(), by };
     let record = Record::Progress(ProgressRecord::new([ProgressItem::TimerEnded(ended)]));
-    let applied = engine.propose(&record).await.map_err(|error| refused_by_log(&error))?;
+    let applied = log.propose(&record).await.map_err(|error| refused_by_log(&error))?;
     match applied.outcome {
         ApplyOutcome::Discarded | ApplyOutcome::Visible { .. } => Ok(()),
         ApplyOutcome::TimerOver(phase) => Err(over(phase)),
@@ -74,7 +75,7 @@ fn check_topic(
     asked: Option<&v2::Resource>,
 ) -> Result<(), Refusal> {
     let asked = stored_topic(asked)?;
-    let topic = context.engine.store().state().topics.by_id(timer.topic_id).ok_or_else(unknown)?;
+    let topic = context.log.store().state().topics.by_id(timer.topic_id).ok_or_else(unknown)?;
     if topic.name == asked {
         return Ok(());
     }
@@ -84,8 +85,8 @@ fn check_topic(
     ))
 }
 
-fn message_id(engine: &Engine, position: u64, timer: &ScheduledMessage) -> Result<String, Refusal> {
-    let read = engine.store().read_message(timer.location(position), timer.frame_len);
+fn message_id(log: &LogClient, position: u64, timer: &ScheduledMessage) -> Result<String, Refusal> {
+    let read = log.store().read_message(timer.location(position), timer.frame_len);
     let (_, message) = read.map_err(|error| refused_by_store(&error))?;
     Ok(message.header.message_id)
 }

@@ -32,8 +32,8 @@ use super::batch::Batch;
 use super::other_groups::OtherGroups;
 use super::{Context, lite, parse_filter, stored_group};
 use crate::delivery::{TopicSubscription, WaiterRegistration};
-use crate::engine::refused_by_store;
 use crate::pace::Step;
+use crate::refused::refused_by_store;
 use crate::wire::{self, Delivery};
 
 /// Longest poll, whatever the client asks for (RocketMQ's limit).
@@ -101,7 +101,7 @@ pub(super) async fn receive_message(
     let waiter = subscription.join(now_ms(), client, &wanted.filter);
     let mut pace = context.scans.pace();
     loop {
-        context.engine.check_rule()?;
+        context.log.check_rule()?;
         let goes_on = match receiver.step(&waiter).await? {
             Looked::Found(messages) => {
                 let mut batch = Batch::new(context.clone(), wanted.way.clone(), wanted.deadline);
@@ -354,7 +354,7 @@ impl Receiver<'_> {
             let mut entries = self.entries(&picks)?;
             picks.limit(&mut entries, &mut step);
             let reserved = reserve(entries.iter().map(length).sum()).await?;
-            let read = self.context.engine.read_entries(&entries).await;
+            let read = self.context.reader.read_entries(&entries).await;
             let messages = self.keep_wanted(picks, read, waiter)?;
             reserved.keep(messages.iter().map(|(_, message)| message.len()).sum());
             if !messages.is_empty() {
@@ -379,7 +379,7 @@ impl Receiver<'_> {
             let mut entries = self.entries(&picks)?;
             picks.limit(&mut entries, step);
             let reserved = try_reserve(entries.iter().map(length).sum())?;
-            let store = self.context.engine.store();
+            let store = self.context.log.store();
             let read = |entry: Option<QueueEntry>| entry.map_or(Ok(None), |entry| store.read_entry(&entry));
             let messages = self.keep_wanted(picks, entries.into_iter().map(read).collect(), waiter)?;
             reserved.keep(messages.iter().map(|(_, message)| message.len()).sum());
@@ -393,7 +393,7 @@ impl Receiver<'_> {
     }
 
     fn entries(&self, picks: &Picks<'_>) -> Result<Vec<Option<QueueEntry>>, Refusal> {
-        let entries = self.context.engine.store().state().entries_at(self.wanted.topic.id, &picks.places());
+        let entries = self.context.log.store().state().entries_at(self.wanted.topic.id, &picks.places());
         entries.map_err(|error| refused_by_store(&error))
     }
 
@@ -483,7 +483,7 @@ impl Receiver<'_> {
                 continue;
             }
             let page: Vec<(u32, u64)> = (from..end).map(|at| (queue, at)).collect();
-            let store = self.context.engine.store();
+            let store = self.context.log.store();
             let mut entries = store
                 .state()
                 .entries_at(self.wanted.topic.id, &page)
@@ -516,7 +516,7 @@ impl Receiver<'_> {
         let is_dead_letter = found.as_ref().is_some_and(|(_, record)| record.header.dead.is_some());
         // A dead letter that went back to its group is no longer one.
         let is_over = is_dead_letter && {
-            let index = self.context.engine.store().state();
+            let index = self.context.log.store().state();
             index.progress.is_redriven(self.wanted.topic.id, picked.queue, picked.offset)?
         };
         Ok(found.filter(|_| !is_over))

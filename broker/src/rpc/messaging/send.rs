@@ -21,7 +21,7 @@ use kerolox_store::{AppliedRecord, ApplyOutcome, FirstMessage};
 
 use super::{Context, lite};
 use crate::dedup_gate::{self, OnceError};
-use crate::engine::{refused_by_log, refused_by_store};
+use crate::refused::{refused_by_log, refused_by_store};
 use crate::wire::{self, Irregular, Placement, Sent};
 
 /// Stores the messages of a request. All are checked before the first is stored, so a refused request stores nothing.
@@ -33,31 +33,34 @@ pub(super) async fn send_message(
     let (topic, records) = records(context, client, request).await?;
     let ids: Vec<String> = records.iter().map(|record| record.header.message_id.clone()).collect();
     let delayed: Vec<bool> = records.iter().map(|record| record.header.deliver_at_ms != 0).collect();
-    let entries: Vec<_> = match dedup_gate::store(&context.engine, &topic, records, context.clock.now_ms())
-        .await
-    {
-        Ok(applied) => {
-            // HalfMessage messages of one request are one transaction, that of the last one; other requests have no use for an id.
-            let is_held = |applied: &&AppliedRecord| applied.outcome == ApplyOutcome::Held;
-            let transaction = match (applied.last().filter(is_held), ids.last()) {
-                (Some(last), Some(id)) => TransactionId::new(&context.broker, last.position, id).to_text(),
-                _ => String::new(),
-            };
-            std::iter::zip(std::iter::zip(ids, delayed), applied)
-                .map(|((id, is_delayed), applied)| {
-                    entry(context, client, &topic.name, id, is_delayed, &transaction, &applied)
-                })
-                .collect()
-        }
-        Err(error) => {
-            let refusal = match error {
-                OnceError::Propose(error) => refused_by_log(&error),
-                OnceError::Store(error) => refused_by_store(&error),
-            };
-            let status = refusal.to_status(client);
-            ids.into_iter().map(|id| refused_entry(status.clone(), id)).collect()
-        }
-    };
+    let entries: Vec<_> =
+        match dedup_gate::store((&context.log, &context.underway), &topic, records, context.clock.now_ms())
+            .await
+        {
+            Ok(applied) => {
+                // HalfMessage messages of one request are one transaction, that of the last one; other requests have no use for an id.
+                let is_held = |applied: &&AppliedRecord| applied.outcome == ApplyOutcome::Held;
+                let transaction = match (applied.last().filter(is_held), ids.last()) {
+                    (Some(last), Some(id)) => {
+                        TransactionId::new(&context.broker, last.position, id).to_text()
+                    }
+                    _ => String::new(),
+                };
+                std::iter::zip(std::iter::zip(ids, delayed), applied)
+                    .map(|((id, is_delayed), applied)| {
+                        entry(context, client, &topic.name, id, is_delayed, &transaction, &applied)
+                    })
+                    .collect()
+            }
+            Err(error) => {
+                let refusal = match error {
+                    OnceError::Propose(error) => refused_by_log(&error),
+                    OnceError::Store(error) => refused_by_store(&error),
+                };
+                let status = refusal.to_status(client);
+                ids.into_iter().map(|id| refused_entry(status.clone(), id)).collect()
+            }
+        };
     let status = common_status(entries.iter().filter_map(|entry| entry.status.as_ref()));
     Ok(v2::SendMessageResponse { status: Some(status), entries })
 }
@@ -239,7 +242,7 @@ fn entry(
             None => (0, String::new(), recall_handle(position)),
         },
         // Removed for its age since it was looked up; SDKs send again, which makes it anew.
-        ApplyOutcome::TopicGone if context.engine.store().state().topics.get(topic).is_some() => {
+        ApplyOutcome::TopicGone if context.log.store().state().topics.get(topic).is_some() => {
             let refusal = Refusal::new(
                 Code::InternalServerError,
                 "the lite topic expired just before the message was stored; send it again",
@@ -264,7 +267,7 @@ fn entry(
 /// The id of the message that a repeat repeats, which has another one when they have the same keys. Without it, the answer
 /// is still right.
 fn id_of(context: &Context, first: &FirstMessage) -> Option<String> {
-    let read = context.engine.store().read_message_at(first.position);
+    let read = context.log.store().read_message_at(first.position);
     read.inspect_err(|error| tracing::warn!(%error, "the first one of repeated messages cannot be read"))
         .ok()
         .map(|(_, message)| message.header.message_id)
@@ -272,7 +275,7 @@ fn id_of(context: &Context, first: &FirstMessage) -> Option<String> {
 
 /// The half message at a position, if there is one: else it is a scheduled message.
 fn half_at(context: &Context, position: u64) -> Option<HalfMessage> {
-    context.engine.store().state().transactions.get(position).ok().flatten()
+    context.log.store().state().transactions.get(position).ok().flatten()
 }
 
 fn refused_entry(status: v2::Status, message_id: String) -> v2::SendResultEntry {

@@ -10,7 +10,7 @@ use kerolox_proto::v2::{self, Code, TransactionResolution};
 use kerolox_store::ApplyOutcome;
 
 use super::Context;
-use crate::engine::{refused_by_log, refused_by_store};
+use crate::refused::{refused_by_log, refused_by_store};
 
 /// Commits or rolls back a half message. The answer is the true outcome, durable like a send.
 pub(super) async fn end_transaction(
@@ -23,7 +23,7 @@ pub(super) async fn end_transaction(
     check_exists(context, &id, request.topic.as_ref())?;
     check_resolution(request.resolution)?;
     let record = record(request, id.position, &client.client_id);
-    let applied = context.engine.propose(&record).await.map_err(|error| refused_by_log(&error))?;
+    let applied = context.log.propose(&record).await.map_err(|error| refused_by_log(&error))?;
     match applied.outcome {
         // "Still unknown": it will be asked about again.
         ApplyOutcome::Done if request.resolution() == TransactionResolution::Unspecified => {
@@ -61,7 +61,7 @@ fn record(request: &v2::EndTransactionRequest, held: u64, client: &str) -> Recor
 /// A half message that was never there is refused before anything is written to the log, and so is one of another topic than the
 /// request names, if it names one.
 fn check_exists(context: &Context, id: &TransactionId, topic: Option<&v2::Resource>) -> Result<(), Refusal> {
-    let index = context.engine.store().state();
+    let index = context.log.store().state();
     let half = index.transactions.get(id.position).map_err(|error| refused_by_store(&error))?;
     let half = half.filter(|half| half.message_id_crc == id.message_id_crc).ok_or_else(unknown)?;
     let named = topic.map(|topic| in_namespace(&topic.resource_namespace, &topic.name));

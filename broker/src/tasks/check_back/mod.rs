@@ -21,7 +21,7 @@ use kerolox_proto::v2::{self, RecoverOrphanedTransactionCommand};
 use kerolox_store::StoreError;
 use prost::Message as _;
 
-use crate::engine::Engine;
+use crate::log_client::LogClient;
 use crate::tasks::due::{self, DueArrivals, NEVER_MS, Passed};
 use crate::wire::{self, Delivery};
 use deserted::Deserted;
@@ -41,7 +41,7 @@ const FAR_MS: i64 = i64::MAX - 1;
 /// The task that asks.
 pub struct Checker {
     broker: String,
-    engine: Engine,
+    log: LogClient,
     reach: Arc<Reach>,
     webhooks: Webhooks,
     policy: CheckPolicy,
@@ -60,7 +60,7 @@ impl Checker {
     /// says.
     pub(crate) fn new(
         broker: String,
-        engine: Engine,
+        log: LogClient,
         reach: Arc<Reach>,
         webhooks: Webhooks,
         policy: CheckPolicy,
@@ -68,7 +68,7 @@ impl Checker {
     ) -> Self {
         Self {
             broker,
-            engine,
+            log,
             reach,
             webhooks,
             policy,
@@ -104,7 +104,7 @@ impl Checker {
             if !self.check_due().await? {
                 return Ok(RETRY);
             }
-            let next = self.engine.store().state().transactions.due(FAR_MS, self.passed, 1)?;
+            let next = self.log.store().state().transactions.due(FAR_MS, self.passed, 1)?;
             self.awaited_ms = next.first().map_or(NEVER_MS, |(_, half)| half.next_check_ms);
         }
         if self.arrivals.wait_for(self.awaited_ms) {
@@ -118,12 +118,12 @@ impl Checker {
 
     /// What is parked for its age stays so: a leap of the wall clock must not count before it is believed.
     fn now_ms(&self) -> i64 {
-        self.engine.store().now_ms()
+        self.log.store().now_ms()
     }
 
     /// Looks whether deserted topics have producers again: if one takes the sample, all that was passed over is looked at.
     async fn try_deserted(&mut self) -> Result<(), StoreError> {
-        let store = self.engine.store();
+        let store = self.log.store();
         let has_producer = |topic_id| {
             let topic = store.state().topics.by_id(topic_id);
             topic.is_some_and(|topic| !self.reach.clients().producers_of(&topic.name).is_empty())
@@ -155,7 +155,7 @@ impl Checker {
     async fn check_due(&mut self) -> Result<bool, StoreError> {
         loop {
             let now_ms = self.now_ms();
-            let page = self.engine.store().state().transactions.due(now_ms, self.passed, PAGE)?;
+            let page = self.log.store().state().transactions.due(now_ms, self.passed, PAGE)?;
             let Some((position, last)) = page.last() else {
                 self.passed = self.passed.max(Some((now_ms, u64::MAX)));
                 return Ok(true);
@@ -200,7 +200,7 @@ impl Checker {
 
     /// How half messages of a topic are checked.
     fn policy_of(&self, topic_id: u32) -> CheckPolicy {
-        let topic = self.engine.store().state().topics.by_id(topic_id);
+        let topic = self.log.store().state().topics.by_id(topic_id);
         topic.map_or(self.policy, |topic| self.policy.of_topic(&topic.attributes))
     }
 
@@ -219,7 +219,7 @@ impl Checker {
         }
         let noted = (!items.is_empty()).then(|| Record::Progress(ProgressRecord::new(items)));
         let proposed: Vec<_> =
-            noted.iter().chain(&decisions).map(|record| self.engine.propose(record)).collect();
+            noted.iter().chain(&decisions).map(|record| self.log.propose(record)).collect();
         let mut is_logged = true;
         for applied in proposed {
             if let Err(error) = applied.await {
@@ -232,7 +232,7 @@ impl Checker {
 
     /// Puts a half message to some producer of its topic.
     async fn ask(&self, position: u64, half: &HalfMessage) -> Result<Check, StoreError> {
-        let Some(topic) = self.engine.store().state().topics.by_id(half.topic_id) else {
+        let Some(topic) = self.log.store().state().topics.by_id(half.topic_id) else {
             return Ok(Check::Nobody);
         };
         let command = match self.command(position, half) {
@@ -255,7 +255,7 @@ impl Checker {
         position: u64,
         half: &HalfMessage,
     ) -> Result<Option<RecoverOrphanedTransactionCommand>, StoreError> {
-        let store = self.engine.store();
+        let store = self.log.store();
         let (frame, record) = store.read_message(half.location(position), half.frame_len)?;
         let delivery = Delivery { store_ms: frame.store_ms, queue: half.queue, ..Delivery::default() };
         let message = match v2::Message::decode(wire::message(&record, &delivery)) {

@@ -1,0 +1,142 @@
+//! The way of records into the log: proposed at once, answered when they are stored as their mode says and applied.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kerolox_core::record::Record;
+use kerolox_core::replicas::Durability;
+use kerolox_core::topic::Topic;
+use kerolox_gateway::refusal::Refusal;
+use kerolox_store::{AppliedRecord, ProposeError, Store};
+use tokio::sync::oneshot;
+
+use crate::config::BrokerConfig;
+use crate::dedup_gate::Reservation;
+use crate::refused::refused_by_log;
+use crate::replication::Leadership;
+use crate::tasks::retention::DiskSpace;
+
+/// Proposes records to the log of this broker. Cheap to clone.
+#[derive(Clone)]
+pub struct LogClient {
+    store: Arc<Store>,
+    durability: Durability,
+    ack_timeout: Duration,
+    min_in_sync: usize,
+    /// Of a member of a replicated group.
+    reign: Option<Arc<Leadership>>,
+    space: DiskSpace,
+}
+
+impl LogClient {
+    /// A client of the log of `store`, for a reign if this broker is a member of a replicated group. Messages are refused while
+    /// disk `space` is short.
+    pub(crate) fn new(
+        store: Arc<Store>,
+        config: &BrokerConfig,
+        space: DiskSpace,
+        reign: Option<Arc<Leadership>>,
+    ) -> Self {
+        let durability = Durability { flush: config.log.flush(), replicas: config.replication.replicas() };
+        let ack_timeout = config.replication.ack_timeout.duration();
+        Self { store, durability, ack_timeout, min_in_sync: config.replication.min_in_sync, reign, space }
+    }
+
+    /// The store, for look-ups.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Proposes a record at once; the returned future waits until it is stored and applied. Dropping the future does not
+    /// take the record back.
+    pub fn propose(
+        &self,
+        record: &Record,
+    ) -> impl Future<Output = Result<AppliedRecord, ProposeError>> + Send + use<> {
+        let (answer, applied) = oneshot::channel();
+        // Acknowledgements that are lost with the master come again as messages; everything else is to be kept.
+        let is_progress = matches!(record, Record::Progress(_));
+        match self.refusal().filter(|refusal| !is_progress || *refusal == ProposeError::NotMaster) {
+            Some(refusal) => drop(answer.send(Err(refusal))),
+            // Whoever asked may have gone away; the record stays all the same.
+            None => {
+                let done = Box::new(move |outcome| drop(answer.send(outcome)));
+                self.store.propose(record, self.durability, done);
+            }
+        }
+        self.confirmed(applied)
+    }
+
+    /// Waits for the answer to a proposal, as long as slaves may take to confirm it.
+    fn confirmed<T: Send>(
+        &self,
+        answer: oneshot::Receiver<Result<T, ProposeError>>,
+    ) -> impl Future<Output = Result<T, ProposeError>> + Send + use<T> {
+        let patience = self.reign.is_some().then_some(self.ack_timeout);
+        async move {
+            let answer = match patience {
+                Some(patience) => match tokio::time::timeout(patience, answer).await {
+                    Ok(answer) => answer,
+                    Err(_) => return Err(ProposeError::Unconfirmed(patience)),
+                },
+                None => answer.await,
+            };
+            answer.unwrap_or(Err(ProposeError::Closed))
+        }
+    }
+
+    /// Why nothing that is to be kept can be taken, as far as that is known beforehand.
+    fn refusal(&self) -> Option<ProposeError> {
+        let reign = self.reign.as_ref()?;
+        if reign.over.is_requested() {
+            return Some(ProposeError::NotMaster);
+        }
+        let in_sync = reign.in_sync_len();
+        (in_sync < self.min_in_sync).then_some(ProposeError::NotInSync { in_sync, needed: self.min_in_sync })
+    }
+
+    /// Whether this broker is sure to be the master: only then may it hand out messages, which another master may have
+    /// given to others.
+    ///
+    /// # Errors
+    /// HA_NOT_AVAILABLE
+    pub fn check_rule(&self) -> Result<(), Refusal> {
+        let is_over = self.reign.as_ref().is_some_and(|reign| reign.over.is_requested());
+        if is_over || !self.store.rules() {
+            return Err(refused_by_log(&ProposeError::NotMaster));
+        }
+        Ok(())
+    }
+
+    /// The same for new messages of a topic, which may have its own idea of what counts as stored. All are stored or none
+    /// is. They are refused while disk space is short; everything that is not a new message still goes through. `reservation` is
+    /// dropped when they are stored or cannot be, whether or not somebody still waits for that.
+    pub fn propose_for(
+        &self,
+        topic: &Topic,
+        messages: &[Record],
+        reservation: Option<Reservation>,
+    ) -> impl Future<Output = Result<Vec<AppliedRecord>, ProposeError>> + Send + use<> {
+        let (answer, applied) = oneshot::channel();
+        if let Some(refusal) = self.refusal() {
+            drop(answer.send(Err(refusal)));
+        } else if self.space.is_short() {
+            drop(answer.send(Err(ProposeError::NoRoom)));
+        } else {
+            let durability = Durability {
+                flush: topic.flush().unwrap_or(self.durability.flush),
+                replicas: topic.replicas().unwrap_or(self.durability.replicas),
+            };
+            let space = self.space.clone();
+            let done = move |outcome| {
+                drop(reservation);
+                if matches!(outcome, Err(ProposeError::NoRoom)) {
+                    space.ran_out();
+                }
+                drop(answer.send(outcome));
+            };
+            self.store.propose_batch(messages, durability, Box::new(done));
+        }
+        self.confirmed(applied)
+    }
+}

@@ -1,0 +1,135 @@
+//! The one task through which topics and groups change. What a change makes of a topic or group follows from what it is, so the next
+//! one is looked at when the one before is applied: none is lost to another one.
+
+use std::sync::Arc;
+
+use kerolox_core::group::Group;
+use kerolox_core::group_change::{self, GroupChange};
+use kerolox_core::record::MetaChange;
+use kerolox_core::topic::Topic;
+use kerolox_core::topic_change::{self, TopicChange};
+use kerolox_store::ApplyOutcome;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{ChangeError, propose};
+use crate::log_client::LogClient;
+
+/// A change that waits for its turn.
+pub(super) struct QueuedChange {
+    pub(super) change: WantedChange,
+    /// Whoever asked may have gone away; the change is made all the same.
+    pub(super) answer: oneshot::Sender<Result<ApplyOutcome, ChangeError>>,
+}
+
+/// What is to be changed.
+pub(super) enum WantedChange {
+    PutTopic(TopicChange),
+    /// Leaves one that is there as it is.
+    MakeTopic(TopicChange),
+    PutGroup(GroupChange),
+    /// The member of a broadcast group, whose id is still to be given.
+    PutMember(Box<Group>),
+    Delete(MetaChange),
+}
+
+/// What follows from a wanted change.
+enum PlannedChange {
+    Propose(MetaChange),
+    /// Nothing: this is what it leads to.
+    Done(ApplyOutcome),
+}
+
+/// Works out changes against what the state machine has.
+#[derive(Clone)]
+pub(super) struct ChangePlanner {
+    pub(super) log: LogClient,
+    pub(super) default_queues: u32,
+}
+
+impl ChangePlanner {
+    pub(super) fn topic(&self, change: &TopicChange) -> Result<(Option<Arc<Topic>>, Topic), ChangeError> {
+        let present = self.log.store().state().topics.get(&change.name);
+        let wanted = topic_change::changed(present.as_deref(), change, self.default_queues)
+            .map_err(|error| ChangeError::Invalid(error.to_string()))?;
+        Ok((present, wanted))
+    }
+
+    pub(super) fn group(&self, change: &GroupChange) -> Result<(Option<Arc<Group>>, Group), ChangeError> {
+        let present = self.log.store().state().groups.get(&change.name);
+        let wanted = group_change::changed(present.as_deref(), change)
+            .map_err(|error| ChangeError::Invalid(error.to_string()))?;
+        Ok((present, wanted))
+    }
+
+    fn plan(&self, change: WantedChange) -> Result<PlannedChange, ChangeError> {
+        let state = || self.log.store().state();
+        let change = match change {
+            WantedChange::MakeTopic(change) => {
+                let present = state().topics.get(&change.name);
+                match present {
+                    Some(present) => return Ok(PlannedChange::Done(ApplyOutcome::Topic(present, false))),
+                    None => return self.plan(WantedChange::PutTopic(change)),
+                }
+            }
+            WantedChange::PutTopic(change) => {
+                let (present, mut wanted) = self.topic(&change)?;
+                if present.is_none() {
+                    wanted.id = state().topics.next_id();
+                }
+                MetaChange::PutTopic(wanted)
+            }
+            WantedChange::PutGroup(change) => {
+                let (present, mut wanted) = self.group(&change)?;
+                if present.is_none() {
+                    wanted.id = state().groups.next_id();
+                }
+                MetaChange::PutGroup(wanted)
+            }
+            WantedChange::PutMember(member) => {
+                let id = state().groups.next_id();
+                MetaChange::PutGroup(Group { id, ..*member })
+            }
+            WantedChange::Delete(deletion) => deletion,
+        };
+        Ok(PlannedChange::Propose(change))
+    }
+}
+
+/// The task.
+pub(crate) struct MetadataChanges {
+    planner: ChangePlanner,
+    waiting: mpsc::Receiver<QueuedChange>,
+    topics_version: Arc<watch::Sender<u64>>,
+}
+
+impl MetadataChanges {
+    pub(super) fn new(
+        planner: ChangePlanner,
+        waiting: mpsc::Receiver<QueuedChange>,
+        topics_version: Arc<watch::Sender<u64>>,
+    ) -> Self {
+        Self { planner, waiting, topics_version }
+    }
+
+    /// Makes one change after the other, for as long as somebody may ask for one. Whoever waits when it is dropped is told that the
+    /// log is closed.
+    pub(crate) async fn run(mut self) {
+        while let Some(QueuedChange { change, answer }) = self.waiting.recv().await {
+            let made = self.make(change).await;
+            // Nobody waits any more.
+            let _ = answer.send(made);
+        }
+    }
+
+    async fn make(&self, change: WantedChange) -> Result<ApplyOutcome, ChangeError> {
+        let change = match self.planner.plan(change)? {
+            PlannedChange::Propose(change) => change,
+            PlannedChange::Done(outcome) => return Ok(outcome),
+        };
+        let outcome = propose(&self.planner.log, change).await?;
+        if matches!(outcome, ApplyOutcome::Topic(..)) {
+            self.topics_version.send_modify(|version| *version += 1);
+        }
+        Ok(outcome)
+    }
+}

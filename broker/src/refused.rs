@@ -1,0 +1,26 @@
+//! How failures of the log and of the store reach clients.
+
+use kerolox_gateway::refusal::Refusal;
+use kerolox_proto::v2::Code;
+use kerolox_store::{ProposeError, StoreError};
+
+/// How a failed proposal reaches a client.
+pub(crate) fn refused_by_log(error: &ProposeError) -> Refusal {
+    let code = match error {
+        ProposeError::Busy { .. } | ProposeError::NoRoom | ProposeError::NotNow(_) => Code::TooManyRequests,
+        ProposeError::ReadOnly(_) | ProposeError::Closed => Code::InternalServerError,
+        ProposeError::NotMaster | ProposeError::NotInSync { .. } => Code::HaNotAvailable,
+        ProposeError::Deposed | ProposeError::Unconfirmed(_) => Code::SlavePersistenceTimeout,
+    };
+    Refusal::new(code, error.to_string())
+}
+
+/// How a failed look-up reaches a client. The cause goes to the broker's log: somebody has to mend it, unless the broker does.
+pub(crate) fn refused_by_store(error: &StoreError) -> Refusal {
+    if error.index_damage().is_some() {
+        let text = "the broker's index is damaged and is made again from the log; try again in a moment";
+        return Refusal::new(Code::InternalServerError, text);
+    }
+    tracing::error!(%error, "reading the store failed");
+    Refusal::new(Code::InternalServerError, format!("the broker cannot read its store: {error}"))
+}
