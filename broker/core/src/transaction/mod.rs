@@ -1,13 +1,17 @@
 //! What becomes of a half message: decided once, checked back until then, parked after the last check.
 
+mod check_outcome;
 mod checks;
+mod deserted;
 mod half;
 mod story;
 
+pub use check_outcome::CheckOutcome;
 pub use checks::{
     AGE_MAX_ATTRIBUTE, CHECK_INTERVAL_ATTRIBUTE, CHECK_MAX_ATTRIBUTE, CheckPolicy, Due,
     FIRST_CHECK_ATTRIBUTE, WEBHOOK_ATTRIBUTE, check_attribute,
 };
+pub use deserted::DesertedTopics;
 pub use half::HalfMessage;
 pub use story::{Answer, CheckNote, STORY_MAX, Source, Undecided};
 

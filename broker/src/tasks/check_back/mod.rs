@@ -1,7 +1,5 @@
 //! Check-back: asking producers about half messages that wait too long for their decision.
 
-mod deserted;
-mod notes;
 mod webhook;
 mod webhook_hosts;
 
@@ -9,23 +7,23 @@ pub use webhook::{WebhookCounts, Webhooks, secret as webhook_secret};
 pub use webhook_hosts::{WebhookHost, WebhookHosts};
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 
 use kerolox_core::record::{ProgressRecord, Record};
-use kerolox_core::transaction::{CheckPolicy, Due, HalfMessage, WEBHOOK_ATTRIBUTE};
+use kerolox_core::transaction::{
+    CheckOutcome, CheckPolicy, DesertedTopics, Due, HalfMessage, WEBHOOK_ATTRIBUTE,
+};
 use kerolox_gateway::producers::Reach;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::v2::{self, RecoverOrphanedTransactionCommand};
-use kerolox_store::StoreError;
+use kerolox_store::{StoreError, mono_ms};
 use prost::Message as _;
 
 use crate::log_client::LogClient;
 use crate::tasks::due::{self, DueArrivals, NEVER_MS, Passed};
 use crate::wire::{self, Delivery};
-use deserted::Deserted;
-use notes::Check;
 
 /// HalfMessage messages looked at in one go.
 const PAGE: usize = 256;
@@ -47,7 +45,7 @@ pub struct Checker {
     policy: CheckPolicy,
     arrivals: DueArrivals,
     /// A leaf lock: checks that run at the same time look at it.
-    deserted: Mutex<Deserted>,
+    deserted: Mutex<DesertedTopics>,
     /// What is due up to here and still there belongs to a deserted topic.
     passed: Passed,
     /// Nothing behind that is due before this time, milliseconds since the Unix epoch. Most half messages are decided long before
@@ -112,7 +110,8 @@ impl Checker {
         }
         let until_due = self.awaited_ms.saturating_sub(self.now_ms());
         let until_due = Some(Duration::from_millis(u64::try_from(until_due).unwrap_or(0)));
-        let until_try = self.deserted().next().map(|at| at.saturating_duration_since(Instant::now()));
+        let until_try = self.deserted().next_ms();
+        let until_try = until_try.map(|at_ms| Duration::from_millis(at_ms.saturating_sub(mono_ms())));
         Ok([until_due, until_try].into_iter().flatten().fold(SLEEP_MAX, Duration::min))
     }
 
@@ -128,15 +127,16 @@ impl Checker {
             let topic = store.state().topics.by_id(topic_id);
             topic.is_some_and(|topic| !self.reach.clients().producers_of(&topic.name).is_empty())
         };
-        let samples = self.deserted().due(Instant::now(), has_producer);
+        let samples = self.deserted().due(mono_ms(), has_producer);
         for (topic_id, sample) in samples {
             let half = store.state().transactions.get(sample)?;
             let is_due = |half: &HalfMessage| half.is_undecided() && half.next_check_ms <= self.now_ms();
             // Decided meanwhile: another sample is found, if there is one.
             if let Some(half) = half.filter(is_due) {
-                let check = if self.is_over(&half) { Check::Over } else { self.ask(sample, &half).await? };
-                if let Check::Nobody = check {
-                    self.deserted().add(topic_id, sample, Instant::now());
+                let check =
+                    if self.is_over(&half) { CheckOutcome::Over } else { self.ask(sample, &half).await? };
+                if let CheckOutcome::Nobody = check {
+                    self.deserted().add(topic_id, sample, mono_ms());
                     continue;
                 }
                 self.note([(sample, &half, &check)]).await;
@@ -147,7 +147,7 @@ impl Checker {
         Ok(())
     }
 
-    fn deserted(&self) -> std::sync::MutexGuard<'_, Deserted> {
+    fn deserted(&self) -> std::sync::MutexGuard<'_, DesertedTopics> {
         self.deserted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -180,16 +180,16 @@ impl Checker {
     }
 
     /// A check of a half message that is due, unless its topic is left alone.
-    async fn due_check(&self, position: u64, half: &HalfMessage) -> Result<Check, StoreError> {
+    async fn due_check(&self, position: u64, half: &HalfMessage) -> Result<CheckOutcome, StoreError> {
         if self.is_over(half) {
-            return Ok(Check::Over);
+            return Ok(CheckOutcome::Over);
         }
         if self.deserted().contains(half.topic_id) {
-            return Ok(Check::Passed);
+            return Ok(CheckOutcome::Passed);
         }
         let check = self.ask(position, half).await?;
-        if let Check::Nobody = check {
-            self.deserted().add(half.topic_id, position, Instant::now());
+        if let CheckOutcome::Nobody = check {
+            self.deserted().add(half.topic_id, position, mono_ms());
         }
         Ok(check)
     }
@@ -205,16 +205,14 @@ impl Checker {
     }
 
     /// Logs what became of checks, and the decisions that came with them; `false` when it cannot be logged.
-    async fn note<'a>(&self, checks: impl IntoIterator<Item = (u64, &'a HalfMessage, &'a Check)>) -> bool {
+    async fn note<'a>(
+        &self,
+        checks: impl IntoIterator<Item = (u64, &'a HalfMessage, &'a CheckOutcome)>,
+    ) -> bool {
         let (mut items, mut decisions) = (Vec::new(), Vec::new());
         for (position, half, check) in checks {
-            items.extend(check.items(
-                &self.broker,
-                position,
-                half,
-                &self.policy_of(half.topic_id),
-                self.now_ms(),
-            ));
+            items.extend(check.items(position, half, &self.policy_of(half.topic_id), self.now_ms()));
+            self.tell(position, half, check);
             decisions.extend(check.decision(position));
         }
         let noted = (!items.is_empty()).then(|| Record::Progress(ProgressRecord::new(items)));
@@ -230,23 +228,44 @@ impl Checker {
         is_logged
     }
 
+    /// Says in the broker's log what became of a check.
+    fn tell(&self, position: u64, half: &HalfMessage, check: &CheckOutcome) {
+        match check {
+            CheckOutcome::Taken(who) | CheckOutcome::Told(who, _) => {
+                tracing::debug!(position, checks = half.checks.saturating_add(1), who, "half message checked back");
+            }
+            check if check.parks() => {
+                let (broker, message_id_crc) = (self.broker.clone(), half.message_id_crc);
+                tracing::warn!(
+                    transaction = TransactionId { broker, position, message_id_crc }.to_text(),
+                    topic_id = half.topic_id,
+                    stored_ms = half.stored_ms,
+                    position,
+                    checks = half.checks,
+                    "half message parked after its last check; it waits to be settled: mqadmin transaction show -i TRANSACTION"
+                );
+            }
+            _ => {}
+        }
+    }
+
     /// Puts a half message to some producer of its topic.
-    async fn ask(&self, position: u64, half: &HalfMessage) -> Result<Check, StoreError> {
+    async fn ask(&self, position: u64, half: &HalfMessage) -> Result<CheckOutcome, StoreError> {
         let Some(topic) = self.log.store().state().topics.by_id(half.topic_id) else {
-            return Ok(Check::Nobody);
+            return Ok(CheckOutcome::Nobody);
         };
         let command = match self.command(position, half) {
             Ok(Some(command)) => command,
-            Ok(None) => return Ok(Check::Impossible),
-            Err(error) if error.is_damage() => return Ok(Check::Impossible),
+            Ok(None) => return Ok(CheckOutcome::Impossible),
+            Err(error) if error.is_damage() => return Ok(CheckOutcome::Impossible),
             Err(error) => return Err(error),
         };
         if let Some(client) = self.reach.check(&topic.name, &command).await {
-            return Ok(Check::Taken(client));
+            return Ok(CheckOutcome::Taken(client));
         }
-        let Some(url) = topic.attributes.get(WEBHOOK_ATTRIBUTE) else { return Ok(Check::Nobody) };
+        let Some(url) = topic.attributes.get(WEBHOOK_ATTRIBUTE) else { return Ok(CheckOutcome::Nobody) };
         let answer = self.webhooks.ask(url, half, &command).await;
-        Ok(answer.map_or(Check::Nobody, |answer| Check::Told(url.clone(), answer)))
+        Ok(answer.map_or(CheckOutcome::Nobody, |answer| CheckOutcome::Told(url.clone(), answer)))
     }
 
     /// What a producer is told; `None` when the message is malformed.

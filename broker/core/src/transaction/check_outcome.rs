@@ -1,0 +1,122 @@
+//! What the log is told of check-backs.
+
+use super::{Answer, CheckPolicy, HalfMessage, Source, Undecided};
+use crate::record::{Checked, DiscardRecord, ProgressItem, Record, ReleaseRecord};
+
+/// What became of a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckOutcome {
+    /// It does not come to one: enough were made, or the half message is too old.
+    Over,
+    /// The topic is left alone for now.
+    Passed,
+    /// This client took it, and will answer by itself.
+    Taken(String),
+    /// The webhook with this URL answered.
+    Told(String, Answer),
+    /// Nobody can be asked now.
+    Nobody,
+    /// Nobody can ever be asked: the message cannot be read.
+    Impossible,
+}
+
+impl CheckOutcome {
+    /// Whether the half message is parked: it is checked no more, and waits to be settled by hand.
+    pub fn parks(&self) -> bool {
+        matches!(self, Self::Over | Self::Impossible)
+    }
+
+    /// What to note of it at `now_ms` for the half message at `position`, milliseconds since the Unix epoch.
+    pub fn items(
+        &self,
+        position: u64,
+        half: &HalfMessage,
+        policy: &CheckPolicy,
+        now_ms: i64,
+    ) -> Vec<ProgressItem> {
+        let asked = |who: &str| {
+            let (checks, next_check_ms) = policy.after_check(half, now_ms);
+            ProgressItem::Checked(Checked {
+                held: position,
+                checks,
+                next_check_ms: Some(next_check_ms),
+                asked: who.to_owned(),
+                ..Checked::default()
+            })
+        };
+        match self {
+            Self::Passed | Self::Nobody => Vec::new(),
+            Self::Over | Self::Impossible => vec![ProgressItem::Checked(Checked {
+                held: position,
+                checks: half.checks,
+                ..Checked::default()
+            })],
+            Self::Taken(producer) => vec![asked(producer)],
+            Self::Told(url, Answer::Unknown) => {
+                vec![asked(url), ProgressItem::Undecided(Undecided { held: position, by: url.clone() })]
+            }
+            Self::Told(url, _) => vec![asked(url)],
+        }
+    }
+
+    /// The decision that came with it, about the half message at `held`.
+    pub fn decision(&self, held: u64) -> Option<Record> {
+        let Self::Told(url, answer) = self else { return None };
+        let (by, source, reason) = (url.clone(), Source::Webhook.into(), String::new());
+        match answer {
+            Answer::Commit => Some(Record::Release(ReleaseRecord { held, by, source, reason })),
+            Answer::Rollback => Some(Record::Discard(DiscardRecord { held, by, source, reason })),
+            Answer::Unknown | Answer::None => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: CheckPolicy =
+        CheckPolicy { first_ms: 6_000, interval_ms: 30_000, max: 15, age_max_ms: 1 << 40 };
+
+    fn half() -> HalfMessage {
+        HalfMessage { checks: 3, ..HalfMessage::default() }
+    }
+
+    /// Number of checks, time of the next one, and who was asked, of the one check that is noted.
+    fn noted(items: &[ProgressItem]) -> (u32, Option<i64>, &str) {
+        let [ProgressItem::Checked(checked), ..] = items else { panic!("no check in {items:?}") };
+        assert_eq!(checked.held, 70);
+        (checked.checks, checked.next_check_ms, &checked.asked)
+    }
+
+    #[test]
+    fn only_a_check_that_reached_somebody_counts() {
+        let items = |outcome: CheckOutcome| outcome.items(70, &half(), &POLICY, 1_000);
+        assert_eq!(noted(&items(CheckOutcome::Taken("client".into()))), (4, Some(31_000), "client"));
+        assert!(items(CheckOutcome::Nobody).is_empty() && items(CheckOutcome::Passed).is_empty());
+        assert!(!CheckOutcome::Nobody.parks() && !CheckOutcome::Passed.parks());
+        for last in [CheckOutcome::Over, CheckOutcome::Impossible] {
+            assert!(last.parks());
+            assert_eq!(noted(&items(last)), (3, None, ""), "parked, with the checks that were made");
+        }
+    }
+
+    #[test]
+    fn the_answer_of_a_webhook_decides_or_is_noted_as_none() {
+        let told = |answer| CheckOutcome::Told("http://h/p".into(), answer);
+        let unknown = told(Answer::Unknown);
+        let items = unknown.items(70, &half(), &POLICY, 1_000);
+        assert_eq!(noted(&items), (4, Some(31_000), "http://h/p"));
+        assert!(matches!(&items[1..], [ProgressItem::Undecided(undecided)] if undecided.held == 70));
+        assert_eq!(unknown.decision(70), None);
+        let commit = told(Answer::Commit);
+        assert_eq!(commit.items(70, &half(), &POLICY, 1_000).len(), 1);
+        let Some(Record::Release(release)) = commit.decision(70) else { panic!("no commit") };
+        assert_eq!((release.held, release.by.as_str()), (70, "http://h/p"));
+        assert_eq!(release.source, i32::from(Source::Webhook));
+        assert!(
+            matches!(told(Answer::Rollback).decision(70), Some(Record::Discard(discard)) if discard.held == 70)
+        );
+        assert_eq!(CheckOutcome::Taken("client".into()).decision(70), None);
+    }
+}
