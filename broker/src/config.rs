@@ -8,6 +8,7 @@ use kerolox_core::publish::PublishLimits;
 use kerolox_core::replicas::Replicas;
 use kerolox_core::retention::RetentionLimits;
 use kerolox_core::schedule::{CLASSIC_LEVELS_MS, DelayPolicy};
+use kerolox_core::timer::TimerPace;
 use kerolox_core::transaction::CheckPolicy;
 use kerolox_gateway::clients::ClientSettings;
 use kerolox_gateway::routes::{DEFAULT_HEARTBEAT, DEFAULT_LEASE};
@@ -23,8 +24,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::creation_quota::CreationQuota;
 use crate::delivery::AutoGroups;
 use crate::tasks::check_back::WebhookHost;
-
-use crate::tasks::timers::Pace;
 
 /// Prefix of the environment variables, as in `KEROLOX_BROKER__TRANSACTION__CHECK_INTERVAL`.
 pub const ENV_PREFIX: &str = "KEROLOX_BROKER";
@@ -112,8 +111,9 @@ impl TimersConfig {
         }
     }
 
-    pub(crate) fn pace(&self) -> Pace {
-        Pace { batch: self.batch, per_second: self.max_per_second }
+    /// How fast scheduled messages become visible, as the core wants it.
+    pub fn pace(&self) -> TimerPace {
+        TimerPace { batch: self.batch, per_second: self.max_per_second }
     }
 }
 

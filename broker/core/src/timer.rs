@@ -4,6 +4,7 @@
 //! notes what became of each of them: the first decision about a timer wins, so that a message is delivered once or recalled.
 
 use std::ops::Deref;
+use std::time::Duration;
 
 use prost::{DecodeError, Message};
 
@@ -29,6 +30,23 @@ impl TimerPhase {
             Self::Delivered => "delivered",
             Self::Recalled => "recalled",
         }
+    }
+}
+
+/// How fast scheduled messages become visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimerPace {
+    /// Messages that one record delivers at the most.
+    pub batch: usize,
+    /// Messages a second at the most; 0 for as many as there are.
+    pub per_second: u64,
+}
+
+impl TimerPace {
+    /// How long `messages` keep the next ones waiting.
+    pub fn pause(self, messages: usize) -> Duration {
+        let nanos = (messages as u64).saturating_mul(1_000_000_000).checked_div(self.per_second);
+        Duration::from_nanos(nanos.unwrap_or(0))
     }
 }
 
@@ -151,4 +169,17 @@ struct StoredTimer {
     decided_at: u64,
     #[prost(uint32, optional, tag = "14")]
     slot: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_keep_the_next_ones_waiting() {
+        let pace = |per_second| TimerPace { batch: 1_000, per_second };
+        assert_eq!(pace(0).pause(1_000), Duration::ZERO);
+        assert_eq!(pace(50_000).pause(1_000), Duration::from_millis(20));
+        assert_eq!(pace(1).pause(3), Duration::from_secs(3));
+    }
 }

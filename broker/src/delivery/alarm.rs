@@ -1,9 +1,9 @@
 //! Wakes subscriptions when something of theirs comes due: one timer for all of them, however many consumers wait.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use kerolox_core::delivery::{NextWake, WakeTimes};
 use kerolox_runtime::process::now_ms;
 use tokio::sync::Notify;
 
@@ -18,21 +18,14 @@ pub(super) struct Alarm {
 
 #[derive(Default)]
 struct Inner {
-    times: Mutex<BTreeSet<(i64, Key)>>,
+    times: Mutex<WakeTimes<Key>>,
     earlier: Notify,
 }
 
 impl Alarm {
     /// Wakes `key` at `at_ms` instead of at `before_ms`.
     pub(super) fn set(&self, key: Key, before_ms: Option<i64>, at_ms: i64) {
-        let mut times = self.inner.times.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before_ms) = before_ms {
-            times.remove(&(before_ms, key));
-        }
-        let is_first = times.first().is_none_or(|(first_ms, _)| at_ms < *first_ms);
-        times.insert((at_ms, key));
-        drop(times);
-        if is_first {
+        if self.times().set(key, before_ms, at_ms) {
             self.inner.earlier.notify_one();
         }
     }
@@ -40,33 +33,29 @@ impl Alarm {
     /// The next subscription whose time has come; waits for it.
     pub(super) async fn next(&self) -> Key {
         loop {
-            let wait = {
-                let mut times = self.inner.times.lock().unwrap_or_else(PoisonError::into_inner);
-                match times.first().copied() {
-                    Some((at_ms, key)) if at_ms <= now_ms() => {
-                        times.pop_first();
-                        return key;
-                    }
+            let next = self.times().next(now_ms());
+            match next {
+                NextWake::Due(key) => return key,
+                NextWake::Wait(ms) => {
                     // The wall clock may jump, so nothing is waited for in one piece.
-                    first => first.map(|(at_ms, _)| (at_ms - now_ms()).clamp(1, LOOK_EVERY_MS)),
-                }
-            };
-            match wait {
-                Some(ms) => {
-                    let pause = Duration::from_millis(u64::try_from(ms).unwrap_or(1));
+                    let pause = Duration::from_millis(ms.unsigned_abs().min(LOOK_EVERY_MS));
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         () = self.inner.earlier.notified() => {}
                     }
                 }
-                None => self.inner.earlier.notified().await,
+                NextWake::Nothing => self.inner.earlier.notified().await,
             }
         }
+    }
+
+    fn times(&self) -> MutexGuard<'_, WakeTimes<Key>> {
+        self.inner.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Longest wait without a look at the wall clock.
-const LOOK_EVERY_MS: i64 = 1_000;
+const LOOK_EVERY_MS: u64 = 1_000;
 
 #[cfg(test)]
 mod tests {

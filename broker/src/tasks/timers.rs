@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerolox_core::record::{Fired, ProgressItem, ProgressRecord, Record};
+use kerolox_core::timer::TimerPace;
 use kerolox_store::{GuardedClock, StoreError};
 
 use crate::log_client::LogClient;
@@ -14,34 +15,22 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// Pause after something could not be logged.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How fast scheduled messages become visible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Pace {
-    /// Messages that one record delivers at the most.
-    pub(crate) batch: usize,
-    /// Messages a second at the most; 0 for as many as there are.
-    pub(crate) per_second: u64,
-}
-
-impl Pace {
-    /// How long `messages` keep the next ones waiting.
-    fn pause(self, messages: usize) -> Duration {
-        let nanos = (messages as u64).saturating_mul(1_000_000_000).checked_div(self.per_second);
-        Duration::from_nanos(nanos.unwrap_or(0))
-    }
-}
-
 /// The task that delivers.
 pub(crate) struct Timers {
     log: LogClient,
     clock: Arc<GuardedClock>,
-    pace: Pace,
+    pace: TimerPace,
     arrivals: DueArrivals,
     passed: Passed,
 }
 
 impl Timers {
-    pub(crate) fn new(log: LogClient, clock: Arc<GuardedClock>, pace: Pace, arrivals: DueArrivals) -> Self {
+    pub(crate) fn new(
+        log: LogClient,
+        clock: Arc<GuardedClock>,
+        pace: TimerPace,
+        arrivals: DueArrivals,
+    ) -> Self {
         Self { log, clock, pace, arrivals, passed: None }
     }
 
@@ -92,18 +81,5 @@ impl Timers {
         }
         let ms = u64::try_from(timer.due_ms.saturating_sub(self.clock.now_ms())).unwrap_or(0);
         Ok(Duration::from_millis(ms).min(SLEEP_MAX))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_keep_the_next_ones_waiting() {
-        let pace = |per_second| Pace { batch: 1_000, per_second };
-        assert_eq!(pace(0).pause(1_000), Duration::ZERO);
-        assert_eq!(pace(50_000).pause(1_000), Duration::from_millis(20));
-        assert_eq!(pace(1).pause(3), Duration::from_secs(3));
     }
 }

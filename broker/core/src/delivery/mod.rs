@@ -11,6 +11,7 @@
 //! | `ledger` | progress, open deliveries and what has to be logged |
 //! | `unordered`, `ordered` with `message_groups` | which message is next |
 //! | `flight`, `flight_times` | one open delivery, and when it needs attention |
+//! | `wake_times` | when which subscription is to be looked at |
 
 mod engine;
 mod fate;
@@ -27,6 +28,7 @@ mod queue;
 mod repeatable;
 mod types;
 mod unordered;
+mod wake_times;
 
 pub use engine::DeliveryEngine;
 pub use fate::MessageFate;
@@ -40,6 +42,7 @@ pub use types::{
     BacklogCounts, BlockedMessage, DeliveredMessage, ExhaustedMessage, FilterResult, LeaseTerm,
     OrderingKeysWanted, QueuePosition, ReceiveRequest, RetryingMessage,
 };
+pub use wake_times::{NextWake, WakeTimes};
 
 #[cfg(test)]
 mod model_test;
