@@ -17,7 +17,9 @@
 //! - [`schedule`]: when a message is to be delivered;
 //! - [`timer`]: what becomes of a scheduled message;
 //! - [`retention`]: which old segments and messages go;
-//! - [`clock`]: which time scheduled messages go by.
+//! - [`early_removal`]: what consumer groups lose when they go before their time;
+//! - [`clock`]: which time scheduled messages go by;
+//! - [`health`]: what a broker says of itself.
 //!
 //! Nothing here does I/O, reads a clock, draws random numbers or starts threads: the callers pass `now` in and carry
 //! the effects out. That is what makes every rule testable in microseconds and the whole replayable on a replica.
@@ -30,10 +32,12 @@ pub mod audit;
 pub mod clock;
 pub mod dedup;
 pub mod delivery;
+pub mod early_removal;
 pub mod filter;
 pub mod flush;
 pub mod group;
 pub mod group_change;
+pub mod health;
 pub mod held;
 pub mod lite;
 pub mod lookup;

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::ballast::DiskBallast;
-use crate::tasks::early_removal::{self, Going, Losses, Unread};
+use crate::tasks::early_removal::Losses;
+use kerolox_core::early_removal::{EarlyRemoval, UnreadLosses, going};
 use kerolox_core::record::QueueState;
 use kerolox_core::retention::{
     DiskUsage, RetentionLimits, RetentionPlan, TrimCandidate, due_ms, hold_ms, is_worth_a_trim, plan,
@@ -53,8 +54,9 @@ pub struct RetentionTask {
     pub losses: Losses,
 }
 
-/// See [`early_removal::unread_of_groups`].
-pub type Readers = dyn Fn(BTreeMap<(u32, u32), Going>) -> Result<Unread, StoreError> + Send + Sync;
+/// See [`crate::tasks::early_removal::unread_of_groups`].
+pub type Readers =
+    dyn Fn(BTreeMap<(u32, u32), EarlyRemoval>) -> Result<UnreadLosses, StoreError> + Send + Sync;
 
 impl RetentionTask {
     /// Runs for ever. A look that is under way is not cut short by the end of this.
@@ -108,9 +110,9 @@ impl RetentionTask {
     }
 
     /// What groups lose by a trim at `point`, if what lies before `old` is old enough.
-    fn unread_before(&self, point: &TrimPoint, old: Option<&TrimPoint>) -> Result<Unread, StoreError> {
-        let going = early_removal::going(old.map_or(&[], |old| &old.queues), &point.queues);
-        if going.is_empty() { Ok(Unread::default()) } else { (self.unread)(going) }
+    fn unread_before(&self, point: &TrimPoint, old: Option<&TrimPoint>) -> Result<UnreadLosses, StoreError> {
+        let going = going(old.map_or(&[], |old| &old.queues), &point.queues);
+        if going.is_empty() { Ok(UnreadLosses::default()) } else { (self.unread)(going) }
     }
 
     /// See [`due_ms`].
@@ -236,7 +238,7 @@ mod tests {
                 },
                 interval: Duration::from_secs(5),
                 space: DiskSpace::default(),
-                unread: Box::new(|_| Ok(Unread::default())),
+                unread: Box::new(|_| Ok(UnreadLosses::default())),
                 losses: Losses::default(),
             };
             let world = Self { task, wall_ms, monotonic_ms, _folder: folder };

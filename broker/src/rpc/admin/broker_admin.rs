@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use kerolox_core::group::Group;
 use kerolox_core::group_change::GroupChange;
+use kerolox_core::early_removal::LossPlace;
 use kerolox_core::slots::Moving;
 use kerolox_core::topic::Topic;
 use kerolox_core::topic_change::TopicChange;
@@ -30,7 +31,7 @@ use crate::log_client::LogClient;
 use crate::metadata::{BrokerMetadata, ChangeError};
 use crate::pace::{Caller, Lookups};
 use crate::tasks::check_back::WebhookHosts;
-use crate::tasks::early_removal::{Losses, Place};
+use crate::tasks::early_removal::Losses;
 
 /// What is counted since the process started.
 #[derive(Debug, Default)]
@@ -327,7 +328,7 @@ impl BrokerAdmin for Admin {
         let look = move |_: &Caller| groups::describe(log.store(), &deliveries, &request);
         let (group, mut queues) = self.lookups.run(look).await??;
         for status in &mut queues {
-            status.removed_unread = self.losses.at(&Place {
+            status.removed_unread = self.losses.at(&LossPlace {
                 group: group.name.clone(),
                 member: status.client.clone(),
                 topic: status.topic.clone(),

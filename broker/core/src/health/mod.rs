@@ -1,0 +1,306 @@
+//! What a broker says of its health: verdicts from what was seen of it. Whoever looks is the broker; nothing here has a clock.
+
+/// Damaged ranges and queues that are listed one by one.
+const RANGES_SHOWN: usize = 8;
+
+/// How one part of a broker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HealthState {
+    /// As it should be.
+    Ok,
+    /// Somebody should look at it; the broker serves.
+    Warning,
+    /// The broker does not serve, or not as it should.
+    Failed,
+}
+
+/// What is said of one part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthVerdict {
+    /// The part, in one word.
+    pub name: &'static str,
+    /// How it is.
+    pub state: HealthState,
+    /// The same in plain words, with what to do about it.
+    pub reason: String,
+}
+
+impl HealthVerdict {
+    fn ok(name: &'static str, reason: impl Into<String>) -> Self {
+        Self { name, state: HealthState::Ok, reason: reason.into() }
+    }
+
+    fn warning(name: &'static str, reason: impl Into<String>) -> Self {
+        Self { name, state: HealthState::Warning, reason: reason.into() }
+    }
+
+    fn failed(name: &'static str, reason: impl Into<String>) -> Self {
+        Self { name, state: HealthState::Failed, reason: reason.into() }
+    }
+}
+
+/// What a member is in its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupStanding {
+    /// It has no duty.
+    Waiting,
+    /// It copies the log of a leader.
+    Follower,
+    /// It was elected, and does not lead yet.
+    Candidate,
+    /// It leads.
+    Leader,
+    /// It leads until another one does.
+    Resigning,
+}
+
+impl GroupStanding {
+    /// Whether this member has a leadership, be it on its way out.
+    pub fn leads(self) -> bool {
+        matches!(self, Self::Leader | Self::Resigning)
+    }
+}
+
+/// What a member knows of the leadership of its group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeadershipFacts {
+    /// Name of the group.
+    pub group: String,
+    /// What this member is.
+    pub standing: GroupStanding,
+    /// Its own leadership.
+    pub own: Option<OwnLeadership>,
+    /// Whether the routes name a leader.
+    pub has_leader: bool,
+    /// Members that have to be in sync for sends to be taken.
+    pub min_in_sync: usize,
+}
+
+/// A leadership of this member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnLeadership {
+    /// Its epoch.
+    pub epoch: u32,
+    /// Whether no other member can lead by this moment.
+    pub is_sure: bool,
+    /// Members in sync, this one included.
+    pub in_sync: usize,
+}
+
+impl LeadershipFacts {
+    /// Whether what clients send to the group is taken, in words, or why not.
+    fn taken(&self) -> Result<String, String> {
+        let Self { group, min_in_sync, .. } = self;
+        match self.own.filter(|_| self.standing.leads()) {
+            Some(own) if !own.is_sure => Err("this broker was the master, and cannot tell whether another one is by now: it reaches neither slaves nor nameservers, and refuses what clients send".to_owned()),
+            Some(own) if own.in_sync < *min_in_sync => Err(format!(
+                "{} of the {min_in_sync} members that replication.min-in-sync asks for are in sync: sends are refused until more are",
+                own.in_sync
+            )),
+            Some(own) => Ok(format!("this broker is, in epoch {}", own.epoch)),
+            None if self.has_leader => Ok(format!("group {group} has one")),
+            None => Err(format!(
+                "group {group} has none: what clients send is refused until one is elected; mqadmin getSyncStateSet says what that waits for"
+            )),
+        }
+    }
+}
+
+/// What was seen of a broker. The default is one that begins to start.
+#[derive(Debug, Clone, Default)]
+pub struct HealthFacts {
+    /// It is shutting down.
+    pub is_ending: bool,
+    /// Nameservers know what it serves.
+    pub is_announced: bool,
+    /// What this member is; `None` for a broker that is no member of a replicated group.
+    pub standing: Option<GroupStanding>,
+    /// How far the index is that is made while the store is opened, in words.
+    pub opening: Option<String>,
+    /// The store is open.
+    pub is_open: bool,
+    /// Why the index is damaged, until there is another one.
+    pub index_damage: Option<String>,
+    /// How often the index was made again since the broker was started, and why it was last.
+    pub index_remade: Option<(u32, String)>,
+    /// Up to where the index that is made again is, and where the one before it was, as log positions.
+    pub remaking: Option<(u64, u64)>,
+    /// Why the log takes nothing.
+    pub failure: Option<String>,
+    /// Damaged ranges of the log, each with its file, its positions and the reason.
+    pub damaged: Vec<String>,
+    /// What was uncertain when the index was made over damage, each with its queue.
+    pub repairs: Vec<String>,
+    /// Sends are refused for lack of room.
+    pub is_room_short: bool,
+    /// What groups lost because segments went early; empty for nothing.
+    pub lost: String,
+    /// By how much the wall clock leapt ahead, in milliseconds, while that is doubted.
+    pub clock_leap_ms: Option<i64>,
+    /// `None` where there is nothing to say of a leader.
+    pub leadership: Option<LeadershipFacts>,
+    /// Why this member does not follow its master, although it could.
+    pub refuses: Option<String>,
+    /// Why the controller does not take this broker for a member of its group.
+    pub disowned: Option<String>,
+}
+
+/// What is said of each part that there is something to say of, one part possibly more than once.
+pub fn verdicts(facts: &HealthFacts) -> Vec<HealthVerdict> {
+    let leader = facts.leadership.as_ref().map(LeadershipFacts::taken);
+    let mut verdicts = vec![serving(facts), index(facts)];
+    verdicts.extend(remade(facts));
+    verdicts.extend(facts.refuses.clone().map(|reason| HealthVerdict::failed("replication", reason)));
+    let is_led = matches!(leader, Some(Ok(_)));
+    verdicts.extend(facts.disowned.as_ref().map(|reason| disowned(is_led, reason)));
+    if facts.is_open {
+        verdicts.push(log(facts));
+        verdicts.extend(damage(&facts.damaged));
+        verdicts.extend(repairs(&facts.repairs));
+        verdicts.push(disk(facts));
+        verdicts.extend(lost(facts));
+        verdicts.push(clock(facts));
+    }
+    verdicts.extend(leader.map(master));
+    verdicts
+}
+
+/// A group that has its master goes on without a controller, but elects no other one.
+fn disowned(is_led: bool, reason: &str) -> HealthVerdict {
+    if is_led {
+        HealthVerdict::warning("controller", reason)
+    } else {
+        HealthVerdict::failed("controller", reason)
+    }
+}
+
+fn serving(facts: &HealthFacts) -> HealthVerdict {
+    let reason = match facts {
+        HealthFacts { is_ending: true, .. } => "the broker is shutting down",
+        HealthFacts {
+            is_announced: true,
+            standing: None | Some(GroupStanding::Leader | GroupStanding::Follower),
+            ..
+        } => return HealthVerdict::ok("serving", "clients are served"),
+        HealthFacts { standing: Some(GroupStanding::Candidate), .. } => {
+            "this broker was elected, and is about to lead its group"
+        }
+        HealthFacts { standing: Some(GroupStanding::Resigning), .. } => {
+            "this broker hands its leadership over: calls wait until the next leader is there"
+        }
+        HealthFacts { is_open: true, standing: Some(GroupStanding::Waiting), .. } => {
+            "this broker knows no leader of its group: one is being elected, or no nameserver answers"
+        }
+        HealthFacts { is_open: true, .. } => "the broker registers with its nameservers",
+        _ => "the broker opens its data; clients are told to try again",
+    };
+    HealthVerdict::failed("serving", reason)
+}
+
+fn index(facts: &HealthFacts) -> HealthVerdict {
+    if let Some(reason) = &facts.index_damage {
+        return HealthVerdict::failed(
+            "index",
+            format!("damaged ({reason}): it is removed and made again from the log"),
+        );
+    }
+    if let Some((applied, held)) = facts.remaking {
+        let reason = format!("damaged, and made again from the log: position {applied} of {held}");
+        return HealthVerdict::failed("index", reason);
+    }
+    match &facts.opening {
+        _ if facts.is_open => HealthVerdict::ok("index", "up to date"),
+        Some(progress) => HealthVerdict::failed("index", format!("rebuilding, {progress}")),
+        None => HealthVerdict::failed("index", "waits for the log to be opened"),
+    }
+}
+
+/// It stays a warning until the broker is restarted: somebody has to see after the disk.
+fn remade(facts: &HealthFacts) -> Option<HealthVerdict> {
+    let (times, reason) = facts.index_remade.as_ref()?;
+    let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
+    let reason = format!(
+        "it was damaged and made again from the log {times} since the broker was started; nothing is lost, but see after the disk: {reason}"
+    );
+    Some(HealthVerdict::warning("index", reason))
+}
+
+fn log(facts: &HealthFacts) -> HealthVerdict {
+    // While the index is made again nothing is stored either, but that passes.
+    match facts.failure.as_ref().filter(|_| facts.index_damage.is_none()) {
+        Some(reason) => HealthVerdict::failed(
+            "log",
+            format!("read-only: {reason}; nothing is stored any more: mend the disk and restart the broker"),
+        ),
+        None => HealthVerdict::ok("log", "takes records"),
+    }
+}
+
+fn damage(damaged: &[String]) -> Vec<HealthVerdict> {
+    let show = |range: &String| {
+        HealthVerdict::warning(
+            "log",
+            format!("damaged range in {range}: what it held is lost, the rest is served"),
+        )
+    };
+    let mut verdicts: Vec<HealthVerdict> = damaged.iter().take(RANGES_SHOWN).map(show).collect();
+    if let Some(more) = damaged.len().checked_sub(RANGES_SHOWN).filter(|more| *more > 0) {
+        let reason = format!("{more} more damaged ranges; see mqadmin store verify");
+        verdicts.push(HealthVerdict::warning("log", reason));
+    }
+    verdicts
+}
+
+fn repairs(repairs: &[String]) -> Vec<HealthVerdict> {
+    let show =
+        |repair: &String| HealthVerdict::warning("index", format!("made over damage in the log: {repair}"));
+    let mut verdicts: Vec<HealthVerdict> = repairs.iter().take(RANGES_SHOWN).map(show).collect();
+    if let Some(more) = repairs.len().checked_sub(RANGES_SHOWN).filter(|more| *more > 0) {
+        verdicts.push(HealthVerdict::warning(
+            "index",
+            format!("{more} more queues; the broker's log names them"),
+        ));
+    }
+    verdicts
+}
+
+fn disk(facts: &HealthFacts) -> HealthVerdict {
+    if facts.is_room_short {
+        return HealthVerdict::failed(
+            "disk",
+            "nearly full: sends are refused, everything else goes on; make room, or lower retention.time",
+        );
+    }
+    HealthVerdict::ok("disk", "has room")
+}
+
+/// Unread messages that went early stay a warning until the broker is restarted: somebody has to look after their groups.
+fn lost(facts: &HealthFacts) -> Option<HealthVerdict> {
+    let reason = format!(
+        "unread messages were removed before retention.time since the broker was started: {}; make room, or see what hinders the group",
+        facts.lost
+    );
+    (!facts.lost.is_empty()).then(|| HealthVerdict::warning("retention", reason))
+}
+
+fn master(lead: Result<String, String>) -> HealthVerdict {
+    match lead {
+        Ok(reason) => HealthVerdict::ok("master", reason),
+        Err(reason) => HealthVerdict::failed("master", reason),
+    }
+}
+
+fn clock(facts: &HealthFacts) -> HealthVerdict {
+    match facts.clock_leap_ms {
+        Some(leap_ms) => HealthVerdict::warning(
+            "clock",
+            format!(
+                "the wall clock leapt ahead by {leap_ms} ms: what is due or too old only by that waits for timers.clock-grace; set it right if it is wrong"
+            ),
+        ),
+        None => HealthVerdict::ok("clock", "goes as it should"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
