@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kerolox_client::admin::controller::ControllerClient;
 use kerolox_core::flush::Flush;
-use kerolox_proto::kerolox::{GroupMember as WireMember, GroupState};
+use kerolox_proto::kerolox::GroupState;
 use kerolox_replication::{DutyOrder, GroupMember, MemberId, MemberRecord, MemberRole, MemberSettings};
 use kerolox_runtime::reminder::Reminder;
 use kerolox_store::clock_reading;
@@ -46,13 +46,6 @@ pub(crate) struct Seen {
     pub(crate) state: GroupState,
     /// Why nobody is elected.
     pub(crate) waiting_for: String,
-}
-
-impl Seen {
-    /// The member that rules, if it is known.
-    pub(crate) fn master(&self) -> Option<&WireMember> {
-        self.state.members.iter().find(|member| member.id == self.state.master)
-    }
 }
 
 /// What this member says of itself when it reports.

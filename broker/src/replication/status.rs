@@ -16,17 +16,15 @@ use crate::config::ReplicaChoice;
 pub(super) fn describe(group: &Group) -> DescribeReplicationResponse {
     let seen = group.seen.borrow().clone();
     let (member, epoch) = seen.as_ref().map_or((0, 0), |seen| (seen.me, seen.state.epoch));
-    let leadership = group.leadership();
-    let role = match (&leadership, seen.as_ref().and_then(|seen| seen.master())) {
-        (Some(_), _) => "master",
-        (None, Some(master)) if master.id != member => "slave",
-        _ => "none",
-    };
+    let role = group.role();
+    // One that is about to begin, or has just ended, is none.
+    let leads = matches!(role, MemberRole::Leader { .. } | MemberRole::Resigning { .. });
+    let leadership = group.leadership().filter(|_| leads);
     let standing = group.standing.borrow().clone();
     let described = DescribeReplicationResponse {
         group: group.name.clone(),
         member,
-        role: role.to_owned(),
+        role: role_word(&role).to_owned(),
         epoch,
         end: standing.end,
         durable: standing.end,
@@ -37,6 +35,15 @@ pub(super) fn describe(group: &Group) -> DescribeReplicationResponse {
     match leadership {
         Some(leadership) => described_leadership(described, group, &leadership),
         None => described,
+    }
+}
+
+/// What administrators are told of a role.
+fn role_word(role: &MemberRole) -> &'static str {
+    match role {
+        MemberRole::Leader { .. } | MemberRole::Resigning { .. } => "master",
+        MemberRole::Follower { .. } => "slave",
+        MemberRole::Waiting | MemberRole::Candidate { .. } => "none",
     }
 }
 
@@ -124,6 +131,15 @@ pub(super) async fn set_drained(group: &Group, drained: bool) -> Result<(), Stat
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_candidate_is_no_master_yet() {
+        assert_eq!(role_word(&MemberRole::Leader { epoch: 3 }), "master");
+        assert_eq!(role_word(&MemberRole::Resigning { epoch: 3 }), "master");
+        assert_eq!(role_word(&MemberRole::Follower { epoch: 3, leader: 2 }), "slave");
+        assert_eq!(role_word(&MemberRole::Candidate { epoch: 4 }), "none");
+        assert_eq!(role_word(&MemberRole::Waiting), "none");
+    }
 
     #[test]
     fn the_promise_is_one_plain_sentence() {
