@@ -58,7 +58,8 @@ impl LeaderTasks<'_> {
     /// What comes due by the clock.
     fn keep_what_is_due(&self, tasks: &Supervisor, Heard { halves, due, .. }: Heard) {
         let config = &self.parts.config;
-        let (group, policy, pace) = (config.group.clone(), config.check_policy(), config.timers.pace());
+        let (group, policy, pace) =
+            (config.group.clone(), config.transaction.check_policy(), config.timers.pace());
         let (log, reach, webhooks) = (self.log.clone(), self.reach.clone(), self.parts.webhooks.clone());
         tasks.keep("check-back", move || {
             let (log, reach, webhooks) = (log.clone(), reach.clone(), webhooks.clone());

@@ -212,7 +212,7 @@ impl Parts {
             progress.clone(),
             &heard.arrivals,
             announcements.clone(),
-            config.auto_groups(),
+            config.groups.auto_groups(),
         ));
         let counters = Arc::new(Counters::default());
         let reach = Arc::new(Reach::new(
@@ -236,7 +236,7 @@ impl Parts {
         leader_tasks.start(&tasks, heard, changes);
         let announcer = Announcer::new(self.info.clone(), self.standing.clone(), self.registrar.clone());
         let policy: Arc<dyn SettingsPolicy> =
-            Arc::new(Policy { log: log.clone(), limits: config.publish_limits() });
+            Arc::new(Policy { log: log.clone(), limits: config.limits.publish_limits() });
         let relay = Arc::new(Relay::new(self.routes.clone(), self.clients.clone(), over.clone()));
         let context = Arc::new(Context {
             broker: config.group.clone(),
@@ -251,7 +251,7 @@ impl Parts {
             reach,
             relay,
             spread: Spread::default(),
-            limits: config.publish_limits(),
+            limits: config.limits.publish_limits(),
             auto_topics: config.auto_creates().then(|| AutoTopics {
                 max: config.topics.auto_create_max,
                 made: CreationQuota::at_most(config.topics.auto_create_max_per_client),
@@ -260,7 +260,7 @@ impl Parts {
             delays: config.delay_policy(),
             clock: self.clock.clone(),
             lite: config.lite.clone(),
-            checks: config.check_policy(),
+            checks: config.transaction.check_policy(),
             counters: counters.clone(),
             scans: Scans::on(tokio::runtime::Handle::current().metrics().num_workers()),
             turns: Turns::default(),

@@ -35,6 +35,13 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// The sources in a folder.
+fn sources_in(folder: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(".rs")).map(|name| format!("{folder}/{name}")).collect()
+}
+
 fn parsed(path: &str) -> syn::File {
     syn::parse_file(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
@@ -99,10 +106,11 @@ fn rows(known: &BTreeMap<String, Vec<Field>>, owner: &str, path: &str, defaults:
     }
 }
 
-fn settings<T: serde::Serialize + Default>(source: &str, owner: &str) -> String {
+/// The table of a server's settings, whose structures are in `sources`.
+fn settings<T: serde::Serialize + Default>(sources: &[String], owner: &str) -> String {
     let mut known = BTreeMap::new();
     // The server's own structures go first: both have some of the same name.
-    for path in SHARED.iter().copied().chain([source]) {
+    for path in SHARED.iter().copied().chain(sources.iter().map(String::as_str)) {
         known.extend(structures(&parsed(path)));
     }
     let mut table = "| setting | default | what it is |\n|---|---|---|\n".to_owned();
@@ -142,8 +150,9 @@ fn camel(name: &str) -> String {
 }
 
 fn document() -> String {
-    let broker = settings::<BrokerConfig>("broker/src/config.rs", "BrokerConfig");
-    let nameserver = settings::<NameserverConfig>("nameserver/src/config.rs", "NameserverConfig");
+    let broker = settings::<BrokerConfig>(&sources_in("broker/src/config"), "BrokerConfig");
+    let nameserver =
+        settings::<NameserverConfig>(&["nameserver/src/config.rs".to_owned()], "NameserverConfig");
     format!(
         "# Settings, attributes and webhooks
 

@@ -1,0 +1,22 @@
+//! Settings of lite topics.
+
+use kerolox_runtime::config::Span;
+use serde::{Deserialize, Serialize};
+
+/// Lite topics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LiteConfig {
+    /// Most lite topics below one topic. Each takes some 150 bytes of memory.
+    pub max_topics: u64,
+    /// Most subscriptions to lite topics, of all clients together (RocketMQ's default).
+    pub max_subscriptions: usize,
+    /// How often lite topics that expired are looked for.
+    pub check_interval: Span,
+}
+
+impl Default for LiteConfig {
+    fn default() -> Self {
+        Self { max_topics: 2_000_000, max_subscriptions: 100_000, check_interval: Span::from_secs(120) }
+    }
+}

@@ -1,0 +1,52 @@
+//! Settings of scheduled messages.
+
+use kerolox_core::clock::ClockPolicy;
+use kerolox_core::schedule::CLASSIC_LEVELS_MS;
+use kerolox_core::timer::TimerPace;
+use kerolox_runtime::config::{Span, span_list};
+use serde::{Deserialize, Serialize};
+
+/// Scheduled messages: when and how fast they become visible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TimersConfig {
+    /// Most messages that become visible with one record of the log.
+    pub batch: usize,
+    /// Most messages that become visible in a second, so that a burst (all that came due while the broker was down, or
+    /// at a full hour) leaves room for sends and deliveries; 0 means as many as there are.
+    pub max_per_second: u64,
+    /// Delays of the classic levels from 1 on, which a message asks for with the user property `DELAY`.
+    #[serde(deserialize_with = "span_list")]
+    pub delay_levels: Vec<Span>,
+    /// A step of the wall clock ahead of the monotonic clock by more than this is doubted.
+    pub clock_leap: Span,
+    /// So long: what is due, or too old to be kept, only by the step waits, and the health checks tell of it.
+    pub clock_grace: Span,
+}
+
+impl Default for TimersConfig {
+    fn default() -> Self {
+        Self {
+            batch: 1_000,
+            max_per_second: 50_000,
+            delay_levels: CLASSIC_LEVELS_MS.map(Span::from_millis).to_vec(),
+            clock_leap: Span::from_secs(5),
+            clock_grace: Span::from_secs(10),
+        }
+    }
+}
+
+impl TimersConfig {
+    /// When the wall clock is doubted, as the core wants it.
+    pub fn clock_policy(&self) -> ClockPolicy {
+        ClockPolicy {
+            leap_ms: i64::try_from(self.clock_leap.as_millis()).unwrap_or(i64::MAX),
+            grace_ms: self.clock_grace.as_millis(),
+        }
+    }
+
+    /// How fast scheduled messages become visible, as the core wants it.
+    pub fn pace(&self) -> TimerPace {
+        TimerPace { batch: self.batch, per_second: self.max_per_second }
+    }
+}

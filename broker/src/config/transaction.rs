@@ -1,0 +1,64 @@
+//! Settings of half messages and their check-back.
+
+use std::path::PathBuf;
+
+use kerolox_core::transaction::CheckPolicy;
+use kerolox_runtime::config::{Span, comma_list};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::tasks::check_back::WebhookHost;
+
+/// When and how often undecided transactions are checked back; defaults as in RocketMQ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TransactionConfig {
+    /// From storing the half message to the first check, unless the message asks for more.
+    pub first_check: Span,
+    /// Between checks.
+    pub check_interval: Span,
+    /// Checks that reach a producer before the half message is parked until somebody settles it.
+    pub check_max: u32,
+    /// Age at which an undecided half message is parked, however few checks reached a producer.
+    pub max_age: Span,
+    /// File with the key that requests to webhooks are signed with; without it `webhook-secret` in the data folder, which
+    /// the broker makes.
+    pub webhook_secret_file: Option<PathBuf>,
+    /// How long a webhook may take to answer.
+    pub webhook_timeout: Span,
+    /// Where webhooks may be, which anybody who may create a topic names: `public` (all addresses of the Internet),
+    /// addresses, networks as in 10.1.0.0/16, and host names. An empty list: nowhere.
+    #[serde(deserialize_with = "webhook_hosts")]
+    pub webhook_allow: Vec<WebhookHost>,
+}
+
+impl Default for TransactionConfig {
+    fn default() -> Self {
+        Self {
+            first_check: Span::from_secs(6),
+            check_interval: Span::from_secs(30),
+            check_max: 15,
+            max_age: Span::from_secs(3 * 86_400),
+            webhook_secret_file: None,
+            webhook_timeout: Span::from_secs(5),
+            webhook_allow: vec![WebhookHost::Public],
+        }
+    }
+}
+
+/// Where webhooks may be, as a list, or as one text with commas between the entries.
+fn webhook_hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<WebhookHost>, D::Error> {
+    let entries = comma_list(deserializer)?;
+    entries.iter().map(|entry| entry.parse().map_err(serde::de::Error::custom)).collect()
+}
+
+impl TransactionConfig {
+    /// When half messages are checked, as the core wants it.
+    pub fn check_policy(&self) -> CheckPolicy {
+        CheckPolicy {
+            first_ms: self.first_check.as_millis(),
+            interval_ms: self.check_interval.as_millis(),
+            max: self.check_max,
+            age_max_ms: self.max_age.as_millis(),
+        }
+    }
+}
