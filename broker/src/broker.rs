@@ -3,39 +3,33 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kerolox_client::admin::controller::ControllerClient;
 use kerolox_gateway::access::drain;
 use kerolox_gateway::clients::Clients;
 use kerolox_gateway::registrar::{AddressError, Registrar};
 use kerolox_gateway::routes::Routes;
 use kerolox_gateway::stack;
-use kerolox_log::fs::OsFolder;
-use kerolox_log::{LogOptions, Salt};
-use kerolox_proto::kerolox::BrokerInfo;
 use kerolox_runtime::data_folder::DataFolder;
 use kerolox_runtime::health::Checks;
 use kerolox_runtime::listen::{ListenError, Listener};
-use kerolox_runtime::process::{Shutdown, now_ms, private_folder};
+use kerolox_runtime::process::{Shutdown, now_ms};
 use kerolox_runtime::supervisor::Supervisor;
 use kerolox_runtime::tls::{TlsError, server_config};
-use kerolox_store::{GuardedClock, Store, StoreError, StoreOptions};
+use kerolox_store::{GuardedClock, Store, StoreError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::announce::{self, StandingInGroup};
-use crate::ballast::DiskBallast;
 use crate::config::BrokerConfig;
 use crate::health::BrokerHealth;
-use crate::index_folder::IndexFolder;
 use crate::news::News;
-use crate::replication::{self, Identity, Member, MemberFile, ReplicationService, StoreCell, Stores};
+use crate::replication::{self, Member, ReplicationService, StoreCell, Stores};
 use crate::rpc::AdmissionGate;
 use crate::serving::Parts;
-use crate::tasks::check_back::{WebhookHosts, Webhooks, webhook_secret};
+use crate::setup;
 
 /// How serving ended.
 type Served = Result<(), tonic::transport::Error>;
@@ -110,7 +104,7 @@ impl Broker {
     pub async fn bind(config: BrokerConfig) -> Result<Self, BrokerError> {
         let started = Instant::now();
         config.check().map_err(BrokerError::Config)?;
-        let lock = lock_folder(&config.data)?;
+        let lock = setup::lock_folder(&config.data)?;
         let tls = server_config(&config.tls, &config.data)?;
         let listener = Listener::bind(&config.listen, &config.connections, &config.memory).await?;
         let health =
@@ -139,7 +133,7 @@ impl Broker {
     pub async fn serve(self, shutdown: Shutdown, ready: impl FnOnce()) -> Result<(), BrokerError> {
         let (news, health) = (News::default(), self.health.clone());
         let clock = Arc::new(GuardedClock::new(self.config.timers.clock_policy(), now_ms));
-        let stores = Arc::new(stores(&self.config, news.clone(), clock.clone())?);
+        let stores = Arc::new(setup::stores(&self.config, news.clone(), clock.clone())?);
         let index = stores.index.clone();
         // Nobody sets them a second time.
         let _ =
@@ -165,7 +159,8 @@ impl Broker {
         let Self { config, listener, tls, health, started, _lock } = self;
         let clock = stores.clock.clone();
         let info = announce::broker_info(&config, listener.local_addr());
-        let group = if config.standalone { None } else { Some(Arc::new(group(&config, &info, &stores)?)) };
+        let group =
+            if config.standalone { None } else { Some(Arc::new(setup::group(&config, &info, &stores)?)) };
         let replication = group.clone().map(|group| ReplicationService::server(group, health.store.clone()));
         let role = group.as_ref().map(|group| group.watch_role());
         let door = AdmissionGate::closed(health.opening.clone(), health.store.clone(), role, replication);
@@ -179,7 +174,7 @@ impl Broker {
         let routes = Arc::new(Routes::new(config.registration.lease.duration()));
         let standing = StandingInGroup { group: group.clone(), store: health.store.clone() };
         let parts = Parts {
-            webhooks: webhooks(&config)?,
+            webhooks: setup::webhooks(&config)?,
             registrar: Arc::new(Registrar::new(
                 &config.nameservers,
                 routes.clone(),
@@ -397,83 +392,4 @@ async fn keep_to_folder(data: Arc<DataFolder>, health: Arc<BrokerHealth>) {
         // A store that is opened meanwhile is no better.
         tokio::time::sleep(FORBID_INTERVAL).await;
     }
-}
-
-/// How webhooks are asked.
-fn webhooks(config: &BrokerConfig) -> Result<Webhooks, BrokerError> {
-    let settings = &config.transaction;
-    let secret = webhook_secret(settings.webhook_secret_file.as_deref(), &config.data)
-        .map_err(|error| BrokerError::Config(error.to_string()))?;
-    let hosts = WebhookHosts::new(settings.webhook_allow.clone());
-    Ok(Webhooks::new(secret, settings.webhook_timeout.duration(), hosts))
-}
-
-fn lock_folder(path: &Path) -> Result<File, BrokerError> {
-    let failed = |source| BrokerError::Folder { path: path.to_owned(), source };
-    private_folder(path).map_err(failed)?;
-    let file = File::create(path.join("lock")).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(BrokerError::InUse(path.to_owned())),
-        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
-    }
-}
-
-/// How the store of this broker is opened.
-fn stores(config: &BrokerConfig, news: News, clock: Arc<GuardedClock>) -> Result<Stores, BrokerError> {
-    let path = config.data.join("log");
-    let folder = OsFolder::create(&path).map_err(|source| BrokerError::Folder { path, source })?;
-    let noted = DataFolder::note(&config.data, &["log"]);
-    let data = noted.map_err(|source| BrokerError::Folder { path: config.data.clone(), source })?;
-    let data = Arc::new(data);
-    let ballast = DiskBallast::new(&config.data);
-    let open = || IndexFolder::open(config.data.join("index"), data.clone());
-    let index = ballast.lend(open).map_err(StoreError::from)?;
-    ballast.make_if_free(config.retention_limits().free_bytes_min);
-    let options = StoreOptions {
-        broker: config.group.clone(),
-        log: LogOptions {
-            segment_bytes: config.log.segment_size.bytes(),
-            step_bytes: config.log.preallocation.bytes(),
-            ..LogOptions::new(random_salt())
-        },
-        waiting_bytes_max: config.log.max_waiting_bytes.as_usize(),
-        flush_interval: config.log.flush_interval.duration(),
-        tail_bytes: config.log.tail_size.as_usize(),
-    };
-    Ok(Stores {
-        options,
-        folder: Arc::new(folder),
-        data,
-        index: Arc::new(index),
-        clock,
-        listener: Arc::new(move |event| news.notice(event)),
-    })
-}
-
-/// This member of its group.
-fn group(
-    config: &BrokerConfig,
-    info: &BrokerInfo,
-    stores: &Stores,
-) -> Result<replication::Group, BrokerError> {
-    let found = MemberFile::open(&config.data, stores.is_blank()?)
-        .map_err(|source| BrokerError::MemberFile { folder: config.data.clone(), source })?;
-    let identity = Identity {
-        cluster: config.cluster.clone(),
-        name: config.group.clone(),
-        process: info.incarnation.clone(),
-        host: info.host.clone(),
-        port: info.port,
-    };
-    let controller = ControllerClient::new(&config.nameservers)?;
-    let settings = (config.replication.clone(), config.log.flush());
-    Ok(replication::Group::new(identity, settings, controller, found))
-}
-
-/// Used only when a log is begun.
-fn random_salt() -> Salt {
-    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
-    // Some bits of either half are always the same, but never in the same place.
-    Salt::new(high ^ low)
 }

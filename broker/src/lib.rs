@@ -30,6 +30,7 @@ mod refused;
 mod replication;
 mod rpc;
 mod serving;
+mod setup;
 pub mod tasks;
 mod wire;
 

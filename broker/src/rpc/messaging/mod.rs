@@ -11,6 +11,7 @@ mod pass_on;
 mod pull;
 mod recall;
 mod receive;
+mod receiver;
 mod send;
 mod transaction;
 

@@ -16,7 +16,8 @@ use kerolox_store::ReadMessage;
 use tokio::time::Instant;
 
 use super::offsets::{illegal_offset, queue_of};
-use super::receive::{check_readable, length, poll_time, scan_time};
+use super::receive::{check_readable, poll_time, scan_time};
+use super::receiver::length;
 use super::{Context, parse_filter};
 use crate::pace::Step;
 use crate::refused::refused_by_store;

@@ -232,7 +232,12 @@ impl Checker {
     fn tell(&self, position: u64, half: &HalfMessage, check: &CheckOutcome) {
         match check {
             CheckOutcome::Taken(who) | CheckOutcome::Told(who, _) => {
-                tracing::debug!(position, checks = half.checks.saturating_add(1), who, "half message checked back");
+                tracing::debug!(
+                    position,
+                    checks = half.checks.saturating_add(1),
+                    who,
+                    "half message checked back"
+                );
             }
             check if check.parks() => {
                 let (broker, message_id_crc) = (self.broker.clone(), half.message_id_crc);

@@ -1,0 +1,337 @@
+//! One consumer that asks: steps through the messages of a subscription until some are what it wants.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kerolox_core::delivery::{
+    DeliveredMessage, FilterId, FilterResult, OrderingKey, OrderingKeysWanted, ReceiveRequest,
+};
+use kerolox_core::filter::Filter;
+use kerolox_core::lookup::id_hash;
+use kerolox_core::record::MessageRecord;
+use kerolox_gateway::refusal::Refusal;
+use kerolox_log::Frame;
+use kerolox_model::token::ReceiptHandle;
+use kerolox_runtime::listen::{reserve, try_reserve};
+use kerolox_runtime::process::now_ms;
+use kerolox_store::{QueueEntry, ReadMessage, StoreError};
+
+use super::Context;
+use super::receive::Wanted;
+use crate::delivery::{TopicSubscription, WaiterRegistration};
+use crate::pace::Step;
+use crate::refused::refused_by_store;
+use crate::wire::{self, Delivery};
+
+/// Messages of one queue whose message groups are read at a time.
+const LANES_PAGE: u64 = 64;
+
+/// A message that lies in a damaged part of the log is tried again after this time: by then somebody may have mended it.
+const DAMAGED_AGAIN_MS: i64 = 10 * 60_000;
+
+/// A message that was handed out, as its client gets it.
+pub(super) type Encoded = (DeliveredMessage, Bytes);
+
+/// Bytes that are read for an entry.
+pub(super) fn length(entry: &Option<QueueEntry>) -> usize {
+    entry.map_or(0, |entry| entry.len as usize)
+}
+
+/// The ordering key of the message at an offset.
+fn ordering_key(offset: u64, read: ReadMessage) -> Result<OrderingKey, Refusal> {
+    let record = match read.map_err(Unread::from) {
+        Ok(record) => record,
+        // Nobody knows its message group.
+        Err(Unread::Damaged) => None,
+        Err(Unread::Refused(refusal)) => return Err(refusal),
+    };
+    let group = record.as_ref().and_then(|(_, record)| wire::message_group(record).ok().flatten());
+    Ok(group.map_or(OrderingKey::Alone(offset), |group| OrderingKey::Group(id_hash(group))))
+}
+
+/// One consumer that asks.
+pub(super) struct Receiver<'a> {
+    pub(super) context: &'a Context,
+    pub(super) client: &'a str,
+    pub(super) wanted: &'a Wanted,
+    pub(super) subscription: &'a Arc<TopicSubscription>,
+    /// Most messages that it takes.
+    pub(super) max: usize,
+}
+
+/// What came of a step.
+pub(super) enum Looked {
+    /// Messages that the consumer gets.
+    Found(Vec<Encoded>),
+    /// Nothing that the consumer wants, so far: there is more to look at.
+    NotYet,
+    /// Nothing is left that could be handed out.
+    Nothing,
+}
+
+/// What was picked for a consumer. It is given back if it cannot be read, or the consumer goes away meanwhile.
+struct Picks<'a> {
+    subscription: &'a Arc<TopicSubscription>,
+    messages: Vec<DeliveredMessage>,
+}
+
+impl Picks<'_> {
+    fn places(&self) -> Vec<(u32, u64)> {
+        self.messages.iter().map(|message| (message.queue, message.offset)).collect()
+    }
+
+    /// Gives back what is too much for a step. Their entries are in the same order.
+    fn limit(&mut self, entries: &mut Vec<Option<QueueEntry>>, step: &mut Step) {
+        let len = step.take(entries.iter().map(length));
+        entries.truncate(len);
+        let rest = self.messages.split_off(len);
+        if !rest.is_empty() {
+            give_back(self.subscription, &rest);
+        }
+    }
+}
+
+/// Gives messages back that never reached the receiver.
+fn give_back(subscription: &TopicSubscription, picked: &[DeliveredMessage]) {
+    let now_ms = now_ms();
+    subscription.change(now_ms, |engine| engine.give_back(now_ms, picked));
+}
+
+impl Drop for Picks<'_> {
+    fn drop(&mut self) {
+        if !self.messages.is_empty() {
+            give_back(self.subscription, &self.messages);
+        }
+    }
+}
+
+/// Why a message cannot be handed out.
+#[derive(Debug)]
+enum Unread {
+    /// It lies in a damaged part of the log.
+    Damaged,
+    /// Nothing can be handed out now.
+    Refused(Refusal),
+}
+
+impl From<StoreError> for Unread {
+    fn from(error: StoreError) -> Self {
+        if error.is_damage() { Self::Damaged } else { Self::Refused(refused_by_store(&error)) }
+    }
+}
+
+impl Receiver<'_> {
+    /// One step towards messages for this consumer that can be had at once.
+    pub(super) async fn step(&self, waiter: &WaiterRegistration) -> Result<Looked, Refusal> {
+        let mut step = Step::begin();
+        loop {
+            if !self.load_ordering_keys(waiter, &mut step)? {
+                return Ok(Looked::NotYet);
+            }
+            let mut picks = self.pick(waiter);
+            if picks.messages.is_empty() {
+                return Ok(Looked::Nothing);
+            }
+            let mut entries = self.entries(&picks)?;
+            picks.limit(&mut entries, &mut step);
+            let reserved = reserve(entries.iter().map(length).sum()).await?;
+            let read = self.context.reader.read_entries(&entries).await;
+            let messages = self.keep_wanted(picks, read, waiter)?;
+            reserved.keep(messages.iter().map(|(_, message)| message.len()).sum());
+            if !messages.is_empty() {
+                return Ok(Looked::Found(messages));
+            }
+            if step.is_over() {
+                return Ok(Looked::NotYet);
+            }
+        }
+    }
+
+    /// The same without looking at other members of the group, and so without waiting; takes from a step that is under way.
+    pub(super) fn step_here(&self, waiter: &WaiterRegistration, step: &mut Step) -> Result<Looked, Refusal> {
+        loop {
+            if !self.load_ordering_keys(waiter, step)? {
+                return Ok(Looked::NotYet);
+            }
+            let mut picks = self.pick(waiter);
+            if picks.messages.is_empty() {
+                return Ok(Looked::Nothing);
+            }
+            let mut entries = self.entries(&picks)?;
+            picks.limit(&mut entries, step);
+            let reserved = try_reserve(entries.iter().map(length).sum())?;
+            let store = self.context.log.store();
+            let read = |entry: Option<QueueEntry>| entry.map_or(Ok(None), |entry| store.read_entry(&entry));
+            let messages = self.keep_wanted(picks, entries.into_iter().map(read).collect(), waiter)?;
+            reserved.keep(messages.iter().map(|(_, message)| message.len()).sum());
+            if !messages.is_empty() {
+                return Ok(Looked::Found(messages));
+            }
+            if step.is_over() {
+                return Ok(Looked::NotYet);
+            }
+        }
+    }
+
+    fn entries(&self, picks: &Picks<'_>) -> Result<Vec<Option<QueueEntry>>, Refusal> {
+        let entries = self.context.log.store().state().entries_at(self.wanted.topic.id, &picks.places());
+        entries.map_err(|error| refused_by_store(&error))
+    }
+
+    /// Makes the subscription know who is a member without having received yet.
+    pub(super) fn heed_announced(&self) {
+        self.context.deliveries.heed_announced(self.subscription, &self.wanted.group, &self.wanted.topic);
+    }
+
+    fn request<'a>(&'a self, waiter: &WaiterRegistration) -> ReceiveRequest<'a> {
+        ReceiveRequest {
+            max: self.max,
+            term: self.wanted.term,
+            client: self.client,
+            filter: waiter.filter,
+            attempt_id: self.wanted.attempt_id.as_deref(),
+        }
+    }
+
+    /// The next messages for this consumer, unread.
+    fn pick(&self, waiter: &WaiterRegistration) -> Picks<'_> {
+        let alive = |client: &str| self.context.clients.is_alive(client);
+        let (messages, to_log) = self.subscription.receive(now_ms(), &self.request(waiter), alive);
+        if to_log {
+            // Failed attempts are worth remembering over a restart.
+            self.context.deliveries.progress().note(self.subscription);
+        }
+        Picks { subscription: self.subscription, messages }
+    }
+
+    /// Leaves to others, or to nobody, what the filter does not want of the messages that were read.
+    fn keep_wanted(
+        &self,
+        mut picks: Picks<'_>,
+        read: Vec<ReadMessage>,
+        waiter: &WaiterRegistration,
+    ) -> Result<Vec<Encoded>, Refusal> {
+        let mut others = None;
+        let mut found = HashMap::new();
+        let mut results = Vec::with_capacity(read.len());
+        for (message, read) in picks.messages.iter().zip(read) {
+            let result = match self.to_deliver(message, read) {
+                Ok(Some(record)) if wanted_by(&record.1, &self.wanted.filter) => {
+                    let encoded = self.encode(message, &record);
+                    found.insert((message.queue, message.offset), encoded);
+                    FilterResult::Wanted
+                }
+                Ok(Some(record)) => {
+                    let others = others.get_or_insert_with(|| {
+                        self.heed_announced();
+                        self.subscription.with(|engine| engine.other_filters(waiter.filter))
+                    });
+                    let others = others.iter().filter(|(_, filter)| wanted_by(&record.1, filter));
+                    let others: Vec<FilterId> = others.map(|(id, _)| *id).collect();
+                    if others.is_empty() { FilterResult::Unwanted } else { FilterResult::WantedBy(others) }
+                }
+                Ok(None) => FilterResult::Unwanted,
+                // It is not done: the group sees it in its lag until somebody mends the log or gives it up.
+                Err(Unread::Damaged) => FilterResult::Unreadable(now_ms().saturating_add(DAMAGED_AGAIN_MS)),
+                Err(Unread::Refused(refusal)) => return Err(refusal),
+            };
+            results.push(result);
+        }
+        let picked = std::mem::take(&mut picks.messages);
+        let messages = self.subscription.apply_filter_results(now_ms(), picked, &results);
+        if results.contains(&FilterResult::Unwanted) {
+            self.context.deliveries.progress().note(self.subscription);
+        }
+        let encoded = |message: DeliveredMessage| {
+            found.remove(&(message.queue, message.offset)).map(|encoded| (message, encoded))
+        };
+        Ok(messages.into_iter().filter_map(encoded).collect())
+    }
+
+    /// Where the group keeps the order of message groups: loads the ordering keys of the next messages. `false` when
+    /// the step ends before enough is known.
+    fn load_ordering_keys(&self, waiter: &WaiterRegistration, step: &mut Step) -> Result<bool, Refusal> {
+        let request = self.request(waiter);
+        let mut has_loaded = false;
+        while let Some(OrderingKeysWanted { queue, from, end }) = self.keys_wanted(&request) {
+            if has_loaded && step.is_over() {
+                return Ok(false);
+            }
+            has_loaded = true;
+            let end = end.min(from + LANES_PAGE);
+            if self.subscription.is_lite() {
+                self.load_keys(queue, from, (from..end).map(|_| OrderingKey::Group(0)));
+                continue;
+            }
+            let page: Vec<(u32, u64)> = (from..end).map(|at| (queue, at)).collect();
+            let store = self.context.log.store();
+            let mut entries = store
+                .state()
+                .entries_at(self.wanted.topic.id, &page)
+                .map_err(|error| refused_by_store(&error))?;
+            entries.truncate(step.take(entries.iter().map(length)));
+            let read = |entry: Option<QueueEntry>| entry.map_or(Ok(None), |entry| store.read_entry(&entry));
+            let read = page.iter().zip(entries.into_iter().map(read));
+            let keys = read.map(|((_, offset), read)| ordering_key(*offset, read));
+            let keys = keys.collect::<Result<Vec<_>, _>>()?;
+            self.load_keys(queue, from, keys);
+        }
+        Ok(true)
+    }
+
+    fn keys_wanted(&self, request: &ReceiveRequest<'_>) -> Option<OrderingKeysWanted> {
+        self.subscription.with(|engine| engine.ordering_keys_wanted(now_ms(), request))
+    }
+
+    fn load_keys(&self, queue: u32, from: u64, keys: impl IntoIterator<Item = OrderingKey>) {
+        self.subscription.with(|engine| engine.load_ordering_keys(queue, from, keys));
+    }
+
+    /// The record of a message that was read; `None` when it is not to be delivered any more.
+    fn to_deliver(
+        &self,
+        picked: &DeliveredMessage,
+        read: ReadMessage,
+    ) -> Result<Option<(Frame, MessageRecord)>, Unread> {
+        let found = read?;
+        let is_dead_letter = found.as_ref().is_some_and(|(_, record)| record.header.dead.is_some());
+        // A dead letter that went back to its group is no longer one.
+        let is_over = is_dead_letter && {
+            let index = self.context.log.store().state();
+            index.progress.is_redriven(self.wanted.topic.id, picked.queue, picked.offset)?
+        };
+        Ok(found.filter(|_| !is_over))
+    }
+
+    /// The message as the client gets it.
+    fn encode(&self, picked: &DeliveredMessage, (frame, record): &(Frame, MessageRecord)) -> Bytes {
+        let wanted = self.wanted;
+        let handle = ReceiptHandle {
+            broker: self.context.broker.clone(),
+            topic: wanted.topic.name.clone(),
+            group: wanted.group.public_name().to_owned(),
+            queue: picked.queue,
+            offset: picked.offset,
+            attempt: picked.attempt,
+            lease: picked.lease.get(),
+            invisible_until_ms: picked.visible_ms,
+            topic_id: wanted.topic.id,
+            group_id: wanted.group.id,
+        };
+        let delivery = Delivery {
+            store_ms: frame.store_ms,
+            queue: picked.queue,
+            offset: Some(picked.offset),
+            attempt: Some(picked.attempt),
+            receipt_handle: Some(handle.to_text()),
+            invisible_ms: u64::try_from(picked.visible_ms - now_ms()).ok(),
+        };
+        wire::message(record, &delivery)
+    }
+}
+
+/// Whether a filter wants a message. What cannot be understood is not held back: its receiver may be able to.
+fn wanted_by(record: &MessageRecord, filter: &Filter) -> bool {
+    wire::is_wanted(record, filter).unwrap_or(true)
+}
