@@ -198,3 +198,6 @@ fn deleted(outcome: ApplyOutcome) -> Result<bool, ChangeError> {
 fn unexpected(outcome: &ApplyOutcome) -> ChangeError {
     ChangeError::Invalid(format!("the change had another effect than it should ({outcome:?}); try it again"))
 }
+
+#[cfg(test)]
+mod tests;
