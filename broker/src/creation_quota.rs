@@ -1,7 +1,8 @@
 //! How much each client makes by itself, without an administrator.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// Clients that are remembered; with more of them, counting begins anew. What all of them make together has a bound of its own.
 const CLIENTS_MAX: usize = 10_000;
@@ -43,7 +44,7 @@ impl CreationQuota {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock()
     }
 }
 

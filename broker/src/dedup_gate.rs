@@ -6,11 +6,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use kerolox_core::record::{MessageRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_store::{AppliedRecord, ApplyOutcome, FirstMessage, ProposeError, StoreError};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::log_client::LogClient;
@@ -41,7 +42,7 @@ impl Underway {
             // From here on nothing that is stored is missed.
             stored.as_mut().enable();
             {
-                let mut table = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut table = self.0.known.lock();
                 if !known.iter().any(|one| table.contains(one)) {
                     table.extend(&known);
                     return Reservation { table: self.0.clone(), known };
@@ -54,7 +55,7 @@ impl Underway {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut table = self.table.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.known.lock();
         for one in &self.known {
             table.remove(one);
         }

@@ -1,14 +1,15 @@
 //! The index's store of this broker, which is made anew when it turns out to be damaged: everything in it follows from the log.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kerolox_rocks::RocksKv;
 use kerolox_runtime::data_folder::DataFolder;
 use kerolox_store::StoreError;
 use kerolox_store::kv::{Family, Kv, KvError, Op, Pair};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// Pause before the index is made anew for each time that it was before, up to so many.
@@ -61,7 +62,7 @@ impl IndexFolder {
 
     /// The store of the moment.
     pub(crate) fn kv(&self) -> Arc<dyn Kv> {
-        self.kv.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.kv.lock().clone()
     }
 
     /// How the index is.
@@ -96,7 +97,7 @@ impl IndexFolder {
     /// # Errors
     /// [`KvError`]
     pub(crate) fn renew(&self, held: u64) -> Result<(), KvError> {
-        let mut kv = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kv = self.kv.lock();
         kv.kv.close();
         let new = begin(&self.path)?;
         self.notes.remade();
@@ -107,7 +108,7 @@ impl IndexFolder {
 
     /// Ends the use of the index, which is written out. Blocks.
     pub(crate) fn close(&self) {
-        self.kv.lock().unwrap_or_else(PoisonError::into_inner).kv.close();
+        self.kv.lock().kv.close();
     }
 
     /// How long to wait before it is made anew: a disk that damages one after the other is not to keep the broker busy.

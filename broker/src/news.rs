@@ -1,8 +1,9 @@
 //! Who hears what happens in the store.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use kerolox_store::StateEvent;
+use parking_lot::RwLock;
 
 use crate::delivery::Arrivals;
 use crate::tasks::DueArrivals;
@@ -25,7 +26,7 @@ pub(crate) struct Heard {
 impl News {
     /// Called on a thread of the store.
     pub(crate) fn notice(&self, event: &StateEvent) {
-        let heard = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let heard = self.0.read();
         heard.arrivals.notice(event);
         match event {
             StateEvent::HalfDue { due_ms } => heard.halves.notice(*due_ms),
@@ -37,7 +38,7 @@ impl News {
     /// Others hear from here on.
     pub(crate) fn renew(&self) -> Heard {
         let heard = Heard::default();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = heard.clone();
+        *self.0.write() = heard.clone();
         heard
     }
 }

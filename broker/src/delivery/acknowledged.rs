@@ -2,7 +2,9 @@
 //! and goes with it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// Acknowledgements that are remembered: some 5 MB.
 const REMEMBERED: usize = 65_536;
@@ -36,7 +38,7 @@ pub struct AckJournal(Mutex<VecDeque<(Place, Acknowledged)>>);
 impl AckJournal {
     /// Notes one, and forgets the oldest when there are too many.
     pub fn note(&self, place: Place, client: &str, at_ms: i64) {
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.0.lock();
         // They come in bursts of the same client.
         let last = entries.back().map(|(_, acknowledged)| &acknowledged.client);
         let client = last.filter(|last| &***last == client).cloned().unwrap_or_else(|| client.into());
@@ -48,7 +50,7 @@ impl AckJournal {
 
     /// The last acknowledgement of a message, if it is remembered.
     pub fn find(&self, place: Place) -> Option<Acknowledged> {
-        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.0.lock();
         entries.iter().rev().find(|(known, _)| *known == place).map(|(_, acknowledged)| acknowledged.clone())
     }
 }

@@ -1,10 +1,11 @@
 //! Wakes subscriptions when something of theirs comes due: one timer for all of them, however many consumers wait.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kerolox_core::delivery::{NextWake, WakeTimes};
 use kerolox_runtime::process::now_ms;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 /// Topic, group, and queue of a subscription to a lite topic, which others do not have.
@@ -50,7 +51,7 @@ impl Alarm {
     }
 
     fn times(&self) -> MutexGuard<'_, WakeTimes<Key>> {
-        self.inner.times.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.times.lock()
     }
 }
 

@@ -1,8 +1,9 @@
 //! Members of broadcast groups: when each was last seen. They have cursors in the log, so those that stay away must go.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Last signs of life, by group id of the member. A restart counts as one.
 #[derive(Default)]
@@ -13,7 +14,7 @@ pub struct BroadcastMembers {
 impl BroadcastMembers {
     /// A member received or acknowledged.
     pub fn saw(&self, id: u32, now: Instant) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(id, now);
+        self.seen.lock().insert(id, now);
     }
 
     /// Which of `present` were not seen for `expiry` and are not alive; what is not present is forgotten.
@@ -24,7 +25,7 @@ impl BroadcastMembers {
         now: Instant,
         expiry: Duration,
     ) -> Vec<u32> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         let known = std::mem::take(&mut *seen);
         for (id, client) in present {
             let last = if is_alive(client) { now } else { known.get(id).copied().unwrap_or(now) };

@@ -1,8 +1,8 @@
 //! Which subscriptions are active.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use kerolox_core::group::{Group, member_name};
@@ -15,6 +15,7 @@ use kerolox_log::sabotage::is;
 use kerolox_proto::v2::Code;
 use kerolox_runtime::process::now_ms;
 use kerolox_store::{StateEvent, Store};
+use parking_lot::RwLock;
 
 use super::acknowledged::AckJournal;
 use super::alarm::Alarm;
@@ -80,7 +81,7 @@ impl Arrivals {
             if is_lite(*queue) {
                 return self.lites.each(*topic_id, *queue, act);
             }
-            let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+            let active = self.active.read();
             active
                 .get(topic_id)
                 .into_iter()
@@ -351,13 +352,13 @@ impl Deliveries {
 
     /// The subscription of a group to a topic, if its group has asked for messages since this broker was started.
     pub fn active(&self, group_id: u32, topic_id: u32) -> Option<Arc<TopicSubscription>> {
-        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        let active = self.active.read();
         active.get(&topic_id).and_then(|by_group| by_group.get(&group_id)).cloned()
     }
 
     /// Topics in which a group has an active subscription.
     pub(super) fn active_topics(&self, group_id: u32) -> Vec<u32> {
-        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        let active = self.active.read();
         let topics = active.iter().filter(|(_, by_group)| by_group.contains_key(&group_id));
         topics.map(|(topic_id, _)| *topic_id).collect()
     }
@@ -390,7 +391,7 @@ impl Deliveries {
     /// mistaken until then.
     pub fn forget_deleted(&self) {
         let (topics, groups) = live_ids(self.log.store());
-        let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
+        let mut active = self.active.write();
         active.retain(|topic_id, _| topics.contains(topic_id));
         active.values_mut().for_each(|by_group| by_group.retain(|group_id, _| groups.contains(group_id)));
         drop(active);
@@ -402,7 +403,7 @@ impl Deliveries {
             return found;
         }
         // It is in the directory before its queues are read, so no arrival in between is missed.
-        let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
+        let mut active = self.active.write();
         let by_group = active.entry(topic.id).or_default();
         let policy = group.policy(topic);
         let new = || {
@@ -415,7 +416,7 @@ impl Deliveries {
     }
 
     fn all(&self) -> Vec<Arc<TopicSubscription>> {
-        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        let active = self.active.read();
         let all: Vec<Arc<TopicSubscription>> = active.values().flat_map(HashMap::values).cloned().collect();
         drop(active);
         [all, self.lites.all()].concat()

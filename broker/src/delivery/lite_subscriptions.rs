@@ -1,11 +1,12 @@
 //! Which clients subscribe to which lite topics, and the inboxes that wake them: [`LiteSubscriptions`] behind a lock.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use kerolox_core::lite::{
     EvictedSubscription, LiteSubscriptions, OverQuota, ReadyQueues, SubscriptionChange,
 };
 use kerolox_store::mono_ms;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 /// The lite topics in which there may be something for one client of one group.
@@ -50,7 +51,7 @@ impl LiteInbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, ReadyQueues> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ready.lock()
     }
 }
 
@@ -113,6 +114,6 @@ impl LiteDirectory {
     }
 
     fn lock(&self) -> MutexGuard<'_, LiteSubscriptions<Arc<LiteInbox>>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 }

@@ -1,13 +1,14 @@
 //! Subscriptions to lite topics: each child that has something to do has an engine of its own, the others have none.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use kerolox_core::group::{Group, Start};
 use kerolox_core::topic::Topic;
 use kerolox_gateway::refusal::Refusal;
 use kerolox_runtime::process::now_ms;
+use parking_lot::RwLock;
 
 use super::directory::Deliveries;
 use super::lite_subscriptions::LiteDirectory;
@@ -29,18 +30,18 @@ pub(super) struct Lites {
 impl Lites {
     /// Lets `act` do something with each subscription to a lite topic.
     pub(super) fn each(&self, topic_id: u32, queue: u32, act: &dyn Fn(&TopicSubscription)) {
-        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        let active = self.active.read();
         active.get(&(topic_id, queue)).into_iter().flatten().for_each(|subscription| act(subscription));
     }
 
     pub(super) fn find(&self, topic_id: u32, queue: u32, group_id: u32) -> Option<Arc<TopicSubscription>> {
-        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        let active = self.active.read();
         let subscriptions = active.get(&(topic_id, queue))?;
         subscriptions.iter().find(|subscription| subscription.group_id() == group_id).cloned()
     }
 
     pub(super) fn all(&self) -> Vec<Arc<TopicSubscription>> {
-        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        let active = self.active.read();
         active.values().flatten().cloned().collect()
     }
 
@@ -53,7 +54,7 @@ impl Lites {
 
     /// A lite topic is gone, or its topic or group is.
     pub(super) fn retain(&self, stays: impl Fn(&Arc<TopicSubscription>) -> bool) {
-        let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
+        let mut active = self.active.write();
         active.retain(|_, subscriptions| {
             subscriptions.retain(|subscription| stays(subscription));
             !subscriptions.is_empty()
@@ -62,7 +63,7 @@ impl Lites {
 
     /// Forgets the subscriptions to one lite topic.
     pub(super) fn drop_queue(&self, topic_id: u32, queue: u32) {
-        self.active.write().unwrap_or_else(PoisonError::into_inner).remove(&(topic_id, queue));
+        self.active.write().remove(&(topic_id, queue));
     }
 
     fn add(
@@ -72,7 +73,7 @@ impl Lites {
         group_id: u32,
         new: impl FnOnce() -> Arc<TopicSubscription>,
     ) -> Arc<TopicSubscription> {
-        let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
+        let mut active = self.active.write();
         let subscriptions = active.entry((topic_id, queue)).or_default();
         match subscriptions.iter().find(|subscription| subscription.group_id() == group_id) {
             Some(found) => found.clone(),

@@ -1,11 +1,12 @@
 //! The road of acknowledgements into the log: one record carries everything that came up while the record before it was
 //! made durable.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use kerolox_core::delivery::DeliveryEngine;
 use kerolox_core::record::{ProgressItem, ProgressRecord, Record};
 use kerolox_store::ProposeError;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::dead;
@@ -42,10 +43,7 @@ impl ProgressLog {
     /// come again.
     pub fn close(&self) {
         let waiting = Waiting { is_closed: true, ..Waiting::default() };
-        drop(std::mem::replace(
-            &mut *self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner),
-            waiting,
-        ));
+        drop(std::mem::replace(&mut *self.inner.waiting.lock(), waiting));
         self.inner.wake.notify_one();
     }
 
@@ -69,7 +67,7 @@ impl ProgressLog {
         subscription: &Arc<TopicSubscription>,
         answer: Option<oneshot::Sender<Result<(), ProposeError>>>,
     ) {
-        let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.inner.waiting.lock();
         if waiting.is_closed {
             return;
         }
@@ -85,7 +83,7 @@ impl ProgressLog {
 async fn run(inner: &Inner, log: &LogClient, metadata: &BrokerMetadata) {
     loop {
         let (changed, answers) = {
-            let mut waiting = inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = inner.waiting.lock();
             if waiting.is_closed {
                 return;
             }

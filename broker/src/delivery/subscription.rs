@@ -1,8 +1,8 @@
 //! One consumer group on one topic: the engine's state behind a lock, and the consumers that wait for messages.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kerolox_core::acks::Acks;
 use kerolox_core::delivery::{
@@ -14,6 +14,7 @@ use kerolox_core::group::{Group, Start};
 use kerolox_core::topic::Topic;
 use kerolox_runtime::process::now_ms;
 use kerolox_store::{Store, StoreError};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::alarm::Alarm;
@@ -256,7 +257,7 @@ impl TopicSubscription {
     }
 
     fn lock(&self) -> MutexGuard<'_, SubscriptionState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -1,8 +1,9 @@
 //! Those who wait for messages of a queue without being subscribed to it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 
+use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 /// Queues that somebody watches, by topic id and number.
@@ -17,7 +18,7 @@ pub struct Watched(Arc<Notify>);
 impl Watches {
     /// Watches a queue. Look at the queue only after [`Watched::arrival`] was enabled, and nothing is missed.
     pub(super) fn watch(&self, topic_id: u32, queue: u32) -> Watched {
-        let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
+        let mut queues = self.queues.write();
         if let Some(watched) = queues.get(&(topic_id, queue)).and_then(Weak::upgrade) {
             return Watched(watched);
         }
@@ -32,7 +33,7 @@ impl Watches {
 
     /// A message became visible.
     pub(super) fn arrived(&self, topic_id: u32, queue: u32) {
-        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        let queues = self.queues.read();
         if let Some(watched) = queues.get(&(topic_id, queue)).and_then(Weak::upgrade) {
             watched.notify_waiters();
         }
@@ -69,7 +70,7 @@ mod tests {
         for queue in 0..1000 {
             drop(watches.watch(1, queue));
         }
-        assert!(watches.queues.read().unwrap().len() < 100);
+        assert!(watches.queues.read().len() < 100);
         watches.arrived(1, 0);
     }
 }

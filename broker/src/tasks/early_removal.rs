@@ -1,12 +1,13 @@
 //! What consumer groups lose when old segments go before their time, as [`kerolox_core::early_removal`] counts it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use kerolox_core::early_removal::{EarlyRemoval, LossPlace, UnreadLosses, unread};
 use kerolox_core::group::Group;
 use kerolox_core::topic::Topic;
 use kerolox_store::{Store, StoreError};
+use parking_lot::Mutex;
 
 use crate::delivery::{Deliveries, cursors};
 
@@ -17,17 +18,17 @@ pub struct Losses(Arc<Mutex<UnreadLosses>>);
 impl Losses {
     /// Counts what was removed.
     pub fn note(&self, unread: &UnreadLosses) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).absorb(unread);
+        self.0.lock().absorb(unread);
     }
 
     /// Messages that are gone unread at a place.
     pub fn at(&self, place: &LossPlace) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).at(place)
+        self.0.lock().at(place)
     }
 
     /// All of it.
     pub fn all(&self) -> UnreadLosses {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }
 

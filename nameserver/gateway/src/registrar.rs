@@ -1,6 +1,6 @@
 //! The broker's side of the registry: one task per nameserver that registers, keeps the lease and brings home the routes.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kerolox_model::limits::{HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW};
@@ -8,6 +8,7 @@ use kerolox_proto::kerolox::registry_client::RegistryClient;
 use kerolox_proto::kerolox::{RegisterRequest, UnregisterRequest};
 use kerolox_runtime::process::Shutdown;
 use kerolox_runtime::supervisor::Supervisor;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
@@ -89,7 +90,7 @@ impl Registrar {
     }
 
     fn members(&self) -> MutexGuard<'_, Vec<watch::Receiver<Progress>>> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+        self.members.lock()
     }
 
     fn start_member(

@@ -15,10 +15,11 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
+use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
 use crate::process::Shutdown;
@@ -229,12 +230,12 @@ struct TasksAtWork(Arc<Mutex<BTreeMap<&'static str, usize>>>);
 
 impl TasksAtWork {
     fn enter(&self, name: &'static str) -> TaskAtWork {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
+        *self.0.lock().entry(name).or_default() += 1;
         TaskAtWork { all: self.clone(), name }
     }
 
     fn names(&self) -> Vec<&'static str> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+        self.0.lock().keys().copied().collect()
     }
 }
 
@@ -246,7 +247,7 @@ struct TaskAtWork {
 
 impl Drop for TaskAtWork {
     fn drop(&mut self) {
-        let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.0.lock();
         if let Some(number) = all.get_mut(self.name) {
             *number -= 1;
             if *number == 0 {

@@ -1,12 +1,13 @@
 //! What the leading nameserver does: hears members, decides, proposes, and makes sure that it leads.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kerolox_controller::{Command, Groups, Policy, Refusal, Reply, Watch, Why, decide, why_elect};
 use kerolox_runtime::supervisor::Supervisor;
 use openraft::error::{CheckIsLeaderError, RaftError};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tonic::Status;
 
@@ -36,7 +37,7 @@ impl Tenure {
     /// What this leader has heard.
     pub(super) fn watch(&self) -> MutexGuard<'_, Watch> {
         // A panic ends the process, so nobody sees what one left behind.
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watch.lock()
     }
 }
 

@@ -1,11 +1,12 @@
 //! The groups as far as the log has come, as the library wants them. Kept in memory; durable as the log and its snapshots.
 
 use std::io::Cursor;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 
 use kerolox_controller::{Groups, Reply};
 use openraft::storage::RaftStateMachine;
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
 use super::log::blocking;
@@ -55,11 +56,11 @@ impl Machine {
 
     fn read(&self) -> RwLockReadGuard<'_, Applied> {
         // A panic ends the process, so nobody sees what one left behind.
-        self.applied.read().unwrap_or_else(PoisonError::into_inner)
+        self.applied.read()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Applied> {
-        self.applied.write().unwrap_or_else(PoisonError::into_inner)
+        self.applied.write()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The admin interface of this broker.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use kerolox_core::group::Group;
@@ -15,6 +15,7 @@ use kerolox_gateway::clients::Clients;
 use kerolox_gateway::telemetry::{SettingsPolicy, push_settings};
 use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::broker_admin_server::{BrokerAdmin, BrokerAdminServer};
+use parking_lot::Mutex;
 use tonic::{Request, Response, Status};
 
 use super::dead_letters;
@@ -78,11 +79,11 @@ impl Default for Quiet {
 impl Quiet {
     /// It begins anew.
     pub(crate) fn broken(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.0.lock() = Instant::now();
     }
 
     fn elapsed_ms(&self) -> u64 {
-        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *self.0.lock();
         u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }

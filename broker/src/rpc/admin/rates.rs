@@ -1,8 +1,9 @@
 //! How many messages a second come and go.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// How often totals are noted.
 pub(super) const SAMPLED: Duration = Duration::from_secs(1);
@@ -16,7 +17,7 @@ pub(crate) struct Rates(Mutex<VecDeque<(Instant, (u64, u64))>>);
 impl Rates {
     /// Notes totals.
     pub(super) fn note(&self, now: Instant, totals: (u64, u64)) {
-        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut noted = self.0.lock();
         noted.push_back((now, totals));
         while noted.len() > SAMPLES {
             noted.pop_front();
@@ -25,7 +26,7 @@ impl Rates {
 
     /// What was added a second since the oldest totals that are known; nothing before the first ones are.
     pub(super) fn now(&self, now: Instant, totals: (u64, u64)) -> (f64, f64) {
-        let noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = self.0.lock();
         let Some((since, (came, went))) = noted.front() else { return (0.0, 0.0) };
         let seconds = now.saturating_duration_since(*since).as_secs_f64();
         if seconds == 0.0 {

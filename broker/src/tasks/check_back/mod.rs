@@ -6,10 +6,11 @@ mod webhook_hosts;
 pub use webhook::{WebhookCounts, Webhooks, secret as webhook_secret};
 pub use webhook_hosts::{WebhookHost, WebhookHosts};
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
+use parking_lot::{Mutex, MutexGuard};
 
 use kerolox_core::record::{ProgressRecord, Record};
 use kerolox_core::transaction::{
@@ -147,8 +148,8 @@ impl Checker {
         Ok(())
     }
 
-    fn deserted(&self) -> std::sync::MutexGuard<'_, DesertedTopics> {
-        self.deserted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn deserted(&self) -> MutexGuard<'_, DesertedTopics> {
+        self.deserted.lock()
     }
 
     /// Deals with everything that is due behind what was passed over; `false` when that could not be logged.

@@ -5,8 +5,9 @@
 
 mod passed;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tonic::Extensions;
 
 pub use passed::PassedAnswers;
@@ -47,7 +48,7 @@ impl AnswerWay {
         let either = || -> LostAnswer {
             let lost = Arc::clone(&lost);
             Box::new(move || {
-                let lost = lost.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let lost = lost.lock().take();
                 if let Some(lost) = lost {
                     lost();
                 }

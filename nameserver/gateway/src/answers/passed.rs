@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kerolox_runtime::listen::LostAnswer;
+use parking_lot::Mutex;
 
 /// How long a server that passed a call on may take to say that it broke: longer than it takes that one to find a dead line.
 const REMEMBERED: Duration = Duration::from_secs(70);
@@ -33,7 +33,7 @@ impl fmt::Debug for PassedAnswers {
 impl PassedAnswers {
     /// The call of this number broke at the server that had passed it on.
     pub fn broke(&self, number: &str) {
-        let lost = self.0.lock().unwrap_or_else(PoisonError::into_inner).take(number);
+        let lost = self.0.lock().take(number);
         if let Some(lost) = lost {
             lost();
         }
@@ -41,7 +41,7 @@ impl PassedAnswers {
 
     /// An answer was sent.
     pub(super) fn sent(&self, number: String, items: usize, lost: LostAnswer) {
-        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut remembered = self.0.lock();
         let now = Instant::now();
         remembered.items += items;
         remembered.sent.push_back((now, number.clone()));
@@ -78,15 +78,15 @@ mod tests {
         let (answers, seen) = (PassedAnswers::default(), Arc::new(Mutex::new(Vec::new())));
         for number in ["one", "two"] {
             let seen = seen.clone();
-            answers.sent(number.to_owned(), 1, Box::new(move || seen.lock().unwrap().push(number)));
+            answers.sent(number.to_owned(), 1, Box::new(move || seen.lock().push(number)));
         }
         answers.broke("two");
         answers.broke("two");
         answers.broke("three");
-        assert_eq!(*seen.lock().unwrap(), ["two"]);
+        assert_eq!(*seen.lock(), ["two"]);
         answers.sent("many".to_owned(), ITEMS_MAX, Box::new(|| {}));
         answers.broke("one");
-        assert_eq!(seen.lock().unwrap().len(), 1, "a bounded number is remembered");
-        assert_eq!(answers.0.lock().unwrap().items, ITEMS_MAX);
+        assert_eq!(seen.lock().len(), 1, "a bounded number is remembered");
+        assert_eq!(answers.0.lock().items, ITEMS_MAX);
     }
 }

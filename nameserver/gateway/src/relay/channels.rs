@@ -1,11 +1,11 @@
 //! Connections to brokers, one per address, shared by all relayed calls.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use kerolox_model::limits::{GRPC_DECODE_BYTES_MAX, HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW};
 use kerolox_proto::v2::Code;
+use parking_lot::Mutex;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 
@@ -30,7 +30,7 @@ impl Channels {
 
     /// The shared connection to `address`, which is made on first use and again after it broke.
     pub(crate) fn channel(&self, address: &BrokerAddress, routes: &Routes) -> Result<Channel, Refusal> {
-        let mut by_address = self.by_address.lock().expect("nothing panics while it holds this lock");
+        let mut by_address = self.by_address.lock();
         if let Some(channel) = by_address.get(address) {
             return Ok(channel.clone());
         }

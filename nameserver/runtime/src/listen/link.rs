@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
+use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
 
 use super::ConnectionInfo;
@@ -106,7 +107,7 @@ impl Link {
     }
 
     fn lock(&self) -> MutexGuard<'_, Slab<Arc<Work>>> {
-        self.works.lock().unwrap_or_else(PoisonError::into_inner)
+        self.works.lock()
     }
 
     /// A call begins. Returns what it is known by.

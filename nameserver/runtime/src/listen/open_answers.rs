@@ -9,8 +9,9 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// A peer that is heard this long after an answer was written has got it.
 const ARRIVED_AFTER: Duration = Duration::from_secs(5);
@@ -78,7 +79,7 @@ impl OpenAnswers {
 
     /// The connection has ended, closed by its peer with a goodbye or not.
     pub(super) fn end(&self, is_goodbye: bool) {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let open = self.open.lock().take();
         let Some(mut open) = open else { return };
         open.forget_arrived(self.heard_ms.load(Ordering::Relaxed));
         let lost =
@@ -91,7 +92,7 @@ impl OpenAnswers {
     }
 
     fn put(&self, answer: Answer) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         match &mut *open {
             Some(open) => {
                 open.forget_arrived(self.heard_ms.load(Ordering::Relaxed));
@@ -140,7 +141,7 @@ mod tests {
 
     fn write(answers: &OpenAnswers, seen: &Seen, at_ms: u64, items: usize) {
         let seen = seen.clone();
-        let lost = Box::new(move || seen.lock().unwrap().push(at_ms));
+        let lost = Box::new(move || seen.lock().push(at_ms));
         answers.put(Answer { written_ms: at_ms, items, reader: AnswerReader::Client, lost });
     }
 
@@ -152,11 +153,11 @@ mod tests {
         }
         answers.heard_ms.store(7_000, Ordering::Relaxed);
         answers.end(false);
-        assert_eq!(*seen.lock().unwrap(), [3_000], "the peer was not heard 5 s after it");
+        assert_eq!(*seen.lock(), [3_000], "the peer was not heard 5 s after it");
         write(&answers, &seen, 9_000, 1);
-        assert_eq!(*seen.lock().unwrap(), [3_000, 9_000], "the connection had ended");
+        assert_eq!(*seen.lock(), [3_000, 9_000], "the connection had ended");
         answers.end(false);
-        assert_eq!(seen.lock().unwrap().len(), 2, "each is lost once");
+        assert_eq!(seen.lock().len(), 2, "each is lost once");
     }
 
     #[test]
@@ -164,10 +165,10 @@ mod tests {
         let (answers, seen) = (OpenAnswers::default(), Seen::default());
         for reader in [AnswerReader::Client, AnswerReader::Server] {
             let seen = seen.clone();
-            answers.written(1, reader, Box::new(move || seen.lock().unwrap().push(reader as u64)));
+            answers.written(1, reader, Box::new(move || seen.lock().push(reader as u64)));
         }
         answers.end(true);
-        assert_eq!(*seen.lock().unwrap(), [AnswerReader::Server as u64]);
+        assert_eq!(*seen.lock(), [AnswerReader::Server as u64]);
     }
 
     #[test]
@@ -177,6 +178,6 @@ mod tests {
             write(&answers, &seen, at_ms, ITEMS_MAX / 2);
         }
         answers.end(false);
-        assert_eq!(*seen.lock().unwrap(), [2, 3]);
+        assert_eq!(*seen.lock(), [2, 3]);
     }
 }
