@@ -1,7 +1,6 @@
 //! Carries out what the member's machine decides: inputs go in here, from whatever thread, and effects are done or handed on.
 
 use std::collections::VecDeque;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use kerolox_proto::kerolox::{GroupMember as WireMember, GroupState};
@@ -78,7 +77,7 @@ impl Group {
 
     /// Makes a version of the record durable. What cannot be saved is not acted upon, and is tried again with the next input.
     fn save(&self, version: u64, record: MemberRecord) -> MemberInput {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.file.lock();
         match file.member.save(version, record) {
             Ok(()) => {
                 file.troubles.end();

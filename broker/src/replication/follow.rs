@@ -1,6 +1,6 @@
 //! The slave's end of the stream: copies the log, says what is on its disk, and applies what is confirmed.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -14,6 +14,7 @@ use kerolox_replication::{
     LogRepair, MemberEffect, MemberInput, handshake,
 };
 use kerolox_store::{Store, StoreError};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -324,7 +325,7 @@ struct Confirmed {
 
 impl Confirmed {
     fn lock(&self) -> MutexGuard<'_, (u64, bool)> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        self.now.lock()
     }
 
     fn reach(&self, position: u64) {
@@ -343,7 +344,8 @@ impl Confirmed {
     /// Waits until there is more than `applied`, and says up to where; `None` when nothing more is to come.
     fn beyond(&self, applied: u64) -> Option<u64> {
         let has_nothing = |now: &mut (u64, bool)| now.0 <= applied && !now.1;
-        let now = self.changed.wait_while(self.lock(), has_nothing).unwrap_or_else(PoisonError::into_inner);
+        let mut now = self.lock();
+        self.changed.wait_while(&mut now, has_nothing);
         (!now.1).then_some(now.0)
     }
 }

@@ -18,8 +18,8 @@ mod server;
 mod status;
 mod stores;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kerolox_client::admin::controller::ControllerClient;
 use kerolox_core::flush::Flush;
@@ -27,6 +27,7 @@ use kerolox_proto::kerolox::GroupState;
 use kerolox_replication::{DutyOrder, GroupMember, MemberId, MemberRecord, MemberRole, MemberSettings};
 use kerolox_runtime::reminder::Reminder;
 use kerolox_store::clock_reading;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::ReplicationConfig;
@@ -211,20 +212,20 @@ impl Group {
 
     /// Why the controller does not take this broker for a member; for health checks.
     pub(crate) fn disowned(&self) -> Option<String> {
-        self.disowned.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.disowned.lock().clone()
     }
 
     fn set_disowned(&self, reason: Option<String>) {
-        *self.disowned.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        *self.disowned.lock() = reason;
     }
 
     /// Why this member does not follow its master, although it could; for health checks.
     pub(crate) fn refuses(&self) -> Option<String> {
-        self.refuses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.refuses.lock().clone()
     }
 
     fn set_refuses(&self, reason: Option<String>) {
-        *self.refuses.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        *self.refuses.lock() = reason;
     }
 
     /// Why this member must not rule, as far as administrators and its own store say.
@@ -264,6 +265,6 @@ impl Group {
     }
 
     fn member(&self) -> MutexGuard<'_, GroupMember> {
-        self.member.lock().unwrap_or_else(PoisonError::into_inner)
+        self.member.lock()
     }
 }

@@ -3,8 +3,8 @@
 //! from the own disk.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use kerolox_proto::kerolox::{Extent, ReadRecordsRequest, ReadRecordsResponse};
 use kerolox_replication::{FollowerView, MemberId};
 use kerolox_store::{QueueEntry, Store};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
@@ -92,7 +93,7 @@ impl RemoteReader {
     /// `None` when the slave does not answer in time, or did not lately.
     async fn ask(&self, address: &str, wanted: &[QueueEntry]) -> Option<Vec<Bytes>> {
         let channel = {
-            let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut connections = self.connections.lock();
             let (channel, left_alone) = match connections.get(address) {
                 Some(connection) => connection.clone(),
                 None => {
@@ -122,7 +123,7 @@ impl RemoteReader {
             Err(_) => format!("no answer within {ANSWER:?}"),
         };
         tracing::warn!(slave = address, reason, "messages are read here instead of at the slave");
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connections = self.connections.lock();
         if let Some((_, left_alone)) = connections.get_mut(address) {
             *left_alone = Some(Instant::now() + PAUSE);
         }

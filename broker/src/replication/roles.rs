@@ -1,6 +1,6 @@
 //! What this member has at work: leading, following a master, or neither. One thing after the other, by one task, as its machine orders.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerolox_replication::{DutyOrder, FollowTarget, LogEnds, MemberDuty, MemberInput};
@@ -116,7 +116,7 @@ impl Member {
         let (mut seen, mut orders) = (self.group.seen(), self.group.order.subscribe());
         let stopping = shutdown.requested();
         tokio::pin!(stopping);
-        let asking = self.group.asking.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let asking = self.group.asking.lock().take();
         let mut asking = asking.expect("one task changes roles");
         let mut deadline = None;
         loop {

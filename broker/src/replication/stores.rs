@@ -1,12 +1,13 @@
 //! How a member's store is opened, made anew and given up.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use kerolox_log::Salt;
 use kerolox_log::fs::Folder;
 use kerolox_runtime::data_folder::DataFolder;
 use kerolox_store::state::StateMachine;
 use kerolox_store::{GuardedClock, StateEvent, Store, StoreError, StoreOptions};
+use parking_lot::RwLock;
 
 use crate::index_folder::IndexFolder;
 
@@ -17,11 +18,11 @@ pub(crate) struct StoreCell(Arc<RwLock<Option<Arc<Store>>>>);
 impl StoreCell {
     /// The store, if it is open.
     pub(crate) fn get(&self) -> Option<Arc<Store>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.read().clone()
     }
 
     pub(crate) fn set(&self, store: Option<Arc<Store>>) -> Option<Arc<Store>> {
-        std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), store)
+        std::mem::replace(&mut *self.0.write(), store)
     }
 }
 
