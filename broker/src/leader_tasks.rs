@@ -42,6 +42,7 @@ pub(crate) struct LeaderTasks<'a> {
 impl LeaderTasks<'_> {
     /// Begins all of them under `tasks`.
     pub(crate) fn start(&self, tasks: &Supervisor, heard: Heard, changes: MetadataChanges) {
+        // Without it changes are refused: whoever waits for one is told that the log is closed.
         tasks.once("metadata changes", changes.run());
         // Acknowledgements of the last calls are logged to the end.
         let (progress, log, metadata) =

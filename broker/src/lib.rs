@@ -32,6 +32,8 @@ mod rpc;
 mod serving;
 mod setup;
 pub mod tasks;
+#[cfg(test)]
+mod test_store;
 mod wire;
 
 pub use broker::{Broker, BrokerError};

@@ -140,3 +140,64 @@ impl LogClient {
         self.confirmed(applied)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kerolox_core::record::{MessageHeader, MessageRecord, MetaChange, MetaRecord, ProgressRecord};
+    use kerolox_store::ApplyOutcome;
+
+    use super::*;
+    use crate::test_store::store_in_memory;
+
+    fn client() -> (LogClient, DiskSpace) {
+        let space = DiskSpace::default();
+        let store = Arc::new(store_in_memory(1 << 20, || 1_000));
+        (LogClient::new(store, &BrokerConfig::default(), space.clone(), None), space)
+    }
+
+    async fn with_topic(log: &LogClient) -> Topic {
+        let topic =
+            Topic { id: 1, name: "orders".into(), read_queues: 1, write_queues: 1, ..Topic::default() };
+        let record = Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(topic.clone())) });
+        log.propose(&record).await.expect("stored");
+        topic
+    }
+
+    fn message() -> Record {
+        let header = MessageHeader { topic_id: 1, message_id: "id".to_owned(), ..MessageHeader::default() };
+        Record::Message(MessageRecord { header, system: "".into(), content: "x".into() })
+    }
+
+    #[tokio::test]
+    async fn a_disk_without_room_refuses_messages_and_nothing_else() {
+        let (log, space) = client();
+        let topic = with_topic(&log).await;
+        let stored = log.propose_for(&topic, &[message(), message()], None).await.expect("stored");
+        let places: Vec<_> = stored.iter().map(|applied| applied.outcome.clone()).collect();
+        let visible = |offset| ApplyOutcome::Visible { queue: 0, offset };
+        assert_eq!(places, [visible(0), visible(1)]);
+        space.ran_out();
+        let refused = log.propose_for(&topic, &[message()], None).await;
+        assert!(matches!(refused, Err(ProposeError::NoRoom)), "{refused:?}");
+        log.propose(&Record::Progress(ProgressRecord::new([]))).await.expect("acknowledgements go on");
+    }
+
+    /// What was proposed is stored before anybody asks for the outcome.
+    #[tokio::test]
+    async fn a_record_stays_when_nobody_waits_for_it() {
+        let (log, _) = client();
+        let topic = with_topic(&log).await;
+        drop(log.propose_for(&topic, &[message()], None));
+        let next = log.propose_for(&topic, &[message()], None).await.expect("stored");
+        assert_eq!(next[0].outcome, ApplyOutcome::Visible { queue: 0, offset: 1 });
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_closed_takes_nothing() {
+        let (log, _) = client();
+        log.store().close();
+        let topic = Topic { id: 1, ..Topic::default() };
+        let refused = log.propose_for(&topic, &[message()], None).await;
+        assert!(matches!(refused, Err(ProposeError::Closed)), "{refused:?}");
+    }
+}

@@ -1,31 +1,20 @@
 //! Changes of topics and lite topics against a real store in memory.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use kerolox_core::group::GroupChange;
 use kerolox_core::topic::TopicChange;
-use kerolox_log::fs::MemFolder;
-use kerolox_log::{LogOptions, Salt};
-use kerolox_store::kv::MemKv;
-use kerolox_store::{ProposeError, Store, StoreOptions};
+use kerolox_store::ProposeError;
 
 use super::{BrokerMetadata, ChangeError, LiteError, MetadataChanges};
 use crate::config::BrokerConfig;
 use crate::log_client::LogClient;
 use crate::tasks::retention::DiskSpace;
+use crate::test_store::store_in_memory;
 
 /// A broker's metadata, and the task that changes them, which does not run yet.
 fn metadata() -> (BrokerMetadata, MetadataChanges, DiskSpace) {
-    let options = StoreOptions {
-        broker: "a".to_owned(),
-        log: LogOptions { segment_bytes: 1 << 20, ..LogOptions::new(Salt::new(7)) },
-        waiting_bytes_max: 1 << 20,
-        flush_interval: Duration::from_millis(5),
-        tail_bytes: 0,
-    };
-    let (log, kv) = (Arc::new(MemFolder::new()), Arc::new(MemKv::default()));
-    let store = Store::open(options, log, kv, || 1_000, |_| {}).expect("opens");
+    let store = store_in_memory(1 << 20, || 1_000);
     let space = DiskSpace::default();
     let log = LogClient::new(Arc::new(store), &BrokerConfig::default(), space.clone(), None);
     let (metadata, changes) = BrokerMetadata::new(log, 8);

@@ -187,10 +187,9 @@ mod tests {
     use super::*;
     use kerolox_core::record::{MessageHeader, MessageRecord, MetaChange, MetaRecord, Record};
     use kerolox_core::topic::Topic;
-    use kerolox_log::fs::MemFolder;
-    use kerolox_log::{LogOptions, Salt};
-    use kerolox_store::kv::MemKv;
-    use kerolox_store::{GuardedClock, StoreOptions};
+    use kerolox_store::GuardedClock;
+
+    use crate::test_store::store_in_memory;
 
     const START_MS: i64 = 1_700_000_000_000;
     const DAY_MS: i64 = 24 * 3_600_000;
@@ -216,15 +215,7 @@ mod tests {
                     move || monotonic.load(Ordering::Relaxed).unsigned_abs(),
                 )
             };
-            let options = StoreOptions {
-                broker: "a".to_owned(),
-                log: LogOptions { segment_bytes: 8192, ..LogOptions::new(Salt::new(7)) },
-                waiting_bytes_max: 1 << 20,
-                flush_interval: Duration::from_millis(5),
-                tail_bytes: 0,
-            };
-            let (log, kv) = (Arc::new(MemFolder::new()), Arc::new(MemKv::default()));
-            let store = Store::open(options, log, kv, move || clock.now_ms(), |_| {}).expect("opens");
+            let store = store_in_memory(8192, move || clock.now_ms());
             let folder = tempfile::tempdir().expect("made");
             let task = RetentionTask {
                 store: Arc::new(store),
