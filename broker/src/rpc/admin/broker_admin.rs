@@ -1,7 +1,7 @@
 //! The admin interface of this broker.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use kerolox_core::group::Group;
@@ -15,15 +15,14 @@ use kerolox_gateway::clients::Clients;
 use kerolox_gateway::telemetry::{SettingsPolicy, push_settings};
 use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::broker_admin_server::{BrokerAdmin, BrokerAdminServer};
-use parking_lot::Mutex;
 use tonic::{Request, Response, Status};
 
+use super::counters::Counters;
 use super::dead_letters;
 use super::explain;
 use super::groups::{self, Plan};
 use super::lite_topics;
 use super::query::query;
-use super::rates::{self, Rates};
 use super::rpc_error::RpcError;
 use super::timers;
 use crate::announce::Announcer;
@@ -33,60 +32,6 @@ use crate::metadata::{BrokerMetadata, ChangeError};
 use crate::pace::{Caller, Lookups};
 use crate::tasks::check_back::WebhookHosts;
 use crate::tasks::early_removal::Losses;
-
-/// What is counted since the process started.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) messages_in: AtomicU64,
-    pub(crate) messages_out: AtomicU64,
-    /// Which queue is next for messages whose producer does not choose.
-    pub(crate) turn: AtomicU32,
-    /// While writing is withheld.
-    pub(crate) quiet: Quiet,
-    pub(crate) rates: Rates,
-}
-
-impl Counters {
-    /// Messages a second that came and went lately.
-    pub(crate) fn per_second(&self) -> (f64, f64) {
-        self.rates.now(Instant::now(), self.totals())
-    }
-
-    fn totals(&self) -> (u64, u64) {
-        (self.messages_in.load(Ordering::Relaxed), self.messages_out.load(Ordering::Relaxed))
-    }
-
-    /// Keeps the rates up to date; runs as long as the runtime.
-    pub(crate) async fn keep_rates(self: Arc<Self>) {
-        let mut ticks = tokio::time::interval(rates::SAMPLED);
-        loop {
-            ticks.tick().await;
-            self.rates.note(Instant::now(), self.totals());
-        }
-    }
-}
-
-/// Since when nobody has sent anything here.
-#[derive(Debug)]
-pub(crate) struct Quiet(Mutex<Instant>);
-
-impl Default for Quiet {
-    fn default() -> Self {
-        Self(Mutex::new(Instant::now()))
-    }
-}
-
-impl Quiet {
-    /// It begins anew.
-    pub(crate) fn broken(&self) {
-        *self.0.lock() = Instant::now();
-    }
-
-    fn elapsed_ms(&self) -> u64 {
-        let since = *self.0.lock();
-        u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
 
 /// The service behind `mqadmin`.
 pub(crate) struct Admin {

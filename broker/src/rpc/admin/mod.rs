@@ -1,6 +1,7 @@
 //! The administration of `kerolox.v1`: BrokerAdmin and Transactions, one file for each family of calls.
 
 mod broker_admin;
+mod counters;
 mod dead_letters;
 mod explain;
 mod groups;
@@ -12,5 +13,6 @@ mod timers;
 mod transactions;
 mod transactions_service;
 
-pub(crate) use broker_admin::{Admin, Counters};
+pub(crate) use broker_admin::Admin;
+pub(crate) use counters::Counters;
 pub(crate) use transactions_service::TransactionsService;
