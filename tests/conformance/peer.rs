@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::TokioIo;
+use kerolox_harness::ServerProcess;
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
 use kerolox_proto::v2::receive_message_response::Content;
 use kerolox_proto::v2::{self, Code, MessageType};
-use kerolox_tests::process::Server;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -49,7 +49,7 @@ macro_rules! unary {
 
 impl Peer {
     /// A client with an id of its own.
-    pub(crate) async fn connect(server: &Server, transport: Transport) -> Self {
+    pub(crate) async fn connect(server: &ServerProcess, transport: Transport) -> Self {
         let address = server.address().expect("the server was started").to_owned();
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
         Self::over(connect(server, transport, endpoint).await)
@@ -217,7 +217,7 @@ impl Peer {
 }
 
 /// A channel to a server over a transport, with the server's own certificate trusted.
-pub(crate) async fn connect(server: &Server, transport: Transport, endpoint: Endpoint) -> Channel {
+pub(crate) async fn connect(server: &ServerProcess, transport: Transport, endpoint: Endpoint) -> Channel {
     match transport {
         Transport::Plain => endpoint.connect().await.expect("a connection"),
         Transport::Tls => {
@@ -239,12 +239,12 @@ async fn encrypted(
 }
 
 /// The certificate that a server made for itself.
-pub(crate) fn certificate(server: &Server) -> CertificateDer<'static> {
+pub(crate) fn certificate(server: &ServerProcess) -> CertificateDer<'static> {
     let file = server.data().join("tls/development-cert.pem");
     CertificateDer::from_pem_file(file).expect("the server made a certificate")
 }
 
-fn trusting(server: &Server) -> ClientConfig {
+fn trusting(server: &ServerProcess) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(certificate(server)).expect("a certificate");
     let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))

@@ -267,7 +267,7 @@ async fn c37_a_heartbeat_needs_no_settings(setting: Setting) {
         }
     }
     // Rust's SDK sends one every 30 s, so a client is remembered three times as long.
-    let program = kerolox_tests::process::Server::program("broker").expect("the program was built");
+    let program = kerolox_harness::built_program("broker").expect("the program was built");
     let printed = std::process::Command::new(program).arg("--print-config").output().expect("it runs");
     let config = String::from_utf8(printed.stdout).expect("text");
     let expiry = config.lines().find_map(|line| line.strip_prefix("expiry = ")).expect("clients.expiry");

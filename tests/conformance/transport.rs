@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use kerolox_harness::ServerProcess;
 use kerolox_proto::v2::{self, Code};
-use kerolox_tests::process::Server;
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::default_provider;
@@ -198,7 +198,7 @@ async fn c10_business_errors_are_grpc_ok(setting: Setting) {
 
 /// What one handshake shows: protocol by ALPN, certificate, version, and whether a client certificate was asked for.
 async fn handshake(
-    server: &Server,
+    server: &ServerProcess,
     version: &'static SupportedProtocolVersion,
 ) -> (Vec<u8>, CertificateDer<'static>, ProtocolVersion, bool) {
     let asked = Arc::new(WasAsked::default());

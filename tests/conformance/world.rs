@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use kerolox_harness::{ServerProcess, built_program};
 use kerolox_proto::kerolox::broker_admin_client::BrokerAdminClient;
 use kerolox_proto::kerolox::{UpdateGroupRequest, UpdateTopicRequest};
-use kerolox_tests::process::Server;
 use tempfile::TempDir;
 use tonic::transport::Endpoint;
 
@@ -30,9 +30,9 @@ pub(crate) struct Setting {
 
 /// A nameserver, and the brokers [`A`] and [`B`].
 pub(crate) struct World {
-    pub(crate) nameserver: Server,
-    pub(crate) a: Server,
-    pub(crate) b: Server,
+    pub(crate) nameserver: ServerProcess,
+    pub(crate) a: ServerProcess,
+    pub(crate) b: ServerProcess,
     folder: TempDir,
 }
 
@@ -49,8 +49,8 @@ impl World {
             environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         let start = move || {
             let folder = tempfile::tempdir().expect("a temporary folder");
-            let program = |name| Server::program(name).expect("the program was built");
-            let mut nameserver = Server::new("nameserver", &program("nameserver"), folder.path(), &[]);
+            let program = |name| built_program(name).expect("the program was built");
+            let mut nameserver = ServerProcess::new("nameserver", &program("nameserver"), folder.path(), &[]);
             nameserver.start().expect("the nameserver starts");
             let address = nameserver.address().expect("it serves").to_owned();
             let broker = |name: &str| {
@@ -59,7 +59,7 @@ impl World {
                 all.extend(["--transaction-first-check", &seconds, "--transaction-check-interval", &seconds]);
                 all.extend(["--transaction-check-max", &max]);
                 all.extend(flags.iter().map(String::as_str));
-                let mut server = Server::new(name, &program("broker"), folder.path(), &all)
+                let mut server = ServerProcess::new(name, &program("broker"), folder.path(), &all)
                     .env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "64MiB");
                 for (name, value) in &environment {
                     server = server.env(name, value);
@@ -87,7 +87,7 @@ impl World {
     }
 
     /// A topic with a name of its own on some brokers, known to all servers; 2 in `perm` is write, 4 is read.
-    pub(crate) async fn topic_on(&self, brokers: &[&Server], kind: &str, perm: u32) -> String {
+    pub(crate) async fn topic_on(&self, brokers: &[&ServerProcess], kind: &str, perm: u32) -> String {
         let name = new_name("topic");
         for broker in brokers {
             let request = UpdateTopicRequest {
@@ -132,7 +132,7 @@ impl World {
     }
 }
 
-async fn admin(broker: &Server) -> BrokerAdminClient<tonic::transport::Channel> {
+async fn admin(broker: &ServerProcess) -> BrokerAdminClient<tonic::transport::Channel> {
     let address = broker.address().expect("it serves");
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
     BrokerAdminClient::new(endpoint.connect().await.expect("a connection"))

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Message};
+use kerolox_harness::ServerProcess;
 use kerolox_proto::kerolox::registry_client::RegistryClient;
 use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use kerolox_proto::kerolox::server_client::ServerClient;
@@ -15,7 +16,6 @@ use kerolox_proto::v2::receive_message_response::Content;
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::telemetry_command::Command;
 use kerolox_proto::v2::{self, Code};
-use kerolox_tests::process::Server;
 use tonic::Request;
 use tonic::transport::Endpoint;
 
@@ -30,7 +30,7 @@ fn from<T>(client: &str, message: T) -> Request<T> {
 }
 
 /// The status of one receive of "orders".
-async fn receive(broker: &Server, client: &str, group: &str) -> v2::Status {
+async fn receive(broker: &ServerProcess, client: &str, group: &str) -> v2::Status {
     let request = v2::ReceiveMessageRequest {
         group: resource(group),
         message_queue: Some(v2::MessageQueue {
@@ -117,7 +117,7 @@ async fn members_of_broadcast_groups_are_bounded() {
     assert_eq!(receive(broker, "host-1@one", "news").await.code(), Code::MessageNotFound);
 }
 
-async fn send(broker: &Server, client: &str, topic: &str) -> v2::Status {
+async fn send(broker: &ServerProcess, client: &str, topic: &str) -> v2::Status {
     let system = v2::SystemProperties {
         message_id: format!("{client} {topic}"),
         message_type: v2::MessageType::Normal.into(),

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kerolox_client::{Client, FilterExpression};
+use kerolox_harness::ServerProcess;
 use kerolox_proto::v2::{self, Code};
-use kerolox_tests::process::Server;
 
 use crate::support::{
     PATIENCE, Servers, code, consume, eventually, expect_nothing, from_client, message, raw, receive,
@@ -20,7 +20,7 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 const SLACK: Duration = Duration::from_millis(700);
 
 /// The broker groups in the route of "orders" as `server` tells it; `None` when it knows no such topic, or no broker.
-async fn route(server: &Server) -> Option<BTreeSet<String>> {
+async fn route(server: &ServerProcess) -> Option<BTreeSet<String>> {
     let request = v2::QueryRouteRequest { topic: resource("orders"), endpoints: None };
     let answer = raw(server).await.query_route(from_client(request)).await.unwrap().into_inner();
     match code(answer.status) {
@@ -112,7 +112,7 @@ async fn a_restarted_nameserver_learns_the_routes_from_the_brokers() {
     let mut servers = two_brokers().await;
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     let consumer = servers.consumer("billing", "orders").await;
-    for stop in [Server::kill, Server::stop] {
+    for stop in [ServerProcess::kill, ServerProcess::stop] {
         stop(&mut servers.nameservers[0]).unwrap();
         producer.send(message("orders", "without a nameserver")).await.unwrap();
         assert_eq!(consume(&consumer, 1).await, ["without a nameserver"]);

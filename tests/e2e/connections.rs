@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use kerolox_tests::process::Server;
+use kerolox_harness::{ServerProcess, built_program};
 use tokio::net::TcpSocket;
 
 use crate::support::{PATIENCE, Servers, consume, eventually, message};
@@ -14,7 +14,7 @@ const TOPIC: &str = "orders";
 const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// A connection from another address of this machine.
-async fn dial(server: &Server, host: u8) -> TcpStream {
+async fn dial(server: &ServerProcess, host: u8) -> TcpStream {
     let there: SocketAddr = server.address().unwrap().parse().unwrap();
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, host], 0).into()).unwrap();
@@ -41,7 +41,7 @@ fn is_closed(mut stream: &TcpStream, patience: Duration) -> bool {
     }
 }
 
-fn open_files(server: &Server) -> usize {
+fn open_files(server: &ServerProcess) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", server.pid().unwrap())).unwrap().count()
 }
 
@@ -104,7 +104,7 @@ async fn each_stage_before_the_first_call_ends() {
     for program in ["broker", "nameserver"] {
         let folder = tempfile::tempdir().unwrap();
         let flags: &[&str] = if program == "broker" { &["--standalone"] } else { &[] };
-        let mut server = Server::new(program, &Server::program(program).unwrap(), folder.path(), flags);
+        let mut server = ServerProcess::new(program, &built_program(program).unwrap(), folder.path(), flags);
         for (name, value) in [("GREETING", "1s"), ("FIRST_CALL", "3s")] {
             server = server.env(&format!("KEROLOX_{}__CONNECTIONS__{name}", program.to_uppercase()), value);
         }
@@ -142,7 +142,7 @@ async fn a_connection_that_was_used_may_be_idle() {
     let mut used = crate::support::raw(&servers.brokers[0]).await;
     let ask = || crate::support::from_client(kerolox_proto::v2::HeartbeatRequest::default());
     let _ = used.heartbeat(ask()).await;
-    let connected = |server: &Server| open_files(server);
+    let connected = |server: &ServerProcess| open_files(server);
     let before = connected(&servers.brokers[0]);
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(connected(&servers.brokers[0]) >= before, "the connection is there still");

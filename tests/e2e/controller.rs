@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use kerolox_harness::ServerProcess;
 use kerolox_proto::kerolox::ReportRequest;
 use kerolox_proto::kerolox::controller_client::ControllerClient;
-use kerolox_tests::process::Server;
 use serde_json::json;
 use tonic::transport::Endpoint;
 
@@ -64,7 +64,7 @@ async fn until(what: &str, mut check: impl FnMut() -> bool) {
 
 fn joining(servers: &mut Servers, id: usize) -> String {
     let flags = ["--join", "--id", &id.to_string()];
-    let mut nameserver: Server =
+    let mut nameserver: ServerProcess =
         server(&format!("nameserver-{id}"), "nameserver", servers.folder.path(), &flags);
     nameserver.start().unwrap();
     let address = nameserver.address().unwrap().to_owned();

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use kerolox_client::Address;
 use kerolox_client::admin::wire;
+use kerolox_harness::ServerProcess;
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
 use kerolox_proto::v2::receive_message_response::Content;
 use kerolox_proto::v2::retry_policy::Strategy;
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::telemetry_command::Command;
 use kerolox_proto::v2::{self, Code, MessageType};
-use kerolox_tests::process::Server;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -164,7 +164,7 @@ async fn servers() -> Servers {
     servers
 }
 
-fn access_points(servers: &Servers) -> [&Server; 2] {
+fn access_points(servers: &Servers) -> [&ServerProcess; 2] {
     [&servers.nameservers[0], &servers.brokers[0]]
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use kerolox_client::{Producer, RetryPolicy};
-use kerolox_tests::process::Server;
+use kerolox_harness::ServerProcess;
 
 use crate::check::{failed, names};
 use crate::replication::{create, group, in_sync, master};
@@ -17,7 +17,7 @@ async fn impatient_producer(servers: &Servers) -> Producer {
 }
 
 /// The server says that `words` happened: in its log, at its health port and in `mqadmin check`.
-async fn is_red(servers: &Servers, server: &Server, words: &str) {
+async fn is_red(servers: &Servers, server: &ServerProcess, words: &str) {
     let ready = async || server.probe("/readyz").unwrap();
     eventually("it is not ready", PATIENCE, async || ready().await.status == 503).await;
     let told = ready().await;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use kerolox_client::Address;
 use kerolox_client::admin::wire;
+use kerolox_harness::ServerProcess;
 use kerolox_proto::v2::{self, Code};
-use kerolox_tests::process::Server;
 
 use crate::replication::{group, in_sync, master};
 use crate::support::{
@@ -23,7 +23,7 @@ async fn create_topic(servers: &Servers, topic: &str, attributes: &[&str]) {
     create_at(servers, &servers.brokers[0], topic, attributes).await;
 }
 
-async fn create_at(servers: &Servers, broker: &Server, topic: &str, attributes: &[&str]) {
+async fn create_at(servers: &Servers, broker: &ServerProcess, topic: &str, attributes: &[&str]) {
     let request = wire::UpdateTopicRequest {
         name: topic.to_owned(),
         read_queues: Some(QUEUES),
@@ -54,7 +54,7 @@ fn normal(topic: &str, id: &str, keys: &[&str]) -> v2::Message {
 }
 
 /// Sends messages in one request; all must be taken.
-async fn send(server: &Server, messages: Vec<v2::Message>) -> Vec<v2::SendResultEntry> {
+async fn send(server: &ServerProcess, messages: Vec<v2::Message>) -> Vec<v2::SendResultEntry> {
     let request = from_client(v2::SendMessageRequest { messages });
     let answer = raw(server).await.send_message(request).await.unwrap().into_inner();
     assert_eq!(code(answer.status), Code::Ok);
@@ -62,11 +62,16 @@ async fn send(server: &Server, messages: Vec<v2::Message>) -> Vec<v2::SendResult
     answer.entries
 }
 
-async fn send_one(server: &Server, message: v2::Message) -> v2::SendResultEntry {
+async fn send_one(server: &ServerProcess, message: v2::Message) -> v2::SendResultEntry {
     send(server, vec![message]).await.remove(0)
 }
 
-async fn end(server: &Server, topic: &str, half: &v2::SendResultEntry, how: v2::TransactionResolution) {
+async fn end(
+    server: &ServerProcess,
+    topic: &str,
+    half: &v2::SendResultEntry,
+    how: v2::TransactionResolution,
+) {
     let request = v2::EndTransactionRequest {
         topic: resource(topic),
         message_id: half.message_id.clone(),
@@ -153,7 +158,7 @@ impl Storm {
     }
 
     /// Ends it; `asked` is to have one copy of each order then.
-    async fn end(self, servers: &Servers, asked: &Server) {
+    async fn end(self, servers: &Servers, asked: &ServerProcess) {
         self.stop.store(true, Ordering::Relaxed);
         let mut sent = BTreeSet::new();
         for producer in self.producers {

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Resolution};
+use kerolox_harness::ServerProcess;
 use kerolox_proto::v2::receive_message_response::Content;
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::telemetry_command::Command;
 use kerolox_proto::v2::{self, Code, TransactionResolution};
-use kerolox_tests::process::Server;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Streaming};
@@ -132,7 +132,7 @@ async fn a_producer_that_comes_back_to_its_broker_is_asked_at_once() {
 #[tokio::test]
 async fn the_rust_client_answers_a_broker_that_it_does_not_know() {
     let servers = Servers::cluster(1, &[A, B], &CHECKS_EVERY_SECOND);
-    let create = async |broker: &Server| {
+    let create = async |broker: &ServerProcess| {
         let request = wire::UpdateTopicRequest {
             name: "payments".to_owned(),
             attributes: vec!["+message.type=TRANSACTION".to_owned()],

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerolox_client::{Delivery, FilterExpression, Message, Producer, PushConsumer, Resolution, Verdict};
-use kerolox_tests::process::Server;
+use kerolox_harness::{ServerProcess, built_program};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -39,7 +39,7 @@ impl Reader {
 
     /// Types a line; `None` when it had to be stopped.
     fn types(&self, line: &str, limit: Duration) -> Option<Output> {
-        let programs = Server::program("mqadmin").unwrap().parent().unwrap().to_owned();
+        let programs = built_program("mqadmin").unwrap().parent().unwrap().to_owned();
         let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
         let seconds = limit.as_secs().to_string();
         let output = Command::new("timeout")
@@ -246,7 +246,7 @@ async fn each_example_of_the_help_runs_as_printed() {
                 let members = json(&format!("getSyncStateSet -n {} -b broker-a", world.ns));
                 let members = members["brokers"][0]["members"].as_array().unwrap().clone();
                 let third = members.iter().find(|member| member["id"] == 3).unwrap();
-                let is_it = |broker: &Server| third["address"] == broker.address().unwrap();
+                let is_it = |broker: &ServerProcess| third["address"] == broker.address().unwrap();
                 let third = world.servers.brokers.iter_mut().find(|broker| is_it(broker)).unwrap();
                 third.stop().unwrap();
                 std::os::unix::fs::symlink(third.data(), world.reader.home().join("data")).unwrap();

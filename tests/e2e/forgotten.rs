@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use kerolox_harness::ServerProcess;
 use kerolox_proto::kerolox::{DescribeGroupsRequest, ElectMasterRequest, GroupDescription};
-use kerolox_tests::process::Server;
 
 use crate::replication::{controller, create, group, in_sync, master};
 use crate::support::{PATIENCE, Servers, consume, eventually, message};
@@ -87,7 +87,7 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
 }
 
 /// Up to where a member has written down that the log is confirmed.
-fn confirmed(broker: &Server) -> u64 {
+fn confirmed(broker: &ServerProcess) -> u64 {
     let file = std::fs::read(broker.data().join("member.json")).unwrap();
     let file: serde_json::Value = serde_json::from_slice(&file).unwrap();
     file["confirmed"].as_u64().unwrap_or(0)
@@ -194,7 +194,7 @@ pub(crate) async fn operator_takes(servers: &Servers, choose: impl FnOnce(&Group
 }
 
 /// Whether a member has given up records: a copy of them lies beside its log.
-fn cut_something(broker: &Server) -> bool {
+fn cut_something(broker: &ServerProcess) -> bool {
     let mut files = std::fs::read_dir(broker.data().join("log")).unwrap();
     files.any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("cut-"))
 }

@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::process::Command;
 
 use kerolox_client::{Producer, SimpleConsumer};
+use kerolox_harness::SmallDisk;
 use kerolox_proto::v2;
-use kerolox_tests::small_disk::SmallDisk;
 
 use crate::support::{
     INVISIBLE_MIN, PATIENCE, Servers, broker, consume, eventually, expect_nothing, message, refusal,

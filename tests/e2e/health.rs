@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use kerolox_client::Message;
-use kerolox_tests::process::{Probe, Server};
+use kerolox_harness::{HealthProbe, ServerProcess, built_program};
 
 use crate::support::{Servers, body, broker, consume, message, receive_one, refusal};
 
-fn ready(server: &Server) -> Probe {
+fn ready(server: &ServerProcess) -> HealthProbe {
     server.probe("/readyz").unwrap()
 }
 
@@ -27,12 +27,12 @@ async fn servers_are_alive_and_ready() {
 
 /// A broker none of whose files may grow beyond some 3 MB: writing more fails, as on a broken disk. It is `broker-a` to
 /// the harness, so that its data can be had by a broker without the limit.
-fn limited(folder: &Path) -> Server {
-    let program = Server::program("broker").unwrap();
+fn limited(folder: &Path) -> ServerProcess {
+    let program = built_program("broker").unwrap();
     // The limit counts blocks of 512 or 1024 bytes. The signal that comes with the error would end the process.
     let script = "trap '' XFSZ; ulimit -f 3000; exec \"$0\" \"$@\"";
     let arguments = ["-c", script, program.to_str().unwrap(), "--standalone", "--group", "broker-a"];
-    Server::new("broker-a", Path::new("/bin/sh"), folder, &arguments)
+    ServerProcess::new("broker-a", Path::new("/bin/sh"), folder, &arguments)
         .env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "1MiB")
 }
 

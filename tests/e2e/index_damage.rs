@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Message, Producer, Resolution, RetryPolicy, SimpleConsumer};
-use kerolox_tests::process::Server;
+use kerolox_harness::ServerProcess;
 
 use crate::replication::{create, group, in_sync, master};
 use crate::support::{INVISIBLE, NO_CHECKS, PATIENCE, Servers, body, eventually, expect_nothing, message};
@@ -158,12 +158,12 @@ async fn check(servers: &Servers, broker: usize, content: &Content) {
     eprintln!("all there after {:?}", started.elapsed());
 }
 
-fn remade(server: &Server) -> bool {
+fn remade(server: &ServerProcess) -> bool {
     let told = server.probe("/readyz").unwrap();
     told.status == 200 && told.body.contains("made again from the log once")
 }
 
-fn assert_told(server: &Server) {
+fn assert_told(server: &ServerProcess) {
     let log = server.log();
     assert!(log.contains("the index is damaged; it is removed and made again from the log"), "{log}");
 }
@@ -220,7 +220,7 @@ async fn a_broker_whose_index_cannot_be_opened_starts_and_has_everything() {
 }
 
 /// Restarts a broker, so that what it has is in files, and it has not read them yet.
-fn restart(server: &mut Server) {
+fn restart(server: &mut ServerProcess) {
     server.stop().unwrap();
     server.start().unwrap();
 }

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use kerolox_client::Message;
 use kerolox_client::admin::wire;
+use kerolox_harness::ServerProcess;
+use kerolox_harness::{CuttingProxy, ProxyCut};
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
 use kerolox_proto::v2::{self, Code, LiteSubscriptionAction, receive_message_response::Content};
-use kerolox_tests::cutting::{Cut, CuttingProxy};
-use kerolox_tests::process::Server;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::relay::{A, B};
@@ -192,11 +192,11 @@ async fn comes_again(server: &mut Raw, kind: Kind, expected: &[String], what: &s
 
 /// Every kind of consumer has its answer cut in every place on its way through a proxy in front of `asked`; it goes on without the
 /// proxy.
-async fn all_come_again(servers: &Servers, asked: &Server, way: &str) {
+async fn all_come_again(servers: &Servers, asked: &ServerProcess, way: &str) {
     let proxy = CuttingProxy::to(asked.address().unwrap(), MARKER).await.unwrap();
     let mut direct = raw(asked).await;
     for kind in Kind::ALL {
-        for cut in Cut::ALL {
+        for cut in ProxyCut::ALL {
             let what = format!("{kind:?} {way} {cut:?}");
             let expected = send(servers, A, kind, &what).await;
             let mut cutting = connect(&proxy.address()).await;
@@ -243,7 +243,7 @@ async fn what_a_cut_answer_held_of_another_broker_group_comes_again() {
             let what = format!("{kind:?} of B {way}");
             let expected = send(&servers, B, kind, &what).await;
             let mut cutting = connect(&proxy.address()).await;
-            proxy.cut_next(Cut::BeforeTrailers);
+            proxy.cut_next(ProxyCut::BeforeTrailers);
             let broken = async || receive(&mut cutting, kind.receive(&what)).await.is_err();
             eventually("an answer was cut", PATIENCE, broken).await;
             comes_again(&mut direct, kind, &expected, &what).await;
@@ -287,7 +287,7 @@ async fn an_answer_that_breaks_behind_a_relay_breaks_for_the_client() {
     prepare(&servers, &[0]).await;
     let mut relayed = raw(&servers.nameservers[0]).await;
     for kind in Kind::ALL {
-        for cut in [Cut::InMessage, Cut::BeforeTrailers] {
+        for cut in [ProxyCut::InMessage, ProxyCut::BeforeTrailers] {
             let what = format!("{kind:?} {cut:?} behind a relay");
             let expected = send(&servers, A, kind, &what).await;
             proxy.cut_next(cut);

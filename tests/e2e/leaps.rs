@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kerolox_client::Message;
-use kerolox_tests::leap::LeapingClock;
+use kerolox_harness::LeapingClock;
 
 use crate::mqadmin::{json, table};
 use crate::support::{PATIENCE, Servers, consume, eventually, message};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Delivery, Message, SimpleConsumer};
+use kerolox_harness::ServerProcess;
 use kerolox_proto::v2::telemetry_command::Command;
 use kerolox_proto::v2::{self, Code, LiteSubscriptionAction as Action, offset_option::OffsetType};
-use kerolox_tests::process::Server;
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Streaming};
 
@@ -40,12 +40,12 @@ fn request(action: Action, names: &[&str]) -> v2::SyncLiteSubscriptionRequest {
     }
 }
 
-async fn sync(server: &Server, client: &str, request: v2::SyncLiteSubscriptionRequest) -> Code {
+async fn sync(server: &ServerProcess, client: &str, request: v2::SyncLiteSubscriptionRequest) -> Code {
     let answer = raw(server).await.sync_lite_subscription(of(client, request)).await;
     code(answer.unwrap().into_inner().status)
 }
 
-async fn subscribe(server: &Server, consumer: &SimpleConsumer, names: &[&str]) {
+async fn subscribe(server: &ServerProcess, consumer: &SimpleConsumer, names: &[&str]) {
     let client = consumer.client_id();
     assert_eq!(sync(server, client, request(Action::PartialAdd, names)).await, Code::Ok);
 }
@@ -184,7 +184,7 @@ async fn a_place_to_begin_can_be_chosen() {
 }
 
 /// The stream of the lite consumer "watcher" at a server, and what that tells it of its subscription.
-async fn watch(server: &Server) -> (Streaming<v2::TelemetryCommand>, v2::Subscription) {
+async fn watch(server: &ServerProcess) -> (Streaming<v2::TelemetryCommand>, v2::Subscription) {
     let subscription = v2::Subscription { group: resource(GROUP), ..Default::default() };
     let settings = v2::Settings {
         client_type: Some(v2::ClientType::LiteSimpleConsumer.into()),

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use kerolox_client::Producer;
-use kerolox_tests::process::Server;
+use kerolox_harness::ServerProcess;
 
 use crate::forgotten::{
     copy_folder, copy_of_the_nameserver, description, expect_everything, nobody_is_elected, operator_takes,
@@ -15,7 +15,7 @@ use crate::replication::{create, group, in_sync, master, patient, start_member, 
 use crate::support::{PATIENCE, Servers, consume, eventually, message, server};
 
 /// Lines of a log that somebody has to read.
-fn alarms(server: &Server) -> usize {
+fn alarms(server: &ServerProcess) -> usize {
     server.log().lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count()
 }
 
@@ -194,7 +194,7 @@ async fn the_folder_of_another_nameserver_is_refused_by_members() {
     fs::rename(&own, &kept).unwrap();
     copy_folder(&other.nameservers[0].data(), &own);
     servers.nameservers[0].start().unwrap();
-    let refuses = |broker: &Server, status: u16| {
+    let refuses = |broker: &ServerProcess, status: u16| {
         let told = broker.probe("/readyz").ok();
         told.is_some_and(|told| told.status == status && told.body.contains("cluster id"))
     };

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Message, Producer};
+use kerolox_harness::ServerProcess;
 use kerolox_proto::v2::receive_message_response::Content;
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::telemetry_command::Command;
 use kerolox_proto::v2::{self, Code};
-use kerolox_tests::process::Server;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Streaming};
@@ -34,7 +34,7 @@ struct Connected<'a> {
     id: String,
     group: String,
     tag: &'static str,
-    server: &'a Server,
+    server: &'a ServerProcess,
     /// Open as long as the member is.
     _settings: mpsc::Sender<v2::TelemetryCommand>,
     _commands: Streaming<v2::TelemetryCommand>,
@@ -53,7 +53,7 @@ fn from<T>(id: &str, message: T) -> Request<T> {
 
 impl<'a> Connected<'a> {
     /// Connects to `server`, and returns when that has taken note.
-    async fn to(server: &'a Server, group: &str, id: &str, tag: &'static str) -> Self {
+    async fn to(server: &'a ServerProcess, group: &str, id: &str, tag: &'static str) -> Self {
         let entry = v2::SubscriptionEntry { topic: resource(TOPIC), expression: filter(tag) };
         let subscription =
             v2::Subscription { group: resource(group), subscriptions: vec![entry], ..Default::default() };
@@ -224,7 +224,7 @@ async fn a_member_that_left_is_waited_for_no_longer() {
 #[tokio::test]
 async fn a_member_that_does_not_poll_holds_nobody_up() {
     let servers = two_owners("FIFO").await;
-    let address = |broker: &Server| -> Address { broker.address().unwrap().parse().unwrap() };
+    let address = |broker: &ServerProcess| -> Address { broker.address().unwrap().parse().unwrap() };
     for broker in &servers.brokers {
         let request = wire::UpdateGroupRequest {
             name: "billing-service".to_owned(),

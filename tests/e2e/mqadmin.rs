@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use kerolox_client::{Client, FilterExpression};
+use kerolox_harness::{ServerProcess, built_program};
 use kerolox_proto::v2::Code;
-use kerolox_tests::process::Server;
 use serde_json::{Value, json};
 
 use crate::support::{Servers, message, receive_one, refusal};
@@ -32,7 +32,7 @@ fn run(program: &str, line: &str, environment: &[(&str, &str)]) -> Run {
     for (number, part) in line.split('\'').enumerate() {
         if number % 2 == 1 { words.push(part) } else { words.extend(part.split_whitespace()) }
     }
-    let output = Command::new(Server::program(program).unwrap())
+    let output = Command::new(built_program(program).unwrap())
         .args(words)
         .env_remove("NAMESRV_ADDR")
         .envs(environment.iter().copied())
@@ -274,7 +274,7 @@ fn definitions_survive_a_restart() {
     table(&format!("updateTopic -n {ns} -c DefaultCluster -t gone"));
     table(&format!("deleteTopic -n {ns} -c DefaultCluster -t gone"));
     table(&format!("updateSubGroup -n {ns} -c DefaultCluster -g billing -r 5 -o true"));
-    for restart in [Server::kill, Server::stop] {
+    for restart in [ServerProcess::kill, ServerProcess::stop] {
         restart(&mut servers.brokers[0]).unwrap();
         servers.brokers[0].start().unwrap();
         assert_eq!(

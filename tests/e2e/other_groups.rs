@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use kerolox_client::Message;
+use kerolox_harness::ServerProcess;
 use kerolox_proto::v2::{self, Code, LiteSubscriptionAction, receive_message_response::Content};
-use kerolox_tests::process::Server;
 
 use crate::support::{INVISIBLE, PATIENCE, Servers, code, eventually, from_client, raw, resource};
 
@@ -12,7 +12,7 @@ const GROUPS: [&str; 3] = ["broker-a", "broker-b", "broker-c"];
 const GROUP: &str = "agents";
 
 /// One receive of `topic` from broker A, asked of `server`, that waits for up to 15 s.
-async fn receive(server: &Server, topic: &str, max: i32) -> (Code, Vec<v2::Message>) {
+async fn receive(server: &ServerProcess, topic: &str, max: i32) -> (Code, Vec<v2::Message>) {
     let request = from_client(v2::ReceiveMessageRequest {
         group: resource(GROUP),
         message_queue: Some(v2::MessageQueue {
@@ -38,7 +38,7 @@ async fn receive(server: &Server, topic: &str, max: i32) -> (Code, Vec<v2::Messa
 }
 
 /// Acknowledges at a server that is not the owner of the message.
-async fn ack(server: &Server, topic: &str, message: &v2::Message) -> Code {
+async fn ack(server: &ServerProcess, topic: &str, message: &v2::Message) -> Code {
     let system = message.system_properties.as_ref().unwrap();
     let entry = v2::AckMessageEntry {
         message_id: system.message_id.clone(),

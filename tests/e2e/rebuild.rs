@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use kerolox_client::Address;
 use kerolox_client::admin::wire;
+use kerolox_harness::ServerProcess;
+use kerolox_harness::long_log::{TRANSACTIONS, write_log};
+use kerolox_harness::raw_calls;
 use kerolox_proto::v2;
 use kerolox_proto::v2::telemetry_command::Command;
-use kerolox_tests::calls;
-use kerolox_tests::long_log::{TRANSACTIONS, write_log};
-use kerolox_tests::process::Server;
 
 use crate::support::{NO_CHECKS, PATIENCE, Servers, code, consume, from_client, message, raw, resource};
 
@@ -20,7 +20,7 @@ fn position(text: &str) -> Option<u64> {
 }
 
 /// Waits until the broker says how far its index is.
-fn rebuilding(broker: &Server) -> u64 {
+fn rebuilding(broker: &ServerProcess) -> u64 {
     let started = Instant::now();
     loop {
         let told = broker.probe("/readyz").unwrap();
@@ -93,7 +93,7 @@ async fn telemetry_that_is_begun_while_the_index_is_made_is_answered_when_it_is(
     broker.begin().unwrap();
     rebuilding(broker);
     let stub = raw(broker).await;
-    let early = tokio::spawn(tokio::time::timeout(3 * PATIENCE, calls::greet(stub, "early", "orders")));
+    let early = tokio::spawn(tokio::time::timeout(3 * PATIENCE, raw_calls::greet(stub, "early", "orders")));
     // Longer than the SDKs hold on to a stream that is refused.
     tokio::time::sleep(Duration::from_millis(200)).await;
     if early.is_finished() {

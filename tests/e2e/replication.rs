@@ -7,10 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use kerolox_client::admin::controller::ControllerClient;
 use kerolox_client::{Message, RetryPolicy, SimpleConsumer};
+use kerolox_harness::ServerProcess;
 use kerolox_proto::kerolox::{DescribeGroupsRequest, ElectMasterRequest, GroupState};
 use kerolox_proto::v2::Code;
 use kerolox_proto::v2::telemetry_command::Command;
-use kerolox_tests::process::Server;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::elsewhere::Listener;
@@ -183,7 +183,7 @@ async fn consume_after_failover(consumer: &SimpleConsumer, count: usize) -> BTre
 
 /// Whether the segments of all members hold the same bytes.
 fn are_logs_equal(servers: &Servers) -> bool {
-    let log = |broker: &kerolox_tests::process::Server| {
+    let log = |broker: &kerolox_harness::ServerProcess| {
         let mut segments = Vec::new();
         for entry in std::fs::read_dir(broker.data().join("log")).unwrap() {
             let path = entry.unwrap().path();
@@ -284,7 +284,7 @@ async fn a_master_that_stood_still_acknowledges_nothing_that_is_lost() {
 }
 
 /// Waits for an answer of `/readyz`: a leader goes by the in-sync set that it asked for a moment after the controller does.
-async fn until_ready(broker: &Server, status: u16) {
+async fn until_ready(broker: &ServerProcess, status: u16) {
     let has_status = async || broker.probe("/readyz").unwrap().status == status;
     eventually("the broker says whether it takes messages", PATIENCE, has_status).await;
 }

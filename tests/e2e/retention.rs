@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, HalfMessage, Producer, Resolution};
+use kerolox_harness::ServerProcess;
 use kerolox_proto::v2;
-use kerolox_tests::process::Server;
 use serde_json::Value;
 
 use crate::mqadmin::mqadmin;
@@ -32,7 +32,7 @@ fn servers(environment: &[(&str, &str)]) -> Servers {
 }
 
 /// The broker on the same data, with additional settings; not started yet.
-fn with(servers: &Servers, environment: &[(&str, &str)]) -> Server {
+fn with(servers: &Servers, environment: &[(&str, &str)]) -> ServerProcess {
     let flags = [&["--standalone"], NO_CHECKS.as_slice()].concat();
     let server = broker("broker-a", servers.folder.path(), &flags);
     environment.iter().fold(server, |server, (name, value)| server.env(name, value))

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use kerolox_client::Address;
 use kerolox_client::admin::wire;
+use kerolox_harness::ServerProcess;
 use kerolox_proto::v2::{self, Code, FilterType, receive_message_response::Content};
-use kerolox_tests::process::Server;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt as _;
 use tonic::Request;
@@ -45,14 +45,14 @@ fn to_send(topic: &str, number: usize, country: &str) -> v2::Message {
     }
 }
 
-async fn send(server: &Server, messages: Vec<v2::Message>) {
+async fn send(server: &ServerProcess, messages: Vec<v2::Message>) {
     let request = from_client(v2::SendMessageRequest { messages });
     let answer = raw(server).await.send_message(request).await.unwrap().into_inner();
     assert_eq!(code(answer.status), Code::Ok);
 }
 
 /// Sends what nobody wants, and `last` behind it.
-async fn fill(server: &Server, topic: &str, last: Option<&str>) {
+async fn fill(server: &ServerProcess, topic: &str, last: Option<&str>) {
     for first in (0..MANY).step_by(TOGETHER) {
         let country = "nobody's ".repeat(40);
         send(server, (first..first + TOGETHER).map(|number| to_send(topic, number, &country)).collect())
@@ -86,7 +86,7 @@ fn receiving(
 }
 
 /// Code of the answer, and how many messages came.
-async fn poll(server: &Server, request: Request<v2::ReceiveMessageRequest>) -> (Option<Code>, usize) {
+async fn poll(server: &ServerProcess, request: Request<v2::ReceiveMessageRequest>) -> (Option<Code>, usize) {
     let Ok(answer) = raw(server).await.receive_message(request).await else { return (None, 0) };
     let (mut items, mut found, mut messages) = (answer.into_inner(), None, 0);
     while let Some(Ok(item)) = items.next().await {
@@ -128,7 +128,7 @@ async fn be_quiet(servers: &Servers, scans: &mut JoinSet<(Option<Code>, usize)>)
     longest
 }
 
-fn begin_scans(server: &Server, topic: &'static str) -> JoinSet<(Option<Code>, usize)> {
+fn begin_scans(server: &ServerProcess, topic: &'static str) -> JoinSet<(Option<Code>, usize)> {
     let endpoint = server.address().unwrap().to_owned();
     let mut scans = JoinSet::new();
     for number in 0..RECEIVERS {

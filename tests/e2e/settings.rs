@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use kerolox_client::Address;
 use kerolox_client::admin::wire;
+use kerolox_harness::ServerProcess;
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::telemetry_command::Command;
 use kerolox_proto::v2::{self, retry_policy::Strategy};
-use kerolox_tests::process::Server;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,7 +22,7 @@ struct Told {
 }
 
 impl Told {
-    async fn open(server: &Server, client: &str) -> Self {
+    async fn open(server: &ServerProcess, client: &str) -> Self {
         let subscription = v2::Subscription { group: resource("billing"), ..Default::default() };
         let settings = v2::Settings {
             client_type: Some(v2::ClientType::PushConsumer.into()),

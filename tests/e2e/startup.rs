@@ -5,19 +5,19 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use kerolox_tests::process::Server;
+use kerolox_harness::{ServerProcess, built_program};
 
 use crate::mqadmin::mqadmin;
 use crate::support::{Servers, broker, message, server};
 
 /// What a broker that must not start says, on its last line.
-fn refusal(server: &mut Server) -> String {
+fn refusal(server: &mut ServerProcess) -> String {
     server.start().unwrap_err().to_string()
 }
 
 /// The broker program with `flags` and `environment`.
 fn run(flags: &[&str], environment: &[(&str, &str)]) -> Output {
-    Command::new(Server::program("broker").unwrap())
+    Command::new(built_program("broker").unwrap())
         .args(flags)
         .env("RUST_BACKTRACE", "1")
         .envs(environment.iter().copied())
@@ -35,9 +35,9 @@ fn the_data_folder_of_another_group_is_refused() {
     let mut servers = Servers::standalone(&[]);
     servers.brokers[0].stop().unwrap();
     // For the harness it is broker-a, so the folder stays the same.
-    let mut other = Server::new(
+    let mut other = ServerProcess::new(
         "broker-a",
-        &Server::program("broker").unwrap(),
+        &built_program("broker").unwrap(),
         servers.folder.path(),
         &["--standalone", "--group", "broker-b"],
     );
@@ -247,7 +247,7 @@ fn the_limit_of_open_files_is_raised() {
     for (program, more) in [("broker", "--standalone"), ("nameserver", "")] {
         let line = format!(
             "ulimit -Sn 300; ulimit -Hn 3000; exec {} {more} --listen 127.0.0.1:0 --health-listen 127.0.0.1:0 --data {}",
-            Server::program(program).unwrap().display(),
+            built_program(program).unwrap().display(),
             folder.path().join(program).display()
         );
         let mut child = Command::new("sh")

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Client, Code, Delivery, Error, FilterExpression, Message, SimpleConsumer};
+use kerolox_harness::{ServerProcess, built_program};
 use kerolox_proto::v2;
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
-use kerolox_tests::process::Server;
 use tempfile::TempDir;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
@@ -25,8 +25,8 @@ pub(crate) const NO_CHECKS: [&str; 2] = ["--transaction-first-check", "1h"];
 
 /// Nameservers and brokers of one test; gone with it.
 pub(crate) struct Servers {
-    pub(crate) nameservers: Vec<Server>,
-    pub(crate) brokers: Vec<Server>,
+    pub(crate) nameservers: Vec<ServerProcess>,
+    pub(crate) brokers: Vec<ServerProcess>,
     pub(crate) folder: TempDir,
 }
 
@@ -120,7 +120,7 @@ impl Drop for Servers {
 }
 
 /// A broker of `group`, not started yet.
-pub(crate) fn broker(group: &str, folder: &Path, flags: &[&str]) -> Server {
+pub(crate) fn broker(group: &str, folder: &Path, flags: &[&str]) -> ServerProcess {
     // Segments are reserved on disk when they are begun, and the default is 1 GiB.
     // Most tests say what becomes of topics that are not there.
     server(group, "broker", folder, &[&["--group", group], flags].concat())
@@ -129,8 +129,8 @@ pub(crate) fn broker(group: &str, folder: &Path, flags: &[&str]) -> Server {
 }
 
 /// A server that keeps its data and log below `folder`; not started yet.
-pub(crate) fn server(name: &str, program: &str, folder: &Path, flags: &[&str]) -> Server {
-    Server::new(name, &Server::program(program).unwrap(), folder, flags)
+pub(crate) fn server(name: &str, program: &str, folder: &Path, flags: &[&str]) -> ServerProcess {
+    ServerProcess::new(name, &built_program(program).unwrap(), folder, flags)
 }
 
 /// A message whose body is `body`.
@@ -204,7 +204,7 @@ pub(crate) async fn eventually(
 }
 
 /// A client without any help: the generated code, connected to one server.
-pub(crate) async fn raw(server: &Server) -> MessagingServiceClient<Channel> {
+pub(crate) async fn raw(server: &ServerProcess) -> MessagingServiceClient<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{}", server.address().unwrap())).unwrap();
     MessagingServiceClient::new(endpoint.connect().await.unwrap())
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit, Mac};
 use kerolox_client::Resolution;
-use kerolox_tests::usage::Usage;
+use kerolox_harness::ProcessUsage;
 use serde_json::Value;
 use sha2::Sha256;
 
@@ -248,6 +248,6 @@ async fn an_answer_is_understood_in_capitals_and_neither_kept_nor_told_when_it_i
         "{log}"
     );
     assert!(!log.contains("swordfish") && !log.contains("password"), "{log}");
-    let peak = Usage::of(servers.brokers[0].pid().unwrap()).unwrap().resident_peak;
+    let peak = ProcessUsage::of(servers.brokers[0].pid().unwrap()).unwrap().resident_peak;
     assert!(peak < 400 << 20, "{peak} bytes for an answer of which 4096 are read");
 }

@@ -12,7 +12,7 @@ use kerolox_client::{
     Batcher, Batching, Client, Credentials, Error, FilterExpression, Message, MessageQueue, Position,
     Resolution, SimpleConsumer, Tls, TransactionError, Verdict,
 };
-use kerolox_tests::verdict;
+use kerolox_harness::verdict;
 use tokio::sync::mpsc;
 
 /// How long one check may take: these servers wait for themselves now and then.

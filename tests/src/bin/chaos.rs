@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use kerolox_harness::built_program;
+use kerolox_harness::verdict;
 use kerolox_tests::chaos::{Entered, Options, Programs, Report, enter, percentile, run};
-use kerolox_tests::process::Server;
-use kerolox_tests::verdict;
 
 /// Kills, pauses, cuts and fills the members of a replicated group under clients, and checks what the clients were promised.
 #[derive(Parser)]
@@ -39,8 +39,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let seed = verdict::seed(arguments.seed);
     println!("seed {seed}, {} rounds", arguments.rounds);
     let temporary = tempfile::Builder::new().prefix("kerolox-chaos-").tempdir()?;
-    let programs =
-        Programs { nameserver: Server::program("nameserver")?, broker: Server::program("broker")? };
+    let programs = Programs { nameserver: built_program("nameserver")?, broker: built_program("broker")? };
     let folder = arguments.folder.clone().unwrap_or_else(|| temporary.path().to_owned());
     if arguments.python.is_none() {
         println!("without the official SDK: --python names no Python that has it");

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use kerolox_harness::built_program;
+use kerolox_harness::verdict;
 use kerolox_tests::cli::{Options, run};
-use kerolox_tests::process::Server;
-use kerolox_tests::verdict;
 
 /// Types every command of mqadmin against a cluster of two broker groups with slaves, and looks at the answers.
 #[derive(Parser)]
@@ -25,9 +25,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     let options = Options {
         messages: arguments.messages,
         transcript: arguments.transcript,
-        broker: Server::program("broker")?,
-        nameserver: Server::program("nameserver")?,
-        mqadmin: Server::program("mqadmin")?,
+        broker: built_program("broker")?,
+        nameserver: built_program("nameserver")?,
+        mqadmin: built_program("mqadmin")?,
     };
     let checks = run(&options).await?;
     let (passed, failed) = verdict::show(checks.iter().map(|(name, outcome)| (*name, outcome)));

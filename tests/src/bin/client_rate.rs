@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 use kerolox_client::{Batcher, Batching, Client, FilterExpression, Message};
-use kerolox_tests::calls::create_topic;
-use kerolox_tests::process::Server;
-use kerolox_tests::usage::Usage;
+use kerolox_harness::ProcessUsage;
+use kerolox_harness::raw_calls::create_topic;
+use kerolox_harness::{ServerProcess, built_program};
 use tokio::task::JoinSet;
 
 const TOPIC: &str = "measured";
@@ -74,7 +74,7 @@ async fn main() -> Result<()> {
     match (arguments.role, &arguments.address) {
         (Some(role), Some(address)) => {
             let seconds = play(role, address, &arguments).await?;
-            let cpu = Usage::of(std::process::id())?.cpu;
+            let cpu = ProcessUsage::of(std::process::id())?.cpu;
             println!("{seconds} {}", cpu.as_secs_f64());
             Ok(())
         }
@@ -85,15 +85,15 @@ async fn main() -> Result<()> {
 async fn measure(arguments: &Arguments) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let flags = ["--flush", &arguments.flush];
-    let mut broker = Server::standalone(&Server::program("broker")?, folder.path(), &flags);
+    let mut broker = ServerProcess::standalone(&built_program("broker")?, folder.path(), &flags);
     broker.start()?;
     create_topic(broker.address()?, TOPIC, "NORMAL").await?;
     println!("{} messages of {} bytes, flush {}", arguments.messages, arguments.bytes, arguments.flush);
     // What was produced is consumed by whoever comes next.
     for role in Role::ALL {
-        let before = Usage::of(broker.pid()?)?.cpu;
+        let before = ProcessUsage::of(broker.pid()?)?.cpu;
         let (seconds, cpu) = in_a_process(role, broker.address()?, arguments)?;
-        let of_broker = Usage::of(broker.pid()?)?.cpu - before;
+        let of_broker = ProcessUsage::of(broker.pid()?)?.cpu - before;
         let count = f64::from(arguments.messages);
         println!(
             "{}: {:.0} messages/s; CPU for a message: {:.1} us of the client, {:.1} us of the broker",

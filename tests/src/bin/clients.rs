@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use kerolox_harness::built_program;
+use kerolox_harness::verdict;
 use kerolox_tests::clients::{Options, run};
-use kerolox_tests::process::Server;
-use kerolox_tests::verdict;
 
 /// Kills, restarts and drains the servers under clients of all kinds, and checks that each keeps what it promises.
 #[derive(Parser)]
@@ -23,7 +23,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let seed = verdict::seed(arguments.seed);
     println!("seed {seed}, {} rounds", arguments.rounds);
-    let (broker, nameserver) = (Server::program("broker")?, Server::program("nameserver")?);
+    let (broker, nameserver) = (built_program("broker")?, built_program("nameserver")?);
     let report = run(&Options { rounds: arguments.rounds, seed, broker, nameserver }).await?;
     let (passed, failed) = verdict::show(report.checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!(

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use kerolox_harness::built_program;
+use kerolox_harness::verdict;
 use kerolox_tests::crash::{Disk, Options, run};
-use kerolox_tests::process::Server;
-use kerolox_tests::verdict;
 
 /// Kills a broker again and again under writing clients and checks that nothing acknowledged is lost.
 #[derive(Parser)]
@@ -33,7 +33,7 @@ struct Arguments {
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let seed = verdict::seed(arguments.seed);
-    let broker = arguments.broker.map_or_else(|| Server::program("broker"), Ok)?;
+    let broker = arguments.broker.map_or_else(|| built_program("broker"), Ok)?;
     println!("seed {seed}, {} rounds", arguments.rounds);
     let disk = arguments.disk.zip(arguments.mounted_at).map(|(image, mounted_at)| Disk { image, mounted_at });
     let (suite, what) = if disk.is_some() { ("powercut", "real power cuts") } else { ("crash", "rounds") };

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use kerolox_tests::calls::{self, POLL_MAX, Stub, create_topic, message, receive, send, stub};
-use kerolox_tests::process::Server;
-use kerolox_tests::usage::Usage;
+use kerolox_harness::ProcessUsage;
+use kerolox_harness::raw_calls::{self, POLL_MAX, Stub, create_topic, message, receive, send, stub};
+use kerolox_harness::{ServerProcess, built_program};
 use tokio::task::JoinSet;
 
 /// Messages of one request when the topic is filled.
@@ -40,7 +40,7 @@ struct Arguments {
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let folder = tempfile::tempdir()?;
-    let mut server = Server::standalone(&Server::program("broker")?, folder.path(), &[]);
+    let mut server = ServerProcess::standalone(&built_program("broker")?, folder.path(), &[]);
     server.start()?;
     let broker = Broker { pid: server.pid()?, address: server.address()?.to_owned() };
     for topic in ["busy", "idle"] {
@@ -65,8 +65,8 @@ impl Broker {
         stub(&self.address).await
     }
 
-    fn usage(&self) -> Result<Usage> {
-        Usage::of(self.pid)
+    fn usage(&self) -> Result<ProcessUsage> {
+        ProcessUsage::of(self.pid)
     }
 }
 
@@ -123,7 +123,7 @@ async fn consume(
                 let entries = receive(&mut stub, "busy", group, Duration::from_millis(100)).await?;
                 left.fetch_sub(u64::try_from(entries.len())?, Ordering::Relaxed);
                 if acknowledge && !entries.is_empty() {
-                    calls::acknowledge(&mut stub, "busy", group, entries).await?;
+                    raw_calls::acknowledge(&mut stub, "busy", group, entries).await?;
                 }
             }
             anyhow::Ok(())
@@ -170,7 +170,7 @@ async fn waiting(broker: &Broker, pollers: u64) -> Result<()> {
 }
 
 /// What the broker uses when it has nothing to do any more.
-async fn settled(broker: &Broker) -> Result<Usage> {
+async fn settled(broker: &Broker) -> Result<ProcessUsage> {
     let mut usage = broker.usage()?;
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -186,8 +186,8 @@ async fn settled(broker: &Broker) -> Result<Usage> {
 async fn cost_of_a_poll(
     broker: &Broker,
     polls: &mut JoinSet<Result<usize>>,
-    before: Usage,
-    begun: Usage,
+    before: ProcessUsage,
+    begun: ProcessUsage,
     pollers: u64,
 ) -> Result<f64> {
     let waited = broker.usage()?;

@@ -10,10 +10,10 @@ use clap::Parser;
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Client, Message, Producer, Resolution};
 use kerolox_core::record::Kind;
+use kerolox_harness::ProcessUsage;
+use kerolox_harness::{ServerProcess, built_program};
 use kerolox_log::fs::OsFolder;
 use kerolox_log::inspect::{Finding, Inspector, Mode};
-use kerolox_tests::process::Server;
-use kerolox_tests::usage::Usage;
 use tokio::task::JoinSet;
 
 const PLAIN: &str = "plain";
@@ -56,7 +56,7 @@ async fn main() -> Result<()> {
 
 /// A broker with both topics.
 struct Broker {
-    server: Server,
+    server: ServerProcess,
     _folder: tempfile::TempDir,
 }
 
@@ -64,7 +64,7 @@ impl Broker {
     async fn start(first_check: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let arguments = ["--transaction-first-check", first_check];
-        let mut server = Server::standalone(&Server::program("broker")?, folder.path(), &arguments);
+        let mut server = ServerProcess::standalone(&built_program("broker")?, folder.path(), &arguments);
         server.start()?;
         let broker = Self { server, _folder: folder };
         for (name, kind) in [(PLAIN, "NORMAL"), (PAYMENTS, "TRANSACTION")] {
@@ -199,7 +199,7 @@ struct Written {
 }
 
 impl Written {
-    fn of(server: &Server) -> Result<Self> {
+    fn of(server: &ServerProcess) -> Result<Self> {
         let folder = OsFolder::create(&server.data().join("log"))?;
         let (mut plain, mut halves, mut decisions) = ((0, 0_u64), (0, 0_u64), (0, 0_u64));
         for finding in Inspector::open(&folder, Mode::Offline)? {
@@ -224,12 +224,12 @@ async fn undecided(arguments: &Arguments) -> Result<()> {
     let mut broker = Broker::start(&format!("{}s", arguments.first_check)).await?;
     let asked = Arc::new(AtomicU64::new(0));
     let producer = Arc::new(broker.producer(&asked).await?);
-    let before = Usage::of(broker.server.pid()?)?.resident;
+    let before = ProcessUsage::of(broker.server.pid()?)?.resident;
     let began = Instant::now();
     fill(&producer, arguments).await?;
     let filled = began.elapsed();
     let first_due = began + Duration::from_secs(arguments.first_check);
-    let grown = Usage::of(broker.server.pid()?)?.resident.saturating_sub(before);
+    let grown = ProcessUsage::of(broker.server.pid()?)?.resident.saturating_sub(before);
     println!(
         "{} undecided, stored in {:.0} s: the broker grew by {} MiB, {:.1} bytes for each",
         arguments.undecided,
@@ -242,7 +242,7 @@ async fn undecided(arguments: &Arguments) -> Result<()> {
     broker.server.kill()?;
     let killed = broker.server.start()?;
     ensure!(broker.undecided().await? == arguments.undecided, "some are missing after the restarts");
-    let resident = Usage::of(broker.server.pid()?)?.resident;
+    let resident = ProcessUsage::of(broker.server.pid()?)?.resident;
     println!(
         "start with them: {} ms after a clean stop, {} ms after kill -9; {} MiB resident then",
         clean.as_millis(),

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use kerolox_harness::built_program;
 use kerolox_tests::hostile::{Options, impossible, run};
-use kerolox_tests::process::Server;
 
 /// Attacks a broker with 256 MiB and 1,024 open files in all kinds of ways, beside a quiet client.
 #[derive(Parser)]
@@ -26,8 +26,8 @@ struct Arguments {
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let options = Options {
-        broker: arguments.broker.map_or_else(|| Server::program("broker"), Ok)?,
-        nameserver: Server::program("nameserver")?,
+        broker: arguments.broker.map_or_else(|| built_program("broker"), Ok)?,
+        nameserver: built_program("nameserver")?,
         attack: Duration::from_secs(if arguments.long { 20 } else { 6 }),
         only: arguments.only,
     };

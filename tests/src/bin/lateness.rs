@@ -9,10 +9,10 @@ use clap::Parser;
 use kerolox_client::admin::{Admin, wire};
 use kerolox_client::{Address, Client, Message, Producer};
 use kerolox_core::record::{Hold, Kind, ProgressItem, Record};
+use kerolox_harness::ProcessUsage;
+use kerolox_harness::{ServerProcess, built_program};
 use kerolox_log::fs::OsFolder;
 use kerolox_log::inspect::{Finding, Inspector, Mode};
-use kerolox_tests::process::Server;
-use kerolox_tests::usage::Usage;
 
 /// Messages of one request.
 const BATCH: u64 = 500;
@@ -41,7 +41,7 @@ struct Arguments {
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let folder = tempfile::tempdir()?;
-    let mut server = Server::standalone(&Server::program("broker")?, folder.path(), &[]);
+    let mut server = ServerProcess::standalone(&built_program("broker")?, folder.path(), &[]);
     server.start()?;
     let client = Client::builder(server.address()?).build()?;
     let address: Address = server.address()?.parse()?;
@@ -54,10 +54,10 @@ async fn main() -> Result<()> {
     admin.broker(&address).update_topic(topic).await?;
     let producer = client.producer().topic(TOPIC).start().await?;
 
-    let before = Usage::of(server.pid()?)?.resident;
+    let before = ProcessUsage::of(server.pid()?)?.resident;
     let far = SystemTime::now() + FAR;
     send(&producer, &arguments, arguments.pending, |_| far).await?;
-    let grown = Usage::of(server.pid()?)?.resident.saturating_sub(before);
+    let grown = ProcessUsage::of(server.pid()?)?.resident.saturating_sub(before);
     println!(
         "{} pending: the broker grew by {} MiB, {:.1} bytes for each",
         arguments.pending,
@@ -116,7 +116,7 @@ async fn scheduled(admin: &Admin, address: &Address) -> Result<u64> {
 }
 
 /// Milliseconds from the delivery time of each delivered message to the record that delivered it.
-fn lateness(server: &Server) -> Result<Vec<i64>> {
+fn lateness(server: &ServerProcess) -> Result<Vec<i64>> {
     let folder = OsFolder::create(&server.data().join("log"))?;
     let (mut due, mut late) = (HashMap::new(), Vec::new());
     for finding in Inspector::open(&folder, Mode::Offline)? {

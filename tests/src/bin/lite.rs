@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use kerolox_proto::v2;
-use kerolox_tests::calls::{
+use kerolox_harness::ProcessUsage;
+use kerolox_harness::raw_calls::{
     POLL_MAX, Stub, acknowledge, check, create_topic, message, request, resource, send, stub,
 };
-use kerolox_tests::process::Server;
-use kerolox_tests::usage::Usage;
+use kerolox_harness::{ServerProcess, built_program};
+use kerolox_proto::v2;
 use tokio::task::JoinSet;
 
 /// Messages of one request when lite topics are made.
@@ -111,14 +111,14 @@ async fn with_timers(arguments: &Arguments) -> Result<()> {
     server.stop()
 }
 
-fn broker(folder: &std::path::Path, segment: &str) -> Result<Server> {
-    let server = Server::standalone(&Server::program("broker")?, folder, &[]);
+fn broker(folder: &std::path::Path, segment: &str) -> Result<ServerProcess> {
+    let server = ServerProcess::standalone(&built_program("broker")?, folder, &[]);
     Ok(server.env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", segment))
 }
 
 /// Sends `count` messages in large requests.
 async fn fill(
-    server: &Server,
+    server: &ServerProcess,
     count: u64,
     make: impl Fn(u64) -> v2::Message + Copy + Send + 'static,
 ) -> Result<()> {
@@ -141,11 +141,11 @@ async fn fill(
 }
 
 /// Resident memory when the broker has nothing to do any more.
-async fn settled(server: &Server) -> Result<u64> {
-    let mut usage = Usage::of(server.pid()?)?;
+async fn settled(server: &ServerProcess) -> Result<u64> {
+    let mut usage = ProcessUsage::of(server.pid()?)?;
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let next = Usage::of(server.pid()?)?;
+        let next = ProcessUsage::of(server.pid()?)?;
         if next.cpu - usage.cpu < Duration::from_millis(50) {
             return Ok(next.resident);
         }
@@ -155,7 +155,7 @@ async fn settled(server: &Server) -> Result<u64> {
 
 /// Times from before a send until the message was received, one message after the other, each through another of the lite topics
 /// that the consumer subscribes to.
-async fn through_one(server: &Server, arguments: &Arguments, when: &str) -> Result<()> {
+async fn through_one(server: &ServerProcess, arguments: &Arguments, when: &str) -> Result<()> {
     let (mut producer, mut consumer) = (stub(server.address()?).await?, stub(server.address()?).await?);
     let subscribed = SUBSCRIBED.min(arguments.lites);
     let begun = Instant::now();
@@ -189,7 +189,7 @@ async fn through_one(server: &Server, arguments: &Arguments, when: &str) -> Resu
 
 /// Times sends, one after the other, while the log is filled; the slowest ones have met the beginning of a segment.
 async fn segment_starts(
-    server: &Server,
+    server: &ServerProcess,
     arguments: &Arguments,
     what: &str,
     make: impl Fn(u64) -> v2::Message,
@@ -223,7 +223,7 @@ async fn segment_starts(
     Ok(())
 }
 
-fn log_files(server: &Server) -> Result<Vec<std::fs::DirEntry>> {
+fn log_files(server: &ServerProcess) -> Result<Vec<std::fs::DirEntry>> {
     let mut files = std::fs::read_dir(server.data().join("log"))?.collect::<std::io::Result<Vec<_>>>()?;
     files.retain(|file| file.path().extension().is_some_and(|extension| extension == "log"));
     Ok(files)
@@ -237,7 +237,7 @@ fn spread(mut times: Vec<Duration>) -> String {
 
 /// Receives and acknowledges; how many messages came.
 async fn receive(stub: &mut Stub, poll: Duration) -> Result<usize> {
-    let entries = kerolox_tests::calls::receive(stub, PARENT, GROUP, poll).await?;
+    let entries = kerolox_harness::raw_calls::receive(stub, PARENT, GROUP, poll).await?;
     let count = entries.len();
     if count > 0 {
         acknowledge(stub, PARENT, GROUP, entries).await?;

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use kerolox_harness::built_program;
+use kerolox_harness::verdict;
 use kerolox_tests::money::{Options, run};
-use kerolox_tests::process::Server;
-use kerolox_tests::verdict;
 
 /// Kills the sender, the receiver and the broker of the example `money`, and checks that no cent is lost or made.
 #[derive(Parser)]
@@ -23,7 +23,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let seed = verdict::seed(arguments.seed);
     println!("seed {seed}, {} rounds", arguments.rounds);
-    let (broker, example) = (Server::program("broker")?, Server::program("examples/money")?);
+    let (broker, example) = (built_program("broker")?, built_program("examples/money")?);
     let report = run(&Options { rounds: arguments.rounds, seed, broker, example }).await?;
     let (passed, failed) = verdict::show(report.checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!(

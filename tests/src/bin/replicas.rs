@@ -14,10 +14,10 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use kerolox_client::admin::controller::connection;
 use kerolox_client::admin::wire::DescribeReplicationRequest;
+use kerolox_harness::raw_calls::{create_topic, message, send, stub};
+use kerolox_harness::{ServerProcess, built_program};
 use kerolox_proto::kerolox::DescribeReplicationResponse;
 use kerolox_proto::kerolox::replication_client::ReplicationClient;
-use kerolox_tests::calls::{create_topic, message, send, stub};
-use kerolox_tests::process::Server;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -95,7 +95,7 @@ async fn main() -> Result<()> {
 
 async fn measure(members: usize, arguments: &Arguments) -> Result<Figures> {
     let folder = tempfile::tempdir()?;
-    let mut nameserver = Server::new("nameserver", &Server::program("nameserver")?, folder.path(), &[]);
+    let mut nameserver = ServerProcess::new("nameserver", &built_program("nameserver")?, folder.path(), &[]);
     nameserver.start()?;
     let counted = Arc::new(Counted::default());
     let mut brokers = Vec::new();
@@ -136,12 +136,13 @@ async fn start_member(
     nameserver: &str,
     folder: &Path,
     counted: &Arc<Counted>,
-) -> Result<Server> {
+) -> Result<ServerProcess> {
     // Free a moment ago; the relay has to be known before the broker listens.
     let address = StdListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
     let relay = relay(address.clone(), Arc::clone(counted)).await?;
     let arguments = ["--group", "measured", "--nameserver", nameserver];
-    let member = Server::new(&format!("member-{number}"), &Server::program("broker")?, folder, &arguments);
+    let member =
+        ServerProcess::new(&format!("member-{number}"), &built_program("broker")?, folder, &arguments);
     let mut member = member.listen(&address).env("KEROLOX_BROKER__REPLICATION__ADVERTISE", &relay);
     member.start()?;
     Ok(member)

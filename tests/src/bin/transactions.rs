@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
-use kerolox_tests::process::Server;
+use kerolox_harness::built_program;
+use kerolox_harness::verdict;
 use kerolox_tests::torture::{Kind, Options, produce, run};
-use kerolox_tests::verdict;
 
 /// Kills a broker and producers again and again and checks that every transaction ends as it should.
 #[derive(Parser)]
@@ -39,7 +39,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     let seed = verdict::seed(arguments.seed);
     println!("seed {seed}, {} rounds", arguments.rounds);
-    let (broker, producer) = (Server::program("broker")?, std::env::current_exe()?);
+    let (broker, producer) = (built_program("broker")?, std::env::current_exe()?);
     let report = run(&Options { rounds: arguments.rounds, seed, broker, producer }).await?;
     let (passed, failed) = verdict::show(report.checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!(

@@ -15,8 +15,8 @@ use kerolox_proto::kerolox::{DescribeGroupsRequest, DescribeQuorumRequest, Group
 
 use super::GROUP;
 use super::network::{BROKERS, Network, Node};
-use crate::leap::LeapingClock;
-use crate::process::Server;
+use kerolox_harness::LeapingClock;
+use kerolox_harness::ServerProcess;
 
 const NAMESERVER_PORT: u16 = 9876;
 const BROKER_PORT: u16 = 8081;
@@ -52,7 +52,7 @@ pub struct Programs {
 /// The servers and the network between them.
 pub(super) struct Cluster {
     pub(super) network: Network,
-    servers: HashMap<Node, Server>,
+    servers: HashMap<Node, ServerProcess>,
     clocks: HashMap<Node, LeapingClock>,
     /// The nameservers' folders as they were when the group was new.
     copies: PathBuf,
@@ -91,7 +91,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn server(&self, node: Node, programs: &Programs, folder: &Path) -> Result<Server> {
+    fn server(&self, node: Node, programs: &Programs, folder: &Path) -> Result<ServerProcess> {
         let (program, port) = match node {
             Node::Nameserver(_) => (&programs.nameserver, NAMESERVER_PORT),
             _ => (&programs.broker, BROKER_PORT),
@@ -106,7 +106,7 @@ impl Cluster {
             _ => ["--group", GROUP, "--nameserver", &nameservers().join(",")].map(str::to_owned),
         });
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let server = Server::new(&node.name(), Path::new("ip"), folder, &arguments);
+        let server = ServerProcess::new(&node.name(), Path::new("ip"), folder, &arguments);
         let mut server = server.listen(&format!("{}:{port}", node.host()));
         for (name, value) in self.clocks[&node].environment() {
             server = server.env(name, value);
@@ -120,7 +120,7 @@ impl Cluster {
         Ok(server)
     }
 
-    pub(super) fn server_of(&mut self, node: Node) -> &mut Server {
+    pub(super) fn server_of(&mut self, node: Node) -> &mut ServerProcess {
         self.servers.get_mut(&node).expect("every node but the clients has a server")
     }
 

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use super::cluster::{Cluster, Roles, node_of};
 use super::network::{Node, both_ways};
 use super::plan::Fault;
-use crate::random::Random;
+use kerolox_harness::SeededRandom;
 
 /// By how much wall clocks leap: far beyond what retention keeps.
 const LEAP: Duration = Duration::from_secs(4 * 24 * 3600);
@@ -142,7 +142,7 @@ impl Cluster {
 
     /// Kills them all, and has them start one after the other in an order that chance gives.
     fn stop_all(&mut self, mut victims: Vec<Node>, chance: u64) -> Result<Option<Running>> {
-        let mut random = Random::new(chance);
+        let mut random = SeededRandom::new(chance);
         for victim in &victims {
             self.server_of(*victim).kill()?;
         }

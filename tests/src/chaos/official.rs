@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::TOPIC;
 use super::cluster::nameservers;
-use crate::process::kept_logs;
+use kerolox_harness::kept_logs;
 
 const SCRIPT: &str = include_str!("official.py");
 /// How long it may take to start, with everything that it loads.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::random::Random;
+use kerolox_harness::SeededRandom;
 
 /// Faults of a round.
 const FAULTS: u32 = 3;
@@ -179,7 +179,7 @@ pub(super) struct Planned {
 /// Hands out the rounds of a run: all kinds have their turn before one comes again.
 #[derive(Debug)]
 pub(super) struct Plan {
-    random: Random,
+    random: SeededRandom,
     kinds: Vec<Fault>,
     left: Vec<Fault>,
 }
@@ -193,7 +193,7 @@ impl Plan {
         let kinds: Vec<Fault> = Fault::ALL.into_iter().filter(|kind| kind.words().contains(only)).collect();
         let words = || Fault::ALL.map(Fault::words).join(", ");
         ensure!(!kinds.is_empty(), "no fault is called {only:?}: there are {}", words());
-        Ok(Self { random: Random::new(seed), kinds, left: Vec::new() })
+        Ok(Self { random: SeededRandom::new(seed), kinds, left: Vec::new() })
     }
 
     /// The faults of the next round, in the order in which they begin.

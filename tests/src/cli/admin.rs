@@ -10,7 +10,7 @@ use kerolox_proto::v2::{self, Code};
 use tonic::transport::Channel;
 
 use super::cluster::Cluster;
-use crate::calls::{connect, resource};
+use kerolox_harness::raw_calls::{connect, resource};
 
 const TOPIC: &str = "asked";
 const GROUP: &str = "askers";

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::task::block_in_place;
 
 use super::Options;
-use crate::process::Server;
+use kerolox_harness::ServerProcess;
 
 const GROUPS: [&str; 2] = ["broker-a", "broker-b"];
 /// How long the groups may take to be in sync.
@@ -22,8 +22,8 @@ const CALM: Duration = Duration::from_secs(30);
 
 /// See the module.
 pub(super) struct Cluster {
-    pub(super) nameserver: Server,
-    _brokers: Vec<Server>,
+    pub(super) nameserver: ServerProcess,
+    _brokers: Vec<ServerProcess>,
     mqadmin: PathBuf,
     pub(super) folder: TempDir,
 }
@@ -39,7 +39,7 @@ impl Cluster {
     pub(super) async fn start(options: &Options) -> Result<Self> {
         let folder =
             tempfile::Builder::new().prefix("kerolox-cli-").tempdir().context("making a data folder")?;
-        let mut nameserver = Server::new("nameserver", &options.nameserver, folder.path(), &[]);
+        let mut nameserver = ServerProcess::new("nameserver", &options.nameserver, folder.path(), &[]);
         block_in_place(|| nameserver.start())?;
         let address = nameserver.address()?.to_owned();
         let mut brokers = Vec::new();
@@ -58,7 +58,7 @@ impl Cluster {
                     "2",
                 ];
                 let server =
-                    Server::new(&format!("{group}-{member}"), &options.broker, folder.path(), &flags);
+                    ServerProcess::new(&format!("{group}-{member}"), &options.broker, folder.path(), &flags);
                 brokers.push(server.env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "64MiB"));
             }
         }

@@ -13,7 +13,7 @@ use kerolox_proto::v2::{Code, PrintThreadStackTraceRequest, VerifyMessageRequest
 use tokio::task::block_in_place;
 
 use super::cluster::Cluster;
-use crate::calls::{connect, resource};
+use kerolox_harness::raw_calls::{connect, resource};
 
 const TOPIC: &str = "shown";
 /// How long something may take to show.

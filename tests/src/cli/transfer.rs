@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::Options;
 use super::cluster::{Cluster, said};
-use crate::process::Server;
+use kerolox_harness::ServerProcess;
 
 /// Topics with their types and their share of the messages, in hundredths.
 const TOPICS: [(&str, &str, usize); 6] = [
@@ -39,7 +39,7 @@ pub(super) async fn move_all(cluster: &Cluster, options: &Options) -> Result<Str
     let exported = started.elapsed();
 
     let folder = cluster.folder.path();
-    let mut empty = Server::standalone(&options.broker, &folder.join("empty"), &[]);
+    let mut empty = ServerProcess::standalone(&options.broker, &folder.join("empty"), &[]);
     std::fs::create_dir_all(folder.join("empty"))?;
     tokio::task::block_in_place(|| empty.start())?;
     let target = empty.address()?.to_owned();

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use tokio::task::block_in_place;
 
 use super::{CALM, ORDERED, Options, TRANSACTIONS, UNIQUE};
-use crate::process::Server;
-use crate::random::Random;
+use kerolox_harness::SeededRandom;
+use kerolox_harness::ServerProcess;
 
 const PAIR: &str = "broker-a";
 const SINGLE: &str = "broker-b";
@@ -61,9 +61,9 @@ impl Fault {
 }
 
 pub(super) struct Cluster {
-    nameserver: Server,
-    pair: [Server; 2],
-    single: Server,
+    nameserver: ServerProcess,
+    pair: [ServerProcess; 2],
+    single: ServerProcess,
     _folder: TempDir,
 }
 
@@ -72,13 +72,13 @@ impl Cluster {
     pub(super) async fn start(options: &Options) -> Result<Self> {
         let folder =
             tempfile::Builder::new().prefix("kerolox-clients-").tempdir().context("making a data folder")?;
-        let mut nameserver = Server::new("nameserver", &options.nameserver, folder.path(), &[]);
+        let mut nameserver = ServerProcess::new("nameserver", &options.nameserver, folder.path(), &[]);
         block_in_place(|| nameserver.start())?;
         let address = nameserver.address()?.to_owned();
         let broker = |name: &str, group: &str| {
             let flags = ["--group", group, "--nameserver", &address, "--transaction-first-check", "1s"];
             let flags = [&flags[..], &["--transaction-check-interval", "1s"]].concat();
-            Server::new(name, &options.broker, folder.path(), &flags)
+            ServerProcess::new(name, &options.broker, folder.path(), &flags)
                 .env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "64MiB")
         };
         let mut cluster = Self {
@@ -128,7 +128,7 @@ impl Cluster {
     }
 
     /// Brings it about, and makes it good again.
-    pub(super) async fn inflict(&mut self, fault: Fault, random: &mut Random) -> Result<()> {
+    pub(super) async fn inflict(&mut self, fault: Fault, random: &mut SeededRandom) -> Result<()> {
         let away = AWAY + random.duration(AWAY_MORE);
         match fault {
             Fault::KillMaster | Fault::StopMaster | Fault::KillSlave => {
@@ -167,7 +167,7 @@ impl Cluster {
         let state = self.state().await?;
         let master = state.members.iter().find(|member| member.id == state.master);
         let address = master.map(|master| format!("{}:{}", master.host, master.port)).unwrap_or_default();
-        let is_it = |server: &Server| server.address().is_ok_and(|at| at == address);
+        let is_it = |server: &ServerProcess| server.address().is_ok_and(|at| at == address);
         self.pair.iter().position(is_it).context("the pair has no master")
     }
 
@@ -187,7 +187,7 @@ impl Cluster {
     }
 }
 
-async fn restart(server: &mut Server, is_orderly: bool, away: Duration) -> Result<()> {
+async fn restart(server: &mut ServerProcess, is_orderly: bool, away: Duration) -> Result<()> {
     block_in_place(|| if is_orderly { server.stop() } else { server.kill() })?;
     tokio::time::sleep(away).await;
     block_in_place(|| server.start())?;

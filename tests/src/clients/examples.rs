@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::Options;
-use crate::process::Server;
+use kerolox_harness::{ServerProcess, built_program};
 
 /// Where the examples are, as sources, from the folder of the workspace.
 const SOURCES: &str = "client/examples";
@@ -23,16 +23,16 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(super) async fn run(options: &Options) -> Result<usize> {
     let folder =
         tempfile::Builder::new().prefix("kerolox-examples-").tempdir().context("making a data folder")?;
-    let mut nameserver = Server::new("nameserver", &options.nameserver, folder.path(), &[]);
+    let mut nameserver = ServerProcess::new("nameserver", &options.nameserver, folder.path(), &[]);
     tokio::task::block_in_place(|| nameserver.start())?;
     let address = nameserver.address()?.to_owned();
     // As the quickstart does.
     let flags = ["--nameserver", &address, "--transaction-first-check", "1s"];
-    let mut broker = Server::new("broker", &options.broker, folder.path(), &flags);
+    let mut broker = ServerProcess::new("broker", &options.broker, folder.path(), &flags);
     tokio::task::block_in_place(|| broker.start())?;
     let mut running = Vec::new();
     for name in names()? {
-        let program = Server::program(&format!("examples/{name}"))?;
+        let program = built_program(&format!("examples/{name}"))?;
         let address = address.clone();
         running.push((name, tokio::task::spawn_blocking(move || output(&program, &address))));
     }

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use kerolox_client::Client;
 
-use crate::random::Random;
-use crate::usage::Usage;
 use cluster::{Cluster, Fault};
 use consumers::Consumers;
+use kerolox_harness::ProcessUsage;
+use kerolox_harness::SeededRandom;
 use ledger::Ledger;
 use producers::Producers;
 
@@ -70,9 +70,9 @@ pub async fn run(options: &Options) -> Result<Report> {
     let consumers = Consumers::start(&client, &ledger).await.context("starting the consumers")?;
     let mut producers = Producers::start(&client, &ledger).await.context("starting the producers")?;
     tokio::time::sleep(QUIET).await;
-    let before = Usage::of(std::process::id())?;
+    let before = ProcessUsage::of(std::process::id())?;
 
-    let mut random = Random::new(options.seed);
+    let mut random = SeededRandom::new(options.seed);
     let mut faults = BTreeMap::new();
     for _ in 0..options.rounds {
         for fault in shuffled(&mut random) {
@@ -84,7 +84,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     }
     let stopped = producers.stop().await;
     let arrived = consumers.wait_for_all(&ledger).await;
-    let after = Usage::of(std::process::id())?;
+    let after = ProcessUsage::of(std::process::id())?;
     let left = consumers.stop().await;
     let mut checks = verify::checks(&ledger, &arrived);
     checks.push(("every example works", examples.map_err(|error| format!("{error:#}"))));
@@ -93,7 +93,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     Ok(Report { sent: ledger.sent(), faults, checks })
 }
 
-fn shuffled(random: &mut Random) -> Vec<Fault> {
+fn shuffled(random: &mut SeededRandom) -> Vec<Fault> {
     let mut rest = Fault::ALL.to_vec();
     let mut order = Vec::new();
     while !rest.is_empty() {

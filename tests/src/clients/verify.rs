@@ -2,7 +2,7 @@
 
 use super::ledger::{Ledger, Notes};
 use super::{ORDERED, TRANSACTIONS, UNIQUE};
-use crate::usage::Usage;
+use kerolox_harness::ProcessUsage;
 
 /// Resident memory of this process, in bytes: what the ledger takes, and what clients may.
 const RESIDENT_MAX: u64 = 400 << 20;
@@ -120,7 +120,7 @@ pub(super) fn hangs(stopped: usize, left: usize) -> Outcome {
     Ok("every call came to an end".to_owned())
 }
 
-pub(super) fn memory(before: &Usage, after: &Usage) -> Outcome {
+pub(super) fn memory(before: &ProcessUsage, after: &ProcessUsage) -> Outcome {
     let mib = |bytes: u64| bytes >> 20;
     let text = format!(
         "{} MiB at the beginning, {} MiB at the end, ledger included",

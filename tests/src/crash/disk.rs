@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::random::Random;
+use kerolox_harness::SeededRandom;
 
 /// EXT4_IOC_SHUTDOWN with its argument; Python has a safe ioctl in its standard library.
 const SHUTDOWN: &str = "
@@ -35,7 +35,7 @@ pub(super) enum Cut {
 
 impl Cut {
     /// Mostly hard ones.
-    pub(super) fn choose(random: &mut Random) -> Self {
+    pub(super) fn choose(random: &mut SeededRandom) -> Self {
         match random.below(8) {
             0 => Self::AllWritten,
             1 | 2 => Self::JournalWritten,

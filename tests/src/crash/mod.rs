@@ -16,10 +16,10 @@ use anyhow::{Context, Result, bail};
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Client};
 
-use crate::process::Server;
-use crate::random::Random;
 use disk::Cut;
 pub use disk::Disk;
+use kerolox_harness::SeededRandom;
+use kerolox_harness::ServerProcess;
 use ledger::Ledger;
 use writers::Writers;
 
@@ -79,10 +79,10 @@ pub struct Check {
 pub async fn run(options: &Options) -> Result<Report> {
     let folder =
         tempfile::Builder::new().prefix("kerolox-crash-").tempdir().context("making a data folder")?;
-    let mut random = Random::new(options.seed);
+    let mut random = SeededRandom::new(options.seed);
     // Nobody is asked about undecided transactions: what the writers leave undecided must stay invisible.
     let arguments = ["--transaction-first-check", "1h"];
-    let mut broker = Server::standalone(&options.broker, folder.path(), &arguments);
+    let mut broker = ServerProcess::standalone(&options.broker, folder.path(), &arguments);
     if let Some(disk) = &options.disk {
         std::os::unix::fs::symlink(&disk.mounted_at, broker.data()).context("linking the data folder")?;
         broker = broker.env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", DISK_SEGMENT);
@@ -122,7 +122,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-fn cut_power(options: &Options, random: &mut Random) -> Result<Option<Cut>> {
+fn cut_power(options: &Options, random: &mut SeededRandom) -> Result<Option<Cut>> {
     let Some(disk) = &options.disk else { return Ok(None) };
     let cut = Cut::choose(random);
     disk.cut(cut)?;
@@ -154,7 +154,7 @@ async fn create_topics(address: &str) -> Result<()> {
     Ok(())
 }
 
-async fn wait_for_progress(ledger: &Ledger, broker: &mut Server) -> Result<()> {
+async fn wait_for_progress(ledger: &Ledger, broker: &mut ServerProcess) -> Result<()> {
     let before = ledger.acknowledged();
     let started = Instant::now();
     while ledger.acknowledged() < before + PROGRESS {

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::ledger::{Entry, Fate, Ledger};
 use super::{Check, GROUP, TOPIC, TX_TOPIC};
-use crate::process::Server;
+use kerolox_harness::ServerProcess;
 
 /// Receives in a row that must stay empty before a topic counts as read to its end.
 const EMPTY_RECEIVES: u32 = 4;
@@ -31,7 +31,7 @@ struct Delivered {
 type Entries = HashMap<String, Entry>;
 
 /// Consumes everything, then stops the broker and reads its log.
-pub(super) async fn verify(ledger: &Ledger, address: &str, broker: &mut Server) -> Result<Vec<Check>> {
+pub(super) async fn verify(ledger: &Ledger, address: &str, broker: &mut ServerProcess) -> Result<Vec<Check>> {
     let entries = ledger.entries();
     let client = Client::builder(address).build()?;
     let mut topics = Vec::new();

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::ledger::{Entry, Fate, Ledger};
 use super::{TOPIC, TX_TOPIC};
-use crate::random::Random;
+use kerolox_harness::SeededRandom;
 
 const CLIENTS: usize = 2;
 const NORMAL_WRITERS: usize = 3;
@@ -25,7 +25,7 @@ pub(super) struct Writers {
 
 impl Writers {
     /// Starts some clients, each with several writers of normal messages and one of transactions.
-    pub(super) async fn start(address: &str, ledger: &Ledger, random: &mut Random) -> Result<Self> {
+    pub(super) async fn start(address: &str, ledger: &Ledger, random: &mut SeededRandom) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut tasks = Vec::new();
         for client_number in 0..CLIENTS {
@@ -36,7 +36,7 @@ impl Writers {
                     name: format!("client-{client_number}-writer-{writer_number}"),
                     producer: Arc::clone(&producer),
                     ledger: ledger.clone(),
-                    random: Random::new(random.number()),
+                    random: SeededRandom::new(random.number()),
                     stop: Arc::clone(&stop),
                 };
                 tasks.push(tokio::spawn(writer.run(writer_number == NORMAL_WRITERS)));
@@ -71,7 +71,7 @@ struct Writer {
     name: String,
     producer: Arc<Producer>,
     ledger: Ledger,
-    random: Random,
+    random: SeededRandom,
     stop: Arc<AtomicBool>,
 }
 

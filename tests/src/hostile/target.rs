@@ -11,10 +11,10 @@ use tokio::time::{Instant, sleep};
 
 use super::cage::Cage;
 use super::quiet;
-use crate::calls::{self, resource};
-use crate::process::Server;
-use crate::small_disk::SmallDisk;
-use crate::usage::Usage;
+use kerolox_harness::ProcessUsage;
+use kerolox_harness::ServerProcess;
+use kerolox_harness::SmallDisk;
+use kerolox_harness::raw_calls::{self, resource};
 
 pub(super) const BIG_TOPIC: &str = "hostile-big";
 pub(super) const SMALL_TOPIC: &str = "hostile-small";
@@ -48,8 +48,8 @@ impl Setup {
 
 /// Servers that run. Fields are dropped in their order: a cage can be removed when it is empty.
 pub(super) struct Target {
-    brokers: Vec<Server>,
-    _nameservers: Vec<Server>,
+    brokers: Vec<ServerProcess>,
+    _nameservers: Vec<ServerProcess>,
     _cages: Vec<Cage>,
     disk: Option<SmallDisk>,
     _folder: TempDir,
@@ -72,7 +72,7 @@ impl Target {
         };
         let mut flags = vec!["--standalone".to_owned()];
         if setup == Setup::Group {
-            let mut server = Server::new("nameserver", nameserver, folder.path(), &[]);
+            let mut server = ServerProcess::new("nameserver", nameserver, folder.path(), &[]);
             server.start()?;
             flags = vec!["--nameserver".to_owned(), server.address()?.to_owned()];
             nameservers.push(server);
@@ -80,7 +80,7 @@ impl Target {
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         for name in names {
             let cage = Cage::build(name, broker, folder.path())?;
-            let server = Server::new(name, cage.script(), folder.path(), &flags);
+            let server = ServerProcess::new(name, cage.script(), folder.path(), &flags);
             let mut server = server.env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "64MiB");
             server.start().with_context(|| format!("starting {name}"))?;
             brokers.push(server);
@@ -109,7 +109,7 @@ impl Target {
     pub(super) fn alone(program: &Path, environment: &[(&str, &str)]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("kerolox-hostile-").tempdir()?;
         let cage = Cage::build("alone", program, folder.path())?;
-        let server = Server::standalone(cage.script(), folder.path(), &[]);
+        let server = ServerProcess::standalone(cage.script(), folder.path(), &[]);
         let server = environment.iter().fold(server, |server, (name, value)| server.env(name, value));
         Ok(Self {
             access_points: String::new(),
@@ -160,7 +160,7 @@ impl Target {
     }
 
     /// The broker that is attacked.
-    pub(super) fn server(&mut self) -> &mut Server {
+    pub(super) fn server(&mut self) -> &mut ServerProcess {
         &mut self.brokers[self.master]
     }
 
@@ -184,13 +184,13 @@ impl Target {
 
     /// Sends what attackers ask for.
     async fn fill(&self) -> Result<()> {
-        let mut stub = calls::stub(&self.broker).await?;
+        let mut stub = raw_calls::stub(&self.broker).await?;
         for number in 0..BIG_MESSAGES {
-            calls::send(&mut stub, vec![calls::message(BIG_TOPIC, number, BIG_BYTES)]).await?;
+            raw_calls::send(&mut stub, vec![raw_calls::message(BIG_TOPIC, number, BIG_BYTES)]).await?;
         }
         for batch in 0..SMALL_MESSAGES / 100 {
-            let messages = (0..100).map(|number| calls::message(SMALL_TOPIC, batch * 100 + number, 100));
-            calls::send(&mut stub, messages.collect()).await?;
+            let messages = (0..100).map(|number| raw_calls::message(SMALL_TOPIC, batch * 100 + number, 100));
+            raw_calls::send(&mut stub, messages.collect()).await?;
         }
         Ok(())
     }
@@ -201,7 +201,7 @@ impl Target {
             let address = broker.address().ok()?;
             let mut is_master = true;
             for topic in [BIG_TOPIC, SMALL_TOPIC, quiet::TOPIC] {
-                is_master &= calls::create_topic(address, topic, "NORMAL").await.is_ok();
+                is_master &= raw_calls::create_topic(address, topic, "NORMAL").await.is_ok();
             }
             if is_master {
                 return Some(at);
@@ -215,7 +215,7 @@ impl Target {
     /// # Errors
     /// When it does not run any more.
     pub(super) fn memory(&self) -> Result<u64> {
-        Ok(Usage::of(self.brokers[self.master].pid()?)?.resident)
+        Ok(ProcessUsage::of(self.brokers[self.master].pid()?)?.resident)
     }
 
     /// Which brokers do not run any more.

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::process::Server;
-use crate::random::Random;
 use crate::torture::wait_until_settled;
+use kerolox_harness::SeededRandom;
+use kerolox_harness::ServerProcess;
 use parts::{Bank, Parts};
 
 /// Accounts of each bank, and what is on each of them at first: more than a long run moves.
@@ -78,8 +78,8 @@ pub struct Report {
 pub async fn run(options: &Options) -> Result<Report> {
     let folder =
         tempfile::Builder::new().prefix("kerolox-money-").tempdir().context("making a data folder")?;
-    let mut random = Random::new(options.seed);
-    let mut broker = Server::standalone(&options.broker, folder.path(), &CHECKS);
+    let mut random = SeededRandom::new(options.seed);
+    let mut broker = ServerProcess::standalone(&options.broker, folder.path(), &CHECKS);
     broker.start()?;
     let address = broker.address()?.to_owned();
     let example = Example { program: &options.example, folder: folder.path() };
@@ -179,7 +179,7 @@ impl Example<'_> {
     }
 }
 
-fn wait_for_progress(parts: &Parts, broker: &mut Server) -> Result<()> {
+fn wait_for_progress(parts: &Parts, broker: &mut ServerProcess) -> Result<()> {
     let wanted = parts.said().credited + PROGRESS;
     let started = Instant::now();
     while parts.said().credited < wanted {

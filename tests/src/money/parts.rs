@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::process::keep;
+use kerolox_harness::keep_log;
 
 /// How long a process may take to get to a step.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
@@ -153,7 +153,7 @@ impl Parts {
     fn spawn(&self, bank: Bank, step: Option<&str>, more: &[&str]) -> Result<(Waiting, mpsc::Receiver<()>)> {
         let path = self.folder.join(format!("{}.log", bank.word()));
         let log = File::options().create(true).append(true).open(&path)?;
-        keep(&path)?;
+        keep_log(&path)?;
         let mut command = Command::new(&self.program);
         command.arg("--folder").arg(&self.folder).args([bank.word(), "--access-point", &self.address]);
         if bank == Bank::A {

@@ -16,8 +16,8 @@ use anyhow::{Context, Result, bail};
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Client};
 
-use crate::process::Server;
-use crate::random::Random;
+use kerolox_harness::SeededRandom;
+use kerolox_harness::ServerProcess;
 pub use producer::{Kind, produce};
 pub(crate) use verify::check;
 
@@ -114,7 +114,7 @@ impl Producers<'_> {
     }
 
     /// Kills one of them, and starts another one of its kind.
-    fn replace(&mut self, random: &mut Random) -> Result<()> {
+    fn replace(&mut self, random: &mut SeededRandom) -> Result<()> {
         let numbers: Vec<usize> = self.running.keys().copied().collect();
         let chosen = numbers[usize::try_from(random.below(numbers.len() as u64))?];
         let (kind, mut child) = self.running.remove(&chosen).context("it runs")?;
@@ -144,8 +144,8 @@ impl Drop for Producers<'_> {
 pub async fn run(options: &Options) -> Result<Report> {
     let folder =
         tempfile::Builder::new().prefix("kerolox-torture-").tempdir().context("making a data folder")?;
-    let mut random = Random::new(options.seed);
-    let mut broker = Server::standalone(&options.broker, folder.path(), &CHECKS);
+    let mut random = SeededRandom::new(options.seed);
+    let mut broker = ServerProcess::standalone(&options.broker, folder.path(), &CHECKS);
     broker.start()?;
     let address = broker.address()?.to_owned();
     create_topic(&address).await?;
@@ -206,7 +206,7 @@ async fn create_topic(address: &str) -> Result<()> {
     Ok(())
 }
 
-fn wait_for_progress(ledger: &Ledger, broker: &mut Server) -> Result<()> {
+fn wait_for_progress(ledger: &Ledger, broker: &mut ServerProcess) -> Result<()> {
     let before = ledger.len();
     let started = Instant::now();
     while ledger.len() < before + PROGRESS {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::super::target::Target;
 use super::repeatedly;
-use crate::calls;
+use kerolox_harness::raw_calls;
 
 /// Calls that one of them makes on a connection.
 const CALLS: u32 = 200;
@@ -21,7 +21,7 @@ pub(super) fn registrations(target: &Target, until: Instant) -> JoinSet<()> {
     repeatedly(4, until, move |number| {
         let address = address.clone();
         async move {
-            let mut registry = RegistryClient::new(calls::connect(&address).await?);
+            let mut registry = RegistryClient::new(raw_calls::connect(&address).await?);
             for call in 0..CALLS {
                 let broker = BrokerInfo {
                     cluster: "DefaultCluster".to_owned(),
@@ -58,7 +58,7 @@ pub(super) fn reports(target: &Target, until: Instant) -> JoinSet<()> {
     repeatedly(4, until, move |number| {
         let (address, group) = (address.clone(), group.clone());
         async move {
-            let mut controller = ControllerClient::new(calls::connect(&address).await?);
+            let mut controller = ControllerClient::new(raw_calls::connect(&address).await?);
             for call in 0..CALLS {
                 let request = ReportRequest {
                     cluster: "DefaultCluster".to_owned(),

@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use tokio::time::{Instant, sleep};
 
 use super::super::target::{SMALL_TOPIC, Target};
-use crate::calls::{self, Stub};
+use kerolox_harness::raw_calls::{self, Stub};
 
 const GROUP: &str = "hostile-drain";
 /// What a full disk is answered with.
@@ -33,14 +33,14 @@ pub(super) struct Drain {
 
 impl Drain {
     pub(super) async fn start(target: &Target) -> Result<Self> {
-        let stub = calls::stub(&target.broker).await?;
+        let stub = raw_calls::stub(&target.broker).await?;
         let (acknowledged, times) = (HashSet::new(), Vec::new());
         Ok(Self { stub, sent: 0, number: 0, acknowledged, times, peak: 0 })
     }
 
     /// Goes on with a broker that was started again.
     pub(super) async fn reconnect(&mut self, target: &Target) -> Result<()> {
-        self.stub = calls::stub(&target.broker).await?;
+        self.stub = raw_calls::stub(&target.broker).await?;
         Ok(())
     }
 
@@ -54,7 +54,7 @@ impl Drain {
 
     async fn send_one(&mut self, bytes: usize) -> Result<()> {
         self.number += 1;
-        calls::send(&mut self.stub, vec![calls::message(SMALL_TOPIC, self.number, bytes)]).await?;
+        raw_calls::send(&mut self.stub, vec![raw_calls::message(SMALL_TOPIC, self.number, bytes)]).await?;
         self.sent += 1;
         Ok(())
     }
@@ -112,7 +112,7 @@ impl Drain {
 
     async fn some(&mut self, target: &Target, pause: Duration) -> Result<()> {
         let began = Instant::now();
-        let entries = calls::receive(&mut self.stub, SMALL_TOPIC, GROUP, POLL).await?;
+        let entries = raw_calls::receive(&mut self.stub, SMALL_TOPIC, GROUP, POLL).await?;
         self.times.push(began.elapsed());
         for entry in entries {
             let id = entry.message_id.clone();
@@ -120,7 +120,7 @@ impl Drain {
                 bail!("message {id} came again after its acknowledgement");
             }
             let began = Instant::now();
-            calls::acknowledge(&mut self.stub, SMALL_TOPIC, GROUP, vec![entry]).await?;
+            raw_calls::acknowledge(&mut self.stub, SMALL_TOPIC, GROUP, vec![entry]).await?;
             self.times.push(began.elapsed());
             self.acknowledged.insert(id);
             self.peak = self.peak.max(target.memory()?);

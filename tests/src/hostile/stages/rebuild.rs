@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::super::quiet::Quiet;
 use super::super::target::{SMALL_TOPIC, START, Target};
 use super::super::{BASELINE, Options, RETURN_MORE, Report, SETTLE, STALL, later, served_again};
-use crate::calls::{self, Stub};
-use crate::long_log::write_log;
-use crate::process::Probe;
+use kerolox_harness::HealthProbe;
+use kerolox_harness::long_log::write_log;
+use kerolox_harness::raw_calls::{self, Stub};
 
 pub(in super::super) const NAME: &str = "calls while the index is made";
 /// Streams of Telemetry, and callers that receive; each has a connection.
@@ -47,9 +47,9 @@ pub(in super::super) async fn rebuild(options: &Options, report: &mut Report) ->
     }
     write_log(&data.join("log"))?;
     target.open().await?;
-    let mut stub = calls::stub(&target.broker).await?;
+    let mut stub = raw_calls::stub(&target.broker).await?;
     for number in 0..MESSAGES {
-        calls::send(&mut stub, vec![calls::message(SMALL_TOPIC, number, 100)]).await?;
+        raw_calls::send(&mut stub, vec![raw_calls::message(SMALL_TOPIC, number, 100)]).await?;
     }
     let quiet = Quiet::start(&target.client()?).await?;
     sleep(BASELINE).await;
@@ -112,7 +112,7 @@ fn call(address: &str, tally: &Arc<Tally>) -> JoinSet<Result<()>> {
         let (of, counts) = (address.to_owned(), tally.clone());
         tasks.spawn(async move {
             let stub = connect(&of).await?;
-            calls::greet(stub, &format!("hostile-{number}"), SMALL_TOPIC).await.context("Telemetry")?;
+            raw_calls::greet(stub, &format!("hostile-{number}"), SMALL_TOPIC).await.context("Telemetry")?;
             counts.greeted.fetch_add(1, Ordering::SeqCst);
             Ok(())
         });
@@ -126,7 +126,7 @@ fn call(address: &str, tally: &Arc<Tally>) -> JoinSet<Result<()>> {
 async fn connect(address: &str) -> Result<Stub> {
     let began = Instant::now();
     loop {
-        match calls::stub(address).await {
+        match raw_calls::stub(address).await {
             Err(_) if began.elapsed() < STALL => sleep(Duration::from_millis(10)).await,
             connected => return connected,
         }
@@ -137,7 +137,7 @@ async fn connect(address: &str) -> Result<Stub> {
 async fn receive(stub: &mut Stub, number: usize, tally: &Tally) -> Result<()> {
     let group = format!("hostile-early-{number}");
     loop {
-        match calls::receive(stub, SMALL_TOPIC, &group, calls::POLL_MAX).await {
+        match raw_calls::receive(stub, SMALL_TOPIC, &group, raw_calls::POLL_MAX).await {
             Ok(entries) if entries.is_empty() => bail!("a receive found nothing"),
             Ok(_) => {
                 tally.served.fetch_add(1, Ordering::SeqCst);
@@ -162,7 +162,7 @@ async fn until_ready(target: &mut Target, tally: &Tally) -> Result<u64> {
     loop {
         // Looked at first: whoever is answered by now was answered before what the probe says.
         let greeted = tally.greeted.load(Ordering::SeqCst);
-        let Probe { status, body } = target.server().probe("/readyz")?;
+        let HealthProbe { status, body } = target.server().probe("/readyz")?;
         if status == 200 {
             ensure!(was_seen, "the broker was ready before it was seen to make its index");
             return Ok(peak);

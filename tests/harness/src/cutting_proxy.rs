@@ -22,7 +22,7 @@ const END_STREAM: u8 = 1;
 
 /// Where the connection is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
+pub enum ProxyCut {
     /// In front of the data with the marker in it, after the headers of the answer.
     BeforeMessages,
     /// Right behind the marker.
@@ -31,7 +31,7 @@ pub enum Cut {
     BeforeTrailers,
 }
 
-impl Cut {
+impl ProxyCut {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::BeforeMessages, Self::InMessage, Self::BeforeTrailers];
 }
@@ -48,7 +48,7 @@ struct Plan {
     server: String,
     marker: Vec<u8>,
     /// The next cut, until it is made.
-    next: Mutex<Option<Cut>>,
+    next: Mutex<Option<ProxyCut>>,
     /// Cuts whatever there is.
     all: Notify,
 }
@@ -81,7 +81,7 @@ impl CuttingProxy {
     }
 
     /// Cuts the connection that carries the next answer with the marker in it.
-    pub fn cut_next(&self, cut: Cut) {
+    pub fn cut_next(&self, cut: ProxyCut) {
         *self.plan.next() = Some(cut);
     }
 
@@ -97,7 +97,7 @@ impl CuttingProxy {
 }
 
 impl Plan {
-    fn next(&self) -> std::sync::MutexGuard<'_, Option<Cut>> {
+    fn next(&self) -> std::sync::MutexGuard<'_, Option<ProxyCut>> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -142,9 +142,9 @@ async fn pass_answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, plan: &Pl
         }
         let is_end = kind == HEADERS && flags & END_STREAM != 0 && marked == Some(stream);
         let passes = match (*plan.next(), marker) {
-            (Some(Cut::BeforeMessages), Some(_)) => Some(0),
-            (Some(Cut::InMessage), Some(end)) => Some(end),
-            (Some(Cut::BeforeTrailers), _) if is_end => Some(0),
+            (Some(ProxyCut::BeforeMessages), Some(_)) => Some(0),
+            (Some(ProxyCut::InMessage), Some(end)) => Some(end),
+            (Some(ProxyCut::BeforeTrailers), _) if is_end => Some(0),
             _ => None,
         };
         if let Some(passes) = passes {

@@ -7,7 +7,7 @@ use procfs::process::Process;
 
 /// What a process uses at a moment.
 #[derive(Debug, Clone, Copy)]
-pub struct Usage {
+pub struct ProcessUsage {
     /// Resident memory, in bytes.
     pub resident: u64,
     /// The most resident memory that it has had, in bytes.
@@ -16,7 +16,7 @@ pub struct Usage {
     pub cpu: Duration,
 }
 
-impl Usage {
+impl ProcessUsage {
     /// What a process uses now.
     ///
     /// # Errors
@@ -40,14 +40,14 @@ mod tests {
 
     #[test]
     fn work_and_memory_show() {
-        let before = Usage::of(std::process::id()).unwrap();
+        let before = ProcessUsage::of(std::process::id()).unwrap();
         let mut block = vec![0_u8; 64 << 20];
         let mut after = before;
         while after.cpu < before.cpu + Duration::from_millis(50) {
             block.iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
-            after = Usage::of(std::process::id()).unwrap();
+            after = ProcessUsage::of(std::process::id()).unwrap();
         }
         assert!(after.resident >= before.resident + (32 << 20), "{before:?} {after:?}");
-        assert!(Usage::of(u32::MAX >> 1).is_err());
+        assert!(ProcessUsage::of(u32::MAX >> 1).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Server processes: started on a free port, stopped, killed, and started again on the same port and data.
+//! ServerProcess processes: started on a free port, stopped, killed, and started again on the same port and data.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::kept_logs::keep_log;
+
 /// How long a server may take until it serves.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a server may take to end.
@@ -19,12 +21,10 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 /// Lines of the log that an error shows.
 const TAIL_LINES: usize = 40;
-/// Environment variable that names a folder in which logs outlive their test; `tests/run.sh` shows it when a suite fails.
-const KEPT_LOGS: &str = "KEROLOX_LOGS";
 
 /// A server process. Dropping it kills the process.
 #[derive(Debug)]
-pub struct Server {
+pub struct ServerProcess {
     name: String,
     program: PathBuf,
     arguments: Vec<String>,
@@ -39,14 +39,14 @@ pub struct Server {
 
 /// An answer to a health probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Probe {
+pub struct HealthProbe {
     /// Status of HTTP.
     pub status: u16,
     /// What it says.
     pub body: String,
 }
 
-impl Server {
+impl ServerProcess {
     /// A standalone broker that keeps its data and log below `folder`; not started yet.
     pub fn standalone(broker: &Path, folder: &Path, arguments: &[&str]) -> Self {
         Self::new("broker", broker, folder, &[&["--standalone"], arguments].concat())
@@ -80,23 +80,6 @@ impl Server {
     pub fn listen(mut self, address: &str) -> Self {
         self.address = Some(address.to_owned());
         self
-    }
-
-    /// The program `name` that was built beside the running one, or beside the folder with the running test.
-    ///
-    /// # Errors
-    /// When it is not there.
-    pub fn program(name: &str) -> Result<PathBuf> {
-        let mut path = std::env::current_exe().context("looking for the running program")?;
-        path.pop();
-        if path.ends_with("deps") {
-            path.pop();
-        }
-        path.push(name);
-        if !path.exists() {
-            bail!("{} does not exist; build it first: cargo build --release", path.display());
-        }
-        Ok(path)
     }
 
     /// Where clients reach the server; known after the first start.
@@ -164,7 +147,7 @@ impl Server {
     ///
     /// # Errors
     /// When the server was never started, or gives no answer of HTTP.
-    pub fn probe(&self, path: &str) -> Result<Probe> {
+    pub fn probe(&self, path: &str) -> Result<HealthProbe> {
         let address =
             self.health.as_deref().with_context(|| format!("the {} was never started", self.name))?;
         let mut stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
@@ -175,7 +158,7 @@ impl Server {
         let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
         let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
         match (status, body) {
-            (Some(status), Some(body)) => Ok(Probe { status, body }),
+            (Some(status), Some(body)) => Ok(HealthProbe { status, body }),
             _ => bail!("{address} gave no answer of HTTP: {answer:?}"),
         }
     }
@@ -266,7 +249,7 @@ impl Server {
             .append(true)
             .open(self.log_path())
             .with_context(|| format!("opening {}", self.log_path().display()))?;
-        keep(&self.log_path())?;
+        keep_log(&self.log_path())?;
         Command::new(&self.program)
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -287,37 +270,7 @@ impl Server {
     }
 }
 
-/// Gives the log of a process a second name below the folder that `KEROLOX_LOGS` names, so that it is still there when its test has
-/// removed its folder or was killed. Where nobody asks for that, nothing is done.
-///
-/// # Errors
-/// When it cannot have that name.
-pub fn keep(log: &Path) -> Result<()> {
-    kept_logs().map_or(Ok(()), |kept| keep_in(&kept, log))
-}
-
-/// The folder in which logs outlive their test, if there is one.
-pub fn kept_logs() -> Option<PathBuf> {
-    std::env::var_os(KEPT_LOGS).map(PathBuf::from)
-}
-
-/// The second name is `kept/TEST/FOLDER-NAME`.
-fn keep_in(kept: &Path, log: &Path) -> Result<()> {
-    let thread = thread::current();
-    let of_test = kept.join(thread.name().unwrap_or("main").replace("::", "."));
-    fs::create_dir_all(&of_test).with_context(|| format!("making {}", of_test.display()))?;
-    let folder = log.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-    let name = log.file_name().unwrap_or_default().to_string_lossy();
-    let second = of_test.join(format!("{}-{name}", folder.trim_start_matches('.')));
-    match fs::hard_link(log, &second) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(error).with_context(|| format!("keeping the log as {}", second.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-impl Drop for Server {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         // Nobody is left to hear about an error.
         let _ = self.kill();
@@ -341,8 +294,8 @@ mod tests {
     use super::*;
 
     /// A "server" that is a shell script.
-    fn script(folder: &Path, text: &str) -> Server {
-        let mut server = Server::standalone(Path::new("/bin/sh"), folder, &[]);
+    fn script(folder: &Path, text: &str) -> ServerProcess {
+        let mut server = ServerProcess::standalone(Path::new("/bin/sh"), folder, &[]);
         server.arguments = vec!["-c".to_owned(), text.to_owned(), "server".to_owned()];
         server
     }
@@ -370,21 +323,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = script(folder.path(), "echo 'disk on fire' >&2; exit 3").start().unwrap_err();
         assert!(error.to_string().contains("disk on fire"), "{error}");
-    }
-
-    #[test]
-    fn a_kept_log_outlives_the_folder_of_its_test() {
-        let (folder, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let server = script(folder.path(), "exit 0");
-        fs::write(server.log_path(), "first").unwrap();
-        keep_in(kept.path(), &server.log_path()).unwrap();
-        keep_in(kept.path(), &server.log_path()).unwrap();
-        File::options().append(true).open(server.log_path()).unwrap().write_all(b" second").unwrap();
-        folder.close().unwrap();
-        let of_test = kept.path().join("process.tests.a_kept_log_outlives_the_folder_of_its_test");
-        let logs: Vec<_> = fs::read_dir(of_test).unwrap().map(|file| file.unwrap().path()).collect();
-        assert_eq!(logs.len(), 1, "{logs:?}");
-        assert_eq!(fs::read_to_string(&logs[0]).unwrap(), "first second");
     }
 
     #[test]

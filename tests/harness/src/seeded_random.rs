@@ -1,12 +1,12 @@
-//! Random numbers that a seed repeats.
+//! SeededRandom numbers that a seed repeats.
 
 use std::time::Duration;
 
 /// A SplitMix64 generator: small, and good enough to spread the moments of a test.
 #[derive(Debug, Clone)]
-pub struct Random(u64);
+pub struct SeededRandom(u64);
 
-impl Random {
+impl SeededRandom {
     /// The generator of `seed`; equal seeds give equal numbers.
     pub fn new(seed: u64) -> Self {
         Self(seed)
@@ -40,12 +40,12 @@ mod tests {
     #[test]
     fn a_seed_repeats_its_numbers_and_differs_from_the_next() {
         let numbers = |seed| -> Vec<u64> {
-            let mut random = Random::new(seed);
+            let mut random = SeededRandom::new(seed);
             (0..100).map(|_| random.number()).collect()
         };
         assert_eq!(numbers(7), numbers(7));
         assert_ne!(numbers(7), numbers(8));
-        let mut random = Random::new(7);
+        let mut random = SeededRandom::new(7);
         assert!((0..1000).all(|_| random.duration(Duration::from_millis(10)) < Duration::from_millis(10)));
     }
 }
