@@ -1,5 +1,6 @@
 //! ServerProcess processes: started on a free port, stopped, killed, and started again on the same port and data.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -26,6 +27,8 @@ const TAIL_LINES: usize = 40;
 #[derive(Debug)]
 pub struct ServerProcess {
     name: String,
+    /// Words of a command that runs the program, such as those that bring it to another place; mostly none.
+    launcher: Vec<String>,
     program: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
@@ -57,6 +60,7 @@ impl ServerProcess {
     pub fn new(name: &str, program: &Path, folder: &Path, arguments: &[&str]) -> Self {
         Self {
             name: name.to_owned(),
+            launcher: Vec::new(),
             program: program.to_owned(),
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             environment: Vec::new(),
@@ -75,11 +79,37 @@ impl ServerProcess {
         self
     }
 
+    /// Has another program run, such as a script that holds the usual one to some limits.
+    #[must_use]
+    pub fn program(mut self, program: &Path) -> Self {
+        program.clone_into(&mut self.program);
+        self
+    }
+
+    /// Has the program run by a command, whose process becomes that of the program.
+    #[must_use]
+    pub fn launched_by(mut self, command: &[String]) -> Self {
+        command.clone_into(&mut self.launcher);
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
     /// Has the process listen on `address`, `HOST:PORT`, instead of any free port.
     #[must_use]
     pub fn listen(mut self, address: &str) -> Self {
         self.address = Some(address.to_owned());
         self
+    }
+
+    /// The name of its files.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where clients reach the server; known after the first start.
@@ -205,6 +235,22 @@ impl ServerProcess {
         bail!("the {} did not end within {STOP_LIMIT:?}; the end of its log:\n{}", self.name, self.log_tail())
     }
 
+    /// Lets the process stand still, as on a machine that hangs.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self) -> Result<()> {
+        self.signal("STOP")
+    }
+
+    /// Lets a process go on that stands still.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self) -> Result<()> {
+        self.signal("CONT")
+    }
+
     /// Sends the process a signal by its name, such as `STOP`.
     ///
     /// # Errors
@@ -250,7 +296,9 @@ impl ServerProcess {
             .open(self.log_path())
             .with_context(|| format!("opening {}", self.log_path().display()))?;
         keep_log(&self.log_path())?;
-        Command::new(&self.program)
+        let mut words = self.launcher.iter().map(OsStr::new).chain([self.program.as_os_str()]);
+        Command::new(words.next().expect("a program at the least"))
+            .args(words)
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .arg("--listen")
@@ -295,9 +343,7 @@ mod tests {
 
     /// A "server" that is a shell script.
     fn script(folder: &Path, text: &str) -> ServerProcess {
-        let mut server = ServerProcess::standalone(Path::new("/bin/sh"), folder, &[]);
-        server.arguments = vec!["-c".to_owned(), text.to_owned(), "server".to_owned()];
-        server
+        ServerProcess::new("broker", Path::new("/bin/sh"), folder, &["-c", text, "server"])
     }
 
     #[test]

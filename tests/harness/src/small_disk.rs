@@ -1,7 +1,7 @@
 //! A disk that is small, and full on request. Mounting it takes root.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,6 +9,8 @@ use anyhow::{Context, Result, ensure};
 
 /// Name of the file that takes all room.
 const FILLER: &str = "filler";
+/// The disk is filled in pieces of so many bytes, the last ones small.
+const PIECES: [usize; 3] = [1 << 20, 1 << 14, 1 << 10];
 
 /// A file system in memory; unmounted when dropped.
 #[derive(Debug)]
@@ -36,21 +38,30 @@ impl SmallDisk {
     /// Takes every byte that is left.
     ///
     /// # Errors
-    /// When the file that takes them cannot be opened.
+    /// When the file that takes them cannot be written for another reason.
     pub fn fill(&self) -> Result<()> {
         let mut file = File::options().create(true).append(true).open(self.0.join(FILLER))?;
-        for size in [1 << 20, 1 << 12] {
-            while file.write_all(&vec![1; size]).is_ok() {}
+        for piece in PIECES {
+            loop {
+                match file.write_all(&vec![1; piece]) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == ErrorKind::StorageFull => break,
+                    Err(error) => return Err(error).context("filling a disk"),
+                }
+            }
         }
         Ok(())
     }
 
-    /// Gives back what [`Self::fill`] took.
+    /// Gives back what [`Self::fill`] took, if anything.
     ///
     /// # Errors
-    /// When nothing was taken.
+    /// When the system refuses.
     pub fn make_room(&self) -> Result<()> {
-        fs::remove_file(self.0.join(FILLER)).context("making room")
+        match fs::remove_file(self.0.join(FILLER)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context("making room"),
+            _ => Ok(()),
+        }
     }
 }
 

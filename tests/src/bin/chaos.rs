@@ -5,9 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use kerolox_harness::built_program;
-use kerolox_harness::verdict;
-use kerolox_tests::chaos::{Entered, Options, Programs, Report, enter, percentile, run};
+use kerolox_harness::{NetworkVisit, enter_network, verdict};
+use kerolox_tests::chaos::{BROKERS, NAMESERVERS, Options, Report, percentile, run};
 
 /// Kills, pauses, cuts and fills the members of a replicated group under clients, and checks what the clients were promised.
 #[derive(Parser)]
@@ -39,23 +38,22 @@ async fn main() -> anyhow::Result<ExitCode> {
     let seed = verdict::seed(arguments.seed);
     println!("seed {seed}, {} rounds", arguments.rounds);
     let temporary = tempfile::Builder::new().prefix("kerolox-chaos-").tempdir()?;
-    let programs = Programs { nameserver: built_program("nameserver")?, broker: built_program("broker")? };
     let folder = arguments.folder.clone().unwrap_or_else(|| temporary.path().to_owned());
     if arguments.python.is_none() {
         println!("without the official SDK: --python names no Python that has it");
     }
     let Arguments { rounds, only, python, .. } = arguments;
-    let report = run(&Options { rounds, seed, only, programs, folder, python, owner }).await?;
+    let report = run(&Options { rounds, seed, only, folder, python, owner }).await?;
     let (passed, failed) = verdict::show(report.checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!("{}, seed {seed}: {passed} passed, {failed} failed", figures(&report));
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn outside() -> anyhow::Result<ExitCode> {
-    Ok(match enter().await? {
-        Entered::Ended(status) if status.success() => ExitCode::SUCCESS,
-        Entered::Ended(_) | Entered::Interrupted => ExitCode::FAILURE,
-        Entered::Impossible(why) => {
+    Ok(match enter_network(NAMESERVERS, BROKERS).await? {
+        NetworkVisit::Ended(status) if status.success() => ExitCode::SUCCESS,
+        NetworkVisit::Ended(_) | NetworkVisit::Interrupted => ExitCode::FAILURE,
+        NetworkVisit::Impossible(why) => {
             println!("chaos: skipped: {why}");
             ExitCode::SUCCESS
         }

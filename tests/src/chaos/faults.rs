@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use kerolox_harness::{ClusterNode, SeededRandom, both_ways};
 use procfs::process::{LimitValue, Process};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use super::cluster::{Cluster, Roles, node_of};
-use super::network::{Node, both_ways};
+use super::cluster::{ChaosCluster, Roles, brokers, nameservers};
 use super::plan::Fault;
-use kerolox_harness::SeededRandom;
 
 /// By how much wall clocks leap: far beyond what retention keeps.
 const LEAP: Duration = Duration::from_secs(4 * 24 * 3600);
@@ -22,25 +21,25 @@ const START_PAUSE: Duration = Duration::from_millis(1500);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Remedy {
     /// Start a process that was killed.
-    Start(Node),
+    Start(ClusterNode),
     /// Let a process go on.
-    Continue(Node),
+    Continue(ClusterNode),
     /// Let packets through again.
-    Mend(Vec<(Node, Node)>),
+    Mend(Vec<(ClusterNode, ClusterNode)>),
     /// Make room on a disk, and start the broker again: one that could not write does not write any more.
-    Free(Node),
+    Free(ClusterNode),
     /// Make room on a disk.
-    MakeRoom(Node),
+    MakeRoom(ClusterNode),
     /// Leave time between two others.
     Wait(Duration),
     /// Let the wall clock be right again.
-    SetClock(Node),
+    SetClock(ClusterNode),
     /// Let a process open files again, as many as before.
     Descriptors(u32, Rlimit),
     /// The broker refuses to start; then it gets its segment back and starts.
-    FindSegment(Node, PathBuf),
+    FindSegment(ClusterNode, PathBuf),
     /// Both refuse to start; then they get their folders back and start.
-    ExchangeBack(Node, Node),
+    ExchangeBack(ClusterNode, ClusterNode),
 }
 
 /// A fault at work.
@@ -48,17 +47,17 @@ pub(super) enum Remedy {
 pub(super) struct Running {
     pub(super) remedies: Vec<Remedy>,
     /// Whom it met.
-    pub(super) victims: Vec<Node>,
-    /// Cluster and number of the member that lost its disk for good.
+    pub(super) victims: Vec<ClusterNode>,
+    /// ChaosCluster and number of the member that lost its disk for good.
     pub(super) gone: Option<(String, u64)>,
 }
 
-impl Cluster {
+impl ChaosCluster {
     /// Lets `fault` happen to whoever plays the role at this moment. `None` when it would not be the fault that it
     /// claims to be: a disk is wiped only while somebody else has all that is on it.
     pub(super) async fn inflict(&mut self, fault: Fault, chance: u64) -> Result<Option<Running>> {
         let Roles { master, slaves: [slave, other] } = self.roles().await;
-        let servers = || Node::nameservers().chain(Node::brokers()).filter(move |node| *node != master);
+        let servers = || nameservers().chain(brokers()).filter(move |node| *node != master);
         match fault {
             Fault::KillMaster => self.kill(&[master]),
             Fault::KillSlave => self.kill(&[slave]),
@@ -71,28 +70,28 @@ impl Cluster {
                 let leader = self.leader().await;
                 self.kill(&[master, leader])
             }
-            Fault::KillNameservers => self.kill(&Node::nameservers().collect::<Vec<_>>()),
+            Fault::KillNameservers => self.kill(&nameservers().collect::<Vec<_>>()),
             Fault::PauseMaster => {
                 if !self.server_of(master).is_running() {
                     return Ok(None);
                 }
-                self.server_of(master).signal("STOP")?;
+                self.server_of(master).pause()?;
                 running(vec![Remedy::Continue(master)], &[master])
             }
-            Fault::CutMasterFromSlaves => self.cut(master, both_ways(master, Node::brokers())),
-            Fault::CutMasterFromNameservers => self.cut(master, both_ways(master, Node::nameservers())),
+            Fault::CutMasterFromSlaves => self.cut(master, both_ways(master, brokers())),
+            Fault::CutMasterFromNameservers => self.cut(master, both_ways(master, nameservers())),
             Fault::CutMasterFromServers => self.cut(master, both_ways(master, servers())),
             Fault::MuteMaster => self.cut(master, servers().map(|node| (master, node)).collect()),
             Fault::DeafMaster => self.cut(master, servers().map(|node| (node, master)).collect()),
             Fault::CutSlave => {
-                let everybody = Node::nameservers().chain(Node::brokers()).chain([Node::Clients]);
+                let everybody = nameservers().chain(brokers()).chain([ClusterNode::Clients]);
                 self.cut(slave, both_ways(slave, everybody))
             }
             Fault::FillMaster => self.fill(master),
             Fault::FillSlave => self.fill(other),
             Fault::WipeSlave => self.wipe(slave).await,
-            Fault::KillBrokers => self.stop_all(Node::brokers().collect(), chance),
-            Fault::KillServers => self.stop_all(Node::nameservers().chain(Node::brokers()).collect(), chance),
+            Fault::KillBrokers => self.stop_all(brokers().collect(), chance),
+            Fault::KillServers => self.stop_all(nameservers().chain(brokers()).collect(), chance),
             Fault::LeapMaster => self.leap(master),
             Fault::LeapSlave => self.leap(slave),
             Fault::StarveMaster => self.starve(master),
@@ -100,8 +99,10 @@ impl Cluster {
             Fault::BurstMaster => self.burst(master),
             Fault::BurstSlave => self.burst(slave),
             Fault::LoseSegment => self.lose_segment(other),
-            Fault::ForgetNameservers => self.set_nameservers_back(Cluster::wipe_disk),
-            Fault::RestoreNameservers => self.set_nameservers_back(Cluster::restore),
+            Fault::ForgetNameservers => {
+                self.set_nameservers_back(|cluster, node| cluster.server_of(node).wipe_data())
+            }
+            Fault::RestoreNameservers => self.set_nameservers_back(ChaosCluster::restore),
             Fault::ExchangeNameservers => self.exchange(chance),
         }
     }
@@ -111,8 +112,8 @@ impl Cluster {
         match remedy {
             Remedy::Start(node) => self.begin(*node),
             Remedy::Continue(node) if !self.server_of(*node).is_running() => Ok(()),
-            Remedy::Continue(node) => self.server_of(*node).signal("CONT"),
-            Remedy::Mend(pairs) => self.network.mend(pairs),
+            Remedy::Continue(node) => self.server_of(*node).resume(),
+            Remedy::Mend(pairs) => self.servers.network()?.mend(pairs),
             Remedy::Free(node) => {
                 self.server_of(*node).kill()?;
                 self.free_disk(*node)?;
@@ -123,16 +124,16 @@ impl Cluster {
                 tokio::time::sleep(*pause).await;
                 Ok(())
             }
-            Remedy::SetClock(node) => self.clock_of(*node).set_ahead(Duration::ZERO),
+            Remedy::SetClock(node) => self.set_clock(*node, Duration::ZERO),
             Remedy::Descriptors(pid, limit) => limit_descriptors(*pid, *limit),
             Remedy::FindSegment(node, segment) => {
-                self.expect_refusal(*node)?;
+                self.server_of(*node).expect_refusal()?;
                 fs::rename(aside(segment), segment).context("putting a segment back")?;
                 self.begin(*node)
             }
             Remedy::ExchangeBack(one, other) => {
-                self.expect_refusal(*one)?;
-                self.expect_refusal(*other)?;
+                self.server_of(*one).expect_refusal()?;
+                self.server_of(*other).expect_refusal()?;
                 self.exchange_folders(*one, *other)?;
                 self.begin(*one)?;
                 self.begin(*other)
@@ -141,7 +142,7 @@ impl Cluster {
     }
 
     /// Kills them all, and has them start one after the other in an order that chance gives.
-    fn stop_all(&mut self, mut victims: Vec<Node>, chance: u64) -> Result<Option<Running>> {
+    fn stop_all(&mut self, mut victims: Vec<ClusterNode>, chance: u64) -> Result<Option<Running>> {
         let mut random = SeededRandom::new(chance);
         for victim in &victims {
             self.server_of(*victim).kill()?;
@@ -156,13 +157,13 @@ impl Cluster {
         running(remedies, &all)
     }
 
-    fn leap(&mut self, victim: Node) -> Result<Option<Running>> {
-        self.clock_of(victim).set_ahead(LEAP)?;
+    fn leap(&mut self, victim: ClusterNode) -> Result<Option<Running>> {
+        self.set_clock(victim, LEAP)?;
         running(vec![Remedy::SetClock(victim)], &[victim])
     }
 
     /// From now on the process cannot open a descriptor more than it has.
-    fn starve(&mut self, victim: Node) -> Result<Option<Running>> {
+    fn starve(&mut self, victim: ClusterNode) -> Result<Option<Running>> {
         if !self.server_of(victim).is_running() {
             return Ok(None);
         }
@@ -173,14 +174,14 @@ impl Cluster {
         running(vec![Remedy::Descriptors(pid, before)], &[victim])
     }
 
-    fn burst(&mut self, victim: Node) -> Result<Option<Running>> {
+    fn burst(&mut self, victim: ClusterNode) -> Result<Option<Running>> {
         self.fill_disk(victim)?;
         running(vec![Remedy::MakeRoom(victim)], &[victim])
     }
 
     /// Only of a log that has several segments: otherwise nothing would be left that could miss it.
-    fn lose_segment(&mut self, victim: Node) -> Result<Option<Running>> {
-        let segments = self.segments(victim)?;
+    fn lose_segment(&mut self, victim: ClusterNode) -> Result<Option<Running>> {
+        let segments = self.server_of(victim).log_segments()?;
         let [oldest, _, ..] = &segments[..] else { return Ok(None) };
         self.server_of(victim).kill()?;
         fs::rename(oldest, aside(oldest)).context("taking a segment away")?;
@@ -190,9 +191,9 @@ impl Cluster {
     /// All nameservers go down, and come back with what `change` makes of their folders.
     fn set_nameservers_back(
         &mut self,
-        change: impl Fn(&mut Self, Node) -> Result<()>,
+        change: impl Fn(&mut Self, ClusterNode) -> Result<()>,
     ) -> Result<Option<Running>> {
-        let victims: Vec<Node> = Node::nameservers().collect();
+        let victims: Vec<ClusterNode> = nameservers().collect();
         let killed = self.kill(&victims)?;
         for victim in victims {
             change(self, victim)?;
@@ -201,7 +202,7 @@ impl Cluster {
     }
 
     fn exchange(&mut self, chance: u64) -> Result<Option<Running>> {
-        let mut both: Vec<Node> = Node::nameservers().collect();
+        let mut both: Vec<ClusterNode> = nameservers().collect();
         both.remove(usize::try_from(chance % both.len() as u64).expect("below a length"));
         for victim in &both {
             self.server_of(*victim).kill()?;
@@ -210,24 +211,28 @@ impl Cluster {
         running(vec![Remedy::ExchangeBack(both[0], both[1])], &both)
     }
 
-    fn kill(&mut self, victims: &[Node]) -> Result<Option<Running>> {
+    fn kill(&mut self, victims: &[ClusterNode]) -> Result<Option<Running>> {
         for victim in victims {
             self.server_of(*victim).kill()?;
         }
         running(victims.iter().copied().map(Remedy::Start).collect(), victims)
     }
 
-    fn cut(&mut self, victim: Node, pairs: Vec<(Node, Node)>) -> Result<Option<Running>> {
-        self.network.cut(&pairs)?;
+    fn cut(
+        &mut self,
+        victim: ClusterNode,
+        pairs: Vec<(ClusterNode, ClusterNode)>,
+    ) -> Result<Option<Running>> {
+        self.servers.network()?.cut(&pairs)?;
         running(vec![Remedy::Mend(pairs)], &[victim])
     }
 
-    fn fill(&mut self, victim: Node) -> Result<Option<Running>> {
+    fn fill(&mut self, victim: ClusterNode) -> Result<Option<Running>> {
         self.fill_disk(victim)?;
         running(vec![Remedy::Free(victim)], &[victim])
     }
 
-    async fn wipe(&mut self, victim: Node) -> Result<Option<Running>> {
+    async fn wipe(&mut self, victim: ClusterNode) -> Result<Option<Running>> {
         self.server_of(victim).kill()?;
         let remedies = vec![Remedy::Start(victim)];
         // Asked after the kill: from here on nobody is acknowledged anything because of this member. What was, everybody
@@ -238,11 +243,11 @@ impl Cluster {
         let lost = state
             .members
             .iter()
-            .find(|member| node_of(&state, member.id) == Some(victim))
+            .find(|member| self.node_of(&state, member.id) == Some(victim))
             .map(|member| member.id);
         let is_held_elsewhere = state.in_sync.iter().any(|member| Some(*member) != lost);
         if let (Some(lost), true) = (lost, is_held_elsewhere) {
-            self.wipe_disk(victim)?;
+            self.server_of(victim).wipe_data()?;
             let gone = Some((state.cluster.clone(), lost));
             return Ok(Some(Running { remedies, victims: vec![victim], gone }));
         }
@@ -276,6 +281,6 @@ fn limit_descriptors(pid: u32, limit: Rlimit) -> Result<()> {
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "the branches of a match have one type")]
-fn running(remedies: Vec<Remedy>, victims: &[Node]) -> Result<Option<Running>> {
+fn running(remedies: Vec<Remedy>, victims: &[ClusterNode]) -> Result<Option<Running>> {
     Ok(Some(Running { remedies, victims: victims.to_vec(), gone: None }))
 }

@@ -5,7 +5,7 @@
 //! were promised: nothing acknowledged is lost, nothing comes that should not, message groups keep their order, the queues
 //! have one message for each offset, and the members have the same log.
 //!
-//! [`enter`] makes the network and starts this program again inside it; there, [`run`] does the rest.
+//! [`kerolox_harness::enter_network`] makes the network and starts this program again inside it; there, [`run`] does the rest.
 
 mod clients;
 mod cluster;
@@ -13,24 +13,24 @@ mod faults;
 mod label;
 mod ledger;
 mod logs;
-mod network;
 mod official;
 mod pauses;
 mod plan;
 mod queues;
 mod rounds;
 mod verify;
-mod world;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use cluster::Programs;
 pub use pauses::percentile;
 pub use rounds::run;
-pub use world::{Entered, enter};
 
+/// Nameservers and brokers.
+pub const NAMESERVERS: usize = 3;
+/// Brokers of the group.
+pub const BROKERS: usize = 3;
 /// The broker group.
 const GROUP: &str = "broker-a";
 const TOPIC: &str = "chaos";
@@ -48,13 +48,11 @@ pub struct Options {
     pub seed: u64,
     /// Only faults whose words contain this happen; all with nothing.
     pub only: String,
-    /// The programs.
-    pub programs: Programs,
     /// Folder for the data and the logs of the servers.
     pub folder: PathBuf,
     /// A Python that has the official SDK, of which a producer sends beside the other clients.
     pub python: Option<PathBuf>,
-    /// Process that made the network, see [`enter`].
+    /// Process that made the network, see [`kerolox_harness::enter_network`].
     pub owner: u32,
 }
 

@@ -8,10 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use kerolox_harness::kept_logs;
 
 use super::TOPIC;
-use super::cluster::nameservers;
-use kerolox_harness::kept_logs;
 
 const SCRIPT: &str = include_str!("official.py");
 /// How long it may take to start, with everything that it loads.
@@ -39,10 +38,9 @@ impl Drop for Official {
 impl Official {
     /// Starts it with the interpreter `python`, which has the SDK. The SDK writes its log below `home`, or where the logs are kept. It is
     /// told one nameserver: this SDK cannot use a list.
-    pub(super) async fn start(python: &Path, home: &Path) -> Result<Self> {
-        let nameserver = nameservers().swap_remove(0);
+    pub(super) async fn start(python: &Path, home: &Path, nameserver: &str) -> Result<Self> {
         let mut child = Command::new(python)
-            .args(["-c", SCRIPT, &nameserver, TOPIC])
+            .args(["-c", SCRIPT, nameserver, TOPIC])
             .env("HOME", kept_logs().as_deref().unwrap_or(home))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -5,15 +5,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use kerolox_client::Client;
 use kerolox_client::admin::wire;
+use kerolox_harness::ClusterNetwork;
 
 use super::clients::{Clients, PATIENCE};
-use super::cluster::{Cluster, nameservers};
+use super::cluster::{ChaosCluster, brokers, nameservers};
 use super::faults::Running;
 use super::ledger::Ledger;
-use super::network::{Network, Node};
 use super::official::Official;
 use super::plan::{Fault, Plan, Planned};
-use super::{ORDERED_GROUP, ORDERED_TOPIC, Options, READERS_GROUP, Report, TOPIC, TX_TOPIC};
+use super::{
+    BROKERS, NAMESERVERS, ORDERED_GROUP, ORDERED_TOPIC, Options, READERS_GROUP, Report, TOPIC, TX_TOPIC,
+};
 use super::{logs, pauses, queues, verify};
 
 /// How long clients are at work in a round before everything is mended.
@@ -40,7 +42,7 @@ enum Moment {
 
 /// Everything that a round needs.
 struct Run {
-    cluster: Cluster,
+    cluster: ChaosCluster,
     client: Client,
     ledger: Ledger,
     clients: Clients,
@@ -57,16 +59,18 @@ struct Run {
 /// When the test itself cannot go on: the group does not become whole again, or takes no messages. The servers' last words are
 /// part of the error.
 pub async fn run(options: &Options) -> Result<Report> {
-    let network = Network::of(options.owner);
-    let mut cluster = Cluster::start(&options.programs, network, &options.folder)?;
+    let network = ClusterNetwork::of(options.owner, NAMESERVERS, BROKERS);
+    let mut cluster = ChaosCluster::start(network, &options.folder)?;
     cluster.wait_until_whole(2 * WHOLE_LIMIT).await.context("at the start")?;
     cluster.copy_nameservers()?;
     let whole = cluster.wait_until_whole(2 * WHOLE_LIMIT).await.context("at the start")?;
-    let client = Client::builder(nameservers().join(",")).request_timeout(PATIENCE).build()?;
+    let client = Client::builder(cluster.servers.access_points()).request_timeout(PATIENCE).build()?;
     create_topics(&mut cluster, &client).await?;
     let ledger = Ledger::default();
     let official = match &options.python {
-        Some(python) => Some(Official::start(python, &options.folder).await?),
+        Some(python) => {
+            Some(Official::start(python, &options.folder, cluster.servers.nameservers[0].address()?).await?)
+        }
         None => None,
     };
     let mut run = Run {
@@ -85,7 +89,11 @@ pub async fn run(options: &Options) -> Result<Report> {
         let epoch = run.round(number, &plan.round()).await.with_context(|| format!("round {number}"))?;
         run.report.failovers = epoch - first_epoch;
         if run.report.checks.iter().any(|(_, outcome)| outcome.is_err()) {
-            println!("{}\nlast error of a client: {}", run.cluster.logs(), run.ledger.last_error());
+            println!(
+                "{}\nlast error of a client: {}",
+                run.cluster.servers.log_tails(),
+                run.ledger.last_error()
+            );
             break;
         }
     }
@@ -157,7 +165,7 @@ impl Run {
         }
         tokio::time::sleep(ROUND.saturating_sub(started.elapsed())).await;
         // A fault may have met a process that another one had down, and that nobody started since.
-        for node in Node::nameservers().chain(Node::brokers()) {
+        for node in nameservers().chain(brokers()) {
             self.cluster.begin(node)?;
         }
         Ok(gone)
@@ -198,7 +206,7 @@ impl Run {
                     "only {} messages were acknowledged within {PROGRESS_LIMIT:?}; last error of a client: {}\n{}",
                     self.ledger.acknowledged() - before,
                     self.ledger.last_error(),
-                    self.cluster.logs()
+                    self.cluster.servers.log_tails()
                 );
             }
             tokio::time::sleep(LOOK_PAUSE).await;
@@ -228,7 +236,7 @@ impl Run {
         let (standing, ends) = queues::read(&self.client, &master, &topics).await?;
         let content = self.ledger.content();
         let mut checks = verify::check(&content, &standing, &ends);
-        let folders: Vec<_> = Node::brokers().map(|node| self.cluster.log_folder(node)).collect();
+        let folders: Vec<_> = brokers().map(|node| self.cluster.server_of(node).log_folder()).collect();
         let compared = logs::compare(&folders).await.map_err(|error| format!("{error:#}"));
         checks.push(("the members have the same log", compared));
         if let Some(earlier) = &mut self.official {
@@ -256,7 +264,7 @@ impl Run {
     }
 }
 
-async fn create_topics(cluster: &mut Cluster, client: &Client) -> Result<()> {
+async fn create_topics(cluster: &mut ChaosCluster, client: &Client) -> Result<()> {
     let admin = client.admin().broker(&cluster.master_address().await?);
     for (name, kind) in [(TOPIC, "NORMAL"), (ORDERED_TOPIC, "FIFO"), (TX_TOPIC, "TRANSACTION")] {
         let attributes = vec![format!("+message.type={kind}")];

@@ -1,4 +1,4 @@
-//! A network of its own: every server and the clients live in network namespaces, connected by a router in one more. The
+//! A network for a cluster: every server and the clients live in network namespaces, connected by a router in one more. The
 //! network of the machine is not touched.
 //!
 //! A cut is a rule of the router that drops what one node sends to another one, without a word to either: the other direction
@@ -12,15 +12,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 /// What the names of all namespaces begin with; the number of the process that made them follows.
-const PREFIX: &str = "kerolox-chaos-";
+const PREFIX: &str = "kerolox-test-";
 /// Rules have this priority and the following ones, ahead of the kernel's own tables.
 const FIRST_RULE: usize = 100;
 /// Tries to remove a namespace, a tenth of a second apart: a killed process may hold it for a moment.
 const REMOVE_TRIES: u32 = 50;
 
+/// Most nameservers of a network, and most brokers.
+const NODES_MAX: usize = 40;
+
 /// A place in the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Node {
+pub enum ClusterNode {
     /// A nameserver, by its number from 0 on.
     Nameserver(usize),
     /// A broker, by its number from 0 on.
@@ -29,35 +32,18 @@ pub(super) enum Node {
     Clients,
 }
 
-/// Nameservers of the world.
-pub(super) const NAMESERVERS: usize = 3;
-/// Brokers of the world.
-pub(super) const BROKERS: usize = 3;
-
-impl Node {
-    pub(super) fn nameservers() -> impl Iterator<Item = Self> {
-        (0..NAMESERVERS).map(Self::Nameserver)
-    }
-
-    pub(super) fn brokers() -> impl Iterator<Item = Self> {
-        (0..BROKERS).map(Self::Broker)
-    }
-
-    fn all() -> impl Iterator<Item = Self> {
-        Self::nameservers().chain(Self::brokers()).chain([Self::Clients])
-    }
-
+impl ClusterNode {
     /// From 1 on.
     fn number(self) -> usize {
         match self {
             Self::Nameserver(number) => 1 + number,
-            Self::Broker(number) => 1 + NAMESERVERS + number,
-            Self::Clients => 1 + NAMESERVERS + BROKERS,
+            Self::Broker(number) => 1 + NODES_MAX + number,
+            Self::Clients => 1 + 2 * NODES_MAX,
         }
     }
 
     /// The name of its files and its namespace.
-    pub(super) fn name(self) -> String {
+    pub fn name(self) -> String {
         match self {
             Self::Nameserver(number) => format!("nameserver-{}", number + 1),
             Self::Broker(number) => format!("broker-{}", number + 1),
@@ -66,24 +52,32 @@ impl Node {
     }
 
     /// Where the others reach it.
-    pub(super) fn host(self) -> String {
+    pub fn host(self) -> String {
         format!("10.77.{}.2", self.number())
     }
 }
 
 /// The namespaces of one run.
-#[derive(Debug)]
-pub(super) struct Network {
+#[derive(Debug, Clone)]
+pub struct ClusterNetwork {
     prefix: String,
+    nodes: Vec<ClusterNode>,
     /// How many cuts ask for a pair to be cut, from one node to another one.
-    cuts: HashMap<(Node, Node), usize>,
+    cuts: HashMap<(ClusterNode, ClusterNode), usize>,
 }
 
-impl Network {
-    /// Makes the namespaces. Those of runs that are over are removed first.
-    pub(super) fn build() -> Result<Self> {
+impl ClusterNetwork {
+    /// Makes the namespaces of so many nameservers and brokers, and of the clients. Those of runs that are over are removed first.
+    ///
+    /// # Errors
+    /// When the system refuses, as it does without root.
+    ///
+    /// # Panics
+    /// With more than 40 nameservers or brokers.
+    pub fn build(nameservers: usize, brokers: usize) -> Result<Self> {
+        assert!(nameservers <= NODES_MAX && brokers <= NODES_MAX, "nodes have numbers up to 254");
         remove_leftovers()?;
-        let network = Self::of(std::process::id());
+        let network = Self::of(std::process::id(), nameservers, brokers);
         let made = network.make();
         if made.is_err() {
             network.remove();
@@ -93,15 +87,17 @@ impl Network {
     }
 
     /// The network that the process with the number `owner` made.
-    pub(super) fn of(owner: u32) -> Self {
-        Self { prefix: format!("{PREFIX}{owner}-"), cuts: HashMap::new() }
+    pub fn of(owner: u32, nameservers: usize, brokers: usize) -> Self {
+        let nodes = (0..nameservers).map(ClusterNode::Nameserver);
+        let nodes = nodes.chain((0..brokers).map(ClusterNode::Broker)).chain([ClusterNode::Clients]);
+        Self { prefix: format!("{PREFIX}{owner}-"), nodes: nodes.collect(), cuts: HashMap::new() }
     }
 
     fn make(&self) -> Result<()> {
         let router = self.router();
         ip(&["netns", "add", &router])?;
         ip(&["netns", "exec", &router, "sysctl", "-qw", "net.ipv4.ip_forward=1"])?;
-        for node in Node::all() {
+        for &node in &self.nodes {
             let (space, number) = (self.space(node), node.number());
             let (port, gateway) = (format!("node{number}"), format!("10.77.{number}.1"));
             ip(&["netns", "add", &space])?;
@@ -117,17 +113,20 @@ impl Network {
     }
 
     /// Ends every process in the namespaces and removes them. What cannot be removed is left to the next run.
-    pub(super) fn remove(&self) {
+    pub fn remove(&self) {
         remove_all(&self.prefix);
     }
 
-    /// The command that runs `program` in the place of `node`; the process is that of the program.
-    pub(super) fn command(&self, node: Node, program: &str) -> Vec<String> {
-        ["netns", "exec", &self.space(node), program].map(str::to_owned).to_vec()
+    /// The command that runs a program in the place of `node`; the process is that of the program.
+    pub fn launcher(&self, node: ClusterNode) -> Vec<String> {
+        ["ip", "netns", "exec", &self.space(node)].map(str::to_owned).to_vec()
     }
 
     /// Drops what the first of each pair sends to the second.
-    pub(super) fn cut(&mut self, pairs: &[(Node, Node)]) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn cut(&mut self, pairs: &[(ClusterNode, ClusterNode)]) -> Result<()> {
         for &pair in pairs {
             let asked = self.cuts.entry(pair).or_insert(0);
             *asked += 1;
@@ -139,7 +138,10 @@ impl Network {
     }
 
     /// Ends a cut; a pair that another cut asks for stays cut.
-    pub(super) fn mend(&mut self, pairs: &[(Node, Node)]) -> Result<()> {
+    ///
+    /// # Errors
+    /// When a pair was not cut, or the system refuses.
+    pub fn mend(&mut self, pairs: &[(ClusterNode, ClusterNode)]) -> Result<()> {
         for &pair in pairs {
             let asked = self.cuts.get_mut(&pair).context("only what was cut can be mended")?;
             *asked -= 1;
@@ -150,8 +152,8 @@ impl Network {
         Ok(())
     }
 
-    fn rule(&self, verb: &str, (from, to): (Node, Node)) -> Result<()> {
-        let priority = (FIRST_RULE + 10 * from.number() + to.number()).to_string();
+    fn rule(&self, verb: &str, (from, to): (ClusterNode, ClusterNode)) -> Result<()> {
+        let priority = (FIRST_RULE + 100 * from.number() + to.number()).to_string();
         let (source, target) = (from.host(), to.host());
         ip(&["-n", &self.router(), "rule", verb, "from", &source, "to", &target]
             .into_iter()
@@ -163,13 +165,16 @@ impl Network {
         format!("{}router", self.prefix)
     }
 
-    fn space(&self, node: Node) -> String {
+    fn space(&self, node: ClusterNode) -> String {
         format!("{}{}", self.prefix, node.name())
     }
 }
 
 /// Both directions between `node` and each of `others`.
-pub(super) fn both_ways(node: Node, others: impl IntoIterator<Item = Node>) -> Vec<(Node, Node)> {
+pub fn both_ways(
+    node: ClusterNode,
+    others: impl IntoIterator<Item = ClusterNode>,
+) -> Vec<(ClusterNode, ClusterNode)> {
     others
         .into_iter()
         .filter(|other| *other != node)
@@ -178,7 +183,7 @@ pub(super) fn both_ways(node: Node, others: impl IntoIterator<Item = Node>) -> V
 }
 
 /// Why namespaces cannot be made here; `None` when they can.
-pub(super) fn obstacle() -> Option<String> {
+pub(crate) fn obstacle() -> Option<String> {
     if !cfg!(target_os = "linux") {
         return Some("it needs Linux".to_owned());
     }
@@ -246,18 +251,21 @@ fn output(arguments: &[&str]) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
-    fn nodes_have_numbers_and_hosts_of_their_own() {
-        let numbers: Vec<usize> = Node::all().map(Node::number).collect();
-        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(Node::Broker(0).host(), "10.77.4.2");
+    fn nodes_have_hosts_of_their_own() {
+        let network = ClusterNetwork::of(1, 3, 3);
+        let hosts: HashSet<String> = network.nodes.iter().map(|node| node.host()).collect();
+        assert_eq!((network.nodes.len(), hosts.len()), (7, 7));
+        assert_eq!(ClusterNode::Clients.number(), 81);
     }
 
     #[test]
     fn a_cut_both_ways_leaves_the_node_itself_out() {
-        let pairs = both_ways(Node::Broker(1), Node::brokers());
+        let pairs = both_ways(ClusterNode::Broker(1), (0..3).map(ClusterNode::Broker));
         assert_eq!(pairs.len(), 4);
         assert!(pairs.iter().all(|(from, to)| from != to));
     }

@@ -1,0 +1,84 @@
+//! What the controller says of a cluster's groups, and waiting until it says what is wanted.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use kerolox_client::admin::controller::ControllerClient;
+use kerolox_proto::kerolox::{DescribeGroupsRequest, GroupState};
+
+use crate::cluster::Cluster;
+
+/// How long a group may take to have a master, or to be in sync.
+const CALM: Duration = Duration::from_secs(30);
+/// Pause between two looks at a group.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
+impl Cluster {
+    /// The controller in the nameservers.
+    ///
+    /// # Panics
+    /// When the nameservers were never started.
+    pub fn controller(&self) -> ControllerClient {
+        let addresses: Vec<String> = self.access_points().split(',').map(str::to_owned).collect();
+        ControllerClient::new(&addresses).expect("nameservers have addresses that clients take")
+    }
+
+    /// What the controller says of a group; `None` when it does not know it, or nobody answers.
+    pub async fn group_state(&self, group: &str) -> Option<GroupState> {
+        let request = DescribeGroupsRequest { group: group.to_owned() };
+        let answer = self.controller().describe_groups(request).await.ok()?;
+        answer.groups.into_iter().find_map(|group| group.state)
+    }
+
+    /// The broker that is a member of a group.
+    pub fn broker_of(&self, state: &GroupState, member: u64) -> Option<usize> {
+        let member = state.members.iter().find(|known| known.id == member)?;
+        let address = format!("{}:{}", member.host, member.port);
+        self.brokers.iter().position(|broker| broker.address().is_ok_and(|at| at == address))
+    }
+
+    /// The broker that is the master of a group, as soon as there is one.
+    ///
+    /// # Errors
+    /// When there is none for half a minute.
+    pub async fn wait_for_master(&self, group: &str) -> Result<usize> {
+        let state = self.wait_for_state(group, CALM, |state| self.broker_of(state, state.master).is_some());
+        let state = state.await.context("no master was elected")?;
+        self.broker_of(&state, state.master).context("it was there")
+    }
+
+    /// Waits until a group has a master and so many members in sync.
+    ///
+    /// # Errors
+    /// When it has not within half a minute.
+    pub async fn wait_until_in_sync(&self, group: &str, members: usize) -> Result<GroupState> {
+        let is_in_sync = |state: &GroupState| state.master != 0 && state.in_sync.len() == members;
+        let waited = self.wait_for_state(group, CALM, is_in_sync).await;
+        waited.with_context(|| format!("there are no {members} members in sync"))
+    }
+
+    /// Waits for a state of a group that is as it should be.
+    ///
+    /// # Errors
+    /// When there is none within `limit`; the ends of all logs are part of the error.
+    pub async fn wait_for_state(
+        &self,
+        group: &str,
+        limit: Duration,
+        is_wanted: impl Fn(&GroupState) -> bool,
+    ) -> Result<GroupState> {
+        let started = Instant::now();
+        loop {
+            let state = self.group_state(group).await;
+            if let Some(state) = state.as_ref().filter(|state| is_wanted(state)) {
+                return Ok(state.clone());
+            }
+            ensure!(
+                started.elapsed() < limit,
+                "after {limit:?} the state of {group} is {state:?}\n{}",
+                self.log_tails()
+            );
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    }
+}
