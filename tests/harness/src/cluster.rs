@@ -135,6 +135,9 @@ impl Cluster {
         if let Some(size) = &self.plan.disks {
             self.disks.insert(name.to_owned(), SmallDisk::mount(&server.data(), size)?);
         }
+        if let Some(folder) = &self.plan.data {
+            std::os::unix::fs::symlink(folder, server.data()).context("linking the data folder")?;
+        }
         self.with_clock(server)
     }
 

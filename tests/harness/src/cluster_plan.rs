@@ -26,6 +26,7 @@ pub struct ClusterPlan {
     pub(crate) network: Option<ClusterNetwork>,
     pub(crate) has_leaping_clocks: bool,
     pub(crate) disks: Option<String>,
+    pub(crate) data: Option<PathBuf>,
 }
 
 impl ClusterPlan {
@@ -44,6 +45,7 @@ impl ClusterPlan {
             network: None,
             has_leaping_clocks: false,
             disks: None,
+            data: None,
         }
     }
 
@@ -141,6 +143,13 @@ impl ClusterPlan {
     #[must_use]
     pub fn small_disks(mut self, size: &str) -> Self {
         self.disks = Some(size.to_owned());
+        self
+    }
+
+    /// Has the data of the only broker in a folder that is already there, such as one on a file system of its own.
+    #[must_use]
+    pub fn data_at(mut self, folder: &Path) -> Self {
+        self.data = Some(folder.to_owned());
         self
     }
 

@@ -50,11 +50,6 @@ pub struct HealthProbe {
 }
 
 impl ServerProcess {
-    /// A standalone broker that keeps its data and log below `folder`; not started yet.
-    pub fn standalone(broker: &Path, folder: &Path, arguments: &[&str]) -> Self {
-        Self::new("broker", broker, folder, &[&["--standalone"], arguments].concat())
-    }
-
     /// A server that keeps its data and log below `folder`, in files that carry `name`; not started yet. Address and
     /// data folder are added to the `arguments`.
     pub fn new(name: &str, program: &Path, folder: &Path, arguments: &[&str]) -> Self {

@@ -25,8 +25,6 @@ async fn main() -> anyhow::Result<ExitCode> {
     let options = Options {
         messages: arguments.messages,
         transcript: arguments.transcript,
-        broker: built_program("broker")?,
-        nameserver: built_program("nameserver")?,
         mqadmin: built_program("mqadmin")?,
     };
     let checks = run(&options).await?;

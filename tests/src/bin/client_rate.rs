@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 use kerolox_client::{Batcher, Batching, Client, FilterExpression, Message};
+use kerolox_harness::ClusterPlan;
 use kerolox_harness::ProcessUsage;
 use kerolox_harness::raw_calls::create_topic;
-use kerolox_harness::{ServerProcess, built_program};
 use tokio::task::JoinSet;
 
 const TOPIC: &str = "measured";
@@ -83,10 +83,8 @@ async fn main() -> Result<()> {
 }
 
 async fn measure(arguments: &Arguments) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let flags = ["--flush", &arguments.flush];
-    let mut broker = ServerProcess::standalone(&built_program("broker")?, folder.path(), &flags);
-    broker.start()?;
+    let cluster = ClusterPlan::standalone("client-rate").flags(&["--flush", &arguments.flush]).start()?;
+    let broker = &cluster.brokers[0];
     create_topic(broker.address()?, TOPIC, "NORMAL").await?;
     println!("{} messages of {} bytes, flush {}", arguments.messages, arguments.bytes, arguments.flush);
     // What was produced is consumed by whoever comes next.

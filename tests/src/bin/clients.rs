@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use kerolox_harness::built_program;
 use kerolox_harness::verdict;
 use kerolox_tests::clients::{Options, run};
 
@@ -23,8 +22,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let seed = verdict::seed(arguments.seed);
     println!("seed {seed}, {} rounds", arguments.rounds);
-    let (broker, nameserver) = (built_program("broker")?, built_program("nameserver")?);
-    let report = run(&Options { rounds: arguments.rounds, seed, broker, nameserver }).await?;
+    let report = run(&Options { rounds: arguments.rounds, seed }).await?;
     let (passed, failed) = verdict::show(report.checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!(
         "clients: {} messages sent, {} faults, seed {seed}: {passed} passed, {failed} failed",

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::Parser;
+use kerolox_harness::ClusterPlan;
 use kerolox_harness::ProcessUsage;
 use kerolox_harness::raw_calls::{self, POLL_MAX, Stub, create_topic, message, receive, send, stub};
-use kerolox_harness::{ServerProcess, built_program};
 use tokio::task::JoinSet;
 
 /// Messages of one request when the topic is filled.
@@ -39,9 +39,8 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let folder = tempfile::tempdir()?;
-    let mut server = ServerProcess::standalone(&built_program("broker")?, folder.path(), &[]);
-    server.start()?;
+    let mut cluster = ClusterPlan::standalone("delivery").start()?;
+    let server = &mut cluster.brokers[0];
     let broker = Broker { pid: server.pid()?, address: server.address()?.to_owned() };
     for topic in ["busy", "idle"] {
         create_topic(&broker.address, topic, "NORMAL").await?;

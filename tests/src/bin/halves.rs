@@ -11,7 +11,7 @@ use kerolox_client::admin::wire;
 use kerolox_client::{Address, Client, Message, Producer, Resolution};
 use kerolox_core::record::Kind;
 use kerolox_harness::ProcessUsage;
-use kerolox_harness::{ServerProcess, built_program};
+use kerolox_harness::{Cluster, ClusterPlan, ServerProcess};
 use kerolox_log::fs::OsFolder;
 use kerolox_log::inspect::{Finding, Inspector, Mode};
 use tokio::task::JoinSet;
@@ -56,37 +56,34 @@ async fn main() -> Result<()> {
 
 /// A broker with both topics.
 struct Broker {
-    server: ServerProcess,
-    _folder: tempfile::TempDir,
+    cluster: Cluster,
 }
 
 impl Broker {
     async fn start(first_check: &str) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let arguments = ["--transaction-first-check", first_check];
-        let mut server = ServerProcess::standalone(&built_program("broker")?, folder.path(), &arguments);
-        server.start()?;
-        let broker = Self { server, _folder: folder };
+        let plan = ClusterPlan::standalone("halves").flags(&["--transaction-first-check", first_check]);
+        let cluster = plan.start()?;
         for (name, kind) in [(PLAIN, "NORMAL"), (PAYMENTS, "TRANSACTION")] {
-            let attributes = vec![format!("+message.type={kind}")];
-            let request =
-                wire::UpdateTopicRequest { name: name.to_owned(), attributes, ..Default::default() };
-            broker.client()?.admin().broker(&broker.address()?).update_topic(request).await?;
+            cluster.create_topic(name, kind).await?;
         }
-        Ok(broker)
+        Ok(Self { cluster })
     }
 
-    fn address(&self) -> Result<Address> {
-        Ok(self.server.address()?.parse()?)
+    fn server(&mut self) -> &mut ServerProcess {
+        &mut self.cluster.brokers[0]
     }
 
-    fn client(&self) -> Result<Client> {
-        Ok(Client::builder(self.server.address()?).build()?)
+    fn address(&self) -> Address {
+        self.cluster.broker_address(0)
+    }
+
+    fn client(&self) -> Client {
+        self.cluster.client()
     }
 
     async fn undecided(&self) -> Result<u64> {
         let request = wire::DescribeTopicRequest { name: PAYMENTS.to_owned() };
-        let answer = self.client()?.admin().broker(&self.address()?).describe_topic(request).await?;
+        let answer = self.client().admin().broker(&self.address()).describe_topic(request).await?;
         Ok(answer.undecided_transactions)
     }
 
@@ -97,7 +94,7 @@ impl Broker {
             asked.fetch_add(1, Ordering::Relaxed);
             Resolution::Commit
         };
-        let producer = self.client()?.producer().topic(PLAIN).topic(PAYMENTS);
+        let producer = self.client().producer().topic(PLAIN).topic(PAYMENTS);
         Ok(producer.transaction_checker_sync(checker).start().await?)
     }
 }
@@ -183,8 +180,8 @@ async fn compare(arguments: &Arguments) -> Result<()> {
             plain.at(0.5)
         );
     }
-    broker.server.stop()?;
-    let written = Written::of(&broker.server)?;
+    broker.server().stop()?;
+    let written = Written::of(broker.server())?;
     println!(
         "bytes of log, body of {bytes} B: {:.0} for a transaction, {:.0} for a plain message",
         written.transaction, written.plain
@@ -224,12 +221,12 @@ async fn undecided(arguments: &Arguments) -> Result<()> {
     let mut broker = Broker::start(&format!("{}s", arguments.first_check)).await?;
     let asked = Arc::new(AtomicU64::new(0));
     let producer = Arc::new(broker.producer(&asked).await?);
-    let before = ProcessUsage::of(broker.server.pid()?)?.resident;
+    let before = ProcessUsage::of(broker.server().pid()?)?.resident;
     let began = Instant::now();
     fill(&producer, arguments).await?;
     let filled = began.elapsed();
     let first_due = began + Duration::from_secs(arguments.first_check);
-    let grown = ProcessUsage::of(broker.server.pid()?)?.resident.saturating_sub(before);
+    let grown = ProcessUsage::of(broker.server().pid()?)?.resident.saturating_sub(before);
     println!(
         "{} undecided, stored in {:.0} s: the broker grew by {} MiB, {:.1} bytes for each",
         arguments.undecided,
@@ -237,12 +234,12 @@ async fn undecided(arguments: &Arguments) -> Result<()> {
         grown >> 20,
         grown as f64 / arguments.undecided as f64
     );
-    broker.server.stop()?;
-    let clean = broker.server.start()?;
-    broker.server.kill()?;
-    let killed = broker.server.start()?;
+    broker.server().stop()?;
+    let clean = broker.server().start()?;
+    broker.server().kill()?;
+    let killed = broker.server().start()?;
     ensure!(broker.undecided().await? == arguments.undecided, "some are missing after the restarts");
-    let resident = ProcessUsage::of(broker.server.pid()?)?.resident;
+    let resident = ProcessUsage::of(broker.server().pid()?)?.resident;
     println!(
         "start with them: {} ms after a clean stop, {} ms after kill -9; {} MiB resident then",
         clean.as_millis(),

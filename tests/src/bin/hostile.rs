@@ -27,7 +27,6 @@ async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let options = Options {
         broker: arguments.broker.map_or_else(|| built_program("broker"), Ok)?,
-        nameserver: built_program("nameserver")?,
         attack: Duration::from_secs(if arguments.long { 20 } else { 6 }),
         only: arguments.only,
     };

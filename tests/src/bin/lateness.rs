@@ -10,7 +10,7 @@ use kerolox_client::admin::{Admin, wire};
 use kerolox_client::{Address, Client, Message, Producer};
 use kerolox_core::record::{Hold, Kind, ProgressItem, Record};
 use kerolox_harness::ProcessUsage;
-use kerolox_harness::{ServerProcess, built_program};
+use kerolox_harness::{ClusterPlan, ServerProcess};
 use kerolox_log::fs::OsFolder;
 use kerolox_log::inspect::{Finding, Inspector, Mode};
 
@@ -40,9 +40,8 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let folder = tempfile::tempdir()?;
-    let mut server = ServerProcess::standalone(&built_program("broker")?, folder.path(), &[]);
-    server.start()?;
+    let mut cluster = ClusterPlan::standalone("lateness").start()?;
+    let server = &mut cluster.brokers[0];
     let client = Client::builder(server.address()?).build()?;
     let address: Address = server.address()?.parse()?;
     let admin = client.admin();
@@ -76,7 +75,7 @@ async fn main() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     server.stop()?;
-    let mut late = lateness(&server)?;
+    let mut late = lateness(server)?;
     ensure!(late.len() as u64 == due, "{} of {due} messages were delivered", late.len());
     ensure!(late.iter().all(|ms| *ms >= 0), "a message came early");
     late.sort_unstable();

@@ -10,7 +10,7 @@ use kerolox_harness::ProcessUsage;
 use kerolox_harness::raw_calls::{
     POLL_MAX, Stub, acknowledge, check, create_topic, message, request, resource, send, stub,
 };
-use kerolox_harness::{ServerProcess, built_program};
+use kerolox_harness::{ClusterPlan, ServerProcess};
 use kerolox_proto::v2;
 use tokio::task::JoinSet;
 
@@ -54,15 +54,14 @@ async fn main() -> Result<()> {
 }
 
 async fn with_lites(arguments: &Arguments) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let mut server = broker(folder.path(), &arguments.segment)?;
-    server.start()?;
+    let mut cluster = ClusterPlan::standalone("lite").segments_of(&arguments.segment).start()?;
+    let server = &mut cluster.brokers[0];
     create_topic(server.address()?, PARENT, "LITE").await?;
-    let before = settled(&server).await?;
+    let before = settled(server).await?;
     let begun = Instant::now();
-    fill(&server, arguments.lites, |number| lite(&name(number), number)).await?;
+    fill(server, arguments.lites, |number| lite(&name(number), number)).await?;
     let seconds = begun.elapsed().as_secs_f64();
-    let grown = settled(&server).await?.saturating_sub(before);
+    let grown = settled(server).await?.saturating_sub(before);
     println!(
         "{} lite topics: made in {seconds:.1} s ({:.0}/s); the broker grew by {} MiB, {:.0} B for each",
         arguments.lites,
@@ -70,7 +69,7 @@ async fn with_lites(arguments: &Arguments) -> Result<()> {
         grown >> 20,
         grown as f64 / arguments.lites as f64
     );
-    through_one(&server, arguments, "after they were made").await?;
+    through_one(server, arguments, "after they were made").await?;
     server.stop()?;
     let stopped = server.start()?;
     server.kill()?;
@@ -79,10 +78,10 @@ async fn with_lites(arguments: &Arguments) -> Result<()> {
         "start-up: {:.2} s after a stop, {:.2} s after a kill; {:.0} B of memory for each lite topic then",
         stopped.as_secs_f64(),
         killed.as_secs_f64(),
-        settled(&server).await?.saturating_sub(before) as f64 / arguments.lites as f64
+        settled(server).await?.saturating_sub(before) as f64 / arguments.lites as f64
     );
-    through_one(&server, arguments, "after the start").await?;
-    segment_starts(&server, arguments, "lite topics", |number| lite(&name(0), number)).await?;
+    through_one(server, arguments, "after the start").await?;
+    segment_starts(server, arguments, "lite topics", |number| lite(&name(0), number)).await?;
     server.kill()?;
     std::fs::remove_dir_all(server.data().join("index"))?;
     println!("start-up without an index: {:.2} s", server.start()?.as_secs_f64());
@@ -90,14 +89,13 @@ async fn with_lites(arguments: &Arguments) -> Result<()> {
 }
 
 async fn with_timers(arguments: &Arguments) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let mut server = broker(folder.path(), &arguments.segment)?;
-    server.start()?;
+    let mut cluster = ClusterPlan::standalone("lite").segments_of(&arguments.segment).start()?;
+    let server = &mut cluster.brokers[0];
     create_topic(server.address()?, LATER, "DELAY").await?;
     create_topic(server.address()?, "orders", "NORMAL").await?;
     let due = std::time::SystemTime::now() + FAR;
-    fill(&server, arguments.timers, move |number| scheduled(number, due)).await?;
-    segment_starts(&server, arguments, "scheduled messages", |number| message("orders", number, 900)).await?;
+    fill(server, arguments.timers, move |number| scheduled(number, due)).await?;
+    segment_starts(server, arguments, "scheduled messages", |number| message("orders", number, 900)).await?;
     server.stop()?;
     let stopped = server.start()?;
     server.kill()?;
@@ -109,11 +107,6 @@ async fn with_timers(arguments: &Arguments) -> Result<()> {
         killed.as_secs_f64()
     );
     server.stop()
-}
-
-fn broker(folder: &std::path::Path, segment: &str) -> Result<ServerProcess> {
-    let server = ServerProcess::standalone(&built_program("broker")?, folder, &[]);
-    Ok(server.env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", segment))
 }
 
 /// Sends `count` messages in large requests.

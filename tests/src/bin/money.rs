@@ -23,8 +23,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let seed = verdict::seed(arguments.seed);
     println!("seed {seed}, {} rounds", arguments.rounds);
-    let (broker, example) = (built_program("broker")?, built_program("examples/money")?);
-    let report = run(&Options { rounds: arguments.rounds, seed, broker, example }).await?;
+    let example = built_program("examples/money")?;
+    let report = run(&Options { rounds: arguments.rounds, seed, example }).await?;
     let (passed, failed) = verdict::show(report.checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!(
         "money: {} transfers credited, senders killed {} times, receivers {} times, the broker {} times, seed {seed}: {passed} passed, {failed} failed",

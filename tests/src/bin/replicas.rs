@@ -5,7 +5,6 @@
 //! rates. Slaves reach the master through a relay in this program, which counts.
 
 use std::net::TcpListener as StdListener;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use clap::Parser;
 use kerolox_client::admin::controller::connection;
 use kerolox_client::admin::wire::DescribeReplicationRequest;
 use kerolox_harness::raw_calls::{create_topic, message, send, stub};
-use kerolox_harness::{ServerProcess, built_program};
+use kerolox_harness::{Cluster, ClusterPlan};
 use kerolox_proto::kerolox::DescribeReplicationResponse;
 use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -94,15 +93,12 @@ async fn main() -> Result<()> {
 }
 
 async fn measure(members: usize, arguments: &Arguments) -> Result<Figures> {
-    let folder = tempfile::tempdir()?;
-    let mut nameserver = ServerProcess::new("nameserver", &built_program("nameserver")?, folder.path(), &[]);
-    nameserver.start()?;
+    let mut cluster = ClusterPlan::new("replicas").start()?;
     let counted = Arc::new(Counted::default());
-    let mut brokers = Vec::new();
     for number in 1..=members {
-        brokers.push(start_member(number, nameserver.address()?, folder.path(), &counted).await?);
+        start_member(number, &mut cluster, &counted).await?;
     }
-    let address = brokers[0].address()?.to_owned();
+    let address = cluster.brokers[0].address()?.to_owned();
     let began = Instant::now();
     while describe(&address).await?.slaves.iter().filter(|slave| slave.in_sync).count() + 1 < members {
         ensure!(began.elapsed() < PATIENCE, "{members} members are not in sync after {PATIENCE:?}");
@@ -120,10 +116,9 @@ async fn measure(members: usize, arguments: &Arguments) -> Result<Figures> {
     let seconds = started.elapsed().as_secs_f64();
     let (log, after) = ((describe(&address).await?.end - log_before) as f64, counts());
     let slaves = members.saturating_sub(1).max(1) as f64;
-    for broker in brokers.iter_mut().rev() {
+    for broker in cluster.brokers.iter_mut().rev() {
         broker.kill()?;
     }
-    nameserver.kill()?;
     Ok(Figures {
         rate: arguments.messages as f64 / seconds,
         from_master: (after.0 - before.0) / log / slaves,
@@ -131,21 +126,15 @@ async fn measure(members: usize, arguments: &Arguments) -> Result<Figures> {
     })
 }
 
-async fn start_member(
-    number: usize,
-    nameserver: &str,
-    folder: &Path,
-    counted: &Arc<Counted>,
-) -> Result<ServerProcess> {
+async fn start_member(number: usize, cluster: &mut Cluster, counted: &Arc<Counted>) -> Result<()> {
     // Free a moment ago; the relay has to be known before the broker listens.
     let address = StdListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
     let relay = relay(address.clone(), Arc::clone(counted)).await?;
-    let arguments = ["--group", "measured", "--nameserver", nameserver];
-    let member =
-        ServerProcess::new(&format!("member-{number}"), &built_program("broker")?, folder, &arguments);
+    let member = cluster.new_member(&format!("member-{number}"), "measured")?;
     let mut member = member.listen(&address).env("KEROLOX_BROKER__REPLICATION__ADVERTISE", &relay);
     member.start()?;
-    Ok(member)
+    cluster.brokers.push(member);
+    Ok(())
 }
 
 async fn describe(address: &str) -> Result<DescribeReplicationResponse> {

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
-use kerolox_harness::built_program;
 use kerolox_harness::verdict;
 use kerolox_tests::torture::{Kind, Options, produce, run};
 
@@ -39,8 +38,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     let seed = verdict::seed(arguments.seed);
     println!("seed {seed}, {} rounds", arguments.rounds);
-    let (broker, producer) = (built_program("broker")?, std::env::current_exe()?);
-    let report = run(&Options { rounds: arguments.rounds, seed, broker, producer }).await?;
+    let producer = std::env::current_exe()?;
+    let report = run(&Options { rounds: arguments.rounds, seed, producer }).await?;
     let (passed, failed) = verdict::show(report.checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!(
         "transactions: {} half messages, the broker killed {} times, producers {} times, seed {seed}: {passed} passed, {failed} failed",

@@ -9,7 +9,7 @@ use kerolox_proto::v2::list_message_request::SearchKey;
 use kerolox_proto::v2::{self, Code};
 use tonic::transport::Channel;
 
-use super::cluster::Cluster;
+use super::cluster::CliCluster;
 use kerolox_harness::raw_calls::{connect, resource};
 
 const TOPIC: &str = "asked";
@@ -17,13 +17,13 @@ const GROUP: &str = "askers";
 /// How long something may take to show.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) async fn ask(cluster: &Cluster) -> Result<String> {
+pub(super) async fn ask(cluster: &CliCluster) -> Result<String> {
     for name in [TOPIC, "asked-alone"] {
         cluster.ok(&format!("updateTopic -c DefaultCluster -t {name} -w 1 -r 1"))?;
     }
     cluster.ok(&format!("updateSubGroup -c DefaultCluster -g {GROUP}"))?;
     cluster.ok("updateSubGroup -c DefaultCluster -g asked-alone")?;
-    let members = cluster.client()?.admin().cluster().await?;
+    let members = cluster.servers.client().admin().cluster().await?;
     let addresses = members.brokers.iter().filter_map(|broker| broker.broker.as_ref());
     let mut servers: Vec<String> = addresses.map(|info| format!("{}:{}", info.host, info.port)).collect();
     servers.push(cluster.address()?.to_owned());
@@ -41,8 +41,8 @@ fn good(status: Option<v2::Status>, what: &str) -> Result<()> {
     Ok(())
 }
 
-async fn everything(cluster: &Cluster, mut admin: AdminClient<Channel>) -> Result<u32> {
-    let client = cluster.client()?;
+async fn everything(cluster: &CliCluster, mut admin: AdminClient<Channel>) -> Result<u32> {
+    let client = cluster.servers.client();
     let topic = || resource(TOPIC);
     let group = || resource(GROUP);
     let begin = SystemTime::now() - Duration::from_secs(2);
@@ -243,9 +243,9 @@ async fn await_route(admin: &mut AdminClient<Channel>) -> Result<()> {
 }
 
 /// What a group that nobody is connected as leaves behind is deleted.
-async fn forget(cluster: &Cluster, admin: &mut AdminClient<Channel>) -> Result<()> {
+async fn forget(cluster: &CliCluster, admin: &mut AdminClient<Channel>) -> Result<()> {
     let alone = "asked-alone";
-    let client = cluster.client()?;
+    let client = cluster.servers.client();
     cluster.ok(&format!("updateSubGroup -c DefaultCluster -g {alone}"))?;
     let producer = client.producer().topic(alone).start().await?;
     producer.send(Message::builder(alone).body("x").build()).await?;

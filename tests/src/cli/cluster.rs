@@ -3,29 +3,23 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kerolox_client::Client;
-use kerolox_client::admin::controller::ControllerClient;
-use kerolox_proto::kerolox::DescribeGroupsRequest;
+use kerolox_harness::{Cluster, ClusterPlan};
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::task::block_in_place;
 
 use super::Options;
-use kerolox_harness::ServerProcess;
 
 const GROUPS: [&str; 2] = ["broker-a", "broker-b"];
-/// How long the groups may take to be in sync.
-const CALM: Duration = Duration::from_secs(30);
+const MEMBERS: usize = 2;
+const CHECKS: [&str; 6] =
+    ["--transaction-first-check", "1s", "--transaction-check-interval", "1s", "--transaction-check-max", "2"];
 
 /// See the module.
-pub(super) struct Cluster {
-    pub(super) nameserver: ServerProcess,
-    _brokers: Vec<ServerProcess>,
+pub(super) struct CliCluster {
+    pub(super) servers: Cluster,
     mqadmin: PathBuf,
-    pub(super) folder: TempDir,
 }
 
 /// What `mqadmin` answered.
@@ -35,69 +29,27 @@ pub(super) struct Said {
     pub(super) err: String,
 }
 
-impl Cluster {
+impl CliCluster {
     pub(super) async fn start(options: &Options) -> Result<Self> {
-        let folder =
-            tempfile::Builder::new().prefix("kerolox-cli-").tempdir().context("making a data folder")?;
-        let mut nameserver = ServerProcess::new("nameserver", &options.nameserver, folder.path(), &[]);
-        block_in_place(|| nameserver.start())?;
-        let address = nameserver.address()?.to_owned();
-        let mut brokers = Vec::new();
+        let mut plan = ClusterPlan::new("cli").flags(&CHECKS).segments_of("64MiB");
         for group in GROUPS {
-            for member in 1..=2 {
-                let flags = [
-                    "--group",
-                    group,
-                    "--nameserver",
-                    &address,
-                    "--transaction-first-check",
-                    "1s",
-                    "--transaction-check-interval",
-                    "1s",
-                    "--transaction-check-max",
-                    "2",
-                ];
-                let server =
-                    ServerProcess::new(&format!("{group}-{member}"), &options.broker, folder.path(), &flags);
-                brokers.push(server.env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "64MiB"));
-            }
+            plan = plan.group(group, MEMBERS);
         }
-        for broker in &mut brokers {
-            block_in_place(|| broker.start())?;
+        let servers = block_in_place(|| plan.start())?;
+        for group in GROUPS {
+            servers.wait_until_in_sync(group, MEMBERS).await?;
         }
-        let cluster = Self { nameserver, _brokers: brokers, mqadmin: options.mqadmin.clone(), folder };
-        cluster.in_sync().await?;
-        Ok(cluster)
-    }
-
-    async fn in_sync(&self) -> Result<()> {
-        let controller = ControllerClient::new(&[self.address()?.to_owned()])?;
-        let started = Instant::now();
-        loop {
-            let answer = controller.describe_groups(DescribeGroupsRequest::default()).await;
-            let states = answer.map(|answer| answer.groups).unwrap_or_default();
-            let whole = states.iter().filter_map(|group| group.state.as_ref());
-            if whole.filter(|state| state.master != 0 && state.in_sync.len() == 2).count() == GROUPS.len() {
-                return Ok(());
-            }
-            ensure!(started.elapsed() < CALM, "the broker groups are not in sync after {CALM:?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        Ok(Self { servers, mqadmin: options.mqadmin.clone() })
     }
 
     pub(super) fn address(&self) -> Result<&str> {
-        self.nameserver.address()
-    }
-
-    pub(super) fn client(&self) -> Result<Client> {
-        Ok(Client::builder(self.address()?).build()?)
+        self.servers.nameservers[0].address()
     }
 
     /// The master of a group.
     pub(super) async fn master(&self, group: &str) -> Result<String> {
-        let masters = self.client()?.admin().masters(None).await?;
-        let master = masters.into_iter().find(|master| master.info.group == group);
-        Ok(master.with_context(|| format!("{group} has no master"))?.address.to_string())
+        let master = self.servers.wait_for_master(group).await?;
+        Ok(self.servers.brokers[master].address()?.to_owned())
     }
 
     /// `mqadmin` of another cluster, or without one.
@@ -105,8 +57,8 @@ impl Cluster {
         let mut command = Command::new(&self.mqadmin);
         command
             .env("NAMESRV_ADDR", nameserver)
-            .env("MQADMIN_CONTEXTS", self.folder.path().join("contexts.toml"))
-            .current_dir(self.folder.path());
+            .env("MQADMIN_CONTEXTS", self.servers.folder().join("contexts.toml"))
+            .current_dir(self.servers.folder());
         command
     }
 

@@ -12,7 +12,7 @@ use kerolox_proto::v2::admin_client::AdminClient;
 use kerolox_proto::v2::{Code, PrintThreadStackTraceRequest, VerifyMessageRequest};
 use tokio::task::block_in_place;
 
-use super::cluster::Cluster;
+use super::cluster::CliCluster;
 use kerolox_harness::raw_calls::{connect, resource};
 
 const TOPIC: &str = "shown";
@@ -20,11 +20,11 @@ const TOPIC: &str = "shown";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A push consumer's listener says what it makes of a message, and the group's place stays where it was.
-pub(super) async fn verify(cluster: &Cluster) -> Result<String> {
+pub(super) async fn verify(cluster: &CliCluster) -> Result<String> {
     cluster.ok(&format!("updateTopic -c DefaultCluster -t {TOPIC} -w 1 -r 1"))?;
     cluster.ok("updateSubGroup -c DefaultCluster -g showers")?;
     cluster.ok("updateSubGroup -c DefaultCluster -g showers-in-order -o true")?;
-    let client = cluster.client()?;
+    let client = cluster.servers.client();
     let (count, fails) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
     let listener = {
         let (count, fails) = (Arc::clone(&count), Arc::clone(&fails));
@@ -100,7 +100,7 @@ impl Drop for Running {
 }
 
 /// A command that goes on, and the lines that it writes.
-fn begin(cluster: &Cluster, words: &[&str]) -> Result<(Running, mpsc::Receiver<String>)> {
+fn begin(cluster: &CliCluster, words: &[&str]) -> Result<(Running, mpsc::Receiver<String>)> {
     let mut command = cluster.command(cluster.address()?);
     let mut child = Running(command.args(words).stdout(Stdio::piped()).spawn()?);
     let lines = BufReader::new(child.0.stdout.take().context("it is piped")?).lines();
@@ -110,12 +110,12 @@ fn begin(cluster: &Cluster, words: &[&str]) -> Result<(Running, mpsc::Receiver<S
 }
 
 /// With `--interval` a list is shown again and again.
-pub(super) fn repeat(cluster: &Cluster) -> Result<String> {
+pub(super) fn repeat(cluster: &CliCluster) -> Result<String> {
     let (_running, said) = begin(cluster, &["clusterList", "-i", "1"])?;
     let (mut times, mut lines) = (0, Vec::new());
     while times < 3 {
         let line = block_in_place(|| said.recv_timeout(PATIENCE)).context("it stopped")?;
-        times += u32::from(line.starts_with("#Cluster Name"));
+        times += u32::from(line.starts_with("#CliCluster Name"));
         lines.push(line);
     }
     ensure!(lines.iter().filter(|line| line.contains("broker-b")).count() >= 4, "{lines:?}");
@@ -123,10 +123,10 @@ pub(super) fn repeat(cluster: &Cluster) -> Result<String> {
 }
 
 /// `tail` shows what comes, and nothing of before.
-pub(super) async fn tail(cluster: &Cluster) -> Result<String> {
+pub(super) async fn tail(cluster: &CliCluster) -> Result<String> {
     let topic = "tailed";
     block_in_place(|| cluster.ok(&format!("updateTopic -c DefaultCluster -t {topic} -w 2 -r 2")))?;
-    let producer = cluster.client()?.producer().topic(topic).start().await?;
+    let producer = cluster.servers.client().producer().topic(topic).start().await?;
     producer.send(Message::builder(topic).body("before").build()).await?;
     let (_running, said) = begin(cluster, &["tail", "-t", topic, "--output", "json"])?;
     // One that was sent before it looked is not seen, so they are sent until one is.

@@ -13,18 +13,14 @@ mod why;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use cluster::Cluster;
+use cluster::CliCluster;
 
 /// What to do.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Messages that are exported and imported.
     pub messages: usize,
-    /// The programs.
-    pub broker: PathBuf,
-    /// See `broker`.
-    pub nameserver: PathBuf,
-    /// See `broker`.
+    /// The `mqadmin` that types.
     pub mqadmin: PathBuf,
     /// What is typed, and what is to be answered.
     pub transcript: PathBuf,
@@ -38,7 +34,7 @@ pub type Checks = Vec<(&'static str, Result<String, String>)>;
 /// # Errors
 /// When the cluster does not start.
 pub async fn run(options: &Options) -> Result<Checks> {
-    let mut cluster = Cluster::start(options).await?;
+    let mut cluster = CliCluster::start(options).await?;
     let said = |outcome: Result<String>| outcome.map_err(|error| format!("{error:#}"));
     let mut checks: Checks = vec![
         ("each command says how it is used", said(transcript::help(&cluster))),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::cluster::Cluster;
+use super::cluster::CliCluster;
 
 /// How long the screen may take to show something.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -42,7 +42,7 @@ impl Drop for Terminal {
     }
 }
 
-pub(super) async fn watch(cluster: &Cluster) -> Result<String> {
+pub(super) async fn watch(cluster: &CliCluster) -> Result<String> {
     let terminal = Terminal { socket: format!("kerolox-cli-{}", std::process::id()) };
     let program = cluster.program().display().to_string();
     let line =

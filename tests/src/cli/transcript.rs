@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::Options;
-use super::cluster::{Cluster, Said};
+use super::cluster::{CliCluster, Said};
 
 /// Commands that are tried in a terminal.
 const ELSEWHERE: [&str; 2] = ["tail", "top"];
@@ -20,7 +20,7 @@ const ELSEWHERE: [&str; 2] = ["tail", "top"];
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Every command under every name says how it is used, with an example.
-pub(super) fn help(cluster: &Cluster) -> Result<String> {
+pub(super) fn help(cluster: &CliCluster) -> Result<String> {
     let commands = cluster.json("commands")?;
     let (mut tried, mut wrong) = (0, Vec::new());
     for command in commands["commands"].as_array().into_iter().flatten() {
@@ -111,7 +111,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// Plays the transcript: every command is in it, and all answer as they are to.
-pub(super) async fn play(cluster: &mut Cluster, options: &Options) -> Result<String> {
+pub(super) async fn play(cluster: &mut CliCluster, options: &Options) -> Result<String> {
     let text = std::fs::read_to_string(&options.transcript)
         .with_context(|| format!("reading {}", options.transcript.display()))?;
     let steps = parse(&text)?;
@@ -132,7 +132,7 @@ pub(super) async fn play(cluster: &mut Cluster, options: &Options) -> Result<Str
 }
 
 /// Tries a step; questions are asked again for a while.
-fn take(cluster: &Cluster, step: &Step, variables: &mut BTreeMap<String, String>) -> Result<()> {
+fn take(cluster: &CliCluster, step: &Step, variables: &mut BTreeMap<String, String>) -> Result<()> {
     let mut words: Vec<String> = step.words.iter().map(|word| filled(word, variables)).collect();
     if step.is_json {
         words.extend(["--output".to_owned(), "json".to_owned()]);
@@ -190,7 +190,7 @@ fn compare(step: &Step, said: &Said, variables: &BTreeMap<String, String>) -> Re
 }
 
 /// Commands that no step uses.
-fn unused(cluster: &Cluster, steps: &[Step]) -> Result<Vec<String>> {
+fn unused(cluster: &CliCluster, steps: &[Step]) -> Result<Vec<String>> {
     let used: BTreeSet<String> = steps
         .iter()
         .flat_map(|step| {

@@ -11,8 +11,8 @@ use kerolox_client::{Batcher, Batching, Client, Message, Resolution};
 use serde_json::Value;
 
 use super::Options;
-use super::cluster::{Cluster, said};
-use kerolox_harness::ServerProcess;
+use super::cluster::{CliCluster, said};
+use kerolox_harness::ClusterPlan;
 
 /// Topics with their types and their share of the messages, in hundredths.
 const TOPICS: [(&str, &str, usize); 6] = [
@@ -28,21 +28,19 @@ const LANES: usize = 20;
 /// How long a command may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-pub(super) async fn move_all(cluster: &Cluster, options: &Options) -> Result<String> {
+pub(super) async fn move_all(cluster: &CliCluster, options: &Options) -> Result<String> {
     let names = TOPICS.map(|(name, ..)| name).join(",");
     for (name, kind, _) in TOPICS {
         cluster.ok(&format!("updateTopic -c DefaultCluster -t {name} -a +message.type={kind}"))?;
     }
-    let sent = fill(&cluster.client()?, options.messages).await?;
+    let sent = fill(&cluster.servers.client(), options.messages).await?;
     let started = Instant::now();
     let interrupted = export(cluster, cluster.address()?, &names, "all.bin", true)?;
     let exported = started.elapsed();
 
-    let folder = cluster.folder.path();
-    let mut empty = ServerProcess::standalone(&options.broker, &folder.join("empty"), &[]);
-    std::fs::create_dir_all(folder.join("empty"))?;
-    tokio::task::block_in_place(|| empty.start())?;
-    let target = empty.address()?.to_owned();
+    let folder = cluster.servers.folder();
+    let empty = tokio::task::block_in_place(|| ClusterPlan::standalone("cli-import").start())?;
+    let target = empty.access_points();
     for (name, kind, _) in TOPICS {
         let mut command = cluster.command(&target);
         command.args(["updateTopic", "-b", &target, "-t", name, "-a", &format!("+message.type={kind}")]);
@@ -137,18 +135,18 @@ fn body(number: usize) -> Vec<u8> {
 }
 
 /// Exports, if `killed` with interruptions; returns how many.
-fn export(cluster: &Cluster, nameserver: &str, topics: &str, file: &str, killed: bool) -> Result<u32> {
+fn export(cluster: &CliCluster, nameserver: &str, topics: &str, file: &str, killed: bool) -> Result<u32> {
     let words = ["message", "export", "-t", topics, "-f", file, "--scheduled", "--verify", "--resume"];
-    let path = cluster.folder.path().join(file);
+    let path = cluster.servers.folder().join(file);
     let grown = |bytes: u64| std::fs::metadata(&path).is_ok_and(|file| file.len() > bytes);
     repeat(cluster, nameserver, &words, if killed { 3 } else { 0 }, |kill| {
         grown(u64::from(kill) * 1_000_000 + 200_000)
     })
 }
 
-fn import(cluster: &Cluster, nameserver: &str, file: &str) -> Result<u32> {
+fn import(cluster: &CliCluster, nameserver: &str, file: &str) -> Result<u32> {
     let words = ["message", "import", "-f", file, "--verify"];
-    let progress = cluster.folder.path().join(format!("{file}.imported"));
+    let progress = cluster.servers.folder().join(format!("{file}.imported"));
     let done = |most: u64| {
         let text = std::fs::read_to_string(&progress).unwrap_or_default();
         let value: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -159,7 +157,7 @@ fn import(cluster: &Cluster, nameserver: &str, file: &str) -> Result<u32> {
 
 /// Runs a command to its end, and kills it before when `now` says so, up to `kills` times.
 fn repeat(
-    cluster: &Cluster,
+    cluster: &CliCluster,
     nameserver: &str,
     words: &[&str],
     kills: u32,

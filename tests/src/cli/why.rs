@@ -7,7 +7,7 @@ use kerolox_client::admin::wire::{UpdateGroupRequest, UpdateTopicRequest};
 use kerolox_client::{Client, FilterExpression, Message, Producer, Resolution, SimpleConsumer};
 use serde_json::Value;
 
-use super::cluster::Cluster;
+use super::cluster::CliCluster;
 
 /// All on one broker group, so that order and place are known.
 const GROUP: &str = "broker-a";
@@ -16,15 +16,15 @@ const INVISIBLE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Scene<'a> {
-    cluster: &'a Cluster,
+    cluster: &'a CliCluster,
     client: Client,
     broker: String,
     told: Vec<&'static str>,
 }
 
-pub(super) async fn explain(cluster: &Cluster) -> Result<String> {
+pub(super) async fn explain(cluster: &CliCluster) -> Result<String> {
     let broker = cluster.master(GROUP).await?;
-    let mut scene = Scene { cluster, client: cluster.client()?, broker, told: Vec::new() };
+    let mut scene = Scene { cluster, client: cluster.servers.client(), broker, told: Vec::new() };
     scene.make().await?;
     scene.not_visible().await?;
     scene.delivered().await?;

@@ -2,17 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use kerolox_client::Client;
-use kerolox_client::admin::controller::ControllerClient;
 use kerolox_client::admin::wire::{UpdateGroupRequest, UpdateTopicRequest, WithholdPermRequest};
-use kerolox_proto::kerolox::{DescribeGroupsRequest, GroupState};
-use tempfile::TempDir;
+use kerolox_harness::{Cluster, ClusterPlan, SeededRandom, ServerProcess};
 use tokio::task::block_in_place;
 
-use super::{CALM, ORDERED, Options, TRANSACTIONS, UNIQUE};
-use kerolox_harness::SeededRandom;
-use kerolox_harness::ServerProcess;
+use super::{ORDERED, TRANSACTIONS, UNIQUE};
 
 const PAIR: &str = "broker-a";
 const SINGLE: &str = "broker-b";
@@ -60,47 +56,28 @@ impl Fault {
     }
 }
 
-pub(super) struct Cluster {
-    nameserver: ServerProcess,
-    pair: [ServerProcess; 2],
-    single: ServerProcess,
-    _folder: TempDir,
-}
+/// The broker of [`SINGLE`] comes after the pair.
+const SINGLE_BROKER: usize = 2;
 
-impl Cluster {
+pub(super) struct FaultyCluster(Cluster);
+
+impl FaultyCluster {
     /// Starts the servers, and makes topics and groups.
-    pub(super) async fn start(options: &Options) -> Result<Self> {
-        let folder =
-            tempfile::Builder::new().prefix("kerolox-clients-").tempdir().context("making a data folder")?;
-        let mut nameserver = ServerProcess::new("nameserver", &options.nameserver, folder.path(), &[]);
-        block_in_place(|| nameserver.start())?;
-        let address = nameserver.address()?.to_owned();
-        let broker = |name: &str, group: &str| {
-            let flags = ["--group", group, "--nameserver", &address, "--transaction-first-check", "1s"];
-            let flags = [&flags[..], &["--transaction-check-interval", "1s"]].concat();
-            ServerProcess::new(name, &options.broker, folder.path(), &flags)
-                .env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "64MiB")
-        };
-        let mut cluster = Self {
-            pair: [broker("member-1", PAIR), broker("member-2", PAIR)],
-            single: broker("single", SINGLE),
-            nameserver,
-            _folder: folder,
-        };
-        for server in cluster.pair.iter_mut().chain([&mut cluster.single]) {
-            block_in_place(|| server.start())?;
-        }
-        cluster.in_sync().await?;
+    pub(super) async fn start() -> Result<Self> {
+        let plan = ClusterPlan::new("client").group(PAIR, 2).group(SINGLE, 1).segments_of("64MiB");
+        let plan = plan.flags(&["--transaction-first-check", "1s", "--transaction-check-interval", "1s"]);
+        let cluster = Self(block_in_place(|| plan.start())?);
+        cluster.0.wait_until_in_sync(PAIR, 2).await?;
         cluster.make_topics().await?;
         Ok(cluster)
     }
 
-    pub(super) fn access_points(&self) -> Result<&str> {
-        self.nameserver.address()
+    pub(super) fn client(&self) -> Client {
+        self.0.client()
     }
 
     async fn make_topics(&self) -> Result<()> {
-        let admin = Client::builder(self.access_points()?).build()?.admin();
+        let admin = self.client().admin();
         for master in admin.masters(None).await? {
             let broker = admin.broker(&master.address);
             let topic = |name: &str, attributes: &[&str]| UpdateTopicRequest {
@@ -132,58 +109,28 @@ impl Cluster {
         let away = AWAY + random.duration(AWAY_MORE);
         match fault {
             Fault::KillMaster | Fault::StopMaster | Fault::KillSlave => {
-                let master = self.master().await?;
+                let master = self.0.wait_for_master(PAIR).await?;
                 let victim = if fault == Fault::KillSlave { 1 - master } else { master };
-                restart(&mut self.pair[victim], fault == Fault::StopMaster, away).await?;
-                self.in_sync().await
+                restart(&mut self.0.brokers[victim], fault == Fault::StopMaster, away).await?;
+                self.0.wait_until_in_sync(PAIR, 2).await.map(drop)
             }
             Fault::KillSingle | Fault::StopSingle => {
-                restart(&mut self.single, fault == Fault::StopSingle, away).await
+                restart(&mut self.0.brokers[SINGLE_BROKER], fault == Fault::StopSingle, away).await
             }
             Fault::DrainSingle => {
                 self.withhold(true).await?;
                 tokio::time::sleep(away).await;
                 self.withhold(false).await
             }
-            Fault::KillNameserver => restart(&mut self.nameserver, false, away).await,
+            Fault::KillNameserver => restart(&mut self.0.nameservers[0], false, away).await,
         }
     }
 
     async fn withhold(&self, withhold: bool) -> Result<()> {
-        let admin = Client::builder(self.access_points()?).build()?.admin();
+        let admin = self.client().admin();
         let request = WithholdPermRequest { perm: if withhold { WRITE } else { 0 } };
-        admin.broker(&self.single.address()?.parse()?).withhold_perm(request).await?;
+        admin.broker(&self.0.broker_address(SINGLE_BROKER)).withhold_perm(request).await?;
         Ok(())
-    }
-
-    async fn state(&self) -> Result<GroupState> {
-        let controller = ControllerClient::new(&[self.access_points()?.to_owned()])?;
-        let groups = controller.describe_groups(DescribeGroupsRequest::default()).await?.groups;
-        let states = groups.into_iter().filter_map(|group| group.state);
-        Ok(states.into_iter().find(|state| state.group == PAIR).unwrap_or_default())
-    }
-
-    async fn master(&self) -> Result<usize> {
-        let state = self.state().await?;
-        let master = state.members.iter().find(|member| member.id == state.master);
-        let address = master.map(|master| format!("{}:{}", master.host, master.port)).unwrap_or_default();
-        let is_it = |server: &ServerProcess| server.address().is_ok_and(|at| at == address);
-        self.pair.iter().position(is_it).context("the pair has no master")
-    }
-
-    /// Waits until both members of the pair are in sync.
-    async fn in_sync(&self) -> Result<()> {
-        let started = std::time::Instant::now();
-        loop {
-            if let Ok(state) = self.state().await
-                && state.master != 0
-                && state.in_sync.len() == 2
-            {
-                return Ok(());
-            }
-            ensure!(started.elapsed() < CALM, "the pair is not in sync after {CALM:?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
     }
 }
 

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::Options;
-use kerolox_harness::{ServerProcess, built_program};
+use kerolox_harness::{ClusterPlan, built_program};
 
 /// Where the examples are, as sources, from the folder of the workspace.
 const SOURCES: &str = "client/examples";
@@ -20,16 +19,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// What the first one that failed said.
-pub(super) async fn run(options: &Options) -> Result<usize> {
-    let folder =
-        tempfile::Builder::new().prefix("kerolox-examples-").tempdir().context("making a data folder")?;
-    let mut nameserver = ServerProcess::new("nameserver", &options.nameserver, folder.path(), &[]);
-    tokio::task::block_in_place(|| nameserver.start())?;
-    let address = nameserver.address()?.to_owned();
+pub(super) async fn run() -> Result<usize> {
     // As the quickstart does.
-    let flags = ["--nameserver", &address, "--transaction-first-check", "1s"];
-    let mut broker = ServerProcess::new("broker", &options.broker, folder.path(), &flags);
-    tokio::task::block_in_place(|| broker.start())?;
+    let plan = ClusterPlan::new("examples").group("broker-a", 1).flags(&["--transaction-first-check", "1s"]);
+    let cluster = tokio::task::block_in_place(|| plan.start())?;
+    let address = cluster.access_points();
     let mut running = Vec::new();
     for name in names()? {
         let program = built_program(&format!("examples/{name}"))?;

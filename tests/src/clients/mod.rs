@@ -9,13 +9,11 @@ mod producers;
 mod verify;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use kerolox_client::Client;
 
-use cluster::{Cluster, Fault};
+use cluster::{Fault, FaultyCluster};
 use consumers::Consumers;
 use kerolox_harness::ProcessUsage;
 use kerolox_harness::SeededRandom;
@@ -41,10 +39,6 @@ pub struct Options {
     pub rounds: u32,
     /// Repeats the order of the faults; the moments depend on the machine.
     pub seed: u64,
-    /// The broker program.
-    pub broker: PathBuf,
-    /// The nameserver program.
-    pub nameserver: PathBuf,
 }
 
 /// What happened.
@@ -63,9 +57,9 @@ pub struct Report {
 /// # Errors
 /// When the test itself cannot go on: a server does not start, or the group does not get in sync again.
 pub async fn run(options: &Options) -> Result<Report> {
-    let examples = examples::run(options).await.map(|count| format!("{count} of them"));
-    let mut cluster = Cluster::start(options).await?;
-    let client = Client::builder(cluster.access_points()?).build()?;
+    let examples = examples::run().await.map(|count| format!("{count} of them"));
+    let mut cluster = FaultyCluster::start().await?;
+    let client = cluster.client();
     let ledger = Ledger::default();
     let consumers = Consumers::start(&client, &ledger).await.context("starting the consumers")?;
     let mut producers = Producers::start(&client, &ledger).await.context("starting the producers")?;

@@ -13,13 +13,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use kerolox_client::admin::wire;
-use kerolox_client::{Address, Client};
+use kerolox_client::admin::wire::UpdateGroupRequest;
 
 use disk::Cut;
 pub use disk::Disk;
-use kerolox_harness::SeededRandom;
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{Cluster, ClusterPlan, SeededRandom, ServerProcess};
 use ledger::Ledger;
 use writers::Writers;
 
@@ -77,26 +75,24 @@ pub struct Check {
 /// # Errors
 /// When the test itself cannot go on: the broker does not start again, or takes no writes after a restart.
 pub async fn run(options: &Options) -> Result<Report> {
-    let folder =
-        tempfile::Builder::new().prefix("kerolox-crash-").tempdir().context("making a data folder")?;
     let mut random = SeededRandom::new(options.seed);
     // Nobody is asked about undecided transactions: what the writers leave undecided must stay invisible.
-    let arguments = ["--transaction-first-check", "1h"];
-    let mut broker = ServerProcess::standalone(&options.broker, folder.path(), &arguments);
+    let plan = ClusterPlan::standalone("crash").flags(&["--transaction-first-check", "1h"]);
+    let mut plan = plan.broker_program(&options.broker).queues(QUEUES);
     if let Some(disk) = &options.disk {
-        std::os::unix::fs::symlink(&disk.mounted_at, broker.data()).context("linking the data folder")?;
-        broker = broker.env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", DISK_SEGMENT);
+        plan = plan.segments_of(DISK_SEGMENT).data_at(&disk.mounted_at);
     }
-    broker.start()?;
-    let address = broker.address()?.to_owned();
-    create_topics(&address).await?;
+    let mut cluster = plan.start()?;
+    create_topics(&cluster).await?;
+    let address = cluster.access_points();
 
+    let broker = &mut cluster.brokers[0];
     let ledger = Ledger::default();
     let writers = Writers::start(&address, &ledger, &mut random).await?;
     let mut report =
         Report { acknowledged: 0, restarts: 0, slowest_start: Duration::ZERO, checks: Vec::new() };
     for round in 1..=options.rounds {
-        wait_for_progress(&ledger, &mut broker).await.with_context(|| format!("round {round}"))?;
+        wait_for_progress(&ledger, broker).await.with_context(|| format!("round {round}"))?;
         tokio::time::sleep(random.duration(KILL_WITHIN)).await;
         broker.kill()?;
         let cut = cut_power(options, &mut random)?;
@@ -115,10 +111,10 @@ pub async fn run(options: &Options) -> Result<Report> {
             took.as_millis()
         );
     }
-    wait_for_progress(&ledger, &mut broker).await.context("after the last round")?;
+    wait_for_progress(&ledger, broker).await.context("after the last round")?;
     writers.stop().await;
     report.acknowledged = ledger.acknowledged();
-    report.checks = verify::verify(&ledger, &address, &mut broker).await?;
+    report.checks = verify::verify(&ledger, &address, broker).await?;
     Ok(report)
 }
 
@@ -129,28 +125,12 @@ fn cut_power(options: &Options, random: &mut SeededRandom) -> Result<Option<Cut>
     Ok(Some(cut))
 }
 
-async fn create_topics(address: &str) -> Result<()> {
-    let client = Client::builder(address).build()?;
-    let address: Address = address.parse()?;
-    let admin = client.admin().broker(&address);
-    for (topic, kind) in [(TOPIC, "NORMAL"), (TX_TOPIC, "TRANSACTION")] {
-        admin
-            .update_topic(wire::UpdateTopicRequest {
-                name: topic.to_owned(),
-                read_queues: Some(QUEUES),
-                write_queues: Some(QUEUES),
-                attributes: vec![format!("+message.type={kind}")],
-                ..Default::default()
-            })
-            .await?;
-    }
-    admin
-        .update_group(wire::UpdateGroupRequest {
-            name: GROUP.to_owned(),
-            consume_from_min: Some(true),
-            ..Default::default()
-        })
-        .await?;
+async fn create_topics(cluster: &Cluster) -> Result<()> {
+    cluster.create_topic(TOPIC, "NORMAL").await?;
+    cluster.create_topic(TX_TOPIC, "TRANSACTION").await?;
+    let group =
+        UpdateGroupRequest { name: GROUP.to_owned(), consume_from_min: Some(true), ..Default::default() };
+    cluster.client().admin().broker(&cluster.broker_address(0)).update_group(group).await?;
     Ok(())
 }
 

@@ -38,8 +38,6 @@ const SETTLE: Duration = Duration::from_secs(90);
 pub struct Options {
     /// The programs.
     pub broker: PathBuf,
-    /// See `broker`.
-    pub nameserver: PathBuf,
     /// How long each attack lasts.
     pub attack: Duration,
     /// Only attacks whose name has this in it.
@@ -77,8 +75,8 @@ pub async fn run(options: &Options) -> Result<Report> {
         if chosen.is_empty() {
             continue;
         }
-        let mut target = Target::start(setup, &options.broker, &options.nameserver).await?;
-        let quiet = Quiet::start(&target.client()?).await?;
+        let mut target = Target::start(setup, &options.broker).await?;
+        let quiet = Quiet::start(&target.client()).await?;
         for attack in chosen {
             let outcome = under(attack, &mut target, &quiet, options.attack, &mut report).await;
             let failed = outcome.is_err();

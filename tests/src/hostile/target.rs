@@ -3,18 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use kerolox_client::Client;
+use kerolox_harness::raw_calls::{self, resource};
+use kerolox_harness::{Cluster, ClusterPlan, ProcessUsage, ServerProcess, SmallDisk};
 use kerolox_proto::v2;
-use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::cage::Cage;
 use super::quiet;
-use kerolox_harness::ProcessUsage;
-use kerolox_harness::ServerProcess;
-use kerolox_harness::SmallDisk;
-use kerolox_harness::raw_calls::{self, resource};
 
 pub(super) const BIG_TOPIC: &str = "hostile-big";
 pub(super) const SMALL_TOPIC: &str = "hostile-small";
@@ -48,13 +45,8 @@ impl Setup {
 
 /// Servers that run. Fields are dropped in their order: a cage can be removed when it is empty.
 pub(super) struct Target {
-    brokers: Vec<ServerProcess>,
-    _nameservers: Vec<ServerProcess>,
+    cluster: Cluster,
     _cages: Vec<Cage>,
-    disk: Option<SmallDisk>,
-    _folder: TempDir,
-    /// Whom clients are configured with.
-    pub(super) access_points: String,
     /// Whom to attack: the master.
     pub(super) broker: String,
     master: usize,
@@ -63,65 +55,39 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) async fn start(setup: Setup, broker: &Path, nameserver: &Path) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("kerolox-hostile-").tempdir()?;
-        let (mut nameservers, mut brokers, mut cages) = (Vec::new(), Vec::new(), Vec::new());
-        let names: &[&str] = match setup {
-            Setup::Standalone => &["broker"],
-            Setup::Group => &["broker-1", "broker-2", "broker-3"],
+    pub(super) async fn start(setup: Setup, broker: &Path) -> Result<Self> {
+        let plan = ClusterPlan::new("hostile").segments_of("64MiB");
+        let (plan, names): (_, &[&str]) = match setup {
+            Setup::Standalone => (plan.nameservers(0), &["broker"]),
+            Setup::Group => (plan, &["broker-1", "broker-2", "broker-3"]),
         };
-        let mut flags = vec!["--standalone".to_owned()];
-        if setup == Setup::Group {
-            let mut server = ServerProcess::new("nameserver", nameserver, folder.path(), &[]);
-            server.start()?;
-            flags = vec!["--nameserver".to_owned(), server.address()?.to_owned()];
-            nameservers.push(server);
+        let mut target = Self::caged(plan, names, broker)?;
+        for broker in &mut target.cluster.brokers {
+            broker.start()?;
         }
-        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        for name in names {
-            let cage = Cage::build(name, broker, folder.path())?;
-            let server = ServerProcess::new(name, cage.script(), folder.path(), &flags);
-            let mut server = server.env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "64MiB");
-            server.start().with_context(|| format!("starting {name}"))?;
-            brokers.push(server);
-            cages.push(cage);
-        }
-        let mut target = Self {
-            access_points: match nameservers.first() {
-                Some(server) => server.address()?.to_owned(),
-                None => brokers[0].address()?.to_owned(),
-            },
-            broker: brokers[0].address()?.to_owned(),
-            master: 0,
-            group: GROUP.to_owned(),
-            brokers,
-            _nameservers: nameservers,
-            _cages: cages,
-            disk: None,
-            _folder: folder,
-        };
         target.make_topics().await?;
         target.fill().await?;
         Ok(target)
     }
 
-    /// One broker of its own, without messages and not started yet: its disk can be arranged before.
-    pub(super) fn alone(program: &Path, environment: &[(&str, &str)]) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("kerolox-hostile-").tempdir()?;
-        let cage = Cage::build("alone", program, folder.path())?;
-        let server = ServerProcess::standalone(cage.script(), folder.path(), &[]);
-        let server = environment.iter().fold(server, |server, (name, value)| server.env(name, value));
-        Ok(Self {
-            access_points: String::new(),
-            broker: String::new(),
-            master: 0,
-            group: GROUP.to_owned(),
-            brokers: vec![server],
-            _nameservers: Vec::new(),
-            _cages: vec![cage],
-            disk: None,
-            _folder: folder,
-        })
+    /// One broker of its own, without messages and not started yet: its data can be arranged before. With a size it lies on a disk of
+    /// its own.
+    pub(super) fn alone(program: &Path, environment: &[(&str, &str)], disk: Option<&str>) -> Result<Self> {
+        let plan = ClusterPlan::new("hostile").nameservers(0).settings(environment);
+        let plan = disk.into_iter().fold(plan, ClusterPlan::small_disks);
+        Self::caged(plan, &["alone"], program)
+    }
+
+    /// Brokers in cages, not started yet.
+    fn caged(plan: ClusterPlan, names: &[&str], program: &Path) -> Result<Self> {
+        let (mut cluster, mut cages) = (plan.start()?, Vec::new());
+        for name in names {
+            let cage = Cage::build(name, program, cluster.folder())?;
+            let broker = cluster.new_member(name, GROUP)?.program(cage.script());
+            cluster.brokers.push(broker);
+            cages.push(cage);
+        }
+        Ok(Self { cluster, _cages: cages, broker: String::new(), master: 0, group: GROUP.to_owned() })
     }
 
     /// Starts what [`Self::alone`] prepared, and makes the topics.
@@ -129,7 +95,7 @@ impl Target {
     /// # Errors
     /// When it does not start, or takes no topics.
     pub(super) async fn open(&mut self) -> Result<()> {
-        let broker = &mut self.brokers[0];
+        let broker = &mut self.cluster.brokers[0];
         broker.begin()?;
         let began = Instant::now();
         // It may have an index to make first, which a start does not wait for long enough on a busy machine.
@@ -138,34 +104,29 @@ impl Target {
             sleep(Duration::from_millis(50)).await;
         }
         broker.wait()?;
-        self.access_points = broker.address()?.to_owned();
         self.make_topics().await
     }
 
-    /// Puts the data of a broker that has not been started on a disk of its own.
+    /// The disk with the broker's data.
     ///
     /// # Errors
-    /// Without root.
-    pub(super) fn mount(&mut self, size: &str) -> Result<()> {
-        self.disk = Some(SmallDisk::mount(&self.brokers[0].data(), size)?);
-        Ok(())
+    /// When it has none of its own.
+    pub(super) fn disk(&self) -> Result<&SmallDisk> {
+        self.cluster.disk_of(&self.cluster.brokers[0])
     }
 
-    /// The disk that [`Self::mount`] made.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub(super) fn disk(&self) -> Result<&SmallDisk> {
-        self.disk.as_ref().context("a disk of its own")
+    /// Whom clients are configured with.
+    pub(super) fn access_points(&self) -> String {
+        self.cluster.access_points()
     }
 
     /// The broker that is attacked.
     pub(super) fn server(&mut self) -> &mut ServerProcess {
-        &mut self.brokers[self.master]
+        &mut self.cluster.brokers[self.master]
     }
 
-    pub(super) fn client(&self) -> Result<Client> {
-        Ok(Client::builder(&self.access_points).build()?)
+    pub(super) fn client(&self) -> Client {
+        self.cluster.client()
     }
 
     /// Waits until a broker takes topics: the master. It is attacked from then on.
@@ -178,7 +139,7 @@ impl Target {
             anyhow::ensure!(began.elapsed() < PATIENCE, "no broker takes a topic");
             sleep(Duration::from_millis(200)).await;
         };
-        self.broker = self.brokers[self.master].address()?.to_owned();
+        self.broker = self.cluster.brokers[self.master].address()?.to_owned();
         Ok(())
     }
 
@@ -197,7 +158,7 @@ impl Target {
 
     /// The broker that takes topics.
     async fn find_master(&self) -> Option<usize> {
-        for (at, broker) in self.brokers.iter().enumerate() {
+        for (at, broker) in self.cluster.brokers.iter().enumerate() {
             let address = broker.address().ok()?;
             let mut is_master = true;
             for topic in [BIG_TOPIC, SMALL_TOPIC, quiet::TOPIC] {
@@ -215,12 +176,12 @@ impl Target {
     /// # Errors
     /// When it does not run any more.
     pub(super) fn memory(&self) -> Result<u64> {
-        Ok(ProcessUsage::of(self.brokers[self.master].pid()?)?.resident)
+        Ok(ProcessUsage::of(self.cluster.brokers[self.master].pid()?)?.resident)
     }
 
     /// Which brokers do not run any more.
     pub(super) fn dead(&mut self) -> Vec<String> {
-        let dead = self.brokers.iter_mut().filter_map(|broker| {
+        let dead = self.cluster.brokers.iter_mut().filter_map(|broker| {
             (!broker.is_running())
                 .then(|| format!("a broker died; the end of its log:\n{}", broker.log_tail()))
         });
@@ -252,7 +213,7 @@ impl Target {
     /// # Errors
     /// When they do not start.
     pub(super) fn revive(&mut self) -> Result<()> {
-        for broker in &mut self.brokers {
+        for broker in &mut self.cluster.brokers {
             if !broker.is_running() {
                 broker.kill()?;
                 broker.start()?;

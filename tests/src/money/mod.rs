@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::torture::wait_until_settled;
-use kerolox_harness::SeededRandom;
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{ClusterPlan, SeededRandom, ServerProcess};
 use parts::{Bank, Parts};
 
 /// Accounts of each bank, and what is on each of them at first: more than a long run moves.
@@ -50,8 +49,6 @@ pub struct Options {
     pub rounds: u32,
     /// Repeats the random choices of a run; the moments themselves depend on the machine.
     pub seed: u64,
-    /// The broker program.
-    pub broker: PathBuf,
     /// The example.
     pub example: PathBuf,
 }
@@ -76,23 +73,21 @@ pub struct Report {
 /// # Errors
 /// When the test itself cannot go on: something does not start again, or no money moves after a restart.
 pub async fn run(options: &Options) -> Result<Report> {
-    let folder =
-        tempfile::Builder::new().prefix("kerolox-money-").tempdir().context("making a data folder")?;
     let mut random = SeededRandom::new(options.seed);
-    let mut broker = ServerProcess::standalone(&options.broker, folder.path(), &CHECKS);
-    broker.start()?;
-    let address = broker.address()?.to_owned();
-    let example = Example { program: &options.example, folder: folder.path() };
+    let mut cluster = ClusterPlan::standalone("money").flags(&CHECKS).start()?;
+    let (address, folder) = (cluster.access_points(), cluster.folder().to_owned());
+    let broker = &mut cluster.brokers[0];
+    let example = Example { program: &options.example, folder: &folder };
     example.set_up(&address)?;
 
-    let mut parts = Parts::new(&options.example, folder.path(), &address);
+    let mut parts = Parts::new(&options.example, &folder, &address);
     for bank in Bank::BOTH.into_iter().chain(Bank::BOTH) {
         parts.start(bank)?;
     }
     let mut broker_kills = 0;
     for (bank, step) in Bank::BOTH.into_iter().flat_map(|bank| bank.steps().map(move |step| (bank, step))) {
         for kills_broker in [false, true] {
-            wait_for_progress(&parts, &mut broker).with_context(|| format!("before {step}"))?;
+            wait_for_progress(&parts, broker).with_context(|| format!("before {step}"))?;
             let mut waiting = parts.start_and_wait(bank, step)?;
             if kills_broker {
                 broker.kill()?;
@@ -115,7 +110,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     parts.kill(slow)?;
     println!("sender at \"sent\": it waited for {SLOW:?}; {}", example.audit(false)?);
     for round in 1..=options.rounds {
-        wait_for_progress(&parts, &mut broker).with_context(|| format!("round {round}"))?;
+        wait_for_progress(&parts, broker).with_context(|| format!("round {round}"))?;
         std::thread::sleep(random.duration(KILL_WITHIN));
         let victim = match random.below(3) {
             0 => {
@@ -132,17 +127,17 @@ pub async fn run(options: &Options) -> Result<Report> {
         };
         println!("round {round}: {victim} was killed; {}", example.audit(false)?);
     }
-    wait_for_progress(&parts, &mut broker).context("after the last round")?;
+    wait_for_progress(&parts, broker).context("after the last round")?;
 
     // Nobody sends any more, but somebody answers for those who did.
     parts.stop(Bank::A)?;
     parts.start_answering()?;
     let last_kill = Instant::now();
     wait_until_settled(&address).await?;
-    wait_until_arrived(folder.path())?;
+    wait_until_arrived(&folder)?;
     std::thread::sleep(REDELIVERED.saturating_sub(last_kill.elapsed()));
     parts.stop(Bank::B)?;
-    let mut checks = verify::verify(folder.path(), &parts.said())?;
+    let mut checks = verify::verify(&folder, &parts.said())?;
     checks.push(("the example's own audit agrees", example.audit(true).map_err(|error| error.to_string())));
     Ok(Report {
         credited: parts.said().credited,

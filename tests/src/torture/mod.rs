@@ -13,11 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use kerolox_client::admin::wire;
-use kerolox_client::{Address, Client};
+use kerolox_client::Client;
+use kerolox_client::admin::wire::{CountTransactionsRequest, UpdateGroupRequest};
 
-use kerolox_harness::SeededRandom;
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{Cluster, ClusterPlan, SeededRandom, ServerProcess};
 pub use producer::{Kind, produce};
 pub(crate) use verify::check;
 
@@ -47,8 +46,6 @@ pub struct Options {
     pub rounds: u32,
     /// Repeats the random choices of a run; the moments themselves depend on the machine.
     pub seed: u64,
-    /// The broker program.
-    pub broker: PathBuf,
     /// The program that runs a producer when it is called with `--producer KIND --address A --name N`.
     pub producer: PathBuf,
 }
@@ -142,13 +139,11 @@ impl Drop for Producers<'_> {
 /// # Errors
 /// When the test itself cannot go on: the broker does not start again, or takes no half messages after a restart.
 pub async fn run(options: &Options) -> Result<Report> {
-    let folder =
-        tempfile::Builder::new().prefix("kerolox-torture-").tempdir().context("making a data folder")?;
     let mut random = SeededRandom::new(options.seed);
-    let mut broker = ServerProcess::standalone(&options.broker, folder.path(), &CHECKS);
-    broker.start()?;
-    let address = broker.address()?.to_owned();
-    create_topic(&address).await?;
+    let mut cluster = ClusterPlan::standalone("transactions").flags(&CHECKS).start()?;
+    create_topic(&cluster).await?;
+    let address = cluster.access_points();
+    let broker = &mut cluster.brokers[0];
 
     let ledger = Ledger::default();
     let mut producers = Producers {
@@ -163,7 +158,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     }
     let mut report = Report { stored: 0, broker_kills: 0, producer_kills: 0, checks: Vec::new() };
     for round in 1..=options.rounds {
-        wait_for_progress(&ledger, &mut broker).with_context(|| format!("round {round}"))?;
+        wait_for_progress(&ledger, broker).with_context(|| format!("round {round}"))?;
         std::thread::sleep(random.duration(KILL_WITHIN));
         let victim = if random.below(2) == 0 {
             broker.kill()?;
@@ -177,7 +172,7 @@ pub async fn run(options: &Options) -> Result<Report> {
         };
         println!("round {round}: {victim} was killed, {} half messages stored so far", ledger.len());
     }
-    wait_for_progress(&ledger, &mut broker).context("after the last round")?;
+    wait_for_progress(&ledger, broker).context("after the last round")?;
     // Those that come now store nothing any more: they only answer for all the others.
     producers.stop_all()?;
     producers.start(Kind::Silent)?;
@@ -187,22 +182,11 @@ pub async fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-async fn create_topic(address: &str) -> Result<()> {
-    let client = Client::builder(address).build()?;
-    let address: Address = address.parse()?;
-    let admin = client.admin().broker(&address);
-    let topic = wire::UpdateTopicRequest {
-        name: TOPIC.to_owned(),
-        attributes: vec!["+message.type=TRANSACTION".to_owned()],
-        ..Default::default()
-    };
-    admin.update_topic(topic).await?;
-    let group = wire::UpdateGroupRequest {
-        name: GROUP.to_owned(),
-        consume_from_min: Some(true),
-        ..Default::default()
-    };
-    admin.update_group(group).await?;
+async fn create_topic(cluster: &Cluster) -> Result<()> {
+    cluster.create_topic(TOPIC, "TRANSACTION").await?;
+    let group =
+        UpdateGroupRequest { name: GROUP.to_owned(), consume_from_min: Some(true), ..Default::default() };
+    cluster.client().admin().broker(&cluster.broker_address(0)).update_group(group).await?;
     Ok(())
 }
 
@@ -231,7 +215,7 @@ pub(crate) async fn wait_until_settled(address: &str) -> Result<()> {
     let admin = client.admin().broker(&address.parse()?);
     let started = Instant::now();
     loop {
-        let counts = admin.count_transactions(wire::CountTransactionsRequest::default()).await?;
+        let counts = admin.count_transactions(CountTransactionsRequest::default()).await?;
         let prepared: u64 = counts.topics.iter().map(|topic| topic.prepared).sum();
         if prepared == 0 {
             return Ok(());

@@ -17,7 +17,7 @@ const CALLS: u32 = 200;
 
 /// Brokers of groups that are not there, with many topics.
 pub(super) fn registrations(target: &Target, until: Instant) -> JoinSet<()> {
-    let address = target.access_points.clone();
+    let address = target.access_points();
     repeatedly(4, until, move |number| {
         let address = address.clone();
         async move {
@@ -54,7 +54,7 @@ pub(super) fn registrations(target: &Target, until: Instant) -> JoinSet<()> {
 
 /// Members of the broker group itself that nobody has started, with the longest logs of all.
 pub(super) fn reports(target: &Target, until: Instant) -> JoinSet<()> {
-    let (address, group) = (target.access_points.clone(), target.group.clone());
+    let (address, group) = (target.access_points(), target.group.clone());
     repeatedly(4, until, move |number| {
         let (address, group) = (address.clone(), group.clone());
         async move {

@@ -32,13 +32,12 @@ const REFUSED: &str = "(42900)";
 /// # Errors
 /// In words what went wrong.
 pub(in super::super) async fn full_disk(options: &Options, report: &mut Report) -> Result<String> {
-    let mut target = Target::alone(&options.broker, &SETTINGS)?;
-    target.mount(DISK)?;
+    let mut target = Target::alone(&options.broker, &SETTINGS, Some(DISK))?;
     target.open().await?;
     let mut drain = Drain::start(&target).await?;
     drain.send(BACKLOG, BACKLOG_BYTES).await?;
     // As RocketMQ's SDKs do it: by default a refusal shows after a quarter of a minute.
-    let quiet = Quiet::retrying(&target.client()?, RetryPolicy::default().attempts(3)).await?;
+    let quiet = Quiet::retrying(&target.client(), RetryPolicy::default().attempts(3)).await?;
     drain.work(&target, BASELINE).await?;
     let (before, seen_before, resident) = (drain.take(), quiet.take(), target.memory()?);
     ensure!(seen_before.errors.is_empty(), "before the disk is full: {:?}", seen_before.errors.first());

@@ -37,7 +37,7 @@ struct Tally {
 /// # Errors
 /// In words what went wrong.
 pub(in super::super) async fn rebuild(options: &Options, report: &mut Report) -> Result<String> {
-    let mut target = Target::alone(&options.broker, &[("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "64MiB")])?;
+    let mut target = Target::alone(&options.broker, &[("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "64MiB")], None)?;
     // The first start makes what is there beside the log.
     target.server().start()?;
     target.server().stop()?;
@@ -51,7 +51,7 @@ pub(in super::super) async fn rebuild(options: &Options, report: &mut Report) ->
     for number in 0..MESSAGES {
         raw_calls::send(&mut stub, vec![raw_calls::message(SMALL_TOPIC, number, 100)]).await?;
     }
-    let quiet = Quiet::start(&target.client()?).await?;
+    let quiet = Quiet::start(&target.client()).await?;
     sleep(BASELINE).await;
     let (before, resident) = (quiet.take(), target.memory()?);
     ensure!(before.errors.is_empty(), "before the start: {:?}", before.errors.first());
