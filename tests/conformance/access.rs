@@ -22,7 +22,7 @@ lines![
 ];
 
 async fn c24_the_nameserver_answers_settings_and_keeps_the_stream(setting: Setting) {
-    let peer = Peer::connect(&setting.world.nameserver, setting.transport).await;
+    let peer = Peer::connect(setting.world.nameserver(), setting.transport).await;
     let mut session = Session::open(&peer, producer(&["orders"])).await;
     session.settings().await;
     let more = tokio::time::timeout(Duration::from_secs(3), session.replies.message()).await;
@@ -30,7 +30,7 @@ async fn c24_the_nameserver_answers_settings_and_keeps_the_stream(setting: Setti
 }
 
 async fn c25_the_nameserver_takes_heartbeats_and_terminations(setting: Setting) {
-    let peer = Peer::connect(&setting.world.nameserver, setting.transport).await;
+    let peer = Peer::connect(setting.world.nameserver(), setting.transport).await;
     let heartbeat = v2::HeartbeatRequest { group: resource("group"), client_type: 3 };
     assert_eq!(code(&peer.heartbeat(heartbeat).await.status), Code::Ok);
     let termination = v2::NotifyClientTerminationRequest { group: resource("group") };
@@ -39,12 +39,13 @@ async fn c25_the_nameserver_takes_heartbeats_and_terminations(setting: Setting) 
 
 async fn c26_calls_reach_their_owner_through_any_server(setting: Setting) {
     let world = &setting.world;
-    for server in [&world.nameserver, &world.a] {
-        let (topic, group) = (world.topic_on(&[&world.b], "NORMAL", 6).await, world.group(false, None).await);
+    for server in [world.nameserver(), world.a()] {
+        let (topic, group) =
+            (world.topic_on(&[world.b()], "NORMAL", 6).await, world.group(false, None).await);
         let peer = Peer::connect(server, setting.transport).await;
         // Sends and receives name their broker: a nameserver passes them on, another broker has no business with them.
-        let is_broker = std::ptr::eq(server, &world.a);
-        let at_owner = Peer::connect(if is_broker { &world.b } else { server }, setting.transport).await;
+        let is_broker = std::ptr::eq(server, world.a());
+        let at_owner = Peer::connect(if is_broker { world.b() } else { server }, setting.transport).await;
         at_owner.send(vec![message(&topic, "1"), message(&topic, "2"), message(&topic, "3")]).await;
         let (code_of_receive, messages) = at_owner.receive(receiving_at(B, &topic, &group)).await;
         assert_eq!((code_of_receive, messages.len()), (Code::Ok, 3));
@@ -63,7 +64,7 @@ async fn c26_calls_reach_their_owner_through_any_server(setting: Setting) {
         let answer = peer.forward_message_to_dead_letter_queue(dead).await;
         assert_eq!(code(&answer.status), Code::Ok, "{answer:?}");
 
-        let payments = world.topic_on(&[&world.b], "TRANSACTION", 6).await;
+        let payments = world.topic_on(&[world.b()], "TRANSACTION", 6).await;
         let half = at_owner.send_half(&payments, "half").await;
         assert_eq!(peer.end(&payments, &half.transaction_id, TransactionResolution::Commit).await, Code::Ok);
         let (_, committed) = at_owner.receive(receiving_at(B, &payments, &group)).await;
@@ -74,8 +75,8 @@ async fn c26_calls_reach_their_owner_through_any_server(setting: Setting) {
 async fn c26_subscriptions_to_lite_topics_reach_their_brokers_through_the_nameserver(setting: Setting) {
     let world = &setting.world;
     let (topic, group) =
-        (world.topic_on(&[&world.a, &world.b], "LITE", 6).await, world.group(false, None).await);
-    let peer = Peer::connect(&world.nameserver, setting.transport).await;
+        (world.topic_on(&[world.a(), world.b()], "LITE", 6).await, world.group(false, None).await);
+    let peer = Peer::connect(world.nameserver(), setting.transport).await;
     let sync =
         |topic: &str, names: &[&str], action: LiteSubscriptionAction| v2::SyncLiteSubscriptionRequest {
             action: action.into(),
@@ -87,7 +88,7 @@ async fn c26_subscriptions_to_lite_topics_reach_their_brokers_through_the_namese
     let synced =
         peer.sync_lite_subscription(sync(&topic, &["mine"], LiteSubscriptionAction::CompleteAdd)).await;
     assert_eq!(code(&synced.status), Code::Ok);
-    for (name, server) in [(A, &world.a), (B, &world.b)] {
+    for (name, server) in [(A, world.a()), (B, world.b())] {
         let owner = Peer::connect(server, setting.transport).await;
         let sent = ["mine", "other"].map(|lite| in_lite(message(&topic, lite), lite));
         owner.send(sent.to_vec()).await;
@@ -107,9 +108,9 @@ async fn c26_subscriptions_to_lite_topics_reach_their_brokers_through_the_namese
 
 async fn c27_a_recall_reaches_its_owner_through_any_server(setting: Setting) {
     let world = &setting.world;
-    let topic = world.topic_on(&[&world.b], "DELAY", 6).await;
-    let owner = Peer::connect(&world.b, setting.transport).await;
-    for server in [&world.nameserver, &world.a, &world.b] {
+    let topic = world.topic_on(&[world.b()], "DELAY", 6).await;
+    let owner = Peer::connect(world.b(), setting.transport).await;
+    for server in [world.nameserver(), world.a(), world.b()] {
         let peer = Peer::connect(server, setting.transport).await;
         let sent = owner.send(vec![delayed(message(&topic, "later"), 3600)]).await.remove(0);
         let recall = |topic: &str, recall_handle: &str| v2::RecallMessageRequest {
@@ -130,10 +131,10 @@ async fn c27_a_recall_reaches_its_owner_through_any_server(setting: Setting) {
 async fn c28_a_check_back_reaches_a_producer_at_the_nameserver(setting: Setting) {
     let world = &setting.world;
     let topic = world.topic("TRANSACTION").await;
-    let at_nameserver = Peer::connect(&world.nameserver, setting.transport).await;
+    let at_nameserver = Peer::connect(world.nameserver(), setting.transport).await;
     let mut session = Session::open(&at_nameserver, producer(&[&topic])).await;
     session.settings().await;
-    let at_broker = Peer::connect(&world.a, setting.transport).await;
+    let at_broker = Peer::connect(world.a(), setting.transport).await;
     let half = at_broker.send_half(&topic, "order").await;
     let Some(Command::RecoverOrphanedTransactionCommand(asked)) =
         session.next().await.expect("no error").expect("a command").command
@@ -149,18 +150,18 @@ async fn c28_a_check_back_reaches_a_producer_at_the_nameserver(setting: Setting)
 async fn c29_brokers_go_on_without_the_nameserver(setting: Setting) {
     let mut world = World::start().await;
     let topic = world.topic("NORMAL").await;
-    let peer = Peer::connect(&world.a, setting.transport).await;
-    world.nameserver.kill().expect("a kill");
+    let peer = Peer::connect(world.a(), setting.transport).await;
+    world.servers.nameservers[0].kill().expect("a kill");
     for number in 0..10 {
         peer.send(vec![message(&topic, &number.to_string())]).await;
         let received = peer.receive_one(&topic, "group").await;
         assert_eq!(peer.ack(&topic, "group", handle(&received)).await, Code::Ok);
     }
     // Another client starts at the broker, which knows the routes.
-    let other = Peer::connect(&world.a, setting.transport).await;
+    let other = Peer::connect(world.a(), setting.transport).await;
     assert_eq!(code(&other.query_route(&topic).await.status), Code::Ok);
-    world.nameserver.start().expect("a start");
-    let back = Peer::connect(&world.nameserver, setting.transport).await;
+    world.servers.nameservers[0].start().expect("a start");
+    let back = Peer::connect(world.nameserver(), setting.transport).await;
     eventually("the nameserver knows the routes", async || {
         code(&back.query_route(&topic).await.status) == Code::Ok
     })

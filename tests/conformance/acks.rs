@@ -20,7 +20,7 @@ const BAD_HANDLES: [&str; 5] = ["", "nonsense", "a b c", "AAAAAAAAAAAAAAAAAAAAAA
 
 async fn c60_acknowledgements_are_idempotent_and_dead_handles_say_so(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    for server in [&setting.world.a, &setting.world.nameserver] {
+    for server in [setting.world.a(), setting.world.nameserver()] {
         let peer = Peer::connect(server, setting.transport).await;
         peer.send(vec![message(&topic, "body")]).await;
         let first = peer.receive_one(&topic, "group").await;
@@ -46,7 +46,7 @@ async fn c60_acknowledgements_are_idempotent_and_dead_handles_say_so(setting: Se
 
 async fn c61_a_changed_duration_always_comes_with_a_handle(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    for server in [&setting.world.a, &setting.world.nameserver] {
+    for server in [setting.world.a(), setting.world.nameserver()] {
         let peer = Peer::connect(server, setting.transport).await;
         peer.send(vec![message(&topic, "body")]).await;
         let received = peer.receive_one(&topic, "group").await;
@@ -75,7 +75,7 @@ async fn c61_a_changed_duration_always_comes_with_a_handle(setting: Setting) {
 
 async fn c62_a_node_client_cannot_spin(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    let peer = Peer::connect(&setting.world.a, setting.transport).await;
+    let peer = Peer::connect(setting.world.a(), setting.transport).await;
     let settings = consumer("group", &topic, filter(FilterType::Tag, "*"));
     let mut session = Session::open(&peer, spoken_by(Language::NodeJs, settings)).await;
     session.settings().await;
@@ -92,7 +92,7 @@ async fn c62_a_node_client_cannot_spin(setting: Setting) {
 
 async fn c63_each_redelivery_counts(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    let peer = Peer::connect(&setting.world.a, setting.transport).await;
+    let peer = Peer::connect(setting.world.a(), setting.transport).await;
     peer.send(vec![message(&topic, "body")]).await;
     for number in 1..=5 {
         let received = peer.receive_one(&topic, "group").await;
@@ -111,7 +111,7 @@ async fn c63_each_redelivery_counts(setting: Setting) {
 async fn c64_a_dead_letter_without_a_handle_is_refused_cleanly(setting: Setting) {
     let world = &setting.world;
     let (topic, group) = (world.topic("NORMAL").await, world.group(false, None).await);
-    for server in [&world.a, &world.nameserver] {
+    for server in [world.a(), world.nameserver()] {
         let peer = Peer::connect(server, setting.transport).await;
         peer.send(vec![message(&topic, "body")]).await;
         let received = peer.receive_one(&topic, &group).await;

@@ -15,7 +15,7 @@ lines![
 
 async fn c11_only_the_client_id_is_required(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         let named = Peer::connect(server, setting.transport).await;
         assert_eq!(code(&named.query_route(&topic).await.status), Code::Ok, "no other header is needed");
         let blank = named.clone().with_headers(&[("x-mq-client-id", "  ")]);
@@ -34,7 +34,7 @@ async fn c11_only_the_client_id_is_required(setting: Setting) {
             assert_eq!(codes, [Code::ClientIdRequired; 4]);
         }
     }
-    let peer = Peer::connect(&setting.world.a, setting.transport).await.with_headers(&[]);
+    let peer = Peer::connect(setting.world.a(), setting.transport).await.with_headers(&[]);
     let codes = [
         peer.send_code(message(&topic, "body")).await,
         peer.receive(receiving(&topic, "group")).await.0,
@@ -47,7 +47,7 @@ async fn c11_only_the_client_id_is_required(setting: Setting) {
 
 async fn c12_an_authorization_without_a_key_is_ignored(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         let peer = Peer::connect(server, setting.transport).await.and_header(
             "authorization",
             "MQv2-HMAC-SHA1 Credential=, SignedHeaders=x-mq-date-time, Signature=fbdb1d1b18aa6c08324b7d64b71fb76370690e1d",
@@ -58,7 +58,7 @@ async fn c12_an_authorization_without_a_key_is_ignored(setting: Setting) {
 
 async fn c15_dates_of_all_sdks_are_accepted(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         for date in ["20210309T195445Z", "2026-11-22T09:00:00.123456789+01:00", "yesterday", ""] {
             let peer = Peer::connect(server, setting.transport).await.and_header("x-mq-date-time", date);
             assert_eq!(code(&peer.query_route(&topic).await.status), Code::Ok, "{date}");

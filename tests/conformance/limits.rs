@@ -103,7 +103,7 @@ async fn c41_bad_messages_and_their_codes(setting: Setting) {
         ),
         ("no such topic", Code::TopicNotFound, message("no-such-topic", "body")),
     ];
-    let peer = Peer::connect(&world.a, setting.transport).await;
+    let peer = Peer::connect(world.a(), setting.transport).await;
     for (what, expected, sent) in cases {
         assert_eq!(peer.send_code(sent).await, expected, "{what}");
     }
@@ -121,7 +121,7 @@ async fn c41_bad_messages_and_their_codes(setting: Setting) {
 async fn c41_bad_names_and_their_codes(setting: Setting) {
     let world = &setting.world;
     let topic = world.topic("NORMAL").await;
-    let peer = Peer::connect(&world.a, setting.transport).await;
+    let peer = Peer::connect(world.a(), setting.transport).await;
     for name in ["", " ", "a b", "a/b", "ö", "rmq_sys_trace", "RMQ_SYS_TRANS_HALF_TOPIC", &"t".repeat(128)] {
         assert_eq!(peer.send_code(message(name, "body")).await, Code::IllegalTopic, "{name}");
         assert_eq!(peer.receive(receiving(name, "group")).await.0, Code::IllegalTopic, "{name}");
@@ -137,7 +137,7 @@ async fn c41_bad_names_and_their_codes(setting: Setting) {
     unknown.filter_expression = Some(filter(v2::FilterType::Tag, "|| ||"));
     assert_eq!(peer.receive(unknown).await.0, Code::IllegalFilterExpression);
     let (write_only, read_only) =
-        (world.topic_on(&[&world.a], "NORMAL", 2).await, world.topic_on(&[&world.a], "NORMAL", 4).await);
+        (world.topic_on(&[world.a()], "NORMAL", 2).await, world.topic_on(&[world.a()], "NORMAL", 4).await);
     assert_eq!(peer.receive(receiving(&write_only, "group")).await.0, Code::Forbidden);
     assert_eq!(peer.send_code(message(&read_only, "body")).await, Code::Forbidden);
 }
@@ -147,7 +147,7 @@ async fn c41_good_messages_at_the_limits(setting: Setting) {
     let (normal, fifo, transactional) =
         (world.topic("NORMAL").await, world.topic("FIFO").await, world.topic("TRANSACTION").await);
     let ok = || message(&normal, "body");
-    let peer = Peer::connect(&world.a, setting.transport).await;
+    let peer = Peer::connect(world.a(), setting.transport).await;
     for (what, sent) in [
         ("a body of 4 MiB", message(&normal, &"x".repeat(BODY_MAX))),
         ("a body of one byte", message(&normal, "x")),

@@ -30,7 +30,7 @@ lines![
 
 async fn c48_status_then_messages_then_the_time(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    for server in [&setting.world.a, &setting.world.nameserver] {
+    for server in [setting.world.a(), setting.world.nameserver()] {
         let peer = Peer::connect(server, setting.transport).await;
         peer.send(vec![message(&topic, "1"), message(&topic, "2")]).await;
         let group = crate::world::new_name("group");
@@ -55,7 +55,7 @@ async fn c48_status_then_messages_then_the_time(setting: Setting) {
 
 async fn c49_an_empty_poll_ends_before_the_deadline(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    for server in [&setting.world.a, &setting.world.nameserver] {
+    for server in [setting.world.a(), setting.world.nameserver()] {
         // Poll and deadline in milliseconds: as most SDKs have them, and as the Rust SDKs do.
         for (poll, deadline) in [(1000, 4000), (2000, 2000), (40_000, 2000)] {
             let peer = Peer::connect(server, setting.transport).await;
@@ -74,7 +74,7 @@ async fn c49_an_empty_poll_ends_before_the_deadline(setting: Setting) {
 async fn c50_without_a_poll_time_the_deadline_counts(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
     let peer =
-        Peer::connect(&setting.world.a, setting.transport).await.with_timeout(Some(Duration::from_secs(5)));
+        Peer::connect(setting.world.a(), setting.transport).await.with_timeout(Some(Duration::from_secs(5)));
     let mut request = receiving(&topic, "group");
     request.long_polling_timeout = None;
     let started = Instant::now();
@@ -85,7 +85,7 @@ async fn c50_without_a_poll_time_the_deadline_counts(setting: Setting) {
 
 async fn c51_messages_are_complete(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    let peer = Peer::connect(&setting.world.a, setting.transport).await;
+    let peer = Peer::connect(setting.world.a(), setting.transport).await;
     let mut sent = with_system(message(&topic, "body"), |system| {
         system.tag = Some("tag".to_owned());
         system.keys = vec!["key-1".to_owned(), "key-2".to_owned()];
@@ -114,7 +114,7 @@ async fn c51_messages_are_complete(setting: Setting) {
 
 async fn c52_the_digest_is_md5_in_upper_case(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    let peer = Peer::connect(&setting.world.a, setting.transport).await;
+    let peer = Peer::connect(setting.world.a(), setting.transport).await;
     peer.send(vec![message(&topic, "short"), message(&topic, &"x".repeat(100_000))]).await;
     for group in ["group-1", "group-2"] {
         let (_, received) = peer.receive(receiving(&topic, group)).await;
@@ -129,8 +129,8 @@ async fn c52_the_digest_is_md5_in_upper_case(setting: Setting) {
 
 async fn c53_auto_renew_lasts_as_long_as_the_client(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    let other = Peer::connect(&setting.world.a, setting.transport).await;
-    let peer = Peer::connect(&setting.world.a, setting.transport).await;
+    let other = Peer::connect(setting.world.a(), setting.transport).await;
+    let peer = Peer::connect(setting.world.a(), setting.transport).await;
     let mut session = crate::telemetry::Session::open(
         &peer,
         crate::telemetry::consumer("group", &topic, filter(FilterType::Tag, "*")),
@@ -151,9 +151,9 @@ async fn c53_auto_renew_lasts_as_long_as_the_client(setting: Setting) {
 
 async fn c54_a_cancelled_poll_takes_nothing_along(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    let other = Peer::connect(&setting.world.a, setting.transport).await;
+    let other = Peer::connect(setting.world.a(), setting.transport).await;
     for _ in 0..5 {
-        let peer = Peer::connect(&setting.world.a, setting.transport).await;
+        let peer = Peer::connect(setting.world.a(), setting.transport).await;
         let mut poll = receiving(&topic, "group");
         poll.long_polling_timeout = duration(Duration::from_secs(20));
         let waiting = tokio::spawn(async move { peer.receive(poll).await });
@@ -168,7 +168,7 @@ async fn c54_a_cancelled_poll_takes_nothing_along(setting: Setting) {
 
 async fn c55_invisible_durations_out_of_range(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    for server in [&setting.world.a, &setting.world.nameserver] {
+    for server in [setting.world.a(), setting.world.nameserver()] {
         let peer = Peer::connect(server, setting.transport).await;
         let receive = async |invisible: Option<u64>, auto_renew| {
             let mut request = receiving(&topic, "group");
@@ -191,7 +191,7 @@ async fn c55_invisible_durations_out_of_range(setting: Setting) {
 async fn c56_a_message_group_is_locked_and_an_attempt_can_be_repeated(setting: Setting) {
     let world = &setting.world;
     let (topic, group) = (world.topic("FIFO").await, world.group(true, None).await);
-    let peer = Peer::connect(&world.a, setting.transport).await;
+    let peer = Peer::connect(world.a(), setting.transport).await;
     for number in 0..4 {
         peer.send(vec![grouped(message(&topic, &number.to_string()), "orders")]).await;
     }
@@ -215,7 +215,7 @@ async fn c56_a_message_group_is_locked_and_an_attempt_can_be_repeated(setting: S
 
 async fn c57_tag_and_sql_filters(setting: Setting) {
     let world = &setting.world;
-    let peer = Peer::connect(&world.a, setting.transport).await;
+    let peer = Peer::connect(world.a(), setting.transport).await;
     let topic = world.topic("NORMAL").await;
     for (text, tag, price) in [("1", "a", "5"), ("2", "b", "15"), ("3", "c", "25"), ("4", "a", "x")] {
         let mut sent = with_system(message(&topic, text), |system| system.tag = Some(tag.to_owned()));
@@ -267,7 +267,7 @@ async fn c57_tag_and_sql_filters(setting: Setting) {
 async fn c58_after_the_last_attempt_the_server_makes_a_dead_letter(setting: Setting) {
     let world = &setting.world;
     let (topic, group) = (world.topic("NORMAL").await, world.group(false, Some(1)).await);
-    let peer = Peer::connect(&world.a, setting.transport).await;
+    let peer = Peer::connect(world.a(), setting.transport).await;
     peer.send(vec![message(&topic, "poison")]).await;
     for number in 1..=2 {
         let received = peer.receive_one(&topic, &group).await;
@@ -290,7 +290,7 @@ async fn c58_after_the_last_attempt_the_server_makes_a_dead_letter(setting: Sett
 async fn c59_queue_minus_one_is_every_queue(setting: Setting) {
     let world = &setting.world;
     let topic = world.topic("NORMAL").await;
-    let peer = Peer::connect(&world.a, setting.transport).await;
+    let peer = Peer::connect(world.a(), setting.transport).await;
     for queue in 0..3 {
         peer.send(vec![with_system(message(&topic, &queue.to_string()), |system| system.queue_id = queue)])
             .await;

@@ -18,7 +18,7 @@ lines![
 
 async fn c71_what_is_not_offered_says_so(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         let peer = Peer::connect(server, setting.transport).await;
         let unknown = tonic::codegen::http::uri::PathAndQuery::from_static(
             "/apache.rocketmq.v2.MessagingService/Invent",
@@ -34,7 +34,7 @@ async fn c71_what_is_not_offered_says_so(setting: Setting) {
 
 async fn c72_codes_that_the_rust_sdk_knows(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    for server in [&setting.world.a, &setting.world.nameserver] {
+    for server in [setting.world.a(), setting.world.nameserver()] {
         let rust = Peer::connect(server, setting.transport).await;
         let rust = rust.and_header("x-mq-language", "RUST").and_header("x-mq-client-version", "5.0.0");
         // MESSAGE_BODY_EMPTY is younger than that SDK.
@@ -45,7 +45,7 @@ async fn c72_codes_that_the_rust_sdk_knows(setting: Setting) {
 }
 
 async fn c73_the_end_of_an_unknown_client_is_fine(setting: Setting) {
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         let peer = Peer::connect(server, setting.transport).await;
         for group in [None, resource("group")] {
             let request = v2::NotifyClientTerminationRequest { group };
@@ -56,8 +56,8 @@ async fn c73_the_end_of_an_unknown_client_is_fine(setting: Setting) {
 
 async fn c74_traffic_after_five_minutes_of_silence(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    let at_broker = Peer::connect(&setting.world.a, setting.transport).await;
-    let at_nameserver = Peer::connect(&setting.world.nameserver, setting.transport).await;
+    let at_broker = Peer::connect(setting.world.a(), setting.transport).await;
+    let at_nameserver = Peer::connect(setting.world.nameserver(), setting.transport).await;
     for silence in [Duration::ZERO, Duration::from_secs(300)] {
         tokio::time::sleep(silence).await;
         for peer in [&at_broker, &at_nameserver] {
@@ -70,9 +70,9 @@ async fn c74_traffic_after_five_minutes_of_silence(setting: Setting) {
 
 async fn c75_a_rolling_restart_loses_nothing(setting: Setting) {
     let mut world = World::start().await;
-    let topic = world.topic_on(&[&world.a, &world.b], "NORMAL", 6).await;
-    let at_a = Peer::connect(&world.a, setting.transport).await.with_timeout(Some(Duration::from_secs(3)));
-    let at_b = Peer::connect(&world.b, setting.transport).await.with_timeout(Some(Duration::from_secs(3)));
+    let topic = world.topic_on(&[world.a(), world.b()], "NORMAL", 6).await;
+    let at_a = Peer::connect(world.a(), setting.transport).await.with_timeout(Some(Duration::from_secs(3)));
+    let at_b = Peer::connect(world.b(), setting.transport).await.with_timeout(Some(Duration::from_secs(3)));
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let producing = {
         let (peers, topic) = ([at_a.clone(), at_b.clone()], topic.clone());
@@ -101,7 +101,7 @@ async fn c75_a_rolling_restart_loses_nothing(setting: Setting) {
             sent
         })
     };
-    for server in [&mut world.a, &mut world.b] {
+    for server in &mut world.servers.brokers {
         server.stop().expect("a clean stop");
         server.start().expect("a start");
     }

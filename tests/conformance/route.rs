@@ -21,8 +21,8 @@ lines![
 
 async fn c16_route_lists_masters_with_all_fields(setting: Setting) {
     let world = &setting.world;
-    let topic = world.topic_on(&[&world.a, &world.b], "NORMAL", 6).await;
-    let peer = Peer::connect(&world.nameserver, setting.transport).await;
+    let topic = world.topic_on(&[world.a(), world.b()], "NORMAL", 6).await;
+    let peer = Peer::connect(world.nameserver(), setting.transport).await;
     let queues = route(&peer, &topic).await;
     let ids = |name: &str| -> Vec<i32> {
         queues.iter().filter(|queue| broker(queue).name == name).map(|queue| queue.id).collect()
@@ -35,7 +35,7 @@ async fn c16_route_lists_masters_with_all_fields(setting: Setting) {
         assert_eq!(queue.accept_message_types, [i32::from(MessageType::Normal)]);
         let broker = broker(queue);
         assert_eq!(broker.id, 0, "masters only");
-        let server = if broker.name == A { &world.a } else { &world.b };
+        let server = if broker.name == A { world.a() } else { world.b() };
         assert_eq!(addresses(broker), [server.address().expect("it serves")]);
     }
     // A namespace is a part of the name, and comes back as it was asked for.
@@ -47,7 +47,7 @@ async fn c16_route_lists_masters_with_all_fields(setting: Setting) {
 
 async fn c17_accepted_types_are_those_of_the_topic(setting: Setting) {
     let world = &setting.world;
-    let peer = Peer::connect(&world.nameserver, setting.transport).await;
+    let peer = Peer::connect(world.nameserver(), setting.transport).await;
     let mixed = [
         MessageType::Normal,
         MessageType::Fifo,
@@ -76,7 +76,7 @@ async fn c17_accepted_types_are_those_of_the_topic(setting: Setting) {
 }
 
 async fn c18_unknown_and_illegal_topics(setting: Setting) {
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         let peer = Peer::connect(server, setting.transport).await;
         let longest = "t".repeat(127);
         for name in ["no-such-topic", "%DLQ%nobody", longest.as_str()] {
@@ -107,7 +107,7 @@ async fn c19_endpoints_say_what_they_are(setting: Setting) {
     ] {
         let world = World::start_with(&["--advertise", host], &[]).await;
         let topic = world.topic("NORMAL").await;
-        let peer = Peer::connect(&world.nameserver, setting.transport).await;
+        let peer = Peer::connect(world.nameserver(), setting.transport).await;
         for queue in route(&peer, &topic).await {
             let endpoints = broker(&queue).endpoints.clone().expect("endpoints");
             assert_eq!((endpoints.scheme(), endpoints.addresses.len()), (scheme, 1));
@@ -118,20 +118,20 @@ async fn c19_endpoints_say_what_they_are(setting: Setting) {
 
 async fn c20_a_dead_broker_leaves_the_route_and_comes_back(setting: Setting) {
     let mut world = World::start().await;
-    let topic = world.topic_on(&[&world.a, &world.b], "NORMAL", 6).await;
-    let servers = [&world.nameserver, &world.a];
+    let topic = world.topic_on(&[world.a(), world.b()], "NORMAL", 6).await;
+    let servers = [world.nameserver(), world.a()];
     let mut peers = Vec::new();
     for server in servers {
         peers.push(Peer::connect(server, setting.transport).await);
     }
-    world.b.kill().expect("a kill");
+    world.servers.brokers[1].kill().expect("a kill");
     for peer in &peers {
         let took =
             eventually("the route is without it", async || names(&route(peer, &topic).await) == [A]).await;
         // Ten seconds after its last sign of life, and what a busy machine needs to see that.
         assert!(took < Duration::from_secs(12), "{took:?}");
     }
-    world.b.start().expect("a start");
+    world.servers.brokers[1].start().expect("a start");
     for peer in &peers {
         eventually("the route is with it", async || names(&route(peer, &topic).await) == [A, B]).await;
     }
@@ -139,9 +139,9 @@ async fn c20_a_dead_broker_leaves_the_route_and_comes_back(setting: Setting) {
 
 async fn c21_routes_are_stable(setting: Setting) {
     let world = &setting.world;
-    let topic = world.topic_on(&[&world.a, &world.b], "NORMAL", 6).await;
+    let topic = world.topic_on(&[world.a(), world.b()], "NORMAL", 6).await;
     let mut seen = Vec::new();
-    for server in [&world.nameserver, &world.a, &world.b] {
+    for server in [world.nameserver(), world.a(), world.b()] {
         let peer = Peer::connect(server, setting.transport).await;
         for _ in 0..5 {
             seen.push(route(&peer, &topic).await);
@@ -152,9 +152,9 @@ async fn c21_routes_are_stable(setting: Setting) {
 
 async fn c22_every_server_answers_for_all_topics(setting: Setting) {
     let world = &setting.world;
-    for (owner, name) in [(&world.a, A), (&world.b, B)] {
+    for (owner, name) in [(world.a(), A), (world.b(), B)] {
         let topic = world.topic_on(&[owner], "NORMAL", 6).await;
-        for server in [&world.nameserver, &world.a, &world.b] {
+        for server in [world.nameserver(), world.a(), world.b()] {
             let peer = Peer::connect(server, setting.transport).await;
             assert_eq!(names(&route(&peer, &topic).await), [name]);
             let answer = peer.assignment(&topic, "group").await;
@@ -167,8 +167,8 @@ async fn c23_an_assignment_is_one_queue_per_broker(setting: Setting) {
     let world = &setting.world;
     let fifo = world.group(true, None).await;
     for (kind, group) in [("NORMAL", "group"), ("FIFO", fifo.as_str())] {
-        let topic = world.topic_on(&[&world.a, &world.b], kind, 6).await;
-        for server in [&world.nameserver, &world.a] {
+        let topic = world.topic_on(&[world.a(), world.b()], kind, 6).await;
+        for server in [world.nameserver(), world.a()] {
             let peer = Peer::connect(server, setting.transport).await;
             let answer = peer.assignment(&topic, group).await;
             let queues: Vec<v2::MessageQueue> =
@@ -178,8 +178,8 @@ async fn c23_an_assignment_is_one_queue_per_broker(setting: Setting) {
             assert_eq!((code(&answer.status), found), (Code::Ok, vec![(A, -1), (B, -1)]));
         }
     }
-    let unreadable = world.topic_on(&[&world.a], "NORMAL", 2).await;
-    let peer = Peer::connect(&world.nameserver, setting.transport).await;
+    let unreadable = world.topic_on(&[world.a()], "NORMAL", 2).await;
+    let peer = Peer::connect(world.nameserver(), setting.transport).await;
     let answer = peer.assignment(&unreadable, "group").await;
     assert_eq!((code(&answer.status), answer.assignments.len()), (Code::Forbidden, 0));
 }

@@ -25,7 +25,7 @@ lines![
 
 async fn c39_one_entry_per_message_in_order(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    for server in [&setting.world.a, &setting.world.nameserver] {
+    for server in [setting.world.a(), setting.world.nameserver()] {
         let peer = Peer::connect(server, setting.transport).await;
         let messages: Vec<v2::Message> = (0..20).map(|number| message(&topic, &number.to_string())).collect();
         let ids: Vec<String> = messages.iter().map(|each| system(each).message_id.clone()).collect();
@@ -37,7 +37,7 @@ async fn c39_one_entry_per_message_in_order(setting: Setting) {
 
 async fn c40_a_half_message_has_a_transaction_id(setting: Setting) {
     let topic = setting.world.topic("TRANSACTION").await;
-    let peer = Peer::connect(&setting.world.a, setting.transport).await;
+    let peer = Peer::connect(setting.world.a(), setting.transport).await;
     let entry = peer.send_half(&topic, "half").await;
     assert!(!entry.transaction_id.trim().is_empty());
     let other = peer.send_half(&topic, "half").await;
@@ -46,7 +46,7 @@ async fn c40_a_half_message_has_a_transaction_id(setting: Setting) {
 
 async fn c40_a_delayed_message_has_a_recall_handle(setting: Setting) {
     let topic = setting.world.topic("DELAY").await;
-    let peer = Peer::connect(&setting.world.a, setting.transport).await;
+    let peer = Peer::connect(setting.world.a(), setting.transport).await;
     let sent = [delayed(message(&topic, "first"), 60), delayed(message(&topic, "second"), 60)];
     let entries = peer.send(sent.to_vec()).await;
     assert!(entries.iter().all(|entry| !entry.recall_handle.trim().is_empty()), "{entries:?}");
@@ -55,7 +55,7 @@ async fn c40_a_delayed_message_has_a_recall_handle(setting: Setting) {
 }
 
 async fn c42_types_and_topics_must_fit(setting: Setting) {
-    let peer = Peer::connect(&setting.world.a, setting.transport).await;
+    let peer = Peer::connect(setting.world.a(), setting.transport).await;
     for (kind, fitting) in [
         ("NORMAL", MessageType::Normal),
         ("FIFO", MessageType::Fifo),
@@ -100,7 +100,7 @@ async fn c42_types_and_topics_must_fit(setting: Setting) {
 
 async fn c43_a_delivery_attempt_on_send_is_ignored(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    let peer = Peer::connect(&setting.world.a, setting.transport).await;
+    let peer = Peer::connect(setting.world.a(), setting.transport).await;
     let sent = with_system(message(&topic, "body"), |system| {
         system.delivery_attempt = Some(-77);
         system.queue_offset = Some(77);
@@ -115,7 +115,7 @@ async fn c43_a_delivery_attempt_on_send_is_ignored(setting: Setting) {
 async fn c44_a_message_group_keeps_its_order_whatever_the_queue_id(setting: Setting) {
     let world = &setting.world;
     let (topic, group) = (world.topic("FIFO").await, world.group(true, None).await);
-    let peer = Peer::connect(&world.a, setting.transport).await;
+    let peer = Peer::connect(world.a(), setting.transport).await;
     let sent: Vec<String> = (0..10).map(|number| number.to_string()).collect();
     for (number, body) in sent.iter().enumerate() {
         let each = grouped(message(&topic, body), "orders");
@@ -138,7 +138,7 @@ async fn c44_a_message_group_keeps_its_order_whatever_the_queue_id(setting: Sett
 async fn c45_a_send_is_answered_before_the_deadline(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
     let peer =
-        Peer::connect(&setting.world.a, setting.transport).await.with_timeout(Some(Duration::from_secs(3)));
+        Peer::connect(setting.world.a(), setting.transport).await.with_timeout(Some(Duration::from_secs(3)));
     for _ in 0..20 {
         assert_eq!(peer.send_code(message(&topic, &"x".repeat(100_000))).await, Code::Ok);
     }
@@ -148,7 +148,7 @@ async fn c46_overload_is_too_many_requests(setting: Setting) {
     // What waits for the disk is more than this as soon as a few requests come while it is busy.
     let world = World::start_with(&[], &[("KEROLOX_BROKER__LOG__MAX_WAITING_BYTES", "32KiB")]).await;
     let topic = world.topic("NORMAL").await;
-    let peer = Peer::connect(&world.a, setting.transport).await;
+    let peer = Peer::connect(world.a(), setting.transport).await;
     let body = "x".repeat(10_000);
     let sends: Vec<_> = (0..1000)
         .map(|_| {
@@ -167,7 +167,7 @@ async fn c46_overload_is_too_many_requests(setting: Setting) {
 
 async fn c47_bodies_are_kept_as_they_came(setting: Setting) {
     let world = &setting.world;
-    let peer = Peer::connect(&world.a, setting.transport).await;
+    let peer = Peer::connect(world.a(), setting.transport).await;
     let every_byte: Vec<u8> = (0..=255).cycle().take(10_000).collect();
     // Not what GZIP says it is: nobody looks inside.
     for (encoding, bytes) in

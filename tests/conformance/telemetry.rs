@@ -97,7 +97,7 @@ fn everything() -> v2::FilterExpression {
 }
 
 async fn c30_settings_are_answered_with_their_topics_and_namespace(setting: Setting) {
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         let peer = Peer::connect(server, setting.transport).await;
         let named = v2::Resource { resource_namespace: "ns".to_owned(), name: "orders".to_owned() };
         let mut publishing = producer(&[]);
@@ -122,7 +122,7 @@ async fn c30_settings_are_answered_with_their_topics_and_namespace(setting: Sett
 }
 
 async fn c31_settings_have_all_that_sdks_need(setting: Setting) {
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         let peer = Peer::connect(server, setting.transport).await;
         let answer = Session::open(&peer, producer(&["orders"])).await.settings().await;
         assert_eq!(answer.metric, Some(v2::Metric { on: false, endpoints: None }));
@@ -141,7 +141,7 @@ async fn c31_settings_have_all_that_sdks_need(setting: Setting) {
         assert!(subscription.lite_subscription_quota() > 0 && subscription.max_lite_topic_size() > 0);
     }
     let group = setting.world.group(true, Some(4)).await;
-    let peer = Peer::connect(&setting.world.a, setting.transport).await;
+    let peer = Peer::connect(setting.world.a(), setting.transport).await;
     let answer = Session::open(&peer, consumer(&group, "orders", everything())).await.settings().await;
     assert_eq!(answer.backoff_policy.expect("a policy").max_attempts, 5, "the first one and four more");
     let Some(PubSub::Subscription(subscription)) = answer.pub_sub else { panic!("subscription") };
@@ -158,7 +158,7 @@ async fn c32_each_sdk_gets_a_back_off_that_it_understands(setting: Setting) {
         Language::NodeJs,
         Language::Rust,
     ];
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         let peer = Peer::connect(server, setting.transport).await;
         for language in languages {
             let strategy = async |settings| {
@@ -180,7 +180,7 @@ async fn c32_each_sdk_gets_a_back_off_that_it_understands(setting: Setting) {
 }
 
 async fn c33_repeated_settings_are_each_answered(setting: Setting) {
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         let peer = Peer::connect(server, setting.transport).await;
         let mut session = Session::open(&peer, producer(&["orders"])).await;
         session.settings().await;
@@ -206,7 +206,7 @@ async fn c34_illegal_settings_end_the_stream(setting: Setting) {
         consumer("group", "orders", filter(FilterType::Tag, " || ")),
         consumer("group", "orders", filter(FilterType::Sql, "price >")),
     ];
-    for (server, filters) in [(&setting.world.nameserver, &[][..]), (&setting.world.a, &filters)] {
+    for (server, filters) in [(setting.world.nameserver(), &[][..]), (setting.world.a(), &filters)] {
         let peer = Peer::connect(server, setting.transport).await;
         for settings in names.iter().chain(filters) {
             let mut session = Session::open(&peer.other(), settings.clone()).await;
@@ -220,7 +220,7 @@ async fn c34_illegal_settings_end_the_stream(setting: Setting) {
 async fn c35_a_half_closed_stream_and_any_call_keep_a_client_alive(setting: Setting) {
     let world = World::start_with(&[], &[("KEROLOX_BROKER__CLIENTS__EXPIRY", "3s")]).await;
     let (topic, group) = (world.topic("NORMAL").await, "group");
-    let peer = Peer::connect(&world.a, setting.transport).await;
+    let peer = Peer::connect(world.a(), setting.transport).await;
     let mut session = Session::open(&peer, consumer(group, &topic, everything())).await;
     session.settings().await;
     drop(session);
@@ -241,11 +241,11 @@ async fn c35_a_half_closed_stream_and_any_call_keep_a_client_alive(setting: Sett
 async fn c36_clients_go_on_after_a_restart_without_telemetry(setting: Setting) {
     let mut world = World::start().await;
     let (topic, group) = (world.topic("NORMAL").await, "group");
-    let peer = Peer::connect(&world.a, setting.transport).await;
+    let peer = Peer::connect(world.a(), setting.transport).await;
     let mut session = Session::open(&peer, producer(&[&topic])).await;
     session.settings().await;
-    world.a.kill().expect("a kill");
-    world.a.start().expect("a start");
+    world.servers.brokers[0].kill().expect("a kill");
+    world.servers.brokers[0].start().expect("a start");
     // The same client, which never says again what it is.
     eventually("the client is connected again", async || {
         let request = peer.request(v2::SendMessageRequest { messages: vec![message(&topic, "after")] });
@@ -259,7 +259,7 @@ async fn c36_clients_go_on_after_a_restart_without_telemetry(setting: Setting) {
 }
 
 async fn c37_a_heartbeat_needs_no_settings(setting: Setting) {
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         let peer = Peer::connect(server, setting.transport).await;
         for kind in 0..=6 {
             let request = v2::HeartbeatRequest { group: resource("group"), client_type: kind };
@@ -277,7 +277,7 @@ async fn c37_a_heartbeat_needs_no_settings(setting: Setting) {
 }
 
 async fn c38_an_unsigned_heartbeat_does_no_damage(setting: Setting) {
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         let peer = Peer::connect(server, setting.transport).await;
         let mut session = Session::open(&peer, producer(&["orders"])).await;
         session.settings().await;

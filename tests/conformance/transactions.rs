@@ -27,7 +27,7 @@ const SHORT: Duration = Duration::from_secs(1);
 
 async fn c65_a_commit_shows_once_and_a_rollback_never(setting: Setting) {
     let topic = setting.world.topic("TRANSACTION").await;
-    for server in [&setting.world.a, &setting.world.nameserver] {
+    for server in [setting.world.a(), setting.world.nameserver()] {
         let peer = Peer::connect(server, setting.transport).await;
         let (kept, dropped) = (peer.send_half(&topic, "kept").await, peer.send_half(&topic, "dropped").await);
         peer.receive_nothing(&topic, "group", SHORT).await;
@@ -50,7 +50,7 @@ async fn c65_a_commit_shows_once_and_a_rollback_never(setting: Setting) {
 
 async fn c66_an_unspecified_resolution_changes_nothing(setting: Setting) {
     let topic = setting.world.topic("TRANSACTION").await;
-    for server in [&setting.world.a, &setting.world.nameserver] {
+    for server in [setting.world.a(), setting.world.nameserver()] {
         let peer = Peer::connect(server, setting.transport).await;
         let half = peer.send_half(&topic, "half").await;
         assert_eq!(peer.end(&topic, &half.transaction_id, UNSPECIFIED).await, Code::Ok);
@@ -63,7 +63,7 @@ async fn c66_an_unspecified_resolution_changes_nothing(setting: Setting) {
 
 async fn c67_the_source_does_not_matter(setting: Setting) {
     let topic = setting.world.topic("TRANSACTION").await;
-    let peer = Peer::connect(&setting.world.a, setting.transport).await;
+    let peer = Peer::connect(setting.world.a(), setting.transport).await;
     for source in [
         TransactionSource::SourceUnspecified,
         TransactionSource::SourceClient,
@@ -86,7 +86,7 @@ async fn c67_the_source_does_not_matter(setting: Setting) {
 
 async fn c68_a_check_back_carries_the_message_to_a_live_producer(setting: Setting) {
     let topic = setting.world.topic("TRANSACTION").await;
-    let peer = Peer::connect(&setting.world.a, setting.transport).await;
+    let peer = Peer::connect(setting.world.a(), setting.transport).await;
     let mut session = Session::open(&peer, producer(&[&topic])).await;
     session.settings().await;
     let half = with_system(typed(message(&topic, "order"), MessageType::Transaction), |system| {
@@ -112,14 +112,14 @@ async fn c68_a_check_back_carries_the_message_to_a_live_producer(setting: Settin
 async fn c69_another_producer_is_asked_and_a_late_one_too(setting: Setting) {
     let world = World::start().await;
     let topic = world.topic("TRANSACTION").await;
-    let first = Peer::connect(&world.a, setting.transport).await;
+    let first = Peer::connect(world.a(), setting.transport).await;
     let mut session = Session::open(&first, producer(&[&topic])).await;
     session.settings().await;
     let half = first.send_half(&topic, "orphan").await;
     drop((session, first));
     // Nobody is there to be asked, for longer than all check-backs together: those that reach nobody do not count.
     tokio::time::sleep(CHECKS * u32::try_from(CHECKS_MAX + 1).expect("few")).await;
-    let late = Peer::connect(&world.a, setting.transport).await;
+    let late = Peer::connect(world.a(), setting.transport).await;
     let mut session = Session::open(&late, producer(&[&topic])).await;
     session.settings().await;
     for _ in 0..CHECKS_MAX {
@@ -135,7 +135,7 @@ async fn c69_another_producer_is_asked_and_a_late_one_too(setting: Setting) {
 
 async fn c70_a_transaction_id_is_good_as_long_as_its_message(setting: Setting) {
     let topic = setting.world.topic("TRANSACTION").await;
-    let peer = Peer::connect(&setting.world.a, setting.transport).await;
+    let peer = Peer::connect(setting.world.a(), setting.transport).await;
     let half = peer.send_half(&topic, "late").await;
     tokio::time::sleep(Duration::from_secs(35)).await;
     assert_eq!(peer.end(&topic, &half.transaction_id, COMMIT).await, Code::Ok);

@@ -40,7 +40,7 @@ const MIB: usize = 1024 * 1024;
 
 async fn c01_one_port_serves_tls_and_h2c(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         for transport in [Transport::Plain, Transport::Tls] {
             let peer = Peer::connect(server, transport).await;
             assert_eq!(code(&peer.query_route(&topic).await.status), Code::Ok);
@@ -49,7 +49,7 @@ async fn c01_one_port_serves_tls_and_h2c(setting: Setting) {
 }
 
 async fn c02_tls_offers_h2_with_a_certificate_of_its_own_making(setting: Setting) {
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         let (alpn, presented, _, _) = handshake(server, &rustls::version::TLS13).await;
         assert_eq!(alpn, b"h2");
         assert_eq!(presented, certificate(server), "the certificate that the server made");
@@ -57,7 +57,7 @@ async fn c02_tls_offers_h2_with_a_certificate_of_its_own_making(setting: Setting
 }
 
 async fn c03_tls_1_2_and_1_3_without_a_client_certificate(setting: Setting) {
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
             let (_, _, spoken, was_asked) = handshake(server, version).await;
             assert_eq!((spoken, was_asked), (version.version, false));
@@ -67,18 +67,18 @@ async fn c03_tls_1_2_and_1_3_without_a_client_certificate(setting: Setting) {
 
 async fn c04_pings_are_answered_under_load_and_never_too_many(setting: Setting) {
     let (world, topic) = (&setting.world, setting.world.topic("NORMAL").await);
-    let address = world.a.address().expect("it serves");
+    let address = world.a().address().expect("it serves");
     // A ping that is not answered within a second ends the connection, and so would the server if it minded them.
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .expect("an address")
         .http2_keep_alive_interval(Duration::from_millis(50))
         .keep_alive_timeout(Duration::from_secs(1))
         .keep_alive_while_idle(true);
-    let pinging = Peer::over(connect(&world.a, setting.transport, endpoint).await);
+    let pinging = Peer::over(connect(world.a(), setting.transport, endpoint).await);
     let mut poll = receiving(&topic, "pinging");
     poll.long_polling_timeout = duration(Duration::from_secs(4));
     let waiting = tokio::spawn(async move { pinging.receive(poll).await });
-    let sender = Peer::connect(&world.a, setting.transport).await;
+    let sender = Peer::connect(world.a(), setting.transport).await;
     let load = async {
         let other = world.topic("NORMAL").await;
         while !waiting.is_finished() {
@@ -92,7 +92,7 @@ async fn c04_pings_are_answered_under_load_and_never_too_many(setting: Setting) 
 
 async fn c05_a_request_of_16_mib_is_read(setting: Setting) {
     let (world, topic) = (&setting.world, setting.world.topic("NORMAL").await);
-    let peer = Peer::connect(&world.a, setting.transport).await;
+    let peer = Peer::connect(world.a(), setting.transport).await;
     let body = "x".repeat(4 * MIB - 1024);
     let entries = peer.send((0..4).map(|_| message(&topic, &body)).collect()).await;
     assert_eq!(entries.len(), 4);
@@ -101,7 +101,7 @@ async fn c05_a_request_of_16_mib_is_read(setting: Setting) {
 async fn c06_each_received_item_is_below_4_mib(setting: Setting) {
     let (world, topic) = (&setting.world, setting.world.topic("NORMAL").await);
     // The generated client refuses items above 4 MiB, as the SDKs for C#, Node.js and Rust do.
-    let peer = Peer::connect(&world.a, setting.transport).await;
+    let peer = Peer::connect(world.a(), setting.transport).await;
     let body = "x".repeat(4 * MIB - 64 * 1024);
     for _ in 0..3 {
         peer.send(vec![message(&topic, &body)]).await;
@@ -117,7 +117,7 @@ async fn c06_each_received_item_is_below_4_mib(setting: Setting) {
 
 async fn c07_two_thousand_streams_and_unary_calls_beside_them(setting: Setting) {
     let (world, topic) = (&setting.world, setting.world.topic("NORMAL").await);
-    let peer = Peer::connect(&world.a, setting.transport).await;
+    let peer = Peer::connect(world.a(), setting.transport).await;
     let mut poll = receiving(&topic, "crowd");
     (poll.long_polling_timeout, poll.invisible_duration) =
         (duration(Duration::from_secs(20)), duration(Duration::from_secs(120)));
@@ -144,7 +144,7 @@ async fn c07_two_thousand_streams_and_unary_calls_beside_them(setting: Setting) 
 
 async fn c08_deadlines_in_any_unit(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         let peer = Peer::connect(server, setting.transport).await.with_timeout(None);
         assert_eq!(code(&peer.query_route(&topic).await.status), Code::Ok, "no deadline");
         for timeout in ["8760H", "43800H", "99999999H", "1M", "20S", "20000m", "20000000u", "99999999n"] {
@@ -166,7 +166,7 @@ async fn c08_deadlines_in_any_unit(setting: Setting) {
 
 async fn c09_unknown_headers_and_languages(setting: Setting) {
     let topic = setting.world.topic("NORMAL").await;
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         for language in ["HTTP", "COBOL", ""] {
             let peer = Peer::connect(server, setting.transport).await;
             let peer = peer.and_header("x-mq-language", language).and_header("x-unheard-of", "1");
@@ -177,7 +177,7 @@ async fn c09_unknown_headers_and_languages(setting: Setting) {
 
 async fn c10_business_errors_are_grpc_ok(setting: Setting) {
     let bad = "no/topic";
-    for server in [&setting.world.nameserver, &setting.world.a] {
+    for server in [setting.world.nameserver(), setting.world.a()] {
         let peer = Peer::connect(server, setting.transport).await;
         let codes = [
             code(&peer.query_route(bad).await.status),
@@ -191,7 +191,7 @@ async fn c10_business_errors_are_grpc_ok(setting: Setting) {
         ];
         assert!(codes.iter().all(|code| (40_000..50_000).contains(&i32::from(*code))), "{codes:?}");
     }
-    let peer = Peer::connect(&setting.world.a, setting.transport).await;
+    let peer = Peer::connect(setting.world.a(), setting.transport).await;
     let sent = peer.send_message(v2::SendMessageRequest { messages: vec![] }).await;
     assert_eq!(code(&sent.status), Code::MessageCorrupted);
 }

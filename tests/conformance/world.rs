@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use kerolox_harness::{ServerProcess, built_program};
+use kerolox_harness::{Cluster, ClusterPlan, ServerProcess};
 use kerolox_proto::kerolox::broker_admin_client::BrokerAdminClient;
 use kerolox_proto::kerolox::{UpdateGroupRequest, UpdateTopicRequest};
-use tempfile::TempDir;
 use tonic::transport::Endpoint;
 
 use crate::peer::{Peer, Transport};
@@ -30,10 +29,7 @@ pub(crate) struct Setting {
 
 /// A nameserver, and the brokers [`A`] and [`B`].
 pub(crate) struct World {
-    pub(crate) nameserver: ServerProcess,
-    pub(crate) a: ServerProcess,
-    pub(crate) b: ServerProcess,
-    folder: TempDir,
+    pub(crate) servers: Cluster,
 }
 
 impl World {
@@ -44,46 +40,35 @@ impl World {
 
     /// Starts the servers, the brokers with more flags and environment variables.
     pub(crate) async fn start_with(flags: &[&str], environment: &[(&str, &str)]) -> Self {
-        let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
-        let environment: Vec<(String, String)> =
-            environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let start = move || {
-            let folder = tempfile::tempdir().expect("a temporary folder");
-            let program = |name| built_program(name).expect("the program was built");
-            let mut nameserver = ServerProcess::new("nameserver", &program("nameserver"), folder.path(), &[]);
-            nameserver.start().expect("the nameserver starts");
-            let address = nameserver.address().expect("it serves").to_owned();
-            let broker = |name: &str| {
-                let (seconds, max) = (format!("{}s", CHECKS.as_secs()), CHECKS_MAX.to_string());
-                let mut all = vec!["--group", name, "--nameserver", &address];
-                all.extend(["--transaction-first-check", &seconds, "--transaction-check-interval", &seconds]);
-                all.extend(["--transaction-check-max", &max]);
-                all.extend(flags.iter().map(String::as_str));
-                let mut server = ServerProcess::new(name, &program("broker"), folder.path(), &all)
-                    .env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "64MiB");
-                for (name, value) in &environment {
-                    server = server.env(name, value);
-                }
-                server.start().expect("the broker starts");
-                server
-            };
-            let (a, b) = (broker(A), broker(B));
-            World { nameserver, a, b, folder }
-        };
-        tokio::task::spawn_blocking(start).await.expect("the servers start")
+        let (seconds, max) = (format!("{}s", CHECKS.as_secs()), CHECKS_MAX.to_string());
+        let plan = ClusterPlan::new("conformance").group(A, 1).group(B, 1).segments_of("64MiB");
+        let plan =
+            plan.flags(&["--transaction-first-check", &seconds, "--transaction-check-interval", &seconds]);
+        let plan = plan.flags(&["--transaction-check-max", &max]).flags(flags).settings(environment);
+        let start = move || plan.start().expect("the servers start");
+        Self { servers: tokio::task::spawn_blocking(start).await.expect("the servers start") }
     }
 
-    /// The ends of the servers' logs, for whoever looks into a failure.
+    pub(crate) fn nameserver(&self) -> &ServerProcess {
+        &self.servers.nameservers[0]
+    }
+
+    pub(crate) fn a(&self) -> &ServerProcess {
+        &self.servers.brokers[0]
+    }
+
+    pub(crate) fn b(&self) -> &ServerProcess {
+        &self.servers.brokers[1]
+    }
+
+    /// The ends of the servers' logs, for a look into a failure.
     pub(crate) fn show_logs(&self) {
-        println!("--- servers in {}", self.folder.path().display());
-        for (name, server) in [("nameserver", &self.nameserver), (A, &self.a), (B, &self.b)] {
-            println!("--- end of the log of {name}:\n{}", server.log_tail());
-        }
+        println!("--- servers in {}\n{}", self.servers.folder().display(), self.servers.log_tails());
     }
 
     /// A topic with a name of its own on broker A, known to all servers.
     pub(crate) async fn topic(&self, kind: &str) -> String {
-        self.topic_on(&[&self.a], kind, 6).await
+        self.topic_on(&[self.a()], kind, 6).await
     }
 
     /// A topic with a name of its own on some brokers, known to all servers; 2 in `perm` is write, 4 is read.
@@ -100,7 +85,7 @@ impl World {
             };
             admin(broker).await.update_topic(request).await.expect("an answer");
         }
-        for server in [&self.nameserver, &self.a, &self.b] {
+        for server in [self.nameserver(), self.a(), self.b()] {
             let peer = Peer::connect(server, Transport::Plain).await;
             eventually("the servers know the topic", async || {
                 let answer = peer.query_route(&name).await;
@@ -119,7 +104,7 @@ impl World {
     /// A consumer group with a name of its own on both brokers.
     pub(crate) async fn group(&self, fifo: bool, retries: Option<u32>) -> String {
         let name = new_name("group");
-        for broker in [&self.a, &self.b] {
+        for broker in [self.a(), self.b()] {
             let request = UpdateGroupRequest {
                 name: name.clone(),
                 fifo: Some(fifo),

@@ -6,15 +6,17 @@ use kerolox_client::{FilterExpression, Message, Resolution};
 use kerolox_proto::v2::{self, Code};
 
 use crate::mqadmin::{json, mqadmin};
+use kerolox_harness::Cluster;
+
 use crate::support::{
-    INVISIBLE, NO_CHECKS, PATIENCE, Servers, bodies, code, consume, from_client, message, raw, receive,
-    refusal, resource,
+    INVISIBLE, NO_CHECKS, PATIENCE, bodies, cluster_of, code, consume, from_client, message, raw, receive,
+    refusal, resource, standalone, standalone_with, start_broker,
 };
 
 const ON: [&str; 2] = ["--auto-create", "on"];
 
 /// Names and types of all topics, with the brokers that have them.
-fn topics(servers: &Servers) -> Vec<(String, String, Vec<String>)> {
+fn topics(servers: &Cluster) -> Vec<(String, String, Vec<String>)> {
     let listed = json(&format!("topicList -n {}", servers.access_points()));
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
     let topics = listed["topics"].as_array().unwrap().iter().map(|topic| {
@@ -25,13 +27,13 @@ fn topics(servers: &Servers) -> Vec<(String, String, Vec<String>)> {
 }
 
 /// Names and types of all topics.
-fn types(servers: &Servers) -> Vec<(String, String)> {
+fn types(servers: &Cluster) -> Vec<(String, String)> {
     topics(servers).into_iter().map(|(name, kind, _)| (name, kind)).collect()
 }
 
 #[tokio::test]
 async fn the_first_message_makes_its_topic_and_says_what_it_takes() {
-    let mut servers = Servers::standalone(&[ON, NO_CHECKS].concat());
+    let mut servers = standalone(&[ON, NO_CHECKS].concat());
     let client = servers.client();
     let producer = client.producer().topic("half").transaction_checker_sync(|_| Resolution::Unknown);
     let producer = producer.start().await.unwrap();
@@ -52,7 +54,7 @@ async fn the_first_message_makes_its_topic_and_says_what_it_takes() {
     let expected = expected.map(|(name, kind)| (name.to_owned(), kind.to_owned()));
     assert_eq!(types(&servers), expected);
     for (topic, _) in &expected {
-        let consumer = servers.consumer("all", topic).await;
+        let consumer = servers.consumer("all", topic).await.unwrap();
         assert_eq!(consume(&consumer, 1).await[0], *topic);
     }
     let other = producer.send(of("plain").message_group("a").build()).await;
@@ -68,7 +70,7 @@ async fn the_first_message_makes_its_topic_and_says_what_it_takes() {
 
 #[tokio::test]
 async fn a_consumer_waits_for_a_topic_and_makes_none() {
-    let servers = Servers::standalone(&ON);
+    let servers = standalone(&ON);
     let consumer = servers
         .client()
         .simple_consumer("early")
@@ -98,10 +100,8 @@ async fn a_consumer_waits_for_a_topic_and_makes_none() {
 
 #[tokio::test]
 async fn what_is_not_made_is_refused_with_what_to_do() {
-    let mut servers = Servers::none();
-    servers.start_broker_with(
-        "broker-a",
-        &["--standalone", "--auto-create", "standalone"],
+    let servers = standalone_with(
+        &["--auto-create", "standalone"],
         &[("KEROLOX_BROKER__TOPICS__AUTO_CREATE_MAX", "1")],
     );
     let producer = servers.client().producer().start().await.unwrap();
@@ -122,7 +122,7 @@ async fn what_is_not_made_is_refused_with_what_to_do() {
     assert_eq!(code(answer.into_inner().status), v2::Code::TopicNotFound);
     assert_eq!(types(&servers), [("one".to_owned(), "NORMAL".to_owned())]);
 
-    let off = Servers::standalone(&[]);
+    let off = standalone(&[]);
     let producer = off.client().producer().start().await.unwrap();
     let refused = producer.send(message("orders", "x")).await.unwrap_err().to_string();
     for word in ["orders", "topics.auto-create", "mqadmin updateTopic"] {
@@ -132,9 +132,9 @@ async fn what_is_not_made_is_refused_with_what_to_do() {
 
 #[tokio::test]
 async fn a_topic_comes_to_every_broker_that_makes_topics() {
-    let mut servers = Servers::cluster(1, &["broker-a", "broker-b"], &ON);
+    let mut servers = cluster_of(1, &["broker-a", "broker-b"], &ON);
     let nameservers = servers.access_points();
-    servers.start_broker_with("broker-c", &["--nameserver", &nameservers], &[]);
+    start_broker(&mut servers, "broker-c", &["--nameserver", &nameservers]);
     let client = servers.client();
     let producer = client.producer().start().await.unwrap();
     producer
@@ -168,7 +168,7 @@ async fn a_topic_comes_to_every_broker_that_makes_topics() {
     let request = from_client(v2::SendMessageRequest { messages: vec![sent] });
     let answer = raw(&servers.nameservers[0]).await.send_message(request).await.unwrap().into_inner();
     assert_eq!(code(answer.status), v2::Code::Ok);
-    let consumer = servers.consumer("all", "relayed").await;
+    let consumer = servers.consumer("all", "relayed").await.unwrap();
     assert_eq!(bodies(&receive(&consumer, 1).await), ["relayed"]);
 
     // One that an administrator makes stays where it was made.

@@ -8,12 +8,14 @@ use kerolox_client::{Batcher, Batching, Message, RetryPolicy};
 use tokio::time::timeout;
 
 use crate::fifo::ordered_group;
-use crate::support::{PATIENCE, Servers, body, consume, message, receive};
+use kerolox_harness::Cluster;
+
+use crate::support::{PATIENCE, body, consume, message, receive, standalone};
 
 /// Long enough to see that something does not happen.
 const MOMENT: Duration = Duration::from_millis(300);
 
-async fn batcher(servers: &Servers, batching: Batching) -> Batcher {
+async fn batcher(servers: &Cluster, batching: Batching) -> Batcher {
     let patient = RetryPolicy::default().pauses(Duration::from_millis(10), Duration::from_millis(100));
     let producer = servers.client().producer().topic("orders").retry_policy(patient).start().await.unwrap();
     Batcher::new(Arc::new(producer), batching).unwrap()
@@ -25,8 +27,8 @@ fn numbered(number: usize) -> Message {
 
 #[tokio::test]
 async fn a_batch_goes_when_it_is_full_or_flushed_and_each_message_has_its_own_answer() {
-    let servers = Servers::standalone(&[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = standalone(&[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let never = Duration::from_secs(3600);
     let batcher = batcher(&servers, Batching::default().linger(never).max_messages(10)).await;
     let mut pending = Vec::new();
@@ -55,14 +57,14 @@ async fn a_batch_goes_when_it_is_full_or_flushed_and_each_message_has_its_own_an
     drop(batcher.send(numbered(11)).await.unwrap());
     drop(batcher);
     let expected: Vec<String> = (0..12).map(|number| format!("{number:04}")).collect();
-    assert_eq!(consume(&servers.consumer("billing", "orders").await, 12).await, expected);
+    assert_eq!(consume(&servers.consumer("billing", "orders").await.unwrap(), 12).await, expected);
 }
 
 #[tokio::test]
 async fn message_groups_keep_their_order() {
     const COUNT: usize = 100;
-    let servers = Servers::standalone(&[]);
-    servers.create_topic("orders", "FIFO").await;
+    let servers = standalone(&[]);
+    servers.create_topic("orders", "FIFO").await.unwrap();
     ordered_group(&servers, "billing").await;
     let batcher = batcher(&servers, Batching::default().max_messages(7)).await;
     for number in 0..COUNT {
@@ -72,7 +74,7 @@ async fn message_groups_keep_their_order() {
         }
     }
     batcher.flush().await;
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let mut received = Vec::new();
     while received.len() < 3 * COUNT {
         for delivery in consumer.receive(32, Duration::from_secs(60)).await.unwrap() {
@@ -89,8 +91,8 @@ async fn message_groups_keep_their_order() {
 
 #[tokio::test]
 async fn who_sends_more_than_the_buffer_holds_waits_and_nothing_is_lost_over_a_restart() {
-    let mut servers = Servers::standalone(&[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let mut servers = standalone(&[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     // Room for three: a message counts for its body and 256 bytes more.
     let batcher = batcher(&servers, Batching::default().buffer_bytes(3 * 260 + 100)).await;
     servers.brokers[0].kill().unwrap();
@@ -106,7 +108,7 @@ async fn who_sends_more_than_the_buffer_holds_waits_and_nothing_is_lost_over_a_r
     for answer in pending {
         answer.await.unwrap();
     }
-    let received = receive(&servers.consumer("billing", "orders").await, 49).await;
+    let received = receive(&servers.consumer("billing", "orders").await.unwrap(), 49).await;
     let bodies: BTreeSet<&str> = received.iter().map(body).collect();
     assert_eq!(bodies.len(), 49, "each once: {bodies:?}");
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Message};
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{Cluster, ServerProcess};
 use kerolox_proto::kerolox::registry_client::RegistryClient;
 use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use kerolox_proto::kerolox::server_client::ServerClient;
@@ -19,8 +19,7 @@ use kerolox_proto::v2::{self, Code};
 use tonic::Request;
 use tonic::transport::Endpoint;
 
-use crate::replication;
-use crate::support::{PATIENCE, Servers, raw, resource, server};
+use crate::support::{PATIENCE, cluster_of, group, raw, resource, server, standalone, standalone_with};
 
 fn from<T>(client: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
@@ -56,11 +55,11 @@ fn assert_refused(status: &v2::Status, code: Code, says: &str) {
     assert!(status.message.contains(says), "{status:?}");
 }
 
-fn broker_address(servers: &Servers) -> Address {
+fn broker_address(servers: &Cluster) -> Address {
     servers.brokers[0].address().unwrap().parse().unwrap()
 }
 
-async fn group_names(servers: &Servers) -> Vec<String> {
+async fn group_names(servers: &Cluster) -> Vec<String> {
     let request = wire::ListGroupsRequest::default();
     let listed =
         servers.client().admin().broker(&broker_address(servers)).list_groups(request).await.unwrap();
@@ -71,13 +70,12 @@ async fn group_names(servers: &Servers) -> Vec<String> {
 
 #[tokio::test]
 async fn groups_come_into_being_by_themselves_within_bounds() {
-    let mut servers = Servers::none();
     let bounds = [
         ("KEROLOX_BROKER__GROUPS__AUTO_CREATE_MAX", "3"),
         ("KEROLOX_BROKER__GROUPS__AUTO_CREATE_MAX_PER_CLIENT", "2"),
     ];
-    servers.start_broker_with("broker-a", &["--standalone"], &bounds);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = standalone_with(&[], &bounds);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let broker = &servers.brokers[0];
     for group in ["billing-1", "billing-2"] {
         assert_eq!(receive(broker, "host-1@greedy", group).await.code(), Code::MessageNotFound);
@@ -98,10 +96,9 @@ async fn groups_come_into_being_by_themselves_within_bounds() {
 
 #[tokio::test]
 async fn members_of_broadcast_groups_are_bounded() {
-    let mut servers = Servers::none();
     let bounds = [("KEROLOX_BROKER__GROUPS__MEMBERS_MAX", "2")];
-    servers.start_broker_with("broker-a", &["--standalone"], &bounds);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = standalone_with(&[], &bounds);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let request = wire::UpdateGroupRequest {
         name: "news".to_owned(),
         attributes: vec!["+broadcast=true".to_owned()],
@@ -136,13 +133,12 @@ async fn send(broker: &ServerProcess, client: &str, topic: &str) -> v2::Status {
 
 #[tokio::test]
 async fn topics_come_into_being_by_themselves_within_bounds() {
-    let mut servers = Servers::none();
     let bounds = [
         ("KEROLOX_BROKER__TOPICS__AUTO_CREATE", "on"),
         ("KEROLOX_BROKER__TOPICS__AUTO_CREATE_MAX", "3"),
         ("KEROLOX_BROKER__TOPICS__AUTO_CREATE_MAX_PER_CLIENT", "2"),
     ];
-    servers.start_broker_with("broker-a", &["--standalone"], &bounds);
+    let servers = standalone_with(&[], &bounds);
     let broker = &servers.brokers[0];
     for topic in ["orders-1", "orders-2", "orders-1"] {
         assert_eq!(send(broker, "host-1@greedy", topic).await.code(), Code::Ok);
@@ -157,7 +153,7 @@ async fn topics_come_into_being_by_themselves_within_bounds() {
 
 #[tokio::test]
 async fn settings_that_say_too_much_are_refused_wherever_they_come() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
+    let servers = cluster_of(1, &["broker-a"], &[]);
     let topics = (0..1_001).filter_map(|number| resource(&format!("orders-{number}"))).collect();
     let publishing = v2::Publishing { topics, ..Default::default() };
     let entry = v2::SubscriptionEntry {
@@ -198,8 +194,8 @@ fn registration(group: &str, topics: usize) -> RegisterRequest {
 
 #[tokio::test]
 async fn brokers_register_within_bounds() {
-    let servers = Servers::none();
-    let mut nameserver = server("nameserver-1", "nameserver", servers.folder.path(), &[])
+    let folder = tempfile::tempdir().unwrap();
+    let mut nameserver = server("nameserver-1", "nameserver", folder.path(), &[])
         .env("KEROLOX_NAMESERVER__ROUTES__MAX_BROKERS", "2")
         .env("KEROLOX_NAMESERVER__ROUTES__MAX_TOPICS_PER_BROKER", "3");
     nameserver.start().unwrap();
@@ -227,7 +223,7 @@ async fn brokers_register_within_bounds() {
 
 #[tokio::test]
 async fn a_log_filter_has_a_length() {
-    let servers = Servers::standalone(&[]);
+    let servers = standalone(&[]);
     let endpoint =
         Endpoint::from_shared(format!("http://{}", servers.brokers[0].address().unwrap())).unwrap();
     let mut server = ServerClient::new(endpoint.connect().await.unwrap());
@@ -243,7 +239,7 @@ async fn a_log_filter_has_a_length() {
 /// The port of clients takes no replication message that slaves do not send.
 #[tokio::test]
 async fn a_stranger_makes_no_member_read_a_large_message() {
-    let servers = replication::group(1, &[], &[]).await;
+    let servers = group(1, &[], &[]).await;
     let endpoint =
         Endpoint::from_shared(format!("http://{}", servers.brokers[0].address().unwrap())).unwrap();
     let channel = endpoint.connect().await.unwrap();
@@ -269,7 +265,7 @@ async fn a_stranger_makes_no_member_read_a_large_message() {
 
 #[tokio::test]
 async fn attributes_are_bounded() {
-    let servers = Servers::standalone(&[]);
+    let servers = standalone(&[]);
     let change = async |attributes: Vec<String>| {
         let request =
             wire::UpdateTopicRequest { name: "orders".to_owned(), attributes, ..Default::default() };
@@ -290,11 +286,10 @@ async fn attributes_are_bounded() {
 
 #[tokio::test]
 async fn a_delivery_time_is_bounded_by_the_broker_and_lower_by_the_topic() {
-    let mut servers = Servers::none();
     let day = [("KEROLOX_BROKER__LIMITS__MAX_DELAY", "24h")];
-    servers.start_broker_with("broker-a", &["--standalone"], &day);
+    let servers = standalone_with(&[], &day);
     for topic in ["later", "soon"] {
-        servers.create_topic(topic, "DELAY").await;
+        servers.create_topic(topic, "DELAY").await.unwrap();
     }
     let set = async |attribute: &str| {
         let request = wire::UpdateTopicRequest {

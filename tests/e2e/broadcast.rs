@@ -5,18 +5,22 @@ use std::time::{Duration, Instant};
 use kerolox_proto::v2::Code;
 
 use crate::mqadmin::{json, table};
-use crate::support::{PATIENCE, Servers, consume, expect_nothing, message, receive, receive_one, refusal};
+use kerolox_harness::Cluster;
 
-async fn send(servers: &Servers, bodies: &[&str]) {
+use crate::support::{
+    PATIENCE, cluster_of, consume, expect_nothing, message, receive, receive_one, refusal, standalone_with,
+};
+
+async fn send(servers: &Cluster, bodies: &[&str]) {
     let producer = servers.client().producer().topic("news").start().await.unwrap();
     for body in bodies {
         producer.send(message("news", body)).await.unwrap();
     }
 }
 
-async fn news(flags: &[&str], attributes: &str) -> Servers {
-    let servers = Servers::cluster(1, &["broker-a", "broker-b"], flags);
-    servers.create_topic("news", "NORMAL").await;
+async fn news(flags: &[&str], attributes: &str) -> Cluster {
+    let servers = cluster_of(1, &["broker-a", "broker-b"], flags);
+    servers.create_topic("news", "NORMAL").await.unwrap();
     let ns = servers.access_points();
     table(&format!("updateSubGroup -n {ns} -c DefaultCluster -g readers -d true {attributes}"));
     servers
@@ -27,7 +31,10 @@ async fn every_client_gets_every_message() {
     let servers = news(&[], "").await;
     let ns = servers.access_points();
     send(&servers, &["old"]).await;
-    let (one, two) = (servers.consumer("readers", "news").await, servers.consumer("readers", "news").await);
+    let (one, two) = (
+        servers.consumer("readers", "news").await.unwrap(),
+        servers.consumer("readers", "news").await.unwrap(),
+    );
     assert_ne!(one.client_id(), two.client_id());
     expect_nothing(&one).await;
     expect_nothing(&two).await;
@@ -58,7 +65,7 @@ async fn every_client_gets_every_message() {
 async fn a_member_starts_where_its_group_says_and_keeps_its_place() {
     let mut servers = news(&[], "--attributes +consume.from=earliest").await;
     send(&servers, &["old"]).await;
-    let reader = servers.consumer("readers", "news").await;
+    let reader = servers.consumer("readers", "news").await.unwrap();
     assert_eq!(consume(&reader, 1).await, ["old"]);
     for broker in &mut servers.brokers {
         broker.kill().unwrap();
@@ -81,20 +88,19 @@ async fn a_member_starts_where_its_group_says_and_keeps_its_place() {
 #[tokio::test]
 async fn members_that_stay_away_are_forgotten() {
     let servers = {
-        let mut servers = Servers::none();
-        servers.start_broker_with(
-            "broker-a",
-            &["--standalone"],
+        standalone_with(
+            &[],
             &[("KEROLOX_BROKER__GROUPS__MEMBER_EXPIRY", "2s"), ("KEROLOX_BROKER__CLIENTS__EXPIRY", "1s")],
-        );
-        servers
+        )
     };
-    servers.create_topic("news", "NORMAL").await;
+    servers.create_topic("news", "NORMAL").await.unwrap();
     let ns = servers.access_points();
     table(&format!("updateSubGroup -b {ns} -g readers -d true --attributes +consume.from=earliest"));
     send(&servers, &["1"]).await;
-    let (stays, leaves) =
-        (servers.consumer("readers", "news").await, servers.consumer("readers", "news").await);
+    let (stays, leaves) = (
+        servers.consumer("readers", "news").await.unwrap(),
+        servers.consumer("readers", "news").await.unwrap(),
+    );
     for reader in [&stays, &leaves] {
         reader.ack(&receive_one(reader).await).await.unwrap();
     }

@@ -6,14 +6,17 @@ use kerolox_proto::v2::Code;
 use serde_json::Value;
 
 use crate::mqadmin::{Run, failure, mqadmin, table};
-use crate::replication;
-use crate::support::{PATIENCE, Servers, eventually, message, refusal};
+use kerolox_harness::Cluster;
+
+use crate::support::{
+    PATIENCE, cluster_of, eventually, group, in_sync, master, message, refusal, standalone_with,
+};
 
 /// Routes forget a dead broker after their lease of ten seconds, and that is slow on a busy machine.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// Rows of what has failed, as "SUBJECT CHECK REASON".
-pub(crate) fn failed(servers: &Servers, what: &str) -> Vec<String> {
+pub(crate) fn failed(servers: &Cluster, what: &str) -> Vec<String> {
     // How full the disk of this machine is does not count.
     let run = mqadmin(&format!("check {what} --min-disk 0 -n {} --output json", servers.access_points()));
     let said: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|_| panic!("no JSON: {run:?}"));
@@ -34,7 +37,7 @@ pub(crate) fn names(rows: &[String], words: &str) -> bool {
 }
 
 /// How many brokers the routes name.
-fn registered(servers: &Servers) -> usize {
+fn registered(servers: &Cluster) -> usize {
     let Run { code, stdout, .. } =
         mqadmin(&format!("clusterList -n {} --output json", servers.access_points()));
     assert!(code == 0 || code == 3, "{stdout}");
@@ -45,7 +48,7 @@ fn registered(servers: &Servers) -> usize {
 #[tokio::test]
 async fn dead_brokers_are_red_while_they_are_registered_and_after() {
     let long = "broker-with-a-rather-long-name";
-    let mut servers = Servers::cluster(1, &["broker-a", long], &[]);
+    let mut servers = cluster_of(1, &["broker-a", long], &[]);
     assert_eq!(failed(&servers, ""), [""; 0]);
     let checked = table(&format!("check --min-disk 0 -n {}", servers.access_points()));
     assert!(!checked.contains("FAILED") && checked.contains("broker-a"), "{checked}");
@@ -71,7 +74,7 @@ async fn dead_brokers_are_red_while_they_are_registered_and_after() {
     assert!(names(&rows, "broker broker-a/1") && names(&rows, &format!("broker {long}/1")), "{rows:?}");
 
     // A nameserver that never heard of a broker is no reason to be calm.
-    let empty = Servers::cluster(1, &[], &[]);
+    let empty = cluster_of(1, &[], &[]);
     assert!(names(&failed(&empty, ""), "no broker is registered"));
     assert!(names(&failed(&empty, "liveness"), "no broker is registered"));
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -79,7 +82,7 @@ async fn dead_brokers_are_red_while_they_are_registered_and_after() {
 }
 
 /// Sends are refused: the broker at `index` says so everywhere, in the check `name`.
-async fn is_red(servers: &Servers, index: usize, name: &str, words: &str) {
+async fn is_red(servers: &Cluster, index: usize, name: &str, words: &str) {
     let broker = &servers.brokers[index];
     let ready = async || broker.probe("/readyz").unwrap();
     eventually("it is not ready", PATIENCE, async || ready().await.status == 503).await;
@@ -101,9 +104,8 @@ async fn a_broker_that_refuses_sends_for_lack_of_room_is_red() {
         ("KEROLOX_BROKER__RETENTION__FREE_SPACE_MIN", "1000000GiB"),
         ("KEROLOX_BROKER__RETENTION__CHECK_INTERVAL", "100ms"),
     ];
-    let mut servers = Servers::none();
-    servers.start_broker_with("broker-a", &["--standalone"], &full);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = standalone_with(&[], &full);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     is_red(&servers, 0, "disk", "sends are refused").await;
     let producer = servers.client().producer().start().await.unwrap();
     assert_eq!(refusal(producer.send(message("orders", "x")).await), Code::TooManyRequests);
@@ -112,8 +114,8 @@ async fn a_broker_that_refuses_sends_for_lack_of_room_is_red() {
 #[tokio::test]
 async fn a_group_without_master_or_with_too_few_members_is_red() {
     let settings = [("KEROLOX_BROKER__REPLICATION__MIN_IN_SYNC", "2")];
-    let mut servers = replication::group(2, &[], &settings).await;
-    let master = replication::master(&servers).await;
+    let mut servers = group(2, &[], &settings).await;
+    let master = master(&servers).await;
     let slave = 1 - master;
     eventually("all is well", PATIENCE, async || failed(&servers, "").is_empty()).await;
     for broker in &servers.brokers {
@@ -124,7 +126,7 @@ async fn a_group_without_master_or_with_too_few_members_is_red() {
     servers.brokers[slave].kill().unwrap();
     is_red(&servers, master, "master", "replication.min-in-sync asks for").await;
     servers.brokers[slave].start().unwrap();
-    replication::in_sync(&servers, 2).await;
+    in_sync(&servers, 2).await;
     let is_ready = async || servers.brokers[master].probe("/readyz").unwrap().status == 200;
     eventually("it is ready again", PATIENCE, is_ready).await;
     let logged = async || servers.brokers[master].log_tail().contains("all is well again");

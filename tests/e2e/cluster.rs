@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kerolox_client::{Client, FilterExpression};
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{Cluster, ServerProcess};
 use kerolox_proto::v2::{self, Code};
 
 use crate::support::{
-    PATIENCE, Servers, code, consume, eventually, expect_nothing, from_client, message, raw, receive,
+    PATIENCE, cluster_of, code, consume, eventually, expect_nothing, from_client, message, raw, receive,
     resource,
 };
 
@@ -34,9 +34,9 @@ fn groups(names: &[&str]) -> Option<BTreeSet<String>> {
     Some(names.iter().map(|&name| name.to_owned()).collect())
 }
 
-async fn two_brokers() -> Servers {
-    let servers = Servers::cluster(1, &["broker-a", "broker-b"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+async fn two_brokers() -> Cluster {
+    let servers = cluster_of(1, &["broker-a", "broker-b"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     servers
 }
 
@@ -58,7 +58,7 @@ async fn a_topic_on_two_brokers_uses_both() {
         assert_eq!((receipt.broker.as_str(), receipt.queue_id), (broker, queue));
         sent.push(broker.to_owned());
     }
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let received = receive(&consumer, sent.len()).await;
     for delivery in &received {
         consumer.ack(delivery).await.unwrap();
@@ -90,7 +90,7 @@ async fn a_killed_broker_is_out_of_the_route_within_the_lease_and_sends_go_on() 
     })
     .await;
     assert_eq!(producer.send(message("orders", "x")).await.unwrap().broker, "broker-b");
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let mut received = 0;
     while received < sent + 1 {
         received += consumer.receive(32, crate::support::INVISIBLE).await.unwrap().len();
@@ -111,7 +111,7 @@ async fn a_stopped_broker_leaves_the_route_at_once() {
 async fn a_restarted_nameserver_learns_the_routes_from_the_brokers() {
     let mut servers = two_brokers().await;
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     for stop in [ServerProcess::kill, ServerProcess::stop] {
         stop(&mut servers.nameservers[0]).unwrap();
         producer.send(message("orders", "without a nameserver")).await.unwrap();
@@ -129,13 +129,13 @@ async fn a_restarted_nameserver_learns_the_routes_from_the_brokers() {
 
 #[tokio::test]
 async fn two_nameservers_know_the_same_and_one_is_enough() {
-    let mut servers = Servers::cluster(2, &["broker-a"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let mut servers = cluster_of(2, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     for nameserver in &servers.nameservers {
         assert_eq!(route(nameserver).await, groups(&["broker-a"]));
     }
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     producer.send(message("orders", "with both")).await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["with both"]);
 
@@ -145,7 +145,7 @@ async fn two_nameservers_know_the_same_and_one_is_enough() {
         assert_eq!(consume(&consumer, 1).await, ["with one"]);
         // New clients and new topics, with the addresses in both orders.
         let topic = format!("late-{dead}");
-        servers.create_topic(&topic, "NORMAL").await;
+        servers.create_topic(&topic, "NORMAL").await.unwrap();
         let mut addresses: Vec<String> = servers.access_points().split(',').map(str::to_owned).collect();
         for _ in 0..2 {
             addresses.reverse();
@@ -164,8 +164,8 @@ async fn two_nameservers_know_the_same_and_one_is_enough() {
 
 #[tokio::test]
 async fn a_broker_waits_for_its_nameservers() {
-    let mut servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let mut servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     servers.nameservers[0].kill().unwrap();
     servers.brokers[0].stop().unwrap();
     servers.brokers[0].begin().expect("a broker starts without any nameserver");
@@ -181,7 +181,7 @@ async fn a_broker_waits_for_its_nameservers() {
 
 #[tokio::test]
 async fn every_broker_is_an_access_point_for_all_topics() {
-    let servers = Servers::cluster(1, &["broker-a", "broker-b"], &[]);
+    let servers = cluster_of(1, &["broker-a", "broker-b"], &[]);
     // On broker B alone; the client only ever hears of broker A.
     let address = servers.brokers[1].address().unwrap().parse().unwrap();
     let request =

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::mqadmin::{json, mqadmin, table};
-use crate::support::Servers;
+use kerolox_harness::Cluster;
+
+use crate::support::standalone;
 
 const FILE: &str = "
 topics:
@@ -20,13 +22,13 @@ groups:
   billing: { consumeMessageOrderly: true, retryMaxTimes: 3 }
 ";
 
-fn write(servers: &Servers, name: &str, text: &str) -> PathBuf {
-    let path = servers.folder.path().join(name);
+fn write(servers: &Cluster, name: &str, text: &str) -> PathBuf {
+    let path = servers.folder().join(name);
     std::fs::write(&path, text).unwrap();
     path
 }
 
-fn apply(servers: &Servers, file: &Path, flags: &str) -> String {
+fn apply(servers: &Cluster, file: &Path, flags: &str) -> String {
     format!("apply -b {} -f {} {flags}", servers.brokers[0].address().unwrap(), file.display())
 }
 
@@ -37,14 +39,14 @@ fn steps(answer: &Value) -> Vec<(String, String)> {
     steps.iter().map(|step| (text(step, "action"), text(step, "name"))).collect()
 }
 
-fn topics(servers: &Servers) -> Vec<Value> {
+fn topics(servers: &Cluster) -> Vec<Value> {
     let answer = json(&format!("topicList -b {}", servers.brokers[0].address().unwrap()));
     answer["topics"].as_array().unwrap().clone()
 }
 
 #[tokio::test]
 async fn a_file_is_applied_once_and_again_changes_nothing() {
-    let servers = Servers::standalone(&[]);
+    let servers = standalone(&[]);
     let file = write(&servers, "cluster.yaml", FILE);
     let shown = table(&apply(&servers, &file, "--dry-run"));
     assert!(shown.contains("+ topic orders: ") && shown.contains("3 created"), "{shown}");
@@ -72,7 +74,7 @@ async fn a_file_is_applied_once_and_again_changes_nothing() {
 
 #[tokio::test]
 async fn an_exported_file_makes_another_broker_the_same_and_pruning_asks() {
-    let (one, other) = (Servers::standalone(&[]), Servers::standalone(&[]));
+    let (one, other) = (standalone(&[]), standalone(&[]));
     table(&apply(&one, &write(&one, "cluster.yaml", FILE), ""));
     for language in ["yaml", "toml"] {
         let exported =
@@ -99,7 +101,7 @@ async fn an_exported_file_makes_another_broker_the_same_and_pruning_asks() {
 
 #[tokio::test]
 async fn one_refused_object_does_not_hold_up_the_others() {
-    let servers = Servers::standalone(&[]);
+    let servers = standalone(&[]);
     let text = "topics: { good: { writeQueues: 2 }, wrong: { attributes: { message.type: ODD } } }";
     let run = mqadmin(&apply(&servers, &write(&servers, "mixed.yaml", text), ""));
     assert_eq!(run.code, 3, "{run:?}");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use kerolox_harness::{ServerProcess, built_program};
 use tokio::net::TcpSocket;
 
-use crate::support::{PATIENCE, Servers, consume, eventually, message};
+use crate::support::{PATIENCE, consume, eventually, message, standalone_with};
 
 const TOPIC: &str = "orders";
 /// A greeting of HTTP/2: its preface, and settings that say nothing.
@@ -47,13 +47,12 @@ fn open_files(server: &ServerProcess) -> usize {
 
 #[tokio::test]
 async fn idle_connections_leave_files_to_the_log_and_places_to_clients() {
-    let mut servers = Servers::none();
     let limits = [("KEROLOX_BROKER__CONNECTIONS__MAX", "40"), ("KEROLOX_BROKER__TOPICS__AUTO_CREATE", "off")];
-    servers.start_broker_with("broker-a", &["--standalone"], &limits);
-    servers.create_topic(TOPIC, "NORMAL").await;
+    let servers = standalone_with(&[], &limits);
+    servers.create_topic(TOPIC, "NORMAL").await.unwrap();
     // Clients that are connected stay so.
     let producer = servers.client().producer().topic(TOPIC).start().await.unwrap();
-    let consumer = servers.consumer("billing", TOPIC).await;
+    let consumer = servers.consumer("billing", TOPIC).await.unwrap();
     producer.send(message(TOPIC, "before")).await.unwrap();
     let before = open_files(&servers.brokers[0]);
 
@@ -84,9 +83,8 @@ async fn idle_connections_leave_files_to_the_log_and_places_to_clients() {
 
 #[tokio::test]
 async fn one_address_leaves_places_to_others() {
-    let mut servers = Servers::none();
     let limits = [("KEROLOX_BROKER__CONNECTIONS__MAX_PER_ADDRESS", "5")];
-    servers.start_broker_with("broker-a", &["--standalone"], &limits);
+    let servers = standalone_with(&[], &limits);
     let mut strangers = Vec::new();
     for _ in 0..30 {
         strangers.push(dial(&servers.brokers[0], 9).await);
@@ -133,12 +131,11 @@ async fn each_stage_before_the_first_call_ends() {
 /// SDKs keep channels open and idle.
 #[tokio::test]
 async fn a_connection_that_was_used_may_be_idle() {
-    let mut servers = Servers::none();
     let limits = [
         ("KEROLOX_BROKER__CONNECTIONS__GREETING", "500ms"),
         ("KEROLOX_BROKER__CONNECTIONS__FIRST_CALL", "1s"),
     ];
-    servers.start_broker_with("broker-a", &["--standalone"], &limits);
+    let servers = standalone_with(&[], &limits);
     let mut used = crate::support::raw(&servers.brokers[0]).await;
     let ask = || crate::support::from_client(kerolox_proto::v2::HeartbeatRequest::default());
     let _ = used.heartbeat(ask()).await;

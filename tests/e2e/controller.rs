@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{Cluster, ServerProcess};
 use kerolox_proto::kerolox::ReportRequest;
 use kerolox_proto::kerolox::controller_client::ControllerClient;
 use serde_json::json;
 use tonic::transport::Endpoint;
 
 use crate::mqadmin::{failure, json, rows, table};
-use crate::support::{PATIENCE, Servers, server};
+use crate::support::{PATIENCE, cluster_of, server};
 
 /// A member that reports until the test ends, and promises what it is told. `true`: it falls silent.
 /// Once `follows` is set, it names member 2 as its slave.
@@ -62,10 +62,10 @@ async fn until(what: &str, mut check: impl FnMut() -> bool) {
     }
 }
 
-fn joining(servers: &mut Servers, id: usize) -> String {
+fn joining(servers: &mut Cluster, id: usize) -> String {
     let flags = ["--join", "--id", &id.to_string()];
     let mut nameserver: ServerProcess =
-        server(&format!("nameserver-{id}"), "nameserver", servers.folder.path(), &flags);
+        server(&format!("nameserver-{id}"), "nameserver", servers.folder(), &flags);
     nameserver.start().unwrap();
     let address = nameserver.address().unwrap().to_owned();
     servers.nameservers.push(nameserver);
@@ -74,7 +74,7 @@ fn joining(servers: &mut Servers, id: usize) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn masters_are_seen_and_elected_by_hand() {
-    let servers = Servers::cluster(1, &[], &[]);
+    let servers = cluster_of(1, &[], &[]);
     let ns = servers.access_points();
     assert_eq!(json(&format!("getSyncStateSet -n {ns}")), json!({ "brokers": [] }));
     assert_eq!(failure(&format!("getSyncStateSet -n {ns} -b g")).0, 4);
@@ -148,7 +148,7 @@ async fn masters_are_seen_and_elected_by_hand() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nameservers_are_added_and_missed_and_removed() {
-    let mut servers = Servers::cluster(1, &[], &[]);
+    let mut servers = cluster_of(1, &[], &[]);
     let ns = servers.access_points();
     let alone = json(&format!("controllerStatus -n {ns}"));
     assert_eq!(

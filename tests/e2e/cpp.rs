@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use kerolox_client::Address;
 use kerolox_client::admin::wire;
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{Cluster, ServerProcess};
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
 use kerolox_proto::v2::receive_message_response::Content;
 use kerolox_proto::v2::retry_policy::Strategy;
@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Streaming};
 
-use crate::support::{Servers, code, raw, resource};
+use crate::support::{cluster_of, code, raw, resource};
 
 type Stub = MessagingServiceClient<Channel>;
 
@@ -151,9 +151,9 @@ fn pause(told: &v2::Settings, attempt: i32) -> prost_types::Duration {
     }
 }
 
-async fn servers() -> Servers {
-    let servers = Servers::cluster(1, &["broker-a"], &["--transaction-first-check", "1s"]);
-    servers.create_topic("orders", "MIXED").await;
+async fn servers() -> Cluster {
+    let servers = cluster_of(1, &["broker-a"], &["--transaction-first-check", "1s"]);
+    servers.create_topic("orders", "MIXED").await.unwrap();
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let request = wire::UpdateGroupRequest {
         name: "billing".to_owned(),
@@ -164,7 +164,7 @@ async fn servers() -> Servers {
     servers
 }
 
-fn access_points(servers: &Servers) -> [&ServerProcess; 2] {
+fn access_points(servers: &Cluster) -> [&ServerProcess; 2] {
     [&servers.nameservers[0], &servers.brokers[0]]
 }
 

@@ -6,14 +6,18 @@ use std::path::{Path, PathBuf};
 
 use kerolox_client::Resolution;
 
-use crate::support::{Servers, bodies, body, broker, consume, expect_nothing, message, receive, receive_one};
+use kerolox_harness::Cluster;
+
+use crate::support::{
+    bodies, body, consume, expect_nothing, message, receive, receive_one, standalone, standalone_with,
+};
 use crate::transactions::{CHECKS_EVERY_SECOND, producer};
 
 /// A message whose bytes rotted on disk is never delivered, and nobody has to wait for it.
 #[tokio::test]
 async fn a_damaged_message_does_not_hold_up_the_others() {
-    let mut servers = Servers::standalone(&[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let mut servers = standalone(&[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().start().await.unwrap();
     for text in ["one", "two: rotten soon", "three", "four"] {
         producer.send(message("orders", text)).await.unwrap();
@@ -25,7 +29,7 @@ async fn a_damaged_message_does_not_hold_up_the_others() {
     rot(&broker.data(), "two: rotten soon");
     broker.start().unwrap();
 
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let mut delivered = consume(&consumer, 3).await;
     delivered.sort();
     assert_eq!(delivered, ["four", "one", "three"]);
@@ -33,7 +37,7 @@ async fn a_damaged_message_does_not_hold_up_the_others() {
     let producer = servers.client().producer().start().await.unwrap();
     producer.send(message("orders", "five")).await.unwrap();
     assert_eq!(body(&receive_one(&consumer).await), "five");
-    let other = servers.consumer("shipping", "orders").await;
+    let other = servers.consumer("shipping", "orders").await.unwrap();
     let mut all: Vec<String> = bodies(&receive(&other, 4).await).into_iter().map(str::to_owned).collect();
     all.sort();
     assert_eq!(all, ["five", "four", "one", "three"]);
@@ -50,8 +54,8 @@ async fn a_damaged_message_does_not_hold_up_the_others() {
 /// A half message that cannot be read any more is parked, and the others are checked back as if it were not there.
 #[tokio::test]
 async fn a_damaged_half_message_does_not_hold_up_other_transactions() {
-    let mut servers = Servers::standalone(&CHECKS_EVERY_SECOND);
-    servers.create_topic("payments", "TRANSACTION").await;
+    let mut servers = standalone(&CHECKS_EVERY_SECOND);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let doomed = producer(&servers, |_| Resolution::Unknown).await;
     for text in ["rotten half", "good half"] {
         let _never_decided = doomed.send_in_transaction(message("payments", text)).await.unwrap();
@@ -63,14 +67,14 @@ async fn a_damaged_half_message_does_not_hold_up_other_transactions() {
     broker.start().unwrap();
 
     let _deciding = producer(&servers, |_| Resolution::Commit).await;
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["good half"]);
     expect_nothing(&consumer).await;
 }
 
 /// Sends what fills some segments of a mebibyte, and stops the broker; the answer is the files of its log, oldest first.
-async fn some_segments(servers: &mut Servers) -> Vec<PathBuf> {
-    servers.create_topic("orders", "NORMAL").await;
+async fn some_segments(servers: &mut Cluster) -> Vec<PathBuf> {
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().start().await.unwrap();
     for _ in 0..35 {
         producer.send(message("orders", &"x".repeat(100_000))).await.unwrap();
@@ -85,19 +89,15 @@ async fn some_segments(servers: &mut Servers) -> Vec<PathBuf> {
     files
 }
 
-fn small_segments() -> Servers {
-    let folder = tempfile::tempdir().unwrap();
-    let mut server =
-        broker("broker-a", folder.path(), &["--standalone"]).env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "1MiB");
-    server.start().unwrap();
-    Servers { nameservers: Vec::new(), brokers: vec![server], folder }
+fn small_segments() -> Cluster {
+    standalone_with(&[], &[("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "1MiB")])
 }
 
 #[tokio::test]
 async fn a_broker_whose_oldest_segment_is_missing_says_so_and_starts_when_it_is_back() {
     let mut servers = small_segments();
     let files = some_segments(&mut servers).await;
-    let away = servers.folder.path().join("moved");
+    let away = servers.folder().join("moved");
     fs::rename(&files[0], &away).unwrap();
     let said = servers.brokers[0].start().unwrap_err().to_string();
     for part in
@@ -107,7 +107,7 @@ async fn a_broker_whose_oldest_segment_is_missing_says_so_and_starts_when_it_is_
     }
     fs::rename(&away, &files[0]).unwrap();
     servers.brokers[0].start().unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(consume(&consumer, 35).await.len(), 35);
 }
 
@@ -128,7 +128,7 @@ async fn a_broker_whose_newest_segment_was_exchanged_says_so_and_starts_when_the
     }
     fs::write(newest, &right).unwrap();
     servers.brokers[0].start().unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(consume(&consumer, 35).await.len(), 35);
 }
 

@@ -5,19 +5,20 @@ use std::path::Path;
 use std::process::Command;
 
 use kerolox_client::{Producer, RetryPolicy};
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{Cluster, ServerProcess};
 
 use crate::check::{failed, names};
-use crate::replication::{create, group, in_sync, master};
-use crate::support::{NO_CHECKS, PATIENCE, Servers, eventually, message};
+use crate::support::{
+    NO_CHECKS, PATIENCE, cluster_of, create, eventually, group, in_sync, master, message, standalone,
+};
 
-async fn impatient_producer(servers: &Servers) -> Producer {
+async fn impatient_producer(servers: &Cluster) -> Producer {
     let policy = RetryPolicy::never();
     servers.client().producer().topic("orders").retry_policy(policy).start().await.unwrap()
 }
 
 /// The server says that `words` happened: in its log, at its health port and in `mqadmin check`.
-async fn is_red(servers: &Servers, server: &ServerProcess, words: &str) {
+async fn is_red(servers: &Cluster, server: &ServerProcess, words: &str) {
     let ready = async || server.probe("/readyz").unwrap();
     eventually("it is not ready", PATIENCE, async || ready().await.status == 503).await;
     let told = ready().await;
@@ -31,8 +32,8 @@ async fn is_red(servers: &Servers, server: &ServerProcess, words: &str) {
 
 /// A broker without slaves refuses what it is sent after `change`, and says why.
 async fn refuses_after(change: impl FnOnce(&Path), words: &str) {
-    let servers = Servers::standalone(&NO_CHECKS);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = standalone(&NO_CHECKS);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = impatient_producer(&servers).await;
     producer.send(message("orders", "before")).await.unwrap();
     change(&servers.brokers[0].data());
@@ -46,7 +47,7 @@ async fn refuses_after(change: impl FnOnce(&Path), words: &str) {
     };
     eventually("sends are refused", PATIENCE, refused).await;
     assert!(said.contains("bring it back and restart the broker"), "{said}");
-    assert!(!said.contains(servers.folder.path().to_str().unwrap()), "{said}");
+    assert!(!said.contains(servers.folder().to_str().unwrap()), "{said}");
     is_red(&servers, &servers.brokers[0], words).await;
     // It stays so, whatever comes there.
     fs::create_dir_all(servers.brokers[0].data().join("log")).unwrap();
@@ -134,7 +135,7 @@ async fn a_slave_whose_folder_is_deleted_counts_no_more() {
 
 #[tokio::test]
 async fn a_nameserver_whose_folder_is_deleted_says_so() {
-    let servers = Servers::cluster(1, &["broker-a"], &NO_CHECKS);
+    let servers = cluster_of(1, &["broker-a"], &NO_CHECKS);
     assert_eq!(servers.nameservers[0].probe("/readyz").unwrap().status, 200);
     fs::remove_file(servers.nameservers[0].data().join("controller.redb")).unwrap();
     let words = "controller.redb in the data folder was deleted or moved away";

@@ -6,15 +6,17 @@ use kerolox_client::admin::wire;
 use kerolox_client::{Address, Delivery, Message, SimpleConsumer};
 use kerolox_proto::v2::{self, Code};
 
+use kerolox_harness::Cluster;
+
 use crate::support::{
-    PATIENCE, Servers, body, code, consume, eventually, expect_nothing, from_client, message, raw, receive,
-    receive_one, resource,
+    PATIENCE, body, cluster_of, code, consume, eventually, expect_nothing, from_client, message, raw,
+    receive, receive_one, resource,
 };
 
 const DEAD: &str = "%DLQ%billing";
 
 /// A group whose messages get `retries` further attempts.
-async fn group(servers: &Servers, retries: u32, fifo: bool, attributes: &[&str]) {
+async fn group(servers: &Cluster, retries: u32, fifo: bool, attributes: &[&str]) {
     let request = wire::UpdateGroupRequest {
         name: "billing".to_owned(),
         retry_max_times: Some(retries),
@@ -25,21 +27,21 @@ async fn group(servers: &Servers, retries: u32, fifo: bool, attributes: &[&str])
     admin(servers).update_group(request).await.unwrap();
 }
 
-fn address(servers: &Servers) -> Address {
+fn address(servers: &Cluster) -> Address {
     servers.brokers[0].address().unwrap().parse().unwrap()
 }
 
-fn admin(servers: &Servers) -> kerolox_client::admin::BrokerAdmin {
+fn admin(servers: &Cluster) -> kerolox_client::admin::BrokerAdmin {
     servers.client().admin().broker(&address(servers))
 }
 
-async fn dead_letters(servers: &Servers, with_redriven: bool) -> Vec<wire::DeadLetter> {
+async fn dead_letters(servers: &Cluster, with_redriven: bool) -> Vec<wire::DeadLetter> {
     let request =
         wire::ListDeadLettersRequest { group: "billing".to_owned(), with_redriven, ..Default::default() };
     admin(servers).list_dead_letters(request).await.unwrap().letters
 }
 
-async fn redrive(servers: &Servers, offsets: &[u64]) -> wire::RedriveDeadLettersResponse {
+async fn redrive(servers: &Cluster, offsets: &[u64]) -> wire::RedriveDeadLettersResponse {
     let request = wire::RedriveDeadLettersRequest { group: "billing".to_owned(), offsets: offsets.to_vec() };
     admin(servers).redrive_dead_letters(request).await.unwrap()
 }
@@ -56,7 +58,7 @@ async fn fail(consumer: &SimpleConsumer, attempts: u32) -> String {
     failed
 }
 
-async fn forward(servers: &Servers, delivery: &Delivery) -> Code {
+async fn forward(servers: &Cluster, delivery: &Delivery) -> Code {
     let request = v2::ForwardMessageToDeadLetterQueueRequest {
         group: resource("billing"),
         topic: resource("orders"),
@@ -72,14 +74,14 @@ async fn forward(servers: &Servers, delivery: &Delivery) -> Code {
 
 #[tokio::test]
 async fn after_the_last_attempt_a_message_is_a_dead_letter_with_its_origin() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     group(&servers, 1, false, &[]).await;
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     let sent =
         Message::builder("orders").body("poison").tag("paid").key("k1").property("amount", "5").build();
     let receipt = producer.send(sent).await.unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(fail(&consumer, 2).await, "poison");
     eventually("the dead letter", PATIENCE, async || dead_letters(&servers, false).await.len() == 1).await;
     expect_nothing(&consumer).await;
@@ -90,7 +92,7 @@ async fn after_the_last_attempt_a_message_is_a_dead_letter_with_its_origin() {
     assert_eq!(letter.message_id, receipt.message_id);
 
     // It can be received like any other message, by any group.
-    let undertaker = servers.consumer("undertaker", DEAD).await;
+    let undertaker = servers.consumer("undertaker", DEAD).await.unwrap();
     let delivery = receive_one(&undertaker).await;
     let found = delivery.message();
     assert_eq!((body(&delivery), found.topic(), found.tag()), ("poison", DEAD, Some("paid")));
@@ -105,22 +107,22 @@ async fn after_the_last_attempt_a_message_is_a_dead_letter_with_its_origin() {
 
 #[tokio::test]
 async fn dead_letters_survive_a_crash_and_go_back_to_their_group_alone() {
-    let mut servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let mut servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     group(&servers, 0, false, &[]).await;
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     for name in ["one", "two"] {
         producer.send(message("orders", name)).await.unwrap();
     }
-    let consumer = servers.consumer("billing", "orders").await;
-    let other = servers.consumer("audit", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
+    let other = servers.consumer("audit", "orders").await.unwrap();
     assert_eq!(consume(&other, 2).await, ["one", "two"]);
     for delivery in receive(&consumer, 2).await {
         assert_eq!(forward(&servers, &delivery).await, Code::Ok);
     }
     servers.brokers[0].kill().unwrap();
     servers.brokers[0].start().unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let letters = dead_letters(&servers, false).await;
     assert_eq!(letters.iter().map(|letter| letter.reason.as_str()).collect::<Vec<_>>(), ["FORWARDED"; 2]);
 
@@ -130,27 +132,27 @@ async fn dead_letters_survive_a_crash_and_go_back_to_their_group_alone() {
     let back = receive_one(&consumer).await;
     assert_eq!((back.message_id(), back.attempt()), (letters[0].message_id.as_str(), 1));
     consumer.ack(&back).await.unwrap();
-    let other = servers.consumer("audit", "orders").await;
+    let other = servers.consumer("audit", "orders").await.unwrap();
     expect_nothing(&other).await;
     expect_nothing(&consumer).await;
     assert_eq!(dead_letters(&servers, false).await.len(), 1);
     let all = dead_letters(&servers, true).await;
     assert_eq!(all.iter().map(|letter| letter.redriven).collect::<Vec<_>>(), [true, false]);
-    let undertaker = servers.consumer("undertaker", DEAD).await;
+    let undertaker = servers.consumer("undertaker", DEAD).await.unwrap();
     assert_eq!(receive(&undertaker, 1).await.len(), 1, "what went back is no dead letter any more");
 }
 
 #[tokio::test]
 async fn a_blocking_group_waits_for_the_operator_and_goes_on_in_order() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "FIFO").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "FIFO").await.unwrap();
     group(&servers, 0, true, &["+retry.exhausted=block"]).await;
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     for (name, group) in [("a1", "a"), ("a2", "a"), ("b1", "b")] {
         let sent = Message::builder("orders").body(name).message_group(group).build();
         producer.send(sent).await.unwrap();
     }
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let deliveries = receive(&consumer, 3).await;
     for delivery in &deliveries {
         match body(delivery) {

@@ -7,23 +7,22 @@ use std::time::{Duration, Instant};
 
 use kerolox_client::Address;
 use kerolox_client::admin::wire;
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{Cluster, ServerProcess};
 use kerolox_proto::v2::{self, Code};
 
-use crate::replication::{group, in_sync, master};
 use crate::support::{
-    NO_CHECKS, PATIENCE, QUEUES, Servers, code, consume, eventually, expect_nothing, from_client, raw,
-    resource,
+    NO_CHECKS, PATIENCE, QUEUES, code, consume, eventually, expect_nothing, from_client, group, in_sync,
+    master, raw, resource, standalone,
 };
 
 /// Orders are told apart by their keys, for longer than a test takes.
 const REMEMBERING: [&str; 2] = ["+dedup=key", "+dedup.window=1h"];
 
-async fn create_topic(servers: &Servers, topic: &str, attributes: &[&str]) {
+async fn create_topic(servers: &Cluster, topic: &str, attributes: &[&str]) {
     create_at(servers, &servers.brokers[0], topic, attributes).await;
 }
 
-async fn create_at(servers: &Servers, broker: &ServerProcess, topic: &str, attributes: &[&str]) {
+async fn create_at(servers: &Cluster, broker: &ServerProcess, topic: &str, attributes: &[&str]) {
     let request = wire::UpdateTopicRequest {
         name: topic.to_owned(),
         read_queues: Some(QUEUES),
@@ -85,9 +84,9 @@ async fn end(
 
 #[tokio::test]
 async fn a_repeat_has_the_first_ones_answer_until_its_window_is_over() {
-    let servers = Servers::standalone(&[]);
+    let servers = standalone(&[]);
     create_topic(&servers, "orders", &["+dedup=id", "+dedup.window=4s"]).await;
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let broker = &servers.brokers[0];
     let started = Instant::now();
     let address = broker.address().unwrap();
@@ -117,10 +116,10 @@ async fn a_repeat_has_the_first_ones_answer_until_its_window_is_over() {
 
 #[tokio::test]
 async fn a_business_key_is_free_again_when_its_transaction_was_rolled_back() {
-    let servers = Servers::standalone(&NO_CHECKS);
+    let servers = standalone(&NO_CHECKS);
     create_topic(&servers, "payments", &["+message.type=TRANSACTION", "+dedup=key", "+dedup.window=1h"])
         .await;
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     let broker = &servers.brokers[0];
     let transactional = |id: &str| message("payments", id, &["order-1"], v2::MessageType::Transaction);
     let half = |id: &'static str| send_one(broker, transactional(id));
@@ -148,7 +147,7 @@ struct Storm {
 impl Storm {
     const PRODUCERS: usize = 4;
 
-    fn begin(servers: &Servers) -> Self {
+    fn begin(servers: &Cluster) -> Self {
         let addresses: Vec<String> =
             servers.brokers.iter().map(|broker| broker.address().unwrap().to_owned()).collect();
         let stop = Arc::new(AtomicBool::new(false));
@@ -158,7 +157,7 @@ impl Storm {
     }
 
     /// Ends it; `asked` is to have one copy of each order then.
-    async fn end(self, servers: &Servers, asked: &ServerProcess) {
+    async fn end(self, servers: &Cluster, asked: &ServerProcess) {
         self.stop.store(true, Ordering::Relaxed);
         let mut sent = BTreeSet::new();
         for producer in self.producers {
@@ -200,7 +199,7 @@ async fn repeat(number: usize, addresses: Vec<String>, stop: Arc<AtomicBool>) ->
 /// The broker is killed again and again, and loses its index.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_repeats_over_kills_yields_one_copy_of_each() {
-    let mut servers = Servers::standalone(&[]);
+    let mut servers = standalone(&[]);
     create_topic(&servers, "orders", &REMEMBERING).await;
     let storm = Storm::begin(&servers);
     for life in 0..4 {
@@ -244,7 +243,7 @@ async fn try_send(address: &str, message: v2::Message) -> Option<v2::SendResultE
 /// What is remembered is the parent's: a repeat is one in whichever lite topic it is sent to.
 #[tokio::test]
 async fn a_parent_of_lite_topics_takes_each_message_once() {
-    let mut servers = Servers::standalone(&[]);
+    let mut servers = standalone(&[]);
     create_topic(&servers, "sessions", &["+message.type=LITE", "+dedup=id"]).await;
     let lite = |name: &str, id: &str| {
         let mut message = message("sessions", id, &[], v2::MessageType::Lite);
@@ -261,7 +260,7 @@ async fn a_parent_of_lite_topics_takes_each_message_once() {
     servers.brokers[0].start().unwrap();
     let broker = &servers.brokers[0];
     send_one(broker, lite("b", "3")).await;
-    let consumer = servers.consumer("agents", "sessions").await;
+    let consumer = servers.consumer("agents", "sessions").await.unwrap();
     let subscribe = v2::SyncLiteSubscriptionRequest {
         topic: resource("sessions"),
         group: resource("agents"),

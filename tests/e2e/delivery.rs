@@ -8,16 +8,18 @@ use kerolox_client::admin::wire;
 use kerolox_client::{Address, Client, FilterExpression, Resolution};
 use kerolox_proto::v2::Code;
 
+use kerolox_harness::Cluster;
+
 use crate::support::{
-    INVISIBLE, PATIENCE, Servers, body, consume, expect_nothing, message, receive_one, refusal,
+    INVISIBLE, PATIENCE, body, cluster_of, consume, expect_nothing, message, receive_one, refusal, standalone,
 };
 
-async fn update_group(servers: &Servers, request: wire::UpdateGroupRequest) {
+async fn update_group(servers: &Cluster, request: wire::UpdateGroupRequest) {
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     servers.client().admin().broker(&address).update_group(request).await.unwrap();
 }
 
-async fn set_perm(servers: &Servers, topic: &str, perm: u32) {
+async fn set_perm(servers: &Cluster, topic: &str, perm: u32) {
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let request = wire::UpdateTopicRequest { name: topic.into(), perm: Some(perm), ..Default::default() };
     servers.client().admin().broker(&address).update_topic(request).await.unwrap();
@@ -26,12 +28,12 @@ async fn set_perm(servers: &Servers, topic: &str, perm: u32) {
 #[tokio::test]
 async fn the_members_of_a_group_share_the_messages() {
     const MESSAGES: usize = 300;
-    let servers = Servers::cluster(1, &["broker-a", "broker-b"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &["broker-a", "broker-b"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     let mut members = Vec::new();
     for _ in 0..3 {
-        let consumer = servers.consumer("billing", "orders").await;
+        let consumer = servers.consumer("billing", "orders").await.unwrap();
         members.push(tokio::spawn(async move {
             let (mut received, mut empty) = (Vec::new(), 0);
             // Two polls reach both brokers; four in a row without any message mean the end.
@@ -62,9 +64,9 @@ async fn the_members_of_a_group_share_the_messages() {
 
 #[tokio::test]
 async fn a_waiting_consumer_gets_a_message_at_once() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
-    servers.create_topic("payments", "TRANSACTION").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let producer = servers
         .client()
         .producer()
@@ -100,10 +102,10 @@ async fn a_waiting_consumer_gets_a_message_at_once() {
 
 #[tokio::test]
 async fn a_poll_that_the_consumer_gave_up_takes_no_message_away() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
-    let consumer = Arc::new(servers.consumer("billing", "orders").await);
+    let consumer = Arc::new(servers.consumer("billing", "orders").await.unwrap());
     let given_up = tokio::spawn({
         let consumer = Arc::clone(&consumer);
         async move { consumer.receive(1, INVISIBLE).await.map(|received| received.len()) }
@@ -118,8 +120,8 @@ async fn a_poll_that_the_consumer_gave_up_takes_no_message_away() {
 
 #[tokio::test]
 async fn a_group_starts_where_it_was_told_and_stops_when_it_is_disabled() {
-    let servers = Servers::standalone(&[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = standalone(&[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     producer.send(message("orders", "old")).await.unwrap();
     let from_now_on = wire::UpdateGroupRequest {
@@ -128,11 +130,11 @@ async fn a_group_starts_where_it_was_told_and_stops_when_it_is_disabled() {
         ..Default::default()
     };
     update_group(&servers, from_now_on).await;
-    let late = servers.consumer("late", "orders").await;
+    let late = servers.consumer("late", "orders").await.unwrap();
     expect_nothing(&late).await;
     producer.send(message("orders", "new")).await.unwrap();
     assert_eq!(consume(&late, 1).await, ["new"]);
-    let early = servers.consumer("early", "orders").await;
+    let early = servers.consumer("early", "orders").await.unwrap();
     assert_eq!(consume(&early, 2).await, ["new", "old"]);
 
     let enable = |enable| wire::UpdateGroupRequest {
@@ -150,7 +152,7 @@ async fn a_group_starts_where_it_was_told_and_stops_when_it_is_disabled() {
 
 #[tokio::test]
 async fn a_group_as_rocketmq_makes_it_misses_nothing_that_was_sent_before_it_came() {
-    let servers = Servers::cluster(1, &["broker-a", "broker-b"], &[]);
+    let servers = cluster_of(1, &["broker-a", "broker-b"], &[]);
     let ns = servers.access_points();
     crate::mqadmin::table(&format!("updateTopic -n {ns} -c DefaultCluster -t orders -r 2 -w 2"));
     // What RocketMQ's tools send when nobody says anything.
@@ -160,16 +162,16 @@ async fn a_group_as_rocketmq_makes_it_misses_nothing_that_was_sent_before_it_cam
     for body in &sent {
         producer.send(message("orders", body)).await.unwrap();
     }
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(consume(&consumer, sent.len()).await, sent);
 }
 
 #[tokio::test]
 async fn permissions_and_queues_of_a_topic_can_be_changed_while_it_is_used() {
-    let servers = Servers::standalone(&[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = standalone(&[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     producer.send(message("orders", "before")).await.unwrap();
 
     set_perm(&servers, "orders", 4).await;
@@ -211,9 +213,9 @@ async fn permissions_and_queues_of_a_topic_can_be_changed_while_it_is_used() {
 #[tokio::test]
 async fn namespaces_keep_equal_names_apart() {
     let flags = ["--transaction-first-check", "1s", "--transaction-check-interval", "1s"];
-    let servers = Servers::cluster(1, &["broker-a"], &flags);
+    let servers = cluster_of(1, &["broker-a"], &flags);
     for topic in ["orders", "tenant%orders"] {
-        servers.create_topic(topic, "TRANSACTION").await;
+        servers.create_topic(topic, "TRANSACTION").await.unwrap();
     }
     let tenant = Client::builder(servers.access_points()).namespace("tenant").build().unwrap();
     let producer = tenant
@@ -237,6 +239,6 @@ async fn namespaces_keep_equal_names_apart() {
     let delivery = receive_one(&consumer).await;
     assert_eq!((delivery.message().topic(), body(&delivery)), ("orders", "checked back"));
     consumer.ack(&delivery).await.unwrap();
-    let outside = servers.consumer("billing", "orders").await;
+    let outside = servers.consumer("billing", "orders").await.unwrap();
     expect_nothing(&outside).await;
 }

@@ -7,7 +7,9 @@ use kerolox_client::Resolution;
 use serde_json::{Value, json};
 
 use crate::mqadmin::{failure, json, table};
-use crate::support::{NO_CHECKS, PATIENCE, Servers, consume, eventually, expect_nothing, message};
+use crate::support::{
+    NO_CHECKS, PATIENCE, cluster_of, consume, eventually, expect_nothing, message, standalone,
+};
 use crate::transactions::{CHECKS_EVERY_SECOND, producer};
 
 /// The transactions that a command shows, of all brokers.
@@ -23,8 +25,8 @@ fn message_ids(transactions: &[Value]) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transactions_are_listed_and_settled_by_hand() {
-    let servers = Servers::cluster(1, &["broker-a", "broker-b"], &NO_CHECKS);
-    servers.create_topic("payments", "TRANSACTION").await;
+    let servers = cluster_of(1, &["broker-a", "broker-b"], &NO_CHECKS);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let ns = servers.access_points();
     let producer = producer(&servers, |_| Resolution::Unknown).await;
     let mut sent = Vec::new();
@@ -63,7 +65,7 @@ async fn transactions_are_listed_and_settled_by_hand() {
     let (code, said) = failure(&format!("transaction rollback -n {ns} {first}"));
     assert!(code == 1 && said.contains("was committed before"), "{code} {said}");
     table(&format!("transaction rollback -n {ns} {second} --by bob"));
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["one"]);
     expect_nothing(&consumer).await;
 
@@ -106,9 +108,8 @@ async fn transactions_are_listed_and_settled_by_hand() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_whole_story_of_a_transaction_is_told_over_a_restart() {
-    let mut servers =
-        Servers::standalone(&[&CHECKS_EVERY_SECOND[..], &["--transaction-check-max", "2"]].concat());
-    servers.create_topic("payments", "TRANSACTION").await;
+    let mut servers = standalone(&[&CHECKS_EVERY_SECOND[..], &["--transaction-check-max", "2"]].concat());
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let ns = servers.access_points();
     let asked = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&asked);
@@ -117,7 +118,7 @@ async fn the_whole_story_of_a_transaction_is_told_over_a_restart() {
         Resolution::Unknown
     })
     .await;
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     let transaction = producer.send_in_transaction(message("payments", "told")).await.unwrap();
     let show = format!("transaction show -n {ns} -i {}", transaction.message_id());
     eventually("it is parked", PATIENCE, || async { json(&show)["state"] == "parked" }).await;
@@ -166,7 +167,7 @@ async fn the_whole_story_of_a_transaction_is_told_over_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_has_checks_of_its_own_and_an_age_that_decides() {
-    let servers = Servers::standalone(&NO_CHECKS);
+    let servers = standalone(&NO_CHECKS);
     let ns = servers.access_points();
     let address = servers.brokers[0].address().unwrap();
     for (topic, attributes) in [

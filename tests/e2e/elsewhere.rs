@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Resolution};
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{Cluster, ServerProcess};
 use kerolox_proto::v2::receive_message_response::Content;
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::telemetry_command::Command;
@@ -16,7 +16,7 @@ use tonic::{Request, Streaming};
 
 use crate::relay::{A, B, Raw, end, end_of, send};
 use crate::support::{
-    NO_CHECKS, PATIENCE, Servers, code, consume, eventually, expect_nothing, from_client, raw, resource,
+    NO_CHECKS, PATIENCE, cluster_of, code, consume, eventually, expect_nothing, from_client, raw, resource,
 };
 use crate::transactions::{CHECKS_EVERY_SECOND, producer, undecided};
 
@@ -73,16 +73,16 @@ impl Listener {
     }
 }
 
-async fn two_brokers(flags: &[&str]) -> Servers {
-    let servers = Servers::cluster(1, &[A, B], flags);
-    servers.create_topic("payments", "TRANSACTION").await;
+async fn two_brokers(flags: &[&str]) -> Cluster {
+    let servers = cluster_of(1, &[A, B], flags);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     servers
 }
 
 #[tokio::test]
 async fn a_producer_is_asked_wherever_it_listens() {
     let servers = two_brokers(&CHECKS_EVERY_SECOND).await;
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     let mut a = raw(&servers.brokers[0]).await;
     for (server, id) in
         [(&servers.nameservers[0], "1"), (&servers.brokers[1], "2"), (&servers.brokers[0], "3")]
@@ -119,8 +119,8 @@ async fn only_a_check_that_somebody_took_counts() {
 
 #[tokio::test]
 async fn a_producer_that_comes_back_to_its_broker_is_asked_at_once() {
-    let servers = Servers::cluster(1, &[A], &CHECKS_EVERY_SECOND);
-    servers.create_topic("payments", "TRANSACTION").await;
+    let servers = cluster_of(1, &[A], &CHECKS_EVERY_SECOND);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let mut a = raw(&servers.brokers[0]).await;
     let half = send(&mut a, "payments", "1", v2::MessageType::Transaction).await;
     // Long enough for the pauses between two tries to grow.
@@ -131,7 +131,7 @@ async fn a_producer_that_comes_back_to_its_broker_is_asked_at_once() {
 
 #[tokio::test]
 async fn the_rust_client_answers_a_broker_that_it_does_not_know() {
-    let servers = Servers::cluster(1, &[A, B], &CHECKS_EVERY_SECOND);
+    let servers = cluster_of(1, &[A, B], &CHECKS_EVERY_SECOND);
     let create = async |broker: &ServerProcess| {
         let request = wire::UpdateTopicRequest {
             name: "payments".to_owned(),
@@ -147,7 +147,7 @@ async fn the_rust_client_answers_a_broker_that_it_does_not_know() {
     create(&servers.brokers[1]).await;
     let mut b = raw(&servers.brokers[1]).await;
     send(&mut b, "payments", "1", v2::MessageType::Transaction).await;
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["1"]);
 }
 
@@ -188,12 +188,12 @@ async fn heartbeat(server: &mut Raw, client: &str) {
 
 /// A nameserver and a broker that forgets silent clients after `expiry`; "orders" holds one message, which "holder" received
 /// through the nameserver.
-async fn one_message_held(folder: &tempfile::TempDir, expiry: &str) -> Servers {
+async fn one_message_held(folder: &tempfile::TempDir, expiry: &str) -> Cluster {
     let config = folder.path().join("broker.toml");
     std::fs::write(&config, format!("[clients]\nexpiry = {expiry:?}\n")).unwrap();
     let flags = [&NO_CHECKS[..], &["--config", config.to_str().unwrap()]].concat();
-    let servers = Servers::cluster(1, &[A], &flags);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &[A], &flags);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let mut nameserver = raw(&servers.nameservers[0]).await;
     send(&mut nameserver, "orders", "1", v2::MessageType::Normal).await;
     assert_eq!(receive_and_hold(&mut nameserver, "holder").await, 1);
@@ -235,9 +235,9 @@ async fn a_goodbye_at_the_nameserver_gives_back_what_a_broker_handed_out() {
 
 #[tokio::test]
 async fn clients_without_a_stream_go_on_after_a_restart_of_their_broker() {
-    let mut servers = Servers::cluster(1, &[A], &CHECKS_EVERY_SECOND);
+    let mut servers = cluster_of(1, &[A], &CHECKS_EVERY_SECOND);
     for (topic, kind) in [("orders", "NORMAL"), ("payments", "TRANSACTION")] {
-        servers.create_topic(topic, kind).await;
+        servers.create_topic(topic, kind).await.unwrap();
     }
     let mut a = raw(&servers.brokers[0]).await;
     let listener = Listener::open(&mut a).await;
@@ -259,6 +259,6 @@ async fn clients_without_a_stream_go_on_after_a_restart_of_their_broker() {
         received += receive_and_hold(&mut a, "holder").await;
     }
     assert_eq!(received, 2);
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["3"]);
 }

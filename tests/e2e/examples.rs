@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerolox_client::{Delivery, FilterExpression, Message, Producer, PushConsumer, Resolution, Verdict};
-use kerolox_harness::{ServerProcess, built_program};
+use kerolox_harness::{Cluster, ServerProcess, built_program};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::mqadmin::json;
-use crate::replication;
-use crate::support::{NO_CHECKS, Servers, message};
+use crate::support::{NO_CHECKS, create, group, master, message, standalone, start_broker};
 
 /// Longest that an example may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -77,7 +76,7 @@ fn of_readme() -> Vec<Vec<String>> {
 }
 
 /// A consumer that is connected and takes everything.
-async fn listener(servers: &Servers, group: &str, topic: &str) -> PushConsumer {
+async fn listener(servers: &Cluster, group: &str, topic: &str) -> PushConsumer {
     let consumer = servers.client().push_consumer(group).subscribe(topic, FilterExpression::all());
     consumer.start(|_: Arc<Delivery>| std::future::ready(Verdict::Done)).await.unwrap()
 }
@@ -95,17 +94,17 @@ async fn each_line_of_the_readme_runs_as_printed() {
     for lines in blocks {
         let is_standalone = lines.iter().any(|line| line.contains("127.0.0.1:8081"));
         let mut servers = match is_standalone {
-            true => Servers::standalone(&[]),
-            false => replication::group(3, &[], &[]).await,
+            true => standalone(&[]),
+            false => group(3, &[], &[]).await,
         };
         let ns = servers.access_points();
         if lines.iter().any(|line| line.contains("broker-b")) {
-            servers.start_broker_with("broker-b", &["--nameserver", &ns], &[]);
+            start_broker(&mut servers, "broker-b", &["--nameserver", &ns]);
         }
         let mut known = (String::new(), String::new());
         let mut listening = None;
         if lines.iter().any(|line| line.contains(" ID") || line.contains("CLIENT")) {
-            replication::create(&servers, "watched", "NORMAL").await;
+            create(&servers, "watched", "NORMAL").await;
             let producer = servers.client().producer().start().await.unwrap();
             known.0 = producer.send(message("watched", "x")).await.unwrap().message_id;
             listening = Some(listener(&servers, "shipping", "watched").await);
@@ -126,7 +125,7 @@ async fn each_line_of_the_readme_runs_as_printed() {
 
 /// What the examples of the help are about: topics, groups, messages of each kind, files and who is connected.
 struct World {
-    servers: Servers,
+    servers: Cluster,
     ns: String,
     reader: Reader,
     message: String,
@@ -138,9 +137,9 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let mut servers = replication::group(3, &NO_CHECKS, &[]).await;
+        let mut servers = group(3, &NO_CHECKS, &[]).await;
         let ns = servers.access_points();
-        servers.start_broker_with("broker-b", &["--nameserver", &ns], &[]);
+        start_broker(&mut servers, "broker-b", &["--nameserver", &ns]);
         let reader = Reader::new(ns.clone());
         for (topic, kind) in
             [("orders", "NORMAL"), ("payments", "TRANSACTION"), ("later", "DELAY"), ("sessions", "LITE")]
@@ -179,7 +178,7 @@ impl World {
 
     /// Fills in what a reader has to, in the example of a command.
     async fn filled(&self, command: &str, example: &str) -> String {
-        let master = replication::master(&self.servers).await;
+        let master = master(&self.servers).await;
         let mut line = format!("mqadmin {command} {example}")
             .replace("127.0.0.1:9876", &self.ns)
             .replace("127.0.0.1:8081", self.servers.brokers[master].address().unwrap())

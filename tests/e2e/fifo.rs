@@ -8,13 +8,14 @@ use kerolox_core::slots::{queue_of, slot_of};
 use kerolox_proto::v2::{self, receive_message_response::Content};
 use tokio_stream::StreamExt as _;
 
-use crate::replication;
+use kerolox_harness::Cluster;
+
 use crate::support::{
-    INVISIBLE, INVISIBLE_MIN, NO_CHECKS, PATIENCE, Servers, bodies, body, eventually, expect_nothing,
-    from_client, raw, receive, resource,
+    INVISIBLE, INVISIBLE_MIN, NO_CHECKS, PATIENCE, bodies, body, cluster_of, create, eventually,
+    expect_nothing, from_client, group, master, raw, receive, resource,
 };
 
-pub(crate) async fn ordered_group(servers: &Servers, name: &str) {
+pub(crate) async fn ordered_group(servers: &Cluster, name: &str) {
     for broker in &servers.brokers {
         let address: Address = broker.address().unwrap().parse().unwrap();
         let request =
@@ -29,8 +30,8 @@ fn ordered(group: &str, body: &str) -> Message {
 
 #[tokio::test]
 async fn a_message_group_is_delivered_in_order_and_does_not_hold_up_others() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "FIFO").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "FIFO").await.unwrap();
     ordered_group(&servers, "billing").await;
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     for number in 1..=3 {
@@ -38,8 +39,8 @@ async fn a_message_group_is_delivered_in_order_and_does_not_hold_up_others() {
             producer.send(ordered(group, &format!("{group}{number}"))).await.unwrap();
         }
     }
-    let consumer = servers.consumer("billing", "orders").await;
-    let other = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
+    let other = servers.consumer("billing", "orders").await.unwrap();
     // One consumer holds the front of one group: nobody gets the rest of that group, everybody the other one.
     let first = consumer.receive(1, Duration::from_secs(60)).await.unwrap().remove(0);
     let (slow, quick) = if body(&first) == "a1" { ("a", "b") } else { ("b", "a") };
@@ -71,14 +72,14 @@ async fn receive_one_of(consumer: &kerolox_client::SimpleConsumer, max: usize) -
 
 #[tokio::test]
 async fn order_outlives_a_crash_of_the_broker() {
-    let mut servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "FIFO").await;
+    let mut servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "FIFO").await.unwrap();
     ordered_group(&servers, "billing").await;
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     for number in 1..=4 {
         producer.send(ordered("a", &format!("a{number}"))).await.unwrap();
     }
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let batch = receive(&consumer, 4).await;
     assert_eq!(batch.iter().map(body).collect::<Vec<_>>(), ["a1", "a2", "a3", "a4"]);
     consumer.ack(&batch[0]).await.unwrap();
@@ -87,7 +88,7 @@ async fn order_outlives_a_crash_of_the_broker() {
     consumer.change_invisible(&mut third, Duration::ZERO).await.unwrap();
     servers.brokers[0].kill().unwrap();
     servers.brokers[0].start().unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let again = receive(&consumer, 2).await;
     assert_eq!(again.iter().map(body).collect::<Vec<_>>(), ["a2", "a3"]);
     assert_eq!(again.iter().map(|delivery| delivery.attempt()).collect::<Vec<_>>(), [1, 2]);
@@ -115,8 +116,8 @@ enum Trouble {
 }
 
 /// a1 comes again, alone; a4 and a5, which are new, wait until it is done.
-async fn nothing_new_comes_beside_a1(mut servers: Servers, trouble: Trouble) {
-    let master = if trouble == Trouble::Failover { replication::master(&servers).await } else { 0 };
+async fn nothing_new_comes_beside_a1(mut servers: Cluster, trouble: Trouble) {
+    let master = if trouble == Trouble::Failover { master(&servers).await } else { 0 };
     let at: Address = servers.brokers[master].address().unwrap().parse().unwrap();
     let request =
         wire::UpdateGroupRequest { name: "billing".to_owned(), fifo: Some(true), ..Default::default() };
@@ -129,13 +130,13 @@ async fn nothing_new_comes_beside_a1(mut servers: Servers, trouble: Trouble) {
         }
     };
     send(1..=3).await;
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let mut first = Vec::new();
     while first.is_empty() {
         first = consumer.receive(16, INVISIBLE_MIN).await.unwrap();
     }
     assert_eq!(first.iter().map(body).collect::<Vec<_>>(), ["a1", "a2", "a3"], "{trouble:?}");
-    let crash = |servers: &mut Servers| {
+    let crash = |servers: &mut Cluster| {
         servers.brokers[0].kill().unwrap();
         servers.brokers[0].start().unwrap();
     };
@@ -152,8 +153,10 @@ async fn nothing_new_comes_beside_a1(mut servers: Servers, trouble: Trouble) {
         Trouble::Failover => servers.brokers[master].kill().unwrap(),
     }
     send(4..=5).await;
-    let (one, other) =
-        (servers.consumer("billing", "orders").await, servers.consumer("billing", "orders").await);
+    let (one, other) = (
+        servers.consumer("billing", "orders").await.unwrap(),
+        servers.consumer("billing", "orders").await.unwrap(),
+    );
     let next = async || {
         let mut batch = Vec::new();
         let found = async || {
@@ -174,8 +177,8 @@ async fn nothing_new_comes_beside_a1(mut servers: Servers, trouble: Trouble) {
 #[tokio::test]
 async fn nothing_new_of_a_message_group_comes_beside_what_is_repeated() {
     for trouble in [Trouble::PutOff, Trouble::Silence] {
-        let servers = Servers::cluster(1, &["broker-a"], &[]);
-        servers.create_topic("orders", "FIFO").await;
+        let servers = cluster_of(1, &["broker-a"], &[]);
+        servers.create_topic("orders", "FIFO").await.unwrap();
         nothing_new_comes_beside_a1(servers, trouble).await;
     }
 }
@@ -183,23 +186,23 @@ async fn nothing_new_of_a_message_group_comes_beside_what_is_repeated() {
 #[tokio::test]
 async fn nothing_new_of_a_message_group_comes_beside_what_is_repeated_after_a_crash() {
     for trouble in [Trouble::Crash, Trouble::CrashBefore] {
-        let servers = Servers::cluster(1, &["broker-a"], &[]);
-        servers.create_topic("orders", "FIFO").await;
+        let servers = cluster_of(1, &["broker-a"], &[]);
+        servers.create_topic("orders", "FIFO").await.unwrap();
         nothing_new_comes_beside_a1(servers, trouble).await;
     }
 }
 
 #[tokio::test]
 async fn nothing_new_of_a_message_group_comes_beside_what_is_repeated_after_a_failover() {
-    let servers = replication::group(3, &[], &[]).await;
-    replication::create(&servers, "orders", "FIFO").await;
+    let servers = group(3, &[], &[]).await;
+    create(&servers, "orders", "FIFO").await;
     nothing_new_comes_beside_a1(servers, Trouble::Failover).await;
 }
 
 #[tokio::test]
 async fn a_repeated_receive_gets_the_same_messages() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "FIFO").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "FIFO").await.unwrap();
     ordered_group(&servers, "billing").await;
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     for number in 1..=3 {
@@ -240,8 +243,8 @@ async fn a_repeated_receive_gets_the_same_messages() {
 
 #[tokio::test]
 async fn members_with_different_filters_lose_nothing() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let selective = async |tag: &str| {
         servers
             .client()
@@ -267,13 +270,13 @@ async fn members_with_different_filters_lose_nothing() {
 }
 
 /// Slots of "orders" on the first broker that have not moved to the queue where its number of queues puts them.
-async fn moving_slots(servers: &Servers) -> u32 {
+async fn moving_slots(servers: &Cluster) -> u32 {
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let request = wire::DescribeTopicRequest { name: "orders".to_owned() };
     servers.client().admin().broker(&address).describe_topic(request).await.unwrap().moving_slots
 }
 
-async fn set_queues(servers: &Servers, queues: u32) {
+async fn set_queues(servers: &Cluster, queues: u32) {
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let request = wire::UpdateTopicRequest {
         name: "orders".to_owned(),
@@ -290,11 +293,11 @@ fn group_of(queue: u32) -> String {
 
 #[tokio::test]
 async fn message_groups_stay_in_order_when_a_topic_gets_more_queues() {
-    let mut servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "FIFO").await;
+    let mut servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "FIFO").await.unwrap();
     set_queues(&servers, 1).await;
     ordered_group(&servers, "billing").await;
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     expect_nothing(&consumer).await;
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     let (moves, stays) = (group_of(5), group_of(0));
@@ -312,7 +315,7 @@ async fn message_groups_stay_in_order_when_a_topic_gets_more_queues() {
     servers.brokers[0].start().unwrap();
     assert_ne!(moving_slots(&servers).await, 0);
     send(&moves, 2).await;
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let mut received = Vec::new();
     while received.len() < 3 {
         for delivery in consumer.receive(8, Duration::from_secs(60)).await.unwrap() {
@@ -330,8 +333,8 @@ async fn message_groups_stay_in_order_when_a_topic_gets_more_queues() {
 
 #[tokio::test]
 async fn half_messages_take_their_place_in_the_order_when_they_are_committed() {
-    let servers = Servers::cluster(1, &["broker-a"], &NO_CHECKS);
-    servers.create_topic("orders", "MIXED").await;
+    let servers = cluster_of(1, &["broker-a"], &NO_CHECKS);
+    servers.create_topic("orders", "MIXED").await.unwrap();
     ordered_group(&servers, "billing").await;
     let producer = servers.client().producer().topic("orders");
     let checker = |half: &HalfMessage| -> Resolution { panic!("asked about {half:?}") };
@@ -342,7 +345,7 @@ async fn half_messages_take_their_place_in_the_order_when_they_are_committed() {
     first.commit().await.unwrap();
     second.commit().await.unwrap();
     producer.send(ordered("a", "a4")).await.unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let batch = receive(&consumer, 4).await;
     assert_eq!(batch.iter().map(body).collect::<Vec<_>>(), ["a1", "a2", "a3", "a4"]);
     assert!(batch.iter().all(|delivery| delivery.message().message_group() == Some("a")));

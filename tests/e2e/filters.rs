@@ -8,9 +8,13 @@ use kerolox_proto::v2::telemetry_command::Command;
 use kerolox_proto::v2::{self, Code, FilterType};
 use tokio_stream::StreamExt as _;
 
-use crate::support::{Servers, body, code, consume, expect_nothing, from_client, raw, receive, resource};
+use kerolox_harness::Cluster;
 
-async fn selective(servers: &Servers, group: &str, filter: FilterExpression) -> SimpleConsumer {
+use crate::support::{
+    body, cluster_of, code, consume, expect_nothing, from_client, raw, receive, resource, standalone,
+};
+
+async fn selective(servers: &Cluster, group: &str, filter: FilterExpression) -> SimpleConsumer {
     servers
         .client()
         .simple_consumer(group)
@@ -33,8 +37,8 @@ fn order(body: &str, amount: &str, country: &str) -> Message {
 
 #[tokio::test]
 async fn sql_filters_choose_by_properties() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     for (body, amount, country) in
         [("small", "5", "de"), ("large", "1500.50", "de"), ("foreign", "90", "fr"), ("odd", "many", "de")]
@@ -59,8 +63,8 @@ async fn sql_filters_choose_by_properties() {
 
 #[tokio::test]
 async fn a_wrong_expression_is_refused_with_its_place() {
-    let servers = Servers::standalone(&[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = standalone(&[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let mut client = raw(&servers.brokers[0]).await;
     for (kind, expression, place) in
         [(FilterType::Sql, "amount > 'x'", "position 9"), (FilterType::Tag, " || || ", "no tag")]

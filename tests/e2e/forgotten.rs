@@ -3,23 +3,22 @@
 use std::path::Path;
 use std::time::Duration;
 
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{Cluster, ServerProcess};
 use kerolox_proto::kerolox::{DescribeGroupsRequest, ElectMasterRequest, GroupDescription};
 
-use crate::replication::{controller, create, group, in_sync, master};
-use crate::support::{PATIENCE, Servers, consume, eventually, message};
+use crate::support::{PATIENCE, consume, create, eventually, group, in_sync, master, message};
 
 /// Messages that only some of the members have.
 const LATE: usize = 100;
 
-pub(crate) async fn description(servers: &Servers) -> Option<GroupDescription> {
-    let answer = controller(servers).describe_groups(DescribeGroupsRequest::default()).await;
+pub(crate) async fn description(servers: &Cluster) -> Option<GroupDescription> {
+    let answer = servers.controller().describe_groups(DescribeGroupsRequest::default()).await;
     answer.ok()?.groups.into_iter().next()
 }
 
 /// A group of three that has acknowledged messages without its last member, which never ruled, and is down altogether. Tells which
 /// broker that is, and how many messages there are.
-pub(crate) async fn stale_group() -> (Servers, usize, usize) {
+pub(crate) async fn stale_group() -> (Cluster, usize, usize) {
     let mut servers = group(3, &[], &[]).await;
     create(&servers, "orders", "NORMAL").await;
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
@@ -49,7 +48,7 @@ pub(crate) async fn stale_group() -> (Servers, usize, usize) {
 }
 
 /// The controller says, with these words, that it waits for other members, and does.
-pub(crate) async fn nobody_is_elected(servers: &Servers, why: &str) {
+pub(crate) async fn nobody_is_elected(servers: &Cluster, why: &str) {
     let waits = async || description(servers).await.is_some_and(|group| group.waiting_for.contains(why));
     eventually("the controller says for whom it waits", PATIENCE, waits).await;
     // Longer than any timeout of an election.
@@ -59,9 +58,9 @@ pub(crate) async fn nobody_is_elected(servers: &Servers, why: &str) {
 }
 
 /// Takes a copy of the nameserver's folder, which stops for it, and waits until it has heard all members again.
-pub(crate) async fn copy_of_the_nameserver(servers: &mut Servers) {
+pub(crate) async fn copy_of_the_nameserver(servers: &mut Cluster) {
     servers.nameservers[0].kill().unwrap();
-    copy_folder(&servers.nameservers[0].data(), &servers.folder.path().join("copy"));
+    copy_folder(&servers.nameservers[0].data(), &servers.folder().join("copy"));
     servers.nameservers[0].start().unwrap();
     let heard_all = async || {
         let health = description(servers).await.map(|group| group.health).unwrap_or_default();
@@ -71,9 +70,9 @@ pub(crate) async fn copy_of_the_nameserver(servers: &mut Servers) {
 }
 
 /// Puts that copy in the place of the folder. The nameserver must not run.
-pub(crate) fn restore_copy(servers: &Servers) {
+pub(crate) fn restore_copy(servers: &Cluster) {
     std::fs::remove_dir_all(servers.nameservers[0].data()).unwrap();
-    copy_folder(&servers.folder.path().join("copy"), &servers.nameservers[0].data());
+    copy_folder(&servers.folder().join("copy"), &servers.nameservers[0].data());
 }
 
 /// Copies the files of a folder without folders.
@@ -93,8 +92,8 @@ fn confirmed(broker: &ServerProcess) -> u64 {
     file["confirmed"].as_u64().unwrap_or(0)
 }
 
-pub(crate) async fn expect_everything(servers: &Servers, sent: usize) {
-    let consumer = servers.consumer("billing", "orders").await;
+pub(crate) async fn expect_everything(servers: &Cluster, sent: usize) {
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let received = consume(&consumer, sent).await;
     let late = (0..LATE).map(|number| format!("late {number:03}"));
     assert!(
@@ -153,7 +152,7 @@ async fn nobody_gives_up_what_was_confirmed_without_an_operator() {
 }
 
 /// The other members start under a stale master: they refuse to cut, say so, and are not ready.
-pub(crate) async fn nobody_gives_anything_up(servers: &mut Servers, stale: usize) {
+pub(crate) async fn nobody_gives_anything_up(servers: &mut Cluster, stale: usize) {
     let others: Vec<usize> = (0..3).filter(|broker| *broker != stale).collect();
     for broker in &others {
         servers.brokers[*broker].begin().unwrap();
@@ -170,7 +169,7 @@ pub(crate) async fn nobody_gives_anything_up(servers: &mut Servers, stale: usize
 }
 
 /// The operator chooses a master, and accepts what is lost by that.
-pub(crate) async fn operator_takes(servers: &Servers, choose: impl FnOnce(&GroupDescription) -> u64) {
+pub(crate) async fn operator_takes(servers: &Cluster, choose: impl FnOnce(&GroupDescription) -> u64) {
     let group = description(servers).await.unwrap();
     let member = choose(&group);
     let state = group.state.unwrap();
@@ -183,7 +182,7 @@ pub(crate) async fn operator_takes(servers: &Servers, choose: impl FnOnce(&Group
     };
     // On a busy machine a member may be silent for a moment.
     eventually("the controller elects it", PATIENCE, async || {
-        match controller(servers).elect_master(request.clone()).await {
+        match servers.controller().elect_master(request.clone()).await {
             Ok(_) => true,
             Err(status) if status.message().contains("is not there") => false,
             Err(status) => panic!("{status:?}"),

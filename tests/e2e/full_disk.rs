@@ -6,21 +6,21 @@ use std::net::TcpStream;
 use std::process::Command;
 
 use kerolox_client::{Producer, SimpleConsumer};
-use kerolox_harness::SmallDisk;
+use kerolox_harness::{Cluster, SmallDisk};
 use kerolox_proto::v2;
 
 use crate::support::{
-    INVISIBLE_MIN, PATIENCE, Servers, broker, consume, eventually, expect_nothing, message, refusal,
+    GROUP, INVISIBLE_MIN, PATIENCE, consume, eventually, expect_nothing, message, plan, refusal,
+    standalone_with,
 };
 
 /// A standalone broker whose data lies on a disk of that size.
-fn on_disk(size: &str, environment: &[(&str, &str)]) -> (Servers, SmallDisk) {
-    let folder = tempfile::tempdir().unwrap();
-    let server = broker("broker-a", folder.path(), &["--standalone"]);
-    let mut server = environment.iter().fold(server, |server, (name, value)| server.env(name, value));
-    let disk = SmallDisk::mount(&server.data(), size).unwrap();
-    server.start().unwrap();
-    (Servers { nameservers: Vec::new(), brokers: vec![server], folder }, disk)
+fn on_disk(size: &str, settings: &[(&str, &str)]) -> Cluster {
+    plan().nameservers(0).group(GROUP, 1).settings(settings).small_disks(size).start().unwrap()
+}
+
+fn disk(servers: &Cluster) -> &SmallDisk {
+    servers.disk_of(&servers.brokers[0]).unwrap()
 }
 
 /// Sends until it is refused; the answer is how many were taken.
@@ -50,7 +50,7 @@ async fn empty(consumer: &SimpleConsumer, expected: usize) -> usize {
 /// Nobody looks at the disk in time: what refuses messages is the log itself.
 #[tokio::test]
 async fn a_disk_that_fills_between_two_looks_refuses_messages_and_lets_consumers_work_also_over_a_restart() {
-    let (mut servers, disk) = on_disk(
+    let mut servers = on_disk(
         "160m",
         &[
             ("KEROLOX_BROKER__LOG__PREALLOCATION", "4MiB"),
@@ -58,13 +58,13 @@ async fn a_disk_that_fills_between_two_looks_refuses_messages_and_lets_consumers
             ("KEROLOX_BROKER__RETENTION__CHECK_INTERVAL", "20s"),
         ],
     );
-    servers.create_topic("orders", "NORMAL").await;
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().start().await.unwrap();
-    let early = servers.consumer("early", "orders").await;
+    let early = servers.consumer("early", "orders").await.unwrap();
     for _ in 0..20 {
         producer.send(message("orders", &"x".repeat(50_000))).await.unwrap();
     }
-    disk.fill().unwrap();
+    disk(&servers).fill().unwrap();
     let sent = 20 + send_until_refused(&producer).await;
     assert_eq!(empty(&early, sent).await, sent, "consumers go on");
     let ready = servers.brokers[0].probe("/readyz").unwrap();
@@ -73,15 +73,15 @@ async fn a_disk_that_fills_between_two_looks_refuses_messages_and_lets_consumers
 
     // And a start finds the disk as it is.
     servers.brokers[0].stop().unwrap();
-    disk.fill().unwrap();
+    disk(&servers).fill().unwrap();
     servers.brokers[0].start().expect("a broker starts on a full disk");
-    let late = servers.consumer("late", "orders").await;
+    let late = servers.consumer("late", "orders").await.unwrap();
     assert_eq!(empty(&late, sent).await, sent);
-    expect_nothing(&servers.consumer("early", "orders").await).await;
+    expect_nothing(&servers.consumer("early", "orders").await.unwrap()).await;
     let producer = servers.client().producer().start().await.unwrap();
     assert_eq!(send_until_refused(&producer).await, 0);
 
-    disk.make_room().unwrap();
+    disk(&servers).make_room().unwrap();
     eventually("messages are taken again", PATIENCE * 3, async || {
         producer.send(message("orders", "there is room")).await.is_ok()
     })
@@ -89,31 +89,27 @@ async fn a_disk_that_fills_between_two_looks_refuses_messages_and_lets_consumers
     assert_eq!(consume(&late, 1).await, ["there is room"]);
     servers.brokers[0].kill().unwrap();
     servers.brokers[0].start().unwrap();
-    expect_nothing(&servers.consumer("late", "orders").await).await;
+    expect_nothing(&servers.consumer("late", "orders").await.unwrap()).await;
 }
 
 #[tokio::test]
 async fn a_small_disk_is_enough_and_little_of_it_is_used() {
-    let (servers, disk) = on_disk("320m", &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = on_disk("320m", &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().start().await.unwrap();
     producer.send(message("orders", "one")).await.unwrap();
-    assert_eq!(consume(&servers.consumer("billing", "orders").await, 1).await, ["one"]);
-    let free = kerolox_log::fs::free_bytes(disk.path()).unwrap();
+    assert_eq!(consume(&servers.consumer("billing", "orders").await.unwrap(), 1).await, ["one"]);
+    let free = kerolox_log::fs::free_bytes(disk(&servers).path()).unwrap();
     assert!(free > 240 << 20, "{free} of 320 MiB are left");
 }
 
 /// Strangers hold every descriptor that the process may have; the log and the index have some of their own.
 #[tokio::test]
 async fn connections_that_use_up_all_descriptors_do_not_keep_the_log_from_growing() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut server =
-        broker("broker-a", folder.path(), &["--standalone"]).env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "1MiB");
-    server.start().unwrap();
-    let servers = Servers { nameservers: Vec::new(), brokers: vec![server], folder };
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = standalone_with(&[], &[("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "1MiB")]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().start().await.unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     producer.send(message("orders", "connected")).await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["connected"]);
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use kerolox_client::Message;
 use kerolox_harness::{HealthProbe, ServerProcess, built_program};
 
-use crate::support::{Servers, body, broker, consume, message, receive_one, refusal};
+use crate::support::{body, broker, cluster_of, consume, message, receive_one, refusal, standalone};
 
 fn ready(server: &ServerProcess) -> HealthProbe {
     server.probe("/readyz").unwrap()
@@ -13,7 +13,7 @@ fn ready(server: &ServerProcess) -> HealthProbe {
 
 #[tokio::test]
 async fn servers_are_alive_and_ready() {
-    let mut servers = Servers::cluster(1, &["broker-a"], &[]);
+    let mut servers = cluster_of(1, &["broker-a"], &[]);
     for server in [&servers.nameservers[0], &servers.brokers[0]] {
         let alive = server.probe("/healthz").unwrap();
         assert!(alive.status == 200 && alive.body.contains("\"runtime\""), "{alive:?}");
@@ -38,17 +38,17 @@ fn limited(folder: &Path) -> ServerProcess {
 
 #[tokio::test]
 async fn a_failed_write_is_sticky_and_health_says_so() {
-    let mut servers = Servers::standalone(&[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let mut servers = standalone(&[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     servers.brokers[0].stop().unwrap();
-    let mut limited = limited(servers.folder.path());
+    let mut limited = limited(servers.folder());
     limited.start().unwrap();
     servers.brokers[0] = limited;
     let broker = &servers.brokers[0];
     assert_eq!(ready(broker).status, 200);
     let producer = servers.client().producer().start().await.unwrap();
     producer.send(message("orders", "first")).await.unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["first"]);
     producer.send(message("orders", "kept")).await.unwrap();
 
@@ -65,7 +65,7 @@ async fn a_failed_write_is_sticky_and_health_says_so() {
     // What was acknowledged is readable all the same, and the next start writes again.
     assert_eq!(body(&receive_one(&consumer).await), "kept");
     servers.brokers[0].stop().unwrap();
-    let mut unlimited = self::broker("broker-a", servers.folder.path(), &["--standalone"]);
+    let mut unlimited = self::broker("broker-a", servers.folder(), &["--standalone"]);
     unlimited.start().unwrap();
     servers.brokers[0] = unlimited;
     assert_eq!(ready(&servers.brokers[0]).status, 200);

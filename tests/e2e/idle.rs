@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use procfs::process::Process;
 
-use crate::replication::{create, group, master};
-use crate::support::NO_CHECKS;
+use crate::support::{NO_CHECKS, create, group, master};
 
 /// How long threads are watched.
 const WATCHED: Duration = Duration::from_secs(5);

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Message, Producer, Resolution, RetryPolicy, SimpleConsumer};
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{Cluster, ServerProcess};
 
-use crate::replication::{create, group, in_sync, master};
-use crate::support::{INVISIBLE, NO_CHECKS, PATIENCE, Servers, body, eventually, expect_nothing, message};
+use crate::support::{
+    INVISIBLE, NO_CHECKS, PATIENCE, body, create, eventually, expect_nothing, group, in_sync, master,
+    message, standalone,
+};
 use crate::transactions::{producer, undecided};
 
 const MESSAGES: usize = 600;
@@ -90,20 +92,20 @@ struct Content {
     offsets: Vec<(u64, u64)>,
 }
 
-async fn offsets(servers: &Servers, broker: usize, topic: &str) -> Vec<(u64, u64)> {
+async fn offsets(servers: &Cluster, broker: usize, topic: &str) -> Vec<(u64, u64)> {
     let address: Address = servers.brokers[broker].address().unwrap().parse().unwrap();
     let request = wire::DescribeTopicRequest { name: topic.to_owned() };
     let described = servers.client().admin().broker(&address).describe_topic(request).await.unwrap();
     described.queues.iter().map(|queue| (queue.min_offset, queue.max_offset)).collect()
 }
 
-async fn patient_producer(servers: &Servers) -> Producer {
+async fn patient_producer(servers: &Cluster) -> Producer {
     let policy = RetryPolicy::default().pauses(Duration::from_millis(10), Duration::from_millis(200));
     servers.client().producer().topic("orders").topic("later").retry_policy(policy).start().await.unwrap()
 }
 
 /// Messages that wait, that were acknowledged, that are half, and that are scheduled.
-async fn fill(servers: &Servers, broker: usize) -> Content {
+async fn fill(servers: &Cluster, broker: usize) -> Content {
     let producer = patient_producer(servers).await;
     let all: BTreeSet<String> = (0..MESSAGES).map(|number| format!("order {number:03}")).collect();
     for body in &all {
@@ -113,9 +115,9 @@ async fn fill(servers: &Servers, broker: usize) -> Content {
     let later = Message::builder("later").body("later").delivery_timestamp(due).build();
     producer.send(later).await.unwrap();
     producer.shutdown().await;
-    let done = take(&servers.consumer("billing", "orders").await, DONE).await;
+    let done = take(&servers.consumer("billing", "orders").await.unwrap(), DONE).await;
     assert!(done.len() >= DONE);
-    fs::write(servers.folder.path().join("done"), done.into_iter().collect::<Vec<_>>().join("\n")).unwrap();
+    fs::write(servers.folder().join("done"), done.into_iter().collect::<Vec<_>>().join("\n")).unwrap();
     Content { all, offsets: offsets(servers, broker, "orders").await }
 }
 
@@ -144,13 +146,16 @@ async fn take(consumer: &SimpleConsumer, count: usize) -> BTreeSet<String> {
 }
 
 /// Everything is there: for a new group from the first message on, and for the old one what it has not acknowledged.
-async fn check(servers: &Servers, broker: usize, content: &Content) {
+async fn check(servers: &Cluster, broker: usize, content: &Content) {
     let started = Instant::now();
-    assert_eq!(take(&servers.consumer("auditing", "orders").await, content.all.len()).await, content.all);
-    let done = fs::read_to_string(servers.folder.path().join("done")).unwrap();
+    assert_eq!(
+        take(&servers.consumer("auditing", "orders").await.unwrap(), content.all.len()).await,
+        content.all
+    );
+    let done = fs::read_to_string(servers.folder().join("done")).unwrap();
     let done: BTreeSet<String> = done.lines().map(str::to_owned).collect();
     let rest: BTreeSet<String> = content.all.difference(&done).cloned().collect();
-    let billing = servers.consumer("billing", "orders").await;
+    let billing = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(take(&billing, rest.len()).await, rest);
     expect_nothing(&billing).await;
     assert_eq!(offsets(servers, broker, "orders").await, content.offsets);
@@ -170,9 +175,9 @@ fn assert_told(server: &ServerProcess) {
 
 /// Sometimes what is left is sound, only older: then nothing has to be made again.
 async fn starts_and_has_everything(damage: impl Fn(&Path), is_noticed: bool) {
-    let mut servers = Servers::standalone(&NO_CHECKS);
+    let mut servers = standalone(&NO_CHECKS);
     for (topic, kind) in [("orders", "NORMAL"), ("later", "DELAY"), ("payments", "TRANSACTION")] {
-        servers.create_topic(topic, kind).await;
+        servers.create_topic(topic, kind).await.unwrap();
     }
     let content = fill(&servers, 0).await;
     let half = producer(&servers, |_| Resolution::Unknown).await;
@@ -227,9 +232,9 @@ fn restart(server: &mut ServerProcess) {
 
 #[tokio::test]
 async fn an_index_that_rots_under_a_running_broker_is_made_again_without_a_restart() {
-    let mut servers = Servers::standalone(&NO_CHECKS);
+    let mut servers = standalone(&NO_CHECKS);
     for (topic, kind) in [("orders", "NORMAL"), ("later", "DELAY")] {
-        servers.create_topic(topic, kind).await;
+        servers.create_topic(topic, kind).await.unwrap();
     }
     let mut content = fill(&servers, 0).await;
     restart(&mut servers.brokers[0]);
@@ -249,7 +254,7 @@ async fn an_index_that_rots_under_a_running_broker_is_made_again_without_a_resta
     });
     tokio::time::sleep(Duration::from_millis(500)).await;
     rot_tables(&servers.brokers[0].data());
-    let reader = servers.consumer("shipping", "orders").await;
+    let reader = servers.consumer("shipping", "orders").await.unwrap();
     let first = take(&reader, MESSAGES).await;
     assert!(first.len() >= MESSAGES);
     let new = sending.await.unwrap();
@@ -259,7 +264,10 @@ async fn an_index_that_rots_under_a_running_broker_is_made_again_without_a_resta
     eventually("it is ready", PATIENCE, async || remade(&servers.brokers[0])).await;
     assert_eq!(servers.brokers[0].pid().unwrap(), pid);
     assert!(servers.brokers[0].is_running());
-    assert_eq!(take(&servers.consumer("auditing", "orders").await, content.all.len()).await, content.all);
+    assert_eq!(
+        take(&servers.consumer("auditing", "orders").await.unwrap(), content.all.len()).await,
+        content.all
+    );
     let total: u64 = offsets(&servers, 0, "orders").await.iter().map(|(_, next)| next).sum();
     assert!(total >= content.all.len() as u64);
     servers.brokers[0].stop().unwrap();
@@ -283,7 +291,7 @@ async fn a_master_whose_index_rots_hands_over_and_comes_back_whole() {
     eventually("it serves", PATIENCE, serves).await;
     rot_tables(&servers.brokers[old].data());
     let pid = servers.brokers[old].pid().unwrap();
-    let shipping = servers.consumer("shipping", "orders").await;
+    let shipping = servers.consumer("shipping", "orders").await.unwrap();
     assert_eq!(take(&shipping, MESSAGES).await, content.all);
     assert_told(&servers.brokers[old]);
     eventually("another one rules", PATIENCE, async || master(&servers).await != old).await;

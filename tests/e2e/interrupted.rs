@@ -5,15 +5,16 @@ use std::time::{Duration, Instant};
 
 use kerolox_client::Message;
 use kerolox_client::admin::wire;
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{Cluster, ServerProcess};
 use kerolox_harness::{CuttingProxy, ProxyCut};
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
 use kerolox_proto::v2::{self, Code, LiteSubscriptionAction, receive_message_response::Content};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::relay::{A, B};
-use crate::replication;
-use crate::support::{PATIENCE, QUEUES, Servers, code, eventually, from_client, raw, resource};
+use crate::support::{
+    PATIENCE, QUEUES, cluster_of, code, eventually, from_client, group, master, plan, raw, resource,
+};
 
 /// In every message.
 const MARKER: &str = "interrupted";
@@ -116,7 +117,7 @@ async fn connect(address: &str) -> Raw {
 }
 
 /// Makes the topics and groups at these brokers.
-async fn prepare(servers: &Servers, brokers: &[usize]) {
+async fn prepare(servers: &Cluster, brokers: &[usize]) {
     for broker in brokers {
         let server = &servers.brokers[*broker];
         let address = server.address().unwrap().parse().unwrap();
@@ -149,7 +150,7 @@ async fn prepare(servers: &Servers, brokers: &[usize]) {
 }
 
 /// Sends five messages for a kind of consumer, in one message group where order counts.
-async fn send(servers: &Servers, owner: &str, kind: Kind, run: &str) -> Vec<String> {
+async fn send(servers: &Cluster, owner: &str, kind: Kind, run: &str) -> Vec<String> {
     let topic = kind.name();
     let producer = servers.client().producer().topic(&topic).start().await.unwrap();
     let bodies: Vec<String> = (0..MESSAGES).map(|number| format!("{run} {MARKER} {number}")).collect();
@@ -192,7 +193,7 @@ async fn comes_again(server: &mut Raw, kind: Kind, expected: &[String], what: &s
 
 /// Every kind of consumer has its answer cut in every place on its way through a proxy in front of `asked`; it goes on without the
 /// proxy.
-async fn all_come_again(servers: &Servers, asked: &ServerProcess, way: &str) {
+async fn all_come_again(servers: &Cluster, asked: &ServerProcess, way: &str) {
     let proxy = CuttingProxy::to(asked.address().unwrap(), MARKER).await.unwrap();
     let mut direct = raw(asked).await;
     for kind in Kind::ALL {
@@ -211,22 +212,22 @@ async fn all_come_again(servers: &Servers, asked: &ServerProcess, way: &str) {
 
 #[tokio::test]
 async fn what_a_cut_answer_held_comes_again_within_seconds() {
-    let servers = Servers::cluster(1, &[A], &[]);
+    let servers = cluster_of(1, &[A], &[]);
     prepare(&servers, &[0]).await;
     all_come_again(&servers, &servers.brokers[0], "direct").await;
 }
 
 #[tokio::test]
 async fn what_a_cut_answer_held_comes_again_through_a_nameserver() {
-    let servers = Servers::cluster(1, &[A], &[]);
+    let servers = cluster_of(1, &[A], &[]);
     prepare(&servers, &[0]).await;
     all_come_again(&servers, &servers.nameservers[0], "through a nameserver").await;
 }
 
 #[tokio::test]
 async fn what_a_cut_answer_held_comes_again_through_a_slave() {
-    let servers = replication::group(2, &[], &[]).await;
-    let master = replication::master(&servers).await;
+    let servers = group(2, &[], &[]).await;
+    let master = master(&servers).await;
     prepare(&servers, &[master]).await;
     all_come_again(&servers, &servers.brokers[1 - master], "through a slave").await;
 }
@@ -234,7 +235,7 @@ async fn what_a_cut_answer_held_comes_again_through_a_slave() {
 /// The consumer waits at A for what B has: A asks in its place, and a nameserver passes its call on to A.
 #[tokio::test]
 async fn what_a_cut_answer_held_of_another_broker_group_comes_again() {
-    let servers = Servers::cluster(1, &[A, B], &[]);
+    let servers = cluster_of(1, &[A, B], &[]);
     prepare(&servers, &[0, 1]).await;
     for (asked, way) in [(&servers.brokers[0], "at A"), (&servers.nameservers[0], "through a nameserver")] {
         let proxy = CuttingProxy::to(asked.address().unwrap(), MARKER).await.unwrap();
@@ -253,7 +254,7 @@ async fn what_a_cut_answer_held_of_another_broker_group_comes_again() {
 
 #[tokio::test]
 async fn what_a_relay_had_passed_on_comes_again_when_it_dies() {
-    let mut servers = Servers::cluster(1, &[A], &[]);
+    let mut servers = cluster_of(1, &[A], &[]);
     prepare(&servers, &[0]).await;
     let mut sent = Vec::new();
     for kind in Kind::ALL {
@@ -278,9 +279,7 @@ async fn what_a_relay_had_passed_on_comes_again_when_it_dies() {
 /// The line between a nameserver and the broker is cut: the client's call breaks, too. A part of an answer is no answer.
 #[tokio::test]
 async fn an_answer_that_breaks_behind_a_relay_breaks_for_the_client() {
-    let mut servers = Servers::cluster(1, &[], &[]);
-    let nameservers = servers.access_points();
-    servers.start_broker_with(A, &["--nameserver", &nameservers, "--advertise", "127.0.0.2"], &[]);
+    let servers = cluster_of(1, &[A], &["--advertise", "127.0.0.2"]);
     let broker = servers.brokers[0].address().unwrap().to_owned();
     let (_, port) = broker.rsplit_once(':').unwrap();
     let proxy = CuttingProxy::at(&format!("127.0.0.2:{port}"), &broker, MARKER).await.unwrap();
@@ -307,7 +306,7 @@ async fn an_answer_that_breaks_behind_a_relay_breaks_for_the_client() {
 /// A client that acts on a message has the whole answer, and so has one that closes its connection in good order.
 #[tokio::test]
 async fn what_a_client_is_known_to_have_does_not_come_again() {
-    let servers = Servers::cluster(1, &[A], &[]);
+    let servers = cluster_of(1, &[A], &[]);
     prepare(&servers, &[0]).await;
     let proxy = CuttingProxy::to(servers.brokers[0].address().unwrap(), MARKER).await.unwrap();
     let (kind, mut other) = (Kind::Push, raw(&servers.brokers[0]).await);
@@ -339,10 +338,8 @@ async fn what_a_client_is_known_to_have_does_not_come_again() {
 /// Leases of two seconds, and work that takes ten of them.
 #[tokio::test]
 async fn a_consumer_that_works_for_long_gets_no_second_copy() {
-    let mut servers = Servers::cluster(1, &[], &[]);
-    let nameservers = servers.access_points();
-    let short = [("KEROLOX_BROKER__GROUPS__AUTO_RENEW", "2s")];
-    servers.start_broker_with(A, &["--nameserver", &nameservers], &short);
+    let short = plan().group(A, 1).setting("KEROLOX_BROKER__GROUPS__AUTO_RENEW", "2s");
+    let servers = short.start().unwrap();
     prepare(&servers, &[0]).await;
     for kind in [Kind::Push, Kind::PushInOrder, Kind::LitePush] {
         send(&servers, A, kind, "long").await;

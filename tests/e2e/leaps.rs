@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use kerolox_client::Message;
-use kerolox_harness::LeapingClock;
 
 use crate::mqadmin::{json, table};
-use crate::support::{PATIENCE, Servers, consume, eventually, message};
+use crate::support::{GROUP, NO_CHECKS, PATIENCE, consume, eventually, message, plan};
 use crate::transactions::producer;
 
 /// Longer than everything is kept that the test makes.
@@ -18,15 +17,14 @@ const SENT: usize = 60;
 /// The clock is four days ahead for a while.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leap_of_the_clock_makes_nothing_old() {
-    let mut servers = Servers::none();
-    let clock = LeapingClock::new(servers.folder.path()).unwrap();
-    let mut environment = clock.environment().to_vec();
-    environment.extend([
+    let settings = [
         ("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "1MiB"),
         ("KEROLOX_BROKER__RETENTION__CHECK_INTERVAL", "200ms"),
         ("KEROLOX_BROKER__LITE__CHECK_INTERVAL", "200ms"),
-    ]);
-    servers.start_broker_with("broker-a", &["--standalone", "--transaction-first-check", "1h"], &environment);
+    ];
+    let plan = plan().nameservers(0).group(GROUP, 1).flags(&NO_CHECKS).settings(&settings);
+    let servers = plan.leaping_clocks().start().unwrap();
+    let clock = servers.clock_of(&servers.brokers[0]).unwrap();
     let ns = servers.access_points();
     for (topic, attributes) in [
         ("orders", "+message.type=NORMAL"),
@@ -62,10 +60,10 @@ async fn a_leap_of_the_clock_makes_nothing_old() {
     clock.set_ahead(Duration::ZERO).unwrap();
 
     for topic in ["orders", "short"] {
-        let consumer = servers.consumer("late-group", topic).await;
+        let consumer = servers.consumer("late-group", topic).await.unwrap();
         assert_eq!(consume(&consumer, SENT).await.len(), SENT, "{topic}");
     }
-    let consumer = servers.consumer("late-group", "once").await;
+    let consumer = servers.consumer("late-group", "once").await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["x"]);
     let lites = json(&format!("lite list -n {ns} -t sessions"));
     assert!(lites.to_string().contains("\"one\""), "{lites}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Delivery, Message, SimpleConsumer};
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{Cluster, ServerProcess};
 use kerolox_proto::v2::telemetry_command::Command;
 use kerolox_proto::v2::{self, Code, LiteSubscriptionAction as Action, offset_option::OffsetType};
 use tokio_stream::StreamExt as _;
@@ -12,8 +12,8 @@ use tonic::{Request, Streaming};
 
 use crate::mqadmin::{failure, json, rows, table};
 use crate::support::{
-    INVISIBLE, PATIENCE, Servers, bodies, body, code, consume, eventually, expect_nothing, from_client,
-    message, raw, receive, receive_one, refusal, resource,
+    INVISIBLE, PATIENCE, bodies, body, cluster_of, code, consume, eventually, expect_nothing, from_client,
+    message, raw, receive, receive_one, refusal, resource, standalone, standalone_with,
 };
 
 const PARENT: &str = "sessions";
@@ -50,7 +50,7 @@ async fn subscribe(server: &ServerProcess, consumer: &SimpleConsumer, names: &[&
     assert_eq!(sync(server, client, request(Action::PartialAdd, names)).await, Code::Ok);
 }
 
-async fn set_group(servers: &Servers, attributes: &[&str]) {
+async fn set_group(servers: &Cluster, attributes: &[&str]) {
     for broker in &servers.brokers {
         let address: Address = broker.address().unwrap().parse().unwrap();
         let request = wire::UpdateGroupRequest {
@@ -69,10 +69,11 @@ fn places(received: &[Delivery]) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn subscribers_get_the_messages_of_their_lite_topics_in_order() {
-    let servers = Servers::standalone(&[]);
-    servers.create_topic(PARENT, "LITE").await;
+    let servers = standalone(&[]);
+    servers.create_topic(PARENT, "LITE").await.unwrap();
     let producer = servers.client().producer().topic(PARENT).start().await.unwrap();
-    let (one, two) = (servers.consumer(GROUP, PARENT).await, servers.consumer(GROUP, PARENT).await);
+    let (one, two) =
+        (servers.consumer(GROUP, PARENT).await.unwrap(), servers.consumer(GROUP, PARENT).await.unwrap());
     let broker = &servers.brokers[0];
     subscribe(broker, &one, &["a", "b"]).await;
     subscribe(broker, &two, &["c"]).await;
@@ -116,8 +117,8 @@ async fn subscribers_get_the_messages_of_their_lite_topics_in_order() {
 
 #[tokio::test]
 async fn a_waiting_receive_hears_of_a_lite_topic_that_comes_into_being() {
-    let servers = Servers::standalone(&[]);
-    servers.create_topic(PARENT, "LITE").await;
+    let servers = standalone(&[]);
+    servers.create_topic(PARENT, "LITE").await.unwrap();
     let client = servers.client();
     let consumer = client.simple_consumer(GROUP).subscribe(PARENT, kerolox_client::FilterExpression::all());
     let consumer = consumer.await_duration(PATIENCE).start().await.unwrap();
@@ -131,8 +132,8 @@ async fn a_waiting_receive_hears_of_a_lite_topic_that_comes_into_being() {
 
 #[tokio::test]
 async fn lite_topics_and_what_was_done_in_them_outlive_a_crash() {
-    let mut servers = Servers::standalone(&[]);
-    servers.create_topic(PARENT, "LITE").await;
+    let mut servers = standalone(&[]);
+    servers.create_topic(PARENT, "LITE").await.unwrap();
     let producer = servers.client().producer().topic(PARENT).start().await.unwrap();
     let names: Vec<String> = (0..300).map(|number| format!("session-{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -140,7 +141,7 @@ async fn lite_topics_and_what_was_done_in_them_outlive_a_crash() {
         producer.send(lite(name, &format!("{name} 1"))).await.unwrap();
         producer.send(lite(name, &format!("{name} 2"))).await.unwrap();
     }
-    let consumer = servers.consumer(GROUP, PARENT).await;
+    let consumer = servers.consumer(GROUP, PARENT).await.unwrap();
     subscribe(&servers.brokers[0], &consumer, &names).await;
     for delivery in receive(&consumer, 600).await.iter().filter(|delivery| body(delivery).ends_with(" 1")) {
         consumer.ack(delivery).await.unwrap();
@@ -151,7 +152,7 @@ async fn lite_topics_and_what_was_done_in_them_outlive_a_crash() {
             std::fs::remove_dir_all(servers.brokers[0].data().join("index")).unwrap();
         }
         servers.brokers[0].start().unwrap();
-        let consumer = servers.consumer(GROUP, PARENT).await;
+        let consumer = servers.consumer(GROUP, PARENT).await.unwrap();
         subscribe(&servers.brokers[0], &consumer, &names).await;
         let left = receive(&consumer, 300).await;
         assert!(left.iter().all(|delivery| body(delivery).ends_with(" 2")), "{:?}", bodies(&left));
@@ -160,8 +161,8 @@ async fn lite_topics_and_what_was_done_in_them_outlive_a_crash() {
 
 #[tokio::test]
 async fn a_place_to_begin_can_be_chosen() {
-    let servers = Servers::standalone(&[]);
-    servers.create_topic(PARENT, "LITE").await;
+    let servers = standalone(&[]);
+    servers.create_topic(PARENT, "LITE").await.unwrap();
     let producer = servers.client().producer().topic(PARENT).start().await.unwrap();
     for number in 1..=4 {
         producer.send(lite("a", &format!("m{number}"))).await.unwrap();
@@ -174,7 +175,7 @@ async fn a_place_to_begin_can_be_chosen() {
         (OffsetType::Timestamp(0), &["m1", "m2", "m3", "m4"]),
         (OffsetType::Policy(0), &[]),
     ] {
-        let consumer = servers.consumer(GROUP, PARENT).await;
+        let consumer = servers.consumer(GROUP, PARENT).await.unwrap();
         let offset_option = Some(v2::OffsetOption { offset_type: Some(place) });
         let asked = v2::SyncLiteSubscriptionRequest { offset_option, ..request(Action::PartialAdd, &["a"]) };
         assert_eq!(sync(&servers.brokers[0], consumer.client_id(), asked).await, Code::Ok);
@@ -202,11 +203,12 @@ async fn watch(server: &ServerProcess) -> (Streaming<v2::TelemetryCommand>, v2::
 
 #[tokio::test]
 async fn an_exclusive_lite_topic_goes_to_the_newest_subscriber_and_the_old_one_is_told() {
-    let servers = Servers::standalone(&[]);
-    servers.create_topic(PARENT, "LITE").await;
+    let servers = standalone(&[]);
+    servers.create_topic(PARENT, "LITE").await.unwrap();
     set_group(&servers, &["+lite.sub.model=Exclusive"]).await;
     let broker = &servers.brokers[0];
-    let (old, new) = (servers.consumer(GROUP, PARENT).await, servers.consumer(GROUP, PARENT).await);
+    let (old, new) =
+        (servers.consumer(GROUP, PARENT).await.unwrap(), servers.consumer(GROUP, PARENT).await.unwrap());
     let (mut stream, told) = watch(broker).await;
     assert_eq!((told.lite_subscription_quota, told.max_lite_topic_size), (Some(2_000), Some(64)));
 
@@ -224,12 +226,11 @@ async fn an_exclusive_lite_topic_goes_to_the_newest_subscriber_and_the_old_one_i
 
 #[tokio::test]
 async fn what_cannot_be_is_refused_by_its_code() {
-    let mut servers = Servers::none();
     let limits =
         [("KEROLOX_BROKER__LITE__MAX_TOPICS", "2"), ("KEROLOX_BROKER__LITE__MAX_SUBSCRIPTIONS", "3")];
-    servers.start_broker_with("broker-a", &["--standalone"], &limits);
-    servers.create_topic(PARENT, "LITE").await;
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = standalone_with(&[], &limits);
+    servers.create_topic(PARENT, "LITE").await.unwrap();
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     set_group(&servers, &["+lite.sub.client.quota=2", "+lite.bind.topic=sessions"]).await;
     let client = servers.client();
     let producer = client.producer().start().await.unwrap();
@@ -252,24 +253,24 @@ async fn what_cannot_be_is_refused_by_its_code() {
     }
     let orders = || v2::SyncLiteSubscriptionRequest { topic: resource("orders"), ..add(&["a"]) };
     assert_eq!(sync(broker, "two", orders()).await, Code::IllegalTopic);
-    servers.create_topic("other", "LITE").await;
+    servers.create_topic("other", "LITE").await.unwrap();
     let other = v2::SyncLiteSubscriptionRequest { topic: resource("other"), ..orders() };
     assert_eq!(sync(broker, "two", other).await, Code::IllegalConsumerGroup);
 }
 
 #[tokio::test]
 async fn a_subscription_at_a_nameserver_reaches_every_broker() {
-    let servers = Servers::cluster(1, &["broker-a", "broker-b"], &[]);
-    servers.create_topic(PARENT, "LITE").await;
+    let servers = cluster_of(1, &["broker-a", "broker-b"], &[]);
+    servers.create_topic(PARENT, "LITE").await.unwrap();
     let producer = servers.client().producer().topic(PARENT).start().await.unwrap();
-    let consumer = servers.consumer(GROUP, PARENT).await;
+    let consumer = servers.consumer(GROUP, PARENT).await.unwrap();
     subscribe(&servers.nameservers[0], &consumer, &["a"]).await;
     for broker in ["broker-a", "broker-b"] {
         producer.send_to(broker, None, lite("a", broker)).await.unwrap();
     }
     assert_eq!(consume(&consumer, 2).await, ["broker-a", "broker-b"]);
     // A broker passes it on as well.
-    let other = servers.consumer("others", PARENT).await;
+    let other = servers.consumer("others", PARENT).await.unwrap();
     let asked =
         v2::SyncLiteSubscriptionRequest { group: resource("others"), ..request(Action::CompleteAdd, &["a"]) };
     let mut received = Vec::new();
@@ -285,12 +286,12 @@ async fn a_subscription_at_a_nameserver_reaches_every_broker() {
 
 #[tokio::test]
 async fn a_message_of_a_lite_topic_becomes_a_dead_letter_and_the_next_one_follows() {
-    let servers = Servers::standalone(&[]);
-    servers.create_topic(PARENT, "LITE").await;
+    let servers = standalone(&[]);
+    servers.create_topic(PARENT, "LITE").await.unwrap();
     let producer = servers.client().producer().topic(PARENT).start().await.unwrap();
     producer.send(lite("a", "bad")).await.unwrap();
     producer.send(lite("a", "good")).await.unwrap();
-    let consumer = servers.consumer(GROUP, PARENT).await;
+    let consumer = servers.consumer(GROUP, PARENT).await.unwrap();
     subscribe(&servers.brokers[0], &consumer, &["a"]).await;
     let bad = consumer.receive(1, INVISIBLE).await.unwrap().remove(0);
     let request = v2::ForwardMessageToDeadLetterQueueRequest {
@@ -305,16 +306,16 @@ async fn a_message_of_a_lite_topic_becomes_a_dead_letter_and_the_next_one_follow
     let answer = server.forward_message_to_dead_letter_queue(from_client(request)).await.unwrap();
     assert_eq!(code(answer.into_inner().status), Code::Ok);
     assert_eq!(consume(&consumer, 1).await, ["good"]);
-    let morgue = servers.consumer("morgue", &format!("%DLQ%{GROUP}")).await;
+    let morgue = servers.consumer("morgue", &format!("%DLQ%{GROUP}")).await.unwrap();
     let dead = receive_one(&morgue).await;
     assert_eq!((body(&dead), dead.message().lite_topic()), ("bad", Some("a")));
 }
 
 #[tokio::test]
 async fn administrators_see_lite_topics_and_what_is_left_of_them() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic(PARENT, "LITE").await;
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic(PARENT, "LITE").await.unwrap();
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let ns = servers.access_points();
     let list = |more: &str| json(&format!("liteList -n {ns} -t {PARENT} {more}"))["brokers"][0].clone();
     assert_eq!((&list("")["total"], &list("")["liteTopics"]), (&0.into(), &serde_json::json!([])));
@@ -325,7 +326,7 @@ async fn administrators_see_lite_topics_and_what_is_left_of_them() {
             producer.send(lite(name, &format!("{name} {number}"))).await.unwrap();
         }
     }
-    let consumer = servers.consumer(GROUP, PARENT).await;
+    let consumer = servers.consumer(GROUP, PARENT).await.unwrap();
     subscribe(&servers.brokers[0], &consumer, &["user-1", "guest-1", "to-come"]).await;
     for delivery in receive(&consumer, 6).await.iter().filter(|delivery| body(delivery) == "user-1 1") {
         consumer.ack(delivery).await.unwrap();
@@ -389,12 +390,7 @@ async fn administrators_see_lite_topics_and_what_is_left_of_them() {
 /// The shortest expiration is a minute.
 #[tokio::test]
 async fn an_idle_lite_topic_expires_and_one_at_work_stays() {
-    let mut servers = Servers::none();
-    servers.start_broker_with(
-        "broker-a",
-        &["--standalone"],
-        &[("KEROLOX_BROKER__LITE__CHECK_INTERVAL", "1s")],
-    );
+    let servers = standalone_with(&[], &[("KEROLOX_BROKER__LITE__CHECK_INTERVAL", "1s")]);
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let request = wire::UpdateTopicRequest {
         name: PARENT.to_owned(),
@@ -416,7 +412,7 @@ async fn an_idle_lite_topic_expires_and_one_at_work_stays() {
     assert_eq!(names(), ["busy", "idle"]);
     eventually("the idle one is gone", Duration::from_secs(60), async || names() == ["busy"]).await;
     assert!(started.elapsed() >= Duration::from_secs(60), "it went after {:?}", started.elapsed());
-    let consumer = servers.consumer(GROUP, PARENT).await;
+    let consumer = servers.consumer(GROUP, PARENT).await.unwrap();
     subscribe(&servers.brokers[0], &consumer, &["busy", "idle"]).await;
     assert_eq!(consume(&consumer, 2).await, ["early", "late"]);
     // One of the same name begins anew, and its subscribers get it.
@@ -426,8 +422,8 @@ async fn an_idle_lite_topic_expires_and_one_at_work_stays() {
 
 #[tokio::test]
 async fn a_client_of_a_nameserver_hears_its_quota_and_what_it_lost() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic(PARENT, "LITE").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic(PARENT, "LITE").await.unwrap();
     set_group(&servers, &["+lite.sub.model=Exclusive", "+lite.sub.client.quota=7"]).await;
     let nameserver = &servers.nameservers[0];
     let (mut stream, told) = watch(nameserver).await;

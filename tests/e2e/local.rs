@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use kerolox_client::{Code, Commit, Producer, Resolution, RetryPolicy, TransactionError};
 
-use crate::support::{NO_CHECKS, PATIENCE, Servers, consume, eventually, expect_nothing, message};
+use kerolox_harness::Cluster;
+
+use crate::support::{NO_CHECKS, PATIENCE, consume, eventually, expect_nothing, message, standalone};
 use crate::transactions::{CHECKS_EVERY_SECOND, producer, undecided};
 
 /// Works that are done, by body: what a checker looks up.
@@ -21,7 +23,7 @@ impl Works {
     }
 
     /// A producer whose checker knows what is done.
-    async fn producer(&self, servers: &Servers) -> Producer {
+    async fn producer(&self, servers: &Cluster) -> Producer {
         let works = self.clone();
         producer(servers, move |half| {
             works.1.fetch_add(1, Ordering::Relaxed);
@@ -39,11 +41,11 @@ impl Works {
 
 #[tokio::test]
 async fn work_that_is_done_commits_and_work_that_fails_rolls_back() {
-    let servers = Servers::standalone(&NO_CHECKS);
-    servers.create_topic("payments", "TRANSACTION").await;
+    let servers = standalone(&NO_CHECKS);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let works = Works::default();
     let producer = works.producer(&servers).await;
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     let done = producer
         .in_transaction(message("payments", "done"), async |half| {
             assert!(half.transaction_id.is_some(), "the half message is stored before the work begins");
@@ -69,8 +71,8 @@ async fn work_that_is_done_commits_and_work_that_fails_rolls_back() {
 
 #[tokio::test]
 async fn work_is_not_begun_without_a_half_message() {
-    let servers = Servers::standalone(&NO_CHECKS);
-    servers.create_topic("payments", "NORMAL").await;
+    let servers = standalone(&NO_CHECKS);
+    servers.create_topic("payments", "NORMAL").await.unwrap();
     let producer = Works::default().producer(&servers).await;
     let begun = AtomicBool::new(false);
     let local = async |_| {
@@ -87,11 +89,11 @@ async fn work_is_not_begun_without_a_half_message() {
 
 #[tokio::test]
 async fn a_panic_or_a_cancellation_is_left_to_the_check_back() {
-    let servers = Servers::standalone(&CHECKS_EVERY_SECOND);
-    servers.create_topic("payments", "TRANSACTION").await;
+    let servers = standalone(&CHECKS_EVERY_SECOND);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let works = Works::default();
     let producer = Arc::new(works.producer(&servers).await);
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     let spawn = |body: &'static str, work: Option<Works>, panics: bool| {
         let producer = Arc::clone(&producer);
         tokio::spawn(async move {
@@ -128,8 +130,8 @@ async fn a_panic_or_a_cancellation_is_left_to_the_check_back() {
 
 #[tokio::test]
 async fn a_lost_answer_leaves_the_commit_to_the_check_back() {
-    let mut servers = Servers::standalone(&CHECKS_EVERY_SECOND);
-    servers.create_topic("payments", "TRANSACTION").await;
+    let mut servers = standalone(&CHECKS_EVERY_SECOND);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let works = Works::default();
     let sender = works.producer(&servers).await;
     let broker = &mut servers.brokers[0];
@@ -144,15 +146,15 @@ async fn a_lost_answer_leaves_the_commit_to_the_check_back() {
     assert!(matches!(done.commit, Commit::LeftToCheckBack(_)), "{}", done.commit);
 
     servers.brokers[0].start().unwrap();
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["done"]);
     assert!(works.asked() > 0);
 }
 
 #[tokio::test]
 async fn a_commit_that_comes_after_a_rollback_is_told_apart() {
-    let servers = Servers::standalone(&CHECKS_EVERY_SECOND);
-    servers.create_topic("payments", "TRANSACTION").await;
+    let servers = standalone(&CHECKS_EVERY_SECOND);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let works = Works::default();
     let patient = RetryPolicy::default().attempts(30);
     let checked = works.clone();

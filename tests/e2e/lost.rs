@@ -1,31 +1,32 @@
 //! Nameservers whose folder is lost, replaced by an older copy, or exchanged, under members that know better.
 
 use std::fs;
-use std::net::TcpListener;
 use std::time::Duration;
 
 use kerolox_client::Producer;
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{Cluster, ServerProcess};
 
 use crate::forgotten::{
     copy_folder, copy_of_the_nameserver, description, expect_everything, nobody_is_elected, operator_takes,
     restore_copy, stale_group,
 };
-use crate::replication::{create, group, in_sync, master, patient, start_member, state};
-use crate::support::{PATIENCE, Servers, consume, eventually, message, server};
+use crate::support::{
+    GROUP, PATIENCE, consume, create, eventually, group, in_sync, master, message, patient, plan, server,
+    state,
+};
 
 /// Lines of a log that somebody has to read.
 fn alarms(server: &ServerProcess) -> usize {
     server.log().lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count()
 }
 
-async fn producer(servers: &Servers) -> Producer {
+async fn producer(servers: &Cluster) -> Producer {
     create(servers, "orders", "NORMAL").await;
     servers.client().producer().topic("orders").retry_policy(patient()).start().await.unwrap()
 }
 
 /// Every member is ready, and a send gets through.
-async fn expect_health(servers: &Servers, producer: &Producer, body: &str) {
+async fn expect_health(servers: &Cluster, producer: &Producer, body: &str) {
     in_sync(servers, servers.brokers.len()).await;
     producer.send(message("orders", body)).await.unwrap();
     for broker in &servers.brokers {
@@ -34,8 +35,8 @@ async fn expect_health(servers: &Servers, producer: &Producer, body: &str) {
     }
 }
 
-async fn expect_messages(servers: &Servers, count: usize) {
-    let consumer = servers.consumer("billing", "orders").await;
+async fn expect_messages(servers: &Cluster, count: usize) {
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let received = consume(&consumer, count).await;
     assert!((0..count).all(|number| received.contains(&format!("{number}"))), "{received:?}");
 }
@@ -81,18 +82,7 @@ async fn members_that_were_not_in_sync_are_not_waited_for() {
 /// All three nameservers lose their folders at once.
 #[tokio::test]
 async fn three_nameservers_that_lost_their_folders_learn_from_running_members() {
-    let mut servers = Servers::none();
-    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let addresses: Vec<String> = (0..3).map(|_| free()).collect();
-    for (index, address) in addresses.iter().enumerate() {
-        let flags = ["--id", &(index + 1).to_string(), "--peers", &addresses.join(",")];
-        let name = format!("nameserver-{}", index + 1);
-        let mut one = server(&name, "nameserver", servers.folder.path(), &flags).listen(address);
-        one.begin().unwrap();
-        servers.nameservers.push(one);
-    }
-    servers.nameservers.iter_mut().for_each(|one| one.wait().unwrap());
-    (1..=3).for_each(|number| start_member(&mut servers, number, &[], &[]));
+    let mut servers = plan().nameserver_quorum(3).group(GROUP, 3).start().unwrap();
     in_sync(&servers, 3).await;
     let producer = producer(&servers).await;
     expect_health(&servers, &producer, "0").await;
@@ -130,7 +120,7 @@ async fn an_older_copy_elects_nobody_while_members_are_missing_that_know_better(
 async fn two_histories_are_kept_until_an_operator_decides() {
     let (mut servers, stale, sent) = stale_group().await;
     restore_copy(&servers);
-    let hasty = server("nameserver-1", "nameserver", servers.folder.path(), &[])
+    let hasty = server("nameserver-1", "nameserver", servers.folder(), &[])
         .env("KEROLOX_NAMESERVER__CONTROLLER__RESTART_PATIENCE", "1s")
         .listen(servers.nameservers[0].address().unwrap());
     servers.nameservers[0] = hasty;
@@ -188,7 +178,7 @@ async fn the_folder_of_another_nameserver_is_refused_by_members() {
     let producer = producer(&servers).await;
     expect_health(&servers, &producer, "0").await;
     let mut other = group(1, &[], &[]).await;
-    let (own, kept) = (servers.nameservers[0].data(), servers.folder.path().join("kept"));
+    let (own, kept) = (servers.nameservers[0].data(), servers.folder().join("kept"));
     servers.nameservers[0].kill().unwrap();
     other.nameservers[0].kill().unwrap();
     fs::rename(&own, &kept).unwrap();

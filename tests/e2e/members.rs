@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Message, Producer};
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{Cluster, ServerProcess};
 use kerolox_proto::v2::receive_message_response::Content;
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::telemetry_command::Command;
@@ -14,17 +14,16 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Streaming};
 
-use crate::replication;
-use crate::support::{INVISIBLE, PATIENCE, Servers, eventually, raw, resource};
+use crate::support::{INVISIBLE, PATIENCE, cluster_of, create, eventually, group, master, raw, resource};
 
 const OWNERS: [&str; 2] = ["warehouse-east", "warehouse-west"];
 const TOPIC: &str = "customer-orders";
 const WEST: usize = 1;
 
 /// Two broker groups that know each other. They wait for no members: their topic is new.
-async fn two_owners(kind: &str) -> Servers {
-    let servers = Servers::cluster(1, &OWNERS, &[]);
-    servers.create_topic(TOPIC, kind).await;
+async fn two_owners(kind: &str) -> Cluster {
+    let servers = cluster_of(1, &OWNERS, &[]);
+    servers.create_topic(TOPIC, kind).await.unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
     servers
 }
@@ -166,7 +165,7 @@ async fn send(producer: &Producer, owners: &[&str], round: &str, tags: &[&str]) 
 }
 
 /// What a group has not finished at a broker.
-async fn lag(servers: &Servers, broker: usize, group: &str) -> u64 {
+async fn lag(servers: &Cluster, broker: usize, group: &str) -> u64 {
     let address: Address = servers.brokers[broker].address().unwrap().parse().unwrap();
     let request = wire::DescribeGroupRequest { name: group.to_owned(), topic: TOPIC.to_owned() };
     let described = servers.client().admin().broker(&address).describe_group(request).await.unwrap();
@@ -256,12 +255,12 @@ async fn a_member_that_does_not_poll_holds_nobody_up() {
 /// one was connected to the lost one, and comes back seconds later. Neither polls before the narrow member has.
 #[tokio::test]
 async fn a_new_master_passes_nothing_over_before_it_knows_the_members() {
-    let servers = replication::group(3, &[], &[]).await;
-    replication::create(&servers, TOPIC, "NORMAL").await;
+    let servers = group(3, &[], &[]).await;
+    create(&servers, TOPIC, "NORMAL").await;
     let owner = ["broker-a"];
     // The first reign has waited for members for long enough.
     tokio::time::sleep(Duration::from_secs(12)).await;
-    let old = replication::master(&servers).await;
+    let old = master(&servers).await;
     let slave = (0..3).find(|broker| *broker != old).unwrap();
     let producer = servers.client().producer().topic(TOPIC).start().await.unwrap();
     let group = "billing-service";

@@ -7,14 +7,15 @@ use kerolox_proto::v2;
 use kerolox_proto::v2::telemetry_command::Command;
 use tokio_stream::iter;
 
-use crate::support::{Servers, consume, eventually, from_client, message, raw, refusal};
+use kerolox_harness::Cluster;
+
+use crate::support::{consume, eventually, from_client, message, raw, refusal, standalone_with};
 
 const TOPIC: &str = "orders";
 
-async fn servers(budget: &str) -> Servers {
-    let mut servers = Servers::none();
-    servers.start_broker_with("broker-a", &["--standalone"], &[("KEROLOX_BROKER__MEMORY__BUDGET", budget)]);
-    servers.create_topic(TOPIC, "NORMAL").await;
+async fn servers(budget: &str) -> Cluster {
+    let servers = standalone_with(&[], &[("KEROLOX_BROKER__MEMORY__BUDGET", budget)]);
+    servers.create_topic(TOPIC, "NORMAL").await.unwrap();
     servers
 }
 
@@ -34,7 +35,7 @@ async fn a_request_for_which_there_is_no_memory_is_refused_and_others_are_served
     let large = Message::builder(TOPIC).body(vec![1; 400 << 10]).build();
     assert_eq!(refusal(producer.send(large).await), Code::TOO_MANY_REQUESTS);
     producer.send(message(TOPIC, "small")).await.unwrap();
-    let consumer = servers.consumer("billing", TOPIC).await;
+    let consumer = servers.consumer("billing", TOPIC).await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["small"]);
     // Nothing of it is left.
     eventually("memory is given back", Duration::from_secs(10), async || {

@@ -9,14 +9,14 @@ use kerolox_proto::v2::Code;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    INVISIBLE, INVISIBLE_MIN, Servers, bodies, body, consume, expect_nothing, message, receive, receive_one,
-    refusal,
+    INVISIBLE, INVISIBLE_MIN, bodies, body, cluster_of, consume, expect_nothing, message, receive,
+    receive_one, refusal, standalone,
 };
 
 #[tokio::test]
 async fn a_message_arrives_with_everything_that_was_sent() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     let payload: Vec<u8> = (0..=255).collect();
     let sent = Message::builder("orders")
@@ -30,7 +30,7 @@ async fn a_message_arrives_with_everything_that_was_sent() {
     let receipt = producer.send(sent.clone()).await.unwrap();
     assert_eq!((receipt.broker.as_str(), receipt.offset, receipt.transaction_id), ("broker-a", 0, None));
 
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let delivery = receive_one(&consumer).await;
     assert_eq!(delivery.message(), &sent);
     assert_eq!(delivery.message_id(), receipt.message_id);
@@ -50,11 +50,11 @@ async fn a_message_arrives_with_everything_that_was_sent() {
 
 #[tokio::test]
 async fn an_unacknowledged_message_comes_back_with_a_higher_attempt() {
-    let servers = Servers::standalone(&[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = standalone(&[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().start().await.unwrap();
     producer.send(message("orders", "again")).await.unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
 
     let asked = Instant::now();
     let mut first = Vec::new();
@@ -75,11 +75,11 @@ async fn an_unacknowledged_message_comes_back_with_a_higher_attempt() {
 
 #[tokio::test]
 async fn the_invisible_duration_can_be_changed() {
-    let servers = Servers::standalone(&[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = standalone(&[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().start().await.unwrap();
     producer.send(message("orders", "x")).await.unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
 
     // Given back at once.
     let mut delivery = receive_one(&consumer).await;
@@ -113,8 +113,8 @@ async fn the_invisible_duration_can_be_changed() {
 
 #[tokio::test]
 async fn a_batch_arrives_completely() {
-    let servers = Servers::standalone(&[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = standalone(&[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     let names: Vec<String> = (0..20).map(|number| format!("{number:02}")).collect();
     let batch = names.iter().map(|name| message("orders", name)).collect();
@@ -124,7 +124,7 @@ async fn a_batch_arrives_completely() {
     let places: BTreeSet<_> = receipts.iter().map(|receipt| (receipt.queue_id, receipt.offset)).collect();
     assert_eq!((ids.len(), places.len()), (20, 20), "{receipts:?}");
 
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let received = receive(&consumer, 20).await;
     assert_eq!(bodies(&received), names);
     let received: HashMap<&str, i64> =
@@ -140,8 +140,8 @@ async fn a_batch_arrives_completely() {
 
 #[tokio::test]
 async fn groups_and_tags_select_messages() {
-    let servers = Servers::standalone(&[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = standalone(&[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     for tag in ["created", "paid", "shipped"] {
         let tagged = Message::builder("orders").body(tag).tag(tag).build();
@@ -157,14 +157,14 @@ async fn groups_and_tags_select_messages() {
         .unwrap();
     assert_eq!(consume(&selective, 2).await, ["created", "shipped"]);
     expect_nothing(&selective).await;
-    let all = servers.consumer("all", "orders").await;
+    let all = servers.consumer("all", "orders").await.unwrap();
     assert_eq!(consume(&all, 3).await, ["created", "paid", "shipped"]);
 }
 
 #[tokio::test]
 async fn refusals_carry_code_and_advice() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let client = servers.client();
     let unknown = client.producer().topic("nowhere").start().await;
     assert_eq!(refusal(unknown), Code::TopicNotFound);
@@ -182,7 +182,7 @@ async fn refusals_carry_code_and_advice() {
     assert_eq!(error.code().unwrap(), Code::MessageBodyTooLarge, "{error}");
     assert!(error.to_string().contains("4194304"), "{error}");
 
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(refusal(consumer.receive(1, Duration::from_secs(9)).await), Code::IllegalInvisibleTime);
     producer.send(message("orders", "fine")).await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["fine"]);
@@ -190,10 +190,10 @@ async fn refusals_carry_code_and_advice() {
 
 #[tokio::test]
 async fn clients_carry_on_when_their_broker_was_killed_and_is_back() {
-    let mut servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let mut servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     producer.send(message("orders", "acknowledged before")).await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["acknowledged before"]);
     producer.send(message("orders", "received before")).await.unwrap();
@@ -212,8 +212,8 @@ async fn clients_carry_on_when_their_broker_was_killed_and_is_back() {
 
 #[tokio::test]
 async fn a_producer_sends_very_many_messages_at_the_same_time() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = Arc::new(servers.client().producer().topic("orders").start().await.unwrap());
     let mut sends = JoinSet::new();
     for number in 0..2_000 {

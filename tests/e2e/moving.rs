@@ -12,17 +12,18 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::mqadmin::{failure, json, mqadmin, table};
-use crate::replication;
+use kerolox_harness::Cluster;
+
 use crate::support::{
-    INVISIBLE, NO_CHECKS, PATIENCE, Servers, body, code, consume, eventually, from_client, message, raw,
-    resource,
+    INVISIBLE, NO_CHECKS, PATIENCE, body, cluster_of, code, consume, eventually, from_client, group, master,
+    message, raw, resource, start_broker,
 };
 
 /// Longer than the Rust client keeps a route, which is 30 s.
 const ROUTE_AGE: &str = "35s";
 
 /// How many messages of a topic broker `number` stored, undecided and scheduled ones included.
-async fn stored(servers: &Servers, number: usize, topic: &str) -> u64 {
+async fn stored(servers: &Cluster, number: usize, topic: &str) -> u64 {
     let address: Address = servers.brokers[number].address().unwrap().parse().unwrap();
     let request = wire::DescribeTopicRequest { name: topic.to_owned() };
     let answer = servers.client().admin().broker(&address).describe_topic(request).await.unwrap();
@@ -31,7 +32,7 @@ async fn stored(servers: &Servers, number: usize, topic: &str) -> u64 {
 }
 
 /// Brokers of the queues in the route of a topic, and whether these may be written.
-async fn route(servers: &Servers, topic: &str) -> BTreeSet<(String, bool)> {
+async fn route(servers: &Cluster, topic: &str) -> BTreeSet<(String, bool)> {
     let request = v2::QueryRouteRequest { topic: resource(topic), endpoints: None };
     let answer = raw(&servers.nameservers[0]).await.query_route(from_client(request)).await.unwrap();
     let answer = answer.into_inner();
@@ -86,16 +87,16 @@ fn keep_receiving(consumer: SimpleConsumer, stop: Arc<AtomicBool>) -> JoinHandle
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_group_comes_and_another_one_leaves_without_a_failed_send_or_a_lost_message() {
-    let mut servers = Servers::cluster(1, &["broker-a"], &[]);
+    let mut servers = cluster_of(1, &["broker-a"], &[]);
     let ns = servers.access_points();
     table(&format!("updateTopic -n {ns} -c DefaultCluster -t orders -r 2 -w 2"));
     table(&format!("updateSubGroup -n {ns} -c DefaultCluster -g billing"));
     let (stop, sent_all) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     let sending = keep_sending(producer, stop.clone());
-    let receiving = keep_receiving(servers.consumer("billing", "orders").await, sent_all.clone());
+    let receiving = keep_receiving(servers.consumer("billing", "orders").await.unwrap(), sent_all.clone());
 
-    servers.start_broker_with("broker-b", &["--nameserver", &ns], &[]);
+    start_broker(&mut servers, "broker-b", &["--nameserver", &ns]);
     assert_eq!(route(&servers, "orders").await, expected(&[("broker-a", true)]));
     table(&format!("addBrokerGroup -n {ns} -b broker-b"));
     assert_eq!(route(&servers, "orders").await, expected(&[("broker-a", true), ("broker-b", true)]));
@@ -126,12 +127,12 @@ async fn a_group_comes_and_another_one_leaves_without_a_failed_send_or_a_lost_me
 
 #[tokio::test]
 async fn what_is_sent_to_a_group_that_leaves_is_taken_by_another_one() {
-    let mut servers = Servers::cluster(1, &["broker-a", "broker-b"], &NO_CHECKS);
+    let mut servers = cluster_of(1, &["broker-a", "broker-b"], &NO_CHECKS);
     let ns = servers.access_points();
     for (topic, kind) in
         [("orders", "NORMAL"), ("payments", "TRANSACTION"), ("steps", "FIFO"), ("later", "DELAY")]
     {
-        servers.create_topic(topic, kind).await;
+        servers.create_topic(topic, kind).await.unwrap();
     }
     let closed = servers.brokers[0].address().unwrap().to_owned();
     table(&format!("updateTopic -b {closed} -t closed -p 4"));
@@ -169,9 +170,9 @@ async fn what_is_sent_to_a_group_that_leaves_is_taken_by_another_one() {
     }
     assert_eq!(stored(&servers, 0, "payments").await, before);
     assert!(due.recall_handle.is_some());
-    let billing = servers.consumer("billing", "orders").await;
+    let billing = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(consume(&billing, 5).await, ["before", "order 0", "order 1", "order 2", "order 3"]);
-    let ledger = servers.consumer("ledger", "payments").await;
+    let ledger = servers.consumer("ledger", "payments").await.unwrap();
     assert_eq!(consume(&ledger, 4).await, ["order 0", "order 1", "order 2", "order 3"]);
 
     // What is withheld survives a restart; and everything comes back as it was.
@@ -192,15 +193,15 @@ async fn what_is_sent_to_a_group_that_leaves_is_taken_by_another_one() {
 
 #[tokio::test]
 async fn without_another_group_a_send_is_stored_where_it_comes() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
+    let servers = cluster_of(1, &["broker-a"], &[]);
     let ns = servers.access_points();
-    servers.create_topic("orders", "NORMAL").await;
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     let (exit, said) = failure(&format!("wipeWritePerm -n {ns} -b broker-a"));
     assert!(exit == 1 && said.contains("topic orders") && said.contains("addBrokerGroup"), "{exit}: {said}");
     table(&format!("wipeWritePerm -n {ns} -b broker-a --force"));
     producer.send_to("broker-a", None, message("orders", "kept")).await.unwrap();
-    assert_eq!(consume(&servers.consumer("billing", "orders").await, 1).await, ["kept"]);
+    assert_eq!(consume(&servers.consumer("billing", "orders").await.unwrap(), 1).await, ["kept"]);
 }
 
 /// Kinds of what waits and of what stays, with the topics or groups.
@@ -216,12 +217,12 @@ fn left(status: &Value) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn everything_that_is_left_on_a_group_is_named() {
-    let servers = Servers::cluster(1, &["broker-a", "broker-b"], &NO_CHECKS);
+    let servers = cluster_of(1, &["broker-a", "broker-b"], &NO_CHECKS);
     let ns = servers.access_points();
     for (topic, kind) in
         [("orders", "NORMAL"), ("unread", "NORMAL"), ("payments", "TRANSACTION"), ("later", "DELAY")]
     {
-        servers.create_topic(topic, kind).await;
+        servers.create_topic(topic, kind).await.unwrap();
     }
     let client = servers.client();
     let producer = client.producer().topics(["orders", "unread", "payments", "later"]);
@@ -234,7 +235,7 @@ async fn everything_that_is_left_on_a_group_is_named() {
     while stored(&servers, 0, "payments").await == 0 {
         halves.push(producer.send_in_transaction(message("payments", "half")).await.unwrap());
     }
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let mut in_flight = Vec::new();
     eventually("the message is in flight", PATIENCE, async || {
         in_flight.extend(consumer.receive(1, INVISIBLE).await.unwrap());
@@ -274,7 +275,7 @@ async fn everything_that_is_left_on_a_group_is_named() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_new_group_gets_what_the_others_have_once() {
-    let mut servers = Servers::cluster(1, &["broker-a"], &[]);
+    let mut servers = cluster_of(1, &["broker-a"], &[]);
     let ns = servers.access_points();
     let model = servers.brokers[0].address().unwrap().to_owned();
     let settings = "-r 6 -w 4 -a +message.type=FIFO,+retention.time=12h,+dedup=id";
@@ -282,7 +283,7 @@ async fn a_new_group_gets_what_the_others_have_once() {
     table(&format!("updateTopic -n {ns} -b {model} -t closed -p 4"));
     table(&format!("updateTopic -n {ns} -b {model} -t wide -r 9 -w 9"));
     table(&format!("updateSubGroup -b {model} -g billing -o true -r 3 --attributes +retry.exhausted=block"));
-    servers.start_broker_with("broker-b", &["--nameserver", &ns], &[]);
+    start_broker(&mut servers, "broker-b", &["--nameserver", &ns]);
     let other = servers.brokers[1].address().unwrap().to_owned();
     table(&format!("updateTopic -b {other} -t wide -r 2 -w 2"));
 
@@ -308,18 +309,18 @@ async fn a_new_group_gets_what_the_others_have_once() {
 /// A group that begins with what comes would never get what is sent to the new group before its members have found it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn consumers_that_begin_with_what_comes_find_a_new_group_before_producers() {
-    let mut servers = Servers::cluster(1, &["broker-a"], &[]);
+    let mut servers = cluster_of(1, &["broker-a"], &[]);
     let ns = servers.access_points();
-    servers.create_topic("orders", "NORMAL").await;
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     table(&format!("updateSubGroup -n {ns} -c DefaultCluster -g tail --attributes +consume.from=latest"));
-    servers.start_broker_with("broker-b", &["--nameserver", &ns], &[]);
+    start_broker(&mut servers, "broker-b", &["--nameserver", &ns]);
     let adding = format!("addBrokerGroup -n {ns} -b broker-b --route-age 5s");
     let adding = tokio::task::spawn_blocking(move || mqadmin(&adding));
     eventually("consumers find it, producers do not", PATIENCE, async || {
         route(&servers, "orders").await == expected(&[("broker-a", true), ("broker-b", false)])
     })
     .await;
-    let consumer = servers.consumer("tail", "orders").await;
+    let consumer = servers.consumer("tail", "orders").await.unwrap();
     for _ in 0..4 {
         assert!(consumer.receive(1, INVISIBLE).await.unwrap().is_empty());
     }
@@ -333,15 +334,14 @@ async fn consumers_that_begin_with_what_comes_find_a_new_group_before_producers(
 
 #[tokio::test]
 async fn what_a_group_withholds_survives_its_master() {
-    let mut servers = replication::group(2, &[], &[]).await;
+    let mut servers = group(2, &[], &[]).await;
     let ns = servers.access_points();
     table(&format!("updateTopic -n {ns} -c DefaultCluster -t orders"));
     table(&format!("wipeWritePerm -n {ns} -b broker-a --force"));
-    let old = replication::master(&servers).await;
+    let old = master(&servers).await;
     servers.brokers[old].kill().unwrap();
     eventually("another master withholds the same", PATIENCE, async || {
-        replication::master(&servers).await != old
-            && route(&servers, "orders").await == expected(&[("broker-a", false)])
+        master(&servers).await != old && route(&servers, "orders").await == expected(&[("broker-a", false)])
     })
     .await;
     let master = servers.brokers[1 - old].address().unwrap();

@@ -3,11 +3,11 @@
 use std::process::Command;
 
 use kerolox_client::{Client, FilterExpression};
-use kerolox_harness::{ServerProcess, built_program};
+use kerolox_harness::{Cluster, ServerProcess, built_program};
 use kerolox_proto::v2::Code;
 use serde_json::{Value, json};
 
-use crate::support::{Servers, message, receive_one, refusal};
+use crate::support::{cluster_of, message, receive_one, refusal, standalone};
 
 /// What one run of the program came to.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ fn deserted() -> String {
 
 #[test]
 fn topics_from_creation_to_deletion() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
+    let servers = cluster_of(1, &["broker-a"], &[]);
     let ns = servers.access_points();
     let broker = servers.brokers[0].address().unwrap();
     let made = table(&format!(
@@ -155,7 +155,7 @@ fn topics_from_creation_to_deletion() {
 
 #[test]
 fn groups_are_made_and_changed() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
+    let servers = cluster_of(1, &["broker-a"], &[]);
     let ns = servers.access_points();
     let made = table(&format!("updateSubGroup -n {ns} -c DefaultCluster -g billing -r 3"));
     for part in ["create subscription group to", "groupName=billing", "retryMaxTimes=3", "consumeEnable=true"]
@@ -177,9 +177,9 @@ fn groups_are_made_and_changed() {
 
 #[test]
 fn clusters_show_their_brokers() {
-    let mut servers = Servers::cluster(1, &["broker-a", "broker-b"], &[]);
+    let mut servers = cluster_of(1, &["broker-a", "broker-b"], &[]);
     let ns = servers.access_points();
-    let address = |servers: &Servers, number: usize| servers.brokers[number].address().unwrap().to_owned();
+    let address = |servers: &Cluster, number: usize| servers.brokers[number].address().unwrap().to_owned();
     let (a, b) = (address(&servers, 0), address(&servers, 1));
     table(&format!("updateTopic -b {a} -t orders"));
     table(&format!("sendMessage -n {ns} -t orders -p hello"));
@@ -213,7 +213,7 @@ fn clusters_show_their_brokers() {
 
 #[test]
 fn messages_are_sent_and_shown() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
+    let servers = cluster_of(1, &["broker-a"], &[]);
     let ns = servers.access_points();
     table(&format!("updateTopic -n {ns} -c DefaultCluster -t orders -r 2 -w 2"));
     let sent =
@@ -265,7 +265,7 @@ fn messages_are_sent_and_shown() {
 
 #[test]
 fn definitions_survive_a_restart() {
-    let mut servers = Servers::cluster(1, &["broker-a"], &[]);
+    let mut servers = cluster_of(1, &["broker-a"], &[]);
     let ns = servers.access_points();
     let broker = servers.brokers[0].address().unwrap().to_owned();
     table(&format!(
@@ -302,11 +302,11 @@ fn definitions_survive_a_restart() {
 
 #[tokio::test]
 async fn a_deleted_topic_is_gone_for_its_clients_and_comes_back_empty() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
+    let servers = cluster_of(1, &["broker-a"], &[]);
     let ns = servers.access_points();
-    servers.create_topic("orders", "NORMAL").await;
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     for body in ["first", "second"] {
         producer.send(message("orders", body)).await.unwrap();
     }
@@ -322,9 +322,9 @@ async fn a_deleted_topic_is_gone_for_its_clients_and_comes_back_empty() {
         .await;
     assert_eq!(refusal(new), Code::TopicNotFound);
 
-    servers.create_topic("orders", "NORMAL").await;
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     assert!(consumer.ack(&held).await.is_err(), "a handle of the topic that is no more");
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let receipt = producer.send(message("orders", "new")).await.unwrap();
     assert_eq!(receipt.offset, 0);
     let delivery = receive_one(&consumer).await;
@@ -339,7 +339,7 @@ async fn receive_one_of_two(consumer: &kerolox_client::SimpleConsumer) -> kerolo
 
 #[tokio::test]
 async fn names_and_addresses_are_taken_as_rocketmq_takes_them() {
-    let mut servers = Servers::cluster(2, &["broker-a"], &[]);
+    let mut servers = cluster_of(2, &["broker-a"], &[]);
     let nameservers: Vec<String> =
         servers.nameservers.iter().map(|server| server.address().unwrap().to_owned()).collect();
     let broker = servers.brokers[0].address().unwrap().to_owned();
@@ -367,7 +367,7 @@ async fn names_and_addresses_are_taken_as_rocketmq_takes_them() {
     assert_eq!(failure(&format!("topicStatus -b {broker} -t orders")).0, 4);
 
     // A standalone broker is its own nameserver.
-    let alone = Servers::standalone(&[]);
+    let alone = standalone(&[]);
     let address = alone.access_points();
     table(&format!("updateTopic -n {address} -c DefaultCluster -t orders"));
     assert_eq!(json(&format!("clusterList -n {address}"))["brokers"][0]["state"], "OK");
@@ -377,7 +377,7 @@ async fn names_and_addresses_are_taken_as_rocketmq_takes_them() {
 
 #[test]
 fn exit_codes_tell_what_happened() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
+    let servers = cluster_of(1, &["broker-a"], &[]);
     let ns = servers.access_points();
     for line in [
         "updateTopic -t orders".to_owned(),
@@ -422,9 +422,9 @@ fn exit_codes_tell_what_happened() {
 
 #[tokio::test]
 async fn produce_says_what_was_stored_and_ends_soon_after_a_refusal() {
-    let servers = Servers::standalone(&[]);
-    servers.create_topic("orders", "NORMAL").await;
-    let file = servers.folder.path().join("messages.json");
+    let servers = standalone(&[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
+    let file = servers.folder().join("messages.json");
     let good = "{\"body\":\"good\"}\n";
     let bad = "{\"body\":\"bad\",\"properties\":{\"a\\u0001b\":\"v\"}}\n";
     std::fs::write(&file, [&good.repeat(3), bad, &good.repeat(400)].concat()).unwrap();
@@ -440,7 +440,7 @@ async fn produce_says_what_was_stored_and_ends_soon_after_a_refusal() {
     assert!(started.elapsed() < std::time::Duration::from_secs(40), "it went on: {:?}", started.elapsed());
     let stored: Option<usize> = run.stderr.split_whitespace().find_map(|word| word.parse().ok());
     let stored = stored.expect("it says how many were stored");
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let came = crate::support::consume(&consumer, stored).await;
     assert!(stored >= 3 && came.iter().all(|body| body == "good"), "{came:?}");
     crate::support::expect_nothing(&consumer).await;

@@ -7,23 +7,24 @@ use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use kerolox_proto::kerolox::{DescribeReplicationRequest, DescribeReplicationResponse};
 
 use crate::damage::rot;
-use crate::replication::{create, group, in_sync, master};
-use crate::support::{Servers, consume, message};
+use kerolox_harness::Cluster;
+
+use crate::support::{consume, create, group, in_sync, master, message};
 
 /// The newest messages are not kept in memory, so all are read from disks.
 const NO_TAIL: (&str, &str) = ("KEROLOX_BROKER__LOG__TAIL_SIZE", "0B");
 
-async fn describe(servers: &Servers, broker: usize) -> DescribeReplicationResponse {
+async fn describe(servers: &Cluster, broker: usize) -> DescribeReplicationResponse {
     let mut client = ReplicationClient::new(connection(servers.brokers[broker].address().unwrap()).unwrap());
     client.describe_replication(DescribeReplicationRequest {}).await.unwrap().into_inner()
 }
 
 /// How many records a broker has read for its master.
-async fn read_for_master(servers: &Servers, broker: usize) -> u64 {
+async fn read_for_master(servers: &Cluster, broker: usize) -> u64 {
     describe(servers, broker).await.read_for_master
 }
 
-async fn send(servers: &Servers, count: usize) -> Vec<String> {
+async fn send(servers: &Cluster, count: usize) -> Vec<String> {
     create(servers, "orders", "NORMAL").await;
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     let bodies: Vec<String> = (0..count).map(|number| format!("message {number:02}")).collect();
@@ -39,14 +40,14 @@ async fn what_lies_far_back_is_read_at_slaves_if_the_operator_wants_that() {
         let settings = [NO_TAIL, ("KEROLOX_BROKER__REPLICATION__SLAVE_READS", slave_reads)];
         let mut servers = group(2, &[], &settings).await;
         let sent = send(&servers, 20).await;
-        let consumer = servers.consumer("billing", "orders").await;
+        let consumer = servers.consumer("billing", "orders").await.unwrap();
         assert_eq!(consume(&consumer, 20).await, sent);
         let slave = 1 - master(&servers).await;
         assert_eq!(read_for_master(&servers, slave).await, expected, "slave-reads = {slave_reads}");
 
         // A slave that does not answer holds up nothing: the master reads by itself.
         servers.brokers[slave].kill().unwrap();
-        let late = servers.consumer("late", "orders").await;
+        let late = servers.consumer("late", "orders").await.unwrap();
         assert_eq!(consume(&late, 20).await, sent);
     }
 }
@@ -58,7 +59,7 @@ async fn a_message_that_is_damaged_at_the_master_is_read_at_a_slave() {
     let master = master(&servers).await;
     rot(&servers.brokers[master].data(), &sent[1]);
 
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let received = consume(&consumer, 3).await;
     assert_eq!(received, sent, "all of them, and as they were sent");
     assert_eq!(read_for_master(&servers, 1 - master).await, 1);
@@ -77,7 +78,7 @@ async fn a_slave_with_damage_takes_over_and_reads_at_the_old_master() {
     in_sync(&servers, 2).await;
     assert_eq!(master(&servers).await, 1 - old);
 
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let mut received = consume(&consumer, 3).await;
     received.sort();
     assert_eq!(received, sent);

@@ -7,15 +7,17 @@ use kerolox_proto::v2::Code;
 use serde_json::Value;
 
 use crate::mqadmin::{failure, json, table};
+use kerolox_harness::Cluster;
+
 use crate::support::{
-    INVISIBLE, Servers, bodies, body, consume, expect_nothing, message, receive, receive_one, refusal,
+    INVISIBLE, bodies, body, cluster_of, consume, expect_nothing, message, receive, receive_one, refusal,
 };
 
 fn now_ms() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
 }
 
-async fn send(servers: &Servers, bodies: &[&str]) {
+async fn send(servers: &Cluster, bodies: &[&str]) {
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     for body in bodies {
         producer.send_to("broker-a", Some(0), message("orders", body)).await.unwrap();
@@ -28,16 +30,16 @@ fn sum(progress: &Value, number: &str) -> u64 {
 }
 
 /// Lag, in flight, retrying, ready.
-fn standing(servers: &Servers, group: &str) -> [u64; 4] {
+fn standing(servers: &Cluster, group: &str) -> [u64; 4] {
     let progress = json(&format!("consumerProgress -n {} -g {group} -t orders", servers.access_points()));
     ["diff", "inflight", "retrying", "ready"].map(|number| sum(&progress, number))
 }
 
 #[tokio::test]
 async fn a_group_starts_where_it_is_told() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
+    let servers = cluster_of(1, &["broker-a"], &[]);
     let broker = servers.brokers[0].address().unwrap().to_owned();
-    servers.create_topic("orders", "NORMAL").await;
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     send(&servers, &["a", "b"]).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     let between = now_ms();
@@ -51,7 +53,7 @@ async fn a_group_starts_where_it_is_told() {
         ("late", "latest".to_owned(), vec![]),
     ] {
         table(&format!("updateSubGroup -b {broker} -g {group} --attributes +consume.from={from}"));
-        let consumer = servers.consumer(group, "orders").await;
+        let consumer = servers.consumer(group, "orders").await.unwrap();
         assert_eq!(consume(&consumer, expected.len()).await, expected, "{group}");
         expect_nothing(&consumer).await;
         late.push(consumer);
@@ -62,26 +64,26 @@ async fn a_group_starts_where_it_is_told() {
 
 #[tokio::test]
 async fn what_comes_while_the_broker_is_down_reaches_a_group_that_began_with_what_comes() {
-    let mut servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let mut servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     send(&servers, &["old"]).await;
     let broker = servers.brokers[0].address().unwrap().to_owned();
     table(&format!("updateSubGroup -b {broker} -g late --attributes +consume.from=latest"));
-    expect_nothing(&servers.consumer("late", "orders").await).await;
+    expect_nothing(&servers.consumer("late", "orders").await.unwrap()).await;
     send(&servers, &["new"]).await;
     servers.brokers[0].kill().unwrap();
     servers.brokers[0].start().unwrap();
-    assert_eq!(consume(&servers.consumer("late", "orders").await, 1).await, ["new"]);
+    assert_eq!(consume(&servers.consumer("late", "orders").await.unwrap(), 1).await, ["new"]);
 }
 
 #[tokio::test]
 async fn progress_is_exact() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
+    let servers = cluster_of(1, &["broker-a"], &[]);
     let ns = servers.access_points();
-    servers.create_topic("orders", "NORMAL").await;
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     send(&servers, &["1", "2", "3", "4", "5", "6"]).await;
     assert_eq!(failure(&format!("consumerProgress -n {ns} -g billing")).0, 4, "no such group yet");
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let mut held = receive_some(&consumer, 4).await;
     consumer.ack(&held[1]).await.unwrap();
     assert_eq!(standing(&servers, "billing"), [5, 3, 0, 2]);
@@ -113,14 +115,14 @@ async fn receive_some(consumer: &SimpleConsumer, count: usize) -> Vec<kerolox_cl
 
 #[tokio::test]
 async fn a_reset_reaches_consumers_that_are_at_work() {
-    let mut servers = Servers::cluster(1, &["broker-a"], &[]);
+    let mut servers = cluster_of(1, &["broker-a"], &[]);
     let ns = servers.access_points();
-    servers.create_topic("orders", "NORMAL").await;
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     send(&servers, &["1", "2", "3", "4"]).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     let between = now_ms();
     send(&servers, &["5", "6"]).await;
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let mut held = receive_some(&consumer, 6).await;
     consumer.ack(&held[0]).await.unwrap();
     consumer.change_invisible(&mut held[1], Duration::from_secs(600)).await.unwrap();
@@ -166,7 +168,7 @@ async fn a_reset_reaches_consumers_that_are_at_work() {
     table(&format!("resetOffset -n {ns} -g billing -t orders --to earliest"));
     servers.brokers[0].kill().unwrap();
     servers.brokers[0].start().unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(consume(&consumer, 6).await.len(), 6, "a reset is durable when it is answered");
     table(&format!("resetOffset -n {ns} -g billing -t orders --to earliest"));
     table(&format!("resetOffsetByTime -n {ns} -g billing -t orders -s now"));

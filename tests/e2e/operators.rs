@@ -8,15 +8,14 @@ use kerolox_proto::v2;
 use serde_json::{Value, json};
 
 use crate::mqadmin::{failure, json, mqadmin, table};
-use crate::replication;
 use crate::support::{
-    NO_CHECKS, PATIENCE, Servers, broker, consume, eventually, from_client, message, raw, receive_one,
-    resource,
+    NO_CHECKS, PATIENCE, broker, cluster_of, consume, create, eventually, from_client, group, master,
+    message, raw, receive_one, resource, standalone,
 };
 
 #[test]
 fn an_unknown_attribute_is_refused_with_what_was_probably_meant() {
-    let servers = Servers::standalone(&[]);
+    let servers = standalone(&[]);
     let ns = servers.access_points();
     for (command, meant) in [
         ("updateTopic -t orders -a +dedupe=id", "is dedup meant?"),
@@ -34,7 +33,7 @@ fn an_unknown_attribute_is_refused_with_what_was_probably_meant() {
 
 #[test]
 fn one_cluster_needs_no_name_and_two_do() {
-    let mut servers = Servers::cluster(1, &["broker-a"], &[]);
+    let mut servers = cluster_of(1, &["broker-a"], &[]);
     let ns = servers.access_points();
     let made = table(&format!("updateTopic -n {ns} -t orders"));
     assert!(made.contains("success"), "{made}");
@@ -44,7 +43,7 @@ fn one_cluster_needs_no_name_and_two_do() {
     assert!(table(&format!("deleteSubGroup -n {ns} -g billing")).contains("success"));
 
     let mut other =
-        broker("broker-b", servers.folder.path(), &["--nameserver", &ns, "--cluster", "AnotherCluster"]);
+        broker("broker-b", servers.folder(), &["--nameserver", &ns, "--cluster", "AnotherCluster"]);
     other.start().unwrap();
     servers.brokers.push(other);
     let (code, said) = failure(&format!("updateTopic -n {ns} -t more"));
@@ -54,8 +53,8 @@ fn one_cluster_needs_no_name_and_two_do() {
 
 #[tokio::test]
 async fn what_a_stranger_wrote_commands_no_terminal() {
-    let servers = Servers::standalone(&[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = standalone(&[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let attack = "\u{1b}[2J\u{9b}31m\r\u{202e}\nforged";
     let producer = servers.client().producer().start().await.unwrap();
     let sent = producer.send(message("orders", attack)).await.unwrap();
@@ -99,13 +98,13 @@ async fn what_a_stranger_wrote_commands_no_terminal() {
 #[tokio::test]
 async fn what_a_group_has_not_come_to_yet_is_left_to_do() {
     const SENT: u64 = 20;
-    let servers = Servers::cluster(1, &["broker-a", "broker-b"], &[]);
+    let servers = cluster_of(1, &["broker-a", "broker-b"], &[]);
     let ns = servers.access_points();
     let [first, second] = [0, 1].map(|index| servers.brokers[index].address().unwrap());
     table(&format!("updateTopic -b {first} -n {ns} -t orders -r 2 -w 2"));
     let producer = servers.client().producer().start().await.unwrap();
     producer.send(message("orders", "early")).await.unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["early"]);
     drop(consumer);
 
@@ -138,13 +137,13 @@ async fn what_a_group_has_not_come_to_yet_is_left_to_do() {
 
 #[tokio::test]
 async fn slaves_answer_what_only_looks() {
-    let servers = replication::group(2, &[], &[]).await;
-    replication::create(&servers, "orders", "NORMAL").await;
+    let servers = group(2, &[], &[]).await;
+    create(&servers, "orders", "NORMAL").await;
     let producer = servers.client().producer().start().await.unwrap();
     producer.send(message("orders", "one")).await.unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["one"]);
-    let slave = 1 - replication::master(&servers).await;
+    let slave = 1 - master(&servers).await;
     let slave = servers.brokers[slave].address().unwrap();
     let exported = async || {
         let run = mqadmin(&format!("configExport -b {slave}"));
@@ -166,7 +165,7 @@ async fn slaves_answer_what_only_looks() {
 
 #[tokio::test]
 async fn a_broker_without_slaves_says_what_that_means() {
-    let servers = Servers::standalone(&[]);
+    let servers = standalone(&[]);
     let ns = servers.access_points();
     for command in ["haStatus", "getSyncStateSet", "nameserver status"] {
         let told = table(&format!("{command} -n {ns}"));
@@ -181,7 +180,7 @@ async fn a_broker_without_slaves_says_what_that_means() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_tell_what_one_needs_at_night() {
-    let mut servers = Servers::standalone(&NO_CHECKS);
+    let mut servers = standalone(&NO_CHECKS);
     let ns = servers.access_points();
     table(&format!("updateTopic -n {ns} -t orders"));
     table(&format!("updateSubGroup -n {ns} -g billing --attributes +retry.backoff=1h"));
@@ -189,7 +188,7 @@ async fn lists_tell_what_one_needs_at_night() {
     let producer = servers.client().producer().start().await.unwrap();
     let failing = Message::builder("orders").body("x").tag("paid").key("order-7").build();
     let sent = producer.send(failing).await.unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let mut delivery = receive_one(&consumer).await;
     consumer.change_invisible(&mut delivery, Duration::from_secs(600)).await.unwrap();
     drop(consumer);
@@ -213,7 +212,7 @@ async fn lists_tell_what_one_needs_at_night() {
 
     // Who acknowledged a message, and when.
     producer.send(message("orders", "done")).await.unwrap();
-    let consumer = servers.consumer("shipping", "orders").await;
+    let consumer = servers.consumer("shipping", "orders").await.unwrap();
     assert_eq!(consume(&consumer, 2).await, ["done", "x"]);
     let why = json(&format!("message why {} -n {ns} -g shipping", sent.message_id));
     let reason = &why["messages"][0]["groups"][0];
@@ -252,9 +251,9 @@ async fn lists_tell_what_one_needs_at_night() {
 
 #[tokio::test]
 async fn members_have_one_number_and_elections_a_reason() {
-    let mut servers = replication::group(2, &[], &[]).await;
+    let mut servers = group(2, &[], &[]).await;
     let ns = servers.access_points();
-    let master = replication::master(&servers).await;
+    let master = master(&servers).await;
     let known = json(&format!("getSyncStateSet -n {ns}"));
     let members = known["brokers"][0]["members"].as_array().unwrap();
     let listed = json(&format!("clusterList -n {ns}"));

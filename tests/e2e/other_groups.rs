@@ -6,7 +6,7 @@ use kerolox_client::Message;
 use kerolox_harness::ServerProcess;
 use kerolox_proto::v2::{self, Code, LiteSubscriptionAction, receive_message_response::Content};
 
-use crate::support::{INVISIBLE, PATIENCE, Servers, code, eventually, from_client, raw, resource};
+use crate::support::{INVISIBLE, PATIENCE, cluster_of, code, eventually, from_client, raw, resource};
 
 const GROUPS: [&str; 3] = ["broker-a", "broker-b", "broker-c"];
 const GROUP: &str = "agents";
@@ -57,8 +57,8 @@ fn text(message: &v2::Message) -> String {
 /// The consumer waits at A while the message comes to B or C; directly, and through a nameserver.
 #[tokio::test]
 async fn an_idle_poll_is_answered_with_what_another_broker_group_has() {
-    let servers = Servers::cluster(1, &GROUPS, &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &GROUPS, &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     for (owner, asked) in [(GROUPS[1], &servers.brokers[0]), (GROUPS[2], &servers.nameservers[0])] {
         let send = async {
@@ -76,15 +76,15 @@ async fn an_idle_poll_is_answered_with_what_another_broker_group_has() {
         assert_eq!(ack(asked, "orders", &messages[0]).await, Code::Ok);
     }
     // Each was handed out once, and its acknowledgement has reached its owner.
-    let consumer = servers.consumer(GROUP, "orders").await;
+    let consumer = servers.consumer(GROUP, "orders").await.unwrap();
     crate::support::expect_nothing(&consumer).await;
 }
 
 /// A lite simple consumer asks at one group only. It gets the messages of all, although that group always has some.
 #[tokio::test]
 async fn a_lite_consumer_of_one_broker_group_gets_the_messages_of_all() {
-    let servers = Servers::cluster(1, &GROUPS, &[]);
-    servers.create_topic("sessions", "LITE").await;
+    let servers = cluster_of(1, &GROUPS, &[]);
+    servers.create_topic("sessions", "LITE").await.unwrap();
     let request = v2::SyncLiteSubscriptionRequest {
         action: LiteSubscriptionAction::CompleteAdd.into(),
         topic: resource("sessions"),
@@ -130,10 +130,10 @@ async fn a_lite_consumer_of_one_broker_group_gets_the_messages_of_all() {
 /// While another group does not answer, polls here go on as ever.
 #[tokio::test]
 async fn a_group_that_stands_still_holds_no_poll_up() {
-    let mut servers = Servers::cluster(1, &GROUPS, &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let mut servers = cluster_of(1, &GROUPS, &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
-    servers.brokers[1].signal("STOP").unwrap();
+    servers.brokers[1].pause().unwrap();
     servers.brokers[2].kill().unwrap();
     let send = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -146,14 +146,14 @@ async fn a_group_that_stands_still_holds_no_poll_up() {
     assert_eq!((found, messages.len()), (Code::Ok, 1));
     let waited = came.saturating_duration_since(sent);
     assert!(waited < Duration::from_secs(8), "it took {waited:?}");
-    servers.brokers[1].signal("CONT").unwrap();
+    servers.brokers[1].resume().unwrap();
 }
 
 /// Two groups that stand still take longer than the poll: it is answered in its time all the same, before its client's deadline.
 #[tokio::test]
 async fn a_poll_ends_in_its_time_while_other_groups_stand_still() {
-    let servers = Servers::cluster(1, &GROUPS, &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &GROUPS, &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let mut broker = raw(&servers.brokers[0]).await;
     let request = v2::ReceiveMessageRequest {
         group: resource(GROUP),
@@ -170,7 +170,7 @@ async fn a_poll_ends_in_its_time_while_other_groups_stand_still() {
     // Routes reach the brokers a moment after the topic is made.
     tokio::time::sleep(Duration::from_secs(3)).await;
     for broker in &servers.brokers[1..] {
-        broker.signal("STOP").unwrap();
+        broker.pause().unwrap();
     }
     let in_time = async || {
         let started = Instant::now();
@@ -181,6 +181,6 @@ async fn a_poll_ends_in_its_time_while_other_groups_stand_still() {
     // Before their leases end and nobody asks them any more.
     eventually("a poll of a second takes no two", Duration::from_secs(7), in_time).await;
     for broker in &servers.brokers[1..] {
-        broker.signal("CONT").unwrap();
+        broker.resume().unwrap();
     }
 }

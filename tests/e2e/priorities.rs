@@ -6,13 +6,15 @@ use kerolox_client::admin::wire;
 use kerolox_client::{Address, Message, Resolution};
 use kerolox_proto::v2::Code;
 
-use crate::support::{INVISIBLE, Servers, body, message, receive_one, refusal};
+use kerolox_harness::Cluster;
+
+use crate::support::{INVISIBLE, body, message, receive_one, refusal, standalone};
 
 fn urgent(priority: u32, body: &str) -> Message {
     Message::builder("alarms").body(body.to_owned()).priority(priority).build()
 }
 
-async fn with_queues(servers: &Servers, kind: &str, queues: u32) {
+async fn with_queues(servers: &Cluster, kind: &str, queues: u32) {
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let request = wire::UpdateTopicRequest {
         name: "alarms".to_owned(),
@@ -26,13 +28,13 @@ async fn with_queues(servers: &Servers, kind: &str, queues: u32) {
 
 #[tokio::test]
 async fn the_highest_priority_comes_first_also_after_a_failure_and_a_restart() {
-    let mut servers = Servers::standalone(&[]);
+    let mut servers = standalone(&[]);
     with_queues(&servers, "PRIORITY", 3).await;
     let producer = servers.client().producer().topic("alarms").start().await.unwrap();
     for (priority, body) in [(0, "low"), (1, "middle"), (7, "above all"), (2, "high")] {
         producer.send(urgent(priority, body)).await.unwrap();
     }
-    let consumer = servers.consumer("desk", "alarms").await;
+    let consumer = servers.consumer("desk", "alarms").await.unwrap();
     let mut first = receive_one_of(&consumer).await;
     assert_eq!((body(&first), first.message().priority()), ("above all", Some(7)));
     consumer.change_invisible(&mut first, Duration::ZERO).await.unwrap();
@@ -50,7 +52,7 @@ async fn the_highest_priority_comes_first_also_after_a_failure_and_a_restart() {
 
 #[tokio::test]
 async fn a_factor_keeps_low_priorities_from_starving() {
-    let servers = Servers::standalone(&[]);
+    let servers = standalone(&[]);
     with_queues(&servers, "PRIORITY", 2).await;
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let request = wire::UpdateGroupRequest {
@@ -64,14 +66,14 @@ async fn a_factor_keeps_low_priorities_from_starving() {
         producer.send(urgent(1, "high")).await.unwrap();
         producer.send(urgent(0, "low")).await.unwrap();
     }
-    let consumer = servers.consumer("desk", "alarms").await;
+    let consumer = servers.consumer("desk", "alarms").await.unwrap();
     let received = consumer.receive(4, INVISIBLE).await.unwrap();
     assert_eq!(received.iter().map(body).collect::<Vec<_>>(), ["high", "low", "high", "high"]);
 }
 
 #[tokio::test]
 async fn a_half_message_keeps_its_priority() {
-    let servers = Servers::standalone(&[]);
+    let servers = standalone(&[]);
     with_queues(&servers, "PRIORITY", 2).await;
     let client = servers.client();
     let producer = client.producer().topic("alarms").transaction_checker_sync(|_| Resolution::Unknown);
@@ -79,17 +81,17 @@ async fn a_half_message_keeps_its_priority() {
     let half = producer.send_in_transaction(urgent(1, "high")).await.unwrap();
     producer.send(urgent(0, "low")).await.unwrap();
     half.commit().await.unwrap();
-    let consumer = servers.consumer("desk", "alarms").await;
+    let consumer = servers.consumer("desk", "alarms").await.unwrap();
     assert_eq!(body(&receive_one_of(&consumer).await), "high");
     assert_eq!(body(&receive_one(&consumer).await), "low");
 }
 
 #[tokio::test]
 async fn priorities_go_to_topics_that_take_them() {
-    let servers = Servers::standalone(&[]);
+    let servers = standalone(&[]);
     with_queues(&servers, "PRIORITY", 2).await;
-    servers.create_topic("orders", "NORMAL").await;
-    servers.create_topic("all", "MIXED").await;
+    servers.create_topic("orders", "NORMAL").await.unwrap();
+    servers.create_topic("all", "MIXED").await.unwrap();
     let client = servers.client();
     let producer = client.producer().start().await.unwrap();
     let conflict = Code::MessagePropertyConflictWithType;
@@ -113,7 +115,7 @@ async fn receive_one_of(consumer: &kerolox_client::SimpleConsumer) -> kerolox_cl
 
 #[tokio::test]
 async fn a_delivery_time_comes_before_the_priority() {
-    let servers = Servers::standalone(&[]);
+    let servers = standalone(&[]);
     with_queues(&servers, "PRIORITY", 3).await;
     let producer = servers.client().producer().topic("alarms").start().await.unwrap();
     let due = std::time::SystemTime::now() + Duration::from_secs(2);
@@ -124,7 +126,7 @@ async fn a_delivery_time_comes_before_the_priority() {
     for message in [later(0, "later, low"), later(2, "later, high"), urgent(1, "now")] {
         producer.send(message).await.unwrap();
     }
-    let consumer = servers.consumer("desk", "alarms").await;
+    let consumer = servers.consumer("desk", "alarms").await.unwrap();
     let first = receive_one_of(&consumer).await;
     assert_eq!(body(&first), "now", "the highest one is not there yet");
     consumer.ack(&first).await.unwrap();

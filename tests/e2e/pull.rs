@@ -8,7 +8,9 @@ use kerolox_proto::v2::pull_message_response::Content;
 use kerolox_proto::v2::{self, Code, FilterType, QueryOffsetPolicy};
 use tonic::transport::Channel;
 
-use crate::support::{PATIENCE, QUEUES, Servers, code, from_client, message, raw, resource};
+use kerolox_harness::Cluster;
+
+use crate::support::{PATIENCE, QUEUES, cluster_of, code, from_client, message, raw, resource};
 
 type Raw = MessagingServiceClient<Channel>;
 
@@ -75,7 +77,7 @@ async fn get(server: &mut Raw) -> (Code, i64) {
 }
 
 /// Sends numbered messages to queue 0 of "orders", every other one with the tag "even".
-async fn fill(servers: &Servers, numbers: std::ops::Range<u32>) {
+async fn fill(servers: &Cluster, numbers: std::ops::Range<u32>) {
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     for number in numbers {
         let tag = if number % 2 == 0 { "even" } else { "odd" };
@@ -86,8 +88,8 @@ async fn fill(servers: &Servers, numbers: std::ops::Range<u32>) {
 
 #[tokio::test]
 async fn messages_are_pulled_from_an_offset_on() {
-    let servers = Servers::cluster(1, &["broker-a", "broker-b"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &["broker-a", "broker-b"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     fill(&servers, 0..10).await;
     for server in [&servers.brokers[0], &servers.brokers[1], &servers.nameservers[0]] {
         let mut server = raw(server).await;
@@ -123,8 +125,8 @@ async fn messages_are_pulled_from_an_offset_on() {
 
 #[tokio::test]
 async fn a_pull_waits_for_a_message() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     for server in [&servers.brokers[0], &servers.nameservers[0]] {
         let mut server = raw(server).await;
@@ -155,8 +157,8 @@ async fn a_pull_waits_for_a_message() {
 
 #[tokio::test]
 async fn offsets_are_asked_for_and_kept() {
-    let mut servers = Servers::cluster(1, &["broker-a", "broker-b"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let mut servers = cluster_of(1, &["broker-a", "broker-b"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     fill(&servers, 0..4).await;
     // Store times are whole milliseconds.
     tokio::time::sleep(Duration::from_millis(20)).await;

@@ -8,8 +8,12 @@ use std::time::Duration;
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Delivery, FilterExpression, Message, PushConsumerBuilder, Verdict};
 
-use crate::replication::{create, group, in_sync, master};
-use crate::support::{INVISIBLE_MIN, PATIENCE, Servers, body, consume, eventually, expect_nothing, message};
+use kerolox_harness::Cluster;
+
+use crate::support::{
+    INVISIBLE_MIN, PATIENCE, body, cluster_of, consume, create, eventually, expect_nothing, group, in_sync,
+    master, message,
+};
 
 /// What listeners were given, in the order in which they began.
 #[derive(Debug, Clone, Default)]
@@ -34,7 +38,7 @@ impl Seen {
 }
 
 /// The consumer group "billing" with short delays.
-async fn billing(servers: &Servers, retries: u32, is_fifo: bool) {
+async fn billing(servers: &Cluster, retries: u32, is_fifo: bool) {
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let request = wire::UpdateGroupRequest {
         name: "billing".to_owned(),
@@ -47,7 +51,7 @@ async fn billing(servers: &Servers, retries: u32, is_fifo: bool) {
 }
 
 /// What is lost on its way, as when a master dies, comes again after the shortest time.
-fn push(servers: &Servers, topic: &str) -> PushConsumerBuilder {
+fn push(servers: &Cluster, topic: &str) -> PushConsumerBuilder {
     servers
         .client()
         .push_consumer("billing")
@@ -55,7 +59,7 @@ fn push(servers: &Servers, topic: &str) -> PushConsumerBuilder {
         .invisible_duration(INVISIBLE_MIN)
 }
 
-async fn send(servers: &Servers, messages: impl IntoIterator<Item = Message>) {
+async fn send(servers: &Cluster, messages: impl IntoIterator<Item = Message>) {
     let producer = servers.client().producer().start().await.unwrap();
     for message in messages {
         producer.send(message).await.unwrap();
@@ -73,8 +77,8 @@ fn orders(count: usize) -> Vec<Message> {
 #[tokio::test]
 async fn messages_come_to_the_listener_at_the_same_time_and_once() {
     const COUNT: usize = 100;
-    let servers = Servers::cluster(1, &["broker-a", "broker-b"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &["broker-a", "broker-b"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let (seen, at_work, most) =
         (Seen::default(), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let listener = {
@@ -101,13 +105,13 @@ async fn messages_come_to_the_listener_at_the_same_time_and_once() {
     assert_eq!(bodies, numbered(COUNT));
     let most = most.load(Ordering::SeqCst);
     assert!((2..=4).contains(&most), "{most} at the same time");
-    expect_nothing(&servers.consumer("billing", "orders").await).await;
+    expect_nothing(&servers.consumer("billing", "orders").await.unwrap()).await;
 }
 
 #[tokio::test]
 async fn what_fails_comes_again_and_at_last_becomes_a_dead_letter() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     billing(&servers, 2, false).await;
     let seen = Seen::default();
     let listener = {
@@ -134,7 +138,7 @@ async fn what_fails_comes_again_and_at_last_becomes_a_dead_letter() {
     let request = wire::ListDeadLettersRequest { group: "billing".to_owned(), ..Default::default() };
     let is_dead = async || admin.list_dead_letters(request.clone()).await.unwrap().letters.len() == 1;
     eventually("one is a dead letter", PATIENCE, is_dead).await;
-    let dead = servers.consumer("undertaker", "%DLQ%billing").await;
+    let dead = servers.consumer("undertaker", "%DLQ%billing").await.unwrap();
     assert_eq!(consume(&dead, 1).await, ["always fails"]);
     assert_eq!(consumer.shutdown(PATIENCE).await, 0);
     let mut all = seen.all();
@@ -154,8 +158,8 @@ async fn what_fails_comes_again_and_at_last_becomes_a_dead_letter() {
 
 #[tokio::test]
 async fn a_message_group_comes_in_order_and_a_failure_holds_up_only_its_own() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "FIFO").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "FIFO").await.unwrap();
     billing(&servers, 1, true).await;
     let seen = Seen::default();
     let listener = {
@@ -187,16 +191,16 @@ async fn a_message_group_comes_in_order_and_a_failure_holds_up_only_its_own() {
     let expected = [("a1", 1), ("a1", 2), ("a2", 1), ("a2", 2), ("a3", 1)];
     assert_eq!(of('a'), expected.map(|(body, attempt)| (body.to_owned(), attempt)));
     assert_eq!(of('b').len(), 3, "{seen:?}");
-    let mut dead = consume(&servers.consumer("undertaker", "%DLQ%billing").await, 2).await;
+    let mut dead = consume(&servers.consumer("undertaker", "%DLQ%billing").await.unwrap(), 2).await;
     dead.sort();
     assert_eq!(dead, ["a2", "b2"]);
-    expect_nothing(&servers.consumer("billing", "orders").await).await;
+    expect_nothing(&servers.consumer("billing", "orders").await.unwrap()).await;
 }
 
 #[tokio::test]
 async fn a_shutdown_finishes_what_is_at_work_and_leaves_the_rest_to_others() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let seen = Seen::default();
     let listener = {
         let seen = seen.clone();
@@ -216,7 +220,7 @@ async fn a_shutdown_finishes_what_is_at_work_and_leaves_the_rest_to_others() {
     let done = seen.bodies();
     assert!(done.len() < 10, "{done:?}");
     // What no listener has begun is given back at once.
-    let mut others = consume(&servers.consumer("billing", "orders").await, 10 - done.len()).await;
+    let mut others = consume(&servers.consumer("billing", "orders").await.unwrap(), 10 - done.len()).await;
     others.extend(done);
     others.sort();
     assert_eq!(others, numbered(10));
@@ -224,8 +228,8 @@ async fn a_shutdown_finishes_what_is_at_work_and_leaves_the_rest_to_others() {
 
 #[tokio::test]
 async fn a_listener_that_is_slow_keeps_its_messages_and_gets_no_more_than_there_is_room_for() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let stuck = Arc::new(tokio::sync::Semaphore::new(0));
     let listener = {
         let stuck = stuck.clone();
@@ -245,7 +249,7 @@ async fn a_listener_that_is_slow_keeps_its_messages_and_gets_no_more_than_there_
     let held = consumer.cached_messages();
     assert!((5..5 + 32).contains(&held), "{held} messages are held");
     // Nobody else gets what is held.
-    let other = servers.consumer("billing", "orders").await;
+    let other = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(consume(&other, 200 - held).await.len(), 200 - held);
     expect_nothing(&other).await;
     stuck.add_permits(200);

@@ -4,7 +4,7 @@ use kerolox_client::Message;
 use serde_json::{Value, json};
 
 use crate::mqadmin::{failure, json, rows, table};
-use crate::support::{NO_CHECKS, Servers, receive};
+use crate::support::{NO_CHECKS, cluster_of, receive, standalone};
 
 fn ids(found: &Value) -> Vec<&str> {
     let messages = found["messages"].as_array().unwrap();
@@ -17,9 +17,9 @@ fn keyed(key: &str, body: &str) -> Message {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_are_found_by_id_key_offset_and_time() {
-    let mut servers = Servers::cluster(1, &["broker-a", "broker-b"], &[]);
+    let mut servers = cluster_of(1, &["broker-a", "broker-b"], &[]);
     let ns = servers.access_points();
-    servers.create_topic("orders", "NORMAL").await;
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     let mut sent = Vec::new();
     for number in 0..20 {
@@ -87,16 +87,16 @@ async fn messages_are_found_by_id_key_offset_and_time() {
         let (code, said) = failure(&format!("{line} -n {ns}"));
         assert_eq!(code, 4, "{line}: {said}");
     }
-    let consumer = servers.consumer("ledger", "orders").await;
+    let consumer = servers.consumer("ledger", "orders").await.unwrap();
     let received = receive(&consumer, sent.len()).await;
     assert!(received.iter().all(|delivery| delivery.attempt() == 1), "looking is not consuming");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_message_is_found_and_tells_how_its_transaction_ended() {
-    let servers = Servers::standalone(&NO_CHECKS);
+    let servers = standalone(&NO_CHECKS);
     let ns = servers.access_points();
-    servers.create_topic("payments", "TRANSACTION").await;
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let producer =
         servers.client().producer().topic("payments").transaction_checker_sync(|_| panic!("asked"));
     let producer = producer.start().await.unwrap();

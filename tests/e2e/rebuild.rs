@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use kerolox_client::Address;
 use kerolox_client::admin::wire;
-use kerolox_harness::ServerProcess;
 use kerolox_harness::long_log::{TRANSACTIONS, write_log};
 use kerolox_harness::raw_calls;
+use kerolox_harness::{Cluster, ServerProcess};
 use kerolox_proto::v2;
 use kerolox_proto::v2::telemetry_command::Command;
 
-use crate::support::{NO_CHECKS, PATIENCE, Servers, code, consume, from_client, message, raw, resource};
+use crate::support::{NO_CHECKS, PATIENCE, code, consume, from_client, message, raw, resource, standalone};
 
 /// The position in "... (position X of Y) ...".
 fn position(text: &str) -> Option<u64> {
@@ -35,7 +35,7 @@ fn rebuilding(broker: &ServerProcess) -> u64 {
 }
 
 /// Smallest and next offset of each queue.
-async fn offsets(servers: &Servers) -> Vec<(u64, u64)> {
+async fn offsets(servers: &Cluster) -> Vec<(u64, u64)> {
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let request = wire::DescribeTopicRequest { name: "orders".into() };
     let described = servers.client().admin().broker(&address).describe_topic(request).await.unwrap();
@@ -44,7 +44,7 @@ async fn offsets(servers: &Servers) -> Vec<(u64, u64)> {
 
 #[tokio::test]
 async fn a_long_rebuild_is_shown_refuses_callers_and_is_gone_on_with_after_a_stop() {
-    let mut servers = Servers::standalone(&NO_CHECKS);
+    let mut servers = standalone(&NO_CHECKS);
     let broker = &mut servers.brokers[0];
     broker.stop().unwrap();
     fs::remove_dir_all(broker.data().join("log")).unwrap();
@@ -83,7 +83,7 @@ async fn a_long_rebuild_is_shown_refuses_callers_and_is_gone_on_with_after_a_sto
 // The client answers pings meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn telemetry_that_is_begun_while_the_index_is_made_is_answered_when_it_is() {
-    let mut servers = Servers::standalone(&NO_CHECKS);
+    let mut servers = standalone(&NO_CHECKS);
     let broker = &mut servers.brokers[0];
     broker.stop().unwrap();
     fs::remove_dir_all(broker.data().join("log")).unwrap();
@@ -107,8 +107,8 @@ async fn telemetry_that_is_begun_while_the_index_is_made_is_answered_when_it_is(
 
 #[tokio::test]
 async fn without_its_index_a_broker_shows_the_same() {
-    let mut servers = Servers::standalone(&NO_CHECKS);
-    servers.create_topic("orders", "NORMAL").await;
+    let mut servers = standalone(&NO_CHECKS);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().start().await.unwrap();
     let sent: Vec<String> = (10..60).map(|number| format!("order {number}")).collect();
     for text in &sent {
@@ -122,6 +122,6 @@ async fn without_its_index_a_broker_shows_the_same() {
     assert_eq!(servers.brokers[0].probe("/readyz").unwrap().status, 200);
     assert_eq!(offsets(&servers).await, before);
     assert_eq!(before.iter().map(|(_, next)| next).sum::<u64>(), 50);
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(consume(&consumer, 50).await, sent);
 }

@@ -9,8 +9,10 @@ use kerolox_proto::v2::{self, Code};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
+use kerolox_harness::Cluster;
+
 use crate::support::{
-    INVISIBLE, NO_CHECKS, Servers, code, consume, eventually, expect_nothing, from_client, raw, resource,
+    INVISIBLE, NO_CHECKS, cluster_of, code, consume, eventually, expect_nothing, from_client, raw, resource,
 };
 
 pub(crate) type Raw = MessagingServiceClient<Channel>;
@@ -19,10 +21,10 @@ pub(crate) const A: &str = "broker-a";
 pub(crate) const B: &str = "broker-b";
 
 /// A nameserver, broker A and broker B with the normal topic "orders" and the transactional topic "payments".
-async fn two_brokers() -> Servers {
-    let servers = Servers::cluster(1, &[A, B], &NO_CHECKS);
-    servers.create_topic("orders", "NORMAL").await;
-    servers.create_topic("payments", "TRANSACTION").await;
+async fn two_brokers() -> Cluster {
+    let servers = cluster_of(1, &[A, B], &NO_CHECKS);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     servers
 }
 
@@ -145,7 +147,7 @@ fn decided(half: &v2::SendResultEntry, resolution: v2::TransactionResolution) ->
 }
 
 /// Connections to the nameserver, broker A and broker B.
-async fn clients(servers: &Servers) -> (Raw, Raw, Raw) {
+async fn clients(servers: &Cluster) -> (Raw, Raw, Raw) {
     (raw(&servers.nameservers[0]).await, raw(&servers.brokers[0]).await, raw(&servers.brokers[1]).await)
 }
 
@@ -177,7 +179,7 @@ async fn a_send_to_the_nameserver_ends_up_on_some_broker() {
     for number in 0..4 {
         send(&mut nameserver, "orders", &format!("1{number}"), v2::MessageType::Normal).await;
     }
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(consume(&consumer, 4).await, ["10", "11", "12", "13"]);
 }
 
@@ -201,7 +203,7 @@ async fn decisions_reach_the_half_message_from_everywhere() {
     assert_eq!(end(&mut a, decided(&halves[0], Rollback)).await, Code::PreconditionFailed);
     assert_eq!(end(&mut nameserver, decided(&halves[2], Commit)).await, Code::PreconditionFailed);
 
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     assert_eq!(consume(&consumer, 2).await, ["1A", "2A"]);
     expect_nothing(&consumer).await;
 }
@@ -223,7 +225,7 @@ async fn one_request_may_acknowledge_at_several_brokers() {
     let mixed = (Code::MultipleResults, vec![Code::Ok, Code::InvalidReceiptHandle, Code::Ok]);
     assert_eq!(ack(&mut b, &handles(0)).await, mixed);
     assert_eq!(ack(&mut nameserver, &handles(1)).await, mixed);
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     expect_nothing(&consumer).await;
 }
 
@@ -256,7 +258,7 @@ async fn an_owner_that_is_gone_is_reported_as_such() {
     })
     .await;
     assert_eq!(end(&mut nameserver, decided(&half, v2::TransactionResolution::Commit)).await, Code::Ok);
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["2A"]);
 }
 
@@ -264,8 +266,8 @@ async fn an_owner_that_is_gone_is_reported_as_such() {
 async fn very_many_calls_at_the_same_time_share_one_connection_to_a_broker() {
     const CLIENTS: usize = 16;
     const CALLS: usize = 64;
-    let servers = Servers::cluster(1, &[A], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &[A], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         clients.push(raw(&servers.nameservers[0]).await);
@@ -315,8 +317,8 @@ async fn unnamed_poll(mut server: Raw, request_timeout: i64) -> Duration {
 
 #[tokio::test]
 async fn a_receive_without_a_poll_time_leaves_half_of_the_request_timeout() {
-    let servers = Servers::cluster(1, &[A], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = cluster_of(1, &[A], &[]);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     for server in [&servers.brokers[0], &servers.nameservers[0]] {
         let waited = unnamed_poll(raw(server).await, 12).await;
         // 7 s; three seconds are for a slow machine.

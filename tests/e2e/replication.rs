@@ -5,108 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use kerolox_client::admin::controller::ControllerClient;
 use kerolox_client::{Message, RetryPolicy, SimpleConsumer};
-use kerolox_harness::ServerProcess;
-use kerolox_proto::kerolox::{DescribeGroupsRequest, ElectMasterRequest, GroupState};
+use kerolox_harness::{Cluster, ServerProcess};
+use kerolox_proto::kerolox::{ElectMasterRequest, GroupState};
 use kerolox_proto::v2::Code;
 use kerolox_proto::v2::telemetry_command::Command;
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::elsewhere::Listener;
 use crate::support::{
-    NO_CHECKS, PATIENCE, Servers, body, consume, eventually, expect_nothing, message, raw, receive, refusal,
-    server,
+    NO_CHECKS, PATIENCE, body, consume, create, eventually, expect_nothing, group, in_sync, master, message,
+    patient, raw, receive, refusal, state,
 };
-
-/// One nameserver and `members` members of broker-a, all in sync.
-pub(crate) async fn group(members: usize, flags: &[&str], environment: &[(&str, &str)]) -> Servers {
-    let mut servers = Servers::cluster(1, &[], &[]);
-    for number in 1..=members {
-        start_member(&mut servers, number, flags, environment);
-    }
-    in_sync(&servers, members).await;
-    servers
-}
-
-pub(crate) fn start_member(
-    servers: &mut Servers,
-    number: usize,
-    flags: &[&str],
-    environment: &[(&str, &str)],
-) {
-    let nameservers = servers.access_points();
-    let own = ["--group", "broker-a", "--nameserver", &nameservers];
-    let name = format!("member-{number}");
-    let member = server(&name, "broker", servers.folder.path(), &[&own, flags].concat())
-        .env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "16MiB")
-        .env("KEROLOX_BROKER__TOPICS__AUTO_CREATE", "off");
-    let mut member = environment.iter().fold(member, |member, (name, value)| member.env(name, value));
-    member.start().unwrap();
-    servers.brokers.push(member);
-}
-
-/// Of a client that goes on trying while a master is elected.
-pub(crate) fn patient() -> RetryPolicy {
-    RetryPolicy::default().pauses(Duration::from_millis(10), Duration::from_millis(100))
-}
-
-/// The controller in the nameservers.
-pub(crate) fn controller(servers: &Servers) -> ControllerClient {
-    let addresses: Vec<String> = servers.access_points().split(',').map(str::to_owned).collect();
-    ControllerClient::new(&addresses).unwrap()
-}
-
-pub(crate) async fn state(servers: &Servers) -> GroupState {
-    let controller = controller(servers);
-    let answer = controller.describe_groups(DescribeGroupsRequest::default()).await;
-    // Nobody answers while nameservers elect a leader.
-    let groups = answer.map(|answer| answer.groups).unwrap_or_default();
-    groups.into_iter().next().and_then(|group| group.state).unwrap_or_default()
-}
-
-/// Waits until so many members are in sync, and tells which broker of `servers` is the master.
-pub(crate) async fn in_sync(servers: &Servers, members: usize) -> usize {
-    let is_whole = async || {
-        let state = state(servers).await;
-        state.master != 0 && state.in_sync.len() == members
-    };
-    eventually("all members are in sync", PATIENCE, is_whole).await;
-    master(servers).await
-}
-
-pub(crate) async fn master(servers: &Servers) -> usize {
-    let mut found = None;
-    let has_master = async || {
-        let state = state(servers).await;
-        let master = state.members.iter().find(|member| member.id == state.master);
-        let address = master.map(|master| format!("{}:{}", master.host, master.port));
-        let at =
-            |address: &String| servers.brokers.iter().position(|broker| broker.address().unwrap() == address);
-        found = address.as_ref().and_then(at);
-        found.is_some()
-    };
-    eventually("there is a master", PATIENCE, has_master).await;
-    found.unwrap()
-}
-
-pub(crate) async fn create(servers: &Servers, topic: &str, kind: &str) {
-    let master = master(servers).await;
-    let address = servers.brokers[master].address().unwrap().parse().unwrap();
-    let request = kerolox_client::admin::wire::UpdateTopicRequest {
-        name: topic.to_owned(),
-        read_queues: Some(2),
-        write_queues: Some(2),
-        attributes: vec![format!("+message.type={kind}")],
-        ..Default::default()
-    };
-    servers.client().admin().broker(&address).update_topic(request).await.unwrap();
-}
-
-fn signal(servers: &Servers, broker: usize, signal: Signal) {
-    let pid = i32::try_from(servers.brokers[broker].pid().unwrap()).unwrap();
-    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
-}
 
 #[tokio::test]
 async fn everything_survives_the_master() {
@@ -125,7 +34,7 @@ async fn everything_survives_the_master() {
         .start()
         .await
         .unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let mut sent: BTreeSet<String> = (0..40).map(|number| format!("before {number:02}")).collect();
     for body in &sent {
         producer.send(message("orders", body)).await.unwrap();
@@ -155,10 +64,10 @@ async fn everything_survives_the_master() {
     assert_eq!(consume_after_failover(&consumer, sent.len()).await, sent);
     expect_nothing(&consumer).await;
     open.commit().await.unwrap();
-    let payments = servers.consumer("ledger", "payments").await;
+    let payments = servers.consumer("ledger", "payments").await.unwrap();
     assert_eq!(consume(&payments, 1).await, ["open"]);
     expect_nothing(&payments).await;
-    let laters = servers.consumer("clock", "later").await;
+    let laters = servers.consumer("clock", "later").await.unwrap();
     assert_eq!(consume(&laters, 1).await, ["later"]);
     assert!(SystemTime::now() >= due, "never early");
 
@@ -182,7 +91,7 @@ async fn consume_after_failover(consumer: &SimpleConsumer, count: usize) -> BTre
 }
 
 /// Whether the segments of all members hold the same bytes.
-fn are_logs_equal(servers: &Servers) -> bool {
+fn are_logs_equal(servers: &Cluster) -> bool {
     let log = |broker: &kerolox_harness::ServerProcess| {
         let mut segments = Vec::new();
         for entry in std::fs::read_dir(broker.data().join("log")).unwrap() {
@@ -231,7 +140,7 @@ async fn a_rolling_restart_fails_no_send() {
     stop.store(true, Ordering::Relaxed);
     let (sent, longest) = sending.await.unwrap();
     eprintln!("{sent} sends, the longest took {longest:?}");
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let mut received = BTreeSet::new();
     while received.len() < sent {
         for delivery in consumer.receive(32, Duration::from_secs(60)).await.unwrap() {
@@ -255,8 +164,7 @@ async fn who_was_told_of_all_members_is_asked_to_look_for_the_new_master() {
     let other =
         state(&servers).await.members.iter().map(|member| member.id).find(|id| *id != ruling).unwrap();
     let request = ElectMasterRequest { cluster, group, member: other, ..Default::default() };
-    let controller = controller(&servers);
-    controller.elect_master(request).await.unwrap();
+    servers.controller().elect_master(request).await.unwrap();
     assert!(matches!(java.next().await, Command::ReconnectEndpointsCommand(_)));
     assert!(nodejs.is_silent_for(Duration::from_secs(1)).await);
     assert_ne!(master(&servers).await, old);
@@ -269,14 +177,14 @@ async fn a_master_that_stood_still_acknowledges_nothing_that_is_lost() {
     let old = master(&servers).await;
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     producer.send(message("orders", "0")).await.unwrap();
-    signal(&servers, old, Signal::STOP);
+    servers.brokers[old].pause().unwrap();
     eventually("another one rules", PATIENCE, async || state(&servers).await.epoch > 1).await;
     producer.send(message("orders", "1")).await.unwrap();
-    signal(&servers, old, Signal::CONT);
+    servers.brokers[old].resume().unwrap();
     producer.send(message("orders", "2")).await.unwrap();
     in_sync(&servers, 2).await;
     assert_ne!(master(&servers).await, old);
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let received: BTreeSet<String> =
         receive(&consumer, 3).await.iter().map(|one| body(one).to_owned()).collect();
     assert_eq!(received, ["0", "1", "2"].map(str::to_owned).into());
@@ -308,7 +216,7 @@ async fn too_few_members_in_sync_refuse_what_is_to_be_kept() {
     in_sync(&servers, 2).await;
     until_ready(&servers.brokers[1 - slave], 200).await;
     producer.send(message("orders", "both again")).await.unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(consume(&consumer, 2).await, ["both", "both again"]);
 }
 
@@ -327,7 +235,7 @@ async fn running_brokers_go_on_without_nameservers() {
     assert_eq!(state(&servers).await.epoch, before.epoch, "nobody was elected");
     // Brokers register every two seconds.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(consume(&consumer, 2).await, ["with", "without"]);
 }
 
@@ -352,7 +260,7 @@ async fn an_emptied_member_comes_back_as_another_one() {
     eventually("the logs are the same", PATIENCE, async || are_logs_equal(&servers)).await;
     let master = master(&servers).await;
     servers.brokers[master].kill().unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(consume(&consumer, 20).await.len(), 20);
 }
 
@@ -376,7 +284,7 @@ async fn an_unclean_election_keeps_aside_what_it_gives_up() {
     let elect = async |unclean, lose_messages| {
         let (cluster, group) = (cluster.clone(), group.clone());
         let request = ElectMasterRequest { cluster, group, member, unclean, lose_messages };
-        controller(&servers).elect_master(request).await.map_err(|status| status.message().to_owned())
+        servers.controller().elect_master(request).await.map_err(|status| status.message().to_owned())
     };
     assert!(elect(false, false).await.is_err(), "nobody loses anything by mistake");
     let says =
@@ -397,7 +305,7 @@ async fn an_unclean_election_keeps_aside_what_it_gives_up() {
         .collect();
     let holds = |body: &str| given_up.windows(body.len()).any(|bytes| bytes == body.as_bytes());
     assert!(holds("only the old master has this") && !holds("both have this"));
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     let mut received = consume(&consumer, 2).await;
     received.sort();
     assert_eq!(received, ["a new life", "both have this"]);
@@ -420,7 +328,7 @@ async fn a_message_that_fell_due_while_nothing_could_be_stored_comes_afterwards(
     servers.nameservers[0].start().unwrap();
     servers.brokers[slave].start().unwrap();
     in_sync(&servers, 2).await;
-    let consumer = servers.consumer("clock", "later").await;
+    let consumer = servers.consumer("clock", "later").await.unwrap();
     assert_eq!(consume_after_failover(&consumer, 1).await, BTreeSet::from(["later".to_owned()]));
     expect_nothing(&consumer).await;
 }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, HalfMessage, Producer, Resolution};
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{Cluster, ServerProcess};
 use kerolox_proto::v2;
 use serde_json::Value;
 
 use crate::mqadmin::mqadmin;
 use crate::support::{
-    INVISIBLE_MIN, NO_CHECKS, PATIENCE, Servers, broker, code, consume, eventually, expect_nothing,
-    from_client, message, raw, receive_one, refusal, resource,
+    INVISIBLE_MIN, NO_CHECKS, PATIENCE, broker, code, consume, eventually, expect_nothing, from_client,
+    message, raw, receive_one, refusal, resource, standalone,
 };
 
 const SMALL: [(&str, &str); 3] = [
@@ -21,8 +21,8 @@ const SMALL: [(&str, &str); 3] = [
 ];
 
 /// A standalone broker with additional settings.
-fn servers(environment: &[(&str, &str)]) -> Servers {
-    let mut servers = Servers::standalone(&NO_CHECKS);
+fn servers(environment: &[(&str, &str)]) -> Cluster {
+    let mut servers = standalone(&NO_CHECKS);
     servers.brokers[0].stop().unwrap();
     // The first segment was reserved with another size.
     std::fs::remove_dir_all(servers.brokers[0].data()).unwrap();
@@ -32,13 +32,13 @@ fn servers(environment: &[(&str, &str)]) -> Servers {
 }
 
 /// The broker on the same data, with additional settings; not started yet.
-fn with(servers: &Servers, environment: &[(&str, &str)]) -> ServerProcess {
+fn with(servers: &Cluster, environment: &[(&str, &str)]) -> ServerProcess {
     let flags = [&["--standalone"], NO_CHECKS.as_slice()].concat();
-    let server = broker("broker-a", servers.folder.path(), &flags);
+    let server = broker("broker-a", servers.folder(), &flags);
     environment.iter().fold(server, |server, (name, value)| server.env(name, value))
 }
 
-async fn producer(servers: &Servers, topics: &[&str]) -> Producer {
+async fn producer(servers: &Cluster, topics: &[&str]) -> Producer {
     let never_asked = |half: &HalfMessage| -> Resolution { panic!("asked about {half:?}") };
     let topics = topics.iter().copied();
     let producer = servers.client().producer().topics(topics).transaction_checker_sync(never_asked);
@@ -46,22 +46,22 @@ async fn producer(servers: &Servers, topics: &[&str]) -> Producer {
 }
 
 /// Smallest offset that is left in any queue of "noise".
-async fn min_offset(servers: &Servers) -> u64 {
+async fn min_offset(servers: &Cluster) -> u64 {
     queues(servers, "noise").await.iter().map(|queue| queue.min_offset).min().unwrap()
 }
 
-async fn queues(servers: &Servers, topic: &str) -> Vec<wire::QueueStatus> {
+async fn queues(servers: &Cluster, topic: &str) -> Vec<wire::QueueStatus> {
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let request = wire::DescribeTopicRequest { name: topic.to_owned() };
     servers.client().admin().broker(&address).describe_topic(request).await.unwrap().queues
 }
 
 /// Messages of a topic that are still there.
-async fn kept(servers: &Servers, topic: &str) -> u64 {
+async fn kept(servers: &Cluster, topic: &str) -> u64 {
     queues(servers, topic).await.iter().map(|queue| queue.max_offset - queue.min_offset).sum()
 }
 
-async fn set_retention(servers: &Servers, topic: &str, time: &str) {
+async fn set_retention(servers: &Cluster, topic: &str, time: &str) {
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let request = wire::UpdateTopicRequest {
         name: topic.to_owned(),
@@ -81,19 +81,19 @@ async fn make_noise(producer: &Producer, count: usize) {
 async fn what_is_still_needed_outlives_its_segment() {
     let mut servers = servers(&SMALL);
     for (topic, kind) in [("payments", "TRANSACTION"), ("noise", "NORMAL"), ("work", "NORMAL")] {
-        servers.create_topic(topic, kind).await;
+        servers.create_topic(topic, kind).await.unwrap();
     }
     let sender = producer(&servers, &["payments", "noise"]).await;
     let open = sender.send_in_transaction(message("payments", "open")).await.unwrap();
     sender.send(message("work", "fails at first")).await.unwrap();
-    let worker = servers.consumer("workers", "work").await;
+    let worker = servers.consumer("workers", "work").await.unwrap();
     let mut failed = receive_one(&worker).await;
     worker.change_invisible(&mut failed, INVISIBLE_MIN).await.unwrap();
 
     make_noise(&sender, 60).await;
     eventually("old messages are gone", PATIENCE, async || min_offset(&servers).await > 10).await;
 
-    let ledger = servers.consumer("ledger", "payments").await;
+    let ledger = servers.consumer("ledger", "payments").await.unwrap();
     open.commit().await.unwrap();
     assert_eq!(consume(&ledger, 1).await, ["open"], "committed under the id from before");
     let again = receive_one(&worker).await;
@@ -107,8 +107,8 @@ async fn what_is_still_needed_outlives_its_segment() {
     servers.brokers[0] = with(&servers, &SMALL);
     servers.brokers[0].start().unwrap();
     assert!(min_offset(&servers).await >= min);
-    expect_nothing(&servers.consumer("ledger", "payments").await).await;
-    expect_nothing(&servers.consumer("workers", "work").await).await;
+    expect_nothing(&servers.consumer("ledger", "payments").await.unwrap()).await;
+    expect_nothing(&servers.consumer("workers", "work").await.unwrap()).await;
     let receipt =
         producer(&servers, &["payments", "noise"]).await.send(message("noise", "more")).await.unwrap();
     assert!(receipt.offset >= 20, "offsets go on: {receipt:?}");
@@ -117,8 +117,8 @@ async fn what_is_still_needed_outlives_its_segment() {
 #[tokio::test]
 async fn a_disk_that_is_nearly_full_takes_no_messages_but_everything_else() {
     let mut servers = servers(&[]);
-    servers.create_topic("payments", "TRANSACTION").await;
-    servers.create_topic("noise", "NORMAL").await;
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
+    servers.create_topic("noise", "NORMAL").await.unwrap();
     let sender = producer(&servers, &["payments", "noise"]).await;
     let open = sender.send_in_transaction(message("payments", "open")).await.unwrap();
     sender.send(message("noise", "from before")).await.unwrap();
@@ -139,7 +139,7 @@ async fn a_disk_that_is_nearly_full_takes_no_messages_but_everything_else() {
     assert_eq!(refusal(refused), v2::Code::TooManyRequests);
     let health = servers.brokers[0].probe("/readyz").unwrap();
     assert!(health.status == 503 && health.body.contains("nearly full"), "{health:?}");
-    assert_eq!(consume(&servers.consumer("any", "noise").await, 1).await, ["from before"]);
+    assert_eq!(consume(&servers.consumer("any", "noise").await.unwrap(), 1).await, ["from before"]);
     // The broker has another address now, which the transaction of before does not know.
     let commit = v2::EndTransactionRequest {
         topic: resource("payments"),
@@ -150,7 +150,7 @@ async fn a_disk_that_is_nearly_full_takes_no_messages_but_everything_else() {
     };
     let ended = raw(&servers.brokers[0]).await.end_transaction(from_client(commit)).await.unwrap();
     assert_eq!(code(ended.into_inner().status), v2::Code::Ok);
-    assert_eq!(consume(&servers.consumer("ledger", "payments").await, 1).await, ["open"]);
+    assert_eq!(consume(&servers.consumer("ledger", "payments").await.unwrap(), 1).await, ["open"]);
 }
 
 /// More than any disk has: from the broker's view, room is short, but not too short for sends.
@@ -161,7 +161,7 @@ const SHORT: [(&str, &str); 4] = [
     ("KEROLOX_BROKER__RETENTION__CHECK_INTERVAL", "100ms"),
 ];
 
-fn said(command: &str, servers: &Servers) -> Value {
+fn said(command: &str, servers: &Cluster) -> Value {
     let run = mqadmin(&format!("{command} -n {} --output json", servers.access_points()));
     serde_json::from_str(&run.stdout).unwrap_or_else(|_| panic!("no JSON: {run:?}"))
 }
@@ -171,11 +171,11 @@ async fn short_room_costs_no_unread_message_unless_the_operator_lets_it() {
     const SENT: u64 = 40;
     // Nothing but what an operator without opinions gets.
     let mut servers = servers(&SHORT);
-    servers.create_topic("noise", "NORMAL").await;
+    servers.create_topic("noise", "NORMAL").await.unwrap();
     let sender = producer(&servers, &["noise"]).await;
     make_noise(&sender, usize::try_from(SENT).unwrap()).await;
     for (group, messages) in [("nearly-done-with-a-rather-long-name", 36), ("hardly-begun", 2)] {
-        let consumer = servers.consumer(group, "noise").await;
+        let consumer = servers.consumer(group, "noise").await.unwrap();
         let mut done = 0;
         while done < messages {
             for delivery in consumer.receive(1, INVISIBLE_MIN).await.unwrap_or_default() {
@@ -235,13 +235,13 @@ async fn short_room_costs_no_unread_message_unless_the_operator_lets_it() {
 async fn a_topic_that_keeps_less_gives_its_messages_up_early() {
     let servers = servers(&[("KEROLOX_BROKER__RETENTION__CHECK_INTERVAL", "100ms")]);
     for topic in ["short", "work", "noise"] {
-        servers.create_topic(topic, "NORMAL").await;
+        servers.create_topic(topic, "NORMAL").await.unwrap();
     }
     let sender = producer(&servers, &["noise"]).await;
     for topic in ["short", "work", "noise"] {
         sender.send(message(topic, "fails at first")).await.unwrap();
     }
-    let worker = servers.consumer("workers", "work").await;
+    let worker = servers.consumer("workers", "work").await.unwrap();
     let mut failed = receive_one(&worker).await;
     worker.change_invisible(&mut failed, INVISIBLE_MIN).await.unwrap();
     sender.send(message("work", "nobody wants it")).await.unwrap();
@@ -253,23 +253,23 @@ async fn a_topic_that_keeps_less_gives_its_messages_up_early() {
     })
     .await;
     assert_eq!(kept(&servers, "noise").await, 1, "other topics keep theirs");
-    expect_nothing(&servers.consumer("late", "short").await).await;
-    assert_eq!(consume(&servers.consumer("late", "noise").await, 1).await, ["fails at first"]);
+    expect_nothing(&servers.consumer("late", "short").await.unwrap()).await;
+    assert_eq!(consume(&servers.consumer("late", "noise").await.unwrap(), 1).await, ["fails at first"]);
     // A failed delivery is repeated, however old the message is; the other one is gone for the group.
     let again = receive_one(&worker).await;
     assert_eq!((&again.message().body()[..], again.attempt()), (&b"fails at first"[..], 2));
     worker.ack(&again).await.unwrap();
     expect_nothing(&worker).await;
     let receipt = sender.send(message("short", "new")).await.unwrap();
-    assert_eq!(consume(&servers.consumer("late", "short").await, 1).await, ["new"]);
+    assert_eq!(consume(&servers.consumer("late", "short").await.unwrap(), 1).await, ["new"]);
     assert!(receipt.offset <= 1, "offsets go on: {receipt:?}");
 }
 
 #[tokio::test]
 async fn segments_wait_for_the_topic_that_keeps_longest() {
     let mut servers = servers(&SMALL);
-    servers.create_topic("noise", "NORMAL").await;
-    servers.create_topic("archive", "NORMAL").await;
+    servers.create_topic("noise", "NORMAL").await.unwrap();
+    servers.create_topic("archive", "NORMAL").await.unwrap();
     set_retention(&servers, "archive", "1h").await;
     let sender = producer(&servers, &["noise"]).await;
     sender.send(message("archive", "for long")).await.unwrap();
@@ -277,7 +277,7 @@ async fn segments_wait_for_the_topic_that_keeps_longest() {
     // Several times as long as the broker keeps what no topic wants longer.
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(min_offset(&servers).await, 0, "the archive needs the segments");
-    assert_eq!(consume(&servers.consumer("reader", "archive").await, 1).await, ["for long"]);
+    assert_eq!(consume(&servers.consumer("reader", "archive").await.unwrap(), 1).await, ["for long"]);
 
     // The size is that of the whole broker: it counts more.
     servers.brokers[0].stop().unwrap();
@@ -285,5 +285,5 @@ async fn segments_wait_for_the_topic_that_keeps_longest() {
     servers.brokers[0] = with(&servers, &sized);
     servers.brokers[0].start().unwrap();
     eventually("the log is small", PATIENCE, async || kept(&servers, "archive").await == 0).await;
-    expect_nothing(&servers.consumer("late", "archive").await).await;
+    expect_nothing(&servers.consumer("late", "archive").await.unwrap()).await;
 }

@@ -4,15 +4,15 @@ use std::time::{Duration, Instant};
 
 use kerolox_client::Address;
 use kerolox_client::admin::wire;
-use kerolox_harness::ServerProcess;
+use kerolox_harness::{Cluster, ServerProcess};
 use kerolox_proto::v2::{self, Code, FilterType, receive_message_response::Content};
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt as _;
 use tonic::Request;
 
-use crate::replication::{create, group, master};
 use crate::support::{
-    INVISIBLE, PATIENCE, Servers, code, eventually, from_client, message, raw, receive_one, resource,
+    INVISIBLE, PATIENCE, code, create, eventually, from_client, group, master, message, raw, receive_one,
+    resource, standalone_with,
 };
 
 /// A broker with a single thread for all calls.
@@ -99,7 +99,7 @@ async fn poll(server: &ServerProcess, request: Request<v2::ReceiveMessageRequest
     (found, messages)
 }
 
-async fn lag(servers: &Servers, group: &str) -> u64 {
+async fn lag(servers: &Cluster, group: &str) -> u64 {
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let request = wire::DescribeGroupRequest { name: group.to_owned(), ..Default::default() };
     let described = servers.client().admin().broker(&address).describe_group(request).await.unwrap();
@@ -107,9 +107,9 @@ async fn lag(servers: &Servers, group: &str) -> u64 {
 }
 
 /// Sends, receives and acknowledges until all `scans` are over; the longest wait for an answer.
-async fn be_quiet(servers: &Servers, scans: &mut JoinSet<(Option<Code>, usize)>) -> Duration {
+async fn be_quiet(servers: &Cluster, scans: &mut JoinSet<(Option<Code>, usize)>) -> Duration {
     let producer = servers.client().producer().topic("quiet").start().await.unwrap();
-    let consumer = servers.consumer("quiet", "quiet").await;
+    let consumer = servers.consumer("quiet", "quiet").await.unwrap();
     let mut longest = Duration::ZERO;
     let mut rounds = 0;
     while !scans.is_empty() || rounds == 0 {
@@ -154,10 +154,9 @@ fn begin_scans(server: &ServerProcess, topic: &'static str) -> JoinSet<(Option<C
 
 #[tokio::test]
 async fn receivers_that_want_nothing_keep_nobody_waiting() {
-    let mut servers = Servers::none();
-    servers.start_broker_with("broker-a", &["--standalone"], &[ONE_THREAD]);
+    let servers = standalone_with(&[], &[ONE_THREAD]);
     for topic in ["many", "quiet"] {
-        servers.create_topic(topic, "NORMAL").await;
+        servers.create_topic(topic, "NORMAL").await.unwrap();
     }
     fill(&servers.brokers[0], "many", None).await;
     let mut scans = begin_scans(&servers.brokers[0], "many");
@@ -167,9 +166,8 @@ async fn receivers_that_want_nothing_keep_nobody_waiting() {
 
 #[tokio::test]
 async fn a_scan_ends_with_its_caller_and_the_next_poll_goes_on_there() {
-    let mut servers = Servers::none();
-    servers.start_broker_with("broker-a", &["--standalone"], &[ONE_THREAD]);
-    servers.create_topic("many", "NORMAL").await;
+    let servers = standalone_with(&[], &[ONE_THREAD]);
+    servers.create_topic("many", "NORMAL").await.unwrap();
     let broker = &servers.brokers[0];
     fill(broker, "many", Some("a7_x")).await;
     // All that is behind is looked at as well, so the group is to have a state before anybody looks at it.
@@ -225,6 +223,6 @@ async fn receivers_that_want_nothing_depose_no_master() {
     assert_eq!(epoch(&servers).await, before, "the master was deposed");
 }
 
-async fn epoch(servers: &Servers) -> u64 {
-    crate::replication::state(servers).await.epoch.into()
+async fn epoch(servers: &Cluster) -> u64 {
+    crate::support::state(servers).await.epoch.into()
 }

@@ -13,7 +13,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use crate::support::{PATIENCE, Servers, raw, resource};
+use crate::support::{PATIENCE, cluster_of, raw, resource};
 
 /// A consumer's Telemetry stream.
 struct Told {
@@ -55,7 +55,7 @@ impl Told {
 
 #[tokio::test]
 async fn a_changed_group_is_told_to_its_consumers_at_once_wherever_they_are_connected() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
+    let servers = cluster_of(1, &["broker-a"], &[]);
     let broker: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let admin = servers.client().admin().broker(&broker);
     let change = |fifo, retries, backoff: &str| wire::UpdateGroupRequest {

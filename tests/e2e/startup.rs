@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use kerolox_harness::{ServerProcess, built_program};
 
 use crate::mqadmin::mqadmin;
-use crate::support::{Servers, broker, message, server};
+use crate::support::{GROUP, broker, cluster_of, message, plan, standalone, start_broker};
 
 /// What a broker that must not start says, on its last line.
 fn refusal(server: &mut ServerProcess) -> String {
@@ -32,13 +32,13 @@ fn stderr(output: &Output) -> String {
 
 #[test]
 fn the_data_folder_of_another_group_is_refused() {
-    let mut servers = Servers::standalone(&[]);
+    let mut servers = standalone(&[]);
     servers.brokers[0].stop().unwrap();
     // For the harness it is broker-a, so the folder stays the same.
     let mut other = ServerProcess::new(
         "broker-a",
         &built_program("broker").unwrap(),
-        servers.folder.path(),
+        servers.folder(),
         &["--standalone", "--group", "broker-b"],
     );
     let said = refusal(&mut other);
@@ -50,8 +50,8 @@ fn the_data_folder_of_another_group_is_refused() {
 
 #[test]
 fn a_second_broker_on_the_same_data_is_refused() {
-    let mut servers = Servers::standalone(&[]);
-    let mut second = broker("broker-a", servers.folder.path(), &["--standalone"]);
+    let mut servers = standalone(&[]);
+    let mut second = broker("broker-a", servers.folder(), &["--standalone"]);
     let said = refusal(&mut second);
     let data = servers.brokers[0].data();
     assert!(said.contains("in use by another broker") && said.contains(data.to_str().unwrap()), "{said}");
@@ -63,9 +63,9 @@ fn a_second_broker_on_the_same_data_is_refused() {
 
 #[test]
 fn a_port_in_use_is_named() {
-    let servers = Servers::standalone(&[]);
+    let servers = standalone(&[]);
     let address = servers.brokers[0].address().unwrap();
-    let data = servers.folder.path().join("other");
+    let data = servers.folder().join("other");
     let output = run(&["--standalone", "--listen", address, "--data", data.to_str().unwrap()], &[]);
     let said = stderr(&output);
     assert!(said.contains(address) && said.contains("in use"), "{said}");
@@ -163,7 +163,7 @@ fn a_word_that_is_no_value_is_an_error_that_lists_those_that_are() {
 
 #[test]
 fn half_of_a_webhook_secret_is_refused() {
-    let mut servers = Servers::standalone(&[]);
+    let mut servers = standalone(&[]);
     servers.brokers[0].stop().unwrap();
     let file = servers.brokers[0].data().join("webhook-secret");
     let whole = std::fs::read_to_string(&file).unwrap();
@@ -176,16 +176,16 @@ fn half_of_a_webhook_secret_is_refused() {
 
 #[test]
 fn mqadmin_waits_for_the_first_broker_of_a_cluster_that_was_just_started() {
-    let mut servers = Servers::cluster(1, &[], &[]);
+    let mut servers = cluster_of(1, &[], &[]);
     let nameserver = servers.access_points();
     let command = format!("updateTopic -n {nameserver} -c DefaultCluster -t orders");
     let early = std::thread::spawn(move || mqadmin(&command));
     // It finds no broker at first.
     std::thread::sleep(std::time::Duration::from_millis(500));
-    servers.start_broker_with("broker-a", &["--nameserver", &nameserver], &[]);
+    start_broker(&mut servers, "broker-a", &["--nameserver", &nameserver]);
     let run = early.join().unwrap();
     assert_eq!(run.code, 0, "{run:?}");
-    let nobody = Servers::cluster(1, &[], &[]);
+    let nobody = cluster_of(1, &[], &[]);
     let run = mqadmin(&format!("updateTopic -n {} -c DefaultCluster -t orders", nobody.access_points()));
     assert!(run.code != 0 && run.stderr.contains("no broker is registered"), "{run:?}");
 }
@@ -217,20 +217,16 @@ fn open_to_others(path: &Path) -> Vec<String> {
 /// The folders are there already, and open to everybody.
 #[tokio::test]
 async fn data_is_for_its_owner_only() {
-    let mut servers = Servers::none();
+    let folder = tempfile::tempdir().unwrap();
     let make = |name: &str| {
-        let data = servers.folder.path().join(format!("{name}-data"));
+        let data = folder.path().join(format!("{name}-data"));
         std::fs::create_dir(&data).unwrap();
         std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o777)).unwrap();
     };
     make("nameserver-1");
     make("broker-a");
-    let mut nameserver = server("nameserver-1", "nameserver", servers.folder.path(), &[]);
-    nameserver.start().unwrap();
-    servers.nameservers.push(nameserver);
-    let ns = servers.access_points();
-    servers.start_broker_with("broker-a", &["--nameserver", &ns], &[]);
-    servers.create_topic("orders", "NORMAL").await;
+    let mut servers = plan().group(GROUP, 1).folder(folder.path()).start().unwrap();
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     producer.send(message("orders", "secret")).await.unwrap();
     servers.brokers[0].stop().unwrap();

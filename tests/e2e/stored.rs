@@ -7,14 +7,14 @@ use kerolox_client::admin::wire;
 use serde_json::Value;
 
 use crate::mqadmin::inspect;
-use crate::support::{Servers, message};
+use crate::support::{message, standalone};
 
 #[tokio::test]
 async fn every_kind_of_message_shows_in_dump_and_stats() {
-    let mut servers = Servers::standalone(&[]);
-    servers.create_topic("plain", "NORMAL").await;
-    servers.create_topic("reminders", "DELAY").await;
-    servers.create_topic("sessions", "LITE").await;
+    let mut servers = standalone(&[]);
+    servers.create_topic("plain", "NORMAL").await.unwrap();
+    servers.create_topic("reminders", "DELAY").await.unwrap();
+    servers.create_topic("sessions", "LITE").await.unwrap();
     let address: kerolox_client::Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let request = wire::UpdateTopicRequest {
         name: "once".to_owned(),

@@ -8,7 +8,7 @@ use kerolox_proto::v2::{self, Code, MessageType, TransactionResolution};
 use tokio_stream::StreamExt;
 use tonic::transport::Channel;
 
-use crate::support::{NO_CHECKS, Servers, code, from_client, raw, resource};
+use crate::support::{NO_CHECKS, cluster_of, code, from_client, raw, resource, standalone};
 
 const NOT_A_NUMBER_OF_THE_PROTOCOL: i32 = 99;
 
@@ -72,9 +72,9 @@ fn refused(status: Option<v2::Status>, expected: Code, text: &str) {
 
 #[tokio::test]
 async fn a_decision_about_another_topic_or_without_a_meaning_is_refused() {
-    let servers = Servers::standalone(&NO_CHECKS);
+    let servers = standalone(&NO_CHECKS);
     for topic in ["payments", "orders"] {
-        servers.create_topic(topic, "TRANSACTION").await;
+        servers.create_topic(topic, "TRANSACTION").await.unwrap();
     }
     let mut stub = raw(&servers.brokers[0]).await;
     let half = send(&mut stub, sent("payments", MessageType::Transaction)).await;
@@ -100,9 +100,9 @@ async fn a_decision_about_another_topic_or_without_a_meaning_is_refused() {
 
 #[tokio::test]
 async fn receipts_say_what_is_wrong_with_them_as_rocketmq_does() {
-    let servers = Servers::standalone(&[]);
+    let servers = standalone(&[]);
     for topic in ["orders", "payments"] {
-        servers.create_topic(topic, "NORMAL").await;
+        servers.create_topic(topic, "NORMAL").await.unwrap();
     }
     let mut stub = raw(&servers.brokers[0]).await;
     for (asked, text) in [
@@ -152,9 +152,9 @@ async fn receipts_say_what_is_wrong_with_them_as_rocketmq_does() {
 
 #[tokio::test]
 async fn messages_and_questions_that_make_no_sense_are_refused() {
-    let servers = Servers::standalone(&NO_CHECKS);
-    servers.create_topic("orders", "NORMAL").await;
-    servers.create_topic("payments", "TRANSACTION").await;
+    let servers = standalone(&NO_CHECKS);
+    servers.create_topic("orders", "NORMAL").await.unwrap();
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let mut stub = raw(&servers.brokers[0]).await;
     let mut escaping = sent("orders", MessageType::Normal);
     escaping.system_properties.as_mut().unwrap().message_id = "a\u{1b}[2Jb".to_owned();
@@ -183,7 +183,7 @@ async fn messages_and_questions_that_make_no_sense_are_refused() {
 
 #[tokio::test]
 async fn a_client_that_tells_too_much_of_itself_is_refused_everywhere() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
+    let servers = cluster_of(1, &["broker-a"], &[]);
     for server in [&servers.nameservers[0], &servers.brokers[0]] {
         let publishing =
             v2::Publishing { topics: resource("orders").into_iter().collect(), ..Default::default() };

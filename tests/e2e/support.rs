@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kerolox_client::admin::wire;
-use kerolox_client::{Address, Client, Code, Delivery, Error, FilterExpression, Message, SimpleConsumer};
-use kerolox_harness::{ServerProcess, built_program};
+use kerolox_client::{Code, Delivery, Error, Message, RetryPolicy, SimpleConsumer};
+use kerolox_harness::{Cluster, ClusterPlan, ServerProcess, built_program};
+use kerolox_proto::kerolox::GroupState;
 use kerolox_proto::v2;
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
-use tempfile::TempDir;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
@@ -23,114 +22,83 @@ pub(crate) const QUEUES: u32 = 2;
 /// Flag and value of a first check-back that never comes within a test.
 pub(crate) const NO_CHECKS: [&str; 2] = ["--transaction-first-check", "1h"];
 
-/// Nameservers and brokers of one test; gone with it.
-pub(crate) struct Servers {
-    pub(crate) nameservers: Vec<ServerProcess>,
-    pub(crate) brokers: Vec<ServerProcess>,
-    pub(crate) folder: TempDir,
+/// The broker group of tests that have one.
+pub(crate) const GROUP: &str = "broker-a";
+/// What all brokers are told. Segments are reserved on disk when they are begun, and the default is 1 GiB. Most tests say what becomes
+/// of topics that are not there.
+const SETTINGS: [(&str, &str); 2] =
+    [("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "16MiB"), ("KEROLOX_BROKER__TOPICS__AUTO_CREATE", "off")];
+
+/// A cluster with one nameserver, if nothing else is said.
+pub(crate) fn plan() -> ClusterPlan {
+    ClusterPlan::new("e2e").queues(QUEUES).settings(&SETTINGS)
 }
 
-impl Servers {
-    /// One broker that is its own nameserver.
-    pub(crate) fn standalone(flags: &[&str]) -> Self {
-        let mut servers = Self::none();
-        servers.start_broker("broker-a", &[&["--standalone"], flags].concat());
-        servers
-    }
-
-    /// Nameservers, and one broker for each of `groups`, which gets the additional `flags`.
-    pub(crate) fn cluster(nameservers: usize, groups: &[&str], flags: &[&str]) -> Self {
-        let mut servers = Self::none();
-        for number in 1..=nameservers {
-            let name = format!("nameserver-{number}");
-            let mut server = server(&name, "nameserver", servers.folder.path(), &[]);
-            server.start().unwrap();
-            servers.nameservers.push(server);
-        }
-        for group in groups {
-            let nameservers = servers.access_points();
-            servers.start_broker(group, &[&["--nameserver", &nameservers], flags].concat());
-        }
-        servers
-    }
-
-    pub(crate) fn none() -> Self {
-        Self { nameservers: Vec::new(), brokers: Vec::new(), folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn start_broker(&mut self, group: &str, flags: &[&str]) {
-        self.start_broker_with(group, flags, &[]);
-    }
-
-    /// The same with environment variables.
-    pub(crate) fn start_broker_with(&mut self, group: &str, flags: &[&str], environment: &[(&str, &str)]) {
-        let broker = broker(group, self.folder.path(), flags);
-        let mut broker = environment.iter().fold(broker, |broker, (name, value)| broker.env(name, value));
-        broker.start().unwrap();
-        self.brokers.push(broker);
-    }
-
-    /// What clients are configured with: all nameservers, or the standalone broker.
-    pub(crate) fn access_points(&self) -> String {
-        let servers = if self.nameservers.is_empty() { &self.brokers } else { &self.nameservers };
-        let addresses: Vec<&str> = servers.iter().map(|server| server.address().unwrap()).collect();
-        addresses.join(",")
-    }
-
-    pub(crate) fn client(&self) -> Client {
-        Client::builder(self.access_points()).build().unwrap()
-    }
-
-    /// Makes a topic with [`QUEUES`] queues on all brokers; `kind` is a `message.type`.
-    pub(crate) async fn create_topic(&self, topic: &str, kind: &str) {
-        for broker in &self.brokers {
-            let request = wire::UpdateTopicRequest {
-                name: topic.to_owned(),
-                read_queues: Some(QUEUES),
-                write_queues: Some(QUEUES),
-                attributes: vec![format!("+message.type={kind}")],
-                ..Default::default()
-            };
-            let address: Address = broker.address().unwrap().parse().unwrap();
-            self.client().admin().broker(&address).update_topic(request).await.unwrap();
-        }
-    }
-
-    /// A consumer of all messages of `topic` that waits for half a second in each receive.
-    pub(crate) async fn consumer(&self, group: &str, topic: &str) -> SimpleConsumer {
-        self.client()
-            .simple_consumer(group)
-            .subscribe(topic, FilterExpression::all())
-            .await_duration(Duration::from_millis(500))
-            .start()
-            .await
-            .unwrap()
-    }
+/// One broker that is its own nameserver.
+pub(crate) fn standalone(flags: &[&str]) -> Cluster {
+    standalone_with(flags, &[])
 }
 
-impl Drop for Servers {
-    /// Shows the logs of a test that failed.
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            for server in self.nameservers.iter().chain(&self.brokers) {
-                eprintln!("--- {}:\n{}", server.data().display(), server.log_tail());
-            }
-        }
-    }
+/// The same with settings by their environment variables.
+pub(crate) fn standalone_with(flags: &[&str], settings: &[(&str, &str)]) -> Cluster {
+    plan().nameservers(0).group(GROUP, 1).flags(flags).settings(settings).start().unwrap()
 }
 
-/// A broker of `group`, not started yet.
+/// Nameservers, and one broker for each of `groups`, which gets the additional `flags`.
+pub(crate) fn cluster_of(nameservers: usize, groups: &[&str], flags: &[&str]) -> Cluster {
+    let plan = groups.iter().fold(plan(), |plan, group| plan.group(group, 1));
+    plan.nameservers(nameservers).flags(flags).start().unwrap()
+}
+
+/// One nameserver and `members` members of [`GROUP`], all in sync.
+pub(crate) async fn group(members: usize, flags: &[&str], settings: &[(&str, &str)]) -> Cluster {
+    let servers = plan().group(GROUP, members).flags(flags).settings(settings).start().unwrap();
+    in_sync(&servers, members).await;
+    servers
+}
+
+/// Adds a broker to a cluster, which gets these flags alone.
+pub(crate) fn start_broker(servers: &mut Cluster, group: &str, flags: &[&str]) {
+    let mut broker = broker(group, servers.folder(), flags);
+    broker.start().unwrap();
+    servers.brokers.push(broker);
+}
+
+/// A broker of `group` with files of that name, not started yet.
 pub(crate) fn broker(group: &str, folder: &Path, flags: &[&str]) -> ServerProcess {
-    // Segments are reserved on disk when they are begun, and the default is 1 GiB.
-    // Most tests say what becomes of topics that are not there.
-    server(group, "broker", folder, &[&["--group", group], flags].concat())
-        .env("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "16MiB")
-        .env("KEROLOX_BROKER__TOPICS__AUTO_CREATE", "off")
+    let broker = server(group, "broker", folder, &[&["--group", group], flags].concat());
+    SETTINGS.iter().fold(broker, |broker, (variable, value)| broker.env(variable, value))
 }
 
 /// A server that keeps its data and log below `folder`; not started yet.
 pub(crate) fn server(name: &str, program: &str, folder: &Path, flags: &[&str]) -> ServerProcess {
     ServerProcess::new(name, &built_program(program).unwrap(), folder, flags)
+}
+
+/// Of a client that goes on trying while a master is elected.
+pub(crate) fn patient() -> RetryPolicy {
+    RetryPolicy::default().pauses(Duration::from_millis(10), Duration::from_millis(100))
+}
+
+/// What the controller says of [`GROUP`]; nothing when nobody answers, as while nameservers elect a leader.
+pub(crate) async fn state(servers: &Cluster) -> GroupState {
+    servers.group_state(GROUP).await.unwrap_or_default()
+}
+
+/// Waits until so many members of [`GROUP`] are in sync, and tells which broker of `servers` is the master.
+pub(crate) async fn in_sync(servers: &Cluster, members: usize) -> usize {
+    servers.wait_until_in_sync(GROUP, members).await.unwrap();
+    master(servers).await
+}
+
+/// The master of [`GROUP`], when there is one.
+pub(crate) async fn master(servers: &Cluster) -> usize {
+    servers.wait_for_master(GROUP).await.unwrap()
+}
+
+/// Makes a topic on the master of [`GROUP`].
+pub(crate) async fn create(servers: &Cluster, topic: &str, kind: &str) {
+    servers.create_topic_at(master(servers).await, topic, kind).await.unwrap();
 }
 
 /// A message whose body is `body`.

@@ -5,12 +5,15 @@ use std::time::{Duration, SystemTime};
 use kerolox_client::{Delivery, Message, Producer, SimpleConsumer};
 use kerolox_proto::v2::Code;
 
+use kerolox_harness::Cluster;
+
 use crate::support::{
-    NO_CHECKS, Servers, bodies, body, consume, expect_nothing, message, receive, receive_one, refusal,
+    NO_CHECKS, bodies, body, cluster_of, consume, expect_nothing, message, receive, receive_one, refusal,
+    standalone, standalone_with,
 };
 use crate::transactions::undecided;
 
-async fn started(servers: &Servers, topic: &str) -> Producer {
+async fn started(servers: &Cluster, topic: &str) -> Producer {
     servers.client().producer().topic(topic).start().await.unwrap()
 }
 
@@ -31,10 +34,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
 async fn a_delayed_message_comes_in_its_time_and_once() {
-    let servers = Servers::cluster(1, &["broker-a"], &[]);
-    servers.create_topic("reminders", "DELAY").await;
+    let servers = cluster_of(1, &["broker-a"], &[]);
+    servers.create_topic("reminders", "DELAY").await.unwrap();
     let (producer, consumer) =
-        (started(&servers, "reminders").await, servers.consumer("desk", "reminders").await);
+        (started(&servers, "reminders").await, servers.consumer("desk", "reminders").await.unwrap());
     // In the order of their times, not of their sends.
     for (body, seconds) in [("third", 4), ("second", 3), ("first", 2)] {
         let receipt = producer.send(after("reminders", body, SECOND * seconds)).await.unwrap();
@@ -52,11 +55,11 @@ async fn a_delayed_message_comes_in_its_time_and_once() {
 
 #[tokio::test]
 async fn a_recalled_message_never_comes_and_the_answer_is_true() {
-    let servers = Servers::cluster(1, &["broker-a", "broker-b"], &[]);
-    servers.create_topic("reminders", "DELAY").await;
-    servers.create_topic("others", "DELAY").await;
+    let servers = cluster_of(1, &["broker-a", "broker-b"], &[]);
+    servers.create_topic("reminders", "DELAY").await.unwrap();
+    servers.create_topic("others", "DELAY").await.unwrap();
     let (producer, consumer) =
-        (started(&servers, "reminders").await, servers.consumer("desk", "reminders").await);
+        (started(&servers, "reminders").await, servers.consumer("desk", "reminders").await.unwrap());
     let late = producer.send(after("reminders", "late", SECOND)).await.unwrap();
     let late = late.recall_handle.unwrap();
     for round in 0..4 {
@@ -80,8 +83,8 @@ async fn a_recalled_message_never_comes_and_the_answer_is_true() {
 
 #[tokio::test]
 async fn what_came_due_while_the_broker_was_down_comes_in_order_afterwards() {
-    let mut servers = Servers::standalone(&[]);
-    servers.create_topic("reminders", "DELAY").await;
+    let mut servers = standalone(&[]);
+    servers.create_topic("reminders", "DELAY").await.unwrap();
     let producer = started(&servers, "reminders").await;
     for (body, delay) in [("3", 3 * SECOND), ("1", SECOND), ("2", 2 * SECOND), ("never", HOUR)] {
         producer.send(after("reminders", body, delay)).await.unwrap();
@@ -91,7 +94,7 @@ async fn what_came_due_while_the_broker_was_down_comes_in_order_afterwards() {
     servers.brokers[0].kill().unwrap();
     tokio::time::sleep(4 * SECOND).await;
     servers.brokers[0].start().unwrap();
-    let consumer = servers.consumer("desk", "reminders").await;
+    let consumer = servers.consumer("desk", "reminders").await.unwrap();
     let received = receive(&consumer, 3).await;
     assert_eq!(bodies(&received), ["1", "2", "3"]);
     for queue in 0..2 {
@@ -104,10 +107,10 @@ async fn what_came_due_while_the_broker_was_down_comes_in_order_afterwards() {
 
 #[tokio::test]
 async fn a_committed_message_waits_for_its_time() {
-    let servers = Servers::standalone(&NO_CHECKS);
-    servers.create_topic("payments", "MIXED").await;
+    let servers = standalone(&NO_CHECKS);
+    servers.create_topic("payments", "MIXED").await.unwrap();
     let producer = crate::transactions::producer(&servers, |half| panic!("asked about {half:?}")).await;
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     let early = producer.send_in_transaction(after("payments", "early", 4 * SECOND)).await.unwrap();
     let overdue = producer.send_in_transaction(after("payments", "overdue", SECOND)).await.unwrap();
     let recalled = producer.send_in_transaction(after("payments", "recalled", 4 * SECOND)).await.unwrap();
@@ -132,11 +135,11 @@ async fn a_committed_message_waits_for_its_time() {
 
 #[tokio::test]
 async fn messages_of_a_group_take_their_places_when_they_are_due() {
-    let servers = Servers::standalone(&[]);
-    servers.create_topic("orders", "MIXED").await;
+    let servers = standalone(&[]);
+    servers.create_topic("orders", "MIXED").await.unwrap();
     crate::fifo::ordered_group(&servers, "billing").await;
     let (producer, consumer) =
-        (started(&servers, "orders").await, servers.consumer("billing", "orders").await);
+        (started(&servers, "orders").await, servers.consumer("billing", "orders").await.unwrap());
     let of_group = |body: &str| Message::builder("orders").body(body.to_owned()).message_group("g");
     producer.send(of_group("second").deliver_after(2 * SECOND).build()).await.unwrap();
     producer.send(of_group("third").deliver_after(3 * SECOND).build()).await.unwrap();
@@ -147,7 +150,7 @@ async fn messages_of_a_group_take_their_places_when_they_are_due() {
         assert_eq!(body(&delivery), expected);
         consumer.ack(&delivery).await.unwrap();
     }
-    servers.create_topic("delays", "DELAY").await;
+    servers.create_topic("delays", "DELAY").await.unwrap();
     let both = Message::builder("delays").body("x").message_group("g").deliver_after(SECOND).build();
     let refused = producer.send(both).await.unwrap_err();
     assert!(refused.to_string().contains("DELAY and FIFO"), "{refused}");
@@ -155,14 +158,13 @@ async fn messages_of_a_group_take_their_places_when_they_are_due() {
 
 #[tokio::test]
 async fn classic_delay_levels_and_the_limit_are_the_operators() {
-    let mut servers = Servers::none();
     let settings =
         [("KEROLOX_BROKER__TIMERS__DELAY_LEVELS", "2s,1h"), ("KEROLOX_BROKER__LIMITS__MAX_DELAY", "1d")];
-    servers.start_broker_with("broker-a", &["--standalone"], &settings);
-    servers.create_topic("reminders", "DELAY").await;
-    servers.create_topic("orders", "NORMAL").await;
+    let servers = standalone_with(&[], &settings);
+    servers.create_topic("reminders", "DELAY").await.unwrap();
+    servers.create_topic("orders", "NORMAL").await.unwrap();
     let (producer, consumer) =
-        (started(&servers, "reminders").await, servers.consumer("desk", "reminders").await);
+        (started(&servers, "reminders").await, servers.consumer("desk", "reminders").await.unwrap());
     let of_level = |topic: &str, level: &str| {
         Message::builder(topic).body(level.to_owned()).property("DELAY", level).build()
     };

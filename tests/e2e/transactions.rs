@@ -8,9 +8,11 @@ use kerolox_client::admin::wire;
 use kerolox_client::{Address, HalfMessage, Producer, Resolution, RetryPolicy};
 use kerolox_proto::v2::Code;
 
+use kerolox_harness::Cluster;
+
 use crate::support::{
-    NO_CHECKS, PATIENCE, Servers, bodies, consume, eventually, expect_nothing, message, receive, receive_one,
-    refusal,
+    NO_CHECKS, PATIENCE, bodies, cluster_of, consume, eventually, expect_nothing, message, receive,
+    receive_one, refusal, standalone,
 };
 
 pub(crate) const CHECKS_EVERY_SECOND: [&str; 4] =
@@ -18,7 +20,7 @@ pub(crate) const CHECKS_EVERY_SECOND: [&str; 4] =
 
 /// A producer of the topic "payments" that answers check-backs.
 pub(crate) async fn producer(
-    servers: &Servers,
+    servers: &Cluster,
     checker: impl Fn(&HalfMessage) -> Resolution + Send + Sync + 'static,
 ) -> Producer {
     let producer = servers.client().producer().topic("payments").transaction_checker_sync(checker);
@@ -30,7 +32,7 @@ fn never_asked(half: &HalfMessage) -> Resolution {
 }
 
 /// Half messages of "payments" on the first broker that nobody decided.
-pub(crate) async fn undecided(servers: &Servers) -> u64 {
+pub(crate) async fn undecided(servers: &Cluster) -> u64 {
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let request = wire::DescribeTopicRequest { name: "payments".to_owned() };
     let answer = servers.client().admin().broker(&address).describe_topic(request).await.unwrap();
@@ -39,10 +41,10 @@ pub(crate) async fn undecided(servers: &Servers) -> u64 {
 
 #[tokio::test]
 async fn only_what_is_committed_becomes_visible() {
-    let servers = Servers::cluster(1, &["broker-a"], &NO_CHECKS);
-    servers.create_topic("payments", "TRANSACTION").await;
+    let servers = cluster_of(1, &["broker-a"], &NO_CHECKS);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let producer = producer(&servers, never_asked).await;
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     let committed = producer.send_in_transaction(message("payments", "committed")).await.unwrap();
     let rolled_back = producer.send_in_transaction(message("payments", "rolled back")).await.unwrap();
     let _open = producer.send_in_transaction(message("payments", "open")).await.unwrap();
@@ -61,8 +63,8 @@ async fn only_what_is_committed_becomes_visible() {
 
 #[tokio::test]
 async fn the_first_decision_stands() {
-    let servers = Servers::standalone(&NO_CHECKS);
-    servers.create_topic("payments", "TRANSACTION").await;
+    let servers = standalone(&NO_CHECKS);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let producer = producer(&servers, never_asked).await;
     let committed = producer.send_in_transaction(message("payments", "committed")).await.unwrap();
     committed.commit().await.unwrap();
@@ -75,15 +77,15 @@ async fn the_first_decision_stands() {
     assert_eq!(error.code().unwrap(), Code::PreconditionFailed);
     assert!(error.to_string().contains("rolled back before"), "{error}");
 
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["committed"]);
     expect_nothing(&consumer).await;
 }
 
 #[tokio::test]
 async fn an_unknown_transaction_is_asked_about_until_the_checker_decides() {
-    let servers = Servers::cluster(1, &["broker-a"], &CHECKS_EVERY_SECOND);
-    servers.create_topic("payments", "TRANSACTION").await;
+    let servers = cluster_of(1, &["broker-a"], &CHECKS_EVERY_SECOND);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let asked = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&asked);
     let producer = producer(&servers, move |half| {
@@ -93,7 +95,7 @@ async fn an_unknown_transaction_is_asked_about_until_the_checker_decides() {
         if number < 3 { Resolution::Unknown } else { Resolution::Commit }
     })
     .await;
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     let sent = Instant::now();
     let transaction = producer.send_in_transaction(message("payments", "slow")).await.unwrap();
     let delivery = receive_one(&consumer).await;
@@ -116,9 +118,9 @@ async fn an_unknown_transaction_is_asked_about_until_the_checker_decides() {
 
 #[tokio::test]
 async fn any_producer_of_the_topic_may_be_asked() {
-    let servers = Servers::cluster(1, &["broker-a"], &CHECKS_EVERY_SECOND);
-    servers.create_topic("payments", "TRANSACTION").await;
-    let consumer = servers.consumer("ledger", "payments").await;
+    let servers = cluster_of(1, &["broker-a"], &CHECKS_EVERY_SECOND);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     let sender = producer(&servers, never_asked).await;
     // Left before the first check; dropping the transaction decides nothing.
     drop(sender.send_in_transaction(message("payments", "orphan")).await.unwrap());
@@ -142,9 +144,9 @@ async fn any_producer_of_the_topic_may_be_asked() {
 
 #[tokio::test]
 async fn transactions_of_several_producers_each_go_their_way() {
-    let servers = Servers::cluster(1, &["broker-a", "broker-b"], &NO_CHECKS);
-    servers.create_topic("payments", "TRANSACTION").await;
-    let consumer = servers.consumer("ledger", "payments").await;
+    let servers = cluster_of(1, &["broker-a", "broker-b"], &NO_CHECKS);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     let mut tasks = Vec::new();
     for name in ["p", "q", "r"] {
         let producer = producer(&servers, never_asked).await;
@@ -173,8 +175,8 @@ async fn transactions_of_several_producers_each_go_their_way() {
 #[tokio::test]
 async fn after_the_last_check_a_half_message_is_parked_and_can_still_be_settled() {
     let flags = [&CHECKS_EVERY_SECOND[..], &["--transaction-check-max", "2"]].concat();
-    let servers = Servers::standalone(&flags);
-    servers.create_topic("payments", "TRANSACTION").await;
+    let servers = standalone(&flags);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let asked = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&asked);
     let producer = producer(&servers, move |_| {
@@ -188,15 +190,15 @@ async fn after_the_last_check_a_half_message_is_parked_and_can_still_be_settled(
     assert_eq!((asked.load(Ordering::Relaxed), undecided(&servers).await), (2, 1));
 
     transaction.commit().await.unwrap();
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["parked"]);
     assert_eq!(undecided(&servers).await, 0);
 }
 
 #[tokio::test]
 async fn a_transaction_outlives_its_broker_process() {
-    let mut servers = Servers::cluster(1, &["broker-a"], &NO_CHECKS);
-    servers.create_topic("payments", "TRANSACTION").await;
+    let mut servers = cluster_of(1, &["broker-a"], &NO_CHECKS);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let patient = RetryPolicy::default().attempts(30);
     let producer = servers
         .client()
@@ -216,7 +218,7 @@ async fn a_transaction_outlives_its_broker_process() {
     });
     started.unwrap();
     committed.unwrap();
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["survivor"]);
     expect_nothing(&consumer).await;
 }
@@ -230,10 +232,10 @@ fn together() -> Vec<kerolox_client::Message> {
 
 #[tokio::test]
 async fn messages_of_one_transaction_become_visible_together_or_never() {
-    let mut servers = Servers::cluster(1, &["broker-a"], &NO_CHECKS);
-    servers.create_topic("payments", "TRANSACTION").await;
+    let mut servers = cluster_of(1, &["broker-a"], &NO_CHECKS);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let producer = producer(&servers, never_asked).await;
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     let committed = producer.send_all_in_transaction(together()).await.unwrap();
     let rolled_back = producer.send_all_in_transaction(together()).await.unwrap();
     let _open = producer.send_all_in_transaction(together()).await.unwrap();
@@ -245,7 +247,7 @@ async fn messages_of_one_transaction_become_visible_together_or_never() {
     committed.commit().await.unwrap();
     rolled_back.rollback().await.unwrap();
     assert_eq!(refusal(committed.rollback().await), Code::PreconditionFailed);
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     let received = receive(&consumer, TOGETHER.len()).await;
     assert_eq!(bodies(&received), ["credit", "debit", "receipt"]);
     for delivery in &received {
@@ -257,8 +259,8 @@ async fn messages_of_one_transaction_become_visible_together_or_never() {
 
 #[tokio::test]
 async fn one_check_back_decides_about_all_messages_of_a_transaction() {
-    let servers = Servers::cluster(1, &["broker-a"], &CHECKS_EVERY_SECOND);
-    servers.create_topic("payments", "TRANSACTION").await;
+    let servers = cluster_of(1, &["broker-a"], &CHECKS_EVERY_SECOND);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let asked = Arc::new(Mutex::new(Vec::new()));
     let said = asked.clone();
     let producer = producer(&servers, move |half| {
@@ -266,7 +268,7 @@ async fn one_check_back_decides_about_all_messages_of_a_transaction() {
         Resolution::Commit
     });
     let producer = producer.await;
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     let _open = producer.send_all_in_transaction(together()).await.unwrap();
     assert_eq!(receive(&consumer, TOGETHER.len()).await.len(), TOGETHER.len());
     assert_eq!(asked.lock().unwrap().as_slice(), [b"receipt"]);
@@ -274,8 +276,8 @@ async fn one_check_back_decides_about_all_messages_of_a_transaction() {
 
 #[tokio::test]
 async fn a_topic_without_duplicates_takes_one_message_for_each_transaction() {
-    let servers = Servers::cluster(1, &["broker-a"], &NO_CHECKS);
-    servers.create_topic("payments", "TRANSACTION").await;
+    let servers = cluster_of(1, &["broker-a"], &NO_CHECKS);
+    servers.create_topic("payments", "TRANSACTION").await.unwrap();
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let request = wire::UpdateTopicRequest {
         name: "payments".to_owned(),

@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit, Mac};
 use kerolox_client::Resolution;
-use kerolox_harness::ProcessUsage;
+use kerolox_harness::{Cluster, ProcessUsage};
 use serde_json::Value;
 use sha2::Sha256;
 
 use crate::mqadmin::{failure, json, table};
-use crate::support::{NO_CHECKS, PATIENCE, Servers, consume, eventually, expect_nothing, message};
+use crate::support::{NO_CHECKS, PATIENCE, consume, eventually, expect_nothing, message, standalone_with};
 use crate::transactions::producer;
 
 /// One request that a webhook got.
@@ -83,7 +83,7 @@ fn resolution(word: &str) -> (u16, String) {
 }
 
 /// Sends half messages of "payments" with these bodies from a producer that is gone at once.
-async fn leave(servers: &Servers, bodies: &[&str]) {
+async fn leave(servers: &Cluster, bodies: &[&str]) {
     let producer = producer(servers, |_| Resolution::Unknown).await;
     for body in bodies {
         let _never_decided = producer.send_in_transaction(message("payments", body)).await.unwrap();
@@ -92,22 +92,18 @@ async fn leave(servers: &Servers, bodies: &[&str]) {
 }
 
 /// A broker whose operator allows webhooks at these places.
-fn broker(allowed: &str) -> Servers {
-    let mut servers = Servers::none();
-    let flags = [&["--standalone"][..], &NO_CHECKS].concat();
-    let allow = ("KEROLOX_BROKER__TRANSACTION__WEBHOOK_ALLOW", allowed);
-    servers.start_broker_with("broker-a", &flags, &[allow]);
-    servers
+fn broker(allowed: &str) -> Cluster {
+    standalone_with(&NO_CHECKS, &[("KEROLOX_BROKER__TRANSACTION__WEBHOOK_ALLOW", allowed)])
 }
 
-fn creation(servers: &Servers, url: &str) -> String {
+fn creation(servers: &Cluster, url: &str) -> String {
     let address = servers.brokers[0].address().unwrap();
     let attributes =
         "+message.type=TRANSACTION,+transaction.first-check=1s,+transaction.check-interval=300ms";
     format!("updateTopic -b {address} -t payments -a {attributes},+transaction.webhook={url}")
 }
 
-fn create(servers: &Servers, url: &str) {
+fn create(servers: &Cluster, url: &str) {
     table(&creation(servers, url));
 }
 
@@ -131,7 +127,7 @@ async fn a_webhook_decides_when_no_producer_is_there() {
     });
     create(&servers, &url);
     leave(&servers, &["paid", "cancelled", "odd", "slow"]).await;
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     assert_eq!(consume(&consumer, 2).await, ["paid", "slow"]);
     expect_nothing(&consumer).await;
 
@@ -188,7 +184,7 @@ async fn a_webhook_that_is_down_costs_no_check_and_is_tried_again() {
     let stats = json(&format!("transaction stats -n {ns}"));
     assert!(stats["brokers"][0]["webhooksFailed"].as_u64().unwrap() >= 2, "{stats}");
     *up.lock().unwrap() = true;
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["patient"]);
 }
 
@@ -219,7 +215,7 @@ async fn hosts_that_the_operator_did_not_allow_are_not_asked() {
     let servers = broker("localhost");
     create(&servers, &format!("http://localhost:{port}"));
     leave(&servers, &["patient"]).await;
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["patient"]);
 }
 
@@ -233,7 +229,7 @@ async fn an_answer_is_understood_in_capitals_and_neither_kept_nor_told_when_it_i
     let servers = broker("127.0.0.0/8");
     create(&servers, &url);
     leave(&servers, &["chatty", "endless", "loud"]).await;
-    let consumer = servers.consumer("ledger", "payments").await;
+    let consumer = servers.consumer("ledger", "payments").await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["loud"]);
     let ns = servers.access_points();
     let misunderstood = || {

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::mqadmin::{failure, json};
-use crate::replication::{create, group, in_sync, patient};
-use crate::support::{PATIENCE, consume, eventually, message};
+use crate::support::{PATIENCE, consume, create, eventually, group, in_sync, message, patient};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_whose_folders_are_all_gone_begins_anew_with_one_command() {
@@ -37,6 +36,6 @@ async fn a_group_whose_folders_are_all_gone_begins_anew_with_one_command() {
     in_sync(&servers, 3).await;
     create(&servers, "orders", "NORMAL").await;
     producer.send(message("orders", "new")).await.unwrap();
-    let consumer = servers.consumer("billing", "orders").await;
+    let consumer = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(consume(&consumer, 1).await, ["new"]);
 }
