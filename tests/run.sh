@@ -253,8 +253,8 @@ client_suite() {
   # Of the crates that nobody else uses, the documentation may point to what is private.
   run env RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --release --locked --workspace --no-deps --lib || code=$?
   cargo build --release --locked --workspace --examples
-  run "$CARGO_TARGET_DIR/release/clients" "$@" || code=$?
-  good="$(count '^clients: .*: \([0-9]*\) passed.*')" bad="$(count '^clients: .*, \([0-9]*\) failed$')"
+  run "$CARGO_TARGET_DIR/release/client" "$@" || code=$?
+  good="$(count '^client: .*: \([0-9]*\) passed.*')" bad="$(count '^client: .*, \([0-9]*\) failed$')"
   setup_apache
   # The proxy in the broker, and apart from it.
   run python3 tests/apache/with_apache.py "$CARGO_TARGET_DIR/release/apache" || code=$?

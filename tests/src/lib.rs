@@ -1,14 +1,14 @@
 //! Suites with real processes, each run by `tests/run.sh` under its name.
 //!
 //! [`crash`] is the `kill -9` loop; [`chaos`] brings a replicated group into all kinds of trouble, [`hostile`] attacks a broker in a
-//! small container, [`clients`] does it to see what the Rust client makes of it, [`torture`] does the same to transactions, [`money`]
+//! small container, [`client`] does it to see what the Rust client makes of it, [`transactions`] does the same to transactions, [`money`]
 //! to the example that moves money. [`cli`] types every command of mqadmin. They start their servers with `kerolox-harness`. The
 //! tests with the official SDKs live in `tests/sdk`.
 
 pub mod chaos;
 pub mod cli;
-pub mod clients;
+pub mod client;
 pub mod crash;
 pub mod hostile;
 pub mod money;
-pub mod torture;
+pub mod transactions;

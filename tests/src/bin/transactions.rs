@@ -1,4 +1,4 @@
-//! The torture of transactions as a program; see `kerolox_tests::torture`. `tests/run.sh transactions` runs it. With
+//! The torture of transactions as a program; see `kerolox_tests::transactions`. `tests/run.sh transactions` runs it. With
 //! `--producer` it is one of the producers.
 
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use kerolox_harness::verdict;
-use kerolox_tests::torture::{Kind, Options, produce, run};
+use kerolox_tests::transactions::{Kind, Options, produce, run};
 
 /// Kills a broker and producers again and again and checks that every transaction ends as it should.
 #[derive(Parser)]

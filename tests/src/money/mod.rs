@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::torture::wait_until_settled;
+use crate::transactions::wait_until_settled;
 use kerolox_harness::{ClusterPlan, SeededRandom, ServerProcess};
 use parts::{Bank, Parts};
 

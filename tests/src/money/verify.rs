@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::parts::Said;
 use super::{ACCOUNTS, CENTS};
-use crate::torture::check;
+use crate::transactions::check;
 
 /// Transfers that bank B has not credited as bank A debited them.
 const NOT_CREDITED: &str =

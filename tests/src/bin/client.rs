@@ -1,10 +1,10 @@
-//! The torture of the Rust client as a program; see `kerolox_tests::clients`. `tests/run.sh client` runs it.
+//! The torture of the Rust client as a program; see `kerolox_tests::client`. `tests/run.sh client` runs it.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use kerolox_harness::verdict;
-use kerolox_tests::clients::{Options, run};
+use kerolox_tests::client::{Options, run};
 
 /// Kills, restarts and drains the servers under clients of all kinds, and checks that each keeps what it promises.
 #[derive(Parser)]
@@ -25,7 +25,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let report = run(&Options { rounds: arguments.rounds, seed }).await?;
     let (passed, failed) = verdict::show(report.checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!(
-        "clients: {} messages sent, {} faults, seed {seed}: {passed} passed, {failed} failed",
+        "client: {} messages sent, {} faults, seed {seed}: {passed} passed, {failed} failed",
         report.sent,
         report.faults.values().sum::<u32>(),
     );

@@ -20,8 +20,8 @@ use kerolox_harness::{Cluster, ClusterPlan, SeededRandom, ServerProcess};
 pub use producer::{Kind, produce};
 pub(crate) use verify::check;
 
-const TOPIC: &str = "torture";
-const GROUP: &str = "torture-readers";
+const TOPIC: &str = "transactions";
+const GROUP: &str = "transactions-readers";
 /// Stored half messages that every round must see before its kill, and how long it may take to see them.
 const PROGRESS: usize = 40;
 const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
