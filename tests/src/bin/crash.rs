@@ -39,7 +39,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let (suite, what) = if disk.is_some() { ("powercut", "real power cuts") } else { ("crash", "rounds") };
     let report = run(&Options { rounds: arguments.rounds, seed, broker, disk }).await?;
 
-    let (passed, failed) = verdict::show(report.checks.iter().map(|check| (check.name, &check.outcome)));
+    let (passed, failed) = verdict::show(report.checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!(
         "{suite}: {} {what}, {} acknowledged messages, {} restarts, slowest start {} ms, seed {seed}: {passed} passed, {failed} failed",
         arguments.rounds,

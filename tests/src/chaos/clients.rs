@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use kerolox_client::{Client, FilterExpression, Message, Producer, RetryPolicy, SimpleConsumer};
+use kerolox_harness::MessageLedger;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 use tokio::task::JoinHandle;
 
 use super::label::{self, Kind};
-use super::ledger::Ledger;
 use super::official::Official;
 use super::{ORDERED_GROUP, ORDERED_TOPIC, READERS_GROUP, TOPIC, TX_TOPIC};
 
@@ -47,7 +47,11 @@ impl Drop for Clients {
 
 impl Clients {
     /// Starts them, with a producer of the official SDK if there is one.
-    pub(super) async fn start(client: &Client, ledger: &Ledger, official: Option<Official>) -> Result<Self> {
+    pub(super) async fn start(
+        client: &Client,
+        ledger: &MessageLedger,
+        official: Option<Official>,
+    ) -> Result<Self> {
         let gate = Arc::new(RwLock::new(()));
         let mut tasks = Vec::new();
         let policy = RetryPolicy::default().attempts(4);
@@ -75,7 +79,7 @@ impl Clients {
                 for topic in &topics {
                     builder = builder.subscribe(*topic, FilterExpression::all());
                 }
-                tasks.push(tokio::spawn(receive(builder.start().await?, ledger.clone())));
+                tasks.push(tokio::spawn(receive(group, builder.start().await?, ledger.clone())));
             }
         }
         Ok(Self { tasks, gate })
@@ -97,7 +101,7 @@ enum Work {
 #[derive(Clone)]
 struct Sender {
     producer: Arc<Producer>,
-    ledger: Ledger,
+    ledger: MessageLedger,
     gate: Arc<RwLock<()>>,
 }
 
@@ -112,7 +116,12 @@ impl Sender {
                     [usize::try_from(turn % 4).expect("small")],
             };
             let label = kind.label(number, turn);
-            self.ledger.on_send(&label);
+            let topic = match work {
+                Work::Normal => TOPIC,
+                Work::Ordered => ORDERED_TOPIC,
+                Work::Transactions => TX_TOPIC,
+            };
+            self.ledger.note_sent(&label, label::message(&label, topic));
             let sent = if kind.is_transaction() {
                 self.transaction(kind, &label).await
             } else {
@@ -127,10 +136,10 @@ impl Sender {
         for turn in 0_u64.. {
             let guard = self.gate.read().await;
             let label = Kind::Normal.label(OFFICIAL_SENDER, turn);
-            self.ledger.on_send(&label);
+            self.ledger.note_sent(&label, label::message(&label, TOPIC));
             let sent = official.send(&label::body(&label)).await;
             if sent.is_ok() {
-                self.ledger.on_acknowledged(&label);
+                self.ledger.note_acknowledged(&label);
             }
             drop(guard);
             self.rest_after(sent).await;
@@ -140,7 +149,7 @@ impl Sender {
     async fn rest_after<E: ToString>(&self, sent: std::result::Result<(), E>) {
         let pause = if sent.is_ok() { PACE } else { PAUSE };
         if let Err(error) = sent {
-            self.ledger.on_error(error);
+            self.ledger.note_error(error);
         }
         tokio::time::sleep(pause).await;
     }
@@ -152,7 +161,7 @@ impl Sender {
             Message::builder(TOPIC)
         };
         self.producer.send(message.body(label::body(label)).build()).await?;
-        self.ledger.on_acknowledged(label);
+        self.ledger.note_acknowledged(label);
         Ok(())
     }
 
@@ -160,11 +169,11 @@ impl Sender {
     async fn transaction(&self, kind: Kind, label: &str) -> kerolox_client::Result<()> {
         let message = Message::builder(TX_TOPIC).body(label::body(label)).build();
         let transaction = self.producer.send_in_transaction(message).await?;
-        self.ledger.on_acknowledged(label);
+        self.ledger.note_acknowledged(label);
         match kind {
             Kind::Commit => {
                 transaction.commit().await?;
-                self.ledger.on_committed(label);
+                self.ledger.note_committed(label);
             }
             Kind::Rollback => transaction.rollback().await?,
             _ => {}
@@ -173,23 +182,28 @@ impl Sender {
     }
 }
 
-async fn receive(consumer: SimpleConsumer, ledger: Ledger) {
+async fn receive(group: &'static str, consumer: SimpleConsumer, ledger: MessageLedger) {
     loop {
         match consumer.receive(BATCH, INVISIBLE).await {
             Ok(deliveries) => {
                 for delivery in &deliveries {
-                    ledger.on_received(delivery.message().body());
+                    let body = delivery.message().body();
+                    let label = label::of(body);
+                    if label::body(&label) != *body {
+                        ledger.note_spoilt(&label);
+                    }
+                    ledger.note_received(group, &label);
                 }
                 for delivery in &deliveries {
                     // What could not be acknowledged comes again, and so does the rest: the broker is away.
                     if let Err(error) = consumer.ack(delivery).await {
-                        ledger.on_error(error);
+                        ledger.note_error(error);
                         break;
                     }
                 }
             }
             Err(error) => {
-                ledger.on_error(error);
+                ledger.note_error(error);
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -1,6 +1,7 @@
 //! Labels of messages say what must become of them, and what their bodies are: `KIND-SENDER-NUMBER`.
 
 use kerolox_client::Resolution;
+use kerolox_harness::{MessageIntent, SentMessage};
 
 /// Bodies are at most so much longer than their labels, in bytes.
 const FILLING_MAX: usize = 1500;
@@ -47,9 +48,15 @@ pub(super) fn kind(label: &str) -> Option<Kind> {
     Kind::ALL.into_iter().find(|kind| kind.word() == word)
 }
 
-/// Whether consumers may ever get a message.
-pub(super) fn is_visible(label: &str) -> bool {
-    kind(label).is_some_and(|kind| kind != Kind::Rollback)
+/// The message with a label, of which nobody has heard yet.
+pub(super) fn message(label: &str, topic: &'static str) -> SentMessage {
+    let is_visible = kind(label).is_some_and(|kind| kind != Kind::Rollback);
+    let intent = if is_visible { MessageIntent::Deliver } else { MessageIntent::Withhold };
+    let message = SentMessage::new(topic, intent);
+    match place(label) {
+        Some((group, number)) => message.in_group(group, number),
+        None => message,
+    }
 }
 
 /// What producers say when they are asked about a transaction.
@@ -62,7 +69,7 @@ pub(super) fn resolution(label: &str) -> Resolution {
 }
 
 /// The message group and the number in it of an ordered message.
-pub(super) fn place(label: &str) -> Option<(&str, u64)> {
+fn place(label: &str) -> Option<(&str, u64)> {
     if kind(label) != Some(Kind::Ordered) {
         return None;
     }
@@ -102,7 +109,8 @@ mod tests {
         for kind in Kind::ALL {
             assert_eq!(super::kind(&kind.label(1, 2)), Some(kind));
         }
-        assert!(is_visible("late-1-1") && !is_visible("rollback-1-1") && !is_visible("other"));
+        let intents = ["late-1-1", "rollback-1-1", "other"].map(|label| message(label, "t").intent);
+        assert_eq!(intents, [MessageIntent::Deliver, MessageIntent::Withhold, MessageIntent::Withhold]);
         assert_eq!(resolution("late-1-1"), Resolution::Commit);
         assert_eq!(place("ordered-3-17"), Some(("ordered-3", 17)));
         assert_eq!(place("normal-3-17"), None);

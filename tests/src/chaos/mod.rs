@@ -11,7 +11,6 @@ mod clients;
 mod cluster;
 mod faults;
 mod label;
-mod ledger;
 mod logs;
 mod official;
 mod pauses;
@@ -23,6 +22,8 @@ mod verify;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use kerolox_harness::verdict::CheckedProperty;
 
 pub use pauses::percentile;
 pub use rounds::run;
@@ -80,5 +81,5 @@ pub struct Report {
     /// Time without writes after each fault that hit the master, shortest first.
     pub pauses: Vec<Duration>,
     /// Each check of the last round with its outcome in words.
-    pub checks: Vec<(&'static str, Result<String, String>)>,
+    pub checks: Vec<CheckedProperty>,
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use kerolox_client::admin::{BrokerAdmin, wire};
 use kerolox_client::{Address, Client};
+use kerolox_harness::{QueueEnd, StandingMessage};
 use wire::query_messages_request::By;
 use wire::queue_place::From;
 
@@ -11,35 +12,18 @@ use super::label;
 /// Messages of a page.
 const PAGE: u32 = 256;
 
-/// A message that consumers can get.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Standing {
-    pub(super) topic: &'static str,
-    pub(super) queue: u32,
-    pub(super) offset: u64,
-    pub(super) label: String,
-}
-
-/// Where a queue ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct End {
-    pub(super) topic: &'static str,
-    pub(super) queue: u32,
-    pub(super) offset: u64,
-}
-
 /// Everything in the queues of `topics`, and their ends.
 pub(super) async fn read(
     client: &Client,
     master: &Address,
     topics: &[&'static str],
-) -> Result<(Vec<Standing>, Vec<End>)> {
+) -> Result<(Vec<StandingMessage>, Vec<QueueEnd>)> {
     let admin = client.admin().broker(master);
     let (mut standing, mut ends) = (Vec::new(), Vec::new());
     for &topic in topics {
         let described = admin.describe_topic(wire::DescribeTopicRequest { name: topic.to_owned() }).await?;
         for status in described.queues {
-            ends.push(End { topic, queue: status.queue, offset: status.max_offset });
+            ends.push(QueueEnd { topic, queue: status.queue, offset: status.max_offset });
             read_queue(&admin, topic, status.queue, &mut standing)
                 .await
                 .with_context(|| format!("reading queue {} of {topic}", status.queue))?;
@@ -52,7 +36,7 @@ async fn read_queue(
     admin: &BrokerAdmin,
     topic: &'static str,
     queue: u32,
-    standing: &mut Vec<Standing>,
+    standing: &mut Vec<StandingMessage>,
 ) -> Result<()> {
     let mut offset = 0;
     loop {
@@ -68,7 +52,12 @@ async fn read_queue(
         for stored in page.messages {
             let message: kerolox_proto::v2::Message = prost::Message::decode(stored.message.as_slice())?;
             let offset = stored.offset.context("what is in a queue has an offset")?;
-            standing.push(Standing { topic, queue: stored.queue, offset, label: label::of(&message.body) });
+            standing.push(StandingMessage {
+                topic,
+                queue: stored.queue,
+                offset,
+                label: label::of(&message.body),
+            });
         }
         if page.next == 0 {
             return Ok(());

@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use kerolox_client::Client;
 use kerolox_client::admin::wire;
-use kerolox_harness::ClusterNetwork;
+use kerolox_harness::{ClusterNetwork, MessageLedger};
 
 use super::clients::{Clients, PATIENCE};
 use super::cluster::{ChaosCluster, brokers, nameservers};
 use super::faults::Running;
-use super::ledger::Ledger;
 use super::official::Official;
 use super::plan::{Fault, Plan, Planned};
 use super::{
@@ -44,7 +43,7 @@ enum Moment {
 struct Run {
     cluster: ChaosCluster,
     client: Client,
-    ledger: Ledger,
+    ledger: MessageLedger,
     clients: Clients,
     report: Report,
     /// Messages of the official SDK that were acknowledged before this round, if it takes part.
@@ -66,7 +65,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     let whole = cluster.wait_until_whole(2 * WHOLE_LIMIT).await.context("at the start")?;
     let client = Client::builder(cluster.servers.access_points()).request_timeout(PATIENCE).build()?;
     create_topics(&mut cluster, &client).await?;
-    let ledger = Ledger::default();
+    let ledger = MessageLedger::default();
     let official = match &options.python {
         Some(python) => {
             Some(Official::start(python, &options.folder, cluster.servers.nameservers[0].address()?).await?)
@@ -224,7 +223,8 @@ impl Run {
             if receptions != seen {
                 (seen, since) = (receptions, Instant::now());
             }
-            if since.elapsed() > SILENCE && self.ledger.missing() == 0 {
+            let has_all = |(consumer, topic): &(&str, &str)| self.ledger.missing(consumer, topic).is_empty();
+            if since.elapsed() > SILENCE && verify::READINGS.iter().all(has_all) {
                 return;
             }
         }
@@ -233,30 +233,31 @@ impl Run {
     async fn check(&mut self) -> Result<()> {
         let master = self.cluster.master_address().await?;
         let topics = [TOPIC, ORDERED_TOPIC, TX_TOPIC];
-        let (standing, ends) = queues::read(&self.client, &master, &topics).await?;
-        let content = self.ledger.content();
-        let mut checks = verify::check(&content, &standing, &ends);
+        let mut history = self.ledger.history();
+        (history.standing, history.ends) = queues::read(&self.client, &master, &topics).await?;
+        let mut checks = verify::check(&history);
         let folders: Vec<_> = brokers().map(|node| self.cluster.server_of(node).log_folder()).collect();
         let compared = logs::compare(&folders).await.map_err(|error| format!("{error:#}"));
         checks.push(("the members have the same log", compared));
         if let Some(earlier) = &mut self.official {
-            checks.push(("the official SDK had messages acknowledged", verify::went_on(&content, *earlier)));
-            *earlier = verify::official(&content);
+            checks.push(("the official SDK had messages acknowledged", verify::went_on(&history, *earlier)));
+            *earlier = verify::official(&history);
         }
         let report = &mut self.report;
         report.official = self.official;
         report.rounds += 1;
         report.checks = checks;
-        report.acknowledged = content.acknowledgements.len();
-        report.committed = content.sent.values().filter(|sent| sent.is_committed).count();
-        report.lost = content.missing().count();
-        report.duplicates = verify::duplicates(&content);
-        report.stored_twice = verify::stored_twice(&standing);
+        report.acknowledged = self.ledger.acknowledged();
+        report.committed = history.sent.values().filter(|sent| sent.is_committed).count();
+        report.lost =
+            verify::READINGS.iter().map(|(consumer, topic)| history.missing(consumer, topic).len()).sum();
+        report.duplicates = history.duplicates();
+        report.stored_twice = history.stored_again();
         Ok(())
     }
 
     fn finish(mut self) -> Report {
-        let acknowledgements = self.ledger.content().acknowledgements;
+        let acknowledgements = self.ledger.acknowledgements();
         let found = self.hits.iter().filter_map(|hit| pauses::after(*hit, &acknowledgements));
         self.report.pauses = found.collect();
         self.report.pauses.sort_unstable();

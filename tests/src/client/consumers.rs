@@ -12,7 +12,7 @@ use kerolox_client::{
 use tokio::task::JoinSet;
 
 use super::cluster::ORDERED_GROUP;
-use super::ledger::Ledger;
+use super::ledger::ClientLedger;
 use super::producers::text;
 use super::{CALM, ORDERED, TRANSACTIONS, UNIQUE, eventually};
 
@@ -23,11 +23,11 @@ const FAILING: u64 = 50;
 
 /// Who consumes which topic. The last one reads and does not acknowledge.
 pub(super) const READINGS: [(&str, &str); 5] = [
-    (UNIQUE, "push"),
-    (UNIQUE, "simple"),
-    (ORDERED, ORDERED_GROUP),
-    (TRANSACTIONS, "transactions-push"),
-    (UNIQUE, "pull"),
+    ("push", UNIQUE),
+    ("simple", UNIQUE),
+    (ORDERED_GROUP, ORDERED),
+    ("transactions-push", TRANSACTIONS),
+    ("pull", UNIQUE),
 ];
 
 pub(super) struct Consumers {
@@ -36,9 +36,9 @@ pub(super) struct Consumers {
 }
 
 impl Consumers {
-    pub(super) async fn start(client: &Client, ledger: &Ledger) -> Result<Self> {
+    pub(super) async fn start(client: &Client, ledger: &ClientLedger) -> Result<Self> {
         let mut pushed = Vec::new();
-        for (topic, group) in READINGS.into_iter().filter(|(_, group)| group.ends_with("push")) {
+        for (group, topic) in READINGS.into_iter().filter(|(group, _)| group.ends_with("push")) {
             // Two members, so that they share.
             for _ in 0..2 {
                 let ledger = ledger.clone();
@@ -66,11 +66,12 @@ impl Consumers {
         Ok(Self { pushed, tasks })
     }
 
-    /// Waits until everybody has got everything; what is missing then, by consumer.
-    pub(super) async fn wait_for_all(&self, ledger: &Ledger) -> Vec<(&'static str, Vec<String>)> {
-        let missing = || READINGS.map(|(topic, consumer)| (consumer, ledger.missing(topic, consumer)));
-        eventually(|| missing().iter().all(|(_, missing)| missing.is_empty())).await;
-        missing().into_iter().collect()
+    /// Waits until everybody has got everything, or for as long as that may take.
+    pub(super) async fn wait_for_all(&self, ledger: &ClientLedger) {
+        eventually(|| {
+            READINGS.iter().all(|(consumer, topic)| ledger.messages.missing(consumer, topic).is_empty())
+        })
+        .await;
     }
 
     /// Shuts the push consumers down; how many messages were with listeners still.
@@ -84,26 +85,22 @@ impl Consumers {
     }
 }
 
-fn listen(ledger: &Ledger, group: &'static str, delivery: &Delivery) -> Verdict {
+fn listen(ledger: &ClientLedger, group: &'static str, delivery: &Delivery) -> Verdict {
     let body = text(delivery.message());
-    let (of, number) = body.rsplit_once(' ').unwrap_or_default();
-    let number: u64 = number.parse().unwrap_or_default();
+    let number: u64 = body.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default();
     if delivery.attempt() == 1 && number % FAILING == FAILING - 1 {
         return Verdict::AgainIn(Duration::from_millis(500));
     }
-    ledger.received_one(group, &body);
-    if group == ORDERED_GROUP {
-        ledger.notes().order.entry(of.to_owned()).or_default().push(number);
-    }
+    ledger.messages.note_received(group, &body);
     Verdict::Done
 }
 
-async fn receive(consumer: Arc<SimpleConsumer>, ledger: Ledger) {
+async fn receive(consumer: Arc<SimpleConsumer>, ledger: ClientLedger) {
     let mut deliveries = pin!(consumer.deliveries(16, INVISIBLE));
     while let Some(next) = deliveries.next().await {
         match next {
             Ok(delivery) => {
-                ledger.received_one("simple", &text(delivery.message()));
+                ledger.messages.note_received("simple", &text(delivery.message()));
                 if consumer.ack(&delivery).await.is_err() {
                     ledger.notes().failed_acks += 1;
                 }
@@ -114,7 +111,7 @@ async fn receive(consumer: Arc<SimpleConsumer>, ledger: Ledger) {
 }
 
 /// Reads every queue from its beginning, each message once and in order.
-async fn read(consumer: PullConsumer, ledger: Ledger) {
+async fn read(consumer: PullConsumer, ledger: ClientLedger) {
     let messages = match consumer.read(UNIQUE, Position::Earliest).await {
         Ok(messages) => messages,
         Err(error) => return ledger.notes().misread.push(format!("read: {error}")),
@@ -123,7 +120,7 @@ async fn read(consumer: PullConsumer, ledger: Ledger) {
     while let Some(next) = messages.next().await {
         match next {
             Ok(pulled) => {
-                ledger.received_one("pull", &text(pulled.message()));
+                ledger.messages.note_received("pull", &text(pulled.message()));
                 let (queue, offset) = (pulled.queue().to_string(), pulled.offset());
                 let last = ledger.notes().read_to.insert(queue.clone(), offset);
                 if last.is_some_and(|last| last + 1 != offset) {

@@ -17,7 +17,8 @@ use cluster::{Fault, FaultyCluster};
 use consumers::Consumers;
 use kerolox_harness::ProcessUsage;
 use kerolox_harness::SeededRandom;
-use ledger::Ledger;
+use kerolox_harness::verdict::CheckedProperty;
+use ledger::ClientLedger;
 use producers::Producers;
 
 /// Takes each message once: `dedup=id`.
@@ -49,7 +50,7 @@ pub struct Report {
     /// How often each fault came.
     pub faults: BTreeMap<&'static str, u32>,
     /// Each check with its outcome in words.
-    pub checks: Vec<(&'static str, Result<String, String>)>,
+    pub checks: Vec<CheckedProperty>,
 }
 
 /// Runs clients through all faults and checks what they learnt.
@@ -60,7 +61,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     let examples = examples::run().await.map(|count| format!("{count} of them"));
     let mut cluster = FaultyCluster::start().await?;
     let client = cluster.client();
-    let ledger = Ledger::default();
+    let ledger = ClientLedger::default();
     let consumers = Consumers::start(&client, &ledger).await.context("starting the consumers")?;
     let mut producers = Producers::start(&client, &ledger).await.context("starting the producers")?;
     tokio::time::sleep(QUIET).await;
@@ -77,10 +78,10 @@ pub async fn run(options: &Options) -> Result<Report> {
         }
     }
     let stopped = producers.stop().await;
-    let arrived = consumers.wait_for_all(&ledger).await;
+    consumers.wait_for_all(&ledger).await;
     let after = ProcessUsage::of(std::process::id())?;
     let left = consumers.stop().await;
-    let mut checks = verify::checks(&ledger, &arrived);
+    let mut checks = verify::checks(&ledger);
     checks.push(("every example works", examples.map_err(|error| format!("{error:#}"))));
     checks.push(("nothing hangs", verify::hangs(stopped, left)));
     checks.push(("memory is bounded", verify::memory(&before, &after)));

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use kerolox_client::{Batcher, Batching, Client, Message, Producer, Resolution, TransactionError};
+use kerolox_harness::{MessageIntent, SentMessage};
 use tokio::task::JoinSet;
 
-use super::ledger::Ledger;
+use super::ledger::ClientLedger;
 use super::{CALM, ORDERED, TRANSACTIONS, UNIQUE};
 
 /// Pause after each message: brokers and clients share few processors.
@@ -24,7 +25,7 @@ pub(super) struct Producers {
 }
 
 impl Producers {
-    pub(super) async fn start(client: &Client, ledger: &Ledger) -> Result<Self> {
+    pub(super) async fn start(client: &Client, ledger: &ClientLedger) -> Result<Self> {
         let producer = client
             .producer()
             .topics([UNIQUE, ORDERED, TRANSACTIONS])
@@ -57,14 +58,18 @@ impl Producers {
     }
 }
 
-type Shared = (Arc<Producer>, Ledger, Arc<AtomicBool>);
+type Shared = (Arc<Producer>, ClientLedger, Arc<AtomicBool>);
+
+fn unique() -> SentMessage {
+    SentMessage::new(UNIQUE, MessageIntent::Deliver)
+}
 
 async fn send_one_by_one((producer, ledger, is_over): Shared, sender: usize) {
     for number in (0_u64..).take_while(|_| !is_over.load(Ordering::Relaxed)) {
         let body = format!("single-{sender} {number}");
         let started = Instant::now();
         let result = producer.send(Message::builder(UNIQUE).body(body.clone()).build()).await;
-        ledger.sent_one(UNIQUE, body, started.elapsed(), &result);
+        ledger.sent_one(unique(), &body, started.elapsed(), &result);
         tokio::time::sleep(PACE).await;
     }
 }
@@ -73,15 +78,16 @@ async fn send_in_order((producer, ledger, is_over): Shared, group: usize) {
     for number in (0_u64..).take_while(|_| !is_over.load(Ordering::Relaxed)) {
         let group = format!("group-{group}");
         let body = format!("{group} {number}");
+        let noted = SentMessage::new(ORDERED, MessageIntent::Deliver).in_group(&group, number);
         let message = Message::builder(ORDERED).body(body.clone()).message_group(group).build();
         let started = Instant::now();
         let result = producer.send(message).await;
-        ledger.sent_one(ORDERED, body, started.elapsed(), &result);
+        ledger.sent_one(noted, &body, started.elapsed(), &result);
         tokio::time::sleep(PACE).await;
     }
 }
 
-async fn send_in_batches(batcher: Batcher, ledger: Ledger, is_over: Arc<AtomicBool>) {
+async fn send_in_batches(batcher: Batcher, ledger: ClientLedger, is_over: Arc<AtomicBool>) {
     let mut answers = JoinSet::new();
     for number in (0_u64..).take_while(|_| !is_over.load(Ordering::Relaxed)) {
         let body = format!("batched {number}");
@@ -91,10 +97,10 @@ async fn send_in_batches(batcher: Batcher, ledger: Ledger, is_over: Arc<AtomicBo
                 let ledger = ledger.clone();
                 answers.spawn(async move {
                     let result = pending.await;
-                    ledger.sent_one(UNIQUE, body, started.elapsed(), &result);
+                    ledger.sent_one(unique(), &body, started.elapsed(), &result);
                 });
             }
-            failed => ledger.sent_one(UNIQUE, body, started.elapsed(), &failed),
+            failed => ledger.sent_one(unique(), &body, started.elapsed(), &failed),
         }
         while answers.try_join_next().is_some() {}
         tokio::time::sleep(PACE / 4).await;
@@ -123,32 +129,49 @@ async fn transact((producer, ledger, is_over): Shared, sender: usize) {
     for number in (0_u64..).take_while(|_| !is_over.load(Ordering::Relaxed)) {
         let body = format!("transaction-{sender} {number}");
         let message = Message::builder(TRANSACTIONS).body(body.clone()).build();
-        let committed = || {
-            ledger.notes().sent.entry(TRANSACTIONS).or_default().insert(body.clone());
+        let note = |intent, is_acknowledged| {
+            let sent = SentMessage { is_acknowledged, ..SentMessage::new(TRANSACTIONS, intent) };
+            ledger.messages.note_sent(&body, sent);
         };
         match fate(&body).0 {
-            Does::Forget => match producer.send_in_transaction(message).await {
-                Ok(transaction) => {
-                    drop(transaction);
-                    committed();
-                }
-                Err(_) => ledger.notes().not_begun += 1,
-            },
-            does => {
-                let commits = matches!(does, Does::Commit);
-                let local =
-                    async |_| if commits { Ok(()) } else { Err(std::io::Error::other("rolled back")) };
-                match producer.in_transaction(message, local).await {
-                    Ok(_) => committed(),
-                    Err(TransactionError::Failed { .. }) => {
-                        ledger.notes().rolled_back.insert(body);
+            Does::Forget => {
+                let begun = producer.send_in_transaction(message).await;
+                note(MessageIntent::Deliver, begun.is_ok());
+                ledger.notes().not_begun += usize::from(begun.is_err());
+            }
+            Does::Commit => {
+                match producer.in_transaction(message, async |_| Ok::<_, std::io::Error>(())).await {
+                    Ok(_) => note(MessageIntent::Deliver, true),
+                    Err(error) => {
+                        note(MessageIntent::Deliver, false);
+                        not_ended(&ledger, &body, &error);
                     }
-                    Err(TransactionError::NotBegun(_)) => ledger.notes().not_begun += 1,
-                    Err(error) => ledger.notes().failures.push(format!("{body}: {error}")),
+                }
+            }
+            Does::RollBack => {
+                let fails = async |_| Err::<(), _>(std::io::Error::other("rolled back"));
+                let ended = producer.in_transaction(message, fails).await;
+                note(MessageIntent::Withhold, matches!(ended, Err(TransactionError::Failed { .. })));
+                match ended {
+                    Err(TransactionError::Failed { .. }) => {}
+                    Err(error) => not_ended(&ledger, &body, &error),
+                    Ok(_) => {
+                        ledger.notes().failures.push(format!("{body}: its work failed and it is committed"))
+                    }
                 }
             }
         }
         tokio::time::sleep(4 * PACE).await;
+    }
+}
+
+fn not_ended<E: std::fmt::Display>(ledger: &ClientLedger, body: &str, error: &TransactionError<E>)
+where
+    TransactionError<E>: std::fmt::Display,
+{
+    match error {
+        TransactionError::NotBegun(_) => ledger.notes().not_begun += 1,
+        error => ledger.notes().failures.push(format!("{body}: {error}")),
     }
 }
 

@@ -1,114 +1,71 @@
 //! What the ledger has to say.
 
-use super::ledger::{Ledger, Notes};
+use kerolox_harness::verdict::{CheckedProperty, none_of};
+use kerolox_harness::{MessageHistory, MessageIntent, ProcessUsage, properties};
+
+use super::cluster::ORDERED_GROUP;
+use super::consumers::READINGS;
+use super::ledger::{ClientLedger, ClientNotes};
 use super::{ORDERED, TRANSACTIONS, UNIQUE};
-use kerolox_harness::ProcessUsage;
 
 /// Resident memory of this process, in bytes: what the ledger takes, and what clients may.
 const RESIDENT_MAX: u64 = 400 << 20;
-/// How many of a list an error shows.
-const SHOWN: usize = 5;
 
 type Outcome = Result<String, String>;
 
-/// What has to hold of what was sent and received; `arrived` is what each consumer misses.
-pub(super) fn checks(
-    ledger: &Ledger,
-    arrived: &[(&'static str, Vec<String>)],
-) -> Vec<(&'static str, Outcome)> {
-    let notes = ledger.notes();
+/// What has to hold of what was sent and received.
+pub(super) fn checks(ledger: &ClientLedger) -> Vec<CheckedProperty> {
+    let (history, notes) = (ledger.messages.history(), ledger.notes());
     vec![
-        ("no send fails", sends(&notes)),
-        ("nothing is lost", lost(&notes, arrived)),
-        ("nothing is stored twice", stored_once(&notes)),
-        ("message groups are in order", order(&notes)),
-        ("transactions end as they should", transactions(&notes)),
+        ("no send fails", sends(&history, &notes)),
+        ("nothing is lost", lost(&history, &notes)),
+        ("nothing is stored twice", properties::delivered_once(&history, "pull")),
+        ("message groups are in order", properties::groups_in_order(&history, ORDERED_GROUP)),
+        ("transactions end as they should", transactions(&history, &notes)),
         ("the pull consumer reads each offset once", read(&notes)),
     ]
 }
 
-fn sends(notes: &Notes) -> Outcome {
-    let count = |topic| notes.sent.get(topic).map_or(0, |sent| sent.len());
-    if count(UNIQUE) == 0 || count(ORDERED) == 0 || count(TRANSACTIONS) == 0 {
+/// Acknowledged messages of a topic with an intent.
+fn count(history: &MessageHistory, topic: &str, intent: MessageIntent) -> usize {
+    let of_topic = history.sent.values().filter(|sent| sent.topic == topic && sent.is_acknowledged);
+    of_topic.filter(|sent| sent.intent == intent).count()
+}
+
+fn sends(history: &MessageHistory, notes: &ClientNotes) -> Outcome {
+    let sent = [UNIQUE, ORDERED, TRANSACTIONS].map(|topic| count(history, topic, MessageIntent::Deliver));
+    if sent.contains(&0) {
         return Err("nothing was sent to one of the topics".to_owned());
     }
-    none(&notes.failures, "sends failed")?;
+    none_of(&notes.failures, "sends failed")?;
     Ok(format!(
         "{} to a topic with dedup, {} in order; the slowest took {:?}",
-        count(UNIQUE),
-        count(ORDERED),
-        notes.slowest
+        sent[0], sent[1], notes.slowest
     ))
 }
 
-fn lost(notes: &Notes, arrived: &[(&'static str, Vec<String>)]) -> Outcome {
-    for (consumer, missing) in arrived {
-        none(missing, &format!("messages did not reach {consumer}"))?;
-    }
-    let twice = |received: &std::collections::BTreeMap<String, u32>| -> u32 {
-        received.values().map(|times| times - 1).sum()
-    };
-    let again: Vec<String> = notes
-        .received
-        .iter()
-        .map(|(consumer, received)| format!("{consumer} {} ({} again)", received.len(), twice(received)))
-        .collect();
-    Ok(format!("received: {}; {} acknowledgements failed", again.join(", "), notes.failed_acks))
+fn lost(history: &MessageHistory, notes: &ClientNotes) -> Outcome {
+    properties::nothing_lost(history, &READINGS)?;
+    let received = history.received.iter().map(|(consumer, received)| {
+        let again: u64 = received.values().map(|reception| reception.times - 1).sum();
+        format!("{consumer} {} ({again} again)", received.len())
+    });
+    let received = received.collect::<Vec<_>>().join(", ");
+    Ok(format!("received: {received}; {} acknowledgements failed", notes.failed_acks))
 }
 
-fn stored_once(notes: &Notes) -> Outcome {
-    let read = notes.received.get("pull").ok_or("the pull consumer read nothing")?;
-    let twice: Vec<String> = read
-        .iter()
-        .filter(|(_, times)| **times > 1)
-        .map(|(body, times)| format!("{body} {times} times"))
-        .collect();
-    none(&twice, "messages are stored more than once")?;
-    Ok(format!("{} messages, each at one offset", read.len()))
-}
-
-/// A message that is done again comes before the next one is done for the first time.
-fn order(notes: &Notes) -> Outcome {
-    let mut wrong = Vec::new();
-    for (group, numbers) in &notes.order {
-        let mut next = 0;
-        for number in numbers {
-            if *number > next {
-                wrong.push(format!("{group}: {number} before {next}"));
-            }
-            next = next.max(number + 1);
-        }
-    }
-    none(&wrong, "messages came out of order")?;
-    if notes.order.is_empty() {
-        return Err("none came".to_owned());
-    }
-    Ok(format!(
-        "{} groups of {} messages",
-        notes.order.len(),
-        notes.order.values().map(Vec::len).sum::<usize>()
-    ))
-}
-
-fn transactions(notes: &Notes) -> Outcome {
-    let received = notes.received.get("transactions-push");
-    let wrong: Vec<String> = notes
-        .rolled_back
-        .iter()
-        .filter(|body| received.is_some_and(|received| received.contains_key(*body)))
-        .cloned()
-        .collect();
-    none(&wrong, "transactions were rolled back and came")?;
+fn transactions(history: &MessageHistory, notes: &ClientNotes) -> Outcome {
+    properties::nothing_else_received(history)?;
     Ok(format!(
         "{} committed, {} rolled back, {} not begun",
-        notes.sent.get(TRANSACTIONS).map_or(0, |sent| sent.len()),
-        notes.rolled_back.len(),
+        count(history, TRANSACTIONS, MessageIntent::Deliver),
+        count(history, TRANSACTIONS, MessageIntent::Withhold),
         notes.not_begun
     ))
 }
 
-fn read(notes: &Notes) -> Outcome {
-    none(&notes.misread, "things went wrong")?;
+fn read(notes: &ClientNotes) -> Outcome {
+    none_of(&notes.misread, "things went wrong")?;
     Ok(format!("{} queues", notes.read_to.len()))
 }
 
@@ -128,13 +85,4 @@ pub(super) fn memory(before: &ProcessUsage, after: &ProcessUsage) -> Outcome {
         mib(after.resident)
     );
     if after.resident > RESIDENT_MAX { Err(text) } else { Ok(text) }
-}
-
-/// An error unless the list is empty.
-fn none(list: &[String], what: &str) -> Result<(), String> {
-    if list.is_empty() {
-        return Ok(());
-    }
-    let shown = &list[..list.len().min(SHOWN)];
-    Err(format!("{} {what}: {}", list.len(), shown.join("; ")))
 }

@@ -5,7 +5,6 @@
 //! sync that is under way when the file system stops may still report success: the machine would be gone by then.
 
 mod disk;
-mod ledger;
 mod verify;
 mod writers;
 
@@ -17,8 +16,8 @@ use kerolox_client::admin::wire::UpdateGroupRequest;
 
 use disk::Cut;
 pub use disk::Disk;
-use kerolox_harness::{Cluster, ClusterPlan, SeededRandom, ServerProcess};
-use ledger::Ledger;
+use kerolox_harness::verdict::CheckedProperty;
+use kerolox_harness::{Cluster, ClusterPlan, MessageLedger, SeededRandom, ServerProcess};
 use writers::Writers;
 
 const TOPIC: &str = "crash";
@@ -58,16 +57,7 @@ pub struct Report {
     /// Longest time from the start of the process until it served.
     pub slowest_start: Duration,
     /// Each check with its outcome in words.
-    pub checks: Vec<Check>,
-}
-
-/// One thing that must hold after the last round.
-#[derive(Debug)]
-pub struct Check {
-    /// What must hold.
-    pub name: &'static str,
-    /// Figures of the success, or what is wrong.
-    pub outcome: Result<String, String>,
+    pub checks: Vec<CheckedProperty>,
 }
 
 /// Runs the loop and checks the result.
@@ -87,7 +77,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     let address = cluster.access_points();
 
     let broker = &mut cluster.brokers[0];
-    let ledger = Ledger::default();
+    let ledger = MessageLedger::default();
     let writers = Writers::start(&address, &ledger, &mut random).await?;
     let mut report =
         Report { acknowledged: 0, restarts: 0, slowest_start: Duration::ZERO, checks: Vec::new() };
@@ -134,7 +124,7 @@ async fn create_topics(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-async fn wait_for_progress(ledger: &Ledger, broker: &mut ServerProcess) -> Result<()> {
+async fn wait_for_progress(ledger: &MessageLedger, broker: &mut ServerProcess) -> Result<()> {
     let before = ledger.acknowledged();
     let started = Instant::now();
     while ledger.acknowledged() < before + PROGRESS {

@@ -8,9 +8,8 @@ use anyhow::Result;
 use kerolox_client::{Client, Message, Producer, Resolution, RetryPolicy};
 use tokio::task::JoinHandle;
 
-use super::ledger::{Entry, Fate, Ledger};
 use super::{TOPIC, TX_TOPIC};
-use kerolox_harness::SeededRandom;
+use kerolox_harness::{MessageIntent, MessageLedger, SeededRandom, SentMessage};
 
 const CLIENTS: usize = 2;
 const NORMAL_WRITERS: usize = 3;
@@ -25,7 +24,11 @@ pub(super) struct Writers {
 
 impl Writers {
     /// Starts some clients, each with several writers of normal messages and one of transactions.
-    pub(super) async fn start(address: &str, ledger: &Ledger, random: &mut SeededRandom) -> Result<Self> {
+    pub(super) async fn start(
+        address: &str,
+        ledger: &MessageLedger,
+        random: &mut SeededRandom,
+    ) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut tasks = Vec::new();
         for client_number in 0..CLIENTS {
@@ -70,7 +73,7 @@ async fn start_producer(client: &Client) -> Result<Producer> {
 struct Writer {
     name: String,
     producer: Arc<Producer>,
-    ledger: Ledger,
+    ledger: MessageLedger,
     random: SeededRandom,
     stop: Arc<AtomicBool>,
 }
@@ -81,56 +84,56 @@ impl Writer {
         while !self.stop.load(Ordering::Relaxed) {
             number += 1;
             let label = format!("{}-{number}", self.name);
-            let entry = if transactions { self.write_half(&label).await } else { self.write(&label).await };
-            let failed = entry.stored.is_none();
-            self.ledger.note(label, entry);
+            let sent = if transactions { self.write_half(&label).await } else { self.write(&label).await };
+            let failed = sent.message_id.is_none();
+            self.ledger.note_sent(&label, sent);
             if failed {
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 
-    async fn write(&mut self, label: &str) -> Entry {
+    async fn write(&mut self, label: &str) -> SentMessage {
         let message = self.message(TOPIC, label);
         match self.producer.send(message).await {
-            Ok(receipt) => Entry {
-                fate: Fate::Delivered,
-                stored: Some(receipt.message_id),
-                offset: Some(receipt.offset),
+            Ok(receipt) => SentMessage {
+                message_id: Some(receipt.message_id),
+                offset: u64::try_from(receipt.offset).ok(),
+                ..SentMessage::acknowledged(TOPIC, MessageIntent::Deliver)
             },
             Err(error) => {
                 self.ledger.note_error(error);
-                Entry { fate: Fate::Open, stored: None, offset: None }
+                SentMessage::new(TOPIC, MessageIntent::Deliver)
             }
         }
     }
 
     /// Sends a half message and commits it, rolls it back or leaves it undecided.
-    async fn write_half(&mut self, label: &str) -> Entry {
+    async fn write_half(&mut self, label: &str) -> SentMessage {
         let message = self.message(TX_TOPIC, label);
         let transaction = match self.producer.send_in_transaction(message).await {
             Ok(transaction) => transaction,
             Err(error) => {
                 self.ledger.note_error(error);
-                return Entry { fate: Fate::Never, stored: None, offset: None };
+                return SentMessage::new(TX_TOPIC, MessageIntent::Withhold);
             }
         };
-        let fate = match self.random.below(4) {
-            0 => Fate::Never,
+        let sent = match self.random.below(4) {
+            0 => SentMessage::acknowledged(TX_TOPIC, MessageIntent::Withhold),
             1 => {
                 // Rolled back or, when the answer was lost, undecided: invisible either way.
                 let _ = transaction.rollback().await;
-                Fate::Never
+                SentMessage::acknowledged(TX_TOPIC, MessageIntent::Withhold)
             }
             _ => match transaction.commit().await {
-                Ok(()) => Fate::Delivered,
+                Ok(()) => SentMessage::acknowledged(TX_TOPIC, MessageIntent::Deliver),
                 Err(error) => {
                     self.ledger.note_error(error);
-                    Fate::Open
+                    SentMessage::new(TX_TOPIC, MessageIntent::Deliver)
                 }
             },
         };
-        Entry { fate, stored: Some(transaction.message_id().to_owned()), offset: None }
+        SentMessage { message_id: Some(transaction.message_id().to_owned()), ..sent }
     }
 
     /// A message whose body begins with its label; the rest is filled up to a random length.

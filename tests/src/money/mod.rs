@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::transactions::wait_until_settled;
+use kerolox_harness::verdict::CheckedProperty;
 use kerolox_harness::{ClusterPlan, SeededRandom, ServerProcess};
 use parts::{Bank, Parts};
 
@@ -65,7 +66,7 @@ pub struct Report {
     /// Kills of receivers.
     pub receiver_kills: u32,
     /// Each check with its outcome in words.
-    pub checks: Vec<(&'static str, Result<String, String>)>,
+    pub checks: Vec<CheckedProperty>,
 }
 
 /// Runs the torture and checks the result.

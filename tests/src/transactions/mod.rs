@@ -5,20 +5,20 @@
 mod producer;
 mod verify;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use kerolox_client::Client;
 use kerolox_client::admin::wire::{CountTransactionsRequest, UpdateGroupRequest};
 
-use kerolox_harness::{Cluster, ClusterPlan, SeededRandom, ServerProcess};
+use kerolox_harness::verdict::CheckedProperty;
+use kerolox_harness::{Cluster, ClusterPlan, MessageLedger, SeededRandom, SentMessage, ServerProcess};
+use producer::intent;
 pub use producer::{Kind, produce};
-pub(crate) use verify::check;
 
 const TOPIC: &str = "transactions";
 const GROUP: &str = "transactions-readers";
@@ -60,32 +60,14 @@ pub struct Report {
     /// Kills of producers.
     pub producer_kills: u32,
     /// Each check with its outcome in words.
-    pub checks: Vec<(&'static str, Result<String, String>)>,
-}
-
-/// Half messages that the broker acknowledged to producers, by label. Cheap to clone; clones share the content.
-#[derive(Debug, Clone, Default)]
-struct Ledger(Arc<Mutex<BTreeSet<String>>>);
-
-impl Ledger {
-    fn note(&self, label: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(label.to_owned());
-    }
-
-    fn stored(&self) -> BTreeSet<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
+    pub checks: Vec<CheckedProperty>,
 }
 
 /// The producers at work, by number.
 struct Producers<'a> {
     program: &'a Path,
     address: String,
-    ledger: Ledger,
+    ledger: MessageLedger,
     started: usize,
     running: BTreeMap<usize, (Kind, Child)>,
 }
@@ -104,7 +86,10 @@ impl Producers<'_> {
         let said = BufReader::new(child.stdout.take().context("stdout is piped")?);
         let ledger = self.ledger.clone();
         std::thread::spawn(move || {
-            said.lines().map_while(std::io::Result::ok).for_each(|label| ledger.note(&label));
+            for label in said.lines().map_while(std::io::Result::ok) {
+                let stored = SentMessage::acknowledged(TOPIC, intent(&label));
+                ledger.note_sent(&label, stored);
+            }
         });
         self.running.insert(self.started, (kind, child));
         Ok(())
@@ -145,7 +130,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     let address = cluster.access_points();
     let broker = &mut cluster.brokers[0];
 
-    let ledger = Ledger::default();
+    let ledger = MessageLedger::default();
     let mut producers = Producers {
         program: &options.producer,
         address: address.clone(),
@@ -170,15 +155,15 @@ pub async fn run(options: &Options) -> Result<Report> {
             report.producer_kills += 1;
             "a producer"
         };
-        println!("round {round}: {victim} was killed, {} half messages stored so far", ledger.len());
+        println!("round {round}: {victim} was killed, {} half messages stored so far", ledger.acknowledged());
     }
     wait_for_progress(&ledger, broker).context("after the last round")?;
     // Those that come now store nothing any more: they only answer for all the others.
     producers.stop_all()?;
     producers.start(Kind::Silent)?;
     wait_until_settled(&address).await?;
-    report.stored = ledger.len();
-    report.checks = verify::verify(&ledger.stored(), &address).await?;
+    report.stored = ledger.acknowledged();
+    report.checks = verify::verify(ledger.history(), &address).await?;
     Ok(report)
 }
 
@@ -190,15 +175,15 @@ async fn create_topic(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn wait_for_progress(ledger: &Ledger, broker: &mut ServerProcess) -> Result<()> {
-    let before = ledger.len();
+fn wait_for_progress(ledger: &MessageLedger, broker: &mut ServerProcess) -> Result<()> {
+    let before = ledger.acknowledged();
     let started = Instant::now();
-    while ledger.len() < before + PROGRESS {
+    while ledger.acknowledged() < before + PROGRESS {
         if !broker.is_running() {
             bail!("the broker ended by itself; the end of its log:\n{}", broker.log_tail());
         }
         if started.elapsed() > PROGRESS_LIMIT {
-            let stored = ledger.len() - before;
+            let stored = ledger.acknowledged() - before;
             bail!(
                 "only {stored} half messages within {PROGRESS_LIMIT:?}; the end of the broker's log:\n{}",
                 broker.log_tail()

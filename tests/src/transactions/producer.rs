@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use kerolox_client::{Client, Message, Producer, Resolution, RetryPolicy};
+use kerolox_harness::MessageIntent;
 
 use super::TOPIC;
 
@@ -54,6 +55,15 @@ pub(super) fn answer(label: &str) -> Resolution {
         Some(Kind::Undecided) if is_even => Resolution::Commit,
         Some(Kind::Rollback) => Resolution::Rollback,
         _ => Resolution::Unknown,
+    }
+}
+
+/// What must become of the message with a label.
+pub(super) fn intent(label: &str) -> MessageIntent {
+    match answer(label) {
+        Resolution::Commit => MessageIntent::Deliver,
+        Resolution::Rollback => MessageIntent::Withhold,
+        _ => MessageIntent::Park,
     }
 }
 

@@ -1,72 +1,57 @@
 //! What must hold after the torture.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use anyhow::Result;
 use kerolox_client::admin::wire;
-use kerolox_client::{Client, FilterExpression, Resolution};
+use kerolox_client::{Client, FilterExpression};
+use kerolox_harness::verdict::CheckedProperty;
+use kerolox_harness::{MessageHistory, SentMessage, StandingMessage, properties};
 use wire::TransactionState;
 
-use super::producer::answer;
+use super::producer::intent;
 use super::{GROUP, TOPIC};
 
-/// Labels that a failure shows.
-const SHOWN: usize = 5;
-/// Nothing more comes when nothing came for so long.
+/// The consumer takes as long as this for nothing before a topic counts as read to its end.
 const SILENCE: Duration = Duration::from_secs(3);
 
-pub(super) async fn verify(
-    stored: &BTreeSet<String>,
-    address: &str,
-) -> Result<Vec<(&'static str, Result<String, String>)>> {
-    let delivered = consume(address).await?;
-    let parked = parked(address).await?;
-    let labels = |wanted: Resolution| -> Vec<&String> {
-        stored.iter().filter(|label| answer(label) == wanted).collect()
-    };
-    let committed = labels(Resolution::Commit);
-    let lost: Vec<_> = committed.iter().filter(|label| !delivered.contains_key(**label)).collect();
-    let wrong: Vec<_> = delivered.keys().filter(|label| answer(label) != Resolution::Commit).collect();
-    let twice: Vec<_> =
-        delivered.iter().filter(|(_, places)| places.len() > 1).map(|(label, _)| label).collect();
-    let unknown = labels(Resolution::Unknown);
-    let not_parked: Vec<_> = unknown.iter().filter(|label| !parked.contains(**label)).collect();
-    let odd: Vec<_> = parked.iter().filter(|label| answer(label) != Resolution::Unknown).collect();
+pub(super) async fn verify(mut history: MessageHistory, address: &str) -> Result<Vec<CheckedProperty>> {
+    consume(address, &mut history).await?;
+    history.parked = parked(address).await?;
+    // A producer that was killed between the answer and its note has sent, too.
+    let found = history.standing.iter().map(|message| &message.label).chain(&history.parked);
+    for label in found.cloned().collect::<Vec<_>>() {
+        let unanswered = SentMessage::new(TOPIC, intent(&label));
+        history.sent.entry(label).or_insert(unanswered);
+    }
     Ok(vec![
-        ("all that is committed is delivered", check(&lost, || format!("{} labels", committed.len()))),
-        ("nothing else is delivered", check(&wrong, || format!("{} labels", delivered.len()))),
-        ("nothing is visible twice", check(&twice, || format!("{} labels", delivered.len()))),
-        ("what nobody can decide is parked", check(&not_parked, || format!("{} labels", unknown.len()))),
-        ("nothing else is parked", check(&odd, || format!("{} labels", parked.len()))),
+        ("all that is committed is delivered", properties::nothing_lost(&history, &[(GROUP, TOPIC)])),
+        ("nothing else is delivered", properties::nothing_else_received(&history)),
+        ("nothing is visible twice", properties::stored_once(&history)),
+        ("what nobody can decide is parked", properties::undecided_are_parked(&history)),
+        ("nothing else is parked", properties::nothing_else_is_parked(&history)),
     ])
 }
 
-/// One line of a report: what is wrong, or figures when nothing is.
-pub(crate) fn check(
-    wrong: &[impl std::fmt::Debug],
-    figures: impl FnOnce() -> String,
-) -> Result<String, String> {
-    match wrong {
-        [] => Ok(figures()),
-        some => Err(format!("{} are wrong, such as {:?}", some.len(), &some[..some.len().min(SHOWN)])),
-    }
-}
-
-/// Where each label stands that consumers get: queue and offset.
-async fn consume(address: &str) -> Result<BTreeMap<String, BTreeSet<(i32, i64)>>> {
+/// Receives everything, and notes where it stands; what comes again stands where it stood.
+async fn consume(address: &str, history: &mut MessageHistory) -> Result<()> {
     let client = Client::builder(address).build()?;
     let consumer = client.simple_consumer(GROUP).subscribe(TOPIC, FilterExpression::all());
     let consumer = consumer.await_duration(SILENCE).start().await?;
-    let mut delivered: BTreeMap<String, BTreeSet<(i32, i64)>> = BTreeMap::new();
+    let mut seen = HashSet::new();
     loop {
         let deliveries = consumer.receive(32, Duration::from_secs(60)).await?;
         if deliveries.is_empty() {
-            return Ok(delivered);
+            return Ok(());
         }
         for delivery in &deliveries {
             let label = String::from_utf8_lossy(delivery.message().body()).into_owned();
-            delivered.entry(label).or_default().insert((delivery.queue_id(), delivery.offset()));
+            history.receive(GROUP, &label);
+            let (queue, offset) = (u32::try_from(delivery.queue_id())?, u64::try_from(delivery.offset())?);
+            if seen.insert((queue, offset, label.clone())) {
+                history.standing.push(StandingMessage { topic: TOPIC, queue, offset, label });
+            }
             consumer.ack(delivery).await?;
         }
     }
