@@ -26,11 +26,11 @@ programs_patience=600
 # Switches of the programs: what end-to-end tests have to notice with real brokers and nameservers. A line is a switch and a
 # filter for the names of the tests that are run under it, as `cargo test --test e2e -- FILTER` takes it.
 programs_switches='
-forget-members        forgotten::a_stale_member_that_starts_first_waits_for_the_others
-cut-confirmed         forgotten::nobody_gives_up_what_was_confirmed_without_an_operator
-trust-any-copy        lost::an_older_copy_under_running_members_is_put_right_by_them
-one-lineage-for-good  lost::members_that_were_not_in_sync_are_not_waited_for
-announced-does-not-count  members::a_member_counts_everywhere_from_its_announcement
+forget-members        forgotten_decisions::a_stale_member_that_starts_first_waits_for_the_others
+cut-confirmed         forgotten_decisions::nobody_gives_up_what_was_confirmed_without_an_operator
+trust-any-copy        lost_nameserver_data::an_older_copy_under_running_members_is_put_right_by_them
+one-lineage-for-good  lost_nameserver_data::members_that_were_not_in_sync_are_not_waited_for
+announced-does-not-count  differing_subscriptions::a_member_counts_everywhere_from_its_announcement
 '
 
 first_only=yes

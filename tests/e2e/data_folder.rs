@@ -7,7 +7,7 @@ use std::process::Command;
 use kerolox_client::{Producer, RetryPolicy};
 use kerolox_harness::{Cluster, ServerProcess};
 
-use crate::check::{failed, names};
+use crate::mqadmin_check::{failed, names};
 use crate::support::{
     NO_CHECKS, PATIENCE, cluster_of, create, eventually, group, in_sync, master, message, standalone,
 };

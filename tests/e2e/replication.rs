@@ -11,7 +11,7 @@ use kerolox_proto::kerolox::{ElectMasterRequest, GroupState};
 use kerolox_proto::v2::Code;
 use kerolox_proto::v2::telemetry_command::Command;
 
-use crate::elsewhere::Listener;
+use crate::calls_at_other_servers::Listener;
 use crate::support::{
     NO_CHECKS, PATIENCE, body, consume, create, eventually, expect_nothing, group, in_sync, master, message,
     patient, raw, receive, refusal, state,

@@ -11,7 +11,7 @@ use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
 use kerolox_proto::v2::{self, Code, LiteSubscriptionAction, receive_message_response::Content};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::relay::{A, B};
+use crate::relayed_calls::{A, B};
 use crate::support::{
     PATIENCE, QUEUES, cluster_of, code, eventually, from_client, group, master, plan, raw, resource,
 };

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Streaming};
 
-use crate::relay::{A, B, Raw, end, end_of, send};
+use crate::relayed_calls::{A, B, Raw, end, end_of, send};
 use crate::support::{
     NO_CHECKS, PATIENCE, cluster_of, code, consume, eventually, expect_nothing, from_client, raw, resource,
 };

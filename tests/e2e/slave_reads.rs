@@ -6,7 +6,7 @@ use kerolox_client::admin::controller::connection;
 use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use kerolox_proto::kerolox::{DescribeReplicationRequest, DescribeReplicationResponse};
 
-use crate::damage::rot;
+use crate::log_damage::rot;
 use kerolox_harness::Cluster;
 
 use crate::support::{consume, create, group, in_sync, master, message};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kerolox_client::Producer;
 use kerolox_harness::{Cluster, ServerProcess};
 
-use crate::forgotten::{
+use crate::forgotten_decisions::{
     copy_folder, copy_of_the_nameserver, description, expect_everything, nobody_is_elected, operator_takes,
     restore_copy, stale_group,
 };
