@@ -1,6 +1,5 @@
 //! Nameservers that lost what they decided, under members that did not: whoever starts first, nothing acknowledged is given up.
 
-use std::path::Path;
 use std::time::Duration;
 
 use kerolox_harness::{Cluster, ServerProcess};
@@ -60,7 +59,8 @@ pub(crate) async fn nobody_is_elected(servers: &Cluster, why: &str) {
 /// Takes a copy of the nameserver's folder, which stops for it, and waits until it has heard all members again.
 pub(crate) async fn copy_of_the_nameserver(servers: &mut Cluster) {
     servers.nameservers[0].kill().unwrap();
-    copy_folder(&servers.nameservers[0].data(), &servers.folder().join("copy"));
+    let copy = servers.folder().join("copy");
+    servers.nameservers[0].copy_data(&copy).unwrap();
     servers.nameservers[0].start().unwrap();
     let heard_all = async || {
         let health = description(servers).await.map(|group| group.health).unwrap_or_default();
@@ -70,19 +70,9 @@ pub(crate) async fn copy_of_the_nameserver(servers: &mut Cluster) {
 }
 
 /// Puts that copy in the place of the folder. The nameserver must not run.
-pub(crate) fn restore_copy(servers: &Cluster) {
-    std::fs::remove_dir_all(servers.nameservers[0].data()).unwrap();
-    copy_folder(&servers.folder().join("copy"), &servers.nameservers[0].data());
-}
-
-/// Copies the files of a folder without folders.
-pub(crate) fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        if entry.file_type().unwrap().is_file() {
-            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
-    }
+pub(crate) fn restore_copy(servers: &mut Cluster) {
+    let copy = servers.folder().join("copy");
+    servers.nameservers[0].restore_data(&copy).unwrap();
 }
 
 /// Up to where a member has written down that the log is confirmed.

@@ -132,11 +132,7 @@ async fn connections_that_use_up_all_descriptors_do_not_keep_the_log_from_growin
         let sent = producer.send(message("orders", &format!("{number} {}", "x".repeat(100_000)))).await;
         sent.unwrap_or_else(|error| panic!("message {number}: {error}"));
     }
-    let log = broker.data().join("log");
-    let segments = fs::read_dir(log)
-        .unwrap()
-        .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|ending| ending == "log"));
-    assert!(segments.count() > 3, "new segments were begun meanwhile");
+    assert!(broker.log_segments().unwrap().len() > 3, "new segments were begun meanwhile");
     let live = broker.probe("/readyz");
     drop(strangers);
     drop(live);

@@ -81,10 +81,7 @@ async fn some_segments(servers: &mut Cluster) -> Vec<PathBuf> {
     }
     producer.shutdown().await;
     servers.brokers[0].stop().unwrap();
-    let log = servers.brokers[0].data().join("log");
-    let mut files: Vec<PathBuf> = fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|path| path.extension().is_some_and(|ending| ending == "log"));
-    files.sort();
+    let files = servers.brokers[0].log_segments().unwrap();
     assert!(files.len() > 2, "{files:?}");
     files
 }

@@ -7,8 +7,8 @@ use kerolox_client::Producer;
 use kerolox_harness::{Cluster, ServerProcess};
 
 use crate::forgotten_decisions::{
-    copy_folder, copy_of_the_nameserver, description, expect_everything, nobody_is_elected, operator_takes,
-    restore_copy, stale_group,
+    copy_of_the_nameserver, description, expect_everything, nobody_is_elected, operator_takes, restore_copy,
+    stale_group,
 };
 use crate::support::{
     GROUP, PATIENCE, consume, create, eventually, group, in_sync, master, message, patient, plan, server,
@@ -102,7 +102,7 @@ async fn three_nameservers_that_lost_their_folders_learn_from_running_members() 
 #[tokio::test]
 async fn an_older_copy_elects_nobody_while_members_are_missing_that_know_better() {
     let (mut servers, stale, sent) = stale_group().await;
-    restore_copy(&servers);
+    restore_copy(&mut servers);
     servers.nameservers[0].start().unwrap();
     servers.brokers[stale].begin().unwrap();
     nobody_is_elected(&servers, "older copy").await;
@@ -119,7 +119,7 @@ async fn an_older_copy_elects_nobody_while_members_are_missing_that_know_better(
 #[tokio::test]
 async fn two_histories_are_kept_until_an_operator_decides() {
     let (mut servers, stale, sent) = stale_group().await;
-    restore_copy(&servers);
+    restore_copy(&mut servers);
     let hasty = server("nameserver-1", "nameserver", servers.folder(), &[])
         .env("KEROLOX_NAMESERVER__CONTROLLER__RESTART_PATIENCE", "1s")
         .listen(servers.nameservers[0].address().unwrap());
@@ -162,7 +162,7 @@ async fn an_older_copy_under_running_members_is_put_right_by_them() {
     in_sync(&servers, 2).await;
     for _ in 0..2 {
         servers.nameservers[0].kill().unwrap();
-        restore_copy(&servers);
+        restore_copy(&mut servers);
         servers.nameservers[0].start().unwrap();
         in_sync(&servers, 2).await;
     }
@@ -182,7 +182,7 @@ async fn the_folder_of_another_nameserver_is_refused_by_members() {
     servers.nameservers[0].kill().unwrap();
     other.nameservers[0].kill().unwrap();
     fs::rename(&own, &kept).unwrap();
-    copy_folder(&other.nameservers[0].data(), &own);
+    other.nameservers[0].copy_data(&own).unwrap();
     servers.nameservers[0].start().unwrap();
     let refuses = |broker: &ServerProcess, status: u16| {
         let told = broker.probe("/readyz").ok();

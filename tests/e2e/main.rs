@@ -41,6 +41,7 @@ mod memory_budget;
 mod messages;
 mod mqadmin;
 mod mqadmin_check;
+mod mqadmin_commands;
 mod mqadmin_query;
 mod mqadmin_transactions;
 mod offsets;
