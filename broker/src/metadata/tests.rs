@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use kerolox_core::group::GroupChange;
-use kerolox_core::topic::TopicChange;
+use kerolox_core::group_change::GroupChange;
+use kerolox_core::topic_change::TopicChange;
 use kerolox_store::ProposeError;
 
 use super::{BrokerMetadata, ChangeError, LiteError, MetadataChanges};

@@ -1,6 +1,6 @@
 //! Topics of which no producer can be reached: their half messages are left alone, and one of them is tried now and then.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// First pause after nobody could be asked about a topic, in milliseconds; every next one is twice as long.
 const PAUSE_MIN_MS: u64 = 1_000;
@@ -10,7 +10,7 @@ const PAUSE_MAX_MS: u64 = 8_000;
 /// Topics without producers. Times are milliseconds of a clock that never runs backwards.
 #[derive(Debug, Default)]
 pub struct DesertedTopics {
-    topics: HashMap<u32, Pause>,
+    topics: BTreeMap<u32, Pause>,
 }
 
 #[derive(Debug)]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use kerolox_core::early_removal::LossPlace;
 use kerolox_core::group::Group;
 use kerolox_core::group_change::GroupChange;
-use kerolox_core::early_removal::LossPlace;
 use kerolox_core::slots::Moving;
 use kerolox_core::topic::Topic;
 use kerolox_core::topic_change::TopicChange;
