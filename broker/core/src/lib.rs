@@ -9,6 +9,7 @@
 //! - [`flush`]: when a record counts as stored;
 //! - [`replicas`]: and how many members of a broker group hold it then;
 //! - [`filter`]: which messages a consumer wants;
+//! - [`queue_offset`]: the place of a message in its queue;
 //! - [`acks`]: what a consumer group has finished in one queue;
 //! - [`delivery`]: who holds which message until when;
 //! - [`held`]: messages that are not visible yet;
@@ -42,6 +43,7 @@ pub mod held;
 pub mod lite;
 pub mod lookup;
 pub mod publish;
+pub mod queue_offset;
 pub mod record;
 pub mod replicas;
 pub mod retention;

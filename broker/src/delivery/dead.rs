@@ -44,13 +44,13 @@ pub(super) async fn bury(
         }
     };
     let proposals = dead.iter().filter_map(|dead| {
-        let record = match log.store().message_at(topic.id, dead.queue, dead.offset) {
+        let record = match log.store().message_at(topic.id, dead.queue, dead.offset.get()) {
             Ok(Some((frame, message))) => {
                 let origin = DeadOrigin {
                     group_id: group.id,
                     topic_id: topic.id,
                     queue: dead.queue,
-                    offset: dead.offset,
+                    offset: dead.offset.get(),
                     attempts: dead.attempts,
                     reason: dead.reason.into(),
                     topic: topic.name.clone(),
@@ -60,7 +60,7 @@ pub(super) async fn bury(
             }
             Ok(None) => done(group.id, topic.id, dead),
             Err(error) => {
-                tracing::error!(%error, group = %group.name, topic = %topic.name, offset = dead.offset,
+                tracing::error!(%error, group = %group.name, topic = %topic.name, offset = %dead.offset,
                     "a message that is to become a dead letter cannot be read; it stays where it is for now");
                 subscription.reopen(now_ms() + UNREADABLE_AGAIN_MS, dead.queue, dead.offset);
                 return None;
@@ -96,7 +96,7 @@ async fn dead_topic(
 
 /// The message is gone: all that is left to say is that the group has done with it.
 fn done(group_id: u32, topic_id: u32, dead: &ExhaustedMessage) -> Record {
-    let acked = vec![AckRange { start: dead.offset, end: dead.offset + 1 }];
+    let acked = vec![AckRange { start: dead.offset.get(), end: dead.offset.next().get() }];
     let progress = QueueProgress { group_id, topic_id, queue: dead.queue, acked, ..QueueProgress::default() };
     Record::Progress(ProgressRecord::new([ProgressItem::Queue(progress)]))
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use kerolox_core::group::{Group, member_name};
 use kerolox_core::group_change::GroupChange;
 use kerolox_core::lite::is_lite;
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::topic::Topic;
 use kerolox_gateway::clients::{Announcements, Clients};
 use kerolox_gateway::refusal::Refusal;
@@ -94,13 +95,13 @@ impl Arrivals {
                 self.notice_lite(*topic_id, *queue);
                 self.watches.arrived(*topic_id, *queue);
             }
-            StateEvent::Trimmed { topic_id, queue, min } => {
-                each(topic_id, queue, &|s| s.with(|engine| engine.expire_below(*queue, *min)))
-            }
+            StateEvent::Trimmed { topic_id, queue, min } => each(topic_id, queue, &|s| {
+                s.with(|engine| engine.expire_below(*queue, QueueOffset::new(*min)))
+            }),
             StateEvent::Reopened { group_id, topic_id, queue, offset } => {
                 each(topic_id, queue, &|s| {
                     if s.group_id() == *group_id {
-                        s.reopen(now_ms(), *queue, *offset);
+                        s.reopen(now_ms(), *queue, QueueOffset::new(*offset));
                     }
                 });
                 self.notice_lite(*topic_id, *queue);

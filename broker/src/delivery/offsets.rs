@@ -7,6 +7,7 @@ use kerolox_core::delivery::{BacklogCounts, DeliveryEngine, MessageFate, QueuePo
 use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
 use kerolox_core::lite::FIRST_LITE_QUEUE;
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::topic::Topic;
 use kerolox_gateway::refusal::Refusal;
 use kerolox_runtime::process::now_ms;
@@ -38,7 +39,7 @@ impl Deliveries {
         };
         let offsets: Vec<(u32, u64)> = offsets.into_iter().map(within).collect();
         subscription.change(now_ms(), |engine| {
-            offsets.iter().for_each(|(queue, offset)| engine.reset(*queue, *offset));
+            offsets.iter().for_each(|(queue, offset)| engine.reset(*queue, QueueOffset::new(*offset)));
         });
         self.progress.flush(&subscription).await.map_err(|error| refused_by_log(&error))
     }
@@ -97,8 +98,9 @@ impl Deliveries {
             false => self.active(group.id, topic.id),
         };
         let now_ms = now_ms();
-        let known =
-            |engine: &mut DeliveryEngine| Some((engine.fate(now_ms, queue, offset)?, engine.filters()));
+        let known = |engine: &mut DeliveryEngine| {
+            Some((engine.fate(now_ms, queue, QueueOffset::new(offset))?, engine.filters()))
+        };
         if let Some(known) = active.and_then(|active| active.with(known)) {
             return Ok(known);
         }
@@ -109,7 +111,7 @@ impl Deliveries {
             add_queues(&mut logged, topic, group, self.log.store())?;
         }
         // A queue that the topic lost has nothing that consumers could get.
-        Ok((logged.fate(now_ms, queue, offset).unwrap_or(MessageFate::Done), Vec::new()))
+        Ok((logged.fate(now_ms, queue, QueueOffset::new(offset)).unwrap_or(MessageFate::Done), Vec::new()))
     }
 
     /// What a group has not done of a lite topic, like [`Self::positions`]; `None` if it never had to do with it.
@@ -156,7 +158,11 @@ impl Deliveries {
             for (queue, acks) in page {
                 subscribed.remove(&queue);
                 if !at_work.contains_key(&queue) {
-                    logged.add_queue(queue, acks, index.queues.bounds(topic.id, queue).next);
+                    logged.add_queue(
+                        queue,
+                        acks,
+                        QueueOffset::new(index.queues.bounds(topic.id, queue).next),
+                    );
                 }
             }
             drop(index);

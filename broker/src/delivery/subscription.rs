@@ -11,6 +11,7 @@ use kerolox_core::delivery::{
 };
 use kerolox_core::filter::Filter;
 use kerolox_core::group::{Group, Start};
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::topic::Topic;
 use kerolox_runtime::process::now_ms;
 use kerolox_store::{Store, StoreError};
@@ -165,13 +166,13 @@ impl TopicSubscription {
     /// Messages became visible.
     pub(super) fn extend(&self, queue: u32, end: u64) {
         let mut state = self.lock();
-        state.engine.extend(queue, end);
+        state.engine.extend(queue, QueueOffset::new(end));
         state.wake_all();
     }
 
     /// A message that was done is to be delivered once more, from `at_ms` on. It keeps no order with others: its turn is
     /// long over.
-    pub(super) fn reopen(&self, at_ms: i64, queue: u32, offset: u64) {
+    pub(super) fn reopen(&self, at_ms: i64, queue: u32, offset: QueueOffset) {
         self.change(now_ms(), |engine| engine.reopen(at_ms, queue, offset, OrderingKey::Alone(offset)));
     }
 
@@ -307,16 +308,20 @@ pub(super) fn add_queue(
     let bounds = index.queues.bounds(topic_id, queue);
     let start = match (index.acks(group_id, topic_id, queue)?, start) {
         (Some(acks), _) => {
-            engine.add_queue(queue, acks, bounds.next);
+            engine.add_queue(queue, acks, QueueOffset::new(bounds.next));
             return Ok(false);
         }
         (None, Start::Earliest) => {
-            engine.add_queue(queue, Acks::starting_at(bounds.min), bounds.next);
+            engine.add_queue(
+                queue,
+                Acks::starting_at(QueueOffset::new(bounds.min)),
+                QueueOffset::new(bounds.next),
+            );
             return Ok(false);
         }
         (None, Start::Latest) => bounds.next,
         (None, Start::At(time_ms)) => index.offset_at(topic_id, queue, time_ms)?,
     };
-    engine.begin_queue(queue, start, bounds.next);
+    engine.begin_queue(queue, QueueOffset::new(start), QueueOffset::new(bounds.next));
     Ok(true)
 }

@@ -82,7 +82,7 @@ fn unread_of_group(
     let positions = deliveries.positions(cursor, topic)?;
     for ((_, queue), going) in of_topic {
         if let Some(position) = positions.get(queue) {
-            all.add(place(*queue), unread(*going, position.committed, position.counts.lag));
+            all.add(place(*queue), unread(*going, position.committed.get(), position.counts.lag));
         }
     }
     Ok(())

@@ -51,7 +51,7 @@ fn finished_in(store: &Store, topic: &MovingTopic) -> Result<Vec<Finished>, Stor
         let mut floors = Vec::new();
         for group in &groups {
             let acks = index.acks(group.id, topic_id, queue)?;
-            floors.push((group.fifo, acks.map_or(0, |acks| acks.committed())));
+            floors.push((group.fifo, acks.map_or(0, |acks| acks.committed().get())));
         }
         // What has expired is nobody's business any more.
         let first = index.queues.bounds(topic_id, queue).min;

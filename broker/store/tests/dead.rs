@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kerolox_core::flush::Flush;
 use kerolox_core::group::Group;
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{
     DeadOrigin, DeadReason, MessageHeader, MessageRecord, MetaChange, MetaRecord, ProgressItem,
     ProgressRecord, Record, Redriven,
@@ -94,7 +95,7 @@ fn build(events: &Events) -> (MemFolder, Arc<MemKv>, Store) {
 
 fn open_offsets(store: &Store) -> Vec<u64> {
     let acks = store.state().acks(GROUP, TOPIC, 0).expect("reads").unwrap_or_default();
-    (0..10).filter(|offset| !acks.is_done(*offset)).collect()
+    (0..10).filter(|offset| !acks.is_done(QueueOffset::new(*offset))).collect()
 }
 
 fn id_at(store: &Store, topic_id: u32, offset: u64) -> Option<String> {
@@ -132,7 +133,7 @@ fn a_dead_letter_goes_back_once_and_without_attempts() {
     let check = |store: &Store| {
         assert_eq!(open_offsets(store), [0, 1, 3, 4, 5, 6, 7, 8, 9]);
         let acks = store.state().acks(GROUP, TOPIC, 0).expect("reads").expect("known");
-        assert_eq!(acks.attempts_of(4), 0);
+        assert_eq!(acks.attempts_of(QueueOffset::new(4)), 0);
         let is_redriven = |offset| store.state().progress.is_redriven(DEAD_TOPIC, 0, offset).expect("reads");
         assert_eq!([0, 1].map(is_redriven), [true, false]);
     };

@@ -171,8 +171,9 @@ impl History {
         let index = self.machine.store().state();
         let Some(moving) = index.ordering.get(TOPIC) else { return };
         for (queue, mark) in moving.marks() {
-            let floor =
-                |group| index.acks(group, TOPIC, queue).expect("reads").map_or(0, |acks| acks.committed());
+            let floor = |group| {
+                index.acks(group, TOPIC, queue).expect("reads").map_or(0, |acks| acks.committed().get())
+            };
             let floor = finished_by_all(GROUPS.map(|(group, fifo)| (fifo, floor(group)))).expect("groups");
             if floor >= mark {
                 self.late.push(Finished { topic_id: TOPIC, queue, floor });

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kerolox_core::flush::Flush;
 use kerolox_core::group::Group;
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{
     AckRange, Fired, Hold, Kind, MessageHeader, MessageRecord, MetaChange, MetaRecord, ProgressItem,
     ProgressRecord, QueueProgress, Record, ReleaseRecord,
@@ -146,7 +147,7 @@ impl View {
                     let place = (topic.id, queue, offset);
                     let read = store.read_message(entry.position, entry.len);
                     view.messages.insert(place, read.ok().map(|(_, message)| message.header.message_id));
-                    if acks.is_done(offset) {
+                    if acks.is_done(QueueOffset::new(offset)) {
                         view.done.insert(place);
                     }
                 }

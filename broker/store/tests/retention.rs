@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kerolox_core::flush::Flush;
 use kerolox_core::group::Group;
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{
     AckRange, Attempted, Checked, DiscardRecord, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord,
     ProgressItem, ProgressRecord, QueueProgress, QueueState, Record, ReleaseRecord, TimerDecision,
@@ -19,6 +20,10 @@ use kerolox_log::{LogOptions, Salt};
 use kerolox_store::kv::{Family, Kv, MemKv, Op};
 use kerolox_store::state::check::{Comparison, DifferenceKind, LogReplay, applied_of};
 use kerolox_store::{AppliedRecord, ApplyOutcome, QueueBounds, Store, StoreOptions, TrimPoint};
+
+fn at(offset: u64) -> QueueOffset {
+    QueueOffset::new(offset)
+}
 
 fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
     static CLOCK: AtomicI64 = AtomicI64::new(1_000);
@@ -167,7 +172,7 @@ fn check(store: &Store, built: &Built, trimmed: u64) {
     assert_eq!(id_at(store, 0, 4).as_deref(), Some("0-4"), "it waits for its next attempt");
     assert_eq!(id_at(store, 1, built.late.1).as_deref(), Some("late"));
     let acks = store.state().acks(1, 1, 0).expect("reads").expect("known");
-    assert_eq!((acks.committed(), acks.next_open(5), acks.attempts_of(4)), (4, min, 2));
+    assert_eq!((acks.committed().get(), acks.next_open(at(5)).get(), acks.attempts_of(at(4))), (4, min, 2));
     let half = store.state().transactions.get(built.undecided).expect("reads").expect("kept");
     assert!(half.is_undecided() && half.location(built.undecided) >= trimmed);
     assert_eq!(store.state().transactions.open(1), 1);
@@ -428,8 +433,8 @@ fn check_expired(store: &Store) {
     }
     assert_eq!(id_at(store, 0, 4).as_deref(), Some("0-4"), "it waits for its next attempt");
     let acks = store.state().acks(1, 1, 0).expect("reads").expect("known");
-    assert_eq!((acks.committed(), acks.next_open(5), acks.attempts_of(4)), (4, 60, 2));
-    assert_eq!(acks.open_below(120), 61, "what expired is no lag");
+    assert_eq!((acks.committed().get(), acks.next_open(at(5)).get(), acks.attempts_of(at(4))), (4, 60, 2));
+    assert_eq!(acks.open_below(at(120)), 61, "what expired is no lag");
     assert_eq!(store.state().offset_at(1, 0, i64::MIN).expect("reads"), 60);
 }
 

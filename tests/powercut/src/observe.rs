@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kerolox_core::lite::is_lite;
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::Hold;
 use kerolox_core::timer::TimerPhase;
 use kerolox_core::transaction::Phase;
@@ -138,7 +139,7 @@ impl View {
             let (_, message) = read.map_err(|error| format!("{place:?}: {error}"))?;
             let (id, is_carried) = (message.header.message_id, message.header.carried.is_some());
             self.visible.insert(place, Visible { id, at: 0, ms: entry.visible_ms, is_carried });
-            if acks.as_ref().is_some_and(|acks| acks.is_done(offset)) {
+            if acks.as_ref().is_some_and(|acks| acks.is_done(QueueOffset::new(offset))) {
                 self.done.insert(place);
             }
         }

@@ -18,6 +18,7 @@ use super::repeatable::RepeatableReceives;
 use super::types::{BacklogCounts, BlockedMessage, ExhaustedMessage, QueuePosition, RetryingMessage};
 use crate::acks::Acks;
 use crate::filter::Filter;
+use crate::queue_offset::QueueOffset;
 use crate::record::{DeadReason, QueueProgress};
 
 /// How often members that are gone are looked for.
@@ -84,7 +85,7 @@ impl DeliveryEngine {
 
     /// Adds a queue with the progress that the log knows, unless it is known already. `end` is one past its newest
     /// visible offset.
-    pub fn add_queue(&mut self, queue: u32, acks: Acks, end: u64) {
+    pub fn add_queue(&mut self, queue: u32, acks: Acks, end: QueueOffset) {
         // Also after the clock was set back, nothing that is handed out may be void.
         self.last_lease = self.last_lease.max(LeaseId::new(acks.void_leases()));
         let policy = &self.policy;
@@ -93,7 +94,7 @@ impl DeliveryEngine {
 
     /// Adds a queue in which the group starts at `start`, unless it is known already; the start is logged with the next
     /// progress. `end` is one past its newest visible offset.
-    pub fn begin_queue(&mut self, queue: u32, start: u64, end: u64) {
+    pub fn begin_queue(&mut self, queue: u32, start: QueueOffset, end: QueueOffset) {
         let policy = &self.policy;
         self.queues.entry(queue).or_insert_with(|| QueueDelivery::starting_at(start, end, policy));
     }
@@ -112,21 +113,21 @@ impl DeliveryEngine {
     }
 
     /// New messages became visible in a queue: `end` is one past the newest.
-    pub fn extend(&mut self, queue: u32, end: u64) {
+    pub fn extend(&mut self, queue: u32, end: QueueOffset) {
         if let Some(queue) = self.queues.get_mut(&queue) {
             queue.ledger.extend_to(end);
         }
     }
 
     /// Messages of a queue before the offset `min` expired. What failed before and waits for its next attempt stays.
-    pub fn expire_below(&mut self, queue: u32, min: u64) {
+    pub fn expire_below(&mut self, queue: u32, min: QueueOffset) {
         if let Some(queue) = self.queues.get_mut(&queue) {
             queue.expire_below(min);
         }
     }
 
     /// The group goes on at `offset` of a queue, whatever it had finished; handles from before have no effect any more.
-    pub fn reset(&mut self, queue: u32, offset: u64) {
+    pub fn reset(&mut self, queue: u32, offset: QueueOffset) {
         let last_lease = self.last_lease;
         if let Some(queue) = self.queues.get_mut(&queue) {
             queue.reset(offset, last_lease);
@@ -134,7 +135,7 @@ impl DeliveryEngine {
     }
 
     /// The log says that a message which was done is to be delivered once more. `key` counts where order is kept.
-    pub fn reopen(&mut self, now_ms: i64, queue: u32, offset: u64, key: OrderingKey) {
+    pub fn reopen(&mut self, now_ms: i64, queue: u32, offset: QueueOffset, key: OrderingKey) {
         if let Some(queue) = self.queues.get_mut(&queue) {
             queue.reopen(now_ms, offset, key);
         }
@@ -230,12 +231,12 @@ impl DeliveryEngine {
     }
 
     /// Lets a blocked message try again from its first attempt on; `false` if it is not blocked.
-    pub fn unblock(&mut self, now_ms: i64, queue: u32, offset: u64) -> bool {
+    pub fn unblock(&mut self, now_ms: i64, queue: u32, offset: QueueOffset) -> bool {
         self.queues.get_mut(&queue).is_some_and(|queue| queue.unblock(now_ms, offset))
     }
 
     /// Makes a blocked message a dead letter; `false` if it is not blocked.
-    pub fn bury_blocked(&mut self, queue: u32, offset: u64) -> bool {
+    pub fn bury_blocked(&mut self, queue: u32, offset: QueueOffset) -> bool {
         let is_it = |blocked: &BlockedMessage| (blocked.queue, blocked.offset) == (queue, offset);
         let is_blocked = self.blocked().iter().any(is_it);
         if is_blocked {
@@ -282,7 +283,7 @@ impl DeliveryEngine {
     }
 
     /// What keeps the message at an offset from the group's consumers; `None` for a queue that was not added.
-    pub fn fate(&self, now_ms: i64, queue: u32, offset: u64) -> Option<MessageFate> {
+    pub fn fate(&self, now_ms: i64, queue: u32, offset: QueueOffset) -> Option<MessageFate> {
         self.queues.get(&queue).map(|queue| queue.fate(now_ms, offset))
     }
 

@@ -2,6 +2,7 @@
 
 use super::flight::Flight;
 use super::queue::QueueDelivery;
+use crate::queue_offset::QueueOffset;
 
 /// What keeps a message from the consumers of a group, or that nothing does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub enum MessageFate {
     /// Another message of its message group is not done.
     Behind {
         /// Offset of that one.
-        front: u64,
+        front: QueueOffset,
         /// Whether that one used up its attempts and stays.
         is_blocked: bool,
         /// Who holds that one; empty when nobody does.
@@ -51,7 +52,7 @@ pub enum MessageFate {
 
 impl QueueDelivery {
     /// What keeps the message at an offset from the group's consumers.
-    pub(super) fn fate(&self, now_ms: i64, offset: u64) -> MessageFate {
+    pub(super) fn fate(&self, now_ms: i64, offset: QueueOffset) -> MessageFate {
         if self.ledger.acks().is_done(offset) {
             return MessageFate::Done;
         }
@@ -62,7 +63,7 @@ impl QueueDelivery {
         })
     }
 
-    fn fate_behind(&self, now_ms: i64, offset: u64) -> Option<MessageFate> {
+    fn fate_behind(&self, now_ms: i64, offset: QueueOffset) -> Option<MessageFate> {
         let front = self.ordered()?.lines().front_of(offset).filter(|front| *front != offset)?;
         let holder = self.ledger.flight(front);
         let is_blocked = holder.is_some_and(Flight::is_blocked);

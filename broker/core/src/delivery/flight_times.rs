@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::flight::Flight;
+use crate::queue_offset::QueueOffset;
 
-type OffsetsByTime = BTreeSet<(i64, u64)>;
+type OffsetsByTime = BTreeSet<(i64, QueueOffset)>;
 
 /// `(visible_ms, offset)` of everything in flight, by what happens then. A blocked message has no time.
 #[derive(Debug, Clone, Default)]
@@ -18,7 +19,7 @@ pub(super) struct FlightTimes {
 }
 
 impl FlightTimes {
-    pub(super) fn insert(&mut self, offset: u64, flight: &Flight, max_attempts: u32) {
+    pub(super) fn insert(&mut self, offset: QueueOffset, flight: &Flight, max_attempts: u32) {
         let set = if flight.is_blocked() {
             return;
         } else if flight.renewal().is_some() {
@@ -31,24 +32,24 @@ impl FlightTimes {
         set.insert((flight.visible_ms, offset));
     }
 
-    pub(super) fn remove(&mut self, offset: u64, flight: &Flight) {
+    pub(super) fn remove(&mut self, offset: QueueOffset, flight: &Flight) {
         for set in [&mut self.due, &mut self.last_attempt, &mut self.renewed] {
             set.remove(&(flight.visible_ms, offset));
         }
     }
 
     /// The visible message that has waited longest.
-    pub(super) fn first_due(&self, now_ms: i64) -> Option<u64> {
+    pub(super) fn first_due(&self, now_ms: i64) -> Option<QueueOffset> {
         first(&self.due, now_ms)
     }
 
     /// A message whose last attempt failed.
-    pub(super) fn first_exhausted(&self, now_ms: i64) -> Option<u64> {
+    pub(super) fn first_exhausted(&self, now_ms: i64) -> Option<QueueOffset> {
         first(&self.last_attempt, now_ms)
     }
 
     /// A message whose lease is to be renewed or ended.
-    pub(super) fn first_to_renew(&self, now_ms: i64) -> Option<u64> {
+    pub(super) fn first_to_renew(&self, now_ms: i64) -> Option<QueueOffset> {
         first(&self.renewed, now_ms)
     }
 
@@ -64,9 +65,9 @@ impl FlightTimes {
 }
 
 fn after(set: &OffsetsByTime, now_ms: i64) -> Option<i64> {
-    set.range((now_ms.saturating_add(1), 0)..).next().map(|(visible_ms, _)| *visible_ms)
+    set.range((now_ms.saturating_add(1), QueueOffset::FIRST)..).next().map(|(visible_ms, _)| *visible_ms)
 }
 
-fn first(set: &OffsetsByTime, now_ms: i64) -> Option<u64> {
+fn first(set: &OffsetsByTime, now_ms: i64) -> Option<QueueOffset> {
     set.first().filter(|(visible_ms, _)| *visible_ms <= now_ms).map(|(_, offset)| *offset)
 }

@@ -1,6 +1,7 @@
 //! Receipt handles, as far as the engine looks at them.
 
 use super::flight::LeaseId;
+use crate::queue_offset::QueueOffset;
 
 /// Why a receipt handle has no effect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +29,7 @@ pub struct DeliveryHandle {
     /// Queue of the topic.
     pub queue: u32,
     /// Offset in the queue.
-    pub offset: u64,
+    pub offset: QueueOffset,
     /// Attempt that was delivered.
     pub attempt: u32,
     /// Number of the lease.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::flight::{Flight, LeaseId};
 use super::flight_times::FlightTimes;
 use crate::acks::Acks;
+use crate::queue_offset::QueueOffset;
 use crate::record::{AckRange, Attempted, DeadReason, QueueProgress};
 
 /// Progress and open deliveries of one group in one queue.
@@ -15,29 +16,29 @@ use crate::record::{AckRange, Attempted, DeadReason, QueueProgress};
 pub(super) struct QueueLedger {
     acks: Acks,
     /// One past the newest visible offset.
-    end: u64,
-    flights: BTreeMap<u64, Flight>,
+    end: QueueOffset,
+    flights: BTreeMap<QueueOffset, Flight>,
     times: FlightTimes,
     /// The offset was set, and the log does not know yet.
-    reset_to: Option<u64>,
+    reset_to: Option<QueueOffset>,
     acked: Vec<AckRange>,
     attempted: Vec<Attempted>,
-    dead: Vec<(u64, u32, DeadReason)>,
+    dead: Vec<(QueueOffset, u32, DeadReason)>,
 }
 
 impl QueueLedger {
     /// Goes on from what the log says, with nothing in flight.
-    pub(super) fn new(acks: Acks, end: u64) -> Self {
+    pub(super) fn new(acks: Acks, end: QueueOffset) -> Self {
         Self { acks, end, ..Self::default() }
     }
 
     /// Starts at an offset that the log does not know yet.
-    pub(super) fn starting_at(offset: u64, end: u64) -> Self {
+    pub(super) fn starting_at(offset: QueueOffset, end: QueueOffset) -> Self {
         Self { acks: Acks::starting_at(offset), end, reset_to: Some(offset), ..Self::default() }
     }
 
     /// Everything before `offset` is done, nothing behind it is, and handles up to `last_lease` are void.
-    pub(super) fn reset(&mut self, offset: u64, last_lease: LeaseId) {
+    pub(super) fn reset(&mut self, offset: QueueOffset, last_lease: LeaseId) {
         let acks = Acks::reset_to(offset, last_lease.get());
         *self = Self { acks, end: self.end, reset_to: Some(offset), ..Self::default() };
     }
@@ -46,11 +47,11 @@ impl QueueLedger {
         &self.acks
     }
 
-    pub(super) fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> QueueOffset {
         self.end
     }
 
-    pub(super) fn extend_to(&mut self, end: u64) {
+    pub(super) fn extend_to(&mut self, end: QueueOffset) {
         self.end = self.end.max(end);
     }
 
@@ -58,15 +59,15 @@ impl QueueLedger {
         &self.times
     }
 
-    pub(super) fn flight(&self, offset: u64) -> Option<&Flight> {
+    pub(super) fn flight(&self, offset: QueueOffset) -> Option<&Flight> {
         self.flights.get(&offset)
     }
 
-    pub(super) fn flights(&self) -> impl Iterator<Item = (u64, &Flight)> {
+    pub(super) fn flights(&self) -> impl Iterator<Item = (QueueOffset, &Flight)> {
         self.flights.iter().map(|(offset, flight)| (*offset, flight))
     }
 
-    pub(super) fn flights_below(&self, offset: u64) -> impl Iterator<Item = (u64, &Flight)> {
+    pub(super) fn flights_below(&self, offset: QueueOffset) -> impl Iterator<Item = (QueueOffset, &Flight)> {
         self.flights.range(..offset).map(|(offset, flight)| (*offset, flight))
     }
 
@@ -75,12 +76,12 @@ impl QueueLedger {
     }
 
     /// Deliveries of a message so far.
-    pub(super) fn attempts_of(&self, offset: u64) -> u32 {
+    pub(super) fn attempts_of(&self, offset: QueueOffset) -> u32 {
         self.flights.get(&offset).map_or_else(|| self.acks.attempts_of(offset), |flight| flight.attempts)
     }
 
     /// Puts a message in flight, replacing what was known of it.
-    pub(super) fn put(&mut self, offset: u64, flight: Flight, max_attempts: u32) {
+    pub(super) fn put(&mut self, offset: QueueOffset, flight: Flight, max_attempts: u32) {
         debug_assert!(!self.acks.is_done(offset), "offset {offset} is done and cannot be in flight");
         self.take_out(offset);
         self.times.insert(offset, &flight, max_attempts);
@@ -88,23 +89,23 @@ impl QueueLedger {
     }
 
     /// Ends a flight without saying what becomes of its message.
-    pub(super) fn take_out(&mut self, offset: u64) -> Option<Flight> {
+    pub(super) fn take_out(&mut self, offset: QueueOffset) -> Option<Flight> {
         let flight = self.flights.remove(&offset)?;
         self.times.remove(offset, &flight);
         Some(flight)
     }
 
     /// Takes all flights out, to be put in again under other rules.
-    pub(super) fn take_flights(&mut self) -> BTreeMap<u64, Flight> {
+    pub(super) fn take_flights(&mut self) -> BTreeMap<QueueOffset, Flight> {
         self.times = FlightTimes::default();
         std::mem::take(&mut self.flights)
     }
 
     /// Everything before `min` expired, except what failed before and waits for its next attempt.
-    pub(super) fn expire_below(&mut self, min: u64) {
+    pub(super) fn expire_below(&mut self, min: QueueOffset) {
         self.acks.expire_below(min);
         let acks = &self.acks;
-        let gone: Vec<u64> = self
+        let gone: Vec<QueueOffset> = self
             .flights
             .range(..min)
             .map(|(offset, _)| *offset)
@@ -114,40 +115,40 @@ impl QueueLedger {
     }
 
     /// Makes a done message open again. The log knows.
-    pub(super) fn reopen(&mut self, now_ms: i64, offset: u64) {
-        self.acks.reopen(offset, offset + 1);
+    pub(super) fn reopen(&mut self, now_ms: i64, offset: QueueOffset) {
+        self.acks.reopen(offset, offset.next());
         self.acks.attempt(offset, 0, now_ms);
     }
 
     /// Marks a message done, and notes it for the log.
-    pub(super) fn finish(&mut self, offset: u64) {
+    pub(super) fn finish(&mut self, offset: QueueOffset) {
         self.close(offset);
         match self.acked.last_mut() {
-            Some(last) if last.end == offset => last.end = offset + 1,
-            _ => self.acked.push(AckRange { start: offset, end: offset + 1 }),
+            Some(last) if last.end == offset.get() => last.end = offset.next().get(),
+            _ => self.acked.push(AckRange { start: offset.get(), end: offset.next().get() }),
         }
     }
 
     /// Ends a message as a dead letter, whose record ends it in the log as well.
-    pub(super) fn bury(&mut self, offset: u64, attempts: u32, reason: DeadReason) {
+    pub(super) fn bury(&mut self, offset: QueueOffset, attempts: u32, reason: DeadReason) {
         self.close(offset);
         self.dead.push((offset, attempts, reason));
     }
 
-    fn close(&mut self, offset: u64) {
+    fn close(&mut self, offset: QueueOffset) {
         assert!(offset < self.end, "offset {offset} is behind the queue's end {}", self.end);
         self.take_out(offset);
-        self.acks.ack(offset, offset + 1);
+        self.acks.ack(offset, offset.next());
     }
 
     /// Notes failed attempts for the log.
-    pub(super) fn note_attempts(&mut self, offset: u64, attempts: u32, visible_ms: i64) {
+    pub(super) fn note_attempts(&mut self, offset: QueueOffset, attempts: u32, visible_ms: i64) {
         self.acks.attempt(offset, attempts, visible_ms);
-        self.attempted.push(Attempted { offset, attempts, visible_ms });
+        self.attempted.push(Attempted { offset: offset.get(), attempts, visible_ms });
     }
 
     /// Notes for the log, unless it knows, that a consumer had a message, if one had.
-    pub(super) fn note_delivered(&mut self, offset: u64) {
+    pub(super) fn note_delivered(&mut self, offset: QueueOffset) {
         let Some(flight) = self.flights.get_mut(&offset) else { return };
         let is_known = flight.is_logged && self.acks.is_attempted(offset);
         // What was taken back for another member is as new as before.
@@ -165,13 +166,13 @@ impl QueueLedger {
     }
 
     /// Offsets that `client` holds or put off.
-    pub(super) fn held_by(&self, client: &str) -> Vec<u64> {
+    pub(super) fn held_by(&self, client: &str) -> Vec<QueueOffset> {
         let held = |flight: &Flight| flight.lease().is_some() && flight.client() == client;
         self.flights().filter(|(_, flight)| held(flight)).map(|(offset, _)| offset).collect()
     }
 
     /// Messages that failed, are with no consumer and are not blocked: offset, failed deliveries, when they are visible.
-    pub(super) fn retrying(&self) -> impl Iterator<Item = (u64, u32, i64)> {
+    pub(super) fn retrying(&self) -> impl Iterator<Item = (QueueOffset, u32, i64)> {
         let waits = |flight: &Flight| flight.active_lease().is_none() && !flight.is_blocked();
         let waiting = self.flights().filter(move |(_, flight)| waits(flight) && flight.attempts > 0);
         waiting.map(|(offset, flight)| (offset, flight.attempts, flight.visible_ms))
@@ -190,7 +191,7 @@ impl QueueLedger {
     }
 
     /// Takes what became dead letters since the last call: offset, deliveries and reason.
-    pub(super) fn take_dead(&mut self) -> Vec<(u64, u32, DeadReason)> {
+    pub(super) fn take_dead(&mut self) -> Vec<(QueueOffset, u32, DeadReason)> {
         std::mem::take(&mut self.dead)
     }
 
@@ -206,7 +207,7 @@ impl QueueLedger {
             group_id,
             topic_id,
             queue,
-            reset_to,
+            reset_to: reset_to.map(QueueOffset::get),
             void_leases: if reset_to.is_some() { self.acks.void_leases() } else { 0 },
             acked: std::mem::take(&mut self.acked),
             attempted: std::mem::take(&mut self.attempted),

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::members::FilterId;
+use crate::queue_offset::QueueOffset;
 
 /// Messages with equal keys are delivered in the order of their offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,22 +15,22 @@ pub enum OrderingKey {
     /// The message group with this hash. Groups with equal hashes wait for each other, which costs speed and no order.
     Group(u64),
     /// The message at this offset, which belongs to no group.
-    Alone(u64),
+    Alone(QueueOffset),
 }
 
 /// The undone messages of one ordering key.
 #[derive(Debug, Clone, Default)]
 struct MessageGroupLine {
     /// Offsets that are not done, front first.
-    waiting: BTreeSet<u64>,
+    waiting: BTreeSet<QueueOffset>,
     /// When those in flight become visible again.
-    visible_ms: BTreeMap<u64, i64>,
+    visible_ms: BTreeMap<QueueOffset, i64>,
     /// The front is kept for consumers with these filters; for any consumer if there are none.
     wanted_by: Vec<FilterId>,
     /// The front used up its attempts and stays.
     is_blocked: bool,
     /// Everything in front of this offset was handed out before: a message behind it is done.
-    repeated_below: u64,
+    repeated_below: QueueOffset,
 }
 
 impl MessageGroupLine {
@@ -42,7 +43,7 @@ impl MessageGroupLine {
     }
 
     /// Its place among the ready lines: since when it is ready, and its front.
-    fn place(&self) -> Option<(i64, u64)> {
+    fn place(&self) -> Option<(i64, QueueOffset)> {
         let front = *self.waiting.first()?;
         self.ready_ms().map(|ready_ms| (ready_ms, front))
     }
@@ -63,7 +64,7 @@ fn ready_keys(wanted_by: &[FilterId]) -> impl Iterator<Item = Option<FilterId>> 
 pub(super) struct ReadyLine<I> {
     pub(super) key: OrderingKey,
     /// Everything in front of this offset was handed out before.
-    pub(super) repeated_below: u64,
+    pub(super) repeated_below: QueueOffset,
     /// Undone messages, front first.
     pub(super) offsets: I,
 }
@@ -72,35 +73,39 @@ pub(super) struct ReadyLine<I> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct MessageGroupLines {
     lines: HashMap<OrderingKey, MessageGroupLine>,
-    key_by_offset: BTreeMap<u64, OrderingKey>,
+    key_by_offset: BTreeMap<QueueOffset, OrderingKey>,
     /// `(ready_ms, front offset, key)` by the filter that the front is kept for.
-    ready: BTreeMap<Option<FilterId>, BTreeSet<(i64, u64, OrderingKey)>>,
+    ready: BTreeMap<Option<FilterId>, BTreeSet<(i64, QueueOffset, OrderingKey)>>,
     /// Messages in lines whose front is kept for certain filters.
     kept_len: usize,
 }
 
 impl MessageGroupLines {
     /// Takes up a message behind all that are known.
-    pub(super) fn push(&mut self, offset: u64, key: OrderingKey) {
+    pub(super) fn push(&mut self, offset: QueueOffset, key: OrderingKey) {
         self.change(key, |line| {
             line.waiting.insert(offset);
         });
         self.key_by_offset.insert(offset, key);
     }
 
-    pub(super) fn key_of(&self, offset: u64) -> Option<OrderingKey> {
+    pub(super) fn key_of(&self, offset: QueueOffset) -> Option<OrderingKey> {
         self.key_by_offset.get(&offset).copied()
     }
 
     /// A message of a line was done before it was looked at.
-    pub(super) fn repeat_below(&mut self, key: OrderingKey, offset: u64) {
+    pub(super) fn repeat_below(&mut self, key: OrderingKey, offset: QueueOffset) {
         if let Some(line) = self.lines.get_mut(&key) {
             line.repeated_below = line.repeated_below.max(offset);
         }
     }
 
     /// Undone messages in front of an offset of a line.
-    pub(super) fn in_front(&self, key: OrderingKey, offset: u64) -> impl Iterator<Item = u64> + '_ {
+    pub(super) fn in_front(
+        &self,
+        key: OrderingKey,
+        offset: QueueOffset,
+    ) -> impl Iterator<Item = QueueOffset> + '_ {
         let line = self.lines.get(&key).into_iter();
         line.flat_map(move |line| line.waiting.range(..offset).copied())
     }
@@ -116,12 +121,12 @@ impl MessageGroupLines {
     }
 
     /// Offsets that are known and not done.
-    pub(super) fn offsets(&self) -> impl Iterator<Item = u64> + '_ {
+    pub(super) fn offsets(&self) -> impl Iterator<Item = QueueOffset> + '_ {
         self.key_by_offset.keys().copied()
     }
 
     /// A message is in flight until `visible_ms`.
-    pub(super) fn set_visible(&mut self, offset: u64, visible_ms: i64) {
+    pub(super) fn set_visible(&mut self, offset: QueueOffset, visible_ms: i64) {
         if let Some(key) = self.key_of(offset) {
             self.change(key, |line| {
                 line.visible_ms.insert(offset, visible_ms);
@@ -130,7 +135,7 @@ impl MessageGroupLines {
     }
 
     /// A message is done.
-    pub(super) fn remove(&mut self, offset: u64) {
+    pub(super) fn remove(&mut self, offset: QueueOffset) {
         let Some(key) = self.key_by_offset.remove(&offset) else { return };
         self.change(key, |line| {
             let was_front = line.waiting.first() == Some(&offset);
@@ -152,9 +157,9 @@ impl MessageGroupLines {
         &self,
         now_ms: i64,
         filter: FilterId,
-    ) -> Option<ReadyLine<impl Iterator<Item = u64> + '_>> {
+    ) -> Option<ReadyLine<impl Iterator<Item = QueueOffset> + '_>> {
         let sets = [None, Some(filter)].map(|key| self.ready.get(&key));
-        let failed = (i64::MIN + 1, 0, OrderingKey::Group(0));
+        let failed = (i64::MIN + 1, QueueOffset::FIRST, OrderingKey::Group(0));
         let again = sets.iter().flatten().filter_map(|set| set.range(failed..).next());
         let again = again.filter(|(ready_ms, _, _)| *ready_ms <= now_ms).min();
         let fresh = || sets.iter().flatten().filter_map(|set| set.range(..failed).next()).min();
@@ -180,8 +185,9 @@ impl MessageGroupLines {
 
     /// When the next line becomes ready, if that is later than `now_ms`.
     pub(super) fn next_ready_ms(&self, now_ms: i64) -> Option<i64> {
-        let after = |set: &BTreeSet<(i64, u64, OrderingKey)>| {
-            let mut later = set.range((now_ms.saturating_add(1), 0, OrderingKey::Group(0))..);
+        let after = |set: &BTreeSet<(i64, QueueOffset, OrderingKey)>| {
+            let mut later =
+                set.range((now_ms.saturating_add(1), QueueOffset::FIRST, OrderingKey::Group(0))..);
             later.next().map(|(ready_ms, _, _)| *ready_ms)
         };
         self.ready.values().filter_map(after).min()
@@ -203,12 +209,12 @@ impl MessageGroupLines {
     }
 
     /// Whether a message is at the front of its line.
-    pub(super) fn is_front(&self, offset: u64) -> bool {
+    pub(super) fn is_front(&self, offset: QueueOffset) -> bool {
         self.front_of(offset) == Some(offset)
     }
 
     /// The front of the line of a message.
-    pub(super) fn front_of(&self, offset: u64) -> Option<u64> {
+    pub(super) fn front_of(&self, offset: QueueOffset) -> Option<QueueOffset> {
         self.key_of(offset).and_then(|key| self.lines[&key].waiting.first().copied())
     }
 
@@ -223,7 +229,7 @@ impl MessageGroupLines {
     }
 
     /// Number of messages in the line of a message.
-    pub(super) fn line_len(&self, offset: u64) -> usize {
+    pub(super) fn line_len(&self, offset: QueueOffset) -> usize {
         self.key_of(offset).map_or(0, |key| self.lines[&key].waiting.len())
     }
 

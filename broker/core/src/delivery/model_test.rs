@@ -10,6 +10,7 @@ use super::{
 };
 use crate::acks::Acks;
 use crate::filter::Filter;
+use crate::queue_offset::QueueOffset;
 
 const INVISIBLE_MS: u64 = 10_000;
 const RENEW_MS: u64 = 60_000;
@@ -101,7 +102,7 @@ struct World {
     published: Vec<(u8, u8)>,
     subscription: DeliveryEngine,
     durable: Acks,
-    reference: BTreeMap<u64, Expected>,
+    reference: BTreeMap<QueueOffset, Expected>,
     handles: Vec<(usize, DeliveredMessage)>,
 }
 
@@ -122,7 +123,7 @@ fn lease_of(message: &DeliveredMessage) -> DeliveryHandle {
 impl World {
     fn new(policy: DeliveryPolicy, filters: [&str; CLIENTS]) -> Self {
         let mut subscription = DeliveryEngine::new(1, 1, 1, policy);
-        subscription.add_queue(0, Acks::default(), 0);
+        subscription.add_queue(0, Acks::default(), QueueOffset::FIRST);
         Self {
             now_ms: 1_000,
             policy,
@@ -136,16 +137,20 @@ impl World {
         }
     }
 
-    fn key(&self, offset: u64) -> OrderingKey {
-        match self.published[usize::try_from(offset).expect("small")].0 {
+    fn end(&self) -> QueueOffset {
+        QueueOffset::new(self.published.len() as u64)
+    }
+
+    fn key(&self, offset: QueueOffset) -> OrderingKey {
+        match self.published[usize::try_from(offset.get()).expect("small")].0 {
             3 => OrderingKey::Alone(offset),
             group => OrderingKey::Group(u64::from(group)),
         }
     }
 
-    fn wants(&self, client: usize, offset: u64) -> bool {
-        let tag =
-            ["a", "b", "c", "d"][usize::from(self.published[usize::try_from(offset).expect("small")].1)];
+    fn wants(&self, client: usize, offset: QueueOffset) -> bool {
+        let tag = ["a", "b", "c", "d"]
+            [usize::from(self.published[usize::try_from(offset.get()).expect("small")].1)];
         self.filters[client].matches(Some(tag), |_| None)
     }
 
@@ -160,7 +165,7 @@ impl World {
             prop_assert!(!expected.done, "offset {} was done when it became a dead letter", dead.offset);
             prop_assert_eq!(self.policy.exhausted, ExhaustedAction::DeadLetter);
             expected.done = true;
-            self.durable.ack(dead.offset, dead.offset + 1);
+            self.durable.ack(dead.offset, dead.offset.next());
             self.note_overtaken(dead.offset);
         }
         for blocked in self.subscription.blocked() {
@@ -175,7 +180,7 @@ impl World {
     fn load_keys(&mut self, request: &ReceiveRequest<'_>) {
         while let Some(wanted) = self.subscription.ordering_keys_wanted(self.now_ms, request) {
             let keys: Vec<OrderingKey> =
-                (wanted.from..wanted.end).take(3).map(|offset| self.key(offset)).collect();
+                wanted.from.up_to(wanted.end).take(3).map(|offset| self.key(offset)).collect();
             self.subscription.load_ordering_keys(wanted.queue, wanted.from, keys);
         }
     }
@@ -208,7 +213,7 @@ impl World {
             let others = self.subscription.other_filters(filter);
             let result = |message: &DeliveredMessage| {
                 let tag = ["a", "b", "c", "d"]
-                    [usize::from(self.published[usize::try_from(message.offset).expect("small")].1)];
+                    [usize::from(self.published[usize::try_from(message.offset.get()).expect("small")].1)];
                 if self.wants(client, message.offset) {
                     FilterResult::Wanted
                 } else {
@@ -246,7 +251,7 @@ impl World {
     }
 
     /// Whether the engine takes an offset for done: it answers a handle for it as repeated.
-    fn subscription_done(&self, offset: u64) -> bool {
+    fn subscription_done(&self, offset: QueueOffset) -> bool {
         let mut progress = self.durable.clone();
         let mut copy = self.subscription.clone();
         copy.take_progress().iter().for_each(|change| progress.apply(change));
@@ -271,7 +276,7 @@ impl World {
         let now_ms = self.now_ms;
         for (i, message) in picked.iter().enumerate() {
             let offset = message.offset;
-            prop_assert!((offset as usize) < self.published.len(), "offset {offset} was never published");
+            prop_assert!(offset < self.end(), "offset {offset} was never published");
             let expected = self.reference.entry(offset).or_default().clone();
             prop_assert!(!expected.done && !expected.blocked, "offset {offset} is done or blocked");
             let repeated = may_repeat && expected.lease == Some(message.lease);
@@ -301,10 +306,10 @@ impl World {
 
     /// Everything before it in its message group is done or comes with it, and nobody holds anything behind it. Nothing new comes
     /// while an older one that was handed out is not done.
-    fn check_order(&self, offset: u64, before: &[DeliveredMessage]) -> Result<(), TestCaseError> {
+    fn check_order(&self, offset: QueueOffset, before: &[DeliveredMessage]) -> Result<(), TestCaseError> {
         let key = self.key(offset);
         let is_new = !self.reference.get(&offset).is_some_and(|expected| expected.handed);
-        for other in (0..self.published.len() as u64).filter(|o| *o != offset && self.key(*o) == key) {
+        for other in QueueOffset::FIRST.up_to(self.end()).filter(|o| *o != offset && self.key(*o) == key) {
             let expected = self.reference.get(&other).cloned().unwrap_or_default();
             let with_it = before.iter().any(|message| message.offset == other);
             prop_assert!(other > offset || expected.done || with_it, "{offset} overtakes {other}");
@@ -341,9 +346,10 @@ impl World {
     }
 
     /// What a group in order had handed out in front of a message that is done.
-    fn note_overtaken(&mut self, offset: u64) {
+    fn note_overtaken(&mut self, offset: QueueOffset) {
         let key = self.key(offset);
-        let in_front: Vec<u64> = (0..offset).filter(|other| self.key(*other) == key).collect();
+        let in_front: Vec<QueueOffset> =
+            QueueOffset::FIRST.up_to(offset).filter(|other| self.key(*other) == key).collect();
         for other in in_front.into_iter().filter(|_| self.policy.ordered) {
             if let Some(expected) = self.reference.get_mut(&other) {
                 expected.noted |= expected.repeats && !expected.done;
@@ -470,13 +476,14 @@ impl World {
         self.log_progress()?;
         let base = u64::try_from(self.now_ms).expect("positive") * 1_000_000;
         self.subscription = DeliveryEngine::new(1, 1, base, self.policy);
-        self.subscription.add_queue(0, self.durable.clone(), self.published.len() as u64);
+        self.subscription.add_queue(0, self.durable.clone(), self.end());
         self.handles.clear();
         let durable = &self.durable;
-        let attempted: BTreeMap<u64, (u32, i64)> =
+        let attempted: BTreeMap<QueueOffset, (u32, i64)> =
             durable.attempted().map(|(offset, attempts, ms)| (offset, (attempts, ms))).collect();
         let before = std::mem::take(&mut self.reference);
-        self.reference = (0..self.published.len() as u64)
+        self.reference = QueueOffset::FIRST
+            .up_to(self.end())
             .filter_map(|offset| {
                 if durable.is_done(offset) {
                     return Some((offset, Expected { done: true, ..Expected::default() }));
@@ -490,11 +497,11 @@ impl World {
         Ok(())
     }
 
-    fn reset(&mut self, offset: u64) -> Result<(), TestCaseError> {
-        let offset = offset.min(self.published.len() as u64);
+    fn reset(&mut self, offset: QueueOffset) -> Result<(), TestCaseError> {
+        let offset = offset.min(self.end());
         self.subscription.reset(0, offset);
         let done = || Expected { done: true, ..Expected::default() };
-        self.reference = (0..offset).map(|offset| (offset, done())).collect();
+        self.reference = QueueOffset::FIRST.up_to(offset).map(|offset| (offset, done())).collect();
         for (_, message) in std::mem::take(&mut self.handles) {
             let lease = lease_of(&message);
             prop_assert_eq!(self.subscription.ack(self.now_ms, &lease), Err(HandleError::Superseded));
@@ -508,7 +515,7 @@ impl World {
         match step {
             Step::Publish(messages) => {
                 self.published.extend(messages);
-                self.subscription.extend(0, self.published.len() as u64);
+                self.subscription.extend(0, self.end());
             }
             Step::Receive(client, max, alive, attempt) => drop(self.receive(client, max, alive, attempt)?),
             Step::Ack(index) => self.ack(index)?,
@@ -520,7 +527,7 @@ impl World {
             Step::Sleep(ms) => self.now_ms += ms,
             Step::ClientDies(client) => self.client_dies(client),
             Step::Restart => self.restart()?,
-            Step::Reset(offset) => self.reset(offset)?,
+            Step::Reset(offset) => self.reset(QueueOffset::new(offset))?,
             Step::OrderChanges => {
                 self.policy.ordered = !self.policy.ordered;
                 self.subscription.set_policy(self.policy);
@@ -547,7 +554,7 @@ impl World {
                 }
             }
             self.log_progress()?;
-            if self.durable.open_below(self.published.len() as u64) == 0 {
+            if self.durable.open_below(self.end()) == 0 {
                 return Ok(());
             }
         }
@@ -563,7 +570,7 @@ fn run(policy: DeliveryPolicy, filters: [&str; CLIENTS], steps: Vec<Step>) -> Re
         let counts = world.subscription.counts(world.now_ms)[&0];
         let sum = counts.ready + counts.in_flight + counts.waiting + counts.blocked;
         prop_assert_eq!(counts.lag, sum);
-        let open = world.durable.open_below(world.published.len() as u64);
+        let open = world.durable.open_below(world.end());
         prop_assert_eq!(counts.lag, open);
     }
     world.drain()

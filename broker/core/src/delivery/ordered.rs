@@ -8,26 +8,27 @@ use super::members::FilterId;
 use super::message_groups::{MessageGroupLines, OrderingKey, ReadyLine};
 use super::policy::DeliveryPolicy;
 use super::unordered::HELD_BACK_MAX;
+use crate::queue_offset::QueueOffset;
 
 /// Which messages of an ordered queue were looked at, in the lines of their message groups.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OrderedQueue {
     /// Next offset that was never looked at.
-    next: u64,
+    next: QueueOffset,
     /// Everything that was looked at and is not done.
     lines: MessageGroupLines,
     /// Nothing is handed out before everything in front of this offset was looked at, because a consumer holds a message
     /// there, since before a restart or since before order was kept.
-    look_before: u64,
+    look_before: QueueOffset,
     /// Done before they were looked at, by handles from before a restart. What is in front of one in its message group was
     /// handed out as well.
-    done_early: BTreeSet<u64>,
+    done_early: BTreeSet<QueueOffset>,
 }
 
 /// What a look at the front of a line found.
 enum FrontOfLine {
     /// These may be handed out together.
-    Ready(Vec<u64>),
+    Ready(Vec<QueueOffset>),
     /// The front is out of attempts.
     Exhausted,
     /// Nothing may be handed out beside what is out.
@@ -36,7 +37,7 @@ enum FrontOfLine {
 
 impl OrderedQueue {
     /// Looks at a queue from an offset on.
-    pub(super) fn from(next: u64) -> Self {
+    pub(super) fn from(next: QueueOffset) -> Self {
         Self { next, ..Self::default() }
     }
 
@@ -44,7 +45,7 @@ impl OrderedQueue {
         &self.lines
     }
 
-    fn next_unseen(&self, ledger: &QueueLedger) -> u64 {
+    fn next_unseen(&self, ledger: &QueueLedger) -> QueueOffset {
         let open = ledger.acks().next_open(self.next);
         let early = self.done_early.range(self.next..).next();
         early.map_or(open, |early| open.min(*early))
@@ -59,7 +60,7 @@ impl OrderedQueue {
         now_ms: i64,
         filter: FilterId,
         max: usize,
-    ) -> Option<Vec<u64>> {
+    ) -> Option<Vec<QueueOffset>> {
         if self.next_unseen(ledger) < self.look_before {
             return None;
         }
@@ -82,7 +83,7 @@ impl OrderedQueue {
         now_ms: i64,
         filter: FilterId,
         enough: usize,
-    ) -> Option<u64> {
+    ) -> Option<QueueOffset> {
         let offset = self.next_unseen(ledger);
         // What waits for a member that does not receive must not keep others from what is behind it.
         let looked = || self.lines.len() - self.lines.kept_len();
@@ -98,7 +99,7 @@ impl OrderedQueue {
     pub(super) fn load_keys(
         &mut self,
         ledger: &QueueLedger,
-        from: u64,
+        from: QueueOffset,
         keys: impl IntoIterator<Item = OrderingKey>,
     ) {
         if from != self.next_unseen(ledger) {
@@ -106,7 +107,7 @@ impl OrderedQueue {
         }
         for key in keys {
             let offset = self.next.max(from);
-            self.next = offset + 1;
+            self.next = offset.next();
             if ledger.acks().is_done(offset) {
                 if self.done_early.remove(&offset) {
                     self.lines.repeat_below(key, offset);
@@ -122,17 +123,17 @@ impl OrderedQueue {
     }
 
     /// A message that was done is delivered once more.
-    pub(super) fn reopened(&mut self, offset: u64, key: OrderingKey) {
+    pub(super) fn reopened(&mut self, offset: QueueOffset, key: OrderingKey) {
         if offset < self.next {
             self.lines.push(offset, key);
         }
     }
 
     /// A message is in flight.
-    pub(super) fn put(&mut self, offset: u64, flight: &Flight) {
+    pub(super) fn put(&mut self, offset: QueueOffset, flight: &Flight) {
         self.lines.set_visible(offset, visible_ms(flight));
         if flight.lease().is_some() && offset >= self.next {
-            self.look_before = self.look_before.max(offset + 1);
+            self.look_before = self.look_before.max(offset.next());
         }
         // Otherwise the line stops when the message has come to its front.
         if flight.is_blocked() && self.lines.is_front(offset) {
@@ -142,7 +143,7 @@ impl OrderedQueue {
 
     /// Keeps a message for consumers with one of these filters. One that is behind others is looked at again when it has come
     /// to the front.
-    pub(super) fn keep_for(&mut self, offset: u64, filters: &[FilterId]) {
+    pub(super) fn keep_for(&mut self, offset: QueueOffset, filters: &[FilterId]) {
         if self.lines.is_front(offset) {
             self.change_line_of(offset, |lines, key| lines.keep_for(key, filters));
         }
@@ -154,30 +155,34 @@ impl OrderedQueue {
     }
 
     /// A message is done.
-    pub(super) fn forget(&mut self, offset: u64) {
+    pub(super) fn forget(&mut self, offset: QueueOffset) {
         self.lines.remove(offset);
     }
 
     /// Forgets what expired.
-    pub(super) fn expire_below(&mut self, ledger: &QueueLedger, min: u64) {
+    pub(super) fn expire_below(&mut self, ledger: &QueueLedger, min: QueueOffset) {
         let known = self.lines.offsets().take_while(|offset| *offset < min);
-        let gone: Vec<u64> = known.filter(|offset| ledger.acks().is_done(*offset)).collect();
+        let gone: Vec<QueueOffset> = known.filter(|offset| ledger.acks().is_done(*offset)).collect();
         gone.into_iter().for_each(|offset| self.lines.remove(offset));
     }
 
     /// Lets the message group of a blocked message go on.
-    pub(super) fn unblock(&mut self, offset: u64) {
+    pub(super) fn unblock(&mut self, offset: QueueOffset) {
         self.change_line_of(offset, MessageGroupLines::unblock);
     }
 
-    fn change_line_of(&mut self, offset: u64, change: impl FnOnce(&mut MessageGroupLines, OrderingKey)) {
+    fn change_line_of(
+        &mut self,
+        offset: QueueOffset,
+        change: impl FnOnce(&mut MessageGroupLines, OrderingKey),
+    ) {
         if let Some(key) = self.lines.key_of(offset) {
             change(&mut self.lines, key);
         }
     }
 
     /// Messages that wait because of a blocked one, itself included; `None` while it stands behind others.
-    pub(super) fn waiting_with(&self, offset: u64) -> Option<usize> {
+    pub(super) fn waiting_with(&self, offset: QueueOffset) -> Option<usize> {
         match self.lines.front_of(offset) {
             Some(front) => (front == offset).then(|| self.lines.line_len(offset)),
             None => Some(1),
@@ -186,12 +191,12 @@ impl OrderedQueue {
 
     /// A message is about to be done before others in front of it in its message group that were handed out. That is logged with
     /// it, so that nothing new comes beside them after a restart either.
-    pub(super) fn note_overtaken(&mut self, ledger: &mut QueueLedger, offset: u64) {
+    pub(super) fn note_overtaken(&mut self, ledger: &mut QueueLedger, offset: QueueOffset) {
         let key = self.lines.key_of(offset);
         if key.is_none() && offset >= self.next {
             self.done_early.insert(offset);
         }
-        let overtaken: Vec<u64> = match key {
+        let overtaken: Vec<QueueOffset> = match key {
             Some(key) => self.lines.in_front(key, offset).collect(),
             // Any of them may be of its message group.
             None => ledger.flights_below(offset).map(|(other, _)| other).collect(),
@@ -207,7 +212,7 @@ fn visible_ms(flight: &Flight) -> i64 {
 
 /// Which messages at the front of a line may be handed out together.
 fn front_of_line(
-    line: ReadyLine<impl Iterator<Item = u64>>,
+    line: ReadyLine<impl Iterator<Item = QueueOffset>>,
     ledger: &QueueLedger,
     policy: &DeliveryPolicy,
     max: usize,

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::acks::Acks;
 use crate::filter::Filter;
+use crate::queue_offset::QueueOffset;
 
 const QUEUES: u32 = 4;
 const INVISIBLE_MS: i64 = 10_000;
@@ -22,7 +23,7 @@ fn subscription(percent: u32, ordered: bool) -> (DeliveryEngine, FilterId) {
     let policy = DeliveryPolicy { priorities: Some(factor(percent)), ordered, ..DeliveryPolicy::default() };
     let mut subscription = DeliveryEngine::new(1, 1, 1, policy);
     for queue in 0..QUEUES {
-        subscription.add_queue(queue, Acks::default(), 0);
+        subscription.add_queue(queue, Acks::default(), QueueOffset::FIRST);
     }
     let filter = subscription.join(0, "c", &Filter::All);
     (subscription, filter)
@@ -40,7 +41,7 @@ fn receive(
         subscription.load_ordering_keys(
             wanted.queue,
             wanted.from,
-            (wanted.from..wanted.end).map(OrderingKey::Alone),
+            wanted.from.up_to(wanted.end).map(OrderingKey::Alone),
         );
     }
     subscription.receive(now_ms, &ask, |_| true)
@@ -60,7 +61,7 @@ fn a_higher_priority_comes_first_also_when_it_failed_before() {
     for ordered in [false, true] {
         let (mut subscription, filter) = subscription(100, ordered);
         for (queue, end) in [(0, 2), (1, 1), (3, 2)] {
-            subscription.extend(queue, end);
+            subscription.extend(queue, QueueOffset::new(end));
         }
         let first = receive(&mut subscription, filter, 0, 3);
         assert_eq!(queues(&first), [3, 3, 1]);
@@ -78,7 +79,7 @@ fn below_100_the_factor_leaves_a_share_to_all() {
     for (percent, high, low) in [(100, 100, 0), (75, 81, 7), (0, 25, 25)] {
         let (mut subscription, filter) = subscription(percent, false);
         for queue in 0..QUEUES {
-            subscription.extend(queue, 100);
+            subscription.extend(queue, QueueOffset::new(100));
         }
         // The batches do not count: what one receive leaves of a share, the next one gives.
         let picked: Vec<DeliveredMessage> =
@@ -91,8 +92,8 @@ fn below_100_the_factor_leaves_a_share_to_all() {
 #[test]
 fn a_queue_that_has_nothing_costs_no_turn() {
     let (mut subscription, filter) = subscription(50, false);
-    subscription.extend(1, 3);
-    subscription.extend(2, 3);
+    subscription.extend(1, QueueOffset::new(3));
+    subscription.extend(2, QueueOffset::new(3));
     assert_eq!(queues(&receive(&mut subscription, filter, 0, 9)), [2, 1, 2, 2, 1, 1]);
 }
 
@@ -169,11 +170,11 @@ proptest! {
                     let waiting = reference.queues.get_mut(&queue).expect("known");
                     waiting.extend((*end..*end + count).map(|offset| (offset, (0, false))));
                     *end += count;
-                    subscription.extend(queue, *end);
+                    subscription.extend(queue, QueueOffset::new(*end));
                 }
                 Step::Receive(max) => {
                     let picked = receive(&mut subscription, filter, now_ms, max);
-                    let got: Vec<_> = picked.iter().map(|message| (message.queue, message.offset)).collect();
+                    let got: Vec<_> = picked.iter().map(|message| (message.queue, message.offset.get())).collect();
                     let expected: Vec<_> = std::iter::from_fn(|| reference.next(now_ms)).take(max).collect();
                     prop_assert_eq!(got, expected);
                     held.extend(picked);
@@ -181,14 +182,14 @@ proptest! {
                 Step::Ack(index) if !held.is_empty() => {
                     let message = held.swap_remove(index % held.len());
                     if subscription.ack(now_ms, &lease_of(&message)).is_ok() {
-                        reference.queues.get_mut(&message.queue).expect("known").remove(&message.offset);
+                        reference.queues.get_mut(&message.queue).expect("known").remove(&message.offset.get());
                     }
                 }
                 Step::Nack(index, ms) if !held.is_empty() => {
                     let message = held.swap_remove(index % held.len());
                     if let Ok(Some(lease)) = subscription.change_invisible(now_ms, &lease_of(&message), ms, true) {
                         let waiting = reference.queues.get_mut(&message.queue).expect("known");
-                        waiting.insert(message.offset, (lease.visible_ms, true));
+                        waiting.insert(message.offset.get(), (lease.visible_ms, true));
                     }
                 }
                 Step::Sleep(ms) => now_ms += ms,

@@ -11,6 +11,7 @@ use super::policy::{DeliveryPolicy, ExhaustedAction};
 use super::types::BacklogCounts;
 use super::unordered::UnorderedQueue;
 use crate::acks::Acks;
+use crate::queue_offset::QueueOffset;
 use crate::record::DeadReason;
 
 /// Which message is next.
@@ -30,8 +31,8 @@ pub(super) struct QueueDelivery {
 
 impl QueueDelivery {
     /// Goes on from what the log says; attempts that failed before wait for their time.
-    pub(super) fn new(acks: Acks, end: u64, policy: &DeliveryPolicy) -> Self {
-        let failed: Vec<(u64, u32, i64)> = acks.attempted().collect();
+    pub(super) fn new(acks: Acks, end: QueueOffset, policy: &DeliveryPolicy) -> Self {
+        let failed: Vec<(QueueOffset, u32, i64)> = acks.attempted().collect();
         let mut queue = Self::with_ledger(QueueLedger::new(acks, end), policy);
         for (offset, attempts, visible_ms) in failed {
             queue.put(offset, Flight::delayed(attempts, visible_ms));
@@ -40,7 +41,7 @@ impl QueueDelivery {
     }
 
     /// Starts at an offset that the log does not know yet.
-    pub(super) fn starting_at(offset: u64, end: u64, policy: &DeliveryPolicy) -> Self {
+    pub(super) fn starting_at(offset: QueueOffset, end: QueueOffset, policy: &DeliveryPolicy) -> Self {
         Self::with_ledger(QueueLedger::starting_at(offset, end), policy)
     }
 
@@ -80,7 +81,7 @@ impl QueueDelivery {
     }
 
     /// Everything before `min` expired, except what failed before and waits for its next attempt.
-    pub(super) fn expire_below(&mut self, min: u64) {
+    pub(super) fn expire_below(&mut self, min: QueueOffset) {
         self.ledger.expire_below(min);
         match &mut self.order {
             DeliveryOrder::Unordered(unordered) => unordered.expire_below(&self.ledger, min),
@@ -90,13 +91,13 @@ impl QueueDelivery {
 
     /// Everything before `offset` is done, nothing behind it is, and no consumer holds anything: for the log as well.
     /// `last_lease` is the newest lease given out.
-    pub(super) fn reset(&mut self, offset: u64, last_lease: LeaseId) {
+    pub(super) fn reset(&mut self, offset: QueueOffset, last_lease: LeaseId) {
         self.ledger.reset(offset, last_lease);
         self.order = order_from(&self.ledger, &self.policy);
     }
 
     /// A message that was done is delivered once more. The log knows.
-    pub(super) fn reopen(&mut self, now_ms: i64, offset: u64, key: OrderingKey) {
+    pub(super) fn reopen(&mut self, now_ms: i64, offset: QueueOffset, key: OrderingKey) {
         self.ledger.reopen(now_ms, offset);
         if let DeliveryOrder::Ordered(ordered) = &mut self.order {
             ordered.reopened(offset, key);
@@ -126,7 +127,7 @@ impl QueueDelivery {
     }
 
     /// Decides about a message that is out of attempts, or that its consumer gave up.
-    pub(super) fn exhaust(&mut self, offset: u64, reason: DeadReason) {
+    pub(super) fn exhaust(&mut self, offset: QueueOffset, reason: DeadReason) {
         let flight = self
             .ledger
             .flight(offset)
@@ -146,26 +147,26 @@ impl QueueDelivery {
     }
 
     /// Ends a message as a dead letter.
-    pub(super) fn bury(&mut self, offset: u64, attempts: u32, reason: DeadReason) {
+    pub(super) fn bury(&mut self, offset: QueueOffset, attempts: u32, reason: DeadReason) {
         self.before_done(offset);
         self.ledger.bury(offset, attempts, reason);
         self.forget(offset);
     }
 
     /// Marks a message done, and notes it for the log.
-    pub(super) fn finish(&mut self, offset: u64) {
+    pub(super) fn finish(&mut self, offset: QueueOffset) {
         self.before_done(offset);
         self.ledger.finish(offset);
         self.forget(offset);
     }
 
-    fn before_done(&mut self, offset: u64) {
+    fn before_done(&mut self, offset: QueueOffset) {
         if let DeliveryOrder::Ordered(ordered) = &mut self.order {
             ordered.note_overtaken(&mut self.ledger, offset);
         }
     }
 
-    fn forget(&mut self, offset: u64) {
+    fn forget(&mut self, offset: QueueOffset) {
         match &mut self.order {
             DeliveryOrder::Unordered(unordered) => unordered.forget(offset),
             DeliveryOrder::Ordered(ordered) => ordered.forget(offset),
@@ -173,7 +174,7 @@ impl QueueDelivery {
     }
 
     /// Puts a message in flight, replacing what was known of it.
-    pub(super) fn put(&mut self, offset: u64, flight: Flight) {
+    pub(super) fn put(&mut self, offset: QueueOffset, flight: Flight) {
         match &mut self.order {
             DeliveryOrder::Unordered(unordered) => unordered.forget(offset),
             DeliveryOrder::Ordered(ordered) => ordered.put(offset, &flight),
@@ -182,7 +183,7 @@ impl QueueDelivery {
     }
 
     /// The next message for a consumer with this filter that came before, to be handed out at once. Without order only.
-    pub(super) fn next_due(&self, now_ms: i64) -> Option<u64> {
+    pub(super) fn next_due(&self, now_ms: i64) -> Option<QueueOffset> {
         match &self.order {
             DeliveryOrder::Unordered(_) => self.ledger.times().first_due(now_ms),
             DeliveryOrder::Ordered(_) => None,
@@ -191,7 +192,7 @@ impl QueueDelivery {
 
     /// The next message for a consumer with this filter that was never handed out, to be handed out at once. Without order
     /// only.
-    pub(super) fn take_fresh(&mut self, filter: FilterId) -> Option<u64> {
+    pub(super) fn take_fresh(&mut self, filter: FilterId) -> Option<QueueOffset> {
         match &mut self.order {
             DeliveryOrder::Unordered(unordered) => unordered.take_fresh(&self.ledger, &self.policy, filter),
             DeliveryOrder::Ordered(_) => None,
@@ -199,7 +200,12 @@ impl QueueDelivery {
     }
 
     /// Up to `max` messages of one message group, in order, to be handed out at once. Ordered queues only.
-    pub(super) fn take_group(&mut self, now_ms: i64, filter: FilterId, max: usize) -> Option<Vec<u64>> {
+    pub(super) fn take_group(
+        &mut self,
+        now_ms: i64,
+        filter: FilterId,
+        max: usize,
+    ) -> Option<Vec<QueueOffset>> {
         match &mut self.order {
             DeliveryOrder::Unordered(_) => None,
             DeliveryOrder::Ordered(ordered) => {
@@ -209,7 +215,7 @@ impl QueueDelivery {
     }
 
     /// The next message for a consumer with this filter, whatever the order, to be handed out at once.
-    pub(super) fn take_next(&mut self, now_ms: i64, filter: FilterId) -> Option<u64> {
+    pub(super) fn take_next(&mut self, now_ms: i64, filter: FilterId) -> Option<QueueOffset> {
         match &self.order {
             DeliveryOrder::Unordered(_) => self.next_due(now_ms).or_else(|| self.take_fresh(filter)),
             DeliveryOrder::Ordered(_) => self.take_group(now_ms, filter, 1)?.pop(),
@@ -217,25 +223,25 @@ impl QueueDelivery {
     }
 
     /// From which offset on ordering keys have to be loaded before more can be handed out.
-    pub(super) fn keys_wanted(&self, now_ms: i64, filter: FilterId, enough: usize) -> Option<u64> {
+    pub(super) fn keys_wanted(&self, now_ms: i64, filter: FilterId, enough: usize) -> Option<QueueOffset> {
         let ordered = self.ordered()?;
         ordered.keys_wanted(&self.ledger, &self.policy, now_ms, filter, enough)
     }
 
     /// The ordering keys of the messages from `from` on, one by one.
-    pub(super) fn load_keys(&mut self, from: u64, keys: impl IntoIterator<Item = OrderingKey>) {
+    pub(super) fn load_keys(&mut self, from: QueueOffset, keys: impl IntoIterator<Item = OrderingKey>) {
         if let DeliveryOrder::Ordered(ordered) = &mut self.order {
             ordered.load_keys(&self.ledger, from, keys);
         }
     }
 
     /// The ordering key of a message that was looked at.
-    pub(super) fn key_of(&self, offset: u64) -> Option<OrderingKey> {
+    pub(super) fn key_of(&self, offset: QueueOffset) -> Option<OrderingKey> {
         self.ordered().and_then(|ordered| ordered.lines().key_of(offset))
     }
 
     /// Keeps a message for consumers with one of these filters.
-    pub(super) fn keep_for(&mut self, offset: u64, filters: &[FilterId]) {
+    pub(super) fn keep_for(&mut self, offset: QueueOffset, filters: &[FilterId]) {
         match &mut self.order {
             DeliveryOrder::Unordered(unordered) => unordered.keep_for(&mut self.ledger, offset, filters),
             DeliveryOrder::Ordered(ordered) => ordered.keep_for(offset, filters),
@@ -259,14 +265,14 @@ impl QueueDelivery {
 
     /// Blocked messages, and how many wait because of each, itself included. Those that stand behind others of their message
     /// group are not among them yet.
-    pub(super) fn blocked(&self) -> Vec<(u64, usize)> {
+    pub(super) fn blocked(&self) -> Vec<(QueueOffset, usize)> {
         let waiting = |offset| self.ordered().map_or(Some(1), |ordered| ordered.waiting_with(offset));
         let blocked = self.ledger.flights().filter(|(_, flight)| flight.is_blocked());
         blocked.filter_map(|(offset, _)| Some((offset, waiting(offset)?))).collect()
     }
 
     /// Lets a blocked message try again, from its first attempt on; `false` if it is not blocked.
-    pub(super) fn unblock(&mut self, now_ms: i64, offset: u64) -> bool {
+    pub(super) fn unblock(&mut self, now_ms: i64, offset: QueueOffset) -> bool {
         if !self.blocked().iter().any(|(blocked, _)| *blocked == offset) {
             return false;
         }
@@ -282,9 +288,9 @@ impl QueueDelivery {
     pub(super) fn counts(&self, now_ms: i64) -> BacklogCounts {
         let lag = self.ledger.acks().open_below(self.ledger.end());
         let blocked = self.blocked();
-        let staying: BTreeSet<u64> = blocked.iter().map(|(offset, _)| *offset).collect();
+        let staying: BTreeSet<QueueOffset> = blocked.iter().map(|(offset, _)| *offset).collect();
         let is_invisible =
-            |offset: &u64, flight: &Flight| !staying.contains(offset) && flight.is_invisible(now_ms);
+            |offset: &QueueOffset, flight: &Flight| !staying.contains(offset) && flight.is_invisible(now_ms);
         let (mut in_flight, mut waiting, mut counted_as_blocked) = (0, 0, 0);
         for (offset, flight) in self.ledger.flights().filter(|(offset, flight)| is_invisible(offset, flight))
         {

@@ -3,9 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::flight::LeaseId;
+use crate::queue_offset::QueueOffset;
 
 /// A message that a receive got: queue, offset, lease.
-pub(super) type HandedOut = (u32, u64, LeaseId);
+pub(super) type HandedOut = (u32, QueueOffset, LeaseId);
 
 #[derive(Debug, Clone)]
 struct RepeatableReceive {

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::acks::Acks;
 use crate::filter::Filter;
+use crate::queue_offset::QueueOffset;
 use crate::record::DeadReason;
 
 fn subscription(policy: DeliveryPolicy, ends: &[u64]) -> (DeliveryEngine, FilterId) {
@@ -15,7 +16,7 @@ fn subscription(policy: DeliveryPolicy, ends: &[u64]) -> (DeliveryEngine, Filter
 fn started(lease_base: u64, policy: DeliveryPolicy, ends: &[u64], acks: &Acks) -> (DeliveryEngine, FilterId) {
     let mut subscription = DeliveryEngine::new(1, 1, lease_base, policy);
     for (queue, end) in (0..).zip(ends) {
-        subscription.add_queue(queue, acks.clone(), *end);
+        subscription.add_queue(queue, acks.clone(), QueueOffset::new(*end));
     }
     let filter = subscription.join(0, "c", &Filter::All);
     (subscription, filter)
@@ -40,7 +41,7 @@ fn lease_of(message: &DeliveredMessage) -> DeliveryHandle {
 }
 
 fn offsets(picked: &[DeliveredMessage]) -> Vec<u64> {
-    picked.iter().map(|message| message.offset).collect()
+    picked.iter().map(|message| message.offset.get()).collect()
 }
 
 #[test]
@@ -52,7 +53,10 @@ fn a_handle_from_before_a_restart_counts_until_it_is_replaced() {
     assert_eq!(after.ack(10, &leases[0]), Ok(()), "not handed out again yet");
     assert_eq!(offsets(&receive(&mut after, 20, 2, filter)), [1]);
     assert_eq!(after.ack(30, &leases[1]), Err(HandleError::Superseded));
-    assert_eq!(after.ack(30, &DeliveryHandle { offset: 7, ..leases[1] }), Err(HandleError::Unknown));
+    assert_eq!(
+        after.ack(30, &DeliveryHandle { offset: QueueOffset::new(7), ..leases[1] }),
+        Err(HandleError::Unknown)
+    );
     assert_eq!(
         after.ack(30, &DeliveryHandle { lease: LeaseId::new(u64::MAX), ..leases[1] }),
         Err(HandleError::Superseded)
@@ -67,11 +71,11 @@ fn what_expires_is_not_handed_out_unless_it_waits_for_another_attempt() {
         load_keys(&mut subscription, filter, OrderingKey::Alone);
         let picked = receive(&mut subscription, 0, 3, filter);
         assert!(subscription.change_invisible(1, &lease_of(&picked[1]), 5_000, false).is_ok());
-        subscription.expire_below(0, 6);
+        subscription.expire_below(0, QueueOffset::new(6));
         assert_eq!(subscription.counts(1)[&0].lag, 5, "offset 1 and the four that are left");
         assert_eq!(subscription.ack(2, &lease_of(&picked[0])), Ok(()), "expired counts as done");
         let rest = receive(&mut subscription, 20_000, 10, filter);
-        let attempts: Vec<(u64, u32)> = rest.iter().map(|m| (m.offset, m.attempt)).collect();
+        let attempts: Vec<(u64, u32)> = rest.iter().map(|m| (m.offset.get(), m.attempt)).collect();
         assert_eq!(attempts, [(1, 2), (6, 1), (7, 1), (8, 1), (9, 1)]);
     }
 }
@@ -82,7 +86,7 @@ fn what_expires_while_its_filter_is_evaluated_is_not_kept_for_others() {
     let (mut subscription, filter) = subscription(DeliveryPolicy::default(), &[2]);
     let other = subscription.join(0, "d", &Filter::tags("b").unwrap());
     let picked = receive(&mut subscription, 0, 1, filter);
-    subscription.expire_below(0, 1);
+    subscription.expire_below(0, QueueOffset::new(1));
     let results = [FilterResult::WantedBy(vec![other])];
     assert_eq!(subscription.apply_filter_results(1, picked, &results), []);
     let request = ReceiveRequest { client: "d", ..ask(9, other) };
@@ -93,18 +97,18 @@ fn what_expires_while_its_filter_is_evaluated_is_not_kept_for_others() {
     );
 }
 
-fn load_keys(subscription: &mut DeliveryEngine, filter: FilterId, key: impl Fn(u64) -> OrderingKey) {
+fn load_keys(subscription: &mut DeliveryEngine, filter: FilterId, key: impl Fn(QueueOffset) -> OrderingKey) {
     load_keys_up_to(subscription, filter, key, 100);
 }
 
 fn load_keys_up_to(
     subscription: &mut DeliveryEngine,
     filter: FilterId,
-    key: impl Fn(u64) -> OrderingKey,
+    key: impl Fn(QueueOffset) -> OrderingKey,
     max: usize,
 ) {
     while let Some(wanted) = subscription.ordering_keys_wanted(0, &ask(max, filter)) {
-        let keys: Vec<OrderingKey> = (wanted.from..wanted.end).map(&key).collect();
+        let keys: Vec<OrderingKey> = wanted.from.up_to(wanted.end).map(&key).collect();
         subscription.load_ordering_keys(wanted.queue, wanted.from, keys);
     }
 }
@@ -120,33 +124,37 @@ fn a_message_has_a_fate_at_every_moment() {
         },
         &[4],
     );
-    load_keys(&mut subscription, filter, |offset| OrderingKey::Group(offset % 2));
-    let fate = |subscription: &DeliveryEngine, now_ms, offset| subscription.fate(now_ms, 0, offset).unwrap();
+    load_keys(&mut subscription, filter, |offset| OrderingKey::Group(offset.get() % 2));
+    let fate = |subscription: &DeliveryEngine, now_ms, offset| {
+        subscription.fate(now_ms, 0, QueueOffset::new(offset)).unwrap()
+    };
     assert_eq!(fate(&subscription, 0, 0), MessageFate::Ready { attempts: 0, ahead: 0 });
     assert_eq!(
         fate(&subscription, 0, 3),
-        MessageFate::Behind { front: 1, is_blocked: false, client: String::new() }
+        MessageFate::Behind { front: QueueOffset::new(1), is_blocked: false, client: String::new() }
     );
     let first = receive(&mut subscription, 0, 1, filter).remove(0);
     let held = MessageFate::InFlight { client: "c".into(), attempt: 1, until_ms: 10_000, while_alive: false };
     assert_eq!(fate(&subscription, 1, 0), held);
     assert_eq!(
         fate(&subscription, 1, 2),
-        MessageFate::Behind { front: 0, is_blocked: false, client: "c".into() }
+        MessageFate::Behind { front: QueueOffset::new(0), is_blocked: false, client: "c".into() }
     );
     subscription.change_invisible(1, &lease_of(&first), 5_000, false).unwrap();
     assert_eq!(fate(&subscription, 1, 0), MessageFate::Waiting { attempts: 1, until_ms: 5_001 });
-    let second =
-        receive(&mut subscription, 5_001, 10, filter).into_iter().find(|picked| picked.offset == 0).unwrap();
+    let second = receive(&mut subscription, 5_001, 10, filter)
+        .into_iter()
+        .find(|picked| picked.offset == QueueOffset::FIRST)
+        .unwrap();
     subscription.give_up(5_002, &lease_of(&second)).unwrap();
     assert_eq!(fate(&subscription, 5_002, 0), MessageFate::Blocked { attempts: 2 });
     assert_eq!(
         fate(&subscription, 90_000, 2),
-        MessageFate::Behind { front: 0, is_blocked: true, client: String::new() }
+        MessageFate::Behind { front: QueueOffset::new(0), is_blocked: true, client: String::new() }
     );
-    subscription.bury_blocked(0, 0);
+    subscription.bury_blocked(0, QueueOffset::FIRST);
     assert_eq!(fate(&subscription, 90_000, 0), MessageFate::Done);
-    assert_eq!(subscription.fate(0, 7, 0), None);
+    assert_eq!(subscription.fate(0, 7, QueueOffset::FIRST), None);
 }
 
 #[test]
@@ -180,11 +188,11 @@ fn the_last_failure_ends_a_message_when_its_time_is_over_and_not_before() {
     assert!(subscription.take_exhausted().is_empty());
     subscription.sweep(50_005, |_| true);
     let dead = subscription.take_exhausted();
-    assert_eq!((dead[0].offset, dead[0].attempts, dead[0].reason), (0, 1, DeadReason::Exhausted));
+    assert_eq!((dead[0].offset.get(), dead[0].attempts, dead[0].reason), (0, 1, DeadReason::Exhausted));
     assert_eq!(subscription.counts(50_006)[&0].lag, 0);
-    subscription.reopen(50_010, 0, 0, OrderingKey::Alone(0));
+    subscription.reopen(50_010, 0, QueueOffset::FIRST, OrderingKey::Alone(QueueOffset::FIRST));
     let again = receive(&mut subscription, 50_010, 1, filter);
-    assert_eq!((again[0].offset, again[0].attempt), (0, 1));
+    assert_eq!((again[0].offset.get(), again[0].attempt), (0, 1));
 }
 
 /// Messages 1 and 2 of one message group were handed out with 0 and are done, 3 and 4 are new.
@@ -214,7 +222,7 @@ fn nothing_new_of_a_message_group_comes_beside_what_is_repeated() {
                 subscription.take_progress().iter().for_each(|progress| acks.apply(progress));
                 (subscription, filter) = started(1_000_000, policy, &[5], &acks);
             }
-            subscription.extend(0, 5);
+            subscription.extend(0, QueueOffset::new(5));
             let mut next = |now_ms| {
                 load_keys(&mut subscription, filter, |_| OrderingKey::Group(7));
                 let picked = receive(&mut subscription, now_ms, 9, filter);
@@ -239,7 +247,7 @@ fn a_blocked_message_stays_blocked_under_rules_that_block_and_goes_on_under_othe
     let blocked = MessageFate::Blocked { attempts: 1 };
     for ordered in [true, false] {
         subscription.set_policy(DeliveryPolicy { ordered, ..policy });
-        assert_eq!(subscription.fate(2, 0, 0), Some(blocked.clone()));
+        assert_eq!(subscription.fate(2, 0, QueueOffset::FIRST), Some(blocked.clone()));
         assert_eq!(subscription.ack(2, &lease_of(&held)), Err(HandleError::Superseded));
     }
     subscription.set_policy(DeliveryPolicy { max_attempts: 2, ..policy });
@@ -250,7 +258,7 @@ fn a_blocked_message_stays_blocked_under_rules_that_block_and_goes_on_under_othe
 #[test]
 fn what_was_kept_for_another_member_stays_new_when_something_behind_it_is_done() {
     let policy = DeliveryPolicy { ordered: true, ..DeliveryPolicy::default() };
-    let key = |offset| OrderingKey::Group(if offset < 2 { 7 } else { 8 });
+    let key = |offset: QueueOffset| OrderingKey::Group(if offset.get() < 2 { 7 } else { 8 });
     let (mut subscription, filter) = subscription(policy, &[3]);
     let other = subscription.join(0, "d", &Filter::tags("b").unwrap());
     load_keys(&mut subscription, filter, key);
@@ -301,7 +309,7 @@ fn a_reset_forgets_attempts_and_handles() {
         let picked = receive(&mut subscription, 0, 3, filter);
         assert_eq!(subscription.ack(1, &lease_of(&picked[0])), Ok(()));
         assert!(subscription.change_invisible(1, &lease_of(&picked[1]), 100, false).is_ok());
-        subscription.reset(0, 0);
+        subscription.reset(0, QueueOffset::FIRST);
         assert_eq!(subscription.ack(2, &lease_of(&picked[2])), Err(HandleError::Superseded));
         let again = receive(&mut subscription, 2, 9, filter);
         assert_eq!(offsets(&again), [0, 1, 2, 3]);

@@ -2,6 +2,7 @@
 
 use super::flight::{LeaseId, ReceiveId};
 use super::members::FilterId;
+use crate::queue_offset::QueueOffset;
 use crate::record::DeadReason;
 
 /// How long a receiver holds messages.
@@ -34,7 +35,7 @@ pub struct DeliveredMessage {
     /// Queue of the topic.
     pub queue: u32,
     /// Offset in the queue.
-    pub offset: u64,
+    pub offset: QueueOffset,
     /// Delivery attempt, from 1.
     pub attempt: u32,
     /// Goes into the receipt handle.
@@ -64,9 +65,9 @@ pub struct OrderingKeysWanted {
     /// Queue of the topic.
     pub queue: u32,
     /// First offset.
-    pub from: u64,
+    pub from: QueueOffset,
     /// One past the newest offset.
-    pub end: u64,
+    pub end: QueueOffset,
 }
 
 /// A message that failed and waits for its next attempt, or is to be had again by now.
@@ -75,7 +76,7 @@ pub struct RetryingMessage {
     /// Queue of the topic.
     pub queue: u32,
     /// Offset in the queue.
-    pub offset: u64,
+    pub offset: QueueOffset,
     /// Deliveries that failed.
     pub attempts: u32,
     /// When it can be had again, milliseconds since the Unix epoch.
@@ -88,7 +89,7 @@ pub struct BlockedMessage {
     /// Queue of the topic.
     pub queue: u32,
     /// Offset in the queue.
-    pub offset: u64,
+    pub offset: QueueOffset,
     /// Messages that wait because of it, itself included, as far as the engine has looked.
     pub waiting: usize,
 }
@@ -99,7 +100,7 @@ pub struct ExhaustedMessage {
     /// Queue of the topic.
     pub queue: u32,
     /// Offset in the queue.
-    pub offset: u64,
+    pub offset: QueueOffset,
     /// Deliveries that it had.
     pub attempts: u32,
     /// Why it was given up.
@@ -110,9 +111,9 @@ pub struct ExhaustedMessage {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueuePosition {
     /// Everything below this offset is done.
-    pub committed: u64,
+    pub committed: QueueOffset,
     /// One past the newest visible offset.
-    pub end: u64,
+    pub end: QueueOffset,
     /// What keeps the messages that are not done.
     pub counts: BacklogCounts,
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::ledger::QueueLedger;
 use super::members::FilterId;
 use super::policy::DeliveryPolicy;
+use crate::queue_offset::QueueOffset;
 
 /// Messages of a queue that may wait until all members are known before nothing further is looked at.
 pub(super) const HELD_BACK_MAX: usize = 10_000;
@@ -13,14 +14,14 @@ pub(super) const HELD_BACK_MAX: usize = 10_000;
 #[derive(Debug, Clone, Default)]
 pub(super) struct UnorderedQueue {
     /// Next offset that was never looked at.
-    next: u64,
+    next: QueueOffset,
     /// Looked at, and kept for consumers with a filter.
-    kept: BTreeMap<FilterId, BTreeSet<u64>>,
+    kept: BTreeMap<FilterId, BTreeSet<QueueOffset>>,
 }
 
 impl UnorderedQueue {
     /// Looks at a queue from an offset on.
-    pub(super) fn from(next: u64) -> Self {
+    pub(super) fn from(next: QueueOffset) -> Self {
         Self { next, kept: BTreeMap::new() }
     }
 
@@ -30,7 +31,7 @@ impl UnorderedQueue {
         ledger: &QueueLedger,
         policy: &DeliveryPolicy,
         filter: FilterId,
-    ) -> Option<u64> {
+    ) -> Option<QueueOffset> {
         if ledger.flights_len() >= policy.in_flight_max {
             return None;
         }
@@ -43,27 +44,27 @@ impl UnorderedQueue {
         self.next = self.next_unseen(ledger);
         let offset = self.next;
         (offset < ledger.end()).then(|| {
-            self.next += 1;
+            self.next = offset.next();
             offset
         })
     }
 
-    fn next_unseen(&self, ledger: &QueueLedger) -> u64 {
+    fn next_unseen(&self, ledger: &QueueLedger) -> QueueOffset {
         let was_seen = |offset| ledger.flight(offset).is_some() || self.is_kept(offset);
         let mut offset = ledger.acks().next_open(self.next);
         while offset < ledger.end() && was_seen(offset) {
-            offset = ledger.acks().next_open(offset + 1);
+            offset = ledger.acks().next_open(offset.next());
         }
         offset
     }
 
-    fn is_kept(&self, offset: u64) -> bool {
+    fn is_kept(&self, offset: QueueOffset) -> bool {
         self.kept.values().any(|kept| kept.contains(&offset))
     }
 
     /// Keeps a message for consumers with one of these filters. It is in flight no longer, and its attempts count when one of
     /// them takes it.
-    pub(super) fn keep_for(&mut self, ledger: &mut QueueLedger, offset: u64, filters: &[FilterId]) {
+    pub(super) fn keep_for(&mut self, ledger: &mut QueueLedger, offset: QueueOffset, filters: &[FilterId]) {
         // It may have expired since it was picked.
         if ledger.acks().is_done(offset) {
             return;
@@ -79,20 +80,20 @@ impl UnorderedQueue {
     }
 
     /// No member has this filter any longer; returns what was kept for it alone.
-    pub(super) fn forget_filter(&mut self, filter: FilterId) -> Vec<u64> {
+    pub(super) fn forget_filter(&mut self, filter: FilterId) -> Vec<QueueOffset> {
         let kept = self.kept.remove(&filter).unwrap_or_default();
         kept.into_iter().filter(|offset| !self.is_kept(*offset)).collect()
     }
 
     /// A message is in flight or done, so it is not kept.
-    pub(super) fn forget(&mut self, offset: u64) {
+    pub(super) fn forget(&mut self, offset: QueueOffset) {
         for kept in self.kept.values_mut() {
             kept.remove(&offset);
         }
     }
 
     /// Forgets what expired.
-    pub(super) fn expire_below(&mut self, ledger: &QueueLedger, min: u64) {
+    pub(super) fn expire_below(&mut self, ledger: &QueueLedger, min: QueueOffset) {
         for kept in self.kept.values_mut() {
             kept.retain(|offset| *offset >= min || !ledger.acks().is_done(*offset));
         }

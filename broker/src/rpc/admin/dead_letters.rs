@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kerolox_core::delivery::RetryingMessage;
 use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{ProgressItem, ProgressRecord, Record, Redriven};
 use kerolox_core::topic::Topic;
 use kerolox_model::names::dead_letter_topic;
@@ -197,13 +198,13 @@ pub(super) fn blocked(
     for topic in topics {
         let Some(subscription) = subscription(store, deliveries, &group, &topic)? else { continue };
         for found in subscription.with(|engine| engine.blocked()) {
-            let read = readable(store.message_at(topic.id, found.queue, found.offset))?;
+            let read = readable(store.message_at(topic.id, found.queue, found.offset.get()))?;
             let record = read.map(|(_, record)| record);
             let message_group = record.as_ref().and_then(|record| wire::message_group(record).ok().flatten());
             messages.push(pb::BlockedMessage {
                 topic: topic.name.clone(),
                 queue: found.queue,
-                offset: found.offset,
+                offset: found.offset.get(),
                 message_group: message_group.unwrap_or_default().to_owned(),
                 message_id: record.map(|record| record.header.message_id).unwrap_or_default(),
                 waiting: found.waiting as u64,
@@ -244,12 +245,13 @@ fn retried(
     topic: &Topic,
     found: &RetryingMessage,
 ) -> Answer<pb::RetriedMessage> {
-    let record = readable(store.message_at(topic.id, found.queue, found.offset))?.map(|(_, record)| record);
+    let record =
+        readable(store.message_at(topic.id, found.queue, found.offset.get()))?.map(|(_, record)| record);
     let labels = record.as_ref().map(wire::labels).unwrap_or_default();
     Ok(pb::RetriedMessage {
         topic: topic.name.clone(),
         queue: found.queue,
-        offset: found.offset,
+        offset: found.offset.get(),
         message_id: record.map(|record| record.header.message_id).unwrap_or_default(),
         tag: labels.tag.unwrap_or_default(),
         keys: labels.keys,
@@ -273,7 +275,7 @@ fn subscription(
     // Nobody has asked for messages since this broker was started; the log knows what used up its attempts.
     for queue in 0..topic.read_queues {
         let acks = store.state().acks(group.id, topic.id, queue)?;
-        let is_spent = |(_, attempts, _): (u64, u32, i64)| attempts >= group.max_attempts();
+        let is_spent = |(_, attempts, _): (QueueOffset, u32, i64)| attempts >= group.max_attempts();
         if acks.is_some_and(|acks| acks.attempted().any(is_spent)) {
             let subscription = deliveries.subscription(group, topic);
             let subscription = subscription.map_err(RpcError::from)?;
@@ -295,7 +297,7 @@ pub(super) async fn settle(
     let topic = topic
         .ok_or_else(|| RpcError::NotFound(format!("there is no topic {:?} on this broker", request.topic)))?;
     let subscription = subscription(log.store(), deliveries, &group, &topic)?;
-    let (queue, offset, now_ms) = (request.queue, request.offset, now_ms());
+    let (queue, offset, now_ms) = (request.queue, QueueOffset::new(request.offset), now_ms());
     let settled = subscription.as_ref().is_some_and(|subscription| match request.action() {
         pb::BlockedAction::Retry => {
             subscription.change(now_ms, |engine| engine.unblock(now_ms, queue, offset))

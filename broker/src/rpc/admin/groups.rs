@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kerolox_core::delivery::QueuePosition;
 use kerolox_core::group::Group;
 use kerolox_core::lookup;
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::topic::Topic;
 use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::reset_offsets_request::To;
@@ -49,8 +50,8 @@ fn status(topic: &Topic, queue: u32, cursor: &Group, standing: &QueuePosition) -
     pb::GroupQueueStatus {
         topic: topic.name.clone(),
         queue,
-        broker_offset: standing.end,
-        consumer_offset: standing.committed,
+        broker_offset: standing.end.get(),
+        consumer_offset: standing.committed.get(),
         lag: standing.counts.lag,
         in_flight: standing.counts.in_flight,
         retrying: standing.counts.waiting,
@@ -119,10 +120,10 @@ impl Plan {
 fn reset(cursor: &Group, queue: u32, to: u64, standing: QueuePosition) -> pb::QueueReset {
     pb::QueueReset {
         queue,
-        from: standing.committed,
+        from: standing.committed.get(),
         to,
         lag_before: standing.counts.lag,
-        lag_after: standing.end.saturating_sub(to),
+        lag_after: standing.end.since(QueueOffset::new(to)),
         in_flight: standing.counts.in_flight,
         retrying: standing.counts.waiting,
         client: cursor.member.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kerolox_core::lookup::id_hash;
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{
     Checked, DiscardRecord, MessageRecord, ProgressItem, ProgressRecord, Record, ReleaseRecord,
 };
@@ -323,13 +324,14 @@ impl TransactionAdmin {
     /// How far each group is with a committed message.
     fn deliveries(&self, half: &HalfMessage) -> Result<Vec<pb::TransactionDelivery>, StoreError> {
         let index = self.store().state();
+        let offset = QueueOffset::new(half.offset);
         let mut deliveries = Vec::new();
         for group in index.groups.all() {
             let Some(acks) = index.acks(group.id, half.topic_id, half.queue)? else { continue };
             deliveries.push(pb::TransactionDelivery {
                 group: group.name.clone(),
-                acknowledged: acks.is_done(half.offset),
-                attempts: acks.attempts_of(half.offset),
+                acknowledged: acks.is_done(offset),
+                attempts: acks.attempts_of(offset),
             });
         }
         Ok(deliveries)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kerolox_core::delivery::{DeliveryHandle, HandleError, LeaseId};
 use kerolox_core::group::Start;
 use kerolox_core::lite::is_lite;
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_gateway::headers::ClientHeaders;
 use kerolox_gateway::refusal::{Refusal, ok_status};
 use kerolox_gateway::relay::acks;
@@ -38,7 +39,7 @@ pub(super) async fn ack_message(
                 let at_ms = now_ms();
                 subscription.ack(at_ms, &handle).map_err(|error| refused(&error))?;
                 let (group_id, topic_id) = (subscription.group_id(), subscription.topic_id());
-                let place = Place { group_id, topic_id, queue: handle.queue, offset: handle.offset };
+                let place = Place { group_id, topic_id, queue: handle.queue, offset: handle.offset.get() };
                 context.deliveries.acknowledged().note(place, &client.client_id, at_ms);
                 if !touched.iter().any(|known| Arc::ptr_eq(known, &subscription)) {
                     touched.push(subscription);
@@ -146,7 +147,7 @@ async fn open_handle(
     };
     let opened = DeliveryHandle {
         queue: handle.queue,
-        offset: handle.offset,
+        offset: QueueOffset::new(handle.offset),
         attempt: handle.attempt,
         lease: LeaseId::new(handle.lease),
         visible_ms: handle.invisible_until_ms,

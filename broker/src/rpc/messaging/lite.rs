@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kerolox_core::group::{Group, Start};
 use kerolox_core::lite::{self, EvictedSubscription, OverQuota, SubscriptionAction, SubscriptionChange};
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::topic::Topic;
 use kerolox_gateway::access::Items;
 use kerolox_gateway::headers::ClientHeaders;
@@ -293,7 +294,7 @@ async fn begin(
         return Ok(());
     };
     if let Some(offset) = offset_of(context, topic, queue, place).map_err(|error| refused_by_store(&error))? {
-        subscription.change(now_ms(), |engine| engine.reset(queue, offset));
+        subscription.change(now_ms(), |engine| engine.reset(queue, QueueOffset::new(offset)));
     }
     context.deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error))
 }

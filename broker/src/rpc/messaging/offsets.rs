@@ -61,7 +61,7 @@ pub(super) fn get_offset(
             ),
         )
     })?;
-    Ok(v2::GetOffsetResponse { status: Some(ok_status()), offset: acks.committed().cast_signed() })
+    Ok(v2::GetOffsetResponse { status: Some(ok_status()), offset: acks.committed().get().cast_signed() })
 }
 
 /// Sets a group's offset in a queue; durable when answered.

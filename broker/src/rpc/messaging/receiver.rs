@@ -9,6 +9,7 @@ use kerolox_core::delivery::{
 };
 use kerolox_core::filter::Filter;
 use kerolox_core::lookup::id_hash;
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::MessageRecord;
 use kerolox_gateway::refusal::Refusal;
 use kerolox_log::Frame;
@@ -39,7 +40,7 @@ pub(super) fn length(entry: &Option<QueueEntry>) -> usize {
 }
 
 /// The ordering key of the message at an offset.
-fn ordering_key(offset: u64, read: ReadMessage) -> Result<OrderingKey, Refusal> {
+fn ordering_key(offset: QueueOffset, read: ReadMessage) -> Result<OrderingKey, Refusal> {
     let record = match read.map_err(Unread::from) {
         Ok(record) => record,
         // Nobody knows its message group.
@@ -78,7 +79,7 @@ struct Picks<'a> {
 
 impl Picks<'_> {
     fn places(&self) -> Vec<(u32, u64)> {
-        self.messages.iter().map(|message| (message.queue, message.offset)).collect()
+        self.messages.iter().map(|message| (message.queue, message.offset.get())).collect()
     }
 
     /// Gives back what is too much for a step. Their entries are in the same order.
@@ -261,10 +262,10 @@ impl Receiver<'_> {
             has_loaded = true;
             let end = end.min(from + LANES_PAGE);
             if self.subscription.is_lite() {
-                self.load_keys(queue, from, (from..end).map(|_| OrderingKey::Group(0)));
+                self.load_keys(queue, from, from.up_to(end).map(|_| OrderingKey::Group(0)));
                 continue;
             }
-            let page: Vec<(u32, u64)> = (from..end).map(|at| (queue, at)).collect();
+            let page: Vec<(u32, u64)> = from.up_to(end).map(|at| (queue, at.get())).collect();
             let store = self.context.log.store();
             let mut entries = store
                 .state()
@@ -272,8 +273,8 @@ impl Receiver<'_> {
                 .map_err(|error| refused_by_store(&error))?;
             entries.truncate(step.take(entries.iter().map(length)));
             let read = |entry: Option<QueueEntry>| entry.map_or(Ok(None), |entry| store.read_entry(&entry));
-            let read = page.iter().zip(entries.into_iter().map(read));
-            let keys = read.map(|((_, offset), read)| ordering_key(*offset, read));
+            let read = from.up_to(end).zip(entries.into_iter().map(read));
+            let keys = read.map(|(offset, read)| ordering_key(offset, read));
             let keys = keys.collect::<Result<Vec<_>, _>>()?;
             self.load_keys(queue, from, keys);
         }
@@ -284,7 +285,7 @@ impl Receiver<'_> {
         self.subscription.with(|engine| engine.ordering_keys_wanted(now_ms(), request))
     }
 
-    fn load_keys(&self, queue: u32, from: u64, keys: impl IntoIterator<Item = OrderingKey>) {
+    fn load_keys(&self, queue: u32, from: QueueOffset, keys: impl IntoIterator<Item = OrderingKey>) {
         self.subscription.with(|engine| engine.load_ordering_keys(queue, from, keys));
     }
 
@@ -299,7 +300,7 @@ impl Receiver<'_> {
         // A dead letter that went back to its group is no longer one.
         let is_over = is_dead_letter && {
             let index = self.context.log.store().state();
-            index.progress.is_redriven(self.wanted.topic.id, picked.queue, picked.offset)?
+            index.progress.is_redriven(self.wanted.topic.id, picked.queue, picked.offset.get())?
         };
         Ok(found.filter(|_| !is_over))
     }
@@ -312,7 +313,7 @@ impl Receiver<'_> {
             topic: wanted.topic.name.clone(),
             group: wanted.group.public_name().to_owned(),
             queue: picked.queue,
-            offset: picked.offset,
+            offset: picked.offset.get(),
             attempt: picked.attempt,
             lease: picked.lease.get(),
             invisible_until_ms: picked.visible_ms,
@@ -322,7 +323,7 @@ impl Receiver<'_> {
         let delivery = Delivery {
             store_ms: frame.store_ms,
             queue: picked.queue,
-            offset: Some(picked.offset),
+            offset: Some(picked.offset.get()),
             attempt: Some(picked.attempt),
             receipt_handle: Some(handle.to_text()),
             invisible_ms: u64::try_from(picked.visible_ms - now_ms()).ok(),

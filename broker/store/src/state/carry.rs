@@ -105,6 +105,7 @@ impl StateMachine {
                 continue;
             }
             for (offset, _, _) in acks.attempted() {
+                let offset = offset.get();
                 let Some(entry) = self.entry(topic_id, queue, offset)? else { continue };
                 if entry.position < before {
                     needed.push(ToCarry::visible(topic_id, queue, offset, &entry));
@@ -151,7 +152,10 @@ impl StateMachine {
             for group_id in self.groups.ids() {
                 let acks =
                     self.progress.logged(ProgressId { group_id, topic_id, queue })?.unwrap_or_default();
-                for (offset, _, _) in acks.attempted().filter(|(offset, _, _)| expiring.contains(offset)) {
+                for (offset, _, _) in
+                    acks.attempted().filter(|(offset, _, _)| expiring.contains(&offset.get()))
+                {
+                    let offset = offset.get();
                     // One that was carried forward already stays where it is.
                     let Some(entry) = self.entry(topic_id, queue, offset)? else { continue };
                     if self.carried.get(topic_id, queue, offset)?.is_none() {

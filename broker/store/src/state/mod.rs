@@ -60,6 +60,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kerolox_core::acks::Acks;
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::timer::TimerPhase;
 use kerolox_core::topic::Topic;
 use kerolox_core::transaction::Phase;
@@ -276,7 +277,7 @@ impl StateMachine {
     pub fn acks(&self, group_id: u32, topic_id: u32, queue: u32) -> Result<Option<Acks>, StoreError> {
         let mut acks = self.progress.logged(ProgressId { group_id, topic_id, queue })?;
         if let Some(acks) = &mut acks {
-            acks.expire_below(self.queues.bounds(topic_id, queue).min);
+            acks.expire_below(QueueOffset::new(self.queues.bounds(topic_id, queue).min));
         }
         Ok(acks)
     }
@@ -295,7 +296,7 @@ impl StateMachine {
     ) -> Result<BTreeMap<u32, Acks>, StoreError> {
         let mut page = self.progress.of_lites(group_id, topic_id, from, max)?;
         for (queue, acks) in &mut page {
-            acks.expire_below(self.queues.bounds(topic_id, *queue).min);
+            acks.expire_below(QueueOffset::new(self.queues.bounds(topic_id, *queue).min));
         }
         Ok(page)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kerolox_core::acks::Acks;
 use kerolox_core::lite::{FIRST_LITE_QUEUE, LAST_LITE_QUEUE};
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{GroupProgress, SnapshotRecord};
 
 use crate::error::StoreError;
@@ -80,7 +81,7 @@ impl ProgressTable {
     /// [`StoreError`] when the store fails or holds something malformed.
     pub fn is_redriven(&self, topic_id: u32, queue: u32, offset: u64) -> Result<bool, StoreError> {
         let id = ProgressId { group_id: REDRIVEN, topic_id, queue };
-        Ok(self.logged(id)?.is_some_and(|acks| acks.is_done(offset)))
+        Ok(self.logged(id)?.is_some_and(|acks| acks.is_done(QueueOffset::new(offset))))
     }
 
     /// The ids of the topics in which a group finished or failed anything, or was given an offset.
@@ -180,7 +181,7 @@ impl ProgressTable {
     /// Makes offsets of a queue open again for all groups, as far as memory knows their progress.
     pub(super) fn reopen_recent(&mut self, queue: QueueId, first: u64, end: u64) {
         let here = self.recent.iter_mut().filter(|(id, _)| (id.topic_id, id.queue) == queue);
-        here.for_each(|(_, progress)| progress.acks.reopen(first, end));
+        here.for_each(|(_, progress)| progress.acks.reopen(QueueOffset::new(first), QueueOffset::new(end)));
     }
 
     fn forget(&mut self, is_gone: impl Fn(&ProgressId) -> bool) {

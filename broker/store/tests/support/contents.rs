@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kerolox_core::group::Group;
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{Hold, Record};
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::Folder;
@@ -65,9 +66,13 @@ pub(crate) fn describe(store: &Store, folder: &dyn Folder) -> String {
             for queue in 0..topic.read_queues {
                 if let Some(acks) = index.acks(*id, topic.id, queue).expect("reads") {
                     let bounds = index.queues.bounds(topic.id, queue);
-                    let open = (acks.committed()..bounds.next).filter(|offset| !acks.is_done(*offset));
-                    let open: Vec<u64> = open.collect();
-                    let attempted: Vec<_> = acks.attempted().collect();
+                    let open = acks.committed().up_to(QueueOffset::new(bounds.next));
+                    let open: Vec<u64> =
+                        open.filter(|offset| !acks.is_done(*offset)).map(QueueOffset::get).collect();
+                    let attempted: Vec<_> = acks
+                        .attempted()
+                        .map(|(offset, attempts, visible_ms)| (offset.get(), attempts, visible_ms))
+                        .collect();
                     let committed = acks.committed();
                     line(format!(
                         "  {} {queue}: done below {committed}, open {open:?}, attempted {attempted:?}",

@@ -10,6 +10,7 @@ use crate::delivery::priorities::PriorityFactor;
 use crate::delivery::queue::QueueDelivery;
 use crate::delivery::types::{DeliveredMessage, FilterResult, LeaseTerm, OrderingKeysWanted, ReceiveRequest};
 use crate::filter::Filter;
+use crate::queue_offset::QueueOffset;
 
 /// After this long even a living client loses a message that it never acknowledged (RocketMQ's `renewMaxTimeMillis`).
 const AUTO_RENEW_MS_MAX: i64 = 3 * 3_600_000;
@@ -44,7 +45,12 @@ impl DeliveryEngine {
     }
 
     /// The ordering keys of the messages of a queue from `from` on, one by one.
-    pub fn load_ordering_keys(&mut self, queue: u32, from: u64, keys: impl IntoIterator<Item = OrderingKey>) {
+    pub fn load_ordering_keys(
+        &mut self,
+        queue: u32,
+        from: QueueOffset,
+        keys: impl IntoIterator<Item = OrderingKey>,
+    ) {
         if let Some(queue) = self.queues.get_mut(&queue) {
             queue.load_keys(from, keys);
         }
@@ -217,7 +223,7 @@ impl DeliveryEngine {
         &mut self,
         now_ms: i64,
         number: u32,
-        offset: u64,
+        offset: QueueOffset,
         request: &ReceiveRequest<'_>,
     ) -> DeliveredMessage {
         let (lease, receive) = (self.new_lease(), self.last_receive);

@@ -4,6 +4,7 @@
 //! like any other. Its record ends the delivery of the original. One that went back to its group is marked as done for
 //! [`REDRIVEN`], a group that no client can be a member of.
 
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{
     AckRange, DeadOrigin, Finished, ProgressItem, ProgressRecord, QueueProgress, Redriven,
 };
@@ -93,9 +94,13 @@ impl StateMachine {
             self.carried.put(topic_id, queue, offset, &dead);
         }
         let dead_letter = ProgressId { group_id: REDRIVEN, topic_id: dead_topic_id, queue: dead_queue };
-        self.progress.change(dead_letter, |acks| acks.ack(dead_offset, dead_offset + 1))?;
+        self.progress.change(dead_letter, |acks| {
+            let dead_offset = QueueOffset::new(dead_offset);
+            acks.ack(dead_offset, dead_offset.next());
+        })?;
         self.progress.change(ProgressId { group_id, topic_id, queue }, |acks| {
-            acks.reopen(offset, offset + 1);
+            let offset = QueueOffset::new(offset);
+            acks.reopen(offset, offset.next());
             acks.attempt(offset, 0, now_ms);
         })?;
         events.push(StateEvent::Reopened { group_id, topic_id, queue, offset });

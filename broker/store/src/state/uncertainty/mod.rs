@@ -62,6 +62,7 @@ use std::fmt;
 
 use kerolox_core::acks::Acks;
 use kerolox_core::lite::is_lite;
+use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{QueueProgress, SnapshotRecord};
 use prost::Message;
 
@@ -198,7 +199,7 @@ impl DamageUncertainty {
     pub(super) fn reopen(&self, topic_id: u32, queue: u32, acks: &mut Acks) {
         let open = self.since_damage.as_ref().and_then(|uncertain| uncertain.open.get(&(topic_id, queue)));
         if let Some((first, end)) = open {
-            acks.reopen(*first, *end);
+            acks.reopen(QueueOffset::new(*first), QueueOffset::new(*end));
         }
     }
 
