@@ -48,7 +48,7 @@ pub(super) struct Running {
     pub(super) remedies: Vec<Remedy>,
     /// Whom it met.
     pub(super) victims: Vec<ClusterNode>,
-    /// ChaosCluster and number of the member that lost its disk for good.
+    /// Cluster and number of the member that lost its disk for good.
     pub(super) gone: Option<(String, u64)>,
 }
 

@@ -115,7 +115,7 @@ pub(super) fn repeat(cluster: &CliCluster) -> Result<String> {
     let (mut times, mut lines) = (0, Vec::new());
     while times < 3 {
         let line = block_in_place(|| said.recv_timeout(PATIENCE)).context("it stopped")?;
-        times += u32::from(line.starts_with("#CliCluster Name"));
+        times += u32::from(line.starts_with("#Cluster Name"));
         lines.push(line);
     }
     ensure!(lines.iter().filter(|line| line.contains("broker-b")).count() >= 4, "{lines:?}");
