@@ -35,8 +35,8 @@ impl Groups {
                 group.begin_election(above, Wishes { excluded, preferred })?;
                 group.released = released;
             }
-            Command::Appoint { name, version, master, process, in_sync } => {
-                self.based_on(&name, version)?.appoint(master, process, in_sync)?;
+            Command::Appoint { name, version, master, process, in_sync, asked } => {
+                self.based_on(&name, version)?.appoint(master, process, (in_sync, asked))?;
             }
             Command::ForceElection { name, version, above, member } => {
                 self.based_on(&name, version)?.force_election(above, member)?;
@@ -233,6 +233,7 @@ impl Group {
         self.begin_election(above, Wishes::default())?;
         self.in_sync = BTreeSet::from([member]);
         self.unclean_epoch = self.epoch;
+        self.asked.clear();
         self.released = false;
         self.recovery = None;
         self.is_split = false;
@@ -253,7 +254,7 @@ impl Group {
         &mut self,
         master: MemberId,
         process: String,
-        in_sync: BTreeSet<MemberId>,
+        (in_sync, asked): (BTreeSet<MemberId>, BTreeSet<MemberId>),
     ) -> Result<(), Refusal> {
         self.check_set(master, &in_sync)?;
         let may_rule = self.recovery.is_some() || self.in_sync.contains(&master);
@@ -269,6 +270,11 @@ impl Group {
         self.wishes = Wishes::default();
         self.recovery = None;
         self.version += 1;
+        // An operator's choice does not go by what members said.
+        if self.unclean_epoch != self.epoch {
+            let asked = asked.into_iter().filter(|id| self.members.contains_key(id));
+            self.asked.extend(asked.map(|id| (id, self.version)));
+        }
         Ok(())
     }
 
@@ -277,6 +283,7 @@ impl Group {
         self.may_lose(member)?;
         self.members.remove(&member);
         self.holders.remove(&member);
+        self.asked.remove(&member);
         self.version += 1;
         Ok(())
     }

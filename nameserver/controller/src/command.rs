@@ -91,6 +91,9 @@ pub enum Command {
         process: String,
         /// The set to be.
         in_sync: BTreeSet<MemberId>,
+        /// Members that have reported to the nameserver that decides, and so told it of states that the record lacks.
+        #[serde(default)]
+        asked: BTreeSet<MemberId>,
     },
     /// Begins an election that only this member can win, whatever it lacks.
     ForceElection {

@@ -1,5 +1,7 @@
 //! What is to be done, from the state and what was heard.
 
+use std::collections::BTreeSet;
+
 use crate::command::Command;
 use crate::election::Scene;
 use crate::sabotage;
@@ -65,6 +67,12 @@ impl Scene<'_> {
         }
     }
 
+    /// Members that have reported to this leader.
+    fn asked(&self) -> BTreeSet<MemberId> {
+        let has_reported = |id: &MemberId| self.watch.sighting(&self.group.name, *id).is_some();
+        self.group.members.keys().copied().filter(has_reported).collect()
+    }
+
     fn appointment(&self) -> Option<Command> {
         let winner = self.winner()?;
         Some(Command::Appoint {
@@ -73,6 +81,7 @@ impl Scene<'_> {
             master: winner.master,
             process: winner.process,
             in_sync: winner.in_sync,
+            asked: self.asked(),
         })
     }
 }

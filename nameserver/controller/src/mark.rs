@@ -204,7 +204,8 @@ impl Group {
         self.clone().raise_epoch(newest)?;
         if let Some(mark) = self.lacking(joiner) {
             // What an operator gave up calls for nothing.
-            if self.recovery.is_none() && self.lacks_set(mark) && newest >= self.unclean_epoch {
+            let is_open = self.recovery.is_none() && newest >= self.unclean_epoch;
+            if is_open && self.lacks_set(mark) && !self.has_asked_set(mark) {
                 self.is_split = self.has_gone_on_without(&mark.tenure);
                 self.begin_recovery(newest, joiner.group_known())?;
             }
@@ -225,10 +226,29 @@ impl Group {
         Ok(true)
     }
 
+    /// The newest state of this record that the states of `tenure` come from as well; `None` when it is not known.
+    fn shared_with(&self, tenure: &str) -> Option<&PastTenure> {
+        self.past(tenure).filter(|past| past.version > 0).or(self.origin())
+    }
+
     /// Whether there was a master since, who may have acknowledged something that the states of `tenure` know nothing of.
     fn has_gone_on_without(&self, tenure: &str) -> bool {
-        let past = self.past(tenure).filter(|past| past.version > 0).or(self.origin());
-        self.reigned > past.map_or(0, |past| past.reigned)
+        self.reigned > self.shared_with(tenure).map_or(0, |past| past.reigned)
+    }
+
+    /// Whether a set that this record does not come from was without consequence: it had no other master than this record.
+    ///
+    /// Its master would have been one of the set, and would have acted upon a state with that set or a later one. All of the set
+    /// have been asked since the two histories parted, and a master was elected here from what they said: a member that had acted
+    /// upon such a state would have called for a recovery. What was acknowledged before the set came about each of its members
+    /// holds (a majority, with quorum), or the election would have missed a master that it asked.
+    fn has_asked_set(&self, mark: &StateMark) -> bool {
+        let Some(shared) = self.shared_with(&mark.tenure) else { return false };
+        let asked_since = |incarnation: &String| {
+            let asked = self.member_of(incarnation).and_then(|id| self.asked.get(&id));
+            asked.is_some_and(|version| *version > shared.version)
+        };
+        !mark.in_sync.is_empty() && mark.in_sync.iter().all(asked_since)
     }
 
     /// Forgets who is in sync, and asks the members.
@@ -245,6 +265,7 @@ impl Group {
         // From then on it comes from what the members know.
         self.past.iter_mut().for_each(|past| past.version = 0);
         self.reigned = 0;
+        self.asked.clear();
         Ok(())
     }
 

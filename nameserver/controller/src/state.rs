@@ -101,6 +101,9 @@ pub struct Group {
     /// Incarnations that a member remembers to have held the log, of a time that the record knows nothing of.
     #[serde(default)]
     pub vouched: BTreeSet<String>,
+    /// Members that had been asked when a master was appointed, with the version that the appointment made.
+    #[serde(default)]
+    pub asked: BTreeMap<MemberId, u64>,
     /// Another one whenever the record of the group began anew.
     #[serde(default)]
     pub lineage: String,
@@ -136,6 +139,7 @@ impl Group {
             reigned: 0,
             holders: BTreeSet::new(),
             vouched: BTreeSet::new(),
+            asked: BTreeMap::new(),
             lineage: String::new(),
             tenure: tenure.to_owned(),
             past: Vec::new(),

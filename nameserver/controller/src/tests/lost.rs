@@ -141,7 +141,8 @@ fn an_election_in_an_older_copy_gives_no_epoch_twice() {
     assert_eq!(stage.groups.apply(election), Reply::Done);
     let (copy, epoch) = (stage.groups.clone(), stage.group().epoch);
     let (version, in_sync) = (stage.group().version, stage.group().in_sync.clone());
-    let appointed = Command::Appoint { name: name(), version, master: 2, process: "f2".into(), in_sync };
+    let appointed =
+        Command::Appoint { name: name(), version, master: 2, process: "f2".into(), in_sync, asked: set(&[]) };
     assert_eq!(stage.groups.apply(appointed), Reply::Done);
     let led = acted(&stage.groups, "f2");
     assert_eq!(led.last_epoch, epoch);
@@ -240,6 +241,66 @@ fn a_newer_version_with_the_same_set_calls_for_no_recovery() {
         assert!(stage.group().version > version);
         two.mark.as_mut().unwrap().tenure = "before".into();
     }
+}
+
+/// A copy from before an election whose beginning a member outside the set heard of, and never its outcome. The copy repeats the
+/// election, with these of the set asked. Says whether that is taken for two histories.
+fn is_split_by_a_repeated_election(in_sync: &[MemberId], asked: &[MemberId], cautious_until: u64) -> bool {
+    let mut stage = stage();
+    stage.in_sync(in_sync, false);
+    let copy = stage.groups.clone();
+    stage.now = 3000;
+    stage.begin(Wishes::default());
+    let late = acted(&stage.groups, "f3");
+    assert_eq!(late.mark.as_ref().unwrap().set_of.0, stage.group().epoch);
+    stage.groups = copy;
+    begin(&mut stage, "t2");
+    stage.begin(Wishes::default());
+    asked.iter().for_each(|id| stage.hear(*id));
+    stage.now += POLICY.election_patience;
+    let policy = Policy { cautious_until, ..POLICY };
+    let appoint = decide(&stage.groups, &mut stage.watch, stage.now, &policy).pop().expect("one is elected");
+    assert_eq!(stage.groups.apply(appoint), Reply::Done);
+    // Another nameserver leads by then.
+    begin(&mut stage, "t3");
+    let (master, version) = (stage.group().master, stage.group().version);
+    report(&mut stage, &late);
+    if stage.group().recovery.is_none() {
+        assert_eq!((stage.group().master, stage.group().in_sync.is_empty()), (master, false));
+        assert!(stage.group().version > version, "members take it for newer");
+        assert_eq!(joining(&stage.groups, &name(), &late), Ok(None), "once is enough");
+    }
+    stage.group().is_split
+}
+
+#[test]
+fn an_election_that_a_copy_repeats_is_no_split_when_its_whole_set_was_asked() {
+    assert!(!is_split_by_a_repeated_election(&[1], &[1], 0));
+    assert!(!is_split_by_a_repeated_election(&[1, 2], &[1, 2], u64::MAX));
+    assert!(
+        is_split_by_a_repeated_election(&[1, 2], &[1], 0),
+        "2 may have been elected, and nobody else know it"
+    );
+}
+
+/// Who was asked before the histories parted was not asked what came of the other one.
+#[test]
+fn an_answer_from_before_the_copy_says_nothing_of_what_came_after_it() {
+    let mut stage = stage();
+    stage.in_sync(&[1, 2], false);
+    stage.begin(Wishes::default());
+    (1..=2).for_each(|id| stage.hear(id));
+    assert!(matches!(stage.decide(0), Some(Command::Appoint { .. })));
+    let copy = stage.groups.clone();
+    stage.begin(Wishes::default());
+    let late = acted(&stage.groups, "f3");
+    stage.groups = copy;
+    begin(&mut stage, "t2");
+    stage.begin(Wishes::default());
+    stage.hear(2);
+    assert!(matches!(stage.decide(POLICY.election_patience), Some(Command::Appoint { master: 2, .. })));
+    report(&mut stage, &late);
+    assert!(stage.group().is_split, "1 may have been elected");
 }
 
 #[test]
