@@ -167,22 +167,22 @@ impl Leadership {
         self.hand_over != HandOver::No
     }
 
-    /// Begins to hand over.
+    /// Begins to hand over; true when clients have to be let out first. One that is under way goes on, and its end is that of both.
     ///
     /// # Errors
     /// The reason why that is not possible.
-    pub(super) fn resign(&mut self, to: MemberId) -> Result<(), String> {
+    pub(super) fn resign(&mut self, to: MemberId) -> Result<bool, String> {
         if !self.is_open {
             return Err("this member does not rule".into());
         }
-        if self.is_resigning() {
-            return Err("a hand-over is under way".into());
+        match self.hand_over {
+            HandOver::No if self.tracker.in_sync_len() == 1 => Err("no other member is in sync".into()),
+            HandOver::No | HandOver::Draining { .. } => {
+                self.hand_over = HandOver::Draining { to };
+                Ok(true)
+            }
+            _ => Ok(false),
         }
-        if self.tracker.in_sync_len() == 1 {
-            return Err("no other member is in sync".into());
-        }
-        self.hand_over = HandOver::Draining { to };
-        Ok(())
     }
 
     pub(super) fn on_drained(&mut self, now: u64) {

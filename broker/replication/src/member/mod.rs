@@ -370,7 +370,8 @@ impl GroupMember {
             }
             MemberInput::ChangeAnswered => leadership.is_asking = false,
             MemberInput::HandOver(to) => match leadership.resign(to) {
-                Ok(()) => self.out.push(MemberEffect::Drain),
+                Ok(true) => self.out.push(MemberEffect::Drain),
+                Ok(false) => {}
                 Err(reason) => self.out.push(MemberEffect::HandedOver(Err(reason))),
             },
             MemberInput::Drained => leadership.on_drained(now.mono_ms),

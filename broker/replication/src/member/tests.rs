@@ -276,6 +276,23 @@ fn a_leader_gives_its_lease_up_before_it_asks_to_be_replaced() {
     assert!(statuses(&effects)[0].0.lease_until > driven.now, "it is sure of itself again");
 }
 
+/// A second wish must not pass for the end of the first: who let the clients out would let them in, and never tell that they are out.
+#[test]
+fn a_hand_over_that_is_wished_twice_ends_once() {
+    let mut driven = Driven::leading(&[1, 2]);
+    driven.acked(2, 800);
+    driven.run(MemberInput::HandOver(0));
+    assert_eq!(driven.run(MemberInput::HandOver(2)), [MemberEffect::Drain]);
+    driven.run(MemberInput::Drained);
+    assert_eq!(driven.run(MemberInput::HandOver(0)), [], "it is under way");
+    assert_eq!(driven.member.role(), MemberRole::Resigning { epoch: 3 });
+    let effects = driven.acked(2, 900);
+    assert!(
+        matches!(effects.last(), Some(MemberEffect::AskHandOver { to: 2, .. })),
+        "the newest wish before the clients were out counts: {effects:?}"
+    );
+}
+
 #[test]
 fn a_hand_over_without_an_answer_is_waited_for() {
     let mut driven = Driven::leading(&[1, 2]);
