@@ -36,6 +36,7 @@ pub const SWITCHES: &[(&str, &str)] = &[
     ("ignore-epoch", "a slave goes on helping its master when it has promised a later reign"),
     ("elect-outside-set", "a member is elected that is not in the in-sync set"),
     ("blank-disk-counts", "a member that lost its disk keeps its identity"),
+    ("blank-identity-not-kept", "a member that was started and has no log yet comes back as another one"),
     ("promise-not-persisted", "a promise is forgotten when the process ends"),
     ("skip-truncation-check", "a slave keeps what its master does not have"),
     (

@@ -20,6 +20,9 @@ struct Remembered {
     version: u32,
     /// Random number of this data folder.
     incarnation: String,
+    /// The member may have told others that it holds records. Of files that do not say it nobody knows.
+    #[serde(default = "yes")]
+    has_held: bool,
     /// The member follows no master of an earlier epoch than this.
     promised: u32,
     /// Epoch of the newest master that it granted a lease to; 0 when it ruled itself since.
@@ -55,6 +58,10 @@ struct LastState {
     in_sync: BTreeSet<String>,
 }
 
+fn yes() -> bool {
+    true
+}
+
 impl From<Remembered> for MemberRecord {
     fn from(found: Remembered) -> Self {
         let memory = found.controller.map(|last| StateMemory {
@@ -66,6 +73,7 @@ impl From<Remembered> for MemberRecord {
         });
         Self {
             incarnation: found.incarnation,
+            has_held: found.has_held,
             promised: found.promised,
             granted: found.granted,
             members: found.members.into_iter().collect(),
@@ -89,6 +97,7 @@ impl From<MemberRecord> for Remembered {
         Self {
             version: VERSION,
             incarnation: record.incarnation,
+            has_held: record.has_held,
             promised: record.promised,
             granted: record.granted,
             members: record.members.into_iter().collect(),
@@ -109,7 +118,7 @@ pub(crate) struct MemberFile {
 
 impl MemberFile {
     /// Reads the file in the data folder `folder`, or begins one. A folder whose log is gone (`is_blank`) is another member than
-    /// the one that the file speaks of.
+    /// the one that the file speaks of, if that one may have held anything.
     ///
     /// # Errors
     /// The file cannot be read or written, or was written by a newer version.
@@ -179,7 +188,9 @@ mod tests {
     fn promises_survive_and_an_emptied_folder_is_another_member() {
         let folder = tempfile::tempdir().expect("a folder");
         let (mut file, begun) = MemberFile::open(folder.path(), true).expect("begun");
-        let record = MemberRecord { promised: 7, ..begun.clone() };
+        let (_, killed) = MemberFile::open(folder.path(), true).expect("read");
+        assert_eq!(killed, begun, "it is who it said that it is");
+        let record = MemberRecord { promised: 7, has_held: true, ..begun.clone() };
         file.save(2, record.clone()).expect("written");
         file.save(1, begun.clone()).expect("older than what is written");
         let (_, again) = MemberFile::open(folder.path(), false).expect("read");
@@ -195,6 +206,7 @@ mod tests {
         let text = br#"{"version":1,"incarnation":"a","promised":3,"granted":2,"members":["a","b"]}"#;
         let found = parse(text).expect("readable");
         assert_eq!((found.promised, found.granted, found.members.len()), (3, 2, 2));
+        assert!(found.has_held, "nobody knows that it did not");
     }
 
     #[test]

@@ -49,6 +49,9 @@ enum Phase {
     Opening {
         epoch: u32,
         me: MemberId,
+        /// End of the record that opens the leadership, once it is durable.
+        opened: Option<u64>,
+        is_settled: bool,
     },
     Leading(Box<Leadership>),
 }
@@ -190,6 +193,7 @@ impl GroupMember {
 
     /// Follows the state of the group as far as what is durable allows.
     fn advance(&mut self, now: ClockReading) {
+        self.begin_leading(now);
         self.adopt(now);
         while !self.is_interrupted && self.take_step(now) {}
         self.look_after_following(now);
@@ -251,7 +255,7 @@ impl GroupMember {
                 let (me, is_alone) = (*me, view.in_sync.len() == 1);
                 self.record.change(|now| now.granted = 0);
                 if self.record.durable().granted == 0 {
-                    self.phase = Phase::Opening { epoch, me };
+                    self.phase = Phase::Opening { epoch, me, opened: None, is_settled: false };
                     self.order(MemberDuty::Lead { epoch, me, is_alone });
                 }
                 false
@@ -346,7 +350,11 @@ impl GroupMember {
 
     fn take_as_leader(&mut self, input: MemberInput, now: ClockReading) {
         if let MemberInput::Opened { number, end } = input {
-            return self.open(number, end, now);
+            return self.on_opened(number, end);
+        }
+        if let (MemberInput::Settled, Phase::Opening { is_settled, .. }) = (&input, &mut self.phase) {
+            *is_settled = true;
+            return;
         }
         let Phase::Leading(leadership) = &mut self.phase else {
             if let MemberInput::HandOver(_) = input {
@@ -383,14 +391,29 @@ impl GroupMember {
         }
     }
 
-    fn open(&mut self, number: u64, end: u64, now: ClockReading) {
-        let (Phase::Opening { epoch, me }, Some((_, view))) = (&self.phase, &self.view) else { return };
-        if number != self.order.number {
+    fn on_opened(&mut self, number: u64, end: u64) {
+        if let Phase::Opening { opened, .. } = &mut self.phase
+            && number == self.order.number
+        {
+            *opened = Some(end);
+            self.record.change(|now| now.has_held = true);
+        }
+    }
+
+    /// Leads when the log is opened and the record says that there is one: nothing counts as held before.
+    fn begin_leading(&mut self, now: ClockReading) {
+        let (Phase::Opening { epoch, me, opened: Some(end), is_settled }, Some((_, view))) =
+            (&self.phase, &self.view)
+        else {
+            return;
+        };
+        if !self.record.durable().has_held {
             return;
         }
         // The state may have gone on meanwhile; the leadership ends at once then.
         let MemberSettings { policy, hand_over_ms, .. } = self.settings;
-        let leadership = Leadership::new((*epoch, *me), policy, hand_over_ms, view, (end, now));
+        let mut leadership = Leadership::new((*epoch, *me), policy, hand_over_ms, view, (*end, now));
+        leadership.is_open = *is_settled;
         self.phase = Phase::Leading(Box::new(leadership));
         self.publish();
     }
@@ -403,7 +426,7 @@ impl GroupMember {
                 follower.is_streaming = true;
                 let epoch = follower.target.epoch;
                 // A process that comes after this one must know that there may be a lease.
-                self.record.change(|now| now.granted = epoch);
+                self.record.change(|now| (now.granted, now.has_held) = (epoch, true));
                 self.out.push(MemberEffect::StartCopying);
             }
             MemberInput::Answered { answer, log, salt } => {
@@ -435,7 +458,8 @@ impl GroupMember {
         let Phase::Following(follower) = &mut self.phase else { return };
         let epoch = follower.target.epoch;
         let is_bound = self.record.now().promised == epoch || sabotage::is("ignore-epoch");
-        if !is_bound || self.record.durable().granted != epoch {
+        let remembered = self.record.durable();
+        if !is_bound || !remembered.has_held || remembered.granted != epoch {
             return;
         }
         if let Some((durable, ping)) = follower.take_ack() {

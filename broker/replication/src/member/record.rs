@@ -10,6 +10,8 @@ use crate::{ConfirmedMark, StateName, sabotage};
 pub struct MemberRecord {
     /// Random number of the data folder.
     pub incarnation: String,
+    /// The member may have told others that it holds records: without its log, the data folder is another member then.
+    pub has_held: bool,
     /// The member follows no leader of an earlier epoch than this.
     pub promised: u32,
     /// Epoch of the newest leader that it granted a lease; 0 when it led itself since.
@@ -63,10 +65,13 @@ impl StateMemory {
 
 impl MemberRecord {
     /// The record that a process begins with. A data folder whose log is gone (`is_blank`) belongs to another member than the record
-    /// in it: what that one promised to hold is not there.
+    /// in it: what that one promised to hold is not there. One that never held anything lacks nothing, and its group may have elected
+    /// it: it stays who it is.
     pub fn at_start(found: Option<Self>, is_blank: bool, fresh: impl FnOnce() -> String) -> Self {
         match found {
-            Some(found) if !is_blank || sabotage::is("blank-disk-counts") => found,
+            Some(found) if !is_blank => Self { has_held: true, ..found },
+            Some(found) if !found.has_held && !sabotage::is("blank-identity-not-kept") => found,
+            Some(found) if sabotage::is("blank-disk-counts") => found,
             _ => Self { incarnation: fresh(), ..Self::default() },
         }
     }
@@ -213,11 +218,22 @@ mod tests {
     }
 
     #[test]
-    fn a_blank_folder_is_another_member() {
-        let found = MemberRecord { incarnation: "a".into(), promised: 7, ..MemberRecord::default() };
+    fn a_folder_that_lost_its_log_is_another_member() {
+        let found =
+            MemberRecord { incarnation: "a".into(), has_held: true, promised: 7, ..MemberRecord::default() };
         assert_eq!(MemberRecord::at_start(Some(found.clone()), false, || "b".into()), found);
         let other = MemberRecord::at_start(Some(found), true, || "b".into());
-        assert_eq!((other.incarnation.as_str(), other.promised), ("b", 0));
+        assert_eq!((other.incarnation.as_str(), other.promised, other.has_held), ("b", 0, false));
+    }
+
+    #[test]
+    fn a_folder_that_never_held_anything_keeps_its_identity() {
+        let begun = MemberRecord::at_start(None, true, || "a".into());
+        let promised = MemberRecord { promised: 7, ..begun };
+        let again = MemberRecord::at_start(Some(promised.clone()), true, || "b".into());
+        assert_eq!(again, promised);
+        let with_log = MemberRecord::at_start(Some(promised), false, || "b".into());
+        assert!(with_log.has_held, "nobody knows what it said");
     }
 
     #[test]

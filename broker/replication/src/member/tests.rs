@@ -256,6 +256,20 @@ fn a_newcomer_is_asked_for_behind_a_barrier_and_when_it_is_remembered() {
 }
 
 #[test]
+fn a_first_leadership_waits_until_the_record_says_that_there_is_a_log() {
+    let mut driven = Driven::blank();
+    driven.hears(view(5, 3, 1, &[1]));
+    let number = driven.number();
+    let saves = driven.take(MemberInput::Opened { number, end: 500 });
+    let [MemberEffect::Save { version, record }] = saves.as_slice() else { panic!("{saves:?}") };
+    assert!(record.has_held);
+    driven.take(MemberInput::Settled);
+    assert_eq!(driven.member.role(), MemberRole::Candidate { epoch: 3 });
+    assert_eq!(statuses(&driven.run(MemberInput::Saved(*version))).len(), 1);
+    assert_eq!(driven.member.role(), MemberRole::Leader { epoch: 3 });
+}
+
+#[test]
 fn a_leader_gives_its_lease_up_before_it_asks_to_be_replaced() {
     let mut driven = Driven::leading(&[1, 2]);
     driven.acked(2, 800);

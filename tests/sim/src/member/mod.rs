@@ -156,7 +156,7 @@ impl Member {
     /// A process that has just been started on a disk.
     pub(crate) fn start(identity: Identity, mut disk: Disk, ctx: &Ctx<'_>) -> Result<Self, String> {
         let is_blank = kerolox_log::is_blank(&disk.folder).map_err(|error| error.to_string())?;
-        let record = MemberRecord::at_start(disk.load(), disk.has_lost_log, || identity.incarnation.clone());
+        let record = MemberRecord::at_start(disk.load(), is_blank, || identity.incarnation.clone());
         disk.write(&record)?;
         disk.sync_file()?;
         disk.has_lost_log = false;
