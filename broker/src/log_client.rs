@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kerolox_core::record::Record;
-use kerolox_core::replicas::Durability;
+use kerolox_core::replicas::AckDurability;
 use kerolox_core::topic::Topic;
 use kerolox_gateway::refusal::Refusal;
 use kerolox_store::{AppliedRecord, ProposeError, Store};
@@ -20,7 +20,7 @@ use crate::tasks::retention::DiskSpace;
 #[derive(Clone)]
 pub struct LogClient {
     store: Arc<Store>,
-    durability: Durability,
+    durability: AckDurability,
     ack_timeout: Duration,
     min_in_sync: usize,
     /// Of a member of a replicated group.
@@ -37,7 +37,7 @@ impl LogClient {
         space: DiskSpace,
         reign: Option<Arc<Leadership>>,
     ) -> Self {
-        let durability = Durability { flush: config.log.flush(), replicas: config.replication.replicas() };
+        let durability = AckDurability { flush: config.log.flush(), replicas: config.replication.replicas() };
         let ack_timeout = config.replication.ack_timeout.duration();
         Self { store, durability, ack_timeout, min_in_sync: config.replication.min_in_sync, reign, space }
     }
@@ -123,7 +123,7 @@ impl LogClient {
         } else if self.space.is_short() {
             drop(answer.send(Err(ProposeError::NoRoom)));
         } else {
-            let durability = Durability {
+            let durability = AckDurability {
                 flush: topic.flush().unwrap_or(self.durability.flush),
                 replicas: topic.replicas().unwrap_or(self.durability.replicas),
             };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use kerolox_core::replicas::Replicas;
+use kerolox_core::replicas::ReplicaRequirement;
 use kerolox_gateway::access_point::AccessPoint;
 use kerolox_gateway::admin::{AdminParts, AdminService, Rates};
 use kerolox_gateway::clients::{Announcements, Clients};
@@ -113,10 +113,15 @@ impl Parts {
 
     /// Whether acknowledgements by majority are wanted by the broker or any of its topics, at each moment.
     pub(crate) fn wants_quorum(&self, store: Arc<Store>) -> impl Fn() -> bool + Clone + Send + use<> {
-        let by_default = self.config.replication.replicas() == Replicas::Quorum;
+        let by_default = self.config.replication.replicas() == ReplicaRequirement::Quorum;
         move || {
             by_default
-                || store.state().topics.all().iter().any(|topic| topic.replicas() == Some(Replicas::Quorum))
+                || store
+                    .state()
+                    .topics
+                    .all()
+                    .iter()
+                    .any(|topic| topic.replicas() == Some(ReplicaRequirement::Quorum))
         }
     }
 

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use kerolox_broker::config::BrokerConfig;
-use kerolox_core::attributes::known::{Known, OF_GROUPS, OF_TOPICS};
+use kerolox_core::attributes::known::{KnownAttribute, OF_GROUPS, OF_TOPICS};
 use kerolox_nameserver::config::NameserverConfig;
 use serde_json::Value;
 
@@ -118,9 +118,9 @@ fn settings<T: serde::Serialize + Default>(sources: &[String], owner: &str) -> S
     table
 }
 
-fn attributes(known: &[Known]) -> String {
+fn attributes(known: &[KnownAttribute]) -> String {
     let mut table = "| attribute | values | what it does |\n|---|---|---|\n".to_owned();
-    for Known { name, values, meaning } in known {
+    for KnownAttribute { name, values, meaning } in known {
         writeln!(table, "| `{name}` | {values} | {meaning} |").unwrap();
     }
     table

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use prost::Message;
 
 use crate::queue_offset::QueueOffset;
-use crate::record::{AckRange, Attempted, QueueProgress};
+use crate::record::{AckRange, FailedAttempts, QueueProgress};
 
 /// Progress of one group in one queue: everything below `committed` is done, and so are the ranges above it.
 /// Both the state machine (durable) and the delivery engine (eager) hold one and feed it the same changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Acks {
+pub struct QueueAcks {
     committed: QueueOffset,
     /// Done ranges above `committed`, `start -> end`; disjoint and not adjacent.
     ranges: BTreeMap<QueueOffset, QueueOffset>,
@@ -20,7 +20,7 @@ pub struct Acks {
     void_leases: u64,
 }
 
-/// Stored form of [`Acks`]; field numbers are part of the on-disk format.
+/// Stored form of [`QueueAcks`]; field numbers are part of the on-disk format.
 #[derive(Clone, PartialEq, Eq, Message)]
 struct StoredAcks {
     #[prost(uint64, tag = "1")]
@@ -28,12 +28,12 @@ struct StoredAcks {
     #[prost(message, repeated, tag = "2")]
     ranges: Vec<AckRange>,
     #[prost(message, repeated, tag = "3")]
-    attempted: Vec<Attempted>,
+    attempted: Vec<FailedAttempts>,
     #[prost(uint64, tag = "4")]
     void_leases: u64,
 }
 
-impl Acks {
+impl QueueAcks {
     /// Nothing done yet, starting at `offset`.
     pub fn starting_at(offset: QueueOffset) -> Self {
         Self { committed: offset, ..Self::default() }
@@ -172,7 +172,7 @@ impl Acks {
                 .collect(),
             attempted: self
                 .attempted()
-                .map(|(offset, attempts, visible_ms)| Attempted {
+                .map(|(offset, attempts, visible_ms)| FailedAttempts {
                     offset: offset.get(),
                     attempts,
                     visible_ms,
@@ -218,7 +218,7 @@ mod tests {
         /// Against a plain set of offsets.
         #[test]
         fn ranges_agree_with_a_set(acks in prop::collection::vec((0u64..60, 1u64..6), 0..60)) {
-            let mut acks_state = Acks::starting_at(at(5));
+            let mut acks_state = QueueAcks::starting_at(at(5));
             let mut done: BTreeSet<u64> = (0..5).collect();
             for (start, len) in acks {
                 acks_state.ack(at(start), at(start + len));
@@ -232,14 +232,14 @@ mod tests {
                 prop_assert_eq!(acks_state.open_below(at(offset)), open_below);
             }
             prop_assert_eq!(Some(acks_state.committed().get()), (0..).find(|o| !done.contains(o)));
-            prop_assert_eq!(Acks::decode(&acks_state.encode()), Ok(acks_state));
+            prop_assert_eq!(QueueAcks::decode(&acks_state.encode()), Ok(acks_state));
         }
 
         #[test]
         fn what_is_reopened_is_open_and_nothing_else(
             acks in prop::collection::vec((0u64..60, 1u64..6), 0..40), start in 0u64..70, len in 0u64..30,
         ) {
-            let mut before = Acks::starting_at(at(5));
+            let mut before = QueueAcks::starting_at(at(5));
             acks.iter().for_each(|(start, len)| before.ack(at(*start), at(start + len)));
             let mut after = before.clone();
             after.reopen(at(start), at(start + len));
@@ -247,36 +247,36 @@ mod tests {
                 let expected = before.is_done(at(offset)) && !(start..start + len).contains(&offset);
                 prop_assert_eq!(after.is_done(at(offset)), expected, "offset {}", offset);
             }
-            prop_assert_eq!(Acks::decode(&after.encode()), Ok(after));
+            prop_assert_eq!(QueueAcks::decode(&after.encode()), Ok(after));
         }
     }
 
     #[test]
     fn what_waits_for_another_attempt_does_not_expire() {
-        let mut acks = Acks::starting_at(at(2));
+        let mut acks = QueueAcks::starting_at(at(2));
         acks.attempt(at(4), 1, 0);
         acks.ack(at(7), at(8));
         acks.expire_below(at(6));
         assert_eq!((acks.committed(), acks.next_open(at(5))), (at(4), at(6)));
         acks.ack(at(4), at(5));
         acks.expire_below(at(9));
-        assert_eq!(acks, Acks::starting_at(at(9)));
+        assert_eq!(acks, QueueAcks::starting_at(at(9)));
     }
 
     #[test]
     fn attempts_are_kept_until_done() {
-        let mut acks = Acks::default();
+        let mut acks = QueueAcks::default();
         acks.attempt(at(3), 2, 1000);
         acks.attempt(at(4), 1, 2000);
         assert_eq!(acks.attempts_of(at(3)), 2);
         acks.ack(at(3), at(4));
         acks.attempt(at(3), 9, 9);
         assert_eq!(acks.attempted().collect::<Vec<_>>(), [(at(4), 1, 2000)]);
-        assert_eq!(Acks::decode(&acks.encode()), Ok(acks.clone()));
+        assert_eq!(QueueAcks::decode(&acks.encode()), Ok(acks.clone()));
         acks.apply(&QueueProgress { reset_to: Some(2), void_leases: 7, ..QueueProgress::default() });
-        assert_eq!(acks, Acks::reset_to(at(2), 7));
-        assert_eq!(Acks::decode(&acks.encode()), Ok(acks.clone()));
+        assert_eq!(acks, QueueAcks::reset_to(at(2), 7));
+        assert_eq!(QueueAcks::decode(&acks.encode()), Ok(acks.clone()));
         acks.apply(&QueueProgress { reset_to: Some(0), ..QueueProgress::default() });
-        assert_eq!(acks, Acks::reset_to(at(0), 7), "void handles stay void");
+        assert_eq!(acks, QueueAcks::reset_to(at(0), 7), "void handles stay void");
     }
 }

@@ -30,7 +30,7 @@ pub struct AuditEntry {
 
 /// An entry and where its record was stored.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct Audited {
+pub struct AuditedEntry {
     /// Position of the record in the log.
     #[prost(uint64, tag = "1")]
     pub position: u64,

@@ -28,7 +28,7 @@ pub enum ClockAlarm {
 
 /// What a look at both clocks says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
+pub struct ClockReading {
     /// The time to go by, milliseconds since the Unix epoch; never ahead of the wall clock.
     pub now_ms: i64,
     /// Something changed.
@@ -52,7 +52,7 @@ impl ClockGuard {
     }
 
     /// Looks at both clocks: milliseconds since the Unix epoch, and milliseconds that never run backwards.
-    pub fn look(&mut self, wall_ms: i64, monotonic_ms: u64) -> Look {
+    pub fn look(&mut self, wall_ms: i64, monotonic_ms: u64) -> ClockReading {
         let Some((wall_before, monotonic_before)) = self.believed else {
             return self.believe(wall_ms, monotonic_ms, None);
         };
@@ -75,7 +75,7 @@ impl ClockGuard {
             expected <= wall_ms && since <= monotonic_ms,
             "a doubted leap is one ahead, and began before"
         );
-        Look { now_ms: expected, alarm }
+        ClockReading { now_ms: expected, alarm }
     }
 
     /// How far ahead the wall clock leapt, while that is doubted; milliseconds.
@@ -83,9 +83,9 @@ impl ClockGuard {
         self.doubted.map(|(_, ahead)| ahead)
     }
 
-    fn believe(&mut self, wall_ms: i64, monotonic_ms: u64, alarm: Option<ClockAlarm>) -> Look {
+    fn believe(&mut self, wall_ms: i64, monotonic_ms: u64, alarm: Option<ClockAlarm>) -> ClockReading {
         self.believed = Some((wall_ms, monotonic_ms));
-        Look { now_ms: wall_ms, alarm }
+        ClockReading { now_ms: wall_ms, alarm }
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
 
     fn guard() -> ClockGuard {
         let mut guard = ClockGuard::new(POLICY);
-        assert_eq!(guard.look(START, 0), Look { now_ms: START, alarm: None });
+        assert_eq!(guard.look(START, 0), ClockReading { now_ms: START, alarm: None });
         guard
     }
 
@@ -109,13 +109,16 @@ mod tests {
     fn a_leap_is_doubted_for_the_grace_and_then_believed() {
         let mut guard = guard();
         let leapt = guard.look(START + 1_000 + HOUR, 1_000);
-        assert_eq!(leapt, Look { now_ms: START + 1_000, alarm: Some(ClockAlarm::Leapt(HOUR)) });
+        assert_eq!(leapt, ClockReading { now_ms: START + 1_000, alarm: Some(ClockAlarm::Leapt(HOUR)) });
         assert_eq!(guard.doubted_ms(), Some(HOUR));
         // Time goes on meanwhile, at the pace of the monotonic clock.
         let during = guard.look(START + 10_999 + HOUR, 10_999);
-        assert_eq!(during, Look { now_ms: START + 10_999, alarm: None });
+        assert_eq!(during, ClockReading { now_ms: START + 10_999, alarm: None });
         let after = guard.look(START + 11_000 + HOUR, 11_000);
-        assert_eq!(after, Look { now_ms: START + 11_000 + HOUR, alarm: Some(ClockAlarm::Believed(HOUR)) });
+        assert_eq!(
+            after,
+            ClockReading { now_ms: START + 11_000 + HOUR, alarm: Some(ClockAlarm::Believed(HOUR)) }
+        );
         assert_eq!(guard.doubted_ms(), None);
         assert_eq!(guard.look(START + 12_000 + HOUR, 12_000).alarm, None);
     }
@@ -125,7 +128,7 @@ mod tests {
         let mut guard = guard();
         guard.look(START + HOUR, 10);
         let back = guard.look(START + 2_000, 2_000);
-        assert_eq!(back, Look { now_ms: START + 2_000, alarm: Some(ClockAlarm::Returned) });
+        assert_eq!(back, ClockReading { now_ms: START + 2_000, alarm: Some(ClockAlarm::Returned) });
         // The next leap has a grace of its own.
         assert_eq!(guard.look(START + HOUR, 11_000).now_ms, START + 11_000);
     }
@@ -133,18 +136,24 @@ mod tests {
     #[test]
     fn a_small_step_and_a_long_sleep_are_no_leaps() {
         let mut guard = guard();
-        assert_eq!(guard.look(START + 5_000, 0), Look { now_ms: START + 5_000, alarm: None });
+        assert_eq!(guard.look(START + 5_000, 0), ClockReading { now_ms: START + 5_000, alarm: None });
         let day = 24 * HOUR;
         let later = guard.look(START + 5_000 + day, day.unsigned_abs());
-        assert_eq!(later, Look { now_ms: START + 5_000 + day, alarm: None });
+        assert_eq!(later, ClockReading { now_ms: START + 5_000 + day, alarm: None });
     }
 
     #[test]
     fn a_clock_that_is_set_back_delays() {
         let mut guard = guard();
         let back = guard.look(START - HOUR, 1_000);
-        assert_eq!(back, Look { now_ms: START - HOUR, alarm: Some(ClockAlarm::SetBack(HOUR + 1_000)) });
-        assert_eq!(guard.look(START - HOUR + 9, 1_009), Look { now_ms: START - HOUR + 9, alarm: None });
+        assert_eq!(
+            back,
+            ClockReading { now_ms: START - HOUR, alarm: Some(ClockAlarm::SetBack(HOUR + 1_000)) }
+        );
+        assert_eq!(
+            guard.look(START - HOUR + 9, 1_009),
+            ClockReading { now_ms: START - HOUR + 9, alarm: None }
+        );
     }
 
     proptest! {

@@ -23,7 +23,7 @@ pub const WINDOW_MS_MAX: i64 = 7 * 24 * 3600 * 1000;
 
 /// What makes two messages the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum By {
+pub enum DedupKey {
     /// The producer's id for the message.
     Id,
     /// All its business keys.
@@ -32,14 +32,14 @@ pub enum By {
 
 /// How a topic tells repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Dedup {
+pub struct DedupPolicy {
     /// What is compared.
-    pub by: By,
+    pub by: DedupKey,
     /// For how long a message is remembered, milliseconds from its store time on.
     pub window_ms: i64,
 }
 
-impl Dedup {
+impl DedupPolicy {
     /// What the topic's attributes say; `None` when it takes every message.
     pub fn of(topic: &Topic) -> Option<Self> {
         let by = parse_by(topic.attributes.get(DEDUP_ATTRIBUTE)?).ok()??;
@@ -54,7 +54,7 @@ impl Dedup {
     /// little-endian).
     pub fn hash(self, message_id: &str, keys: &[&str]) -> u128 {
         let mut bytes = Vec::with_capacity(64);
-        if self.by == By::Id || keys.is_empty() {
+        if self.by == DedupKey::Id || keys.is_empty() {
             bytes.push(1);
             bytes.extend_from_slice(message_id.as_bytes());
         } else {
@@ -94,10 +94,10 @@ pub fn check_window(text: &str) -> Result<(), String> {
     parse_window(text).map(drop)
 }
 
-fn parse_by(word: &str) -> Result<Option<By>, String> {
+fn parse_by(word: &str) -> Result<Option<DedupKey>, String> {
     match word.to_ascii_lowercase().as_str() {
-        "id" => Ok(Some(By::Id)),
-        "key" => Ok(Some(By::Key)),
+        "id" => Ok(Some(DedupKey::Id)),
+        "key" => Ok(Some(DedupKey::Key)),
         "off" => Ok(None),
         _ => Err(format!("{DEDUP_ATTRIBUTE} {word:?} is unknown; use id, key or off")),
     }
@@ -124,16 +124,19 @@ mod tests {
         changed(None, &change, 1).map_err(|error| error.to_string())
     }
 
-    fn dedup(attributes: &[&str]) -> Option<Dedup> {
-        Dedup::of(&topic(attributes).expect("legal"))
+    fn dedup(attributes: &[&str]) -> Option<DedupPolicy> {
+        DedupPolicy::of(&topic(attributes).expect("legal"))
     }
 
     #[test]
     fn attributes_say_what_and_for_how_long() {
         assert_eq!(dedup(&[]), None);
         assert_eq!(dedup(&["+dedup=off", "+dedup.window=1h"]), None);
-        assert_eq!(dedup(&["+dedup=id"]), Some(Dedup { by: By::Id, window_ms: WINDOW_MS_DEFAULT }));
-        let key = Dedup { by: By::Key, window_ms: 7_200_000 };
+        assert_eq!(
+            dedup(&["+dedup=id"]),
+            Some(DedupPolicy { by: DedupKey::Id, window_ms: WINDOW_MS_DEFAULT })
+        );
+        let key = DedupPolicy { by: DedupKey::Key, window_ms: 7_200_000 };
         assert_eq!(dedup(&["+dedup=KEY", "+dedup.window=2h"]), Some(key));
         for (bad, word) in
             [("dedup=yes", "id, key or off"), ("dedup.window=8d", "7d"), ("dedup.window=0s", "1s")]
@@ -145,7 +148,8 @@ mod tests {
     /// Stored in logs: these numbers may never change.
     #[test]
     fn hashes_are_those_of_version_1() {
-        let [id, key] = [By::Id, By::Key].map(|by| Dedup { by, window_ms: WINDOW_MS_DEFAULT });
+        let [id, key] =
+            [DedupKey::Id, DedupKey::Key].map(|by| DedupPolicy { by, window_ms: WINDOW_MS_DEFAULT });
         assert_eq!(id.hash("01AB", &["order-1"]), HASH_OF_ID);
         assert_eq!(key.hash("01AB", &[]), HASH_OF_ID, "without keys, the id counts");
         assert_eq!(key.hash("01AB", &["order-1", "customer-7"]), HASH_OF_KEYS);
@@ -159,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_window_ends_with_its_last_millisecond() {
-        let dedup = Dedup { by: By::Id, window_ms: 1_000 };
+        let dedup = DedupPolicy { by: DedupKey::Id, window_ms: 1_000 };
         assert!(dedup.remembers(5_000, 5_000) && dedup.remembers(5_000, 5_999));
         assert!(!dedup.remembers(5_000, 6_000));
         assert!(dedup.remembers(5_000, 4_001) && !dedup.remembers(5_000, 4_000), "the clock was set back");

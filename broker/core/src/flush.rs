@@ -2,7 +2,7 @@
 
 /// What an acknowledgement of the broker waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Flush {
+pub enum FlushRequirement {
     /// The record is on disk: it survives a power cut.
     #[default]
     Sync,
@@ -11,7 +11,7 @@ pub enum Flush {
     Async,
 }
 
-impl Flush {
+impl FlushRequirement {
     /// Reads `sync` or `async`, in any case; RocketMQ's `SYNC_FLUSH` and `ASYNC_FLUSH` are understood too.
     ///
     /// # Errors
@@ -31,9 +31,13 @@ mod tests {
 
     #[test]
     fn words_of_rocketmq_are_understood() {
-        for (word, flush) in [("sync", Flush::Sync), ("ASYNC", Flush::Async), ("ASYNC_FLUSH", Flush::Async)] {
-            assert_eq!(Flush::parse(word), Ok(flush));
+        for (word, flush) in [
+            ("sync", FlushRequirement::Sync),
+            ("ASYNC", FlushRequirement::Async),
+            ("ASYNC_FLUSH", FlushRequirement::Async),
+        ] {
+            assert_eq!(FlushRequirement::parse(word), Ok(flush));
         }
-        assert!(Flush::parse("never").is_err_and(|text| text.contains("never")));
+        assert!(FlushRequirement::parse("never").is_err_and(|text| text.contains("never")));
     }
 }

@@ -75,7 +75,7 @@ pub struct Group {
 
 /// Where a group starts in a topic that is new to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub enum StartPosition {
     /// With the oldest message.
     Earliest,
     /// With the first message that comes.
@@ -126,9 +126,9 @@ impl Group {
     /// Where it starts in a topic that is new to it: as `consume.from` says, otherwise with what comes if it is a broadcast
     /// group (as in RocketMQ), otherwise with the oldest message. By [`Self::consume_from_min`] a group would miss on each
     /// broker what was sent before it came there.
-    pub fn start(&self) -> Start {
+    pub fn start(&self) -> StartPosition {
         let attribute = self.attributes.get(CONSUME_FROM_ATTRIBUTE).and_then(|value| parse_start(value).ok());
-        attribute.unwrap_or(if self.is_broadcast() { Start::Latest } else { Start::Earliest })
+        attribute.unwrap_or(if self.is_broadcast() { StartPosition::Latest } else { StartPosition::Earliest })
     }
 
     /// Deliveries that a message gets in all: the first one and the retries.
@@ -185,15 +185,15 @@ pub fn member_name(group: &str, client: &str) -> String {
     format!("{group}{MEMBER_SEPARATOR}{client}")
 }
 
-pub(crate) fn parse_start(value: &str) -> Result<Start, String> {
+pub(crate) fn parse_start(value: &str) -> Result<StartPosition, String> {
     match value {
-        "earliest" => return Ok(Start::Earliest),
-        "latest" => return Ok(Start::Latest),
+        "earliest" => return Ok(StartPosition::Earliest),
+        "latest" => return Ok(StartPosition::Latest),
         _ => {}
     }
     let time_ms = value.parse().ok().filter(|ms: &i64| *ms >= 0);
     let time_ms = time_ms.or_else(|| Some(DateTime::parse_from_rfc3339(value).ok()?.timestamp_millis()));
-    time_ms.map(Start::At).ok_or_else(|| {
+    time_ms.map(StartPosition::At).ok_or_else(|| {
         format!(
             "{CONSUME_FROM_ATTRIBUTE} {value:?} is no place to start; write earliest, latest, a time such as 2026-01-31T08:00:00Z, or milliseconds since 1970"
         )

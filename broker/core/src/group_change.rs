@@ -82,7 +82,7 @@ pub fn changed(present: Option<&Group>, change: &GroupChange) -> Result<Group, G
 mod tests {
     use super::*;
     use crate::delivery::{ExhaustedAction, PriorityFactor};
-    use crate::group::Start;
+    use crate::group::StartPosition;
     use crate::topic::{MessageType, Topic};
 
     fn with(attribute: &str) -> Result<Group, GroupError> {
@@ -97,13 +97,13 @@ mod tests {
     #[test]
     fn groups_start_where_they_are_told() {
         for (attribute, start) in [
-            ("+consume.from=earliest", Start::Earliest),
-            ("+consume.from=latest", Start::Latest),
-            ("+consume.from=1700000000123", Start::At(1_700_000_000_123)),
-            ("+consume.from=1970-01-01T01:00:01+01:00", Start::At(1_000)),
-            ("+broadcast=true", Start::Latest),
-            ("+broadcast=false", Start::Earliest),
-            ("+broadcast=true,+consume.from=earliest", Start::Earliest),
+            ("+consume.from=earliest", StartPosition::Earliest),
+            ("+consume.from=latest", StartPosition::Latest),
+            ("+consume.from=1700000000123", StartPosition::At(1_700_000_000_123)),
+            ("+consume.from=1970-01-01T01:00:01+01:00", StartPosition::At(1_000)),
+            ("+broadcast=true", StartPosition::Latest),
+            ("+broadcast=false", StartPosition::Earliest),
+            ("+broadcast=true,+consume.from=earliest", StartPosition::Earliest),
         ] {
             assert_eq!(with(attribute).map(|group| group.start()), Ok(start), "{attribute}");
         }
@@ -113,7 +113,7 @@ mod tests {
             assert!(text.contains(key) && text.contains(value), "{text}");
         }
         let as_rocketmq_makes_it = Group { consume_from_min: false, ..Group::new("billing") };
-        assert_eq!(as_rocketmq_makes_it.start(), Start::Earliest);
+        assert_eq!(as_rocketmq_makes_it.start(), StartPosition::Earliest);
     }
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
         let group = with("+broadcast=true").expect("legal");
         let member = group.as_member("host@1#2");
         assert_eq!((member.name.as_str(), member.public_name()), ("billing#host@1#2", "billing"));
-        assert_eq!((group.public_name(), member.start()), ("billing", Start::Latest));
+        assert_eq!((group.public_name(), member.start()), ("billing", StartPosition::Latest));
         assert!(validate_group(&member.name).is_err());
     }
 

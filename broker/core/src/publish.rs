@@ -3,7 +3,7 @@
 use kerolox_model::limits;
 use kerolox_model::names::{NameError, validate_topic};
 
-use crate::dedup::Dedup;
+use crate::dedup::DedupPolicy;
 use crate::lite;
 use crate::topic::{MessageType, Topic};
 
@@ -76,7 +76,7 @@ const RESERVED_PROPERTY_KEYS: &[&str] = &[
 
 /// A message as a producer sends it, reduced to what the checks look at.
 #[derive(Debug, Clone, Default)]
-pub struct Draft<'a> {
+pub struct MessageDraft<'a> {
     /// Topic as the broker stores it.
     pub topic: &'a str,
     /// The producer's id for the message.
@@ -171,7 +171,7 @@ pub enum PublishError {
     NotWritable(String),
 }
 
-impl Draft<'_> {
+impl MessageDraft<'_> {
     /// The type that follows from what the message carries. What it declares counts only where nothing else speaks.
     pub fn kind(&self) -> MessageType {
         if self.declared == Some(MessageType::Transaction) {
@@ -207,7 +207,7 @@ impl Draft<'_> {
 ///
 /// # Errors
 /// The first [`PublishError`] found, in the order of the protocol's table.
-pub fn check_form(draft: &Draft<'_>, limits: &PublishLimits) -> Result<(), PublishError> {
+pub fn check_form(draft: &MessageDraft<'_>, limits: &PublishLimits) -> Result<(), PublishError> {
     validate_topic(draft.topic)?;
     check_message_id(draft.message_id)?;
     check_properties(draft, limits)?;
@@ -235,7 +235,7 @@ pub fn check_form(draft: &Draft<'_>, limits: &PublishLimits) -> Result<(), Publi
 ///
 /// # Errors
 /// [`PublishError::NotWritable`] or [`PublishError::TypeConflict`].
-pub fn check_topic(draft: &Draft<'_>, topic: &Topic) -> Result<MessageType, PublishError> {
+pub fn check_topic(draft: &MessageDraft<'_>, topic: &Topic) -> Result<MessageType, PublishError> {
     if !topic.is_writable() {
         return Err(PublishError::NotWritable(topic.name.clone()));
     }
@@ -284,7 +284,7 @@ pub fn share_transaction(topic: &Topic, kinds: &[MessageType]) -> Result<bool, P
         "the request holds transactional messages and others; send them in requests of their own"
     } else if halves > limits::TRANSACTION_MESSAGES_MAX {
         return Err(PublishError::TransactionTooLarge { len: halves });
-    } else if Dedup::of(topic).is_some() {
+    } else if DedupPolicy::of(topic).is_some() {
         "several messages of one transaction cannot go to a topic with dedup, where some of them might be repeats; send them one by one, each in a transaction of its own, or to another topic"
     } else {
         return Ok(true);
@@ -321,7 +321,7 @@ fn check_message_id(id: &str) -> Result<(), PublishError> {
     Ok(())
 }
 
-fn check_properties(draft: &Draft<'_>, limits: &PublishLimits) -> Result<(), PublishError> {
+fn check_properties(draft: &MessageDraft<'_>, limits: &PublishLimits) -> Result<(), PublishError> {
     if draft.properties.len() > limits.properties_max {
         return Err(PublishError::PropertiesTooLarge(format!(
             "{} user properties, the limit is {}; move some of them into the body",
@@ -358,7 +358,7 @@ fn check_properties(draft: &Draft<'_>, limits: &PublishLimits) -> Result<(), Pub
     Ok(())
 }
 
-fn check_labels(draft: &Draft<'_>) -> Result<(), PublishError> {
+fn check_labels(draft: &MessageDraft<'_>) -> Result<(), PublishError> {
     if let Some(tag) = draft.tag
         && (tag.trim().is_empty() || tag.contains('|') || has_control(tag))
     {
@@ -392,11 +392,11 @@ mod tests {
     use super::*;
     use crate::topic_change::{TopicChange, changed};
 
-    fn draft() -> Draft<'static> {
-        Draft { topic: "orders", message_id: "01AB", body_len: 3, ..Draft::default() }
+    fn draft() -> MessageDraft<'static> {
+        MessageDraft { topic: "orders", message_id: "01AB", body_len: 3, ..MessageDraft::default() }
     }
 
-    fn check(draft: Draft<'_>) -> Result<(), PublishError> {
+    fn check(draft: MessageDraft<'_>) -> Result<(), PublishError> {
         check_form(&draft, &PublishLimits::default())
     }
 
@@ -411,32 +411,42 @@ mod tests {
         let big = "x".repeat(limits::PROPERTIES_BYTES_MAX);
         let id = "x".repeat(256);
         let group = "g".repeat(64);
-        type Case<'a> = (Draft<'a>, fn(&E) -> bool);
+        type Case<'a> = (MessageDraft<'a>, fn(&E) -> bool);
         let cases: Vec<Case<'_>> = vec![
-            (Draft { topic: "a b", ..draft() }, |e| matches!(e, E::Topic(_))),
-            (Draft { message_id: " ", ..draft() }, |e| matches!(e, E::MessageId(_))),
-            (Draft { message_id: &id, ..draft() }, |e| matches!(e, E::MessageId(_))),
-            (Draft { message_id: "a\u{1b}[2Jb", ..draft() }, |e| matches!(e, E::MessageId(_))),
-            (Draft { properties: vec![("a\nb", "v")], ..draft() }, |e| matches!(e, E::PropertyKey(_))),
-            (Draft { properties: vec![("a\u{2028}b", "v")], ..draft() }, |e| matches!(e, E::PropertyKey(_))),
-            (Draft { recovery_ms: Some(-1), ..draft() }, |e| matches!(e, E::RecoveryDuration { ms: -1 })),
-            (Draft { body_len: 0, ..draft() }, |e| matches!(e, E::BodyEmpty)),
-            (Draft { body_len: limits::BODY_BYTES_MAX + 1, ..draft() }, |e| {
+            (MessageDraft { topic: "a b", ..draft() }, |e| matches!(e, E::Topic(_))),
+            (MessageDraft { message_id: " ", ..draft() }, |e| matches!(e, E::MessageId(_))),
+            (MessageDraft { message_id: &id, ..draft() }, |e| matches!(e, E::MessageId(_))),
+            (MessageDraft { message_id: "a\u{1b}[2Jb", ..draft() }, |e| matches!(e, E::MessageId(_))),
+            (MessageDraft { properties: vec![("a\nb", "v")], ..draft() }, |e| matches!(e, E::PropertyKey(_))),
+            (MessageDraft { properties: vec![("a\u{2028}b", "v")], ..draft() }, |e| {
+                matches!(e, E::PropertyKey(_))
+            }),
+            (MessageDraft { recovery_ms: Some(-1), ..draft() }, |e| {
+                matches!(e, E::RecoveryDuration { ms: -1 })
+            }),
+            (MessageDraft { body_len: 0, ..draft() }, |e| matches!(e, E::BodyEmpty)),
+            (MessageDraft { body_len: limits::BODY_BYTES_MAX + 1, ..draft() }, |e| {
                 matches!(e, E::BodyTooLarge { .. })
             }),
-            (Draft { properties: vec![("k", &big)], ..draft() }, |e| matches!(e, E::PropertiesTooLarge(_))),
-            (Draft { properties: vec![("k", "v"); 129], ..draft() }, |e| {
+            (MessageDraft { properties: vec![("k", &big)], ..draft() }, |e| {
                 matches!(e, E::PropertiesTooLarge(_))
             }),
-            (Draft { properties: vec![("", "v")], ..draft() }, |e| matches!(e, E::PropertyKey(_))),
-            (Draft { properties: vec![("k", "\n")], ..draft() }, |e| matches!(e, E::PropertyKey(_))),
-            (Draft { properties: vec![("UNIQ_KEY", "v")], ..draft() }, |e| matches!(e, E::PropertyKey(_))),
-            (Draft { tag: Some("a|b"), ..draft() }, |e| matches!(e, E::Tag(_))),
-            (Draft { keys: vec!["ok", " "], ..draft() }, |e| matches!(e, E::Key(_))),
-            (Draft { lite_topic: Some("a b"), ..draft() }, |e| matches!(e, E::LiteTopic(_))),
-            (Draft { priority: Some(-1), ..draft() }, |e| matches!(e, E::Priority(-1))),
-            (Draft { message_group: Some(&group), ..draft() }, |e| matches!(e, E::MessageGroup(_))),
-            (Draft { recovery_ms: Some(3_600_001), ..draft() }, |e| matches!(e, E::RecoveryDuration { .. })),
+            (MessageDraft { properties: vec![("k", "v"); 129], ..draft() }, |e| {
+                matches!(e, E::PropertiesTooLarge(_))
+            }),
+            (MessageDraft { properties: vec![("", "v")], ..draft() }, |e| matches!(e, E::PropertyKey(_))),
+            (MessageDraft { properties: vec![("k", "\n")], ..draft() }, |e| matches!(e, E::PropertyKey(_))),
+            (MessageDraft { properties: vec![("UNIQ_KEY", "v")], ..draft() }, |e| {
+                matches!(e, E::PropertyKey(_))
+            }),
+            (MessageDraft { tag: Some("a|b"), ..draft() }, |e| matches!(e, E::Tag(_))),
+            (MessageDraft { keys: vec!["ok", " "], ..draft() }, |e| matches!(e, E::Key(_))),
+            (MessageDraft { lite_topic: Some("a b"), ..draft() }, |e| matches!(e, E::LiteTopic(_))),
+            (MessageDraft { priority: Some(-1), ..draft() }, |e| matches!(e, E::Priority(-1))),
+            (MessageDraft { message_group: Some(&group), ..draft() }, |e| matches!(e, E::MessageGroup(_))),
+            (MessageDraft { recovery_ms: Some(3_600_001), ..draft() }, |e| {
+                matches!(e, E::RecoveryDuration { .. })
+            }),
         ];
         for (draft, is_right) in cases {
             let error = check(draft.clone()).expect_err("must be refused");
@@ -446,13 +456,13 @@ mod tests {
 
     #[test]
     fn the_type_follows_from_what_a_message_carries() {
-        let kind = |d: Draft<'_>| d.kind();
+        let kind = |d: MessageDraft<'_>| d.kind();
         assert_eq!(kind(draft()), MessageType::Normal);
-        assert_eq!(kind(Draft { declared: Some(MessageType::Fifo), ..draft() }), MessageType::Normal);
-        assert_eq!(kind(Draft { message_group: Some("g"), ..draft() }), MessageType::Fifo);
-        assert_eq!(kind(Draft { deliver_at_ms: Some(1), ..draft() }), MessageType::Delay);
+        assert_eq!(kind(MessageDraft { declared: Some(MessageType::Fifo), ..draft() }), MessageType::Normal);
+        assert_eq!(kind(MessageDraft { message_group: Some("g"), ..draft() }), MessageType::Fifo);
+        assert_eq!(kind(MessageDraft { deliver_at_ms: Some(1), ..draft() }), MessageType::Delay);
         assert_eq!(
-            kind(Draft { declared: Some(MessageType::Transaction), ..draft() }),
+            kind(MessageDraft { declared: Some(MessageType::Transaction), ..draft() }),
             MessageType::Transaction
         );
     }
@@ -461,7 +471,7 @@ mod tests {
     fn a_topic_takes_its_types_only_and_says_how_to_mend_it() {
         let topic = Topic::new("orders", 1);
         assert_eq!(check_topic(&draft(), &topic), Ok(MessageType::Normal));
-        let half = Draft { declared: Some(MessageType::Transaction), ..draft() };
+        let half = MessageDraft { declared: Some(MessageType::Transaction), ..draft() };
         let error = check_topic(&half, &topic).expect_err("NORMAL topic");
         assert!(error.to_string().contains("accepts NORMAL") && error.to_string().contains("TRANSACTION"));
         let mixed = TopicChange {
@@ -471,17 +481,17 @@ mod tests {
         };
         let mixed = changed(Some(&topic), &mixed, 1).expect("legal");
         assert_eq!(check_topic(&half, &mixed), Ok(MessageType::Transaction));
-        let ordered_half = Draft { message_group: Some("g"), ..half.clone() };
+        let ordered_half = MessageDraft { message_group: Some("g"), ..half.clone() };
         assert_eq!(check_topic(&ordered_half, &mixed), Ok(MessageType::Transaction));
         let transactions = Topic { types: vec![MessageType::Transaction.into()], ..Topic::new("orders", 1) };
         let error =
             check_topic(&ordered_half, &transactions).expect_err("its order would get lost").to_string();
         assert!(error.contains("TRANSACTION and FIFO"), "{error}");
-        let later = Draft { deliver_at_ms: Some(1), ..draft() };
-        let ordered_later = Draft { message_group: Some("g"), ..later.clone() };
+        let later = MessageDraft { deliver_at_ms: Some(1), ..draft() };
+        let ordered_later = MessageDraft { message_group: Some("g"), ..later.clone() };
         assert_eq!(check_topic(&ordered_later, &mixed), Ok(MessageType::Delay));
         assert_eq!(
-            check_topic(&Draft { deliver_at_ms: Some(1), ..half }, &mixed),
+            check_topic(&MessageDraft { deliver_at_ms: Some(1), ..half }, &mixed),
             Ok(MessageType::Transaction)
         );
         let delays = Topic { types: vec![MessageType::Delay.into()], ..Topic::new("orders", 1) };
@@ -493,9 +503,9 @@ mod tests {
     #[test]
     fn a_message_with_a_priority_needs_a_topic_that_takes_priorities() {
         let with = |kind: MessageType| Topic { types: vec![kind.into()], ..Topic::new("orders", 4) };
-        let urgent = Draft { priority: Some(9), ..draft() };
-        let delayed = Draft { deliver_at_ms: Some(1), ..urgent.clone() };
-        let half = Draft { declared: Some(MessageType::Transaction), ..urgent.clone() };
+        let urgent = MessageDraft { priority: Some(9), ..draft() };
+        let delayed = MessageDraft { deliver_at_ms: Some(1), ..urgent.clone() };
+        let half = MessageDraft { declared: Some(MessageType::Transaction), ..urgent.clone() };
         let priorities = with(MessageType::Priority);
         assert_eq!(check_topic(&urgent, &priorities), Ok(MessageType::Priority));
         assert_eq!(check_topic(&delayed, &priorities), Ok(MessageType::Priority));
@@ -503,7 +513,7 @@ mod tests {
         for (draft, topic) in [
             (&urgent, with(MessageType::Normal)),
             (&half, with(MessageType::Transaction)),
-            (&Draft { message_group: Some("g"), ..urgent.clone() }, priorities.clone()),
+            (&MessageDraft { message_group: Some("g"), ..urgent.clone() }, priorities.clone()),
             (&draft(), priorities),
         ] {
             let refused = check_topic(draft, &topic).expect_err("must be refused");
@@ -532,15 +542,15 @@ mod tests {
     #[test]
     fn a_parent_of_lite_topics_takes_their_messages_only() {
         let parent = Topic { types: vec![MessageType::Lite.into()], ..Topic::new("sessions", 1) };
-        let lite = Draft { lite_topic: Some("a"), ..draft() };
+        let lite = MessageDraft { lite_topic: Some("a"), ..draft() };
         assert_eq!(check_topic(&lite, &parent), Ok(MessageType::Lite));
         for (draft, topic) in [
             (&draft(), &parent),
             (&lite, &Topic::new("orders", 1)),
-            (&Draft { priority: Some(1), ..lite.clone() }, &parent),
-            (&Draft { message_group: Some("g"), ..lite.clone() }, &parent),
-            (&Draft { deliver_at_ms: Some(5), ..lite.clone() }, &parent),
-            (&Draft { declared: Some(MessageType::Transaction), ..lite.clone() }, &parent),
+            (&MessageDraft { priority: Some(1), ..lite.clone() }, &parent),
+            (&MessageDraft { message_group: Some("g"), ..lite.clone() }, &parent),
+            (&MessageDraft { deliver_at_ms: Some(5), ..lite.clone() }, &parent),
+            (&MessageDraft { declared: Some(MessageType::Transaction), ..lite.clone() }, &parent),
         ] {
             assert!(matches!(check_topic(draft, topic), Err(PublishError::TypeConflict(_))), "{draft:?}");
         }

@@ -1,10 +1,10 @@
 //! How many members of a broker group hold a record before it counts as stored.
 
-use crate::flush::Flush;
+use crate::flush::FlushRequirement;
 
 /// What an acknowledgement waits for, beside the master's own storage. Ordered from the weakest to the strongest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Replicas {
+pub enum ReplicaRequirement {
     /// The master alone: what the slaves do not have yet is lost when it is.
     Master,
     /// A majority of the in-sync set: survives the loss of a minority of it.
@@ -14,7 +14,7 @@ pub enum Replicas {
     All,
 }
 
-impl Replicas {
+impl ReplicaRequirement {
     /// Reads `all`, `quorum` or `master`, in any case; RocketMQ's `SYNC_MASTER` and `ASYNC_MASTER` are understood too.
     ///
     /// # Errors
@@ -31,16 +31,16 @@ impl Replicas {
 
 /// What an acknowledgement waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Durability {
+pub struct AckDurability {
     /// On each member that counts.
-    pub flush: Flush,
+    pub flush: FlushRequirement,
     /// Which members count.
-    pub replicas: Replicas,
+    pub replicas: ReplicaRequirement,
 }
 
-impl From<Flush> for Durability {
-    fn from(flush: Flush) -> Self {
-        Self { flush, replicas: Replicas::default() }
+impl From<FlushRequirement> for AckDurability {
+    fn from(flush: FlushRequirement) -> Self {
+        Self { flush, replicas: ReplicaRequirement::default() }
     }
 }
 
@@ -50,12 +50,17 @@ mod tests {
 
     #[test]
     fn words_and_their_order() {
-        for (word, replicas) in
-            [("all", Replicas::All), ("Quorum", Replicas::Quorum), ("ASYNC_MASTER", Replicas::Master)]
-        {
-            assert_eq!(Replicas::parse(word), Ok(replicas));
+        for (word, replicas) in [
+            ("all", ReplicaRequirement::All),
+            ("Quorum", ReplicaRequirement::Quorum),
+            ("ASYNC_MASTER", ReplicaRequirement::Master),
+        ] {
+            assert_eq!(ReplicaRequirement::parse(word), Ok(replicas));
         }
-        assert!(Replicas::parse("two").is_err_and(|text| text.contains("two")));
-        assert!(Replicas::Master < Replicas::Quorum && Replicas::Quorum < Replicas::All);
+        assert!(ReplicaRequirement::parse("two").is_err_and(|text| text.contains("two")));
+        assert!(
+            ReplicaRequirement::Master < ReplicaRequirement::Quorum
+                && ReplicaRequirement::Quorum < ReplicaRequirement::All
+        );
     }
 }

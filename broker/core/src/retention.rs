@@ -3,7 +3,7 @@
 //! Functions of what the disk and the log look like: [`plan`] for segments, [`is_worth_a_trim`] for the messages of a topic
 //! with a time of its own.
 
-use crate::dedup::Dedup;
+use crate::dedup::DedupPolicy;
 use crate::topic::{MessageType, Topic};
 
 /// How long and how much is kept.
@@ -101,7 +101,7 @@ pub fn due_ms(since_ms: i64, holding: impl Iterator<Item = i64>) -> i64 {
 pub fn hold_ms(topic: &Topic, is_live: bool, time_ms: i64) -> i64 {
     let keeps = is_live || topic.accepts(MessageType::Transaction);
     let keep_ms = if keeps { topic.retention_ms().unwrap_or(time_ms) } else { 0 };
-    keep_ms.max(Dedup::of(topic).map_or(0, |dedup| dedup.window_ms))
+    keep_ms.max(DedupPolicy::of(topic).map_or(0, |dedup| dedup.window_ms))
 }
 
 /// Whether `expired` messages of a queue that are older than their topic keeps them go now. A trim costs a record and a sync,

@@ -2,7 +2,7 @@
 
 use kerolox_model::units::Span;
 
-use crate::publish::{Draft, PublishError};
+use crate::publish::{MessageDraft, PublishError};
 use crate::topic::Topic;
 
 /// Attribute of a topic: how far ahead a delivery time may lie, as in `24h`. Where the broker's setting of this name is lower, that
@@ -54,7 +54,7 @@ pub struct DelayPolicy {
 /// [`PublishError::DeliveryTime`] when it is too far ahead or the level is none, [`PublishError::TypeConflict`] when the
 /// message carries both a time and a level.
 pub fn delivery_time(
-    draft: &Draft<'_>,
+    draft: &MessageDraft<'_>,
     policy: &DelayPolicy,
     now_ms: i64,
 ) -> Result<Option<i64>, PublishError> {
@@ -151,7 +151,11 @@ mod tests {
     fn time(at_ms: Option<i64>, level: Option<&str>) -> Result<Option<i64>, PublishError> {
         let policy = DelayPolicy { max_ms: 86_400_000, levels_ms: CLASSIC_LEVELS_MS.to_vec() };
         let properties = level.map(|level| (DELAY_LEVEL, level)).into_iter().collect();
-        delivery_time(&Draft { deliver_at_ms: at_ms, properties, ..Draft::default() }, &policy, NOW)
+        delivery_time(
+            &MessageDraft { deliver_at_ms: at_ms, properties, ..MessageDraft::default() },
+            &policy,
+            NOW,
+        )
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub fn finished_by_all(groups: impl IntoIterator<Item = (bool, u64)>) -> Option<
 /// A queue has a mark: where it ended when somebody looked last. A slot that got no message since then may leave the queue
 /// once everything before the mark is finished.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct Moving {
+pub struct MovingSlots {
     /// Slots by the number of queues that says where they are; without overlaps.
     #[prost(message, repeated, tag = "1")]
     staying: Vec<Staying>,
@@ -60,12 +60,12 @@ pub struct Moving {
 struct Staying {
     #[prost(uint32, tag = "1")]
     write_queues: u32,
-    /// A bit for each slot, as in [`Moving::touched`].
+    /// A bit for each slot, as in [`MovingSlots::touched`].
     #[prost(bytes = "vec", tag = "2")]
     slots: Vec<u8>,
 }
 
-impl Moving {
+impl MovingSlots {
     /// The slots that have to move when the number of queues changes; `present` are those that had to before. `ends` tells the
     /// offset that the next message of a queue gets, or `None` if nothing in it will ever be consumed: slots move from such a
     /// queue at once.
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_slot_stays_until_what_it_has_is_finished() {
-        let mut moving = Moving::resized(None, 2, 3, &all_at(10)).expect("slots move");
+        let mut moving = MovingSlots::resized(None, 2, 3, &all_at(10)).expect("slots move");
         // Slot 2 belongs to queue 0 of 2 and to queue 2 of 3; slot 1 to queue 1 both times.
         assert_eq!((moving.queue(2), moving.queue(1)), (Some(0), None));
         assert!(!moving.finished(0, 9, &all_at(12)));
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_slot_with_new_messages_waits_for_those() {
-        let mut moving = Moving::resized(None, 2, 3, &all_at(10)).expect("slots move");
+        let mut moving = MovingSlots::resized(None, 2, 3, &all_at(10)).expect("slots move");
         assert!(moving.touch(2));
         assert!(!moving.touch(2) && !moving.touch(1));
         assert!(moving.finished(0, 10, &all_at(14)));
@@ -210,19 +210,20 @@ mod tests {
 
     #[test]
     fn slots_of_empty_queues_move_at_once() {
-        assert_eq!(Moving::resized(None, 2, 3, &|_| None), None);
-        let moving = Moving::resized(None, 2, 3, &|queue| (queue == 1).then_some(4)).expect("slots move");
+        assert_eq!(MovingSlots::resized(None, 2, 3, &|_| None), None);
+        let moving =
+            MovingSlots::resized(None, 2, 3, &|queue| (queue == 1).then_some(4)).expect("slots move");
         assert_eq!((moving.queue(2), moving.queue(3)), (None, Some(1)));
     }
 
     #[test]
     fn a_number_that_changes_again_moves_each_slot_from_where_it_is() {
-        let moving = Moving::resized(None, 2, 3, &all_at(10)).expect("slots move");
+        let moving = MovingSlots::resized(None, 2, 3, &all_at(10)).expect("slots move");
         // Slot 5 stays in queue 1 of 2, which is where it belongs with 4 queues, too. Slot 2 does not, and slot 7 of 3 stays
         // in queue 1.
-        let again = Moving::resized(Some(&moving), 3, 4, &all_at(10)).expect("slots move");
+        let again = MovingSlots::resized(Some(&moving), 3, 4, &all_at(10)).expect("slots move");
         assert_eq!([5, 2, 7].map(|slot| again.queue(slot)), [None, Some(0), Some(1)]);
-        assert_eq!(Moving::resized(Some(&moving), 3, 2, &all_at(10)), None);
+        assert_eq!(MovingSlots::resized(Some(&moving), 3, 2, &all_at(10)), None);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use kerolox_model::units::Span;
 use prost::Message;
 
-use crate::flush::Flush;
-use crate::replicas::Replicas;
+use crate::flush::FlushRequirement;
+use crate::replicas::ReplicaRequirement;
 
 /// What a message is, numbered as `apache.rocketmq.v2.MessageType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
@@ -133,13 +133,13 @@ impl Topic {
     }
 
     /// When its messages count as stored, if the topic says so.
-    pub fn flush(&self) -> Option<Flush> {
-        self.attributes.get(FLUSH_ATTRIBUTE).and_then(|word| Flush::parse(word).ok())
+    pub fn flush(&self) -> Option<FlushRequirement> {
+        self.attributes.get(FLUSH_ATTRIBUTE).and_then(|word| FlushRequirement::parse(word).ok())
     }
 
     /// How many members hold a message of this topic before it is acknowledged, if it differs from the broker's choice.
-    pub fn replicas(&self) -> Option<Replicas> {
-        self.attributes.get(REPLICAS_ATTRIBUTE).and_then(|word| Replicas::parse(word).ok())
+    pub fn replicas(&self) -> Option<ReplicaRequirement> {
+        self.attributes.get(REPLICAS_ATTRIBUTE).and_then(|word| ReplicaRequirement::parse(word).ok())
     }
 
     /// How long its messages are kept, in milliseconds, if the topic says so.

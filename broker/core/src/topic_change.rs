@@ -5,9 +5,9 @@ use kerolox_model::names::{NameError, validate_topic};
 
 use crate::attributes::{self, AttributeChange, known};
 use crate::dedup;
-use crate::flush::Flush;
+use crate::flush::FlushRequirement;
 use crate::lite;
-use crate::replicas::Replicas;
+use crate::replicas::ReplicaRequirement;
 use crate::schedule;
 use crate::topic::{
     AUTO_CREATED_ATTRIBUTE, FLUSH_ATTRIBUTE, MESSAGE_TYPE_ATTRIBUTE, MessageType, PERM_READ, PERM_WRITE,
@@ -108,8 +108,8 @@ pub fn changed(
         match change {
             AttributeChange::Set(key, value) => match key.as_str() {
                 MESSAGE_TYPE_ATTRIBUTE => topic.types = types_of(value)?,
-                FLUSH_ATTRIBUTE => drop(Flush::parse(value).map_err(TopicError::Attribute)?),
-                REPLICAS_ATTRIBUTE => drop(Replicas::parse(value).map_err(TopicError::Attribute)?),
+                FLUSH_ATTRIBUTE => drop(FlushRequirement::parse(value).map_err(TopicError::Attribute)?),
+                REPLICAS_ATTRIBUTE => drop(ReplicaRequirement::parse(value).map_err(TopicError::Attribute)?),
                 topic_limits::BODY_ATTRIBUTE | topic_limits::PROPERTIES_ATTRIBUTE => {
                     topic_limits::check(key, value).map_err(TopicError::Attribute)?;
                 }
@@ -218,12 +218,12 @@ mod tests {
     fn a_topic_may_have_its_own_flush_mode() {
         let set = |word: &str| TopicChange { attributes: vec![format!("+flush={word}")], ..change("t") };
         let topic = changed(None, &set("async"), 4).expect("legal");
-        assert_eq!(topic.flush(), Some(Flush::Async));
+        assert_eq!(topic.flush(), Some(FlushRequirement::Async));
         let unset = TopicChange { attributes: vec!["-flush".into()], ..change("t") };
         assert_eq!(changed(Some(&topic), &unset, 4).expect("legal").flush(), None);
         let own = TopicChange { attributes: vec!["+replicas=master".into()], ..change("t") };
         let topic = changed(Some(&topic), &own, 4).expect("legal");
-        assert_eq!(topic.replicas(), Some(Replicas::Master));
+        assert_eq!(topic.replicas(), Some(ReplicaRequirement::Master));
         let bad = TopicChange { attributes: vec!["+replicas=two".into()], ..change("t") };
         assert!(changed(Some(&topic), &bad, 4).is_err());
         assert!(matches!(changed(None, &set("never"), 4), Err(TopicError::Attribute(_))));

@@ -1,6 +1,6 @@
 //! Settings of the commit log.
 
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_runtime::config::{ByteSize, Span, one_of};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -55,10 +55,10 @@ impl Default for LogConfig {
 
 impl LogConfig {
     /// The flush mode, as the core wants it.
-    pub fn flush(&self) -> Flush {
+    pub fn flush(&self) -> FlushRequirement {
         match self.flush {
-            FlushMode::Sync => Flush::Sync,
-            FlushMode::Async => Flush::Async,
+            FlushMode::Sync => FlushRequirement::Sync,
+            FlushMode::Async => FlushRequirement::Async,
         }
     }
 }

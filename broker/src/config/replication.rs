@@ -1,6 +1,6 @@
 //! Settings of replication within the broker group.
 
-use kerolox_core::replicas::Replicas;
+use kerolox_core::replicas::ReplicaRequirement;
 use kerolox_replication::ReplicationPolicy;
 use kerolox_runtime::config::{Span, one_of};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -68,11 +68,11 @@ impl Default for ReplicationConfig {
 
 impl ReplicationConfig {
     /// How many members hold a record before it is acknowledged, as the core wants it.
-    pub fn replicas(&self) -> Replicas {
+    pub fn replicas(&self) -> ReplicaRequirement {
         match self.acks {
-            ReplicaChoice::All => Replicas::All,
-            ReplicaChoice::Quorum => Replicas::Quorum,
-            ReplicaChoice::Master => Replicas::Master,
+            ReplicaChoice::All => ReplicaRequirement::All,
+            ReplicaChoice::Quorum => ReplicaRequirement::Quorum,
+            ReplicaChoice::Master => ReplicaRequirement::Master,
         }
     }
 

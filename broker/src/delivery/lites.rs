@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kerolox_core::group::{Group, Start};
+use kerolox_core::group::{Group, StartPosition};
 use kerolox_core::topic::Topic;
 use kerolox_gateway::refusal::Refusal;
 use kerolox_runtime::process::now_ms;
@@ -109,7 +109,7 @@ impl Deliveries {
         group: &Group,
         topic: &Topic,
         queue: u32,
-        start: Start,
+        start: StartPosition,
     ) -> Result<Option<Arc<TopicSubscription>>, Refusal> {
         let found = self.lites.find(topic.id, queue, group.id);
         let subscription = found.unwrap_or_else(|| {

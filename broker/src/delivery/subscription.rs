@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kerolox_core::acks::Acks;
+use kerolox_core::acks::QueueAcks;
 use kerolox_core::delivery::{
     DeliveredMessage, DeliveryEngine, DeliveryHandle, DeliveryPolicy, FilterId, FilterResult, HandleError,
     LeaseId, OrderingKey, ReceiveRequest,
 };
 use kerolox_core::filter::Filter;
-use kerolox_core::group::{Group, Start};
+use kerolox_core::group::{Group, StartPosition};
 use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::topic::Topic;
 use kerolox_runtime::process::now_ms;
@@ -146,7 +146,7 @@ impl TopicSubscription {
         &self,
         topic: &Topic,
         group: &Group,
-        start: Start,
+        start: StartPosition,
         store: &Store,
     ) -> Result<bool, StoreError> {
         let Some((queue, _)) = self.lite else { return Ok(false) };
@@ -301,7 +301,7 @@ pub(super) fn add_queue(
     engine: &mut DeliveryEngine,
     (topic_id, queue): (u32, u32),
     group_id: u32,
-    start: Start,
+    start: StartPosition,
     store: &Store,
 ) -> Result<bool, StoreError> {
     let index = store.state();
@@ -311,16 +311,16 @@ pub(super) fn add_queue(
             engine.add_queue(queue, acks, QueueOffset::new(bounds.next));
             return Ok(false);
         }
-        (None, Start::Earliest) => {
+        (None, StartPosition::Earliest) => {
             engine.add_queue(
                 queue,
-                Acks::starting_at(QueueOffset::new(bounds.min)),
+                QueueAcks::starting_at(QueueOffset::new(bounds.min)),
                 QueueOffset::new(bounds.next),
             );
             return Ok(false);
         }
-        (None, Start::Latest) => bounds.next,
-        (None, Start::At(time_ms)) => index.offset_at(topic_id, queue, time_ms)?,
+        (None, StartPosition::Latest) => bounds.next,
+        (None, StartPosition::At(time_ms)) => index.offset_at(topic_id, queue, time_ms)?,
     };
     engine.begin_queue(queue, QueueOffset::new(start), QueueOffset::new(bounds.next));
     Ok(true)

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use kerolox_core::group::Group;
 use kerolox_core::group_change::GroupChange;
-use kerolox_core::record::{DeleteGroup, DeleteTopic, DropLites, MetaChange, MetaRecord, Record, Withhold};
+use kerolox_core::record::{
+    DeleteGroup, DeleteTopic, DropLites, MetaChange, MetaRecord, Record, WithholdChange,
+};
 use kerolox_core::topic::{PERM_READ, PERM_WRITE, Topic};
 use kerolox_core::topic_change::TopicChange;
 use kerolox_store::{ApplyOutcome, ProposeError};
@@ -145,7 +147,7 @@ impl BrokerMetadata {
             )));
         }
         if self.log.store().state().topics.withheld() != perm {
-            self.propose(MetaChange::Withhold(Withhold { perm })).await?;
+            self.propose(MetaChange::Withhold(WithholdChange { perm })).await?;
         }
         Ok(())
     }

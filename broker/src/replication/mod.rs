@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use kerolox_client::admin::controller::ControllerClient;
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_proto::kerolox::GroupState;
 use kerolox_replication::{DutyOrder, GroupMember, MemberId, MemberRecord, MemberRole, MemberSettings};
 use kerolox_runtime::reminder::Reminder;
@@ -72,7 +72,7 @@ pub(crate) struct Group {
     pub(crate) port: u32,
     pub(crate) replication_address: String,
     pub(crate) config: ReplicationConfig,
-    pub(crate) flush: Flush,
+    pub(crate) flush: FlushRequirement,
     pub(crate) controller: ControllerClient,
     /// What decides.
     member: Mutex<GroupMember>,
@@ -137,7 +137,7 @@ pub(crate) struct Identity {
 impl Group {
     pub(crate) fn new(
         identity: Identity,
-        (config, flush): (ReplicationConfig, Flush),
+        (config, flush): (ReplicationConfig, FlushRequirement),
         controller: ControllerClient,
         (file, record): (MemberFile, MemberRecord),
     ) -> Self {

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_proto::kerolox::{DescribeReplicationResponse, SlaveView};
 use kerolox_replication::{MemberId, MemberRole};
 use tokio::sync::oneshot;
@@ -72,10 +72,10 @@ fn described_leadership(
 }
 
 /// What an acknowledgement means, for people.
-fn promise(acks: ReplicaChoice, flush: Flush, in_sync: usize, min_in_sync: usize) -> String {
+fn promise(acks: ReplicaChoice, flush: FlushRequirement, in_sync: usize, min_in_sync: usize) -> String {
     let here = match flush {
-        Flush::Sync => "on the disk",
-        Flush::Async => "in the page cache (a power cut may take the last moments)",
+        FlushRequirement::Sync => "on the disk",
+        FlushRequirement::Async => "in the page cache (a power cut may take the last moments)",
     };
     let members = match (acks, in_sync) {
         (_, 1) => format!("{here} of this broker, the only member in sync"),
@@ -143,13 +143,18 @@ mod tests {
 
     #[test]
     fn the_promise_is_one_plain_sentence() {
-        let all = promise(ReplicaChoice::All, Flush::Sync, 3, 2);
+        let all = promise(ReplicaChoice::All, FlushRequirement::Sync, 3, 2);
         assert_eq!(
             all,
             "An acknowledged message is on the disk of the master and on the disks of all 2 slaves in sync; with fewer than 2 in sync, sends are refused."
         );
-        assert!(promise(ReplicaChoice::Quorum, Flush::Sync, 5, 1).contains("of 2 of its 4 slaves"));
-        assert!(promise(ReplicaChoice::Master, Flush::Async, 2, 1).contains("is lost when the master is"));
-        assert!(promise(ReplicaChoice::All, Flush::Sync, 1, 1).contains("only member in sync"));
+        assert!(
+            promise(ReplicaChoice::Quorum, FlushRequirement::Sync, 5, 1).contains("of 2 of its 4 slaves")
+        );
+        assert!(
+            promise(ReplicaChoice::Master, FlushRequirement::Async, 2, 1)
+                .contains("is lost when the master is")
+        );
+        assert!(promise(ReplicaChoice::All, FlushRequirement::Sync, 1, 1).contains("only member in sync"));
     }
 }

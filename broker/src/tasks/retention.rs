@@ -270,7 +270,7 @@ mod tests {
         fn propose(&self, record: &Record) {
             let (sender, answer) = std::sync::mpsc::channel();
             let done = move |applied| drop(sender.send(applied));
-            self.task.store.propose(record, kerolox_core::flush::Flush::Sync, Box::new(done));
+            self.task.store.propose(record, kerolox_core::flush::FlushRequirement::Sync, Box::new(done));
             answer.recv().expect("answered").expect("stored");
         }
 

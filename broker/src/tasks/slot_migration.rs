@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kerolox_core::record::{Finished, MovingTopic, ProgressItem, ProgressRecord, Record};
+use kerolox_core::record::{FinishedRecord, MovingTopic, ProgressItem, ProgressRecord, Record};
 use kerolox_core::slots;
 use kerolox_store::{Store, StoreError};
 
@@ -37,7 +37,7 @@ pub(crate) async fn run(log: LogClient) {
 }
 
 /// The queues of a topic in which everything is finished that message groups wait for.
-fn finished_in(store: &Store, topic: &MovingTopic) -> Result<Vec<Finished>, StoreError> {
+fn finished_in(store: &Store, topic: &MovingTopic) -> Result<Vec<FinishedRecord>, StoreError> {
     let index = store.state();
     let topic_id = topic.topic_id;
     let mut groups = Vec::new();
@@ -57,7 +57,7 @@ fn finished_in(store: &Store, topic: &MovingTopic) -> Result<Vec<Finished>, Stor
         let first = index.queues.bounds(topic_id, queue).min;
         let floor = slots::finished_by_all(floors).unwrap_or(0).max(first);
         if floor >= mark {
-            finished.push(Finished { topic_id, queue, floor });
+            finished.push(FinishedRecord { topic_id, queue, floor });
         }
     }
     Ok(finished)

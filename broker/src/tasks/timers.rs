@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kerolox_core::record::{Fired, ProgressItem, ProgressRecord, Record};
+use kerolox_core::record::{FiredRecord, ProgressItem, ProgressRecord, Record};
 use kerolox_core::timer::TimerPace;
 use kerolox_store::{GuardedClock, StoreError};
 
@@ -58,7 +58,7 @@ impl Timers {
             let Some((position, last)) = page.last() else { break };
             let passed = (last.due_ms, *position);
             let messages = page.len();
-            let fired = Fired { held: page.into_iter().map(|(position, _)| position).collect() };
+            let fired = FiredRecord { held: page.into_iter().map(|(position, _)| position).collect() };
             let record = Record::Progress(ProgressRecord::new([ProgressItem::Fired(fired)]));
             if let Err(error) = self.log.propose(&record).await {
                 tracing::warn!(%error, "scheduled messages are due and cannot be delivered; trying again");

@@ -11,7 +11,7 @@ mod tests;
 use bytes::Bytes;
 use kerolox_core::filter::Filter;
 use kerolox_core::lookup;
-use kerolox_core::record::{Hold, MessageHeader, MessageRecord};
+use kerolox_core::record::{MessageHeader, MessageHold, MessageRecord};
 use kerolox_core::slots;
 use kerolox_core::topic::{MessageType, Topic};
 use kerolox_proto::v2::{Digest, DigestType, Encoding, FilterExpression, FilterType};
@@ -32,7 +32,7 @@ pub(crate) struct Placement<'a> {
     pub(crate) topic: &'a Topic,
     pub(crate) queue: u32,
     pub(crate) kind: MessageType,
-    pub(crate) hold: Hold,
+    pub(crate) hold: MessageHold,
     /// See [`MessageHeader::hold_ms`].
     pub(crate) hold_ms: i64,
     /// See [`MessageHeader::deliver_at_ms`]; `None` also for what is delivered at once.
@@ -65,14 +65,14 @@ pub(crate) fn record(sent: &Sent<'_>, placement: &Placement<'_>) -> MessageRecor
         tag_hash: sent.draft.tag.map_or(0, |tag| crc32c::crc32c(tag.as_bytes())),
         message_id: sent.draft.message_id.to_owned(),
         producer: match placement.hold {
-            Hold::Half => placement.producer.to_owned(),
+            MessageHold::Half => placement.producer.to_owned(),
             _ => String::new(),
         },
         carried: None,
         lookups: lookups(sent.draft.message_id, sent.draft.keys.iter().copied(), placement.topic.id),
         dead: None,
         deliver_at_ms: match placement.hold {
-            Hold::Half => placement.deliver_at_ms.unwrap_or(0),
+            MessageHold::Half => placement.deliver_at_ms.unwrap_or(0),
             _ => 0,
         },
         dedup_high: None,

@@ -1,7 +1,7 @@
 //! Messages as producers send them: understood by one scan over their bytes, which are kept as they are.
 
 use bytes::Bytes;
-use kerolox_core::publish::Draft;
+use kerolox_core::publish::MessageDraft;
 use kerolox_core::topic::MessageType;
 use kerolox_proto::v2::{self, Encoding};
 use prost::Message as _;
@@ -16,7 +16,7 @@ pub(crate) struct Sent<'a> {
     /// Namespace and name of the topic, if it is there.
     pub(crate) topic: Option<(&'a str, &'a str)>,
     /// What the checks look at; without the topic, which has another name where it is stored.
-    pub(crate) draft: Draft<'a>,
+    pub(crate) draft: MessageDraft<'a>,
     /// Queue that the producer wants; 0 also when it does not care.
     pub(crate) queue_id: i32,
     pub(super) body: &'a [u8],

@@ -1,7 +1,7 @@
 //! Messages that are handed on byte for byte against the same messages decoded, changed and encoded again.
 
 use bytes::Bytes;
-use kerolox_core::record::{Hold, MessageRecord};
+use kerolox_core::record::{MessageHold, MessageRecord};
 use kerolox_core::topic::{MessageType, Topic};
 use kerolox_proto::v2::{self, DigestType, Encoding, SystemProperties};
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ pub(super) fn placed<R>(kind: MessageType, queue: u32, with: impl FnOnce(&Placem
         topic: &topic,
         queue,
         kind,
-        hold: Hold::None,
+        hold: MessageHold::None,
         deliver_at_ms: None,
         hold_ms: 0,
         producer: "p",

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use kerolox_core::clock::{ClockAlarm, ClockGuard, ClockPolicy, Look};
+use kerolox_core::clock::{ClockAlarm, ClockGuard, ClockPolicy, ClockReading};
 use kerolox_log::sabotage;
 
 use crate::gate::mono_ms;
@@ -58,7 +58,7 @@ impl GuardedClock {
         look.now_ms
     }
 
-    fn look(&self) -> Look {
+    fn look(&self) -> ClockReading {
         let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
         // Inside the lock, so that nobody shows the guard an older time after a newer one.
         guard.look((self.wall)(), (self.monotonic)())

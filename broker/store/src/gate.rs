@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use kerolox_core::replicas::Replicas;
+use kerolox_core::replicas::ReplicaRequirement;
 use kerolox_log::sabotage;
 use kerolox_replication::{ClockReading, CommitStatus};
 
@@ -47,8 +47,8 @@ impl Gate {
     }
 
     /// Whether records that end at `end` and ask for this may be applied.
-    pub(crate) fn lets_through(&self, replicas: Replicas, end: u64) -> bool {
-        let is_asked_for_lease = replicas == Replicas::Master && !self.is_shut();
+    pub(crate) fn lets_through(&self, replicas: ReplicaRequirement, end: u64) -> bool {
+        let is_asked_for_lease = replicas == ReplicaRequirement::Master && !self.is_shut();
         lets_through(&self.status(), replicas, end, is_asked_for_lease.then(clock_reading))
     }
 
@@ -74,14 +74,19 @@ impl Gate {
 
 /// Whether a leader with this status may apply, and so answer, records that end at `end` and ask for so many members; its own log is
 /// durable up to there. `now` is the time, for a leader that has not stepped down.
-pub fn lets_through(status: &CommitStatus, replicas: Replicas, end: u64, now: Option<ClockReading>) -> bool {
+pub fn lets_through(
+    status: &CommitStatus,
+    replicas: ReplicaRequirement,
+    end: u64,
+    now: Option<ClockReading>,
+) -> bool {
     if sabotage::is("ack-before-slaves") {
         return true;
     }
     match replicas {
-        Replicas::Master => status.all >= end || now.is_some_and(|now| status.holds_lease(now)),
-        Replicas::Quorum => status.high_watermark >= end,
-        Replicas::All => status.all >= end,
+        ReplicaRequirement::Master => status.all >= end || now.is_some_and(|now| status.holds_lease(now)),
+        ReplicaRequirement::Quorum => status.high_watermark >= end,
+        ReplicaRequirement::All => status.all >= end,
     }
 }
 

@@ -1,8 +1,8 @@
 //! Finding stored messages again: by id, by key, by time.
 
-use kerolox_core::record::{Carried, Hold, MessageHeader, MessageRecord};
+use kerolox_core::record::{CarriedOrigin, MessageHeader, MessageHold, MessageRecord};
 use kerolox_core::timer::{ScheduledMessage, TimerPhase};
-use kerolox_core::transaction::{HalfMessage, Phase};
+use kerolox_core::transaction::{HalfMessage, TransactionPhase};
 use kerolox_log::Frame;
 
 use crate::error::StoreError;
@@ -175,8 +175,10 @@ impl StateMachine {
             return Ok(is_this.then(|| MessageStanding::Half(Box::new(half))));
         }
         let place = match header.carried {
-            Some(Carried { offset, .. }) => offset.map(|offset| (header.queue, offset)),
-            None if header.hold() == Hold::None => self.place_of(header, frame.position, frame.store_ms)?,
+            Some(CarriedOrigin { offset, .. }) => offset.map(|offset| (header.queue, offset)),
+            None if header.hold() == MessageHold::None => {
+                self.place_of(header, frame.position, frame.store_ms)?
+            }
             None => None,
         };
         let Some((queue, offset)) = place else { return Ok(Some(MessageStanding::Gone)) };
@@ -257,7 +259,9 @@ impl MessageStanding {
     pub fn place(&self) -> Option<(u32, u64)> {
         match self {
             Self::Visible { queue, offset } => Some((*queue, *offset)),
-            Self::Half(half) => (half.phase == Phase::Committed).then_some((half.queue, half.offset)),
+            Self::Half(half) => {
+                (half.phase == TransactionPhase::Committed).then_some((half.queue, half.offset))
+            }
             Self::Timer(timer) => {
                 (timer.phase == TimerPhase::Delivered).then_some((timer.queue, timer.offset))
             }
@@ -272,11 +276,11 @@ impl MessageStanding {
             Self::Gone => "gone",
             Self::Timer(timer) => timer.phase.word(),
             Self::Half(half) => match half.phase {
-                Phase::Prepared => "prepared",
-                Phase::Committed => "committed",
-                Phase::RolledBack => "rolled-back",
-                Phase::Parked => "parked",
-                Phase::Scheduled => "scheduled",
+                TransactionPhase::Prepared => "prepared",
+                TransactionPhase::Committed => "committed",
+                TransactionPhase::RolledBack => "rolled-back",
+                TransactionPhase::Parked => "parked",
+                TransactionPhase::Scheduled => "scheduled",
             },
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
-use kerolox_core::record::{EpochRecord, Kind, Record};
+use kerolox_core::record::{EpochRecord, Record, RecordKind};
 use kerolox_log::{Log, NewFrame};
 use kerolox_replication::CommitStatus;
 
@@ -154,7 +154,7 @@ impl Store {
     fn open_reign(&self, log: &mut Log, epoch: u32) -> Result<(), StoreError> {
         let record = Record::Epoch(EpochRecord { epoch, broker: self.broker.clone() });
         let store_ms = self.shared.now_ms().max(self.shared.read_state().store_ms());
-        let frame = NewFrame { kind: Kind::Epoch as u8, body: record.encode().into() };
+        let frame = NewFrame { kind: RecordKind::Epoch as u8, body: record.encode().into() };
         log.append(&[frame], epoch, store_ms)?;
         log.sync()?;
         Ok(())

@@ -9,8 +9,8 @@
 
 use std::sync::mpsc;
 
-use kerolox_core::flush::Flush;
-use kerolox_core::record::{Carried, Kind, QueueState, Record, SnapshotRecord, TrimRecord};
+use kerolox_core::flush::FlushRequirement;
+use kerolox_core::record::{CarriedOrigin, QueueState, Record, RecordKind, SnapshotRecord, TrimRecord};
 use kerolox_log::fs::Folder;
 use kerolox_log::{LogError, sabotage};
 
@@ -84,7 +84,7 @@ impl Store {
         let needed = self.state().to_carry(point.before)?;
         let carried = self.carry(&needed)?;
         let record = Record::Trim(TrimRecord { before: point.before, queues: point.queues.clone() });
-        if self.propose_and_wait(&record, Flush::Sync)?.outcome == ApplyOutcome::Hangs {
+        if self.propose_and_wait(&record, FlushRequirement::Sync)?.outcome == ApplyOutcome::Hangs {
             return Err(TrimError::Hangs(point.before));
         }
         if !sabotage::is("trim-before-persist") {
@@ -106,7 +106,7 @@ impl Store {
         let needed = self.state().to_carry_below(&queues)?;
         let carried = self.carry(&needed)?;
         let before = self.state().trimmed();
-        self.propose_and_wait(&Record::Trim(TrimRecord { before, queues }), Flush::Sync)?;
+        self.propose_and_wait(&Record::Trim(TrimRecord { before, queues }), FlushRequirement::Sync)?;
         Ok(carried)
     }
 
@@ -123,7 +123,7 @@ impl Store {
                 Ok(record) => {
                     carried += 1;
                     if let Some(earlier) = last.replace(record) {
-                        self.propose_and_wait(&earlier, Flush::Async)?;
+                        self.propose_and_wait(&earlier, FlushRequirement::Async)?;
                     }
                 }
                 // What cannot be read is lost with or without its segment; keeping that would stop retention for good.
@@ -135,7 +135,7 @@ impl Store {
         }
         // One sync for all of them.
         if let Some(last) = last {
-            self.propose_and_wait(&last, Flush::Sync)?;
+            self.propose_and_wait(&last, FlushRequirement::Sync)?;
         }
         Ok(carried)
     }
@@ -143,12 +143,16 @@ impl Store {
     /// The record that repeats another one.
     fn repeated(&self, carry: &ToCarry) -> Result<Record, StoreError> {
         let (frame, mut message) = self.read_message(carry.location, carry.len)?;
-        message.header.carried = Some(Carried { store_ms: frame.store_ms, ..carry.carried });
+        message.header.carried = Some(CarriedOrigin { store_ms: frame.store_ms, ..carry.carried });
         (message.header.topic_id, message.header.queue) = (carry.topic_id, carry.queue);
         Ok(Record::Message(message))
     }
 
-    fn propose_and_wait(&self, record: &Record, flush: Flush) -> Result<AppliedRecord, ProposeError> {
+    fn propose_and_wait(
+        &self,
+        record: &Record,
+        flush: FlushRequirement,
+    ) -> Result<AppliedRecord, ProposeError> {
         let (sender, answer) = mpsc::channel();
         // The receiver waits below, so sending cannot fail.
         self.propose(record, flush, Box::new(move |applied| drop(sender.send(applied))));
@@ -176,7 +180,7 @@ pub(crate) fn apply_start(shared: &Shared) -> Result<u64, StoreError> {
 fn begins_with_damage(shared: &Shared, start: u64) -> Result<bool, StoreError> {
     for frame in shared.reader.scan(start) {
         match frame {
-            Ok(frame) if frame.kind == Kind::Snapshot as u8 => {}
+            Ok(frame) if frame.kind == RecordKind::Snapshot as u8 => {}
             Ok(_) => return Ok(false),
             Err(LogError::Damaged(_)) => return Ok(true),
             Err(error) => return Err(error.into()),
@@ -195,7 +199,7 @@ pub(crate) fn trim_point(shared: &Shared, before: u64, start: u64) -> Result<Opt
             Err(LogError::Damaged(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        if frame.kind != Kind::Snapshot as u8 {
+        if frame.kind != RecordKind::Snapshot as u8 {
             return Ok(None);
         }
         let malformed = |source| StoreError::Record { position: frame.position, source };

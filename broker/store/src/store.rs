@@ -7,9 +7,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kerolox_core::flush::Flush;
-use kerolox_core::record::{Kind, MessageRecord, Record, RecordError};
-use kerolox_core::replicas::Durability;
+use kerolox_core::flush::FlushRequirement;
+use kerolox_core::record::{MessageRecord, Record, RecordError, RecordKind};
+use kerolox_core::replicas::AckDurability;
 use kerolox_log::fs::Folder;
 use kerolox_log::{DamagedRange, Frame, Log, LogError, LogOptions, NewFrame, Reader, sabotage};
 
@@ -33,7 +33,7 @@ pub struct StoreOptions {
     pub log: LogOptions,
     /// Bytes of proposals that may wait for the disk before more are refused.
     pub waiting_bytes_max: usize,
-    /// Longest time that a record which waits for no sync ([`Flush::Async`]) stays without one.
+    /// Longest time that a record which waits for no sync ([`FlushRequirement::Async`]) stays without one.
     pub flush_interval: Duration,
     /// Bytes of the newest messages that are kept in memory for reading.
     pub tail_bytes: usize,
@@ -250,7 +250,7 @@ impl Store {
     ///
     /// Only messages are refused when too much waits for the disk. Everything else is small, and refusing it would hurt
     /// more than it saves: consumers and producers would repeat what they have done already.
-    pub fn propose(&self, record: &Record, durability: impl Into<Durability>, done: Completion) {
+    pub fn propose(&self, record: &Record, durability: impl Into<AckDurability>, done: Completion) {
         let one = |applied: Result<Vec<AppliedRecord>, ProposeError>| {
             done(applied.map(|mut all| all.pop().expect("one for each record")));
         };
@@ -262,7 +262,7 @@ impl Store {
     pub fn propose_batch(
         &self,
         records: &[Record],
-        durability: impl Into<Durability>,
+        durability: impl Into<AckDurability>,
         done: BatchCompletion,
     ) {
         let mut durability = durability.into();
@@ -272,7 +272,7 @@ impl Store {
         let removes = records.iter().any(|record| matches!(record, Record::Meta(_) | Record::Trim(_)))
             && !sabotage::is("meta-without-sync");
         if removes {
-            durability.flush = Flush::Sync;
+            durability.flush = FlushRequirement::Sync;
         }
         if let Some(reason) = self.shared.failure() {
             return done(Err(ProposeError::ReadOnly(reason)));
@@ -465,7 +465,7 @@ pub(crate) fn encode(records: &[Record]) -> (Vec<NewFrame>, usize) {
 fn as_message(frame: Frame) -> Result<(Frame, MessageRecord), StoreError> {
     let position = frame.position;
     let malformed = |source| StoreError::Record { position, source };
-    if frame.kind != Kind::Message as u8 {
+    if frame.kind != RecordKind::Message as u8 {
         return Err(malformed(RecordError::Malformed {
             kind: "message",
             reason: format!("it is of kind {}", frame.kind),

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{PoisonError, RwLock};
 
-use kerolox_core::record::Kind;
+use kerolox_core::record::RecordKind;
 use kerolox_log::Frame;
 
 /// Frames in the order of their positions, the newest ones up to a number of bytes.
@@ -27,7 +27,7 @@ impl Tail {
     /// Adds messages, each behind everything that is there; other records are not read again and left out.
     pub(crate) fn extend(&self, frames: impl IntoIterator<Item = Frame>) {
         let mut tail = self.frames.write().unwrap_or_else(PoisonError::into_inner);
-        for frame in frames.into_iter().filter(|frame| frame.kind == Kind::Message as u8) {
+        for frame in frames.into_iter().filter(|frame| frame.kind == RecordKind::Message as u8) {
             let is_behind = |newest: &Frame| newest.end() <= frame.position;
             assert!(tail.queue.back().is_none_or(is_behind), "messages come in the order of the log");
             tail.bytes += frame.len as usize;
@@ -63,22 +63,22 @@ mod tests {
     use super::*;
     use bytes::Bytes;
 
-    fn frame(position: u64, kind: Kind) -> Frame {
+    fn frame(position: u64, kind: RecordKind) -> Frame {
         Frame { position, len: 64, kind: kind as u8, epoch: 1, store_ms: 0, body: Bytes::new() }
     }
 
     #[test]
     fn the_newest_messages_are_kept_up_to_the_limit() {
         let tail = Tail::new(3 * 64);
-        tail.extend((1..=5).map(|i| frame(i * 64, Kind::Message)));
-        tail.extend([frame(6 * 64, Kind::Progress)]);
+        tail.extend((1..=5).map(|i| frame(i * 64, RecordKind::Message)));
+        tail.extend([frame(6 * 64, RecordKind::Progress)]);
         let kept: Vec<u64> = (1..=7).filter(|i| tail.get(i * 64).is_some()).collect();
         assert_eq!(kept, [3, 4, 5]);
         assert_eq!(tail.get(65), None);
         tail.truncate(4 * 64);
         assert_eq!((tail.get(3 * 64).is_some(), tail.get(4 * 64), tail.get(5 * 64)), (true, None, None));
         let nothing = Tail::new(0);
-        nothing.extend([frame(64, Kind::Message)]);
+        nothing.extend([frame(64, RecordKind::Message)]);
         assert_eq!(nothing.get(64), None);
     }
 }

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kerolox_core::flush::Flush;
-use kerolox_core::record::Kind;
-use kerolox_core::replicas::{Durability, Replicas};
+use kerolox_core::flush::FlushRequirement;
+use kerolox_core::record::RecordKind;
+use kerolox_core::replicas::{AckDurability, ReplicaRequirement};
 use kerolox_log::{Frame, Log, LogError, NewFrame, SyncTask, sabotage};
 
 use crate::error::ProposeError;
@@ -36,7 +36,7 @@ pub(crate) struct Proposal {
     pub(crate) records: Vec<NewFrame>,
     /// Bytes of their bodies.
     pub(crate) bytes: usize,
-    pub(crate) durability: Durability,
+    pub(crate) durability: AckDurability,
     /// New messages are among them, which are refused when the disk is full; everything else uses what the log reserves for that.
     pub(crate) is_refusable: bool,
     pub(crate) done: BatchCompletion,
@@ -61,7 +61,7 @@ enum NoSegment {
 pub(crate) struct Batch {
     pub(crate) frames: Vec<Frame>,
     /// How many members are to have them before they are applied.
-    pub(crate) replicas: Replicas,
+    pub(crate) replicas: ReplicaRequirement,
     /// Who waits for how many of them, in order.
     pub(crate) waiting: Vec<(usize, BatchCompletion)>,
 }
@@ -203,7 +203,7 @@ impl Writer {
             Err(reason) => return self.refuse(batch, &reason),
         };
         let bytes = batch.iter().map(|proposal| proposal.bytes).sum();
-        let wants_sync = batch.iter().any(|proposal| proposal.durability.flush == Flush::Sync);
+        let wants_sync = batch.iter().any(|proposal| proposal.durability.flush == FlushRequirement::Sync);
         let replicas = batch.iter().map(|proposal| proposal.durability.replicas).max().unwrap_or_default();
         let mut records = Vec::with_capacity(batch.iter().map(|proposal| proposal.records.len()).sum());
         let mut waiting: Vec<(usize, BatchCompletion)> = Vec::with_capacity(batch.len() + 1);
@@ -396,7 +396,7 @@ fn log_failed(shared: &Shared, error: &LogError) {
 
 /// The records of a snapshot.
 pub(crate) fn snapshot_frames(bodies: Vec<Bytes>) -> Vec<NewFrame> {
-    bodies.into_iter().map(|body| NewFrame { kind: Kind::Snapshot as u8, body }).collect()
+    bodies.into_iter().map(|body| NewFrame { kind: RecordKind::Snapshot as u8, body }).collect()
 }
 
 /// Bytes that records take in the log.

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use kerolox_core::group::Group;
 use kerolox_core::lite::FIRST_LITE_QUEUE;
 use kerolox_core::record::{
-    AckRange, Carried, Checked, DeleteGroup, DeleteTopic, DropLite, DropLites, Hold, LiteTopic,
-    MessageHeader, MessageRecord, MetaChange, MetaRecord, ProgressItem, ProgressRecord, QueueProgress,
-    QueueState, Record, TrimRecord,
+    AckRange, CarriedOrigin, CheckedHalf, DeleteGroup, DeleteTopic, DropLite, DropLites, LiteTopic,
+    MessageHeader, MessageHold, MessageRecord, MetaChange, MetaRecord, ProgressItem, ProgressRecord,
+    QueueProgress, QueueState, Record, TrimRecord,
 };
 use kerolox_core::topic::{MessageType, Topic};
 use kerolox_log::Frame;
@@ -33,7 +33,7 @@ fn change(change: MetaChange) -> Record {
     Record::Meta(MetaRecord { change: Some(change) })
 }
 
-fn message(hold: Hold) -> Record {
+fn message(hold: MessageHold) -> Record {
     let header = MessageHeader {
         topic_id: 1,
         hold: hold.into(),
@@ -51,18 +51,22 @@ fn story() -> Vec<Frame> {
     let mut records = vec![
         change(MetaChange::PutTopic(Topic { attributes: dedup.clone().into(), ..Topic::new("t", 1) })),
         change(MetaChange::PutGroup(Group::new("g"))),
-        message(Hold::Half),
-        message(Hold::Until),
+        message(MessageHold::Half),
+        message(MessageHold::Until),
     ];
-    records.extend((0..300).map(|_| message(Hold::None)));
-    let carried = Carried { position: 192, offset: Some(0), store_ms: 5, visible_ms: 5 };
+    records.extend((0..300).map(|_| message(MessageHold::None)));
+    let carried = CarriedOrigin { position: 192, offset: Some(0), store_ms: 5, visible_ms: 5 };
     let header = MessageHeader { topic_id: 1, carried: Some(carried), ..MessageHeader::default() };
     records.push(Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::new() }));
     let acked = vec![AckRange { start: 0, end: 7 }];
     let queue = QueueProgress { group_id: 1, topic_id: 1, acked, ..QueueProgress::default() };
     records.push(Record::Progress(ProgressRecord::new([ProgressItem::Queue(queue)])));
-    let rechecked =
-        Checked { held: 192, next_check_ms: Some(9), by: "an administrator".into(), ..Checked::default() };
+    let rechecked = CheckedHalf {
+        held: 192,
+        next_check_ms: Some(9),
+        by: "an administrator".into(),
+        ..CheckedHalf::default()
+    };
     records.push(Record::Progress(ProgressRecord::new([ProgressItem::Checked(rechecked)])));
     let lite = LiteTopic { topic_id: 1, name: "a".into(), ..LiteTopic::default() };
     records.push(change(MetaChange::PutLite(lite)));

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kerolox_core::clock::ClockPolicy;
-use kerolox_core::dedup::Dedup;
-use kerolox_core::flush::Flush;
+use kerolox_core::dedup::DedupPolicy;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_core::record::{MessageHeader, MessageRecord, MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
@@ -22,7 +22,7 @@ fn propose(store: &Store, record: &Record) -> AppliedRecord {
     let (sender, answer) = mpsc::channel();
     store.propose(
         record,
-        Flush::Sync,
+        FlushRequirement::Sync,
         Box::new(move |applied| sender.send(applied).expect("the test waits")),
     );
     answer.recv().expect("every proposal is answered").expect("stored")
@@ -41,7 +41,7 @@ fn topic() -> Topic {
 }
 
 fn send(store: &Store, id: &str) -> AppliedRecord {
-    let dedup = Dedup::of(&topic()).expect("it has a window");
+    let dedup = DedupPolicy::of(&topic()).expect("it has a window");
     let mut header = MessageHeader { topic_id: 1, message_id: id.to_owned(), ..MessageHeader::default() };
     header.set_dedup(Some(dedup.hash(id, &[])));
     propose(

@@ -4,8 +4,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kerolox_core::flush::Flush;
-use kerolox_core::record::{Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record};
+use kerolox_core::flush::FlushRequirement;
+use kerolox_core::record::{MessageHeader, MessageHold, MessageRecord, MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
 use kerolox_log::{LogOptions, Salt};
@@ -35,14 +35,14 @@ fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
 fn propose(store: &Store, record: &Record) -> AppliedRecord {
     let (sender, answer) = mpsc::channel();
     let done = Box::new(move |applied| sender.send(applied).expect("the test waits"));
-    store.propose(record, Flush::Sync, done);
+    store.propose(record, FlushRequirement::Sync, done);
     answer.recv().expect("answered").expect("stored")
 }
 
 fn send(store: &Store, id: &str) -> u64 {
     let header = MessageHeader {
         topic_id: 1,
-        hold: Hold::None.into(),
+        hold: MessageHold::None.into(),
         message_id: id.to_owned(),
         ..MessageHeader::default()
     };

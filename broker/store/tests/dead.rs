@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_core::group::Group;
 use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{
     DeadOrigin, DeadReason, MessageHeader, MessageRecord, MetaChange, MetaRecord, ProgressItem,
-    ProgressRecord, Record, Redriven,
+    ProgressRecord, Record, RedrivenRecord,
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
@@ -42,7 +42,7 @@ fn open(folder: &MemFolder, kv: &Arc<MemKv>, events: &Events) -> Store {
 fn propose(store: &Store, record: &Record) -> ApplyOutcome {
     let (sender, answer) = mpsc::channel();
     let done = Box::new(move |applied| sender.send(applied).expect("the test waits"));
-    store.propose(record, Flush::Sync, done);
+    store.propose(record, FlushRequirement::Sync, done);
     answer.recv().expect("every proposal is answered").expect("stored").outcome
 }
 
@@ -64,13 +64,13 @@ fn dead_letter(offset: u64) -> Record {
 }
 
 fn redriven(dead_offset: u64, offset: u64) -> Record {
-    let redriven = Redriven {
+    let redriven = RedrivenRecord {
         dead_topic_id: DEAD_TOPIC,
         dead_offset,
         group_id: GROUP,
         topic_id: TOPIC,
         offset,
-        ..Redriven::default()
+        ..RedrivenRecord::default()
     };
     Record::Progress(ProgressRecord::new([ProgressItem::Redriven(redriven)]))
 }

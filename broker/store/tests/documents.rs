@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use kerolox_core::record::{DeadReason, Hold, Kind, TimerDecision};
+use kerolox_core::record::{DeadReason, MessageHold, RecordKind, TimerDecision};
 use kerolox_core::timer::TimerPhase;
 use kerolox_core::topic::MessageType;
-use kerolox_core::transaction::{Answer, Phase, Source};
+use kerolox_core::transaction::{CheckAnswer, DecisionSource, TransactionPhase};
 use kerolox_store::kv::Family;
 
 /// Sources that declare what is stored.
@@ -114,13 +114,13 @@ fn enumerations_are_described_with_their_numbers() {
     };
     // Beyond the last value there is none.
     let all = |at: &dyn Fn(i32) -> Option<String>| (0..20).filter_map(|n| Some((n, at(n)?))).collect();
-    check("Hold", all(&|n| Hold::try_from(n).ok().map(|value| format!("{value:?}"))));
+    check("Hold", all(&|n| MessageHold::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("DeadReason", all(&|n| DeadReason::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("TimerDecision", all(&|n| TimerDecision::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("TimerPhase", all(&|n| TimerPhase::try_from(n).ok().map(|value| format!("{value:?}"))));
-    check("Source", all(&|n| Source::try_from(n).ok().map(|value| format!("{value:?}"))));
-    check("Answer", all(&|n| Answer::try_from(n).ok().map(|value| format!("{value:?}"))));
-    check("Phase", all(&|n| Phase::try_from(n).ok().map(|value| format!("{value:?}"))));
+    check("Source", all(&|n| DecisionSource::try_from(n).ok().map(|value| format!("{value:?}"))));
+    check("Answer", all(&|n| CheckAnswer::try_from(n).ok().map(|value| format!("{value:?}"))));
+    check("Phase", all(&|n| TransactionPhase::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("MessageType", all(&|n| MessageType::try_from(n).ok().map(|value| format!("{value:?}"))));
 }
 
@@ -132,7 +132,7 @@ fn kinds_and_families_are_described() {
         source.split("pub enum Kind {").nth(1).and_then(|rest| rest.split('}').next()).expect("kinds");
     let kinds: Vec<(&str, &str)> =
         kinds.lines().filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = ")).collect();
-    assert!(kinds.contains(&("Message", &(Kind::Message as u8).to_string())));
+    assert!(kinds.contains(&("Message", &(RecordKind::Message as u8).to_string())));
     let described =
         formats.split("## Records").nth(1).and_then(|rest| rest.split("###").next()).expect("kinds");
     let expected = kinds.iter().map(|(name, number)| ((*number).to_owned(), (*name).to_owned())).collect();

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_core::record::{
-    Hold, LiteTopic, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record, ReleaseRecord,
+    LiteTopic, MessageHeader, MessageHold, MessageRecord, MetaChange, MetaRecord, Record, ReleaseRecord,
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::{Fault, Folder, MemFolder};
@@ -36,7 +36,7 @@ fn propose(store: &Store, record: &Record) -> Result<AppliedRecord, ProposeError
     let (sender, answer) = mpsc::channel();
     store.propose(
         record,
-        Flush::Sync,
+        FlushRequirement::Sync,
         Box::new(move |applied| sender.send(applied).expect("the test waits")),
     );
     answer.recv().expect("every proposal is answered")
@@ -47,7 +47,7 @@ fn topic(store: &Store, name: &str) {
     propose(store, &put).expect("stored");
 }
 
-fn message(queue: u32, hold: Hold, body: &str) -> Record {
+fn message(queue: u32, hold: MessageHold, body: &str) -> Record {
     let header = MessageHeader {
         topic_id: 1,
         queue,
@@ -77,8 +77,8 @@ fn many_proposers_get_distinct_offsets_and_a_restart_keeps_them() {
             let (store, offsets) = (&store, &offsets);
             scope.spawn(move || {
                 for i in 0..200 {
-                    let applied =
-                        propose(store, &message(0, Hold::None, &format!("{thread}-{i}"))).expect("stored");
+                    let applied = propose(store, &message(0, MessageHold::None, &format!("{thread}-{i}")))
+                        .expect("stored");
                     let ApplyOutcome::Visible { offset, .. } = applied.outcome else { panic!("{applied:?}") };
                     assert!(offsets.lock().expect("no panic").insert(offset), "offset {offset} given twice");
                 }
@@ -90,7 +90,7 @@ fn many_proposers_get_distinct_offsets_and_a_restart_keeps_them() {
     let positions = store.positions();
     assert_eq!((positions.end, positions.durable), (positions.applied, positions.applied));
     store.close();
-    assert_eq!(propose(&store, &message(0, Hold::None, "late")), Err(ProposeError::Closed));
+    assert_eq!(propose(&store, &message(0, MessageHold::None, "late")), Err(ProposeError::Closed));
     drop(store);
     assert_eq!(contents(&open(&folder, &kv), 0), before);
 }
@@ -109,7 +109,7 @@ fn power_cuts_keep_what_was_acknowledged_whatever_the_index_remembers() {
         assert_eq!(contents(&store, 0), acknowledged, "round {round}");
         for i in 0..50 {
             let id = format!("{round}-{i}");
-            let held = propose(&store, &message(0, Hold::Half, &id)).expect("stored");
+            let held = propose(&store, &message(0, MessageHold::Half, &id)).expect("stored");
             assert_eq!(held.outcome, ApplyOutcome::Held);
             let commit = Record::Release(ReleaseRecord {
                 held: held.position,
@@ -137,11 +137,14 @@ fn a_failing_disk_makes_the_store_read_only_and_says_why() {
     let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
     let store = open(&folder, &kv);
     topic(&store, "t");
-    propose(&store, &message(0, Hold::None, "kept")).expect("stored");
+    propose(&store, &message(0, MessageHold::None, "kept")).expect("stored");
     folder.fail(Some(Fault::Sync));
-    assert!(matches!(propose(&store, &message(0, Hold::None, "lost")), Err(ProposeError::ReadOnly(_))));
+    assert!(matches!(
+        propose(&store, &message(0, MessageHold::None, "lost")),
+        Err(ProposeError::ReadOnly(_))
+    ));
     folder.fail(None);
-    let error = propose(&store, &message(0, Hold::None, "refused")).expect_err("sticky");
+    let error = propose(&store, &message(0, MessageHold::None, "refused")).expect_err("sticky");
     assert!(
         matches!(&error, ProposeError::ReadOnly(reason) if reason.contains("simulated disk failure")),
         "{error}"
@@ -156,7 +159,7 @@ fn a_full_disk_refuses_new_messages_and_takes_decisions_and_goes_on_when_there_i
     let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
     let store = open(&folder, &kv);
     topic(&store, "t");
-    let held = propose(&store, &message(0, Hold::Half, "half")).expect("stored").position;
+    let held = propose(&store, &message(0, MessageHold::Half, "half")).expect("stored").position;
     let used = |folder: &MemFolder| {
         let names = folder.names().into_iter();
         names.map(|name| folder.content(&name).expect("listed").len() as u64).sum()
@@ -164,7 +167,7 @@ fn a_full_disk_refuses_new_messages_and_takes_decisions_and_goes_on_when_there_i
     folder.set_capacity(Some(used(&folder)));
     let mut sent = 0;
     let refused = loop {
-        match propose(&store, &message(0, Hold::None, &format!("{sent} {}", "x".repeat(80)))) {
+        match propose(&store, &message(0, MessageHold::None, &format!("{sent} {}", "x".repeat(80)))) {
             Ok(_) => sent += 1,
             Err(reason) => break reason,
         }
@@ -173,10 +176,10 @@ fn a_full_disk_refuses_new_messages_and_takes_decisions_and_goes_on_when_there_i
     assert!(sent < 40, "what was reserved takes some: {sent}");
     let release = Record::Release(ReleaseRecord { held, by: "p".into(), ..ReleaseRecord::default() });
     propose(&store, &release).expect("a decision is taken");
-    assert_eq!(propose(&store, &message(0, Hold::None, "still full")), Err(ProposeError::NoRoom));
+    assert_eq!(propose(&store, &message(0, MessageHold::None, "still full")), Err(ProposeError::NoRoom));
     assert_eq!(store.failure(), None);
     folder.set_capacity(None);
-    propose(&store, &message(0, Hold::None, "there is room")).expect("stored");
+    propose(&store, &message(0, MessageHold::None, "there is room")).expect("stored");
     store.close();
     drop(store);
     let found = contents(&open(&folder, &kv), 0);
@@ -192,7 +195,7 @@ fn without_a_sync_a_record_is_answered_at_once_and_durable_a_little_later() {
     let before = store.positions().durable;
     let (sender, answer) = mpsc::channel();
     let done = Box::new(move |applied| sender.send(applied).expect("the test waits"));
-    store.propose(&message(0, Hold::None, "soon"), Flush::Async, done);
+    store.propose(&message(0, MessageHold::None, "soon"), FlushRequirement::Async, done);
     let applied = answer.recv().expect("answered").expect("stored");
     assert!(applied.position >= before, "it lies behind what was durable");
     assert_eq!(contents(&store, 0), ["soon"]);
@@ -201,11 +204,11 @@ fn without_a_sync_a_record_is_answered_at_once_and_durable_a_little_later() {
     }
     // A failed sync behind the answer makes the store read-only as well.
     folder.fail(Some(Fault::Sync));
-    store.propose(&message(0, Hold::None, "perhaps"), Flush::Async, Box::new(drop));
+    store.propose(&message(0, MessageHold::None, "perhaps"), FlushRequirement::Async, Box::new(drop));
     while store.failure().is_none() {
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert!(matches!(propose(&store, &message(0, Hold::None, "no")), Err(ProposeError::ReadOnly(_))));
+    assert!(matches!(propose(&store, &message(0, MessageHold::None, "no")), Err(ProposeError::ReadOnly(_))));
 }
 
 #[test]
@@ -218,7 +221,7 @@ fn store_times_never_run_backwards_even_when_the_clock_does() {
         if last == 0 {
             topic(&store, "t");
         }
-        let applied = propose(&store, &message(0, Hold::None, "m")).expect("stored");
+        let applied = propose(&store, &message(0, MessageHold::None, "m")).expect("stored");
         assert!(applied.store_ms >= last, "{} follows {last}", applied.store_ms);
         last = applied.store_ms;
     }
@@ -240,8 +243,8 @@ fn events_tell_what_became_visible() {
     let listener = move |event: &StateEvent| sender.send(event.clone()).expect("the test listens");
     let store = Store::open(options("a"), Arc::new(folder), kv, || 7, listener).expect("opens");
     topic(&store, "t");
-    propose(&store, &message(1, Hold::None, "m")).expect("stored");
-    propose(&store, &message(1, Hold::Half, "h")).expect("stored");
+    propose(&store, &message(1, MessageHold::None, "m")).expect("stored");
+    propose(&store, &message(1, MessageHold::Half, "h")).expect("stored");
     let seen: Vec<StateEvent> = events.try_iter().collect();
     assert_eq!(
         seen,
@@ -266,12 +269,17 @@ fn a_state_larger_than_a_segment_does_not_fill_the_log() {
     };
     let lites: Vec<Record> = (0..2_000).map(lite).collect();
     let (sender, answer) = mpsc::channel();
-    store.propose_batch(&lites, Flush::Sync, Box::new(move |applied| sender.send(applied).expect("waits")));
+    store.propose_batch(
+        &lites,
+        FlushRequirement::Sync,
+        Box::new(move |applied| sender.send(applied).expect("waits")),
+    );
     answer.recv().expect("answered").expect("stored");
     let segments = || folder.list().expect("lists").iter().filter(|name| name.ends_with(".log")).count();
     let before = segments();
     for number in 0..200 {
-        propose(&store, &message(0, Hold::None, &format!("{number} {}", "x".repeat(200)))).expect("stored");
+        propose(&store, &message(0, MessageHold::None, &format!("{number} {}", "x".repeat(200))))
+            .expect("stored");
     }
     assert!(segments() <= before + 2, "{} segments for 60 kB", segments() - before);
 }

@@ -5,10 +5,10 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_core::lookup::{id_hash, key_hash};
 use kerolox_core::record::{
-    DiscardRecord, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record, ReleaseRecord,
+    DiscardRecord, MessageHeader, MessageHold, MessageRecord, MetaChange, MetaRecord, Record, ReleaseRecord,
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
@@ -34,12 +34,12 @@ fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
 fn propose(store: &Store, records: &[Record]) -> Vec<AppliedRecord> {
     let (sender, answer) = mpsc::channel();
     let done = Box::new(move |applied| sender.send(applied).expect("the test waits"));
-    store.propose_batch(records, Flush::Sync, done);
+    store.propose_batch(records, FlushRequirement::Sync, done);
     answer.recv().expect("every proposal is answered").expect("stored")
 }
 
 /// A message with an id and a key; the content names both, as what a look-up finds is compared with that.
-fn message(hold: Hold, id: &str, key: &str) -> Record {
+fn message(hold: MessageHold, id: &str, key: &str) -> Record {
     let header = MessageHeader {
         topic_id: 1,
         hold: hold.into(),
@@ -79,10 +79,10 @@ fn ids(page: &FoundPage) -> Vec<&str> {
 fn a_message_is_found_by_its_id_and_says_where_it_stands() {
     let (folder, kv, store) = begin();
     let halves: Vec<Record> =
-        ["open", "committed", "rolled back"].map(|id| message(Hold::Half, id, "k")).to_vec();
+        ["open", "committed", "rolled back"].map(|id| message(MessageHold::Half, id, "k")).to_vec();
     let halves = propose(&store, &halves);
     for i in 0..300 {
-        propose(&store, &[message(Hold::None, &format!("m{i}"), "k")]);
+        propose(&store, &[message(MessageHold::None, &format!("m{i}"), "k")]);
     }
     propose(
         &store,
@@ -129,9 +129,9 @@ fn a_message_is_found_by_its_id_and_says_where_it_stands() {
 #[test]
 fn a_carried_message_is_found_once() {
     let (_, _, store) = begin();
-    let half = propose(&store, &[message(Hold::Half, "kept", "k")])[0].position;
+    let half = propose(&store, &[message(MessageHold::Half, "kept", "k")])[0].position;
     for i in 0..100 {
-        propose(&store, &[message(Hold::None, &format!("m{i}"), "k")]);
+        propose(&store, &[message(MessageHold::None, &format!("m{i}"), "k")]);
     }
     let before = by_id(&store, "kept");
     let point = store.trim_points().last().expect("several segments").expect("reads");
@@ -154,7 +154,7 @@ fn a_key_gives_its_messages_newest_first_and_page_by_page() {
     let mut times = Vec::new();
     for i in 0..50 {
         let key = if i % 2 == 0 { "even" } else { "odd" };
-        times.push(propose(&store, &[message(Hold::None, &format!("m{i}"), key)])[0].store_ms);
+        times.push(propose(&store, &[message(MessageHold::None, &format!("m{i}"), key)])[0].store_ms);
     }
     let mut page = LookupPage::newest(10);
     let mut found = Vec::new();
@@ -177,9 +177,9 @@ fn a_key_gives_its_messages_newest_first_and_page_by_page() {
 #[test]
 fn equal_hashes_are_told_apart() {
     let (_, _, store) = begin();
-    let Record::Message(mut other) = message(Hold::None, "other", "k") else { panic!("a message") };
+    let Record::Message(mut other) = message(MessageHold::None, "other", "k") else { panic!("a message") };
     other.header.lookups = vec![id_hash("wanted")];
-    propose(&store, &[message(Hold::None, "wanted", "k"), Record::Message(other)]);
+    propose(&store, &[message(MessageHold::None, "wanted", "k"), Record::Message(other)]);
     assert_eq!(ids(&by_id(&store, "wanted")), ["wanted"]);
 }
 
@@ -189,7 +189,8 @@ fn a_time_gives_the_first_offset_from_there_on() {
     let mut times = Vec::new();
     for i in 0..40 {
         // Several messages of one time each.
-        let batch: Vec<Record> = (0..20).map(|j| message(Hold::None, &format!("m{i}-{j}"), "k")).collect();
+        let batch: Vec<Record> =
+            (0..20).map(|j| message(MessageHold::None, &format!("m{i}-{j}"), "k")).collect();
         times.push(propose(&store, &batch)[0].store_ms);
         if i % 7 == 0 {
             store.flush_index().expect("flushes");

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_core::record::{MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::{Fault, MemFolder};
@@ -36,7 +36,11 @@ impl Subscriber for Errors {
 fn propose(store: &Store, name: &str) -> Result<(), ProposeError> {
     let put = Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new(name, 2))) });
     let (sender, answer) = mpsc::channel();
-    store.propose(&put, Flush::Sync, Box::new(move |applied| sender.send(applied).expect("the test waits")));
+    store.propose(
+        &put,
+        FlushRequirement::Sync,
+        Box::new(move |applied| sender.send(applied).expect("the test waits")),
+    );
     answer.recv().expect("every proposal is answered").map(drop)
 }
 

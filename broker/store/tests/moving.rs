@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
-    AckRange, Finished, Fired, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, ProgressItem,
-    QueueProgress, Record, ReleaseRecord,
+    AckRange, FinishedRecord, FiredRecord, MessageHeader, MessageHold, MessageRecord, MetaChange, MetaRecord,
+    ProgressItem, QueueProgress, Record, ReleaseRecord,
 };
 use kerolox_core::slots::{finished_by_all, queue_of};
 use kerolox_core::topic::{MessageType, Topic};
@@ -37,7 +37,7 @@ struct History {
     /// Ends of queues.
     ends: BTreeMap<u32, u64>,
     /// What was found to be finished and not yet said.
-    late: Vec<Finished>,
+    late: Vec<FinishedRecord>,
     /// Positions and slots of what is held back.
     halves: Vec<(u64, u32)>,
     timers: Vec<(u64, u32)>,
@@ -70,9 +70,9 @@ impl History {
 
     fn step(&mut self, number: usize) {
         match self.machine.chooser.below(40) {
-            0..14 => drop(self.send(number, Hold::None)),
-            14 => drop(self.send(number, Hold::Half)),
-            15 => drop(self.send(number, Hold::Until)),
+            0..14 => drop(self.send(number, MessageHold::None)),
+            14 => drop(self.send(number, MessageHold::Half)),
+            15 => drop(self.send(number, MessageHold::Until)),
             16 => self.commit(),
             17 => self.fire(),
             18..28 => self.consume(),
@@ -88,7 +88,7 @@ impl History {
     }
 
     /// Returns the slot.
-    fn send(&mut self, number: usize, hold: Hold) -> u32 {
+    fn send(&mut self, number: usize, hold: MessageHold) -> u32 {
         let slot = u32::try_from(self.machine.below(SLOTS)).expect("small");
         let header = MessageHeader {
             topic_id: TOPIC,
@@ -104,9 +104,9 @@ impl History {
         let message = MessageRecord { header, system: Bytes::new(), content };
         let applied = self.machine.propose(&Record::Message(message));
         match hold {
-            Hold::None => self.shown(slot, &applied.outcome),
-            Hold::Half => self.halves.push((applied.position, slot)),
-            Hold::Until => self.timers.push((applied.position, slot)),
+            MessageHold::None => self.shown(slot, &applied.outcome),
+            MessageHold::Half => self.halves.push((applied.position, slot)),
+            MessageHold::Until => self.timers.push((applied.position, slot)),
         }
         slot
     }
@@ -120,7 +120,7 @@ impl History {
 
     fn fire(&mut self) {
         let Some((held, slot)) = self.timers.pop() else { return };
-        self.machine.progress(ProgressItem::Fired(Fired { held: vec![held] }));
+        self.machine.progress(ProgressItem::Fired(FiredRecord { held: vec![held] }));
         let timer = self.machine.store().state().timers.get(held).expect("reads").expect("known");
         self.shown(slot, &ApplyOutcome::Visible { queue: timer.queue, offset: timer.offset });
     }
@@ -176,7 +176,7 @@ impl History {
             };
             let floor = finished_by_all(GROUPS.map(|(group, fifo)| (fifo, floor(group)))).expect("groups");
             if floor >= mark {
-                self.late.push(Finished { topic_id: TOPIC, queue, floor });
+                self.late.push(FinishedRecord { topic_id: TOPIC, queue, floor });
             }
         }
     }
@@ -222,7 +222,7 @@ impl History {
         }
         assert_eq!(self.machine.store().state().ordering.all(), [], "seed {}", self.machine.seed);
         for number in STEPS..2 * STEPS {
-            let slot = self.send(number, Hold::None);
+            let slot = self.send(number, MessageHold::None);
             let (queue, _) = *self.visible[&slot].last().expect("just sent");
             assert_eq!(queue, queue_of(slot, self.write_queues), "seed {}", self.machine.seed);
         }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kerolox_core::flush::Flush;
-use kerolox_core::record::{Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record};
+use kerolox_core::flush::FlushRequirement;
+use kerolox_core::record::{MessageHeader, MessageHold, MessageRecord, MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
 use kerolox_log::{LogOptions, Salt};
@@ -36,14 +36,18 @@ fn written() -> MemFolder {
     let folder = MemFolder::new();
     let store = open(&folder, Arc::new(MemKv::default()), &Opening::default()).expect("opens");
     let topic = Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("t", 1))) });
-    store.propose(&topic, Flush::Sync, Box::new(|applied| assert!(applied.is_ok())));
-    let header = MessageHeader { topic_id: 1, hold: Hold::Half.into(), ..MessageHeader::default() };
+    store.propose(&topic, FlushRequirement::Sync, Box::new(|applied| assert!(applied.is_ok())));
+    let header = MessageHeader { topic_id: 1, hold: MessageHold::Half.into(), ..MessageHeader::default() };
     let half = Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::new() });
     for _ in 1..HALVES {
-        store.propose(&half, Flush::Async, Box::new(|applied| assert!(applied.is_ok())));
+        store.propose(&half, FlushRequirement::Async, Box::new(|applied| assert!(applied.is_ok())));
     }
     let (sender, answer) = mpsc::channel();
-    store.propose(&half, Flush::Sync, Box::new(move |applied| sender.send(applied).expect("waits")));
+    store.propose(
+        &half,
+        FlushRequirement::Sync,
+        Box::new(move |applied| sender.send(applied).expect("waits")),
+    );
     answer.recv().expect("answered").expect("stored");
     folder
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_core::record::{MessageHeader, MessageRecord, MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
@@ -26,7 +26,7 @@ fn open(folder: &MemFolder, kv: Arc<dyn Kv>) -> Store {
     Store::open(options, Arc::new(folder.clone()), kv, || 1, |_| {}).expect("opens")
 }
 
-fn propose(store: &Store, record: &Record, flush: Flush) {
+fn propose(store: &Store, record: &Record, flush: FlushRequirement) {
     let (sender, answer) = mpsc::channel();
     store.propose(record, flush, Box::new(move |applied| sender.send(applied).expect("the test waits")));
     answer.recv().expect("every proposal is answered").expect("stored");
@@ -44,7 +44,7 @@ fn message() -> Record {
 #[test]
 fn changes_of_topics_are_synced_whatever_they_ask_for() {
     let store = open(&MemFolder::new(), Arc::new(MemKv::default()));
-    propose(&store, &topic(), Flush::Async);
+    propose(&store, &topic(), FlushRequirement::Async);
     assert_eq!(store.positions().durable, store.positions().end);
 }
 
@@ -52,12 +52,12 @@ fn changes_of_topics_are_synced_whatever_they_ask_for() {
 fn the_index_is_flushed_when_the_log_is_durable_and_not_before() {
     let kv = Arc::new(MemKv::default());
     let store = open(&MemFolder::new(), kv.clone());
-    propose(&store, &topic(), Flush::Sync);
-    propose(&store, &message(), Flush::Async);
+    propose(&store, &topic(), FlushRequirement::Sync);
+    propose(&store, &message(), FlushRequirement::Async);
     // Several times the interval at which the index is flushed.
     std::thread::sleep(Duration::from_millis(700));
     assert!(applied_of(&*kv).expect("reads").expect("an index") <= store.positions().durable);
-    propose(&store, &message(), Flush::Sync);
+    propose(&store, &message(), FlushRequirement::Sync);
     store.flush_index().expect("flushed");
     assert_eq!(applied_of(&*kv).expect("reads"), Some(store.positions().end));
 }
@@ -66,8 +66,8 @@ fn the_index_is_flushed_when_the_log_is_durable_and_not_before() {
 fn an_index_that_knows_more_than_the_log_is_made_again() {
     let kv = Arc::new(MemKv::default());
     let store = open(&MemFolder::new(), kv.clone());
-    propose(&store, &topic(), Flush::Sync);
-    propose(&store, &message(), Flush::Sync);
+    propose(&store, &topic(), FlushRequirement::Sync);
+    propose(&store, &message(), FlushRequirement::Sync);
     drop(store);
     let store = open(&MemFolder::new(), kv);
     assert!(store.state().topics.all().is_empty());
@@ -111,8 +111,8 @@ impl Kv for Counting {
 fn a_trim_makes_the_index_durable() {
     let kv = Arc::new(Counting::default());
     let store = open(&MemFolder::new(), kv.clone());
-    propose(&store, &topic(), Flush::Sync);
-    (0..40).for_each(|_| propose(&store, &message(), Flush::Sync));
+    propose(&store, &topic(), FlushRequirement::Sync);
+    (0..40).for_each(|_| propose(&store, &message(), FlushRequirement::Sync));
     let before = kv.1.load(Ordering::Relaxed);
     store.trim(&store.trim_points().next().expect("a segment was begun").expect("reads")).expect("trims");
     assert!(kv.1.load(Ordering::Relaxed) > before);

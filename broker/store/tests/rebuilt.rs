@@ -5,12 +5,12 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_core::group::Group;
 use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{
-    AckRange, Fired, Hold, Kind, MessageHeader, MessageRecord, MetaChange, MetaRecord, ProgressItem,
-    ProgressRecord, QueueProgress, Record, ReleaseRecord,
+    AckRange, FiredRecord, MessageHeader, MessageHold, MessageRecord, MetaChange, MetaRecord, ProgressItem,
+    ProgressRecord, QueueProgress, Record, RecordKind, ReleaseRecord,
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::{Chooser, Folder, MemFolder};
@@ -34,11 +34,15 @@ fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
 
 fn propose(store: &Store, record: &Record) -> AppliedRecord {
     let (sender, answer) = mpsc::channel();
-    store.propose(record, Flush::Sync, Box::new(move |applied| sender.send(applied).expect("waits")));
+    store.propose(
+        record,
+        FlushRequirement::Sync,
+        Box::new(move |applied| sender.send(applied).expect("waits")),
+    );
     answer.recv().expect("answered").expect("stored")
 }
 
-fn message(topic_id: u32, queue: u32, hold: Hold, id: &str) -> Record {
+fn message(topic_id: u32, queue: u32, hold: MessageHold, id: &str) -> Record {
     let header = MessageHeader {
         topic_id,
         queue,
@@ -51,10 +55,12 @@ fn message(topic_id: u32, queue: u32, hold: Hold, id: &str) -> Record {
 }
 
 /// A held message becomes visible.
-fn show(held: u64, hold: Hold) -> Record {
+fn show(held: u64, hold: MessageHold) -> Record {
     match hold {
-        Hold::Half => Record::Release(ReleaseRecord { held, by: "p".into(), ..ReleaseRecord::default() }),
-        _ => Record::Progress(ProgressRecord::new([ProgressItem::Fired(Fired { held: vec![held] })])),
+        MessageHold::Half => {
+            Record::Release(ReleaseRecord { held, by: "p".into(), ..ReleaseRecord::default() })
+        }
+        _ => Record::Progress(ProgressRecord::new([ProgressItem::Fired(FiredRecord { held: vec![held] })])),
     }
 }
 
@@ -95,7 +101,7 @@ fn story(held_in_ten: u64) -> Story {
         let queue = u32::try_from(chooser.below(2)).expect("small");
         match chooser.below(10) {
             0 if held_in_ten > 0 => {
-                let hold = if chooser.chance(1, 2) { Hold::Half } else { Hold::Until };
+                let hold = if chooser.chance(1, 2) { MessageHold::Half } else { MessageHold::Until };
                 let message = message(topic_id, queue, hold, &format!("h{i}"));
                 held.push((propose(&store, &message).position, hold));
             }
@@ -110,7 +116,7 @@ fn story(held_in_ten: u64) -> Story {
                     acknowledge(&store, topic_id, queue, chooser.below(next));
                 }
             }
-            _ => drop(propose(&store, &message(topic_id, queue, Hold::None, &format!("m{i}")))),
+            _ => drop(propose(&store, &message(topic_id, queue, MessageHold::None, &format!("m{i}")))),
         }
     }
     let truth = View::of(&store);
@@ -227,7 +233,7 @@ impl Story {
         // It can be used, and the next index shows the same.
         let topic_id = *view.topics.keys().next().expect("the first topic is as old as the log");
         let next = store.state().queues.bounds(topic_id, 0).next;
-        let sent = propose(&store, &message(topic_id, 0, Hold::None, "new")).outcome;
+        let sent = propose(&store, &message(topic_id, 0, MessageHold::None, "new")).outcome;
         assert_eq!(sent, ApplyOutcome::Visible { queue: 0, offset: next }, "{what}");
         let seen = View::of(&store);
         drop(store);
@@ -342,7 +348,7 @@ fn a_trim_behind_damage_expires_nothing_that_it_did_not_mean() {
     let frames: Vec<Frame> = frames.collect();
     let snapshots: Vec<u64> = frames
         .iter()
-        .filter(|frame| frame.kind == Kind::Snapshot as u8)
+        .filter(|frame| frame.kind == RecordKind::Snapshot as u8)
         .map(|frame| frame.position)
         .collect();
     assert!(snapshots.len() > 2);

@@ -5,13 +5,13 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_core::group::Group;
 use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{
-    AckRange, Attempted, Checked, DiscardRecord, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord,
-    ProgressItem, ProgressRecord, QueueProgress, QueueState, Record, ReleaseRecord, TimerDecision,
-    TimerEnded,
+    AckRange, CheckedHalf, DiscardRecord, FailedAttempts, MessageHeader, MessageHold, MessageRecord,
+    MetaChange, MetaRecord, ProgressItem, ProgressRecord, QueueProgress, QueueState, Record, ReleaseRecord,
+    TimerDecision, TimerEnded,
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
@@ -42,13 +42,13 @@ fn propose(store: &Store, record: &Record) -> AppliedRecord {
     let (sender, answer) = mpsc::channel();
     store.propose(
         record,
-        Flush::Sync,
+        FlushRequirement::Sync,
         Box::new(move |applied| sender.send(applied).expect("the test waits")),
     );
     answer.recv().expect("every proposal is answered").expect("stored")
 }
 
-fn message(queue: u32, hold: Hold, id: &str) -> Record {
+fn message(queue: u32, hold: MessageHold, id: &str) -> Record {
     let header = MessageHeader {
         topic_id: 1,
         queue,
@@ -61,7 +61,7 @@ fn message(queue: u32, hold: Hold, id: &str) -> Record {
     Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::from(vec![7; 200]) })
 }
 
-fn progress(acked: Vec<AckRange>, attempted: Vec<Attempted>) -> Record {
+fn progress(acked: Vec<AckRange>, attempted: Vec<FailedAttempts>) -> Record {
     let queue =
         QueueProgress { group_id: 1, topic_id: 1, queue: 0, acked, attempted, ..QueueProgress::default() };
     Record::Progress(ProgressRecord::new([ProgressItem::Queue(queue)]))
@@ -78,7 +78,7 @@ fn ended(held: u64, decision: TimerDecision) -> Record {
 
 fn fill(store: &Store, queue: u32, count: usize) {
     for i in 0..count {
-        propose(store, &message(queue, Hold::None, &format!("{queue}-{i}")));
+        propose(store, &message(queue, MessageHold::None, &format!("{queue}-{i}")));
     }
 }
 
@@ -126,11 +126,11 @@ fn build() -> Built {
     let store = open(&folder, &kv);
     propose(&store, &Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("t", 2))) }));
     propose(&store, &Record::Meta(MetaRecord { change: Some(MetaChange::PutGroup(Group::new("g"))) }));
-    let undecided = propose(&store, &message(1, Hold::Half, "undecided")).position;
-    let rolled_back = propose(&store, &message(1, Hold::Half, "rolled back")).position;
-    let late = propose(&store, &message(1, Hold::Half, "late")).position;
-    let [scheduled, recalled, fired] =
-        ["scheduled", "recalled", "fired"].map(|id| propose(&store, &message(1, Hold::Until, id)).position);
+    let undecided = propose(&store, &message(1, MessageHold::Half, "undecided")).position;
+    let rolled_back = propose(&store, &message(1, MessageHold::Half, "rolled back")).position;
+    let late = propose(&store, &message(1, MessageHold::Half, "late")).position;
+    let [scheduled, recalled, fired] = ["scheduled", "recalled", "fired"]
+        .map(|id| propose(&store, &message(1, MessageHold::Until, id)).position);
     propose(&store, &ended(recalled, TimerDecision::Recall));
     propose(
         &store,
@@ -141,7 +141,7 @@ fn build() -> Built {
         &store,
         &progress(
             vec![AckRange { start: 0, end: 3 }],
-            vec![Attempted { offset: 4, attempts: 2, visible_ms: 5 }],
+            vec![FailedAttempts { offset: 4, attempts: 2, visible_ms: 5 }],
         ),
     );
     fill(&store, 0, 90);
@@ -323,17 +323,17 @@ fn a_half_message_that_cannot_be_carried_is_gone_for_everybody() {
     for is_parked in [false, true] {
         let built = build();
         if is_parked {
-            let checked = Checked {
+            let checked = CheckedHalf {
                 held: built.undecided,
                 checks: 1,
                 next_check_ms: None,
                 asked: "p".into(),
-                ..Checked::default()
+                ..CheckedHalf::default()
             };
             let item = ProgressItem::Checked(checked);
             propose(&built.store, &Record::Progress(ProgressRecord::new([item])));
         }
-        let other = propose(&built.store, &message(1, Hold::Half, "other")).position;
+        let other = propose(&built.store, &message(1, MessageHold::Half, "other")).position;
         fill(&built.store, 0, 60);
         let (name, at) = place_in_file(&built.folder, built.undecided);
         built.folder.flip_bits(&name, at, 1);

@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use kerolox_core::clock::{ClockAlarm, ClockGuard, ClockPolicy};
 use kerolox_core::record::{
-    DiscardRecord, Fired, Hold, MessageHeader, MessageRecord, ProgressItem, Record, ReleaseRecord,
-    TimerDecision, TimerEnded,
+    DiscardRecord, FiredRecord, MessageHeader, MessageHold, MessageRecord, ProgressItem, Record,
+    ReleaseRecord, TimerDecision, TimerEnded,
 };
 use kerolox_core::timer::TimerPhase;
 use kerolox_core::topic::Topic;
@@ -126,14 +126,14 @@ impl History {
 
     fn send(&mut self, number: usize) {
         let (header, due_ms) = self.header(number);
-        let header = MessageHeader { hold: Hold::Until.into(), hold_ms: due_ms, ..header };
+        let header = MessageHeader { hold: MessageHold::Until.into(), hold_ms: due_ms, ..header };
         self.put(header, due_ms, Stands::Pending);
     }
 
     fn send_half(&mut self, number: usize) {
         let (header, due_ms) = self.header(number);
         let header =
-            MessageHeader { hold: Hold::Half.into(), hold_ms: 6_000, deliver_at_ms: due_ms, ..header };
+            MessageHeader { hold: MessageHold::Half.into(), hold_ms: 6_000, deliver_at_ms: due_ms, ..header };
         self.put(header, due_ms, Stands::Open);
     }
 
@@ -212,7 +212,7 @@ impl History {
             if held.is_empty() {
                 break;
             }
-            self.machine.progress(ProgressItem::Fired(Fired { held: held.clone() }));
+            self.machine.progress(ProgressItem::Fired(FiredRecord { held: held.clone() }));
             held.into_iter().for_each(|held| self.delivered(held));
         }
         let late = self.messages.values().find(|m| m.stands == Stands::Pending && m.due_ms <= now_ms);
@@ -223,7 +223,7 @@ impl History {
     fn fire_twice(&mut self) {
         let over = self.messages.iter().filter(|(_, known)| known.stands != Stands::Pending);
         let held: Vec<u64> = over.map(|(position, _)| *position).take(4).chain([9_999_999]).collect();
-        self.machine.progress(ProgressItem::Fired(Fired { held }));
+        self.machine.progress(ProgressItem::Fired(FiredRecord { held }));
     }
 
     /// The wall clock is set ahead or back; a leap ahead delivers nothing before the grace is over.

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use kerolox_core::record::{
-    Checked, DiscardRecord, Hold, MessageHeader, MessageRecord, ProgressItem, Record, ReleaseRecord,
+    CheckedHalf, DiscardRecord, MessageHeader, MessageHold, MessageRecord, ProgressItem, Record,
+    ReleaseRecord,
 };
 use kerolox_core::topic::Topic;
-use kerolox_core::transaction::{Decision, Phase};
+use kerolox_core::transaction::{TransactionDecision, TransactionPhase};
 use kerolox_store::ApplyOutcome;
 
 use machine::{Machine, START_MS, each_seed};
@@ -29,7 +30,7 @@ const CHECKS_MAX: u32 = 3;
 struct Known {
     /// Queue and id of each message, in order.
     messages: Vec<(u32, String)>,
-    phase: Phase,
+    phase: TransactionPhase,
     checks: u32,
     /// Decided long enough ago that its segment may be gone.
     decided: bool,
@@ -56,8 +57,8 @@ impl History {
         match self.machine.chooser.below(40) {
             0..10 => self.begin(number),
             10..12 => self.cut_off(number),
-            12..20 => self.decide(Decision::Commit),
-            20..25 => self.decide(Decision::Rollback),
+            12..20 => self.decide(TransactionDecision::Commit),
+            20..25 => self.decide(TransactionDecision::Rollback),
             25..32 => self.check_back(),
             32 => self.decide_what_never_was(),
             33 => self.machine(Machine::restart),
@@ -68,7 +69,7 @@ impl History {
         }
     }
 
-    fn message(&mut self, id: &str, hold: Hold, joins: bool) -> (u32, Record) {
+    fn message(&mut self, id: &str, hold: MessageHold, joins: bool) -> (u32, Record) {
         let queue = u32::try_from(self.machine.below(QUEUES.into())).expect("small");
         let header = MessageHeader {
             topic_id: TOPIC,
@@ -84,7 +85,7 @@ impl History {
     }
 
     fn send(&mut self, number: usize) {
-        let (queue, record) = self.message(&format!("plain{number}"), Hold::None, false);
+        let (queue, record) = self.message(&format!("plain{number}"), MessageHold::None, false);
         let outcome = self.machine.propose(&record).outcome;
         assert!(matches!(outcome, ApplyOutcome::Visible { .. }), "{outcome:?}");
         self.visible.entry(queue).or_default().push(format!("plain{number}"));
@@ -93,19 +94,20 @@ impl History {
     fn begin(&mut self, number: usize) {
         let count = self.machine.chooser.below(TOGETHER_MAX) + 1;
         let made = (1..=count).map(|i| (format!("half{number}-{i}"), i < count));
-        let made: Vec<_> = made.map(|(id, joins)| (self.message(&id, Hold::Half, joins), id)).collect();
+        let made: Vec<_> =
+            made.map(|(id, joins)| (self.message(&id, MessageHold::Half, joins), id)).collect();
         let records: Vec<Record> = made.iter().map(|((_, record), _)| record.clone()).collect();
         let applied = self.machine.propose_all(&records);
         assert!(applied.iter().all(|applied| applied.outcome == ApplyOutcome::Held), "{applied:?}");
         let messages = made.into_iter().map(|((queue, _), id)| (queue, id)).collect();
-        let known = Known { messages, phase: Phase::Prepared, checks: 0, decided: false };
+        let known = Known { messages, phase: TransactionPhase::Prepared, checks: 0, decided: false };
         self.transactions.insert(applied.last().expect("one at least").position, known);
     }
 
     /// A power cut takes the end of a transaction that nobody was told of.
     fn cut_off(&mut self, number: usize) {
         for i in 0..=self.machine.chooser.below(TOGETHER_MAX) {
-            let (_, record) = self.message(&format!("torn{number}-{i}"), Hold::Half, true);
+            let (_, record) = self.message(&format!("torn{number}-{i}"), MessageHold::Half, true);
             self.torn.push(self.machine.propose(&record).position);
         }
         match self.machine.chooser.below(3) {
@@ -122,28 +124,32 @@ impl History {
         self.machine.one_of(&known)
     }
 
-    fn record(held: u64, decision: Decision) -> Record {
+    fn record(held: u64, decision: TransactionDecision) -> Record {
         let by = "p".to_owned();
         match decision {
-            Decision::Commit => Record::Release(ReleaseRecord { held, by, ..ReleaseRecord::default() }),
-            Decision::Rollback => Record::Discard(DiscardRecord { held, by, ..DiscardRecord::default() }),
+            TransactionDecision::Commit => {
+                Record::Release(ReleaseRecord { held, by, ..ReleaseRecord::default() })
+            }
+            TransactionDecision::Rollback => {
+                Record::Discard(DiscardRecord { held, by, ..DiscardRecord::default() })
+            }
         }
     }
 
-    fn decide(&mut self, decision: Decision) {
+    fn decide(&mut self, decision: TransactionDecision) {
         let Some(held) = self.any() else { return };
         let outcome = self.machine.propose(&Self::record(held, decision)).outcome;
         let known = self.transactions.get_mut(&held).expect("known");
         let what = format!("seed {}, {decision:?} of {known:?}: {outcome:?}", self.machine.seed);
         let decided = match decision {
-            Decision::Commit => Phase::Committed,
-            Decision::Rollback => Phase::RolledBack,
+            TransactionDecision::Commit => TransactionPhase::Committed,
+            TransactionDecision::Rollback => TransactionPhase::RolledBack,
         };
         match known.phase {
-            Phase::Prepared | Phase::Parked => {
+            TransactionPhase::Prepared | TransactionPhase::Parked => {
                 let is_shown = matches!(outcome, ApplyOutcome::Visible { .. });
                 assert!(is_shown || outcome == ApplyOutcome::Discarded, "{what}");
-                assert_eq!(is_shown, decision == Decision::Commit, "{what}");
+                assert_eq!(is_shown, decision == TransactionDecision::Commit, "{what}");
                 (known.phase, known.decided) = (decided, true);
                 if is_shown {
                     for (queue, id) in known.messages.clone() {
@@ -160,7 +166,7 @@ impl History {
 
     fn decide_what_never_was(&mut self) {
         for held in self.torn.iter().copied().chain([9_999_999]).collect::<Vec<_>>() {
-            let outcome = self.machine.propose(&Self::record(held, Decision::Commit)).outcome;
+            let outcome = self.machine.propose(&Self::record(held, TransactionDecision::Commit)).outcome;
             assert_eq!(outcome, ApplyOutcome::NoSuchHalf, "seed {}", self.machine.seed);
         }
     }
@@ -174,27 +180,29 @@ impl History {
             let known = self.transactions.get_mut(&held).expect("only those that decide are checked back");
             assert_eq!(
                 (known.phase, known.checks),
-                (Phase::Prepared, half.checks),
+                (TransactionPhase::Prepared, half.checks),
                 "seed {}",
                 self.machine.seed
             );
             known.checks += 1;
             let is_last = known.checks == CHECKS_MAX;
             if is_last {
-                known.phase = Phase::Parked;
+                known.phase = TransactionPhase::Parked;
             }
             let next_check_ms = (!is_last).then_some(now_ms + 500);
-            let checked = Checked {
+            let checked = CheckedHalf {
                 held,
                 checks: known.checks,
                 next_check_ms,
                 asked: "p".into(),
-                ..Checked::default()
+                ..CheckedHalf::default()
             };
             self.machine.progress(ProgressItem::Checked(checked));
         }
-        let late =
-            self.transactions.values().find(|known| known.phase == Phase::Prepared && known.checks == 0);
+        let late = self
+            .transactions
+            .values()
+            .find(|known| known.phase == TransactionPhase::Prepared && known.checks == 0);
         assert!(late.is_none(), "seed {}: {late:?} was not checked", self.machine.seed);
     }
 
@@ -250,7 +258,11 @@ impl History {
             self.check_back();
         }
         let open = self.transactions.values().filter(|known| !known.decided);
-        assert!(open.clone().all(|known| known.phase == Phase::Parked), "seed {}", self.machine.seed);
+        assert!(
+            open.clone().all(|known| known.phase == TransactionPhase::Parked),
+            "seed {}",
+            self.machine.seed
+        );
         self.check();
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_store::Store;
 use serde::{Deserialize, Serialize};
 
@@ -92,7 +92,7 @@ fn fill(work: &Work) -> anyhow::Result<()> {
         queues = engine::create_queues(&store, work.queues)?;
     }
     let maker = Maker::new(Shape::plain(work.body), 0);
-    let mut producer = Producer::new(store.clone(), maker, queues, Flush::Async, IN_FLIGHT);
+    let mut producer = Producer::new(store.clone(), maker, queues, FlushRequirement::Async, IN_FLIGHT);
     let (mut next, mut told) = (REPORT_EVERY, Ok(()));
     producer.run(work.batch, |proposed| {
         if proposed >= next {

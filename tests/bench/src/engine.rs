@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_core::record::{MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::OsFolder;
@@ -76,7 +76,7 @@ pub fn create_queues(store: &Store, count: u32) -> anyhow::Result<Vec<QueueId>> 
         let topic = Topic::new(&format!("orders-{number}"), per_topic);
         let record = Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(topic)) });
         let sender = sender.clone();
-        store.propose(&record, Flush::Sync, Box::new(move |applied| drop(sender.send(applied))));
+        store.propose(&record, FlushRequirement::Sync, Box::new(move |applied| drop(sender.send(applied))));
     }
     drop(sender);
     let mut queues = Vec::new();
@@ -96,7 +96,7 @@ pub struct Producer {
     maker: Maker,
     queues: Vec<QueueId>,
     next_queue: usize,
-    flush: Flush,
+    flush: FlushRequirement,
     in_flight_max: usize,
     /// The answers that are still to come, and for how many messages each.
     in_flight: VecDeque<(mpsc::Receiver<Result<(), ProposeError>>, usize)>,
@@ -112,7 +112,7 @@ impl Producer {
         store: Arc<Store>,
         maker: Maker,
         queues: Vec<QueueId>,
-        flush: Flush,
+        flush: FlushRequirement,
         in_flight_max: usize,
     ) -> Self {
         Self {

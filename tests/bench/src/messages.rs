@@ -1,9 +1,9 @@
 //! Messages as the broker stores them when an SDK sent them.
 
 use bytes::Bytes;
-use kerolox_core::dedup::{By, Dedup, WINDOW_MS_MAX};
+use kerolox_core::dedup::{DedupKey, DedupPolicy, WINDOW_MS_MAX};
 use kerolox_core::lookup;
-use kerolox_core::record::{Hold, MessageHeader, MessageRecord, Record};
+use kerolox_core::record::{MessageHeader, MessageHold, MessageRecord, Record};
 use kerolox_log::NewFrame;
 use kerolox_proto::v2::{self, Digest, DigestType, Encoding, SystemProperties};
 use prost::Message as _;
@@ -87,7 +87,7 @@ impl Maker {
         let header = MessageHeader {
             topic_id,
             queue,
-            hold: Hold::None.into(),
+            hold: MessageHold::None.into(),
             hold_ms: 0,
             tag_hash: if self.shape.small { 0 } else { crc32c::crc32c(TAG.as_bytes()) },
             message_id,
@@ -114,7 +114,8 @@ impl Maker {
 impl Made {
     /// Says what it is known by in a topic with deduplication by id.
     pub fn known_by_id(mut self) -> (Self, u128) {
-        let hash = Dedup { by: By::Id, window_ms: WINDOW_MS_MAX }.hash(&self.0.header.message_id, &[]);
+        let hash =
+            DedupPolicy { by: DedupKey::Id, window_ms: WINDOW_MS_MAX }.hash(&self.0.header.message_id, &[]);
         self.0.header.set_dedup(Some(hash));
         (self, hash)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use kerolox_core::record::{
-    EpochRecord, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record, ReleaseRecord,
+    EpochRecord, MessageHeader, MessageHold, MessageRecord, MetaChange, MetaRecord, Record, ReleaseRecord,
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::OsFolder;
@@ -46,7 +46,7 @@ pub fn write_log(path: &Path) -> Result<()> {
 fn half() -> Record {
     let header = MessageHeader {
         topic_id: 1,
-        hold: Hold::Half.into(),
+        hold: MessageHold::Half.into(),
         hold_ms: 3_600_000,
         message_id: "m".into(),
         ..MessageHeader::default()

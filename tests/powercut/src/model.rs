@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use kerolox_core::flush::Flush;
-use kerolox_core::record::Hold;
+use kerolox_core::flush::FlushRequirement;
+use kerolox_core::record::MessageHold;
 use kerolox_core::timer::TimerPhase;
 use kerolox_store::{AppliedRecord, ApplyOutcome, Store};
 
@@ -15,7 +15,7 @@ use crate::plan::Plan;
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) plan: Plan,
-    pub(crate) flush: Flush,
+    pub(crate) flush: FlushRequirement,
     pub(crate) applied: AppliedRecord,
 }
 
@@ -121,7 +121,11 @@ impl Model {
             self.open.push(answer);
         }
         // What was written before a synced record is synced with it.
-        let synced = self.open.iter().rposition(|answer| answer.flush == Flush::Sync).map_or(0, |at| at + 1);
+        let synced = self
+            .open
+            .iter()
+            .rposition(|answer| answer.flush == FlushRequirement::Sync)
+            .map_or(0, |at| at + 1);
         for answer in self.open.drain(..synced) {
             take(&mut self.durable, &answer, self.trimmed)?;
         }
@@ -356,11 +360,11 @@ fn take(view: &mut View, answer: &Answer, trimmed: u64) -> Result<(), String> {
             ApplyOutcome::TopicGone,
         ) if !view.has_topic(*topic_id) => Ok(()),
         (Plan::Half { id, topic_id, queue }, ApplyOutcome::Held) => {
-            view.held.insert(position, open(id, *topic_id, *queue, Hold::Half));
+            view.held.insert(position, open(id, *topic_id, *queue, MessageHold::Half));
             Ok(())
         }
         (Plan::Scheduled { id, topic_id, queue }, ApplyOutcome::Scheduled) => {
-            view.held.insert(position, open(id, *topic_id, *queue, Hold::Until));
+            view.held.insert(position, open(id, *topic_id, *queue, MessageHold::Until));
             Ok(())
         }
         (Plan::Show { position: held, .. }, outcome) => settle(view, *held, true, outcome, at, trimmed),
@@ -402,7 +406,7 @@ fn show(view: &mut View, place: (u32, u32, u64), id: &str, (at, ms): (u64, i64))
     Ok(())
 }
 
-fn open(id: &str, topic_id: u32, queue: u32, hold: Hold) -> HeldMessage {
+fn open(id: &str, topic_id: u32, queue: u32, hold: MessageHold) -> HeldMessage {
     HeldMessage { hold, id: id.to_owned(), topic_id, queue, end: End::Open }
 }
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kerolox_core::lite::is_lite;
 use kerolox_core::queue_offset::QueueOffset;
-use kerolox_core::record::Hold;
+use kerolox_core::record::MessageHold;
 use kerolox_core::timer::TimerPhase;
-use kerolox_core::transaction::Phase;
+use kerolox_core::transaction::TransactionPhase;
 use kerolox_store::Store;
 
 /// Queues that a topic of the simulation has at the most.
@@ -53,7 +53,7 @@ pub(crate) enum End {
 /// A half message or a scheduled one, by its first position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HeldMessage {
-    pub(crate) hold: Hold,
+    pub(crate) hold: MessageHold,
     pub(crate) id: String,
     pub(crate) topic_id: u32,
     pub(crate) queue: u32,
@@ -150,12 +150,12 @@ impl View {
         let due = store.state().transactions.due(i64::MAX - 1, None, 100_000);
         for (position, half) in due.map_err(|error| error.to_string())? {
             let place = (half.location(position), half.frame_len);
-            self.hold(store, position, place, (half.topic_id, half.queue, Hold::Half))?;
+            self.hold(store, position, place, (half.topic_id, half.queue, MessageHold::Half))?;
         }
         let due = store.state().timers.due(i64::MAX - 1, None, 100_000);
         for (position, timer) in due.map_err(|error| error.to_string())? {
             let place = (timer.location(position), timer.frame_len);
-            self.hold(store, position, place, (timer.topic_id, timer.queue, Hold::Until))?;
+            self.hold(store, position, place, (timer.topic_id, timer.queue, MessageHold::Until))?;
         }
         Ok(())
     }
@@ -165,7 +165,7 @@ impl View {
         store: &Store,
         position: u64,
         (location, len): (u64, u32),
-        (topic_id, queue, hold): (u32, u32, Hold),
+        (topic_id, queue, hold): (u32, u32, MessageHold),
     ) -> Result<(), String> {
         let id =
             read_id(store, location, len).map_err(|error| format!("held message of {position}: {error}"))?;
@@ -175,8 +175,8 @@ impl View {
 }
 
 /// How a held message stands; `None` when the store does not know it.
-pub(crate) fn end_of(store: &Store, position: u64, hold: Hold) -> Result<Option<End>, String> {
-    if hold == Hold::Until {
+pub(crate) fn end_of(store: &Store, position: u64, hold: MessageHold) -> Result<Option<End>, String> {
+    if hold == MessageHold::Until {
         let timer = store.state().timers.get(position).map_err(|error| error.to_string())?;
         return Ok(timer.map(|timer| match timer.phase {
             TimerPhase::Delivered => End::Shown(timer.offset, timer.decided_at),
@@ -186,8 +186,8 @@ pub(crate) fn end_of(store: &Store, position: u64, hold: Hold) -> Result<Option<
     }
     let half = store.state().transactions.get(position).map_err(|error| error.to_string())?;
     Ok(half.map(|half| match half.phase {
-        Phase::Committed => End::Shown(half.offset, half.decided_at),
-        Phase::RolledBack => End::Hidden(half.decided_at),
+        TransactionPhase::Committed => End::Shown(half.offset, half.decided_at),
+        TransactionPhase::RolledBack => End::Hidden(half.decided_at),
         _ => End::Open,
     }))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use kerolox_core::dedup::Dedup;
+use kerolox_core::dedup::DedupPolicy;
 use kerolox_core::topic::Topic;
 use kerolox_store::{ApplyOutcome, FirstMessage, Store};
 
@@ -11,9 +11,9 @@ use crate::observe::{View, Visible};
 use crate::plan::{KEYS, ONCE, Plan, attributes_of};
 
 /// How the topic tells repeats.
-pub(crate) fn rules() -> Dedup {
+pub(crate) fn rules() -> DedupPolicy {
     let topic = Topic { attributes: attributes_of(ONCE), ..Topic::new(ONCE, 1) };
-    Dedup::of(&topic).expect("the topic has the attribute")
+    DedupPolicy::of(&topic).expect("the topic has the attribute")
 }
 
 #[derive(Default)]

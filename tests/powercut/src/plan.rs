@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use kerolox_core::dedup::{DEDUP_ATTRIBUTE, DEDUP_WINDOW_ATTRIBUTE};
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
-    AckRange, DeleteTopic, DiscardRecord, DropLite, DropLites, Hold, LiteTopic, MessageHeader, MessageRecord,
-    MetaChange, MetaRecord, ProgressItem, ProgressRecord, QueueProgress, Record, ReleaseRecord,
-    TimerDecision, TimerEnded,
+    AckRange, DeleteTopic, DiscardRecord, DropLite, DropLites, LiteTopic, MessageHeader, MessageHold,
+    MessageRecord, MetaChange, MetaRecord, ProgressItem, ProgressRecord, QueueProgress, Record,
+    ReleaseRecord, TimerDecision, TimerEnded,
 };
 use kerolox_core::topic::{MessageType, Topic};
 use kerolox_log::fs::Chooser;
@@ -74,12 +74,12 @@ pub(crate) enum Plan {
     /// A held message becomes visible: a commit, or a delivery.
     Show {
         position: u64,
-        hold: Hold,
+        hold: MessageHold,
     },
     /// A held message never becomes visible: a rollback, or a recall.
     Hide {
         position: u64,
-        hold: Hold,
+        hold: MessageHold,
     },
     Finish {
         place: Place,
@@ -152,9 +152,12 @@ impl Plan {
     pub(crate) fn record(&self, chooser: &mut Chooser) -> Record {
         let by = "producer".to_owned();
         match self {
-            Self::Message { id, topic_id, queue } => message(id, *topic_id, *queue, Hold::None, chooser),
+            Self::Message { id, topic_id, queue } => {
+                message(id, *topic_id, *queue, MessageHold::None, chooser)
+            }
             Self::Once { id, key, topic_id, queue } => {
-                let Record::Message(mut once) = message(id, *topic_id, *queue, Hold::None, chooser) else {
+                let Record::Message(mut once) = message(id, *topic_id, *queue, MessageHold::None, chooser)
+                else {
                     unreachable!("it is a message")
                 };
                 once.header.set_dedup(Some(rules().hash(id, &[key])));
@@ -170,10 +173,16 @@ impl Plan {
                 topic_id: *topic_id,
                 lites: vec![DropLite { name: (*name).to_owned(), queue: *queue, next: *next }],
             })),
-            Self::Half { id, topic_id, queue } => message(id, *topic_id, *queue, Hold::Half, chooser),
-            Self::Scheduled { id, topic_id, queue } => message(id, *topic_id, *queue, Hold::Until, chooser),
-            Self::Show { position, hold: Hold::Until } => end_timer(*position, TimerDecision::Deliver, by),
-            Self::Hide { position, hold: Hold::Until } => end_timer(*position, TimerDecision::Recall, by),
+            Self::Half { id, topic_id, queue } => message(id, *topic_id, *queue, MessageHold::Half, chooser),
+            Self::Scheduled { id, topic_id, queue } => {
+                message(id, *topic_id, *queue, MessageHold::Until, chooser)
+            }
+            Self::Show { position, hold: MessageHold::Until } => {
+                end_timer(*position, TimerDecision::Deliver, by)
+            }
+            Self::Hide { position, hold: MessageHold::Until } => {
+                end_timer(*position, TimerDecision::Recall, by)
+            }
             Self::Show { position, .. } => {
                 Record::Release(ReleaseRecord { held: *position, by, ..ReleaseRecord::default() })
             }
@@ -205,8 +214,8 @@ impl Plan {
     }
 
     /// Three of four proposals wait for their sync.
-    pub(crate) fn flush(chooser: &mut Chooser) -> Flush {
-        if chooser.chance(3, 4) { Flush::Sync } else { Flush::Async }
+    pub(crate) fn flush(chooser: &mut Chooser) -> FlushRequirement {
+        if chooser.chance(3, 4) { FlushRequirement::Sync } else { FlushRequirement::Async }
     }
 }
 
@@ -224,7 +233,7 @@ fn meta(change: MetaChange) -> Record {
     Record::Meta(MetaRecord { change: Some(change) })
 }
 
-fn message(id: &str, topic_id: u32, queue: u32, hold: Hold, chooser: &mut Chooser) -> Record {
+fn message(id: &str, topic_id: u32, queue: u32, hold: MessageHold, chooser: &mut Chooser) -> Record {
     let header = MessageHeader {
         topic_id,
         queue,

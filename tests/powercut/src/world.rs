@@ -3,7 +3,7 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_core::lite::is_lite;
 use kerolox_core::record::QueueState;
 use kerolox_log::fs::{Chooser, Fault, Folder, MemFolder, Times};
@@ -126,7 +126,11 @@ impl World {
                 self.tell(|| "the index is flushed".to_owned());
                 // The index waits for the log.
                 let (sender, synced) = mpsc::channel();
-                store.propose(&plan::nothing(), Flush::Sync, Box::new(move |done| drop(sender.send(done))));
+                store.propose(
+                    &plan::nothing(),
+                    FlushRequirement::Sync,
+                    Box::new(move |done| drop(sender.send(done))),
+                );
                 Ok(synced.recv().is_ok_and(|done| done.is_ok()) && store.flush_index().is_ok())
             }
             3 => self.trim(store),
@@ -158,12 +162,12 @@ impl World {
                 }
                 plan => plan,
             };
-            let flush = if sync { Flush::Sync } else { Plan::flush(&mut self.chooser) };
+            let flush = if sync { FlushRequirement::Sync } else { Plan::flush(&mut self.chooser) };
             self.model.propose(&plan);
             batch.push((plan, flush));
         }
         if !self.model.live.group {
-            batch.insert(0, (Plan::PutGroup, Flush::Sync));
+            batch.insert(0, (Plan::PutGroup, FlushRequirement::Sync));
         }
         self.tell(|| format!("batch {batch:?}"));
         let (sender, answers) = mpsc::channel();
@@ -200,7 +204,7 @@ impl World {
     fn hold_writer(&self, store: &Store) {
         self.gate.close();
         let gate = self.gate.clone();
-        store.propose(&plan::nothing(), Flush::Async, Box::new(move |_| gate.give_up()));
+        store.propose(&plan::nothing(), FlushRequirement::Async, Box::new(move |_| gate.give_up()));
         self.gate.wait_until_reached();
     }
 

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use kerolox_core::record::{DiscardRecord, Hold, Record, ReleaseRecord};
-use kerolox_core::replicas::Replicas;
-use kerolox_core::transaction::Decision;
+use kerolox_core::record::{DiscardRecord, MessageHold, Record, ReleaseRecord};
+use kerolox_core::replicas::ReplicaRequirement;
+use kerolox_core::transaction::TransactionDecision;
 use kerolox_log::fs::Chooser;
 use kerolox_store::ApplyOutcome;
 
@@ -39,7 +39,7 @@ pub(crate) const KINDS: [Kind; 8] = [
 enum Job {
     Topic,
     Send { id: String, record: Box<Record> },
-    Decide { position: u64, decision: Decision, tries: u32 },
+    Decide { position: u64, decision: TransactionDecision, tries: u32 },
     Read { queue: u32, from: u64, acknowledged: u64 },
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Client {
 }
 
 /// Decisions that wait for somebody to ask for them; of one group.
-pub(crate) type Decisions = VecDeque<(u64, Decision)>;
+pub(crate) type Decisions = VecDeque<(u64, TransactionDecision)>;
 
 /// What a client sees of its world.
 pub(crate) struct Sight<'a> {
@@ -102,7 +102,8 @@ impl Client {
         if self.job.is_none() {
             self.job = self.choose(sight);
         }
-        let replicas = if sight.chooser.chance(1, 2) { Replicas::Quorum } else { Replicas::All };
+        let replicas =
+            if sight.chooser.chance(1, 2) { ReplicaRequirement::Quorum } else { ReplicaRequirement::All };
         let by = || format!("client {}", self.number);
         let record = match self.job.as_mut()? {
             Job::Read { queue, from, acknowledged } => {
@@ -115,10 +116,10 @@ impl Client {
                 *tries += 1;
                 let held = *position;
                 match decision {
-                    Decision::Commit => {
+                    TransactionDecision::Commit => {
                         Record::Release(ReleaseRecord { held, by: by(), ..ReleaseRecord::default() })
                     }
-                    Decision::Rollback => {
+                    TransactionDecision::Rollback => {
                         Record::Discard(DiscardRecord { held, by: by(), ..DiscardRecord::default() })
                     }
                 }
@@ -152,12 +153,12 @@ impl Client {
         let id = format!("{}-{}-{}", self.group, self.number, self.sent);
         let queue = u32::try_from(below(sight.chooser, self.places.len())).expect("few queues");
         let (hold, hold_ms) = match self.kind {
-            Kind::Transactional => (Hold::Half, 60_000),
+            Kind::Transactional => (MessageHold::Half, 60_000),
             Kind::Timed => {
                 let after = between(sight.chooser, 0, 4_000) + sight.now / 1000;
-                (Hold::Until, START_MS + i64::try_from(after).expect("short runs"))
+                (MessageHold::Until, START_MS + i64::try_from(after).expect("short runs"))
             }
-            _ => (Hold::None, 0),
+            _ => (MessageHold::None, 0),
         };
         let lane = (self.kind == Kind::Ordered).then(|| {
             self.lane.1 += 1;
@@ -225,14 +226,18 @@ impl Client {
             (Some(Job::Send { id, .. }), ApplyOutcome::Held) => {
                 history.acked += 1;
                 history.halves.insert(position, KnownHalf { id, ..KnownHalf::default() });
-                let decision = if sight.chooser.chance(2, 3) { Decision::Commit } else { Decision::Rollback };
+                let decision = if sight.chooser.chance(2, 3) {
+                    TransactionDecision::Commit
+                } else {
+                    TransactionDecision::Rollback
+                };
                 if !sight.chooser.chance(1, 10) {
                     sight.decisions.push_back((position, decision));
                 }
                 if sight.chooser.chance(1, 8) {
                     let rival = match decision {
-                        Decision::Commit => Decision::Rollback,
-                        Decision::Rollback => Decision::Commit,
+                        TransactionDecision::Commit => TransactionDecision::Rollback,
+                        TransactionDecision::Rollback => TransactionDecision::Commit,
                     };
                     sight.decisions.push_back((position, rival));
                 }

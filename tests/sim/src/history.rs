@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use kerolox_core::record::{Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record};
+use kerolox_core::record::{MessageHeader, MessageHold, MessageRecord, MetaChange, MetaRecord, Record};
 use kerolox_core::slots::slot_of;
 use kerolox_core::topic::Topic;
-use kerolox_core::transaction::Decision;
+use kerolox_core::transaction::TransactionDecision;
 
 /// Number of the one topic of a group: the first that is made.
 pub(crate) const TOPIC: u32 = 1;
@@ -14,7 +14,7 @@ pub(crate) const TOPIC: u32 = 1;
 /// A message that was ever proposed.
 #[derive(Debug, Clone)]
 pub(crate) struct Proposed {
-    pub(crate) hold: Hold,
+    pub(crate) hold: MessageHold,
     /// The message group, and its place in it.
     pub(crate) lane: Option<(String, u64)>,
     pub(crate) len: usize,
@@ -25,9 +25,9 @@ pub(crate) struct Proposed {
 pub(crate) struct KnownHalf {
     pub(crate) id: String,
     /// Decisions that were ever asked for.
-    pub(crate) asked: Vec<Decision>,
+    pub(crate) asked: Vec<TransactionDecision>,
     /// The decision that stands, as far as somebody was told.
-    pub(crate) stands: Option<Decision>,
+    pub(crate) stands: Option<TransactionDecision>,
     /// Where it became visible, as far as somebody was told.
     pub(crate) place: Option<(u32, u64)>,
 }

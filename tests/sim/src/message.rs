@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kerolox_controller::{Command, Group, Joiner, MemberId};
 use kerolox_core::record::Record;
-use kerolox_core::replicas::Replicas;
+use kerolox_core::replicas::ReplicaRequirement;
 use kerolox_replication::{CommitUpdate, handshake};
 use kerolox_store::ApplyOutcome;
 
@@ -91,7 +91,7 @@ pub(crate) enum FromMaster {
 /// What a client asks for.
 #[derive(Debug, Clone)]
 pub(crate) enum Ask {
-    Propose { record: Box<Record>, replicas: Replicas },
+    Propose { record: Box<Record>, replicas: ReplicaRequirement },
     Read { queue: u32, from: u64 },
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Client, Message, Producer, Resolution};
-use kerolox_core::record::Kind;
+use kerolox_core::record::RecordKind;
 use kerolox_harness::ProcessUsage;
 use kerolox_harness::{Cluster, ClusterPlan, ServerProcess};
 use kerolox_log::fs::OsFolder;
@@ -201,10 +201,10 @@ impl Written {
         let (mut plain, mut halves, mut decisions) = ((0, 0_u64), (0, 0_u64), (0, 0_u64));
         for finding in Inspector::open(&folder, Mode::Offline)? {
             let Finding::Record(frame) = finding? else { continue };
-            let sum = if frame.kind == Kind::Release as u8 {
+            let sum = if frame.kind == RecordKind::Release as u8 {
                 &mut decisions
-            } else if frame.kind == Kind::Message as u8 {
-                let routing = kerolox_core::record::Routing::decode_from(frame.body.clone())?;
+            } else if frame.kind == RecordKind::Message as u8 {
+                let routing = kerolox_core::record::MessageRouting::decode_from(frame.body.clone())?;
                 if routing.hold == 0 { &mut plain } else { &mut halves }
             } else {
                 continue;

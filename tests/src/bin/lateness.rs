@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use kerolox_client::admin::{Admin, wire};
 use kerolox_client::{Address, Client, Message, Producer};
-use kerolox_core::record::{Hold, Kind, ProgressItem, Record};
+use kerolox_core::record::{MessageHold, ProgressItem, Record, RecordKind};
 use kerolox_harness::ProcessUsage;
 use kerolox_harness::{ClusterPlan, ServerProcess};
 use kerolox_log::fs::OsFolder;
@@ -120,11 +120,11 @@ fn lateness(server: &ServerProcess) -> Result<Vec<i64>> {
     let (mut due, mut late) = (HashMap::new(), Vec::new());
     for finding in Inspector::open(&folder, Mode::Offline)? {
         let Finding::Record(frame) = finding? else { continue };
-        if ![Kind::Message as u8, Kind::Progress as u8].contains(&frame.kind) {
+        if ![RecordKind::Message as u8, RecordKind::Progress as u8].contains(&frame.kind) {
             continue;
         }
         match Record::decode(frame.kind, frame.body.clone())? {
-            Record::Message(message) if message.header.hold() == Hold::Until => {
+            Record::Message(message) if message.header.hold() == MessageHold::Until => {
                 due.insert(frame.position, message.header.hold_ms);
             }
             Record::Progress(progress) => {

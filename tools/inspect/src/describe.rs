@@ -4,11 +4,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
-    Hold, Kind, MessageRecord, MetaChange, ProgressItem, ProgressRecord, QueueProgress, QueueState, Record,
-    SnapshotRecord, TimerDecision,
+    MessageHold, MessageRecord, MetaChange, ProgressItem, ProgressRecord, QueueProgress, QueueState, Record,
+    RecordKind, SnapshotRecord, TimerDecision,
 };
 use kerolox_core::topic::Topic;
-use kerolox_core::transaction::Source;
+use kerolox_core::transaction::DecisionSource;
 use kerolox_proto::v2::{Message, SystemProperties};
 use prost::Message as _;
 use serde_json::{Map, Value, json};
@@ -25,15 +25,15 @@ pub(crate) enum BodyForm {
 }
 
 /// Names of the kinds, as `dump --kind` takes them and every command prints them.
-pub(crate) const KINDS: [(Kind, &str); 8] = [
-    (Kind::Message, "message"),
-    (Kind::Release, "release"),
-    (Kind::Discard, "discard"),
-    (Kind::Progress, "progress"),
-    (Kind::Meta, "meta"),
-    (Kind::Epoch, "epoch"),
-    (Kind::Snapshot, "snapshot"),
-    (Kind::Trim, "trim"),
+pub(crate) const KINDS: [(RecordKind, &str); 8] = [
+    (RecordKind::Message, "message"),
+    (RecordKind::Release, "release"),
+    (RecordKind::Discard, "discard"),
+    (RecordKind::Progress, "progress"),
+    (RecordKind::Meta, "meta"),
+    (RecordKind::Epoch, "epoch"),
+    (RecordKind::Snapshot, "snapshot"),
+    (RecordKind::Trim, "trim"),
 ];
 
 /// Name of a kind number.
@@ -116,12 +116,12 @@ fn message_fields(record: &MessageRecord, form: Option<BodyForm>) -> Result<Fiel
     add("slot", json!(header.slot), header.slot.is_some());
     add("namespace", json!(topic.resource_namespace), !topic.resource_namespace.is_empty());
     match header.hold() {
-        Hold::None => {}
-        Hold::Half => {
+        MessageHold::None => {}
+        MessageHold::Half => {
             add("hold", json!("half"), true);
             add("firstCheckAfterMs", json!(header.hold_ms), true);
         }
-        Hold::Until => {
+        MessageHold::Until => {
             add("hold", json!("until"), true);
             add("dueMs", json!(header.hold_ms), true);
         }
@@ -168,7 +168,7 @@ fn encode(body: &[u8], form: BodyForm) -> String {
     }
 }
 
-fn decision_fields(held: u64, by: &str, source: Source, reason: &str) -> Fields {
+fn decision_fields(held: u64, by: &str, source: DecisionSource, reason: &str) -> Fields {
     let mut fields = vec![("held", json!(held)), ("by", json!(by)), ("source", json!(source.word()))];
     if !reason.is_empty() {
         fields.push(("reason", json!(reason)));

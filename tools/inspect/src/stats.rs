@@ -4,7 +4,7 @@ use crate::describe;
 use crate::folder::{Source, unreadable};
 use crate::progress::Progress;
 use clap::Args;
-use kerolox_core::record::{Kind, MessageRecord};
+use kerolox_core::record::{MessageRecord, RecordKind};
 use kerolox_log::Frame;
 use kerolox_log::inspect::Finding;
 use kerolox_report::outcome::{Exit, Failure, Result};
@@ -135,7 +135,7 @@ impl Counts {
         self.kinds.entry(frame.kind).or_default().add(frame);
         self.first_ms.get_or_insert(frame.store_ms);
         self.last_ms = Some(frame.store_ms);
-        if frame.kind == Kind::Message as u8
+        if frame.kind == RecordKind::Message as u8
             && let Ok(message) = MessageRecord::decode(frame.body.clone())
         {
             self.topics.entry(message.header.topic_id).or_default().add(frame);

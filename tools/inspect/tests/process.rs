@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_core::record::{DiscardRecord, Record};
 use kerolox_log::fs::OsFolder;
 use kerolox_log::{LogOptions, Salt};
@@ -167,7 +167,7 @@ fn an_index_of_a_trimmed_log_is_compared_as_well() {
         let record =
             Record::Discard(DiscardRecord { held: i, by: "nobody".repeat(10), ..DiscardRecord::default() });
         let (done, answer) = std::sync::mpsc::channel();
-        store.propose(&record, Flush::Sync, Box::new(move |applied| done.send(applied).unwrap()));
+        store.propose(&record, FlushRequirement::Sync, Box::new(move |applied| done.send(applied).unwrap()));
         answer.recv().unwrap().unwrap();
     }
     let point = store.trim_points().nth(1).unwrap().unwrap();

@@ -8,7 +8,7 @@ use crate::{dedup, group, lite, schedule, topic, topic_limits, transaction};
 
 /// An attribute that can be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownAttribute {
     /// Its name.
     pub name: &'static str,
     /// What it can be set to.
@@ -17,12 +17,12 @@ pub struct Known {
     pub meaning: &'static str,
 }
 
-const fn known(name: &'static str, values: &'static str, meaning: &'static str) -> Known {
-    Known { name, values, meaning }
+const fn known(name: &'static str, values: &'static str, meaning: &'static str) -> KnownAttribute {
+    KnownAttribute { name, values, meaning }
 }
 
 /// Attributes of topics.
-pub const OF_TOPICS: &[Known] = &[
+pub const OF_TOPICS: &[KnownAttribute] = &[
     known(
         topic::MESSAGE_TYPE_ATTRIBUTE,
         "NORMAL, FIFO, DELAY, TRANSACTION, LITE, PRIORITY or MIXED",
@@ -106,7 +106,7 @@ pub const OF_TOPICS: &[Known] = &[
 ];
 
 /// Attributes of consumer groups.
-pub const OF_GROUPS: &[Known] = &[
+pub const OF_GROUPS: &[KnownAttribute] = &[
     known(
         group::EXHAUSTED_ATTRIBUTE,
         "dead-letter or block",
@@ -156,7 +156,7 @@ pub const OF_GROUPS: &[Known] = &[
 /// # Errors
 /// A sentence that names the unknown attribute, and the one that was probably meant.
 pub fn check(
-    known: &[Known],
+    known: &[KnownAttribute],
     present: &BTreeMap<String, String>,
     changes: &[AttributeChange],
 ) -> Result<(), String> {
@@ -172,7 +172,7 @@ pub fn check(
     Ok(())
 }
 
-fn unknown(known: &[Known], key: &str) -> String {
+fn unknown(known: &[KnownAttribute], key: &str) -> String {
     let distance = |name: &str| strsim::levenshtein(&name.to_lowercase(), &key.to_lowercase());
     let nearest = known.iter().map(|attribute| (distance(attribute.name), attribute.name)).min();
     // Further away it is no typing error but another word.
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
     use crate::attributes::parse;
 
-    fn refused(known: &[Known], change: &str) -> Option<String> {
+    fn refused(known: &[KnownAttribute], change: &str) -> Option<String> {
         check(known, &BTreeMap::new(), &parse(&[change.to_owned()]).expect("well formed")).err()
     }
 

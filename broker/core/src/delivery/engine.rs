@@ -16,7 +16,7 @@ use super::priorities::Turns;
 use super::queue::QueueDelivery;
 use super::repeatable::RepeatableReceives;
 use super::types::{BacklogCounts, BlockedMessage, ExhaustedMessage, QueuePosition, RetryingMessage};
-use crate::acks::Acks;
+use crate::acks::QueueAcks;
 use crate::filter::Filter;
 use crate::queue_offset::QueueOffset;
 use crate::record::{DeadReason, QueueProgress};
@@ -85,7 +85,7 @@ impl DeliveryEngine {
 
     /// Adds a queue with the progress that the log knows, unless it is known already. `end` is one past its newest
     /// visible offset.
-    pub fn add_queue(&mut self, queue: u32, acks: Acks, end: QueueOffset) {
+    pub fn add_queue(&mut self, queue: u32, acks: QueueAcks, end: QueueOffset) {
         // Also after the clock was set back, nothing that is handed out may be void.
         self.last_lease = self.last_lease.max(LeaseId::new(acks.void_leases()));
         let policy = &self.policy;

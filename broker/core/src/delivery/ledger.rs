@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 
 use super::flight::{Flight, LeaseId};
 use super::flight_times::FlightTimes;
-use crate::acks::Acks;
+use crate::acks::QueueAcks;
 use crate::queue_offset::QueueOffset;
-use crate::record::{AckRange, Attempted, DeadReason, QueueProgress};
+use crate::record::{AckRange, DeadReason, FailedAttempts, QueueProgress};
 
 /// Progress and open deliveries of one group in one queue.
 ///
 /// Invariants: an offset in flight is not done; every flight but a blocked one has its time in `times`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct QueueLedger {
-    acks: Acks,
+    acks: QueueAcks,
     /// One past the newest visible offset.
     end: QueueOffset,
     flights: BTreeMap<QueueOffset, Flight>,
@@ -22,28 +22,28 @@ pub(super) struct QueueLedger {
     /// The offset was set, and the log does not know yet.
     reset_to: Option<QueueOffset>,
     acked: Vec<AckRange>,
-    attempted: Vec<Attempted>,
+    attempted: Vec<FailedAttempts>,
     dead: Vec<(QueueOffset, u32, DeadReason)>,
 }
 
 impl QueueLedger {
     /// Goes on from what the log says, with nothing in flight.
-    pub(super) fn new(acks: Acks, end: QueueOffset) -> Self {
+    pub(super) fn new(acks: QueueAcks, end: QueueOffset) -> Self {
         Self { acks, end, ..Self::default() }
     }
 
     /// Starts at an offset that the log does not know yet.
     pub(super) fn starting_at(offset: QueueOffset, end: QueueOffset) -> Self {
-        Self { acks: Acks::starting_at(offset), end, reset_to: Some(offset), ..Self::default() }
+        Self { acks: QueueAcks::starting_at(offset), end, reset_to: Some(offset), ..Self::default() }
     }
 
     /// Everything before `offset` is done, nothing behind it is, and handles up to `last_lease` are void.
     pub(super) fn reset(&mut self, offset: QueueOffset, last_lease: LeaseId) {
-        let acks = Acks::reset_to(offset, last_lease.get());
+        let acks = QueueAcks::reset_to(offset, last_lease.get());
         *self = Self { acks, end: self.end, reset_to: Some(offset), ..Self::default() };
     }
 
-    pub(super) fn acks(&self) -> &Acks {
+    pub(super) fn acks(&self) -> &QueueAcks {
         &self.acks
     }
 
@@ -144,7 +144,7 @@ impl QueueLedger {
     /// Notes failed attempts for the log.
     pub(super) fn note_attempts(&mut self, offset: QueueOffset, attempts: u32, visible_ms: i64) {
         self.acks.attempt(offset, attempts, visible_ms);
-        self.attempted.push(Attempted { offset: offset.get(), attempts, visible_ms });
+        self.attempted.push(FailedAttempts { offset: offset.get(), attempts, visible_ms });
     }
 
     /// Notes for the log, unless it knows, that a consumer had a message, if one had.

@@ -8,7 +8,7 @@ use super::{
     DeliveredMessage, DeliveryEngine, DeliveryHandle, DeliveryPolicy, ExhaustedAction, FilterResult,
     HandleError, LeaseId, LeaseTerm, OrderingKey, ReceiveId, ReceiveRequest,
 };
-use crate::acks::Acks;
+use crate::acks::QueueAcks;
 use crate::filter::Filter;
 use crate::queue_offset::QueueOffset;
 
@@ -101,7 +101,7 @@ struct World {
     /// Group and tag by offset.
     published: Vec<(u8, u8)>,
     subscription: DeliveryEngine,
-    durable: Acks,
+    durable: QueueAcks,
     reference: BTreeMap<QueueOffset, Expected>,
     handles: Vec<(usize, DeliveredMessage)>,
 }
@@ -123,7 +123,7 @@ fn lease_of(message: &DeliveredMessage) -> DeliveryHandle {
 impl World {
     fn new(policy: DeliveryPolicy, filters: [&str; CLIENTS]) -> Self {
         let mut subscription = DeliveryEngine::new(1, 1, 1, policy);
-        subscription.add_queue(0, Acks::default(), QueueOffset::FIRST);
+        subscription.add_queue(0, QueueAcks::default(), QueueOffset::FIRST);
         Self {
             now_ms: 1_000,
             policy,
@@ -131,7 +131,7 @@ impl World {
             alive: [true; CLIENTS],
             published: Vec::new(),
             subscription,
-            durable: Acks::default(),
+            durable: QueueAcks::default(),
             reference: BTreeMap::new(),
             handles: Vec::new(),
         }

@@ -4,7 +4,7 @@ use super::{
     BacklogCounts, DeliveredMessage, DeliveryEngine, DeliveryHandle, DeliveryPolicy, HandleError, LeaseTerm,
     QueuePosition, ReceiveRequest,
 };
-use crate::acks::Acks;
+use crate::acks::QueueAcks;
 use crate::filter::Filter;
 use crate::queue_offset::QueueOffset;
 
@@ -22,7 +22,7 @@ fn lease_of(message: &DeliveredMessage) -> DeliveryHandle {
 #[test]
 fn a_reset_is_logged_and_outlives_a_restart() {
     let mut before = DeliveryEngine::new(1, 1, 100, DeliveryPolicy::default());
-    before.add_queue(0, Acks::default(), QueueOffset::new(5));
+    before.add_queue(0, QueueAcks::default(), QueueOffset::new(5));
     let picked = receive(&mut before, 0, 3);
     assert_eq!(before.ack(1, &lease_of(&picked[0])), Ok(()));
     before.reset(0, QueueOffset::new(2));
@@ -31,7 +31,7 @@ fn a_reset_is_logged_and_outlives_a_restart() {
     assert_eq!((progress[0].reset_to, &*progress[0].acked), (Some(2), &[][..]));
     assert!(before.take_progress().is_empty());
 
-    let mut durable = Acks::default();
+    let mut durable = QueueAcks::default();
     durable.apply(&progress[0]);
     // The clock may have been set back since.
     for lease_base in [1, 1_000_000] {
@@ -63,7 +63,7 @@ fn where_a_group_starts_is_logged() {
 #[test]
 fn standings_tell_who_has_what() {
     let mut subscription = DeliveryEngine::new(1, 1, 1, DeliveryPolicy::default());
-    subscription.add_queue(0, Acks::default(), QueueOffset::new(10));
+    subscription.add_queue(0, QueueAcks::default(), QueueOffset::new(10));
     let picked = receive(&mut subscription, 0, 5);
     let leases: Vec<DeliveryHandle> = picked.iter().map(lease_of).collect();
     subscription.ack(1, &leases[0]).unwrap();

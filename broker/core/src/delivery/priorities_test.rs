@@ -8,7 +8,7 @@ use super::{
     DeliveredMessage, DeliveryEngine, DeliveryHandle, DeliveryPolicy, FilterId, LeaseTerm, OrderingKey,
     PriorityFactor, ReceiveRequest,
 };
-use crate::acks::Acks;
+use crate::acks::QueueAcks;
 use crate::filter::Filter;
 use crate::queue_offset::QueueOffset;
 
@@ -23,7 +23,7 @@ fn subscription(percent: u32, ordered: bool) -> (DeliveryEngine, FilterId) {
     let policy = DeliveryPolicy { priorities: Some(factor(percent)), ordered, ..DeliveryPolicy::default() };
     let mut subscription = DeliveryEngine::new(1, 1, 1, policy);
     for queue in 0..QUEUES {
-        subscription.add_queue(queue, Acks::default(), QueueOffset::FIRST);
+        subscription.add_queue(queue, QueueAcks::default(), QueueOffset::FIRST);
     }
     let filter = subscription.join(0, "c", &Filter::All);
     (subscription, filter)

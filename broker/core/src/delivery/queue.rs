@@ -10,7 +10,7 @@ use super::ordered::OrderedQueue;
 use super::policy::{DeliveryPolicy, ExhaustedAction};
 use super::types::BacklogCounts;
 use super::unordered::UnorderedQueue;
-use crate::acks::Acks;
+use crate::acks::QueueAcks;
 use crate::queue_offset::QueueOffset;
 use crate::record::DeadReason;
 
@@ -31,7 +31,7 @@ pub(super) struct QueueDelivery {
 
 impl QueueDelivery {
     /// Goes on from what the log says; attempts that failed before wait for their time.
-    pub(super) fn new(acks: Acks, end: QueueOffset, policy: &DeliveryPolicy) -> Self {
+    pub(super) fn new(acks: QueueAcks, end: QueueOffset, policy: &DeliveryPolicy) -> Self {
         let failed: Vec<(QueueOffset, u32, i64)> = acks.attempted().collect();
         let mut queue = Self::with_ledger(QueueLedger::new(acks, end), policy);
         for (offset, attempts, visible_ms) in failed {

@@ -4,16 +4,21 @@ use super::{
     DeliveredMessage, DeliveryEngine, DeliveryHandle, DeliveryPolicy, ExhaustedAction, FilterId,
     FilterResult, HandleError, LeaseId, LeaseTerm, MessageFate, OrderingKey, ReceiveRequest,
 };
-use crate::acks::Acks;
+use crate::acks::QueueAcks;
 use crate::filter::Filter;
 use crate::queue_offset::QueueOffset;
 use crate::record::DeadReason;
 
 fn subscription(policy: DeliveryPolicy, ends: &[u64]) -> (DeliveryEngine, FilterId) {
-    started(1, policy, ends, &Acks::default())
+    started(1, policy, ends, &QueueAcks::default())
 }
 
-fn started(lease_base: u64, policy: DeliveryPolicy, ends: &[u64], acks: &Acks) -> (DeliveryEngine, FilterId) {
+fn started(
+    lease_base: u64,
+    policy: DeliveryPolicy,
+    ends: &[u64],
+    acks: &QueueAcks,
+) -> (DeliveryEngine, FilterId) {
     let mut subscription = DeliveryEngine::new(1, 1, lease_base, policy);
     for (queue, end) in (0..).zip(ends) {
         subscription.add_queue(queue, acks.clone(), QueueOffset::new(*end));
@@ -49,7 +54,7 @@ fn a_handle_from_before_a_restart_counts_until_it_is_replaced() {
     let (mut before, filter) = subscription(DeliveryPolicy::default(), &[2]);
     let picked = receive(&mut before, 0, 2, filter);
     let leases: Vec<DeliveryHandle> = picked.iter().map(lease_of).collect();
-    let (mut after, filter) = started(1_000_000, DeliveryPolicy::default(), &[2], &Acks::default());
+    let (mut after, filter) = started(1_000_000, DeliveryPolicy::default(), &[2], &QueueAcks::default());
     assert_eq!(after.ack(10, &leases[0]), Ok(()), "not handed out again yet");
     assert_eq!(offsets(&receive(&mut after, 20, 2, filter)), [1]);
     assert_eq!(after.ack(30, &leases[1]), Err(HandleError::Superseded));
@@ -218,7 +223,7 @@ fn nothing_new_of_a_message_group_comes_beside_what_is_repeated() {
             }
             assert_eq!(fails(&mut subscription, &lease_of(&first[0])), Ok(()));
             if restarts {
-                let mut acks = Acks::default();
+                let mut acks = QueueAcks::default();
                 subscription.take_progress().iter().for_each(|progress| acks.apply(progress));
                 (subscription, filter) = started(1_000_000, policy, &[5], &acks);
             }
@@ -280,7 +285,7 @@ fn what_is_done_by_a_handle_from_before_a_restart_was_handed_out_with_what_is_in
     let (mut before, filter) = subscription(policy, &[3]);
     load_keys(&mut before, filter, |_| OrderingKey::Group(7));
     let first = receive(&mut before, 0, 3, filter);
-    let (mut after, filter) = started(1_000_000, policy, &[5], &Acks::default());
+    let (mut after, filter) = started(1_000_000, policy, &[5], &QueueAcks::default());
     assert_eq!(after.ack(1, &lease_of(&first[1])), Ok(()));
     assert_eq!(after.ack(1, &lease_of(&first[2])), Ok(()));
     // Step by step: what is done is looked at, wherever a step ends.

@@ -3,12 +3,12 @@
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
 
-use super::{Carried, DeadOrigin, RecordError};
+use super::{CarriedOrigin, DeadOrigin, RecordError};
 
 /// Why a stored message is not visible yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
-pub enum Hold {
+pub enum MessageHold {
     /// Visible at once.
     None = 0,
     /// A half message, until its transaction ends.
@@ -27,9 +27,9 @@ pub struct MessageHeader {
     #[prost(uint32, tag = "2")]
     pub queue: u32,
     /// Whether and why it is held back.
-    #[prost(enumeration = "Hold", tag = "3")]
+    #[prost(enumeration = "MessageHold", tag = "3")]
     pub hold: i32,
-    /// For [`Hold::Half`]: milliseconds from store time to the first check-back. For [`Hold::Until`]: the due time in
+    /// For [`MessageHold::Half`]: milliseconds from store time to the first check-back. For [`MessageHold::Until`]: the due time in
     /// milliseconds since the Unix epoch.
     #[prost(int64, tag = "4")]
     pub hold_ms: i64,
@@ -44,7 +44,7 @@ pub struct MessageHeader {
     pub producer: String,
     /// Present in the copy of a message that is still needed when its segment goes.
     #[prost(message, optional, tag = "8")]
-    pub carried: Option<Carried>,
+    pub carried: Option<CarriedOrigin>,
     /// Under what it is found again: [`crate::lookup::id_hash`] of its id, then [`crate::lookup::key_hash`] of each key.
     #[prost(fixed64, repeated, tag = "9")]
     pub lookups: Vec<u64>,
@@ -54,7 +54,7 @@ pub struct MessageHeader {
     /// Of a half message: when it is to be visible once it is committed, milliseconds since the Unix epoch; 0 for at once.
     #[prost(int64, tag = "11")]
     pub deliver_at_ms: i64,
-    /// Upper half of what it is known by in a topic without duplicates, see [`crate::dedup::Dedup::hash`]; absent elsewhere.
+    /// Upper half of what it is known by in a topic without duplicates, see [`crate::dedup::DedupPolicy::hash`]; absent elsewhere.
     #[prost(fixed64, optional, tag = "14")]
     pub dedup_high: Option<u64>,
     /// Lower half.
@@ -89,7 +89,7 @@ fn joined(high: Option<u64>, low: Option<u64>) -> Option<u128> {
 
 /// What the state machine needs of most messages: a part of [`MessageHeader`] that is read without touching its texts.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct Routing {
+pub struct MessageRouting {
     /// See [`MessageHeader::topic_id`].
     #[prost(uint32, tag = "1")]
     pub topic_id: u32,
@@ -97,14 +97,14 @@ pub struct Routing {
     #[prost(uint32, tag = "2")]
     pub queue: u32,
     /// See [`MessageHeader::hold`].
-    #[prost(enumeration = "Hold", tag = "3")]
+    #[prost(enumeration = "MessageHold", tag = "3")]
     pub hold: i32,
     /// See [`MessageHeader::tag_hash`].
     #[prost(uint32, tag = "5")]
     pub tag_hash: u32,
     /// See [`MessageHeader::carried`].
     #[prost(message, optional, tag = "8")]
-    pub carried: Option<Carried>,
+    pub carried: Option<CarriedOrigin>,
     /// See [`MessageHeader::lookups`].
     #[prost(fixed64, repeated, tag = "9")]
     pub lookups: Vec<u64>,
@@ -122,7 +122,7 @@ pub struct Routing {
     pub slot: Option<u32>,
 }
 
-impl Routing {
+impl MessageRouting {
     /// See [`MessageHeader::dedup`].
     pub fn dedup(&self) -> Option<u128> {
         joined(self.dedup_high, self.dedup_low)

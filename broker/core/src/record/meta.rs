@@ -37,13 +37,13 @@ pub enum MetaChange {
     DropLites(DropLites),
     /// Takes permissions from all topics, or gives them back.
     #[prost(message, tag = "13")]
-    Withhold(Withhold),
+    Withhold(WithholdChange),
 }
 
 /// Says which permissions all topics of the broker group lack from here on, whatever they have themselves: what they have stays
 /// as it is, and counts again when nothing is withheld.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct Withhold {
+pub struct WithholdChange {
     /// [`crate::topic::PERM_READ`] and [`crate::topic::PERM_WRITE`]; 0: nothing is withheld.
     #[prost(uint32, tag = "1")]
     pub perm: u32,

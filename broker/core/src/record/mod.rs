@@ -12,26 +12,26 @@ mod progress;
 mod retention;
 
 pub use lite::{DropLite, DropLites, LiteTopic};
-pub use message::{Hold, MessageHeader, MessageRecord, Routing};
-pub use meta::{DeleteGroup, DeleteTopic, MetaChange, MetaRecord, Withhold};
+pub use message::{MessageHeader, MessageHold, MessageRecord, MessageRouting};
+pub use meta::{DeleteGroup, DeleteTopic, MetaChange, MetaRecord, WithholdChange};
 pub use progress::{
-    AckRange, Attempted, Checked, DeadOrigin, DeadReason, Finished, Fired, ProgressItem, ProgressItemBox,
-    ProgressRecord, QueueProgress, Redriven, TimerDecision, TimerEnded,
+    AckRange, CheckedHalf, DeadOrigin, DeadReason, FailedAttempts, FinishedRecord, FiredRecord, ProgressItem,
+    ProgressItemBox, ProgressRecord, QueueProgress, RedrivenRecord, TimerDecision, TimerEnded,
 };
 
 pub use retention::{
-    Carried, GroupProgress, HeldState, KeptMessage, MovingTopic, QueueState, SnapshotRecord, TrimRecord,
+    CarriedOrigin, GroupProgress, HeldState, KeptMessage, MovingTopic, QueueState, SnapshotRecord, TrimRecord,
 };
 
 use bytes::Bytes;
 use prost::Message;
 
-use crate::transaction::Source;
+use crate::transaction::DecisionSource;
 
 /// Kind number of a record, as stored in its frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum RecordKind {
     /// A message with its body: visible, half, or held until a due time.
     Message = 1,
     /// A held message becomes visible.
@@ -76,7 +76,7 @@ pub struct ReleaseRecord {
     #[prost(string, tag = "2")]
     pub by: String,
     /// Where the decision came from.
-    #[prost(enumeration = "Source", tag = "3")]
+    #[prost(enumeration = "DecisionSource", tag = "3")]
     pub source: i32,
     /// Why, if an administrator decided.
     #[prost(string, tag = "4")]
@@ -93,7 +93,7 @@ pub struct DiscardRecord {
     #[prost(string, tag = "2")]
     pub by: String,
     /// Where the decision came from.
-    #[prost(enumeration = "Source", tag = "3")]
+    #[prost(enumeration = "DecisionSource", tag = "3")]
     pub source: i32,
     /// Why, if an administrator decided.
     #[prost(string, tag = "4")]
@@ -118,36 +118,36 @@ pub struct EpochRecord {
     reason = "most records are messages: a box would be one more allocation for each"
 )]
 pub enum Record {
-    /// See [`Kind::Message`].
+    /// See [`RecordKind::Message`].
     Message(MessageRecord),
-    /// See [`Kind::Release`].
+    /// See [`RecordKind::Release`].
     Release(ReleaseRecord),
-    /// See [`Kind::Discard`].
+    /// See [`RecordKind::Discard`].
     Discard(DiscardRecord),
-    /// See [`Kind::Progress`].
+    /// See [`RecordKind::Progress`].
     Progress(ProgressRecord),
-    /// See [`Kind::Meta`].
+    /// See [`RecordKind::Meta`].
     Meta(MetaRecord),
-    /// See [`Kind::Epoch`].
+    /// See [`RecordKind::Epoch`].
     Epoch(EpochRecord),
-    /// See [`Kind::Snapshot`].
+    /// See [`RecordKind::Snapshot`].
     Snapshot(Box<SnapshotRecord>),
-    /// See [`Kind::Trim`].
+    /// See [`RecordKind::Trim`].
     Trim(TrimRecord),
 }
 
 impl Record {
     /// The kind that goes into the frame.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> RecordKind {
         match self {
-            Self::Message(_) => Kind::Message,
-            Self::Release(_) => Kind::Release,
-            Self::Discard(_) => Kind::Discard,
-            Self::Progress(_) => Kind::Progress,
-            Self::Meta(_) => Kind::Meta,
-            Self::Epoch(_) => Kind::Epoch,
-            Self::Snapshot(_) => Kind::Snapshot,
-            Self::Trim(_) => Kind::Trim,
+            Self::Message(_) => RecordKind::Message,
+            Self::Release(_) => RecordKind::Release,
+            Self::Discard(_) => RecordKind::Discard,
+            Self::Progress(_) => RecordKind::Progress,
+            Self::Meta(_) => RecordKind::Meta,
+            Self::Epoch(_) => RecordKind::Epoch,
+            Self::Snapshot(_) => RecordKind::Snapshot,
+            Self::Trim(_) => RecordKind::Trim,
         }
     }
 
@@ -194,14 +194,14 @@ impl Record {
             M::decode(body).map_err(|error| RecordError::Malformed { kind, reason: error.to_string() })
         }
         Ok(match kind {
-            k if k == Kind::Message as u8 => Self::Message(MessageRecord::decode(body)?),
-            k if k == Kind::Release as u8 => Self::Release(read("release", body)?),
-            k if k == Kind::Discard as u8 => Self::Discard(read("discard", body)?),
-            k if k == Kind::Progress as u8 => Self::Progress(read("progress", body)?),
-            k if k == Kind::Meta as u8 => Self::Meta(read("meta", body)?),
-            k if k == Kind::Epoch as u8 => Self::Epoch(read("epoch", body)?),
-            k if k == Kind::Snapshot as u8 => Self::Snapshot(Box::new(read("snapshot", body)?)),
-            k if k == Kind::Trim as u8 => Self::Trim(read("trim", body)?),
+            k if k == RecordKind::Message as u8 => Self::Message(MessageRecord::decode(body)?),
+            k if k == RecordKind::Release as u8 => Self::Release(read("release", body)?),
+            k if k == RecordKind::Discard as u8 => Self::Discard(read("discard", body)?),
+            k if k == RecordKind::Progress as u8 => Self::Progress(read("progress", body)?),
+            k if k == RecordKind::Meta as u8 => Self::Meta(read("meta", body)?),
+            k if k == RecordKind::Epoch as u8 => Self::Epoch(read("epoch", body)?),
+            k if k == RecordKind::Snapshot as u8 => Self::Snapshot(Box::new(read("snapshot", body)?)),
+            k if k == RecordKind::Trim as u8 => Self::Trim(read("trim", body)?),
             other => return Err(RecordError::UnknownKind(other)),
         })
     }

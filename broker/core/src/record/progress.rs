@@ -2,7 +2,7 @@
 
 use prost::{Message, Oneof};
 
-use crate::transaction::Undecided;
+use crate::transaction::UndecidedTransaction;
 
 /// A batch of progress, collected while the previous batch was made durable.
 #[derive(Clone, PartialEq, Message)]
@@ -28,27 +28,27 @@ pub enum ProgressItem {
     Queue(QueueProgress),
     /// A half message was checked back.
     #[prost(message, tag = "2")]
-    Checked(Checked),
+    Checked(CheckedHalf),
     /// A dead letter goes back to its group.
     #[prost(message, tag = "3")]
-    Redriven(Redriven),
+    Redriven(RedrivenRecord),
     /// The delivery time of messages has come.
     #[prost(message, tag = "4")]
-    Fired(Fired),
+    Fired(FiredRecord),
     /// Somebody decided about a scheduled message before its time.
     #[prost(message, tag = "5")]
     TimerEnded(TimerEnded),
     /// Everything before an offset of a queue is finished, so message groups may leave it.
     #[prost(message, tag = "6")]
-    Finished(Finished),
+    Finished(FinishedRecord),
     /// A producer that was asked about a half message does not know either.
     #[prost(message, tag = "13")]
-    Undecided(Undecided),
+    Undecided(UndecidedTransaction),
 }
 
 /// The delivery time of messages has come: they become visible, in this order. What was decided before is left as it is.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct Fired {
+pub struct FiredRecord {
     /// Positions at which the messages were first stored.
     #[prost(uint64, repeated, tag = "1")]
     pub held: Vec<u64>,
@@ -57,7 +57,7 @@ pub struct Fired {
 /// The consumers for whom order matters have finished everything before an offset of a queue that message groups are to leave, see
 /// [`crate::slots`].
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct Finished {
+pub struct FinishedRecord {
     /// Number of the topic.
     #[prost(uint32, tag = "1")]
     pub topic_id: u32,
@@ -96,7 +96,7 @@ pub struct TimerEnded {
 
 /// A dead letter goes back to its group: it is delivered once more where it came from.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct Redriven {
+pub struct RedrivenRecord {
     /// Number of the dead-letter topic.
     #[prost(uint32, tag = "1")]
     pub dead_topic_id: u32,
@@ -140,7 +140,7 @@ pub struct QueueProgress {
     pub acked: Vec<AckRange>,
     /// Failed or extended deliveries.
     #[prost(message, repeated, tag = "6")]
-    pub attempted: Vec<Attempted>,
+    pub attempted: Vec<FailedAttempts>,
     /// With `reset_to`: receipt handles with lease numbers up to this one are void.
     #[prost(uint64, tag = "7")]
     pub void_leases: u64,
@@ -216,7 +216,7 @@ pub struct AckRange {
 
 /// A message was delivered `attempts` times without success so far, and is next visible at `visible_ms`.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct Attempted {
+pub struct FailedAttempts {
     /// Offset in the queue.
     #[prost(uint64, tag = "1")]
     pub offset: u64,
@@ -230,7 +230,7 @@ pub struct Attempted {
 
 /// A half message was put to a producer.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct Checked {
+pub struct CheckedHalf {
     /// Position of the half message.
     #[prost(uint64, tag = "1")]
     pub held: u64,

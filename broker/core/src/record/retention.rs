@@ -3,9 +3,9 @@
 use prost::Message;
 
 use super::lite::LiteTopic;
-use crate::audit::Audited;
+use crate::audit::AuditedEntry;
 use crate::group::Group;
-use crate::slots::Moving;
+use crate::slots::MovingSlots;
 use crate::topic::Topic;
 
 /// The state at this place of the log, or a part of it. Every segment but the first begins with one, so that
@@ -61,12 +61,12 @@ pub struct SnapshotRecord {
     /// Topics whose message groups move to other queues.
     #[prost(message, repeated, tag = "21")]
     pub moving: Vec<MovingTopic>,
-    /// Permissions that are withheld from all topics, see [`crate::record::Withhold`]; in part 0.
+    /// Permissions that are withheld from all topics, see [`crate::record::WithholdChange`]; in part 0.
     #[prost(uint32, tag = "22")]
     pub withheld: u32,
     /// The audit trail, oldest first.
     #[prost(message, repeated, tag = "30")]
-    pub audit: Vec<Audited>,
+    pub audit: Vec<AuditedEntry>,
 }
 
 /// How far a queue is.
@@ -98,7 +98,7 @@ pub struct GroupProgress {
     /// The queue.
     #[prost(uint32, tag = "3")]
     pub queue: u32,
-    /// Stored form of [`crate::acks::Acks`].
+    /// Stored form of [`crate::acks::QueueAcks`].
     #[prost(bytes = "vec", tag = "4")]
     pub acks: Vec<u8>,
 }
@@ -111,7 +111,7 @@ pub struct MovingTopic {
     pub topic_id: u32,
     /// Which of them have not moved yet.
     #[prost(message, required, tag = "2")]
-    pub moving: Moving,
+    pub moving: MovingSlots,
 }
 
 /// A message that is held back, and where it was stored.
@@ -164,7 +164,7 @@ pub struct TrimRecord {
 
 /// Why a message record repeats an older one.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct Carried {
+pub struct CarriedOrigin {
     /// Position at which the message was first stored.
     #[prost(uint64, tag = "1")]
     pub position: u64,

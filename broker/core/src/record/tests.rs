@@ -2,19 +2,19 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::audit::{AuditEntry, Audited};
+use crate::audit::{AuditEntry, AuditedEntry};
 use crate::group::Group;
 use crate::held::HeldMessage;
-use crate::slots::Moving;
+use crate::slots::MovingSlots;
 use crate::timer::ScheduledMessage;
 use crate::topic::Topic;
-use crate::transaction::{Answer, HalfMessage, Source, Undecided};
+use crate::transaction::{CheckAnswer, DecisionSource, HalfMessage, UndecidedTransaction};
 
 fn examples() -> Vec<Record> {
     let header = MessageHeader {
         topic_id: 7,
         queue: 3,
-        hold: Hold::Half.into(),
+        hold: MessageHold::Half.into(),
         hold_ms: 6_000,
         tag_hash: 0xDEAD_BEEF,
         message_id: "01AB".into(),
@@ -35,12 +35,12 @@ fn examples() -> Vec<Record> {
         reset_to: Some(9),
         void_leases: 0,
         acked: vec![AckRange { start: 9, end: 12 }],
-        attempted: vec![Attempted { offset: 13, attempts: 2, visible_ms: 1_700_000_000_000 }],
+        attempted: vec![FailedAttempts { offset: 13, attempts: 2, visible_ms: 1_700_000_000_000 }],
     };
     let state = QueueState { topic_id: 7, queue: 3, next: 12, newest_ms: 5 };
     let carried = MessageHeader {
         topic_id: 7,
-        carried: Some(Carried { position: 64, offset: Some(2), store_ms: 5, visible_ms: 6 }),
+        carried: Some(CarriedOrigin { position: 64, offset: Some(2), store_ms: 5, visible_ms: 6 }),
         ..MessageHeader::default()
     };
     let dead = MessageHeader {
@@ -58,11 +58,16 @@ fn examples() -> Vec<Record> {
         ..MessageHeader::default()
     };
     // Slot 2 stays where 2 queues put it, and has got something; the mark of queue 0 is 12.
-    let moving =
-        Moving::decode(&[10, 5, 8, 2, 18, 1, 4, 18, 1, 4, 26, 4, 8, 0, 16, 12][..]).expect("well-formed");
+    let moving = MovingSlots::decode(&[10, 5, 8, 2, 18, 1, 4, 18, 1, 4, 26, 4, 8, 0, 16, 12][..])
+        .expect("well-formed");
     let lite = LiteTopic { topic_id: 7, queue: 65_536, name: "a".into(), created_ms: 5 };
-    let checked =
-        Checked { held: 64, checks: 1, next_check_ms: Some(5), asked: "host@1".into(), ..Checked::default() };
+    let checked = CheckedHalf {
+        held: 64,
+        checks: 1,
+        next_check_ms: Some(5),
+        asked: "host@1".into(),
+        ..CheckedHalf::default()
+    };
     let message = |queue, frame_len| HeldMessage { topic_id: 7, queue, frame_len, ..HeldMessage::default() };
     let timer = ScheduledMessage {
         message: message(3, 128),
@@ -70,10 +75,10 @@ fn examples() -> Vec<Record> {
         ..ScheduledMessage::default()
     };
     let half = HalfMessage { message: message(0, 0), ..HalfMessage::default() };
-    let mut told = HalfMessage { decided_source: Source::Admin, ..half.clone() };
+    let mut told = HalfMessage { decided_source: DecisionSource::Admin, ..half.clone() };
     told.decided_reason = "paid".into();
     told.note_check(9, "host@1");
-    told.note_answer(10, "host@2", Answer::Unknown);
+    told.note_answer(10, "host@2", CheckAnswer::Unknown);
     let audited = AuditEntry {
         at_ms: 11,
         by: "alice".into(),
@@ -131,7 +136,7 @@ fn examples() -> Vec<Record> {
         Record::Trim(TrimRecord { before: 1_048_576, queues: vec![state] }),
         Record::Message(MessageRecord { header: carried, system: Bytes::new(), content: Bytes::new() }),
         Record::Message(MessageRecord { header: dead, system: Bytes::new(), content: Bytes::new() }),
-        Record::Progress(ProgressRecord::new([ProgressItem::Redriven(Redriven {
+        Record::Progress(ProgressRecord::new([ProgressItem::Redriven(RedrivenRecord {
             dead_topic_id: 8,
             dead_queue: 0,
             dead_offset: 2,
@@ -141,7 +146,7 @@ fn examples() -> Vec<Record> {
             offset: 9,
         })])),
         Record::Progress(ProgressRecord::new([
-            ProgressItem::Fired(Fired { held: vec![64, 4096] }),
+            ProgressItem::Fired(FiredRecord { held: vec![64, 4096] }),
             ProgressItem::TimerEnded(TimerEnded {
                 held: 128,
                 decision: TimerDecision::Deliver.into(),
@@ -151,7 +156,7 @@ fn examples() -> Vec<Record> {
         Record::Message(MessageRecord {
             header: MessageHeader {
                 topic_id: 7,
-                hold: Hold::Half.into(),
+                hold: MessageHold::Half.into(),
                 deliver_at_ms: 1_700_000_000_000,
                 ..MessageHeader::default()
             },
@@ -177,22 +182,22 @@ fn examples() -> Vec<Record> {
         Record::Release(ReleaseRecord {
             held: 64,
             by: "alice".into(),
-            source: Source::Admin.into(),
+            source: DecisionSource::Admin.into(),
             reason: "paid".into(),
         }),
         Record::Progress(ProgressRecord::new([
-            ProgressItem::Undecided(Undecided { held: 64, by: "host@1".into() }),
-            ProgressItem::Checked(Checked {
+            ProgressItem::Undecided(UndecidedTransaction { held: 64, by: "host@1".into() }),
+            ProgressItem::Checked(CheckedHalf {
                 held: 64,
                 next_check_ms: Some(5),
                 by: "alice".into(),
                 reason: "mended".into(),
-                ..Checked::default()
+                ..CheckedHalf::default()
             }),
         ])),
         Record::Snapshot(Box::new(SnapshotRecord {
             halves: vec![HeldState { position: 64, message: told.encode() }],
-            audit: vec![Audited { position: 128, entry: audited }],
+            audit: vec![AuditedEntry { position: 128, entry: audited }],
             ..SnapshotRecord::default()
         })),
         Record::Message(MessageRecord {
@@ -200,7 +205,7 @@ fn examples() -> Vec<Record> {
             system: Bytes::new(),
             content: Bytes::new(),
         }),
-        Record::Progress(ProgressRecord::new([ProgressItem::Finished(Finished {
+        Record::Progress(ProgressRecord::new([ProgressItem::Finished(FinishedRecord {
             topic_id: 7,
             queue: 3,
             floor: 12,
@@ -209,7 +214,7 @@ fn examples() -> Vec<Record> {
             moving: vec![MovingTopic { topic_id: 7, moving }],
             ..SnapshotRecord::default()
         })),
-        Record::Meta(MetaRecord { change: Some(MetaChange::Withhold(Withhold { perm: 2 })) }),
+        Record::Meta(MetaRecord { change: Some(MetaChange::Withhold(WithholdChange { perm: 2 })) }),
         Record::Snapshot(Box::new(SnapshotRecord { withheld: 2, ..SnapshotRecord::default() })),
     ]
 }

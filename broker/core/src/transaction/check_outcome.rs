@@ -1,7 +1,7 @@
 //! What the log is told of check-backs.
 
-use super::{Answer, CheckPolicy, HalfMessage, Source, Undecided};
-use crate::record::{Checked, DiscardRecord, ProgressItem, Record, ReleaseRecord};
+use super::{CheckAnswer, CheckPolicy, DecisionSource, HalfMessage, UndecidedTransaction};
+use crate::record::{CheckedHalf, DiscardRecord, ProgressItem, Record, ReleaseRecord};
 
 /// What became of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub enum CheckOutcome {
     /// This client took it, and will answer by itself.
     Taken(String),
     /// The webhook with this URL answered.
-    Told(String, Answer),
+    Told(String, CheckAnswer),
     /// Nobody can be asked now.
     Nobody,
     /// Nobody can ever be asked: the message cannot be read.
@@ -36,24 +36,27 @@ impl CheckOutcome {
     ) -> Vec<ProgressItem> {
         let asked = |who: &str| {
             let (checks, next_check_ms) = policy.after_check(half, now_ms);
-            ProgressItem::Checked(Checked {
+            ProgressItem::Checked(CheckedHalf {
                 held: position,
                 checks,
                 next_check_ms: Some(next_check_ms),
                 asked: who.to_owned(),
-                ..Checked::default()
+                ..CheckedHalf::default()
             })
         };
         match self {
             Self::Passed | Self::Nobody => Vec::new(),
-            Self::Over | Self::Impossible => vec![ProgressItem::Checked(Checked {
+            Self::Over | Self::Impossible => vec![ProgressItem::Checked(CheckedHalf {
                 held: position,
                 checks: half.checks,
-                ..Checked::default()
+                ..CheckedHalf::default()
             })],
             Self::Taken(producer) => vec![asked(producer)],
-            Self::Told(url, Answer::Unknown) => {
-                vec![asked(url), ProgressItem::Undecided(Undecided { held: position, by: url.clone() })]
+            Self::Told(url, CheckAnswer::Unknown) => {
+                vec![
+                    asked(url),
+                    ProgressItem::Undecided(UndecidedTransaction { held: position, by: url.clone() }),
+                ]
             }
             Self::Told(url, _) => vec![asked(url)],
         }
@@ -62,11 +65,11 @@ impl CheckOutcome {
     /// The decision that came with it, about the half message at `held`.
     pub fn decision(&self, held: u64) -> Option<Record> {
         let Self::Told(url, answer) = self else { return None };
-        let (by, source, reason) = (url.clone(), Source::Webhook.into(), String::new());
+        let (by, source, reason) = (url.clone(), DecisionSource::Webhook.into(), String::new());
         match answer {
-            Answer::Commit => Some(Record::Release(ReleaseRecord { held, by, source, reason })),
-            Answer::Rollback => Some(Record::Discard(DiscardRecord { held, by, source, reason })),
-            Answer::Unknown | Answer::None => None,
+            CheckAnswer::Commit => Some(Record::Release(ReleaseRecord { held, by, source, reason })),
+            CheckAnswer::Rollback => Some(Record::Discard(DiscardRecord { held, by, source, reason })),
+            CheckAnswer::Unknown | CheckAnswer::None => None,
         }
     }
 }
@@ -104,18 +107,18 @@ mod tests {
     #[test]
     fn the_answer_of_a_webhook_decides_or_is_noted_as_none() {
         let told = |answer| CheckOutcome::Told("http://h/p".into(), answer);
-        let unknown = told(Answer::Unknown);
+        let unknown = told(CheckAnswer::Unknown);
         let items = unknown.items(70, &half(), &POLICY, 1_000);
         assert_eq!(noted(&items), (4, Some(31_000), "http://h/p"));
         assert!(matches!(&items[1..], [ProgressItem::Undecided(undecided)] if undecided.held == 70));
         assert_eq!(unknown.decision(70), None);
-        let commit = told(Answer::Commit);
+        let commit = told(CheckAnswer::Commit);
         assert_eq!(commit.items(70, &half(), &POLICY, 1_000).len(), 1);
         let Some(Record::Release(release)) = commit.decision(70) else { panic!("no commit") };
         assert_eq!((release.held, release.by.as_str()), (70, "http://h/p"));
-        assert_eq!(release.source, i32::from(Source::Webhook));
+        assert_eq!(release.source, i32::from(DecisionSource::Webhook));
         assert!(
-            matches!(told(Answer::Rollback).decision(70), Some(Record::Discard(discard)) if discard.held == 70)
+            matches!(told(CheckAnswer::Rollback).decision(70), Some(Record::Discard(discard)) if discard.held == 70)
         );
         assert_eq!(CheckOutcome::Taken("client".into()).decision(70), None);
     }

@@ -33,7 +33,7 @@ pub struct CheckPolicy {
 
 /// What to do with a half message whose check is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
+pub enum DueCheck {
     /// Ask a producer.
     Ask,
     /// It was asked about often enough, or is too old.
@@ -71,9 +71,9 @@ impl CheckPolicy {
     }
 
     /// Decides about a half message whose `next_check_ms` has come.
-    pub fn when_due(&self, half: &HalfMessage, now_ms: i64) -> Due {
+    pub fn when_due(&self, half: &HalfMessage, now_ms: i64) -> DueCheck {
         let is_old = half.stored_ms.saturating_add_unsigned(self.age_max_ms) <= now_ms;
-        if half.checks >= self.max || is_old { Due::Park } else { Due::Ask }
+        if half.checks >= self.max || is_old { DueCheck::Park } else { DueCheck::Ask }
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
         let mut half = HalfMessage::default();
         let mut asked = 0;
         let mut now = 6_000;
-        while POLICY.when_due(&half, now) == Due::Ask {
+        while POLICY.when_due(&half, now) == DueCheck::Ask {
             asked += 1;
             let (checks, next) = POLICY.after_check(&half, now);
             half.checks = checks;
@@ -139,8 +139,8 @@ mod tests {
             message: HeldMessage { stored_ms: 500, ..HeldMessage::default() },
             ..HalfMessage::default()
         };
-        assert_eq!(POLICY.when_due(&half, 1_000_499), Due::Ask);
-        assert_eq!(POLICY.when_due(&half, 1_000_500), Due::Park);
+        assert_eq!(POLICY.when_due(&half, 1_000_499), DueCheck::Ask);
+        assert_eq!(POLICY.when_due(&half, 1_000_500), DueCheck::Park);
     }
 
     #[test]

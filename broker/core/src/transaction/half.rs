@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use prost::{DecodeError, Message};
 
-use super::{CheckNote, Phase, Source};
+use super::{CheckNote, DecisionSource, TransactionPhase};
 use crate::held::HeldMessage;
 
 /// A half message as the state machine knows it; reads as the message that is held.
@@ -13,7 +13,7 @@ pub struct HalfMessage {
     /// The message.
     pub message: HeldMessage,
     /// Where it stands.
-    pub phase: Phase,
+    pub phase: TransactionPhase,
     /// Checks that reached a producer.
     pub checks: u32,
     /// When the next check is due, milliseconds since the Unix epoch; meaningful while prepared.
@@ -29,7 +29,7 @@ pub struct HalfMessage {
     /// Check-backs, oldest first; at most [`super::STORY_MAX`].
     pub story: Vec<CheckNote>,
     /// Where the decision came from; meaningful once it is decided.
-    pub decided_source: Source,
+    pub decided_source: DecisionSource,
     /// Why an administrator decided.
     pub decided_reason: String,
 }
@@ -45,7 +45,7 @@ impl Deref for HalfMessage {
 impl HalfMessage {
     /// Whether it still waits for a decision.
     pub fn is_undecided(&self) -> bool {
-        matches!(self.phase, Phase::Prepared | Phase::Parked)
+        matches!(self.phase, TransactionPhase::Prepared | TransactionPhase::Parked)
     }
 
     /// Stored form.
@@ -130,7 +130,7 @@ struct StoredHalf {
     message_id_crc: u32,
     #[prost(int64, tag = "6")]
     stored_ms: i64,
-    #[prost(enumeration = "Phase", tag = "7")]
+    #[prost(enumeration = "TransactionPhase", tag = "7")]
     phase: i32,
     #[prost(uint32, tag = "8")]
     checks: u32,
@@ -158,7 +158,7 @@ struct StoredHalf {
     leader: u64,
     #[prost(message, repeated, tag = "20")]
     story: Vec<CheckNote>,
-    #[prost(enumeration = "Source", tag = "21")]
+    #[prost(enumeration = "DecisionSource", tag = "21")]
     decided_source: i32,
     #[prost(string, tag = "22")]
     decided_reason: String,

@@ -8,17 +8,17 @@ mod story;
 
 pub use check_outcome::CheckOutcome;
 pub use checks::{
-    AGE_MAX_ATTRIBUTE, CHECK_INTERVAL_ATTRIBUTE, CHECK_MAX_ATTRIBUTE, CheckPolicy, Due,
+    AGE_MAX_ATTRIBUTE, CHECK_INTERVAL_ATTRIBUTE, CHECK_MAX_ATTRIBUTE, CheckPolicy, DueCheck,
     FIRST_CHECK_ATTRIBUTE, WEBHOOK_ATTRIBUTE, check_attribute,
 };
 pub use deserted::DesertedTopics;
 pub use half::HalfMessage;
-pub use story::{Answer, CheckNote, STORY_MAX, Source, Undecided};
+pub use story::{CheckAnswer, CheckNote, DecisionSource, STORY_MAX, UndecidedTransaction};
 
 /// Where a transaction stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
-pub enum Phase {
+pub enum TransactionPhase {
     /// Waits for a decision; checked back from time to time.
     Prepared = 0,
     /// Decided: visible.
@@ -33,7 +33,7 @@ pub enum Phase {
 
 /// A decision about a half message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
+pub enum TransactionDecision {
     /// Becomes visible.
     Commit,
     /// Never becomes visible.
@@ -42,7 +42,7 @@ pub enum Decision {
 
 /// What a decision does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settlement {
+pub enum TransactionSettlement {
     /// It is the first one and takes effect.
     Takes,
     /// The transaction ended this way before; nothing changes, and that is fine.
@@ -52,15 +52,13 @@ pub enum Settlement {
 }
 
 /// The first decision wins; the same one again is harmless; the opposite one is an error.
-pub fn settle(phase: Phase, decision: Decision) -> Settlement {
+pub fn settle(phase: TransactionPhase, decision: TransactionDecision) -> TransactionSettlement {
     match (phase, decision) {
-        (Phase::Prepared | Phase::Parked, _) => Settlement::Takes,
-        (Phase::Committed | Phase::Scheduled, Decision::Commit) | (Phase::RolledBack, Decision::Rollback) => {
-            Settlement::Repeats
-        }
-        (Phase::Committed | Phase::Scheduled, Decision::Rollback) | (Phase::RolledBack, Decision::Commit) => {
-            Settlement::Contradicts
-        }
+        (TransactionPhase::Prepared | TransactionPhase::Parked, _) => TransactionSettlement::Takes,
+        (TransactionPhase::Committed | TransactionPhase::Scheduled, TransactionDecision::Commit)
+        | (TransactionPhase::RolledBack, TransactionDecision::Rollback) => TransactionSettlement::Repeats,
+        (TransactionPhase::Committed | TransactionPhase::Scheduled, TransactionDecision::Rollback)
+        | (TransactionPhase::RolledBack, TransactionDecision::Commit) => TransactionSettlement::Contradicts,
     }
 }
 
@@ -70,16 +68,16 @@ mod tests {
 
     #[test]
     fn the_first_decision_wins() {
-        use Decision::{Commit, Rollback};
-        for open in [Phase::Prepared, Phase::Parked] {
-            assert_eq!(settle(open, Commit), Settlement::Takes);
-            assert_eq!(settle(open, Rollback), Settlement::Takes);
+        use TransactionDecision::{Commit, Rollback};
+        for open in [TransactionPhase::Prepared, TransactionPhase::Parked] {
+            assert_eq!(settle(open, Commit), TransactionSettlement::Takes);
+            assert_eq!(settle(open, Rollback), TransactionSettlement::Takes);
         }
-        for committed in [Phase::Committed, Phase::Scheduled] {
-            assert_eq!(settle(committed, Commit), Settlement::Repeats);
-            assert_eq!(settle(committed, Rollback), Settlement::Contradicts);
+        for committed in [TransactionPhase::Committed, TransactionPhase::Scheduled] {
+            assert_eq!(settle(committed, Commit), TransactionSettlement::Repeats);
+            assert_eq!(settle(committed, Rollback), TransactionSettlement::Contradicts);
         }
-        assert_eq!(settle(Phase::RolledBack, Rollback), Settlement::Repeats);
-        assert_eq!(settle(Phase::RolledBack, Commit), Settlement::Contradicts);
+        assert_eq!(settle(TransactionPhase::RolledBack, Rollback), TransactionSettlement::Repeats);
+        assert_eq!(settle(TransactionPhase::RolledBack, Commit), TransactionSettlement::Contradicts);
     }
 }

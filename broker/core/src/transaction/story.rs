@@ -10,7 +10,7 @@ pub const STORY_MAX: usize = 32;
 /// Where a decision came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
-pub enum Source {
+pub enum DecisionSource {
     /// The producer, by itself.
     Producer = 0,
     /// A producer's answer to a check-back.
@@ -21,7 +21,7 @@ pub enum Source {
     Webhook = 3,
 }
 
-impl Source {
+impl DecisionSource {
     /// The word that administrators read.
     pub fn word(self) -> &'static str {
         match self {
@@ -36,7 +36,7 @@ impl Source {
 /// What a producer said to a check-back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
-pub enum Answer {
+pub enum CheckAnswer {
     /// Nothing, so far.
     None = 0,
     /// It does not know either.
@@ -47,7 +47,7 @@ pub enum Answer {
     Rollback = 3,
 }
 
-impl Answer {
+impl CheckAnswer {
     /// The word that administrators read.
     pub fn word(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ pub struct CheckNote {
     #[prost(string, tag = "2")]
     pub asked: String,
     /// What was said.
-    #[prost(enumeration = "Answer", tag = "3")]
+    #[prost(enumeration = "CheckAnswer", tag = "3")]
     pub answer: i32,
     /// When, milliseconds since the Unix epoch; 0 without an answer.
     #[prost(int64, tag = "4")]
@@ -81,7 +81,7 @@ pub struct CheckNote {
 
 /// A producer was asked about a half message and does not know what became of its transaction.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct Undecided {
+pub struct UndecidedTransaction {
     /// Position of the half message.
     #[prost(uint64, tag = "1")]
     pub held: u64,
@@ -100,8 +100,8 @@ impl HalfMessage {
     }
 
     /// Notes what was said to the newest check, unless something was said before or there was none.
-    pub fn note_answer(&mut self, at_ms: i64, by: &str, answer: Answer) {
-        if let Some(note) = self.story.last_mut().filter(|note| note.answer() == Answer::None) {
+    pub fn note_answer(&mut self, at_ms: i64, by: &str, answer: CheckAnswer) {
+        if let Some(note) = self.story.last_mut().filter(|note| note.answer() == CheckAnswer::None) {
             note.set_answer(answer);
             note.answered_ms = at_ms;
             by.clone_into(&mut note.answered_by);
@@ -116,18 +116,18 @@ mod tests {
     #[test]
     fn an_answer_belongs_to_the_newest_check() {
         let mut half = HalfMessage::default();
-        half.note_answer(1, "early", Answer::Commit);
+        half.note_answer(1, "early", CheckAnswer::Commit);
         half.note_check(10, "a");
-        half.note_answer(11, "a", Answer::Unknown);
-        half.note_answer(12, "late", Answer::Commit);
+        half.note_answer(11, "a", CheckAnswer::Unknown);
+        half.note_answer(12, "late", CheckAnswer::Commit);
         half.note_check(20, "b");
-        half.note_answer(21, "c", Answer::Rollback);
+        half.note_answer(21, "c", CheckAnswer::Rollback);
         let told: Vec<_> = half
             .story
             .iter()
             .map(|note| (note.at_ms, &*note.asked, note.answer(), &*note.answered_by))
             .collect();
-        assert_eq!(told, [(10, "a", Answer::Unknown, "a"), (20, "b", Answer::Rollback, "c")]);
+        assert_eq!(told, [(10, "a", CheckAnswer::Unknown, "a"), (20, "b", CheckAnswer::Rollback, "c")]);
     }
 
     #[test]

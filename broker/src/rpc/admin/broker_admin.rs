@@ -7,7 +7,7 @@ use std::time::Instant;
 use kerolox_core::early_removal::LossPlace;
 use kerolox_core::group::Group;
 use kerolox_core::group_change::GroupChange;
-use kerolox_core::slots::Moving;
+use kerolox_core::slots::MovingSlots;
 use kerolox_core::topic::Topic;
 use kerolox_core::topic_change::TopicChange;
 use kerolox_core::transaction::WEBHOOK_ATTRIBUTE;
@@ -147,12 +147,12 @@ impl BrokerAdmin for Admin {
             })
             .collect();
         let moving = index.ordering.get(topic.id);
-        let left = moving.into_iter().flat_map(Moving::marks);
+        let left = moving.into_iter().flat_map(MovingSlots::marks);
         Ok(Response::new(pb::DescribeTopicResponse {
             left_queues: left
                 .map(|(queue, finished_before)| pb::LeftQueue { queue, finished_before })
                 .collect(),
-            moving_slots: moving.map_or(0, Moving::slots),
+            moving_slots: moving.map_or(0, MovingSlots::slots),
             topic: Some(topic_config(&topic)),
             queues,
             undecided_transactions: index.transactions.open(topic.id),

@@ -6,7 +6,7 @@ use kerolox_core::delivery::RetryingMessage;
 use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
 use kerolox_core::queue_offset::QueueOffset;
-use kerolox_core::record::{ProgressItem, ProgressRecord, Record, Redriven};
+use kerolox_core::record::{ProgressItem, ProgressRecord, Record, RedrivenRecord};
 use kerolox_core::topic::Topic;
 use kerolox_model::names::dead_letter_topic;
 use kerolox_proto::kerolox as pb;
@@ -163,11 +163,11 @@ fn origin(
     topic: &Topic,
     offset: u64,
     step: &mut Step,
-) -> Result<Option<Redriven>, StoreError> {
+) -> Result<Option<RedrivenRecord>, StoreError> {
     let read = readable(store.message_at(topic.id, QUEUE, offset))?;
     step.take([read.as_ref().map_or(0, |(frame, _)| frame.len as usize)]);
     let Some((_, record)) = read else { return Ok(None) };
-    Ok(record.header.dead.map(|origin| Redriven {
+    Ok(record.header.dead.map(|origin| RedrivenRecord {
         dead_topic_id: topic.id,
         dead_queue: QUEUE,
         dead_offset: offset,

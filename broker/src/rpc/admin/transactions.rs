@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 use kerolox_core::lookup::id_hash;
 use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{
-    Checked, DiscardRecord, MessageRecord, ProgressItem, ProgressRecord, Record, ReleaseRecord,
+    CheckedHalf, DiscardRecord, MessageRecord, ProgressItem, ProgressRecord, Record, ReleaseRecord,
 };
 use kerolox_core::topic::Topic;
-use kerolox_core::transaction::{HalfMessage, Phase, Source};
+use kerolox_core::transaction::{DecisionSource, HalfMessage, TransactionPhase};
 use kerolox_log::Frame;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::kerolox as pb;
@@ -95,7 +95,7 @@ impl TransactionAdmin {
             return Err(RpcError::NotFound("the topic of the transaction was deleted".to_owned()));
         };
         let deliveries = match half.phase {
-            Phase::Committed => self.deliveries(&half)?,
+            TransactionPhase::Committed => self.deliveries(&half)?,
             _ => Vec::new(),
         };
         let message = message.map(|(frame, record)| {
@@ -118,7 +118,7 @@ impl TransactionAdmin {
     ) -> Answer<pb::SettleTransactionResponse> {
         let (held, half) = self.find(&request.transaction_id)?;
         let (by, reason) = (text("name", &request.by)?, text("reason", &request.reason)?);
-        let source = Source::Admin.into();
+        let source = DecisionSource::Admin.into();
         let record = match request.action() {
             pb::TransactionAction::Commit => Record::Release(ReleaseRecord { held, by, source, reason }),
             pb::TransactionAction::Rollback => Record::Discard(DiscardRecord { held, by, source, reason }),
@@ -129,12 +129,12 @@ impl TransactionAdmin {
                         word(half.phase)
                     )));
                 }
-                let checked = Checked {
+                let checked = CheckedHalf {
                     held,
                     next_check_ms: Some(self.log.store().now_ms()),
                     by,
                     reason,
-                    ..Checked::default()
+                    ..CheckedHalf::default()
                 };
                 Record::Progress(ProgressRecord::new([ProgressItem::Checked(checked)]))
             }
@@ -147,8 +147,8 @@ impl TransactionAdmin {
             ApplyOutcome::Contradicted => Err(RpcError::Invalid(format!(
                 "the transaction was {} before, and the first decision stands",
                 match request.action() {
-                    pb::TransactionAction::Commit => word(Phase::RolledBack),
-                    _ => word(Phase::Committed),
+                    pb::TransactionAction::Commit => word(TransactionPhase::RolledBack),
+                    _ => word(TransactionPhase::Committed),
                 }
             ))),
             ApplyOutcome::NoSuchHalf => Err(unknown()),
@@ -308,12 +308,12 @@ impl TransactionAdmin {
             stored_ms: half.stored_ms,
             producer: message.map(|record| record.header.producer.clone()).unwrap_or_default(),
             checks: half.checks,
-            next_check_ms: if half.phase == Phase::Prepared { half.next_check_ms } else { 0 },
+            next_check_ms: if half.phase == TransactionPhase::Prepared { half.next_check_ms } else { 0 },
             decided_ms: half.decided_ms,
             decided_by: half.decided_by.clone(),
             decided_source: if is_decided { half.decided_source.word().to_owned() } else { String::new() },
             decided_reason: half.decided_reason.clone(),
-            offset: (half.phase == Phase::Committed).then_some(half.offset),
+            offset: (half.phase == TransactionPhase::Committed).then_some(half.offset),
             deliver_at_ms: half.deliver_at_ms,
             messages: u32::try_from(half.members.len() + 1).unwrap_or(u32::MAX),
             tag: labels.tag.unwrap_or_default(),
@@ -365,10 +365,10 @@ impl<'a> Wanted<'a> {
 
 fn add(counts: &mut pb::TransactionCounts, half: &HalfMessage) {
     match half.phase {
-        Phase::Prepared => counts.prepared += 1,
-        Phase::Parked => counts.parked += 1,
-        Phase::Committed | Phase::Scheduled => counts.committed += 1,
-        Phase::RolledBack => counts.rolled_back += 1,
+        TransactionPhase::Prepared => counts.prepared += 1,
+        TransactionPhase::Parked => counts.parked += 1,
+        TransactionPhase::Committed | TransactionPhase::Scheduled => counts.committed += 1,
+        TransactionPhase::RolledBack => counts.rolled_back += 1,
     }
     if half.is_undecided() {
         counts.checks += u64::from(half.checks);
@@ -388,21 +388,21 @@ fn check(note: &kerolox_core::transaction::CheckNote) -> pb::TransactionCheck {
     }
 }
 
-fn state(phase: Phase) -> pb::TransactionState {
+fn state(phase: TransactionPhase) -> pb::TransactionState {
     match phase {
-        Phase::Prepared => pb::TransactionState::Prepared,
-        Phase::Parked => pb::TransactionState::Parked,
-        Phase::Committed => pb::TransactionState::Committed,
-        Phase::RolledBack => pb::TransactionState::RolledBack,
-        Phase::Scheduled => pb::TransactionState::Scheduled,
+        TransactionPhase::Prepared => pb::TransactionState::Prepared,
+        TransactionPhase::Parked => pb::TransactionState::Parked,
+        TransactionPhase::Committed => pb::TransactionState::Committed,
+        TransactionPhase::RolledBack => pb::TransactionState::RolledBack,
+        TransactionPhase::Scheduled => pb::TransactionState::Scheduled,
     }
 }
 
-fn word(phase: Phase) -> &'static str {
+fn word(phase: TransactionPhase) -> &'static str {
     match phase {
-        Phase::Prepared | Phase::Parked => "undecided",
-        Phase::Committed | Phase::Scheduled => "committed",
-        Phase::RolledBack => "rolled back",
+        TransactionPhase::Prepared | TransactionPhase::Parked => "undecided",
+        TransactionPhase::Committed | TransactionPhase::Scheduled => "committed",
+        TransactionPhase::RolledBack => "rolled back",
     }
 }
 

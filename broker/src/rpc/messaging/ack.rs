@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kerolox_core::delivery::{DeliveryHandle, HandleError, LeaseId};
-use kerolox_core::group::Start;
+use kerolox_core::group::StartPosition;
 use kerolox_core::lite::is_lite;
 use kerolox_core::queue_offset::QueueOffset;
 use kerolox_gateway::headers::ClientHeaders;
@@ -138,7 +138,8 @@ async fn open_handle(
         )));
     }
     let subscription = if is_lite(handle.queue) {
-        let found = context.deliveries.lite_subscription(&group, &topic, handle.queue, Start::Earliest)?;
+        let found =
+            context.deliveries.lite_subscription(&group, &topic, handle.queue, StartPosition::Earliest)?;
         found.ok_or_else(|| {
             invalid("the lite topic, which the receipt handle belongs to, was removed".into())
         })?

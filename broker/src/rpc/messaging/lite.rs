@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use kerolox_core::group::{Group, Start};
+use kerolox_core::group::{Group, StartPosition};
 use kerolox_core::lite::{self, EvictedSubscription, OverQuota, SubscriptionAction, SubscriptionChange};
 use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::topic::Topic;
@@ -151,7 +151,7 @@ fn subscription(
     wanted: &Wanted,
     queue: u32,
 ) -> Result<Option<Arc<TopicSubscription>>, Refusal> {
-    context.deliveries.lite_subscription(&wanted.group, &wanted.topic, queue, Start::Earliest)
+    context.deliveries.lite_subscription(&wanted.group, &wanted.topic, queue, StartPosition::Earliest)
 }
 
 /// Changes which lite topics a client subscribes to, here and on the other brokers of their parent.
@@ -287,7 +287,7 @@ async fn begin(
     let start = group.start();
     let place = option.and_then(|option| option.offset_type);
     let is_last = matches!(place, None | Some(offset_option::OffsetType::Policy(0)));
-    if is_last && start == Start::Earliest {
+    if is_last && start == StartPosition::Earliest {
         return Ok(());
     }
     let Some(subscription) = context.deliveries.lite_subscription(group, topic, queue, start)? else {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use kerolox_core::dedup::Dedup;
-use kerolox_core::publish::{self, Draft, PublishError};
-use kerolox_core::record::{Hold, MessageRecord};
+use kerolox_core::dedup::DedupPolicy;
+use kerolox_core::publish::{self, MessageDraft, PublishError};
+use kerolox_core::record::{MessageHold, MessageRecord};
 use kerolox_core::schedule;
 use kerolox_core::slots;
 use kerolox_core::topic::{MessageType, Topic};
@@ -143,7 +143,7 @@ fn malformed(error: &dyn std::error::Error) -> Refusal {
     )
 }
 
-fn check_topic(draft: &Draft<'_>, topic: &Topic) -> Result<MessageType, Refusal> {
+fn check_topic(draft: &MessageDraft<'_>, topic: &Topic) -> Result<MessageType, Refusal> {
     match publish::check_topic(draft, topic).map_err(|error| refused(&error))? {
         kind @ (MessageType::Normal
         | MessageType::Fifo
@@ -176,10 +176,10 @@ fn place(
         _ if kind == MessageType::Transaction => {
             let wanted_ms = message.draft.recovery_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
             let checks = context.checks.of_topic(&topic.attributes);
-            (Hold::Half, i64::try_from(checks.first_check_after_ms(wanted_ms)).unwrap_or(i64::MAX))
+            (MessageHold::Half, i64::try_from(checks.first_check_after_ms(wanted_ms)).unwrap_or(i64::MAX))
         }
-        Some(deliver_at_ms) => (Hold::Until, deliver_at_ms),
-        None => (Hold::None, 0),
+        Some(deliver_at_ms) => (MessageHold::Until, deliver_at_ms),
+        None => (MessageHold::None, 0),
     };
     let placement = Placement {
         topic,
@@ -192,7 +192,7 @@ fn place(
         store_host: &context.address,
     };
     let mut record = wire::record(message, &placement);
-    record.header.set_dedup(Dedup::of(topic).map(|dedup| dedup.hash(draft.message_id, &draft.keys)));
+    record.header.set_dedup(DedupPolicy::of(topic).map(|dedup| dedup.hash(draft.message_id, &draft.keys)));
     record
 }
 

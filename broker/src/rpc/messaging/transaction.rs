@@ -1,7 +1,7 @@
 //! EndTransaction.
 
 use kerolox_core::record::{DiscardRecord, ProgressItem, ProgressRecord, Record, ReleaseRecord};
-use kerolox_core::transaction::{Source, Undecided};
+use kerolox_core::transaction::{DecisionSource, UndecidedTransaction};
 use kerolox_gateway::headers::ClientHeaders;
 use kerolox_gateway::refusal::{Refusal, ok_status};
 use kerolox_model::names::in_namespace;
@@ -45,15 +45,18 @@ pub(super) async fn end_transaction(
 /// What a producer says about the half message at a position.
 fn record(request: &v2::EndTransactionRequest, held: u64, client: &str) -> Record {
     let source = match request.source() {
-        v2::TransactionSource::SourceServerCheck => Source::Check,
-        _ => Source::Producer,
+        v2::TransactionSource::SourceServerCheck => DecisionSource::Check,
+        _ => DecisionSource::Producer,
     };
     let (by, source, reason) = (client.to_owned(), source.into(), String::new());
     match request.resolution() {
         TransactionResolution::Commit => Record::Release(ReleaseRecord { held, by, source, reason }),
         TransactionResolution::Rollback => Record::Discard(DiscardRecord { held, by, source, reason }),
         TransactionResolution::Unspecified => {
-            Record::Progress(ProgressRecord::new([ProgressItem::Undecided(Undecided { held, by })]))
+            Record::Progress(ProgressRecord::new([ProgressItem::Undecided(UndecidedTransaction {
+                held,
+                by,
+            })]))
         }
     }
 }

@@ -14,7 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use kerolox_core::record::{ProgressRecord, Record};
 use kerolox_core::transaction::{
-    CheckOutcome, CheckPolicy, DesertedTopics, Due, HalfMessage, WEBHOOK_ATTRIBUTE,
+    CheckOutcome, CheckPolicy, DesertedTopics, DueCheck, HalfMessage, WEBHOOK_ATTRIBUTE,
 };
 use kerolox_gateway::producers::Reach;
 use kerolox_model::token::TransactionId;
@@ -196,7 +196,7 @@ impl Checker {
     }
 
     fn is_over(&self, half: &HalfMessage) -> bool {
-        self.policy_of(half.topic_id).when_due(half, self.now_ms()) == Due::Park
+        self.policy_of(half.topic_id).when_due(half, self.now_ms()) == DueCheck::Park
     }
 
     /// How half messages of a topic are checked.

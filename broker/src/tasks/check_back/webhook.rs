@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
-use kerolox_core::transaction::{Answer, HalfMessage};
+use kerolox_core::transaction::{CheckAnswer, HalfMessage};
 use kerolox_proto::v2;
 use kerolox_runtime::process::now_ms;
 use serde::{Deserialize, Serialize};
@@ -120,7 +120,7 @@ impl Webhooks {
         url: &str,
         half: &HalfMessage,
         command: &v2::RecoverOrphanedTransactionCommand,
-    ) -> Option<Answer> {
+    ) -> Option<CheckAnswer> {
         self.counts.asked.fetch_add(1, Ordering::Relaxed);
         let body = question(half, command);
         let timestamp = (now_ms() / 1000).to_string();
@@ -144,14 +144,14 @@ impl Webhooks {
                 Err(reason) => {
                     self.counts.misunderstood.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(url, reason, "a webhook's answer to a check-back cannot be understood");
-                    Some(Answer::Unknown)
+                    Some(CheckAnswer::Unknown)
                 }
             },
             Err(error) => self.failed(url, &innermost(&error)),
         }
     }
 
-    fn failed(&self, url: &str, why: &dyn std::fmt::Display) -> Option<Answer> {
+    fn failed(&self, url: &str, why: &dyn std::fmt::Display) -> Option<CheckAnswer> {
         self.counts.failed.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(url, %why, "a webhook cannot be asked about a transaction; it is tried again");
         None
@@ -196,7 +196,7 @@ fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
 }
 
 /// Reads an answer. Nothing of its body is told in the reason of a failure: it may be of any server that the URL leads to.
-async fn read(mut answer: reqwest::Response) -> Result<Answer, String> {
+async fn read(mut answer: reqwest::Response) -> Result<CheckAnswer, String> {
     let status = answer.status();
     if status != reqwest::StatusCode::OK {
         return Err(format!("status {status} instead of 200"));
@@ -216,12 +216,12 @@ async fn read(mut answer: reqwest::Response) -> Result<Answer, String> {
     })
 }
 
-fn understood(body: &[u8]) -> Option<Answer> {
+fn understood(body: &[u8]) -> Option<CheckAnswer> {
     let reply: Reply = serde_json::from_slice(body).ok()?;
     Some(match reply.resolution.to_ascii_lowercase().as_str() {
-        "commit" => Answer::Commit,
-        "rollback" => Answer::Rollback,
-        "unknown" => Answer::Unknown,
+        "commit" => CheckAnswer::Commit,
+        "rollback" => CheckAnswer::Rollback,
+        "unknown" => CheckAnswer::Unknown,
         _ => return None,
     })
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use kerolox_core::audit::{AUDIT_MAX, AuditEntry, Audited};
-use kerolox_core::record::{Checked, SnapshotRecord};
-use kerolox_core::transaction::{Decision, HalfMessage, Source};
+use kerolox_core::audit::{AUDIT_MAX, AuditEntry, AuditedEntry};
+use kerolox_core::record::{CheckedHalf, SnapshotRecord};
+use kerolox_core::transaction::{DecisionSource, HalfMessage, TransactionDecision};
 use kerolox_log::Frame;
 use kerolox_model::token::TransactionId;
 use prost::Message;
@@ -45,7 +45,7 @@ impl AuditTable {
     }
 
     /// Adds an entry, and forgets the oldest if there are too many.
-    fn put(&mut self, audited: &Audited) {
+    fn put(&mut self, audited: &AuditedEntry) {
         self.overlay.put(Family::Audit, keys::held(audited.position), audited.entry.encode_to_vec());
         self.positions.insert(audited.position);
         while self.positions.len() > AUDIT_MAX
@@ -65,12 +65,12 @@ impl AuditTable {
         half: &HalfMessage,
         outcome: &ApplyOutcome,
     ) {
-        if settling.source() != Source::Admin {
+        if settling.source() != DecisionSource::Admin {
             return;
         }
         let action = match settling.decision {
-            Decision::Commit => "transaction commit",
-            Decision::Rollback => "transaction rollback",
+            TransactionDecision::Commit => "transaction commit",
+            TransactionDecision::Rollback => "transaction rollback",
         };
         let outcome = match outcome {
             ApplyOutcome::Repeated => "had been done before",
@@ -95,7 +95,7 @@ impl AuditTable {
         &mut self,
         broker: &str,
         frame: &Frame,
-        checked: &Checked,
+        checked: &CheckedHalf,
         half: &HalfMessage,
     ) {
         if !checked.by.is_empty() {
@@ -121,7 +121,7 @@ impl AuditTable {
             reason: said.reason.to_owned(),
             outcome: said.outcome.to_owned(),
         };
-        self.put(&Audited { position: frame.position, entry });
+        self.put(&AuditedEntry { position: frame.position, entry });
     }
 }
 
@@ -153,7 +153,7 @@ impl StateTable for AuditTable {
     fn write_snapshot(&self, lists: &mut SnapshotLists) -> Result<(), StoreError> {
         // Oldest first.
         for (position, entry) in self.newest(u64::MAX, AUDIT_MAX)?.into_iter().rev() {
-            lists.message(tag::AUDIT, &Audited { position, entry });
+            lists.message(tag::AUDIT, &AuditedEntry { position, entry });
         }
         Ok(())
     }

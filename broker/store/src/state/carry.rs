@@ -1,6 +1,6 @@
 //! What of old segments is still needed, and where the records of messages lie that were carried forward.
 
-use kerolox_core::record::{Carried, QueueState};
+use kerolox_core::record::{CarriedOrigin, QueueState};
 
 use crate::error::StoreError;
 use crate::state::StateMachine;
@@ -20,14 +20,14 @@ pub struct ToCarry {
     /// Its queue there.
     pub queue: u32,
     /// First position, offset and visible time; the store time is to be taken from the record.
-    pub carried: Carried,
+    pub carried: CarriedOrigin,
 }
 
 impl ToCarry {
     /// A message that is visible at `offset`.
     fn visible(topic_id: u32, queue: u32, offset: u64, entry: &QueueEntry) -> Self {
         let QueueEntry { position, len, visible_ms, .. } = *entry;
-        let carried = Carried { position, offset: Some(offset), store_ms: 0, visible_ms };
+        let carried = CarriedOrigin { position, offset: Some(offset), store_ms: 0, visible_ms };
         Self { location: position, len, topic_id, queue, carried }
     }
 }
@@ -128,7 +128,7 @@ impl StateMachine {
             if held.location(position) >= before || !(held.is_open() || is_late) {
                 return;
             }
-            let carried = Carried {
+            let carried = CarriedOrigin {
                 position,
                 offset: is_late.then_some(held.offset),
                 store_ms: held.stored_ms,
@@ -172,7 +172,7 @@ impl StateMachine {
         &mut self,
         topic_id: u32,
         queue: u32,
-        carried: &Carried,
+        carried: &CarriedOrigin,
         entry: QueueEntry,
     ) -> Result<(), StoreError> {
         let half = self.transactions.carry(carried.position, &entry)?;

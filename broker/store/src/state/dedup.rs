@@ -14,7 +14,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use kerolox_core::dedup::Dedup;
+use kerolox_core::dedup::DedupPolicy;
 use kerolox_core::record::TrimRecord;
 use kerolox_core::topic::Topic;
 
@@ -45,7 +45,7 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// The bucket of a message that is stored at `now_ms`.
-    fn of(topic_id: u32, dedup: Dedup, now_ms: i64) -> Self {
+    fn of(topic_id: u32, dedup: DedupPolicy, now_ms: i64) -> Self {
         let bits = (dedup.window_ms / 2).unsigned_abs().next_power_of_two().trailing_zeros();
         let start_ms = now_ms >> bits << bits;
         Self { topic_id, start_ms, bits: u8::try_from(bits).expect("at most 64") }
@@ -56,7 +56,7 @@ impl Bucket {
     }
 
     /// Whether a message in it can be remembered at `now_ms`.
-    fn may_remember(self, dedup: Dedup, now_ms: i64) -> bool {
+    fn may_remember(self, dedup: DedupPolicy, now_ms: i64) -> bool {
         self.start_ms < now_ms.saturating_add(dedup.window_ms)
             && self.end_ms() > now_ms.saturating_sub(dedup.window_ms)
     }
@@ -106,7 +106,7 @@ impl DedupTable {
         trimmed: u64,
         is_taken_back: impl Fn(&FirstMessage) -> Result<bool, StoreError>,
     ) -> Result<Option<FirstMessage>, StoreError> {
-        let Some(dedup) = Dedup::of(topic) else { return Ok(None) };
+        let Some(dedup) = DedupPolicy::of(topic) else { return Ok(None) };
         let from = Bucket { topic_id: topic.id, start_ms: i64::MIN, bits: 0 };
         let until = Bucket { topic_id: topic.id, start_ms: i64::MAX, bits: u8::MAX };
         let mut newest: Option<FirstMessage> = None;
@@ -124,7 +124,7 @@ impl DedupTable {
 
     /// Remembers a message that is no repeat.
     pub(super) fn remember(&mut self, topic: &Topic, hash: u128, first: FirstMessage) {
-        let Some(dedup) = Dedup::of(topic) else { return };
+        let Some(dedup) = DedupPolicy::of(topic) else { return };
         let bucket = Bucket::of(topic.id, dedup, first.store_ms);
         if self.buckets.insert(bucket) {
             let other = |other: &Bucket| other.topic_id == bucket.topic_id;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kerolox_core::record::{
-    Carried, DiscardRecord, Hold, MessageHeader, MessageRecord, MetaChange, MetaRecord, Record,
+    CarriedOrigin, DiscardRecord, MessageHeader, MessageHold, MessageRecord, MetaChange, MetaRecord, Record,
     ReleaseRecord, TrimRecord,
 };
 use kerolox_core::topic::Topic;
@@ -127,7 +127,7 @@ impl World {
         asked.is_none()
     }
 
-    fn send(&mut self, hold: Hold) {
+    fn send(&mut self, hold: MessageHold) {
         let hash = u128::from(self.chooser.below(5)) << 64 | 7;
         let queue = u32::try_from(self.chooser.below(2)).expect("small");
         let mut header =
@@ -145,7 +145,7 @@ impl World {
             }
             (None, ApplyOutcome::Visible { queue, offset }) => Some((queue, offset)),
             (None, outcome) => {
-                assert_eq!((hold, outcome), (Hold::Half, ApplyOutcome::Held));
+                assert_eq!((hold, outcome), (MessageHold::Half, ApplyOutcome::Held));
                 None
             }
         };
@@ -191,7 +191,7 @@ impl World {
             let found = self.log.iter().find(|(frame, _)| frame.position == carry.location);
             let (frame, _) = found.expect("what is carried is there");
             let mut message = MessageRecord::decode(frame.body.clone()).expect("a message");
-            message.header.carried = Some(Carried { store_ms: frame.store_ms, ..carry.carried });
+            message.header.carried = Some(CarriedOrigin { store_ms: frame.store_ms, ..carry.carried });
             self.put(&Record::Message(message));
         }
         let hangs = self.repeats.iter().any(|(repeat, first)| *first < before && *repeat >= before);
@@ -231,8 +231,8 @@ impl World {
 
     fn step(&mut self) {
         match self.below(24) {
-            0..10 => self.send(Hold::None),
-            10..13 => self.send(Hold::Half),
+            0..10 => self.send(MessageHold::None),
+            10..13 => self.send(MessageHold::Half),
             13..15 => self.settle(),
             15..18 => {
                 let step = [1, 300, 999, 1_000, 2_500, 30_000][self.below(6)];
@@ -275,10 +275,10 @@ fn what_is_over_goes_from_the_store() {
             .state
             .topics
             .get("t")
-            .and_then(|topic| kerolox_core::dedup::Dedup::of(&topic))
+            .and_then(|topic| kerolox_core::dedup::DedupPolicy::of(&topic))
             .expect("on")
             .window_ms;
-        world.send(Hold::None);
+        world.send(MessageHold::None);
         world.flush();
         most = most.max(keys(&world.kv));
     }

@@ -17,13 +17,13 @@
 //! | half-due | i64 due time (sign bit flipped), u64 position | the same, of undecided ones |
 //! | timers | u64 position | [`kerolox_core::timer::ScheduledMessage`] |
 //! | timer-due | i64 due time (sign bit flipped), u64 position | the same, of pending ones |
-//! | progress | u32 group, u32 topic, u32 queue | [`kerolox_core::acks::Acks`] |
+//! | progress | u32 group, u32 topic, u32 queue | [`kerolox_core::acks::QueueAcks`] |
 //! | kept | u32 topic, u32 queue, u64 offset | [`QueueEntry`] of a message whose record was carried forward |
 //! | dedup | u32 topic, i64 time (sign bit flipped), u8 bits, u128 hash | u64 position, i64 time, and u32 queue, u64 offset of what was visible at once, see [`dedup`] |
 //! | dedup | u32 0, u64 position of a record that repeats another one | u64 position of that one |
 //! | audit | u64 position | [`kerolox_core::audit::AuditEntry`], at most [`kerolox_core::audit::AUDIT_MAX`] |
 //! | lookups | u32 GiB of the log, u16 bucket, u64 first position | hashes and places of 8 bytes, see [`lookup`] |
-//! | moving | u32 topic | [`kerolox_core::slots::Moving`] |
+//! | moving | u32 topic | [`kerolox_core::slots::MovingSlots`] |
 //! | lites | u32 topic, name | [`kerolox_core::record::LiteTopic`] |
 //!
 //! Format version 3. An index of another version is thrown away and rebuilt from the log.
@@ -59,11 +59,11 @@ mod uncertainty;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kerolox_core::acks::Acks;
+use kerolox_core::acks::QueueAcks;
 use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::timer::TimerPhase;
 use kerolox_core::topic::Topic;
-use kerolox_core::transaction::Phase;
+use kerolox_core::transaction::TransactionPhase;
 
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op};
@@ -274,7 +274,7 @@ impl StateMachine {
     ///
     /// # Errors
     /// [`StoreError`] when the store fails.
-    pub fn acks(&self, group_id: u32, topic_id: u32, queue: u32) -> Result<Option<Acks>, StoreError> {
+    pub fn acks(&self, group_id: u32, topic_id: u32, queue: u32) -> Result<Option<QueueAcks>, StoreError> {
         let mut acks = self.progress.logged(ProgressId { group_id, topic_id, queue })?;
         if let Some(acks) = &mut acks {
             acks.expire_below(QueueOffset::new(self.queues.bounds(topic_id, queue).min));
@@ -293,7 +293,7 @@ impl StateMachine {
         topic_id: u32,
         from: u32,
         max: usize,
-    ) -> Result<BTreeMap<u32, Acks>, StoreError> {
+    ) -> Result<BTreeMap<u32, QueueAcks>, StoreError> {
         let mut page = self.progress.of_lites(group_id, topic_id, from, max)?;
         for (queue, acks) in &mut page {
             acks.expire_below(QueueOffset::new(self.queues.bounds(topic_id, *queue).min));
@@ -301,7 +301,7 @@ impl StateMachine {
         Ok(page)
     }
 
-    /// The message of which one with this hash (see [`kerolox_core::dedup::Dedup::hash`]) would be a repeat if it were stored
+    /// The message of which one with this hash (see [`kerolox_core::dedup::DedupPolicy::hash`]) would be a repeat if it were stored
     /// in the topic at `now_ms`, milliseconds since the Unix epoch. One that was rolled back or recalled makes none.
     ///
     /// # Errors
@@ -323,7 +323,10 @@ impl StateMachine {
         let recalled =
             self.timers.get(first.position)?.is_some_and(|timer| timer.phase == TimerPhase::Recalled);
         Ok(recalled
-            || self.transactions.get(first.position)?.is_some_and(|half| half.phase == Phase::RolledBack))
+            || self
+                .transactions
+                .get(first.position)?
+                .is_some_and(|half| half.phase == TransactionPhase::RolledBack))
     }
 
     /// Where messages lie that have this hash, newest first, as far as they lie before `before` and behind what was

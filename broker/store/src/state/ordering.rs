@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use kerolox_core::record::{Finished, MovingTopic, SnapshotRecord};
-use kerolox_core::slots::{self, Moving};
+use kerolox_core::record::{FinishedRecord, MovingTopic, SnapshotRecord};
+use kerolox_core::slots::{self, MovingSlots};
 use kerolox_core::topic::{MessageType, Topic};
 use prost::Message as _;
 
@@ -18,7 +18,7 @@ use crate::state::table::StateTable;
 /// Topics of which some slots have not moved to the queue where the present number of queues puts them: hardly ever any.
 pub struct OrderingTable {
     kv: Arc<dyn Kv>,
-    by_topic: BTreeMap<u32, Moving>,
+    by_topic: BTreeMap<u32, MovingSlots>,
     dirty: HashSet<u32>,
 }
 
@@ -34,12 +34,12 @@ impl OrderingTable {
     }
 
     /// The slots of a topic that have not moved, if there are any.
-    pub fn get(&self, topic_id: u32) -> Option<&Moving> {
+    pub fn get(&self, topic_id: u32) -> Option<&MovingSlots> {
         self.by_topic.get(&topic_id)
     }
 
     /// `None` once everything has moved.
-    fn set(&mut self, topic_id: u32, moving: Option<Moving>) {
+    fn set(&mut self, topic_id: u32, moving: Option<MovingSlots>) {
         let old = match moving.filter(|moving| !moving.is_over()) {
             Some(moving) => self.by_topic.insert(topic_id, moving),
             None => self.by_topic.remove(&topic_id),
@@ -71,12 +71,12 @@ impl OrderingTable {
             return;
         }
         let ends = ends(queues, to);
-        let moving = Moving::resized(present, from.write_queues, to.write_queues, &ends);
+        let moving = MovingSlots::resized(present, from.write_queues, to.write_queues, &ends);
         self.set(to.id, moving);
     }
 
     /// Consumers have finished everything before an offset of a queue of `topic`.
-    pub(super) fn finish(&mut self, topic: &Topic, finished: &Finished, queues: &QueueTable) {
+    pub(super) fn finish(&mut self, topic: &Topic, finished: &FinishedRecord, queues: &QueueTable) {
         let Some(mut moving) = self.by_topic.get(&topic.id).cloned() else { return };
         if moving.finished(finished.queue, finished.floor, &ends(queues, topic)) {
             self.set(topic.id, Some(moving));
@@ -99,7 +99,8 @@ impl StateTable for OrderingTable {
     fn load(&mut self) -> Result<(), StoreError> {
         for pair in pairs(|from, limit| self.kv.scan(Family::Moving, from, limit)) {
             let (key, value) = pair?;
-            let moving = Moving::decode(&*value).map_err(|_| StoreError::Index("moving slots".into()))?;
+            let moving =
+                MovingSlots::decode(&*value).map_err(|_| StoreError::Index("moving slots".into()))?;
             self.by_topic.insert(keys::read_u32(&key, "key of moving slots")?, moving);
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use kerolox_core::acks::Acks;
+use kerolox_core::acks::QueueAcks;
 use kerolox_core::lite::{FIRST_LITE_QUEUE, LAST_LITE_QUEUE};
 use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{GroupProgress, SnapshotRecord};
@@ -35,7 +35,7 @@ pub struct ProgressTable {
 }
 
 struct RecentProgress {
-    acks: Acks,
+    acks: QueueAcks,
     is_dirty: bool,
 }
 
@@ -64,7 +64,7 @@ impl ProgressTable {
     }
 
     /// What the log says that a group has finished in a queue, without what expired since.
-    pub(super) fn logged(&self, id: ProgressId) -> Result<Option<Acks>, StoreError> {
+    pub(super) fn logged(&self, id: ProgressId) -> Result<Option<QueueAcks>, StoreError> {
         if let Some(progress) = self.recent.get(&id) {
             return Ok(Some(progress.acks.clone()));
         }
@@ -114,7 +114,7 @@ impl ProgressTable {
         topic_id: u32,
         from: u32,
         max: usize,
-    ) -> Result<BTreeMap<u32, Acks>, StoreError> {
+    ) -> Result<BTreeMap<u32, QueueAcks>, StoreError> {
         let from = from.max(FIRST_LITE_QUEUE);
         let key = keys::progress(ProgressId { group_id, topic_id, queue: from });
         let mut page = BTreeMap::new();
@@ -136,7 +136,7 @@ impl ProgressTable {
     }
 
     /// Progress of all groups in all queues.
-    pub(super) fn all(&self) -> Result<BTreeMap<ProgressId, Acks>, StoreError> {
+    pub(super) fn all(&self) -> Result<BTreeMap<ProgressId, QueueAcks>, StoreError> {
         let mut all = BTreeMap::new();
         for pair in self.stored_only() {
             let (id, value) = pair?;
@@ -159,7 +159,7 @@ impl ProgressTable {
     }
 
     /// Replaces what a group has finished in a queue.
-    pub(super) fn put(&mut self, id: ProgressId, acks: Acks) {
+    pub(super) fn put(&mut self, id: ProgressId, acks: QueueAcks) {
         let new = RecentProgress { acks, is_dirty: true };
         let old = self.recent.insert(id, new);
         self.dirty += usize::from(old.is_none_or(|old| !old.is_dirty));
@@ -170,7 +170,7 @@ impl ProgressTable {
     pub(super) fn change(
         &mut self,
         id: ProgressId,
-        change: impl FnOnce(&mut Acks),
+        change: impl FnOnce(&mut QueueAcks),
     ) -> Result<(), StoreError> {
         let mut acks = self.logged(id)?.unwrap_or_default();
         change(&mut acks);
@@ -243,7 +243,7 @@ impl StateTable for ProgressTable {
     fn apply_snapshot(&mut self, part: &mut SnapshotRecord) -> Result<(), StoreError> {
         for GroupProgress { group_id, topic_id, queue, acks } in part.progress.drain(..) {
             let acks =
-                Acks::decode(&acks).map_err(|error| StoreError::Index(format!("snapshot: {error}")))?;
+                QueueAcks::decode(&acks).map_err(|error| StoreError::Index(format!("snapshot: {error}")))?;
             self.put(ProgressId { group_id, topic_id, queue }, acks);
         }
         Ok(())
@@ -296,6 +296,6 @@ impl StateTable for ProgressTable {
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<Acks, StoreError> {
-    Acks::decode(bytes).map_err(|error| StoreError::Index(format!("progress: {error}")))
+fn decode(bytes: &[u8]) -> Result<QueueAcks, StoreError> {
+    QueueAcks::decode(bytes).map_err(|error| StoreError::Index(format!("progress: {error}")))
 }

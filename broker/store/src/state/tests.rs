@@ -4,13 +4,13 @@ use bytes::Bytes;
 use kerolox_core::audit::AUDIT_MAX;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
-    AckRange, Checked, DeleteTopic, DiscardRecord, Fired, Hold, MessageHeader, MessageRecord, MetaChange,
-    MetaRecord, ProgressItem, ProgressRecord, QueueProgress, Record, ReleaseRecord, TimerDecision,
-    TimerEnded,
+    AckRange, CheckedHalf, DeleteTopic, DiscardRecord, FiredRecord, MessageHeader, MessageHold,
+    MessageRecord, MetaChange, MetaRecord, ProgressItem, ProgressRecord, QueueProgress, Record,
+    ReleaseRecord, TimerDecision, TimerEnded,
 };
 use kerolox_core::timer::TimerPhase;
 use kerolox_core::topic::Topic;
-use kerolox_core::transaction::Source;
+use kerolox_core::transaction::DecisionSource;
 
 mod lites;
 mod withheld;
@@ -53,7 +53,7 @@ impl Replay {
     }
 
     fn send(&mut self, queue: u32) -> (u64, ApplyOutcome) {
-        self.apply(message(queue, Hold::None))
+        self.apply(message(queue, MessageHold::None))
     }
 
     fn flush(&mut self) {
@@ -99,7 +99,7 @@ impl Replay {
     }
 }
 
-fn message(queue: u32, hold: Hold) -> Record {
+fn message(queue: u32, hold: MessageHold) -> Record {
     let header = MessageHeader {
         topic_id: 1,
         queue,
@@ -121,7 +121,7 @@ fn rollback(held: u64) -> Record {
 
 fn commit_by_hand(held: u64, by: &str) -> Record {
     let reason = "because".to_owned();
-    Record::Release(ReleaseRecord { held, by: by.to_owned(), source: Source::Admin.into(), reason })
+    Record::Release(ReleaseRecord { held, by: by.to_owned(), source: DecisionSource::Admin.into(), reason })
 }
 
 fn ack(start: u64, end: u64) -> Record {
@@ -159,7 +159,7 @@ fn offsets_count_up_per_queue_across_blocks_and_flushes() {
 #[test]
 fn a_half_is_invisible_until_committed_and_the_first_decision_wins() {
     let mut replay = Replay::new();
-    let (held, outcome) = replay.apply(message(1, Hold::Half));
+    let (held, outcome) = replay.apply(message(1, MessageHold::Half));
     assert_eq!(outcome, ApplyOutcome::Held);
     assert_eq!(replay.state.queues.bounds(1, 1).next, 0);
     assert_eq!(replay.state.transactions.due(held.cast_signed() + 10_000, None, 9).expect("reads").len(), 1);
@@ -173,7 +173,7 @@ fn a_half_is_invisible_until_committed_and_the_first_decision_wins() {
     assert_eq!(replay.state.transactions.open(1), 0);
     assert_eq!(replay.state.transactions.next_due_ms().expect("reads"), None);
 
-    let (held, _) = replay.apply(message(1, Hold::Half));
+    let (held, _) = replay.apply(message(1, MessageHold::Half));
     assert_eq!(replay.apply(rollback(held)).1, ApplyOutcome::Discarded);
     assert_eq!(replay.apply(rollback(held)).1, ApplyOutcome::Repeated);
     assert_eq!(replay.apply(commit(held)).1, ApplyOutcome::Contradicted);
@@ -184,9 +184,10 @@ fn a_half_is_invisible_until_committed_and_the_first_decision_wins() {
 #[test]
 fn checks_move_the_due_time_and_the_last_one_parks() {
     let mut replay = Replay::new();
-    let (held, _) = replay.apply(message(0, Hold::Half));
+    let (held, _) = replay.apply(message(0, MessageHold::Half));
     let checked = |next_check_ms| {
-        let item = Checked { held, checks: 1, next_check_ms, asked: "p".into(), ..Checked::default() };
+        let item =
+            CheckedHalf { held, checks: 1, next_check_ms, asked: "p".into(), ..CheckedHalf::default() };
         Record::Progress(ProgressRecord::new([ProgressItem::Checked(item)]))
     };
     replay.apply(checked(Some(77_000)));
@@ -201,7 +202,7 @@ fn checks_move_the_due_time_and_the_last_one_parks() {
 }
 
 fn fired(held: &[u64]) -> Record {
-    Record::Progress(ProgressRecord::new([ProgressItem::Fired(Fired { held: held.to_vec() })]))
+    Record::Progress(ProgressRecord::new([ProgressItem::Fired(FiredRecord { held: held.to_vec() })]))
 }
 
 fn ended(held: u64, decision: TimerDecision) -> Record {
@@ -212,7 +213,7 @@ fn ended(held: u64, decision: TimerDecision) -> Record {
 #[test]
 fn a_scheduled_message_is_delivered_or_recalled_once() {
     let mut replay = Replay::new();
-    let held: Vec<u64> = (0..4).map(|_| replay.apply(message(1, Hold::Until)).0).collect();
+    let held: Vec<u64> = (0..4).map(|_| replay.apply(message(1, MessageHold::Until)).0).collect();
     assert_eq!(replay.state.queues.bounds(1, 1).next, 0);
     assert_eq!(replay.state.timers.next_due_ms().expect("reads"), Some(6_000));
     assert_eq!(replay.state.timers.open(1), 4);
@@ -246,7 +247,7 @@ fn a_scheduled_message_is_delivered_or_recalled_once() {
 fn a_half_message_with_a_delivery_time_is_scheduled_by_its_commit() {
     let mut replay = Replay::new();
     let half = || {
-        let Record::Message(mut half) = message(0, Hold::Half) else { panic!("a message") };
+        let Record::Message(mut half) = message(0, MessageHold::Half) else { panic!("a message") };
         half.header.deliver_at_ms = 50_000;
         Record::Message(half)
     };
@@ -274,8 +275,8 @@ fn a_half_message_with_a_delivery_time_is_scheduled_by_its_commit() {
 fn a_deleted_topic_leaves_nothing_behind() {
     let mut replay = Replay::new();
     replay.send(0);
-    let (held, _) = replay.apply(message(0, Hold::Half));
-    let (scheduled, _) = replay.apply(message(0, Hold::Until));
+    let (held, _) = replay.apply(message(0, MessageHold::Half));
+    let (scheduled, _) = replay.apply(message(0, MessageHold::Until));
     replay.apply(ack(0, 1));
     replay.flush();
     replay.send(0);
@@ -305,10 +306,10 @@ fn an_index_that_is_reloaded_or_rebuilt_shows_the_same() {
     let (mut halves, mut timers) = (Vec::new(), Vec::new());
     for i in 0..150u64 {
         match i % 8 {
-            5 => timers.push(replay.apply(message(1, Hold::Until)).0),
+            5 => timers.push(replay.apply(message(1, MessageHold::Until)).0),
             6 => drop(replay.apply(ended(timers[timers.len() / 2], TimerDecision::Recall))),
             7 => drop(replay.apply(fired(&timers[timers.len() / 3..][..1]))),
-            0 => halves.push(replay.apply(message(1, Hold::Half)).0),
+            0 => halves.push(replay.apply(message(1, MessageHold::Half)).0),
             1 if i % 2 == 0 => drop(replay.apply(commit(halves[halves.len() / 2]))),
             1 => drop(replay.apply(rollback(halves[halves.len() / 3]))),
             2 => drop(replay.apply(ack(i / 4, i / 4 + 2))),
@@ -342,7 +343,7 @@ fn an_index_that_is_reloaded_or_rebuilt_shows_the_same() {
 #[test]
 fn the_audit_trail_survives_and_is_bounded() {
     let mut replay = Replay::new();
-    let (held, _) = replay.apply(message(0, Hold::Half));
+    let (held, _) = replay.apply(message(0, MessageHold::Half));
     replay.apply(commit(held));
     assert_eq!(replay.state.audit.newest(u64::MAX, 9).expect("reads"), [], "producers are not audited");
     for number in 0..AUDIT_MAX + 5 {

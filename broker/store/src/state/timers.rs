@@ -1,7 +1,7 @@
 //! Scheduled messages: held until their delivery time.
 
 use kerolox_core::record::TimerDecision;
-use kerolox_core::record::{Fired, TimerEnded};
+use kerolox_core::record::{FiredRecord, TimerEnded};
 use kerolox_core::timer::{ScheduledMessage, TimerPhase};
 use kerolox_core::transaction::HalfMessage;
 use kerolox_log::Frame;
@@ -45,7 +45,7 @@ impl StateMachine {
     pub(super) fn apply_fired(
         &mut self,
         frame: &Frame,
-        fired: &Fired,
+        fired: &FiredRecord,
         events: &mut Vec<StateEvent>,
     ) -> Result<(), StoreError> {
         for position in &fired.held {

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use kerolox_core::held::HeldMessage;
 use kerolox_core::record::{
-    Checked, DiscardRecord, MessageHeader, MessageRecord, ReleaseRecord, SnapshotRecord, TrimRecord,
+    CheckedHalf, DiscardRecord, MessageHeader, MessageRecord, ReleaseRecord, SnapshotRecord, TrimRecord,
 };
-use kerolox_core::transaction::{self, Answer, Decision, HalfMessage, Phase, Settlement, Source, Undecided};
+use kerolox_core::transaction::{
+    self, CheckAnswer, DecisionSource, HalfMessage, TransactionDecision, TransactionPhase,
+    TransactionSettlement, UndecidedTransaction,
+};
 use kerolox_log::{Frame, sabotage};
 
 use crate::error::StoreError;
@@ -140,29 +143,29 @@ impl StateTable for TransactionTable {
 #[derive(Clone)]
 pub(super) struct Settling {
     pub(super) held: u64,
-    pub(super) decision: Decision,
+    pub(super) decision: TransactionDecision,
     pub(super) by: String,
     pub(super) source: i32,
     pub(super) reason: String,
 }
 
 impl Settling {
-    pub(super) fn source(&self) -> Source {
-        Source::try_from(self.source).unwrap_or(Source::Producer)
+    pub(super) fn source(&self) -> DecisionSource {
+        DecisionSource::try_from(self.source).unwrap_or(DecisionSource::Producer)
     }
 }
 
 impl From<ReleaseRecord> for Settling {
     fn from(record: ReleaseRecord) -> Self {
         let ReleaseRecord { held, by, source, reason } = record;
-        Self { held, decision: Decision::Commit, by, source, reason }
+        Self { held, decision: TransactionDecision::Commit, by, source, reason }
     }
 }
 
 impl From<DiscardRecord> for Settling {
     fn from(record: DiscardRecord) -> Self {
         let DiscardRecord { held, by, source, reason } = record;
-        Self { held, decision: Decision::Rollback, by, source, reason }
+        Self { held, decision: TransactionDecision::Rollback, by, source, reason }
     }
 }
 
@@ -205,8 +208,10 @@ impl StateMachine {
             return self.settle(frame, &Settling { held: half.leader, ..settling.clone() }, events);
         }
         let outcome = match transaction::settle(half.phase, settling.decision) {
-            Settlement::Repeats => ApplyOutcome::Repeated,
-            Settlement::Contradicts if !sabotage::is("last-decision-wins") => ApplyOutcome::Contradicted,
+            TransactionSettlement::Repeats => ApplyOutcome::Repeated,
+            TransactionSettlement::Contradicts if !sabotage::is("last-decision-wins") => {
+                ApplyOutcome::Contradicted
+            }
             _ if self.is_topic_gone(half.topic_id) => ApplyOutcome::TopicGone,
             _ => {
                 for position in &half.members {
@@ -242,27 +247,27 @@ impl StateMachine {
         decided.decided_source = settling.source();
         decided.decided_reason.clone_from(&settling.reason);
         let outcome = match settling.decision {
-            Decision::Commit if half.deliver_at_ms != 0 => {
-                decided.phase = Phase::Scheduled;
+            TransactionDecision::Commit if half.deliver_at_ms != 0 => {
+                decided.phase = TransactionPhase::Scheduled;
                 self.schedule_half(position, half, events)
             }
-            Decision::Commit => {
+            TransactionDecision::Commit => {
                 let queue = self.place(half.topic_id, half.slot, half.queue);
                 let entry = entry_of(half, position, frame.store_ms);
                 let offset = self.make_visible(half.topic_id, queue, entry, events);
-                decided.phase = Phase::Committed;
+                decided.phase = TransactionPhase::Committed;
                 (decided.message.queue, decided.message.offset) = (queue, offset);
                 ApplyOutcome::Visible { queue, offset }
             }
-            Decision::Rollback => {
-                decided.phase = Phase::RolledBack;
+            TransactionDecision::Rollback => {
+                decided.phase = TransactionPhase::RolledBack;
                 ApplyOutcome::Discarded
             }
         };
-        if !half.joins && matches!(settling.source(), Source::Check | Source::Webhook) {
+        if !half.joins && matches!(settling.source(), DecisionSource::Check | DecisionSource::Webhook) {
             let answer = match settling.decision {
-                Decision::Commit => Answer::Commit,
-                Decision::Rollback => Answer::Rollback,
+                TransactionDecision::Commit => CheckAnswer::Commit,
+                TransactionDecision::Rollback => CheckAnswer::Rollback,
             };
             decided.note_answer(frame.store_ms, &settling.by, answer);
         }
@@ -276,7 +281,7 @@ impl StateMachine {
     pub(super) fn apply_checked(
         &mut self,
         frame: &Frame,
-        checked: &Checked,
+        checked: &CheckedHalf,
         events: &mut Vec<StateEvent>,
     ) -> Result<(), StoreError> {
         let Some(half) = self.transactions.get(checked.held)?.filter(HalfMessage::is_undecided) else {
@@ -288,11 +293,11 @@ impl StateMachine {
         }
         match checked.next_check_ms {
             Some(due_ms) => {
-                new.phase = Phase::Prepared;
+                new.phase = TransactionPhase::Prepared;
                 new.next_check_ms = due_ms;
                 events.push(StateEvent::HalfDue { due_ms });
             }
-            None => new.phase = Phase::Parked,
+            None => new.phase = TransactionPhase::Parked,
         }
         self.transactions.put(checked.held, Some(&half), &new);
         self.audit.note_recheck(&self.head.broker, frame, checked, &half);
@@ -300,12 +305,16 @@ impl StateMachine {
     }
 
     /// A producer that was asked does not know either.
-    pub(super) fn apply_undecided(&mut self, frame: &Frame, said: &Undecided) -> Result<(), StoreError> {
+    pub(super) fn apply_undecided(
+        &mut self,
+        frame: &Frame,
+        said: &UndecidedTransaction,
+    ) -> Result<(), StoreError> {
         let Some(half) = self.transactions.get(said.held)?.filter(HalfMessage::is_undecided) else {
             return Ok(());
         };
         let mut new = half.clone();
-        new.note_answer(frame.store_ms, &said.by, Answer::Unknown);
+        new.note_answer(frame.store_ms, &said.by, CheckAnswer::Unknown);
         self.transactions.put(said.held, Some(&half), &new);
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kerolox_core::group::Group;
 use kerolox_core::queue_offset::QueueOffset;
-use kerolox_core::record::{Hold, Record};
+use kerolox_core::record::{MessageHold, Record};
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::Folder;
 use kerolox_log::inspect::{Finding, Inspector, Mode};
@@ -131,7 +131,7 @@ fn halves(folder: &dyn Folder) -> BTreeSet<u64> {
             Finding::End { .. } => None,
         })
         .filter_map(|frame| match Record::decode(frame.kind, frame.body.clone()) {
-            Ok(Record::Message(message)) if message.header.hold() == Hold::Half => {
+            Ok(Record::Message(message)) if message.header.hold() == MessageHold::Half => {
                 Some(message.header.carried.map_or(frame.position, |carried| carried.position))
             }
             _ => None,

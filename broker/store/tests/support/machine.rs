@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_core::record::{MetaChange, MetaRecord, ProgressItem, ProgressRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::{Chooser, MemFolder};
@@ -50,7 +50,7 @@ impl Machine {
     pub(crate) fn propose(&self, record: &Record) -> AppliedRecord {
         let (sender, answer) = mpsc::channel();
         let done = Box::new(move |applied| sender.send(applied).expect("waits"));
-        self.store().propose(record, Flush::Sync, done);
+        self.store().propose(record, FlushRequirement::Sync, done);
         answer.recv().expect("answered").expect("stored")
     }
 
@@ -59,7 +59,7 @@ impl Machine {
     pub(crate) fn propose_all(&self, records: &[Record]) -> Vec<AppliedRecord> {
         let (sender, answer) = mpsc::channel();
         let done = Box::new(move |applied| sender.send(applied).expect("waits"));
-        self.store().propose_batch(records, Flush::Sync, done);
+        self.store().propose_batch(records, FlushRequirement::Sync, done);
         answer.recv().expect("answered").expect("stored")
     }
 

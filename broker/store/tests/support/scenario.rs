@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, mpsc};
 
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_core::group::Group;
 use kerolox_core::record::{
-    AckRange, Attempted, Checked, DeleteGroup, DeleteTopic, DiscardRecord, EpochRecord, Hold, MessageHeader,
-    MessageRecord, MetaChange, MetaRecord, ProgressItem, ProgressRecord, QueueProgress, Record,
-    ReleaseRecord,
+    AckRange, CheckedHalf, DeleteGroup, DeleteTopic, DiscardRecord, EpochRecord, FailedAttempts,
+    MessageHeader, MessageHold, MessageRecord, MetaChange, MetaRecord, ProgressItem, ProgressRecord,
+    QueueProgress, Record, ReleaseRecord,
 };
 use kerolox_core::topic::{MessageType, Topic};
 use kerolox_log::fs::Folder;
@@ -46,17 +46,17 @@ pub(crate) fn write(folder: Arc<dyn Folder>) {
 /// Goes on with a store that holds the log of [`write`]: more messages, and old segments given up.
 pub(crate) fn trim(store: &Store) {
     for i in 0..6 {
-        propose(store, &message(PLAIN, "plain", 0, Hold::None, &format!("Q{i}")));
+        propose(store, &message(PLAIN, "plain", 0, MessageHold::None, &format!("Q{i}")));
     }
     let point = store.trim_points().last().expect("a segment was begun").expect("reads");
     store.trim(&point).expect("trims");
-    propose(store, &message(PLAIN, "plain", 0, Hold::None, "Q9"));
+    propose(store, &message(PLAIN, "plain", 0, MessageHold::None, "Q9"));
 }
 
 fn propose(store: &Store, record: &Record) {
     let (sender, answer) = mpsc::channel();
     let done = Box::new(move |applied| sender.send(applied).expect("somebody waits"));
-    store.propose(record, Flush::Sync, done);
+    store.propose(record, FlushRequirement::Sync, done);
     answer.recv().expect("answered").expect("stored");
 }
 
@@ -87,16 +87,16 @@ impl Writer {
 
     fn messages(&mut self) {
         for i in 0..6 {
-            self.put(message(PLAIN, "plain", 0, Hold::None, &format!("P{i}")));
+            self.put(message(PLAIN, "plain", 0, MessageHold::None, &format!("P{i}")));
         }
-        self.put(message(GONE, "gone", 0, Hold::None, "G0"));
+        self.put(message(GONE, "gone", 0, MessageHold::None, "G0"));
     }
 
     fn transactions(&mut self) {
         let halves: Vec<u64> = (0..6u32)
-            .map(|i| self.put(message(ORDERS, "orders", i % 2, Hold::Half, &format!("H{i}"))))
+            .map(|i| self.put(message(ORDERS, "orders", i % 2, MessageHold::Half, &format!("H{i}"))))
             .collect();
-        self.put(message(GONE, "gone", 0, Hold::Half, "HG"));
+        self.put(message(GONE, "gone", 0, MessageHold::Half, "HG"));
         let by = || "producer@1".to_owned();
         self.put(Record::Release(ReleaseRecord { held: halves[1], by: by(), ..ReleaseRecord::default() }));
         self.put(Record::Release(ReleaseRecord {
@@ -109,12 +109,12 @@ impl Writer {
         self.put(Record::Discard(DiscardRecord { held: halves[1], by: by(), ..DiscardRecord::default() }));
         self.put(Record::Release(ReleaseRecord { held: halves[2], by: by(), ..ReleaseRecord::default() }));
         let checked = |held, checks, next_check_ms| {
-            ProgressItem::Checked(Checked {
+            ProgressItem::Checked(CheckedHalf {
                 held,
                 checks,
                 next_check_ms,
                 asked: "producer@2".into(),
-                ..Checked::default()
+                ..CheckedHalf::default()
             })
         };
         let items = [checked(halves[3], 1, Some(START_MS + 90_000)), checked(halves[4], 1, None)];
@@ -133,7 +133,7 @@ impl Writer {
         let items = [
             QueueProgress {
                 acked: vec![acked(0, 2), acked(4, 5)],
-                attempted: vec![Attempted { offset: 2, attempts: 2, visible_ms }],
+                attempted: vec![FailedAttempts { offset: 2, attempts: 2, visible_ms }],
                 ..queue(BILLING, PLAIN, 0)
             },
             QueueProgress { acked: vec![acked(0, 1)], ..queue(BILLING, ORDERS, 1) },
@@ -148,11 +148,11 @@ impl Writer {
         self.change(MetaChange::DeleteGroup(DeleteGroup { name: "old".into() }));
         // Ids are not given again.
         self.change(MetaChange::PutTopic(Topic::new("later", 1)));
-        self.put(message(4, "later", 0, Hold::None, "L0"));
+        self.put(message(4, "later", 0, MessageHold::None, "L0"));
     }
 }
 
-fn message(topic_id: u32, topic: &str, queue: u32, hold: Hold, id: &str) -> Record {
+fn message(topic_id: u32, topic: &str, queue: u32, hold: MessageHold, id: &str) -> Record {
     let system = SystemProperties {
         tag: Some("paid".into()),
         keys: vec![format!("key-{id}")],
@@ -169,7 +169,7 @@ fn message(topic_id: u32, topic: &str, queue: u32, hold: Hold, id: &str) -> Reco
         topic_id,
         queue,
         hold: hold.into(),
-        hold_ms: if hold == Hold::Half { 6_000 } else { 0 },
+        hold_ms: if hold == MessageHold::Half { 6_000 } else { 0 },
         tag_hash: crc32c::crc32c(b"paid"),
         message_id: id.into(),
         producer: "producer@1".into(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_log::fs::OsFolder;
 use kerolox_log::{Log, NewFrame};
 
@@ -86,7 +86,8 @@ fn compete(settings: &Settings, shape: Shape) -> anyhow::Result<Taken> {
     let (mut log, _) = Log::open(Arc::new(folder), engine::log_options())?;
     let store = engine::open(&scratch.path().join("store"))?;
     let queues = engine::create_queues(&store, QUEUES)?;
-    let mut producer = Producer::new(store.clone(), Maker::new(shape, 0), queues, Flush::Async, IN_FLIGHT);
+    let mut producer =
+        Producer::new(store.clone(), Maker::new(shape, 0), queues, FlushRequirement::Async, IN_FLIGHT);
     let path = scratch.path().join("plain");
     let (mut rates, mut costs) = (Rounds::default(), Rounds::default());
     for _ in 0..settings.rounds() {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 
 use super::read::{close, read_queue};
 use crate::engine::{self, Producer, QueueId};
@@ -44,7 +44,8 @@ pub fn run(settings: &Settings, messages: u64) -> anyhow::Result<Group> {
     let store = engine::open(&data)?;
     let queues = engine::create_queues(&store, QUEUES)?;
     let maker = Maker::new(shape, 0);
-    let mut producer = Producer::new(store.clone(), maker, queues.clone(), Flush::Async, IN_FLIGHT);
+    let mut producer =
+        Producer::new(store.clone(), maker, queues.clone(), FlushRequirement::Async, IN_FLIGHT);
 
     let taken = append(settings, &mut producer, shape, step, steps, &scratch.path().join("plain"))?;
     taken.add_to(&mut group, step);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_log::fs::OsFolder;
 use kerolox_log::{Log, NewFrame};
 
@@ -60,7 +60,7 @@ fn compete(settings: &Settings, shape: Shape, batch: usize) -> anyhow::Result<Ro
     let queues = engine::create_queues(&store, 8)?;
     let producer = |first, in_flight| {
         let maker = Maker::new(shape, first);
-        Producer::new(store.clone(), maker, queues.clone(), Flush::Sync, in_flight)
+        Producer::new(store.clone(), maker, queues.clone(), FlushRequirement::Sync, in_flight)
     };
     let (mut alone, mut pipelined) = (producer(0, 1), producer(1 << 31, 3));
     let mut all = Rounds::default();

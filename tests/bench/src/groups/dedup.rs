@@ -1,7 +1,7 @@
 //! Append to topics with deduplication by id, against topics without.
 
 use kerolox_core::dedup::{DEDUP_ATTRIBUTE, DEDUP_WINDOW_ATTRIBUTE};
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_core::record::{MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_store::{ApplyOutcome, Store};
@@ -32,7 +32,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<Group> {
     group.note(
         "no message is a repeat; each is looked up before it is proposed, and again when it is applied",
     );
-    for (word, flush) in [("async", Flush::Async), ("sync", Flush::Sync)] {
+    for (word, flush) in [("async", FlushRequirement::Async), ("sync", FlushRequirement::Sync)] {
         let rounds = compete(settings, shape, flush)?;
         group.add(Figure::new(format!("{word}: off"), rounds.median(OFF), Unit::PerSecond));
         let on = Figure::new(format!("{word}: on"), rounds.median(ON), Unit::PerSecond);
@@ -42,7 +42,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<Group> {
 }
 
 /// Messages per second of each contestant in every round. Both stores grow from round to round.
-fn compete(settings: &Settings, shape: Shape, flush: Flush) -> anyhow::Result<Rounds> {
+fn compete(settings: &Settings, shape: Shape, flush: FlushRequirement) -> anyhow::Result<Rounds> {
     let scratch = settings.scratch(8 << 30)?;
     let open = |name: &str| engine::open(&scratch.path().join(name));
     let (off, on) = (open("off")?, open("on")?);
@@ -67,7 +67,7 @@ fn create_queues_that_remember(store: &Store) -> anyhow::Result<Vec<QueueId>> {
     topic.attributes.insert(DEDUP_WINDOW_ATTRIBUTE.to_owned(), "1h".to_owned());
     let (sender, answer) = std::sync::mpsc::channel();
     let record = Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(topic)) });
-    store.propose(&record, Flush::Sync, Box::new(move |applied| drop(sender.send(applied))));
+    store.propose(&record, FlushRequirement::Sync, Box::new(move |applied| drop(sender.send(applied))));
     match answer.recv()??.outcome {
         ApplyOutcome::Topic(topic, _) => Ok((0..QUEUES).map(|queue| (topic.id, queue)).collect()),
         other => anyhow::bail!("creating a topic led to {other:?}"),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_core::lookup;
 use kerolox_log::fs::Chooser;
 use kerolox_store::{LookupPage, QueueEntry, Store};
@@ -36,8 +36,13 @@ pub fn run(settings: &Settings) -> anyhow::Result<Group> {
     let data = scratch.path().join("store");
     let store = engine::open(&data)?;
     let queues = engine::create_queues(&store, QUEUES)?;
-    let mut producer =
-        Producer::new(store.clone(), Maker::new(shape, 0), queues.clone(), Flush::Async, IN_FLIGHT);
+    let mut producer = Producer::new(
+        store.clone(),
+        Maker::new(shape, 0),
+        queues.clone(),
+        FlushRequirement::Async,
+        IN_FLIGHT,
+    );
     producer.run(settings.batch, |proposed| proposed >= u64::from(messages))?;
     drop(producer);
     store.flush_index()?;

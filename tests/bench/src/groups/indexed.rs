@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_store::Store;
 
 use crate::engine::{self, Producer};
@@ -43,7 +43,13 @@ pub fn queues(settings: &Settings) -> anyhow::Result<Group> {
     for count in counts {
         let store = engine::open(&scratch.path().join(count.to_string()))?;
         let queues = engine::create_queues(&store, count)?;
-        producers.push(Producer::new(store, Maker::new(shape, 0), queues, Flush::Async, IN_FLIGHT));
+        producers.push(Producer::new(
+            store,
+            Maker::new(shape, 0),
+            queues,
+            FlushRequirement::Async,
+            IN_FLIGHT,
+        ));
     }
     let mut rounds = Rounds::default();
     for _ in 0..rounds_count {
@@ -89,7 +95,8 @@ pub fn sustained(settings: &Settings) -> anyhow::Result<Group> {
     let mut plain = vec![plain_writer(settings, shape, scratch.path())?];
     let store = engine::open(&scratch.path().join("store"))?;
     let queues = engine::create_queues(&store, settings.queues)?;
-    let mut producer = Producer::new(store.clone(), Maker::new(shape, 0), queues, Flush::Async, IN_FLIGHT);
+    let mut producer =
+        Producer::new(store.clone(), Maker::new(shape, 0), queues, FlushRequirement::Async, IN_FLIGHT);
 
     let (before, begin) = (ThreadTimes::now(), Instant::now());
     let mut samples = Samples::begin(store.clone(), (seconds / 4.0).min(1.0));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use kerolox_core::flush::Flush;
+use kerolox_core::flush::FlushRequirement;
 use kerolox_log::Log;
 use kerolox_log::fs::OsFolder;
 use kerolox_store::{QueueEntry, Store};
@@ -41,7 +41,8 @@ pub fn run(settings: &Settings) -> anyhow::Result<Group> {
     let store = engine::open(&data)?;
     let queues = engine::create_queues(&store, QUEUES)?;
     let maker = Maker::new(shape, 0);
-    let mut producer = Producer::new(store.clone(), maker, queues.clone(), Flush::Async, IN_FLIGHT);
+    let mut producer =
+        Producer::new(store.clone(), maker, queues.clone(), FlushRequirement::Async, IN_FLIGHT);
     producer.run(settings.batch, |proposed| proposed >= messages)?;
     drop(producer);
 

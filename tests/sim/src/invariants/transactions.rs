@@ -1,6 +1,6 @@
 //! A half message settles once; acknowledged decisions stand, and agree with what is visible.
 
-use kerolox_core::transaction::{Decision, Phase};
+use kerolox_core::transaction::{TransactionDecision, TransactionPhase};
 use kerolox_store::{ApplyOutcome, Store};
 
 use super::View;
@@ -9,15 +9,15 @@ use crate::history::{History, KnownHalf};
 /// The answer to a decision.
 pub(crate) fn settled(
     half: &mut KnownHalf,
-    decision: Decision,
+    decision: TransactionDecision,
     outcome: &ApplyOutcome,
     may_be_forgotten: bool,
 ) -> Result<(), String> {
     let stands = match outcome {
         ApplyOutcome::Visible { .. } | ApplyOutcome::Discarded | ApplyOutcome::Repeated => decision,
         ApplyOutcome::Contradicted if half.asked.iter().any(|asked| *asked != decision) => match decision {
-            Decision::Commit => Decision::Rollback,
-            Decision::Rollback => Decision::Commit,
+            TransactionDecision::Commit => TransactionDecision::Rollback,
+            TransactionDecision::Rollback => TransactionDecision::Commit,
         },
         ApplyOutcome::NoSuchHalf if may_be_forgotten => return Ok(()),
         other => {
@@ -41,10 +41,10 @@ pub(crate) fn check(history: &History, store: &Store, view: &View) -> Result<(),
     for (position, half) in &history.halves {
         let is_shown = view.shown.iter().any(|shown| shown.id == half.id);
         match half.stands {
-            Some(Decision::Rollback) if is_shown => {
+            Some(TransactionDecision::Rollback) if is_shown => {
                 return Err(format!("half message {} was rolled back, and is visible", half.id));
             }
-            Some(Decision::Commit) if !is_shown && !is_trimmed => {
+            Some(TransactionDecision::Commit) if !is_shown && !is_trimmed => {
                 return Err(format!("half message {} was committed, and is not visible", half.id));
             }
             None if half.asked.is_empty() && is_shown => {
@@ -55,8 +55,8 @@ pub(crate) fn check(history: &History, store: &Store, view: &View) -> Result<(),
         let known = store.state().transactions.get(*position).map_err(|error| error.to_string())?;
         let phase = known.map(|known| known.phase);
         let agrees = match (half.stands, phase) {
-            (Some(Decision::Commit), Some(phase)) => phase == Phase::Committed,
-            (Some(Decision::Rollback), Some(phase)) => phase == Phase::RolledBack,
+            (Some(TransactionDecision::Commit), Some(phase)) => phase == TransactionPhase::Committed,
+            (Some(TransactionDecision::Rollback), Some(phase)) => phase == TransactionPhase::RolledBack,
             // Forgotten with the segment that it was decided in.
             (Some(_), None) => is_trimmed || store.log_start() > 0,
             (None, Some(_)) => true,

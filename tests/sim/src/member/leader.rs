@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use kerolox_controller::MemberId;
-use kerolox_core::record::{Carried, EpochRecord, Fired, ProgressItem, ProgressRecord, Record, TrimRecord};
-use kerolox_core::replicas::Replicas;
+use kerolox_core::record::{
+    CarriedOrigin, EpochRecord, FiredRecord, ProgressItem, ProgressRecord, Record, TrimRecord,
+};
+use kerolox_core::replicas::ReplicaRequirement;
 use kerolox_log::Piece;
 use kerolox_log::frame::frame_len;
 use kerolox_replication::handshake::{self, HandshakeAnswer, LeaderLog};
@@ -34,7 +36,7 @@ pub(super) struct Asker {
 
 struct Proposal {
     record: Record,
-    replicas: Replicas,
+    replicas: ReplicaRequirement,
     asker: Option<Asker>,
 }
 
@@ -42,7 +44,7 @@ struct Proposal {
 pub(super) struct Placed {
     position: u64,
     end: u64,
-    replicas: Replicas,
+    replicas: ReplicaRequirement,
     asker: Option<Asker>,
 }
 
@@ -283,7 +285,7 @@ impl Member {
             let position = parked.end();
             parked.begin_segment(leading.epoch, ctx.wall_ms).map_err(|error| error.to_string())?;
             let end = parked.end();
-            placed.push(Placed { position, end, replicas: Replicas::Quorum, asker: None });
+            placed.push(Placed { position, end, replicas: ReplicaRequirement::Quorum, asker: None });
         }
         let batch: Vec<Proposal> = leading.proposals.drain(..count).collect();
         let records: Vec<Record> = batch.iter().map(|proposal| proposal.record.clone()).collect();
@@ -390,7 +392,7 @@ impl Member {
         let due: Vec<u64> =
             due.into_iter().map(|(position, _)| position).filter(|due| leading.fired.insert(*due)).collect();
         if !due.is_empty() {
-            let record = ProgressRecord::new([ProgressItem::Fired(Fired { held: due })]);
+            let record = ProgressRecord::new([ProgressItem::Fired(FiredRecord { held: due })]);
             leading.propose_own(Record::Progress(record));
         }
         Ok(())
@@ -420,7 +422,7 @@ impl Member {
         for carry in needed {
             let (frame, mut message) =
                 store.read_message(carry.location, carry.len).map_err(|error| error.to_string())?;
-            message.header.carried = Some(Carried { store_ms: frame.store_ms, ..carry.carried });
+            message.header.carried = Some(CarriedOrigin { store_ms: frame.store_ms, ..carry.carried });
             (message.header.topic_id, message.header.queue) = (carry.topic_id, carry.queue);
             leading.propose_own(Record::Message(message));
         }
@@ -436,7 +438,7 @@ const SEGMENT_HEADER: u64 = 64;
 impl Leading {
     /// A record that the master makes by itself.
     fn propose_own(&mut self, record: Record) {
-        self.proposals.push_back(Proposal { record, replicas: Replicas::Quorum, asker: None });
+        self.proposals.push_back(Proposal { record, replicas: ReplicaRequirement::Quorum, asker: None });
     }
 }
 

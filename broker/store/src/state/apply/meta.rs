@@ -1,6 +1,6 @@
 //! Topics, groups and lite topics come, change and go.
 
-use kerolox_core::dedup::Dedup;
+use kerolox_core::dedup::DedupPolicy;
 use kerolox_core::group::Group;
 use kerolox_core::lite::{LAST_LITE_QUEUE, is_lite};
 use kerolox_core::record::{DropLite, DropLites, LiteTopic, MetaChange};
@@ -52,7 +52,7 @@ impl StateMachine {
         if let Some(present) = &present {
             self.ordering.resize(present, &topic, &self.queues);
         }
-        if Dedup::of(&topic).is_none() {
+        if DedupPolicy::of(&topic).is_none() {
             self.dedup.forget(topic.id);
         }
         ApplyOutcome::Topic(self.topics.put(topic), present.is_none())

@@ -4,7 +4,8 @@ mod meta;
 mod progress;
 
 use kerolox_core::record::{
-    Hold, Kind, MessageRecord, MetaRecord, QueueState, Record, RecordError, Routing, TrimRecord,
+    MessageHold, MessageRecord, MessageRouting, MetaRecord, QueueState, Record, RecordError, RecordKind,
+    TrimRecord,
 };
 use kerolox_core::timer::{ScheduledMessage, TimerPhase};
 use kerolox_log::Frame;
@@ -28,7 +29,7 @@ impl StateMachine {
     /// since a record is missing in it.
     pub fn apply(&mut self, frame: &Frame, events: &mut Vec<StateEvent>) -> Result<ApplyOutcome, StoreError> {
         let joining = self.transactions.joining_len();
-        let outcome = if frame.kind == Kind::Message as u8 {
+        let outcome = if frame.kind == RecordKind::Message as u8 {
             self.apply_message(frame, events)?
         } else {
             self.apply_other(frame, events)?
@@ -36,7 +37,7 @@ impl StateMachine {
         if joining > 0 && self.transactions.joining_len() == joining {
             self.transactions.drop_joining()?;
         }
-        if frame.kind != Kind::Snapshot as u8 {
+        if frame.kind != RecordKind::Snapshot as u8 {
             self.loading = Loading::Never;
             self.uncertainty.forget_parts();
         }
@@ -72,7 +73,7 @@ impl StateMachine {
         frame: &Frame,
         events: &mut Vec<StateEvent>,
     ) -> Result<ApplyOutcome, StoreError> {
-        let routing = Routing::decode_from(frame.body.clone()).map_err(malformed(frame))?;
+        let routing = MessageRouting::decode_from(frame.body.clone()).map_err(malformed(frame))?;
         if self.is_topic_gone(routing.topic_id) || self.is_lite_gone(routing.topic_id, routing.queue) {
             return Ok(ApplyOutcome::TopicGone);
         }
@@ -100,7 +101,7 @@ impl StateMachine {
     fn take_message(
         &mut self,
         frame: &Frame,
-        routing: &Routing,
+        routing: &MessageRouting,
         events: &mut Vec<StateEvent>,
     ) -> Result<ApplyOutcome, StoreError> {
         self.lookups.add(frame.position, &routing.lookups);
@@ -114,8 +115,8 @@ impl StateMachine {
             self.apply_carried(routing.topic_id, routing.queue, carried, entry(carried.visible_ms))?;
             return Ok(ApplyOutcome::Done);
         }
-        match Hold::try_from(routing.hold) {
-            Ok(Hold::None) => {
+        match MessageHold::try_from(routing.hold) {
+            Ok(MessageHold::None) => {
                 if let Some(origin) = &routing.dead {
                     self.bury(origin)?;
                 }
@@ -123,8 +124,8 @@ impl StateMachine {
                 let offset = self.make_visible(routing.topic_id, queue, entry(frame.store_ms), events);
                 Ok(ApplyOutcome::Visible { queue, offset })
             }
-            Ok(Hold::Half) => self.hold_half(frame, events),
-            Ok(Hold::Until) => self.hold_until(frame, events),
+            Ok(MessageHold::Half) => self.hold_half(frame, events),
+            Ok(MessageHold::Until) => self.hold_until(frame, events),
             // Taking an unknown hold for none would show what no consumer may see.
             Err(_) => {
                 let reason = format!("hold {}, which this version does not support", routing.hold);

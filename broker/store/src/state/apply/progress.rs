@@ -6,7 +6,7 @@
 
 use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{
-    AckRange, DeadOrigin, Finished, ProgressItem, ProgressRecord, QueueProgress, Redriven,
+    AckRange, DeadOrigin, FinishedRecord, ProgressItem, ProgressRecord, QueueProgress, RedrivenRecord,
 };
 use kerolox_log::Frame;
 
@@ -56,7 +56,7 @@ impl StateMachine {
     }
 
     /// Consumers have finished everything before an offset of a queue.
-    fn apply_finished(&mut self, finished: &Finished) {
+    fn apply_finished(&mut self, finished: &FinishedRecord) {
         if let Some(topic) = self.topics.look_up(finished.topic_id) {
             self.ordering.finish(topic, finished, &self.queues);
         }
@@ -77,11 +77,11 @@ impl StateMachine {
     /// of the dead letter stands for it.
     fn apply_redriven(
         &mut self,
-        redriven: &Redriven,
+        redriven: &RedrivenRecord,
         now_ms: i64,
         events: &mut Vec<StateEvent>,
     ) -> Result<ApplyOutcome, StoreError> {
-        let Redriven { dead_topic_id, dead_queue, dead_offset, group_id, topic_id, queue, offset } =
+        let RedrivenRecord { dead_topic_id, dead_queue, dead_offset, group_id, topic_id, queue, offset } =
             *redriven;
         let end = self.uncertainty.certain_end(topic_id, queue).min(self.queues.bounds(topic_id, queue).next);
         let is_gone = !self.topics.has(topic_id) || !self.groups.has(group_id) || offset >= end;

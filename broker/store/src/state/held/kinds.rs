@@ -5,7 +5,7 @@ use std::ops::Deref;
 use kerolox_core::held::HeldMessage;
 use kerolox_core::record::{HeldState, SnapshotRecord};
 use kerolox_core::timer::{ScheduledMessage, TimerPhase};
-use kerolox_core::transaction::{HalfMessage, Phase};
+use kerolox_core::transaction::{HalfMessage, TransactionPhase};
 use prost::DecodeError;
 
 use crate::kv::Family;
@@ -86,11 +86,11 @@ impl HeldKind for HalfMessage {
     }
 
     fn due_ms(&self) -> i64 {
-        if self.phase == Phase::Parked || self.joins { NEVER_MS } else { self.next_check_ms }
+        if self.phase == TransactionPhase::Parked || self.joins { NEVER_MS } else { self.next_check_ms }
     }
 
     fn is_visible(&self) -> bool {
-        self.phase == Phase::Committed
+        self.phase == TransactionPhase::Committed
     }
 
     fn is_counted(&self) -> bool {

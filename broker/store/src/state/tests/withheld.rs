@@ -1,12 +1,12 @@
 //! Permissions that are withheld from all topics.
 
-use kerolox_core::record::Withhold;
+use kerolox_core::record::WithholdChange;
 use kerolox_core::topic::{PERM_READ, PERM_WRITE};
 
 use super::*;
 
 fn withhold(perm: u32) -> Record {
-    Record::Meta(MetaRecord { change: Some(MetaChange::Withhold(Withhold { perm })) })
+    Record::Meta(MetaRecord { change: Some(MetaChange::Withhold(WithholdChange { perm })) })
 }
 
 #[test]

@@ -60,7 +60,7 @@ mod settle;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use kerolox_core::acks::Acks;
+use kerolox_core::acks::QueueAcks;
 use kerolox_core::lite::is_lite;
 use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{QueueProgress, SnapshotRecord};
@@ -196,7 +196,7 @@ impl DamageUncertainty {
     }
 
     /// Takes back what acknowledgements say about messages that are others than they were.
-    pub(super) fn reopen(&self, topic_id: u32, queue: u32, acks: &mut Acks) {
+    pub(super) fn reopen(&self, topic_id: u32, queue: u32, acks: &mut QueueAcks) {
         let open = self.since_damage.as_ref().and_then(|uncertain| uncertain.open.get(&(topic_id, queue)));
         if let Some((first, end)) = open {
             acks.reopen(QueueOffset::new(*first), QueueOffset::new(*end));
@@ -266,7 +266,7 @@ fn joined(parts: Vec<SnapshotRecord>) -> Result<SnapshotRecord, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use kerolox_core::audit::Audited;
+    use kerolox_core::audit::AuditedEntry;
     use kerolox_core::record::MovingTopic;
     use kerolox_core::topic::Topic;
 
@@ -280,7 +280,7 @@ mod tests {
             next_topic: if part == 0 { 7 } else { 0 },
             topics: vec![Topic { id: part, ..Topic::default() }],
             moving: vec![MovingTopic { topic_id: part, ..MovingTopic::default() }],
-            audit: vec![Audited { position: u64::from(part), ..Audited::default() }],
+            audit: vec![AuditedEntry { position: u64::from(part), ..AuditedEntry::default() }],
             ..SnapshotRecord::default()
         };
         let whole = joined(vec![part(0), part(1), part(2)]).expect("own bytes");
