@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kerolox_core::group::{BACKOFF_ATTRIBUTE, Group};
 use kerolox_core::lite::client_quota;
 use kerolox_core::topic::{PERM_WRITE, Topic};
-use kerolox_gateway::registrar::{Announcement, Registrar};
+use kerolox_gateway::registrar::{BrokerAnnouncement, BrokerRegistrar};
 use kerolox_proto::kerolox::{BrokerInfo, BrokerRole, GroupSettings, RegisterRequest, TopicRoute};
 use kerolox_replication::{MemberId, MemberRole};
 
@@ -58,11 +58,11 @@ impl StandingInGroup {
 pub(crate) struct Announcer {
     info: Arc<BrokerInfo>,
     standing: StandingInGroup,
-    registrar: Arc<Registrar>,
+    registrar: Arc<BrokerRegistrar>,
 }
 
 impl Announcer {
-    pub(crate) fn new(info: BrokerInfo, standing: StandingInGroup, registrar: Arc<Registrar>) -> Self {
+    pub(crate) fn new(info: BrokerInfo, standing: StandingInGroup, registrar: Arc<BrokerRegistrar>) -> Self {
         Self { info: Arc::new(info), standing, registrar }
     }
 
@@ -123,7 +123,7 @@ fn outgoing_ip(target: &str) -> Option<IpAddr> {
 }
 
 /// The registration as it is at each moment.
-pub(crate) fn announcement(info: BrokerInfo, standing: StandingInGroup) -> Announcement {
+pub(crate) fn announcement(info: BrokerInfo, standing: StandingInGroup) -> BrokerAnnouncement {
     Arc::new(move || {
         let broker = Some(standing.info(&info));
         let Some(store) = standing.store.get() else {

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerolox_gateway::access::drain;
-use kerolox_gateway::clients::Clients;
-use kerolox_gateway::registrar::{AddressError, Registrar};
-use kerolox_gateway::routes::Routes;
+use kerolox_gateway::clients::ClientSessions;
+use kerolox_gateway::registrar::{AddressError, BrokerRegistrar};
+use kerolox_gateway::routes::ClusterRoutes;
 use kerolox_gateway::stack;
 use kerolox_runtime::data_folder::DataFolder;
-use kerolox_runtime::health::Checks;
-use kerolox_runtime::listen::{ListenError, Listener};
-use kerolox_runtime::process::{Shutdown, now_ms};
+use kerolox_runtime::health::HealthChecks;
+use kerolox_runtime::listen::{ListenError, ServerListener};
+use kerolox_runtime::process::{ShutdownSignal, now_ms};
 use kerolox_runtime::supervisor::Supervisor;
 use kerolox_runtime::tls::{TlsError, server_config};
 use kerolox_store::{GuardedClock, Store, StoreError};
@@ -88,7 +88,7 @@ pub enum BrokerError {
 /// A broker whose port is bound and whose data folder is its own.
 pub struct Broker {
     config: BrokerConfig,
-    listener: Listener,
+    listener: ServerListener,
     tls: Arc<rustls::ServerConfig>,
     health: Arc<BrokerHealth>,
     started: Instant,
@@ -106,7 +106,7 @@ impl Broker {
         config.check().map_err(BrokerError::Config)?;
         let lock = setup::lock_folder(&config.data)?;
         let tls = server_config(&config.tls, &config.data)?;
-        let listener = Listener::bind(&config.listen, &config.connections, &config.memory).await?;
+        let listener = ServerListener::bind(&config.listen, &config.connections, &config.memory).await?;
         let health =
             Arc::new(BrokerHealth { connections: Some(listener.connections()), ..BrokerHealth::default() });
         Ok(Self { config, listener, tls, health, started, _lock: lock })
@@ -118,7 +118,7 @@ impl Broker {
     }
 
     /// What health checks say of this broker.
-    pub fn checks(&self, shutdown: &Shutdown) -> Checks {
+    pub fn checks(&self, shutdown: &ShutdownSignal) -> HealthChecks {
         let (health, shutdown) = (self.health.clone(), shutdown.clone());
         Arc::new(move || health.checks(&shutdown))
     }
@@ -130,7 +130,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::Store`], [`BrokerError::Nameserver`] and [`BrokerError::Transport`].
-    pub async fn serve(self, shutdown: Shutdown, ready: impl FnOnce()) -> Result<(), BrokerError> {
+    pub async fn serve(self, shutdown: ShutdownSignal, ready: impl FnOnce()) -> Result<(), BrokerError> {
         let (news, health) = (News::default(), self.health.clone());
         let clock = Arc::new(GuardedClock::new(self.config.timers.clock_policy(), now_ms));
         let stores = Arc::new(setup::stores(&self.config, news.clone(), clock.clone())?);
@@ -153,7 +153,7 @@ impl Broker {
         self,
         stores: Arc<Stores>,
         (news, tasks): (News, Arc<Supervisor>),
-        shutdown: Shutdown,
+        shutdown: ShutdownSignal,
         ready: impl FnOnce(),
     ) -> Result<(), BrokerError> {
         let Self { config, listener, tls, health, started, _lock } = self;
@@ -165,22 +165,22 @@ impl Broker {
         let role = group.as_ref().map(|group| group.watch_role());
         let door = AdmissionGate::closed(health.opening.clone(), health.store.clone(), role, replication);
         // Until the reign is handed over, clients are served.
-        let closing = Shutdown::new();
+        let closing = ShutdownSignal::new();
         let server = stack::server(listener.connections().memory()).serve_with_incoming_shutdown(
             door.clone(),
             listener.incoming(tls),
             closing.requested(),
         );
-        let routes = Arc::new(Routes::new(config.registration.lease.duration()));
+        let routes = Arc::new(ClusterRoutes::new(config.registration.lease.duration()));
         let standing = StandingInGroup { group: group.clone(), store: health.store.clone() };
         let parts = Parts {
             webhooks: setup::webhooks(&config)?,
-            registrar: Arc::new(Registrar::new(
+            registrar: Arc::new(BrokerRegistrar::new(
                 &config.nameservers,
                 routes.clone(),
                 announce::announcement(info.clone(), standing.clone()),
             )?),
-            clients: Arc::new(Clients::new(config.clients.expiry.duration())),
+            clients: Arc::new(ClientSessions::new(config.clients.expiry.duration())),
             address: format!("{}:{}", info.host, info.port),
             config,
             info,
@@ -208,7 +208,7 @@ async fn serve_alone(
     parts: &Arc<Parts>,
     stores: &Arc<Stores>,
     server: impl Future<Output = Served> + Send + 'static,
-    shutdown: &Shutdown,
+    shutdown: &ShutdownSignal,
     ready: impl FnOnce(),
 ) -> Result<(), BrokerError> {
     let mut serving = tokio::spawn(server);
@@ -262,7 +262,7 @@ async fn open_alone(
     stores: &Arc<Stores>,
     own: &StoreCell,
     is_first: bool,
-    shutdown: &Shutdown,
+    shutdown: &ShutdownSignal,
 ) -> Result<Arc<Store>, BrokerError> {
     let opening = parts.health.opening.clone();
     let mut opened = {
@@ -296,7 +296,7 @@ async fn serve_as_member(
     stores: Arc<Stores>,
     group: Arc<replication::Group>,
     server: impl Future<Output = Served> + Send + 'static,
-    shutdown: &Shutdown,
+    shutdown: &ShutdownSignal,
     ready: impl FnOnce(),
 ) -> Result<(), BrokerError> {
     let serving = tokio::spawn(server);

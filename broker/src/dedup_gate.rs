@@ -29,14 +29,14 @@ struct Table {
 }
 
 /// Keeps others from storing the same, until it is dropped.
-pub struct Reservation {
+pub struct DedupReservation {
     table: Arc<Table>,
     known: Vec<(u32, u128)>,
 }
 
 impl Underway {
     /// Waits until nothing of this is being stored, and reserves it all.
-    async fn reserve(&self, known: Vec<(u32, u128)>) -> Reservation {
+    async fn reserve(&self, known: Vec<(u32, u128)>) -> DedupReservation {
         loop {
             let mut stored = pin!(self.0.stored.notified());
             // From here on nothing that is stored is missed.
@@ -45,7 +45,7 @@ impl Underway {
                 let mut table = self.0.known.lock();
                 if !known.iter().any(|one| table.contains(one)) {
                     table.extend(&known);
-                    return Reservation { table: self.0.clone(), known };
+                    return DedupReservation { table: self.0.clone(), known };
                 }
             }
             stored.await;
@@ -53,7 +53,7 @@ impl Underway {
     }
 }
 
-impl Drop for Reservation {
+impl Drop for DedupReservation {
     fn drop(&mut self) {
         let mut table = self.table.known.lock();
         for one in &self.known {

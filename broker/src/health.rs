@@ -6,42 +6,42 @@ use std::sync::{Arc, OnceLock};
 use kerolox_core::health::{
     GroupStanding, HealthFacts, HealthState, HealthVerdict, LeadershipFacts, OwnLeadership, verdicts,
 };
-use kerolox_gateway::routes::Routes;
+use kerolox_gateway::routes::ClusterRoutes;
 use kerolox_log::DamagedRange;
 use kerolox_replication::MemberRole;
 use kerolox_runtime::data_folder::DataFolder;
-use kerolox_runtime::health::Check;
-use kerolox_runtime::listen::Connections;
-use kerolox_runtime::process::Shutdown;
-use kerolox_store::{GuardedClock, Opening};
+use kerolox_runtime::health::HealthCheck;
+use kerolox_runtime::listen::ConnectionTable;
+use kerolox_runtime::process::ShutdownSignal;
+use kerolox_store::{GuardedClock, StoreOpening};
 
 use crate::index_folder::{Damage, IndexFolder};
 use crate::replication::{Group, StoreCell};
-use crate::tasks::early_removal::Losses;
+use crate::tasks::early_removal::EarlyLosses;
 use crate::tasks::retention::DiskSpace;
 
 /// What health checks look at. Looking never waits.
 #[derive(Default)]
 pub(crate) struct BrokerHealth {
-    pub(crate) opening: Arc<Opening>,
+    pub(crate) opening: Arc<StoreOpening>,
     pub(crate) store: StoreCell,
     pub(crate) index: OnceLock<Arc<IndexFolder>>,
     pub(crate) data: OnceLock<Arc<DataFolder>>,
     pub(crate) room: DiskSpace,
-    pub(crate) losses: Losses,
+    pub(crate) losses: EarlyLosses,
     /// Nameservers know what this broker serves.
     pub(crate) is_announced: AtomicBool,
     pub(crate) clock: OnceLock<Arc<GuardedClock>>,
     /// This member of its group, and what it knows of the others; none of a standalone broker.
     pub(crate) group: OnceLock<Arc<Group>>,
-    pub(crate) routes: OnceLock<Arc<Routes>>,
+    pub(crate) routes: OnceLock<Arc<ClusterRoutes>>,
     /// Who is connected.
-    pub(crate) connections: Option<Arc<Connections>>,
+    pub(crate) connections: Option<Arc<ConnectionTable>>,
 }
 
 impl BrokerHealth {
     /// Looks at everything.
-    pub(crate) fn checks(&self, shutdown: &Shutdown) -> Vec<Check> {
+    pub(crate) fn checks(&self, shutdown: &ShutdownSignal) -> Vec<HealthCheck> {
         let standing = self.group.get().map(|group| standing(&group.role()));
         let store = self.store.get();
         let store = store.as_ref();
@@ -117,11 +117,11 @@ fn shown(range: &DamagedRange) -> String {
     format!("{file} at {position}..{until} ({reason})")
 }
 
-fn check(verdict: HealthVerdict) -> Check {
+fn check(verdict: HealthVerdict) -> HealthCheck {
     let HealthVerdict { name, state, reason } = verdict;
     match state {
-        HealthState::Ok => Check::ok(name, reason),
-        HealthState::Warning => Check::warning(name, reason),
-        HealthState::Failed => Check::failed(name, reason),
+        HealthState::Ok => HealthCheck::ok(name, reason),
+        HealthState::Warning => HealthCheck::warning(name, reason),
+        HealthState::Failed => HealthCheck::failed(name, reason),
     }
 }

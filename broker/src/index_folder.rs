@@ -8,7 +8,7 @@ use std::time::Duration;
 use kerolox_rocks::RocksKv;
 use kerolox_runtime::data_folder::DataFolder;
 use kerolox_store::StoreError;
-use kerolox_store::kv::{Family, Kv, KvError, Op, Pair};
+use kerolox_store::kv::{KeyFamily, KeyValue, Kv, KvError, WriteOp};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -185,25 +185,25 @@ impl WatchedKv {
 }
 
 impl Kv for WatchedKv {
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+    fn get(&self, family: KeyFamily, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
         self.watched(self.kv.get(family, key))
     }
 
-    fn scan(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Pair>, KvError> {
+    fn scan(&self, family: KeyFamily, from: &[u8], limit: usize) -> Result<Vec<KeyValue>, KvError> {
         self.watched(self.kv.scan(family, from, limit))
     }
 
     fn scan_around(
         &self,
-        family: Family,
+        family: KeyFamily,
         prefix: &[u8],
         at: &[u8],
         limit: usize,
-    ) -> Result<Vec<Pair>, KvError> {
+    ) -> Result<Vec<KeyValue>, KvError> {
         self.watched(self.kv.scan_around(family, prefix, at, limit))
     }
 
-    fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
+    fn write(&self, ops: Vec<WriteOp>) -> Result<(), KvError> {
         self.watched(self.kv.write(ops))
     }
 

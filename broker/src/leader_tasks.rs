@@ -3,21 +3,21 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use kerolox_gateway::clients::{Announcements, Clients};
-use kerolox_gateway::producers::Reach;
-use kerolox_gateway::registrar::Registrar;
-use kerolox_gateway::routes::Routes;
+use kerolox_gateway::clients::{ClientSessions, FilterAnnouncements};
+use kerolox_gateway::producers::ClientReach;
+use kerolox_gateway::registrar::BrokerRegistrar;
+use kerolox_gateway::routes::ClusterRoutes;
 use kerolox_runtime::supervisor::Supervisor;
 use kerolox_store::Store;
 use tokio::sync::watch;
 
-use crate::delivery::Deliveries;
+use crate::delivery::DeliveryDirectory;
 use crate::log_client::LogClient;
 use crate::metadata::{BrokerMetadata, MetadataChanges};
 use crate::news::Heard;
 use crate::rpc::Counters;
 use crate::serving::Parts;
-use crate::tasks::check_back::Checker;
+use crate::tasks::check_back::CheckBackTask;
 use crate::tasks::retention::RetentionTask;
 use crate::tasks::timers::Timers;
 use crate::tasks::{early_removal, lite_expiry, slot_migration};
@@ -33,9 +33,9 @@ pub(crate) struct LeaderTasks<'a> {
     pub(crate) store: &'a Arc<Store>,
     pub(crate) log: &'a LogClient,
     pub(crate) metadata: &'a BrokerMetadata,
-    pub(crate) deliveries: &'a Arc<Deliveries>,
-    pub(crate) reach: &'a Arc<Reach>,
-    pub(crate) announcements: &'a Arc<Announcements>,
+    pub(crate) deliveries: &'a Arc<DeliveryDirectory>,
+    pub(crate) reach: &'a Arc<ClientReach>,
+    pub(crate) announcements: &'a Arc<FilterAnnouncements>,
     pub(crate) counters: &'a Arc<Counters>,
 }
 
@@ -64,7 +64,7 @@ impl LeaderTasks<'_> {
         let (log, reach, webhooks) = (self.log.clone(), self.reach.clone(), self.parts.webhooks.clone());
         tasks.keep("check-back", move || {
             let (log, reach, webhooks) = (log.clone(), reach.clone(), webhooks.clone());
-            Checker::new(group.clone(), log, reach, webhooks, policy, halves.clone()).run()
+            CheckBackTask::new(group.clone(), log, reach, webhooks, policy, halves.clone()).run()
         });
         let (log, clock) = (self.log.clone(), self.parts.clock.clone());
         tasks.keep("timers", move || Timers::new(log.clone(), clock.clone(), pace, due.clone()).run());
@@ -118,9 +118,9 @@ impl LeaderTasks<'_> {
 /// Keeps knowing what members of consumer groups have announced at other servers. Nothing counts as wanted by nobody before all had
 /// `gather_time` to be heard of.
 async fn gather_members(
-    reach: Arc<Reach>,
-    announcements: Arc<Announcements>,
-    deliveries: Arc<Deliveries>,
+    reach: Arc<ClientReach>,
+    announcements: Arc<FilterAnnouncements>,
+    deliveries: Arc<DeliveryDirectory>,
     gather_time: Duration,
 ) {
     let began = Instant::now();
@@ -136,7 +136,7 @@ async fn gather_members(
 }
 
 /// Tells clients and nameservers of new topics that nobody announces, such as dead-letter topics.
-async fn announce_topics(mut topics: watch::Receiver<u64>, registrar: Weak<Registrar>) {
+async fn announce_topics(mut topics: watch::Receiver<u64>, registrar: Weak<BrokerRegistrar>) {
     while topics.changed().await.is_ok() {
         let Some(registrar) = registrar.upgrade() else { return };
         registrar.announce().await;
@@ -144,9 +144,9 @@ async fn announce_topics(mut topics: watch::Receiver<u64>, registrar: Weak<Regis
 }
 
 async fn keep_house(
-    routes: Arc<Routes>,
-    clients: Arc<Clients>,
-    deliveries: Arc<Deliveries>,
+    routes: Arc<ClusterRoutes>,
+    clients: Arc<ClientSessions>,
+    deliveries: Arc<DeliveryDirectory>,
     member_expiry: Duration,
 ) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);

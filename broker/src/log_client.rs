@@ -11,7 +11,7 @@ use kerolox_store::{AppliedRecord, ProposeError, Store};
 use tokio::sync::oneshot;
 
 use crate::config::BrokerConfig;
-use crate::dedup_gate::Reservation;
+use crate::dedup_gate::DedupReservation;
 use crate::refused::refused_by_log;
 use crate::replication::Leadership;
 use crate::tasks::retention::DiskSpace;
@@ -115,7 +115,7 @@ impl LogClient {
         &self,
         topic: &Topic,
         messages: &[Record],
-        reservation: Option<Reservation>,
+        reservation: Option<DedupReservation>,
     ) -> impl Future<Output = Result<Vec<AppliedRecord>, ProposeError>> + Send + use<> {
         let (answer, applied) = oneshot::channel();
         if let Some(refusal) = self.refusal() {

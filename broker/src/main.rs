@@ -9,7 +9,7 @@ use kerolox_broker::config::{BrokerConfig, ENV_PREFIX};
 use kerolox_runtime::config;
 use kerolox_runtime::health::{self, BROKER_PORT};
 use kerolox_runtime::process::{
-    Shutdown, abort_on_panic, announce_health, announce_listening, init_tracing, keep_files_private,
+    ShutdownSignal, abort_on_panic, announce_health, announce_listening, init_tracing, keep_files_private,
     raise_open_files, serve_until, shutdown_signal,
 };
 use kerolox_runtime::supervisor::Supervisor;
@@ -125,7 +125,7 @@ async fn run(flags: &Flags) -> anyhow::Result<()> {
     abort_on_panic();
     keep_files_private();
     raise_open_files();
-    let shutdown = Shutdown::new();
+    let shutdown = ShutdownSignal::new();
     let signal = shutdown_signal()?;
     let (group, health) = (config.group.clone(), config.health.clone());
     let broker = Broker::bind(config).await?;

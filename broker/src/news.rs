@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kerolox_store::StateEvent;
 use parking_lot::RwLock;
 
-use crate::delivery::Arrivals;
+use crate::delivery::QueueArrivals;
 use crate::tasks::DueArrivals;
 
 /// Who hears what happens in the store: those who serve at the moment. The store reports from its first record on. Clones
@@ -16,7 +16,7 @@ pub(crate) struct News(Arc<RwLock<Heard>>);
 /// What a leader hears of.
 #[derive(Clone, Default)]
 pub(crate) struct Heard {
-    pub(crate) arrivals: Arrivals,
+    pub(crate) arrivals: QueueArrivals,
     /// Half messages, by the time of their next check.
     pub(crate) halves: DueArrivals,
     /// Scheduled messages.

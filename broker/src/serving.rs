@@ -6,21 +6,21 @@ use std::time::{Duration, Instant};
 
 use kerolox_core::replicas::ReplicaRequirement;
 use kerolox_gateway::access_point::AccessPoint;
-use kerolox_gateway::admin::{AdminParts, AdminService, Rates};
-use kerolox_gateway::clients::{Announcements, Clients};
+use kerolox_gateway::admin::{AdminParts, AdminService, MessageRates};
+use kerolox_gateway::clients::{ClientSessions, FilterAnnouncements};
 use kerolox_gateway::inspect::InspectService;
-use kerolox_gateway::producers::{ProducersService, Reach};
-use kerolox_gateway::registrar::Registrar;
+use kerolox_gateway::producers::{ClientReach, ProducersService};
+use kerolox_gateway::registrar::BrokerRegistrar;
 use kerolox_gateway::registry::RegistryService;
-use kerolox_gateway::relay::{Relay, administration, refuse_relayed};
-use kerolox_gateway::routes::Routes;
-use kerolox_gateway::spread::Spread;
+use kerolox_gateway::relay::{CallRelay, administration, refuse_relayed};
+use kerolox_gateway::routes::ClusterRoutes;
+use kerolox_gateway::spread::GroupRotation;
 use kerolox_gateway::telemetry::{RegisteredPolicy, SettingsPolicy};
 use kerolox_proto::kerolox::BrokerInfo;
 use kerolox_proto::v2::admin_server::AdminServer;
 use kerolox_runtime::config;
 use kerolox_runtime::inspect::InspectedProcess;
-use kerolox_runtime::process::Shutdown;
+use kerolox_runtime::process::ShutdownSignal;
 use kerolox_runtime::supervisor::Supervisor;
 use kerolox_store::{GuardedClock, Store};
 use tokio::sync::watch;
@@ -31,7 +31,7 @@ use crate::announce::{Announcer, StandingInGroup};
 use crate::config::BrokerConfig;
 use crate::creation_quota::CreationQuota;
 use crate::dedup_gate::Underway;
-use crate::delivery::{Deliveries, ProgressLog};
+use crate::delivery::{DeliveryDirectory, ProgressLog};
 use crate::health::BrokerHealth;
 use crate::leader_tasks::LeaderTasks;
 use crate::log_client::LogClient;
@@ -43,7 +43,7 @@ use crate::replication::Leadership;
 use crate::rpc::{
     Admin, AdmissionGate, AutoTopics, Context, Counters, Messaging, Policy, TransactionsService, Turns,
 };
-use crate::tasks::check_back::{WebhookCounts, Webhooks};
+use crate::tasks::check_back::{WebhookClient, WebhookCounts};
 
 /// How long a broker that ends still passes on what reaches it, after another one took its place.
 const LINGER: Duration = Duration::from_millis(300);
@@ -58,14 +58,14 @@ pub(crate) struct Parts {
     pub(crate) door: AdmissionGate,
     pub(crate) health: Arc<BrokerHealth>,
     pub(crate) clock: Arc<GuardedClock>,
-    pub(crate) routes: Arc<Routes>,
-    pub(crate) clients: Arc<Clients>,
-    pub(crate) registrar: Arc<Registrar>,
+    pub(crate) routes: Arc<ClusterRoutes>,
+    pub(crate) clients: Arc<ClientSessions>,
+    pub(crate) registrar: Arc<BrokerRegistrar>,
     pub(crate) news: News,
-    pub(crate) webhooks: Webhooks,
+    pub(crate) webhooks: WebhookClient,
     /// Tasks of the process.
     pub(crate) tasks: Arc<Supervisor>,
-    pub(crate) shutdown: Shutdown,
+    pub(crate) shutdown: ShutdownSignal,
     pub(crate) started: Instant,
     pub(crate) address: String,
 }
@@ -75,7 +75,7 @@ pub(crate) struct Serving {
     tasks: Supervisor,
     progress: ProgressLog,
     /// Ends the calls that wait.
-    over: Shutdown,
+    over: ShutdownSignal,
 }
 
 impl Serving {
@@ -145,8 +145,9 @@ impl Parts {
             Services::from(administration::of_slave(self.config.group.clone(), self.routes.clone()));
         let services =
             services.add_service(access).add_service(ProducersService::server(self.clients.clone(), None));
-        let relay = Arc::new(Relay::new(self.routes.clone(), self.clients.clone(), self.shutdown.clone()));
-        let rates: Rates = Arc::new(|| (0.0, 0.0));
+        let relay =
+            Arc::new(CallRelay::new(self.routes.clone(), self.clients.clone(), self.shutdown.clone()));
+        let rates: MessageRates = Arc::new(|| (0.0, 0.0));
         let services =
             services.add_service(self.inspected().server()).add_service(self.administration(relay, rates));
         self.door.follow(services);
@@ -161,7 +162,7 @@ impl Parts {
     }
 
     /// The administration that the SDKs' protocol defines.
-    fn administration(&self, relay: Arc<Relay>, rates: Rates) -> AdminServer<AdminService> {
+    fn administration(&self, relay: Arc<CallRelay>, rates: MessageRates) -> AdminServer<AdminService> {
         AdminService::server(AdminParts {
             name: format!("broker {}", self.config.group),
             version: env!("CARGO_PKG_VERSION"),
@@ -211,8 +212,8 @@ impl Parts {
         let (metadata, changes) = BrokerMetadata::new(log.clone(), config.topics.default_queues);
         let heard = self.news.renew();
         let progress = ProgressLog::default();
-        let announcements = Arc::new(Announcements::new(self.clients.clone()));
-        let deliveries = Arc::new(Deliveries::new(
+        let announcements = Arc::new(FilterAnnouncements::new(self.clients.clone()));
+        let deliveries = Arc::new(DeliveryDirectory::new(
             (log.clone(), metadata.clone()),
             progress.clone(),
             &heard.arrivals,
@@ -220,7 +221,7 @@ impl Parts {
             config.groups.auto_groups(),
         ));
         let counters = Arc::new(Counters::default());
-        let reach = Arc::new(Reach::new(
+        let reach = Arc::new(ClientReach::new(
             config.group.clone(),
             self.clients.clone(),
             self.registrar.channels(),
@@ -242,7 +243,7 @@ impl Parts {
         let announcer = Announcer::new(self.info.clone(), self.standing.clone(), self.registrar.clone());
         let policy: Arc<dyn SettingsPolicy> =
             Arc::new(Policy { log: log.clone(), limits: config.limits.publish_limits() });
-        let relay = Arc::new(Relay::new(self.routes.clone(), self.clients.clone(), over.clone()));
+        let relay = Arc::new(CallRelay::new(self.routes.clone(), self.clients.clone(), over.clone()));
         let context = Arc::new(Context {
             broker: config.group.clone(),
             address: self.address.clone(),
@@ -255,7 +256,7 @@ impl Parts {
             clients: self.clients.clone(),
             reach,
             relay,
-            spread: Spread::default(),
+            spread: GroupRotation::default(),
             limits: config.limits.publish_limits(),
             auto_topics: config.auto_creates().then(|| AutoTopics {
                 max: config.topics.auto_create_max,
@@ -293,7 +294,7 @@ impl Parts {
         policy: Arc<dyn SettingsPolicy>,
         announcer: Announcer,
         (counters, webhook_counts): (Arc<Counters>, Arc<WebhookCounts>),
-        announcements: Arc<Announcements>,
+        announcements: Arc<FilterAnnouncements>,
     ) -> Services {
         let counted = counters.clone();
         let administration =

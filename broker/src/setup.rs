@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kerolox_client::admin::controller::ControllerClient;
 use kerolox_log::fs::OsFolder;
-use kerolox_log::{LogOptions, Salt};
+use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_proto::kerolox::BrokerInfo;
 use kerolox_runtime::data_folder::DataFolder;
 use kerolox_runtime::process::private_folder;
@@ -18,15 +18,15 @@ use crate::config::BrokerConfig;
 use crate::index_folder::IndexFolder;
 use crate::news::News;
 use crate::replication::{self, Identity, MemberFile, Stores};
-use crate::tasks::check_back::{WebhookHosts, Webhooks, webhook_secret};
+use crate::tasks::check_back::{WebhookClient, WebhookHosts, webhook_secret};
 
 /// How webhooks are asked.
-pub(crate) fn webhooks(config: &BrokerConfig) -> Result<Webhooks, BrokerError> {
+pub(crate) fn webhooks(config: &BrokerConfig) -> Result<WebhookClient, BrokerError> {
     let settings = &config.transaction;
     let secret = webhook_secret(settings.webhook_secret_file.as_deref(), &config.data)
         .map_err(|error| BrokerError::Config(error.to_string()))?;
     let hosts = WebhookHosts::new(settings.webhook_allow.clone());
-    Ok(Webhooks::new(secret, settings.webhook_timeout.duration(), hosts))
+    Ok(WebhookClient::new(secret, settings.webhook_timeout.duration(), hosts))
 }
 
 /// Takes the data folder for this process, for as long as the file lives.
@@ -98,8 +98,8 @@ pub(crate) fn group(
 }
 
 /// Used only when a log is begun.
-fn random_salt() -> Salt {
+fn random_salt() -> FrameSalt {
     let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
     // Some bits of either half are always the same, but never in the same place.
-    Salt::new(high ^ low)
+    FrameSalt::new(high ^ low)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kerolox_log::fs::MemFolder;
-use kerolox_log::{LogOptions, Salt};
+use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_store::kv::MemKv;
 use kerolox_store::{Store, StoreOptions};
 
@@ -12,7 +12,7 @@ use kerolox_store::{Store, StoreOptions};
 pub(crate) fn store_in_memory(segment_bytes: u64, now_ms: impl Fn() -> i64 + Send + Sync + 'static) -> Store {
     let options = StoreOptions {
         broker: "a".to_owned(),
-        log: LogOptions { segment_bytes, ..LogOptions::new(Salt::new(7)) },
+        log: LogOptions { segment_bytes, ..LogOptions::new(FrameSalt::new(7)) },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),
         tail_bytes: 0,

@@ -3,7 +3,7 @@
 use kerolox_gateway::clients::ClientSettings;
 use kerolox_gateway::routes::{DEFAULT_LEASE, RouteBounds};
 use kerolox_model::limits::BODY_BYTES_MAX;
-use kerolox_runtime::config::{ByteSize, Span, comma_list};
+use kerolox_runtime::config::{ByteSize, TimeSpan, comma_list};
 use kerolox_runtime::health::HealthSettings;
 use kerolox_runtime::listen::ConnectionSettings;
 use kerolox_runtime::memory::MemorySettings;
@@ -55,16 +55,16 @@ pub struct ControllerConfig {
     /// `host:port` where the others reach this nameserver; empty: as in `peers`, else where it listens.
     pub advertise: String,
     /// How often the leading nameserver shows the others that it is there.
-    pub heartbeat: Span,
+    pub heartbeat: TimeSpan,
     /// How long the others wait for that, at the least, before they elect another leader; twice as long at the most.
-    pub election_timeout: Span,
+    pub election_timeout: TimeSpan,
     /// A master that has been silent for longer is replaced.
-    pub master_timeout: Span,
+    pub master_timeout: TimeSpan,
     /// How long the election of a master waits for members that are there but have not answered yet.
-    pub election_patience: Span,
+    pub election_patience: TimeSpan,
     /// How long after its start a nameserver that has data elects nobody, and lets nobody out of the in-sync set, before the whole
     /// set has answered: the data could be an older copy, and who is missing could know better.
-    pub restart_patience: Span,
+    pub restart_patience: TimeSpan,
 }
 
 impl Default for ControllerConfig {
@@ -74,11 +74,11 @@ impl Default for ControllerConfig {
             peers: Vec::new(),
             join: false,
             advertise: String::new(),
-            heartbeat: Span::from_millis(100),
-            election_timeout: Span::from_millis(500),
-            master_timeout: Span::from_secs(2),
-            election_patience: Span::from_millis(300),
-            restart_patience: Span::from_secs(30),
+            heartbeat: TimeSpan::from_millis(100),
+            election_timeout: TimeSpan::from_millis(500),
+            master_timeout: TimeSpan::from_secs(2),
+            election_patience: TimeSpan::from_millis(300),
+            restart_patience: TimeSpan::from_secs(30),
         }
     }
 }
@@ -88,7 +88,7 @@ impl Default for ControllerConfig {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RoutesConfig {
     /// How long a registration lasts without another one: a dead broker is out of the routes after that time.
-    pub lease: Span,
+    pub lease: TimeSpan,
     /// Most brokers that may be registered at a time.
     pub max_brokers: usize,
     /// Most topics, and most consumer groups, that one broker may register.
@@ -139,6 +139,6 @@ impl Default for LimitsConfig {
     }
 }
 
-fn span(duration: std::time::Duration) -> Span {
-    Span::from_secs(duration.as_secs())
+fn span(duration: std::time::Duration) -> TimeSpan {
+    TimeSpan::from_secs(duration.as_secs())
 }

@@ -9,7 +9,7 @@ use kerolox_nameserver::config::{ENV_PREFIX, NameserverConfig};
 use kerolox_runtime::config;
 use kerolox_runtime::health::{self, NAMESERVER_PORT};
 use kerolox_runtime::process::{
-    Shutdown, abort_on_panic, announce_health, announce_listening, init_tracing, keep_files_private,
+    ShutdownSignal, abort_on_panic, announce_health, announce_listening, init_tracing, keep_files_private,
     raise_open_files, serve_until, shutdown_signal,
 };
 use kerolox_runtime::supervisor::Supervisor;
@@ -106,7 +106,7 @@ async fn run(flags: &Flags) -> anyhow::Result<()> {
     abort_on_panic();
     keep_files_private();
     raise_open_files();
-    let shutdown = Shutdown::new();
+    let shutdown = ShutdownSignal::new();
     let signal = shutdown_signal()?;
     let nameserver = Nameserver::bind(&config).await?;
     let usual = (nameserver.local_addr().ip(), NAMESERVER_PORT).into();

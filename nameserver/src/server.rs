@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 use kerolox_gateway::access::drain;
 use kerolox_gateway::access_point::AccessPoint;
 use kerolox_gateway::admin::{AdminParts, AdminService};
-use kerolox_gateway::clients::Clients;
+use kerolox_gateway::clients::ClientSessions;
 use kerolox_gateway::inspect::InspectService;
 use kerolox_gateway::producers::ProducersService;
 use kerolox_gateway::registry::RegistryService;
-use kerolox_gateway::relay::Relay;
-use kerolox_gateway::routes::Routes;
+use kerolox_gateway::relay::CallRelay;
+use kerolox_gateway::routes::ClusterRoutes;
 use kerolox_gateway::stack;
 use kerolox_gateway::telemetry::{RegisteredPolicy, push_settings};
 use kerolox_runtime::data_folder::DataFolder;
-use kerolox_runtime::health::{Check, Checks};
+use kerolox_runtime::health::{HealthCheck, HealthChecks};
 use kerolox_runtime::inspect::InspectedProcess;
-use kerolox_runtime::listen::{ListenError, Listener};
-use kerolox_runtime::process::Shutdown;
+use kerolox_runtime::listen::{ListenError, ServerListener};
+use kerolox_runtime::process::ShutdownSignal;
 use kerolox_runtime::supervisor::Supervisor;
 use kerolox_runtime::tls::{TlsError, server_config};
 
@@ -60,10 +60,10 @@ pub enum ServeError {
 
 /// A nameserver that is bound to its port.
 pub struct Nameserver {
-    listener: Listener,
+    listener: ServerListener,
     tls: Arc<rustls::ServerConfig>,
-    routes: Arc<Routes>,
-    clients: Arc<Clients>,
+    routes: Arc<ClusterRoutes>,
+    clients: Arc<ClientSessions>,
     drain: Duration,
     policy: RegisteredPolicy,
     controller: Controller,
@@ -81,8 +81,8 @@ impl Nameserver {
     /// [`ServeError::Listen`], [`ServeError::Tls`] and [`ServeError::Controller`].
     pub async fn bind(config: &NameserverConfig) -> Result<Self, ServeError> {
         let tls = server_config(&config.tls, &config.data)?;
-        let routes = Arc::new(Routes::bounded(config.routes.lease.duration(), config.routes.bounds()));
-        let listener = Listener::bind(&config.listen, &config.connections, &config.memory).await?;
+        let routes = Arc::new(ClusterRoutes::bounded(config.routes.lease.duration(), config.routes.bounds()));
+        let listener = ServerListener::bind(&config.listen, &config.connections, &config.memory).await?;
         let controller = Controller::start(&config.controller, &config.data, listener.local_addr()).await?;
         let data_folder = DataFolder::note(&config.data, &[FILE])
             .map_err(|source| ServeError::Folder { path: config.data.clone(), source })?;
@@ -95,7 +95,7 @@ impl Nameserver {
             started: Instant::now(),
             tls,
             routes: Arc::clone(&routes),
-            clients: Arc::new(Clients::new(config.clients.expiry.duration())),
+            clients: Arc::new(ClientSessions::new(config.clients.expiry.duration())),
             drain: config.clients.drain.duration(),
             policy: RegisteredPolicy { routes, max_body_bytes: config.limits.max_body_bytes.as_usize() },
         })
@@ -107,7 +107,7 @@ impl Nameserver {
     }
 
     /// What health checks say of this nameserver, which is ready until `shutdown` is requested.
-    pub fn checks(&self, shutdown: &Shutdown) -> Checks {
+    pub fn checks(&self, shutdown: &ShutdownSignal) -> HealthChecks {
         let shutdown = shutdown.clone();
         let (controller, connections) = (self.controller.clone(), self.listener.connections());
         let data = self.data_folder.clone();
@@ -122,7 +122,7 @@ impl Nameserver {
     ///
     /// # Errors
     /// [`ServeError::Transport`], and [`ServeError::Controller`] when its storage fails.
-    pub async fn serve(self, shutdown: Shutdown) -> Result<(), ServeError> {
+    pub async fn serve(self, shutdown: ShutdownSignal) -> Result<(), ServeError> {
         let process = InspectedProcess {
             kind: "nameserver",
             version: env!("CARGO_PKG_VERSION"),
@@ -154,7 +154,7 @@ impl Nameserver {
             version: env!("CARGO_PKG_VERSION"),
             routes: Arc::clone(&routes),
             clients: Arc::clone(&clients),
-            relay: Arc::new(Relay::new(Arc::clone(&routes), Arc::clone(&clients), shutdown.clone())),
+            relay: Arc::new(CallRelay::new(Arc::clone(&routes), Arc::clone(&clients), shutdown.clone())),
             nameservers: Vec::new(),
             // It stores and delivers nothing.
             rates: Arc::new(|| (0.0, 0.0)),
@@ -182,14 +182,14 @@ impl Nameserver {
 }
 
 /// Routes are told by brokers again and again, so a nameserver serves as soon as it is there.
-fn checked(is_ending: bool) -> Check {
+fn checked(is_ending: bool) -> HealthCheck {
     if is_ending {
-        return Check::failed("serving", "the nameserver is shutting down");
+        return HealthCheck::failed("serving", "the nameserver is shutting down");
     }
-    Check::ok("serving", "clients are served")
+    HealthCheck::ok("serving", "clients are served")
 }
 
-async fn keep_house(routes: Arc<Routes>, clients: Arc<Clients>, policy: RegisteredPolicy) {
+async fn keep_house(routes: Arc<ClusterRoutes>, clients: Arc<ClientSessions>, policy: RegisteredPolicy) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     let mut told_version = routes.version();
     loop {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kerolox_gateway::registrar::{Announcement, Registrar};
-use kerolox_gateway::routes::{DEFAULT_LEASE, Routes};
+use kerolox_gateway::registrar::{BrokerAnnouncement, BrokerRegistrar};
+use kerolox_gateway::routes::{ClusterRoutes, DEFAULT_LEASE};
 use kerolox_model::token::{ReceiptHandle, TransactionId};
 use kerolox_proto::kerolox::DescribeClusterRequest;
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
@@ -57,17 +57,17 @@ async fn a_registered_broker_is_routed_to_until_its_lease_ends() {
 async fn a_broker_re_registers_after_a_restart_of_the_nameserver_and_leaves_cleanly() {
     let first = Running::start("127.0.0.1:0", DEFAULT_LEASE).await;
     let address = first.address.to_string();
-    let routes = Arc::new(Routes::new(DEFAULT_LEASE));
+    let routes = Arc::new(ClusterRoutes::new(DEFAULT_LEASE));
     let is_wide = Arc::new(AtomicBool::new(false));
     let wide = Arc::clone(&is_wide);
-    let current: Announcement = Arc::new(move || {
+    let current: BrokerAnnouncement = Arc::new(move || {
         let queues = if wide.load(Ordering::Relaxed) { 3 } else { 1 };
         let mut request = broker("broker-a", "orders", queues, 8081);
         request.broker.as_mut().unwrap().host = "broker-a.example".into();
         request
     });
     let nameservers = [address.clone()];
-    let registrar = Registrar::new(&nameservers, Arc::clone(&routes), current).unwrap();
+    let registrar = BrokerRegistrar::new(&nameservers, Arc::clone(&routes), current).unwrap();
     registrar.start(Duration::from_millis(50));
     assert!(registrar.wait_registered(support::PATIENCE).await);
 

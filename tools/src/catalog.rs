@@ -8,7 +8,7 @@ use crate::command::{
 use crate::target::REPEAT_ID;
 use clap::{ArgMatches, Args, Command};
 use kerolox_report::outcome::Result;
-use kerolox_report::output::{Format, Report};
+use kerolox_report::output::{CommandReport, OutputFormat};
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -16,16 +16,16 @@ use std::time::Duration;
 /// The arguments of a command, and what it does.
 pub(crate) trait Run: Args + 'static {
     /// How the command is asked to print its result.
-    fn format(&self) -> Format;
+    fn format(&self) -> OutputFormat;
 
     /// Carries the command out.
-    fn run(self) -> impl Future<Output = Result<Report>>;
+    fn run(self) -> impl Future<Output = Result<CommandReport>>;
 }
 
 /// A command whose arguments were understood.
 pub(crate) struct Started {
-    pub(crate) format: Format,
-    pub(crate) running: Pin<Box<dyn Future<Output = Result<Report>>>>,
+    pub(crate) format: OutputFormat,
+    pub(crate) running: Pin<Box<dyn Future<Output = Result<CommandReport>>>>,
     /// What is to be said about the command line.
     pub(crate) notes: Vec<String>,
     /// When it is to be run again.
@@ -91,11 +91,11 @@ macro_rules! output_of {
 macro_rules! catalog {
     ($($group:literal { $($verb:literal [$($flat:literal)*] $example:literal $type:ty $(=> $($path:ident).+)?;)+ })+) => {
         $($(impl Run for $type {
-            fn format(&self) -> Format {
+            fn format(&self) -> OutputFormat {
                 output_of!(self $($($path)+)?)
             }
 
-            async fn run(self) -> Result<Report> {
+            async fn run(self) -> Result<CommandReport> {
                 // The type's own, which takes precedence.
                 self.run().await
             }

@@ -1,7 +1,7 @@
 //! Saved clusters: how each is reached, so that it need not be said with every command.
 
 use kerolox_client::{Address, Client, ClientBuilder, Credentials, Tls};
-use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::outcome::{CommandFailure, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -59,7 +59,7 @@ impl Profile {
             }
             (None, None) => builder,
             _ => {
-                return Err(Failure::usage(
+                return Err(CommandFailure::usage(
                     "access-key and secret-key-file belong together; set both or none",
                 ));
             }
@@ -68,7 +68,8 @@ impl Profile {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {
-    std::fs::read(file).map_err(|error| Failure::failed(format!("cannot read {}: {error}", file.display())))
+    std::fs::read(file)
+        .map_err(|error| CommandFailure::failed(format!("cannot read {}: {error}", file.display())))
 }
 
 /// All contexts, as they are in the file.
@@ -95,20 +96,27 @@ impl Contexts {
         let text = match std::fs::read_to_string(file) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(Failure::failed(format!("cannot read {}: {error}", file.display()))),
+            Err(error) => {
+                return Err(CommandFailure::failed(format!("cannot read {}: {error}", file.display())));
+            }
         };
         toml::from_str(&text).map_err(|error| {
-            Failure::failed(format!("{} is no file of contexts, mend or remove it: {error}", file.display()))
+            CommandFailure::failed(format!(
+                "{} is no file of contexts, mend or remove it: {error}",
+                file.display()
+            ))
         })
     }
 
     /// Replaces the file.
     pub(crate) fn save(&self) -> Result<()> {
         let file = file().ok_or_else(|| {
-            Failure::failed(format!("there is no place for contexts; set HOME, or {FILE_VARIABLE} to a file"))
+            CommandFailure::failed(format!(
+                "there is no place for contexts; set HOME, or {FILE_VARIABLE} to a file"
+            ))
         })?;
         self.save_to(&file)
-            .map_err(|error| Failure::failed(format!("cannot write {}: {error}", file.display())))
+            .map_err(|error| CommandFailure::failed(format!("cannot write {}: {error}", file.display())))
     }
 
     fn save_to(&self, file: &Path) -> std::io::Result<()> {
@@ -126,7 +134,7 @@ impl Contexts {
     pub(crate) fn get(&self, name: &str) -> Result<&Profile> {
         self.contexts.get(name).ok_or_else(|| {
             let known = Vec::from_iter(self.contexts.keys().map(String::as_str)).join(", ");
-            Failure::not_found(match known.as_str() {
+            CommandFailure::not_found(match known.as_str() {
                 "" => {
                     format!("there is no context {name}, nor any other; make one with `mqadmin context add`")
                 }
@@ -184,7 +192,7 @@ mod tests {
     #[test]
     fn half_of_the_credentials_are_refused() {
         let half = Profile { access_key: Some("AK".into()), ..Default::default() };
-        assert_eq!(half.client("h:1").unwrap_err().exit, kerolox_report::outcome::Exit::Usage);
+        assert_eq!(half.client("h:1").unwrap_err().exit, kerolox_report::outcome::ExitStatus::Usage);
         assert!(Profile::default().client("h:1").is_ok());
     }
 }

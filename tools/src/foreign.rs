@@ -2,8 +2,8 @@
 
 use crate::catalog::Started;
 use clap::{Arg, ArgAction, Command};
-use kerolox_report::outcome::Failure;
-use kerolox_report::output::Format;
+use kerolox_report::outcome::CommandFailure;
+use kerolox_report::output::OutputFormat;
 use std::ffi::OsString;
 
 /// What RocketMQ's mqadmin calls its commands, in the order of its sources (release 5.4): those that are registered, and four that
@@ -220,9 +220,9 @@ fn taking_anything(name: &'static str, about: String) -> Command {
 
 /// Says why a command does nothing here.
 pub(crate) fn explain(name: &str) -> Started {
-    let failure = Failure::usage(answer(name).unwrap_or_else(|| format!("{name} is unknown")));
+    let failure = CommandFailure::usage(answer(name).unwrap_or_else(|| format!("{name} is unknown")));
     Started {
-        format: Format::Table,
+        format: OutputFormat::Table,
         running: Box::pin(async { Err(failure) }),
         notes: Vec::new(),
         again: None,

@@ -1,6 +1,6 @@
 //! `mqadmin`: administration of Kerolox with the command names and flags of RocketMQ's tool of the same name.
 //!
-//! Differences that scripts can rely on: exit codes tell what happened (see [`Exit`]), `--output json` works
+//! Differences that scripts can rely on: exit codes tell what happened (see [`ExitStatus`]), `--output json` works
 //! everywhere, and names of commands match without regard to case.
 
 mod catalog;
@@ -11,7 +11,7 @@ mod foreign;
 mod legacy;
 mod target;
 
-use kerolox_report::outcome::Exit;
+use kerolox_report::outcome::ExitStatus;
 use kerolox_report::output;
 use std::process::ExitCode;
 
@@ -39,4 +39,4 @@ async fn main() -> ExitCode {
     }
 }
 
-const _: () = assert!(Exit::Unreachable as u8 == 6, "exit codes are an interface");
+const _: () = assert!(ExitStatus::Unreachable as u8 == 6, "exit codes are an interface");

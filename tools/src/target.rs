@@ -5,8 +5,8 @@ use clap::Args;
 use kerolox_client::admin::controller::ControllerClient;
 use kerolox_client::admin::{Admin, Master, masters_of, wire};
 use kerolox_client::{Address, Client};
-use kerolox_report::outcome::{Exit, Failure, Result, combined};
-use kerolox_report::output::{Format, Report};
+use kerolox_report::outcome::{CommandFailure, ExitStatus, Result, combined};
+use kerolox_report::output::{CommandReport, OutputFormat};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -29,8 +29,8 @@ pub(crate) struct Common {
     #[arg(long, env = "MQADMIN_CONTEXT", value_name = "NAME")]
     context: Option<String>,
     /// How to print the result
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub(crate) output: Format,
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    pub(crate) output: OutputFormat,
 }
 
 /// Name by which [`Repeat`] is found among the arguments of a command.
@@ -108,7 +108,7 @@ impl Where {
             masters.retain(|master| master.info.cluster == *cluster);
         }
         if masters.is_empty() {
-            return Err(Failure::not_found("no broker is registered that fits; see clusterList"));
+            return Err(CommandFailure::not_found("no broker is registered that fits; see clusterList"));
         }
         Ok((client.admin(), masters))
     }
@@ -130,7 +130,7 @@ impl Common {
     pub(crate) fn controller(&self) -> Result<ControllerClient> {
         let (_, addresses) = self.nameserver_addresses()?;
         let addresses: Vec<String> = addresses.iter().map(Address::to_string).collect();
-        ControllerClient::new(&addresses).map_err(|error| Failure::usage(error.to_string()))
+        ControllerClient::new(&addresses).map_err(|error| CommandFailure::usage(error.to_string()))
     }
 
     /// How servers are reached: the context that is named or current, or nothing special.
@@ -153,7 +153,7 @@ impl Common {
         let given =
             known.map(|addresses| addresses.trim().to_owned()).find(|addresses| !addresses.is_empty());
         let addresses = given.ok_or_else(|| {
-            Failure::usage(
+            CommandFailure::usage(
                 "no nameserver given; pass -n HOST:PORT, set NAMESRV_ADDR, or save it: mqadmin context add NAME -n HOST:PORT",
             )
         })?;
@@ -164,7 +164,8 @@ impl Common {
     pub(crate) fn nameserver_addresses(&self) -> Result<(Profile, Vec<Address>)> {
         let (profile, addresses) = self.nameservers()?;
         let given = addresses.split([';', ',']).map(str::trim).filter(|address| !address.is_empty());
-        let parsed = given.map(|address| address.parse().map_err(|error| Failure::usage(format!("{error}"))));
+        let parsed =
+            given.map(|address| address.parse().map_err(|error| CommandFailure::usage(format!("{error}"))));
         Ok((profile, parsed.collect::<Result<_>>()?))
     }
 
@@ -172,7 +173,7 @@ impl Common {
     pub(crate) async fn snapshot(&self, client: &Client) -> Result<wire::ClusterSnapshot> {
         let (_, addresses) = self.nameservers()?;
         client.admin().cluster().await.map_err(|error| {
-            Failure::from(error).during(format!("no nameserver answered (tried {addresses})"))
+            CommandFailure::from(error).during(format!("no nameserver answered (tried {addresses})"))
         })
     }
 
@@ -190,7 +191,7 @@ impl Common {
 
     /// The masters of all clusters that have `topic`.
     ///
-    /// A topic that no broker has is a [`kerolox_report::outcome::Exit::NotFound`].
+    /// A topic that no broker has is a [`kerolox_report::outcome::ExitStatus::NotFound`].
     pub(crate) async fn masters_with_topic(
         &self,
         client: &Client,
@@ -200,7 +201,7 @@ impl Common {
         snapshot.brokers.retain(|broker| broker.topics.iter().any(|known| known.name == topic));
         let masters = masters_of(&snapshot, None)?;
         if masters.is_empty() {
-            return Err(Failure::not_found(format!(
+            return Err(CommandFailure::not_found(format!(
                 "no broker has topic {topic}; list the topics with topicList or create it with updateTopic"
             )));
         }
@@ -251,9 +252,9 @@ fn clusters(snapshot: &wire::ClusterSnapshot) -> BTreeSet<&str> {
 fn only_cluster(snapshot: &wire::ClusterSnapshot) -> Result<String> {
     let clusters = Vec::from_iter(clusters(snapshot));
     match clusters[..] {
-        [] => Err(Failure::not_found("no broker is registered; start one, or check -n")),
+        [] => Err(CommandFailure::not_found("no broker is registered; start one, or check -n")),
         [only] => Ok(only.to_owned()),
-        _ => Err(Failure::usage(format!(
+        _ => Err(CommandFailure::usage(format!(
             "there are several clusters: {}; name one with -c, or a broker with -b",
             clusters.join(", ")
         ))),
@@ -266,7 +267,7 @@ fn masters_of_cluster(snapshot: &wire::ClusterSnapshot, cluster: &str) -> Result
         return Ok(masters);
     }
     let known = Vec::from_iter(clusters(snapshot)).join(", ");
-    Err(Failure::not_found(match known.as_str() {
+    Err(CommandFailure::not_found(match known.as_str() {
         "" => format!("cluster {cluster} is unknown: no broker is registered; start one, or check -n"),
         known => format!("cluster {cluster} has no master broker; registered are the clusters: {known}"),
     }))
@@ -284,7 +285,7 @@ pub(crate) fn report<T>(
     done: &[Done<T>],
     text: impl Fn(&Master, &T) -> String,
     view: impl Fn(&T) -> Value,
-) -> Report {
+) -> CommandReport {
     let entry = |done: &Done<T>| {
         let mut entry = json!(BrokerEntry {
             broker: &done.broker.info.group,
@@ -301,7 +302,7 @@ pub(crate) fn report<T>(
     };
     let lines: Vec<String> =
         done.iter().filter_map(|d| d.result.as_ref().ok().map(|result| text(&d.broker, result))).collect();
-    Report {
+    CommandReport {
         text: lines.join("\n"),
         json: json!({ "brokers": done.iter().map(entry).collect::<Vec<_>>() }),
         warnings: done.iter().filter_map(|d| d.result.as_ref().err().cloned()).collect(),
@@ -311,7 +312,8 @@ pub(crate) fn report<T>(
 
 /// Leaves out the brokers that never had the thing to be deleted, unless none had it.
 pub(crate) fn without_absent<T>(done: Vec<Done<T>>) -> Vec<Done<T>> {
-    let absent = |done: &Done<T>| done.result.as_ref().is_err_and(|failure| failure.exit == Exit::NotFound);
+    let absent =
+        |done: &Done<T>| done.result.as_ref().is_err_and(|failure| failure.exit == ExitStatus::NotFound);
     if done.iter().all(absent) { done } else { done.into_iter().filter(|done| !absent(done)).collect() }
 }
 
@@ -335,11 +337,11 @@ mod tests {
     #[test]
     fn partial_success_is_reported_as_such() {
         let report = report(
-            &[done(1, Ok(7)), done(2, Err(Failure::failed("disk full")))],
+            &[done(1, Ok(7)), done(2, Err(CommandFailure::failed("disk full")))],
             |broker, n| format!("{} has {n}", broker.address),
             |n| json!({ "count": n }),
         );
-        assert_eq!(report.exit, Exit::Partial);
+        assert_eq!(report.exit, ExitStatus::Partial);
         assert_eq!(report.text, "h:1 has 7");
         assert_eq!(report.warnings.len(), 1);
         assert_eq!(
@@ -357,7 +359,7 @@ mod tests {
         let registered = wire::RegisteredBroker { broker: Some(info), ..Default::default() };
         let snapshot = wire::ClusterSnapshot { version: 1, brokers: vec![registered] };
         let failure = masters_of_cluster(&snapshot, "Other").unwrap_err();
-        assert_eq!(failure.exit, Exit::NotFound);
+        assert_eq!(failure.exit, ExitStatus::NotFound);
         assert!(failure.message.contains("DefaultCluster"), "{}", failure.message);
         let failure = masters_of_cluster(&wire::ClusterSnapshot::default(), "Other").unwrap_err();
         assert!(failure.message.contains("no broker is registered"), "{}", failure.message);
@@ -374,17 +376,17 @@ mod tests {
             brokers: clusters.iter().map(|cluster| registered(cluster)).collect(),
         };
         assert_eq!(only_cluster(&of(&["a", "a"])).unwrap(), "a");
-        assert_eq!(only_cluster(&of(&[])).unwrap_err().exit, Exit::NotFound);
+        assert_eq!(only_cluster(&of(&[])).unwrap_err().exit, ExitStatus::NotFound);
         let failure = only_cluster(&of(&["b", "a"])).unwrap_err();
-        assert!(failure.exit == Exit::Usage && failure.message.contains("a, b"), "{}", failure.message);
+        assert!(failure.exit == ExitStatus::Usage && failure.message.contains("a, b"), "{}", failure.message);
     }
 
     #[test]
     fn brokers_without_the_topic_do_not_spoil_a_deletion() {
         let done = |port, result| Done { broker: alone(&Address::new("h", port)), result };
-        let kept = without_absent(vec![done(1, Ok(())), done(2, Err(Failure::not_found("no topic")))]);
+        let kept = without_absent(vec![done(1, Ok(())), done(2, Err(CommandFailure::not_found("no topic")))]);
         assert_eq!(kept.len(), 1);
-        let kept = without_absent(vec![done(2, Err::<(), _>(Failure::not_found("no topic")))]);
+        let kept = without_absent(vec![done(2, Err::<(), _>(CommandFailure::not_found("no topic")))]);
         assert_eq!(kept.len(), 1, "when no broker had it, that is the answer");
     }
 }

@@ -5,7 +5,7 @@
 //! of a message count together and in any order, so that messages which share a customer but not an order stay apart; a
 //! message without keys is known by its id.
 
-use kerolox_model::units::Span;
+use kerolox_model::units::TimeSpan;
 use twox_hash::XxHash3_128;
 
 use crate::topic::Topic;
@@ -104,7 +104,7 @@ fn parse_by(word: &str) -> Result<Option<DedupKey>, String> {
 }
 
 fn parse_window(text: &str) -> Result<i64, String> {
-    let span: Span = text.parse().map_err(|error| format!("{DEDUP_WINDOW_ATTRIBUTE}: {error}"))?;
+    let span: TimeSpan = text.parse().map_err(|error| format!("{DEDUP_WINDOW_ATTRIBUTE}: {error}"))?;
     let window_ms = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
     if (WINDOW_MS_MIN..=WINDOW_MS_MAX).contains(&window_ms) {
         Ok(window_ms)

@@ -1,6 +1,6 @@
 //! When a message is to be delivered: the time that its producer gives, or a delay level of classic RocketMQ.
 
-use kerolox_model::units::Span;
+use kerolox_model::units::TimeSpan;
 
 use crate::publish::{MessageDraft, PublishError};
 use crate::topic::Topic;
@@ -102,7 +102,7 @@ pub fn check_max(text: &str) -> Result<(), String> {
 
 /// In milliseconds.
 fn parse_max(text: &str) -> Result<u64, String> {
-    let span: Span = text.parse().map_err(|error| format!("{MAX_DELAY_ATTRIBUTE}: {error}"))?;
+    let span: TimeSpan = text.parse().map_err(|error| format!("{MAX_DELAY_ATTRIBUTE}: {error}"))?;
     match span.as_millis() {
         0 => Err(format!(
             "{MAX_DELAY_ATTRIBUTE} is 0, so that no message could be scheduled; let the topic take no messages of type DELAY, or \

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kerolox_model::units::Span;
+use kerolox_model::units::TimeSpan;
 use prost::Message;
 
 use crate::flush::FlushRequirement;
@@ -159,7 +159,7 @@ impl Topic {
 }
 
 pub(crate) fn parse_retention(text: &str) -> Result<i64, String> {
-    let span: Span = text.parse().map_err(|error| format!("{RETENTION_ATTRIBUTE}: {error}"))?;
+    let span: TimeSpan = text.parse().map_err(|error| format!("{RETENTION_ATTRIBUTE}: {error}"))?;
     match span.as_millis() {
         0 => Err(format!(
             "{RETENTION_ATTRIBUTE} is 0, which keeps no message long enough to be received; remove it with -{RETENTION_ATTRIBUTE} to keep messages as long as the broker does"

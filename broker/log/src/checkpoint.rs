@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::fs::{File, Folder};
 use crate::last::{LastFrame, Watermark};
-use crate::salt::Salt;
+use crate::salt::FrameSalt;
 
 pub(crate) const NAME: &str = "checkpoint";
 const SLOT_LEN: usize = 64;
@@ -36,7 +36,7 @@ pub(crate) struct Slot {
     /// Everything before this position was durable once.
     pub(crate) durable: u64,
     /// Salt of the log; none before anything was noted.
-    pub(crate) salt: Option<Salt>,
+    pub(crate) salt: Option<FrameSalt>,
     /// What ends at `durable`.
     last: Option<LastFrame>,
 }
@@ -80,7 +80,7 @@ impl Checkpoint {
     }
 
     /// Notes how far the log with this salt was synced.
-    pub(crate) fn advance(&mut self, to: Watermark, salt: Salt) -> io::Result<()> {
+    pub(crate) fn advance(&mut self, to: Watermark, salt: FrameSalt) -> io::Result<()> {
         if std::mem::take(&mut self.is_old) {
             // First the slot that leaves what version 1 says whole.
             self.newest.sequence |= 1;
@@ -90,7 +90,7 @@ impl Checkpoint {
         self.write(to, salt)
     }
 
-    fn write(&mut self, to: Watermark, salt: Salt) -> io::Result<()> {
+    fn write(&mut self, to: Watermark, salt: FrameSalt) -> io::Result<()> {
         let sequence = self.newest.sequence + 1;
         self.newest = Slot { sequence, durable: to.position, salt: Some(salt), last: to.last };
         self.file.write_at(&encode(&self.newest, salt), (sequence % 2) * SLOT_LEN as u64)
@@ -112,7 +112,7 @@ fn newest(file: &dyn File) -> io::Result<(Option<Slot>, bool)> {
     Ok((bytes.as_chunks().0.iter().filter_map(decode).max_by_key(|slot| slot.sequence), false))
 }
 
-fn encode(new: &Slot, salt: Salt) -> [u8; SLOT_LEN] {
+fn encode(new: &Slot, salt: FrameSalt) -> [u8; SLOT_LEN] {
     let mut slot = [0; SLOT_LEN];
     slot[..8].copy_from_slice(&new.sequence.to_le_bytes());
     slot[8..16].copy_from_slice(&new.durable.to_le_bytes());
@@ -145,7 +145,7 @@ fn fields(slot: &[u8], version: u32) -> Option<Slot> {
     is_intact.then(|| Slot {
         sequence: long(0),
         durable: long(8),
-        salt: Some(Salt::new(long(16))),
+        salt: Some(FrameSalt::new(long(16))),
         last: None,
     })
 }
@@ -163,7 +163,7 @@ mod tests {
         Watermark { position, last: Some(LastFrame { len: 32, crc: 7 }) }
     }
 
-    fn found(folder: &MemFolder) -> (Watermark, Option<Salt>) {
+    fn found(folder: &MemFolder) -> (Watermark, Option<FrameSalt>) {
         let found = Checkpoint::open(folder).expect("again").newest();
         (found.watermark(), found.salt)
     }
@@ -174,11 +174,11 @@ mod tests {
         let mut checkpoint = Checkpoint::open(&folder).expect("new");
         assert_eq!(checkpoint.durable(), 0);
         for position in [100, 200, 300] {
-            checkpoint.advance(at(position), Salt::new(position)).expect("written");
+            checkpoint.advance(at(position), FrameSalt::new(position)).expect("written");
         }
-        assert_eq!(found(&folder), (at(300), Some(Salt::new(300))));
+        assert_eq!(found(&folder), (at(300), Some(FrameSalt::new(300))));
         folder.flip(NAME, SLOT_LEN + 8);
-        assert_eq!(found(&folder), (at(200), Some(Salt::new(200))));
+        assert_eq!(found(&folder), (at(200), Some(FrameSalt::new(200))));
         folder.flip(NAME, 33);
         assert_eq!(found(&folder), (Watermark::default(), None));
     }
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn version_1_is_read_and_becomes_version_2_at_any_interruption() {
-        let expected = (Watermark { position: 200, last: None }, Some(Salt::new(7)));
+        let expected = (Watermark { position: 200, last: None }, Some(FrameSalt::new(7)));
         assert_eq!(found(&old()), expected);
         for cut in 0..2 {
             let folder = old();
@@ -207,24 +207,24 @@ mod tests {
             let mut checkpoint = Checkpoint::open(&folder).expect("opens");
             checkpoint.sync().expect("synced");
             folder.power_off_at(cut);
-            assert!(checkpoint.advance(at(300), Salt::new(7)).is_err());
+            assert!(checkpoint.advance(at(300), FrameSalt::new(7)).is_err());
             folder.crash_with(|_| true);
             let left = found(&folder);
-            assert!(left == expected || left == (at(300), Some(Salt::new(7))), "{left:?}");
+            assert!(left == expected || left == (at(300), Some(FrameSalt::new(7))), "{left:?}");
         }
         let folder = old();
         let mut checkpoint = Checkpoint::open(&folder).expect("opens");
-        checkpoint.advance(at(300), Salt::new(7)).expect("written");
+        checkpoint.advance(at(300), FrameSalt::new(7)).expect("written");
         assert_eq!(found(&folder).0, at(300));
-        checkpoint.advance(at(400), Salt::new(7)).expect("written");
+        checkpoint.advance(at(400), FrameSalt::new(7)).expect("written");
         assert_eq!(found(&folder).0, at(400));
     }
 
     #[test]
     fn what_version_2_says_does_not_count_beside_an_intact_slot_of_version_1() {
         let folder = old();
-        let newer = Slot { sequence: 9, durable: 300, salt: Some(Salt::new(7)), last: None };
-        let slot = encode(&newer, Salt::new(7));
+        let newer = Slot { sequence: 9, durable: 300, salt: Some(FrameSalt::new(7)), last: None };
+        let slot = encode(&newer, FrameSalt::new(7));
         folder.open(NAME).and_then(|file| file.write_at(&slot, 64)).expect("written");
         assert_eq!(found(&folder).0.position, 200);
     }
@@ -233,7 +233,7 @@ mod tests {
     fn the_bytes_of_version_2_stay_as_they_are() {
         let slot =
             Slot { sequence: 1, durable: 0x0203, salt: None, last: Some(LastFrame { len: 40, crc: 9 }) };
-        let bytes = encode(&slot, Salt::new(4));
+        let bytes = encode(&slot, FrameSalt::new(4));
         let mut expected = [0_u8; 60];
         (expected[0], expected[8], expected[9], expected[16]) = (1, 3, 2, 4);
         (expected[24], expected[32], expected[36]) = (2, 40, 9);

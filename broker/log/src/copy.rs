@@ -15,9 +15,9 @@ use crate::frame::{self, Frame};
 use crate::fs::Folder;
 use crate::last::LastFrame;
 use crate::log::Log;
-use crate::reader::Reader;
+use crate::reader::LogReader;
 use crate::sabotage;
-use crate::salt::Salt;
+use crate::salt::FrameSalt;
 use crate::segment::{self, HEADER_LEN, Segment, SegmentRoom};
 use crate::trim;
 
@@ -39,7 +39,7 @@ pub enum Piece {
 
 /// What was written by [`Log::append_copy`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Copied {
+pub struct CopiedLog {
     /// Number of frames.
     pub frames: usize,
     /// Epoch of the last one; 0 when there was none.
@@ -48,7 +48,7 @@ pub struct Copied {
     pub store_ms: i64,
 }
 
-impl Reader {
+impl LogReader {
     /// Where the frames end: the end of the log, or, when its newest segment is empty, where that begins.
     pub fn frames_end(&self) -> u64 {
         let end = self.end();
@@ -169,18 +169,18 @@ impl Log {
     /// # Errors
     /// [`LogError::Copy`], which changes nothing, when they do not belong there or are damaged, and [`LogError::NotNow`]; after any
     /// other error the log is read-only.
-    pub fn append_copy(&mut self, position: u64, bytes: &Bytes) -> Result<Copied, LogError> {
+    pub fn append_copy(&mut self, position: u64, bytes: &Bytes) -> Result<CopiedLog, LogError> {
         self.check_writable()?;
         let refused = |position, reason: String| LogError::Copy { position, reason };
         if position != self.end() {
             return Err(refused(position, format!("the log ends at {}", self.end())));
         }
-        let mut copied = Copied::default();
+        let mut copied = CopiedLog::default();
         let (mut at, mut last_len) = (0, 0);
         while at < bytes.len() {
             let frame = frame::decode_at(bytes, at, position + at as u64, self.salt());
             let frame = frame.map_err(|error| refused(position + at as u64, error.to_string()))?;
-            copied = Copied { frames: copied.frames + 1, epoch: frame.epoch, store_ms: frame.store_ms };
+            copied = CopiedLog { frames: copied.frames + 1, epoch: frame.epoch, store_ms: frame.store_ms };
             at += frame.len as usize;
             last_len = frame.len;
         }
@@ -271,7 +271,7 @@ pub fn is_blank(folder: &dyn Folder) -> Result<bool, LogError> {
 ///
 /// # Errors
 /// [`LogError::Io`]
-pub fn begin_copy(folder: &dyn Folder, salt: Salt, base: u64) -> Result<(), LogError> {
+pub fn begin_copy(folder: &dyn Folder, salt: FrameSalt, base: u64) -> Result<(), LogError> {
     begin::note(folder, base)?;
     Segment::create(folder, base, salt, SegmentRoom::NONE)?;
     begin::forget_others(folder, base)

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::sabotage;
-use crate::salt::Salt;
+use crate::salt::FrameSalt;
 
 /// Bytes before the record body.
 pub const HEADER_LEN: usize = 32;
@@ -79,7 +79,7 @@ pub fn frame_len(body_len: usize) -> usize {
 }
 
 /// Appends the frame of `new` at `position` of the log with this salt to `out`.
-pub fn encode(new: &NewFrame, position: u64, epoch: u32, store_ms: i64, salt: Salt, out: &mut Vec<u8>) {
+pub fn encode(new: &NewFrame, position: u64, epoch: u32, store_ms: i64, salt: FrameSalt, out: &mut Vec<u8>) {
     let start = out.len();
     let len = frame_len(new.body.len());
     let padding = len - HEADER_LEN - new.body.len();
@@ -128,12 +128,17 @@ pub fn claims_position(header: &[u8], position: u64) -> bool {
 ///
 /// # Errors
 /// [`FrameError`] says what does not fit.
-pub fn decode(bytes: &Bytes, position: u64, salt: Salt) -> Result<Frame, FrameError> {
+pub fn decode(bytes: &Bytes, position: u64, salt: FrameSalt) -> Result<Frame, FrameError> {
     decode_at(bytes, 0, position, salt)
 }
 
 /// The same for the frame that begins behind the first `skip` bytes of `all`, of which there must be that many.
-pub(crate) fn decode_at(all: &Bytes, skip: usize, position: u64, salt: Salt) -> Result<Frame, FrameError> {
+pub(crate) fn decode_at(
+    all: &Bytes,
+    skip: usize,
+    position: u64,
+    salt: FrameSalt,
+) -> Result<Frame, FrameError> {
     let bytes = &all[skip..];
     let len = peek_len(bytes)?;
     if bytes.len() < len {
@@ -187,7 +192,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const SALT: Salt = Salt::new(0x0123_4567_89AB_CDEF);
+    const SALT: FrameSalt = FrameSalt::new(0x0123_4567_89AB_CDEF);
 
     fn encoded(new: &NewFrame, position: u64) -> Bytes {
         let mut out = Vec::new();
@@ -220,10 +225,10 @@ mod tests {
         fn a_frame_of_another_log_is_refused_and_tells_the_seed_of_its_own(
             body in prop::collection::vec(any::<u8>(), 0..300), salt: u64,
         ) {
-            prop_assume!(Salt::new(salt) != SALT);
+            prop_assume!(FrameSalt::new(salt) != SALT);
             let mut bytes = Vec::new();
-            encode(&NewFrame { kind: 1, body: body.into() }, 64, 1, 1, Salt::new(salt), &mut bytes);
-            prop_assert_eq!(seed_of(&bytes), Salt::new(salt).seed());
+            encode(&NewFrame { kind: 1, body: body.into() }, 64, 1, 1, FrameSalt::new(salt), &mut bytes);
+            prop_assert_eq!(seed_of(&bytes), FrameSalt::new(salt).seed());
             prop_assert_eq!(decode(&Bytes::from(bytes), 64, SALT), Err(FrameError::Checksum));
         }
 

@@ -21,7 +21,7 @@ const CHUNK_LEN: usize = 1 << 20;
 
 /// Whether somebody may be appending while the log is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum InspectMode {
     /// Nobody writes: everything is read, and what is wrong behind the checkpoint is told apart from a torn tail by
     /// looking for frames behind it.
     Offline,
@@ -43,7 +43,7 @@ pub struct SegmentFile {
 
 /// What the inspection met next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finding {
+pub enum LogFinding {
     /// An intact record.
     Record(Frame),
     /// Bytes that should be part of the log and are not.
@@ -57,13 +57,13 @@ pub enum Finding {
     },
 }
 
-/// Walks through a log. An iterator that ends after [`Finding::End`].
-pub struct Inspector {
+/// Walks through a log. An iterator that ends after [`LogFinding::End`].
+pub struct LogInspector {
     files: Vec<(SegmentFile, Segment)>,
     /// Damage that showed in the headers and lengths of segments, by the index of the segment before which it is told.
     known: Vec<(usize, DamagedRange)>,
     durable: Option<u64>,
-    mode: Mode,
+    mode: InspectMode,
     current: usize,
     position: u64,
     chunk: Bytes,
@@ -71,13 +71,13 @@ pub struct Inspector {
     ended: bool,
 }
 
-impl Inspector {
+impl LogInspector {
     /// Looks at the segments in `folder`.
     ///
     /// # Errors
     /// [`LogError::Io`], [`LogError::Format`] when a segment has another format version, and [`LogError::Misplaced`] when it is of another log, or when
     /// every copy of the salt is lost: nothing can be understood then.
-    pub fn open(folder: &dyn Folder, mode: Mode) -> Result<Self, LogError> {
+    pub fn open(folder: &dyn Folder, mode: InspectMode) -> Result<Self, LogError> {
         let checkpoint = Checkpoint::peek(folder).map_err(LogError::io("reading the log's checkpoint"))?;
         let durable = checkpoint.map(|slot| slot.durable);
         let names = folder.list().map_err(LogError::io("listing the log folder"))?;
@@ -146,11 +146,11 @@ impl Inspector {
         self.chunk = Bytes::new();
     }
 
-    fn next_finding(&mut self) -> Result<Finding, LogError> {
+    fn next_finding(&mut self) -> Result<LogFinding, LogError> {
         loop {
             if self.known.last().is_some_and(|(index, _)| *index <= self.current) {
                 let (_, damage) = self.known.pop().expect("looked at just now");
-                return Ok(Finding::Damaged(damage));
+                return Ok(LogFinding::Damaged(damage));
             }
             let Some((info, _)) = self.files.get(self.current) else { return Ok(self.end(0)) };
             let file_end = info.base + info.len;
@@ -163,7 +163,7 @@ impl Inspector {
             return match self.frame()? {
                 Ok(frame) => {
                     self.position = frame.end();
-                    Ok(Finding::Record(frame))
+                    Ok(LogFinding::Record(frame))
                 }
                 Err(error) => self.no_frame(file_end, &error),
             };
@@ -171,7 +171,7 @@ impl Inspector {
     }
 
     /// What it means that no frame is at the current position.
-    fn no_frame(&mut self, file_end: u64, error: &FrameError) -> Result<Finding, LogError> {
+    fn no_frame(&mut self, file_end: u64, error: &FrameError) -> Result<LogFinding, LogError> {
         let from = self.position;
         let segment = self.files[self.current].1.clone();
         let next_base = self.files.get(self.current + 1).map(|(next, _)| next.base);
@@ -181,14 +181,14 @@ impl Inspector {
             resync::next_in_segment(&segment, from + frame::ALIGNMENT as u64, limit)
         };
         let next_frame = match self.mode {
-            Mode::Live if may_be_end && !matches!(error, FrameError::Unreadable(_)) => None,
+            InspectMode::Live if may_be_end && !matches!(error, FrameError::Unreadable(_)) => None,
             _ => match search() {
                 Err(LogError::Unreadable { position, source, .. }) if next_base.is_none() => {
                     let reason = format!(
                         "cannot be read at {position}: {source}; nobody can tell whether the log goes on there, and a broker does not start"
                     );
                     self.position = file_end;
-                    return Ok(Finding::Damaged(DamagedRange {
+                    return Ok(LogFinding::Damaged(DamagedRange {
                         file: segment.name(),
                         position: from,
                         until: file_end,
@@ -216,12 +216,12 @@ impl Inspector {
             }
         };
         self.position = until;
-        Ok(Finding::Damaged(DamagedRange { file: segment.name(), position: from, until, reason }))
+        Ok(LogFinding::Damaged(DamagedRange { file: segment.name(), position: from, until, reason }))
     }
 
-    fn end(&mut self, torn_bytes: u64) -> Finding {
+    fn end(&mut self, torn_bytes: u64) -> LogFinding {
         self.ended = true;
-        Finding::End { position: self.position, torn_bytes }
+        LogFinding::End { position: self.position, torn_bytes }
     }
 
     /// The frame at the current position.
@@ -258,8 +258,8 @@ impl Inspector {
     }
 }
 
-impl Iterator for Inspector {
-    type Item = Result<Finding, LogError>;
+impl Iterator for LogInspector {
+    type Item = Result<LogFinding, LogError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {

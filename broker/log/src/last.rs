@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::error::{DamagedRange, LogError};
-use crate::reader::Reader;
+use crate::reader::LogReader;
 use crate::resync::is_zero;
 use crate::segment::{HEADER_LEN, Segment, Shared};
 
@@ -62,7 +62,7 @@ pub(crate) fn check(segments: &[Segment], noted: Watermark) -> Result<Option<Dam
     if file_end < noted.position || position == segment.base {
         return Ok(None);
     }
-    let reader = Reader::new(Arc::new(Shared::new(vec![segment.clone()], file_end)));
+    let reader = LogReader::new(Arc::new(Shared::new(vec![segment.clone()], file_end)));
     let damage = match reader.read_at(position) {
         Ok(frame) if LastFrame::read(segment, position, frame.len).map_err(reading())? == last => {
             return Ok(None);
@@ -82,7 +82,12 @@ pub(crate) fn check(segments: &[Segment], noted: Watermark) -> Result<Option<Dam
 
 /// Whether a file in which no intact frame lies at `position`, up to `until`, is another one than it was: it ends before, or other
 /// frames lie there. Otherwise the frame is damaged.
-fn went_another_way(reader: &Reader, segment: &Segment, position: u64, until: u64) -> Result<bool, LogError> {
+fn went_another_way(
+    reader: &LogReader,
+    segment: &Segment,
+    position: u64,
+    until: u64,
+) -> Result<bool, LogError> {
     let mut end = segment.base + HEADER_LEN;
     for frame in reader.scan(end) {
         match frame {
@@ -129,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_last_of_several_frames_is_found_by_its_length() {
-        let salt = crate::salt::Salt::new(7);
+        let salt = crate::salt::FrameSalt::new(7);
         let mut frames = Vec::new();
         for body in ["one", "another one"] {
             let new = frame::NewFrame { kind: 1, body: body.into() };

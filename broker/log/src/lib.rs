@@ -58,7 +58,7 @@
 //!
 //! # Who may do what
 //!
-//! One [`Log`] appends; any number of [`Reader`]s read what was appended. After a failed write or sync the log refuses
+//! One [`Log`] appends; any number of [`LogReader`]s read what was appended. After a failed write or sync the log refuses
 //! everything that follows: the kernel may have dropped the dirty pages, and trying again would report success for
 //! data that is gone. For the same reason there is one sync at a time: a failure is reported once for a file, and only
 //! to whoever asked first, so the log waits for a [`SyncTask`] before it syncs the file itself or leaves it.
@@ -82,12 +82,12 @@ mod salt;
 mod segment;
 mod trim;
 
-pub use copy::{Copied, Piece, begin_copy, is_blank, remove_log};
+pub use copy::{CopiedLog, Piece, begin_copy, is_blank, remove_log};
 pub use elsewhere::SyncTask;
 pub use error::{DamagedRange, LogError};
 pub use frame::{Frame, NewFrame};
-pub use log::{Log, LogOptions, Recovered};
-pub use reader::Reader;
-pub use salt::Salt;
+pub use log::{Log, LogOptions, RecoveredLog};
+pub use reader::LogReader;
+pub use salt::FrameSalt;
 pub use segment::HEADER_LEN as SEGMENT_HEADER_LEN;
 pub use trim::SegmentInfo;

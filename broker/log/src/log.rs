@@ -10,10 +10,10 @@ use crate::error::{DamagedRange, LogError};
 use crate::frame::{self, NewFrame};
 use crate::fs::{Folder, is_full};
 use crate::last::{LastFrame, Watermark};
-use crate::reader::Reader;
+use crate::reader::LogReader;
 use crate::recovery;
 use crate::sabotage;
-use crate::salt::Salt;
+use crate::salt::FrameSalt;
 use crate::segment::{HEADER_LEN, Segment, SegmentRoom, Shared, file_name};
 use crate::trim;
 
@@ -37,12 +37,12 @@ pub struct LogOptions {
     /// The checkpoint is written after this many bytes became durable.
     pub checkpoint_bytes: u64,
     /// Salt of the log if it is begun now; one that exists has its own.
-    pub salt: Salt,
+    pub salt: FrameSalt,
 }
 
 impl LogOptions {
     /// The usual sizes.
-    pub const fn new(salt: Salt) -> Self {
+    pub const fn new(salt: FrameSalt) -> Self {
         Self {
             segment_bytes: 1 << 30,
             step_bytes: 32 << 20,
@@ -70,7 +70,7 @@ impl LogOptions {
 
 /// What opening found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recovered {
+pub struct RecoveredLog {
     /// Where the log ends.
     pub end: u64,
     /// Bytes of an unfinished write that were cut off behind the end.
@@ -118,7 +118,7 @@ impl Log {
     /// [`LogError::Misplaced`] when they cannot belong together, are not those to which the log was written, or have lost every
     /// copy of their salt, [`LogError::Format`] when they are of a newer version, [`LogError::Unreadable`] when the device cannot read where the
     /// log may end, [`LogError::Io`].
-    pub fn open(folder: Arc<dyn Folder>, options: LogOptions) -> Result<(Self, Recovered), LogError> {
+    pub fn open(folder: Arc<dyn Folder>, options: LogOptions) -> Result<(Self, RecoveredLog), LogError> {
         begin::check(&*folder)?;
         let mut checkpoint = Checkpoint::open(&*folder).map_err(LogError::io(
             "opening the log's checkpoint (the broker starts without it, if it is moved away)",
@@ -161,12 +161,12 @@ impl Log {
     }
 
     /// A reader of this log.
-    pub fn reader(&self) -> Reader {
-        Reader::new(self.shared.clone())
+    pub fn reader(&self) -> LogReader {
+        LogReader::new(self.shared.clone())
     }
 
     /// The salt of this log, for copies of it.
-    pub fn salt(&self) -> Salt {
+    pub fn salt(&self) -> FrameSalt {
         self.current.salt
     }
 

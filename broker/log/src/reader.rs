@@ -16,11 +16,11 @@ const CHUNK_LEN: usize = 1 << 20;
 
 /// Reads what was appended; cheap to clone, safe to use from any thread.
 #[derive(Clone)]
-pub struct Reader {
+pub struct LogReader {
     pub(crate) shared: Arc<Shared>,
 }
 
-impl Reader {
+impl LogReader {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
@@ -85,9 +85,9 @@ impl Reader {
     /// All frames from `position` on, in order, up to the end of the log as it is when the scan gets there. Each damaged
     /// range comes once, as [`LogError::Damaged`]; the scan goes on behind it. After any other error it stays where it is:
     /// that is [`LogError::Unreadable`] when the device cannot read a place and no frame follows, or [`LogError::Io`].
-    pub fn scan(&self, position: u64) -> Scan {
+    pub fn scan(&self, position: u64) -> FrameScan {
         let chunk = Chunk { bytes: Bytes::new(), start: position, ahead_until: u64::MAX };
-        Scan { reader: self.clone(), position, current: None, header_told: None, chunk }
+        FrameScan { reader: self.clone(), position, current: None, header_told: None, chunk }
     }
 
     pub(crate) fn segment(&self, position: u64) -> Result<Segment, LogError> {
@@ -115,8 +115,8 @@ pub(crate) fn unreadable(segment: &Segment, error: io::Error) -> Result<FrameErr
 }
 
 /// An iterator over frames.
-pub struct Scan {
-    reader: Reader,
+pub struct FrameScan {
+    reader: LogReader,
     position: u64,
     /// The segment that holds the position, and up to where it has frames for certain: to be looked up behind that.
     current: Option<(Segment, u64)>,
@@ -125,7 +125,7 @@ pub struct Scan {
     chunk: Chunk,
 }
 
-impl Scan {
+impl FrameScan {
     /// Position of the next frame.
     pub fn position(&self) -> u64 {
         self.position
@@ -188,7 +188,7 @@ impl Scan {
     }
 }
 
-impl Iterator for Scan {
+impl Iterator for FrameScan {
     type Item = Result<Frame, LogError>;
 
     fn next(&mut self) -> Option<Self::Item> {

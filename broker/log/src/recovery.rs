@@ -20,8 +20,8 @@ use crate::cut;
 use crate::error::{DamagedRange, LogError};
 use crate::fs::{Folder, is_bad_place};
 use crate::last::{self, LastFrame};
-use crate::log::{LogOptions, Recovered};
-use crate::reader::Reader;
+use crate::log::{LogOptions, RecoveredLog};
+use crate::reader::LogReader;
 use crate::resync;
 use crate::sabotage;
 use crate::salt;
@@ -34,7 +34,7 @@ const REWRITE_LEN: usize = 1 << 20;
 pub(crate) struct Ready {
     /// All segments; the last one takes what is appended.
     pub(crate) segments: Vec<Segment>,
-    pub(crate) recovered: Recovered,
+    pub(crate) recovered: RecoveredLog,
     /// What lies before the end, if that is known.
     pub(crate) last: Option<LastFrame>,
 }
@@ -72,7 +72,7 @@ pub(crate) fn recover(folder: &dyn Folder, options: LogOptions, checkpoint: Slot
             reason: format!("the file ends here, but the log was durable up to {from}"),
         });
         segments.push(Segment::create(folder, from, salt, room)?);
-        let recovered = Recovered { end: from + HEADER_LEN, damaged, ..Recovered::default() };
+        let recovered = RecoveredLog { end: from + HEADER_LEN, damaged, ..RecoveredLog::default() };
         return Ok(Ready { segments, recovered, last: Some(LastFrame::HEADER) });
     }
     // What is read of the reserved room counts as data from then on: there is to be no more of it than necessary.
@@ -90,7 +90,8 @@ pub(crate) fn recover(folder: &dyn Folder, options: LogOptions, checkpoint: Slot
     settle_tail(&newest, end, written)?;
     make_durable(folder, &newest, durable, end, &damaged)?;
     newest.file.read_ahead(true);
-    let recovered = Recovered { end, cut_bytes: written - end, cut_file, scanned_bytes: end - from, damaged };
+    let recovered =
+        RecoveredLog { end, cut_bytes: written - end, cut_file, scanned_bytes: end - from, damaged };
     Ok(Ready { segments, recovered, last })
 }
 
@@ -204,7 +205,7 @@ fn find_end(
     let data = newest.data_in(from..file_end);
     let data = data.map_err(LogError::io(format!("looking for data in {}", newest.name())))?;
     let data_end = data.last().map_or(from, |data| data.end);
-    let reader = Reader::new(Arc::new(Shared::new(segments.to_vec(), file_end)));
+    let reader = LogReader::new(Arc::new(Shared::new(segments.to_vec(), file_end)));
     let (mut end, mut last_len) = (from, 0);
     for frame in reader.scan(from).reading_ahead_until(data_end) {
         match frame {

@@ -10,7 +10,7 @@ use std::io;
 use crate::error::LogError;
 use crate::frame::{self, ALIGNMENT, HEADER_LEN};
 use crate::fs::is_bad_place;
-use crate::salt::Salt;
+use crate::salt::FrameSalt;
 use crate::segment::{self, Segment, Shared};
 
 /// Bytes read at a time.
@@ -101,7 +101,7 @@ struct Candidate {
 
 struct Sweep {
     limit: u64,
-    salt: Salt,
+    salt: FrameSalt,
     /// Candidates by where they end.
     pending: BTreeMap<u64, Vec<Candidate>>,
     best: Option<u64>,
@@ -111,7 +111,7 @@ struct Sweep {
 }
 
 impl Sweep {
-    fn new(limit: u64, salt: Salt) -> Self {
+    fn new(limit: u64, salt: FrameSalt) -> Self {
         Self { limit, salt, pending: BTreeMap::new(), best: None, sum: 0, summed: 0 }
     }
 
@@ -223,7 +223,7 @@ mod tests {
     use crate::frame::NewFrame;
     use crate::fs::{Folder, MemFolder, OsFolder};
 
-    const SALT: Salt = Salt::new(0xFEDC_BA98_7654_3210);
+    const SALT: FrameSalt = FrameSalt::new(0xFEDC_BA98_7654_3210);
 
     fn segment_of(bytes: &[u8]) -> Segment {
         let file = MemFolder::new().create("x").expect("created");
@@ -235,7 +235,7 @@ mod tests {
         salted_frame_at(position, body, SALT)
     }
 
-    fn salted_frame_at(position: u64, body: Vec<u8>, salt: Salt) -> Vec<u8> {
+    fn salted_frame_at(position: u64, body: Vec<u8>, salt: FrameSalt) -> Vec<u8> {
         let mut bytes = Vec::new();
         frame::encode(&NewFrame { kind: 1, body: body.into() }, position, 1, 1, salt, &mut bytes);
         bytes
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_was_made_without_the_salt_is_none() {
-        for (salt, is_found) in [(SALT, true), (Salt::new(0), false), (Salt::new(7), false)] {
+        for (salt, is_found) in [(SALT, true), (FrameSalt::new(0), false), (FrameSalt::new(7), false)] {
             let mut bytes = vec![0; 64];
             // What was in front of the message is damaged.
             bytes.extend([0xEE; 40]);

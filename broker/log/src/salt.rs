@@ -20,9 +20,9 @@ const CHUNK_LEN: usize = 1 << 20;
 
 /// A log's own random number. It is drawn once, when the log is begun; copies of the log have the same one.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Salt(u64);
+pub struct FrameSalt(u64);
 
-impl Salt {
+impl FrameSalt {
     /// A salt that somebody drew at random.
     pub const fn new(random: u64) -> Self {
         Self(random)
@@ -53,7 +53,7 @@ impl Salt {
 }
 
 /// A salt in a process's log would be one that clients get to see.
-impl fmt::Debug for Salt {
+impl fmt::Debug for FrameSalt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Salt(..)")
     }
@@ -64,7 +64,10 @@ impl fmt::Debug for Salt {
 ///
 /// # Errors
 /// [`LogError::Misplaced`] when the segments are of different logs, or when there are frames and nothing tells their salt.
-pub(crate) fn find(segments: &[Segment], checkpoint: Option<Salt>) -> Result<Option<Salt>, LogError> {
+pub(crate) fn find(
+    segments: &[Segment],
+    checkpoint: Option<FrameSalt>,
+) -> Result<Option<FrameSalt>, LogError> {
     let headers = of_headers(segments)?;
     if let (Some(found), Some(noted), Some(segment)) = (headers, checkpoint, segments.last())
         && !found.agrees_with(noted)
@@ -96,8 +99,8 @@ pub(crate) fn find(segments: &[Segment], checkpoint: Option<Salt>) -> Result<Opt
     Ok(None)
 }
 
-fn of_headers(segments: &[Segment]) -> Result<Option<Salt>, LogError> {
-    let mut found: Option<(Salt, &Segment)> = None;
+fn of_headers(segments: &[Segment]) -> Result<Option<FrameSalt>, LogError> {
+    let mut found: Option<(FrameSalt, &Segment)> = None;
     for segment in segments {
         let Ok(salt) = segment.header else { continue };
         match found {
@@ -117,10 +120,10 @@ fn of_headers(segments: &[Segment]) -> Result<Option<Salt>, LogError> {
 
 /// The salt that the first two frames of a segment have in common. One alone proves nothing: every checksum is right for
 /// some salt. Further on, in the bodies of messages, lie bytes that somebody else chose.
-fn of_frames(segment: &Segment) -> io::Result<Option<Salt>> {
+fn of_frames(segment: &Segment) -> io::Result<Option<FrameSalt>> {
     let Some((first, len)) = solve(segment, HEADER_LEN)? else { return Ok(None) };
     let second = solve(segment, HEADER_LEN + len)?;
-    Ok(second.filter(|(second, _)| *second == first).map(|(seed, _)| Salt::of_seed(seed)))
+    Ok(second.filter(|(second, _)| *second == first).map(|(seed, _)| FrameSalt::of_seed(seed)))
 }
 
 /// The seed with which the checksum of the frame at an offset is right, and its length, if something like a frame is there.

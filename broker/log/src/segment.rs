@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::error::{DamagedRange, LogError};
 use crate::fs::{File, Folder, is_bad_place, is_full};
 use crate::sabotage;
-use crate::salt::Salt;
+use crate::salt::FrameSalt;
 use crate::trim;
 
 /// Bytes before the first frame of a segment.
@@ -40,9 +40,9 @@ pub(crate) struct Segment {
     pub(crate) base: u64,
     pub(crate) file: Arc<dyn File>,
     /// What the header says, or why it cannot be used. The frames do not need it: each knows its position.
-    pub(crate) header: Result<Salt, String>,
+    pub(crate) header: Result<FrameSalt, String>,
     /// The salt of the log; see [`crate::salt`] for where it comes from when the header is damaged.
-    pub(crate) salt: Salt,
+    pub(crate) salt: FrameSalt,
 }
 
 impl Segment {
@@ -53,7 +53,7 @@ impl Segment {
     pub(crate) fn create(
         folder: &dyn Folder,
         base: u64,
-        salt: Salt,
+        salt: FrameSalt,
         room: SegmentRoom,
     ) -> Result<Self, LogError> {
         let file = folder.create(&file_name(base));
@@ -64,7 +64,7 @@ impl Segment {
     pub(crate) fn recreate(
         folder: &dyn Folder,
         base: u64,
-        salt: Salt,
+        salt: FrameSalt,
         room: SegmentRoom,
     ) -> Result<Self, LogError> {
         let file = folder.open(&file_name(base)).and_then(|file| file.set_len(0).map(|()| file));
@@ -74,7 +74,7 @@ impl Segment {
     fn begin(
         folder: &dyn Folder,
         base: u64,
-        salt: Salt,
+        salt: FrameSalt,
         room: SegmentRoom,
         file: io::Result<Arc<dyn File>>,
     ) -> Result<Self, LogError> {
@@ -106,7 +106,7 @@ impl Segment {
             Ok(_) => {}
             Err(error) if is_bad_place(&error) => {
                 let reason = format!("the segment header cannot be read: {error}");
-                return Ok(Self { base, file, header: Err(reason), salt: Salt::new(0) });
+                return Ok(Self { base, file, header: Err(reason), salt: FrameSalt::new(0) });
             }
             Err(error) => return Err(LogError::io(action)(error)),
         }
@@ -114,7 +114,7 @@ impl Segment {
         if found[..7] == MAGIC[..] && found[7] != VERSION && found[24..28] == header_checksum(&found) {
             return Err(LogError::Format { file: name, reason: format!("segment version {}", found[7]) });
         }
-        let salt = Salt::new(u64::from_le_bytes(found[16..24].try_into().expect("8 bytes")));
+        let salt = FrameSalt::new(u64::from_le_bytes(found[16..24].try_into().expect("8 bytes")));
         let known = if found == header(base, salt) { Ok(salt) } else { Err("bad segment header".to_owned()) };
         Ok(Self { base, file, header: known, salt })
     }
@@ -192,7 +192,7 @@ impl Segment {
     }
 }
 
-fn header(base: u64, salt: Salt) -> [u8; HEADER_LEN as usize] {
+fn header(base: u64, salt: FrameSalt) -> [u8; HEADER_LEN as usize] {
     let mut bytes = [0; HEADER_LEN as usize];
     bytes[..7].copy_from_slice(MAGIC);
     bytes[7] = VERSION;

@@ -3,11 +3,11 @@
 use crate::begin;
 use crate::error::LogError;
 use crate::fs::Folder;
-use crate::reader::Reader;
+use crate::reader::LogReader;
 use crate::sabotage;
 use crate::segment::{HEADER_LEN, all_bases, file_name};
 
-/// A segment of the log, as [`Reader::segments`] lists it.
+/// A segment of the log, as [`LogReader::segments`] lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentInfo {
     /// Position of its first byte.
@@ -18,7 +18,7 @@ pub struct SegmentInfo {
     pub end: u64,
 }
 
-impl Reader {
+impl LogReader {
     /// All segments, oldest first.
     pub fn segments(&self) -> Vec<SegmentInfo> {
         let bases = self.shared.bases();

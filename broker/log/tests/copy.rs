@@ -6,7 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use kerolox_log::fs::MemFolder;
-use kerolox_log::{Frame, Log, LogError, LogOptions, Piece, Reader, Salt, begin_copy, is_blank, remove_log};
+use kerolox_log::{
+    Frame, FrameSalt, Log, LogError, LogOptions, LogReader, Piece, begin_copy, is_blank, remove_log,
+};
 use proptest::prelude::*;
 use support::{SMALL, flip, frames, open, open_with, record, segments};
 
@@ -23,17 +25,17 @@ fn ruled(folder: &MemFolder, epochs: &[(u32, usize)]) -> Log {
 }
 
 /// An empty copy of the log in whose first segment `reader` begins.
-fn blank_copy(reader: &Reader) -> (MemFolder, Log) {
+fn blank_copy(reader: &LogReader) -> (MemFolder, Log) {
     let folder = MemFolder::new();
     assert!(is_blank(&folder).expect("readable"));
     let first = reader.segments()[0];
     begin_copy(&folder, SMALL.salt, first.base).expect("begun");
-    let (log, _) = open_with(&folder, LogOptions { salt: Salt::new(99), ..SMALL });
+    let (log, _) = open_with(&folder, LogOptions { salt: FrameSalt::new(99), ..SMALL });
     (folder, log)
 }
 
 /// Copies what `copy` lacks, in pieces of at most `bytes` bytes.
-fn catch_up(copy: &mut Log, from: &Reader, bytes: usize) {
+fn catch_up(copy: &mut Log, from: &LogReader, bytes: usize) {
     let mut position = copy.reader().frames_end();
     loop {
         match from.copy(position, bytes).expect("readable") {
@@ -52,7 +54,7 @@ fn catch_up(copy: &mut Log, from: &Reader, bytes: usize) {
 }
 
 /// What the two sides do when their logs may differ: the copy goes back until its last record is one of the master's.
-fn reconcile(copy: &mut Log, folder: &MemFolder, master: &Reader) {
+fn reconcile(copy: &mut Log, folder: &MemFolder, master: &LogReader) {
     loop {
         let reader = copy.reader();
         let (last, end) = reader.end_of_epoch(u32::MAX).expect("readable");

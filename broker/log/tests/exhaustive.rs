@@ -3,12 +3,12 @@
 mod support;
 
 use kerolox_log::fs::{Folder, MemFolder};
-use kerolox_log::{LogError, LogOptions, Salt};
+use kerolox_log::{FrameSalt, LogError, LogOptions};
 use support::{Content, append, name, open_with, segments};
 
 /// Three records to a segment; the checkpoint is only written at a roll or a clean stop.
 const OPTIONS: LogOptions =
-    LogOptions { segment_bytes: 260, checkpoint_bytes: 1 << 20, ..LogOptions::new(Salt::new(7)) };
+    LogOptions { segment_bytes: 260, checkpoint_bytes: 1 << 20, ..LogOptions::new(FrameSalt::new(7)) };
 const RECORDS: usize = 7;
 
 /// A log on disk and what is known about it.

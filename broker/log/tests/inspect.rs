@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kerolox_log::fs::{Folder, OsFolder};
-use kerolox_log::inspect::{Finding, Inspector, Mode};
-use kerolox_log::{DamagedRange, Log, LogOptions, NewFrame, Salt};
+use kerolox_log::inspect::{InspectMode, LogFinding, LogInspector};
+use kerolox_log::{DamagedRange, FrameSalt, Log, LogOptions, NewFrame};
 use proptest::prelude::*;
 
 const OPTIONS: LogOptions =
-    LogOptions { segment_bytes: 1024, checkpoint_bytes: 1, ..LogOptions::new(Salt::new(7)) };
+    LogOptions { segment_bytes: 1024, checkpoint_bytes: 1, ..LogOptions::new(FrameSalt::new(7)) };
 const RECORDS: usize = 40;
 
 /// A closed log of several segments; positions of its records, and its end.
@@ -34,14 +34,14 @@ struct Seen {
     torn_bytes: u64,
 }
 
-fn inspect(path: &Path, mode: Mode) -> Seen {
+fn inspect(path: &Path, mode: InspectMode) -> Seen {
     let folder = OsFolder::read_only(path).expect("there");
     let mut seen = Seen { records: Vec::new(), damage: Vec::new(), end: 0, torn_bytes: 0 };
-    for finding in Inspector::open(&folder, mode).expect("opens") {
+    for finding in LogInspector::open(&folder, mode).expect("opens") {
         match finding.expect("readable") {
-            Finding::Record(frame) => seen.records.push(frame.position),
-            Finding::Damaged(damage) => seen.damage.push(damage),
-            Finding::End { position, torn_bytes } => (seen.end, seen.torn_bytes) = (position, torn_bytes),
+            LogFinding::Record(frame) => seen.records.push(frame.position),
+            LogFinding::Damaged(damage) => seen.damage.push(damage),
+            LogFinding::End { position, torn_bytes } => (seen.end, seen.torn_bytes) = (position, torn_bytes),
         }
     }
     seen
@@ -50,7 +50,7 @@ fn inspect(path: &Path, mode: Mode) -> Seen {
 /// Segment files with their base positions, in order.
 fn segments(path: &Path) -> Vec<(u64, std::path::PathBuf)> {
     let folder = OsFolder::read_only(path).expect("there");
-    let inspector = Inspector::open(&folder, Mode::Offline).expect("opens");
+    let inspector = LogInspector::open(&folder, InspectMode::Offline).expect("opens");
     inspector.segments().map(|info| (info.base, path.join(&info.file))).collect()
 }
 
@@ -65,7 +65,7 @@ fn an_intact_log_is_read_to_its_end() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let (positions, end) = log(folder.path());
     assert!(segments(folder.path()).len() > 3);
-    for mode in [Mode::Offline, Mode::Live] {
+    for mode in [InspectMode::Offline, InspectMode::Live] {
         let seen = inspect(folder.path(), mode);
         assert_eq!((seen.records, seen.damage), (positions.clone(), vec![]));
         assert_eq!((seen.end, seen.torn_bytes), (end, 0));
@@ -75,7 +75,7 @@ fn an_intact_log_is_read_to_its_end() {
 #[test]
 fn an_empty_folder_is_an_empty_log() {
     let folder = tempfile::tempdir().expect("temporary folder");
-    let seen = inspect(folder.path(), Mode::Offline);
+    let seen = inspect(folder.path(), InspectMode::Offline);
     assert_eq!((seen.records.len(), seen.damage.len(), seen.end), (0, 0, 0));
 }
 
@@ -86,7 +86,7 @@ fn what_a_torn_write_left_is_no_damage() {
     let (base, last) = segments(folder.path()).pop().expect("several");
     let at = usize::try_from(end - base).expect("small");
     change(&last, |bytes| bytes[at..at + 5].copy_from_slice(b"\x28\0\0\0\x09"));
-    let seen = inspect(folder.path(), Mode::Offline);
+    let seen = inspect(folder.path(), InspectMode::Offline);
     assert_eq!((seen.records, seen.damage), (positions, vec![]));
     assert_eq!((seen.end, seen.torn_bytes), (end, 5));
 }
@@ -97,7 +97,7 @@ fn a_missing_segment_is_named_and_the_rest_is_read() {
     let (positions, end) = log(folder.path());
     let files = segments(folder.path());
     std::fs::remove_file(&files[1].1).expect("removed");
-    let seen = inspect(folder.path(), Mode::Offline);
+    let seen = inspect(folder.path(), InspectMode::Offline);
     assert_eq!(seen.damage.len(), 1, "{:?}", seen.damage);
     assert_eq!((seen.damage[0].position, seen.damage[0].until), (files[1].0, files[2].0));
     let rest = positions.into_iter().filter(|at| !(files[1].0..files[2].0).contains(at));
@@ -117,9 +117,9 @@ fn a_lost_end_is_damage_up_to_the_checkpoint() {
         assert_eq!(seen.records.len(), RECORDS - 1);
     };
     change(&last, |bytes| bytes[keep..].fill(0));
-    expected(&inspect(folder.path(), Mode::Offline));
+    expected(&inspect(folder.path(), InspectMode::Offline));
     change(&last, |bytes| bytes.truncate(keep));
-    expected(&inspect(folder.path(), Mode::Live));
+    expected(&inspect(folder.path(), InspectMode::Live));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_broken_header_does_not_hide_the_records_behind_it() {
     let (positions, _) = log(folder.path());
     let (base, file) = segments(folder.path()).swap_remove(2);
     change(&file, |bytes| bytes[9] ^= 1);
-    let seen = inspect(folder.path(), Mode::Offline);
+    let seen = inspect(folder.path(), InspectMode::Offline);
     assert_eq!(seen.records, positions);
     assert_eq!((seen.damage.len(), seen.damage[0].position, seen.damage[0].until), (1, base, base + 64));
 }
@@ -144,7 +144,7 @@ fn a_segment_of_another_version_is_refused() {
         bytes[24..28].copy_from_slice(&checksum.to_le_bytes());
     });
     let folder = OsFolder::read_only(folder.path()).expect("there");
-    let error = Inspector::open(&folder, Mode::Offline).err().expect("refused");
+    let error = LogInspector::open(&folder, InspectMode::Offline).err().expect("refused");
     assert!(error.to_string().contains("version 2"), "{error}");
 }
 
@@ -154,9 +154,9 @@ fn skipping_begins_with_the_segment_of_the_position() {
     let (positions, _) = log(path.path());
     let bases: Vec<u64> = segments(path.path()).iter().map(|(base, _)| *base).collect();
     let folder = OsFolder::read_only(path.path()).expect("there");
-    let mut inspector = Inspector::open(&folder, Mode::Offline).expect("opens");
+    let mut inspector = LogInspector::open(&folder, InspectMode::Offline).expect("opens");
     inspector.skip_to_segment_of(bases[2] + 70);
-    let Some(Ok(Finding::Record(first))) = inspector.next() else { panic!("a record is there") };
+    let Some(Ok(LogFinding::Record(first))) = inspector.next() else { panic!("a record is there") };
     assert_eq!(Some(&first.position), positions.iter().find(|at| **at > bases[2]));
 }
 
@@ -188,7 +188,7 @@ proptest! {
                 }
             });
         }
-        let seen = inspect(path.path(), Mode::Offline);
+        let seen = inspect(path.path(), InspectMode::Offline);
         let ends = positions.iter().skip(1).copied().chain([end]);
         let untouched: Vec<u64> = positions.iter().copied().zip(ends)
             .filter(|(from, until)| *until <= at || *from >= at + len).map(|(from, _)| from).collect();

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kerolox_log::frame::frame_len;
-use kerolox_log::fs::{Chooser, Fault, MemFolder, Times};
-use kerolox_log::{Frame, Log, LogError, LogOptions, NewFrame, Salt, SyncTask};
+use kerolox_log::fs::{DiskFault, FaultTimes, MemFolder, SeededChoices};
+use kerolox_log::{Frame, FrameSalt, Log, LogError, LogOptions, NewFrame, SyncTask};
 use proptest::prelude::*;
 use support::{Content, flip, open_with};
 
@@ -17,7 +17,7 @@ const OPTIONS: LogOptions = LogOptions {
     segment_bytes: 2048,
     step_bytes: 600,
     checkpoint_bytes: 700,
-    ..LogOptions::new(Salt::new(7))
+    ..LogOptions::new(FrameSalt::new(7))
 };
 
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ enum Step {
         seed: u64,
     },
     /// An operation fails once.
-    Fail(Fault, u64),
+    Fail(DiskFault, u64),
     /// So many bytes are left on the disk, or as many as anybody wants.
     Room(Option<u64>),
     /// A bit of a synced record that is not the last one flips.
@@ -53,7 +53,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let sizes = prop::collection::vec(prop_oneof![8 => 0usize..200, 1 => 500usize..3000], 1..6);
-    let fault = prop::sample::select(Fault::ALL.to_vec());
+    let fault = prop::sample::select(DiskFault::ALL.to_vec());
     prop_oneof![
         12 => sizes.prop_map(Step::Append),
         8 => Just(Step::Sync),
@@ -137,7 +137,7 @@ impl World {
                     self.power = Some(*seed);
                 }
             },
-            Step::Fail(fault, nth) => self.folder.fail_nth(*fault, *nth, Times::Once),
+            Step::Fail(fault, nth) => self.folder.fail_nth(*fault, *nth, FaultTimes::Once),
             Step::Room(left) => {
                 let names = self.folder.names().into_iter();
                 let used: u64 =
@@ -227,7 +227,7 @@ impl World {
         if let Some(seed) = power.or(self.power.take()) {
             self.folder.crash(seed);
             // Sometimes the power goes again during recovery.
-            let mut chooser = Chooser::new(seed);
+            let mut chooser = SeededChoices::new(seed);
             for _ in 0..chooser.below(3) {
                 self.folder.power_off_at(chooser.below(8));
                 drop(Log::open(Arc::new(self.folder.clone()), OPTIONS));

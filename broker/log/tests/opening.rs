@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kerolox_log::fs::{File, Folder, MemFolder, OsFolder};
-use kerolox_log::{Log, LogOptions, NewFrame, Recovered, Salt};
+use kerolox_log::{FrameSalt, Log, LogOptions, NewFrame, RecoveredLog};
 use support::{Content, append, frames, name, record};
 
 /// As in use: 1 GiB of reserved room, of which only a little is written.
-const BIG: LogOptions = LogOptions::new(Salt::new(7));
+const BIG: LogOptions = LogOptions::new(FrameSalt::new(7));
 /// The same in memory.
 const SMALLER: LogOptions = LogOptions { segment_bytes: 16 << 20, ..BIG };
 /// What a start may read beside what it has to: headers, some pages, and what a system reads ahead.
@@ -83,7 +83,7 @@ impl File for CountingFile {
 }
 
 /// Opens the log, and says how many bytes that read.
-fn open(folder: &(impl Folder + Clone + 'static), options: LogOptions) -> (Log, Recovered, u64) {
+fn open(folder: &(impl Folder + Clone + 'static), options: LogOptions) -> (Log, RecoveredLog, u64) {
     let read = Arc::new(AtomicU64::new(0));
     let counting = Counting { folder: folder.clone(), read: read.clone() };
     let (log, recovered) = Log::open(Arc::new(counting), options).expect("the log opens");

@@ -4,13 +4,13 @@ mod support;
 
 use std::sync::Arc;
 
-use kerolox_log::fs::{Fault, Folder, MemFolder, Piece, Times};
-use kerolox_log::{Log, LogError, LogOptions, NewFrame, Salt};
+use kerolox_log::fs::{DiskFault, FaultTimes, Folder, MemFolder, Piece};
+use kerolox_log::{FrameSalt, Log, LogError, LogOptions, NewFrame};
 use support::{Content, SMALL, append, flip, frames, name, open, open_with, record, segments};
 
 /// The checkpoint knows only what was there at a roll or a clean stop.
 const LAZY: LogOptions =
-    LogOptions { segment_bytes: 4096, checkpoint_bytes: 1 << 20, ..LogOptions::new(Salt::new(7)) };
+    LogOptions { segment_bytes: 4096, checkpoint_bytes: 1 << 20, ..LogOptions::new(FrameSalt::new(7)) };
 
 #[test]
 fn records_come_back_in_order_over_many_segments() {
@@ -255,7 +255,7 @@ fn an_interrupted_creation_of_a_segment_is_begun_again() {
 
 #[test]
 fn after_a_failed_sync_or_write_the_log_is_read_only() {
-    for fault in [Fault::Sync, Fault::Write] {
+    for fault in [DiskFault::Sync, DiskFault::Write] {
         let folder = MemFolder::new();
         let (mut log, _) = open(&folder);
         append(&mut log, 1);
@@ -281,7 +281,7 @@ fn a_restart_after_a_failed_sync_makes_durable_what_it_reads() {
     append(&mut log, 1);
     log.sync().expect("synced");
     append(&mut log, 2);
-    folder.fail(Some(Fault::Sync));
+    folder.fail(Some(DiskFault::Sync));
     log.sync().expect_err("the disk fails");
     folder.fail(None);
     drop(log);
@@ -316,7 +316,7 @@ fn a_sync_on_another_thread_makes_durable_what_was_there_when_it_was_begun() {
     let (mut log, _) = open(&other);
     append(&mut log, 1);
     let before = log.reader().durable();
-    other.fail(Some(Fault::Sync));
+    other.fail(Some(DiskFault::Sync));
     assert!(log.sync_elsewhere().expect("begun").run().is_err());
     other.fail(None);
     assert_eq!(log.reader().durable(), before);
@@ -336,7 +336,7 @@ fn a_disk_that_cannot_be_read_is_not_taken_for_damage() {
     let before = folder.content(&name(0));
     for nth in 0.. {
         let folder = folder.fork();
-        folder.fail_nth(Fault::Read, nth, Times::ForGood);
+        folder.fail_nth(DiskFault::Read, nth, FaultTimes::ForGood);
         match Log::open(Arc::new(folder.clone()), LAZY) {
             Err(LogError::Io { .. } | LogError::Unreadable { .. }) => {
                 assert_eq!(folder.content(&name(0)), before, "nothing was changed")

@@ -4,8 +4,8 @@ mod support;
 
 use std::sync::Arc;
 
-use kerolox_log::fs::{Fault, MemFolder, Times};
-use kerolox_log::{Log, LogError, LogOptions, NewFrame, Salt};
+use kerolox_log::fs::{DiskFault, FaultTimes, MemFolder};
+use kerolox_log::{FrameSalt, Log, LogError, LogOptions, NewFrame};
 use support::{Content, append, frames, name, open_with, record, segments};
 
 const OPTIONS: LogOptions = LogOptions {
@@ -13,7 +13,7 @@ const OPTIONS: LogOptions = LogOptions {
     step_bytes: 2048,
     reserve_bytes: 1024,
     checkpoint_bytes: 1 << 20,
-    salt: Salt::new(7),
+    salt: FrameSalt::new(7),
 };
 
 fn used(folder: &MemFolder) -> u64 {
@@ -139,7 +139,7 @@ fn a_log_is_opened_on_a_full_disk_whatever_a_kill_left_there() {
 fn a_small_disk_is_enough_to_begin_a_log() {
     let folder = MemFolder::new();
     folder.set_capacity(Some(1024 + 64 + 128));
-    let (mut log, _) = open_with(&folder, LogOptions::new(Salt::new(7)));
+    let (mut log, _) = open_with(&folder, LogOptions::new(FrameSalt::new(7)));
     assert!(log.make_room(100).is_err_and(|error| error.is_full()));
     folder.set_capacity(Some(16 << 20));
     log.make_room(100).expect("there is room for a message and the reserve");
@@ -151,7 +151,7 @@ fn a_small_disk_is_enough_to_begin_a_log() {
 fn without_a_descriptor_for_the_next_segment_the_log_goes_on_in_the_old_one() {
     let folder = MemFolder::new();
     let (mut log, _) = open_with(&folder, OPTIONS);
-    folder.fail(Some(Fault::Descriptor));
+    folder.fail(Some(DiskFault::Descriptor));
     for i in 0..200 {
         log.append(&[record(i)], 1, 5).expect("the old segment takes it");
         log.sync().expect("synced");
@@ -174,9 +174,9 @@ fn without_a_descriptor_for_the_next_segment_the_log_goes_on_in_the_old_one() {
 #[test]
 fn a_segment_that_cannot_be_begun_costs_nothing_whenever_the_power_goes() {
     let harms: [&dyn Fn(&MemFolder); 3] =
-        [&|folder| folder.fail(Some(Fault::Descriptor)), &|folder| fill(folder), &|folder| {
+        [&|folder| folder.fail(Some(DiskFault::Descriptor)), &|folder| fill(folder), &|folder| {
             fill(folder);
-            folder.fail_nth(Fault::Remove, 0, Times::Once);
+            folder.fail_nth(DiskFault::Remove, 0, FaultTimes::Once);
         }];
     for harm in harms {
         for cut in 0..60 {

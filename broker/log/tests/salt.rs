@@ -5,11 +5,11 @@ mod support;
 use std::sync::Arc;
 
 use kerolox_log::fs::{Folder, MemFolder};
-use kerolox_log::inspect::{Finding, Inspector, Mode};
-use kerolox_log::{Log, LogError, LogOptions, NewFrame, Salt, frame};
+use kerolox_log::inspect::{InspectMode, LogFinding, LogInspector};
+use kerolox_log::{FrameSalt, Log, LogError, LogOptions, NewFrame, frame};
 use support::{Content, SMALL, append, flip, name, open_with, segments};
 
-const SALT: Salt = Salt::new(0xC0FF_EE00_1234_5678);
+const SALT: FrameSalt = FrameSalt::new(0xC0FF_EE00_1234_5678);
 const SALTED: LogOptions = LogOptions { salt: SALT, ..SMALL };
 
 /// A log with records in several segments.
@@ -33,9 +33,9 @@ fn lose_the_checkpoint(folder: &MemFolder) {
 
 /// Records that an inspection finds.
 fn inspected(folder: &MemFolder) -> Vec<u64> {
-    let findings = Inspector::open(folder, Mode::Offline).expect("opens");
+    let findings = LogInspector::open(folder, InspectMode::Offline).expect("opens");
     let records = findings.filter_map(|finding| match finding.expect("reads") {
-        Finding::Record(frame) => Some(frame.position),
+        LogFinding::Record(frame) => Some(frame.position),
         _ => None,
     });
     records.collect()
@@ -45,7 +45,7 @@ fn inspected(folder: &MemFolder) -> Vec<u64> {
 #[test]
 fn bytes_of_a_message_are_no_record_whatever_they_look_like() {
     let lazy = LogOptions { segment_bytes: 4096, ..SALTED };
-    for (salt, is_forged) in [(Salt::new(0), false), (Salt::new(1), false), (SALT, true)] {
+    for (salt, is_forged) in [(FrameSalt::new(0), false), (FrameSalt::new(1), false), (SALT, true)] {
         let folder = MemFolder::new();
         let (mut log, _) = open_with(&folder, lazy);
         let (position, _) = append(&mut log, 1);
@@ -71,7 +71,7 @@ fn bytes_of_a_message_are_no_record_whatever_they_look_like() {
 #[test]
 fn the_salt_is_the_one_that_the_log_was_begun_with() {
     let (folder, places) = filled(SALTED);
-    let other = LogOptions { salt: Salt::new(99), ..SALTED };
+    let other = LogOptions { salt: FrameSalt::new(99), ..SALTED };
     let (mut log, _) = open_with(&folder, other);
     assert_eq!(log.salt(), SALT);
     for i in 20..40 {
@@ -101,7 +101,7 @@ fn one_copy_of_the_salt_is_enough() {
             lose_the_checkpoint(&folder);
         }
         assert_eq!(inspected(&folder), places, "left {left}");
-        let (mut log, _) = open_with(&folder, LogOptions { salt: Salt::new(99), ..SALTED });
+        let (mut log, _) = open_with(&folder, LogOptions { salt: FrameSalt::new(99), ..SALTED });
         assert_eq!(Content::of(&log.reader()).positions(), places, "left {left}");
         let new: Vec<u64> = (0..20).map(|i| append(&mut log, i).0).collect();
         log.close().expect("closed");
@@ -124,7 +124,7 @@ fn without_any_copy_nothing_is_touched_and_the_error_says_what_to_do() {
     let error = Log::open(Arc::new(folder.clone()), SALTED).err().expect("refused");
     assert!(matches!(&error, LogError::Misplaced { file, .. } if *file == name(0)), "{error}");
     assert!(error.to_string().contains("restore the checkpoint"), "{error}");
-    assert!(Inspector::open(&folder, Mode::Offline).is_err());
+    assert!(LogInspector::open(&folder, InspectMode::Offline).is_err());
     assert_eq!(folder.content(&name(0)), before);
 }
 
@@ -138,7 +138,7 @@ fn the_salt_is_not_taken_from_the_body_of_a_message() {
     for _ in 0..4 {
         let position = log.end() + 32 + body.len() as u64;
         let forged = NewFrame { kind: 1, body: vec![7; 8].into() };
-        frame::encode(&forged, position, 1, 5, Salt::new(3), &mut body);
+        frame::encode(&forged, position, 1, 5, FrameSalt::new(3), &mut body);
     }
     log.append(&[NewFrame { kind: 1, body: body.into() }], 1, 5).expect("appended");
     append(&mut log, 1);
@@ -154,12 +154,12 @@ fn the_salt_is_not_taken_from_the_body_of_a_message() {
 #[test]
 fn segments_of_different_logs_are_refused() {
     let (folder, _) = filled(SALTED);
-    let (other, _) = filled(LogOptions { salt: Salt::new(99), ..SALTED });
+    let (other, _) = filled(LogOptions { salt: FrameSalt::new(99), ..SALTED });
     let (file, _) = segments(&folder).swap_remove(2);
     let foreign = other.content(&file).expect("the same records lie in the same places");
     folder.remove(&file).expect("removed");
     folder.create(&file).expect("created").write_at(&foreign, 0).expect("written");
     let error = Log::open(Arc::new(folder.clone()), SALTED).err().expect("refused");
     assert!(error.to_string().contains("belongs to another log"), "{error}");
-    assert!(Inspector::open(&folder, Mode::Offline).is_err());
+    assert!(LogInspector::open(&folder, InspectMode::Offline).is_err());
 }

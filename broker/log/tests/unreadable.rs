@@ -5,14 +5,14 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kerolox_log::fs::{Fault, MemFolder, Times};
-use kerolox_log::inspect::{Finding, Inspector, Mode};
-use kerolox_log::{Log, LogError, LogOptions, Salt};
+use kerolox_log::fs::{DiskFault, FaultTimes, MemFolder};
+use kerolox_log::inspect::{InspectMode, LogFinding, LogInspector};
+use kerolox_log::{FrameSalt, Log, LogError, LogOptions};
 use support::{Content, append, name, open_with, segments};
 
 /// The checkpoint knows only what was there at a roll or a clean stop.
 const OPTIONS: LogOptions =
-    LogOptions { segment_bytes: 20_000, checkpoint_bytes: 1 << 20, ..LogOptions::new(Salt::new(7)) };
+    LogOptions { segment_bytes: 20_000, checkpoint_bytes: 1 << 20, ..LogOptions::new(FrameSalt::new(7)) };
 const RECORDS: usize = 500;
 /// What a system with pages of this size cannot read because of one bad sector.
 const BLOCK: usize = 4096;
@@ -121,7 +121,7 @@ fn a_read_that_fails_once_costs_nothing() {
     let all = sample.outside(0, 0);
     for nth in 0.. {
         let folder = sample.folder.fork();
-        folder.fail_nth(Fault::Read, nth, Times::Once);
+        folder.fail_nth(DiskFault::Read, nth, FaultTimes::Once);
         let opened = Log::open(Arc::new(folder.clone()), OPTIONS);
         folder.fail(None);
         // What the checkpoint and the search for the end cannot read even once refuses the start; the next one works.
@@ -142,11 +142,11 @@ fn an_inspection_goes_on_behind_a_bad_sector() {
         let folder = sample.folder.fork();
         folder.give_up(&file, BLOCK..BLOCK + 1);
         let (mut records, mut damage) = (Vec::new(), Vec::new());
-        for finding in Inspector::open(&folder, Mode::Offline).expect("opens") {
+        for finding in LogInspector::open(&folder, InspectMode::Offline).expect("opens") {
             match finding.expect("goes on") {
-                Finding::Record(frame) => records.push(frame.position),
-                Finding::Damaged(range) => damage.push(range),
-                Finding::End { .. } => {}
+                LogFinding::Record(frame) => records.push(frame.position),
+                LogFinding::Damaged(range) => damage.push(range),
+                LogFinding::End { .. } => {}
             }
         }
         let from = base + BLOCK as u64;
@@ -156,9 +156,9 @@ fn an_inspection_goes_on_behind_a_bad_sector() {
     }
     let folder = sample.folder.fork();
     folder.give_up(&name(0), 0..1);
-    let findings = Inspector::open(&folder, Mode::Offline).expect("opens");
+    let findings = LogInspector::open(&folder, InspectMode::Offline).expect("opens");
     let damage = findings.filter_map(|finding| match finding.expect("goes on") {
-        Finding::Damaged(range) => Some(range.reason),
+        LogFinding::Damaged(range) => Some(range.reason),
         _ => None,
     });
     assert!(damage.into_iter().any(|reason| reason.contains("cannot be read")));

@@ -5,8 +5,8 @@ mod support;
 use std::sync::Arc;
 
 use kerolox_log::fs::{Folder, MemFolder};
-use kerolox_log::inspect::{Finding, Inspector, Mode};
-use kerolox_log::{Log, LogError, LogOptions, Reader, Salt, begin_copy, remove_log};
+use kerolox_log::inspect::{InspectMode, LogFinding, LogInspector};
+use kerolox_log::{FrameSalt, Log, LogError, LogOptions, LogReader, begin_copy, remove_log};
 use support::{Content, SMALL, append, flip, frames, name, open, open_with, segments};
 
 /// One segment that is never full.
@@ -41,7 +41,7 @@ fn put(folder: &MemFolder, file: &str, content: &[u8]) {
     folder.create(file).and_then(|new| new.write_at(content, 0)).expect("written");
 }
 
-fn trim(folder: &MemFolder, reader: &Reader, before: u64) {
+fn trim(folder: &MemFolder, reader: &LogReader, before: u64) {
     reader.remove_before(folder, before).expect("trimmed");
 }
 
@@ -58,8 +58,11 @@ fn a_log_whose_oldest_segments_are_missing_is_refused_until_the_operator_gives_t
         assert!(matches!(error, LogError::Missing { .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains(&name(0)) && text.contains(&name(bases[missing])), "{text}");
-        let first = Inspector::open(&folder, Mode::Offline).expect("opens").next().expect("something");
-        let Finding::Damaged(range) = first.expect("reads") else { panic!("the inspection says it first") };
+        let first =
+            LogInspector::open(&folder, InspectMode::Offline).expect("opens").next().expect("something");
+        let LogFinding::Damaged(range) = first.expect("reads") else {
+            panic!("the inspection says it first")
+        };
         assert_eq!((range.position, range.until), (0, bases[missing]));
 
         // The files are put back.
@@ -204,7 +207,7 @@ fn a_newest_segment_that_went_another_way_is_refused() {
 #[test]
 fn a_segment_of_another_log_is_refused_even_if_it_is_the_only_one() {
     let (folder, _) = filled(ONE, 20);
-    let (other, _) = filled(LogOptions { salt: Salt::new(8), ..ONE }, 20);
+    let (other, _) = filled(LogOptions { salt: FrameSalt::new(8), ..ONE }, 20);
     put(&folder, &name(0), &copy_of(&other, &name(0)));
     let error = refused(&folder, ONE);
     assert!(matches!(&error, LogError::Misplaced { file, .. } if *file == name(0)), "{error}");

@@ -26,7 +26,7 @@ pub enum StateVerdict {
 
 /// What a member remembers between two answers.
 #[derive(Debug, Clone, Default)]
-pub struct Allegiance {
+pub struct MemberAllegiance {
     /// Answers of another lineage in a row.
     others: usize,
     /// When the first of them came.
@@ -43,7 +43,7 @@ pub struct DoubtLimits {
     pub patience_ms: u64,
 }
 
-impl Allegiance {
+impl MemberAllegiance {
     /// Judges the state `told`, when `known` is the newest one that was gone by. A member whose nameservers each decide alone obeys
     /// the one that it knows, as long as that one answers. `now_ms` is of a clock that no one sets.
     pub fn judge(
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn who_loses_nothing_by_it_waits_for_the_nameserver_that_it_knows() {
-        let mut allegiance = Allegiance::default();
+        let mut allegiance = MemberAllegiance::default();
         let (known, other) = (name("c", "a", 7), name("c", "b", 9));
         let patient = DoubtLimits { nameservers: 2, patience_ms: 100 };
         let mut judge = |told: &StateName, now_ms| allegiance.judge(Some(&known), told, patient, now_ms);
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn versions_count_within_a_lineage() {
-        let mut allegiance = Allegiance::default();
+        let mut allegiance = MemberAllegiance::default();
         assert_eq!(allegiance.judge(None, &name("c", "a", 1), of(3), 0), StateVerdict::Take);
         let known = name("c", "a", 7);
         assert_eq!(allegiance.judge(Some(&known), &name("c", "a", 8), of(3), 0), StateVerdict::Take);
@@ -117,14 +117,14 @@ mod tests {
 
     #[test]
     fn a_record_that_began_anew_is_believed_when_no_nameserver_has_the_old_one() {
-        let mut allegiance = Allegiance::default();
+        let mut allegiance = MemberAllegiance::default();
         let known = name("c", "a", 7);
         assert_eq!(
             allegiance.judge(Some(&known), &name("c", "b", 1), of(1), 0),
             StateVerdict::Take,
             "there is one only"
         );
-        let mut allegiance = Allegiance::default();
+        let mut allegiance = MemberAllegiance::default();
         assert_eq!(allegiance.judge(Some(&known), &name("c", "b", 9), of(2), 0), StateVerdict::Doubted);
         assert_eq!(
             allegiance.judge(Some(&known), &name("c", "a", 7), of(2), 0),
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn other_nameservers_have_no_say() {
-        let mut allegiance = Allegiance::default();
+        let mut allegiance = MemberAllegiance::default();
         let known = name("c", "a", 7);
         for _ in 0..4 {
             assert_eq!(allegiance.judge(Some(&known), &name("d", "a", 9), of(1), 0), StateVerdict::Foreign);

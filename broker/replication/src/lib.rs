@@ -32,7 +32,7 @@ mod lease;
 mod member;
 mod sabotage;
 
-pub use allegiance::{Allegiance, DoubtLimits, StateName, StateVerdict};
+pub use allegiance::{DoubtLimits, MemberAllegiance, StateName, StateVerdict};
 pub use clock::ClockReading;
 pub use confirmed_mark::ConfirmedMark;
 pub use in_sync::{

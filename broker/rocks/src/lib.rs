@@ -8,7 +8,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use kerolox_store::kv::{Family, Kv, KvError, Op, Pair};
+use kerolox_store::kv::{KeyFamily, KeyValue, Kv, KvError, WriteOp};
 use rocksdb::{
     BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, Direction, ErrorKind,
     IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
@@ -81,12 +81,12 @@ impl RocksKv {
         let failed = |error| failed(path, &error);
         let found = DB::list_cf(&options, path).map_err(failed)?;
         if let Some(family) =
-            Family::ALL.iter().find(|family| !found.iter().any(|name| name == family.name()))
+            KeyFamily::ALL.iter().find(|family| !found.iter().any(|name| name == family.name()))
         {
             return Err(KvError::Failed(format!("{} has no family {:?}", path.display(), family.name())));
         }
         let families =
-            Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), Options::default()));
+            KeyFamily::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), Options::default()));
         let db = DB::open_cf_descriptors_read_only(&options, path, families, false).map_err(failed)?;
         Ok(Self { db: RwLock::new(Some(db)), path: path.to_owned(), spare: Mutex::default() })
     }
@@ -134,7 +134,7 @@ pub fn remove(path: &Path) -> Result<(), KvError> {
     .map_err(|error| KvError::Failed(format!("removing the index failed: {error}")))
 }
 
-fn family_of(db: &DB, family: Family) -> &ColumnFamily {
+fn family_of(db: &DB, family: KeyFamily) -> &ColumnFamily {
     db.cf_handle(family.name()).expect("every family is opened with the store")
 }
 
@@ -162,7 +162,7 @@ fn open_or_create(path: &Path) -> Result<DB, KvError> {
     options.set_max_file_opening_threads(opening_threads(path));
     let _log = quiet(&mut options)?;
     let families =
-        Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family)));
+        KeyFamily::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family)));
     DB::open_cf_descriptors(&options, path, families).map_err(|error| failed(path, &error))
 }
 
@@ -227,15 +227,15 @@ fn quiet(options: &mut Options) -> Result<TempDir, KvError> {
 
 /// Families whose keys come from all over their range with every flush are compacted when several files of one size have
 /// come together: moving each of them through all levels would write everything much more often.
-fn family_options(family: Family) -> Options {
+fn family_options(family: KeyFamily) -> Options {
     let mut options = Options::default();
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
-    if matches!(family, Family::Entries | Family::Lookups | Family::Dedup) {
+    if matches!(family, KeyFamily::Entries | KeyFamily::Lookups | KeyFamily::Dedup) {
         options.set_compaction_style(DBCompactionStyle::Universal);
         options.set_level_zero_file_num_compaction_trigger(FILES_TO_COMPACT);
     }
     // Nearly every look-up there is for a key that is not there.
-    if family == Family::Dedup {
+    if family == KeyFamily::Dedup {
         let mut tables = BlockBasedOptions::default();
         tables.set_bloom_filter(BLOOM_BITS, false);
         options.set_block_based_table_factory(&tables);
@@ -244,11 +244,11 @@ fn family_options(family: Family) -> Options {
 }
 
 impl Kv for RocksKv {
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+    fn get(&self, family: KeyFamily, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
         self.with(|db| db.get_cf(family_of(db, family), key))
     }
 
-    fn scan(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Pair>, KvError> {
+    fn scan(&self, family: KeyFamily, from: &[u8], limit: usize) -> Result<Vec<KeyValue>, KvError> {
         self.with(|db| {
             let mode = IteratorMode::From(from, Direction::Forward);
             let pairs = db.iterator_cf_opt(family_of(db, family), ReadOptions::default(), mode);
@@ -261,11 +261,11 @@ impl Kv for RocksKv {
 
     fn scan_around(
         &self,
-        family: Family,
+        family: KeyFamily,
         prefix: &[u8],
         at: &[u8],
         limit: usize,
-    ) -> Result<Vec<Pair>, KvError> {
+    ) -> Result<Vec<KeyValue>, KvError> {
         self.with(|db| {
             let mut pairs = db.raw_iterator_cf(family_of(db, family));
             pairs.seek_for_prev(at);
@@ -286,18 +286,18 @@ impl Kv for RocksKv {
         })
     }
 
-    fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
+    fn write(&self, ops: Vec<WriteOp>) -> Result<(), KvError> {
         self.keep_descriptors();
         self.with(|db| {
             let mut batch = WriteBatch::default();
             for op in ops {
                 match op {
-                    Op::Put(family, key, value) => batch.put_cf(family_of(db, family), key, value),
-                    Op::Delete(family, key) => batch.delete_cf(family_of(db, family), key),
-                    Op::DeleteRange(family, from, to) => {
+                    WriteOp::Put(family, key, value) => batch.put_cf(family_of(db, family), key, value),
+                    WriteOp::Delete(family, key) => batch.delete_cf(family_of(db, family), key),
+                    WriteOp::DeleteRange(family, from, to) => {
                         batch.delete_range_cf(family_of(db, family), from, to);
                     }
-                    Op::DeletePrefix(family, prefix) => delete_prefix(db, &mut batch, family, &prefix)?,
+                    WriteOp::DeletePrefix(family, prefix) => delete_prefix(db, &mut batch, family, &prefix)?,
                 }
             }
             let mut options = WriteOptions::default();
@@ -321,7 +321,7 @@ impl Kv for RocksKv {
 fn delete_prefix(
     db: &DB,
     batch: &mut WriteBatch,
-    family: Family,
+    family: KeyFamily,
     prefix: &[u8],
 ) -> Result<(), rocksdb::Error> {
     let cf = family_of(db, family);
@@ -378,21 +378,21 @@ mod tests {
         std::fs::create_dir(folder.path().join("index.new")).expect("created");
         std::fs::write(folder.path().join("index.new").join("CURRENT"), "half of it").expect("written");
         let kv = RocksKv::open(&path).expect("opens");
-        kv.write(vec![Op::Put(Family::Audit, b"k".to_vec(), b"v".to_vec())]).expect("writes");
+        kv.write(vec![WriteOp::Put(KeyFamily::Audit, b"k".to_vec(), b"v".to_vec())]).expect("writes");
         drop(kv);
         let names = std::fs::read_dir(folder.path())
             .expect("listed")
             .map(|entry| entry.expect("an entry").file_name());
         assert_eq!(names.collect::<Vec<_>>(), ["index"]);
         let kv = RocksKv::open(&path).expect("opens again");
-        assert_eq!(kv.get(Family::Audit, b"k").expect("reads").as_deref(), Some(&b"v"[..]));
+        assert_eq!(kv.get(KeyFamily::Audit, b"k").expect("reads").as_deref(), Some(&b"v"[..]));
     }
 
     #[test]
     fn what_was_persisted_survives_without_a_close() {
         let folder = tempfile::tempdir().expect("a folder");
         let kv = RocksKv::open(&folder.path().join("index")).expect("opens");
-        kv.write(vec![Op::Put(Family::State, b"k".to_vec(), b"v".to_vec())]).expect("writes");
+        kv.write(vec![WriteOp::Put(KeyFamily::State, b"k".to_vec(), b"v".to_vec())]).expect("writes");
         kv.persist().expect("persists");
         // A copy of the files as they are now is what a crash would leave.
         let copy = folder.path().join("copy");
@@ -402,17 +402,17 @@ mod tests {
             std::fs::copy(file.path(), copy.join(file.file_name())).expect("copied");
         }
         let kv = RocksKv::open(&copy).expect("opens");
-        assert_eq!(kv.get(Family::State, b"k").expect("reads").as_deref(), Some(&b"v"[..]));
+        assert_eq!(kv.get(KeyFamily::State, b"k").expect("reads").as_deref(), Some(&b"v"[..]));
     }
 
     #[test]
     fn a_clean_close_keeps_everything() {
         let folder = tempfile::tempdir().expect("a folder");
         let kv = RocksKv::open(folder.path()).expect("opens");
-        kv.write(vec![Op::Put(Family::State, b"k".to_vec(), b"v".to_vec())]).expect("writes");
+        kv.write(vec![WriteOp::Put(KeyFamily::State, b"k".to_vec(), b"v".to_vec())]).expect("writes");
         drop(kv);
         let kv = RocksKv::open(folder.path()).expect("opens again");
-        assert_eq!(kv.get(Family::State, b"k").expect("reads").as_deref(), Some(&b"v"[..]));
+        assert_eq!(kv.get(KeyFamily::State, b"k").expect("reads").as_deref(), Some(&b"v"[..]));
     }
 
     /// Names, lengths and times of change of all files.
@@ -431,12 +431,12 @@ mod tests {
     #[test]
     fn reading_only_changes_no_file() {
         let folder = tempfile::tempdir().expect("a folder");
-        let put = || vec![Op::Put(Family::State, b"k".to_vec(), b"v".to_vec())];
+        let put = || vec![WriteOp::Put(KeyFamily::State, b"k".to_vec(), b"v".to_vec())];
         RocksKv::open(folder.path()).expect("opens").write(put()).expect("writes");
         let before = files(folder.path());
         let kv = RocksKv::open_read_only(folder.path()).expect("opens");
-        assert_eq!(kv.scan(Family::State, b"", 9).expect("reads"), [(b"k".to_vec(), b"v".to_vec())]);
-        assert_eq!(kv.scan(Family::Topics, b"", 9).expect("reads"), []);
+        assert_eq!(kv.scan(KeyFamily::State, b"", 9).expect("reads"), [(b"k".to_vec(), b"v".to_vec())]);
+        assert_eq!(kv.scan(KeyFamily::Topics, b"", 9).expect("reads"), []);
         assert!(kv.write(put()).is_err());
         drop(kv);
         assert_eq!(files(folder.path()), before);

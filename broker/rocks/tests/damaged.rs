@@ -4,18 +4,18 @@ use std::fs;
 use std::path::Path;
 
 use kerolox_rocks::RocksKv;
-use kerolox_store::kv::{Family, Kv, KvError, Op, Pair};
+use kerolox_store::kv::{KeyFamily, KeyValue, Kv, KvError, WriteOp};
 
 /// Places of each file that are damaged, one after the other.
 const PLACES: usize = 5;
 /// Times that the index was made durable.
 const PERSISTED: u32 = 4;
 
-fn put(round: u32) -> Vec<Op> {
+fn put(round: u32) -> Vec<WriteOp> {
     let pair = |number: u32| (number.to_be_bytes().to_vec(), round.to_be_bytes().to_vec());
-    [Family::State, Family::Entries, Family::Dedup]
+    [KeyFamily::State, KeyFamily::Entries, KeyFamily::Dedup]
         .iter()
-        .flat_map(|family| (0..50).map(pair).map(|(key, value)| Op::Put(*family, key, value)))
+        .flat_map(|family| (0..50).map(pair).map(|(key, value)| WriteOp::Put(*family, key, value)))
         .collect()
 }
 
@@ -35,17 +35,17 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<Pair>, KvError> {
+fn read(path: &Path) -> Result<Vec<KeyValue>, KvError> {
     let kv = RocksKv::open(path)?;
     let mut found = Vec::new();
-    for family in [Family::State, Family::Entries, Family::Dedup] {
+    for family in [KeyFamily::State, KeyFamily::Entries, KeyFamily::Dedup] {
         found.extend(kv.scan(family, b"", 1000)?);
     }
     Ok(found)
 }
 
 /// Nothing, or what one round wrote, whole.
-fn is_sound(found: &[Pair]) -> bool {
+fn is_sound(found: &[KeyValue]) -> bool {
     let round = found.first().map(|(_, value)| value.clone());
     found.is_empty() || (found.len() == 150 && found.iter().all(|(_, value)| Some(value) == round.as_ref()))
 }
@@ -103,5 +103,5 @@ fn no_room_and_no_descriptors_are_no_damage() {
     let second = RocksKv::open(folder.path()).err().expect("it is in use");
     assert!(matches!(second, KvError::Failed(_)), "{second}");
     kv.close();
-    assert_eq!(kv.get(Family::State, b"k"), Err(KvError::Failed("it is closed".to_owned())));
+    assert_eq!(kv.get(KeyFamily::State, b"k"), Err(KvError::Failed("it is closed".to_owned())));
 }

@@ -3,11 +3,11 @@
 use std::fs::File;
 
 use kerolox_rocks::RocksKv;
-use kerolox_store::kv::{Family, Kv, Op};
+use kerolox_store::kv::{KeyFamily, Kv, WriteOp};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-fn put(number: u32, bytes: usize) -> Vec<Op> {
-    vec![Op::Put(Family::State, number.to_be_bytes().to_vec(), vec![7; bytes])]
+fn put(number: u32, bytes: usize) -> Vec<WriteOp> {
+    vec![WriteOp::Put(KeyFamily::State, number.to_be_bytes().to_vec(), vec![7; bytes])]
 }
 
 /// Everything that can be opened.
@@ -34,6 +34,6 @@ fn an_index_is_written_when_connections_have_used_up_all_other_descriptors() {
     drop(kv);
     let kv = RocksKv::open(&folder.path().join("index")).expect("opens");
     for number in 0..=80_u32 {
-        assert!(kv.get(Family::State, &number.to_be_bytes()).expect("reads").is_some(), "{number}");
+        assert!(kv.get(KeyFamily::State, &number.to_be_bytes()).expect("reads").is_some(), "{number}");
     }
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use kerolox_rocks::RocksKv;
-use kerolox_store::kv::{Family, Kv, Op};
+use kerolox_store::kv::{KeyFamily, Kv, WriteOp};
 
 /// Longest that it may take until the index can be written again, once there is room.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -43,8 +43,8 @@ impl Drop for SmallDisk {
     }
 }
 
-fn put(number: u32) -> Vec<Op> {
-    vec![Op::Put(Family::State, number.to_be_bytes().to_vec(), vec![7; 1000])]
+fn put(number: u32) -> Vec<WriteOp> {
+    vec![WriteOp::Put(KeyFamily::State, number.to_be_bytes().to_vec(), vec![7; 1000])]
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn an_index_outlives_a_disk_that_was_full() {
     disk.make_room();
     let kv = RocksKv::open(&path).expect("opens");
     for number in 0..=2_u32 {
-        assert!(kv.get(Family::State, &number.to_be_bytes()).expect("reads").is_some(), "{number}");
+        assert!(kv.get(KeyFamily::State, &number.to_be_bytes()).expect("reads").is_some(), "{number}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Settings of consumer groups.
 
-use kerolox_runtime::config::Span;
+use kerolox_runtime::config::TimeSpan;
 use serde::{Deserialize, Serialize};
 
 use crate::creation_quota::CreationQuota;
@@ -20,13 +20,13 @@ pub struct GroupsConfig {
     pub members_max: usize,
     /// How long the cursor of a member of a broadcast group is kept that does not receive any more. Clients whose id changes
     /// with every start leave one behind each time.
-    pub member_expiry: Span,
+    pub member_expiry: TimeSpan,
     /// How long a message stays at a time with a consumer that has it renewed (push consumers of the SDKs do). When the time is
     /// over and the consumer lives, it begins again, for three hours at the most.
-    pub auto_renew: Span,
+    pub auto_renew: TimeSpan,
     /// After a start or an election, members of groups have so long to connect again: until then, messages that no known member
     /// wants are not passed over, but wait, in topics that were there before.
-    pub gather_time: Span,
+    pub gather_time: TimeSpan,
 }
 
 impl Default for GroupsConfig {
@@ -36,9 +36,9 @@ impl Default for GroupsConfig {
             auto_create_max: 10_000,
             auto_create_max_per_client: 100,
             members_max: 10_000,
-            member_expiry: Span::from_secs(24 * 3600),
-            auto_renew: Span::from_secs(60),
-            gather_time: Span::from_secs(10),
+            member_expiry: TimeSpan::from_secs(24 * 3600),
+            auto_renew: TimeSpan::from_secs(60),
+            gather_time: TimeSpan::from_secs(10),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use kerolox_core::publish::PublishLimits;
 use kerolox_model::limits;
-use kerolox_runtime::config::{ByteSize, Span};
+use kerolox_runtime::config::{ByteSize, TimeSpan};
 use serde::{Deserialize, Serialize};
 
 /// Limits for messages.
@@ -17,7 +17,7 @@ pub struct LimitsConfig {
     pub max_properties: usize,
     /// How far ahead a delivery time may lie. Ten years, so that a time in the wrong unit is noticed; RocketMQ allows `24h`. A topic
     /// can have a lower limit (`mqadmin updateTopic -a +limits.max-delay=24h`).
-    pub max_delay: Span,
+    pub max_delay: TimeSpan,
 }
 
 impl Default for LimitsConfig {
@@ -26,7 +26,7 @@ impl Default for LimitsConfig {
             max_body_bytes: ByteSize::from_bytes(limits::BODY_BYTES_MAX as u64),
             max_properties_bytes: ByteSize::from_bytes(limits::PROPERTIES_BYTES_MAX as u64),
             max_properties: limits::USER_PROPERTIES_MAX,
-            max_delay: Span::from_secs(3_650 * 86_400),
+            max_delay: TimeSpan::from_secs(3_650 * 86_400),
         }
     }
 }

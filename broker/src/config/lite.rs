@@ -1,6 +1,6 @@
 //! Settings of lite topics.
 
-use kerolox_runtime::config::Span;
+use kerolox_runtime::config::TimeSpan;
 use serde::{Deserialize, Serialize};
 
 /// Lite topics.
@@ -12,11 +12,11 @@ pub struct LiteConfig {
     /// Most subscriptions to lite topics, of all clients together (RocketMQ's default).
     pub max_subscriptions: usize,
     /// How often lite topics that expired are looked for.
-    pub check_interval: Span,
+    pub check_interval: TimeSpan,
 }
 
 impl Default for LiteConfig {
     fn default() -> Self {
-        Self { max_topics: 2_000_000, max_subscriptions: 100_000, check_interval: Span::from_secs(120) }
+        Self { max_topics: 2_000_000, max_subscriptions: 100_000, check_interval: TimeSpan::from_secs(120) }
     }
 }

@@ -1,7 +1,7 @@
 //! Settings of the commit log.
 
 use kerolox_core::flush::FlushRequirement;
-use kerolox_runtime::config::{ByteSize, Span, one_of};
+use kerolox_runtime::config::{ByteSize, TimeSpan, one_of};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The commit log.
@@ -19,7 +19,7 @@ pub struct LogConfig {
     /// (`mqadmin updateTopic -a +flush=async`).
     pub flush: FlushMode,
     /// With `async`: how long a record may stay without a sync, which is what a power cut may take.
-    pub flush_interval: Span,
+    pub flush_interval: TimeSpan,
     /// The newest messages are kept in memory, up to this size, and read from there.
     pub tail_size: ByteSize,
 }
@@ -47,7 +47,7 @@ impl Default for LogConfig {
             preallocation: ByteSize::from_bytes(32 << 20),
             max_waiting_bytes: ByteSize::from_bytes(256 << 20),
             flush: FlushMode::Sync,
-            flush_interval: Span::from_millis(200),
+            flush_interval: TimeSpan::from_millis(200),
             tail_size: ByteSize::from_bytes(32 << 20),
         }
     }

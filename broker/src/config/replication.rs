@@ -2,7 +2,7 @@
 
 use kerolox_core::replicas::ReplicaRequirement;
 use kerolox_replication::ReplicationPolicy;
-use kerolox_runtime::config::{Span, one_of};
+use kerolox_runtime::config::{TimeSpan, one_of};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Replication within the broker group.
@@ -15,15 +15,15 @@ pub struct ReplicationConfig {
     /// Members that have to be in sync, the master included; with fewer, what is to be kept is refused.
     pub min_in_sync: usize,
     /// A slave that has not held everything for so long leaves the in-sync set; until then acknowledgements wait for it.
-    pub slave_timeout: Span,
+    pub slave_timeout: TimeSpan,
     /// How long a master is sure of its reign after it has heard of its slaves. One that is elected waits for as long.
-    pub lease: Span,
+    pub lease: TimeSpan,
     /// How long an acknowledgement may wait for slaves before the client is told that it did not come.
-    pub ack_timeout: Span,
+    pub ack_timeout: TimeSpan,
     /// How often a broker reports to the controller.
-    pub report_interval: Span,
+    pub report_interval: TimeSpan,
     /// How long a broker that is stopped takes at the most to hand its reign over.
-    pub hand_over_timeout: Span,
+    pub hand_over_timeout: TimeSpan,
     /// Read messages that are not in the master's memory any more at a slave, so that consumers that lag far behind do not keep
     /// the master's disk busy; by leases and acknowledgements they are still the master's. Damaged messages are read at slaves
     /// in any case.
@@ -55,11 +55,11 @@ impl Default for ReplicationConfig {
         Self {
             acks: ReplicaChoice::All,
             min_in_sync: 1,
-            slave_timeout: Span::from_millis(1_200),
-            lease: Span::from_millis(1_500),
-            ack_timeout: Span::from_secs(5),
-            report_interval: Span::from_millis(300),
-            hand_over_timeout: Span::from_secs(5),
+            slave_timeout: TimeSpan::from_millis(1_200),
+            lease: TimeSpan::from_millis(1_500),
+            ack_timeout: TimeSpan::from_secs(5),
+            report_interval: TimeSpan::from_millis(300),
+            hand_over_timeout: TimeSpan::from_secs(5),
             slave_reads: false,
             advertise: String::new(),
         }

@@ -1,6 +1,6 @@
 //! Settings of retention: how long and how much is kept.
 
-use kerolox_runtime::config::{ByteSize, Span};
+use kerolox_runtime::config::{ByteSize, TimeSpan};
 use serde::{Deserialize, Serialize};
 
 /// How long and how much is kept. Whole segments go, oldest first; what is still needed of them (undecided
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct RetentionConfig {
     /// Messages are kept this long; when there is no room, sends are refused (RocketMQ's default is 72 h). A topic can have its own time,
     /// shorter or longer (`mqadmin updateTopic -a +retention.time=12h`).
-    pub time: Span,
+    pub time: TimeSpan,
     /// The log is kept below this size, by removing its oldest segments, read or not; 0 means that only time counts, and free
     /// space with `remove-early`.
     pub log_size: ByteSize,
@@ -24,18 +24,18 @@ pub struct RetentionConfig {
     /// The index needs some of it.
     pub free_space_min: ByteSize,
     /// How often to look.
-    pub check_interval: Span,
+    pub check_interval: TimeSpan,
 }
 
 impl Default for RetentionConfig {
     fn default() -> Self {
         Self {
-            time: Span::from_secs(72 * 3600),
+            time: TimeSpan::from_secs(72 * 3600),
             log_size: ByteSize::from_bytes(0),
             free_space_low: ByteSize::from_bytes(0),
             remove_early: false,
             free_space_min: ByteSize::from_bytes(0),
-            check_interval: Span::from_secs(5),
+            check_interval: TimeSpan::from_secs(5),
         }
     }
 }

@@ -3,7 +3,7 @@
 use kerolox_core::clock::ClockPolicy;
 use kerolox_core::schedule::CLASSIC_LEVELS_MS;
 use kerolox_core::timer::TimerPace;
-use kerolox_runtime::config::{Span, span_list};
+use kerolox_runtime::config::{TimeSpan, span_list};
 use serde::{Deserialize, Serialize};
 
 /// Scheduled messages: when and how fast they become visible.
@@ -17,11 +17,11 @@ pub struct TimersConfig {
     pub max_per_second: u64,
     /// Delays of the classic levels from 1 on, which a message asks for with the user property `DELAY`.
     #[serde(deserialize_with = "span_list")]
-    pub delay_levels: Vec<Span>,
+    pub delay_levels: Vec<TimeSpan>,
     /// A step of the wall clock ahead of the monotonic clock by more than this is doubted.
-    pub clock_leap: Span,
+    pub clock_leap: TimeSpan,
     /// So long: what is due, or too old to be kept, only by the step waits, and the health checks tell of it.
-    pub clock_grace: Span,
+    pub clock_grace: TimeSpan,
 }
 
 impl Default for TimersConfig {
@@ -29,9 +29,9 @@ impl Default for TimersConfig {
         Self {
             batch: 1_000,
             max_per_second: 50_000,
-            delay_levels: CLASSIC_LEVELS_MS.map(Span::from_millis).to_vec(),
-            clock_leap: Span::from_secs(5),
-            clock_grace: Span::from_secs(10),
+            delay_levels: CLASSIC_LEVELS_MS.map(TimeSpan::from_millis).to_vec(),
+            clock_leap: TimeSpan::from_secs(5),
+            clock_grace: TimeSpan::from_secs(10),
         }
     }
 }

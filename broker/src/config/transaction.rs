@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use kerolox_core::transaction::CheckPolicy;
-use kerolox_runtime::config::{Span, comma_list};
+use kerolox_runtime::config::{TimeSpan, comma_list};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::tasks::check_back::WebhookHost;
@@ -13,18 +13,18 @@ use crate::tasks::check_back::WebhookHost;
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TransactionConfig {
     /// From storing the half message to the first check, unless the message asks for more.
-    pub first_check: Span,
+    pub first_check: TimeSpan,
     /// Between checks.
-    pub check_interval: Span,
+    pub check_interval: TimeSpan,
     /// Checks that reach a producer before the half message is parked until somebody settles it.
     pub check_max: u32,
     /// Age at which an undecided half message is parked, however few checks reached a producer.
-    pub max_age: Span,
+    pub max_age: TimeSpan,
     /// File with the key that requests to webhooks are signed with; without it `webhook-secret` in the data folder, which
     /// the broker makes.
     pub webhook_secret_file: Option<PathBuf>,
     /// How long a webhook may take to answer.
-    pub webhook_timeout: Span,
+    pub webhook_timeout: TimeSpan,
     /// Where webhooks may be, which anybody who may create a topic names: `public` (all addresses of the Internet),
     /// addresses, networks as in 10.1.0.0/16, and host names. An empty list: nowhere.
     #[serde(deserialize_with = "webhook_hosts")]
@@ -34,12 +34,12 @@ pub struct TransactionConfig {
 impl Default for TransactionConfig {
     fn default() -> Self {
         Self {
-            first_check: Span::from_secs(6),
-            check_interval: Span::from_secs(30),
+            first_check: TimeSpan::from_secs(6),
+            check_interval: TimeSpan::from_secs(30),
             check_max: 15,
-            max_age: Span::from_secs(3 * 86_400),
+            max_age: TimeSpan::from_secs(3 * 86_400),
             webhook_secret_file: None,
-            webhook_timeout: Span::from_secs(5),
+            webhook_timeout: TimeSpan::from_secs(5),
             webhook_allow: vec![WebhookHost::Public],
         }
     }

@@ -11,7 +11,7 @@ const REMEMBERED: usize = 65_536;
 
 /// A message of a group, by its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct MessagePlace {
     /// The group, or the member of a broadcast group.
     pub group_id: u32,
     /// The topic.
@@ -24,7 +24,7 @@ pub struct Place {
 
 /// An acknowledgement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Acknowledged {
+pub struct AcknowledgedMessages {
     /// Client id of who sent it.
     pub client: Arc<str>,
     /// When it came, milliseconds since the Unix epoch.
@@ -33,11 +33,11 @@ pub struct Acknowledged {
 
 /// The newest acknowledgements.
 #[derive(Debug, Default)]
-pub struct AckJournal(Mutex<VecDeque<(Place, Acknowledged)>>);
+pub struct AckJournal(Mutex<VecDeque<(MessagePlace, AcknowledgedMessages)>>);
 
 impl AckJournal {
     /// Notes one, and forgets the oldest when there are too many.
-    pub fn note(&self, place: Place, client: &str, at_ms: i64) {
+    pub fn note(&self, place: MessagePlace, client: &str, at_ms: i64) {
         let mut entries = self.0.lock();
         // They come in bursts of the same client.
         let last = entries.back().map(|(_, acknowledged)| &acknowledged.client);
@@ -45,11 +45,11 @@ impl AckJournal {
         if entries.len() == REMEMBERED {
             entries.pop_front();
         }
-        entries.push_back((place, Acknowledged { client, at_ms }));
+        entries.push_back((place, AcknowledgedMessages { client, at_ms }));
     }
 
     /// The last acknowledgement of a message, if it is remembered.
-    pub fn find(&self, place: Place) -> Option<Acknowledged> {
+    pub fn find(&self, place: MessagePlace) -> Option<AcknowledgedMessages> {
         let entries = self.0.lock();
         entries.iter().rev().find(|(known, _)| *known == place).map(|(_, acknowledged)| acknowledged.clone())
     }
@@ -59,8 +59,8 @@ impl AckJournal {
 mod tests {
     use super::*;
 
-    fn place(offset: u64) -> Place {
-        Place { group_id: 1, topic_id: 2, queue: 3, offset }
+    fn place(offset: u64) -> MessagePlace {
+        MessagePlace { group_id: 1, topic_id: 2, queue: 3, offset }
     }
 
     #[test]
@@ -68,7 +68,7 @@ mod tests {
         let journal = AckJournal::default();
         journal.note(place(7), "early", 10);
         journal.note(place(7), "late", 20);
-        assert_eq!(journal.find(place(7)), Some(Acknowledged { client: "late".into(), at_ms: 20 }));
+        assert_eq!(journal.find(place(7)), Some(AcknowledgedMessages { client: "late".into(), at_ms: 20 }));
         assert_eq!(journal.find(place(8)), None);
         for offset in 0..REMEMBERED as u64 {
             journal.note(place(100 + offset), "busy", 30);

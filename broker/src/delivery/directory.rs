@@ -10,7 +10,7 @@ use kerolox_core::group_change::GroupChange;
 use kerolox_core::lite::is_lite;
 use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::topic::Topic;
-use kerolox_gateway::clients::{Announcements, Clients};
+use kerolox_gateway::clients::{ClientSessions, FilterAnnouncements};
 use kerolox_gateway::refusal::Refusal;
 use kerolox_log::sabotage::is;
 use kerolox_proto::v2::Code;
@@ -22,7 +22,7 @@ use super::acknowledged::AckJournal;
 use super::alarm::Alarm;
 use super::lites::Lites;
 use super::subscription::TopicSubscription;
-use super::watch::{Watched, Watches};
+use super::watch::{WatchedQueue, Watches};
 use super::{BroadcastMembers, ProgressLog};
 use crate::creation_quota::CreationQuota;
 use crate::log_client::LogClient;
@@ -34,7 +34,7 @@ use crate::wire;
 type ByTopic = HashMap<u32, HashMap<u32, Arc<TopicSubscription>>>;
 
 /// The directory of subscriptions. A subscription becomes active when its group first asks for messages of its topic.
-pub struct Deliveries {
+pub struct DeliveryDirectory {
     pub(super) log: LogClient,
     metadata: BrokerMetadata,
     pub(super) progress: ProgressLog,
@@ -45,7 +45,7 @@ pub struct Deliveries {
     members: BroadcastMembers,
     acknowledged: AckJournal,
     auto_groups: AutoGroups,
-    announcements: Arc<Announcements>,
+    announcements: Arc<FilterAnnouncements>,
     /// All members had the time to be heard of since this broker is the master.
     is_settled: AtomicBool,
     /// Topics from this number on were made since: what is in them, members have not missed.
@@ -69,13 +69,13 @@ pub struct AutoGroups {
 /// Tells active subscriptions what happens in the store. It exists before the store does, because the store reports from
 /// its first record on.
 #[derive(Clone, Default)]
-pub struct Arrivals {
+pub struct QueueArrivals {
     active: Arc<RwLock<ByTopic>>,
     lites: Arc<Lites>,
     watches: Arc<Watches>,
 }
 
-impl Arrivals {
+impl QueueArrivals {
     /// Called on a thread of the store.
     pub fn notice(&self, event: &StateEvent) {
         let each = |topic_id: &u32, queue: &u32, act: &dyn Fn(&TopicSubscription)| {
@@ -118,7 +118,7 @@ impl Arrivals {
     }
 }
 
-impl Arrivals {
+impl QueueArrivals {
     /// There is something in a lite topic, be it at work or not.
     fn notice_lite(&self, topic_id: u32, queue: u32) {
         if is_lite(queue) {
@@ -127,14 +127,14 @@ impl Arrivals {
     }
 }
 
-impl Deliveries {
+impl DeliveryDirectory {
     /// A directory whose subscriptions hear of messages through `arrivals`.
     /// BroadcastMembers of groups are those that receive, and those in `announcements`.
     pub fn new(
         (log, metadata): (LogClient, BrokerMetadata),
         progress: ProgressLog,
-        arrivals: &Arrivals,
-        announcements: Arc<Announcements>,
+        arrivals: &QueueArrivals,
+        announcements: Arc<FilterAnnouncements>,
         auto_groups: AutoGroups,
     ) -> Self {
         // Microseconds: no process hands out a million leases per second for as long as it runs.
@@ -347,7 +347,7 @@ impl Deliveries {
     }
 
     /// Hears of arrivals in a queue without subscribing to it.
-    pub fn watch(&self, topic: &Topic, queue: u32) -> Watched {
+    pub fn watch(&self, topic: &Topic, queue: u32) -> WatchedQueue {
         self.watches.watch(topic.id, queue)
     }
 
@@ -365,7 +365,7 @@ impl Deliveries {
     }
 
     /// Wakes subscriptions when something of theirs comes due; runs as long as the runtime. `clients` knows who lives.
-    pub async fn keep_time(self: Arc<Self>, clients: Arc<Clients>) {
+    pub async fn keep_time(self: Arc<Self>, clients: Arc<ClientSessions>) {
         loop {
             let (topic_id, group_id, lite) = self.alarm.next().await;
             let found = match lite {

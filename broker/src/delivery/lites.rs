@@ -10,7 +10,7 @@ use kerolox_gateway::refusal::Refusal;
 use kerolox_runtime::process::now_ms;
 use parking_lot::RwLock;
 
-use super::directory::Deliveries;
+use super::directory::DeliveryDirectory;
 use super::lite_subscriptions::LiteDirectory;
 use super::subscription::TopicSubscription;
 use crate::refused::refused_by_store;
@@ -93,7 +93,7 @@ impl Lites {
     }
 }
 
-impl Deliveries {
+impl DeliveryDirectory {
     /// Which clients subscribe to which lite topics.
     pub fn lite_directory(&self) -> &LiteDirectory {
         &self.lites.directory

@@ -1,9 +1,9 @@
 //! Delivery at the rim: the pure engine of `kerolox-core`, its locks, clocks and waiters.
 //!
-//! [`Deliveries`] is the directory of subscriptions, [`TopicSubscription`] the owner of one, [`ProgressLog`] the road of what
+//! [`DeliveryDirectory`] is the directory of subscriptions, [`TopicSubscription`] the owner of one, [`ProgressLog`] the road of what
 //! consumers did into the commit log, `alarm` what wakes subscriptions when something comes due, `dead` the way of dead
 //! letters. [`LiteDirectory`] knows which clients subscribe to which lite topics, each of which has a subscription of its own
-//! while it is at work (`lites`). Who reads without a subscription waits with [`Watched`].
+//! while it is at work (`lites`). Who reads without a subscription waits with [`WatchedQueue`].
 
 mod acknowledged;
 mod alarm;
@@ -17,11 +17,11 @@ mod progress;
 mod subscription;
 mod watch;
 
-pub use acknowledged::{AckJournal, Acknowledged, Place};
+pub use acknowledged::{AckJournal, AcknowledgedMessages, MessagePlace};
 pub use broadcast_members::BroadcastMembers;
-pub use directory::{Arrivals, AutoGroups, Deliveries};
+pub use directory::{AutoGroups, DeliveryDirectory, QueueArrivals};
 pub use lite_subscriptions::{LiteDirectory, LiteInbox};
 pub(crate) use offsets::cursors;
 pub use progress::ProgressLog;
 pub use subscription::{TopicSubscription, WaiterRegistration};
-pub use watch::Watched;
+pub use watch::WatchedQueue;

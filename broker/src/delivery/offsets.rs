@@ -13,14 +13,14 @@ use kerolox_gateway::refusal::Refusal;
 use kerolox_runtime::process::now_ms;
 use kerolox_store::{Store, StoreError};
 
-use super::Deliveries;
+use super::DeliveryDirectory;
 use super::subscription::{add_queue, add_queues};
 use crate::refused::refused_by_log;
 
 /// Lite topics that are looked at without letting the store go on in between.
 const PAGE: usize = 2_000;
 
-impl Deliveries {
+impl DeliveryDirectory {
     /// Sets a group's offsets in queues of a topic, each between the oldest message and the end of the queue; durable when
     /// this returns. What is in flight or waits for another attempt there is forgotten.
     ///

@@ -13,14 +13,14 @@ pub(super) struct Watches {
 }
 
 /// A queue that is watched, for as long as this lives.
-pub struct Watched(Arc<Notify>);
+pub struct WatchedQueue(Arc<Notify>);
 
 impl Watches {
-    /// Watches a queue. Look at the queue only after [`Watched::arrival`] was enabled, and nothing is missed.
-    pub(super) fn watch(&self, topic_id: u32, queue: u32) -> Watched {
+    /// Watches a queue. Look at the queue only after [`WatchedQueue::arrival`] was enabled, and nothing is missed.
+    pub(super) fn watch(&self, topic_id: u32, queue: u32) -> WatchedQueue {
         let mut queues = self.queues.write();
         if let Some(watched) = queues.get(&(topic_id, queue)).and_then(Weak::upgrade) {
-            return Watched(watched);
+            return WatchedQueue(watched);
         }
         // Growing is the time to look for what nobody watches any more.
         if queues.len() == queues.capacity() {
@@ -28,7 +28,7 @@ impl Watches {
         }
         let watched = Arc::new(Notify::new());
         queues.insert((topic_id, queue), Arc::downgrade(&watched));
-        Watched(watched)
+        WatchedQueue(watched)
     }
 
     /// A message became visible.
@@ -40,7 +40,7 @@ impl Watches {
     }
 }
 
-impl Watched {
+impl WatchedQueue {
     /// Completes at the next arrival after it was enabled or polled.
     pub fn arrival(&self) -> tokio::sync::futures::Notified<'_> {
         self.0.notified()

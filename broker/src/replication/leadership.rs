@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use kerolox_proto::kerolox::ChangeInSyncRequest;
 use kerolox_replication::{FollowerView, InSyncChange, MemberEffect, MemberId, MemberInput};
-use kerolox_runtime::process::Shutdown;
-use kerolox_runtime::reminder::Reminder;
+use kerolox_runtime::process::ShutdownSignal;
+use kerolox_runtime::reminder::LogReminder;
 use kerolox_store::{QueueEntry, Store, clock_reading};
 
 use super::Group;
@@ -24,7 +24,7 @@ pub(crate) struct Leadership {
     /// What the checksums of the log begin with.
     pub(crate) salt: u64,
     /// Requested when the leadership ends.
-    pub(crate) over: Shutdown,
+    pub(crate) over: ShutdownSignal,
     group: Arc<Group>,
     remote: RemoteReader,
     in_sync: AtomicUsize,
@@ -32,7 +32,7 @@ pub(crate) struct Leadership {
 
 impl Leadership {
     pub(crate) fn new(group: Arc<Group>, epoch: u32, (store, salt): (Arc<Store>, u64)) -> Self {
-        let (remote, over) = (RemoteReader::new(group.clone()), Shutdown::new());
+        let (remote, over) = (RemoteReader::new(group.clone()), ShutdownSignal::new());
         Self { epoch, store, salt, over, group, remote, in_sync: AtomicUsize::new(0) }
     }
 
@@ -82,7 +82,7 @@ pub(super) async fn keep(
     leadership: Arc<Leadership>,
     wants_quorum: impl Fn() -> bool + Send,
 ) {
-    let mut troubles = Reminder::default();
+    let mut troubles = LogReminder::default();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let over = leadership.over.requested();
@@ -108,7 +108,7 @@ pub(super) async fn keep(
     }
 }
 
-async fn ask(group: &Group, (epoch, me): (u32, MemberId), change: InSyncChange, troubles: &mut Reminder) {
+async fn ask(group: &Group, (epoch, me): (u32, MemberId), change: InSyncChange, troubles: &mut LogReminder) {
     let InSyncChange { members, quorum, version } = change;
     let in_sync: Vec<MemberId> = members.into_iter().collect();
     let request = ChangeInSyncRequest {

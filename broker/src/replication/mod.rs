@@ -25,7 +25,7 @@ use kerolox_client::admin::controller::ControllerClient;
 use kerolox_core::flush::FlushRequirement;
 use kerolox_proto::kerolox::GroupState;
 use kerolox_replication::{DutyOrder, GroupMember, MemberId, MemberRecord, MemberRole, MemberSettings};
-use kerolox_runtime::reminder::Reminder;
+use kerolox_runtime::reminder::LogReminder;
 use kerolox_store::clock_reading;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -103,7 +103,7 @@ pub(crate) struct Group {
 /// The file, and why it could not be written last.
 struct FileInUse {
     member: MemberFile,
-    troubles: Reminder,
+    troubles: LogReminder,
 }
 
 /// What a hand-over waits for.
@@ -167,7 +167,7 @@ impl Group {
             role: watch::Sender::new(member.role()),
             hand_over: watch::Sender::new(HandOverStage::Machine),
             member: Mutex::new(member),
-            file: Mutex::new(FileInUse { member: file, troubles: Reminder::default() }),
+            file: Mutex::new(FileInUse { member: file, troubles: LogReminder::default() }),
             refuses: Mutex::new(None),
             disowned: Mutex::new(None),
             seen: watch::Sender::new(None),

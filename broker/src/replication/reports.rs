@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use kerolox_proto::kerolox::{ReportRequest, ReportResponse, StateMark};
 use kerolox_replication::{StateMemory, StateVerdict};
-use kerolox_runtime::reminder::Reminder;
+use kerolox_runtime::reminder::LogReminder;
 use tonic::{Code, Status};
 
 use super::{Group, Seen, Standing};
@@ -86,9 +86,9 @@ fn mark(last: &StateMemory) -> StateMark {
 /// What is said in the log again and again, while it lasts.
 #[derive(Default)]
 struct Log {
-    waiting: Reminder,
-    silence: Reminder,
-    disowned: Reminder,
+    waiting: LogReminder,
+    silence: LogReminder,
+    disowned: LogReminder,
 }
 
 /// What this member makes of the answers.

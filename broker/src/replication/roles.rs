@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerolox_replication::{DutyOrder, FollowTarget, LogEnds, MemberDuty, MemberInput};
-use kerolox_runtime::process::Shutdown;
-use kerolox_runtime::reminder::Reminder;
+use kerolox_runtime::process::ShutdownSignal;
+use kerolox_runtime::reminder::LogReminder;
 use kerolox_runtime::supervisor::Supervisor;
-use kerolox_store::{Opening, StoreError, clock_reading};
+use kerolox_store::{StoreError, StoreOpening, clock_reading};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -32,7 +32,7 @@ enum Activity {
     Pausing(tokio::time::Instant),
     Following {
         target: FollowTarget,
-        stop: Shutdown,
+        stop: ShutdownSignal,
         task: JoinHandle<Result<(), FollowError>>,
     },
     Leading {
@@ -49,13 +49,13 @@ pub(crate) struct Member {
     cell: StoreCell,
     stores: Arc<Stores>,
     pub(super) parts: Arc<Parts>,
-    opening: Arc<Opening>,
+    opening: Arc<StoreOpening>,
     /// Number of the duty that is at work.
     number: u64,
     activity: Activity,
     leaving: watch::Sender<bool>,
     /// Why following failed last.
-    troubles: Reminder,
+    troubles: LogReminder,
 }
 
 impl Member {
@@ -64,7 +64,7 @@ impl Member {
         cell: StoreCell,
         stores: Arc<Stores>,
         parts: Arc<Parts>,
-        opening: Arc<Opening>,
+        opening: Arc<StoreOpening>,
     ) -> Self {
         let leaving = watch::Sender::new(false);
         Self {
@@ -76,7 +76,7 @@ impl Member {
             number: 0,
             activity: Activity::Nothing,
             leaving,
-            troubles: Reminder::default(),
+            troubles: LogReminder::default(),
         }
     }
 
@@ -112,7 +112,7 @@ impl Member {
     ///
     /// # Errors
     /// [`BrokerError`] when this member's storage fails.
-    pub(crate) async fn run(mut self, shutdown: &Shutdown) -> Result<(), BrokerError> {
+    pub(crate) async fn run(mut self, shutdown: &ShutdownSignal) -> Result<(), BrokerError> {
         let (mut seen, mut orders) = (self.group.seen(), self.group.order.subscribe());
         let stopping = shutdown.requested();
         tokio::pin!(stopping);
@@ -199,7 +199,7 @@ impl Member {
         activity: &mut Activity,
         parts: &Arc<Parts>,
         stores: &Stores,
-        troubles: &mut Reminder,
+        troubles: &mut LogReminder,
     ) {
         match activity {
             Activity::Following { task, target, .. } => {
@@ -321,7 +321,7 @@ impl Member {
     }
 
     fn start_following(&mut self, target: FollowTarget) {
-        let stop = Shutdown::new();
+        let stop = ShutdownSignal::new();
         self.parts.relay_all();
         let (group, cell, stores) = (self.group.clone(), self.cell.clone(), self.stores.clone());
         let leaving = self.leaving.subscribe();

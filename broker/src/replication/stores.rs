@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kerolox_log::Salt;
+use kerolox_log::FrameSalt;
 use kerolox_log::fs::Folder;
 use kerolox_runtime::data_folder::DataFolder;
 use kerolox_store::state::StateMachine;
@@ -96,7 +96,7 @@ impl Stores {
     /// [`StoreError`]
     pub(super) fn begin_anew(&self, cell: &StoreCell, salt: u64, base: u64) -> Result<(), StoreError> {
         self.discard(cell)?;
-        kerolox_log::begin_copy(&*self.folder, Salt::new(salt), base)?;
+        kerolox_log::begin_copy(&*self.folder, FrameSalt::new(salt), base)?;
         self.open(cell).map(drop)
     }
 

@@ -12,7 +12,7 @@ use kerolox_gateway::headers::ClientHeaders;
 use kerolox_gateway::relay::refuse_relayed;
 use kerolox_proto::kerolox::replication_server::ReplicationServer;
 use kerolox_replication::MemberRole;
-use kerolox_store::Opening;
+use kerolox_store::StoreOpening;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
@@ -74,7 +74,7 @@ pub(crate) struct AdmissionGate {
     /// Which room calls are let into; `None` for a broker without a group, which leads whenever it serves.
     role: Option<watch::Receiver<MemberRole>>,
     closed: Routes,
-    opening: Arc<Opening>,
+    opening: Arc<StoreOpening>,
     /// The calls that are with the services of the role.
     inside: Arc<Inside>,
     /// Places of calls that are held.
@@ -118,7 +118,7 @@ impl AdmissionGate {
     /// A closed door in front of a broker that has just begun; whoever calls waits a moment, and is then told how far that is.
     /// Other members of the group find `replication` at any time.
     pub(crate) fn closed(
-        opening: Arc<Opening>,
+        opening: Arc<StoreOpening>,
         store: StoreCell,
         role: Option<watch::Receiver<MemberRole>>,
         replication: Option<ReplicationServer<ReplicationService>>,
@@ -315,7 +315,7 @@ impl Service<http::Request<Body>> for AdmissionGate {
 /// Why no call is served.
 #[derive(Clone)]
 struct Why {
-    opening: Arc<Opening>,
+    opening: Arc<StoreOpening>,
     store: StoreCell,
 }
 

@@ -9,13 +9,13 @@ use kerolox_core::topic::Topic;
 use kerolox_store::{Store, StoreError};
 use parking_lot::Mutex;
 
-use crate::delivery::{Deliveries, cursors};
+use crate::delivery::{DeliveryDirectory, cursors};
 
 /// What groups lost since the broker was started. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Losses(Arc<Mutex<UnreadLosses>>);
+pub struct EarlyLosses(Arc<Mutex<UnreadLosses>>);
 
-impl Losses {
+impl EarlyLosses {
     /// Counts what was removed.
     pub fn note(&self, unread: &UnreadLosses) {
         self.0.lock().absorb(unread);
@@ -38,7 +38,7 @@ impl Losses {
 /// [`StoreError`] when the index cannot be read.
 pub(crate) fn unread_of_groups(
     store: &Store,
-    deliveries: &Deliveries,
+    deliveries: &DeliveryDirectory,
     mut going: BTreeMap<(u32, u32), EarlyRemoval>,
 ) -> Result<UnreadLosses, StoreError> {
     for ((topic_id, queue), going) in &mut going {
@@ -58,7 +58,7 @@ pub(crate) fn unread_of_groups(
 }
 
 fn unread_of_group(
-    deliveries: &Deliveries,
+    deliveries: &DeliveryDirectory,
     group: &str,
     cursor: &Group,
     topic: &Topic,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::ballast::DiskBallast;
-use crate::tasks::early_removal::Losses;
+use crate::tasks::early_removal::EarlyLosses;
 use kerolox_core::early_removal::{EarlyRemoval, UnreadLosses, going};
 use kerolox_core::record::QueueState;
 use kerolox_core::retention::{
@@ -51,7 +51,7 @@ pub struct RetentionTask {
     /// What consumer groups have not done of what goes early.
     pub unread: Box<Readers>,
     /// What they lost.
-    pub losses: Losses,
+    pub losses: EarlyLosses,
 }
 
 /// See [`crate::tasks::early_removal::unread_of_groups`].
@@ -230,7 +230,7 @@ mod tests {
                 interval: Duration::from_secs(5),
                 space: DiskSpace::default(),
                 unread: Box::new(|_| Ok(UnreadLosses::default())),
-                losses: Losses::default(),
+                losses: EarlyLosses::default(),
             };
             let world = Self { task, wall_ms, monotonic_ms, _folder: folder };
             world.fill();

@@ -35,7 +35,7 @@ pub enum StoreError {
         /// Who asked.
         wanted: String,
     },
-    /// Whoever opens the store wanted it no more ([`crate::Opening::stop`]).
+    /// Whoever opens the store wanted it no more ([`crate::StoreOpening::stop`]).
     #[error("opening the store was stopped; the next start goes on from there")]
     Stopped,
     /// A thread of the engine could not be started.

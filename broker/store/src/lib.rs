@@ -30,11 +30,11 @@ pub use clock::GuardedClock;
 pub use error::{ProposeError, StoreError};
 pub use gate::{clock_reading, lets_through, mono_ms};
 pub use lookup::{FoundMessage, FoundPage, LookupPage, MessageStanding, ReadMessage};
-pub use opening::{Opening, RebuildProgress};
-pub use parked::{Newest, Parked};
+pub use opening::{RebuildProgress, StoreOpening};
+pub use parked::{NewestRecord, ParkedStore};
 pub use reign::Settled;
 pub use retention::{TrimError, TrimPoint, TrimReport};
 pub use state::{
     ApplyOutcome, BLOCK as ENTRIES_PER_BLOCK, FirstMessage, QueueBounds, QueueEntry, QueueRepair, StateEvent,
 };
-pub use store::{AppliedRecord, BatchCompletion, Completion, LogPositions, Store, StoreOptions};
+pub use store::{AppliedRecord, BatchCompletion, LogPositions, ProposalCompletion, Store, StoreOptions};

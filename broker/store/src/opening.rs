@@ -23,7 +23,7 @@ const RECORDS_PER_LOOK: u64 = 1024;
 
 /// Watches a store being opened, and can stop that. Shared by who opens and who watches.
 #[derive(Debug, Default)]
-pub struct Opening {
+pub struct StoreOpening {
     rebuild: Mutex<Option<Rebuild>>,
     position: AtomicU64,
     is_stopped: AtomicBool,
@@ -37,7 +37,7 @@ struct Rebuild {
     began: Instant,
 }
 
-impl Opening {
+impl StoreOpening {
     /// How far the index is; `None` before the log was looked at.
     pub fn progress(&self) -> Option<RebuildProgress> {
         let rebuild = (*self.rebuild.lock().unwrap_or_else(PoisonError::into_inner))?;
@@ -115,7 +115,7 @@ impl fmt::Display for RebuildProgress {
 ///
 /// Everything that is applied here is durable: opening the log synced it. So the index may be flushed at any record, but
 /// for the middle of a snapshot.
-pub(crate) fn catch_up(shared: &Shared, opening: &Opening) -> Result<u64, StoreError> {
+pub(crate) fn catch_up(shared: &Shared, opening: &StoreOpening) -> Result<u64, StoreError> {
     let from = apply_from(shared)?;
     opening.begin(from, shared.reader.end());
     let mut records = 0;
@@ -169,7 +169,7 @@ fn flush_some(shared: &Shared) -> Result<(), StoreError> {
     if shared.read_state().pending_len() > 0 { flush(shared) } else { Ok(()) }
 }
 
-fn tell(opening: &Opening) {
+fn tell(opening: &StoreOpening) {
     if let Some(progress) = opening.progress() {
         tracing::info!("the index is being rebuilt from the log: {progress}");
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kerolox_core::record::Record;
 use kerolox_log::fs::Folder;
-use kerolox_log::{Copied, Frame, Log, LogError, sabotage};
+use kerolox_log::{CopiedLog, Frame, Log, LogError, sabotage};
 
 use crate::error::StoreError;
 use crate::indexer::{FLUSH_KEYS, flush};
@@ -22,14 +22,14 @@ const RECORDS_PER_LOCK: usize = 64;
 
 /// The newest record of a log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Newest {
+pub struct NewestRecord {
     /// Its epoch; 0 when there is none.
     pub epoch: u32,
     /// Its store time, milliseconds since the Unix epoch.
     pub store_ms: i64,
 }
 
-impl Newest {
+impl NewestRecord {
     fn add(&mut self, epoch: u32, store_ms: i64) {
         self.epoch = self.epoch.max(epoch);
         self.store_ms = self.store_ms.max(store_ms);
@@ -40,13 +40,13 @@ impl Newest {
 pub(crate) struct ParkedLog {
     pub(crate) log: Log,
     /// Looked up when somebody wants to know.
-    pub(crate) newest: Option<Newest>,
+    pub(crate) newest: Option<NewestRecord>,
     /// Where the first damage lies that opening found behind what was known to be durable.
     pub(crate) torn: Option<u64>,
 }
 
 /// Exclusive use of a parked log.
-pub struct Parked<'a> {
+pub struct ParkedStore<'a> {
     shared: &'a Shared,
     folder: &'a Arc<dyn Folder>,
     guard: MutexGuard<'a, Option<ParkedLog>>,
@@ -54,9 +54,9 @@ pub struct Parked<'a> {
 
 impl Store {
     /// The log, as long as this store does not rule.
-    pub fn parked(&self) -> Option<Parked<'_>> {
+    pub fn parked(&self) -> Option<ParkedStore<'_>> {
         let guard = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.is_some().then(|| Parked { shared: &self.shared, folder: &self.folder, guard })
+        guard.is_some().then(|| ParkedStore { shared: &self.shared, folder: &self.folder, guard })
     }
 
     /// Applies what the log holds before `position`, as far as it is durable here; `seen` is shown each record and what it did.
@@ -154,7 +154,7 @@ impl Folding<'_> {
     }
 }
 
-impl Parked<'_> {
+impl ParkedStore<'_> {
     fn parked(&mut self) -> &mut ParkedLog {
         self.guard.as_mut().expect("checked when it was taken")
     }
@@ -163,7 +163,7 @@ impl Parked<'_> {
     ///
     /// # Errors
     /// [`StoreError`]
-    pub fn newest(&mut self) -> Result<Newest, StoreError> {
+    pub fn newest(&mut self) -> Result<NewestRecord, StoreError> {
         if let Some(newest) = self.parked().newest {
             return Ok(newest);
         }
@@ -237,7 +237,7 @@ impl Parked<'_> {
     ///
     /// # Errors
     /// [`LogError`]
-    pub fn append_copy(&mut self, position: u64, bytes: &Bytes) -> Result<Copied, LogError> {
+    pub fn append_copy(&mut self, position: u64, bytes: &Bytes) -> Result<CopiedLog, LogError> {
         if position < self.shared.reader.end() && position == self.end() {
             // This log has begun a segment where the other one goes on in the old one.
             self.cut(position)?;
@@ -306,10 +306,10 @@ impl Parked<'_> {
 }
 
 /// Reads what the newest record is: from the index, and what the log holds beyond it.
-pub(crate) fn newest(shared: &Shared) -> Result<Newest, StoreError> {
+pub(crate) fn newest(shared: &Shared) -> Result<NewestRecord, StoreError> {
     let (applied, mut newest) = {
         let index = shared.read_state();
-        (index.applied(), Newest { epoch: index.epoch(), store_ms: index.store_ms() })
+        (index.applied(), NewestRecord { epoch: index.epoch(), store_ms: index.store_ms() })
     };
     let segments = shared.reader.segments();
     let last = segments.iter().rfind(|segment| segment.start < segment.end);

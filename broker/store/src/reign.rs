@@ -8,8 +8,8 @@ use kerolox_replication::CommitStatus;
 
 use crate::error::StoreError;
 use crate::indexer::{Applier, Indexer};
-use crate::opening::{Opening, catch_up};
-use crate::parked::{Newest, ParkedLog, newest};
+use crate::opening::{StoreOpening, catch_up};
+use crate::parked::{NewestRecord, ParkedLog, newest};
 use crate::state::{StateEvent, StateMachine};
 use crate::store::{Store, spawn};
 use crate::writer::{self, Work, Writer};
@@ -23,7 +23,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]
-    pub fn rule_alone(&self, epoch: Option<u32>, opening: &Opening) -> Result<(), StoreError> {
+    pub fn rule_alone(&self, epoch: Option<u32>, opening: &StoreOpening) -> Result<(), StoreError> {
         let shared = &self.shared;
         let ParkedLog { mut log, .. } = self.take_log();
         let mut folded = catch_up(shared, opening)?;
@@ -56,7 +56,7 @@ impl Store {
     /// [`StoreError`]
     pub fn rule(&self, epoch: u32) -> Result<(u64, Settled), StoreError> {
         let ParkedLog { mut log, newest: known, .. } = self.take_log();
-        let newest: Newest = known.map_or_else(|| newest(&self.shared), Ok)?;
+        let newest: NewestRecord = known.map_or_else(|| newest(&self.shared), Ok)?;
         assert!(
             newest.epoch <= epoch,
             "epoch {epoch} is led, and the log has a record of epoch {}",

@@ -11,13 +11,13 @@ use kerolox_core::flush::FlushRequirement;
 use kerolox_core::record::{MessageRecord, Record, RecordError, RecordKind};
 use kerolox_core::replicas::AckDurability;
 use kerolox_log::fs::Folder;
-use kerolox_log::{DamagedRange, Frame, Log, LogError, LogOptions, NewFrame, Reader, sabotage};
+use kerolox_log::{DamagedRange, Frame, Log, LogError, LogOptions, LogReader, NewFrame, sabotage};
 
 use crate::damage::Damage;
 use crate::error::{ProposeError, StoreError};
 use crate::gate::Gate;
 use crate::kv::Kv;
-use crate::opening::Opening;
+use crate::opening::StoreOpening;
 use crate::parked::ParkedLog;
 use crate::reign::Listener;
 use crate::state::{ApplyOutcome, QueueRepair, StateEvent, StateMachine};
@@ -51,7 +51,7 @@ pub struct AppliedRecord {
 }
 
 /// Called once, on a thread of the engine, when a proposed record is durable and applied, or cannot be. Must not block.
-pub type Completion = Box<dyn FnOnce(Result<AppliedRecord, ProposeError>) + Send>;
+pub type ProposalCompletion = Box<dyn FnOnce(Result<AppliedRecord, ProposeError>) + Send>;
 
 /// The same for a batch: what became of each record, in order, or why none of them was stored.
 pub type BatchCompletion = Box<dyn FnOnce(Result<Vec<AppliedRecord>, ProposeError>) + Send>;
@@ -70,7 +70,7 @@ pub struct LogPositions {
 pub(crate) struct Shared {
     pub(crate) state: RwLock<StateMachine>,
     pub(crate) kv: Arc<dyn Kv>,
-    pub(crate) reader: Reader,
+    pub(crate) reader: LogReader,
     pub(crate) tail: Tail,
     pub(crate) damage: Damage,
     pub(crate) gate: Gate,
@@ -154,7 +154,7 @@ impl Store {
         clock: impl Fn() -> i64 + Send + Sync + 'static,
         listener: impl Fn(&StateEvent) + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
-        Self::open_watched(options, folder, kv, clock, listener, &Opening::default())
+        Self::open_watched(options, folder, kv, clock, listener, &StoreOpening::default())
     }
 
     /// The same, for an index that may take long to be brought up to date: `opening` shows how far it is, and can stop it.
@@ -168,7 +168,7 @@ impl Store {
         kv: Arc<dyn Kv>,
         clock: impl Fn() -> i64 + Send + Sync + 'static,
         listener: impl Fn(&StateEvent) + Send + Sync + 'static,
-        opening: &Opening,
+        opening: &StoreOpening,
     ) -> Result<Self, StoreError> {
         let store = Self::open_parked(options, folder, kv, clock, listener)?;
         store.rule_alone(None, opening)?;
@@ -250,7 +250,7 @@ impl Store {
     ///
     /// Only messages are refused when too much waits for the disk. Everything else is small, and refusing it would hurt
     /// more than it saves: consumers and producers would repeat what they have done already.
-    pub fn propose(&self, record: &Record, durability: impl Into<AckDurability>, done: Completion) {
+    pub fn propose(&self, record: &Record, durability: impl Into<AckDurability>, done: ProposalCompletion) {
         let one = |applied: Result<Vec<AppliedRecord>, ProposeError>| {
             done(applied.map(|mut all| all.pop().expect("one for each record")));
         };
@@ -337,7 +337,7 @@ impl Store {
     fn message(
         &self,
         position: u64,
-        read: impl FnOnce(&Reader) -> Result<Frame, LogError>,
+        read: impl FnOnce(&LogReader) -> Result<Frame, LogError>,
     ) -> Result<(Frame, MessageRecord), StoreError> {
         as_message(match self.shared.tail.get(position) {
             Some(frame) => frame,
@@ -376,7 +376,7 @@ impl Store {
     }
 
     /// The log, for reading it as it lies there.
-    pub fn reader(&self) -> &Reader {
+    pub fn reader(&self) -> &LogReader {
         &self.shared.reader
     }
 

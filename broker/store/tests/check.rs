@@ -13,9 +13,9 @@ use kerolox_core::record::{
 use kerolox_core::topic::{MessageType, Topic};
 use kerolox_log::Frame;
 use kerolox_store::StoreError;
-use kerolox_store::kv::{Family, Kv, MemKv, Op};
+use kerolox_store::kv::{KeyFamily, Kv, MemKv, WriteOp};
 use kerolox_store::state::StateMachine;
-use kerolox_store::state::check::{Comparison, DifferenceKind, LogReplay, applied_of};
+use kerolox_store::state::check::{DifferenceKind, LogReplay, StateComparison, applied_of};
 
 fn frames(records: Vec<Record>) -> Vec<Frame> {
     let frame = |(i, record): (usize, Record)| Frame {
@@ -101,7 +101,7 @@ fn index_of(frames: &[Frame], flushed: usize) -> Arc<MemKv> {
     kv
 }
 
-fn compare(frames: &[Frame], kv: &MemKv) -> Comparison {
+fn compare(frames: &[Frame], kv: &MemKv) -> StateComparison {
     let applied = applied_of(kv).expect("reads").expect("an index");
     let mut replay = LogReplay::until(applied);
     frames.iter().for_each(|frame| replay.take(frame).expect("known records"));
@@ -121,23 +121,23 @@ fn an_index_agrees_with_its_log_whenever_it_was_flushed() {
 #[test]
 fn every_kind_of_difference_is_found() {
     let frames = story();
-    for family in Family::ALL {
+    for family in KeyFamily::ALL {
         let pairs = index_of(&frames, 1).scan(family, b"", 100).expect("memory");
         assert!(!pairs.is_empty(), "the story fills family {family:?}");
         for (key, value) in pairs {
             let state = String::from_utf8_lossy(&key).into_owned();
-            if family == Family::State && (state == "applied" || state == "format") {
+            if family == KeyFamily::State && (state == "applied" || state == "format") {
                 continue;
             }
             let mut other = value.clone();
             other.push(1);
             // The bucket.
-            let whole = if family == Family::Lookups { key[..6].to_vec() } else { key.clone() };
+            let whole = if family == KeyFamily::Lookups { key[..6].to_vec() } else { key.clone() };
             let behind = [&key[..], &[7]].concat();
             for (op, at, how) in [
-                (Op::Delete(family, key.clone()), &whole, DifferenceKind::Missing),
-                (Op::Put(family, key.clone(), other), &whole, DifferenceKind::Different),
-                (Op::Put(family, behind.clone(), value.clone()), &behind, DifferenceKind::Unexpected),
+                (WriteOp::Delete(family, key.clone()), &whole, DifferenceKind::Missing),
+                (WriteOp::Put(family, key.clone(), other), &whole, DifferenceKind::Different),
+                (WriteOp::Put(family, behind.clone(), value.clone()), &behind, DifferenceKind::Unexpected),
             ] {
                 let kv = index_of(&frames, 1);
                 kv.write(vec![op]).expect("memory");
@@ -190,7 +190,7 @@ fn what_a_trim_removed_ahead_of_the_index_is_no_difference() {
     let trim = frames(vec![Record::Trim(TrimRecord { before: 9_000, queues })]).remove(0);
     records.push(Frame { position: records[held - 1].end(), ..trim });
     let kv = index_of(&records[..held], held);
-    let blocks = || kv.scan(Family::Entries, b"", 9).expect("memory").len();
+    let blocks = || kv.scan(KeyFamily::Entries, b"", 9).expect("memory").len();
     assert_eq!(blocks(), 2);
     StateMachine::load(kv.clone()).expect("loads").apply(&records[held], &mut Vec::new()).expect("applies");
     assert_eq!(blocks(), 1);
@@ -202,7 +202,7 @@ fn what_a_trim_removed_ahead_of_the_index_is_no_difference() {
 fn an_index_of_another_format_has_no_position() {
     let kv = MemKv::default();
     assert_eq!(applied_of(&kv).expect("reads"), None);
-    kv.write(vec![Op::Put(Family::State, b"format".to_vec(), vec![0, 0, 0, 99])]).expect("memory");
+    kv.write(vec![WriteOp::Put(KeyFamily::State, b"format".to_vec(), vec![0, 0, 0, 99])]).expect("memory");
     assert_eq!(applied_of(&kv).expect("reads"), None);
 }
 

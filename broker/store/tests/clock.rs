@@ -11,7 +11,7 @@ use kerolox_core::flush::FlushRequirement;
 use kerolox_core::record::{MessageHeader, MessageRecord, MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
-use kerolox_log::{LogOptions, Salt};
+use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_store::kv::MemKv;
 use kerolox_store::{AppliedRecord, ApplyOutcome, GuardedClock, Store, StoreOptions};
 
@@ -71,7 +71,7 @@ fn a_leap_of_the_wall_clock_ends_no_window_and_makes_nothing_old() {
     };
     let options = StoreOptions {
         broker: "a".to_owned(),
-        log: LogOptions { segment_bytes: 1 << 20, ..LogOptions::new(Salt::new(7)) },
+        log: LogOptions { segment_bytes: 1 << 20, ..LogOptions::new(FrameSalt::new(7)) },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),
         tail_bytes: 0,

@@ -8,7 +8,7 @@ use kerolox_core::flush::FlushRequirement;
 use kerolox_core::record::{MessageHeader, MessageHold, MessageRecord, MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
-use kerolox_log::{LogOptions, Salt};
+use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_store::kv::MemKv;
 use kerolox_store::{AppliedRecord, Store, StoreOptions};
 
@@ -20,7 +20,7 @@ fn options() -> StoreOptions {
         log: LogOptions {
             segment_bytes: 1 << 16,
             checkpoint_bytes: 1 << 20,
-            ..LogOptions::new(Salt::new(7))
+            ..LogOptions::new(FrameSalt::new(7))
         },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),

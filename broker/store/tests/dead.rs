@@ -14,7 +14,7 @@ use kerolox_core::record::{
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
-use kerolox_log::{LogOptions, Salt};
+use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_store::kv::MemKv;
 use kerolox_store::{ApplyOutcome, StateEvent, Store, StoreOptions, TrimPoint};
 
@@ -28,7 +28,7 @@ fn open(folder: &MemFolder, kv: &Arc<MemKv>, events: &Events) -> Store {
     static CLOCK: AtomicI64 = AtomicI64::new(1_000);
     let options = StoreOptions {
         broker: "a".to_owned(),
-        log: LogOptions { segment_bytes: 8192, checkpoint_bytes: 1024, ..LogOptions::new(Salt::new(7)) },
+        log: LogOptions { segment_bytes: 8192, checkpoint_bytes: 1024, ..LogOptions::new(FrameSalt::new(7)) },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),
         tail_bytes: 0,

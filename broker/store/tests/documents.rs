@@ -7,7 +7,7 @@ use kerolox_core::record::{DeadReason, MessageHold, RecordKind, TimerDecision};
 use kerolox_core::timer::TimerPhase;
 use kerolox_core::topic::MessageType;
 use kerolox_core::transaction::{CheckAnswer, DecisionSource, TransactionPhase};
-use kerolox_store::kv::Family;
+use kerolox_store::kv::KeyFamily;
 
 /// Sources that declare what is stored.
 const DECLARATIONS: [&str; 15] = [
@@ -137,7 +137,7 @@ fn kinds_and_families_are_described() {
         formats.split("## Records").nth(1).and_then(|rest| rest.split("###").next()).expect("kinds");
     let expected = kinds.iter().map(|(name, number)| ((*number).to_owned(), (*name).to_owned())).collect();
     assert_eq!(rows(described), expected);
-    for family in Family::ALL {
+    for family in KeyFamily::ALL {
         assert!(formats.contains(&format!("\n| `{}` | ", family.name())), "family {}", family.name());
     }
     let keys = read("broker/store/src/state/keys.rs");

@@ -11,15 +11,15 @@ use kerolox_core::record::{
     LiteTopic, MessageHeader, MessageHold, MessageRecord, MetaChange, MetaRecord, Record, ReleaseRecord,
 };
 use kerolox_core::topic::Topic;
-use kerolox_log::fs::{Fault, Folder, MemFolder};
-use kerolox_log::{LogOptions, Salt};
+use kerolox_log::fs::{DiskFault, Folder, MemFolder};
+use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_store::kv::MemKv;
 use kerolox_store::{AppliedRecord, ApplyOutcome, ProposeError, StateEvent, Store, StoreError, StoreOptions};
 
 fn options(broker: &str) -> StoreOptions {
     StoreOptions {
         broker: broker.to_owned(),
-        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024, ..LogOptions::new(Salt::new(7)) },
+        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024, ..LogOptions::new(FrameSalt::new(7)) },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),
         tail_bytes: 1024,
@@ -138,7 +138,7 @@ fn a_failing_disk_makes_the_store_read_only_and_says_why() {
     let store = open(&folder, &kv);
     topic(&store, "t");
     propose(&store, &message(0, MessageHold::None, "kept")).expect("stored");
-    folder.fail(Some(Fault::Sync));
+    folder.fail(Some(DiskFault::Sync));
     assert!(matches!(
         propose(&store, &message(0, MessageHold::None, "lost")),
         Err(ProposeError::ReadOnly(_))
@@ -203,7 +203,7 @@ fn without_a_sync_a_record_is_answered_at_once_and_durable_a_little_later() {
         std::thread::sleep(Duration::from_millis(5));
     }
     // A failed sync behind the answer makes the store read-only as well.
-    folder.fail(Some(Fault::Sync));
+    folder.fail(Some(DiskFault::Sync));
     store.propose(&message(0, MessageHold::None, "perhaps"), FlushRequirement::Async, Box::new(drop));
     while store.failure().is_none() {
         std::thread::sleep(Duration::from_millis(5));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kerolox_log::fs::{File, Folder, MemFolder, OsFolder};
-use kerolox_log::inspect::{Finding, Inspector, Mode};
+use kerolox_log::inspect::{InspectMode, LogFinding, LogInspector};
 use kerolox_store::kv::MemKv;
 use kerolox_store::state::StateMachine;
 
@@ -50,10 +50,10 @@ fn a_log_that_is_trimmed_today_holds_what_the_fixture_holds() {
 #[test]
 fn an_index_of_any_earlier_moment_leads_to_the_same() {
     let (_temporary, folder) = copy("v1");
-    let frames: Vec<_> = Inspector::open(&*folder, Mode::Offline)
+    let frames: Vec<_> = LogInspector::open(&*folder, InspectMode::Offline)
         .expect("opens")
         .filter_map(|finding| match finding.expect("reads") {
-            Finding::Record(frame) => Some(frame),
+            LogFinding::Record(frame) => Some(frame),
             _ => None,
         })
         .collect();

@@ -12,7 +12,7 @@ use kerolox_core::record::{
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
-use kerolox_log::{LogOptions, Salt};
+use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_store::kv::{Kv, MemKv};
 use kerolox_store::{AppliedRecord, FoundPage, LookupPage, MessageStanding, Store, StoreOptions};
 
@@ -22,7 +22,7 @@ static CLOCK: AtomicI64 = AtomicI64::new(1_000);
 fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
     let options = StoreOptions {
         broker: "a".to_owned(),
-        log: LogOptions { segment_bytes: 8192, checkpoint_bytes: 1024, ..LogOptions::new(Salt::new(7)) },
+        log: LogOptions { segment_bytes: 8192, checkpoint_bytes: 1024, ..LogOptions::new(FrameSalt::new(7)) },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),
         tail_bytes: 0,
@@ -206,6 +206,6 @@ fn a_time_gives_the_first_offset_from_there_on() {
     assert_eq!(index.offset_at(1, 0, i64::MIN).expect("reads"), 0);
     assert_eq!(index.offset_at(1, 0, i64::MAX).expect("reads"), 800);
     assert_eq!(index.offset_at(9, 9, 0).expect("reads"), 0, "an unused queue");
-    let blocks = kv.scan(kerolox_store::kv::Family::Entries, b"", 100).expect("memory");
+    let blocks = kv.scan(kerolox_store::kv::KeyFamily::Entries, b"", 100).expect("memory");
     assert!(blocks.len() > 3, "some of the entries were read from the index");
 }

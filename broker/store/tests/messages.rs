@@ -7,8 +7,8 @@ use std::time::Duration;
 use kerolox_core::flush::FlushRequirement;
 use kerolox_core::record::{MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
-use kerolox_log::fs::{Fault, MemFolder};
-use kerolox_log::{LogOptions, Salt};
+use kerolox_log::fs::{DiskFault, MemFolder};
+use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_store::kv::MemKv;
 use kerolox_store::{ProposeError, Store, StoreOptions};
 use tracing::span::{Attributes, Id, Record as Values};
@@ -48,12 +48,12 @@ fn propose(store: &Store, name: &str) -> Result<(), ProposeError> {
 fn a_log_that_failed_is_told_of_once() {
     let errors = Arc::new(AtomicUsize::new(0));
     tracing::subscriber::set_global_default(Errors(errors.clone())).expect("there is no other one");
-    for fault in [Fault::Write, Fault::Sync] {
+    for fault in [DiskFault::Write, DiskFault::Sync] {
         errors.store(0, Ordering::SeqCst);
         let folder = MemFolder::new();
         let options = StoreOptions {
             broker: "a".to_owned(),
-            log: LogOptions { segment_bytes: 1 << 16, ..LogOptions::new(Salt::new(7)) },
+            log: LogOptions { segment_bytes: 1 << 16, ..LogOptions::new(FrameSalt::new(7)) },
             waiting_bytes_max: 1 << 20,
             flush_interval: Duration::from_millis(5),
             tail_bytes: 1024,

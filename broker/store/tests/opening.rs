@@ -8,21 +8,21 @@ use kerolox_core::flush::FlushRequirement;
 use kerolox_core::record::{MessageHeader, MessageHold, MessageRecord, MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
-use kerolox_log::{LogOptions, Salt};
-use kerolox_store::kv::{Family, Kv, KvError, MemKv, Op, Pair};
+use kerolox_log::{FrameSalt, LogOptions};
+use kerolox_store::kv::{KeyFamily, KeyValue, Kv, KvError, MemKv, WriteOp};
 use kerolox_store::state::check::applied_of;
-use kerolox_store::{Opening, RebuildProgress, Store, StoreError, StoreOptions};
+use kerolox_store::{RebuildProgress, Store, StoreError, StoreOpening, StoreOptions};
 
 /// Each changes two keys of the index, which is written to its store every 50,000 keys.
 const HALVES: usize = 60_000;
 
-fn open(folder: &MemFolder, kv: Arc<dyn Kv>, opening: &Opening) -> Result<Store, StoreError> {
+fn open(folder: &MemFolder, kv: Arc<dyn Kv>, opening: &StoreOpening) -> Result<Store, StoreError> {
     let options = StoreOptions {
         broker: "a".to_owned(),
         log: LogOptions {
             segment_bytes: 4 << 20,
             checkpoint_bytes: 1 << 20,
-            ..LogOptions::new(Salt::new(7))
+            ..LogOptions::new(FrameSalt::new(7))
         },
         waiting_bytes_max: 1 << 30,
         flush_interval: Duration::from_secs(3600),
@@ -34,7 +34,7 @@ fn open(folder: &MemFolder, kv: Arc<dyn Kv>, opening: &Opening) -> Result<Store,
 /// A log over several segments.
 fn written() -> MemFolder {
     let folder = MemFolder::new();
-    let store = open(&folder, Arc::new(MemKv::default()), &Opening::default()).expect("opens");
+    let store = open(&folder, Arc::new(MemKv::default()), &StoreOpening::default()).expect("opens");
     let topic = Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("t", 1))) });
     store.propose(&topic, FlushRequirement::Sync, Box::new(|applied| assert!(applied.is_ok())));
     let header = MessageHeader { topic_id: 1, hold: MessageHold::Half.into(), ..MessageHeader::default() };
@@ -63,39 +63,39 @@ enum AtFirst {
 /// Looks at the progress whenever the index is written to its store or made durable.
 struct Watching {
     kv: MemKv,
-    opening: Arc<Opening>,
+    opening: Arc<StoreOpening>,
     at_first: AtFirst,
     written: Mutex<Vec<RebuildProgress>>,
     persisted: Mutex<Vec<RebuildProgress>>,
 }
 
 impl Watching {
-    fn new(kv: MemKv, opening: &Arc<Opening>, at_first: AtFirst) -> Arc<Self> {
+    fn new(kv: MemKv, opening: &Arc<StoreOpening>, at_first: AtFirst) -> Arc<Self> {
         let (written, persisted) = Default::default();
         Arc::new(Self { kv, opening: opening.clone(), at_first, written, persisted })
     }
 }
 
 impl Kv for Watching {
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+    fn get(&self, family: KeyFamily, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
         self.kv.get(family, key)
     }
 
-    fn scan(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Pair>, KvError> {
+    fn scan(&self, family: KeyFamily, from: &[u8], limit: usize) -> Result<Vec<KeyValue>, KvError> {
         self.kv.scan(family, from, limit)
     }
 
     fn scan_around(
         &self,
-        family: Family,
+        family: KeyFamily,
         prefix: &[u8],
         at: &[u8],
         limit: usize,
-    ) -> Result<Vec<Pair>, KvError> {
+    ) -> Result<Vec<KeyValue>, KvError> {
         self.kv.scan_around(family, prefix, at, limit)
     }
 
-    fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
+    fn write(&self, ops: Vec<WriteOp>) -> Result<(), KvError> {
         // Before the state machine an index that starts from nothing is emptied.
         if let Some(progress) = self.opening.progress() {
             let mut written = self.written.lock().expect("no panic");
@@ -118,7 +118,7 @@ impl Kv for Watching {
 #[test]
 fn progress_grows_up_to_the_end() {
     let folder = written();
-    let opening = Arc::new(Opening::default());
+    let opening = Arc::new(StoreOpening::default());
     assert_eq!(opening.progress(), None);
     let kv = Watching::new(MemKv::default(), &opening, AtFirst::GoOn);
     let store = open(&folder, kv.clone(), &opening).expect("opens");
@@ -135,7 +135,7 @@ fn progress_grows_up_to_the_end() {
 #[test]
 fn a_stopped_fold_is_gone_on_with() {
     let folder = written();
-    let opening = Arc::new(Opening::default());
+    let opening = Arc::new(StoreOpening::default());
     let kv = Watching::new(MemKv::default(), &opening, AtFirst::Stop);
     let stopped = open(&folder, kv.clone(), &opening).err().expect("stopped");
     assert!(matches!(stopped, StoreError::Stopped), "{stopped}");
@@ -144,7 +144,7 @@ fn a_stopped_fold_is_gone_on_with() {
     let kept = MemKv::clone(&kv.kv);
     assert_eq!(applied_of(&kept).expect("reads"), Some(halfway.position));
 
-    let again = Arc::new(Opening::default());
+    let again = Arc::new(StoreOpening::default());
     let store = open(&folder, Watching::new(kept, &again, AtFirst::GoOn), &again).expect("opens");
     assert_eq!(again.progress().expect("it was applied").from, halfway.position);
     assert_eq!(store.positions().applied, store.positions().end);
@@ -154,7 +154,7 @@ fn a_stopped_fold_is_gone_on_with() {
 #[test]
 fn a_long_fold_makes_durable_what_it_has() {
     let folder = written();
-    let opening = Arc::new(Opening::default());
+    let opening = Arc::new(StoreOpening::default());
     // Longer than a replay may take without that.
     let slow = AtFirst::Sleep(Duration::from_millis(2100));
     let kv = Watching::new(MemKv::default(), &opening, slow);
@@ -167,8 +167,8 @@ fn a_long_fold_makes_durable_what_it_has() {
 fn an_index_that_is_up_to_date_has_nothing_to_fold() {
     let folder = written();
     let kv = Arc::new(MemKv::default());
-    drop(open(&folder, kv.clone(), &Opening::default()).expect("opens"));
-    let opening = Opening::default();
+    drop(open(&folder, kv.clone(), &StoreOpening::default()).expect("opens"));
+    let opening = StoreOpening::default();
     // Nothing is to be applied, so nothing can be stopped.
     opening.stop();
     drop(open(&folder, kv, &opening).expect("opens"));

@@ -9,8 +9,8 @@ use kerolox_core::flush::FlushRequirement;
 use kerolox_core::record::{MessageHeader, MessageRecord, MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
-use kerolox_log::{LogOptions, Salt};
-use kerolox_store::kv::{Family, Kv, KvError, MemKv, Op, Pair};
+use kerolox_log::{FrameSalt, LogOptions};
+use kerolox_store::kv::{KeyFamily, KeyValue, Kv, KvError, MemKv, WriteOp};
 use kerolox_store::state::check::applied_of;
 use kerolox_store::{Store, StoreOptions};
 
@@ -18,7 +18,7 @@ use kerolox_store::{Store, StoreOptions};
 fn open(folder: &MemFolder, kv: Arc<dyn Kv>) -> Store {
     let options = StoreOptions {
         broker: "a".to_owned(),
-        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024, ..LogOptions::new(Salt::new(7)) },
+        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024, ..LogOptions::new(FrameSalt::new(7)) },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_secs(3600),
         tail_bytes: 0,
@@ -79,25 +79,25 @@ fn an_index_that_knows_more_than_the_log_is_made_again() {
 struct Counting(MemKv, AtomicUsize);
 
 impl Kv for Counting {
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+    fn get(&self, family: KeyFamily, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
         self.0.get(family, key)
     }
 
-    fn scan(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Pair>, KvError> {
+    fn scan(&self, family: KeyFamily, from: &[u8], limit: usize) -> Result<Vec<KeyValue>, KvError> {
         self.0.scan(family, from, limit)
     }
 
     fn scan_around(
         &self,
-        family: Family,
+        family: KeyFamily,
         prefix: &[u8],
         at: &[u8],
         limit: usize,
-    ) -> Result<Vec<Pair>, KvError> {
+    ) -> Result<Vec<KeyValue>, KvError> {
         self.0.scan_around(family, prefix, at, limit)
     }
 
-    fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
+    fn write(&self, ops: Vec<WriteOp>) -> Result<(), KvError> {
         self.0.write(ops)
     }
 

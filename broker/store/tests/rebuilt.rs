@@ -13,9 +13,9 @@ use kerolox_core::record::{
     ProgressRecord, QueueProgress, Record, RecordKind, ReleaseRecord,
 };
 use kerolox_core::topic::Topic;
-use kerolox_log::fs::{Chooser, Folder, MemFolder};
-use kerolox_log::inspect::{Finding, Inspector, Mode};
-use kerolox_log::{Frame, LogOptions, Salt};
+use kerolox_log::fs::{Folder, MemFolder, SeededChoices};
+use kerolox_log::inspect::{InspectMode, LogFinding, LogInspector};
+use kerolox_log::{Frame, FrameSalt, LogOptions};
 use kerolox_store::kv::{Kv, MemKv};
 use kerolox_store::{AppliedRecord, ApplyOutcome, Store, StoreOptions};
 
@@ -24,7 +24,11 @@ const GROUP: u32 = 1;
 fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
     let options = StoreOptions {
         broker: "a".into(),
-        log: LogOptions { segment_bytes: 6000, checkpoint_bytes: 1 << 20, ..LogOptions::new(Salt::new(7)) },
+        log: LogOptions {
+            segment_bytes: 6000,
+            checkpoint_bytes: 1 << 20,
+            ..LogOptions::new(FrameSalt::new(7))
+        },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),
         tail_bytes: 0,
@@ -91,7 +95,7 @@ fn story(held_in_ten: u64) -> Story {
     let group = Group { id: GROUP, ..Group::new("g") };
     propose(&store, &Record::Meta(MetaRecord { change: Some(MetaChange::PutGroup(group)) }));
     let mut topics = vec![put_topic(&store, "t")];
-    let mut chooser = Chooser::new(5);
+    let mut chooser = SeededChoices::new(5);
     let mut held = Vec::new();
     for i in 0..320 {
         if i == 90 || i == 300 {
@@ -121,9 +125,9 @@ fn story(held_in_ten: u64) -> Story {
     }
     let truth = View::of(&store);
     store.close();
-    let findings = Inspector::open(&folder, Mode::Offline).expect("opens");
+    let findings = LogInspector::open(&folder, InspectMode::Offline).expect("opens");
     let frames = findings.filter_map(|finding| match finding.expect("reads") {
-        Finding::Record(frame) => Some(frame),
+        LogFinding::Record(frame) => Some(frame),
         _ => None,
     });
     Story { frames: frames.collect(), folder, truth }
@@ -279,7 +283,7 @@ fn one_damaged_record_among_transactions_loses_no_other_message() {
 #[test]
 fn several_damaged_places_lose_no_other_message() {
     let story = story(2);
-    let mut chooser = Chooser::new(11);
+    let mut chooser = SeededChoices::new(11);
     for _ in 0..300 {
         let count = 2 + chooser.below(4);
         let frame = |_| 1 + usize::try_from(chooser.below(story.frames.len() as u64 - 1)).expect("small");
@@ -340,9 +344,9 @@ fn a_trim_behind_damage_expires_nothing_that_it_did_not_mean() {
     let truth = View::of(&store);
     store.close();
     // Everything between the first snapshot that is left and the trim record.
-    let findings = Inspector::open(&folder, Mode::Offline).expect("opens");
+    let findings = LogInspector::open(&folder, InspectMode::Offline).expect("opens");
     let frames = findings.filter_map(|finding| match finding.expect("reads") {
-        Finding::Record(frame) => Some(frame),
+        LogFinding::Record(frame) => Some(frame),
         _ => None,
     });
     let frames: Vec<Frame> = frames.collect();
@@ -370,7 +374,7 @@ fn an_index_that_was_left_uncertain_is_not_believed() {
     let kv = Arc::new(MemKv::default());
     let expected = View::of(&open(&folder.fork(), &kv));
     let marked = [(b"unsettled".to_vec(), vec![0; 8])]
-        .map(|(key, value)| kerolox_store::kv::Op::Put(kerolox_store::kv::Family::State, key, value));
+        .map(|(key, value)| kerolox_store::kv::WriteOp::Put(kerolox_store::kv::KeyFamily::State, key, value));
     kv.write(marked.to_vec()).expect("memory");
     assert_eq!(kerolox_store::state::StateMachine::load(kv).expect("loads").applied(), 0);
     assert_eq!(View::of(&open(&folder, &Arc::new(MemKv::default()))), expected);

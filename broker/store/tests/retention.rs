@@ -15,10 +15,10 @@ use kerolox_core::record::{
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::MemFolder;
-use kerolox_log::inspect::{Finding, Inspector, Mode};
-use kerolox_log::{LogOptions, Salt};
-use kerolox_store::kv::{Family, Kv, MemKv, Op};
-use kerolox_store::state::check::{Comparison, DifferenceKind, LogReplay, applied_of};
+use kerolox_log::inspect::{InspectMode, LogFinding, LogInspector};
+use kerolox_log::{FrameSalt, LogOptions};
+use kerolox_store::kv::{KeyFamily, Kv, MemKv, WriteOp};
+use kerolox_store::state::check::{DifferenceKind, LogReplay, StateComparison, applied_of};
 use kerolox_store::{AppliedRecord, ApplyOutcome, QueueBounds, Store, StoreOptions, TrimPoint};
 
 fn at(offset: u64) -> QueueOffset {
@@ -29,7 +29,7 @@ fn open(folder: &MemFolder, kv: &Arc<MemKv>) -> Store {
     static CLOCK: AtomicI64 = AtomicI64::new(1_000);
     let options = StoreOptions {
         broker: "a".to_owned(),
-        log: LogOptions { segment_bytes: 8192, checkpoint_bytes: 1024, ..LogOptions::new(Salt::new(7)) },
+        log: LogOptions { segment_bytes: 8192, checkpoint_bytes: 1024, ..LogOptions::new(FrameSalt::new(7)) },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),
         tail_bytes: 0,
@@ -92,12 +92,12 @@ fn trim_points(store: &Store) -> Vec<TrimPoint> {
 }
 
 /// Compares the index of a store, which must not be in use, with what follows from the log that is left.
-fn compare(folder: &MemFolder, kv: &MemKv) -> Comparison {
-    let log = Inspector::open(folder, Mode::Offline).expect("opens");
+fn compare(folder: &MemFolder, kv: &MemKv) -> StateComparison {
+    let log = LogInspector::open(folder, InspectMode::Offline).expect("opens");
     let applied = applied_of(kv).expect("reads").expect("an index");
     let mut replay = LogReplay::of_trimmed(log.position(), applied);
     for finding in log {
-        if let Finding::Record(frame) = finding.expect("reads") {
+        if let LogFinding::Record(frame) = finding.expect("reads") {
             replay.take(&frame).expect("a known record");
         }
     }
@@ -269,20 +269,20 @@ fn what_does_not_follow_from_a_trimmed_log_is_found() {
     built.store.trim(&trim_points(&built.store)[1]).expect("trims");
     built.store.close();
     for family in [
-        Family::Queues,
-        Family::Entries,
-        Family::Halves,
-        Family::Timers,
-        Family::Progress,
-        Family::Kept,
-        Family::Lookups,
+        KeyFamily::Queues,
+        KeyFamily::Entries,
+        KeyFamily::Halves,
+        KeyFamily::Timers,
+        KeyFamily::Progress,
+        KeyFamily::Kept,
+        KeyFamily::Lookups,
     ] {
         let (key, value) = built.kv.scan(family, b"", 100).expect("memory").pop().expect("there is one");
         let mut other = value.clone();
         *other.last_mut().expect("not empty") ^= 1;
         for (op, how) in [
-            (Op::Delete(family, key.clone()), DifferenceKind::Missing),
-            (Op::Put(family, key.clone(), other), DifferenceKind::Different),
+            (WriteOp::Delete(family, key.clone()), DifferenceKind::Missing),
+            (WriteOp::Put(family, key.clone(), other), DifferenceKind::Different),
         ] {
             let kv = MemKv::clone(&built.kv);
             kv.write(vec![op]).expect("memory");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kerolox_core::record::{EpochRecord, MessageHeader, MessageRecord, Record};
 use kerolox_log::fs::{MemFolder, Piece};
-use kerolox_log::{LogOptions, Salt};
+use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_store::kv::MemKv;
 use kerolox_store::{Store, StoreOptions};
 
@@ -16,7 +16,7 @@ fn open(folder: &MemFolder) -> Store {
         log: LogOptions {
             segment_bytes: 1 << 16,
             checkpoint_bytes: 1 << 16,
-            ..LogOptions::new(Salt::new(7))
+            ..LogOptions::new(FrameSalt::new(7))
         },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_secs(3600),

@@ -31,7 +31,7 @@ use kerolox_broker::{Broker, BrokerError};
 use kerolox_client::admin::wire::{UpdateGroupRequest, UpdateTopicRequest};
 use kerolox_client::{Address, Client, admin::BrokerAdmin};
 use kerolox_runtime::config::{ConfigError, load};
-use kerolox_runtime::process::Shutdown;
+use kerolox_runtime::process::ShutdownSignal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -233,7 +233,7 @@ impl TestBroker {
 #[derive(Debug)]
 struct Running {
     address: SocketAddr,
-    shutdown: Shutdown,
+    shutdown: ShutdownSignal,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -244,7 +244,7 @@ impl Running {
         let config: BrokerConfig = load(None, ENV_PREFIX, &settings)?;
         let runtime =
             Builder::new_multi_thread().worker_threads(2).thread_name("test-broker").enable_all().build()?;
-        let shutdown = Shutdown::new();
+        let shutdown = ShutdownSignal::new();
         let (sender, started) = mpsc::channel();
         let stop = shutdown.clone();
         let run = move || run(&runtime, config, stop, &sender);
@@ -268,7 +268,7 @@ impl Drop for Running {
 fn run(
     runtime: &Runtime,
     config: BrokerConfig,
-    shutdown: Shutdown,
+    shutdown: ShutdownSignal,
     started: &mpsc::Sender<Result<SocketAddr, StartError>>,
 ) {
     let served = runtime.block_on(async {

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use crate::command::{Command, Joiner, Refusal, Reply, Why};
-use crate::state::{Group, GroupName, Groups, Member, MemberId, Wishes, set_text};
+use crate::command::{CommandRefusal, CommandReply, GroupCommand, JoiningMember, RefusalReason};
+use crate::state::{
+    ElectionWishes, GroupMemberRecord, GroupName, GroupRecord, GroupTable, MemberId, set_text,
+};
 
-impl Groups {
+impl GroupTable {
     /// Changes the state as a command says, or leaves it as it is.
-    pub fn apply(&mut self, command: Command) -> Reply {
+    pub fn apply(&mut self, command: GroupCommand) -> CommandReply {
         let name = command.name().cloned();
         let set = |groups: &Self| {
             let group = groups.get(name.as_ref()?)?;
             Some((group.epoch, group.in_sync.clone()))
         };
         let before = set(self);
-        let reply = self.changed(command).unwrap_or_else(Reply::Refused);
+        let reply = self.changed(command).unwrap_or_else(CommandReply::Refused);
         if before != set(self)
             && let Some(group) = name.as_ref().and_then(|name| self.get_mut(name))
         {
@@ -23,59 +25,59 @@ impl Groups {
         reply
     }
 
-    fn changed(&mut self, command: Command) -> Result<Reply, Refusal> {
+    fn changed(&mut self, command: GroupCommand) -> Result<CommandReply, CommandRefusal> {
         match command {
-            Command::BeginTenure { tenure } => self.begin_tenure(tenure),
-            Command::Join { name, joiner } => return self.join(&name, joiner).map(Reply::Joined),
-            Command::ChangeInSync { name, version, epoch, member, in_sync, quorum } => {
+            GroupCommand::BeginTenure { tenure } => self.begin_tenure(tenure),
+            GroupCommand::Join { name, joiner } => return self.join(&name, joiner).map(CommandReply::Joined),
+            GroupCommand::ChangeInSync { name, version, epoch, member, in_sync, quorum } => {
                 self.group(&name)?.change_in_sync((version, epoch, member), in_sync, quorum)?;
             }
-            Command::BeginElection { name, version, above, excluded, preferred, released } => {
+            GroupCommand::BeginElection { name, version, above, excluded, preferred, released } => {
                 let group = self.based_on(&name, version)?;
-                group.begin_election(above, Wishes { excluded, preferred })?;
+                group.begin_election(above, ElectionWishes { excluded, preferred })?;
                 group.released = released;
             }
-            Command::Appoint { name, version, master, process, in_sync, asked } => {
+            GroupCommand::Appoint { name, version, master, process, in_sync, asked } => {
                 self.based_on(&name, version)?.appoint(master, process, (in_sync, asked))?;
             }
-            Command::ForceElection { name, version, above, member } => {
+            GroupCommand::ForceElection { name, version, above, member } => {
                 self.based_on(&name, version)?.force_election(above, member)?;
             }
-            Command::NoteHolders { name, epoch, master, holders } => {
+            GroupCommand::NoteHolders { name, epoch, master, holders } => {
                 self.group(&name)?.note_holders((epoch, master), &holders);
             }
-            Command::BeginAnew { name, version, above, member, kept } => {
+            GroupCommand::BeginAnew { name, version, above, member, kept } => {
                 let group = self.based_on(&name, version)?;
                 group.force_election(above, member)?;
                 group.members.retain(|id, _| kept.contains(id) || *id == member);
                 group.holders = BTreeSet::from([member]);
             }
-            Command::RemoveMember { name, member } => self.group(&name)?.remove(member)?,
+            GroupCommand::RemoveMember { name, member } => self.group(&name)?.remove(member)?,
         }
-        Ok(Reply::Done)
+        Ok(CommandReply::Done)
     }
 
-    fn group(&mut self, name: &GroupName) -> Result<&mut Group, Refusal> {
-        self.get_mut(name).ok_or_else(|| Refusal::unknown_group(name))
+    fn group(&mut self, name: &GroupName) -> Result<&mut GroupRecord, CommandRefusal> {
+        self.get_mut(name).ok_or_else(|| CommandRefusal::unknown_group(name))
     }
 
-    fn based_on(&mut self, name: &GroupName, version: u64) -> Result<&mut Group, Refusal> {
+    fn based_on(&mut self, name: &GroupName, version: u64) -> Result<&mut GroupRecord, CommandRefusal> {
         let group = self.group(name)?;
         group.check_version(version)?;
         Ok(group)
     }
 
-    fn join(&mut self, name: &GroupName, joiner: Joiner) -> Result<MemberId, Refusal> {
+    fn join(&mut self, name: &GroupName, joiner: JoiningMember) -> Result<MemberId, CommandRefusal> {
         if name.cluster.is_empty() || name.group.is_empty() || joiner.incarnation.is_empty() {
             let text =
                 "a member that joins names its cluster, its group and its incarnation; one of them is empty";
-            return Err(Refusal::new(Why::Invalid, text));
+            return Err(CommandRefusal::new(RefusalReason::Invalid, text));
         }
         self.check_identity(&joiner)?;
         match self.get_mut(name) {
             Some(group) => group.join(joiner),
             None => {
-                let group = Group::founded(name.clone(), &self.tenure, joiner.clone())?;
+                let group = GroupRecord::founded(name.clone(), &self.tenure, joiner.clone())?;
                 self.adopt_identity(&joiner);
                 self.insert(group);
                 Ok(1)
@@ -84,9 +86,9 @@ impl Groups {
     }
 }
 
-impl Group {
+impl GroupRecord {
     /// A group with its first member: its master at once, unless it knows that there were others, who may hold more.
-    fn founded(name: GroupName, tenure: &str, joiner: Joiner) -> Result<Self, Refusal> {
+    fn founded(name: GroupName, tenure: &str, joiner: JoiningMember) -> Result<Self, CommandRefusal> {
         let mut group = Self::new(name, tenure);
         let process = joiner.process.clone();
         group.raise_epoch(joiner.promised.max(joiner.last_epoch))?;
@@ -106,11 +108,11 @@ impl Group {
         Ok(group)
     }
 
-    fn join(&mut self, joiner: Joiner) -> Result<MemberId, Refusal> {
+    fn join(&mut self, joiner: JoiningMember) -> Result<MemberId, CommandRefusal> {
         if let Some(id) = self.member_of(&joiner.incarnation) {
             let mut is_news = self.learn(&joiner)?;
             is_news |= self.vouch(&joiner);
-            let member = Member::from(joiner);
+            let member = GroupMemberRecord::from(joiner);
             is_news |= self.members.insert(id, member.clone()) != Some(member);
             self.version += u64::from(is_news);
             return Ok(id);
@@ -136,17 +138,17 @@ impl Group {
     }
 
     /// A folder with a history that this group does not share would lose its log here.
-    fn foreign(&self, joiner: &Joiner) -> Refusal {
+    fn foreign(&self, joiner: &JoiningMember) -> CommandRefusal {
         let text = format!(
             "the data folder of {}:{} belongs to a group {} with other members than those that the controller knows. If the \
              nameservers have lost their data, stop them, remove controller.redb from their data folders and start this \
              broker before any other; to join as an empty member, give the broker an empty data folder",
             joiner.host, joiner.port, self.name
         );
-        Refusal::new(Why::NotAllowed, text)
+        CommandRefusal::new(RefusalReason::NotAllowed, text)
     }
 
-    fn admit(&mut self, joiner: Joiner) -> MemberId {
+    fn admit(&mut self, joiner: JoiningMember) -> MemberId {
         let id = self.next_id;
         self.next_id += 1;
         self.members.insert(id, joiner.into());
@@ -154,16 +156,16 @@ impl Group {
     }
 
     /// The epoch that follows this one and `above`.
-    pub(crate) fn raise_epoch(&mut self, above: u32) -> Result<(), Refusal> {
+    pub(crate) fn raise_epoch(&mut self, above: u32) -> Result<(), CommandRefusal> {
         let next = self.epoch.max(above).checked_add(1);
         self.epoch = next.ok_or_else(|| {
             let text = format!("there is no epoch after {} for group {}", u32::MAX, self.name);
-            Refusal::new(Why::NotAllowed, text)
+            CommandRefusal::new(RefusalReason::NotAllowed, text)
         })?;
         Ok(())
     }
 
-    fn check_version(&self, version: u64) -> Result<(), Refusal> {
+    fn check_version(&self, version: u64) -> Result<(), CommandRefusal> {
         if version == self.version {
             return Ok(());
         }
@@ -171,14 +173,14 @@ impl Group {
             "the state of group {} has version {}, the request goes by version {version}; fetch it and decide again",
             self.name, self.version
         );
-        Err(Refusal::new(Why::Stale, text))
+        Err(CommandRefusal::new(RefusalReason::Stale, text))
     }
 
-    fn known(&self, member: MemberId) -> Result<(), Refusal> {
+    fn known(&self, member: MemberId) -> Result<(), CommandRefusal> {
         if self.members.contains_key(&member) {
             return Ok(());
         }
-        Err(Refusal::unknown_member(&self.name, member))
+        Err(CommandRefusal::unknown_member(&self.name, member))
     }
 
     fn change_in_sync(
@@ -186,7 +188,7 @@ impl Group {
         (version, epoch, member): (u64, u32, MemberId),
         in_sync: BTreeSet<MemberId>,
         quorum: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), CommandRefusal> {
         if self.master == 0 || (self.master, self.epoch) != (member, epoch) {
             let text = format!(
                 "member {member} is not the master of group {} in epoch {epoch}: in epoch {} it is {}",
@@ -194,7 +196,7 @@ impl Group {
                 self.epoch,
                 if self.master == 0 { "nobody".to_owned() } else { self.label(self.master) },
             );
-            return Err(Refusal::new(Why::NotAllowed, text));
+            return Err(CommandRefusal::new(RefusalReason::NotAllowed, text));
         }
         self.check_version(version)?;
         self.check_set(member, &in_sync)?;
@@ -207,19 +209,19 @@ impl Group {
     }
 
     /// An in-sync set has the master in it, and only members.
-    fn check_set(&self, master: MemberId, in_sync: &BTreeSet<MemberId>) -> Result<(), Refusal> {
+    fn check_set(&self, master: MemberId, in_sync: &BTreeSet<MemberId>) -> Result<(), CommandRefusal> {
         let stranger = in_sync.iter().find(|id| !self.members.contains_key(id));
         if let Some(stranger) = stranger {
-            return Err(Refusal::unknown_member(&self.name, *stranger));
+            return Err(CommandRefusal::unknown_member(&self.name, *stranger));
         }
         if in_sync.contains(&master) {
             return Ok(());
         }
         let text = format!("the in-sync set {} lacks the master, member {master}", set_text(in_sync));
-        Err(Refusal::new(Why::Invalid, text))
+        Err(CommandRefusal::new(RefusalReason::Invalid, text))
     }
 
-    fn begin_election(&mut self, above: u32, wishes: Wishes) -> Result<(), Refusal> {
+    fn begin_election(&mut self, above: u32, wishes: ElectionWishes) -> Result<(), CommandRefusal> {
         self.raise_epoch(above)?;
         self.master = 0;
         self.master_process.clear();
@@ -228,9 +230,9 @@ impl Group {
         Ok(())
     }
 
-    fn force_election(&mut self, above: u32, member: MemberId) -> Result<(), Refusal> {
+    fn force_election(&mut self, above: u32, member: MemberId) -> Result<(), CommandRefusal> {
         self.known(member)?;
-        self.begin_election(above, Wishes::default())?;
+        self.begin_election(above, ElectionWishes::default())?;
         self.in_sync = BTreeSet::from([member]);
         self.unclean_epoch = self.epoch;
         self.asked.clear();
@@ -255,19 +257,19 @@ impl Group {
         master: MemberId,
         process: String,
         (in_sync, asked): (BTreeSet<MemberId>, BTreeSet<MemberId>),
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), CommandRefusal> {
         self.check_set(master, &in_sync)?;
         let may_rule = self.recovery.is_some() || self.in_sync.contains(&master);
         if self.master != 0 || !may_rule {
             let text = format!("member {master} of group {} cannot be appointed as things are", self.name);
-            return Err(Refusal::new(Why::NotAllowed, text));
+            return Err(CommandRefusal::new(RefusalReason::NotAllowed, text));
         }
         self.master = master;
         self.master_process = process;
         self.holders.extend(&in_sync);
         self.in_sync = in_sync;
         self.reigned = self.epoch;
-        self.wishes = Wishes::default();
+        self.wishes = ElectionWishes::default();
         self.recovery = None;
         self.version += 1;
         // An operator's choice does not go by what members said.
@@ -278,7 +280,7 @@ impl Group {
         Ok(())
     }
 
-    fn remove(&mut self, member: MemberId) -> Result<(), Refusal> {
+    fn remove(&mut self, member: MemberId) -> Result<(), CommandRefusal> {
         self.known(member)?;
         self.may_lose(member)?;
         self.members.remove(&member);
@@ -289,7 +291,7 @@ impl Group {
     }
 
     /// Whether the group can do without a member.
-    pub(crate) fn may_lose(&self, member: MemberId) -> Result<(), Refusal> {
+    pub(crate) fn may_lose(&self, member: MemberId) -> Result<(), CommandRefusal> {
         let text = if self.master == member {
             format!("{} is the master of group {}; elect another one first", self.label(member), self.name)
         } else if self.in_sync.contains(&member) {
@@ -309,13 +311,13 @@ impl Group {
         } else {
             return Ok(());
         };
-        Err(Refusal::new(Why::NotAllowed, text))
+        Err(CommandRefusal::new(RefusalReason::NotAllowed, text))
     }
 }
 
-impl From<Joiner> for Member {
-    fn from(joiner: Joiner) -> Self {
-        let Joiner { incarnation, host, port, replication_address, .. } = joiner;
+impl From<JoiningMember> for GroupMemberRecord {
+    fn from(joiner: JoiningMember) -> Self {
+        let JoiningMember { incarnation, host, port, replication_address, .. } = joiner;
         Self { incarnation, host, port, replication_address }
     }
 }

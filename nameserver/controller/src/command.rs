@@ -9,7 +9,7 @@ use crate::state::{GroupName, MemberId};
 
 /// A data folder that reports for the first time, or from another address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Joiner {
+pub struct JoiningMember {
     /// Random number of the data folder.
     pub incarnation: String,
     /// Random number of the running process.
@@ -36,7 +36,7 @@ pub struct Joiner {
 /// A change of one group. `version` is that of the state that the change is based on; a change that is based on an older
 /// one is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Command {
+pub enum GroupCommand {
     /// A nameserver begins to lead. What members know tells from then on whether a state comes from this time.
     BeginTenure {
         /// Random.
@@ -47,7 +47,7 @@ pub enum Command {
         /// The group.
         name: GroupName,
         /// The data folder.
-        joiner: Joiner,
+        joiner: JoiningMember,
     },
     /// The master asks for another in-sync set.
     ChangeInSync {
@@ -101,7 +101,7 @@ pub enum Command {
         name: GroupName,
         /// Of the state that it goes by.
         version: u64,
-        /// As in [`Command::BeginElection`].
+        /// As in [`GroupCommand::BeginElection`].
         above: u32,
         /// Who is to be the master.
         member: MemberId,
@@ -123,7 +123,7 @@ pub enum Command {
         name: GroupName,
         /// Of the state that it goes by.
         version: u64,
-        /// As in [`Command::BeginElection`].
+        /// As in [`GroupCommand::BeginElection`].
         above: u32,
         /// Who is to be the master.
         member: MemberId,
@@ -139,7 +139,7 @@ pub enum Command {
     },
 }
 
-impl Command {
+impl GroupCommand {
     /// The group that it changes; none when it concerns all of them.
     pub fn name(&self) -> Option<&GroupName> {
         match self {
@@ -158,42 +158,45 @@ impl Command {
 
 /// What came of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reply {
+pub enum CommandReply {
     /// The state is as wanted.
     Done,
     /// The data folder is this member.
     Joined(MemberId),
     /// Nothing has changed.
-    Refused(Refusal),
+    Refused(CommandRefusal),
 }
 
 /// Why a request is not met. The state is as it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{text}")]
-pub struct Refusal {
+pub struct CommandRefusal {
     /// For programs.
-    pub why: Why,
+    pub why: RefusalReason,
     /// For people: what is wrong, and what to do.
     pub text: String,
 }
 
-impl Refusal {
-    pub(crate) fn new(why: Why, text: impl Into<String>) -> Self {
+impl CommandRefusal {
+    pub(crate) fn new(why: RefusalReason, text: impl Into<String>) -> Self {
         Self { why, text: text.into() }
     }
 
     pub(crate) fn unknown_group(name: &GroupName) -> Self {
-        Self::new(Why::Unknown, format!("the controller knows no broker group {name}; check its name"))
+        Self::new(
+            RefusalReason::Unknown,
+            format!("the controller knows no broker group {name}; check its name"),
+        )
     }
 
     pub(crate) fn unknown_member(name: &GroupName, member: MemberId) -> Self {
-        Self::new(Why::Unknown, format!("broker group {name} has no member {member}"))
+        Self::new(RefusalReason::Unknown, format!("broker group {name} has no member {member}"))
     }
 }
 
 /// Kinds of refusals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Why {
+pub enum RefusalReason {
     /// There is no such group or member.
     Unknown,
     /// The request goes by a state that has changed since.

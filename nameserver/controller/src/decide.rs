@@ -2,21 +2,26 @@
 
 use std::collections::BTreeSet;
 
-use crate::command::Command;
+use crate::command::GroupCommand;
 use crate::election::Scene;
 use crate::sabotage;
-use crate::state::{Group, Groups, MemberId, Wishes, set_text};
-use crate::watch::{Policy, Watch};
+use crate::state::{ElectionWishes, GroupRecord, GroupTable, MemberId, set_text};
+use crate::watch::{ElectionPolicy, MemberWatch};
 
 /// The commands that are due: at most one for each group. To be called every 100 ms or so, and after reports.
-pub fn decide(groups: &Groups, watch: &mut Watch, now: u64, policy: &Policy) -> Vec<Command> {
+pub fn decide(
+    groups: &GroupTable,
+    watch: &mut MemberWatch,
+    now: u64,
+    policy: &ElectionPolicy,
+) -> Vec<GroupCommand> {
     watch.follow(groups, now);
     let scenes = groups.iter().map(|group| Scene { group, watch, now, policy });
     scenes.filter_map(|scene| scene.due()).collect()
 }
 
 impl Scene<'_> {
-    fn due(&self) -> Option<Command> {
+    fn due(&self) -> Option<GroupCommand> {
         if self.newest_live_epoch() > self.group.epoch {
             // A member that knows a later reign will not follow this one.
             return Some(self.begin(self.group.wishes, self.group.released));
@@ -24,14 +29,14 @@ impl Scene<'_> {
         if self.group.master == 0 {
             return self.appointment();
         }
-        let ruler_excluded = Wishes { excluded: Some(self.group.master), preferred: None };
+        let ruler_excluded = ElectionWishes { excluded: Some(self.group.master), preferred: None };
         match self.live(self.group.master) {
             Some(master) if master.process != self.group.master_process => {
-                Some(self.begin(Wishes::default(), false))
+                Some(self.begin(ElectionWishes::default(), false))
             }
             Some(master) if !master.unfit.is_empty() => self.succession(ruler_excluded),
             Some(_) => None,
-            None if self.is_silent(self.group.master) => self.succession(Wishes::default()),
+            None if self.is_silent(self.group.master) => self.succession(ElectionWishes::default()),
             None => None,
         }
     }
@@ -46,18 +51,18 @@ impl Scene<'_> {
     }
 
     /// An election, if somebody else than the master can win it.
-    fn succession(&self, wishes: Wishes) -> Option<Command> {
+    fn succession(&self, wishes: ElectionWishes) -> Option<GroupCommand> {
         self.can_do_without(self.group.master).then(|| self.begin(wishes, false))
     }
 
-    pub(crate) fn begin(&self, wishes: Wishes, released: bool) -> Command {
+    pub(crate) fn begin(&self, wishes: ElectionWishes, released: bool) -> GroupCommand {
         if sabotage::is("elect-outside-set")
             && let Some(member) = self.group.members.keys().rfind(|id| !self.group.in_sync.contains(id))
         {
             let (name, version, above) = (self.group.name.clone(), self.group.version, self.newest_epoch());
-            return Command::ForceElection { name, version, above, member: *member };
+            return GroupCommand::ForceElection { name, version, above, member: *member };
         }
-        Command::BeginElection {
+        GroupCommand::BeginElection {
             name: self.group.name.clone(),
             version: self.group.version,
             above: self.newest_epoch(),
@@ -73,9 +78,9 @@ impl Scene<'_> {
         self.group.members.keys().copied().filter(has_reported).collect()
     }
 
-    fn appointment(&self) -> Option<Command> {
+    fn appointment(&self) -> Option<GroupCommand> {
         let winner = self.winner()?;
-        Some(Command::Appoint {
+        Some(GroupCommand::Appoint {
             name: self.group.name.clone(),
             version: self.group.version,
             master: winner.master,
@@ -97,7 +102,7 @@ fn about(seconds: u64) -> String {
 }
 
 /// Why an election of a new master is due, in words for the log.
-pub fn why_elect(group: &Group, watch: &Watch, now: u64, policy: &Policy) -> String {
+pub fn why_elect(group: &GroupRecord, watch: &MemberWatch, now: u64, policy: &ElectionPolicy) -> String {
     let scene = Scene { group, watch, now, policy };
     if scene.newest_live_epoch() > group.epoch {
         return format!(
@@ -122,7 +127,7 @@ pub fn why_elect(group: &Group, watch: &Watch, now: u64, policy: &Policy) -> Str
 }
 
 /// Why a group has no master that is there, in a plain sentence with what to do; empty when it has one, or is about to.
-pub fn waiting_for(group: &Group, watch: &Watch, now: u64, policy: &Policy) -> String {
+pub fn waiting_for(group: &GroupRecord, watch: &MemberWatch, now: u64, policy: &ElectionPolicy) -> String {
     let scene = Scene { group, watch, now, policy };
     let reason = match (&group.recovery, group.master) {
         (Some(_), _) => scene.recovery_waits_for(),

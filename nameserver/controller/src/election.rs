@@ -3,15 +3,15 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use crate::state::{Group, MemberId};
-use crate::watch::{Policy, Sighting, Watch};
+use crate::state::{GroupRecord, MemberId};
+use crate::watch::{ElectionPolicy, MemberSighting, MemberWatch};
 
 /// A group, and who of it is there.
 pub(crate) struct Scene<'a> {
-    pub(crate) group: &'a Group,
-    pub(crate) watch: &'a Watch,
+    pub(crate) group: &'a GroupRecord,
+    pub(crate) watch: &'a MemberWatch,
     pub(crate) now: u64,
-    pub(crate) policy: &'a Policy,
+    pub(crate) policy: &'a ElectionPolicy,
 }
 
 /// An election's outcome.
@@ -24,12 +24,12 @@ pub(crate) struct Winner {
 
 impl<'a> Scene<'a> {
     /// What a member said, if it is there.
-    pub(crate) fn live(&self, member: MemberId) -> Option<&'a Sighting> {
+    pub(crate) fn live(&self, member: MemberId) -> Option<&'a MemberSighting> {
         self.watch.live(self.group, member, self.now, self.policy)
     }
 
     /// Members of the in-sync set that are there.
-    pub(crate) fn live_in_sync(&self) -> impl Iterator<Item = (MemberId, &'a Sighting)> + '_ {
+    pub(crate) fn live_in_sync(&self) -> impl Iterator<Item = (MemberId, &'a MemberSighting)> + '_ {
         self.group.in_sync.iter().filter_map(|id| self.live(*id).map(|sighting| (*id, sighting)))
     }
 
@@ -41,13 +41,13 @@ impl<'a> Scene<'a> {
 
     /// Whether the others of the in-sync set can elect one of them without this member.
     pub(crate) fn can_do_without(&self, member: MemberId) -> bool {
-        let others: Vec<&Sighting> =
+        let others: Vec<&MemberSighting> =
             self.live_in_sync().filter(|(id, _)| *id != member).map(|(_, said)| said).collect();
         others.len() >= self.group.needed() && others.iter().any(|said| said.unfit.is_empty())
     }
 
     /// Members of the in-sync set that are there and take part in the election: they follow no older reign any more.
-    fn heard(&self) -> Vec<(MemberId, &'a Sighting)> {
+    fn heard(&self) -> Vec<(MemberId, &'a MemberSighting)> {
         self.live_in_sync().filter(|(_, said)| said.promised == self.group.epoch).collect()
     }
 
@@ -87,7 +87,7 @@ impl<'a> Scene<'a> {
         }
         let heard = self.heard();
         let is_candidate =
-            |(id, said): &&(MemberId, &Sighting)| said.unfit.is_empty() && !self.is_excluded(*id);
+            |(id, said): &&(MemberId, &MemberSighting)| said.unfit.is_empty() && !self.is_excluded(*id);
         let candidates: Vec<_> = heard.iter().filter(is_candidate).copied().collect();
         let (best, best_said) =
             *candidates.iter().max_by_key(|(id, said)| (said.progress(), Reverse(*id)))?;
@@ -109,7 +109,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Who of a recovery's members is awaited and there, with the promise of the coming epoch.
-    pub(crate) fn returned(&self) -> Vec<(MemberId, &'a Sighting)> {
+    pub(crate) fn returned(&self) -> Vec<(MemberId, &'a MemberSighting)> {
         let awaited = self.group.recovery.iter().flatten();
         let joined = awaited.filter_map(|incarnation| self.group.member_of(incarnation));
         let there = joined.filter_map(|id| self.live(id).map(|said| (id, said)));
@@ -120,7 +120,7 @@ impl<'a> Scene<'a> {
     pub(crate) fn beyond_reach(&self) -> Option<(MemberId, u64)> {
         let there = self.group.members.keys().filter_map(|id| self.live(*id).map(|said| (*id, said)));
         // What an operator gave up counts no more.
-        let counts = |(_, said): &(MemberId, &Sighting)| said.confirmed.0 >= self.group.unclean_epoch;
+        let counts = |(_, said): &(MemberId, &MemberSighting)| said.confirmed.0 >= self.group.unclean_epoch;
         let heard = there.filter(counts).map(|(id, said)| (id, said.confirmed.1));
         let (id, confirmed) = heard.max_by_key(|(_, confirmed)| *confirmed)?;
         let held = self.returned().iter().map(|(_, said)| said.end).max().unwrap_or(0);

@@ -1,9 +1,9 @@
 //! What is lost when a member is elected that may lack something, and whom not even an operator can elect.
 
-use crate::command::{Command, Refusal, Why};
+use crate::command::{CommandRefusal, GroupCommand, RefusalReason};
 use crate::election::Scene;
-use crate::state::{GroupName, Groups, MemberId};
-use crate::watch::{Policy, Sighting, Watch};
+use crate::state::{GroupName, GroupTable, MemberId};
+use crate::watch::{ElectionPolicy, MemberSighting, MemberWatch};
 
 /// What the election of a member by force would give up, as far as the controller has heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,13 +64,13 @@ impl ElectionLoss {
 /// # Errors
 /// It cannot be elected: it does not exist, is not there, or has only reported and never held the log.
 pub fn election_loss(
-    groups: &Groups,
-    watch: &Watch,
-    (now, policy): (u64, &Policy),
+    groups: &GroupTable,
+    watch: &MemberWatch,
+    (now, policy): (u64, &ElectionPolicy),
     name: &GroupName,
     member: MemberId,
-) -> Result<ElectionLoss, Refusal> {
-    let group = groups.get(name).ok_or_else(|| Refusal::unknown_group(name))?;
+) -> Result<ElectionLoss, CommandRefusal> {
+    let group = groups.get(name).ok_or_else(|| CommandRefusal::unknown_group(name))?;
     let scene = Scene { group, watch, now, policy };
     let (member, said) = scene.forced_candidate(member)?;
     Ok(scene.loss(member, said))
@@ -78,8 +78,11 @@ pub fn election_loss(
 
 impl Scene<'_> {
     /// Whom an operator can elect by force.
-    pub(crate) fn forced_candidate(&self, member: MemberId) -> Result<(MemberId, &Sighting), Refusal> {
-        let refuse = |text: String| Refusal::new(Why::NotAllowed, text);
+    pub(crate) fn forced_candidate(
+        &self,
+        member: MemberId,
+    ) -> Result<(MemberId, &MemberSighting), CommandRefusal> {
+        let refuse = |text: String| CommandRefusal::new(RefusalReason::NotAllowed, text);
         if member == 0 {
             let holders = self.group.members.keys().filter(|id| self.group.holds(**id));
             let live = holders.filter_map(|id| self.live(*id).map(|said| (*id, said)));
@@ -104,7 +107,7 @@ impl Scene<'_> {
         said.map(|said| (member, said)).ok_or_else(|| refuse(format!("{label} is not there; start it")))
     }
 
-    pub(crate) fn loss(&self, member: MemberId, said: &Sighting) -> ElectionLoss {
+    pub(crate) fn loss(&self, member: MemberId, said: &MemberSighting) -> ElectionLoss {
         let others = self.group.members.keys().filter(|id| **id != member && self.group.holds(**id));
         let heard = others
             .clone()
@@ -127,7 +130,11 @@ impl Scene<'_> {
 
     /// The election of a member that may lack something; 0 for the one that is there with the most. What is known to be lost has
     /// to be accepted.
-    pub(crate) fn forced(&self, member: MemberId, accepts_loss: bool) -> Result<Option<Command>, Refusal> {
+    pub(crate) fn forced(
+        &self,
+        member: MemberId,
+        accepts_loss: bool,
+    ) -> Result<Option<GroupCommand>, CommandRefusal> {
         let (member, said) = self.forced_candidate(member)?;
         if member == self.group.master && said.process == self.group.master_process {
             return Ok(None);
@@ -135,9 +142,9 @@ impl Scene<'_> {
         let loss = self.loss(member, said);
         if loss.is_certain() && !accepts_loss {
             let text = format!("{}. To accept that, say --lose-messages as well as --unclean", loss.text());
-            return Err(Refusal::new(Why::NotAllowed, text));
+            return Err(CommandRefusal::new(RefusalReason::NotAllowed, text));
         }
-        Ok(Some(Command::ForceElection {
+        Ok(Some(GroupCommand::ForceElection {
             name: self.group.name.clone(),
             version: self.group.version,
             above: self.newest_epoch(),
@@ -152,14 +159,14 @@ impl Scene<'_> {
 /// # Errors
 /// A member that held the log is there or may be, or no other one is.
 pub fn begin_anew(
-    groups: &Groups,
-    watch: &Watch,
-    (now, policy): (u64, &Policy),
+    groups: &GroupTable,
+    watch: &MemberWatch,
+    (now, policy): (u64, &ElectionPolicy),
     name: &GroupName,
-) -> Result<Command, Refusal> {
-    let group = groups.get(name).ok_or_else(|| Refusal::unknown_group(name))?;
+) -> Result<GroupCommand, CommandRefusal> {
+    let group = groups.get(name).ok_or_else(|| CommandRefusal::unknown_group(name))?;
     let scene = Scene { group, watch, now, policy };
-    let refuse = |text: String| Err(Refusal::new(Why::NotAllowed, text));
+    let refuse = |text: String| Err(CommandRefusal::new(RefusalReason::NotAllowed, text));
     let has_log =
         |id: &&MemberId| group.holds(**id) || scene.live(**id).is_some_and(|said| said.last_epoch > 0);
     let survivor = group.members.keys().filter(has_log).find(|id| !scene.is_silent(**id));
@@ -177,5 +184,5 @@ pub fn begin_anew(
         return refuse(format!("no member of group {name} is there; start one with an empty data folder"));
     };
     let (version, above) = (group.version, scene.newest_epoch());
-    Ok(Command::BeginAnew { name: name.clone(), version, above, member, kept })
+    Ok(GroupCommand::BeginAnew { name: name.clone(), version, above, member, kept })
 }

@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Joiner, Refusal, Why};
-use crate::state::{Group, Groups};
+use crate::command::{CommandRefusal, JoiningMember, RefusalReason};
+use crate::state::{GroupRecord, GroupTable};
 
 /// Past tenures that are kept for each group. A mark of an earlier one counts as known when its version is not newer.
 const PAST_KEPT: usize = 256;
@@ -20,7 +20,7 @@ const PAST_KEPT: usize = 256;
 /// The newest state of its group that a member acted upon.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateMark {
-    /// Whose state it was, see [`Groups::cluster_id`].
+    /// Whose state it was, see [`GroupTable::cluster_id`].
     pub cluster_id: String,
     /// Of which record of the group it was.
     pub lineage: String,
@@ -47,7 +47,7 @@ pub struct PastTenure {
     pub reigned: u32,
 }
 
-impl Groups {
+impl GroupTable {
     /// A nameserver begins to lead.
     pub(crate) fn begin_tenure(&mut self, tenure: String) {
         // Data of a program that knew of no tenures.
@@ -66,7 +66,7 @@ impl Groups {
     }
 
     /// Nameservers without data take the number that their members know.
-    pub(crate) fn adopt_identity(&mut self, joiner: &Joiner) {
+    pub(crate) fn adopt_identity(&mut self, joiner: &JoiningMember) {
         if self.cluster_id.is_empty() {
             let known = joiner.mark.as_ref().map(|mark| mark.cluster_id.clone());
             self.cluster_id = known.filter(|known| !known.is_empty()).unwrap_or_else(|| self.tenure.clone());
@@ -74,7 +74,7 @@ impl Groups {
     }
 
     /// Members of other nameservers are refused: these know nothing of what they acknowledged.
-    pub(crate) fn check_identity(&self, joiner: &Joiner) -> Result<(), Refusal> {
+    pub(crate) fn check_identity(&self, joiner: &JoiningMember) -> Result<(), CommandRefusal> {
         let theirs = joiner.mark.as_ref().map_or("", |mark| mark.cluster_id.as_str());
         if theirs.is_empty() || self.cluster_id.is_empty() || theirs == self.cluster_id {
             return Ok(());
@@ -86,11 +86,11 @@ impl Groups {
              they need. To have these nameservers take the broker for good, stop it and remove controller from its member.json",
             self.cluster_id, joiner.host, joiner.port
         );
-        Err(Refusal::new(Why::NotAllowed, text))
+        Err(CommandRefusal::new(RefusalReason::NotAllowed, text))
     }
 }
 
-impl Group {
+impl GroupRecord {
     /// The time of another leader begins.
     fn close_tenure(&mut self, next: &str) {
         let tenure = std::mem::replace(&mut self.tenure, next.to_owned());
@@ -162,7 +162,7 @@ impl Group {
     }
 
     /// What a member knows that this state lacks, and that no operator has decided about since.
-    fn lacking<'a>(&self, joiner: &'a Joiner) -> Option<&'a StateMark> {
+    fn lacking<'a>(&self, joiner: &'a JoiningMember) -> Option<&'a StateMark> {
         let mark = joiner.mark.as_ref()?;
         // Of a stranger it says nothing about this group.
         let known = joiner.known_members.iter().chain(&mark.in_sync).chain([&joiner.incarnation]);
@@ -172,12 +172,12 @@ impl Group {
     }
 
     /// Whether `joiner` knows something that a recovery has to go by, or that calls for one.
-    pub(crate) fn is_behind(&self, joiner: &Joiner) -> bool {
+    pub(crate) fn is_behind(&self, joiner: &JoiningMember) -> bool {
         self.lacking(joiner).is_some() || self.waits_for_more(joiner)
     }
 
     /// Whether a recovery has to wait for members that only `joiner` knows of.
-    fn waits_for_more(&self, joiner: &Joiner) -> bool {
+    fn waits_for_more(&self, joiner: &JoiningMember) -> bool {
         let Some(awaited) = &self.recovery else { return false };
         match joiner.known_set() {
             // Epochs of two histories cannot be compared.
@@ -195,7 +195,7 @@ impl Group {
     ///
     /// # Errors
     /// There are no more epochs.
-    pub(crate) fn learn(&mut self, joiner: &Joiner) -> Result<bool, Refusal> {
+    pub(crate) fn learn(&mut self, joiner: &JoiningMember) -> Result<bool, CommandRefusal> {
         if !self.is_behind(joiner) {
             return Ok(false);
         }
@@ -252,7 +252,7 @@ impl Group {
     }
 
     /// Forgets who is in sync, and asks the members.
-    fn begin_recovery(&mut self, above: u32, awaited: BTreeSet<String>) -> Result<(), Refusal> {
+    fn begin_recovery(&mut self, above: u32, awaited: BTreeSet<String>) -> Result<(), CommandRefusal> {
         self.raise_epoch(above)?;
         self.begin_lineage();
         self.master = 0;
@@ -270,7 +270,7 @@ impl Group {
     }
 
     /// A recovery awaits whom `joiner` knows.
-    pub(crate) fn await_more(&mut self, joiner: &Joiner) {
+    pub(crate) fn await_more(&mut self, joiner: &JoiningMember) {
         match joiner.known_set() {
             Some((of, in_sync)) if of > self.base_set => {
                 self.recovery = Some(in_sync.clone());
@@ -284,7 +284,7 @@ impl Group {
 
     /// In a recovery, whom members remember counts as holding something; otherwise only a member that has records and remembers
     /// another one that does. True when that is news.
-    pub(crate) fn vouch(&mut self, joiner: &Joiner) -> bool {
+    pub(crate) fn vouch(&mut self, joiner: &JoiningMember) -> bool {
         let before = self.vouched.len();
         let of_set = joiner.mark.iter().flat_map(|mark| &mark.in_sync);
         let known: BTreeSet<String> = joiner.known_members.iter().chain(of_set).cloned().collect();
@@ -300,7 +300,7 @@ impl Group {
     }
 
     /// The record of a group begins with what its first member knows, which may be more than nothing.
-    pub(crate) fn begin_record(&mut self, joiner: &Joiner) {
+    pub(crate) fn begin_record(&mut self, joiner: &JoiningMember) {
         if let Some(mark) = &joiner.mark {
             self.version = mark.version;
             self.base_set = mark.set_of;
@@ -311,7 +311,7 @@ impl Group {
     }
 }
 
-impl Joiner {
+impl JoiningMember {
     /// Incarnations of all members that it knew, and its own.
     pub(crate) fn group_known(&self) -> BTreeSet<String> {
         let of_set = self.mark.iter().flat_map(|mark| &mark.in_sync);

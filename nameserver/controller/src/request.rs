@@ -2,23 +2,27 @@
 
 use std::collections::BTreeSet;
 
-use crate::command::{Command, Joiner, Refusal, Why};
+use crate::command::{CommandRefusal, GroupCommand, JoiningMember, RefusalReason};
 use crate::election::Scene;
-use crate::state::{Group, GroupName, Groups, MemberId, Wishes, set_text};
-use crate::watch::{Policy, Watch};
+use crate::state::{ElectionWishes, GroupName, GroupRecord, GroupTable, MemberId, set_text};
+use crate::watch::{ElectionPolicy, MemberWatch};
 
 /// The command that a report asks for by who sends it: a member joins that is unknown, has moved, or knows what a controller that
 /// lost its data, or has older ones, does not.
 ///
 /// # Errors
 /// It belongs to other nameservers.
-pub fn joining(groups: &Groups, name: &GroupName, joiner: &Joiner) -> Result<Option<Command>, Refusal> {
+pub fn joining(
+    groups: &GroupTable,
+    name: &GroupName,
+    joiner: &JoiningMember,
+) -> Result<Option<GroupCommand>, CommandRefusal> {
     groups.check_identity(joiner)?;
     let is_current = groups.get(name).is_some_and(|group| {
         let member = group.member_of(&joiner.incarnation).and_then(|id| group.members.get(&id));
         member.is_some_and(|member| *member == joiner.clone().into()) && !group.is_behind(joiner)
     });
-    Ok((!is_current).then(|| Command::Join { name: name.clone(), joiner: joiner.clone() }))
+    Ok((!is_current).then(|| GroupCommand::Join { name: name.clone(), joiner: joiner.clone() }))
 }
 
 /// The master `member` of `epoch` gives its reign up, to `to` if that is not 0.
@@ -26,17 +30,17 @@ pub fn joining(groups: &Groups, name: &GroupName, joiner: &Joiner) -> Result<Opt
 /// # Errors
 /// It is not the master of that epoch, or nobody can take over.
 pub fn hand_over(
-    groups: &Groups,
-    watch: &Watch,
-    (now, policy): (u64, &Policy),
+    groups: &GroupTable,
+    watch: &MemberWatch,
+    (now, policy): (u64, &ElectionPolicy),
     name: &GroupName,
     (epoch, member, to): (u32, MemberId, MemberId),
-) -> Result<Command, Refusal> {
+) -> Result<GroupCommand, CommandRefusal> {
     let group = known(groups, name)?;
     let scene = Scene { group, watch, now, policy };
     if group.master == 0 || (group.master, group.epoch) != (member, epoch) {
         let text = format!("member {member} is not the master of group {name} in epoch {epoch}");
-        return Err(Refusal::new(Why::NotAllowed, text));
+        return Err(CommandRefusal::new(RefusalReason::NotAllowed, text));
     }
     if to != 0 {
         scene.check_candidate(to)?;
@@ -44,7 +48,7 @@ pub fn hand_over(
     if !scene.can_do_without(member) {
         return Err(scene.nobody_else());
     }
-    Ok(scene.begin(Wishes { excluded: Some(member), preferred: wished(to) }, true))
+    Ok(scene.begin(ElectionWishes { excluded: Some(member), preferred: wished(to) }, true))
 }
 
 /// The master's wish for another in-sync set.
@@ -53,12 +57,12 @@ pub fn hand_over(
 /// Members are to leave the set, and the data of the controller may be an older copy: then another master may rule since, and who
 /// has not been heard of could know.
 pub fn change_in_sync(
-    groups: &Groups,
-    watch: &Watch,
-    (now, policy): (u64, &Policy),
+    groups: &GroupTable,
+    watch: &MemberWatch,
+    (now, policy): (u64, &ElectionPolicy),
     name: &GroupName,
     in_sync: &BTreeSet<MemberId>,
-) -> Result<(), Refusal> {
+) -> Result<(), CommandRefusal> {
     let group = known(groups, name)?;
     let scene = Scene { group, watch, now, policy };
     let unheard = scene.unheard().filter(|unheard| !unheard.is_empty());
@@ -70,7 +74,7 @@ pub fn change_in_sync(
                 set_text(&unheard),
                 policy.cautious_until.div_ceil(1000)
             );
-            Err(Refusal::new(Why::NotAllowed, text))
+            Err(CommandRefusal::new(RefusalReason::NotAllowed, text))
         }
         _ => Ok(()),
     }
@@ -83,12 +87,12 @@ pub fn change_in_sync(
 /// It does not exist, is not there, has never held the log, or may lack something; with `unclean` it may, but what is known to be
 /// lost has to be accepted.
 pub fn elect_master(
-    groups: &Groups,
-    watch: &Watch,
-    (now, policy): (u64, &Policy),
+    groups: &GroupTable,
+    watch: &MemberWatch,
+    (now, policy): (u64, &ElectionPolicy),
     name: &GroupName,
     (member, unclean, accepts_loss): (MemberId, bool, bool),
-) -> Result<Option<Command>, Refusal> {
+) -> Result<Option<GroupCommand>, CommandRefusal> {
     let group = known(groups, name)?;
     let scene = Scene { group, watch, now, policy };
     if unclean {
@@ -101,14 +105,16 @@ pub fn elect_master(
         if !scene.can_do_without(group.master) {
             return Err(scene.nobody_else());
         }
-        return Ok(Some(scene.begin(Wishes { excluded: Some(group.master), preferred: None }, false)));
+        return Ok(Some(
+            scene.begin(ElectionWishes { excluded: Some(group.master), preferred: None }, false),
+        ));
     }
     scene.check_member(member)?;
     if group.master == member {
         return Ok(None);
     }
     scene.check_candidate(member)?;
-    Ok(Some(scene.begin(Wishes { excluded: None, preferred: Some(member) }, false)))
+    Ok(Some(scene.begin(ElectionWishes { excluded: None, preferred: Some(member) }, false)))
 }
 
 /// Takes a member out of its group.
@@ -116,12 +122,12 @@ pub fn elect_master(
 /// # Errors
 /// It does not exist, is there, or the group cannot do without it.
 pub fn remove_member(
-    groups: &Groups,
-    watch: &Watch,
-    (now, policy): (u64, &Policy),
+    groups: &GroupTable,
+    watch: &MemberWatch,
+    (now, policy): (u64, &ElectionPolicy),
     name: &GroupName,
     member: MemberId,
-) -> Result<Command, Refusal> {
+) -> Result<GroupCommand, CommandRefusal> {
     let group = known(groups, name)?;
     let scene = Scene { group, watch, now, policy };
     scene.check_member(member)?;
@@ -129,13 +135,13 @@ pub fn remove_member(
     // A leader that has just begun has heard nobody, and must not take that for their death.
     if watch.silence(group, member, now) <= policy.master_timeout {
         let text = format!("{} of group {name} is there; stop it first", group.label(member));
-        return Err(Refusal::new(Why::NotAllowed, text));
+        return Err(CommandRefusal::new(RefusalReason::NotAllowed, text));
     }
-    Ok(Command::RemoveMember { name: name.clone(), member })
+    Ok(GroupCommand::RemoveMember { name: name.clone(), member })
 }
 
-fn known<'a>(groups: &'a Groups, name: &GroupName) -> Result<&'a Group, Refusal> {
-    groups.get(name).ok_or_else(|| Refusal::unknown_group(name))
+fn known<'a>(groups: &'a GroupTable, name: &GroupName) -> Result<&'a GroupRecord, CommandRefusal> {
+    groups.get(name).ok_or_else(|| CommandRefusal::unknown_group(name))
 }
 
 fn wished(member: MemberId) -> Option<MemberId> {
@@ -143,15 +149,15 @@ fn wished(member: MemberId) -> Option<MemberId> {
 }
 
 impl Scene<'_> {
-    pub(crate) fn check_member(&self, member: MemberId) -> Result<(), Refusal> {
+    pub(crate) fn check_member(&self, member: MemberId) -> Result<(), CommandRefusal> {
         if self.group.members.contains_key(&member) {
             return Ok(());
         }
-        Err(Refusal::unknown_member(&self.group.name, member))
+        Err(CommandRefusal::unknown_member(&self.group.name, member))
     }
 
     /// Whether a member may be elected by name.
-    fn check_candidate(&self, member: MemberId) -> Result<(), Refusal> {
+    fn check_candidate(&self, member: MemberId) -> Result<(), CommandRefusal> {
         self.check_member(member)?;
         let label = self.group.label(member);
         let text = if !self.group.in_sync.contains(&member) {
@@ -169,16 +175,16 @@ impl Scene<'_> {
                 Some(_) => return Ok(()),
             }
         };
-        Err(Refusal::new(Why::NotAllowed, text))
+        Err(CommandRefusal::new(RefusalReason::NotAllowed, text))
     }
 
-    fn nobody_else(&self) -> Refusal {
+    fn nobody_else(&self) -> CommandRefusal {
         let text = format!(
             "nobody can take over from {}: of the in-sync set {} no other member is there and fit to rule, or too few are; \
              start another member and wait until it has caught up",
             self.group.label(self.group.master),
             set_text(&self.group.in_sync)
         );
-        Refusal::new(Why::NotAllowed, text)
+        CommandRefusal::new(RefusalReason::NotAllowed, text)
     }
 }

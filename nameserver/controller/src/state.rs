@@ -29,7 +29,7 @@ impl fmt::Display for GroupName {
 
 /// A member of a group: one data folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
+pub struct GroupMemberRecord {
     /// Random number of the data folder.
     pub incarnation: String,
     /// Where clients reach it.
@@ -42,7 +42,7 @@ pub struct Member {
 
 /// What the election under way is to respect.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wishes {
+pub struct ElectionWishes {
     /// Not this one, unless it is the only one left.
     pub excluded: Option<MemberId>,
     /// This one, if nothing is lost by it.
@@ -51,7 +51,7 @@ pub struct Wishes {
 
 /// State of one group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group {
+pub struct GroupRecord {
     /// Its name.
     pub name: GroupName,
     /// Number of the reign; while an election is under way, of the reign to come.
@@ -63,7 +63,7 @@ pub struct Group {
     /// Members that hold everything acknowledged. The master is one of them. Empty only in a recovery.
     pub in_sync: BTreeSet<MemberId>,
     /// All members.
-    pub members: BTreeMap<MemberId, Member>,
+    pub members: BTreeMap<MemberId, GroupMemberRecord>,
     /// Number of the next member.
     pub next_id: MemberId,
     /// Grows with every change.
@@ -73,7 +73,7 @@ pub struct Group {
     /// The master before this one gave its reign up.
     pub released: bool,
     /// Of the election under way.
-    pub wishes: Wishes,
+    pub wishes: ElectionWishes,
     /// Set while the controller, which has lost its data, waits for the members of a group that is older than what it
     /// knows: their incarnations.
     pub recovery: Option<BTreeSet<String>>,
@@ -115,7 +115,7 @@ pub struct Group {
     pub past: Vec<PastTenure>,
 }
 
-impl Group {
+impl GroupRecord {
     /// A group without members, whose first reign is still to come.
     pub(crate) fn new(name: GroupName, tenure: &str) -> Self {
         Self {
@@ -129,7 +129,7 @@ impl Group {
             version: 0,
             quorum: false,
             released: false,
-            wishes: Wishes::default(),
+            wishes: ElectionWishes::default(),
             recovery: None,
             unclean_epoch: 0,
             base_set: (0, 0),
@@ -192,13 +192,13 @@ pub(crate) fn set_text(ids: &BTreeSet<MemberId>) -> String {
 /// All groups, and whose they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(into = "StoredGroups")]
-pub struct Groups {
+pub struct GroupTable {
     pub(crate) cluster_id: String,
     pub(crate) tenure: String,
-    groups: BTreeMap<GroupName, Group>,
+    groups: BTreeMap<GroupName, GroupRecord>,
 }
 
-impl Groups {
+impl GroupTable {
     /// Random number that the nameservers share with the members of their groups: of other nameservers they take no word. Empty
     /// until there is a member.
     pub fn cluster_id(&self) -> &str {
@@ -206,43 +206,43 @@ impl Groups {
     }
 
     /// The group of this name.
-    pub fn get(&self, name: &GroupName) -> Option<&Group> {
+    pub fn get(&self, name: &GroupName) -> Option<&GroupRecord> {
         self.groups.get(name)
     }
 
     /// All groups in the order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = &Group> {
+    pub fn iter(&self) -> impl Iterator<Item = &GroupRecord> {
         self.groups.values()
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Group> {
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut GroupRecord> {
         self.groups.values_mut()
     }
 
-    pub(crate) fn get_mut(&mut self, name: &GroupName) -> Option<&mut Group> {
+    pub(crate) fn get_mut(&mut self, name: &GroupName) -> Option<&mut GroupRecord> {
         self.groups.get_mut(name)
     }
 
-    pub(crate) fn insert(&mut self, group: Group) {
+    pub(crate) fn insert(&mut self, group: GroupRecord) {
         self.groups.insert(group.name.clone(), group);
     }
 }
 
-/// [`Groups`] as they are stored.
+/// [`GroupTable`] as they are stored.
 #[derive(Serialize, Deserialize)]
 struct StoredGroups {
     cluster_id: String,
     tenure: String,
-    groups: Vec<Group>,
+    groups: Vec<GroupRecord>,
 }
 
-impl From<Groups> for StoredGroups {
-    fn from(Groups { cluster_id, tenure, groups }: Groups) -> Self {
+impl From<GroupTable> for StoredGroups {
+    fn from(GroupTable { cluster_id, tenure, groups }: GroupTable) -> Self {
         Self { cluster_id, tenure, groups: groups.into_values().collect() }
     }
 }
 
-impl From<StoredGroups> for Groups {
+impl From<StoredGroups> for GroupTable {
     fn from(StoredGroups { cluster_id, tenure, groups }: StoredGroups) -> Self {
         let groups = groups.into_iter().map(|group| (group.name.clone(), group)).collect();
         Self { cluster_id, tenure, groups }
@@ -250,7 +250,7 @@ impl From<StoredGroups> for Groups {
 }
 
 /// Reads [`StoredGroups`]; in format version 1 there was a list of groups in their place.
-impl<'de> Deserialize<'de> for Groups {
+impl<'de> Deserialize<'de> for GroupTable {
     fn deserialize<D: Deserializer<'de>>(stored: D) -> Result<Self, D::Error> {
         struct EitherFormat;
         impl<'de> Visitor<'de> for EitherFormat {

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::state::{Group, GroupName, Groups, MemberId};
+use crate::state::{GroupName, GroupRecord, GroupTable, MemberId};
 
 /// Times in milliseconds that elections go by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
+pub struct ElectionPolicy {
     /// A member that has been silent for longer is not there.
     pub master_timeout: u64,
     /// How long an election waits for members of the in-sync set that are there and have not promised its epoch.
@@ -18,7 +18,7 @@ pub struct Policy {
 
 /// What a member last said of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sighting {
+pub struct MemberSighting {
     /// When it said so.
     pub at: u64,
     /// Random number of its process.
@@ -37,7 +37,7 @@ pub struct Sighting {
     pub unfit: String,
 }
 
-impl Sighting {
+impl MemberSighting {
     /// How complete its log is: of two logs of one group, the greater one holds all that the other one may have promised
     /// to keep.
     pub fn progress(&self) -> (u32, u64) {
@@ -47,21 +47,21 @@ impl Sighting {
 
 /// Everything that one leader has heard since it leads.
 #[derive(Debug, Clone)]
-pub struct Watch {
+pub struct MemberWatch {
     since: u64,
-    sightings: BTreeMap<GroupName, BTreeMap<MemberId, Sighting>>,
+    sightings: BTreeMap<GroupName, BTreeMap<MemberId, MemberSighting>>,
     /// Epoch of the election under way in each group, and when it was first seen.
     elections: BTreeMap<GroupName, (u32, u64)>,
 }
 
-impl Watch {
+impl MemberWatch {
     /// Of a nameserver that leads since `now`.
     pub fn new(now: u64) -> Self {
         Self { since: now, sightings: BTreeMap::new(), elections: BTreeMap::new() }
     }
 
     /// Notes what a member says. What it said earlier and comes in later is left out.
-    pub fn saw(&mut self, name: &GroupName, member: MemberId, sighting: Sighting) {
+    pub fn saw(&mut self, name: &GroupName, member: MemberId, sighting: MemberSighting) {
         if !self.sightings.contains_key(name) {
             self.sightings.insert(name.clone(), BTreeMap::new());
         }
@@ -77,30 +77,30 @@ impl Watch {
     }
 
     /// What a member last said to this leader.
-    pub fn sighting(&self, name: &GroupName, member: MemberId) -> Option<&Sighting> {
+    pub fn sighting(&self, name: &GroupName, member: MemberId) -> Option<&MemberSighting> {
         self.sightings.get(name).and_then(|members| members.get(&member))
     }
 
     /// What a member said, if it is there.
     pub(crate) fn live(
         &self,
-        group: &Group,
+        group: &GroupRecord,
         member: MemberId,
         now: u64,
-        policy: &Policy,
-    ) -> Option<&Sighting> {
+        policy: &ElectionPolicy,
+    ) -> Option<&MemberSighting> {
         let sighting = self.sighting(&group.name, member)?;
         (now.saturating_sub(sighting.at) <= policy.master_timeout).then_some(sighting)
     }
 
     /// How long a member has been silent, as far as this leader can know.
-    pub(crate) fn silence(&self, group: &Group, member: MemberId, now: u64) -> u64 {
+    pub(crate) fn silence(&self, group: &GroupRecord, member: MemberId, now: u64) -> u64 {
         let seen = self.sighting(&group.name, member).map_or(self.since, |sighting| sighting.at);
         now.saturating_sub(seen.max(self.since))
     }
 
     /// How long the election under way has lasted.
-    pub(crate) fn election_age(&self, group: &Group, now: u64) -> u64 {
+    pub(crate) fn election_age(&self, group: &GroupRecord, now: u64) -> u64 {
         match self.elections.get(&group.name) {
             Some((epoch, began)) if *epoch == group.epoch => now.saturating_sub(*began),
             _ => 0,
@@ -108,7 +108,7 @@ impl Watch {
     }
 
     /// Notes which elections are under way, and forgets members that are gone.
-    pub(crate) fn follow(&mut self, groups: &Groups, now: u64) {
+    pub(crate) fn follow(&mut self, groups: &GroupTable, now: u64) {
         for group in groups.iter() {
             let noted = self.elections.get(&group.name).map(|(epoch, _)| *epoch);
             if group.master == 0 && noted != Some(group.epoch) {

@@ -6,24 +6,27 @@ use std::time::Duration;
 
 use kerolox_model::names::validate_group;
 use kerolox_proto::v2::{self, AckMessageEntry, AckMessageResultEntry};
-use kerolox_runtime::process::Shutdown;
+use kerolox_runtime::process::ShutdownSignal;
 use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status};
 
-use crate::clients::Clients;
+use crate::clients::ClientSessions;
 use crate::headers::ClientHeaders;
 use crate::refusal::{Refusable, Refusal, ok_status};
-use crate::relay::{Relay, acks};
-use crate::routes::{Routes, stored_topic};
+use crate::relay::{CallRelay, acks};
+use crate::routes::{ClusterRoutes, stored_topic};
 
 /// Answer of a call.
 pub type Answer<T> = Result<Response<T>, Status>;
 /// Stream of a streaming call.
-pub type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub type ItemStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// A stream of one item, the refusal.
-pub fn refused_stream<T: Refusable + Send + 'static>(headers: &ClientHeaders, refusal: &Refusal) -> Items<T> {
+pub fn refused_stream<T: Refusable + Send + 'static>(
+    headers: &ClientHeaders,
+    refusal: &Refusal,
+) -> ItemStream<T> {
     Box::pin(tokio_stream::once(Ok(refusal.answer(headers))))
 }
 
@@ -34,7 +37,7 @@ pub fn refused_stream<T: Refusable + Send + 'static>(headers: &ClientHeaders, re
 pub async fn query_route(
     client: &ClientHeaders,
     request: v2::QueryRouteRequest,
-    routes: &Routes,
+    routes: &ClusterRoutes,
 ) -> Result<v2::QueryRouteResponse, Refusal> {
     let v2::QueryRouteRequest { topic, endpoints } = request;
     stored_topic(topic.as_ref())?;
@@ -51,7 +54,7 @@ pub async fn query_route(
 pub async fn query_assignment(
     client: &ClientHeaders,
     request: v2::QueryAssignmentRequest,
-    routes: &Routes,
+    routes: &ClusterRoutes,
 ) -> Result<v2::QueryAssignmentResponse, Refusal> {
     let v2::QueryAssignmentRequest { topic, group, endpoints } = request;
     stored_topic(topic.as_ref())?;
@@ -64,7 +67,7 @@ pub async fn query_assignment(
 }
 
 /// Completes `limit` after `shutdown` is requested, and until then keeps ending the streams that would hold it up.
-pub async fn drain(shutdown: &Shutdown, clients: &Clients, limit: Duration) {
+pub async fn drain(shutdown: &ShutdownSignal, clients: &ClientSessions, limit: Duration) {
     shutdown.requested().await;
     let end_streams = async {
         loop {
@@ -78,7 +81,7 @@ pub async fn drain(shutdown: &Shutdown, clients: &Clients, limit: Duration) {
 
 /// Passes acknowledgements on to the brokers that they belong to, and gathers the results with their places.
 pub async fn relay_acks(
-    relay: &Relay,
+    relay: &CallRelay,
     (metadata, group, topic): (MetadataMap, Option<v2::Resource>, Option<v2::Resource>),
     by_owner: BTreeMap<String, Vec<(usize, AckMessageEntry)>>,
 ) -> Vec<(usize, AckMessageResultEntry)> {

@@ -9,23 +9,23 @@ use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
 use kerolox_proto::raw;
 use kerolox_proto::raw::messaging_service_server::{MessagingService, MessagingServiceServer};
 use kerolox_proto::v2::{self, Code};
-use kerolox_runtime::process::Shutdown;
+use kerolox_runtime::process::ShutdownSignal;
 use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 use tower::Layer as _;
 
-use crate::access::{self, Answer, Items, refused_stream};
+use crate::access::{self, Answer, ItemStream, refused_stream};
 use crate::answers::AnswerWay;
-use crate::clients::Clients;
+use crate::clients::ClientSessions;
 use crate::headers::ClientHeaders;
 use crate::lite::sync_everywhere;
 use crate::polling;
 use crate::refusal::{Refusable as _, Refusal, ok_status};
-use crate::relay::{Relay, acks, call_number};
-use crate::routes::Routes;
+use crate::relay::{CallRelay, acks, call_number};
+use crate::routes::ClusterRoutes;
 use crate::sdk::layers::{SessionLayer, SessionService};
 use crate::sdk::{OwnCalls, OwnedCall, SdkCall};
-use crate::spread::Spread;
+use crate::spread::GroupRotation;
 use crate::telemetry::{SettingsPolicy, TelemetryStream, telemetry};
 
 /// The gRPC service, behind the layer that keeps sessions.
@@ -43,11 +43,11 @@ type Why = Box<dyn Fn() -> String + Send + Sync>;
 /// What an access point is made of.
 pub struct AccessParts {
     /// Where the brokers are.
-    pub routes: Arc<Routes>,
+    pub routes: Arc<ClusterRoutes>,
     /// Who is connected to this server.
-    pub clients: Arc<Clients>,
+    pub clients: Arc<ClientSessions>,
     /// The way to the owners of calls.
-    pub relay: Arc<Relay>,
+    pub relay: Arc<CallRelay>,
     /// What clients are told about themselves.
     pub policy: Arc<dyn SettingsPolicy>,
 }
@@ -59,19 +59,19 @@ struct Serving {
     /// What this process answers itself, if it is the master of a broker group.
     own: Option<Arc<dyn OwnCalls>>,
     /// Which writable broker a relayed send goes to.
-    spread: Spread,
+    spread: GroupRotation,
 }
 
 impl AccessPoint {
     /// The service of a server that owns no messages. A slave names its broker group as `home`.
     pub fn server(
-        routes: Arc<Routes>,
-        clients: Arc<Clients>,
+        routes: Arc<ClusterRoutes>,
+        clients: Arc<ClientSessions>,
         policy: Arc<dyn SettingsPolicy>,
         home: Option<String>,
-        shutdown: Shutdown,
+        shutdown: ShutdownSignal,
     ) -> AccessServer {
-        let relay = Arc::new(Relay::new(Arc::clone(&routes), Arc::clone(&clients), shutdown));
+        let relay = Arc::new(CallRelay::new(Arc::clone(&routes), Arc::clone(&clients), shutdown));
         Self::serving(AccessParts { routes, clients, relay, policy }, home, None)
     }
 
@@ -89,7 +89,7 @@ impl AccessPoint {
 
     fn serving(parts: AccessParts, home: Option<String>, own: Option<Arc<dyn OwnCalls>>) -> AccessServer {
         let sessions = SessionLayer::new(Arc::clone(&parts.clients));
-        let serving = Ok(Arc::new(Serving { parts, home, own, spread: Spread::default() }));
+        let serving = Ok(Arc::new(Serving { parts, home, own, spread: GroupRotation::default() }));
         let service = MessagingServiceServer::new(Self { serving })
             .max_decoding_message_size(GRPC_DECODE_BYTES_MAX)
             .max_encoding_message_size(GRPC_DECODE_BYTES_MAX);
@@ -145,9 +145,9 @@ impl AccessPoint {
         &self,
         request: Request<C>,
         handle: impl FnOnce(Arc<Serving>, Arc<ClientHeaders>, Request<C>) -> F + Send,
-    ) -> Answer<Items<C::Answer>>
+    ) -> Answer<ItemStream<C::Answer>>
     where
-        F: Future<Output = Result<Items<C::Answer>, Refusal>> + Send,
+        F: Future<Output = Result<ItemStream<C::Answer>, Refusal>> + Send,
     {
         let client = ClientHeaders::of(&request);
         let outcome = match self.enter(&client) {
@@ -184,7 +184,7 @@ impl Serving {
         let message = v2::Message::decode(message.clone()).map_err(|error| {
             Refusal::new(Code::MessageCorrupted, format!("the message cannot be decoded: {error}"))
         })?;
-        let query = |routes: &Routes| routes.writable_groups(message.topic.as_ref());
+        let query = |routes: &ClusterRoutes| routes.writable_groups(message.topic.as_ref());
         let groups = match &self.home {
             None => self.parts.routes.through_election(query).await?,
             Some(home) => match query(&self.parts.routes) {
@@ -214,7 +214,7 @@ impl Serving {
         &self,
         client: &ClientHeaders,
         mut request: Request<v2::ReceiveMessageRequest>,
-    ) -> Result<Items<raw::ReceiveMessageResponse>, Refusal> {
+    ) -> Result<ItemStream<raw::ReceiveMessageResponse>, Refusal> {
         polling::fill_in(request.get_mut(), client, &self.parts.clients);
         match self.owner_of(request.get_ref())? {
             Owner::Own(own) => own.receive_message(request).await,
@@ -271,8 +271,8 @@ impl Serving {
 
 #[tonic::async_trait]
 impl MessagingService for AccessPoint {
-    type ReceiveMessageStream = Items<raw::ReceiveMessageResponse>;
-    type PullMessageStream = Items<raw::PullMessageResponse>;
+    type ReceiveMessageStream = ItemStream<raw::ReceiveMessageResponse>;
+    type PullMessageStream = ItemStream<raw::PullMessageResponse>;
     type TelemetryStream = TelemetryStream;
 
     async fn query_route(&self, request: Request<v2::QueryRouteRequest>) -> Answer<v2::QueryRouteResponse> {
@@ -389,7 +389,7 @@ impl MessagingService for AccessPoint {
         request: Request<v2::PullMessageRequest>,
     ) -> Answer<Self::PullMessageStream> {
         let handle = |serving: Arc<Serving>, _, request: Request<v2::PullMessageRequest>| async move {
-            let pulled: Items<_> = match serving.owner_of(request.get_ref())? {
+            let pulled: ItemStream<_> = match serving.owner_of(request.get_ref())? {
                 Owner::Own(own) => own.pull_message(request).await?,
                 Owner::Other(group) => Box::pin(serving.parts.relay.stream(&group, request).await?),
             };

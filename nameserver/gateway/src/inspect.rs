@@ -12,7 +12,7 @@ use kerolox_runtime::process;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use crate::clients::{Clients, SessionView};
+use crate::clients::{ClientSessions, SessionView};
 
 /// How long a client may take to reply, where nothing is said, and at most.
 const REPLY_WAIT: Duration = Duration::from_secs(3);
@@ -24,7 +24,7 @@ pub struct InspectService {
     /// The process.
     pub process: InspectedProcess,
     /// Who is connected to it.
-    pub clients: Arc<Clients>,
+    pub clients: Arc<ClientSessions>,
 }
 
 impl InspectService {
@@ -126,7 +126,7 @@ mod tests {
             config: String::new(),
             checks: Arc::new(Vec::new),
         };
-        InspectService { process, clients: Arc::new(Clients::new(Duration::from_secs(60))) }
+        InspectService { process, clients: Arc::new(ClientSessions::new(Duration::from_secs(60))) }
     }
 
     #[tokio::test]

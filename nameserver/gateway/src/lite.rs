@@ -5,7 +5,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request};
 
 use crate::refusal::Refusal;
-use crate::relay::{Relay, is_relayed};
+use crate::relay::{CallRelay, is_relayed};
 
 /// Passes a SyncLiteSubscription on to the brokers `owners`, unless it was passed on before. One that is not there is left out:
 /// clients repeat their subscriptions every 30 s.
@@ -13,7 +13,7 @@ use crate::relay::{Relay, is_relayed};
 /// # Errors
 /// The first refusal by a broker that is there; that of the last one when none is there.
 pub async fn sync_everywhere(
-    relay: &Relay,
+    relay: &CallRelay,
     owners: Vec<String>,
     metadata: MetadataMap,
     message: &v2::SyncLiteSubscriptionRequest,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kerolox_proto::v2;
 
-use crate::clients::Clients;
+use crate::clients::ClientSessions;
 use crate::headers::ClientHeaders;
 
 /// What clients set their deadline beyond the wait by, of which half is for the way back; when they have not said: the default
@@ -16,7 +16,7 @@ const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
 const POLL_MIN: Duration = Duration::from_secs(5);
 
 /// Fills in how long a receive waits, if it does not say and its client has a deadline.
-pub fn fill_in(request: &mut v2::ReceiveMessageRequest, client: &ClientHeaders, clients: &Clients) {
+pub fn fill_in(request: &mut v2::ReceiveMessageRequest, client: &ClientHeaders, clients: &ClientSessions) {
     let (None, Some(deadline)) = (request.long_polling_timeout, client.timeout) else { return };
     let settings = clients.settings(&client.client_id);
     let request_timeout = settings.and_then(|settings| Duration::try_from(settings.request_timeout?).ok());
@@ -33,7 +33,11 @@ fn unnamed_poll(deadline: Duration, request_timeout: Option<Duration>) -> Durati
 mod tests {
     use super::*;
 
-    fn receive(clients: &Clients, asked: Option<Duration>, deadline: Option<Duration>) -> Option<Duration> {
+    fn receive(
+        clients: &ClientSessions,
+        asked: Option<Duration>,
+        deadline: Option<Duration>,
+    ) -> Option<Duration> {
         let client = ClientHeaders { client_id: "c".to_owned(), timeout: deadline, ..Default::default() };
         let long_polling_timeout = asked.map(|asked| asked.try_into().unwrap());
         let mut request = v2::ReceiveMessageRequest { long_polling_timeout, ..Default::default() };
@@ -44,7 +48,7 @@ mod tests {
     #[test]
     fn a_poll_without_a_time_leaves_half_of_the_request_timeout() {
         let s = Duration::from_secs;
-        let clients = Clients::new(s(60));
+        let clients = ClientSessions::new(s(60));
         assert_eq!(receive(&clients, None, Some(s(20))), Some(Duration::from_millis(18_500)));
         let of = |timeout: prost_types::Duration| v2::Settings {
             request_timeout: Some(timeout),

@@ -22,9 +22,9 @@ use prost::Message as _;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use crate::clients::{Announcements, Clients};
+use crate::clients::{ClientSessions, FilterAnnouncements};
 use crate::relay::Channels;
-use crate::routes::Routes;
+use crate::routes::ClusterRoutes;
 
 /// How long another server may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ const ANNOUNCED_BYTES_MAX: usize = 64 << 20;
 /// How long a server that did not answer is left alone.
 const SILENCE: Duration = Duration::from_secs(5);
 
-impl Clients {
+impl ClientSessions {
     /// Puts a check to a producer of the topic (stored name) with an open stream at this server, another one if that does
     /// not take it. Returns who took it.
     pub fn check(&self, topic: &str, command: &RecoverOrphanedTransactionCommand) -> Option<String> {
@@ -52,14 +52,17 @@ impl Clients {
 /// Lets brokers reach the clients that are connected to this process.
 #[derive(Debug)]
 pub struct ProducersService {
-    clients: Arc<Clients>,
+    clients: Arc<ClientSessions>,
     /// Of a master.
-    announcements: Option<Arc<Announcements>>,
+    announcements: Option<Arc<FilterAnnouncements>>,
 }
 
 impl ProducersService {
     /// The gRPC service over the client sessions of this process. A master keeps what others announce to it in `announcements`.
-    pub fn server(clients: Arc<Clients>, announcements: Option<Arc<Announcements>>) -> ProducersServer<Self> {
+    pub fn server(
+        clients: Arc<ClientSessions>,
+        announcements: Option<Arc<FilterAnnouncements>>,
+    ) -> ProducersServer<Self> {
         ProducersServer::new(Self { clients, announcements })
             .max_decoding_message_size(GRPC_DECODE_BYTES_MAX)
             .max_encoding_message_size(ANNOUNCED_BYTES_MAX)
@@ -119,11 +122,11 @@ impl Producers for ProducersService {
 
 /// The way of one broker to all clients.
 #[derive(Debug)]
-pub struct Reach {
+pub struct ClientReach {
     group: String,
-    clients: Arc<Clients>,
+    clients: Arc<ClientSessions>,
     nameservers: Vec<(String, Channel)>,
-    routes: Arc<Routes>,
+    routes: Arc<ClusterRoutes>,
     channels: Channels,
     /// Servers that did not answer, and when.
     silent: Mutex<HashMap<String, Instant>>,
@@ -131,14 +134,14 @@ pub struct Reach {
     announced: Mutex<HashMap<String, (String, u64)>>,
 }
 
-impl Reach {
+impl ClientReach {
     /// For the master of the broker group `group`: its own clients come first, then those of the nameservers, then those of the
     /// other brokers in `routes`, its slaves among them.
     pub fn new(
         group: String,
-        clients: Arc<Clients>,
+        clients: Arc<ClientSessions>,
         nameservers: Vec<(String, Channel)>,
-        routes: Arc<Routes>,
+        routes: Arc<ClusterRoutes>,
     ) -> Self {
         Self {
             group,
@@ -152,7 +155,7 @@ impl Reach {
     }
 
     /// The clients of this process.
-    pub fn clients(&self) -> &Clients {
+    pub fn clients(&self) -> &ClientSessions {
         &self.clients
     }
 
@@ -193,7 +196,7 @@ impl Reach {
     }
 
     /// Asks the other servers what members of consumer groups have announced there.
-    pub async fn gather_announced(&self, announcements: &Announcements) {
+    pub async fn gather_announced(&self, announcements: &FilterAnnouncements) {
         let servers = self.servers();
         join_all(
             servers.into_iter().map(|(name, channel)| self.list_announced(name, channel, announcements)),
@@ -202,7 +205,7 @@ impl Reach {
         announcements.expire();
     }
 
-    async fn list_announced(&self, name: String, channel: Channel, announcements: &Announcements) {
+    async fn list_announced(&self, name: String, channel: Channel, announcements: &FilterAnnouncements) {
         let known = || self.announced.lock().expect("nothing panics while it holds this lock");
         let (known_incarnation, known_version) = known().get(&name).cloned().unwrap_or_default();
         let request = ListAnnouncedRequest { known_incarnation, known_version };

@@ -6,13 +6,13 @@ use std::time::Duration;
 use kerolox_model::limits::{HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW};
 use kerolox_proto::kerolox::registry_client::RegistryClient;
 use kerolox_proto::kerolox::{RegisterRequest, UnregisterRequest};
-use kerolox_runtime::process::Shutdown;
+use kerolox_runtime::process::ShutdownSignal;
 use kerolox_runtime::supervisor::Supervisor;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::routes::Routes;
+use crate::routes::ClusterRoutes;
 
 /// How long one call to a nameserver may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -21,7 +21,7 @@ const NEWS_PAUSE: Duration = Duration::from_millis(30);
 
 /// What the broker is and has at the moment; called before every registration. The field `known_snapshot_version` is filled
 /// in by the registrar.
-pub type Announcement = Arc<dyn Fn() -> RegisterRequest + Send + Sync>;
+pub type BrokerAnnouncement = Arc<dyn Fn() -> RegisterRequest + Send + Sync>;
 
 /// A nameserver's address cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +32,9 @@ pub struct AddressError {
 }
 
 /// Keeps a broker registered with all its nameservers.
-pub struct Registrar {
-    routes: Arc<Routes>,
-    current: Announcement,
+pub struct BrokerRegistrar {
+    routes: Arc<ClusterRoutes>,
+    current: BrokerAnnouncement,
     /// Number of the latest change that the tasks are to announce.
     wanted: watch::Sender<u64>,
     /// Connections to the nameservers, with their addresses as configured.
@@ -42,7 +42,7 @@ pub struct Registrar {
     /// How far the task for each nameserver is; empty before the first registration and after the last one.
     members: Mutex<Vec<watch::Receiver<Progress>>>,
     tasks: Supervisor,
-    stop: Shutdown,
+    stop: ShutdownSignal,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,7 +52,7 @@ struct Progress {
     is_registered: bool,
 }
 
-impl Registrar {
+impl BrokerRegistrar {
     /// A registrar for `nameservers` (`host:port`), which does not register yet. The routes that they send back will go into
     /// `routes`, beside the broker's own registration.
     ///
@@ -60,8 +60,8 @@ impl Registrar {
     /// [`AddressError`] when an address cannot be understood.
     pub fn new(
         nameservers: &[String],
-        routes: Arc<Routes>,
-        current: Announcement,
+        routes: Arc<ClusterRoutes>,
+        current: BrokerAnnouncement,
     ) -> Result<Self, AddressError> {
         let wanted = watch::Sender::new(1);
         let channels = nameservers.iter().map(|address| Ok((address.clone(), channel(address)?)));
@@ -73,7 +73,7 @@ impl Registrar {
             channels,
             members: Mutex::default(),
             tasks: Supervisor::new("registrar"),
-            stop: Shutdown::new(),
+            stop: ShutdownSignal::new(),
         })
     }
 
@@ -192,15 +192,15 @@ fn channel(address: &str) -> Result<Channel, AddressError> {
 struct Session {
     address: String,
     client: RegistryClient<Channel>,
-    routes: Arc<Routes>,
-    current: Announcement,
+    routes: Arc<ClusterRoutes>,
+    current: BrokerAnnouncement,
     known_version: u64,
     progress: watch::Sender<Progress>,
     is_unreachable: bool,
 }
 
 impl Session {
-    async fn run(mut self, heartbeat: Duration, mut wanted: watch::Receiver<u64>, stop: Shutdown) {
+    async fn run(mut self, heartbeat: Duration, mut wanted: watch::Receiver<u64>, stop: ShutdownSignal) {
         let stopped = stop.requested();
         tokio::pin!(stopped);
         let mut wishes = self.routes.wishes();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::routes::{Change, Routes};
+use crate::routes::{ClusterRoutes, RouteChange};
 use kerolox_proto::kerolox::registry_server::{Registry, RegistryServer};
 use kerolox_proto::kerolox::{
     ClusterSnapshot, DescribeClusterRequest, RegisterRequest, RegisterResponse, UnregisterRequest,
@@ -17,12 +17,12 @@ const REGISTRATION_BYTES_MAX: usize = 64 << 20;
 /// Keeps the routes up to date with what brokers say.
 #[derive(Debug)]
 pub struct RegistryService {
-    routes: Arc<Routes>,
+    routes: Arc<ClusterRoutes>,
 }
 
 impl RegistryService {
-    /// The gRPC service over `routes`. Whoever serves it also calls [`Routes::expire`] now and then.
-    pub fn server(routes: Arc<Routes>) -> RegistryServer<Self> {
+    /// The gRPC service over `routes`. Whoever serves it also calls [`ClusterRoutes::expire`] now and then.
+    pub fn server(routes: Arc<ClusterRoutes>) -> RegistryServer<Self> {
         RegistryServer::new(Self { routes }).max_decoding_message_size(REGISTRATION_BYTES_MAX)
     }
 }
@@ -38,7 +38,7 @@ impl Registry for RegistryService {
         let known_version = request.known_snapshot_version;
         let group = request.broker.as_ref().map(|broker| broker.group.clone()).unwrap_or_default();
         match self.routes.register(request, peer) {
-            Ok(Change::Nothing) => {}
+            Ok(RouteChange::Nothing) => {}
             Ok(change) => tracing::info!(group, ?change, "broker registered"),
             Err(error) => {
                 tracing::warn!(group, %error, "registration refused");

@@ -7,12 +7,12 @@ use twox_hash::XxHash3_64;
 
 /// The choice of one server among the broker groups that take a topic.
 #[derive(Debug, Default)]
-pub struct Spread {
+pub struct GroupRotation {
     /// Which group is next for messages that belong to no others.
     turn: AtomicUsize,
 }
 
-impl Spread {
+impl GroupRotation {
     /// The groups in the order in which to try them. Messages of one message group or lite topic always go to the same group
     /// first, whichever server is asked, as long as there are the same groups; others take turns.
     pub fn order(&self, mut groups: Vec<String>, message: &v2::Message) -> Vec<String> {
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn messages_take_turns_and_every_group_can_be_tried() {
-        let spread = Spread::default();
+        let spread = GroupRotation::default();
         let orders: Vec<String> = (0..4).map(|_| spread.order(groups(), &message(None)).concat()).collect();
         assert_eq!(orders, ["abc", "bca", "cab", "abc"]);
         assert!(spread.order(Vec::new(), &message(None)).is_empty());
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn a_message_group_goes_to_one_broker_group_on_every_server() {
-        let (one, other) = (Spread::default(), Spread::default());
+        let (one, other) = (GroupRotation::default(), GroupRotation::default());
         other.order(groups(), &message(None));
         let mut used = std::collections::BTreeSet::new();
         for number in 0..20 {

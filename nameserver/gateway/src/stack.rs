@@ -2,7 +2,7 @@
 //!
 //! | layer | what it does | where |
 //! |---|---|---|
-//! | connection | a place among the connections, TLS, greeting | [`kerolox_runtime::listen::Listener`] |
+//! | connection | a place among the connections, TLS, greeting | [`kerolox_runtime::listen::ServerListener`] |
 //! | deadline | ends a call whose `grpc-timeout` is over | [`Server`] |
 //! | limits | memory and time for the request and its answer; refuses what there is no room for | [`CallsLayer`] |
 //! | client | reads who calls, into the request's extensions | [`ClientLayer`] |
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use kerolox_runtime::listen::{CallsLayer, grpc_server};
-use kerolox_runtime::memory::Memory;
+use kerolox_runtime::memory::MemoryBudget;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::transport::Server;
@@ -35,7 +35,7 @@ use crate::sdk::layers::ClientLayer;
 pub type CallStack = Stack<TraceLayer, Stack<ClientLayer, Stack<CallsLayer, Identity>>>;
 
 /// A gRPC server whose calls pass the common part of the stack; services, or an admission in front of them, are added to it.
-pub fn server(memory: &Memory) -> Server<CallStack> {
+pub fn server(memory: &MemoryBudget) -> Server<CallStack> {
     grpc_server(memory).layer(ClientLayer).layer(TraceLayer)
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::health::Check;
+use crate::health::HealthCheck;
 
 /// How often it is looked for.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -91,13 +91,13 @@ impl DataFolder {
     }
 
     /// What health checks say.
-    pub fn check(&self) -> Check {
+    pub fn check(&self) -> HealthCheck {
         match self.missed() {
-            Some(missed) => Check::failed(
+            Some(missed) => HealthCheck::failed(
                 "data",
                 format!("{missed} under this process; bring the folder back and restart it"),
             ),
-            None => Check::ok("data", "the folder is in its place"),
+            None => HealthCheck::ok("data", "the folder is in its place"),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kerolox_proto::kerolox as pb;
 use procfs::process::Process;
 
-use crate::health::{Check, Checks, State};
+use crate::health::{HealthCheck, HealthChecks, HealthState};
 use crate::process;
 
 /// Files of the data folder that are listed.
@@ -28,7 +28,7 @@ pub struct InspectedProcess {
     /// Its settings as TOML.
     pub config: String,
     /// How it is.
-    pub checks: Checks,
+    pub checks: HealthChecks,
 }
 
 impl InspectedProcess {
@@ -64,11 +64,11 @@ impl InspectedProcess {
     }
 }
 
-fn check(check: &Check) -> pb::ServerCheck {
+fn check(check: &HealthCheck) -> pb::ServerCheck {
     let state = match check.state {
-        State::Ok => "ok",
-        State::Warning => "warning",
-        State::Failed => "failed",
+        HealthState::Ok => "ok",
+        HealthState::Warning => "warning",
+        HealthState::Failed => "failed",
     };
     pb::ServerCheck { name: check.name.to_owned(), state: state.to_owned(), reason: check.reason.clone() }
 }
@@ -140,7 +140,7 @@ mod tests {
             started: Instant::now(),
             data: data.to_owned(),
             config: "group = \"a\"\nwebhook-secret = \"x\"\nwebhook-secret-file = \"/y\"".to_owned(),
-            checks: Arc::new(|| vec![Check::warning("disk", "short")]),
+            checks: Arc::new(|| vec![HealthCheck::warning("disk", "short")]),
         }
     }
 

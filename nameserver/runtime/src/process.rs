@@ -113,9 +113,9 @@ pub fn now_ms() -> i64 {
 
 /// Tells every part of a process, or of a duty, that it is to end. Clones share one state.
 #[derive(Debug, Clone, Default)]
-pub struct Shutdown(CancellationToken);
+pub struct ShutdownSignal(CancellationToken);
 
-impl Shutdown {
+impl ShutdownSignal {
     /// A shutdown that nobody has asked for yet.
     pub fn new() -> Self {
         Self::default()
@@ -167,7 +167,7 @@ pub fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
 pub async fn serve_until<T: Send + 'static>(
     serving: impl Future<Output = T> + Send + 'static,
     signal: impl Future<Output = ()>,
-    shutdown: &Shutdown,
+    shutdown: &ShutdownSignal,
 ) -> Result<T, tokio::task::JoinError> {
     let mut serving = tokio::spawn(serving);
     tokio::select! {
@@ -196,7 +196,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_shutdown_reaches_early_and_late_listeners() {
-        let shutdown = Shutdown::new();
+        let shutdown = ShutdownSignal::new();
         let early = tokio::spawn(shutdown.clone().requested());
         assert!(!shutdown.is_requested());
         shutdown.request();
@@ -207,7 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_part_ends_before_the_whole_or_with_it() {
-        let whole = Shutdown::new();
+        let whole = ShutdownSignal::new();
         let (first, second) = (whole.of_part(), whole.of_part());
         first.request();
         assert!(first.is_requested() && !whole.is_requested() && !second.is_requested());

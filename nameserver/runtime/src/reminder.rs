@@ -11,7 +11,7 @@ const LONGEST: Duration = Duration::from_secs(600);
 
 /// When a line that stays true was said, and when it is to be said again.
 #[derive(Debug, Default)]
-pub struct Reminder {
+pub struct LogReminder {
     said: Option<Said>,
 }
 
@@ -22,7 +22,7 @@ struct Said {
     pause: Duration,
 }
 
-impl Reminder {
+impl LogReminder {
     /// Whether `line`, which is true at the moment, is to be said at `now`; it counts as said then.
     pub fn is_due(&mut self, line: &str, now: Instant) -> bool {
         let pause = match &self.said {
@@ -52,8 +52,8 @@ mod tests {
 
     #[test]
     fn a_line_is_said_when_it_changes_and_ever_more_rarely_when_it_does_not() {
-        let (mut reminder, begin) = (Reminder::default(), Instant::now());
-        let lines = |reminder: &mut Reminder, line: fn(u64) -> String, from: u64, until: u64| {
+        let (mut reminder, begin) = (LogReminder::default(), Instant::now());
+        let lines = |reminder: &mut LogReminder, line: fn(u64) -> String, from: u64, until: u64| {
             let times = (from * 10..until * 10).map(|tenth| begin + Duration::from_millis(tenth * 100));
             times.enumerate().filter(|(tenth, now)| reminder.is_due(&line(*tenth as u64), *now)).count()
         };

@@ -22,7 +22,7 @@ use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
-use crate::process::Shutdown;
+use crate::process::ShutdownSignal;
 
 /// Pause after a first failure; every next one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Supervisor {
     /// Whose tasks these are, for the log.
     owner: &'static str,
-    over: Shutdown,
+    over: ShutdownSignal,
     tasks: TaskTracker,
     at_work: TasksAtWork,
 }
@@ -73,7 +73,7 @@ impl Supervisor {
     /// A supervisor for the tasks of `owner`, which is named in the log.
     pub fn new(owner: &'static str) -> Self {
         let (tasks, at_work) = (TaskTracker::new(), TasksAtWork::default());
-        Self { owner, over: Shutdown::new(), tasks, at_work }
+        Self { owner, over: ShutdownSignal::new(), tasks, at_work }
     }
 
     /// Keeps a task at work that has no end of its own. It is dropped at its next await when the end comes, and begun again when it
@@ -356,7 +356,7 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_does_not_end_in_time_is_named() {
         let tasks = Supervisor::new("broker");
-        let end = Shutdown::new();
+        let end = ShutdownSignal::new();
         let told = end.clone();
         tasks.keep("quick", pending::<()>);
         tasks.keep_to_end("slow", move || told.requested());

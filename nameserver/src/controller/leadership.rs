@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kerolox_controller::{Command, Groups, Policy, Refusal, Reply, Watch, Why, decide, why_elect};
+use kerolox_controller::{
+    CommandRefusal, CommandReply, ElectionPolicy, GroupCommand, GroupTable, MemberWatch, RefusalReason,
+    decide, why_elect,
+};
 use kerolox_runtime::supervisor::Supervisor;
 use openraft::error::{CheckIsLeaderError, RaftError};
 use parking_lot::{Mutex, MutexGuard};
@@ -30,12 +33,12 @@ const CONFIRM_QUEUE: usize = 4096;
 /// One nameserver's time as leader.
 pub(super) struct Tenure {
     term: u64,
-    watch: Mutex<Watch>,
+    watch: Mutex<MemberWatch>,
 }
 
 impl Tenure {
     /// What this leader has heard.
-    pub(super) fn watch(&self) -> MutexGuard<'_, Watch> {
+    pub(super) fn watch(&self) -> MutexGuard<'_, MemberWatch> {
         // A panic ends the process, so nobody sees what one left behind.
         self.watch.lock()
     }
@@ -49,9 +52,9 @@ pub(super) struct Leadership {
     id: u64,
     raft: Raft,
     machine: Machine,
-    policy: Policy,
+    policy: ElectionPolicy,
     /// [`Self::policy`] of one whose data are the same as those of another nameserver that led.
-    assured: Policy,
+    assured: ElectionPolicy,
     has_followed: AtomicBool,
     start: Instant,
     tenure: watch::Sender<Option<Arc<Tenure>>>,
@@ -66,7 +69,7 @@ impl Leadership {
         id: u64,
         raft: Raft,
         machine: Machine,
-        policy: Policy,
+        policy: ElectionPolicy,
         tasks: &Supervisor,
     ) -> Arc<Self> {
         let (unconfirmed, waiting) = mpsc::channel(CONFIRM_QUEUE);
@@ -75,7 +78,7 @@ impl Leadership {
             raft,
             machine,
             policy,
-            assured: Policy { cautious_until: 0, ..policy },
+            assured: ElectionPolicy { cautious_until: 0, ..policy },
             has_followed: AtomicBool::new(false),
             start: Instant::now(),
             tenure: watch::Sender::new(None),
@@ -95,12 +98,12 @@ impl Leadership {
     }
 
     /// Times that elections go by.
-    pub(super) fn policy(&self) -> &Policy {
+    pub(super) fn policy(&self) -> &ElectionPolicy {
         if self.has_followed.load(Ordering::Relaxed) { &self.assured } else { &self.policy }
     }
 
     /// The groups as far as this nameserver knows.
-    pub(super) fn groups(&self) -> Arc<Groups> {
+    pub(super) fn groups(&self) -> Arc<GroupTable> {
         self.machine.groups()
     }
 
@@ -157,14 +160,14 @@ impl Leadership {
     }
 
     /// Carries a command out, when a majority of the nameservers has it on disk.
-    pub(super) async fn propose(&self, command: Command) -> Result<Reply, Status> {
+    pub(super) async fn propose(&self, command: GroupCommand) -> Result<CommandReply, Status> {
         match self.write(Some(command)).await? {
-            Reply::Refused(refusal) => Err(refused(&refusal)),
+            CommandReply::Refused(refusal) => Err(refused(&refusal)),
             reply => Ok(reply),
         }
     }
 
-    async fn write(&self, proposal: Proposal) -> Result<Reply, Status> {
+    async fn write(&self, proposal: Proposal) -> Result<CommandReply, Status> {
         match tokio::time::timeout(PROPOSE_TIMEOUT, self.raft.client_write(proposal)).await {
             Ok(Ok(written)) => Ok(written.data),
             Ok(Err(error)) => Err(Status::unavailable(format!("nothing can be decided: {error}"))),
@@ -218,8 +221,8 @@ impl Leadership {
         }
         self.resign();
         let tenure = uuid::Uuid::new_v4().to_string();
-        if self.write(Some(Command::BeginTenure { tenure })).await.is_ok() {
-            let watch = Mutex::new(Watch::new(self.now()));
+        if self.write(Some(GroupCommand::BeginTenure { tenure })).await.is_ok() {
+            let watch = Mutex::new(MemberWatch::new(self.now()));
             self.tenure.send_replace(Some(Arc::new(Tenure { term: seen.current_term, watch })));
         }
     }
@@ -229,10 +232,10 @@ impl Leadership {
         let due = decide(&groups, &mut tenure.watch(), self.now(), self.policy());
         for command in due {
             match &command {
-                Command::Appoint { name, master, in_sync, .. } => {
+                GroupCommand::Appoint { name, master, in_sync, .. } => {
                     tracing::info!(%name, master, ?in_sync, "master elected");
                 }
-                Command::BeginElection { name, .. } => {
+                GroupCommand::BeginElection { name, .. } => {
                     let group = groups.iter().find(|group| group.name == *name);
                     let reason =
                         group.map(|group| why_elect(group, &tenure.watch(), self.now(), self.policy()));
@@ -288,11 +291,11 @@ fn no_majority() -> Status {
 }
 
 /// A refusal as callers see it.
-pub(super) fn refused(refusal: &Refusal) -> Status {
+pub(super) fn refused(refusal: &CommandRefusal) -> Status {
     let text = refusal.text.clone();
     match refusal.why {
-        Why::Unknown => Status::not_found(text),
-        Why::Stale | Why::NotAllowed => Status::failed_precondition(text),
-        Why::Invalid => Status::invalid_argument(text),
+        RefusalReason::Unknown => Status::not_found(text),
+        RefusalReason::Stale | RefusalReason::NotAllowed => Status::failed_precondition(text),
+        RefusalReason::Invalid => Status::invalid_argument(text),
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
-use kerolox_controller::{Groups, Reply};
+use kerolox_controller::{CommandReply, GroupTable};
 use openraft::storage::RaftStateMachine;
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -18,7 +18,7 @@ use super::types::{Entry, LogId, SnapshotMeta, StorageError, StorageIoError, Sto
 struct Applied {
     upto: Option<LogId>,
     membership: StoredMembership,
-    groups: Arc<Groups>,
+    groups: Arc<GroupTable>,
 }
 
 /// Shared with whoever answers questions.
@@ -45,7 +45,7 @@ impl Machine {
     }
 
     /// The groups as they are at the moment.
-    pub(super) fn groups(&self) -> Arc<Groups> {
+    pub(super) fn groups(&self) -> Arc<GroupTable> {
         Arc::clone(&self.read().groups)
     }
 
@@ -72,7 +72,7 @@ impl RaftStateMachine<Types> for Machine {
         Ok((applied.upto, applied.membership.clone()))
     }
 
-    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Reply>, StorageError>
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<CommandReply>, StorageError>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
@@ -84,10 +84,10 @@ impl RaftStateMachine<Types> for Machine {
                 applied.upto = Some(entry.log_id);
                 replies.push(match entry.payload {
                     EntryPayload::Normal(Some(command)) => Arc::make_mut(&mut applied.groups).apply(command),
-                    EntryPayload::Blank | EntryPayload::Normal(None) => Reply::Done,
+                    EntryPayload::Blank | EntryPayload::Normal(None) => CommandReply::Done,
                     EntryPayload::Membership(membership) => {
                         applied.membership = StoredMembership::new(Some(entry.log_id), membership);
-                        Reply::Done
+                        CommandReply::Done
                     }
                 });
             }
@@ -111,7 +111,7 @@ impl RaftStateMachine<Types> for Machine {
     ) -> Result<(), StorageError> {
         let bytes = snapshot.into_inner();
         let unreadable = |error| StorageIoError::read_snapshot(Some(meta.signature()), AnyError::new(&error));
-        let groups: Groups = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        let groups: GroupTable = serde_json::from_slice(&bytes).map_err(unreadable)?;
         let stored = meta.clone();
         let written = blocking(&self.store, move |store| store.put_snapshot(&stored, &bytes)).await;
         written.map_err(|error| unwritable(meta, &error))?;

@@ -22,11 +22,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kerolox_controller::Policy;
-use kerolox_gateway::routes::Routes;
+use kerolox_controller::ElectionPolicy;
+use kerolox_gateway::routes::ClusterRoutes;
 use kerolox_proto::kerolox::consensus_server::ConsensusServer;
 use kerolox_proto::kerolox::controller_server::ControllerServer;
-use kerolox_runtime::health::Check;
+use kerolox_runtime::health::HealthCheck;
 use kerolox_runtime::supervisor::Supervisor;
 use openraft::{BasicNode, ChangeMembers, SnapshotPolicy};
 
@@ -93,7 +93,7 @@ impl Controller {
         let (id, log) = (config.id, Log { store });
         let raft = Raft::new(id, Arc::new(settings), network.clone(), log, machine.clone()).await;
         let raft = raft.map_err(|fatal| ControllerError::Stopped(fatal.to_string()))?;
-        let policy = Policy {
+        let policy = ElectionPolicy {
             master_timeout: millis(config.master_timeout.duration()),
             election_patience: millis(config.election_patience.duration()),
             // The clock of the leadership begins with this process.
@@ -169,24 +169,24 @@ impl Controller {
     }
 
     /// Whether masters can be elected.
-    pub(crate) fn check(&self) -> Check {
+    pub(crate) fn check(&self) -> HealthCheck {
         let seen = self.quorum.seen();
         let total = seen.membership_config.membership().voter_ids().count();
         match seen.current_leader {
-            _ if total == 0 => Check::warning("controller", self.quorum.why_no_leader()),
+            _ if total == 0 => HealthCheck::warning("controller", self.quorum.why_no_leader()),
             Some(leader) if leader != self.quorum.id => {
-                Check::ok("controller", format!("nameserver {leader} of {total} leads"))
+                HealthCheck::ok("controller", format!("nameserver {leader} of {total} leads"))
             }
             Some(_) if !lacks_majority(&seen) => {
-                Check::ok("controller", format!("this nameserver leads {total}"))
+                HealthCheck::ok("controller", format!("this nameserver leads {total}"))
             }
-            _ => Check::failed("controller", self.quorum.why_no_leader()),
+            _ => HealthCheck::failed("controller", self.quorum.why_no_leader()),
         }
     }
 
     /// Tells the routes of each election, for ever: masters of earlier epochs count no more then, before anybody else registers. Of
     /// nameservers that each decide alone, members obey only one, so what one by itself believes is not told.
-    pub(crate) async fn tell_epochs(self, routes: Arc<Routes>) {
+    pub(crate) async fn tell_epochs(self, routes: Arc<ClusterRoutes>) {
         let mut changes = self.leadership.changes();
         loop {
             changes.borrow_and_update();

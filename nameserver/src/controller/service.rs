@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use kerolox_client::admin::controller::CALL_TIMEOUT;
 use kerolox_controller::{
-    Command, GroupName, Joiner, Reply, begin_anew, change_in_sync, elect_master, election_loss, hand_over,
-    joining, remove_member, waiting_for,
+    CommandReply, GroupCommand, GroupName, JoiningMember, begin_anew, change_in_sync, elect_master,
+    election_loss, hand_over, joining, remove_member, waiting_for,
 };
 use kerolox_proto::kerolox::controller_client::ControllerClient;
 use kerolox_proto::kerolox::controller_server::{Controller as ControllerApi, ControllerServer};
@@ -114,11 +114,11 @@ impl ControllerService {
     }
 
     /// The number of the member with this data folder, which joins if need be.
-    async fn member(&self, name: &GroupName, joiner: Joiner) -> Result<u64, Status> {
+    async fn member(&self, name: &GroupName, joiner: JoiningMember) -> Result<u64, Status> {
         let groups = self.leadership.groups();
         let command = joining(&groups, name, &joiner).map_err(|refusal| refused(&refusal))?;
         if let Some(command) = command {
-            let Reply::Joined(id) = self.leadership.propose(command).await? else {
+            let CommandReply::Joined(id) = self.leadership.propose(command).await? else {
                 return Err(Status::internal("a member that joined got no number"));
             };
             tracing::info!(%name, id, host = joiner.host, port = joiner.port, "member");
@@ -139,12 +139,13 @@ impl ControllerService {
             return Ok(());
         }
         let holders = wire::members(&report.followers);
-        let command = Command::NoteHolders { name: name.clone(), epoch: group.epoch, master: id, holders };
+        let command =
+            GroupCommand::NoteHolders { name: name.clone(), epoch: group.epoch, master: id, holders };
         self.leadership.propose(command).await.map(drop)
     }
 
     /// Carries out a command, and gives the state that came of it.
-    async fn carry_out(&self, command: Command) -> Result<Option<GroupState>, Status> {
+    async fn carry_out(&self, command: GroupCommand) -> Result<Option<GroupState>, Status> {
         let name = command.name().cloned();
         self.leadership.propose(command).await?;
         self.leadership.hurry();
@@ -167,7 +168,7 @@ impl ControllerService {
         let time = (now, self.leadership.policy());
         let allowed = change_in_sync(&groups, &tenure.watch(), time, &name, &in_sync);
         allowed.map_err(|refusal| refused(&refusal))?;
-        let command = Command::ChangeInSync {
+        let command = GroupCommand::ChangeInSync {
             name,
             version: request.version,
             epoch: request.epoch,
@@ -293,7 +294,7 @@ impl ControllerService {
         Ok(self.quorum.describe())
     }
 
-    fn scene(&self) -> (Arc<kerolox_controller::Groups>, u64) {
+    fn scene(&self) -> (Arc<kerolox_controller::GroupTable>, u64) {
         (self.leadership.groups(), self.leadership.now())
     }
 }

@@ -2,16 +2,16 @@
 
 use std::io::Cursor;
 
-use kerolox_controller::{Command, Reply};
+use kerolox_controller::{CommandReply, GroupCommand};
 
 /// An entry of the log. `None` changes nothing; leaders before format version 2 began with it.
-pub(super) type Proposal = Option<Command>;
+pub(super) type Proposal = Option<GroupCommand>;
 
 openraft::declare_raft_types!(
     /// Types of the consensus: proposals, numbered nameservers with addresses, snapshots as bytes.
     pub(super) Types:
         D = Proposal,
-        R = Reply,
+        R = CommandReply,
         NodeId = u64,
         Node = openraft::BasicNode,
         SnapshotData = Cursor<Vec<u8>>,

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use kerolox_controller::{
-    ElectionLoss, Group, GroupName, Groups, Joiner, MemberId, Policy, Sighting, StateMark, Watch, waiting_for,
+    ElectionLoss, ElectionPolicy, GroupName, GroupRecord, GroupTable, JoiningMember, MemberId,
+    MemberSighting, MemberWatch, StateMark, waiting_for,
 };
 use kerolox_proto::kerolox as wire;
 use kerolox_proto::kerolox::{GroupDescription, GroupMember, GroupState, MemberHealth, ReportRequest};
@@ -12,7 +13,7 @@ pub(super) fn group_name(cluster: &str, group: &str) -> GroupName {
     GroupName { cluster: cluster.to_owned(), group: group.to_owned() }
 }
 
-pub(super) fn state(groups: &Groups, group: &Group) -> GroupState {
+pub(super) fn state(groups: &GroupTable, group: &GroupRecord) -> GroupState {
     let members = group.members.iter().map(|(id, member)| GroupMember {
         id: *id,
         incarnation: member.incarnation.clone(),
@@ -41,10 +42,10 @@ pub(super) fn state(groups: &Groups, group: &Group) -> GroupState {
 }
 
 pub(super) fn description(
-    (groups, group): (&Groups, &Group),
-    watch: &Watch,
+    (groups, group): (&GroupTable, &GroupRecord),
+    watch: &MemberWatch,
     now: u64,
-    policy: &Policy,
+    policy: &ElectionPolicy,
 ) -> GroupDescription {
     let health = group.members.keys().map(|id| health(*id, watch.sighting(&group.name, *id), now));
     GroupDescription {
@@ -54,7 +55,7 @@ pub(super) fn description(
     }
 }
 
-fn health(id: MemberId, sighting: Option<&Sighting>, now: u64) -> MemberHealth {
+fn health(id: MemberId, sighting: Option<&MemberSighting>, now: u64) -> MemberHealth {
     let Some(said) = sighting else { return MemberHealth { id, ..MemberHealth::default() } };
     MemberHealth {
         id,
@@ -66,8 +67,8 @@ fn health(id: MemberId, sighting: Option<&Sighting>, now: u64) -> MemberHealth {
     }
 }
 
-pub(super) fn joiner(report: &ReportRequest) -> Joiner {
-    Joiner {
+pub(super) fn joiner(report: &ReportRequest) -> JoiningMember {
+    JoiningMember {
         incarnation: report.incarnation.clone(),
         process: report.process.clone(),
         host: report.host.clone(),
@@ -101,8 +102,8 @@ fn mark(said: &wire::StateMark) -> StateMark {
     }
 }
 
-pub(super) fn sighting(report: ReportRequest, at: u64) -> Sighting {
-    Sighting {
+pub(super) fn sighting(report: ReportRequest, at: u64) -> MemberSighting {
+    MemberSighting {
         at,
         process: report.process,
         promised: report.promised,

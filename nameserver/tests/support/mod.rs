@@ -17,8 +17,8 @@ use kerolox_proto::kerolox::registry_client::RegistryClient;
 use kerolox_proto::kerolox::{BrokerInfo, BrokerRole, RegisterRequest, TopicRoute};
 use kerolox_proto::v2;
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
-use kerolox_runtime::config::Span;
-use kerolox_runtime::process::Shutdown;
+use kerolox_runtime::config::TimeSpan;
+use kerolox_runtime::process::ShutdownSignal;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -38,7 +38,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// A running nameserver.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
-    shutdown: Shutdown,
+    shutdown: ShutdownSignal,
     serving: JoinHandle<()>,
     _data: tempfile::TempDir,
 }
@@ -47,7 +47,7 @@ impl Running {
     /// On `listen`, with registrations that last for `lease`.
     pub(crate) async fn start(listen: &str, lease: Duration) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let lease = Span::from_millis(u64::try_from(lease.as_millis()).unwrap());
+        let lease = TimeSpan::from_millis(u64::try_from(lease.as_millis()).unwrap());
         let config = NameserverConfig {
             listen: listen.into(),
             data: data.path().into(),
@@ -56,7 +56,7 @@ impl Running {
         };
         let nameserver = Nameserver::bind(&config).await.unwrap();
         let address = nameserver.local_addr();
-        let shutdown = Shutdown::new();
+        let shutdown = ShutdownSignal::new();
         let serve = nameserver.serve(shutdown.clone());
         let serving = tokio::spawn(async move { serve.await.unwrap() });
         Self { address, shutdown, serving, _data: data }

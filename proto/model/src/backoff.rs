@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::units::Span;
+use crate::units::TimeSpan;
 
 /// Most delays of a list; RocketMQ's classic list has 16.
 pub const BACKOFF_STEPS_MAX: usize = 64;
@@ -80,7 +80,7 @@ impl FromStr for Backoff {
     fn from_str(text: &str) -> Result<Self, BackoffError> {
         let wrong = |reason| BackoffError { text: text.to_owned(), reason };
         let delay = |part: &str| {
-            let span: Span =
+            let span: TimeSpan =
                 part.parse().map_err(|_| wrong("a delay is not of the form 500ms, 6s, 5m or 2h"))?;
             let delay = span.duration();
             if delay > DELAY_MAX { Err(wrong("a delay is longer than 12h")) } else { Ok(delay) }

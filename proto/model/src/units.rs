@@ -16,7 +16,7 @@ pub struct UnitError {
 
 /// A duration in whole milliseconds, written as `500ms`, `6s`, `5m`, `2h` or `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Span {
+pub struct TimeSpan {
     milliseconds: u64,
 }
 
@@ -32,7 +32,7 @@ type Units = &'static [(&'static str, u64)];
 const SPAN_UNITS: Units = &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 const SIZE_UNITS: Units = &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
 
-impl Span {
+impl TimeSpan {
     /// So many milliseconds.
     pub const fn from_millis(milliseconds: u64) -> Self {
         Self { milliseconds }
@@ -71,7 +71,7 @@ impl ByteSize {
     }
 }
 
-impl FromStr for Span {
+impl FromStr for TimeSpan {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
@@ -92,7 +92,7 @@ impl FromStr for ByteSize {
     }
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for TimeSpan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_in(f, self.milliseconds, SPAN_UNITS)
     }
@@ -135,5 +135,5 @@ macro_rules! serde_as_text {
     };
 }
 
-serde_as_text!(Span);
+serde_as_text!(TimeSpan);
 serde_as_text!(ByteSize);

@@ -10,7 +10,7 @@ use kerolox_core::flush::FlushRequirement;
 use kerolox_core::record::{MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::OsFolder;
-use kerolox_log::{LogOptions, Salt};
+use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_rocks::RocksKv;
 use kerolox_store::{ApplyOutcome, ProposeError, Store, StoreOptions};
 
@@ -23,7 +23,7 @@ pub const BROKER: &str = "bench";
 pub const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Salt of all logs and frames.
-pub const SALT: Salt = Salt::new(7);
+pub const SALT: FrameSalt = FrameSalt::new(7);
 
 /// Segments as a broker has them by default.
 pub fn log_options() -> LogOptions {

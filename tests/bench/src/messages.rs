@@ -170,7 +170,7 @@ fn system_properties(shape: Shape, key: &str) -> SystemProperties {
 
 /// Bytes that do not repeat, as compressed or encrypted bodies look.
 fn body(len: usize) -> Vec<u8> {
-    let mut chooser = kerolox_log::fs::Chooser::new(7);
+    let mut chooser = kerolox_log::fs::SeededChoices::new(7);
     (0..len).map(|_| chooser.next_u64() as u8).collect()
 }
 

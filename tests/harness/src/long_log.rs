@@ -9,7 +9,7 @@ use kerolox_core::record::{
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::OsFolder;
-use kerolox_log::{Log, LogOptions, NewFrame, Salt};
+use kerolox_log::{FrameSalt, Log, LogOptions, NewFrame};
 
 /// Transactions in the log, all of them committed, on the one queue of the topic "orders".
 pub const TRANSACTIONS: u64 = 400_000;
@@ -22,7 +22,7 @@ const BATCH: usize = 8192;
 /// When the disk does not take it.
 pub fn write_log(path: &Path) -> Result<()> {
     let folder = Arc::new(OsFolder::create(path)?);
-    let options = LogOptions { segment_bytes: 64 << 20, ..LogOptions::new(Salt::new(1)) };
+    let options = LogOptions { segment_bytes: 64 << 20, ..LogOptions::new(FrameSalt::new(1)) };
     let (mut log, _) = Log::open(folder, options)?;
     let frame = |record: Record| NewFrame { kind: record.kind() as u8, body: record.encode().into() };
     let topic = MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("orders", 1))) };

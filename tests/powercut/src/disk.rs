@@ -2,8 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kerolox_log::fs::{Chooser, Folder, MemFolder};
-use kerolox_store::kv::{Family, Kv, KvError, MemKv, Op, Pair};
+use kerolox_log::fs::{Folder, MemFolder, SeededChoices};
+use kerolox_store::kv::{KeyFamily, KeyValue, Kv, KvError, MemKv, WriteOp};
 
 /// The index of the simulated machine. It has power as long as the folder of the log has.
 pub struct DiskKv {
@@ -16,7 +16,7 @@ struct State {
     current: MemKv,
     durable: MemKv,
     /// Batches since `durable`.
-    unsaved: Vec<Vec<Op>>,
+    unsaved: Vec<Vec<WriteOp>>,
 }
 
 impl DiskKv {
@@ -26,7 +26,7 @@ impl DiskKv {
     }
 
     /// What a power cut leaves: everything persisted, and of the batches behind it as many as `chooser` says, each whole.
-    pub fn after_power_cut(&self, power: &MemFolder, chooser: &mut Chooser) -> Self {
+    pub fn after_power_cut(&self, power: &MemFolder, chooser: &mut SeededChoices) -> Self {
         let state = self.lock();
         let kept = chooser.below(state.unsaved.len() as u64 + 1);
         let left = state.durable.clone();
@@ -56,25 +56,25 @@ impl DiskKv {
 }
 
 impl Kv for DiskKv {
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+    fn get(&self, family: KeyFamily, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
         self.lock().current.get(family, key)
     }
 
-    fn scan(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Pair>, KvError> {
+    fn scan(&self, family: KeyFamily, from: &[u8], limit: usize) -> Result<Vec<KeyValue>, KvError> {
         self.lock().current.scan(family, from, limit)
     }
 
     fn scan_around(
         &self,
-        family: Family,
+        family: KeyFamily,
         prefix: &[u8],
         at: &[u8],
         limit: usize,
-    ) -> Result<Vec<Pair>, KvError> {
+    ) -> Result<Vec<KeyValue>, KvError> {
         self.lock().current.scan_around(family, prefix, at, limit)
     }
 
-    fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
+    fn write(&self, ops: Vec<WriteOp>) -> Result<(), KvError> {
         self.check_power()?;
         let mut state = self.lock();
         state.current.write(ops.clone())?;

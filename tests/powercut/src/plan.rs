@@ -12,7 +12,7 @@ use kerolox_core::record::{
     ReleaseRecord, TimerDecision, TimerEnded,
 };
 use kerolox_core::topic::{MessageType, Topic};
-use kerolox_log::fs::Chooser;
+use kerolox_log::fs::SeededChoices;
 
 use crate::observe::{GROUP, Place, QUEUES_MAX, View};
 use crate::once::rules;
@@ -96,9 +96,9 @@ pub(crate) enum Plan {
 
 impl Plan {
     /// A random proposal in the state of `view`; `id` is for a message.
-    pub(crate) fn random(chooser: &mut Chooser, view: &View, id: String) -> Self {
+    pub(crate) fn random(chooser: &mut SeededChoices, view: &View, id: String) -> Self {
         let topic = nth(chooser, view.topics.iter());
-        let put = |chooser: &mut Chooser| {
+        let put = |chooser: &mut SeededChoices| {
             let name = one_of(chooser, &TOPICS).to_owned();
             Self::PutTopic { name, queues: below(chooser, QUEUES_MAX) + 1 }
         };
@@ -134,7 +134,7 @@ impl Plan {
     }
 
     /// Something with a random lite topic: it is made, gets a message, or goes.
-    fn below_lite(chooser: &mut Chooser, view: &View, id: String, topic_id: u32) -> Self {
+    fn below_lite(chooser: &mut SeededChoices, view: &View, id: String, topic_id: u32) -> Self {
         let name = one_of(chooser, &LITES);
         match view.lites.get(&(topic_id, name.to_owned())).copied() {
             None => Self::PutLite { topic_id, name },
@@ -149,7 +149,7 @@ impl Plan {
         }
     }
 
-    pub(crate) fn record(&self, chooser: &mut Chooser) -> Record {
+    pub(crate) fn record(&self, chooser: &mut SeededChoices) -> Record {
         let by = "producer".to_owned();
         match self {
             Self::Message { id, topic_id, queue } => {
@@ -214,7 +214,7 @@ impl Plan {
     }
 
     /// Three of four proposals wait for their sync.
-    pub(crate) fn flush(chooser: &mut Chooser) -> FlushRequirement {
+    pub(crate) fn flush(chooser: &mut SeededChoices) -> FlushRequirement {
         if chooser.chance(3, 4) { FlushRequirement::Sync } else { FlushRequirement::Async }
     }
 }
@@ -233,7 +233,7 @@ fn meta(change: MetaChange) -> Record {
     Record::Meta(MetaRecord { change: Some(change) })
 }
 
-fn message(id: &str, topic_id: u32, queue: u32, hold: MessageHold, chooser: &mut Chooser) -> Record {
+fn message(id: &str, topic_id: u32, queue: u32, hold: MessageHold, chooser: &mut SeededChoices) -> Record {
     let header = MessageHeader {
         topic_id,
         queue,
@@ -248,15 +248,15 @@ fn message(id: &str, topic_id: u32, queue: u32, hold: MessageHold, chooser: &mut
     Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::from(content) })
 }
 
-fn below(chooser: &mut Chooser, limit: u32) -> u32 {
+fn below(chooser: &mut SeededChoices, limit: u32) -> u32 {
     u32::try_from(chooser.below(limit.into())).expect("below a u32")
 }
 
-fn one_of(chooser: &mut Chooser, items: &[&'static str]) -> &'static str {
+fn one_of(chooser: &mut SeededChoices, items: &[&'static str]) -> &'static str {
     items[usize::try_from(chooser.below(items.len() as u64)).expect("below the length")]
 }
 
-fn nth<T>(chooser: &mut Chooser, items: impl ExactSizeIterator<Item = T>) -> Option<T> {
+fn nth<T>(chooser: &mut SeededChoices, items: impl ExactSizeIterator<Item = T>) -> Option<T> {
     let len = items.len();
     let mut items = items;
     (len > 0).then(|| items.nth(usize::try_from(chooser.below(len as u64)).expect("below len"))).flatten()

@@ -6,8 +6,8 @@ use std::time::Duration;
 use kerolox_core::flush::FlushRequirement;
 use kerolox_core::lite::is_lite;
 use kerolox_core::record::QueueState;
-use kerolox_log::fs::{Chooser, Fault, Folder, MemFolder, Times};
-use kerolox_log::{LogOptions, Salt};
+use kerolox_log::fs::{DiskFault, FaultTimes, Folder, MemFolder, SeededChoices};
+use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_powercut::DiskKv;
 use kerolox_store::kv::Kv;
 use kerolox_store::{Store, StoreError, StoreOptions};
@@ -49,7 +49,7 @@ enum Ending {
 }
 
 pub(crate) struct World {
-    chooser: Chooser,
+    chooser: SeededChoices,
     folder: MemFolder,
     kv: Arc<DiskKv>,
     gate: Arc<Gate>,
@@ -65,7 +65,7 @@ impl World {
     pub(crate) fn new(seed: u64, trace: bool) -> Self {
         let folder = MemFolder::new();
         Self {
-            chooser: Chooser::new(seed),
+            chooser: SeededChoices::new(seed),
             kv: Arc::new(DiskKv::empty(&folder)),
             folder,
             gate: Arc::default(),
@@ -104,8 +104,12 @@ impl World {
         let harm = self.chooser.below(8);
         let moment = self.chooser.below(steps * 4);
         match ending {
-            Ending::PowerCut if harm == 0 => self.folder.fail_nth(Fault::Sync, moment / 4, Times::Once),
-            Ending::PowerCut if harm == 1 => self.folder.fail_nth(Fault::Write, moment / 4, Times::Once),
+            Ending::PowerCut if harm == 0 => {
+                self.folder.fail_nth(DiskFault::Sync, moment / 4, FaultTimes::Once)
+            }
+            Ending::PowerCut if harm == 1 => {
+                self.folder.fail_nth(DiskFault::Write, moment / 4, FaultTimes::Once)
+            }
             Ending::PowerCut if harm < 7 => self.folder.power_off_at(moment),
             _ => {}
         }
@@ -337,7 +341,7 @@ impl World {
                 segment_bytes: 8192,
                 step_bytes: 2048,
                 checkpoint_bytes: 2048,
-                ..LogOptions::new(Salt::new(self.messages + 1))
+                ..LogOptions::new(FrameSalt::new(self.messages + 1))
             },
             waiting_bytes_max: 1 << 20,
             // Only records that ask for it are synced, so that nothing depends on the clock.

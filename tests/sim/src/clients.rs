@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use kerolox_core::record::{DiscardRecord, MessageHold, Record, ReleaseRecord};
 use kerolox_core::replicas::ReplicaRequirement;
 use kerolox_core::transaction::TransactionDecision;
-use kerolox_log::fs::Chooser;
+use kerolox_log::fs::SeededChoices;
 use kerolox_store::ApplyOutcome;
 
 use crate::history::{History, KnownHalf, Proposed, message, topic};
@@ -66,7 +66,7 @@ pub(crate) type Decisions = VecDeque<(u64, TransactionDecision)>;
 pub(crate) struct Sight<'a> {
     pub(crate) now: u64,
     pub(crate) swarm: &'a Swarm,
-    pub(crate) chooser: &'a mut Chooser,
+    pub(crate) chooser: &'a mut SeededChoices,
     pub(crate) history: &'a mut History,
     pub(crate) decisions: &'a mut Decisions,
     /// Nothing new is begun any more.

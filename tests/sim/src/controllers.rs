@@ -4,8 +4,8 @@
 //! hears no leader for a while and reaches a majority begins the next term with everything that was committed. A leader that was
 //! deposed without hearing of it goes on answering with what it knows, for a while, and cannot change anything.
 
-use kerolox_controller::{Command, Groups, Reply, Watch, decide};
-use kerolox_log::fs::Chooser;
+use kerolox_controller::{CommandReply, GroupCommand, GroupTable, MemberWatch, decide};
+use kerolox_log::fs::SeededChoices;
 
 use crate::member::CONTROLLERS;
 use crate::message::Node;
@@ -21,15 +21,15 @@ pub(crate) struct Controller {
     /// How long it waits for a leader.
     patience: u64,
     /// What it knows to be committed.
-    pub(crate) groups: Groups,
-    pub(crate) watch: Watch,
+    pub(crate) groups: GroupTable,
+    pub(crate) watch: MemberWatch,
 }
 
 pub(crate) struct Controllers {
     pub(crate) nodes: Vec<Controller>,
     term: u64,
     /// What is committed.
-    pub(crate) groups: Groups,
+    pub(crate) groups: GroupTable,
 }
 
 impl Controllers {
@@ -39,14 +39,14 @@ impl Controllers {
             leads: None,
             heard: 0,
             patience: 0,
-            groups: Groups::default(),
-            watch: Watch::new(0),
+            groups: GroupTable::default(),
+            watch: MemberWatch::new(0),
         };
-        Self { nodes: (0..CONTROLLERS).map(node).collect(), term: 0, groups: Groups::default() }
+        Self { nodes: (0..CONTROLLERS).map(node).collect(), term: 0, groups: GroupTable::default() }
     }
 
     /// Everywhere the data are replaced; nothing that was under way gets through.
-    pub(crate) fn forget(&mut self, groups: Groups) {
+    pub(crate) fn forget(&mut self, groups: GroupTable) {
         self.term += 1;
         for node in &mut self.nodes {
             node.leads = None;
@@ -70,8 +70,8 @@ impl Controllers {
         &mut self,
         at: usize,
         now: u64,
-        (net, swarm, chooser): (&Net, &Swarm, &mut Chooser),
-    ) -> Vec<Command> {
+        (net, swarm, chooser): (&Net, &Swarm, &mut SeededChoices),
+    ) -> Vec<GroupCommand> {
         if !self.nodes[at].is_up {
             return Vec::new();
         }
@@ -84,10 +84,10 @@ impl Controllers {
             Some(own) if own == term && reaches_majority => self.lead(at, now, net),
             None if now - node.heard > node.patience && reaches_majority => {
                 self.term += 1;
-                self.groups.apply(Command::BeginTenure { tenure: self.term.to_string() });
+                self.groups.apply(GroupCommand::BeginTenure { tenure: self.term.to_string() });
                 node.leads = Some(self.term);
                 node.groups = self.groups.clone();
-                node.watch = Watch::new(now / 1000);
+                node.watch = MemberWatch::new(now / 1000);
                 self.lead(at, now, net);
             }
             _ => {}
@@ -118,10 +118,10 @@ impl Controllers {
     pub(crate) fn commit(
         &mut self,
         (at, term): (usize, u64),
-        command: &Command,
+        command: &GroupCommand,
         net: &Net,
-        chooser: &mut Chooser,
-    ) -> Option<Reply> {
+        chooser: &mut SeededChoices,
+    ) -> Option<CommandReply> {
         if term != self.term {
             return None;
         }

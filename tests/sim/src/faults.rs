@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kerolox_controller::{Command, Group, Groups};
+use kerolox_controller::{GroupCommand, GroupRecord, GroupTable};
 
 use crate::machine::Machine;
 use crate::member::{CONTROLLERS, Input};
@@ -131,7 +131,7 @@ impl World {
     fn lose_controllers(&mut self) -> bool {
         let can_tell = self.can_tell() && !self.figures.faults.contains_key(&Fault::ControllersRestored);
         if can_tell {
-            self.controllers.forget(Groups::default());
+            self.controllers.forget(GroupTable::default());
         }
         can_tell
     }
@@ -236,14 +236,14 @@ impl World {
         true
     }
 
-    fn can_lose(&self, group: &Group, place: Place) -> bool {
+    fn can_lose(&self, group: &GroupRecord, place: Place) -> bool {
         let incarnations: BTreeSet<&String> =
             self.machines[place.0].iter().map(|machine| &machine.incarnation).collect();
         let is_alive =
             |id: &u64| group.members.get(id).is_some_and(|member| incarnations.contains(&member.incarnation));
         let own = group.member_of(&self.machines[place.0][place.1].incarnation);
         let others = group.in_sync.iter().filter(|id| Some(**id) != own).count();
-        let changes = |command: &Command| command.name() == Some(&group.name);
+        let changes = |command: &GroupCommand| command.name() == Some(&group.name);
         let is_changing = self.expects(|event| match event {
             Event::Commit { command, .. } => changes(command),
             Event::Deliver { message: Message::Change(command), .. } => changes(command),

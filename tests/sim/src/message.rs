@@ -1,7 +1,7 @@
 //! Who talks to whom, and what they say.
 
 use bytes::Bytes;
-use kerolox_controller::{Command, Group, Joiner, MemberId};
+use kerolox_controller::{GroupCommand, GroupRecord, JoiningMember, MemberId};
 use kerolox_core::record::Record;
 use kerolox_core::replicas::ReplicaRequirement;
 use kerolox_replication::{CommitUpdate, handshake};
@@ -29,11 +29,11 @@ pub(crate) enum Asked {
 pub(crate) enum Message {
     /// A member says how it stands.
     Report {
-        joiner: Joiner,
+        joiner: JoiningMember,
         unfit: String,
     },
     /// A master asks for another in-sync set.
-    Change(Command),
+    Change(GroupCommand),
     /// A master gives its reign up.
     HandOver {
         epoch: u32,
@@ -42,7 +42,7 @@ pub(crate) enum Message {
     },
     /// What a controller knows of a group, as the answer to a request, which it may have refused.
     State {
-        group: Option<Group>,
+        group: Option<GroupRecord>,
         asked: Asked,
         refused: bool,
     },
@@ -120,7 +120,7 @@ impl Message {
             Self::Report { joiner, .. } => {
                 format!("report {} {} {}", joiner.promised, joiner.last_epoch, joiner.end)
             }
-            Self::Change(Command::ChangeInSync { version, epoch, in_sync, quorum, .. }) => {
+            Self::Change(GroupCommand::ChangeInSync { version, epoch, in_sync, quorum, .. }) => {
                 format!("change v{version} e{epoch} {in_sync:?} {quorum}")
             }
             Self::Change(_) => "change".to_owned(),

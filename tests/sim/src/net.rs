@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kerolox_log::fs::Chooser;
+use kerolox_log::fs::SeededChoices;
 
 use crate::message::{Message, Node};
 use crate::swarm::{Swarm, between};
@@ -55,7 +55,7 @@ impl Net {
     /// When a message that is sent `now` arrives, if it does.
     pub(crate) fn arrival(
         &mut self,
-        chooser: &mut Chooser,
+        chooser: &mut SeededChoices,
         swarm: &Swarm,
         now: u64,
         (from, to, message): (Node, Node, &Message),

@@ -1,7 +1,7 @@
 //! What a seed says about its world: sizes, speeds, and which faults there are how often.
 
-use kerolox_controller::Policy as ControllerPolicy;
-use kerolox_log::fs::Chooser;
+use kerolox_controller::ElectionPolicy as ControllerPolicy;
+use kerolox_log::fs::SeededChoices;
 use kerolox_replication::ReplicationPolicy;
 
 /// Kinds of faults.
@@ -96,8 +96,8 @@ pub(crate) struct Swarm {
 }
 
 impl Swarm {
-    pub(crate) fn new(chooser: &mut Chooser) -> Self {
-        let group = |chooser: &mut Chooser| {
+    pub(crate) fn new(chooser: &mut SeededChoices) -> Self {
+        let group = |chooser: &mut SeededChoices| {
             let members = [1, 2, 2, 3, 3, 3, 3, 3][below(chooser, 8)];
             (members, members > 1 && chooser.chance(2, 5))
         };
@@ -147,11 +147,11 @@ impl Swarm {
     }
 }
 
-pub(crate) fn below(chooser: &mut Chooser, limit: usize) -> usize {
+pub(crate) fn below(chooser: &mut SeededChoices, limit: usize) -> usize {
     usize::try_from(chooser.below(limit as u64)).expect("below a usize")
 }
 
 /// A number from `from` to `to`, both included.
-pub(crate) fn between(chooser: &mut Chooser, from: u64, to: u64) -> u64 {
+pub(crate) fn between(chooser: &mut SeededChoices, from: u64, to: u64) -> u64 {
     from + chooser.below(to - from + 1)
 }

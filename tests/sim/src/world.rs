@@ -4,9 +4,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use kerolox_controller::{
-    Command, GroupName, Groups, Refusal, Reply, Sighting, change_in_sync, hand_over, joining,
+    CommandRefusal, CommandReply, GroupCommand, GroupName, GroupTable, MemberSighting, change_in_sync,
+    hand_over, joining,
 };
-use kerolox_log::fs::Chooser;
+use kerolox_log::fs::SeededChoices;
 
 use crate::clients::{Client, Decisions, KINDS, Sight};
 use crate::controllers::Controllers;
@@ -48,7 +49,7 @@ pub(crate) enum Event {
     Commit {
         at: usize,
         term: u64,
-        command: Command,
+        command: GroupCommand,
         for_member: Option<Node>,
         asked: Asked,
     },
@@ -105,13 +106,13 @@ pub(crate) struct World {
     pub(crate) now: u64,
     number: u64,
     events: BinaryHeap<Reverse<Timed>>,
-    pub(crate) chooser: Chooser,
+    pub(crate) chooser: SeededChoices,
     pub(crate) swarm: Swarm,
     pub(crate) net: Net,
     pub(crate) machines: Vec<Vec<Machine>>,
     pub(crate) controllers: Controllers,
     /// The controllers' data at some moments before.
-    pub(crate) copies: Vec<Groups>,
+    pub(crate) copies: Vec<GroupTable>,
     pub(crate) clients: Vec<Client>,
     pub(crate) overseen: Vec<Overseen>,
     promises: Promises,
@@ -131,7 +132,7 @@ pub(crate) fn name_of(group: usize) -> GroupName {
 
 impl World {
     pub(crate) fn new(seed: u64, is_verbose: bool) -> Self {
-        let mut chooser = Chooser::new(seed);
+        let mut chooser = SeededChoices::new(seed);
         let swarm = Swarm::new(&mut chooser);
         let mut world = Self {
             now: 0,
@@ -380,7 +381,7 @@ impl World {
                 }
                 let known = node.groups.get(&name).and_then(|group| group.member_of(&joiner.incarnation));
                 if let Some(member) = known {
-                    let sighting = Sighting {
+                    let sighting = MemberSighting {
                         at: now,
                         process: joiner.process,
                         promised: joiner.promised,
@@ -396,7 +397,7 @@ impl World {
             }
             Message::Change(command) => {
                 let time = (now, &self.swarm.controller);
-                let is_refused = matches!(&command, Command::ChangeInSync { name, in_sync, .. }
+                let is_refused = matches!(&command, GroupCommand::ChangeInSync { name, in_sync, .. }
                     if change_in_sync(&node.groups, &node.watch, time, name, in_sync).is_err());
                 match is_refused {
                     true => self.tell_state(at, from, (Asked::Change, true)),
@@ -409,7 +410,7 @@ impl World {
                 let command = hand_over(&node.groups, &node.watch, (now, policy), &name, wanted);
                 match command {
                     Ok(command) => self.submit(at, command, Some(from), Asked::HandOver),
-                    Err(Refusal { .. }) => self.tell_state(at, from, (Asked::HandOver, true)),
+                    Err(CommandRefusal { .. }) => self.tell_state(at, from, (Asked::HandOver, true)),
                 }
             }
             _ => {}
@@ -422,7 +423,7 @@ impl World {
         self.send(Node::Controller(at), to, Message::State { group, asked, refused });
     }
 
-    fn submit(&mut self, at: usize, command: Command, for_member: Option<Node>, asked: Asked) {
+    fn submit(&mut self, at: usize, command: GroupCommand, for_member: Option<Node>, asked: Asked) {
         let Some(term) = self.controllers.nodes[at].leads else { return };
         let delay = 2 * between(&mut self.chooser, self.swarm.latency.0, self.swarm.latency.1);
         self.after(delay, Event::Commit { at, term, command, for_member, asked });
@@ -431,7 +432,7 @@ impl World {
     fn commit(
         &mut self,
         (at, term): (usize, u64),
-        command: &Command,
+        command: &GroupCommand,
         (for_member, asked): (Option<Node>, Asked),
     ) -> Result<(), String> {
         let name = name_of(self.group_of(command));
@@ -449,13 +450,13 @@ impl World {
             self.plan_ambush(group);
         }
         if let (Some(reply), Some(member)) = (reply, for_member) {
-            let refused = matches!(reply, Reply::Refused(_));
+            let refused = matches!(reply, CommandReply::Refused(_));
             self.tell_state(at, member, (asked, refused));
         }
         Ok(())
     }
 
-    fn group_of(&self, command: &Command) -> usize {
+    fn group_of(&self, command: &GroupCommand) -> usize {
         (0..self.machines.len())
             .find(|group| Some(&name_of(*group)) == command.name())
             .expect("a known group")

@@ -13,7 +13,7 @@ use kerolox_core::record::RecordKind;
 use kerolox_harness::ProcessUsage;
 use kerolox_harness::{Cluster, ClusterPlan, ServerProcess};
 use kerolox_log::fs::OsFolder;
-use kerolox_log::inspect::{Finding, Inspector, Mode};
+use kerolox_log::inspect::{InspectMode, LogFinding, LogInspector};
 use tokio::task::JoinSet;
 
 const PLAIN: &str = "plain";
@@ -199,8 +199,8 @@ impl Written {
     fn of(server: &ServerProcess) -> Result<Self> {
         let folder = OsFolder::create(&server.data().join("log"))?;
         let (mut plain, mut halves, mut decisions) = ((0, 0_u64), (0, 0_u64), (0, 0_u64));
-        for finding in Inspector::open(&folder, Mode::Offline)? {
-            let Finding::Record(frame) = finding? else { continue };
+        for finding in LogInspector::open(&folder, InspectMode::Offline)? {
+            let LogFinding::Record(frame) = finding? else { continue };
             let sum = if frame.kind == RecordKind::Release as u8 {
                 &mut decisions
             } else if frame.kind == RecordKind::Message as u8 {

@@ -12,7 +12,7 @@ use kerolox_core::record::{MessageHold, ProgressItem, Record, RecordKind};
 use kerolox_harness::ProcessUsage;
 use kerolox_harness::{ClusterPlan, ServerProcess};
 use kerolox_log::fs::OsFolder;
-use kerolox_log::inspect::{Finding, Inspector, Mode};
+use kerolox_log::inspect::{InspectMode, LogFinding, LogInspector};
 
 /// Messages of one request.
 const BATCH: u64 = 500;
@@ -118,8 +118,8 @@ async fn scheduled(admin: &Admin, address: &Address) -> Result<u64> {
 fn lateness(server: &ServerProcess) -> Result<Vec<i64>> {
     let folder = OsFolder::create(&server.data().join("log"))?;
     let (mut due, mut late) = (HashMap::new(), Vec::new());
-    for finding in Inspector::open(&folder, Mode::Offline)? {
-        let Finding::Record(frame) = finding? else { continue };
+    for finding in LogInspector::open(&folder, InspectMode::Offline)? {
+        let LogFinding::Record(frame) = finding? else { continue };
         if ![RecordKind::Message as u8, RecordKind::Progress as u8].contains(&frame.kind) {
             continue;
         }

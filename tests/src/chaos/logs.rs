@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use kerolox_log::fs::OsFolder;
-use kerolox_log::inspect::{Finding, Inspector, Mode};
+use kerolox_log::inspect::{InspectMode, LogFinding, LogInspector};
 
 /// How long the slaves may take to have what the master has, when nobody writes any more.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -58,10 +58,10 @@ fn difference(logs: &[Vec<Frame>]) -> Option<String> {
 fn read(folder: &Path) -> Result<Vec<Frame>> {
     let opened = OsFolder::read_only(folder).with_context(|| format!("opening {}", folder.display()))?;
     let mut frames = Vec::new();
-    for finding in Inspector::open(&opened, Mode::Live).context("reading a log")? {
+    for finding in LogInspector::open(&opened, InspectMode::Live).context("reading a log")? {
         match finding.context("reading a log")? {
-            Finding::Record(frame) => frames.push((frame.position, frame.kind, frame.body.to_vec())),
-            Finding::Damaged(damage) => {
+            LogFinding::Record(frame) => frames.push((frame.position, frame.kind, frame.body.to_vec())),
+            LogFinding::Damaged(damage) => {
                 bail!(
                     "{} of {} is damaged from {} to {}: {}",
                     damage.file,
@@ -71,7 +71,7 @@ fn read(folder: &Path) -> Result<Vec<Frame>> {
                     damage.reason
                 )
             }
-            Finding::End { .. } => {}
+            LogFinding::End { .. } => {}
         }
     }
     Ok(frames)

@@ -11,7 +11,7 @@ use kerolox_core::record::Record;
 use kerolox_harness::verdict::CheckedProperty;
 use kerolox_harness::{MessageHistory, MessageLedger, QueueEnd, ServerProcess, StandingMessage, properties};
 use kerolox_log::fs::OsFolder;
-use kerolox_log::{Log, LogOptions, Salt};
+use kerolox_log::{FrameSalt, Log, LogOptions};
 use tokio::task::JoinSet;
 
 use super::{GROUP, TOPIC, TX_TOPIC};
@@ -54,7 +54,7 @@ pub(super) async fn verify(
 fn read_log(folder: &Path) -> Result<Vec<String>> {
     let folder = Arc::new(OsFolder::create(folder).context("opening the log's folder")?);
     // The log has a salt of its own. Opening may make a segment, for which the disk need not have much room.
-    let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::new(Salt::new(0)) };
+    let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::new(FrameSalt::new(0)) };
     let (log, _) = Log::open(folder, options).context("opening the log")?;
     let reader = log.reader();
     let mut ids = Vec::new();

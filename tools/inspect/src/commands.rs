@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
-use kerolox_report::output::{Report, table};
+use kerolox_report::output::{CommandReport, table};
 use serde_json::json;
 
 use crate::CommandLine;
@@ -27,20 +27,23 @@ pub(crate) struct Completion {
 }
 
 impl Commands {
-    pub(crate) fn run(self) -> Report {
+    pub(crate) fn run(self) -> CommandReport {
         let known = known();
         let json = known.iter().map(|(name, about)| json!({ "command": name, "about": about })).collect();
         let rows = known.iter().map(|(name, about)| vec![name.clone(), about.clone()]);
-        Report::ok(if self.markdown { markdown() } else { table(&["Command", "What it does"], rows) }, json)
+        CommandReport::ok(
+            if self.markdown { markdown() } else { table(&["Command", "What it does"], rows) },
+            json,
+        )
     }
 }
 
 impl Completion {
-    pub(crate) fn run(self) -> Report {
+    pub(crate) fn run(self) -> CommandReport {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut CommandLine::command(), "kerolox-inspect", &mut script);
         let script = String::from_utf8_lossy(&script).into_owned();
-        Report::ok(script.clone(), json!({ "shell": self.shell.to_string(), "script": script }))
+        CommandReport::ok(script.clone(), json!({ "shell": self.shell.to_string(), "script": script }))
     }
 }
 

@@ -5,9 +5,9 @@ use crate::folder::{Source, unreadable};
 use clap::Args;
 use kerolox_core::record::Record;
 use kerolox_log::Frame;
-use kerolox_log::inspect::Finding;
-use kerolox_report::outcome::{Exit, Failure, Result};
-use kerolox_report::output::{Format, Report, harmless, local_time, one_line, print_error};
+use kerolox_log::inspect::LogFinding;
+use kerolox_report::outcome::{CommandFailure, ExitStatus, Result};
+use kerolox_report::output::{CommandReport, OutputFormat, harmless, local_time, one_line, print_error};
 use serde_json::{Value, json};
 use std::io::{BufWriter, ErrorKind, Write};
 
@@ -34,28 +34,28 @@ pub(crate) struct Dump {
 }
 
 impl Dump {
-    pub(crate) fn run(self) -> Result<Report> {
+    pub(crate) fn run(self) -> Result<CommandReport> {
         let mut data = self.source.open()?;
         data.log.skip_to_segment_of(self.from);
         let mut out = BufWriter::new(std::io::stdout().lock());
-        let mut exit = Exit::Ok;
+        let mut exit = ExitStatus::Ok;
         let mut printed =
-            if self.source.output == Format::Table { self.write_header(&mut out) } else { Ok(()) };
+            if self.source.output == OutputFormat::Table { self.write_header(&mut out) } else { Ok(()) };
         let mut left = self.limit;
         while left > 0
             && printed.is_ok()
             && let Some(finding) = data.log.next()
         {
             match finding.map_err(|error| unreadable(&error))? {
-                Finding::Record(frame) if frame.position >= self.to => break,
-                Finding::Record(frame) => {
+                LogFinding::Record(frame) if frame.position >= self.to => break,
+                LogFinding::Record(frame) => {
                     if frame.position >= self.from && self.kind.is_none_or(|kind| kind == frame.kind) {
                         left -= 1;
                         printed = self.write(&frame, &mut out);
                     }
                 }
-                Finding::Damaged(damage) => {
-                    exit = Exit::Failed;
+                LogFinding::Damaged(damage) => {
+                    exit = ExitStatus::Failed;
                     // What was printed so far comes first when both streams go to one place.
                     printed = out.flush();
                     let (from, until) = (damage.position, damage.until);
@@ -64,7 +64,7 @@ impl Dump {
                         damage.file, damage.reason
                     ));
                 }
-                Finding::End { .. } => {}
+                LogFinding::End { .. } => {}
             }
         }
         match printed.and_then(|()| out.flush()) {
@@ -72,10 +72,10 @@ impl Dump {
             // Whoever read our output has seen enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             Err(error) => {
-                return Err(Failure::failed(format!("cannot write to the standard output: {error}")));
+                return Err(CommandFailure::failed(format!("cannot write to the standard output: {error}")));
             }
         }
-        Ok(Report { exit, ..Report::ok(String::new(), Value::Null) })
+        Ok(CommandReport { exit, ..CommandReport::ok(String::new(), Value::Null) })
     }
 
     fn write_header(&self, out: &mut impl Write) -> std::io::Result<()> {
@@ -95,7 +95,7 @@ impl Dump {
                 "storeMs": frame.store_ms, "record": describe::object(fields.clone()),
             })
         };
-        if self.source.output != Format::Table
+        if self.source.output != OutputFormat::Table
             && let Some(item) = self.source.output.item(&value())
         {
             return writeln!(out, "{}", harmless(&item));

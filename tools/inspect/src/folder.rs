@@ -7,9 +7,9 @@
 use clap::Args;
 use kerolox_log::LogError;
 use kerolox_log::fs::OsFolder;
-use kerolox_log::inspect::{Inspector, Mode};
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::Format;
+use kerolox_log::inspect::{InspectMode, LogInspector};
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::OutputFormat;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
@@ -23,8 +23,8 @@ pub(crate) struct Source {
     #[arg(long)]
     pub(crate) online: bool,
     /// How to print the result
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub(crate) output: Format,
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    pub(crate) output: OutputFormat,
     /// Print progress lines where there is no terminal for a progress bar
     #[arg(long)]
     pub(crate) progress: bool,
@@ -32,7 +32,7 @@ pub(crate) struct Source {
 
 /// A data folder that is being read. Holds its lock, unless it is read online: no broker can start meanwhile.
 pub(crate) struct DataFolder {
-    pub(crate) log: Inspector,
+    pub(crate) log: LogInspector,
     pub(crate) index: PathBuf,
     _lock: Option<File>,
 }
@@ -41,14 +41,14 @@ impl Source {
     pub(crate) fn open(&self) -> Result<DataFolder> {
         let log = self.data.join("log");
         let folder = OsFolder::read_only(&log).map_err(|error| {
-            Failure::not_found(format!(
+            CommandFailure::not_found(format!(
                 "{} cannot be read: {error}; pass the folder that a broker was given as --data",
                 log.display()
             ))
         })?;
         let lock = if self.online { None } else { lock(&self.data)? };
-        let mode = if self.online { Mode::Live } else { Mode::Offline };
-        let log = Inspector::open(&folder, mode).map_err(|error| unreadable(&error))?;
+        let mode = if self.online { InspectMode::Live } else { InspectMode::Offline };
+        let log = LogInspector::open(&folder, mode).map_err(|error| unreadable(&error))?;
         Ok(DataFolder { log, index: self.data.join("index"), _lock: lock })
     }
 }
@@ -60,20 +60,20 @@ fn lock(data: &Path) -> Result<Option<File>> {
         return Ok(None);
     }
     let file = File::open(&path)
-        .map_err(|error| Failure::failed(format!("cannot open {}: {error}", path.display())))?;
+        .map_err(|error| CommandFailure::failed(format!("cannot open {}: {error}", path.display())))?;
     match file.try_lock_shared() {
         Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Err(Failure::usage(format!(
+        Err(TryLockError::WouldBlock) => Err(CommandFailure::usage(format!(
             "a broker is working in {}; stop it first, or pass --online to read its log alone",
             data.display()
         ))),
         Err(TryLockError::Error(error)) => {
-            Err(Failure::failed(format!("cannot lock {}: {error}", path.display())))
+            Err(CommandFailure::failed(format!("cannot lock {}: {error}", path.display())))
         }
     }
 }
 
 /// A log that cannot be read on, as a failure of the command.
-pub(crate) fn unreadable(error: &LogError) -> Failure {
-    Failure::failed(error.to_string())
+pub(crate) fn unreadable(error: &LogError) -> CommandFailure {
+    CommandFailure::failed(error.to_string())
 }

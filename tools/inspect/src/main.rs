@@ -13,7 +13,7 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use kerolox_report::output::Format;
+use kerolox_report::output::OutputFormat;
 
 /// Looks into a broker's data folder without a broker, and without changing it
 #[derive(Debug, Parser)]
@@ -38,12 +38,12 @@ enum InspectCommand {
 }
 
 impl InspectCommand {
-    fn format(&self) -> Format {
+    fn format(&self) -> OutputFormat {
         match self {
             Self::Verify(verify) => verify.source.output,
             Self::Dump(dump) => dump.source.output,
             Self::Stats(stats) => stats.source.output,
-            Self::Commands(_) | Self::Completion(_) => Format::Table,
+            Self::Commands(_) | Self::Completion(_) => OutputFormat::Table,
         }
     }
 }

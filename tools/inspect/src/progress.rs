@@ -2,7 +2,7 @@
 
 use crate::folder::Source;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kerolox_log::inspect::Inspector;
+use kerolox_log::inspect::LogInspector;
 use kerolox_report::output::print_error;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ enum Shown {
 
 impl Progress {
     /// Progress through the log up to its end, as far as that is known.
-    pub(crate) fn of(log: &Inspector, source: &Source) -> Self {
+    pub(crate) fn of(log: &LogInspector, source: &Source) -> Self {
         let start = log.segments().next().map_or(0, |segment| segment.base);
         let last = log.segments().last().map_or(0, |segment| segment.base + segment.len);
         // The last segment is longer than what was written; the checkpoint is the better guess.

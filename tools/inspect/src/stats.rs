@@ -6,9 +6,9 @@ use crate::progress::Progress;
 use clap::Args;
 use kerolox_core::record::{MessageRecord, RecordKind};
 use kerolox_log::Frame;
-use kerolox_log::inspect::Finding;
-use kerolox_report::outcome::{Exit, Failure, Result};
-use kerolox_report::output::{Report, local_time, table};
+use kerolox_log::inspect::LogFinding;
+use kerolox_report::outcome::{CommandFailure, ExitStatus, Result};
+use kerolox_report::output::{CommandReport, local_time, table};
 use kerolox_store::state::check::LogReplay;
 use serde::Serialize;
 use serde_json::json;
@@ -45,7 +45,7 @@ struct Counts {
     end: u64,
     /// A record was met that the state machine does not understand.
     unfoldable: bool,
-    warnings: Vec<Failure>,
+    warnings: Vec<CommandFailure>,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,19 +62,19 @@ struct TopicCount {
 }
 
 impl Stats {
-    pub(crate) fn run(self) -> Result<Report> {
+    pub(crate) fn run(self) -> Result<CommandReport> {
         let mut data = self.source.open()?;
         let mut counts = Counts::default();
         let mut replay = LogReplay::without_entries();
         let mut progress = Progress::of(&data.log, &self.source);
         while let Some(finding) = data.log.next() {
             match finding.map_err(|error| unreadable(&error))? {
-                Finding::Record(frame) => counts.record(&frame, &mut replay),
-                Finding::Damaged(damage) => counts.warn(format!(
+                LogFinding::Record(frame) => counts.record(&frame, &mut replay),
+                LogFinding::Damaged(damage) => counts.warn(format!(
                     "{}: damaged from {} to {}; what was there is not counted",
                     damage.file, damage.position, damage.until
                 )),
-                Finding::End { position, .. } => counts.end = position,
+                LogFinding::End { position, .. } => counts.end = position,
             }
             progress.at(data.log.position());
         }
@@ -124,9 +124,9 @@ impl Stats {
                 row
             }),
         );
-        let exit = if counts.warnings.is_empty() { Exit::Ok } else { Exit::Failed };
-        let report = Report::ok(format!("{head}\n{kinds}\n\n{topics}"), json);
-        Ok(Report { exit, warnings: counts.warnings, ..report })
+        let exit = if counts.warnings.is_empty() { ExitStatus::Ok } else { ExitStatus::Failed };
+        let report = CommandReport::ok(format!("{head}\n{kinds}\n\n{topics}"), json);
+        Ok(CommandReport { exit, warnings: counts.warnings, ..report })
     }
 }
 
@@ -171,7 +171,7 @@ impl Counts {
     }
 
     fn warn(&mut self, message: String) {
-        self.warnings.push(Failure::failed(message));
+        self.warnings.push(CommandFailure::failed(message));
     }
 }
 

@@ -5,12 +5,12 @@ use crate::folder::{DataFolder, Source, unreadable};
 use crate::progress::Progress;
 use clap::Args;
 use kerolox_core::record::Record;
-use kerolox_log::inspect::Finding;
+use kerolox_log::inspect::LogFinding;
 use kerolox_log::{DamagedRange, Frame};
-use kerolox_report::outcome::{Exit, Failure, Result};
-use kerolox_report::output::{Report, table};
+use kerolox_report::outcome::{CommandFailure, ExitStatus, Result};
+use kerolox_report::output::{CommandReport, table};
 use kerolox_rocks::RocksKv;
-use kerolox_store::state::check::{self, Comparison, LogReplay};
+use kerolox_store::state::check::{self, LogReplay, StateComparison};
 use serde::Serialize;
 use serde_json::json;
 
@@ -67,7 +67,7 @@ enum Index {
 }
 
 impl Verify {
-    pub(crate) fn run(self) -> Result<Report> {
+    pub(crate) fn run(self) -> Result<CommandReport> {
         let mut data = self.source.open()?;
         let index = if self.source.online {
             Index::Not("not compared: a broker may be writing it".to_owned())
@@ -91,14 +91,16 @@ impl Verify {
         let mut progress = Progress::of(&data.log, &self.source);
         while let Some(finding) = data.log.next() {
             match finding.map_err(|error| unreadable(&error))? {
-                Finding::Record(frame) => checked.record(&frame, &mut replay),
-                Finding::Damaged(damage) => {
+                LogFinding::Record(frame) => checked.record(&frame, &mut replay),
+                LogFinding::Damaged(damage) => {
                     if let Some(passed) = &mut replay {
-                        passed.pass_damage(&damage).map_err(|error| Failure::failed(error.to_string()))?;
+                        passed
+                            .pass_damage(&damage)
+                            .map_err(|error| CommandFailure::failed(error.to_string()))?;
                     }
                     checked.damaged(damage);
                 }
-                Finding::End { position, torn_bytes } => {
+                LogFinding::End { position, torn_bytes } => {
                     (checked.end, checked.torn_bytes) = (position, torn_bytes);
                 }
             }
@@ -180,16 +182,16 @@ impl Checked {
                 "not compared: no segment begins with a whole snapshot".to_owned()
             }
             (Index::Comparable { kv, applied }, Some(mut replay)) => {
-                let found = replay.compare(&kv).map_err(|error| Failure::failed(error.to_string()))?;
+                let found = replay.compare(&kv).map_err(|error| CommandFailure::failed(error.to_string()))?;
                 self.compared(&found);
-                let Comparison { keys, differences, .. } = found;
+                let StateComparison { keys, differences, .. } = found;
                 format!("holds the log up to {applied}; {keys} keys compared, {differences} differ")
             }
         };
         Ok(())
     }
 
-    fn compared(&mut self, found: &Comparison) {
+    fn compared(&mut self, found: &StateComparison) {
         for difference in &found.examples {
             let key: String = difference.key.iter().map(|byte| format!("{byte:02x}")).collect();
             let how = format!("{:?}", difference.how).to_lowercase();
@@ -209,11 +211,11 @@ impl Checked {
         }
     }
 
-    fn report(self) -> Report {
-        let exit = if self.problems == 0 { Exit::Ok } else { Exit::Failed };
+    fn report(self) -> CommandReport {
+        let exit = if self.problems == 0 { ExitStatus::Ok } else { ExitStatus::Failed };
         let mut json = json!(self);
         json["clean"] = json!(self.problems == 0);
-        Report { exit, ..Report::ok(self.text(), json) }
+        CommandReport { exit, ..CommandReport::ok(self.text(), json) }
     }
 
     fn text(&self) -> String {

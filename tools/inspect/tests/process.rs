@@ -10,9 +10,9 @@ use std::sync::Arc;
 use kerolox_core::flush::FlushRequirement;
 use kerolox_core::record::{DiscardRecord, Record};
 use kerolox_log::fs::OsFolder;
-use kerolox_log::{LogOptions, Salt};
+use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_rocks::RocksKv;
-use kerolox_store::kv::{Family, Kv, Op};
+use kerolox_store::kv::{KeyFamily, Kv, WriteOp};
 use kerolox_store::{Store, StoreOptions};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -43,7 +43,7 @@ fn open_store(data: &Path) -> Store {
     let kv = RocksKv::open(&data.join("index")).unwrap();
     let options = StoreOptions {
         broker: "broker-a".to_owned(),
-        log: LogOptions { segment_bytes: 768, ..LogOptions::new(Salt::new(7)) },
+        log: LogOptions { segment_bytes: 768, ..LogOptions::new(FrameSalt::new(7)) },
         waiting_bytes_max: 1 << 20,
         flush_interval: std::time::Duration::from_millis(5),
         tail_bytes: 0,
@@ -149,8 +149,8 @@ fn an_index_that_does_not_follow_from_the_log_is_found() {
     let data = data_folder();
     {
         let kv = RocksKv::open(&data.path().join("index")).unwrap();
-        let (key, _) = kv.scan(Family::Queues, b"", 1).unwrap().remove(0);
-        kv.write(vec![Op::Put(Family::Queues, key, vec![0; 24])]).unwrap();
+        let (key, _) = kv.scan(KeyFamily::Queues, b"", 1).unwrap().remove(0);
+        kv.write(vec![WriteOp::Put(KeyFamily::Queues, key, vec![0; 24])]).unwrap();
     }
     let (code, report) = verify(data.path(), &[]);
     assert_eq!(code, Some(1));
@@ -179,8 +179,8 @@ fn an_index_of_a_trimmed_log_is_compared_as_well() {
     assert!(report["index"].as_str().unwrap().contains("0 differ"), "{report:#}");
     {
         let kv = RocksKv::open(&data.path().join("index")).unwrap();
-        let (key, _) = kv.scan(Family::Queues, b"", 1).unwrap().remove(0);
-        kv.write(vec![Op::Put(Family::Queues, key, vec![0; 24])]).unwrap();
+        let (key, _) = kv.scan(KeyFamily::Queues, b"", 1).unwrap().remove(0);
+        kv.write(vec![WriteOp::Put(KeyFamily::Queues, key, vec![0; 24])]).unwrap();
     }
     let (code, report) = verify(data.path(), &[]);
     assert_eq!((code, &report["damage"][0]["place"]), (Some(1), &"index".into()), "{report:#}");

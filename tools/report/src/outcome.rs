@@ -1,11 +1,11 @@
 //! How a command can end, for people and for scripts.
 
-use crate::output::{Format, print_error};
+use crate::output::{OutputFormat, print_error};
 use serde_json::json;
 
 /// Exit codes of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
+pub enum ExitStatus {
     /// Everything was done.
     Ok = 0,
     /// Nothing was done, or it is not as it should be.
@@ -24,30 +24,30 @@ pub enum Exit {
 
 /// A command that did nothing of what it should.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Failure {
+pub struct CommandFailure {
     /// How the process ends.
-    pub exit: Exit,
+    pub exit: ExitStatus,
     /// Says what was wrong and what to do about it.
     pub message: String,
 }
 
 /// Result of a command's parts.
-pub type Result<T> = std::result::Result<T, Failure>;
+pub type Result<T> = std::result::Result<T, CommandFailure>;
 
-impl Failure {
+impl CommandFailure {
     /// The command line makes no sense.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Usage, message: message.into() }
+        Self { exit: ExitStatus::Usage, message: message.into() }
     }
 
     /// What the command is about is not there.
     pub fn not_found(message: impl Into<String>) -> Self {
-        Self { exit: Exit::NotFound, message: message.into() }
+        Self { exit: ExitStatus::NotFound, message: message.into() }
     }
 
     /// It did not work.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Failed, message: message.into() }
+        Self { exit: ExitStatus::Failed, message: message.into() }
     }
 
     /// The same failure with a sentence in front that says what was being done.
@@ -57,24 +57,26 @@ impl Failure {
     }
 
     /// Prints it to the standard error.
-    pub fn print(&self, format: Format) {
+    pub fn print(&self, format: OutputFormat) {
         let value = json!({ "error": self.message, "exit": self.exit as u8 });
         print_error(&format.item(&value).unwrap_or_else(|| self.message.clone()));
     }
 }
 
 #[cfg(feature = "client")]
-impl From<kerolox_client::Error> for Failure {
+impl From<kerolox_client::Error> for CommandFailure {
     fn from(error: kerolox_client::Error) -> Self {
         use kerolox_client::Error;
         let exit = match &error {
-            Error::Invalid(_) => Exit::Usage,
-            Error::Unreachable { .. } | Error::Timeout { .. } | Error::Broken { .. } => Exit::Unreachable,
-            Error::NoQueue { .. } => Exit::NotFound,
+            Error::Invalid(_) => ExitStatus::Usage,
+            Error::Unreachable { .. } | Error::Timeout { .. } | Error::Broken { .. } => {
+                ExitStatus::Unreachable
+            }
+            Error::NoQueue { .. } => ExitStatus::NotFound,
             error => match error.code() {
-                Some(code) if code.is_not_found() => Exit::NotFound,
-                Some(code) if (40100..40200).contains(&code.0) || code.0 == 40300 => Exit::Denied,
-                _ => Exit::Failed,
+                Some(code) if code.is_not_found() => ExitStatus::NotFound,
+                Some(code) if (40100..40200).contains(&code.0) || code.0 == 40300 => ExitStatus::Denied,
+                _ => ExitStatus::Failed,
             },
         };
         Self { exit, message: error.to_string() }
@@ -82,7 +84,7 @@ impl From<kerolox_client::Error> for Failure {
 }
 
 /// The exit code of an operation on several brokers, from what each of them did.
-pub fn combined<'a>(failures: impl Iterator<Item = Option<&'a Failure>>) -> Exit {
+pub fn combined<'a>(failures: impl Iterator<Item = Option<&'a CommandFailure>>) -> ExitStatus {
     let (mut first, mut some_did) = (None, false);
     for failure in failures {
         match failure {
@@ -91,8 +93,8 @@ pub fn combined<'a>(failures: impl Iterator<Item = Option<&'a Failure>>) -> Exit
         }
     }
     match first {
-        None => Exit::Ok,
-        Some(_) if some_did => Exit::Partial,
+        None => ExitStatus::Ok,
+        Some(_) if some_did => ExitStatus::Partial,
         Some(exit) => exit,
     }
 }
@@ -102,29 +104,29 @@ mod tests {
     use super::*;
 
     #[cfg(feature = "client")]
-    fn exit_of_code(code: i32) -> Exit {
+    fn exit_of_code(code: i32) -> ExitStatus {
         use kerolox_client::{Code, Error};
         let error = Error::Server { endpoint: "b:1".into(), code: Code(code), message: "m".into() };
-        Failure::from(error).exit
+        CommandFailure::from(error).exit
     }
 
     #[cfg(feature = "client")]
     #[test]
     fn errors_map_to_exit_codes() {
         use kerolox_client::Error;
-        assert_eq!(exit_of_code(40402), Exit::NotFound);
-        assert_eq!(exit_of_code(40100), Exit::Denied);
-        assert_eq!(exit_of_code(40000), Exit::Failed);
+        assert_eq!(exit_of_code(40402), ExitStatus::NotFound);
+        assert_eq!(exit_of_code(40100), ExitStatus::Denied);
+        assert_eq!(exit_of_code(40000), ExitStatus::Failed);
         let unreachable = Error::Unreachable { endpoint: "b:1".into(), reason: "refused".into() };
-        assert_eq!(Failure::from(unreachable).exit, Exit::Unreachable);
-        assert_eq!(Failure::from(Error::Invalid("x".into())).exit, Exit::Usage);
+        assert_eq!(CommandFailure::from(unreachable).exit, ExitStatus::Unreachable);
+        assert_eq!(CommandFailure::from(Error::Invalid("x".into())).exit, ExitStatus::Usage);
     }
 
     #[test]
     fn several_brokers_combine() {
-        let (not_found, failed) = (Failure::not_found("x"), Failure::failed("y"));
-        assert_eq!(combined([None, None].into_iter()), Exit::Ok);
-        assert_eq!(combined([None, Some(&failed)].into_iter()), Exit::Partial);
-        assert_eq!(combined([Some(&not_found), Some(&failed)].into_iter()), Exit::NotFound);
+        let (not_found, failed) = (CommandFailure::not_found("x"), CommandFailure::failed("y"));
+        assert_eq!(combined([None, None].into_iter()), ExitStatus::Ok);
+        assert_eq!(combined([None, Some(&failed)].into_iter()), ExitStatus::Partial);
+        assert_eq!(combined([Some(&not_found), Some(&failed)].into_iter()), ExitStatus::NotFound);
     }
 }

@@ -1,6 +1,6 @@
 //! What commands print: text for people, JSON for scripts.
 
-use crate::outcome::{Exit, Failure};
+use crate::outcome::{CommandFailure, ExitStatus};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Write};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub enum OutputFormat {
     /// Aligned columns and sentences.
     Table,
     /// One JSON document.
@@ -17,22 +17,22 @@ pub enum Format {
     Yaml,
 }
 
-impl Format {
+impl OutputFormat {
     /// A value as a document of its own; `None` for tables, which are made of text.
     pub fn document(self, value: &Value) -> Option<String> {
         match self {
-            Format::Table => None,
-            Format::Json => Some(format!("{value:#}")),
-            Format::Yaml => Some(yaml(value)),
+            OutputFormat::Table => None,
+            OutputFormat::Json => Some(format!("{value:#}")),
+            OutputFormat::Yaml => Some(yaml(value)),
         }
     }
 
     /// A value as one of many: a line of JSON, or a YAML document with its separator.
     pub fn item(self, value: &Value) -> Option<String> {
         match self {
-            Format::Table => None,
-            Format::Json => Some(value.to_string()),
-            Format::Yaml => Some(format!("---\n{}", yaml(value))),
+            OutputFormat::Table => None,
+            OutputFormat::Json => Some(value.to_string()),
+            OutputFormat::Yaml => Some(format!("---\n{}", yaml(value))),
         }
     }
 }
@@ -45,25 +45,25 @@ fn yaml(value: &Value) -> String {
 
 /// The result of a command in both forms, and what did not work on the way.
 #[derive(Debug)]
-pub struct Report {
+pub struct CommandReport {
     /// For people.
     pub text: String,
     /// For scripts.
     pub json: Value,
     /// What did not work on the way.
-    pub warnings: Vec<Failure>,
+    pub warnings: Vec<CommandFailure>,
     /// How the process ends.
-    pub exit: Exit,
+    pub exit: ExitStatus,
 }
 
-impl Report {
+impl CommandReport {
     /// The result of a command that did everything.
     pub fn ok(text: String, json: Value) -> Self {
-        Self { text, json, warnings: Vec::new(), exit: Exit::Ok }
+        Self { text, json, warnings: Vec::new(), exit: ExitStatus::Ok }
     }
 
     /// Prints the result to stdout and the warnings to stderr.
-    pub fn print(&self, format: Format) -> Exit {
+    pub fn print(&self, format: OutputFormat) -> ExitStatus {
         let printed = match format.document(&self.json) {
             None if self.text.is_empty() => Ok(()),
             None => print_line(self.text.trim_end()),
@@ -79,7 +79,7 @@ impl Report {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => self.exit,
             Err(error) => {
                 print_error(&format!("cannot write to the standard output: {error}"));
-                Exit::Failed
+                ExitStatus::Failed
             }
         }
     }
@@ -199,11 +199,11 @@ mod tests {
     #[test]
     fn values_are_documents_in_json_and_yaml() {
         let value = serde_json::json!({ "name": "yes", "queues": [1, 2], "tag": null });
-        assert_eq!(Format::Table.document(&value), None);
-        assert_eq!(Format::Json.item(&value).unwrap(), r#"{"name":"yes","queues":[1,2],"tag":null}"#);
-        let again: Value = serde_saphyr::from_str(&Format::Yaml.document(&value).unwrap()).unwrap();
+        assert_eq!(OutputFormat::Table.document(&value), None);
+        assert_eq!(OutputFormat::Json.item(&value).unwrap(), r#"{"name":"yes","queues":[1,2],"tag":null}"#);
+        let again: Value = serde_saphyr::from_str(&OutputFormat::Yaml.document(&value).unwrap()).unwrap();
         assert_eq!(again, value);
-        assert!(Format::Yaml.item(&value).unwrap().starts_with("---\n"));
+        assert!(OutputFormat::Yaml.item(&value).unwrap().starts_with("---\n"));
     }
 
     #[test]
@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(harmless("two\nlines\tand ümläuts 漢字"), "two\nlines\tand ümläuts 漢字");
         assert_eq!(one_line("two\nlines\t"), r"two\nlines\t");
         let value = serde_json::json!({ "id": attack });
-        let document = Format::Json.document(&value).unwrap();
+        let document = OutputFormat::Json.document(&value).unwrap();
         assert_eq!(
             serde_json::from_str::<Value>(&harmless(&document)).unwrap(),
             value,

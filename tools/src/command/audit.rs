@@ -3,8 +3,8 @@
 use crate::target::{Common, Done, Where, report};
 use clap::Args;
 use kerolox_client::admin::{BrokerAdmin, wire};
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::{Report, local_time, table};
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::{CommandReport, local_time, table};
 use serde_json::json;
 
 /// Show what administrators decided by hand, newest first
@@ -20,7 +20,7 @@ pub(crate) struct AuditList {
 }
 
 impl AuditList {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.brokers.brokers(&self.common, None).await?;
         let mut done = Vec::new();
         for broker in brokers {
@@ -61,7 +61,7 @@ impl AuditList {
         let mut request = wire::ListAuditRequest::default();
         let mut found = Vec::new();
         loop {
-            let page = admin.list_audit(request).await.map_err(Failure::from)?;
+            let page = admin.list_audit(request).await.map_err(CommandFailure::from)?;
             found.extend(page.entries);
             match page.next.filter(|_| found.len() < self.most) {
                 Some(next) => request.before = next,

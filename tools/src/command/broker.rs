@@ -3,8 +3,8 @@
 use crate::target::{Common, Done, Repeat, Where, report};
 use clap::Args;
 use kerolox_client::admin::wire;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::{Report, plain, short_duration, table};
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::{CommandReport, plain, short_duration, table};
 use serde_json::{Value, json};
 
 /// Show what brokers say about themselves
@@ -17,7 +17,7 @@ pub(crate) struct BrokerStatus {
 }
 
 impl BrokerStatus {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.place.brokers(&self.common, None).await?;
         let mut done = Vec::new();
         for broker in brokers {
@@ -33,7 +33,7 @@ impl BrokerStatus {
                     Err(error) => Err(error),
                 }
             };
-            let result = result.await.map_err(|error: kerolox_client::Error| Failure::from(error));
+            let result = result.await.map_err(|error: kerolox_client::Error| CommandFailure::from(error));
             done.push(Done { broker, result });
         }
         let text = |broker: &kerolox_client::admin::Master, figures: &Vec<(&'static str, Value)>| {
@@ -123,13 +123,15 @@ pub(crate) struct BrokerEpoch {
 }
 
 impl BrokerEpoch {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let client = self.common.client()?;
         let masters = client.admin().masters(self.cluster.as_deref()).await?;
         let fits = |group: &str| self.broker.as_deref().is_none_or(|wanted| wanted == group);
         let shown: Vec<_> = masters.iter().filter(|master| fits(&master.info.group)).collect();
         if shown.is_empty() {
-            return Err(Failure::not_found("no master broker is registered that fits; see clusterList"));
+            return Err(CommandFailure::not_found(
+                "no master broker is registered that fits; see clusterList",
+            ));
         }
         let row = |master: &&&kerolox_client::admin::Master| {
             vec![
@@ -145,7 +147,7 @@ impl BrokerEpoch {
                 "epoch": master.info.epoch,
             })
         };
-        Ok(Report::ok(
+        Ok(CommandReport::ok(
             table(&["Cluster Name", "Broker Name", "Master", "Epoch"], shown.iter().map(|each| row(&each))),
             json!({ "brokers": shown.iter().map(|each| view(&each)).collect::<Vec<_>>() }),
         ))

@@ -4,8 +4,8 @@ use super::{lag, servers};
 use crate::target::Common;
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
-use kerolox_report::outcome::{Exit, Failure, Result};
-use kerolox_report::output::{Report, short_duration, table};
+use kerolox_report::outcome::{CommandFailure, ExitStatus, Result};
+use kerolox_report::output::{CommandReport, short_duration, table};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -71,7 +71,7 @@ impl Checked {
 }
 
 impl Check {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, all) = servers::all(&self.common).await?;
         let mut checked = Vec::new();
         for server in &all {
@@ -105,8 +105,8 @@ impl Check {
             ]
         };
         let view = |check: &Checked| json!({ "state": check.state, "subject": check.subject, "check": check.name, "reason": check.reason });
-        let exit = if failed == 0 { Exit::Ok } else { Exit::Failed };
-        Ok(Report {
+        let exit = if failed == 0 { ExitStatus::Ok } else { ExitStatus::Failed };
+        Ok(CommandReport {
             text: table(&["State", "Subject", "Check", "Reason"], checked.iter().map(row)),
             json: json!({ "failed": failed, "checks": checked.iter().map(view).collect::<Vec<_>>() }),
             warnings: Vec::new(),
@@ -163,7 +163,7 @@ impl Check {
     }
 }
 
-fn unknown_lag((master, failure): (Master, Failure)) -> Checked {
+fn unknown_lag((master, failure): (Master, CommandFailure)) -> Checked {
     Checked::new(&format!("broker group {}", master.info.group), "lag", false, failure.message)
 }
 

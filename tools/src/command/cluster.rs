@@ -3,8 +3,8 @@
 use crate::target::{Common, Repeat};
 use clap::Args;
 use kerolox_client::admin::{Admin, address_of, wire};
-use kerolox_report::outcome::{Failure, Result, combined};
-use kerolox_report::output::{Report, short_duration, table};
+use kerolox_report::outcome::{CommandFailure, Result, combined};
+use kerolox_report::output::{CommandReport, short_duration, table};
 use serde_json::{Value, json};
 
 /// List the clusters with their brokers and what these have done
@@ -27,7 +27,7 @@ struct Listed {
 }
 
 impl ClusterList {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let client = self.common.client()?;
         let snapshot = self.common.snapshot(&client).await?;
         let admin = client.admin();
@@ -40,12 +40,12 @@ impl ClusterList {
             }
         }
         if let (Some(cluster), true) = (&self.cluster, brokers.is_empty()) {
-            return Err(Failure::not_found(format!(
+            return Err(CommandFailure::not_found(format!(
                 "no broker of cluster {cluster} is registered; check its name"
             )));
         }
         brokers.sort_by(|a, b| order(&a.info).cmp(&order(&b.info)));
-        Ok(Report {
+        Ok(CommandReport {
             text: table(HEADER, brokers.iter().map(Listed::row)),
             json: json!({ "brokers": brokers.iter().map(Listed::json).collect::<Vec<_>>() }),
             warnings: brokers.iter().filter_map(|broker| broker.answer.as_ref().err().cloned()).collect(),
@@ -64,14 +64,14 @@ async fn describe(admin: &Admin, info: &wire::BrokerInfo) -> Result<wire::Descri
         let said = admin.broker(&address).describe_server(wire::DescribeServerRequest::default()).await;
         return match said {
             Ok(said) => Ok(wire::DescribeBrokerResponse { uptime_ms: said.uptime_ms, ..Default::default() }),
-            Err(error) => Err(Failure::from(error).during(format!("broker {}", info.group))),
+            Err(error) => Err(CommandFailure::from(error).during(format!("broker {}", info.group))),
         };
     }
     admin
         .broker(&address)
         .describe_broker(wire::DescribeBrokerRequest {})
         .await
-        .map_err(|error| Failure::from(error).during(format!("broker {}", info.group)))
+        .map_err(|error| CommandFailure::from(error).during(format!("broker {}", info.group)))
 }
 
 fn order(info: &wire::BrokerInfo) -> (&str, &str, u32) {
@@ -184,7 +184,7 @@ mod tests {
         let states = [
             listed(Ok(wire::DescribeBrokerResponse::default())),
             listed(Ok(read_only)),
-            listed(Err(Failure::failed("refused"))),
+            listed(Err(CommandFailure::failed("refused"))),
         ];
         let names: Vec<&str> = states.iter().map(Listed::state).collect();
         assert_eq!(names, ["OK", "READ_ONLY", "UNREACHABLE"]);

@@ -4,7 +4,7 @@ use crate::catalog::{CATALOG, Entry, GROUPS};
 use crate::foreign::{FOREIGN, ROCKETMQ};
 use clap::{Args, Command};
 use kerolox_report::outcome::Result;
-use kerolox_report::output::{Format, Report, table};
+use kerolox_report::output::{CommandReport, OutputFormat, table};
 use serde_json::json;
 use std::fmt::Write;
 
@@ -15,12 +15,12 @@ pub(crate) struct Commands {
     #[arg(long)]
     markdown: bool,
     /// How to print the result
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub(crate) output: Format,
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    pub(crate) output: OutputFormat,
 }
 
 impl Commands {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let ours: Vec<_> = CATALOG
             .iter()
             .map(|entry| {
@@ -32,7 +32,7 @@ impl Commands {
             .map(|name| json!({ "name": name, "command": answering(name).map(Entry::name), "instead": instead(name) }))
             .collect();
         let text = if self.markdown { markdown() } else { plain() };
-        Ok(Report::ok(text, json!({ "commands": ours, "rocketmq": theirs })))
+        Ok(CommandReport::ok(text, json!({ "commands": ours, "rocketmq": theirs })))
     }
 }
 

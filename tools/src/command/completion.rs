@@ -3,7 +3,7 @@
 use clap::Args;
 use clap_complete::Shell;
 use kerolox_report::outcome::Result;
-use kerolox_report::output::{Format, Report};
+use kerolox_report::output::{CommandReport, OutputFormat};
 use serde_json::json;
 
 /// Print what a shell needs to complete commands and flags
@@ -15,15 +15,15 @@ pub(crate) struct Completion {
     /// The shell
     shell: Shell,
     /// How to print the result
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub(crate) output: Format,
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    pub(crate) output: OutputFormat,
 }
 
 impl Completion {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut crate::cli::command(), "mqadmin", &mut script);
         let script = String::from_utf8_lossy(&script).into_owned();
-        Ok(Report::ok(script.clone(), json!({ "shell": self.shell.to_string(), "script": script })))
+        Ok(CommandReport::ok(script.clone(), json!({ "shell": self.shell.to_string(), "script": script })))
     }
 }

@@ -3,8 +3,8 @@
 use super::confirm;
 use crate::context::{Contexts, Profile};
 use clap::Args;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::{Format, Report, table};
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::{CommandReport, OutputFormat, table};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -12,8 +12,8 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Local {
     /// How to print the result
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub(crate) output: Format,
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    pub(crate) output: OutputFormat,
 }
 
 /// Save how a cluster is reached, or change it; what is not given stays as it is. The first one becomes the current one
@@ -81,7 +81,7 @@ pub(crate) struct Remove {
 }
 
 impl Add {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let mut contexts = Contexts::load()?;
         let profile = contexts.contexts.entry(self.name.clone()).or_default();
         fn set<T>(field: &mut Option<T>, given: Option<T>) {
@@ -95,7 +95,7 @@ impl Add {
         set(&mut profile.access_key, self.access_key);
         set(&mut profile.secret_key_file, self.secret_key_file);
         let Some(addresses) = profile.namesrv_addr.as_deref() else {
-            return Err(Failure::usage("a new context needs nameservers; pass -n HOST:PORT"));
+            return Err(CommandFailure::usage("a new context needs nameservers; pass -n HOST:PORT"));
         };
         // What does not work now would fail with every command later.
         profile.client(addresses)?;
@@ -108,7 +108,7 @@ impl Add {
 }
 
 impl Use {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let mut contexts = Contexts::load()?;
         contexts.get(&self.name)?;
         contexts.current = Some(self.name.clone());
@@ -118,16 +118,16 @@ impl Use {
 }
 
 impl List {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         Ok(shown(&Contexts::load()?, None))
     }
 }
 
 impl Show {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let contexts = Contexts::load()?;
         let name = self.name.or_else(|| contexts.current.clone()).ok_or_else(|| {
-            Failure::not_found("there is no current context; make one with `mqadmin context add`")
+            CommandFailure::not_found("there is no current context; make one with `mqadmin context add`")
         })?;
         contexts.get(&name)?;
         Ok(shown(&contexts, Some(name)))
@@ -135,7 +135,7 @@ impl Show {
 }
 
 impl Remove {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let mut contexts = Contexts::load()?;
         contexts.get(&self.name)?;
         confirm(&format!("Forget context {}?", self.name), self.yes)?;
@@ -147,7 +147,7 @@ impl Remove {
 }
 
 /// All contexts, or one.
-fn shown(contexts: &Contexts, only: Option<String>) -> Report {
+fn shown(contexts: &Contexts, only: Option<String>) -> CommandReport {
     let wanted = contexts.contexts.iter().filter(|(name, _)| only.as_ref().is_none_or(|only| only == *name));
     let current = |name: &String| contexts.current.as_ref() == Some(name);
     let row = |(name, profile): (&String, &Profile)| {
@@ -170,7 +170,7 @@ fn shown(contexts: &Contexts, only: Option<String>) -> Report {
         view
     };
     let header = ["Current", "Name", "Nameservers", "Cluster", "TLS", "Access Key"];
-    Report::ok(
+    CommandReport::ok(
         table(&header, wanted.clone().map(row)),
         json!({ "contexts": Vec::from_iter(wanted.map(view)) }),
     )

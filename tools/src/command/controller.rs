@@ -12,8 +12,8 @@ use tonic::{Code, Status};
 use crate::command::replication::give_up_reign;
 use crate::command::{DryRun, confirm};
 use crate::target::{Common, Repeat};
-use kerolox_report::outcome::{Exit, Failure, Result};
-use kerolox_report::output::{Report, table};
+use kerolox_report::outcome::{CommandFailure, ExitStatus, Result};
+use kerolox_report::output::{CommandReport, table};
 
 /// How long `electMaster` waits for the master.
 const ELECTION_PATIENCE: Duration = Duration::from_secs(10);
@@ -39,9 +39,11 @@ impl GroupChoice {
         }
         if groups.len() > 1 {
             let text = format!("several clusters have a broker group {}; name one with -c", self.broker);
-            return Err(Failure::usage(text));
+            return Err(CommandFailure::usage(text));
         }
-        groups.pop().ok_or_else(|| Failure::not_found(format!("no broker group {} is known", self.broker)))
+        groups
+            .pop()
+            .ok_or_else(|| CommandFailure::not_found(format!("no broker group {} is known", self.broker)))
     }
 
     /// Waits until the group has a master.
@@ -57,7 +59,9 @@ impl GroupChoice {
                     "" => "no member in sync has answered; see getSyncStateSet",
                     reason => reason,
                 };
-                return Err(Failure::failed(format!("no master after {ELECTION_PATIENCE:?}: {reason}")));
+                return Err(CommandFailure::failed(format!(
+                    "no master after {ELECTION_PATIENCE:?}: {reason}"
+                )));
             }
             tokio::time::sleep(LOOK_PAUSE).await;
         }
@@ -73,7 +77,10 @@ pub(crate) async fn described(
 }
 
 /// What there is to say about the master and the slaves of a broker that is its own nameserver; `None` where there is a controller.
-pub(crate) async fn standalone(common: &Common, controller: &ControllerClient) -> Result<Option<Report>> {
+pub(crate) async fn standalone(
+    common: &Common,
+    controller: &ControllerClient,
+) -> Result<Option<CommandReport>> {
     match controller.describe_groups(wire::DescribeGroupsRequest::default()).await {
         Err(status) if status.code() == Code::Unimplemented => {}
         _ => return Ok(None),
@@ -95,7 +102,7 @@ pub(crate) async fn standalone(common: &Common, controller: &ControllerClient) -
         "{}\n{STANDALONE}",
         table(&["Cluster Name", "Broker Name", "Role", "InSync", "Addr"], brokers.iter().map(row))
     );
-    Ok(Some(Report::ok(
+    Ok(Some(CommandReport::ok(
         text,
         json!({ "standalone": true, "brokers": brokers.iter().map(view).collect::<Vec<_>>() }),
     )))
@@ -106,17 +113,17 @@ This broker runs alone (--standalone): it is its own nameserver, elects nobody, 
 the message is on its disk (with log.flush = async: in the page cache); while it is down, nobody takes its place.";
 
 /// What a refusal by the controller means to scripts.
-pub(crate) fn failure(status: Status) -> Failure {
+pub(crate) fn failure(status: Status) -> CommandFailure {
     if status.code() == Code::Unimplemented {
-        return Failure::failed(STANDALONE);
+        return CommandFailure::failed(STANDALONE);
     }
     let exit = match status.code() {
-        Code::NotFound => Exit::NotFound,
-        Code::PermissionDenied | Code::Unauthenticated => Exit::Denied,
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Exit::Unreachable,
-        _ => Exit::Failed,
+        Code::NotFound => ExitStatus::NotFound,
+        Code::PermissionDenied | Code::Unauthenticated => ExitStatus::Denied,
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => ExitStatus::Unreachable,
+        _ => ExitStatus::Failed,
     };
-    Failure { exit, message: status.message().to_owned() }
+    CommandFailure { exit, message: status.message().to_owned() }
 }
 
 /// Show the members of broker groups: who is the master, who is in sync with it, who lags
@@ -135,7 +142,7 @@ pub(crate) struct GetSyncStateSet {
 }
 
 impl GetSyncStateSet {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let controller = self.common.controller()?;
         if let Some(standalone) = standalone(&self.common, &controller).await? {
             return Ok(standalone);
@@ -165,11 +172,11 @@ pub(crate) async fn chosen(
     });
     match (broker, cluster) {
         (Some(broker), _) if groups.is_empty() => {
-            Err(Failure::not_found(format!("no broker group {broker} is known; check its name")))
+            Err(CommandFailure::not_found(format!("no broker group {broker} is known; check its name")))
         }
-        (None, Some(cluster)) if groups.is_empty() => {
-            Err(Failure::not_found(format!("no broker group of cluster {cluster} is known; check its name")))
-        }
+        (None, Some(cluster)) if groups.is_empty() => Err(CommandFailure::not_found(format!(
+            "no broker group of cluster {cluster} is known; check its name"
+        ))),
         _ => Ok(groups),
     }
 }
@@ -189,7 +196,7 @@ const MEMBERS_HEADER: &[&str] = &[
     "Lag",
 ];
 
-fn report(groups: &[wire::GroupDescription]) -> Report {
+fn report(groups: &[wire::GroupDescription]) -> CommandReport {
     let members: Vec<MemberView<'_>> = groups.iter().flat_map(MemberView::of).collect();
     let mut lines = vec![table(MEMBERS_HEADER, members.iter().map(MemberView::row))];
     lines.extend(members.iter().filter(|member| !member.health.unfit.is_empty()).map(|member| {
@@ -200,7 +207,10 @@ fn report(groups: &[wire::GroupDescription]) -> Report {
         let name = group.state.as_ref().map(|state| state.group.as_str()).unwrap_or_default();
         format!("{name}: {}", group.waiting_for)
     }));
-    Report::ok(lines.join("\n"), json!({ "brokers": groups.iter().map(group_json).collect::<Vec<_>>() }))
+    CommandReport::ok(
+        lines.join("\n"),
+        json!({ "brokers": groups.iter().map(group_json).collect::<Vec<_>>() }),
+    )
 }
 
 fn group_json(group: &wire::GroupDescription) -> Value {
@@ -307,7 +317,7 @@ pub(crate) struct ElectMaster {
 }
 
 impl ElectMaster {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let controller = self.common.controller()?;
         let state = self.group.find(&controller).await?.state.unwrap_or_default();
         if let Some(instead) = self.dry_run.instead(|| {
@@ -340,7 +350,7 @@ impl ElectMaster {
                  something; try again",
                 state.master, state.epoch
             );
-            return Err(Failure::failed(text));
+            return Err(CommandFailure::failed(text));
         }
         let set: Vec<String> = state.in_sync.iter().map(u64::to_string).collect();
         let mut text = format!(
@@ -356,7 +366,7 @@ impl ElectMaster {
             text += &after_text(&elected);
             json["loss"] = loss_json(loss);
         }
-        Ok(Report::ok(text, json))
+        Ok(CommandReport::ok(text, json))
     }
 
     /// What an election by force loses, when the operator accepts it; `None` of an election that loses nothing.
@@ -379,7 +389,7 @@ impl ElectMaster {
                 "nothing was changed: {}. To accept that, say --lose-messages as well as --unclean",
                 loss.text
             );
-            return Err(Failure::failed(text));
+            return Err(CommandFailure::failed(text));
         }
         let question = format!(
             "{}. Messages of {} that only other members hold will be lost. Go on?",
@@ -442,7 +452,7 @@ pub(crate) struct ResetBrokerGroup {
 }
 
 impl ResetBrokerGroup {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let controller = self.common.controller()?;
         let before = self.group.find(&controller).await?;
         let state = before.state.clone().unwrap_or_default();
@@ -466,7 +476,7 @@ impl ResetBrokerGroup {
             state.master, state.group, state.epoch
         );
         let json = json!({ "brokers": [group_json(&elected)], "forgotten": answer.forgotten, "lost": lost });
-        Ok(Report::ok(text, json))
+        Ok(CommandReport::ok(text, json))
     }
 }
 
@@ -503,7 +513,7 @@ pub(crate) struct RemoveBrokerMember {
 }
 
 impl RemoveBrokerMember {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let controller = self.common.controller()?;
         let state = self.group.find(&controller).await?.state.unwrap_or_default();
         if let Some(instead) =
@@ -521,7 +531,7 @@ impl RemoveBrokerMember {
         let left = controller.remove_member(request).await.map_err(failure)?.state.unwrap_or_default();
         let ids: Vec<u64> = left.members.iter().map(|member| member.id).collect();
         let text = format!("member {} of {} is removed", self.member, state.group);
-        Ok(Report::ok(text, json!({ "broker": state.group, "removed": self.member, "members": ids })))
+        Ok(CommandReport::ok(text, json!({ "broker": state.group, "removed": self.member, "members": ids })))
     }
 }
 
@@ -533,7 +543,7 @@ pub(crate) struct ControllerStatus {
 }
 
 impl ControllerStatus {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let controller = self.common.controller()?;
         match standalone(&self.common, &controller).await? {
             Some(standalone) => Ok(standalone),
@@ -542,7 +552,7 @@ impl ControllerStatus {
     }
 }
 
-async fn quorum_report(controller: &ControllerClient) -> Result<Report> {
+async fn quorum_report(controller: &ControllerClient) -> Result<CommandReport> {
     let quorum = controller.describe_quorum(wire::DescribeQuorumRequest {}).await.map_err(failure)?;
     let row = |member: &wire::NameserverMember| {
         let role = match (member.leads, member.votes) {
@@ -572,7 +582,7 @@ async fn quorum_report(controller: &ControllerClient) -> Result<Report> {
     };
     let members: Vec<Value> = quorum.members.iter().map(view).collect();
     let json = json!({ "nameservers": members, "answeredBy": quorum.answered_by, "term": quorum.term });
-    Ok(Report::ok(text, json))
+    Ok(CommandReport::ok(text, json))
 }
 
 /// Add a nameserver that was started with --join to those that elect masters, or give one another address
@@ -591,7 +601,7 @@ pub(crate) struct ControllerAdd {
 }
 
 impl ControllerAdd {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let controller = self.common.controller()?;
         if let Some(instead) = self
             .dry_run
@@ -621,7 +631,7 @@ pub(crate) struct ControllerRemove {
 }
 
 impl ControllerRemove {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let controller = self.common.controller()?;
         if let Some(instead) =
             self.dry_run.instead(|| format!("take nameserver {} out of those that elect masters", self.id))
@@ -633,7 +643,7 @@ impl ControllerRemove {
         let request = wire::RemoveNameserverRequest { id: self.id };
         controller.remove_nameserver(request).await.map_err(failure)?;
         let text = format!("nameserver {} elects no masters any more; it can be stopped", self.id);
-        Ok(Report::ok(text, json!({ "removed": self.id })))
+        Ok(CommandReport::ok(text, json!({ "removed": self.id })))
     }
 }
 
@@ -672,8 +682,8 @@ mod tests {
 
     #[test]
     fn refusals_map_to_exit_codes() {
-        assert_eq!(failure(Status::not_found("x")).exit, Exit::NotFound);
-        assert_eq!(failure(Status::unavailable("x")).exit, Exit::Unreachable);
-        assert_eq!(failure(Status::failed_precondition("x")).exit, Exit::Failed);
+        assert_eq!(failure(Status::not_found("x")).exit, ExitStatus::NotFound);
+        assert_eq!(failure(Status::unavailable("x")).exit, ExitStatus::Unreachable);
+        assert_eq!(failure(Status::failed_precondition("x")).exit, ExitStatus::Failed);
     }
 }

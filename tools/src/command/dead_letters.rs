@@ -6,8 +6,8 @@ use clap::{Args, ValueEnum};
 use kerolox_client::Address;
 use kerolox_client::admin::{BrokerAdmin, wire};
 use kerolox_proto::v2;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::{Report, local_time, table};
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::{CommandReport, local_time, table};
 use prost::Message as _;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -81,7 +81,7 @@ pub(crate) struct DlqList {
 }
 
 impl DlqList {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.target.brokers(&self.common).await?;
         let mut done = Vec::new();
         for broker in brokers {
@@ -185,7 +185,7 @@ struct Redriven {
 }
 
 impl DlqRedrive {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.target.brokers(&self.common).await?;
         if !self.dry_run {
             let group = &self.selection.group;
@@ -260,12 +260,13 @@ pub(crate) struct BlockedList {
 }
 
 impl BlockedList {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.target.brokers(&self.common).await?;
         let mut done = Vec::new();
         for broker in brokers {
             let request = wire::ListBlockedRequest { group: self.group.clone() };
-            let result = admin.broker(&broker.address).list_blocked(request).await.map_err(Failure::from);
+            let result =
+                admin.broker(&broker.address).list_blocked(request).await.map_err(CommandFailure::from);
             done.push(Done { broker, result });
         }
         let row = |message: &wire::BlockedMessage| {
@@ -318,7 +319,7 @@ pub(crate) struct RetryList {
 }
 
 impl RetryList {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.place.brokers(&self.common, self.topic.as_deref()).await?;
         let mut done = Vec::new();
         for broker in brokers {
@@ -327,7 +328,8 @@ impl RetryList {
                 topic: self.topic.clone().unwrap_or_default(),
                 limit: self.most,
             };
-            let result = admin.broker(&broker.address).list_retries(request).await.map_err(Failure::from);
+            let result =
+                admin.broker(&broker.address).list_retries(request).await.map_err(CommandFailure::from);
             done.push(Done { broker, result });
         }
         // Groups come into being on the brokers that they consume from.
@@ -405,7 +407,7 @@ pub(crate) struct BlockedSettle {
 }
 
 impl BlockedSettle {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         if let Some(instead) = self.dry_run.instead(|| {
             let what = match self.action {
                 Action::Retry => "deliver again",
@@ -431,6 +433,6 @@ impl BlockedSettle {
             action: action.into(),
         };
         client.admin().broker(&self.broker).settle_blocked(request).await?;
-        Ok(Report::ok("done; the message group goes on".to_owned(), json!({ "settled": true })))
+        Ok(CommandReport::ok("done; the message group goes on".to_owned(), json!({ "settled": true })))
     }
 }

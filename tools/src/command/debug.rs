@@ -4,8 +4,8 @@ use super::{lag, servers};
 use crate::target::Common;
 use clap::Args;
 use kerolox_client::admin::wire;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::Report;
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::CommandReport;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub(crate) struct Bundle {
 }
 
 impl Bundle {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, all) = servers::all(&self.common).await?;
         let mut parts: Vec<(String, String)> = Vec::new();
         let mut failures = Vec::new();
@@ -39,7 +39,7 @@ impl Bundle {
                         said.files.iter().map(|file| format!("{:>14} {}", file.bytes, file.path)).collect();
                     parts.push((format!("{name}/files.txt"), files.join("\n")));
                 }
-                Err(error) => failures.push(Failure::from(error).during(&server.name)),
+                Err(error) => failures.push(CommandFailure::from(error).during(&server.name)),
             }
             if server.name.starts_with("broker")
                 && let Ok(said) = asked.describe_broker(wire::DescribeBrokerRequest {}).await
@@ -68,16 +68,16 @@ impl Bundle {
             PathBuf::from(format!("kerolox-debug-{}.tar.gz", chrono::Utc::now().format("%Y%m%d-%H%M%S")))
         });
         let bytes = archive(&file, &parts)?;
-        Ok(Report {
+        Ok(CommandReport {
             text: format!("{} with {} files, {bytes} bytes", file.display(), parts.len()),
             json: json!({
                 "file": file.display().to_string(), "bytes": bytes,
                 "contents": parts.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
             }),
             exit: if failures.is_empty() {
-                kerolox_report::outcome::Exit::Ok
+                kerolox_report::outcome::ExitStatus::Ok
             } else {
-                kerolox_report::outcome::Exit::Partial
+                kerolox_report::outcome::ExitStatus::Partial
             },
             warnings: failures,
         })
@@ -183,7 +183,7 @@ fn archive(file: &Path, parts: &[(String, String)]) -> Result<u64> {
         done.flush()?;
         Ok(done.metadata()?.len())
     };
-    write().map_err(|error| Failure::failed(format!("cannot write {}: {error}", file.display())))
+    write().map_err(|error| CommandFailure::failed(format!("cannot write {}: {error}", file.display())))
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use super::{DryRun, confirm};
 use crate::target::{Common, Done, Target, Where, report, without_absent};
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::Report;
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::CommandReport;
 use serde_json::{Value, json};
 
 /// Create a consumer group, or change it; what is not given stays as it is
@@ -76,12 +76,15 @@ impl UpdateSubGroup {
         }
     }
 
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.target.brokers(&self.common).await?;
         let mut done = Vec::new();
         for broker in brokers {
-            let result =
-                admin.broker(&broker.address).update_group(self.request()).await.map_err(Failure::from);
+            let result = admin
+                .broker(&broker.address)
+                .update_group(self.request())
+                .await
+                .map_err(CommandFailure::from);
             done.push(Done { broker, result });
         }
         let dry_run = self.dry_run.dry_run;
@@ -153,7 +156,7 @@ pub(crate) struct DeleteSubGroup {
 }
 
 impl DeleteSubGroup {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.target.brokers(&self.common).await?;
         let question = format!(
             "Delete consumer group {} with its progress from {}?",
@@ -167,7 +170,8 @@ impl DeleteSubGroup {
         let mut done = Vec::new();
         for broker in brokers {
             let request = wire::DeleteGroupRequest { name: self.group.clone() };
-            let result = admin.broker(&broker.address).delete_group(request).await.map_err(Failure::from);
+            let result =
+                admin.broker(&broker.address).delete_group(request).await.map_err(CommandFailure::from);
             done.push(Done { broker, result });
         }
         let text = |broker: &Master, _: &_| {
@@ -176,11 +180,12 @@ impl DeleteSubGroup {
         Ok(report(&without_absent(done), text, |_| json!({})))
     }
 
-    async fn would_delete(&self, admin: &Admin, brokers: Vec<Master>) -> Result<Report> {
+    async fn would_delete(&self, admin: &Admin, brokers: Vec<Master>) -> Result<CommandReport> {
         let mut found = Vec::new();
         for broker in brokers {
             let request = wire::DescribeGroupRequest { name: self.group.clone(), ..Default::default() };
-            let result = admin.broker(&broker.address).describe_group(request).await.map_err(Failure::from);
+            let result =
+                admin.broker(&broker.address).describe_group(request).await.map_err(CommandFailure::from);
             found.push(Done { broker, result });
         }
         let lag =
@@ -212,15 +217,15 @@ pub(crate) struct GetConsumerConfig {
 }
 
 impl GetConsumerConfig {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.place.brokers(&self.common, None).await?;
         let mut done = Vec::new();
         for broker in brokers {
             let groups = admin.broker(&broker.address).list_groups(wire::ListGroupsRequest::default()).await;
-            let result = match groups.map_err(Failure::from) {
+            let result = match groups.map_err(CommandFailure::from) {
                 Ok(answer) => {
                     answer.groups.into_iter().find(|group| group.name == self.group).ok_or_else(|| {
-                        Failure::not_found(format!(
+                        CommandFailure::not_found(format!(
                             "broker {} has no consumer group {}",
                             broker.address, self.group
                         ))

@@ -4,8 +4,8 @@ use crate::target::{Common, Where, alone};
 use clap::Args;
 use kerolox_client::Address;
 use kerolox_client::admin::{Admin, Master, wire};
-use kerolox_report::outcome::{Exit, Failure, Result};
-use kerolox_report::output::{Report, table};
+use kerolox_report::outcome::{CommandFailure, ExitStatus, Result};
+use kerolox_report::output::{CommandReport, table};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub(crate) struct GroupQueue {
 #[derive(Default)]
 pub(crate) struct Standings {
     pub(crate) queues: Vec<GroupQueue>,
-    pub(crate) failures: Vec<(Master, Failure)>,
+    pub(crate) failures: Vec<(Master, CommandFailure)>,
     /// Brokers that answered.
     pub(crate) answered: usize,
 }
@@ -123,11 +123,12 @@ async fn unread_queues(
     group: &wire::GroupConfig,
 ) -> Result<Vec<GroupQueue>> {
     let request = wire::DescribeTopicRequest { name: topic.to_owned() };
-    let described = match admin.broker(&broker.address).describe_topic(request).await.map_err(Failure::from) {
-        Ok(described) => described,
-        Err(failure) if failure.exit == Exit::NotFound => return Ok(Vec::new()),
-        Err(failure) => return Err(failure),
-    };
+    let described =
+        match admin.broker(&broker.address).describe_topic(request).await.map_err(CommandFailure::from) {
+            Ok(described) => described,
+            Err(failure) if failure.exit == ExitStatus::NotFound => return Ok(Vec::new()),
+            Err(failure) => return Err(failure),
+        };
     let is_latest = group.attributes.get("consume.from").is_some_and(|start| start == "latest");
     let read_queues = described.topic.map_or(0, |topic| topic.read_queues);
     let queues = described.queues.into_iter().filter(|queue| queue.queue < read_queues);
@@ -171,7 +172,7 @@ pub(crate) struct StatsAll {
 }
 
 impl StatsAll {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let client = self.common.client()?;
         let admin = client.admin();
         let brokers = admin.masters(None).await?;
@@ -213,7 +214,7 @@ impl StatsAll {
                 lag.to_string(),
             ]
         };
-        Ok(Report::ok(
+        Ok(CommandReport::ok(
             table(&["Topic", "Messages", "Consumer Group", "Accumulation"], rows.iter().map(row)),
             json!({ "topics": rows.iter().map(view).collect::<Vec<_>>() }),
         ))
@@ -240,7 +241,7 @@ pub(crate) struct BrokerConsumeStats {
 }
 
 impl BrokerConsumeStats {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let admin = self.common.client_of(&self.broker)?.admin();
         let asked = admin.broker(&self.broker);
         let groups = asked.list_groups(wire::ListGroupsRequest::default()).await?.groups;
@@ -271,7 +272,7 @@ impl BrokerConsumeStats {
         };
         let total: u64 = found.iter().map(|queue| queue.status.lag).sum();
         let header = ["Topic", "Group", "QID", "Broker Offset", "Consumer Offset", "Diff"];
-        Ok(Report::ok(
+        Ok(CommandReport::ok(
             format!("{}\n\nDiff Total: {total}", table(&header, found.iter().map(row))),
             json!({ "diffTotal": total, "queues": found.iter().map(view).collect::<Vec<_>>() }),
         ))
@@ -303,7 +304,7 @@ pub(crate) struct CloneGroupOffset {
 }
 
 impl CloneGroupOffset {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.place.brokers(&self.common, Some(&self.topic)).await?;
         let (mut rows, mut views) = (Vec::new(), Vec::new());
         for broker in &brokers {
@@ -335,11 +336,11 @@ impl CloneGroupOffset {
         }
         if rows.is_empty() {
             let text = format!("group {} has no progress in topic {}", self.source, self.topic);
-            return Err(Failure::not_found(text));
+            return Err(CommandFailure::not_found(text));
         }
         let words =
             if self.dry_run { "nothing was changed (--dry-run)" } else { "clone group offset success" };
-        Ok(Report::ok(
+        Ok(CommandReport::ok(
             format!(
                 "{}\n\n{words}",
                 table(&["Broker Name", "QID", "From Offset", "To Offset", "Diff After"], rows)

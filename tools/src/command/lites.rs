@@ -3,8 +3,8 @@
 use crate::target::{Common, Done, Where, report, without_absent};
 use clap::Args;
 use kerolox_client::admin::{BrokerAdmin, wire};
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::{Report, local_time, table};
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::{CommandReport, local_time, table};
 use serde_json::{Value, json};
 
 /// Show the lite topics of a topic of type LITE
@@ -36,7 +36,7 @@ struct Listed {
 }
 
 impl LiteList {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.place.brokers(&self.common, Some(&self.topic)).await?;
         let mut done = Vec::new();
         for broker in brokers {
@@ -62,7 +62,7 @@ impl LiteList {
         loop {
             // One more than wanted tells whether there are more.
             request.limit = u32::try_from(self.most + 1 - lites.len()).unwrap_or(u32::MAX);
-            let page = admin.list_lites(request.clone()).await.map_err(Failure::from)?;
+            let page = admin.list_lites(request.clone()).await.map_err(CommandFailure::from)?;
             lites.extend(page.lites);
             let is_cut_off = lites.len() > self.most;
             if is_cut_off || page.next.is_empty() {

@@ -31,8 +31,8 @@ pub(crate) mod transaction;
 pub(crate) mod transfer;
 
 use kerolox_client::admin::Master;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::Report;
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::CommandReport;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
 
@@ -46,10 +46,10 @@ pub(crate) struct DryRun {
 
 impl DryRun {
     /// What the command says in place of doing it, `None` when it is to be done. `what` goes on after "would".
-    fn instead(self, what: impl FnOnce() -> String) -> Option<Report> {
+    fn instead(self, what: impl FnOnce() -> String) -> Option<CommandReport> {
         self.dry_run.then(|| {
             let what = what();
-            Report::ok(
+            CommandReport::ok(
                 format!("dry run, nothing was changed: would {what}"),
                 json!({ "dryRun": true, "would": what }),
             )
@@ -76,8 +76,10 @@ fn confirm(question: &str, yes: bool) -> Result<()> {
         write!(std::io::stderr(), "{question} [y/N] ").and_then(|()| std::io::stdin().read_line(&mut answer));
     match asked {
         Ok(_) if is_consent(&answer) => Ok(()),
-        Ok(_) => Err(Failure::failed("nothing was changed; answer y, or pass --yes")),
-        Err(error) => Err(Failure::failed(format!("cannot ask for confirmation ({error}); pass --yes"))),
+        Ok(_) => Err(CommandFailure::failed("nothing was changed; answer y, or pass --yes")),
+        Err(error) => {
+            Err(CommandFailure::failed(format!("cannot ask for confirmation ({error}); pass --yes")))
+        }
     }
 }
 

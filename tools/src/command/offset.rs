@@ -5,8 +5,8 @@ use crate::target::{Common, Where};
 use chrono::{DateTime, Local, NaiveDateTime, Utc};
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
-use kerolox_report::outcome::{Exit, Failure, Result, combined};
-use kerolox_report::output::{Report, table};
+use kerolox_report::outcome::{CommandFailure, ExitStatus, Result, combined};
+use kerolox_report::output::{CommandReport, table};
 use serde_json::{Value, json};
 use std::str::FromStr;
 use wire::reset_offsets_request::To;
@@ -37,7 +37,7 @@ pub(crate) struct ConsumerProgress {
 }
 
 impl ConsumerProgress {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.place.brokers(&self.common, self.topic.as_deref()).await?;
         match &self.group {
             Some(group) => {
@@ -54,15 +54,15 @@ impl ConsumerProgress {
         }
     }
 
-    async fn of_group(&self, admin: &Admin, brokers: &[Master], group: &str) -> Result<Report> {
+    async fn of_group(&self, admin: &Admin, brokers: &[Master], group: &str) -> Result<CommandReport> {
         let Standings { queues: rows, failures, answered } =
             lag::standings(admin, brokers, Some(group), self.topic.as_deref()).await;
-        let failures: Vec<Failure> =
+        let failures: Vec<CommandFailure> =
             failures.into_iter().map(|(broker, failure)| failure.during(broker.info.group)).collect();
         if rows.is_empty() && answered > 0 && !self.is_known(admin, brokers, group).await? {
             let text =
                 format!("consumer group {group} does not exist; it comes into being when it first receives");
-            return Err(Failure::not_found(text));
+            return Err(CommandFailure::not_found(text));
         }
         let total = |number: fn(&wire::GroupQueueStatus) -> u64| {
             rows.iter().map(|queue| number(&queue.status)).sum::<u64>()
@@ -78,7 +78,7 @@ impl ConsumerProgress {
             _ => format!("{text}\nRemoved unread, for lack of room: {removed}"),
         };
         let done = std::iter::repeat_n(None, answered);
-        Ok(Report {
+        Ok(CommandReport {
             text: if rows.is_empty() { String::new() } else { text },
             json: json!({
                 "group": group,
@@ -104,7 +104,7 @@ impl ConsumerProgress {
         Ok(false)
     }
 
-    async fn overview(&self, admin: &Admin, brokers: &[Master]) -> Result<Report> {
+    async fn overview(&self, admin: &Admin, brokers: &[Master]) -> Result<CommandReport> {
         let mut totals = std::collections::BTreeMap::<String, wire::GroupQueueStatus>::new();
         for broker in brokers {
             for group in
@@ -138,7 +138,7 @@ impl ConsumerProgress {
             &["Group", "Diff Total", "Inflight", "Retrying", "Ready", "Blocked"],
             totals.iter().map(row),
         );
-        Ok(Report::ok(text, json!({ "groups": groups })))
+        Ok(CommandReport::ok(text, json!({ "groups": groups })))
     }
 }
 
@@ -279,7 +279,7 @@ pub(crate) struct SkipAccumulated {
 }
 
 impl SkipAccumulated {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         self.reset.run(&self.common, To::Latest(true)).await
     }
 }
@@ -304,13 +304,13 @@ struct Reset {
 }
 
 impl ResetOffset {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         self.reset.run(&self.common, self.to.0.clone()).await
     }
 }
 
 impl ResetOffsetByTime {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let to = self.to()?;
         self.reset.run(&self.common, to).await
     }
@@ -319,13 +319,13 @@ impl ResetOffsetByTime {
         Ok(match (self.offset, self.timestamp.as_str()) {
             (Some(offset), _) => To::Offset(offset),
             (None, "now" | "-1") => To::Latest(true),
-            (None, time) => To::TimeMs(parse_time(time).map_err(Failure::usage)?),
+            (None, time) => To::TimeMs(parse_time(time).map_err(CommandFailure::usage)?),
         })
     }
 }
 
 impl Reset {
-    async fn run(&self, common: &Common, to: To) -> Result<Report> {
+    async fn run(&self, common: &Common, to: To) -> Result<CommandReport> {
         let (admin, brokers) = self.place.brokers(common, Some(&self.topic)).await?;
         let (mut rows, mut failures) = (Vec::new(), Vec::new());
         for broker in &brokers {
@@ -336,7 +336,7 @@ impl Reset {
                 to: Some(to.clone()),
                 dry_run: self.dry_run,
             };
-            match admin.broker(&broker.address).reset_offsets(request).await.map_err(Failure::from) {
+            match admin.broker(&broker.address).reset_offsets(request).await.map_err(CommandFailure::from) {
                 Ok(answer) => {
                     rows.extend(answer.queues.into_iter().map(|reset| (broker.info.group.clone(), reset)));
                     failures.push(None);
@@ -346,11 +346,13 @@ impl Reset {
         }
         // The group consumes from some brokers only, or one of them has the message.
         if failures.iter().any(Option::is_none) {
-            failures.retain(|failure| failure.as_ref().is_none_or(|failure| failure.exit != Exit::NotFound));
+            failures.retain(|failure| {
+                failure.as_ref().is_none_or(|failure| failure.exit != ExitStatus::NotFound)
+            });
         }
         let exit = combined(failures.iter().map(Option::as_ref));
         let done = if self.dry_run { "nothing was changed (--dry-run)" } else { "reset" };
-        Ok(Report {
+        Ok(CommandReport {
             text: if rows.is_empty() { String::new() } else { format!("{}\n\n{done}", reset_table(&rows)) },
             json: json!({
                 "dryRun": self.dry_run,

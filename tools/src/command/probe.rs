@@ -4,8 +4,8 @@ use crate::target::Common;
 use clap::Args;
 use kerolox_client::admin::{Master, wire};
 use kerolox_client::{Client, Message};
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::{Report, table};
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::{CommandReport, table};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -84,7 +84,7 @@ pub(crate) struct ClusterRt {
 type Probe = (std::result::Result<String, String>, Duration);
 
 impl CheckMsgSendRt {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let client = self.common.client()?;
         let probes = probe(&client, &self.topic, None, self.amount.amount, self.amount.size).await?;
         let row = |(number, (outcome, took)): (usize, &Probe)| {
@@ -102,7 +102,7 @@ impl CheckMsgSendRt {
 }
 
 impl SendMsgStatus {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let client = self.common.client()?;
         let mut masters = client.admin().masters(None).await?;
         masters.retain(|master| master.info.group == self.broker);
@@ -112,7 +112,7 @@ impl SendMsgStatus {
 }
 
 impl ClusterRt {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let client = self.common.client()?;
         let masters = client.admin().masters(self.cluster.as_deref()).await?;
         let of = |master: &Master| (self.amount.amount, self.amount.size, master.clone());
@@ -120,9 +120,9 @@ impl ClusterRt {
     }
 }
 
-async fn measure(client: &Client, brokers: Vec<(u32, usize, Master)>) -> Result<Report> {
+async fn measure(client: &Client, brokers: Vec<(u32, usize, Master)>) -> Result<CommandReport> {
     if brokers.is_empty() {
-        return Err(Failure::not_found("no master broker is registered that fits; see clusterList"));
+        return Err(CommandFailure::not_found("no master broker is registered that fits; see clusterList"));
     }
     let admin = client.admin();
     for (_, _, master) in &brokers {
@@ -164,14 +164,14 @@ async fn measure(client: &Client, brokers: Vec<(u32, usize, Master)>) -> Result<
     Ok(finish(text, json!({ "probes": views }), &all))
 }
 
-fn finish(text: String, json: Value, probes: &[Probe]) -> Report {
+fn finish(text: String, json: Value, probes: &[Probe]) -> CommandReport {
     let failed = probes.iter().filter(|(outcome, _)| outcome.is_err()).count();
     let exit = match (failed, probes.len() - failed) {
-        (0, _) => kerolox_report::outcome::Exit::Ok,
-        (_, 0) => kerolox_report::outcome::Exit::Failed,
-        _ => kerolox_report::outcome::Exit::Partial,
+        (0, _) => kerolox_report::outcome::ExitStatus::Ok,
+        (_, 0) => kerolox_report::outcome::ExitStatus::Failed,
+        _ => kerolox_report::outcome::ExitStatus::Partial,
     };
-    Report { exit, ..Report::ok(text, json) }
+    CommandReport { exit, ..CommandReport::ok(text, json) }
 }
 
 async fn probe(

@@ -7,8 +7,8 @@ use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
 use kerolox_core::filter::Filter;
 use kerolox_proto::v2;
-use kerolox_report::outcome::{Exit, Failure, Result};
-use kerolox_report::output::{Report, local_time, table};
+use kerolox_report::outcome::{CommandFailure, ExitStatus, Result};
+use kerolox_report::output::{CommandReport, local_time, table};
 use prost::Message as _;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ pub(crate) struct QueryMsgById {
 }
 
 impl QueryMsgById {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         if let Some(client_id) = &self.shown_to {
             let message = self.one().await?;
             return show_to(&self.common, message, client_id, self.group).await;
@@ -96,7 +96,7 @@ fn newest(found: Found, id: &str) -> Result<v2::Message> {
     match (found.messages.first(), found.warnings.into_iter().next()) {
         (Some((broker, stored)), _) => decoded(broker, stored),
         (None, Some(failure)) => Err(failure),
-        (None, None) => Err(Failure::not_found(nowhere(id))),
+        (None, None) => Err(CommandFailure::not_found(nowhere(id))),
     }
 }
 
@@ -126,7 +126,7 @@ pub(crate) struct QueryMsgByKey {
 }
 
 impl QueryMsgByKey {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let client = self.common.client()?;
         let (_, mut masters) = self.common.masters_with_topic(&client, &self.topic).await?;
         masters.retain(|master| self.cluster.as_ref().is_none_or(|cluster| master.info.cluster == *cluster));
@@ -173,7 +173,7 @@ struct Queue {
 }
 
 impl QueryMsgByOffset {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let found = self.queue.search(&self.common, Start::Offset(self.offset), None, self.count).await?;
         found.report(|| {
             format!(
@@ -228,11 +228,11 @@ pub(crate) struct PrintMsgByQueue {
 }
 
 impl PrintMsgByQueue {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let start = Start::TimeMs(self.begin.unwrap_or(i64::MIN));
         let queue = Queue { topic: self.topic, broker: self.broker, queue: self.queue };
         let mut found = queue.search(&self.common, start, self.end, self.most).await?;
-        let filter = Filter::tags(&self.tags).map_err(Failure::usage)?;
+        let filter = Filter::tags(&self.tags).map_err(CommandFailure::usage)?;
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         let mut fitting = Vec::new();
         for (broker, mut stored) in found.messages {
@@ -278,7 +278,7 @@ impl Queue {
         let (_, mut masters) = common.masters_with_topic(&client, &self.topic).await?;
         masters.retain(|master| master.info.group == self.broker);
         if masters.is_empty() {
-            return Err(Failure::not_found(format!(
+            return Err(CommandFailure::not_found(format!(
                 "no broker named {} has topic {}; topicRoute shows which have it",
                 self.broker, self.topic
             )));
@@ -307,8 +307,8 @@ struct Search<'a> {
 struct Found {
     messages: Vec<(String, wire::StoredMessage)>,
     damaged: u32,
-    warnings: Vec<Failure>,
-    exit: Option<Exit>,
+    warnings: Vec<CommandFailure>,
+    exit: Option<ExitStatus>,
 }
 
 impl Search<'_> {
@@ -325,7 +325,7 @@ impl Search<'_> {
         {
             return Err(failure);
         }
-        found.exit = (!failed.is_empty()).then_some(Exit::Partial);
+        found.exit = (!failed.is_empty()).then_some(ExitStatus::Partial);
         found.warnings = failed;
         if !matches!(request.by, Some(By::Place(_))) {
             found.messages.sort_by_key(|(_, message)| std::cmp::Reverse(message.store_ms));
@@ -362,31 +362,31 @@ impl Search<'_> {
 }
 
 impl Found {
-    fn report(mut self, nothing: impl FnOnce() -> String) -> Result<Report> {
+    fn report(mut self, nothing: impl FnOnce() -> String) -> Result<CommandReport> {
         if self.damaged > 0 {
             let text = format!("{} messages cannot be read: the log is damaged where they lie", self.damaged);
-            self.warnings.push(Failure::failed(text));
+            self.warnings.push(CommandFailure::failed(text));
         }
         if self.messages.is_empty() && self.warnings.is_empty() {
-            return Err(Failure::not_found(nothing()));
+            return Err(CommandFailure::not_found(nothing()));
         }
         let shown: Vec<(Vec<String>, Value)> =
             self.messages.iter().map(|(broker, stored)| show(broker, stored)).collect::<Result<_>>()?;
         let (rows, json): (Vec<_>, Vec<_>) = shown.into_iter().unzip();
         let header =
             ["MsgId", "Topic", "Broker Name", "QID", "Offset", "Standing", "Stored", "Tag", "Keys", "Body"];
-        Ok(Report {
+        Ok(CommandReport {
             text: table(&header, rows),
             json: json!({ "messages": json, "damaged": self.damaged }),
             warnings: self.warnings,
-            exit: self.exit.unwrap_or(Exit::Ok),
+            exit: self.exit.unwrap_or(ExitStatus::Ok),
         })
     }
 }
 
 fn decoded(broker: &str, stored: &wire::StoredMessage) -> Result<v2::Message> {
     v2::Message::decode(&*stored.message).map_err(|error| {
-        Failure::failed(format!("broker {broker} answered with a malformed message: {error}"))
+        CommandFailure::failed(format!("broker {broker} answered with a malformed message: {error}"))
     })
 }
 

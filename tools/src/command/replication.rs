@@ -12,8 +12,8 @@ use tonic::transport::Channel;
 use crate::command::DryRun;
 use crate::command::controller::{GroupChoice, chosen, failure, standalone};
 use crate::target::{Common, Repeat};
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::{Report, table};
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::{CommandReport, table};
 
 /// How long a member may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -22,7 +22,7 @@ const HAND_OVER: Duration = Duration::from_secs(15);
 
 fn client(member: &wire::GroupMember) -> Result<ReplicationClient<Channel>> {
     let channel = connection(&member.replication_address);
-    Ok(ReplicationClient::new(channel.map_err(|error| Failure::failed(error.to_string()))?))
+    Ok(ReplicationClient::new(channel.map_err(|error| CommandFailure::failed(error.to_string()))?))
 }
 
 /// Has the master of a group hand its reign over, if it is there; `to` is 0 for anybody.
@@ -31,7 +31,7 @@ fn client(member: &wire::GroupMember) -> Result<ReplicationClient<Channel>> {
 /// It cannot be reached, or nobody can take over.
 pub(crate) async fn give_up_reign(state: &wire::GroupState, to: u64) -> Result<()> {
     let master = state.members.iter().find(|member| member.id == state.master);
-    let master = master.ok_or_else(|| Failure::failed(format!("{} has no master", state.group)))?;
+    let master = master.ok_or_else(|| CommandFailure::failed(format!("{} has no master", state.group)))?;
     let mut client = client(master)?;
     let asked = client.give_up_reign(wire::GiveUpReignRequest { to });
     answered(HAND_OVER, asked).await.map(drop)
@@ -63,7 +63,7 @@ pub(crate) struct HaStatus {
 }
 
 impl HaStatus {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let controller = self.common.controller()?;
         if let Some(standalone) = standalone(&self.common, &controller).await? {
             return Ok(standalone);
@@ -110,7 +110,7 @@ impl HaStatus {
         ];
         let mut lines = vec![table(&header, rows.into_iter())];
         lines.extend(sentences);
-        Ok(Report::ok(lines.join("\n"), json!({ "members": values })))
+        Ok(CommandReport::ok(lines.join("\n"), json!({ "members": values })))
     }
 }
 
@@ -178,12 +178,15 @@ pub(crate) struct BrokerDrain {
 }
 
 impl BrokerDrain {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let controller = self.common.controller()?;
         let state = self.group.find(&controller).await?.state.unwrap_or_default();
         let member = state.members.iter().find(|member| member.id == self.member);
         let member = member.ok_or_else(|| {
-            Failure::not_found(format!("{} has no member {}; see getSyncStateSet", state.group, self.member))
+            CommandFailure::not_found(format!(
+                "{} has no member {}; see getSyncStateSet",
+                state.group, self.member
+            ))
         })?;
         if let Some(instead) = self.dry_run.instead(|| {
             let verb = if self.undo { "let" } else { "keep" };
@@ -197,7 +200,10 @@ impl BrokerDrain {
         answered(HAND_OVER, asked).await?;
         let what = if self.undo { "may be the master again" } else { "is not the master and will not be" };
         let text = format!("member {} of {} {what}", self.member, state.group);
-        Ok(Report::ok(text, json!({ "broker": state.group, "member": self.member, "drained": !self.undo })))
+        Ok(CommandReport::ok(
+            text,
+            json!({ "broker": state.group, "member": self.member, "drained": !self.undo }),
+        ))
     }
 }
 
@@ -214,12 +220,12 @@ pub(crate) struct BrokerRestartSafe {
 }
 
 impl BrokerRestartSafe {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let controller = self.common.controller()?;
         let state = self.group.find(&controller).await?.state.unwrap_or_default();
         let others: Vec<u64> = state.in_sync.iter().copied().filter(|id| *id != self.member).collect();
         if state.master == 0 || others.is_empty() {
-            return Err(Failure::failed(format!(
+            return Err(CommandFailure::failed(format!(
                 "do not stop member {} of {}: no other one is in sync; see getSyncStateSet",
                 self.member, state.group
             )));
@@ -230,6 +236,9 @@ impl BrokerRestartSafe {
             state.group,
             others.len()
         );
-        Ok(Report::ok(text, json!({ "broker": state.group, "member": self.member, "inSyncBesides": others })))
+        Ok(CommandReport::ok(
+            text,
+            json!({ "broker": state.group, "member": self.member, "inSyncBesides": others }),
+        ))
     }
 }

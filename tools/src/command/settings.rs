@@ -4,8 +4,8 @@ use super::DryRun;
 use crate::target::{Common, Done, Where, alone, report};
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
-use kerolox_report::outcome::{Failure, Result, combined};
-use kerolox_report::output::{Report, plain};
+use kerolox_report::outcome::{CommandFailure, Result, combined};
+use kerolox_report::output::{CommandReport, plain};
 use serde_json::{Map, Value, json};
 
 /// Show the settings that brokers run with; secrets are masked
@@ -18,12 +18,13 @@ pub(crate) struct GetBrokerConfig {
 }
 
 impl GetBrokerConfig {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.place.brokers(&self.common, None).await?;
         let mut done = Vec::new();
         for broker in brokers {
             let request = wire::DescribeServerRequest { in_full: true };
-            let result = admin.broker(&broker.address).describe_server(request).await.map_err(Failure::from);
+            let result =
+                admin.broker(&broker.address).describe_server(request).await.map_err(CommandFailure::from);
             done.push(Done { broker, result: result.map(|said| said.config) });
         }
         Ok(report(
@@ -44,7 +45,7 @@ pub(crate) struct GetNamesrvConfig {
 }
 
 impl GetNamesrvConfig {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (profile, addresses) = self.common.nameserver_addresses()?;
         let admin = profile.client_of(&addresses)?.admin();
         let (mut texts, mut views, mut failures) = (Vec::new(), Vec::new(), Vec::new());
@@ -56,10 +57,10 @@ impl GetNamesrvConfig {
                     views.push(json!({ "address": address.to_string(), "kind": said.kind, "config": parsed(&said.config) }));
                     failures.push(None);
                 }
-                Err(error) => failures.push(Some(Failure::from(error))),
+                Err(error) => failures.push(Some(CommandFailure::from(error))),
             }
         }
-        Ok(Report {
+        Ok(CommandReport {
             text: texts.join("\n\n"),
             json: json!({ "nameservers": views }),
             exit: combined(failures.iter().map(Option::as_ref)),
@@ -120,7 +121,7 @@ pub(crate) struct UpdateBrokerConfig {
 }
 
 impl UpdateBrokerConfig {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         self.change.check("broker", "slaves first (`mqadmin broker restart-safe` says when)")?;
         let (admin, brokers) = self.place.brokers(&self.common, None).await?;
         self.change.make("broker", &admin, brokers).await
@@ -139,7 +140,7 @@ pub(crate) struct UpdateNamesrvConfig {
 }
 
 impl UpdateNamesrvConfig {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         self.change.check("nameserver", "one after the other")?;
         let (profile, addresses) = self.common.nameserver_addresses()?;
         let admin = profile.client_of(&addresses)?.admin();
@@ -154,14 +155,14 @@ impl Change {
         if LOG_KEYS.contains(&self.key.as_str()) {
             return Ok(());
         }
-        Err(Failure::usage(format!(
+        Err(CommandFailure::usage(format!(
             "{:?} cannot be changed while a {kind} runs, only {} can: change it in the {kind}'s file or flags and restart it, {order}",
             self.key,
             LOG_KEYS.join(" and ")
         )))
     }
 
-    async fn make(&self, kind: &str, admin: &Admin, servers: Vec<Master>) -> Result<Report> {
+    async fn make(&self, kind: &str, admin: &Admin, servers: Vec<Master>) -> Result<CommandReport> {
         let would = || format!("set {} to {} on {}", self.key, self.value, super::names(&servers));
         if let Some(instead) = self.dry_run.instead(would) {
             return Ok(instead);
@@ -173,8 +174,8 @@ impl Change {
             let request = wire::SetLogFilterRequest { filter: filter.clone() };
             let result = match admin.broker(&server.address).set_log_filter(request).await {
                 Ok(answer) if answer.error.is_empty() => Ok(answer.before),
-                Ok(answer) => Err(Failure::usage(answer.error)),
-                Err(error) => Err(Failure::from(error)),
+                Ok(answer) => Err(CommandFailure::usage(answer.error)),
+                Err(error) => Err(CommandFailure::from(error)),
             };
             done.push(Done { broker: server, result });
         }

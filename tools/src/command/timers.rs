@@ -5,8 +5,8 @@ use crate::target::{Common, Done, Target, report, without_absent};
 use clap::Args;
 use kerolox_client::admin::{BrokerAdmin, wire};
 use kerolox_proto::v2;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::{Report, local_time, table};
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::{CommandReport, local_time, table};
 use prost::Message as _;
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ struct Listed {
 }
 
 impl TimerList {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.target.brokers(&self.common).await?;
         let mut done = Vec::new();
         for broker in brokers {
@@ -156,7 +156,7 @@ struct Choice {
 }
 
 impl Choice {
-    async fn end(&self, common: &Common, action: wire::TimerAction) -> Result<Report> {
+    async fn end(&self, common: &Common, action: wire::TimerAction) -> Result<CommandReport> {
         let (verb, done_word) = match action {
             wire::TimerAction::Deliver => ("Deliver", "delivered"),
             _ => ("Cancel", "cancelled"),
@@ -180,7 +180,7 @@ impl Choice {
         let mut done = Vec::new();
         for broker in brokers {
             let result =
-                admin.broker(&broker.address).end_timer(request.clone()).await.map_err(Failure::from);
+                admin.broker(&broker.address).end_timer(request.clone()).await.map_err(CommandFailure::from);
             done.push(Done { broker, result });
         }
         Ok(report(
@@ -209,7 +209,7 @@ pub(crate) struct TimerCancel {
 }
 
 impl TimerCancel {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         self.choice.end(&self.common, wire::TimerAction::Cancel).await
     }
 }
@@ -224,7 +224,7 @@ pub(crate) struct TimerDeliver {
 }
 
 impl TimerDeliver {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         self.choice.end(&self.common, wire::TimerAction::Deliver).await
     }
 }

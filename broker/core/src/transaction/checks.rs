@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kerolox_model::units::Span;
+use kerolox_model::units::TimeSpan;
 
 use super::HalfMessage;
 
@@ -46,7 +46,7 @@ impl CheckPolicy {
     pub fn of_topic(self, attributes: &BTreeMap<String, String>) -> Self {
         let span = |name: &str| {
             let text = attributes.get(name)?;
-            text.parse::<Span>().ok().map(Span::as_millis)
+            text.parse::<TimeSpan>().ok().map(TimeSpan::as_millis)
         };
         let max = attributes.get(CHECK_MAX_ATTRIBUTE).and_then(|text| text.parse().ok());
         Self {
@@ -108,7 +108,7 @@ fn is_url(text: &str) -> bool {
 }
 
 fn span(name: &str, value: &str) -> Result<u64, String> {
-    value.parse::<Span>().map(Span::as_millis).map_err(|error| format!("{name}: {error}"))
+    value.parse::<TimeSpan>().map(TimeSpan::as_millis).map_err(|error| format!("{name}: {error}"))
 }
 
 #[cfg(test)]

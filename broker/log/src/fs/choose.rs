@@ -2,11 +2,11 @@
 
 /// A deterministic source of choices (SplitMix64).
 #[derive(Debug, Clone)]
-pub struct Chooser {
+pub struct SeededChoices {
     state: u64,
 }
 
-impl Chooser {
+impl SeededChoices {
     /// The same seed makes the same choices.
     pub fn new(seed: u64) -> Self {
         Self { state: seed }
@@ -46,13 +46,13 @@ enum Style {
 /// tidy cuts as often as the wild ones.
 #[derive(Debug)]
 pub(super) struct Survival {
-    chooser: Chooser,
+    chooser: SeededChoices,
     style: Style,
 }
 
 impl Survival {
     pub(super) fn new(seed: u64) -> Self {
-        let mut chooser = Chooser::new(seed);
+        let mut chooser = SeededChoices::new(seed);
         let style = match chooser.below(8) {
             0 => Style::Nothing,
             1 => Style::Everything,

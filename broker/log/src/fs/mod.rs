@@ -13,9 +13,9 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use choose::Chooser;
+pub use choose::SeededChoices;
 pub use contract::check_contract;
-pub use mem::{Fault, MemFolder, Piece, Times};
+pub use mem::{DiskFault, FaultTimes, MemFolder, Piece};
 pub use os::{OsFolder, free_bytes};
 
 /// Whether reading failed because the device or the file system gave up what lies there: other places may be fine.

@@ -5,17 +5,19 @@
 use std::sync::Arc;
 
 use kerolox_log::fs::MemFolder;
-use kerolox_log::{DamagedRange, Frame, Log, LogError, LogOptions, NewFrame, Reader, Recovered, Salt};
+use kerolox_log::{
+    DamagedRange, Frame, FrameSalt, Log, LogError, LogOptions, LogReader, NewFrame, RecoveredLog,
+};
 
 /// Small segments, and a checkpoint that lags behind.
 pub(crate) const SMALL: LogOptions =
-    LogOptions { segment_bytes: 512, checkpoint_bytes: 256, ..LogOptions::new(Salt::new(7)) };
+    LogOptions { segment_bytes: 512, checkpoint_bytes: 256, ..LogOptions::new(FrameSalt::new(7)) };
 
-pub(crate) fn open(folder: &MemFolder) -> (Log, Recovered) {
+pub(crate) fn open(folder: &MemFolder) -> (Log, RecoveredLog) {
     open_with(folder, SMALL)
 }
 
-pub(crate) fn open_with(folder: &MemFolder, options: LogOptions) -> (Log, Recovered) {
+pub(crate) fn open_with(folder: &MemFolder, options: LogOptions) -> (Log, RecoveredLog) {
     Log::open(Arc::new(folder.clone()), options).expect("the log opens")
 }
 
@@ -37,7 +39,7 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    pub(crate) fn of(reader: &Reader) -> Self {
+    pub(crate) fn of(reader: &LogReader) -> Self {
         let mut content = Self { frames: Vec::new(), damaged: Vec::new(), end: reader.end() };
         for frame in reader.scan(reader.start()) {
             match frame {

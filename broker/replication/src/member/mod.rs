@@ -29,7 +29,7 @@ pub use role::{DutyOrder, FollowTarget, MemberDuty, MemberRole};
 pub use view::{GroupView, PeerView};
 
 use crate::{
-    Allegiance, ClockReading, ConfirmedMark, DoubtLimits, LeaseGrants, MemberId, StateVerdict, sabotage,
+    ClockReading, ConfirmedMark, DoubtLimits, LeaseGrants, MemberAllegiance, MemberId, StateVerdict, sabotage,
 };
 use follower::{CutGuard, Follower};
 use leadership::{HandOverStep, Leadership};
@@ -69,7 +69,7 @@ struct Told {
 pub struct GroupMember {
     settings: MemberSettings,
     record: DurableRecord,
-    allegiance: Allegiance,
+    allegiance: MemberAllegiance,
     grants: LeaseGrants,
     known: ConfirmedMark,
     known_noted: u64,
@@ -93,7 +93,7 @@ impl GroupMember {
         };
         Self {
             settings,
-            allegiance: Allegiance::default(),
+            allegiance: MemberAllegiance::default(),
             grants,
             known: record.confirmed,
             known_noted: now.mono_ms,

@@ -11,7 +11,7 @@ use kerolox_core::slots::MovingSlots;
 use kerolox_core::topic::Topic;
 use kerolox_core::topic_change::TopicChange;
 use kerolox_core::transaction::WEBHOOK_ATTRIBUTE;
-use kerolox_gateway::clients::Clients;
+use kerolox_gateway::clients::ClientSessions;
 use kerolox_gateway::telemetry::{SettingsPolicy, push_settings};
 use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::broker_admin_server::{BrokerAdmin, BrokerAdminServer};
@@ -26,26 +26,26 @@ use super::query::query;
 use super::rpc_error::RpcError;
 use super::timers;
 use crate::announce::Announcer;
-use crate::delivery::Deliveries;
+use crate::delivery::DeliveryDirectory;
 use crate::log_client::LogClient;
 use crate::metadata::{BrokerMetadata, ChangeError};
 use crate::pace::{Caller, Lookups};
 use crate::tasks::check_back::WebhookHosts;
-use crate::tasks::early_removal::Losses;
+use crate::tasks::early_removal::EarlyLosses;
 
 /// The service behind `mqadmin`.
 pub(crate) struct Admin {
     pub(crate) log: LogClient,
     pub(crate) metadata: BrokerMetadata,
-    pub(crate) deliveries: Arc<Deliveries>,
+    pub(crate) deliveries: Arc<DeliveryDirectory>,
     pub(crate) announcer: Announcer,
     pub(crate) counters: Arc<Counters>,
     pub(crate) started: Instant,
-    pub(crate) clients: Arc<Clients>,
+    pub(crate) clients: Arc<ClientSessions>,
     pub(crate) policy: Arc<dyn SettingsPolicy>,
     pub(crate) lookups: Lookups,
     pub(crate) webhook_hosts: WebhookHosts,
-    pub(crate) losses: Losses,
+    pub(crate) losses: EarlyLosses,
 }
 
 impl Admin {

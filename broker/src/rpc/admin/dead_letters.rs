@@ -14,7 +14,7 @@ use kerolox_runtime::process::now_ms;
 use kerolox_store::{ApplyOutcome, QueueEntry, Store, StoreError};
 
 use super::rpc_error::RpcError;
-use crate::delivery::{Deliveries, TopicSubscription};
+use crate::delivery::{DeliveryDirectory, TopicSubscription};
 use crate::log_client::LogClient;
 use crate::pace::Step;
 use crate::refused::refused_by_log;
@@ -189,7 +189,7 @@ fn readable<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreEr
 /// The messages of a group that used up their attempts and stay. Reads the disk: call it where blocking is fine.
 pub(super) fn blocked(
     store: &Store,
-    deliveries: &Deliveries,
+    deliveries: &DeliveryDirectory,
     request: &pb::ListBlockedRequest,
 ) -> Answer<pb::ListBlockedResponse> {
     let group = group_of(store, &request.group)?;
@@ -217,7 +217,7 @@ pub(super) fn blocked(
 /// What a group has failed with and waits for, in one topic or all. Lite topics are not among them: there may be millions.
 pub(super) fn retries(
     store: &Store,
-    deliveries: &Deliveries,
+    deliveries: &DeliveryDirectory,
     request: &pb::ListRetriesRequest,
 ) -> Answer<pb::ListRetriesResponse> {
     let group = group_of(store, &request.group)?;
@@ -265,7 +265,7 @@ fn retried(
 /// The subscription of a group to a topic, if anything may be blocked in it.
 fn subscription(
     store: &Store,
-    deliveries: &Deliveries,
+    deliveries: &DeliveryDirectory,
     group: &Group,
     topic: &Topic,
 ) -> Answer<Option<Arc<TopicSubscription>>> {
@@ -289,7 +289,7 @@ fn subscription(
 /// Lets a blocked message try again, or makes it a dead letter.
 pub(super) async fn settle(
     log: &LogClient,
-    deliveries: &Deliveries,
+    deliveries: &DeliveryDirectory,
     request: &pb::SettleBlockedRequest,
 ) -> Answer<()> {
     let group = group_of(log.store(), &request.group)?;

@@ -13,7 +13,7 @@ use kerolox_store::{FoundMessage, LookupPage, MessageStanding, Store};
 use super::groups::group_named;
 use super::query::{stored, topic_named};
 use super::rpc_error::RpcError;
-use crate::delivery::{self, Acknowledged, Deliveries, cursors};
+use crate::delivery::{self, AcknowledgedMessages, DeliveryDirectory, cursors};
 use crate::wire;
 
 /// Messages of one id that are looked at, dead letters among them: a producer gives each id once.
@@ -24,7 +24,7 @@ const PERM_READ: u32 = 4;
 /// What became of a message. Reads the disk: call it where blocking is fine.
 pub(super) fn explain(
     store: &Store,
-    deliveries: &Deliveries,
+    deliveries: &DeliveryDirectory,
     request: &pb::ExplainMessageRequest,
 ) -> Result<pb::ExplainMessageResponse, RpcError> {
     let id = request.message_id.as_str();
@@ -56,14 +56,14 @@ pub(super) fn explain(
 
 struct Inquiry<'a> {
     store: &'a Store,
-    deliveries: &'a Deliveries,
+    deliveries: &'a DeliveryDirectory,
     only_group: Option<&'a Arc<Group>>,
     /// Dead letters with the id of the message.
     dead: &'a [FoundMessage],
 }
 
 /// A message at its place in a queue.
-struct Place<'a> {
+struct MessagePlace<'a> {
     topic: &'a Topic,
     queue: u32,
     offset: u64,
@@ -87,7 +87,7 @@ impl Inquiry<'_> {
             life.state = "expired".to_owned();
             life.text = "its retention is over: nobody gets it for the first time any more".to_owned();
         }
-        let place = Place { topic: &topic, queue, offset, message: &found.message };
+        let place = MessagePlace { topic: &topic, queue, offset, message: &found.message };
         for group in self.groups_of(&topic)? {
             for cursor in cursors(self.store, &group) {
                 life.groups.push(self.reason(&place, &group, &cursor)?);
@@ -114,8 +114,13 @@ impl Inquiry<'_> {
         Ok(wanted)
     }
 
-    fn reason(&self, place: &Place<'_>, group: &Group, cursor: &Group) -> Result<pb::GroupReason, RpcError> {
-        let Place { topic, queue, offset, message } = *place;
+    fn reason(
+        &self,
+        place: &MessagePlace<'_>,
+        group: &Group,
+        cursor: &Group,
+    ) -> Result<pb::GroupReason, RpcError> {
+        let MessagePlace { topic, queue, offset, message } = *place;
         let (fate, filters) = self.deliveries.fate(cursor, topic, queue, offset)?;
         let is_wanted = |filter: &Arc<_>| wire::is_wanted(message, filter).unwrap_or(true);
         let is_filtered = !filters.is_empty() && !filters.iter().any(is_wanted);
@@ -176,7 +181,7 @@ impl Inquiry<'_> {
     /// Of a message that is finished.
     fn done(
         &self,
-        place: &Place<'_>,
+        place: &MessagePlace<'_>,
         (group, cursor): (&Group, &Group),
         is_filtered: bool,
         reason: &mut pb::GroupReason,
@@ -211,13 +216,13 @@ impl Inquiry<'_> {
                 ),
             });
         }
-        let of_cursor = delivery::Place {
+        let of_cursor = delivery::MessagePlace {
             group_id: cursor.id,
             topic_id: place.topic.id,
             queue: place.queue,
             offset: place.offset,
         };
-        if let Some(Acknowledged { client, at_ms }) = self.deliveries.acknowledged().find(of_cursor) {
+        if let Some(AcknowledgedMessages { client, at_ms }) = self.deliveries.acknowledged().find(of_cursor) {
             (reason.client, reason.acknowledged_ms) = (client.to_string(), at_ms);
             return Ok(("done", format!("client {client} acknowledged it")));
         }

@@ -13,12 +13,12 @@ use kerolox_store::{LookupPage, Store};
 
 use super::query::topic_named;
 use super::rpc_error::RpcError;
-use crate::delivery::{Deliveries, cursors};
+use crate::delivery::{DeliveryDirectory, cursors};
 
 /// Where a group stands. Reads the index: call it where blocking is fine.
 pub(super) fn describe(
     store: &Store,
-    deliveries: &Deliveries,
+    deliveries: &DeliveryDirectory,
     request: &pb::DescribeGroupRequest,
 ) -> Result<(Arc<Group>, Vec<pb::GroupQueueStatus>), RpcError> {
     let group = group_named(store, &request.name)?;
@@ -65,7 +65,7 @@ fn status(topic: &Topic, queue: u32, cursor: &Group, standing: &QueuePosition) -
 
 /// All lite topics of a topic together: there may be millions.
 fn lite_status(
-    deliveries: &Deliveries,
+    deliveries: &DeliveryDirectory,
     topic: &Topic,
     cursor: &Group,
 ) -> Result<pb::GroupQueueStatus, RpcError> {
@@ -85,7 +85,7 @@ impl Plan {
     /// Works out what a request means. Reads the index and the log: call it where blocking is fine.
     pub(super) fn of(
         store: &Store,
-        deliveries: &Deliveries,
+        deliveries: &DeliveryDirectory,
         request: &pb::ResetOffsetsRequest,
     ) -> Result<Self, RpcError> {
         let group = group_named(store, &request.group)?;
@@ -103,7 +103,7 @@ impl Plan {
     }
 
     /// Does it.
-    pub(super) async fn carry_out(&self, deliveries: &Deliveries) -> Result<(), RpcError> {
+    pub(super) async fn carry_out(&self, deliveries: &DeliveryDirectory) -> Result<(), RpcError> {
         for (cursor, resets) in &self.moves {
             let offsets = resets.iter().map(|reset| (reset.queue, reset.to));
             deliveries.reset(cursor, &self.topic, offsets).await?;

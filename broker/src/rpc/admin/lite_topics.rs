@@ -9,7 +9,7 @@ use kerolox_store::Store;
 use super::groups::group_named;
 use super::query::topic_named;
 use super::rpc_error::RpcError;
-use crate::delivery::{Deliveries, cursors};
+use crate::delivery::{DeliveryDirectory, cursors};
 
 /// Lite topics of one page, at the most.
 const PAGE_MAX: usize = 1_000;
@@ -17,7 +17,7 @@ const PAGE_MAX: usize = 1_000;
 /// A page of lite topics, by name. Reads the index: call it where blocking is fine.
 pub(super) fn list(
     store: &Store,
-    deliveries: &Deliveries,
+    deliveries: &DeliveryDirectory,
     request: &pb::ListLitesRequest,
 ) -> Result<pb::ListLitesResponse, RpcError> {
     let topic = topic_named(store, &request.topic)?;
@@ -52,7 +52,7 @@ pub(super) fn list(
 
 fn status(
     store: &Store,
-    deliveries: &Deliveries,
+    deliveries: &DeliveryDirectory,
     topic: &Topic,
     cursors: Option<&[Group]>,
     lite: LiteTopic,

@@ -17,7 +17,7 @@ use kerolox_runtime::process::now_ms;
 
 use super::receive::invisible_ms;
 use super::{Context, stored_group};
-use crate::delivery::{Place, TopicSubscription};
+use crate::delivery::{MessagePlace, TopicSubscription};
 use crate::refused::refused_by_log;
 
 /// Shortest time that a Node.js consumer can put a message away for: its SDK takes the seconds of the back-off policy for
@@ -39,7 +39,8 @@ pub(super) async fn ack_message(
                 let at_ms = now_ms();
                 subscription.ack(at_ms, &handle).map_err(|error| refused(&error))?;
                 let (group_id, topic_id) = (subscription.group_id(), subscription.topic_id());
-                let place = Place { group_id, topic_id, queue: handle.queue, offset: handle.offset.get() };
+                let place =
+                    MessagePlace { group_id, topic_id, queue: handle.queue, offset: handle.offset.get() };
                 context.deliveries.acknowledged().note(place, &client.client_id, at_ms);
                 if !touched.iter().any(|known| Arc::ptr_eq(known, &subscription)) {
                     touched.push(subscription);

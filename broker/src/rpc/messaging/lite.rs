@@ -7,7 +7,7 @@ use kerolox_core::group::{Group, StartPosition};
 use kerolox_core::lite::{self, EvictedSubscription, OverQuota, SubscriptionAction, SubscriptionChange};
 use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::topic::Topic;
-use kerolox_gateway::access::Items;
+use kerolox_gateway::access::ItemStream;
 use kerolox_gateway::headers::ClientHeaders;
 use kerolox_gateway::lite::sync_everywhere;
 use kerolox_gateway::refusal::{Refusal, ok_status};
@@ -56,7 +56,7 @@ pub(super) async fn receive(
     client: &ClientHeaders,
     wanted: &Wanted,
     mut others: OtherGroups<'_>,
-) -> Result<Items<raw::ReceiveMessageResponse>, Refusal> {
+) -> Result<ItemStream<raw::ReceiveMessageResponse>, Refusal> {
     check_bound(&wanted.group, &wanted.topic)?;
     // SDKs ask at one broker group only, for ever.
     if let Some(found) = others.take_turn().await {

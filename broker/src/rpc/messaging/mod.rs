@@ -24,27 +24,27 @@ use kerolox_core::publish::PublishLimits;
 use kerolox_core::schedule::DelayPolicy;
 use kerolox_core::topic::Topic;
 use kerolox_core::transaction::CheckPolicy;
-use kerolox_gateway::access::Items;
+use kerolox_gateway::access::ItemStream;
 use kerolox_gateway::access_point::{AccessParts, AccessPoint, AccessServer};
 use kerolox_gateway::answers::{AnswerWay, PassedAnswers};
-use kerolox_gateway::clients::Clients;
+use kerolox_gateway::clients::ClientSessions;
 use kerolox_gateway::headers::ClientHeaders;
-use kerolox_gateway::producers::Reach;
+use kerolox_gateway::producers::ClientReach;
 use kerolox_gateway::refusal::Refusal;
-use kerolox_gateway::relay::{self, Relay};
-use kerolox_gateway::routes::{Routes, stored_topic};
+use kerolox_gateway::relay::{self, CallRelay};
+use kerolox_gateway::routes::{ClusterRoutes, stored_topic};
 use kerolox_gateway::sdk::{OwnCalls, PlacedEntries};
-use kerolox_gateway::spread::Spread;
+use kerolox_gateway::spread::GroupRotation;
 use kerolox_gateway::telemetry::{GroupPolicy, SettingsPolicy};
 use kerolox_model::names::{in_namespace, validate_group};
 use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code};
-use kerolox_runtime::process::Shutdown;
+use kerolox_runtime::process::ShutdownSignal;
 use tonic::Request;
 
 use crate::config::LiteConfig;
 use crate::dedup_gate::Underway;
-use crate::delivery::Deliveries;
+use crate::delivery::DeliveryDirectory;
 use crate::log_client::LogClient;
 use crate::message_reader::MessageReader;
 use crate::metadata::BrokerMetadata;
@@ -68,14 +68,14 @@ pub(crate) struct Context {
     pub(crate) reader: MessageReader,
     /// What is being stored in topics without duplicates.
     pub(crate) underway: Underway,
-    pub(crate) deliveries: Arc<Deliveries>,
-    pub(crate) routes: Arc<Routes>,
-    pub(crate) clients: Arc<Clients>,
+    pub(crate) deliveries: Arc<DeliveryDirectory>,
+    pub(crate) routes: Arc<ClusterRoutes>,
+    pub(crate) clients: Arc<ClientSessions>,
     /// The way to clients that are connected to other servers.
-    pub(crate) reach: Arc<Reach>,
-    pub(crate) relay: Arc<Relay>,
+    pub(crate) reach: Arc<ClientReach>,
+    pub(crate) relay: Arc<CallRelay>,
     /// Which group takes what this one passes on.
-    pub(crate) spread: Spread,
+    pub(crate) spread: GroupRotation,
     pub(crate) limits: PublishLimits,
     /// How topics come into being with their first message, if they do.
     pub(crate) auto_topics: Option<AutoTopics>,
@@ -92,7 +92,7 @@ pub(crate) struct Context {
     pub(crate) passed: Arc<PassedAnswers>,
     /// For how long messages stay at a time with consumers that have them renewed, in milliseconds.
     pub(crate) auto_renew_ms: u64,
-    pub(crate) shutdown: Shutdown,
+    pub(crate) shutdown: ShutdownSignal,
 }
 
 impl Context {
@@ -222,7 +222,7 @@ impl OwnCalls for Messaging {
     async fn receive_message(
         &self,
         request: Request<v2::ReceiveMessageRequest>,
-    ) -> Result<Items<raw::ReceiveMessageResponse>, Refusal> {
+    ) -> Result<ItemStream<raw::ReceiveMessageResponse>, Refusal> {
         let (client, way) = (ClientHeaders::of(&request), self.context.way_back(&request));
         let (metadata, _, message) = request.into_parts();
         let call = receive::Call { client: &client, metadata: &metadata, way };
@@ -266,7 +266,7 @@ impl OwnCalls for Messaging {
     async fn pull_message(
         &self,
         request: Request<v2::PullMessageRequest>,
-    ) -> Result<Items<raw::PullMessageResponse>, Refusal> {
+    ) -> Result<ItemStream<raw::PullMessageResponse>, Refusal> {
         let client = ClientHeaders::of(&request);
         pull::pull_message(&self.context, &client, request.into_inner()).await
     }

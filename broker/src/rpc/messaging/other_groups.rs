@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use kerolox_gateway::access::Items;
+use kerolox_gateway::access::ItemStream;
 use kerolox_gateway::answers::AnswerWay;
 use kerolox_gateway::relay::own_call;
 use kerolox_proto::raw::{self, receive_message_response::Content};
@@ -75,7 +75,7 @@ impl<'a> OtherGroups<'a> {
 
     /// For consumers that ask at one group only, which may always have something: what another group has, if it is its turn. Of
     /// three groups, two are others.
-    pub(super) async fn take_turn(&mut self) -> Option<Items<raw::ReceiveMessageResponse>> {
+    pub(super) async fn take_turn(&mut self) -> Option<ItemStream<raw::ReceiveMessageResponse>> {
         self.next?;
         let mut groups = self.groups();
         let turn = self.context.turns.next() % (groups.len() as u64 + 1);
@@ -85,11 +85,11 @@ impl<'a> OtherGroups<'a> {
     }
 
     /// What one of the groups has for the consumer at once, as its answer.
-    pub(super) async fn ask(&mut self) -> Option<Items<raw::ReceiveMessageResponse>> {
+    pub(super) async fn ask(&mut self) -> Option<ItemStream<raw::ReceiveMessageResponse>> {
         self.ask_each(self.groups()).await
     }
 
-    async fn ask_each(&mut self, groups: Vec<String>) -> Option<Items<raw::ReceiveMessageResponse>> {
+    async fn ask_each(&mut self, groups: Vec<String>) -> Option<ItemStream<raw::ReceiveMessageResponse>> {
         self.next = Some(Instant::now() + EVERY);
         for group in groups {
             // Hardly beyond the end of the poll: the client's deadline is not far behind it.
@@ -113,7 +113,7 @@ impl<'a> OtherGroups<'a> {
     }
 
     /// An error when the group did not answer as it should.
-    async fn ask_one(&self, group: &str) -> Result<Option<Items<raw::ReceiveMessageResponse>>, ()> {
+    async fn ask_one(&self, group: &str) -> Result<Option<ItemStream<raw::ReceiveMessageResponse>>, ()> {
         let mut message = self.request.clone();
         if let Some(queue) = &mut message.message_queue {
             queue.broker = Some(v2::Broker { name: group.to_owned(), ..Default::default() });

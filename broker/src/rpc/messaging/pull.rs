@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use kerolox_core::filter::Filter;
 use kerolox_core::topic::Topic;
-use kerolox_gateway::access::Items;
+use kerolox_gateway::access::ItemStream;
 use kerolox_gateway::headers::ClientHeaders;
 use kerolox_gateway::refusal::{Refusal, ok_status};
 use kerolox_proto::raw::{self, pull_message_response::Content};
@@ -58,7 +58,7 @@ pub(super) async fn pull_message(
     context: &Arc<Context>,
     client: &ClientHeaders,
     request: v2::PullMessageRequest,
-) -> Result<Items<raw::PullMessageResponse>, Refusal> {
+) -> Result<ItemStream<raw::PullMessageResponse>, Refusal> {
     let received = Instant::now();
     let filter = parse_filter(request.filter_expression.as_ref())?;
     let (topic, queue) = queue_of(context, request.message_queue.as_ref())?;
@@ -195,7 +195,7 @@ fn status(page: &Page, client: &ClientHeaders) -> v2::Status {
     status
 }
 
-fn answer(status: v2::Status, messages: Vec<Bytes>, next: u64) -> Items<raw::PullMessageResponse> {
+fn answer(status: v2::Status, messages: Vec<Bytes>, next: u64) -> ItemStream<raw::PullMessageResponse> {
     let contents = std::iter::once(Content::Status(status))
         .chain(messages.into_iter().map(Content::Message))
         .chain([Content::NextOffset(next.cast_signed())]);

@@ -7,7 +7,7 @@ use kerolox_core::delivery::LeaseTerm;
 use kerolox_core::filter::Filter;
 use kerolox_core::group::Group;
 use kerolox_core::topic::Topic;
-use kerolox_gateway::access::Items;
+use kerolox_gateway::access::ItemStream;
 use kerolox_gateway::answers::AnswerWay;
 use kerolox_gateway::headers::ClientHeaders;
 use kerolox_gateway::refusal::Refusal;
@@ -67,7 +67,7 @@ pub(super) async fn receive_message(
     context: &Arc<Context>,
     call: &Call<'_>,
     request: v2::ReceiveMessageRequest,
-) -> Result<Items<raw::ReceiveMessageResponse>, Refusal> {
+) -> Result<ItemStream<raw::ReceiveMessageResponse>, Refusal> {
     let wanted = understand(context, call, &request).await?;
     let mut others = OtherGroups::of(context, call, request, wanted.until);
     if wanted.topic.has_lites() {

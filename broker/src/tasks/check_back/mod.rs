@@ -3,7 +3,7 @@
 mod webhook;
 mod webhook_hosts;
 
-pub use webhook::{WebhookCounts, Webhooks, secret as webhook_secret};
+pub use webhook::{WebhookClient, WebhookCounts, secret as webhook_secret};
 pub use webhook_hosts::{WebhookHost, WebhookHosts};
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use kerolox_core::record::{ProgressRecord, Record};
 use kerolox_core::transaction::{
     CheckOutcome, CheckPolicy, DesertedTopics, DueCheck, HalfMessage, WEBHOOK_ATTRIBUTE,
 };
-use kerolox_gateway::producers::Reach;
+use kerolox_gateway::producers::ClientReach;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::v2::{self, RecoverOrphanedTransactionCommand};
 use kerolox_store::{StoreError, mono_ms};
@@ -38,11 +38,11 @@ const SLEEP_MAX: Duration = Duration::from_secs(60);
 const FAR_MS: i64 = i64::MAX - 1;
 
 /// The task that asks.
-pub struct Checker {
+pub struct CheckBackTask {
     broker: String,
     log: LogClient,
-    reach: Arc<Reach>,
-    webhooks: Webhooks,
+    reach: Arc<ClientReach>,
+    webhooks: WebhookClient,
     policy: CheckPolicy,
     arrivals: DueArrivals,
     /// A leaf lock: checks that run at the same time look at it.
@@ -54,14 +54,14 @@ pub struct Checker {
     awaited_ms: i64,
 }
 
-impl Checker {
+impl CheckBackTask {
     /// A checker of the broker group `broker`, which asks whom `reach` finds, or else webhooks, when and as often as `policy`
     /// says.
     pub(crate) fn new(
         broker: String,
         log: LogClient,
-        reach: Arc<Reach>,
-        webhooks: Webhooks,
+        reach: Arc<ClientReach>,
+        webhooks: WebhookClient,
         policy: CheckPolicy,
         arrivals: DueArrivals,
     ) -> Self {

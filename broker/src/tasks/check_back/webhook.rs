@@ -48,7 +48,7 @@ pub struct WebhookCounts {
 
 /// Asks webhooks. Cheap to clone.
 #[derive(Clone)]
-pub struct Webhooks {
+pub struct WebhookClient {
     /// Made when it is needed first: reading the system's certificates takes longer than the rest of a broker's start.
     client: Arc<OnceLock<reqwest::Client>>,
     timeout: Duration,
@@ -80,7 +80,7 @@ struct Reply {
     resolution: String,
 }
 
-impl Webhooks {
+impl WebhookClient {
     /// Webhooks at `hosts` that are given `timeout` for an answer and requests signed with `secret`.
     pub fn new(secret: Vec<u8>, timeout: Duration, hosts: WebhookHosts) -> Self {
         Self { client: Arc::default(), timeout, secret: secret.into(), hosts, counts: Arc::default() }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};
 
-use super::{Family, Kv, KvError, Op, Pair};
+use super::{KeyFamily, KeyValue, Kv, KvError, WriteOp};
 
-type Pairs = BTreeMap<(Family, Vec<u8>), Vec<u8>>;
+type Pairs = BTreeMap<(KeyFamily, Vec<u8>), Vec<u8>>;
 
 /// Forgets everything at the end of the process; a clone is a snapshot.
 #[derive(Debug, Default)]
@@ -20,12 +20,12 @@ impl Clone for MemKv {
 }
 
 impl Kv for MemKv {
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+    fn get(&self, family: KeyFamily, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
         let pairs = self.pairs.read().unwrap_or_else(PoisonError::into_inner);
         Ok(pairs.get(&(family, key.to_vec())).cloned())
     }
 
-    fn scan(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Pair>, KvError> {
+    fn scan(&self, family: KeyFamily, from: &[u8], limit: usize) -> Result<Vec<KeyValue>, KvError> {
         let pairs = self.pairs.read().unwrap_or_else(PoisonError::into_inner);
         let found = pairs.range((family, from.to_vec())..).take_while(|((f, _), _)| *f == family);
         Ok(found.take(limit).map(|((_, key), value)| (key.clone(), value.clone())).collect())
@@ -33,11 +33,11 @@ impl Kv for MemKv {
 
     fn scan_around(
         &self,
-        family: Family,
+        family: KeyFamily,
         prefix: &[u8],
         at: &[u8],
         limit: usize,
-    ) -> Result<Vec<Pair>, KvError> {
+    ) -> Result<Vec<KeyValue>, KvError> {
         let pairs = self.pairs.read().unwrap_or_else(PoisonError::into_inner);
         let before =
             pairs.range((family, prefix.to_vec())..=(family, at.to_vec().max(prefix.to_vec()))).next_back();
@@ -46,20 +46,20 @@ impl Kv for MemKv {
         Ok(found.take(limit).map(|((_, key), value)| (key.clone(), value.clone())).collect())
     }
 
-    fn write(&self, ops: Vec<Op>) -> Result<(), KvError> {
+    fn write(&self, ops: Vec<WriteOp>) -> Result<(), KvError> {
         let mut pairs = self.pairs.write().unwrap_or_else(PoisonError::into_inner);
         for op in ops {
             match op {
-                Op::Put(family, key, value) => {
+                WriteOp::Put(family, key, value) => {
                     pairs.insert((family, key), value);
                 }
-                Op::Delete(family, key) => {
+                WriteOp::Delete(family, key) => {
                     pairs.remove(&(family, key));
                 }
-                Op::DeleteRange(family, from, to) => {
+                WriteOp::DeleteRange(family, from, to) => {
                     pairs.retain(|(f, key), _| *f != family || *key < from || *key >= to);
                 }
-                Op::DeletePrefix(family, prefix) => {
+                WriteOp::DeletePrefix(family, prefix) => {
                     pairs.retain(|(f, key), _| *f != family || !key.starts_with(&prefix));
                 }
             }

@@ -11,7 +11,7 @@ pub use suite::check_contract;
 
 /// Families of keys, one column family each. The names are part of the index format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
+pub enum KeyFamily {
     /// Where the state machine stands, and counters.
     State,
     /// Topics by id.
@@ -46,7 +46,7 @@ pub enum Family {
     Audit,
 }
 
-impl Family {
+impl KeyFamily {
     /// Every family.
     pub const ALL: [Self; 16] = [
         Self::State,
@@ -92,19 +92,19 @@ impl Family {
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Op {
+pub enum WriteOp {
     /// Sets a key.
-    Put(Family, Vec<u8>, Vec<u8>),
+    Put(KeyFamily, Vec<u8>, Vec<u8>),
     /// Removes a key.
-    Delete(Family, Vec<u8>),
+    Delete(KeyFamily, Vec<u8>),
     /// Removes every key that begins with a prefix; an empty one empties the family.
-    DeletePrefix(Family, Vec<u8>),
+    DeletePrefix(KeyFamily, Vec<u8>),
     /// Removes every key from the first one on up to, but not including, the second one.
-    DeleteRange(Family, Vec<u8>, Vec<u8>),
+    DeleteRange(KeyFamily, Vec<u8>, Vec<u8>),
 }
 
 /// A key and its value.
-pub type Pair = (Vec<u8>, Vec<u8>);
+pub type KeyValue = (Vec<u8>, Vec<u8>);
 
 /// The store failed; the text is its own, without the folder in which it lies: clients may be told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -135,13 +135,13 @@ pub trait Kv: Send + Sync {
     ///
     /// # Errors
     /// [`KvError`] when the store fails, here and below.
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, KvError>;
+    fn get(&self, family: KeyFamily, key: &[u8]) -> Result<Option<Vec<u8>>, KvError>;
 
     /// Up to `limit` pairs with keys at or after `from`, in key order.
     ///
     /// # Errors
     /// See [`Self::get`].
-    fn scan(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Pair>, KvError>;
+    fn scan(&self, family: KeyFamily, from: &[u8], limit: usize) -> Result<Vec<KeyValue>, KvError>;
 
     /// Up to `limit` pairs whose key begins with `prefix`, in key order, from the last one at or before `at` on; if there
     /// is none, from the first one behind.
@@ -150,18 +150,18 @@ pub trait Kv: Send + Sync {
     /// See [`Self::get`].
     fn scan_around(
         &self,
-        family: Family,
+        family: KeyFamily,
         prefix: &[u8],
         at: &[u8],
         limit: usize,
-    ) -> Result<Vec<Pair>, KvError>;
+    ) -> Result<Vec<KeyValue>, KvError>;
 
     /// All pairs whose key begins with `prefix`, in key order; for ranges that fit into memory.
     ///
     /// # Errors
     /// See [`Self::get`].
-    fn scan_prefix(&self, family: Family, prefix: &[u8]) -> Result<Vec<Pair>, KvError> {
-        let mut found: Vec<Pair> = Vec::new();
+    fn scan_prefix(&self, family: KeyFamily, prefix: &[u8]) -> Result<Vec<KeyValue>, KvError> {
+        let mut found: Vec<KeyValue> = Vec::new();
         let mut from = prefix.to_vec();
         loop {
             let page = self.scan(family, &from, PREFIX_PAGE)?;
@@ -181,7 +181,7 @@ pub trait Kv: Send + Sync {
     ///
     /// # Errors
     /// See [`Self::get`].
-    fn write(&self, ops: Vec<Op>) -> Result<(), KvError>;
+    fn write(&self, ops: Vec<WriteOp>) -> Result<(), KvError>;
 
     /// Makes everything written so far survive a power cut.
     ///

@@ -1,14 +1,14 @@
 //! Reading a whole family without holding all of it in memory.
 
-use super::{KvError, Pair};
+use super::{KeyValue, KvError};
 
 /// Pairs read at a time.
 const PAGE: usize = 1024;
 
 /// All pairs that `scan(from, limit)` gives, in key order, read a page at a time as they are asked for.
 pub(crate) fn pairs(
-    mut scan: impl FnMut(&[u8], usize) -> Result<Vec<Pair>, KvError>,
-) -> impl Iterator<Item = Result<Pair, KvError>> {
+    mut scan: impl FnMut(&[u8], usize) -> Result<Vec<KeyValue>, KvError>,
+) -> impl Iterator<Item = Result<KeyValue, KvError>> {
     let mut from = Vec::new();
     let mut page = Vec::new().into_iter();
     std::iter::from_fn(move || {
@@ -18,7 +18,7 @@ pub(crate) fn pairs(
                 Err(error) => return Some(Err(error)),
             }
         }
-        let pair: Pair = page.next()?;
+        let pair: KeyValue = page.next()?;
         // The smallest key after this one.
         from.clone_from(&pair.0);
         from.push(0);
@@ -29,16 +29,16 @@ pub(crate) fn pairs(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::{Family, Kv, MemKv, Op};
+    use crate::kv::{KeyFamily, Kv, MemKv, WriteOp};
 
     #[test]
     fn every_pair_comes_once_and_in_order() {
         for count in [0, 1, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE] {
             let kv = MemKv::default();
             let keys: Vec<Vec<u8>> = (0..count).map(|i| i.to_be_bytes().to_vec()).collect();
-            kv.write(keys.iter().map(|key| Op::Put(Family::Kept, key.clone(), Vec::new())).collect())
+            kv.write(keys.iter().map(|key| WriteOp::Put(KeyFamily::Kept, key.clone(), Vec::new())).collect())
                 .expect("memory");
-            let found = pairs(|from, limit| kv.scan(Family::Kept, from, limit));
+            let found = pairs(|from, limit| kv.scan(KeyFamily::Kept, from, limit));
             let found: Vec<Vec<u8>> = found.map(|pair| pair.expect("memory").0).collect();
             assert_eq!(found, keys, "{count} pairs");
         }

@@ -11,7 +11,7 @@ use kerolox_model::token::TransactionId;
 use prost::Message;
 
 use crate::error::StoreError;
-use crate::kv::{Family, Kv, Op};
+use crate::kv::{KeyFamily, Kv, WriteOp};
 use crate::state::overlay::Overlay;
 use crate::state::snapshot::{SnapshotLists, tag};
 use crate::state::table::StateTable;
@@ -37,7 +37,7 @@ impl AuditTable {
     pub fn newest(&self, before: u64, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
         let positions = self.positions.range(..before).rev().take(limit);
         let read = |position: &u64| {
-            let stored = self.overlay.get(Family::Audit, &keys::held(*position))?;
+            let stored = self.overlay.get(KeyFamily::Audit, &keys::held(*position))?;
             let entry = stored.and_then(|bytes| AuditEntry::decode(&*bytes).ok());
             entry.map(|entry| (*position, entry)).ok_or_else(|| StoreError::Index("audit entry".into()))
         };
@@ -46,12 +46,12 @@ impl AuditTable {
 
     /// Adds an entry, and forgets the oldest if there are too many.
     fn put(&mut self, audited: &AuditedEntry) {
-        self.overlay.put(Family::Audit, keys::held(audited.position), audited.entry.encode_to_vec());
+        self.overlay.put(KeyFamily::Audit, keys::held(audited.position), audited.entry.encode_to_vec());
         self.positions.insert(audited.position);
         while self.positions.len() > AUDIT_MAX
             && let Some(oldest) = self.positions.pop_first()
         {
-            self.overlay.delete(Family::Audit, keys::held(oldest));
+            self.overlay.delete(KeyFamily::Audit, keys::held(oldest));
         }
         assert!(self.positions.len() <= AUDIT_MAX, "the audit trail is bounded");
     }
@@ -139,12 +139,12 @@ fn transaction_id(broker: &str, held: u64, half: &HalfMessage) -> TransactionId 
 }
 
 impl StateTable for AuditTable {
-    fn families(&self) -> &'static [Family] {
-        &[Family::Audit]
+    fn families(&self) -> &'static [KeyFamily] {
+        &[KeyFamily::Audit]
     }
 
     fn load(&mut self) -> Result<(), StoreError> {
-        for pair in self.overlay.pairs(Family::Audit) {
+        for pair in self.overlay.pairs(KeyFamily::Audit) {
             self.positions.insert(keys::parse_held(&pair?.0)?);
         }
         Ok(())
@@ -163,7 +163,7 @@ impl StateTable for AuditTable {
         Ok(())
     }
 
-    fn changes(&self, ops: &mut Vec<Op>) {
+    fn changes(&self, ops: &mut Vec<WriteOp>) {
         self.overlay.changes(ops);
     }
 

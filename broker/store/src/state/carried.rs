@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kerolox_core::record::{KeptMessage, SnapshotRecord, TrimRecord};
 
 use crate::error::StoreError;
-use crate::kv::{Family, Kv, Op};
+use crate::kv::{KeyFamily, Kv, WriteOp};
 use crate::state::keys;
 use crate::state::overlay::Overlay;
 use crate::state::queues::{QueueEntry, decode_entry, encode_entry};
@@ -28,17 +28,17 @@ impl CarriedTable {
     /// # Errors
     /// [`StoreError`] when the store fails or holds something malformed.
     pub fn get(&self, topic_id: u32, queue: u32, offset: u64) -> Result<Option<QueueEntry>, StoreError> {
-        let stored = self.overlay.get(Family::Kept, &keys::block(topic_id, queue, offset))?;
+        let stored = self.overlay.get(KeyFamily::Kept, &keys::block(topic_id, queue, offset))?;
         stored.map(|bytes| decode_entry(&bytes)).transpose()
     }
 
     pub(super) fn put(&mut self, topic_id: u32, queue: u32, offset: u64, entry: &QueueEntry) {
         let key = keys::block(topic_id, queue, offset);
-        self.overlay.put(Family::Kept, key, encode_entry(entry).to_vec());
+        self.overlay.put(KeyFamily::Kept, key, encode_entry(entry).to_vec());
     }
 
     fn each(&self, mut visit: impl FnMut(KeptMessage)) -> Result<(), StoreError> {
-        for pair in self.overlay.pairs(Family::Kept) {
+        for pair in self.overlay.pairs(KeyFamily::Kept) {
             let (key, value) = pair?;
             let (topic_id, queue, offset) = keys::parse_block(&key)?;
             let QueueEntry { position, len, tag_hash, visible_ms } = decode_entry(&value)?;
@@ -54,14 +54,14 @@ impl CarriedTable {
                 gone.push(keys::block(kept.topic_id, kept.queue, kept.offset));
             }
         })?;
-        gone.into_iter().for_each(|key| self.overlay.delete(Family::Kept, key));
+        gone.into_iter().for_each(|key| self.overlay.delete(KeyFamily::Kept, key));
         Ok(())
     }
 }
 
 impl StateTable for CarriedTable {
-    fn families(&self) -> &'static [Family] {
-        &[Family::Kept]
+    fn families(&self) -> &'static [KeyFamily] {
+        &[KeyFamily::Kept]
     }
 
     fn write_snapshot(&self, lists: &mut SnapshotLists) -> Result<(), StoreError> {
@@ -80,7 +80,7 @@ impl StateTable for CarriedTable {
         Ok(())
     }
 
-    fn changes(&self, ops: &mut Vec<Op>) {
+    fn changes(&self, ops: &mut Vec<WriteOp>) {
         self.overlay.changes(ops);
     }
 

@@ -19,7 +19,7 @@ use kerolox_core::record::TrimRecord;
 use kerolox_core::topic::Topic;
 
 use crate::error::StoreError;
-use crate::kv::{Family, Kv, Op, pairs};
+use crate::kv::{KeyFamily, Kv, WriteOp, pairs};
 use crate::state::keys;
 use crate::state::overlay::Overlay;
 use crate::state::table::{ComparedKey, QueueId, ReplayBegin, StateTable};
@@ -93,7 +93,7 @@ impl DedupTable {
         if self.dropped.contains(&bucket) {
             return Ok(None);
         }
-        self.kv.get(Family::Dedup, &keys::dedup(bucket, hash))?.map(|bytes| decode(&bytes)).transpose()
+        self.kv.get(KeyFamily::Dedup, &keys::dedup(bucket, hash))?.map(|bytes| decode(&bytes)).transpose()
     }
 
     /// The newest message at or behind `trimmed` of which one with this hash would be a repeat if it were stored in the topic
@@ -137,7 +137,7 @@ impl DedupTable {
     /// Notes that the record at `repeat` repeats the one at `first`.
     pub(super) fn hang(&mut self, repeat: u64, first: u64) {
         assert!(first < repeat, "a repeat lies behind what it repeats");
-        self.hanging.put(Family::Dedup, keys::hanging(repeat), first.to_be_bytes().to_vec());
+        self.hanging.put(KeyFamily::Dedup, keys::hanging(repeat), first.to_be_bytes().to_vec());
     }
 
     fn drop_buckets(&mut self, is_over: impl Fn(&Bucket) -> bool) {
@@ -171,7 +171,7 @@ impl DedupTable {
         let mut found = Vec::new();
         let mut from = keys::hanging(0);
         loop {
-            let page = self.hanging.scan(Family::Dedup, &from, PAGE)?;
+            let page = self.hanging.scan(KeyFamily::Dedup, &from, PAGE)?;
             for (key, value) in &page {
                 let Some(repeat) = keys::parse_hanging(key) else { return Ok(found) };
                 found.push((repeat, keys::read_u64(value, "repeated message")?));
@@ -185,14 +185,14 @@ impl DedupTable {
 }
 
 impl StateTable for DedupTable {
-    fn families(&self) -> &'static [Family] {
-        &[Family::Dedup]
+    fn families(&self) -> &'static [KeyFamily] {
+        &[KeyFamily::Dedup]
     }
 
     fn load(&mut self) -> Result<(), StoreError> {
         let mut from = keys::id(1);
         // One key of each bucket is enough: on to the next bucket.
-        while let Some((key, _)) = self.kv.scan(Family::Dedup, &from, 1)?.into_iter().next() {
+        while let Some((key, _)) = self.kv.scan(KeyFamily::Dedup, &from, 1)?.into_iter().next() {
             let (bucket, _) = keys::parse_dedup(&key)?;
             self.buckets.insert(bucket);
             from = keys::dedup(bucket, u128::MAX);
@@ -201,13 +201,13 @@ impl StateTable for DedupTable {
         Ok(())
     }
 
-    fn changes(&self, ops: &mut Vec<Op>) {
+    fn changes(&self, ops: &mut Vec<WriteOp>) {
         self.hanging.changes(ops);
         let dropped = self.dropped.iter().map(|bucket| keys::dedup_bucket(*bucket));
-        ops.extend(dropped.map(|prefix| Op::DeletePrefix(Family::Dedup, prefix)));
+        ops.extend(dropped.map(|prefix| WriteOp::DeletePrefix(KeyFamily::Dedup, prefix)));
         let new = self.new.iter();
         ops.extend(new.map(|((bucket, hash), first)| {
-            Op::Put(Family::Dedup, keys::dedup(*bucket, *hash), encode(first))
+            WriteOp::Put(KeyFamily::Dedup, keys::dedup(*bucket, *hash), encode(first))
         }));
     }
 
@@ -234,7 +234,7 @@ impl StateTable for DedupTable {
                 "the log is not trimmed between a record and one that it made a repeat"
             );
             if repeat < trim.before {
-                self.hanging.delete(Family::Dedup, keys::hanging(repeat));
+                self.hanging.delete(KeyFamily::Dedup, keys::hanging(repeat));
             }
         }
         Ok(())
@@ -249,7 +249,7 @@ impl StateTable for DedupTable {
     }
 
     fn shift(&mut self, (topic_id, queue): QueueId, from: u64, by: u64) -> Result<(), StoreError> {
-        for pair in pairs(|from, limit| self.kv.scan(Family::Dedup, from, limit)) {
+        for pair in pairs(|from, limit| self.kv.scan(KeyFamily::Dedup, from, limit)) {
             let (key, value) = pair?;
             if key.starts_with(&keys::id(topic_id)) {
                 let (bucket, hash) = keys::parse_dedup(&key)?;

@@ -10,7 +10,7 @@ use kerolox_core::record::{
 };
 use kerolox_core::topic::Topic;
 use kerolox_log::Frame;
-use kerolox_log::fs::Chooser;
+use kerolox_log::fs::SeededChoices;
 
 use super::{ApplyOutcome, FirstMessage, StateMachine};
 use crate::kv::{Kv, MemKv};
@@ -30,7 +30,7 @@ struct Stored {
 }
 
 struct World {
-    chooser: Chooser,
+    chooser: SeededChoices,
     kv: Arc<MemKv>,
     state: StateMachine,
     /// The log, with what became of each record.
@@ -49,7 +49,7 @@ impl World {
     fn new(seed: u64) -> Self {
         let kv = Arc::new(MemKv::default());
         let mut world = Self {
-            chooser: Chooser::new(seed),
+            chooser: SeededChoices::new(seed),
             state: StateMachine::empty(kv.clone()).expect("memory"),
             kv,
             log: Vec::new(),
@@ -267,7 +267,7 @@ fn nothing_is_stored_twice_within_the_window_and_nothing_is_refused_outside_of_i
 fn what_is_over_goes_from_the_store() {
     let mut world = World::new(1);
     world.window_ms = 0;
-    let keys = |kv: &MemKv| kv.scan(crate::kv::Family::Dedup, &[], usize::MAX).expect("memory").len();
+    let keys = |kv: &MemKv| kv.scan(crate::kv::KeyFamily::Dedup, &[], usize::MAX).expect("memory").len();
     let mut most = 0;
     for _ in 0..400 {
         world.set_clock(world.now_ms + 700);

@@ -8,7 +8,7 @@ use kerolox_core::record::SnapshotRecord;
 use prost::Message;
 
 use crate::error::StoreError;
-use crate::kv::{Family, Kv, Op};
+use crate::kv::{KeyFamily, Kv, WriteOp};
 use crate::state::keys;
 use crate::state::overlay::Overlay;
 use crate::state::snapshot::{SnapshotLists, tag};
@@ -59,7 +59,7 @@ impl GroupTable {
     /// Adds a group, or replaces the one of its name, which has the same id.
     pub(super) fn put(&mut self, group: Group) -> Arc<Group> {
         let group = Arc::new(group);
-        self.overlay.put(Family::Groups, keys::id(group.id), group.encode_to_vec());
+        self.overlay.put(KeyFamily::Groups, keys::id(group.id), group.encode_to_vec());
         self.insert(group.clone());
         group
     }
@@ -77,12 +77,12 @@ impl GroupTable {
 }
 
 impl StateTable for GroupTable {
-    fn families(&self) -> &'static [Family] {
-        &[Family::Groups]
+    fn families(&self) -> &'static [KeyFamily] {
+        &[KeyFamily::Groups]
     }
 
     fn load(&mut self) -> Result<(), StoreError> {
-        for group in keys::messages::<Group>(self.overlay.kv(), Family::Groups, "group")? {
+        for group in keys::messages::<Group>(self.overlay.kv(), KeyFamily::Groups, "group")? {
             self.insert(Arc::new(group));
         }
         self.next_id = keys::state_u32(self.overlay.kv(), keys::NEXT_GROUP)?
@@ -102,7 +102,7 @@ impl StateTable for GroupTable {
     fn clear(&mut self) -> Result<(), StoreError> {
         self.by_name.clear();
         for id in self.ids.drain() {
-            self.overlay.delete(Family::Groups, keys::id(id));
+            self.overlay.delete(KeyFamily::Groups, keys::id(id));
         }
         Ok(())
     }
@@ -117,7 +117,7 @@ impl StateTable for GroupTable {
         Ok(())
     }
 
-    fn changes(&self, ops: &mut Vec<Op>) {
+    fn changes(&self, ops: &mut Vec<WriteOp>) {
         self.overlay.changes(ops);
         ops.push(keys::put_state(keys::NEXT_GROUP, &self.next_id.to_be_bytes()));
     }
@@ -133,7 +133,7 @@ impl StateTable for GroupTable {
     fn drop_group(&mut self, group_id: u32) {
         if self.ids.remove(&group_id) {
             self.by_name.retain(|_, group| group.id != group_id);
-            self.overlay.delete(Family::Groups, keys::id(group_id));
+            self.overlay.delete(KeyFamily::Groups, keys::id(group_id));
         }
     }
 }

@@ -6,7 +6,7 @@ use kerolox_core::record::{SnapshotRecord, TrimRecord};
 use kerolox_log::Frame;
 
 use crate::error::StoreError;
-use crate::kv::{Family, Kv, Op};
+use crate::kv::{KeyFamily, Kv, WriteOp};
 use crate::state::table::StateTable;
 use crate::state::{FORMAT, keys};
 
@@ -40,7 +40,7 @@ impl LogHead {
 }
 
 impl StateTable for LogHead {
-    fn families(&self) -> &'static [Family] {
+    fn families(&self) -> &'static [KeyFamily] {
         &[]
     }
 
@@ -56,7 +56,7 @@ impl StateTable for LogHead {
         self.store_ms = keys::state_u64(kv, keys::STORE_MS)?.map_or(0, u64::cast_signed);
         // Nor the epoch: it was always the first one.
         self.epoch = keys::state_u32(kv, keys::EPOCH)?.unwrap_or(1);
-        let broker = kv.get(Family::State, keys::BROKER)?;
+        let broker = kv.get(KeyFamily::State, keys::BROKER)?;
         let broker = broker.ok_or_else(|| StoreError::Index("broker".to_owned()))?;
         self.broker = String::from_utf8_lossy(&broker).into_owned();
         Ok(())
@@ -73,7 +73,7 @@ impl StateTable for LogHead {
         Ok(())
     }
 
-    fn changes(&self, ops: &mut Vec<Op>) {
+    fn changes(&self, ops: &mut Vec<WriteOp>) {
         ops.push(keys::put_state(keys::FORMAT, &FORMAT.to_be_bytes()));
         ops.push(keys::put_state(keys::APPLIED, &self.applied.to_be_bytes()));
         ops.push(keys::put_state(keys::STORE_MS, &self.store_ms.to_be_bytes()));

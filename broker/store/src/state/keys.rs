@@ -3,7 +3,7 @@
 use prost::Message;
 
 use crate::error::StoreError;
-use crate::kv::{Family, Kv, Op, pairs};
+use crate::kv::{KeyFamily, Kv, WriteOp, pairs};
 use crate::state::dedup::Bucket;
 use crate::state::progress::ProgressId;
 
@@ -148,26 +148,26 @@ pub(super) fn read_u64(bytes: &[u8], what: &str) -> Result<u64, StoreError> {
 }
 
 /// Sets a key of the family of single values.
-pub(super) fn put_state(key: &[u8], value: &[u8]) -> Op {
-    Op::Put(Family::State, key.to_vec(), value.to_vec())
+pub(super) fn put_state(key: &[u8], value: &[u8]) -> WriteOp {
+    WriteOp::Put(KeyFamily::State, key.to_vec(), value.to_vec())
 }
 
 /// A number of the family of single values, if it is there.
 pub(super) fn state_u32(kv: &dyn Kv, key: &[u8]) -> Result<Option<u32>, StoreError> {
-    let stored = kv.get(Family::State, key)?;
+    let stored = kv.get(KeyFamily::State, key)?;
     stored.map(|bytes| read_u32(&bytes, &String::from_utf8_lossy(key))).transpose()
 }
 
 /// The same for a long one.
 pub(super) fn state_u64(kv: &dyn Kv, key: &[u8]) -> Result<Option<u64>, StoreError> {
-    let stored = kv.get(Family::State, key)?;
+    let stored = kv.get(KeyFamily::State, key)?;
     stored.map(|bytes| read_u64(&bytes, &String::from_utf8_lossy(key))).transpose()
 }
 
 /// All values of a family, decoded; `what` names one of them.
 pub(super) fn messages<M: Message + Default>(
     kv: &dyn Kv,
-    family: Family,
+    family: KeyFamily,
     what: &str,
 ) -> Result<Vec<M>, StoreError> {
     pairs(|from, limit| kv.scan(family, from, limit))

@@ -7,7 +7,7 @@ use kerolox_core::record::{LiteTopic, SnapshotRecord};
 use prost::Message;
 
 use crate::error::StoreError;
-use crate::kv::{Family, Kv, Op};
+use crate::kv::{KeyFamily, Kv, WriteOp};
 use crate::state::keys;
 use crate::state::overlay::Overlay;
 use crate::state::snapshot::{SnapshotLists, tag};
@@ -33,7 +33,7 @@ impl LiteTable {
     /// # Errors
     /// [`StoreError`] when the store fails or holds something malformed.
     pub fn get(&self, topic_id: u32, name: &str) -> Result<Option<LiteTopic>, StoreError> {
-        let stored = self.overlay.get(Family::Lites, &keys::lite(topic_id, name))?;
+        let stored = self.overlay.get(KeyFamily::Lites, &keys::lite(topic_id, name))?;
         stored.map(|bytes| decode(&bytes)).transpose()
     }
 
@@ -61,7 +61,7 @@ impl LiteTable {
         // The smallest key behind that of `after`.
         let behind = || [keys::lite(topic_id, after), vec![0]].concat();
         let from = if after.is_empty() { own.clone() } else { own.clone().max(behind()) };
-        let found = self.overlay.scan(Family::Lites, &from, max)?;
+        let found = self.overlay.scan(KeyFamily::Lites, &from, max)?;
         let own = found.iter().take_while(|(key, _)| key.starts_with(&own));
         own.map(|(_, value)| decode(value)).collect()
     }
@@ -75,21 +75,21 @@ impl LiteTable {
     pub(super) fn put(&mut self, lite: &LiteTopic) {
         assert!(is_lite(lite.queue), "a lite topic has one of the numbers that are theirs");
         self.next_queue = self.next_queue.max(lite.queue.saturating_add(1));
-        self.overlay.put(Family::Lites, keys::lite(lite.topic_id, &lite.name), lite.encode_to_vec());
+        self.overlay.put(KeyFamily::Lites, keys::lite(lite.topic_id, &lite.name), lite.encode_to_vec());
     }
 
     pub(super) fn remove(&mut self, topic_id: u32, name: &str) {
-        self.overlay.delete(Family::Lites, keys::lite(topic_id, name));
+        self.overlay.delete(KeyFamily::Lites, keys::lite(topic_id, name));
     }
 
     pub(super) fn all(&self) -> Result<Vec<LiteTopic>, StoreError> {
-        self.overlay.pairs(Family::Lites).map(|pair| decode(&pair?.1)).collect()
+        self.overlay.pairs(KeyFamily::Lites).map(|pair| decode(&pair?.1)).collect()
     }
 }
 
 impl StateTable for LiteTable {
-    fn families(&self) -> &'static [Family] {
-        &[Family::Lites]
+    fn families(&self) -> &'static [KeyFamily] {
+        &[KeyFamily::Lites]
     }
 
     fn load(&mut self) -> Result<(), StoreError> {
@@ -104,7 +104,7 @@ impl StateTable for LiteTable {
     }
 
     fn write_snapshot(&self, lists: &mut SnapshotLists) -> Result<(), StoreError> {
-        for pair in self.overlay.pairs(Family::Lites) {
+        for pair in self.overlay.pairs(KeyFamily::Lites) {
             lists.stored(tag::LITES, &pair?.1);
         }
         Ok(())
@@ -123,12 +123,12 @@ impl StateTable for LiteTable {
             self.next_queue = self.next_queue.max(part.next_lite);
         }
         for lite in part.lites.drain(..) {
-            self.overlay.put(Family::Lites, keys::lite(lite.topic_id, &lite.name), lite.encode_to_vec());
+            self.overlay.put(KeyFamily::Lites, keys::lite(lite.topic_id, &lite.name), lite.encode_to_vec());
         }
         Ok(())
     }
 
-    fn changes(&self, ops: &mut Vec<Op>) {
+    fn changes(&self, ops: &mut Vec<WriteOp>) {
         self.overlay.changes(ops);
         ops.push(keys::put_state(keys::NEXT_LITE, &self.next_queue.to_be_bytes()));
     }

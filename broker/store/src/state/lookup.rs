@@ -11,7 +11,7 @@ use std::sync::Arc;
 use kerolox_core::record::TrimRecord;
 
 use crate::error::StoreError;
-use crate::kv::{Family, Kv, Op};
+use crate::kv::{KeyFamily, Kv, WriteOp};
 use crate::state::keys;
 use crate::state::table::{ComparedKey, ReplayBegin, StateTable};
 
@@ -103,18 +103,18 @@ impl LookupTable {
 }
 
 impl StateTable for LookupTable {
-    fn families(&self) -> &'static [Family] {
-        &[Family::Lookups]
+    fn families(&self) -> &'static [KeyFamily] {
+        &[KeyFamily::Lookups]
     }
 
-    fn changes(&self, ops: &mut Vec<Op>) {
+    fn changes(&self, ops: &mut Vec<WriteOp>) {
         let mut added = self.added.clone();
         // Stable: within a bucket, positions keep growing.
         added.sort_by_key(|located| (located.part(), located.bucket()));
         for group in added.chunk_by(|a, b| (a.part(), a.bucket()) == (b.part(), b.bucket())) {
             let key = keys::lookup(group[0].part(), group[0].bucket(), group[0].position);
             let value = group.iter().flat_map(|located| located.encode()).collect();
-            ops.push(Op::Put(Family::Lookups, key, value));
+            ops.push(WriteOp::Put(KeyFamily::Lookups, key, value));
         }
     }
 
@@ -129,15 +129,19 @@ impl StateTable for LookupTable {
 
     fn trim(&mut self, trim: &TrimRecord) -> Result<(), StoreError> {
         // At once, as in queues: readers look at nothing that was trimmed.
-        Ok(self.kv.write(vec![Op::DeleteRange(Family::Lookups, first_key(0), first_key(trim.before))])?)
+        Ok(self.kv.write(vec![WriteOp::DeleteRange(
+            KeyFamily::Lookups,
+            first_key(0),
+            first_key(trim.before),
+        )])?)
     }
 
-    fn trimmed_ranges(&self, trim: &TrimRecord) -> Vec<(Family, Range<Vec<u8>>)> {
+    fn trimmed_ranges(&self, trim: &TrimRecord) -> Vec<(KeyFamily, Range<Vec<u8>>)> {
         // What the keys of a bucket have in common is shorter than any of them.
-        vec![(Family::Lookups, Vec::new()..first_key(trim.before))]
+        vec![(KeyFamily::Lookups, Vec::new()..first_key(trim.before))]
     }
 
-    fn whole_key(&self, _family: Family, key: Vec<u8>) -> Vec<u8> {
+    fn whole_key(&self, _family: KeyFamily, key: Vec<u8>) -> Vec<u8> {
         bucket_key(&key).unwrap_or(key)
     }
 
@@ -188,7 +192,7 @@ impl MessagePositions {
     fn read_part(&mut self, number: u32) -> Result<(), StoreError> {
         self.part = number.checked_sub(1).filter(|next| *next >= part(self.first));
         let prefix = keys::lookup_prefix(number, bucket(self.hash));
-        for (_, value) in self.kv.scan_prefix(Family::Lookups, &prefix)? {
+        for (_, value) in self.kv.scan_prefix(KeyFamily::Lookups, &prefix)? {
             let (located, []) = value.as_chunks::<LOCATED_LEN>() else {
                 return Err(StoreError::Index("look-up block".into()));
             };

@@ -66,7 +66,7 @@ use kerolox_core::topic::Topic;
 use kerolox_core::transaction::TransactionPhase;
 
 use crate::error::StoreError;
-use crate::kv::{Family, Kv, Op};
+use crate::kv::{KeyFamily, Kv, WriteOp};
 
 pub use audit::AuditTable;
 pub use carried::CarriedTable;
@@ -169,8 +169,8 @@ impl StateMachine {
         ]
     }
 
-    /// The table that has a family; [`Family::State`] has values of several.
-    fn table_of(&self, family: Family) -> Option<&dyn StateTable> {
+    /// The table that has a family; [`KeyFamily::State`] has values of several.
+    fn table_of(&self, family: KeyFamily) -> Option<&dyn StateTable> {
         self.tables().into_iter().find(|table| table.families().contains(&family))
     }
 
@@ -201,7 +201,7 @@ impl StateMachine {
     /// # Errors
     /// [`StoreError`] when the store fails or holds something malformed.
     pub fn load(kv: Arc<dyn Kv>) -> Result<Self, StoreError> {
-        let is_uncertain = kv.get(Family::State, keys::UNSETTLED)?.is_some();
+        let is_uncertain = kv.get(KeyFamily::State, keys::UNSETTLED)?.is_some();
         if keys::state_u32(&*kv, keys::FORMAT)? != Some(FORMAT) || is_uncertain {
             return Self::empty(kv);
         }
@@ -215,7 +215,7 @@ impl StateMachine {
     /// # Errors
     /// [`StoreError`] when the store fails.
     pub fn empty(kv: Arc<dyn Kv>) -> Result<Self, StoreError> {
-        kv.write(Family::ALL.map(|family| Op::DeletePrefix(family, Vec::new())).to_vec())?;
+        kv.write(KeyFamily::ALL.map(|family| WriteOp::DeletePrefix(family, Vec::new())).to_vec())?;
         Ok(Self::new(kv, Loading::Blank))
     }
 
@@ -246,7 +246,7 @@ impl StateMachine {
 
     /// Changes since the last flush, to be written as one batch; then call [`Self::flushed`]. In between nothing may be
     /// applied.
-    pub fn changes(&self) -> Vec<Op> {
+    pub fn changes(&self) -> Vec<WriteOp> {
         let mut ops = Vec::new();
         self.tables().iter().for_each(|table| table.changes(&mut ops));
         ops

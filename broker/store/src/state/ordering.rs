@@ -9,7 +9,7 @@ use kerolox_core::topic::{MessageType, Topic};
 use prost::Message as _;
 
 use crate::error::StoreError;
-use crate::kv::{Family, Kv, Op, pairs};
+use crate::kv::{KeyFamily, Kv, WriteOp, pairs};
 use crate::state::keys;
 use crate::state::queues::QueueTable;
 use crate::state::snapshot::{SnapshotLists, tag};
@@ -92,12 +92,12 @@ fn ends<'a>(queues: &'a QueueTable, topic: &'a Topic) -> impl Fn(u32) -> Option<
 }
 
 impl StateTable for OrderingTable {
-    fn families(&self) -> &'static [Family] {
-        &[Family::Moving]
+    fn families(&self) -> &'static [KeyFamily] {
+        &[KeyFamily::Moving]
     }
 
     fn load(&mut self) -> Result<(), StoreError> {
-        for pair in pairs(|from, limit| self.kv.scan(Family::Moving, from, limit)) {
+        for pair in pairs(|from, limit| self.kv.scan(KeyFamily::Moving, from, limit)) {
             let (key, value) = pair?;
             let moving =
                 MovingSlots::decode(&*value).map_err(|_| StoreError::Index("moving slots".into()))?;
@@ -123,10 +123,10 @@ impl StateTable for OrderingTable {
         Ok(())
     }
 
-    fn changes(&self, ops: &mut Vec<Op>) {
+    fn changes(&self, ops: &mut Vec<WriteOp>) {
         ops.extend(self.dirty.iter().map(|topic_id| match self.by_topic.get(topic_id) {
-            Some(moving) => Op::Put(Family::Moving, keys::id(*topic_id), moving.encode_to_vec()),
-            None => Op::Delete(Family::Moving, keys::id(*topic_id)),
+            Some(moving) => WriteOp::Put(KeyFamily::Moving, keys::id(*topic_id), moving.encode_to_vec()),
+            None => WriteOp::Delete(KeyFamily::Moving, keys::id(*topic_id)),
         }));
     }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::kv::{Family, Kv, KvError, Op, Pair, pairs};
+use crate::kv::{KeyFamily, KeyValue, Kv, KvError, WriteOp, pairs};
 
 pub(super) struct Overlay {
     kv: Arc<dyn Kv>,
-    changed: BTreeMap<(Family, Vec<u8>), Option<Vec<u8>>>,
+    changed: BTreeMap<(KeyFamily, Vec<u8>), Option<Vec<u8>>>,
 }
 
 impl Overlay {
@@ -16,15 +16,15 @@ impl Overlay {
         Self { kv, changed: BTreeMap::new() }
     }
 
-    pub(super) fn put(&mut self, family: Family, key: Vec<u8>, value: Vec<u8>) {
+    pub(super) fn put(&mut self, family: KeyFamily, key: Vec<u8>, value: Vec<u8>) {
         self.changed.insert((family, key), Some(value));
     }
 
-    pub(super) fn delete(&mut self, family: Family, key: Vec<u8>) {
+    pub(super) fn delete(&mut self, family: KeyFamily, key: Vec<u8>) {
         self.changed.insert((family, key), None);
     }
 
-    pub(super) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+    pub(super) fn get(&self, family: KeyFamily, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
         match self.changed.get(&(family, key.to_vec())) {
             Some(changed) => Ok(changed.clone()),
             None => self.kv.get(family, key),
@@ -32,7 +32,12 @@ impl Overlay {
     }
 
     /// Up to `limit` pairs with keys at or after `from`, in order, changes included.
-    pub(super) fn scan(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Pair>, KvError> {
+    pub(super) fn scan(
+        &self,
+        family: KeyFamily,
+        from: &[u8],
+        limit: usize,
+    ) -> Result<Vec<KeyValue>, KvError> {
         let range = (Bound::Included((family, from.to_vec())), Bound::Unbounded);
         let mut changed = self.changed.range(range).take_while(|((f, _), _)| *f == family).peekable();
         let mut found = Vec::new();
@@ -74,15 +79,15 @@ impl Overlay {
     }
 
     /// Every pair of a family, changes included, in key order.
-    pub(super) fn pairs(&self, family: Family) -> impl Iterator<Item = Result<Pair, KvError>> + '_ {
+    pub(super) fn pairs(&self, family: KeyFamily) -> impl Iterator<Item = Result<KeyValue, KvError>> + '_ {
         pairs(move |from, limit| self.scan(family, from, limit))
     }
 
     /// Adds the changes to `ops`.
-    pub(super) fn changes(&self, ops: &mut Vec<Op>) {
+    pub(super) fn changes(&self, ops: &mut Vec<WriteOp>) {
         ops.extend(self.changed.iter().map(|((family, key), value)| match value {
-            Some(value) => Op::Put(*family, key.clone(), value.clone()),
-            None => Op::Delete(*family, key.clone()),
+            Some(value) => WriteOp::Put(*family, key.clone(), value.clone()),
+            None => WriteOp::Delete(*family, key.clone()),
         }));
     }
 
@@ -110,23 +115,23 @@ mod tests {
             from in 0u8..40, limit in 1usize..20,
         ) {
             let kv = MemKv::default();
-            kv.write(stored.iter().map(|(k, v)| Op::Put(Family::State, vec![*k], vec![*v])).collect()).expect("memory");
+            kv.write(stored.iter().map(|(k, v)| WriteOp::Put(KeyFamily::State, vec![*k], vec![*v])).collect()).expect("memory");
             let mut overlay = Overlay::new(Arc::new(kv));
             let mut expected = stored.clone();
             for (key, change) in &changes {
                 match change {
                     Some(value) => {
-                        overlay.put(Family::State, vec![*key], vec![*value]);
+                        overlay.put(KeyFamily::State, vec![*key], vec![*value]);
                         expected.insert(*key, *value);
                     }
                     None => {
-                        overlay.delete(Family::State, vec![*key]);
+                        overlay.delete(KeyFamily::State, vec![*key]);
                         expected.remove(key);
                     }
                 }
             }
-            let wanted: Vec<Pair> = expected.range(from..).take(limit).map(|(k, v)| (vec![*k], vec![*v])).collect();
-            prop_assert_eq!(overlay.scan(Family::State, &[from], limit).expect("memory"), wanted);
+            let wanted: Vec<KeyValue> = expected.range(from..).take(limit).map(|(k, v)| (vec![*k], vec![*v])).collect();
+            prop_assert_eq!(overlay.scan(KeyFamily::State, &[from], limit).expect("memory"), wanted);
         }
     }
 }

@@ -9,7 +9,7 @@ use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{GroupProgress, SnapshotRecord};
 
 use crate::error::StoreError;
-use crate::kv::{Family, Kv, Op, pairs};
+use crate::kv::{KeyFamily, Kv, WriteOp, pairs};
 use crate::state::keys;
 use crate::state::snapshot::{SnapshotLists, tag};
 use crate::state::table::{QueueId, StateTable};
@@ -46,7 +46,7 @@ struct GoneProgress {
     topics: HashSet<u32>,
     queues: HashSet<QueueId>,
     /// How to remove it.
-    ops: Vec<Op>,
+    ops: Vec<WriteOp>,
 }
 
 impl GoneProgress {
@@ -71,7 +71,7 @@ impl ProgressTable {
         if self.gone.has(id) {
             return Ok(None);
         }
-        let stored = self.kv.get(Family::Progress, &keys::progress(id))?;
+        let stored = self.kv.get(KeyFamily::Progress, &keys::progress(id))?;
         stored.map(|bytes| decode(&bytes)).transpose()
     }
 
@@ -93,7 +93,7 @@ impl ProgressTable {
         let prefix = keys::id(group_id);
         let mut from = prefix.clone();
         // One key of each topic is enough: on to the next topic.
-        while let Some((key, _)) = self.kv.scan(Family::Progress, &from, 1)?.into_iter().next()
+        while let Some((key, _)) = self.kv.scan(KeyFamily::Progress, &from, 1)?.into_iter().next()
             && key.starts_with(&prefix)
         {
             let topic = keys::read_u32(&key[4..8], "progress")?;
@@ -118,7 +118,7 @@ impl ProgressTable {
         let from = from.max(FIRST_LITE_QUEUE);
         let key = keys::progress(ProgressId { group_id, topic_id, queue: from });
         let mut page = BTreeMap::new();
-        for (key, value) in self.kv.scan(Family::Progress, &key, max)? {
+        for (key, value) in self.kv.scan(KeyFamily::Progress, &key, max)? {
             let id = keys::parse_progress(&key)?;
             if (id.group_id, id.topic_id) != (group_id, topic_id) {
                 break;
@@ -148,7 +148,7 @@ impl ProgressTable {
 
     /// What is in the store and nowhere else, as it lies there.
     fn stored_only(&self) -> impl Iterator<Item = Result<(ProgressId, Vec<u8>), StoreError>> + '_ {
-        let stored = pairs(|from, limit| self.kv.scan(Family::Progress, from, limit));
+        let stored = pairs(|from, limit| self.kv.scan(KeyFamily::Progress, from, limit));
         let parsed = stored.map(|pair| {
             let (key, value) = pair?;
             Ok((keys::parse_progress(&key)?, value))
@@ -200,7 +200,7 @@ impl ProgressTable {
         let mut groups: BTreeSet<u32> = recent.map(|id| id.group_id).collect();
         for group_id in group_ids {
             let prefix = keys::queue(*group_id, topic_id);
-            let found = self.kv.scan(Family::Progress, &prefix, 1)?;
+            let found = self.kv.scan(KeyFamily::Progress, &prefix, 1)?;
             if found.first().is_some_and(|(key, _)| key.starts_with(&prefix)) {
                 groups.insert(*group_id);
             }
@@ -210,8 +210,8 @@ impl ProgressTable {
 }
 
 impl StateTable for ProgressTable {
-    fn families(&self) -> &'static [Family] {
-        &[Family::Progress]
+    fn families(&self) -> &'static [KeyFamily] {
+        &[KeyFamily::Progress]
     }
 
     fn write_snapshot(&self, lists: &mut SnapshotLists) -> Result<(), StoreError> {
@@ -233,7 +233,7 @@ impl StateTable for ProgressTable {
 
     fn clear(&mut self) -> Result<(), StoreError> {
         // At once: the store says meanwhile that it is uncertain, so nothing takes it up like this.
-        self.kv.write(vec![Op::DeletePrefix(Family::Progress, Vec::new())])?;
+        self.kv.write(vec![WriteOp::DeletePrefix(KeyFamily::Progress, Vec::new())])?;
         self.recent.clear();
         self.dirty = 0;
         self.gone = GoneProgress::default();
@@ -249,10 +249,10 @@ impl StateTable for ProgressTable {
         Ok(())
     }
 
-    fn changes(&self, ops: &mut Vec<Op>) {
+    fn changes(&self, ops: &mut Vec<WriteOp>) {
         ops.extend(self.gone.ops.iter().cloned());
         for (id, progress) in self.recent.iter().filter(|(_, progress)| progress.is_dirty) {
-            ops.push(Op::Put(Family::Progress, keys::progress(*id), progress.acks.encode()));
+            ops.push(WriteOp::Put(KeyFamily::Progress, keys::progress(*id), progress.acks.encode()));
         }
     }
 
@@ -272,7 +272,7 @@ impl StateTable for ProgressTable {
         self.gone.topics.insert(topic_id);
         let groups = group_ids.iter().chain([&REDRIVEN]);
         let prefixes = groups.map(|group_id| keys::queue(*group_id, topic_id));
-        self.gone.ops.extend(prefixes.map(|prefix| Op::DeletePrefix(Family::Progress, prefix)));
+        self.gone.ops.extend(prefixes.map(|prefix| WriteOp::DeletePrefix(KeyFamily::Progress, prefix)));
         Ok(())
     }
 
@@ -284,7 +284,7 @@ impl StateTable for ProgressTable {
             self.gone.queues.insert((topic_id, queue));
             let id = |group_id: &u32| ProgressId { group_id: *group_id, topic_id, queue };
             let keys = groups.iter().map(|group_id| keys::progress(id(group_id)));
-            self.gone.ops.extend(keys.map(|key| Op::Delete(Family::Progress, key)));
+            self.gone.ops.extend(keys.map(|key| WriteOp::Delete(KeyFamily::Progress, key)));
         }
         Ok(())
     }
@@ -292,7 +292,7 @@ impl StateTable for ProgressTable {
     fn drop_group(&mut self, group_id: u32) {
         self.forget(|id| id.group_id == group_id);
         self.gone.groups.insert(group_id);
-        self.gone.ops.push(Op::DeletePrefix(Family::Progress, keys::id(group_id)));
+        self.gone.ops.push(WriteOp::DeletePrefix(KeyFamily::Progress, keys::id(group_id)));
     }
 }
 

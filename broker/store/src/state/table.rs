@@ -9,7 +9,7 @@ use std::ops::Range;
 use kerolox_core::record::{SnapshotRecord, TrimRecord};
 
 use crate::error::StoreError;
-use crate::kv::{Family, Op};
+use crate::kv::{KeyFamily, WriteOp};
 use crate::state::snapshot::SnapshotLists;
 
 /// A topic and a queue of it.
@@ -17,7 +17,7 @@ pub(super) type QueueId = (u32, u32);
 
 /// One key of two stores that hold another value under it, or none.
 pub(super) struct ComparedKey<'a> {
-    pub(super) family: Family,
+    pub(super) family: KeyFamily,
     /// See [`StateTable::whole_key`].
     pub(super) key: &'a [u8],
     /// What a replay of the log gives.
@@ -36,8 +36,8 @@ pub(super) struct ReplayBegin {
 
 /// One table of the state machine. What a table has nothing to do with does nothing.
 pub(super) trait StateTable: Sync {
-    /// The families of the store that are the table's alone; single values of [`Family::State`] are not among them.
-    fn families(&self) -> &'static [Family];
+    /// The families of the store that are the table's alone; single values of [`KeyFamily::State`] are not among them.
+    fn families(&self) -> &'static [KeyFamily];
 
     /// Reads from the store what is kept in memory. The table is new.
     fn load(&mut self) -> Result<(), StoreError> {
@@ -63,7 +63,7 @@ pub(super) trait StateTable: Sync {
     }
 
     /// Adds what changed since the last flush, in the order in which it is to be written.
-    fn changes(&self, ops: &mut Vec<Op>);
+    fn changes(&self, ops: &mut Vec<WriteOp>);
 
     /// The store has all [`Self::changes`].
     fn flushed(&mut self);
@@ -90,17 +90,17 @@ pub(super) trait StateTable: Sync {
     }
 
     /// Ranges of keys that a trim removes at once, before the position moves on up to which the store stands.
-    fn trimmed_ranges(&self, _trim: &TrimRecord) -> Vec<(Family, Range<Vec<u8>>)> {
+    fn trimmed_ranges(&self, _trim: &TrimRecord) -> Vec<(KeyFamily, Range<Vec<u8>>)> {
         Vec::new()
     }
 
     /// The key that stands for everything of which `key` holds a piece: when the table was flushed decides what a piece is.
-    fn whole_key(&self, _family: Family, key: Vec<u8>) -> Vec<u8> {
+    fn whole_key(&self, _family: KeyFamily, key: Vec<u8>) -> Vec<u8> {
         key
     }
 
     /// A value in a form that shows no borders between pieces.
-    fn plain_value(&self, _family: Family, value: Vec<u8>) -> Vec<u8> {
+    fn plain_value(&self, _family: KeyFamily, value: Vec<u8>) -> Vec<u8> {
         value
     }
 

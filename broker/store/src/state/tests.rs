@@ -368,9 +368,9 @@ fn the_audit_trail_survives_and_is_bounded() {
 #[test]
 fn every_family_of_the_store_has_one_table() {
     let state = StateMachine::empty(Arc::new(MemKv::default())).expect("memory");
-    for family in Family::ALL {
+    for family in KeyFamily::ALL {
         let tables = state.tables();
         let owners = tables.iter().filter(|table| table.families().contains(&family)).count();
-        assert_eq!(owners, usize::from(family != Family::State), "{family:?}");
+        assert_eq!(owners, usize::from(family != KeyFamily::State), "{family:?}");
     }
 }

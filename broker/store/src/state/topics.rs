@@ -8,7 +8,7 @@ use kerolox_core::topic::Topic;
 use prost::Message;
 
 use crate::error::StoreError;
-use crate::kv::{Family, Kv, Op};
+use crate::kv::{KeyFamily, Kv, WriteOp};
 use crate::state::keys;
 use crate::state::overlay::Overlay;
 use crate::state::snapshot::{SnapshotLists, tag};
@@ -82,7 +82,7 @@ impl TopicTable {
     /// Adds a topic, or replaces the one of its name, which has the same id.
     pub(super) fn put(&mut self, topic: Topic) -> Arc<Topic> {
         let topic = Arc::new(topic);
-        self.overlay.put(Family::Topics, keys::id(topic.id), topic.encode_to_vec());
+        self.overlay.put(KeyFamily::Topics, keys::id(topic.id), topic.encode_to_vec());
         self.insert(topic.clone());
         topic
     }
@@ -99,12 +99,12 @@ impl TopicTable {
 }
 
 impl StateTable for TopicTable {
-    fn families(&self) -> &'static [Family] {
-        &[Family::Topics]
+    fn families(&self) -> &'static [KeyFamily] {
+        &[KeyFamily::Topics]
     }
 
     fn load(&mut self) -> Result<(), StoreError> {
-        for topic in keys::messages::<Topic>(self.overlay.kv(), Family::Topics, "topic")? {
+        for topic in keys::messages::<Topic>(self.overlay.kv(), KeyFamily::Topics, "topic")? {
             self.insert(Arc::new(topic));
         }
         self.next_id = keys::state_u32(self.overlay.kv(), keys::NEXT_TOPIC)?
@@ -126,7 +126,7 @@ impl StateTable for TopicTable {
     fn clear(&mut self) -> Result<(), StoreError> {
         self.by_name.clear();
         for id in std::mem::take(&mut self.by_id).into_keys() {
-            self.overlay.delete(Family::Topics, keys::id(id));
+            self.overlay.delete(KeyFamily::Topics, keys::id(id));
         }
         Ok(())
     }
@@ -142,12 +142,12 @@ impl StateTable for TopicTable {
         Ok(())
     }
 
-    fn changes(&self, ops: &mut Vec<Op>) {
+    fn changes(&self, ops: &mut Vec<WriteOp>) {
         self.overlay.changes(ops);
         ops.push(keys::put_state(keys::NEXT_TOPIC, &self.next_id.to_be_bytes()));
         // Absent as long as nothing is withheld, as in older indexes.
         ops.push(match self.withheld {
-            0 => Op::Delete(Family::State, keys::WITHHELD.to_vec()),
+            0 => WriteOp::Delete(KeyFamily::State, keys::WITHHELD.to_vec()),
             perm => keys::put_state(keys::WITHHELD, &perm.to_be_bytes()),
         });
     }
@@ -163,7 +163,7 @@ impl StateTable for TopicTable {
     fn drop_topic(&mut self, topic_id: u32, _group_ids: &[u32]) -> Result<(), StoreError> {
         if let Some(topic) = self.by_id.remove(&topic_id) {
             self.by_name.remove(&topic.name);
-            self.overlay.delete(Family::Topics, keys::id(topic_id));
+            self.overlay.delete(KeyFamily::Topics, keys::id(topic_id));
         }
         Ok(())
     }

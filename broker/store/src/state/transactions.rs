@@ -14,7 +14,7 @@ use kerolox_core::transaction::{
 use kerolox_log::{Frame, sabotage};
 
 use crate::error::StoreError;
-use crate::kv::{Family, Kv, Op};
+use crate::kv::{KeyFamily, Kv, WriteOp};
 use crate::state::apply::malformed;
 use crate::state::held::{HeldTable, entry_of};
 use crate::state::queues::QueueEntry;
@@ -88,12 +88,12 @@ impl TransactionTable {
 }
 
 impl StateTable for TransactionTable {
-    fn families(&self) -> &'static [Family] {
+    fn families(&self) -> &'static [KeyFamily] {
         self.halves.families()
     }
 
     fn load(&mut self) -> Result<(), StoreError> {
-        let joining = self.halves.kv().get(Family::State, keys::JOINING)?.unwrap_or_default();
+        let joining = self.halves.kv().get(KeyFamily::State, keys::JOINING)?.unwrap_or_default();
         let joining = joining.chunks(8).map(|position| keys::read_u64(position, "joining"));
         self.joining = joining.collect::<Result<_, _>>()?;
         self.halves.load()
@@ -108,7 +108,7 @@ impl StateTable for TransactionTable {
         self.halves.apply_snapshot(part)
     }
 
-    fn changes(&self, ops: &mut Vec<Op>) {
+    fn changes(&self, ops: &mut Vec<WriteOp>) {
         self.halves.changes(ops);
         let joining: Vec<u8> = self.joining.iter().flat_map(|position| position.to_be_bytes()).collect();
         ops.push(keys::put_state(keys::JOINING, &joining));

@@ -11,8 +11,8 @@ use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{MessageHold, Record};
 use kerolox_core::topic::Topic;
 use kerolox_log::fs::Folder;
-use kerolox_log::inspect::{Finding, Inspector, Mode};
-use kerolox_log::{LogOptions, Salt};
+use kerolox_log::inspect::{InspectMode, LogFinding, LogInspector};
+use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_proto::v2;
 use kerolox_store::kv::Kv;
 use kerolox_store::{Store, StoreOptions};
@@ -23,7 +23,7 @@ pub(crate) const BROKER: &str = "broker-a";
 
 /// Small segments, so that a few KiB make several.
 pub(crate) fn log_options() -> LogOptions {
-    LogOptions { segment_bytes: 768, ..LogOptions::new(Salt::new(0x5EED_5EED_0000_0001)) }
+    LogOptions { segment_bytes: 768, ..LogOptions::new(FrameSalt::new(0x5EED_5EED_0000_0001)) }
 }
 
 /// Everything that a broker would answer from this store, and the transactions of the log in `folder`.
@@ -123,12 +123,12 @@ pub(crate) fn open(folder: Arc<dyn Folder>, kv: Arc<dyn Kv>) -> Store {
 
 /// First positions of the half messages in a log.
 fn halves(folder: &dyn Folder) -> BTreeSet<u64> {
-    let findings = Inspector::open(folder, Mode::Offline).expect("opens");
+    let findings = LogInspector::open(folder, InspectMode::Offline).expect("opens");
     findings
         .filter_map(|finding| match finding.expect("reads") {
-            Finding::Record(frame) => Some(frame),
-            Finding::Damaged(damage) => panic!("{damage:?}"),
-            Finding::End { .. } => None,
+            LogFinding::Record(frame) => Some(frame),
+            LogFinding::Damaged(damage) => panic!("{damage:?}"),
+            LogFinding::End { .. } => None,
         })
         .filter_map(|frame| match Record::decode(frame.kind, frame.body.clone()) {
             Ok(Record::Message(message)) if message.header.hold() == MessageHold::Half => {

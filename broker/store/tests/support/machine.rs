@@ -7,8 +7,8 @@ use std::time::Duration;
 use kerolox_core::flush::FlushRequirement;
 use kerolox_core::record::{MetaChange, MetaRecord, ProgressItem, ProgressRecord, Record};
 use kerolox_core::topic::Topic;
-use kerolox_log::fs::{Chooser, MemFolder};
-use kerolox_log::{LogOptions, Salt};
+use kerolox_log::fs::{MemFolder, SeededChoices};
+use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_store::kv::MemKv;
 use kerolox_store::{AppliedRecord, Store, StoreOptions};
 
@@ -17,7 +17,7 @@ pub(crate) const START_MS: i64 = 1_700_000_000_000;
 
 pub(crate) struct Machine {
     pub(crate) seed: u64,
-    pub(crate) chooser: Chooser,
+    pub(crate) chooser: SeededChoices,
     /// The clock of the store's records.
     pub(crate) wall_ms: Arc<AtomicI64>,
     folder: MemFolder,
@@ -30,7 +30,7 @@ impl Machine {
         let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
         let wall_ms = Arc::new(AtomicI64::new(START_MS));
         let store = Some(open(&folder, &kv, &wall_ms));
-        Self { seed, chooser: Chooser::new(seed), wall_ms, folder, kv, store }
+        Self { seed, chooser: SeededChoices::new(seed), wall_ms, folder, kv, store }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -99,7 +99,7 @@ impl Machine {
 fn open(folder: &MemFolder, kv: &Arc<MemKv>, wall_ms: &Arc<AtomicI64>) -> Store {
     let options = StoreOptions {
         broker: "a".into(),
-        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024, ..LogOptions::new(Salt::new(7)) },
+        log: LogOptions { segment_bytes: 4096, checkpoint_bytes: 1024, ..LogOptions::new(FrameSalt::new(7)) },
         waiting_bytes_max: 1 << 20,
         flush_interval: Duration::from_millis(5),
         tail_bytes: 0,

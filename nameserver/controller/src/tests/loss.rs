@@ -2,7 +2,11 @@
 
 use super::*;
 
-fn elect(stage: &Stage, member: MemberId, accepts_loss: bool) -> Result<Option<Command>, Refusal> {
+fn elect(
+    stage: &Stage,
+    member: MemberId,
+    accepts_loss: bool,
+) -> Result<Option<GroupCommand>, CommandRefusal> {
     let time = (stage.now, &POLICY);
     elect_master(&stage.groups, &stage.watch, time, &name(), (member, true, accepts_loss))
 }
@@ -11,7 +15,7 @@ fn elect(stage: &Stage, member: MemberId, accepts_loss: bool) -> Result<Option<C
 fn stage() -> Stage {
     let mut stage = Stage::new(3);
     stage.in_sync(&[1, 2], false);
-    assert_eq!(join(&mut stage.groups, folder("stranger")), Reply::Joined(4));
+    assert_eq!(join(&mut stage.groups, folder("stranger")), CommandReply::Joined(4));
     stage.hear(4);
     stage
 }
@@ -22,19 +26,20 @@ fn a_stranger_that_only_reported_is_never_elected() {
     stage.hear_with(4, |said| (said.last_epoch, said.end) = (9, 1 << 40));
     let refused = elect(&stage, 4, true).unwrap_err();
     assert!(refused.text.contains("has only reported"), "{}", refused.text);
-    stage.groups.apply(Command::RemoveMember { name: name(), member: 3 });
+    stage.groups.apply(GroupCommand::RemoveMember { name: name(), member: 3 });
     for accepts_loss in [false, true] {
         let best = elect(&stage, 0, accepts_loss).unwrap();
-        assert!(!matches!(best, Some(Command::ForceElection { member: 4, .. })), "{best:?}");
+        assert!(!matches!(best, Some(GroupCommand::ForceElection { member: 4, .. })), "{best:?}");
     }
     // One that was a member before the controller lost its data is none.
-    let returned = Joiner { last_epoch: 1, known_members: vec!["f1".into(), "old".into()], ..folder("old") };
-    assert_eq!(join(&mut stage.groups, returned), Reply::Joined(5));
+    let returned =
+        JoiningMember { last_epoch: 1, known_members: vec!["f1".into(), "old".into()], ..folder("old") };
+    assert_eq!(join(&mut stage.groups, returned), CommandReply::Joined(5));
     stage.hear_with(5, |said| said.process = "old".into());
     assert!(elect(&stage, 5, true).unwrap().is_some());
     // Its master says that it follows.
-    let note = Command::NoteHolders { name: name(), epoch: 1, master: 1, holders: set(&[4, 9]) };
-    assert_eq!(stage.groups.apply(note), Reply::Done);
+    let note = GroupCommand::NoteHolders { name: name(), epoch: 1, master: 1, holders: set(&[4, 9]) };
+    assert_eq!(stage.groups.apply(note), CommandReply::Done);
     assert!(elect(&stage, 4, true).unwrap().is_some());
 }
 
@@ -62,7 +67,7 @@ fn nobody_who_is_silent_is_elected() {
     stage.now = 10_000;
     assert!(elect(&stage, 2, true).unwrap_err().text.contains("is not there"));
     assert!(elect(&stage, 0, true).unwrap_err().text.contains("start one"));
-    stage.watch = Watch::new(stage.now);
+    stage.watch = MemberWatch::new(stage.now);
     stage.hear(3);
     let loss = election_loss(&stage.groups, &stage.watch, (stage.now, &POLICY), &name(), 3).unwrap();
     assert_eq!((loss.unheard.clone(), loss.is_certain()), (vec![1, 2], false));
@@ -80,12 +85,12 @@ fn a_group_without_any_data_begins_anew() {
     let text = stage.waiting_for();
     assert!(text.contains("resetBrokerGroup"), "{text}");
     let anew = request(&stage).unwrap();
-    assert_eq!(stage.groups.apply(anew), Reply::Done);
+    assert_eq!(stage.groups.apply(anew), CommandReply::Done);
     assert_eq!(stage.group().members.keys().copied().collect::<Vec<_>>(), [4]);
     stage.hear_with(4, |said| (said.process, said.last_epoch, said.end) = ("stranger".into(), 0, 0));
-    assert!(matches!(stage.decide(0), Some(Command::Appoint { master: 4, .. })));
+    assert!(matches!(stage.decide(0), Some(GroupCommand::Appoint { master: 4, .. })));
     // One whose folder was not gone after all.
     let known_members = vec!["f1".to_owned(), "f2".to_owned()];
-    let late = Joiner { known_members, last_epoch: 1, ..folder("f1") };
+    let late = JoiningMember { known_members, last_epoch: 1, ..folder("f1") };
     assert!(refusal(join(&mut stage.groups, late)).text.contains("other members"));
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// What a member says that acted upon the newest state of these groups.
-fn acted(groups: &Groups, incarnation: &str) -> Joiner {
+fn acted(groups: &GroupTable, incarnation: &str) -> JoiningMember {
     let group = groups.get(&name()).unwrap();
     let in_sync = group.in_sync.iter().map(|id| group.members[id].incarnation.clone()).collect();
     let mark = StateMark {
@@ -15,7 +15,7 @@ fn acted(groups: &Groups, incarnation: &str) -> Joiner {
         in_sync,
     };
     let known_members = group.members.values().map(|member| member.incarnation.clone()).collect();
-    Joiner {
+    JoiningMember {
         promised: group.epoch,
         last_epoch: group.epoch,
         mark: Some(mark),
@@ -25,25 +25,25 @@ fn acted(groups: &Groups, incarnation: &str) -> Joiner {
 }
 
 fn begin(stage: &mut Stage, tenure: &str) {
-    assert_eq!(stage.groups.apply(Command::BeginTenure { tenure: tenure.into() }), Reply::Done);
-    stage.watch = Watch::new(stage.now);
+    assert_eq!(stage.groups.apply(GroupCommand::BeginTenure { tenure: tenure.into() }), CommandReply::Done);
+    stage.watch = MemberWatch::new(stage.now);
 }
 
 /// Three members in sync under a controller with an identity.
 fn stage() -> Stage {
-    let mut stage = Stage { groups: Groups::default(), watch: Watch::new(0), now: 0 };
+    let mut stage = Stage { groups: GroupTable::default(), watch: MemberWatch::new(0), now: 0 };
     begin(&mut stage, "t1");
     for id in 1..=3 {
-        assert_eq!(join(&mut stage.groups, folder(&format!("f{id}"))), Reply::Joined(id));
+        assert_eq!(join(&mut stage.groups, folder(&format!("f{id}"))), CommandReply::Joined(id));
     }
     stage.in_sync(&[1, 2, 3], false);
     assert_eq!(stage.groups.cluster_id(), "t1");
     stage
 }
 
-fn report(stage: &mut Stage, joiner: &Joiner) {
+fn report(stage: &mut Stage, joiner: &JoiningMember) {
     if let Some(command) = joining(&stage.groups, &name(), joiner).unwrap() {
-        assert!(matches!(stage.groups.apply(command), Reply::Joined(_)));
+        assert!(matches!(stage.groups.apply(command), CommandReply::Joined(_)));
     }
 }
 
@@ -66,17 +66,17 @@ fn a_lost_record_begins_anew_above_what_members_know() {
     stage.in_sync(&[1, 2], false);
     let (one, two) = (acted(&stage.groups, "f1"), acted(&stage.groups, "f2"));
     let (version, lineage) = (stage.group().version, stage.group().lineage.clone());
-    stage.groups = Groups::default();
+    stage.groups = GroupTable::default();
     begin(&mut stage, "t2");
-    assert_eq!(join(&mut stage.groups, two), Reply::Joined(1));
+    assert_eq!(join(&mut stage.groups, two), CommandReply::Joined(1));
     assert_eq!(stage.groups.cluster_id(), "t1", "they take over whose they are");
     assert!(stage.group().version > version && stage.group().lineage != lineage);
     assert_eq!((stage.group().master, stage.group().epoch, stage.group().missing()), (0, 2, vec!["f1"]));
     // Nobody waits for the third one, which was not in sync.
-    assert_eq!(join(&mut stage.groups, one), Reply::Joined(2));
+    assert_eq!(join(&mut stage.groups, one), CommandReply::Joined(2));
     stage.hear_with(1, |said| (said.process, said.end) = ("f2".into(), 90));
     stage.hear_with(2, |said| said.process = "f1".into());
-    assert!(matches!(stage.decide(0), Some(Command::Appoint { master: 2, .. })));
+    assert!(matches!(stage.decide(0), Some(GroupCommand::Appoint { master: 2, .. })));
 }
 
 #[test]
@@ -85,12 +85,12 @@ fn a_member_that_fell_behind_earlier_waits_for_those_that_it_knew_in_sync() {
     let stale = acted(&stage.groups, "f3");
     stage.in_sync(&[1, 2], false);
     let newer = acted(&stage.groups, "f1");
-    stage.groups = Groups::default();
+    stage.groups = GroupTable::default();
     begin(&mut stage, "t2");
-    assert_eq!(join(&mut stage.groups, stale), Reply::Joined(1));
+    assert_eq!(join(&mut stage.groups, stale), CommandReply::Joined(1));
     assert_eq!(stage.group().missing(), ["f1", "f2"]);
     // The newest set counts.
-    assert_eq!(join(&mut stage.groups, newer), Reply::Joined(2));
+    assert_eq!(join(&mut stage.groups, newer), CommandReply::Joined(2));
     assert_eq!(stage.group().missing(), ["f2"]);
     assert_eq!(stage.group().recovery, Some(["f1".to_owned(), "f2".to_owned()].into()));
 }
@@ -119,7 +119,7 @@ fn an_older_copy_asks_the_members_as_soon_as_one_knows_better() {
     for id in 1..=3 {
         stage.hear_with(id, |said| said.end = if id == 3 { 50 } else { 100 });
     }
-    assert!(matches!(stage.decide(0), Some(Command::Appoint { master: 1, .. })));
+    assert!(matches!(stage.decide(0), Some(GroupCommand::Appoint { master: 1, .. })));
     // What they knew then says nothing against the new record.
     report(&mut stage, &two);
     assert_eq!((stage.group().master, stage.group().recovery.clone()), (1, None));
@@ -130,7 +130,7 @@ fn an_older_copy_asks_the_members_as_soon_as_one_knows_better() {
 fn an_election_in_an_older_copy_gives_no_epoch_twice() {
     let mut stage = stage();
     let version = stage.group().version;
-    let election = Command::BeginElection {
+    let election = GroupCommand::BeginElection {
         name: name(),
         version,
         above: 0,
@@ -138,12 +138,18 @@ fn an_election_in_an_older_copy_gives_no_epoch_twice() {
         preferred: None,
         released: false,
     };
-    assert_eq!(stage.groups.apply(election), Reply::Done);
+    assert_eq!(stage.groups.apply(election), CommandReply::Done);
     let (copy, epoch) = (stage.groups.clone(), stage.group().epoch);
     let (version, in_sync) = (stage.group().version, stage.group().in_sync.clone());
-    let appointed =
-        Command::Appoint { name: name(), version, master: 2, process: "f2".into(), in_sync, asked: set(&[]) };
-    assert_eq!(stage.groups.apply(appointed), Reply::Done);
+    let appointed = GroupCommand::Appoint {
+        name: name(),
+        version,
+        master: 2,
+        process: "f2".into(),
+        in_sync,
+        asked: set(&[]),
+    };
+    assert_eq!(stage.groups.apply(appointed), CommandReply::Done);
     let led = acted(&stage.groups, "f2");
     assert_eq!(led.last_epoch, epoch);
     stage.groups = copy;
@@ -158,9 +164,9 @@ fn an_election_in_an_older_copy_gives_no_epoch_twice() {
 fn a_copy_elects_nobody_while_someone_in_sync_may_know_better() {
     let mut stage = stage();
     stage.hear(3);
-    let policy = Policy { cautious_until: 30_000, ..POLICY };
+    let policy = ElectionPolicy { cautious_until: 30_000, ..POLICY };
     let version = stage.group().version;
-    let election = Command::BeginElection {
+    let election = GroupCommand::BeginElection {
         name: name(),
         version,
         above: 0,
@@ -168,7 +174,7 @@ fn a_copy_elects_nobody_while_someone_in_sync_may_know_better() {
         preferred: None,
         released: false,
     };
-    assert_eq!(stage.groups.apply(election), Reply::Done);
+    assert_eq!(stage.groups.apply(election), CommandReply::Done);
     let decide_at = |stage: &mut Stage, now: u64| {
         stage.now = now;
         stage.hear(3);
@@ -205,11 +211,11 @@ fn a_set_of_members_that_were_all_asked_calls_for_no_recovery() {
     slave.mark.as_mut().unwrap().version += 2;
     master.mark.as_mut().unwrap().tenure = "before".into();
     for first in [master, one] {
-        stage.groups = Groups::default();
+        stage.groups = GroupTable::default();
         begin(&mut stage, "t2");
-        assert_eq!(join(&mut stage.groups, first), Reply::Joined(1));
+        assert_eq!(join(&mut stage.groups, first), CommandReply::Joined(1));
         let (recovery, in_sync) = (stage.group().recovery.clone(), stage.group().in_sync.clone());
-        assert_eq!(join(&mut stage.groups, slave.clone()), Reply::Joined(2));
+        assert_eq!(join(&mut stage.groups, slave.clone()), CommandReply::Joined(2));
         assert!(!stage.group().is_split);
         if recovery.is_none() {
             assert_eq!((stage.group().master, stage.group().in_sync.clone()), (1, in_sync));
@@ -233,10 +239,10 @@ fn a_newer_version_with_the_same_set_calls_for_no_recovery() {
     assert!(stage.group().version > version, "members take it for newer");
     // They are lost.
     for tenures in [&["t2"][..], &["t2", "t3"]] {
-        stage.groups = Groups::default();
+        stage.groups = GroupTable::default();
         tenures.iter().for_each(|tenure| begin(&mut stage, tenure));
-        assert_eq!(join(&mut stage.groups, one.clone()), Reply::Joined(1));
-        assert_eq!(join(&mut stage.groups, two.clone()), Reply::Joined(2));
+        assert_eq!(join(&mut stage.groups, one.clone()), CommandReply::Joined(1));
+        assert_eq!(join(&mut stage.groups, two.clone()), CommandReply::Joined(2));
         assert_eq!((stage.group().master, stage.group().recovery.clone()), (1, None));
         assert!(stage.group().version > version);
         two.mark.as_mut().unwrap().tenure = "before".into();
@@ -250,17 +256,17 @@ fn is_split_by_a_repeated_election(in_sync: &[MemberId], asked: &[MemberId], cau
     stage.in_sync(in_sync, false);
     let copy = stage.groups.clone();
     stage.now = 3000;
-    stage.begin(Wishes::default());
+    stage.begin(ElectionWishes::default());
     let late = acted(&stage.groups, "f3");
     assert_eq!(late.mark.as_ref().unwrap().set_of.0, stage.group().epoch);
     stage.groups = copy;
     begin(&mut stage, "t2");
-    stage.begin(Wishes::default());
+    stage.begin(ElectionWishes::default());
     asked.iter().for_each(|id| stage.hear(*id));
     stage.now += POLICY.election_patience;
-    let policy = Policy { cautious_until, ..POLICY };
+    let policy = ElectionPolicy { cautious_until, ..POLICY };
     let appoint = decide(&stage.groups, &mut stage.watch, stage.now, &policy).pop().expect("one is elected");
-    assert_eq!(stage.groups.apply(appoint), Reply::Done);
+    assert_eq!(stage.groups.apply(appoint), CommandReply::Done);
     // Another nameserver leads by then.
     begin(&mut stage, "t3");
     let (master, version) = (stage.group().master, stage.group().version);
@@ -288,17 +294,17 @@ fn an_election_that_a_copy_repeats_is_no_split_when_its_whole_set_was_asked() {
 fn an_answer_from_before_the_copy_says_nothing_of_what_came_after_it() {
     let mut stage = stage();
     stage.in_sync(&[1, 2], false);
-    stage.begin(Wishes::default());
+    stage.begin(ElectionWishes::default());
     (1..=2).for_each(|id| stage.hear(id));
-    assert!(matches!(stage.decide(0), Some(Command::Appoint { .. })));
+    assert!(matches!(stage.decide(0), Some(GroupCommand::Appoint { .. })));
     let copy = stage.groups.clone();
-    stage.begin(Wishes::default());
+    stage.begin(ElectionWishes::default());
     let late = acted(&stage.groups, "f3");
     stage.groups = copy;
     begin(&mut stage, "t2");
-    stage.begin(Wishes::default());
+    stage.begin(ElectionWishes::default());
     stage.hear(2);
-    assert!(matches!(stage.decide(POLICY.election_patience), Some(Command::Appoint { master: 2, .. })));
+    assert!(matches!(stage.decide(POLICY.election_patience), Some(GroupCommand::Appoint { master: 2, .. })));
     report(&mut stage, &late);
     assert!(stage.group().is_split, "1 may have been elected");
 }
@@ -315,16 +321,16 @@ fn two_histories_wait_for_an_operator() {
     stage.hear(3);
     assert!(stage.decide(1).is_some());
     stage.hear(3);
-    assert!(matches!(stage.decide(1000), Some(Command::Appoint { master: 3, .. })));
+    assert!(matches!(stage.decide(1000), Some(GroupCommand::Appoint { master: 3, .. })));
     report(&mut stage, &one);
     (1..=3).for_each(|id| stage.hear(id));
     assert_eq!(stage.decide(1000), None);
     assert!(stage.waiting_for().contains("both sides"), "{}", stage.waiting_for());
     let version = stage.group().version;
-    let force = Command::ForceElection { name: name(), version, above: 1, member: 1 };
-    assert_eq!(stage.groups.apply(force), Reply::Done);
+    let force = GroupCommand::ForceElection { name: name(), version, above: 1, member: 1 };
+    assert_eq!(stage.groups.apply(force), CommandReply::Done);
     stage.hear(1);
-    assert!(matches!(stage.decide(0), Some(Command::Appoint { master: 1, .. })));
+    assert!(matches!(stage.decide(0), Some(GroupCommand::Appoint { master: 1, .. })));
     assert!(!stage.group().is_split);
 }
 
@@ -337,8 +343,8 @@ fn what_an_operator_gave_up_calls_for_no_recovery() {
     stage.groups = copy;
     begin(&mut stage, "t2");
     let version = stage.group().version;
-    let force = Command::ForceElection { name: name(), version, above: 1, member: 3 };
-    assert_eq!(stage.groups.apply(force), Reply::Done);
+    let force = GroupCommand::ForceElection { name: name(), version, above: 1, member: 3 };
+    assert_eq!(stage.groups.apply(force), CommandReply::Done);
     report(&mut stage, &late);
     assert_eq!((stage.group().recovery.clone(), stage.group().in_sync.clone()), (None, set(&[3])));
     assert_eq!(joining(&stage.groups, &name(), &late), Ok(None));
@@ -364,7 +370,7 @@ fn a_stranger_with_a_foreign_mark_deposes_nobody() {
     stranger.known_members = vec!["x".into()];
     let mark = stranger.mark.as_mut().unwrap();
     (mark.version, mark.in_sync) = (1 << 40, ["x".to_owned()].into());
-    assert_eq!(join(&mut stage.groups, stranger), Reply::Joined(4));
+    assert_eq!(join(&mut stage.groups, stranger), CommandReply::Joined(4));
     assert_eq!((stage.group().master, stage.group().recovery.clone()), (1, None));
 }
 
@@ -379,11 +385,11 @@ fn groups_of_format_1_are_read() {
     {
         list[0].as_object_mut().unwrap().remove(field).unwrap();
     }
-    let mut read: Groups = serde_json::from_value(list).unwrap();
+    let mut read: GroupTable = serde_json::from_value(list).unwrap();
     let version = read.get(&name()).unwrap().version;
-    let unmarked = Joiner { known_members: vec!["f1".into(), "f2".into()], ..folder("f1") };
+    let unmarked = JoiningMember { known_members: vec!["f1".into(), "f2".into()], ..folder("f1") };
     assert_eq!(joining(&read, &name(), &unmarked), Ok(None));
-    assert_eq!(read.apply(Command::BeginTenure { tenure: "t9".into() }), Reply::Done);
+    assert_eq!(read.apply(GroupCommand::BeginTenure { tenure: "t9".into() }), CommandReply::Done);
     let group = read.get(&name()).unwrap();
     assert_eq!((read.cluster_id(), group.version, group.lineage.is_empty()), ("t9", version + 1, false));
 }

@@ -49,9 +49,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// A history under way: the state twice, changed by the same commands.
 struct History {
-    groups: Groups,
-    twin: Groups,
-    watch: Watch,
+    groups: GroupTable,
+    twin: GroupTable,
+    watch: MemberWatch,
     now: u64,
     processes: BTreeMap<MemberId, u32>,
     /// Whom each number was given to.
@@ -63,9 +63,9 @@ struct History {
 impl History {
     fn new() -> Self {
         Self {
-            groups: Groups::default(),
-            twin: Groups::default(),
-            watch: Watch::new(0),
+            groups: GroupTable::default(),
+            twin: GroupTable::default(),
+            watch: MemberWatch::new(0),
             now: 0,
             processes: BTreeMap::new(),
             given: BTreeMap::new(),
@@ -73,18 +73,18 @@ impl History {
         }
     }
 
-    fn group(&self) -> Option<&Group> {
+    fn group(&self) -> Option<&GroupRecord> {
         self.groups.get(&name())
     }
 
-    fn apply(&mut self, command: Command) {
+    fn apply(&mut self, command: GroupCommand) {
         let before = self.group().cloned();
         let reply = self.groups.apply(command.clone());
         // The other nameservers read the command from their logs.
-        let copy: Command = serde_json::from_slice(&serde_json::to_vec(&command).unwrap()).unwrap();
+        let copy: GroupCommand = serde_json::from_slice(&serde_json::to_vec(&command).unwrap()).unwrap();
         assert_eq!(self.twin.apply(copy), reply);
         assert_eq!(self.twin, self.groups);
-        if let Reply::Joined(id) = reply {
+        if let CommandReply::Joined(id) = reply {
             let incarnation = self.group().unwrap().members[&id].incarnation.clone();
             let holder = self.given.entry(id).or_insert_with(|| incarnation.clone());
             assert_eq!(*holder, incarnation, "a number was given twice");
@@ -92,9 +92,9 @@ impl History {
         self.check(before, &command, &reply);
     }
 
-    fn check(&mut self, before: Option<Group>, command: &Command, reply: &Reply) {
+    fn check(&mut self, before: Option<GroupRecord>, command: &GroupCommand, reply: &CommandReply) {
         let Some(group) = self.group().cloned() else { return };
-        if matches!(reply, Reply::Refused(_)) {
+        if matches!(reply, CommandReply::Refused(_)) {
             assert_eq!(before.as_ref(), Some(&group), "a refusal changed something");
         }
         assert!(group.in_sync.iter().all(|id| group.members.contains_key(id)));
@@ -108,9 +108,10 @@ impl History {
         }
         let Some(before) = before else { return };
         assert!(group.epoch >= before.epoch);
-        let is_same = Group { version: 0, ..group.clone() } == Group { version: 0, ..before.clone() };
+        let is_same =
+            GroupRecord { version: 0, ..group.clone() } == GroupRecord { version: 0, ..before.clone() };
         assert_eq!(group.version > before.version, !is_same, "versions tell states apart");
-        if let (Command::Appoint { .. }, Reply::Done) = (command, reply) {
+        if let (GroupCommand::Appoint { .. }, CommandReply::Done) = (command, reply) {
             assert!(before.in_sync.contains(&group.master) || before.recovery.is_some());
             assert!(before.master == 0 && group.epoch > self.epoch_before(group.epoch));
             assert!(before.quorum || before.recovery.is_some() || group.in_sync.is_subset(&before.in_sync));
@@ -130,7 +131,7 @@ impl History {
         match step {
             Step::Join { folder: number, promised, known } => {
                 let known_members = known.iter().map(|number| format!("f{number}")).collect();
-                let joiner = Joiner { promised, known_members, ..folder(&format!("f{number}")) };
+                let joiner = JoiningMember { promised, known_members, ..folder(&format!("f{number}")) };
                 let command = joining(&self.groups, &name(), &joiner).unwrap()?;
                 self.apply(command);
             }
@@ -139,7 +140,7 @@ impl History {
                 let epoch = self.group()?.epoch;
                 let process = self.processes.entry(id).or_default();
                 *process += u32::from(restarts);
-                let said = Sighting {
+                let said = MemberSighting {
                     at: self.now,
                     process: format!("{id}-{process}"),
                     promised: if promises { epoch } else { epoch.saturating_sub(1) },
@@ -168,7 +169,14 @@ impl History {
                 let group = self.group()?;
                 let version = group.version.saturating_sub(version_back);
                 let (epoch, member, in_sync) = (group.epoch, group.master, set(&ids));
-                self.apply(Command::ChangeInSync { name: name(), version, epoch, member, in_sync, quorum });
+                self.apply(GroupCommand::ChangeInSync {
+                    name: name(),
+                    version,
+                    epoch,
+                    member,
+                    in_sync,
+                    quorum,
+                });
             }
             Step::HandOver { to } => {
                 let to = self.member(to)?;
@@ -189,13 +197,13 @@ impl History {
             Step::NoteHolders { members } => {
                 let holders = members.iter().filter_map(|number| self.member(*number)).collect();
                 let (epoch, master) = (self.group()?.epoch, self.group()?.master);
-                self.apply(Command::NoteHolders { name: name(), epoch, master, holders });
+                self.apply(GroupCommand::NoteHolders { name: name(), epoch, master, holders });
             }
             Step::BeginAnew => {
                 let time = (self.now, &POLICY);
                 self.apply(begin_anew(&self.groups, &self.watch, time, &name()).ok()?);
             }
-            Step::NewLeader => self.watch = Watch::new(self.now),
+            Step::NewLeader => self.watch = MemberWatch::new(self.now),
         }
         Some(())
     }
@@ -209,7 +217,7 @@ impl History {
             for id in ids {
                 let epoch = self.group().unwrap().epoch;
                 let process = format!("{id}-{}", self.processes.entry(id).or_default());
-                let said = Sighting {
+                let said = MemberSighting {
                     at: self.now,
                     process,
                     promised: epoch,
@@ -246,6 +254,6 @@ proptest! {
         }
         history.settle();
         let text = serde_json::to_string(&history.groups).unwrap();
-        prop_assert_eq!(serde_json::from_str::<Groups>(&text).unwrap(), history.groups);
+        prop_assert_eq!(serde_json::from_str::<GroupTable>(&text).unwrap(), history.groups);
     }
 }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::servers::{Master, Servers, known};
 use super::stored;
 use crate::refusal::{Refusal, ok_status};
-use crate::relay::Relay;
+use crate::relay::CallRelay;
 
 /// Messages of an answer where the request does not say, and at most.
 const DEFAULT_MESSAGES: usize = 64;
@@ -242,7 +242,7 @@ async fn read_queue(
 /// AdminSendMessage: to a broker group that takes messages of the topic.
 pub(super) async fn send(
     servers: &Servers,
-    relay: &Relay,
+    relay: &CallRelay,
     request: v2::AdminSendMessageRequest,
 ) -> Result<v2::AdminSendMessageResponse, Refusal> {
     stored(request.topic.as_ref(), "topic")?;

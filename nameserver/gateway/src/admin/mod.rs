@@ -18,14 +18,14 @@ use tonic::transport::Channel;
 use tonic::{Request, Response};
 
 use crate::access::Answer;
-use crate::clients::Clients;
+use crate::clients::ClientSessions;
 use crate::refusal::{Refusable, Refusal, ok_status};
-use crate::relay::Relay;
-use crate::routes::Routes;
+use crate::relay::CallRelay;
+use crate::routes::ClusterRoutes;
 use servers::Servers;
 
 /// Messages a second that came to this server and went from it.
-pub type Rates = Arc<dyn Fn() -> (f64, f64) + Send + Sync>;
+pub type MessageRates = Arc<dyn Fn() -> (f64, f64) + Send + Sync>;
 
 /// What the service is made of.
 pub struct AdminParts {
@@ -34,15 +34,15 @@ pub struct AdminParts {
     /// See `name`.
     pub version: &'static str,
     /// Where the brokers are.
-    pub routes: Arc<Routes>,
+    pub routes: Arc<ClusterRoutes>,
     /// Who is connected to this server.
-    pub clients: Arc<Clients>,
+    pub clients: Arc<ClientSessions>,
     /// The way of messages to their brokers.
-    pub relay: Arc<Relay>,
+    pub relay: Arc<CallRelay>,
     /// Nameservers that this server knows, if it is a broker.
     pub nameservers: Vec<(String, Channel)>,
     /// What goes through this server.
-    pub rates: Rates,
+    pub rates: MessageRates,
 }
 
 /// See the module.
@@ -50,8 +50,8 @@ pub struct AdminService {
     name: String,
     version: &'static str,
     servers: Servers,
-    relay: Arc<Relay>,
-    rates: Rates,
+    relay: Arc<CallRelay>,
+    rates: MessageRates,
 }
 
 impl AdminService {

@@ -15,10 +15,10 @@ use prost::Message;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use crate::clients::Clients;
+use crate::clients::ClientSessions;
 use crate::refusal::Refusal;
 use crate::relay::Channels;
-use crate::routes::Routes;
+use crate::routes::ClusterRoutes;
 use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
 
 /// How long one server may take for an answer, besides what is waited for on purpose.
@@ -71,16 +71,16 @@ impl Master {
 
 /// See the module.
 pub(super) struct Servers {
-    pub(super) routes: Arc<Routes>,
-    clients: Arc<Clients>,
+    pub(super) routes: Arc<ClusterRoutes>,
+    clients: Arc<ClientSessions>,
     nameservers: Vec<(String, Channel)>,
     channels: Channels,
 }
 
 impl Servers {
     pub(super) fn new(
-        routes: Arc<Routes>,
-        clients: Arc<Clients>,
+        routes: Arc<ClusterRoutes>,
+        clients: Arc<ClientSessions>,
         nameservers: Vec<(String, Channel)>,
     ) -> Self {
         Self { routes, clients, nameservers, channels: Channels::default() }

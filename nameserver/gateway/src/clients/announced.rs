@@ -14,7 +14,7 @@ use kerolox_proto::kerolox as pb;
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::{self, ClientType, FilterType};
 
-use super::Clients;
+use super::ClientSessions;
 
 /// How long what was announced at another server counts without news of that server: its clients find another one meanwhile.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
@@ -117,16 +117,16 @@ struct Server {
 
 /// What is announced in the whole cluster, as a master knows it.
 #[derive(Debug)]
-pub struct Announcements {
-    clients: Arc<Clients>,
+pub struct FilterAnnouncements {
+    clients: Arc<ClientSessions>,
     /// By incarnation.
     elsewhere: Mutex<HashMap<String, Server>>,
     changes: AtomicU64,
 }
 
-impl Announcements {
+impl FilterAnnouncements {
     /// Nothing is known yet but what `clients` of this process announce.
-    pub fn new(clients: Arc<Clients>) -> Self {
+    pub fn new(clients: Arc<ClientSessions>) -> Self {
         Self { clients, elsewhere: Mutex::default(), changes: AtomicU64::default() }
     }
 
@@ -249,14 +249,14 @@ mod tests {
         }
     }
 
-    fn expressions(announcements: &Announcements, group: &str, topic: &str) -> Vec<String> {
+    fn expressions(announcements: &FilterAnnouncements, group: &str, topic: &str) -> Vec<String> {
         announcements.filters(group, topic).into_iter().map(|filter| filter.expression).collect()
     }
 
     #[test]
     fn a_member_counts_from_its_settings_until_it_leaves_or_says_otherwise() {
-        let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
-        let announcements = Announcements::new(clients.clone());
+        let clients = Arc::new(ClientSessions::new(DEFAULT_EXPIRY));
+        let announcements = FilterAnnouncements::new(clients.clone());
         let push = |topics: &[(&str, &str)]| settings(ClientType::PushConsumer, "billing", topics);
         let new = clients.set_settings("one", push(&[("orders", "paid"), ("orders-old", "*")]));
         assert_eq!(new.filters, [filter("billing", "orders", "paid"), filter("billing", "orders-old", "*")]);
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_list_that_was_made_before_something_was_told_does_not_take_it_away() {
-        let announcements = Announcements::new(Arc::new(Clients::new(DEFAULT_EXPIRY)));
+        let announcements = FilterAnnouncements::new(Arc::new(ClientSessions::new(DEFAULT_EXPIRY)));
         let (paid, created) = (filter("billing", "orders", "paid"), filter("billing", "orders", "created"));
         announcements.note("there", 2, [created.clone()]);
         announcements.replace("there", 1, [paid.clone()]);

@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::{self, TelemetryCommand};
-use kerolox_runtime::config::Span;
+use kerolox_runtime::config::TimeSpan;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::refusal::ok_status;
 use announced::announced_by;
-pub use announced::{AnnouncedFilter, Announcements, NewlyAnnounced};
+pub use announced::{AnnouncedFilter, FilterAnnouncements, NewlyAnnounced};
 use directory::Directory;
 
 /// How long a client without an open stream lives after its last sign of life, by default. The Rust SDK sends a
@@ -41,16 +41,16 @@ const STREAM_BACKLOG: usize = 64;
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ClientSettings {
     /// How long a silent client without an open stream is remembered.
-    pub expiry: Span,
+    pub expiry: TimeSpan,
     /// How long calls under way have to end when the server is shut down; those that have not are cut off.
-    pub drain: Span,
+    pub drain: TimeSpan,
 }
 
 impl Default for ClientSettings {
     fn default() -> Self {
         Self {
-            expiry: Span::from_secs(DEFAULT_EXPIRY.as_secs()),
-            drain: Span::from_secs(DEFAULT_DRAIN.as_secs()),
+            expiry: TimeSpan::from_secs(DEFAULT_EXPIRY.as_secs()),
+            drain: TimeSpan::from_secs(DEFAULT_DRAIN.as_secs()),
         }
     }
 }
@@ -78,7 +78,7 @@ impl ClientHandle {
 
 /// The directory of client sessions, shared by all services of a process.
 #[derive(Debug)]
-pub struct Clients {
+pub struct ClientSessions {
     directory: Mutex<Directory>,
     expiry: Duration,
     /// Random number of this process.
@@ -108,7 +108,7 @@ pub struct SessionView {
     pub is_reachable: bool,
 }
 
-impl Clients {
+impl ClientSessions {
     /// An empty directory; clients without an open stream live for `expiry` after their last sign of life.
     pub fn new(expiry: Duration) -> Self {
         Self {
@@ -303,7 +303,7 @@ impl Clients {
 /// Belongs to whoever holds the *response* side: a client that closes its request side can still be reached.
 #[derive(Debug)]
 pub struct StreamLease {
-    clients: Arc<Clients>,
+    clients: Arc<ClientSessions>,
     client_id: String,
     stream: u64,
     replies: mpsc::WeakSender<Result<TelemetryCommand, tonic::Status>>,
@@ -320,7 +320,7 @@ impl StreamLease {
         }
     }
 
-    /// Notes that the client knows the other members of this server's group; see [`Clients::send_away`].
+    /// Notes that the client knows the other members of this server's group; see [`ClientSessions::send_away`].
     pub fn note_members(&self) {
         self.clients.lock().note_members(&self.client_id, self.stream);
     }
@@ -335,7 +335,7 @@ impl Drop for StreamLease {
 /// The half of a stream on which the client speaks. Dropping it says that the client has closed it, or is not read any more.
 #[derive(Debug)]
 pub struct RequestSide {
-    clients: Arc<Clients>,
+    clients: Arc<ClientSessions>,
     client_id: String,
     stream: u64,
     replies: mpsc::WeakSender<Result<TelemetryCommand, tonic::Status>>,

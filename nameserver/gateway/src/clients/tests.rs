@@ -21,7 +21,7 @@ fn ids(handles: &[ClientHandle]) -> Vec<&str> {
 
 #[test]
 fn producers_are_found_by_topic_and_take_turns() {
-    let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
+    let clients = Arc::new(ClientSessions::new(DEFAULT_EXPIRY));
     let mut streams = Vec::new();
     for client_id in ["p1", "p2"] {
         streams.push(clients.open_stream(client_id, None));
@@ -44,7 +44,7 @@ fn producers_are_found_by_topic_and_take_turns() {
 
 #[test]
 fn commands_reach_any_open_stream_of_the_client_and_are_turned_down_without_one() {
-    let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
+    let clients = Arc::new(ClientSessions::new(DEFAULT_EXPIRY));
     let (old, mut old_commands) = clients.open_stream("p", None);
     let (new, mut new_commands) = clients.open_stream("p", None);
     clients.set_settings("p", producer_of(&[("", "t")]));
@@ -60,7 +60,7 @@ fn commands_reach_any_open_stream_of_the_client_and_are_turned_down_without_one(
 
 #[tokio::test]
 async fn streams_of_terminated_clients_end_when_the_client_closes_its_half() {
-    let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
+    let clients = Arc::new(ClientSessions::new(DEFAULT_EXPIRY));
     let (lease, mut commands) = clients.open_stream("p", None);
     let requests = lease.request_side();
     clients.set_settings("p", producer_of(&[("", "t")]));
@@ -81,7 +81,7 @@ async fn streams_of_terminated_clients_end_when_the_client_closes_its_half() {
 
 #[tokio::test]
 async fn only_clients_that_know_other_members_are_sent_away() {
-    let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
+    let clients = Arc::new(ClientSessions::new(DEFAULT_EXPIRY));
     let (movable, mut commands) = clients.open_stream("p", None);
     let (_fixed, mut no_commands) = clients.open_stream("q", None);
     movable.note_members();
@@ -98,7 +98,7 @@ async fn only_clients_that_know_other_members_are_sent_away() {
 
 #[tokio::test]
 async fn shutdown_ends_all_streams() {
-    let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
+    let clients = Arc::new(ClientSessions::new(DEFAULT_EXPIRY));
     let (lease, mut commands) = clients.open_stream("p", None);
     let (_terminated, mut more_commands) = clients.open_stream("q", None);
     clients.terminate("q");

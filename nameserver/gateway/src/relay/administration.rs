@@ -12,7 +12,7 @@ use tonic::client::GrpcService as _;
 use tonic::service::AxumRouter;
 
 use super::{Channels, RELAYED};
-use crate::routes::Routes;
+use crate::routes::ClusterRoutes;
 
 /// How calls begin that only look. `DescribeBroker` is not meant: it tells of the broker itself.
 const READS: [&str; 5] = ["List", "Describe", "Query", "Explain", "Count"];
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Answers whatever no service of a slave of `group` does: reads of administration by its master, everything else with
 /// FAILED_PRECONDITION.
-pub fn of_slave(group: String, routes: Arc<Routes>) -> AxumRouter {
+pub fn of_slave(group: String, routes: Arc<ClusterRoutes>) -> AxumRouter {
     let channels = Arc::new(Channels::default());
     AxumRouter::new().fallback(move |request: Request| {
         let (group, routes, channels) = (group.clone(), Arc::clone(&routes), Arc::clone(&channels));
@@ -43,7 +43,7 @@ fn is_read(path: &str) -> bool {
 
 async fn ask_master(
     group: &str,
-    routes: &Routes,
+    routes: &ClusterRoutes,
     channels: &Channels,
     mut request: Request,
 ) -> Result<Response, Status> {

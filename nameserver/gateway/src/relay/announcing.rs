@@ -7,14 +7,14 @@ use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
 use kerolox_proto::kerolox::AnnounceRequest;
 use kerolox_proto::kerolox::producers_client::ProducersClient;
 
-use super::Relay;
+use super::CallRelay;
 use crate::clients::NewlyAnnounced;
 use crate::routes::BrokerAddress;
 
 /// How long a broker may take: the member waits. A broker that takes longer asks by itself.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-impl Relay {
+impl CallRelay {
     /// Tells all masters what is new, and returns when they know, or have taken too long.
     pub async fn announce(&self, announced: NewlyAnnounced) {
         if announced.filters.is_empty() {

@@ -10,7 +10,7 @@ use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::refusal::Refusal;
-use crate::routes::{BrokerAddress, Routes};
+use crate::routes::{BrokerAddress, ClusterRoutes};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -22,14 +22,22 @@ pub(crate) struct Channels {
 
 impl Channels {
     /// A client on the shared connection to `address`.
-    pub(super) fn client(&self, address: &BrokerAddress, routes: &Routes) -> Result<Grpc<Channel>, Refusal> {
+    pub(super) fn client(
+        &self,
+        address: &BrokerAddress,
+        routes: &ClusterRoutes,
+    ) -> Result<Grpc<Channel>, Refusal> {
         Ok(Grpc::new(self.channel(address, routes)?)
             .max_decoding_message_size(GRPC_DECODE_BYTES_MAX)
             .max_encoding_message_size(GRPC_DECODE_BYTES_MAX))
     }
 
     /// The shared connection to `address`, which is made on first use and again after it broke.
-    pub(crate) fn channel(&self, address: &BrokerAddress, routes: &Routes) -> Result<Channel, Refusal> {
+    pub(crate) fn channel(
+        &self,
+        address: &BrokerAddress,
+        routes: &ClusterRoutes,
+    ) -> Result<Channel, Refusal> {
         let mut by_address = self.by_address.lock();
         if let Some(channel) = by_address.get(address) {
             return Ok(channel.clone());

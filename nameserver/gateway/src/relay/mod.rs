@@ -25,16 +25,16 @@ use tonic_prost::ProstCodec;
 
 pub(crate) use channels::Channels;
 pub(crate) use kerolox_runtime::listen::RELAYED;
-use kerolox_runtime::process::Shutdown;
+use kerolox_runtime::process::ShutdownSignal;
 pub use stream::{RelayedStream, StreamItem};
 pub(crate) use under_way::CALL_NUMBER;
 pub use under_way::call_number;
 
 use crate::answers::AnswerWay;
-use crate::clients::Clients;
+use crate::clients::ClientSessions;
 use crate::headers::ClientHeaders;
 use crate::refusal::Refusal;
-use crate::routes::Routes;
+use crate::routes::ClusterRoutes;
 use crate::sdk::SdkCall;
 use under_way::UnderWay;
 
@@ -43,17 +43,17 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Passes calls on. Every function answers with the owner's answer, or with a [`Refusal`] when the owner is not there.
 #[derive(Debug)]
-pub struct Relay {
-    routes: Arc<Routes>,
-    clients: Arc<Clients>,
+pub struct CallRelay {
+    routes: Arc<ClusterRoutes>,
+    clients: Arc<ClientSessions>,
     channels: Channels,
-    shutdown: Shutdown,
+    shutdown: ShutdownSignal,
 }
 
-impl Relay {
+impl CallRelay {
     /// A relay to the brokers in `routes` for the clients of this process. Long polls that are under way end when `shutdown`
     /// is requested.
-    pub fn new(routes: Arc<Routes>, clients: Arc<Clients>, shutdown: Shutdown) -> Self {
+    pub fn new(routes: Arc<ClusterRoutes>, clients: Arc<ClientSessions>, shutdown: ShutdownSignal) -> Self {
         Self { routes, clients, channels: Channels::default(), shutdown }
     }
 

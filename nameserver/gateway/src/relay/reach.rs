@@ -11,11 +11,11 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::under_way::CALL_NUMBER;
-use super::{RELAYED, Relay, is_relayed};
+use super::{CallRelay, RELAYED, is_relayed};
 use crate::refusal::Refusal;
 use crate::routes::{BrokerAddress, ELECTION_WAIT, GroupMaster};
 
-impl Relay {
+impl CallRelay {
     /// Makes a call at the master of the group `owner`. A group that is about to have another master is given a moment.
     ///
     /// # Errors

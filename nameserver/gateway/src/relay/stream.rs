@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use kerolox_proto::raw::{PullMessageResponse, ReceiveMessageResponse};
 use kerolox_proto::raw::{pull_message_response as pull, receive_message_response as receive};
 use kerolox_proto::v2::{Code, Status as BodyStatus};
-use kerolox_runtime::process::Shutdown;
+use kerolox_runtime::process::ShutdownSignal;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
@@ -71,7 +71,7 @@ impl<T: StreamItem> RelayedStream<T> {
         messages: Streaming<T>,
         owner: String,
         address: BrokerAddress,
-        shutdown: &Shutdown,
+        shutdown: &ShutdownSignal,
     ) -> Self {
         let shutdown = Box::pin(shutdown.requested());
         Self { messages: Some(messages), owner, address, status: None, passed: 0, shutdown, under_way: None }

@@ -55,8 +55,12 @@ fn only_the_clients_own_headers_go_on() {
 
 #[tokio::test]
 async fn an_owner_that_is_not_there_is_a_refusal() {
-    let routes = Arc::new(Routes::new(DEFAULT_LEASE));
-    let relay = Relay::new(Arc::clone(&routes), Arc::new(Clients::new(DEFAULT_EXPIRY)), Shutdown::new());
+    let routes = Arc::new(ClusterRoutes::new(DEFAULT_LEASE));
+    let relay = CallRelay::new(
+        Arc::clone(&routes),
+        Arc::new(ClientSessions::new(DEFAULT_EXPIRY)),
+        ShutdownSignal::new(),
+    );
     let call = || Request::new(v2::EndTransactionRequest::default());
     let unknown = relay.unary("nobody", call()).await.unwrap_err();
     assert!(unknown.message.contains("nobody"), "{unknown}");

@@ -14,7 +14,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Extensions, Request};
 use uuid::Uuid;
 
-use super::Relay;
+use super::CallRelay;
 
 /// Header with the number of a receive that is passed on, and of an AckMessage that says that it broke.
 pub(crate) const CALL_NUMBER: &str = "x-kerolox-call";
@@ -38,7 +38,7 @@ pub(super) struct UnderWay {
 
 /// A receive as its owner knows it.
 pub(super) struct PassedCall {
-    relay: Arc<Relay>,
+    relay: Arc<CallRelay>,
     owner: String,
     metadata: MetadataMap,
     group: Option<v2::Resource>,
@@ -49,7 +49,7 @@ pub(super) struct PassedCall {
 impl UnderWay {
     /// Gives a receive its number.
     pub(super) fn begin(
-        relay: &Arc<Relay>,
+        relay: &Arc<CallRelay>,
         owner: &str,
         request: &mut Request<v2::ReceiveMessageRequest>,
     ) -> Self {

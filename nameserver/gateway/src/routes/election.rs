@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::Routes;
+use super::ClusterRoutes;
 use crate::refusal::Refusal;
 
 /// How long to go on looking for the master of a group with slaves: an election with default settings takes about 2 s.
@@ -14,7 +14,7 @@ const ELECTION_LATELY: Duration = Duration::from_secs(20);
 /// How often to look.
 const ELECTION_LOOK: Duration = Duration::from_millis(50);
 
-impl Routes {
+impl ClusterRoutes {
     /// Asks for newer routes, and waits a moment for them.
     pub(crate) async fn look(&self) {
         let mut changes = self.changes();

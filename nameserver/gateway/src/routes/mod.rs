@@ -1,6 +1,6 @@
 //! Routes: which brokers there are, which topics they have, and what clients are told about it.
 //!
-//! [`RouteTable`] is the pure state; [`Routes`] is its one owner in a process and reads the clock.
+//! [`RouteTable`] is the pure state; [`ClusterRoutes`] is its one owner in a process and reads the clock.
 
 mod election;
 mod queries;
@@ -23,8 +23,8 @@ use tokio::sync::watch;
 pub(crate) use election::ELECTION_WAIT;
 use kerolox_runtime::process::now_ms;
 pub use queries::{ALL_QUEUES, assignments, message_queues, stored_topic, writable_groups};
-pub use registration::{BrokerAddress, MemberId, Registration, RegistrationError};
-pub use table::{Change, RouteBounds, RouteTable};
+pub use registration::{BrokerAddress, BrokerRegistration, MemberId, RegistrationError};
+pub use table::{RouteBounds, RouteChange, RouteTable};
 
 use crate::refusal::Refusal;
 
@@ -35,7 +35,7 @@ pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// The route table of a process, shared by all its services.
 #[derive(Debug)]
-pub struct Routes {
+pub struct ClusterRoutes {
     table: Mutex<RouteTable>,
     /// Counts what may change answers.
     changes: watch::Sender<u64>,
@@ -54,7 +54,7 @@ pub struct GroupMaster {
     pub incarnation: String,
 }
 
-impl Routes {
+impl ClusterRoutes {
     /// Routes of which nothing is known yet; registrations last for `lease`.
     pub fn new(lease: Duration) -> Self {
         // Another run of this process starts with a much higher version, so brokers never take one for the other.
@@ -112,8 +112,8 @@ impl Routes {
         &self,
         request: RegisterRequest,
         peer: Option<IpAddr>,
-    ) -> Result<Change, RegistrationError> {
-        let is_news = |change: &Result<Change, _>| !matches!(change, Ok(Change::Nothing) | Err(_));
+    ) -> Result<RouteChange, RegistrationError> {
+        let is_news = |change: &Result<RouteChange, _>| !matches!(change, Ok(RouteChange::Nothing) | Err(_));
         self.change(|table| table.register(request, peer, Instant::now()), is_news)
     }
 

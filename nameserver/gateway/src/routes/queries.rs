@@ -11,7 +11,7 @@ use kerolox_model::names::{in_namespace, may_be_auto_created, validate_topic};
 use kerolox_proto::kerolox::TopicRoute;
 use kerolox_proto::v2::{self, Code, MessageType, Permission};
 
-use super::registration::{MemberId, Registration};
+use super::registration::{BrokerRegistration, MemberId};
 use super::view::GroupView;
 use crate::refusal::Refusal;
 
@@ -30,7 +30,7 @@ const AUTO_CREATED_TYPES: [i32; 5] = [
     MessageType::Priority as i32,
 ];
 
-type Brokers<'a> = BTreeMap<MemberId, &'a Registration>;
+type Brokers<'a> = BTreeMap<MemberId, &'a BrokerRegistration>;
 
 /// Checks the topic that a client names and gives the name under which brokers store it.
 ///
@@ -157,7 +157,7 @@ fn groups_of<'a>(
 ) -> Result<Vec<(GroupView<'a>, Cow<'a, TopicRoute>)>, Refusal> {
     let groups = GroupView::all(brokers);
     let known = groups.iter().find_map(|group| Some((group.speaker(), group.speaker().topic(stored)?)));
-    let promised = |broker: &Registration| match known {
+    let promised = |broker: &BrokerRegistration| match known {
         None if may_be_auto_created(&topic.name) => broker.promise(stored, AUTO_CREATED_TYPES.to_vec()),
         Some((owner, route)) if route.auto_created && owner.cluster() == broker.cluster() => {
             broker.promise(stored, route.message_types.clone())

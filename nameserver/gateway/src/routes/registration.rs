@@ -103,14 +103,14 @@ impl std::fmt::Display for BrokerAddress {
 
 /// A broker with its topics.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Registration {
+pub struct BrokerRegistration {
     info: BrokerInfo,
     address: BrokerAddress,
     topics: BTreeMap<String, TopicRoute>,
     groups: BTreeMap<String, GroupSettings>,
 }
 
-impl Registration {
+impl BrokerRegistration {
     /// Checks a request and turns it into a registration. An empty host becomes `peer`, the address that the broker
     /// connected from.
     ///

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use kerolox_proto::kerolox::{ClusterSnapshot, RegisterRequest, UnregisterRequest};
 
-use super::registration::{MemberId, Registration, RegistrationError};
+use super::registration::{BrokerRegistration, MemberId, RegistrationError};
 
 /// What a registration changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum RouteChange {
     /// Only the lease was refreshed.
     Nothing,
     /// A broker that was not there before.
@@ -27,19 +27,19 @@ pub enum Change {
 
 #[derive(Debug)]
 struct Lease {
-    registration: Registration,
+    registration: BrokerRegistration,
     refreshed: Instant,
 }
 
 /// What one nameserver said last.
 #[derive(Debug)]
 struct Copy {
-    brokers: BTreeMap<MemberId, Registration>,
+    brokers: BTreeMap<MemberId, BrokerRegistration>,
     confirmed: Instant,
 }
 
 /// Cluster and name of a broker's group.
-fn group_of<'a>(broker: &&'a Registration) -> (&'a str, &'a str) {
+fn group_of<'a>(broker: &&'a BrokerRegistration) -> (&'a str, &'a str) {
     (broker.cluster(), broker.group())
 }
 
@@ -59,7 +59,7 @@ impl Default for RouteBounds {
 }
 
 impl RouteBounds {
-    fn check(&self, registration: &Registration) -> Result<(), RegistrationError> {
+    fn check(&self, registration: &BrokerRegistration) -> Result<(), RegistrationError> {
         let counts = [
             ("topics of one broker", registration.topics_len()),
             ("consumer groups of one broker", registration.groups_len()),
@@ -88,7 +88,7 @@ pub struct RouteTable {
     lease: Duration,
     bounds: RouteBounds,
     version: u64,
-    own: Option<Registration>,
+    own: Option<BrokerRegistration>,
     leases: BTreeMap<MemberId, Lease>,
     copies: BTreeMap<String, Copy>,
     /// The epoch that each group is in, by cluster and group, as far as somebody heard of it from the controller.
@@ -139,8 +139,8 @@ impl RouteTable {
         request: RegisterRequest,
         peer: Option<IpAddr>,
         now: Instant,
-    ) -> Result<Change, RegistrationError> {
-        let registration = Registration::from_request(request, peer)?;
+    ) -> Result<RouteChange, RegistrationError> {
+        let registration = BrokerRegistration::from_request(request, peer)?;
         self.bounds.check(&registration)?;
         let member = registration.member();
         if let Some(lease) = self.leases.get(&member)
@@ -159,17 +159,17 @@ impl RouteTable {
         let change = match self.leases.entry(member) {
             btree_map::Entry::Vacant(entry) => {
                 entry.insert(Lease { registration, refreshed: now });
-                Change::Joined
+                RouteChange::Joined
             }
             btree_map::Entry::Occupied(mut entry) => {
                 let lease = entry.get_mut();
                 lease.refreshed = now;
                 if lease.registration == registration {
-                    return Ok(Change::Nothing);
+                    return Ok(RouteChange::Nothing);
                 }
                 let is_same_process = lease.registration.incarnation() == registration.incarnation();
                 lease.registration = registration;
-                if is_same_process { Change::Updated } else { Change::Restarted }
+                if is_same_process { RouteChange::Updated } else { RouteChange::Restarted }
             }
         };
         self.version += 1;
@@ -210,7 +210,7 @@ impl RouteTable {
     /// # Errors
     /// As [`Self::register`].
     pub fn set_own(&mut self, request: RegisterRequest) -> Result<(), RegistrationError> {
-        let registration = Registration::from_request(request, None)?;
+        let registration = BrokerRegistration::from_request(request, None)?;
         if self.own.as_ref() != Some(&registration) {
             self.own = Some(registration);
             self.version += 1;
@@ -220,7 +220,8 @@ impl RouteTable {
 
     /// Replaces what the nameserver `source` said earlier. Entries that make no sense are left out.
     pub fn replace_copy(&mut self, source: &str, snapshot: ClusterSnapshot, now: Instant) {
-        let valid = snapshot.brokers.into_iter().filter_map(|entry| Registration::from_snapshot(entry).ok());
+        let valid =
+            snapshot.brokers.into_iter().filter_map(|entry| BrokerRegistration::from_snapshot(entry).ok());
         let brokers = valid.map(|registration| (registration.member(), registration)).collect();
         self.copies.insert(source.to_owned(), Copy { brokers, confirmed: now });
     }
@@ -242,7 +243,7 @@ impl RouteTable {
     }
 
     /// Whether a broker is a master whose reign is over.
-    fn is_deposed(&self, broker: &Registration) -> bool {
+    fn is_deposed(&self, broker: &BrokerRegistration) -> bool {
         let group = (broker.cluster().to_owned(), broker.group().to_owned());
         broker.is_master() && self.epochs.get(&group).is_some_and(|epoch| broker.epoch() < *epoch)
     }
@@ -250,7 +251,7 @@ impl RouteTable {
     /// Everything that is registered *here*: own registration and leases, not the copies.
     pub fn snapshot(&self, now: Instant) -> ClusterSnapshot {
         let own = self.own.iter().map(|own| own.to_snapshot(0));
-        let own_member = self.own.as_ref().map(Registration::member);
+        let own_member = self.own.as_ref().map(BrokerRegistration::member);
         let leases = self.leases.iter().filter(|(member, _)| Some(*member) != own_member.as_ref());
         let leased = leases.map(|(_, lease)| {
             let age = now.saturating_duration_since(lease.refreshed).as_millis();
@@ -263,7 +264,7 @@ impl RouteTable {
     ///
     /// Own knowledge wins over leases, leases over copies. Of the copies those count that were confirmed within a lease;
     /// when no nameserver can be reached, the one confirmed last, since old routes are better than none.
-    pub fn brokers(&self, now: Instant) -> BTreeMap<MemberId, &Registration> {
+    pub fn brokers(&self, now: Instant) -> BTreeMap<MemberId, &BrokerRegistration> {
         let mut found = BTreeMap::new();
         for broker in self.registrations(now).filter(|broker| !self.is_deposed(broker)) {
             // Later entries replace earlier ones, unless they are of an earlier reign.
@@ -302,7 +303,7 @@ impl RouteTable {
     }
 
     /// What is known of brokers that are believed to be there, what counts more after what counts less.
-    fn registrations(&self, now: Instant) -> impl Iterator<Item = &Registration> {
+    fn registrations(&self, now: Instant) -> impl Iterator<Item = &BrokerRegistration> {
         let is_fresh = |copy: &&Copy| now.saturating_duration_since(copy.confirmed) < self.lease;
         let mut copies: Vec<&Copy> = self.copies.values().filter(is_fresh).collect();
         copies.sort_by_key(|copy| copy.confirmed);
@@ -313,8 +314,9 @@ impl RouteTable {
         let lasting = self.leases.values().filter(move |lease| self.lasts(lease, now));
         let leased = lasting.map(|lease| &lease.registration);
         // What others say of this process in another role is out of date.
-        let is_current =
-            move |broker: &&Registration| self.own.as_ref().is_none_or(|own| !own.is_same_process(broker));
+        let is_current = move |broker: &&BrokerRegistration| {
+            self.own.as_ref().is_none_or(|own| !own.is_same_process(broker))
+        };
         let others = copied.chain(leased).filter(is_current);
         others.chain(&self.own)
     }

@@ -219,7 +219,7 @@ fn a_lease_ends_unless_it_is_refreshed() {
     let start = Instant::now();
     let a = || registration("a", "h", vec![topic("t", 1, 1, 6)]);
     let mut table = table_of([a(), registration("b", "h", vec![topic("t", 1, 1, 6)])], start);
-    assert_eq!(table.register(a(), None, start + LEASE / 2), Ok(Change::Nothing));
+    assert_eq!(table.register(a(), None, start + LEASE / 2), Ok(RouteChange::Nothing));
     let version = table.version();
     assert_eq!(table.expire(start + LEASE - Duration::from_millis(1)), []);
     let ended = table.expire(start + LEASE);
@@ -236,7 +236,7 @@ fn another_incarnation_replaces_and_cannot_be_unregistered_by_the_old_one() {
     let version = table.version();
     let mut restarted = registration("a", "h", vec![topic("t", 1, 1, 6)]);
     restarted.broker.as_mut().unwrap().incarnation = "2".into();
-    assert_eq!(table.register(restarted, None, now), Ok(Change::Restarted));
+    assert_eq!(table.register(restarted, None, now), Ok(RouteChange::Restarted));
     assert!(table.version() > version);
     let leave = |incarnation: &str| UnregisterRequest {
         cluster: "c".into(),
@@ -394,7 +394,7 @@ fn a_group_that_has_long_been_without_a_master_is_not_waited_for() {
 #[tokio::test]
 async fn a_topic_of_which_only_the_master_heard_is_found_through_its_election() {
     let t = || vec![topic("t", 1, 1, 6)];
-    let routes = Routes::new(LEASE);
+    let routes = ClusterRoutes::new(LEASE);
     let writable = || routes.through_election(|routes| routes.writable_groups(Some(&resource("", "t"))));
     routes.register(member(0, "10.0.0.2", 4, vec![]), None).unwrap();
     routes.register(member(1, "10.0.0.1", 0, vec![]), None).unwrap();
@@ -411,7 +411,7 @@ async fn a_topic_of_which_only_the_master_heard_is_found_through_its_election() 
     assert_eq!(found.unwrap(), ["a"]);
 
     // The only member of a group begins another reign, which it has yet to tell of.
-    let alone = Routes::new(LEASE);
+    let alone = ClusterRoutes::new(LEASE);
     alone.register(member(0, "10.0.0.2", 4, t()), None).unwrap();
     alone.note_epoch("c", "a", 5);
     let again = async {

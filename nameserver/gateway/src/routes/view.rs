@@ -9,27 +9,28 @@ use std::net::IpAddr;
 
 use kerolox_proto::v2::{self, AddressScheme};
 
-use super::registration::{MemberId, Registration};
+use super::registration::{BrokerRegistration, MemberId};
 
 /// A group of brokers that are believed to be there; there is at least one.
 #[derive(Debug, Clone)]
 pub(super) struct GroupView<'a> {
     /// In the order in which clients are told them.
-    members: Vec<&'a Registration>,
+    members: Vec<&'a BrokerRegistration>,
 }
 
 impl<'a> GroupView<'a> {
     /// All groups, in stable order.
-    pub(super) fn all(brokers: &BTreeMap<MemberId, &'a Registration>) -> Vec<Self> {
+    pub(super) fn all(brokers: &BTreeMap<MemberId, &'a BrokerRegistration>) -> Vec<Self> {
         // Ordered by cluster, group and number, in which the master's is 0.
-        let members: Vec<(&MemberId, &Registration)> = brokers.iter().map(|(id, it)| (id, *it)).collect();
+        let members: Vec<(&MemberId, &BrokerRegistration)> =
+            brokers.iter().map(|(id, it)| (id, *it)).collect();
         let groups =
             members.chunk_by(|(one, _), (other, _)| one.cluster == other.cluster && one.group == other.group);
         groups.map(|group| Self { members: group.iter().map(|(_, member)| *member).collect() }).collect()
     }
 
     /// Who speaks for the group: the master, and while there is none, the slave that knows most.
-    pub(super) fn speaker(&self) -> &'a Registration {
+    pub(super) fn speaker(&self) -> &'a BrokerRegistration {
         let first = self.first();
         if first.is_master() {
             return first;
@@ -54,8 +55,9 @@ impl<'a> GroupView<'a> {
     /// The addresses, master first. The SDKs accept several of one kind, IPv4 or IPv6, but only one name.
     fn endpoints(&self) -> v2::Endpoints {
         let scheme = scheme(self.first());
-        let fits =
-            |member: &&&Registration| scheme != AddressScheme::DomainName && self::scheme(member) == scheme;
+        let fits = |member: &&&BrokerRegistration| {
+            scheme != AddressScheme::DomainName && self::scheme(member) == scheme
+        };
         let others = self.members.iter().skip(1).filter(fits);
         let members = std::iter::once(self.first()).chain(others.copied());
         let addresses = members.map(|member| {
@@ -65,12 +67,12 @@ impl<'a> GroupView<'a> {
         v2::Endpoints { scheme: scheme.into(), addresses: addresses.collect() }
     }
 
-    fn first(&self) -> &'a Registration {
+    fn first(&self) -> &'a BrokerRegistration {
         self.members[0]
     }
 }
 
-fn scheme(broker: &Registration) -> AddressScheme {
+fn scheme(broker: &BrokerRegistration) -> AddressScheme {
     match broker.address().host.parse::<IpAddr>() {
         Ok(IpAddr::V4(_)) => AddressScheme::IPv4,
         Ok(IpAddr::V6(_)) => AddressScheme::IPv6,

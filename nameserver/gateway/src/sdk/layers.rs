@@ -9,7 +9,7 @@ use tonic::codegen::{Service, http};
 use tonic::server::NamedService;
 use tower::Layer;
 
-use crate::clients::Clients;
+use crate::clients::ClientSessions;
 use crate::headers::ClientHeaders;
 use crate::relay::CALL_NUMBER;
 use crate::sdk::{SdkCall, is_sdk_call};
@@ -57,19 +57,19 @@ where
 /// sessions.
 #[derive(Debug, Clone)]
 pub struct SessionLayer {
-    clients: Arc<Clients>,
+    clients: Arc<ClientSessions>,
 }
 
 /// See [`SessionLayer`].
 #[derive(Debug, Clone)]
 pub struct SessionService<S> {
     inner: S,
-    clients: Arc<Clients>,
+    clients: Arc<ClientSessions>,
 }
 
 impl SessionLayer {
     /// Keeps the sessions in `clients`.
-    pub fn new(clients: Arc<Clients>) -> Self {
+    pub fn new(clients: Arc<ClientSessions>) -> Self {
         Self { clients }
     }
 }
@@ -142,7 +142,7 @@ mod tests {
         }
     }
 
-    async fn call(clients: &Arc<Clients>, path: &str, headers: &[(&str, &str)]) -> Option<String> {
+    async fn call(clients: &Arc<ClientSessions>, path: &str, headers: &[(&str, &str)]) -> Option<String> {
         let mut request = http::Request::builder().uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -154,7 +154,7 @@ mod tests {
 
     #[tokio::test]
     async fn headers_are_read_and_a_call_is_a_sign_of_life() {
-        let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
+        let clients = Arc::new(ClientSessions::new(DEFAULT_EXPIRY));
         let heartbeat = "/apache.rocketmq.v2.MessagingService/Heartbeat";
         assert_eq!(call(&clients, heartbeat, &[("x-mq-client-id", "c")]).await.as_deref(), Some("c"));
         assert!(clients.is_alive("c"));
@@ -166,7 +166,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_report_of_a_break_is_no_sign_of_life() {
-        let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
+        let clients = Arc::new(ClientSessions::new(DEFAULT_EXPIRY));
         let ack = <kerolox_proto::v2::AckMessageRequest as SdkCall>::PATH;
         call(&clients, ack, &[("x-mq-client-id", "c"), (CALL_NUMBER, "7")]).await;
         assert_eq!(clients.len(), 0);

@@ -8,7 +8,7 @@ use kerolox_proto::raw;
 use kerolox_proto::v2::{self, AckMessageEntry, AckMessageResultEntry};
 use tonic::Request;
 
-use crate::access::Items;
+use crate::access::ItemStream;
 use crate::headers::ClientHeaders;
 use crate::refusal::Refusal;
 
@@ -54,7 +54,7 @@ pub trait OwnCalls: Send + Sync + 'static {
     async fn receive_message(
         &self,
         request: Request<v2::ReceiveMessageRequest>,
-    ) -> Result<Items<raw::ReceiveMessageResponse>, Refusal>;
+    ) -> Result<ItemStream<raw::ReceiveMessageResponse>, Refusal>;
 
     /// AckMessage: the entries that belong to this group, never none.
     async fn ack_message(
@@ -87,7 +87,7 @@ pub trait OwnCalls: Send + Sync + 'static {
     async fn pull_message(
         &self,
         request: Request<v2::PullMessageRequest>,
-    ) -> Result<Items<raw::PullMessageResponse>, Refusal>;
+    ) -> Result<ItemStream<raw::PullMessageResponse>, Refusal>;
 
     /// UpdateOffset.
     async fn update_offset(

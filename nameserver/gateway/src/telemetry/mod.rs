@@ -20,10 +20,10 @@ use kerolox_runtime::listen::ConnectionInfo;
 pub use policy::{GroupPolicy, RegisteredPolicy, SettingsPolicy};
 pub use settings::answer_settings;
 
-use crate::clients::{Clients, CommandReceiver, CommandSender, RequestSide, StreamLease};
+use crate::clients::{ClientSessions, CommandReceiver, CommandSender, RequestSide, StreamLease};
 use crate::headers::ClientHeaders;
 use crate::refusal::ok_status;
-use crate::relay::Relay;
+use crate::relay::CallRelay;
 
 /// The server's half of a Telemetry stream. Dropping it, as happens when the client goes, takes it out of the directory.
 #[derive(Debug)]
@@ -43,16 +43,16 @@ impl Stream for TelemetryStream {
 }
 
 /// Serves one Telemetry call. The answer is the stream; it ends when the client has terminated and closed its half,
-/// breaks the rules, or the server shuts down ([`Clients::close_streams`]). What a consumer subscribes to is told to all brokers
+/// breaks the rules, or the server shuts down ([`ClientSessions::close_streams`]). What a consumer subscribes to is told to all brokers
 /// through `relay` before it gets its answer.
 ///
 /// # Errors
 /// gRPC INVALID_ARGUMENT when the client id is missing. Illegal settings end the stream with INVALID_ARGUMENT.
 pub fn telemetry<S>(
     request: Request<S>,
-    clients: &Arc<Clients>,
+    clients: &Arc<ClientSessions>,
     policy: &Arc<dyn SettingsPolicy>,
-    relay: &Arc<Relay>,
+    relay: &Arc<CallRelay>,
 ) -> Result<Response<TelemetryStream>, Status>
 where
     S: Stream<Item = Result<TelemetryCommand, Status>> + Send + Unpin + 'static,
@@ -84,7 +84,7 @@ where
 }
 
 /// Tells consumers whose settings are not what they were told last: to be called when groups may have changed.
-pub fn push_settings(clients: &Clients, policy: &dyn SettingsPolicy) {
+pub fn push_settings(clients: &ClientSessions, policy: &dyn SettingsPolicy) {
     for (consumer, told) in clients.consumers() {
         match answer_settings(&told, policy) {
             Ok(settings) if settings != *told => {
@@ -107,9 +107,9 @@ struct Reader {
     client_id: String,
     /// As the headers say.
     language: v2::Language,
-    clients: Arc<Clients>,
+    clients: Arc<ClientSessions>,
     policy: Arc<dyn SettingsPolicy>,
-    relay: Arc<Relay>,
+    relay: Arc<CallRelay>,
     side: RequestSide,
 }
 

@@ -7,7 +7,7 @@ use kerolox_model::backoff::{BACKOFF_STEPS_MAX, Backoff};
 use kerolox_proto::v2;
 
 use crate::refusal::Refusal;
-use crate::routes::Routes;
+use crate::routes::ClusterRoutes;
 
 /// The same delays, or the closest, as an exponential strategy of the protocol.
 pub(super) fn to_exponential(backoff: &Backoff, attempts: u32) -> v2::ExponentialBackoff {
@@ -75,7 +75,7 @@ pub trait SettingsPolicy: Send + Sync {
 #[derive(Debug, Clone)]
 pub struct RegisteredPolicy {
     /// What brokers registered.
-    pub routes: Arc<Routes>,
+    pub routes: Arc<ClusterRoutes>,
     /// Largest message body that is accepted, in bytes.
     pub max_body_bytes: usize,
 }

@@ -8,7 +8,7 @@ use tokio_stream::StreamExt;
 use tonic::Request;
 
 use super::*;
-use crate::clients::{Clients, DEFAULT_EXPIRY};
+use crate::clients::{ClientSessions, DEFAULT_EXPIRY};
 
 struct Policy;
 
@@ -133,7 +133,7 @@ async fn the_language_is_taken_from_the_headers_where_the_settings_have_none() {
         // What the settings say counts more: others say HTTP, too.
         ("HTTP", Language::Java, true),
     ] {
-        let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
+        let clients = Arc::new(ClientSessions::new(DEFAULT_EXPIRY));
         let (frames, receiver) = tokio::sync::mpsc::channel(8);
         let mut request = Request::new(Frames::new(receiver));
         request.metadata_mut().insert("x-mq-client-id", "p".parse().unwrap());
@@ -240,7 +240,7 @@ fn what_a_client_subscribes_and_publishes_to_is_limited() {
 type Frames = tokio_stream::wrappers::ReceiverStream<Result<TelemetryCommand, Status>>;
 
 fn call(
-    clients: &Arc<Clients>,
+    clients: &Arc<ClientSessions>,
 ) -> (tokio::sync::mpsc::Sender<Result<TelemetryCommand, Status>>, TelemetryStream) {
     let (frames, receiver) = tokio::sync::mpsc::channel(8);
     let mut request = Request::new(Frames::new(receiver));
@@ -249,9 +249,9 @@ fn call(
     (frames, telemetry(request, clients, &policy, &relay(clients)).unwrap().into_inner())
 }
 
-fn relay(clients: &Arc<Clients>) -> Arc<Relay> {
-    let routes = Arc::new(crate::routes::Routes::new(crate::routes::DEFAULT_LEASE));
-    Arc::new(Relay::new(routes, Arc::clone(clients), kerolox_runtime::process::Shutdown::new()))
+fn relay(clients: &Arc<ClientSessions>) -> Arc<CallRelay> {
+    let routes = Arc::new(crate::routes::ClusterRoutes::new(crate::routes::DEFAULT_LEASE));
+    Arc::new(CallRelay::new(routes, Arc::clone(clients), kerolox_runtime::process::ShutdownSignal::new()))
 }
 
 fn frame(settings: v2::Settings) -> TelemetryCommand {
@@ -260,7 +260,7 @@ fn frame(settings: v2::Settings) -> TelemetryCommand {
 
 #[tokio::test]
 async fn every_settings_frame_is_answered_and_the_stream_outlives_a_half_close() {
-    let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
+    let clients = Arc::new(ClientSessions::new(DEFAULT_EXPIRY));
     let (frames, mut stream) = call(&clients);
     for _ in 0..2 {
         frames.send(Ok(frame(settings(Language::Python, publishing("t"))))).await.unwrap();
@@ -279,7 +279,7 @@ async fn every_settings_frame_is_answered_and_the_stream_outlives_a_half_close()
 
 #[tokio::test]
 async fn illegal_settings_end_the_stream() {
-    let clients = Arc::new(Clients::new(DEFAULT_EXPIRY));
+    let clients = Arc::new(ClientSessions::new(DEFAULT_EXPIRY));
     let (frames, mut stream) = call(&clients);
     frames.send(Ok(frame(v2::Settings::default()))).await.unwrap();
     assert_eq!(stream.next().await.unwrap().unwrap_err().code(), tonic::Code::InvalidArgument);

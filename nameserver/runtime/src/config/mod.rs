@@ -10,7 +10,7 @@ use config::{Case, ConfigBuilder, Environment, FileFormat};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use kerolox_model::units::{ByteSize, Span, UnitError};
+pub use kerolox_model::units::{ByteSize, TimeSpan, UnitError};
 
 /// Why the configuration cannot be used. The text names the key and, for the file, the line.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +147,7 @@ pub fn one_of<'de, D: Deserializer<'de>, T: Copy>(
 ///
 /// # Errors
 /// Whatever is neither, or holds something that is no duration.
-pub fn span_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Span>, D::Error> {
+pub fn span_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TimeSpan>, D::Error> {
     let parts = comma_list(deserializer)?;
     parts.iter().map(|part| part.parse().map_err(serde::de::Error::custom)).collect()
 }

@@ -16,7 +16,7 @@ struct Settings {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 struct Store {
     flush: bool,
-    flush_interval: Span,
+    flush_interval: TimeSpan,
     segment_size: ByteSize,
 }
 
@@ -30,7 +30,7 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             flush: true,
-            flush_interval: Span::from_millis(500),
+            flush_interval: TimeSpan::from_millis(500),
             segment_size: ByteSize::from_bytes(1 << 30),
         }
     }
@@ -58,7 +58,7 @@ fn later_layers_win() {
     let env = [("KX__STORE__FLUSH_INTERVAL", "2h"), ("KX__QUEUE_LIMIT", "2"), ("OTHER__X", "1")];
     let flags = [("queue-limit", Some("3".to_owned())), ("listen", None)];
     let loaded = load_with(Some(file), &env, &flags).unwrap();
-    let store = Store { flush: false, flush_interval: Span::from_secs(7200), ..Store::default() };
+    let store = Store { flush: false, flush_interval: TimeSpan::from_secs(7200), ..Store::default() };
     let name_servers = vec!["a".into(), "b".into()];
     assert_eq!(loaded, Settings { listen: "file".into(), name_servers, queue_limit: 3, store });
     let loaded =
@@ -102,14 +102,14 @@ fn what_is_printed_reads_back_the_same() {
 #[test]
 fn units_are_read_and_printed() {
     for text in ["0ms", "1ms", "1500ms", "90s", "2h", "7d"] {
-        assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
+        assert_eq!(text.parse::<TimeSpan>().unwrap().to_string(), text);
     }
     for text in ["0B", "1000B", "64KiB", "64MiB", "1GiB", "2TiB"] {
         assert_eq!(text.parse::<ByteSize>().unwrap().to_string(), text);
     }
-    assert_eq!("60 s".parse::<Span>().unwrap().to_string(), "1m");
+    assert_eq!("60 s".parse::<TimeSpan>().unwrap().to_string(), "1m");
     for bad in ["", "5", "s", "-1s", "1.5s", "1 week", "99999999999999999999s", "18446744073709551615d"] {
-        assert!(bad.parse::<Span>().is_err(), "{bad}");
+        assert!(bad.parse::<TimeSpan>().is_err(), "{bad}");
     }
     assert!("1GB".parse::<ByteSize>().is_err());
 }

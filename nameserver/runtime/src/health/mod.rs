@@ -2,7 +2,7 @@
 //!
 //! `GET /healthz` says whether the process works at all: a failure there is a reason to restart it. `GET /readyz` says
 //! whether the server serves, check by check: a failure there is a reason to send clients elsewhere, or to wait. A
-//! server describes itself as a list of [`Check`]s; [`report`] decides what a probe is told.
+//! server describes itself as a list of [`HealthCheck`]s; [`report`] decides what a probe is told.
 
 mod guests;
 mod server;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use server::{Health, HealthError, start};
+pub use server::{HealthError, HealthServer, start};
 pub use watch::watch;
 
 /// Port of brokers, where none is configured.
@@ -81,7 +81,7 @@ impl<'de> Deserialize<'de> for HealthListen {
 /// How one part of a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub enum HealthState {
     /// As it should be.
     Ok,
     /// Somebody should look at it; the server serves.
@@ -92,39 +92,39 @@ pub enum State {
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
+pub struct HealthCheck {
     /// What was looked at, in one word.
     pub name: &'static str,
     /// How it is.
-    pub state: State,
+    pub state: HealthState,
     /// The same in plain words, with what to do about it.
     pub reason: String,
 }
 
-impl Check {
+impl HealthCheck {
     /// All is well.
     pub fn ok(name: &'static str, reason: impl Into<String>) -> Self {
-        Self { name, state: State::Ok, reason: reason.into() }
+        Self { name, state: HealthState::Ok, reason: reason.into() }
     }
 
     /// Somebody should look at it.
     pub fn warning(name: &'static str, reason: impl Into<String>) -> Self {
-        Self { name, state: State::Warning, reason: reason.into() }
+        Self { name, state: HealthState::Warning, reason: reason.into() }
     }
 
     /// It does not work.
     pub fn failed(name: &'static str, reason: impl Into<String>) -> Self {
-        Self { name, state: State::Failed, reason: reason.into() }
+        Self { name, state: HealthState::Failed, reason: reason.into() }
     }
 }
 
 /// What a server says of itself at the moment. Called for every probe, so it must not block: no lock that somebody holds
 /// while waiting for a disk or the network.
-pub type Checks = Arc<dyn Fn() -> Vec<Check> + Send + Sync>;
+pub type HealthChecks = Arc<dyn Fn() -> Vec<HealthCheck> + Send + Sync>;
 
 /// Answer to a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct HealthReport {
     /// Status of the HTTP answer: 200 or 503.
     pub status: u16,
     /// JSON: the worst state, and each check.
@@ -132,28 +132,34 @@ pub struct Report {
 }
 
 /// Decides what a probe is told: 503 if any check failed, 200 otherwise; warnings are shown and do no harm.
-pub fn report(checks: &[Check]) -> Report {
+pub fn report(checks: &[HealthCheck]) -> HealthReport {
     #[derive(Serialize)]
     struct Body<'a> {
-        status: State,
-        checks: &'a [Check],
+        status: HealthState,
+        checks: &'a [HealthCheck],
     }
     let has = |state| checks.iter().any(|check| check.state == state);
-    let worst = [State::Failed, State::Warning].into_iter().find(|state| has(*state)).unwrap_or(State::Ok);
+    let worst = [HealthState::Failed, HealthState::Warning]
+        .into_iter()
+        .find(|state| has(*state))
+        .unwrap_or(HealthState::Ok);
     let body = serde_json::to_string(&Body { status: worst, checks });
-    Report {
-        status: if worst == State::Failed { 503 } else { 200 },
+    HealthReport {
+        status: if worst == HealthState::Failed { 503 } else { 200 },
         body: body.expect("texts and lists are always JSON") + "\n",
     }
 }
 
 /// Whether the process works, from the time since its runtime last ran the task that shows it.
-fn liveness(since_beat: Duration) -> Check {
+fn liveness(since_beat: Duration) -> HealthCheck {
     if since_beat < STUCK_AFTER {
-        return Check::ok("runtime", "tasks run");
+        return HealthCheck::ok("runtime", "tasks run");
     }
     let seconds = since_beat.as_secs();
-    Check::failed("runtime", format!("no task has run for {seconds} s: the process is stuck, restart it"))
+    HealthCheck::failed(
+        "runtime",
+        format!("no task has run for {seconds} s: the process is stuck, restart it"),
+    )
 }
 
 #[cfg(test)]
@@ -162,9 +168,13 @@ mod tests {
 
     #[test]
     fn one_failure_is_enough_and_warnings_are_none() {
-        let (ok, warning) = (Check::ok("index", "up to date"), Check::warning("log", "damaged range"));
-        let failed = Check::failed("log", "read-only: \"disk\" on fire");
-        assert_eq!(report(&[]), Report { status: 200, body: "{\"status\":\"ok\",\"checks\":[]}\n".into() });
+        let (ok, warning) =
+            (HealthCheck::ok("index", "up to date"), HealthCheck::warning("log", "damaged range"));
+        let failed = HealthCheck::failed("log", "read-only: \"disk\" on fire");
+        assert_eq!(
+            report(&[]),
+            HealthReport { status: 200, body: "{\"status\":\"ok\",\"checks\":[]}\n".into() }
+        );
         assert_eq!(report(&[ok.clone(), warning.clone()]).status, 200);
         let report = report(&[ok, failed, warning]);
         assert_eq!(report.status, 503);
@@ -182,9 +192,9 @@ mod tests {
 
     #[test]
     fn a_runtime_that_runs_no_tasks_is_not_alive() {
-        assert_eq!(liveness(Duration::from_millis(9_999)).state, State::Ok);
+        assert_eq!(liveness(Duration::from_millis(9_999)).state, HealthState::Ok);
         let stuck = liveness(Duration::from_secs(10));
-        assert!(stuck.state == State::Failed && stuck.reason.contains("10 s"), "{stuck:?}");
+        assert!(stuck.state == HealthState::Failed && stuck.reason.contains("10 s"), "{stuck:?}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use axum::routing::get;
 use tokio::sync::oneshot;
 
 use super::guests::Guests;
-use super::{Checks, HealthListen, HealthSettings, Report, liveness, report};
+use super::{HealthChecks, HealthListen, HealthReport, HealthSettings, liveness, report};
 use crate::listen::ListenError;
 use crate::supervisor::Supervisor;
 
@@ -37,13 +37,13 @@ pub enum HealthError {
 
 /// Answers health checks until it is dropped.
 #[derive(Debug)]
-pub struct Health {
+pub struct HealthServer {
     address: SocketAddr,
     /// Dropped with this, which ends the thread.
     _running: oneshot::Sender<()>,
 }
 
-impl Health {
+impl HealthServer {
     /// The address that is really bound.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
@@ -58,9 +58,9 @@ impl Health {
 pub fn start(
     settings: &HealthSettings,
     usual: SocketAddr,
-    checks: Checks,
+    checks: HealthChecks,
     tasks: &Supervisor,
-) -> Result<Option<Health>, HealthError> {
+) -> Result<Option<HealthServer>, HealthError> {
     let Some(listener) = bind(&settings.listen, usual)? else { return Ok(None) };
     let address = listener.local_addr().map_err(HealthError::Thread)?;
     let pulse = Arc::new(Pulse::new());
@@ -72,7 +72,7 @@ pub fn start(
     let runtime = runtime.map_err(HealthError::Thread)?;
     let serve = move || runtime.block_on(serve(listener, router, stopped));
     std::thread::Builder::new().name("health".to_owned()).spawn(serve).map_err(HealthError::Thread)?;
-    Ok(Some(Health { address, _running: running }))
+    Ok(Some(HealthServer { address, _running: running }))
 }
 
 fn bind(listen: &HealthListen, usual: SocketAddr) -> Result<Option<TcpListener>, HealthError> {
@@ -112,7 +112,7 @@ async fn serve(listener: TcpListener, router: Router, stopped: oneshot::Receiver
 }
 
 /// Further paths go here.
-fn router(pulse: Arc<Pulse>, checks: Checks) -> Router {
+fn router(pulse: Arc<Pulse>, checks: HealthChecks) -> Router {
     Router::new()
         .route("/healthz", get(move || async move { answer(report(&[liveness(pulse.age())])) }))
         .route("/readyz", get(move || async move { answer(report(&checks())) }))
@@ -120,7 +120,7 @@ fn router(pulse: Arc<Pulse>, checks: Checks) -> Router {
         .fallback(|| async { (StatusCode::NOT_FOUND, PATHS) })
 }
 
-fn answer(report: Report) -> Response {
+fn answer(report: HealthReport) -> Response {
     let status = StatusCode::from_u16(report.status).expect("a report has a status of HTTP");
     (status, [(header::CONTENT_TYPE, "application/json")], report.body).into_response()
 }
@@ -159,7 +159,7 @@ mod tests {
     use std::net::TcpStream;
     use std::sync::Mutex;
 
-    use super::super::Check;
+    use super::super::HealthCheck;
     use super::*;
 
     fn local(port: u16) -> SocketAddr {
@@ -182,9 +182,9 @@ mod tests {
 
     #[tokio::test]
     async fn probes_are_answered_while_the_runtime_that_serves_is_busy() {
-        let state = Arc::new(Mutex::new(Check::ok("log", "fine")));
+        let state = Arc::new(Mutex::new(HealthCheck::ok("log", "fine")));
         let shown = state.clone();
-        let checks: Checks = Arc::new(move || vec![shown.lock().unwrap().clone()]);
+        let checks: HealthChecks = Arc::new(move || vec![shown.lock().unwrap().clone()]);
         let tasks = Supervisor::new("test");
         let health = start(&at("127.0.0.1:0"), local(1), checks, &tasks).unwrap().expect("it was asked for");
         // This test blocks the only thread of its runtime from here on.
@@ -193,7 +193,7 @@ mod tests {
         assert!(alive.starts_with("HTTP/1.1 200 ") && alive.contains("\"runtime\""), "{alive}");
         let ready = ask("GET", "/readyz");
         assert!(ready.starts_with("HTTP/1.1 200 ") && ready.contains("application/json"), "{ready}");
-        *state.lock().unwrap() = Check::failed("log", "read-only");
+        *state.lock().unwrap() = HealthCheck::failed("log", "read-only");
         let unready = ask("GET", "/readyz");
         assert!(unready.starts_with("HTTP/1.1 503 ") && unready.contains("read-only"), "{unready}");
         assert!(ask("GET", "/healthz").starts_with("HTTP/1.1 200 "), "alive all the same");
@@ -207,7 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn silent_connections_keep_no_probe_from_being_answered() {
-        let checks: Checks = Arc::new(|| vec![Check::ok("log", "fine")]);
+        let checks: HealthChecks = Arc::new(|| vec![HealthCheck::ok("log", "fine")]);
         let tasks = Supervisor::new("test");
         let health = start(&at("127.0.0.1:0"), local(1), checks, &tasks).unwrap().expect("it was asked for");
         let silent: Vec<TcpStream> =
@@ -220,7 +220,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_is_an_error_only_where_it_was_asked_for() {
-        let checks: Checks = Arc::new(Vec::new);
+        let checks: HealthChecks = Arc::new(Vec::new);
         let tasks = Supervisor::new("test");
         let taken = TcpListener::bind(local(0)).unwrap();
         let address = taken.local_addr().unwrap();

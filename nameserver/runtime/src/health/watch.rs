@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use super::{Check, Checks, State};
-use crate::process::Shutdown;
+use super::{HealthCheck, HealthChecks, HealthState};
+use crate::process::ShutdownSignal;
 
 /// How often the checks are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The worst state of each check by its name, with the reason.
-type Seen = BTreeMap<&'static str, (State, String)>;
+type Seen = BTreeMap<&'static str, (HealthState, String)>;
 
 /// Logs what becomes of the checks until `shutdown` is requested. Health need not be served for that.
-pub async fn watch(checks: Checks, shutdown: Shutdown) {
+pub async fn watch(checks: HealthChecks, shutdown: ShutdownSignal) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // An ordinary start is over by the second one.
@@ -29,11 +29,11 @@ pub async fn watch(checks: Checks, shutdown: Shutdown) {
         let found = worst(&checks());
         for name in changed(&seen, &found) {
             match found.get(name) {
-                Some((State::Failed, reason)) => tracing::warn!(check = name, reason, "not ready"),
-                Some((State::Warning, reason)) => {
+                Some((HealthState::Failed, reason)) => tracing::warn!(check = name, reason, "not ready"),
+                Some((HealthState::Warning, reason)) => {
                     tracing::warn!(check = name, reason, "ready, with a warning")
                 }
-                Some((State::Ok, reason)) => tracing::info!(check = name, reason, "all is well again"),
+                Some((HealthState::Ok, reason)) => tracing::info!(check = name, reason, "all is well again"),
                 None => tracing::info!(check = name, "does not matter any more"),
             }
         }
@@ -41,7 +41,7 @@ pub async fn watch(checks: Checks, shutdown: Shutdown) {
     }
 }
 
-fn worst(checks: &[Check]) -> Seen {
+fn worst(checks: &[HealthCheck]) -> Seen {
     let mut seen = Seen::new();
     for check in checks {
         let known = seen.entry(check.name).or_insert_with(|| (check.state, check.reason.clone()));
@@ -55,7 +55,7 @@ fn worst(checks: &[Check]) -> Seen {
 /// The checks whose state is another one. Reasons alone may change all the time, as progress does. What is well from the
 /// beginning is no news.
 fn changed<'a>(before: &'a Seen, now: &'a Seen) -> Vec<&'static str> {
-    let state = |seen: &Seen, name: &str| seen.get(name).map_or(State::Ok, |(state, _)| *state);
+    let state = |seen: &Seen, name: &str| seen.get(name).map_or(HealthState::Ok, |(state, _)| *state);
     let mut names: Vec<&'static str> = before.keys().chain(now.keys()).copied().collect();
     names.sort_unstable();
     names.dedup();
@@ -67,15 +67,17 @@ fn changed<'a>(before: &'a Seen, now: &'a Seen) -> Vec<&'static str> {
 mod tests {
     use super::*;
 
-    fn seen(checks: &[Check]) -> Seen {
+    fn seen(checks: &[HealthCheck]) -> Seen {
         worst(checks)
     }
 
     #[test]
     fn each_change_of_a_state_is_news_once() {
-        let well = seen(&[Check::ok("disk", "has room"), Check::ok("log", "takes records")]);
-        let full = seen(&[Check::failed("disk", "nearly full"), Check::ok("log", "takes records")]);
-        let fuller = seen(&[Check::failed("disk", "fuller still"), Check::ok("log", "takes records")]);
+        let well = seen(&[HealthCheck::ok("disk", "has room"), HealthCheck::ok("log", "takes records")]);
+        let full =
+            seen(&[HealthCheck::failed("disk", "nearly full"), HealthCheck::ok("log", "takes records")]);
+        let fuller =
+            seen(&[HealthCheck::failed("disk", "fuller still"), HealthCheck::ok("log", "takes records")]);
         assert!(changed(&Seen::new(), &well).is_empty(), "a good start is no news");
         assert_eq!(changed(&Seen::new(), &full), ["disk"]);
         assert_eq!(changed(&well, &full), ["disk"]);
@@ -86,7 +88,11 @@ mod tests {
 
     #[test]
     fn the_worst_of_several_checks_of_a_name_counts() {
-        let found = seen(&[Check::ok("log", "a"), Check::failed("log", "b"), Check::warning("log", "c")]);
-        assert_eq!(found["log"], (State::Failed, "b".to_owned()));
+        let found = seen(&[
+            HealthCheck::ok("log", "a"),
+            HealthCheck::failed("log", "b"),
+            HealthCheck::warning("log", "c"),
+        ]);
+        assert_eq!(found["log"], (HealthState::Failed, "b".to_owned()));
     }
 }

@@ -12,7 +12,7 @@ use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tower::Layer;
 
-use super::link::Link;
+use super::link::ClientLink;
 use super::refused::{CallRefusal, Refusing, trailers};
 use super::request::{Gathered, SessionBody, gather};
 use super::work::{CALL_BYTES, Kind, Phase, SERVED, Visit, Work};
@@ -27,25 +27,25 @@ const LENT_MIN: usize = 512;
 
 type Answered = Result<http::Response<Body>, Infallible>;
 
-/// Puts [`Calls`] around services.
+/// Puts [`CallLayer`] around services.
 #[derive(Debug, Clone, Copy)]
 pub struct CallsLayer;
 
 impl<S> Layer<S> for CallsLayer {
-    type Service = Calls<S>;
+    type Service = CallLayer<S>;
 
-    fn layer(&self, services: S) -> Calls<S> {
-        Calls { services }
+    fn layer(&self, services: S) -> CallLayer<S> {
+        CallLayer { services }
     }
 }
 
 /// Services, with a look at each of their calls.
 #[derive(Debug, Clone)]
-pub struct Calls<S> {
+pub struct CallLayer<S> {
     services: S,
 }
 
-impl<S> Service<http::Request<Body>> for Calls<S>
+impl<S> Service<http::Request<Body>> for CallLayer<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
     S: Clone + Send + 'static,
@@ -60,7 +60,7 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let Some(link) = request.extensions_mut().remove::<Arc<Link>>() else {
+        let Some(link) = request.extensions_mut().remove::<Arc<ClientLink>>() else {
             return Box::pin(self.services.call(request));
         };
         if let Some(info) = link.info() {
@@ -98,7 +98,12 @@ fn kind(path: &str) -> Kind {
     }
 }
 
-async fn serve<S>(visit: Visit, link: Arc<Link>, mut services: S, request: http::Request<Body>) -> Answered
+async fn serve<S>(
+    visit: Visit,
+    link: Arc<ClientLink>,
+    mut services: S,
+    request: http::Request<Body>,
+) -> Answered
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
 {

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::link::{CONNECTION_BYTES, Link, Stage};
+use super::link::{CONNECTION_BYTES, ClientLink, Stage};
 use super::relief;
 use super::settings::{ConnectionLimits, ConnectionSettings};
 use super::work::{End, Kind, Phase};
-use crate::health::Check;
-use crate::memory::{Level, Memory, MemorySettings};
+use crate::health::HealthCheck;
+use crate::memory::{Level, MemoryBudget, MemorySettings};
 
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_millis(500);
@@ -29,10 +29,10 @@ const TOLD: Duration = Duration::from_secs(60);
 
 /// The connections of one server. Clones of its [`Arc`] are held by whoever watches.
 #[derive(Debug)]
-pub struct Connections {
+pub struct ConnectionTable {
     limits: ConnectionLimits,
     settings: ConnectionSettings,
-    memory: Arc<Memory>,
+    memory: Arc<MemoryBudget>,
     table: Mutex<Table>,
     /// Connections that were not let in, and those that were closed for others.
     refused: AtomicU64,
@@ -42,7 +42,7 @@ pub struct Connections {
 #[derive(Debug, Default)]
 struct Table {
     next_id: u64,
-    open: HashMap<u64, Arc<Link>>,
+    open: HashMap<u64, Arc<ClientLink>>,
     of_address: HashMap<IpAddr, usize>,
     /// When a connection was refused last.
     refused_at: Option<Instant>,
@@ -52,8 +52,8 @@ struct Table {
 /// A place among the connections; dropping it gives it back.
 #[derive(Debug)]
 pub(crate) struct Place {
-    pub(crate) link: Arc<Link>,
-    connections: Arc<Connections>,
+    pub(crate) link: Arc<ClientLink>,
+    connections: Arc<ConnectionTable>,
 }
 
 impl Drop for Place {
@@ -70,12 +70,12 @@ impl Drop for Place {
     }
 }
 
-impl Connections {
+impl ConnectionTable {
     pub(crate) fn new(settings: &ConnectionSettings, memory: &MemorySettings) -> Self {
         Self {
             limits: settings.limits(),
             settings: settings.clone(),
-            memory: Arc::new(Memory::new(memory)),
+            memory: Arc::new(MemoryBudget::new(memory)),
             table: Mutex::default(),
             refused: AtomicU64::new(0),
             displaced: AtomicU64::new(0),
@@ -87,14 +87,14 @@ impl Connections {
     }
 
     /// The memory that they share.
-    pub fn memory(&self) -> &Arc<Memory> {
+    pub fn memory(&self) -> &Arc<MemoryBudget> {
         &self.memory
     }
 
     /// Lets a connection in, if there is a place. Idle ones make place for it.
     pub(crate) fn admit(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
         let mut table = self.table();
-        let link = Arc::new(Link::new(table.next_id, peer, self.memory.clone()));
+        let link = Arc::new(ClientLink::new(table.next_id, peer, self.memory.clone()));
         let of_address = table.of_address.get(&link.origin).copied().unwrap_or(0);
         let now = Instant::now();
         if is_near(of_address, self.limits.of_address) {
@@ -120,7 +120,7 @@ impl Connections {
     }
 
     /// Closes the idle connection among `those` that is missed least.
-    fn displace(&self, table: &Table, now: Instant, those: impl Fn(&Link) -> bool) {
+    fn displace(&self, table: &Table, now: Instant, those: impl Fn(&ClientLink) -> bool) {
         let links = table.open.values().filter(|link| !link.is_ended() && those(link));
         let views = links.filter_map(|link| Some((link, link.stage(), link.idle(now)?)));
         let least = views.min_by_key(|(_, stage, idle)| (*stage, Reverse(*idle)));
@@ -147,7 +147,7 @@ impl Connections {
         );
     }
 
-    fn links(&self) -> Vec<Arc<Link>> {
+    fn links(&self) -> Vec<Arc<ClientLink>> {
         self.table().open.values().cloned().collect()
     }
 
@@ -185,7 +185,7 @@ impl Connections {
     }
 
     /// Whether a client does not take its answers. Calls that do not come are ended by themselves.
-    fn is_stuck(&self, link: &Link, now: Instant) -> bool {
+    fn is_stuck(&self, link: &ClientLink, now: Instant) -> bool {
         let (request, answer) = (self.settings.request.duration(), self.settings.answer.duration());
         let mut is_stuck = link.unwritten(now).1 > answer;
         for work in link.works().iter().filter(|work| work.kind != Kind::Vital) {
@@ -202,11 +202,11 @@ impl Connections {
     }
 
     /// How many connections there are, and the memory that their calls use.
-    pub fn checks(&self) -> [Check; 2] {
+    pub fn checks(&self) -> [HealthCheck; 2] {
         [self.check(), self.memory.check()]
     }
 
-    fn check(&self) -> Check {
+    fn check(&self) -> HealthCheck {
         let (open, refused_at) = {
             let table = self.table();
             (table.open.len(), table.refused_at)
@@ -218,9 +218,9 @@ impl Connections {
             self.limits.all, self.limits.of_address
         );
         if refused_at.is_some_and(|at| at.elapsed() < TOLD) {
-            return Check::warning("connections", format!("some are refused: {said}"));
+            return HealthCheck::warning("connections", format!("some are refused: {said}"));
         }
-        Check::ok("connections", said)
+        HealthCheck::ok("connections", said)
     }
 }
 
@@ -233,11 +233,11 @@ fn is_near(count: usize, limit: usize) -> bool {
 mod tests {
     use super::super::work::Visit;
     use super::*;
-    use crate::health::State;
+    use crate::health::HealthState;
 
-    fn connections(max: usize, max_per_address: usize) -> Arc<Connections> {
+    fn connections(max: usize, max_per_address: usize) -> Arc<ConnectionTable> {
         let settings = ConnectionSettings { max, max_per_address, ..ConnectionSettings::default() };
-        Arc::new(Connections::new(&settings, &MemorySettings::default()))
+        Arc::new(ConnectionTable::new(&settings, &MemorySettings::default()))
     }
 
     fn peer(host: u8) -> SocketAddr {
@@ -251,7 +251,7 @@ mod tests {
         let _visit = Visit::begin(&places[0].link, Kind::Other);
         drop(Visit::begin(&places[1].link, Kind::Other));
         assert!(connections.admit(peer(4)).is_none(), "its place is not free yet");
-        assert_eq!(connections.check().state, State::Warning);
+        assert_eq!(connections.check().state, HealthState::Warning);
         let ended = |at: usize| places[at].link.is_ended();
         assert!(!ended(0) && !ended(1) && ended(2), "one that has made no call goes first");
         assert!(connections.admit(peer(4)).is_none() && ended(1) && !ended(0));

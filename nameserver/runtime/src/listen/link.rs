@@ -12,7 +12,7 @@ use slab::Slab;
 
 use super::ConnectionInfo;
 use super::work::Work;
-use crate::memory::{Level, Memory};
+use crate::memory::{Level, MemoryBudget};
 
 /// What a connection takes: its buffers, and those of TLS.
 pub(crate) const CONNECTION_BYTES: usize = 32 << 10;
@@ -31,7 +31,7 @@ pub(crate) enum Stage {
 
 /// An open connection, as its tasks and those who watch over it see it.
 #[derive(Debug)]
-pub struct Link {
+pub struct ClientLink {
     pub(crate) id: u64,
     pub(crate) origin: IpAddr,
     pub(crate) opened: Instant,
@@ -41,7 +41,7 @@ pub struct Link {
     works: Mutex<Slab<Arc<Work>>>,
     /// When the last call ended, in milliseconds after `opened`.
     idle_since_ms: AtomicU64,
-    pub(super) memory: Arc<Memory>,
+    pub(super) memory: Arc<MemoryBudget>,
     /// Bytes that its calls hold, and answers that it has not written yet.
     held: AtomicUsize,
     /// Bytes of answers that it has not written yet.
@@ -56,8 +56,8 @@ pub struct Link {
     waker: AtomicWaker,
 }
 
-impl Link {
-    pub(crate) fn new(id: u64, peer: SocketAddr, memory: Arc<Memory>) -> Self {
+impl ClientLink {
+    pub(crate) fn new(id: u64, peer: SocketAddr, memory: Arc<MemoryBudget>) -> Self {
         Self {
             id,
             origin: origin(peer.ip()),

@@ -27,16 +27,16 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tower::layer::util::{Identity, Stack};
 
-pub use calls::{Calls, CallsLayer, RELAYED};
-pub use connections::Connections;
-pub use link::Link;
+pub use calls::{CallLayer, CallsLayer, RELAYED};
+pub use connections::ConnectionTable;
+pub use link::ClientLink;
 pub use open_answers::{AnswerReader, LostAnswer, OpenAnswers};
 pub use refused::CallRefusal;
 pub use settings::ConnectionSettings;
-pub use stream::Connection;
-pub use work::{Reserved, reserve, try_reserve};
+pub use stream::ClientConnection;
+pub use work::{ReservedMemory, reserve, try_reserve};
 
-use crate::memory::{Memory, MemorySettings};
+use crate::memory::{MemoryBudget, MemorySettings};
 use connections::Place;
 use stream::Transport;
 
@@ -86,13 +86,13 @@ pub struct ConnectionInfo {
 
 /// A bound client port.
 #[derive(Debug)]
-pub struct Listener {
+pub struct ServerListener {
     tcp: TcpListener,
     local: SocketAddr,
-    connections: Arc<Connections>,
+    connections: Arc<ConnectionTable>,
 }
 
-impl Listener {
+impl ServerListener {
     /// Binds `host:port`; port 0 takes any free one.
     ///
     /// # Errors
@@ -105,7 +105,7 @@ impl Listener {
         let bind = async {
             let tcp = TcpListener::bind(address).await?;
             let local = tcp.local_addr()?;
-            Ok(Self { tcp, local, connections: Arc::new(Connections::new(settings, memory)) })
+            Ok(Self { tcp, local, connections: Arc::new(ConnectionTable::new(settings, memory)) })
         };
         bind.await.map_err(|source| ListenError { address: address.to_owned(), source })
     }
@@ -116,21 +116,21 @@ impl Listener {
     }
 
     /// The connections that there are.
-    pub fn connections(&self) -> Arc<Connections> {
+    pub fn connections(&self) -> Arc<ConnectionTable> {
         self.connections.clone()
     }
 
     /// Accepts connections until the returned stream is dropped. Each is greeted in a task of its own, so a silent peer
     /// hinders nobody.
-    pub fn incoming(self, tls: Arc<ServerConfig>) -> ReceiverStream<io::Result<Connection>> {
+    pub fn incoming(self, tls: Arc<ServerConfig>) -> ReceiverStream<io::Result<ClientConnection>> {
         let (sender, receiver) = mpsc::channel(64);
         tokio::spawn(accept_all(self.tcp, self.connections, TlsAcceptor::from(tls), sender));
         ReceiverStream::new(receiver)
     }
 }
 
-/// A gRPC server with the transport settings that the SDKs need, for connections of a [`Listener`] with this memory.
-pub fn grpc_server(memory: &Memory) -> Server<Stack<CallsLayer, Identity>> {
+/// A gRPC server with the transport settings that the SDKs need, for connections of a [`ServerListener`] with this memory.
+pub fn grpc_server(memory: &MemoryBudget) -> Server<Stack<CallsLayer, Identity>> {
     let streams = u32::try_from(memory.share() / STREAM_BYTES).unwrap_or(u32::MAX);
     Server::builder()
         .max_concurrent_streams(streams.clamp(CONCURRENT_STREAMS_MIN, CONCURRENT_STREAMS_MAX))
@@ -144,9 +144,9 @@ pub fn grpc_server(memory: &Memory) -> Server<Stack<CallsLayer, Identity>> {
 
 async fn accept_all(
     tcp: TcpListener,
-    places: Arc<Connections>,
+    places: Arc<ConnectionTable>,
     tls: TlsAcceptor,
-    connections: mpsc::Sender<io::Result<Connection>>,
+    connections: mpsc::Sender<io::Result<ClientConnection>>,
 ) {
     // Connections outlive the port, and so does who watches over them.
     tokio::spawn(places.clone().watch());
@@ -186,7 +186,7 @@ async fn greet(
     peer: SocketAddr,
     tls: &TlsAcceptor,
     place: Place,
-) -> io::Result<Connection> {
+) -> io::Result<ClientConnection> {
     stream.set_nodelay(true)?;
     let local = stream.local_addr()?;
     let mut first = [0];
@@ -198,5 +198,5 @@ async fn greet(
         if is_tls { Transport::Tls(Box::new(tls.accept(stream).await?)) } else { Transport::Plain(stream) };
     let answers = Arc::new(OpenAnswers::default());
     place.link.introduce(ConnectionInfo { local, peer, is_tls, answers: answers.clone() });
-    Ok(Connection::new(transport, place, answers))
+    Ok(ClientConnection::new(transport, place, answers))
 }

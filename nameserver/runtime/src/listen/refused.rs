@@ -14,7 +14,7 @@ use tonic::codegen::http::{HeaderMap, HeaderValue};
 
 use super::request::{MESSAGES_MAX, REQUEST_BYTES_MAX};
 use super::work::End;
-use crate::memory::Memory;
+use crate::memory::MemoryBudget;
 
 /// Services of the protocol, whose answers all carry their status in the first field.
 const WITH_STATUS: [&str; 2] = ["/apache.rocketmq.v2.MessagingService/", "/apache.rocketmq.v2.Admin/"];
@@ -91,7 +91,7 @@ impl Refusing {
     }
 
     /// The call was ended.
-    pub(super) fn ended(self, why: End, memory: &Memory) -> http::Response<Body> {
+    pub(super) fn ended(self, why: End, memory: &MemoryBudget) -> http::Response<Body> {
         self.answer(match why {
             End::Room => memory.refuse(),
             End::Slow => CallRefusal::RequestTimeout,

@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::link::Link;
+use super::link::ClientLink;
 use super::work::{End, Kind, Phase, Work};
-use crate::memory::Memory;
+use crate::memory::MemoryBudget;
 
 /// Longer than this counts as this long: who holds little for hours is no worse than who holds it for a while.
 const LONG: Duration = Duration::from_secs(10);
@@ -18,7 +18,7 @@ enum Victim<'a> {
     /// A call that has not come yet, or waits.
     Work(Arc<Work>),
     /// A connection that does not take its answers.
-    Link(&'a Arc<Link>),
+    Link(&'a Arc<ClientLink>),
 }
 
 /// A victim, with the bytes that its end gives back.
@@ -36,7 +36,7 @@ impl<'a> Candidate<'a> {
 }
 
 /// Ends as much as has to be given back, unless that is on its way.
-pub(super) fn make_room(links: &[Arc<Link>], memory: &Memory, now: Instant) {
+pub(super) fn make_room(links: &[Arc<ClientLink>], memory: &MemoryBudget, now: Instant) {
     let mut excess = memory.excess();
     if excess == 0 {
         return;
@@ -62,7 +62,7 @@ pub(super) fn make_room(links: &[Arc<Link>], memory: &Memory, now: Instant) {
 }
 
 /// Adds what can be ended of a connection, and returns the bytes of what is being ended already.
-fn look<'a>(link: &'a Arc<Link>, now: Instant, candidates: &mut Vec<Candidate<'a>>) -> usize {
+fn look<'a>(link: &'a Arc<ClientLink>, now: Instant, candidates: &mut Vec<Candidate<'a>>) -> usize {
     let works = link.works();
     if link.is_ended() {
         return link.unwritten(now).0 + works.iter().map(|work| work.held()).sum::<usize>();
@@ -95,7 +95,7 @@ pub(super) struct Told {
 
 impl Told {
     /// Tells of what is new, now and then.
-    pub(super) fn tell(&mut self, memory: &Memory, now: Instant) {
+    pub(super) fn tell(&mut self, memory: &MemoryBudget, now: Instant) {
         let troubles = memory.troubles();
         if troubles == self.troubles || self.at.is_some_and(|at| now < at + WARN_INTERVAL) {
             return;
@@ -120,15 +120,15 @@ mod tests {
     use crate::config::ByteSize;
     use crate::memory::{Level, MemorySettings};
 
-    fn memory(bytes: u64) -> Arc<Memory> {
-        Arc::new(Memory::new(&MemorySettings { budget: ByteSize::from_bytes(bytes) }))
+    fn memory(bytes: u64) -> Arc<MemoryBudget> {
+        Arc::new(MemoryBudget::new(&MemorySettings { budget: ByteSize::from_bytes(bytes) }))
     }
 
-    fn link(id: u64, memory: &Arc<Memory>) -> Arc<Link> {
-        Arc::new(Link::new(id, ([127, 0, 0, 1], 1).into(), memory.clone()))
+    fn link(id: u64, memory: &Arc<MemoryBudget>) -> Arc<ClientLink> {
+        Arc::new(ClientLink::new(id, ([127, 0, 0, 1], 1).into(), memory.clone()))
     }
 
-    fn holding(link: &Arc<Link>, kind: Kind, phase: Phase, bytes: usize) -> Visit {
+    fn holding(link: &Arc<ClientLink>, kind: Kind, phase: Phase, bytes: usize) -> Visit {
         let visit = Visit::begin(link, kind);
         assert!(visit.work.take(bytes, Level::Vital));
         visit.work.move_to(phase);
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn who_takes_little_finds_room_beside_those_who_take_all_they_can_get() {
         let memory = memory(100_000);
-        let links: Vec<Arc<Link>> = (0..8).map(|id| link(id, &memory)).collect();
+        let links: Vec<Arc<ClientLink>> = (0..8).map(|id| link(id, &memory)).collect();
         let visits: Vec<Visit> = links.iter().map(|link| Visit::begin(link, Kind::Poll)).collect();
         for _ in 0..1_000 {
             for visit in &visits {

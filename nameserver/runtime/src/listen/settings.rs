@@ -3,7 +3,7 @@
 use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
-use crate::config::Span;
+use crate::config::TimeSpan;
 
 /// Open files that are left to data, logs, and connections to other servers, at the least.
 const FILES_MIN: u64 = 256;
@@ -23,14 +23,14 @@ pub struct ConnectionSettings {
     pub max_per_address: usize,
     /// A connection that has not finished its greeting (TLS handshake, preface and first settings of HTTP/2) after this time is
     /// closed.
-    pub greeting: Span,
+    pub greeting: TimeSpan,
     /// A connection that has made no call after this time is closed. One that has made a call may be idle for ever, as long as
     /// its peer answers the pings that it gets every minute.
-    pub first_call: Span,
+    pub first_call: TimeSpan,
     /// A call whose request has not come completely after this time is ended.
-    pub request: Span,
+    pub request: TimeSpan,
     /// A connection that takes none of the answers that wait for it is closed after this time.
-    pub answer: Span,
+    pub answer: TimeSpan,
 }
 
 impl Default for ConnectionSettings {
@@ -38,10 +38,10 @@ impl Default for ConnectionSettings {
         Self {
             max: 0,
             max_per_address: 0,
-            greeting: Span::from_secs(10),
-            first_call: Span::from_secs(60),
-            request: Span::from_secs(60),
-            answer: Span::from_secs(60),
+            greeting: TimeSpan::from_secs(10),
+            first_call: TimeSpan::from_secs(60),
+            request: TimeSpan::from_secs(60),
+            answer: TimeSpan::from_secs(60),
         }
     }
 }

@@ -12,7 +12,7 @@ use tonic::transport::server::Connected;
 
 use super::connections::Place;
 use super::farewell::LastWords;
-use super::link::{Link, Stage};
+use super::link::{ClientLink, Stage};
 use super::open_answers::OpenAnswers;
 
 /// The preface of HTTP/2, and the head of the frame with the client's settings that follows it.
@@ -20,7 +20,7 @@ const GREETING_BYTES: usize = 24 + 9;
 
 /// An accepted connection, encrypted or not.
 #[derive(Debug)]
-pub struct Connection {
+pub struct ClientConnection {
     transport: Transport,
     place: Place,
     /// Bytes of the greeting that have come.
@@ -36,7 +36,7 @@ pub(super) enum Transport {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Connection {
+impl ClientConnection {
     pub(super) fn new(transport: Transport, place: Place, answers: Arc<OpenAnswers>) -> Self {
         Self { transport, place, greeted: 0, answers, last_words: LastWords::default() }
     }
@@ -50,21 +50,21 @@ impl Connection {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = Arc<Link>;
+impl Connected for ClientConnection {
+    type ConnectInfo = Arc<ClientLink>;
 
-    fn connect_info(&self) -> Arc<Link> {
+    fn connect_info(&self) -> Arc<ClientLink> {
         self.place.link.clone()
     }
 }
 
-impl Drop for Connection {
+impl Drop for ClientConnection {
     fn drop(&mut self) {
         self.answers.end(self.last_words.is_goodbye());
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for ClientConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -90,7 +90,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for ClientConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.open(cx)? {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),

@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use futures_util::task::AtomicWaker;
 use tokio::time::timeout;
 
-use super::link::Link;
+use super::link::ClientLink;
 use super::refused::CallRefusal;
 use crate::memory::Level;
 
@@ -88,7 +88,7 @@ pub(crate) enum End {
 /// A call.
 #[derive(Debug)]
 pub(crate) struct Work {
-    link: Arc<Link>,
+    link: Arc<ClientLink>,
     pub(super) kind: Kind,
     begun: Instant,
     held: AtomicUsize,
@@ -102,7 +102,7 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    pub(super) fn new(link: Arc<Link>, kind: Kind) -> Self {
+    pub(super) fn new(link: Arc<ClientLink>, kind: Kind) -> Self {
         Self {
             link,
             kind,
@@ -232,7 +232,7 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    pub(super) fn begin(link: &Arc<Link>, kind: Kind) -> Self {
+    pub(super) fn begin(link: &Arc<ClientLink>, kind: Kind) -> Self {
         let work = Arc::new(Work::new(link.clone(), kind));
         let key = link.enter(work.clone());
         Self { work, key }
@@ -249,7 +249,7 @@ impl Drop for Visit {
 /// Bytes of an answer, until the connection has written them.
 struct Lent {
     bytes: Bytes,
-    link: Arc<Link>,
+    link: Arc<ClientLink>,
 }
 
 impl AsRef<[u8]> for Lent {
@@ -274,19 +274,19 @@ impl Work {
 
 /// Memory for an answer. What is not kept is given back with this.
 #[derive(Debug)]
-pub struct Reserved {
+pub struct ReservedMemory {
     work: Option<Arc<Work>>,
     bytes: usize,
 }
 
-impl Reserved {
+impl ReservedMemory {
     /// So many bytes are kept for the answer. They count until it is handed over.
     pub fn keep(mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 }
 
-impl Drop for Reserved {
+impl Drop for ReservedMemory {
     fn drop(&mut self) {
         if let Some(work) = &self.work {
             work.give(self.bytes);
@@ -299,10 +299,10 @@ impl Drop for Reserved {
 ///
 /// # Errors
 /// [`CallRefusal::MemoryExhausted`] when there is none.
-pub async fn reserve(bytes: usize) -> Result<Reserved, CallRefusal> {
-    let Ok(work) = SERVED.try_with(Arc::clone) else { return Ok(Reserved { work: None, bytes: 0 }) };
+pub async fn reserve(bytes: usize) -> Result<ReservedMemory, CallRefusal> {
+    let Ok(work) = SERVED.try_with(Arc::clone) else { return Ok(ReservedMemory { work: None, bytes: 0 }) };
     match work.acquire(bytes, Level::Grow).await {
-        true => Ok(Reserved { work: Some(work), bytes }),
+        true => Ok(ReservedMemory { work: Some(work), bytes }),
         false => Err(work.link.memory.refuse()),
     }
 }
@@ -311,10 +311,10 @@ pub async fn reserve(bytes: usize) -> Result<Reserved, CallRefusal> {
 ///
 /// # Errors
 /// [`CallRefusal::MemoryExhausted`] when there is no room.
-pub fn try_reserve(bytes: usize) -> Result<Reserved, CallRefusal> {
-    let Ok(work) = SERVED.try_with(Arc::clone) else { return Ok(Reserved { work: None, bytes: 0 }) };
+pub fn try_reserve(bytes: usize) -> Result<ReservedMemory, CallRefusal> {
+    let Ok(work) = SERVED.try_with(Arc::clone) else { return Ok(ReservedMemory { work: None, bytes: 0 }) };
     match work.take(bytes, Level::Grow) {
-        true => Ok(Reserved { work: Some(work), bytes }),
+        true => Ok(ReservedMemory { work: Some(work), bytes }),
         false => Err(work.link.memory.refuse()),
     }
 }

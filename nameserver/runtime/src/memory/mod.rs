@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::config::ByteSize;
-use crate::health::Check;
+use crate::health::HealthCheck;
 use crate::listen::CallRefusal;
 
 /// Share of the memory that callers get where nothing is configured: a fourth. The other parts are for the index, the newest
@@ -85,7 +85,7 @@ impl Level {
 
 /// The budget of one process.
 #[derive(Debug)]
-pub struct Memory {
+pub struct MemoryBudget {
     limit: usize,
     used: AtomicUsize,
     peak: AtomicUsize,
@@ -97,7 +97,7 @@ pub struct Memory {
     given_up: AtomicU64,
 }
 
-impl Memory {
+impl MemoryBudget {
     pub(crate) fn new(settings: &MemorySettings) -> Self {
         Self {
             limit: settings.bytes(),
@@ -216,7 +216,7 @@ impl Memory {
     }
 
     /// How much is in use, for health checks.
-    pub fn check(&self) -> Check {
+    pub fn check(&self) -> HealthCheck {
         let mebibytes = |bytes: usize| bytes.div_ceil(1 << 20);
         let (refused, given_up) = self.troubles();
         let used = self.used.load(Ordering::Relaxed);
@@ -227,9 +227,9 @@ impl Memory {
             mebibytes(self.peak.load(Ordering::Relaxed)),
         );
         if used > self.at(Level::New) {
-            return Check::warning("memory", format!("calls are refused: {said}"));
+            return HealthCheck::warning("memory", format!("calls are refused: {said}"));
         }
-        Check::ok("memory", said)
+        HealthCheck::ok("memory", said)
     }
 }
 
@@ -247,8 +247,8 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn memory() -> Memory {
-        Memory::new(&MemorySettings { budget: ByteSize::from_bytes(1000) })
+    fn memory() -> MemoryBudget {
+        MemoryBudget::new(&MemorySettings { budget: ByteSize::from_bytes(1000) })
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
         assert!(memory.take(100, Level::Vital) && !memory.take(1, Level::Vital));
         assert_eq!(memory.excess(), 300);
         memory.force(50);
-        assert_eq!(memory.check().state, crate::health::State::Warning);
+        assert_eq!(memory.check().state, crate::health::HealthState::Warning);
         memory.give(1050);
         assert_eq!((memory.excess(), memory.used.load(Ordering::Relaxed)), (0, 0));
         assert!(!memory.take(usize::MAX, Level::Vital));
@@ -281,6 +281,6 @@ mod tests {
 
     #[test]
     fn a_share_of_the_memory_is_for_callers() {
-        assert!(Memory::new(&MemorySettings::default()).limit >= 32 << 20);
+        assert!(MemoryBudget::new(&MemorySettings::default()).limit >= 32 << 20);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use kerolox_core::flush::FlushRequirement;
 use kerolox_core::lookup;
-use kerolox_log::fs::Chooser;
+use kerolox_log::fs::SeededChoices;
 use kerolox_store::{LookupPage, QueueEntry, Store};
 
 use super::read::close;
@@ -65,7 +65,7 @@ struct Finder<'a> {
 
 impl Finder<'_> {
     fn measure(&self, group: &mut Group, store: &Store, state: &str, count: usize) -> anyhow::Result<()> {
-        let (mut chooser, mut times) = (Chooser::new(3), Times::default());
+        let (mut chooser, mut times) = (SeededChoices::new(3), Times::default());
         let mut plain = PlainReader::open(&self.data.join("log"))?;
         for _ in 0..count {
             // Each look-up has a message of its own, which nobody brought into memory before.

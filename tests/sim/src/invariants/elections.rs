@@ -1,8 +1,8 @@
 //! Who is elected was in the last in-sync set, and the epoch grows with each reign.
 
-use kerolox_controller::Group;
+use kerolox_controller::GroupRecord;
 
-pub(crate) fn check(before: Option<&Group>, after: &Group) -> Result<(), String> {
+pub(crate) fn check(before: Option<&GroupRecord>, after: &GroupRecord) -> Result<(), String> {
     let Some(before) = before else { return Ok(()) };
     if after.epoch < before.epoch || after.version < before.version {
         return Err(format!("group {} goes back from epoch {}", after.name, before.epoch));

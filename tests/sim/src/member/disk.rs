@@ -5,13 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kerolox_log::fs::{Chooser, Folder, MemFolder};
-use kerolox_log::{LogOptions, Salt};
+use kerolox_log::fs::{Folder, MemFolder, SeededChoices};
+use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_powercut::DiskKv;
 use kerolox_replication::MemberRecord;
 use kerolox_store::kv::Kv;
 use kerolox_store::state::StateMachine;
-use kerolox_store::{Parked, Store, StoreOptions};
+use kerolox_store::{ParkedStore, Store, StoreOptions};
 
 use crate::swarm::Swarm;
 
@@ -50,7 +50,7 @@ impl Disk {
     }
 
     /// What a power cut leaves.
-    pub(crate) fn after_power_cut(&self, chooser: &mut Chooser) -> Self {
+    pub(crate) fn after_power_cut(&self, chooser: &mut SeededChoices) -> Self {
         self.folder.crash(chooser.next_u64());
         let kv = Arc::new(self.kv.after_power_cut(&self.folder, chooser));
         let mut file = self.file.borrow_mut();
@@ -129,7 +129,7 @@ impl Disk {
                 segment_bytes: swarm.segment_bytes,
                 step_bytes: swarm.segment_bytes / 4,
                 checkpoint_bytes: swarm.segment_bytes / 3,
-                ..LogOptions::new(Salt::new(0x5A17 + life))
+                ..LogOptions::new(FrameSalt::new(0x5A17 + life))
             },
             waiting_bytes_max: 1 << 20,
             flush_interval: Duration::from_secs(3600),
@@ -148,7 +148,7 @@ impl Disk {
 }
 
 /// The log of a store that is driven by hand.
-pub(crate) fn parked(store: &Store) -> Result<Parked<'_>, String> {
+pub(crate) fn parked(store: &Store) -> Result<ParkedStore<'_>, String> {
     store.parked().ok_or_else(|| "the log is not parked".to_owned())
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use kerolox_log::{LogError, Salt, begin_copy};
+use kerolox_log::{FrameSalt, LogError, begin_copy};
 use kerolox_replication::handshake::FollowRequest;
 use kerolox_replication::{
     CommitUpdate, FollowTarget, FollowerLog, GroupMember, LeaderAnswer, LogRepair, MemberInput,
@@ -193,7 +193,8 @@ impl Member {
             LogRepair::Discard => self.discard(ctx)?,
             LogRepair::BeginAnew { salt, base } => {
                 self.discard(ctx)?;
-                begin_copy(&self.disk.folder, Salt::new(salt), base).map_err(|error| error.to_string())?;
+                begin_copy(&self.disk.folder, FrameSalt::new(salt), base)
+                    .map_err(|error| error.to_string())?;
                 let Identity { name, life, .. } = &self.identity;
                 self.store = Some(self.disk.open(&name.group, *life, ctx.swarm)?);
             }

@@ -9,7 +9,7 @@ mod leader;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use kerolox_controller::{Command, Group, GroupName, Joiner, StateMark};
+use kerolox_controller::{GroupCommand, GroupName, GroupRecord, JoiningMember, StateMark};
 use kerolox_log::sabotage;
 use kerolox_replication::{
     ClockReading, DoubtLimits, DutyOrder, GroupMember, GroupView, HandOverAnswer, LogEnds, MemberDuty,
@@ -267,7 +267,7 @@ impl Member {
             }
             MemberEffect::AskChange { epoch, me, change } => {
                 self.asked_change = Some(ctx.mono_ms);
-                let command = Command::ChangeInSync {
+                let command = GroupCommand::ChangeInSync {
                     name: self.identity.name.clone(),
                     version: change.version,
                     epoch,
@@ -350,7 +350,7 @@ impl Member {
         Ok(())
     }
 
-    fn on_state(&mut self, group: &Group, ctx: &mut Ctx<'_>) -> Result<(), String> {
+    fn on_state(&mut self, group: &GroupRecord, ctx: &mut Ctx<'_>) -> Result<(), String> {
         let Some(me) = group.member_of(self.incarnation()) else { return Ok(()) };
         let view = view_of(group);
         // An answer of before a loss says nothing after it. The broker makes one call after the other and cannot get one.
@@ -470,7 +470,7 @@ impl Member {
         };
         let record = self.machine.record();
         let mark = record.memory.as_ref().map(mark_of).unwrap_or_default();
-        let joiner = Joiner {
+        let joiner = JoiningMember {
             incarnation: record.incarnation.clone(),
             process: self.process.clone(),
             host: "host".to_owned(),
@@ -495,8 +495,8 @@ impl Member {
 }
 
 /// What a member is told of a group.
-fn view_of(group: &Group) -> GroupView {
-    let peer = |(id, member): (&u64, &kerolox_controller::Member)| {
+fn view_of(group: &GroupRecord) -> GroupView {
+    let peer = |(id, member): (&u64, &kerolox_controller::GroupMemberRecord)| {
         let (incarnation, address) = (member.incarnation.clone(), member.replication_address.clone());
         (*id, PeerView { incarnation, address, holds: group.holds(*id) })
     };

@@ -7,9 +7,9 @@ mod recorder;
 
 use crate::target::Common;
 use clap::{Args, ValueEnum};
-use kerolox_model::units::Span;
-use kerolox_report::outcome::{Exit, Failure, Result};
-use kerolox_report::output::{Report, print_error};
+use kerolox_model::units::TimeSpan;
+use kerolox_report::outcome::{CommandFailure, ExitStatus, Result};
+use kerolox_report::output::{CommandReport, print_error};
 use load::Pace;
 use modes::Job;
 use place::{Place, PlaceArgs, Usage};
@@ -86,10 +86,10 @@ pub(crate) struct Bench {
     batch: u32,
     /// How long is measured
     #[arg(long, default_value = "10s", value_name = "DURATION")]
-    duration: Span,
+    duration: TimeSpan,
     /// How long it runs before that, which does not count
     #[arg(long, default_value = "2s", value_name = "DURATION")]
-    warmup: Span,
+    warmup: TimeSpan,
     /// Show each second what happens, also where there is no terminal
     #[arg(long)]
     live: bool,
@@ -124,7 +124,7 @@ modes! {
     Delay Delay {
         /// How far ahead messages are scheduled
         #[arg(long, default_value = "2s", value_name = "DURATION")]
-        ahead: Span,
+        ahead: TimeSpan,
     }
     /// Measure sending to a topic with many queues
     ManyQueues ManyQueues {
@@ -138,30 +138,30 @@ modes! {
 const MODEST_RATE: u32 = 1_000;
 
 impl Produce {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         self.bench.measure(Mode::Produce, async |job| modes::produce(job).await).await
     }
 }
 
 impl Consume {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let messages = self.messages;
         // Each receives 32 messages at a time.
         let bench =
-            Bench { in_flight: self.bench.in_flight.min(16), warmup: Span::from_millis(0), ..self.bench };
+            Bench { in_flight: self.bench.in_flight.min(16), warmup: TimeSpan::from_millis(0), ..self.bench };
         bench.measure(Mode::Consume, async |job| modes::consume(job, messages).await).await
     }
 }
 
 impl E2e {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let bench = Bench { rate: self.bench.rate.or(Some(MODEST_RATE)), batch: 1, ..self.bench };
         bench.measure(Mode::E2e, async |job| modes::end_to_end(job).await).await
     }
 }
 
 impl Transaction {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         Bench { batch: 1, ..self.bench }
             .measure(Mode::Transaction, async |job| modes::transaction(job).await)
             .await
@@ -169,7 +169,7 @@ impl Transaction {
 }
 
 impl Delay {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let ahead = self.ahead.duration();
         let bench = Bench { rate: self.bench.rate.or(Some(MODEST_RATE)), batch: 1, ..self.bench };
         bench.measure(Mode::Delay, async |job| modes::delay(job, ahead).await).await
@@ -177,7 +177,7 @@ impl Delay {
 }
 
 impl ManyQueues {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let mut bench = self.bench;
         bench.place.queues = self.many;
         bench.measure(Mode::ManyQueues, async |job| modes::produce(job).await).await
@@ -193,12 +193,12 @@ struct Outcome {
 }
 
 impl Bench {
-    async fn measure(self, mode: Mode, work: impl AsyncFn(&Job) -> Result<()>) -> Result<Report> {
+    async fn measure(self, mode: Mode, work: impl AsyncFn(&Job) -> Result<()>) -> Result<CommandReport> {
         let consumes = matches!(mode, Mode::Consume | Mode::E2e | Mode::Delay);
         let place = Arc::new(self.place.prepare(&self.common, mode.message_type(), consumes).await?);
         let outcome = tokio::select! {
             outcome = self.work(&place, work) => outcome,
-            _ = tokio::signal::ctrl_c() => Err(Failure::failed("interrupted; what was made for it is deleted")),
+            _ = tokio::signal::ctrl_c() => Err(CommandFailure::failed("interrupted; what was made for it is deleted")),
         };
         let cleaned = place.clean_up().await;
         let mut report = self.report(mode, &place, &outcome?);
@@ -234,7 +234,7 @@ impl Bench {
         Ok(Outcome { measured: recorder.all(), took: span, before, after })
     }
 
-    fn report(&self, mode: Mode, place: &Place, outcome: &Outcome) -> Report {
+    fn report(&self, mode: Mode, place: &Place, outcome: &Outcome) -> CommandReport {
         let Outcome { measured, took, before, after } = outcome;
         #[allow(clippy::cast_precision_loss, reason = "figures are shown with few digits")]
         let (messages, bytes) = (measured.messages as f64, (measured.messages * self.size as u64) as f64);
@@ -280,11 +280,11 @@ impl Bench {
             },
         });
         let exit = match (measured.failures, measured.messages) {
-            (0, _) => Exit::Ok,
-            (_, 0) => Exit::Failed,
-            _ => Exit::Partial,
+            (0, _) => ExitStatus::Ok,
+            (_, 0) => ExitStatus::Failed,
+            _ => ExitStatus::Partial,
         };
-        Report { text: lines.join("\n"), json, warnings: Vec::new(), exit }
+        CommandReport { text: lines.join("\n"), json, warnings: Vec::new(), exit }
     }
 }
 

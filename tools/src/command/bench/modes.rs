@@ -4,7 +4,7 @@ use super::load::{Pace, run};
 use super::place::Place;
 use super::recorder::Recorder;
 use kerolox_client::{Batcher, Batching, FilterExpression, Message, PushConsumer, Verdict};
-use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::outcome::{CommandFailure, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -93,7 +93,7 @@ pub(super) async fn consume(job: &Job, messages: u64) -> Result<()> {
     while tasks.join_next().await.is_some() {}
     match left.load(Ordering::Relaxed) {
         0 => Ok(()),
-        left => Err(Failure::failed(format!("{left} of {messages} messages did not come"))),
+        left => Err(CommandFailure::failed(format!("{left} of {messages} messages did not come"))),
     }
 }
 
@@ -218,7 +218,7 @@ async fn await_arrival(job: &Job, listening: Listening, sends: &Recorder, sent: 
     let received = listening.received.load(Ordering::Relaxed);
     listening.consumer.shutdown(Duration::from_secs(5)).await;
     if received < sent {
-        return Err(Failure::failed(format!(
+        return Err(CommandFailure::failed(format!(
             "{} of {sent} messages did not come within {ARRIVAL:?}",
             sent - received
         )));

@@ -4,7 +4,7 @@ use crate::target::{Common, alone};
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
 use kerolox_client::{Address, Client};
-use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::outcome::{CommandFailure, Result};
 use std::time::Duration;
 
 /// How long nameservers may take to hear of the topic.
@@ -58,7 +58,7 @@ impl PlaceArgs {
             brokers = common.masters_with_topic(&client, topic).await?.1;
         }
         if brokers.is_empty() {
-            return Err(Failure::not_found("no broker is registered that fits; see clusterList"));
+            return Err(CommandFailure::not_found("no broker is registered that fits; see clusterList"));
         }
         let name = format!("mqadmin-bench-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let place = Place {
@@ -131,7 +131,10 @@ impl Place {
             return Ok(());
         }
         tokio::time::timeout(ROUTE_WAIT, shown).await.map_err(|_| {
-            Failure::failed(format!("the nameservers do not show topic {} after {ROUTE_WAIT:?}", self.topic))
+            CommandFailure::failed(format!(
+                "the nameservers do not show topic {} after {ROUTE_WAIT:?}",
+                self.topic
+            ))
         })
     }
 

@@ -46,7 +46,7 @@ pub(super) struct Measured {
     pub(super) latencies: Latencies,
 }
 
-struct Span {
+struct TimeSpan {
     messages: u64,
     failures: u64,
     first_failure: Option<String>,
@@ -55,7 +55,7 @@ struct Span {
     between: Option<(Instant, Instant)>,
 }
 
-impl Span {
+impl TimeSpan {
     fn new() -> Self {
         let latencies = Histogram::new_with_bounds(1, LONGEST, DIGITS).expect("the bounds make sense");
         Self { messages: 0, failures: 0, first_failure: None, latencies, between: None }
@@ -74,13 +74,13 @@ impl Span {
 /// Takes down what happens: all of it from a moment on, and what is new since somebody looked.
 pub(super) struct Recorder {
     from: Instant,
-    spans: Mutex<(Span, Span)>,
+    spans: Mutex<(TimeSpan, TimeSpan)>,
 }
 
 impl Recorder {
     /// What begins before `from` is not counted in the end: it is the warm-up.
     pub(super) fn new(from: Instant) -> Self {
-        Self { from, spans: Mutex::new((Span::new(), Span::new())) }
+        Self { from, spans: Mutex::new((TimeSpan::new(), TimeSpan::new())) }
     }
 
     /// `messages` that were begun at a moment have taken so long.
@@ -103,7 +103,7 @@ impl Recorder {
         });
     }
 
-    fn change(&self, begun: Instant, act: impl Fn(&mut Span)) {
+    fn change(&self, begun: Instant, act: impl Fn(&mut TimeSpan)) {
         let (all, news) = &mut *self.lock();
         act(news);
         if begun >= self.from {
@@ -125,11 +125,11 @@ impl Recorder {
     pub(super) fn news(&self) -> Measured {
         let (_, news) = &mut *self.lock();
         let measured = news.measured();
-        *news = Span::new();
+        *news = TimeSpan::new();
         measured
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Span, Span)> {
+    fn lock(&self) -> MutexGuard<'_, (TimeSpan, TimeSpan)> {
         self.spans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,8 +10,8 @@ use kerolox_client::Address;
 use kerolox_client::admin::wire;
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::{self, ClientType, Language, telemetry_command::Command};
-use kerolox_report::outcome::{Failure, Result, combined};
-use kerolox_report::output::{Report, short_duration, table};
+use kerolox_report::outcome::{CommandFailure, Result, combined};
+use kerolox_report::output::{CommandReport, short_duration, table};
 use prost::Message as _;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -85,7 +85,7 @@ pub(crate) struct Producers {
 }
 
 impl List {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let Self { common, kind, group, topic, server } = self;
         let kind = kind.or(group.as_ref().map(|_| Kind::Consumer));
         list(&common, &Wanted { kind, group, topic, only_at: server, id: None }).await
@@ -93,7 +93,7 @@ impl List {
 }
 
 impl Consumers {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let wanted = Wanted {
             kind: Some(Kind::Consumer),
             group: Some(self.group),
@@ -105,7 +105,7 @@ impl Consumers {
 }
 
 impl Producers {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let wanted = Wanted {
             kind: Some(Kind::Producer),
             topic: self.topic,
@@ -236,10 +236,10 @@ impl Found {
             let answer = common.client_of(server)?.admin().broker(server).ask_client(request).await?;
             if let Some(reply) = answer.reply {
                 return v2::TelemetryCommand::decode(reply.as_slice())
-                    .map_err(|error| Failure::failed(format!("its reply is malformed: {error}")));
+                    .map_err(|error| CommandFailure::failed(format!("its reply is malformed: {error}")));
             }
         }
-        Err(Failure::failed("it did not reply; its SDK may not know the question"))
+        Err(CommandFailure::failed("it did not reply; its SDK may not know the question"))
     }
 }
 
@@ -247,10 +247,10 @@ fn name(resource: &v2::Resource) -> String {
     kerolox_model::names::in_namespace(&resource.resource_namespace, &resource.name)
 }
 
-async fn list(common: &Common, wanted: &Wanted) -> Result<Report> {
+async fn list(common: &Common, wanted: &Wanted) -> Result<CommandReport> {
     let (clients, failed) = find(common, wanted).await?;
     let header = ["ClientId", "Type", "Group", "Topics", "Language", "ClientAddr", "Connected"];
-    Ok(Report {
+    Ok(CommandReport {
         text: table(&header, clients.iter().map(Found::row)),
         json: json!({ "clients": clients.iter().map(Found::view).collect::<Vec<_>>() }),
         exit: combined(std::iter::once(None).chain(failed.iter().map(Some))),
@@ -266,7 +266,7 @@ pub(crate) async fn of_group(common: &Common, group: &str) -> Result<Vec<String>
 }
 
 /// The clients that are wanted, and the servers that did not answer.
-async fn find(common: &Common, wanted: &Wanted) -> Result<(Vec<Found>, Vec<Failure>)> {
+async fn find(common: &Common, wanted: &Wanted) -> Result<(Vec<Found>, Vec<CommandFailure>)> {
     let (admin, servers) = match &wanted.only_at {
         Some(address) => {
             let server = servers::Server {
@@ -288,7 +288,7 @@ async fn find(common: &Common, wanted: &Wanted) -> Result<(Vec<Found>, Vec<Failu
                     merge(&mut found, &server, client);
                 }
             }
-            Err(error) => failed.push(Failure::from(error).during(&server.name)),
+            Err(error) => failed.push(CommandFailure::from(error).during(&server.name)),
         }
     }
     Ok((found.into_values().filter(|client| client.fits(wanted)).collect(), failed))

@@ -4,8 +4,8 @@ use super::{Found, Wanted, find};
 use crate::target::Common;
 use clap::Args;
 use kerolox_proto::v2::{self, telemetry_command::Command};
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::{self, Report, short_duration};
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::{self, CommandReport, short_duration};
 use serde_json::{Value, json};
 
 /// Show a connected client; with --stack also what its threads do
@@ -31,13 +31,13 @@ pub(crate) struct Show {
 }
 
 impl Show {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let id = self.id.or(self.named);
         let wanted = Wanted { group: self.group, only_at: self.server, id: id.clone(), ..Default::default() };
         let (clients, _) = find(&self.common, &wanted).await?;
         if clients.is_empty() {
             let who = id.or(wanted.group).unwrap_or_default();
-            return Err(Failure::not_found(format!(
+            return Err(CommandFailure::not_found(format!(
                 "no client {who} is connected; see `mqadmin client list`"
             )));
         }
@@ -55,7 +55,7 @@ impl Show {
             }
             views.push(view);
         }
-        Ok(Report::ok(texts.join("\n\n"), json!({ "clients": views })))
+        Ok(CommandReport::ok(texts.join("\n\n"), json!({ "clients": views })))
     }
 }
 
@@ -68,8 +68,8 @@ async fn stack(common: &Common, client: &Found) -> Result<String> {
             Some(Command::ThreadStackTrace(v2::ThreadStackTrace { thread_stack_trace: Some(trace), .. })),
             _,
         ) => Ok(trace),
-        (_, Some(status)) => Err(Failure::failed(status.message)),
-        _ => Err(Failure::failed("it replied without saying what its threads do")),
+        (_, Some(status)) => Err(CommandFailure::failed(status.message)),
+        _ => Err(CommandFailure::failed("it replied without saying what its threads do")),
     }
 }
 

@@ -5,8 +5,8 @@ use crate::command::query;
 use crate::target::Common;
 use clap::Args;
 use kerolox_proto::v2::{self, Code, telemetry_command::Command};
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::Report;
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::CommandReport;
 use serde_json::json;
 
 /// Show a message to a connected push consumer, and say what its listener makes of it
@@ -32,7 +32,7 @@ pub(crate) struct Verify {
 }
 
 impl Verify {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let message = query::one(&self.common, &self.id, self.topic.as_deref()).await?;
         show_to(&self.common, message, &self.client, self.group).await
     }
@@ -44,14 +44,14 @@ pub(crate) async fn show_to(
     message: v2::Message,
     client_id: &str,
     group: Option<String>,
-) -> Result<Report> {
+) -> Result<CommandReport> {
     let id = message.system_properties.as_ref().map_or("", |system| system.message_id.as_str()).to_owned();
     let in_group = group.as_ref().map(|group| format!(" of group {group}")).unwrap_or_default();
     let wanted =
         Wanted { kind: Some(Kind::Consumer), id: Some(client_id.to_owned()), group, ..Default::default() };
     let (clients, _) = find(common, &wanted).await?;
     let Some(client) = clients.first() else {
-        return Err(Failure::not_found(format!(
+        return Err(CommandFailure::not_found(format!(
             "no consumer {client_id}{in_group} is connected; see `mqadmin client list --kind consumer`"
         )));
     };
@@ -60,16 +60,18 @@ pub(crate) async fn show_to(
     let reply = client.ask(common, Command::VerifyMessageCommand(command), nonce).await?;
     let status = reply.status.unwrap_or_else(|| v2::Status { code: Code::Ok.into(), message: String::new() });
     match status.code() {
-        Code::Ok => Ok(Report::ok(
+        Code::Ok => Ok(CommandReport::ok(
             format!("{client_id} consumed message {id}; nothing was settled by that"),
             json!({ "messageId": id, "clientId": client_id, "consumed": true }),
         )),
-        Code::FailedToConsumeMessage => Err(Failure::failed(format!(
+        Code::FailedToConsumeMessage => Err(CommandFailure::failed(format!(
             "the listener of {client_id} failed on message {id}, or it is shutting down; its log says why"
         ))),
-        Code::VerifyFifoMessageUnsupported => Err(Failure::failed(format!(
+        Code::VerifyFifoMessageUnsupported => Err(CommandFailure::failed(format!(
             "{client_id} consumes in order, and is shown no message out of its order"
         ))),
-        _ => Err(Failure::failed(format!("{client_id} cannot be shown a message: {}", status.message))),
+        _ => {
+            Err(CommandFailure::failed(format!("{client_id} cannot be shown a message: {}", status.message)))
+        }
     }
 }

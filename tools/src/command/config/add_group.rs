@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use kerolox_client::admin::{Admin, Master};
 use kerolox_core::topic::PERM_WRITE;
-use kerolox_model::units::Span;
+use kerolox_model::units::TimeSpan;
 use serde_json::json;
 
 use super::apply::{carry_out, present};
@@ -13,8 +13,8 @@ use super::file::{Config, Group};
 use super::plan::{Action, Kind, Present, Step, plan};
 use crate::command::moving::{Choice, Groups, ROUTE_AGE, withhold};
 use crate::target::Common;
-use kerolox_report::outcome::{Failure, Result, combined};
-use kerolox_report::output::{Report, print_error};
+use kerolox_report::outcome::{CommandFailure, Result, combined};
+use kerolox_report::output::{CommandReport, print_error};
 
 /// Make on a broker group the topics and consumer groups that the other groups of its cluster have, so that clients use it
 ///
@@ -35,14 +35,14 @@ pub(crate) struct AddBrokerGroup {
     topics: Vec<String>,
     /// How long clients keep routes that they looked up
     #[arg(long, value_name = "DURATION", default_value = ROUTE_AGE)]
-    route_age: Span,
+    route_age: TimeSpan,
     /// Only show what would be made
     #[arg(long)]
     dry_run: bool,
 }
 
 impl AddBrokerGroup {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let groups = self.choice.find(&self.common).await?;
         let (admin, chosen) = (&groups.admin, &groups.chosen);
         let models = self.models(&groups)?;
@@ -78,7 +78,7 @@ impl AddBrokerGroup {
         let models: Vec<&Master> = groups.others.iter().filter(is_model).collect();
         if models.is_empty() {
             let group = self.from.as_deref().unwrap_or("other than this one");
-            return Err(Failure::not_found(format!(
+            return Err(CommandFailure::not_found(format!(
                 "no master of a broker group {group} is registered in cluster {}; see clusterList",
                 groups.chosen.info.cluster
             )));
@@ -115,7 +115,7 @@ impl Union {
     /// Leaves out all other topics.
     fn only(&mut self, topics: &[String]) -> Result<()> {
         if let Some(unknown) = topics.iter().find(|topic| !self.wanted.topics.contains_key(*topic)) {
-            return Err(Failure::not_found(format!(
+            return Err(CommandFailure::not_found(format!(
                 "no other broker group has topic {unknown}; see topicList"
             )));
         }
@@ -145,7 +145,7 @@ fn merge<T: PartialEq>(
 }
 
 /// Makes what is missing, consumer groups first: whoever finds a topic finds them as they should be. One entry for each step.
-async fn make(admin: &Admin, chosen: &Master, steps: &[Step]) -> Vec<Option<Failure>> {
+async fn make(admin: &Admin, chosen: &Master, steps: &[Step]) -> Vec<Option<CommandFailure>> {
     let broker = admin.broker(&chosen.address);
     let mut failures = vec![None; steps.len()];
     for kind in [Kind::Group, Kind::Topic] {
@@ -163,9 +163,9 @@ fn report(
     chosen: &Master,
     steps: &[Step],
     differing: &[String],
-    failures: Vec<Option<Failure>>,
+    failures: Vec<Option<CommandFailure>>,
     dry_run: bool,
-) -> Report {
+) -> CommandReport {
     let broker = &chosen.info.group;
     let failed = |number: usize| failures.get(number).and_then(Option::as_ref);
     let mut lines = vec![format!("broker group {broker} [{}]", chosen.address)];
@@ -188,7 +188,7 @@ fn report(
         count(Action::Unchanged)
     ));
     let exit = combined(steps.iter().enumerate().map(|(number, _)| failed(number)));
-    Report {
+    CommandReport {
         text: lines.join("\n"),
         json: json!({ "broker": broker, "dryRun": dry_run, "steps": steps, "differing": differing }),
         warnings: failures.into_iter().flatten().collect(),

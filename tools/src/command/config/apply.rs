@@ -5,8 +5,8 @@ use super::plan::{Action, Present, Request, Step, plan};
 use crate::target::{Common, Target};
 use clap::Args;
 use kerolox_client::admin::{Admin, BrokerAdmin, Master, wire};
-use kerolox_report::outcome::{Exit, Failure, Result};
-use kerolox_report::output::Report;
+use kerolox_report::outcome::{CommandFailure, ExitStatus, Result};
+use kerolox_report::output::CommandReport;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ struct Planned {
 }
 
 impl Apply {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let wanted = Config::read(&self.file)?;
         let (admin, brokers) = self.target.brokers(&self.common).await?;
         let mut planned = Vec::new();
@@ -80,7 +80,7 @@ impl Apply {
             return Ok(());
         }
         if !std::io::stdin().is_terminal() {
-            return Err(Failure::usage(format!(
+            return Err(CommandFailure::usage(format!(
                 "--prune would delete, and there is no terminal to ask; nothing was changed. Pass --yes to delete:\n{}",
                 deleted.join("\n")
             )));
@@ -91,7 +91,7 @@ impl Apply {
 
 /// What a broker has.
 pub(super) async fn present(admin: &Admin, broker: &Master) -> Result<Present> {
-    let asking = |error| Failure::from(error).during(format!("broker {}", broker.address));
+    let asking = |error| CommandFailure::from(error).during(format!("broker {}", broker.address));
     let admin = admin.broker(&broker.address);
     let topics = admin.list_topics(wire::ListTopicsRequest {}).await.map_err(asking)?;
     let groups = admin.list_groups(wire::ListGroupsRequest::default()).await.map_err(asking)?;
@@ -110,7 +110,7 @@ pub(super) async fn carry_out(admin: &BrokerAdmin, step: &Step) -> Result<()> {
 }
 
 /// `failures` has one entry for each step, in order, and none for a dry run.
-fn summary(planned: &[Planned], failures: Vec<Option<Failure>>, dry_run: bool) -> Report {
+fn summary(planned: &[Planned], failures: Vec<Option<CommandFailure>>, dry_run: bool) -> CommandReport {
     let mut lines = Vec::new();
     let mut errors = failures.iter();
     let mut counts = [0usize; 4];
@@ -139,14 +139,14 @@ fn summary(planned: &[Planned], failures: Vec<Option<Failure>>, dry_run: bool) -
     lines.push(format!(
         "{created} created, {changed} changed, {unchanged} unchanged, {deleted} deleted{tense}"
     ));
-    let failed: Vec<Failure> = failures.into_iter().flatten().collect();
+    let failed: Vec<CommandFailure> = failures.into_iter().flatten().collect();
     let done = created + changed + unchanged + deleted;
     let exit = match failed.first() {
-        None => Exit::Ok,
+        None => ExitStatus::Ok,
         Some(first) if done == 0 => first.exit,
-        Some(_) => Exit::Partial,
+        Some(_) => ExitStatus::Partial,
     };
-    Report {
+    CommandReport {
         text: lines.join("\n"),
         json: json!({ "dryRun": dry_run, "brokers": brokers }),
         warnings: failed,

@@ -7,8 +7,8 @@ use crate::command::servers;
 use crate::target::{Common, Target, Where};
 use clap::Args;
 use kerolox_client::admin::wire;
-use kerolox_report::outcome::{Exit, Failure, Result};
-use kerolox_report::output::Report;
+use kerolox_report::outcome::{CommandFailure, ExitStatus, Result};
+use kerolox_report::output::CommandReport;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -51,7 +51,7 @@ pub(crate) struct BackupConfig {
 }
 
 impl BackupConfig {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, masters) = self.place.brokers(&self.common, None).await?;
         let mut brokers = BTreeMap::new();
         for master in masters {
@@ -72,10 +72,10 @@ impl BackupConfig {
         let file = match self.file {
             Some(folder) if folder.is_dir() => folder.join("metadata.json"),
             Some(file) => file,
-            None => return Ok(Report::ok(text, json!(backup))),
+            None => return Ok(CommandReport::ok(text, json!(backup))),
         };
         save(&file, &text)?;
-        Ok(Report::ok(
+        Ok(CommandReport::ok(
             format!(
                 "{} with {topics} topics and {groups} groups of {} brokers",
                 file.display(),
@@ -88,17 +88,17 @@ impl BackupConfig {
 
 fn save(file: &Path, text: &str) -> Result<()> {
     std::fs::write(file, text)
-        .map_err(|error| Failure::failed(format!("cannot write {}: {error}", file.display())))
+        .map_err(|error| CommandFailure::failed(format!("cannot write {}: {error}", file.display())))
 }
 
 impl Backup {
     fn load(file: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(file)
-            .map_err(|error| Failure::not_found(format!("cannot read {}: {error}", file.display())))?;
+            .map_err(|error| CommandFailure::not_found(format!("cannot read {}: {error}", file.display())))?;
         let backup: Self = serde_json::from_str(&text)
-            .map_err(|error| Failure::usage(format!("{} is no backup: {error}", file.display())))?;
+            .map_err(|error| CommandFailure::usage(format!("{} is no backup: {error}", file.display())))?;
         if backup.version > VERSION {
-            return Err(Failure::usage(format!(
+            return Err(CommandFailure::usage(format!(
                 "{} is of version {}, this mqadmin knows version {VERSION}; take a newer one",
                 file.display(),
                 backup.version
@@ -198,8 +198,8 @@ struct ForeignGroup {
 
 fn foreign<T: serde::de::DeserializeOwned>(file: &Path) -> Result<Vec<T>> {
     let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::not_found(format!("cannot read {}: {error}", file.display())))?;
-    serde_json::from_str(&text).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
+        .map_err(|error| CommandFailure::not_found(format!("cannot read {}: {error}", file.display())))?;
+    serde_json::from_str(&text).map_err(|error| CommandFailure::usage(format!("{}: {error}", file.display())))
 }
 
 /// RocketMQ's files say `+key` where ours say `key`.
@@ -209,7 +209,7 @@ fn plain(attributes: Option<BTreeMap<String, String>>) -> Option<BTreeMap<String
 }
 
 impl UpdateTopicList {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let topics = foreign::<ForeignTopic>(&self.file)?.into_iter().map(|topic| {
             let wanted = Topic {
                 read_queues: topic.read_queue_nums,
@@ -225,7 +225,7 @@ impl UpdateTopicList {
 }
 
 impl UpdateSubGroupList {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let groups = foreign::<ForeignGroup>(&self.file)?.into_iter().map(|group| {
             let wanted = Group {
                 consume_enable: group.consume_enable,
@@ -242,7 +242,7 @@ impl UpdateSubGroupList {
 }
 
 impl Restore {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let backup = Backup::load(&self.file)?;
         restore(&self.common, &self.target, self.dry_run, |broker| backup.of(broker)).await
     }
@@ -254,7 +254,7 @@ async fn restore(
     target: &Target,
     dry_run: bool,
     wanted: impl Fn(&str) -> Config,
-) -> Result<Report> {
+) -> Result<CommandReport> {
     let (admin, masters) = target.brokers(common).await?;
     let (mut lines, mut views, mut failures) = (Vec::new(), Vec::new(), Vec::new());
     let mut changed = 0;
@@ -277,11 +277,11 @@ async fn restore(
     let tense = if dry_run { "would change (dry run: nothing was changed)" } else { "changed" };
     lines.push(format!("{changed} {tense}"));
     let exit = match (failures.first(), changed) {
-        (None, _) => Exit::Ok,
+        (None, _) => ExitStatus::Ok,
         (Some(first), 0) => first.exit,
-        (Some(_), _) => Exit::Partial,
+        (Some(_), _) => ExitStatus::Partial,
     };
-    Ok(Report {
+    Ok(CommandReport {
         text: lines.join("\n"),
         json: json!({ "dryRun": dry_run, "brokers": views }),
         warnings: failures,
@@ -316,7 +316,7 @@ pub(crate) struct ExportMetrics {
 }
 
 impl ExportConfigs {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let view = |said: &wire::DescribeServerResponse| {
             let config = toml::from_str::<toml::Table>(&said.config);
             config.map_or_else(|_| json!(said.config), |table| json!(table))
@@ -326,7 +326,7 @@ impl ExportConfigs {
 }
 
 impl ExportMetrics {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let view = |said: &wire::DescribeServerResponse| {
             json!({
                 "version": said.version, "upTimeMs": said.uptime_ms, "cpuMs": said.cpu_ms, "residentBytes": said.resident_bytes,
@@ -343,7 +343,7 @@ async fn export(
     file: Option<PathBuf>,
     name: &str,
     view: impl Fn(&wire::DescribeServerResponse) -> Value,
-) -> Result<Report> {
+) -> Result<CommandReport> {
     let (admin, all) = servers::all(common).await?;
     let mut said = serde_json::Map::new();
     for server in &all {
@@ -357,10 +357,10 @@ async fn export(
     let file = match file {
         Some(folder) if folder.is_dir() => folder.join(name),
         Some(file) => file,
-        None => return Ok(Report::ok(text, Value::Object(said))),
+        None => return Ok(CommandReport::ok(text, Value::Object(said))),
     };
     save(&file, &text)?;
-    Ok(Report::ok(
+    Ok(CommandReport::ok(
         format!("{} with {} servers", file.display(), said.len()),
         json!({ "file": file.display().to_string(), "servers": said.len() }),
     ))

@@ -4,8 +4,8 @@ use super::apply::present;
 use super::file::{Config, Language};
 use crate::target::{Common, Target};
 use clap::Args;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::Report;
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::CommandReport;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -23,7 +23,7 @@ pub(crate) struct ConfigExport {
 }
 
 impl ConfigExport {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.target.brokers(&self.common).await?;
         let mut config = Config::default();
         for broker in brokers {
@@ -32,7 +32,7 @@ impl ConfigExport {
             merge("topic", &mut config.topics, present.topics, &place)?;
             merge("group", &mut config.groups, present.groups, &place)?;
         }
-        Ok(Report::ok(config.write(self.language)?, json!(config)))
+        Ok(CommandReport::ok(config.write(self.language)?, json!(config)))
     }
 }
 
@@ -50,7 +50,7 @@ fn merge<T: PartialEq>(
             }
             Entry::Occupied(entry) if *entry.get() == found => {}
             Entry::Occupied(entry) => {
-                return Err(Failure::failed(format!(
+                return Err(CommandFailure::failed(format!(
                     "{kind} {} is not the same on all brokers ({place} differs from those before it); export each broker with -b, or apply a file to all of them first",
                     entry.key()
                 )));

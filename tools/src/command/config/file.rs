@@ -2,7 +2,7 @@
 
 use kerolox_client::admin::wire;
 use kerolox_core::topic::MESSAGE_TYPE_ATTRIBUTE;
-use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::outcome::{CommandFailure, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -77,8 +77,9 @@ impl Config {
             std::fs::read_to_string(path)
         };
         let shown = path.display();
-        let text = text.map_err(|error| Failure::usage(format!("{shown} cannot be read: {error}")))?;
-        Self::parse(&text, Language::of(path)).map_err(|reason| Failure::usage(format!("{shown}: {reason}")))
+        let text = text.map_err(|error| CommandFailure::usage(format!("{shown} cannot be read: {error}")))?;
+        Self::parse(&text, Language::of(path))
+            .map_err(|reason| CommandFailure::usage(format!("{shown}: {reason}")))
     }
 
     pub(super) fn parse(text: &str, language: Language) -> std::result::Result<Self, String> {
@@ -112,7 +113,9 @@ impl Config {
             Language::Yaml => serde_saphyr::to_string(self).map_err(|error| error.to_string()),
             Language::Toml => toml::to_string(self).map_err(|error| error.to_string()),
         };
-        written.map_err(|reason| Failure::failed(format!("the configuration cannot be written: {reason}")))
+        written.map_err(|reason| {
+            CommandFailure::failed(format!("the configuration cannot be written: {reason}"))
+        })
     }
 }
 

@@ -6,8 +6,8 @@ use crate::command::offset::parse_time;
 use crate::target::{Common, Where};
 use clap::Args;
 use kerolox_core::filter::Filter;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::Report;
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::CommandReport;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::io::{ErrorKind, Write};
@@ -110,7 +110,7 @@ pub(crate) struct PrintMsg {
 }
 
 impl PrintMsg {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let without_body = "%s %B/%q %o %i [%g] [%k]\n";
         let wanted = Wanted {
             topic: self.topic,
@@ -121,13 +121,13 @@ impl PrintMsg {
             lite: self.lite,
         };
         let template = match self.body {
-            Some(false) => Some(without_body.parse().map_err(Failure::usage)?),
+            Some(false) => Some(without_body.parse().map_err(CommandFailure::usage)?),
             _ => None,
         };
         let printing = Printing {
             place: &Where::default(),
             wanted,
-            filter: Filter::tags(&self.tags).map_err(Failure::usage)?,
+            filter: Filter::tags(&self.tags).map_err(CommandFailure::usage)?,
             most: None,
             writing: Writing::new(self.common.output, template.as_ref()),
         };
@@ -136,17 +136,17 @@ impl PrintMsg {
 }
 
 impl Browse {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         self.selection.print(&self.common, self.from, self.until, None).await
     }
 }
 
 impl Tail {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let printing = self.selection.print(&self.common, self.from, None, Some(Duration::MAX));
         tokio::select! {
             printed = printing => printed,
-            _ = tokio::signal::ctrl_c() => Ok(Report::ok(String::new(), Value::Null)),
+            _ = tokio::signal::ctrl_c() => Ok(CommandReport::ok(String::new(), Value::Null)),
         }
     }
 }
@@ -163,10 +163,12 @@ impl Selection {
         start: Start,
         until_ms: Option<i64>,
         follow: Option<Duration>,
-    ) -> Result<Report> {
+    ) -> Result<CommandReport> {
         let filter = match &self.sql {
-            Some(condition) => Filter::sql(condition).map_err(|error| Failure::usage(error.to_string()))?,
-            None => Filter::tags(&self.tags).map_err(Failure::usage)?,
+            Some(condition) => {
+                Filter::sql(condition).map_err(|error| CommandFailure::usage(error.to_string()))?
+            }
+            None => Filter::tags(&self.tags).map_err(CommandFailure::usage)?,
         };
         let wanted = Wanted {
             topic: self.topic.clone(),
@@ -193,7 +195,7 @@ pub(super) struct Printing<'a> {
 
 impl Printing<'_> {
     /// Goes on at the end with what comes, until nothing came for `follow`; stops there without it.
-    pub(super) async fn print(self, common: &Common, follow: Option<Duration>) -> Result<Report> {
+    pub(super) async fn print(self, common: &Common, follow: Option<Duration>) -> Result<CommandReport> {
         let Self { place, wanted, filter, most, writing } = self;
         let mut reader = Reader::open(common, place, wanted).await?;
         let (mut left, mut last) = (most.unwrap_or(u64::MAX), Instant::now());
@@ -218,15 +220,17 @@ impl Printing<'_> {
                 // Whoever read our output has seen enough.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
                 Err(error) => {
-                    return Err(Failure::failed(format!("cannot write to the standard output: {error}")));
+                    return Err(CommandFailure::failed(format!(
+                        "cannot write to the standard output: {error}"
+                    )));
                 }
             }
         }
-        let mut report = Report::ok(String::new(), Value::Null);
+        let mut report = CommandReport::ok(String::new(), Value::Null);
         if reader.damaged() > 0 {
             let text =
                 format!("{} messages cannot be read: the log is damaged where they lie", reader.damaged());
-            report.warnings.push(Failure::failed(text));
+            report.warnings.push(CommandFailure::failed(text));
         }
         Ok(report)
     }

@@ -9,8 +9,8 @@ use clap::Args;
 use kerolox_client::{Delivery, FilterExpression, SimpleConsumer, SimpleConsumerBuilder};
 use kerolox_core::filter::Filter;
 use kerolox_proto::v2;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::Report;
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::CommandReport;
 use serde_json::Value;
 use std::io::ErrorKind;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -44,7 +44,7 @@ pub(crate) struct Consume {
 }
 
 impl Consume {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let consuming = async {
             match &self.group {
                 Some(group) => self.as_group(group).await,
@@ -56,11 +56,11 @@ impl Consume {
         };
         tokio::select! {
             consumed = consuming => consumed,
-            _ = tokio::signal::ctrl_c() => Ok(Report::ok(String::new(), Value::Null)),
+            _ = tokio::signal::ctrl_c() => Ok(CommandReport::ok(String::new(), Value::Null)),
         }
     }
 
-    async fn as_group(&self, group: &str) -> Result<Report> {
+    async fn as_group(&self, group: &str) -> Result<CommandReport> {
         let filter = match &self.selection.sql {
             Some(condition) => FilterExpression::sql(condition),
             None => FilterExpression::tag(&self.selection.tags),
@@ -121,7 +121,7 @@ pub(crate) struct ConsumeMessage {
 }
 
 impl ConsumeMessage {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let idle = Duration::from_secs(self.wait);
         let writing = match Writing::new(self.common.output, None) {
             Writing::Line => Writing::Classic,
@@ -150,7 +150,7 @@ impl ConsumeMessage {
         let printing = Printing {
             place: &Where::default(),
             wanted,
-            filter: Filter::tags("*").map_err(Failure::usage)?,
+            filter: Filter::tags("*").map_err(CommandFailure::usage)?,
             most: Some(self.count),
             writing,
         };
@@ -168,12 +168,12 @@ struct Consuming<'a> {
 }
 
 impl Consuming<'_> {
-    async fn run(self, consumer: SimpleConsumerBuilder) -> Result<Report> {
+    async fn run(self, consumer: SimpleConsumerBuilder) -> Result<CommandReport> {
         let poll = self.idle.map_or(POLL, |idle| idle.min(POLL));
         let consumer = consumer.await_duration(poll).start().await?;
         let written = self.write_all(&consumer).await;
         consumer.shutdown().await;
-        written.map(|()| Report::ok(String::new(), Value::Null))
+        written.map(|()| CommandReport::ok(String::new(), Value::Null))
     }
 
     async fn write_all(&self, consumer: &SimpleConsumer) -> Result<()> {
@@ -189,7 +189,9 @@ impl Consuming<'_> {
                     // Whoever read our output has seen enough; what was not written is not acknowledged.
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
                     Err(error) => {
-                        return Err(Failure::failed(format!("cannot write to the standard output: {error}")));
+                        return Err(CommandFailure::failed(format!(
+                            "cannot write to the standard output: {error}"
+                        )));
                     }
                 }
             }

@@ -1,8 +1,8 @@
 //! `DecodeMessageId`.
 
 use clap::Args;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::{Format, Report, local_time};
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::{CommandReport, OutputFormat, local_time};
 use serde_json::json;
 
 /// 1 January 2021 in UTC, from which the ids of RocketMQ 5 count: milliseconds since the Unix epoch.
@@ -20,8 +20,8 @@ pub(crate) struct DecodeMessageId {
     #[arg(short = 'i', long = "message-id", alias = "messageId", value_name = "ID", id = "named")]
     named: Option<String>,
     /// How to print the result
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub(crate) output: Format,
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    pub(crate) output: OutputFormat,
 }
 
 /// What is in an id.
@@ -34,10 +34,10 @@ struct Decoded {
 }
 
 impl DecodeMessageId {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let id = self.id.or(self.named).unwrap_or_default();
         let decoded = decode(&id).ok_or_else(|| {
-            Failure::usage(format!(
+            CommandFailure::usage(format!(
                 "{id:?} is no message id of RocketMQ 5: those have {LENGTH} hexadecimal digits and begin with 01"
             ))
         })?;
@@ -47,7 +47,7 @@ impl DecodeMessageId {
             local_time(sent_ms)
         );
         let json = json!({ "machine": machine, "process": process, "sentMs": sent_ms, "number": number });
-        Ok(Report::ok(text, json))
+        Ok(CommandReport::ok(text, json))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::target::Common;
 use clap::Args;
 use kerolox_client::{Message, SendReceipt};
 use kerolox_report::outcome::Result;
-use kerolox_report::output::{Report, table};
+use kerolox_report::output::{CommandReport, table};
 use serde_json::json;
 
 pub(crate) use browse::{Browse, PrintMsg, Tail};
@@ -47,7 +47,7 @@ pub(crate) struct SendMessage {
 }
 
 impl SendMessage {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let producer = self.common.client()?.producer().topic(&self.topic).start().await?;
         let mut message = Message::builder(self.topic).body(self.body);
         if let Some(keys) = &self.keys {
@@ -67,14 +67,14 @@ impl SendMessage {
 }
 
 /// Where a message that was sent is now.
-fn sent(receipt: &SendReceipt) -> Report {
+fn sent(receipt: &SendReceipt) -> CommandReport {
     let row = vec![
         receipt.broker.clone(),
         receipt.queue_id.to_string(),
         "SEND_OK".to_owned(),
         receipt.message_id.clone(),
     ];
-    Report::ok(
+    CommandReport::ok(
         table(&["Broker Name", "QID", "Send Result", "MsgId"], [row]),
         json!({
             "broker": receipt.broker,

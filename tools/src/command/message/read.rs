@@ -3,7 +3,7 @@
 use crate::target::{Common, Where};
 use kerolox_client::admin::{Admin, Master, wire};
 use kerolox_proto::v2;
-use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::outcome::{CommandFailure, Result};
 use prost::Message as _;
 use wire::query_messages_request::By;
 use wire::queue_place::From;
@@ -92,7 +92,7 @@ impl Reader {
             }
         }
         if places.is_empty() {
-            return Err(Failure::not_found(format!(
+            return Err(CommandFailure::not_found(format!(
                 "topic {} has no such queue; see topicRoute and topicStatus",
                 wanted.topic
             )));
@@ -120,7 +120,7 @@ impl Reader {
         let mut read = Vec::with_capacity(answer.messages.len());
         for stored in answer.messages {
             let message = v2::Message::decode(stored.message.as_slice()).map_err(|error| {
-                Failure::failed(format!(
+                CommandFailure::failed(format!(
                     "broker {} answered with a malformed message: {error}",
                     place.broker.info.group
                 ))

@@ -5,7 +5,7 @@ use crate::target::Common;
 use kerolox_client::{Message, MessageBuilder, Resolution};
 use kerolox_proto::v2::{self, MessageType};
 use kerolox_report::outcome::Result;
-use kerolox_report::output::Report;
+use kerolox_report::output::CommandReport;
 
 /// A message with all that its producer gave it, but its id and its delivery time.
 pub(crate) fn copied(topic: &str, wire: v2::Message) -> MessageBuilder {
@@ -30,7 +30,7 @@ pub(crate) fn copied(topic: &str, wire: v2::Message) -> MessageBuilder {
 }
 
 /// Sends a message once more, visible at once: what was a half message is committed.
-pub(crate) async fn resend(common: &Common, message: v2::Message) -> Result<Report> {
+pub(crate) async fn resend(common: &Common, message: v2::Message) -> Result<CommandReport> {
     let topic = message.topic.clone().unwrap_or_default().name;
     let kind = message.system_properties.as_ref().map_or(0, |system| system.message_type);
     let producer = common.client()?.producer().topic(&topic);

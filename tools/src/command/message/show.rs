@@ -4,7 +4,7 @@ use super::read::Read;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kerolox_proto::v2;
-use kerolox_report::output::{Format, harmless, local_time, one_line};
+use kerolox_report::output::{OutputFormat, harmless, local_time, one_line};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
@@ -54,15 +54,15 @@ pub(crate) enum Writing {
     Line,
     /// In the words of RocketMQ's consumeMessage.
     Classic,
-    Document(Format),
+    Document(OutputFormat),
     Template(Template),
 }
 
 impl Writing {
-    pub(crate) fn new(format: Format, template: Option<&Template>) -> Self {
+    pub(crate) fn new(format: OutputFormat, template: Option<&Template>) -> Self {
         match (template, format) {
             (Some(template), _) => Self::Template(template.clone()),
-            (None, Format::Table) => Self::Line,
+            (None, OutputFormat::Table) => Self::Line,
             (None, format) => Self::Document(format),
         }
     }

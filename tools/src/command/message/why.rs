@@ -4,8 +4,8 @@ use crate::target::{Common, Where};
 use clap::Args;
 use kerolox_client::admin::wire;
 use kerolox_proto::v2;
-use kerolox_report::outcome::{Exit, Failure, Result, combined};
-use kerolox_report::output::{self, Report, local_time};
+use kerolox_report::outcome::{CommandFailure, ExitStatus, Result, combined};
+use kerolox_report::output::{self, CommandReport, local_time};
 use prost::Message as _;
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ struct Told {
 }
 
 impl Why {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let id = self.id.clone().or(self.named.clone()).unwrap_or_default();
         let (admin, brokers) = self.place.brokers(&self.common, self.topic.as_deref()).await?;
         let request = wire::ExplainMessageRequest {
@@ -55,20 +55,21 @@ impl Why {
                     answer.lives.into_iter().map(|life| Told { broker: broker.info.group.clone(), life }),
                 ),
                 Err(error) => {
-                    failures.push(Failure::from(error).during(format!("broker {}", broker.info.group)));
+                    failures
+                        .push(CommandFailure::from(error).during(format!("broker {}", broker.info.group)));
                 }
             }
         }
-        let (missing, failed): (Vec<Failure>, Vec<Failure>) =
-            failures.into_iter().partition(|failure| failure.exit == Exit::NotFound);
+        let (missing, failed): (Vec<CommandFailure>, Vec<CommandFailure>) =
+            failures.into_iter().partition(|failure| failure.exit == ExitStatus::NotFound);
         if told.is_empty() {
             return Err(failed
                 .into_iter()
                 .chain(missing)
                 .next()
-                .unwrap_or_else(|| Failure::not_found(format!("no message has the id {id}"))));
+                .unwrap_or_else(|| CommandFailure::not_found(format!("no message has the id {id}"))));
         }
-        Ok(Report {
+        Ok(CommandReport {
             text: told.iter().map(text).collect::<Vec<_>>().join("\n\n"),
             json: json!({ "messages": told.iter().map(view).collect::<Vec<_>>() }),
             exit: combined(std::iter::once(None).chain(failed.iter().map(Some))),

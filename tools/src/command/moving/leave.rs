@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use kerolox_client::admin::{Admin, BrokerAdmin, Master, wire};
 use kerolox_model::names::DEAD_LETTER_PREFIX;
-use kerolox_model::units::Span;
+use kerolox_model::units::TimeSpan;
 use serde_json::json;
 
 use super::perm::check_taken;
@@ -13,8 +13,8 @@ use super::remains::{Item, Next, Seen, next, remains};
 use super::{Choice, LOOK_PAUSE, ROUTE_AGE, during, standing, withhold};
 use crate::command::{DryRun, confirm};
 use crate::target::Common;
-use kerolox_report::outcome::{Exit, Result};
-use kerolox_report::output::{Report, print_error};
+use kerolox_report::outcome::{ExitStatus, Result};
+use kerolox_report::output::{CommandReport, print_error};
 
 /// Dead letters and lite topics are asked for in pages of so many.
 const PAGE: u32 = 1000;
@@ -28,11 +28,11 @@ pub(crate) struct BrokerLeaveStatus {
     choice: Choice,
     /// How long clients keep routes that they looked up
     #[arg(long, value_name = "DURATION", default_value = ROUTE_AGE)]
-    route_age: Span,
+    route_age: TimeSpan,
 }
 
 impl BrokerLeaveStatus {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let groups = self.choice.find(&self.common).await?;
         let seen = look(&groups.admin, &groups.chosen).await?;
         let items = remains(&seen);
@@ -58,10 +58,10 @@ pub(crate) struct RemoveBrokerGroup {
     wait: bool,
     /// How long to wait at most
     #[arg(long, value_name = "DURATION", default_value = "1h", requires = "wait")]
-    timeout: Span,
+    timeout: TimeSpan,
     /// How long clients keep routes that they looked up
     #[arg(long, value_name = "DURATION", default_value = ROUTE_AGE)]
-    route_age: Span,
+    route_age: TimeSpan,
     /// Leave dead letters, and messages that no consumer group reads, behind
     #[arg(long)]
     leave_behind: bool,
@@ -76,7 +76,7 @@ pub(crate) struct RemoveBrokerGroup {
 }
 
 impl RemoveBrokerGroup {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let groups = self.choice.find(&self.common).await?;
         let broker = groups.chosen.info.group.clone();
         if !self.force {
@@ -96,7 +96,9 @@ impl RemoveBrokerGroup {
             // It may have another master in the meantime.
             let (report, next) = match self.step().await {
                 Ok(step) => step,
-                Err(failure) if failure.exit == Exit::Unreachable && self.wait && Instant::now() < until => {
+                Err(failure)
+                    if failure.exit == ExitStatus::Unreachable && self.wait && Instant::now() < until =>
+                {
                     tell(&mut told, &failure.message);
                     tokio::time::sleep(LOOK_PAUSE).await;
                     continue;
@@ -115,7 +117,7 @@ impl RemoveBrokerGroup {
     }
 
     /// Looks at the group, and does what comes next.
-    async fn step(&self) -> Result<(Report, Next)> {
+    async fn step(&self) -> Result<(CommandReport, Next)> {
         let groups = self.choice.find(&self.common).await?;
         let mut seen = look(&groups.admin, &groups.chosen).await?;
         let items = remains(&seen);
@@ -136,7 +138,7 @@ fn tell(told: &mut String, text: &str) {
     }
 }
 
-fn report(broker: &str, seen: &Seen, items: &[Item], next: &Next) -> Report {
+fn report(broker: &str, seen: &Seen, items: &[Item], next: &Next) -> CommandReport {
     let mut lines = vec![format!("broker group {broker}: {}", standing(seen.withheld))];
     lines.extend(items.iter().map(|item| {
         let mark = if item.stays() { "stays" } else { "waits" };
@@ -154,7 +156,7 @@ fn report(broker: &str, seen: &Seen, items: &[Item], next: &Next) -> Report {
         Next::Drain | Next::Withhold(_) => format!("do not stop {broker} yet; see removeBrokerGroup --wait"),
     });
     let is_safe = *next == Next::Safe;
-    Report {
+    CommandReport {
         text: lines.join("\n"),
         json: json!({
             "broker": broker,
@@ -165,7 +167,7 @@ fn report(broker: &str, seen: &Seen, items: &[Item], next: &Next) -> Report {
             "safeToStop": is_safe,
         }),
         warnings: Vec::new(),
-        exit: if is_safe { Exit::Ok } else { Exit::Failed },
+        exit: if is_safe { ExitStatus::Ok } else { ExitStatus::Failed },
     }
 }
 

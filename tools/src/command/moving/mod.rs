@@ -14,7 +14,7 @@ pub(crate) use leave::{BrokerLeaveStatus, RemoveBrokerGroup};
 pub(crate) use perm::{AddWritePerm, WipeWritePerm};
 
 use crate::target::Common;
-use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::outcome::{CommandFailure, Result};
 
 /// How long a client may go on with a route that it has looked up: SDKs look again every 30 s.
 pub(crate) const ROUTE_AGE: &str = "40s";
@@ -47,10 +47,10 @@ impl Choice {
             masters.into_iter().partition(|master| master.info.group == self.broker);
         if chosen.len() > 1 {
             let text = format!("several clusters have a broker group {}; name one with -c", self.broker);
-            return Err(Failure::usage(text));
+            return Err(CommandFailure::usage(text));
         }
         let chosen = chosen.pop().ok_or_else(|| {
-            Failure::not_found(format!(
+            CommandFailure::not_found(format!(
                 "no master of a broker group {} is registered; see clusterList",
                 self.broker
             ))
@@ -66,8 +66,8 @@ pub(crate) async fn withhold(admin: &Admin, master: &Master, perm: u32) -> Resul
     asked.map(drop).map_err(|error| during(master, error))
 }
 
-fn during(master: &Master, error: kerolox_client::Error) -> Failure {
-    Failure::from(error).during(format!("broker {} [{}]", master.info.group, master.address))
+fn during(master: &Master, error: kerolox_client::Error) -> CommandFailure {
+    CommandFailure::from(error).during(format!("broker {} [{}]", master.info.group, master.address))
 }
 
 /// What clients see of a group, in words.

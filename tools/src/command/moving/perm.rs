@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use super::{Choice, Groups, during, standing, withhold};
 use crate::command::DryRun;
 use crate::target::Common;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::Report;
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::CommandReport;
 
 /// Take a broker group from producers: from their next look at the routes on they send to other groups
 ///
@@ -31,7 +31,7 @@ pub(crate) struct WipeWritePerm {
 }
 
 impl WipeWritePerm {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let groups = self.choice.find(&self.common).await?;
         if !self.force {
             check_taken(&groups).await?;
@@ -56,7 +56,7 @@ pub(crate) struct AddWritePerm {
 }
 
 impl AddWritePerm {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let groups = self.choice.find(&self.common).await?;
         let would =
             || format!("give broker group {} back to producers and consumers", groups.chosen.info.group);
@@ -67,11 +67,11 @@ impl AddWritePerm {
     }
 }
 
-async fn set(groups: &Groups, perm: u32) -> Result<Report> {
+async fn set(groups: &Groups, perm: u32) -> Result<CommandReport> {
     withhold(&groups.admin, &groups.chosen, perm).await?;
     let broker = &groups.chosen.info.group;
     let text = format!("broker group {broker}: {}", standing(perm));
-    Ok(Report::ok(text, json!({ "broker": broker, "withheld": perm })))
+    Ok(CommandReport::ok(text, json!({ "broker": broker, "withheld": perm })))
 }
 
 /// What a broker group has, whatever it withholds.
@@ -109,7 +109,7 @@ pub(super) async fn check_taken(groups: &Groups) -> Result<()> {
         return Ok(());
     }
     let group = &groups.chosen.info.group;
-    Err(Failure::failed(format!(
+    Err(CommandFailure::failed(format!(
         "no other broker group is ready to take over from {group}: missing elsewhere are {}. Make them with `mqadmin addBrokerGroup --broker-name OTHER --from {group}`, or pass --force",
         missing.join(", ")
     )))

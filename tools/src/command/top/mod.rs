@@ -5,8 +5,8 @@ mod seen;
 
 use crate::target::Common;
 use clap::Args;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::{Format, Report};
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::{CommandReport, OutputFormat};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use screen::{Screen, Sorting, Tab};
 use seen::Seen;
@@ -27,27 +27,27 @@ pub(crate) struct Top {
     pub(crate) common: Common,
     /// How often it looks
     #[arg(long, default_value = "2s", value_name = "DURATION")]
-    interval: kerolox_model::units::Span,
+    interval: kerolox_model::units::TimeSpan,
     /// Look twice, print, and end
     #[arg(long)]
     once: bool,
 }
 
 impl Top {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let interval = self.interval.duration().max(Duration::from_millis(200));
         let first = Seen::look(&self.common).await?;
-        if self.once || self.common.output != Format::Table || !std::io::stdout().is_terminal() {
+        if self.once || self.common.output != OutputFormat::Table || !std::io::stdout().is_terminal() {
             tokio::time::sleep(interval).await;
             let second = Seen::look(&self.common).await?.since(&first);
             let tabs =
                 Tab::ALL.map(|tab| format!("{}\n{}", tab.title(), tab.text(&second, Sorting::default())));
-            return Ok(Report::ok(tabs.join("\n\n"), second.json()));
+            return Ok(CommandReport::ok(tabs.join("\n\n"), second.json()));
         }
         let mut terminal = ratatui::init();
         let watched = self.watch(&mut terminal, interval, first).await;
         ratatui::restore();
-        watched.map(|()| Report::ok(String::new(), json!(null)))
+        watched.map(|()| CommandReport::ok(String::new(), json!(null)))
     }
 
     async fn watch(
@@ -58,7 +58,8 @@ impl Top {
     ) -> Result<()> {
         let mut screen = Screen::new(first);
         let mut looked = Instant::now();
-        let broken = |error: std::io::Error| Failure::failed(format!("the terminal cannot be used: {error}"));
+        let broken =
+            |error: std::io::Error| CommandFailure::failed(format!("the terminal cannot be used: {error}"));
         loop {
             terminal.draw(|frame| screen.draw(frame)).map_err(broken)?;
             // Before looking, which may take a while.

@@ -1,7 +1,7 @@
 //! How it looks: a line on top, one of four tables, and the keys.
 
 use super::seen::Seen;
-use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::outcome::{CommandFailure, Result};
 use kerolox_report::output::table as plain_table;
 use ratatui::Frame;
 use ratatui::crossterm::event::KeyCode;
@@ -151,7 +151,7 @@ impl Tab {
 /// The screen, and what was last seen.
 pub(super) struct Screen {
     seen: Seen,
-    trouble: Option<Failure>,
+    trouble: Option<CommandFailure>,
     tab: Tab,
     sorting: [Sorting; 4],
     place: TableState,
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn trouble_is_shown_and_the_last_sight_stays() {
         let mut screen = Screen::new(example());
-        screen.take(Err(Failure::failed("no nameserver answered")));
+        screen.take(Err(CommandFailure::failed("no nameserver answered")));
         let shown = drawn(&mut screen);
         assert!(shown.contains("no nameserver answered") && shown.contains("lag 42"), "{shown}");
         screen.take(Ok(example()));

@@ -4,8 +4,8 @@ use crate::command::{DryRun, confirm};
 use crate::target::{Common, Done, Target, report, without_absent};
 use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
-use kerolox_report::outcome::{Exit, Failure, Result};
-use kerolox_report::output::Report;
+use kerolox_report::outcome::{CommandFailure, ExitStatus, Result};
+use kerolox_report::output::CommandReport;
 use serde_json::json;
 
 /// Delete a topic with all its messages from a cluster
@@ -26,7 +26,7 @@ pub(crate) struct DeleteTopic {
 }
 
 impl DeleteTopic {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.target.brokers(&self.common).await?;
         let place = self.target.describe(&brokers);
         if self.dry_run.dry_run {
@@ -36,22 +36,24 @@ impl DeleteTopic {
         let mut done = Vec::new();
         for broker in brokers {
             let request = wire::DeleteTopicRequest { name: self.topic.clone() };
-            let result = admin.broker(&broker.address).delete_topic(request).await.map_err(Failure::from);
+            let result =
+                admin.broker(&broker.address).delete_topic(request).await.map_err(CommandFailure::from);
             done.push(Done { broker, result });
         }
         let done = without_absent(done);
         let mut summary = report(&done, |_, _| String::new(), |_| json!({}));
-        if summary.exit == Exit::Ok {
+        if summary.exit == ExitStatus::Ok {
             summary.text = format!("delete topic [{}] from {place} success.", self.topic);
         }
         Ok(summary)
     }
 
-    async fn would_delete(&self, admin: &Admin, brokers: Vec<Master>) -> Result<Report> {
+    async fn would_delete(&self, admin: &Admin, brokers: Vec<Master>) -> Result<CommandReport> {
         let mut found = Vec::new();
         for broker in brokers {
             let request = wire::DescribeTopicRequest { name: self.topic.clone() };
-            let result = admin.broker(&broker.address).describe_topic(request).await.map_err(Failure::from);
+            let result =
+                admin.broker(&broker.address).describe_topic(request).await.map_err(CommandFailure::from);
             found.push(Done { broker, result });
         }
         let messages = |answer: &wire::DescribeTopicResponse| {

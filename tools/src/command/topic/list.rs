@@ -6,7 +6,7 @@ use clap::Args;
 use kerolox_client::Address;
 use kerolox_client::admin::wire;
 use kerolox_report::outcome::Result;
-use kerolox_report::output::{Report, table};
+use kerolox_report::output::{CommandReport, table};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +38,7 @@ struct ListedTopic {
 }
 
 impl TopicList {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let topics = match &self.broker {
             Some(address) => self.of_broker(address).await?,
             None => {
@@ -64,7 +64,7 @@ impl TopicList {
             }
             row
         };
-        Ok(Report::ok(table(&header, topics.iter().map(row)), json!({ "topics": topics })))
+        Ok(CommandReport::ok(table(&header, topics.iter().map(row)), json!({ "topics": topics })))
     }
 
     async fn of_broker(&self, address: &Address) -> Result<Vec<ListedTopic>> {

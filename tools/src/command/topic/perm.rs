@@ -6,8 +6,8 @@ use crate::command::DryRun;
 use crate::target::{Common, Done, Target, report, without_absent};
 use clap::Args;
 use kerolox_client::admin::wire;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::{Report, table};
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::{CommandReport, table};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub(crate) struct UpdateTopicPerm {
 }
 
 impl UpdateTopicPerm {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.target.brokers(&self.common).await?;
         let mut done = Vec::new();
         for broker in brokers {
@@ -45,7 +45,7 @@ impl UpdateTopicPerm {
                 };
                 asked.update_topic(request).await
             };
-            let result = result.await.map_err(Failure::from);
+            let result = result.await.map_err(CommandFailure::from);
             done.push(Done { broker, result });
         }
         let dry = if self.dry_run.dry_run { "dry run, nothing was changed: " } else { "" };
@@ -82,7 +82,7 @@ pub(crate) struct TopicClusterList {
 }
 
 impl TopicClusterList {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let client = self.common.client()?;
         let (_, masters) = self.common.masters_with_topic(&client, &self.topic).await?;
         let mut clusters: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -90,7 +90,7 @@ impl TopicClusterList {
             clusters.entry(&master.info.cluster).or_default().push(&master.info.group);
         }
         let rows = clusters.iter().map(|(cluster, brokers)| vec![(*cluster).to_owned(), brokers.join(",")]);
-        Ok(Report::ok(
+        Ok(CommandReport::ok(
             table(&["Cluster Name", "Brokers"], rows),
             json!({ "topic": self.topic, "clusters": clusters }),
         ))

@@ -5,7 +5,7 @@ use crate::target::Common;
 use clap::Args;
 use kerolox_client::admin::{Master, wire};
 use kerolox_report::outcome::Result;
-use kerolox_report::output::{Report, table};
+use kerolox_report::output::{CommandReport, table};
 use serde_json::json;
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ pub(crate) struct TopicRoute {
 }
 
 impl TopicRoute {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let client = self.common.client()?;
         let (snapshot, masters) = self.common.masters_with_topic(&client, &self.topic).await?;
         Ok(route_report(&snapshot, &masters, &self.topic))
@@ -28,7 +28,7 @@ impl TopicRoute {
 }
 
 /// Both forms of the route of `topic` on `masters`.
-fn route_report(snapshot: &wire::ClusterSnapshot, masters: &[Master], topic: &str) -> Report {
+fn route_report(snapshot: &wire::ClusterSnapshot, masters: &[Master], topic: &str) -> CommandReport {
     let routes: HashMap<_, &wire::TopicRoute> = snapshot
         .brokers
         .iter()
@@ -66,7 +66,7 @@ fn route_report(snapshot: &wire::ClusterSnapshot, masters: &[Master], topic: &st
             "messageType": type_name(&route.message_types),
         })
     };
-    Report::ok(
+    CommandReport::ok(
         table(&["Cluster", "Broker Name", "Address", "Read", "Write", "Perm", "Type"], rows),
         json!({ "topic": topic, "brokers": served().map(entry).collect::<Vec<_>>() }),
     )

@@ -5,8 +5,8 @@ use crate::target::{Common, Done, Where, report};
 use clap::Args;
 use kerolox_client::admin::wire;
 use kerolox_core::slots::SLOTS;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::{Report, local_time, table};
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::{CommandReport, local_time, table};
 use serde_json::json;
 
 /// Show the offsets of every queue of a topic
@@ -22,12 +22,13 @@ pub(crate) struct TopicStatus {
 }
 
 impl TopicStatus {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.place.brokers(&self.common, Some(&self.topic)).await?;
         let mut done = Vec::new();
         for broker in brokers {
             let request = wire::DescribeTopicRequest { name: self.topic.clone() };
-            let result = admin.broker(&broker.address).describe_topic(request).await.map_err(Failure::from);
+            let result =
+                admin.broker(&broker.address).describe_topic(request).await.map_err(CommandFailure::from);
             done.push(Done { broker, result });
         }
         let mut summary = report(&done, |_, _| String::new(), status_json);

@@ -5,8 +5,8 @@ use crate::command::DryRun;
 use crate::target::{Common, Done, Target, report};
 use clap::Args;
 use kerolox_client::admin::{Admin, wire};
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::Report;
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::CommandReport;
 use serde_json::json;
 use std::time::Duration;
 
@@ -57,12 +57,15 @@ impl UpdateTopic {
         }
     }
 
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.target.brokers(&self.common).await?;
         let mut done = Vec::new();
         for broker in brokers {
-            let result =
-                admin.broker(&broker.address).update_topic(self.request()).await.map_err(Failure::from);
+            let result = admin
+                .broker(&broker.address)
+                .update_topic(self.request())
+                .await
+                .map_err(CommandFailure::from);
             done.push(Done { broker, result });
         }
         let dry_run = self.dry_run.dry_run;

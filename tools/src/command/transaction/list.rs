@@ -4,9 +4,9 @@ use super::{State, word};
 use crate::target::{Common, Done, Where, report};
 use clap::Args;
 use kerolox_client::admin::{BrokerAdmin, wire};
-use kerolox_model::units::Span;
+use kerolox_model::units::TimeSpan;
 use kerolox_report::outcome::Result;
-use kerolox_report::output::{Report, local_time, short_duration, table};
+use kerolox_report::output::{CommandReport, local_time, short_duration, table};
 use serde_json::{Value, json};
 
 /// Which transactions.
@@ -20,10 +20,10 @@ pub(super) struct Selection {
     pub(super) states: Vec<State>,
     /// Only those that were stored longer ago than this, as in 10m or 2h
     #[arg(long, value_name = "AGE")]
-    pub(super) older_than: Option<Span>,
+    pub(super) older_than: Option<TimeSpan>,
     /// Only those that were stored within this time
     #[arg(long, value_name = "AGE")]
-    pub(super) newer_than: Option<Span>,
+    pub(super) newer_than: Option<TimeSpan>,
     /// Most transactions of each broker
     #[arg(short = 'm', long = "max-num", alias = "maxNum", value_name = "COUNT")]
     pub(super) most: Option<usize>,
@@ -34,7 +34,8 @@ impl Selection {
     pub(super) async fn collect(&self, admin: &BrokerAdmin) -> Result<Vec<wire::TransactionInfo>> {
         let most = self.most.unwrap_or(usize::MAX);
         let now_ms = chrono::Utc::now().timestamp_millis();
-        let ago = |age: Option<Span>| age.map_or(0, |age| now_ms.saturating_sub_unsigned(age.as_millis()));
+        let ago =
+            |age: Option<TimeSpan>| age.map_or(0, |age| now_ms.saturating_sub_unsigned(age.as_millis()));
         let mut request = wire::ListTransactionsRequest {
             topic: self.topic.clone().unwrap_or_default(),
             states: self.states.iter().map(|state| state.to_wire().into()).collect(),
@@ -68,7 +69,7 @@ pub(crate) struct List {
 }
 
 impl List {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.brokers.brokers(&self.common, None).await?;
         let mut done = Vec::new();
         for broker in brokers {

@@ -9,17 +9,18 @@ use crate::target::{Common, Where};
 use clap::ValueEnum;
 use kerolox_client::admin::{Admin, Master, wire};
 use kerolox_model::token::TransactionId;
-use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::outcome::{CommandFailure, Result};
 use wire::TransactionState;
 
 /// The broker that owns a transaction; one that is named by its address is taken at its word.
 async fn owner(place: &Where, common: &Common, id: &str) -> Result<(Admin, Master)> {
-    let token = TransactionId::from_text(id).map_err(|error| Failure::usage(format!("{id}: {error}")))?;
+    let token =
+        TransactionId::from_text(id).map_err(|error| CommandFailure::usage(format!("{id}: {error}")))?;
     let (admin, masters) = place.brokers(common, None).await?;
     let is_owner = |master: &Master| place.is_one_broker() || master.info.group == token.broker;
     let owner = masters.into_iter().find(is_owner);
     let missing = || {
-        Failure::not_found(format!(
+        CommandFailure::not_found(format!(
             "transaction {id} belongs to broker group {}, which is not registered at the moment",
             token.broker
         ))

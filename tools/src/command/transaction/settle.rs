@@ -7,8 +7,8 @@ use crate::target::{Common, Where};
 use clap::Args;
 use kerolox_client::Address;
 use kerolox_client::admin::{Admin, wire};
-use kerolox_report::outcome::{Failure, Result, combined};
-use kerolox_report::output::Report;
+use kerolox_report::outcome::{CommandFailure, Result, combined};
+use kerolox_report::output::CommandReport;
 use serde_json::json;
 use wire::TransactionAction;
 
@@ -63,25 +63,25 @@ pub(crate) struct Recheck {
 }
 
 impl Commit {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         self.settle.run(TransactionAction::Commit, "commit").await
     }
 }
 
 impl Rollback {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         self.settle.run(TransactionAction::Rollback, "roll back").await
     }
 }
 
 impl Recheck {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         self.settle.run(TransactionAction::Recheck, "check back").await
     }
 }
 
 impl Settle {
-    async fn run(self, action: TransactionAction, verb: &str) -> Result<Report> {
+    async fn run(self, action: TransactionAction, verb: &str) -> Result<CommandReport> {
         let chosen = self.chosen().await?;
         let ids: Vec<&str> = chosen.iter().map(|(_, _, id)| id.as_str()).collect();
         if self.dry_run || ids.is_empty() {
@@ -89,7 +89,7 @@ impl Settle {
                 [] => "no such transactions".to_owned(),
                 ids => format!("would {verb} {} transactions:\n{}", ids.len(), ids.join("\n")),
             };
-            return Ok(Report::ok(text, json!({ "dryRun": self.dry_run, "chosen": ids })));
+            return Ok(CommandReport::ok(text, json!({ "dryRun": self.dry_run, "chosen": ids })));
         }
         // Asking a producer again destroys nothing.
         if action != TransactionAction::Recheck {
@@ -104,7 +104,8 @@ impl Settle {
                 by: self.by.clone(),
                 reason: self.reason.clone(),
             };
-            let result = admin.broker(address).settle_transaction(request).await.map_err(Failure::from);
+            let result =
+                admin.broker(address).settle_transaction(request).await.map_err(CommandFailure::from);
             settled.push((id, result));
         }
         Ok(summary(verb, &settled))
@@ -138,11 +139,11 @@ impl Settle {
         if self.selection.states.iter().all(is_undecided) {
             return Ok(());
         }
-        Err(Failure::usage("only undecided transactions can be settled: --state prepared or parked"))
+        Err(CommandFailure::usage("only undecided transactions can be settled: --state prepared or parked"))
     }
 }
 
-fn summary(verb: &str, settled: &[(&String, Result<wire::SettleTransactionResponse>)]) -> Report {
+fn summary(verb: &str, settled: &[(&String, Result<wire::SettleTransactionResponse>)]) -> CommandReport {
     let line = |(id, result): &(&String, Result<wire::SettleTransactionResponse>)| match result {
         Ok(answer) if answer.repeated => Some(format!("{id}: had been decided the same way before")),
         Ok(_) => Some(format!("{id}: {verb}: done")),
@@ -159,7 +160,7 @@ fn summary(verb: &str, settled: &[(&String, Result<wire::SettleTransactionRespon
     let warning = |(id, result): &(&String, Result<wire::SettleTransactionResponse>)| {
         result.as_ref().err().cloned().map(|failure| failure.during(id))
     };
-    Report {
+    CommandReport {
         text: settled.iter().filter_map(line).collect::<Vec<_>>().join("\n"),
         json: json!({ "transactions": settled.iter().map(view).collect::<Vec<_>>() }),
         warnings: settled.iter().filter_map(warning).collect(),

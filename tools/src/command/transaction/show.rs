@@ -5,8 +5,8 @@ use crate::target::{Common, Where};
 use clap::Args;
 use kerolox_client::admin::wire;
 use kerolox_proto::v2;
-use kerolox_report::outcome::{Exit, Failure, Result};
-use kerolox_report::output::{self, Report, local_time};
+use kerolox_report::outcome::{CommandFailure, ExitStatus, Result};
+use kerolox_report::output::{self, CommandReport, local_time};
 use prost::Message as _;
 use serde_json::{Value, json};
 use wire::describe_transaction_request::By;
@@ -29,9 +29,9 @@ pub(crate) struct Show {
 }
 
 impl Show {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let story = self.story().await?;
-        Ok(Report::ok(text(&story), view(&story)))
+        Ok(CommandReport::ok(text(&story), view(&story)))
     }
 
     async fn story(&self) -> Result<wire::DescribeTransactionResponse> {
@@ -44,12 +44,17 @@ impl Show {
         let (admin, brokers) = self.brokers.brokers(&self.common, None).await?;
         for broker in brokers {
             let request = wire::DescribeTransactionRequest { by: Some(By::MessageId(message_id.clone())) };
-            match admin.broker(&broker.address).describe_transaction(request).await.map_err(Failure::from) {
-                Err(failure) if failure.exit == Exit::NotFound => {}
+            match admin
+                .broker(&broker.address)
+                .describe_transaction(request)
+                .await
+                .map_err(CommandFailure::from)
+            {
+                Err(failure) if failure.exit == ExitStatus::NotFound => {}
                 answered => return answered,
             }
         }
-        Err(Failure::not_found(format!(
+        Err(CommandFailure::not_found(format!(
             "no broker has a transaction with message id {message_id}; it may be too old"
         )))
     }

@@ -3,8 +3,8 @@
 use crate::target::{Common, Done, Where, report};
 use clap::Args;
 use kerolox_client::admin::wire;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::{Report, local_time, table};
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::{CommandReport, local_time, table};
 use serde_json::json;
 
 /// Count transactions by topic and state
@@ -20,13 +20,13 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let (admin, brokers) = self.brokers.brokers(&self.common, None).await?;
         let mut done = Vec::new();
         for broker in brokers {
             let request = wire::CountTransactionsRequest { topic: self.topic.clone().unwrap_or_default() };
             let result =
-                admin.broker(&broker.address).count_transactions(request).await.map_err(Failure::from);
+                admin.broker(&broker.address).count_transactions(request).await.map_err(CommandFailure::from);
             done.push(Done { broker, result });
         }
         let row = |counts: &wire::TransactionCounts| {

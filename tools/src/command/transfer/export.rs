@@ -9,8 +9,8 @@ use crate::target::{Common, Where};
 use clap::Args;
 use kerolox_client::admin::wire;
 use kerolox_proto::v2;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::Report;
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::CommandReport;
 use prost::Message as _;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
@@ -89,7 +89,7 @@ impl Held {
 }
 
 impl Export {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let form = self.form.unwrap_or_else(|| Form::of(&self.file));
         let held = match self.resume && self.file.exists() {
             true => Held::read(&self.file, form)?,
@@ -141,14 +141,14 @@ impl Export {
             }
         }
         writer.flush()?;
-        let mut report = Report::ok(
+        let mut report = CommandReport::ok(
             format!("{written} messages in {}", self.file.display()),
             summary(&self.file, written),
         );
         if self.verify {
             let again = Held::read(&self.file, form)?;
             if again.items != written || again.disorder > 0 {
-                return Err(Failure::failed(format!(
+                return Err(CommandFailure::failed(format!(
                     "{} holds {} messages, {} of them out of order, in place of {written}",
                     self.file.display(),
                     again.items,
@@ -159,12 +159,12 @@ impl Export {
             report.json["verified"] = json!(true);
         }
         if damaged > 0 {
-            report.warnings.push(Failure::failed(format!(
+            report.warnings.push(CommandFailure::failed(format!(
                 "{damaged} messages cannot be read: the log is damaged where they lie"
             )));
         }
         if undecided > 0 {
-            report.warnings.push(Failure::failed(format!(
+            report.warnings.push(CommandFailure::failed(format!(
                 "{undecided} undecided half messages are left out; see `mqadmin transaction list`"
             )));
         }
@@ -194,7 +194,7 @@ impl Export {
                 let page = admin.broker(&broker.address).list_timers(request.clone()).await?;
                 for timer in page.messages {
                     let message = v2::Message::decode(timer.message.as_slice()).map_err(|error| {
-                        Failure::failed(format!(
+                        CommandFailure::failed(format!(
                             "broker {} answered with a malformed message: {error}",
                             broker.info.group
                         ))

@@ -5,7 +5,7 @@
 //! file, as an interruption leaves it, is cut off when it is continued.
 
 use super::item::Item;
-use kerolox_report::outcome::{Failure, Result};
+use kerolox_report::outcome::{CommandFailure, Result};
 use prost::Message as _;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -46,7 +46,7 @@ impl Writer {
     pub(super) fn create(path: &Path, form: Form) -> Result<Self> {
         let file =
             File::options().write(true).create_new(true).open(path).map_err(|error| match error.kind() {
-                ErrorKind::AlreadyExists => Failure::usage(format!(
+                ErrorKind::AlreadyExists => CommandFailure::usage(format!(
                     "{} is there already; pass --resume to go on with it, or choose another name",
                     path.display()
                 )),
@@ -102,8 +102,8 @@ fn frame(item: &Item) -> Vec<u8> {
     frame
 }
 
-fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::failed(format!("cannot write {}: {error}", path.display()))
+fn unwritable(path: &Path, error: &std::io::Error) -> CommandFailure {
+    CommandFailure::failed(format!("cannot write {}: {error}", path.display()))
 }
 
 /// A file that is read, item by item.
@@ -126,14 +126,14 @@ pub(super) enum Next {
 impl Reader {
     pub(super) fn open(path: &Path, form: Form) -> Result<Self> {
         let file = File::open(path)
-            .map_err(|error| Failure::not_found(format!("cannot read {}: {error}", path.display())))?;
+            .map_err(|error| CommandFailure::not_found(format!("cannot read {}: {error}", path.display())))?;
         let mut reader = Self { path: path.to_owned(), form, input: BufReader::new(file), good: 0 };
         if form == Form::Binary {
             let mut magic = [0; MAGIC.len()];
             match reader.input.read_exact(&mut magic) {
                 Ok(()) if magic == *MAGIC => reader.good = MAGIC.len() as u64,
                 Ok(()) => {
-                    return Err(Failure::usage(format!(
+                    return Err(CommandFailure::usage(format!(
                         "{} is no file of messages in binary form, or one of a later version; lines of JSON end in .jsonl",
                         path.display()
                     )));
@@ -199,8 +199,8 @@ impl Reader {
         Ok(Next::Item(Box::new(item)))
     }
 
-    fn unreadable(&self, reason: &str) -> Failure {
-        Failure::failed(format!("{}, behind byte {}: {reason}", self.path.display(), self.good))
+    fn unreadable(&self, reason: &str) -> CommandFailure {
+        CommandFailure::failed(format!("{}, behind byte {}: {reason}", self.path.display(), self.good))
     }
 }
 

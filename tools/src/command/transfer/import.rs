@@ -9,8 +9,8 @@ use clap::Args;
 use kerolox_client::admin::{Admin, Master, wire};
 use kerolox_client::{Batcher, Batching, Message, Producer, Resolution};
 use kerolox_proto::v2::MessageType;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::Report;
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::CommandReport;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -77,7 +77,7 @@ impl Progress {
         let path = Self::path(file);
         match std::fs::read_to_string(&path) {
             Ok(text) => serde_json::from_str(&text).map_err(|error| {
-                Failure::failed(format!(
+                CommandFailure::failed(format!(
                     "{} does not say how far the import is ({error}); pass --restart, or mend it",
                     path.display()
                 ))
@@ -91,12 +91,12 @@ impl Progress {
         let draft = path.with_extension("imported.new");
         let written =
             std::fs::write(&draft, json!(self).to_string()).and_then(|()| std::fs::rename(&draft, &path));
-        written.map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))
+        written.map_err(|error| CommandFailure::failed(format!("cannot write {}: {error}", path.display())))
     }
 }
 
 impl Import {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let form = self.form.unwrap_or_else(|| Form::of(&self.file));
         let (topics, total) = self.contents(form)?;
         let before = if self.restart { Progress::default() } else { Progress::load(&self.file)? };
@@ -109,7 +109,7 @@ impl Import {
             );
             let json =
                 json!({ "dryRun": true, "messages": total, "sentBefore": before.done, "topics": topics });
-            return Ok(Report::ok(text, json));
+            return Ok(CommandReport::ok(text, json));
         }
         let mut targets = Vec::new();
         for topic in &topics {
@@ -144,7 +144,7 @@ impl Import {
         }
         bar.done();
         let sent = at - before.done - found_again;
-        let mut report = Report::ok(
+        let mut report = CommandReport::ok(
             format!("{sent} messages were sent, {} had been before", before.done + found_again),
             json!({ "file": self.file.display().to_string(), "sent": sent, "sentBefore": before.done + found_again }),
         );
@@ -152,7 +152,7 @@ impl Import {
             let missing = self.missing(form, &targets).await?;
             if !missing.is_empty() {
                 let shown = missing.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
-                return Err(Failure::failed(format!(
+                return Err(CommandFailure::failed(format!(
                     "{} of {total} messages cannot be found, such as {shown}",
                     missing.len()
                 )));
@@ -181,7 +181,7 @@ impl Import {
         for item in chunk {
             let topic = self.to.clone().unwrap_or_else(|| item.topic().to_owned());
             let target = targets.iter().find(|target| target.topic == topic);
-            let target = target.ok_or_else(|| Failure::failed("the file has changed meanwhile"))?;
+            let target = target.ok_or_else(|| CommandFailure::failed("the file has changed meanwhile"))?;
             let id = item.system().message_id;
             if let Some(found) = known.as_deref_mut()
                 && target.has(&id).await?

@@ -5,9 +5,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, ValueEnum};
 use kerolox_client::{Batcher, Batching, Message, Pending};
-use kerolox_model::units::Span;
-use kerolox_report::outcome::{Failure, Result};
-use kerolox_report::output::Report;
+use kerolox_model::units::TimeSpan;
+use kerolox_report::outcome::{CommandFailure, Result};
+use kerolox_report::output::CommandReport;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::io::BufRead;
@@ -67,7 +67,7 @@ pub(crate) struct Produce {
     priority: Option<u32>,
     /// Deliver each message so long after it was sent
     #[arg(long, value_name = "DURATION")]
-    delay: Option<Span>,
+    delay: Option<TimeSpan>,
     /// Messages a second, at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
@@ -79,7 +79,7 @@ fn parse_property(text: &str) -> std::result::Result<(String, String), String> {
 }
 
 impl Produce {
-    pub(crate) async fn run(self) -> Result<Report> {
+    pub(crate) async fn run(self) -> Result<CommandReport> {
         let client = self.place.client(&self.common)?;
         let producer = Arc::new(client.producer().topic(&self.topic).start().await?);
         let batcher = Batcher::new(Arc::clone(&producer), Batching::default())?;
@@ -100,12 +100,12 @@ impl Produce {
             number += 1;
             let message = match line.map_err(|error| error.to_string()).and_then(|line| self.message(line)) {
                 Ok(message) => message,
-                Err(reason) => break Some(Failure::usage(format!("line {number}: {reason}"))),
+                Err(reason) => break Some(CommandFailure::usage(format!("line {number}: {reason}"))),
             };
             let bytes = message.body().len() as u64;
             match batcher.send(message).await {
                 Ok(answer) => sent.waiting.push_back((number, bytes, answer)),
-                Err(error) => break Some(Failure::from(error).during(format!("line {number}"))),
+                Err(error) => break Some(CommandFailure::from(error).during(format!("line {number}"))),
             }
         };
         // What was sent before the trouble is stored all the same.
@@ -116,7 +116,7 @@ impl Produce {
         let summary = sent.summary();
         match sent.first.or(wrong) {
             Some(failure) => Err(failure.during(&summary)),
-            None => Ok(Report::ok(summary, json!({ "messages": sent.stored, "bytes": sent.bytes }))),
+            None => Ok(CommandReport::ok(summary, json!({ "messages": sent.stored, "bytes": sent.bytes }))),
         }
     }
 
@@ -133,7 +133,7 @@ impl Produce {
             None => Box::new(std::io::BufReader::new(std::io::stdin())),
             Some(file) => {
                 let opened = std::fs::File::open(file).map_err(|error| {
-                    Failure::not_found(format!("cannot read {}: {error}", file.display()))
+                    CommandFailure::not_found(format!("cannot read {}: {error}", file.display()))
                 })?;
                 Box::new(std::io::BufReader::new(opened))
             }
@@ -248,7 +248,7 @@ struct Sent {
     bytes: u64,
     refused: u64,
     /// Why the first one was refused.
-    first: Option<Failure>,
+    first: Option<CommandFailure>,
 }
 
 impl Sent {
@@ -264,7 +264,8 @@ impl Sent {
             }
             Err(error) => {
                 self.refused += 1;
-                self.first.get_or_insert_with(|| Failure::from(error).during(format!("line {number}")));
+                self.first
+                    .get_or_insert_with(|| CommandFailure::from(error).during(format!("line {number}")));
             }
         }
     }

@@ -4,7 +4,7 @@ use std::io;
 
 /// Operations that [`super::MemFolder`] can be told to refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Fault {
+pub enum DiskFault {
     /// Reading a file: the device has given up what lies there.
     Read,
     /// Writing to a file; half of the bytes get through.
@@ -25,7 +25,7 @@ pub enum Fault {
     SetLen,
 }
 
-impl Fault {
+impl DiskFault {
     /// Every kind of operation.
     pub const ALL: [Self; 9] = [
         Self::Read,
@@ -42,7 +42,7 @@ impl Fault {
 
 /// For how long an operation is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Times {
+pub enum FaultTimes {
     /// One time.
     Once,
     /// From then on.
@@ -61,10 +61,10 @@ pub(super) enum Verdict {
 
 #[derive(Debug)]
 struct Plan {
-    fault: Fault,
+    fault: DiskFault,
     /// Operations of the kind that still work.
     left: u64,
-    times: Times,
+    times: FaultTimes,
 }
 
 #[derive(Debug, Default)]
@@ -77,7 +77,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    pub(super) fn plan(&mut self, fault: Fault, nth: u64, times: Times) {
+    pub(super) fn plan(&mut self, fault: DiskFault, nth: u64, times: FaultTimes) {
         self.plans.push(Plan { fault, left: nth, times });
     }
 
@@ -99,11 +99,11 @@ impl Faults {
     }
 
     /// To be asked before every operation.
-    pub(super) fn meet(&mut self, fault: Fault) -> Verdict {
+    pub(super) fn meet(&mut self, fault: DiskFault) -> Verdict {
         if self.off {
             return Verdict::Refused(power_is_off());
         }
-        if fault != Fault::Read {
+        if fault != DiskFault::Read {
             self.operations += 1;
             match &mut self.power {
                 Some(0) => {
@@ -115,24 +115,24 @@ impl Faults {
             }
         }
         // They are met together.
-        if fault == Fault::Create && self.refuses(Fault::Descriptor) {
+        if fault == DiskFault::Create && self.refuses(DiskFault::Descriptor) {
             return Verdict::Refused(rustix::io::Errno::MFILE.into());
         }
         match fault {
             _ if !self.refuses(fault) => Verdict::Done,
-            Fault::Read => Verdict::Refused(bad_place()),
+            DiskFault::Read => Verdict::Refused(bad_place()),
             _ => Verdict::Refused(io::Error::other("simulated disk failure")),
         }
     }
 
     /// Whether an operation of the kind is to be refused, which counts as one of them.
-    fn refuses(&mut self, fault: Fault) -> bool {
+    fn refuses(&mut self, fault: DiskFault) -> bool {
         let mut refused = false;
         for plan in self.plans.iter_mut().filter(|plan| plan.fault == fault) {
             refused |= plan.left == 0;
             plan.left = match (plan.left, plan.times) {
-                (0, Times::Once) => u64::MAX,
-                (0, Times::ForGood) => 0,
+                (0, FaultTimes::Once) => u64::MAX,
+                (0, FaultTimes::ForGood) => 0,
                 (left, _) => left - 1,
             };
         }

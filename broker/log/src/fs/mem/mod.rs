@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::content::{Content, Survivor};
-pub use self::faults::{Fault, Times};
+pub use self::faults::{DiskFault, FaultTimes};
 use self::faults::{Faults, Verdict};
 use super::choose::Survival;
 use super::{File, Folder};
@@ -128,15 +128,15 @@ impl MemFolder {
     }
 
     /// Makes operations of a kind fail from now on; `None` mends the disk.
-    pub fn fail(&self, fault: Option<Fault>) {
+    pub fn fail(&self, fault: Option<DiskFault>) {
         match fault {
-            Some(fault) => self.fail_nth(fault, 0, Times::ForGood),
+            Some(fault) => self.fail_nth(fault, 0, FaultTimes::ForGood),
             None => lock(&self.shared).faults.mend(),
         }
     }
 
     /// Makes the `nth` operation of a kind from now (0 is the next one) fail.
-    pub fn fail_nth(&self, fault: Fault, nth: u64, times: Times) {
+    pub fn fail_nth(&self, fault: DiskFault, nth: u64, times: FaultTimes) {
         lock(&self.shared).faults.plan(fault, nth, times);
     }
 
@@ -217,7 +217,11 @@ impl MemFolder {
 
 impl Shared {
     /// Runs a changing operation, unless it is refused. In a power cut its effect takes place, but is not durable.
-    fn change<T>(&mut self, fault: Fault, change: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
+    fn change<T>(
+        &mut self,
+        fault: DiskFault,
+        change: impl FnOnce(&mut Self) -> io::Result<T>,
+    ) -> io::Result<T> {
         match self.faults.meet(fault) {
             Verdict::Done => change(self),
             Verdict::Refused(error) => Err(error),
@@ -249,7 +253,7 @@ impl Folder for MemFolder {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let mut shared = lock(&self.shared);
-        let content = shared.change(Fault::Create, |shared| {
+        let content = shared.change(DiskFault::Create, |shared| {
             if shared.files.contains_key(name) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
@@ -261,14 +265,14 @@ impl Folder for MemFolder {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        lock(&self.shared).change(Fault::Remove, |shared| {
+        lock(&self.shared).change(DiskFault::Remove, |shared| {
             shared.files.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
         })
     }
 
     fn sync(&self) -> io::Result<()> {
         let mut shared = lock(&self.shared);
-        match shared.faults.meet(Fault::SyncFolder) {
+        match shared.faults.meet(DiskFault::SyncFolder) {
             Verdict::Done => {
                 shared.durable = shared.files.clone();
                 Ok(())
@@ -291,7 +295,7 @@ impl MemFile {
         len.saturating_add(shared.room())
     }
 
-    fn resize(&self, fault: Fault, len: u64) -> io::Result<()> {
+    fn resize(&self, fault: DiskFault, len: u64) -> io::Result<()> {
         self.folder()?.change(fault, |shared| {
             if len > self.len_max(shared) {
                 return Err(io::ErrorKind::StorageFull.into());
@@ -304,7 +308,7 @@ impl MemFile {
 
 impl File for MemFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        if let Verdict::Refused(error) | Verdict::Cut(error) = self.folder()?.faults.meet(Fault::Read) {
+        if let Verdict::Refused(error) | Verdict::Cut(error) = self.folder()?.faults.meet(DiskFault::Read) {
             return Err(error);
         }
         lock(&self.content).read(buf, usize::try_from(offset).unwrap_or(usize::MAX))
@@ -313,7 +317,7 @@ impl File for MemFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut shared = self.folder()?;
         let start = usize::try_from(offset).map_err(io::Error::other)?;
-        let verdict = shared.faults.meet(Fault::Write);
+        let verdict = shared.faults.meet(DiskFault::Write);
         let room = usize::try_from(self.len_max(&shared).saturating_sub(offset)).unwrap_or(usize::MAX);
         let fitting = &bytes[..bytes.len().min(room)];
         let mut content = lock(&self.content);
@@ -341,7 +345,7 @@ impl File for MemFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut shared = self.folder()?;
-        match shared.faults.meet(Fault::Sync) {
+        match shared.faults.meet(DiskFault::Sync) {
             Verdict::Done => {
                 lock(&self.content).sync();
                 Ok(())
@@ -360,12 +364,12 @@ impl File for MemFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.resize(Fault::SetLen, len)
+        self.resize(DiskFault::SetLen, len)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         let len = len.max(self.len()?);
-        self.resize(Fault::Allocate, len)
+        self.resize(DiskFault::Allocate, len)
     }
 
     fn data_in(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {

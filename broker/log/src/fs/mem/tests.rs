@@ -49,7 +49,7 @@ fn a_failed_sync_is_not_mended_by_the_next_one() {
     let data = file(&folder, "data");
     folder.sync().expect("synced");
     data.write_at(b"lost", 0).expect("written");
-    folder.fail_nth(Fault::Sync, 0, Times::Once);
+    folder.fail_nth(DiskFault::Sync, 0, FaultTimes::Once);
     assert!(data.sync().is_err());
     data.write_at(b"kept", 512).expect("written");
     data.sync().expect("works again");
@@ -62,8 +62,8 @@ fn a_failed_sync_is_not_mended_by_the_next_one() {
 fn the_nth_operation_of_a_kind_fails() {
     let folder = MemFolder::new();
     let data = file(&folder, "data");
-    folder.fail_nth(Fault::Write, 1, Times::Once);
-    folder.fail_nth(Fault::Read, 2, Times::ForGood);
+    folder.fail_nth(DiskFault::Write, 1, FaultTimes::Once);
+    folder.fail_nth(DiskFault::Read, 2, FaultTimes::ForGood);
     let written: Vec<bool> = (0..3).map(|i| data.write_at(b"abcd", i * 4).is_ok()).collect();
     assert_eq!(written, [true, false, true]);
     assert_eq!(folder.content("data").expect("there"), b"abcdab\0\0abcd", "half of it got through");

@@ -15,7 +15,7 @@ use kerolox_log::{DamagedRange, Frame};
 use super::table::{ComparedKey, ReplayBegin, StateTable};
 use super::{FORMAT, QueueRepair, StateMachine, keys};
 use crate::error::StoreError;
-use crate::kv::{Family, Kv, KvError, MemKv, Op, Pair};
+use crate::kv::{KeyFamily, KeyValue, Kv, KvError, MemKv, WriteOp};
 
 use scan::Scan;
 
@@ -32,7 +32,7 @@ pub struct LogReplay {
     kv: Arc<dyn Kv>,
     until: u64,
     /// Keys that a record behind the index's position removes.
-    doomed: Vec<(Family, Range<Vec<u8>>)>,
+    doomed: Vec<(KeyFamily, Range<Vec<u8>>)>,
     begin: Begin,
     /// Position of the first record of the log.
     start: u64,
@@ -55,20 +55,20 @@ enum Begin {
 
 /// Where an index differs from what follows from the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Comparison {
+pub struct StateComparison {
     /// Keys compared.
     pub keys: u64,
     /// Keys that differ.
     pub differences: u64,
     /// The first of them.
-    pub examples: Vec<Difference>,
+    pub examples: Vec<StateDifference>,
 }
 
 /// One key that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
+pub struct StateDifference {
     /// Family of the key.
-    pub family: Family,
+    pub family: KeyFamily,
     /// The key.
     pub key: Vec<u8>,
     /// How it differs.
@@ -188,10 +188,10 @@ impl LogReplay {
     ///
     /// # Errors
     /// [`StoreError`] when `other` cannot be read.
-    pub fn compare(&mut self, other: &dyn Kv) -> Result<Comparison, StoreError> {
+    pub fn compare(&mut self, other: &dyn Kv) -> Result<StateComparison, StoreError> {
         self.flush()?;
-        let mut comparison = Comparison::default();
-        for family in Family::ALL {
+        let mut comparison = StateComparison::default();
+        for family in KeyFamily::ALL {
             let table = self.state.table_of(family);
             let (mut own, mut found) = (Scan::new(&*self.kv, family, table), Scan::new(other, family, table));
             loop {
@@ -213,7 +213,7 @@ impl LogReplay {
                 if let Some(how) = how {
                     comparison.differences += 1;
                     if comparison.examples.len() < EXAMPLES {
-                        comparison.examples.push(Difference { family, key, how });
+                        comparison.examples.push(StateDifference { family, key, how });
                     }
                 }
             }
@@ -274,37 +274,37 @@ impl LogReplay {
 /// # Errors
 /// [`StoreError`] when `kv` cannot be read or holds something malformed.
 pub fn applied_of(kv: &dyn Kv) -> Result<Option<u64>, StoreError> {
-    let Some(format) = kv.get(Family::State, keys::FORMAT)? else { return Ok(None) };
-    if keys::read_u32(&format, "format")? != FORMAT || kv.get(Family::State, keys::UNSETTLED)?.is_some() {
+    let Some(format) = kv.get(KeyFamily::State, keys::FORMAT)? else { return Ok(None) };
+    if keys::read_u32(&format, "format")? != FORMAT || kv.get(KeyFamily::State, keys::UNSETTLED)?.is_some() {
         return Ok(None);
     }
-    let applied = kv.get(Family::State, keys::APPLIED)?;
+    let applied = kv.get(KeyFamily::State, keys::APPLIED)?;
     applied.map(|bytes| keys::read_u64(&bytes, "applied position")).transpose()
 }
 
 struct WithoutEntries(MemKv);
 
 impl Kv for WithoutEntries {
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+    fn get(&self, family: KeyFamily, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
         self.0.get(family, key)
     }
 
-    fn scan(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Pair>, KvError> {
+    fn scan(&self, family: KeyFamily, from: &[u8], limit: usize) -> Result<Vec<KeyValue>, KvError> {
         self.0.scan(family, from, limit)
     }
 
     fn scan_around(
         &self,
-        family: Family,
+        family: KeyFamily,
         prefix: &[u8],
         at: &[u8],
         limit: usize,
-    ) -> Result<Vec<Pair>, KvError> {
+    ) -> Result<Vec<KeyValue>, KvError> {
         self.0.scan_around(family, prefix, at, limit)
     }
 
-    fn write(&self, mut ops: Vec<Op>) -> Result<(), KvError> {
-        ops.retain(|op| !matches!(op, Op::Put(Family::Entries, ..)));
+    fn write(&self, mut ops: Vec<WriteOp>) -> Result<(), KvError> {
+        ops.retain(|op| !matches!(op, WriteOp::Put(KeyFamily::Entries, ..)));
         self.0.write(ops)
     }
 

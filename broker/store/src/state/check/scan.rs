@@ -1,6 +1,6 @@
 //! Walking through a family of two stores side by side.
 
-use crate::kv::{Family, Kv, KvError, Pair};
+use crate::kv::{KeyFamily, KeyValue, Kv, KvError};
 use crate::state::table::StateTable;
 
 /// Pairs that are read at a time.
@@ -9,16 +9,16 @@ const PAGE: usize = 1024;
 /// All pairs of a family, read a page at a time. Pairs that are apart only because a flush came in between are one here.
 pub(super) struct Scan<'a> {
     kv: &'a dyn Kv,
-    family: Family,
+    family: KeyFamily,
     /// The table that has the family, and knows what its pieces are.
     table: Option<&'a dyn StateTable>,
-    page: std::vec::IntoIter<Pair>,
+    page: std::vec::IntoIter<KeyValue>,
     next: Option<Vec<u8>>,
-    current: Option<Pair>,
+    current: Option<KeyValue>,
 }
 
 impl<'a> Scan<'a> {
-    pub(super) fn new(kv: &'a dyn Kv, family: Family, table: Option<&'a dyn StateTable>) -> Self {
+    pub(super) fn new(kv: &'a dyn Kv, family: KeyFamily, table: Option<&'a dyn StateTable>) -> Self {
         Self { kv, family, table, page: Vec::new().into_iter(), next: Some(Vec::new()), current: None }
     }
 
@@ -71,7 +71,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    pub(super) fn peek(&self) -> Option<&Pair> {
+    pub(super) fn peek(&self) -> Option<&KeyValue> {
         self.current.as_ref()
     }
 

@@ -8,7 +8,7 @@ use kerolox_core::timer::{ScheduledMessage, TimerPhase};
 use kerolox_core::transaction::{HalfMessage, TransactionPhase};
 use prost::DecodeError;
 
-use crate::kv::Family;
+use crate::kv::KeyFamily;
 use crate::state::snapshot::tag;
 
 /// Key under which half messages stand in the due index that are undecided, but never due: parked ones, and those that are
@@ -18,11 +18,11 @@ pub(super) const NEVER_MS: i64 = i64::MAX;
 /// A kind of message that is held back.
 pub trait HeldKind: Deref<Target = HeldMessage> + Clone + Send + Sync {
     /// All of them by position.
-    const FAMILY: Family;
+    const FAMILY: KeyFamily;
     /// The open ones by due time and position.
-    const DUE: Family;
+    const DUE: KeyFamily;
     /// Both.
-    const FAMILIES: &'static [Family];
+    const FAMILIES: &'static [KeyFamily];
     /// For errors.
     const NAME: &'static str;
     /// Their list in a snapshot.
@@ -59,9 +59,9 @@ pub trait HeldKind: Deref<Target = HeldMessage> + Clone + Send + Sync {
 }
 
 impl HeldKind for HalfMessage {
-    const FAMILY: Family = Family::Halves;
-    const DUE: Family = Family::HalfDue;
-    const FAMILIES: &'static [Family] = &[Self::FAMILY, Self::DUE];
+    const FAMILY: KeyFamily = KeyFamily::Halves;
+    const DUE: KeyFamily = KeyFamily::HalfDue;
+    const FAMILIES: &'static [KeyFamily] = &[Self::FAMILY, Self::DUE];
     const NAME: &'static str = "half message";
     const TAG: u32 = tag::HALVES;
 
@@ -99,9 +99,9 @@ impl HeldKind for HalfMessage {
 }
 
 impl HeldKind for ScheduledMessage {
-    const FAMILY: Family = Family::Timers;
-    const DUE: Family = Family::TimerDue;
-    const FAMILIES: &'static [Family] = &[Self::FAMILY, Self::DUE];
+    const FAMILY: KeyFamily = KeyFamily::Timers;
+    const DUE: KeyFamily = KeyFamily::TimerDue;
+    const FAMILIES: &'static [KeyFamily] = &[Self::FAMILY, Self::DUE];
     const NAME: &'static str = "scheduled message";
     const TAG: u32 = tag::TIMERS;
 

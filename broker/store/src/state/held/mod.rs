@@ -10,7 +10,7 @@ use kerolox_core::held::HeldMessage;
 use kerolox_core::record::{HeldState, SnapshotRecord, TrimRecord};
 
 use crate::error::StoreError;
-use crate::kv::{Family, Kv, Op, Pair};
+use crate::kv::{KeyFamily, KeyValue, Kv, WriteOp};
 use crate::state::keys;
 use crate::state::overlay::Overlay;
 use crate::state::queues::QueueEntry;
@@ -183,7 +183,7 @@ impl<T: HeldKind> HeldTable<T> {
 }
 
 impl<T: HeldKind> StateTable for HeldTable<T> {
-    fn families(&self) -> &'static [Family] {
+    fn families(&self) -> &'static [KeyFamily] {
         T::FAMILIES
     }
 
@@ -211,7 +211,7 @@ impl<T: HeldKind> StateTable for HeldTable<T> {
         Ok(())
     }
 
-    fn changes(&self, ops: &mut Vec<Op>) {
+    fn changes(&self, ops: &mut Vec<WriteOp>) {
         self.overlay.changes(ops);
     }
 
@@ -297,7 +297,7 @@ fn decoded<T: HeldKind>(bytes: &[u8]) -> Result<T, StoreError> {
     T::from_bytes(bytes).map_err(|_| StoreError::Index(T::NAME.to_owned()))
 }
 
-fn decoded_due<T: HeldKind>((key, value): &Pair) -> Result<(i64, u64, T), StoreError> {
+fn decoded_due<T: HeldKind>((key, value): &KeyValue) -> Result<(i64, u64, T), StoreError> {
     let (due_ms, position) = keys::parse_due(key)?;
     Ok((due_ms, position, decoded(value)?))
 }

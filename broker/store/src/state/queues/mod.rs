@@ -12,7 +12,7 @@ use kerolox_core::record::{QueueState, SnapshotRecord, TrimRecord};
 use kerolox_log::sabotage;
 
 use crate::error::StoreError;
-use crate::kv::{Family, Kv, Op, pairs};
+use crate::kv::{KeyFamily, Kv, WriteOp, pairs};
 use crate::state::keys;
 use crate::state::snapshot::{SnapshotLists, tag};
 use crate::state::table::{ComparedKey, QueueId, ReplayBegin, StateTable};
@@ -68,7 +68,7 @@ pub struct QueueTable {
     lites: HashMap<u32, u64>,
     /// How to remove from the store what was deleted, with the next flush and not before: the record that deletes may not be
     /// durable yet. No one looks there in the meantime, for numbers of topics and lite topics are never given again.
-    gone: Vec<Op>,
+    gone: Vec<WriteOp>,
 }
 
 impl QueueTable {
@@ -145,7 +145,7 @@ impl QueueTable {
         while found.len() < max && offset < queue.first_new() {
             let before = offset;
             let at = keys::block(topic_id, number, offset);
-            for (key, piece) in self.kv.scan_around(Family::Entries, &prefix, &at, pieces)? {
+            for (key, piece) in self.kv.scan_around(KeyFamily::Entries, &prefix, &at, pieces)? {
                 let (_, _, first) = keys::parse_block(&key)?;
                 let skip = offset.checked_sub(first).and_then(|skip| usize::try_from(skip).ok());
                 let skip = skip.ok_or_else(|| missing(offset))?;
@@ -231,9 +231,9 @@ impl QueueTable {
         }
         let key = keys::queue(topic_id, number);
         if queue.bounds.min < queue.first_new() {
-            self.gone.push(Op::DeletePrefix(Family::Entries, key.clone()));
+            self.gone.push(WriteOp::DeletePrefix(KeyFamily::Entries, key.clone()));
         }
-        self.gone.push(Op::Delete(Family::Queues, key));
+        self.gone.push(WriteOp::Delete(KeyFamily::Queues, key));
     }
 
     /// How far every queue is.
@@ -255,7 +255,7 @@ impl QueueTable {
     }
 
     /// Gives up the entries of a queue before the offset that a trim names.
-    fn expire_before(&mut self, state: &QueueState, ops: &mut Vec<Op>) {
+    fn expire_before(&mut self, state: &QueueState, ops: &mut Vec<WriteOp>) {
         let name = (state.topic_id, state.queue);
         let Some(queue) = self.queues.get_mut(&name) else { return };
         let (old, min) = (queue.bounds.min, state.next.clamp(queue.bounds.min, queue.bounds.next));
@@ -271,18 +271,18 @@ impl QueueTable {
         self.new -= queue.new.drain(..expired).len();
         let block = |offset: u64| keys::block(state.topic_id, state.queue, offset - offset % BLOCK);
         if block(old) < block(min) {
-            ops.push(Op::DeleteRange(Family::Entries, block(old), block(min)));
+            ops.push(WriteOp::DeleteRange(KeyFamily::Entries, block(old), block(min)));
         }
     }
 }
 
 impl StateTable for QueueTable {
-    fn families(&self) -> &'static [Family] {
-        &[Family::Queues, Family::Entries]
+    fn families(&self) -> &'static [KeyFamily] {
+        &[KeyFamily::Queues, KeyFamily::Entries]
     }
 
     fn load(&mut self) -> Result<(), StoreError> {
-        for pair in pairs(|from, limit| self.kv.scan(Family::Queues, from, limit)) {
+        for pair in pairs(|from, limit| self.kv.scan(KeyFamily::Queues, from, limit)) {
             let (key, value) = pair?;
             let (topic_id, number) = keys::parse_queue(&key)?;
             let mut bounds = decode_bounds(&value)?;
@@ -307,18 +307,18 @@ impl StateTable for QueueTable {
         Ok(())
     }
 
-    fn changes(&self, ops: &mut Vec<Op>) {
+    fn changes(&self, ops: &mut Vec<WriteOp>) {
         ops.extend(self.gone.iter().cloned());
         for (topic_id, number) in &self.dirty {
             let queue = &self.queues[&(*topic_id, *number)];
             let bounds = encode_bounds(&queue.bounds);
-            ops.push(Op::Put(Family::Queues, keys::queue(*topic_id, *number), bounds));
+            ops.push(WriteOp::Put(KeyFamily::Queues, keys::queue(*topic_id, *number), bounds));
             let (mut first, mut new) = (queue.first_new(), &queue.new[..]);
             while !new.is_empty() {
                 let room = usize::try_from(BLOCK - first % BLOCK).expect("at most BLOCK");
                 let (piece, rest) = new.split_at(room.min(new.len()));
                 let key = keys::block(*topic_id, *number, first);
-                ops.push(Op::Put(Family::Entries, key, encode_piece(piece)));
+                ops.push(WriteOp::Put(KeyFamily::Entries, key, encode_piece(piece)));
                 first += piece.len() as u64;
                 new = rest;
             }
@@ -348,8 +348,8 @@ impl StateTable for QueueTable {
         }
         self.dirty.retain(|(topic, _)| *topic != topic_id);
         self.lites.remove(&topic_id);
-        let families = [Family::Queues, Family::Entries];
-        self.gone.extend(families.map(|family| Op::DeletePrefix(family, keys::id(topic_id))));
+        let families = [KeyFamily::Queues, KeyFamily::Entries];
+        self.gone.extend(families.map(|family| WriteOp::DeletePrefix(family, keys::id(topic_id))));
         Ok(())
     }
 
@@ -366,21 +366,21 @@ impl StateTable for QueueTable {
         Ok(self.kv.write(ops)?)
     }
 
-    fn trimmed_ranges(&self, trim: &TrimRecord) -> Vec<(Family, Range<Vec<u8>>)> {
+    fn trimmed_ranges(&self, trim: &TrimRecord) -> Vec<(KeyFamily, Range<Vec<u8>>)> {
         let key = |state: &QueueState, offset| keys::block(state.topic_id, state.queue, offset);
-        trim.queues.iter().map(|state| (Family::Entries, key(state, 0)..key(state, state.next))).collect()
+        trim.queues.iter().map(|state| (KeyFamily::Entries, key(state, 0)..key(state, state.next))).collect()
     }
 
-    fn whole_key(&self, family: Family, key: Vec<u8>) -> Vec<u8> {
-        if family == Family::Entries { block_key(&key).unwrap_or(key) } else { key }
+    fn whole_key(&self, family: KeyFamily, key: Vec<u8>) -> Vec<u8> {
+        if family == KeyFamily::Entries { block_key(&key).unwrap_or(key) } else { key }
     }
 
-    fn plain_value(&self, family: Family, value: Vec<u8>) -> Vec<u8> {
-        if family == Family::Entries { plain(value) } else { value }
+    fn plain_value(&self, family: KeyFamily, value: Vec<u8>) -> Vec<u8> {
+        if family == KeyFamily::Entries { plain(value) } else { value }
     }
 
     fn differs_before(&self, begin: ReplayBegin, key: &ComparedKey<'_>) -> Result<bool, StoreError> {
-        if key.family == Family::Entries {
+        if key.family == KeyFamily::Entries {
             let (topic_id, queue, first) = keys::parse_block(key.key)?;
             let bounds = self.bounds(topic_id, queue);
             let readable = (first + BLOCK).min(bounds.next).saturating_sub(bounds.min.max(first));

@@ -4,7 +4,7 @@ use kerolox_core::record::QueueState;
 
 use super::{BLOCK, QueueEntry, QueueTable};
 use crate::error::StoreError;
-use crate::kv::{Family, Op};
+use crate::kv::{KeyFamily, WriteOp};
 use crate::state::keys;
 
 impl QueueTable {
@@ -43,7 +43,7 @@ impl QueueTable {
         let bounds = self.bounds(topic_id, number);
         let by = state.next.saturating_sub(bounds.next);
         let moved = self.entries(topic_id, number, 0, usize::MAX)?;
-        self.kv.write(vec![Op::DeletePrefix(Family::Entries, keys::queue(topic_id, number))])?;
+        self.kv.write(vec![WriteOp::DeletePrefix(KeyFamily::Entries, keys::queue(topic_id, number))])?;
         self.restore(&QueueState { next: bounds.min + by, ..*state });
         for (_, entry) in moved {
             self.push(topic_id, number, entry);
@@ -58,7 +58,11 @@ impl QueueTable {
         let count = usize::try_from(next - first).expect("at most BLOCK");
         let kept = self.entries(topic_id, number, first, count)?;
         let key = |offset| keys::block(topic_id, number, offset);
-        self.kv.write(vec![Op::DeleteRange(Family::Entries, key(next - next % BLOCK), key(u64::MAX))])?;
+        self.kv.write(vec![WriteOp::DeleteRange(
+            KeyFamily::Entries,
+            key(next - next % BLOCK),
+            key(u64::MAX),
+        )])?;
         let queue = self.queues.entry((topic_id, number)).or_default();
         self.new -= queue.new.len();
         let before =

@@ -100,7 +100,7 @@ fn a_lite_topic_goes_unless_a_message_came() {
         assert_eq!(replay.state.queues.lite_len(1), 1);
         let reloaded = replay.reloaded();
         assert!(Replay::view(&reloaded) == Replay::view(&replay.state), "flushed: {flushed}");
-        for family in [Family::Entries, Family::Progress] {
+        for family in [KeyFamily::Entries, KeyFamily::Progress] {
             assert_eq!(replay.state.kv.scan(family, b"", 9).expect("memory"), [], "{family:?}");
         }
     }
@@ -136,7 +136,7 @@ fn lite_topics_go_with_their_parent() {
         (vec![], 0)
     );
     let reloaded = replay.reloaded();
-    for family in [Family::Lites, Family::Queues, Family::Entries] {
+    for family in [KeyFamily::Lites, KeyFamily::Queues, KeyFamily::Entries] {
         assert_eq!(reloaded.kv.scan(family, b"", 9).expect("memory"), [], "{family:?}");
     }
     assert_eq!(replay.apply(create("b")).1, ApplyOutcome::TopicGone);
@@ -215,6 +215,6 @@ fn a_deletion_changes_nothing_in_the_store_before_it_is_flushed() {
     assert_eq!(Replay::view(&StateMachine::load(replay.state.kv.clone()).expect("loads")), before);
     let reloaded = replay.reloaded();
     assert_eq!((reloaded.topics.all().len(), reloaded.groups.all().len()), (0, 0));
-    assert_eq!(reloaded.kv.scan(Family::Progress, &[], 9).expect("reads"), []);
-    assert_eq!(reloaded.kv.scan(Family::Queues, &[], 9).expect("reads"), []);
+    assert_eq!(reloaded.kv.scan(KeyFamily::Progress, &[], 9).expect("reads"), []);
+    assert_eq!(reloaded.kv.scan(KeyFamily::Queues, &[], 9).expect("reads"), []);
 }

@@ -34,5 +34,5 @@ fn what_is_withheld_survives_a_restart_and_a_rebuild_and_topics_keep_their_own()
     replay.apply(withhold(0));
     replay.flush();
     assert_eq!(StateMachine::load(replay.state.kv.clone()).expect("loads").topics.withheld(), 0);
-    assert_eq!(replay.state.kv.get(Family::State, keys::WITHHELD).expect("reads"), None);
+    assert_eq!(replay.state.kv.get(KeyFamily::State, keys::WITHHELD).expect("reads"), None);
 }

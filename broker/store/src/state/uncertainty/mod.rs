@@ -70,7 +70,7 @@ use super::keys;
 use super::queues::QueueTable;
 use super::table::{QueueId, StateTable};
 use crate::error::StoreError;
-use crate::kv::{Family, Op};
+use crate::kv::{KeyFamily, WriteOp};
 
 /// What damage did to a queue of a state that was made from what is left of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -232,13 +232,13 @@ impl DamageUncertainty {
 }
 
 impl StateTable for DamageUncertainty {
-    fn families(&self) -> &'static [Family] {
+    fn families(&self) -> &'static [KeyFamily] {
         &[]
     }
 
-    fn changes(&self, ops: &mut Vec<Op>) {
+    fn changes(&self, ops: &mut Vec<WriteOp>) {
         if self.since_damage.is_none() {
-            ops.push(Op::Delete(Family::State, keys::UNSETTLED.to_vec()));
+            ops.push(WriteOp::Delete(KeyFamily::State, keys::UNSETTLED.to_vec()));
         }
     }
 
