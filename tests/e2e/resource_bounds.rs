@@ -9,8 +9,8 @@ use kerolox_proto::kerolox::registry_client::RegistryClient;
 use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use kerolox_proto::kerolox::server_client::ServerClient;
 use kerolox_proto::kerolox::{
-    BrokerInfo, BrokerRole, DescribeClusterRequest, FromSlave, Hello, RegisterRequest, SetLogFilterRequest,
-    TopicRoute, from_slave,
+    BrokerInfo, BrokerRole, DescribeClusterRequest, FollowRequest, FromFollower, RegisterRequest,
+    SetLogFilterRequest, TopicRoute, from_follower,
 };
 use kerolox_proto::v2::receive_message_response::Content;
 use kerolox_proto::v2::settings::PubSub;
@@ -243,13 +243,13 @@ async fn a_stranger_makes_no_member_read_a_large_message() {
     let endpoint =
         Endpoint::from_shared(format!("http://{}", servers.brokers[0].address().unwrap())).unwrap();
     let channel = endpoint.connect().await.unwrap();
-    let hello = |len: usize| {
-        let hello = Hello { cluster: "x".repeat(len), ..Default::default() };
-        tokio_stream::once(FromSlave { kind: Some(from_slave::Kind::Hello(hello)) })
+    let request = |len: usize| {
+        let follow = FollowRequest { cluster: "x".repeat(len), ..Default::default() };
+        tokio_stream::once(FromFollower { kind: Some(from_follower::Kind::Follow(follow)) })
     };
     let refused = async |len: usize| {
         let mut client = ReplicationClient::new(channel.clone());
-        match client.replicate(hello(len)).await {
+        match client.replicate(request(len)).await {
             Ok(stream) => stream.into_inner().message().await.unwrap_err(),
             Err(status) => status,
         }

@@ -6,9 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use kerolox_model::limits::{REPLICATION_CONNECTION_WINDOW, REPLICATION_STREAM_WINDOW};
 use kerolox_proto::kerolox::replication_client::ReplicationClient;
-use kerolox_proto::kerolox::{
-    self as wire, FromMaster, FromSlave, Held, Hello, Tidings, from_master, from_slave,
-};
+use kerolox_proto::kerolox::{self as wire, AppendAck, FromFollower, FromLeader, from_follower, from_leader};
 use kerolox_replication::{
     CommitUpdate, ConfirmedMark, FollowRefusal, FollowTarget, FollowerLog, GroupMember, LeaderAnswer,
     LogRepair, MemberEffect, MemberInput, handshake,
@@ -112,7 +110,7 @@ pub(super) async fn follow(
         "following"
     );
     group.set_refuses(None);
-    let (pieces, queue) = mpsc::channel::<FromMaster>(QUEUED);
+    let (pieces, queue) = mpsc::channel::<FromLeader>(QUEUED);
     let shared = Arc::new(Following { group, store, confirmed: Confirmed::default() });
     let copying = {
         let (shared, answers) = (shared.clone(), answers.clone());
@@ -121,7 +119,9 @@ pub(super) async fn follow(
     let goodbye = tokio::spawn(async move {
         if leaving.wait_for(|leaving| *leaving).await.is_ok() {
             // The master that is gone needs no goodbye.
-            let _ = answers.send(FromSlave { kind: Some(from_slave::Kind::Leaving(wire::Leaving {})) }).await;
+            let _ = answers
+                .send(FromFollower { kind: Some(from_follower::Kind::Leaving(wire::Leaving {})) })
+                .await;
         }
     });
     let folding = {
@@ -143,8 +143,8 @@ pub(super) async fn follow(
 }
 
 async fn receive(
-    incoming: &mut Streaming<FromMaster>,
-    pieces: mpsc::Sender<FromMaster>,
+    incoming: &mut Streaming<FromLeader>,
+    pieces: mpsc::Sender<FromLeader>,
 ) -> Result<(), FollowError> {
     while let Some(message) = incoming.next().await {
         if pieces.send(message?).await.is_err() {
@@ -161,9 +161,9 @@ async fn connect(
     target: &FollowTarget,
     cell: &StoreCell,
     stores: &Arc<Stores>,
-    answers: &mpsc::Sender<FromSlave>,
-    outgoing: mpsc::Receiver<FromSlave>,
-) -> Result<Streaming<FromMaster>, FollowError> {
+    answers: &mpsc::Sender<FromFollower>,
+    outgoing: mpsc::Receiver<FromFollower>,
+) -> Result<Streaming<FromLeader>, FollowError> {
     let endpoint = Endpoint::from_shared(format!("http://{}", target.address));
     let endpoint =
         endpoint.map_err(|_| FollowError::Stream(format!("{:?} is no address", target.address)))?;
@@ -219,10 +219,10 @@ async fn connect(
 async fn say_hello(
     group: &Group,
     target: &FollowTarget,
-    answers: &mpsc::Sender<FromSlave>,
+    answers: &mpsc::Sender<FromFollower>,
     said: handshake::FollowRequest,
 ) {
-    let hello = Hello {
+    let follow = wire::FollowRequest {
         cluster: group.cluster.clone(),
         group: group.name.clone(),
         member: target.me,
@@ -232,29 +232,29 @@ async fn say_hello(
         last_epoch: said.last_epoch,
     };
     // A stream that is gone shows when it is read.
-    let _ = answers.send(FromSlave { kind: Some(from_slave::Kind::Hello(hello)) }).await;
+    let _ = answers.send(FromFollower { kind: Some(from_follower::Kind::Follow(follow)) }).await;
 }
 
 /// The log of this member with its salt, if there is one.
 fn log_found(cell: &StoreCell) -> Result<Option<(u64, FollowerLog)>, StoreError> {
     let Some(store) = cell.get() else { return Ok(None) };
-    let Some(mut parked) = store.parked() else { return Ok(None) };
+    let Some(mut parked) = store.standby_log() else { return Ok(None) };
     let log = FollowerLog { start: store.log_start(), end: parked.end(), last_epoch: parked.newest()?.epoch };
     Ok(Some((parked.salt(), log)))
 }
 
 /// What the leader answered, with what this member has to say to it.
-fn leader_answer(message: Option<from_master::Kind>, cell: &StoreCell) -> Result<LeaderAnswer, FollowError> {
+fn leader_answer(message: Option<from_leader::Kind>, cell: &StoreCell) -> Result<LeaderAnswer, FollowError> {
     match message {
-        Some(from_master::Kind::Start(_)) => Ok(LeaderAnswer::Start),
-        Some(from_master::Kind::Diverged(wire::Diverged { epoch, end })) => {
+        Some(from_leader::Kind::Start(_)) => Ok(LeaderAnswer::Start),
+        Some(from_leader::Kind::Diverged(wire::Diverged { epoch, end })) => {
             let own = match cell.get() {
                 Some(store) => store.reader().end_of_epoch(epoch)?,
                 None => (0, 0),
             };
             Ok(LeaderAnswer::Diverged { theirs: (epoch, end), own })
         }
-        Some(from_master::Kind::Begin(wire::Begin { salt, segment })) => {
+        Some(from_leader::Kind::Reset(wire::ResetLog { salt, segment })) => {
             Ok(LeaderAnswer::Begin { salt, base: segment.unwrap_or_default().base })
         }
         _ => Err(FollowError::Stream("the master ended the handshake".into())),
@@ -298,7 +298,8 @@ fn repair(
                      is kept beside the log"
                 );
             }
-            let mut parked = store.parked().ok_or_else(|| FollowError::Stream("this member rules".into()))?;
+            let mut parked =
+                store.standby_log().ok_or_else(|| FollowError::Stream("this member rules".into()))?;
             parked.truncate(to)?;
         }
         LogRepair::Discard => stores.discard(cell)?,
@@ -350,19 +351,19 @@ impl Confirmed {
     }
 }
 
-fn update(tidings: Tidings) -> CommitUpdate {
-    CommitUpdate { high_watermark: tidings.confirmed, ping: tidings.ping }
+fn update(commit: wire::CommitUpdate) -> CommitUpdate {
+    CommitUpdate { high_watermark: commit.confirmed, ping: commit.ping }
 }
 
 impl Following {
     /// Writes what comes, and answers with what is durable; everything that is there shares a sync.
     fn copy(
         &self,
-        mut queue: mpsc::Receiver<FromMaster>,
-        answers: &mpsc::Sender<FromSlave>,
+        mut queue: mpsc::Receiver<FromLeader>,
+        answers: &mpsc::Sender<FromFollower>,
     ) -> Result<(), FollowError> {
         let mut parked =
-            self.store.parked().ok_or_else(|| FollowError::Stream("this member rules".into()))?;
+            self.store.standby_log().ok_or_else(|| FollowError::Stream("this member rules".into()))?;
         while let Some(first) = queue.blocking_recv() {
             self.store.check_allowed()?;
             let mut bytes = 0;
@@ -370,15 +371,15 @@ impl Following {
             let mut next = Some(first);
             while let Some(message) = next {
                 match message.kind {
-                    Some(from_master::Kind::Records(records)) => {
+                    Some(from_leader::Kind::Records(records)) => {
                         parked.append_copy(records.position, &records.bytes)?;
                         bytes += records.bytes.len();
-                        newest = records.tidings.map(update).or(newest);
+                        newest = records.commit.map(update).or(newest);
                     }
-                    Some(from_master::Kind::Segment(segment)) => {
+                    Some(from_leader::Kind::Segment(segment)) => {
                         parked.begin_copied_segment(segment.base)?;
                     }
-                    Some(from_master::Kind::Tidings(tidings)) => newest = Some(update(tidings)),
+                    Some(from_leader::Kind::Commit(commit)) => newest = Some(update(commit)),
                     _ => return Err(FollowError::Stream("the master began the handshake again".into())),
                 }
                 next = if bytes < SYNC_BYTES { queue.try_recv().ok() } else { None };
@@ -390,9 +391,9 @@ impl Following {
             for effect in self.group.tell(MemberInput::Copied { durable, update: newest }) {
                 match effect {
                     MemberEffect::SendAck { durable, ping } => {
-                        let held = from_slave::Kind::Held(Held { durable, ping });
+                        let ack = from_follower::Kind::Ack(AppendAck { durable, ping });
                         // A leader that reads so slowly has newer pings on their way; a stream that is gone shows when it is read.
-                        let _ = answers.try_send(FromSlave { kind: Some(held) });
+                        let _ = answers.try_send(FromFollower { kind: Some(ack) });
                     }
                     MemberEffect::Apply(to) => self.confirmed.reach(to),
                     _ => {}

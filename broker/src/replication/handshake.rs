@@ -1,25 +1,29 @@
 //! A master's side of the handshake over a real log.
 
-use kerolox_proto::kerolox::{Begin, Diverged, Hello, Segment, Start, from_master};
+use kerolox_proto::kerolox::{self as wire, Diverged, ResetLog, Segment, Start, from_leader};
 use kerolox_replication::handshake::{self, FollowRequest, HandshakeAnswer, LeaderLog};
 use kerolox_store::Store;
 use tonic::Status;
 
 /// The master's answer to a slave. Reads the log; blocks.
-pub(super) fn answer(store: &Store, salt: u64, hello: &Hello) -> Result<from_master::Kind, Status> {
+pub(super) fn answer(
+    store: &Store,
+    salt: u64,
+    asked: &wire::FollowRequest,
+) -> Result<from_leader::Kind, Status> {
     let reader = store.reader();
     let failed = |error: kerolox_log::LogError| Status::internal(format!("the master's log: {error}"));
     let first = reader.segments().first().map(|segment| segment.base).unwrap_or_default();
-    let theirs = FollowRequest { salt: hello.salt, end: hello.end, last_epoch: hello.last_epoch };
+    let theirs = FollowRequest { salt: asked.salt, end: asked.end, last_epoch: asked.last_epoch };
     let own = LeaderLog { salt, base: first };
     let answer = handshake::answer(&theirs, &own, |epoch| reader.end_of_epoch(epoch)).map_err(failed)?;
     match answer {
-        HandshakeAnswer::Start => Ok(from_master::Kind::Start(Start {})),
-        HandshakeAnswer::Diverged { epoch, end } => Ok(from_master::Kind::Diverged(Diverged { epoch, end })),
+        HandshakeAnswer::Start => Ok(from_leader::Kind::Start(Start {})),
+        HandshakeAnswer::Diverged { epoch, end } => Ok(from_leader::Kind::Diverged(Diverged { epoch, end })),
         HandshakeAnswer::Begin => match reader.copy(first, 0).map_err(failed)? {
             kerolox_log::Piece::Segment { base, capacity } => {
                 let segment = Some(Segment { base, capacity });
-                Ok(from_master::Kind::Begin(Begin { salt, segment }))
+                Ok(from_leader::Kind::Reset(ResetLog { salt, segment }))
             }
             _ => Err(Status::internal("the master's log does not begin with a segment")),
         },

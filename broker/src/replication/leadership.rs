@@ -63,7 +63,7 @@ impl Leadership {
     }
 
     /// A slave holds this, and answered a ping.
-    pub(super) fn on_held(&self, member: MemberId, durable: u64, ping: u64) {
+    pub(super) fn on_ack(&self, member: MemberId, durable: u64, ping: u64) {
         let log = log_ends(&self.store);
         // What follows for the controller is done with the next tick.
         drop(self.group.tell(MemberInput::Acked { member, durable, ping, log }));

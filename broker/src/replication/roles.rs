@@ -92,11 +92,11 @@ impl Member {
                 return Ok(None);
             }
             let store = stores.open(&cell)?;
-            if has_others && let Some(mut parked) = store.parked() {
+            if has_others && let Some(mut parked) = store.standby_log() {
                 parked.cut_torn()?;
             }
             let epoch =
-                store.parked().map(|mut parked| parked.newest()).transpose()?.map(|newest| newest.epoch);
+                store.standby_log().map(|mut parked| parked.newest()).transpose()?.map(|newest| newest.epoch);
             Ok(Some((epoch.unwrap_or(0), store.state().applied())))
         });
         let found = opened.await.expect("a panic would end the process")?;
@@ -307,7 +307,7 @@ impl Member {
     /// Reads what the controller is to know of this member's log.
     fn tell_standing(&self) -> Result<(), BrokerError> {
         let store = self.cell.get();
-        let log = match store.as_ref().and_then(|store| store.parked()) {
+        let log = match store.as_ref().and_then(|store| store.standby_log()) {
             Some(mut parked) => Some((parked.newest()?.epoch, parked.held())),
             None => None,
         };
@@ -335,7 +335,7 @@ impl Member {
         tracing::info!(epoch, is_alone, "beginning to rule");
         let begun = tokio::task::spawn_blocking(move || -> Result<_, StoreError> {
             let store = stores.open(&cell)?;
-            let salt = store.parked().map(|mut parked| parked.salt()).unwrap_or_default();
+            let salt = store.standby_log().map(|mut parked| parked.salt()).unwrap_or_default();
             let (opened, settled) = if is_alone {
                 store.rule_alone(Some(epoch), &opening)?;
                 (store.reader().end(), None)

@@ -8,9 +8,9 @@ use futures_util::StreamExt as _;
 use kerolox_log::Piece;
 use kerolox_proto::kerolox::replication_server::{Replication, ReplicationServer};
 use kerolox_proto::kerolox::{
-    DescribeReplicationRequest, DescribeReplicationResponse, FromMaster, FromSlave, GiveUpReignRequest,
-    GiveUpReignResponse, Hello, ReadRecordsRequest, ReadRecordsResponse, Records, Segment, SetDrainedRequest,
-    SetDrainedResponse, Tidings, from_master, from_slave,
+    CommitUpdate, DescribeReplicationRequest, DescribeReplicationResponse, FollowRequest, FromFollower,
+    FromLeader, ReadRecordsRequest, ReadRecordsResponse, Records, Segment, SetDrainedRequest,
+    SetDrainedResponse, StepDownRequest, StepDownResponse, from_follower, from_leader,
 };
 use kerolox_replication::MemberId;
 use kerolox_store::clock_reading;
@@ -32,7 +32,7 @@ pub(super) const MESSAGE_BYTES_MAX: usize = kerolox_log::frame::LEN_MAX + CHUNK;
 /// records that they want to read.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 
-type Outgoing = mpsc::Sender<Result<FromMaster, Status>>;
+type Outgoing = mpsc::Sender<Result<FromLeader, Status>>;
 
 /// Streams the log to slaves while this member rules.
 pub(crate) struct ReplicationService {
@@ -60,13 +60,13 @@ impl ReplicationService {
     }
 
     /// The leadership that a slave means, if it is the one at work.
-    fn leadership(&self, hello: &Hello) -> Result<Arc<Leadership>, Status> {
-        self.check_group(&hello.cluster, &hello.group)?;
-        let leadership = self.group.leadership().filter(|leadership| leadership.epoch == hello.epoch);
+    fn leadership(&self, asked: &FollowRequest) -> Result<Arc<Leadership>, Status> {
+        self.check_group(&asked.cluster, &asked.group)?;
+        let leadership = self.group.leadership().filter(|leadership| leadership.epoch == asked.epoch);
         leadership.ok_or_else(|| {
             Status::unavailable(format!(
                 "this member does not rule in epoch {}; ask the controller",
-                hello.epoch
+                asked.epoch
             ))
         })
     }
@@ -74,18 +74,18 @@ impl ReplicationService {
 
 #[tonic::async_trait]
 impl Replication for ReplicationService {
-    type ReplicateStream = ReceiverStream<Result<FromMaster, Status>>;
+    type ReplicateStream = ReceiverStream<Result<FromLeader, Status>>;
 
     async fn replicate(
         &self,
-        request: Request<Streaming<FromSlave>>,
+        request: Request<Streaming<FromFollower>>,
     ) -> Result<Response<Self::ReplicateStream>, Status> {
         let mut incoming = request.into_inner();
-        let hello = next_hello(&mut incoming).await?;
-        let leadership = self.leadership(&hello)?;
+        let asked = next_request(&mut incoming).await?;
+        let leadership = self.leadership(&asked)?;
         let (outgoing, stream) = mpsc::channel(QUEUED);
         tokio::spawn(async move {
-            if let Err(status) = serve(&leadership, hello, incoming, &outgoing).await {
+            if let Err(status) = serve(&leadership, asked, incoming, &outgoing).await {
                 // A slave that is gone needs no reason.
                 let _ = outgoing.send(Err(status)).await;
             }
@@ -112,12 +112,12 @@ impl Replication for ReplicationService {
         Ok(Response::new(reading.await.map_err(|_| Status::internal("the log could not be read"))?))
     }
 
-    async fn give_up_reign(
+    async fn step_down(
         &self,
-        request: Request<GiveUpReignRequest>,
-    ) -> Result<Response<GiveUpReignResponse>, Status> {
+        request: Request<StepDownRequest>,
+    ) -> Result<Response<StepDownResponse>, Status> {
         status::give_up_leadership(&self.group, request.into_inner().to).await?;
-        Ok(Response::new(GiveUpReignResponse {}))
+        Ok(Response::new(StepDownResponse {}))
     }
 
     async fn set_drained(
@@ -129,37 +129,37 @@ impl Replication for ReplicationService {
     }
 }
 
-async fn next_hello(incoming: &mut Streaming<FromSlave>) -> Result<Hello, Status> {
+async fn next_request(incoming: &mut Streaming<FromFollower>) -> Result<FollowRequest, Status> {
     match incoming.next().await.transpose()?.and_then(|message| message.kind) {
-        Some(from_slave::Kind::Hello(hello)) => Ok(hello),
-        _ => Err(Status::invalid_argument("the stream does not begin with Hello")),
+        Some(from_follower::Kind::Follow(asked)) => Ok(asked),
+        _ => Err(Status::invalid_argument("the stream does not begin with FollowRequest")),
     }
 }
 
 /// Agrees with the slave on where its log goes on, and keeps it up to date until either side is gone or the leadership is over.
 async fn serve(
     leadership: &Arc<Leadership>,
-    mut hello: Hello,
-    mut incoming: Streaming<FromSlave>,
+    mut request: FollowRequest,
+    mut incoming: Streaming<FromFollower>,
     outgoing: &Outgoing,
 ) -> Result<(), Status> {
-    let member = hello.member;
+    let member = request.member;
     loop {
-        let (store, salt, asked) = (leadership.store.clone(), leadership.salt, hello.clone());
+        let (store, salt, asked) = (leadership.store.clone(), leadership.salt, request.clone());
         let answer = tokio::task::spawn_blocking(move || handshake::answer(&store, salt, &asked)).await;
         let kind = answer.map_err(|_| Status::internal("the master's log could not be read"))??;
-        let is_agreed = matches!(kind, from_master::Kind::Start(_));
-        if outgoing.send(Ok(FromMaster { kind: Some(kind) })).await.is_err() {
+        let is_agreed = matches!(kind, from_leader::Kind::Start(_));
+        if outgoing.send(Ok(FromLeader { kind: Some(kind) })).await.is_err() {
             return Ok(());
         }
         if is_agreed {
             break;
         }
-        hello = next_hello(&mut incoming).await?;
+        request = next_request(&mut incoming).await?;
     }
-    tracing::info!(slave = member, from = hello.end, "a slave follows");
+    tracing::info!(slave = member, from = request.end, "a slave follows");
     leadership.on_slave(member, false);
-    let feeding = feed(leadership.clone(), hello.end, outgoing.clone());
+    let feeding = feed(leadership.clone(), request.end, outgoing.clone());
     let heard = hear(leadership, member, incoming);
     tokio::select! {
         outcome = feeding => outcome,
@@ -172,13 +172,13 @@ async fn serve(
 async fn hear(
     leadership: &Leadership,
     member: MemberId,
-    mut incoming: Streaming<FromSlave>,
+    mut incoming: Streaming<FromFollower>,
 ) -> Result<(), Status> {
     while let Some(message) = incoming.next().await {
         match message?.kind {
-            Some(from_slave::Kind::Held(held)) => leadership.on_held(member, held.durable, held.ping),
-            Some(from_slave::Kind::Leaving(_)) => leadership.on_slave(member, true),
-            _ => return Err(Status::invalid_argument("Hello comes at the beginning only")),
+            Some(from_follower::Kind::Ack(held)) => leadership.on_ack(member, held.durable, held.ping),
+            Some(from_follower::Kind::Leaving(_)) => leadership.on_slave(member, true),
+            _ => return Err(Status::invalid_argument("FollowRequest comes at the beginning only")),
         }
     }
     Ok(())
@@ -192,25 +192,25 @@ async fn feed(leadership: Arc<Leadership>, position: u64, outgoing: Outgoing) ->
 
 fn feed_blocking(leadership: &Leadership, mut position: u64, outgoing: &Outgoing) -> Result<(), Status> {
     let reader = leadership.store.reader();
-    let mut told = Tidings::default();
+    let mut told = CommitUpdate::default();
     while !leadership.over.is_requested() && !outgoing.is_closed() {
         let piece = reader.copy(position, CHUNK);
         let piece = piece.map_err(|error| Status::internal(format!("the master's log: {error}")))?;
-        let tidings = tidings(leadership);
+        let commit = commit_update(leadership);
         let kind = match piece {
             Piece::Segment { base, capacity } => {
                 position = base + kerolox_log::SEGMENT_HEADER_LEN;
-                from_master::Kind::Segment(Segment { base, capacity })
+                from_leader::Kind::Segment(Segment { base, capacity })
             }
             Piece::Frames(bytes) => {
                 let from = position;
                 position += bytes.len() as u64;
-                told = tidings;
-                from_master::Kind::Records(Records { position: from, bytes, tidings: Some(tidings) })
+                told = commit;
+                from_leader::Kind::Records(Records { position: from, bytes, commit: Some(commit) })
             }
             Piece::End => {
-                let is_due = tidings.ping.saturating_sub(told.ping) >= millis(PING);
-                if !is_due && tidings.confirmed == told.confirmed {
+                let is_due = commit.ping.saturating_sub(told.ping) >= millis(PING);
+                if !is_due && commit.confirmed == told.confirmed {
                     reader.wait_for_end(position, PING);
                     continue;
                 }
@@ -221,11 +221,11 @@ fn feed_blocking(leadership: &Leadership, mut position: u64, outgoing: &Outgoing
                         continue;
                     }
                 }
-                told = tidings;
-                from_master::Kind::Tidings(tidings)
+                told = commit;
+                from_leader::Kind::Commit(commit)
             }
         };
-        if outgoing.blocking_send(Ok(FromMaster { kind: Some(kind) })).is_err() {
+        if outgoing.blocking_send(Ok(FromLeader { kind: Some(kind) })).is_err() {
             break;
         }
     }
@@ -233,10 +233,10 @@ fn feed_blocking(leadership: &Leadership, mut position: u64, outgoing: &Outgoing
 }
 
 /// What the slave is told beside the records. The ping is the time before anything is sent.
-fn tidings(leadership: &Leadership) -> Tidings {
+fn commit_update(leadership: &Leadership) -> CommitUpdate {
     let reader = leadership.store.reader();
     let update = leadership.store.commit_status().update(reader.durable(), clock_reading());
-    Tidings { confirmed: update.high_watermark, ping: update.ping, end: reader.end() }
+    CommitUpdate { confirmed: update.high_watermark, ping: update.ping, end: reader.end() }
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use kerolox_log::{Frame, sabotage};
 
 use crate::error::{ProposeError, StoreError};
-use crate::parked::fold_until;
-use crate::reign::Listener;
+use crate::leading::Listener;
+use crate::standby_log::fold_until;
 use crate::state::{StateEvent, StateMachine};
 use crate::store::{AppliedRecord, BatchCompletion, Shared};
 use crate::writer::{self, Batch, Work};

@@ -16,11 +16,11 @@ mod error;
 mod gate;
 mod indexer;
 pub mod kv;
+mod leading;
 mod lookup;
 mod opening;
-mod parked;
-mod reign;
 mod retention;
+mod standby_log;
 pub mod state;
 mod store;
 mod tail;
@@ -29,11 +29,11 @@ mod writer;
 pub use clock::GuardedClock;
 pub use error::{ProposeError, StoreError};
 pub use gate::{clock_reading, lets_through, mono_ms};
+pub use leading::Settled;
 pub use lookup::{FoundMessage, FoundPage, LookupPage, MessageStanding, ReadMessage};
 pub use opening::{RebuildProgress, StoreOpening};
-pub use parked::{NewestRecord, ParkedStore};
-pub use reign::Settled;
 pub use retention::{TrimError, TrimPoint, TrimReport};
+pub use standby_log::{NewestRecord, StandbyLog};
 pub use state::{
     ApplyOutcome, BLOCK as ENTRIES_PER_BLOCK, FirstMessage, QueueBounds, QueueEntry, QueueRepair, StateEvent,
 };

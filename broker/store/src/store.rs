@@ -17,9 +17,9 @@ use crate::damage::Damage;
 use crate::error::{ProposeError, StoreError};
 use crate::gate::Gate;
 use crate::kv::Kv;
+use crate::leading::Listener;
 use crate::opening::StoreOpening;
-use crate::parked::ParkedLog;
-use crate::reign::Listener;
+use crate::standby_log::StandbyLogState;
 use crate::state::{ApplyOutcome, QueueRepair, StateEvent, StateMachine};
 use crate::tail::Tail;
 use crate::writer::{Proposal, Work};
@@ -126,7 +126,7 @@ pub struct Store {
     pub(crate) listener: Listener,
     waiting_bytes_max: usize,
     /// The log, while no writer has it.
-    pub(crate) parked: Mutex<Option<ParkedLog>>,
+    pub(crate) parked: Mutex<Option<StandbyLogState>>,
     /// Without it the writer ends.
     pub(crate) proposals: Mutex<Option<Sender<Proposal>>>,
     /// The indexer ends when this and the writer's end of it are gone.
@@ -290,7 +290,7 @@ impl Store {
         };
         if let Some(proposal) = refused {
             self.shared.release_bytes(bytes);
-            (proposal.done)(Err(if self.parked().is_some() {
+            (proposal.done)(Err(if self.standby_log().is_some() {
                 ProposeError::NotMaster
             } else {
                 ProposeError::Closed

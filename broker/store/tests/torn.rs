@@ -35,7 +35,7 @@ fn message(id: &str) -> Record {
 fn intact_records_behind_a_torn_one_are_given_up() {
     let folder = MemFolder::new();
     let store = open(&folder);
-    let mut parked = store.parked().expect("parked");
+    let mut parked = store.standby_log().expect("parked");
     let epoch = Record::Epoch(EpochRecord { epoch: 1, broker: "a".to_owned() });
     parked.append(&[epoch, message("synced")], 1, 1).expect("appends");
     let synced = parked.sync().expect("syncs");
@@ -50,7 +50,7 @@ fn intact_records_behind_a_torn_one_are_given_up() {
     drop(store);
 
     let store = open(&folder);
-    let mut parked = store.parked().expect("parked");
+    let mut parked = store.standby_log().expect("parked");
     assert_eq!(parked.end(), end, "an intact record behind the torn one keeps it from being cut off");
     assert_eq!(parked.cut_torn().expect("cuts"), Some(synced));
     assert_eq!((parked.end(), parked.newest().expect("reads").epoch), (synced, 1));

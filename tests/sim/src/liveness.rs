@@ -58,7 +58,7 @@ impl World {
         }
         let stands = machines.iter().map(|machine| {
             let store = machine.running.as_ref().and_then(Member::store)?;
-            let end = store.parked()?.end();
+            let end = store.standby_log()?.end();
             let is_folded = store.state().applied() == end && store.state().timers.open_total() == 0;
             is_folded.then_some(end)
         });

@@ -548,7 +548,7 @@ impl World {
         let judged = match note {
             Note::Promised(epoch) => self.promises.promised(&machine.incarnation, epoch),
             Note::Held { epoch, durable } => {
-                let end = store.and_then(|store| Some(store.parked()?.end()));
+                let end = store.and_then(|store| Some(store.standby_log()?.end()));
                 let holds = Promises::holds(&machine.incarnation, durable, end.unwrap_or(u64::MAX));
                 holds.and_then(|()| self.promises.helped(&machine.incarnation, epoch))
             }

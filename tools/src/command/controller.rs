@@ -9,7 +9,7 @@ use kerolox_client::admin::wire;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
-use crate::command::replication::give_up_reign;
+use crate::command::replication::step_down;
 use crate::command::{DryRun, confirm};
 use crate::target::{Common, Repeat};
 use kerolox_report::outcome::{CommandFailure, ExitStatus, Result};
@@ -338,7 +338,7 @@ impl ElectMaster {
         };
         // A master that is there hands over without a failed send; one that is not is replaced.
         let is_planned = !self.unclean && self.member != Some(state.master);
-        let handed_over = is_planned && give_up_reign(&state, self.member.unwrap_or_default()).await.is_ok();
+        let handed_over = is_planned && step_down(&state, self.member.unwrap_or_default()).await.is_ok();
         if !handed_over {
             controller.elect_master(request).await.map_err(failure)?;
         }

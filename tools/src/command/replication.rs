@@ -29,11 +29,11 @@ fn client(member: &wire::GroupMember) -> Result<ReplicationClient<Channel>> {
 ///
 /// # Errors
 /// It cannot be reached, or nobody can take over.
-pub(crate) async fn give_up_reign(state: &wire::GroupState, to: u64) -> Result<()> {
+pub(crate) async fn step_down(state: &wire::GroupState, to: u64) -> Result<()> {
     let master = state.members.iter().find(|member| member.id == state.master);
     let master = master.ok_or_else(|| CommandFailure::failed(format!("{} has no master", state.group)))?;
     let mut client = client(master)?;
-    let asked = client.give_up_reign(wire::GiveUpReignRequest { to });
+    let asked = client.step_down(wire::StepDownRequest { to });
     answered(HAND_OVER, asked).await.map(drop)
 }
 

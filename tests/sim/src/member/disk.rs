@@ -11,7 +11,7 @@ use kerolox_powercut::DiskKv;
 use kerolox_replication::MemberRecord;
 use kerolox_store::kv::Kv;
 use kerolox_store::state::StateMachine;
-use kerolox_store::{ParkedStore, Store, StoreOptions};
+use kerolox_store::{StandbyLog, Store, StoreOptions};
 
 use crate::swarm::Swarm;
 
@@ -148,8 +148,8 @@ impl Disk {
 }
 
 /// The log of a store that is driven by hand.
-pub(crate) fn parked(store: &Store) -> Result<ParkedStore<'_>, String> {
-    store.parked().ok_or_else(|| "the log is not parked".to_owned())
+pub(crate) fn parked(store: &Store) -> Result<StandbyLog<'_>, String> {
+    store.standby_log().ok_or_else(|| "the log is not parked".to_owned())
 }
 
 /// Where the log's durable records end.

@@ -9,7 +9,7 @@ use kerolox_replication::CommitStatus;
 use crate::error::StoreError;
 use crate::indexer::{Applier, Indexer};
 use crate::opening::{StoreOpening, catch_up};
-use crate::parked::{NewestRecord, ParkedLog, newest};
+use crate::standby_log::{NewestRecord, StandbyLogState, newest};
 use crate::state::{StateEvent, StateMachine};
 use crate::store::{Store, spawn};
 use crate::writer::{self, Work, Writer};
@@ -25,7 +25,7 @@ impl Store {
     /// [`StoreError`]
     pub fn rule_alone(&self, epoch: Option<u32>, opening: &StoreOpening) -> Result<(), StoreError> {
         let shared = &self.shared;
-        let ParkedLog { mut log, .. } = self.take_log();
+        let StandbyLogState { mut log, .. } = self.take_log();
         let mut folded = catch_up(shared, opening)?;
         if shared.read_state().broker().is_empty() {
             // A new log, or one whose first record is damaged.
@@ -55,7 +55,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]
     pub fn rule(&self, epoch: u32) -> Result<(u64, Settled), StoreError> {
-        let ParkedLog { mut log, newest: known, .. } = self.take_log();
+        let StandbyLogState { mut log, newest: known, .. } = self.take_log();
         let newest: NewestRecord = known.map_or_else(|| newest(&self.shared), Ok)?;
         assert!(
             newest.epoch <= epoch,
@@ -141,11 +141,11 @@ impl Store {
     }
 
     pub(crate) fn park(&self, log: Log, torn: Option<u64>) {
-        let parked = ParkedLog { log, newest: None, torn };
+        let parked = StandbyLogState { log, newest: None, torn };
         *self.parked.lock().unwrap_or_else(PoisonError::into_inner) = Some(parked);
     }
 
-    fn take_log(&self) -> ParkedLog {
+    fn take_log(&self) -> StandbyLogState {
         let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner).take();
         parked.expect("who rules steps down first")
     }

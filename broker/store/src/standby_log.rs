@@ -37,7 +37,7 @@ impl NewestRecord {
 }
 
 /// A log that is not being written to.
-pub(crate) struct ParkedLog {
+pub(crate) struct StandbyLogState {
     pub(crate) log: Log,
     /// Looked up when somebody wants to know.
     pub(crate) newest: Option<NewestRecord>,
@@ -46,17 +46,17 @@ pub(crate) struct ParkedLog {
 }
 
 /// Exclusive use of a parked log.
-pub struct ParkedStore<'a> {
+pub struct StandbyLog<'a> {
     shared: &'a Shared,
     folder: &'a Arc<dyn Folder>,
-    guard: MutexGuard<'a, Option<ParkedLog>>,
+    guard: MutexGuard<'a, Option<StandbyLogState>>,
 }
 
 impl Store {
     /// The log, as long as this store does not rule.
-    pub fn parked(&self) -> Option<ParkedStore<'_>> {
+    pub fn standby_log(&self) -> Option<StandbyLog<'_>> {
         let guard = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.is_some().then(|| ParkedStore { shared: &self.shared, folder: &self.folder, guard })
+        guard.is_some().then(|| StandbyLog { shared: &self.shared, folder: &self.folder, guard })
     }
 
     /// Applies what the log holds before `position`, as far as it is durable here; `seen` is shown each record and what it did.
@@ -154,8 +154,8 @@ impl Folding<'_> {
     }
 }
 
-impl ParkedStore<'_> {
-    fn parked(&mut self) -> &mut ParkedLog {
+impl StandbyLog<'_> {
+    fn log(&mut self) -> &mut StandbyLogState {
         self.guard.as_mut().expect("checked when it was taken")
     }
 
@@ -164,23 +164,23 @@ impl ParkedStore<'_> {
     /// # Errors
     /// [`StoreError`]
     pub fn newest(&mut self) -> Result<NewestRecord, StoreError> {
-        if let Some(newest) = self.parked().newest {
+        if let Some(newest) = self.log().newest {
             return Ok(newest);
         }
         let newest = newest(self.shared)?;
-        self.parked().newest = Some(newest);
+        self.log().newest = Some(newest);
         Ok(newest)
     }
 
     fn add_newest(&mut self, epoch: u32, store_ms: i64) {
-        if let Some(newest) = &mut self.parked().newest {
+        if let Some(newest) = &mut self.log().newest {
             newest.add(epoch, store_ms);
         }
     }
 
     /// What the checksums of the log begin with.
     pub fn salt(&mut self) -> u64 {
-        self.parked().log.salt().get()
+        self.log().log.salt().get()
     }
 
     /// Where the log's records end.
@@ -199,7 +199,7 @@ impl ParkedStore<'_> {
 
     /// Bytes of records that fit into the newest segment.
     pub fn room(&mut self) -> u64 {
-        self.parked().log.room()
+        self.log().log.room()
     }
 
     /// Appends records of a reign; they are durable after [`Self::sync`]. The answer is where each of them lies, and how long
@@ -214,7 +214,7 @@ impl ParkedStore<'_> {
         now_ms: i64,
     ) -> Result<Vec<(u64, u32)>, StoreError> {
         let store_ms = now_ms.max(self.newest()?.store_ms);
-        let places = self.parked().log.append(&encode(records).0, epoch, store_ms)?;
+        let places = self.log().log.append(&encode(records).0, epoch, store_ms)?;
         self.add_newest(epoch, store_ms);
         Ok(places)
     }
@@ -226,7 +226,7 @@ impl ParkedStore<'_> {
     pub fn begin_segment(&mut self, epoch: u32, now_ms: i64) -> Result<(), StoreError> {
         let frames = crate::writer::snapshot_frames(self.shared.read_state().snapshot_bodies(false)?);
         let store_ms = now_ms.max(self.newest()?.store_ms);
-        let parked = self.parked();
+        let parked = self.log();
         parked.log.begin_segment(crate::writer::frames_len(&frames))?;
         parked.log.append(&frames, epoch, store_ms)?;
         self.add_newest(epoch, store_ms);
@@ -242,7 +242,7 @@ impl ParkedStore<'_> {
             // This log has begun a segment where the other one goes on in the old one.
             self.cut(position)?;
         }
-        let copied = self.parked().log.append_copy(position, bytes)?;
+        let copied = self.log().log.append_copy(position, bytes)?;
         self.add_newest(copied.epoch, copied.store_ms);
         Ok(copied)
     }
@@ -252,7 +252,7 @@ impl ParkedStore<'_> {
     /// # Errors
     /// [`LogError`]
     pub fn begin_copied_segment(&mut self, base: u64) -> Result<(), LogError> {
-        self.parked().log.begin_copied_segment(base)
+        self.log().log.begin_copied_segment(base)
     }
 
     /// Makes durable what was appended; the answer is where that ends.
@@ -261,7 +261,7 @@ impl ParkedStore<'_> {
     /// [`LogError`]; the log is read-only from then on.
     pub fn sync(&mut self) -> Result<u64, LogError> {
         if !sabotage::is("slave-acks-before-sync") {
-            self.parked().log.sync()?;
+            self.log().log.sync()?;
         }
         Ok(self.end())
     }
@@ -276,7 +276,7 @@ impl ParkedStore<'_> {
             *self.shared.write_state() = StateMachine::empty(self.shared.kv.clone())?;
         }
         self.cut(to)?;
-        self.parked().newest = None;
+        self.log().newest = None;
         Ok(())
     }
 
@@ -287,7 +287,7 @@ impl ParkedStore<'_> {
     /// # Errors
     /// [`StoreError`]
     pub fn cut_torn(&mut self) -> Result<Option<u64>, StoreError> {
-        let torn = self.parked().torn.take();
+        let torn = self.log().torn.take();
         if let Some(at) = torn {
             tracing::warn!(
                 at,
@@ -301,7 +301,7 @@ impl ParkedStore<'_> {
     fn cut(&mut self, to: u64) -> Result<(), LogError> {
         let folder = self.folder.clone();
         self.shared.tail.truncate(to);
-        self.parked().log.truncate(&*folder, to)
+        self.log().log.truncate(&*folder, to)
     }
 }
 
