@@ -114,13 +114,13 @@ fn enumerations_are_described_with_their_numbers() {
     };
     // Beyond the last value there is none.
     let all = |at: &dyn Fn(i32) -> Option<String>| (0..20).filter_map(|n| Some((n, at(n)?))).collect();
-    check("Hold", all(&|n| MessageHold::try_from(n).ok().map(|value| format!("{value:?}"))));
+    check("MessageHold", all(&|n| MessageHold::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("DeadReason", all(&|n| DeadReason::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("TimerDecision", all(&|n| TimerDecision::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("TimerPhase", all(&|n| TimerPhase::try_from(n).ok().map(|value| format!("{value:?}"))));
-    check("Source", all(&|n| DecisionSource::try_from(n).ok().map(|value| format!("{value:?}"))));
-    check("Answer", all(&|n| CheckAnswer::try_from(n).ok().map(|value| format!("{value:?}"))));
-    check("Phase", all(&|n| TransactionPhase::try_from(n).ok().map(|value| format!("{value:?}"))));
+    check("DecisionSource", all(&|n| DecisionSource::try_from(n).ok().map(|value| format!("{value:?}"))));
+    check("CheckAnswer", all(&|n| CheckAnswer::try_from(n).ok().map(|value| format!("{value:?}"))));
+    check("TransactionPhase", all(&|n| TransactionPhase::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("MessageType", all(&|n| MessageType::try_from(n).ok().map(|value| format!("{value:?}"))));
 }
 
@@ -129,7 +129,7 @@ fn kinds_and_families_are_described() {
     let formats = read("FORMATS.md");
     let source = read("broker/core/src/record/mod.rs");
     let kinds =
-        source.split("pub enum Kind {").nth(1).and_then(|rest| rest.split('}').next()).expect("kinds");
+        source.split("pub enum RecordKind {").nth(1).and_then(|rest| rest.split('}').next()).expect("kinds");
     let kinds: Vec<(&str, &str)> =
         kinds.lines().filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = ")).collect();
     assert!(kinds.contains(&("Message", &(RecordKind::Message as u8).to_string())));
