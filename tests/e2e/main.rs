@@ -37,6 +37,7 @@ mod local_transactions;
 mod log_damage;
 mod lost_nameserver_data;
 mod malformed_requests;
+mod member_identity;
 mod memory_budget;
 mod messages;
 mod mqadmin;

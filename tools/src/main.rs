@@ -2,6 +2,19 @@
 //!
 //! Differences that scripts can rely on: exit codes tell what happened (see [`ExitStatus`]), `--output json` works
 //! everywhere, and names of commands match without regard to case.
+//!
+//! # Administer
+//!
+//! `mqadmin` talks to services of `kerolox.v1`: Registry and Controller of a nameserver, BrokerAdmin, Transactions
+//! and Replication of a broker, and Server (`gateway/src/inspect.rs`, `runtime/src/inspect.rs`), which every
+//! process has: what it is, its settings with secrets masked, its figures and threads, its clients, and questions
+//! to them over their telemetry stream. A call of `kerolox.v1` that fails ends with a gRPC status; its details
+//! (`proto/kerolox/v1/errors.proto`) tell a service's refusal from trouble on the way
+//! (`broker/src/rpc/admin/rpc_error.rs` at a broker, `client/src/error.rs` at the other end). The administration of
+//! the SDKs' protocol, `apache.rocketmq.v2.Admin` (`gateway/src/admin/`), is answered everywhere as well: it asks
+//! the other servers through the routes, as `mqadmin` would. A command is a struct of flags and a `run` that makes
+//! a `Report`; how that is printed and how the process ends is in one place (`tools/report/src/output.rs`,
+//! `outcome.rs`). RocketMQ's commands that have no meaning here say what to use (`foreign.rs`).
 
 mod catalog;
 mod cli;

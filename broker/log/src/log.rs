@@ -1,4 +1,11 @@
 //! The appending side of the log.
+//!
+//! # Room
+//!
+//! The log reserves room ahead of its end in steps (`log/src/log.rs`, `make_room`); messages have to leave a part
+//! of it, which acknowledgements and decisions use when the disk is full. A segment that cannot be followed by
+//! another one, for want of room or descriptors, goes on, and that is tried again. `broker/src/ballast.rs` is a
+//! file that a full disk gets back for a moment, so that RocksDB can open.
 
 use std::io;
 use std::sync::Arc;

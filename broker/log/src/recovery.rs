@@ -10,6 +10,14 @@
 //! - There is none, but some of what follows cannot be read: it may have been one. The start is refused.
 //! - The file ends before the watermark: its end was lost. The log goes on in a new segment at the watermark, so that no
 //!   position is ever used twice.
+//!
+//! # Damage
+//!
+//! A bad frame with an intact one behind it is a damaged range: reported with file and position, skipped, never
+//! cut. A bad frame with nothing behind it is an unfinished write: cut, with a copy kept (`log/src/recovery.rs`).
+//! An index that is made over damage takes offsets, topics and acknowledgements from the snapshot behind it, and
+//! what stays uncertain is delivered again rather than lost (`store/src/state/uncertainty/`). Frames are sealed
+//! with a number that clients do not know, so that nothing in a message passes for a record (`log/src/salt.rs`).
 
 use std::io;
 use std::sync::Arc;

@@ -20,6 +20,18 @@
 //! 6. A member remembers up to where it heard that its log was confirmed, and cuts nothing before that, whatever leader was elected,
 //!    unless an operator accepted the loss ([`ConfirmedMark`]). No election that goes by these rules asks for such a cut; a controller
 //!    that lost what it decided may.
+//!
+//! # Elect
+//!
+//! Brokers report to the controller in the nameservers several times a second (`replication/reports.rs`), and hear
+//! of changes at once. `nameserver/controller` decides: when the master is silent, the group's epoch grows; members
+//! promise it, durably, and say how far their logs go; the best one in sync is appointed. Before it rules it waits
+//! until the leases that it gave have ended, unless the old master handed over. A process that was started since
+//! does not go on with its reign. Members remember the newest state and in-sync set that they went by, and report
+//! them (`controller/src/mark.rs`): a controller that does not know that state, because its data were lost or are
+//! an older copy, asks all members of the newest set before it goes on, above what they know. Which state a member
+//! takes is decided in `broker/replication/src/allegiance.rs`; what an election by force loses is in
+//! `controller/src/loss.rs`.
 
 #![warn(clippy::iter_over_hash_type)]
 

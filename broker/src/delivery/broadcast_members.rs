@@ -1,4 +1,9 @@
 //! Members of broadcast groups: when each was last seen. They have cursors in the log, so those that stay away must go.
+//!
+//! # Broadcast
+//!
+//! Each client of a broadcast group consumes with a group of its own, hidden behind the name `GROUP#CLIENT`: a
+//! record with an id, whose configuration is that of its parent. This table knows who stayed away.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

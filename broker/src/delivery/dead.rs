@@ -1,4 +1,10 @@
 //! Messages that a group gave up, on their way to its dead-letter topic.
+//!
+//! # Dead letters
+//!
+//! What failed for the last time is stored once more in `%DLQ%group` (`delivery/dead.rs`), by one record that ends
+//! the original as well. `mqadmin dlqRedrive` has the original delivered to its group again
+//! (`store/src/state/apply/progress.rs`).
 
 use std::sync::Arc;
 

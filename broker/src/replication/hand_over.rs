@@ -1,4 +1,10 @@
 //! A leader hands its leadership over: what its machine waits for, step by step.
+//!
+//! # Hand over
+//!
+//! A broker that is stopped lets nobody in (`rpc/admission.rs` holds the calls), waits until everything is
+//! confirmed, gives its reign up, follows the new master, and passes on the calls that it held. Slaves are access
+//! points: they pass everything on to their master.
 
 use kerolox_proto::kerolox::HandOverRequest;
 use kerolox_replication::{HandOverAnswer, MemberId, MemberInput};

@@ -4,6 +4,19 @@
 //! [`roles`] ends and begins what this member does, one thing after the other: lead, follow, or neither. [`reports`]
 //! brings the group's state from the controller. [`leadership`] is what a master has while it rules; its slaves come to
 //! [`server`], and [`remote_read`] reads at them. [`follow`] is the slave's side.
+//!
+//! # Replicate
+//!
+//! A record that the writer has stored waits in the indexer until the gate (`store/src/gate.rs`) lets it through:
+//! confirmed, or, for those who ask for no more, while the master is sure to rule.
+//! `broker/src/replication/server.rs` streams the log as it lies there (`log/src/copy.rs`); `follow.rs` writes it
+//! at the same positions, syncs, answers, and applies what is confirmed. `kerolox-replication` counts
+//! (`in_sync.rs`): what the in-sync set has, which set to ask the controller for, until when the master rules. The
+//! member's machine (`broker/replication/src/member`) decides what this member does: rule, follow, or neither.
+//! `broker/src/replication/driver.rs` gives it inputs from all threads and carries out its effects, `roles.rs` is
+//! the one task that ends a duty before it begins the next; a store is parked (`store/src/standby_log.rs`) until it
+//! rules (`leading.rs`). What a master serves is in `serving.rs`, what it does by itself in `leader_tasks.rs`; both
+//! are begun anew with each reign.
 
 mod driver;
 mod file;

@@ -1,6 +1,11 @@
 //! Reading messages at the slaves: what lies far back, if the operator wants to spare the master's disk, and what is damaged
 //! here. Their logs hold the same bytes at the same positions, and every record is checked on arrival as if it had been read
 //! from the own disk.
+//!
+//! # Read at slaves
+//!
+//! A master that finds a message damaged, or far back while `replication.slave-reads` is set, asks a slave for the
+//! bytes at that position (`message_reader.rs`, `replication/remote_read.rs`) and checks them like its own.
 
 use std::collections::HashMap;
 use std::sync::Arc;

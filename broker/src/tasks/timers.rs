@@ -1,4 +1,13 @@
 //! Delivers scheduled messages when their time comes.
+//!
+//! # Schedule
+//!
+//! A message with a delivery time is one record with a hold; the state machine keeps a timer by position and one by
+//! due time (`state/timers.rs`), with the code of half messages (`state/held/`). The state machine has no clock:
+//! `broker/src/tasks/timers.rs` sleeps until the earliest due time and logs what is due, one small record for many,
+//! in that order. It goes by a guarded clock (`core::clock`), so a leap of the wall clock is doubted first. A half
+//! message with a delivery time becomes a timer by its commit. `rpc/messaging/recall.rs` proposes the decision
+//! against it, `rpc/admin/timers.rs` does the same for administrators; the first decision wins.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,11 @@
 //! Finding stored messages again: by id, by key, by time.
+//!
+//! # Look-ups
+//!
+//! A send computes hashes of the message id and the keys (`core::lookup`), the record carries them, and the index
+//! keeps hash and place in buckets, for each GiB of the log (`state/lookup.rs`). `store/src/lookup.rs` reads what
+//! it finds and compares it with what is wanted. Times need no index: in a queue they never run backwards, so
+//! halving finds them.
 
 use kerolox_core::record::{CarriedOrigin, MessageHeader, MessageHold, MessageRecord};
 use kerolox_core::timer::{ScheduledMessage, TimerPhase};

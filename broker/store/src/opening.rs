@@ -1,4 +1,11 @@
 //! Bringing the index up to date when a store is opened: how far that is, and how to stop it.
+//!
+//! # Start
+//!
+//! Ports first, then the store, on a thread of its own: `rpc/admission.rs` holds callers for some seconds,
+//! Telemetry streams longer, and tells the others to try again until the index is up to date
+//! (`store/src/opening.rs`), and only then does the broker register. A long rebuild makes durable what it has every
+//! two seconds, so the next start goes on from there.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

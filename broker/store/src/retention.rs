@@ -6,6 +6,16 @@
 //!
 //! [`Store::trim`] gives up whole segments, [`Store::expire`] the oldest messages of some queues: no file goes then, but
 //! nothing hinders the segments any more when all that is in them expired.
+//!
+//! # Retention
+//!
+//! Every segment begins with a snapshot of the state machine, so the log can be read from any segment on.
+//! `core/src/retention.rs` decides what goes (age, size of the log, free space), `tasks/retention.rs` of the broker
+//! looks, `store/src/retention.rs` does it: what is still needed is repeated at the end of the log, a trim record
+//! tells the state machine, the index is made durable, and only then do files go, all or none (`log/src/trim.rs`).
+//! A carried message keeps its offset, its transaction id and its times. A topic with a `retention.time` of its own
+//! gives up single messages: a trim record moves the first offsets of its queues, and a segment goes by age when no
+//! topic holds anything younger in it.
 
 use std::sync::mpsc;
 

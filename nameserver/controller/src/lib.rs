@@ -4,6 +4,19 @@
 //! [`GroupCommand`]s alone, and the same commands give the same state everywhere. [`MemberWatch`] is what the nameserver that leads
 //! has heard of the members; it is soft. [`decide`] says from both what is to be done. Times are milliseconds of a clock
 //! that never runs backwards; only differences count.
+//!
+//! # Elections
+//!
+//! Members of a broker group report to the controller every few hundred milliseconds, in a long poll that brings
+//! home each change of the group's state. The nameserver that leads notes the reports (`kerolox_controller::Watch`,
+//! soft), decides what follows from them (`decide`), and proposes it as a command; an entry that a majority of the
+//! nameservers has on disk is applied everywhere (`apply`). A report that changes nothing is no entry. Commands
+//! carry the version of the state that they are based on, so what overlaps is refused. An answer comes from the
+//! leader after a majority has confirmed it, one confirmation for all who came before it
+//! (`nameserver/src/controller/leadership.rs`); the others pass calls on, one hop. A leader begins with an entry of
+//! its own: when that is through, so is everything that was decided before, also after its own restart. What it
+//! could not hear (it just began, had no majority, did not get to run) it does not take for silence of a member. A
+//! group of which the controller knows nothing, but whose member knows others, waits for all of them.
 
 #![warn(clippy::iter_over_hash_type)]
 

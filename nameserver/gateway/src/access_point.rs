@@ -2,6 +2,17 @@
 //!
 //! Questions about routes and the conversation with clients are answered here. What concerns messages is answered by the broker
 //! group that owns it: by this process, if it has [`OwnCalls`] of that group, else it is passed on.
+//!
+//! # Access points
+//!
+//! One implementation of the SDKs' protocol (`gateway/src/access_point.rs`) serves nameservers, masters, slaves,
+//! and brokers that serve nobody yet. `gateway/src/stack.rs` shows what every call passes on its way, in order;
+//! `gateway/src/sdk/calls.rs` is the one list of calls, with the owner of each. Receipt handles, recall handles,
+//! transaction ids and queues name the broker group that owns a call, so no look-up is needed: a master answers
+//! what is its own (`sdk::OwnCalls`, `broker/src/rpc/messaging/mod.rs`), and everything else is passed on, one hop
+//! (`gateway/src/relay/`). Headers are read once per call (`sdk/layers.rs`), and each call is one sign of life;
+//! those are passed on to the brokers from which a client received through the relay. Brokers register with every
+//! nameserver every two seconds and get the routes of the cluster back.
 
 use std::sync::Arc;
 

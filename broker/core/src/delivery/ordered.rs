@@ -1,4 +1,14 @@
 //! Ordered delivery: within a message group, nothing is handed out before everything in front of it is done.
+//!
+//! # Order
+//!
+//! A group that is FIFO delivers message groups in order (`core/src/delivery/{ordered,message_groups}.rs`): what
+//! the engine has looked at stands in the line of its message group. A line gives out nothing while a consumer
+//! holds one of its messages, and nothing new while it repeats. The rim loads the ordering keys of the next
+//! messages (`Receiver::load_ordering_keys`), because they stand in the log. Which queue a message group stands in
+//! is the state machine's decision (`store/src/state/ordering.rs`): when a topic gets another number of queues, a
+//! group stays where it is (`core/src/slots.rs`) until `broker/src/tasks/slot_migration.rs` finds that ordered
+//! consumers have finished what it has there, and says so in a record.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,9 @@
 //! Priorities: which queue of a topic has its turn, where a queue is a priority.
+//!
+//! # Priority
+//!
+//! A topic of type PRIORITY has a queue for each priority. The engine gives out from the highest queue that has
+//! something (`core/src/delivery/priorities.rs`); retries stay in their queue, so they keep their priority.
 
 /// How strictly priorities count: of 100 messages that a group gets from a topic, this many come from the highest queue that
 /// has something, the others from all queues in turn, so that nothing waits for ever. RocketMQ's `priority.factor`.

@@ -1,5 +1,13 @@
 //! What a consumer wants of a topic: everything, messages with certain tags, or messages whose properties satisfy an
 //! SQL-92 condition.
+//!
+//! # Filters
+//!
+//! `core::filter` reads tag expressions and SQL-92 conditions once per request; `wire/labels.rs` finds in a stored
+//! message what a condition asks for.
+//!
+//! The broker evaluates them. What a receiver does not want is kept for members that do
+//! (`core/src/delivery/members.rs`), and done only if there is none.
 
 mod selector;
 mod tags;

@@ -1,5 +1,14 @@
 //! Lite topics: light children of a topic of type LITE. Each is a queue of its parent with a name. [`LiteSubscriptions`] knows
 //! which clients subscribe to which.
+//!
+//! # Lite topics
+//!
+//! A lite topic is a queue of its parent with a number of its own, made by a record before its first message
+//! (`store/src/state/lite.rs`), so entries, progress and trims work as for any queue. One that has something to do
+//! has an engine (`delivery/lites.rs`), the others take a few words of memory. `core/src/lite/subscriptions.rs`
+//! knows which clients subscribe to which, and puts what becomes ready into their inboxes; `rpc/messaging/lite.rs`
+//! empties those. SyncLiteSubscription is passed on to all brokers of the parent (`gateway/src/lite.rs`);
+//! `tasks/lite_expiry.rs` proposes the end of idle ones. `rpc/admin/lite_topics.rs` shows them to administrators.
 
 mod ready_queues;
 mod subscriptions;

@@ -1,4 +1,10 @@
 //! Why a message is or is not delivered.
+//!
+//! # Why
+//!
+//! `message why` asks each master (`rpc/admin/explain.rs`): the state machine says what became of the message
+//! itself (held, decided, scheduled, dropped), the group's engine where it stands in delivery
+//! (`core::delivery::fate`), and the filter of each connected client whether it would take it.
 
 use std::sync::Arc;
 

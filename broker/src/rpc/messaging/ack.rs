@@ -1,4 +1,10 @@
 //! AckMessage and ChangeInvisibleDuration.
+//!
+//! # Acknowledge
+//!
+//! `rpc/messaging/ack.rs` opens the handle, the engine checks its lease, and `delivery/progress.rs` logs what came
+//! up while the record before it was synced: one small record for many acknowledgements. A delivery that failed is
+//! logged when its message is handed out again, so attempts survive a restart.
 
 use std::sync::Arc;
 

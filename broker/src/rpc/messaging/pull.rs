@@ -1,4 +1,11 @@
 //! PullMessage: messages of one queue from an offset on. Nothing is leased; the consumer keeps its place itself.
+//!
+//! # Pull
+//!
+//! `rpc/messaging/pull.rs` reads a queue from an offset on, without a lease; who waits there hears of arrivals
+//! through `delivery/watch.rs`. `rpc/messaging/offsets.rs` answers where queues begin and end and keeps a group's
+//! place; `rpc/admin/groups.rs` resets it for administrators. A reset goes through the active subscription, so
+//! consumers at work follow, and the log keeps which receipt handles are void since.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,21 @@
 //! ReceiveMessage: long polling.
+//!
+//! # Receive
+//!
+//! `rpc/messaging/receive.rs` finds the subscription (group, topic) in `delivery/directory.rs`, asks the engine
+//! (`core::delivery`) for messages under a short lock, reads them through the index and the log, filters, and
+//! streams them. With nothing to hand out it waits for an arrival or for the end of the poll; one timer for all
+//! subscriptions (`delivery/alarm.rs`) wakes one waiter when something in flight comes due. Whatever looks through
+//! many messages does so in steps (`pace.rs`), with a turn for others between them. A simple consumer that waits is
+//! also given what other broker groups of the topic have: its broker asks them in its place
+//! (`rpc/messaging/other_groups.rs`), one at a time and without waiting there. A message that the receiver does not
+//! want is kept for members with other filters, those included that have announced theirs
+//! (`gateway/src/clients/announced.rs`) and not received yet: the server that has a client's Telemetry stream tells
+//! all masters before it answers the settings (`gateway/src/relay/announcing.rs`), and masters ask all servers
+//! again and again (`gateway/src/producers.rs`). A new master decides that nobody wants a message only when members
+//! had the time to be heard of. Every consumer may receive from every queue of a broker; what was handed out stays
+//! invisible until its lease ends. Leases are memory: after a restart a message may come early once, and handles
+//! from before are honoured until they expire.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,14 @@
 //! SendMessage.
+//!
+//! # Send
+//!
+//! `broker/src/rpc/messaging/send.rs` checks all messages of a request (`core::publish`), makes records (`wire/`)
+//! and proposes them (`log_client.rs`). The writer thread (`store/src/writer.rs`) takes whatever is waiting,
+//! appends it with one write and makes it durable with one `fdatasync`; then it is applied to the index
+//! (`store/src/state/apply/`), where a message gets its queue offset, and answered with that outcome. While
+//! proposals wait, the indexer thread does that, so that the writer can go on; otherwise the writer does it itself,
+//! which spares a change of threads. What nobody waits for (`async`) is synced on a third thread
+//! (`log/src/elsewhere.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

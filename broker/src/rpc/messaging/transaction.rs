@@ -1,4 +1,19 @@
 //! EndTransaction.
+//!
+//! # Transaction
+//!
+//! A half message is a message record with a hold; the state machine notes it with the time of its first check. The
+//! transaction id carries its log position. Several half messages of one request lie next to each other and are
+//! decided with the last one (`state/transactions.rs`). `rpc/messaging/transaction.rs` proposes a release or a
+//! discard record; the state machine decides (`core::transaction::settle`): the first decision wins, the same one
+//! again is fine, the opposite one is an error. `tasks/check_back/mod.rs` sleeps until the earliest due check and
+//! puts it to a live producer of the topic: one of its own, else one that is connected to a nameserver or another
+//! broker (`gateway/src/producers.rs`). Only checks that reached one are counted, in the log; of a topic without
+//! producers only one half message is tried, less and less often, until a producer appears. After the last one, or
+//! at its greatest age, the half message is parked: undecided, but never lost. Without a producer a topic's webhook
+//! is asked (`tasks/check_back/webhook.rs`). `rpc/admin/transactions.rs` is what administrators see and settle by
+//! hand; the state machine keeps the story of each transaction (`core::transaction::story`) and the audit trail
+//! (`store/src/state/audit.rs`).
 
 use kerolox_core::record::{DiscardRecord, ProgressItem, ProgressRecord, Record, ReleaseRecord};
 use kerolox_core::transaction::{DecisionSource, UndecidedTransaction};

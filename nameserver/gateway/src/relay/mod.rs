@@ -2,6 +2,18 @@
 //!
 //! The SDKs send some calls to the server that they were configured with rather than to the owner. Receipt handles,
 //! transaction ids, recall handles and `message_queue.broker.name` name the owner, so any server can pass them on.
+//!
+//! # Find the master
+//!
+//! For clients a group is one broker with the addresses of all its members (`gateway/src/routes/view.rs`), or with
+//! that of the server they asked if they cannot try addresses in turn. Who passes a call on
+//! (`gateway/src/relay/reach.rs`) looks for the master through an election, makes the call again when its server
+//! was lost, and does not wait for one that was replaced: nameservers and members know each epoch from the
+//! controller, so routes drop a deposed master at once. A slave that is taken for the master says so with
+//! UNAVAILABLE. A member that no longer rules sends ReconnectEndpoints to the clients that know all members
+//! (`clients/mod.rs`): the Rust client reads its routes again, the SDK for Java notes it. The others know one
+//! server only and would come back to it, and Node.js 1.0.8 would leave its old stream without a listener for
+//! errors, which ends the process when the connection breaks.
 
 pub mod acks;
 pub mod administration;

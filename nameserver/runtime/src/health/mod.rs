@@ -3,6 +3,11 @@
 //! `GET /healthz` says whether the process works at all: a failure there is a reason to restart it. `GET /readyz` says
 //! whether the server serves, check by check: a failure there is a reason to send clients elsewhere, or to wait. A
 //! server describes itself as a list of [`HealthCheck`]s; [`report`] decides what a probe is told.
+//!
+//! # Health
+//!
+//! `runtime/src/health/` answers `/healthz` and `/readyz` on a thread of its own; `broker/src/health.rs` looks at
+//! this broker, and `core/src/health` decides what is said of it: a list of verdicts, from what was seen.
 
 mod guests;
 mod server;

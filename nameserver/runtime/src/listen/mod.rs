@@ -1,4 +1,13 @@
 //! The client port: plaintext HTTP/2 and TLS on one TCP port, told apart by the first byte.
+//!
+//! # Callers and what they take
+//!
+//! Each connection has a place (`runtime/src/listen/connections.rs`): in all and per address there are fewer than
+//! files that may be open, idle ones make place for new ones, and those that come no further are closed. Each call
+//! passes `listen/calls.rs`: what has come of its request and what is not written of its answer is taken from one
+//! budget (`runtime/src/memory`), before a service sees it. Services reserve what they read for an answer
+//! (`listen::reserve`). When the budget is used up, new calls wait a moment and are refused, and `listen/relief.rs`
+//! ends what holds most for longest.
 
 mod calls;
 mod connections;
