@@ -30,6 +30,7 @@ forget-members        forgotten_decisions::a_stale_member_that_starts_first_wait
 cut-confirmed         forgotten_decisions::nobody_gives_up_what_was_confirmed_without_an_operator
 trust-any-copy        lost_nameserver_data::an_older_copy_under_running_members_is_put_right_by_them
 one-lineage-for-good  lost_nameserver_data::members_that_were_not_in_sync_are_not_waited_for
+blank-identity-not-kept  member_identity::a_member_that_is_killed_before_its_first_record_comes_back_as_itself
 announced-does-not-count  differing_subscriptions::a_member_counts_everywhere_from_its_announcement
 '
 
