@@ -3,9 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use kerolox_core::health::{
-    GroupStanding, HealthFacts, HealthState, HealthVerdict, LeadershipFacts, OwnLeadership, verdicts,
-};
+use kerolox_core::health::{GroupStanding, HealthFacts, LeadershipFacts, OwnLeadership, verdicts};
 use kerolox_gateway::routes::ClusterRoutes;
 use kerolox_log::DamagedRange;
 use kerolox_replication::MemberRole;
@@ -76,7 +74,7 @@ impl BrokerHealth {
             disowned: self.group.get().and_then(|group| group.disowned()),
         });
         let connections = self.connections.iter().flat_map(|connections| connections.checks());
-        verdicts.into_iter().map(check).chain(data).chain(connections).collect()
+        verdicts.into_iter().chain(data).chain(connections).collect()
     }
 
     /// What this member knows of the leadership of its group; `None` where there is nothing to say of it.
@@ -115,13 +113,4 @@ fn standing(role: &MemberRole) -> GroupStanding {
 fn shown(range: &DamagedRange) -> String {
     let DamagedRange { file, position, until, reason } = range;
     format!("{file} at {position}..{until} ({reason})")
-}
-
-fn check(verdict: HealthVerdict) -> HealthCheck {
-    let HealthVerdict { name, state, reason } = verdict;
-    match state {
-        HealthState::Ok => HealthCheck::ok(name, reason),
-        HealthState::Warning => HealthCheck::warning(name, reason),
-        HealthState::Failed => HealthCheck::failed(name, reason),
-    }
 }

@@ -1,43 +1,9 @@
 //! What a broker says of its health: verdicts from what was seen of it. Whoever looks is the broker; nothing here has a clock.
 
+use kerolox_model::health::HealthCheck;
+
 /// Damaged ranges and queues that are listed one by one.
 const RANGES_SHOWN: usize = 8;
-
-/// How one part of a broker is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum HealthState {
-    /// As it should be.
-    Ok,
-    /// Somebody should look at it; the broker serves.
-    Warning,
-    /// The broker does not serve, or not as it should.
-    Failed,
-}
-
-/// What is said of one part.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HealthVerdict {
-    /// The part, in one word.
-    pub name: &'static str,
-    /// How it is.
-    pub state: HealthState,
-    /// The same in plain words, with what to do about it.
-    pub reason: String,
-}
-
-impl HealthVerdict {
-    fn ok(name: &'static str, reason: impl Into<String>) -> Self {
-        Self { name, state: HealthState::Ok, reason: reason.into() }
-    }
-
-    fn warning(name: &'static str, reason: impl Into<String>) -> Self {
-        Self { name, state: HealthState::Warning, reason: reason.into() }
-    }
-
-    fn failed(name: &'static str, reason: impl Into<String>) -> Self {
-        Self { name, state: HealthState::Failed, reason: reason.into() }
-    }
-}
 
 /// What a member is in its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,11 +112,11 @@ pub struct HealthFacts {
 }
 
 /// What is said of each part that there is something to say of, one part possibly more than once.
-pub fn verdicts(facts: &HealthFacts) -> Vec<HealthVerdict> {
+pub fn verdicts(facts: &HealthFacts) -> Vec<HealthCheck> {
     let leader = facts.leadership.as_ref().map(LeadershipFacts::taken);
     let mut verdicts = vec![serving(facts), index(facts)];
     verdicts.extend(remade(facts));
-    verdicts.extend(facts.refuses.clone().map(|reason| HealthVerdict::failed("replication", reason)));
+    verdicts.extend(facts.refuses.clone().map(|reason| HealthCheck::failed("replication", reason)));
     let is_led = matches!(leader, Some(Ok(_)));
     verdicts.extend(facts.disowned.as_ref().map(|reason| disowned(is_led, reason)));
     if facts.is_open {
@@ -166,22 +132,22 @@ pub fn verdicts(facts: &HealthFacts) -> Vec<HealthVerdict> {
 }
 
 /// A group that has its master goes on without a controller, but elects no other one.
-fn disowned(is_led: bool, reason: &str) -> HealthVerdict {
+fn disowned(is_led: bool, reason: &str) -> HealthCheck {
     if is_led {
-        HealthVerdict::warning("controller", reason)
+        HealthCheck::warning("controller", reason)
     } else {
-        HealthVerdict::failed("controller", reason)
+        HealthCheck::failed("controller", reason)
     }
 }
 
-fn serving(facts: &HealthFacts) -> HealthVerdict {
+fn serving(facts: &HealthFacts) -> HealthCheck {
     let reason = match facts {
         HealthFacts { is_ending: true, .. } => "the broker is shutting down",
         HealthFacts {
             is_announced: true,
             standing: None | Some(GroupStanding::Leader | GroupStanding::Follower),
             ..
-        } => return HealthVerdict::ok("serving", "clients are served"),
+        } => return HealthCheck::ok("serving", "clients are served"),
         HealthFacts { standing: Some(GroupStanding::Candidate), .. } => {
             "this broker was elected, and is about to lead its group"
         }
@@ -194,111 +160,109 @@ fn serving(facts: &HealthFacts) -> HealthVerdict {
         HealthFacts { is_open: true, .. } => "the broker registers with its nameservers",
         _ => "the broker opens its data; clients are told to try again",
     };
-    HealthVerdict::failed("serving", reason)
+    HealthCheck::failed("serving", reason)
 }
 
-fn index(facts: &HealthFacts) -> HealthVerdict {
+fn index(facts: &HealthFacts) -> HealthCheck {
     if let Some(reason) = &facts.index_damage {
-        return HealthVerdict::failed(
+        return HealthCheck::failed(
             "index",
             format!("damaged ({reason}): it is removed and made again from the log"),
         );
     }
     if let Some((applied, held)) = facts.remaking {
         let reason = format!("damaged, and made again from the log: position {applied} of {held}");
-        return HealthVerdict::failed("index", reason);
+        return HealthCheck::failed("index", reason);
     }
     match &facts.opening {
-        _ if facts.is_open => HealthVerdict::ok("index", "up to date"),
-        Some(progress) => HealthVerdict::failed("index", format!("rebuilding, {progress}")),
-        None => HealthVerdict::failed("index", "waits for the log to be opened"),
+        _ if facts.is_open => HealthCheck::ok("index", "up to date"),
+        Some(progress) => HealthCheck::failed("index", format!("rebuilding, {progress}")),
+        None => HealthCheck::failed("index", "waits for the log to be opened"),
     }
 }
 
 /// It stays a warning until the broker is restarted: somebody has to see after the disk.
-fn remade(facts: &HealthFacts) -> Option<HealthVerdict> {
+fn remade(facts: &HealthFacts) -> Option<HealthCheck> {
     let (times, reason) = facts.index_remade.as_ref()?;
     let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
     let reason = format!(
         "it was damaged and made again from the log {times} since the broker was started; nothing is lost, but see after the disk: {reason}"
     );
-    Some(HealthVerdict::warning("index", reason))
+    Some(HealthCheck::warning("index", reason))
 }
 
-fn log(facts: &HealthFacts) -> HealthVerdict {
+fn log(facts: &HealthFacts) -> HealthCheck {
     // While the index is made again nothing is stored either, but that passes.
     match facts.failure.as_ref().filter(|_| facts.index_damage.is_none()) {
-        Some(reason) => HealthVerdict::failed(
+        Some(reason) => HealthCheck::failed(
             "log",
             format!("read-only: {reason}; nothing is stored any more: mend the disk and restart the broker"),
         ),
-        None => HealthVerdict::ok("log", "takes records"),
+        None => HealthCheck::ok("log", "takes records"),
     }
 }
 
-fn damage(damaged: &[String]) -> Vec<HealthVerdict> {
+fn damage(damaged: &[String]) -> Vec<HealthCheck> {
     let show = |range: &String| {
-        HealthVerdict::warning(
+        HealthCheck::warning(
             "log",
             format!("damaged range in {range}: what it held is lost, the rest is served"),
         )
     };
-    let mut verdicts: Vec<HealthVerdict> = damaged.iter().take(RANGES_SHOWN).map(show).collect();
+    let mut verdicts: Vec<HealthCheck> = damaged.iter().take(RANGES_SHOWN).map(show).collect();
     if let Some(more) = damaged.len().checked_sub(RANGES_SHOWN).filter(|more| *more > 0) {
         let reason = format!("{more} more damaged ranges; see mqadmin store verify");
-        verdicts.push(HealthVerdict::warning("log", reason));
+        verdicts.push(HealthCheck::warning("log", reason));
     }
     verdicts
 }
 
-fn repairs(repairs: &[String]) -> Vec<HealthVerdict> {
+fn repairs(repairs: &[String]) -> Vec<HealthCheck> {
     let show =
-        |repair: &String| HealthVerdict::warning("index", format!("made over damage in the log: {repair}"));
-    let mut verdicts: Vec<HealthVerdict> = repairs.iter().take(RANGES_SHOWN).map(show).collect();
+        |repair: &String| HealthCheck::warning("index", format!("made over damage in the log: {repair}"));
+    let mut verdicts: Vec<HealthCheck> = repairs.iter().take(RANGES_SHOWN).map(show).collect();
     if let Some(more) = repairs.len().checked_sub(RANGES_SHOWN).filter(|more| *more > 0) {
-        verdicts.push(HealthVerdict::warning(
-            "index",
-            format!("{more} more queues; the broker's log names them"),
-        ));
+        verdicts
+            .push(HealthCheck::warning("index", format!("{more} more queues; the broker's log names them")));
     }
     verdicts
 }
 
-fn disk(facts: &HealthFacts) -> HealthVerdict {
+fn disk(facts: &HealthFacts) -> HealthCheck {
     if facts.is_room_short {
-        return HealthVerdict::failed(
+        return HealthCheck::failed(
             "disk",
             "nearly full: sends are refused, everything else goes on; make room, or lower retention.time",
         );
     }
-    HealthVerdict::ok("disk", "has room")
+    HealthCheck::ok("disk", "has room")
 }
 
 /// Unread messages that went early stay a warning until the broker is restarted: somebody has to look after their groups.
-fn lost(facts: &HealthFacts) -> Option<HealthVerdict> {
+fn lost(facts: &HealthFacts) -> Option<HealthCheck> {
     let reason = format!(
         "unread messages were removed before retention.time since the broker was started: {}; make room, or see what hinders the group",
         facts.lost
     );
-    (!facts.lost.is_empty()).then(|| HealthVerdict::warning("retention", reason))
+    (!facts.lost.is_empty()).then(|| HealthCheck::warning("retention", reason))
 }
 
-fn master(lead: Result<String, String>) -> HealthVerdict {
+fn master(lead: Result<String, String>) -> HealthCheck {
     match lead {
-        Ok(reason) => HealthVerdict::ok("master", reason),
-        Err(reason) => HealthVerdict::failed("master", reason),
+        Ok(reason) => HealthCheck::ok("master", reason),
+        Err(reason) => HealthCheck::failed("master", reason),
     }
 }
 
-fn clock(facts: &HealthFacts) -> HealthVerdict {
+fn clock(facts: &HealthFacts) -> HealthCheck {
     match facts.clock_leap_ms {
-        Some(leap_ms) => HealthVerdict::warning(
+        Some(leap_ms) => HealthCheck::warning(
             "clock",
             format!(
                 "the wall clock leapt ahead by {leap_ms} ms: what is due or too old only by that waits for timers.clock-grace; set it right if it is wrong"
             ),
         ),
-        None => HealthVerdict::ok("clock", "goes as it should"),
+        None => HealthCheck::ok("clock", "goes as it should"),
     }
 }
 

@@ -1,3 +1,5 @@
+use kerolox_model::health::HealthState;
+
 use super::*;
 
 fn serving() -> HealthFacts {

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use kerolox_model::health::{HealthCheck, HealthState};
 pub use server::{HealthError, HealthServer, start};
 pub use watch::watch;
 
@@ -80,46 +81,6 @@ impl Serialize for HealthListen {
 impl<'de> Deserialize<'de> for HealthListen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self::from)
-    }
-}
-
-/// How one part of a server is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HealthState {
-    /// As it should be.
-    Ok,
-    /// Somebody should look at it; the server serves.
-    Warning,
-    /// The server does not serve, or not as it should.
-    Failed,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HealthCheck {
-    /// What was looked at, in one word.
-    pub name: &'static str,
-    /// How it is.
-    pub state: HealthState,
-    /// The same in plain words, with what to do about it.
-    pub reason: String,
-}
-
-impl HealthCheck {
-    /// All is well.
-    pub fn ok(name: &'static str, reason: impl Into<String>) -> Self {
-        Self { name, state: HealthState::Ok, reason: reason.into() }
-    }
-
-    /// Somebody should look at it.
-    pub fn warning(name: &'static str, reason: impl Into<String>) -> Self {
-        Self { name, state: HealthState::Warning, reason: reason.into() }
-    }
-
-    /// It does not work.
-    pub fn failed(name: &'static str, reason: impl Into<String>) -> Self {
-        Self { name, state: HealthState::Failed, reason: reason.into() }
     }
 }
 
