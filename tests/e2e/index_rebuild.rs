@@ -34,6 +34,17 @@ fn rebuilding(broker: &ServerProcess) -> u64 {
     }
 }
 
+/// A broker that is stopped, with a long log and no index.
+fn with_a_long_log() -> Cluster {
+    let mut servers = standalone(&NO_CHECKS);
+    let broker = &mut servers.brokers[0];
+    broker.stop().unwrap();
+    fs::remove_dir_all(broker.data().join("log")).unwrap();
+    fs::remove_dir_all(broker.data().join("index")).unwrap();
+    write_log(&broker.data().join("log")).unwrap();
+    servers
+}
+
 /// Smallest and next offset of each queue.
 async fn offsets(servers: &Cluster) -> Vec<(u64, u64)> {
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
@@ -44,13 +55,8 @@ async fn offsets(servers: &Cluster) -> Vec<(u64, u64)> {
 
 #[tokio::test]
 async fn a_long_rebuild_is_shown_refuses_callers_and_is_gone_on_with_after_a_stop() {
-    let mut servers = standalone(&NO_CHECKS);
+    let mut servers = with_a_long_log();
     let broker = &mut servers.brokers[0];
-    broker.stop().unwrap();
-    fs::remove_dir_all(broker.data().join("log")).unwrap();
-    fs::remove_dir_all(broker.data().join("index")).unwrap();
-    write_log(&broker.data().join("log")).unwrap();
-
     broker.begin().unwrap();
     rebuilding(broker);
     assert_eq!(broker.probe("/healthz").unwrap().status, 200);
@@ -83,13 +89,8 @@ async fn a_long_rebuild_is_shown_refuses_callers_and_is_gone_on_with_after_a_sto
 // The client answers pings meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn telemetry_that_is_begun_while_the_index_is_made_is_answered_when_it_is() {
-    let mut servers = standalone(&NO_CHECKS);
+    let mut servers = with_a_long_log();
     let broker = &mut servers.brokers[0];
-    broker.stop().unwrap();
-    fs::remove_dir_all(broker.data().join("log")).unwrap();
-    fs::remove_dir_all(broker.data().join("index")).unwrap();
-    write_log(&broker.data().join("log")).unwrap();
-
     broker.begin().unwrap();
     rebuilding(broker);
     let stub = raw(broker).await;

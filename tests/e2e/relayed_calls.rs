@@ -12,7 +12,8 @@ use tonic::transport::Channel;
 use kerolox_harness::Cluster;
 
 use crate::support::{
-    INVISIBLE, NO_CHECKS, cluster_of, code, consume, eventually, expect_nothing, from_client, raw, resource,
+    INVISIBLE, NO_CHECKS, cluster_of, code, consume, eventually, expect_nothing, from_client, raw, received,
+    resource,
 };
 
 pub(crate) type Raw = MessagingServiceClient<Channel>;
@@ -72,16 +73,7 @@ async fn receive(server: &mut Raw, owner: &str) -> (Code, Vec<v2::Message>) {
         long_polling_timeout: seconds(1),
         ..Default::default()
     };
-    let mut stream = server.receive_message(from_client(request)).await.unwrap().into_inner();
-    let (mut status, mut messages) = (None, Vec::new());
-    while let Some(item) = stream.message().await.unwrap() {
-        match item.content.unwrap() {
-            Content::Status(found) => status = Some(found),
-            Content::Message(message) => messages.push(message),
-            Content::DeliveryTimestamp(_) => {}
-        }
-    }
-    (code(status), messages)
+    received(server.receive_message(from_client(request)).await).await
 }
 
 fn handle(message: &v2::Message) -> String {

@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use kerolox_client::Message;
 use kerolox_harness::ServerProcess;
-use kerolox_proto::v2::{self, Code, LiteSubscriptionAction, receive_message_response::Content};
+use kerolox_proto::v2::{self, Code, LiteSubscriptionAction};
 
-use crate::support::{INVISIBLE, PATIENCE, cluster_of, code, eventually, from_client, raw, resource};
+use crate::support::{
+    INVISIBLE, PATIENCE, cluster_of, code, eventually, from_client, raw, received, resource,
+};
 
 const GROUPS: [&str; 3] = ["broker-a", "broker-b", "broker-c"];
 const GROUP: &str = "agents";
@@ -25,16 +27,7 @@ async fn receive(server: &ServerProcess, topic: &str, max: i32) -> (Code, Vec<v2
         long_polling_timeout: Some(prost_types::Duration { seconds: 15, nanos: 0 }),
         ..Default::default()
     });
-    let mut stream = raw(server).await.receive_message(request).await.unwrap().into_inner();
-    let (mut status, mut messages) = (None, Vec::new());
-    while let Some(item) = stream.message().await.unwrap() {
-        match item.content.unwrap() {
-            Content::Status(found) => status = Some(found),
-            Content::Message(message) => messages.push(message),
-            Content::DeliveryTimestamp(_) => {}
-        }
-    }
-    (code(status), messages)
+    received(raw(server).await.receive_message(request).await).await
 }
 
 /// Acknowledges at a server that is not the owner of the message.

@@ -8,8 +8,9 @@ use kerolox_harness::{Cluster, ClusterPlan, ServerProcess, built_program};
 use kerolox_proto::kerolox::GroupState;
 use kerolox_proto::v2;
 use kerolox_proto::v2::messaging_service_client::MessagingServiceClient;
-use tonic::Request;
+use kerolox_proto::v2::receive_message_response::Content;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status, Streaming};
 
 /// Longest that anything here may take that has no time limit of its own.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -187,6 +188,22 @@ pub(crate) fn from_client<T>(message: T) -> Request<T> {
 
 pub(crate) fn resource(name: &str) -> Option<v2::Resource> {
     Some(v2::Resource { resource_namespace: String::new(), name: name.to_owned() })
+}
+
+/// What a raw receive brought: its status and its messages.
+pub(crate) async fn received(
+    call: Result<Response<Streaming<v2::ReceiveMessageResponse>>, Status>,
+) -> (v2::Code, Vec<v2::Message>) {
+    let mut stream = call.unwrap().into_inner();
+    let (mut status, mut messages) = (None, Vec::new());
+    while let Some(item) = stream.message().await.unwrap() {
+        match item.content.unwrap() {
+            Content::Status(found) => status = Some(found),
+            Content::Message(message) => messages.push(message),
+            Content::DeliveryTimestamp(_) => {}
+        }
+    }
+    (code(status), messages)
 }
 
 /// Code of a status that must be there.

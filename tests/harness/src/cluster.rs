@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use kerolox_client::admin::wire::UpdateTopicRequest;
+use kerolox_client::admin::wire::{UpdateGroupRequest, UpdateTopicRequest};
 use kerolox_client::{Address, Client, FilterExpression, SimpleConsumer};
 use tempfile::TempDir;
 
@@ -264,6 +264,17 @@ impl Cluster {
         };
         let broker = self.client().admin().broker(&self.broker_address(broker));
         broker.update_topic(request).await.with_context(|| format!("making topic {topic}"))?;
+        Ok(())
+    }
+
+    /// Makes a consumer group on the first broker that reads topics from their beginning.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub async fn create_group(&self, name: &str) -> Result<()> {
+        let group =
+            UpdateGroupRequest { name: name.to_owned(), consume_from_min: Some(true), ..Default::default() };
+        self.client().admin().broker(&self.broker_address(0)).update_group(group).await?;
         Ok(())
     }
 

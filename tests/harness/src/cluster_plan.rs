@@ -92,6 +92,19 @@ impl ClusterPlan {
         self
     }
 
+    /// Half messages are checked for the first time, and again, after `pause` as settings have it, at most `times`.
+    #[must_use]
+    pub fn checks(self, pause: &str, times: u32) -> Self {
+        self.flags(&[
+            "--transaction-first-check",
+            pause,
+            "--transaction-check-interval",
+            pause,
+            "--transaction-check-max",
+            &times.to_string(),
+        ])
+    }
+
     /// Adds flags of the brokers.
     #[must_use]
     pub fn flags(mut self, flags: &[&str]) -> Self {

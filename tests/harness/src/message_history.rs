@@ -4,7 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::ServerProcess;
+
+/// How often a wait looks.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// What must become of a message when the broker has acknowledged it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,6 +228,35 @@ impl MessageLedger {
     /// See [`MessageHistory::missing`].
     pub fn missing(&self, consumer: &str, topic: &str) -> Vec<String> {
         self.lock().history.missing(consumer, topic)
+    }
+
+    /// Waits until `wanted` more messages are acknowledged by `broker` than there were.
+    ///
+    /// # Errors
+    /// When the broker ends by itself, or after `limit`; with the end of its log.
+    pub async fn wait_for_more(
+        &self,
+        wanted: usize,
+        limit: Duration,
+        broker: &mut ServerProcess,
+    ) -> Result<()> {
+        let before = self.acknowledged();
+        let started = Instant::now();
+        while self.acknowledged() < before + wanted {
+            if !broker.is_running() {
+                bail!("the broker ended by itself; the end of its log:\n{}", broker.log_tail());
+            }
+            if started.elapsed() > limit {
+                bail!(
+                    "only {} acknowledgements within {limit:?}; last error of a client: {}; the end of the broker's log:\n{}",
+                    self.acknowledged() - before,
+                    self.last_error(),
+                    broker.log_tail()
+                );
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
     }
 
     /// What went wrong last.

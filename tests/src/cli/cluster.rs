@@ -13,8 +13,7 @@ use super::Options;
 
 const GROUPS: [&str; 2] = ["broker-a", "broker-b"];
 const MEMBERS: usize = 2;
-const CHECKS: [&str; 6] =
-    ["--transaction-first-check", "1s", "--transaction-check-interval", "1s", "--transaction-check-max", "2"];
+const CHECKS: (&str, u32) = ("1s", 2);
 
 /// See the module.
 pub(super) struct CliCluster {
@@ -31,7 +30,7 @@ pub(super) struct Said {
 
 impl CliCluster {
     pub(super) async fn start(options: &Options) -> Result<Self> {
-        let mut plan = ClusterPlan::new("cli").flags(&CHECKS).segments_of("64MiB");
+        let mut plan = ClusterPlan::new("cli").checks(CHECKS.0, CHECKS.1).segments_of("64MiB");
         for group in GROUPS {
             plan = plan.group(group, MEMBERS);
         }

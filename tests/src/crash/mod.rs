@@ -9,15 +9,14 @@ mod verify;
 mod writers;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use kerolox_client::admin::wire::UpdateGroupRequest;
+use anyhow::{Context, Result};
 
 use disk::Cut;
 pub use disk::Disk;
 use kerolox_harness::verdict::CheckedProperty;
-use kerolox_harness::{Cluster, ClusterPlan, MessageLedger, SeededRandom, ServerProcess};
+use kerolox_harness::{Cluster, ClusterPlan, MessageLedger, SeededRandom};
 use writers::Writers;
 
 const TOPIC: &str = "crash";
@@ -82,7 +81,10 @@ pub async fn run(options: &Options) -> Result<Report> {
     let mut report =
         Report { acknowledged: 0, restarts: 0, slowest_start: Duration::ZERO, checks: Vec::new() };
     for round in 1..=options.rounds {
-        wait_for_progress(&ledger, broker).await.with_context(|| format!("round {round}"))?;
+        ledger
+            .wait_for_more(PROGRESS, PROGRESS_LIMIT, broker)
+            .await
+            .with_context(|| format!("round {round}"))?;
         tokio::time::sleep(random.duration(KILL_WITHIN)).await;
         broker.kill()?;
         let cut = cut_power(options, &mut random)?;
@@ -101,7 +103,7 @@ pub async fn run(options: &Options) -> Result<Report> {
             took.as_millis()
         );
     }
-    wait_for_progress(&ledger, broker).await.context("after the last round")?;
+    ledger.wait_for_more(PROGRESS, PROGRESS_LIMIT, broker).await.context("after the last round")?;
     writers.stop().await;
     report.acknowledged = ledger.acknowledged();
     report.checks = verify::verify(&ledger, &address, broker).await?;
@@ -118,28 +120,5 @@ fn cut_power(options: &Options, random: &mut SeededRandom) -> Result<Option<Cut>
 async fn create_topics(cluster: &Cluster) -> Result<()> {
     cluster.create_topic(TOPIC, "NORMAL").await?;
     cluster.create_topic(TX_TOPIC, "TRANSACTION").await?;
-    let group =
-        UpdateGroupRequest { name: GROUP.to_owned(), consume_from_min: Some(true), ..Default::default() };
-    cluster.client().admin().broker(&cluster.broker_address(0)).update_group(group).await?;
-    Ok(())
-}
-
-async fn wait_for_progress(ledger: &MessageLedger, broker: &mut ServerProcess) -> Result<()> {
-    let before = ledger.acknowledged();
-    let started = Instant::now();
-    while ledger.acknowledged() < before + PROGRESS {
-        if !broker.is_running() {
-            bail!("the broker ended by itself; the end of its log:\n{}", broker.log_tail());
-        }
-        if started.elapsed() > PROGRESS_LIMIT {
-            bail!(
-                "only {} acknowledgements within {PROGRESS_LIMIT:?}; last error of a writer: {}; the end of the broker's log:\n{}",
-                ledger.acknowledged() - before,
-                ledger.last_error(),
-                broker.log_tail()
-            );
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    Ok(())
+    cluster.create_group(GROUP).await
 }

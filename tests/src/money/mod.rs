@@ -34,14 +34,7 @@ const REDELIVERED: Duration = Duration::from_secs(12);
 /// How long what is left may take to arrive.
 const ARRIVE_LIMIT: Duration = Duration::from_secs(60);
 /// Often enough that kills in between do not use the checks up.
-const CHECKS: [&str; 6] = [
-    "--transaction-first-check",
-    "500ms",
-    "--transaction-check-interval",
-    "500ms",
-    "--transaction-check-max",
-    "1000",
-];
+const CHECKS: (&str, u32) = ("500ms", 1000);
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -75,7 +68,7 @@ pub struct Report {
 /// When the test itself cannot go on: something does not start again, or no money moves after a restart.
 pub async fn run(options: &Options) -> Result<Report> {
     let mut random = SeededRandom::new(options.seed);
-    let mut cluster = ClusterPlan::standalone("money").flags(&CHECKS).start()?;
+    let mut cluster = ClusterPlan::standalone("money").checks(CHECKS.0, CHECKS.1).start()?;
     let (address, folder) = (cluster.access_points(), cluster.folder().to_owned());
     let broker = &mut cluster.brokers[0];
     let example = Example { program: &options.example, folder: &folder };

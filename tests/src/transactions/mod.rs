@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use kerolox_client::Client;
-use kerolox_client::admin::wire::{CountTransactionsRequest, UpdateGroupRequest};
+use kerolox_client::admin::wire::CountTransactionsRequest;
 
 use kerolox_harness::verdict::CheckedProperty;
-use kerolox_harness::{Cluster, ClusterPlan, MessageLedger, SeededRandom, SentMessage, ServerProcess};
+use kerolox_harness::{Cluster, ClusterPlan, MessageLedger, SeededRandom, SentMessage};
 use producer::intent;
 pub use producer::{Kind, produce};
 
@@ -30,14 +30,7 @@ const KILL_WITHIN: Duration = Duration::from_millis(300);
 /// How long the check-backs may take to settle what is left.
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
 /// Often enough that kills in between do not use the checks up.
-const CHECKS: [&str; 6] = [
-    "--transaction-first-check",
-    "500ms",
-    "--transaction-check-interval",
-    "500ms",
-    "--transaction-check-max",
-    "12",
-];
+const CHECKS: (&str, u32) = ("500ms", 12);
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -125,7 +118,7 @@ impl Drop for Producers<'_> {
 /// When the test itself cannot go on: the broker does not start again, or takes no half messages after a restart.
 pub async fn run(options: &Options) -> Result<Report> {
     let mut random = SeededRandom::new(options.seed);
-    let mut cluster = ClusterPlan::standalone("transactions").flags(&CHECKS).start()?;
+    let mut cluster = ClusterPlan::standalone("transactions").checks(CHECKS.0, CHECKS.1).start()?;
     create_topic(&cluster).await?;
     let address = cluster.access_points();
     let broker = &mut cluster.brokers[0];
@@ -143,7 +136,10 @@ pub async fn run(options: &Options) -> Result<Report> {
     }
     let mut report = Report { stored: 0, broker_kills: 0, producer_kills: 0, checks: Vec::new() };
     for round in 1..=options.rounds {
-        wait_for_progress(&ledger, broker).with_context(|| format!("round {round}"))?;
+        ledger
+            .wait_for_more(PROGRESS, PROGRESS_LIMIT, broker)
+            .await
+            .with_context(|| format!("round {round}"))?;
         std::thread::sleep(random.duration(KILL_WITHIN));
         let victim = if random.below(2) == 0 {
             broker.kill()?;
@@ -157,7 +153,7 @@ pub async fn run(options: &Options) -> Result<Report> {
         };
         println!("round {round}: {victim} was killed, {} half messages stored so far", ledger.acknowledged());
     }
-    wait_for_progress(&ledger, broker).context("after the last round")?;
+    ledger.wait_for_more(PROGRESS, PROGRESS_LIMIT, broker).await.context("after the last round")?;
     // Those that come now store nothing any more: they only answer for all the others.
     producers.stop_all()?;
     producers.start(Kind::Silent)?;
@@ -169,29 +165,7 @@ pub async fn run(options: &Options) -> Result<Report> {
 
 async fn create_topic(cluster: &Cluster) -> Result<()> {
     cluster.create_topic(TOPIC, "TRANSACTION").await?;
-    let group =
-        UpdateGroupRequest { name: GROUP.to_owned(), consume_from_min: Some(true), ..Default::default() };
-    cluster.client().admin().broker(&cluster.broker_address(0)).update_group(group).await?;
-    Ok(())
-}
-
-fn wait_for_progress(ledger: &MessageLedger, broker: &mut ServerProcess) -> Result<()> {
-    let before = ledger.acknowledged();
-    let started = Instant::now();
-    while ledger.acknowledged() < before + PROGRESS {
-        if !broker.is_running() {
-            bail!("the broker ended by itself; the end of its log:\n{}", broker.log_tail());
-        }
-        if started.elapsed() > PROGRESS_LIMIT {
-            let stored = ledger.acknowledged() - before;
-            bail!(
-                "only {stored} half messages within {PROGRESS_LIMIT:?}; the end of the broker's log:\n{}",
-                broker.log_tail()
-            );
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
+    cluster.create_group(GROUP).await
 }
 
 /// Waits until every transaction is decided or parked.
