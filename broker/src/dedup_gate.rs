@@ -1,15 +1,10 @@
-//! Sends to topics without duplicates: a repeat is answered like the first one and stores nothing.
-//!
-//! The state machine has the last word about what repeats what. Looking it up before anything is proposed keeps repeats out of the
-//! log; and as two sends of the same message may be on their way at once, what is being stored is kept in a table, and
-//! whoever comes with the same waits for that.
-//!
 //! # No duplicates
 //!
-//! In a topic with `dedup` a record carries a hash of its id or keys (`core::dedup`). `broker/src/dedup_gate.rs`
-//! looks it up before anything is proposed and lets the same messages that are on their way wait for each other;
-//! the state machine has the last word (`store/src/state/dedup.rs`). What it remembers is too much for snapshots:
-//! it follows from the log that is kept, and a log is not trimmed between a record and one that it made a repeat.
+//! Sends to topics with `dedup`: a repeat is answered like the first one and stores nothing. A record carries a hash of its id or keys
+//! (`core::dedup`). The state machine has the last word about what repeats what (`store/src/state/dedup.rs`); looking it up before
+//! anything is proposed keeps repeats out of the log, and as two sends of one message may be on their way at once, the second waits
+//! for the first. What the state machine remembers is too much for snapshots: it follows from the log that is kept, and a log is not
+//! trimmed between a record and one that it made a repeat.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;

@@ -1,10 +1,8 @@
-//! The index's store of this broker, which is made anew when it turns out to be damaged: everything in it follows from the log.
-//!
 //! # Index
 //!
-//! `index_folder.rs` watches the key-value store under the index: whatever call meets damage, it is noted once.
-//! `broker.rs`, or the task that changes roles in a group, then retires the store, begins an empty index, and opens
-//! the store anew on the same log.
+//! The index's store of this broker, which is made anew when it turns out to be damaged: everything in it follows from the log. The
+//! key-value store is watched: whatever call meets damage, it is noted once. `broker.rs`, or the task that changes roles in a group,
+//! then retires the store, begins an empty index, and opens the store anew on the same log.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -13,7 +13,7 @@
 //! (`broker/src/rpc/admin/rpc_error.rs` at a broker, `client/src/error.rs` at the other end). The administration of
 //! the SDKs' protocol, `apache.rocketmq.v2.Admin` (`gateway/src/admin/`), is answered everywhere as well: it asks
 //! the other servers through the routes, as `mqadmin` would. A command is a struct of flags and a `run` that makes
-//! a `Report`; how that is printed and how the process ends is in one place (`tools/report/src/output.rs`,
+//! a `CommandReport`; how that is printed and how the process ends is in one place (`tools/report/src/output.rs`,
 //! `outcome.rs`). RocketMQ's commands that have no meaning here say what to use (`foreign.rs`).
 
 mod catalog;

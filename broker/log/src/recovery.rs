@@ -13,11 +13,10 @@
 //!
 //! # Damage
 //!
-//! A bad frame with an intact one behind it is a damaged range: reported with file and position, skipped, never
-//! cut. A bad frame with nothing behind it is an unfinished write: cut, with a copy kept (`log/src/recovery.rs`).
-//! An index that is made over damage takes offsets, topics and acknowledgements from the snapshot behind it, and
-//! what stays uncertain is delivered again rather than lost (`store/src/state/uncertainty/`). Frames are sealed
-//! with a number that clients do not know, so that nothing in a message passes for a record (`log/src/salt.rs`).
+//! A damaged range is reported with file and position, and skipped; a torn tail is cut, with a copy kept. An index
+//! that is made over damage takes offsets, topics and acknowledgements from the snapshot behind it, and what stays
+//! uncertain is delivered again rather than lost (`store/src/state/uncertainty/`). Frames are sealed with a number
+//! that clients do not know, so that nothing in a message passes for a record (`log/src/salt.rs`).
 
 use std::io;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 //! # Broadcast
 //!
 //! Each client of a broadcast group consumes with a group of its own, hidden behind the name `GROUP#CLIENT`: a
-//! record with an id, whose configuration is that of its parent. This table knows who stayed away.
+//! record with an id, whose configuration is that of its parent.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -8,7 +8,7 @@
 //! # Elections
 //!
 //! Members of a broker group report to the controller every few hundred milliseconds, in a long poll that brings
-//! home each change of the group's state. The nameserver that leads notes the reports (`kerolox_controller::Watch`,
+//! home each change of the group's state. The nameserver that leads notes the reports ([`MemberWatch`],
 //! soft), decides what follows from them (`decide`), and proposes it as a command; an entry that a majority of the
 //! nameservers has on disk is applied everywhere (`apply`). A report that changes nothing is no entry. Commands
 //! carry the version of the state that they are based on, so what overlaps is refused. An answer comes from the

@@ -1,9 +1,7 @@
-//! Whether the data folder of a process is still the one that it opened: deleted, moved or mounted over, it takes what is written, and
-//! nothing of that is there at the next start.
-//!
 //! # Data folder
 //!
-//! `runtime/src/data_folder.rs` holds the folder open and looks every second whether it is still in its place.
+//! Whether the data folder of a process is still the one that it opened: deleted, moved or mounted over, it takes what is written, and
+//! nothing of that is there at the next start. The folder is held open, and looked at every second.
 
 use std::fs::{self, File};
 use std::io;

@@ -13,11 +13,9 @@
 //!
 //! # Background tasks
 //!
-//! Each has a name and a supervisor (`runtime/src/supervisor.rs`), which begins a task again that ended with an
-//! error, after a pause that grows, and joins all at the end of what they belong to: the process, the membership in
-//! a group (`broker.rs`), a leadership (`leader_tasks.rs`). One that does not end is named in the log. A panic ends
-//! the process (`abort_on_panic`): a task that died in the middle of a change leaves behind what nobody has thought
-//! about. Only a server inside another program, as in a test, has its task back.
+//! A supervisor stands for what its tasks belong to: the process, the membership in a group (`broker.rs`), a
+//! leadership (`leader_tasks.rs`). A task that does not end is named in the log. A panic ends the process because a
+//! task that died in the middle of a change leaves behind what nobody has thought about.
 
 use std::any::Any;
 use std::collections::BTreeMap;

@@ -1,14 +1,9 @@
-//! Topics that come into being with their first message.
-//!
-//! A question for a route makes nothing: it does not tell a producer from a consumer. Access points answer it as if the topic
-//! existed on every broker that makes topics, with every type that the first message may have. That message decides.
-//!
 //! # Topics by themselves
 //!
-//! A question for a route makes none: it does not tell a producer from a consumer. Where a broker makes topics
-//! (`topics.auto-create`), routes show a missing one there as if it existed, for every type
-//! (`gateway/src/routes/queries.rs`); the first message makes it, with its type (`rpc/messaging/auto_create.rs`),
-//! and a consumer that was first waits. Brokers learn from the routes what others made.
+//! Topics that come into being with their first message. A question for a route makes none: it does not tell a producer from a
+//! consumer. Where a broker makes topics (`topics.auto-create`), routes show a missing one there as if it existed, for every type
+//! (`gateway/src/routes/queries.rs`). The first message makes it, with its type; a consumer that was first waits. Brokers learn from
+//! the routes which topics others made.
 
 use std::sync::Arc;
 

@@ -6,8 +6,7 @@
 //!
 //! # Health
 //!
-//! `runtime/src/health/` answers `/healthz` and `/readyz` on a thread of its own; `broker/src/health.rs` looks at
-//! this broker, and `core/src/health` decides what is said of it: a list of verdicts, from what was seen.
+//! A broker's checks are decided in `core/src/health`, from what `broker/src/health.rs` saw.
 
 mod guests;
 mod server;
