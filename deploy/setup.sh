@@ -6,6 +6,7 @@
 #   setup_java     installs a JDK and Maven if they are missing, and the official Java SDK; sets KEROLOX_MAVEN_REPOSITORY
 #   setup_apache   installs a JDK and Maven if they are missing, and Apache RocketMQ's own servers; sets KEROLOX_APACHE, the
 #                  folder of their jars
+#   setup_checkers installs typos and cargo-deny, which `cargo xtask verify` runs; sets KEROLOX_CHECKERS, their folder
 #   setup_terminal installs tmux if it is missing, in which terminal views are tested
 #   setup_go       installs Go if it is missing or too old, and the official Go SDK; sets KEROLOX_GO, the folder of both
 #                  caches of Go
@@ -102,7 +103,10 @@ setup_python() {
   venv="$kerolox_cache/python-$(cat "$requirements" <(python3 --version) | cksum | cut -d' ' -f1)"
   KEROLOX_PYTHON="$venv/bin/python"
   export KEROLOX_PYTHON
-  if [ -e "$venv/complete" ]; then return 0; fi
+  if [ -e "$venv/complete" ]; then
+    ln -sfn "$venv" "$kerolox_cache/python"
+    return 0
+  fi
   python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
   say "Installing the official RocketMQ SDK for Python into $venv"
   rm -rf "$venv"
@@ -110,6 +114,29 @@ setup_python() {
   "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements" </dev/null \
     || fail "pip could not install $requirements"
   touch "$venv/complete"
+  # The name by which the README and the manual call it.
+  ln -sfn "$venv" "$kerolox_cache/python"
+}
+
+# typos is a Python wheel; cargo-deny is compiled, once.
+setup_checkers() {
+  local requirements="$kerolox_root/.ci/checkers.txt" folder
+  folder="$kerolox_cache/checkers-$(cat "$requirements" <(python3 --version) | cksum | cut -d' ' -f1)"
+  KEROLOX_CHECKERS="$folder/bin"
+  export KEROLOX_CHECKERS
+  if [ -e "$folder/complete" ]; then return 0; fi
+  python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+  say "Installing typos and cargo-deny into $folder (some minutes)"
+  rm -rf "$folder"
+  python3 -m venv "$folder" || fail "python3 cannot make a virtual environment in $folder"
+  local typos deny
+  typos="$(sed -n 's/^typos //p' "$requirements")" deny="$(sed -n 's/^cargo-deny //p' "$requirements")"
+  "$folder/bin/pip" install --quiet --disable-pip-version-check "typos==$typos" </dev/null \
+    || fail "pip could not install typos $typos"
+  cargo install --quiet --locked --root "$folder" --target-dir "$folder/build" --version "$deny" \
+    --no-default-features --profile dev cargo-deny || fail "cargo could not install cargo-deny $deny"
+  rm -rf "$folder/build"
+  touch "$folder/complete"
 }
 
 setup_terminal() {

@@ -2,5 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "tests panic when something is wrong")]
 
 mod architecture;
+mod attributes;
 mod dependencies;
+mod errors;
+mod limits;
+mod pages;
 mod settings;
+mod source;
+mod webhooks;

@@ -1,5 +1,5 @@
 //! Every attribute that topics and groups can have. A name that is not listed is refused: a typing error would look as if it
-//! had worked. SETTINGS.md is made from these lists.
+//! had worked. The manual lists the attributes from here.
 
 use std::collections::BTreeMap;
 
