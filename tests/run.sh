@@ -8,11 +8,11 @@
 #                                     the official RocketMQ SDKs against real processes, or one of them, with flags of
 #                                     pytest, `node --test`, Rust's test harness, Maven (-Dtest=LiteTest) or `go test`.
 #                                     All of it runs on one broker group; without flags, sending, receiving, order, delays,
-#                                     lite topics and transactions once more on two. KEROLOX_SDK_GROUPS=2 runs what is
-#                                     asked for on two
+#                                     lite topics and transactions once more on two. KEROLOX_SDK_GROUPS=2 runs the
+#                                     selected tests on two
 #   tests/run.sh conformance [FILTER] [--long]
-#                                     what SDKs need from a server, a checklist of 75 lines, call by call, over plaintext
-#                                     and TLS; --long adds what takes minutes
+#                                     75 requirements of SDKs on a server, call by call, over plaintext and TLS; --long adds
+#                                     those that take minutes
 #   tests/run.sh crash [--rounds N] [--seed S]
 #                                     kill -9 of a broker under writing clients, again and again
 #   tests/run.sh transactions [--rounds N] [--seed S]
@@ -45,9 +45,8 @@
 #                                     test fails (many minutes; not part of "everything")
 #   tests/run.sh bench [flags]        measures the storage engine against plain writes and reads (minutes; not part of
 #                                     "everything"); --quick, --only GROUPS, --json FILE, --big N, --help
-#   tests/run.sh figures              prints start time, memory, rates, what delivery costs a broker, and what a million
-#                                     timers and lite topics do, and what slaves and the Rust client cost (minutes); not part of
-#                                     "everything"
+#   tests/run.sh figures              prints start time, memory, rates, and the costs of delivery, of a million timers and lite
+#                                     topics, of slaves and of the Rust client (minutes); not part of "everything"
 #
 # Each suite ends with one line that sums up its figures; the run ends with "N passed, M failed". When a suite fails, the
 # logs of its servers and clients are kept, and their folder is named.
@@ -111,7 +110,7 @@ run() {
 # Ends a process group that has not ended by itself after half an hour.
 watch_over() { # GROUP
   trap 'kill $! 2>/dev/null; exit 0' TERM
-  # It must not hold up whoever reads what this script prints.
+  # It must not hold up the reader of this script's output.
   sleep 1800 >/dev/null 2>&1 &
   wait $!
   echo "error: no end after half an hour" >&2

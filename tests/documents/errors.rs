@@ -37,8 +37,16 @@ const ANSWERS: &[Answer] = &[
         "The topic's name is empty, too long, reserved or has other characters than letters, digits, `%`, `|`, `-` and `_`.",
         "Use another name; see [limits](limits.md).",
     ),
-    answer(Code::IllegalConsumerGroup, "The group's name breaks the rules for topics' names.", "Use another name."),
-    answer(Code::IllegalMessageTag, "The tag is blank, or contains `|` or control characters.", "Use another tag."),
+    answer(
+        Code::IllegalConsumerGroup,
+        "The group's name breaks the rules for topics' names.",
+        "Use another name.",
+    ),
+    answer(
+        Code::IllegalMessageTag,
+        "The tag is blank, or contains `|` or control characters.",
+        "Use another tag.",
+    ),
     answer(Code::IllegalMessageKey, "A key is blank or contains control characters.", "Use another key."),
     answer(
         Code::IllegalMessageGroup,

@@ -9,7 +9,8 @@ use crate::{attributes, errors, limits, settings, webhooks};
 const FOLDER: &str = "deploy/manual/src/reference";
 
 fn is_what_the_code_says(name: &str, page: &str) {
-    let note = "<!-- Made from the code by tests/documents, which fails when this page says anything else. -->";
+    let note =
+        "<!-- Made from the code by tests/documents, which fails when this page says anything else. -->";
     let page = format!("{note}\n\n{}\n", page.trim_end());
     let path = format!("{FOLDER}/{name}.md");
     if std::env::var_os("KEROLOX_UPDATE").is_some() {

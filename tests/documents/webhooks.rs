@@ -14,7 +14,10 @@ pub(crate) fn page() -> String {
         .map(|line| line.strip_prefix(' ').unwrap_or(line))
         .collect();
     let head = head.join("\n").replace("[`Question`]", "the table below");
-    let mut text = format!("# Transaction webhooks\n\n{}", head.replace("[`WebhookHosts`]", "`transaction.webhook-allow`"));
+    let mut text = format!(
+        "# Transaction webhooks\n\n{}",
+        head.replace("[`WebhookHosts`]", "`transaction.webhook-allow`")
+    );
     text.push_str("\n\n| field | what it is |\n|---|---|\n");
     for field in &structures(&parsed(path))["Question"] {
         writeln!(text, "| `{}` | {} |", camel(&field.name), field.about).unwrap();
@@ -27,4 +30,3 @@ fn camel(name: &str) -> String {
     let first = words.next().unwrap().to_owned();
     words.fold(first, |all, word| all + &word[..1].to_uppercase() + &word[1..])
 }
-

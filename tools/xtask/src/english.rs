@@ -70,7 +70,8 @@ fn findings(text: &str) -> Vec<Finding> {
     for (index, line) in text.lines().enumerate() {
         let line = line.to_lowercase();
         for (phrase, instead) in REPLACED {
-            let times = line.match_indices(phrase).filter(|(at, _)| is_whole(&line, *at, phrase.len())).count();
+            let times =
+                line.match_indices(phrase).filter(|(at, _)| is_whole(&line, *at, phrase.len())).count();
             found.extend((0..times).map(|_| Finding { line: index + 1, phrase, instead }));
         }
         let begins = ["// ", "/// ", "//! ", "# ", "- ", "* ", ". "];

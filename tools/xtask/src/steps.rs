@@ -76,7 +76,8 @@ pub(crate) fn verify(root: &Path, only: &[String], skip: &[String]) -> Result<()
         ensure!(known.contains(&name.as_str()), "no step {name:?}; there are {}", known.join(", "));
     }
     let is_wanted = |step: &&Step| {
-        (only.is_empty() || only.iter().any(|name| name == step.name)) && skip.iter().all(|name| name != step.name)
+        (only.is_empty() || only.iter().any(|name| name == step.name))
+            && skip.iter().all(|name| name != step.name)
     };
     let wanted: Vec<&Step> = STEPS.iter().filter(is_wanted).collect();
     let begun = Instant::now();
