@@ -47,6 +47,7 @@
 #                                     "everything"); --quick, --only GROUPS, --json FILE, --big N, --help
 #   tests/run.sh figures              prints start time, memory, rates, and the costs of delivery, of a million timers and lite
 #                                     topics, of slaves and of the Rust client (minutes); not part of "everything"
+#   tests/run.sh evidence             writes the evidence page of the manual from the records of all runs before
 #
 # Each suite ends with one line that sums up its figures; the run ends with "N passed, M failed". When a suite fails, the
 # logs of its servers and clients are kept, and their folder is named.
@@ -60,7 +61,7 @@ usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
 suites=(unit e2e conformance sdk client cli crash transactions money chaos hostile powercut sim)
 if [ $# -gt 0 ]; then
   case "$1" in
-    unit | e2e | conformance | sdk | client | cli | crash | transactions | money | chaos | hostile | powercut | sim | sabotage | bench | figures) suites=("$1"); shift ;;
+    unit | e2e | conformance | sdk | client | cli | crash | transactions | money | chaos | hostile | powercut | sim | sabotage | bench | figures | evidence) suites=("$1"); shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -129,6 +130,8 @@ finish() { # SUITE PASSED FAILED EXIT-CODE SECONDS
   passed=$((passed + $2)) failed=$((failed + suite_failed))
   echo "suite $1: $2 passed, $suite_failed failed, $5 s"
   echo "$5 $1" >>"$output/times"
+  # Without it there is no record, which is no reason to fail.
+  "$CARGO_TARGET_DIR/release/xtask" record "$1" "$output/last" --failed "$suite_failed" --seconds "$5" || true
   if [ "$suite_failed" != 0 ]; then keep_logs "$1"; fi
   rm -rf "$output/logs"
   mkdir "$output/logs"
@@ -391,16 +394,19 @@ figures_suite() {
   finish figures "$shown" 0 "$code" $((SECONDS - start))
 }
 
+evidence_suite() { cargo xtask evidence; }
+
 setup_build
 # The simulations need neither RocksDB nor the programs, and the benchmarks no programs.
 case "${suites[*]}" in
   powercut)
-    packages=(-p kerolox-powercut)
+    packages=(-p kerolox-powercut -p kerolox-xtask)
     if [ "${1:-}" = --real ]; then packages=(-p kerolox-broker -p kerolox-tests); fi
     ;;
-  sim) packages=(-p kerolox-sim) ;;
-  bench) packages=(-p kerolox-bench) ;;
-  sabotage) packages=() ;;
+  sim) packages=(-p kerolox-sim -p kerolox-xtask) ;;
+  bench) packages=(-p kerolox-bench -p kerolox-xtask) ;;
+  sabotage) packages=(-p kerolox-xtask) ;;
+  evidence) packages=() ;;
   *) packages=(--workspace) ;;
 esac
 if [ ${#packages[@]} -gt 0 ]; then

@@ -2,9 +2,12 @@
 //!
 //! - `cargo xtask verify` reads only, and takes minutes;
 //! - `cargo xtask verify-all` runs every test and the quickstart as well;
-//! - `cargo xtask english [FILE…]` finds phrases that CONTRIBUTING.md replaces.
+//! - `cargo xtask english [FILE…]` finds phrases that CONTRIBUTING.md replaces;
+//! - `cargo xtask evidence` writes the evidence page of the manual from the records of test runs.
 
 mod english;
+mod evidence;
+mod record;
 mod steps;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +40,11 @@ enum Command {
         /// Files to read instead of all that Git tracks
         files: Vec<PathBuf>,
     },
+    /// Writes the evidence page of the manual from the records of test runs
+    Evidence,
+    /// Keeps the outcome of a suite for the evidence page; tests/run.sh calls it
+    #[command(hide = true)]
+    Record(record::EndedSuite),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +53,8 @@ fn main() -> ExitCode {
         Command::Verify { only, skip } => steps::verify(root, &only, &skip),
         Command::VerifyAll => steps::verify_all(root),
         Command::English { files } => english::check(root, &files),
+        Command::Evidence => evidence::write(root),
+        Command::Record(ended) => record::record(root, &ended),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
