@@ -1,4 +1,4 @@
-//! What changes the state, and what comes of it.
+//! The commands that change the state, and their outcomes.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ pub struct JoiningMember {
     pub last_epoch: u32,
     /// Largest epoch that it has promised not to go back behind.
     pub promised: u32,
-    /// End of what is durable there.
+    /// End of its durable log.
     pub end: u64,
     /// Incarnations of the members that it knew its group to have, its own perhaps among them.
     pub known_members: Vec<String>,
@@ -173,7 +173,7 @@ pub enum CommandReply {
 pub struct CommandRefusal {
     /// For programs.
     pub why: RefusalReason,
-    /// For people: what is wrong, and what to do.
+    /// For people: the problem, and its remedy.
     pub text: String,
 }
 

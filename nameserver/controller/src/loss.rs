@@ -1,4 +1,5 @@
-//! What is lost when a member is elected that may lack something, and whom not even an operator can elect.
+//! The records that are lost when a lagging member is elected, and the members that not even an operator can
+//! elect.
 
 use crate::command::{CommandRefusal, GroupCommand, RefusalReason};
 use crate::election::Scene;
@@ -128,8 +129,8 @@ impl Scene<'_> {
         }
     }
 
-    /// The election of a member that may lack something; 0 for the one that is there with the most. What is known to be lost has
-    /// to be accepted.
+    /// The election of a member that may lack records; 0 for the live one with the most. The caller has to
+    /// accept a certain loss.
     pub(crate) fn forced(
         &self,
         member: MemberId,

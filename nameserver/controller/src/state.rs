@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::mark::PastTenure;
 
-/// Number of a member within its group, from 1 on; never given twice. 0 stands for nobody.
+/// Number of a member within its group, from 1 on; never given twice. 0 stands for no member.
 pub type MemberId = u64;
 
 /// Names a broker group.
@@ -83,7 +83,7 @@ pub struct GroupRecord {
     /// Epoch and version of the newest in-sync set that the record began with; in a recovery that set is awaited.
     #[serde(default)]
     pub base_set: (u32, u64),
-    /// The members of that set. Whoever is elected holds what they hold.
+    /// The members of that set. A member that is elected holds what they hold.
     #[serde(default)]
     pub base_members: BTreeSet<String>,
     /// Version of the state in which the in-sync set or the epoch became what it is.

@@ -11,8 +11,9 @@ pub struct ElectionPolicy {
     pub master_timeout: u64,
     /// How long an election waits for members of the in-sync set that are there and have not promised its epoch.
     pub election_patience: u64,
-    /// Until then an election waits for the whole in-sync set: the data may be an older copy, and whoever is missing may know of
-    /// later ones. A time of the clock that everything here goes by; 0 for data that cannot be a copy.
+    /// Until then an election waits for the whole in-sync set: the data may be an older copy, and a missing
+    /// member may know of later states. A time of the clock that everything here goes by; 0 for data that
+    /// cannot be a copy.
     pub cautious_until: u64,
 }
 
@@ -27,7 +28,7 @@ pub struct MemberSighting {
     pub promised: u32,
     /// Epoch of the newest record in its log.
     pub last_epoch: u32,
-    /// End of what is durable there.
+    /// End of its durable log.
     pub end: u64,
     /// Up to where it heard that the log was confirmed, and in which epoch last.
     pub confirmed: (u32, u64),

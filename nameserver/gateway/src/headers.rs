@@ -62,12 +62,12 @@ impl ClientHeaders {
         Ok(())
     }
 
-    /// Reads what is there and leaves the rest empty.
+    /// Reads the headers that are present and leaves the rest empty.
     pub fn lenient(metadata: &MetadataMap) -> Self {
         Self::of_http(metadata.as_ref())
     }
 
-    /// Reads what is there and leaves the rest empty.
+    /// Reads the headers that are present and leaves the rest empty.
     pub fn of_http(headers: &HeaderMap) -> Self {
         Self {
             client_id: text(headers, "x-mq-client-id"),

@@ -60,7 +60,7 @@ impl Server for InspectService {
         let filter = request.into_inner().filter;
         let error = process::set_log_filter(&filter).err().unwrap_or_default();
         if error.is_empty() {
-            tracing::info!(before, filter, "what is logged was changed");
+            tracing::info!(before, filter, "log filter changed");
         }
         Ok(Response::new(pb::SetLogFilterResponse { error, before }))
     }
@@ -162,6 +162,6 @@ mod tests {
         let listed = server.list_clients(Request::new(pb::ListClientsRequest::default())).await.unwrap();
         let listed = listed.into_inner().clients;
         assert_eq!((listed.len(), listed[0].address.as_str(), listed[0].reachable), (1, "127.0.0.1:7", true));
-        assert!(!server.clients.replied("n", TelemetryCommand::default()), "nobody waits any more");
+        assert!(!server.clients.replied("n", TelemetryCommand::default()), "no caller waits any more");
     }
 }

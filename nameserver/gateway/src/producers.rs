@@ -28,7 +28,7 @@ use crate::routes::ClusterRoutes;
 
 /// How long another server may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// Largest list of what is announced at one server, in bytes: some hundred thousand filters.
+/// Largest list of filters announced at one server, in bytes: some hundred thousand filters.
 const ANNOUNCED_BYTES_MAX: usize = 64 << 20;
 /// How long a server that did not answer is left alone.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -159,8 +159,8 @@ impl ClientReach {
         &self.clients
     }
 
-    /// Puts a check to some producer of the topic (stored name), and returns who took it; `None` when nobody did, as far as
-    /// can be told now.
+    /// Puts a check to some producer of the topic (stored name). Returns the producer that took it; `None`
+    /// when none did, as far as can be told now.
     pub async fn check(&self, topic: &str, command: &RecoverOrphanedTransactionCommand) -> Option<String> {
         if let Some(client_id) = self.clients.check(topic, command) {
             return Some(client_id);

@@ -45,7 +45,7 @@ impl Refusal {
         Self::new(Code::InvalidReceiptHandle, format!("INVALID_RECEIPT_HANDLE: {reason}"))
     }
 
-    /// An invisible duration below what is allowed, in the words of RocketMQ and ours. Milliseconds.
+    /// An invisible duration below the minimum, in the words of RocketMQ and ours. Milliseconds.
     pub fn invisible_time_too_small(asked_ms: i64, min_ms: u64) -> Self {
         Self::new(
             Code::IllegalInvisibleTime,
@@ -56,7 +56,7 @@ impl Refusal {
         )
     }
 
-    /// An invisible duration above what is allowed, in the words of RocketMQ and ours. Milliseconds.
+    /// An invisible duration above the maximum, in the words of RocketMQ and ours. Milliseconds.
     pub fn invisible_time_too_large(asked_ms: i64, max_ms: u64) -> Self {
         Self::new(
             Code::IllegalInvisibleTime,
@@ -88,7 +88,7 @@ impl Refusal {
         )
     }
 
-    /// A topic that none of the brokers which are there has, while nobody rules the groups `without`: theirs is not known.
+    /// A topic that no live broker has, while the groups `without` have no master: whether they have it is unknown.
     pub fn no_master(stored_name: &str, without: &[&str]) -> Self {
         Self::new(
             Code::InternalServerError,

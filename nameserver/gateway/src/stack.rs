@@ -12,7 +12,7 @@
 //! | session | counts the call as a sign of life | [`crate::sdk::layers::SessionLayer`] |
 //! | owner | passes a call on to the broker group that owns what it is about | [`crate::access_point::AccessPoint`] |
 //!
-//! A service behind them finds a caller who has said who it is, and answers only for what is its own.
+//! A service behind the layers knows who calls, and answers only for what its own group owns.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -21,7 +21,7 @@ struct Applied {
     groups: Arc<GroupTable>,
 }
 
-/// Shared with whoever answers questions.
+/// Shared with the services that answer questions.
 #[derive(Clone)]
 pub(super) struct Machine {
     store: Arc<Store>,
@@ -55,7 +55,7 @@ impl Machine {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Applied> {
-        // A panic ends the process, so nobody sees what one left behind.
+        // A panic ends the process, so no other thread sees what it left behind.
         self.applied.read()
     }
 

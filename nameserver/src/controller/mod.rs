@@ -1,7 +1,8 @@
 //! The controller: the nameservers agree, by consensus, on the master of each broker group.
 //!
-//! What is to be decided is the business of the crate `kerolox-controller`. Here it is made common and durable: entries of
-//! a log that a majority of the nameservers has on disk (`log`, `store`, `network`), applied to the groups (`machine`).
+//! The crate `kerolox-controller` makes the decisions. Here they are made common and durable: entries of a
+//! log that a majority of the nameservers has on disk (`log`, `store`, `network`), applied to the groups
+//! (`machine`).
 //! The one that leads hears the members and decides (`leadership`); any of them takes calls (`service`).
 
 mod consensus;
@@ -133,7 +134,7 @@ impl Controller {
             return Ok(());
         }
         if has_begun && !leads {
-            // Nobody else could lead, so there is nobody to wait for.
+            // No other nameserver could lead, so there is none to wait for.
             raft.trigger().elect().await.map_err(|fatal| stopped(&fatal))?;
         }
         if !self.leadership.wait_tenure(BEGIN_TIMEOUT).await {

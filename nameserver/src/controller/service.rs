@@ -360,7 +360,7 @@ impl ControllerApi for ControllerService {
         by_the_leader!(self, request, CALL_TIMEOUT, remove, remove_member)
     }
 
-    /// Answered by whoever is asked when no leader can: that is when it is asked most.
+    /// Any nameserver answers when no leader can: that is when it is asked most.
     async fn describe_quorum(
         &self,
         request: Request<DescribeQuorumRequest>,

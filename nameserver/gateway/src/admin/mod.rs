@@ -69,7 +69,7 @@ impl AdminService {
 
     fn change_log_level(level: Level) -> String {
         let (before, wanted) = (process::log_filter(), level.as_str_name().to_lowercase());
-        // Of the consensus library nobody wants more than that.
+        // No more than that of the consensus library is ever useful.
         match process::set_log_filter(&format!("{wanted},openraft=off")) {
             Ok(()) => format!("the level is {wanted} from now on; it was {before:?}"),
             Err(reason) => format!("nothing was changed: {reason}"),
@@ -90,7 +90,7 @@ fn stored(resource: Option<&v2::Resource>, what: &str) -> Result<String, Refusal
     Ok(kerolox_model::names::in_namespace(&resource.resource_namespace, &resource.name))
 }
 
-/// The same where it may be absent.
+/// The stored name of a topic or group; `None` when the request does not name it.
 fn stored_if_any(resource: Option<&v2::Resource>) -> Option<String> {
     stored(resource, "").ok()
 }

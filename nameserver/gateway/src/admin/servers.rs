@@ -21,7 +21,7 @@ use crate::relay::Channels;
 use crate::routes::ClusterRoutes;
 use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
 
-/// How long one server may take for an answer, besides what is waited for on purpose.
+/// How long one server may take for an answer, besides deliberate waits.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A client, wherever it is connected.

@@ -120,7 +120,7 @@ impl Directory {
         }
     }
 
-    /// Returns what nobody here had announced before.
+    /// Returns the filters that no client here had announced before.
     pub(super) fn set_settings(
         &mut self,
         client_id: &str,
@@ -141,7 +141,7 @@ impl Directory {
         announced
     }
 
-    /// Counts what a client announces; returns what is new.
+    /// Counts the announced filters of a client; returns the new ones.
     fn announce(&mut self, filters: BTreeSet<AnnouncedFilter>) -> Vec<AnnouncedFilter> {
         let mut new = Vec::new();
         for filter in filters {

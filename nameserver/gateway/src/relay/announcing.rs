@@ -15,7 +15,7 @@ use crate::routes::BrokerAddress;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl CallRelay {
-    /// Tells all masters what is new, and returns when they know, or have taken too long.
+    /// Tells all masters the new filters; returns when they know, or have taken too long.
     pub async fn announce(&self, announced: NewlyAnnounced) {
         if announced.filters.is_empty() {
             return;

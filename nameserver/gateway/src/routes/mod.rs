@@ -63,10 +63,10 @@ impl ClusterRoutes {
         Self { table, changes: watch::Sender::new(0), wishes: watch::Sender::new(0) }
     }
 
-    /// The same with other bounds for what brokers register.
+    /// Empty routes with other bounds for registrations.
     pub fn bounded(lease: Duration, bounds: RouteBounds) -> Self {
         let routes = Self::new(lease);
-        let table = routes.table.into_inner().expect("nobody has it yet").bounded(bounds);
+        let table = routes.table.into_inner().expect("it is not shared yet").bounded(bounds);
         Self { table: Mutex::new(table), ..routes }
     }
 
@@ -75,12 +75,12 @@ impl ClusterRoutes {
         self.changes.subscribe()
     }
 
-    /// Asks whoever brings news from elsewhere to do so at once.
+    /// Asks the tasks that fetch routes from elsewhere to do so at once.
     pub fn want_news(&self) {
         self.wishes.send_modify(|count| *count += 1);
     }
 
-    /// Changes whenever somebody wants news.
+    /// Changes with every wish for newer routes.
     pub fn wishes(&self) -> watch::Receiver<u64> {
         self.wishes.subscribe()
     }

@@ -2,7 +2,7 @@
 //!
 //! Two SDKs take every queue of an answer for usable, whatever its permission or broker id; so slaves are never
 //! listed as brokers of their own, and neither are read-only queues of a topic that can be written elsewhere. Queues of a group
-//! that withholds permissions are: what waits there is to be consumed, and what is sent there all the same it passes on.
+//! that withholds permissions are: their messages are to be consumed, and the group passes on late sends.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -147,7 +147,7 @@ pub(super) fn topic<'a>(brokers: &Brokers<'a>, stored: &str) -> Option<&'a Topic
 }
 
 /// The broker groups that have a topic, each with what it says of it. Those that make topics with their first message count as
-/// if they had it, unless it is a topic that somebody made on other brokers on purpose.
+/// if they had it, unless the topic was made on other brokers on purpose.
 ///
 /// Nothing is made by asking: a query does not tell a producer from a consumer.
 fn groups_of<'a>(

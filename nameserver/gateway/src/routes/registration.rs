@@ -50,7 +50,7 @@ pub enum RegistrationError {
         /// The later epoch.
         epoch: u32,
     },
-    /// Nobody can connect to this address.
+    /// Clients cannot connect to this address.
     #[error("clients cannot connect to {host:?} port {port}; advertise an address that they can reach")]
     Unreachable {
         /// The advertised host.
@@ -125,7 +125,7 @@ impl BrokerRegistration {
         Ok(Self { groups, ..Self::new(info, request.topics, peer)? })
     }
 
-    /// The same for an entry of a nameserver's snapshot.
+    /// Checks an entry of a nameserver's snapshot and turns it into a registration.
     ///
     /// # Errors
     /// As [`Self::from_request`].

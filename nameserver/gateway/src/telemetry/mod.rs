@@ -133,7 +133,7 @@ impl Reader {
             | Some(Command::VerifyMessageResult(v2::VerifyMessageResult { nonce })) => {
                 let nonce = nonce.clone();
                 if !self.clients.replied(&nonce, frame) {
-                    tracing::debug!(client_id = ?self.client_id, nonce, "nobody waits for this telemetry reply");
+                    tracing::debug!(client_id = ?self.client_id, nonce, "unexpected telemetry reply");
                 }
                 true
             }

@@ -9,7 +9,7 @@ use kerolox_proto::v2;
 use crate::refusal::Refusal;
 use crate::routes::ClusterRoutes;
 
-/// The same delays, or the closest, as an exponential strategy of the protocol.
+/// These delays, or the closest to them, as an exponential strategy of the protocol.
 pub(super) fn to_exponential(backoff: &Backoff, attempts: u32) -> v2::ExponentialBackoff {
     let (initial, max, multiplier) = match backoff {
         Backoff::Exponential { initial, max, multiplier } => (*initial, *max, *multiplier),
@@ -47,7 +47,7 @@ pub struct GroupPolicy {
 const LITE_QUOTA_DEFAULT: usize = 2_000;
 
 impl Default for GroupPolicy {
-    /// What RocketMQ gives a group that nobody configured: 16 retries, not ordered.
+    /// RocketMQ's defaults for a group without settings: 16 retries, not ordered.
     fn default() -> Self {
         Self { max_attempts: 17, fifo: false, backoff: None, lite_quota: LITE_QUOTA_DEFAULT }
     }

@@ -28,7 +28,7 @@ pub enum ConfigError {
     File {
         /// The file.
         path: PathBuf,
-        /// Line, column and what is wrong there.
+        /// Line, column and the mistake there.
         reason: String,
     },
     /// An environment variable or flag does not fit.
@@ -36,7 +36,7 @@ pub enum ConfigError {
     Override {
         /// Prefix of the environment variables.
         prefix: String,
-        /// What is wrong.
+        /// The mistake.
         reason: String,
     },
     /// The configuration cannot be shown as TOML.

@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for HealthListen {
     }
 }
 
-/// What a server says of itself at the moment. Called for every probe, so it must not block: no lock that somebody holds
+/// A server's report on its present state. Called for every probe, so it must not block: no lock that is held
 /// while waiting for a disk or the network.
 pub type HealthChecks = Arc<dyn Fn() -> Vec<HealthCheck> + Send + Sync>;
 

@@ -106,7 +106,7 @@ async fn serve(listener: TcpListener, router: Router, stopped: oneshot::Receiver
         outcome = serving => if let Err(error) = outcome {
             tracing::error!(%error, "health checks are not answered any more");
         },
-        // Nobody sends anything: this completes when the sender is dropped.
+        // The channel carries no value: this completes when the sender is dropped.
         _ = stopped => {}
     }
 }

@@ -52,8 +52,8 @@ fn worst(checks: &[HealthCheck]) -> Seen {
     seen
 }
 
-/// The checks whose state is another one. Reasons alone may change all the time, as progress does. What is well from the
-/// beginning is no news.
+/// The checks whose state has changed. Reasons alone may change all the time, as progress does. A check that
+/// is well from the beginning is no news.
 fn changed<'a>(before: &'a Seen, now: &'a Seen) -> Vec<&'static str> {
     let state = |seen: &Seen, name: &str| seen.get(name).map_or(HealthState::Ok, |(state, _)| *state);
     let mut names: Vec<&'static str> = before.keys().chain(now.keys()).copied().collect();

@@ -27,7 +27,7 @@ const RELIEF_PAUSE: Duration = Duration::from_millis(10);
 /// Health checks tell of refused connections for so long.
 const TOLD: Duration = Duration::from_secs(60);
 
-/// The connections of one server. Clones of its [`Arc`] are held by whoever watches.
+/// The connections of one server. Its watchers hold clones of the [`Arc`].
 #[derive(Debug)]
 pub struct ConnectionTable {
     limits: ConnectionLimits,

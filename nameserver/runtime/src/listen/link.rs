@@ -1,4 +1,4 @@
-//! What is known of one connection while it is open.
+//! The state of one connection while it is open.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};

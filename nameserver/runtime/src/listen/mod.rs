@@ -4,7 +4,7 @@
 //!
 //! Each connection has a place (`runtime/src/listen/connections.rs`): in all and per address there are fewer than
 //! files that may be open, idle ones make place for new ones, and those that come no further are closed. Each call
-//! passes `listen/calls.rs`: what has come of its request and what is not written of its answer is taken from one
+//! passes `listen/calls.rs`: the received part of its request and the unwritten part of its answer are taken from one
 //! budget (`runtime/src/memory`), before a service sees it. Services reserve what they read for an answer
 //! (`listen::reserve`). When the budget is used up, new calls wait a moment and are refused, and `listen/relief.rs`
 //! ends what holds most for longest.
@@ -129,8 +129,8 @@ impl ServerListener {
         self.connections.clone()
     }
 
-    /// Accepts connections until the returned stream is dropped. Each is greeted in a task of its own, so a silent peer
-    /// hinders nobody.
+    /// Accepts connections until the returned stream is dropped. Each is greeted in a task of its own, so a
+    /// silent peer does not hinder others.
     pub fn incoming(self, tls: Arc<ServerConfig>) -> ReceiverStream<io::Result<ClientConnection>> {
         let (sender, receiver) = mpsc::channel(64);
         tokio::spawn(accept_all(self.tcp, self.connections, TlsAcceptor::from(tls), sender));

@@ -265,14 +265,14 @@ impl Drop for Lent {
 }
 
 impl Work {
-    /// The same bytes; they count as long as somebody has them.
+    /// The given bytes; they count until the last copy is dropped.
     pub(super) fn lend(&self, bytes: Bytes) -> Bytes {
         self.link.lend(bytes.len());
         Bytes::from_owner(Lent { bytes, link: self.link.clone() })
     }
 }
 
-/// Memory for an answer. What is not kept is given back with this.
+/// Memory for an answer. Dropping it gives back the part that was not kept.
 #[derive(Debug)]
 pub struct ReservedMemory {
     work: Option<Arc<Work>>,
@@ -307,7 +307,7 @@ pub async fn reserve(bytes: usize) -> Result<ReservedMemory, CallRefusal> {
     }
 }
 
-/// The same without waiting.
+/// Like [`reserve`], without waiting.
 ///
 /// # Errors
 /// [`CallRefusal::MemoryExhausted`] when there is no room.
