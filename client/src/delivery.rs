@@ -150,7 +150,7 @@ impl Delivery {
     }
 }
 
-/// A message that a [`PullConsumer`](crate::PullConsumer) read. Nobody waits for an answer to it.
+/// A message that a [`PullConsumer`](crate::PullConsumer) read. It needs no acknowledgement.
 #[derive(Debug, Clone)]
 pub struct PulledMessage {
     stored: Stored,
@@ -164,7 +164,7 @@ impl PulledMessage {
     stored_message!();
 }
 
-/// A transactional message that nobody decided, as the transaction checker sees it.
+/// An undecided transactional message, as the transaction checker sees it.
 #[derive(Debug, Clone)]
 pub struct HalfMessage {
     message: Message,

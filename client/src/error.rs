@@ -64,7 +64,7 @@ pub enum Error {
     Protocol {
         /// Who answered.
         endpoint: String,
-        /// What is wrong with it.
+        /// The mistake in the answer.
         what: &'static str,
     },
     /// The call cannot work as it is; the text says what to change. Nothing was sent.
@@ -204,7 +204,7 @@ codes! {
     ILLEGAL_INVISIBLE_TIME = IllegalInvisibleTime,
     /// The offset is outside the queue.
     ILLEGAL_OFFSET = IllegalOffset,
-    /// The delivery has ended: the message belongs to somebody else, or is done.
+    /// The delivery has ended: another consumer has the message, or the group is done with it.
     INVALID_RECEIPT_HANDLE = InvalidReceiptHandle,
     /// There is no such transaction, or it was decided otherwise.
     INVALID_TRANSACTION_ID = InvalidTransactionId,

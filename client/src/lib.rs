@@ -16,7 +16,7 @@
 //!     .producer()
 //!     .topic("orders")
 //!     .transaction_checker(|half| async move {
-//!         // Asked when nobody decided: look the truth up where the local work is recorded.
+//!         // Asked about an undecided message: look the truth up where the local work is recorded.
 //!         if half.message().keys().is_empty() { Resolution::Rollback } else { Resolution::Commit }
 //!     })
 //!     .start()

@@ -196,7 +196,7 @@ pub(crate) fn unix_ms(time: SystemTime) -> i64 {
     i64::try_from(since_epoch).unwrap_or(i64::MAX)
 }
 
-/// Builds a [`Message`]. What is legal (sizes, characters) is the server's to say; it answers with a code of its own for each rule.
+/// Builds a [`Message`]. The server checks the rules (sizes, characters) and answers with a code of its own for each.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct MessageBuilder {

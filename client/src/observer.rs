@@ -1,4 +1,4 @@
-//! What a client does, told to whoever counts it.
+//! A client's operations, reported to its observer.
 
 use crate::error::Error;
 use std::fmt;
@@ -115,7 +115,7 @@ impl fmt::Debug for Observed {
     }
 }
 
-/// What is known of an event before it ends.
+/// The fields of an event that are known before it ends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Noted<'a> {
     pub(crate) operation: Operation,

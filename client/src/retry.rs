@@ -78,8 +78,8 @@ impl RetryPolicy {
         (error.is_retryable() && attempt < self.attempts && has_time).then_some(pause)
     }
 
-    /// The same for a half message. One that may have been stored already must not be stored again elsewhere: its twin
-    /// would be checked back and committed as well, and consumers would get the message twice.
+    /// Like [`Self::next`], for a half message. One that may have been stored already must not be stored again
+    /// elsewhere: its twin would be checked back and committed as well, and consumers would get the message twice.
     pub(crate) fn next_for_half_message(
         &self,
         attempt: u32,

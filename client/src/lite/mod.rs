@@ -51,8 +51,8 @@ impl LiteTopics {
     /// Subscribes to a lite topic, which need not exist yet. The group goes on where it was, or at the first message.
     ///
     /// # Errors
-    /// `LITE_SUBSCRIPTION_QUOTA_EXCEEDED` when this client has as many as it may; `ILLEGAL_LITE_TOPIC` for what is no name; otherwise
-    /// when no server answers. It is not subscribed to then.
+    /// `LITE_SUBSCRIPTION_QUOTA_EXCEEDED` when this client has as many as it may; `ILLEGAL_LITE_TOPIC` for an
+    /// unsuitable name; otherwise when no server answers. It is not subscribed to then.
     pub async fn subscribe(&self, name: impl Into<String>) -> Result<()> {
         self.add(name.into(), None).await
     }
@@ -85,7 +85,7 @@ impl LiteTopics {
     }
 
     async fn add(&self, name: String, from: Option<v2::OffsetOption>) -> Result<()> {
-        // First, so that whoever tells the servers everything meanwhile does not leave it out.
+        // First, so that a concurrent report of all subscriptions to the servers includes it.
         let is_new = self.names().insert(name.clone());
         let told = self.tell(Action::PartialAdd, || vec![name.clone()], from).await;
         if told.is_err() && is_new {

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 pub enum Resolution {
     /// Consumers get it.
     Commit,
-    /// Nobody ever gets it.
+    /// It is never delivered.
     Rollback,
     /// Not known yet; the broker asks again later.
     Unknown,

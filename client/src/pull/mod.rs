@@ -92,7 +92,7 @@ impl PullConsumerBuilder {
     }
 }
 
-/// Reads messages from an offset on. Nothing is acknowledged, and nobody else is kept from reading the same.
+/// Reads messages from an offset on. Nothing is acknowledged, and other consumers can read the same messages.
 ///
 /// ```no_run
 /// use futures_util::TryStreamExt as _;

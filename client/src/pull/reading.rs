@@ -75,7 +75,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What a failure means for whoever reads.
+    /// What the reader gets after a failure.
     async fn after(&mut self, error: Error) -> Vec<Result<PulledMessage>> {
         if error.is_retryable() {
             tracing::debug!(%error, queue = %self.queue, "nothing read; trying again");
