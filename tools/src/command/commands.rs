@@ -8,7 +8,7 @@ use kerolox_report::output::{CommandReport, OutputFormat, table};
 use serde_json::json;
 use std::fmt::Write;
 
-/// List all commands, and what became of those of RocketMQ
+/// List all commands, with RocketMQ's names for them
 #[derive(Debug, Args)]
 pub(crate) struct Commands {
     /// As a document in Markdown

@@ -144,7 +144,8 @@ fn merge<T: PartialEq>(
     }
 }
 
-/// Makes what is missing, consumer groups first: whoever finds a topic finds them as they should be. One entry for each step.
+/// Makes missing topics and consumer groups, groups first: a topic that clients find has its groups as they should be. One
+/// entry for each step.
 async fn make(admin: &Admin, chosen: &Master, steps: &[Step]) -> Vec<Option<CommandFailure>> {
     let broker = admin.broker(&chosen.address);
     let mut failures = vec![None; steps.len()];

@@ -184,7 +184,7 @@ impl Selection {
     }
 }
 
-/// What is to be printed, and how.
+/// The messages to print, and their form.
 pub(super) struct Printing<'a> {
     pub(super) place: &'a Where,
     pub(super) wanted: Wanted,
@@ -217,7 +217,7 @@ impl Printing<'_> {
             }
             match write(&lines) {
                 Ok(()) => {}
-                // Whoever read our output has seen enough.
+                // The reader of our output has seen enough.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
                 Err(error) => {
                     return Err(CommandFailure::failed(format!(

@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::io::ErrorKind;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Time to write and acknowledge one batch, before the messages go to somebody else.
+/// Time to write and acknowledge one batch, before its messages go to another consumer.
 const INVISIBLE: Duration = Duration::from_secs(30);
 /// Most messages of one receive.
 const BATCH_MAX: usize = 32;
@@ -186,7 +186,7 @@ impl Consuming<'_> {
                 left -= 1;
                 match super::browse::write(&self.writing.write(&read(self.topic, &delivery))) {
                     Ok(()) => consumer.ack(&delivery).await?,
-                    // Whoever read our output has seen enough; what was not written is not acknowledged.
+                    // The reader of our output has seen enough; unwritten messages are not acknowledged.
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
                     Err(error) => {
                         return Err(CommandFailure::failed(format!(

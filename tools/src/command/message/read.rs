@@ -35,7 +35,7 @@ impl std::str::FromStr for Start {
     }
 }
 
-/// What is read.
+/// The messages to read.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     pub(crate) topic: String,

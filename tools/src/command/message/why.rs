@@ -22,7 +22,7 @@ pub(crate) struct Why {
     /// Id of the message
     #[arg(value_name = "ID", required_unless_present = "named", conflicts_with = "named")]
     id: Option<String>,
-    /// The same
+    /// Id of the message, as a flag
     #[arg(short = 'i', long = "msg-id", alias = "msgId", value_name = "ID", id = "named")]
     named: Option<String>,
     /// Only in this topic

@@ -146,7 +146,7 @@ impl Seen {
         Ok(seen)
     }
 
-    /// The same, with rates since an earlier moment.
+    /// This sight, with rates since an earlier one.
     pub(super) fn since(mut self, earlier: &Self) -> Self {
         let seconds = self.at.saturating_duration_since(earlier.at).as_secs_f64().max(0.001);
         #[allow(clippy::cast_precision_loss, reason = "rates are shown with few digits")]
@@ -208,7 +208,7 @@ impl Seen {
         }
     }
 
-    /// The same some time later, for tests.
+    /// This sight some time later, for tests.
     #[cfg(test)]
     pub(super) fn later(mut self, by: std::time::Duration) -> Self {
         self.at += by;

@@ -59,7 +59,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Goes on with a file behind `length` bytes; what is behind them is cut off.
+    /// Goes on with a file behind `length` bytes; the rest of it is cut off.
     pub(super) fn resume(path: &Path, form: Form, length: u64) -> Result<Self> {
         let open = || -> std::io::Result<File> {
             let mut file = File::options().write(true).open(path)?;
