@@ -111,7 +111,7 @@ calls! {
 }
 
 impl ControllerClient {
-    /// Of the nameservers at these addresses (`host:port`). Connects with the first call.
+    /// A client of the nameservers at these addresses (`host:port`). Connects with the first call.
     ///
     /// # Errors
     /// [`AddressError`] when an address cannot be understood.

@@ -43,7 +43,7 @@ pub struct Admin {
 /// A broker that serves as master of its group.
 #[derive(Debug, Clone)]
 pub struct Master {
-    /// Where it is reached.
+    /// Its address.
     pub address: Address,
     /// What it says about itself.
     pub info: wire::BrokerInfo,

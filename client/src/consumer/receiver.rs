@@ -34,7 +34,7 @@ pub(crate) struct Wishes {
     pub(crate) policy: RetryPolicy,
     /// The client id, if it is not to be a new one.
     pub(crate) client_id: Option<String>,
-    /// Who hears that the servers took a lite topic away.
+    /// Gets the names of lite topics that the servers take away.
     pub(crate) evictions: Option<mpsc::UnboundedSender<String>>,
 }
 

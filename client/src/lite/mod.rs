@@ -103,7 +103,7 @@ impl LiteTopics {
     ) -> Result<()> {
         let Shared { member, group, parent, version, .. } = &*self.shared;
         let mut version = version.lock().await;
-        // One who comes back under the same client id has the newer ones all the same.
+        // A successor with this client id still has newer versions.
         *version = unix_ms(SystemTime::now()).max(*version + 1);
         let caller = &member.caller;
         let request = v2::SyncLiteSubscriptionRequest {

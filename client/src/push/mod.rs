@@ -134,7 +134,7 @@ impl PushConsumerBuilder {
     }
 
     /// Keeps this client id over restarts, instead of a new one each time. A member of a broadcast group (`mqadmin updateSubGroup
-    /// -d true`) keeps its place that way. No other member may have the same.
+    /// -d true`) keeps its place that way. No other member may use this id.
     pub fn client_id(mut self, id: impl Into<String>) -> Self {
         self.wishes.client_id = Some(id.into());
         self

@@ -103,9 +103,9 @@ async fn poll(work: Arc<Work>, topic: String, queue: Queue, is_over: Arc<AtomicB
             Err(error) => {
                 failures += 1;
                 if error.is_retryable() {
-                    tracing::debug!(%error, topic, "nothing received; trying again");
+                    tracing::debug!(%error, topic, "receive failed; retrying");
                 } else {
-                    tracing::warn!(%error, topic, "nothing received; trying again");
+                    tracing::warn!(%error, topic, "receive failed; retrying");
                 }
                 tokio::time::sleep(receiving().pause_after(failures)).await;
             }
@@ -344,6 +344,6 @@ fn chains(held: Vec<Held>) -> Vec<Vec<Held>> {
 fn tell(delivery: &Delivery, what: &str, result: Result<()>) {
     if let Err(error) = result {
         let message_id = delivery.message_id();
-        tracing::warn!(%error, message_id, "a message was {what}, which failed; it may come again");
+        tracing::warn!(%error, message_id, "a message failed {what}; it may come again");
     }
 }

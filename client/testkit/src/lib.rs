@@ -61,7 +61,7 @@ pub enum StartError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TopicType {
-    /// Without order.
+    /// Unordered messages.
     Normal,
     /// In order by message group.
     Fifo,
@@ -173,7 +173,7 @@ impl TestBroker {
         &self.endpoint
     }
 
-    /// Where its data is.
+    /// The data folder.
     pub fn data(&self) -> &Path {
         &self.data
     }

@@ -1,4 +1,4 @@
-//! Changes the state by commands. Deterministic: every nameserver does the same.
+//! Changes the state by commands. Deterministic: every nameserver comes to one state.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Who can be elected in a group, from what its members said.
+//! The members of a group that can be elected, from their reports.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -109,7 +109,7 @@ impl<'a> Scene<'a> {
         Some(Winner { master, process: said.process.clone(), in_sync })
     }
 
-    /// Who of a recovery's members is awaited and there, with the promise of the coming epoch.
+    /// The awaited members of a recovery that are there and have promised the coming epoch.
     pub(crate) fn returned(&self) -> Vec<(MemberId, &'a MemberSighting)> {
         let awaited = self.group.recovery.iter().flatten();
         let joined = awaited.filter_map(|incarnation| self.group.member_of(incarnation));

@@ -32,9 +32,9 @@ impl fmt::Display for GroupName {
 pub struct GroupMemberRecord {
     /// Random number of the data folder.
     pub incarnation: String,
-    /// Where clients reach it.
+    /// The host at which clients reach it.
     pub host: String,
-    /// Where clients reach it.
+    /// The port at which clients reach it.
     pub port: u32,
     /// Where the other members reach it, `host:port`.
     pub replication_address: String,
@@ -72,7 +72,7 @@ pub struct GroupRecord {
     pub quorum: bool,
     /// The master before this one gave its reign up.
     pub released: bool,
-    /// Of the election under way.
+    /// Wishes for the election under way.
     pub wishes: ElectionWishes,
     /// Set while the controller, which has lost its data, waits for the members of a group that is older than what it
     /// knows: their incarnations.

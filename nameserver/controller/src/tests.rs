@@ -292,7 +292,7 @@ fn an_unfit_master_makes_way_if_somebody_can_take_over() {
     assert!(matches!(begun, Some(GroupCommand::BeginElection { excluded: Some(1), .. })), "{begun:?}");
     stage.hear(1);
     stage.hear_with(2, |said| said.end = 90);
-    // Without quorum everybody in sync holds what was acknowledged, so less is enough.
+    // Without quorum every member in sync holds what was acknowledged, so less is enough.
     assert!(matches!(stage.decide(0), Some(GroupCommand::Appoint { master: 2, .. })));
     assert_eq!(stage.group().in_sync, set(&[1, 2]));
 }

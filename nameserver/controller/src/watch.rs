@@ -56,7 +56,7 @@ pub struct MemberWatch {
 }
 
 impl MemberWatch {
-    /// Of a nameserver that leads since `now`.
+    /// The empty watch of a nameserver that leads since `now`.
     pub fn new(now: u64) -> Self {
         Self { since: now, sightings: BTreeMap::new(), elections: BTreeMap::new() }
     }
@@ -72,7 +72,7 @@ impl MemberWatch {
         }
     }
 
-    /// Until `now` this leader could not hear anybody, so silence until then means nothing.
+    /// Until `now` this leader could not hear any member, so silence until then means nothing.
     pub fn was_deaf(&mut self, now: u64) {
         self.since = self.since.max(now);
     }

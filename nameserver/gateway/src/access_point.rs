@@ -54,9 +54,9 @@ type Why = Box<dyn Fn() -> String + Send + Sync>;
 
 /// What an access point is made of.
 pub struct AccessParts {
-    /// Where the brokers are.
+    /// The routes to the brokers.
     pub routes: Arc<ClusterRoutes>,
-    /// Who is connected to this server.
+    /// The clients that are connected to this server.
     pub clients: Arc<ClientSessions>,
     /// The way to the owners of calls.
     pub relay: Arc<CallRelay>,

@@ -23,7 +23,7 @@ const REPLY_WAIT_MAX: Duration = Duration::from_secs(60);
 pub struct InspectService {
     /// The process.
     pub process: InspectedProcess,
-    /// Who is connected to it.
+    /// The clients that are connected to it.
     pub clients: Arc<ClientSessions>,
 }
 

@@ -53,7 +53,7 @@ impl ClientSessions {
 #[derive(Debug)]
 pub struct ProducersService {
     clients: Arc<ClientSessions>,
-    /// Of a master.
+    /// The announcements of a master; `None` on other servers.
     announcements: Option<Arc<FilterAnnouncements>>,
 }
 
@@ -251,9 +251,13 @@ impl ClientReach {
         match tokio::time::timeout(CALL_TIMEOUT, call(producers)).await {
             Ok(Ok(answer)) => return Some(answer.into_inner()),
             Ok(Err(status)) => {
-                tracing::debug!(server = name, reason = status.message(), "its clients cannot be reached");
+                tracing::debug!(
+                    server = name,
+                    reason = status.message(),
+                    "cannot reach the server's clients"
+                );
             }
-            Err(_) => tracing::debug!(server = name, "its clients cannot be reached: no answer in time"),
+            Err(_) => tracing::debug!(server = name, "cannot reach the server's clients: no answer in time"),
         }
         let mut silent = self.silent.lock().expect("nothing panics while it holds this lock");
         silent.insert(name.to_owned(), Instant::now());

@@ -27,7 +27,7 @@ pub struct InspectedProcess {
     pub data: PathBuf,
     /// Its settings as TOML.
     pub config: String,
-    /// How it is.
+    /// Its health checks.
     pub checks: HealthChecks,
 }
 

@@ -74,7 +74,7 @@ pub fn keep_files_private() {
 pub fn private_folder(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)?;
     if let Err(error) = fs::set_permissions(path, Permissions::from_mode(0o700)) {
-        tracing::warn!(path = %path.display(), %error, "others may look into the data folder; its mode cannot be changed");
+        tracing::warn!(path = %path.display(), %error, "cannot restrict the mode of the data folder; other users may read it");
     }
     Ok(())
 }

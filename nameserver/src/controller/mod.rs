@@ -185,8 +185,9 @@ impl Controller {
         }
     }
 
-    /// Tells the routes of each election, for ever: masters of earlier epochs count no more then, before anybody else registers. Of
-    /// nameservers that each decide alone, members obey only one, so what one by itself believes is not told.
+    /// Tells the routes of each election, for ever: masters of earlier epochs count no more then, before any other
+    /// broker registers. Of nameservers that each decide alone, members obey only one, so the belief of a single one is
+    /// not told.
     pub(crate) async fn tell_epochs(self, routes: Arc<ClusterRoutes>) {
         let mut changes = self.leadership.changes();
         loop {
@@ -208,7 +209,7 @@ impl Controller {
         let stopped = metrics.wait_for(|seen| seen.running_state.is_err()).await;
         let reason = stopped.ok().and_then(|seen| seen.running_state.as_ref().err().map(ToString::to_string));
         let reason = reason.unwrap_or_else(|| "its task is gone".to_owned());
-        tracing::error!(reason, "the controller has stopped, so this nameserver does");
+        tracing::error!(reason, "the controller has stopped; stopping this nameserver");
         ControllerError::Stopped(reason)
     }
 

@@ -217,7 +217,7 @@ impl Quorum {
         } else {
             self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await?;
         }
-        tracing::info!(id, "nameserver taken out");
+        tracing::info!(id, "nameserver removed");
         Ok(())
     }
 

@@ -82,10 +82,10 @@ pub enum StoreError {
         id: u64,
     },
     /// Reading or writing failed.
-    #[error("the file of the controller failed: {0}")]
+    #[error("the controller's file failed: {0}")]
     Io(#[from] Box<redb::Error>),
     /// A value is not what was written.
-    #[error("the file of the controller holds a damaged value: {0}")]
+    #[error("the controller's file holds a damaged value: {0}")]
     Damaged(#[from] serde_json::Error),
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct Add {
     /// Cluster that commands mean when they name none
     #[arg(short = 'c', long = "cluster-name", alias = "clusterName", value_name = "CLUSTER")]
     cluster: Option<String>,
-    /// Encrypt connections, trusting: 'system', 'unverified' (anybody), or a file with certificates (PEM)
+    /// Encrypt connections, trusting: 'system', 'unverified' (any server), or a file with certificates (PEM)
     #[arg(long, value_name = "TRUST")]
     tls: Option<String>,
     /// Sign requests with this key

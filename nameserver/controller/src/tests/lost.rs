@@ -289,7 +289,7 @@ fn an_election_that_a_copy_repeats_is_no_split_when_its_whole_set_was_asked() {
     );
 }
 
-/// Who was asked before the histories parted was not asked what came of the other one.
+/// A member that was asked before the histories parted was not asked about the other one.
 #[test]
 fn an_answer_from_before_the_copy_says_nothing_of_what_came_after_it() {
     let mut stage = stage();

@@ -29,13 +29,13 @@ pub type MessageRates = Arc<dyn Fn() -> (f64, f64) + Send + Sync>;
 
 /// What the service is made of.
 pub struct AdminParts {
-    /// Name and version of this server.
+    /// Name of this server.
     pub name: String,
-    /// See `name`.
+    /// Version of this server.
     pub version: &'static str,
-    /// Where the brokers are.
+    /// The routes to the brokers.
     pub routes: Arc<ClusterRoutes>,
-    /// Who is connected to this server.
+    /// The clients that are connected to this server.
     pub clients: Arc<ClientSessions>,
     /// The way of messages to their brokers.
     pub relay: Arc<CallRelay>,
@@ -45,7 +45,7 @@ pub struct AdminParts {
     pub rates: MessageRates,
 }
 
-/// See the module.
+/// The service, for the whole cluster.
 pub struct AdminService {
     name: String,
     version: &'static str,

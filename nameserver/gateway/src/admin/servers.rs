@@ -69,7 +69,7 @@ impl Master {
     }
 }
 
-/// See the module.
+/// The servers of the cluster, to be asked one by one or together.
 pub(super) struct Servers {
     pub(super) routes: Arc<ClusterRoutes>,
     clients: Arc<ClientSessions>,

@@ -79,7 +79,7 @@ impl From<AnnouncedFilter> for pb::AnnouncedFilter {
 /// The filters of a client that no other client of this server had announced before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewlyAnnounced {
-    /// Of everything that is announced here.
+    /// Version of all filters announced here, these included.
     pub version: u64,
     /// The new filters.
     pub filters: Vec<AnnouncedFilter>,
@@ -108,9 +108,9 @@ pub(super) fn announced_by(settings: &v2::Settings) -> BTreeSet<AnnouncedFilter>
 /// What was announced at another server.
 #[derive(Debug)]
 struct Server {
-    /// Of the last full list.
+    /// Version of the last full list.
     version: u64,
-    /// Each with the version with which it was first heard of.
+    /// The filters, each with the version with which it was first heard of.
     filters: BTreeMap<AnnouncedFilter, u64>,
     heard: Instant,
 }

@@ -245,7 +245,7 @@ impl Directory {
         self.sessions.iter().filter_map(reachable).collect()
     }
 
-    /// Everybody, or the one with this id.
+    /// The sessions of all clients, or of the one with this id.
     pub(super) fn views(&self, only: Option<&str>, now: Instant) -> Vec<SessionView> {
         let wanted = self.sessions.iter().filter(|(id, _)| only.is_none_or(|only| only == id.as_str()));
         let view = |(client_id, session): (&String, &Session)| {

@@ -100,9 +100,9 @@ pub struct SessionView {
     pub settings: Option<Arc<v2::Settings>>,
     /// The other end of its newest stream.
     pub peer: Option<SocketAddr>,
-    /// Since its first sign of life, and since its last one.
+    /// Time since its first sign of life.
     pub known: Duration,
-    /// See `known`.
+    /// Time since its last sign of life.
     pub silent: Duration,
     /// Whether it has an open stream.
     pub is_reachable: bool,

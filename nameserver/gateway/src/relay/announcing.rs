@@ -35,9 +35,9 @@ impl CallRelay {
         match tokio::time::timeout(PATIENCE, client.announce(request.clone())).await {
             Ok(Ok(_)) => {}
             Ok(Err(status)) => {
-                tracing::debug!(%master, reason = status.message(), "a member was not announced; the broker will ask");
+                tracing::debug!(%master, reason = status.message(), "announcement failed; the broker will ask");
             }
-            Err(_) => tracing::debug!(%master, "a member was not announced in time; the broker will ask"),
+            Err(_) => tracing::debug!(%master, "announcement timed out; the broker will ask"),
         }
     }
 }

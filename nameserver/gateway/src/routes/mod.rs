@@ -46,7 +46,7 @@ pub struct ClusterRoutes {
 /// The master of a broker group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupMaster {
-    /// Where it can be reached.
+    /// The address at which it can be reached.
     pub address: BrokerAddress,
     /// Of its reign; 0 without replication.
     pub epoch: u32,

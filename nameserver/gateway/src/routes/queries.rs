@@ -78,7 +78,7 @@ pub fn message_queues(
     }
     let mut queues: Vec<_> = queues.into_iter().map(|(queue, _)| queue).collect();
     if !queues.iter().any(is_chosen_by_place) {
-        // Of one number in the order of the groups.
+        // The sort is stable: queues of one number stay in the order of the groups.
         queues.sort_by_key(|queue| queue.id);
     }
     if queues.is_empty() {

@@ -78,7 +78,7 @@ pub struct MemberId {
     pub id: u32,
 }
 
-/// Where a broker can be reached.
+/// The address of a broker.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BrokerAddress {
     /// IP address or host name, without brackets.
@@ -115,7 +115,7 @@ impl BrokerRegistration {
     /// connected from.
     ///
     /// # Errors
-    /// A [`RegistrationError`] when the broker is not named or cannot be reached by anybody.
+    /// A [`RegistrationError`] when the broker is not named or cannot be reached.
     pub fn from_request(request: RegisterRequest, peer: Option<IpAddr>) -> Result<Self, RegistrationError> {
         let info = request.broker.ok_or(RegistrationError::NoBroker)?;
         for group in &request.groups {
@@ -226,7 +226,7 @@ impl BrokerRegistration {
         &self.info.incarnation
     }
 
-    /// Where clients reach the broker.
+    /// The address at which clients reach the broker.
     pub fn address(&self) -> &BrokerAddress {
         &self.address
     }

@@ -138,7 +138,7 @@ impl Reader {
                 true
             }
             other => {
-                tracing::debug!(client_id = ?self.client_id, ?other, "a telemetry frame that clients do not send");
+                tracing::debug!(client_id = ?self.client_id, ?other, "unexpected telemetry frame");
                 true
             }
         }

@@ -32,7 +32,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// An environment variable or flag does not fit.
-    #[error("the environment ({prefix}__...) or a flag sets something that does not belong: {reason}")]
+    #[error("the environment ({prefix}__...) or a flag has an invalid setting: {reason}")]
     Override {
         /// Prefix of the environment variables.
         prefix: String,

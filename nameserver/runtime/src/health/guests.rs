@@ -1,4 +1,4 @@
-//! Who asks for health: few at a time, and not for long, so that no caller can keep probes from being
+//! Connections to the health port: few at a time, and not for long, so that no caller can keep probes from being
 //! answered.
 
 use std::collections::VecDeque;

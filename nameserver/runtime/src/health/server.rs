@@ -88,8 +88,8 @@ fn bind(listen: &HealthListen, usual: SocketAddr) -> Result<Option<TcpListener>,
                 tracing::warn!(
                     address = %usual,
                     %error,
-                    "health checks are not answered: their usual port cannot be had, perhaps because another server \
-                     of this machine has it; set health.listen to a free one, or to off"
+                    "health checks are not answered: their usual port is not available, perhaps because another server \
+                     of this machine uses it; set health.listen to a free one, or to off"
                 );
                 Ok(None)
             }

@@ -34,7 +34,7 @@ pub async fn watch(checks: HealthChecks, shutdown: ShutdownSignal) {
                     tracing::warn!(check = name, reason, "ready, with a warning")
                 }
                 Some((HealthState::Ok, reason)) => tracing::info!(check = name, reason, "all is well again"),
-                None => tracing::info!(check = name, "does not matter any more"),
+                None => tracing::info!(check = name, "no longer checked"),
             }
         }
         seen = found;

@@ -208,7 +208,7 @@ impl ClientLink {
     }
 }
 
-/// What counts as one address: everybody has 2^64 of IPv6.
+/// The origin of a connection: a whole /64 of IPv6, because one host can use all its addresses.
 fn origin(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) & !u128::from(u64::MAX)).into(),

@@ -30,7 +30,7 @@ pub struct OpenAnswers {
     open: Mutex<Option<Open>>,
 }
 
-/// Who reads an answer.
+/// The reader of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnswerReader {
     /// A client: it has what it wanted when it closes the connection of its own will.

@@ -1,5 +1,5 @@
-//! Who gives way when memory is short: those that hold most for longest, and whose loss costs no more than a
-//! retry.
+//! The calls and connections that give way when memory is short: those that hold most for longest, and whose loss costs
+//! no more than a retry.
 
 use std::cmp::Reverse;
 use std::sync::Arc;

@@ -43,7 +43,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Where it belongs among those who want memory.
+    /// The level at which such work takes memory.
     pub(super) fn level(self) -> Level {
         match self {
             Self::Session => Level::Stay,
@@ -96,7 +96,7 @@ pub(crate) struct Work {
     /// When the phase began, in milliseconds after `begun`.
     moved_ms: AtomicU64,
     end: AtomicU8,
-    /// Who reads the request, and who writes the answer.
+    /// The tasks that read the request and write the answer.
     reader: AtomicWaker,
     writer: AtomicWaker,
 }

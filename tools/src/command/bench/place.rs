@@ -31,7 +31,7 @@ pub(super) struct PlaceArgs {
     pub(super) flush: Option<String>,
 }
 
-/// See the module.
+/// The servers and the topic of a measurement.
 pub(super) struct Place {
     pub(super) client: Client,
     pub(super) topic: String,

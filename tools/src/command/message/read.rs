@@ -69,7 +69,7 @@ pub(crate) struct Place {
     pub(crate) damaged: u32,
 }
 
-/// See the module.
+/// Reads messages queue by queue.
 pub(crate) struct Reader {
     admin: Admin,
     wanted: Wanted,

@@ -18,7 +18,7 @@ pub(super) struct Broker {
     pub(super) in_per_second: f64,
     pub(super) out_per_second: f64,
     pub(super) cpu_ms: u64,
-    /// Of one processor.
+    /// Use of one processor, in percent.
     pub(super) cpu_percent: f64,
     pub(super) resident_bytes: u64,
     pub(super) disk_free_percent: u64,
@@ -57,7 +57,7 @@ pub(super) struct Transactions {
     pub(super) parked: u64,
 }
 
-/// See the module.
+/// One sight of the cluster.
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
     at: Instant,

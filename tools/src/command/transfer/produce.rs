@@ -108,7 +108,7 @@ impl Produce {
                 Err(error) => break Some(CommandFailure::from(error).during(format!("line {number}"))),
             }
         };
-        // What was sent before the trouble is stored all the same.
+        // Messages that were sent before the trouble are stored.
         batcher.flush().await;
         while !sent.waiting.is_empty() {
             sent.next_answer().await;
