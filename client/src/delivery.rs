@@ -58,7 +58,7 @@ macro_rules! stored_message {
             &self.stored.message_id
         }
 
-        /// Why the body is not what its producer made, if it is not; it is as it came then.
+        /// Why the body differs from the producer's, if it does; the body is as it came then.
         pub fn damage(&self) -> Option<&BodyError> {
             self.stored.damage.as_ref()
         }
@@ -191,7 +191,7 @@ impl HalfMessage {
         &self.message
     }
 
-    /// Why the body is not what its producer made, if it is not; it is as it came then.
+    /// Why the body differs from the producer's, if it does; the body is as it came then.
     pub fn damage(&self) -> Option<&BodyError> {
         self.damage.as_ref()
     }

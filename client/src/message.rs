@@ -258,8 +258,8 @@ impl MessageBuilder {
         self
     }
 
-    /// Id of the message in place of a new one, for bringing back what was stored before. Ids of other messages must not be used again:
-    /// they are how a message is found, and in topics with `dedup=id` how a second copy is told.
+    /// Id of the message in place of a new one, for restoring a stored message. Ids of other messages must not be used
+    /// again: they identify a message, and in topics with `dedup=id` they tell a second copy.
     pub fn message_id(mut self, id: impl Into<String>) -> Self {
         self.message.id = Some(id.into());
         self

@@ -57,7 +57,7 @@ impl RetryPolicy {
         self
     }
 
-    /// How long after the first attempt began the last one may begin. One that is under way then still has the time that a request has.
+    /// How long after the first attempt began the last one may begin. The last attempt then still has a request's full time limit.
     #[must_use]
     pub fn within(mut self, duration: Duration) -> Self {
         self.within = duration;

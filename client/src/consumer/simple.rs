@@ -163,7 +163,7 @@ impl SimpleConsumer {
         &self.receiver.member.caller.client_id
     }
 
-    /// Tells the brokers that this consumer goes away, and stops. What was received and not acknowledged is delivered
+    /// Tells the brokers that this consumer goes away, and stops. A received but unacknowledged message is delivered
     /// again when its invisible duration ends.
     pub async fn shutdown(self) {
         self.receiver.member.say_goodbye().await;

@@ -25,7 +25,7 @@ const SYNC: Duration = Duration::from_secs(30);
 
 /// The lite topics that a consumer subscribes to. Cheap to clone; clones are one.
 ///
-/// The servers are told of each change at once, and of everything every 30 s and whenever one of them was away.
+/// The client tells the servers each change at once, and everything every 30 s and whenever a server was away.
 #[derive(Clone)]
 pub struct LiteTopics {
     shared: Arc<Shared>,
@@ -74,8 +74,8 @@ impl LiteTopics {
         self.tell(Action::PartialRemove, || vec![name.to_owned()], None).await
     }
 
-    /// The lite topics that are subscribed to, in the order of the alphabet. One that a group gives to one client only leaves this
-    /// list when another client subscribes to it.
+    /// The subscribed lite topics, in alphabetical order. A lite topic that a group gives to one client only leaves
+    /// this list when another client subscribes to it.
     pub fn subscribed(&self) -> Vec<String> {
         self.names().iter().cloned().collect()
     }

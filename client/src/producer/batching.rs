@@ -157,7 +157,7 @@ type Lane = (String, Option<String>);
 impl Batcher {
     /// Begins to send through `producer`, whose retries and limits count. Must be called within a Tokio runtime.
     ///
-    /// What was given to it is sent even when all of its clones are dropped, as long as the runtime lives.
+    /// Messages that it was given are sent even when all of its clones are dropped, as long as the runtime lives.
     ///
     /// # Errors
     /// [`Error::Invalid`] when a limit is zero.

@@ -42,8 +42,8 @@ pub enum TransactionError<E> {
         /// What the local transaction returned.
         #[source]
         error: E,
-        /// Whether the broker knows. One that does not asks the transaction checker. A refusal means that the checker, or an
-        /// administrator, committed a transaction whose local part had not happened.
+        /// Whether the broker knows. A broker that does not know asks the transaction checker. A refusal means that the
+        /// checker, or an administrator, committed a transaction whose local part had not happened.
         rollback: Result<()>,
     },
     /// The local transaction stands, but the broker refused the commit, so consumers will not get the message: the

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// What becomes of a half message.
+/// Decision about a half message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Resolution {
     /// Consumers get it.

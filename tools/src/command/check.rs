@@ -21,7 +21,7 @@ pub(crate) struct Check {
     /// What to check
     #[arg(value_enum, default_value = "all")]
     what: What,
-    /// Fail when a consumer group has more messages to go in a topic
+    /// Fail when the lag of a consumer group in a topic is larger
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     max_lag: u64,
     /// Only this consumer group

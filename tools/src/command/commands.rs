@@ -1,4 +1,4 @@
-//! `commands`: all commands, and what became of RocketMQ's.
+//! `commands`: all commands, with RocketMQ's names for them.
 
 use crate::catalog::{CATALOG, Entry, GROUPS};
 use crate::foreign::{FOREIGN, ROCKETMQ};

@@ -1,4 +1,4 @@
-//! What all consumer groups have to go: the commands that look at every group.
+//! The lag of all consumer groups: the commands that look at every group.
 
 use crate::target::{Common, Where, alone};
 use clap::Args;
@@ -150,7 +150,7 @@ async fn unread_queues(
     Ok(queues.map(row).collect())
 }
 
-/// Messages to go, by group and topic.
+/// Lag by group and topic.
 pub(crate) fn by_group_and_topic(queues: &[GroupQueue]) -> BTreeMap<(String, String), u64> {
     let mut sums = BTreeMap::new();
     for queue in queues {
@@ -164,7 +164,7 @@ pub(crate) fn by_group_and_topic(queues: &[GroupQueue]) -> BTreeMap<(String, Str
 pub(crate) struct StatsAll {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Only topics that some group has something to go in, or that have no group
+    /// Only topics in which some group lags, or that have no group
     #[arg(short = 'a', long = "active-topic", alias = "activeTopic")]
     active: bool,
     /// Only this topic
@@ -230,7 +230,7 @@ pub(crate) struct BrokerConsumeStats {
     /// The broker, HOST:PORT
     #[arg(short = 'b', long = "broker-addr", alias = "brokerAddr", value_name = "BROKER_ADDR")]
     broker: Address,
-    /// Only queues in which more messages are to go
+    /// Only queues with a larger lag
     #[arg(short = 'l', long, default_value_t = 0, value_name = "N")]
     level: u64,
     /// Accepted and without meaning: brokers answer in time or not at all

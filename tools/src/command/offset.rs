@@ -199,7 +199,7 @@ fn progress_json(GroupQueue { broker, status: row, .. }: &GroupQueue) -> Value {
     entry
 }
 
-/// Where a group is to go on.
+/// The place where a group is to go on.
 #[derive(Debug, Clone, PartialEq)]
 struct Goal(To);
 
@@ -243,7 +243,7 @@ pub(crate) struct ResetOffset {
     #[command(flatten)]
     reset: Reset,
     /// earliest, latest, a time (milliseconds since 1970, 2026-01-31T08:00:00Z), offset:N, or id:MESSAGE-ID, which brings
-    /// back that message and what became visible later on the broker that has it
+    /// back that message and those that became visible later on the broker that has it
     #[arg(long, value_name = "PLACE")]
     to: Goal,
 }

@@ -45,7 +45,7 @@ impl Mode {
         }
     }
 
-    /// What its latencies are.
+    /// The span that its latencies measure.
     fn latency(self) -> &'static str {
         match self {
             Self::Produce | Self::ManyQueues => "from when a message was to be sent to its acknowledgement",
@@ -184,7 +184,7 @@ impl ManyQueues {
     }
 }
 
-/// What came of it.
+/// The result of a measurement.
 struct Outcome {
     measured: Measured,
     took: Duration,

@@ -1,4 +1,4 @@
-//! What was measured: latencies, messages, errors.
+//! The measurements: latencies, messages, errors.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;

@@ -18,7 +18,7 @@ use kerolox_report::output::{CommandReport, print_error};
 
 /// Make on a broker group the topics and consumer groups that the other groups of its cluster have, so that clients use it
 ///
-/// What it has already stays as it is, and differences are shown. Where a consumer group starts with what comes, or every client
+/// Existing ones stay as they are, and differences are shown. Where a consumer group starts with what comes, or every client
 /// gets every message, consumers have to find the topics before producers do: producers come after the time for which clients
 /// keep routes. The command can be repeated, and goes on where it was interrupted; in the end producers and consumers use the group.
 #[derive(Debug, Args)]

@@ -112,7 +112,7 @@ impl Backup {
         (sum(|config| config.topics.len()), sum(|config| config.groups.len()))
     }
 
-    /// What a broker group is to have: what it had, or all that any had if the backup does not know it.
+    /// The topics and groups for a broker group: its own, or those of all groups if the backup does not know it.
     fn of(&self, broker: &str) -> Config {
         self.brokers.get(broker).cloned().unwrap_or_else(|| {
             let mut all = Config::default();

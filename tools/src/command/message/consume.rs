@@ -38,7 +38,7 @@ pub(crate) struct Consume {
     /// Where to begin: earliest, latest, a time (milliseconds since 1970, 2026-01-31T08:00:00Z), or offset:N
     #[arg(long, default_value = "earliest", conflicts_with = "group", value_name = "PLACE")]
     from: Start,
-    /// Stop when nothing came for so long
+    /// Stop after so long without a message
     #[arg(long, value_name = "SECONDS")]
     idle: Option<u64>,
 }
@@ -162,7 +162,7 @@ impl ConsumeMessage {
 struct Consuming<'a> {
     topic: &'a str,
     most: Option<u64>,
-    /// When nothing came for so long it is over.
+    /// It ends after so long without a message.
     idle: Option<Duration>,
     writing: Writing,
 }

@@ -40,7 +40,7 @@ impl std::str::FromStr for Start {
 pub(crate) struct Wanted {
     pub(crate) topic: String,
     pub(crate) start: Start,
-    /// Only what became visible before this time.
+    /// Only messages that became visible before this time.
     pub(crate) until_ms: Option<i64>,
     pub(crate) broker: Option<String>,
     pub(crate) queue: Option<u32>,

@@ -9,7 +9,7 @@ use kerolox_report::output::{self, CommandReport, local_time};
 use prost::Message as _;
 use serde_json::{Value, json};
 
-/// Say what became of a message, and why consumers do or do not get it
+/// Explain what became of a message, and why consumers do or do not get it
 ///
 /// For each group: done, in flight (with whom, until when), retry, filtered, dead-lettered, blocked, behind another one of its
 /// message group, and so on; and for a message that is not visible yet, or never will be: scheduled, undecided, rolled back, recalled.

@@ -1,4 +1,4 @@
-//! What was seen at one moment, and what that means since the moment before.
+//! A sight of the cluster at one moment, and the rates since the moment before.
 
 use crate::command::lag;
 use crate::command::servers;

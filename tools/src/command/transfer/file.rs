@@ -42,7 +42,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// A new file; one that is there is not overwritten.
+    /// A new file; an existing one is not overwritten.
     pub(super) fn create(path: &Path, form: Form) -> Result<Self> {
         let file =
             File::options().write(true).create_new(true).open(path).map_err(|error| match error.kind() {
@@ -115,7 +115,7 @@ pub(super) struct Reader {
     pub(super) good: u64,
 }
 
-/// What comes next in a file.
+/// The next part of a file.
 pub(super) enum Next {
     Item(Box<Item>),
     End,
