@@ -60,7 +60,7 @@ pub struct AccessParts {
     pub clients: Arc<ClientSessions>,
     /// The way to the owners of calls.
     pub relay: Arc<CallRelay>,
-    /// What clients are told about themselves.
+    /// The settings that clients get.
     pub policy: Arc<dyn SettingsPolicy>,
 }
 
@@ -134,7 +134,7 @@ impl AccessPoint {
         Ok(Response::new(outcome.unwrap_or_else(refused)))
     }
 
-    /// A call with one answer, by the owner of what it is about.
+    /// A call with one answer, by the owner of its subject.
     async fn owned<C: OwnedCall, F>(
         &self,
         request: Request<C>,

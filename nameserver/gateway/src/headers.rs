@@ -1,4 +1,4 @@
-//! What a client says about itself in the metadata of each request.
+//! The headers by which a client identifies itself in each request.
 //!
 //! Only the client id is required. Names of languages, dates and all the rest are taken as they come: the SDKs
 //! disagree on them.

@@ -1,4 +1,4 @@
-//! `kerolox.v1.Server`: what a server says of itself and of the clients that are connected to it.
+//! `kerolox.v1.Server`: a server's description of itself and of its clients.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

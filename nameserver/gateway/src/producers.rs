@@ -130,7 +130,7 @@ pub struct ClientReach {
     channels: Channels,
     /// Servers that did not answer, and when.
     silent: Mutex<HashMap<String, Instant>>,
-    /// Incarnation and version of what was announced at each server, as last heard.
+    /// Incarnation and version of the announcements of each server, as last heard.
     announced: Mutex<HashMap<String, (String, u64)>>,
 }
 

@@ -20,7 +20,7 @@ use crate::headers::ClientHeaders;
 pub struct Refusal {
     /// The protocol's code.
     pub code: Code,
-    /// Says what was wrong and what to do about it.
+    /// The problem, and its remedy.
     pub message: String,
 }
 
@@ -67,12 +67,12 @@ impl Refusal {
         )
     }
 
-    /// A transaction id that is none of ours.
+    /// A malformed or foreign transaction id.
     pub fn invalid_transaction_id(error: &TokenError) -> Self {
         Self::new(Code::InvalidTransactionId, error.to_string())
     }
 
-    /// A recall handle that is none of ours.
+    /// A malformed or foreign recall handle.
     pub fn invalid_recall_handle(error: &TokenError) -> Self {
         Self::new(Code::BadRequest, error.to_string())
     }

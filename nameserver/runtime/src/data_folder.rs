@@ -29,7 +29,7 @@ pub struct DataFolder {
 
 #[derive(Debug)]
 struct Part {
-    /// What clients are told, who need not know where it is.
+    /// The name that clients are told, who need not know its place.
     name: String,
     path: PathBuf,
     identity: Identity,
@@ -41,7 +41,7 @@ struct Part {
 type Identity = (u64, u64);
 
 impl DataFolder {
-    /// Notes what the folder at `path` and its `parts` are, which have to be there.
+    /// Notes the identity of the folder at `path` and of its `parts`, which have to be there.
     ///
     /// # Errors
     /// When one of them cannot be opened.
@@ -77,7 +77,7 @@ impl DataFolder {
         self.missed().map_or(Ok(()), Err)
     }
 
-    /// What a look missed.
+    /// The part that a look missed.
     pub fn missed(&self) -> Option<String> {
         self.missed.borrow().clone()
     }

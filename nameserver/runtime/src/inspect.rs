@@ -1,4 +1,4 @@
-//! What a server process says of itself: its figures, its files, its settings without secrets.
+//! A server process's description of itself: its figures, its files, its settings without secrets.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

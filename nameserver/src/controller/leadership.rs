@@ -1,4 +1,4 @@
-//! What the leading nameserver does: hears members, decides, proposes, and makes sure that it leads.
+//! The duties of the leading nameserver: it hears members, decides, proposes, and makes sure that it leads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -13,7 +13,7 @@ use super::log::blocking;
 use super::store::{Store, StoreError};
 use super::types::{Entry, LogId, SnapshotMeta, StorageError, StorageIoError, StoredMembership, Types};
 
-/// What was applied so far.
+/// The state that was applied so far.
 #[derive(Default)]
 struct Applied {
     upto: Option<LogId>,

@@ -46,7 +46,7 @@ pub use peers::PeersError;
 pub(crate) use store::FILE;
 pub use store::StoreError;
 
-/// Entries after which the log is cut: a snapshot is taken, and what it holds is removed.
+/// Entries after which the log is cut: a snapshot is taken, and the entries that it holds are removed.
 const ENTRIES_PER_SNAPSHOT: u64 = 1000;
 /// Entries that are kept in spite of that, for nameservers that are a little behind.
 const ENTRIES_KEPT: u64 = 500;

@@ -27,7 +27,7 @@ use servers::Servers;
 /// Messages a second that came to this server and went from it.
 pub type MessageRates = Arc<dyn Fn() -> (f64, f64) + Send + Sync>;
 
-/// What the service is made of.
+/// The parts of the service.
 pub struct AdminParts {
     /// Name of this server.
     pub name: String,

@@ -45,7 +45,7 @@ impl Connected {
         }
     }
 
-    /// What it subscribes to, if it is a consumer.
+    /// Its subscriptions, if it is a consumer.
     pub(super) fn subscription(&self) -> Option<&v2::Subscription> {
         match &self.settings.pub_sub {
             Some(PubSub::Subscription(subscription)) => Some(subscription),

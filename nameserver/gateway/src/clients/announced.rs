@@ -16,7 +16,7 @@ use kerolox_proto::v2::{self, ClientType, FilterType};
 
 use super::ClientSessions;
 
-/// How long what was announced at another server counts without news of that server: its clients find another one meanwhile.
+/// How long announcements of another server count without news of it: its clients find another server meanwhile.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// Most servers whose announcements are kept, and most filters of one of them.
 const SERVERS_MAX: usize = 1_000;
@@ -105,7 +105,7 @@ pub(super) fn announced_by(settings: &v2::Settings) -> BTreeSet<AnnouncedFilter>
     subscription.subscriptions.iter().map(filter).collect()
 }
 
-/// What was announced at another server.
+/// The announcements of another server.
 #[derive(Debug)]
 struct Server {
     /// Version of the last full list.

@@ -85,7 +85,7 @@ pub struct ClientSessions {
     incarnation: String,
     /// See [`Self::announced_version`].
     announced_version: AtomicU64,
-    /// Told of every producer that says what it publishes to.
+    /// Notified of every producer that announces its topics.
     producers: Notify,
     /// Who waits for which reply, by its nonce.
     waiting: Mutex<HashMap<String, oneshot::Sender<TelemetryCommand>>>,
@@ -96,7 +96,7 @@ pub struct ClientSessions {
 pub struct SessionView {
     /// The client's id.
     pub client_id: String,
-    /// What the client was told last about itself.
+    /// The client's latest settings.
     pub settings: Option<Arc<v2::Settings>>,
     /// The other end of its newest stream.
     pub peer: Option<SocketAddr>,
@@ -155,7 +155,7 @@ impl ClientSessions {
         self.announced_version.load(Ordering::Acquire)
     }
 
-    /// What the members of consumer groups that are connected here subscribe to, and the version of that.
+    /// The subscriptions of connected members of consumer groups, and their version.
     pub fn announced(&self) -> (u64, Vec<AnnouncedFilter>) {
         let directory = self.lock();
         (directory.announced_version(), directory.announced().keys().cloned().collect())
@@ -166,7 +166,7 @@ impl ClientSessions {
         AnnouncedFilter::of(self.lock().announced(), group, topic).cloned().collect()
     }
 
-    /// Waits until some producer says what it publishes to; one that did since the last call counts. For one caller.
+    /// Waits until some producer announces its topics; one that did since the last call counts. For one caller.
     pub async fn producer_appeared(&self) {
         self.producers.notified().await;
     }
@@ -181,7 +181,7 @@ impl ClientSessions {
         self.lock().owners(client_id)
     }
 
-    /// What the client said about itself last; `None` when it has said nothing since this process started.
+    /// The client's latest settings; `None` when it has sent none since this process started.
     pub fn settings(&self, client_id: &str) -> Option<Arc<v2::Settings>> {
         self.lock().settings(client_id)
     }

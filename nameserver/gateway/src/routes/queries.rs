@@ -92,7 +92,8 @@ pub fn message_queues(
     Ok(queues)
 }
 
-/// What a consumer is to receive from: every readable broker of the topic, as one queue with the id [`ALL_QUEUES`].
+/// The queues that a consumer is to receive from: every readable broker of the topic, as one queue with the id
+/// [`ALL_QUEUES`].
 ///
 /// All members of a consumer group get the same list; brokers share out the messages among them. For `instead` see
 /// [`message_queues`].
@@ -141,7 +142,7 @@ pub fn writable_groups(brokers: &Brokers<'_>, topic: Option<&v2::Resource>) -> R
     Ok(names)
 }
 
-/// What the groups that are believed to be there say of a topic: the one that speaks for a group that has it.
+/// The route of a topic by the groups that are believed to be there: from the speaker of a group that has it.
 pub(super) fn topic<'a>(brokers: &Brokers<'a>, stored: &str) -> Option<&'a TopicRoute> {
     GroupView::all(brokers).iter().find_map(|group| group.speaker().topic(stored))
 }

@@ -25,7 +25,7 @@ pub enum RegistrationError {
         "a {what} in the registration has {len} bytes, the limit is {REGISTERED_NAME_MAX}; give it a shorter name"
     )]
     Long {
-        /// What it is the name of.
+        /// The kind of name.
         what: &'static str,
         /// Its length in bytes.
         len: usize,
@@ -231,7 +231,7 @@ impl BrokerRegistration {
         &self.address
     }
 
-    /// Whether this is what the SDKs accept as a master: the role, and the id 0.
+    /// Whether the SDKs accept it as a master: by its role, and the id 0.
     pub fn is_master(&self) -> bool {
         self.info.role() == BrokerRole::Master && self.info.id == 0
     }

@@ -12,7 +12,7 @@ use kerolox_proto::kerolox::{ClusterSnapshot, RegisterRequest, UnregisterRequest
 
 use super::registration::{BrokerRegistration, MemberId, RegistrationError};
 
-/// What a registration changed.
+/// The effect of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RouteChange {
     /// Only the lease was refreshed.
@@ -218,7 +218,7 @@ impl RouteTable {
         Ok(())
     }
 
-    /// Replaces what the nameserver `source` said earlier. Entries that make no sense are left out.
+    /// Replaces the earlier state of the nameserver `source`. Entries that make no sense are left out.
     pub fn replace_copy(&mut self, source: &str, snapshot: ClusterSnapshot, now: Instant) {
         let valid =
             snapshot.brokers.into_iter().filter_map(|entry| BrokerRegistration::from_snapshot(entry).ok());
@@ -226,7 +226,7 @@ impl RouteTable {
         self.copies.insert(source.to_owned(), Copy { brokers, confirmed: now });
     }
 
-    /// Notes that what the nameserver `source` said earlier is still true.
+    /// Notes that the earlier state of the nameserver `source` still holds.
     pub fn confirm_copy(&mut self, source: &str, now: Instant) {
         if let Some(copy) = self.copies.get_mut(source) {
             copy.confirmed = now;

@@ -1,4 +1,4 @@
-//! What the server decides about its clients' settings.
+//! The server's decisions about its clients' settings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(super) fn to_customized(backoff: &Backoff, attempts: u32) -> v2::CustomizedB
     v2::CustomizedBackoff { next: steps.map(|attempt| to_proto(backoff.delay(attempt))).collect() }
 }
 
-/// What a consumer group's members are told.
+/// The settings for a consumer group's members.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupPolicy {
     /// Deliveries of a message before it is a dead letter, the first one included.

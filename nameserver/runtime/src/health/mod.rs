@@ -96,7 +96,7 @@ pub struct HealthReport {
     pub body: String,
 }
 
-/// Decides what a probe is told: 503 if any check failed, 200 otherwise; warnings are shown and do no harm.
+/// Decides the answer to a probe: 503 if any check failed, 200 otherwise; warnings are shown and do no harm.
 pub fn report(checks: &[HealthCheck]) -> HealthReport {
     #[derive(Serialize)]
     struct Body<'a> {

@@ -1,4 +1,4 @@
-//! A line of the log whenever a check becomes another: what a probe is told is in the log, too.
+//! A log line for each change of a check: answers to probes are in the log, too.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The worst state of each check by its name, with the reason.
 type Seen = BTreeMap<&'static str, (HealthState, String)>;
 
-/// Logs what becomes of the checks until `shutdown` is requested. Health need not be served for that.
+/// Logs the changes of checks until `shutdown` is requested. Health need not be served for that.
 pub async fn watch(checks: HealthChecks, shutdown: ShutdownSignal) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

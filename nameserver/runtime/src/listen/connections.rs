@@ -24,7 +24,7 @@ const WARN_INTERVAL: Duration = Duration::from_secs(10);
 const MARGIN: usize = 32;
 /// Between two looks at who can give memory back.
 const RELIEF_PAUSE: Duration = Duration::from_millis(10);
-/// Health checks tell of refused connections for so long.
+/// How long health checks report refused connections.
 const TOLD: Duration = Duration::from_secs(60);
 
 /// The connections of one server. Its watchers hold clones of the [`Arc`].

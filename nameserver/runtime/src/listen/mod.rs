@@ -55,7 +55,7 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Long polls take a stream each; SDKs open several per queue. Between these, as many as the memory of a connection holds.
 const CONCURRENT_STREAMS_MIN: u32 = 250;
-/// What a stream takes before it is known what it is for: its headers, as they come and as they are read.
+/// Memory of a stream before its purpose is known: its headers, as they come and as they are read.
 const STREAM_BYTES: usize = 64 << 10;
 const CONCURRENT_STREAMS_MAX: u32 = 10_000;
 /// Streams that a client may reset before they were served. The HTTP/2 library's default takes a consumer that gives up
@@ -76,7 +76,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct ListenError {
     /// The address as configured.
     pub address: String,
-    /// What the system said.
+    /// The system's error.
     pub source: io::Error,
 }
 

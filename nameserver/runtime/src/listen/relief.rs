@@ -87,7 +87,7 @@ fn look<'a>(link: &'a Arc<ClientLink>, now: Instant, candidates: &mut Vec<Candid
     ending
 }
 
-/// What the operator was told of memory that was short.
+/// The shortages of memory that were reported to the operator.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     troubles: (u64, u64),

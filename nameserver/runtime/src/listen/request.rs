@@ -27,7 +27,7 @@ pub(super) const MESSAGES_MAX: usize = 16 << 10;
 /// Flag and length in front of each message of gRPC.
 const HEAD: usize = 5;
 
-/// What became of a request.
+/// The outcome of reading a request.
 pub(super) enum Gathered {
     /// It is all there.
     Request(Request),
@@ -183,7 +183,7 @@ impl SessionBody {
     }
 }
 
-/// What the service hears; the client is told why.
+/// The error for the service; the client gets the reason.
 fn over() -> Status {
     Status::resource_exhausted("the server ended this stream")
 }

@@ -1,4 +1,4 @@
-//! One call as long as it takes something: what it holds of the budget, and how far it is.
+//! One call for as long as it takes memory: its share of the budget, and its phase.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use super::link::ClientLink;
 use super::refused::CallRefusal;
 use crate::memory::Level;
 
-/// What a call takes beside its bytes: state of the connection, of the HTTP/2 library, of the service.
+/// Memory of a call besides its bytes: state of the connection, of the HTTP/2 library, of the service.
 pub(super) const CALL_BYTES: usize = 16 << 10;
 /// How long a call waits for room before it is refused.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -81,7 +81,7 @@ pub(crate) enum End {
     Room = 1,
     /// The request did not come in time.
     Slow = 2,
-    /// What was sent is too large.
+    /// The request is too large.
     Large = 3,
 }
 
@@ -189,7 +189,7 @@ impl Work {
         is_taken
     }
 
-    /// Gives back what it has taken of it.
+    /// Gives bytes back to the budget.
     pub(super) fn give(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
         self.link.give(bytes);
@@ -225,7 +225,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A call that is under way on its connection. What it holds is given back with this.
+/// A call that is under way on its connection. Dropping it gives back its share of the budget.
 pub(super) struct Visit {
     pub(super) work: Arc<Work>,
     key: usize,

@@ -1,4 +1,4 @@
-//! How much memory this process may use: what its container allows, else what the machine has.
+//! How much memory this process may use: as its container allows, else as the machine has.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -68,7 +68,7 @@ pub(crate) enum Level {
     New,
     /// More for a call that was let in.
     Grow,
-    /// What the members of a cluster have to tell each other.
+    /// Messages that the members of a cluster must exchange.
     Vital,
 }
 
