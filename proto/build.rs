@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, ["."])?;
     compile_raw(descriptors.clone())?;
     tonic_prost_build::configure()
-        // Bodies are shared, not copied, between the decoder and whoever keeps them.
+        // Bodies are shared, not copied, between the decoder and their later owners.
         .bytes(".apache.rocketmq.v2.Message.body")
         .bytes(".kerolox.v1.Records.bytes")
         .bytes(".kerolox.v1.ReadRecordsResponse.records")

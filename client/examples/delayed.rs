@@ -26,7 +26,7 @@ async fn main() -> Result<()> {
     producer.send(later("remind in two seconds", Duration::from_secs(2))).await?;
     let handle = reminder.recall_handle.context("the server cannot take messages back")?;
     let id = producer.recall(TOPIC, &handle).await?;
-    println!("took {id} back: nobody will ever get it");
+    println!("took {id} back: it will never be delivered");
 
     let consumer = client
         .simple_consumer("example-delayed-readers")

@@ -49,7 +49,7 @@ async fn main() -> Result<()> {
                     return Verdict::AgainIn(Duration::from_millis(500));
                 }
                 if let Some(step) = text.strip_prefix(&format!("{run} ")) {
-                    seen.lock().expect("nobody panics").push((customer, step.to_owned()));
+                    seen.lock().expect("not poisoned").push((customer, step.to_owned()));
                     done.add_permits(1);
                 }
                 Verdict::Done
@@ -59,7 +59,7 @@ async fn main() -> Result<()> {
     drop(done.acquire_many(6).await?);
     consumer.shutdown(Duration::from_secs(30)).await;
     for customer in ["ann", "bob"] {
-        let seen = seen.lock().expect("nobody panics");
+        let seen = seen.lock().expect("not poisoned");
         let steps = seen.iter().filter(|(of, _)| of == customer).map(|(_, step)| step.as_str());
         ensure!(steps.eq(STEPS), "out of order: {seen:?}");
     }

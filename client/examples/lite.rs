@@ -38,7 +38,7 @@ async fn main() -> Result<()> {
     println!("subscribed to {:?}", consumer.topics().subscribed());
 
     let producer = client.producer().topic(TOPIC).start().await?;
-    for text in ["hello", "what is the weather?"] {
+    for text in ["hello", "will it rain?"] {
         producer.send(Message::builder(TOPIC).body(text).lite_topic(&session).build()).await?;
     }
     drop(heard.acquire_many(2).await?);

@@ -30,7 +30,7 @@ async fn main() -> Result<()> {
     let counted = Arc::clone(&sums);
     let client = Client::builder(common::endpoint())
         .observer(move |event: &Event<'_>| {
-            let mut sums = counted.lock().expect("nobody panics");
+            let mut sums = counted.lock().expect("not poisoned");
             let sum = sums.entry(event.operation).or_default();
             sum.requests += 1;
             sum.messages += event.messages;
@@ -55,7 +55,7 @@ async fn main() -> Result<()> {
             received += 1;
         }
     }
-    let sums = sums.lock().expect("nobody panics");
+    let sums = sums.lock().expect("not poisoned");
     for (operation, sum) in sums.iter() {
         println!("{operation:?}: {sum:?}");
     }

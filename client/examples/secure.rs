@@ -21,7 +21,7 @@ async fn main() -> Result<()> {
         .build()?;
     common::topic(&client, TOPIC, "NORMAL").await?;
     let producer = client.producer().topic(TOPIC).start().await?;
-    let receipt = producer.send(Message::builder(TOPIC).body("nobody else can read this").build()).await?;
+    let receipt = producer.send(Message::builder(TOPIC).body("no eavesdropper reads this").build()).await?;
     println!("sent {} over TLS", receipt.message_id);
     Ok(())
 }

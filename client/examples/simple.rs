@@ -32,7 +32,7 @@ async fn main() -> Result<()> {
         .subscribe(TOPIC, FilterExpression::tag("created"))
         .start()
         .await?;
-    // Nobody else of the group gets what was received, for half a minute.
+    // No other consumer of the group gets the received messages, for half a minute.
     let mut deliveries = pin!(consumer.deliveries(16, Duration::from_secs(30)));
     for _ in 0..2 {
         let Some(delivery) = deliveries.try_next().await? else { break };

@@ -27,9 +27,9 @@ async fn main() -> Result<()> {
         .producer()
         .topic(TOPIC)
         .transaction_checker_sync(move |half| {
-            // Asked when nobody decided: the truth is where the local work is recorded.
+            // Asked about an undecided message: the truth is where the local work is recorded.
             let exists =
-                half.message().keys().iter().any(|key| table.lock().expect("nobody panics").contains(key));
+                half.message().keys().iter().any(|key| table.lock().expect("not poisoned").contains(key));
             println!(
                 "the broker asks about {:?}: it {}",
                 half.message().keys(),
@@ -45,7 +45,7 @@ async fn main() -> Result<()> {
 
     let done = producer
         .in_transaction(order(&key(1)), async |_half| {
-            orders.lock().expect("nobody panics").insert(key(1));
+            orders.lock().expect("not poisoned").insert(key(1));
             Ok::<_, std::io::Error>(())
         })
         .await?;
@@ -59,7 +59,7 @@ async fn main() -> Result<()> {
 
     // The process dies between its local work and its decision: the broker asks.
     let undecided = producer.send_in_transaction(order(&key(3))).await?;
-    orders.lock().expect("nobody panics").insert(key(3));
+    orders.lock().expect("not poisoned").insert(key(3));
     drop(undecided);
 
     let consumer = client

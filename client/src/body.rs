@@ -17,7 +17,7 @@ const DECOMPRESSED_BYTES_MAX: u64 = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BodyError {
-    /// It is not what its sender or the broker made a checksum of.
+    /// It does not match the checksum of its sender or of the broker.
     #[error("the body does not match its checksum: it was damaged on its way or where it is stored")]
     Checksum,
     /// It is said to be compressed and cannot be decompressed.
@@ -42,7 +42,7 @@ pub(crate) fn decode(body: Bytes, system: &v2::SystemProperties) -> Result<Bytes
     }
 }
 
-/// Checksums are hexadecimal digits in either case. One of an unknown kind is not looked at.
+/// Checksums are hexadecimal digits in either case. A checksum of an unknown kind is ignored.
 fn matches(body: &[u8], digest: &v2::Digest) -> bool {
     let same = |sum: &[u8]| hex::encode(sum).eq_ignore_ascii_case(&digest.checksum);
     match digest.r#type() {

@@ -7,7 +7,7 @@ use std::fmt;
 
 /// An access key and its secret. Requests are signed with the secret, which itself is never sent.
 ///
-/// Only the time of a request is signed, so whoever listens on the wire can repeat a signature: use [`Tls`](crate::Tls) as well.
+/// Only the time of a request is signed, so an eavesdropper can repeat a signature: use [`Tls`](crate::Tls) as well.
 #[derive(Clone)]
 pub struct Credentials {
     access_key: String,

@@ -58,7 +58,7 @@ macro_rules! stored_message {
             &self.stored.message_id
         }
 
-        /// Why the body is not what its producer made, if it is not; it is as it came then.
+        /// Why the body differs from the producer's, if it does; the body is as it came then.
         pub fn damage(&self) -> Option<&BodyError> {
             self.stored.damage.as_ref()
         }
@@ -150,7 +150,7 @@ impl Delivery {
     }
 }
 
-/// A message that a [`PullConsumer`](crate::PullConsumer) read. Nobody waits for an answer to it.
+/// A message that a [`PullConsumer`](crate::PullConsumer) read. It needs no acknowledgement.
 #[derive(Debug, Clone)]
 pub struct PulledMessage {
     stored: Stored,
@@ -164,7 +164,7 @@ impl PulledMessage {
     stored_message!();
 }
 
-/// A transactional message that nobody decided, as the transaction checker sees it.
+/// An undecided transactional message, as the transaction checker sees it.
 #[derive(Debug, Clone)]
 pub struct HalfMessage {
     message: Message,
@@ -191,7 +191,7 @@ impl HalfMessage {
         &self.message
     }
 
-    /// Why the body is not what its producer made, if it is not; it is as it came then.
+    /// Why the body differs from the producer's, if it does; the body is as it came then.
     pub fn damage(&self) -> Option<&BodyError> {
         self.damage.as_ref()
     }

@@ -16,7 +16,7 @@ pub enum Error {
     /// The server understood the request and refused it. The message is the server's and says what to do.
     #[error("{endpoint} answered {code}: {message}")]
     Server {
-        /// Who answered.
+        /// The server that answered.
         endpoint: String,
         /// The protocol's code.
         code: Code,
@@ -28,7 +28,7 @@ pub enum Error {
         "cannot connect to {endpoint}: {reason}; check that the server runs and that the address is right"
     )]
     Unreachable {
-        /// Who was called.
+        /// The server that was called.
         endpoint: String,
         /// What the network said.
         reason: String,
@@ -36,7 +36,7 @@ pub enum Error {
     /// The connection broke or the transport failed; the server may or may not have acted.
     #[error("the call to {endpoint} broke off: {reason}")]
     Broken {
-        /// Who was called.
+        /// The server that was called.
         endpoint: String,
         /// What the transport said.
         reason: String,
@@ -44,7 +44,7 @@ pub enum Error {
     /// No answer in time; the server may or may not have acted.
     #[error("{endpoint} did not answer within {after:?}")]
     Timeout {
-        /// Who was called.
+        /// The server that was called.
         endpoint: String,
         /// How long the client waited.
         after: Duration,
@@ -62,9 +62,9 @@ pub enum Error {
     /// The answer does not follow the protocol.
     #[error("{endpoint} sent an answer that breaks the protocol: {what}")]
     Protocol {
-        /// Who answered.
+        /// The server that answered.
         endpoint: String,
-        /// What is wrong with it.
+        /// The mistake in the answer.
         what: &'static str,
     },
     /// The call cannot work as it is; the text says what to change. Nothing was sent.
@@ -204,7 +204,7 @@ codes! {
     ILLEGAL_INVISIBLE_TIME = IllegalInvisibleTime,
     /// The offset is outside the queue.
     ILLEGAL_OFFSET = IllegalOffset,
-    /// The delivery has ended: the message belongs to somebody else, or is done.
+    /// The delivery has ended: another consumer has the message, or the group is done with it.
     INVALID_RECEIPT_HANDLE = InvalidReceiptHandle,
     /// There is no such transaction, or it was decided otherwise.
     INVALID_TRANSACTION_ID = InvalidTransactionId,
@@ -212,7 +212,7 @@ codes! {
     MESSAGE_PROPERTY_CONFLICT_WITH_TYPE = MessagePropertyConflictWithType,
     /// The signature is missing or wrong, or its owner may not do this.
     UNAUTHORIZED = Unauthorized,
-    /// The topic or group does not allow this to anybody.
+    /// The topic or group forbids this.
     FORBIDDEN = Forbidden,
     /// What was asked for is not there.
     NOT_FOUND = NotFound,

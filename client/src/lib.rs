@@ -16,7 +16,7 @@
 //!     .producer()
 //!     .topic("orders")
 //!     .transaction_checker(|half| async move {
-//!         // Asked when nobody decided: look the truth up where the local work is recorded.
+//!         // Asked about an undecided message: look the truth up where the local work is recorded.
 //!         if half.message().keys().is_empty() { Resolution::Rollback } else { Resolution::Commit }
 //!     })
 //!     .start()
@@ -45,10 +45,10 @@
 //! # }
 //! ```
 //!
-//! Where things are: [`Producer`] sends and keeps transactions, [`Batcher`] makes batches of what it sends, [`SimpleConsumer`]
-//! receives, [`PushConsumer`] calls a listener, [`PullConsumer`] reads by offset, [`LiteTopics`] are subscribed to while consumers are
-//! at work, [`Error`] says what went wrong and whether to try again, [`Observer`] is told what happens, [`admin`] speaks
-//! `kerolox.v1` with brokers and nameservers.
+//! Overview: [`Producer`] sends messages and keeps transactions, [`Batcher`] sends in batches, [`SimpleConsumer`]
+//! receives, [`PushConsumer`] calls a listener, [`PullConsumer`] reads by offset, [`LiteTopics`] are subscribed to
+//! while consumers are at work, [`Error`] says what went wrong and whether to try again, [`Observer`] is told of each
+//! operation, [`admin`] speaks `kerolox.v1` with brokers and nameservers.
 //!
 //! Futures may be dropped at any time; where that leaves something open, the method says so. Requests have time limits
 //! ([`ClientBuilder::request_timeout`]) and are repeated within a [`RetryPolicy`].

@@ -53,7 +53,7 @@ pub(crate) struct Member {
     stale: std::sync::atomic::AtomicBool,
     pub(crate) checker: Option<Checker>,
     pub(crate) check_permits: Semaphore,
-    /// Who hears that the servers took a lite topic away from this client.
+    /// Gets the names of lite topics that the servers take away from this client.
     pub(crate) evictions: Option<mpsc::UnboundedSender<String>>,
     /// Set by push consumers only.
     pub(crate) verifier: OnceLock<Verifier>,
@@ -75,7 +75,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Who a member is, for [`Member::start`].
+/// The identity of a member, for [`Member::start`].
 pub(crate) struct Profile {
     pub(crate) kind: v2::ClientType,
     pub(crate) group: Option<String>,

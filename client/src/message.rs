@@ -196,7 +196,7 @@ pub(crate) fn unix_ms(time: SystemTime) -> i64 {
     i64::try_from(since_epoch).unwrap_or(i64::MAX)
 }
 
-/// Builds a [`Message`]. What is legal (sizes, characters) is the server's to say; it answers with a code of its own for each rule.
+/// Builds a [`Message`]. The server checks the rules (sizes, characters) and answers with a code of its own for each.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct MessageBuilder {
@@ -258,8 +258,8 @@ impl MessageBuilder {
         self
     }
 
-    /// Id of the message in place of a new one, for bringing back what was stored before. Ids of other messages must not be used again:
-    /// they are how a message is found, and in topics with `dedup=id` how a second copy is told.
+    /// Id of the message in place of a new one, for restoring a stored message. Ids of other messages must not be used
+    /// again: they identify a message, and in topics with `dedup=id` they tell a second copy.
     pub fn message_id(mut self, id: impl Into<String>) -> Self {
         self.message.id = Some(id.into());
         self

@@ -1,4 +1,4 @@
-//! What a client does, told to whoever counts it.
+//! A client's operations, reported to its observer.
 
 use crate::error::Error;
 use std::fmt;
@@ -36,27 +36,27 @@ impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
     }
 }
 
-/// Something that ended.
+/// An operation that has ended.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Event<'a> {
-    /// What it was.
+    /// The kind of operation.
     pub operation: Operation,
     /// The topic.
     pub topic: &'a str,
     /// The consumer group, if it was a consumer's.
     pub group: Option<&'a str>,
-    /// How many messages it was about: those sent, those that came, or one.
+    /// How many messages it was about: those sent, those received, or one.
     pub messages: usize,
     /// How long it took.
     pub took: Duration,
-    /// Why it failed, or the first of its messages. A request that is repeated is told of each time.
+    /// Why it failed, or why the first of its failed messages did. A repeated request is reported each time.
     pub error: Option<&'a Error>,
-    /// What the listener said of the message did not settle it: it comes again, or becomes a dead letter.
+    /// The listener's verdict did not settle the message: it comes again, or becomes a dead letter.
     pub is_unsettled: bool,
 }
 
-/// What a client does with messages.
+/// The operations of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
@@ -91,7 +91,7 @@ impl Observed {
         Self(Some(Arc::new(observer)))
     }
 
-    /// Tells of something whose outcome is `result`.
+    /// Reports an operation whose outcome is `result`.
     pub(crate) fn note<T>(
         &self,
         what: Noted<'_>,
@@ -115,7 +115,7 @@ impl fmt::Debug for Observed {
     }
 }
 
-/// What is known of an event before it ends.
+/// The fields of an event that are known before it ends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Noted<'a> {
     pub(crate) operation: Operation,

@@ -46,7 +46,7 @@ impl fmt::Display for MessageQueue {
 pub enum Position {
     /// The first message that is kept.
     Earliest,
-    /// Behind the last message: only what comes from now on.
+    /// Behind the last message: only messages from now on.
     Latest,
     /// Where the group has come to, the first message that is kept if it has none.
     Committed,

@@ -57,7 +57,7 @@ impl RetryPolicy {
         self
     }
 
-    /// How long after the first attempt began the last one may begin. One that is under way then still has the time that a request has.
+    /// How long after the first attempt began the last one may begin. The last attempt then still has a request's full time limit.
     #[must_use]
     pub fn within(mut self, duration: Duration) -> Self {
         self.within = duration;
@@ -78,8 +78,8 @@ impl RetryPolicy {
         (error.is_retryable() && attempt < self.attempts && has_time).then_some(pause)
     }
 
-    /// The same for a half message. One that may have been stored already must not be stored again elsewhere: its twin
-    /// would be checked back and committed as well, and consumers would get the message twice.
+    /// Like [`Self::next`], for a half message. One that may have been stored already must not be stored again
+    /// elsewhere: its twin would be checked back and committed as well, and consumers would get the message twice.
     pub(crate) fn next_for_half_message(
         &self,
         attempt: u32,

@@ -106,7 +106,7 @@ fn obey(
         }
         Some(Command::NotifyUnsubscribeLiteCommand(taken)) => {
             if let Some(evictions) = &member.evictions {
-                // Whoever is not interested any more has been dropped.
+                // The receiver is gone when the application has dropped it.
                 let _ = evictions.send(taken.lite_topic);
             }
         }
@@ -149,7 +149,7 @@ async fn answer_verification(
     };
     let result = v2::VerifyMessageResult { nonce: verify.nonce };
     let command = Some(Command::VerifyMessageResult(result));
-    // A stream that ended takes no answer; whoever asked is told so by the server.
+    // A stream that ended takes no answer; the server tells the administrator so.
     let _ = outgoing.send(v2::TelemetryCommand { status: Some(status), command }).await;
 }
 

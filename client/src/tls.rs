@@ -75,8 +75,8 @@ impl Tls {
         Ok(Self::trusting(Trust::Roots(Arc::new(roots))))
     }
 
-    /// Encrypts, and believes any server to be who it says it is, as RocketMQ's SDKs do: nobody who merely listens learns anything,
-    /// but somebody in between does.
+    /// Encrypts, and believes any server's claim of identity, as RocketMQ's SDKs do: protects against eavesdroppers,
+    /// but not against a man in the middle.
     pub fn unverified() -> Self {
         Self::trusting(Trust::Anybody)
     }
@@ -181,7 +181,7 @@ impl Encryption {
     }
 }
 
-/// Any certificate will do, but whoever shows it must have its key.
+/// Any certificate will do, but the server must have its key.
 #[derive(Debug)]
 struct AnyServer(Arc<CryptoProvider>);
 

@@ -24,7 +24,7 @@ def say(text):
 
 
 class Watcher(MessageListener):
-    """The consumer: records what is delivered to it."""
+    """The consumer: records the messages that it gets."""
 
     def __init__(self):
         self.changed = threading.Condition()

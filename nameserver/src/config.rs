@@ -20,7 +20,7 @@ pub const ENV_PREFIX: &str = "KEROLOX_NAMESERVER";
 pub struct NameserverConfig {
     /// `host:port` to listen on; port 0 takes any free one.
     pub listen: String,
-    /// Folder for what is kept on disk: what the controller has decided, and the development certificate.
+    /// Folder for the controller's decisions and the development certificate.
     pub data: PathBuf,
     /// Registrations of brokers.
     pub routes: RoutesConfig,
@@ -62,8 +62,9 @@ pub struct ControllerConfig {
     pub master_timeout: TimeSpan,
     /// How long the election of a master waits for members that are there but have not answered yet.
     pub election_patience: TimeSpan,
-    /// How long after its start a nameserver that has data elects nobody, and lets nobody out of the in-sync set, before the whole
-    /// set has answered: the data could be an older copy, and who is missing could know better.
+    /// How long a restarted nameserver with data waits for the whole in-sync set before it elects a master or
+    /// takes a member out of the set: its data could be an older copy, and a missing member could know
+    /// better.
     pub restart_patience: TimeSpan,
 }
 

@@ -35,7 +35,7 @@ struct Flags {
     /// Address to listen on; port 0 takes any free one [default: 127.0.0.1:9876]
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
-    /// Folder for what is kept on disk [default: nameserver-data]
+    /// Data folder [default: nameserver-data]
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
     /// Address for health checks: auto, off, or an address; port 0 takes any free one [default: auto]

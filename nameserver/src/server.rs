@@ -47,7 +47,7 @@ pub enum ServeError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The configuration cannot be shown.

@@ -131,7 +131,7 @@ async fn telemetry_is_answered_and_does_not_hold_up_the_shutdown() {
         let Some(PubSub::Publishing(publishing)) = reply.pub_sub else { panic!("not a producer") };
         assert_eq!((publishing.topics, publishing.max_body_size), (vec![resource("orders")], 4 << 20));
     }
-    // An open stream, on which nobody says anything: the server ends it.
+    // An open stream, on which neither side says anything: the server ends it.
     let begin = Instant::now();
     nameserver.stop().await;
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());

@@ -87,7 +87,7 @@ fn report(incarnation: &str) -> ReportRequest {
     }
 }
 
-/// Reports until somebody takes it.
+/// Reports until a nameserver takes it.
 async fn reported(client: &ControllerClient, request: ReportRequest) -> ReportResponse {
     let begin = Instant::now();
     loop {
@@ -125,7 +125,7 @@ async fn leader(nodes: &[Node]) -> usize {
                 return index;
             }
         }
-        assert!(begin.elapsed() < PATIENCE, "nobody leads");
+        assert!(begin.elapsed() < PATIENCE, "no nameserver leads");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

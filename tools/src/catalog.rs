@@ -26,7 +26,7 @@ pub(crate) trait Run: Args + 'static {
 pub(crate) struct Started {
     pub(crate) format: OutputFormat,
     pub(crate) running: Pin<Box<dyn Future<Output = Result<CommandReport>>>>,
-    /// What is to be said about the command line.
+    /// Remarks about the command line.
     pub(crate) notes: Vec<String>,
     /// When it is to be run again.
     pub(crate) again: Option<Again>,
@@ -268,5 +268,5 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("config", "Keep topics and consumer groups in a file"),
     ("bench", "Measure throughput and latencies"),
     ("context", "Save clusters, so that -n and -c need not be given"),
-    ("debug", "Gather what helps to find out what is wrong"),
+    ("debug", "Gather data for troubleshooting"),
 ];

@@ -76,7 +76,7 @@ fn start(wanted: impl Fn(&Entry) -> bool, matches: &ArgMatches) -> Option<Result
 }
 
 /// The arguments with the names of command and group, and flags of more than one letter, spelt as we spell them: RocketMQ's
-/// tool does not regard case, and takes `-topic` for `--topic`. Also what is to be said of flags that have no meaning here.
+/// tool does not regard case, and takes `-topic` for `--topic`. Also remarks about flags that have no meaning here.
 fn as_we_spell_it(arguments: impl Iterator<Item = OsString>) -> (Vec<OsString>, Vec<String>) {
     let mut arguments: Vec<OsString> = arguments.collect();
     let root = command();

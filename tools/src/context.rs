@@ -37,7 +37,7 @@ impl Profile {
         Ok(self.signed(builder)?.build()?)
     }
 
-    /// The same, with each address by itself.
+    /// A client of these servers, with each address by itself.
     pub(crate) fn client_of(&self, addresses: &[Address]) -> Result<Client> {
         self.client(&addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(";"))
     }
@@ -124,7 +124,7 @@ impl Contexts {
             std::fs::create_dir_all(folder)?;
         }
         let text = toml::to_string_pretty(self).map_err(std::io::Error::other)?;
-        // Whoever reads it meanwhile gets the old one or the new one.
+        // A concurrent reader gets the old file or the new one.
         let draft = file.with_extension(format!("toml.{}", std::process::id()));
         std::fs::write(&draft, text)?;
         std::fs::rename(&draft, file)

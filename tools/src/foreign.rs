@@ -140,7 +140,7 @@ pub(crate) const FOREIGN: &[(&str, &str)] = &[
     ("remappingStaticTopic", NO_STATIC_TOPIC),
     (
         "exportPopRecord",
-        "what is in flight is part of the log; see `mqadmin group progress` and `kerolox-inspect dump`",
+        "deliveries in flight are part of the log; see `mqadmin group progress` and `kerolox-inspect dump`",
     ),
     ("dumpCompactionLog", "there is one log for all topics; see `kerolox-inspect dump`"),
     (
@@ -154,9 +154,9 @@ pub(crate) const FOREIGN: &[(&str, &str)] = &[
     ("checkRocksdbCqWriteProgress", "there is one index; `kerolox-inspect verify` holds it against the log"),
     (
         "deleteExpiredCommitLog",
-        "brokers delete what has expired by themselves; see retention in their settings",
+        "brokers delete expired messages by themselves; see retention in their settings",
     ),
-    ("cleanUnusedTopic", "topics stay until somebody deletes them: `mqadmin topic delete`"),
+    ("cleanUnusedTopic", "topics stay until they are deleted: `mqadmin topic delete`"),
     ("cleanBrokerMetadata", "take a dead member out with `mqadmin broker remove-member`"),
     ("allocateMQ", "any consumer of a group may receive from any queue, so there is nothing to allocate"),
     ("setConsumeMode", "all groups receive by pop; only `mqadmin group create -o true` changes how"),
@@ -192,7 +192,7 @@ const ELSEWHERE: &[(&str, &str)] = &[(
     "mqadmin talks to servers and reads no data folders; use `kerolox-inspect verify|dump|stats DIR` on the broker's host",
 )];
 
-/// What is said about a command that does nothing here.
+/// The answer to a command that does nothing here.
 fn answer(name: &str) -> Option<String> {
     let elsewhere = ELSEWHERE.iter().find(|(known, _)| *known == name).map(|(_, why)| (*why).to_owned());
     let foreign = || FOREIGN.iter().find(|(known, _)| *known == name);

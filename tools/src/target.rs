@@ -160,7 +160,7 @@ impl Common {
         Ok((profile, addresses))
     }
 
-    /// The same with each address by itself.
+    /// The addresses of the nameservers one by one, and how they are reached.
     pub(crate) fn nameserver_addresses(&self) -> Result<(Profile, Vec<Address>)> {
         let (profile, addresses) = self.nameservers()?;
         let given = addresses.split([';', ',']).map(str::trim).filter(|address| !address.is_empty());
@@ -177,7 +177,7 @@ impl Common {
         })
     }
 
-    /// The same, once a master is registered. Like clients, it gives brokers that were just started a moment.
+    /// The cluster once a master is registered. Like clients, it gives brokers that were just started a moment.
     async fn started(&self, client: &Client) -> Result<wire::ClusterSnapshot> {
         let begun = Instant::now();
         loop {

@@ -8,7 +8,7 @@ fn mqadmin(line: &str) -> Output {
     command.args(line.split_whitespace()).env_remove("NAMESRV_ADDR").env_remove("RUST_LOG").output().unwrap()
 }
 
-/// An address that nobody listens on.
+/// An address without a listener.
 fn deserted() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }

@@ -77,7 +77,7 @@ impl BankA {
         })
     }
 
-    /// What is on all accounts, and all transfers that were debited.
+    /// The sum of all accounts, and all debited transfers.
     pub(crate) fn books(&self) -> Result<(i64, HashMap<String, i64>)> {
         let debited = "SELECT transfer, cents FROM transfers WHERE state = 'debited'";
         self.0.transaction(|sql| books(sql, debited))

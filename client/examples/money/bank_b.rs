@@ -9,7 +9,7 @@ use rusqlite::params;
 use crate::database::{Database, books};
 use crate::step::step;
 
-/// The transfers that were credited. What is in here must not be credited again.
+/// The credited transfers. A transfer in this table must not be credited again.
 const TABLES: &str = "CREATE TABLE credits (transfer TEXT PRIMARY KEY, account INTEGER, cents INTEGER);";
 
 pub(crate) struct BankB(Database);
@@ -37,7 +37,7 @@ impl BankB {
         })
     }
 
-    /// What is on all accounts, and all transfers that were credited.
+    /// The sum of all accounts, and all credited transfers.
     pub(crate) fn books(&self) -> Result<(i64, Vec<(String, i64)>)> {
         self.0.transaction(|sql| books(sql, "SELECT transfer, cents FROM credits"))
     }

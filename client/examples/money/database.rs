@@ -44,7 +44,7 @@ impl Database {
         // SQLite blocks; the other tasks of the runtime go on meanwhile.
         tokio::task::block_in_place(|| {
             let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // Immediate: what is read in it stays true until it ends.
+            // Immediate: the values that it reads stay true until it ends.
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = work(&transaction)?;
             transaction.commit()?;
@@ -61,7 +61,7 @@ impl Database {
     }
 }
 
-/// What is on all accounts, and the rows of a query for transfers and their cents.
+/// The sum of all accounts, and the rows of a query for transfers and their cents.
 pub(crate) fn books<T: FromIterator<(String, i64)>>(sql: &Transaction, transfers: &str) -> Result<(i64, T)> {
     let cents = sql.query_row("SELECT SUM(cents) FROM accounts", [], |row| row.get(0))?;
     let mut statement = sql.prepare(transfers)?;

@@ -1,4 +1,5 @@
-//! Moves money from bank A to bank B. Each bank has a database of its own, and no cent is lost or made, whoever dies when.
+//! Moves money from bank A to bank B. Each bank has a database of its own, and no cent is lost or made, whichever process
+//! dies, and whenever.
 //! README.md beside this file says how to run it and why it works.
 
 mod bank_a;
@@ -18,7 +19,7 @@ use bank_b::BankB;
 use clap::{Parser, Subcommand};
 use kerolox_client::Client;
 
-/// What is in this topic are transfers that bank A has debited.
+/// This topic holds the transfers that bank A has debited.
 const TOPIC: &str = "transfers";
 /// Bank B as a consumer group.
 const GROUP: &str = "bank-b";
@@ -43,7 +44,7 @@ enum Command {
         /// Accounts of each bank.
         #[arg(long, default_value_t = 20)]
         accounts: u32,
-        /// What is on each account, in cents.
+        /// Cents on each account at first.
         #[arg(long, default_value_t = 1_000_000)]
         cents: u32,
     },
@@ -52,7 +53,7 @@ enum Command {
         /// A nameserver or broker.
         #[arg(long)]
         access_point: String,
-        /// Transfers to try; without it as many as come before somebody ends this. Check-backs are answered until then.
+        /// Transfers to try; without it the sender goes on until it is stopped. Check-backs are answered until then.
         #[arg(long)]
         transfers: Option<u64>,
         /// How long a transfer that bank A knows nothing of may be on its way there before it is called off.
@@ -68,7 +69,7 @@ enum Command {
         #[arg(long)]
         access_point: String,
     },
-    /// Adds up what is in both banks and on its way; fails unless it is what was there at first.
+    /// Adds up the money in both banks and on its way; fails unless it is the sum of the beginning.
     Audit {
         /// Fails also when anything is still on its way.
         #[arg(long)]

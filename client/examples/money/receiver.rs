@@ -9,7 +9,7 @@ use crate::bank_b::BankB;
 use crate::step::step;
 use crate::{GROUP, TOPIC};
 
-/// How long the transfers of one receive are nobody else's: longer than crediting them takes.
+/// For how long no other receiver gets the transfers of one receive: longer than crediting them takes.
 const INVISIBLE: Duration = Duration::from_secs(10);
 const BATCH: usize = 16;
 /// Pause after a failure, so that a broker that is away is not run over.
@@ -34,8 +34,8 @@ pub(crate) async fn run(client: &Client, bank: BankB) -> Result<()> {
                 continue;
             }
             step("credited");
-            // Only now, because what is acknowledged never comes again. If this fails, or nobody gets here, it does, and the
-            // bank knows it then.
+            // Only now, because an acknowledged message never comes again. If this fails, or the process dies before,
+            // it comes again, and the bank knows it then.
             if let Err(error) = consumer.ack(&delivery).await {
                 eprintln!("{} not acknowledged: {error}", delivery.message_id());
             }

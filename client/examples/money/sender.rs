@@ -57,7 +57,7 @@ pub(crate) async fn run(
         };
         match producer.in_transaction(message, local).await {
             Ok(done) => println!("{} debited, {}", transfer.id, done.commit),
-            // Not enough money, or called off: nobody will ever hear of this transfer.
+            // Not enough money, or called off: bank B never hears of this transfer.
             Err(TransactionError::Failed { error, .. }) => println!("{} refused: {error}", transfer.id),
             Err(error) => {
                 eprintln!("{} {error}", transfer.id);

@@ -19,11 +19,11 @@ use crate::address::{Address, AddressError};
 
 /// How long the connection to a nameserver may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long a call may take, beside what it asks the controller to wait.
+/// How long a call may take, besides the time that it asks the controller to wait.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection over which nothing has come for this long is tried; after as long again it is given up.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
-/// How long a change among the nameservers may take: one that is added fetches everything first.
+/// How long a change among the nameservers may take: a new one fetches everything first.
 const QUORUM_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection to the nameserver at `address` (`host:port`), made with the first call and again when it breaks.
@@ -48,7 +48,7 @@ pub fn connection(address: &str) -> Result<Channel, AddressError> {
 /// repeated.
 pub struct ControllerClient {
     nameservers: Vec<(String, generated::ControllerClient<Channel>)>,
-    /// Index of the one that answered last.
+    /// Index of the nameserver that answered last.
     current: AtomicUsize,
 }
 
@@ -60,7 +60,7 @@ macro_rules! calls {
                 $(#[$doc])*
                 ///
                 /// # Errors
-                /// What the controller answered; UNAVAILABLE or DEADLINE_EXCEEDED when no nameserver could.
+                /// The controller's answer; UNAVAILABLE or DEADLINE_EXCEEDED when no nameserver gave one.
                 pub async fn $name(&self, request: $request) -> Result<$response, Status> {
                     let timeout: fn(&$request) -> Duration = $timeout;
                     let patience = timeout(&request);
@@ -96,7 +96,7 @@ calls! {
     describe_groups(DescribeGroupsRequest) -> DescribeGroupsResponse, |_| CALL_TIMEOUT;
     /// An administrator's election.
     elect_master(ElectMasterRequest) -> ElectMasterResponse, |_| CALL_TIMEOUT;
-    /// What an election by force would lose.
+    /// The losses of an election by force.
     describe_loss(DescribeLossRequest) -> ElectionLoss, |_| CALL_TIMEOUT;
     /// Lets a group whose data folders are all gone begin without messages.
     reset_group(ResetGroupRequest) -> ResetGroupResponse, |_| CALL_TIMEOUT;
@@ -111,7 +111,7 @@ calls! {
 }
 
 impl ControllerClient {
-    /// Of the nameservers at these addresses (`host:port`). Connects with the first call.
+    /// A client of the nameservers at these addresses (`host:port`). Connects with the first call.
     ///
     /// # Errors
     /// [`AddressError`] when an address cannot be understood.
@@ -162,7 +162,7 @@ impl<'a> Round<'a> {
         Some(self.client.nameservers[self.index(self.turn - 1)].1.clone())
     }
 
-    /// What comes of the call, or `None` when the next one is to be asked.
+    /// The outcome of the call, or `None` when the next nameserver is to be asked.
     fn outcome<A>(&mut self, answer: Result<tonic::Response<A>, Status>) -> Option<Result<A, Status>> {
         let index = self.index(self.turn - 1);
         match answer {

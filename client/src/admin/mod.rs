@@ -43,9 +43,9 @@ pub struct Admin {
 /// A broker that serves as master of its group.
 #[derive(Debug, Clone)]
 pub struct Master {
-    /// Where it is reached.
+    /// Its address.
     pub address: Address,
-    /// What it says about itself.
+    /// Its registration.
     pub info: wire::BrokerInfo,
 }
 
@@ -206,7 +206,7 @@ impl BrokerAdmin {
         query_messages, QueryMessagesRequest, QueryMessagesResponse
     );
     broker_call!(
-        /// What a consumer group gave up, oldest first.
+        /// Dead letters of a consumer group, oldest first.
         list_dead_letters, ListDeadLettersRequest, ListDeadLettersResponse
     );
     broker_call!(
@@ -234,7 +234,7 @@ impl BrokerAdmin {
         list_retries, ListRetriesRequest, ListRetriesResponse
     );
     broker_call!(
-        /// Says what becomes of a blocked message; durable when answered.
+        /// Retries a blocked message, or makes it a dead letter; durable when answered.
         settle_blocked, SettleBlockedRequest, SettleBlockedResponse
     );
 
@@ -260,12 +260,12 @@ impl BrokerAdmin {
     );
     broker_call!(
         @TransactionsClient,
-        /// What administrators decided by hand, newest first.
+        /// Decisions of administrators, newest first.
         list_audit, ListAuditRequest, ListAuditResponse
     );
 
     broker_call!(
-        /// What became of a message, and why a consumer group does or does not get it.
+        /// Explains what became of a message, and why a consumer group does or does not get it.
         explain_message, ExplainMessageRequest, ExplainMessageResponse
     );
 

@@ -87,7 +87,7 @@ async fn send(member: Arc<Member>, group: Arc<str>, (topic, endpoints): Lane, ba
     let noted = Noted { operation: Operation::Ack, topic: &topic, group: Some(&group) };
     caller.observed.tell(&noted.event(entries.len(), started.elapsed(), failed));
     for (answer, result) in answers.into_iter().zip(results) {
-        // Whoever was cancelled does not want to know.
+        // A cancelled caller does not want to know.
         let _ = answer.send(result);
     }
 }

@@ -102,7 +102,7 @@ fn poll(receiver: &Receiver, source: Source, fetch: Fetch) -> impl Stream<Item =
             let (items, failures) = match receiver.receive(&source.0, &source.1, fetch).await {
                 Ok(deliveries) => (deliveries.into_iter().map(Ok).collect(), 0),
                 Err(error) => {
-                    tracing::debug!(%error, "nothing received; trying again");
+                    tracing::debug!(%error, "receive failed; retrying");
                     tokio::time::sleep(receiving().pause_after(failures + 1)).await;
                     (if error.is_retryable() { Vec::new() } else { vec![Err(error)] }, failures + 1)
                 }

@@ -34,7 +34,7 @@ pub(crate) struct Wishes {
     pub(crate) policy: RetryPolicy,
     /// The client id, if it is not to be a new one.
     pub(crate) client_id: Option<String>,
-    /// Who hears that the servers took a lite topic away.
+    /// Gets the names of lite topics that the servers take away.
     pub(crate) evictions: Option<mpsc::UnboundedSender<String>>,
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn receiving() -> RetryPolicy {
 #[derive(Debug, Clone)]
 pub(crate) struct Fetch {
     pub(crate) max_messages: usize,
-    /// How long nobody else gets what was received.
+    /// For how long no other consumer gets the received messages.
     pub(crate) invisible_duration: Duration,
     /// A receive that is repeated with the same id gets the same messages of a message group again.
     pub(crate) attempt_id: Option<String>,
@@ -232,7 +232,7 @@ impl Receiver {
             filter_expression: self.subscriptions.get(topic).map(|filter| filter.to_wire()),
             batch_size: i32::try_from(fetch.max_messages).unwrap_or(i32::MAX),
             invisible_duration: Some(wire_duration(fetch.invisible_duration)?),
-            // What is renewed by the server and lost on its way here would be lost to the group for hours.
+            // A message that the server renews and that gets lost on its way here would be lost to the group for hours.
             auto_renew: false,
             long_polling_timeout: Some(wire_duration(self.await_duration)?),
             attempt_id: fetch.attempt_id,

@@ -47,7 +47,7 @@ impl SimpleConsumerBuilder {
     }
 
     /// Keeps this client id over restarts, instead of a new one each time. A member of a broadcast group (`mqadmin updateSubGroup
-    /// -d true`) keeps its place that way. No other member may have the same.
+    /// -d true`) keeps its place that way. No other member may use this id.
     pub fn client_id(mut self, id: impl Into<String>) -> Self {
         self.wishes.client_id = Some(id.into());
         self
@@ -97,11 +97,12 @@ impl SimpleConsumer {
         self.receiver.receive(topic, queue, fetch).await
     }
 
-    /// Messages one after the other, as long as somebody wants them. All brokers are asked at the same time, each for up to `max_messages`
-    /// whenever none of its messages is left; these are invisible for `invisible_duration` from then on.
+    /// Messages one after the other, for as long as the stream is polled. All brokers are asked at the same time, each
+    /// for up to `max_messages` whenever none of its messages is left; these are invisible for `invisible_duration`
+    /// from then on.
     ///
-    /// Goes on by itself where a call may succeed when it is repeated. What was received and not handed out when the stream is dropped
-    /// is delivered again.
+    /// Goes on by itself where a call may succeed when it is repeated. Messages that were received and not handed out
+    /// when the stream is dropped are delivered again.
     ///
     /// ```no_run
     /// # async fn example(consumer: kerolox_client::SimpleConsumer) -> kerolox_client::Result<()> {
@@ -131,8 +132,8 @@ impl SimpleConsumer {
     /// Cancelling leaves it open whether the broker knows; the message may then be delivered again.
     ///
     /// # Errors
-    /// `INVALID_RECEIPT_HANDLE` when the invisible duration has ended and the message belongs to somebody else; otherwise when the broker
-    /// cannot be reached.
+    /// `INVALID_RECEIPT_HANDLE` when the invisible duration has ended and another consumer has the message; otherwise
+    /// when the broker cannot be reached.
     pub async fn ack(&self, delivery: &Delivery) -> Result<()> {
         self.receiver.ack(delivery).await
     }
@@ -162,7 +163,7 @@ impl SimpleConsumer {
         &self.receiver.member.caller.client_id
     }
 
-    /// Tells the brokers that this consumer goes away, and stops. What was received and not acknowledged is delivered
+    /// Tells the brokers that this consumer goes away, and stops. A received but unacknowledged message is delivered
     /// again when its invisible duration ends.
     pub async fn shutdown(self) {
         self.receiver.member.say_goodbye().await;

@@ -13,16 +13,16 @@ pub(crate) enum Event<K, T> {
     Item {
         /// Its lane.
         key: K,
-        /// What is to go out.
+        /// The item to send.
         item: T,
         /// Most batches of the lane that are in flight.
         width: usize,
     },
-    /// Nobody waits for company any more.
+    /// All lanes are due now: waiting for company has ended.
     Flush,
 }
 
-/// Has `send` send batches until nobody can give any more and all are sent.
+/// Has `send` send batches until all senders of events are gone and all items are sent.
 pub(crate) async fn drive<K, T, F>(
     mut lanes: Lanes<K, T>,
     mut events: mpsc::UnboundedReceiver<Event<K, T>>,

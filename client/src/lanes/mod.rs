@@ -85,7 +85,7 @@ impl<K: Clone + Eq + Hash + Ord, T: Weight> Lanes<K, T> {
         self.consider(&key);
     }
 
-    /// Nobody waits for company any more.
+    /// Makes all lanes due now: waiting for company has ended.
     pub(crate) fn flush(&mut self) {
         let due: Vec<K> = std::mem::take(&mut self.due).into_iter().map(|(_, key)| key).collect();
         due.iter().for_each(|key| self.is_due(key));

@@ -25,7 +25,7 @@ const SYNC: Duration = Duration::from_secs(30);
 
 /// The lite topics that a consumer subscribes to. Cheap to clone; clones are one.
 ///
-/// The servers are told of each change at once, and of everything every 30 s and whenever one of them was away.
+/// The client tells the servers each change at once, and everything every 30 s and whenever a server was away.
 #[derive(Clone)]
 pub struct LiteTopics {
     shared: Arc<Shared>,
@@ -51,8 +51,8 @@ impl LiteTopics {
     /// Subscribes to a lite topic, which need not exist yet. The group goes on where it was, or at the first message.
     ///
     /// # Errors
-    /// `LITE_SUBSCRIPTION_QUOTA_EXCEEDED` when this client has as many as it may; `ILLEGAL_LITE_TOPIC` for what is no name; otherwise
-    /// when no server answers. It is not subscribed to then.
+    /// `LITE_SUBSCRIPTION_QUOTA_EXCEEDED` when this client has as many as it may; `ILLEGAL_LITE_TOPIC` for an
+    /// unsuitable name; otherwise when no server answers. It is not subscribed to then.
     pub async fn subscribe(&self, name: impl Into<String>) -> Result<()> {
         self.add(name.into(), None).await
     }
@@ -74,8 +74,8 @@ impl LiteTopics {
         self.tell(Action::PartialRemove, || vec![name.to_owned()], None).await
     }
 
-    /// The lite topics that are subscribed to, in the order of the alphabet. One that a group gives to one client only leaves this
-    /// list when another client subscribes to it.
+    /// The subscribed lite topics, in alphabetical order. A lite topic that a group gives to one client only leaves
+    /// this list when another client subscribes to it.
     pub fn subscribed(&self) -> Vec<String> {
         self.names().iter().cloned().collect()
     }
@@ -85,7 +85,7 @@ impl LiteTopics {
     }
 
     async fn add(&self, name: String, from: Option<v2::OffsetOption>) -> Result<()> {
-        // First, so that whoever tells the servers everything meanwhile does not leave it out.
+        // First, so that a concurrent report of all subscriptions to the servers includes it.
         let is_new = self.names().insert(name.clone());
         let told = self.tell(Action::PartialAdd, || vec![name.clone()], from).await;
         if told.is_err() && is_new {
@@ -103,7 +103,7 @@ impl LiteTopics {
     ) -> Result<()> {
         let Shared { member, group, parent, version, .. } = &*self.shared;
         let mut version = version.lock().await;
-        // One who comes back under the same client id has the newer ones all the same.
+        // A successor with this client id still has newer versions.
         *version = unix_ms(SystemTime::now()).max(*version + 1);
         let caller = &member.caller;
         let request = v2::SyncLiteSubscriptionRequest {

@@ -46,8 +46,8 @@ impl Default for Batching {
 }
 
 impl Batching {
-    /// How long the first message of a batch waits for others. Zero, the default, makes nobody wait on purpose: batches form of
-    /// what comes while earlier requests are under way.
+    /// How long the first message of a batch waits for others. Zero, the default, means no deliberate wait: batches
+    /// form of the messages that come while earlier requests are under way.
     #[must_use]
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
@@ -157,7 +157,7 @@ type Lane = (String, Option<String>);
 impl Batcher {
     /// Begins to send through `producer`, whose retries and limits count. Must be called within a Tokio runtime.
     ///
-    /// What was given to it is sent even when all of its clones are dropped, as long as the runtime lives.
+    /// Messages that it was given are sent even when all of its clones are dropped, as long as the runtime lives.
     ///
     /// # Errors
     /// [`Error::Invalid`] when a limit is zero.
@@ -237,7 +237,7 @@ async fn send(producer: Arc<Producer>, batch: Vec<Item>) {
     }
     let results = producer.send_batch(messages).await;
     for ((answer, ..), result) in waiting.into_iter().zip(results) {
-        // Nobody has to be interested.
+        // A caller may have stopped waiting.
         let _ = answer.send(result);
     }
 }

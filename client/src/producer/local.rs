@@ -23,8 +23,8 @@ pub struct Executed<T> {
 pub enum Commit {
     /// The broker has it: consumers get the message.
     Confirmed,
-    /// Nobody knows, the answer was lost or the broker is away, for the reason given. Nothing is to be done: the broker asks
-    /// the transaction checker, and that commits. Repeating the local transaction would do it twice.
+    /// The outcome is unknown: the answer was lost or the broker is away, for the reason given. There is nothing to do:
+    /// the broker asks the transaction checker, and that commits. Repeating the local transaction would do it twice.
     LeftToCheckBack(String),
 }
 
@@ -36,14 +36,14 @@ pub enum TransactionError<E> {
     /// transaction checker is asked about it and finds nothing.
     #[error("the half message was not sent, and nothing was done: {0}")]
     NotBegun(#[source] Error),
-    /// The local transaction failed, and nobody gets the message.
+    /// The local transaction failed, and the message is never delivered.
     #[error("the local transaction failed: {error}")]
     Failed {
         /// What the local transaction returned.
         #[source]
         error: E,
-        /// Whether the broker knows. One that does not asks the transaction checker. A refusal means that the checker, or an
-        /// administrator, committed a transaction whose local part had not happened.
+        /// Whether the broker knows. A broker that does not know asks the transaction checker. A refusal means that the
+        /// checker, or an administrator, committed a transaction whose local part had not happened.
         rollback: Result<()>,
     },
     /// The local transaction stands, but the broker refused the commit, so consumers will not get the message: the
@@ -60,9 +60,9 @@ impl Producer {
     /// Sends a half message, executes the local transaction with what the broker said about it, and decides by the outcome:
     /// `Ok` commits, `Err` rolls back.
     ///
-    /// When `local` panics, or this future is cancelled, nothing is decided: the transaction checker is asked. The same goes
-    /// for a process that dies. So `local` has to leave something that the checker can find, in the same database transaction
-    /// as its effect.
+    /// When `local` panics, this future is cancelled, or the process dies, nothing is decided: the broker asks the
+    /// transaction checker. So `local` has to leave something that the checker can find, in the same database
+    /// transaction as its effect.
     ///
     /// ```no_run
     /// # use kerolox_client::{Commit, Message, Producer, TransactionError};

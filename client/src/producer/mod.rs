@@ -93,8 +93,8 @@ impl ProducerBuilder {
     }
 
     /// Compresses bodies of `bytes` bytes or more with gzip, where that makes them smaller; all of RocketMQ's SDKs decompress them.
-    /// None are compressed by default, and none that goes out together with others: Apache's proxy (5.4.0) forgets of a batch what
-    /// was compressed.
+    /// No body is compressed by default, and none that goes out together with others: Apache's proxy (5.4.0) forgets
+    /// which messages of a batch were compressed.
     pub fn compress_from(mut self, bytes: usize) -> Self {
         self.compress_from = Some(bytes);
         self
@@ -167,7 +167,7 @@ pub struct SendReceipt {
     pub broker: String,
     /// Queue that was asked for.
     pub queue_id: i32,
-    /// What takes a delayed message back, see [`Producer::recall`].
+    /// Handle that takes a delayed message back, see [`Producer::recall`].
     pub recall_handle: Option<String>,
     /// Where that broker group was reached.
     pub(crate) endpoints: Endpoints,

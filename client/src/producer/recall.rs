@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 impl Producer {
     /// Recalls a scheduled message of `topic` by the [`recall_handle`](crate::SendReceipt::recall_handle) that its send
-    /// returned, from any producer. When this returns, nobody will ever get the message. Returns the message's id.
+    /// returned, from any producer. Once this returns, the message is never delivered. Returns the message's id.
     ///
     /// Any server that stores messages of the topic may be asked; it passes the call on. Cancelling this future leaves it
     /// open whether the message was recalled.

@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 /// Where earlier attempts of a send went.
 #[derive(Default)]
 struct Tried {
-    /// Who failed; others are preferred.
+    /// Servers that failed; others are preferred.
     endpoints: Vec<Endpoints>,
     /// The broker group that may have stored some of the messages. It alone can tell a repetition.
     doubtful: Option<String>,

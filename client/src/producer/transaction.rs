@@ -11,12 +11,12 @@ use std::fmt;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// What becomes of a half message.
+/// Decision about a half message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Resolution {
     /// Consumers get it.
     Commit,
-    /// Nobody ever gets it.
+    /// It is never delivered.
     Rollback,
     /// Not known yet; the broker asks again later.
     Unknown,

@@ -92,7 +92,7 @@ impl PullConsumerBuilder {
     }
 }
 
-/// Reads messages from an offset on. Nothing is acknowledged, and nobody else is kept from reading the same.
+/// Reads messages from an offset on. Nothing is acknowledged, and other consumers can read the same messages.
 ///
 /// ```no_run
 /// use futures_util::TryStreamExt as _;
@@ -120,13 +120,13 @@ pub struct PullConsumer {
     policy: RetryPolicy,
 }
 
-/// What one pull came to.
+/// The outcome of one pull.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Pulled {
     /// The messages, by offset.
     pub messages: Vec<PulledMessage>,
-    /// Where to go on. More than one past the last message where others were filtered out.
+    /// The offset to go on at. More than one past the last message where others were filtered out.
     pub next_offset: u64,
 }
 

@@ -75,16 +75,16 @@ impl Reader<'_> {
         }
     }
 
-    /// What a failure means for whoever reads.
+    /// What the reader gets after a failure.
     async fn after(&mut self, error: Error) -> Vec<Result<PulledMessage>> {
         if error.is_retryable() {
-            tracing::debug!(%error, queue = %self.queue, "nothing read; trying again");
+            tracing::debug!(%error, queue = %self.queue, "read failed; retrying");
             return Vec::new();
         }
         if error.code().is_some_and(|code| code == v2::Code::IllegalOffset) {
             match self.consumer.offset(&self.queue, Position::Earliest).await {
                 Ok(earliest) if earliest > self.offset => {
-                    tracing::warn!(queue = %self.queue, from = self.offset, to = earliest, "messages are no longer kept and were not read");
+                    tracing::warn!(queue = %self.queue, from = self.offset, to = earliest, "skipped messages that are no longer kept");
                     self.offset = earliest;
                     return Vec::new();
                 }

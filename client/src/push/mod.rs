@@ -25,8 +25,8 @@ const CONCURRENCY: usize = 20;
 /// Messages that may wait for a listener, by default, and their bytes: RocketMQ's figures.
 const CACHED_MESSAGES: usize = 1024;
 const CACHED_BYTES: usize = 64 << 20;
-/// How long nobody else gets a message that is with a listener, by default; renewed again and again. After so long it comes again
-/// if this process died.
+/// For how long no other consumer gets a message that is with a listener, by default; renewed again and again. After so
+/// long it comes again if this process died.
 const INVISIBLE: Duration = Duration::from_secs(60);
 /// How long a shutdown waits for messages that are on their way.
 const ARRIVING: Duration = Duration::from_millis(300);
@@ -44,7 +44,7 @@ pub enum Verdict {
     /// It is to come again after the delay that the group's back-off gives, and becomes a dead letter after the group's
     /// last attempt.
     Again,
-    /// The same, with this delay.
+    /// It is to come again after this delay, and becomes a dead letter after the group's last attempt.
     AgainIn(Duration),
     /// It is to become a dead letter now.
     GiveUp,
@@ -101,14 +101,14 @@ impl PushConsumerBuilder {
         self
     }
 
-    /// How many messages may wait for a listener, 1024 by default. Nothing more is received while so many wait; what is
-    /// on its way then, up to 32 for each broker and topic, is taken.
+    /// How many messages may wait for a listener, 1024 by default. Nothing more is received while so many wait;
+    /// messages that are on their way then, up to 32 for each broker and topic, are taken.
     pub fn cached_messages(mut self, messages: usize) -> Self {
         self.cached_messages = messages;
         self
     }
 
-    /// The same in bytes of bodies, 64 MiB by default.
+    /// How many bytes of bodies may wait for a listener, 64 MiB by default.
     pub fn cached_bytes(mut self, bytes: usize) -> Self {
         self.cached_bytes = bytes;
         self
@@ -134,7 +134,7 @@ impl PushConsumerBuilder {
     }
 
     /// Keeps this client id over restarts, instead of a new one each time. A member of a broadcast group (`mqadmin updateSubGroup
-    /// -d true`) keeps its place that way. No other member may have the same.
+    /// -d true`) keeps its place that way. No other member may use this id.
     pub fn client_id(mut self, id: impl Into<String>) -> Self {
         self.wishes.client_id = Some(id.into());
         self
@@ -142,9 +142,10 @@ impl PushConsumerBuilder {
 
     /// Reads the routes, greets the brokers and begins to hand messages to `listener`.
     ///
-    /// Nobody else gets a message that is not settled, however long the listener takes, as long as the broker can be reached
-    /// before its invisible duration ends. A listener that panics has failed. Where the group is delivered in order, messages of one
-    /// message group come one after the other: one that fails is handed over again, after its delay, before the next one.
+    /// No other consumer gets a message that is not settled, however long the listener takes, as long as the broker can
+    /// be reached before its invisible duration ends. A listener that panics has failed. Where the group is delivered
+    /// in order, messages of one message group come one after the other: one that fails is handed over again, after its
+    /// delay, before the next one.
     /// A message with a damaged body is not handed over; it comes again, and becomes a dead letter at last.
     ///
     /// Administrators may show the listener a message that is not in flight (`mqadmin message verify`), to see what becomes of it;
@@ -238,8 +239,8 @@ impl PushConsumer {
     /// they did is acknowledged, and says goodbye to the brokers. Returns how many messages were with listeners still; those
     /// listeners go on, and what they do is acknowledged.
     ///
-    /// What is on its way here still arrives and is given back; what takes longer than a moment comes to others when its invisible
-    /// duration ends.
+    /// Messages that are on their way here still arrive and are given back; those that take longer than a moment come
+    /// to other consumers when their invisible duration ends.
     pub async fn shutdown(mut self, patience: Duration) -> usize {
         self.work.stop();
         tokio::time::sleep(ARRIVING).await;

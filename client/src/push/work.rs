@@ -24,7 +24,7 @@ use tracing::Instrument as _;
 const LOOK: Duration = Duration::from_secs(5);
 /// How often a message is renewed within its invisible duration.
 const RENEWALS: u32 = 3;
-/// A message that nobody else gets. It is renewed until this is dropped.
+/// A message that no other consumer gets. It is renewed until this is dropped.
 struct Held {
     /// Locked while its handle changes or is used up.
     delivery: Arc<Mutex<Delivery>>,
@@ -103,9 +103,9 @@ async fn poll(work: Arc<Work>, topic: String, queue: Queue, is_over: Arc<AtomicB
             Err(error) => {
                 failures += 1;
                 if error.is_retryable() {
-                    tracing::debug!(%error, topic, "nothing received; trying again");
+                    tracing::debug!(%error, topic, "receive failed; retrying");
                 } else {
-                    tracing::warn!(%error, topic, "nothing received; trying again");
+                    tracing::warn!(%error, topic, "receive failed; retrying");
                 }
                 tokio::time::sleep(receiving().pause_after(failures)).await;
             }
@@ -234,7 +234,7 @@ impl Work {
                 };
                 delivery.attempt_again();
                 drop(delivery);
-                // Whoever is not asked any more gives back.
+                // Once the consumer stops, the loop gives the message back.
                 self.pause(delay).await;
             }
         }
@@ -242,7 +242,7 @@ impl Work {
 
     /// What the listener makes of a message; `None` when it is not asked any more.
     async fn ask(&self, held: &Held) -> Option<Verdict> {
-        let _slot = self.slots.acquire().await.expect("nobody closes it");
+        let _slot = self.slots.acquire().await.expect("it is never closed");
         if self.is_stopping() {
             return None;
         }
@@ -277,7 +277,7 @@ impl Work {
         if self.plan().is_fifo {
             return v2::Code::VerifyFifoMessageUnsupported;
         }
-        let _slot = self.slots.acquire().await.expect("nobody closes it");
+        let _slot = self.slots.acquire().await.expect("it is never closed");
         if self.is_stopping() || self.listen(&Arc::new(delivery)).await != Verdict::Done {
             return v2::Code::FailedToConsumeMessage;
         }
@@ -344,6 +344,6 @@ fn chains(held: Vec<Held>) -> Vec<Vec<Held>> {
 fn tell(delivery: &Delivery, what: &str, result: Result<()>) {
     if let Err(error) = result {
         let message_id = delivery.message_id();
-        tracing::warn!(%error, message_id, "a message was {what}, which failed; it may come again");
+        tracing::warn!(%error, message_id, "a message failed {what}; it may come again");
     }
 }

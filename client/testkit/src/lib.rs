@@ -61,7 +61,7 @@ pub enum StartError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TopicType {
-    /// Without order.
+    /// Unordered messages.
     Normal,
     /// In order by message group.
     Fifo,
@@ -88,7 +88,7 @@ impl TopicType {
     }
 }
 
-/// What is special about a [`TestBroker`].
+/// The settings of a [`TestBroker`].
 #[derive(Debug, Default)]
 #[must_use]
 pub struct TestBrokerBuilder {
@@ -173,7 +173,7 @@ impl TestBroker {
         &self.endpoint
     }
 
-    /// Where its data is.
+    /// The data folder.
     pub fn data(&self) -> &Path {
         &self.data
     }
@@ -223,7 +223,7 @@ impl TestBroker {
         Ok(())
     }
 
-    /// Ends the broker, as an operator would. Until [`Self::restart`] nobody can reach it.
+    /// Ends the broker, as an operator would. Until [`Self::restart`] it cannot be reached.
     pub fn stop(&mut self) {
         self.running = None;
     }
@@ -274,7 +274,7 @@ fn run(
     let served = runtime.block_on(async {
         let broker = Broker::bind(config).await?;
         let address = broker.local_addr();
-        // Whoever starts it waits for this.
+        // The starting thread waits for this.
         broker.serve(shutdown, || drop(started.send(Ok(address)))).await
     });
     if let Err(error) = served

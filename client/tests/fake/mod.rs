@@ -40,7 +40,7 @@ pub(crate) struct State {
     pub(crate) telemetry_ended: usize,
     pub(crate) heartbeats: usize,
     pub(crate) terminations: usize,
-    /// Of the requests for routes, to send, to settle and to greet.
+    /// Headers of the requests for routes, to send, to settle and to greet.
     pub(crate) headers: Vec<MetadataMap>,
 }
 

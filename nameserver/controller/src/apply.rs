@@ -1,4 +1,4 @@
-//! Changes the state by commands. Deterministic: every nameserver does the same.
+//! Changes the state by commands. Deterministic: every nameserver comes to one state.
 
 use std::collections::BTreeSet;
 
@@ -194,7 +194,7 @@ impl GroupRecord {
                 "member {member} is not the master of group {} in epoch {epoch}: in epoch {} it is {}",
                 self.name,
                 self.epoch,
-                if self.master == 0 { "nobody".to_owned() } else { self.label(self.master) },
+                if self.master == 0 { "no member".to_owned() } else { self.label(self.master) },
             );
             return Err(CommandRefusal::new(RefusalReason::NotAllowed, text));
         }
@@ -296,7 +296,7 @@ impl GroupRecord {
             format!("{} is the master of group {}; elect another one first", self.label(member), self.name)
         } else if self.in_sync.contains(&member) {
             format!(
-                "{} is in the in-sync set {} of group {}: it may hold what nobody else has. The master takes it out of the \
+                "{} is in the in-sync set {} of group {}: it may hold records that no other member has. The master takes it out of the \
                  set when it falls behind",
                 self.label(member),
                 set_text(&self.in_sync),

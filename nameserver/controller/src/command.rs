@@ -1,4 +1,4 @@
-//! What changes the state, and what comes of it.
+//! The commands that change the state, and their outcomes.
 
 use std::collections::BTreeSet;
 
@@ -14,9 +14,9 @@ pub struct JoiningMember {
     pub incarnation: String,
     /// Random number of the running process.
     pub process: String,
-    /// Where clients reach it.
+    /// The host at which clients reach it.
     pub host: String,
-    /// Where clients reach it.
+    /// The port at which clients reach it.
     pub port: u32,
     /// Where the other members reach it, `host:port`.
     pub replication_address: String,
@@ -24,7 +24,7 @@ pub struct JoiningMember {
     pub last_epoch: u32,
     /// Largest epoch that it has promised not to go back behind.
     pub promised: u32,
-    /// End of what is durable there.
+    /// End of its durable log.
     pub end: u64,
     /// Incarnations of the members that it knew its group to have, its own perhaps among them.
     pub known_members: Vec<String>,
@@ -53,7 +53,7 @@ pub enum GroupCommand {
     ChangeInSync {
         /// The group.
         name: GroupName,
-        /// Of the state that it goes by.
+        /// Version of the state that the wish is based on.
         version: u64,
         /// Its reign.
         epoch: u32,
@@ -68,7 +68,7 @@ pub enum GroupCommand {
     BeginElection {
         /// The group.
         name: GroupName,
-        /// Of the state that it goes by.
+        /// Version of the state that the decision is based on.
         version: u64,
         /// The coming epoch exceeds this one as well: the largest that a member was heard to know.
         above: u32,
@@ -83,7 +83,7 @@ pub enum GroupCommand {
     Appoint {
         /// The group.
         name: GroupName,
-        /// Of the state that it goes by.
+        /// Version of the state that the decision is based on.
         version: u64,
         /// The master to be.
         master: MemberId,
@@ -99,11 +99,11 @@ pub enum GroupCommand {
     ForceElection {
         /// The group.
         name: GroupName,
-        /// Of the state that it goes by.
+        /// Version of the state that the decision is based on.
         version: u64,
         /// As in [`GroupCommand::BeginElection`].
         above: u32,
-        /// Who is to be the master.
+        /// The member to appoint.
         member: MemberId,
     },
     /// The master has slaves that were not known to hold its log.
@@ -121,11 +121,11 @@ pub enum GroupCommand {
     BeginAnew {
         /// The group.
         name: GroupName,
-        /// Of the state that it goes by.
+        /// Version of the state that the decision is based on.
         version: u64,
         /// As in [`GroupCommand::BeginElection`].
         above: u32,
-        /// Who is to be the master.
+        /// The member to appoint.
         member: MemberId,
         /// Members that stay; the others are forgotten.
         kept: BTreeSet<MemberId>,
@@ -134,7 +134,7 @@ pub enum GroupCommand {
     RemoveMember {
         /// The group.
         name: GroupName,
-        /// Who goes.
+        /// The member to remove.
         member: MemberId,
     },
 }
@@ -173,7 +173,7 @@ pub enum CommandReply {
 pub struct CommandRefusal {
     /// For programs.
     pub why: RefusalReason,
-    /// For people: what is wrong, and what to do.
+    /// For people: the problem, and its remedy.
     pub text: String,
 }
 

@@ -1,4 +1,4 @@
-//! What is to be done, from the state and what was heard.
+//! The commands that are due, from the state and the members' reports.
 
 use std::collections::BTreeSet;
 
@@ -50,7 +50,7 @@ impl Scene<'_> {
         self.watch.silence(self.group, member, self.now) > self.policy.master_timeout
     }
 
-    /// An election, if somebody else than the master can win it.
+    /// An election, if a member other than the master can win it.
     fn succession(&self, wishes: ElectionWishes) -> Option<GroupCommand> {
         self.can_do_without(self.group.master).then(|| self.begin(wishes, false))
     }

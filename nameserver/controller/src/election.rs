@@ -1,4 +1,4 @@
-//! Who can be elected in a group, from what its members said.
+//! The members of a group that can be elected, from their reports.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -51,7 +51,7 @@ impl<'a> Scene<'a> {
         self.live_in_sync().filter(|(_, said)| said.promised == self.group.epoch).collect()
     }
 
-    /// Whether somebody who is there may still be heard soon.
+    /// Whether a live member may still answer soon.
     fn is_worth_waiting(&self) -> bool {
         let is_young = self.watch.election_age(self.group, self.now) < self.policy.election_patience;
         is_young && self.heard().len() < self.live_in_sync().count()
@@ -70,7 +70,8 @@ impl<'a> Scene<'a> {
         Some(awaited.filter(|id| heard(id).is_none()).collect())
     }
 
-    /// Whether a member must not win because of who it is. Nobody is left out for ever: the group would stand still.
+    /// Whether a member must not win because of its identity. No member is excluded for ever: the group would stand
+    /// still.
     fn is_excluded(&self, member: MemberId) -> bool {
         let is_alone = self.group.in_sync.len() == 1;
         let is_stuck = self.watch.election_age(self.group, self.now) > self.policy.master_timeout;
@@ -108,7 +109,7 @@ impl<'a> Scene<'a> {
         Some(Winner { master, process: said.process.clone(), in_sync })
     }
 
-    /// Who of a recovery's members is awaited and there, with the promise of the coming epoch.
+    /// The awaited members of a recovery that are there and have promised the coming epoch.
     pub(crate) fn returned(&self) -> Vec<(MemberId, &'a MemberSighting)> {
         let awaited = self.group.recovery.iter().flatten();
         let joined = awaited.filter_map(|incarnation| self.group.member_of(incarnation));
@@ -116,7 +117,7 @@ impl<'a> Scene<'a> {
         there.filter(|(_, said)| said.promised == self.group.epoch).collect()
     }
 
-    /// Up to where a member that is there heard that the log was confirmed, if none of them holds it: somebody else must.
+    /// The highest confirmed position that a live member heard of, if none of them holds it: another member must.
     pub(crate) fn beyond_reach(&self) -> Option<(MemberId, u64)> {
         let there = self.group.members.keys().filter_map(|id| self.live(*id).map(|said| (*id, said)));
         // What an operator gave up counts no more.

@@ -2,7 +2,7 @@
 //!
 //! Nothing here does I/O or reads a clock. [`GroupTable`] is the state that the nameservers agree on; it changes by
 //! [`GroupCommand`]s alone, and the same commands give the same state everywhere. [`MemberWatch`] is what the nameserver that leads
-//! has heard of the members; it is soft. [`decide`] says from both what is to be done. Times are milliseconds of a clock
+//! has heard of the members; it is soft. [`decide`] gives the commands that follow from both. Times are milliseconds of a clock
 //! that never runs backwards; only differences count.
 //!
 //! # Elections

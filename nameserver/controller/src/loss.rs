@@ -1,4 +1,5 @@
-//! What is lost when a member is elected that may lack something, and whom not even an operator can elect.
+//! The records that are lost when a lagging member is elected, and the members that not even an operator can
+//! elect.
 
 use crate::command::{CommandRefusal, GroupCommand, RefusalReason};
 use crate::election::Scene;
@@ -8,11 +9,11 @@ use crate::watch::{ElectionPolicy, MemberSighting, MemberWatch};
 /// What the election of a member by force would give up, as far as the controller has heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ElectionLoss {
-    /// Who would be elected.
+    /// The member that would be elected.
     pub member: MemberId,
     /// Epoch of its newest record; 0 when it has none.
     pub last_epoch: u32,
-    /// Where its log ends.
+    /// The end of its log.
     pub end: u64,
     /// Up to where the log was confirmed, as far as any member heard that an operator has not given it up since.
     pub confirmed: u64,
@@ -77,7 +78,7 @@ pub fn election_loss(
 }
 
 impl Scene<'_> {
-    /// Whom an operator can elect by force.
+    /// The member that an operator can elect by force.
     pub(crate) fn forced_candidate(
         &self,
         member: MemberId,
@@ -128,8 +129,8 @@ impl Scene<'_> {
         }
     }
 
-    /// The election of a member that may lack something; 0 for the one that is there with the most. What is known to be lost has
-    /// to be accepted.
+    /// The election of a member that may lack records; 0 for the live one with the most. The caller has to
+    /// accept a certain loss.
     pub(crate) fn forced(
         &self,
         member: MemberId,

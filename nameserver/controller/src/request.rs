@@ -28,7 +28,7 @@ pub fn joining(
 /// The master `member` of `epoch` gives its reign up, to `to` if that is not 0.
 ///
 /// # Errors
-/// It is not the master of that epoch, or nobody can take over.
+/// It is not the master of that epoch, or no member can take over.
 pub fn hand_over(
     groups: &GroupTable,
     watch: &MemberWatch,
@@ -69,7 +69,7 @@ pub fn change_in_sync(
     match unheard {
         Some(unheard) if !group.in_sync.is_subset(in_sync) => {
             let text = format!(
-                "the data of this nameserver could be an older copy: before members {} are heard of, or {} s after its start, nobody \
+                "the data of this nameserver could be an older copy: before members {} are heard of, or {} s after its start, no member \
                  leaves the in-sync set of group {name}",
                 set_text(&unheard),
                 policy.cautious_until.div_ceil(1000)
@@ -80,12 +80,12 @@ pub fn change_in_sync(
     }
 }
 
-/// An administrator's election of `member`; 0 for whoever is best besides the master of the moment. `None` when nothing is
-/// to be done: it is the master, or an election is under way anyway.
+/// An administrator's election of `member`; 0 for the best member besides the present master. `None` when
+/// there is nothing to do: it is the master, or an election is under way anyway.
 ///
 /// # Errors
-/// It does not exist, is not there, has never held the log, or may lack something; with `unclean` it may, but what is known to be
-/// lost has to be accepted.
+/// The member does not exist, is not there, has never held the log, or may lack records. With `unclean` it
+/// may lack records, but the caller has to accept a certain loss.
 pub fn elect_master(
     groups: &GroupTable,
     watch: &MemberWatch,
@@ -132,7 +132,7 @@ pub fn remove_member(
     let scene = Scene { group, watch, now, policy };
     scene.check_member(member)?;
     group.may_lose(member)?;
-    // A leader that has just begun has heard nobody, and must not take that for their death.
+    // A new leader has heard no member yet, and must not take that silence for their death.
     if watch.silence(group, member, now) <= policy.master_timeout {
         let text = format!("{} of group {name} is there; stop it first", group.label(member));
         return Err(CommandRefusal::new(RefusalReason::NotAllowed, text));
@@ -180,7 +180,7 @@ impl Scene<'_> {
 
     fn nobody_else(&self) -> CommandRefusal {
         let text = format!(
-            "nobody can take over from {}: of the in-sync set {} no other member is there and fit to rule, or too few are; \
+            "no member can take over from {}: of the in-sync set {} no other member is there and fit to rule, or too few are; \
              start another member and wait until it has caught up",
             self.group.label(self.group.master),
             set_text(&self.group.in_sync)

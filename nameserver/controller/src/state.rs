@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::mark::PastTenure;
 
-/// Number of a member within its group, from 1 on; never given twice. 0 stands for nobody.
+/// Number of a member within its group, from 1 on; never given twice. 0 stands for no member.
 pub type MemberId = u64;
 
 /// Names a broker group.
@@ -32,9 +32,9 @@ impl fmt::Display for GroupName {
 pub struct GroupMemberRecord {
     /// Random number of the data folder.
     pub incarnation: String,
-    /// Where clients reach it.
+    /// The host at which clients reach it.
     pub host: String,
-    /// Where clients reach it.
+    /// The port at which clients reach it.
     pub port: u32,
     /// Where the other members reach it, `host:port`.
     pub replication_address: String,
@@ -72,7 +72,7 @@ pub struct GroupRecord {
     pub quorum: bool,
     /// The master before this one gave its reign up.
     pub released: bool,
-    /// Of the election under way.
+    /// Wishes for the election under way.
     pub wishes: ElectionWishes,
     /// Set while the controller, which has lost its data, waits for the members of a group that is older than what it
     /// knows: their incarnations.
@@ -83,7 +83,7 @@ pub struct GroupRecord {
     /// Epoch and version of the newest in-sync set that the record began with; in a recovery that set is awaited.
     #[serde(default)]
     pub base_set: (u32, u64),
-    /// The members of that set. Whoever is elected holds what they hold.
+    /// The members of that set. A member that is elected holds what they hold.
     #[serde(default)]
     pub base_members: BTreeSet<String>,
     /// Version of the state in which the in-sync set or the epoch became what it is.

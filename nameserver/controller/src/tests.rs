@@ -174,7 +174,7 @@ fn a_removed_members_number_is_not_given_again() {
     stage.in_sync(&[1, 2], false);
     assert!(request(&stage, 2).unwrap_err().text.contains("in-sync set {1, 2}"));
     assert_eq!(request(&stage, 9).unwrap_err().why, RefusalReason::Unknown);
-    // A leader that has just begun takes nobody's silence for death.
+    // A new leader takes no member's silence for death.
     stage.watch = MemberWatch::new(stage.now);
     assert!(request(&stage, 4).unwrap_err().text.contains("is there"));
 }
@@ -223,7 +223,7 @@ fn a_silent_master_is_replaced_by_the_most_complete_member() {
         (stage.group().epoch, stage.group().master, stage.group().in_sync.clone()),
         (2, 0, set(&[1, 2, 3]))
     );
-    // Nobody has promised the epoch yet.
+    // No member has promised the epoch yet.
     assert_eq!(stage.decide(0), None);
     stage.hear_with(2, |said| said.end = 90);
     assert_eq!(stage.decide(100), None);
@@ -292,7 +292,7 @@ fn an_unfit_master_makes_way_if_somebody_can_take_over() {
     assert!(matches!(begun, Some(GroupCommand::BeginElection { excluded: Some(1), .. })), "{begun:?}");
     stage.hear(1);
     stage.hear_with(2, |said| said.end = 90);
-    // Without quorum everybody in sync holds what was acknowledged, so less is enough.
+    // Without quorum every member in sync holds what was acknowledged, so less is enough.
     assert!(matches!(stage.decide(0), Some(GroupCommand::Appoint { master: 2, .. })));
     assert_eq!(stage.group().in_sync, set(&[1, 2]));
 }
@@ -327,7 +327,7 @@ fn wishes_are_respected_as_far_as_nothing_is_lost() {
     assert!(matches!(stage.decide(0), Some(GroupCommand::Appoint { master: 1, .. })));
     assert_eq!(stage.group().in_sync, set(&[1, 2, 3]));
 
-    // The one that is left out is better than nobody, after a while or at once when there never is another one.
+    // The excluded member is better than none: after a while, or at once when there never is another one.
     let mut stage = Stage::new(2);
     stage.begin(ElectionWishes { excluded: Some(1), preferred: None });
     stage.now = 1990;
@@ -379,7 +379,7 @@ fn a_master_hands_over_only_to_somebody_in_sync() {
     assert!(request(&stage, 1, 1, 3).unwrap_err().text.contains("not in the in-sync set"));
     stage.hear_with(2, |said| said.unfit = "full".into());
     assert!(request(&stage, 1, 1, 2).unwrap_err().text.contains("full"));
-    assert!(request(&stage, 1, 1, 0).unwrap_err().text.contains("nobody can take over"));
+    assert!(request(&stage, 1, 1, 0).unwrap_err().text.contains("no member can take over"));
     stage.hear(2);
     let command = request(&stage, 1, 1, 2).unwrap();
     assert_eq!(stage.groups.apply(command.clone()), CommandReply::Done);

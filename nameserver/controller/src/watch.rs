@@ -11,8 +11,9 @@ pub struct ElectionPolicy {
     pub master_timeout: u64,
     /// How long an election waits for members of the in-sync set that are there and have not promised its epoch.
     pub election_patience: u64,
-    /// Until then an election waits for the whole in-sync set: the data may be an older copy, and whoever is missing may know of
-    /// later ones. A time of the clock that everything here goes by; 0 for data that cannot be a copy.
+    /// Until then an election waits for the whole in-sync set: the data may be an older copy, and a missing
+    /// member may know of later states. A time of the clock that everything here goes by; 0 for data that
+    /// cannot be a copy.
     pub cautious_until: u64,
 }
 
@@ -27,7 +28,7 @@ pub struct MemberSighting {
     pub promised: u32,
     /// Epoch of the newest record in its log.
     pub last_epoch: u32,
-    /// End of what is durable there.
+    /// End of its durable log.
     pub end: u64,
     /// Up to where it heard that the log was confirmed, and in which epoch last.
     pub confirmed: (u32, u64),
@@ -55,7 +56,7 @@ pub struct MemberWatch {
 }
 
 impl MemberWatch {
-    /// Of a nameserver that leads since `now`.
+    /// The empty watch of a nameserver that leads since `now`.
     pub fn new(now: u64) -> Self {
         Self { since: now, sightings: BTreeMap::new(), elections: BTreeMap::new() }
     }
@@ -71,7 +72,7 @@ impl MemberWatch {
         }
     }
 
-    /// Until `now` this leader could not hear anybody, so silence until then means nothing.
+    /// Until `now` this leader could not hear any member, so silence until then means nothing.
     pub fn was_deaf(&mut self, now: u64) {
         self.since = self.since.max(now);
     }

@@ -1,4 +1,5 @@
-//! The access point: the SDKs' protocol as nameservers, brokers, and brokers that serve nobody yet answer it.
+//! The access point: the SDKs' protocol as nameservers, brokers, and brokers that are not serving yet answer
+//! it.
 //!
 //! Questions about routes and the conversation with clients are answered here. What concerns messages is answered by the broker
 //! group that owns it: by this process, if it has [`OwnCalls`] of that group, else it is passed on.
@@ -6,10 +7,10 @@
 //! # Access points
 //!
 //! One implementation of the SDKs' protocol (`gateway/src/access_point.rs`) serves nameservers, masters, slaves,
-//! and brokers that serve nobody yet. `gateway/src/stack.rs` shows what every call passes on its way, in order;
+//! and brokers that are not serving yet. `gateway/src/stack.rs` shows what every call passes on its way, in order;
 //! `gateway/src/sdk/calls.rs` is the one list of calls, with the owner of each. Receipt handles, recall handles,
 //! transaction ids and queues name the broker group that owns a call, so no look-up is needed: a master answers
-//! what is its own (`sdk::OwnCalls`, `broker/src/rpc/messaging/mod.rs`), and everything else is passed on, one hop
+//! its own calls (`sdk::OwnCalls`, `broker/src/rpc/messaging/mod.rs`), and passes on all others, one hop
 //! (`gateway/src/relay/`). Headers are read once per call (`sdk/layers.rs`), and each call is one sign of life;
 //! those are passed on to the brokers from which a client received through the relay. Brokers register with every
 //! nameserver every two seconds and get the routes of the cluster back.
@@ -44,22 +45,22 @@ pub type AccessServer = SessionService<MessagingServiceServer<AccessPoint>>;
 
 /// The SDKs' protocol.
 pub struct AccessPoint {
-    /// Says why nobody is served, unless clients are.
+    /// Either the service for clients, or the reason why there is none.
     serving: Result<Arc<Serving>, Why>,
 }
 
-/// Says why nobody is served.
+/// Gives the reason why no client is served.
 type Why = Box<dyn Fn() -> String + Send + Sync>;
 
 /// What an access point is made of.
 pub struct AccessParts {
-    /// Where the brokers are.
+    /// The routes to the brokers.
     pub routes: Arc<ClusterRoutes>,
-    /// Who is connected to this server.
+    /// The clients that are connected to this server.
     pub clients: Arc<ClientSessions>,
     /// The way to the owners of calls.
     pub relay: Arc<CallRelay>,
-    /// What clients are told about themselves.
+    /// The settings that clients get.
     pub policy: Arc<dyn SettingsPolicy>,
 }
 
@@ -91,8 +92,8 @@ impl AccessPoint {
         Self::serving(parts, None, Some(own))
     }
 
-    /// The service of a broker that serves nobody for the time being: it refuses all calls with the sentence that `why` gives, in a
-    /// code that SDKs take for a reason to try again elsewhere or later.
+    /// The service of a broker that does not serve for the time being. It refuses all calls with the sentence
+    /// that `why` gives, in a code that makes SDKs try again elsewhere or later.
     pub fn refusing(why: impl Fn() -> String + Send + Sync + 'static) -> MessagingServiceServer<Self> {
         MessagingServiceServer::new(Self { serving: Err(Box::new(why)) })
             .max_decoding_message_size(GRPC_DECODE_BYTES_MAX)
@@ -133,7 +134,7 @@ impl AccessPoint {
         Ok(Response::new(outcome.unwrap_or_else(refused)))
     }
 
-    /// A call with one answer, by the owner of what it is about.
+    /// A call with one answer, by the owner of its subject.
     async fn owned<C: OwnedCall, F>(
         &self,
         request: Request<C>,

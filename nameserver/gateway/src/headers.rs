@@ -1,4 +1,4 @@
-//! What a client says about itself in the metadata of each request.
+//! The headers by which a client identifies itself in each request.
 //!
 //! Only the client id is required. Names of languages, dates and all the rest are taken as they come: the SDKs
 //! disagree on them.
@@ -62,12 +62,12 @@ impl ClientHeaders {
         Ok(())
     }
 
-    /// Reads what is there and leaves the rest empty.
+    /// Reads the headers that are present and leaves the rest empty.
     pub fn lenient(metadata: &MetadataMap) -> Self {
         Self::of_http(metadata.as_ref())
     }
 
-    /// Reads what is there and leaves the rest empty.
+    /// Reads the headers that are present and leaves the rest empty.
     pub fn of_http(headers: &HeaderMap) -> Self {
         Self {
             client_id: text(headers, "x-mq-client-id"),

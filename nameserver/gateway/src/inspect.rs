@@ -1,4 +1,4 @@
-//! `kerolox.v1.Server`: what a server says of itself and of the clients that are connected to it.
+//! `kerolox.v1.Server`: a server's description of itself and of its clients.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const REPLY_WAIT_MAX: Duration = Duration::from_secs(60);
 pub struct InspectService {
     /// The process.
     pub process: InspectedProcess,
-    /// Who is connected to it.
+    /// The clients that are connected to it.
     pub clients: Arc<ClientSessions>,
 }
 
@@ -60,7 +60,7 @@ impl Server for InspectService {
         let filter = request.into_inner().filter;
         let error = process::set_log_filter(&filter).err().unwrap_or_default();
         if error.is_empty() {
-            tracing::info!(before, filter, "what is logged was changed");
+            tracing::info!(before, filter, "log filter changed");
         }
         Ok(Response::new(pb::SetLogFilterResponse { error, before }))
     }
@@ -162,6 +162,6 @@ mod tests {
         let listed = server.list_clients(Request::new(pb::ListClientsRequest::default())).await.unwrap();
         let listed = listed.into_inner().clients;
         assert_eq!((listed.len(), listed[0].address.as_str(), listed[0].reachable), (1, "127.0.0.1:7", true));
-        assert!(!server.clients.replied("n", TelemetryCommand::default()), "nobody waits any more");
+        assert!(!server.clients.replied("n", TelemetryCommand::default()), "no caller waits any more");
     }
 }

@@ -28,7 +28,7 @@ use crate::routes::ClusterRoutes;
 
 /// How long another server may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// Largest list of what is announced at one server, in bytes: some hundred thousand filters.
+/// Largest list of filters announced at one server, in bytes: some hundred thousand filters.
 const ANNOUNCED_BYTES_MAX: usize = 64 << 20;
 /// How long a server that did not answer is left alone.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ impl ClientSessions {
 #[derive(Debug)]
 pub struct ProducersService {
     clients: Arc<ClientSessions>,
-    /// Of a master.
+    /// The announcements of a master; `None` on other servers.
     announcements: Option<Arc<FilterAnnouncements>>,
 }
 
@@ -130,7 +130,7 @@ pub struct ClientReach {
     channels: Channels,
     /// Servers that did not answer, and when.
     silent: Mutex<HashMap<String, Instant>>,
-    /// Incarnation and version of what was announced at each server, as last heard.
+    /// Incarnation and version of the announcements of each server, as last heard.
     announced: Mutex<HashMap<String, (String, u64)>>,
 }
 
@@ -159,8 +159,8 @@ impl ClientReach {
         &self.clients
     }
 
-    /// Puts a check to some producer of the topic (stored name), and returns who took it; `None` when nobody did, as far as
-    /// can be told now.
+    /// Puts a check to some producer of the topic (stored name). Returns the producer that took it; `None`
+    /// when none did, as far as can be told now.
     pub async fn check(&self, topic: &str, command: &RecoverOrphanedTransactionCommand) -> Option<String> {
         if let Some(client_id) = self.clients.check(topic, command) {
             return Some(client_id);
@@ -251,9 +251,13 @@ impl ClientReach {
         match tokio::time::timeout(CALL_TIMEOUT, call(producers)).await {
             Ok(Ok(answer)) => return Some(answer.into_inner()),
             Ok(Err(status)) => {
-                tracing::debug!(server = name, reason = status.message(), "its clients cannot be reached");
+                tracing::debug!(
+                    server = name,
+                    reason = status.message(),
+                    "cannot reach the server's clients"
+                );
             }
-            Err(_) => tracing::debug!(server = name, "its clients cannot be reached: no answer in time"),
+            Err(_) => tracing::debug!(server = name, "cannot reach the server's clients: no answer in time"),
         }
         let mut silent = self.silent.lock().expect("nothing panics while it holds this lock");
         silent.insert(name.to_owned(), Instant::now());

@@ -20,7 +20,7 @@ use crate::headers::ClientHeaders;
 pub struct Refusal {
     /// The protocol's code.
     pub code: Code,
-    /// Says what was wrong and what to do about it.
+    /// The problem, and its remedy.
     pub message: String,
 }
 
@@ -45,7 +45,7 @@ impl Refusal {
         Self::new(Code::InvalidReceiptHandle, format!("INVALID_RECEIPT_HANDLE: {reason}"))
     }
 
-    /// An invisible duration below what is allowed, in the words of RocketMQ and ours. Milliseconds.
+    /// An invisible duration below the minimum, in the words of RocketMQ and ours. Milliseconds.
     pub fn invisible_time_too_small(asked_ms: i64, min_ms: u64) -> Self {
         Self::new(
             Code::IllegalInvisibleTime,
@@ -56,7 +56,7 @@ impl Refusal {
         )
     }
 
-    /// An invisible duration above what is allowed, in the words of RocketMQ and ours. Milliseconds.
+    /// An invisible duration above the maximum, in the words of RocketMQ and ours. Milliseconds.
     pub fn invisible_time_too_large(asked_ms: i64, max_ms: u64) -> Self {
         Self::new(
             Code::IllegalInvisibleTime,
@@ -67,12 +67,12 @@ impl Refusal {
         )
     }
 
-    /// A transaction id that is none of ours.
+    /// A malformed or foreign transaction id.
     pub fn invalid_transaction_id(error: &TokenError) -> Self {
         Self::new(Code::InvalidTransactionId, error.to_string())
     }
 
-    /// A recall handle that is none of ours.
+    /// A malformed or foreign recall handle.
     pub fn invalid_recall_handle(error: &TokenError) -> Self {
         Self::new(Code::BadRequest, error.to_string())
     }
@@ -88,7 +88,7 @@ impl Refusal {
         )
     }
 
-    /// A topic that none of the brokers which are there has, while nobody rules the groups `without`: theirs is not known.
+    /// A topic that no live broker has, while the groups `without` have no master: whether they have it is unknown.
     pub fn no_master(stored_name: &str, without: &[&str]) -> Self {
         Self::new(
             Code::InternalServerError,

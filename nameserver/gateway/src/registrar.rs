@@ -16,7 +16,7 @@ use crate::routes::ClusterRoutes;
 
 /// How long one call to a nameserver may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// Pause before somebody's wish for newer routes is looked after, so that many wishes make few calls.
+/// Pause before a wish for newer routes is met, so that many wishes make few calls.
 const NEWS_PAUSE: Duration = Duration::from_millis(30);
 
 /// What the broker is and has at the moment; called before every registration. The field `known_snapshot_version` is filled
@@ -137,7 +137,7 @@ impl BrokerRegistrar {
                 let _ = progress.wait_for(|progress| progress.tried >= number).await;
             }
         };
-        // Whoever could not be told within a second is told by a later heartbeat.
+        // A nameserver that could not be told within a second hears it with a later heartbeat.
         let _ = tokio::time::timeout(Duration::from_secs(1), all_tried).await;
     }
 
@@ -166,9 +166,9 @@ impl BrokerRegistrar {
     }
 }
 
-/// Completes when somebody wants newer routes.
+/// Completes when newer routes are wanted.
 async fn wished(wishes: &mut watch::Receiver<u64>) {
-    // The sender lives as long as the routes, which outlive whoever asks here.
+    // The sender lives as long as the routes, which outlive this task.
     let _ = wishes.changed().await;
     tokio::time::sleep(NEWS_PAUSE).await;
     wishes.borrow_and_update();
@@ -242,7 +242,7 @@ impl Session {
             Err(status) => {
                 if !self.is_unreachable {
                     let reason = status.message();
-                    tracing::warn!(nameserver = self.address, reason, "cannot register; trying on");
+                    tracing::warn!(nameserver = self.address, reason, "registration failed; retrying");
                 }
                 self.is_unreachable = true;
             }

@@ -21,7 +21,7 @@ pub struct RegistryService {
 }
 
 impl RegistryService {
-    /// The gRPC service over `routes`. Whoever serves it also calls [`ClusterRoutes::expire`] now and then.
+    /// The gRPC service over `routes`. Its caller also calls [`ClusterRoutes::expire`] now and then.
     pub fn server(routes: Arc<ClusterRoutes>) -> RegistryServer<Self> {
         RegistryServer::new(Self { routes }).max_decoding_message_size(REGISTRATION_BYTES_MAX)
     }

@@ -10,9 +10,9 @@
 //! | admission | brokers only: holds or refuses calls while there is no leader to serve them | the broker's `rpc/admission.rs` |
 //! | loop guard | slaves only: refuses calls that were passed on to the wrong server | [`crate::relay::refuse_relayed`] |
 //! | session | counts the call as a sign of life | [`crate::sdk::layers::SessionLayer`] |
-//! | owner | passes a call on to the broker group that owns what it is about | [`crate::access_point::AccessPoint`] |
+//! | owner | passes a call on to the broker group that owns its subject | [`crate::access_point::AccessPoint`] |
 //!
-//! A service behind them finds a caller who has said who it is, and answers only for what is its own.
+//! A service behind the layers knows who calls, and answers only for what its own group owns.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! # Data folder
 //!
-//! Whether the data folder of a process is still the one that it opened: deleted, moved or mounted over, it takes what is written, and
-//! nothing of that is there at the next start. The folder is held open, and looked at every second.
+//! Tells whether the data folder of a process is still the one that it opened. A folder that was deleted,
+//! moved or mounted over still takes writes, but they are gone at the next start. The folder is held open,
+//! and looked at every second.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,8 +18,8 @@ use crate::health::HealthCheck;
 /// How often it is looked for.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Files and folders that have to stay where they are. What is missed once is missed until the end of the process: what was written in
-/// between is somewhere else.
+/// Files and folders that have to stay where they are. One that is missed once stays missed until the end of
+/// the process: writes in between went somewhere else.
 #[derive(Debug)]
 pub struct DataFolder {
     path: PathBuf,
@@ -28,7 +29,7 @@ pub struct DataFolder {
 
 #[derive(Debug)]
 struct Part {
-    /// What clients are told, who need not know where it is.
+    /// The name that clients are told, who need not know its place.
     name: String,
     path: PathBuf,
     identity: Identity,
@@ -40,7 +41,7 @@ struct Part {
 type Identity = (u64, u64);
 
 impl DataFolder {
-    /// Notes what the folder at `path` and its `parts` are, which have to be there.
+    /// Notes the identity of the folder at `path` and of its `parts`, which have to be there.
     ///
     /// # Errors
     /// When one of them cannot be opened.
@@ -58,7 +59,7 @@ impl DataFolder {
     /// Looks now. Blocks for as long as the file system does.
     ///
     /// # Errors
-    /// What is missing, in words, now or at an earlier look.
+    /// The missing part, in words, now or at an earlier look.
     pub fn look(&self) -> Result<(), String> {
         if let Some(missed) = self.parts.iter().find_map(Part::missed) {
             self.missed.send_if_modified(|known| {
@@ -76,7 +77,7 @@ impl DataFolder {
         self.missed().map_or(Ok(()), Err)
     }
 
-    /// What a look missed.
+    /// The part that a look missed.
     pub fn missed(&self) -> Option<String> {
         self.missed.borrow().clone()
     }
@@ -85,7 +86,7 @@ impl DataFolder {
     pub fn is_missed(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut missed = self.missed.subscribe();
         async move {
-            // The sender lives in `self`; without it nobody looks any more.
+            // The sender lives in `self`; without it no look comes any more.
             if missed.wait_for(Option::is_some).await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -143,7 +144,7 @@ mod tests {
         DataFolder::note(&folder.join("data"), &["log"]).expect("there")
     }
 
-    /// What is missed after `change`, and stays missed.
+    /// The part that is missed after `change`, and stays missed.
     fn missed_after(change: impl Fn(&Path)) -> Option<String> {
         let folder = tempfile::tempdir().expect("a folder");
         let noted = noted(folder.path());

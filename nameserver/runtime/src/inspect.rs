@@ -1,4 +1,4 @@
-//! What a server process says of itself: its figures, its files, its settings without secrets.
+//! A server process's description of itself: its figures, its files, its settings without secrets.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ pub struct InspectedProcess {
     pub data: PathBuf,
     /// Its settings as TOML.
     pub config: String,
-    /// How it is.
+    /// Its health checks.
     pub checks: HealthChecks,
 }
 

@@ -18,13 +18,13 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-/// What is logged without `RUST_LOG`. The consensus library reports every call that fails; the controller says what matters.
+/// The log filter without `RUST_LOG`. The consensus library reports every call that fails; the controller says what matters.
 const DEFAULT_FILTER: &str = "info,openraft=off";
 
 /// The filter of the process's one subscriber.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
-/// Starts logging to standard error. `RUST_LOG` chooses what is shown, `info` without it. A second call does nothing.
+/// Starts logging to standard error, filtered by `RUST_LOG`, or `info` without it. A second call does nothing.
 pub fn init_tracing() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let (filter, handle) = reload::Layer::new(filter);
@@ -34,17 +34,17 @@ pub fn init_tracing() {
         .with_ansi(std::io::stderr().is_terminal());
     // A second call finds a subscriber in place, which is fine.
     if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
-        // Nobody else has set it: there is one subscriber.
+        // It is still unset: there is one subscriber.
         let _ = FILTER.set(handle);
     }
 }
 
-/// What is logged, in the words of `RUST_LOG`; empty when [`init_tracing`] was not called.
+/// The log filter, in the words of `RUST_LOG`; empty when [`init_tracing`] was not called.
 pub fn log_filter() -> String {
     FILTER.get().and_then(|filter| filter.with_current(ToString::to_string).ok()).unwrap_or_default()
 }
 
-/// Changes what is logged from now on.
+/// Changes the log filter from now on.
 ///
 /// # Errors
 /// In words, when `text` is no filter, or when nothing is logged.
@@ -74,7 +74,7 @@ pub fn keep_files_private() {
 pub fn private_folder(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)?;
     if let Err(error) = fs::set_permissions(path, Permissions::from_mode(0o700)) {
-        tracing::warn!(path = %path.display(), %error, "others may look into the data folder; its mode cannot be changed");
+        tracing::warn!(path = %path.display(), %error, "cannot restrict the mode of the data folder; other users may read it");
     }
     Ok(())
 }
@@ -94,8 +94,8 @@ pub fn raise_open_files() {
 
 /// Makes any panic end the process after logging it.
 ///
-/// A thread that died in the middle of a change leaves state behind that nobody has thought about; recovery from the log
-/// is a path that is tested.
+/// A thread that died in the middle of a change leaves state behind that no code expects; recovery from the
+/// log is a path that is tested.
 pub fn abort_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -116,7 +116,7 @@ pub fn now_ms() -> i64 {
 pub struct ShutdownSignal(CancellationToken);
 
 impl ShutdownSignal {
-    /// A shutdown that nobody has asked for yet.
+    /// A shutdown that is not requested yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -177,14 +177,14 @@ pub async fn serve_until<T: Send + 'static>(
     serving.await
 }
 
-/// Says on standard output where a server listens, for people and for programs that wait for it. Whoever started it
-/// without wanting to read this is served all the same.
+/// Says on standard output where a server listens, for people and for programs that wait for it. A closed
+/// standard output does no harm.
 pub fn announce_listening(name: &str, address: SocketAddr) {
     let mut stdout = std::io::stdout();
     let _ = writeln!(stdout, "{name} listening on {address}").and_then(|()| stdout.flush());
 }
 
-/// The same for its health checks.
+/// Says on standard output where a server answers health checks.
 pub fn announce_health(name: &str, address: SocketAddr) {
     let mut stdout = std::io::stdout();
     let _ = writeln!(stdout, "{name} answers health checks on {address}").and_then(|()| stdout.flush());

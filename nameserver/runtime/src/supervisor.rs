@@ -15,7 +15,7 @@
 //!
 //! A supervisor stands for what its tasks belong to: the process, the membership in a group (`broker.rs`), a
 //! leadership (`leader_tasks.rs`). A task that does not end is named in the log. A panic ends the process because a
-//! task that died in the middle of a change leaves behind what nobody has thought about.
+//! task that died in the middle of a change leaves state behind that no code expects.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -193,7 +193,7 @@ impl Supervisor {
     }
 }
 
-/// Nothing runs on that nobody can stop any more.
+/// No task outlives the last handle that could stop it.
 impl Drop for Supervisor {
     fn drop(&mut self) {
         self.request_stop();

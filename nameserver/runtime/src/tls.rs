@@ -33,14 +33,14 @@ pub enum TlsError {
         "tls.certificate and tls.private-key belong together; set both, or neither for a generated certificate"
     )]
     HalfConfigured,
-    /// A PEM file cannot be read or does not hold what it should.
+    /// A PEM file cannot be read or has the wrong content.
     #[error("cannot read the {what} from {}: {reason}", path.display())]
     Unreadable {
         /// "certificate" or "private key".
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the reader said.
+        /// The reader's error.
         reason: String,
     },
     /// Certificate and key do not fit, or are of a kind that is not supported.
@@ -54,7 +54,7 @@ pub enum TlsError {
     Unwritable {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }

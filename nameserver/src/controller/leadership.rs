@@ -1,4 +1,4 @@
-//! What the leading nameserver does: hears members, decides, proposes, and makes sure that it leads.
+//! The duties of the leading nameserver: it hears members, decides, proposes, and makes sure that it leads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,12 +39,12 @@ pub(super) struct Tenure {
 impl Tenure {
     /// What this leader has heard.
     pub(super) fn watch(&self) -> MutexGuard<'_, MemberWatch> {
-        // A panic ends the process, so nobody sees what one left behind.
+        // A panic ends the process, so no other thread sees what it left behind.
         self.watch.lock()
     }
 }
 
-/// Whoever waits for a confirmation that this nameserver leads.
+/// A caller that waits for the confirmation that this nameserver leads.
 type Waiting = oneshot::Sender<Result<(), Status>>;
 
 /// This nameserver's part in leading.
@@ -53,7 +53,7 @@ pub(super) struct Leadership {
     raft: Raft,
     machine: Machine,
     policy: ElectionPolicy,
-    /// [`Self::policy`] of one whose data are the same as those of another nameserver that led.
+    /// The policy of a nameserver whose data match those of another nameserver that led.
     assured: ElectionPolicy,
     has_followed: AtomicBool,
     start: Instant,
@@ -209,8 +209,8 @@ impl Leadership {
         self.resign();
     }
 
-    /// Begins and ends this nameserver's time as leader. It begins with an entry of its own: when that is through,
-    /// everything is that was decided before, and what is decided from then on is told from what an older copy of the data decides.
+    /// Begins and ends this nameserver's time as leader. It begins with an entry of its own: once that is
+    /// applied, all earlier decisions are, and later ones differ from those of an older copy of the data.
     async fn follow(&self, seen: &Metrics) {
         if seen.current_leader != Some(self.id) || self.is_ending.load(Ordering::Relaxed) {
             self.resign();
@@ -258,7 +258,7 @@ pub(super) fn lacks_majority(seen: &Metrics) -> bool {
     !is_alone && since_heard.is_none_or(|since| since > DEAF_AFTER)
 }
 
-/// Confirms for many at a time: whoever came before a confirmation began is served by it.
+/// Confirms for many at a time: one confirmation serves all callers that came before it began.
 async fn confirm_all(raft: Raft, mut waiting: mpsc::Receiver<Waiting>) {
     while let Some(first) = waiting.recv().await {
         let mut batch = vec![first];
@@ -268,7 +268,7 @@ async fn confirm_all(raft: Raft, mut waiting: mpsc::Receiver<Waiting>) {
         let confirmed = tokio::time::timeout(CONFIRM_TIMEOUT, confirm(&raft)).await;
         let outcome = confirmed.unwrap_or_else(|_| Err(no_majority()));
         for one in batch {
-            // Whoever has stopped waiting needs no answer.
+            // A caller that has stopped waiting needs no answer.
             let _ = one.send(outcome.clone());
         }
     }

@@ -13,7 +13,7 @@ use super::log::blocking;
 use super::store::{Store, StoreError};
 use super::types::{Entry, LogId, SnapshotMeta, StorageError, StorageIoError, StoredMembership, Types};
 
-/// What was applied so far.
+/// The state that was applied so far.
 #[derive(Default)]
 struct Applied {
     upto: Option<LogId>,
@@ -21,7 +21,7 @@ struct Applied {
     groups: Arc<GroupTable>,
 }
 
-/// Shared with whoever answers questions.
+/// Shared with the services that answer questions.
 #[derive(Clone)]
 pub(super) struct Machine {
     store: Arc<Store>,
@@ -55,7 +55,7 @@ impl Machine {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Applied> {
-        // A panic ends the process, so nobody sees what one left behind.
+        // A panic ends the process, so no other thread sees what it left behind.
         self.applied.read()
     }
 

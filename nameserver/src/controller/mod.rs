@@ -1,7 +1,8 @@
 //! The controller: the nameservers agree, by consensus, on the master of each broker group.
 //!
-//! What is to be decided is the business of the crate `kerolox-controller`. Here it is made common and durable: entries of
-//! a log that a majority of the nameservers has on disk (`log`, `store`, `network`), applied to the groups (`machine`).
+//! The crate `kerolox-controller` makes the decisions. Here they are made common and durable: entries of a
+//! log that a majority of the nameservers has on disk (`log`, `store`, `network`), applied to the groups
+//! (`machine`).
 //! The one that leads hears the members and decides (`leadership`); any of them takes calls (`service`).
 
 mod consensus;
@@ -45,7 +46,7 @@ pub use peers::PeersError;
 pub(crate) use store::FILE;
 pub use store::StoreError;
 
-/// Entries after which the log is cut: a snapshot is taken, and what it holds is removed.
+/// Entries after which the log is cut: a snapshot is taken, and the entries that it holds are removed.
 const ENTRIES_PER_SNAPSHOT: u64 = 1000;
 /// Entries that are kept in spite of that, for nameservers that are a little behind.
 const ENTRIES_KEPT: u64 = 500;
@@ -133,7 +134,7 @@ impl Controller {
             return Ok(());
         }
         if has_begun && !leads {
-            // Nobody else could lead, so there is nobody to wait for.
+            // No other nameserver could lead, so there is none to wait for.
             raft.trigger().elect().await.map_err(|fatal| stopped(&fatal))?;
         }
         if !self.leadership.wait_tenure(BEGIN_TIMEOUT).await {
@@ -184,8 +185,9 @@ impl Controller {
         }
     }
 
-    /// Tells the routes of each election, for ever: masters of earlier epochs count no more then, before anybody else registers. Of
-    /// nameservers that each decide alone, members obey only one, so what one by itself believes is not told.
+    /// Tells the routes of each election, for ever: masters of earlier epochs count no more then, before any other
+    /// broker registers. Of nameservers that each decide alone, members obey only one, so the belief of a single one is
+    /// not told.
     pub(crate) async fn tell_epochs(self, routes: Arc<ClusterRoutes>) {
         let mut changes = self.leadership.changes();
         loop {
@@ -207,7 +209,7 @@ impl Controller {
         let stopped = metrics.wait_for(|seen| seen.running_state.is_err()).await;
         let reason = stopped.ok().and_then(|seen| seen.running_state.as_ref().err().map(ToString::to_string));
         let reason = reason.unwrap_or_else(|| "its task is gone".to_owned());
-        tracing::error!(reason, "the controller has stopped, so this nameserver does");
+        tracing::error!(reason, "the controller has stopped; stopping this nameserver");
         ControllerError::Stopped(reason)
     }
 

@@ -51,7 +51,7 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// A connection to `address`, one for everybody.
+    /// The shared connection to `address`.
     pub(super) fn channel(&self, address: &str) -> Result<Channel, Status> {
         let mut channels = self.channels.lock();
         if let Some(channel) = channels.get(address) {

@@ -11,7 +11,7 @@ use crate::config::ControllerConfig;
 #[derive(Debug, thiserror::Error)]
 pub enum PeersError {
     /// Numbers begin with 1.
-    #[error("the id 0 stands for nobody; give the nameservers ids from 1 on with --id")]
+    #[error("the id 0 stands for no nameserver; give the nameservers ids from 1 on with --id")]
     NoId,
     /// An entry of the list is malformed.
     #[error(

@@ -61,7 +61,7 @@ impl Quorum {
         Ok(client.max_decoding_message_size(usize::MAX))
     }
 
-    /// In words, for whoever asked and for health checks.
+    /// The reason in words, for callers and health checks.
     pub(super) fn why_no_leader(&self) -> String {
         let seen = self.seen();
         let voters: Vec<u64> = seen.membership_config.membership().voter_ids().collect();
@@ -217,7 +217,7 @@ impl Quorum {
         } else {
             self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await?;
         }
-        tracing::info!(id, "nameserver taken out");
+        tracing::info!(id, "nameserver removed");
         Ok(())
     }
 

@@ -41,7 +41,7 @@ pub(crate) struct ControllerService {
     quorum: Quorum,
 }
 
-/// Who answers a call.
+/// The nameserver that answers a call.
 enum Place {
     /// This nameserver, whose leadership is confirmed.
     Here(Arc<Tenure>),
@@ -54,7 +54,7 @@ impl ControllerService {
         ControllerServer::new(Self { leadership, quorum })
     }
 
-    /// Who answers a call. Whatever this nameserver says after that is not older than the call.
+    /// Finds the nameserver that answers a call. Whatever this nameserver says after that is not older than the call.
     async fn place<Q>(&self, request: &Request<Q>) -> Result<Place, Status> {
         let id = self.quorum.id();
         let leader = self.quorum.leader();
@@ -121,7 +121,7 @@ impl ControllerService {
             let CommandReply::Joined(id) = self.leadership.propose(command).await? else {
                 return Err(Status::internal("a member that joined got no number"));
             };
-            tracing::info!(%name, id, host = joiner.host, port = joiner.port, "member");
+            tracing::info!(%name, id, host = joiner.host, port = joiner.port, "member joined");
             return Ok(id);
         }
         let group = groups.get(name);
@@ -130,7 +130,7 @@ impl ControllerService {
             .ok_or_else(|| Status::internal("a member that need not join is not there"))
     }
 
-    /// A master tells who holds its log; whom it does not name can never be elected.
+    /// Notes the holders of the log that a master names; other members can never be elected.
     async fn note_holders(&self, name: &GroupName, id: u64, report: &ReportRequest) -> Result<(), Status> {
         let groups = self.leadership.groups();
         let Some(group) = groups.get(name).filter(|group| group.master == id) else { return Ok(()) };
@@ -247,7 +247,7 @@ impl ControllerService {
         let (groups, now) = self.scene();
         let command = begin_anew(&groups, &tenure.watch(), (now, self.leadership.policy()), &name);
         let command = command.map_err(|refusal| refused(&refusal))?;
-        tracing::warn!(%name, "begins anew without messages, as an operator asked");
+        tracing::warn!(%name, "reset by an operator: begins without messages");
         let state = self.carry_out(command).await?;
         let stays = |id: &u64| state.iter().flat_map(|state| &state.members).any(|member| member.id == *id);
         let before = groups.get(&name).into_iter().flat_map(|group| group.members.keys());
@@ -360,7 +360,7 @@ impl ControllerApi for ControllerService {
         by_the_leader!(self, request, CALL_TIMEOUT, remove, remove_member)
     }
 
-    /// Answered by whoever is asked when no leader can: that is when it is asked most.
+    /// Any nameserver answers when no leader can: that is when it is asked most.
     async fn describe_quorum(
         &self,
         request: Request<DescribeQuorumRequest>,

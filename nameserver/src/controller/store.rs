@@ -1,4 +1,4 @@
-//! What a nameserver must not forget, in one redb file: its vote, the log of the consensus and the newest snapshot.
+//! The durable state of a nameserver, in one redb file: its vote, the log of the consensus and the newest snapshot.
 //!
 //! Values are JSON. Every change is durable when its function returns.
 
@@ -30,7 +30,7 @@ pub(super) mod key {
     pub(crate) const VOTE: &str = "vote";
     /// Last entry that was removed from the log because a snapshot holds it.
     pub(crate) const PURGED: &str = "purged";
-    /// What the snapshot covers.
+    /// The extent of the snapshot.
     pub(crate) const SNAPSHOT_META: &str = "snapshot-meta";
     /// The groups at that point.
     pub(crate) const SNAPSHOT: &str = "snapshot";
@@ -44,7 +44,7 @@ pub enum StoreError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file cannot be opened.
@@ -54,7 +54,7 @@ pub enum StoreError {
     Open {
         /// The file.
         path: PathBuf,
-        /// What the database said.
+        /// The database's error.
         source: Box<redb::DatabaseError>,
     },
     /// A program of another version wrote it.
@@ -82,10 +82,10 @@ pub enum StoreError {
         id: u64,
     },
     /// Reading or writing failed.
-    #[error("the file of the controller failed: {0}")]
+    #[error("the controller's file failed: {0}")]
     Io(#[from] Box<redb::Error>),
-    /// A value is not what was written.
-    #[error("the file of the controller holds a damaged value: {0}")]
+    /// A value is damaged.
+    #[error("the controller's file holds a damaged value: {0}")]
     Damaged(#[from] serde_json::Error),
 }
 
@@ -151,7 +151,7 @@ impl Store {
         })
     }
 
-    /// The newest snapshot: what it covers, and its bytes.
+    /// The newest snapshot: its extent, and its bytes.
     pub(super) fn snapshot<T: DeserializeOwned>(&self) -> Result<Option<(T, Vec<u8>)>, StoreError> {
         let transaction = self.db.begin_read().map_err(io)?;
         let values = transaction.open_table(VALUES).map_err(io)?;

@@ -1,4 +1,4 @@
-//! What the consensus is about, in the library's terms.
+//! The types of the consensus, in the library's terms.
 
 use std::io::Cursor;
 

@@ -85,7 +85,7 @@ pub(super) fn joiner(report: &ReportRequest) -> JoiningMember {
 #[cfg(feature = "sabotage")]
 use kerolox_log::sabotage::is as is_sabotaged;
 
-/// What is shipped does nothing wrong on purpose.
+/// A release does nothing wrong on purpose.
 #[cfg(not(feature = "sabotage"))]
 const fn is_sabotaged(_: &str) -> bool {
     false

@@ -34,8 +34,8 @@ impl Backoff {
         Self::Listed(SECONDS.map(Duration::from_secs).to_vec())
     }
 
-    /// The delays of RocketMQ's ordered consumers: 1 s and 5 s before the classic ones. What is behind a message that failed waits
-    /// for it, so the first delays are short.
+    /// The delays of RocketMQ's ordered consumers: 1 s and 5 s before the classic ones. The messages behind a
+    /// failed one wait for it, so the first delays are short.
     pub fn ordered() -> Self {
         let Self::Listed(classic) = Self::classic() else { return Self::classic() };
         Self::Listed([1, 5].map(Duration::from_secs).into_iter().chain(classic).collect())
@@ -53,7 +53,7 @@ impl Backoff {
             Self::Exponential { initial, max, multiplier } => {
                 let steps = i32::try_from(step).unwrap_or(i32::MAX);
                 let seconds = initial.as_secs_f64() * f64::from(*multiplier).powi(steps);
-                // Also catches what is too large to be a Duration.
+                // Also catches delays that are too large for a Duration.
                 Duration::try_from_secs_f64(seconds).map_or(*max, |delay| delay.min(*max))
             }
             Self::Listed(delays) => {

@@ -8,7 +8,7 @@ use serde::Serialize;
 pub enum HealthState {
     /// As it should be.
     Ok,
-    /// Somebody should look at it; the server serves.
+    /// It needs attention; the server serves.
     Warning,
     /// The server does not serve, or not as it should.
     Failed,
@@ -17,11 +17,11 @@ pub enum HealthState {
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HealthCheck {
-    /// What was looked at, in one word.
+    /// The subject of the check, in one word.
     pub name: &'static str,
-    /// How it is.
+    /// Its state.
     pub state: HealthState,
-    /// The same in plain words, with what to do about it.
+    /// The reason for the state in plain words, with the remedy.
     pub reason: String,
 }
 
@@ -31,7 +31,7 @@ impl HealthCheck {
         Self { name, state: HealthState::Ok, reason: reason.into() }
     }
 
-    /// Somebody should look at it.
+    /// It needs attention.
     pub fn warning(name: &'static str, reason: impl Into<String>) -> Self {
         Self { name, state: HealthState::Warning, reason: reason.into() }
     }

@@ -43,9 +43,10 @@ pub const HTTP2_STREAM_WINDOW: u32 = 1 << 20;
 /// attacker that sends very many small frames meanwhile, such as the answers to a few hundred calls, and closes the connection; how
 /// many are too many depends on this: at 8 MiB some 16,000, at the protocol's 64 KiB no more than 170.
 pub const HTTP2_CONNECTION_WINDOW: u32 = 8 << 20;
-/// The same on the stream between a master and a slave: a link of 100 ms round trip carries 320 MiB/s with it.
+/// Bytes that may be in flight on the stream between a master and a slave: a link of 100 ms round trip carries
+/// 320 MiB/s with it.
 pub const REPLICATION_STREAM_WINDOW: u32 = 32 << 20;
-/// And for its connection.
+/// Bytes that may be in flight on the connection of that stream.
 pub const REPLICATION_CONNECTION_WINDOW: u32 = 32 << 20;
 
 /// Most properties that a client may tell of itself in its settings (RocketMQ's limit, as those below).

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 /// How a message body is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum BodyForm {
-    /// As UTF-8, with what is not text replaced
+    /// As UTF-8, with replacements for bytes that are not text
     Text,
     /// Two digits per byte
     Hex,
@@ -57,10 +57,10 @@ pub(crate) fn parse_kind(word: &str) -> Result<u8, String> {
 /// Fields of a record, in the order in which people want to read them.
 pub(crate) type Fields = Vec<(&'static str, Value)>;
 
-/// What is in a record.
+/// The fields of a record, with their values.
 ///
 /// # Errors
-/// The reason when the stored bytes of a message are not what the format says.
+/// The reason when the stored bytes of a message do not match the format.
 pub(crate) fn fields(record: &Record, body: Option<BodyForm>) -> Result<Fields, String> {
     Ok(match record {
         Record::Message(message) => message_fields(message, body)?,
@@ -240,7 +240,7 @@ fn meta_fields(change: &MetaChange) -> Fields {
     vec![(change, value)]
 }
 
-/// A snapshot repeats what is told elsewhere; how much of it there is says enough.
+/// A snapshot repeats values that other records show; its size says enough.
 fn snapshot_fields(snapshot: &SnapshotRecord) -> Fields {
     vec![
         ("part", json!(snapshot.part)),

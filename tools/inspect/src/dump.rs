@@ -69,7 +69,7 @@ impl Dump {
         }
         match printed.and_then(|()| out.flush()) {
             Ok(()) => {}
-            // Whoever read our output has seen enough.
+            // The reader of our output has seen enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             Err(error) => {
                 return Err(CommandFailure::failed(format!("cannot write to the standard output: {error}")));

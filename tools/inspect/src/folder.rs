@@ -1,6 +1,6 @@
 //! A broker's data folder, opened for reading alone: no byte of it is changed.
 //!
-//! While a broker works in the folder its log can still be read: what is before the checkpoint is durable and never
+//! While a broker works in the folder its log can still be read: records before the checkpoint are durable and never
 //! changes, and behind it the first thing that is no record counts as the end. The index cannot: RocksDB may remove
 //! files under a reader. So `--online` reads the log alone.
 
@@ -53,7 +53,7 @@ impl Source {
     }
 }
 
-/// Takes the folder's lock, if there is one; a folder without (a copy, say) is nobody's.
+/// Takes the folder's lock, if there is one; a folder without one (a copy, say) is free.
 fn lock(data: &Path) -> Result<Option<File>> {
     let path = data.join("lock");
     if !path.exists() {

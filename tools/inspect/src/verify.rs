@@ -36,7 +36,7 @@ struct Problem {
     reason: String,
 }
 
-/// What is known of the log so far.
+/// The findings about the log so far.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Checked {

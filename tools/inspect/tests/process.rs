@@ -165,7 +165,7 @@ fn an_index_of_a_trimmed_log_is_compared_as_well() {
     let store = open_store(data.path());
     for i in 0..40 {
         let record =
-            Record::Discard(DiscardRecord { held: i, by: "nobody".repeat(10), ..DiscardRecord::default() });
+            Record::Discard(DiscardRecord { held: i, by: "no-one".repeat(10), ..DiscardRecord::default() });
         let (done, answer) = std::sync::mpsc::channel();
         store.propose(&record, FlushRequirement::Sync, Box::new(move |applied| done.send(applied).unwrap()));
         answer.recv().unwrap().unwrap();

@@ -22,12 +22,12 @@ pub enum ExitStatus {
     Unreachable = 6,
 }
 
-/// A command that did nothing of what it should.
+/// A command that failed altogether.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CommandFailure {
     /// How the process ends.
     pub exit: ExitStatus,
-    /// Says what was wrong and what to do about it.
+    /// The problem, and its remedy.
     pub message: String,
 }
 
@@ -50,7 +50,7 @@ impl CommandFailure {
         Self { exit: ExitStatus::Failed, message: message.into() }
     }
 
-    /// The same failure with a sentence in front that says what was being done.
+    /// This failure, introduced by a phrase that says what was being done.
     #[must_use]
     pub fn during(self, what: impl std::fmt::Display) -> Self {
         Self { message: format!("{what}: {}", self.message), ..self }

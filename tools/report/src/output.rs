@@ -75,7 +75,7 @@ impl CommandReport {
         }
         match printed {
             Ok(()) => self.exit,
-            // Whoever read our output has seen enough.
+            // The reader of our output has seen enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => self.exit,
             Err(error) => {
                 print_error(&format!("cannot write to the standard output: {error}"));
@@ -91,7 +91,7 @@ pub fn harmless(text: &str) -> Cow<'_, str> {
     escaped(text, |c| is_command(c) && c != '\n' && c != '\t')
 }
 
-/// The same for what has to stay on its line.
+/// Text as [`harmless`] makes it, without ends of lines and tabs.
 pub fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, is_command)
 }
@@ -140,7 +140,7 @@ pub fn plain(value: &Value) -> String {
     }
 }
 
-/// Writes one line to the standard error; there is nobody to tell when that fails.
+/// Writes one line to the standard error; a failure cannot be reported anywhere.
 pub fn print_error(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", harmless(line));
 }

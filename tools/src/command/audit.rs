@@ -1,4 +1,4 @@
-//! `auditList`: what administrators decided by hand.
+//! `auditList`: the decisions of administrators.
 
 use crate::target::{Common, Done, Where, report};
 use clap::Args;
@@ -7,7 +7,7 @@ use kerolox_report::outcome::{CommandFailure, Result};
 use kerolox_report::output::{CommandReport, local_time, table};
 use serde_json::json;
 
-/// Show what administrators decided by hand, newest first
+/// Show the decisions of administrators, newest first
 #[derive(Debug, Args)]
 pub(crate) struct AuditList {
     #[command(flatten)]

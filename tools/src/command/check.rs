@@ -21,7 +21,7 @@ pub(crate) struct Check {
     /// What to check
     #[arg(value_enum, default_value = "all")]
     what: What,
-    /// Fail when a consumer group has more messages to go in a topic
+    /// Fail when the lag of a consumer group in a topic is larger
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     max_lag: u64,
     /// Only this consumer group
@@ -32,7 +32,7 @@ pub(crate) struct Check {
     min_disk: u64,
 }
 
-/// What is checked.
+/// The subject of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum What {
     /// Everything
@@ -78,7 +78,7 @@ impl Check {
             let asked = admin.broker(&server.address);
             match asked.describe_server(wire::DescribeServerRequest::default()).await {
                 Ok(said) => self.of_server(server, &said, &mut checked),
-                // Whoever does not answer has failed, whatever was to be checked.
+                // A server that does not answer has failed every check.
                 Err(error) => checked.push(Checked::new(&server.name, "liveness", false, error.to_string())),
             }
         }
@@ -190,7 +190,7 @@ fn missing(all: &[servers::Server], groups: &[wire::GroupDescription]) -> Vec<Ch
         }
     }
     if missing.is_empty() && !all.iter().any(|server| server.is_broker) {
-        let reason = "no broker is registered: nobody can send or receive; start one, or check -n";
+        let reason = "no broker is registered: clients can neither send nor receive; start one, or check -n";
         missing.push(Checked::new("cluster", "liveness", false, reason));
     }
     missing

@@ -7,7 +7,7 @@ use kerolox_report::outcome::{CommandFailure, Result, combined};
 use kerolox_report::output::{CommandReport, short_duration, table};
 use serde_json::{Value, json};
 
-/// List the clusters with their brokers and what these have done
+/// List the clusters with their brokers and the brokers' figures
 #[derive(Debug, Args)]
 pub(crate) struct ClusterList {
     #[command(flatten)]

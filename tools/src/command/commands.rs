@@ -1,4 +1,4 @@
-//! `commands`: all commands, and what became of RocketMQ's.
+//! `commands`: all commands, with RocketMQ's names for them.
 
 use crate::catalog::{CATALOG, Entry, GROUPS};
 use crate::foreign::{FOREIGN, ROCKETMQ};
@@ -8,7 +8,7 @@ use kerolox_report::output::{CommandReport, OutputFormat, table};
 use serde_json::json;
 use std::fmt::Write;
 
-/// List all commands, and what became of those of RocketMQ
+/// List all commands, with RocketMQ's names for them
 #[derive(Debug, Args)]
 pub(crate) struct Commands {
     /// As a document in Markdown

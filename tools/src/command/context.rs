@@ -16,7 +16,8 @@ pub(crate) struct Local {
     pub(crate) output: OutputFormat,
 }
 
-/// Save how a cluster is reached, or change it; what is not given stays as it is. The first one becomes the current one
+/// Save or change a way to reach a cluster; settings that are not given stay as they are. The first one becomes the
+/// current one
 #[derive(Debug, Args)]
 pub(crate) struct Add {
     #[command(flatten)]
@@ -29,7 +30,7 @@ pub(crate) struct Add {
     /// Cluster that commands mean when they name none
     #[arg(short = 'c', long = "cluster-name", alias = "clusterName", value_name = "CLUSTER")]
     cluster: Option<String>,
-    /// Encrypt connections, trusting: 'system', 'unverified' (anybody), or a file with certificates (PEM)
+    /// Encrypt connections, trusting: 'system', 'unverified' (any server), or a file with certificates (PEM)
     #[arg(long, value_name = "TRUST")]
     tls: Option<String>,
     /// Sign requests with this key
@@ -43,7 +44,7 @@ pub(crate) struct Add {
     make_current: bool,
 }
 
-/// Make a context the current one, which commands use that name none
+/// Make a context the current one: commands use it unless they name another
 #[derive(Debug, Args)]
 pub(crate) struct Use {
     #[command(flatten)]

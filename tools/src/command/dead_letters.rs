@@ -66,7 +66,7 @@ impl Selection {
     }
 }
 
-/// Show what a consumer group gave up, and why
+/// Show the dead letters of a consumer group, with their reasons
 #[derive(Debug, Args)]
 pub(crate) struct DlqList {
     #[command(flatten)]
@@ -370,16 +370,16 @@ fn retry_json(message: &wire::RetriedMessage) -> Value {
     })
 }
 
-/// What becomes of a blocked message.
+/// The ways to settle a blocked message.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Action {
     /// It is delivered again, from its first attempt on
     Retry,
-    /// It becomes a dead letter, and what is behind it goes on
+    /// It becomes a dead letter, and the messages behind it go on
     DeadLetter,
 }
 
-/// Say what becomes of a blocked message
+/// Retry a blocked message, or make it a dead letter
 #[derive(Debug, Args)]
 pub(crate) struct BlockedSettle {
     #[command(flatten)]
@@ -399,7 +399,7 @@ pub(crate) struct BlockedSettle {
     /// Offset in the queue
     #[arg(short = 'o', long)]
     offset: u64,
-    /// What becomes of it
+    /// How to settle it
     #[arg(short = 'a', long, value_enum)]
     action: Action,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `debug bundle`: everything that helps to find out what is wrong, in one file.
+//! `debug bundle`: one file with everything that helps to find a fault.
 
 use super::{lag, servers};
 use crate::target::Common;
@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Gather what the servers know about themselves in one archive (.tar.gz), to look into or to send to somebody
+/// Gather what the servers know about themselves in one archive (.tar.gz), to inspect or to pass on
 ///
-/// Of each server: version, settings with secrets masked, checks, figures, threads, files of the data folder, clients. Of the cluster:
-/// routes, topics, groups and what they have to go, broker groups with their members. No message and no key is in it.
+/// Of each server: version, settings with secrets masked, checks, figures, threads, files of the data folder, clients.
+/// Of the cluster: routes, topics, groups with their lag, broker groups with their members. It contains no message and
+/// no key.
 #[derive(Debug, Args)]
 pub(crate) struct Bundle {
     #[command(flatten)]

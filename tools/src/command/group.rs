@@ -8,7 +8,7 @@ use kerolox_report::outcome::{CommandFailure, Result};
 use kerolox_report::output::CommandReport;
 use serde_json::{Value, json};
 
-/// Create a consumer group, or change it; what is not given stays as it is
+/// Create or change a consumer group; settings that are not given stay as they are
 #[derive(Debug, Args)]
 pub(crate) struct UpdateSubGroup {
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub(crate) struct UpdateSubGroup {
     /// Redeliveries after the first attempt, before a message becomes a dead letter
     #[arg(short = 'r', long = "retry-max-times", alias = "retryMaxTimes", value_name = "N")]
     retry_max_times: Option<u32>,
-    /// Delays between attempts, as RocketMQ's GroupRetryPolicy in JSON; the same as the attribute retry.backoff
+    /// Delays between attempts, as RocketMQ's GroupRetryPolicy in JSON; equivalent to the attribute retry.backoff
     #[arg(short = 'p', long = "group-retry-policy", alias = "groupRetryPolicy", value_name = "JSON", value_parser = retry_policy)]
     retry_policy: Option<String>,
     /// Attributes, +KEY=VALUE or -KEY, several separated by ','; consume.from=earliest, latest or a time says where the

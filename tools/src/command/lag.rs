@@ -1,4 +1,4 @@
-//! What all consumer groups have to go: the commands that look at every group.
+//! The lag of all consumer groups: the commands that look at every group.
 
 use crate::target::{Common, Where, alone};
 use clap::Args;
@@ -9,7 +9,7 @@ use kerolox_report::output::{CommandReport, table};
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// What a group has of a queue.
+/// The progress of a group in a queue.
 pub(crate) struct GroupQueue {
     /// The broker group that has the queue.
     pub(crate) broker: String,
@@ -17,7 +17,7 @@ pub(crate) struct GroupQueue {
     pub(crate) status: wire::GroupQueueStatus,
 }
 
-/// What groups have of their queues, and the brokers that did not say.
+/// The progress of groups in their queues, and the brokers that did not answer.
 #[derive(Default)]
 pub(crate) struct Standings {
     pub(crate) queues: Vec<GroupQueue>,
@@ -35,8 +35,9 @@ pub(crate) async fn queues(admin: &Admin, brokers: &[Master], only: Option<&str>
     }
 }
 
-/// What all groups, or one, have of their queues in all topics, or in one. A group that consumes a topic from one broker and
-/// has not come to another one that has the topic, too, is to go through what is there: that has rows as well.
+/// The progress of all groups, or one, in all topics, or in one. A group that consumes a topic from one broker and has
+/// not come to another broker with that topic still has the messages there ahead of it: there are rows for those as
+/// well.
 pub(crate) async fn standings(
     admin: &Admin,
     brokers: &[Master],
@@ -115,7 +116,7 @@ async fn of_broker(
     Ok(groups)
 }
 
-/// What a group would begin with on a broker that it has not come to yet.
+/// The backlog of a group on a broker that it has not come to yet.
 async fn unread_queues(
     admin: &Admin,
     broker: &Master,
@@ -149,7 +150,7 @@ async fn unread_queues(
     Ok(queues.map(row).collect())
 }
 
-/// Messages to go, by group and topic.
+/// Lag by group and topic.
 pub(crate) fn by_group_and_topic(queues: &[GroupQueue]) -> BTreeMap<(String, String), u64> {
     let mut sums = BTreeMap::new();
     for queue in queues {
@@ -158,12 +159,12 @@ pub(crate) fn by_group_and_topic(queues: &[GroupQueue]) -> BTreeMap<(String, Str
     sums
 }
 
-/// Show topics with the messages in them, the groups that consume them, and what these have to go
+/// Show topics with the messages in them, the groups that consume them, and their lag
 #[derive(Debug, Args)]
 pub(crate) struct StatsAll {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Only topics that some group has something to go in, or that have no group
+    /// Only topics in which some group lags, or that have no group
     #[arg(short = 'a', long = "active-topic", alias = "activeTopic")]
     active: bool,
     /// Only this topic
@@ -221,7 +222,7 @@ impl StatsAll {
     }
 }
 
-/// Show what every consumer group has to go on one broker
+/// Show the lag of every consumer group on one broker
 #[derive(Debug, Args)]
 pub(crate) struct BrokerConsumeStats {
     #[command(flatten)]
@@ -229,7 +230,7 @@ pub(crate) struct BrokerConsumeStats {
     /// The broker, HOST:PORT
     #[arg(short = 'b', long = "broker-addr", alias = "brokerAddr", value_name = "BROKER_ADDR")]
     broker: Address,
-    /// Only queues in which more messages are to go
+    /// Only queues with a larger lag
     #[arg(short = 'l', long, default_value_t = 0, value_name = "N")]
     level: u64,
     /// Accepted and without meaning: brokers answer in time or not at all

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::str::FromStr;
 use wire::reset_offsets_request::To;
 
-/// Show what consumer groups have finished, and what is left for them
+/// Show the progress and the lag of consumer groups
 #[derive(Debug, Args)]
 pub(crate) struct ConsumerProgress {
     #[command(flatten)]
@@ -199,7 +199,7 @@ fn progress_json(GroupQueue { broker, status: row, .. }: &GroupQueue) -> Value {
     entry
 }
 
-/// Where a group is to go on.
+/// The place where a group is to go on.
 #[derive(Debug, Clone, PartialEq)]
 struct Goal(To);
 
@@ -243,7 +243,7 @@ pub(crate) struct ResetOffset {
     #[command(flatten)]
     reset: Reset,
     /// earliest, latest, a time (milliseconds since 1970, 2026-01-31T08:00:00Z), offset:N, or id:MESSAGE-ID, which brings
-    /// back that message and what became visible later on the broker that has it
+    /// back that message and those that became visible later on the broker that has it
     #[arg(long, value_name = "PLACE")]
     to: Goal,
 }
@@ -255,7 +255,7 @@ pub(crate) struct ResetOffsetByTime {
     pub(crate) common: Common,
     #[command(flatten)]
     reset: Reset,
-    /// now or -1 (what comes from now on), milliseconds since 1970, or yyyy-MM-dd#HH:mm:ss:SSS
+    /// now or -1 (messages from now on), milliseconds since 1970, or yyyy-MM-dd#HH:mm:ss:SSS
     #[arg(short = 's', long, allow_hyphen_values = true, value_name = "TIME")]
     timestamp: String,
     /// Accepted and without meaning: a reset always counts
@@ -266,7 +266,7 @@ pub(crate) struct ResetOffsetByTime {
     offset: Option<u64>,
 }
 
-/// Have a consumer group skip what it has to go: it goes on with what comes from now on
+/// Have a consumer group skip its backlog: it goes on with messages from now on
 #[derive(Debug, Args)]
 pub(crate) struct SkipAccumulated {
     #[command(flatten)]

@@ -9,7 +9,7 @@ use kerolox_report::output::{CommandReport, table};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// Topic of messages that only measure. It stays, and what is in it is deleted soon.
+/// Topic of messages that only measure. It stays, but its messages are deleted soon.
 const PROBE_TOPIC: &str = "mqadmin-probe";
 /// How long nameservers may take to hear of it.
 const ROUTE_WAIT: Duration = Duration::from_secs(2);

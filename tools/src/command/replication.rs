@@ -25,10 +25,10 @@ fn client(member: &wire::GroupMember) -> Result<ReplicationClient<Channel>> {
     Ok(ReplicationClient::new(channel.map_err(|error| CommandFailure::failed(error.to_string()))?))
 }
 
-/// Has the master of a group hand its reign over, if it is there; `to` is 0 for anybody.
+/// Has the master of a group hand its reign over, if it is there; `to` is 0 for any member.
 ///
 /// # Errors
-/// It cannot be reached, or nobody can take over.
+/// It cannot be reached, or no member can take over.
 pub(crate) async fn step_down(state: &wire::GroupState, to: u64) -> Result<()> {
     let master = state.members.iter().find(|member| member.id == state.master);
     let master = master.ok_or_else(|| CommandFailure::failed(format!("{} has no master", state.group)))?;

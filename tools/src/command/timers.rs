@@ -199,7 +199,7 @@ impl Choice {
     }
 }
 
-/// Cancel a scheduled message: nobody ever gets it
+/// Cancel a scheduled message: it is never delivered
 #[derive(Debug, Args)]
 pub(crate) struct TimerCancel {
     #[command(flatten)]

@@ -26,7 +26,7 @@ async fn messages_outlive_a_restart_and_nobody_answers_in_between() {
     let producer = broker.client().producer().retry_policy(RetryPolicy::never()).start().await.unwrap();
     producer.send(message("orders", "before")).await.unwrap();
     broker.stop();
-    let error = producer.send(message("orders", "nobody there")).await.unwrap_err();
+    let error = producer.send(message("orders", "no broker there")).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. } | Error::Broken { .. }), "{error}");
     broker.restart().unwrap();
     assert_eq!(broker.endpoint(), endpoint);

@@ -54,7 +54,7 @@ fn what_is_known_to_be_lost_has_to_be_accepted_by_name() {
     stage.hear_with(3, |said| (said.last_epoch, said.end) = (0, 0));
     let text = elect(&stage, 3, false).unwrap_err().text;
     assert!(text.contains("holds no messages"), "{text}");
-    // One that has as much as anybody needs no second word, unless it heard that more was confirmed.
+    // A member that has as much as any other needs no second word, unless it heard that more was confirmed.
     assert!(elect(&stage, 2, false).unwrap().is_some());
     stage.hear_with(2, |said| said.confirmed = (1, 130));
     let text = elect(&stage, 2, false).unwrap_err().text;

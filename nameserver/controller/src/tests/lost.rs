@@ -72,7 +72,7 @@ fn a_lost_record_begins_anew_above_what_members_know() {
     assert_eq!(stage.groups.cluster_id(), "t1", "they take over whose they are");
     assert!(stage.group().version > version && stage.group().lineage != lineage);
     assert_eq!((stage.group().master, stage.group().epoch, stage.group().missing()), (0, 2, vec!["f1"]));
-    // Nobody waits for the third one, which was not in sync.
+    // The third one is not awaited: it was not in sync.
     assert_eq!(join(&mut stage.groups, one), CommandReply::Joined(2));
     stage.hear_with(1, |said| (said.process, said.end) = ("f2".into(), 90));
     stage.hear_with(2, |said| said.process = "f1".into());
@@ -193,13 +193,13 @@ fn a_copy_elects_nobody_while_someone_in_sync_may_know_better() {
     };
     assert!(shrinks(&stage, 29_000).unwrap_err().text.contains("older copy"));
     assert_eq!(shrinks(&stage, 30_000), Ok(()));
-    // All have answered: nobody knows better.
+    // All have answered: no member knows better.
     stage.hear(1);
     stage.hear(2);
     assert_eq!(decide_at(&mut stage, 29_500).len(), 1);
 }
 
-/// A set that the members of the base knew counts as known, whenever somebody saw it first.
+/// A set that the members of the base knew counts as known, whichever member saw it first.
 #[test]
 fn a_set_of_members_that_were_all_asked_calls_for_no_recovery() {
     let mut stage = stage();
@@ -285,11 +285,11 @@ fn an_election_that_a_copy_repeats_is_no_split_when_its_whole_set_was_asked() {
     assert!(!is_split_by_a_repeated_election(&[1, 2], &[1, 2], u64::MAX));
     assert!(
         is_split_by_a_repeated_election(&[1, 2], &[1], 0),
-        "2 may have been elected, and nobody else know it"
+        "2 may have been elected without any other member knowing"
     );
 }
 
-/// Who was asked before the histories parted was not asked what came of the other one.
+/// A member that was asked before the histories parted was not asked about the other one.
 #[test]
 fn an_answer_from_before_the_copy_says_nothing_of_what_came_after_it() {
     let mut stage = stage();

@@ -208,7 +208,7 @@ impl History {
         Some(())
     }
 
-    /// Everybody is there and does what it should: a master must come of it.
+    /// All members are there and do what they should: a master must come of it.
     fn settle(&mut self) {
         for _ in 0..60 {
             self.now += 100;

@@ -12,7 +12,7 @@ use super::servers::{Master, Servers, known};
 use super::{stored, stored_if_any};
 use crate::refusal::{Refusal, ok_status};
 
-/// What a group has of a queue, and where that is.
+/// The lag of a group in a queue, and the broker of the queue.
 struct GroupQueue {
     broker: String,
     status: pb::GroupQueueStatus,
@@ -94,7 +94,7 @@ fn add(sum: &mut GroupAccumulation, status: &pb::GroupQueueStatus, oldest_ms: Op
     }
 }
 
-/// What a group has not done of one lite topic.
+/// The lag of a group in one lite topic.
 async fn lite_accumulation(
     servers: &Servers,
     masters: &[Master],

@@ -1,4 +1,4 @@
-//! Clients: who is connected, and what they say when asked.
+//! Connected clients, and their answers to questions.
 
 use std::collections::HashMap;
 
@@ -80,7 +80,7 @@ pub(super) async fn stack_trace(
     })
 }
 
-/// VerifyMessage: the status is what the consumer's listener made of the message.
+/// VerifyMessage: the status is the listener's verdict on the message.
 pub(super) async fn verify(
     servers: &Servers,
     request: &v2::VerifyMessageRequest,

@@ -177,7 +177,7 @@ async fn scan(
         for queue in queues.filter(|queue| wanted(&master.broker, queue.queue)) {
             let key = (master.broker.clone(), queue.queue);
             let from = match &resumed {
-                // What is not named was finished before.
+                // A queue that the scroll does not name was finished before.
                 Some(resumed) => match resumed.0.get(&key) {
                     Some(offset) => pb::queue_place::From::Offset(*offset),
                     None => continue,

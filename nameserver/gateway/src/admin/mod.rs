@@ -27,15 +27,15 @@ use servers::Servers;
 /// Messages a second that came to this server and went from it.
 pub type MessageRates = Arc<dyn Fn() -> (f64, f64) + Send + Sync>;
 
-/// What the service is made of.
+/// The parts of the service.
 pub struct AdminParts {
-    /// Name and version of this server.
+    /// Name of this server.
     pub name: String,
-    /// See `name`.
+    /// Version of this server.
     pub version: &'static str,
-    /// Where the brokers are.
+    /// The routes to the brokers.
     pub routes: Arc<ClusterRoutes>,
-    /// Who is connected to this server.
+    /// The clients that are connected to this server.
     pub clients: Arc<ClientSessions>,
     /// The way of messages to their brokers.
     pub relay: Arc<CallRelay>,
@@ -45,7 +45,7 @@ pub struct AdminParts {
     pub rates: MessageRates,
 }
 
-/// See the module.
+/// The service, for the whole cluster.
 pub struct AdminService {
     name: String,
     version: &'static str,
@@ -69,7 +69,7 @@ impl AdminService {
 
     fn change_log_level(level: Level) -> String {
         let (before, wanted) = (process::log_filter(), level.as_str_name().to_lowercase());
-        // Of the consensus library nobody wants more than that.
+        // No more than that of the consensus library is ever useful.
         match process::set_log_filter(&format!("{wanted},openraft=off")) {
             Ok(()) => format!("the level is {wanted} from now on; it was {before:?}"),
             Err(reason) => format!("nothing was changed: {reason}"),
@@ -90,7 +90,7 @@ fn stored(resource: Option<&v2::Resource>, what: &str) -> Result<String, Refusal
     Ok(kerolox_model::names::in_namespace(&resource.resource_namespace, &resource.name))
 }
 
-/// The same where it may be absent.
+/// The stored name of a topic or group; `None` when the request does not name it.
 fn stored_if_any(resource: Option<&v2::Resource>) -> Option<String> {
     stored(resource, "").ok()
 }

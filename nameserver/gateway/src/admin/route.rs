@@ -1,4 +1,4 @@
-//! What a topic is, and where.
+//! The settings of a topic, and the brokers that have it.
 
 use std::collections::{BTreeMap, HashMap};
 

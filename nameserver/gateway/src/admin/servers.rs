@@ -21,7 +21,7 @@ use crate::relay::Channels;
 use crate::routes::ClusterRoutes;
 use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
 
-/// How long one server may take for an answer, besides what is waited for on purpose.
+/// How long one server may take for an answer, besides deliberate waits.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A client, wherever it is connected.
@@ -45,7 +45,7 @@ impl Connected {
         }
     }
 
-    /// What it subscribes to, if it is a consumer.
+    /// Its subscriptions, if it is a consumer.
     pub(super) fn subscription(&self) -> Option<&v2::Subscription> {
         match &self.settings.pub_sub {
             Some(PubSub::Subscription(subscription)) => Some(subscription),
@@ -69,7 +69,7 @@ impl Master {
     }
 }
 
-/// See the module.
+/// The servers of the cluster, to be asked one by one or together.
 pub(super) struct Servers {
     pub(super) routes: Arc<ClusterRoutes>,
     clients: Arc<ClientSessions>,

@@ -12,7 +12,7 @@ use super::servers::{Connected, Servers, known};
 use super::{stored, stored_if_any};
 use crate::refusal::{Refusal, ok_status};
 
-/// What is asked for: a topic, a group, or both.
+/// The subject of a query: a topic, a group, or both.
 struct Wanted {
     topic: Option<String>,
     group: Option<String>,
@@ -73,7 +73,7 @@ fn info(held: &Held<'_>, is_consistent: bool) -> v2::SubscriptionInfo {
     }
 }
 
-/// Whether all clients of a group ask for the same of a topic.
+/// Whether all clients of a group use one filter for a topic.
 fn is_consistent(held: &Held<'_>, all: &[Held<'_>]) -> bool {
     let same = |other: &&Held<'_>| (&other.group, &other.topic) == (&held.group, &held.topic);
     all.iter().filter(same).all(|other| other.entry.expression == held.entry.expression)
@@ -160,8 +160,8 @@ pub(super) async fn describe(
     })
 }
 
-/// DeleteSubscription: of a group that nobody is connected as. Clients make subscriptions, so only what such a group leaves behind
-/// can be deleted, and that is kept for the group as a whole.
+/// DeleteSubscription, for a group without connected clients. Clients make subscriptions, so only the remains
+/// of such a group can be deleted; they are kept for the group as a whole.
 pub(super) async fn delete(
     servers: &Servers,
     request: &v2::DeleteSubscriptionRequest,

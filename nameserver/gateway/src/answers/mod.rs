@@ -45,7 +45,7 @@ impl AnswerWay {
         Self { connection: connection.map(|connection| Arc::clone(&connection.answers)), passed: None }
     }
 
-    /// The same where another server passed the call on under this number, if one did.
+    /// This way, continued through the server that passed the call on under `number`, if one did.
     #[must_use]
     pub fn through(self, number: Option<&str>, answers: &Arc<PassedAnswers>) -> Self {
         Self { passed: number.map(|number| (number.to_owned(), Arc::clone(answers))), ..self }

@@ -16,7 +16,7 @@ use kerolox_proto::v2::{self, ClientType, FilterType};
 
 use super::ClientSessions;
 
-/// How long what was announced at another server counts without news of that server: its clients find another one meanwhile.
+/// How long announcements of another server count without news of it: its clients find another server meanwhile.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// Most servers whose announcements are kept, and most filters of one of them.
 const SERVERS_MAX: usize = 1_000;
@@ -56,7 +56,7 @@ impl AnnouncedFilter {
             && self.expression.len() <= FILTER_BYTES_MAX
     }
 
-    /// The same for the protocol.
+    /// The filter in the protocol's terms.
     pub fn to_expression(&self) -> v2::FilterExpression {
         v2::FilterExpression { r#type: self.kind, expression: self.expression.clone() }
     }
@@ -76,10 +76,10 @@ impl From<AnnouncedFilter> for pb::AnnouncedFilter {
     }
 }
 
-/// What a client has announced that nobody had before at this server.
+/// The filters of a client that no other client of this server had announced before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewlyAnnounced {
-    /// Of everything that is announced here.
+    /// Version of all filters announced here, these included.
     pub version: u64,
     /// The new filters.
     pub filters: Vec<AnnouncedFilter>,
@@ -105,17 +105,17 @@ pub(super) fn announced_by(settings: &v2::Settings) -> BTreeSet<AnnouncedFilter>
     subscription.subscriptions.iter().map(filter).collect()
 }
 
-/// What was announced at another server.
+/// The announcements of another server.
 #[derive(Debug)]
 struct Server {
-    /// Of the last full list.
+    /// Version of the last full list.
     version: u64,
-    /// Each with the version with which it was first heard of.
+    /// The filters, each with the version with which it was first heard of.
     filters: BTreeMap<AnnouncedFilter, u64>,
     heard: Instant,
 }
 
-/// What is announced in the whole cluster, as a master knows it.
+/// The announced filters of the whole cluster, as a master knows them.
 #[derive(Debug)]
 pub struct FilterAnnouncements {
     clients: Arc<ClientSessions>,
@@ -145,7 +145,7 @@ impl FilterAnnouncements {
         found
     }
 
-    /// A server says what is new there with `version`.
+    /// Notes filters that are new at a server with `version`.
     pub fn note(&self, incarnation: &str, version: u64, filters: impl IntoIterator<Item = AnnouncedFilter>) {
         self.change(incarnation, |server| {
             for filter in filters {
@@ -156,7 +156,7 @@ impl FilterAnnouncements {
         });
     }
 
-    /// A server says what is announced there as of `version`.
+    /// Replaces the filters of a server by its full list as of `version`.
     pub fn replace(
         &self,
         incarnation: &str,
@@ -193,7 +193,7 @@ impl FilterAnnouncements {
     }
 
     fn change(&self, incarnation: &str, change: impl FnOnce(&mut Server)) {
-        // What is announced here is known first-hand.
+        // This process knows its own announcements first-hand.
         if incarnation == self.clients.incarnation() {
             return;
         }

@@ -120,7 +120,7 @@ impl Directory {
         }
     }
 
-    /// Returns what nobody here had announced before.
+    /// Returns the filters that no client here had announced before.
     pub(super) fn set_settings(
         &mut self,
         client_id: &str,
@@ -141,7 +141,7 @@ impl Directory {
         announced
     }
 
-    /// Counts what a client announces; returns what is new.
+    /// Counts the announced filters of a client; returns the new ones.
     fn announce(&mut self, filters: BTreeSet<AnnouncedFilter>) -> Vec<AnnouncedFilter> {
         let mut new = Vec::new();
         for filter in filters {
@@ -245,7 +245,7 @@ impl Directory {
         self.sessions.iter().filter_map(reachable).collect()
     }
 
-    /// Everybody, or the one with this id.
+    /// The sessions of all clients, or of the one with this id.
     pub(super) fn views(&self, only: Option<&str>, now: Instant) -> Vec<SessionView> {
         let wanted = self.sessions.iter().filter(|(id, _)| only.is_none_or(|only| only == id.as_str()));
         let view = |(client_id, session): (&String, &Session)| {

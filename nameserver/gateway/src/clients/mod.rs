@@ -36,7 +36,7 @@ const DEFAULT_DRAIN: Duration = Duration::from_secs(3);
 /// Commands that wait for a slow reader before more are turned down.
 const STREAM_BACKLOG: usize = 64;
 
-/// What is configured about clients.
+/// Settings of client sessions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ClientSettings {
@@ -85,24 +85,24 @@ pub struct ClientSessions {
     incarnation: String,
     /// See [`Self::announced_version`].
     announced_version: AtomicU64,
-    /// Told of every producer that says what it publishes to.
+    /// Notified of every producer that announces its topics.
     producers: Notify,
     /// Who waits for which reply, by its nonce.
     waiting: Mutex<HashMap<String, oneshot::Sender<TelemetryCommand>>>,
 }
 
-/// What is known of one client.
+/// The state of one client's session.
 #[derive(Debug, Clone)]
 pub struct SessionView {
     /// The client's id.
     pub client_id: String,
-    /// What the client was told last about itself.
+    /// The client's latest settings.
     pub settings: Option<Arc<v2::Settings>>,
     /// The other end of its newest stream.
     pub peer: Option<SocketAddr>,
-    /// Since its first sign of life, and since its last one.
+    /// Time since its first sign of life.
     pub known: Duration,
-    /// See `known`.
+    /// Time since its last sign of life.
     pub silent: Duration,
     /// Whether it has an open stream.
     pub is_reachable: bool,
@@ -126,7 +126,7 @@ impl ClientSessions {
         self.lock().touch(client_id, Instant::now());
     }
 
-    /// Keeps what the client said about itself last. Returns which of its subscriptions nobody has announced here before.
+    /// Keeps the client's latest settings. Returns the subscriptions in them that no client has announced here before.
     pub fn set_settings(&self, client_id: &str, settings: v2::Settings) -> NewlyAnnounced {
         let is_producer = matches!(settings.pub_sub, Some(PubSub::Publishing(_)));
         let announced =
@@ -137,7 +137,7 @@ impl ClientSessions {
         announced
     }
 
-    /// Changes the directory in a way that may change what is announced.
+    /// Changes the directory in a way that may change the announced filters.
     fn change_announced<T>(&self, change: impl FnOnce(&mut Directory) -> T) -> T {
         let mut directory = self.lock();
         let outcome = change(&mut directory);
@@ -155,18 +155,18 @@ impl ClientSessions {
         self.announced_version.load(Ordering::Acquire)
     }
 
-    /// What the members of consumer groups that are connected here subscribe to, and the version of that.
+    /// The subscriptions of connected members of consumer groups, and their version.
     pub fn announced(&self) -> (u64, Vec<AnnouncedFilter>) {
         let directory = self.lock();
         (directory.announced_version(), directory.announced().keys().cloned().collect())
     }
 
-    /// The same for one group on one topic (stored names).
+    /// The announced filters of one group on one topic (stored names).
     pub fn announced_of(&self, group: &str, topic: &str) -> Vec<AnnouncedFilter> {
         AnnouncedFilter::of(self.lock().announced(), group, topic).cloned().collect()
     }
 
-    /// Waits until some producer says what it publishes to; one that did since the last call counts. For one caller.
+    /// Waits until some producer announces its topics; one that did since the last call counts. For one caller.
     pub async fn producer_appeared(&self) {
         self.producers.notified().await;
     }
@@ -181,7 +181,7 @@ impl ClientSessions {
         self.lock().owners(client_id)
     }
 
-    /// What the client said about itself last; `None` when it has said nothing since this process started.
+    /// The client's latest settings; `None` when it has sent none since this process started.
     pub fn settings(&self, client_id: &str) -> Option<Arc<v2::Settings>> {
         self.lock().settings(client_id)
     }
@@ -268,7 +268,7 @@ impl ClientSessions {
         taken.then_some(reply)
     }
 
-    /// Hands a client's reply to who waits for it; returns whether somebody does.
+    /// Hands a client's reply to the task that waits for it; returns whether there is one.
     pub fn replied(&self, nonce: &str, reply: TelemetryCommand) -> bool {
         let waiting = self.replies().remove(nonce);
         waiting.is_some_and(|waiting| waiting.send(reply).is_ok())
@@ -300,7 +300,7 @@ impl ClientSessions {
 
 /// Keeps a stream in the directory; dropping it takes the stream out.
 ///
-/// Belongs to whoever holds the *response* side: a client that closes its request side can still be reached.
+/// Belongs to the owner of the *response* side: a client that closes its request side can still be reached.
 #[derive(Debug)]
 pub struct StreamLease {
     clients: Arc<ClientSessions>,
@@ -310,7 +310,7 @@ pub struct StreamLease {
 }
 
 impl StreamLease {
-    /// The other end of the stream, for whoever reads what the client sends on it.
+    /// The other end of the stream, for the reader of the client's messages.
     pub fn request_side(&self) -> RequestSide {
         RequestSide {
             clients: Arc::clone(&self.clients),

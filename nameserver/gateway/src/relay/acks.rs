@@ -12,7 +12,7 @@ use crate::sdk::calls::owner_of_receipt;
 pub struct AckPlan {
     /// Entries by the broker group that has to handle them.
     pub by_owner: BTreeMap<String, Vec<(usize, AckMessageEntry)>>,
-    /// Results of the entries whose handle is none of ours.
+    /// Results of the entries with foreign handles.
     pub refused: Vec<(usize, AckMessageResultEntry)>,
 }
 

@@ -15,7 +15,7 @@ use crate::routes::BrokerAddress;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl CallRelay {
-    /// Tells all masters what is new, and returns when they know, or have taken too long.
+    /// Tells all masters the new filters; returns when they know, or have taken too long.
     pub async fn announce(&self, announced: NewlyAnnounced) {
         if announced.filters.is_empty() {
             return;
@@ -35,9 +35,9 @@ impl CallRelay {
         match tokio::time::timeout(PATIENCE, client.announce(request.clone())).await {
             Ok(Ok(_)) => {}
             Ok(Err(status)) => {
-                tracing::debug!(%master, reason = status.message(), "a member was not announced; the broker will ask");
+                tracing::debug!(%master, reason = status.message(), "announcement failed; the broker will ask");
             }
-            Err(_) => tracing::debug!(%master, "a member was not announced in time; the broker will ask"),
+            Err(_) => tracing::debug!(%master, "announcement timed out; the broker will ask"),
         }
     }
 }

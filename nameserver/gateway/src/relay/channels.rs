@@ -14,7 +14,7 @@ use crate::routes::{BrokerAddress, ClusterRoutes};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// See the module.
+/// The connections, made when they are first needed.
 #[derive(Debug, Default)]
 pub(crate) struct Channels {
     by_address: Mutex<HashMap<BrokerAddress, Channel>>,

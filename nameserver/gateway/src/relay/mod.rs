@@ -1,4 +1,4 @@
-//! Passing calls on, one hop, to the broker that owns what they are about.
+//! Passing calls on, one hop, to the broker that owns their subject.
 //!
 //! The SDKs send some calls to the server that they were configured with rather than to the owner. Receipt handles,
 //! transaction ids, recall handles and `message_queue.broker.name` name the owner, so any server can pass them on.

@@ -104,7 +104,8 @@ fn not_there(owner: &str) -> Refusal {
     )
 }
 
-/// The same call for the owner: what the client says of itself, its deadline, the mark against loops, and the number of a receive.
+/// The call as the owner gets it: with the client's own headers, its deadline, the mark against loops, and the number of a
+/// receive.
 pub(super) fn pass_on<Q: Clone>(request: &Request<Q>) -> Request<Q> {
     let mut passed_on = Request::new(request.get_ref().clone());
     let headers = passed_on.metadata_mut();

@@ -57,7 +57,7 @@ pub struct RelayedStream<T> {
     messages: Option<Streaming<T>>,
     owner: String,
     address: BrokerAddress,
-    /// What the owner answered.
+    /// The status that the owner answered.
     status: Option<Code>,
     /// Messages that were passed on.
     passed: usize,

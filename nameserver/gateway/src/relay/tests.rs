@@ -62,10 +62,10 @@ async fn an_owner_that_is_not_there_is_a_refusal() {
         ShutdownSignal::new(),
     );
     let call = || Request::new(v2::EndTransactionRequest::default());
-    let unknown = relay.unary("nobody", call()).await.unwrap_err();
-    assert!(unknown.message.contains("nobody"), "{unknown}");
+    let unknown = relay.unary("absent", call()).await.unwrap_err();
+    assert!(unknown.message.contains("absent"), "{unknown}");
 
-    // A port that was free a moment ago: nobody listens there.
+    // A port that was free a moment ago: nothing listens there.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let broker = BrokerInfo {
         cluster: "c".into(),

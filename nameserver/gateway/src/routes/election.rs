@@ -9,7 +9,7 @@ use crate::refusal::Refusal;
 
 /// How long to go on looking for the master of a group with slaves: an election with default settings takes about 2 s.
 pub(crate) const ELECTION_WAIT: Duration = Duration::from_secs(4);
-/// Of a group that has had no master for so long, nobody expects one at any moment: queries do not wait for it any more.
+/// After so long without a master, an election is not expected at any moment: queries no longer wait for it.
 const ELECTION_LATELY: Duration = Duration::from_secs(20);
 /// How often to look.
 const ELECTION_LOOK: Duration = Duration::from_millis(50);

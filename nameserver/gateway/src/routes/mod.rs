@@ -1,4 +1,4 @@
-//! Routes: which brokers there are, which topics they have, and what clients are told about it.
+//! Routes: the brokers, their topics, and the answers to clients about them.
 //!
 //! [`RouteTable`] is the pure state; [`ClusterRoutes`] is its one owner in a process and reads the clock.
 
@@ -46,7 +46,7 @@ pub struct ClusterRoutes {
 /// The master of a broker group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupMaster {
-    /// Where it can be reached.
+    /// The address at which it can be reached.
     pub address: BrokerAddress,
     /// Of its reign; 0 without replication.
     pub epoch: u32,
@@ -63,10 +63,10 @@ impl ClusterRoutes {
         Self { table, changes: watch::Sender::new(0), wishes: watch::Sender::new(0) }
     }
 
-    /// The same with other bounds for what brokers register.
+    /// Empty routes with other bounds for registrations.
     pub fn bounded(lease: Duration, bounds: RouteBounds) -> Self {
         let routes = Self::new(lease);
-        let table = routes.table.into_inner().expect("nobody has it yet").bounded(bounds);
+        let table = routes.table.into_inner().expect("it is not shared yet").bounded(bounds);
         Self { table: Mutex::new(table), ..routes }
     }
 
@@ -75,17 +75,17 @@ impl ClusterRoutes {
         self.changes.subscribe()
     }
 
-    /// Asks whoever brings news from elsewhere to do so at once.
+    /// Asks the tasks that fetch routes from elsewhere to do so at once.
     pub fn want_news(&self) {
         self.wishes.send_modify(|count| *count += 1);
     }
 
-    /// Changes whenever somebody wants news.
+    /// Changes with every wish for newer routes.
     pub fn wishes(&self) -> watch::Receiver<u64> {
         self.wishes.subscribe()
     }
 
-    /// Changes the table, and tells of it if `is_news` says so of the outcome.
+    /// Changes the table; announces the change if `is_news` says so of the outcome.
     fn change<T>(&self, change: impl FnOnce(&mut RouteTable) -> T, is_news: impl FnOnce(&T) -> bool) -> T {
         let outcome = {
             let mut table = self.lock();
@@ -135,12 +135,12 @@ impl ClusterRoutes {
         self.change(|table| table.set_own(request), Result::is_ok)
     }
 
-    /// Replaces what the nameserver `source` said earlier.
+    /// Replaces the earlier state of the nameserver `source`.
     pub fn replace_copy(&self, source: &str, snapshot: ClusterSnapshot) {
         self.change(|table| table.replace_copy(source, snapshot, Instant::now()), |()| true);
     }
 
-    /// Notes that what the nameserver `source` said earlier is still true.
+    /// Notes that the earlier state of the nameserver `source` still holds.
     pub fn confirm_copy(&self, source: &str) {
         self.lock().confirm_copy(source, Instant::now());
     }
@@ -155,7 +155,7 @@ impl ClusterRoutes {
         self.lock().version()
     }
 
-    /// What a broker registered of the consumer group with this stored name (namespace included).
+    /// The settings that a broker registered for the consumer group with this stored name (namespace included).
     pub fn consumer_group(&self, stored_name: &str) -> Option<GroupSettings> {
         let table = self.lock();
         let brokers = table.brokers(Instant::now());
@@ -198,7 +198,7 @@ impl ClusterRoutes {
         queries::topic(&self.lock().brokers(Instant::now()), stored_name).cloned()
     }
 
-    /// What the consumers of a topic are to receive from, for `QueryAssignment`.
+    /// The queues that the consumers of a topic are to receive from, for `QueryAssignment`.
     ///
     /// # Errors
     /// See [`assignments`].

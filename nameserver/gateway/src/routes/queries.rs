@@ -2,7 +2,7 @@
 //!
 //! Two SDKs take every queue of an answer for usable, whatever its permission or broker id; so slaves are never
 //! listed as brokers of their own, and neither are read-only queues of a topic that can be written elsewhere. Queues of a group
-//! that withholds permissions are: what waits there is to be consumed, and what is sent there all the same it passes on.
+//! that withholds permissions are: their messages are to be consumed, and the group passes on late sends.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ pub fn message_queues(
     }
     let mut queues: Vec<_> = queues.into_iter().map(|(queue, _)| queue).collect();
     if !queues.iter().any(is_chosen_by_place) {
-        // Of one number in the order of the groups.
+        // The sort is stable: queues of one number stay in the order of the groups.
         queues.sort_by_key(|queue| queue.id);
     }
     if queues.is_empty() {
@@ -92,7 +92,8 @@ pub fn message_queues(
     Ok(queues)
 }
 
-/// What a consumer is to receive from: every readable broker of the topic, as one queue with the id [`ALL_QUEUES`].
+/// The queues that a consumer is to receive from: every readable broker of the topic, as one queue with the id
+/// [`ALL_QUEUES`].
 ///
 /// All members of a consumer group get the same list; brokers share out the messages among them. For `instead` see
 /// [`message_queues`].
@@ -141,13 +142,13 @@ pub fn writable_groups(brokers: &Brokers<'_>, topic: Option<&v2::Resource>) -> R
     Ok(names)
 }
 
-/// What the groups that are believed to be there say of a topic: the one that speaks for a group that has it.
+/// The route of a topic by the groups that are believed to be there: from the speaker of a group that has it.
 pub(super) fn topic<'a>(brokers: &Brokers<'a>, stored: &str) -> Option<&'a TopicRoute> {
     GroupView::all(brokers).iter().find_map(|group| group.speaker().topic(stored))
 }
 
 /// The broker groups that have a topic, each with what it says of it. Those that make topics with their first message count as
-/// if they had it, unless it is a topic that somebody made on other brokers on purpose.
+/// if they had it, unless the topic was made on other brokers on purpose.
 ///
 /// Nothing is made by asking: a query does not tell a producer from a consumer.
 fn groups_of<'a>(

@@ -25,7 +25,7 @@ pub enum RegistrationError {
         "a {what} in the registration has {len} bytes, the limit is {REGISTERED_NAME_MAX}; give it a shorter name"
     )]
     Long {
-        /// What it is the name of.
+        /// The kind of name.
         what: &'static str,
         /// Its length in bytes.
         len: usize,
@@ -50,7 +50,7 @@ pub enum RegistrationError {
         /// The later epoch.
         epoch: u32,
     },
-    /// Nobody can connect to this address.
+    /// Clients cannot connect to this address.
     #[error("clients cannot connect to {host:?} port {port}; advertise an address that they can reach")]
     Unreachable {
         /// The advertised host.
@@ -78,7 +78,7 @@ pub struct MemberId {
     pub id: u32,
 }
 
-/// Where a broker can be reached.
+/// The address of a broker.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BrokerAddress {
     /// IP address or host name, without brackets.
@@ -115,7 +115,7 @@ impl BrokerRegistration {
     /// connected from.
     ///
     /// # Errors
-    /// A [`RegistrationError`] when the broker is not named or cannot be reached by anybody.
+    /// A [`RegistrationError`] when the broker is not named or cannot be reached.
     pub fn from_request(request: RegisterRequest, peer: Option<IpAddr>) -> Result<Self, RegistrationError> {
         let info = request.broker.ok_or(RegistrationError::NoBroker)?;
         for group in &request.groups {
@@ -125,7 +125,7 @@ impl BrokerRegistration {
         Ok(Self { groups, ..Self::new(info, request.topics, peer)? })
     }
 
-    /// The same for an entry of a nameserver's snapshot.
+    /// Checks an entry of a nameserver's snapshot and turns it into a registration.
     ///
     /// # Errors
     /// As [`Self::from_request`].
@@ -226,12 +226,12 @@ impl BrokerRegistration {
         &self.info.incarnation
     }
 
-    /// Where clients reach the broker.
+    /// The address at which clients reach the broker.
     pub fn address(&self) -> &BrokerAddress {
         &self.address
     }
 
-    /// Whether this is what the SDKs accept as a master: the role, and the id 0.
+    /// Whether the SDKs accept it as a master: by its role, and the id 0.
     pub fn is_master(&self) -> bool {
         self.info.role() == BrokerRole::Master && self.info.id == 0
     }

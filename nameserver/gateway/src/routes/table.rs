@@ -12,7 +12,7 @@ use kerolox_proto::kerolox::{ClusterSnapshot, RegisterRequest, UnregisterRequest
 
 use super::registration::{BrokerRegistration, MemberId, RegistrationError};
 
-/// What a registration changed.
+/// The effect of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RouteChange {
     /// Only the lease was refreshed.
@@ -91,9 +91,9 @@ pub struct RouteTable {
     own: Option<BrokerRegistration>,
     leases: BTreeMap<MemberId, Lease>,
     copies: BTreeMap<String, Copy>,
-    /// The epoch that each group is in, by cluster and group, as far as somebody heard of it from the controller.
+    /// The epoch of each group, by cluster and group, as far as a broker has heard of it from the controller.
     epochs: BTreeMap<(String, String), u32>,
-    /// Groups of which somebody is there, but no master, and since when that is known.
+    /// Groups that have live members but no master, and since when that is known.
     masterless: BTreeMap<(String, String), Instant>,
 }
 
@@ -113,7 +113,7 @@ impl RouteTable {
         }
     }
 
-    /// The same with other bounds for what brokers register.
+    /// Sets other bounds for registrations.
     #[must_use]
     pub fn bounded(self, bounds: RouteBounds) -> Self {
         Self { bounds, ..self }
@@ -218,7 +218,7 @@ impl RouteTable {
         Ok(())
     }
 
-    /// Replaces what the nameserver `source` said earlier. Entries that make no sense are left out.
+    /// Replaces the earlier state of the nameserver `source`. Entries that make no sense are left out.
     pub fn replace_copy(&mut self, source: &str, snapshot: ClusterSnapshot, now: Instant) {
         let valid =
             snapshot.brokers.into_iter().filter_map(|entry| BrokerRegistration::from_snapshot(entry).ok());
@@ -226,7 +226,7 @@ impl RouteTable {
         self.copies.insert(source.to_owned(), Copy { brokers, confirmed: now });
     }
 
-    /// Notes that what the nameserver `source` said earlier is still true.
+    /// Notes that the earlier state of the nameserver `source` still holds.
     pub fn confirm_copy(&mut self, source: &str, now: Instant) {
         if let Some(copy) = self.copies.get_mut(source) {
             copy.confirmed = now;
@@ -290,7 +290,7 @@ impl RouteTable {
         self.masterless = without.map(since).collect();
     }
 
-    /// Whether some group, of which somebody is there, lost its master less than `lately` ago: another one is about to come.
+    /// Whether some group with live members lost its master less than `lately` ago: another one is about to come.
     pub fn is_electing(&mut self, lately: Duration, now: Instant) -> bool {
         // Leases end without an event.
         self.note_masters(now);
@@ -302,7 +302,7 @@ impl RouteTable {
         self.registrations(now).any(|broker| broker.group() == group)
     }
 
-    /// What is known of brokers that are believed to be there, what counts more after what counts less.
+    /// The registrations of brokers that are believed to be there; later ones count more.
     fn registrations(&self, now: Instant) -> impl Iterator<Item = &BrokerRegistration> {
         let is_fresh = |copy: &&Copy| now.saturating_duration_since(copy.confirmed) < self.lease;
         let mut copies: Vec<&Copy> = self.copies.values().filter(is_fresh).collect();

@@ -126,7 +126,7 @@ fn brokers_that_make_topics_are_shown_as_if_they_had_them() {
     };
     let fifo = vec![i32::from(v2::MessageType::Fifo)];
     assert_eq!(shown("auto"), ("abb".to_owned(), vec![fifo.clone(), fifo.clone(), fifo]), "in its cluster");
-    assert_eq!(shown("own").0, "c", "somebody made it there");
+    assert_eq!(shown("own").0, "c", "it was made there");
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn a_broker_holds_copies_of_nameservers_beside_its_own_registration() {
     assert_eq!(names(&table, start + LEASE / 2), ["a", "b", "c", "own"]);
     // The first is not heard of any more, so what it said lapses.
     assert_eq!(names(&table, start + LEASE), ["c", "own"]);
-    // Nobody is heard of: the newest copy stays.
+    // No broker is heard of: the newest copy stays.
     assert_eq!(names(&table, start + LEASE * 9), ["c", "own"]);
     table.confirm_copy("ns-1", start + LEASE * 9);
     assert_eq!(names(&table, start + LEASE * 9), ["a", "b", "own"]);
@@ -366,7 +366,7 @@ fn a_group_that_has_long_been_without_a_master_is_not_waited_for() {
         table.register(request, None, at).unwrap();
         table.note_masters(at);
     };
-    assert!(!table.is_electing(LATELY, now), "nobody is there");
+    assert!(!table.is_electing(LATELY, now), "no member is there");
     register(&mut table, (member(0, "10.0.0.2", 4, vec![]), now));
     register(&mut table, slave(1, now));
     assert!(!table.is_electing(LATELY, now));
@@ -382,7 +382,7 @@ fn a_group_that_has_long_been_without_a_master_is_not_waited_for() {
         at += LEASE / 3;
         register(&mut table, slave(1, at));
     }
-    assert!(!table.is_electing(LATELY, at), "nobody expects a master at any moment");
+    assert!(!table.is_electing(LATELY, at), "a master is not expected at any moment");
 
     // A master comes and goes again.
     register(&mut table, (member(0, "10.0.0.2", 5, vec![]), at));
@@ -400,7 +400,7 @@ async fn a_topic_of_which_only_the_master_heard_is_found_through_its_election() 
     routes.register(member(1, "10.0.0.1", 0, vec![]), None).unwrap();
     let begun = Instant::now();
     assert_eq!(writable().await.unwrap_err().code, Code::TopicNotFound);
-    assert!(begun.elapsed() < Duration::from_secs(1), "nobody is being elected");
+    assert!(begun.elapsed() < Duration::from_secs(1), "no election is under way");
 
     routes.note_epoch("c", "a", 5);
     let elected = async {

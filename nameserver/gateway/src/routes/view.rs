@@ -1,8 +1,8 @@
 //! A broker group as clients see it: one broker, which can be reached at the addresses of all its members.
 //!
-//! The master comes first. Slaves pass on what reaches them, and wait a moment for a master that is being elected, so a
-//! client whose master is gone only has to take the next address, which is what the SDKs do by themselves. While nobody
-//! rules, the slaves are all there is, and what they know of the topics counts.
+//! The master comes first. Slaves pass on what reaches them, and wait a moment for a master that is being
+//! elected, so a client whose master is gone only has to take the next address, as the SDKs do by themselves.
+//! Without a master, the slaves are all there is, and what they know of the topics counts.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! The Telemetry RPC: clients say what they are, servers answer with settings and keep the stream for commands.
+//! The Telemetry RPC: clients send their settings, servers answer with theirs and keep the stream for commands.
 
 mod policy;
 mod settings;
@@ -83,7 +83,7 @@ where
     Ok(Response::new(TelemetryStream { commands, _lease: lease, _open: open }))
 }
 
-/// Tells consumers whose settings are not what they were told last: to be called when groups may have changed.
+/// Sends new settings to consumers whose last ones no longer hold: to be called when groups may have changed.
 pub fn push_settings(clients: &ClientSessions, policy: &dyn SettingsPolicy) {
     for (consumer, told) in clients.consumers() {
         match answer_settings(&told, policy) {
@@ -102,7 +102,7 @@ pub fn push_settings(clients: &ClientSessions, policy: &dyn SettingsPolicy) {
     }
 }
 
-/// Reads what the client sends, until either side closes its half.
+/// Reads the client's frames, until either side closes its half.
 struct Reader {
     client_id: String,
     /// As the headers say.
@@ -133,12 +133,12 @@ impl Reader {
             | Some(Command::VerifyMessageResult(v2::VerifyMessageResult { nonce })) => {
                 let nonce = nonce.clone();
                 if !self.clients.replied(&nonce, frame) {
-                    tracing::debug!(client_id = ?self.client_id, nonce, "nobody waits for this telemetry reply");
+                    tracing::debug!(client_id = ?self.client_id, nonce, "unexpected telemetry reply");
                 }
                 true
             }
             other => {
-                tracing::debug!(client_id = ?self.client_id, ?other, "a telemetry frame that clients do not send");
+                tracing::debug!(client_id = ?self.client_id, ?other, "unexpected telemetry frame");
                 true
             }
         }

@@ -1,4 +1,4 @@
-//! What the server decides about its clients' settings.
+//! The server's decisions about its clients' settings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use kerolox_proto::v2;
 use crate::refusal::Refusal;
 use crate::routes::ClusterRoutes;
 
-/// The same delays, or the closest, as an exponential strategy of the protocol.
+/// These delays, or the closest to them, as an exponential strategy of the protocol.
 pub(super) fn to_exponential(backoff: &Backoff, attempts: u32) -> v2::ExponentialBackoff {
     let (initial, max, multiplier) = match backoff {
         Backoff::Exponential { initial, max, multiplier } => (*initial, *max, *multiplier),
@@ -30,7 +30,7 @@ pub(super) fn to_customized(backoff: &Backoff, attempts: u32) -> v2::CustomizedB
     v2::CustomizedBackoff { next: steps.map(|attempt| to_proto(backoff.delay(attempt))).collect() }
 }
 
-/// What a consumer group's members are told.
+/// The settings for a consumer group's members.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupPolicy {
     /// Deliveries of a message before it is a dead letter, the first one included.
@@ -47,7 +47,7 @@ pub struct GroupPolicy {
 const LITE_QUOTA_DEFAULT: usize = 2_000;
 
 impl Default for GroupPolicy {
-    /// What RocketMQ gives a group that nobody configured: 16 retries, not ordered.
+    /// RocketMQ's defaults for a group without settings: 16 retries, not ordered.
     fn default() -> Self {
         Self { max_attempts: 17, fifo: false, backoff: None, lite_quota: LITE_QUOTA_DEFAULT }
     }

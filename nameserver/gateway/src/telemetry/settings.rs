@@ -1,4 +1,4 @@
-//! The answer to a client's settings, pure: what the client said, corrected by what the server decides.
+//! The answer to a client's settings, pure: the client's values, corrected by the server's decisions.
 //!
 //! Each SDK breaks on something else here, so every field is set on purpose.
 
@@ -129,7 +129,7 @@ fn check_length(filter: &v2::FilterExpression) -> Result<(), Refusal> {
     ))
 }
 
-/// What a client tells of itself is kept while it lives, and shown to administrators.
+/// The server keeps a client's settings while it lives, and shows them to administrators.
 fn check_properties(client: &v2::Settings) -> Result<(), Refusal> {
     let refusal = |reason: String| {
         let advice = "leave out client_properties, or shorten them";

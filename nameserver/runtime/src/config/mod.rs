@@ -20,7 +20,7 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file is not TOML, or has a key or value that does not belong.
@@ -28,15 +28,15 @@ pub enum ConfigError {
     File {
         /// The file.
         path: PathBuf,
-        /// Line, column and what is wrong there.
+        /// Line, column and the mistake there.
         reason: String,
     },
     /// An environment variable or flag does not fit.
-    #[error("the environment ({prefix}__...) or a flag sets something that does not belong: {reason}")]
+    #[error("the environment ({prefix}__...) or a flag has an invalid setting: {reason}")]
     Override {
         /// Prefix of the environment variables.
         prefix: String,
-        /// What is wrong.
+        /// The mistake.
         reason: String,
     },
     /// The configuration cannot be shown as TOML.

@@ -1,4 +1,5 @@
-//! Who asks for health: few at a time, and not for long, so that nobody can keep probes from being answered.
+//! Connections to the health port: few at a time, and not for long, so that no caller can keep probes from being
+//! answered.
 
 use std::collections::VecDeque;
 use std::io;
@@ -68,7 +69,7 @@ pub(super) struct Guest {
 impl Guest {
     /// Ready when it is to be closed.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // Nobody sends anything: this completes when the sender is dropped.
+        // The channel carries no value: this completes when the sender is dropped.
         if Pin::new(&mut self.leaving).poll(cx).is_ready() {
             return Poll::Ready(());
         }

@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for HealthListen {
     }
 }
 
-/// What a server says of itself at the moment. Called for every probe, so it must not block: no lock that somebody holds
+/// A server's report on its present state. Called for every probe, so it must not block: no lock that is held
 /// while waiting for a disk or the network.
 pub type HealthChecks = Arc<dyn Fn() -> Vec<HealthCheck> + Send + Sync>;
 
@@ -96,7 +96,7 @@ pub struct HealthReport {
     pub body: String,
 }
 
-/// Decides what a probe is told: 503 if any check failed, 200 otherwise; warnings are shown and do no harm.
+/// Decides the answer to a probe: 503 if any check failed, 200 otherwise; warnings are shown and do no harm.
 pub fn report(checks: &[HealthCheck]) -> HealthReport {
     #[derive(Serialize)]
     struct Body<'a> {

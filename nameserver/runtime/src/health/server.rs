@@ -88,8 +88,8 @@ fn bind(listen: &HealthListen, usual: SocketAddr) -> Result<Option<TcpListener>,
                 tracing::warn!(
                     address = %usual,
                     %error,
-                    "health checks are not answered: their usual port cannot be had, perhaps because another server \
-                     of this machine has it; set health.listen to a free one, or to off"
+                    "health checks are not answered: their usual port is not available, perhaps because another server \
+                     of this machine uses it; set health.listen to a free one, or to off"
                 );
                 Ok(None)
             }
@@ -106,7 +106,7 @@ async fn serve(listener: TcpListener, router: Router, stopped: oneshot::Receiver
         outcome = serving => if let Err(error) = outcome {
             tracing::error!(%error, "health checks are not answered any more");
         },
-        // Nobody sends anything: this completes when the sender is dropped.
+        // The channel carries no value: this completes when the sender is dropped.
         _ = stopped => {}
     }
 }

@@ -1,4 +1,4 @@
-//! A line of the log whenever a check becomes another: what a probe is told is in the log, too.
+//! A log line for each change of a check: answers to probes are in the log, too.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The worst state of each check by its name, with the reason.
 type Seen = BTreeMap<&'static str, (HealthState, String)>;
 
-/// Logs what becomes of the checks until `shutdown` is requested. Health need not be served for that.
+/// Logs the changes of checks until `shutdown` is requested. Health need not be served for that.
 pub async fn watch(checks: HealthChecks, shutdown: ShutdownSignal) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -34,7 +34,7 @@ pub async fn watch(checks: HealthChecks, shutdown: ShutdownSignal) {
                     tracing::warn!(check = name, reason, "ready, with a warning")
                 }
                 Some((HealthState::Ok, reason)) => tracing::info!(check = name, reason, "all is well again"),
-                None => tracing::info!(check = name, "does not matter any more"),
+                None => tracing::info!(check = name, "no longer checked"),
             }
         }
         seen = found;
@@ -52,8 +52,8 @@ fn worst(checks: &[HealthCheck]) -> Seen {
     seen
 }
 
-/// The checks whose state is another one. Reasons alone may change all the time, as progress does. What is well from the
-/// beginning is no news.
+/// The checks whose state has changed. Reasons alone may change all the time, as progress does. A check that
+/// is well from the beginning is no news.
 fn changed<'a>(before: &'a Seen, now: &'a Seen) -> Vec<&'static str> {
     let state = |seen: &Seen, name: &str| seen.get(name).map_or(HealthState::Ok, |(state, _)| *state);
     let mut names: Vec<&'static str> = before.keys().chain(now.keys()).copied().collect();

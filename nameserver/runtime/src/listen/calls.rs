@@ -1,4 +1,4 @@
-//! What every call passes on its way to its service: what it takes is counted, and it is told when there is no room for it.
+//! The way of every call to its service: its memory is counted, and it is refused when there is no room for it.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -20,7 +20,7 @@ use super::work::{CALL_BYTES, Kind, Phase, SERVED, Visit, Work};
 /// Marks a call that a server has passed on: one hop has to be enough.
 pub const RELAYED: &str = "x-kerolox-relayed";
 
-/// What a header takes beside its letters.
+/// Memory for a header besides its letters.
 const HEADER_BYTES: usize = 64;
 /// Smaller parts of an answer are not counted by themselves: they are within what a call takes anyhow.
 const LENT_MIN: usize = 512;

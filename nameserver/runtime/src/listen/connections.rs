@@ -24,10 +24,10 @@ const WARN_INTERVAL: Duration = Duration::from_secs(10);
 const MARGIN: usize = 32;
 /// Between two looks at who can give memory back.
 const RELIEF_PAUSE: Duration = Duration::from_millis(10);
-/// Health checks tell of refused connections for so long.
+/// How long health checks report refused connections.
 const TOLD: Duration = Duration::from_secs(60);
 
-/// The connections of one server. Clones of its [`Arc`] are held by whoever watches.
+/// The connections of one server. Its watchers hold clones of the [`Arc`].
 #[derive(Debug)]
 pub struct ConnectionTable {
     limits: ConnectionLimits,

@@ -7,7 +7,7 @@ const HEADER_BYTES: usize = 9;
 /// Type of a GOAWAY frame.
 const GOAWAY: u8 = 7;
 
-/// The end of what a peer sent.
+/// The end of the peer's bytes.
 #[derive(Debug)]
 pub(super) struct LastWords {
     bytes: [u8; TAIL_BYTES],

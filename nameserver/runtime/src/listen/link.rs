@@ -1,4 +1,4 @@
-//! What is known of one connection while it is open.
+//! The state of one connection while it is open.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -14,14 +14,14 @@ use super::ConnectionInfo;
 use super::work::Work;
 use crate::memory::{Level, MemoryBudget};
 
-/// What a connection takes: its buffers, and those of TLS.
+/// Memory of a connection: its buffers, and those of TLS.
 pub(crate) const CONNECTION_BYTES: usize = 32 << 10;
 
 /// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Stage {
-    /// It has not said yet what it wants: no TLS handshake, no preface of HTTP/2.
+    /// Its protocol is not known yet: no TLS handshake, no preface of HTTP/2.
     Greeting,
     /// It could make calls, and has made none.
     Ready,
@@ -77,7 +77,7 @@ impl ClientLink {
         }
     }
 
-    /// The ends of the connection, once it has said what it is.
+    /// The ends of the connection, once its protocol is known.
     pub fn info(&self) -> Option<ConnectionInfo> {
         self.info.get().cloned()
     }
@@ -110,7 +110,7 @@ impl ClientLink {
         self.works.lock()
     }
 
-    /// A call begins. Returns what it is known by.
+    /// A call begins. Returns its number.
     pub(super) fn enter(&self, work: Arc<Work>) -> usize {
         self.reach(Stage::Used);
         self.lock().insert(work)
@@ -208,7 +208,7 @@ impl ClientLink {
     }
 }
 
-/// What counts as one address: everybody has 2^64 of IPv6.
+/// The origin of a connection: a whole /64 of IPv6, because one host can use all its addresses.
 fn origin(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) & !u128::from(u64::MAX)).into(),

@@ -4,7 +4,7 @@
 //!
 //! Each connection has a place (`runtime/src/listen/connections.rs`): in all and per address there are fewer than
 //! files that may be open, idle ones make place for new ones, and those that come no further are closed. Each call
-//! passes `listen/calls.rs`: what has come of its request and what is not written of its answer is taken from one
+//! passes `listen/calls.rs`: the received part of its request and the unwritten part of its answer are taken from one
 //! budget (`runtime/src/memory`), before a service sees it. Services reserve what they read for an answer
 //! (`listen::reserve`). When the budget is used up, new calls wait a moment and are refused, and `listen/relief.rs`
 //! ends what holds most for longest.
@@ -55,7 +55,7 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Long polls take a stream each; SDKs open several per queue. Between these, as many as the memory of a connection holds.
 const CONCURRENT_STREAMS_MIN: u32 = 250;
-/// What a stream takes before it is known what it is for: its headers, as they come and as they are read.
+/// Memory of a stream before its purpose is known: its headers, as they come and as they are read.
 const STREAM_BYTES: usize = 64 << 10;
 const CONCURRENT_STREAMS_MAX: u32 = 10_000;
 /// Streams that a client may reset before they were served. The HTTP/2 library's default takes a consumer that gives up
@@ -76,7 +76,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct ListenError {
     /// The address as configured.
     pub address: String,
-    /// What the system said.
+    /// The system's error.
     pub source: io::Error,
 }
 
@@ -129,8 +129,8 @@ impl ServerListener {
         self.connections.clone()
     }
 
-    /// Accepts connections until the returned stream is dropped. Each is greeted in a task of its own, so a silent peer
-    /// hinders nobody.
+    /// Accepts connections until the returned stream is dropped. Each is greeted in a task of its own, so a
+    /// silent peer does not hinder others.
     pub fn incoming(self, tls: Arc<ServerConfig>) -> ReceiverStream<io::Result<ClientConnection>> {
         let (sender, receiver) = mpsc::channel(64);
         tokio::spawn(accept_all(self.tcp, self.connections, TlsAcceptor::from(tls), sender));

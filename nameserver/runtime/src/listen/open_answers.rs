@@ -1,10 +1,10 @@
 //! Answers on their way over one connection.
 //!
-//! What is written to a connection is on its way, and nothing says when it has arrived: the other end may be a proxy, the line may
-//! be dead. The sign that it has arrived is a peer that is heard a while later, on the connection that carried it: whatever breaks
-//! an answer breaks the connection, and a dead line is found by the keepalive of HTTP/2. So an answer is remembered until then, and
-//! a connection that ends before says so to those whose answers it may have lost. A client that closes its connection of its own will
-//! has what it wanted.
+//! Nothing says when a written answer has arrived: the other end may be a proxy, the line may be dead. The
+//! sign of its arrival is a peer that is heard a while later, on the connection that carried it: whatever
+//! breaks an answer breaks the connection, and the keepalive of HTTP/2 finds a dead line. So an answer is
+//! remembered until then, and a connection that ends before says so to those whose answers it may have lost.
+//! A client that closes its connection of its own will has what it wanted.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,7 +18,7 @@ const ARRIVED_AFTER: Duration = Duration::from_secs(5);
 /// Most items in answers that are remembered at a time for one connection; beyond it the oldest ones count as arrived.
 const ITEMS_MAX: usize = 65_536;
 
-/// What is to be done when an answer was lost.
+/// The action to take when an answer was lost.
 pub type LostAnswer = Box<dyn FnOnce() + Send>;
 
 /// The answers that were written to one connection and may not have arrived.
@@ -30,7 +30,7 @@ pub struct OpenAnswers {
     open: Mutex<Option<Open>>,
 }
 
-/// Who reads an answer.
+/// The reader of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnswerReader {
     /// A client: it has what it wanted when it closes the connection of its own will.

@@ -1,4 +1,4 @@
-//! What a call is told that no service has seen.
+//! The answers to calls that never reach a service.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -1,4 +1,5 @@
-//! Who gives way when memory is short: what holds most for longest, and costs nobody anything but another try.
+//! The calls and connections that give way when memory is short: those that hold most for longest, and whose loss costs
+//! no more than a retry.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -61,7 +62,7 @@ pub(super) fn make_room(links: &[Arc<ClientLink>], memory: &MemoryBudget, now: I
     }
 }
 
-/// Adds what can be ended of a connection, and returns the bytes of what is being ended already.
+/// Adds the candidates of a connection; returns the bytes that are being given back already.
 fn look<'a>(link: &'a Arc<ClientLink>, now: Instant, candidates: &mut Vec<Candidate<'a>>) -> usize {
     let works = link.works();
     if link.is_ended() {
@@ -86,7 +87,7 @@ fn look<'a>(link: &'a Arc<ClientLink>, now: Instant, candidates: &mut Vec<Candid
     ending
 }
 
-/// What the operator was told of memory that was short.
+/// The shortages of memory that were reported to the operator.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     troubles: (u64, u64),
@@ -94,7 +95,7 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Tells of what is new, now and then.
+    /// Reports new shortages, now and then.
     pub(super) fn tell(&mut self, memory: &MemoryBudget, now: Instant) {
         let troubles = memory.troubles();
         if troubles == self.troubles || self.at.is_some_and(|at| now < at + WARN_INTERVAL) {
@@ -148,7 +149,7 @@ mod tests {
         assert_eq!(told(&slow), Some(End::Room), "850 are held, 700 may be");
         assert!(told(&small).is_none() && told(&sending).is_none() && told(&large).is_none());
         make_room(&links, &memory, Instant::now() + Duration::from_secs(1));
-        assert!(told(&large).is_none(), "what is ended gives enough back");
+        assert!(told(&large).is_none(), "the ended call gives enough back");
         drop(slow);
         assert_eq!(memory.excess(), 0);
     }

@@ -1,4 +1,4 @@
-//! Requests on their way in. What has come is counted as it comes, so that nobody is lent more than there is.
+//! Requests on their way in. Bytes are counted as they come, so that no caller is lent more than there is.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -27,7 +27,7 @@ pub(super) const MESSAGES_MAX: usize = 16 << 10;
 /// Flag and length in front of each message of gRPC.
 const HEAD: usize = 5;
 
-/// What became of a request.
+/// The outcome of reading a request.
 pub(super) enum Gathered {
     /// It is all there.
     Request(Request),
@@ -138,7 +138,8 @@ impl HttpBody for Request {
 
 type Room = Pin<Box<dyn Future<Output = bool> + Send>>;
 
-/// What a client says on a stream that lasts. Its last message is counted until the next one comes: what is made of it is kept.
+/// The client's side of a long stream. Its last message is counted until the next one comes: the server keeps what it made of
+/// it.
 pub(super) struct SessionBody {
     body: Body,
     work: Arc<Work>,
@@ -182,7 +183,7 @@ impl SessionBody {
     }
 }
 
-/// What the service hears; the client is told why.
+/// The error for the service; the client gets the reason.
 fn over() -> Status {
     Status::resource_exhausted("the server ended this stream")
 }
@@ -392,6 +393,6 @@ mod tests {
         }
         let mut long = reply(dump(2 << 20));
         long.status = Some(v2::Status { code: 1, message: "s".repeat(REPLY_HEAD_MAX) });
-        assert!(!is_taken(&stream(&long, &[]), 100), "nobody sees where its status ends");
+        assert!(!is_taken(&stream(&long, &[]), 100), "the end of its status is out of sight");
     }
 }

@@ -1,4 +1,4 @@
-//! One call as long as it takes something: what it holds of the budget, and how far it is.
+//! One call for as long as it takes memory: its share of the budget, and its phase.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use super::link::ClientLink;
 use super::refused::CallRefusal;
 use crate::memory::Level;
 
-/// What a call takes beside its bytes: state of the connection, of the HTTP/2 library, of the service.
+/// Memory of a call besides its bytes: state of the connection, of the HTTP/2 library, of the service.
 pub(super) const CALL_BYTES: usize = 16 << 10;
 /// How long a call waits for room before it is refused.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -43,7 +43,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Where it belongs among those who want memory.
+    /// The level at which such work takes memory.
     pub(super) fn level(self) -> Level {
         match self {
             Self::Session => Level::Stay,
@@ -81,7 +81,7 @@ pub(crate) enum End {
     Room = 1,
     /// The request did not come in time.
     Slow = 2,
-    /// What was sent is too large.
+    /// The request is too large.
     Large = 3,
 }
 
@@ -96,7 +96,7 @@ pub(crate) struct Work {
     /// When the phase began, in milliseconds after `begun`.
     moved_ms: AtomicU64,
     end: AtomicU8,
-    /// Who reads the request, and who writes the answer.
+    /// The tasks that read the request and write the answer.
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
@@ -189,7 +189,7 @@ impl Work {
         is_taken
     }
 
-    /// Gives back what it has taken of it.
+    /// Gives bytes back to the budget.
     pub(super) fn give(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
         self.link.give(bytes);
@@ -225,7 +225,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A call that is under way on its connection. What it holds is given back with this.
+/// A call that is under way on its connection. Dropping it gives back its share of the budget.
 pub(super) struct Visit {
     pub(super) work: Arc<Work>,
     key: usize,
@@ -265,14 +265,14 @@ impl Drop for Lent {
 }
 
 impl Work {
-    /// The same bytes; they count as long as somebody has them.
+    /// The given bytes; they count until the last copy is dropped.
     pub(super) fn lend(&self, bytes: Bytes) -> Bytes {
         self.link.lend(bytes.len());
         Bytes::from_owner(Lent { bytes, link: self.link.clone() })
     }
 }
 
-/// Memory for an answer. What is not kept is given back with this.
+/// Memory for an answer. Dropping it gives back the part that was not kept.
 #[derive(Debug)]
 pub struct ReservedMemory {
     work: Option<Arc<Work>>,
@@ -307,7 +307,7 @@ pub async fn reserve(bytes: usize) -> Result<ReservedMemory, CallRefusal> {
     }
 }
 
-/// The same without waiting.
+/// Like [`reserve`], without waiting.
 ///
 /// # Errors
 /// [`CallRefusal::MemoryExhausted`] when there is no room.

@@ -1,11 +1,11 @@
-//! How much memory this process may use: what its container allows, else what the machine has.
+//! How much memory this process may use: as its container allows, else as the machine has.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where control groups are mounted: the second version, alone or beside the first.
 const MOUNTS_V2: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-/// The same for the memory controller of the first version.
+/// Where the memory controller of the first version is mounted.
 const MOUNT_V1: &str = "/sys/fs/cgroup/memory";
 
 /// Bytes that this process may use at the most; `None` when the system does not say.

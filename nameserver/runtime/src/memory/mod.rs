@@ -1,8 +1,9 @@
-//! The memory that a server lends to its callers: for requests that are being read, answers that are being written, sessions and
-//! calls that wait. What callers can make a server keep is taken from one budget; whoever comes when it is used up is told so,
-//! and what holds most for longest gives way.
+//! The memory that a server lends to its callers: for requests that are being read, answers that are being
+//! written, sessions and calls that wait. All memory that callers can tie up is taken from one budget; when
+//! it is used up, new callers are told so, and those that hold most for longest give way.
 //!
-//! The amounts are estimates on the safe side: a call is charged more than its bytes, because what is made of them takes more.
+//! The amounts are estimates on the safe side: a call is charged more than its bytes, because their decoded
+//! form takes more.
 
 mod container;
 
@@ -18,7 +19,7 @@ use crate::listen::CallRefusal;
 /// Share of the memory that callers get where nothing is configured: a fourth. The other parts are for the index, the newest
 /// messages, and what waits for the disk.
 const SHARE: u64 = 4;
-/// Less than this is of no use: a single large message with what is made of it takes half.
+/// Less than this is of no use: a single large message takes half, in its decoded form.
 const BUDGET_MIN: u64 = 32 << 20;
 /// The budget where neither a container nor the machine says how much there is.
 const BUDGET_UNKNOWN: u64 = 256 << 20;
@@ -67,7 +68,7 @@ pub(crate) enum Level {
     New,
     /// More for a call that was let in.
     Grow,
-    /// What the members of a cluster have to tell each other.
+    /// Messages that the members of a cluster must exchange.
     Vital,
 }
 
@@ -233,7 +234,7 @@ impl MemoryBudget {
     }
 }
 
-/// Somebody who waits.
+/// A caller that waits.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl Drop for Waiting<'_> {

@@ -1,4 +1,4 @@
-//! Load: many tasks that do the same, as fast as they can or at a rate.
+//! Load: many equal tasks, as fast as they can or at a rate.
 
 use super::recorder::Recorder;
 use std::future::Future;

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// How often the live view shows something new.
 const LIVE: Duration = Duration::from_secs(1);
 
-/// What is measured, from the command's name.
+/// The subject of a measurement, from the command's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
     Produce,
@@ -45,7 +45,7 @@ impl Mode {
         }
     }
 
-    /// What its latencies are.
+    /// The span that its latencies measure.
     fn latency(self) -> &'static str {
         match self {
             Self::Produce | Self::ManyQueues => "from when a message was to be sent to its acknowledgement",
@@ -110,7 +110,7 @@ macro_rules! modes {
 modes! {
     /// Measure sending: requests that are acknowledged
     Produce Produce {}
-    /// Measure receiving and acknowledging messages that are there already
+    /// Measure receiving and acknowledging existing messages
     Consume Consume {
         /// How many there are
         #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -184,7 +184,7 @@ impl ManyQueues {
     }
 }
 
-/// What came of it.
+/// The result of a measurement.
 struct Outcome {
     measured: Measured,
     took: Duration,

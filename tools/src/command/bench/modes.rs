@@ -1,4 +1,4 @@
-//! What is measured: one function for each mode.
+//! The measurements: one function for each mode.
 
 use super::load::{Pace, run};
 use super::place::Place;
@@ -121,7 +121,7 @@ pub(super) async fn end_to_end(job: &Job) -> Result<()> {
     let producer = Arc::new(job.place.client.producer().topic(&job.place.topic).start().await?);
     let (message, pace, sent) = (job.message(), job.pace, Arc::new(AtomicU64::new(0)));
     let counted = Arc::clone(&sent);
-    // Sends themselves are not what is measured; those that fail are.
+    // Successful sends are not measured here; failed ones are counted.
     let sends = Arc::new(Recorder::new(pace.start));
     run(pace, &sends, move |_| {
         let (producer, message, counted) = (Arc::clone(&producer), message.clone(), Arc::clone(&counted));

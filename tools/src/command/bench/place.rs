@@ -20,7 +20,7 @@ pub(super) struct PlaceArgs {
     /// Only this broker, HOST:PORT; needs no nameserver
     #[arg(short = 'b', long = "broker-addr", alias = "brokerAddr", value_name = "BROKER_ADDR")]
     broker: Option<Address>,
-    /// Use this topic, which is there already; without it one is made, and deleted afterwards
+    /// Use this existing topic; without it one is made, and deleted afterwards
     #[arg(short = 't', long)]
     topic: Option<String>,
     /// Queues of the topic that is made, on each broker
@@ -31,7 +31,7 @@ pub(super) struct PlaceArgs {
     pub(super) flush: Option<String>,
 }
 
-/// See the module.
+/// The servers and the topic of a measurement.
 pub(super) struct Place {
     pub(super) client: Client,
     pub(super) topic: String,
@@ -74,7 +74,7 @@ impl PlaceArgs {
         match place.make(self.queues, kind, flush).await {
             Ok(()) => Ok(place),
             Err(failure) => {
-                // What was made before it failed.
+                // Undoes the part that was made before the failure.
                 let _ = place.clean_up().await;
                 Err(failure)
             }

@@ -1,4 +1,4 @@
-//! What was measured: latencies, messages, errors.
+//! The measurements: latencies, messages, errors.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -37,7 +37,7 @@ impl Latencies {
     }
 }
 
-/// What happened in a span of time.
+/// The events of a span of time.
 #[derive(Debug, Clone)]
 pub(super) struct Measured {
     pub(super) messages: u64,
@@ -71,14 +71,14 @@ impl TimeSpan {
     }
 }
 
-/// Takes down what happens: all of it from a moment on, and what is new since somebody looked.
+/// Records events: all of them from a moment on, and the new ones since the last look.
 pub(super) struct Recorder {
     from: Instant,
     spans: Mutex<(TimeSpan, TimeSpan)>,
 }
 
 impl Recorder {
-    /// What begins before `from` is not counted in the end: it is the warm-up.
+    /// Events that begin before `from` are not counted in the end: they are the warm-up.
     pub(super) fn new(from: Instant) -> Self {
         Self { from, spans: Mutex::new((TimeSpan::new(), TimeSpan::new())) }
     }
@@ -121,7 +121,7 @@ impl Recorder {
         self.lock().0.between.map(|(first, last)| last.saturating_duration_since(first))
     }
 
-    /// What is new, the warm-up included.
+    /// The new events, the warm-up included.
     pub(super) fn news(&self) -> Measured {
         let (_, news) = &mut *self.lock();
         let measured = news.measured();

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 pub(crate) use show::Show;
 pub(crate) use verify::{Verify, show_to};
 
-/// What clients do.
+/// The roles of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     Producer,
@@ -73,7 +73,7 @@ pub(crate) struct Consumers {
 pub(crate) struct Producers {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Producers of RocketMQ 5 have no group; what is given is not looked at
+    /// Accepted and ignored: producers of RocketMQ 5 have no group
     #[arg(short = 'g', long = "producer-group", alias = "producerGroup")]
     _group: Option<String>,
     /// Name of the topic
@@ -167,7 +167,7 @@ impl Found {
         }
     }
 
-    /// Those that never said what they are, and cannot be reached, are tools such as this one.
+    /// Clients without a known role that cannot be reached are tools such as this one.
     fn fits(&self, wanted: &Wanted) -> bool {
         (self.kind().is_some() || !self.reachable_at.is_empty())
             && wanted.kind.is_none_or(|kind| self.kind() == Some(kind))

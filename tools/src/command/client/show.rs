@@ -16,7 +16,7 @@ pub(crate) struct Show {
     /// Id of the client, as `client list` shows it; without it all of --group are shown
     #[arg(value_name = "CLIENT_ID", required_unless_present_any = ["named", "group"], conflicts_with = "named")]
     id: Option<String>,
-    /// The same
+    /// Id of the client, as a flag
     #[arg(short = 'i', long = "client-id", alias = "clientId", value_name = "CLIENT_ID", id = "named")]
     named: Option<String>,
     /// Only consumers of this group

@@ -9,10 +9,10 @@ use kerolox_report::outcome::{CommandFailure, Result};
 use kerolox_report::output::CommandReport;
 use serde_json::json;
 
-/// Show a message to a connected push consumer, and say what its listener makes of it
+/// Show a message to a connected push consumer, and report its listener's verdict
 ///
-/// The consumer gets the message as if it had been delivered, but nothing is settled by that: the group's place, attempts and what is
-/// in flight stay as they are. What the listener does with the message it does for real.
+/// The consumer gets the message as if it had been delivered, but nothing is settled by that: the group's offsets,
+/// attempts and deliveries in flight stay as they are. The listener's own effects are real.
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
     #[command(flatten)]

@@ -18,7 +18,7 @@ use kerolox_report::output::{CommandReport, print_error};
 
 /// Make on a broker group the topics and consumer groups that the other groups of its cluster have, so that clients use it
 ///
-/// What it has already stays as it is, and differences are shown. Where a consumer group starts with what comes, or every client
+/// Existing ones stay as they are, and differences are shown. Where a consumer group starts with what comes, or every client
 /// gets every message, consumers have to find the topics before producers do: producers come after the time for which clients
 /// keep routes. The command can be repeated, and goes on where it was interrupted; in the end producers and consumers use the group.
 #[derive(Debug, Args)]
@@ -144,7 +144,8 @@ fn merge<T: PartialEq>(
     }
 }
 
-/// Makes what is missing, consumer groups first: whoever finds a topic finds them as they should be. One entry for each step.
+/// Makes missing topics and consumer groups, groups first: a topic that clients find has its groups as they should be. One
+/// entry for each step.
 async fn make(admin: &Admin, chosen: &Master, steps: &[Step]) -> Vec<Option<CommandFailure>> {
     let broker = admin.broker(&chosen.address);
     let mut failures = vec![None; steps.len()];

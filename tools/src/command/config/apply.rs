@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
-/// Make topics and consumer groups as a file says, and show what changes
+/// Create and change topics and consumer groups to match a file, and show the changes
 ///
-/// Each topic and each group is changed as a whole or not at all; applying the same file again changes nothing. What a file
-/// leaves out stays as it is; but `attributes`, where given, are all of them.
+/// Each topic and each group is changed as a whole or not at all; applying a file twice changes nothing the second
+/// time. Fields that a file leaves out stay as they are; but `attributes`, where given, are all of them.
 #[derive(Debug, Args)]
 pub(crate) struct Apply {
     #[command(flatten)]

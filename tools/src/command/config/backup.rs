@@ -112,7 +112,7 @@ impl Backup {
         (sum(|config| config.topics.len()), sum(|config| config.groups.len()))
     }
 
-    /// What a broker group is to have: what it had, or all that any had if the backup does not know it.
+    /// The topics and groups for a broker group: its own, or those of all groups if the backup does not know it.
     fn of(&self, broker: &str) -> Config {
         self.brokers.get(broker).cloned().unwrap_or_else(|| {
             let mut all = Config::default();
@@ -125,10 +125,10 @@ impl Backup {
     }
 }
 
-/// Make topics and consumer groups as a backup says
+/// Restore topics and consumer groups from a backup
 ///
-/// Each broker group gets what the one of its name had, and one that the backup does not know gets all. What is there already is changed,
-/// what the backup does not name stays.
+/// Each broker group gets the topics and groups that it had; one that the backup does not name gets all of them.
+/// Existing ones are changed, and those that the backup does not name stay.
 #[derive(Debug, Args)]
 pub(crate) struct Restore {
     #[command(flatten)]
@@ -143,7 +143,7 @@ pub(crate) struct Restore {
     dry_run: bool,
 }
 
-/// Make topics as a file says, in the words of RocketMQ: a list of topics in JSON
+/// Create the topics of a file in RocketMQ's format: a list of topics in JSON
 #[derive(Debug, Args)]
 pub(crate) struct UpdateTopicList {
     #[command(flatten)]
@@ -158,7 +158,7 @@ pub(crate) struct UpdateTopicList {
     dry_run: bool,
 }
 
-/// Make consumer groups as a file says, in the words of RocketMQ: a list of groups in JSON
+/// Create the consumer groups of a file in RocketMQ's format: a list of groups in JSON
 #[derive(Debug, Args)]
 pub(crate) struct UpdateSubGroupList {
     #[command(flatten)]
@@ -173,7 +173,7 @@ pub(crate) struct UpdateSubGroupList {
     dry_run: bool,
 }
 
-/// A topic in RocketMQ's words; what has no meaning here is not looked at.
+/// A topic in RocketMQ's format; fields without meaning here are ignored.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ForeignTopic {
@@ -184,7 +184,7 @@ struct ForeignTopic {
     attributes: Option<BTreeMap<String, String>>,
 }
 
-/// A group in RocketMQ's words; what has no meaning here is not looked at.
+/// A group in RocketMQ's format; fields without meaning here are ignored.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ForeignGroup {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
@@ -18,7 +18,7 @@ pub(super) struct Config {
     pub(super) groups: BTreeMap<String, Group>,
 }
 
-/// A topic; what is absent stays as it is, or is the broker's default for a new one.
+/// A topic; absent fields stay as they are, or have the broker's default for a new one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Topic {
@@ -33,7 +33,7 @@ pub(super) struct Topic {
     pub(super) attributes: Option<BTreeMap<String, String>>,
 }
 
-/// A consumer group; what is absent stays as it is, or is the broker's default for a new one.
+/// A consumer group; absent fields stay as they are, or have the broker's default for a new one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Group {

@@ -1,4 +1,4 @@
-//! What has to be done on a broker so that it is as a file says.
+//! The steps that make a broker match a file.
 
 use super::file::{Config, Group, Topic};
 use kerolox_client::admin::wire;
@@ -6,7 +6,7 @@ use kerolox_model::names::DEAD_LETTER_PREFIX;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// What a broker has, by name, without what it made by itself.
+/// The topics and groups of a broker, by name, without those that it made by itself.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Present {
     pub(super) topics: BTreeMap<String, Topic>,
@@ -69,7 +69,7 @@ impl Present {
         }
     }
 
-    /// The same as a file would have it.
+    /// The topics and groups in the form of a file.
     pub(super) fn config(self) -> Config {
         Config { topics: self.topics, groups: self.groups }
     }

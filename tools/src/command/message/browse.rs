@@ -58,7 +58,7 @@ pub(crate) struct Browse {
     /// Where to begin: earliest, a time (milliseconds since 1970, 2026-01-31T08:00:00Z), or offset:N
     #[arg(long, default_value = "earliest", value_name = "PLACE")]
     from: Start,
-    /// Only what became visible before this time
+    /// Only messages that became visible before this time
     #[arg(long, value_parser = parse_time, value_name = "TIME")]
     until: Option<i64>,
 }
@@ -184,7 +184,7 @@ impl Selection {
     }
 }
 
-/// What is to be printed, and how.
+/// The messages to print, and their form.
 pub(super) struct Printing<'a> {
     pub(super) place: &'a Where,
     pub(super) wanted: Wanted,
@@ -194,7 +194,7 @@ pub(super) struct Printing<'a> {
 }
 
 impl Printing<'_> {
-    /// Goes on at the end with what comes, until nothing came for `follow`; stops there without it.
+    /// Goes on at the end with new messages, until none came for `follow`; stops there without it.
     pub(super) async fn print(self, common: &Common, follow: Option<Duration>) -> Result<CommandReport> {
         let Self { place, wanted, filter, most, writing } = self;
         let mut reader = Reader::open(common, place, wanted).await?;
@@ -217,7 +217,7 @@ impl Printing<'_> {
             }
             match write(&lines) {
                 Ok(()) => {}
-                // Whoever read our output has seen enough.
+                // The reader of our output has seen enough.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
                 Err(error) => {
                     return Err(CommandFailure::failed(format!(

@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::io::ErrorKind;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Time to write and acknowledge one batch, before the messages go to somebody else.
+/// Time to write and acknowledge one batch, before its messages go to another consumer.
 const INVISIBLE: Duration = Duration::from_secs(30);
 /// Most messages of one receive.
 const BATCH_MAX: usize = 32;
@@ -38,7 +38,7 @@ pub(crate) struct Consume {
     /// Where to begin: earliest, latest, a time (milliseconds since 1970, 2026-01-31T08:00:00Z), or offset:N
     #[arg(long, default_value = "earliest", conflicts_with = "group", value_name = "PLACE")]
     from: Start,
-    /// Stop when nothing came for so long
+    /// Stop after so long without a message
     #[arg(long, value_name = "SECONDS")]
     idle: Option<u64>,
 }
@@ -162,7 +162,7 @@ impl ConsumeMessage {
 struct Consuming<'a> {
     topic: &'a str,
     most: Option<u64>,
-    /// When nothing came for so long it is over.
+    /// It ends after so long without a message.
     idle: Option<Duration>,
     writing: Writing,
 }
@@ -186,7 +186,7 @@ impl Consuming<'_> {
                 left -= 1;
                 match super::browse::write(&self.writing.write(&read(self.topic, &delivery))) {
                     Ok(()) => consumer.ack(&delivery).await?,
-                    // Whoever read our output has seen enough; what was not written is not acknowledged.
+                    // The reader of our output has seen enough; unwritten messages are not acknowledged.
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
                     Err(error) => {
                         return Err(CommandFailure::failed(format!(

@@ -10,13 +10,13 @@ const EPOCH_2021_MS: i64 = 1_609_459_200_000;
 /// Hexadecimal digits of such an id: version, machine, process, seconds, number.
 const LENGTH: usize = 34;
 
-/// Say what is in the id of a message: which machine and process sent it, when, and the how manieth it was
+/// Decode the id of a message: the machine and process that sent it, the time, and its sequence number
 #[derive(Debug, Args)]
 pub(crate) struct DecodeMessageId {
     /// Id of the message
     #[arg(value_name = "ID", required_unless_present = "named", conflicts_with = "named")]
     id: Option<String>,
-    /// The same
+    /// Id of the message, as a flag
     #[arg(short = 'i', long = "message-id", alias = "messageId", value_name = "ID", id = "named")]
     named: Option<String>,
     /// How to print the result
@@ -24,7 +24,7 @@ pub(crate) struct DecodeMessageId {
     pub(crate) output: OutputFormat,
 }
 
-/// What is in an id.
+/// The parts of an id.
 #[derive(Debug, PartialEq)]
 struct Decoded {
     machine: String,

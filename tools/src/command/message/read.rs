@@ -35,12 +35,12 @@ impl std::str::FromStr for Start {
     }
 }
 
-/// What is read.
+/// The messages to read.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     pub(crate) topic: String,
     pub(crate) start: Start,
-    /// Only what became visible before this time.
+    /// Only messages that became visible before this time.
     pub(crate) until_ms: Option<i64>,
     pub(crate) broker: Option<String>,
     pub(crate) queue: Option<u32>,
@@ -69,7 +69,7 @@ pub(crate) struct Place {
     pub(crate) damaged: u32,
 }
 
-/// See the module.
+/// Reads messages queue by queue.
 pub(crate) struct Reader {
     admin: Admin,
     wanted: Wanted,

@@ -123,7 +123,7 @@ enum Part {
     Property(String),
 }
 
-/// What may stand behind a `%`.
+/// The letters that may stand behind a `%`.
 const FIELDS: &str = "tbqoisBgkGlP";
 
 impl std::str::FromStr for Template {
@@ -168,7 +168,7 @@ impl std::str::FromStr for Template {
 }
 
 impl Template {
-    /// What is to be written, to a terminal or elsewhere.
+    /// The text for a message, to a terminal or elsewhere.
     fn shown(&self, read: &Read, is_terminal: bool) -> Vec<u8> {
         let filled = self.fill(read);
         if is_terminal {

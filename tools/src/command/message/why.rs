@@ -9,7 +9,7 @@ use kerolox_report::output::{self, CommandReport, local_time};
 use prost::Message as _;
 use serde_json::{Value, json};
 
-/// Say what became of a message, and why consumers do or do not get it
+/// Explain what became of a message, and why consumers do or do not get it
 ///
 /// For each group: done, in flight (with whom, until when), retry, filtered, dead-lettered, blocked, behind another one of its
 /// message group, and so on; and for a message that is not visible yet, or never will be: scheduled, undecided, rolled back, recalled.
@@ -22,7 +22,7 @@ pub(crate) struct Why {
     /// Id of the message
     #[arg(value_name = "ID", required_unless_present = "named", conflicts_with = "named")]
     id: Option<String>,
-    /// The same
+    /// Id of the message, as a flag
     #[arg(short = 'i', long = "msg-id", alias = "msgId", value_name = "ID", id = "named")]
     named: Option<String>,
     /// Only in this topic

@@ -19,7 +19,7 @@ use kerolox_report::output::{CommandReport, print_error};
 /// Dead letters and lite topics are asked for in pages of so many.
 const PAGE: u32 = 1000;
 
-/// Show what is left on a broker group that leaves: exit code 0 when nothing is and it can be stopped
+/// Show what remains on a broker group that leaves: exit code 0 when nothing does and it can be stopped
 #[derive(Debug, Args)]
 pub(crate) struct BrokerLeaveStatus {
     #[command(flatten)]
@@ -43,10 +43,10 @@ impl BrokerLeaveStatus {
 
 /// Take a broker group out of use so that it can be stopped: without a lost message and without a failed send
 ///
-/// Producers are sent elsewhere (see wipeWritePerm), consumers empty it, then it leaves the routes, and when nobody has sent
-/// anything there for as long as clients keep routes, it can be stopped. Without --wait one step is made and what is left is shown;
-/// the command can be interrupted and repeated at any time. addWritePerm takes everything back. Exit code 0 says that all
-/// brokers of the group can be stopped.
+/// Producers are sent elsewhere (see wipeWritePerm), consumers empty it, then it leaves the routes, and once no
+/// producer has sent anything there for as long as clients keep routes, it can be stopped. Without --wait the command
+/// makes one step and shows what remains; it can be interrupted and repeated at any time. addWritePerm takes everything
+/// back. Exit code 0 says that all brokers of the group can be stopped.
 #[derive(Debug, Args)]
 pub(crate) struct RemoveBrokerGroup {
     #[command(flatten)]
@@ -84,7 +84,7 @@ impl RemoveBrokerGroup {
         }
         if let Some(instead) = self.dry_run.instead(|| {
             format!(
-                "take broker group {broker} out of use, step by step; brokerLeaveStatus says what is left"
+                "take broker group {broker} out of use, step by step; brokerLeaveStatus shows what remains"
             )
         }) {
             return Ok(instead);

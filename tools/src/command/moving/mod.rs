@@ -4,8 +4,8 @@
 //!
 //! A broker group can withhold permissions from all its topics: one record, kept beside the topics in the state
 //! machine. What it registers lacks them (`announce.rs`), the topics themselves do not. While it withholds writing,
-//! its queues are in routes for consumers only, and what is sent to it all the same goes to another group
-//! (`rpc/messaging/pass_on.rs`), or is stored where it came if there is none. `mqadmin` works out what is left
+//! its queues are in routes for consumers only, and messages that are sent to it all the same go to another group
+//! (`rpc/messaging/pass_on.rs`), or are stored where they came if there is none. `mqadmin` works out what remains
 //! there and what comes next (`tools/src/command/moving`), from what the broker says, so it can be interrupted
 //! anywhere.
 

@@ -15,8 +15,9 @@ use kerolox_report::output::CommandReport;
 
 /// Take a broker group from producers: from their next look at the routes on they send to other groups
 ///
-/// What is sent to it all the same it passes on to another group that has the topic, so that no send fails. Consumers go on
-/// reading from it. The topics' own perm stays as it is, for addWritePerm to bring back; topics that come later are included.
+/// The group passes late messages on to another group that has the topic, so that no send fails. Consumers go on
+/// reading from it. The topics' own perm stays as it is, for addWritePerm to bring back; topics that come later are
+/// included.
 #[derive(Debug, Args)]
 pub(crate) struct WipeWritePerm {
     #[command(flatten)]
@@ -74,7 +75,7 @@ async fn set(groups: &Groups, perm: u32) -> Result<CommandReport> {
     Ok(CommandReport::ok(text, json!({ "broker": broker, "withheld": perm })))
 }
 
-/// What a broker group has, whatever it withholds.
+/// The topics and groups of a broker group, whatever it withholds.
 struct Has {
     topics: Vec<wire::TopicConfig>,
     consumer_groups: BTreeSet<String>,
@@ -97,7 +98,7 @@ async fn what_it_has(admin: &Admin, master: &Master) -> Result<Has> {
 /// Checks that others are ready for the messages of a group.
 ///
 /// # Errors
-/// Some topics would be taken by nobody, or some consumer groups would be made anew, with default settings.
+/// No other group would take some topics, or some consumer groups would be made anew, with default settings.
 pub(super) async fn check_taken(groups: &Groups) -> Result<()> {
     let own = what_it_has(&groups.admin, &groups.chosen).await?;
     let mut others = Vec::new();
@@ -115,8 +116,8 @@ pub(super) async fn check_taken(groups: &Groups) -> Result<()> {
     )))
 }
 
-/// The topics of a group that producers may send to and nobody else takes all messages of, and the consumer groups that some
-/// group which takes messages does not have.
+/// The topics of a group that producers may send to and that no other group takes all messages of, and the consumer
+/// groups that some group which takes messages does not have.
 fn missing_elsewhere(own: &Has, others: &[Has]) -> Vec<String> {
     let takes = |other: &Has, topic: &wire::TopicConfig| {
         let is_auto = topic.attributes.contains_key(kerolox_core::topic::AUTO_CREATED_ATTRIBUTE);

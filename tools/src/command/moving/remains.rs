@@ -1,4 +1,4 @@
-//! What is left on a broker group, and what follows from that for one that leaves.
+//! The remains on a broker group, and the next step for one that leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -37,13 +37,13 @@ pub(super) enum Item {
     Unread { topic: String, messages: u64 },
     /// Lite topics of a topic that no consumer group reads there.
     UnreadLites { topic: String, lites: u64 },
-    /// What a consumer group gave up.
+    /// Dead letters of a consumer group.
     DeadLetters { group: String, messages: u64 },
 }
 
 impl Item {
-    /// Whether it stays for ever unless somebody does something about it. The others go by themselves, as consumers and
-    /// producers do their work.
+    /// Whether it stays until an administrator acts. The others go by themselves, as consumers and producers do their
+    /// work.
     pub(super) fn stays(&self) -> bool {
         matches!(self, Self::Unread { .. } | Self::UnreadLites { .. } | Self::DeadLetters { .. })
     }
@@ -127,7 +127,7 @@ fn unfinished(seen: &Seen) -> Vec<Item> {
     lagging.map(item).collect()
 }
 
-/// What comes next for a group that leaves.
+/// The next step of a group that leaves.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Next {
     /// Let it withhold these permissions.
@@ -142,9 +142,9 @@ pub(super) enum Next {
     Safe,
 }
 
-/// Producers are sent elsewhere first. When everything is consumed, nobody finds the group in routes any more; and when nobody has
-/// sent anything there since, for as long as clients keep routes, nobody will. What came in the meantime and was stored there is
-/// shown to consumers once more.
+/// Producers are sent elsewhere first. When everything is consumed, the group leaves the routes; and when no producer
+/// has sent anything there since, for as long as clients keep routes, none will. Messages that were stored there in the
+/// meantime are shown to consumers once more.
 pub(super) fn next(seen: &Seen, items: &[Item], route_age: Duration, leave_behind: bool) -> Next {
     let hidden = PERM_READ | PERM_WRITE;
     if seen.withheld & PERM_WRITE == 0 {

@@ -148,7 +148,7 @@ impl Tab {
     }
 }
 
-/// The screen, and what was last seen.
+/// The screen, and the last sight.
 pub(super) struct Screen {
     seen: Seen,
     trouble: Option<CommandFailure>,
@@ -163,7 +163,7 @@ impl Screen {
         Self { seen, trouble: None, tab: Tab::Brokers, sorting: [Sorting::default(); 4], place }
     }
 
-    /// Takes what was seen; when nothing could be, the last sight stays, and the trouble is shown.
+    /// Takes a new sight; without one, the last sight stays, and the trouble is shown.
     pub(super) fn take(&mut self, seen: Result<Seen>) {
         match seen {
             Ok(seen) => {

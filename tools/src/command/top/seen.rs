@@ -1,4 +1,4 @@
-//! What was seen at one moment, and what that means since the moment before.
+//! A sight of the cluster at one moment, and the rates since the moment before.
 
 use crate::command::lag;
 use crate::command::servers;
@@ -18,7 +18,7 @@ pub(super) struct Broker {
     pub(super) in_per_second: f64,
     pub(super) out_per_second: f64,
     pub(super) cpu_ms: u64,
-    /// Of one processor.
+    /// Use of one processor, in percent.
     pub(super) cpu_percent: f64,
     pub(super) resident_bytes: u64,
     pub(super) disk_free_percent: u64,
@@ -57,7 +57,7 @@ pub(super) struct Transactions {
     pub(super) parked: u64,
 }
 
-/// See the module.
+/// One sight of the cluster.
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
     at: Instant,
@@ -146,7 +146,7 @@ impl Seen {
         Ok(seen)
     }
 
-    /// The same, with rates since an earlier moment.
+    /// This sight, with rates since an earlier one.
     pub(super) fn since(mut self, earlier: &Self) -> Self {
         let seconds = self.at.saturating_duration_since(earlier.at).as_secs_f64().max(0.001);
         #[allow(clippy::cast_precision_loss, reason = "rates are shown with few digits")]
@@ -208,7 +208,7 @@ impl Seen {
         }
     }
 
-    /// The same some time later, for tests.
+    /// This sight some time later, for tests.
     #[cfg(test)]
     pub(super) fn later(mut self, by: std::time::Duration) -> Self {
         self.at += by;

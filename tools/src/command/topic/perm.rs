@@ -11,7 +11,7 @@ use kerolox_report::output::{CommandReport, table};
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// Change the permission of a topic that is there
+/// Change the permission of an existing topic
 #[derive(Debug, Args)]
 pub(crate) struct UpdateTopicPerm {
     #[command(flatten)]

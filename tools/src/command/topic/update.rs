@@ -10,7 +10,7 @@ use kerolox_report::output::CommandReport;
 use serde_json::json;
 use std::time::Duration;
 
-/// Create a topic, or change it; what is not given stays as it is
+/// Create or change a topic; settings that are not given stay as they are
 #[derive(Debug, Args)]
 pub(crate) struct UpdateTopic {
     #[command(flatten)]

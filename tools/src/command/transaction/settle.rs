@@ -133,7 +133,7 @@ impl Settle {
         Ok(chosen)
     }
 
-    /// Only what is undecided can be chosen as a whole.
+    /// Only undecided transactions can be chosen as a whole.
     fn check_states(&self) -> Result<()> {
         let is_undecided = |state: &State| matches!(state, State::Prepared | State::Parked);
         if self.selection.states.iter().all(is_undecided) {

@@ -11,8 +11,8 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use wire::describe_transaction_request::By;
 
-/// Show everything that is known of a transaction: when it was stored and by whom, each check-back and its answer, the
-/// decision, and which groups have had the message
+/// Show a transaction in full: when it was stored and by whom, each check-back and its answer, the decision, and the
+/// groups that have had the message
 #[derive(Debug, Args)]
 #[group(id = "which", required = true, multiple = false, args = ["id", "message_id"])]
 pub(crate) struct Show {

@@ -19,8 +19,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Write the messages of topics to a file, without consuming them
 ///
-/// Queue by queue, with everything but how consumers stand. What becomes visible after it began is left out, and so is what is not
-/// decided: half messages. An interrupted export goes on with --resume.
+/// Queue by queue, without the progress of consumers. Messages that become visible after it began are left out, and so
+/// are undecided ones: half messages. An interrupted export goes on with --resume.
 #[derive(Debug, Args)]
 pub(crate) struct Export {
     #[command(flatten)]
@@ -36,13 +36,13 @@ pub(crate) struct Export {
     /// How it is written [default: lines of JSON if its name ends in .jsonl, else binary]
     #[arg(long, value_enum)]
     form: Option<Form>,
-    /// Only what became visible at or after this time: milliseconds since 1970, 2026-01-31T08:00:00Z
+    /// Only messages that became visible at or after this time: milliseconds since 1970, 2026-01-31T08:00:00Z
     #[arg(long, value_parser = parse_time, value_name = "TIME")]
     from: Option<i64>,
-    /// Only what became visible before this time
+    /// Only messages that became visible before this time
     #[arg(long, value_parser = parse_time, value_name = "TIME")]
     until: Option<i64>,
-    /// Also what is scheduled and not visible yet
+    /// Also scheduled messages that are not visible yet
     #[arg(long)]
     scheduled: bool,
     /// Go on with a file that an export left
@@ -53,7 +53,7 @@ pub(crate) struct Export {
     verify: bool,
 }
 
-/// What a file holds already.
+/// The content of an unfinished file.
 #[derive(Default)]
 struct Held {
     /// Where each queue goes on, by topic, broker and queue.
@@ -131,7 +131,7 @@ impl Export {
                         bar.step();
                     }
                 }
-                // Whoever interrupts has at least whole queues.
+                // An interrupted export has at least whole queues.
                 writer.flush()?;
             }
             bar.done();
@@ -184,7 +184,7 @@ impl Export {
         Ok((total, half))
     }
 
-    /// Writes what is scheduled; returns how much there was.
+    /// Writes the scheduled messages; returns their number.
     async fn scheduled(&self, topic: &str, held: &Held, writer: &mut Writer) -> Result<u64> {
         let (admin, brokers) = self.place.brokers(&self.common, Some(topic)).await?;
         let mut written = 0;

@@ -42,7 +42,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// A new file; one that is there is not overwritten.
+    /// A new file; an existing one is not overwritten.
     pub(super) fn create(path: &Path, form: Form) -> Result<Self> {
         let file =
             File::options().write(true).create_new(true).open(path).map_err(|error| match error.kind() {
@@ -59,7 +59,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Goes on with a file behind `length` bytes; what is behind them is cut off.
+    /// Goes on with a file behind `length` bytes; the rest of it is cut off.
     pub(super) fn resume(path: &Path, form: Form, length: u64) -> Result<Self> {
         let open = || -> std::io::Result<File> {
             let mut file = File::options().write(true).open(path)?;
@@ -115,7 +115,7 @@ pub(super) struct Reader {
     pub(super) good: u64,
 }
 
-/// What comes next in a file.
+/// The next part of a file.
 pub(super) enum Next {
     Item(Box<Item>),
     End,

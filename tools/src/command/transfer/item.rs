@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use kerolox_proto::v2::{self, MessageType};
 use serde_json::Value;
 
-/// Queue and offset of what is scheduled and stands in none yet.
+/// Queue and offset of scheduled messages, which are in no queue yet.
 pub(super) const SCHEDULED: (u32, u64) = (u32::MAX, u64::MAX);
 
 /// A message in a file, and where it stood.

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 /// Messages that may be without answer at a time.
 const UNANSWERED: usize = 10_000;
 
-/// What a line is.
+/// The form of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Input {
     /// The body
@@ -30,8 +30,8 @@ enum Input {
 
 /// Send a message for each line of the standard input or a file
 ///
-/// Ends with the number of messages that were stored, and of those that were not. It stops at the first line that is wrong, and soon
-/// after the first one that is refused, and says which. Lines that were under way by then may be stored.
+/// Prints the number of stored messages and of failed ones at the end. It stops at the first malformed line, and soon
+/// after the first refused one, and names it. Lines that were under way by then may be stored.
 #[derive(Debug, Args)]
 pub(crate) struct Produce {
     #[command(flatten)]
@@ -44,7 +44,7 @@ pub(crate) struct Produce {
     /// The file; without it the standard input
     #[arg(short = 'f', long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// What a line is
+    /// How to read a line
     #[arg(long, value_enum, default_value = "lines")]
     input: Input,
     /// Keys of each message, separated by blanks
@@ -108,7 +108,7 @@ impl Produce {
                 Err(error) => break Some(CommandFailure::from(error).during(format!("line {number}"))),
             }
         };
-        // What was sent before the trouble is stored all the same.
+        // Messages that were sent before the trouble are stored.
         batcher.flush().await;
         while !sent.waiting.is_empty() {
             sent.next_answer().await;
