@@ -30,7 +30,7 @@ GROUPS = {
     "ordered": {"consumeMessageOrderly": True},
     "lites": {"attributes": {"+lite.bind.topic": "Lite"}},
 }
-# Three JVMs or more share the machine with what is tested, and none lives long: they start faster with the simple
+# Three JVMs or more share the machine with the program under test, and none lives long: they start faster with the simple
 # compiler and collector.
 JVM = [
     "-Xms128m", "-Xmx512m", "-XX:MaxDirectMemorySize=512m",
@@ -51,9 +51,9 @@ class StartError(Exception):
 
 
 def free_ports(count):
-    """Ports that nobody listens on, each with the two before it: a broker listens on more than it is told.
+    """Free ports, each with the two before it free as well: a broker also listens on those.
 
-    They are below those that the system hands out, so that nobody else gets them before the servers claim theirs.
+    They are below the system's ephemeral ports, so that no other process takes them before the servers do.
     """
     ports = []
     for port in random.sample(range(10_000, 32_000, 3), 1_000):

@@ -1,4 +1,4 @@
-//! Lines 24 to 29: the nameserver as access point, and every broker for what is not its own.
+//! Lines 24 to 29: the nameserver as access point, and brokers that pass on calls for other brokers.
 
 use std::time::Duration;
 

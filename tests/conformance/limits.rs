@@ -1,4 +1,4 @@
-//! Line 41: what is wrong with a message, and the code that says so.
+//! Line 41: faults of messages, and the code for each.
 
 use std::collections::HashMap;
 use std::time::Duration;

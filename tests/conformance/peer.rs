@@ -303,7 +303,7 @@ pub(crate) fn typed(message: v2::Message, kind: MessageType) -> v2::Message {
     with_system(message, |system| system.message_type = kind.into())
 }
 
-/// The same message, to be delivered after `seconds`.
+/// The message, to be delivered after `seconds`.
 pub(crate) fn delayed(message: v2::Message, seconds: u64) -> v2::Message {
     let at = std::time::SystemTime::now() + Duration::from_secs(seconds);
     with_system(message, |system| system.delivery_timestamp = Some(at.into()))

@@ -275,7 +275,7 @@ async fn c58_after_the_last_attempt_the_server_makes_a_dead_letter(setting: Sett
         let changed = peer.change_invisible(&topic, &group, handle(&received), Duration::ZERO).await;
         assert_eq!(code(&changed.status), Code::Ok);
     }
-    // Whoever polls next finds nothing; meanwhile the server moves it.
+    // The next poll finds nothing; meanwhile the server moves the message.
     peer.receive_nothing(&topic, &group, Duration::from_secs(1)).await;
     let dead_letters = format!("%DLQ%{group}");
     eventually("the dead-letter topic is there", async || {

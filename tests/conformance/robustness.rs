@@ -1,4 +1,4 @@
-//! Lines 71 to 75: what is not offered, old clients, silence, and restarts.
+//! Lines 71 to 75: unsupported calls, old clients, silence, and restarts.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

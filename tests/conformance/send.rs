@@ -169,7 +169,7 @@ async fn c47_bodies_are_kept_as_they_came(setting: Setting) {
     let world = &setting.world;
     let peer = Peer::connect(world.a(), setting.transport).await;
     let every_byte: Vec<u8> = (0..=255).cycle().take(10_000).collect();
-    // Not what GZIP says it is: nobody looks inside.
+    // These bytes are no valid GZIP: the server does not look inside.
     for (encoding, bytes) in
         [(v2::Encoding::Identity, every_byte), (v2::Encoding::Gzip, vec![0x78, 0x9c, 0x01])]
     {

@@ -246,7 +246,7 @@ async fn c36_clients_go_on_after_a_restart_without_telemetry(setting: Setting) {
     session.settings().await;
     world.servers.brokers[0].kill().expect("a kill");
     world.servers.brokers[0].start().expect("a start");
-    // The same client, which never says again what it is.
+    // The client goes on without sending its settings again.
     eventually("the client is connected again", async || {
         let request = peer.request(v2::SendMessageRequest { messages: vec![message(&topic, "after")] });
         let answer = peer.stub.clone().send_message(request).await;

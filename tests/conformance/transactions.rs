@@ -117,7 +117,7 @@ async fn c69_another_producer_is_asked_and_a_late_one_too(setting: Setting) {
     session.settings().await;
     let half = first.send_half(&topic, "orphan").await;
     drop((session, first));
-    // Nobody is there to be asked, for longer than all check-backs together: those that reach nobody do not count.
+    // No producer is connected, for longer than all check-backs together: a check without a recipient does not count.
     tokio::time::sleep(CHECKS * u32::try_from(CHECKS_MAX + 1).expect("few")).await;
     let late = Peer::connect(world.a(), setting.transport).await;
     let mut session = Session::open(&late, producer(&[&topic])).await;

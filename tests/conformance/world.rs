@@ -123,7 +123,7 @@ async fn admin(broker: &ServerProcess) -> BrokerAdminClient<tonic::transport::Ch
     BrokerAdminClient::new(endpoint.connect().await.expect("a connection"))
 }
 
-/// A name that nobody else uses.
+/// A name that no other test uses.
 pub(crate) fn new_name(kind: &str) -> String {
     static NAMES: AtomicUsize = AtomicUsize::new(1);
     format!("{kind}-{}", NAMES.fetch_add(1, Ordering::Relaxed))

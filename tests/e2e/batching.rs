@@ -50,7 +50,7 @@ async fn a_batch_goes_when_it_is_full_or_flushed_and_each_message_has_its_own_an
         "one request, one queue"
     );
 
-    // What nobody waits for is sent as well.
+    // A message whose receipt is not awaited is sent as well.
     drop(batcher.send(numbered(10)).await.unwrap());
     timeout(PATIENCE, batcher.flush()).await.unwrap();
     assert_eq!(batcher.outstanding(), 0);

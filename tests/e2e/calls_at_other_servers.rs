@@ -32,7 +32,7 @@ impl Listener {
         Self::open_as("", server).await
     }
 
-    /// The same for a client that says that it is written in `language`.
+    /// Opens a session as a client that reports `language` as its language.
     pub(crate) async fn open_as(language: &str, server: &mut Raw) -> Self {
         let publishing =
             v2::Publishing { topics: resource("payments").into_iter().collect(), ..Default::default() };
@@ -106,7 +106,7 @@ async fn only_a_check_that_somebody_took_counts() {
     let (mut nameserver, mut a) = (raw(&servers.nameservers[0]).await, raw(&servers.brokers[0]).await);
     let first = send(&mut a, "payments", "1", v2::MessageType::Transaction).await;
     let second = send(&mut a, "payments", "2", v2::MessageType::Transaction).await;
-    // Checks are due again and again, but nobody is there.
+    // Several checks fall due, but no producer is connected.
     tokio::time::sleep(Duration::from_millis(3500)).await;
 
     let mut listener = Listener::open(&mut nameserver).await;
@@ -210,7 +210,7 @@ async fn heartbeats_at_the_nameserver_keep_what_a_broker_handed_out() {
         heartbeat(&mut nameserver, "holder").await;
         assert_eq!(receive_and_hold(&mut a, "other").await, 0, "after {:?}", begin.elapsed());
     }
-    // Nobody heard of it for long enough.
+    // The holder has been silent for long enough.
     eventually("the other one gets it", PATIENCE, || {
         let mut a = a.clone();
         async move { receive_and_hold(&mut a, "other").await == 1 }
@@ -246,7 +246,7 @@ async fn clients_without_a_stream_go_on_after_a_restart_of_their_broker() {
     servers.brokers[0].start().unwrap();
     drop(listener);
 
-    // The same client ids, and nothing about themselves.
+    // The clients keep their ids and announce no settings.
     let mut a = raw(&servers.brokers[0]).await;
     heartbeat(&mut a, "holder").await;
     send(&mut a, "orders", "2", v2::MessageType::Normal).await;

@@ -175,7 +175,7 @@ async fn what_is_sent_to_a_group_that_leaves_is_taken_by_another_one() {
     let ledger = servers.consumer("ledger", "payments").await.unwrap();
     assert_eq!(consume(&ledger, 4).await, ["order 0", "order 1", "order 2", "order 3"]);
 
-    // What is withheld survives a restart; and everything comes back as it was.
+    // A withheld topic stays withheld across a restart, and everything comes back as it was.
     servers.brokers[0].kill().unwrap();
     servers.brokers[0].start().unwrap();
     assert_eq!(route(&servers, "orders").await, expected(&[("broker-a", false), ("broker-b", true)]));
@@ -269,7 +269,7 @@ async fn everything_that_is_left_on_a_group_is_named() {
     let run = mqadmin(&accepted);
     assert!(run.code == 0 && run.stdout.contains("it is in no routes"), "{run:?}");
     assert_eq!(route(&servers, "orders").await, expected(&[("broker-b", true)]));
-    // Nobody may rely on yesterday's answer: it is worked out anew.
+    // A second run does not rely on the answer of the first: it checks everything anew.
     assert_eq!(mqadmin(&accepted).code, 0);
 }
 
@@ -299,14 +299,14 @@ async fn a_new_group_gets_what_the_others_have_once() {
     assert!(table(&format!("addBrokerGroup -n {ns} -b broker-b")).contains("0 made, 1 differ, 3 were there"));
     let (here, there) = (topics(&model), topics(&other));
     assert_eq!((&here["orders"], &here["closed"]), (&there["orders"], &there["closed"]));
-    assert_eq!(there["wide"]["readQueues"], json!(2), "what is there stays as it is");
+    assert_eq!(there["wide"]["readQueues"], json!(2), "an existing topic stays as it is");
     let groups = |address: &str| json(&format!("configExport -b {address}"))["groups"].clone();
     assert_eq!(groups(&model), groups(&other));
-    let (exit, said) = failure(&format!("addBrokerGroup -n {ns} -b broker-b --from nobody"));
-    assert!(exit == 4 && said.contains("nobody"), "{exit}: {said}");
+    let (exit, said) = failure(&format!("addBrokerGroup -n {ns} -b broker-b --from absent"));
+    assert!(exit == 4 && said.contains("absent"), "{exit}: {said}");
 }
 
-/// A group that begins with what comes would never get what is sent to the new group before its members have found it.
+/// A consumer that begins with the newest message must find a new broker group before producers do, or it misses messages.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn consumers_that_begin_with_what_comes_find_a_new_group_before_producers() {
     let mut servers = cluster_of(1, &["broker-a"], &[]);

@@ -107,7 +107,7 @@ async fn one_refused_object_does_not_hold_up_the_others() {
     assert_eq!(run.code, 3, "{run:?}");
     assert!(run.stdout.contains("+ topic wrong") && run.stdout.contains("FAILED"), "{run:?}");
     assert!(run.stderr.contains("ODD"), "{run:?}");
-    assert_eq!(topics(&servers).len(), 1, "what is right is there, what is wrong is not");
+    assert_eq!(topics(&servers).len(), 1, "the valid topic exists, the invalid one does not");
 
     let run = mqadmin(&apply(&servers, &write(&servers, "wrong.yaml", "topics: { t: { queues: 2 } }"), ""));
     assert!(run.code == 2 && run.stderr.contains("queues"), "{run:?}");

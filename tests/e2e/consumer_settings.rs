@@ -75,7 +75,7 @@ async fn a_changed_group_is_told_to_its_consumers_at_once_wherever_they_are_conn
     for told in [&mut at_broker, &mut at_nameserver] {
         assert_eq!(told.next().await, (true, 8, 2));
     }
-    // Nothing changed, so nobody is told anything.
+    // Nothing changed, so no client is told anything.
     admin.update_group(change(true, 7, "exponential/2s/1m/3")).await.unwrap();
     let silence = tokio::time::timeout(Duration::from_secs(2), at_broker.answers.next()).await;
     assert!(silence.is_err(), "{silence:?}");

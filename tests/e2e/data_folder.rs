@@ -111,7 +111,7 @@ async fn a_master_whose_folder_is_deleted_makes_way() {
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     producer.send(message("orders", "after")).await.unwrap();
     is_red(&servers, &servers.brokers[old], "the data folder was deleted or moved away").await;
-    // What took its place is nobody's: after a restart it is a new member.
+    // The folder in its place belongs to no member: after a restart the broker is a new one.
     servers.brokers[old].stop().unwrap();
     assert!(!data.join("log").exists(), "nothing was written there");
     servers.brokers[old].start().unwrap();

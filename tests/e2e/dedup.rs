@@ -240,7 +240,7 @@ async fn try_send(address: &str, message: v2::Message) -> Option<v2::SendResultE
     answer.entries.into_iter().next().filter(|entry| code(entry.status.clone()) == Code::Ok)
 }
 
-/// What is remembered is the parent's: a repeat is one in whichever lite topic it is sent to.
+/// A parent remembers ids for all its lite topics: a repeat is recognised in any of them.
 #[tokio::test]
 async fn a_parent_of_lite_topics_takes_each_message_once() {
     let mut servers = standalone(&[]);

@@ -155,7 +155,7 @@ async fn a_group_as_rocketmq_makes_it_misses_nothing_that_was_sent_before_it_cam
     let servers = cluster_of(1, &["broker-a", "broker-b"], &[]);
     let ns = servers.access_points();
     crate::mqadmin::table(&format!("updateTopic -n {ns} -c DefaultCluster -t orders -r 2 -w 2"));
-    // What RocketMQ's tools send when nobody says anything.
+    // RocketMQ's tools send this when no option is given.
     crate::mqadmin::table(&format!("updateSubGroup -n {ns} -c DefaultCluster -g billing -m false"));
     let producer = servers.client().producer().topic("orders").start().await.unwrap();
     let sent: Vec<String> = (10..30).map(|number| number.to_string()).collect();

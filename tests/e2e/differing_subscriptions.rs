@@ -197,7 +197,7 @@ async fn a_member_counts_everywhere_from_its_announcement() {
     }
 }
 
-/// What was kept for a member that leaves without ever having polled is nobody's, and so is what comes then.
+/// Messages kept for a member that leaves without ever having polled are dropped, as are later ones that only it wanted.
 #[tokio::test]
 async fn a_member_that_left_is_waited_for_no_longer() {
     let servers = two_owners("NORMAL").await;

@@ -21,7 +21,7 @@ const ENDLESS: Duration = Duration::from_secs(3);
 /// Longer than a member is silent before it is taken for dead, milliseconds.
 const TAKEN_FOR_DEAD_MS: u64 = 6000;
 
-/// Somebody at a terminal with the programs in the path and a home of their own.
+/// A user at a terminal with the programs in the path and a separate home folder.
 struct Reader {
     folder: TempDir,
     nameserver: String,
@@ -198,7 +198,7 @@ impl World {
     }
 }
 
-/// Commands whose example cannot be carried out here, and what is added to it or expected of it instead.
+/// Commands whose example cannot run here as it stands, each with its additional flag or its expected error.
 fn exception(command: &str) -> Option<&'static str> {
     Some(match command {
         // They take away what the others need, or wait for servers that are not there.
@@ -239,7 +239,7 @@ async fn each_example_of_the_help_runs_as_printed() {
     let mut failed = Vec::new();
     for (command, example) in &examples {
         match command.as_str() {
-            // A member can be taken out when it is gone, and whoever was drained may lead again.
+            // A member can be removed once it is gone, and a drained member may lead again.
             "broker elect" => world.reader.runs("mqadmin brokerDrain -b broker-a --member 2 --undo"),
             "broker remove-member" => {
                 let members = json(&format!("getSyncStateSet -n {} -b broker-a", world.ns));

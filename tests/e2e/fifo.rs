@@ -41,7 +41,7 @@ async fn a_message_group_is_delivered_in_order_and_does_not_hold_up_others() {
     }
     let consumer = servers.consumer("billing", "orders").await.unwrap();
     let other = servers.consumer("billing", "orders").await.unwrap();
-    // One consumer holds the front of one group: nobody gets the rest of that group, everybody the other one.
+    // A consumer holds the front of one message group: other consumers get nothing of it, but all of the other group.
     let first = consumer.receive(1, Duration::from_secs(60)).await.unwrap().remove(0);
     let (slow, quick) = if body(&first) == "a1" { ("a", "b") } else { ("b", "a") };
     for number in 1..=3 {
@@ -109,7 +109,7 @@ enum Trouble {
     Silence,
     /// The broker is killed and started again.
     Crash,
-    /// The same, and what was done is said after that.
+    /// The broker is killed and started again, and the result is reported only then.
     CrashBefore,
     /// Another member of the group takes over.
     Failover,
@@ -307,7 +307,7 @@ async fn message_groups_stay_in_order_when_a_topic_gets_more_queues() {
     send(&moves, 1).await;
     send(&stays, 1).await;
     set_queues(&servers, 7).await;
-    // Somebody has something of it: what comes next waits behind that, in the old queue, also after a crash.
+    // A consumer holds a message of the slot: later ones wait behind it, in the old queue, also after a crash.
     let held = consumer.receive(1, Duration::from_secs(60)).await.unwrap().remove(0);
     assert_eq!(body(&held), format!("{moves} 1"));
     assert_ne!(moving_slots(&servers).await, 0);

@@ -1,4 +1,4 @@
-//! Looking through many messages that nobody wants: it ends in time, keeps nobody waiting, and does not begin anew.
+//! Scans over many messages that no filter matches: they end in time, block no other client, and do not start over.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::support::{
 
 /// A broker with a single thread for all calls.
 const ONE_THREAD: (&str, &str) = ("TOKIO_WORKER_THREADS", "1");
-/// Messages that nobody wants.
+/// The number of messages that no filter matches.
 const MANY: usize = 100_000;
 /// Messages of one request.
 const TOGETHER: usize = 500;
@@ -29,7 +29,7 @@ const QUIET: Duration = Duration::from_secs(2);
 /// A condition that takes its time and is true of nothing.
 fn nothing() -> v2::FilterExpression {
     let conditions: Vec<String> =
-        (0..300).map(|number| format!("country CONTAINS 'nobody{number}'")).collect();
+        (0..300).map(|number| format!("country CONTAINS 'absent{number}'")).collect();
     v2::FilterExpression { r#type: FilterType::Sql.into(), expression: conditions.join(" OR ") }
 }
 
@@ -51,10 +51,10 @@ async fn send(server: &ServerProcess, messages: Vec<v2::Message>) {
     assert_eq!(code(answer.status), Code::Ok);
 }
 
-/// Sends what nobody wants, and `last` behind it.
+/// Sends [`MANY`] messages that no filter matches, and `last` behind them.
 async fn fill(server: &ServerProcess, topic: &str, last: Option<&str>) {
     for first in (0..MANY).step_by(TOGETHER) {
-        let country = "nobody's ".repeat(40);
+        let country = "absentee ".repeat(40);
         send(server, (first..first + TOGETHER).map(|number| to_send(topic, number, &country)).collect())
             .await;
     }
@@ -135,7 +135,7 @@ fn begin_scans(server: &ServerProcess, topic: &'static str) -> JoinSet<(Option<C
         let endpoint = endpoint.clone();
         scans.spawn(async move {
             let wait = Duration::from_secs(8);
-            let request = receiving(&format!("nobody-{number}"), topic, nothing(), wait);
+            let request = receiving(&format!("receiver-{number}"), topic, nothing(), wait);
             let channel = tonic::transport::Endpoint::from_shared(format!("http://{endpoint}")).unwrap();
             let channel = channel.connect().await.unwrap();
             let mut client = v2::messaging_service_client::MessagingServiceClient::new(channel);

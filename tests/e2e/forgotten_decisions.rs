@@ -1,4 +1,4 @@
-//! Nameservers that lost what they decided, under members that did not: whoever starts first, nothing acknowledged is given up.
+//! Nameservers that lost their decisions, under members that kept theirs: no order of starts gives up an acknowledged message.
 
 use std::time::Duration;
 
@@ -158,7 +158,7 @@ pub(crate) async fn nobody_gives_anything_up(servers: &mut Cluster, stale: usize
     }
 }
 
-/// The operator chooses a master, and accepts what is lost by that.
+/// Makes the operator choose a master and accept the loss that comes with it.
 pub(crate) async fn operator_takes(servers: &Cluster, choose: impl FnOnce(&GroupDescription) -> u64) {
     let group = description(servers).await.unwrap();
     let member = choose(&group);

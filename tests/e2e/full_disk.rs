@@ -47,7 +47,7 @@ async fn empty(consumer: &SimpleConsumer, expected: usize) -> usize {
     done
 }
 
-/// Nobody looks at the disk in time: what refuses messages is the log itself.
+/// The disk fills before the next check of its free space: the log itself refuses messages.
 #[tokio::test]
 async fn a_disk_that_fills_between_two_looks_refuses_messages_and_lets_consumers_work_also_over_a_restart() {
     let mut servers = on_disk(

@@ -137,7 +137,7 @@ async fn take(consumer: &SimpleConsumer, count: usize) -> BTreeSet<String> {
             }
             Err(error) => {
                 let said = error.to_string();
-                assert!(!said.contains("-data"), "nobody need know where the files are: {said}");
+                assert!(!said.contains("-data"), "the answer names a path: {said}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
@@ -173,7 +173,7 @@ fn assert_told(server: &ServerProcess) {
     assert!(log.contains("the index is damaged; it is removed and made again from the log"), "{log}");
 }
 
-/// Sometimes what is left is sound, only older: then nothing has to be made again.
+/// Damages the index and expects everything back. Sometimes the rest is sound but older: then no rebuild is needed.
 async fn starts_and_has_everything(damage: impl Fn(&Path), is_noticed: bool) {
     let mut servers = standalone(&NO_CHECKS);
     for (topic, kind) in [("orders", "NORMAL"), ("later", "DELAY"), ("payments", "TRANSACTION")] {
@@ -193,7 +193,7 @@ async fn starts_and_has_everything(damage: impl Fn(&Path), is_noticed: bool) {
         assert_told(&servers.brokers[0]);
         assert!(remade(&servers.brokers[0]), "{:?}", servers.brokers[0].probe("/readyz"));
     }
-    // Once more, with what is new.
+    // Once more, with the repaired index.
     servers.brokers[0].kill().unwrap();
     servers.brokers[0].start().unwrap();
     assert_eq!(offsets(&servers, 0, "orders").await, content.offsets);
@@ -281,7 +281,7 @@ async fn a_master_whose_index_rots_hands_over_and_comes_back_whole() {
     }
     let first = master(&servers).await;
     let content = fill(&servers, first).await;
-    // What was sent lies in files of all members then, and whoever rules has not read them.
+    // The messages are then on the disks of all members, and the new master has not read them yet.
     for member in (0..3).filter(|member| *member != first).chain([first]) {
         restart(&mut servers.brokers[member]);
         in_sync(&servers, 3).await;

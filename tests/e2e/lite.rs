@@ -77,7 +77,7 @@ async fn subscribers_get_the_messages_of_their_lite_topics_in_order() {
     let broker = &servers.brokers[0];
     subscribe(broker, &one, &["a", "b"]).await;
     subscribe(broker, &two, &["c"]).await;
-    for (name, body) in [("a", "a1"), ("c", "c1"), ("a", "a2"), ("b", "b1"), ("nobody", "n1")] {
+    for (name, body) in [("a", "a1"), ("c", "c1"), ("a", "a2"), ("b", "b1"), ("unread", "n1")] {
         producer.send(lite(name, body)).await.unwrap();
     }
     let received = receive(&one, 3).await;
@@ -97,7 +97,7 @@ async fn subscribers_get_the_messages_of_their_lite_topics_in_order() {
     one.change_invisible(&mut failed, Duration::ZERO).await.unwrap();
     expect_nothing(&one).await;
     one.ack(&received[second].take().unwrap()).await.unwrap();
-    // What is new waits until what failed is done.
+    // A new message waits until the failed one is done.
     let again = receive_one(&one).await;
     assert_eq!((body(&again), again.attempt()), ("a1", 2));
     expect_nothing(&one).await;
@@ -111,7 +111,7 @@ async fn subscribers_get_the_messages_of_their_lite_topics_in_order() {
     producer.send(lite("c", "c2")).await.unwrap();
     expect_nothing(&two).await;
     // A subscription replaces all others, and finds what was sent before it.
-    assert_eq!(sync(broker, two.client_id(), request(Action::CompleteAdd, &["nobody"])).await, Code::Ok);
+    assert_eq!(sync(broker, two.client_id(), request(Action::CompleteAdd, &["unread"])).await, Code::Ok);
     assert_eq!(consume(&two, 1).await, ["n1"]);
 }
 
@@ -355,7 +355,7 @@ async fn administrators_see_lite_topics_and_what_is_left_of_them() {
     let shown = table(&format!("liteList -n {ns} -t {PARENT} -g {GROUP}"));
     let shown = rows(shown.split("\n\n").next().unwrap());
     let row = |name: &str| shown.iter().find(|row| row[0] == name).unwrap().clone();
-    assert_eq!(row("user-2").last(), Some(&"-"), "nobody of the group wants it");
+    assert_eq!(row("user-2").last(), Some(&"-"), "no member of the group subscribes to it");
     assert_eq!((row("guest-1")[1], row("guest-1")[3..6].to_vec()), ("broker-a", vec!["0", "3", "3"]));
     assert_eq!(row("user-1").last(), Some(&"2"));
 
@@ -380,7 +380,7 @@ async fn administrators_see_lite_topics_and_what_is_left_of_them() {
     for (line, exit, word) in [
         (format!("liteList -n {ns} -t orders"), 1, "LITE"),
         (format!("liteList -n {ns} -t nothing"), 4, "nothing"),
-        (format!("liteList -n {ns} -t {PARENT} -g nobody"), 4, "nobody"),
+        (format!("liteList -n {ns} -t {PARENT} -g absent"), 4, "absent"),
     ] {
         let (code, text) = failure(&line);
         assert!(code == exit && text.contains(word), "{line}: {code} {text}");

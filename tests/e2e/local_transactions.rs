@@ -22,7 +22,7 @@ impl Works {
         Ok(works.len())
     }
 
-    /// A producer whose checker knows what is done.
+    /// A producer whose checker knows which works are done.
     async fn producer(&self, servers: &Cluster) -> Producer {
         let works = self.clone();
         producer(servers, move |half| {

@@ -13,7 +13,7 @@ use crate::support::{
 };
 use crate::transactions::{CHECKS_EVERY_SECOND, producer};
 
-/// A message whose bytes rotted on disk is never delivered, and nobody has to wait for it.
+/// A message whose bytes rotted on disk is never delivered, and blocks no other message.
 #[tokio::test]
 async fn a_damaged_message_does_not_hold_up_the_others() {
     let mut servers = standalone(&[]);

@@ -15,7 +15,7 @@ use crate::support::{
     state,
 };
 
-/// Lines of a log that somebody has to read.
+/// The number of log lines that call for an operator: warnings and errors.
 fn alarms(server: &ServerProcess) -> usize {
     server.log().lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count()
 }
@@ -61,7 +61,7 @@ async fn a_nameserver_that_lost_its_folder_under_running_members_learns_from_the
     expect_messages(&servers, 8).await;
 }
 
-/// The same, and one member that was no longer in sync is down: nobody waits for it.
+/// The nameservers are lost while a member that was not in sync is down: the others do not wait for it.
 #[tokio::test]
 async fn members_that_were_not_in_sync_are_not_waited_for() {
     let mut servers = group(3, &[], &[]).await;
@@ -191,7 +191,7 @@ async fn the_folder_of_another_nameserver_is_refused_by_members() {
     let all = async || servers.brokers.iter().all(|broker| refuses(broker, 200));
     eventually("members refuse it, and go on under their master", PATIENCE, all).await;
     producer.send(message("orders", "1")).await.unwrap();
-    // What is started does not serve.
+    // Restarted members do not serve.
     servers.brokers.iter_mut().for_each(|broker| broker.kill().unwrap());
     servers.brokers.iter_mut().for_each(|broker| broker.begin().unwrap());
     let all = async || servers.brokers.iter().all(|broker| refuses(broker, 503));

@@ -95,7 +95,7 @@ async fn a_decision_about_another_topic_or_without_a_meaning_is_refused() {
     }
     let rollback = end("payments", TransactionResolution::Rollback.into());
     let answer = stub.end_transaction(from_client(rollback)).await.unwrap().into_inner();
-    assert_eq!(code(answer.status), Code::Ok, "nobody had decided before");
+    assert_eq!(code(answer.status), Code::Ok, "the transaction was undecided");
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ pub(crate) fn table(line: &str) -> String {
     run.stdout
 }
 
-/// The same with JSON output, parsed.
+/// Runs a command with JSON output, and returns the parsed output.
 pub(crate) fn json(line: &str) -> Value {
     serde_json::from_str(&table(&format!("{line} --output json"))).unwrap()
 }

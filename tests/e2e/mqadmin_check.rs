@@ -69,7 +69,7 @@ async fn dead_brokers_are_red_while_they_are_registered_and_after() {
     assert!(names(&failed(&servers, "replication"), "broker group broker-a replication"));
 
     servers.brokers[1].kill().unwrap();
-    eventually("nobody is registered", FORGOTTEN, async || registered(&servers) == 0).await;
+    eventually("no broker is registered", FORGOTTEN, async || registered(&servers) == 0).await;
     let rows = failed(&servers, "");
     assert!(names(&rows, "broker broker-a/1") && names(&rows, &format!("broker {long}/1")), "{rows:?}");
 
@@ -77,8 +77,8 @@ async fn dead_brokers_are_red_while_they_are_registered_and_after() {
     let empty = cluster_of(1, &[], &[]);
     assert!(names(&failed(&empty, ""), "no broker is registered"));
     assert!(names(&failed(&empty, "liveness"), "no broker is registered"));
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    assert_eq!(failure(&format!("check -n {nobody}")).0, 6);
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    assert_eq!(failure(&format!("check -n {unused}")).0, 6);
 }
 
 /// Sends are refused: the broker at `index` says so everywhere, in the check `name`.
@@ -132,7 +132,7 @@ async fn a_group_without_master_or_with_too_few_members_is_red() {
     let logged = async || servers.brokers[master].log_tail().contains("all is well again");
     eventually("the log says that, too", PATIENCE, logged).await;
 
-    // Nobody may take over from the master: its group is without one.
+    // No member may take over from the master: its group is without one.
     let members = mqadmin(&format!("getSyncStateSet -n {} --output json", servers.access_points()));
     let members: Value = serde_json::from_str(&members.stdout).unwrap();
     let address = servers.brokers[slave].address().unwrap();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::mqadmin::{failure, json, mqadmin, rows, run, table};
 use crate::support::{cluster_of, message, receive_one, refusal, standalone};
 
-/// An address that nobody listens on.
+/// An address on which no server listens.
 fn deserted() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
@@ -27,7 +27,7 @@ fn topics_from_creation_to_deletion() {
     {
         assert!(made.contains(part), "{part} is missing in {made}");
     }
-    // What is not given stays as it is.
+    // An option that is not given keeps its value.
     let changed = json(&format!("updateTopic -n {ns} -c DefaultCluster -t orders -w 4 -p 4"));
     let entry = &changed["brokers"][0];
     assert_eq!(
@@ -329,7 +329,7 @@ fn exit_codes_tell_what_happened() {
         format!("updateTopic -n {ns} -c Nowhere -t orders"),
         format!("deleteTopic -n {ns} -c DefaultCluster -t orders"),
         format!("topicRoute -n {ns} -t orders"),
-        format!("deleteSubGroup -n {ns} -c DefaultCluster -g nobody"),
+        format!("deleteSubGroup -n {ns} -c DefaultCluster -g absent"),
     ] {
         assert_eq!(failure(&line).0, 4, "{line}");
     }
@@ -340,17 +340,17 @@ fn exit_codes_tell_what_happened() {
     ] {
         assert_eq!(failure(&line).0, 1, "{line}");
     }
-    let nobody = deserted();
+    let unused = deserted();
     for line in [
-        format!("topicList -n {nobody}"),
-        format!("clusterList -n {nobody}"),
-        format!("updateTopic -b {nobody} -t orders"),
-        format!("updateSubGroup -n {nobody} -c DefaultCluster -g billing"),
-        format!("sendMessage -n {nobody} -t orders -p x"),
-        format!("consumeMessage -n {nobody} -t orders"),
+        format!("topicList -n {unused}"),
+        format!("clusterList -n {unused}"),
+        format!("updateTopic -b {unused} -t orders"),
+        format!("updateSubGroup -n {unused} -c DefaultCluster -g billing"),
+        format!("sendMessage -n {unused} -t orders -p x"),
+        format!("consumeMessage -n {unused} -t orders"),
     ] {
         assert_eq!(mqadmin(&line).code, 6, "{line}");
-        assert!(mqadmin(&line).stderr.contains(&nobody), "{line}");
+        assert!(mqadmin(&line).stderr.contains(&unused), "{line}");
     }
 }
 

@@ -128,7 +128,7 @@ async fn the_whole_story_of_a_transaction_is_told_over_a_restart() {
     assert!(checks.iter().all(|check| check["answer"] == "unknown" && check["asked"] == story["producer"]));
     assert_eq!((checks.len(), asked.load(Ordering::Relaxed)), (2, 2));
 
-    // Parked ones are checked back again when somebody says so, with all their checks before them.
+    // Parked transactions are checked again on request, with a full set of checks before them.
     let id = story["transactionId"].as_str().unwrap();
     table(&format!("transaction recheck -n {ns} {id} --by carol -r 'the producer was mended'"));
     eventually("it is asked about again", PATIENCE, || async { asked.load(Ordering::Relaxed) == 4 }).await;

@@ -175,7 +175,7 @@ async fn a_reset_reaches_consumers_that_are_at_work() {
     expect_nothing(&consumer).await;
 
     for (line, code) in [
-        (format!("resetOffset -n {ns} -g nobody -t orders --to latest"), 4),
+        (format!("resetOffset -n {ns} -g absent -t orders --to latest"), 4),
         (format!("resetOffset -n {ns} -g billing -t nowhere --to latest"), 4),
         (format!("resetOffset -n {ns} -g billing -t orders --to id:nothing"), 4),
         (format!("resetOffset -n {ns} -g billing -t orders --to offset:7 -q 0"), 1),

@@ -1,5 +1,5 @@
 //! What operators and newcomers meet: attributes with typing errors, a cluster that needs no name, messages that would command a
-//! terminal, what is left to do for a group, slaves and brokers without slaves.
+//! terminal, the backlog of a group, slaves and brokers without slaves.
 
 use std::time::{Duration, SystemTime};
 
@@ -132,7 +132,7 @@ async fn what_a_group_has_not_come_to_yet_is_left_to_do() {
     let (enough, less) = (SENT, SENT - 1);
     assert_eq!(mqadmin(&format!("check lag -n {ns} --max-lag {enough}")).code, 0);
     assert_eq!(mqadmin(&format!("check lag -n {ns} --max-lag {less}")).code, 1);
-    assert_eq!(failure(&format!("consumerProgress -n {ns} -g nobody")).0, 4);
+    assert_eq!(failure(&format!("consumerProgress -n {ns} -g absent")).0, 4);
 }
 
 #[tokio::test]

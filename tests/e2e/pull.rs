@@ -135,7 +135,7 @@ async fn a_pull_waits_for_a_message() {
         assert_eq!(
             (empty.code, empty.next),
             (Code::MessageNotFound, end),
-            "without a poll time nobody waits"
+            "a pull without a poll time does not wait"
         );
         let waiting = v2::PullMessageRequest {
             long_polling_timeout: Some(prost_types::Duration { seconds: 15, nanos: 0 }),

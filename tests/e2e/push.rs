@@ -50,7 +50,7 @@ async fn billing(servers: &Cluster, retries: u32, is_fifo: bool) {
     servers.client().admin().broker(&address).update_group(request).await.unwrap();
 }
 
-/// What is lost on its way, as when a master dies, comes again after the shortest time.
+/// A consumer that soon gets a delivery again if it was lost on its way, for example because a master died.
 fn push(servers: &Cluster, topic: &str) -> PushConsumerBuilder {
     servers
         .client()
@@ -248,7 +248,7 @@ async fn a_listener_that_is_slow_keeps_its_messages_and_gets_no_more_than_there_
     tokio::time::sleep(INVISIBLE_MIN + Duration::from_secs(1)).await;
     let held = consumer.cached_messages();
     assert!((5..5 + 32).contains(&held), "{held} messages are held");
-    // Nobody else gets what is held.
+    // No other consumer gets held messages.
     let other = servers.consumer("billing", "orders").await.unwrap();
     assert_eq!(consume(&other, 200 - held).await.len(), 200 - held);
     expect_nothing(&other).await;

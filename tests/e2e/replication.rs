@@ -232,7 +232,7 @@ async fn running_brokers_go_on_without_nameservers() {
     producer.send(message("orders", "without")).await.unwrap();
     servers.nameservers[0].start().unwrap();
     in_sync(&servers, 2).await;
-    assert_eq!(state(&servers).await.epoch, before.epoch, "nobody was elected");
+    assert_eq!(state(&servers).await.epoch, before.epoch, "no master was elected");
     // Brokers register every two seconds.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let consumer = servers.consumer("billing", "orders").await.unwrap();
@@ -286,10 +286,10 @@ async fn an_unclean_election_keeps_aside_what_it_gives_up() {
         let request = ElectMasterRequest { cluster, group, member, unclean, lose_messages };
         servers.controller().elect_master(request).await.map_err(|status| status.message().to_owned())
     };
-    assert!(elect(false, false).await.is_err(), "nobody loses anything by mistake");
+    assert!(elect(false, false).await.is_err(), "a loss that was not accepted elects no master");
     let says =
         async || elect(true, false).await.is_err_and(|reason| reason.contains("bytes of the log are lost"));
-    eventually("what is lost has to be accepted", PATIENCE, says).await;
+    eventually("the loss has to be accepted", PATIENCE, says).await;
     eventually("it is elected", PATIENCE, async || elect(true, true).await.is_ok()).await;
     producer.send(message("orders", "a new life")).await.unwrap();
     servers.brokers[old].start().unwrap();

@@ -87,7 +87,7 @@ async fn groups_come_into_being_by_themselves_within_bounds() {
     assert_refused(&fourth, Code::ConsumerGroupNotFound, "groups.auto-create-max is 3");
     assert!(fourth.message.contains("mqadmin updateSubGroup -g billing-4"), "{fourth:?}");
     assert_eq!(group_names(&servers).await, ["billing-1", "billing-2", "billing-3"]);
-    // What is there goes on, and an administrator makes more.
+    // Existing groups keep working, and an administrator can create more.
     assert_eq!(receive(broker, "host-1@greedy", "billing-3").await.code(), Code::MessageNotFound);
     let request = wire::UpdateGroupRequest { name: "billing-4".to_owned(), ..Default::default() };
     servers.client().admin().broker(&broker_address(&servers)).update_group(request).await.unwrap();

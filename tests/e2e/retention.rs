@@ -1,4 +1,4 @@
-//! Old segments go, what is still needed stays, and a disk that is nearly full takes no new messages.
+//! Old segments are deleted, messages that are still needed stay, and a disk that is nearly full takes no new messages.
 
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ async fn what_is_still_needed_outlives_its_segment() {
     assert_eq!((&again.message().body()[..], again.attempt()), (&b"fails at first"[..], 2));
     worker.ack(&again).await.unwrap();
 
-    // What is left of the log is enough to know everything again.
+    // The rest of the log is enough to rebuild the whole state.
     let min = min_offset(&servers).await;
     servers.brokers[0].stop().unwrap();
     std::fs::remove_dir_all(servers.brokers[0].data().join("index")).unwrap();
@@ -244,7 +244,7 @@ async fn a_topic_that_keeps_less_gives_its_messages_up_early() {
     let worker = servers.consumer("workers", "work").await.unwrap();
     let mut failed = receive_one(&worker).await;
     worker.change_invisible(&mut failed, INVISIBLE_MIN).await.unwrap();
-    sender.send(message("work", "nobody wants it")).await.unwrap();
+    sender.send(message("work", "unwanted")).await.unwrap();
 
     set_retention(&servers, "short", "300ms").await;
     set_retention(&servers, "work", "300ms").await;

@@ -171,7 +171,7 @@ async fn a_poll_ends_in_its_time_while_other_groups_stand_still() {
         while answer.message().await.unwrap().is_some() {}
         started.elapsed() < Duration::from_millis(1_900)
     };
-    // Before their leases end and nobody asks them any more.
+    // This holds before their leases end and the other servers stop asking them.
     eventually("a poll of a second takes no two", Duration::from_secs(7), in_time).await;
     for broker in &servers.brokers[1..] {
         broker.resume().unwrap();

@@ -116,7 +116,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         assert!(printed.lines().any(|found| found == line), "{line} is missing in\n{printed}");
     }
 
-    // What is printed is a configuration file that gives the same.
+    // The printed configuration is a file that yields an equal one.
     std::fs::write(&file, &printed).unwrap();
     let again = run(&["--config", file.to_str().unwrap(), "--print-config"], &[]);
     assert_eq!(String::from_utf8(again.stdout).unwrap(), printed);
@@ -185,8 +185,8 @@ fn mqadmin_waits_for_the_first_broker_of_a_cluster_that_was_just_started() {
     start_broker(&mut servers, "broker-a", &["--nameserver", &nameserver]);
     let run = early.join().unwrap();
     assert_eq!(run.code, 0, "{run:?}");
-    let nobody = cluster_of(1, &[], &[]);
-    let run = mqadmin(&format!("updateTopic -n {} -c DefaultCluster -t orders", nobody.access_points()));
+    let empty = cluster_of(1, &[], &[]);
+    let run = mqadmin(&format!("updateTopic -n {} -c DefaultCluster -t orders", empty.access_points()));
     assert!(run.code != 0 && run.stderr.contains("no broker is registered"), "{run:?}");
 }
 

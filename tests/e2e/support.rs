@@ -40,7 +40,7 @@ pub(crate) fn standalone(flags: &[&str]) -> Cluster {
     standalone_with(flags, &[])
 }
 
-/// The same with settings by their environment variables.
+/// Starts a standalone broker with `flags` and with `settings`, which are environment variables and their values.
 pub(crate) fn standalone_with(flags: &[&str], settings: &[(&str, &str)]) -> Cluster {
     plan().nameservers(0).group(GROUP, 1).flags(flags).settings(settings).start().unwrap()
 }
@@ -81,7 +81,7 @@ pub(crate) fn patient() -> RetryPolicy {
     RetryPolicy::default().pauses(Duration::from_millis(10), Duration::from_millis(100))
 }
 
-/// What the controller says of [`GROUP`]; nothing when nobody answers, as while nameservers elect a leader.
+/// The controller's state of [`GROUP`]; the default one when no nameserver answers, as during an election of a leader.
 pub(crate) async fn state(servers: &Cluster) -> GroupState {
     servers.group_state(GROUP).await.unwrap_or_default()
 }

@@ -31,7 +31,7 @@ fn never_asked(half: &HalfMessage) -> Resolution {
     panic!("asked about {half:?}")
 }
 
-/// Half messages of "payments" on the first broker that nobody decided.
+/// The number of undecided half messages of "payments" on the first broker.
 pub(crate) async fn undecided(servers: &Cluster) -> u64 {
     let address: Address = servers.brokers[0].address().unwrap().parse().unwrap();
     let request = wire::DescribeTopicRequest { name: "payments".to_owned() };
@@ -104,7 +104,7 @@ async fn an_unknown_transaction_is_asked_about_until_the_checker_decides() {
     expect_nothing(&consumer).await;
 
     let asked = asked.lock().unwrap();
-    assert_eq!(asked.len(), 3, "nobody is asked about a decided transaction");
+    assert_eq!(asked.len(), 3, "a decided transaction is not checked");
     let receipt = transaction.receipt();
     for (number, (half, at)) in (1..).zip(asked.iter()) {
         assert_eq!(half.message().body(), "slow");

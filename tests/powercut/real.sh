@@ -54,7 +54,7 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# The image is sparse: it takes what is written to it, not what it could hold.
+# The image is sparse: it takes as much room as is written to it, not its full size.
 truncate --size "$((512 + 16 * cuts))M" "$image"
 mkfs.ext4 -q -F "$image"
 mount -o loop "$image" "$mounted" || fail "cannot mount an image on a loop device; this machine (or container) forbids it"

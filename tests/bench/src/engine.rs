@@ -128,7 +128,7 @@ impl Producer {
         }
     }
 
-    /// The same for topics with deduplication by id.
+    /// Proposes to topics with deduplication by id.
     pub fn once(mut self) -> Self {
         self.once = true;
         self

@@ -26,11 +26,11 @@ pub fn bytes(folder: &Path) -> u64 {
     files.iter().filter_map(|path| path.metadata().ok()).map(|meta| meta.len()).sum()
 }
 
-/// Takes what the files of a folder hold out of the page cache, so that the next read of it comes from the disk. Syncs
-/// them first, since only what is on disk can go.
+/// Drops the contents of a folder's files from the page cache, so that the next read of them comes from the disk. Syncs
+/// them first, since only synced pages can be dropped.
 ///
 /// # Errors
-/// The system's error.
+/// With the system's error.
 pub fn make_cold(folder: &Path) -> io::Result<()> {
     for path in files(folder)? {
         let file = File::open(path)?;

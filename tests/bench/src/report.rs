@@ -39,43 +39,43 @@ impl Unit {
     }
 }
 
-/// What a figure should be.
+/// The aim of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Aim {
-    /// The figure itself, no smaller.
+    /// The smallest value.
     AtLeast(f64),
-    /// The figure itself, no greater.
+    /// The greatest value.
     AtMost(f64),
-    /// Its ratio to what it is set against, no smaller.
+    /// The smallest ratio to the figure that it is set against.
     RatioAtLeast(f64),
-    /// Its ratio to what it is set against, no greater.
+    /// The greatest ratio to the figure that it is set against.
     RatioAtMost(f64),
 }
 
 /// One line of a table.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {
-    /// What was measured.
+    /// Name of the measurement.
     pub what: String,
     /// The figure.
     pub value: f64,
-    /// What it counts.
+    /// Unit of the figure.
     pub unit: Unit,
     /// What it is set against.
     pub against: Option<Against>,
     /// The figure divided by what it is set against; from the same turns, not from the two medians.
     pub ratio: Option<f64>,
-    /// What it should be.
+    /// The aim, if there is one.
     pub aim: Option<Aim>,
-    /// Whether it is; absent without an aim.
+    /// Whether the aim is met; absent without an aim.
     pub met: Option<bool>,
 }
 
 /// What a figure is set against.
 #[derive(Debug, Clone, Serialize)]
 pub struct Against {
-    /// What was measured.
+    /// Name of the other figure.
     pub what: String,
     /// In the unit of the figure; absent when it is what the ratio is called.
     pub value: Option<f64>,
@@ -87,7 +87,7 @@ impl Figure {
         Self { what: what.into(), value, unit, against: None, ratio: None, aim: None, met: None }
     }
 
-    /// The same, set against something.
+    /// Sets the figure against another one.
     #[must_use]
     pub fn against(self, what: impl Into<String>, value: f64) -> Self {
         let (what, ratio) = (what.into(), self.value / value);
@@ -95,7 +95,7 @@ impl Figure {
         Self { against: Some(Against { what, value: Some(value) }), ratio, ..self }
     }
 
-    /// The same with a ratio that was measured better than by dividing the two.
+    /// Sets the figure against another one, with a ratio that was measured better than by dividing the two.
     #[must_use]
     pub fn against_with_ratio(mut self, what: impl Into<String>, value: f64, ratio: f64) -> Self {
         self.against = Some(Against { what: what.into(), value: Some(value) });
@@ -103,7 +103,7 @@ impl Figure {
         self
     }
 
-    /// The same with a ratio to something that needs no figure.
+    /// Sets the figure against something without a figure of its own, by a ratio.
     #[must_use]
     pub fn ratio(mut self, what: impl Into<String>, ratio: f64) -> Self {
         self.against = Some(Against { what: what.into(), value: None });
@@ -111,7 +111,7 @@ impl Figure {
         self
     }
 
-    /// The same with an aim.
+    /// Sets the aim.
     #[must_use]
     pub fn aim(mut self, aim: Aim) -> Self {
         let ratio = self.ratio.unwrap_or(f64::NAN);

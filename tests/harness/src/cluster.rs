@@ -18,7 +18,7 @@ use crate::process::ServerProcess;
 use crate::programs::built_program;
 use crate::small_disk::SmallDisk;
 
-/// Ports in a network namespace, where nobody else has any.
+/// Ports in a network namespace, where no other process takes them.
 const NAMESERVER_PORT: u16 = 9876;
 const BROKER_PORT: u16 = 8081;
 /// How long each receive of [`Cluster::consumer`] waits for messages.
@@ -27,12 +27,12 @@ const POLL: Duration = Duration::from_millis(500);
 /// Nameservers and brokers that a [`ClusterPlan`] made. Dropping it kills them, and removes their folders unless the plan named one.
 #[derive(Debug)]
 pub struct Cluster {
-    /// In the order of their numbers.
+    /// Nameservers, in the order of their numbers.
     pub nameservers: Vec<ServerProcess>,
-    /// In the order in which they were added.
+    /// Brokers, in the order in which they were added.
     pub brokers: Vec<ServerProcess>,
     plan: ClusterPlan,
-    /// By the names of the servers that have them.
+    /// Clocks of servers that have one of their own, by server name.
     clocks: BTreeMap<String, LeapingClock>,
     disks: BTreeMap<String, SmallDisk>,
     folder: ClusterFolder,
@@ -173,10 +173,10 @@ impl Cluster {
         self.nameservers.iter().chain(&self.brokers)
     }
 
-    /// The server at a place of the network.
+    /// The server at a node of the network.
     ///
     /// # Panics
-    /// At the place of the clients, or when there are fewer servers.
+    /// When the node is that of the clients, or the cluster has fewer servers.
     pub fn server_at(&self, node: ClusterNode) -> &ServerProcess {
         match node {
             ClusterNode::Nameserver(number) => &self.nameservers[number],
@@ -185,7 +185,7 @@ impl Cluster {
         }
     }
 
-    /// The same, to do something to it.
+    /// The server at a node, for changes to it.
     ///
     /// # Panics
     /// See [`Self::server_at`].

@@ -1,4 +1,4 @@
-//! What the controller says of a cluster's groups, and waiting until it says what is wanted.
+//! The controller's state of a cluster's groups, and waits for a wanted state.
 
 use std::time::{Duration, Instant};
 
@@ -23,44 +23,44 @@ impl Cluster {
         ControllerClient::new(&addresses).expect("nameservers have addresses that clients take")
     }
 
-    /// What the controller says of a group; `None` when it does not know it, or nobody answers.
+    /// The controller's state of a group; `None` when it does not know the group, or no nameserver answers.
     pub async fn group_state(&self, group: &str) -> Option<GroupState> {
         let request = DescribeGroupsRequest { group: group.to_owned() };
         let answer = self.controller().describe_groups(request).await.ok()?;
         answer.groups.into_iter().find_map(|group| group.state)
     }
 
-    /// The broker that is a member of a group.
+    /// The index of the broker that is this member of a group.
     pub fn broker_of(&self, state: &GroupState, member: u64) -> Option<usize> {
         let member = state.members.iter().find(|known| known.id == member)?;
         let address = format!("{}:{}", member.host, member.port);
         self.brokers.iter().position(|broker| broker.address().is_ok_and(|at| at == address))
     }
 
-    /// The broker that is the master of a group, as soon as there is one.
+    /// Waits for a master of a group, and returns the index of its broker.
     ///
     /// # Errors
-    /// When there is none for half a minute.
+    /// When the group has no master for half a minute.
     pub async fn wait_for_master(&self, group: &str) -> Result<usize> {
         let state = self.wait_for_state(group, CALM, |state| self.broker_of(state, state.master).is_some());
         let state = state.await.context("no master was elected")?;
         self.broker_of(&state, state.master).context("it was there")
     }
 
-    /// Waits until a group has a master and so many members in sync.
+    /// Waits until a group has a master and exactly `members` members in sync.
     ///
     /// # Errors
-    /// When it has not within half a minute.
+    /// When the group does not get there within half a minute.
     pub async fn wait_until_in_sync(&self, group: &str, members: usize) -> Result<GroupState> {
         let is_in_sync = |state: &GroupState| state.master != 0 && state.in_sync.len() == members;
         let waited = self.wait_for_state(group, CALM, is_in_sync).await;
         waited.with_context(|| format!("there are no {members} members in sync"))
     }
 
-    /// Waits for a state of a group that is as it should be.
+    /// Waits until the state of a group satisfies `is_wanted`.
     ///
     /// # Errors
-    /// When there is none within `limit`; the ends of all logs are part of the error.
+    /// When it does not within `limit`; the error includes the ends of all logs.
     pub async fn wait_for_state(
         &self,
         group: &str,

@@ -20,14 +20,14 @@ const HEADERS: u8 = 1;
 /// The flag of a stream's last frame.
 const END_STREAM: u8 = 1;
 
-/// Where the connection is cut.
+/// The place in an answer where the connection is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyCut {
-    /// In front of the data with the marker in it, after the headers of the answer.
+    /// Between the headers of the answer and the data with the marker.
     BeforeMessages,
     /// Right behind the marker.
     InMessage,
-    /// When all data has passed, in front of the trailers.
+    /// Between the data and the trailers.
     BeforeTrailers,
 }
 
@@ -47,25 +47,25 @@ pub struct CuttingProxy {
 struct Plan {
     server: String,
     marker: Vec<u8>,
-    /// The next cut, until it is made.
+    /// The next cut, until it happens.
     next: Mutex<Option<ProxyCut>>,
-    /// Cuts whatever there is.
+    /// Notified to cut all connections.
     all: Notify,
 }
 
 impl CuttingProxy {
-    /// A proxy for the server at `HOST:PORT`, which looks for the marker.
+    /// A proxy on a free port for the server at `HOST:PORT`, which looks for `marker`.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// When no port is free.
     pub async fn to(server: &str, marker: &str) -> io::Result<Self> {
         Self::at("127.0.0.1:0", server, marker).await
     }
 
-    /// The same at this address.
+    /// A proxy as of [`Self::to`], which listens at `address`.
     ///
     /// # Errors
-    /// When it cannot be had.
+    /// When the address cannot be bound.
     pub async fn at(address: &str, server: &str, marker: &str) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
@@ -75,7 +75,7 @@ impl CuttingProxy {
         Ok(Self { address, plan })
     }
 
-    /// Where clients find it, `HOST:PORT`.
+    /// The address for clients, `HOST:PORT`.
     pub fn address(&self) -> String {
         self.address.to_string()
     }
@@ -85,12 +85,12 @@ impl CuttingProxy {
         *self.plan.next() = Some(cut);
     }
 
-    /// Cuts all connections that there are.
+    /// Cuts all open connections.
     pub fn cut_now(&self) {
         self.plan.all.notify_waiters();
     }
 
-    /// Whether the last cut that was asked for has been made.
+    /// Whether the last requested cut has happened.
     pub fn has_cut(&self) -> bool {
         self.plan.next().is_none()
     }

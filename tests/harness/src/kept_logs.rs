@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 const KEPT_LOGS: &str = "KEROLOX_LOGS";
 
 /// Gives the log of a process a second name below the folder that `KEROLOX_LOGS` names, so that it is still there when its test has
-/// removed its folder or was killed. Where nobody asks for that, nothing is done.
+/// removed its folder or was killed. Does nothing without that variable.
 ///
 /// # Errors
 /// When it cannot have that name.

@@ -18,13 +18,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 pub enum MessageIntent {
     /// Consumers get it: a plain message, or one whose transaction is committed.
     Deliver,
-    /// Nobody gets it: its transaction is rolled back, or never decided.
+    /// No consumer gets it: its transaction is rolled back, or never decided.
     Withhold,
-    /// Its transaction is parked, because nobody can decide about it.
+    /// Its transaction is parked, because no checker can decide it.
     Park,
 }
 
-/// A message that somebody sent.
+/// A message that a client sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SentMessage {
     /// Where it was sent to.
@@ -44,7 +44,7 @@ pub struct SentMessage {
 }
 
 impl SentMessage {
-    /// One that nobody has acknowledged yet.
+    /// A message that is not acknowledged yet.
     pub fn new(topic: &'static str, intent: MessageIntent) -> Self {
         Self {
             topic,
@@ -170,7 +170,7 @@ struct LedgerContent {
 }
 
 impl MessageLedger {
-    /// Notes what is known of a message that leaves, or has left.
+    /// Notes the state of a message that is being sent, or was sent.
     pub fn note_sent(&self, label: &str, message: SentMessage) {
         let mut content = self.lock();
         if message.is_acknowledged || message.message_id.is_some() {

@@ -315,7 +315,7 @@ impl ServerProcess {
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // Nobody is left to hear about an error.
+        // A drop cannot report an error.
         let _ = self.kill();
     }
 }
@@ -325,7 +325,7 @@ fn read_lines(source: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(source).lines().map_while(Result::ok) {
-            // The pipe is read to its end even when nobody listens any more, or the server would block.
+            // The pipe is read to its end even without a receiver, or the server would block.
             let _ = sender.send(line);
         }
     });

@@ -1,4 +1,4 @@
-//! What is done to the data folder of a server.
+//! Changes to the data folder of a server.
 
 use std::fs;
 use std::path::{Path, PathBuf};

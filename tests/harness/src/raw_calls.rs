@@ -25,16 +25,16 @@ pub type Stub = MessagingServiceClient<Channel>;
 /// Connects to the broker at `address`, host and port.
 ///
 /// # Errors
-/// When it cannot be reached.
+/// When the server cannot be reached.
 pub async fn connect(address: &str) -> Result<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
     endpoint.connect().await.context("connecting to the broker")
 }
 
-/// The same for the SDKs' protocol.
+/// A stub for the SDKs' protocol.
 ///
 /// # Errors
-/// When it cannot be reached.
+/// When the server cannot be reached.
 pub async fn stub(address: &str) -> Result<Stub> {
     Ok(MessagingServiceClient::new(connect(address).await?))
 }

@@ -67,7 +67,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Nobody is left to hear about an error.
+        // A drop cannot report an error.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }

@@ -1,24 +1,24 @@
-//! What the programs that torture a cluster have in common: their seed, and how they tell what they found.
+//! Common parts of the programs that torture a cluster: their seed, and the report of their findings.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The seed that was given, or a new one.
+/// The given seed, or a new one.
 pub fn seed(given: Option<u64>) -> u64 {
     given.unwrap_or_else(|| {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::from(now.subsec_nanos()))
     })
 }
 
-/// How many of a list an error shows.
+/// The number of items of a list that an error shows.
 const SHOWN: usize = 8;
 
-/// A property by its name, with its figures or what is wrong.
+/// A property by its name, with its figures or its violation.
 pub type CheckedProperty = (&'static str, Result<String, String>);
 
-/// Fine when nothing of the kind was found.
+/// Succeeds when `found` is empty.
 ///
 /// # Errors
-/// With how many were, and some of them.
+/// With the number of findings, and the first of them.
 pub fn none_of(found: &[impl std::fmt::Debug], what: &str) -> Result<(), String> {
     if found.is_empty() {
         return Ok(());
@@ -26,7 +26,7 @@ pub fn none_of(found: &[impl std::fmt::Debug], what: &str) -> Result<(), String>
     Err(format!("{} {what}, such as {:?}", found.len(), &found[..found.len().min(SHOWN)]))
 }
 
-/// Prints a line for each check: its name, and its figures or what is wrong. Returns how many passed and how many failed.
+/// Prints a line for each check: its name, and its figures or its violation. Returns how many passed and how many failed.
 pub fn show<'a>(checks: impl IntoIterator<Item = (&'a str, &'a Result<String, String>)>) -> (usize, usize) {
     let (mut passed, mut failed) = (0, 0);
     for (name, outcome) in checks {

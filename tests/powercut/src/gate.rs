@@ -1,7 +1,7 @@
 //! The engine's clock, which can hold the writer thread up.
 //!
 //! The writer takes whatever waits for it, so the batches that it makes depend on who is faster. It asks for the time once
-//! for each batch: whoever closes the gate, proposes one record and waits until the writer asks can then propose a batch
+//! for each batch: a test that closes the gate, proposes one record and waits until the writer asks can then propose a batch
 //! at leisure, and opens the gate.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,12 +16,12 @@ pub(crate) struct Gate {
 struct State {
     now_ms: i64,
     closed: bool,
-    /// Somebody asks for the time, or will not.
+    /// Set once the writer asks for the time, or will never ask.
     reached: bool,
 }
 
 impl Gate {
-    /// The time in milliseconds; every question takes one. Waits while the gate is closed.
+    /// The time in milliseconds, which each call advances by one. Waits while the gate is closed.
     pub(crate) fn now_ms(&self) -> i64 {
         let mut state = self.lock();
         state.reached = true;
@@ -33,12 +33,12 @@ impl Gate {
         state.now_ms
     }
 
-    /// Lets time pass.
+    /// Advances the time by `ms`.
     pub(crate) fn pass(&self, ms: i64) {
         self.lock().now_ms += ms;
     }
 
-    /// The time, for those who are not the writer.
+    /// The time in milliseconds, for callers other than the writer.
     pub(crate) fn peek_ms(&self) -> i64 {
         self.lock().now_ms
     }
@@ -54,13 +54,13 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Says that the record the gate waits for was answered, so that nobody will ask for the time because of it.
+    /// Says that the record the gate waits for was answered, so that the writer will not ask for the time because of it.
     pub(crate) fn give_up(&self) {
         self.lock().reached = true;
         self.changed.notify_all();
     }
 
-    /// Waits until somebody asks for the time at the closed gate.
+    /// Waits until the writer asks for the time at the closed gate.
     pub(crate) fn wait_until_reached(&self) {
         let mut state = self.lock();
         while !state.reached {

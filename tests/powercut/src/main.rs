@@ -2,7 +2,7 @@
 //! of anything, and after every restart a comparison with what was answered. `tests/run.sh powercut` runs it.
 //!
 //! A seed repeats its run: the workload, the batches that the writer makes (see [`gate`]), the operation in which the
-//! power goes and what survives of it. What is left to chance is the system's scheduling where the engine looks at the
+//! power goes and what survives of it. Only the system's scheduling stays a matter of chance, where the engine looks at the
 //! real clock: a run that stands still for longer than 200 ms flushes its index at another moment than before, and one
 //! that does so for a second writes a checkpoint more.
 

@@ -25,7 +25,7 @@ pub(crate) struct Model {
     pub(crate) live: View,
     /// What a power cut must not take.
     durable: View,
-    /// Answers behind what is durable.
+    /// Answers behind the durable end.
     open: Vec<Answer>,
     /// Messages that were ever proposed, with topic and queue.
     proposed: HashMap<String, (u32, u32)>,
@@ -249,10 +249,10 @@ impl Model {
             return Err(format!("the acknowledgement of {place:?} is gone"));
         }
         let ghost = view.done.iter().find(|place| !self.finish_proposed.contains(place));
-        ghost.map_or(Ok(()), |place| Err(format!("{place:?} was acknowledged by nobody")))
+        ghost.map_or(Ok(()), |place| Err(format!("{place:?} is done without an acknowledgement")))
     }
 
-    /// Nothing is visible that nobody sent, that was rolled back, that had gone before, or that is there already.
+    /// Nothing is visible that was never sent, that was rolled back, that had gone before, or that is there already.
     fn check_nothing_else(&self, view: &View) -> Result<(), String> {
         let mut seen = HashSet::new();
         let ends: HashMap<&str, End> =

@@ -57,7 +57,7 @@ pub(crate) struct World {
     figures: Figures,
     messages: u64,
     trace: bool,
-    /// The process was killed and the machine has lived since: what is not synced is in its memory.
+    /// The process was killed and the machine has lived since: unsynced data is in its memory.
     killed: bool,
 }
 
@@ -234,7 +234,7 @@ impl World {
 
     /// Lets the oldest messages of a random queue expire.
     fn expire(&mut self, store: &Store) -> Result<bool, String> {
-        // What is in lite topics goes with them only.
+        // Messages of lite topics expire only with their topic.
         let queues = self.model.live.bounds.keys().copied().filter(|(_, queue)| !is_lite(*queue));
         let queues: Vec<_> = queues.collect();
         if queues.is_empty() {
@@ -264,7 +264,7 @@ impl World {
                 self.model.keep_all();
             }
             Ending::Kill => {
-                // What the dying process still does goes to a folder that nobody looks at.
+                // Writes of the dying process go to a folder that is thrown away.
                 let folder = self.folder.fork();
                 self.kv = Arc::new(self.kv.after_kill(&folder));
                 self.folder = folder;

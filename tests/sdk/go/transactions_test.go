@@ -67,7 +67,7 @@ func TestACommittedMessageIsDeliveredOnce(t *testing.T) {
 		transaction := sendHalf(t, desk.producer(t, checker), message)
 		expectNothing(t, desk.consumer, time.Second)
 		ok(t, transaction.Commit())
-		ok(t, transaction.Commit()) // The same decision again is no error and makes no second message.
+		ok(t, transaction.Commit()) // Repeating a decision is no error and makes no second message.
 		got := receiveOne(t, desk.consumer)
 		asked := len(checker.asked())
 		equal(t, "order-1", string(got.GetBody()))

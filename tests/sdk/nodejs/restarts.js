@@ -27,7 +27,7 @@ module.exports = () => {
     const before = numbered(10, 'before');
     for (const body of before) await send(body);
     await cluster.kill('broker');
-    await assert.rejects(send('nobody takes it'));
+    await assert.rejects(send('unsent'));
     await cluster.start('broker');
     await cluster.waitForRoute(topic);
     await eventually(() => send('after').then(() => true, () => false), RECOVERY, 'the producer sends again');

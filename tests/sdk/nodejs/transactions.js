@@ -27,7 +27,7 @@ module.exports = shared => {
     assert.deepEqual(await receiveNothing(consumer, 1000), [], 'a half message must be invisible');
     await transaction.commit();
     const asked = checker.asked.length;
-    await transaction.commit(); // The same decision again is no error and makes no second message.
+    await transaction.commit(); // Repeating a decision is no error and makes no second message.
     const [message] = await receive(consumer, 1);
     assert.deepEqual([message.body.toString(), message.tag, message.keys, message.deliveryAttempt],
       ['order-1', 'paid', ['k'], 1]);

@@ -28,7 +28,7 @@ def test_a_committed_message_is_delivered_once(cluster, clients, topic, consumer
     assert sdk.receive_nothing(consumer, 1) == [], "a half message must be invisible"
 
     transaction.commit()
-    transaction.commit()  # The same decision again is no error and makes no second message.
+    transaction.commit()  # Repeating a decision is no error and makes no second message.
     [message] = sdk.receive(consumer, 1)
     assert message.body == b"order-1"
     assert message.message_id == transaction.message_id

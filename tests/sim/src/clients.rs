@@ -59,10 +59,10 @@ pub(crate) struct Client {
     places: Vec<u64>,
 }
 
-/// Decisions that wait for somebody to ask for them; of one group.
+/// Decisions of one group that clients still have to propose, with the positions of the half messages.
 pub(crate) type Decisions = VecDeque<(u64, TransactionDecision)>;
 
-/// What a client sees of its world.
+/// A client's view of its world.
 pub(crate) struct Sight<'a> {
     pub(crate) now: u64,
     pub(crate) swarm: &'a Swarm,
@@ -88,7 +88,7 @@ impl Client {
         }
     }
 
-    /// Whether it asks for nothing but what is there.
+    /// Whether the client never writes.
     pub(crate) fn only_reads(&self) -> bool {
         self.kind == Kind::Reader
     }
@@ -97,7 +97,7 @@ impl Client {
         self.job.is_none()
     }
 
-    /// What it asks for: the same as before if that was not settled, or something else.
+    /// The next request: the last one again if its outcome is open, or another one.
     pub(crate) fn ask(&mut self, sight: &mut Sight<'_>) -> Option<Ask> {
         if self.job.is_none() {
             self.job = self.choose(sight);
@@ -171,11 +171,11 @@ impl Client {
         Job::Send { id, record }
     }
 
-    /// Nothing came back, or nobody knows. A message is not sent again; everything else is.
+    /// Gives the request up: no answer came, or its outcome is unknown. A message is not sent again; everything else is.
     pub(crate) fn give_up(&mut self) {
         if let Some(Job::Send { .. } | Job::Read { .. }) = self.job {
             self.job = None;
-            // The message may come in yet, behind what is sent next: another message group is begun.
+            // The message may come in yet, behind the next one: begin another message group.
             self.lane = (self.lane.0 + 1, 0);
         }
     }

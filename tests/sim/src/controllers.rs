@@ -28,7 +28,7 @@ pub(crate) struct Controller {
 pub(crate) struct Controllers {
     pub(crate) nodes: Vec<Controller>,
     term: u64,
-    /// What is committed.
+    /// The committed state.
     pub(crate) groups: GroupTable,
 }
 
@@ -100,7 +100,7 @@ impl Controllers {
         decide(&node.groups, &mut node.watch, now / 1000, &swarm.controller)
     }
 
-    /// Lets everybody know who leads, and what is committed.
+    /// Tells all controllers within reach who leads, and the committed state.
     fn lead(&mut self, at: usize, now: u64, net: &Net) {
         for other in 0..CONTROLLERS {
             if self.reaches(net, at, other) {
@@ -113,8 +113,8 @@ impl Controllers {
         }
     }
 
-    /// The end of an attempt to commit a command, which a leader of `term` began. `None` when nothing comes of it, or nobody will
-    /// learn what.
+    /// Ends an attempt of a leader of `term` to commit a command. `None` when the attempt fails, or its outcome stays unknown to
+    /// the leader.
     pub(crate) fn commit(
         &mut self,
         (at, term): (usize, u64),

@@ -136,9 +136,9 @@ impl World {
         can_tell
     }
 
-    /// All controllers go on with a copy of some moment before.
+    /// Restores an older copy of the data of all controllers.
     fn restore_controllers(&mut self) -> bool {
-        // After two such faults in a row nobody may be able to tell which history is the right one.
+        // After two such faults in a row no controller may be able to tell which history is the right one.
         let mut had = [Fault::ControllersLost, Fault::ControllersRestored].into_iter();
         let is_first = !had.any(|fault| self.figures.faults.contains_key(&fault));
         let Some(at) = self.copies.len().checked_sub(1).filter(|_| is_first && self.can_tell()) else {
@@ -146,7 +146,7 @@ impl World {
         };
         let at = below(&mut self.chooser, at + 1);
         self.controllers.forget(self.copies[at].clone());
-        // They elect nobody for a while whom somebody in sync may object to.
+        // For a while they elect no member that a member in sync may object to.
         self.swarm.controller.cautious_until = self.now / 1000 + CAUTION_MS;
         true
     }
@@ -162,7 +162,7 @@ impl World {
 
     fn kill(&mut self, place: Place) {
         let machine = self.machine_at(place);
-        // What the dying process still does goes to a disk that nobody looks at.
+        // Writes of the dying process go to a disk that is thrown away.
         machine.disk = machine.disk.after_kill();
         machine.stop();
         self.restart_later(place);

@@ -1,4 +1,4 @@
-//! What clients proposed, and what they were told.
+//! The proposals of clients, and the answers that they got.
 
 use std::collections::BTreeMap;
 
@@ -8,58 +8,58 @@ use kerolox_core::slots::slot_of;
 use kerolox_core::topic::Topic;
 use kerolox_core::transaction::TransactionDecision;
 
-/// Number of the one topic of a group: the first that is made.
+/// Number of the only topic of a group: the first one created.
 pub(crate) const TOPIC: u32 = 1;
 
-/// A message that was ever proposed.
+/// A proposed message.
 #[derive(Debug, Clone)]
 pub(crate) struct Proposed {
     pub(crate) hold: MessageHold,
-    /// The message group, and its place in it.
+    /// The message group, and the message's place in it.
     pub(crate) lane: Option<(String, u64)>,
     pub(crate) len: usize,
 }
 
-/// A half message that a producer knows to be stored.
+/// A half message that was acknowledged to its producer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KnownHalf {
     pub(crate) id: String,
-    /// Decisions that were ever asked for.
+    /// All proposed decisions.
     pub(crate) asked: Vec<TransactionDecision>,
-    /// The decision that stands, as far as somebody was told.
+    /// The decision that stands, as far as a client was told.
     pub(crate) stands: Option<TransactionDecision>,
-    /// Where it became visible, as far as somebody was told.
+    /// The place where it became visible, as far as a client was told.
     pub(crate) place: Option<(u32, u64)>,
 }
 
-/// A place of a queue that somebody was told of.
+/// A place of a queue that a client was told of.
 #[derive(Debug, Clone)]
 pub(crate) struct Told {
     pub(crate) id: String,
-    /// It was acknowledged, not only read.
+    /// Whether the message was acknowledged, not only read.
     pub(crate) is_acked: bool,
 }
 
-/// Of one broker group.
+/// The history of one broker group.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     pub(crate) has_topic: bool,
     pub(crate) proposed: BTreeMap<String, Proposed>,
     pub(crate) told: BTreeMap<(u32, u64), Told>,
-    /// Behind the newest offset of each queue that was acknowledged.
+    /// The end of each queue: one more than its newest acknowledged offset.
     pub(crate) ends: BTreeMap<u32, u64>,
-    /// By position.
+    /// Half messages by position.
     pub(crate) halves: BTreeMap<u64, KnownHalf>,
-    /// Messages that are known to be stored and become visible later.
+    /// Acknowledged messages that become visible later.
     pub(crate) scheduled: Vec<String>,
-    /// Acknowledged sends and decisions.
+    /// The number of acknowledged sends and decisions.
     pub(crate) acked: u64,
     pub(crate) decided: u64,
     pub(crate) reads: u64,
 }
 
 impl History {
-    /// Somebody was told that a message is at a place.
+    /// Notes that a client was told the place of a message.
     pub(crate) fn tell(
         &mut self,
         (queue, offset): (u32, u64),

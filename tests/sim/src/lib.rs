@@ -1,7 +1,7 @@
 //! A cluster in one thread, by seed: broker groups, controllers, clients, a network that delays, loses and parts, disks that
 //! forget, and clocks that disagree. `tests/run.sh sim` runs it.
 //!
-//! # What is real, and what is not
+//! # Real parts and stand-ins
 //!
 //! The log, its recovery and truncation, the index and its fold are the real `kerolox-store`, driven by hand on simulated disks
 //! ([`kerolox_log::fs::MemFolder`]). What a member decides is the real machine of `kerolox-replication`, which the broker drives with
@@ -15,7 +15,7 @@
 //!
 //! A seed draws a world (`swarm`): sizes, speeds, and which faults there are how often. Faults go on for some tens of
 //! virtual seconds, then they stop, and the cluster has to come back by itself. What must hold is in `invariants`, one rule in a
-//! file. The same seed makes the same run, to the last event.
+//! file. A seed repeats its run to the last event.
 
 mod clients;
 mod controllers;

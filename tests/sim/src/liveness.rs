@@ -1,5 +1,5 @@
-//! When nothing is in the way any more: every group has a master, everybody is in sync, sends are acknowledged, and all logs
-//! are the same. Then everything that must hold at the end is looked at.
+//! The end of a run without faults: every group has a master, all members are in sync, sends are acknowledged, and all logs
+//! are equal. Then all invariants of the end are checked.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::member::Member;
 use crate::world::{Event, LOOK, World, name_of};
 
 impl World {
-    /// Looks whether everything is in order.
+    /// Checks whether everything is in order.
     pub(crate) fn look(&mut self) -> Result<(), String> {
         let missing = if self.is_ending {
             (0..self.machines.len()).find_map(|group| self.missing(group))
@@ -32,7 +32,7 @@ impl World {
         }
     }
 
-    /// What is not in order yet.
+    /// The first thing that is not in order yet.
     fn missing(&self, at: usize) -> Option<String> {
         let machines = &self.machines[at];
         let overseen = &self.overseen[at];

@@ -88,14 +88,14 @@ pub(crate) enum FromMaster {
     Update(CommitUpdate),
 }
 
-/// What a client asks for.
+/// A request of a client.
 #[derive(Debug, Clone)]
 pub(crate) enum Ask {
     Propose { record: Box<Record>, replicas: ReplicaRequirement },
     Read { queue: u32, from: u64 },
 }
 
-/// What it is told.
+/// The answer to a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
     Applied {
@@ -104,7 +104,7 @@ pub(crate) enum Answer {
     },
     /// Nothing was stored.
     NotMaster,
-    /// Nobody knows.
+    /// The outcome is unknown.
     Unknown,
     /// Ids of messages with their offsets, and the offset that comes next in the queue.
     Read {

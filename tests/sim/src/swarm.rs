@@ -59,39 +59,39 @@ impl Fault {
     ];
 }
 
-/// Times are microseconds, unless their names say milliseconds.
+/// The parameters of a world. Times are microseconds, unless their names say milliseconds.
 #[derive(Debug, Clone)]
 pub(crate) struct Swarm {
-    /// Members of each group, and whether a majority confirms in it.
+    /// The number of members of each group, and whether a majority of them confirms records.
     pub(crate) groups: Vec<(usize, bool)>,
     pub(crate) segment_bytes: u64,
     pub(crate) latency: (u64, u64),
-    /// Messages lost, of a thousand.
+    /// Lost network messages per thousand.
     pub(crate) loss: u64,
     pub(crate) sync: (u64, u64),
     pub(crate) policy: ReplicationPolicy,
     pub(crate) controller: ControllerPolicy,
-    /// How long a controller that lost its followers still answers with what it knows.
+    /// Time for which a controller that lost its followers still answers from its own state.
     pub(crate) stale: u64,
     pub(crate) tick: u64,
     pub(crate) ping_ms: u64,
     pub(crate) report_ms: u64,
-    /// How long it takes a change of what is confirmed to reach who answers.
+    /// Time until a new confirmed end reaches the tasks that answer.
     pub(crate) publish_ms: u64,
     pub(crate) flush_ms: u64,
-    /// Bytes that a master sends ahead of what its slave holds.
+    /// Bytes that a master sends ahead of the durable end of its slave.
     pub(crate) window: u64,
-    /// How long the faults go on.
+    /// Duration of the phase with faults.
     pub(crate) chaos: u64,
-    /// Faults come after this time at the most.
+    /// The longest time between two faults.
     pub(crate) fault_every: u64,
     pub(crate) faults: Vec<Fault>,
-    /// Faults that follow upon a change of a group, of a hundred changes.
+    /// Faults that follow a change of a group, per hundred changes.
     pub(crate) ambushes: u64,
     pub(crate) think: u64,
     pub(crate) body: u64,
     pub(crate) queues: u32,
-    /// Whether the log is trimmed now and then.
+    /// Whether masters trim the log from time to time.
     pub(crate) trims: bool,
 }
 

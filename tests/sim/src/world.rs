@@ -91,14 +91,14 @@ impl Ord for Timed {
     }
 }
 
-/// What is known of a group from above.
+/// An outside view of a group.
 #[derive(Default)]
 pub(crate) struct Overseen {
     pub(crate) history: History,
     pub(crate) canon: Canon,
     pub(crate) reigns: Reigns,
     pub(crate) decisions: Decisions,
-    /// Acknowledged when the faults ended.
+    /// The number of acknowledgements when the faults ended.
     pub(crate) acked_in_chaos: u64,
 }
 
@@ -111,7 +111,7 @@ pub(crate) struct World {
     pub(crate) net: Net,
     pub(crate) machines: Vec<Vec<Machine>>,
     pub(crate) controllers: Controllers,
-    /// The controllers' data at some moments before.
+    /// Older copies of the controllers' data.
     pub(crate) copies: Vec<GroupTable>,
     pub(crate) clients: Vec<Client>,
     pub(crate) overseen: Vec<Overseen>,

@@ -15,7 +15,7 @@ use kerolox_client::{
 use kerolox_harness::verdict;
 use tokio::sync::mpsc;
 
-/// How long one check may take: these servers wait for themselves now and then.
+/// The time limit of one check: these servers sometimes wait for each other.
 const PATIENCE: Duration = Duration::from_secs(90);
 const INVISIBLE: Duration = Duration::from_secs(30);
 
@@ -72,7 +72,7 @@ async fn consumer(
     Ok(consumer.await_duration(Duration::from_secs(5)).start().await?)
 }
 
-/// Receives and acknowledges until all of `expected` has come; others are let go.
+/// Receives and acknowledges until all of `expected` have come; ignores other messages.
 async fn receive(consumer: &SimpleConsumer, mut expected: BTreeSet<String>) -> Result<()> {
     while !expected.is_empty() {
         for delivery in consumer.receive(16, INVISIBLE).await? {
@@ -148,7 +148,7 @@ async fn keep_order(client: Client) -> Result<String> {
                 if text == "a 2" && delivery.attempt() == 1 {
                     return Verdict::AgainIn(Duration::from_millis(300));
                 }
-                // Whoever has heard enough does not listen any more.
+                // The receiver is gone once the test has heard enough.
                 let _ = heard.send(text);
                 Verdict::Done
             }
@@ -243,7 +243,7 @@ async fn push(client: Client) -> Result<String> {
                 if text == "push 7" && delivery.attempt() == 1 {
                     return Verdict::AgainIn(Duration::from_secs(1));
                 }
-                // Whoever has heard enough does not listen any more.
+                // The receiver is gone once the test has heard enough.
                 let _ = heard.send((text, delivery.attempt()));
                 Verdict::Done
             }
@@ -265,7 +265,7 @@ async fn push(client: Client) -> Result<String> {
     Ok("20 heard, one of them at its second attempt".to_owned())
 }
 
-/// Calls that only newer or other servers know fail at once, and say so.
+/// Calls that these servers do not know fail at once, and say so.
 async fn ask_too_much(client: Client) -> Result<String> {
     let mut told = Vec::new();
     let producer = client.producer().start().await?;
@@ -314,7 +314,7 @@ async fn hear_lite(client: Client) -> Result<String> {
         .await_duration(Duration::from_secs(5))
         .start(move |delivery| {
             let lite = delivery.message().lite_topic().map(str::to_owned);
-            // Whoever has heard enough does not listen any more.
+            // The receiver is gone once the test has heard enough.
             let _ = heard.send((lite, text(delivery.message())));
             async { Verdict::Done }
         })

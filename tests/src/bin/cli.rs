@@ -8,13 +8,13 @@ use kerolox_harness::built_program;
 use kerolox_harness::verdict;
 use kerolox_tests::cli::{Options, run};
 
-/// Types every command of mqadmin against a cluster of two broker groups with slaves, and looks at the answers.
+/// Runs every command of mqadmin against a cluster of two broker groups with slaves, and checks the answers.
 #[derive(Parser)]
 struct Arguments {
-    /// Messages that are exported and imported.
+    /// Number of messages to export and import.
     #[arg(long, default_value_t = 100_000)]
     messages: usize,
-    /// What is typed, and what is to be answered.
+    /// Transcript of commands and their expected answers.
     #[arg(long, default_value = "tests/cli/transcript.txt")]
     transcript: PathBuf,
 }

@@ -87,7 +87,7 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     let broker = &cluster.brokers[0];
     create_topic(broker.address()?, TOPIC, "NORMAL").await?;
     println!("{} messages of {} bytes, flush {}", arguments.messages, arguments.bytes, arguments.flush);
-    // What was produced is consumed by whoever comes next.
+    // A consumer role reads the messages of the producer role before it.
     for role in Role::ALL {
         let before = ProcessUsage::of(broker.pid()?)?.cpu;
         let (seconds, cpu) = in_a_process(role, broker.address()?, arguments)?;

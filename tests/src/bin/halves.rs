@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 const PLAIN: &str = "plain";
 const PAYMENTS: &str = "payments";
-/// Half messages that are stored at the same time when there are to be many.
+/// Tasks that store the undecided half messages in parallel.
 const FILLERS: u64 = 256;
 /// Time for which checks are counted.
 const PACING: Duration = Duration::from_secs(20);
@@ -26,13 +26,13 @@ const PACING: Duration = Duration::from_secs(20);
 /// Measures what transactions cost.
 #[derive(Parser)]
 struct Arguments {
-    /// Producers at the same time: one comparison for each number.
+    /// Numbers of parallel producers: one comparison for each.
     #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
     producers: Vec<u64>,
-    /// Seconds that each side of a comparison gets.
+    /// Seconds for each side of a comparison.
     #[arg(long, default_value_t = 4)]
     seconds: u64,
-    /// Transactions that nobody decides; 0 for none.
+    /// Number of transactions that stay undecided; 0 for none.
     #[arg(long, default_value_t = 1_000_000)]
     undecided: u64,
     /// Seconds from the storing of an undecided one to its first check: longer than it takes to store them all and to start
@@ -87,7 +87,7 @@ impl Broker {
         Ok(answer.undecided_transactions)
     }
 
-    /// A producer that commits whatever it is asked about, and counts how often it is.
+    /// A producer that commits every transaction it is asked about, and counts the checks.
     async fn producer(&self, asked: &Arc<AtomicU64>) -> Result<Producer> {
         let asked = Arc::clone(asked);
         let checker = move |_: &_| {
@@ -283,7 +283,7 @@ async fn fill(producer: &Arc<Producer>, arguments: &Arguments) -> Result<()> {
         let (producer, next) = (producer.clone(), next.clone());
         running.spawn(async move {
             while next.fetch_add(1, Ordering::Relaxed) < count {
-                // Nobody decides about it.
+                // It stays undecided.
                 drop(producer.send_in_transaction(message(PAYMENTS, bytes)).await?);
             }
             Ok::<_, anyhow::Error>(())

@@ -17,19 +17,19 @@ use kerolox_log::inspect::{InspectMode, LogFinding, LogInspector};
 /// Messages of one request.
 const BATCH: u64 = 500;
 const TOPIC: &str = "scheduled";
-/// The waiting ones are due when nobody looks any more.
+/// The waiting messages come due long after the run.
 const FAR: Duration = Duration::from_secs(30 * 86_400);
 
 /// Measures the lateness of scheduled messages and what a waiting one costs.
 #[derive(Parser)]
 struct Arguments {
-    /// Messages that wait all the time.
+    /// Number of messages that wait all the time.
     #[arg(long, default_value_t = 1_000_000)]
     pending: u64,
-    /// Messages that come due in each second.
+    /// Number of messages that come due each second.
     #[arg(long, default_value_t = 10_000)]
     rate: u64,
-    /// Seconds for which messages come due.
+    /// Seconds during which messages come due.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
     /// Size of a body in bytes.
@@ -65,7 +65,7 @@ async fn main() -> Result<()> {
     );
 
     let due = arguments.rate * arguments.seconds;
-    // Time enough to send them all.
+    // Long enough to send them all.
     let first = SystemTime::now() + Duration::from_secs(10 + arguments.seconds);
     let gap = Duration::from_nanos(1_000_000_000 / arguments.rate);
     send(&producer, &arguments, due, |number| first + gap * u32::try_from(number).unwrap_or(u32::MAX))

@@ -1,6 +1,6 @@
 //! What very many lite topics cost a broker: memory, the time until it serves again after a stop and after a kill, how long the
 //! way of a message through one of them takes while the others exist, and how long sends wait when a segment of the log begins,
-//! with all of them in its snapshot. The same wait is measured for scheduled messages.
+//! with all of them in its snapshot. That wait is also measured for scheduled messages.
 
 use std::time::{Duration, Instant};
 
@@ -23,25 +23,25 @@ const SUBSCRIBED: u64 = 1_000;
 const PARENT: &str = "sessions";
 const LATER: &str = "reminders";
 const GROUP: &str = "agents";
-/// Scheduled messages are due when nobody looks any more.
+/// Scheduled messages come due long after the run.
 const FAR: Duration = Duration::from_secs(30 * 86_400);
 
 /// Measures memory, start-up, latency and the wait at the beginning of a segment, with very many lite topics or timers.
 #[derive(Parser)]
 struct Arguments {
-    /// Lite topics, with one message each.
+    /// Number of lite topics, with one message each.
     #[arg(long, default_value_t = 1_000_000)]
     lites: u64,
-    /// Scheduled messages that wait, in a second broker; 0 leaves that out.
+    /// Number of scheduled messages that wait, in a second broker; 0 skips that part.
     #[arg(long, default_value_t = 1_000_000)]
     timers: u64,
-    /// Messages whose way is timed.
+    /// Number of messages whose latency is measured.
     #[arg(long, default_value_t = 2_000)]
     samples: u64,
     /// Segment of the log, as in `--log-segment-size`. The default is that of the broker's.
     #[arg(long, default_value = "1GiB")]
     segment: String,
-    /// Segments that are begun while sends are timed.
+    /// Number of segments that begin while sends are timed.
     #[arg(long, default_value_t = 2)]
     segments: u64,
 }
@@ -133,7 +133,7 @@ async fn fill(
     Ok(())
 }
 
-/// Resident memory when the broker has nothing to do any more.
+/// Resident memory in bytes once the broker is idle.
 async fn settled(server: &ServerProcess) -> Result<u64> {
     let mut usage = ProcessUsage::of(server.pid()?)?;
     loop {

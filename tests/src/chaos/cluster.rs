@@ -14,8 +14,8 @@ use super::{BROKERS, GROUP, NAMESERVERS};
 
 /// Size of a broker's disk.
 const DISK: &str = "192m";
-/// No room is kept free: the disk is to be full in the middle of a write. Nothing goes early because of that: the checks want to see
-/// every message.
+/// No room is kept free: the disk shall become full in the middle of a write. No segment is removed early because of that: the
+/// checks want to see every message.
 const BROKER_SETTINGS: [(&str, &str); 5] = [
     ("KEROLOX_BROKER__RETENTION__FREE_SPACE_LOW", "1B"),
     ("KEROLOX_BROKER__RETENTION__FREE_SPACE_MIN", "1B"),
@@ -24,12 +24,12 @@ const BROKER_SETTINGS: [(&str, &str); 5] = [
     ("KEROLOX_BROKER__TRANSACTION__CHECK_INTERVAL", "1s"),
 ];
 
-/// The servers, and what is known of them.
+/// The servers, and the test's knowledge of them.
 pub(super) struct ChaosCluster {
     pub(super) servers: Cluster,
     /// The nameservers' folders as they were when the group was new.
     copies: PathBuf,
-    /// What the controller said last, for moments at which nobody answers.
+    /// The last known state of the group, for moments at which no nameserver answers.
     last: Option<GroupState>,
 }
 
@@ -109,7 +109,7 @@ impl ChaosCluster {
         moves.iter().try_for_each(|(from, to)| fs::rename(from, to)).context("exchanging folders")
     }
 
-    /// What the controller says of the group; `None` when nobody answers.
+    /// The controller's state of the group; `None` when no nameserver answers.
     pub(super) async fn state(&mut self) -> Option<GroupState> {
         let state = self.servers.group_state(GROUP).await?;
         self.last = Some(state.clone());
@@ -121,7 +121,7 @@ impl ChaosCluster {
         self.servers.broker_of(state, member).map(ClusterNode::Broker)
     }
 
-    /// Who rules, by the last that was heard. The first broker when nobody does.
+    /// The roles of the brokers by the last known state. Without a master, the first broker counts as the master.
     pub(super) async fn roles(&mut self) -> Roles {
         let state = self.state().await.or_else(|| self.last.clone());
         let master = state.as_ref().and_then(|state| self.node_of(state, state.master));
@@ -131,7 +131,7 @@ impl ChaosCluster {
         Roles { master, slaves: [slave(), slave()] }
     }
 
-    /// The nameserver that leads; the first one when nobody says.
+    /// The nameserver that leads; the first one when none answers.
     pub(super) async fn leader(&self) -> ClusterNode {
         let answer = self.servers.controller().describe_quorum(DescribeQuorumRequest {}).await;
         let leads = answer.ok().and_then(|answer| answer.members.into_iter().find(|member| member.leads));
@@ -140,14 +140,14 @@ impl ChaosCluster {
             .map_or(ClusterNode::Nameserver(0), ClusterNode::Nameserver)
     }
 
-    /// Takes a member out of the group that will not come back.
+    /// Removes a member from the group that will not come back.
     pub(super) async fn remove_member(&self, cluster: &str, member: u64) -> Result<()> {
         let (cluster, group) = (cluster.to_owned(), GROUP.to_owned());
         self.servers.controller().remove_member(RemoveMemberRequest { cluster, group, member }).await?;
         Ok(())
     }
 
-    /// Waits until a master rules and all brokers are in sync with it, and nobody else is a member.
+    /// Waits until the group has a master, all brokers are in sync with it, and there is no other member.
     pub(super) async fn wait_until_whole(&mut self, limit: Duration) -> Result<GroupState> {
         let is_whole = |state: &GroupState| {
             state.master != 0 && state.in_sync.len() == BROKERS && state.members.len() == BROKERS

@@ -12,12 +12,12 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use super::cluster::{ChaosCluster, Roles, brokers, nameservers};
 use super::plan::Fault;
 
-/// By how much wall clocks leap: far beyond what retention keeps.
+/// The leap of a wall clock: far longer than the retention time.
 const LEAP: Duration = Duration::from_secs(4 * 24 * 3600);
 /// Longest pause between the starts of servers that were all down.
 const START_PAUSE: Duration = Duration::from_millis(1500);
 
-/// What ends a fault.
+/// An action that ends a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Remedy {
     /// Start a process that was killed.
@@ -26,13 +26,13 @@ pub(super) enum Remedy {
     Continue(ClusterNode),
     /// Let packets through again.
     Mend(Vec<(ClusterNode, ClusterNode)>),
-    /// Make room on a disk, and start the broker again: one that could not write does not write any more.
+    /// Make room on a disk, and start the broker again: after a failed write a broker does not write any more.
     Free(ClusterNode),
     /// Make room on a disk.
     MakeRoom(ClusterNode),
-    /// Leave time between two others.
+    /// Pause between two other remedies.
     Wait(Duration),
-    /// Let the wall clock be right again.
+    /// Set the wall clock right again.
     SetClock(ClusterNode),
     /// Let a process open files again, as many as before.
     Descriptors(u32, Rlimit),
@@ -46,15 +46,15 @@ pub(super) enum Remedy {
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) remedies: Vec<Remedy>,
-    /// Whom it met.
+    /// The servers that it met.
     pub(super) victims: Vec<ClusterNode>,
     /// Cluster and number of the member that lost its disk for good.
     pub(super) gone: Option<(String, u64)>,
 }
 
 impl ChaosCluster {
-    /// Lets `fault` happen to whoever plays the role at this moment. `None` when it would not be the fault that it
-    /// claims to be: a disk is wiped only while somebody else has all that is on it.
+    /// Inflicts `fault` on the servers that have its roles at this moment. `None` when it would not be the fault that it
+    /// claims to be: a disk is wiped only while another member in sync has all its records.
     pub(super) async fn inflict(&mut self, fault: Fault, chance: u64) -> Result<Option<Running>> {
         let Roles { master, slaves: [slave, other] } = self.roles().await;
         let servers = || nameservers().chain(brokers()).filter(move |node| *node != master);
@@ -141,7 +141,7 @@ impl ChaosCluster {
         }
     }
 
-    /// Kills them all, and has them start one after the other in an order that chance gives.
+    /// Kills all of them, and has them start one after the other in a random order.
     fn stop_all(&mut self, mut victims: Vec<ClusterNode>, chance: u64) -> Result<Option<Running>> {
         let mut random = SeededRandom::new(chance);
         for victim in &victims {
@@ -162,7 +162,7 @@ impl ChaosCluster {
         running(vec![Remedy::SetClock(victim)], &[victim])
     }
 
-    /// From now on the process cannot open a descriptor more than it has.
+    /// Keeps the process from opening more descriptors than it has.
     fn starve(&mut self, victim: ClusterNode) -> Result<Option<Running>> {
         if !self.server_of(victim).is_running() {
             return Ok(None);
@@ -235,8 +235,8 @@ impl ChaosCluster {
     async fn wipe(&mut self, victim: ClusterNode) -> Result<Option<Running>> {
         self.server_of(victim).kill()?;
         let remedies = vec![Remedy::Start(victim)];
-        // Asked after the kill: from here on nobody is acknowledged anything because of this member. What was, everybody
-        // in sync has.
+        // Asked after the kill: from here on no acknowledgement counts this member. All members in sync have the messages that
+        // were acknowledged before.
         let Some(state) = self.state().await else {
             return Ok(Some(Running { remedies, victims: vec![victim], gone: None }));
         };

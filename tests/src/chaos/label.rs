@@ -48,7 +48,7 @@ pub(super) fn kind(label: &str) -> Option<Kind> {
     Kind::ALL.into_iter().find(|kind| kind.word() == word)
 }
 
-/// The message with a label, of which nobody has heard yet.
+/// The message with a label, not acknowledged yet.
 pub(super) fn message(label: &str, topic: &'static str) -> SentMessage {
     let is_visible = kind(label).is_some_and(|kind| kind != Kind::Rollback);
     let intent = if is_visible { MessageIntent::Deliver } else { MessageIntent::Withhold };

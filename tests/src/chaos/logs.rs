@@ -7,15 +7,15 @@ use anyhow::{Context, Result, bail};
 use kerolox_log::fs::OsFolder;
 use kerolox_log::inspect::{InspectMode, LogFinding, LogInspector};
 
-/// How long the slaves may take to have what the master has, when nobody writes any more.
+/// The time limit for slaves to have all records of the master, once all writes have ended.
 const LIMIT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// A record: position, kind and body.
 type Frame = (u64, u8, Vec<u8>);
 
-/// Compares the logs in `folders`, record by record, from the first position that all of them have to their ends. What is
-/// written meanwhile is waited for.
+/// Compares the logs in `folders`, record by record, from the first position that all of them have to their ends. Waits for
+/// records that are still being copied.
 pub(super) async fn compare(folders: &[impl AsRef<Path>]) -> Result<String> {
     let started = Instant::now();
     loop {

@@ -19,7 +19,7 @@ def main(endpoint, topic):
         try:
             producer.send(message)
             print("ok", flush=True)
-        except Exception as error:  # Whatever it is, nobody knows what became of the message.
+        except Exception as error:  # After any error the outcome of the message is unknown.
             print("error:", repr(error).replace("\n", " "), flush=True)
 
 

@@ -55,7 +55,7 @@ impl Official {
         Ok(official)
     }
 
-    /// Sends a message with the SDK's own retries. An error means that nobody knows what became of it.
+    /// Sends a message with the SDK's own retries. After an error the outcome of the message is unknown.
     pub(super) async fn send(&self, body: &[u8]) -> Result<()> {
         let mut line = String::with_capacity(2 * body.len() + 1);
         for byte in body {

@@ -1,4 +1,4 @@
-//! How long nobody could write.
+//! The length of pauses in which no client could write.
 
 use std::time::{Duration, Instant};
 

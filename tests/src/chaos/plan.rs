@@ -1,4 +1,4 @@
-//! What goes wrong in a round, and when. A seed repeats it; who is the master at that moment shows only then.
+//! The plan of a round: its faults, and their times. A seed repeats it; the roles of the servers show only in the run.
 
 use std::time::Duration;
 
@@ -6,47 +6,47 @@ use anyhow::{Result, ensure};
 
 use kerolox_harness::SeededRandom;
 
-/// Faults of a round.
+/// Number of faults of a round.
 const FAULTS: u32 = 3;
-/// A round's first fault begins so long after its start, the next ones at this distance.
+/// Time from the start of a round to its first fault, and from one fault to the next.
 const FIRST: Duration = Duration::from_secs(1);
 const APART: Duration = Duration::from_millis(3_300);
-/// Each begins up to so much later.
+/// Random delay of each fault, at the most.
 const LATER: Duration = Duration::from_millis(1_200);
-/// How long faults last.
+/// Duration of faults.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(6);
 
-/// One way things go wrong.
+/// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Fault {
     /// `kill -9` of the master; it is started again at the end.
     KillMaster,
-    /// The same for a slave.
+    /// `kill -9` of a slave.
     KillSlave,
-    /// The same for the master and a slave, together.
+    /// `kill -9` of the master and a slave, together.
     KillTwo,
     /// `kill -9` of the nameserver that leads the others.
     KillLeader,
-    /// Both at the same moment.
+    /// `kill -9` of the master and of the leading nameserver, at the same moment.
     KillMasterAndLeader,
-    /// The master gets no processor, and goes on where it was at the end.
+    /// The master gets no processor time; it resumes at the end.
     PauseMaster,
-    /// The master and its slaves do not reach each other; clients and nameservers do.
+    /// The master and its slaves do not reach each other; clients and nameservers still reach all of them.
     CutMasterFromSlaves,
     /// The master and the nameservers do not reach each other.
     CutMasterFromNameservers,
     /// Only clients reach the master.
     CutMasterFromServers,
-    /// Nothing of what the master sends to other servers arrives; it hears them.
+    /// Packets of the master to other servers are lost; packets to it arrive.
     MuteMaster,
-    /// Nothing of what other servers send to the master arrives.
+    /// Packets of other servers to the master are lost.
     DeafMaster,
-    /// A slave reaches nobody.
+    /// A slave reaches no other server.
     CutSlave,
     /// The disk of the master is full; at the end there is room again, and it is started again.
     FillMaster,
-    /// The same for a slave.
+    /// The disk of a slave is full; at the end there is room again, and it is started again.
     FillSlave,
     /// All nameservers are down.
     KillNameservers,
@@ -54,32 +54,32 @@ pub(super) enum Fault {
     WipeSlave,
     /// All brokers are killed together, and come back in any order, with pauses in between.
     KillBrokers,
-    /// The same for all brokers and nameservers.
+    /// All brokers and nameservers are killed together, and come back in any order, with pauses in between.
     KillServers,
     /// The wall clock of the master is days ahead for a while.
     LeapMaster,
-    /// The same for a slave.
+    /// The wall clock of a slave is days ahead for a while.
     LeapSlave,
-    /// The master can open nothing more for a while: no connection, no file.
+    /// The master cannot open a connection or a file for a while.
     StarveMaster,
-    /// The same for a slave.
+    /// A slave cannot open a connection or a file for a while.
     StarveSlave,
-    /// The disk of the master is full for a while, and nobody starts it again.
+    /// The disk of the master is full for a while; the broker is not restarted.
     BurstMaster,
-    /// The same for a slave.
+    /// The disk of a slave is full for a while; the broker is not restarted.
     BurstSlave,
-    /// A slave is down, and the oldest segment of its log is not there when it starts; then it is found again.
+    /// A slave is down, and the oldest segment of its log is missing when it starts; then it gets the segment back.
     LoseSegment,
     /// All nameservers are down and lose their folders.
     ForgetNameservers,
-    /// All nameservers are down, and their folders are what they were at the beginning.
+    /// All nameservers are down, and get the folders of the beginning of the run.
     RestoreNameservers,
-    /// Two nameservers start with the folder of each other; then each gets its own back.
+    /// Two nameservers start with each other's folder; then each gets its own back.
     ExchangeNameservers,
 }
 
 impl Fault {
-    /// All of them, in the order in which they have their first turn.
+    /// All faults, in the order of their first turn.
     pub(super) const ALL: [Self; 28] = [
         Self::KillMaster,
         Self::PauseMaster,
@@ -111,7 +111,7 @@ impl Fault {
         Self::BurstSlave,
     ];
 
-    /// In words, for the figures.
+    /// The name of the fault for the figures.
     pub(super) fn words(self) -> &'static str {
         match self {
             Self::KillMaster => "kill master",
@@ -169,14 +169,14 @@ impl Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Planned {
     pub(super) fault: Fault,
-    /// Since the start of the round.
+    /// Time from the start of the round to the fault's start.
     pub(super) begins: Duration,
     pub(super) ends: Duration,
-    /// What is left to chance in it: orders and pauses.
+    /// The random choices in it: orders and pauses.
     pub(super) chance: u64,
 }
 
-/// Hands out the rounds of a run: all kinds have their turn before one comes again.
+/// Hands out the rounds of a run: every fault has its turn before one comes again.
 #[derive(Debug)]
 pub(super) struct Plan {
     random: SeededRandom,

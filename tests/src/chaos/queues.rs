@@ -51,7 +51,7 @@ async fn read_queue(
         ensure!(page.damaged == 0, "{} messages cannot be read", page.damaged);
         for stored in page.messages {
             let message: kerolox_proto::v2::Message = prost::Message::decode(stored.message.as_slice())?;
-            let offset = stored.offset.context("what is in a queue has an offset")?;
+            let offset = stored.offset.context("a message in a queue has an offset")?;
             standing.push(StandingMessage {
                 topic,
                 queue: stored.queue,

@@ -163,7 +163,7 @@ impl Run {
             }
         }
         tokio::time::sleep(ROUND.saturating_sub(started.elapsed())).await;
-        // A fault may have met a process that another one had down, and that nobody started since.
+        // A fault may have met a process that an earlier one had killed, and that is not started yet.
         for node in nameservers().chain(brokers()) {
             self.cluster.begin(node)?;
         }

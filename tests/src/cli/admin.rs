@@ -185,10 +185,10 @@ async fn everything(cluster: &CliCluster, mut admin: AdminClient<Channel>) -> Re
     let route: serde_json::Value = serde_json::from_str(&route.topic_route_data)?;
     ensure!(route["brokerDatas"].as_array().is_some_and(|brokers| brokers.len() == 2), "{route}");
 
-    // A client that is not there, and a message that is not there.
-    let nobody = v2::PrintThreadStackTraceRequest { client_id: "nobody".into(), ..Default::default() };
-    let nobody = admin.print_thread_stack_trace(nobody).await?.into_inner().status.unwrap_or_default();
-    ensure!(nobody.code == i32::from(Code::NotFound), "{nobody:?}");
+    // An unknown client, and an unknown message.
+    let unknown = v2::PrintThreadStackTraceRequest { client_id: "absent".into(), ..Default::default() };
+    let unknown = admin.print_thread_stack_trace(unknown).await?.into_inner().status.unwrap_or_default();
+    ensure!(unknown.code == i32::from(Code::NotFound), "{unknown:?}");
     let missing = v2::VerifyMessageRequest {
         topic: topic(),
         message_id: "none".into(),
@@ -242,7 +242,7 @@ async fn await_route(admin: &mut AdminClient<Channel>) -> Result<()> {
     }
 }
 
-/// What a group that nobody is connected as leaves behind is deleted.
+/// Deletes the subscription of a group that has no connected client.
 async fn forget(cluster: &CliCluster, admin: &mut AdminClient<Channel>) -> Result<()> {
     let alone = "asked-alone";
     let client = cluster.servers.client();

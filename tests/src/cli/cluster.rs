@@ -75,7 +75,7 @@ impl CliCluster {
         Ok(said.out)
     }
 
-    /// The same as JSON.
+    /// The output of a command with `--output json`.
     pub(super) fn json(&self, line: &str) -> Result<Value> {
         let out = self.ok(&format!("{line} --output json"))?;
         serde_json::from_str(&out).with_context(|| format!("mqadmin {line}: {out}"))
@@ -89,7 +89,7 @@ impl CliCluster {
 pub(super) fn said(mut command: Command, input: &str) -> Result<Said> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut stdin = child.stdin.take().context("stdin is piped")?;
-    // Whoever does not want it closes it.
+    // A command that does not read its input closes the pipe.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     let output = child.wait_with_output()?;

@@ -58,12 +58,12 @@ pub(super) async fn verify(cluster: &CliCluster) -> Result<String> {
     let other = in_order.client_id().to_owned();
     let ordered = block_in_place(|| cluster.run(&words(format!("message verify {id} -d {other}")), ""))?;
     ensure!(ordered.code == 1 && ordered.err.contains("in order"), "{} {}", ordered.code, ordered.err);
-    let nobody = block_in_place(|| cluster.run(&words(format!("message verify {id} -d nobody")), ""))?;
-    ensure!(nobody.code == 4 && nobody.err.contains("client list"), "{} {}", nobody.code, nobody.err);
+    let unknown = block_in_place(|| cluster.run(&words(format!("message verify {id} -d absent")), ""))?;
+    ensure!(unknown.code == 4 && unknown.err.contains("client list"), "{} {}", unknown.code, unknown.err);
     let stack = block_in_place(|| cluster.ok(&format!("consumerStatus -g showers -i {who} -s true")))?;
     ensure!(stack.contains("a Rust process does not know"), "{stack}");
 
-    // The same by the administration of the SDKs' protocol.
+    // The administration of the SDKs' protocol gives these answers as well.
     let mut admin = AdminClient::new(connect(cluster.address()?).await?);
     for (fails_now, code) in [(false, Code::Ok), (true, Code::FailedToConsumeMessage)] {
         fails.store(fails_now, Ordering::SeqCst);

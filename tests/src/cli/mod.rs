@@ -15,14 +15,14 @@ use std::path::PathBuf;
 use anyhow::Result;
 use cluster::CliCluster;
 
-/// What to do.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Messages that are exported and imported.
+    /// Number of messages to export and import.
     pub messages: usize,
-    /// The `mqadmin` that types.
+    /// The `mqadmin` program.
     pub mqadmin: PathBuf,
-    /// What is typed, and what is to be answered.
+    /// Transcript of commands and their expected answers.
     pub transcript: PathBuf,
 }
 

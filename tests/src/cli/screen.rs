@@ -1,4 +1,4 @@
-//! The terminal view in a real terminal: tmux shows what is on its screen.
+//! The terminal view in a real terminal: tmux captures its screen.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -1,9 +1,9 @@
-//! What is typed, and what is to be answered: a file of such lines is played.
+//! A transcript: a file of commands and their expected answers, which is played.
 //!
-//! `$ WORDS` runs mqadmin, `% WORDS` runs it with `--output json`; 'words in quotes' are one. Before it, `| TEXT` is a line of its
-//! standard input. Behind it, `! N` is the exit code (0 without), `> TEXT` and `< TEXT` are in its output and in its errors,
-//! `? POINTER VALUE` is the value at a place of the JSON (`*`: any), and `= NAME POINTER` keeps one, for `{NAME}` later. `#` begins
-//! a comment.
+//! `$ WORDS` runs mqadmin, `% WORDS` runs it with `--output json`; 'words in quotes' are one word. Lines `| TEXT` before a
+//! command are its standard input. Lines behind it are expectations: `! N` is the exit code (0 without), `> TEXT` and `< TEXT`
+//! are parts of its output and of its errors, `? POINTER VALUE` is the value at a place of the JSON (`*`: any), and
+//! `= NAME POINTER` stores one as `{NAME}` for later commands. `#` begins a comment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -14,12 +14,12 @@ use serde_json::Value;
 use super::Options;
 use super::cluster::{CliCluster, Said};
 
-/// Commands that are tried in a terminal.
+/// Commands that [`super::screen`] tries in a terminal.
 const ELSEWHERE: [&str; 2] = ["tail", "top"];
-/// What a moment later may be otherwise is asked again for so long.
+/// A command is repeated for this time until its answer is as expected.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Every command under every name says how it is used, with an example.
+/// Checks that every command shows its usage with an example, under each of its names.
 pub(super) fn help(cluster: &CliCluster) -> Result<String> {
     let commands = cluster.json("commands")?;
     let (mut tried, mut wrong) = (0, Vec::new());

@@ -70,7 +70,7 @@ impl Scene<'_> {
 
     async fn producer(&self, topic: &str) -> Result<Producer> {
         let producer = self.client.producer().topic(topic);
-        // Whoever is asked does not know: its transactions are parked.
+        // The checker never knows the outcome: its transactions are parked.
         Ok(producer.transaction_checker(|_| async { Resolution::Unknown }).start().await?)
     }
 
@@ -153,7 +153,7 @@ impl Scene<'_> {
         let consumer = self.consumer("why", "why", FilterExpression::all()).await?;
         let mut delivery = one(&consumer).await?;
         let held = self.expect(id, Some("why"), "in-flight").await?;
-        ensure!(held["groups"][0]["client"] == consumer.client_id(), "with somebody else: {held:#}");
+        ensure!(held["groups"][0]["client"] == consumer.client_id(), "another client holds it: {held:#}");
         consumer.change_invisible(&mut delivery, Duration::from_secs(1)).await?;
         self.expect(id, Some("why"), "retry").await?;
         // Its second delivery is the last one.

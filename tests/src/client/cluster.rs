@@ -12,15 +12,15 @@ use super::{ORDERED, TRANSACTIONS, UNIQUE};
 
 const PAIR: &str = "broker-a";
 const SINGLE: &str = "broker-b";
-/// The consumer group for whom order matters.
+/// The consumer group that receives in order.
 pub(super) const ORDERED_GROUP: &str = "ordered-push";
 /// Permission to write, as mqadmin knows it.
 const WRITE: u32 = 2;
-/// How long somebody is away, at the least and in addition.
+/// How long a server is away: at least this long, and a random time more.
 const AWAY: Duration = Duration::from_millis(500);
 const AWAY_MORE: Duration = Duration::from_secs(2);
 
-/// What happens to a cluster.
+/// An event in a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     KillMaster,
@@ -104,7 +104,7 @@ impl FaultyCluster {
         Ok(())
     }
 
-    /// Brings it about, and makes it good again.
+    /// Carries the event out, and undoes it.
     pub(super) async fn inflict(&mut self, fault: Fault, random: &mut SeededRandom) -> Result<()> {
         let away = AWAY + random.duration(AWAY_MORE);
         match fault {

@@ -1,7 +1,7 @@
 //! A file system of its own whose power can be cut: an ext4 file system in an image file, on a loop device.
 //!
 //! The cut is the kernel's: after the shutdown call of ext4 (also used by xfstests) the file system writes nothing any
-//! more, so what its page cache holds and no sync asked for is gone when it is unmounted. Mounting it again replays its
+//! more, so unsynced data in its page cache is gone when it is unmounted. Mounting it again replays its
 //! journal, as after a real cut. The image belongs to the file system of the machine, which lives on.
 
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fcntl.ioctl(folder, 0x8004587d, struct.pack('I', int(sys.argv[2])))
 /// Tries to unmount, a tenth of a second apart: files of a killed process may be open for a moment more.
 const UNMOUNT_TRIES: u32 = 50;
 
-/// What the kernel does with what is not written yet.
+/// The kernel's treatment of unwritten data in a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
     /// Neither data nor the journal is written: all that was not synced is lost.
@@ -34,7 +34,7 @@ pub(super) enum Cut {
 }
 
 impl Cut {
-    /// Mostly hard ones.
+    /// A random cut, mostly a hard one.
     pub(super) fn choose(random: &mut SeededRandom) -> Self {
         match random.below(8) {
             0 => Self::AllWritten,
@@ -58,12 +58,12 @@ impl Cut {
 pub struct Disk {
     /// File that holds the file system.
     pub image: PathBuf,
-    /// Where it is mounted.
+    /// Folder where it is mounted.
     pub mounted_at: PathBuf,
 }
 
 impl Disk {
-    /// Cuts the power, and mounts what is left. No process may use the file system.
+    /// Cuts the power, and mounts the file system again. No process may use it.
     pub(super) fn cut(&self, cut: Cut) -> Result<()> {
         command(
             "python3",

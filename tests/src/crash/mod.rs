@@ -33,7 +33,7 @@ const EARLY_KILL_WITHIN: Duration = Duration::from_millis(150);
 /// Segments on a disk whose power is cut: small, so that cuts meet the change from one to the next.
 const DISK_SEGMENT: &str = "4MiB";
 
-/// What to do.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Number of kills.
@@ -46,7 +46,7 @@ pub struct Options {
     pub disk: Option<Disk>,
 }
 
-/// What happened.
+/// The report of a run.
 #[derive(Debug)]
 pub struct Report {
     /// Messages that the broker acknowledged as stored.
@@ -65,7 +65,7 @@ pub struct Report {
 /// When the test itself cannot go on: the broker does not start again, or takes no writes after a restart.
 pub async fn run(options: &Options) -> Result<Report> {
     let mut random = SeededRandom::new(options.seed);
-    // Nobody is asked about undecided transactions: what the writers leave undecided must stay invisible.
+    // No check-backs are sent: transactions that the writers leave undecided must stay invisible.
     let plan = ClusterPlan::standalone("crash").flags(&["--transaction-first-check", "1h"]);
     let mut plan = plan.broker_program(&options.broker).queues(QUEUES);
     if let Some(disk) = &options.disk {

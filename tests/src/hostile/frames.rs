@@ -50,12 +50,12 @@ pub(super) struct RawPeer {
     listening: Listening,
 }
 
-/// Who reads what the server says.
+/// The reader of the server's frames.
 enum Listening {
-    /// A task that forgets it.
+    /// A task that discards them.
     Task(JoinHandle<()>),
-    /// Nobody.
-    Nobody(#[allow(dead_code, reason = "it keeps the connection open")] OwnedReadHalf),
+    /// No reader.
+    Deaf(#[allow(dead_code, reason = "it keeps the connection open")] OwnedReadHalf),
 }
 
 /// How long the server may take to say how much it takes.
@@ -89,7 +89,7 @@ impl RawPeer {
         let (reader, writer) = dial(address, host).await?.into_split();
         let credit = Arc::<Credit>::default();
         let listening = match is_deaf {
-            true => Listening::Nobody(reader),
+            true => Listening::Deaf(reader),
             false => Listening::Task(tokio::spawn(listen(reader, credit.clone()))),
         };
         let mut peer = Self { writer, next_stream: 1, credit, listening };
@@ -166,7 +166,7 @@ impl RawPeer {
         loop {
             let len = match (payload.len(), &self.listening) {
                 (0, _) => 0,
-                (len, Listening::Nobody(_)) => len,
+                (len, Listening::Deaf(_)) => len,
                 (len, Listening::Task(_)) => self.credit.take(stream, len.min(FRAME_MAX)).await?,
             };
             let (part, rest) = payload.split_at(len);

@@ -1,9 +1,9 @@
 //! Attacks on a broker that the kernel holds to 256 MiB of memory and 1,024 open files, alone and as the master of a group of
-//! three, with a quiet client beside them. Whatever strangers do, the quiet client is served, what was acknowledged is there,
-//! the broker lives, and its memory comes back. The same goes for a broker whose disk is full, and one that is called while it
-//! makes its index.
+//! three, with a quiet client beside them. Whatever strangers do, the quiet client is served, acknowledged messages stay,
+//! the broker lives, and its memory comes back. That also holds for a broker whose disk is full, and for one that is called while
+//! it rebuilds its index.
 //!
-//! How long calls take is printed, as a ratio to the same without an attack; only a standstill fails.
+//! Latencies are printed, as a ratio to those without an attack; only a standstill fails.
 
 mod attacks;
 mod cage;
@@ -25,15 +25,15 @@ use target::{Setup, Target};
 
 /// No call of the quiet client may take longer.
 const STALL: Duration = Duration::from_secs(10);
-/// How long memory has to come back after an attack, and how much more than before it may be then.
+/// The time limit for memory to come back after an attack, and the bytes by which it may then exceed the value before.
 const RETURN: Duration = Duration::from_secs(45);
 const RETURN_MORE: u64 = 64 << 20;
-/// How long the quiet client is looked at without an attack.
+/// Duration of the quiet client's measurement without an attack.
 const BASELINE: Duration = Duration::from_secs(4);
-/// How long what was acknowledged may take to arrive.
+/// The time limit for acknowledged messages to arrive.
 const SETTLE: Duration = Duration::from_secs(90);
 
-/// What to do.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The programs.

@@ -1,4 +1,4 @@
-//! What is attacked: servers in cages, and topics with something in them.
+//! The targets of attacks: servers in cages, and topics with messages.
 
 use std::path::Path;
 use std::time::Duration;

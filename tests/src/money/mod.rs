@@ -15,7 +15,7 @@ use kerolox_harness::verdict::CheckedProperty;
 use kerolox_harness::{ClusterPlan, SeededRandom, ServerProcess};
 use parts::{Bank, Parts};
 
-/// Accounts of each bank, and what is on each of them at first: more than a long run moves.
+/// Accounts of each bank, and the opening balance of each in cents: more than a long run moves.
 const ACCOUNTS: u32 = 20;
 const CENTS: i64 = 100_000_000;
 /// Transfers that every round must see credited before its kill, and how long it may take to see them.
@@ -23,31 +23,31 @@ const PROGRESS: u64 = 10;
 const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
 /// The kill comes within this time after the progress.
 const KILL_WITHIN: Duration = Duration::from_millis(300);
-/// How long a broker that was killed at a step is away: longer than the example's clients try again.
+/// How long a broker that was killed at a step is away: longer than the example's clients retry.
 const AWAY: Duration = Duration::from_millis(200);
-/// Who met it goes on for so long with the next one.
+/// Time that a process gets to go on after the broker's return, or after its own delay.
 const AFTERWARDS: Duration = Duration::from_millis(300);
 /// How long a slow sender takes: longer than its grace and the check after that.
 const SLOW: Duration = Duration::from_secs(3);
-/// What a killed receiver held comes again within this time: the example's invisible duration, and some more.
+/// Messages of a killed receiver come again within this time: the example's invisible duration, and some more.
 const REDELIVERED: Duration = Duration::from_secs(12);
-/// How long what is left may take to arrive.
+/// The time limit for the remaining money to arrive.
 const ARRIVE_LIMIT: Duration = Duration::from_secs(60);
 /// Often enough that kills in between do not use the checks up.
 const CHECKS: (&str, u32) = ("500ms", 1000);
 
-/// What to do.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Number of kills at random moments, besides those at each step.
     pub rounds: u32,
     /// Repeats the random choices of a run; the moments themselves depend on the machine.
     pub seed: u64,
-    /// The example.
+    /// The example's program.
     pub example: PathBuf,
 }
 
-/// What happened.
+/// The report of a run.
 #[derive(Debug)]
 pub struct Report {
     /// Transfers that were credited.
@@ -96,7 +96,7 @@ pub async fn run(options: &Options) -> Result<Report> {
             println!("{} at {step:?}: {victim} was killed; {}", bank.word(), example.audit(false)?);
         }
     }
-    // Nobody dies, but somebody is slow: the transfer is called off before the money is taken.
+    // No process dies, but a sender is slow: the transfer is called off before the money is taken.
     let mut slow = parts.start_and_wait(Bank::A, "sent")?;
     std::thread::sleep(SLOW);
     slow.go_on()?;
@@ -123,7 +123,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     }
     wait_for_progress(&parts, broker).context("after the last round")?;
 
-    // Nobody sends any more, but somebody answers for those who did.
+    // No sender runs any more, but a process answers check-backs for those that did.
     parts.stop(Bank::A)?;
     parts.start_answering()?;
     let last_kill = Instant::now();
@@ -158,7 +158,7 @@ impl Example<'_> {
         self.call(if settled { &["audit", "--settled"] } else { &["audit"] })
     }
 
-    /// What a command says, on one line.
+    /// The output of a command, on one line.
     fn call(&self, arguments: &[&str]) -> Result<String> {
         let output = Command::new(self.program).arg("--folder").arg(self.folder).args(arguments).output()?;
         let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();

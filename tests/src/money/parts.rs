@@ -68,7 +68,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        // Nobody is left to hear about an error.
+        // A drop cannot report an error.
         let _ = self.child.kill().and_then(|()| self.child.wait());
     }
 }

@@ -1,6 +1,6 @@
 //! The torture of transactions: producers that commit, that roll back and that never decide, all of them processes that are
-//! killed at random moments, and so is the broker. Afterwards every transaction must have ended as it should: what is to be
-//! committed is delivered, what is to be rolled back is not, and what nobody can decide is parked; nothing else.
+//! killed at random moments, and so is the broker. Afterwards every transaction must have ended as intended: the committed
+//! ones are delivered, the rolled back ones are not, and those that no checker can decide are parked; nothing else.
 
 mod producer;
 mod verify;
@@ -27,12 +27,12 @@ const PROGRESS: usize = 40;
 const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
 /// The kill comes within this time after the progress.
 const KILL_WITHIN: Duration = Duration::from_millis(300);
-/// How long the check-backs may take to settle what is left.
+/// The time limit for check-backs to settle the remaining transactions.
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
 /// Often enough that kills in between do not use the checks up.
 const CHECKS: (&str, u32) = ("500ms", 12);
 
-/// What to do.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Number of kills.
@@ -43,7 +43,7 @@ pub struct Options {
     pub producer: PathBuf,
 }
 
-/// What happened.
+/// The report of a run.
 #[derive(Debug)]
 pub struct Report {
     /// Half messages that the broker acknowledged.
@@ -66,7 +66,7 @@ struct Producers<'a> {
 }
 
 impl Producers<'_> {
-    /// Starts a producer process; what it says is noted.
+    /// Starts a producer process, and notes its reports.
     fn start(&mut self, kind: Kind) -> Result<()> {
         self.started += 1;
         let mut child = Command::new(self.program)
@@ -88,7 +88,7 @@ impl Producers<'_> {
         Ok(())
     }
 
-    /// Kills one of them, and starts another one of its kind.
+    /// Kills a producer, and starts another one of its kind.
     fn replace(&mut self, random: &mut SeededRandom) -> Result<()> {
         let numbers: Vec<usize> = self.running.keys().copied().collect();
         let chosen = numbers[usize::try_from(random.below(numbers.len() as u64))?];
@@ -107,7 +107,7 @@ impl Producers<'_> {
 
 impl Drop for Producers<'_> {
     fn drop(&mut self) {
-        // Nobody is left to hear about an error.
+        // A drop cannot report an error.
         let _ = self.stop_all();
     }
 }
@@ -154,7 +154,7 @@ pub async fn run(options: &Options) -> Result<Report> {
         println!("round {round}: {victim} was killed, {} half messages stored so far", ledger.acknowledged());
     }
     ledger.wait_for_more(PROGRESS, PROGRESS_LIMIT, broker).await.context("after the last round")?;
-    // Those that come now store nothing any more: they only answer for all the others.
+    // Producers that start now store nothing: they only answer check-backs for all the others.
     producers.stop_all()?;
     producers.start(Kind::Silent)?;
     wait_until_settled(&address).await?;

@@ -29,7 +29,7 @@ pub(super) async fn verify(mut history: MessageHistory, address: &str) -> Result
         ("all that is committed is delivered", properties::nothing_lost(&history, &[(GROUP, TOPIC)])),
         ("nothing else is delivered", properties::nothing_else_received(&history)),
         ("nothing is visible twice", properties::stored_once(&history)),
-        ("what nobody can decide is parked", properties::undecided_are_parked(&history)),
+        ("every undecidable transaction is parked", properties::undecided_are_parked(&history)),
         ("nothing else is parked", properties::nothing_else_is_parked(&history)),
     ])
 }

@@ -68,7 +68,7 @@ impl Finder<'_> {
         let (mut chooser, mut times) = (SeededChoices::new(3), Times::default());
         let mut plain = PlainReader::open(&self.data.join("log"))?;
         for _ in 0..count {
-            // Each look-up has a message of its own, which nobody brought into memory before.
+            // Each look-up has a message of its own, which no earlier one brought into memory.
             let mut number = || chooser.below(u64::from(self.messages)) as u32;
             self.by_id(store, number(), &mut times)?;
             self.by_key(store, number(), &mut times)?;

@@ -166,7 +166,7 @@ fn cost_of_making(shape: Shape, count: u32) -> f64 {
     begin.elapsed().as_secs_f64() / f64::from(count)
 }
 
-/// What is seen of a store while it is filled.
+/// Measurements of a store while it is filled.
 struct Samples {
     store: Arc<Store>,
     interval: f64,

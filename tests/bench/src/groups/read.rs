@@ -76,7 +76,7 @@ fn add_queue(group: &mut Group, what: &str, rounds: &Rounds) {
     group.add(figure.against_with_ratio("plain reads", rounds.median(1), rounds.ratio(0, 1)));
 }
 
-/// Ends the engine of a store that nobody else uses any more.
+/// Ends the engine of a store that has no other user any more.
 pub(super) fn close(store: Arc<Store>) -> anyhow::Result<()> {
     Arc::try_unwrap(store).ok().context("the store is still in use")?.close();
     Ok(())
@@ -104,7 +104,7 @@ fn queue_rounds(
     Ok(rounds)
 }
 
-/// The same with nothing in memory; each round has a queue of its own.
+/// Rounds as of [`queue_rounds`], but with nothing in memory; each round has a queue of its own.
 fn cold_rounds(settings: &Settings, data: &Path, queues: &[QueueId]) -> anyhow::Result<Rounds> {
     let mut rounds = Rounds::default();
     for queue in queues.iter().take(settings.choose(5, 2)) {

@@ -1,4 +1,4 @@
-//! What must hold of a history, one function for each property: its figures when it holds, or what is wrong.
+//! What must hold of a history, one function for each property: it returns figures, or the violation.
 
 mod money;
 #[cfg(test)]
@@ -10,7 +10,7 @@ use crate::message_history::{MessageHistory, MessageIntent};
 use crate::verdict::none_of;
 pub use money::{BankBooks, BankCredit, BankDebit};
 
-/// Figures, or what is wrong.
+/// Figures, or the violation.
 pub type PropertyOutcome = Result<String, String>;
 
 /// Each consumer got every message of its topic that it must get.
@@ -41,26 +41,26 @@ pub fn everything_stands(history: &MessageHistory) -> PropertyOutcome {
     Ok(format!("{} places", history.standing.len()))
 }
 
-/// Consumers got what was sent to be delivered, as it was sent, and nothing else.
+/// Consumers got the messages that were sent for delivery, unchanged, and nothing else.
 ///
 /// # Errors
-/// With messages that nobody sent, that were to be withheld or parked, or that had another body.
+/// With messages that were never sent, that were to be withheld or parked, or that had another body.
 pub fn nothing_else_received(history: &MessageHistory) -> PropertyOutcome {
     let labels: BTreeSet<&String> = history.received.values().flat_map(BTreeMap::keys).collect();
     let wrong: Vec<&&String> = labels.iter().filter(|label| !may_be_seen(history, label)).collect();
-    none_of(&wrong, "received although nobody sent them or they were not committed")?;
+    none_of(&wrong, "received although they were never sent or not committed")?;
     none_of(&history.spoilt, "received with another body")?;
     Ok(format!("{} messages", labels.len()))
 }
 
-/// Queues have what was sent to be delivered, and nothing else.
+/// Queues have the messages that were sent for delivery, and nothing else.
 ///
 /// # Errors
-/// With messages that nobody sent, or that were to be withheld or parked.
+/// With messages that were never sent, or that were to be withheld or parked.
 pub fn nothing_else_stands(history: &MessageHistory) -> PropertyOutcome {
     let labels = history.standing.iter().map(|message| &message.label);
     let wrong: Vec<&String> = labels.filter(|label| !may_be_seen(history, label)).collect();
-    none_of(&wrong, "in a queue although nobody sent them or they were not committed")?;
+    none_of(&wrong, "in a queue although they were never sent or not committed")?;
     Ok(format!("{} places", history.standing.len()))
 }
 
@@ -160,7 +160,7 @@ pub fn log_has_everything_once(history: &MessageHistory) -> PropertyOutcome {
     Ok(format!("{} records", history.log.len()))
 }
 
-/// Every transaction that nobody can decide about is parked.
+/// Every transaction that no checker can decide is parked.
 ///
 /// # Errors
 /// With those that are not.
@@ -173,7 +173,7 @@ pub fn undecided_are_parked(history: &MessageHistory) -> PropertyOutcome {
     Ok(format!("{} transactions", undecided.len()))
 }
 
-/// No transaction is parked that somebody can decide about.
+/// No transaction is parked that a checker can decide.
 ///
 /// # Errors
 /// With those that are.
@@ -181,6 +181,6 @@ pub fn nothing_else_is_parked(history: &MessageHistory) -> PropertyOutcome {
     let may_be =
         |label: &&String| history.sent.get(*label).is_some_and(|sent| sent.intent == MessageIntent::Park);
     let wrong: Vec<&String> = history.parked.iter().filter(|label| !may_be(label)).collect();
-    none_of(&wrong, "parked although they are decided, or nobody sent them")?;
+    none_of(&wrong, "parked although they are decided, or were never sent")?;
     Ok(format!("{} transactions", history.parked.len()))
 }

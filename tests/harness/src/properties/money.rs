@@ -10,33 +10,33 @@ use crate::verdict::none_of;
 pub struct BankDebit {
     /// Account of bank A that paid.
     pub from: u32,
-    /// Account of bank B that is to get it.
+    /// Account of bank B to be credited.
     pub to: u32,
-    /// How much.
+    /// Amount of the transfer.
     pub cents: i64,
 }
 
 /// A transfer as bank B booked it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BankCredit {
-    /// Account of bank B that got it.
+    /// Account of bank B that was credited.
     pub to: u32,
-    /// How much.
+    /// Amount of the transfer.
     pub cents: i64,
 }
 
-/// The books of both banks; transfers go by their ids.
+/// The books of both banks, with transfers by their ids.
 #[derive(Debug, Clone, Default)]
 pub struct BankBooks {
-    /// What was on each account of either bank at first.
+    /// Opening balance of every account of both banks.
     pub opening_cents: i64,
-    /// What is on the accounts of bank A, by their numbers.
+    /// Balances of the accounts of bank A in cents, by account number.
     pub accounts_a: BTreeMap<u32, i64>,
-    /// What is on the accounts of bank B.
+    /// Balances of the accounts of bank B in cents, by account number.
     pub accounts_b: BTreeMap<u32, i64>,
-    /// What bank A debited.
+    /// Debits of bank A.
     pub debits: BTreeMap<String, BankDebit>,
-    /// What bank B credited.
+    /// Credits of bank B.
     pub credits: BTreeMap<String, BankCredit>,
 }
 
@@ -64,10 +64,10 @@ impl BankBooks {
         Ok(format!("{a} in A + {b} in B = {}", a + b))
     }
 
-    /// What was debited was credited, once and to its account.
+    /// Every debit was credited, once and to its account.
     ///
     /// # Errors
-    /// With transfers that were not.
+    /// With debits that were not credited.
     pub fn debits_are_credited(&self) -> PropertyOutcome {
         none_of(&self.not_credited(), "debited and not credited as they should be")?;
         Ok(format!("{} transfers", self.credits.len()))
@@ -76,17 +76,17 @@ impl BankBooks {
     /// Nothing else was credited.
     ///
     /// # Errors
-    /// With transfers that were, and not debited.
+    /// With credits without a debit.
     pub fn credits_are_debited(&self) -> PropertyOutcome {
         let wrong: Vec<&String> = self.credits.keys().filter(|id| !self.debits.contains_key(*id)).collect();
         none_of(&wrong, "credited and never debited")?;
         Ok(format!("{} transfers", self.credits.len()))
     }
 
-    /// Every account has what its transfers left of, or added to, what was on it at first.
+    /// The balance of every account is its opening balance and the sum of its transfers.
     ///
     /// # Errors
-    /// With accounts that have not.
+    /// With accounts of another balance.
     pub fn accounts_are_right(&self) -> PropertyOutcome {
         let mut a: BTreeMap<u32, i64> = self.accounts_a.keys().map(|id| (*id, self.opening_cents)).collect();
         let mut b: BTreeMap<u32, i64> = self.accounts_b.keys().map(|id| (*id, self.opening_cents)).collect();

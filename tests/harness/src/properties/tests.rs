@@ -14,7 +14,7 @@ fn standing(label: &str, offset: u64) -> StandingMessage {
     StandingMessage { topic: TOPIC, queue: 0, offset, label: label.to_owned() }
 }
 
-/// Two messages of a group, one without an answer, one that is rolled back and one that nobody can decide about.
+/// Two messages of a group, one without an answer, one that is rolled back and one that no checker can decide.
 fn right() -> MessageHistory {
     let mut history = MessageHistory::default();
     let sent = [

@@ -1,4 +1,4 @@
-//! What a consumer saw stays where it saw it, and nothing is there that nobody sent.
+//! A message that a consumer saw stays in its place, and no message is there that was never sent.
 
 use super::View;
 use crate::history::History;
@@ -11,7 +11,7 @@ pub(crate) fn check(history: &History, view: &View) -> Result<(), String> {
         }
     }
     match view.shown.iter().find(|shown| !history.proposed.contains_key(&shown.id)) {
-        Some(shown) => Err(format!("{} is there, and nobody sent it", shown.id)),
+        Some(shown) => Err(format!("{} is there, and was never sent", shown.id)),
         None => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! Logs are prefixes of each other below what is confirmed: what a master takes for confirmed is in the log of every
+//! Logs are prefixes of each other below the confirmed end: what a master takes for confirmed is in the log of every
 //! later master, frame by frame.
 
 use kerolox_log::Frame;
@@ -28,7 +28,7 @@ impl Print {
     }
 }
 
-/// What is confirmed in a group.
+/// The confirmed log of a group.
 #[derive(Default)]
 pub(crate) struct Canon {
     prints: Vec<Print>,

@@ -1,4 +1,4 @@
-//! A half message settles once; acknowledged decisions stand, and agree with what is visible.
+//! A half message settles once; acknowledged decisions stand, and agree with the visible messages.
 
 use kerolox_core::transaction::{TransactionDecision, TransactionPhase};
 use kerolox_store::{ApplyOutcome, Store};
@@ -48,7 +48,7 @@ pub(crate) fn check(history: &History, store: &Store, view: &View) -> Result<(),
                 return Err(format!("half message {} was committed, and is not visible", half.id));
             }
             None if half.asked.is_empty() && is_shown => {
-                return Err(format!("half message {} is visible, and nobody committed it", half.id));
+                return Err(format!("half message {} is visible, and was never committed", half.id));
             }
             _ => {}
         }

@@ -61,7 +61,7 @@ impl Disk {
         Self { kv, ..self.clone() }
     }
 
-    /// The same disk without its index.
+    /// A copy of this disk without its index.
     pub(crate) fn without_index(&self) -> Self {
         Self { kv: Arc::new(DiskKv::empty(&self.folder)), ..self.clone() }
     }
@@ -121,7 +121,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Opens what is there, or begins a log whose salt follows from `life`.
+    /// Opens the log on the disk, or begins one whose salt follows from `life`.
     pub(crate) fn open(&self, group: &str, life: u64, swarm: &Swarm) -> Result<Store, String> {
         let options = StoreOptions {
             broker: group.to_owned(),

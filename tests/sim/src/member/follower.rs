@@ -218,7 +218,7 @@ impl Member {
         self.tell_copied(Some(durable), ctx)
     }
 
-    /// Says what is on the disk, if that is news.
+    /// Reports the durable end and the master's last update to the member, if either is new.
     fn tell_copied(&mut self, durable: Option<u64>, ctx: &mut Ctx<'_>) -> Result<(), String> {
         let (Activity::Following(following), Some(store)) = (&mut self.activity, &self.store) else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The leader's side: it takes proposals, sends its log to the followers, and answers what is confirmed.
+//! The leader's side: it takes proposals, sends its log to the followers, and answers confirmed requests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -144,7 +144,7 @@ impl Member {
         self.tell(MemberInput::Opened { number, end }, ctx)
     }
 
-    /// What is to be done again and again.
+    /// Does the leader's periodic work.
     pub(super) fn lead(&mut self, ctx: &mut Ctx<'_>) -> Result<(), String> {
         let now = ctx.mono_ms;
         let (Activity::Leading(leading), Some(store)) = (&mut self.activity, &self.store) else {
@@ -174,7 +174,7 @@ impl Member {
         Ok(())
     }
 
-    /// Everything that was let in is in the log.
+    /// Ends draining once all accepted proposals are in the log.
     pub(super) fn drain(&mut self, ctx: &mut Ctx<'_>) -> Result<(), String> {
         match &self.activity {
             Activity::Leading(leading)
@@ -311,7 +311,7 @@ impl Member {
         Ok(())
     }
 
-    /// Applies and answers what is confirmed, in the order of the log.
+    /// Applies confirmed records and answers them, in the order of the log.
     pub(super) fn settle(&mut self, ctx: &mut Ctx<'_>) -> Result<(), String> {
         let (Activity::Leading(leading), Some(store)) = (&mut self.activity, &self.store) else {
             return Ok(());

@@ -120,7 +120,7 @@ enum LogWork {
     Copy,
 }
 
-/// What is at work for the duty.
+/// The work in progress for the duty.
 enum Activity {
     Idle,
     Leading(Box<Leading>),
@@ -315,7 +315,7 @@ impl Member {
             return self.tell(MemberInput::Saved(version), ctx);
         }
         let (_, work) =
-            self.log_work.take_if(|(own, _)| *own == token).ok_or("a sync ended that nobody asked for")?;
+            self.log_work.take_if(|(own, _)| *own == token).ok_or("a sync ended that was never begun")?;
         match work {
             LogWork::Open { number, epoch } => self.opened(number, epoch, ctx),
             LogWork::Batch(placed) => self.stored(placed),

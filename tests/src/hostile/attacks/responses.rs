@@ -1,4 +1,4 @@
-//! Answers that are asked for and not taken.
+//! Requests whose answers are not read.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(super) fn shut_pulls(target: &Target, until: Instant) -> JoinSet<()> {
     })
 }
 
-/// The same with windows as large as they can be, on connections that are not read.
+/// Many pulls of big messages, with the largest windows, on connections that are not read.
 pub(super) fn never_read(target: &Target, until: Instant) -> JoinSet<()> {
     let (address, broker) = (target.broker.clone(), target.group.clone());
     repeatedly(12, until, move |number| {

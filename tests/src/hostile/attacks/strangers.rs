@@ -52,7 +52,7 @@ pub(super) fn registrations(target: &Target, until: Instant) -> JoinSet<()> {
     })
 }
 
-/// Members of the broker group itself that nobody has started, with the longest logs of all.
+/// Reports of unknown members of the broker group itself, with the longest logs of all.
 pub(super) fn reports(target: &Target, until: Instant) -> JoinSet<()> {
     let (address, group) = (target.access_points(), target.group.clone());
     repeatedly(4, until, move |number| {

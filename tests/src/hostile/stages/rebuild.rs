@@ -38,7 +38,7 @@ struct Tally {
 /// In words what went wrong.
 pub(in super::super) async fn rebuild(options: &Options, report: &mut Report) -> Result<String> {
     let mut target = Target::alone(&options.broker, &[("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "64MiB")], None)?;
-    // The first start makes what is there beside the log.
+    // The first start creates the files beside the log.
     target.server().start()?;
     target.server().stop()?;
     let data = target.server().data();
@@ -160,7 +160,7 @@ async fn receive(stub: &mut Stub, number: usize, tally: &Tally) -> Result<()> {
 async fn until_ready(target: &mut Target, tally: &Tally) -> Result<u64> {
     let (began, mut peak, mut was_seen) = (Instant::now(), 0, false);
     loop {
-        // Looked at first: whoever is answered by now was answered before what the probe says.
+        // Read first: any stream counted here was answered before the probe's answer.
         let greeted = tally.greeted.load(Ordering::SeqCst);
         let HealthProbe { status, body } = target.server().probe("/readyz")?;
         if status == 200 {

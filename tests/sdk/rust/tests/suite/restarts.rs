@@ -16,7 +16,7 @@ each_access_point! {
             send(body).await.expect("a send");
         }
         cluster.kill(Access::Broker);
-        send("nobody takes it").await.expect_err("there is no broker");
+        send("unsent").await.expect_err("there is no broker");
         cluster.restart(Access::Broker);
         cluster.wait_for_route(&topic).await;
         eventually("the producer sends again", async || send("after").await.is_ok()).await;

@@ -37,7 +37,7 @@ class RestartsTest {
         var sent = new ArrayList<>(Sdk.numbered(10, "before"));
         for (var body : sent) running.send(body);
         running.cluster.kill(Access.BROKER);
-        assertThrows(Exception.class, () -> running.send("nobody takes it"));
+        assertThrows(Exception.class, () -> running.send("unsent"));
         running.cluster.restart(Access.BROKER);
         running.cluster.waitForRoute(running.topic, 15);
         Sdk.eventually(RECOVERY_SECONDS, "the producer sends again", () -> running.send("after"));

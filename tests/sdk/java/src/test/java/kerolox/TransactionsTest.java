@@ -39,7 +39,7 @@ class TransactionsTest {
             .setKeys("k").addProperty("city", "Zürich").build());
         assertEquals(List.of(), Sdk.nothing(desk.consumer, 1), "a half message must be invisible");
         transaction.commit();
-        transaction.commit(); // The same decision again is no error and makes no second message.
+        transaction.commit(); // Repeating a decision is no error and makes no second message.
         var message = Sdk.receive(desk.consumer, 1).get(0);
         var asked = checker.asked().size();
         assertEquals("order-1", Sdk.text(message));
