@@ -6,7 +6,7 @@ fn serving() -> HealthFacts {
     HealthFacts { is_announced: true, is_open: true, ..HealthFacts::default() }
 }
 
-/// The worst that is said of a part.
+/// The worst verdict on a part.
 fn told(facts: &HealthFacts, name: &str) -> (HealthState, String) {
     let verdicts = verdicts(facts);
     let worst = verdicts.iter().filter(|verdict| verdict.name == name).max_by_key(|verdict| verdict.state);
@@ -26,7 +26,7 @@ fn a_broker_is_ready_when_it_serves_and_not_before_or_after() {
     assert_eq!(told(&HealthFacts { is_ending: true, ..serving() }, "serving").0, HealthState::Failed);
 }
 
-/// What it served before the election says nothing about now.
+/// Having served before the election does not count now.
 #[test]
 fn a_member_is_ready_only_while_it_leads_or_follows() {
     let told = |standing| told(&HealthFacts { standing: Some(standing), ..serving() }, "serving");
