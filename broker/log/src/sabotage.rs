@@ -1,10 +1,10 @@
 //! Breaking the engine on purpose, to see whether the tests notice.
 //!
-//! Only with the feature `sabotage`, which nothing that is shipped is built with: the environment variable
-//! `KEROLOX_SABOTAGE` names one of [`SWITCHES`], and the place that asks for it does the wrong thing from then on.
-//! Without the feature every question is answered with a constant no. `tests/run.sh sabotage` goes through all of them.
+//! Only with the feature `sabotage`, which no shipped build has: the environment variable `KEROLOX_SABOTAGE` names one
+//! of [`SWITCHES`], and the code behind that switch misbehaves from then on. Without the feature every switch is a
+//! constant `false`. `tests/run.sh sabotage` goes through all of them.
 
-/// What can be broken, and how.
+/// The switches, each with the fault that it causes.
 pub const SWITCHES: &[(&str, &str)] = &[
     ("skip-fsync", "appended records count as durable without a sync of their file"),
     ("skip-seal-sync", "a segment is sealed without a sync of its last records"),
@@ -23,7 +23,7 @@ pub const SWITCHES: &[(&str, &str)] = &[
     ("forget-applied", "the index is brought up to date from the beginning of the log"),
     ("reuse-offsets", "a restarted queue gives its newest offset once more"),
     ("last-decision-wins", "a transaction that has ended can end the other way"),
-    ("no-carry-forward", "retention does not repeat what is still needed"),
+    ("no-carry-forward", "retention does not carry needed records forward"),
     ("meta-without-sync", "changes of topics, and trims, need not be durable to take effect"),
     ("flush-before-sync", "the index is flushed with records that a power cut can still take"),
     ("trim-without-mark", "a trim that a power cut interrupts is not finished later"),
@@ -44,7 +44,7 @@ pub const SWITCHES: &[(&str, &str)] = &[
         "records of earlier reigns are confirmed without the record that opens the reign",
     ),
     ("newcomer-without-barrier", "a slave joins the in-sync set without what was confirmed just before"),
-    ("fold-unconfirmed", "a slave applies what is not confirmed"),
+    ("fold-unconfirmed", "a slave applies unconfirmed records"),
     ("resume-old-reign", "a master that was restarted goes on in its old reign"),
     ("empty-segment-counts", "a slave says that it holds the header of an empty segment"),
     ("believe-clock-leaps", "what destroys by age believes a leap of the wall clock at once"),
@@ -56,7 +56,7 @@ pub const SWITCHES: &[(&str, &str)] = &[
     ("no-snapshot", "a segment does not begin with the state"),
 ];
 
-/// Whether to break the engine in this way.
+/// Whether this fault is switched on.
 ///
 /// # Panics
 /// When `KEROLOX_SABOTAGE` names no switch: a sabotage that does not take place proves nothing.

@@ -1,4 +1,4 @@
-//! What every file system behind the seam must do.
+//! The contract of every file system behind the interface.
 
 use std::io;
 use std::ops::Range;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::{File, Folder};
 
-/// Checks an empty folder against the rules that the log relies on, leaving files behind.
+/// Checks an empty folder against the rules that the log relies on; leaves files behind.
 ///
 /// # Errors
-/// The rule that is broken.
+/// A description of the broken rule.
 pub fn check_contract(folder: &dyn Folder) -> Result<(), String> {
     check_names(folder)?;
     let file = done("creating", folder.create("data"))?;
@@ -90,9 +90,9 @@ fn check_sharing(folder: &dyn Folder) -> Result<(), String> {
     let writer = done("creating", folder.create("shared"))?;
     let reader = done("opening", folder.open("shared"))?;
     done("writing", writer.write_at(b"seen", 0))?;
-    rule(content(&*reader)? == b"seen", "a write is seen at once by whoever has the file open")?;
+    rule(content(&*reader)? == b"seen", "a write is visible at once through every open handle")?;
     done("removing", folder.remove("shared"))?;
-    rule(content(&*reader)? == b"seen", "a removed file can be read by whoever has it open")?;
+    rule(content(&*reader)? == b"seen", "a removed file can be read through an open handle")?;
     let other: Arc<dyn File> = done("creating", folder.create("shared"))?;
     rule(content(&*other)?.is_empty(), "a new file of an old name is another file")
 }
