@@ -170,7 +170,7 @@ fn remade(server: &ServerProcess) -> bool {
 
 fn assert_told(server: &ServerProcess) {
     let log = server.log();
-    assert!(log.contains("the index is damaged; it is removed and made again from the log"), "{log}");
+    assert!(log.contains("the index is damaged; it is removed and rebuilt from the log"), "{log}");
 }
 
 /// Sometimes what is left is sound, only older: then nothing has to be made again.

@@ -186,7 +186,7 @@ fn remade(facts: &HealthFacts) -> Option<HealthCheck> {
     let (times, reason) = facts.index_remade.as_ref()?;
     let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
     let reason = format!(
-        "it was damaged and made again from the log {times} since the broker was started; nothing is lost, but see after the disk: {reason}"
+        "it was damaged and made again from the log {times} since the broker was started; nothing is lost, but check the disk: {reason}"
     );
     Some(HealthCheck::warning("index", reason))
 }

@@ -24,8 +24,8 @@
 //! **Logic** has three values. A comparison with NULL, or with a text that is no number where a number is needed, is
 //! unknown; AND, OR and NOT carry that on as SQL does, and a message matches only when the whole condition is true.
 //!
-//! Differences from RocketMQ, where expressions mean less or something surprising: NOT binds weaker than comparisons (`NOT a
-//! = 1`); `5 < missing` is unknown instead of false; a property that is no number spoils its comparison, not the whole
+//! Differences from RocketMQ, where expressions mean less or something surprising: NOT binds weaker than comparisons
+//! (`NOT a = 1`); `5 < missing` is unknown instead of false; a property that is no number spoils its comparison, not the whole
 //! expression; nothing may follow the expression; `0.0`, `TRUE = a` and `!=` are understood.
 
 mod ast;
