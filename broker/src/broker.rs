@@ -257,8 +257,8 @@ async fn serve_alone(
     Ok(outcome?)
 }
 
-/// Opens the store of a broker without slaves and brings its index up to date. A damaged index is replaced by a new one; it is
-/// known to be damaged unless `is_first`.
+/// Opens the store of a broker without slaves and brings its index up to date. An index that turns out to be damaged, or was
+/// found damaged before (not `is_first`), is replaced by a new one.
 async fn open_alone(
     parts: &Parts,
     stores: &Arc<Stores>,

@@ -135,7 +135,7 @@ async fn gather_members(
     }
 }
 
-/// Announces new topics to clients and nameservers that no request announced, such as dead-letter topics.
+/// Announces new topics to clients and nameservers, also those that the broker created itself, such as dead-letter topics.
 async fn announce_topics(mut topics: watch::Receiver<u64>, registrar: Weak<BrokerRegistrar>) {
     while topics.changed().await.is_ok() {
         let Some(registrar) = registrar.upgrade() else { return };

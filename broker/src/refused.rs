@@ -18,7 +18,7 @@ pub(crate) fn refused_by_log(error: &ProposeError) -> Refusal {
 /// Maps a failed look-up to a refusal for clients. The cause is logged: the operator has to fix it, unless the broker does.
 pub(crate) fn refused_by_store(error: &StoreError) -> Refusal {
     if error.index_damage().is_some() {
-        let text = "the broker's index is damaged and is made again from the log; try again in a moment";
+        let text = "the broker's index is damaged and is being rebuilt from the log; try again in a moment";
         return Refusal::new(Code::InternalServerError, text);
     }
     tracing::error!(%error, "reading the store failed");

@@ -165,7 +165,7 @@ async fn check(servers: &Cluster, broker: usize, content: &Content) {
 
 fn remade(server: &ServerProcess) -> bool {
     let told = server.probe("/readyz").unwrap();
-    told.status == 200 && told.body.contains("made again from the log once")
+    told.status == 200 && told.body.contains("rebuilt from the log once")
 }
 
 fn assert_told(server: &ServerProcess) {

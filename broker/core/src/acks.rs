@@ -1,4 +1,4 @@
-//! What a consumer group has finished in one queue.
+//! Progress of a consumer group in one queue.
 
 use std::collections::BTreeMap;
 

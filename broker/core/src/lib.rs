@@ -19,7 +19,7 @@
 //! - [`timer`]: what becomes of a scheduled message;
 //! - [`retention`]: which old segments and messages go;
 //! - [`early_removal`]: what consumer groups lose when they go before their time;
-//! - [`clock`]: which time scheduled messages go by;
+//! - [`clock`]: the clock for scheduled messages;
 //! - [`health`]: verdicts on the state of a broker.
 //!
 //! Nothing here does I/O, reads a clock, draws random numbers or starts threads: the callers pass `now` in and carry

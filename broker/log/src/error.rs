@@ -13,9 +13,9 @@ use crate::segment::{HEADER_LEN, file_name};
 pub struct DamagedRange {
     /// File name of the segment.
     pub file: String,
-    /// Where the range begins.
+    /// Beginning of the range.
     pub position: u64,
-    /// Where it ends: position of the next readable record, or the end of the log.
+    /// End of the range: position of the next readable record, or the end of the log.
     pub until: u64,
     /// The inconsistency that was found.
     pub reason: String,
@@ -41,7 +41,7 @@ pub enum LogError {
         source: io::Error,
     },
     /// There is no space, or no file can be opened: nothing was written, and a retry is safe.
-    #[error("{action} failed: {source}; nothing was written, and it is tried again")]
+    #[error("{action} failed: {source}; nothing was written, and the broker retries it")]
     NotNow {
         /// The failed action, with the file.
         action: String,
@@ -56,7 +56,7 @@ pub enum LogError {
     Damaged(DamagedRange),
     /// The device cannot read a place, and no record was found behind it, so the end of the log is unknown.
     #[error(
-        "{file} cannot be read at position {position} ({source}), and no record was found behind it, so the end of the log is unknown; nothing was changed; mend the disk, or copy the folder to another one with a tool that fills what it cannot read with zeros, and start with the copy: the bytes that it could not read are then lost"
+        "{file} cannot be read at position {position} ({source}), and no record was found behind it, so the end of the log is unknown; nothing was changed; mend the disk, or copy the folder to another one with a tool that replaces unreadable bytes by zeros, and start with the copy: the unreadable bytes are then lost"
     )]
     Unreadable {
         /// File name of the segment.
@@ -76,7 +76,7 @@ pub enum LogError {
     },
     /// The oldest segments are missing.
     #[error(
-        "{file} is missing, where this log begins ({begin} says so), and so is everything before {oldest}; nothing was changed. Put the missing files back, from where they were moved to or from a backup; a member of a group with others can empty its data folder and copies everything. To go on without them, and lose what they hold for good, remove {begin} from the log folder"
+        "{file} is missing, the beginning of this log as {begin} marks it, and so is everything before {oldest}; nothing was changed. Put the missing files back, from where they were moved to or from a backup; a member of a group with others can empty its data folder and then copies everything. To continue without them, and lose their records for good, remove {begin} from the log folder"
     )]
     Missing {
         /// File name of the segment with which the log begins.
@@ -103,7 +103,7 @@ pub enum LogError {
         reason: String,
     },
     /// Bytes copied from another log do not belong at the position, or are damaged; nothing was written.
-    #[error("what was to be copied to position {position} does not belong there: {reason}")]
+    #[error("records cannot be copied to position {position}: {reason}")]
     Copy {
         /// Target position.
         position: u64,

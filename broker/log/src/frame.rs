@@ -26,7 +26,7 @@ pub struct NewFrame {
 /// A record as found in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Where it begins.
+    /// Position of the frame.
     pub position: u64,
     /// Length in the log, padding included.
     pub len: u32,

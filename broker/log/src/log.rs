@@ -549,7 +549,7 @@ impl Log {
         self.elsewhere = None;
         match outcome {
             Ok(()) => {
-                assert!(until.position <= self.end, "what was synced elsewhere is still in the log");
+                assert!(until.position <= self.end, "records synced elsewhere are still in the log");
                 self.synced = until;
             }
             Err(reason) => drop(self.failure.get_or_insert(reason)),

@@ -90,7 +90,7 @@ pub(crate) fn recover(folder: &dyn Folder, options: LogOptions, checkpoint: Slot
         0 => before,
         len => Some(LastFrame::read(&newest, end - u64::from(len), len).map_err(reading(&newest))?),
     };
-    assert!(from <= end && end <= file_end, "the end is found in what was searched");
+    assert!(from <= end && end <= file_end, "the end lies in the searched range");
     let written = cut::written_until(&newest, end, file_end)?;
     assert!(written >= end, "written bytes reach the end");
     let cut_file = if written > end { cut::set_aside(folder, &newest, end, written) } else { None };

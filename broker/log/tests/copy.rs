@@ -89,7 +89,7 @@ proptest! {
         drop(copy);
         folder.crash(crash);
         let (copy, _) = open(&folder);
-        prop_assert_eq!(bytes_of(&copy), bytes_of(&master), "what was synced survives a power cut");
+        prop_assert_eq!(bytes_of(&copy), bytes_of(&master), "synced records survive a power cut");
     }
 
     /// Two logs with a common beginning that diverged; the copy becomes the master's log.

@@ -141,7 +141,7 @@ fn what_lies_far_behind_the_end_is_found_without_reading_what_is_between() {
     let (mut log, recovered, read) = open(&folder, BIG);
     assert_eq!((recovered.end, recovered.cut_bytes), (end, (700 << 20) + 5000 - end));
     let copied = 16 << 20;
-    assert!(read < copied + (4 << 20), "beside the copy of what was cut, some chunks: {read} bytes");
+    assert!(read < copied + (4 << 20), "beside the copy of the cut bytes, some chunks: {read} bytes");
     assert!(file.len().expect("measured") < 64 << 20, "and no more is reserved than a step");
 
     // A record that reached the disk without those before it.

@@ -30,7 +30,7 @@ fn fill(folder: &MemFolder) {
 fn append_until_full(log: &mut Log) -> usize {
     for i in 0.. {
         match log.append(&[record(i)], 1, 5) {
-            Ok(_) => log.sync().expect("what was reserved can be written"),
+            Ok(_) => log.sync().expect("reserved space can be written"),
             Err(error) => {
                 assert!(error.is_full(), "{error}");
                 return i;

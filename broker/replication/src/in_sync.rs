@@ -218,7 +218,7 @@ impl InSyncTracker {
         let mut held: Vec<u64> = others.map(|member| self.durable(*member)).collect();
         held.sort_unstable();
         let all = held.first().copied().unwrap_or(u64::MAX);
-        // The leader is one of the majority; the rest are the furthest of the others.
+        // The leader is one of the majority; the rest are the members that are furthest ahead.
         let needed = majority(members.len()) - 1;
         let quorum = held.len().checked_sub(needed).and_then(|at| held.get(at)).copied().unwrap_or(u64::MAX);
         // A majority that has only records of earlier leaderships does not prevent the election of a member with others in
@@ -384,7 +384,7 @@ mod tests {
         for now in (900..1_900).step_by(100) {
             leader.on_ack(2, 300, now, 400 + now, now);
         }
-        assert_eq!(wanted(&mut leader, 2_000, 1_800), None, "not for so long yet");
+        assert_eq!(wanted(&mut leader, 2_000, 1_800), None, "the timeout has not passed");
         let change = wanted(&mut leader, 2_000, 2_000).expect("it is late");
         assert_eq!(change.members, [1].into());
         assert_eq!(leader.confirmed().all, 300, "the controller has not said so");

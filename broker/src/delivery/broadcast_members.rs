@@ -63,6 +63,6 @@ mod tests {
         assert_eq!(gone(&[(1, "a"), (2, "b"), (3, "alive")], 16), [2]);
         assert!(gone(&[(2, "x")], 16).contains(&2), "gone until it is removed");
         assert!(gone(&[], 99).is_empty());
-        assert!(gone(&[(2, "b")], 100).is_empty(), "forgotten, so it counts from anew");
+        assert!(gone(&[(2, "b")], 100).is_empty(), "forgotten, so its time begins anew");
     }
 }

@@ -22,7 +22,7 @@ pub enum LiteError {
         max: u64,
     },
     /// All queue numbers are used up.
-    #[error("this broker has given out all numbers that lite topics can have; use another broker")]
+    #[error("this broker has used up the numbers for lite topics; use another broker")]
     NoNumbers,
     /// The parent was deleted in the meantime.
     #[error("topic {0:?} was deleted; create it with mqadmin updateTopic")]

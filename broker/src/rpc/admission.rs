@@ -24,8 +24,8 @@ use tonic::service::{AxumRouter, Routes};
 
 use crate::replication::{ReplicationService, StoreCell};
 
-/// Maximum time that callers are held while another member takes over, and the time that each one is held while the data is
-/// opened or the role of this member is unknown.
+/// Maximum time that a call is held while another member takes over, the data is opened, or the role of this member is
+/// unknown.
 const HOLD: Duration = Duration::from_secs(5);
 /// A held call is answered this long before its deadline: otherwise the reason of the refusal would be lost.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(300);

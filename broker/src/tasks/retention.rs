@@ -175,7 +175,7 @@ impl RetentionTask {
                 folder = %self.folder.display(),
                 refusing = plan.refuse,
                 old_segments_go_early = self.limits.removes_early,
-                "the disk is nearly full, and sends are refused when it gets worse; make room or lower retention.time"
+                "the disk is nearly full, and sends are refused when it gets worse; free space or lower retention.time"
             ),
             (true, false) => tracing::info!("there is room on the disk again"),
             _ => {}

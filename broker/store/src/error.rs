@@ -36,7 +36,7 @@ pub enum StoreError {
         wanted: String,
     },
     /// Opening was cancelled ([`crate::StoreOpening::stop`]).
-    #[error("opening the store was stopped; the next start goes on from there")]
+    #[error("opening the store was cancelled; the next start continues from there")]
     Stopped,
     /// A thread of the engine could not be started.
     #[error("cannot start the {0} thread: {1}")]
@@ -69,11 +69,11 @@ pub enum ProposeError {
     },
     /// The disk is nearly full; nothing was stored.
     #[error(
-        "the broker's disk is nearly full, so it takes no new messages until there is room again; make room on the disk, or lower retention.time or retention.log-size"
+        "the broker's disk is nearly full, so it accepts no new messages until there is space again; free space on the disk, or lower retention.time or retention.log-size"
     )]
     NoRoom,
     /// The log cannot accept it at the moment, for lack of descriptors; nothing was stored.
-    #[error("the broker's log cannot take it at the moment, try again: {0}")]
+    #[error("the broker's log cannot accept it at the moment, try again: {0}")]
     NotNow(String),
     /// The log refuses writes after a failure. The record that met the failure may or may not be stored.
     #[error("the broker's log is read-only: {0}")]
@@ -92,7 +92,7 @@ pub enum ProposeError {
     Unconfirmed(std::time::Duration),
     /// Too few members are in sync; nothing was stored.
     #[error(
-        "only {in_sync} members of this broker group are in sync, and {needed} have to be (replication.min-in-sync); nothing was stored: start the other members, or lower the setting"
+        "only {in_sync} members of this broker group are in sync, and {needed} are required (replication.min-in-sync); nothing was stored: start the other members, or lower the setting"
     )]
     NotInSync {
         /// Members in sync, the master included.

@@ -254,10 +254,10 @@ impl Indexer {
     }
 }
 
-/// The reason as a proposer is told it.
+/// The reason in the answer to a proposer.
 fn why_refused(error: &StoreError) -> String {
     match error.index_damage() {
-        Some(_) => "its index is damaged and is made again; try again in a moment".to_owned(),
+        Some(_) => "its index is damaged and is being rebuilt; try again in a moment".to_owned(),
         None => error.to_string(),
     }
 }

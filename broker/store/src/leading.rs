@@ -147,7 +147,7 @@ impl Store {
 
     fn take_log(&self) -> StandbyLogState {
         let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner).take();
-        parked.expect("who rules steps down first")
+        parked.expect("a ruling store steps down first")
     }
 
     /// Writes the first record of a reign, and makes it durable.

@@ -392,7 +392,7 @@ impl Store {
         let _ = self.shared.forbidden.set(reason.to_owned());
     }
 
-    /// Refuses to continue if every record is refused, with the reason.
+    /// Fails with the reason if every record is refused.
     ///
     /// # Errors
     /// [`StoreError::Log`]

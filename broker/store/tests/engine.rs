@@ -173,7 +173,7 @@ fn a_full_disk_refuses_new_messages_and_takes_decisions_and_goes_on_when_there_i
         }
     };
     assert_eq!(refused, ProposeError::NoRoom);
-    assert!(sent < 40, "what was reserved takes some: {sent}");
+    assert!(sent < 40, "the reserved space takes some: {sent}");
     let release = Record::Release(ReleaseRecord { held, by: "p".into(), ..ReleaseRecord::default() });
     propose(&store, &release).expect("a decision is taken");
     assert_eq!(propose(&store, &message(0, MessageHold::None, "still full")), Err(ProposeError::NoRoom));
@@ -197,7 +197,7 @@ fn without_a_sync_a_record_is_answered_at_once_and_durable_a_little_later() {
     let done = Box::new(move |applied| sender.send(applied).expect("the test waits"));
     store.propose(&message(0, MessageHold::None, "soon"), FlushRequirement::Async, done);
     let applied = answer.recv().expect("answered").expect("stored");
-    assert!(applied.position >= before, "it lies behind what was durable");
+    assert!(applied.position >= before, "it lies behind the durable records");
     assert_eq!(contents(&store, 0), ["soon"]);
     while store.positions().durable <= applied.position {
         std::thread::sleep(Duration::from_millis(5));

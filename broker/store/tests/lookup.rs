@@ -123,7 +123,7 @@ fn a_message_is_found_by_its_id_and_says_where_it_stands() {
     let store = open(&folder, &kv);
     check(&store, "after a start");
     drop(store);
-    check(&open(&folder, &Arc::new(MemKv::default())), "with an index made anew");
+    check(&open(&folder, &Arc::new(MemKv::default())), "with a rebuilt index");
 }
 
 #[test]

@@ -366,7 +366,7 @@ fn a_trim_behind_damage_expires_nothing_that_it_did_not_mean() {
     }
 }
 
-/// An index that was interrupted while it was uncertain is made anew.
+/// An index that was interrupted while it was uncertain is rebuilt.
 #[test]
 fn an_index_that_was_left_uncertain_is_not_believed() {
     let story = story(2);

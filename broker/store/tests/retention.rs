@@ -353,7 +353,7 @@ fn a_half_message_that_cannot_be_carried_is_gone_for_everybody() {
         assert_eq!(compare(&built.folder, &built.kv).differences, 0);
         // The log does not have it any more, so another index does not bring it back.
         let rebuilt = open(&built.folder, &Arc::new(MemKv::default()));
-        assert_eq!(rebuilt.damaged(), [], "what was damaged is gone");
+        assert_eq!(rebuilt.damaged(), [], "the damaged record is gone");
         gone(&rebuilt);
         let ApplyOutcome::Visible { offset, .. } = propose(&rebuilt, &commit(other)).outcome else {
             panic!("the other one can be committed")

@@ -11,7 +11,7 @@ use crate::{dedup, group, lite, schedule, topic, topic_limits, transaction};
 pub struct KnownAttribute {
     /// Its name.
     pub name: &'static str,
-    /// What it can be set to.
+    /// Accepted values.
     pub values: &'static str,
     /// What the attribute does, and the default that applies without it.
     pub meaning: &'static str,

@@ -11,7 +11,7 @@ pub enum MessageFate {
     Done,
     /// Out with a consumer.
     InFlight {
-        /// Who holds it.
+        /// Client that holds it.
         client: String,
         /// Which delivery it is, from 1.
         attempt: u32,

@@ -115,7 +115,7 @@ impl MessageGroupLines {
         self.key_by_offset.len()
     }
 
-    /// Those of them that stand in lines whose front is kept for certain filters.
+    /// Undone messages in lines whose front is kept for certain filters.
     pub(super) fn kept_len(&self) -> usize {
         self.kept_len
     }

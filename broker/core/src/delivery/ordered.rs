@@ -20,12 +20,12 @@ use super::policy::DeliveryPolicy;
 use super::unordered::HELD_BACK_MAX;
 use crate::queue_offset::QueueOffset;
 
-/// Which messages of an ordered queue were looked at, in the lines of their message groups.
+/// The messages of an ordered queue that the engine has looked at, in the lines of their message groups.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OrderedQueue {
-    /// Next offset that was never looked at.
+    /// Next offset for the engine to look at.
     next: QueueOffset,
-    /// Everything that was looked at and is not done.
+    /// Undone messages that the engine has looked at.
     lines: MessageGroupLines,
     /// Nothing is handed out before the engine has looked at everything in front of this offset, because a consumer
     /// holds a message there since before a restart or since before ordered delivery.
@@ -35,7 +35,7 @@ pub(super) struct OrderedQueue {
     done_early: BTreeSet<QueueOffset>,
 }
 
-/// What a look at the front of a line found.
+/// The state of the front of a line.
 enum FrontOfLine {
     /// These may be handed out together.
     Ready(Vec<QueueOffset>),
@@ -145,7 +145,7 @@ impl OrderedQueue {
         if flight.lease().is_some() && offset >= self.next {
             self.look_before = self.look_before.max(offset.next());
         }
-        // Otherwise the line stops when the message has come to its front.
+        // Otherwise the line stops when the message reaches its front.
         if flight.is_blocked() && self.lines.is_front(offset) {
             self.change_line_of(offset, MessageGroupLines::block);
         }

@@ -19,7 +19,7 @@ pub struct DeliveryPolicy {
     pub ordered: bool,
     /// Total deliveries of a message, at least 1.
     pub max_attempts: u32,
-    /// What happens after the last of them.
+    /// What happens after the last delivery.
     pub exhausted: ExhaustedAction,
     /// Messages that may be in flight or wait for another attempt before no further ones are handed out.
     pub in_flight_max: usize,

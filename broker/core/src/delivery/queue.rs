@@ -236,7 +236,7 @@ impl QueueDelivery {
         }
     }
 
-    /// The ordering key of a message that was looked at.
+    /// The ordering key of a message, if the engine has looked at it.
     pub(super) fn key_of(&self, offset: QueueOffset) -> Option<OrderingKey> {
         self.ordered().and_then(|ordered| ordered.lines().key_of(offset))
     }
@@ -318,7 +318,7 @@ fn order_from(ledger: &QueueLedger, policy: &DeliveryPolicy) -> DeliveryOrder {
     }
 }
 
-/// A message whose renewable lease has come to an end: held on while its client lives, or visible.
+/// A message whose renewable lease has ended: still held while its client lives, otherwise visible.
 fn renewed_or_ended(mut flight: Flight, now_ms: i64, alive: &impl Fn(&str) -> bool) -> Flight {
     match flight.renewal() {
         Some(renewal) if renewal.until_ms > now_ms && alive(flight.client()) => {

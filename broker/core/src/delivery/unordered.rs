@@ -13,7 +13,7 @@ pub(super) const HELD_BACK_MAX: usize = 10_000;
 /// The messages of an unordered queue that the engine has looked at, and those kept for certain filters.
 #[derive(Debug, Clone, Default)]
 pub(super) struct UnorderedQueue {
-    /// Next offset that was never looked at.
+    /// Next offset for the engine to look at.
     next: QueueOffset,
     /// Messages that the engine has looked at and keeps for consumers with a filter.
     kept: BTreeMap<FilterId, BTreeSet<QueueOffset>>,

@@ -65,7 +65,7 @@ mod tests {
         assert_eq!(times.next(110), NextWake::Due('b'));
         assert_eq!(times.next(110), NextWake::Wait(20));
         assert_eq!(times.next(130), NextWake::Due('a'));
-        assert_eq!(times.next(i64::MAX), NextWake::Nothing, "what was set anew is not due at its old time");
+        assert_eq!(times.next(i64::MAX), NextWake::Nothing, "a key that moved is not due at its old time");
     }
 
     #[test]

@@ -58,15 +58,15 @@ impl LeadershipFacts {
     fn taken(&self) -> Result<String, String> {
         let Self { group, min_in_sync, .. } = self;
         match self.own.filter(|_| self.standing.leads()) {
-            Some(own) if !own.is_sure => Err("this broker was the master, and cannot tell whether another one is by now: it reaches neither slaves nor nameservers, and refuses what clients send".to_owned()),
+            Some(own) if !own.is_sure => Err("this broker was the master, and cannot tell whether another one is now: it reaches neither slaves nor nameservers, and refuses sends".to_owned()),
             Some(own) if own.in_sync < *min_in_sync => Err(format!(
-                "{} of the {min_in_sync} members that replication.min-in-sync asks for are in sync: sends are refused until more are",
+                "{} of the {min_in_sync} members that replication.min-in-sync requires are in sync: sends are refused until more are",
                 own.in_sync
             )),
             Some(own) => Ok(format!("this broker is, in epoch {}", own.epoch)),
             None if self.has_leader => Ok(format!("group {group} has one")),
             None => Err(format!(
-                "group {group} has none: what clients send is refused until one is elected; mqadmin getSyncStateSet says what that waits for"
+                "group {group} has none: sends are refused until one is elected; mqadmin getSyncStateSet shows why none is"
             )),
         }
     }
@@ -152,7 +152,7 @@ fn serving(facts: &HealthFacts) -> HealthCheck {
             "this broker was elected, and is about to lead its group"
         }
         HealthFacts { standing: Some(GroupStanding::Resigning), .. } => {
-            "this broker hands its leadership over: calls wait until the next leader is there"
+            "this broker hands its leadership over: calls wait for the next leader"
         }
         HealthFacts { is_open: true, standing: Some(GroupStanding::Waiting), .. } => {
             "this broker knows no leader of its group: one is being elected, or no nameserver answers"
@@ -167,11 +167,11 @@ fn index(facts: &HealthFacts) -> HealthCheck {
     if let Some(reason) = &facts.index_damage {
         return HealthCheck::failed(
             "index",
-            format!("damaged ({reason}): it is removed and made again from the log"),
+            format!("damaged ({reason}): it is removed and rebuilt from the log"),
         );
     }
     if let Some((applied, held)) = facts.remaking {
-        let reason = format!("damaged, and made again from the log: position {applied} of {held}");
+        let reason = format!("damaged, and being rebuilt from the log: position {applied} of {held}");
         return HealthCheck::failed("index", reason);
     }
     match &facts.opening {
@@ -186,7 +186,7 @@ fn remade(facts: &HealthFacts) -> Option<HealthCheck> {
     let (times, reason) = facts.index_remade.as_ref()?;
     let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
     let reason = format!(
-        "it was damaged and made again from the log {times} since the broker was started; nothing is lost, but check the disk: {reason}"
+        "it was damaged and rebuilt from the log {times} since the broker was started; nothing is lost, but check the disk: {reason}"
     );
     Some(HealthCheck::warning("index", reason))
 }
@@ -196,7 +196,9 @@ fn log(facts: &HealthFacts) -> HealthCheck {
     match facts.failure.as_ref().filter(|_| facts.index_damage.is_none()) {
         Some(reason) => HealthCheck::failed(
             "log",
-            format!("read-only: {reason}; nothing is stored any more: mend the disk and restart the broker"),
+            format!(
+                "read-only: {reason}; no record is stored any more: repair the disk and restart the broker"
+            ),
         ),
         None => HealthCheck::ok("log", "takes records"),
     }
@@ -206,7 +208,7 @@ fn damage(damaged: &[String]) -> Vec<HealthCheck> {
     let show = |range: &String| {
         HealthCheck::warning(
             "log",
-            format!("damaged range in {range}: what it held is lost, the rest is served"),
+            format!("damaged range in {range}: its records are lost, the rest is served"),
         )
     };
     let mut verdicts: Vec<HealthCheck> = damaged.iter().take(RANGES_SHOWN).map(show).collect();
@@ -232,7 +234,7 @@ fn disk(facts: &HealthFacts) -> HealthCheck {
     if facts.is_room_short {
         return HealthCheck::failed(
             "disk",
-            "nearly full: sends are refused, everything else goes on; make room, or lower retention.time",
+            "nearly full: sends are refused, everything else continues; free space, or lower retention.time",
         );
     }
     HealthCheck::ok("disk", "has room")
@@ -242,7 +244,7 @@ fn disk(facts: &HealthFacts) -> HealthCheck {
 /// groups.
 fn lost(facts: &HealthFacts) -> Option<HealthCheck> {
     let reason = format!(
-        "unread messages were removed before retention.time since the broker was started: {}; make room, or see what hinders the group",
+        "unread messages were removed before retention.time since the broker was started: {}; free space, or check why the group lags",
         facts.lost
     );
     (!facts.lost.is_empty()).then(|| HealthCheck::warning("retention", reason))
@@ -263,7 +265,7 @@ fn clock(facts: &HealthFacts) -> HealthCheck {
                 "the wall clock leapt ahead by {leap_ms} ms: messages due or expired only because of the leap are held back for timers.clock-grace; correct the clock if it is wrong"
             ),
         ),
-        None => HealthCheck::ok("clock", "goes as it should"),
+        None => HealthCheck::ok("clock", "runs normally"),
     }
 }
 

@@ -137,7 +137,7 @@ pub struct KeptMessage {
     /// Offset in the queue.
     #[prost(uint64, tag = "3")]
     pub offset: u64,
-    /// Where its record lies now.
+    /// Current position of its record.
     #[prost(uint64, tag = "4")]
     pub position: u64,
     /// Length of the record's frame.

@@ -40,7 +40,7 @@ fn check_bytes(file: &dyn File) -> Result<(), String> {
     rule(content(file)? == b"\0\0\0\0\0kerolox", "a write behind the end leaves zeros")?;
     done("writing", file.write_at(b"KERO", 5))?;
     done("writing nothing", file.write_at(b"", 100))?;
-    rule(content(file)? == b"\0\0\0\0\0KEROlox", "a write replaces what was there and nothing else")?;
+    rule(content(file)? == b"\0\0\0\0\0KEROlox", "a write replaces its range and nothing else")?;
     let mut buf = [9; 8];
     rule(done("reading", file.read_at(&mut buf, 9))? == 3, "a read ends at the end of the file")?;
     rule(&buf == b"lox\x09\x09\x09\x09\x09", "a short read leaves the rest of the buffer alone")?;
@@ -53,11 +53,11 @@ fn check_lengths(file: &dyn File) -> Result<(), String> {
     done("set_len", file.set_len(7))?;
     rule(content(file)? == b"\0\0\0\0\0KE", "set_len cuts off")?;
     done("set_len", file.set_len(9))?;
-    rule(content(file)? == b"\0\0\0\0\0KE\0\0", "set_len extends with zeros, not with what was cut off")?;
+    rule(content(file)? == b"\0\0\0\0\0KE\0\0", "set_len extends with zeros, not with cut-off bytes")?;
     done("allocate", file.allocate(4000))?;
     let found = content(file)?;
     rule(found.len() == 4000 && found[9..].iter().all(|byte| *byte == 0), "allocate extends with zeros")?;
-    rule(&found[..9] == b"\0\0\0\0\0KE\0\0", "allocate keeps what was there")?;
+    rule(&found[..9] == b"\0\0\0\0\0KE\0\0", "allocate keeps the content")?;
     done("allocate", file.allocate(10))?;
     rule(done("len", file.len())? == 4000, "allocate never shortens")
 }
@@ -76,7 +76,7 @@ fn check_holes(file: &dyn File) -> Result<(), String> {
         };
         rule(
             in_order && found.iter().all(inside),
-            "data_in answers ordered ranges inside what was asked for",
+            "data_in returns ordered ranges inside the requested one",
         )?;
         for at in [100_000, 600_000].into_iter().filter(|at| asked.contains(at)) {
             rule(found.iter().any(|data| data.contains(&at)), "data_in passes over zeros only")?;

@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(repair(&guard(900, false), answer), Ok(Some(anew)));
         assert_eq!(guard(900, true).repair(&answer, None, 0), Ok(Some(anew)), "it has nothing to lose");
         let behind = LeaderAnswer::Begin { salt: 7, base: 300 };
-        assert!(repair(&guard(900, false), behind).is_err(), "what was confirmed lies behind it");
+        assert!(repair(&guard(900, false), behind).is_err(), "confirmed records lie behind it");
     }
 
     #[test]

@@ -39,7 +39,7 @@ const DOUBT_MS: u64 = 4_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum HandOver {
     No,
-    /// No client is admitted, and running calls come to their end.
+    /// No client is admitted, and running calls end.
     Draining {
         to: MemberId,
     },

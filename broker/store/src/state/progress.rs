@@ -1,4 +1,4 @@
-//! What consumer groups have finished.
+//! Progress of consumer groups.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

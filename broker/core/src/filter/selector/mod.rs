@@ -41,7 +41,7 @@ use kerolox_model::limits::{SELECTOR_BYTES_MAX, SELECTOR_DEPTH_MAX};
 
 use ast::Expr;
 
-/// An SQL-92 condition on the properties of a message, ready to be evaluated. Equality, hash and [`Self::text`] go by its
+/// An SQL-92 condition on the properties of a message, ready to be evaluated. Equality, hash and [`Self::text`] use its
 /// normalized text.
 #[derive(Debug, Clone)]
 pub struct Selector {

@@ -42,7 +42,7 @@ pub enum Piece {
     Write {
         /// File name.
         name: String,
-        /// Where it begins in the file.
+        /// Offset in the file.
         offset: usize,
         /// Its length in bytes.
         len: usize,

@@ -23,7 +23,7 @@
 //!
 //! # What it guarantees
 //!
-//! - No message that can be read is lost, whatever is damaged around it, be it the record that made its topic.
+//! - No message that can be read is lost, whatever is damaged around it, even the record that made its topic.
 //! - With one damaged place between two snapshots (each segment begins with one) everything behind the second snapshot is
 //!   unchanged: offsets, acknowledgements, ids. The lost messages leave entries that point at the damage, so consumers see a
 //!   gap and not other messages.
